@@ -1,0 +1,66 @@
+"""The errors that wasmlet raises and understands.
+
+One family with one meaning each, so that a provider author, the node loop and the command line agree on what a failure
+calls for. `wasmlet.kube.errors` adds one class per kind of API answer; everything else raises what is here.
+
+| error | raised by | what the node loop does |
+|---|---|---|
+| `NotFound` | provider | takes the pod as gone (a delete has succeeded, a lost pod is reported) |
+| `Refused` | provider, node | leaves the pod Pending, names the field, tries again when the pod changes |
+| `Rejected` | node, provider | sets phase Failed with this reason, as a kubelet's admission does |
+| `InvalidInput` | provider | answers 400 to an API caller |
+| `Unsupported` | provider | answers 501 to an API caller |
+| anything else | provider | reports it, then tries again with a growing pause, for ever |
+"""
+
+from __future__ import annotations
+
+
+class WasmletError(Exception):
+    """The base of every error that wasmlet raises on purpose; `str()` of it is fit to show to a user."""
+
+
+class ConfigError(WasmletError):
+    """A flag, a file or the environment is wrong; the message says what was expected, what was found, what to do."""
+
+
+class NotFound(WasmletError):
+    """The pod or container that was asked for is not known here."""
+
+
+class InvalidInput(WasmletError):
+    """The request itself is wrong and would be wrong again (HTTP 400)."""
+
+
+class Unsupported(WasmletError):
+    """This provider cannot do this at all (HTTP 501)."""
+
+
+class Refused(WasmletError):
+    """The manifest asks for something that this node cannot give; the pod stays Pending and says so.
+
+    Phase Failed would make a ReplicaSet create the next pod at once, so this is the answer to a field that cannot be
+    honoured.
+
+    Args:
+        field: path of the field, as `spec.containers[0].ports`.
+        message: what cannot be had, and what to do instead.
+        container: name of the container concerned; None means every container of the pod.
+        reason: the container's `waiting.reason`.
+    """
+
+    def __init__(
+        self, field: str, message: str, *, container: str | None = None, reason: str = "CreateContainerConfigError"
+    ) -> None:
+        super().__init__(f"{field}: {message}")
+        self.field = field
+        self.container = container
+        self.reason = reason
+
+
+class Rejected(WasmletError):
+    """The pod must not run on this node: phase Failed with `reason`, where the kubelet itself rejects at admission."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason

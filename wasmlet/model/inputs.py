@@ -1,0 +1,33 @@
+"""The objects that a pod refers to, as they stand now.
+
+A provider is handed `Inputs` with each pod: raw config maps, secrets, services and tokens, by name, each with the
+revision that the API server gave it. What becomes of them (variables, files) is worked out by pure functions when a
+container starts, so a restart sees new values. Everything here is of the pod's own namespace.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import attrs
+
+from wasmlet.model.pod import Raw
+
+
+@attrs.frozen
+class Inputs:
+    """A snapshot of what a pod refers to. An object that is absent here does not exist in the API.
+
+    Attributes:
+        config_maps, secrets: raw objects by name.
+        services: the services of the pod's namespace, and `default/kubernetes`.
+        node_name, node_ips: of the node that runs the pod.
+        node_allocatable: resource name to quantity, what `resourceFieldRef` falls back to.
+    """
+
+    config_maps: Mapping[str, Raw] = attrs.field(factory=dict)
+    secrets: Mapping[str, Raw] = attrs.field(factory=dict)
+    services: Sequence[Raw] = ()
+    node_name: str = ""
+    node_ips: Sequence[str] = ()
+    node_allocatable: Mapping[str, str] = attrs.field(factory=dict)

@@ -1,0 +1,182 @@
+"""A pod as the API server sent it, with names for the parts that are used often.
+
+`Pod` and `Container` wrap the raw object and never change it: what the API has and wasmlet does not know survives,
+and a provider that wants a field nobody named here reads `pod.raw`. A changed pod is another `Pod`.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import attrs
+
+Raw = Mapping[str, Any]
+"""A Kubernetes object or a part of one, as JSON has it. Never change one that you were handed."""
+
+RestartPolicy = Literal["Always", "OnFailure", "Never"]
+
+
+@attrs.frozen(order=True)
+class PodKey:
+    """Which pod: its UID says so alone; namespace and name are there for people and for API paths.
+
+    A pod that is made again under the same name has another UID and is another pod.
+    """
+
+    namespace: str
+    name: str
+    uid: str
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.name}"
+
+
+@attrs.frozen(eq=False, slots=False)
+class Container:
+    """One entry of `spec.containers`, `spec.initContainers` or `spec.ephemeralContainers`.
+
+    `field` is its path in the manifest (`spec.containers[0]`), for messages.
+    """
+
+    raw: Raw
+    field: str
+
+    @functools.cached_property
+    def name(self) -> str:
+        return str(self.raw["name"])
+
+    @property
+    def image(self) -> str:
+        return str(self.raw.get("image", ""))
+
+    @property
+    def command(self) -> Sequence[str]:
+        return list(self.raw.get("command") or ())
+
+    @property
+    def args(self) -> Sequence[str]:
+        return list(self.raw.get("args") or ())
+
+    @property
+    def env(self) -> Sequence[Raw]:
+        return list(self.raw.get("env") or ())
+
+    @property
+    def resources(self) -> Raw:
+        return self.raw.get("resources") or {}
+
+    def __repr__(self) -> str:
+        return f"Container({self.name!r}, image={self.image!r})"
+
+
+@attrs.frozen(eq=False, slots=False)
+class Pod:
+    """A pod around its raw API object.
+
+    Cheap to make: parts are read when asked for. Compare `pod.key` for identity and `pod.generation` for the spec.
+    """
+
+    raw: Raw
+
+    @functools.cached_property
+    def key(self) -> PodKey:
+        metadata = self.raw["metadata"]
+        return PodKey(metadata["namespace"], metadata["name"], metadata["uid"])
+
+    @property
+    def metadata(self) -> Raw:
+        return self.raw["metadata"]  # type: ignore[no-any-return]
+
+    @property
+    def spec(self) -> Raw:
+        return self.raw.get("spec") or {}
+
+    @property
+    def status(self) -> Raw:
+        return self.raw.get("status") or {}
+
+    @property
+    def namespace(self) -> str:
+        return self.key.namespace
+
+    @property
+    def name(self) -> str:
+        return self.key.name
+
+    @property
+    def uid(self) -> str:
+        return self.key.uid
+
+    @property
+    def labels(self) -> Mapping[str, str]:
+        return self.metadata.get("labels") or {}
+
+    @property
+    def annotations(self) -> Mapping[str, str]:
+        return self.metadata.get("annotations") or {}
+
+    @property
+    def generation(self) -> int:
+        """Grows with each change of the spec; 0 where the API server does not set it."""
+        return int(self.metadata.get("generation") or 0)
+
+    @property
+    def resource_version(self) -> str:
+        return str(self.metadata.get("resourceVersion", ""))
+
+    @property
+    def phase(self) -> str:
+        return str(self.status.get("phase") or "Pending")
+
+    @property
+    def finished(self) -> bool:
+        """Whether the phase is one that a pod never leaves."""
+        return self.phase in ("Succeeded", "Failed")
+
+    @property
+    def deleting(self) -> bool:
+        return bool(self.metadata.get("deletionTimestamp"))
+
+    @property
+    def deletion_grace_seconds(self) -> int:
+        """How long the containers may take to end, in seconds, once the pod is being deleted."""
+        grace = self.metadata.get("deletionGracePeriodSeconds")
+        return int(grace if grace is not None else self.termination_grace_seconds)
+
+    @property
+    def termination_grace_seconds(self) -> int:
+        grace = self.spec.get("terminationGracePeriodSeconds")
+        return 30 if grace is None else int(grace)
+
+    @property
+    def restart_policy(self) -> RestartPolicy:
+        return self.spec.get("restartPolicy") or "Always"
+
+    @functools.cached_property
+    def containers(self) -> Sequence[Container]:
+        return _containers(self.spec, "containers")
+
+    @functools.cached_property
+    def init_containers(self) -> Sequence[Container]:
+        return _containers(self.spec, "initContainers")
+
+    @functools.cached_property
+    def ephemeral_containers(self) -> Sequence[Container]:
+        return _containers(self.spec, "ephemeralContainers")
+
+    def container(self, name: str) -> Container | None:
+        """The container of that name among all three kinds, or None."""
+        for group in (self.containers, self.init_containers, self.ephemeral_containers):
+            for container in group:
+                if container.name == name:
+                    return container
+        return None
+
+    def __repr__(self) -> str:
+        return f"Pod({self.key}, uid={self.uid})"
+
+
+def _containers(spec: Raw, key: str) -> Sequence[Container]:
+    return tuple(Container(raw, f"spec.{key}[{i}]") for i, raw in enumerate(spec.get(key) or ()))

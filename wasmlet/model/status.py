@@ -1,0 +1,181 @@
+"""What a provider says of a pod: container states, and what follows from them.
+
+A provider fills in `PodStatus` with one `ContainerStatus` per container; the phase is computed from them (see
+`phase_of`) unless it sets one itself. `wasmlet.node.status` turns it into the API's form with conditions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Literal
+
+import attrs
+
+from wasmlet.model.pod import Pod
+
+Phase = Literal["Pending", "Running", "Succeeded", "Failed", "Unknown"]
+
+LOST_EXIT_CODE = 137
+"""Exit code of a container whose end nobody saw, as the kubelet reports it with ContainerStatusUnknown."""
+
+
+@attrs.frozen
+class Waiting:
+    """Not started: `reason` is a word that kubectl shows as STATUS (`ContainerCreating`, `ErrImagePull`)."""
+
+    reason: str = "ContainerCreating"
+    message: str = ""
+
+
+@attrs.frozen
+class Running:
+    """Started at `started_at` (aware, UTC) and not known to have ended."""
+
+    started_at: datetime
+
+
+@attrs.frozen
+class Terminated:
+    """Ended. `signal` is set where a signal ended it; `reason` is a kubelet's word (Completed, Error, OOMKilled)."""
+
+    exit_code: int
+    reason: str = ""
+    message: str = ""
+    signal: int | None = None
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    container_id: str = ""
+
+    @property
+    def cause(self) -> str:
+        """`reason`, or what the exit code alone says."""
+        return self.reason or ("Completed" if self.exit_code == 0 else "Error")
+
+
+ContainerState = Waiting | Running | Terminated
+
+
+@attrs.frozen
+class ContainerStatus:
+    """The state of one container.
+
+    `ready` left None means "ready while running"; set it where readiness probes decide. `container_id` has the form
+    `<runtime>://<id>`.
+    """
+
+    name: str
+    state: ContainerState = Waiting()
+    last_state: Terminated | None = None
+    ready: bool | None = None
+    started: bool | None = None
+    restart_count: int = 0
+    image: str = ""
+    image_id: str = ""
+    container_id: str = ""
+
+    @property
+    def is_ready(self) -> bool:
+        return isinstance(self.state, Running) if self.ready is None else self.ready
+
+    @property
+    def is_started(self) -> bool:
+        return isinstance(self.state, Running) if self.started is None else self.started
+
+
+@attrs.frozen
+class Condition:
+    """A pod or node condition; `status` is "True", "False" or "Unknown". Transition times are kept by the node loop."""
+
+    type: str
+    status: Literal["True", "False", "Unknown"]
+    reason: str = ""
+    message: str = ""
+
+
+@attrs.frozen
+class PodStatus:
+    """Everything a provider knows of a pod.
+
+    Containers that it leaves out are shown as waiting (ContainerCreating; PodInitializing while an init container
+    has still to run). `phase` None means: compute it. `pod_ips` empty means that the pod has no address of its own.
+    """
+
+    containers: tuple[ContainerStatus, ...] = ()
+    init_containers: tuple[ContainerStatus, ...] = ()
+    ephemeral_containers: tuple[ContainerStatus, ...] = ()
+    phase: Phase | None = None
+    reason: str = ""
+    message: str = ""
+    pod_ips: tuple[str, ...] = ()
+    conditions: tuple[Condition, ...] = ()
+    start_time: datetime | None = None
+
+    def container(self, name: str) -> ContainerStatus | None:
+        """The status of the container of that name among all three kinds, or None."""
+        for status in (*self.containers, *self.init_containers, *self.ephemeral_containers):
+            if status.name == name:
+                return status
+        return None
+
+    @property
+    def running(self) -> bool:
+        """Whether any container runs now."""
+        everything = (*self.containers, *self.init_containers, *self.ephemeral_containers)
+        return any(isinstance(status.state, Running) for status in everything)
+
+
+def restartable_init(pod: Pod) -> frozenset[str]:
+    """Names of the init containers that are native sidecars (KEP-753: `restartPolicy: Always` on the container)."""
+    return frozenset(c.name for c in pod.init_containers if c.raw.get("restartPolicy") == "Always")
+
+
+def phase_of(pod: Pod, status: PodStatus, *, final: bool = False) -> Phase:
+    """The phase that container states and restart policy give, by the kubelet's rules (`getPhase`).
+
+    Pending until every regular init container has succeeded; then Running while anything runs or will be restarted;
+    Succeeded when all ended with 0 and none is to be restarted; Failed when all ended, at least one not with 0.
+
+    `final` says that nothing will be started again (the pod is being deleted and has ended): then the phase is always
+    a terminal one.
+    """
+    if status.phase is not None:
+        return status.phase
+    known = {c.name: c for c in (*status.init_containers, *status.containers)}
+    if final:
+        return "Succeeded" if all(_succeeded(known.get(c.name)) for c in pod.containers) else "Failed"
+    sidecars = restartable_init(pod)
+    regular_init = [known.get(c.name) for c in pod.init_containers if c.name not in sidecars]
+    if any(_failed(init) and pod.restart_policy == "Never" for init in regular_init):
+        return "Failed"
+    if not all(_succeeded(init) for init in regular_init):
+        return "Pending"
+    main = [known.get(c.name) for c in pod.containers]
+    ended = [c for c in main if c is not None and isinstance(c.state, Terminated)]
+    # A container that waits after it has run (back-off) counts as one that will run again, not as one never started.
+    stopped = [c for c in main if c is not None and isinstance(c.state, Waiting) and c.last_state is not None]
+    if len(ended) + len(stopped) + sum(c is not None and isinstance(c.state, Running) for c in main) < len(main):
+        return "Pending"
+    if len(ended) < len(main):
+        return "Running"
+    if pod.restart_policy == "Always":
+        return "Running"
+    if all(_succeeded(c) for c in ended):
+        return "Succeeded"
+    return "Failed" if pod.restart_policy == "Never" else "Running"
+
+
+def _succeeded(status: ContainerStatus | None) -> bool:
+    return status is not None and isinstance(status.state, Terminated) and status.state.exit_code == 0
+
+
+def _failed(status: ContainerStatus | None) -> bool:
+    return status is not None and isinstance(status.state, Terminated) and status.state.exit_code != 0
+
+
+def lost(pod: Pod, finished_at: datetime, names: Iterable[str]) -> tuple[ContainerStatus, ...]:
+    """Statuses for containers whose end nobody saw: ContainerStatusUnknown, exit code 137, as the kubelet reports."""
+    message = "The container could not be located when the pod was terminated"
+    ended = Terminated(LOST_EXIT_CODE, "ContainerStatusUnknown", message, finished_at=finished_at)
+    images = {c.name: c.image for c in (*pod.containers, *pod.init_containers, *pod.ephemeral_containers)}
+    return tuple(ContainerStatus(name, ended, image=images.get(name, "")) for name in names)

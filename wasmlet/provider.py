@@ -1,0 +1,285 @@
+"""`Provider`: what turns pods into something that runs. Subclass it and you have a node.
+
+    class Echo(Provider):
+        name = "echo"
+        ...
+
+    wasmlet.run(Echo())
+
+A provider owns what runs and nothing else: it never talks to the API server. The node loop (`wasmlet.node`) watches
+pods, calls the methods below, and writes what the provider reports to the API. `wasmlet.runtime.RuntimeProvider` is a
+provider that does everything a kubelet does around containers for an engine that can run one.
+
+The contract, for every method:
+
+- Pods are told apart by UID. Two pods with one name and different UIDs may exist at once, the older one ending.
+- A method may be cancelled at any await, and the loop calls it again later; so each is idempotent.
+- For one UID the loop makes one call at a time, except that `delete_pod` may be called again with a shorter grace
+  period while an earlier call for the same pod is under way. Calls for different pods run concurrently.
+- Raise what `wasmlet.errors` says; any other exception is reported in the pod and the call is repeated, for ever, with
+  growing pauses.
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import AsyncIterator, Mapping, Sequence
+from datetime import datetime
+from typing import Any, ClassVar, Literal, Protocol
+
+import attrs
+
+from wasmlet.errors import Unsupported
+from wasmlet.model.inputs import Inputs
+from wasmlet.model.pod import Pod, PodKey, Raw
+from wasmlet.model.status import Condition, PodStatus
+
+
+@attrs.frozen
+class LogOptions:
+    """Which part of a container's log is wanted; the fields of `PodLogOptions` in the Kubernetes API.
+
+    `since_time` is the start (aware, UTC) that `sinceSeconds` or `sinceTime` gave; lines before it are left out.
+    `tail_lines` counts lines after that. `limit_bytes` cuts the stream, within a line if need be. With `follow` the
+    stream goes on until the container has ended for good. With `previous` the log of the instance before the present
+    one is meant. With `timestamps` each line opens with its RFC 3339 time and a space.
+    """
+
+    follow: bool = False
+    previous: bool = False
+    timestamps: bool = False
+    since_time: datetime | None = None
+    tail_lines: int | None = None
+    limit_bytes: int | None = None
+
+
+@attrs.frozen
+class Address:
+    """An address of the node, as `status.addresses` has it."""
+
+    type: Literal["InternalIP", "ExternalIP", "Hostname", "InternalDNS", "ExternalDNS"]
+    address: str
+
+
+@attrs.frozen
+class Taint:
+    """A taint that the node registers with."""
+
+    key: str
+    value: str = ""
+    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] = "NoSchedule"
+
+
+@attrs.frozen
+class NodeStatus:
+    """What a provider says of the node that it makes.
+
+    Attributes:
+        capacity, allocatable: resource name to quantity (`{"cpu": "2", "memory": "4Gi"}`); allocatable defaults to
+            capacity; `pods` is set from the node's own limit where it is left out.
+        conditions: beside Ready, which the node loop owns. The pressure conditions that are left out are "False".
+        addresses: beside those the node loop knows.
+        labels, taints: added when the node registers.
+        system_info: fields of `status.nodeInfo` (`containerRuntimeVersion`, `operatingSystem`, ...).
+        runtime_handlers: RuntimeClass handlers that pods may ask for; "" (the default) is always allowed.
+    """
+
+    capacity: Mapping[str, str]
+    allocatable: Mapping[str, str] | None = None
+    conditions: Sequence[Condition] = ()
+    addresses: Sequence[Address] = ()
+    labels: Mapping[str, str] = attrs.field(factory=dict)
+    taints: Sequence[Taint] = ()
+    system_info: Mapping[str, str] = attrs.field(factory=dict)
+    runtime_handlers: Sequence[str] = ()
+
+
+@attrs.frozen
+class PodRecord:
+    """One pod that a provider holds, as `Provider.list_pods` gives it."""
+
+    key: PodKey
+    status: PodStatus
+
+
+@attrs.frozen
+class StatusChanged:
+    """The pod's status is now this. Only the newest matters; order between pods does not."""
+
+    key: PodKey
+    status: PodStatus
+
+
+@attrs.frozen
+class PodEvent:
+    """Something to tell the pod's owner, shown by `kubectl describe`. `reason` is a kubelet's word (`Pulled`)."""
+
+    key: PodKey
+    reason: str
+    message: str
+    type: Literal["Normal", "Warning"] = "Normal"
+    container_field: str = ""
+    """`spec.containers{name}` where one container is concerned."""
+
+
+@attrs.frozen
+class NodeChanged:
+    """The answer of `Provider.node_status` is another one now."""
+
+
+Change = StatusChanged | PodEvent | NodeChanged
+
+
+@attrs.frozen
+class NodeContext:
+    """What a provider is told of the node when it starts."""
+
+    node_name: str
+    node_ip: str
+    max_pods: int
+
+
+class Streams(Protocol):
+    """The caller's side of an exec or attach: bytes in, bytes out, terminal sizes."""
+
+    tty: bool
+
+    async def read_stdin(self) -> bytes:
+        """The next bytes of stdin; b"" once the caller has closed it."""
+        ...
+
+    async def write_stdout(self, data: bytes) -> None: ...
+
+    async def write_stderr(self, data: bytes) -> None: ...
+
+    async def next_size(self) -> tuple[int, int]:
+        """Wait for the next terminal size, as columns and rows."""
+        ...
+
+
+class Channel(Protocol):
+    """A byte stream in both directions, one connection of a port-forward."""
+
+    async def read(self) -> bytes: ...
+
+    async def write(self, data: bytes) -> None: ...
+
+
+@attrs.frozen
+class NoConfig:
+    """The settings of a provider that has none."""
+
+
+class Provider(abc.ABC):
+    """Runs pods. Abstract: `create_pod`, `delete_pod`, `pod_status`, `list_pods`.
+
+    Class attributes:
+        name: what the provider is called, in labels, the node's taint and `--provider`; lower case, no spaces.
+        Config: an attrs class whose fields are made with `wasmlet.option`; the command line derives flags from it.
+            `__init__` is called with an instance as its only argument.
+        poll_seconds: how often `pod_status` is asked of every pod while `changes` is not overridden.
+    """
+
+    name: ClassVar[str]
+    Config: ClassVar[type[Any]] = NoConfig
+    poll_seconds: ClassVar[float] = 1.0
+
+    def __init__(self, config: Any = None) -> None:
+        self.config = self.Config() if config is None else config
+
+    async def start(self, context: NodeContext) -> None:  # noqa: B027 - a provider may have nothing to start
+        """Get ready: called once, before anything else, and before the node registers.
+
+        Find again what ran before (see `list_pods`). Raise `ConfigError` where this machine cannot run the provider.
+        """
+
+    async def stop(self) -> None:  # noqa: B027 - a provider may have nothing to stop
+        """The node loop ends. What runs goes on running; only what belongs to this process is closed.
+
+        Called once, also after a `start` that failed. Pods that have to end were deleted before this.
+        """
+
+    @abc.abstractmethod
+    async def create_pod(self, pod: Pod, inputs: Inputs) -> None:
+        """Accept the pod and start it; return as soon as it is accepted, not when it runs.
+
+        May be called for a pod that exists already, after a restart or a failure half-way: the pod must then go on as
+        it is and must not run twice.
+
+        Raises:
+            Refused: a field cannot be honoured; the pod stays Pending and says so.
+            Rejected: the pod must fail with this reason.
+        """
+
+    async def update_pod(self, pod: Pod, inputs: Inputs) -> None:  # noqa: B027 - the default ignores updates
+        """The pod's metadata, the mutable part of its spec, or its inputs have changed. The default does nothing.
+
+        Never called for a pod that has finished or is being deleted.
+        """
+
+    @abc.abstractmethod
+    async def delete_pod(self, key: PodKey, grace_seconds: float) -> PodStatus | None:
+        """End the pod, free all that it holds, forget it; return its last status when nothing of it is left.
+
+        The containers get `grace_seconds` to end by themselves and are ended by force after that; 0 means at once.
+        Called again while it is under way, with a shorter grace period, it hurries; every call returns when the pod
+        has ended. A pod that has ended already is only forgotten. While the pod ends, changes go on to be reported.
+
+        Raises:
+            NotFound: no pod has this UID here; the loop takes the delete as done.
+        """
+
+    @abc.abstractmethod
+    async def pod_status(self, key: PodKey) -> PodStatus:
+        """The pod's status now.
+
+        Raises:
+            NotFound: no pod has this UID here.
+        """
+
+    @abc.abstractmethod
+    async def list_pods(self) -> Sequence[PodRecord]:
+        """Every pod that this provider holds, ended ones too until they are deleted.
+
+        Asked after `start` to find what went on running while the node loop was away. A pod that the API has never
+        heard of or has no more is deleted; one that the API has and this list lacks has been lost.
+        """
+
+    def changes(self) -> AsyncIterator[Change] | None:
+        """A stream of changes, as they happen; None (the default) means: poll `pod_status`.
+
+        Called once after `start`, and again if the stream ends or raises, after which the loop lists everything.
+        """
+        return None
+
+    def logs(self, key: PodKey, container: str, options: LogOptions) -> AsyncIterator[bytes]:
+        """The container's log, in pieces of any size.
+
+        Raises:
+            NotFound: the pod, the container or, with `previous`, the earlier instance is not known.
+            Unsupported: this provider keeps no logs (the default).
+        """
+        raise Unsupported(f"provider {self.name} keeps no logs")
+
+    async def node_status(self) -> NodeStatus:
+        """Capacity and the like; asked at start, with each heartbeat and after `NodeChanged`."""
+        return NodeStatus(capacity={})
+
+    async def ping(self) -> None:  # noqa: B027 - a provider in this process is there
+        """Return when the provider can do its work; raising or not returning in time makes the node NotReady."""
+
+    async def exec(self, key: PodKey, container: str, command: Sequence[str], streams: Streams) -> int:
+        """Run a command in the container until it ends; return its exit code. Cancelled: end the command."""
+        raise Unsupported(f"provider {self.name} does not support exec")
+
+    async def attach(self, key: PodKey, container: str, streams: Streams) -> None:
+        """Connect to the streams of the container's main process until it ends or the caller leaves."""
+        raise Unsupported(f"provider {self.name} does not support attach")
+
+    async def port_forward(self, key: PodKey, port: int, channel: Channel) -> None:
+        """Connect the channel to a port of the pod until either side closes."""
+        raise Unsupported(f"provider {self.name} does not support port-forward")
+
+    async def stats(self) -> Raw:
+        """CPU and memory in the form of the kubelet's `/stats/summary` (`stats/v1alpha1` Summary)."""
+        raise Unsupported(f"provider {self.name} does not measure its pods")
