@@ -1,0 +1,73 @@
+# Everything is set up inside the checkout: a virtual environment in .venv, with uv in it. Nothing global, no root.
+# Needs git, make, python3 (3.11 or newer) with venv, and the package index. `make help` lists what there is.
+
+VENV := .venv
+BIN := $(VENV)/bin
+PROJECTS := pyproject.toml $(wildcard providers/*/pyproject.toml)
+EDITABLE := $(patsubst %/pyproject.toml,-e ./%,$(wildcard providers/*/pyproject.toml))
+# Constraints: pinned and checked by hash, for what is installed and for what builds it.
+INSTALL := $(BIN)/uv pip install --python $(BIN)/python --constraints requirements.lock --build-constraints requirements.lock
+# Names that only the workspace has; the lock is for everything else.
+OWN := $(foreach project,wasmlet $(patsubst providers/%/pyproject.toml,wasmlet-%,$(wildcard providers/*/pyproject.toml)),--no-emit-package $(project))
+HEADING = @printf '\n==> %s\n'
+
+.NOTPARALLEL:
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint setup kubectl lock clean checks ruff format types imports tests
+
+help:  ## list the targets
+	@echo 'make TARGET, where TARGET is one of'
+	@sed -n 's/^\([a-z]*\):.*  ## /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "  %-10s %s\n", $$1, $$2 }'
+
+demo: $(VENV)/.base  ## run a WebAssembly pod: control plane and node in one command (ARGS=--keep stays up)
+	@$(BIN)/wasmlet demo $(ARGS)
+
+test: $(VENV)/.dev  ## run every check: ruff, mypy, import contracts, pytest (ARGS='-k name' selects tests)
+	@$(MAKE) --no-print-directory --keep-going checks
+
+lint: $(VENV)/.dev  ## run the checks that need no test run
+	@$(MAKE) --no-print-directory --keep-going ruff format types imports
+
+setup: $(VENV)/.dev  ## set up .venv for development
+
+kubectl: $(VENV)/.base  ## fetch kubectl into .venv/bin where PATH has none that is new enough
+	@$(BIN)/python tools/get_kubectl.py $(BIN)
+
+lock: $(BIN)/uv  ## write requirements.lock again (ARGS=--upgrade takes the newest of everything)
+	$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 \
+		--no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock' \
+		$(OWN) $(ARGS) $(PROJECTS) --group dev --group build --output-file requirements.lock
+
+clean:  ## remove .venv and all that was built
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+checks: ruff format types imports tests
+
+ruff: ; $(HEADING) 'ruff check'
+	@$(BIN)/ruff check .
+
+format: ; $(HEADING) 'ruff format --check'
+	@$(BIN)/ruff format --check .
+
+types: ; $(HEADING) 'mypy --strict'
+	@$(BIN)/mypy
+
+imports: ; $(HEADING) 'lint-imports'
+	@$(BIN)/lint-imports
+
+tests: ; $(HEADING) 'pytest'
+	@$(BIN)/pytest -n auto $(ARGS)
+
+$(BIN)/uv:
+	@sh tools/venv.sh $(VENV)
+
+$(VENV)/.base: $(BIN)/uv requirements.lock $(PROJECTS)
+	@echo '==> Installing wasmlet and its providers into $(VENV)'
+	@$(INSTALL) -e . $(EDITABLE)
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.base
+	@echo '==> Installing what the checks need into $(VENV)'
+	@$(INSTALL) --group dev
+	@touch $@

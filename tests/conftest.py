@@ -1,0 +1,66 @@
+"""Fixtures for the tools that tests need from outside: kubectl and the compiler that builds guests.
+
+With CI set in the environment a tool that is missing fails the tests that need it; elsewhere they are skipped, and the
+summary says why. Fixtures of one part only live beside its tests.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+OLDEST_KUBECTL = (1, 30)
+
+CompileGuest = Callable[..., None]
+
+
+def need(tool: str, why: str) -> None:
+    """End the test: failed in CI, skipped elsewhere."""
+    message = f"{tool} is needed: {why}"
+    if os.environ.get("CI"):
+        pytest.fail(message, pytrace=False)
+    pytest.skip(message)
+
+
+@pytest.fixture(scope="session")
+def kubectl() -> Path:
+    """A kubectl that is new enough: the one `make kubectl` fetched, or the one on PATH."""
+    seen = []
+    for found in (shutil.which("kubectl", path=str(Path(sys.executable).parent)), shutil.which("kubectl")):
+        if found is None:
+            continue
+        answer = subprocess.run([found, "version", "--client"], capture_output=True, text=True, timeout=60)
+        version = re.search(r"Client Version: .*?v(\d+)\.(\d+)", answer.stdout)
+        if version and (int(version[1]), int(version[2])) >= OLDEST_KUBECTL:
+            return Path(found)
+        seen.append(f"{found} ({answer.stdout.strip() or answer.stderr.strip()})")
+    need("kubectl 1.30 or newer", f"found {', '.join(seen) or 'none'}; run `make kubectl`")
+    raise AssertionError("unreachable: need() does not return")
+
+
+@pytest.fixture(scope="session")
+def compile_guest() -> CompileGuest:
+    """Compile C for WASI: `compile_guest(source, module, "-Os")`; more arguments go to the compiler.
+
+    The compiler's cache is kept in `build/`, where processes share it: only the first build ever takes long.
+    """
+    if importlib.util.find_spec("ziglang") is None:
+        need("ziglang", "it builds the guests; run `make setup`")
+    cache = str(ROOT / "build" / "zig")
+    environment = {**os.environ, "ZIG_GLOBAL_CACHE_DIR": cache, "ZIG_LOCAL_CACHE_DIR": cache}
+
+    def compile_c(source: Path, module: Path, *arguments: str) -> None:
+        command = [sys.executable, "-m", "ziglang", "cc", "-target", "wasm32-wasi", *arguments, "-o", module, source]
+        answer = subprocess.run(command, env=environment, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+        assert answer.returncode == 0, f"{source} does not compile:\n{answer.stderr}"
+
+    return compile_c

@@ -1,0 +1,99 @@
+"""The module that ships with the examples is what its source beside it says, and the pod asks for what it honours."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+PREBUILT = EXAMPLES / "hello" / "hello.wasm"
+
+# A process of its own, because the guest writes to the process's own streams.
+RUN = """
+import sys, wasmtime
+module, variables, arguments = sys.argv[1], sys.argv[2].split(","), sys.argv[3:]
+engine = wasmtime.Engine()
+linker = wasmtime.Linker(engine)
+linker.define_wasi()
+store = wasmtime.Store(engine)
+wasi = wasmtime.WasiConfig()
+wasi.argv = ["hello", *arguments]
+wasi.env = [variable.split("=", 1) for variable in variables if variable]
+wasi.inherit_stdout()
+store.set_wasi(wasi)
+instance = linker.instantiate(store, wasmtime.Module.from_file(engine, module))
+try:
+    instance.exports(store)["_start"](store)
+except wasmtime.ExitTrap as ended:
+    sys.exit(ended.code)
+"""
+
+
+def run(module: Path, arguments: Sequence[str] = (), variables: Mapping[str, str] | None = None) -> tuple[str, int]:
+    """What that module prints with these arguments and variables, and its exit code."""
+    environment = ",".join(f"{name}={value}" for name, value in (variables or {}).items())
+    answer = subprocess.run(
+        [sys.executable, "-c", RUN, str(module), environment, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        stdin=subprocess.DEVNULL,
+    )
+    assert answer.stderr == ""
+    return answer.stdout, answer.returncode
+
+
+@pytest.fixture(scope="module")
+def rebuilt(compile_guest: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    module: Path = tmp_path_factory.mktemp("hello") / "hello.wasm"
+    compile_guest(EXAMPLES / "hello" / "hello.c", module, "-Os", "-s")
+    return module
+
+
+def test_module_is_small_and_wasm() -> None:
+    binary = PREBUILT.read_bytes()
+    assert binary[:8] == b"\0asm\1\0\0\0"
+    assert len(binary) < 40 * 1024
+
+
+@pytest.mark.parametrize(
+    ("arguments", "variables", "output", "code"),
+    [
+        ([], {}, "Hello, world\nline 1 of 3\nline 2 of 3\nline 3 of 3\nBye\n", 0),
+        (["from", "here"], {"HELLO_LINES": "1", "HELLO_PAUSE": "1"}, "Hello, from here\nline 1 of 1\nBye\n", 0),
+        (
+            [],
+            {"POD_NAME": "p", "NODE_NAME": "n", "HELLO_LINES": "0", "HELLO_EXIT": "7"},
+            "Hello, world\nI am pod p on node n\nBye\n",
+            7,
+        ),
+    ],
+)
+def test_prebuilt_and_rebuilt_run_alike(
+    rebuilt: Path, arguments: Sequence[str], variables: Mapping[str, str], output: str, code: int
+) -> None:
+    assert run(rebuilt, arguments, variables) == (output, code)
+    assert run(PREBUILT, arguments, variables) == (output, code)
+
+
+def test_pod_is_what_pod_security_restricted_asks_for() -> None:
+    pod = yaml.safe_load((EXAMPLES / "hello.yaml").read_text())
+    spec = pod["spec"]
+    (container,) = spec["containers"]
+    assert spec["securityContext"] == {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
+    assert container["securityContext"] == {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
+    assert spec["automountServiceAccountToken"] is False
+    assert spec["nodeSelector"] == {"kubernetes.io/os": "wasi", "kubernetes.io/arch": "wasm"}
+
+
+def test_pod_names_the_module_beside_it() -> None:
+    (container,) = yaml.safe_load((EXAMPLES / "hello.yaml").read_text())["spec"]["containers"]
+    scheme, path = container["image"].split("://")
+    assert scheme == "file"
+    assert (EXAMPLES / path).resolve() == PREBUILT.resolve()
