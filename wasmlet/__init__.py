@@ -1,3 +1,81 @@
-"""wasmlet: make a Kubernetes node out of anything that can run a pod, first of all out of a WebAssembly engine."""
+"""wasmlet: make a Kubernetes node out of anything that can run a pod, first of all out of a WebAssembly engine.
+
+What is exported here is the API; everything else may change.
+
+    class Mine(wasmlet.Provider):
+        name = "mine"
+        ...
+
+    wasmlet.run(Mine())
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from wasmlet.errors import ConfigError, InvalidInput, NotFound, Refused, Rejected, Unsupported, WasmletError
+from wasmlet.model.inputs import Inputs
+from wasmlet.model.pod import Container, Pod, PodKey
+from wasmlet.model.quantity import Quantity
+from wasmlet.model.status import Condition, ContainerStatus, PodStatus, Running, Terminated, Waiting
+from wasmlet.node import Node, NodeConfig
+from wasmlet.node import run as _run
+from wasmlet.options import option
+from wasmlet.provider import (
+    Address,
+    LogOptions,
+    NodeChanged,
+    NodeContext,
+    NodeStatus,
+    PodEvent,
+    PodRecord,
+    Provider,
+    StatusChanged,
+    Taint,
+)
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "Address",
+    "Condition",
+    "ConfigError",
+    "Container",
+    "ContainerStatus",
+    "Inputs",
+    "InvalidInput",
+    "LogOptions",
+    "Node",
+    "NodeChanged",
+    "NodeConfig",
+    "NodeContext",
+    "NodeStatus",
+    "NotFound",
+    "Pod",
+    "PodEvent",
+    "PodKey",
+    "PodRecord",
+    "PodStatus",
+    "Provider",
+    "Quantity",
+    "Refused",
+    "Rejected",
+    "Running",
+    "StatusChanged",
+    "Taint",
+    "Terminated",
+    "Unsupported",
+    "Waiting",
+    "WasmletError",
+    "option",
+    "run",
+]
+
+
+def run(provider: Provider, config: NodeConfig | None = None) -> None:
+    """Run a node with this provider until SIGTERM or SIGINT; its pods go on running.
+
+    Raises:
+        ConfigError: something that only the user can mend; the message says what.
+    """
+    asyncio.run(_run(Node(provider, config)))

@@ -14,8 +14,8 @@ The contract, for every method:
 
 - Pods are told apart by UID. Two pods with one name and different UIDs may exist at once, the older one ending.
 - A method may be cancelled at any await, and the loop calls it again later; so each is idempotent.
-- For one UID the loop makes one call at a time, except that `delete_pod` may be called again with a shorter grace
-  period while an earlier call for the same pod is under way. Calls for different pods run concurrently.
+- For one UID the loop makes one call at a time; calls for different pods run concurrently. A call that is no longer
+  wanted (the pod is deleted while it is created, its grace period is shortened) is cancelled, and the next one made.
 - Raise what `wasmlet.errors` says; any other exception is reported in the pod and the call is repeated, for ever, with
   growing pauses.
 """
@@ -23,8 +23,9 @@ The contract, for every method:
 from __future__ import annotations
 
 import abc
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from datetime import datetime
+from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol
 
 import attrs
@@ -132,11 +133,15 @@ Change = StatusChanged | PodEvent | NodeChanged
 
 @attrs.frozen
 class NodeContext:
-    """What a provider is told of the node when it starts."""
+    """What a provider is told of the node when it starts.
+
+    `state_dir` is a directory of this node alone, mode 0700, that outlives the process; it exists.
+    """
 
     node_name: str
     node_ip: str
     max_pods: int
+    state_dir: Path
 
 
 class Streams(Protocol):
@@ -222,8 +227,8 @@ class Provider(abc.ABC):
         """End the pod, free all that it holds, forget it; return its last status when nothing of it is left.
 
         The containers get `grace_seconds` to end by themselves and are ended by force after that; 0 means at once.
-        Called again while it is under way, with a shorter grace period, it hurries; every call returns when the pod
-        has ended. A pod that has ended already is only forgotten. While the pod ends, changes go on to be reported.
+        A cancelled call may have begun to end the pod; it is called again, perhaps with a shorter grace period, and
+        then hurries. A pod that has ended already is only forgotten. While it ends, changes go on to be reported.
 
         Raises:
             NotFound: no pod has this UID here; the loop takes the delete as done.
@@ -245,14 +250,14 @@ class Provider(abc.ABC):
         heard of or has no more is deleted; one that the API has and this list lacks has been lost.
         """
 
-    def changes(self) -> AsyncIterator[Change] | None:
+    def changes(self) -> AsyncGenerator[Change, None] | None:
         """A stream of changes, as they happen; None (the default) means: poll `pod_status`.
 
         Called once after `start`, and again if the stream ends or raises, after which the loop lists everything.
         """
         return None
 
-    def logs(self, key: PodKey, container: str, options: LogOptions) -> AsyncIterator[bytes]:
+    def logs(self, key: PodKey, container: str, options: LogOptions) -> AsyncGenerator[bytes, None]:
         """The container's log, in pieces of any size.
 
         Raises:

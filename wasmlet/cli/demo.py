@@ -1,0 +1,224 @@
+"""`wasmlet demo`: a control plane, a node and a pod in one command, to see it work before there is a cluster.
+
+Everything is real but the cluster: the pod is applied through an API server on loopback, a wasmtime node runs its
+module in a worker process, and the log comes back through the node's HTTPS API. What is started here is ended here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import tempfile
+import time
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing, asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import attrs
+import orjson
+import yaml
+
+from wasmlet.cli import providers
+from wasmlet.errors import WasmletError
+from wasmlet.kube import Client, errors, load_identity, paths
+from wasmlet.model.pod import Pod
+from wasmlet.node import Node, NodeConfig
+from wasmlet.testing import ControlPlane
+
+PROVIDER = "wasmtime"
+NODE_NAME = "wasmlet-demo"
+PATIENCE_SECONDS = 30.0
+
+Say = Callable[[str], None]
+
+
+class DemoFailed(WasmletError):
+    """The pod did not do what the demo shows."""
+
+
+@attrs.define
+class _Shown:
+    """What has been shown of the pod so far."""
+
+    phase: str = ""
+    waiting: str = ""
+
+    def tell(self, phase: str, pod: Pod, say: Say) -> None:
+        """Say what is new."""
+        if phase != self.phase:
+            self.phase = phase
+            say(f"pod/{pod.name}      {phase}")
+        waiting = _waiting(pod)
+        if waiting != self.waiting and not waiting.startswith("ContainerCreating"):
+            self.waiting = waiting
+            if waiting:
+                say(f"pod/{pod.name}      {waiting}")
+
+
+async def demo(*, keep: bool, port: int, say: Say) -> None:
+    """Show a pod from Pending to Succeeded; with `keep`, stay up until SIGINT or SIGTERM.
+
+    Raises:
+        DemoFailed: the guest failed, or nothing ran within 30 seconds.
+    """
+    manifest = _manifest()
+    stop = asyncio.Event()
+    began = time.monotonic()
+    with _signals(stop), tempfile.TemporaryDirectory(prefix="wasmlet-demo-") as directory:
+        async with _control_plane(port, Path(directory)) as plane:
+            say(f"control plane  {plane.url}")
+            async with _node(plane, Path(directory), manifest.parent):
+                say(f"node           {NODE_NAME} is Ready, provider {PROVIDER} ({time.monotonic() - began:.1f} s)")
+                async with Client(await load_identity(plane.kubeconfig)) as client:
+                    await _until(stop, _show(client, manifest, say))
+                _hints(plane.kubeconfig, keep, say)
+                if keep and not stop.is_set():
+                    say("up until Ctrl-C")
+                    await stop.wait()
+            say("stopped")
+
+
+async def _show(client: Client, manifest: Path, say: Say) -> None:
+    """Apply the pod and tell what becomes of it."""
+    body = yaml.safe_load(await asyncio.to_thread(manifest.read_text, "utf-8"))
+    body["metadata"].setdefault("namespace", "default")
+    pod = Pod(await client.create(f"/api/v1/namespaces/{body['metadata']['namespace']}/pods", body))
+    say(f"applied        {manifest.name}: pod {pod.key}")
+    shown, log = _Shown(), None
+    try:
+        async with (
+            asyncio.timeout(PATIENCE_SECONDS),
+            asyncio.TaskGroup() as group,
+            aclosing(_versions(client, pod)) as versions,
+        ):
+            async for pod in versions:
+                if log is None and pod.phase != "Pending":
+                    shown.tell("Running", pod, say)  # a short one may have ended by the time we look
+                    log = group.create_task(_log(client, pod, say))
+                if log is not None and pod.finished:
+                    await log
+                shown.tell(pod.phase, pod, say)
+                if pod.finished:
+                    break
+    except TimeoutError:
+        raise DemoFailed(_why(pod, f"the pod has not ended within {PATIENCE_SECONDS:g} s")) from None
+    if pod.phase != "Succeeded":
+        raise DemoFailed(_why(pod, f"the pod ended as {pod.phase}"))
+
+
+async def _versions(client: Client, pod: Pod) -> AsyncGenerator[Pod, None]:
+    """The pod now and after each change."""
+    yield pod
+    params = {
+        "watch": "1",
+        "fieldSelector": f"metadata.name={pod.name}",
+        "resourceVersion": pod.resource_version,
+    }
+    path = f"/api/v1/namespaces/{pod.namespace}/pods"
+    async with client.stream(path, params) as content:
+        async for line in content:
+            yield Pod(orjson.loads(line)["object"])
+
+
+async def _log(client: Client, pod: Pod, say: Say) -> None:
+    """Print the log as it comes, through the API server and the node."""
+    try:
+        async with client.stream(f"{paths.pod(pod.key)}/log", {"follow": "true"}) as content:
+            async for line in content:
+                say("  | " + line.decode("utf-8", "replace").rstrip("\n"))
+    except errors.ApiError as error:
+        say(f"  the log cannot be read: {error}")
+
+
+def _waiting(pod: Pod) -> str:
+    for status in pod.status.get("containerStatuses") or ():
+        if waiting := status.get("state", {}).get("waiting"):
+            return f"{waiting.get('reason', '')}: {waiting.get('message', '')}".rstrip(": ")
+    return ""
+
+
+def _why(pod: Pod, what: str) -> str:
+    """What went wrong, in the pod's own words."""
+    said = [what, _waiting(pod), str(pod.status.get("message", ""))]
+    for status in pod.status.get("containerStatuses") or ():
+        if ended := status.get("state", {}).get("terminated"):
+            said.append(f"exit code {ended['exitCode']} ({ended.get('reason', '')}) {ended.get('message', '')}".strip())
+    return "; ".join(filter(None, said))
+
+
+def _hints(kubeconfig: Path, keep: bool, say: Say) -> None:
+    say(f"kubeconfig     {kubeconfig}")
+    say("try            (in another terminal)" if keep else "try            (while `wasmlet demo --keep` is up)")
+    for command in ("get pods -o wide", "describe pod hello", "logs hello"):
+        say(f"  kubectl --kubeconfig {kubeconfig} {command}")
+
+
+def _manifest() -> Path:
+    """`examples/hello.yaml`: of the checkout, or the copy that the package carries."""
+    here = Path(__file__).parents[1]
+    for folder in (here.parent / "examples", here / "_examples"):
+        if (folder / "hello.yaml").is_file():
+            return folder / "hello.yaml"
+    raise DemoFailed(f"expected examples/hello.yaml beside {here}; install wasmlet again")
+
+
+@asynccontextmanager
+async def _control_plane(port: int, directory: Path) -> AsyncGenerator[ControlPlane, None]:
+    """A control plane on that port, or on another where it is taken."""
+    plane = ControlPlane(port=port, directory=directory)
+    try:
+        await plane.__aenter__()
+    except OSError:
+        plane = ControlPlane(port=0, directory=directory)
+        await plane.__aenter__()
+    try:
+        yield plane
+    finally:
+        await plane.__aexit__(None, None, None)
+
+
+@asynccontextmanager
+async def _node(plane: ControlPlane, directory: Path, modules: Path) -> AsyncGenerator[Node, None]:
+    """A wasmtime node that may run modules from this machine's disk, and ends its pods when it stops."""
+    kind = providers.load(PROVIDER)
+    config = NodeConfig(
+        kubeconfig=plane.node_kubeconfig(NODE_NAME),
+        node_name=NODE_NAME,
+        node_ip="127.0.0.1",
+        port=0,
+        client_ca_file=plane.client_ca_file,
+        state_dir=directory / "node",
+        drain_on_exit=True,
+    )
+    settings: Any = kind.Config(allow_local_modules=True, module_dir=modules)
+    async with Node(kind(settings), config) as node:
+        yield node
+
+
+async def _until(stop: asyncio.Event, work: Any) -> None:
+    """Do the work, or leave it when a signal comes."""
+    task, stopped = asyncio.ensure_future(work), asyncio.ensure_future(stop.wait())
+    try:
+        await asyncio.wait({task, stopped}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        stopped.cancel()
+        if not task.done():
+            task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
+
+
+class _signals:  # noqa: N801 - used as a keyword
+    """While open, SIGINT and SIGTERM set the event."""
+
+    def __init__(self, event: asyncio.Event) -> None:
+        self._event = event
+
+    def __enter__(self) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, self._event.set)
+
+    def __exit__(self, *_: object) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().remove_signal_handler(number)

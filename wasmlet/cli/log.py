@@ -1,0 +1,27 @@
+"""What the program says of itself: text on a terminal, a JSON object a line elsewhere; always on stderr."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+import structlog
+
+
+def configure(level: str) -> None:
+    """Set up structlog for the process. `level` is debug, info, warning or error."""
+    terminal = sys.stderr.isatty()
+    shared: list[structlog.typing.Processor] = [
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    if terminal:
+        tail: list[structlog.typing.Processor] = [structlog.dev.ConsoleRenderer()]
+    else:
+        tail = [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer(sort_keys=False)]
+    structlog.configure(
+        processors=shared + tail,
+        wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )

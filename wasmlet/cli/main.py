@@ -1,0 +1,188 @@
+"""The commands: `run`, `demo`, `providers`, `version`."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Coroutine, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+
+import wasmlet
+from wasmlet.cli import log, providers
+from wasmlet.cli.options import instance_of, options_of, read_toml
+from wasmlet.errors import ConfigError, WasmletError
+from wasmlet.node import Node, NodeConfig
+from wasmlet.node import run as run_node
+
+LEVELS = ("debug", "info", "warning", "error")
+
+
+def _common() -> list[click.Parameter]:
+    return [
+        click.Option(
+            ["--config"],
+            type=click.Path(path_type=Path),
+            is_eager=True,
+            callback=read_toml,
+            metavar="FILE",
+            envvar="WASMLET_CONFIG",
+            show_envvar=True,
+            help="TOML file with options, as max-pods = 200.",
+        ),
+        click.Option(
+            ["--log-level"],
+            type=click.Choice(LEVELS),
+            default="info",
+            show_default=True,
+            envvar="WASMLET_LOG_LEVEL",
+            show_envvar=True,
+            help="How much is logged.",
+        ),
+    ]
+
+
+class _RunCommand(click.Command):
+    """`run`: its options are the node's and those of the provider that the arguments name."""
+
+    def __init__(self, fixed: str | None = None) -> None:
+        chosen = (
+            []
+            if fixed
+            else [
+                click.Option(
+                    ["--provider"],
+                    metavar="NAME",
+                    envvar="WASMLET_PROVIDER",
+                    show_envvar=True,
+                    help="The provider that runs the pods; see `wasmlet providers`.",
+                )
+            ]
+        )
+        super().__init__(
+            "run",
+            params=[*chosen, *_common(), *options_of(NodeConfig)],
+            help=f"Run a node against a cluster, with the {fixed} provider." if fixed else "Run a node.",
+            callback=self._run,
+        )
+        self._fixed = fixed
+        self._provider: type[wasmlet.Provider] | None = None
+        if fixed:
+            self._take(fixed)
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if self._provider is None and (name := _provider_name(args)):
+            self._take(name)
+        return super().parse_args(ctx, args)
+
+    def _take(self, name: str) -> None:
+        self._provider = providers.load(name)
+        have = {parameter.name for parameter in self.params}
+        self.params += [p for p in options_of(self._provider.Config) if p.name not in have]
+
+    def _run(self, **values: Any) -> None:
+        if self._provider is None:
+            found = ", ".join(providers.installed()) or "none; try: pip install wasmlet-wasmtime"
+            raise ConfigError(f"which provider? Give --provider NAME (installed: {found})")
+        log.configure(values["log_level"])
+        provider = self._provider(instance_of(self._provider.Config, values))
+        node = Node(provider, instance_of(NodeConfig, values))
+        run_loop(run_node(node))
+
+
+def _provider_name(args: Sequence[str]) -> str | None:
+    """The provider that the arguments or the environment name, before they are parsed; or the only one there is."""
+    import os
+
+    for i, arg in enumerate(args):
+        if arg == "--provider" and i + 1 < len(args):
+            return args[i + 1]
+        if arg.startswith("--provider="):
+            return arg.partition("=")[2]
+    if name := os.environ.get("WASMLET_PROVIDER"):
+        return name
+    found = list(providers.installed())
+    return found[0] if len(found) == 1 else None
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(wasmlet.__version__, "--version", prog_name="wasmlet")
+def cli() -> None:
+    """Run WebAssembly modules as Kubernetes pods."""
+
+
+@cli.command("providers")
+def _providers() -> None:
+    """List the providers that are installed, and whether each can be used here."""
+    points = providers.installed()
+    if not points:
+        click.echo("no provider is installed; try: pip install wasmlet-wasmtime")
+    for name, point in points.items():
+        try:
+            providers.load(name)
+            verdict = "ready"
+        except ConfigError as error:
+            verdict = str(error)
+        version = point.dist.version if point.dist else "?"
+        click.echo(f"{name}  {version}  {verdict}")
+
+
+@cli.command("demo")
+@click.option("--keep", is_flag=True, help="Stay up until Ctrl-C, so that kubectl can be used.")
+@click.option("--port", type=click.IntRange(0, 65535), default=6443, show_default=True, help="Port of the API server.")
+@click.option("--log-level", type=click.Choice(LEVELS), default="error", show_default=True, help="How much is logged.")
+def _demo(keep: bool, port: int, log_level: str) -> None:
+    """Try it: an embedded control plane, one wasmtime node, one pod. Needs no cluster and no root."""
+    from wasmlet.cli.demo import demo
+
+    log.configure(log_level)
+    run_loop(demo(keep=keep, port=port, say=click.echo))
+
+
+def run_loop(work: Coroutine[Any, Any, None]) -> None:
+    """Run the coroutine on the fastest loop there is."""
+    try:
+        import uvloop
+    except ImportError:
+        asyncio.run(work)
+    else:
+        uvloop.run(work)
+
+
+def main(args: Sequence[str] | None = None) -> NoReturn:
+    """Entry point of `wasmlet`."""
+    _main(cli, args, "wasmlet")
+
+
+def main_for(provider: str, args: Sequence[str] | None = None) -> NoReturn:
+    """Entry point of a provider's own command: `wasmlet run` with the provider fixed."""
+    try:
+        command = _RunCommand(provider)
+    except WasmletError as error:
+        _fail(error)
+    _main(command, args, f"wasmlet-{provider}")
+
+
+def _main(command: click.Command, args: Sequence[str] | None, name: str) -> NoReturn:
+    try:
+        command.main(args=args, prog_name=name, standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        sys.exit(130)
+    except click.exceptions.Exit as done:
+        sys.exit(done.exit_code)
+    except WasmletError as error:
+        _fail(error)
+    sys.exit(0)
+
+
+def _fail(error: WasmletError) -> NoReturn:
+    click.echo(f"Error: {error}", err=True)
+    sys.exit(1)
+
+
+cli.add_command(_RunCommand())

@@ -1,0 +1,100 @@
+"""From an attrs class to command-line options, and back to an instance of it.
+
+A field `max_pods: int = option(110, help=...)` becomes `--max-pods`, `WASMLET_MAX_PODS` and the TOML key `max-pods`.
+"""
+
+from __future__ import annotations
+
+import tomllib
+import types
+import typing
+from pathlib import Path
+from typing import Any, TypeVar
+
+import attrs
+import click
+
+from wasmlet.errors import ConfigError
+from wasmlet.options import HELP
+
+T = TypeVar("T")
+
+
+def options_of(settings: type[Any]) -> list[click.Parameter]:
+    """A click option for each field of an attrs class.
+
+    Raises:
+        TypeError: a field has a type that has no form on a command line.
+    """
+    hints = typing.get_type_hints(settings)
+    return [_option(field, hints[field.name]) for field in attrs.fields(settings) if field.init]
+
+
+def instance_of(settings: type[T], values: dict[str, Any]) -> T:
+    """An instance from parsed values; those that nobody set keep their default."""
+    names = [field.name for field in attrs.fields(settings) if field.init]  # type: ignore[arg-type]
+    given = {name: values[name] for name in names if values.get(name) is not None and values[name] != ()}
+    return settings(**given)
+
+
+def read_toml(context: click.Context, parameter: click.Parameter, path: Path | None) -> Path | None:
+    """Callback of `--config`: the file's keys become defaults, after flags and variables."""
+    if path is None:
+        return None
+    try:
+        values = tomllib.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise ConfigError(f"--config {path}: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"--config {path}: not TOML: {error}") from None
+    known = {p.name for p in context.command.params}
+    for key in values:
+        if key.replace("-", "_") not in known:
+            near = _nearest(key, sorted(name.replace("_", "-") for name in known if name))
+            raise ConfigError(f"--config {path}: there is no option {key!r}{near}")
+    context.default_map = {key.replace("-", "_"): value for key, value in values.items()}
+    return path
+
+
+def _option(field: attrs.Attribute[Any], hint: Any) -> click.Option:
+    flag = "--" + field.name.replace("_", "-")
+    multiple = typing.get_origin(hint) is tuple
+    kind = _plain(typing.get_args(hint)[0] if multiple else hint)
+    parsed: click.ParamType[Any] | type = click.Path(path_type=Path) if kind is Path else kind
+    if kind not in (str, int, float, bool, Path):
+        raise TypeError(f"{field.name}: an option cannot be a {kind}")
+    default = field.default
+    computed = isinstance(default, attrs.Factory)  # type: ignore[arg-type]
+    shown = None if default is attrs.NOTHING or computed else default
+    return click.Option(
+        [f"{flag}/--no-{flag[2:]}" if kind is bool else flag],
+        type=None if kind is bool else parsed,
+        multiple=multiple,
+        default=shown if kind is bool else None,
+        required=default is attrs.NOTHING,
+        help=field.metadata.get(HELP, ""),
+        show_default=str(shown) if shown not in (None, (), "", False) else False,
+        metavar=None if kind is bool else _metavar(field.name, kind),
+        show_envvar=True,
+        envvar=f"WASMLET_{field.name.upper()}",
+    )
+
+
+def _plain(hint: Any) -> Any:
+    """`X` of `X | None`."""
+    if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
+        return next(part for part in typing.get_args(hint) if part is not types.NoneType)
+    return hint
+
+
+def _metavar(name: str, kind: Any) -> str:
+    if kind is Path:
+        return "DIR" if name.endswith("_dir") else "FILE"
+    return {int: "N", float: "SECONDS"}.get(kind, name.rpartition("_")[2].upper())
+
+
+def _nearest(word: str, known: list[str]) -> str:
+    import difflib
+
+    near = difflib.get_close_matches(word, known, n=1)
+    return f"; did you mean {near[0]!r}?" if near else f"; there are: {', '.join(known)}"

@@ -1,0 +1,243 @@
+"""Requests to the API server: raw objects in, raw objects out.
+
+One aiohttp session per `Client`; make a second client where a connection of its own is wanted (the lease). A request
+that the server puts off (429) is repeated after the time it names; everything else that fails raises one of
+`wasmlet.kube.errors`, and how to go on is the caller's business. `wasmlet.kube.reflector` builds watches on this.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any, Self
+
+import aiohttp
+import orjson
+from aiohttp.client_exceptions import ClientConnectorCertificateError, ClientConnectorError
+
+from wasmlet.clock import Clock, SystemClock
+from wasmlet.kube import errors
+from wasmlet.kube.config import Identity
+from wasmlet.model.pod import Raw
+
+JSON = "application/json"
+MERGE_PATCH = "application/merge-patch+json"
+STRATEGIC_PATCH = "application/strategic-merge-patch+json"
+APPLY_PATCH = "application/apply-patch+yaml"
+
+REQUEST_SECONDS = 30.0
+THROTTLED_TRIES = 10
+"""How often a request that is put off with 429 is repeated before the caller hears of it (client-go's number)."""
+RELOAD_SECONDS = 10.0
+"""The least time between two readings of the credentials, when they are not accepted."""
+
+
+class Client:
+    """A connection pool to one API server under one identity. Use as an async context manager, or `close` it."""
+
+    def __init__(
+        self,
+        identity: Identity,
+        *,
+        connections: int = 32,
+        user_agent: str = "wasmlet",
+        clock: Clock | None = None,
+    ) -> None:
+        self.identity = identity
+        self._connections = connections
+        self._user_agent = user_agent
+        self._clock = clock or SystemClock()
+        self._session: aiohttp.ClientSession | None = None
+        self._retired: list[aiohttp.ClientSession] = []
+        self._reloaded = float("-inf")
+        self._reloading = asyncio.Lock()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        sessions = [*self._retired, *filter(None, [self._session])]
+        self._session, self._retired = None, []
+        for session in sessions:
+            await session.close()
+
+    async def get(self, path: str, **params: str) -> dict[str, Any]:
+        """GET an object or a list."""
+        return await self.request("GET", path, params=params)
+
+    async def create(self, path: str, body: Raw) -> dict[str, Any]:
+        """POST an object to its collection."""
+        return await self.request("POST", path, body=body)
+
+    async def replace(self, path: str, body: Raw) -> dict[str, Any]:
+        """PUT an object; a 409 says that somebody else changed it meanwhile."""
+        return await self.request("PUT", path, body=body)
+
+    async def patch(self, path: str, body: Any, kind: str = STRATEGIC_PATCH) -> dict[str, Any]:
+        """PATCH an object; `kind` is the content type of the patch."""
+        return await self.request("PATCH", path, body=body, content_type=kind)
+
+    async def delete(self, path: str, body: Raw | None = None) -> dict[str, Any]:
+        """DELETE an object; `body` is a `DeleteOptions`."""
+        return await self.request("DELETE", path, body=body)
+
+    async def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: Mapping[str, str] | None = None,
+        body: Any = None,
+        content_type: str = JSON,
+        seconds: float = REQUEST_SECONDS,
+    ) -> dict[str, Any]:
+        """One request and its decoded answer.
+
+        Args:
+            path: from the server's root, as `/api/v1/nodes`.
+            body: encoded as JSON unless it is bytes already.
+            seconds: how long one try may take.
+
+        Raises:
+            ApiError: one of its subclasses, by the kind of answer.
+        """
+        data = body if body is None or isinstance(body, bytes) else orjson.dumps(body)
+        for attempt in range(THROTTLED_TRIES + 1):
+            try:
+                text = await self._once(method, path, params, data, content_type, seconds)
+                break
+            except errors.TooManyRequests as error:
+                if attempt == THROTTLED_TRIES:
+                    raise
+                await self._clock.sleep(error.retry_after)
+            except errors.Unauthorized:
+                if attempt == THROTTLED_TRIES or not await self._reload():
+                    raise
+        try:
+            answer = orjson.loads(text) if text else {}
+        except ValueError:
+            raise errors.ServerError(500, "", f"{method} {path}: expected JSON, found {text[:80]!r}") from None
+        if not isinstance(answer, dict):
+            raise errors.ServerError(500, "", f"{method} {path}: expected an object, found {text[:80]!r}")
+        return answer
+
+    async def _once(
+        self,
+        method: str,
+        path: str,
+        params: Mapping[str, str] | None,
+        data: bytes | None,
+        content_type: str,
+        seconds: float,
+    ) -> bytes:
+        headers = {"Content-Type": content_type} if data is not None else {}
+        limits = aiohttp.ClientTimeout(total=seconds)
+        async with self._open(method, path, params, data, headers, limits) as answer:
+            text = await answer.read()
+            if answer.status >= 400:
+                raise errors.from_answer(answer.status, text, answer.headers.get("Retry-After"))
+            return text
+
+    @asynccontextmanager
+    async def stream(
+        self, path: str, params: Mapping[str, str], *, silence: float | None = None
+    ) -> AsyncIterator[aiohttp.StreamReader]:
+        """GET without an end: the body as it arrives.
+
+        Args:
+            silence: seconds without a byte after which the connection counts as dead; None means never.
+        """
+        limits = aiohttp.ClientTimeout(total=None, sock_connect=REQUEST_SECONDS, sock_read=silence)
+        async with self._open("GET", path, params, None, {}, limits) as answer:
+            if answer.status >= 400:
+                error = errors.from_answer(answer.status, await answer.read(), answer.headers.get("Retry-After"))
+                if isinstance(error, errors.Unauthorized):
+                    await self._reload()
+                raise error
+            yield answer.content
+
+    @asynccontextmanager
+    async def _open(
+        self,
+        method: str,
+        path: str,
+        params: Mapping[str, str] | None,
+        data: bytes | None,
+        headers: dict[str, str],
+        limits: aiohttp.ClientTimeout,
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        identity = self.identity
+        session = self._session
+        if session is None:
+            session = self._session = self._connect()
+        try:
+            async with session.request(
+                method,
+                identity.server + path,
+                params=params,
+                data=data,
+                headers=headers | await identity.headers(),
+                proxy=identity.proxy,
+                server_hostname=identity.server_hostname,
+                timeout=limits,
+            ) as answer:
+                yield answer
+        except TimeoutError:
+            raise errors.Unreachable(f"{identity.server} did not answer in time") from None
+        except ClientConnectorCertificateError as error:
+            raise errors.Unreachable(f"{identity.server}: its certificate is not trusted: {error}") from None
+        except ClientConnectorError as error:
+            raise errors.Unreachable(f"{identity.server} cannot be reached: {error.strerror or error}") from None
+        except (aiohttp.ClientError, ConnectionError) as error:
+            text = str(error) or type(error).__name__
+            raise errors.Unreachable(f"the connection to {identity.server} broke: {text}") from None
+
+    def _connect(self) -> aiohttp.ClientSession:
+        connector = aiohttp.TCPConnector(
+            ssl=self.identity.ssl_context or True,
+            limit=self._connections,
+            keepalive_timeout=60,
+            socket_factory=_socket,
+        )
+        return aiohttp.ClientSession(
+            connector=connector,
+            headers={"User-Agent": self._user_agent, "Accept": JSON},
+            # One watched object may be as large as the API allows, so a line can be some MiB.
+            read_bufsize=2**20,
+            trust_env=True,
+        )
+
+    async def _reload(self) -> bool:
+        """Read the credentials again after a 401; False where that was done a moment ago and did not help."""
+        before = self.identity
+        async with self._reloading:
+            if self.identity is not before:
+                return True
+            now = self._clock.monotonic()
+            if now - self._reloaded < RELOAD_SECONDS:
+                return False
+            self._reloaded = now
+            self.identity = await before.reload()
+            # Requests under way go on in the old session; the one before that has nothing left to do.
+            retired, self._retired = self._retired, [*filter(None, [self._session])]
+            self._session = None
+            for session in retired:
+                await session.close()
+        return True
+
+
+def _socket(address: tuple[Any, ...]) -> socket.socket:
+    """A socket that notices within a minute that the other machine has gone, also while a watch is silent."""
+    family, kind, protocol, _, _ = address
+    made = socket.socket(family, kind, protocol)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    if hasattr(socket, "TCP_KEEPIDLE"):
+        made.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 30)
+        made.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 10)
+        made.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3)
+    return made

@@ -1,0 +1,157 @@
+"""Events: what `kubectl describe` shows under a pod or a node.
+
+`EventRecorder.record` never waits and never fails: events are told in the background, one that repeats becomes a
+count on the first, one object may have so many at once and then one every five minutes (the kubelet's spam filter:
+25, then 1 in 300 s), and what cannot be sent is dropped.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections import OrderedDict, deque
+from typing import Any, Literal
+
+import attrs
+import structlog
+
+from wasmlet.clock import Clock, SystemClock
+from wasmlet.kube import errors, paths
+from wasmlet.kube.client import STRATEGIC_PATCH, Client
+from wasmlet.model.times import rfc3339
+from wasmlet.model.pod import Raw
+
+log = structlog.get_logger(__name__)
+
+QUEUE = 2000
+REMEMBERED = 4096
+BURST = 25
+REFILL_SECONDS = 300.0
+MESSAGE_BYTES = 1024
+"""The API server refuses longer messages."""
+
+
+@attrs.frozen
+class _Event:
+    involved: tuple[tuple[str, str], ...]
+    namespace: str
+    type: str
+    reason: str
+    message: str
+
+
+@attrs.define
+class _Sent:
+    name: str
+    count: int
+
+
+@attrs.define
+class _Bucket:
+    tokens: float
+    filled: float
+
+
+class EventRecorder:
+    """Tells the API server of events, in the background. `run` does the sending."""
+
+    def __init__(self, client: Client, node_name: str, *, clock: Clock | None = None) -> None:
+        self._client = client
+        self._source = {"component": "wasmlet", "host": node_name}
+        self._clock = clock or SystemClock()
+        self._queue: deque[_Event] = deque(maxlen=QUEUE)
+        self._wake = asyncio.Event()
+        self._sent: OrderedDict[_Event, _Sent] = OrderedDict()
+        self._buckets: OrderedDict[str, _Bucket] = OrderedDict()
+
+    def record(
+        self,
+        involved: Raw,
+        reason: str,
+        message: str,
+        type: Literal["Normal", "Warning"] = "Normal",  # noqa: A002 - the API's name
+    ) -> None:
+        """Note that something happened to an object.
+
+        Args:
+            involved: the `ObjectReference` (kind, namespace, name, uid, apiVersion, perhaps fieldPath).
+            reason: one word, as `Started`.
+        """
+        if not self._allowed(str(involved.get("uid") or involved.get("name"))):
+            return
+        text = message.encode()[:MESSAGE_BYTES].decode("utf-8", "ignore")
+        namespace = str(involved.get("namespace") or "default")
+        reference = tuple(sorted((k, str(v)) for k, v in involved.items() if v))
+        self._queue.append(_Event(reference, namespace, type, reason, text))
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Send what was recorded, until cancelled."""
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            while self._queue:
+                await self._send(self._queue.popleft())
+
+    async def flush(self, seconds: float) -> None:
+        """Send what is still waiting, for at most that long."""
+        try:
+            async with asyncio.timeout(seconds):
+                while self._queue:
+                    await self._send(self._queue.popleft())
+        except TimeoutError:
+            log.info("events left unsent", count=len(self._queue))
+
+    def _allowed(self, key: str) -> bool:
+        now = self._clock.monotonic()
+        bucket = self._buckets.setdefault(key, _Bucket(BURST, now))
+        self._buckets.move_to_end(key)
+        if len(self._buckets) > REMEMBERED:
+            self._buckets.popitem(last=False)
+        bucket.tokens = min(BURST, bucket.tokens + (now - bucket.filled) / REFILL_SECONDS)
+        bucket.filled = now
+        if bucket.tokens < 1:
+            return False
+        bucket.tokens -= 1
+        return True
+
+    async def _send(self, event: _Event) -> None:
+        now = rfc3339(self._clock.now())
+        known = self._sent.get(event)
+        try:
+            if known is not None:
+                try:
+                    path = f"{paths.events(event.namespace)}/{known.name}"
+                    body = {"count": known.count + 1, "lastTimestamp": now}
+                    await self._client.patch(path, body, STRATEGIC_PATCH)
+                    known.count += 1
+                    self._sent.move_to_end(event)
+                    return
+                except errors.ObjectNotFound:
+                    pass  # the event has expired meanwhile: make another
+            involved = dict(event.involved)
+            name = f"{involved.get('name', 'unknown')}.{secrets.token_hex(8)}"
+            await self._client.create(paths.events(event.namespace), self._object(event, involved, name, now))
+            self._sent[event] = _Sent(name, 1)
+            if len(self._sent) > REMEMBERED:
+                self._sent.popitem(last=False)
+        except errors.ApiError as error:
+            # An event is a courtesy: it must never hold up or end anything.
+            log.info("event not sent", reason=event.reason, error=str(error))
+
+    def _object(self, event: _Event, involved: dict[str, str], name: str, now: str) -> dict[str, Any]:
+        return {
+            "apiVersion": "v1",
+            "kind": "Event",
+            "metadata": {"name": name, "namespace": event.namespace},
+            "involvedObject": involved,
+            "reason": event.reason,
+            "message": event.message,
+            "type": event.type,
+            "source": self._source,
+            "firstTimestamp": now,
+            "lastTimestamp": now,
+            "count": 1,
+            "reportingComponent": "wasmlet",
+            "reportingInstance": self._source["host"],
+        }

@@ -1,0 +1,160 @@
+"""A watch that never loses anything: list, watch, resume, and list again only when it must.
+
+`Reflector.run` keeps a handler told about every object of a collection. The API server ends watches as it pleases
+(time-outs, readers that fell behind), so a watch is resumed from the last version seen, bookmarks included; only an
+answer of 410 Gone makes it list again. Failures are repeated for ever with a growing pause.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import orjson
+import structlog
+
+from wasmlet.clock import Backoff, Clock, SystemClock
+from wasmlet.kube import errors
+from wasmlet.kube.client import Client
+from wasmlet.model.pod import Raw
+
+log = structlog.get_logger(__name__)
+
+PAGE = "500"
+LINE_BYTES = 16 * 2**20
+"""The longest event that is read: well over what the API server stores in one object."""
+WATCH_SECONDS = (300, 600)
+"""The server is asked to end a watch after a time in this range, so that a silently dead one cannot last."""
+
+
+class Handler(Protocol):
+    """Told of every object; called on the event loop and expected to return at once."""
+
+    def synced(self, items: Sequence[Raw]) -> None:
+        """A complete list: what is not in it does not exist. Called at first and after each 410."""
+        ...
+
+    def applied(self, item: Raw) -> None:
+        """The object was added or changed."""
+        ...
+
+    def deleted(self, item: Raw) -> None:
+        """The object is gone; `item` is how it last looked."""
+        ...
+
+
+class Reflector:
+    """Keeps a handler in step with one collection of the API.
+
+    Args:
+        path: the collection, as `/api/v1/pods`.
+        params: selectors, as `{"fieldSelector": "spec.nodeName=n1"}`.
+        backoff: pauses between tries while the API server does not answer.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        path: str,
+        params: Mapping[str, str],
+        handler: Handler,
+        *,
+        clock: Clock | None = None,
+        rng: random.Random | None = None,
+        backoff: Backoff | None = None,
+    ) -> None:
+        self._client = client
+        self._path = path
+        self._params = dict(params)
+        self._handler = handler
+        self._clock = clock or SystemClock()
+        self._rng = rng or random.Random()
+        self._backoff = backoff or Backoff(initial=0.2, cap=30, jitter=0.5)
+        self._version: str | None = None
+        self._lists = 0
+
+    @property
+    def lists(self) -> int:
+        """How many complete lists have been taken."""
+        return self._lists
+
+    async def run(self) -> None:
+        """Follow the collection until cancelled."""
+        pauses = self._backoff.pauses(self._rng)
+        while True:
+            began = self._clock.monotonic()
+            try:
+                if self._version is None:
+                    await self._list()
+                    pauses = self._backoff.pauses(self._rng)
+                await self._watch()
+            except errors.Gone as error:
+                log.info("watch: the version is too old, listing again", path=self._path, error=str(error))
+                self._version = None
+            except errors.ApiError as error:
+                log.warning("watch: failed, trying again", path=self._path, error=str(error))
+            if self._clock.monotonic() - began > self._backoff.cap:
+                pauses = self._backoff.pauses(self._rng)
+            # Also after a watch that ended without an error: a server that ends each at once must not be hammered.
+            if self._version is None or self._clock.monotonic() - began < 1:
+                await self._clock.sleep(next(pauses))
+
+    async def _list(self) -> None:
+        items: list[Raw] = []
+        params = self._params | {"limit": PAGE}
+        while True:
+            page = await self._client.get(self._path, **params)
+            # Items of a list carry no kind of their own; those of a watch do, and handlers should not care.
+            items += page.get("items") or ()
+            metadata = page.get("metadata") or {}
+            if not (more := metadata.get("continue")):
+                break
+            params["continue"] = more
+        self._version = str(metadata.get("resourceVersion") or "0")
+        self._lists += 1
+        self._handler.synced(items)
+
+    async def _watch(self) -> None:
+        assert self._version is not None
+        seconds = self._rng.randint(*WATCH_SECONDS)
+        params = self._params | {
+            "watch": "1",
+            "allowWatchBookmarks": "true",
+            "resourceVersion": self._version,
+            "timeoutSeconds": str(seconds),
+        }
+        async with self._client.stream(self._path, params, silence=seconds + 30) as content:
+            rest = b""
+            async for chunk in content.iter_any():
+                lines = chunk.split(b"\n")
+                lines[0] = rest + lines[0]
+                rest = lines.pop()
+                for line in lines:
+                    if line:
+                        self._event(line)
+                if len(rest) > LINE_BYTES:
+                    raise errors.ServerError(500, "", f"watch of {self._path}: an event of over {LINE_BYTES} bytes")
+            if rest.strip():
+                raise errors.Unreachable(f"watch of {self._path}: the connection ended within an event")
+
+    def _event(self, line: bytes) -> None:
+        try:
+            event = orjson.loads(line)
+            kind, item = event["type"], event["object"]
+        except (ValueError, KeyError, TypeError):
+            raise errors.ServerError(500, "", f"watch of {self._path}: not an event: {line[:80]!r}") from None
+        if kind == "ERROR":
+            raise errors.from_status(item)
+        if kind == "DELETED":
+            self._handler.deleted(item)
+        elif kind in ("ADDED", "MODIFIED"):
+            self._handler.applied(item)
+        self._version = _version(item)
+
+
+def _version(item: Any) -> str:
+    version = (item.get("metadata") or {}).get("resourceVersion")
+    if not version:
+        raise errors.ServerError(500, "", "watch: an object without a resourceVersion")
+    return str(version)

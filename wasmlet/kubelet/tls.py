@@ -1,0 +1,79 @@
+"""The certificates of the node's HTTPS API.
+
+The server certificate is self-signed and made anew at each start; its key never leaves memory but for the moment that
+the TLS library needs a file. Clients must show a certificate that the cluster's client CA has signed.
+"""
+
+from __future__ import annotations
+
+import datetime
+import ipaddress
+import os
+import ssl
+import tempfile
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from wasmlet.errors import ConfigError
+
+LIFE = datetime.timedelta(days=365)
+
+
+def server_context(node_name: str, ip: str, client_ca_file: Path, now: datetime.datetime) -> ssl.SSLContext:
+    """TLS for the node's API: our certificate, and a client certificate required.
+
+    Raises:
+        ConfigError: the client CA cannot be read.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.verify_mode = ssl.CERT_REQUIRED
+    try:
+        context.load_verify_locations(cafile=client_ca_file)
+    except (OSError, ssl.SSLError) as error:
+        reason = error.strerror or error
+        raise ConfigError(f"--client-ca-file {client_ca_file}: expected PEM certificates: {reason}") from None
+    handle, path = tempfile.mkstemp(prefix="wasmlet-", suffix=".pem")  # mode 0600
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(_self_signed(node_name, ip, now))
+        context.load_cert_chain(path)
+    finally:
+        Path(path).unlink()
+    return context
+
+
+def _self_signed(node_name: str, ip: str, now: datetime.datetime) -> bytes:
+    """A key and a certificate for it, as PEM."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name(
+        [
+            x509.NameAttribute(NameOID.ORGANIZATION_NAME, "system:nodes"),
+            x509.NameAttribute(NameOID.COMMON_NAME, f"system:node:{node_name}"[:64]),
+        ]
+    )
+    names: list[x509.GeneralName] = [x509.DNSName(node_name)]
+    try:
+        names.append(x509.IPAddress(ipaddress.ip_address(ip)))
+    except ValueError:
+        names.append(x509.DNSName(ip))
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(minutes=5))
+        .not_valid_after(now + LIFE)
+        .add_extension(x509.SubjectAlternativeName(names), critical=False)
+        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    private = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    return private + certificate.public_bytes(serialization.Encoding.PEM)

@@ -1,0 +1,103 @@
+"""The settings of a node, each of them a flag, a `WASMLET_*` variable and a TOML key (see `wasmlet.options`)."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+from pathlib import Path
+from typing import Literal, cast
+
+import attrs
+
+from wasmlet.errors import ConfigError
+from wasmlet.options import option
+from wasmlet.provider import Taint
+
+_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
+_TAINT = re.compile(r"([^=:]+)(?:=([^:]*))?:(NoSchedule|PreferNoSchedule|NoExecute)")
+
+
+@attrs.frozen
+class NodeConfig:
+    """How the node presents itself, and where it keeps what it needs."""
+
+    kubeconfig: Path | None = option(None, help="Credentials of the node; KUBECONFIG or the pod's account without it.")
+    node_name: str = option(factory=lambda: socket.gethostname().lower(), help="Name of the Node object.")
+    node_ip: str | None = option(None, help="Address the API server reaches this node at; found out without it.")
+    port: int = option(10250, help="Port of the node's HTTPS API; 0 takes a free one.")
+    client_ca_file: Path | None = option(
+        None, help="CA of the clients that may use the node's API; the kubeconfig's CA without it."
+    )
+    max_pods: int = option(1000, help="How many pods the node takes.")
+    node_labels: tuple[str, ...] = option((), help="KEY=VALUE label to register the node with; may be repeated.")
+    register_with_taints: tuple[str, ...] = option(
+        (), help="KEY=VALUE:EFFECT taint beside the provider's own; may be repeated."
+    )
+    state_dir: Path | None = option(
+        None, help="Directory that outlives the process; below /run or the user's without it."
+    )
+    drain_on_exit: bool = option(False, help="End all pods when the node stops, instead of leaving them running.")
+
+    def __attrs_post_init__(self) -> None:
+        if not _NAME.fullmatch(self.node_name):
+            raise ConfigError(
+                f"node name: expected lower-case letters, digits, '-' and '.', found {self.node_name!r}; "
+                "set it with --node-name"
+            )
+        if not 0 <= self.port <= 65535:
+            raise ConfigError(f"port: expected 0 to 65535, found {self.port}")
+        if self.max_pods < 1:
+            raise ConfigError(f"max pods: expected at least 1, found {self.max_pods}")
+        _ = self.labels, self.taints  # so that a wrong one is told at once
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """`node_labels` by key."""
+        labels = {}
+        for text in self.node_labels:
+            key, equals, value = text.partition("=")
+            if not key or not equals:
+                raise ConfigError(f"node label: expected KEY=VALUE, found {text!r}")
+            labels[key] = value
+        return labels
+
+    @property
+    def taints(self) -> list[Taint]:
+        """`register_with_taints`, read."""
+        taints = []
+        for text in self.register_with_taints:
+            match = _TAINT.fullmatch(text)
+            if match is None:
+                raise ConfigError(
+                    f"taint: expected KEY=VALUE:EFFECT with NoSchedule, PreferNoSchedule or NoExecute, found {text!r}"
+                )
+            key, value, effect = match.groups()
+            effect = cast(Literal["NoSchedule", "PreferNoSchedule", "NoExecute"], effect)
+            taints.append(Taint(key, value or "", effect))
+        return taints
+
+    def directory(self) -> Path:
+        """The state directory of this node, made if need be, for its owner alone.
+
+        Raises:
+            ConfigError: it cannot be made, or belongs to somebody else.
+        """
+        if self.state_dir is not None:
+            path = self.state_dir
+        elif os.geteuid() == 0:
+            path = Path("/run/wasmlet") / self.node_name
+        else:
+            base = os.environ.get("XDG_RUNTIME_DIR") or os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state"
+            path = Path(base) / "wasmlet" / self.node_name
+        try:
+            path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            found = path.stat()
+        except OSError as error:
+            raise ConfigError(f"state directory {path}: {error.strerror}; choose another with --state-dir") from None
+        if found.st_uid != os.geteuid() or found.st_mode & 0o022:
+            raise ConfigError(
+                f"state directory {path}: expected one that belongs to this user and that nobody else may write; "
+                "choose another with --state-dir"
+            )
+        return path.absolute()

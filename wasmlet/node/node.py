@@ -1,0 +1,289 @@
+"""A node: a provider, an API server, and everything between them.
+
+    async with Node(provider, NodeConfig(...)) as node:
+        ...
+
+`Node` starts what a node consists of in the order in which it is needed, keeps it running as one group of tasks, and
+stops it in reverse. `run` does that until a signal comes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import signal
+import socket
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+from urllib.parse import urlsplit
+
+import attrs
+import structlog
+
+from wasmlet.clock import Backoff, Clock, SystemClock
+from wasmlet.errors import ConfigError, NotFound
+from wasmlet.kube import Client, Reflector, errors, load_identity, paths
+from wasmlet.kube.config import Identity
+from wasmlet.kube.events import EventRecorder
+from wasmlet.kubelet import KubeletServer
+from wasmlet.kubelet.tls import server_context
+from wasmlet.model.inputs import Inputs
+from wasmlet.model.pod import Pod
+from wasmlet.model.status import PodStatus, phase_of
+from wasmlet.node.config import NodeConfig
+from wasmlet.node.lease import LeaseKeeper
+from wasmlet.node.pod_task import PodTask, Surroundings
+from wasmlet.node.pods import PodManager
+from wasmlet.node.registration import NodeRegistration
+from wasmlet.node.status_writer import StatusWriter
+from wasmlet.provider import NodeContext, Provider
+
+log = structlog.get_logger(__name__)
+
+FLUSH_SECONDS = 3.0
+"""How long the end of a node waits for statuses and events that are still on their way."""
+FIRST_TRIES = 5
+"""How often the first contact with the API server is tried before the user hears that it is away."""
+DRAIN_SECONDS = 60.0
+
+
+class Node:
+    """One node. Use as an async context manager: inside it, the node is registered and takes pods.
+
+    Args:
+        config: see `NodeConfig`; the defaults are those of the command line.
+        identity: the API server and credentials; loaded from `config.kubeconfig` where it is left out.
+
+    Raises (on entering):
+        ConfigError: something that only the user can mend; the message says what.
+    """
+
+    def __init__(
+        self,
+        provider: Provider,
+        config: NodeConfig | None = None,
+        *,
+        identity: Identity | None = None,
+        clock: Clock | None = None,
+        rng: random.Random | None = None,
+    ) -> None:
+        self.provider = provider
+        self.config = config or NodeConfig()
+        self._identity = identity
+        self._clock = clock or SystemClock()
+        self._rng = rng or random.Random()
+        self._stop = asyncio.Event()
+        self._started: asyncio.Future[None] | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        self._started = asyncio.get_running_loop().create_future()
+        self._task = asyncio.create_task(self._main(), name=f"node {self.config.node_name}")
+        try:
+            await asyncio.wait({self._started, self._task}, return_when=asyncio.FIRST_COMPLETED)
+        except asyncio.CancelledError:
+            self._task.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._task
+            raise
+        if self._task.done():
+            self._task.result()
+            raise ConfigError("the node ended before it was ready")
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+    def request_stop(self) -> None:
+        """Ask the node to end; returns at once. Safe to call from a signal handler of the loop."""
+        self._stop.set()
+
+    async def stop(self) -> None:
+        """End the node: pods go on running unless `drain_on_exit` is set."""
+        self.request_stop()
+        await self.wait()
+
+    async def wait(self) -> None:
+        """Return when the node has ended.
+
+        Raises:
+            Exception: what ended it, where that was not a stop.
+        """
+        if self._task is not None:
+            await self._task
+
+    async def _main(self) -> None:
+        async with AsyncExitStack() as stack:
+            identity = self._identity or await load_identity(self.config.kubeconfig)
+            client = await stack.enter_async_context(Client(identity, clock=self._clock))
+            lease_client = await stack.enter_async_context(Client(identity, connections=1, clock=self._clock))
+            await _first_contact(client, self._clock)
+            ip = self.config.node_ip
+            if ip is None:
+                ip = await asyncio.to_thread(_own_address, identity.server)
+            directory = await asyncio.to_thread(self.config.directory)
+            stack.push_async_callback(self.provider.stop)
+            await self.provider.start(NodeContext(self.config.node_name, ip, self.config.max_pods, directory))
+            await self._serve(stack, identity, client, lease_client, ip)
+
+    async def _serve(
+        self, stack: AsyncExitStack, identity: Identity, client: Client, lease_client: Client, ip: str
+    ) -> None:
+        provider, clock, name = self.provider, self._clock, self.config.node_name
+        recorder = EventRecorder(client, name, clock=clock)
+        async with _stoppable() as group:
+            writer = StatusWriter(client, group, clock=clock, rng=self._rng)
+            around = Surroundings(
+                provider=provider,
+                client=client,
+                writer=writer,
+                events=recorder,
+                inputs=_NoInputs(name, [ip]),
+                node_ips=[ip],
+                clock=clock,
+                rng=self._rng,
+                backoff=Backoff(initial=0.5, cap=60),
+                group=group,
+            )
+            pods = PodManager(around, lambda: registration.changed())
+            server = KubeletServer(pods, provider, clock)
+            port = await self._listen(server, identity, ip)
+            stack.push_async_callback(server.stop)
+            registration = NodeRegistration(client, provider, self.config, ip, port, clock)
+            pods.adopt(await provider.list_pods())
+            lease = LeaseKeeper(lease_client, name, registration, clock)
+            try:
+                await registration.register()
+                await lease.renew()
+            except errors.ApiError as error:
+                raise ConfigError(f"node {name} cannot be registered: {error}") from None
+            selector = {"fieldSelector": f"spec.nodeName={name}"}
+            reflector = Reflector(client, paths.PODS, selector, pods, clock=clock, rng=self._rng)
+            for work in (lease.run(), registration.run(), recorder.run(), pods.follow(), reflector.run()):
+                group.create_task(work)
+            log.info("node ready", node=name, provider=provider.name, port=port)
+            if self._started is not None and not self._started.done():
+                self._started.set_result(None)
+            await self._stop.wait()
+            log.info("node stopping", node=name, pods=len(pods.all()))
+            if self.config.drain_on_exit:
+                await self._drain(pods.all())
+            with suppress(TimeoutError):
+                async with asyncio.timeout(FLUSH_SECONDS):
+                    await asyncio.gather(*(writer.flushed(task.pod.uid) for task in pods.all()))
+            await recorder.flush(1.0)
+            raise _Stopped
+
+    async def _listen(self, server: KubeletServer, identity: Identity, ip: str) -> int | None:
+        """Serve the node's API, where it is known whose certificates to trust."""
+        trusted: Path | None = self.config.client_ca_file or identity.ca_file
+        if trusted is None:
+            log.warning("the node serves no logs: give the CA of the cluster's clients with --client-ca-file")
+            return None
+        context = await asyncio.to_thread(server_context, self.config.node_name, ip, trusted, self._clock.now())
+        await server.start(ip, self.config.port, context)
+        return server.port
+
+    async def _drain(self, tasks: Sequence[PodTask]) -> None:
+        """End every pod, each within its own grace period, without touching the API's objects."""
+
+        async def end(task: PodTask) -> None:
+            with suppress(NotFound):
+                final = await self.provider.delete_pod(task.key, task.pod.termination_grace_seconds)
+                if final is not None:
+                    task.reported(_terminated(task, final))
+
+        log.info("ending all pods", count=len(tasks))
+        try:
+            async with asyncio.timeout(DRAIN_SECONDS):
+                for result in await asyncio.gather(*map(end, tasks), return_exceptions=True):
+                    if isinstance(result, Exception):
+                        log.warning("a pod could not be ended", error=str(result))
+        except TimeoutError:
+            log.warning("not all pods have ended in time", seconds=DRAIN_SECONDS)
+
+
+class _Stopped(Exception):
+    """Ends the node's group of tasks."""
+
+
+@asynccontextmanager
+async def _stoppable() -> AsyncIterator[asyncio.TaskGroup]:
+    """A task group whose body ends it, tasks and all, by raising `_Stopped`; a lone error comes out as itself."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            yield group
+    except BaseExceptionGroup as raised:
+        _, rest = raised.split(_Stopped)
+        if rest is not None:
+            raise (rest.exceptions[0] if len(rest.exceptions) == 1 else rest) from None
+
+
+def _terminated(task: PodTask, status: PodStatus) -> PodStatus:
+    """A pod that the node's end has ended has failed, as at a kubelet's graceful node shutdown (KEP-2000)."""
+    if phase_of(task.pod, status, final=True) == "Succeeded":
+        return status
+    message = "Pod was terminated in response to imminent node shutdown."
+    return attrs.evolve(status, phase="Failed", reason="Terminated", message=message)
+
+
+class _NoInputs:
+    """Inputs without any of the objects that pods may refer to."""
+
+    def __init__(self, node_name: str, node_ips: Sequence[str]) -> None:
+        self._inputs = Inputs(node_name=node_name, node_ips=node_ips)
+
+    def inputs(self, pod: Pod) -> Inputs:
+        return self._inputs
+
+
+async def run(node: Node) -> None:
+    """Run the node until SIGTERM or SIGINT. Pods go on running, unless the node drains on exit."""
+    loop = asyncio.get_running_loop()
+    async with node:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, node.request_stop)
+        try:
+            await node.wait()
+        finally:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.remove_signal_handler(number)
+
+
+async def _first_contact(client: Client, clock: Clock) -> None:
+    """See that the API server is there and knows us, before anything is started.
+
+    Raises:
+        ConfigError: it is away, or does not accept us.
+    """
+    server = client.identity.server
+    pauses = Backoff(initial=0.3, cap=2).pauses()
+    for attempt in range(1, FIRST_TRIES + 1):
+        try:
+            await client.get("/api/v1")
+            return
+        except errors.Unauthorized:
+            raise ConfigError(f"{server} does not accept the kubeconfig's credentials (401)") from None
+        except errors.Forbidden:
+            return  # it knows us; what we need we may have all the same
+        except errors.ApiError as error:
+            if attempt == FIRST_TRIES:
+                raise ConfigError(f"{error}; is the API server running, and is the kubeconfig for it?") from None
+        await clock.sleep(next(pauses))
+
+
+def _own_address(server: str) -> str:
+    """The address of this machine on the way to the API server. Nothing is sent."""
+    url = urlsplit(server)
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(url.hostname, url.port or 443, type=socket.SOCK_DGRAM)[0]
+        with socket.socket(family, kind) as probe:
+            probe.connect(address)
+            return str(probe.getsockname()[0])
+    except OSError as error:
+        raise ConfigError(f"this machine's address is not known ({error}); give it with --node-ip") from None

@@ -1,0 +1,385 @@
+"""One pod's life on this node, from the first watch event to its last delete.
+
+A `PodTask` owns one pod UID: nothing else calls the provider for it or writes its status, so nothing needs a lock.
+It sleeps until something about the pod changes and then does the next thing that is due: create, update, end, report,
+remove from the API. A step that fails is repeated with a growing pause, for ever; a change of the pod cuts the pause
+short. `wasmlet.node.pods` finds the task that an event is for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Literal, Protocol, TypeVar
+
+import attrs
+import structlog
+
+from wasmlet.clock import Backoff, Clock
+from wasmlet.errors import NotFound, Refused, Rejected, WasmletError
+from wasmlet.kube import errors, paths
+from wasmlet.kube.client import Client
+from wasmlet.kube.events import EventRecorder
+from wasmlet.model.inputs import Inputs
+from wasmlet.model.pod import Pod, PodKey, Raw
+from wasmlet.model.status import PodStatus
+from wasmlet.node import status as statuses
+from wasmlet.node.status_writer import StatusWriter
+from wasmlet.provider import Provider
+
+log = structlog.get_logger(__name__)
+
+CALL_SECONDS = 60.0
+"""How long a provider may take to accept a pod or a change, or to end a pod beyond its grace period."""
+STARTING_SECONDS = 0.3
+"""A pod that only waits to be started is reported after this time: most run by then, which saves a write each."""
+
+
+class InputSource(Protocol):
+    """Where a pod's inputs come from."""
+
+    def inputs(self, pod: Pod) -> Inputs:
+        """What the pod refers to, as it stands now."""
+        ...
+
+
+@attrs.frozen
+class Surroundings:
+    """What all pod tasks of a node share."""
+
+    provider: Provider
+    client: Client
+    writer: StatusWriter
+    events: EventRecorder
+    inputs: InputSource
+    node_ips: Sequence[str]
+    clock: Clock
+    rng: random.Random
+    backoff: Backoff
+    group: asyncio.TaskGroup
+    call_seconds: float = CALL_SECONDS
+
+
+T = TypeVar("T")
+
+
+class PodTask:
+    """The life of one pod UID. Its public methods return at once and are called on the event loop.
+
+    Args:
+        ended: called when the pod is gone from the API and from the provider.
+        known: what the provider says of the pod already, when it has run it since before this node loop began.
+    """
+
+    def __init__(
+        self,
+        around: Surroundings,
+        pod: Pod,
+        ended: Callable[[PodTask], None],
+        *,
+        known: PodStatus | None = None,
+    ) -> None:
+        self._around = around
+        self._tell_ended = ended
+        self.pod = pod
+        self.status = known
+        self._accepted = known is not None
+        self._told: Pod | None = None
+        """The pod as the provider was last told of it, whatever it answered."""
+        self._ours = False
+        """`status` is what we say of a pod that the provider has not accepted."""
+        self._ended = False
+        """Nothing of the pod is left with the provider."""
+        self._removed = False
+        """The API has been asked to forget the pod; the watch will say when it has."""
+        self._gone = False
+        self._api_status = pod.status
+        self._api_version = pod.resource_version
+        self._failure = ""
+        self._working = False
+        self._changed = asyncio.Event()
+        self._limit: asyncio.Timeout | None = None
+        self._interrupted = False
+        self._starting: asyncio.TimerHandle | None = None
+
+        if known is None and _has_run(pod.status):
+            self.missing()
+
+    @property
+    def key(self) -> PodKey:
+        return self.pod.key
+
+    @property
+    def accepted(self) -> bool:
+        """Whether the provider has taken the pod on, so that it can be asked for its status."""
+        return self._accepted and not self._ended
+
+    def applied(self, pod: Pod) -> None:
+        """The API has this version of the pod now."""
+        before, self.pod = self.pod, pod
+        # Our own write comes back as an event; anything else may have changed what we had written.
+        if pod.resource_version != self._api_version and self._newer(pod.resource_version):
+            self._api_status, self._api_version = pod.status, pod.resource_version
+            if self.status is not None:
+                self._report()
+        if pod.deleting and (not before.deleting or pod.deletion_grace_seconds < before.deletion_grace_seconds):
+            self._interrupt()
+        if self._due:
+            self.wake()
+
+    def gone(self) -> None:
+        """The API has the pod no more: what still runs of it ends now."""
+        self._gone = True
+        self._around.writer.drop(self.pod.uid)
+        self._interrupt()
+        self.wake()
+
+    def reported(self, status: PodStatus) -> None:
+        """The provider says that this is the pod's status."""
+        if not self._ended:
+            self.status, self._ours = status, False
+            self._report()
+
+    def missing(self) -> None:
+        """The provider knows nothing of a pod that it once ran: its containers are lost.
+
+        Where the restart policy allows it the provider gets the pod again; else it has failed.
+        """
+        if self.finished or self.pod.deleting or self._working:
+            return
+        self._accepted = False
+        if self.pod.restart_policy == "Never":
+            self._told = self.pod
+            self._say(statuses.with_losses(self.pod, self.status, self._around.clock.now()))
+        else:
+            self._told = None
+            self.wake()
+
+    def event(self, type: Literal["Normal", "Warning"], reason: str, message: str, field: str = "") -> None:  # noqa: A002
+        """Tell the pod's owner of something, as an Event."""
+        key = self.key
+        involved = {"apiVersion": "v1", "kind": "Pod", "namespace": key.namespace, "name": key.name, "uid": key.uid}
+        self._around.events.record(involved | ({"fieldPath": field} if field else {}), reason, message, type)
+
+    def wake(self) -> None:
+        """See what is due, now. A task exists only while there is something to do."""
+        self._changed.set()
+        if not self._working:
+            self._working = True
+            self._around.group.create_task(self._run())
+
+    @property
+    def finished(self) -> bool:
+        """Whether the API has a phase that the pod never leaves."""
+        return self._api_status.get("phase") in ("Succeeded", "Failed")
+
+    @property
+    def _due(self) -> bool:
+        if self._gone:
+            return True
+        if self.pod.deleting:
+            return not self._removed
+        return not self.finished and not self._ended and (self._told is None or _differs(self._told, self.pod))
+
+    def _interrupt(self) -> None:
+        """End the call to the provider that is under way: what it was for is no longer what is wanted."""
+        if self._limit is not None:
+            self._interrupted = True
+            self._limit.reschedule(asyncio.get_running_loop().time())
+
+    async def _run(self) -> None:
+        pauses = self._around.backoff.pauses(self._around.rng)
+        while self._changed.is_set():
+            self._changed.clear()
+            try:
+                if await self._step():
+                    self._tell_ended(self)
+                    return
+            except Exception as error:  # whatever a provider raises must not end the node
+                self._failed(error)
+                await self._pause(next(pauses))
+                self._changed.set()
+            else:
+                self._failure = ""
+                pauses = self._around.backoff.pauses(self._around.rng)
+        self._working = False
+
+    async def _step(self) -> bool:
+        """Do what is due now; True when nothing will ever be due again."""
+        if not self._due:
+            return False
+        pod = self.pod
+        if not self._gone and not pod.deleting:
+            await self._tell(pod)
+            return False
+        if not self._ended and not await self._end(pod):
+            return False
+        if not self._gone:
+            await self._remove(pod)
+        return self._gone
+
+    async def _tell(self, pod: Pod) -> None:
+        """Hand the pod, or what has changed of it, to the provider."""
+        provider, inputs = self._around.provider, self._around.inputs.inputs(pod)
+        call = provider.update_pod(pod, inputs) if self._accepted else provider.create_pod(pod, inputs)
+        try:
+            await self._call(call, self._around.call_seconds)
+        except _Interrupted:
+            return
+        except Refused as error:
+            # Trying again as it stands would not help; a change of the pod brings us here again.
+            self.event("Warning", "Failed", f"Error: {error}")
+            self._told = pod
+            self._say(statuses.refused(pod, error.reason, str(error), error.container))
+            return
+        except Rejected as error:
+            self.event("Warning", error.reason, str(error))
+            self._told = pod
+            self._say(PodStatus(phase="Failed", reason=error.reason, message=str(error)))
+            return
+        self._told, self._accepted = pod, True
+        if self._ours:
+            self.status, self._ours = None, False
+        if self.status is None:
+            self._starting = asyncio.get_running_loop().call_later(STARTING_SECONDS, self._still_starting)
+        else:
+            self._report()
+
+    async def _end(self, pod: Pod) -> bool:
+        """Have the provider end the pod; False where something shorter is wanted meanwhile."""
+        grace = 0 if self._gone else pod.deletion_grace_seconds
+        end = self._around.provider.delete_pod(pod.key, grace)
+        try:
+            final = await self._call(end, grace + self._around.call_seconds)
+        except _Interrupted:
+            return False
+        except NotFound:
+            final = None
+        if final is not None:
+            self.status = final
+        self._ended = True
+        return True
+
+    async def _remove(self, pod: Pod) -> None:
+        """Tell the API how the pod ended, then ask it to forget the pod. With finalizers the object stays."""
+        around = self._around
+        if self.status is None and self._api_status.get("containerStatuses"):
+            self.status = PodStatus()  # it ran once, and nobody knows how it ended
+        if self.status is not None:
+            self._report()
+            await around.writer.flushed(pod.uid)
+        if self._gone:
+            return
+        options = {"gracePeriodSeconds": 0, "preconditions": {"uid": pod.uid}}
+        # Gone already, or another pod has its name: either way the watch tells.
+        with contextlib.suppress(errors.ObjectNotFound, errors.Conflict):
+            await around.client.delete(paths.pod(pod.key), options)
+        self._removed = True
+
+    async def _call(self, call: Awaitable[T], seconds: float) -> T:
+        """One call to the provider, within a time, ended early by `_interrupt`."""
+        self._interrupted = False
+        try:
+            async with asyncio.timeout(seconds) as self._limit:
+                return await call
+        except TimeoutError:
+            if self._interrupted:
+                raise _Interrupted from None
+            if self._limit is not None and self._limit.expired():
+                name = self._around.provider.name
+                raise TimeoutError(f"provider {name} did not answer within {seconds:g} s") from None
+            raise
+        except asyncio.CancelledError:
+            if (task := asyncio.current_task()) is not None and not task.cancelling():
+                # Nobody cancelled us: a provider let the end of a task of its own escape.
+                raise WasmletError(f"provider {self._around.provider.name} cancelled its own call") from None
+            raise
+        finally:
+            self._limit = None
+
+    def _failed(self, error: Exception) -> None:
+        """A step failed and will be repeated: say so where the pod's owner looks, once for each reason."""
+        text = str(error) or type(error).__name__
+        expected = isinstance(error, WasmletError | TimeoutError | OSError)
+        log.warning("pod: a step failed, trying again", pod=str(self.key), error=text, exc_info=not expected)
+        if text == self._failure:
+            return
+        self._failure = text
+        if self._gone or isinstance(error, errors.ApiError):
+            return
+        if self.pod.deleting:
+            self.event("Warning", "FailedKillPod", f"error killing pod: {text}")
+        else:
+            self.event("Warning", "FailedCreatePodSandBox", f"Failed to create pod: {text}")
+            if not self._accepted:
+                self._say(statuses.refused(self.pod, "CreateContainerError", text))
+
+    def _say(self, status: PodStatus) -> None:
+        """Report a status of our own, for a pod that the provider has not accepted."""
+        self.status, self._ours = status, True
+        self._report()
+
+    async def _pause(self, seconds: float) -> None:
+        """Wait before the next try; a change of the pod cuts it short."""
+        waits = [asyncio.ensure_future(wait) for wait in (self._changed.wait(), self._around.clock.sleep(seconds))]
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+
+    def _still_starting(self) -> None:
+        if self.status is None and not self._ended and not self._gone:
+            self.status = PodStatus()
+            self._report()
+
+    def _report(self) -> None:
+        if self._starting is not None:
+            self._starting.cancel()
+            self._starting = None
+        if not self._gone:
+            self._around.writer.put(self.pod, self._compose, self._written)
+
+    def _compose(self) -> dict[str, Any] | None:
+        """What the API lacks of our status; made when it is sent, so that it is always the newest."""
+        if self.status is None or self.finished:
+            return None
+        around, now = self._around, self._around.clock.now()
+        status = statuses.with_losses(self.pod, self.status, now) if self._ended else self.status
+        wanted = statuses.api_status(
+            self.pod, self._api_status, status, node_ips=around.node_ips, now=now, final=self._ended
+        )
+        return statuses.patch_of(self.pod, self._api_status, wanted)
+
+    def _written(self, answer: Raw) -> None:
+        version = str((answer.get("metadata") or {}).get("resourceVersion", ""))
+        if self._newer(version):
+            self._api_status, self._api_version = answer.get("status") or {}, version
+
+    def _newer(self, version: str) -> bool:
+        """Whether that resourceVersion is later than what we know; they are numbers that grow (KEP-5504)."""
+        try:
+            return int(version) > int(self._api_version)
+        except ValueError:
+            return True
+
+
+class _Interrupted(Exception):
+    """The call was ended because the pod is to be ended, or ended sooner."""
+
+
+def _has_run(status: Raw) -> bool:
+    """Whether the API was told that a container of the pod has run."""
+    states = [c.get("state") or {} for c in status.get("containerStatuses") or ()]
+    return any("running" in state or "terminated" in state for state in states)
+
+
+def _differs(told: Pod, pod: Pod) -> bool:
+    """Whether something changed that a provider wants to know."""
+    if told.labels != pod.labels or told.annotations != pod.annotations:
+        return True
+    if told.generation and pod.generation:
+        return told.generation != pod.generation
+    return told.spec != pod.spec

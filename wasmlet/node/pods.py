@@ -1,0 +1,157 @@
+"""All pods of this node: finds the task that an event is for, and matches provider and API at the start.
+
+`PodManager` is the handler of the pod reflector and reads the provider's changes. A task is kept by UID until the pod
+is gone from the API and from the provider. What the provider runs and the API does not know is ended, but only after a
+complete list of the API, so that an empty answer or a failed one never ends anything.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import aclosing
+
+import structlog
+
+from wasmlet.errors import NotFound
+from wasmlet.model.pod import Pod, PodKey, Raw
+from wasmlet.model.status import PodStatus
+from wasmlet.node.pod_task import PodTask, Surroundings
+from wasmlet.provider import NodeChanged, PodEvent, PodRecord, Provider, StatusChanged
+
+log = structlog.get_logger(__name__)
+
+
+class PodManager:
+    """The pods of one node, by UID.
+
+    Args:
+        node_changed: called when the provider says that its node status is another one.
+    """
+
+    def __init__(self, around: Surroundings, node_changed: Callable[[], None]) -> None:
+        self._around = around
+        self._node_changed = node_changed
+        self._tasks: dict[str, PodTask] = {}
+        self._held: dict[str, PodRecord] = {}
+        """What the provider held when it was listed, until a complete list of the API says whose it is."""
+
+    def adopt(self, records: Iterable[PodRecord]) -> None:
+        """The provider holds these. Call before the reflector runs, and after the provider's changes broke off."""
+        for record in records:
+            task = self._tasks.get(record.key.uid)
+            if task is not None:
+                task.reported(record.status)
+            else:
+                self._held[record.key.uid] = record
+
+    # --- what the API says (Handler of the reflector)
+
+    def synced(self, items: Sequence[Raw]) -> None:
+        seen = set()
+        for item in items:
+            seen.add(item["metadata"]["uid"])
+            self.applied(item)
+        for uid, task in list(self._tasks.items()):
+            if uid not in seen:
+                task.gone()
+        for record in list(self._held.values()):
+            log.info("the API has no such pod: ending it", pod=str(record.key), uid=record.key.uid)
+            task = self._tasks[record.key.uid] = self._task(_stub(record.key), record.status)
+            task.gone()
+        self._held.clear()
+
+    def applied(self, item: Raw) -> None:
+        pod = Pod(item)
+        task = self._tasks.get(pod.uid)
+        if task is not None:
+            task.applied(pod)
+            return
+        record = self._held.pop(pod.uid, None)
+        task = self._tasks[pod.uid] = self._task(pod, record.status if record else None)
+        if record is not None:
+            task.reported(record.status)
+        task.wake()
+
+    def deleted(self, item: Raw) -> None:
+        if (task := self._tasks.get(item["metadata"]["uid"])) is not None:
+            task.gone()
+
+    # --- what the provider says
+
+    async def follow(self) -> None:
+        """Read the provider's changes for ever; one that has no stream is polled."""
+        provider = self._around.provider
+        pauses = self._around.backoff.pauses(self._around.rng)
+        while True:
+            try:
+                changes = provider.changes()
+                if changes is None:
+                    await self._poll(provider)
+                    continue
+                async with aclosing(changes) as stream:
+                    async for change in stream:
+                        self._change(change)
+                        pauses = self._around.backoff.pauses(self._around.rng)
+                log.warning("the provider's changes ended; listing its pods and following again")
+            except Exception as error:
+                log.warning("the provider's changes broke off", error=str(error), exc_info=True)
+            await self._around.clock.sleep(next(pauses))
+            try:
+                self.adopt(await provider.list_pods())
+            except Exception as error:
+                log.warning("the provider's pods cannot be listed", error=str(error), exc_info=True)
+
+    def _change(self, change: StatusChanged | PodEvent | NodeChanged) -> None:
+        match change:
+            case StatusChanged(key, status):
+                if (task := self._tasks.get(key.uid)) is not None:
+                    task.reported(status)
+            case PodEvent(key, reason, message, kind, field):
+                if (task := self._tasks.get(key.uid)) is not None:
+                    task.event(kind, reason, message, field)
+            case NodeChanged():
+                self._node_changed()
+
+    async def _poll(self, provider: Provider) -> None:
+        while True:
+            for task in list(self._tasks.values()):
+                if not task.accepted:
+                    continue
+                try:
+                    async with asyncio.timeout(self._around.call_seconds):
+                        status = await provider.pod_status(task.key)
+                except NotFound:
+                    task.missing()
+                except Exception as error:
+                    log.warning("the provider cannot say a pod's status", pod=str(task.key), error=str(error))
+                else:
+                    if status != task.status:
+                        task.reported(status)
+            await self._around.clock.sleep(provider.poll_seconds)
+
+    def _task(self, pod: Pod, known: PodStatus | None) -> PodTask:
+        return PodTask(self._around, pod, self._ended, known=known)
+
+    def _ended(self, task: PodTask) -> None:
+        del self._tasks[task.key.uid]
+
+    # --- what others ask (the kubelet's API, the node's end)
+
+    def find(self, namespace: str, name: str, uid: str | None = None) -> PodTask | None:
+        """The pod of that name, the one that is not being deleted first; or the one with that UID."""
+        found = [
+            task
+            for task in self._tasks.values()
+            if task.pod.name == name and task.pod.namespace == namespace and (uid is None or task.pod.uid == uid)
+        ]
+        return min(found, key=lambda task: task.pod.deleting, default=None)
+
+    def all(self) -> Sequence[PodTask]:
+        """Every pod, in no order."""
+        return tuple(self._tasks.values())
+
+
+def _stub(key: PodKey) -> Pod:
+    """A pod of which nothing is known but who it was."""
+    return Pod({"metadata": {"namespace": key.namespace, "name": key.name, "uid": key.uid}})

@@ -1,0 +1,222 @@
+"""The Node object: made, kept true, made again when somebody deletes it.
+
+`NodeRegistration.register` creates the Node or takes over one that exists, leaving labels, taints and conditions that
+others set alone (a node may not change its taints after registration, by NodeRestriction). `run` looks every ten
+seconds whether something changed and reports at least every five minutes, as a kubelet does; the lease
+(`wasmlet.node.lease`) is the heartbeat in between.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import platform
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+import attrs
+import structlog
+
+from wasmlet.clock import Clock
+from wasmlet.kube import errors, paths
+from wasmlet.kube.client import Client
+from wasmlet.model.pod import Raw
+from wasmlet.model.status import Condition
+from wasmlet.model.times import rfc3339
+from wasmlet.node.config import NodeConfig
+from wasmlet.provider import NodeStatus, Provider, Taint
+
+log = structlog.get_logger(__name__)
+
+CHECK_SECONDS = 10.0
+REPORT_SECONDS = 300.0
+PING_SECONDS = 10.0
+KUBELET_VERSION = "v1.34.0"
+"""What the node says its kubelet is: clusters compare it with the API server's (version skew) and refuse odd ones."""
+
+_PRESSURE = {
+    "MemoryPressure": ("KubeletHasSufficientMemory", "the node has memory to give"),
+    "DiskPressure": ("KubeletHasNoDiskPressure", "the node has disk to give"),
+    "PIDPressure": ("KubeletHasSufficientPID", "the node has processes to give"),
+    "NetworkUnavailable": ("RouteCreated", "guests need no route"),
+}
+
+
+class NodeRegistration:
+    """Keeps one Node object true.
+
+    Args:
+        ip: the node's address.
+        port: of its HTTPS API; None where it serves none.
+    """
+
+    def __init__(
+        self, client: Client, provider: Provider, config: NodeConfig, ip: str, port: int | None, clock: Clock
+    ) -> None:
+        self._client = client
+        self._provider = provider
+        self._config = config
+        self._ip = ip
+        self._port = port
+        self._clock = clock
+        self._wake = asyncio.Event()
+        self._path = f"{paths.NODES}/{config.node_name}"
+        self._reported: dict[str, Any] = {}
+        self._reported_at = float("-inf")
+        self._conditions: dict[str, Raw] = {}
+        self.ready = True
+        self.uid = ""
+
+    def changed(self) -> None:
+        """Something that the Node shows is different: look now."""
+        self._wake.set()
+
+    async def register(self) -> None:
+        """Create the Node, or take over the one there is, and report its status."""
+        status = await self._provider.node_status()
+        own = Taint("wasmlet.dev/provider", self._provider.name)
+        taints = [
+            {"key": t.key, "effect": t.effect} | ({"value": t.value} if t.value else {})
+            for t in (own, *status.taints, *self._config.taints)
+        ]
+        body = {
+            "apiVersion": "v1",
+            "kind": "Node",
+            "metadata": {"name": self._config.node_name, "labels": self._labels(status)},
+            "spec": {"taints": taints, "providerID": f"wasmlet://{self._config.node_name}"},
+        }
+        try:
+            node = await self._client.create(paths.NODES, body)
+            log.info("node registered", node=self._config.node_name)
+        except errors.AlreadyExists:
+            node = await self._client.get(self._path)
+            missing = {k: v for k, v in self._labels(status).items() if node["metadata"].get("labels", {}).get(k) != v}
+            if missing:
+                node = await self._client.patch(self._path, {"metadata": {"labels": missing}})
+            log.info("node found", node=self._config.node_name)
+        self.uid = node["metadata"]["uid"]
+        self._conditions = {c["type"]: c for c in (node.get("status") or {}).get("conditions") or ()}
+        self._reported = {}
+        await self._report(status)
+
+    async def run(self) -> None:
+        """Keep the Node true until cancelled."""
+        while True:
+            waits = [asyncio.ensure_future(w) for w in (self._wake.wait(), self._clock.sleep(CHECK_SECONDS))]
+            try:
+                await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for wait in waits:
+                    wait.cancel()
+            self._wake.clear()
+            try:
+                await self._check()
+            except errors.ApiError as error:
+                log.warning("the node's status is not written, trying again", error=str(error))
+
+    async def _check(self) -> None:
+        trouble = await self._ping()
+        try:
+            status = await self._provider.node_status()
+        except Exception as error:
+            log.warning("the provider cannot say the node's status", error=str(error), exc_info=True)
+            return
+        try:
+            await self._report(status, trouble)
+        except errors.ObjectNotFound:
+            log.warning("the node was deleted by somebody else; registering it again", node=self._config.node_name)
+            await self.register()
+
+    async def _ping(self) -> str:
+        """What is wrong with the provider, or ""."""
+        try:
+            async with asyncio.timeout(PING_SECONDS):
+                await self._provider.ping()
+        except TimeoutError:
+            return f"provider {self._provider.name} did not answer within {PING_SECONDS:g} s"
+        except Exception as error:
+            return f"provider {self._provider.name}: {error or type(error).__name__}"
+        return ""
+
+    async def _report(self, status: NodeStatus, trouble: str = "") -> None:
+        now = self._clock.now()
+        self.ready = not trouble
+        body = self._status(status, trouble)
+        due = self._clock.monotonic() - self._reported_at >= REPORT_SECONDS
+        if body == self._reported and not due:
+            return
+        conditions = [self._stamped(c, now) for c in body["conditions"]]
+        # Addresses merge by type; replaced as a whole, or an old one would stay for ever.
+        addresses = [*body["addresses"], {"$patch": "replace"}]
+        await self._client.patch(
+            f"{self._path}/status", {"status": body | {"conditions": conditions, "addresses": addresses}}
+        )
+        self._conditions |= {c["type"]: c for c in conditions}
+        self._reported, self._reported_at = body, self._clock.monotonic()
+
+    def _status(self, status: NodeStatus, trouble: str) -> dict[str, Any]:
+        capacity = _machine() | {"pods": str(self._config.max_pods)} | dict(status.capacity)
+        allocatable = capacity | dict(status.allocatable or {})
+        handlers = [{"name": name} for name in status.runtime_handlers]
+        body: dict[str, Any] = {
+            "capacity": capacity,
+            "allocatable": allocatable,
+            "conditions": [attrs.asdict(c) for c in self._wanted_conditions(status.conditions, trouble)],
+            "addresses": [
+                {"type": "InternalIP", "address": self._ip},
+                {"type": "Hostname", "address": self._config.node_name},
+                *({"type": a.type, "address": a.address} for a in status.addresses),
+            ],
+            "nodeInfo": self._info(status),
+        }
+        if self._port is not None:
+            body["daemonEndpoints"] = {"kubeletEndpoint": {"Port": self._port}}
+        if handlers:
+            body["runtimeHandlers"] = handlers
+        return body
+
+    def _wanted_conditions(self, given: Sequence[Condition], trouble: str) -> list[Condition]:
+        if trouble:
+            ready = Condition("Ready", "False", "KubeletNotReady", trouble)
+        else:
+            ready = Condition("Ready", "True", "KubeletReady", f"provider {self._provider.name} is ready")
+        own = {name: Condition(name, "False", reason, message) for name, (reason, message) in _PRESSURE.items()}
+        return [*(own | {c.type: c for c in given}).values(), ready]
+
+    def _stamped(self, condition: dict[str, Any], now: datetime) -> dict[str, Any]:
+        before = self._conditions.get(condition["type"])
+        same = before is not None and before.get("status") == condition["status"]
+        changed = (before or {}).get("lastTransitionTime") if same else None
+        return condition | {"lastHeartbeatTime": rfc3339(now), "lastTransitionTime": changed or rfc3339(now)}
+
+    def _labels(self, status: NodeStatus) -> dict[str, str]:
+        return {
+            "kubernetes.io/os": "wasi",
+            "kubernetes.io/arch": "wasm",
+            "kubernetes.io/hostname": self._config.node_name,
+            "wasmlet.dev/provider": self._provider.name,
+            **status.labels,
+            **self._config.labels,
+        }
+
+    def _info(self, status: NodeStatus) -> dict[str, str]:
+        return {
+            "operatingSystem": "wasi",
+            "architecture": "wasm",
+            "kubeletVersion": KUBELET_VERSION,
+            "kubeProxyVersion": "",
+            "containerRuntimeVersion": f"{self._provider.name}://0",
+            "kernelVersion": platform.release(),
+            "osImage": platform.platform(terse=True),
+            "machineID": "",
+            "systemUUID": "",
+            "bootID": "",
+            **status.system_info,
+        }
+
+
+def _machine() -> dict[str, str]:
+    """What this machine has, where the provider does not say what it can give."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return {"cpu": str(os.cpu_count() or 1), "memory": f"{memory // 1024}Ki"}

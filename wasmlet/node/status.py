@@ -1,0 +1,280 @@
+"""From what a provider says to what the API stores: `status` of a pod.
+
+Pure functions. `api_status` gives the part of `pod.status` that a node owns; `patch_of` the strategic-merge patch that
+brings the API's copy to it, or None when the API has it already. Conditions follow the kubelet: Initialized,
+PodReadyToStartContainers (KEP-3085), ContainersReady, Ready with the readiness gates (KEP-580), each with a transition
+time that moves only when its status does; conditions that somebody else set are not touched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from wasmlet.model.pod import Container, Pod, Raw
+from wasmlet.model.status import (
+    Condition,
+    ContainerState,
+    ContainerStatus,
+    Phase,
+    PodStatus,
+    Running,
+    Terminated,
+    Waiting,
+    lost,
+    phase_of,
+    restartable_init,
+)
+from wasmlet.model.times import rfc3339
+
+_OWNED_TEXTS = ("reason", "message")
+
+
+def api_status(
+    pod: Pod, current: Raw, status: PodStatus, *, node_ips: Sequence[str], now: datetime, final: bool = False
+) -> dict[str, Any]:
+    """The fields of `pod.status` that the node owns, as the API should have them.
+
+    Args:
+        current: the API's status of the pod now, for the times that stay and the conditions of others.
+        status: what the provider reported.
+        node_ips: addresses of the node, for `hostIP` and `hostIPs`.
+        now: the transition time of what has changed.
+        final: nothing will be started again, so the phase has to be a terminal one.
+    """
+    phase = phase_of(pod, status, final=final)
+    initialized = _initialized(pod, status, phase)
+    container_statuses = _container_statuses(pod.containers, status.containers, initialized, phase)
+    result: dict[str, Any] = {
+        "phase": phase,
+        "conditions": _conditions(pod, current, status, phase, initialized, rfc3339(now)),
+        "startTime": current.get("startTime") or rfc3339(status.start_time or now),
+        "containerStatuses": container_statuses,
+    }
+    if pod.init_containers:
+        result["initContainerStatuses"] = _container_statuses(pod.init_containers, status.init_containers, True, phase)
+    if pod.ephemeral_containers:
+        result["ephemeralContainerStatuses"] = _container_statuses(
+            pod.ephemeral_containers, status.ephemeral_containers, initialized, phase
+        )
+    if node_ips:
+        result["hostIP"] = node_ips[0]
+        result["hostIPs"] = [{"ip": ip} for ip in node_ips]
+    if status.pod_ips:
+        result["podIP"] = status.pod_ips[0]
+        result["podIPs"] = [{"ip": ip} for ip in status.pod_ips]
+    if pod.generation:
+        result["observedGeneration"] = pod.generation
+    for key, value in (("reason", status.reason), ("message", status.message)):
+        if value:
+            result[key] = value
+    return result
+
+
+def patch_of(pod: Pod, current: Raw, wanted: Raw) -> dict[str, Any] | None:
+    """The strategic-merge patch from `current` (the API's `status`) to `wanted`, or None where nothing differs.
+
+    The UID in it makes the API server refuse it (409) for a successor of the same name; there is no resourceVersion,
+    so that others' writes do not get in the way.
+    """
+    changed = {key: value for key, value in wanted.items() if not _same(key, current.get(key), value)}
+    for key in _OWNED_TEXTS:
+        if key not in wanted and current.get(key):
+            changed[key] = None
+    if not changed:
+        return None
+    return {"metadata": {"uid": pod.uid}, "status": changed}
+
+
+def with_losses(pod: Pod, status: PodStatus | None, now: datetime) -> PodStatus:
+    """The last status of a pod that is gone: what has no end on record is ContainerStatusUnknown, exit code 137."""
+    status = status or PodStatus()
+    return PodStatus(
+        containers=_ended(pod, pod.containers, status.containers, now),
+        init_containers=_ended(pod, pod.init_containers, status.init_containers, now),
+        ephemeral_containers=_ended(pod, pod.ephemeral_containers, status.ephemeral_containers, now),
+        phase=status.phase,
+        reason=status.reason,
+        message=status.message,
+        pod_ips=status.pod_ips,
+        conditions=status.conditions,
+        start_time=status.start_time,
+    )
+
+
+def refused(pod: Pod, reason: str, message: str, container: str | None = None) -> PodStatus:
+    """A pod that cannot be started as its manifest stands: waiting, with the reason where kubectl shows it."""
+
+    def waiting(containers: Sequence[Container]) -> tuple[ContainerStatus, ...]:
+        return tuple(
+            ContainerStatus(c.name, Waiting(reason, message), image=c.image)
+            for c in containers
+            if container is None or c.name == container
+        )
+
+    return PodStatus(containers=waiting(pod.containers), phase="Pending")
+
+
+def _ended(
+    pod: Pod, containers: Sequence[Container], statuses: Iterable[ContainerStatus], now: datetime
+) -> tuple[ContainerStatus, ...]:
+    ended = {s.name: s for s in statuses if isinstance(s.state, Terminated)}
+    missing = [c.name for c in containers if c.name not in ended]
+    filled = {s.name: s for s in lost(pod, now, missing)}
+    return tuple((ended | filled)[c.name] for c in containers)
+
+
+def _initialized(pod: Pod, status: PodStatus, phase: Phase) -> bool:
+    """Whether all regular init containers have succeeded and all sidecars have started."""
+    if not pod.init_containers or phase == "Succeeded":
+        return True
+    sidecars = restartable_init(pod)
+    known = {s.name: s for s in status.init_containers}
+    for container in pod.init_containers:
+        found = known.get(container.name)
+        if found is None:
+            return False
+        if container.name in sidecars:
+            if not found.is_started and not isinstance(found.state, Terminated):
+                return False
+        elif not (isinstance(found.state, Terminated) and found.state.exit_code == 0):
+            return False
+    return True
+
+
+def _conditions(
+    pod: Pod, current: Raw, status: PodStatus, phase: Phase, initialized: bool, now: str
+) -> list[dict[str, Any]]:
+    main = {s.name: s for s in status.containers}
+    unready = [c.name for c in pod.containers if not (c.name in main and main[c.name].is_ready)]
+    done = "PodCompleted" if phase == "Succeeded" else "PodFailed" if phase == "Failed" else ""
+    wanted: list[Condition] = []
+
+    # Nothing of a pod's sandbox is left once it has ended.
+    sandbox = phase == "Running" or (phase == "Pending" and _begun(status))
+    wanted.append(Condition("PodReadyToStartContainers", "True" if sandbox else "False"))
+    if initialized:
+        wanted.append(Condition("Initialized", "True", done if phase == "Succeeded" else ""))
+    else:
+        incomplete = [c.name for c in pod.init_containers]
+        message = f"containers with incomplete status: [{' '.join(incomplete)}]"
+        wanted.append(Condition("Initialized", "False", "ContainersNotInitialized", message))
+
+    if done:
+        ready = Condition("ContainersReady", "False", done)
+    elif unready:
+        message = f"containers with unready status: [{' '.join(unready)}]"
+        ready = Condition("ContainersReady", "False", "ContainersNotReady", message)
+    else:
+        ready = Condition("ContainersReady", "True")
+    wanted.append(ready)
+    found = {c.get("type"): c for c in current.get("conditions") or ()}
+    wanted.append(_ready(pod, found, status, ready))
+    wanted += status.conditions
+    return [_condition(pod, condition, found.get(condition.type), now) for condition in wanted]
+
+
+def _ready(pod: Pod, current: Mapping[str, Raw], status: PodStatus, containers_ready: Condition) -> Condition:
+    if containers_ready.status != "True":
+        return Condition("Ready", "False", containers_ready.reason, containers_ready.message)
+    found = {name: c.get("status") for name, c in current.items()} | {c.type: c.status for c in status.conditions}
+    for gate in pod.spec.get("readinessGates") or ():
+        name = gate.get("conditionType")
+        if found.get(name) != "True":
+            if name in found:
+                message = f'readiness gate "{name}": the condition is {found[name]}, not True'
+            else:
+                message = f'readiness gate "{name}": nobody has set the condition yet'
+            return Condition("Ready", "False", "ReadinessGatesNotReady", message)
+    return Condition("Ready", "True")
+
+
+def _condition(pod: Pod, condition: Condition, current: Raw | None, now: str) -> dict[str, Any]:
+    result: dict[str, Any] = {"type": condition.type, "status": condition.status}
+    if current is not None and current.get("status") == condition.status and current.get("lastTransitionTime"):
+        result["lastTransitionTime"] = current["lastTransitionTime"]
+    else:
+        result["lastTransitionTime"] = now
+    for key, value in (("reason", condition.reason), ("message", condition.message)):
+        if value:
+            result[key] = value
+        elif current is not None and current.get(key):
+            result[key] = None  # conditions merge by type: what is not sent would stay
+    if pod.generation:
+        result["observedGeneration"] = pod.generation
+    return result
+
+
+def _begun(status: PodStatus) -> bool:
+    everything = (*status.containers, *status.init_containers)
+    return any(not isinstance(s.state, Waiting) or s.last_state is not None for s in everything)
+
+
+def _container_statuses(
+    containers: Sequence[Container], statuses: Iterable[ContainerStatus], initialized: bool, phase: Phase
+) -> list[dict[str, Any]]:
+    known = {s.name: s for s in statuses}
+    pending = Waiting("ContainerCreating" if initialized else "PodInitializing")
+    return [
+        _container_status(container, known.get(container.name) or ContainerStatus(container.name, pending))
+        for container in containers
+    ]
+
+
+def _container_status(container: Container, status: ContainerStatus) -> dict[str, Any]:
+    result: dict[str, Any] = {
+        "name": status.name,
+        "state": _state(status.state),
+        "ready": status.is_ready,
+        "started": status.is_started,
+        "restartCount": status.restart_count,
+        "image": status.image or container.image,
+        "imageID": status.image_id,
+    }
+    if status.last_state is not None:
+        result["lastState"] = _state(status.last_state)
+    if status.container_id:
+        result["containerID"] = status.container_id
+    if container.resources and isinstance(status.state, Running):
+        result["resources"] = dict(container.resources)
+        if requests := container.resources.get("requests"):
+            result["allocatedResources"] = dict(requests)
+    return result
+
+
+def _state(state: ContainerState) -> dict[str, Any]:
+    match state:
+        case Waiting():
+            return {"waiting": _texts(reason=state.reason, message=state.message)}
+        case Running():
+            return {"running": {"startedAt": rfc3339(state.started_at)}}
+        case Terminated():
+            ended: dict[str, Any] = {"exitCode": state.exit_code, "reason": state.cause}
+            ended |= _texts(message=state.message, containerID=state.container_id)
+            if state.signal:
+                ended["signal"] = state.signal
+            for key, moment in (("startedAt", state.started_at), ("finishedAt", state.finished_at)):
+                ended[key] = rfc3339(moment) if moment else None
+            return {"terminated": ended}
+
+
+def _texts(**values: str) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if value}
+
+
+def _same(key: str, current: Any, wanted: Any) -> bool:
+    if key == "conditions":
+        have = {c.get("type"): c for c in current or ()}
+        return all(_covers(have.get(c["type"]), c) for c in wanted)
+    if key.endswith("Statuses"):
+        current = current or ()
+        return len(current) == len(wanted) and all(map(_covers, current, wanted))
+    return bool(current == wanted)
+
+
+def _covers(current: Any, wanted: Any) -> bool:
+    """Whether `current` is `wanted`, but for what the API server leaves out because it is empty."""
+    if isinstance(wanted, Mapping) and isinstance(current, Mapping):
+        return all(_covers(current.get(key), wanted.get(key)) for key in current.keys() | wanted.keys())
+    return bool(current == wanted) or not (current or wanted)

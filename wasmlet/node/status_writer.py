@@ -1,0 +1,124 @@
+"""Writes pod statuses to the API: the newest of each pod, once, for as long as it takes.
+
+A pod's task hands over what is to be written with `put`; a bounded number of writes is under way at a time, one per
+pod. A write that fails is repeated with a growing pause until it succeeds, is replaced by a newer one, or the API says
+that the pod is no longer there. Nothing is ever forgotten, so an outage only delays.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+from typing import Any
+
+import attrs
+import structlog
+
+from wasmlet.clock import Backoff, Clock, SystemClock
+from wasmlet.kube import errors, paths
+from wasmlet.kube.client import Client
+from wasmlet.model.pod import Pod, PodKey, Raw
+
+log = structlog.get_logger(__name__)
+
+IN_FLIGHT = 16
+"""More at once gains nothing: an API server answers about 400 status patches a second whether it is 10 or 50."""
+
+Compose = Callable[[], dict[str, Any] | None]
+"""Makes the patch at the moment it is sent, from what is true then; None says that there is nothing to send."""
+
+
+@attrs.define
+class _Entry:
+    key: PodKey
+    compose: Compose
+    written: Callable[[Raw], None]
+    dirty: bool = True
+    idle: asyncio.Event = attrs.field(factory=asyncio.Event)
+    gone: bool = False
+
+
+class StatusWriter:
+    """The one place that writes `pods/status`.
+
+    Args:
+        group: owns a task for each pod that has something to be written.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        group: asyncio.TaskGroup,
+        *,
+        clock: Clock | None = None,
+        rng: random.Random | None = None,
+        backoff: Backoff | None = None,
+        in_flight: int = IN_FLIGHT,
+    ) -> None:
+        self._client = client
+        self._group = group
+        self._clock = clock or SystemClock()
+        self._rng = rng or random.Random()
+        self._backoff = backoff or Backoff(initial=0.2, cap=30, jitter=0.5)
+        self._slots = asyncio.Semaphore(in_flight)
+        self._entries: dict[str, _Entry] = {}
+
+    @property
+    def unwritten(self) -> int:
+        """How many pods have a status that the API does not have yet."""
+        return len(self._entries)
+
+    def put(self, pod: Pod, compose: Compose, written: Callable[[Raw], None]) -> None:
+        """See to it that the API gets what `compose` returns.
+
+        Args:
+            compose: called when a connection is free, perhaps several times; the last call counts.
+            written: called with the pod as the API server answered it.
+        """
+        entry = self._entries.get(pod.uid)
+        if entry is None:
+            entry = self._entries[pod.uid] = _Entry(pod.key, compose, written)
+            self._group.create_task(self._drive(entry))
+        else:
+            entry.compose, entry.written, entry.dirty = compose, written, True
+
+    async def flushed(self, uid: str) -> None:
+        """Return when nothing of the pod is left to be written."""
+        if (entry := self._entries.get(uid)) is not None:
+            await entry.idle.wait()
+
+    def drop(self, uid: str) -> None:
+        """The pod is gone from the API: nothing of it needs to be written any more."""
+        if (entry := self._entries.pop(uid, None)) is not None:
+            entry.gone = True
+            entry.idle.set()
+
+    async def _drive(self, entry: _Entry) -> None:
+        pauses = self._backoff.pauses(self._rng)
+        while not await self._write(entry):
+            await self._clock.sleep(next(pauses))
+        if self._entries.get(entry.key.uid) is entry:
+            del self._entries[entry.key.uid]
+        entry.idle.set()
+
+    async def _write(self, entry: _Entry) -> bool:
+        """Write until there is nothing newer; False where that failed and has to be tried again."""
+        async with self._slots:
+            while entry.dirty and not entry.gone:
+                entry.dirty = False
+                patch = entry.compose()
+                if patch is None:
+                    continue
+                try:
+                    answer = await self._client.patch(f"{paths.pod(entry.key)}/status", patch)
+                except errors.ObjectNotFound:
+                    entry.gone = True
+                except errors.ApiError as error:
+                    # Also a conflict: if another pod has the name by now, the watch says so soon, and `drop` ends this.
+                    log.warning("status not written, trying again", pod=str(entry.key), error=str(error))
+                    entry.dirty = True
+                    return False
+                else:
+                    entry.written(answer)
+        return True
