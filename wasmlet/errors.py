@@ -7,6 +7,7 @@ calls for. `wasmlet.kube.errors` adds one class per kind of API answer; everythi
 |---|---|---|
 | `NotFound` | provider | takes the pod as gone (a delete has succeeded, a lost pod is reported) |
 | `Refused` | provider, node | leaves the pod Pending, names the field, tries again when the pod changes |
+| `MissingReference` | provider, node | the same, and tries again when the object that is missing appears |
 | `Rejected` | node, provider | sets phase Failed with this reason, as a kubelet's admission does |
 | `InvalidInput` | provider | answers 400 to an API caller |
 | `Unsupported` | provider | answers 501 to an API caller |
@@ -56,6 +57,21 @@ class Refused(WasmletError):
         self.field = field
         self.container = container
         self.reason = reason
+
+
+class MissingReference(Refused):
+    """An object or a key that the manifest refers to, and does not call optional, is not there (yet).
+
+    `str()` of it is the kubelet's own wording (`configmap "settings" not found`), without the field. The reason is
+    CreateContainerConfigError where a container's variables are concerned, and ContainerCreating where a volume is,
+    as with a kubelet.
+    """
+
+    def __init__(
+        self, field: str, message: str, *, container: str | None = None, reason: str = "CreateContainerConfigError"
+    ) -> None:
+        super().__init__(field, message, container=container, reason=reason)
+        self.args = (message,)
 
 
 class Rejected(WasmletError):

@@ -13,6 +13,25 @@ import attrs
 
 from wasmlet.model.pod import Raw
 
+DEFAULT_TOKEN_SECONDS = 3600
+"""`expirationSeconds` of a projected service-account token that does not say."""
+
+
+@attrs.frozen
+class TokenKey:
+    """Which service-account token: `audience` "" means the API server's own, `expiration_seconds` is what is asked for.
+
+    One token serves every projected source of the pod that asks for the same.
+    """
+
+    audience: str = ""
+    expiration_seconds: int = DEFAULT_TOKEN_SECONDS
+
+    @classmethod
+    def of(cls, source: Raw) -> TokenKey:
+        """The key of a `serviceAccountToken` source of a projected volume."""
+        return cls(source.get("audience") or "", int(source.get("expirationSeconds") or DEFAULT_TOKEN_SECONDS))
+
 
 @attrs.frozen
 class Inputs:
@@ -20,6 +39,7 @@ class Inputs:
 
     Attributes:
         config_maps, secrets: raw objects by name.
+        tokens: of the pod's service account, bound to the pod.
         services: the services of the pod's namespace, and `default/kubernetes`.
         node_name, node_ips: of the node that runs the pod.
         node_allocatable: resource name to quantity, what `resourceFieldRef` falls back to.
@@ -27,6 +47,7 @@ class Inputs:
 
     config_maps: Mapping[str, Raw] = attrs.field(factory=dict)
     secrets: Mapping[str, Raw] = attrs.field(factory=dict)
+    tokens: Mapping[TokenKey, str] = attrs.field(factory=dict)
     services: Sequence[Raw] = ()
     node_name: str = ""
     node_ips: Sequence[str] = ()

@@ -1,0 +1,156 @@
+"""The variables that a container starts with, worked out from the manifest and a pod's inputs.
+
+The order is the kubelet's: service variables (`wasmlet.model.services`) lowest, then `envFrom` in the order of the
+manifest, then `env` likewise, where a later one wins and may refer to earlier ones. What starts the container expands
+its command and arguments with the result (`wasmlet.model.expansion`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import attrs
+
+from wasmlet.errors import Refused
+from wasmlet.model.downward import field_value, resource_value
+from wasmlet.model.expansion import expand
+from wasmlet.model.inputs import Inputs
+from wasmlet.model.objects import Kind, Lookup
+from wasmlet.model.pod import Container, Pod, Raw
+from wasmlet.model.services import service_variables
+
+
+@attrs.frozen
+class Environment:
+    """What a container's environment came to.
+
+    Attributes:
+        variables: name to value: service variables, then those of `envFrom`, then those of `env`. A byte of a secret
+            that is no UTF-8 is kept as a surrogate (`os.fsencode` gives it back), as the kubelet hands on the bytes.
+        binary: names of the variables with such a byte, for a runtime that can only pass text on.
+        skipped: messages, each for an event InvalidEnvironmentVariableNames.
+    """
+
+    variables: dict[str, str]
+    binary: tuple[str, ...] = ()
+    skipped: tuple[str, ...] = ()
+
+
+def environment(pod: Pod, container: Container, inputs: Inputs, pod_ips: Sequence[str] = ()) -> Environment:
+    """Work out the container's variables.
+
+    Args:
+        pod_ips: the pod's own addresses; without one, `status.podIP` is the node's.
+
+    Raises:
+        MissingReference: an object or key that is not optional is missing.
+        Refused: a source that this node cannot give, or that the API does not document, is asked for.
+    """
+    lookup = Lookup(inputs, container.name)
+    services = service_variables(pod, inputs)
+    declared: dict[str, str] = {}
+    skipped: list[str] = []
+    declared.update(_from_sources(pod, container, lookup, skipped))
+    for index, variable in enumerate(container.env):
+        field = f"{container.field}.env[{index}]"
+        value = _value(pod, container, variable, lookup, pod_ips, (declared, services), field)
+        if value is not None:
+            # Taken out first, so that the order is that of the manifest for a name that was there before, too.
+            declared.pop(variable["name"], None)
+            declared[variable["name"]] = value
+    variables = {name: value for name, value in services.items() if name not in declared} | declared
+    for name, value in variables.items():
+        if "\0" in value:
+            raise Refused(
+                f"{container.field}.env",
+                f"the value of {name} has a NUL byte, which ends a variable",
+                container=container.name,
+            )
+    binary = tuple(name for name, value in variables.items() if any("\udc80" <= char <= "\udcff" for char in value))
+    return Environment(variables, binary, tuple(skipped))
+
+
+def _from_sources(pod: Pod, container: Container, lookup: Lookup, skipped: list[str]) -> Iterator[tuple[str, str]]:
+    """The variables of `envFrom`; what cannot be one is left out and said in `skipped`."""
+    for index, source in enumerate(container.raw.get("envFrom") or ()):
+        field = f"{container.field}.envFrom[{index}]"
+        kind: Kind
+        if (reference := source.get("configMapRef")) is not None:
+            kind, field, called = "ConfigMap", f"{field}.configMapRef", "configMap"
+        elif (reference := source.get("secretRef")) is not None:
+            kind, field, called = "Secret", f"{field}.secretRef", "secret"
+        else:
+            raise _unknown(source, field, ("configMapRef", "secretRef"), container, ignore=("prefix",))
+        invalid = []
+        for key, value in (lookup.data(kind, reference, field, binary=False) or {}).items():
+            name = f"{source.get('prefix') or ''}{key}"
+            if _valid_name(name):
+                yield name, _text(value)
+            else:
+                invalid.append(name)
+        if invalid:
+            skipped.append(
+                f"Keys [{', '.join(sorted(invalid))}] from the EnvFrom {called} {pod.namespace}/{reference['name']} "
+                "were skipped since they are considered invalid environment variable names."
+            )
+
+
+def _value(
+    pod: Pod,
+    container: Container,
+    variable: Raw,
+    lookup: Lookup,
+    pod_ips: Sequence[str],
+    known: tuple[Mapping[str, str], Mapping[str, str]],
+    field: str,
+) -> str | None:
+    """The value of one entry of `env`; None where an optional reference leaves the variable unset."""
+    if variable.get("value"):
+        return expand(str(variable["value"]), *known)
+    source = variable.get("valueFrom")
+    if not source:
+        return ""
+
+    source_field = f"{field}.valueFrom"
+    if (selector := source.get("fieldRef")) is not None:
+        path = f"{source_field}.fieldRef"
+        return field_value(pod, selector, lookup.inputs, pod_ips, place="env", field=path, container=container.name)
+    if (selector := source.get("resourceFieldRef")) is not None:
+        path = f"{source_field}.resourceFieldRef"
+        return resource_value(pod, selector, lookup.inputs, field=path, container=container)
+    if (selector := source.get("configMapKeyRef")) is not None:
+        return _key(pod, "ConfigMap", selector, lookup, f"{source_field}.configMapKeyRef")
+    if (selector := source.get("secretKeyRef")) is not None:
+        return _key(pod, "Secret", selector, lookup, f"{source_field}.secretKeyRef")
+    known_sources = ("fieldRef", "resourceFieldRef", "configMapKeyRef", "secretKeyRef")
+    raise _unknown(source, source_field, known_sources, container)
+
+
+def _key(pod: Pod, kind: Kind, selector: Raw, lookup: Lookup, field: str) -> str | None:
+    data = lookup.data(kind, selector, field, binary=False)
+    if data is None:
+        return None
+    key = selector.get("key", "")
+    if key not in data:
+        if selector.get("optional"):
+            return None
+        raise lookup.missing(field, f"couldn't find key {key} in {kind} {pod.namespace}/{selector.get('name')}")
+    return _text(data[key])
+
+
+def _unknown(
+    source: Raw, field: str, known: Sequence[str], container: Container, ignore: Sequence[str] = ()
+) -> Refused:
+    found = [name for name, value in source.items() if value is not None and name not in ignore]
+    path = f"{field}.{found[0]}" if found else field
+    what = f"{found[0]} is not supported by this node" if found else "no source is named"
+    return Refused(path, f"{what}; expected one of {', '.join(known)}", container=container.name)
+
+
+def _valid_name(name: str) -> bool:
+    """Whether it can be a variable's name: printable ASCII without "=" (KEP-4369)."""
+    return bool(name) and "=" not in name and name.isascii() and name.isprintable()
+
+
+def _text(value: bytes) -> str:
+    return value.decode("utf-8", "surrogateescape")
