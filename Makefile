@@ -29,6 +29,7 @@ lint: $(VENV)/.dev  ## run the checks that need no test run
 	@$(MAKE) --no-print-directory --keep-going ruff format types imports
 
 setup: $(VENV)/.dev  ## set up .venv for development
+	@:
 
 kubectl: $(VENV)/.base  ## fetch kubectl into .venv/bin where PATH has none that is new enough
 	@$(BIN)/python tools/get_kubectl.py $(BIN)
