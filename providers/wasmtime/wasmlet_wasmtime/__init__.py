@@ -1,0 +1,52 @@
+"""wasmtime as a wasmlet provider: `WasmtimeProvider`, and `wasmlet-wasmtime` on the command line.
+
+What is wasmtime's own is here and, on the worker side, in `guest`; the rest is `wasmlet.runtime`.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.metadata
+import importlib.util
+from pathlib import Path
+from typing import ClassVar
+
+from wasmlet.clock import Clock
+from wasmlet.errors import ConfigError
+from wasmlet.runtime import Engine, RuntimeConfig, RuntimeProvider
+
+__all__ = ["WasmtimeEngine", "WasmtimeProvider", "main"]
+
+
+class WasmtimeEngine(Engine):
+    """The wasmtime that is installed beside this package."""
+
+    name: ClassVar[str] = "wasmtime"
+
+    @functools.cached_property
+    def version(self) -> str:
+        return importlib.metadata.version("wasmtime")
+
+    @property
+    def guest_module(self) -> Path:
+        return Path(__file__).with_name("guest.py")
+
+    async def check(self) -> None:
+        if importlib.util.find_spec("wasmtime") is None:
+            raise ConfigError("wasmtime is not installed; try: pip install wasmlet-wasmtime")
+
+
+class WasmtimeProvider(RuntimeProvider):
+    """Runs pods with wasmtime, a process for each container."""
+
+    name: ClassVar[str] = "wasmtime"
+
+    def __init__(self, config: RuntimeConfig | None = None, *, clock: Clock | None = None) -> None:
+        super().__init__(WasmtimeEngine(), config, clock=clock)
+
+
+def main() -> None:
+    """`wasmlet-wasmtime`: `wasmlet run` with this provider."""
+    from wasmlet.cli import main_for
+
+    main_for("wasmtime")

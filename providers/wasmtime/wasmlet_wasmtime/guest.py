@@ -1,0 +1,126 @@
+"""wasmtime inside a worker process: the three functions that `wasmlet.worker.zygote` asks of an engine.
+
+Loaded by file path, under any Python from 3.10; the standard library and wasmtime, nothing of wasmlet. A guest gets
+its arguments, its environment, clocks, randomness and its three streams (stdin is empty), and nothing else.
+
+What shapes this code, each found by measuring wasmtime 50:
+
+- A child that compiles with parallel compilation after a fork hangs, so it is off wherever a zygote may be near.
+- `stdout_custom` runs on the engine's threads and hangs after a fork; a pipe on descriptors 1 and 2 does neither.
+- `proc_exit` of WASI preview 1 in wasmtime takes 0 to 125 only and traps on any other code; ours takes all, as
+  processes do, and ends the process there and then.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+import wasmtime
+
+TRAPPED = 134
+WASI = "wasi_snapshot_preview1"
+_LISTED = 5
+
+
+class _BadArtifact(Exception):
+    """The compiled module cannot be loaded; `wasmlet.worker.child` looks at the attribute."""
+
+    bad_artifact = True
+
+
+def _linker(parallel: bool) -> tuple[wasmtime.Engine, wasmtime.Linker]:
+    """An engine, and all that a guest may import."""
+    config = wasmtime.Config()
+    config.parallel_compilation = parallel
+    engine = wasmtime.Engine(config)
+    linker = wasmtime.Linker(engine)
+    linker.define_wasi()
+    linker.allow_shadowing = True
+    takes_code = wasmtime.FuncType([wasmtime.ValType.i32()], [])
+    linker.define_func(WASI, "proc_exit", takes_code, lambda code: os._exit(code & 0xFF))
+    return engine, linker
+
+
+def prepare() -> tuple[wasmtime.Engine, wasmtime.Linker]:
+    """What every child starts from; no module and no thread."""
+    return _linker(parallel=False)
+
+
+def run(
+    prepared: tuple[wasmtime.Engine, wasmtime.Linker], spec: dict[str, Any], module: str, started: Callable[[], None]
+) -> tuple[int, str]:
+    """Run a compiled command to its end.
+
+    Raises:
+        ValueError: it cannot start; the message says why.
+    """
+    engine, linker = prepared
+    try:
+        code = wasmtime.Module.deserialize_file(engine, module)
+    except wasmtime.WasmtimeError as error:
+        raise _BadArtifact(f"the compiled module cannot be loaded: {error}") from error
+    wasi = wasmtime.WasiConfig()
+    wasi.argv = spec["args"]
+    wasi.env = spec["env"]
+    wasi.inherit_stdout()
+    wasi.inherit_stderr()
+    store = wasmtime.Store(engine)
+    store.set_wasi(wasi)
+    if spec.get("memory"):
+        store.set_limits(memory_size=spec["memory"])
+    try:
+        instance = linker.instantiate(store, code)
+    except wasmtime.Trap as error:  # in the start function of the module itself
+        return TRAPPED, str(error)
+    except wasmtime.WasmtimeError as error:
+        raise ValueError(f"the module cannot be instantiated: {_causes(error)}") from error
+    started()
+    try:
+        instance.exports(store)["_start"](store)
+    except (wasmtime.Trap, wasmtime.WasmtimeError) as error:
+        return TRAPPED, str(error)
+    return 0, ""
+
+
+def compile(wasm: bytes) -> bytes:  # noqa: A001 - the name that the worker asks for
+    """Compile a module after checking that this engine can run it.
+
+    Raises:
+        ValueError: it is not a valid module, imports what does not exist here, or has no `_start`.
+    """
+    engine, linker = _linker(parallel=True)
+    try:
+        module = wasmtime.Module(engine, wasm)
+    except wasmtime.WasmtimeError as error:
+        raise ValueError(f"not a valid WebAssembly module: {_causes(error)}") from error
+    store = wasmtime.Store(engine)
+    missing = []
+    for wanted in module.imports:
+        try:
+            linker.get(store, wanted.module, wanted.name or "")
+        except (wasmtime.WasmtimeError, KeyError):
+            missing.append(f"{wanted.module}.{wanted.name}")
+    if missing:
+        more = f" and {len(missing) - _LISTED} more" if len(missing) > _LISTED else ""
+        raise ValueError(
+            f"the module imports what does not exist here: {', '.join(missing[:_LISTED])}{more}; "
+            f"expected imports of {WASI} only"
+        )
+    try:
+        linker.instantiate_pre(module)
+    except wasmtime.WasmtimeError as error:
+        raise ValueError(f"the module's imports do not fit: {_causes(error)}") from error
+    start = next((export.type for export in module.exports if export.name == "_start"), None)
+    if not isinstance(start, wasmtime.FuncType) or start.params or start.results:
+        raise ValueError(
+            "the module has no _start function without parameters and results: expected a WASI command, "
+            "found a library (build it with a main function)"
+        )
+    return bytes(module.serialize())
+
+
+def _causes(error: Exception) -> str:
+    """An error of wasmtime's on one line."""
+    return " ".join(str(error).split())

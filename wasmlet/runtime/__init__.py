@@ -1,0 +1,11 @@
+"""`RuntimeProvider`: a provider that does around containers what a kubelet does, over an engine that can run one.
+
+An engine says how a module is compiled and run (`engine`); everything else is shared: the life of a pod and of each of
+its containers (`pod`, `container`), what a manifest may ask (`manifest`), images (`images`), compiling (`compile`),
+logs (`logs`), and the connection to the shim, in which the guests live (`shim_client`, `wasmlet.worker`).
+"""
+
+from wasmlet.runtime.engine import Engine
+from wasmlet.runtime.provider import RuntimeConfig, RuntimeProvider
+
+__all__ = ["Engine", "RuntimeConfig", "RuntimeProvider"]

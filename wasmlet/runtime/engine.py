@@ -1,0 +1,51 @@
+"""`Engine`: what is different between one WebAssembly engine and another, on the node's side.
+
+The other half of an engine is its in-worker module, a file with three functions (`wasmlet.worker.zygote` says which).
+`RuntimeProvider(engine)` does the rest.
+"""
+
+from __future__ import annotations
+
+import abc
+import sys
+from pathlib import Path
+from typing import ClassVar
+
+
+class Engine(abc.ABC):
+    """One WebAssembly engine. Abstract: `name`, `version`, `guest_module`.
+
+    Class attributes:
+        name: lower case, no spaces (`wasmtime`).
+        handlers: RuntimeClass handlers whose pods it runs; "" is always among what a node offers.
+    """
+
+    name: ClassVar[str]
+    handlers: ClassVar[tuple[str, ...]] = ("wasmlet",)
+
+    @property
+    @abc.abstractmethod
+    def version(self) -> str:
+        """The engine's own version. Compiled modules of another version are never used."""
+
+    @property
+    @abc.abstractmethod
+    def guest_module(self) -> Path:
+        """The in-worker module, loaded by path under `python`."""
+
+    @property
+    def python(self) -> Path:
+        """The interpreter that has the engine; this process's own by default."""
+        return Path(sys.executable)
+
+    @property
+    def settings(self) -> str:
+        """Whatever else of the engine's configuration makes compiled modules differ; part of their cache key."""
+        return ""
+
+    async def check(self) -> None:  # noqa: B027 - an engine may have nothing to check
+        """Find out whether the engine can run on this machine.
+
+        Raises:
+            ConfigError: it cannot; the message says what to do.
+        """

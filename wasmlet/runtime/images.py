@@ -1,0 +1,166 @@
+"""Images: how the module that a container names is found and looked at before anything is made of it.
+
+For now an image is a file on the node, `file:///path/to/module.wasm`, and only where the node allows that. What fails
+here shows as ErrImagePull, and is tried again with a growing pause (`container`). `compile` takes the module on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import stat
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import attrs
+
+from wasmlet.errors import WasmletError
+
+HEADER = b"\0asm"
+_MODULE_VERSION, _COMPONENT_VERSION = b"\x01\0\0\0", b"\x0d\0\x01\0"
+_CHUNK = 1024 * 1024
+
+
+class ImageError(WasmletError):
+    """The module cannot be had; `reason` is the container's `waiting.reason`."""
+
+    def __init__(self, message: str, reason: str = "ErrImagePull") -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+@attrs.frozen
+class Module:
+    """A WebAssembly module that was read.
+
+    Attributes:
+        image: as the manifest has it.
+        digest: SHA-256 of the file, hexadecimal.
+        path: where it was found.
+    """
+
+    image: str
+    digest: str
+    path: Path
+
+    @property
+    def image_id(self) -> str:
+        """As `status.containerStatuses[].imageID`."""
+        return f"sha256:{self.digest}"
+
+
+@attrs.frozen
+class Images:
+    """Finds modules.
+
+    Attributes:
+        allow_local: whether files of the node may be images.
+        directory: what relative file images (`file://./x.wasm`) are relative to; None refuses them.
+        max_bytes: the largest module.
+    """
+
+    allow_local: bool
+    directory: Path | None
+    max_bytes: int
+
+    async def find(self, image: str) -> Module:
+        """The module of an image, as it is now.
+
+        Raises:
+            ImageError: it is not allowed, not there, or nothing that could be run.
+        """
+        path = self._path(image)
+        digest = await asyncio.to_thread(read, path, self.max_bytes, None)
+        return Module(image, digest, path)
+
+    def _path(self, image: str) -> Path:
+        parts = urlsplit(image)
+        if parts.scheme != "file":
+            raise ImageError(f"image {image!r}: registries are not supported yet; expected file:///path/to/module.wasm")
+        if not self.allow_local:
+            raise ImageError(
+                f"image {image!r}: modules from the node's disk are not allowed; start the node with "
+                "--allow-local-modules where its users may read its files"
+            )
+        text = unquote(image.removeprefix("file://"))
+        if "\0" in text or parts.query or parts.fragment or not text:
+            raise ImageError(
+                f"image {image!r} is not a file's URL; expected file:///path/to/module.wasm", "InvalidImageName"
+            )
+        path = Path(text)
+        if path.is_absolute():
+            return path
+        if parts.netloc not in (".", "..") or self.directory is None:
+            raise ImageError(
+                f"image {image!r} names no absolute path; expected file:///path/to/module.wasm", "InvalidImageName"
+            )
+        return self.directory / path
+
+
+def read(path: Path, max_bytes: int, copy: int | None) -> str:
+    """Read a module, and copy it to the descriptor `copy` if one is given; blocks.
+
+    Nothing that is not a regular file is waited for, and no more than `max_bytes` are read.
+
+    Returns:
+        The SHA-256 of what was read, hexadecimal.
+
+    Raises:
+        ImageError: see `Images.find`.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+    except OSError as error:
+        raise ImageError(f"module {path}: {error.strerror}") from error
+    with open(descriptor, "rb", buffering=0) as file:
+        try:
+            found = os.fstat(descriptor)
+            if not stat.S_ISREG(found.st_mode):
+                raise ImageError(f"module {path}: expected a regular file, found {_kind(found.st_mode)}")
+            if found.st_size > max_bytes:
+                raise ImageError(f"module {path} has {found.st_size} bytes, more than the {max_bytes} allowed")
+            digest, size, head = hashlib.sha256(), 0, b""
+            while chunk := file.read(_CHUNK):
+                head = head or chunk[:8]
+                size += len(chunk)
+                if size > max_bytes:
+                    raise ImageError(f"module {path} has more than the {max_bytes} bytes allowed")
+                digest.update(chunk)
+                if copy is not None:
+                    os.write(copy, chunk)
+        except OSError as error:
+            raise ImageError(f"module {path}: {error.strerror}") from error
+    _check_header(path, head)
+    return digest.hexdigest()
+
+
+def _check_header(path: Path, head: bytes) -> None:
+    if not head:
+        raise ImageError(f"module {path} is empty; expected a WebAssembly module")
+    if head[:4] != HEADER:
+        raise ImageError(
+            f"module {path} is not WebAssembly: expected the bytes 00 61 73 6d at its beginning, "
+            f"found {head[:4].hex(' ')}"
+        )
+    if head[4:] == _COMPONENT_VERSION:
+        raise ImageError(
+            f"module {path} is a WebAssembly component; components are not supported yet, expected a module "
+            "built for WASI preview 1 (target wasm32-wasip1)"
+        )
+    if head[4:] != _MODULE_VERSION:
+        raise ImageError(
+            f"module {path} has a WebAssembly version that is not known here: expected 01 00 00 00, "
+            f"found {head[4:].hex(' ') or 'the end of the file'}"
+        )
+
+
+def _kind(mode: int) -> str:
+    kinds = {
+        stat.S_IFDIR: "a directory",
+        stat.S_IFIFO: "a named pipe",
+        stat.S_IFSOCK: "a socket",
+        stat.S_IFCHR: "a device",
+        stat.S_IFBLK: "a device",
+    }
+    return kinds.get(stat.S_IFMT(mode), "something else")

@@ -1,0 +1,59 @@
+"""What this machine has to give: processors and memory, within what its control group allows."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+
+def capacity() -> dict[str, str]:
+    """`cpu` in cores and `memory` in bytes, as quantities; reads a few small files of the kernel's."""
+    cores = float(len(os.sched_getaffinity(0)))
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    for quota in _cpu_limits():
+        cores = min(cores, quota)
+    for limit in _memory_limits():
+        memory = min(memory, limit)
+    cpu = str(int(cores)) if cores == int(cores) else f"{int(cores * 1000)}m"
+    return {"cpu": cpu, "memory": f"{memory // 1024}Ki"}
+
+
+def _groups() -> Iterator[tuple[str, Path]]:
+    """This process's control groups and all those above: the controllers (version 2: ""), and the directory."""
+    try:
+        lines = Path("/proc/self/cgroup").read_text("utf-8").splitlines()
+    except OSError:
+        return
+    for line in lines:
+        _, controllers, name = line.split(":", 2)
+        root = Path("/sys/fs/cgroup", controllers) if controllers else Path("/sys/fs/cgroup")
+        directory = root / name.lstrip("/")
+        while directory.is_relative_to(root):
+            yield controllers, directory
+            directory = directory.parent
+
+
+def _words(path: Path) -> list[str]:
+    try:
+        return path.read_text("ascii").split()
+    except (OSError, UnicodeDecodeError):
+        return []
+
+
+def _cpu_limits() -> Iterator[float]:
+    for controllers, directory in _groups():
+        if "cpu" in controllers.split(","):
+            words = _words(directory / "cpu.cfs_quota_us") + _words(directory / "cpu.cfs_period_us")
+        else:
+            words = _words(directory / "cpu.max")
+        if len(words) == 2 and words[0].isdigit() and words[1].isdigit() and int(words[1]):
+            yield int(words[0]) / int(words[1])
+
+
+def _memory_limits() -> Iterator[int]:
+    for controllers, directory in _groups():
+        name = "memory.limit_in_bytes" if "memory" in controllers.split(",") else "memory.max"
+        words = _words(directory / name)
+        if words and words[0].isdigit():
+            yield int(words[0])

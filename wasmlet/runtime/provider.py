@@ -1,0 +1,257 @@
+"""`RuntimeProvider`: pods as processes around a WebAssembly engine.
+
+    class MyEngine(Engine):
+        ...
+
+    class MyProvider(RuntimeProvider):
+        name = "mine"
+
+        def __init__(self, config=None):
+            super().__init__(MyEngine(), config)
+
+It holds the pods by UID, finds again what ran before, and hands on what the shim reports; `pod` has the rest.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import os
+from collections.abc import AsyncGenerator, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import attrs
+import structlog
+
+from wasmlet.clock import Clock, SystemClock
+from wasmlet.errors import ConfigError, InvalidInput, NotFound, WasmletError
+from wasmlet.model.inputs import Inputs
+from wasmlet.model.pod import Pod, PodKey
+from wasmlet.model.status import PodStatus, Waiting
+from wasmlet.options import option
+from wasmlet.provider import Change, LogOptions, NodeContext, NodeStatus, PodRecord, Provider
+from wasmlet.runtime import logs, machine, manifest
+from wasmlet.runtime.changes import Changes
+from wasmlet.runtime.compile import Compiler
+from wasmlet.runtime.container import Labels
+from wasmlet.runtime.engine import Engine
+from wasmlet.runtime.images import Images
+from wasmlet.runtime.pod import PodLife, Surroundings
+from wasmlet.runtime.shim_client import ContainerRecord, ShimClient, ShimError
+from wasmlet.worker import wire
+
+log = structlog.get_logger(__name__)
+
+
+@attrs.frozen
+class RuntimeConfig:
+    """The settings of every provider that runs WebAssembly."""
+
+    allow_local_modules: bool = option(False, help="let pods run modules from this node's disk (image: file:///path)")
+    module_dir: Path | None = option(None, help="directory that relative file images (file://./x.wasm) are found in")
+    max_module_bytes: int = option(256 * 1024 * 1024, help="the largest module that is accepted, in bytes")
+    compile_timeout: float = option(120.0, help="seconds that compiling one module may take")
+    shim_idle_exit: float = option(60.0, help="seconds after which a worker that nobody needs ends by itself")
+
+
+class RuntimeProvider(Provider):
+    """Runs pods over an engine. Subclasses set `name` and give the engine."""
+
+    name: ClassVar[str] = "runtime"
+    Config: ClassVar[type[Any]] = RuntimeConfig
+    config: RuntimeConfig
+
+    def __init__(self, engine: Engine, config: RuntimeConfig | None = None, *, clock: Clock | None = None) -> None:
+        super().__init__(config)
+        self.engine = engine
+        self._clock = clock or SystemClock()
+        self._changes = Changes()
+        self._pods: dict[str, PodLife] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._around: Surroundings | None = None
+        self._watcher: logs.Watcher | None = None
+        self._lock: int | None = None
+        self.state_dir = Path()
+
+    async def start(self, context: NodeContext) -> None:
+        await self.engine.check()
+        self.state_dir = context.state_dir / "runtime"
+        try:
+            self.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._lock = _lock(self.state_dir)
+            compiler = Compiler(
+                self.engine,
+                self.state_dir / "compiled",
+                seconds=self.config.compile_timeout,
+                max_bytes=self.config.max_module_bytes,
+            )
+            compiler.prepare()
+            self._watcher = logs.Watcher()
+        except OSError as error:
+            raise ConfigError(f"cannot use the state directory {self.state_dir}: {error}") from error
+        client = ShimClient(self.state_dir, self._clock, self.config.shim_idle_exit, self._saw)
+        zygote = {"python": str(self.engine.python), "module": str(self.engine.guest_module)}
+        images = Images(
+            self.config.allow_local_modules,
+            self.config.module_dir and self.config.module_dir.absolute(),
+            self.config.max_module_bytes,
+        )
+        self._around = Surroundings(
+            client, images, compiler, self._changes, self._clock, self.state_dir, zygote, 0, self._spawn
+        )
+        await client.start()
+        await client.warm(zygote)
+
+    async def stop(self) -> None:
+        """Leave the shim and what runs in it; a shim in which nothing runs is ended."""
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        around, self._around = self._around, None
+        if around is not None:
+            with contextlib.suppress(ShimError, TimeoutError):
+                if around.client.pid and all(record.ended for record in around.client.records.values()):
+                    async with asyncio.timeout(2):
+                        await around.client.shutdown(force=False)
+            await around.client.close()
+        if self._watcher is not None:
+            self._watcher.close()
+            self._watcher = None
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+        self._pods.clear()
+
+    async def create_pod(self, pod: Pod, inputs: Inputs) -> None:
+        """Accept the pod. One that runs already goes on."""
+        around = self._running()
+        if pod.uid not in self._pods:
+            manifest.check(pod)
+            self._pods[pod.uid] = PodLife(around, pod.key)
+        self._pods[pod.uid].accept(pod, inputs)
+
+    async def update_pod(self, pod: Pod, inputs: Inputs) -> None:
+        """Take on what has changed; a container whose image changed is started anew."""
+        await self.create_pod(pod, inputs)
+
+    async def delete_pod(self, key: PodKey, grace_seconds: float) -> PodStatus | None:
+        life = self._life(key)
+        final = await life.end(grace_seconds)
+        if self._pods.get(key.uid) is life:
+            del self._pods[key.uid]
+        return final
+
+    async def pod_status(self, key: PodKey) -> PodStatus:
+        return self._life(key).status()
+
+    async def list_pods(self) -> Sequence[PodRecord]:
+        return [PodRecord(life.key, life.status()) for life in self._pods.values()]
+
+    def changes(self) -> AsyncGenerator[Change, None]:
+        return self._changes.stream()
+
+    async def logs(self, key: PodKey, container: str, options: LogOptions) -> AsyncGenerator[bytes, None]:
+        """The container's log; see `wasmlet.runtime.logs`.
+
+        Raises:
+            NotFound: the pod, the container or its instance before is not known.
+            InvalidInput: the container has not been started.
+        """
+        around, life = self._running(), self._life(key).life(container)
+        if life is None:
+            raise NotFound(f"container {container} in pod {key.name} is not known here")
+        record = life.log_of(previous=options.previous)
+        if record is None and options.previous:
+            raise NotFound(f"previous terminated container {container} in pod {key.name} not found")
+        if record is None:
+            why = life.state.reason if isinstance(life.state, Waiting) else "ContainerCreating"
+            raise InvalidInput(f"container {container} in pod {key.name} is waiting to start: {why}")
+        assert self._watcher is not None
+        client, name = around.client, record.id
+
+        def ended() -> bool:
+            known = client.records.get(name)
+            return known is None or known.ended
+
+        async def wait_ended() -> None:
+            await client.wait(name, wire.ENDED)
+
+        path = self.state_dir / record.log
+        async with contextlib.aclosing(logs.read(path, options, ended, wait_ended, self._watcher)) as pieces:
+            async for piece in pieces:
+                yield piece
+
+    async def node_status(self) -> NodeStatus:
+        return NodeStatus(
+            capacity=await asyncio.to_thread(machine.capacity),
+            system_info={"containerRuntimeVersion": f"{self.engine.name}://{self.engine.version}"},
+            runtime_handlers=("", *self.engine.handlers),
+        )
+
+    async def ping(self) -> None:
+        await self._running().client.ping()
+
+    # --- within
+
+    def _running(self) -> Surroundings:
+        if self._around is None:
+            raise WasmletError(f"provider {self.name} is not started")
+        return self._around
+
+    def _life(self, key: PodKey) -> PodLife:
+        life = self._pods.get(key.uid)
+        if life is None:
+            raise NotFound(f"pod {key} (uid {key.uid}) is not known here")
+        return life
+
+    def _saw(self, record: ContainerRecord) -> None:
+        labels = Labels.of(record.labels)
+        if labels is None:
+            log.warning("the shim has a container that is none of ours", container=record.id)
+            return
+        life = self._pods.get(labels.pod.uid)
+        if life is None:
+            if self._around is None:
+                return
+            life = self._pods[labels.pod.uid] = PodLife(self._around, labels.pod)
+        life.saw(record, labels)
+
+    def _spawn(self, life: PodLife) -> asyncio.Task[None]:
+        task = asyncio.create_task(self._drive(life), name=f"pod {life.key}")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def _drive(self, life: PodLife) -> None:
+        """Run the pod; an error of our own is reported and tried again, since nobody else would."""
+        pause = 1.0
+        while True:
+            try:
+                await life.run()
+                return
+            except Exception as error:
+                log.exception("pod: running it failed, trying again", pod=str(life.key))
+                text = f"{type(error).__name__}: {error}"
+                life.event("Warning", "FailedSync", f"error determining status: {text}", "")
+                await self._clock.sleep(pause)
+                pause = min(pause * 2, 300.0)
+
+
+def _lock(directory: Path) -> int:
+    """Keep every other node loop out of the state directory for as long as the descriptor is open.
+
+    Raises:
+        ConfigError: another one is there.
+    """
+    lock = os.open(directory / "node.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        raise ConfigError(
+            f"another node uses the state directory {directory}: end it, or give this one another --state-dir"
+        ) from None
+    return lock

@@ -1,0 +1,405 @@
+"""The node loop's side of the shim: asks it, mirrors what it knows, starts it when there is none.
+
+`records` holds every container that the shim knows. When the connection breaks, the client connects again, to a new
+shim if the old one died, and lists: containers that ended meanwhile show how they ended, and those that died with
+their shim show that they are lost. Requests wait for the connection; `run` may be repeated, because the shim starts an
+id only once. The other side is `wasmlet.worker.connections`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import random
+import socket
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import attrs
+import structlog
+
+from wasmlet.clock import Backoff, Clock
+from wasmlet.errors import ConfigError, WasmletError
+from wasmlet.worker import wire
+
+log = structlog.get_logger(__name__)
+
+WORKER = Path(wire.__file__).parent
+KEPT_VARIABLES = ("LD_LIBRARY_PATH",)
+"""What of this process's environment a worker process gets: what an interpreter may need to start, nothing else."""
+
+START_SECONDS = 30.0
+RECONNECT = Backoff(0.05, 5.0)
+
+
+class ShimError(WasmletError):
+    """The shim refused a request, or cannot be had."""
+
+
+@attrs.frozen
+class ContainerRecord:
+    """What the shim knows of one container; the fields are those of `wasmlet.worker.records.Record`.
+
+    Times are seconds since the epoch, 0 where it has not happened.
+    """
+
+    id: str
+    labels: Mapping[str, Any]
+    log: str
+    state: str
+    pid: int = 0
+    created: float = 0.0
+    started: float = 0.0
+    finished: float = 0.0
+    exit_code: int = 0
+    signal: int = 0
+    reason: str = ""
+    message: str = ""
+    fault: str = ""
+
+    @property
+    def ended(self) -> bool:
+        return self.state == wire.ENDED
+
+    @classmethod
+    def of(cls, message: Mapping[str, Any]) -> ContainerRecord:
+        """From the wire; fields that only a newer shim knows are passed over."""
+        return cls(**{field.name: message[field.name] for field in attrs.fields(cls) if field.name in message})
+
+
+def worker_environment() -> dict[str, str]:
+    """The environment that a worker process starts with."""
+    return {name: os.environ[name] for name in KEPT_VARIABLES if name in os.environ}
+
+
+class ShimClient:
+    """A connection to the shim of one state directory, kept up from `start` to `close`.
+
+    Args:
+        state_dir: exists, mode 0700.
+        idle_exit: seconds after which a shim that nobody needs ends by itself.
+        changed: called on the event loop with each record that is new or different.
+    """
+
+    def __init__(
+        self, state_dir: Path, clock: Clock, idle_exit: float, changed: Callable[[ContainerRecord], None]
+    ) -> None:
+        self._state_dir = state_dir
+        self._clock = clock
+        self._idle_exit = idle_exit
+        self._changed = changed
+        self.records: dict[str, ContainerRecord] = {}
+        self.pid = 0
+        self._socket: socket.socket | None = None
+        self._connected = asyncio.Event()
+        self._lost = asyncio.Event()
+        self._numbers = 0
+        self._replies: dict[int, asyncio.Future[dict[str, Any]]] = {}
+        self._waiters: dict[str, list[asyncio.Future[None]]] = {}
+        self._listed: dict[str, ContainerRecord] | None = None
+        self._sending = asyncio.Lock()
+        self._keeper: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Connect, starting a shim if there is none, and take in what it knows.
+
+        Raises:
+            ConfigError: there is no shim and none can be started; the message is the shim's.
+        """
+        await self._connect()
+        self._keeper = asyncio.create_task(self._keep())
+
+    async def close(self) -> None:
+        """Leave the shim and all that runs in it."""
+        if self._keeper is not None:
+            self._keeper.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._keeper
+            self._keeper = None
+        self._disconnect()
+
+    # Requests
+
+    async def run(
+        self,
+        container_id: str,
+        *,
+        labels: Mapping[str, Any],
+        log_path: str,
+        zygote: Mapping[str, str],
+        spec: bytes,
+        module: int,
+    ) -> ContainerRecord:
+        """Start a container; return once the shim has it, which is before the guest begins.
+
+        Args:
+            log_path: relative to the state directory, below `logs/`.
+            spec: the JSON that only the child reads.
+            module: descriptor of the compiled module, which stays the caller's.
+
+        Raises:
+            ShimError: the shim refuses.
+        """
+        memory = os.memfd_create("spec", os.MFD_CLOEXEC)
+        try:
+            os.pwrite(memory, spec, 0)  # memory, not a disk: it neither blocks nor comes up short
+            message = {"id": container_id, "labels": labels, "log": log_path, "zygote": zygote}
+            reply = await self._ask("run", message, (memory, module))
+        finally:
+            os.close(memory)
+        record = ContainerRecord.of(reply["container"])
+        self.records.setdefault(container_id, record)
+        return self.records[container_id]
+
+    async def stop(self, container_id: str, grace: float) -> None:
+        """Have the container interrupted at once, and killed after `grace` seconds; return before it has ended."""
+        await self._ask("stop", {"id": container_id, "grace": grace})
+
+    async def forget(self, container_ids: Sequence[str]) -> None:
+        """Drop the records of containers that have ended."""
+        for begin in range(0, len(container_ids), 500):
+            await self._ask("forget", {"ids": list(container_ids[begin : begin + 500])})
+        for container_id in container_ids:
+            self.records.pop(container_id, None)
+
+    async def warm(self, zygote: Mapping[str, str]) -> None:
+        """Have a zygote ready before it is needed."""
+        await self._ask("warm", {"zygote": zygote})
+
+    async def ping(self) -> None:
+        """Return when the shim has answered."""
+        await self._ask("hello", {})
+
+    async def shutdown(self, *, force: bool) -> None:
+        """End the shim; with containers running only if `force`, and then they are killed.
+
+        Raises:
+            ShimError: containers are running.
+        """
+        await self._ask("shutdown", {"force": force})
+
+    async def wait(self, container_id: str, *states: str) -> ContainerRecord:
+        """Return the record once it is in one of these states; at once if the shim does not know the container."""
+        while True:
+            record = self.records.get(container_id)
+            if record is None or record.state in states:
+                return record or _vanished(container_id)
+            waiter = asyncio.get_running_loop().create_future()
+            self._waiters.setdefault(container_id, []).append(waiter)
+            try:
+                await waiter
+            finally:
+                waiting = self._waiters.get(container_id, [])
+                if waiter in waiting:
+                    waiting.remove(waiter)
+                if not waiting:
+                    self._waiters.pop(container_id, None)
+
+    # The connection
+
+    async def _ask(
+        self, operation: str, fields: Mapping[str, Any], descriptors: tuple[int, ...] = ()
+    ) -> dict[str, Any]:
+        """Ask, again over a new connection if this one breaks before the answer."""
+        while True:
+            await self._connected.wait()
+            with contextlib.suppress(ConnectionError):
+                return await self._ask_once(operation, fields, descriptors)
+
+    async def _ask_once(
+        self, operation: str, fields: Mapping[str, Any], descriptors: tuple[int, ...] = ()
+    ) -> dict[str, Any]:
+        self._numbers += 1
+        number = self._numbers
+        data = wire.pack({**fields, "op": operation, "n": number})
+        reply = self._replies[number] = asyncio.get_running_loop().create_future()
+        try:
+            async with self._sending:
+                await self._send(data, descriptors)
+            answer = await reply
+        finally:
+            self._replies.pop(number, None)
+            if not reply.cancel() and not reply.cancelled():
+                reply.exception()  # looked at, so that a lost connection is not reported once more
+        if "error" in answer:
+            raise ShimError(str(answer["error"]))
+        result: dict[str, Any] = answer["ok"]
+        return result
+
+    async def _send(self, data: bytes, descriptors: tuple[int, ...]) -> None:
+        while True:
+            sock = self._socket
+            if sock is None:
+                raise ConnectionResetError
+            try:
+                wire.send(sock, data, descriptors)
+                return
+            except BlockingIOError:
+                await self._writable(sock)
+            except OSError as error:
+                self._lost.set()
+                raise ConnectionResetError from error
+
+    async def _writable(self, sock: socket.socket) -> None:
+        loop, ready = asyncio.get_running_loop(), asyncio.Event()
+        loop.add_writer(sock, ready.set)
+        waits = [asyncio.ensure_future(event.wait()) for event in (ready, self._lost)]
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+            if sock.fileno() >= 0:
+                loop.remove_writer(sock)
+
+    async def _keep(self) -> None:
+        """Connect again whenever the connection is lost."""
+        while True:
+            await self._lost.wait()
+            self._disconnect()
+            log.warning("the connection to the shim is lost, connecting again")
+            for pause in RECONNECT.pauses(random.Random()):
+                try:
+                    await self._connect()
+                    break
+                except (OSError, WasmletError) as error:
+                    log.error("the shim cannot be had, trying again", error=str(error))
+                    await self._clock.sleep(pause)
+
+    async def _connect(self) -> None:
+        loop = asyncio.get_running_loop()
+        for attempt in (1, 2, 3):
+            try:
+                self._socket = wire.connect(str(self._state_dir))
+                break
+            except (FileNotFoundError, ConnectionRefusedError):
+                await self._launch(last=attempt == 3)
+        else:
+            raise ConfigError(f"a shim was started in {self._state_dir}, and does not answer")
+        self._lost.clear()
+        loop.add_reader(self._socket, self._on_readable)
+        try:
+            async with asyncio.timeout(START_SECONDS):
+                hello = await self._ask_once("hello", {})
+                if hello.get("protocol") != wire.PROTOCOL:
+                    raise ConfigError(
+                        f"the shim in {self._state_dir} speaks protocol {hello.get('protocol')}, expected "
+                        f"{wire.PROTOCOL}: end its pods with the wasmlet that started it"
+                    )
+                self.pid = int(hello["pid"])
+                self._listed = {}
+                await self._ask_once("list", {"watch": True})
+        except BaseException:
+            self._disconnect()
+            raise
+        self._take_in(self._listed or {})
+        self._connected.set()
+
+    async def _launch(self, last: bool) -> None:
+        """Start a shim; another one that was quicker is as good."""
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-I", "-S", str(WORKER), "shim",
+            "--state-dir", str(self._state_dir), "--idle-exit", str(self._idle_exit),
+            env=worker_environment(), stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.PIPE,
+        )  # fmt: skip
+        try:
+            async with asyncio.timeout(START_SECONDS):
+                _, complaint = await process.communicate()
+        except BaseException as error:
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+            await process.wait()
+            if isinstance(error, TimeoutError):
+                raise ConfigError(f"the shim in {self._state_dir} did not start within {START_SECONDS:g} s") from None
+            raise
+        if process.returncode and last:
+            raise ConfigError(complaint.decode("utf-8", "replace").strip() or "the shim cannot be started")
+
+    def _disconnect(self) -> None:
+        self._connected.clear()
+        if self._socket is not None:
+            asyncio.get_running_loop().remove_reader(self._socket)
+            self._socket.close()
+            self._socket = None
+        for reply in self._replies.values():
+            if not reply.done():
+                reply.set_exception(ConnectionResetError())
+        self._listed = None
+
+    def _on_readable(self) -> None:
+        for _ in range(64):
+            if self._socket is None:
+                return
+            try:
+                received = wire.receive(self._socket)
+            except BlockingIOError:
+                return
+            except (wire.WireError, OSError) as error:
+                log.warning("the connection to the shim failed", error=str(error))
+                received = None
+            if received is None:
+                asyncio.get_running_loop().remove_reader(self._socket)
+                self._lost.set()
+                for reply in self._replies.values():
+                    if not reply.done():
+                        reply.set_exception(ConnectionResetError())
+                return
+            message, descriptors = received
+            wire.close(descriptors)
+            self._heard(message)
+
+    def _heard(self, message: Mapping[str, Any]) -> None:
+        if "item" in message:
+            if self._listed is not None:
+                record = ContainerRecord.of(message["item"])
+                self._listed[record.id] = record
+        elif "re" in message:
+            reply = self._replies.get(message["re"])
+            if reply is not None and not reply.done():
+                reply.set_result(dict(message))
+        elif message.get("event") == "container":
+            record = ContainerRecord.of(message["container"])
+            if self._listed is not None:
+                self._listed[record.id] = record
+            else:
+                self._update(record)
+
+    def _take_in(self, listed: dict[str, ContainerRecord]) -> None:
+        self._listed = None
+        gone = [record for record in self.records.values() if record.id not in listed]
+        for record in gone:
+            self._update(_vanished(record.id, record))
+        for record in listed.values():
+            if self.records.get(record.id) != record:
+                self._update(record)
+
+    def _update(self, record: ContainerRecord) -> None:
+        self.records[record.id] = record
+        for waiter in self._waiters.pop(record.id, ()):
+            if not waiter.done():
+                waiter.set_result(None)
+        self._changed(record)
+
+
+def _vanished(container_id: str, record: ContainerRecord | None = None) -> ContainerRecord:
+    """A container of which the shim knows nothing any more."""
+    known = record or ContainerRecord(container_id, {}, "", wire.ENDED)
+    if known.ended and record is not None:
+        return known
+    return attrs.evolve(
+        known,
+        state=wire.ENDED,
+        reason=wire.LOST,
+        exit_code=wire.LOST_CODE,
+        message="The container could not be located",
+    )
+
+
+def spec_of(args: Sequence[str], env: Mapping[str, str], memory: int | None) -> bytes:
+    """The spec that a child reads: arguments, variables, the most linear memory in bytes (None: no limit)."""
+    return json.dumps({"args": list(args), "env": list(env.items()), "memory": memory}).encode()

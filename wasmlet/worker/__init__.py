@@ -1,0 +1,15 @@
+"""The worker side: what runs guests, apart from the node loop and from everything else of wasmlet.
+
+Standard library only, Python 3.10 or newer, and nothing imported from the rest of wasmlet, because these processes run
+under whatever interpreter an engine needs and stay small. Started by path (`python -I .../wasmlet/worker shim ...`),
+never with `-m`, which would import the face of the package and everything behind it.
+
+    node loop --unix socket--> shim --unix socket--> zygote --fork--> child (one per container)
+
+- `shim`: one per node; parent and reaper of everything below, keeper of logs and records; outlives the node loop.
+- `zygote`: one per engine; has the engine loaded and forks.
+- `child`: becomes the container.
+- `compiler`: a process of its own that compiles one module.
+
+`wire` is what they say to each other; `wasmlet.runtime.shim_client` is the node loop's side of it.
+"""

@@ -1,0 +1,37 @@
+"""The entry of every worker process: `python -I <this directory> shim|zygote|compile ...`.
+
+The directory makes itself a package of its own name first, so that its modules import each other relatively here just
+as they do as `wasmlet.worker`, without importing `wasmlet`.
+"""
+
+import importlib
+import importlib.util
+import os
+import sys
+
+PACKAGE = "wasmlet_worker"
+COMMANDS = {"shim": "shim", "zygote": "zygote", "compile": "compiler"}
+
+
+def main(arguments: list[str]) -> int:
+    """Run one command; its exit status is returned."""
+    here = os.path.dirname(os.path.abspath(__file__))
+    # Python puts the directory that it runs on the path; our module names must not shadow anybody else's.
+    sys.path[:] = [entry for entry in sys.path if os.path.abspath(entry) != here]
+    spec = importlib.util.spec_from_file_location(
+        PACKAGE, os.path.join(here, "__init__.py"), submodule_search_locations=[here]
+    )
+    assert spec is not None
+    assert spec.loader is not None
+    package = importlib.util.module_from_spec(spec)
+    sys.modules[PACKAGE] = package
+    spec.loader.exec_module(package)
+    if not arguments or arguments[0] not in COMMANDS:
+        sys.stderr.write(f"expected one of {', '.join(COMMANDS)} and its arguments, found {arguments}\n")
+        return 2
+    command = importlib.import_module(f"{PACKAGE}.{COMMANDS[arguments[0]]}")
+    return int(command.main(arguments[1:]))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,123 @@
+"""The child: what a container is. Forked by the zygote, it becomes the guest and ends with the guest's exit code.
+
+It speaks over its control descriptor: its pid first, then `started`, or `failed` with a text, and after a trap `ended`
+with the trap's text. It keeps its three streams, that descriptor and nothing else. The shim (`containers`) listens.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import socket
+from types import ModuleType
+from typing import Any
+
+from . import linux, wire
+
+DESCRIPTORS = 5
+"""Control, spec, compiled module, stdout, stderr."""
+
+TRAPPED = 134
+"""Exit code of a guest that trapped, that of abort(): 128 + SIGABRT."""
+
+_CONTROL, _SPEC, _MODULE = 3, 4, 5
+
+
+def main(shim: int, between: int, engine: ModuleType, prepared: object, descriptors: list[int]) -> None:
+    """Run the container in this process. Never returns, whatever happens."""
+    code = wire.START_ERROR_CODE
+    try:
+        _belong_to(shim, between)
+        linux.set_name("wasmlet-guest")
+        control = _take(descriptors)
+        wire.send(control, wire.pack({"pid": os.getpid()}))
+        code = _run(control, engine, prepared)
+    except BaseException:  # the shim is gone or has given up on this container
+        pass
+    finally:
+        os._exit(code & 0xFF)
+
+
+def _belong_to(shim: int, between: int) -> None:
+    """Wait until this orphan has gone to the shim, and end when the shim ends: nobody else could tell its end."""
+    while os.getppid() == between:
+        try:
+            watch = os.pidfd_open(between)
+        except ProcessLookupError:
+            continue
+        select.select([watch], [], [])
+        os.close(watch)
+    linux.die_with_parent(signal.SIGKILL)
+    if os.getppid() != shim:
+        os._exit(wire.START_ERROR_CODE)
+
+
+def _take(descriptors: list[int]) -> socket.socket:
+    """Put the descriptors where they belong and close every other one, the zygote's own among them."""
+    # First out of the way of the numbers below, then to them.
+    control, spec, module, out, err = (_above(descriptor, 16) for descriptor in descriptors)
+    for descriptor, number in ((out, 1), (err, 2), (control, _CONTROL), (spec, _SPEC), (module, _MODULE)):
+        os.dup2(descriptor, number, inheritable=number < _CONTROL)
+    for name in os.listdir("/proc/self/fd"):
+        if int(name) > _MODULE:
+            wire.close((int(name),))
+    return socket.socket(fileno=_CONTROL)
+
+
+def _above(descriptor: int, floor: int) -> int:
+    import fcntl
+
+    return fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, floor)
+
+
+def _run(control: socket.socket, engine: ModuleType, prepared: object) -> int:
+    def started() -> None:
+        wire.send(control, wire.pack({"started": True}))
+
+    try:
+        spec = _read_spec()
+        code, message = engine.run(prepared, spec, f"/proc/self/fd/{_MODULE}", started)
+    except BaseException as error:
+        fault = wire.BAD_ARTIFACT if getattr(error, "bad_artifact", False) else ""
+        text = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+        wire.send(control, wire.pack({"failed": _cut(text), "fault": fault}))
+        return wire.START_ERROR_CODE
+    if message:
+        wire.send(control, wire.pack({"ended": _cut(message)}))
+    return int(code)
+
+
+def _read_spec() -> dict[str, Any]:
+    size = os.fstat(_SPEC).st_size
+    data = b"".join(iter_pread(_SPEC, size))
+    os.close(_SPEC)
+    spec = json.loads(data)
+    assert isinstance(spec, dict)
+    return spec
+
+
+def iter_pread(descriptor: int, size: int) -> list[bytes]:
+    """The file's content from its start, whatever the descriptor's position."""
+    pieces, offset = [], 0
+    while offset < size:
+        piece = os.pread(descriptor, size - offset, offset)
+        if not piece:
+            break
+        pieces.append(piece)
+        offset += len(piece)
+    return pieces
+
+
+def report_failure(descriptors: list[int], text: str) -> None:
+    """Tell the shim that no child can be made."""
+    with socket.socket(fileno=os.dup(descriptors[0])) as control:
+        wire.send(control, wire.pack({"failed": text}))
+
+
+def _cut(text: str) -> str:
+    """At most 4 KiB of a text: its beginning and its end, since a trap's cause comes after its backtrace."""
+    if len(text) <= 4000:
+        return text
+    return f"{text[:2400]}\n...\n{text[-1500:]}"

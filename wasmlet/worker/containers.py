@@ -1,0 +1,261 @@
+"""One container as the shim holds it: its record, its pipes, its log, and how it is brought to an end.
+
+A container has ended when its process has been reaped and its three descriptors (stdout, stderr, control) have reached
+their ends, so that its log is whole by then; a descriptor that leaked is waited for no longer than `DRAIN_SECONDS`.
+The shim (`shim`) tells a `Container` what happens to it, `zygotes` fork its process.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from . import wire
+from .crilog import LogFile, Splitter
+from .loop import READ, Loop, Timer
+from .records import Record
+
+CHUNK = 64 * 1024
+"""Bytes taken from one pipe in one turn; what bounds the shim's memory and keeps a flood from starving the others."""
+
+DRAIN_SECONDS = 2.0
+MAX_TEXT = 4096
+"""Bytes of a message that are kept, as long as a termination message in Kubernetes."""
+
+
+class Hooks(NamedTuple):
+    """What a container tells the shim.
+
+    Attributes:
+        changed: after each change of the record.
+        claim: when the process has said its pid.
+        again: when the zygote died before it forked; returns None where another one will be tried, else why not.
+    """
+
+    changed: Callable[[Container], None]
+    claim: Callable[[Container], None]
+    again: Callable[[Container], str | None]
+
+
+class Container:
+    """Runs once. Takes over the descriptors of the spec and of the compiled module."""
+
+    def __init__(self, loop: Loop, record: Record, descriptors: tuple[int, int], hooks: Hooks) -> None:
+        self.record = record
+        self._loop = loop
+        self._hooks = hooks
+        self._spec, self._module = descriptors
+        self._held = True
+        self._log = LogFile(record.log)
+        self._pipes: dict[int, Splitter] = {}
+        self._control: socket.socket | None = None
+        self._theirs: tuple[int, ...] = ()
+        self._status: int | None = None
+        self._failure: tuple[str, str] | None = None
+        self._kill_timer: Timer | None = None
+
+    def prepare(self) -> None:
+        """Make the streams for a child; again, where a zygote died with the first ones."""
+        writers = []
+        for stream in ("stdout", "stderr"):
+            reader, writer = os.pipe2(os.O_CLOEXEC)
+            os.set_blocking(reader, False)
+            self._pipes[reader] = Splitter(stream)
+            self._loop.add(reader, READ, functools.partial(self._on_output, reader))
+            writers.append(writer)
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ours.setblocking(False)
+        self._control = ours
+        self._loop.add(ours, READ, self._on_control)
+        self._theirs = (theirs.detach(), *writers)
+
+    @property
+    def waits_for_zygote(self) -> bool:
+        return bool(self._theirs)
+
+    @property
+    def descriptors(self) -> tuple[int, ...]:
+        """What a child needs, while `waits_for_zygote`: control, spec, module, stdout, stderr."""
+        control, *writers = self._theirs
+        return (control, self._spec, self._module, *writers)
+
+    def handed_over(self) -> None:
+        """The zygote has the descriptors: close the child's ends here, or their streams would never end."""
+        wire.close(self._theirs)
+        self._theirs = ()
+
+    def reaped(self, status: int) -> None:
+        """The process has ended with this wait status."""
+        self._status = status
+        if self._kill_timer is not None:
+            self._kill_timer.cancel()
+        self._settle()
+        if self.record.state != wire.ENDED:
+            self._loop.later(DRAIN_SECONDS, self._give_up_on_streams)
+
+    def fail(self, why: str) -> None:
+        """There will be no process."""
+        self._failure = (why, "")
+        self._close_streams()
+        self._settle()
+
+    def stop(self, grace: float) -> None:
+        """Interrupt the guest at once, and kill it `grace` seconds from now; 0 kills it at once.
+
+        WASI has no signals. SIGTERM keeps its default disposition in a child, so the kernel ends it in the midst of
+        whatever it does, asleep or in compiled code. Called again with a shorter grace it hurries, never the opposite.
+        """
+        if self.record.state == wire.ENDED or self._status is not None:
+            return
+        if grace <= 0:
+            self._kill()
+            return
+        if self.record.requested == "":
+            self.record.requested = "interrupt"
+            self._signal(signal.SIGTERM)
+        deadline = time.monotonic() + grace
+        if self._kill_timer is None or self._kill_timer.callback is None or deadline < self._kill_timer.deadline:
+            if self._kill_timer is not None:
+                self._kill_timer.cancel()
+            self._kill_timer = self._loop.later(grace, self._kill)
+
+    def _kill(self) -> None:
+        self.record.requested = "kill"
+        self._signal(signal.SIGKILL)
+        if not self.record.pid:
+            # There is no process yet, or none that has spoken: without its control descriptor it ends by itself.
+            self._close_streams()
+            self._settle()
+
+    def _signal(self, number: int) -> None:
+        if self.record.pid and self._status is None:
+            os.kill(self.record.pid, number)  # not reaped yet, so the number is still this process's
+
+    def _on_output(self, reader: int, _: int) -> None:
+        splitter = self._pipes[reader]
+        try:
+            data = os.read(reader, CHUNK)
+        except BlockingIOError:
+            return
+        now = time.time_ns()
+        if data:
+            self._log.write(splitter.feed(data, now))
+            return
+        self._close_pipe(reader, now)
+        self._settle()
+
+    def _close_pipe(self, reader: int, now: int) -> None:
+        self._log.write(self._pipes.pop(reader).finish(now))
+        self._loop.remove(reader)
+        os.close(reader)
+
+    def _on_control(self, _: int) -> None:
+        assert self._control is not None
+        try:
+            received = wire.receive(self._control)
+        except BlockingIOError:
+            return
+        except (wire.WireError, OSError):
+            received = None  # what a child says wrong is as good as nothing
+        if received is None:
+            self._close_control()
+            self._settle()
+            return
+        message, descriptors = received
+        wire.close(descriptors)
+        self._heard(message)
+
+    def _heard(self, message: dict[str, Any]) -> None:
+        """The child speaks: its pid first, `started` when the guest begins, `failed` or `ended` with a text."""
+        record = self.record
+        if "pid" in message and not record.pid and isinstance(message["pid"], int):
+            record.pid = message["pid"]
+            self._release()
+            if record.requested:
+                self._signal(signal.SIGTERM if record.requested == "interrupt" else signal.SIGKILL)
+            self._hooks.changed(self)
+            self._hooks.claim(self)
+        elif "started" in message and record.state == wire.STARTING:
+            record.state, record.started = wire.RUNNING, time.time()
+            self._hooks.changed(self)
+        elif "failed" in message and record.state == wire.STARTING:
+            self._failure = (_text(message["failed"]), _text(message.get("fault", "")))
+        elif "ended" in message:
+            record.message = _text(message["ended"])
+
+    def _settle(self) -> None:
+        """Write down the end, once everything that belongs to it is there."""
+        record = self.record
+        if record.state == wire.ENDED or self._pipes or self._control is not None:
+            return
+        if not record.pid and self._failure is None and not record.requested:
+            why = self._hooks.again(self)
+            if why is None:
+                return
+            self._failure = (why, "")
+        if record.pid and self._status is None:
+            return
+        self._finish()
+
+    def _finish(self) -> None:
+        record, status = self.record, self._status
+        record.finished = time.time()
+        if self._failure is None and record.state == wire.STARTING and record.requested:
+            record.exit_code = 143 if record.requested == "interrupt" else 137
+        elif self._failure is not None or record.state == wire.STARTING:
+            text, record.fault = self._failure or (_death(status), "")
+            record.reason, record.exit_code, record.message = wire.START_ERROR, wire.START_ERROR_CODE, text
+        elif status is not None and os.WIFSIGNALED(status):
+            number = os.WTERMSIG(status)
+            record.exit_code = 128 + number
+            if not record.requested or number not in (signal.SIGTERM, signal.SIGKILL):
+                record.signal = number
+                record.message = record.message or f"ended by signal {number} ({signal.strsignal(number)})"
+        elif status is not None:
+            record.exit_code = os.WEXITSTATUS(status)
+        record.state = wire.ENDED
+        self._release()
+        if self._log.lost:
+            note = f"{self._log.lost} bytes of output were lost: they could not be written to the log"
+            record.message = f"{record.message}\n{note}".strip()
+        self._log.close()
+        self._hooks.changed(self)
+
+    def _give_up_on_streams(self) -> None:
+        self._close_streams()
+        self._settle()
+
+    def _close_streams(self) -> None:
+        self.handed_over()
+        for reader in list(self._pipes):
+            self._close_pipe(reader, time.time_ns())
+        self._close_control()
+
+    def _close_control(self) -> None:
+        if self._control is not None:
+            self._loop.remove(self._control)
+            self._control.close()
+            self._control = None
+
+    def _release(self) -> None:
+        """Spec and module are in the child's hands; a secret in the spec goes from here with its descriptor."""
+        if self._held:
+            self._held = False
+            wire.close((self._spec, self._module))
+
+
+def _text(value: Any) -> str:
+    return str(value).encode(errors="replace")[:MAX_TEXT].decode(errors="ignore")
+
+
+def _death(status: int | None) -> str:
+    if status is None:
+        return "the process ended before the guest began"
+    if os.WIFSIGNALED(status):
+        return f"the process was ended by signal {os.WTERMSIG(status)} before the guest began"
+    return f"the process ended with status {os.WEXITSTATUS(status)} before the guest began"

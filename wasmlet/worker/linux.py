@@ -1,0 +1,53 @@
+"""The few calls to Linux that Python's standard library has no name for.
+
+Each is a plain function over prctl(2); an error is an `OSError`.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+
+_PR_SET_PDEATHSIG = 1
+_PR_SET_NAME = 15
+_PR_SET_CHILD_SUBREAPER = 36
+_PR_SET_NO_NEW_PRIVS = 38
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def _prctl(option: int, argument: int | bytes) -> None:
+    value = ctypes.c_char_p(argument) if isinstance(argument, bytes) else ctypes.c_ulong(argument)
+    zero = ctypes.c_ulong(0)
+    if _libc.prctl(ctypes.c_int(option), value, zero, zero, zero) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"prctl({option}): {os.strerror(number)}")
+
+
+def die_with_parent(signal_number: int) -> None:
+    """Have the kernel send this process `signal_number` when its parent ends. Not passed on by fork."""
+    _prctl(_PR_SET_PDEATHSIG, signal_number)
+
+
+def set_name(name: str) -> None:
+    """The name that ps shows for this process; 15 bytes of it."""
+    _prctl(_PR_SET_NAME, name.encode()[:15])
+
+
+def become_subreaper() -> None:
+    """Orphans among this process's descendants become its children."""
+    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def no_new_privileges() -> None:
+    """Neither this process nor anything it starts can gain rights by running a set-uid program."""
+    _prctl(_PR_SET_NO_NEW_PRIVS, 1)
+
+
+def boot_id() -> str:
+    """What tells this boot of the machine from every other."""
+    try:
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+            return file.read().strip()
+    except OSError:
+        return ""

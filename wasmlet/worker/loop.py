@@ -1,0 +1,86 @@
+"""The shim's event loop: descriptors, timers and one owner of time, in one thread.
+
+Nothing that a callback raises ends the loop, because everything the shim holds would end with it: it is reported in
+the shim's log.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import selectors
+import time
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+from .records import complain
+
+READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
+
+
+class Timer:
+    """Something to be called later; `cancel` makes that not happen."""
+
+    def __init__(self, deadline: float, callback: Callable[[], None]) -> None:
+        self.deadline = deadline
+        self.callback: Callable[[], None] | None = callback
+
+    def cancel(self) -> None:
+        self.callback = None
+
+
+class Loop:
+    """Calls back what is ready, one turn at a time, so that nobody is served twice before everybody was served once."""
+
+    def __init__(self) -> None:
+        self._selector = selectors.DefaultSelector()
+        self._timers: list[tuple[float, int, Timer]] = []
+        self._order = itertools.count()
+        self.stopped = False
+
+    def add(self, source: Any, events: int, callback: Callable[[int], None]) -> None:
+        """Call `callback(events)` whenever `source` (a descriptor or something with one) is ready."""
+        self._selector.register(source, events, callback)
+
+    def change(self, source: Any, events: int) -> None:
+        key = self._selector.get_key(source)
+        if key.events != events:
+            self._selector.modify(source, events, key.data)
+
+    def remove(self, source: Any) -> None:
+        self._selector.unregister(source)
+
+    def later(self, seconds: float, callback: Callable[[], None]) -> Timer:
+        """Call `callback()` after that many seconds."""
+        timer = Timer(time.monotonic() + seconds, callback)
+        heapq.heappush(self._timers, (timer.deadline, next(self._order), timer))
+        return timer
+
+    def run(self) -> None:
+        """Go on until `stopped` is set."""
+        while not self.stopped:
+            self._turn()
+
+    def _turn(self) -> None:
+        timeout = None
+        while self._timers and self._timers[0][2].callback is None:
+            heapq.heappop(self._timers)
+        if self._timers:
+            timeout = max(0.0, self._timers[0][0] - time.monotonic())
+        for key, events in self._selector.select(timeout):
+            # An earlier callback of this turn may have closed this one, and even given its number to another.
+            if self._selector.get_map().get(key.fd) is key:
+                self._call(key.data, events)
+        now = time.monotonic()
+        while self._timers and self._timers[0][0] <= now:
+            callback = heapq.heappop(self._timers)[2].callback
+            if callback is not None:
+                self._call(callback)
+
+    @staticmethod
+    def _call(callback: Callable[..., None], *arguments: Any) -> None:
+        try:
+            callback(*arguments)
+        except Exception:
+            complain(f"an error of wasmlet's own:\n{traceback.format_exc()}")

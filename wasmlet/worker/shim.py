@@ -1,0 +1,286 @@
+"""The shim: one small process per node that owns every guest, so that the node loop can come and go.
+
+It is the parent of the zygotes and, as a subreaper, of every child they fork; it records how each container ended,
+pumps their output into log files, and serves node loops over a socket in the state directory (`connections`). One
+thread, and nothing in it waits for anybody: pipes and sockets do not block, queues are bounded.
+
+It ends when it is told to, on SIGTERM (its containers are interrupted first), or when it has had neither a connection
+nor a running container for `--idle-exit` seconds: its records are on file, and the next shim reads them. When it dies,
+the kernel kills its children, and the next shim reports them as lost.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import functools
+import os
+import resource
+import signal
+import sys
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any
+
+from . import linux, wire
+from .connections import Listener
+from .containers import Container, Hooks
+from .loop import READ, Loop, Timer
+from .records import Record, StateError, Store, check_id, check_log, claim, complain
+from .zygotes import Zygote
+
+MAX_UNCLAIMED = 4096
+
+
+class Shim:
+    """What is known and what runs. `rebooted` says that the machine was restarted since the records were written."""
+
+    def __init__(self, loop: Loop, idle_exit: float, rebooted: bool) -> None:
+        self.loop = loop
+        self._store = Store()
+        self.records: dict[str, Record] = {record.id: record for record in self._store.load(rebooted)}
+        self._running: dict[str, Container] = {}
+        self._by_pid: dict[int, Container] = {}
+        self._zygotes: dict[tuple[str, str], Zygote] = {}
+        # Ends of processes that nobody claims yet: a child may be reaped before its first message is read.
+        self._unclaimed: OrderedDict[int, int] = OrderedDict()
+        self._retried: set[str] = set()
+        self._idle_exit = idle_exit
+        self._idle: Timer | None = None
+        self._leaving = False
+        self.on_change: Callable[[Record], None] = lambda record: None
+        self._listener = Listener(self)
+        self._catch_signals()
+        self.consider_leaving()
+
+    # What connections ask for
+
+    def run(self, message: dict[str, Any], descriptors: list[int]) -> Record:
+        """Start a container, once: an id that is known already is left as it is. Takes over the descriptors."""
+        taken = False
+        try:
+            name = check_id(message.get("id"))
+            if name in self.records:
+                return self.records[name]
+            if self._leaving:
+                raise wire.WireError("the shim is shutting down")
+            if len(descriptors) != 2:
+                raise wire.WireError(f"expected two descriptors (spec, compiled module), found {len(descriptors)}")
+            labels, log = message.get("labels"), check_log(message.get("log"))
+            if not isinstance(labels, dict) or len(wire.pack(labels)) > wire.MAX_LABELS:
+                raise wire.WireError(f"expected labels as an object of at most {wire.MAX_LABELS} bytes")
+            key = _zygote_key(message.get("zygote"))
+            record = Record(name, labels, log, created=time.time())
+            hooks = Hooks(self._changed, self._claim, functools.partial(self._fork_again, key))
+            container = Container(self.loop, record, (descriptors[0], descriptors[1]), hooks)
+            taken = True
+            self.records[name], self._running[name] = record, container
+            self._store.save(record)
+            self.on_change(record)
+            self._fork(key, container)
+            return record
+        finally:
+            if not taken:
+                wire.close(descriptors)
+
+    def stop(self, name: str, grace: float) -> Record | None:
+        """Interrupt a container and kill it after `grace` seconds; one that has ended is left as it is."""
+        if name in self._running:
+            self._running[name].stop(grace)
+        return self.records.get(name)
+
+    def forget(self, names: list[Any]) -> int:
+        """Drop the records of these containers, of which those that have not ended stay; how many were dropped."""
+        count = 0
+        for name in names:
+            if name in self.records and name not in self._running:
+                self._store.remove(self.records.pop(name))
+                count += 1
+        return count
+
+    def warm(self, zygote: Any) -> None:
+        """Have a zygote ready before it is needed."""
+        self._zygote(_zygote_key(zygote))
+
+    def check_shutdown(self, force: bool) -> None:
+        """Raise where `shutdown` would, so that the answer can be given while there is somebody to give it."""
+        if self._running and not force:
+            raise wire.WireError(f"{len(self._running)} containers are running")
+
+    def shutdown(self, force: bool) -> None:
+        """Leave. With containers running only if `force`: they are killed, and their ends recorded, first."""
+        self.check_shutdown(force)
+        self._leaving = True
+        for container in list(self._running.values()):
+            container.stop(0)
+        self._leave_when_done()
+
+    # What happens to containers and zygotes
+
+    def _fork(self, key: tuple[str, str], container: Container) -> None:
+        container.prepare()
+        try:
+            self._zygote(key).fork(container)
+        except OSError as error:
+            container.fail(f"cannot start {key[0]} for the engine: {error.strerror}")
+
+    def _fork_again(self, key: tuple[str, str], container: Container) -> str | None:
+        """The zygote died before this container had a process: try another one, once; else say why not."""
+        name, zygote = container.record.id, self._zygotes.get(key)
+        if zygote is not None:
+            zygote.hear()
+            if zygote.error and not zygote.alive:
+                return zygote.error
+        if name in self._retried:
+            return "the engine's process died twice before the guest began"
+        self._retried.add(name)
+        self.loop.later(0, lambda: self._fork(key, container))
+        return None
+
+    def _zygote(self, key: tuple[str, str]) -> Zygote:
+        zygote = self._zygotes.get(key)
+        if zygote is None or not zygote.alive:
+            zygote = self._zygotes[key] = Zygote(self.loop, *key)
+        return zygote
+
+    def _claim(self, container: Container) -> None:
+        """The container's process has said which it is; it may have ended since."""
+        pid = container.record.pid
+        if pid in self._unclaimed:
+            container.reaped(self._unclaimed.pop(pid))
+        else:
+            self._by_pid[pid] = container
+
+    def _changed(self, container: Container) -> None:
+        record = container.record
+        self._store.save(record)
+        if record.state == wire.ENDED:
+            self._running.pop(record.id, None)
+            self._retried.discard(record.id)
+            self._leave_when_done()
+            self.consider_leaving()
+        self.on_change(record)
+
+    def _catch_signals(self) -> None:
+        reader, writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+        for number in (signal.SIGCHLD, signal.SIGTERM):
+            signal.signal(number, lambda *_: None)
+        self.loop.add(reader, READ, lambda _: self._on_signal(os.read(reader, 4096)))
+
+    def _on_signal(self, numbers: bytes) -> None:
+        if signal.SIGTERM in numbers:
+            self._leaving = True
+            for container in list(self._running.values()):
+                container.stop(2.0)
+            self._leave_when_done()
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            self._reaped(pid, status)
+
+    def _reaped(self, pid: int, status: int) -> None:
+        container = self._by_pid.pop(pid, None)
+        if container is not None:
+            container.reaped(status)
+            return
+        for zygote in self._zygotes.values():
+            if zygote.pid == pid:
+                zygote.reaped(status)
+                if zygote.error:
+                    complain(zygote.error)
+                return
+        self._unclaimed[pid] = status
+        if len(self._unclaimed) > MAX_UNCLAIMED:
+            self._unclaimed.popitem(last=False)
+
+    # Leaving
+
+    def consider_leaving(self) -> None:
+        """Begin or end the time after which a shim that nobody needs ends by itself."""
+        needed = self._running or self._listener.connections
+        if needed and self._idle is not None:
+            self._idle.cancel()
+            self._idle = None
+        elif not needed and self._idle is None:
+            self._idle = self.loop.later(self._idle_exit, lambda: self.shutdown(force=False))
+
+    def _leave_when_done(self) -> None:
+        if not self._leaving or self._running:
+            return
+        for zygote in self._zygotes.values():
+            zygote.kill()
+        self._listener.close()
+        self.loop.stopped = True
+
+
+def _zygote_key(zygote: Any) -> tuple[str, str]:
+    if isinstance(zygote, dict):
+        python, module = zygote.get("python"), zygote.get("module")
+        if isinstance(python, str) and isinstance(module, str) and os.path.isabs(python) and os.path.isabs(module):
+            return python, module
+    raise wire.WireError("expected a zygote with the absolute paths of an interpreter and of a module")
+
+
+def main(arguments: list[str]) -> int:
+    """Start a shim in the background; return when it listens.
+
+    Exit status 1 and a message on standard error where it cannot.
+    """
+    parser = argparse.ArgumentParser(prog="shim")
+    parser.add_argument("--state-dir", required=True)
+    parser.add_argument("--idle-exit", type=float, default=60.0)
+    options = parser.parse_args(arguments)
+    os.umask(0o077)
+    try:
+        lock, rebooted = claim(os.path.abspath(options.state_dir))
+    except StateError as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    reader, writer = os.pipe2(os.O_CLOEXEC)
+    if os.fork():
+        os.close(writer)
+        with open(reader, "rb") as answers:
+            answer = answers.read().decode()
+        if answer != "ready":
+            sys.stderr.write(answer or "the shim died while it started\n")
+            return 1
+        os._exit(0)
+    try:
+        _serve(options.idle_exit, rebooted, writer)
+    except BaseException as error:
+        message = f"the shim failed: {type(error).__name__}: {error}"
+        complain(message)
+        wire_error = message + "\n"
+        with contextlib.suppress(OSError):
+            os.write(writer, wire_error.encode())
+        os._exit(1)
+    os.close(lock)
+    os._exit(0)
+
+
+def _serve(idle_exit: float, rebooted: bool, writer: int) -> None:
+    os.setsid()
+    linux.set_name("wasmlet-shim")
+    linux.become_subreaper()
+    linux.no_new_privileges()
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    null = os.open(os.devnull, os.O_RDWR)
+    log = os.open("shim.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o600)
+    for source, number in ((null, 0), (null, 1), (log, 2)):
+        os.dup2(source, number)
+    wire.close((null, log))
+    loop = Loop()
+    Shim(loop, idle_exit, rebooted)
+    os.write(writer, b"ready")
+    os.close(writer)
+    loop.run()

@@ -1,0 +1,161 @@
+"""What the processes of a node say to each other: JSON messages over unix sockets, with descriptors beside them.
+
+All sockets are SOCK_SEQPACKET, so a message is a packet: it arrives whole or not at all, and its descriptors arrive
+with it. A message is one JSON object of at most `MAX_MESSAGE` bytes; anything that may be larger (a container's
+environment, a module) travels as a descriptor.
+
+Node loop to shim, each with a number `n` that the reply repeats as `re`:
+
+| op | fields | reply |
+|---|---|---|
+| `hello` | | `protocol`, `pid` |
+| `list` | `watch`: go on with a `container` event for each change | an `item` message per container, then `count` |
+| `warm` | `zygote` | nothing; the zygote is there soon |
+| `run` | `id`, `labels`, `log`, `zygote`; descriptors: spec, compiled module | `container` |
+| `stop` | `id`, `grace` in seconds: interrupted at once, killed after that | `container` |
+| `forget` | `ids` of containers that have ended | `count` |
+| `shutdown` | `force`: also where containers run | nothing |
+
+A reply has `ok` (an object) or `error` (a text). A `zygote` is `{"python": path, "module": path}`. A `container` is
+what `records.Record` holds. The spec is a JSON object `{"args": [...], "env": [[name, value], ...], "memory": bytes or
+null}` in a memory file; the shim and the zygote pass it on unread.
+"""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import json
+import os
+import socket
+import struct
+from typing import Any
+
+PROTOCOL = 1
+MAX_MESSAGE = 64 * 1024
+MAX_DESCRIPTORS = 8
+MAX_LABELS = 16 * 1024
+
+SOCKET = "shim.sock"
+"""Name of the shim's socket in the state directory."""
+
+STARTING, RUNNING, ENDED = "starting", "running", "ended"
+"""The states of a container; it goes through them in this order and may leave out `RUNNING`."""
+
+START_ERROR = "StartError"
+"""Reason of a container that ended before its guest began; exit code `START_ERROR_CODE`, as containerd reports it."""
+START_ERROR_CODE = 128
+
+LOST = "ContainerStatusUnknown"
+"""Reason of a container whose shim died; exit code `LOST_CODE`, as a kubelet reports a container that it lost."""
+LOST_CODE = 137
+
+BAD_ARTIFACT = "BadArtifact"
+"""`fault` of a container whose compiled module could not be loaded: compile it again."""
+
+Message = dict[str, Any]
+
+
+class WireError(Exception):
+    """A message that breaks the rules above; the connection that it came on is closed."""
+
+
+def pack(message: Message) -> bytes:
+    """The message as bytes.
+
+    Raises:
+        WireError: it is longer than `MAX_MESSAGE`.
+    """
+    data = json.dumps(message, separators=(",", ":")).encode()
+    if len(data) > MAX_MESSAGE:
+        raise WireError(f"a message of {len(data)} bytes is longer than {MAX_MESSAGE}")
+    return data
+
+
+def unpack(data: bytes) -> Message:
+    """The message that these bytes are.
+
+    Raises:
+        WireError: they are not one JSON object.
+    """
+    try:
+        message = json.loads(data)
+    except ValueError as error:
+        raise WireError(f"expected a JSON object, found {data[:40]!r}") from error
+    if not isinstance(message, dict):
+        raise WireError(f"expected a JSON object, found {data[:40]!r}")
+    return message
+
+
+def send(sock: socket.socket, data: bytes, descriptors: tuple[int, ...] = ()) -> None:
+    """Send a packed message, and descriptors with it.
+
+    Raises:
+        BlockingIOError: the socket does not block and is full.
+        OSError: the other side is gone.
+    """
+    ancillary = []
+    if descriptors:
+        ancillary.append((socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors)))
+    sock.sendmsg([data], ancillary, socket.MSG_NOSIGNAL)
+
+
+def receive(sock: socket.socket) -> tuple[Message, list[int]] | None:
+    """The next message and the descriptors that came with it (the caller closes them); None when the other side left.
+
+    Raises:
+        BlockingIOError: the socket does not block and there is none.
+        WireError: the message breaks the rules; its descriptors have been closed.
+    """
+    space = socket.CMSG_SPACE(MAX_DESCRIPTORS * array.array("i").itemsize)
+    data, ancillary, flags, _ = sock.recvmsg(MAX_MESSAGE, space, socket.MSG_CMSG_CLOEXEC)
+    descriptors = array.array("i")
+    for level, kind, payload in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            descriptors.frombytes(payload[: len(payload) - len(payload) % descriptors.itemsize])
+    try:
+        if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
+            raise WireError("a message is too long or carries too many descriptors")
+        if not data:
+            if descriptors:
+                raise WireError("descriptors came without a message")
+            return None
+        return unpack(data), list(descriptors)
+    except WireError:
+        close(descriptors)
+        raise
+
+
+def close(descriptors: Any) -> None:
+    """Close every descriptor of an iterable; one that is closed already is passed over."""
+    for descriptor in descriptors:
+        with contextlib.suppress(OSError):
+            os.close(descriptor)
+
+
+def peer(sock: socket.socket) -> tuple[int, int]:
+    """Process id and user id of the process at the other end, as the kernel knows them."""
+    pid, uid, _ = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")))
+    return pid, uid
+
+
+def connect(state_dir: str) -> socket.socket:
+    """A socket that does not block, connected to the shim of this state directory.
+
+    The address goes through /proc/self/fd, because a unix socket's address has room for 107 bytes only.
+
+    Raises:
+        OSError: no shim listens there (`FileNotFoundError`, `ConnectionRefusedError`).
+    """
+    directory = os.open(state_dir, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            sock.connect(f"/proc/self/fd/{directory}/{SOCKET}")
+            sock.setblocking(False)
+        except BaseException:
+            sock.close()
+            raise
+        return sock
+    finally:
+        os.close(directory)

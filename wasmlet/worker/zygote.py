@@ -1,0 +1,96 @@
+"""The zygote: a process that has an engine loaded and forks a child per container.
+
+It imports the engine's in-worker module, prepares it once, freezes what there is so far (`gc.freeze`, so that children
+share it), and from then on only forks: it stays single-threaded, which makes forking safe, and it never reads a spec,
+so nothing of one container is in the memory that the next one is made from.
+
+A child has to belong to the shim, which reaps it and tells its end. The zygote forks twice: the one in between ends at
+once, and its orphan goes to the nearest subreaper, the shim. (clone(2) with CLONE_PARENT would save a fork, but glibc
+does not know of a process made behind its back, and the call differs between machines.) `child` goes on in the orphan.
+
+An engine's in-worker module has three functions:
+
+- `prepare() -> object`: called once in the zygote; must start no threads. What it returns is handed to `run`.
+- `run(prepared, spec, module_path, started) -> (exit code, message)`: called in the child, with the spec as a dict
+  (see `wire`), the path of the compiled module, and a function to call when all is ready and the guest begins.
+- `compile(wasm: bytes) -> bytes`: called in a process of its own (`compiler`).
+
+Each raises `ValueError` where the module is at fault, with a message for its owner.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import importlib.util
+import os
+import signal
+import socket
+import sys
+from types import ModuleType
+
+from . import child, linux, wire
+
+
+def load(path: str) -> ModuleType:
+    """The engine's in-worker module, from its file."""
+    spec = importlib.util.spec_from_file_location("wasmlet_engine", path)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{path} is not a Python module")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def main(arguments: list[str]) -> int:
+    """Serve the channel, which is descriptor 0, until the shim closes it."""
+    shim = os.getppid()
+    linux.die_with_parent(signal.SIGKILL)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    linux.set_name("wasmlet-zygote")
+    channel = socket.socket(fileno=os.dup(0))
+    null = os.open(os.devnull, os.O_RDWR)
+    for standard in (0, 1):
+        os.dup2(null, standard)
+    os.close(null)
+    try:
+        engine = load(arguments[0])
+        prepared = engine.prepare()
+    except BaseException as error:
+        wire.send(channel, wire.pack({"error": f"the engine cannot be loaded: {type(error).__name__}: {error}"[:1000]}))
+        return 1
+    wire.send(channel, wire.pack({"ready": True}))
+    sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - nothing buffered may be written by a child
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+    while True:
+        received = wire.receive(channel)
+        if received is None:
+            return 0
+        _, descriptors = received
+        if len(descriptors) == child.DESCRIPTORS:
+            _fork(channel, shim, engine, prepared, descriptors)
+        wire.close(descriptors)
+
+
+def _fork(channel: socket.socket, shim: int, engine: ModuleType, prepared: object, descriptors: list[int]) -> None:
+    """Make a child of the shim's. Where the system has no room for one, its control descriptor says so."""
+    try:
+        between = os.fork()
+    except OSError as error:
+        child.report_failure(descriptors, f"cannot fork: {error.strerror}")
+        return
+    if between:
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(between, 0)
+        return
+    try:
+        parent = os.getpid()
+        if os.fork() == 0:
+            channel.close()
+            child.main(shim, parent, engine, prepared, descriptors)
+    except OSError as error:
+        child.report_failure(descriptors, f"cannot fork: {error.strerror}")
+    finally:
+        os._exit(0)
