@@ -82,9 +82,9 @@ class Client:
         """PATCH an object; `kind` is the content type of the patch."""
         return await self.request("PATCH", path, body=body, content_type=kind)
 
-    async def delete(self, path: str, body: Raw | None = None) -> dict[str, Any]:
-        """DELETE an object; `body` is a `DeleteOptions`."""
-        return await self.request("DELETE", path, body=body)
+    async def delete(self, path: str, body: Raw | None = None) -> None:
+        """DELETE an object; `body` is a `DeleteOptions`. What the server says of it is not read."""
+        await self._send("DELETE", path, None, None if body is None else orjson.dumps(body), JSON, REQUEST_SECONDS)
 
     async def request(
         self,
@@ -107,17 +107,7 @@ class Client:
             ApiError: one of its subclasses, by the kind of answer.
         """
         data = body if body is None or isinstance(body, bytes) else orjson.dumps(body)
-        for attempt in range(THROTTLED_TRIES + 1):
-            try:
-                text = await self._once(method, path, params, data, content_type, seconds)
-                break
-            except errors.TooManyRequests as error:
-                if attempt == THROTTLED_TRIES:
-                    raise
-                await self._clock.sleep(error.retry_after)
-            except errors.Unauthorized:
-                if attempt == THROTTLED_TRIES or not await self._reload():
-                    raise
+        text = await self._send(method, path, params, data, content_type, seconds)
         try:
             answer = orjson.loads(text) if text else {}
         except ValueError:
@@ -125,6 +115,28 @@ class Client:
         if not isinstance(answer, dict):
             raise errors.ServerError(500, "", f"{method} {path}: expected an object, found {text[:80]!r}")
         return answer
+
+    async def _send(
+        self,
+        method: str,
+        path: str,
+        params: Mapping[str, str] | None,
+        data: bytes | None,
+        content_type: str,
+        seconds: float,
+    ) -> bytes:
+        """The request until it is answered with something else than "later" or "who are you?"."""
+        for attempt in range(THROTTLED_TRIES + 1):
+            try:
+                return await self._once(method, path, params, data, content_type, seconds)
+            except errors.TooManyRequests as error:
+                if attempt == THROTTLED_TRIES:
+                    raise
+                await self._clock.sleep(error.retry_after)
+            except errors.Unauthorized:
+                if attempt == THROTTLED_TRIES or not await self._reload():
+                    raise
+        raise AssertionError("the last try returns or raises")
 
     async def _once(
         self,
@@ -209,7 +221,6 @@ class Client:
             headers={"User-Agent": self._user_agent, "Accept": JSON},
             # One watched object may be as large as the API allows, so a line can be some MiB.
             read_bufsize=2**20,
-            trust_env=True,
         )
 
     async def _reload(self) -> bool:

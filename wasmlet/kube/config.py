@@ -13,6 +13,8 @@ import ssl
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import attrs
 
@@ -119,12 +121,20 @@ def _identity(configuration: Any, path: Path | None, context: str | None) -> Ide
         server=server,
         ssl_context=ssl_context,
         server_hostname=configuration.tls_server_name,
-        proxy=configuration.proxy,
+        proxy=configuration.proxy or _environment_proxy(server),
         ca_file=Path(configuration.ssl_ca_cert) if configuration.ssl_ca_cert else None,
         source=path,
         context=context,
         configuration=configuration,
     )
+
+
+def _environment_proxy(server: str) -> str | None:
+    """The proxy that HTTPS_PROXY and its like name for the server. Looked up once: aiohttp would do it each time."""
+    url = urlsplit(server)
+    if url.hostname is None or proxy_bypass(url.hostname):
+        return None
+    return getproxies().get(url.scheme)
 
 
 def _ssl_context(configuration: Any) -> ssl.SSLContext:

@@ -18,8 +18,8 @@ import structlog
 from wasmlet.clock import Clock, SystemClock
 from wasmlet.kube import errors, paths
 from wasmlet.kube.client import STRATEGIC_PATCH, Client
-from wasmlet.model.times import rfc3339
 from wasmlet.model.pod import Raw
+from wasmlet.model.times import rfc3339
 
 log = structlog.get_logger(__name__)
 

@@ -146,15 +146,16 @@ class Reflector:
             raise errors.ServerError(500, "", f"watch of {self._path}: not an event: {line[:80]!r}") from None
         if kind == "ERROR":
             raise errors.from_status(item)
+        version = _version(item)
         if kind == "DELETED":
             self._handler.deleted(item)
         elif kind in ("ADDED", "MODIFIED"):
             self._handler.applied(item)
-        self._version = _version(item)
+        self._version = version
 
 
 def _version(item: Any) -> str:
-    version = (item.get("metadata") or {}).get("resourceVersion")
+    version = (item.get("metadata") or {}).get("resourceVersion") if isinstance(item, dict) else None
     if not version:
         raise errors.ServerError(500, "", "watch: an object without a resourceVersion")
     return str(version)

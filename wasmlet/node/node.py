@@ -30,10 +30,9 @@ from wasmlet.kube.config import Identity
 from wasmlet.kube.events import EventRecorder
 from wasmlet.kubelet import KubeletServer
 from wasmlet.kubelet.tls import server_context
-from wasmlet.model.inputs import Inputs
-from wasmlet.model.pod import Pod
 from wasmlet.model.status import PodStatus, phase_of
 from wasmlet.node.config import NodeConfig
+from wasmlet.node.inputs import InputStore
 from wasmlet.node.lease import LeaseKeeper
 from wasmlet.node.pod_task import PodTask, Surroundings
 from wasmlet.node.pods import PodManager
@@ -122,6 +121,8 @@ class Node:
             identity = self._identity or await load_identity(self.config.kubeconfig)
             client = await stack.enter_async_context(Client(identity, clock=self._clock))
             lease_client = await stack.enter_async_context(Client(identity, connections=1, clock=self._clock))
+            # Every watch holds a connection: unbounded here, bounded where they are made.
+            watch_client = await stack.enter_async_context(Client(identity, connections=0, clock=self._clock))
             await _first_contact(client, self._clock)
             ip = self.config.node_ip
             if ip is None:
@@ -129,21 +130,31 @@ class Node:
             directory = await asyncio.to_thread(self.config.directory)
             stack.push_async_callback(self.provider.stop)
             await self.provider.start(NodeContext(self.config.node_name, ip, self.config.max_pods, directory))
-            await self._serve(stack, identity, client, lease_client, ip)
+            await self._serve(stack, client, lease_client, watch_client, ip)
 
     async def _serve(
-        self, stack: AsyncExitStack, identity: Identity, client: Client, lease_client: Client, ip: str
+        self, stack: AsyncExitStack, client: Client, lease_client: Client, watch_client: Client, ip: str
     ) -> None:
         provider, clock, name = self.provider, self._clock, self.config.node_name
         recorder = EventRecorder(client, name, clock=clock)
         async with _stoppable() as group:
             writer = StatusWriter(client, group, clock=clock, rng=self._rng)
+            inputs = InputStore(
+                watch_client,
+                group,
+                node_name=name,
+                node_ips=[ip],
+                allocatable=lambda: registration.allocatable,
+                changed=lambda uid: pods.inputs_changed(uid),
+                clock=clock,
+                rng=self._rng,
+            )
             around = Surroundings(
                 provider=provider,
                 client=client,
                 writer=writer,
                 events=recorder,
-                inputs=_NoInputs(name, [ip]),
+                inputs=inputs,
                 node_ips=[ip],
                 clock=clock,
                 rng=self._rng,
@@ -152,7 +163,7 @@ class Node:
             )
             pods = PodManager(around, lambda: registration.changed())
             server = KubeletServer(pods, provider, clock)
-            port = await self._listen(server, identity, ip)
+            port = await self._listen(server, client.identity, ip)
             stack.push_async_callback(server.stop)
             registration = NodeRegistration(client, provider, self.config, ip, port, clock)
             pods.adopt(await provider.list_pods())
@@ -163,7 +174,7 @@ class Node:
             except errors.ApiError as error:
                 raise ConfigError(f"node {name} cannot be registered: {error}") from None
             selector = {"fieldSelector": f"spec.nodeName={name}"}
-            reflector = Reflector(client, paths.PODS, selector, pods, clock=clock, rng=self._rng)
+            reflector = Reflector(watch_client, paths.PODS, selector, pods, clock=clock, rng=self._rng)
             for work in (lease.run(), registration.run(), recorder.run(), pods.follow(), reflector.run()):
                 group.create_task(work)
             log.info("node ready", node=name, provider=provider.name, port=port)
@@ -230,16 +241,6 @@ def _terminated(task: PodTask, status: PodStatus) -> PodStatus:
         return status
     message = "Pod was terminated in response to imminent node shutdown."
     return attrs.evolve(status, phase="Failed", reason="Terminated", message=message)
-
-
-class _NoInputs:
-    """Inputs without any of the objects that pods may refer to."""
-
-    def __init__(self, node_name: str, node_ips: Sequence[str]) -> None:
-        self._inputs = Inputs(node_name=node_name, node_ips=node_ips)
-
-    def inputs(self, pod: Pod) -> Inputs:
-        return self._inputs
 
 
 async def run(node: Node) -> None:

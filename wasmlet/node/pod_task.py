@@ -40,8 +40,12 @@ STARTING_SECONDS = 0.3
 class InputSource(Protocol):
     """Where a pod's inputs come from."""
 
-    def inputs(self, pod: Pod) -> Inputs:
+    async def inputs(self, pod: Pod) -> Inputs:
         """What the pod refers to, as it stands now."""
+        ...
+
+    def release(self, uid: str) -> None:
+        """The pod needs nothing any more."""
         ...
 
 
@@ -88,6 +92,8 @@ class PodTask:
         self._accepted = known is not None
         self._told: Pod | None = None
         """The pod as the provider was last told of it, whatever it answered."""
+        self._stale = False
+        """Something that the pod refers to has changed since the provider was told."""
         self._ours = False
         """`status` is what we say of a pod that the provider has not accepted."""
         self._ended = False
@@ -142,6 +148,12 @@ class PodTask:
             self.status, self._ours = status, False
             self._report()
 
+    def inputs_changed(self) -> None:
+        """Something that the pod refers to is different now."""
+        self._stale = True
+        if self._due:
+            self.wake()
+
     def missing(self) -> None:
         """The provider knows nothing of a pod that it once ran: its containers are lost.
 
@@ -181,7 +193,9 @@ class PodTask:
             return True
         if self.pod.deleting:
             return not self._removed
-        return not self.finished and not self._ended and (self._told is None or _differs(self._told, self.pod))
+        if self.finished or self._ended:
+            return False
+        return self._told is None or self._stale or _differs(self._told, self.pod)
 
     def _interrupt(self) -> None:
         """End the call to the provider that is under way: what it was for is no longer what is wanted."""
@@ -222,10 +236,9 @@ class PodTask:
 
     async def _tell(self, pod: Pod) -> None:
         """Hand the pod, or what has changed of it, to the provider."""
-        provider, inputs = self._around.provider, self._around.inputs.inputs(pod)
-        call = provider.update_pod(pod, inputs) if self._accepted else provider.create_pod(pod, inputs)
+        self._stale = False
         try:
-            await self._call(call, self._around.call_seconds)
+            await self._call(self._hand_over(pod), self._around.call_seconds)
         except _Interrupted:
             return
         except Refused as error:
@@ -247,6 +260,13 @@ class PodTask:
         else:
             self._report()
 
+    async def _hand_over(self, pod: Pod) -> None:
+        inputs = await self._around.inputs.inputs(pod)
+        if self._accepted:
+            await self._around.provider.update_pod(pod, inputs)
+        else:
+            await self._around.provider.create_pod(pod, inputs)
+
     async def _end(self, pod: Pod) -> bool:
         """Have the provider end the pod; False where something shorter is wanted meanwhile."""
         grace = 0 if self._gone else pod.deletion_grace_seconds
@@ -260,6 +280,7 @@ class PodTask:
         if final is not None:
             self.status = final
         self._ended = True
+        self._around.inputs.release(pod.uid)
         return True
 
     async def _remove(self, pod: Pod) -> None:

@@ -77,6 +77,11 @@ class PodManager:
         if (task := self._tasks.get(item["metadata"]["uid"])) is not None:
             task.gone()
 
+    def inputs_changed(self, uid: str) -> None:
+        """Something that the pod refers to has changed."""
+        if (task := self._tasks.get(uid)) is not None:
+            task.inputs_changed()
+
     # --- what the provider says
 
     async def follow(self) -> None:

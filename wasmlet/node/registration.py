@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -71,6 +71,11 @@ class NodeRegistration:
     def changed(self) -> None:
         """Something that the Node shows is different: look now."""
         self._wake.set()
+
+    @property
+    def allocatable(self) -> Mapping[str, str]:
+        """What the Node says that it can give."""
+        return self._reported.get("allocatable") or {}
 
     async def register(self) -> None:
         """Create the Node, or take over the one there is, and report its status."""

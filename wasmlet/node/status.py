@@ -149,11 +149,14 @@ def _conditions(
     main = {s.name: s for s in status.containers}
     unready = [c.name for c in pod.containers if not (c.name in main and main[c.name].is_ready)]
     done = "PodCompleted" if phase == "Succeeded" else "PodFailed" if phase == "Failed" else ""
+    found = {c.get("type"): c for c in current.get("conditions") or ()}
     wanted: list[Condition] = []
 
     # Nothing of a pod's sandbox is left once it has ended.
     sandbox = phase == "Running" or (phase == "Pending" and _begun(status))
     wanted.append(Condition("PodReadyToStartContainers", "True" if sandbox else "False"))
+    if "PodScheduled" not in found:
+        wanted.append(Condition("PodScheduled", "True"))  # somebody put it here without the scheduler
     if initialized:
         wanted.append(Condition("Initialized", "True", done if phase == "Succeeded" else ""))
     else:
@@ -169,7 +172,6 @@ def _conditions(
     else:
         ready = Condition("ContainersReady", "True")
     wanted.append(ready)
-    found = {c.get("type"): c for c in current.get("conditions") or ()}
     wanted.append(_ready(pod, found, status, ready))
     wanted += status.conditions
     return [_condition(pod, condition, found.get(condition.type), now) for condition in wanted]

@@ -1,0 +1,256 @@
+"""What pods refer to, kept up to date: config maps and secrets watched by name, services watched as a whole.
+
+A node's identity may read only the config maps and secrets that its pods refer to, and only by name (Node authorizer),
+so there is one watch for each such object, shared by all pods that refer to it, and none for an immutable one. A watch
+holds a connection (HTTP/1.1); above `WATCHES` of them, objects are looked at every minute or so instead.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Mapping, Sequence
+
+import attrs
+import structlog
+
+from wasmlet.clock import Clock
+from wasmlet.errors import WasmletError
+from wasmlet.kube import Client, Reflector, errors
+from wasmlet.model.inputs import Inputs
+from wasmlet.model.pod import Pod, Raw
+from wasmlet.model.references import references
+
+log = structlog.get_logger(__name__)
+
+WATCHES = 200
+POLL_SECONDS = 60.0
+LOAD_SECONDS = 15.0
+"""How long a pod's start waits to learn whether an object exists before that counts as a failure, to be repeated."""
+
+_COLLECTIONS = {"ConfigMap": "configmaps", "Secret": "secrets"}
+
+
+@attrs.frozen
+class ObjectKey:
+    """One object that pods refer to."""
+
+    kind: str
+    namespace: str
+    name: str
+
+    @property
+    def collection(self) -> str:
+        return f"/api/v1/namespaces/{self.namespace}/{_COLLECTIONS[self.kind]}"
+
+    def __str__(self) -> str:
+        return f"{self.kind.lower()} {self.namespace}/{self.name}"
+
+
+class InputStore:
+    """Knows the objects that the node's pods refer to.
+
+    Args:
+        client: a client of its own, with a connection for each watch.
+        group: owns a task for each object.
+        changed: told the UID of a pod when something it refers to has changed.
+        allocatable: what the node can give, for `resourceFieldRef`.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        group: asyncio.TaskGroup,
+        *,
+        node_name: str,
+        node_ips: Sequence[str],
+        allocatable: Callable[[], Mapping[str, str]],
+        changed: Callable[[str], None],
+        clock: Clock,
+        rng: random.Random,
+    ) -> None:
+        self._client = client
+        self._group = group
+        self._node_name = node_name
+        self._node_ips = tuple(node_ips)
+        self._allocatable = allocatable
+        self._changed = changed
+        self._clock = clock
+        self._rng = rng
+        self._objects: dict[ObjectKey, _Object] = {}
+        self._used: dict[str, frozenset[ObjectKey]] = {}
+        self._services: _Services | None = None
+        self._slots = asyncio.Semaphore(WATCHES)
+
+    async def inputs(self, pod: Pod) -> Inputs:
+        """What the pod refers to, as it stands now; waits until all of it has been looked for once.
+
+        From then on `changed` is called for the pod, until `release`.
+
+        Raises:
+            WasmletError: the API does not say, as yet, whether an object exists.
+        """
+        keys = self._retain(pod)
+        services = self._services_of_all()
+        try:
+            async with asyncio.timeout(LOAD_SECONDS):
+                await services.loaded.wait()
+                for key in keys:
+                    await self._objects[key].loaded.wait()
+        except TimeoutError:
+            unknown = [str(key) for key in keys if not self._objects[key].loaded.is_set()]
+            what = ", ".join(sorted(unknown)) or "the services"
+            raise WasmletError(f"{what} could not be read from the API server yet") from None
+        found: dict[str, dict[str, Raw]] = {kind: {} for kind in _COLLECTIONS}
+        for key in keys:
+            if (value := self._objects[key].value) is not None:
+                found[key.kind][key.name] = value
+        return Inputs(
+            config_maps=found["ConfigMap"],
+            secrets=found["Secret"],
+            services=services.of(pod.namespace),
+            node_name=self._node_name,
+            node_ips=self._node_ips,
+            node_allocatable=self._allocatable(),
+        )
+
+    def release(self, uid: str) -> None:
+        """The pod is gone: what only it referred to is watched no more."""
+        self._drop(uid, self._used.pop(uid, frozenset()))
+
+    @property
+    def watched(self) -> int:
+        """How many objects are kept."""
+        return len(self._objects)
+
+    def _retain(self, pod: Pod) -> frozenset[ObjectKey]:
+        wanted = references(pod)
+        keys = frozenset(
+            {ObjectKey("ConfigMap", pod.namespace, name) for name in wanted.config_maps}
+            | {ObjectKey("Secret", pod.namespace, name) for name in wanted.secrets}
+        )
+        before = self._used.get(pod.uid, frozenset())
+        if keys:
+            self._used[pod.uid] = keys
+        for key in keys - before:
+            found = self._objects.get(key)
+            if found is None:
+                found = self._objects[key] = _Object(self._tell)
+                found.task = self._group.create_task(self._follow(key, found))
+            found.users.add(pod.uid)
+        self._drop(pod.uid, before - keys)
+        return keys
+
+    def _drop(self, uid: str, keys: frozenset[ObjectKey]) -> None:
+        for key in keys:
+            found = self._objects[key]
+            found.users.discard(uid)
+            if not found.users:
+                del self._objects[key]
+                if found.task is not None:
+                    found.task.cancel()
+
+    def _tell(self, users: frozenset[str]) -> None:
+        for uid in users:
+            self._changed(uid)
+
+    async def _follow(self, key: ObjectKey, found: _Object) -> None:
+        """Keep one object true, by watching it or, with too many watches, by looking now and then."""
+        if self._slots.locked():
+            await self._poll(key, found)
+            return
+        async with self._slots:
+            selector = {"fieldSelector": f"metadata.name={key.name}"}
+            reflector = Reflector(self._client, key.collection, selector, found, clock=self._clock, rng=self._rng)
+            watching = asyncio.create_task(reflector.run())
+            settled = asyncio.create_task(found.settled.wait())
+            try:
+                await asyncio.wait({watching, settled}, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                watching.cancel()
+                settled.cancel()
+                await asyncio.wait({watching, settled})
+
+    async def _poll(self, key: ObjectKey, found: _Object) -> None:
+        while not found.settled.is_set():
+            try:
+                found.applied(await self._client.get(f"{key.collection}/{key.name}"))
+            except errors.ObjectNotFound:
+                found.synced(())
+            except errors.ApiError as error:
+                log.warning("an object that pods refer to cannot be read", object=str(key), error=str(error))
+            await self._clock.sleep(POLL_SECONDS * (0.8 + 0.4 * self._rng.random()))
+
+    def _services_of_all(self) -> _Services:
+        if self._services is None:
+            self._services = _Services()
+            reflector = Reflector(
+                self._client, "/api/v1/services", {}, self._services, clock=self._clock, rng=self._rng
+            )
+            self._group.create_task(reflector.run())
+        return self._services
+
+
+class _Object:
+    """One object and who refers to it; handler of its reflector."""
+
+    def __init__(self, tell: Callable[[frozenset[str]], None]) -> None:
+        self._tell = tell
+        self.value: Raw | None = None
+        self.users: set[str] = set()
+        self.loaded = asyncio.Event()
+        self.settled = asyncio.Event()
+        """The object is immutable: it can only vanish, which changes nothing for those that have it."""
+        self.task: asyncio.Task[None] | None = None
+
+    def synced(self, items: Sequence[Raw]) -> None:
+        self._set(items[0] if items else None)
+
+    def applied(self, item: Raw) -> None:
+        self._set(item)
+
+    def deleted(self, item: Raw) -> None:
+        self._set(None)
+
+    def _set(self, value: Raw | None) -> None:
+        before, first = self.value, not self.loaded.is_set()
+        self.value = value
+        self.loaded.set()
+        if value is not None and value.get("immutable"):
+            self.settled.set()
+        if not first and _data(before) != _data(value):
+            self._tell(frozenset(self.users))
+
+
+def _data(value: Raw | None) -> tuple[object, ...] | None:
+    return None if value is None else (value.get("data"), value.get("binaryData"))
+
+
+class _Services:
+    """All services by namespace and name; handler of their reflector."""
+
+    def __init__(self) -> None:
+        self._found: dict[str, dict[str, Raw]] = {}
+        self.loaded = asyncio.Event()
+
+    def of(self, namespace: str) -> Sequence[Raw]:
+        """The namespace's services, and `default/kubernetes`, which every pod is told of."""
+        found = list(self._found.get(namespace, {}).values())
+        kubernetes = self._found.get("default", {}).get("kubernetes")
+        if namespace != "default" and kubernetes is not None:
+            found.append(kubernetes)
+        return tuple(found)
+
+    def synced(self, items: Sequence[Raw]) -> None:
+        self._found = {}
+        for item in items:
+            self.applied(item)
+        self.loaded.set()
+
+    def applied(self, item: Raw) -> None:
+        metadata = item["metadata"]
+        self._found.setdefault(metadata["namespace"], {})[metadata["name"]] = item
+
+    def deleted(self, item: Raw) -> None:
+        metadata = item["metadata"]
+        self._found.get(metadata["namespace"], {}).pop(metadata["name"], None)
