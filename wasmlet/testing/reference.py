@@ -7,8 +7,9 @@ node loop what is relied on, and benchmarks what the node loop itself costs. `fi
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from datetime import UTC, datetime
+from typing import TypeVar
 
 import attrs
 
@@ -16,7 +17,9 @@ from wasmlet.errors import NotFound
 from wasmlet.model.inputs import Inputs
 from wasmlet.model.pod import Pod, PodKey
 from wasmlet.model.status import ContainerStatus, PodStatus, Running, Terminated
-from wasmlet.provider import Change, LogOptions, NodeStatus, PodRecord, Provider, StatusChanged
+from wasmlet.provider import Change, LogOptions, NodeChanged, NodeStatus, PodRecord, Provider, StatusChanged
+
+T = TypeVar("T")
 
 
 @attrs.define
@@ -36,10 +39,16 @@ class ReferenceProvider(Provider):
         self.pods: dict[str, _Held] = {}
         self.created: list[PodKey] = []
         """Every pod that was ever started, in order: a key that is here twice has run twice."""
+        self.updated: list[PodKey] = []
+        """Every update, in order."""
+        self.inputs: dict[str, Inputs] = {}
+        """What each pod was last handed, by UID."""
         self._logs: dict[tuple[str, str], list[bytes]] = {}
         self._changes: asyncio.Queue[Change] = asyncio.Queue()
+        self._touched = asyncio.Event()
 
     async def create_pod(self, pod: Pod, inputs: Inputs) -> None:
+        self.inputs[pod.uid] = inputs
         if pod.uid in self.pods:
             return
         now = datetime.now(UTC)
@@ -52,10 +61,14 @@ class ReferenceProvider(Provider):
 
     async def update_pod(self, pod: Pod, inputs: Inputs) -> None:
         self._held(pod.key).pod = pod
+        self.inputs[pod.uid] = inputs
+        self.updated.append(pod.key)
+        self._touched.set()
 
     async def delete_pod(self, key: PodKey, grace_seconds: float) -> PodStatus | None:
         held = self._held(key)
         del self.pods[key.uid]
+        self._touched.set()
         return _ended(held.status, 143)
 
     async def pod_status(self, key: PodKey) -> PodStatus:
@@ -77,6 +90,18 @@ class ReferenceProvider(Provider):
     async def node_status(self) -> NodeStatus:
         return NodeStatus(capacity={"cpu": "1000", "memory": "1000Gi"})
 
+    async def until(self, check: Callable[[], T], seconds: float = 20.0) -> T:
+        """What `check` returns once that is true; looked at whenever the node loop has asked for something.
+
+        Raises:
+            TimeoutError: it did not become true within that many seconds.
+        """
+        async with asyncio.timeout(seconds):
+            while not (found := check()):
+                self._touched.clear()
+                await self._touched.wait()
+        return found
+
     # --- the guest's part
 
     def finish(self, key: PodKey, exit_code: int = 0) -> None:
@@ -84,6 +109,10 @@ class ReferenceProvider(Provider):
         held = self._held(key)
         held.status = _ended(held.status, exit_code)
         self._set(held)
+
+    def node_changed(self) -> None:
+        """The node's status is to be looked at again."""
+        self._changes.put_nowait(NodeChanged())
 
     def log(self, key: PodKey, container: str, line: bytes) -> None:
         """The container writes a line."""
@@ -97,6 +126,7 @@ class ReferenceProvider(Provider):
 
     def _set(self, held: _Held) -> None:
         self.pods[held.key.uid] = held
+        self._touched.set()
         self._changes.put_nowait(StatusChanged(held.key, held.status))
 
 

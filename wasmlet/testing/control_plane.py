@@ -1,0 +1,259 @@
+"""`ControlPlane`: the parts of this package put together, started and stopped.
+
+An API server on a TLS port, a scheduler, a directory with what clients need to get in. One process can have many.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import shutil
+import ssl
+import tempfile
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+from aiohttp import web
+
+from wasmlet.clock import Clock, SystemClock
+from wasmlet.testing import users
+from wasmlet.testing.authorizer import Authorizer
+from wasmlet.testing.deletion import Deletion
+from wasmlet.testing.kinds import core
+from wasmlet.testing.kubeconfig import file_name, kubeconfig, write_private
+from wasmlet.testing.openapi import OpenApi
+from wasmlet.testing.pki import Authority
+from wasmlet.testing.podops import PodOperations
+from wasmlet.testing.proxy import ADDRESSES, LogProxy
+from wasmlet.testing.registry import Call, Registry
+from wasmlet.testing.reviews import Reviews
+from wasmlet.testing.scheduler import Scheduler
+from wasmlet.testing.server import BODY, Server
+from wasmlet.testing.store import RING, Store
+from wasmlet.testing.users import MASTERS, NODES, Authenticator
+
+NAMESPACES = ("default", "kube-node-lease", "kube-public", "kube-system")
+_CRITICAL = {"system-node-critical": 2_000_001_000, "system-cluster-critical": 2_000_000_000}
+_STOP_SECONDS = 0.5
+_HEADER = 64 * 1024
+
+
+_T = TypeVar("_T")
+
+
+def _started(value: _T | None) -> _T:
+    if value is None:
+        raise RuntimeError("the control plane is not running: use it as `async with ControlPlane() as cp`")
+    return value
+
+
+class ControlPlane:
+    """A small Kubernetes control plane in memory: API server and scheduler, no controllers.
+
+    Args:
+        host: the address to listen on; also what kubeconfigs point at.
+        port: the TCP port; 0 picks a free one.
+        directory: where kubeconfigs and certificates are written (made with mode 0700 if missing, kept at the end);
+            by default a temporary directory that is removed at the end.
+        ring: how many changes of each resource are kept for watches that resume; with fewer, 410 comes sooner.
+        bookmarks: the pause between bookmarks of a watch, in seconds.
+        kubelet_addresses: which types of a node's addresses are dialled for logs, the best first.
+        schedule: whether pods without a node are given one.
+        clock: tells the time in objects; timeouts run on the event loop's own.
+        seed: makes generated names repeatable.
+
+    Raises (on entering):
+        OSError: the port is taken or the directory cannot be written.
+    """
+
+    def __init__(
+        self,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        directory: str | Path | None = None,
+        *,
+        ring: int = RING,
+        bookmarks: float = 60.0,
+        kubelet_addresses: Sequence[str] = ADDRESSES,
+        schedule: bool = True,
+        clock: Clock | None = None,
+        seed: int | None = None,
+    ) -> None:
+        self._host = host
+        self._port = port
+        self._given = Path(directory) if directory is not None else None
+        self._clock = clock or SystemClock()
+        self._rng = random.Random(seed)
+        self._bookmarks = bookmarks
+        self._addresses = kubelet_addresses
+        self._schedule = schedule
+        self._store = Store(ring=ring)
+        self._authenticator = Authenticator(self._clock)
+        self._stack = contextlib.AsyncExitStack()
+        self._directory: Path | None = None
+        self._authority: Authority | None = None
+        self._url = ""
+
+    # -- what others need to know
+
+    @property
+    def url(self) -> str:
+        """Where the API server is: https://host:port."""
+        return self._url
+
+    @property
+    def directory(self) -> Path:
+        """The directory with kubeconfigs and certificates."""
+        return _started(self._directory)
+
+    @property
+    def kubeconfig(self) -> Path:
+        """A kubeconfig of a user who may do everything (group system:masters)."""
+        return self.directory / "admin.kubeconfig"
+
+    @property
+    def ca_file(self) -> Path:
+        """The certificate of the authority that vouches for the API server and for its clients, PEM."""
+        return self.directory / "ca.crt"
+
+    @property
+    def client_ca_file(self) -> Path:
+        """The authority by which a kubelet knows the API server (`--client-ca-file`), PEM; it signs for nobody else."""
+        return self.directory / "kubelet-client-ca.crt"
+
+    def node_kubeconfig(self, name: str) -> Path:
+        """A kubeconfig with the identity of a node: certificate system:node:NAME, group system:nodes."""
+        return self._write(f"node-{file_name(name)}", f"system:node:{name}", [NODES], token=False)
+
+    def user_kubeconfig(self, name: str, groups: Iterable[str] = (), *, token: bool = False) -> Path:
+        """A kubeconfig of any user, with a client certificate or with a bearer token."""
+        return self._write(f"user-{file_name(name)}", name, groups, token=token)
+
+    def _write(self, file: str, name: str, groups: Iterable[str], *, token: bool) -> Path:
+        authority = _started(self._authority)
+        groups = list(groups)
+        if token:
+            credentials: Any = self._authenticator.issue(users.user(name, groups))
+        else:
+            credentials = authority.client(name, groups)
+        return write_private(
+            self.directory / f"{file}.kubeconfig", kubeconfig(self._url, authority.pem, name, credentials)
+        )
+
+    # -- start and stop
+
+    async def __aenter__(self) -> Self:
+        async with contextlib.AsyncExitStack() as stack:
+            await self._start(stack)
+            self._stack = stack.pop_all()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._stack.aclose()
+
+    def _prepare(self) -> tuple[Path, Authority, ssl.SSLContext, str, str]:
+        """Directory, keys and certificates; blocks for some milliseconds."""
+        if self._given is None:
+            directory = Path(tempfile.mkdtemp(prefix="wasmlet-"))
+        else:
+            directory = self._given
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        now = self._clock.now()
+        authority, caller = Authority("wasmlet-ca", now), Authority("wasmlet-kubelet-client-ca", now)
+        hosts = dict.fromkeys([self._host, "127.0.0.1", "::1", "localhost", "kubernetes.default.svc"])
+        serving = authority.server(host for host in hosts if host not in ("", "0.0.0.0", "::"))
+        client = caller.client("kube-apiserver-kubelet-client", [MASTERS])
+        write_private(directory / "ca.crt", authority.pem)
+        write_private(directory / "kubelet-client-ca.crt", caller.pem)
+        certificate = write_private(directory / "apiserver.crt", serving.certificate)
+        key = write_private(directory / "apiserver.key", serving.key)
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cadata=authority.pem.decode())
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.verify_mode = ssl.CERT_OPTIONAL
+        context.load_cert_chain(certificate, key)
+        kubelet_certificate = write_private(directory / "kubelet-client.crt", client.certificate)
+        kubelet_key = write_private(directory / "kubelet-client.key", client.key)
+        return directory, authority, context, str(kubelet_certificate), str(kubelet_key)
+
+    async def _start(self, stack: contextlib.AsyncExitStack) -> None:
+        directory, authority, context, certificate, key = await asyncio.to_thread(self._prepare)
+        if self._given is None:
+            stack.callback(shutil.rmtree, directory, ignore_errors=True)
+        self._directory, self._authority = directory, authority
+        registry = Registry(self._store, self._clock, self._rng, root_ca=authority.pem.decode())
+        deletion = Deletion(registry)
+        operations = PodOperations(registry, deletion)
+        authorizer = Authorizer(self._store)
+        proxy = LogProxy(registry, certificate, key, addresses=self._addresses)
+        stack.push_async_callback(proxy.close)
+        server = Server(
+            registry,
+            deletion,
+            self._authenticator,
+            authorizer,
+            operations,
+            proxy,
+            Reviews(registry, self._authenticator, authorizer),
+            OpenApi(),
+            self._clock,
+            self._rng,
+            bookmarks=self._bookmarks,
+        )
+        scheduler = Scheduler(registry, operations)
+        self._populate(registry)
+        runner = web.ServerRunner(
+            web.Server(
+                server.handle,
+                request_factory=_request,
+                handler_cancellation=True,
+                access_log=None,
+                max_field_size=_HEADER,
+                max_line_size=_HEADER,
+            ),
+            shutdown_timeout=_STOP_SECONDS,
+        )
+        await runner.setup()
+        stack.push_async_callback(runner.cleanup)
+        site = web.TCPSite(runner, self._host, self._port, ssl_context=context, backlog=1024)
+        await site.start()
+        stack.callback(server.close)
+        host = f"[{self._host}]" if ":" in self._host else self._host
+        host = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "[::]": "[::1]"}.get(host, host)
+        self._url = f"https://{host}:{runner.addresses[0][1]}"
+        admin = kubeconfig(self._url, authority.pem, "admin", authority.client("admin", [MASTERS]))
+        write_private(self.kubeconfig, admin)
+        if self._schedule:
+            task = asyncio.create_task(scheduler.run(), name="wasmlet-scheduler")
+            stack.push_async_callback(_cancel, task)
+
+    def _populate(self, registry: Registry) -> None:
+        """What every cluster has from the start."""
+        for name in NAMESPACES:
+            registry.create(Call(core("namespaces")), {"metadata": {"name": name}})
+        for name, value in _CRITICAL.items():
+            registry.create(Call(core("priorityclasses")), {"metadata": {"name": name}, "value": value})
+        registry.create(
+            Call(core("services"), "default"),
+            {
+                "metadata": {"name": "kubernetes", "labels": {"component": "apiserver", "provider": "kubernetes"}},
+                "spec": {
+                    "clusterIP": "10.96.0.1",
+                    "clusterIPs": ["10.96.0.1"],
+                    "ports": [{"name": "https", "port": 443, "protocol": "TCP", "targetPort": 6443}],
+                },
+            },
+        )
+
+
+def _request(message: Any, payload: Any, protocol: Any, writer: Any, task: asyncio.Task[None]) -> web.BaseRequest:
+    """A request whose body is bounded."""
+    loop = asyncio.get_running_loop()
+    return web.BaseRequest(message, payload, protocol, writer, task, loop, client_max_size=BODY)
+
+
+async def _cancel(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task

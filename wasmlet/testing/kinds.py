@@ -1,0 +1,204 @@
+"""The kinds that this control plane serves: one table, and adding a kind is a row in it.
+
+`discovery`, `store`, `registry`, `selectors` and `openapi` all read this table; what is special about a kind beyond it
+(defaults, validation, columns) is keyed by its plural name in `defaults`, `validation` and `tables`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import attrs
+
+CRUD = ("create", "delete", "deletecollection", "get", "list", "patch", "update", "watch")
+CREATE_ONLY = ("create",)
+
+
+@attrs.frozen
+class Subresource:
+    """A path below an object. `kind` and `group_version` name what it speaks, where that is another kind."""
+
+    name: str
+    verbs: tuple[str, ...]
+    kind: str = ""
+    group_version: str = ""
+
+
+STATUS = Subresource("status", ("get", "patch", "update"))
+
+
+@attrs.frozen
+class Kind:
+    """One resource. `fields` are the field selectors it knows beside metadata.name and metadata.namespace.
+
+    `shares` is the plural of the core kind whose objects this one shows in another form (events.k8s.io).
+    `generation` says whether `metadata.generation` counts the changes of `spec`.
+    `returns_deleted` says whether a finished delete answers with the object rather than with a Status.
+    """
+
+    kind: str
+    plural: str
+    group: str = ""
+    version: str = "v1"
+    namespaced: bool = True
+    short: tuple[str, ...] = ()
+    categories: tuple[str, ...] = ()
+    subresources: tuple[Subresource, ...] = ()
+    fields: tuple[str, ...] = ()
+    verbs: tuple[str, ...] = CRUD
+    generation: bool = False
+    returns_deleted: bool = False
+    shares: str = ""
+
+    @property
+    def api_version(self) -> str:
+        return f"{self.group}/{self.version}" if self.group else self.version
+
+    @property
+    def qualified(self) -> str:
+        return f"{self.plural}.{self.group}" if self.group else self.plural
+
+    @property
+    def singular(self) -> str:
+        return self.kind.lower()
+
+    @property
+    def has_status(self) -> bool:
+        return STATUS in self.subresources
+
+    @property
+    def stored(self) -> bool:
+        """Whether there are objects of it at all: a review is answered and forgotten."""
+        return self.verbs != CREATE_ONLY
+
+
+_EVENT_FIELDS = (
+    *(
+        f"involvedObject.{x}"
+        for x in ("kind", "namespace", "name", "uid", "apiVersion", "resourceVersion", "fieldPath")
+    ),
+    "reason",
+    "reportingComponent",
+    "source",
+    "type",
+)
+_REGARDING_FIELDS = tuple(field.replace("involvedObject.", "regarding.") for field in _EVENT_FIELDS)
+_POD_FIELDS = (
+    "spec.nodeName",
+    "spec.restartPolicy",
+    "spec.schedulerName",
+    "spec.serviceAccountName",
+    "spec.hostNetwork",
+    "status.phase",
+    "status.podIP",
+    "status.nominatedNodeName",
+)
+
+KINDS: tuple[Kind, ...] = (
+    Kind("Binding", "bindings", verbs=CREATE_ONLY),
+    Kind("ConfigMap", "configmaps", short=("cm",)),
+    Kind("Endpoints", "endpoints", short=("ep",)),
+    Kind("Event", "events", short=("ev",), fields=_EVENT_FIELDS),
+    Kind(
+        "Namespace",
+        "namespaces",
+        namespaced=False,
+        short=("ns",),
+        fields=("status.phase",),
+        subresources=(STATUS, Subresource("finalize", ("update",))),
+    ),
+    Kind("Node", "nodes", namespaced=False, short=("no",), fields=("spec.unschedulable",), subresources=(STATUS,)),
+    Kind(
+        "PersistentVolumeClaim",
+        "persistentvolumeclaims",
+        short=("pvc",),
+        subresources=(STATUS,),
+        returns_deleted=True,
+    ),
+    Kind(
+        "Pod",
+        "pods",
+        short=("po",),
+        categories=("all",),
+        fields=_POD_FIELDS,
+        generation=True,
+        returns_deleted=True,
+        subresources=(
+            STATUS,
+            Subresource("binding", ("create",), kind="Binding"),
+            Subresource("ephemeralcontainers", ("get", "patch", "update")),
+            Subresource("eviction", ("create",), kind="Eviction", group_version="policy/v1"),
+            Subresource("log", ("get",)),
+            Subresource("resize", ("get", "patch", "update")),
+        ),
+    ),
+    Kind("Secret", "secrets", fields=("type",)),
+    Kind(
+        "Service",
+        "services",
+        short=("svc",),
+        categories=("all",),
+        subresources=(STATUS,),
+        returns_deleted=True,
+        fields=("spec.clusterIP", "spec.type"),
+    ),
+    Kind(
+        "ServiceAccount",
+        "serviceaccounts",
+        short=("sa",),
+        returns_deleted=True,
+        subresources=(
+            Subresource("token", ("create",), kind="TokenRequest", group_version="authentication.k8s.io/v1"),
+        ),
+    ),
+    Kind("SelfSubjectReview", "selfsubjectreviews", "authentication.k8s.io", namespaced=False, verbs=CREATE_ONLY),
+    Kind("TokenReview", "tokenreviews", "authentication.k8s.io", namespaced=False, verbs=CREATE_ONLY),
+    Kind(
+        "SelfSubjectAccessReview",
+        "selfsubjectaccessreviews",
+        "authorization.k8s.io",
+        namespaced=False,
+        verbs=CREATE_ONLY,
+    ),
+    Kind("SubjectAccessReview", "subjectaccessreviews", "authorization.k8s.io", namespaced=False, verbs=CREATE_ONLY),
+    Kind(
+        "CertificateSigningRequest",
+        "certificatesigningrequests",
+        "certificates.k8s.io",
+        namespaced=False,
+        short=("csr",),
+        fields=("spec.signerName",),
+        subresources=(STATUS, Subresource("approval", ("get", "patch", "update"))),
+    ),
+    Kind("Lease", "leases", "coordination.k8s.io"),
+    Kind("EndpointSlice", "endpointslices", "discovery.k8s.io", generation=True),
+    Kind("Event", "events", "events.k8s.io", short=("ev",), fields=_REGARDING_FIELDS, shares="events"),
+    Kind("RuntimeClass", "runtimeclasses", "node.k8s.io", namespaced=False),
+    Kind("PriorityClass", "priorityclasses", "scheduling.k8s.io", namespaced=False, short=("pc",), generation=True),
+    Kind("CSIDriver", "csidrivers", "storage.k8s.io", namespaced=False),
+)
+
+_BY_PATH = {(kind.group, kind.version, kind.plural): kind for kind in KINDS}
+
+
+def find(group: str, version: str, plural: str) -> Kind | None:
+    """The kind behind a path, or None."""
+    return _BY_PATH.get((group, version, plural))
+
+
+def core(plural: str) -> Kind:
+    """A kind by its plural name, the first of that name: the core one where there are two."""
+    return _BY_PLURAL[plural]
+
+
+_BY_PLURAL = {kind.plural: kind for kind in reversed(KINDS)}
+
+
+def group_versions() -> list[tuple[str, str]]:
+    """Every (group, version), the core first."""
+    return list(dict.fromkeys((kind.group, kind.version) for kind in KINDS))
+
+
+def of_group(group: str, version: str) -> Iterator[Kind]:
+    """The kinds of one group version."""
+    return (kind for kind in KINDS if (kind.group, kind.version) == (group, version))

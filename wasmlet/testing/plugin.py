@@ -1,0 +1,23 @@
+"""The pytest plugin: fixtures for tests of providers.
+
+pytest loads it in every run, so it imports nothing until a fixture is used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from wasmlet.testing.control_plane import ControlPlane
+
+
+@pytest.fixture
+async def control_plane() -> AsyncIterator[ControlPlane]:
+    """A `wasmlet.testing.ControlPlane` that is running, of the test's own (pytest-asyncio in auto mode)."""
+    from wasmlet.testing.control_plane import ControlPlane
+
+    async with ControlPlane() as plane:
+        yield plane
