@@ -32,7 +32,7 @@ setup: $(VENV)/.dev  ## set up .venv for development
 	@:
 
 kubectl: $(VENV)/.base  ## fetch kubectl into .venv/bin where PATH has none that is new enough
-	@$(BIN)/python tools/get_kubectl.py $(BIN)
+	@$(BIN)/python .ci/get_kubectl.py $(BIN)
 
 lock: $(BIN)/uv  ## write requirements.lock again (ARGS=--upgrade takes the newest of everything)
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 \
@@ -61,7 +61,7 @@ tests: ; $(HEADING) 'pytest'
 	@$(BIN)/pytest -n auto $(ARGS)
 
 $(BIN)/uv:
-	@sh tools/venv.sh $(VENV)
+	@sh .ci/venv.sh $(VENV)
 
 $(VENV)/.base: $(BIN)/uv requirements.lock $(PROJECTS)
 	@echo '==> Installing wasmlet and its providers into $(VENV)'

@@ -12,7 +12,7 @@ from types import ModuleType
 
 import pytest
 
-TOOLS = Path(__file__).parents[1] / "tools"
+TOOLS = Path(__file__).parents[1] / ".ci"
 
 
 @pytest.fixture

@@ -175,8 +175,15 @@ class Node:
                 raise ConfigError(f"node {name} cannot be registered: {error}") from None
             selector = {"fieldSelector": f"spec.nodeName={name}"}
             reflector = Reflector(watch_client, paths.PODS, selector, pods, clock=clock, rng=self._rng)
-            for work in (lease.run(), registration.run(), recorder.run(), pods.follow(), reflector.run()):
+            for work in (
+                lease.run(),
+                registration.run(watch_client, self._rng),
+                recorder.run(),
+                pods.follow(),
+                reflector.run(),
+            ):
                 group.create_task(work)
+            await pods.in_sync.wait()
             log.info("node ready", node=name, provider=provider.name, port=port)
             if self._started is not None and not self._started.done():
                 self._started.set_result(None)

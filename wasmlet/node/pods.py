@@ -33,6 +33,8 @@ class PodManager:
         self._around = around
         self._node_changed = node_changed
         self._tasks: dict[str, PodTask] = {}
+        self.in_sync = asyncio.Event()
+        """A complete list of the API has been seen."""
         self._held: dict[str, PodRecord] = {}
         """What the provider held when it was listed, until a complete list of the API says whose it is."""
 
@@ -60,6 +62,7 @@ class PodManager:
             task = self._tasks[record.key.uid] = self._task(_stub(record.key), record.status)
             task.gone()
         self._held.clear()
+        self.in_sync.set()
 
     def applied(self, item: Raw) -> None:
         pod = Pod(item)

@@ -1,8 +1,8 @@
 """The Node object: made, kept true, made again when somebody deletes it.
 
 `NodeRegistration.register` creates the Node or takes over one that exists, leaving labels, taints and conditions that
-others set alone (a node may not change its taints after registration, by NodeRestriction). `run` looks every ten
-seconds whether something changed and reports at least every five minutes, as a kubelet does; the lease
+others set alone (a node may not change its taints after registration, by NodeRestriction). `run` watches the Node,
+looks every ten seconds whether something changed and reports at least every five minutes, as a kubelet does; the lease
 (`wasmlet.node.lease`) is the heartbeat in between.
 """
 
@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import os
 import platform
+import random
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -19,8 +20,7 @@ import attrs
 import structlog
 
 from wasmlet.clock import Clock
-from wasmlet.kube import errors, paths
-from wasmlet.kube.client import Client
+from wasmlet.kube import Client, Reflector, errors, paths
 from wasmlet.model.pod import Raw
 from wasmlet.model.status import Condition
 from wasmlet.model.times import rfc3339
@@ -65,6 +65,8 @@ class NodeRegistration:
         self._reported: dict[str, Any] = {}
         self._reported_at = float("-inf")
         self._conditions: dict[str, Raw] = {}
+        self._missing = False
+        """Somebody else has deleted the Node."""
         self.ready = True
         self.uid = ""
 
@@ -105,8 +107,31 @@ class NodeRegistration:
         self._reported = {}
         await self._report(status)
 
-    async def run(self) -> None:
+    # --- what the API says of the Node (Handler of a reflector)
+
+    def synced(self, items: Sequence[Raw]) -> None:
+        if not items:
+            self._gone()
+
+    def applied(self, item: Raw) -> None:
+        self._missing = False
+
+    def deleted(self, item: Raw) -> None:
+        self._gone()
+
+    def _gone(self) -> None:
+        self._missing = True
+        self._wake.set()
+
+    async def run(self, watch_client: Client, rng: random.Random) -> None:
         """Keep the Node true until cancelled."""
+        selector = {"fieldSelector": f"metadata.name={self._config.node_name}"}
+        reflector = Reflector(watch_client, paths.NODES, selector, self, clock=self._clock, rng=rng)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(reflector.run())
+            group.create_task(self._keep())
+
+    async def _keep(self) -> None:
         while True:
             waits = [asyncio.ensure_future(w) for w in (self._wake.wait(), self._clock.sleep(CHECK_SECONDS))]
             try:
@@ -127,11 +152,11 @@ class NodeRegistration:
         except Exception as error:
             log.warning("the provider cannot say the node's status", error=str(error), exc_info=True)
             return
-        try:
-            await self._report(status, trouble)
-        except errors.ObjectNotFound:
+        if self._missing:
             log.warning("the node was deleted by somebody else; registering it again", node=self._config.node_name)
             await self.register()
+            self._missing = False
+        await self._report(status, trouble)
 
     async def _ping(self) -> str:
         """What is wrong with the provider, or ""."""

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Makes the virtual environment that everything else is installed in, with uv in it.
 #
-#   sh tools/venv.sh .venv
+#   sh .ci/venv.sh .venv
 #
 # Takes $PYTHON, or the first python3 that is new enough and can make virtual environments. Nothing global is changed.
 # `make` calls this; the next step there installs what requirements.lock names.

@@ -1,0 +1,123 @@
+"""Flags, variables and TOML keys that follow from an attrs class, and what a user hears who gets one wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import attrs
+import click
+import pytest
+from click.testing import CliRunner, Result
+
+from wasmlet.cli.main import _common
+from wasmlet.cli.options import instance_of, options_of
+from wasmlet.errors import ConfigError
+from wasmlet.node import NodeConfig
+from wasmlet.options import option
+
+
+@attrs.frozen
+class Settings:
+    name: str = option("someone", help="Who.")
+    max_things: int = option(3, help="How many.")
+    where: Path | None = option(None, help="Where.")
+    tags: tuple[str, ...] = option((), help="What for.")
+    brave: bool = option(False, help="Whether.")
+    ratio: float = option(0.5, help="How much.")
+
+
+def run(*args: str, env: dict[str, str] | None = None) -> Result:
+    made: list[Settings] = []
+    command = click.Command(
+        "x",
+        params=[*_common(), *options_of(Settings)],
+        callback=lambda **values: made.append(instance_of(Settings, values)),
+    )
+    result = CliRunner().invoke(command, args, env=env)
+    result.made = made[0] if made else None  # type: ignore[attr-defined]
+    return result
+
+
+def made(*args: str, env: dict[str, str] | None = None) -> Settings:
+    result = run(*args, env=env)
+    assert result.exit_code == 0, result.output
+    return result.made  # type: ignore[attr-defined, no-any-return]
+
+
+def test_defaults() -> None:
+    assert made() == Settings()
+
+
+def test_flags() -> None:
+    settings = made("--name", "a", "--max-things=7", "--where", "/x", "--tags", "b", "--tags", "c", "--brave")
+    assert settings == Settings("a", 7, Path("/x"), ("b", "c"), True)
+
+
+def test_a_flag_goes_before_a_variable_and_that_before_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "config.toml"
+    file.write_text('name = "file"\nmax-things = 8\nbrave = true\ntags = ["t", "u"]\nratio = 0.25\n')
+    env = {"WASMLET_NAME": "variable", "WASMLET_MAX_THINGS": "9"}
+    assert made("--config", str(file)) == Settings("file", 8, None, ("t", "u"), True, 0.25)
+    assert made("--config", str(file), env=env).max_things == 9
+    assert made("--config", str(file), "--name", "flag", env=env).name == "flag"
+    assert made("--config", str(file), "--no-brave").brave is False
+
+
+def test_what_is_wrong_is_said() -> None:
+    assert "'x' is not a valid integer" in run("--max-things", "x").output
+    near = run("--max-thing", "3")
+    assert near.exit_code == 2
+    assert "--max-things" in near.output
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("name =", "not TOML"),
+        ("nome = 1", "there is no option 'nome'; did you mean 'name'"),
+        ("zzz = 1", "there are: "),
+    ],
+)
+def test_a_wrong_file_is_said(tmp_path: Path, text: str, expected: str) -> None:
+    file = tmp_path / "config.toml"
+    file.write_text(text)
+    error = run("--config", str(file)).exception
+    assert isinstance(error, ConfigError)
+    assert expected in str(error)
+
+
+def test_help_explains_each_option_and_its_variable() -> None:
+    text = CliRunner().invoke(click.Command("x", params=options_of(NodeConfig)), ["--help"]).output
+    for field in attrs.fields(NodeConfig):
+        assert "--" + field.name.replace("_", "-") in text
+        assert f"WASMLET_{field.name.upper()}" in text.replace("\n", "").replace(" ", "")
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"node_name": "Not A Name"}, "--node-name"),
+        ({"node_name": ""}, "--node-name"),
+        ({"port": 70000}, "0 to 65535"),
+        ({"max_pods": 0}, "at least 1"),
+        ({"node_labels": ("x",)}, "expected KEY=VALUE, found 'x'"),
+        ({"register_with_taints": ("x=y",)}, "KEY=VALUE:EFFECT"),
+    ],
+)
+def test_a_node_config_that_cannot_be(settings: dict[str, object], expected: str) -> None:
+    with pytest.raises(ConfigError, match=expected):
+        NodeConfig(**settings)  # type: ignore[arg-type]
+
+
+def test_the_state_directory_is_its_owners_alone(tmp_path: Path) -> None:
+    path = NodeConfig(state_dir=tmp_path / "a" / "b").directory()
+    assert path.stat().st_mode & 0o777 == 0o700
+    open_to_all = tmp_path / "open"
+    open_to_all.mkdir()
+    open_to_all.chmod(0o777)
+    with pytest.raises(ConfigError, match="nobody else may write"):
+        NodeConfig(state_dir=open_to_all).directory()
+    file = tmp_path / "file"
+    file.write_text("")
+    with pytest.raises(ConfigError, match="--state-dir"):
+        NodeConfig(state_dir=file / "below").directory()

@@ -1,0 +1,254 @@
+"""The Node object and its lease: made, kept true, made again, and left alone where they are others'."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import ssl
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+import wasmlet
+from tests.node.cluster import NODE, Cluster, condition, running
+from wasmlet.kube import load_identity
+from wasmlet.kube.client import MERGE_PATCH, STRATEGIC_PATCH
+from wasmlet.testing.reference import ReferenceProvider
+
+LEASE = f"/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/{NODE}"
+
+
+async def test_the_node_says_what_it_is(cluster: Cluster, provider: ReferenceProvider) -> None:
+    settings = {"node_labels": ("zone=a",), "register_with_taints": ("mine=1:NoSchedule",), "max_pods": 17}
+    async with cluster.node(provider, **settings):
+        node = await cluster.admin.get(f"/api/v1/nodes/{NODE}")
+    labels = node["metadata"]["labels"]
+    assert labels["kubernetes.io/os"] == "wasi"
+    assert labels["kubernetes.io/arch"] == "wasm"
+    assert labels["kubernetes.io/hostname"] == NODE
+    assert labels["zone"] == "a"
+    assert {(t["key"], t.get("value"), t["effect"]) for t in node["spec"]["taints"]} == {
+        ("wasmlet.dev/provider", "reference", "NoSchedule"),
+        ("mine", "1", "NoSchedule"),
+    }
+    assert node["spec"]["providerID"] == f"wasmlet://{NODE}"
+    status = node["status"]
+    assert status["capacity"] == {"cpu": "1000", "memory": "1000Gi", "pods": "17"}
+    assert status["allocatable"] == status["capacity"]
+    assert {"type": "InternalIP", "address": "127.0.0.1"} in status["addresses"]
+    assert {"type": "Hostname", "address": NODE} in status["addresses"]
+    assert status["daemonEndpoints"]["kubeletEndpoint"]["Port"] > 0
+    assert status["nodeInfo"]["operatingSystem"] == "wasi"
+    assert condition(node, "Ready")["status"] == "True"
+    for pressure in ("MemoryPressure", "DiskPressure", "PIDPressure", "NetworkUnavailable"):
+        assert condition(node, pressure)["status"] == "False"
+
+
+async def test_the_lease_is_held_by_the_node_and_owned_by_it(cluster: Cluster, provider: ReferenceProvider) -> None:
+    async with cluster.node(provider):
+        lease = await cluster.admin.get(LEASE)
+        node = await cluster.admin.get(f"/api/v1/nodes/{NODE}")
+    assert lease["spec"]["holderIdentity"] == NODE
+    assert lease["spec"]["leaseDurationSeconds"] == 40
+    assert lease["metadata"]["ownerReferences"][0]["uid"] == node["metadata"]["uid"]
+
+
+async def test_a_restart_keeps_the_node_and_what_others_put_there(
+    cluster: Cluster, provider: ReferenceProvider
+) -> None:
+    async with cluster.node(provider):
+        pass
+    path = f"/api/v1/nodes/{NODE}"
+    before = await cluster.admin.patch(path, {"metadata": {"labels": {"theirs": "1"}}}, MERGE_PATCH)
+    foreign = {"type": "Theirs", "status": "True", "reason": "Because", "message": "", "lastHeartbeatTime": None}
+    await cluster.admin.patch(f"{path}/status", {"status": {"conditions": [foreign]}}, STRATEGIC_PATCH)
+    async with cluster.node(provider):
+        after = await cluster.admin.get(path)
+    assert after["metadata"]["uid"] == before["metadata"]["uid"]
+    assert after["metadata"]["labels"]["theirs"] == "1"
+    assert condition(after, "Theirs")["reason"] == "Because"
+    assert condition(after, "Ready")["lastTransitionTime"] == condition(before, "Ready")["lastTransitionTime"]
+
+
+async def test_a_node_that_was_deleted_is_made_again(cluster: Cluster, provider: ReferenceProvider) -> None:
+    path = f"/api/v1/nodes/{NODE}"
+    async with cluster.node(provider):
+        before = await cluster.admin.get(path)
+        await cluster.admin.delete(path)
+        provider.node_changed()
+        async with asyncio.timeout(10):
+            async with cluster.admin.stream("/api/v1/nodes", {"watch": "1"}) as content:
+                line = await content.readline()
+    assert line.startswith(b'{"type":"ADDED"')
+    after = await cluster.admin.get(path)
+    assert after["metadata"]["uid"] != before["metadata"]["uid"]
+
+
+async def test_a_provider_that_does_not_answer_makes_the_node_not_ready(cluster: Cluster) -> None:
+    class Sick(ReferenceProvider):
+        sick = False
+
+        async def ping(self) -> None:
+            if self.sick:
+                raise RuntimeError("the engine is gone")
+
+    provider = Sick()
+
+    async def ready(status: str) -> str:
+        async with asyncio.timeout(10):
+            while True:
+                found = condition(await cluster.admin.get(f"/api/v1/nodes/{NODE}"), "Ready")
+                if found["status"] == status:
+                    return str(found["message"])
+
+    async with cluster.node(provider):
+        await ready("True")
+        provider.sick = True
+        provider.node_changed()
+        assert "the engine is gone" in await ready("False")
+        provider.sick = False
+        provider.node_changed()
+        await ready("True")
+
+
+async def test_the_api_wants_a_certificate_of_the_client_ca(cluster: Cluster, provider: ReferenceProvider) -> None:
+    async with cluster.node(provider):
+        port = await _port(cluster)
+        bare = ssl.create_default_context()
+        bare.check_hostname, bare.verify_mode = False, ssl.CERT_NONE
+        assert await _ask(port, "/healthz", bare) == ""
+        assert await _answer(cluster.plane.kubeconfig, port, "/healthz") == ""
+
+
+async def test_the_api_lets_in_the_api_server_and_administrators_alone(
+    cluster: Cluster, provider: ReferenceProvider
+) -> None:
+    # Where one CA signs all of the cluster's clients, a certificate of it is not enough.
+    async with cluster.node(provider, client_ca_file=cluster.plane.ca_file):
+        port = await _port(cluster)
+        for path in ("/healthz", "/pods", "/containerLogs/default/p/c", "/nowhere"):
+            for who in (cluster.plane.user_kubeconfig("bob", groups=["devs"]), cluster.plane.node_kubeconfig("n2")):
+                assert " 403 " in await _answer(who, port, path)
+        assert " 200 " in await _answer(cluster.plane.kubeconfig, port, "/healthz")
+        assert " 404 " in await _answer(cluster.plane.kubeconfig, port, "/nowhere")
+        await cluster.create()
+        await cluster.until(running)
+        assert '"PodList"' in await _answer(cluster.plane.kubeconfig, port, "/pods")
+
+
+async def _port(cluster: Cluster) -> int:
+    node = await cluster.admin.get(f"/api/v1/nodes/{NODE}")
+    return int(node["status"]["daemonEndpoints"]["kubeletEndpoint"]["Port"])
+
+
+async def _answer(kubeconfig: Path, port: int, path: str) -> str:
+    context = (await load_identity(kubeconfig)).ssl_context
+    assert context is not None
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return await _ask(port, path, context)
+
+
+async def _ask(port: int, path: str, context: ssl.SSLContext) -> str:
+    """The answer as text; nothing where the server does not accept us."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context)
+    writer.write(f"GET {path} HTTP/1.0\r\n\r\n".encode())
+    heard = b""
+    # In TLS 1.3 the client hears that its certificate is not accepted only when it reads.
+    with suppress(ssl.SSLError, ConnectionError):
+        heard = await reader.read()
+    writer.close()
+    return heard.decode()
+
+
+async def test_a_taken_port_is_told(cluster: Cluster, provider: ReferenceProvider) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        with pytest.raises(wasmlet.ConfigError, match=r"port \d+ on 127.0.0.1 cannot be used.*--port"):
+            async with cluster.node(provider, port=taken.getsockname()[1]):
+                pass
+
+
+async def test_a_server_that_is_away_is_told(cluster: Cluster, provider: ReferenceProvider) -> None:
+    kubeconfig = cluster.plane.node_kubeconfig(NODE)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        away = kubeconfig.with_name("away")
+        away.write_text(
+            kubeconfig.read_text().replace(cluster.plane.url, f"https://127.0.0.1:{taken.getsockname()[1]}")
+        )
+        with pytest.raises(wasmlet.ConfigError, match="is the API server running"):
+            async with cluster.node(provider, kubeconfig=away):
+                pass
+
+
+async def test_a_provider_that_cannot_start_is_told_and_stopped(cluster: Cluster) -> None:
+    class Broken(ReferenceProvider):
+        stopped = False
+
+        async def start(self, context: wasmlet.NodeContext) -> None:
+            raise wasmlet.ConfigError("no engine here")
+
+        async def stop(self) -> None:
+            self.stopped = True
+
+    provider = Broken()
+    with pytest.raises(wasmlet.ConfigError, match="no engine here"):
+        async with cluster.node(provider):
+            pass
+    assert provider.stopped
+
+
+async def test_stopping_leaves_pods_running_and_draining_ends_them(
+    cluster: Cluster, provider: ReferenceProvider
+) -> None:
+    async with cluster.node(provider):
+        await cluster.create()
+        await cluster.until(running)
+    assert len(provider.pods) == 1
+    assert (await cluster.get()).phase == "Running"
+    async with cluster.node(provider, drain_on_exit=True):
+        await provider.until(lambda: provider.pods)
+    assert not provider.pods
+    pod = await cluster.get()
+    assert pod.phase == "Failed"
+    assert pod.status["reason"] == "Terminated"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_signal_ends_the_process_cleanly(cluster: Cluster, tmp_path: Path, number: signal.Signals) -> None:
+    program = tmp_path / "node.py"
+    program.write_text(
+        "import sys, wasmlet\n"
+        "from pathlib import Path\n"
+        "from wasmlet.testing.reference import ReferenceProvider\n"
+        "kubeconfig, ca, state = map(Path, sys.argv[1:])\n"
+        "wasmlet.run(ReferenceProvider(), wasmlet.NodeConfig(kubeconfig=kubeconfig, node_name='n1',\n"
+        "    node_ip='127.0.0.1', port=0, client_ca_file=ca, state_dir=state))\n"
+    )
+    arguments = (cluster.plane.node_kubeconfig(NODE), cluster.plane.client_ca_file, tmp_path / "state")
+    environment = os.environ | {"PYTHONWARNINGS": "error"}
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        program,
+        *arguments,
+        env=environment,
+        stderr=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    try:
+        await cluster.create()
+        await cluster.until(running)
+        process.send_signal(number)
+        out, err = await asyncio.wait_for(process.communicate(), 10)
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    assert process.returncode == 0, (out + err).decode()
+    assert b"Traceback" not in out + err
+    assert (await cluster.get()).phase == "Running"
