@@ -126,7 +126,7 @@ class Authorizer:
                     return "can only read resources of this type by name"
                 return self._refers(node, what)
             case ("", "persistentvolumeclaims/status"):
-                return self._refers(node, what) if verb in ("get", "patch", "update") else ""
+                return self._refers(node, what) if verb in ("patch", "update") else ""
             case ("", "serviceaccounts/token"):
                 return self._refers(node, what) if verb == "create" else "can only create tokens"
             case ("", "nodes"):
@@ -170,14 +170,14 @@ class Authorizer:
     def _pods(self, node: str, what: Attributes) -> str | None:
         if what.verb in ("create", "delete"):
             return None
-        if what.verb == "get" and what.name:
+        if what.verb in ("list", "watch") and what.node_name == node:
+            return None
+        if what.verb in READ and what.name:
             record = self._store["pods"].get(what.namespace, what.name)
-            if record is None or record.node == node:
-                return None
+            if record is not None and record.node == node:
+                return None  # a pod that is gone is refused, too: nothing relates it to the node any longer
             return f"no relationship found between node '{node}' and this object"
         if what.verb in ("list", "watch"):
-            if what.node_name == node:
-                return None
             return "can only list/watch pods with spec.nodeName field selector"
         return ""
 

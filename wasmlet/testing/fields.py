@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import Any
 
 from wasmlet.testing.openapi import OpenApi, resolve, schema_name
+from wasmlet.testing.patching import JSON_PATCH, STRATEGIC_PATCH
 from wasmlet.testing.paths import Target
-from wasmlet.testing.registry import JSON_PATCH, STRATEGIC_PATCH
 from wasmlet.testing.status import Object, bad_request
 
 FINDINGS = 20

@@ -105,7 +105,7 @@ KINDS: tuple[Kind, ...] = (
         namespaced=False,
         short=("ns",),
         fields=("status.phase",),
-        subresources=(STATUS, Subresource("finalize", ("update",))),
+        subresources=(STATUS,),
     ),
     Kind("Node", "nodes", namespaced=False, short=("no",), fields=("spec.unschedulable",), subresources=(STATUS,)),
     Kind(

@@ -20,10 +20,11 @@ from aiohttp import web
 
 from wasmlet.testing import discovery, status
 from wasmlet.testing.kinds import KINDS, Kind, group_versions, of_group
-from wasmlet.testing.registry import PATCHES
+from wasmlet.testing.patching import PATCHES
 from wasmlet.testing.status import Object
 from wasmlet.testing.strategic import rules
 
+_PROTOBUF = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf"
 _REF = "#/components/schemas/"
 _QUANTITIES = {
     "limits",
@@ -192,6 +193,26 @@ def _paths(kind: Kind, name: str) -> Object:
     return out
 
 
+def _field(number: int, data: bytes) -> bytes:
+    """A field of a protobuf message that holds bytes, at most 127 of them."""
+    return bytes([number << 3 | 2, len(data)]) + data
+
+
+def _version_2(accept: str) -> web.Response:
+    """An OpenAPI v2 document without definitions, in protobuf if asked for.
+
+    kubectl looks at it for a manifest of kind List, and leaves the validation of what is in it to the server where the
+    document has no schema.
+    """
+    title, version = "wasmlet.testing", discovery.VERSION
+    if _PROTOBUF in accept:  # the @ of that name is not allowed in a media type, so answers have a dot instead
+        info = _field(1, title.encode()) + _field(2, version.encode())
+        body = _field(1, b"2.0") + _field(2, info) + _field(8, b"")
+        return web.Response(body=body, headers={"Content-Type": _PROTOBUF.replace("@", ".")})
+    document = {"swagger": "2.0", "info": {"title": title, "version": version}, "paths": {}, "definitions": {}}
+    return web.Response(body=orjson.dumps(document), content_type="application/json")
+
+
 _LOCK = threading.Lock()
 
 
@@ -243,8 +264,10 @@ class OpenApi:
         """The index of /openapi/v3, or the document of a group version.
 
         Raises:
-            ApiError: 404; /openapi/v2 is not there, no kubectl that is supported needs it.
+            ApiError: 404.
         """
+        if rest == ["v2"]:
+            return _version_2(request.headers.get("Accept", ""))
         if not rest or rest[0] != "v3":
             raise status.no_such_path()
         documents = (await asyncio.to_thread(_locked))[1]

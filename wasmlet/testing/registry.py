@@ -1,7 +1,8 @@
-"""Creating, replacing and patching objects: the road of a write from a request to the store.
+"""Creating and replacing objects: the road of a write from a request to the store.
 
-default -> admit -> restrict -> validate -> write. `deletion` is the road out. Whoever writes from inside (the
-scheduler, the set-up of a namespace) takes the same road as user `system:apiserver`.
+default -> admit -> restrict -> validate -> write. `patching` ends here, `deletion` is the road out. What is
+written from inside (the contents of a new namespace, an event of the scheduler) goes the same way as user
+`system:apiserver`.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import base64
 import copy
 import random
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
@@ -18,7 +19,7 @@ import attrs
 
 from wasmlet.clock import Clock
 from wasmlet.testing import apply as server_side
-from wasmlet.testing import defaults, events, patch, podrules, restriction, status, strategic, validation
+from wasmlet.testing import defaults, events, podrules, restriction, status, validation
 from wasmlet.testing.admission import ROOT_CA, PodAdmission, suffix
 from wasmlet.testing.kinds import Kind, core
 from wasmlet.testing.status import Cause, Object, bad_request
@@ -26,11 +27,6 @@ from wasmlet.testing.store import Record, Store
 from wasmlet.testing.users import MASTERS, User, user
 
 INTERNAL = user("system:apiserver", [MASTERS])
-JSON_PATCH = "application/json-patch+json"
-MERGE_PATCH = "application/merge-patch+json"
-STRATEGIC_PATCH = "application/strategic-merge-patch+json"
-APPLY_PATCH = "application/apply-patch+yaml"
-PATCHES = (JSON_PATCH, MERGE_PATCH, STRATEGIC_PATCH, APPLY_PATCH)
 _TRIES = 8
 _CREATE_BY_PUT = ("leases", "events")
 _CONDITIONAL = ("leases", "runtimeclasses", "csidrivers")
@@ -86,7 +82,7 @@ class Registry:
             raise status.not_found(kind, name)
         return record
 
-    def _incoming(self, call: Call, obj: Any) -> Object:
+    def incoming(self, call: Call, obj: Any) -> Object:
         """An object as sent, checked for being one of that kind, in a shallow copy."""
         kind = call.kind
         if not isinstance(obj, dict):
@@ -136,7 +132,7 @@ class Registry:
             ApiError: what the API server would answer: 400, 403, 404, 409, 422.
         """
         kind = call.kind
-        obj = copy.deepcopy(self._incoming(call, body))
+        obj = copy.deepcopy(self.incoming(call, body))
         meta = obj["metadata"]
         for key in ("uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "selfLink"):
             meta.pop(key, None)
@@ -218,7 +214,7 @@ class Registry:
 
     def update(self, call: Call, body: Any) -> tuple[Record, bool]:
         """PUT: the object and whether it was made by this."""
-        obj = self._incoming(call, body)
+        obj = self.incoming(call, body)
         old = self.store.of(call.kind).get(call.namespace, call.name)
         if old is None:
             if call.kind.plural in _CREATE_BY_PUT and not call.sub:
@@ -266,7 +262,8 @@ class Registry:
                 del meta[key]
         new = {"apiVersion": old.raw["apiVersion"], "kind": old.raw["kind"], **new, "metadata": meta}
         new["apiVersion"], new["kind"] = old.raw["apiVersion"], old.raw["kind"]
-        new = self._status(call, old.raw, new) if call.sub == "status" else self._main(call, old.raw, new)
+        written = self._status if call.sub in ("status", "approval") else self._main
+        new = written(call, old.raw, new)
         if "deletionTimestamp" in before:
             had = before.get("finalizers") or []
             added = [name for name in new["metadata"].get("finalizers") or () if name not in had]
@@ -366,75 +363,6 @@ class Registry:
         if call.sub == "resize":
             return podrules.check_update(_with_resources_of(new, old), old)
         return podrules.check_update(new, old)
-
-    # -- patch
-
-    def patch(self, call: Call, media: str, body: Any) -> tuple[Record, bool]:
-        """PATCH: the object and whether it was made by this (server-side apply makes what is missing).
-
-        Raises:
-            ApiError: as for updates; 415 for a media type that is no patch.
-        """
-        kind = call.kind
-        if media not in PATCHES:
-            raise UnsupportedMedia(media)
-        old = self.store.of(kind).get(call.namespace, call.name)
-        if media == APPLY_PATCH:
-            return self._apply(call, old, body)
-        if old is None:
-            raise status.not_found(kind, call.name)
-        target = events.newer(old.raw) if kind.shares else old.raw
-        if media == JSON_PATCH:
-            new = patch.json_patch(target, body)
-        elif media == MERGE_PATCH:
-            if not isinstance(body, dict):
-                raise bad_request("a merge patch of an object is an object")
-            new = patch.merge(target, body)
-        else:
-            new = strategic.merge(kind.shares or kind.plural, target, body)
-        return self.replace(call, old, self._incoming(call, new)), False
-
-    def _apply(self, call: Call, old: Record | None, body: Any) -> tuple[Record, bool]:
-        kind = call.kind
-        if not call.manager:
-            raise bad_request("fieldManager is required for apply patch")
-        config = self._incoming(call, body)
-        if config["metadata"].get("managedFields"):
-            raise bad_request("metadata.managedFields must be nil")
-        config["metadata"].setdefault("name", call.name)
-        config.setdefault("apiVersion", kind.api_version)
-        options: Mapping[str, Any] = {
-            "manager": call.manager,
-            "force": call.force,
-            "now": self.now(),
-            "version": kind.api_version,
-        }
-        plural = kind.shares or kind.plural
-        if old is None:
-            if call.sub:
-                raise status.not_found(kind, call.name)
-            made = server_side.apply(plural, None, config, **options)
-            return self.create(call, made), True
-        new = server_side.apply(plural, old.raw, config, **options)
-        return self.replace(attrs.evolve(call, applied=True), old, new), False
-
-
-class UnsupportedMedia(status.ApiError):
-    """415: a body of a kind that is not read here."""
-
-    def __init__(self, media: str) -> None:
-        known = ", ".join(PATCHES)
-        hint = ""
-        if "protobuf" in media:
-            known = "application/json, application/yaml"
-            hint = "; this control plane does not read protobuf: use kubectl apply, which sends JSON"
-        super().__init__(
-            415,
-            "UnsupportedMediaType",
-            f"the body of the request was in an unknown format - {media or 'no Content-Type'} - accepted media types "
-            f"include: {known}{hint}",
-            details={},
-        )
 
 
 def _encode_string_data(obj: Object) -> None:

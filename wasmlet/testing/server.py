@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 import orjson
@@ -23,10 +22,11 @@ from wasmlet.testing.deletion import Deletion, Options
 from wasmlet.testing.fields import FieldValidation
 from wasmlet.testing.lists import Lists
 from wasmlet.testing.openapi import OpenApi
+from wasmlet.testing.patching import APPLY_PATCH, PATCHES, Patching, UnsupportedMedia
 from wasmlet.testing.paths import TRUE, Target, parse
 from wasmlet.testing.podops import PodOperations
 from wasmlet.testing.proxy import LogProxy
-from wasmlet.testing.registry import APPLY_PATCH, PATCHES, Call, Registry, UnsupportedMedia
+from wasmlet.testing.registry import Call, Registry
 from wasmlet.testing.reviews import Reviews
 from wasmlet.testing.selectors import selector
 from wasmlet.testing.status import ApiError, Object, bad_request
@@ -83,6 +83,7 @@ class Server:
         self._registry = registry
         self._store = registry.store
         self._deletion = deletion
+        self._patching = Patching(registry)
         self._authenticator = authenticator
         self._authorizer = authorizer
         self._podops = podops
@@ -257,7 +258,7 @@ class Server:
             case "update":
                 record, made = self._registry.update(call, body)
             case _:
-                record, made = self._registry.patch(call, media, body)
+                record, made = self._patching.patch(call, media, body)
         return self._object(request, target, record, 201 if made else 200, warnings)
 
     def _delete(
@@ -357,6 +358,3 @@ def _refusal(error: ApiError) -> web.Response:
     if error.retry_after is not None:
         answer.headers["Retry-After"] = str(error.retry_after)
     return answer
-
-
-Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]

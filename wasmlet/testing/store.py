@@ -17,7 +17,7 @@ from wasmlet.testing.kinds import KINDS, Kind
 from wasmlet.testing.selectors import Selector
 from wasmlet.testing.status import Object, expired
 
-RING = 8192
+RING = 4096
 """How many changes of a resource are kept for watches that resume."""
 SNAPSHOTS = 64
 """How many lists read in pages may be open at a time; the eldest is forgotten and answers 410."""
