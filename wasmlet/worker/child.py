@@ -60,9 +60,7 @@ def _take(descriptors: list[int]) -> socket.socket:
     control, spec, module, out, err = (_above(descriptor, 16) for descriptor in descriptors)
     for descriptor, number in ((out, 1), (err, 2), (control, _CONTROL), (spec, _SPEC), (module, _MODULE)):
         os.dup2(descriptor, number, inheritable=number < _CONTROL)
-    for name in os.listdir("/proc/self/fd"):
-        if int(name) > _MODULE:
-            wire.close((int(name),))
+    wire.close_from(_MODULE + 1)
     return socket.socket(fileno=_CONTROL)
 
 

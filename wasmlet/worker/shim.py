@@ -119,7 +119,11 @@ class Shim:
     # What happens to containers and zygotes
 
     def _fork(self, key: tuple[str, str], container: Container) -> None:
-        container.prepare()
+        try:
+            container.prepare()
+        except OSError as error:
+            container.fail(f"cannot make the container's streams: {error.strerror}")
+            return
         try:
             self._zygote(key).fork(container)
         except OSError as error:
@@ -213,10 +217,11 @@ class Shim:
     def _leave_when_done(self) -> None:
         if not self._leaving or self._running:
             return
+        # First of all, because what follows may fail: the state directory may have been removed under us.
+        self.loop.stopped = True
         for zygote in self._zygotes.values():
             zygote.kill()
         self._listener.close()
-        self.loop.stopped = True
 
 
 def _zygote_key(zygote: Any) -> tuple[str, str]:
@@ -237,6 +242,8 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--idle-exit", type=float, default=60.0)
     options = parser.parse_args(arguments)
     os.umask(0o077)
+    # Some event loops let descriptors slip into what they start; the shim outlives whoever holds the other ends.
+    wire.close_from(3)
     try:
         lock, rebooted = claim(os.path.abspath(options.state_dir))
     except StateError as error:

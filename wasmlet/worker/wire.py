@@ -133,6 +133,11 @@ def close(descriptors: Any) -> None:
             os.close(descriptor)
 
 
+def close_from(first: int) -> None:
+    """Close every descriptor of this process from that number on: nothing is kept that somebody let slip."""
+    close(number for number in map(int, os.listdir("/proc/self/fd")) if number >= first)
+
+
 def peer(sock: socket.socket) -> tuple[int, int]:
     """Process id and user id of the process at the other end, as the kernel knows them."""
     pid, uid, _ = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")))
