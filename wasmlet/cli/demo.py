@@ -20,7 +20,7 @@ import orjson
 import yaml
 
 from wasmlet.cli import providers
-from wasmlet.errors import WasmletError
+from wasmlet.errors import ConfigError, WasmletError
 from wasmlet.kube import Client, errors, load_identity, paths
 from wasmlet.model.pod import Pod
 from wasmlet.node import Node, NodeConfig
@@ -48,43 +48,64 @@ class _Shown:
         """Say what is new."""
         if phase != self.phase:
             self.phase = phase
-            say(f"pod/{pod.name}      {phase}")
+            say(f"{'pod/' + pod.name:<14} {phase}")
         waiting = _waiting(pod)
         if waiting != self.waiting and not waiting.startswith("ContainerCreating"):
             self.waiting = waiting
             if waiting:
-                say(f"pod/{pod.name}      {waiting}")
+                say(f"{'pod/' + pod.name:<14} {waiting}")
 
 
-async def demo(*, keep: bool, port: int, say: Say) -> None:
+async def demo(manifest: Path | None, *, keep: bool, port: int, say: Say) -> None:
     """Show a pod from Pending to Succeeded; with `keep`, stay up until SIGINT or SIGTERM.
 
     Raises:
         DemoFailed: the guest failed, or nothing ran within 30 seconds.
+        ConfigError: the manifest cannot be read, or this machine cannot run the provider.
     """
-    manifest = _manifest()
+    manifest = manifest or _example()
+    body = await asyncio.to_thread(_pod_of, manifest)
     stop = asyncio.Event()
     began = time.monotonic()
     with _signals(stop), tempfile.TemporaryDirectory(prefix="wasmlet-demo-") as directory:
         async with _control_plane(port, Path(directory)) as plane:
             say(f"control plane  {plane.url}")
-            async with _node(plane, Path(directory), manifest.parent):
+            async with _node(plane, Path(directory), manifest.absolute().parent):
                 say(f"node           {NODE_NAME} is Ready, provider {PROVIDER} ({time.monotonic() - began:.1f} s)")
                 async with Client(await load_identity(plane.kubeconfig)) as client:
-                    await _until(stop, _show(client, manifest, say))
-                _hints(plane.kubeconfig, keep, say)
+                    await _until(stop, _show(client, body, say))
+                _hints(plane.kubeconfig, body["metadata"]["name"], keep, say)
                 if keep and not stop.is_set():
                     say("up until Ctrl-C")
                     await stop.wait()
             say("stopped")
 
 
-async def _show(client: Client, manifest: Path, say: Say) -> None:
+def _pod_of(manifest: Path) -> dict[str, Any]:
+    """The pod of a manifest, as `kubectl apply` would send it."""
+    try:
+        body = yaml.safe_load(manifest.read_text("utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{manifest}: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{manifest}: not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(body, dict) or body.get("kind") != "Pod" or not body.get("metadata", {}).get("name"):
+        raise ConfigError(f"{manifest}: expected one Pod with a name")
+    metadata = body["metadata"]
+    metadata.setdefault("namespace", "default")
+    # So that `kubectl apply` can be used on the same file afterwards.
+    noted = {"kubectl.kubernetes.io/last-applied-configuration": orjson.dumps(body).decode()}
+    metadata["annotations"] = metadata.get("annotations", {}) | noted
+    return body
+
+
+async def _show(client: Client, body: dict[str, Any], say: Say) -> None:
     """Apply the pod and tell what becomes of it."""
-    body = yaml.safe_load(await asyncio.to_thread(manifest.read_text, "utf-8"))
-    body["metadata"].setdefault("namespace", "default")
-    pod = Pod(await client.create(f"/api/v1/namespaces/{body['metadata']['namespace']}/pods", body))
-    say(f"applied        {manifest.name}: pod {pod.key}")
+    try:
+        pod = Pod(await client.create(f"/api/v1/namespaces/{body['metadata']['namespace']}/pods", body))
+    except errors.ApiError as error:
+        raise DemoFailed(f"the pod is not accepted: {error}") from None
+    say(f"applied        pod {pod.key}")
     shown, log = _Shown(), None
     try:
         async with (
@@ -147,14 +168,14 @@ def _why(pod: Pod, what: str) -> str:
     return "; ".join(filter(None, said))
 
 
-def _hints(kubeconfig: Path, keep: bool, say: Say) -> None:
+def _hints(kubeconfig: Path, pod: str, keep: bool, say: Say) -> None:
     say(f"kubeconfig     {kubeconfig}")
     say("try            (in another terminal)" if keep else "try            (while `wasmlet demo --keep` is up)")
-    for command in ("get pods -o wide", "describe pod hello", "logs hello"):
+    for command in ("get pods -o wide", f"describe pod {pod}", f"logs {pod}"):
         say(f"  kubectl --kubeconfig {kubeconfig} {command}")
 
 
-def _manifest() -> Path:
+def _example() -> Path:
     """`examples/hello.yaml`: of the checkout, or the copy that the package carries."""
     here = Path(__file__).parents[1]
     for folder in (here.parent / "examples", here / "_examples"):

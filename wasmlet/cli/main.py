@@ -130,15 +130,20 @@ def _providers() -> None:
 
 
 @cli.command("demo")
+@click.argument("manifest", required=False, type=click.Path(path_type=Path))
 @click.option("--keep", is_flag=True, help="Stay up until Ctrl-C, so that kubectl can be used.")
 @click.option("--port", type=click.IntRange(0, 65535), default=6443, show_default=True, help="Port of the API server.")
 @click.option("--log-level", type=click.Choice(LEVELS), default="error", show_default=True, help="How much is logged.")
-def _demo(keep: bool, port: int, log_level: str) -> None:
-    """Try it: an embedded control plane, one wasmtime node, one pod. Needs no cluster and no root."""
+def _demo(manifest: Path | None, keep: bool, port: int, log_level: str) -> None:
+    """Try it: an embedded control plane, one wasmtime node, one pod. Needs no cluster and no root.
+
+    MANIFEST is the pod to run, examples/hello.yaml without it; relative modules (file://./x.wasm) are looked for
+    beside it.
+    """
     from wasmlet.cli.demo import demo
 
     log.configure(log_level)
-    run_loop(demo(keep=keep, port=port, say=click.echo))
+    run_loop(demo(manifest, keep=keep, port=port, say=click.echo))
 
 
 def run_loop(work: Coroutine[Any, Any, None]) -> None:

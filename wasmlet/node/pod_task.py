@@ -24,7 +24,7 @@ from wasmlet.kube.client import Client
 from wasmlet.kube.events import EventRecorder
 from wasmlet.model.inputs import Inputs
 from wasmlet.model.pod import Pod, PodKey, Raw
-from wasmlet.model.status import PodStatus
+from wasmlet.model.status import PodStatus, Waiting
 from wasmlet.node import status as statuses
 from wasmlet.node.status_writer import StatusWriter
 from wasmlet.provider import Provider
@@ -128,7 +128,7 @@ class PodTask:
         # Our own write comes back as an event; anything else may have changed what we had written.
         if pod.resource_version != self._api_version and self._newer(pod.resource_version):
             self._api_status, self._api_version = pod.status, pod.resource_version
-            if self.status is not None:
+            if self.status is not None and self._starting is None:
                 self._report()
         if pod.deleting and (not before.deleting or pod.deletion_grace_seconds < before.deletion_grace_seconds):
             self._interrupt()
@@ -144,8 +144,12 @@ class PodTask:
 
     def reported(self, status: PodStatus) -> None:
         """The provider says that this is the pod's status."""
-        if not self._ended:
-            self.status, self._ours = status, False
+        if self._ended:
+            return
+        self.status, self._ours = status, False
+        if _only_starting(status) and not self._api_status.get("containerStatuses"):
+            self._report_soon()
+        else:
             self._report()
 
     def inputs_changed(self) -> None:
@@ -256,8 +260,8 @@ class PodTask:
         if self._ours:
             self.status, self._ours = None, False
         if self.status is None:
-            self._starting = asyncio.get_running_loop().call_later(STARTING_SECONDS, self._still_starting)
-        else:
+            self._report_soon()
+        elif self._starting is None:
             self._report()
 
     async def _hand_over(self, pod: Pod) -> None:
@@ -351,16 +355,21 @@ class PodTask:
             for wait in waits:
                 wait.cancel()
 
+    def _report_soon(self) -> None:
+        """Report that the pod is starting, unless there is more to say in a moment."""
+        if self._starting is None:
+            self._starting = asyncio.get_running_loop().call_later(STARTING_SECONDS, self._still_starting)
+
     def _still_starting(self) -> None:
-        if self.status is None and not self._ended and not self._gone:
+        if self.status is None:
             self.status = PodStatus()
-            self._report()
+        self._report()
 
     def _report(self) -> None:
         if self._starting is not None:
             self._starting.cancel()
             self._starting = None
-        if not self._gone:
+        if not self._gone and self.status is not None:
             self._around.writer.put(self.pod, self._compose, self._written)
 
     def _compose(self) -> dict[str, Any] | None:
@@ -389,6 +398,14 @@ class PodTask:
 
 class _Interrupted(Exception):
     """The call was ended because the pod is to be ended, or ended sooner."""
+
+
+def _only_starting(status: PodStatus) -> bool:
+    """Whether there is nothing to say of the pod yet but that it is being started."""
+    everything = (*status.containers, *status.init_containers)
+    return status.phase is None and all(
+        isinstance(c.state, Waiting) and c.state.reason in ("ContainerCreating", "PodInitializing") for c in everything
+    )
 
 
 def _has_run(status: Raw) -> bool:
