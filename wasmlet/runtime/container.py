@@ -110,6 +110,8 @@ class ContainerLife:
         self._labels: Labels | None = None
         self._earlier: dict[int, ContainerRecord] = {}
         self._backoff = 0.0
+        self._ended_at: float | None = None
+        """When we saw the present instance end, on the monotonic clock; None if it had ended before we looked."""
         self.updated = asyncio.Event()
 
     @property
@@ -149,8 +151,10 @@ class ContainerLife:
         if self._labels is None or labels.attempt > self._labels.attempt:
             if self.record is not None and self._labels is not None:
                 self._earlier[self._labels.attempt] = self.record
-            self._labels, self.record, self._backoff = labels, record, labels.backoff
+            self._labels, self.record, self._backoff, self._ended_at = labels, record, labels.backoff, None
         elif labels.attempt == self._labels.attempt:
+            if record.ended and self.record is not None and not self.record.ended:
+                self._ended_at = self._pod.around.clock.monotonic()
             self.record = record
         else:
             self._earlier[labels.attempt] = record
@@ -192,8 +196,7 @@ class ContainerLife:
         client = self._pod.around.client
         while True:
             self.updated.clear()
-            spec = self._spec()
-            if self._labels is not None and spec.image != self._labels.image and not record.ended:
+            if self._image_changed() and not record.ended:
                 self._say("Normal", "Killing", f"Container {self.name} definition changed, will be restarted")
                 await client.stop(record.id, self._pod.spec.termination_grace_seconds)
                 await client.wait(record.id, wire.ENDED)
@@ -207,23 +210,28 @@ class ContainerLife:
                     self._pod.around.compiler.discard(self._labels.image_id.removeprefix("sha256:"))
                 return state
 
+    def _image_changed(self) -> bool:
+        return self._labels is not None and self._spec().image != self._labels.image
+
     async def _back_off(self, ended: Terminated) -> None:
         """Wait as long as the kubelet does before the next restart: not at all, then 10 s, doubling to 300 s."""
         clock = self._pod.around.clock
-        pause = self._backoff
-        if ended.started_at and ended.finished_at:
-            ran = (ended.finished_at - ended.started_at).total_seconds()
-            if ran >= BACKOFF_RESET_SECONDS:
-                pause = 0.0
-        self._backoff = min(pause * 2, BACKOFF_CAP_SECONDS) if pause else BACKOFF_SECONDS
-        since = (clock.now() - ended.finished_at).total_seconds() if ended.finished_at else 0.0
+        ran = (ended.finished_at - ended.started_at).total_seconds() if ended.started_at and ended.finished_at else 0.0
+        pause, self._backoff = pauses(self._backoff, ran)
+        if self._ended_at is not None:
+            since = clock.monotonic() - self._ended_at
+        else:
+            since = (clock.now() - ended.finished_at).total_seconds() if ended.finished_at else 0.0
         if since >= pause:
             return
         who = _full_name(self._pod.key)
         self._say("Warning", "BackOff", f"Back-off restarting failed container {self.name} in pod {who}")
         message = f"back-off {_duration(pause)} restarting failed container={self.name} pod={who}"
         self._show(Waiting("CrashLoopBackOff", message))
-        await clock.sleep(pause - max(0.0, since))
+        until = clock.monotonic() + pause - max(0.0, since)
+        while (left := until - clock.monotonic()) > 0 and not self._image_changed():
+            self.updated.clear()
+            await first_of(clock.sleep(left), self.updated.wait())
 
     async def _start(self) -> None:
         """Start the next instance, however often that has to be tried."""
@@ -272,7 +280,7 @@ class ContainerLife:
 
     def _content(self, spec: Container, module: Module) -> bytes:
         """What the guest is given, made anew for each instance. This is where secrets are, and they go nowhere else."""
-        around, pod = self._pod.around, self._pod.spec
+        pod = self._pod.spec
         manifest.check_container(spec)
         result = environment(pod, spec, self._pod.inputs)
         if result.binary:
@@ -291,7 +299,7 @@ class ContainerLife:
                 f"{spec.field}.args", "an argument has a NUL byte, which ends an argument", container=self.name
             )
         limit = (spec.resources.get("limits") or {}).get("memory")
-        memory = Quantity.parse(limit).units() if limit is not None else around.default_memory
+        memory = Quantity.parse(limit).units() if limit is not None else None
         return spec_of(argv, result.variables, memory or None)
 
     async def _forget_before(self, attempt: int) -> None:
@@ -342,6 +350,17 @@ class ContainerLife:
     def _say(self, type: Literal["Normal", "Warning"], reason: str, message: str) -> None:  # noqa: A002
         where = "initContainers" if self.kind == "init" else "containers"
         self._pod.event(type, reason, message, f"spec.{where}{{{self.name}}}")
+
+
+def pauses(backoff: float, ran: float) -> tuple[float, float]:
+    """How long to wait before a restart, and what to remember as the back-off of the next instance, in seconds.
+
+    Args:
+        backoff: what was remembered for the instance that has ended; 0 for the first.
+        ran: how long that instance ran.
+    """
+    pause = 0.0 if ran >= BACKOFF_RESET_SECONDS else backoff
+    return pause, min(pause * 2, BACKOFF_CAP_SECONDS) if pause else BACKOFF_SECONDS
 
 
 def _full_name(key: PodKey) -> str:

@@ -113,24 +113,25 @@ def read(path: Path, max_bytes: int, copy: int | None) -> str:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
     except OSError as error:
         raise ImageError(f"module {path}: {error.strerror}") from error
-    with open(descriptor, "rb", buffering=0) as file:
-        try:
-            found = os.fstat(descriptor)
-            if not stat.S_ISREG(found.st_mode):
-                raise ImageError(f"module {path}: expected a regular file, found {_kind(found.st_mode)}")
-            if found.st_size > max_bytes:
-                raise ImageError(f"module {path} has {found.st_size} bytes, more than the {max_bytes} allowed")
-            digest, size, head = hashlib.sha256(), 0, b""
-            while chunk := file.read(_CHUNK):
-                head = head or chunk[:8]
-                size += len(chunk)
-                if size > max_bytes:
-                    raise ImageError(f"module {path} has more than the {max_bytes} bytes allowed")
-                digest.update(chunk)
-                if copy is not None:
-                    os.write(copy, chunk)
-        except OSError as error:
-            raise ImageError(f"module {path}: {error.strerror}") from error
+    try:
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode):
+            raise ImageError(f"module {path}: expected a regular file, found {_kind(found.st_mode)}")
+        if found.st_size > max_bytes:
+            raise ImageError(f"module {path} has {found.st_size} bytes, more than the {max_bytes} allowed")
+        digest, size, head = hashlib.sha256(), 0, b""
+        while chunk := os.read(descriptor, _CHUNK):
+            head = head or chunk[:8]
+            size += len(chunk)
+            if size > max_bytes:
+                raise ImageError(f"module {path} has more than the {max_bytes} bytes allowed")
+            digest.update(chunk)
+            if copy is not None:
+                os.write(copy, chunk)
+    except OSError as error:
+        raise ImageError(f"module {path}: {error.strerror}") from error
+    finally:
+        os.close(descriptor)
     _check_header(path, head)
     return digest.hexdigest()
 

@@ -6,7 +6,6 @@ One task per pod drives it; what the shim reports arrives through `saw`. `contai
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hashlib
 import re
 import shutil
@@ -40,7 +39,6 @@ class Surroundings:
 
     Attributes:
         zygote: the engine's, as `wasmlet.worker.wire` has it.
-        default_memory: bytes of linear memory of a container without a limit; 0 means none.
     """
 
     client: ShimClient
@@ -50,7 +48,6 @@ class Surroundings:
     clock: Clock
     state_dir: Path
     zygote: Mapping[str, str]
-    default_memory: int
     spawn: Callable[[PodLife], asyncio.Task[None]]
 
     def remove_logs(self, paths: Sequence[str]) -> None:
@@ -129,8 +126,7 @@ class PodLife:
         client = self.around.client
         if self._task is not None:
             self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await asyncio.shield(asyncio.gather(self._task, return_exceptions=True))
+            await asyncio.wait([self._task])
         await client.ping()  # a container whose start was cancelled under way is known by the time this is answered
         living = [record for record in self._records.values() if not record.ended]
         for record in living:

@@ -99,7 +99,7 @@ class RuntimeProvider(Provider):
             self.config.max_module_bytes,
         )
         self._around = Surroundings(
-            client, images, compiler, self._changes, self._clock, self.state_dir, zygote, 0, self._spawn
+            client, images, compiler, self._changes, self._clock, self.state_dir, zygote, self._spawn
         )
         await client.start()
         await client.warm(zygote)
@@ -112,8 +112,8 @@ class RuntimeProvider(Provider):
         await asyncio.gather(*tasks, return_exceptions=True)
         around, self._around = self._around, None
         if around is not None:
-            with contextlib.suppress(ShimError, TimeoutError):
-                if around.client.pid and all(record.ended for record in around.client.records.values()):
+            if all(record.ended for record in around.client.records.values()):
+                with contextlib.suppress(ShimError, TimeoutError):
                     async with asyncio.timeout(2):
                         await around.client.shutdown(force=False)
             await around.client.close()

@@ -115,11 +115,7 @@ class ShimClient:
 
     async def close(self) -> None:
         """Leave the shim and all that runs in it."""
-        if self._keeper is not None:
-            self._keeper.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._keeper
-            self._keeper = None
+        await self._stop_keeping()
         self._disconnect()
 
     # Requests
@@ -175,12 +171,24 @@ class ShimClient:
         await self._ask("hello", {})
 
     async def shutdown(self, *, force: bool) -> None:
-        """End the shim; with containers running only if `force`, and then they are killed.
+        """End the shim and return when it has ended; with containers running only if `force`, and then they are killed.
+
+        The client is closed after that.
 
         Raises:
             ShimError: containers are running.
         """
-        await self._ask("shutdown", {"force": force})
+        await self._stop_keeping()
+        try:
+            await self._ask_once("shutdown", {"force": force})
+        except ShimError:
+            self._keeper = asyncio.create_task(self._keep())
+            raise
+        except ConnectionError:
+            pass
+        else:
+            await self._lost.wait()
+        self._disconnect()
 
     async def wait(self, container_id: str, *states: str) -> ContainerRecord:
         """Return the record once it is in one of these states; at once if the shim does not know the container."""
@@ -255,6 +263,12 @@ class ShimClient:
                 wait.cancel()
             if sock.fileno() >= 0:
                 loop.remove_writer(sock)
+
+    async def _stop_keeping(self) -> None:
+        keeper, self._keeper = self._keeper, None
+        if keeper is not None:
+            keeper.cancel()
+            await asyncio.wait([keeper])
 
     async def _keep(self) -> None:
         """Connect again whenever the connection is lost."""

@@ -61,18 +61,17 @@ class Container:
 
     def prepare(self) -> None:
         """Make the streams for a child; again, where a zygote died with the first ones."""
-        writers = []
         for stream in ("stdout", "stderr"):
             reader, writer = os.pipe2(os.O_CLOEXEC)
             os.set_blocking(reader, False)
             self._pipes[reader] = Splitter(stream)
             self._loop.add(reader, READ, functools.partial(self._on_output, reader))
-            writers.append(writer)
+            self._theirs += (writer,)
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.setblocking(False)
         self._control = ours
         self._loop.add(ours, READ, self._on_control)
-        self._theirs = (theirs.detach(), *writers)
+        self._theirs += (theirs.detach(),)
 
     @property
     def waits_for_zygote(self) -> bool:
@@ -81,8 +80,8 @@ class Container:
     @property
     def descriptors(self) -> tuple[int, ...]:
         """What a child needs, while `waits_for_zygote`: control, spec, module, stdout, stderr."""
-        control, *writers = self._theirs
-        return (control, self._spec, self._module, *writers)
+        out, err, control = self._theirs
+        return (control, self._spec, self._module, out, err)
 
     def handed_over(self) -> None:
         """The zygote has the descriptors: close the child's ends here, or their streams would never end."""

@@ -86,6 +86,9 @@ class Zygote:
                 received = wire.receive(self._channel)
             except BlockingIOError:
                 return
+            except ConnectionResetError:
+                # It left without reading all that we sent; what it said before that is still to be had.
+                continue
             except (wire.WireError, OSError):
                 received = None
             if received is None:

@@ -73,14 +73,14 @@ def run(
     try:
         instance = linker.instantiate(store, code)
     except wasmtime.Trap as error:  # in the start function of the module itself
-        return TRAPPED, str(error)
+        return TRAPPED, _trap(error)
     except wasmtime.WasmtimeError as error:
         raise ValueError(f"the module cannot be instantiated: {_causes(error)}") from error
     started()
     try:
         instance.exports(store)["_start"](store)
     except (wasmtime.Trap, wasmtime.WasmtimeError) as error:
-        return TRAPPED, str(error)
+        return TRAPPED, _trap(error)
     return 0, ""
 
 
@@ -119,6 +119,11 @@ def compile(wasm: bytes) -> bytes:  # noqa: A001 - the name that the worker asks
             "found a library (build it with a main function)"
         )
     return bytes(module.serialize())
+
+
+def _trap(error: Exception) -> str:
+    """A trap with its backtrace, without advice to set variables of an environment that nobody can set here."""
+    return "\n".join(line for line in str(error).splitlines() if not line.lstrip().startswith("note:")).strip()
 
 
 def _causes(error: Exception) -> str:

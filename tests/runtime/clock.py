@@ -1,0 +1,48 @@
+"""A clock that stands still until a test moves it, so that a ten-minute back-off takes no time."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+
+
+class FakeClock:
+    """Time as a test tells it; starts at the real time, because the shim stamps with that."""
+
+    def __init__(self) -> None:
+        self._start = datetime.now(UTC)
+        self._elapsed = 0.0
+        self._sleepers: list[tuple[float, asyncio.Event]] = []
+        self._changed = asyncio.Event()
+
+    def now(self) -> datetime:
+        return self._start + timedelta(seconds=self._elapsed)
+
+    def monotonic(self) -> float:
+        return self._elapsed
+
+    async def sleep(self, seconds: float) -> None:
+        if seconds <= 0:
+            await asyncio.sleep(0)
+            return
+        sleeper = (self._elapsed + seconds, asyncio.Event())
+        self._sleepers.append(sleeper)
+        self._changed.set()
+        try:
+            await sleeper[1].wait()
+        finally:
+            self._sleepers.remove(sleeper)
+
+    def advance(self, seconds: float) -> None:
+        """Move on; whoever slept until then wakes."""
+        self._elapsed += seconds
+        for deadline, event in self._sleepers:
+            if deadline <= self._elapsed:
+                event.set()
+
+    async def next_sleep(self) -> float:
+        """Wait until somebody sleeps; how many seconds the shortest sleep has still to go."""
+        while not (due := [deadline for deadline, event in self._sleepers if not event.is_set()]):
+            self._changed.clear()
+            await self._changed.wait()
+        return min(due) - self._elapsed

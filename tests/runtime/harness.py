@@ -1,0 +1,174 @@
+"""A provider under test with real processes: `async with Runtime(...) as runtime:`; nothing is left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, Callable
+from pathlib import Path
+from typing import Any
+
+from tests.runtime.clock import FakeClock
+from tests.worker.harness import children, wait_gone
+from wasmlet.clock import Clock
+from wasmlet.model.inputs import Inputs
+from wasmlet.model.pod import Pod, PodKey
+from wasmlet.model.status import ContainerStatus, PodStatus, Running, Terminated, Waiting
+from wasmlet.provider import LogOptions, NodeContext, PodEvent, StatusChanged
+from wasmlet.runtime import RuntimeConfig, RuntimeProvider
+
+PATIENCE = 30.0
+
+
+def pod_of(
+    *args: str,
+    name: str = "web",
+    image: str = "",
+    restart: str = "Never",
+    uid: str | None = None,
+    spec: dict[str, Any] | None = None,
+    **container: Any,
+) -> Pod:
+    """A pod with one container, `main`, that runs the driver with these arguments."""
+    first = {"name": "main", "image": image, "args": list(args)} | container
+    body = {"containers": [first], "restartPolicy": restart, **(spec or {})}
+    return Pod({"metadata": {"name": name, "namespace": "default", "uid": uid or f"uid-of-{name}"}, "spec": body})
+
+
+class Runtime:
+    """A started provider, and what it has told so far."""
+
+    def __init__(
+        self, make: Callable[..., RuntimeProvider], state_dir: Path, config: RuntimeConfig | None = None
+    ) -> None:
+        self._make = make
+        self.state_dir = state_dir
+        self.config = config or RuntimeConfig(allow_local_modules=True)
+        self.clock: Clock | None = None
+        self.events: list[PodEvent] = []
+        self.history: list[StatusChanged] = []
+        self._told = asyncio.Condition()
+        self._pids: set[int] = set()
+
+    async def start(self) -> None:
+        self.provider = self._make(self.config, clock=self.clock)
+        await self.provider.start(NodeContext("node", "127.0.0.1", 10, self.state_dir))
+        self._reader = asyncio.create_task(self._read())
+        self._pids.add(self.shim)
+
+    async def stop(self) -> None:
+        """The node loop ends; its pods go on."""
+        self._reader.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._reader
+        await self.provider.stop()
+
+    async def restart(self) -> None:
+        """Another node loop takes the place of this one."""
+        await self.stop()
+        await self.start()
+
+    async def __aenter__(self) -> Runtime:
+        self.state_dir.mkdir(mode=0o700, exist_ok=True)
+        await self.start()
+        return self
+
+    async def __aexit__(self, *failure: object) -> None:
+        below = [child for pid in self._pids for child in children(pid)]
+        client = self.provider._running().client
+        with contextlib.suppress(Exception):
+            await client.shutdown(force=True)
+        await self.stop()
+        for pid in (*self._pids, *below):
+            await asyncio.to_thread(wait_gone, pid)
+
+    @property
+    def shim(self) -> int:
+        return self.provider._running().client.pid
+
+    @property
+    def fake_clock(self) -> FakeClock:
+        assert isinstance(self.clock, FakeClock)
+        return self.clock
+
+    async def _read(self) -> None:
+        async for change in self.provider.changes():
+            async with self._told:
+                if isinstance(change, PodEvent):
+                    self.events.append(change)
+                elif isinstance(change, StatusChanged):
+                    self.history.append(change)
+                self._told.notify_all()
+
+    async def create(self, pod: Pod, inputs: Inputs | None = None) -> PodKey:
+        await self.provider.create_pod(pod, inputs or Inputs())
+        return pod.key
+
+    async def until(self, key: PodKey, holds: Callable[[PodStatus], bool]) -> PodStatus:
+        """The pod's status once it is so."""
+        async with asyncio.timeout(PATIENCE), self._told:
+            while not holds(status := await self.provider.pod_status(key)):
+                await self._told.wait()
+            return status
+
+    async def main(self, key: PodKey, holds: Callable[[ContainerStatus], bool], name: str = "main") -> ContainerStatus:
+        """The status of one container once it is so."""
+
+        def it_holds(status: PodStatus) -> bool:
+            found = status.container(name)
+            return found is not None and holds(found)
+
+        found = (await self.until(key, it_holds)).container(name)
+        assert found is not None
+        return found
+
+    async def running(self, key: PodKey, name: str = "main") -> ContainerStatus:
+        return await self.main(key, lambda status: isinstance(status.state, Running), name)
+
+    async def ended(self, key: PodKey, name: str = "main") -> Terminated:
+        status = await self.main(key, lambda status: isinstance(status.state, Terminated), name)
+        assert isinstance(status.state, Terminated)
+        return status.state
+
+    async def waiting(self, key: PodKey, reason: str, name: str = "main") -> Waiting:
+        def so(status: ContainerStatus) -> bool:
+            return isinstance(status.state, Waiting) and status.state.reason == reason
+
+        status = await self.main(key, so, name)
+        assert isinstance(status.state, Waiting)
+        return status.state
+
+    async def event(self, key: PodKey, reason: str, part: str = "") -> PodEvent:
+        """The first event with this reason and this text in it, once it has come."""
+        async with asyncio.timeout(PATIENCE), self._told:
+            while True:
+                for event in self.events:
+                    if event.key == key and event.reason == reason and part in event.message:
+                        return event
+                await self._told.wait()
+
+    async def log(self, key: PodKey, container: str = "main", **options: Any) -> bytes:
+        pieces = self.provider.logs(key, container, LogOptions(**options))
+        return b"".join([piece async for piece in _within(pieces)])
+
+    async def logged(self, key: PodKey, part: bytes, container: str = "main") -> bytes:
+        """The log up to where it first has this text, once it has."""
+        await self.main(key, lambda status: status.container_id != "", container)
+        text = b""
+        async with contextlib.aclosing(_within(self.provider.logs(key, container, LogOptions(follow=True)))) as pieces:
+            async for piece in pieces:
+                text += piece
+                if part in text:
+                    return text
+        raise AssertionError(f"the log ended without {part!r}: {text!r}")
+
+    async def output(self, key: PodKey, container: str = "main") -> bytes:
+        """The whole log, to the container's end."""
+        await self.main(key, lambda status: status.container_id != "", container)
+        return await self.log(key, container, follow=True)
+
+
+async def _within(pieces: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+    async with asyncio.timeout(PATIENCE), contextlib.aclosing(pieces):
+        async for piece in pieces:
+            yield piece

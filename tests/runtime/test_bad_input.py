@@ -1,0 +1,312 @@
+"""Modules and manifests that cannot run: a message that names what is wrong, an event, and recovery when mended."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import wasmtime
+from wasmlet_wasmtime import WasmtimeProvider
+
+from tests.runtime.clock import FakeClock
+from tests.runtime.harness import Runtime, pod_of
+from wasmlet.errors import Refused
+from wasmlet.model.inputs import Inputs
+from wasmlet.model.status import Waiting
+from wasmlet.runtime import RuntimeConfig, manifest
+
+COMPONENT = b"\0asm\x0d\0\x01\0"
+
+
+def content_of(path: Path) -> bytes:
+    return path.read_bytes()
+
+
+def text_module(text: str) -> bytes:
+    return bytes(wasmtime.wat2wasm(text))
+
+
+UNKNOWN_IMPORT = '(module (import "env" "conjure" (func)) (func (export "_start")))'
+WRONG_IMPORT = '(module (import "wasi_snapshot_preview1" "fd_close" (func)) (func (export "_start")))'
+NO_START = '(module (func (export "run")))'
+WRONG_START = '(module (func (export "_start") (param i32)))'
+
+
+@pytest.mark.parametrize(
+    ("content", "reason", "message"),
+    [
+        (b"", "ErrImagePull", "is empty; expected a WebAssembly module"),
+        (b"#!/bin/sh\n", "ErrImagePull", "is not WebAssembly: expected the bytes 00 61 73 6d at its beginning"),
+        (b"(module)", "ErrImagePull", "is not WebAssembly"),
+        (b"\0as", "ErrImagePull", "is not WebAssembly"),
+        (b"\0asm\x01", "ErrImagePull", "has a WebAssembly version that is not known here"),
+        (b"\0asm\x02\0\0\0", "ErrImagePull", "has a WebAssembly version that is not known here"),
+        (COMPONENT, "ErrImagePull", "is a WebAssembly component; components are not supported yet"),
+        (b"\0asm\x01\0\0\0\xff", "CreateContainerError", "not a valid WebAssembly module"),
+        (text_module(UNKNOWN_IMPORT), "CreateContainerError", "imports what does not exist here: env.conjure"),
+        (text_module(WRONG_IMPORT), "CreateContainerError", "incompatible import type"),
+        (text_module(NO_START), "CreateContainerError", "has no _start function"),
+        (text_module(WRONG_START), "CreateContainerError", "has no _start function"),
+    ],
+)
+async def test_content(timed: Runtime, driver: Path, tmp_path: Path, content: bytes, reason: str, message: str) -> None:
+    path = tmp_path / "guest.wasm"
+    path.write_bytes(content)
+    key = await timed.create(pod_of("print", "mended", image=f"file://{path}"))
+    waiting = await timed.waiting(key, reason)
+    assert message in waiting.message
+    assert str(path) in waiting.message
+    assert "Traceback" not in waiting.message
+    event = await timed.event(key, "Failed", message)
+    assert event.type == "Warning"
+    path.write_bytes(content_of(driver))
+    await _until_ended(timed, key)
+    assert await timed.log(key) == b"mended\n"
+    assert not list(timed.state_dir.rglob("*.new"))
+
+
+async def _until_ended(timed: Runtime, key: Any) -> None:
+    """Let time pass until the next try has been made."""
+    await timed.fake_clock.next_sleep()
+    timed.fake_clock.advance(5)
+    timed.fake_clock.advance(5)
+    status = (await timed.provider.pod_status(key)).containers[0]
+    if isinstance(status.state, Waiting) and status.state.reason == "ErrImagePull":
+        await timed.waiting(key, "ImagePullBackOff")
+        timed.fake_clock.advance(await timed.fake_clock.next_sleep())
+    assert (await timed.ended(key)).exit_code == 0
+
+
+async def test_a_truncated_module(timed: Runtime, driver: Path, tmp_path: Path) -> None:
+    whole = content_of(driver)
+    path = tmp_path / "guest.wasm"
+    for size in (8 + 5, len(whole) // 2, len(whole) - 1):
+        path.write_bytes(whole[:size])
+        key = await timed.create(pod_of("print", "x", name=f"cut-{size}", image=f"file://{path}"))
+        waiting = await timed.waiting(key, "CreateContainerError")
+        assert "not a valid WebAssembly module" in waiting.message
+
+
+async def test_back_off_of_pulling(timed: Runtime, tmp_path: Path) -> None:
+    image = f"file://{tmp_path}/none.wasm"
+    key = await timed.create(pod_of(image=image))
+    waiting = await timed.waiting(key, "ErrImagePull")
+    assert waiting.message == f"module {tmp_path}/none.wasm: No such file or directory"
+    clock = timed.fake_clock
+    for pause in (10, 20, 40, 80, 160, 300, 300):
+        await timed.waiting(key, "ErrImagePull")
+        assert await clock.next_sleep() == 5
+        clock.advance(5)
+        waiting = await timed.waiting(key, "ImagePullBackOff")
+        assert waiting.message.startswith(f'Back-off pulling image "{image}": ErrImagePull: module ')
+        assert await clock.next_sleep() == pause - 5
+        clock.advance(pause - 5)
+    told = [(event.type, event.reason, event.message) for event in timed.events[:4]]
+    assert told == [
+        (
+            "Warning",
+            "Failed",
+            f'Failed to pull image "{image}": module {tmp_path}/none.wasm: No such file or directory',
+        ),
+        ("Warning", "Failed", "Error: ErrImagePull"),
+        ("Normal", "BackOff", f'Back-off pulling image "{image}"'),
+        ("Warning", "Failed", "Error: ImagePullBackOff"),
+    ]
+
+
+def _fifo(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def _huge(path: Path) -> None:
+    path.touch()
+    os.truncate(path, 2**40)
+
+
+def _loop(path: Path) -> None:
+    path.symlink_to(path)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (Path.mkdir, "expected a regular file, found a directory"),
+        (_fifo, "expected a regular file, found a named pipe"),
+        (_huge, "has 1099511627776 bytes, more than the 268435456 allowed"),
+        (_loop, "Too many levels of symbolic links"),
+    ],
+)
+async def test_files_that_are_none(timed: Runtime, tmp_path: Path, make: Callable[[Path], None], message: str) -> None:
+    path = tmp_path / "guest.wasm"
+    make(path)
+    key = await timed.create(pod_of(image=f"file://{path}"))
+    assert message in (await timed.waiting(key, "ErrImagePull")).message
+    await timed.event(key, "Failed", message)
+
+
+@pytest.mark.parametrize(
+    ("image", "reason", "message"),
+    [
+        ("registry.example/team/app:v1", "ErrImagePull", "registries are not supported yet"),
+        ("app", "ErrImagePull", "registries are not supported yet"),
+        ("https://example.com/x.wasm", "ErrImagePull", "registries are not supported yet"),
+        ("file://relative/x.wasm", "InvalidImageName", "names no absolute path"),
+        ("file://./x.wasm", "InvalidImageName", "names no absolute path"),
+        ("file://", "InvalidImageName", "is not a file's URL"),
+        ("file:///x.wasm?y=1", "InvalidImageName", "is not a file's URL"),
+        ("file:///x%00.wasm", "InvalidImageName", "is not a file's URL"),
+    ],
+)
+async def test_images_that_are_none(timed: Runtime, image: str, reason: str, message: str) -> None:
+    key = await timed.create(pod_of(image=image))
+    waiting = await timed.waiting(key, reason)
+    assert message in waiting.message
+    assert image in waiting.message
+    await timed.provider.delete_pod(key, 30)  # also while it backs off
+
+
+async def test_local_modules_are_not_allowed_by_default(tmp_path: Path, image: str) -> None:
+    runtime = Runtime(WasmtimeProvider, tmp_path / "state", RuntimeConfig())
+    runtime.clock = FakeClock()
+    async with runtime:
+        key = await runtime.create(pod_of("print", "x", image=image))
+        waiting = await runtime.waiting(key, "ErrImagePull")
+        assert "--allow-local-modules" in waiting.message
+
+
+async def test_relative_images_where_a_directory_is_given(tmp_path: Path, driver: Path) -> None:
+    config = RuntimeConfig(allow_local_modules=True, module_dir=driver.parent)
+    async with Runtime(WasmtimeProvider, tmp_path / "state", config) as runtime:
+        key = await runtime.create(pod_of("print", "x", image="file://./driver.wasm"))
+        assert (await runtime.ended(key)).exit_code == 0
+
+
+async def test_compiling_has_a_time_limit(tmp_path: Path, driver: Path) -> None:
+    config = RuntimeConfig(allow_local_modules=True, compile_timeout=0.01)
+    runtime = Runtime(WasmtimeProvider, tmp_path / "state", config)
+    runtime.clock = FakeClock()
+    async with runtime:
+        key = await runtime.create(pod_of("print", "x", image=f"file://{driver}"))
+        waiting = await runtime.waiting(key, "CreateContainerError")
+        assert waiting.message == "compiling took longer than the 0.01 s allowed"
+        assert not list((tmp_path / "state").rglob("*.new"))
+
+
+async def test_a_damaged_artifact_is_compiled_again(timed: Runtime, image: str) -> None:
+    key = await timed.create(pod_of("print", "x", image=image))
+    await timed.ended(key)
+    (artifact,) = (timed.state_dir / "runtime" / "compiled").iterdir()
+    whole = artifact.read_bytes()
+    artifact.write_bytes(whole[: len(whole) // 2])
+    key = await timed.create(pod_of("print", "y", name="next", image=image, restart="OnFailure"))
+    status = await timed.main(key, lambda s: s.restart_count == 1 and s.state.__class__.__name__ == "Terminated")
+    assert status.last_state is not None
+    assert status.last_state.reason == "StartError"
+    assert "cannot be loaded" in status.last_state.message
+    assert await timed.log(key) == b"y\n"
+
+
+async def test_an_artifact_that_others_may_write_is_not_used(timed: Runtime, image: str) -> None:
+    key = await timed.create(pod_of("print", "x", image=image))
+    await timed.ended(key)
+    (artifact,) = (timed.state_dir / "runtime" / "compiled").iterdir()
+    assert artifact.stat().st_mode & 0o777 == 0o600
+    artifact.chmod(0o666)
+    key = await timed.create(pod_of("print", "x", name="next", image=image))
+    assert "was not written by us" in (await timed.waiting(key, "CreateContainerError")).message
+
+
+async def test_a_module_is_compiled_once(runtime: Runtime, image: str) -> None:
+    keys = [await runtime.create(pod_of("print", "x", name=f"pod-{n}", image=image)) for n in range(10)]
+    for key in keys:
+        assert (await runtime.ended(key)).exit_code == 0
+    assert len(list((runtime.state_dir / "runtime" / "compiled").iterdir())) == 1
+
+
+ACCEPTED: list[tuple[dict[str, Any], dict[str, Any]]] = [
+    (
+        {
+            "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}, "runAsUser": 1000},
+            "dnsPolicy": "ClusterFirst",
+            "serviceAccountName": "default",
+            "terminationGracePeriodSeconds": 30,
+            "schedulerName": "default-scheduler",
+            "enableServiceLinks": True,
+            "preemptionPolicy": "PreemptLowerPriority",
+            "hostNetwork": False,
+            "volumes": [],
+            "tolerations": [{"operator": "Exists"}],
+        },
+        {
+            "imagePullPolicy": "IfNotPresent",
+            "terminationMessagePath": "/dev/termination-log",
+            "terminationMessagePolicy": "File",
+            "ports": [{"containerPort": 80, "protocol": "TCP"}],
+            "securityContext": {
+                "allowPrivilegeEscalation": False,
+                "capabilities": {"drop": ["ALL"]},
+                "readOnlyRootFilesystem": True,
+            },
+            "stdin": False,
+            "tty": False,
+        },
+    ),
+]
+
+REFUSED: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
+    ("spec.containers[0].livenessProbe", {}, {"livenessProbe": {"exec": {"command": ["x"]}}}),
+    ("spec.containers[0].readinessProbe", {}, {"readinessProbe": {"httpGet": {"port": 80}}}),
+    ("spec.containers[0].startupProbe", {}, {"startupProbe": {"tcpSocket": {"port": 80}}}),
+    ("spec.containers[0].lifecycle", {}, {"lifecycle": {"preStop": {"sleep": {"seconds": 1}}}}),
+    ("spec.containers[0].volumeMounts", {}, {"volumeMounts": [{"name": "x", "mountPath": "/x"}]}),
+    ("spec.containers[0].volumeDevices", {}, {"volumeDevices": [{"name": "x", "devicePath": "/x"}]}),
+    ("spec.containers[0].stdin", {}, {"stdin": True}),
+    ("spec.containers[0].tty", {}, {"tty": True}),
+    ("spec.containers[0].workingDir", {}, {"workingDir": "/x"}),
+    ("spec.containers[0].resizePolicy", {}, {"resizePolicy": [{"resourceName": "cpu"}]}),
+    ("spec.containers[0].unheardOf", {}, {"unheardOf": 1}),
+    ("spec.containers[0].terminationMessagePolicy", {}, {"terminationMessagePolicy": "FallbackToLogsOnError"}),
+    ("spec.containers[0].securityContext.privileged", {}, {"securityContext": {"privileged": True}}),
+    ("spec.containers[0].securityContext.runAsUser", {}, {"securityContext": {"runAsUser": 0}}),
+    ("spec.containers[0].securityContext.capabilities", {}, {"securityContext": {"capabilities": {"add": ["X"]}}}),
+    ("spec.containers[0].securityContext.seLinuxOptions", {}, {"securityContext": {"seLinuxOptions": {"level": "x"}}}),
+    ("spec.securityContext.sysctls", {"securityContext": {"sysctls": [{"name": "x", "value": "1"}]}}, {}),
+    ("spec.hostNetwork", {"hostNetwork": True}, {}),
+    ("spec.volumes", {"volumes": [{"name": "x", "emptyDir": {}}]}, {}),
+    ("spec.activeDeadlineSeconds", {"activeDeadlineSeconds": 5}, {}),
+    ("spec.unheardOf", {"unheardOf": {"x": 1}}, {}),
+    ("spec.initContainers[0].restartPolicy", {"initContainers": [{"name": "i", "restartPolicy": "Always"}]}, {}),
+]
+
+
+@pytest.mark.parametrize(("spec", "container"), ACCEPTED)
+async def test_accepted_manifests(
+    runtime: Runtime, image: str, spec: dict[str, Any], container: dict[str, Any]
+) -> None:
+    key = await runtime.create(pod_of("print", "x", image=image, spec=spec, **container))
+    assert (await runtime.ended(key)).exit_code == 0
+
+
+@pytest.mark.parametrize(("field", "spec", "container"), REFUSED)
+def test_refused_manifests(field: str, spec: dict[str, Any], container: dict[str, Any]) -> None:
+    with pytest.raises(Refused) as refusal:
+        manifest.check(pod_of(image="file:///x", spec=spec, **container))
+    assert refusal.value.field == field
+    assert refusal.value.reason == "CreateContainerConfigError"
+    assert str(refusal.value).startswith(f"{field}: ")
+
+
+async def test_a_refused_pod_is_not_kept(runtime: Runtime, image: str) -> None:
+    pod = pod_of(image=image, tty=True)
+    with pytest.raises(Refused):
+        await runtime.provider.create_pod(pod, Inputs())
+    assert await runtime.provider.list_pods() == []
+
+
+def test_the_service_accounts_volume_is_explained() -> None:
+    mounts = [{"name": "kube-api-access-abcde", "mountPath": "/var/run/secrets/kubernetes.io/serviceaccount"}]
+    with pytest.raises(Refused, match="set automountServiceAccountToken: false"):
+        manifest.check(pod_of(volumeMounts=mounts))

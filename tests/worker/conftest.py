@@ -1,0 +1,41 @@
+"""The interpreters that the worker has to run under."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+OLDEST = "3.10"
+
+
+def _oldest_python() -> str | None:
+    """A Python 3.10 of this machine: on PATH, or among those of pyenv."""
+    candidates = [shutil.which(f"python{OLDEST}")]
+    root = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
+    candidates += sorted(map(str, root.glob(f"versions/{OLDEST}.*/bin/python{OLDEST}")))
+    for candidate in filter(None, candidates):
+        answer = subprocess.run(
+            [candidate, "-c", "import sys; print(sys.executable)"], capture_output=True, text=True, timeout=60
+        )
+        if answer.returncode == 0:
+            return answer.stdout.strip()
+    return None
+
+
+@pytest.fixture(params=["own", OLDEST])
+def python(request: pytest.FixtureRequest) -> str:
+    """The interpreter of a worker process: this one, and the oldest that an engine may need."""
+    if request.param == "own":
+        return sys.executable
+    found = _oldest_python()
+    if found is None:
+        message = f"python{OLDEST} is needed: the worker must run under it"
+        if os.environ.get("CI"):
+            pytest.fail(message, pytrace=False)
+        pytest.skip(message)
+    return found

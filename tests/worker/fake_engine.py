@@ -1,0 +1,90 @@
+"""An engine that needs nothing: "modules" are scripts of a few words, so the worker can be tested under any Python.
+
+The arguments of a container are its instructions; see `run`.
+"""
+
+import os
+import signal
+import sys
+import time
+
+
+def prepare():
+    return {"prepared_by": os.getpid()}
+
+
+def compile(wasm):  # noqa: A001
+    if b"bad" in wasm:
+        raise ValueError("the module is bad")
+    if b"crash" in wasm:
+        os.kill(os.getpid(), signal.SIGKILL)
+    if b"broken" in wasm:
+        raise RuntimeError("the engine is broken")
+    if b"slow" in wasm:
+        time.sleep(3600)
+    print("chatter of the engine")
+    return b"compiled " + wasm
+
+
+def run(prepared, spec, module, started):
+    words = iter(spec["args"])
+    out = os.fdopen(1, "wb", buffering=0, closefd=False)
+    for word in words:
+        if word == "refuse":
+            raise ValueError(next(words))
+        if word == "bug":
+            raise RuntimeError(next(words))
+        if word == "artifact":
+            error = RuntimeError("cannot be loaded")
+            error.bad_artifact = True
+            raise error
+        if word == "die":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if word == "start":
+            started()
+        elif word == "print":
+            out.write(next(words).encode() + b"\n")
+        elif word == "error":
+            os.write(2, next(words).encode() + b"\n")
+        elif word == "write":
+            out.write(bytes.fromhex(next(words)))
+        elif word == "env":
+            out.write(repr(spec["env"]).encode() + b"\n")
+        elif word == "module":
+            with open(module, "rb") as file:
+                out.write(file.read() + b"\n")
+        elif word == "world":  # all that this process has beside the spec
+            out.write(
+                repr(
+                    {
+                        "environ": dict(os.environ),
+                        "argv": sys.argv,
+                        "descriptors": sorted(int(name) for name in os.listdir("/proc/self/fd")),
+                        "zygote": prepared["prepared_by"],
+                        "parent": os.getppid(),
+                        "threads": len(os.listdir("/proc/self/task")),
+                    }
+                ).encode()
+                + b"\n"
+            )
+        elif word == "flood":
+            line = b"x" * 63 + b"\n"
+            for _ in range(int(next(words)) // 1024):
+                out.write(line * 1024)
+        elif word == "sleep":
+            time.sleep(float(next(words)))
+        elif word == "spin":
+            while True:
+                pass
+        elif word == "stubborn":
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        elif word == "signal":
+            os.kill(os.getpid(), int(next(words)))
+        elif word == "leak":  # a process that keeps our streams open after us
+            if os.fork() == 0:
+                time.sleep(3600)
+        elif word == "trap":
+            return 134, next(words)
+        elif word == "exit":
+            return int(next(words)), ""
+    return 0, ""

@@ -1,0 +1,216 @@
+"""A shim under test, driven over its socket: `with running(...) as shim:`. Nothing that it started is left behind."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from wasmlet.worker import wire
+
+WORKER = Path(wire.__file__).parent
+FAKE_ENGINE = Path(__file__).with_name("fake_engine.py")
+PATIENCE = 30.0
+
+
+def launch(python: str, state: Path, idle_exit: float) -> None:
+    """Start a shim; raises `subprocess.CalledProcessError`, whose `stderr` has the shim's words."""
+    command = [python, "-I", "-S", str(WORKER), "shim", "--state-dir", str(state), "--idle-exit", str(idle_exit)]
+    subprocess.run(
+        command,
+        check=True,
+        env={},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+class Connection:
+    """A node loop's end of the socket, which waits for what it asks."""
+
+    def __init__(self, state: Path) -> None:
+        self.socket = wire.connect(str(state))
+        self.socket.setblocking(True)
+        self.socket.settimeout(PATIENCE)
+        self._numbers = itertools.count(1)
+        self.events: list[dict[str, Any]] = []
+        """Everything that was told of containers, in order."""
+
+    def ask(self, operation: str, descriptors: Sequence[int] = (), **fields: Any) -> Any:
+        """The answer: what is in `ok`, for `list` the items; a `RuntimeError` where it is an error."""
+        number = next(self._numbers)
+        wire.send(self.socket, wire.pack({"op": operation, "n": number, **fields}), tuple(descriptors))
+        items = []
+        while True:
+            message = self.next()
+            if message.get("re") != number:
+                self.events.append(message["container"])
+            elif "item" in message:
+                items.append(message["item"])
+            elif "error" in message:
+                raise RuntimeError(message["error"])
+            else:
+                return items if operation == "list" else message["ok"]
+
+    def next(self) -> dict[str, Any]:
+        received = wire.receive(self.socket)
+        if received is None:
+            raise EOFError("the shim has left")
+        return received[0]
+
+    def until(self, name: str, *states: str) -> dict[str, Any]:
+        """The container's record once it is in one of these states; needs `list` with `watch` before."""
+        seen = 0
+        while True:
+            for event in self.events[seen:]:
+                if event["id"] == name and event["state"] in states:
+                    return event
+            seen = len(self.events)
+            message = self.next()
+            if "event" in message:
+                self.events.append(message["container"])
+
+    def close(self) -> None:
+        self.socket.close()
+
+
+class Shim:
+    """One shim in one state directory, and a connection to it that watches."""
+
+    def __init__(self, python: str, state: Path, idle_exit: float) -> None:
+        self.python, self.state, self.idle_exit = python, state, idle_exit
+        self.pids: set[int] = set()
+        self.engine = FAKE_ENGINE
+        self.start()
+
+    def restart(self) -> None:
+        """Another shim in place of one that has ended."""
+        self.connection.close()
+        self.start()
+
+    def start(self) -> None:
+        launch(self.python, self.state, self.idle_exit)
+        self.connection = Connection(self.state)
+        self.pid = self.connection.ask("hello")["pid"]
+        self.pids.add(self.pid)
+        self.connection.ask("list", watch=True)
+
+    @property
+    def zygote(self) -> dict[str, str]:
+        return {"python": self.python, "module": str(self.engine)}
+
+    def run(self, *args: str, name: str | None = None, **more: Any) -> str:
+        """Start a container with these arguments; its id."""
+        name = name or secrets.token_hex(8)
+        spec = os.memfd_create("spec")
+        module = os.memfd_create("module")
+        try:
+            os.write(spec, json.dumps({"args": args, "env": more.pop("env", []), "memory": None}).encode())
+            os.write(module, b"the module")
+            fields = {"labels": {"name": name}, "log": f"logs/{name}/0.log", "zygote": self.zygote} | more
+            self.connection.ask("run", (spec, module), id=name, **fields)
+        finally:
+            os.close(spec)
+            os.close(module)
+        return name
+
+    def ended(self, name: str) -> dict[str, Any]:
+        return self.connection.until(name, wire.ENDED)
+
+    def running(self, name: str) -> dict[str, Any]:
+        return self.connection.until(name, wire.RUNNING)
+
+    def log(self, name: str) -> bytes:
+        return (self.state / "logs" / name / "0.log").read_bytes()
+
+    def output(self, name: str, stream: str = "stdout") -> bytes:
+        """What the guest wrote, put together from the log."""
+        out = b""
+        for entry in self.log(name).splitlines(keepends=True):
+            _, entry_stream, tag, text = entry.split(b" ", 3)
+            if entry_stream.decode() == stream:
+                out += text if tag == b"F" else text[:-1]
+        return out
+
+    def children(self) -> dict[int, str]:
+        """The shim's child processes, with their names."""
+        return children(self.pid)
+
+    def zygote_pid(self) -> int:
+        return next(pid for pid, name in self.children().items() if name == "wasmlet-zygote")
+
+
+def children(parent: int) -> dict[int, str]:
+    """Live child processes of `parent`, with the names that ps shows."""
+    found = {}
+    for pid in map(int, filter(str.isdigit, os.listdir("/proc"))):
+        with contextlib.suppress(OSError):
+            name, _, rest = Path(f"/proc/{pid}/stat").read_text().partition("(")[2].rpartition(")")
+            state, ppid = rest.split()[:2]
+            if int(ppid) == parent and state != "Z":
+                found[pid] = name
+    return found
+
+
+def alive(pid: int) -> bool:
+    """Whether the process is there and no zombie."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def wait_gone(pid: int) -> None:
+    """Return when the process has ended, whoever its parent is."""
+    try:
+        watch = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    import select
+
+    ready, _, _ = select.select([watch], [], [], PATIENCE)
+    os.close(watch)
+    assert ready, f"process {pid} is still there"
+
+
+@contextlib.contextmanager
+def running(state: Path, python: str = sys.executable, idle_exit: float = 60.0) -> Iterator[Shim]:
+    """A shim that is ended, with all that runs in it, at the end."""
+    shim = Shim(python, state, idle_exit)
+    try:
+        yield shim
+    finally:
+        below = [pid for parent in shim.pids for pid in children(parent)]
+        with contextlib.suppress(OSError, EOFError, RuntimeError):
+            shim.connection.ask("shutdown", force=True)
+        shim.connection.close()
+        deadline = time.monotonic() + PATIENCE
+        for pid in (*shim.pids, *below):
+            wait_gone(pid)
+        assert time.monotonic() < deadline
+
+
+def kill(pid: int) -> None:
+    """End a process that this test has started, and wait for that."""
+    os.kill(pid, signal.SIGKILL)
+    wait_gone(pid)
+
+
+def unconnected(state: Path) -> bool:
+    """Whether no shim listens there."""
+    try:
+        wire.connect(str(state)).close()
+    except (FileNotFoundError, ConnectionRefusedError):
+        return True
+    return False

@@ -1,0 +1,108 @@
+"""The log format: whatever a guest writes, in whatever pieces, can be had back byte for byte."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from wasmlet.worker.crilog import MAX_LINE, LogFile, Splitter, stamp
+
+NOW = 1_700_000_000_123_456_789
+ENTRY = re.compile(rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}Z (stdout|stderr) [FP] ")
+
+LINES = st.lists(
+    st.one_of(
+        st.binary(max_size=20), st.integers(0, 3 * MAX_LINE).map(lambda n: b"x" * n), st.just(b"\r"), st.just(b"")
+    ),
+    max_size=8,
+)
+
+
+def entries(pieces: list[bytes]) -> list[bytes]:
+    splitter = Splitter("stdout")
+    log = b"".join([splitter.feed(piece, NOW) for piece in pieces if piece] + [splitter.finish(NOW)])
+    assert log == b"" or log.endswith(b"\n")
+    return log.split(b"\n")[:-1]
+
+
+def written(log: list[bytes]) -> bytes:
+    out = b""
+    for entry in log:
+        assert ENTRY.match(entry)
+        _, _, tag, text = entry.split(b" ", 3)
+        assert len(text) <= MAX_LINE
+        out += text + (b"\n" if tag == b"F" else b"")
+    return out
+
+
+@given(LINES, st.booleans(), st.lists(st.integers(0, 200_000), max_size=6))
+def test_what_was_written_comes_back(lines: list[bytes], ends: bool, cuts: list[int]) -> None:
+    data = b"\n".join(lines) + (b"\n" if ends else b"")
+    places = sorted({0, len(data), *(cut for cut in cuts if cut < len(data))})
+    pieces = [data[a:b] for a, b in itertools.pairwise(places)]
+    log = entries(pieces)
+    assert written(log) == data
+    # As many full entries as lines, wherever the pieces were cut.
+    assert sum(entry.split(b" ", 3)[2] == b"F" for entry in log) == data.count(b"\n")
+
+
+@pytest.mark.parametrize(
+    ("data", "tags"),
+    [
+        (b"x" * MAX_LINE + b"\n", b"F"),
+        (b"x" * (MAX_LINE + 1) + b"\n", b"PF"),
+        (b"x" * 2 * MAX_LINE + b"\n", b"PF"),
+        (b"x" * 2 * MAX_LINE, b"PP"),
+        (b"no newline", b"P"),
+        (b"\n\n", b"FF"),
+        (b"", b""),
+    ],
+)
+def test_tags(data: bytes, tags: bytes) -> None:
+    assert b"".join(entry.split(b" ", 3)[2] for entry in entries([data])) == tags
+
+
+def test_an_unfinished_line_is_bounded() -> None:
+    splitter = Splitter("stderr")
+    for _ in range(100):
+        splitter.feed(b"x" * 65536, NOW)
+    assert len(splitter.finish(NOW)) < MAX_LINE + 100
+
+
+def test_stamps_sort_as_text_and_have_nine_digits() -> None:
+    assert stamp(NOW) == b"2023-11-14T22:13:20.123456789Z"
+    assert stamp(0) == b"1970-01-01T00:00:00.000000000Z"
+    assert stamp(NOW) < stamp(NOW + 1) < stamp(NOW + 10**9)
+
+
+def test_a_full_disk_loses_whole_entries_and_stops_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "logs" / "x" / "0.log"
+    log = LogFile(str(path))
+    log.write(b"first\n")
+    descriptor = log._file
+    full = os.open("/dev/full", os.O_WRONLY)
+    kept = os.dup(descriptor)
+    os.dup2(full, descriptor)
+    log.write(b"second\n")
+    os.dup2(kept, descriptor)
+    log.write(b"third\n")
+    log.close()
+    for other in (full, kept):
+        os.close(other)
+    assert log.lost == len(b"second\n")
+    assert path.read_bytes() == b"first\nthird\n"
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_link_in_the_place_of_a_log_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs" / "0.log").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(OSError, match="symbolic links"):
+        LogFile(str(tmp_path / "logs" / "0.log"))
+    assert not (tmp_path / "elsewhere").exists()
