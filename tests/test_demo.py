@@ -1,0 +1,220 @@
+"""`wasmlet demo` and `wasmlet run`, as processes, the way a user meets them."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+WASMLET = str(Path(sys.executable).parent / "wasmlet")
+POD = """
+apiVersion: v1
+kind: Pod
+metadata: {{name: mine}}
+spec:
+  restartPolicy: Never
+  automountServiceAccountToken: false
+  tolerations: [{{operator: Exists}}]
+  containers:
+  - name: c
+    image: {image}
+"""
+
+
+class Demo:
+    """A running `wasmlet`, whose output is read line by line."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self.process = process
+        self.lines: list[str] = []
+
+    async def line(self, pattern: str) -> re.Match[str]:
+        """Wait for a line that matches."""
+        assert self.process.stdout is not None
+        async with asyncio.timeout(40):
+            while text := (await self.process.stdout.readline()).decode():
+                self.lines.append(text)
+                if match := re.search(pattern, text):
+                    return match
+        raise AssertionError(f"no line matches {pattern!r} in {self.lines}")
+
+    async def end(self) -> tuple[int, str]:
+        """Exit code and the whole output, once it has ended."""
+        assert self.process.stdout is not None
+        async with asyncio.timeout(40):
+            self.lines.append((await self.process.stdout.read()).decode())
+            return await self.process.wait(), "".join(self.lines)
+
+
+@asynccontextmanager
+async def wasmlet(*arguments: str) -> AsyncIterator[Demo]:
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("WASMLET_", "KUBE"))}
+    process = await asyncio.create_subprocess_exec(
+        WASMLET,
+        *arguments,
+        env=environment | {"PYTHONUNBUFFERED": "1"},
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    try:
+        yield Demo(process)
+    finally:
+        if process.returncode is None:
+            process.terminate()
+            await process.communicate()
+
+
+async def test_it_shows_the_pod_from_pending_to_succeeded() -> None:
+    async with wasmlet("demo", "--port", "0") as demo:
+        code, output = await demo.end()
+    assert code == 0, output
+    phases = re.findall(r"^pod/hello +(\w+)$", output, re.MULTILINE)
+    assert phases == ["Pending", "Running", "Succeeded"]
+    assert "  | Hello, from WebAssembly in namespace default\n" in output
+    assert len(re.findall(r"^  kubectl --kubeconfig \S+ ", output, re.MULTILINE)) == 3
+    kubeconfig = re.search(r"^kubeconfig +(\S+)$", output, re.MULTILINE)
+    assert kubeconfig
+    assert not Path(kubeconfig[1]).parent.exists()
+    assert await _processes_with(kubeconfig[1].rpartition("/")[0]) == []
+
+
+async def test_kept_up_it_serves_kubectl_until_a_signal(kubectl: Path) -> None:
+    async with wasmlet("demo", "--port", "0", "--keep") as demo:
+        kubeconfig = (await demo.line(r"^kubeconfig +(\S+)$"))[1]
+        await demo.line("up until Ctrl-C")
+
+        async def kube(*arguments: str) -> str:
+            process = await asyncio.create_subprocess_exec(
+                kubectl, "--kubeconfig", kubeconfig, *arguments, stdout=asyncio.subprocess.PIPE
+            )
+            out, _ = await process.communicate()
+            assert process.returncode == 0, arguments
+            return out.decode()
+
+        assert "Completed" in await kube("get", "pods")
+        assert "I am pod hello on node wasmlet-demo" in await kube("logs", "hello")
+        examples = Path(__file__).parents[1] / "examples"
+        assert "unchanged" in await kube("apply", "-f", str(examples / "hello.yaml"))
+        await kube("delete", "pod", "hello")
+        assert "created" in await kube("apply", "-f", str(examples / "hello.yaml"))
+        assert (await kube("logs", "--follow", "--pod-running-timeout=20s", "hello")).endswith("Bye\n")
+        demo.process.send_signal(signal.SIGINT)
+        code, output = await demo.end()
+    assert code == 0
+    assert "Traceback" not in output
+    assert await _processes_with(kubeconfig.rpartition("/")[0]) == []
+
+
+async def test_a_taken_port_is_not_the_end() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        async with wasmlet("demo", "--port", str(port)) as demo:
+            other = await demo.line(r"^control plane +https://127.0.0.1:(\d+)$")
+            assert int(other[1]) != port
+            code, output = await demo.end()
+    assert code == 0, output
+
+
+async def test_a_guest_that_fails_fails_the_demo(tmp_path: Path, compile_guest) -> None:  # type: ignore[no-untyped-def]
+    source = tmp_path / "fail.c"
+    source.write_text('#include <stdio.h>\nint main(void) { puts("on my way"); return 7; }\n')
+    compile_guest(source, tmp_path / "fail.wasm", "-Os")
+    (tmp_path / "pod.yaml").write_text(POD.format(image="file://./fail.wasm"))
+    async with wasmlet("demo", "--port", "0", str(tmp_path / "pod.yaml")) as demo:
+        code, output = await demo.end()
+    assert code == 1
+    assert "  | on my way\n" in output
+    assert "Error: the pod ended as Failed; exit code 7 (Error)" in output
+    assert "Traceback" not in output
+
+
+async def test_a_pod_that_never_runs_fails_the_demo_and_says_why(tmp_path: Path) -> None:
+    (tmp_path / "pod.yaml").write_text(POD.format(image="file://./nowhere.wasm"))
+    async with wasmlet("demo", "--port", "0", str(tmp_path / "pod.yaml")) as demo:
+        await demo.line(r"^pod/mine +ErrImagePull: .*nowhere\.wasm")
+        code, output = await demo.end()
+    assert code == 1
+    assert "Error: the pod has not ended within 30 s" in output
+    assert "nowhere.wasm" in output.rpartition("Error:")[2]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (None, "No such file"),
+        ("{", "not YAML"),
+        ("kind: Deployment", "expected one Pod"),
+        ("kind: Pod\nmetadata: {name: x}\nspec: {}", "the pod is not accepted"),
+    ],
+)
+async def test_a_manifest_that_cannot_be(tmp_path: Path, text: str | None, expected: str) -> None:
+    manifest = tmp_path / "pod.yaml"
+    if text is not None:
+        manifest.write_text(text)
+    async with wasmlet("demo", "--port", "0", str(manifest)) as demo:
+        code, output = await demo.end()
+    assert code == 1
+    assert expected in output
+    assert "Traceback" not in output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected", "status"),
+    [
+        (["run", "--kubeconfig", "/nowhere"], "kubeconfig /nowhere: there is no such file", 1),
+        (["run", "--provider", "nothing"], "there is no provider 'nothing'", 1),
+        (["run", "--kubeconfig", "/etc/hostname"], "kubeconfig /etc/hostname cannot be used", 1),
+        (["run", "--max-pod", "3"], "--max-pods", 2),
+        (["run", "--node-name", "A_B"], "--node-name", 1),
+        (["runn"], "runn", 2),
+        (["run", "--config", "/nowhere.toml"], "--config /nowhere.toml", 1),
+    ],
+)
+async def test_what_is_wrong_on_the_command_line_is_said(arguments: list[str], expected: str, status: int) -> None:
+    async with wasmlet(*arguments) as process:
+        code, output = await process.end()
+    assert code == status, output
+    assert expected in output
+    assert "Traceback" not in output
+
+
+async def test_help_of_every_command() -> None:
+    for arguments in ([], ["run"], ["demo"], ["providers"]):
+        async with wasmlet(*arguments, "--help") as process:
+            code, output = await process.end()
+        assert code == 0
+        assert output.startswith("Usage: wasmlet")
+    assert "--allow-local-modules" in await _help_of_run()
+
+
+async def _help_of_run() -> str:
+    async with wasmlet("run", "--provider", "wasmtime", "--help") as process:
+        return (await process.end())[1]
+
+
+async def _processes_with(text: str) -> list[str]:
+    """Command lines of processes that name this path."""
+
+    def read() -> list[str]:
+        found = []
+        for path in Path("/proc").glob("[0-9]*/cmdline"):
+            try:
+                line = path.read_bytes().replace(b"\0", b" ").decode("utf-8", "replace")
+            except OSError:
+                continue
+            if text in line:
+                found.append(line)
+        return found
+
+    return await asyncio.to_thread(read)
