@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
+import io
+import ssl
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +14,10 @@ from typing import Any
 import aiohttp
 import attrs
 import orjson
+import yaml
+from yarl import URL
+
+from wasmlet.testing import ControlPlane
 
 STRATEGIC = "application/strategic-merge-patch+json"
 MERGE = "application/merge-patch+json"
@@ -95,10 +102,13 @@ class Api:
         self, method: str, path: str, body: Any = None, *, media: str = "application/json", **headers: str
     ) -> tuple[int, Any]:
         """(status, body): JSON is parsed, anything else is text."""
-        data = body if isinstance(body, bytes | None) else orjson.dumps(body)
+        data = body if body is None else io.BytesIO(body if isinstance(body, bytes) else orjson.dumps(body))
         named = {key.replace("_", "-"): value for key, value in headers.items()}
         async with self.session.request(
-            method, self.server + path, data=data, headers={"Content-Type": media, **self.headers, **named}
+            method,
+            URL(self.server + path, encoded=True),
+            data=data,
+            headers={"Content-Type": media, **self.headers, **named},
         ) as answer:
             text = await answer.read()
             is_json = "json" in answer.content_type
@@ -117,6 +127,24 @@ class Api:
         ) as answer:
             assert answer.status == 200, await answer.text()
             yield Lines(answer)
+
+
+@contextlib.asynccontextmanager
+async def open_api(plane: ControlPlane, kubeconfig: Path) -> AsyncIterator[Api]:
+    """A client of a kubeconfig."""
+    config = yaml.safe_load(await asyncio.to_thread(kubeconfig.read_text))
+    user = config["users"][0]["user"]
+    context = ssl.create_default_context(cafile=str(plane.ca_file))
+    headers = {}
+    if "token" in user:
+        headers["Authorization"] = f"Bearer {user['token']}"
+    else:
+        pair = kubeconfig.with_suffix(".pem")
+        data = user["client-certificate-data"], user["client-key-data"]
+        pair.write_bytes(b"".join(base64.b64decode(part) for part in data))
+        context.load_cert_chain(pair)
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=context)) as session:
+        yield Api(session, plane.url, headers)
 
 
 @attrs.frozen

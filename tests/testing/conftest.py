@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import base64
 import contextlib
-import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
-import aiohttp
 import pytest
-import yaml
 
-from tests.testing.client import Api, Kubectl
+from tests.testing.client import Api, Kubectl, open_api
 from wasmlet.testing import ControlPlane
 
 Login = Callable[[Path], Awaitable[Api]]
@@ -24,20 +20,7 @@ async def login(control_plane: ControlPlane) -> AsyncIterator[Login]:
     async with contextlib.AsyncExitStack() as stack:
 
         async def make(kubeconfig: Path) -> Api:
-            config = yaml.safe_load(kubeconfig.read_text())
-            user = config["users"][0]["user"]
-            context = ssl.create_default_context(cafile=str(control_plane.ca_file))
-            headers = {}
-            if "token" in user:
-                headers["Authorization"] = f"Bearer {user['token']}"
-            elif user:
-                pair = kubeconfig.with_suffix(".pem")
-                data = user["client-certificate-data"], user["client-key-data"]
-                pair.write_bytes(b"".join(base64.b64decode(part) for part in data))
-                context.load_cert_chain(pair)
-            connector = aiohttp.TCPConnector(ssl=context)
-            session = await stack.enter_async_context(aiohttp.ClientSession(connector=connector))
-            return Api(session, control_plane.url, headers)
+            return await stack.enter_async_context(open_api(control_plane, kubeconfig))
 
         yield make
 

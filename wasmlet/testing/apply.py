@@ -200,6 +200,8 @@ def _remove(plural: str, obj: Any, path: Path, at: str = "") -> Any:
             if _key(rule, item, at) == part:
                 if not rest or rest == (".",):
                     continue
+                if rest[0][2:] in rule.map_keys:  # an element that stays keeps what it is known by
+                    return obj
                 item = _remove(plural, item, rest, at)
             out.append(item)
         return out
@@ -245,7 +247,8 @@ def apply(
         raise ApiError(409, "Conflict", f"Apply failed with {some}: {lines}", details={"causes": causes})
     out = _merge(plural, live, config)
     kept = set().union(*(owner.fields for owner in others)) | wanted
-    for path in sorted(me.fields - wanted, reverse=True) if me else ():
+    gone = me.fields - wanted if me else set()
+    for path in sorted(gone, key=lambda path: (path[-1] != ".", len(path), path)):  # whole elements before their parts
         stem = path[:-1] if path[-1] == "." else path
         if not any(other[: len(stem)] == stem for other in kept):
             out = _remove(plural, out, path)
@@ -259,7 +262,7 @@ def note_update(plural: str, old: Object, new: Object, *, manager: str, now: str
     """The new object with the fields that an update changed owned by whoever updated; only where anyone applies."""
     if not old["metadata"].get("managedFields"):
         return new
-    if new["metadata"].get("managedFields") == [{}]:
+    if new["metadata"].get("managedFields") == [{}]:  # how a client clears them; leaving them out keeps them
         return {**new, "metadata": {key: value for key, value in new["metadata"].items() if key != "managedFields"}}
     before, after = leaves(plural, old), leaves(plural, new)
     changed = {path for path, value in after.items() if path not in before or not same(before[path], value)}

@@ -92,6 +92,6 @@ class Patching:
             if call.sub:
                 raise status.not_found(kind, call.name)
             made = server_side.apply(plural, None, config, **options)
-            return self._registry.create(call, made), True
+            return self._registry.create(attrs.evolve(call, applied=True), made), True
         new = server_side.apply(plural, old.raw, config, **options)
         return self._registry.replace(attrs.evolve(call, applied=True), old, new), False

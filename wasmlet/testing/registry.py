@@ -138,8 +138,9 @@ class Registry:
             meta.pop(key, None)
         if meta.pop("resourceVersion", ""):
             raise bad_request("resourceVersion should not be set on objects to be created")
-        if meta.get("managedFields") == [{}] or not meta.get("managedFields"):
+        if not call.applied:
             meta.pop("managedFields", None)
+        _tidy(meta)
         if call.name:
             meta["name"] = call.name
         self._check_namespace(call)
@@ -257,9 +258,7 @@ class Registry:
                 meta[key] = before[key]
             else:
                 meta.pop(key, None)
-        for key in ("labels", "annotations", "finalizers", "ownerReferences", "managedFields"):
-            if key in meta and not meta[key] and meta[key] != [{}]:
-                del meta[key]
+        _tidy(meta)
         new = {"apiVersion": old.raw["apiVersion"], "kind": old.raw["kind"], **new, "metadata": meta}
         new["apiVersion"], new["kind"] = old.raw["apiVersion"], old.raw["kind"]
         written = self._status if call.sub in ("status", "approval") else self._main
@@ -363,6 +362,13 @@ class Registry:
         if call.sub == "resize":
             return podrules.check_update(_with_resources_of(new, old), old)
         return podrules.check_update(new, old)
+
+
+def _tidy(meta: Object) -> None:
+    """Take empty maps and lists out of metadata: the API does not keep them."""
+    for key in ("labels", "annotations", "finalizers", "ownerReferences", "managedFields"):
+        if key in meta and not meta[key]:
+            del meta[key]
 
 
 def _encode_string_data(obj: Object) -> None:

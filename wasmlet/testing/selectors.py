@@ -152,6 +152,8 @@ def parse_labels(text: str) -> tuple[Requirement, ...]:
                 out.append(Requirement(name, "Exists"))
         if at < len(tokens) and not take(","):
             raise _unparsable(text, "expected ','")
+        if tokens[at - 1][0] == "," and at == len(tokens):
+            raise _unparsable(text, "expected a label key after ','")
     return tuple(out)
 
 
