@@ -46,7 +46,7 @@ class PodAdmission:
             self._service_account(pod, spec)
         self._priority(pod, spec)
         self._runtime_class(pod, spec)
-        self._tolerations(spec)
+        self.tolerate_for_a_while(spec)
 
     def _service_account(self, pod: Object, spec: Object) -> None:
         space = pod["metadata"]["namespace"]
@@ -142,7 +142,8 @@ class PodAdmission:
         if wanted:
             spec["tolerations"] = [*present, *(item for item in wanted if item not in present)]
 
-    def _tolerations(self, spec: Object) -> None:
+    def tolerate_for_a_while(self, spec: Object) -> None:
+        """The DefaultTolerationSeconds plugin, which sees updates too: `kubectl apply` sends lists without these two."""
         present = spec.get("tolerations") or []
         for key in ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"):
             if not any(_covers(item, key) for item in present if isinstance(item, dict)):

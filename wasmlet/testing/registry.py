@@ -329,6 +329,7 @@ class Registry:
                     if key in old["spec"]:
                         new["spec"].setdefault(key, old["spec"][key])
                 new["spec"].setdefault("tolerations", old["spec"].get("tolerations", []))
+                self._admission.tolerate_for_a_while(new["spec"])
             if call.sub in ("", "ephemeralcontainers", "resize"):
                 causes = self._pod_update(call, new, old)
                 if causes:
