@@ -33,17 +33,13 @@ class Changes:
         self._events.append(event)
         self._wake.set()
 
-    def forget(self, key: PodKey) -> None:
-        """The pod is gone: its last status has been handed over already."""
-        self._statuses.pop(key.uid, None)
-
     async def stream(self) -> AsyncGenerator[Change, None]:
         """Everything that is put, without end. One reader at a time; a later one goes on where the first left off."""
         while True:
-            await self._wake.wait()
-            self._wake.clear()
-            while self._events or self._statuses:
-                if self._events:
-                    yield self._events.popleft()
-                else:
-                    yield self._statuses.pop(next(iter(self._statuses)))
+            if self._events:
+                yield self._events.popleft()
+            elif self._statuses:
+                yield self._statuses.pop(next(iter(self._statuses)))
+            else:
+                self._wake.clear()
+                await self._wake.wait()

@@ -22,7 +22,7 @@ import structlog
 from wasmlet.errors import WasmletError
 from wasmlet.runtime.engine import Engine
 from wasmlet.runtime.images import ImageError, Module, read
-from wasmlet.runtime.shim_client import WORKER, worker_environment
+from wasmlet.runtime.worker import WORKER, worker_environment
 
 log = structlog.get_logger(__name__)
 

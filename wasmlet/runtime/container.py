@@ -25,8 +25,8 @@ from wasmlet.model.status import ContainerState, ContainerStatus, Running, Termi
 from wasmlet.runtime import manifest
 from wasmlet.runtime.compile import CompileError
 from wasmlet.runtime.images import ImageError, Module
-from wasmlet.runtime.shim_client import ContainerRecord, spec_of
 from wasmlet.runtime.waiting import first_of
+from wasmlet.runtime.worker import ContainerRecord, spec_of
 from wasmlet.worker import wire
 
 if TYPE_CHECKING:

@@ -25,7 +25,8 @@ from wasmlet.runtime.changes import Changes
 from wasmlet.runtime.compile import Compiler
 from wasmlet.runtime.container import ContainerLife, Labels
 from wasmlet.runtime.images import Images
-from wasmlet.runtime.shim_client import ContainerRecord, ShimClient
+from wasmlet.runtime.shim_client import ShimClient
+from wasmlet.runtime.worker import ContainerRecord
 from wasmlet.worker import wire
 
 log = structlog.get_logger(__name__)

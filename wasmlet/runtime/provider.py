@@ -39,7 +39,8 @@ from wasmlet.runtime.container import Labels
 from wasmlet.runtime.engine import Engine
 from wasmlet.runtime.images import Images
 from wasmlet.runtime.pod import PodLife, Surroundings
-from wasmlet.runtime.shim_client import ContainerRecord, ShimClient, ShimError
+from wasmlet.runtime.shim_client import ShimClient, ShimError
+from wasmlet.runtime.worker import ContainerRecord
 from wasmlet.worker import wire
 
 log = structlog.get_logger(__name__)

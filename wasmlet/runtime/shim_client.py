@@ -10,11 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import os
 import random
 import socket
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,13 +22,10 @@ import structlog
 
 from wasmlet.clock import Backoff, Clock
 from wasmlet.errors import ConfigError, WasmletError
+from wasmlet.runtime.worker import ContainerRecord, launch_shim
 from wasmlet.worker import wire
 
 log = structlog.get_logger(__name__)
-
-WORKER = Path(wire.__file__).parent
-KEPT_VARIABLES = ("LD_LIBRARY_PATH",)
-"""What of this process's environment a worker process gets: what an interpreter may need to start, nothing else."""
 
 START_SECONDS = 30.0
 RECONNECT = Backoff(0.05, 5.0)
@@ -38,42 +33,6 @@ RECONNECT = Backoff(0.05, 5.0)
 
 class ShimError(WasmletError):
     """The shim refused a request, or cannot be had."""
-
-
-@attrs.frozen
-class ContainerRecord:
-    """What the shim knows of one container; the fields are those of `wasmlet.worker.records.Record`.
-
-    Times are seconds since the epoch, 0 where it has not happened.
-    """
-
-    id: str
-    labels: Mapping[str, Any]
-    log: str
-    state: str
-    pid: int = 0
-    created: float = 0.0
-    started: float = 0.0
-    finished: float = 0.0
-    exit_code: int = 0
-    signal: int = 0
-    reason: str = ""
-    message: str = ""
-    fault: str = ""
-
-    @property
-    def ended(self) -> bool:
-        return self.state == wire.ENDED
-
-    @classmethod
-    def of(cls, message: Mapping[str, Any]) -> ContainerRecord:
-        """From the wire; fields that only a newer shim knows are passed over."""
-        return cls(**{field.name: message[field.name] for field in attrs.fields(cls) if field.name in message})
-
-
-def worker_environment() -> dict[str, str]:
-    """The environment that a worker process starts with."""
-    return {name: os.environ[name] for name in KEPT_VARIABLES if name in os.environ}
 
 
 class ShimClient:
@@ -110,7 +69,13 @@ class ShimClient:
         Raises:
             ConfigError: there is no shim and none can be started; the message is the shim's.
         """
-        await self._connect()
+        for attempt in (1, 2, 3):
+            try:
+                await self._connect()
+                break
+            except ConnectionError:  # it was about to leave: the next one is a new one
+                if attempt == 3:
+                    raise ConfigError(f"the shim in {self._state_dir} ends whenever it is asked something") from None
         self._keeper = asyncio.create_task(self._keep())
 
     async def close(self) -> None:
@@ -291,7 +256,9 @@ class ShimClient:
                 self._socket = wire.connect(str(self._state_dir))
                 break
             except (FileNotFoundError, ConnectionRefusedError):
-                await self._launch(last=attempt == 3)
+                complaint = await launch_shim(self._state_dir, self._idle_exit, START_SECONDS)
+                if complaint and attempt == 3:
+                    raise ConfigError(complaint) from None
         else:
             raise ConfigError(f"a shim was started in {self._state_dir}, and does not answer")
         self._lost.clear()
@@ -312,27 +279,6 @@ class ShimClient:
             raise
         self._take_in(self._listed or {})
         self._connected.set()
-
-    async def _launch(self, last: bool) -> None:
-        """Start a shim; another one that was quicker is as good."""
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-I", "-S", str(WORKER), "shim",
-            "--state-dir", str(self._state_dir), "--idle-exit", str(self._idle_exit),
-            env=worker_environment(), stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL,
-            stderr=asyncio.subprocess.PIPE,
-        )  # fmt: skip
-        try:
-            async with asyncio.timeout(START_SECONDS):
-                _, complaint = await process.communicate()
-        except BaseException as error:
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
-            await process.wait()
-            if isinstance(error, TimeoutError):
-                raise ConfigError(f"the shim in {self._state_dir} did not start within {START_SECONDS:g} s") from None
-            raise
-        if process.returncode and last:
-            raise ConfigError(complaint.decode("utf-8", "replace").strip() or "the shim cannot be started")
 
     def _disconnect(self) -> None:
         self._connected.clear()
@@ -412,8 +358,3 @@ def _vanished(container_id: str, record: ContainerRecord | None = None) -> Conta
         exit_code=wire.LOST_CODE,
         message="The container could not be located",
     )
-
-
-def spec_of(args: Sequence[str], env: Mapping[str, str], memory: int | None) -> bytes:
-    """The spec that a child reads: arguments, variables, the most linear memory in bytes (None: no limit)."""
-    return json.dumps({"args": list(args), "env": list(env.items()), "memory": memory}).encode()

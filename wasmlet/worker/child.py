@@ -6,6 +6,7 @@ with the trap's text. It keeps its three streams, that descriptor and nothing el
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import select
@@ -45,7 +46,8 @@ def _belong_to(shim: int, between: int) -> None:
     while os.getppid() == between:
         try:
             watch = os.pidfd_open(between)
-        except ProcessLookupError:
+        except OSError:  # it has just ended, or the kernel has no such call
+            os.sched_yield()
             continue
         select.select([watch], [], [])
         os.close(watch)
@@ -65,8 +67,6 @@ def _take(descriptors: list[int]) -> socket.socket:
 
 
 def _above(descriptor: int, floor: int) -> int:
-    import fcntl
-
     return fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, floor)
 
 

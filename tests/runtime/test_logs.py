@@ -1,0 +1,194 @@
+"""Reading logs: every option, over files as the shim writes them, and following a guest that still runs."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections.abc import AsyncGenerator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.runtime.harness import Runtime, pod_of
+from wasmlet.errors import InvalidInput, NotFound
+from wasmlet.provider import LogOptions
+from wasmlet.runtime.logs import Entries, Watcher, read, tail_offset
+from wasmlet.worker.crilog import MAX_LINE, Splitter
+
+START = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+
+
+def nanoseconds(moment: datetime) -> int:
+    return int(moment.timestamp()) * 10**9 + moment.microsecond * 1000
+
+
+def written(path: Path, *pieces: bytes, ended: bool = True) -> None:
+    """A log into which a piece went each second from `START` on."""
+    splitter = Splitter("stdout")
+    with path.open("ab") as file:
+        for number, piece in enumerate(pieces):
+            file.write(splitter.feed(piece, nanoseconds(START + timedelta(seconds=number))))
+        if ended:
+            file.write(splitter.finish(nanoseconds(START + timedelta(seconds=len(pieces)))))
+
+
+@pytest.fixture
+async def watcher() -> AsyncGenerator[Watcher, None]:
+    found = Watcher()
+    yield found
+    found.close()
+
+
+async def never() -> None:
+    await asyncio.Event().wait()
+
+
+async def whole(path: Path, watcher: Watcher, **options: object) -> bytes:
+    pieces = read(path, LogOptions(**options), lambda: True, never, watcher)  # type: ignore[arg-type]
+    return b"".join([piece async for piece in pieces])
+
+
+async def test_options(tmp_path: Path, watcher: Watcher) -> None:
+    path = tmp_path / "0.log"
+    long = b"x" * (2 * MAX_LINE + 10)
+    written(path, b"one\n", b"two\nthree\n", long + b"\n", b"last")
+    assert await whole(path, watcher) == b"one\ntwo\nthree\n" + long + b"\nlast"
+    assert await whole(path, watcher, tail_lines=0) == b""
+    assert await whole(path, watcher, tail_lines=1) == b"last"
+    assert await whole(path, watcher, tail_lines=2) == long + b"\nlast"
+    assert await whole(path, watcher, tail_lines=3) == b"three\n" + long + b"\nlast"
+    assert await whole(path, watcher, tail_lines=99) == await whole(path, watcher)
+    assert await whole(path, watcher, since_time=START + timedelta(seconds=3)) == b"last"
+    assert await whole(path, watcher, since_time=START + timedelta(seconds=0.5), limit_bytes=5) == b"two\nt"
+    assert await whole(path, watcher, since_time=START + timedelta(seconds=3), tail_lines=5) == b"last"
+    assert await whole(path, watcher, since_time=START + timedelta(hours=1)) == b""
+    assert await whole(path, watcher, limit_bytes=1) == b"o"
+    stamped = await whole(path, watcher, timestamps=True, tail_lines=2)
+    assert stamped == b"2026-01-02T03:04:07.000000000Z " + long + b"\n2026-01-02T03:04:09.000000000Z last"
+
+
+async def test_a_log_that_is_gone(tmp_path: Path, watcher: Watcher) -> None:
+    with pytest.raises(NotFound):
+        await whole(tmp_path / "none.log", watcher)
+    (tmp_path / "empty.log").touch()
+    for options in ({}, {"tail_lines": 3}, {"follow": True}, {"since_time": START}):
+        assert await whole(tmp_path / "empty.log", watcher, **options) == b""
+
+
+async def test_what_is_no_entry_is_shown_as_it_is(tmp_path: Path, watcher: Watcher) -> None:
+    path = tmp_path / "0.log"
+    path.write_bytes(b"rubbish\n")
+    assert await whole(path, watcher, since_time=START) == b"rubbish\n"
+    assert await whole(path, watcher, tail_lines=1) == b"rubbish\n"
+
+
+LINE = st.one_of(st.binary(max_size=6), st.integers(MAX_LINE - 2, MAX_LINE * 5).map(lambda n: b"y" * n))
+
+
+@given(st.lists(LINE.map(lambda line: line.replace(b"\n", b"")), max_size=12), st.booleans(), st.integers(0, 14))
+def test_the_tail_is_the_last_lines(lines: list[bytes], ends: bool, count: int) -> None:
+    splitter = Splitter("stdout")
+    data = b"\n".join(lines) + (b"\n" if ends and lines else b"")
+    file = os.memfd_create("log")
+    try:
+        os.write(file, splitter.feed(data, 1) + splitter.finish(2))
+        offset = tail_offset(file, count)
+        text = Entries(b"", False).feed(os.pread(file, os.fstat(file).st_size, offset))
+    finally:
+        os.close(file)
+    kept = [line + b"\n" for line in data.split(b"\n")]
+    kept[-1] = kept[-1][:-1]  # after the last newline there is none
+    if not kept[-1]:
+        kept.pop()
+    assert text == b"".join(kept[len(kept) - min(count, len(kept)) :])
+
+
+async def test_follow_reads_what_is_added_until_the_end(tmp_path: Path, watcher: Watcher) -> None:
+    path = tmp_path / "0.log"
+    written(path, b"old\n", b"first\n")
+    ended = asyncio.Event()
+
+    async def wait_ended() -> None:
+        await ended.wait()
+
+    pieces = read(path, LogOptions(follow=True, tail_lines=1), ended.is_set, wait_ended, watcher)
+    async with contextlib.aclosing(pieces):
+        assert await anext(pieces) == b"first\n"
+        for text in (b"second\n", b"third\n"):
+            following = asyncio.ensure_future(anext(pieces))
+            await asyncio.sleep(0)
+            written(path, text)
+            assert await following == text
+        following = asyncio.ensure_future(anext(pieces))
+        await asyncio.sleep(0)
+        written(path, b"last words")
+        ended.set()
+        assert await following == b"last words"
+        with pytest.raises(StopAsyncIteration):
+            await anext(pieces)
+    assert watcher._events == {}
+
+
+async def test_followers_share_a_watch_and_leave_one_by_one(tmp_path: Path, watcher: Watcher) -> None:
+    path = tmp_path / "0.log"
+    path.touch()
+    with watcher.watch(path) as one:
+        with watcher.watch(path) as two:
+            written(path, b"x\n")
+            await asyncio.wait_for(two.wait(), 10)
+            assert one.is_set()
+            one.clear()
+        written(path, b"y\n")
+        await asyncio.wait_for(one.wait(), 10)
+        path.unlink()
+    assert watcher._events == {}
+
+
+async def test_follow_a_guest(runtime: Runtime, image: str) -> None:
+    key = await runtime.create(pod_of("print", "1", "sleep", "1", "print", "2", image=image))
+    assert await runtime.logged(key, b"1\n") == b"1\n"
+    assert await runtime.output(key) == b"1\n2\n"
+
+
+async def test_follow_ends_when_the_pod_is_deleted(runtime: Runtime, image: str) -> None:
+    key = await runtime.create(pod_of("print", "up", "sleep", "1000", image=image))
+    await runtime.running(key)
+    following = asyncio.ensure_future(runtime.output(key))
+    await runtime.logged(key, b"up")
+    await runtime.provider.delete_pod(key, 30)
+    assert await following == b"up\n"
+
+
+async def test_whatever_a_guest_writes(runtime: Runtime, image: str) -> None:
+    key = await runtime.create(pod_of("binary", "line", "1000000", "part", "no newline", image=image))
+    letters = bytes(ord("a") + i % 26 for i in range(26)) * (1_000_000 // 26 + 1)
+    assert await runtime.output(key) == bytes(range(256)) + letters[:1_000_000] + b"\nno newline"
+
+
+async def test_a_flood(runtime: Runtime, image: str) -> None:
+    key = await runtime.create(pod_of("flood", "200000", image=image))
+    calm = await runtime.create(pod_of("print", "calm", name="calm", image=image))
+    assert await runtime.output(calm) == b"calm\n"
+    output = await runtime.output(key)
+    assert output.count(b"\n") == 200_000
+    assert len(set(output.split(b"\n"))) == 2
+    assert await runtime.log(key, tail_lines=1) == output[-64:]
+
+
+async def test_which_log(timed: Runtime, image: str) -> None:
+    key = await timed.create(pod_of("print", "x", image=f"{image}.none"))
+    await timed.waiting(key, "ErrImagePull")
+    with pytest.raises(InvalidInput, match="container main in pod web is waiting to start: ErrImagePull"):
+        await timed.log(key)
+    with pytest.raises(NotFound, match="previous terminated container main in pod web not found"):
+        await timed.log(key, previous=True)
+    with pytest.raises(NotFound, match="container other"):
+        await timed.log(key, "other")
+    again = await timed.create(pod_of("print", "y", "exit", "1", name="again", image=image, restart="Always"))
+    await timed.waiting(again, "CrashLoopBackOff")
+    # It waits to be run again: the last one to run is the one that both mean.
+    assert await timed.log(again) == await timed.log(again, previous=True) == b"y\n"
