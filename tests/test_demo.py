@@ -103,7 +103,7 @@ async def test_kept_up_it_serves_kubectl_until_a_signal(kubectl: Path) -> None:
         assert "Completed" in await kube("get", "pods")
         assert "I am pod hello on node wasmlet-demo" in await kube("logs", "hello")
         examples = Path(__file__).parents[1] / "examples"
-        assert "unchanged" in await kube("apply", "-f", str(examples / "hello.yaml"))
+        assert "pod/hello configured" in await kube("apply", "-f", str(examples / "hello.yaml"))
         await kube("delete", "pod", "hello")
         assert "created" in await kube("apply", "-f", str(examples / "hello.yaml"))
         assert (await kube("logs", "--follow", "--pod-running-timeout=20s", "hello")).endswith("Bye\n")

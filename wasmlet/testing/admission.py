@@ -143,7 +143,7 @@ class PodAdmission:
             spec["tolerations"] = [*present, *(item for item in wanted if item not in present)]
 
     def tolerate_for_a_while(self, spec: Object) -> None:
-        """The DefaultTolerationSeconds plugin, which sees updates too: `kubectl apply` sends lists without these two."""
+        """The DefaultTolerationSeconds plugin. It sees updates too: `kubectl apply` sends lists without these two."""
         present = spec.get("tolerations") or []
         for key in ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"):
             if not any(_covers(item, key) for item in present if isinstance(item, dict)):
