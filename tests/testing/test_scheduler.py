@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.testing.client import MERGE, PODS, STRATEGIC, Api, node, pod
-from wasmlet.testing.scheduler import demand, tolerates
+from wasmlet.model.placement import demand, tolerates
 
 NODES = "/api/v1/nodes"
 

@@ -8,111 +8,23 @@ tried again when a node, a pod or a class changes: nothing polls.
 from __future__ import annotations
 
 import asyncio
-import functools
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from decimal import Decimal
 from typing import Any
 
-from wasmlet.model.quantity import Quantity
+from wasmlet.model.placement import ZERO, Amounts, add, amounts, demand, selects, tolerates
 from wasmlet.testing.kinds import Kind, core
 from wasmlet.testing.podops import PodOperations, with_condition
 from wasmlet.testing.podrules import TERMINAL
 from wasmlet.testing.registry import Call, Registry
-from wasmlet.testing.selectors import Requirement, field_value
 from wasmlet.testing.status import ApiError, Object
 from wasmlet.testing.store import Event, Record
 
 NAME = "default-scheduler"
-_ZERO = Decimal(0)
 _HARD = ("NoSchedule", "NoExecute")
 BATCH = 50
 """How many pods are placed before others get their turn on the event loop."""
-
-Amounts = dict[str, Decimal]
-
-
-@functools.lru_cache(maxsize=4096)
-def _amount(text: str) -> Decimal:
-    try:
-        return Quantity.parse(text).value
-    except (ValueError, ArithmeticError):
-        return _ZERO
-
-
-def _amounts(quantities: object) -> Amounts:
-    if not isinstance(quantities, dict):
-        return {}
-    return {name: _amount(str(text)) for name, text in quantities.items()}
-
-
-def _requests(container: Object) -> Amounts:
-    return _amounts((container.get("resources") or {}).get("requests"))
-
-
-def _add(into: Amounts, more: Mapping[str, Decimal]) -> None:
-    for name, amount in more.items():
-        into[name] = into.get(name, _ZERO) + amount
-
-
-def demand(spec: Object) -> Amounts:
-    """What a pod asks of a node: the larger of its containers together and any init container, and its overhead."""
-    total: Amounts = {}
-    for item in spec.get("containers") or ():
-        _add(total, _requests(item))
-    peak: Amounts = {}
-    sidecars: Amounts = {}
-    for item in spec.get("initContainers") or ():
-        if item.get("restartPolicy") == "Always":
-            _add(sidecars, _requests(item))
-            _add(total, _requests(item))
-            step = dict(sidecars)
-        else:
-            step = _requests(item)
-            _add(step, sidecars)
-        for name, amount in step.items():
-            peak[name] = max(peak.get(name, _ZERO), amount)
-    for name, amount in peak.items():
-        total[name] = max(total.get(name, _ZERO), amount)
-    _add(total, _amounts(spec.get("overhead")))
-    total["pods"] = Decimal(1)
-    return total
-
-
-def tolerates(toleration: Object, taint: Object) -> bool:
-    """Whether a toleration covers a taint."""
-    if toleration.get("effect") not in (None, "", taint.get("effect")):
-        return False
-    if toleration.get("key") not in (None, "", taint.get("key")):
-        return False
-    if (toleration.get("operator") or "Equal") == "Exists":
-        return True
-    return bool(toleration.get("key")) and (toleration.get("value") or "") == (taint.get("value") or "")
-
-
-def _term(term: Object, node: Object) -> bool:
-    labels = node["metadata"].get("labels") or {}
-    wanted = term.get("matchExpressions") or ()
-    fields = term.get("matchFields") or ()
-    if not wanted and not fields:
-        return False
-    named = {"metadata.name": field_value(node, ("metadata", "name"))}
-    return all(_requirement(item).matches(labels) for item in wanted) and all(
-        _requirement(item).matches(named) for item in fields
-    )
-
-
-def _requirement(item: Object) -> Requirement:
-    return Requirement(item.get("key", ""), item.get("operator", ""), frozenset(item.get("values") or ()))
-
-
-def _selected(spec: Object, node: Object) -> bool:
-    labels = node["metadata"].get("labels") or {}
-    if any(labels.get(key) != value for key, value in (spec.get("nodeSelector") or {}).items()):
-        return False
-    affinity = (spec.get("affinity") or {}).get("nodeAffinity") or {}
-    required = affinity.get("requiredDuringSchedulingIgnoredDuringExecution")
-    return required is None or any(_term(term, node) for term in required.get("nodeSelectorTerms") or ())
 
 
 def _taints(node: Object) -> Iterable[Object]:
@@ -142,10 +54,10 @@ class _Room:
         elif known is None:
             amounts = demand(record.raw["spec"])
             self._of[uid] = (record.node, amounts)
-            _add(self.used.setdefault(record.node, {}), amounts)
+            add(self.used.setdefault(record.node, {}), amounts)
 
     def _take(self, node: str, amounts: Amounts) -> None:
-        _add(self.used[node], {name: -amount for name, amount in amounts.items()})
+        add(self.used[node], {name: -amount for name, amount in amounts.items()})
         if not self.used[node].get("pods"):
             del self.used[node]
 
@@ -221,8 +133,8 @@ class Scheduler:
             if reasons:
                 why.update(reasons)
                 continue
-            room = _amounts((node.raw.get("status") or {}).get("allocatable"))
-            used = self._room.used.get(node.name, {}).get("pods", _ZERO)
+            room = amounts((node.raw.get("status") or {}).get("allocatable"))
+            used = self._room.used.get(node.name, {}).get("pods", ZERO)
             score = used / (room.get("pods") or Decimal(110))
             if best is None or score < best[0]:
                 best = (score, node.name)
@@ -253,14 +165,14 @@ class Scheduler:
                 tolerates(item, taint) for item in spec.get("tolerations") or ()
             ):
                 return [f"node(s) had untolerated taint {{{taint.get('key')}: {taint.get('value', '')}}}"]
-        if not _selected(spec, node):
+        if not selects(spec, node):
             return ["node(s) didn't match Pod's node affinity/selector"]
-        room = _amounts((node.get("status") or {}).get("allocatable"))
+        room = amounts((node.get("status") or {}).get("allocatable"))
         used = self._room.used.get(node["metadata"]["name"], {})
         return [
             "Too many pods" if name == "pods" else f"Insufficient {name}"
             for name, amount in sorted(wanted.items())
-            if amount > 0 and used.get(name, _ZERO) + amount > room.get(name, _ZERO)
+            if amount > 0 and used.get(name, ZERO) + amount > room.get(name, ZERO)
         ]
 
     def _report(self, record: Record, reason: str, message: str, event: bool) -> None:

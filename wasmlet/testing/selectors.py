@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import attrs
 
+from wasmlet.model.placement import Requirement
 from wasmlet.testing.kinds import Kind
 from wasmlet.testing.status import Object, bad_request
 
@@ -32,37 +33,6 @@ def valid_label_key(key: str) -> bool:
 
 def valid_label_value(value: object) -> bool:
     return isinstance(value, str) and (value == "" or NAME.fullmatch(value) is not None)
-
-
-@attrs.frozen
-class Requirement:
-    """One condition on a label; `operator` is `In`, `NotIn`, `Exists`, `DoesNotExist`, `Gt` or `Lt`.
-
-    A missing label satisfies `NotIn`, as in the API. Also what node affinity is made of.
-    """
-
-    key: str
-    operator: str
-    values: frozenset[str] = frozenset()
-
-    def matches(self, labels: Mapping[str, str]) -> bool:
-        value = labels.get(self.key)
-        match self.operator:
-            case "In":
-                return value in self.values
-            case "NotIn":
-                return value not in self.values
-            case "Exists":
-                return value is not None
-            case "DoesNotExist":
-                return value is None
-        if value is None or len(self.values) != 1:
-            return False
-        try:
-            found, limit = int(value), int(next(iter(self.values)))
-        except ValueError:
-            return False
-        return found > limit if self.operator == "Gt" else found < limit
 
 
 def _unparsable(text: str, why: str) -> Exception:
