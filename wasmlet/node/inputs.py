@@ -19,14 +19,14 @@ from wasmlet.errors import WasmletError
 from wasmlet.kube import Client, Reflector, errors
 from wasmlet.model.inputs import Inputs
 from wasmlet.model.pod import Pod, Raw
-from wasmlet.model.references import references
+from wasmlet.model.references import References, references
+from wasmlet.node.collection import LOAD_SECONDS, Collection
+from wasmlet.node.tokens import TokenManager
 
 log = structlog.get_logger(__name__)
 
 WATCHES = 200
 POLL_SECONDS = 60.0
-LOAD_SECONDS = 15.0
-"""How long a pod's start waits to learn whether an object exists before that counts as a failure, to be repeated."""
 
 _COLLECTIONS = {"ConfigMap": "configmaps", "Secret": "secrets"}
 
@@ -79,7 +79,8 @@ class InputStore:
         self._rng = rng
         self._objects: dict[ObjectKey, _Object] = {}
         self._used: dict[str, frozenset[ObjectKey]] = {}
-        self._services: _Services | None = None
+        self._services = Collection(client, group, "/api/v1/services", clock, rng)
+        self._tokens = TokenManager(client, group, changed, clock, rng)
         self._slots = asyncio.Semaphore(WATCHES)
 
     async def inputs(self, pod: Pod) -> Inputs:
@@ -90,17 +91,17 @@ class InputStore:
         Raises:
             WasmletError: the API does not say, as yet, whether an object exists.
         """
-        keys = self._retain(pod)
-        services = self._services_of_all()
+        wanted = references(pod)
+        keys = self._retain(pod, wanted)
+        await self._services.load()
         try:
             async with asyncio.timeout(LOAD_SECONDS):
-                await services.loaded.wait()
                 for key in keys:
                     await self._objects[key].loaded.wait()
         except TimeoutError:
-            unknown = [str(key) for key in keys if not self._objects[key].loaded.is_set()]
-            what = ", ".join(sorted(unknown)) or "the services"
-            raise WasmletError(f"{what} could not be read from the API server yet") from None
+            unknown = sorted(str(key) for key in keys if not self._objects[key].loaded.is_set())
+            raise WasmletError(f"{', '.join(unknown)} could not be read from the API server yet") from None
+        tokens = await self._tokens.tokens(pod, wanted.tokens)
         found: dict[str, dict[str, Raw]] = {kind: {} for kind in _COLLECTIONS}
         for key in keys:
             if (value := self._objects[key].value) is not None:
@@ -108,7 +109,8 @@ class InputStore:
         return Inputs(
             config_maps=found["ConfigMap"],
             secrets=found["Secret"],
-            services=services.of(pod.namespace),
+            tokens=tokens,
+            services=self._services_of(pod.namespace),
             node_name=self._node_name,
             node_ips=self._node_ips,
             node_allocatable=self._allocatable(),
@@ -116,6 +118,7 @@ class InputStore:
 
     def release(self, uid: str) -> None:
         """The pod is gone: what only it referred to is watched no more."""
+        self._tokens.release(uid)
         self._drop(uid, self._used.pop(uid, frozenset()))
 
     @property
@@ -123,8 +126,14 @@ class InputStore:
         """How many objects are kept."""
         return len(self._objects)
 
-    def _retain(self, pod: Pod) -> frozenset[ObjectKey]:
-        wanted = references(pod)
+    def _services_of(self, namespace: str) -> Sequence[Raw]:
+        """The namespace's services, and `default/kubernetes`, which every pod is told of."""
+        found = dict(self._services.of(namespace))
+        if (kubernetes := self._services.of("default").get("kubernetes")) is not None:
+            found["kubernetes"] = kubernetes
+        return tuple(found.values())
+
+    def _retain(self, pod: Pod, wanted: References) -> frozenset[ObjectKey]:
         keys = frozenset(
             {ObjectKey("ConfigMap", pod.namespace, name) for name in wanted.config_maps}
             | {ObjectKey("Secret", pod.namespace, name) for name in wanted.secrets}
@@ -181,15 +190,6 @@ class InputStore:
                 log.warning("an object that pods refer to cannot be read", object=str(key), error=str(error))
             await self._clock.sleep(POLL_SECONDS * (0.8 + 0.4 * self._rng.random()))
 
-    def _services_of_all(self) -> _Services:
-        if self._services is None:
-            self._services = _Services()
-            reflector = Reflector(
-                self._client, "/api/v1/services", {}, self._services, clock=self._clock, rng=self._rng
-            )
-            self._group.create_task(reflector.run())
-        return self._services
-
 
 class _Object:
     """One object and who refers to it; handler of its reflector."""
@@ -224,33 +224,3 @@ class _Object:
 
 def _data(value: Raw | None) -> tuple[object, ...] | None:
     return None if value is None else (value.get("data"), value.get("binaryData"))
-
-
-class _Services:
-    """All services by namespace and name; handler of their reflector."""
-
-    def __init__(self) -> None:
-        self._found: dict[str, dict[str, Raw]] = {}
-        self.loaded = asyncio.Event()
-
-    def of(self, namespace: str) -> Sequence[Raw]:
-        """The namespace's services, and `default/kubernetes`, which every pod is told of."""
-        found = list(self._found.get(namespace, {}).values())
-        kubernetes = self._found.get("default", {}).get("kubernetes")
-        if namespace != "default" and kubernetes is not None:
-            found.append(kubernetes)
-        return tuple(found)
-
-    def synced(self, items: Sequence[Raw]) -> None:
-        self._found = {}
-        for item in items:
-            self.applied(item)
-        self.loaded.set()
-
-    def applied(self, item: Raw) -> None:
-        metadata = item["metadata"]
-        self._found.setdefault(metadata["namespace"], {})[metadata["name"]] = item
-
-    def deleted(self, item: Raw) -> None:
-        metadata = item["metadata"]
-        self._found.get(metadata["namespace"], {}).pop(metadata["name"], None)

@@ -30,7 +30,10 @@ from wasmlet.kube.config import Identity
 from wasmlet.kube.events import EventRecorder
 from wasmlet.kubelet import KubeletServer
 from wasmlet.kubelet.tls import server_context
+from wasmlet.model.pod import Raw
 from wasmlet.model.status import PodStatus, phase_of
+from wasmlet.node.admission import Admission
+from wasmlet.node.collection import Collection
 from wasmlet.node.config import NodeConfig
 from wasmlet.node.inputs import InputStore
 from wasmlet.node.lease import LeaseKeeper
@@ -42,6 +45,7 @@ from wasmlet.provider import NodeContext, Provider
 
 log = structlog.get_logger(__name__)
 
+RUNTIME_CLASSES = "/apis/node.k8s.io/v1/runtimeclasses"
 FLUSH_SECONDS = 3.0
 """How long the end of a node waits for statuses and events that are still on their way."""
 FIRST_TRIES = 5
@@ -149,12 +153,19 @@ class Node:
                 clock=clock,
                 rng=self._rng,
             )
+            classes = Collection(watch_client, group, RUNTIME_CLASSES, clock, self._rng)
+
+            async def runtime_class(class_name: str) -> Raw | None:
+                await classes.load()
+                return classes.of().get(class_name)
+
             around = Surroundings(
                 provider=provider,
                 client=client,
                 writer=writer,
                 events=recorder,
                 inputs=inputs,
+                admission=Admission(lambda: registration.node, lambda: registration.runtime_handlers, runtime_class),
                 node_ips=[ip],
                 clock=clock,
                 rng=self._rng,

@@ -26,6 +26,7 @@ from wasmlet.model.inputs import Inputs
 from wasmlet.model.pod import Pod, PodKey, Raw
 from wasmlet.model.status import PodStatus, Waiting
 from wasmlet.node import status as statuses
+from wasmlet.node.admission import Admission
 from wasmlet.node.status_writer import StatusWriter
 from wasmlet.provider import Provider
 
@@ -58,6 +59,7 @@ class Surroundings:
     writer: StatusWriter
     events: EventRecorder
     inputs: InputSource
+    admission: Admission
     node_ips: Sequence[str]
     clock: Clock
     rng: random.Random
@@ -110,7 +112,9 @@ class PodTask:
         self._interrupted = False
         self._starting: asyncio.TimerHandle | None = None
 
-        if known is None and _has_run(pod.status):
+        if known is not None and not self.finished:
+            around.admission.count(pod)
+        elif known is None and _has_run(pod.status):
             self.missing()
 
     @property
@@ -265,6 +269,10 @@ class PodTask:
             self._report()
 
     async def _hand_over(self, pod: Pod) -> None:
+        if self._accepted or _has_run(self._api_status):
+            self._around.admission.count(pod)
+        else:
+            await self._around.admission.admit(pod)
         inputs = await self._around.inputs.inputs(pod)
         if self._accepted:
             await self._around.provider.update_pod(pod, inputs)
@@ -285,6 +293,7 @@ class PodTask:
             self.status = final
         self._ended = True
         self._around.inputs.release(pod.uid)
+        self._around.admission.release(pod.uid)
         return True
 
     async def _remove(self, pod: Pod) -> None:
@@ -387,6 +396,8 @@ class PodTask:
         version = str((answer.get("metadata") or {}).get("resourceVersion", ""))
         if self._newer(version):
             self._api_status, self._api_version = answer.get("status") or {}, version
+            if self.finished:
+                self._around.admission.release(self.pod.uid)
 
     def _newer(self, version: str) -> bool:
         """Whether that resourceVersion is later than what we know; they are numbers that grow (KEP-5504)."""

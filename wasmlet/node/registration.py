@@ -65,6 +65,9 @@ class NodeRegistration:
         self._reported: dict[str, Any] = {}
         self._reported_at = float("-inf")
         self._conditions: dict[str, Raw] = {}
+        self.node: Raw = {"metadata": {"name": config.node_name}}
+        """The Node as the API has it."""
+        self.runtime_handlers: frozenset[str] = frozenset([""])
         self._missing = False
         """Somebody else has deleted the Node."""
         self.ready = True
@@ -110,11 +113,14 @@ class NodeRegistration:
     # --- what the API says of the Node (Handler of a reflector)
 
     def synced(self, items: Sequence[Raw]) -> None:
-        if not items:
+        if items:
+            self.applied(items[0])
+        else:
             self._gone()
 
     def applied(self, item: Raw) -> None:
         self._missing = False
+        self.node = item
 
     def deleted(self, item: Raw) -> None:
         self._gone()
@@ -179,7 +185,7 @@ class NodeRegistration:
         conditions = [self._stamped(c, now) for c in body["conditions"]]
         # Addresses merge by type; replaced as a whole, or an old one would stay for ever.
         addresses = [*body["addresses"], {"$patch": "replace"}]
-        await self._client.patch(
+        self.node = await self._client.patch(
             f"{self._path}/status", {"status": body | {"conditions": conditions, "addresses": addresses}}
         )
         self._conditions |= {c["type"]: c for c in conditions}
@@ -188,6 +194,7 @@ class NodeRegistration:
     def _status(self, status: NodeStatus, trouble: str) -> dict[str, Any]:
         capacity = _machine() | {"pods": str(self._config.max_pods)} | dict(status.capacity)
         allocatable = capacity | dict(status.allocatable or {})
+        self.runtime_handlers = frozenset(["", *status.runtime_handlers])
         handlers = [{"name": name} for name in status.runtime_handlers]
         body: dict[str, Any] = {
             "capacity": capacity,

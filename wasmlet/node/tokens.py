@@ -1,0 +1,131 @@
+"""Service-account tokens for pods: asked for, bound to the pod, and asked for again well before they end.
+
+A pod's projected volumes say which tokens it needs. Each is bound to the pod by UID, so that it is worth nothing once
+the pod is gone, and is refreshed at 80 % of its life or after 24 hours, whichever is sooner, with jitter (the kubelet's
+token manager). Tokens stay in memory; they are never logged.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import attrs
+import structlog
+
+from wasmlet.clock import Backoff, Clock
+from wasmlet.errors import WasmletError
+from wasmlet.kube import Client, errors
+from wasmlet.model.inputs import TokenKey
+from wasmlet.model.pod import Pod
+from wasmlet.model.times import parse
+
+log = structlog.get_logger(__name__)
+
+LIFE_SHARE = 0.8
+LONGEST_SECONDS = 24 * 3600.0
+JITTER_SECONDS = 10.0
+
+
+@attrs.define
+class _Held:
+    """The tokens of one pod and the task that keeps them fresh."""
+
+    wanted: frozenset[TokenKey]
+    tokens: dict[TokenKey, str]
+    task: asyncio.Task[None]
+
+
+class TokenManager:
+    """The tokens of all pods of the node.
+
+    Args:
+        changed: told the UID of a pod whose tokens are new.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        group: asyncio.TaskGroup,
+        changed: Callable[[str], None],
+        clock: Clock,
+        rng: random.Random,
+    ) -> None:
+        self._client = client
+        self._group = group
+        self._changed = changed
+        self._clock = clock
+        self._rng = rng
+        self._held: dict[str, _Held] = {}
+
+    async def tokens(self, pod: Pod, wanted: frozenset[TokenKey]) -> Mapping[TokenKey, str]:
+        """The tokens that the pod needs; asked for where it has them not yet.
+
+        Raises:
+            WasmletError: the API server gives none now.
+        """
+        held = self._held.get(pod.uid)
+        if held is not None and held.wanted == wanted:
+            return dict(held.tokens)
+        self.release(pod.uid)
+        if not wanted:
+            return {}
+        tokens: dict[TokenKey, str] = {}
+        due = self._clock.monotonic() + LONGEST_SECONDS
+        for key in sorted(wanted, key=str):
+            try:
+                tokens[key], life = await self._ask(pod, key)
+            except errors.ApiError as error:
+                account = _account(pod)
+                raise WasmletError(f"no token for service account {account!r} of {pod.key}: {error}") from None
+            due = min(due, self._clock.monotonic() + life)
+        task = self._group.create_task(self._refresh(pod, due))
+        self._held[pod.uid] = _Held(wanted, tokens, task)
+        return dict(tokens)
+
+    def release(self, uid: str) -> None:
+        """The pod is gone: its tokens are forgotten."""
+        if (held := self._held.pop(uid, None)) is not None:
+            held.task.cancel()
+
+    async def _refresh(self, pod: Pod, due: float) -> None:
+        while True:
+            await self._clock.sleep(max(0.0, due - self._clock.monotonic()))
+            held = self._held[pod.uid]
+            pauses = Backoff(initial=1, cap=60, jitter=0.5).pauses(self._rng)
+            due = self._clock.monotonic() + LONGEST_SECONDS
+            for key in held.wanted:
+                while True:
+                    try:
+                        held.tokens[key], life = await self._ask(pod, key)
+                        break
+                    except errors.ApiError as error:
+                        log.warning("a token is not refreshed, trying again", pod=str(pod.key), error=str(error))
+                        await self._clock.sleep(next(pauses))
+                due = min(due, self._clock.monotonic() + life)
+            self._changed(pod.uid)
+
+    async def _ask(self, pod: Pod, key: TokenKey) -> tuple[str, float]:
+        """A token and the seconds until it should be refreshed."""
+        spec: dict[str, Any] = {
+            "expirationSeconds": key.expiration_seconds,
+            "boundObjectRef": {"apiVersion": "v1", "kind": "Pod", "name": pod.name, "uid": pod.uid},
+        }
+        if key.audience:
+            spec["audiences"] = [key.audience]
+        body = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": spec}
+        path = f"/api/v1/namespaces/{pod.namespace}/serviceaccounts/{_account(pod)}/token"
+        status = (await self._client.create(path, body)).get("status") or {}
+        try:
+            token = str(status["token"])
+            life = (parse(str(status["expirationTimestamp"])) - self._clock.now()).total_seconds()
+        except (KeyError, ValueError):
+            raise errors.ServerError(500, "", "the answer to a TokenRequest has no token or no time") from None
+        refresh = min(life * LIFE_SHARE, LONGEST_SECONDS) - self._rng.random() * JITTER_SECONDS
+        return token, max(1.0, refresh)
+
+
+def _account(pod: Pod) -> str:
+    return str(pod.spec.get("serviceAccountName") or "default")
