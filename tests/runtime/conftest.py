@@ -9,8 +9,8 @@ import pytest
 from wasmlet_wasmtime import WasmtimeProvider
 
 from tests.guests import build
-from tests.runtime.clock import FakeClock
 from tests.runtime.harness import Runtime
+from wasmlet.testing.clock import FakeClock
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,6 @@ from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
 from typing import Any
 
-from tests.runtime.clock import FakeClock
 from tests.worker.harness import children, wait_gone
 from wasmlet.clock import Clock
 from wasmlet.model.inputs import Inputs
@@ -16,6 +15,7 @@ from wasmlet.model.pod import Pod, PodKey
 from wasmlet.model.status import ContainerStatus, PodStatus, Running, Terminated, Waiting
 from wasmlet.provider import LogOptions, NodeContext, PodEvent, StatusChanged
 from wasmlet.runtime import RuntimeConfig, RuntimeProvider
+from wasmlet.testing.clock import FakeClock
 
 PATIENCE = 30.0
 

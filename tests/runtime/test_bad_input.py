@@ -11,12 +11,12 @@ import pytest
 import wasmtime
 from wasmlet_wasmtime import WasmtimeProvider
 
-from tests.runtime.clock import FakeClock
 from tests.runtime.harness import Runtime, pod_of
 from wasmlet.errors import Refused
 from wasmlet.model.inputs import Inputs
 from wasmlet.model.status import Waiting
 from wasmlet.runtime import RuntimeConfig, manifest
+from wasmlet.testing.clock import FakeClock
 
 COMPONENT = b"\0asm\x0d\0\x01\0"
 

@@ -7,10 +7,14 @@ from datetime import UTC, datetime, timedelta
 
 
 class FakeClock:
-    """Time as a test tells it; starts at the real time, because the shim stamps with that."""
+    """Time as a test tells it (a `wasmlet.clock.Clock`).
 
-    def __init__(self) -> None:
-        self._start = datetime.now(UTC)
+    Args:
+        start: the wall-clock time at first; the real one by default, for the sake of others who stamp with that.
+    """
+
+    def __init__(self, start: datetime | None = None) -> None:
+        self._start = start or datetime.now(UTC)
         self._elapsed = 0.0
         self._sleepers: list[tuple[float, asyncio.Event]] = []
         self._changed = asyncio.Event()

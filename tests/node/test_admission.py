@@ -1,0 +1,133 @@
+"""What a node turns away, and what it counts: the kubelet's reasons, in the phase and the status."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+import wasmlet
+from tests.node.cluster import NODE, Cluster, running
+from wasmlet.kube.client import MERGE_PATCH
+from wasmlet.testing.reference import ReferenceProvider
+
+
+class Small(ReferenceProvider):
+    """A node with little to give."""
+
+    async def node_status(self) -> wasmlet.NodeStatus:
+        return wasmlet.NodeStatus(capacity={"cpu": "2", "memory": "1Gi"}, runtime_handlers=("", "wasmlet"))
+
+
+def requests(**amounts: str) -> list[dict[str, Any]]:
+    return [{"name": "c", "image": "file:///none.wasm", "resources": {"requests": amounts}}]
+
+
+AFFINITY = {
+    "nodeAffinity": {
+        "requiredDuringSchedulingIgnoredDuringExecution": {
+            "nodeSelectorTerms": [{"matchExpressions": [{"key": "gpu", "operator": "Exists"}]}]
+        }
+    }
+}
+
+
+@pytest.mark.parametrize(
+    ("spec", "reason", "message"),
+    [
+        ({"nodeSelector": {"kubernetes.io/os": "linux"}}, "NodeAffinity", "node affinity/selector"),
+        ({"affinity": AFFINITY}, "NodeAffinity", "node affinity/selector"),
+        ({"os": {"name": "linux"}}, "PodOSNotSupported", "asked for linux"),
+        ({"containers": requests(cpu="3")}, "OutOfcpu", "cpu, requested: 3, used: 0, capacity: 2"),
+        ({"containers": requests(memory="2Gi")}, "OutOfmemory", "memory, requested: 2Gi, used: 0, capacity: 1Gi"),
+        ({"containers": requests(**{"example.com/gpu": "1"})}, "OutOfexample.com/gpu", "capacity: 0"),
+    ],
+)
+async def test_what_does_not_fit_fails_with_its_reason(
+    cluster: Cluster, spec: dict[str, Any], reason: str, message: str
+) -> None:
+    provider = Small()
+    async with cluster.node(provider):
+        await cluster.create(**spec)
+        pod = await cluster.until(lambda pod: pod.finished)
+    assert (pod.phase, pod.status["reason"]) == ("Failed", reason)
+    assert message in pod.status["message"]
+    assert provider.created == []
+    assert [event["reason"] for event in await cluster.events("p")] == [reason]
+
+
+async def test_an_untolerated_noexecute_taint_and_a_noschedule_one(cluster: Cluster) -> None:
+    taints = ("gone=1:NoExecute", "busy=1:NoSchedule")
+    async with cluster.node(Small(), register_with_taints=taints):
+        await cluster.create(tolerations=[{"key": "wasmlet.dev/provider", "operator": "Exists"}])
+        pod = await cluster.until(lambda pod: pod.finished)
+        assert pod.status["reason"] == "TaintToleration"
+        assert "{gone: 1}" in pod.status["message"]
+        # NoSchedule is for schedulers; who binds a pod by hand means it.
+        await cluster.create("q", tolerations=[{"key": "gone", "operator": "Exists"}])
+        await cluster.until(running, "q")
+
+
+async def test_pods_are_counted_in_and_out(cluster: Cluster) -> None:
+    provider = Small()
+    async with cluster.node(provider, max_pods=3):
+        first = await cluster.create("a", containers=requests(cpu="1500m"), restartPolicy="Never")
+        await cluster.until(running, "a")
+        await cluster.create("b", containers=requests(cpu="600m"))
+        pod = await cluster.until(lambda pod: pod.finished, "b")
+        assert "requested: 600m, used: 1500m, capacity: 2" in pod.status["message"]
+        provider.finish(first.key)
+        await cluster.until(lambda pod: pod.finished, "a")
+        await cluster.create("c", containers=requests(cpu="1500m"))
+        await cluster.until(running, "c")
+        await cluster.delete("c")
+        await cluster.until_gone("c")
+        for name in ("d", "e", "f"):
+            await cluster.create(name)
+            await cluster.until(running, name)
+        await cluster.create("g")
+        assert (await cluster.until(lambda pod: pod.finished, "g")).status["reason"] == "OutOfpods"
+
+
+async def test_an_adopted_pod_counts_and_is_never_turned_away(cluster: Cluster) -> None:
+    provider = Small()
+    async with cluster.node(provider):
+        await cluster.create("a", containers=requests(cpu="2"))
+        await cluster.until(running, "a")
+    async with cluster.node(provider):
+        await cluster.create("b", containers=requests(cpu="1"))
+        assert (await cluster.until(lambda pod: pod.finished, "b")).status["reason"] == "OutOfcpu"
+        assert (await cluster.get("a")).phase == "Running"
+
+
+async def test_runtime_classes(cluster: Cluster) -> None:
+    path = "/apis/node.k8s.io/v1/runtimeclasses"
+    for name, handler in (("good", "wasmlet"), ("other", "runc"), ("passing", "wasmlet")):
+        body = {
+            "apiVersion": "node.k8s.io/v1",
+            "kind": "RuntimeClass",
+            "metadata": {"name": name},
+            "handler": handler,
+        }
+        await cluster.admin.create(path, body)
+    await cluster.create("gone", runtimeClassName="passing")
+    await cluster.admin.delete(f"{path}/passing")
+    async with cluster.node(Small()):
+        await cluster.create("a", runtimeClassName="good")
+        await cluster.until(running, "a")
+        await cluster.create("b", runtimeClassName="other")
+        pod = await cluster.until(lambda pod: pod.finished, "b")
+        assert pod.status["reason"] == "RuntimeHandlerNotSupported"
+        assert pod.status["message"] == ("RuntimeClass \"other\" asks for handler 'runc'; this node offers: 'wasmlet'")
+        pod = await cluster.until(lambda pod: pod.finished, "gone")
+        assert pod.status["reason"] == "RuntimeClassNotFound"
+    node = await cluster.admin.get(f"/api/v1/nodes/{NODE}")
+    assert [handler["name"] for handler in node["status"]["runtimeHandlers"]] == ["", "wasmlet"]
+
+
+async def test_labels_that_change_later_count_for_later_pods(cluster: Cluster) -> None:
+    async with cluster.node(Small()):
+        await cluster.admin.patch(f"/api/v1/nodes/{NODE}", {"metadata": {"labels": {"gpu": "1"}}}, MERGE_PATCH)
+        await cluster.create(affinity=AFFINITY)
+        await cluster.until(lambda pod: pod.phase != "Pending")
+        assert (await cluster.get()).phase == "Running"
