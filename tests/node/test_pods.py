@@ -322,6 +322,44 @@ class TestAdoption:
         assert (ended["reason"], ended["exitCode"]) == ("ContainerStatusUnknown", 137)
         assert len(provider.created) == 1
 
+    async def test_what_is_lost_is_not_run_again_where_a_part_of_it_is_done(
+        self, cluster: Cluster, provider: ReferenceProvider
+    ) -> None:
+        containers = [{"name": name, "image": "file:///none.wasm"} for name in ("done", "going")]
+        async with cluster.node(provider):
+            made = await cluster.create(restartPolicy="OnFailure", containers=containers)
+            await cluster.until(running)
+            provider.finish(made.key, 0, "done")
+            await cluster.until(lambda pod: "terminated" in state(pod))
+        provider.pods.clear()
+        async with cluster.node(provider):
+            pod = await cluster.until(lambda pod: pod.finished)
+        assert pod.phase == "Failed"
+        assert [state(pod, i)["terminated"]["exitCode"] for i in (0, 1)] == [0, 137]
+        assert len(provider.created) == 1
+
+    async def test_what_is_lost_and_may_be_restarted_is_a_restart(
+        self, cluster: Cluster, provider: ReferenceProvider
+    ) -> None:
+        async with cluster.node(provider):
+            await cluster.create()
+            await cluster.until(running)
+        for restarts in (1, 2):
+            provider.pods.clear()
+            async with cluster.node(provider):
+                pod = await cluster.until(
+                    lambda pod, n=restarts: pod.status["containerStatuses"][0]["restartCount"] == n
+                )
+                status = pod.status["containerStatuses"][0]
+                assert pod.phase == "Running"
+                assert status["lastState"]["terminated"]["reason"] == "ContainerStatusUnknown"
+                assert "running" in status["state"]
+        # Adopted once more, the provider counts none of them, and the API's count does not go down.
+        async with cluster.node(provider):
+            await cluster.create("other")
+            await cluster.until(running, "other")
+            assert (await cluster.get()).status["containerStatuses"][0]["restartCount"] == 2
+
     async def test_a_delete_that_was_asked_for_meanwhile_is_finished(
         self, cluster: Cluster, provider: ReferenceProvider
     ) -> None:

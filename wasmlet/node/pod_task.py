@@ -24,7 +24,7 @@ from wasmlet.kube.client import Client
 from wasmlet.kube.events import EventRecorder
 from wasmlet.model.inputs import Inputs
 from wasmlet.model.pod import Pod, PodKey, Raw
-from wasmlet.model.status import PodStatus, Waiting
+from wasmlet.model.status import PodStatus, Terminated, Waiting
 from wasmlet.node import status as statuses
 from wasmlet.node.admission import Admission
 from wasmlet.node.status_writer import StatusWriter
@@ -112,8 +112,10 @@ class PodTask:
         self._interrupted = False
         self._starting: asyncio.TimerHandle | None = None
 
+        self._before: dict[str, statuses.Before] = {}
         if known is not None and not self.finished:
             around.admission.count(pod)
+            self._before = statuses.reported_before(pod.status, known)
         elif known is None and _has_run(pod.status):
             self.missing()
 
@@ -170,11 +172,15 @@ class PodTask:
         if self.finished or self.pod.deleting or self._working:
             return
         self._accepted = False
-        if self.pod.restart_policy == "Never":
+        now, ends = self._around.clock.now(), statuses.ends_in_api(self._api_status)
+        completed = any(isinstance(c.state, Terminated) and c.state.exit_code == 0 for c in ends.containers)
+        if self.pod.restart_policy == "Never" or (completed and self.pod.restart_policy == "OnFailure"):
+            # The API refuses a container that is done and runs again, and a provider cannot start half a pod.
             self._told = self.pod
-            self._say(statuses.with_losses(self.pod, self.status, self._around.clock.now()))
+            self._say(attrs.evolve(statuses.with_losses(self.pod, ends, now), phase="Failed"))
         else:
             self._told = None
+            self._before = statuses.lost_before(self.pod, self._api_status, now)
             self.wake()
 
     def event(self, type: Literal["Normal", "Warning"], reason: str, message: str, field: str = "") -> None:  # noqa: A002
@@ -387,6 +393,8 @@ class PodTask:
             return None
         around, now = self._around, self._around.clock.now()
         status = statuses.with_losses(self.pod, self.status, now) if self._ended else self.status
+        if self._before:
+            status = statuses.counting(status, self._before)
         wanted = statuses.api_status(
             self.pod, self._api_status, status, node_ips=around.node_ips, now=now, final=self._ended
         )

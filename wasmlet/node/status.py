@@ -12,6 +12,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+import attrs
+
 from wasmlet.model.pod import Container, Pod, Raw
 from wasmlet.model.status import (
     Condition,
@@ -26,7 +28,7 @@ from wasmlet.model.status import (
     phase_of,
     restartable_init,
 )
-from wasmlet.model.times import rfc3339
+from wasmlet.model.times import parse, rfc3339
 
 _OWNED_TEXTS = ("reason", "message")
 
@@ -90,17 +92,90 @@ def patch_of(pod: Pod, current: Raw, wanted: Raw) -> dict[str, Any] | None:
 def with_losses(pod: Pod, status: PodStatus | None, now: datetime) -> PodStatus:
     """The last status of a pod that is gone: what has no end on record is ContainerStatusUnknown, exit code 137."""
     status = status or PodStatus()
-    return PodStatus(
+    return attrs.evolve(
+        status,
         containers=_ended(pod, pod.containers, status.containers, now),
         init_containers=_ended(pod, pod.init_containers, status.init_containers, now),
         ephemeral_containers=_ended(pod, pod.ephemeral_containers, status.ephemeral_containers, now),
-        phase=status.phase,
-        reason=status.reason,
-        message=status.message,
-        pod_ips=status.pod_ips,
-        conditions=status.conditions,
-        start_time=status.start_time,
     )
+
+
+@attrs.frozen
+class Before:
+    """What went before the container that the provider now runs: its restarts, and how the last instance ended."""
+
+    restarts: int
+    ended: Terminated | None = None
+
+
+def reported_before(current: Raw, known: PodStatus | None) -> dict[str, Before]:
+    """By container, what the API has heard of and the provider does not count: a restart count never goes down."""
+    found = {}
+    for entry in _entries(current):
+        mine = known.container(entry["name"]) if known is not None else None
+        if (missing := int(entry.get("restartCount") or 0) - (mine.restart_count if mine else 0)) > 0:
+            found[entry["name"]] = Before(missing)
+    return found
+
+
+def lost_before(pod: Pod, current: Raw, now: datetime) -> dict[str, Before]:
+    """By container, that its present instance was lost: the next one is a restart, after a ContainerStatusUnknown."""
+    found = {}
+    for entry in _entries(current):
+        (status,) = lost(pod, now, [entry["name"]])
+        assert isinstance(status.state, Terminated)
+        found[entry["name"]] = Before(int(entry.get("restartCount") or 0) + 1, status.state)
+    return found
+
+
+def counting(status: PodStatus, before: Mapping[str, Before]) -> PodStatus:
+    """The status with what went before counted in."""
+
+    def count(container: ContainerStatus) -> ContainerStatus:
+        if (known := before.get(container.name)) is None:
+            return container
+        restarts = container.restart_count + known.restarts
+        return attrs.evolve(container, restart_count=restarts, last_state=container.last_state or known.ended)
+
+    return attrs.evolve(
+        status,
+        containers=tuple(map(count, status.containers)),
+        init_containers=tuple(map(count, status.init_containers)),
+        ephemeral_containers=tuple(map(count, status.ephemeral_containers)),
+    )
+
+
+def ends_in_api(current: Raw) -> PodStatus:
+    """The containers that the API knows to have ended, as it knows it."""
+
+    def ends(key: str) -> tuple[ContainerStatus, ...]:
+        return tuple(
+            ContainerStatus(
+                entry["name"],
+                _terminated(ended),
+                restart_count=int(entry.get("restartCount") or 0),
+                image=entry.get("image", ""),
+                image_id=entry.get("imageID", ""),
+                container_id=entry.get("containerID", ""),
+            )
+            for entry in current.get(key) or ()
+            if (ended := (entry.get("state") or {}).get("terminated"))
+        )
+
+    return PodStatus(ends("containerStatuses"), ends("initContainerStatuses"), ends("ephemeralContainerStatuses"))
+
+
+def _terminated(raw: Raw) -> Terminated:
+    moments = [parse(raw[key]) if raw.get(key) else None for key in ("startedAt", "finishedAt")]
+    texts = [str(raw.get(key) or "") for key in ("reason", "message")]
+    return Terminated(
+        int(raw["exitCode"]), *texts, raw.get("signal"), *moments, container_id=str(raw.get("containerID") or "")
+    )
+
+
+def _entries(current: Raw) -> list[Raw]:
+    kinds = ("containerStatuses", "initContainerStatuses", "ephemeralContainerStatuses")
+    return [entry for kind in kinds for entry in current.get(kind) or ()]
 
 
 def refused(pod: Pod, reason: str, message: str, container: str | None = None) -> PodStatus:

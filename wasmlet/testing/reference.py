@@ -104,10 +104,10 @@ class ReferenceProvider(Provider):
 
     # --- the guest's part
 
-    def finish(self, key: PodKey, exit_code: int = 0) -> None:
-        """The pod's containers end by themselves."""
+    def finish(self, key: PodKey, exit_code: int = 0, container: str | None = None) -> None:
+        """The pod's containers, or only that one, end by themselves."""
         held = self._held(key)
-        held.status = _ended(held.status, exit_code)
+        held.status = _ended(held.status, exit_code, container)
         self._set(held)
 
     def node_changed(self) -> None:
@@ -130,12 +130,12 @@ class ReferenceProvider(Provider):
         self._changes.put_nowait(StatusChanged(held.key, held.status))
 
 
-def _ended(status: PodStatus, exit_code: int) -> PodStatus:
-    """The same with every container that runs ended."""
+def _ended(status: PodStatus, exit_code: int, only: str | None = None) -> PodStatus:
+    """The same with every container that runs ended, or only the one of that name."""
     now = datetime.now(UTC)
 
     def end(container: ContainerStatus) -> ContainerStatus:
-        if not isinstance(container.state, Running):
+        if not isinstance(container.state, Running) or only not in (None, container.name):
             return container
 
         state = Terminated(exit_code, started_at=container.state.started_at, finished_at=now)
