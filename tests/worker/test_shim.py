@@ -98,6 +98,31 @@ def test_stopped_before_it_began(tmp_path: Path) -> None:
         assert (record["exit_code"], record["reason"], record["started"]) == (143, "", 0)
 
 
+@pytest.mark.parametrize("grace", [0, 30])
+def test_whenever_it_is_stopped_nothing_goes_on(tmp_path: Path, grace: int) -> None:
+    with running(tmp_path / "state") as shim:
+        shim.ended(shim.run("start"))
+        for number in range(40):
+            name = shim.run("start", "sleep", "1000")
+            until = time.monotonic() + number * 0.0003
+            while time.monotonic() < until:
+                pass
+            shim.connection.ask("stop", id=name, grace=grace)
+            assert shim.ended(name)["exit_code"] == (143 if grace else 137)
+        while shim.children() != {shim.zygote_pid(): "wasmlet-zygote"}:  # one that had no pid yet ends a moment later
+            time.sleep(0.01)
+
+
+def test_a_short_container_that_is_stopped_before_it_was_heard(tmp_path: Path) -> None:
+    with running(tmp_path / "state") as shim:
+        shim.ended(shim.run("start"))
+        names = [shim.run("start") for _ in range(100)]
+        for name in names:
+            shim.connection.ask("stop", id=name, grace=30)
+        assert {shim.ended(name)["exit_code"] for name in names} <= {0, 143}
+        assert (shim.state / "shim.log").read_text() == ""
+
+
 @pytest.mark.parametrize(
     ("work", "code", "signal_number", "reason", "message"),
     [

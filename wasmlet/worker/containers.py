@@ -125,15 +125,28 @@ class Container:
 
     def _kill(self) -> None:
         self.record.requested = "kill"
-        self._signal(signal.SIGKILL)
         if not self.record.pid:
-            # There is no process yet, or none that has spoken: without its control descriptor it ends by itself.
+            self._hang_up()
+        if self.record.pid:
+            self._signal(signal.SIGKILL)
+        else:
             self._close_streams()
             self._settle()
 
+    def _hang_up(self) -> None:
+        """Take no more messages, and hear those that are there: after this there is a pid, or there will never be one.
+
+        A child whose first message fails ends before its guest begins; so none can run that nobody knows of.
+        """
+        if self._control is None:
+            return
+        self._control.shutdown(socket.SHUT_RDWR)
+        while self._control is not None and not self.record.pid:
+            self._on_control(READ)
+
     def _signal(self, number: int) -> None:
         if self.record.pid and self._status is None:
-            os.kill(self.record.pid, number)  # not reaped yet, so the number is still this process's
+            os.kill(self.record.pid, number)  # claimed and not reaped, so the number is still this process's
 
     def _on_output(self, reader: int, _: int) -> None:
         splitter = self._pipes[reader]
@@ -175,10 +188,11 @@ class Container:
         if "pid" in message and not record.pid and isinstance(message["pid"], int):
             record.pid = message["pid"]
             self._release()
+            # First of all: the process may have ended and been reaped, and its number be another's, before it is heard.
+            self._hooks.claim(self)
             if record.requested:
                 self._signal(signal.SIGTERM if record.requested == "interrupt" else signal.SIGKILL)
             self._hooks.changed(self)
-            self._hooks.claim(self)
         elif "started" in message and record.state == wire.STARTING:
             record.state, record.started = wire.RUNNING, time.time()
             self._hooks.changed(self)

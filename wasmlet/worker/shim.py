@@ -19,7 +19,6 @@ import resource
 import signal
 import sys
 import time
-from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
@@ -29,8 +28,6 @@ from .containers import Container, Hooks
 from .loop import READ, Loop, Timer
 from .records import Record, StateError, Store, check_id, check_log, claim, complain
 from .zygotes import Zygote
-
-MAX_UNCLAIMED = 4096
 
 
 class Shim:
@@ -44,7 +41,7 @@ class Shim:
         self._by_pid: dict[int, Container] = {}
         self._zygotes: dict[tuple[str, str], Zygote] = {}
         # Ends of processes that nobody claims yet: a child may be reaped before its first message is read.
-        self._unclaimed: OrderedDict[int, int] = OrderedDict()
+        self._unclaimed: dict[int, int] = {}
         self._retried: set[str] = set()
         self._idle_exit = idle_exit
         self._idle: Timer | None = None
@@ -155,6 +152,8 @@ class Shim:
             container.reaped(self._unclaimed.pop(pid))
         else:
             self._by_pid[pid] = container
+        if all(container.record.pid for container in self._running.values()):
+            self._unclaimed.clear()
 
     def _changed(self, container: Container) -> None:
         record = container.record
@@ -199,9 +198,12 @@ class Shim:
                 if zygote.error:
                     complain(zygote.error)
                 return
-        self._unclaimed[pid] = status
-        if len(self._unclaimed) > MAX_UNCLAIMED:
-            self._unclaimed.popitem(last=False)
+        # Nobody's now: a child that has not been heard yet, or a stray of a dead zygote. What is kept is kept no longer
+        # than somebody may claim it, because the system gives the number to another process one day.
+        if all(container.record.pid for container in self._running.values()):
+            self._unclaimed.clear()
+        else:
+            self._unclaimed[pid] = status
 
     # Leaving
 
