@@ -50,7 +50,7 @@ async def test_compiles_once_and_keeps_it(tmp_path: Path) -> None:
     inode = (tmp_path / "compiled" / name).stat().st_ino
     assert await content(compiler_in(tmp_path), module) == both[0]
     assert (tmp_path / "compiled" / name).stat().st_ino == inode
-    assert compiler._locks == {}
+    assert compiler._underway == {}
 
 
 async def test_what_makes_compiled_modules_differ(tmp_path: Path) -> None:
@@ -74,7 +74,7 @@ async def test_failures_leave_nothing_and_are_tried_again(tmp_path: Path, source
         with pytest.raises(CompileError, match=message):
             await content(compiler, module)
     assert files(tmp_path) == []
-    assert compiler._locks == {}
+    assert compiler._underway == {}
 
 
 async def test_a_limit_in_time(tmp_path: Path) -> None:
@@ -95,6 +95,21 @@ async def test_cancelled(tmp_path: Path) -> None:
             await compiling
         assert files(tmp_path) == []
         assert children(os.getpid()) == {}
+
+
+async def test_one_that_leaves_does_not_hold_up_the_others(tmp_path: Path) -> None:
+    compiler, module = compiler_in(tmp_path), await module_of(tmp_path / "x.wasm", b"x")
+    first, second, third = (asyncio.ensure_future(content(compiler, module)) for _ in range(3))
+    await asyncio.sleep(0)
+    (underway,) = compiler._underway.values()
+    assert underway.waiting == 3
+    for leaving in (first, third):
+        leaving.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await leaving
+    assert list(compiler._underway.values()) == [underway]
+    assert await second == b"compiled " + HEAD + b"x"
+    assert compiler._underway == {}
 
 
 async def test_a_module_that_changes_meanwhile(tmp_path: Path) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -14,7 +16,7 @@ from wasmlet_wasmtime import WasmtimeProvider
 
 from tests.runtime.harness import Runtime, pod_of
 from tests.worker.harness import alive, children, kill, wait_gone
-from wasmlet.errors import ConfigError
+from wasmlet.errors import ConfigError, NotFound
 from wasmlet.model.inputs import Inputs
 from wasmlet.model.pod import PodKey
 from wasmlet.model.status import Running, Terminated
@@ -259,3 +261,49 @@ async def test_a_secret_is_in_its_own_process_only(runtime: Runtime, image: str)
         assert [pid for pid in everybody if memory_has(pid, secret.encode())] == [pids[name]]
         shown = [Path(f"/proc/{pid}/{file}") for pid in everybody for file in ("cmdline", "environ")]
         assert holding([*shown, *runtime.state_dir.rglob("*")], secret.encode()) == []
+
+
+async def test_many_pods_come_and_go_while_workers_die(runtime: Runtime, image: str) -> None:
+    """Whatever the order of things, nothing is left: no process, no record, no file, no descriptor."""
+    rng = random.Random(1)
+    works = [("print", "x"), ("sleep", "1000"), ("exit", "1"), ("trap",), ("flood", "1000"), ("spin",)]
+
+    async def live(number: int, work: tuple[str, ...], policy: str, seconds: float, grace: float, hurry: bool) -> None:
+        key = await runtime.create(pod_of(*work, name=f"pod-{number}", image=image, restart=policy))
+        await asyncio.sleep(seconds)
+        if hurry:
+            call = asyncio.create_task(runtime.provider.delete_pod(key, 30))
+            await asyncio.sleep(seconds / 50)
+            call.cancel()
+            await asyncio.gather(call, return_exceptions=True)
+        with contextlib.suppress(NotFound):
+            await runtime.provider.delete_pod(key, grace)
+
+    await runtime.ended(await runtime.create(pod_of("print", "x", name="first", image=image)))
+    descriptors = len(os.listdir("/proc/self/fd"))
+    for victim in ("nobody", "wasmlet-zygote", "wasmlet-shim"):
+        async with asyncio.timeout(60), asyncio.TaskGroup() as group:
+            for number in range(30):
+                policy, grace = rng.choice(("Always", "Never", "OnFailure")), rng.choice((0, 1, 30))
+                live_for = rng.random() * 0.3
+                group.create_task(live(number, rng.choice(works), policy, live_for, grace, rng.random() < 0.5))
+            await asyncio.sleep(0.1)
+            if victim == "wasmlet-shim":
+                os.kill(runtime.shim, signal.SIGKILL)
+            for pid, name in children(runtime.shim).items():
+                if name == victim:
+                    os.kill(pid, signal.SIGKILL)
+        runtime._pids.add(runtime.shim)
+        assert [record.key.name for record in await runtime.provider.list_pods()] == ["first"]
+        assert len(runtime.provider._running().client.records) == 1
+        for pid, name in children(runtime.shim).items():
+            if name != "wasmlet-zygote":  # one that was given up before it was heard ends a moment later
+                await asyncio.to_thread(wait_gone, pid)
+        left = {path.name for path in (runtime.state_dir / "runtime" / "logs").iterdir()}
+        assert left == {"uid-of-first"}
+        assert len(os.listdir("/proc/self/fd")) == descriptors
+    assert "an error of wasmlet's own" not in log_of_shim(runtime)
+
+
+def log_of_shim(runtime: Runtime) -> str:
+    return (runtime.state_dir / "runtime" / "shim.log").read_text()

@@ -17,6 +17,7 @@ import stat
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import attrs
 import structlog
 
 from wasmlet.errors import WasmletError
@@ -34,6 +35,14 @@ class CompileError(WasmletError):
     """The module cannot be compiled or does not fit the engine; the message says why."""
 
 
+@attrs.define(eq=False)
+class _Compilation:
+    """One that is under way, and how many containers wait for it."""
+
+    task: asyncio.Task[None]
+    waiting: int = 0
+
+
 class Compiler:
     """Compiled modules of one engine.
 
@@ -48,7 +57,7 @@ class Compiler:
         self._directory = directory
         self._seconds = seconds
         self._max_bytes = max_bytes
-        self._locks: dict[str, asyncio.Lock] = {}
+        self._underway: dict[Path, _Compilation] = {}
         self._slots = asyncio.Semaphore(max(1, len(os.sched_getaffinity(0))))
 
     def prepare(self) -> None:
@@ -75,17 +84,8 @@ class Compiler:
         path = self._path(module.digest)
         descriptor = _open(path)
         if descriptor is None:
-            lock = self._locks.setdefault(module.digest, asyncio.Lock())
-            try:
-                async with lock:
-                    descriptor = _open(path)
-                    if descriptor is None:
-                        async with self._slots:
-                            await self._compile(module, path)
-                        descriptor = _open(path)
-            finally:
-                if not lock.locked():
-                    self._locks.pop(module.digest, None)
+            await self._compiled(module, path)
+            descriptor = _open(path)
             if descriptor is None:
                 raise CompileError(f"the compiled module {path} vanished")
         try:
@@ -102,6 +102,21 @@ class Compiler:
         key = json.dumps([FORMAT, digest, engine.name, engine.version, engine.settings, os.uname().machine])
         return self._directory / f"{hashlib.sha256(key.encode()).hexdigest()}.bin"
 
+    async def _compiled(self, module: Module, path: Path) -> None:
+        """Wait for the one compilation of this module, which ends early only when nobody waits for it any more."""
+        underway = self._underway.get(path)
+        if underway is None:
+            underway = self._underway[path] = _Compilation(asyncio.create_task(self._compile(module, path)))
+        underway.waiting += 1
+        try:
+            await asyncio.shield(underway.task)
+        finally:
+            underway.waiting -= 1
+            if not underway.waiting:
+                del self._underway[path]
+                underway.task.cancel()
+                await asyncio.wait([underway.task])
+
     async def _compile(self, module: Module, path: Path) -> None:
         unfinished = path.with_name(f"{path.name}.{secrets.token_hex(8)}.new")
         # A copy, so that what is compiled is what was hashed, whatever becomes of the file meanwhile.
@@ -110,7 +125,8 @@ class Compiler:
         try:
             if await asyncio.to_thread(read, module.path, self._max_bytes, source) != module.digest:
                 raise ImageError(f"module {module.path} changed while it was read")
-            answer = await self._run(source, target)
+            async with self._slots:
+                answer = await self._run(source, target)
             if "error" in answer:
                 raise CompileError(f"module {module.path}: {answer['error']}")
             if "broken" in answer:
