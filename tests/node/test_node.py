@@ -8,7 +8,7 @@ import signal
 import socket
 import ssl
 import sys
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 
 import pytest
@@ -17,6 +17,7 @@ import wasmlet
 from tests.node.cluster import NODE, Cluster, condition, running
 from wasmlet.kube import load_identity
 from wasmlet.kube.client import MERGE_PATCH, STRATEGIC_PATCH
+from wasmlet.node import lease
 from wasmlet.testing.reference import ReferenceProvider
 
 LEASE = f"/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/{NODE}"
@@ -217,6 +218,70 @@ async def test_stopping_leaves_pods_running_and_draining_ends_them(
     pod = await cluster.get()
     assert pod.phase == "Failed"
     assert pod.status["reason"] == "Terminated"
+
+
+class TestOneNodeOneProcess:
+    async def test_a_second_process_with_the_same_name_is_refused(
+        self, cluster: Cluster, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        monkeypatch.setattr(lease, "RENEW_SECONDS", 0.05)
+        monkeypatch.setattr(lease, "CLAIM_SECONDS", 3.0)
+        second = ReferenceProvider()
+        async with cluster.node(ReferenceProvider()):
+            before = await cluster.admin.get(f"/api/v1/nodes/{NODE}")
+            with pytest.raises(wasmlet.ConfigError, match=r"another process is node n1 already.*--node-name"):
+                async with cluster.node(second, state_dir=tmp_path / "other"):
+                    pass
+            after = await cluster.admin.get(f"/api/v1/nodes/{NODE}")
+        assert after["status"]["daemonEndpoints"] == before["status"]["daemonEndpoints"]
+
+    async def test_the_same_state_directory_is_refused_at_once(self, cluster: Cluster) -> None:
+        async with cluster.node(ReferenceProvider()):
+            with pytest.raises(wasmlet.ConfigError, match=r"in use by another process.*--state-dir"):
+                async with cluster.node(ReferenceProvider()):
+                    pass
+
+    async def test_a_restart_knows_its_own_lease_and_does_not_wait(
+        self, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        async with cluster.node(ReferenceProvider()):
+            pass
+        monkeypatch.setattr(lease, "CLAIM_SECONDS", 10_000.0)
+        async with cluster.node(ReferenceProvider()):
+            pass
+
+    async def test_a_lease_that_nobody_renews_is_taken_over(
+        self, cluster: Cluster, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        async with cluster.node(ReferenceProvider()):
+            pass
+        monkeypatch.setattr(lease, "CLAIM_SECONDS", 0.3)
+        async with cluster.node(ReferenceProvider(), state_dir=tmp_path / "other"):
+            found = await cluster.admin.get(LEASE)
+        assert found["metadata"]["annotations"]["wasmlet.dev/instance"] == (tmp_path / "other/instance").read_text()
+
+
+async def test_pods_are_drained_in_the_order_of_their_priority(cluster: Cluster, provider: ReferenceProvider) -> None:
+    path = "/apis/scheduling.k8s.io/v1/priorityclasses"
+    for name, value in (("high", 1000), ("low", -5)):
+        body = {"apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass", "metadata": {"name": name}}
+        await cluster.admin.create(path, body | {"value": value})
+    async with cluster.node(provider, drain_on_exit=True):
+        for name, spec in (("a", {"priorityClassName": "high"}), ("b", {}), ("c", {"priorityClassName": "low"})):
+            await cluster.create(name, **spec)
+            await cluster.until(running, name)
+    assert [key.name for key in provider.deleted] == ["c", "b", "a"]
+
+
+async def test_many_nodes_in_one_process(cluster: Cluster) -> None:
+    providers = [ReferenceProvider() for _ in range(5)]
+    async with AsyncExitStack() as stack:
+        for i, provider in enumerate(providers):
+            await stack.enter_async_context(cluster.node(provider, name=f"many-{i}"))
+            await cluster.create(f"p{i}", nodeName=f"many-{i}")
+        for i in range(5):
+            await cluster.until(running, f"p{i}")
+    assert [[key.name for key in provider.created] for provider in providers] == [[f"p{i}"] for i in range(5)]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -38,6 +38,7 @@ class NodeConfig:
         None, help="Directory that outlives the process; below /run or the user's without it."
     )
     drain_on_exit: bool = option(False, help="End all pods when the node stops, instead of leaving them running.")
+    drain_seconds: float = option(60.0, help="How long ending all pods may take, with --drain-on-exit.")
 
     def __attrs_post_init__(self) -> None:
         if not _NAME.fullmatch(self.node_name):

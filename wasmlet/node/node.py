@@ -10,28 +10,26 @@ stops it in reverse. `run` does that until a signal comes.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import random
 import signal
 import socket
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 from urllib.parse import urlsplit
 
-import attrs
 import structlog
 
 from wasmlet.clock import Backoff, Clock, SystemClock
-from wasmlet.errors import ConfigError, NotFound
-from wasmlet.kube import Client, Reflector, errors, load_identity, paths
-from wasmlet.kube.config import Identity
+from wasmlet.errors import ConfigError
+from wasmlet.kube import Client, Identity, Reflector, errors, load_identity, paths
 from wasmlet.kube.events import EventRecorder
 from wasmlet.kubelet import KubeletServer
 from wasmlet.kubelet.tls import server_context
 from wasmlet.model.pod import Raw
-from wasmlet.model.status import PodStatus, phase_of
 from wasmlet.node.admission import Admission
 from wasmlet.node.collection import Collection
 from wasmlet.node.config import NodeConfig
@@ -40,6 +38,7 @@ from wasmlet.node.lease import LeaseKeeper
 from wasmlet.node.pod_task import PodTask, Surroundings
 from wasmlet.node.pods import PodManager
 from wasmlet.node.registration import NodeRegistration
+from wasmlet.node.state_dir import StateDirectory
 from wasmlet.node.status_writer import StatusWriter
 from wasmlet.provider import NodeContext, Provider
 
@@ -50,7 +49,6 @@ FLUSH_SECONDS = 3.0
 """How long the end of a node waits for statuses and events that are still on their way."""
 FIRST_TRIES = 5
 """How often the first contact with the API server is tried before the user hears that it is away."""
-DRAIN_SECONDS = 60.0
 
 
 class Node:
@@ -93,8 +91,7 @@ class Node:
                 await self._task
             raise
         if self._task.done():
-            self._task.result()
-            raise ConfigError("the node ended before it was ready")
+            self._task.result()  # what ended it, unless it was asked to stop meanwhile
         return self
 
     async def __aexit__(
@@ -131,13 +128,23 @@ class Node:
             ip = self.config.node_ip
             if ip is None:
                 ip = await asyncio.to_thread(_own_address, identity.server)
-            directory = await asyncio.to_thread(self.config.directory)
+            state = await asyncio.to_thread(lambda: StateDirectory(self.config.directory()))
+            stack.callback(state.close)
+            registration = NodeRegistration(client, self.provider, self.config, ip, self._clock)
+            lease = LeaseKeeper(lease_client, self.config.node_name, state.instance, registration, self._clock)
+            await _reached(lease.claim())
             stack.push_async_callback(self.provider.stop)
-            await self.provider.start(NodeContext(self.config.node_name, ip, self.config.max_pods, directory))
-            await self._serve(stack, client, lease_client, watch_client, ip)
+            await self.provider.start(NodeContext(self.config.node_name, ip, self.config.max_pods, state.path))
+            await self._serve(stack, client, watch_client, registration, lease, ip)
 
     async def _serve(
-        self, stack: AsyncExitStack, client: Client, lease_client: Client, watch_client: Client, ip: str
+        self,
+        stack: AsyncExitStack,
+        client: Client,
+        watch_client: Client,
+        registration: NodeRegistration,
+        lease: LeaseKeeper,
+        ip: str,
     ) -> None:
         provider, clock, name = self.provider, self._clock, self.config.node_name
         recorder = EventRecorder(client, name, clock=clock)
@@ -172,18 +179,13 @@ class Node:
                 backoff=Backoff(initial=0.5, cap=60),
                 group=group,
             )
-            pods = PodManager(around, lambda: registration.changed())
+            pods = PodManager(around, registration.changed)
             server = KubeletServer(pods, provider, clock)
             port = await self._listen(server, client.identity, ip)
             stack.push_async_callback(server.stop)
-            registration = NodeRegistration(client, provider, self.config, ip, port, clock)
             pods.adopt(await provider.list_pods())
-            lease = LeaseKeeper(lease_client, name, registration, clock)
-            try:
-                await registration.register()
-                await lease.renew()
-            except errors.ApiError as error:
-                raise ConfigError(f"node {name} cannot be registered: {error}") from None
+            await _reached(registration.register(port))
+            await _reached(lease.renew())
             selector = {"fieldSelector": f"spec.nodeName={name}"}
             reflector = Reflector(watch_client, paths.PODS, selector, pods, clock=clock, rng=self._rng)
             for work in (
@@ -194,10 +196,7 @@ class Node:
                 reflector.run(),
             ):
                 group.create_task(work)
-            await pods.in_sync.wait()
-            log.info("node ready", node=name, provider=provider.name, port=port)
-            if self._started is not None and not self._started.done():
-                self._started.set_result(None)
+            group.create_task(self._say_ready(pods, port))
             await self._stop.wait()
             log.info("node stopping", node=name, pods=len(pods.all()))
             if self.config.drain_on_exit:
@@ -207,6 +206,12 @@ class Node:
                     await asyncio.gather(*(writer.flushed(task.pod.uid) for task in pods.all()))
             await recorder.flush(1.0)
             raise _Stopped
+
+    async def _say_ready(self, pods: PodManager, port: int | None) -> None:
+        await pods.in_sync.wait()
+        log.info("node ready", node=self.config.node_name, provider=self.provider.name, port=port)
+        if self._started is not None and not self._started.done():
+            self._started.set_result(None)
 
     async def _listen(self, server: KubeletServer, identity: Identity, ip: str) -> int | None:
         """Serve the node's API, where it is known whose certificates to trust."""
@@ -219,22 +224,25 @@ class Node:
         return server.port
 
     async def _drain(self, tasks: Sequence[PodTask]) -> None:
-        """End every pod, each within its own grace period, without touching the API's objects."""
-
-        async def end(task: PodTask) -> None:
-            with suppress(NotFound):
-                final = await self.provider.delete_pod(task.key, task.pod.termination_grace_seconds)
-                if final is not None:
-                    task.reported(_terminated(task, final))
-
+        """End every pod, the least important first, within the time that there is (KEP-2712's order)."""
         log.info("ending all pods", count=len(tasks))
-        try:
-            async with asyncio.timeout(DRAIN_SECONDS):
-                for result in await asyncio.gather(*map(end, tasks), return_exceptions=True):
-                    if isinstance(result, Exception):
-                        log.warning("a pod could not be ended", error=str(result))
-        except TimeoutError:
-            log.warning("not all pods have ended in time", seconds=DRAIN_SECONDS)
+        until = self._clock.monotonic() + self.config.drain_seconds
+        by_priority = sorted(tasks, key=_priority)
+        for _, group in itertools.groupby(by_priority, key=_priority):
+            left = max(0.0, until - self._clock.monotonic())
+            await asyncio.gather(*(task.drain(left) for task in group))
+
+
+def _priority(task: PodTask) -> int:
+    return int(task.pod.spec.get("priority") or 0)
+
+
+async def _reached(work: Awaitable[None]) -> None:
+    """Something without which there is no node; what the API server says against it is for the user."""
+    try:
+        await work
+    except errors.ApiError as error:
+        raise ConfigError(f"the node cannot be registered: {error}") from None
 
 
 class _Stopped(Exception):
@@ -253,25 +261,17 @@ async def _stoppable() -> AsyncIterator[asyncio.TaskGroup]:
             raise (rest.exceptions[0] if len(rest.exceptions) == 1 else rest) from None
 
 
-def _terminated(task: PodTask, status: PodStatus) -> PodStatus:
-    """A pod that the node's end has ended has failed, as at a kubelet's graceful node shutdown (KEP-2000)."""
-    if phase_of(task.pod, status, final=True) == "Succeeded":
-        return status
-    message = "Pod was terminated in response to imminent node shutdown."
-    return attrs.evolve(status, phase="Failed", reason="Terminated", message=message)
-
-
 async def run(node: Node) -> None:
     """Run the node until SIGTERM or SIGINT. Pods go on running, unless the node drains on exit."""
     loop = asyncio.get_running_loop()
-    async with node:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, node.request_stop)
-        try:
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, node.request_stop)
+    try:
+        async with node:
             await node.wait()
-        finally:
-            for number in (signal.SIGTERM, signal.SIGINT):
-                loop.remove_signal_handler(number)
+    finally:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
 
 
 async def _first_contact(client: Client, clock: Clock) -> None:

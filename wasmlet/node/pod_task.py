@@ -24,7 +24,7 @@ from wasmlet.kube.client import Client
 from wasmlet.kube.events import EventRecorder
 from wasmlet.model.inputs import Inputs
 from wasmlet.model.pod import Pod, PodKey, Raw
-from wasmlet.model.status import PodStatus, Terminated, Waiting
+from wasmlet.model.status import PodStatus, Terminated, Waiting, phase_of
 from wasmlet.node import status as statuses
 from wasmlet.node.admission import Admission
 from wasmlet.node.status_writer import StatusWriter
@@ -34,6 +34,7 @@ log = structlog.get_logger(__name__)
 
 CALL_SECONDS = 60.0
 """How long a provider may take to accept a pod or a change, or to end a pod beyond its grace period."""
+DRAIN_SLACK_SECONDS = 5.0
 STARTING_SECONDS = 0.3
 """A pod that only waits to be started is reported after this time: most run by then, which saves a write each."""
 
@@ -182,6 +183,31 @@ class PodTask:
             self._told = None
             self._before = statuses.lost_before(self.pod, self._api_status, now)
             self.wake()
+
+    async def drain(self, seconds: float) -> None:
+        """End the pod because the node ends; its object stays, Failed, as at a kubelet's graceful shutdown (KEP-2000).
+
+        Args:
+            seconds: how long it may take, if its own grace period is not shorter.
+        """
+        if self.finished or self.pod.deleting or not self._accepted:
+            return
+        grace = min(seconds, self.pod.termination_grace_seconds)
+        final = None
+        try:
+            async with asyncio.timeout(grace + DRAIN_SLACK_SECONDS):
+                final = await self._around.provider.delete_pod(self.key, grace)
+        except NotFound:
+            pass
+        except Exception as error:
+            log.warning("the pod could not be ended", pod=str(self.key), error=str(error) or type(error).__name__)
+            return
+        self._ended = True
+        self.status = final or self.status or PodStatus()
+        if phase_of(self.pod, self.status, final=True) != "Succeeded":
+            message = "Pod was terminated in response to imminent node shutdown."
+            self.status = attrs.evolve(self.status, phase="Failed", reason="Terminated", message=message)
+        self._report()
 
     def event(self, type: Literal["Normal", "Warning"], reason: str, message: str, field: str = "") -> None:  # noqa: A002
         """Tell the pod's owner of something, as an Event."""

@@ -48,17 +48,14 @@ class NodeRegistration:
 
     Args:
         ip: the node's address.
-        port: of its HTTPS API; None where it serves none.
     """
 
-    def __init__(
-        self, client: Client, provider: Provider, config: NodeConfig, ip: str, port: int | None, clock: Clock
-    ) -> None:
+    def __init__(self, client: Client, provider: Provider, config: NodeConfig, ip: str, clock: Clock) -> None:
         self._client = client
         self._provider = provider
         self._config = config
         self._ip = ip
-        self._port = port
+        self._port: int | None = None
         self._clock = clock
         self._wake = asyncio.Event()
         self._path = f"{paths.NODES}/{config.node_name}"
@@ -82,8 +79,13 @@ class NodeRegistration:
         """What the Node says that it can give."""
         return self._reported.get("allocatable") or {}
 
-    async def register(self) -> None:
-        """Create the Node, or take over the one there is, and report its status."""
+    async def register(self, port: int | None) -> None:
+        """Create the Node, or take over the one there is, and report its status.
+
+        Args:
+            port: of the node's HTTPS API; None where it serves none.
+        """
+        self._port = port
         status = await self._provider.node_status()
         own = Taint("wasmlet.dev/provider", self._provider.name)
         taints = [
@@ -160,7 +162,7 @@ class NodeRegistration:
             return
         if self._missing:
             log.warning("the node was deleted by somebody else; registering it again", node=self._config.node_name)
-            await self.register()
+            await self.register(self._port)
             self._missing = False
         await self._report(status, trouble)
 

@@ -166,10 +166,14 @@ def ends_in_api(current: Raw) -> PodStatus:
 
 
 def _terminated(raw: Raw) -> Terminated:
-    moments = [parse(raw[key]) if raw.get(key) else None for key in ("startedAt", "finishedAt")]
-    texts = [str(raw.get(key) or "") for key in ("reason", "message")]
     return Terminated(
-        int(raw["exitCode"]), *texts, raw.get("signal"), *moments, container_id=str(raw.get("containerID") or "")
+        exit_code=int(raw["exitCode"]),
+        reason=str(raw.get("reason") or ""),
+        message=str(raw.get("message") or ""),
+        signal=raw.get("signal"),
+        started_at=parse(raw["startedAt"]) if raw.get("startedAt") else None,
+        finished_at=parse(raw["finishedAt"]) if raw.get("finishedAt") else None,
+        container_id=str(raw.get("containerID") or ""),
     )
 
 

@@ -1,7 +1,8 @@
 """A provider that keeps its pods in memory and runs nothing.
 
 It does all that the contract of `wasmlet.provider` asks and no more, so it shows an author what is needed, tests of the
-node loop what is relied on, and benchmarks what the node loop itself costs. `finish` and `log` play the guest.
+node loop what is relied on, and benchmarks what the node loop itself costs. `finish` and `log` play the guest; so does
+a container whose command is `script`: its arguments are instructions, carried out in order (see `_Guest`).
 """
 
 from __future__ import annotations
@@ -13,24 +14,40 @@ from typing import TypeVar
 
 import attrs
 
-from wasmlet.errors import NotFound
+from wasmlet.errors import NotFound, Refused
 from wasmlet.model.inputs import Inputs
-from wasmlet.model.pod import Pod, PodKey
+from wasmlet.model.pod import Container, Pod, PodKey
 from wasmlet.model.status import ContainerStatus, PodStatus, Running, Terminated
+from wasmlet.model.times import rfc3339_micro
 from wasmlet.provider import Change, LogOptions, NodeChanged, NodeStatus, PodRecord, Provider, StatusChanged
 
 T = TypeVar("T")
 
+SCRIPT = "script"
+"""The command of a container whose arguments are instructions."""
+ENDED_WHEN_ASKED = 143
+ENDED_BY_FORCE = 137
 
-@attrs.define
+
+@attrs.define(eq=False)
 class _Held:
+    """A pod, what is known of it, and what its containers have written."""
+
     key: PodKey
     status: PodStatus
     pod: Pod
+    logs: dict[str, list[tuple[datetime, bytes]]]
+    told: asyncio.Event = attrs.field(factory=asyncio.Event)
+    """Set, and replaced, whenever the status or a log is another one."""
+    guests: list[_Guest] = attrs.field(factory=list)
+
+    def tell(self) -> None:
+        self.told.set()
+        self.told = asyncio.Event()
 
 
 class ReferenceProvider(Provider):
-    """Every container of a pod runs from its creation until `finish` or its deletion."""
+    """Every container of a pod runs from its creation until `finish`, the end of its script, or its deletion."""
 
     name = "reference"
 
@@ -39,15 +56,18 @@ class ReferenceProvider(Provider):
         self.pods: dict[str, _Held] = {}
         self.created: list[PodKey] = []
         """Every pod that was ever started, in order: a key that is here twice has run twice."""
+        self.deleted: list[PodKey] = []
+        """Every pod that was ended on request, in order."""
         self.updated: list[PodKey] = []
         """Every update, in order."""
         self.inputs: dict[str, Inputs] = {}
         """What each pod was last handed, by UID."""
-        self._logs: dict[tuple[str, str], list[bytes]] = {}
         self._changes: asyncio.Queue[Change] = asyncio.Queue()
         self._touched = asyncio.Event()
 
     async def create_pod(self, pod: Pod, inputs: Inputs) -> None:
+        if pod.spec.get("hostPID"):
+            raise Refused("spec.hostPID", "cannot be true: nothing runs here, so there are no processes to see")
         self.inputs[pod.uid] = inputs
         if pod.uid in self.pods:
             return
@@ -57,7 +77,10 @@ class ReferenceProvider(Provider):
             for c in pod.containers
         )
         self.created.append(pod.key)
-        self._set(_Held(pod.key, PodStatus(containers=running, start_time=now), pod))
+        logs: dict[str, list[tuple[datetime, bytes]]] = {container.name: [] for container in pod.containers}
+        held = _Held(pod.key, PodStatus(containers=running, start_time=now), pod, logs)
+        self._set(held)
+        held.guests = [_Guest(self, held, c) for c in pod.containers if c.command[:1] == [SCRIPT]]
 
     async def update_pod(self, pod: Pod, inputs: Inputs) -> None:
         self._held(pod.key).pod = pod
@@ -67,9 +90,20 @@ class ReferenceProvider(Provider):
 
     async def delete_pod(self, key: PodKey, grace_seconds: float) -> PodStatus | None:
         held = self._held(key)
+        try:
+            async with asyncio.timeout(grace_seconds):
+                while any(guest.stubborn and guest.running for guest in held.guests):
+                    await held.told.wait()
+        except TimeoutError:
+            held.status = _ended(held.status, ENDED_BY_FORCE)
+        held.status = _ended(held.status, ENDED_WHEN_ASKED)
+        for guest in held.guests:
+            guest.end()
         del self.pods[key.uid]
+        self.deleted.append(key)
+        held.tell()
         self._touched.set()
-        return _ended(held.status, 143)
+        return held.status
 
     async def pod_status(self, key: PodKey) -> PodStatus:
         return self._held(key).status
@@ -82,10 +116,32 @@ class ReferenceProvider(Provider):
             yield await self._changes.get()
 
     async def logs(self, key: PodKey, container: str, options: LogOptions) -> AsyncGenerator[bytes, None]:
-        self._held(key)
-        lines = self._logs.get((key.uid, container), [])
-        for line in lines[-options.tail_lines :] if options.tail_lines else lines if options.tail_lines is None else []:
-            yield line
+        held = self._held(key)
+        if container not in held.logs:
+            raise NotFound(f"container {container} in pod {key} is not here")
+        if options.previous:
+            raise NotFound(f"container {container} in pod {key} was never started again")
+        log, left = held.logs[container], options.limit_bytes
+        since = options.since_time
+        begin = next((i for i, (at, _) in enumerate(log) if since is None or at >= since), len(log))
+        if options.tail_lines is not None:
+            begin = max(begin, len(log) - options.tail_lines)
+        while True:
+            status = held.status.container(container)
+            ended = status is None or isinstance(status.state, Terminated)
+            told = held.told
+            for at, line in log[begin:]:
+                begin += 1
+                if since is not None and at < since:
+                    continue
+                text = rfc3339_micro(at).encode() + b" " + line if options.timestamps else line
+                yield text[:left]
+                if left is not None and (left := left - len(text)) <= 0:
+                    return
+            if not options.follow or ended:
+                return
+            if told is held.told:
+                await told.wait()
 
     async def node_status(self) -> NodeStatus:
         return NodeStatus(capacity={"cpu": "1000", "memory": "1000Gi"})
@@ -105,7 +161,7 @@ class ReferenceProvider(Provider):
     # --- the guest's part
 
     def finish(self, key: PodKey, exit_code: int = 0, container: str | None = None) -> None:
-        """The pod's containers, or only that one, end by themselves."""
+        """The pod's containers, or the one of that name, end by themselves."""
         held = self._held(key)
         held.status = _ended(held.status, exit_code, container)
         self._set(held)
@@ -116,7 +172,9 @@ class ReferenceProvider(Provider):
 
     def log(self, key: PodKey, container: str, line: bytes) -> None:
         """The container writes a line."""
-        self._logs.setdefault((key.uid, container), []).append(line)
+        held = self._held(key)
+        held.logs[container].append((datetime.now(UTC), line))
+        held.tell()
 
     def _held(self, key: PodKey) -> _Held:
         try:
@@ -126,16 +184,58 @@ class ReferenceProvider(Provider):
 
     def _set(self, held: _Held) -> None:
         self.pods[held.key.uid] = held
+        held.tell()
         self._touched.set()
         self._changes.put_nowait(StatusChanged(held.key, held.status))
 
 
-def _ended(status: PodStatus, exit_code: int, only: str | None = None) -> PodStatus:
-    """The same with every container that runs ended, or only the one of that name."""
+class _Guest:
+    """Plays one container: `print TEXT` writes a line, `sleep SECONDS` waits, `exit CODE` ends it.
+
+    `ignore` makes it one that does not end when asked to: it uses its grace period up and is ended by force. A script
+    without `exit` runs on.
+    """
+
+    def __init__(self, provider: ReferenceProvider, held: _Held, container: Container) -> None:
+        self._provider = provider
+        self._held = held
+        self._name = container.name
+        self._words = iter(container.args)
+        self._timer: asyncio.TimerHandle | None = None
+        self.stubborn = False
+        self._step()
+
+    @property
+    def running(self) -> bool:
+        status = self._held.status.container(self._name)
+        return status is not None and isinstance(status.state, Running)
+
+    def end(self) -> None:
+        """Do nothing more."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _step(self) -> None:
+        for word in self._words:
+            match word:
+                case "print":
+                    self._provider.log(self._held.key, self._name, next(self._words).encode() + b"\n")
+                case "sleep":
+                    seconds = float(next(self._words))
+                    self._timer = asyncio.get_running_loop().call_later(seconds, self._step)
+                    return
+                case "ignore":
+                    self.stubborn = True
+                case "exit":
+                    self._provider.finish(self._held.key, int(next(self._words)), self._name)
+
+
+def _ended(status: PodStatus, exit_code: int, name: str | None = None) -> PodStatus:
+    """The same with every container that runs, or the one of that name, ended."""
     now = datetime.now(UTC)
 
     def end(container: ContainerStatus) -> ContainerStatus:
-        if not isinstance(container.state, Running) or only not in (None, container.name):
+        if not isinstance(container.state, Running) or name not in (None, container.name):
             return container
 
         state = Terminated(exit_code, started_at=container.state.started_at, finished_at=now)
