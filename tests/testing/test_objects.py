@@ -7,8 +7,12 @@ from typing import Any
 import pytest
 
 from tests.testing.client import APPLY, JSON_PATCH, MERGE, PODS, STRATEGIC, Api, node, pod
+from wasmlet.testing.kinds import core
+from wasmlet.testing.retention import Retention
+from wasmlet.testing.store import Store
 
 MAPS = "/api/v1/namespaces/default/configmaps"
+SECRETS = "/api/v1/namespaces/default/secrets"
 LEASES = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases"
 
 
@@ -42,6 +46,7 @@ async def test_a_new_object_has_what_the_server_gives_it(api: Api) -> None:
         ("POST", MAPS, b"{", 400, "BadRequest"),
         ("POST", MAPS, b"[]", 400, "BadRequest"),
         ("POST", MAPS, {"metadata": {"name": "x"}, "data": {"a": 1}}, 422, "Invalid"),
+        ("POST", SECRETS, {"metadata": {"name": "x"}, "data": {"a": "plain!"}}, 422, "Invalid"),
         ("POST", MAPS, b'{"a":' * 5000, 400, "BadRequest"),
         ("POST", PODS, {"metadata": {"name": "x"}, "spec": "no"}, 400, "BadRequest"),
         ("POST", "/api/v1/namespaces/nowhere/configmaps", {"metadata": {"name": "x"}}, 404, "NotFound"),
@@ -69,6 +74,14 @@ async def test_refusals(api: Api, method: str, path: str, body: Any, code: int, 
     assert (status, answer["code"], answer["reason"]) == (code, code, reason), answer
     assert (answer["kind"], answer["status"]) == ("Status", "Failure")
     assert answer["message"]
+
+
+def test_events_do_not_pile_up() -> None:
+    store = Store()
+    Retention(store, limit=3)
+    for at in range(5):
+        store.write(core("events"), {"metadata": {"name": f"e{at}", "namespace": "default"}})
+    assert [record.name for record in store["events"]] == ["e2", "e3", "e4"]
 
 
 async def test_causes_name_every_field(api: Api) -> None:

@@ -21,7 +21,7 @@ async def until(api: Api, name: str, **wanted: Any) -> dict[str, Any]:
         while True:
             found: dict[str, Any] = (await lines.next())["object"]
             conditions = found["status"].get("conditions", [])
-            scheduled = next((item for item in conditions if item["type"] == "PodScheduled"), {})
+            scheduled: dict[str, Any] = next((item for item in conditions if item["type"] == "PodScheduled"), {})
             if all(scheduled.get(key) == value for key, value in wanted.items()) and scheduled:
                 return found
 

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from wasmlet.model.placement import Requirement
 from wasmlet.testing.kinds import core
 from wasmlet.testing.selectors import parse_fields, parse_labels
 from wasmlet.testing.status import ApiError
@@ -74,7 +75,7 @@ def test_an_operator_and_its_opposite_part_the_world(labels: dict[str, str], key
 
 @given(st.text(alphabet="ab=!<>(), \tin", max_size=12))
 def test_any_text_is_a_selector_or_a_bad_request(text: str) -> None:
-    code, parsed = 400, ()
+    code, parsed = 400, tuple[Requirement, ...]()
     try:
         code, parsed = 200, parse_labels(text)
     except ApiError as error:
@@ -109,5 +110,5 @@ def test_what_is_no_field_selector(text: str) -> None:
 
 
 def test_commas_and_backslashes_in_values() -> None:
-    requirement = parse_fields(core("secrets"), r"type=a\,b\=c\\d")
-    assert [item.value for item in requirement] == [r"a,b=c\d"]
+    parsed = parse_fields(core("secrets"), r"type=a\,b\=c\\d")
+    assert [requirement.value for requirement in parsed] == [r"a,b=c\d"]

@@ -28,6 +28,7 @@ from wasmlet.testing.pki import Authority
 from wasmlet.testing.podops import PodOperations
 from wasmlet.testing.proxy import ADDRESSES, LogProxy
 from wasmlet.testing.registry import Call, Registry
+from wasmlet.testing.retention import Retention
 from wasmlet.testing.reviews import Reviews
 from wasmlet.testing.scheduler import Scheduler
 from wasmlet.testing.server import BODY, Server
@@ -202,6 +203,7 @@ class ControlPlane:
             bookmarks=self._bookmarks,
         )
         scheduler = Scheduler(registry, operations)
+        Retention(self._store)
         self._populate(registry)
         runner = web.ServerRunner(
             web.Server(

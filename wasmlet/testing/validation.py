@@ -6,6 +6,7 @@ their own, `podrules`. Every finding is a `Cause`, and all of them are reported 
 
 from __future__ import annotations
 
+import base64
 import re
 from collections.abc import Callable
 
@@ -133,6 +134,12 @@ def _data(obj: Object, old: Object | None) -> list[Cause]:
 
 def _secret(obj: Object, old: Object | None) -> list[Cause]:
     out = _data(obj, old)
+    data = obj.get("data")
+    for key, value in data.items() if isinstance(data, dict) else ():
+        try:
+            base64.b64decode(value, validate=True)
+        except (ValueError, TypeError):
+            out.append(Cause.invalid(f"data[{key}]", "...", "is not base64"))
     if old is not None and obj.get("type") != old.get("type"):
         out.append(Cause.invalid("type", obj.get("type"), "field is immutable"))
     return out
