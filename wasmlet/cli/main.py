@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import os
 import sys
 from collections.abc import Coroutine, Sequence
@@ -147,14 +146,7 @@ def _demo(manifest: Path | None, keep: bool, port: int, log_level: str) -> None:
 
 
 def run_loop(work: Coroutine[Any, Any, None]) -> None:
-    """Run the coroutine on the fastest loop there is.
-
-    What was imported stays for good and pods are trees without cycles, so the garbage collector is told to look at the
-    former never and at the latter seldom: with a thousand pods it costs more than the node loop otherwise.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(20_000, 20, 50)
+    """Run the coroutine on the fastest loop there is."""
     try:
         import uvloop
     except ImportError:

@@ -17,7 +17,6 @@ import structlog
 from wasmlet.clock import Backoff, Clock, SystemClock
 from wasmlet.kube import errors
 from wasmlet.kube.client import Client
-from wasmlet.model.pod import Raw
 
 log = structlog.get_logger(__name__)
 
@@ -29,17 +28,17 @@ WATCH_SECONDS = (300, 600)
 
 
 class Handler(Protocol):
-    """Told of every object; called on the event loop and expected to return at once."""
+    """Told of every object, which is the handler's to keep; called on the event loop, expected to return at once."""
 
-    def synced(self, items: Sequence[Raw]) -> None:
+    def synced(self, items: Sequence[dict[str, Any]]) -> None:
         """A complete list: what is not in it does not exist. Called at first and after each 410."""
         ...
 
-    def applied(self, item: Raw) -> None:
+    def applied(self, item: dict[str, Any]) -> None:
         """The object was added or changed."""
         ...
 
-    def deleted(self, item: Raw) -> None:
+    def deleted(self, item: dict[str, Any]) -> None:
         """The object is gone; `item` is how it last looked."""
         ...
 
@@ -101,7 +100,7 @@ class Reflector:
                 await self._clock.sleep(next(pauses))
 
     async def _list(self) -> None:
-        items: list[Raw] = []
+        items: list[dict[str, Any]] = []
         params = self._params | {"limit": PAGE}
         while True:
             page = await self._client.get(self._path, **params)

@@ -1,13 +1,13 @@
 """The node's HTTPS API.
 
-`/containerLogs/{namespace}/{pod}/{container}`, `/pods` and `/healthz`, over TLS, for clients that show a certificate of
-the cluster's client CA and are the API server or an administrator. Everybody else is refused (403).
+`/containerLogs/{namespace}/{pod}/{container}`, `/pods`, `/metrics` and `/healthz`, over TLS, for clients that show a
+certificate of the cluster's client CA and are the API server or an administrator. Everybody else is refused (403).
 """
 
 from __future__ import annotations
 
 import ssl
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from typing import Any, Protocol
 
@@ -52,10 +52,11 @@ class PodSource(Protocol):
 class KubeletServer:
     """Serves the node's API until `stop`."""
 
-    def __init__(self, pods: PodSource, provider: Provider, clock: Clock) -> None:
+    def __init__(self, pods: PodSource, provider: Provider, clock: Clock, metrics: Callable[[], bytes]) -> None:
         self._pods = pods
         self._provider = provider
         self._clock = clock
+        self._metrics = metrics
         self._runner: web.AppRunner | None = None
         self.port = 0
 
@@ -68,6 +69,7 @@ class KubeletServer:
         app = web.Application(middlewares=[self._guard], client_max_size=REQUEST_BYTES)
         app.router.add_get("/healthz", self._healthz)
         app.router.add_get("/pods", self._list_pods)
+        app.router.add_get("/metrics", self._show_metrics)
         app.router.add_get("/containerLogs/{namespace}/{pod}/{container}", self._logs)
         app.router.add_get("/containerLogs/{namespace}/{pod}/{uid}/{container}", self._logs)
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=STOP_SECONDS, handler_cancellation=True)
@@ -115,6 +117,9 @@ class KubeletServer:
 
     async def _healthz(self, request: web.Request) -> web.Response:
         return _text(200, "ok")
+
+    async def _show_metrics(self, request: web.Request) -> web.Response:
+        return web.Response(body=self._metrics(), headers={"Content-Type": "text/plain; version=0.0.4"})
 
     async def _list_pods(self, request: web.Request) -> web.Response:
         items = [view.pod.raw for view in self._pods.all()]

@@ -10,10 +10,13 @@ stops it in reverse. `run` does that until a signal comes.
 from __future__ import annotations
 
 import asyncio
+import ctypes
+import gc
 import itertools
 import random
 import signal
 import socket
+import sys
 from collections.abc import AsyncIterator, Awaitable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
@@ -35,6 +38,7 @@ from wasmlet.node.collection import Collection
 from wasmlet.node.config import NodeConfig
 from wasmlet.node.inputs import InputStore
 from wasmlet.node.lease import LeaseKeeper
+from wasmlet.node.metrics import Metrics
 from wasmlet.node.pod_task import PodTask, Surroundings
 from wasmlet.node.pods import PodManager
 from wasmlet.node.registration import NodeRegistration
@@ -149,7 +153,8 @@ class Node:
         provider, clock, name = self.provider, self._clock, self.config.node_name
         recorder = EventRecorder(client, name, clock=clock)
         async with _stoppable() as group:
-            writer = StatusWriter(client, group, clock=clock, rng=self._rng)
+            metrics = Metrics()
+            writer = StatusWriter(client, group, metrics, clock=clock, rng=self._rng)
             inputs = InputStore(
                 watch_client,
                 group,
@@ -171,6 +176,7 @@ class Node:
                 client=client,
                 writer=writer,
                 events=recorder,
+                metrics=metrics,
                 inputs=inputs,
                 admission=Admission(lambda: registration.node, lambda: registration.runtime_handlers, runtime_class),
                 node_ips=[ip],
@@ -180,7 +186,8 @@ class Node:
                 group=group,
             )
             pods = PodManager(around, registration.changed)
-            server = KubeletServer(pods, provider, clock)
+            metrics.watch(lambda: writer.unwritten, pods.phases)
+            server = KubeletServer(pods, provider, clock, metrics.text)
             port = await self._listen(server, client.identity, ip)
             stack.push_async_callback(server.stop)
             pods.adopt(await provider.list_pods())
@@ -268,10 +275,25 @@ async def run(node: Node) -> None:
         loop.add_signal_handler(number, node.request_stop)
     try:
         async with node:
+            _settle()
             await node.wait()
     finally:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(number)
+
+
+def _settle() -> None:
+    """Make the process of a node that has started small, and its garbage collector cheap.
+
+    What was imported stays for good, and pods are trees without cycles: the collector is told to look at the former
+    never and at the latter seldom. What importing has freed goes back to the system (some 20 MiB).
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 50)
+    if sys.platform == "linux":
+        with suppress(AttributeError, OSError):  # not with every C library
+            ctypes.CDLL(None).malloc_trim(0)
 
 
 async def _first_contact(client: Client, clock: Clock) -> None:

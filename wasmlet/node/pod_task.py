@@ -11,8 +11,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Literal, Protocol, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, Protocol
 
 import attrs
 import structlog
@@ -24,9 +24,12 @@ from wasmlet.kube.client import Client
 from wasmlet.kube.events import EventRecorder
 from wasmlet.model.inputs import Inputs
 from wasmlet.model.pod import Pod, PodKey, Raw
-from wasmlet.model.status import PodStatus, Terminated, Waiting, phase_of
+from wasmlet.model.status import PodStatus, Terminated, phase_of
+from wasmlet.node import losses
 from wasmlet.node import status as statuses
 from wasmlet.node.admission import Admission
+from wasmlet.node.metrics import Metrics
+from wasmlet.node.provider_calls import Interrupted, ProviderCalls, Told
 from wasmlet.node.status_writer import StatusWriter
 from wasmlet.provider import Provider
 
@@ -59,6 +62,7 @@ class Surroundings:
     client: Client
     writer: StatusWriter
     events: EventRecorder
+    metrics: Metrics
     inputs: InputSource
     admission: Admission
     node_ips: Sequence[str]
@@ -67,9 +71,6 @@ class Surroundings:
     backoff: Backoff
     group: asyncio.TaskGroup
     call_seconds: float = CALL_SECONDS
-
-
-T = TypeVar("T")
 
 
 class PodTask:
@@ -93,7 +94,7 @@ class PodTask:
         self.pod = pod
         self.status = known
         self._accepted = known is not None
-        self._told: Pod | None = None
+        self._told: Told | None = None
         """The pod as the provider was last told of it, whatever it answered."""
         self._stale = False
         """Something that the pod refers to has changed since the provider was told."""
@@ -106,18 +107,18 @@ class PodTask:
         self._gone = False
         self._api_status = pod.status
         self._api_version = pod.resource_version
+        self._heard = around.clock.monotonic()
         self._failure = ""
         self._working = False
         self._changed = asyncio.Event()
-        self._limit: asyncio.Timeout | None = None
-        self._interrupted = False
+        self._calls = ProviderCalls(around.provider.name)
         self._starting: asyncio.TimerHandle | None = None
 
-        self._before: dict[str, statuses.Before] = {}
+        self._before: dict[str, losses.Before] = {}
         if known is not None and not self.finished:
             around.admission.count(pod)
-            self._before = statuses.reported_before(pod.status, known)
-        elif known is None and _has_run(pod.status):
+            self._before = losses.reported_before(pod.status, known)
+        elif known is None and losses.has_run(pod.status):
             self.missing()
 
     @property
@@ -133,12 +134,14 @@ class PodTask:
         """The API has this version of the pod now."""
         before, self.pod = self.pod, pod
         # Our own write comes back as an event; anything else may have changed what we had written.
-        if pod.resource_version != self._api_version and self._newer(pod.resource_version):
+        if pod.resource_version == self._api_version:
+            self._api_status = pod.status
+        elif self._newer(pod.resource_version):
             self._api_status, self._api_version = pod.status, pod.resource_version
             if self.status is not None and self._starting is None:
                 self._report()
         if pod.deleting and (not before.deleting or pod.deletion_grace_seconds < before.deletion_grace_seconds):
-            self._interrupt()
+            self._calls.interrupt()
         if self._due:
             self.wake()
 
@@ -146,7 +149,7 @@ class PodTask:
         """The API has the pod no more: what still runs of it ends now."""
         self._gone = True
         self._around.writer.drop(self.pod.uid)
-        self._interrupt()
+        self._calls.interrupt()
         self.wake()
 
     def reported(self, status: PodStatus) -> None:
@@ -154,7 +157,7 @@ class PodTask:
         if self._ended:
             return
         self.status, self._ours = status, False
-        if _only_starting(status) and not self._api_status.get("containerStatuses"):
+        if statuses.only_starting(status) and not self._api_status.get("containerStatuses"):
             self._report_soon()
         else:
             self._report()
@@ -170,18 +173,20 @@ class PodTask:
 
         Where the restart policy allows it the provider gets the pod again; else it has failed.
         """
-        if self.finished or self.pod.deleting or self._working:
-            return
+        if not (self.finished or self.pod.deleting or self._working):
+            self._lost()
+
+    def _lost(self) -> None:
         self._accepted = False
-        now, ends = self._around.clock.now(), statuses.ends_in_api(self._api_status)
+        now, ends = self._around.clock.now(), losses.ends_in_api(self._api_status)
         completed = any(isinstance(c.state, Terminated) and c.state.exit_code == 0 for c in ends.containers)
         if self.pod.restart_policy == "Never" or (completed and self.pod.restart_policy == "OnFailure"):
             # The API refuses a container that is done and runs again, and a provider cannot start half a pod.
-            self._told = self.pod
-            self._say(attrs.evolve(statuses.with_losses(self.pod, ends, now), phase="Failed"))
+            self._told = Told.of(self.pod)
+            self._say(attrs.evolve(losses.with_losses(self.pod, ends, now), phase="Failed"))
         else:
             self._told = None
-            self._before = statuses.lost_before(self.pod, self._api_status, now)
+            self._before = losses.lost_before(self.pod, self._api_status, now)
             self.wake()
 
     async def drain(self, seconds: float) -> None:
@@ -223,9 +228,14 @@ class PodTask:
             self._around.group.create_task(self._run())
 
     @property
+    def phase(self) -> str:
+        """The pod's phase as the API has it."""
+        return str(self._api_status.get("phase") or "Pending")
+
+    @property
     def finished(self) -> bool:
-        """Whether the API has a phase that the pod never leaves."""
-        return self._api_status.get("phase") in ("Succeeded", "Failed")
+        """Whether that is one that the pod never leaves."""
+        return self.phase in ("Succeeded", "Failed")
 
     @property
     def _due(self) -> bool:
@@ -235,13 +245,7 @@ class PodTask:
             return not self._removed
         if self.finished or self._ended:
             return False
-        return self._told is None or self._stale or _differs(self._told, self.pod)
-
-    def _interrupt(self) -> None:
-        """End the call to the provider that is under way: what it was for is no longer what is wanted."""
-        if self._limit is not None:
-            self._interrupted = True
-            self._limit.reschedule(asyncio.get_running_loop().time())
+        return self._told is None or self._stale or self._told.differs(self.pod)
 
     async def _run(self) -> None:
         pauses = self._around.backoff.pauses(self._around.rng)
@@ -278,21 +282,26 @@ class PodTask:
         """Hand the pod, or what has changed of it, to the provider."""
         self._stale = False
         try:
-            await self._call(self._hand_over(pod), self._around.call_seconds)
-        except _Interrupted:
+            await self._calls.run(self._hand_over(pod), self._around.call_seconds)
+        except Interrupted:
+            return
+        except NotFound:
+            if not self._accepted:
+                raise
+            self._lost()
             return
         except Refused as error:
             # Trying again as it stands would not help; a change of the pod brings us here again.
             self.event("Warning", "Failed", f"Error: {error}")
-            self._told = pod
+            self._told = Told.of(pod)
             self._say(statuses.refused(pod, error.reason, str(error), error.container))
             return
         except Rejected as error:
             self.event("Warning", error.reason, str(error))
-            self._told = pod
+            self._told = Told.of(pod)
             self._say(PodStatus(phase="Failed", reason=error.reason, message=str(error)))
             return
-        self._told, self._accepted = pod, True
+        self._told, self._accepted = Told.of(pod), True
         if self._ours:
             self.status, self._ours = None, False
         if self.status is None:
@@ -301,23 +310,26 @@ class PodTask:
             self._report()
 
     async def _hand_over(self, pod: Pod) -> None:
-        if self._accepted or _has_run(self._api_status):
+        if self._accepted or losses.has_run(self._api_status):
             self._around.admission.count(pod)
         else:
             await self._around.admission.admit(pod)
         inputs = await self._around.inputs.inputs(pod)
         if self._accepted:
-            await self._around.provider.update_pod(pod, inputs)
+            with self._around.metrics.provider_call("update_pod"):
+                await self._around.provider.update_pod(pod, inputs)
         else:
-            await self._around.provider.create_pod(pod, inputs)
+            with self._around.metrics.provider_call("create_pod"):
+                await self._around.provider.create_pod(pod, inputs)
 
     async def _end(self, pod: Pod) -> bool:
         """Have the provider end the pod; False where something shorter is wanted meanwhile."""
         grace = 0 if self._gone else pod.deletion_grace_seconds
         end = self._around.provider.delete_pod(pod.key, grace)
         try:
-            final = await self._call(end, grace + self._around.call_seconds)
-        except _Interrupted:
+            with self._around.metrics.provider_call("delete_pod"):
+                final = await self._calls.run(end, grace + self._around.call_seconds)
+        except Interrupted:
             return False
         except NotFound:
             final = None
@@ -344,31 +356,11 @@ class PodTask:
             await around.client.delete(paths.pod(pod.key), options)
         self._removed = True
 
-    async def _call(self, call: Awaitable[T], seconds: float) -> T:
-        """One call to the provider, within a time, ended early by `_interrupt`."""
-        self._interrupted = False
-        try:
-            async with asyncio.timeout(seconds) as self._limit:
-                return await call
-        except TimeoutError:
-            if self._interrupted:
-                raise _Interrupted from None
-            if self._limit is not None and self._limit.expired():
-                name = self._around.provider.name
-                raise TimeoutError(f"provider {name} did not answer within {seconds:g} s") from None
-            raise
-        except asyncio.CancelledError:
-            if (task := asyncio.current_task()) is not None and not task.cancelling():
-                # Nobody cancelled us: a provider let the end of a task of its own escape.
-                raise WasmletError(f"provider {self._around.provider.name} cancelled its own call") from None
-            raise
-        finally:
-            self._limit = None
-
     def _failed(self, error: Exception) -> None:
         """A step failed and will be repeated: say so where the pod's owner looks, once for each reason."""
         text = str(error) or type(error).__name__
         expected = isinstance(error, WasmletError | TimeoutError | OSError)
+        self._around.metrics.retries.inc()
         log.warning("pod: a step failed, trying again", pod=str(self.key), error=text, exc_info=not expected)
         if text == self._failure:
             return
@@ -418,9 +410,9 @@ class PodTask:
         if self.status is None or self.finished:
             return None
         around, now = self._around, self._around.clock.now()
-        status = statuses.with_losses(self.pod, self.status, now) if self._ended else self.status
+        status = losses.with_losses(self.pod, self.status, now) if self._ended else self.status
         if self._before:
-            status = statuses.counting(status, self._before)
+            status = losses.counting(status, self._before)
         wanted = statuses.api_status(
             self.pod, self._api_status, status, node_ips=around.node_ips, now=now, final=self._ended
         )
@@ -429,7 +421,9 @@ class PodTask:
     def _written(self, answer: Raw) -> None:
         version = str((answer.get("metadata") or {}).get("resourceVersion", ""))
         if self._newer(version):
-            self._api_status, self._api_version = answer.get("status") or {}, version
+            before, self._api_status, self._api_version = self._api_status, answer.get("status") or {}, version
+            if self._api_status.get("phase") == "Running" != before.get("phase"):
+                self._around.metrics.running_after(self._around.clock.monotonic() - self._heard)
             if self.finished:
                 self._around.admission.release(self.pod.uid)
 
@@ -439,30 +433,3 @@ class PodTask:
             return int(version) > int(self._api_version)
         except ValueError:
             return True
-
-
-class _Interrupted(Exception):
-    """The call was ended because the pod is to be ended, or ended sooner."""
-
-
-def _only_starting(status: PodStatus) -> bool:
-    """Whether there is nothing to say of the pod yet but that it is being started."""
-    everything = (*status.containers, *status.init_containers)
-    return status.phase is None and all(
-        isinstance(c.state, Waiting) and c.state.reason in ("ContainerCreating", "PodInitializing") for c in everything
-    )
-
-
-def _has_run(status: Raw) -> bool:
-    """Whether the API was told that a container of the pod has run."""
-    states = [c.get("state") or {} for c in status.get("containerStatuses") or ()]
-    return any("running" in state or "terminated" in state for state in states)
-
-
-def _differs(told: Pod, pod: Pod) -> bool:
-    """Whether something changed that a provider wants to know."""
-    if told.labels != pod.labels or told.annotations != pod.annotations:
-        return True
-    if told.generation and pod.generation:
-        return told.generation != pod.generation
-    return told.spec != pod.spec

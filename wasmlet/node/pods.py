@@ -8,8 +8,10 @@ complete list of the API, so that an empty answer or a failed one never ends any
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import aclosing
+from typing import Any
 
 import structlog
 
@@ -49,7 +51,7 @@ class PodManager:
 
     # --- what the API says (Handler of the reflector)
 
-    def synced(self, items: Sequence[Raw]) -> None:
+    def synced(self, items: Sequence[dict[str, Any]]) -> None:
         seen = set()
         for item in items:
             seen.add(item["metadata"]["uid"])
@@ -64,7 +66,8 @@ class PodManager:
         self._held.clear()
         self.in_sync.set()
 
-    def applied(self, item: Raw) -> None:
+    def applied(self, item: dict[str, Any]) -> None:
+        item["metadata"].pop("managedFields", None)  # a quarter of a pod's memory, and of no use to a node
         pod = Pod(item)
         task = self._tasks.get(pod.uid)
         if task is not None:
@@ -154,6 +157,10 @@ class PodManager:
             if task.pod.name == name and task.pod.namespace == namespace and (uid is None or task.pod.uid == uid)
         ]
         return min(found, key=lambda task: task.pod.deleting, default=None)
+
+    def phases(self) -> dict[str, int]:
+        """How many pods the API has in each phase."""
+        return Counter(task.phase for task in self._tasks.values())
 
     def all(self) -> Sequence[PodTask]:
         """Every pod, in no order."""

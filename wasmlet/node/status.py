@@ -12,8 +12,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-import attrs
-
 from wasmlet.model.pod import Container, Pod, Raw
 from wasmlet.model.status import (
     Condition,
@@ -24,11 +22,10 @@ from wasmlet.model.status import (
     Running,
     Terminated,
     Waiting,
-    lost,
     phase_of,
     restartable_init,
 )
-from wasmlet.model.times import parse, rfc3339
+from wasmlet.model.times import rfc3339
 
 _OWNED_TEXTS = ("reason", "message")
 
@@ -89,99 +86,6 @@ def patch_of(pod: Pod, current: Raw, wanted: Raw) -> dict[str, Any] | None:
     return {"metadata": {"uid": pod.uid}, "status": changed}
 
 
-def with_losses(pod: Pod, status: PodStatus | None, now: datetime) -> PodStatus:
-    """The last status of a pod that is gone: what has no end on record is ContainerStatusUnknown, exit code 137."""
-    status = status or PodStatus()
-    return attrs.evolve(
-        status,
-        containers=_ended(pod, pod.containers, status.containers, now),
-        init_containers=_ended(pod, pod.init_containers, status.init_containers, now),
-        ephemeral_containers=_ended(pod, pod.ephemeral_containers, status.ephemeral_containers, now),
-    )
-
-
-@attrs.frozen
-class Before:
-    """What went before the container that the provider now runs: its restarts, and how the last instance ended."""
-
-    restarts: int
-    ended: Terminated | None = None
-
-
-def reported_before(current: Raw, known: PodStatus | None) -> dict[str, Before]:
-    """By container, what the API has heard of and the provider does not count: a restart count never goes down."""
-    found = {}
-    for entry in _entries(current):
-        mine = known.container(entry["name"]) if known is not None else None
-        if (missing := int(entry.get("restartCount") or 0) - (mine.restart_count if mine else 0)) > 0:
-            found[entry["name"]] = Before(missing)
-    return found
-
-
-def lost_before(pod: Pod, current: Raw, now: datetime) -> dict[str, Before]:
-    """By container, that its present instance was lost: the next one is a restart, after a ContainerStatusUnknown."""
-    found = {}
-    for entry in _entries(current):
-        (status,) = lost(pod, now, [entry["name"]])
-        assert isinstance(status.state, Terminated)
-        found[entry["name"]] = Before(int(entry.get("restartCount") or 0) + 1, status.state)
-    return found
-
-
-def counting(status: PodStatus, before: Mapping[str, Before]) -> PodStatus:
-    """The status with what went before counted in."""
-
-    def count(container: ContainerStatus) -> ContainerStatus:
-        if (known := before.get(container.name)) is None:
-            return container
-        restarts = container.restart_count + known.restarts
-        return attrs.evolve(container, restart_count=restarts, last_state=container.last_state or known.ended)
-
-    return attrs.evolve(
-        status,
-        containers=tuple(map(count, status.containers)),
-        init_containers=tuple(map(count, status.init_containers)),
-        ephemeral_containers=tuple(map(count, status.ephemeral_containers)),
-    )
-
-
-def ends_in_api(current: Raw) -> PodStatus:
-    """The containers that the API knows to have ended, as it knows it."""
-
-    def ends(key: str) -> tuple[ContainerStatus, ...]:
-        return tuple(
-            ContainerStatus(
-                entry["name"],
-                _terminated(ended),
-                restart_count=int(entry.get("restartCount") or 0),
-                image=entry.get("image", ""),
-                image_id=entry.get("imageID", ""),
-                container_id=entry.get("containerID", ""),
-            )
-            for entry in current.get(key) or ()
-            if (ended := (entry.get("state") or {}).get("terminated"))
-        )
-
-    return PodStatus(ends("containerStatuses"), ends("initContainerStatuses"), ends("ephemeralContainerStatuses"))
-
-
-def _terminated(raw: Raw) -> Terminated:
-    return Terminated(
-        exit_code=int(raw["exitCode"]),
-        reason=str(raw.get("reason") or ""),
-        message=str(raw.get("message") or ""),
-        signal=raw.get("signal"),
-        started_at=parse(raw["startedAt"]) if raw.get("startedAt") else None,
-        finished_at=parse(raw["finishedAt"]) if raw.get("finishedAt") else None,
-        container_id=str(raw.get("containerID") or ""),
-    )
-
-
-def _entries(current: Raw) -> list[Raw]:
-    kinds = ("containerStatuses", "initContainerStatuses", "ephemeralContainerStatuses")
-    return [entry for kind in kinds for entry in current.get(kind) or ()]
-
-
 def refused(pod: Pod, reason: str, message: str, container: str | None = None) -> PodStatus:
     """A pod that cannot be started as its manifest stands: waiting, with the reason where kubectl shows it."""
 
@@ -193,15 +97,6 @@ def refused(pod: Pod, reason: str, message: str, container: str | None = None) -
         )
 
     return PodStatus(containers=waiting(pod.containers), phase="Pending")
-
-
-def _ended(
-    pod: Pod, containers: Sequence[Container], statuses: Iterable[ContainerStatus], now: datetime
-) -> tuple[ContainerStatus, ...]:
-    ended = {s.name: s for s in statuses if isinstance(s.state, Terminated)}
-    missing = [c.name for c in containers if c.name not in ended]
-    filled = {s.name: s for s in lost(pod, now, missing)}
-    return tuple((ended | filled)[c.name] for c in containers)
 
 
 def _initialized(pod: Pod, status: PodStatus, phase: Phase) -> bool:
@@ -359,3 +254,11 @@ def _covers(current: Any, wanted: Any) -> bool:
     if isinstance(wanted, Mapping) and isinstance(current, Mapping):
         return all(_covers(current.get(key), wanted.get(key)) for key in current.keys() | wanted.keys())
     return bool(current == wanted) or not (current or wanted)
+
+
+def only_starting(status: PodStatus) -> bool:
+    """Whether there is nothing to say of the pod yet but that it is being started."""
+    everything = (*status.containers, *status.init_containers)
+    return status.phase is None and all(
+        isinstance(c.state, Waiting) and c.state.reason in ("ContainerCreating", "PodInitializing") for c in everything
+    )

@@ -19,6 +19,7 @@ from wasmlet.clock import Backoff, Clock, SystemClock
 from wasmlet.kube import errors, paths
 from wasmlet.kube.client import Client
 from wasmlet.model.pod import Pod, PodKey, Raw
+from wasmlet.node.metrics import Metrics
 
 log = structlog.get_logger(__name__)
 
@@ -50,6 +51,7 @@ class StatusWriter:
         self,
         client: Client,
         group: asyncio.TaskGroup,
+        metrics: Metrics,
         *,
         clock: Clock | None = None,
         rng: random.Random | None = None,
@@ -58,6 +60,7 @@ class StatusWriter:
     ) -> None:
         self._client = client
         self._group = group
+        self._metrics = metrics
         self._clock = clock or SystemClock()
         self._rng = rng or random.Random()
         self._backoff = backoff or Backoff(initial=0.2, cap=30, jitter=0.5)
@@ -111,12 +114,14 @@ class StatusWriter:
                 if patch is None:
                     continue
                 try:
-                    answer = await self._client.patch(f"{paths.pod(entry.key)}/status", patch)
+                    with self._metrics.status_write():
+                        answer = await self._client.patch(f"{paths.pod(entry.key)}/status", patch)
                 except errors.ObjectNotFound:
                     entry.gone = True
                 except errors.ApiError as error:
                     # Also a conflict: if another pod has the name by now, the watch says so soon, and `drop` ends this.
                     log.warning("status not written, trying again", pod=str(entry.key), error=str(error))
+                    self._metrics.status_retries.inc()
                     entry.dirty = True
                     return False
                 else:

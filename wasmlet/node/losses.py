@@ -1,0 +1,125 @@
+"""Containers whose end nobody saw, and what came before the present instance of one.
+
+A provider may have lost a pod that the API remembers (its machine was restarted, its records are gone). The kubelet
+reports such a container as ContainerStatusUnknown with exit code 137; the one that takes its place is a restart, and a
+restart count never goes down. Pure functions, used by `wasmlet.node.pod_task`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+
+import attrs
+
+from wasmlet.model.pod import Container, Pod, Raw
+from wasmlet.model.status import ContainerStatus, PodStatus, Terminated, lost
+from wasmlet.model.times import parse
+
+
+def has_run(current: Raw) -> bool:
+    """Whether the API, whose status of the pod this is, was told that a container of it has run."""
+    states = [c.get("state") or {} for c in current.get("containerStatuses") or ()]
+    return any("running" in state or "terminated" in state for state in states)
+
+
+def with_losses(pod: Pod, status: PodStatus | None, now: datetime) -> PodStatus:
+    """The last status of a pod that is gone: what has no end on record is ContainerStatusUnknown, exit code 137."""
+    status = status or PodStatus()
+    return attrs.evolve(
+        status,
+        containers=_ended(pod, pod.containers, status.containers, now),
+        init_containers=_ended(pod, pod.init_containers, status.init_containers, now),
+        ephemeral_containers=_ended(pod, pod.ephemeral_containers, status.ephemeral_containers, now),
+    )
+
+
+@attrs.frozen
+class Before:
+    """What went before the container that the provider now runs: its restarts, and how the last instance ended."""
+
+    restarts: int
+    ended: Terminated | None = None
+
+
+def reported_before(current: Raw, known: PodStatus | None) -> dict[str, Before]:
+    """By container, what the API has heard of and the provider does not count: a restart count never goes down."""
+    found = {}
+    for entry in _entries(current):
+        mine = known.container(entry["name"]) if known is not None else None
+        if (missing := int(entry.get("restartCount") or 0) - (mine.restart_count if mine else 0)) > 0:
+            found[entry["name"]] = Before(missing)
+    return found
+
+
+def lost_before(pod: Pod, current: Raw, now: datetime) -> dict[str, Before]:
+    """By container, that its present instance was lost: the next one is a restart, after a ContainerStatusUnknown."""
+    found = {}
+    for entry in _entries(current):
+        (status,) = lost(pod, now, [entry["name"]])
+        assert isinstance(status.state, Terminated)
+        found[entry["name"]] = Before(int(entry.get("restartCount") or 0) + 1, status.state)
+    return found
+
+
+def counting(status: PodStatus, before: Mapping[str, Before]) -> PodStatus:
+    """The status with what went before counted in."""
+
+    def count(container: ContainerStatus) -> ContainerStatus:
+        if (known := before.get(container.name)) is None:
+            return container
+        restarts = container.restart_count + known.restarts
+        return attrs.evolve(container, restart_count=restarts, last_state=container.last_state or known.ended)
+
+    return attrs.evolve(
+        status,
+        containers=tuple(map(count, status.containers)),
+        init_containers=tuple(map(count, status.init_containers)),
+        ephemeral_containers=tuple(map(count, status.ephemeral_containers)),
+    )
+
+
+def ends_in_api(current: Raw) -> PodStatus:
+    """The containers that the API knows to have ended, as it knows it."""
+
+    def ends(key: str) -> tuple[ContainerStatus, ...]:
+        return tuple(
+            ContainerStatus(
+                entry["name"],
+                _terminated(ended),
+                restart_count=int(entry.get("restartCount") or 0),
+                image=entry.get("image", ""),
+                image_id=entry.get("imageID", ""),
+                container_id=entry.get("containerID", ""),
+            )
+            for entry in current.get(key) or ()
+            if (ended := (entry.get("state") or {}).get("terminated"))
+        )
+
+    return PodStatus(ends("containerStatuses"), ends("initContainerStatuses"), ends("ephemeralContainerStatuses"))
+
+
+def _terminated(raw: Raw) -> Terminated:
+    return Terminated(
+        exit_code=int(raw["exitCode"]),
+        reason=str(raw.get("reason") or ""),
+        message=str(raw.get("message") or ""),
+        signal=raw.get("signal"),
+        started_at=parse(raw["startedAt"]) if raw.get("startedAt") else None,
+        finished_at=parse(raw["finishedAt"]) if raw.get("finishedAt") else None,
+        container_id=str(raw.get("containerID") or ""),
+    )
+
+
+def _entries(current: Raw) -> list[Raw]:
+    kinds = ("containerStatuses", "initContainerStatuses", "ephemeralContainerStatuses")
+    return [entry for kind in kinds for entry in current.get(kind) or ()]
+
+
+def _ended(
+    pod: Pod, containers: Sequence[Container], statuses: Iterable[ContainerStatus], now: datetime
+) -> tuple[ContainerStatus, ...]:
+    ended = {s.name: s for s in statuses if isinstance(s.state, Terminated)}
+    missing = [c.name for c in containers if c.name not in ended]
+    filled = {s.name: s for s in lost(pod, now, missing)}
+    return tuple((ended | filled)[c.name] for c in containers)

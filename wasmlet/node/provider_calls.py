@@ -1,0 +1,84 @@
+"""Calls to a provider: within a time, ended early when something else is due, and what it was last told.
+
+A provider may hang, and a pod may be deleted while it is created; either way its task must get on. A call is ended by
+cancelling it, which the contract of `wasmlet.provider` allows at every await.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Mapping
+from typing import TypeVar
+
+import attrs
+
+from wasmlet.errors import WasmletError
+from wasmlet.model.pod import Pod, Raw
+
+T = TypeVar("T")
+
+
+class Interrupted(Exception):
+    """The call was ended because something else is due now."""
+
+
+class ProviderCalls:
+    """The calls for one pod, of which one is under way at a time."""
+
+    def __init__(self, provider: str) -> None:
+        self._provider = provider
+        self._limit: asyncio.Timeout | None = None
+        self._interrupted = False
+
+    def interrupt(self) -> None:
+        """End the call that is under way, if there is one: what it was for is no longer what is wanted."""
+        if self._limit is not None:
+            self._interrupted = True
+            self._limit.reschedule(asyncio.get_running_loop().time())
+
+    async def run(self, call: Awaitable[T], seconds: float) -> T:
+        """What the call returns.
+
+        Raises:
+            Interrupted: `interrupt` ended it.
+            TimeoutError: it took too long; the message names the provider.
+        """
+        self._interrupted = False
+        limit = asyncio.timeout(seconds)
+        try:
+            async with limit:
+                self._limit = limit
+                return await call
+        except TimeoutError:
+            if self._interrupted:
+                raise Interrupted from None
+            if limit.expired():
+                raise TimeoutError(f"provider {self._provider} did not answer within {seconds:g} s") from None
+            raise
+        except asyncio.CancelledError:
+            if (task := asyncio.current_task()) is not None and not task.cancelling():
+                # Nobody cancelled us: a provider let the end of a task of its own escape.
+                raise WasmletError(f"provider {self._provider} cancelled its own call") from None
+            raise
+        finally:
+            self._limit = None
+
+
+@attrs.frozen
+class Told:
+    """What a provider wants to know the changes of, without the rest of the pod: a node holds many."""
+
+    labels: Mapping[str, str]
+    annotations: Mapping[str, str]
+    generation: int
+    spec: Raw | None
+    """Only where the API server counts no generations."""
+
+    @classmethod
+    def of(cls, pod: Pod) -> Told:
+        return cls(pod.labels, pod.annotations, pod.generation, None if pod.generation else pod.spec)
+
+    def differs(self, pod: Pod) -> bool:
+        if self.labels != pod.labels or self.annotations != pod.annotations:
+            return True
+        return self.generation != pod.generation if self.spec is None else self.spec != pod.spec
