@@ -276,6 +276,15 @@ async def test_a_field_that_cannot_be_honoured_is_named(kube: Kube, node: wasmle
     assert "spec.containers[0].livenessProbe" in pod["status"]["containerStatuses"][0]["state"]["waiting"]["message"]
 
 
+async def test_the_token_that_admission_mounts_is_not_asked_for_and_not_in_the_way(
+    kube: Kube, node: wasmlet.Node, guest: Guest
+) -> None:
+    await kube.apply("p", guest("exiter", EXITER), automountServiceAccountToken=True)
+    pod = await kube.wait("p", ".status.phase", "Succeeded")
+    assert pod["spec"]["volumes"]
+    assert "is not mounted" in await kube.run("get", "events", "--field-selector=reason=VolumeNotMounted")
+
+
 async def test_guests_go_on_when_the_node_loop_is_restarted(
     control_plane: ControlPlane, kube: Kube, guest: Guest, tmp_path: Path
 ) -> None:

@@ -14,6 +14,7 @@ from wasmlet_wasmtime import WasmtimeProvider
 from tests.runtime.harness import Runtime, pod_of
 from wasmlet.errors import Refused
 from wasmlet.model.inputs import Inputs
+from wasmlet.model.pod import Pod
 from wasmlet.model.status import Waiting
 from wasmlet.runtime import RuntimeConfig, manifest
 from wasmlet.testing.clock import FakeClock
@@ -306,7 +307,12 @@ async def test_a_refused_pod_is_not_kept(runtime: Runtime, image: str) -> None:
     assert await runtime.provider.list_pods() == []
 
 
-def test_the_service_accounts_volume_is_explained() -> None:
+def test_the_volume_that_admission_adds_is_left_out_and_told() -> None:
     mounts = [{"name": "kube-api-access-abcde", "mountPath": "/var/run/secrets/kubernetes.io/serviceaccount"}]
-    with pytest.raises(Refused, match="set automountServiceAccountToken: false"):
-        manifest.check(pod_of(volumeMounts=mounts))
+    pod = pod_of(volumeMounts=mounts)
+    pod = Pod({**pod.raw, "spec": {**pod.spec, "volumes": [{"name": "kube-api-access-abcde", "projected": {}}]}})
+    manifest.check(pod)
+    note = manifest.left_out(pod)
+    assert note is not None
+    assert "automountServiceAccountToken: false" in note
+    assert manifest.left_out(pod_of()) is None

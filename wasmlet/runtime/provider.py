@@ -16,8 +16,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
-import os
 from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -73,7 +71,6 @@ class RuntimeProvider(Provider):
         self._tasks: set[asyncio.Task[None]] = set()
         self._around: Surroundings | None = None
         self._watcher: logs.Watcher | None = None
-        self._lock: int | None = None
         self.state_dir = Path()
 
     async def start(self, context: NodeContext) -> None:
@@ -81,7 +78,6 @@ class RuntimeProvider(Provider):
         self.state_dir = context.state_dir / "runtime"
         try:
             self.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._lock = _lock(self.state_dir)
             compiler = Compiler(
                 self.engine,
                 self.state_dir / "compiled",
@@ -121,9 +117,6 @@ class RuntimeProvider(Provider):
         if self._watcher is not None:
             self._watcher.close()
             self._watcher = None
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
         self._pods.clear()
 
     async def create_pod(self, pod: Pod, inputs: Inputs) -> None:
@@ -131,12 +124,14 @@ class RuntimeProvider(Provider):
         around = self._running()
         if pod.uid not in self._pods:
             manifest.check(pod)
-            self._pods[pod.uid] = PodLife(around, pod.key)
+            life = self._pods[pod.uid] = PodLife(around, pod.key)
+            if note := manifest.left_out(pod):
+                life.event("Normal", "VolumeNotMounted", note, "")
         self._pods[pod.uid].accept(pod, inputs)
 
     async def update_pod(self, pod: Pod, inputs: Inputs) -> None:
         """Take on what has changed; a container whose image changed is started anew."""
-        await self.create_pod(pod, inputs)
+        self._life(pod.key).accept(pod, inputs)
 
     async def delete_pod(self, key: PodKey, grace_seconds: float) -> PodStatus | None:
         life = self._life(key)
@@ -239,20 +234,3 @@ class RuntimeProvider(Provider):
                 life.event("Warning", "FailedSync", f"error determining status: {text}", "")
                 await self._clock.sleep(pause)
                 pause = min(pause * 2, 300.0)
-
-
-def _lock(directory: Path) -> int:
-    """Keep every other node loop out of the state directory for as long as the descriptor is open.
-
-    Raises:
-        ConfigError: another one is there.
-    """
-    lock = os.open(directory / "node.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(lock)
-        raise ConfigError(
-            f"another node uses the state directory {directory}: end it, or give this one another --state-dir"
-        ) from None
-    return lock
