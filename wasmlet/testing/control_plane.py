@@ -21,8 +21,10 @@ from wasmlet.clock import Clock, SystemClock
 from wasmlet.testing import users
 from wasmlet.testing.authorizer import Authorizer
 from wasmlet.testing.deletion import Deletion
+from wasmlet.testing.faults import Faults
 from wasmlet.testing.kinds import core
 from wasmlet.testing.kubeconfig import file_name, kubeconfig, write_private
+from wasmlet.testing.listener import Listener
 from wasmlet.testing.openapi import OpenApi
 from wasmlet.testing.pki import Authority
 from wasmlet.testing.podops import PodOperations
@@ -63,7 +65,10 @@ class ControlPlane:
         kubelet_addresses: which types of a node's addresses are dialled for logs, the best first.
         schedule: whether pods without a node are given one.
         clock: tells the time in objects; timeouts run on the event loop's own.
-        seed: makes generated names repeatable.
+        seed: makes generated names repeatable, and faults that happen with a probability.
+
+    Attributes:
+        faults: what may go wrong between clients and the API server; see `wasmlet.testing.faults`.
 
     Raises (on entering):
         OSError: the port is taken or the directory cannot be written.
@@ -91,6 +96,7 @@ class ControlPlane:
         self._addresses = kubelet_addresses
         self._schedule = schedule
         self._store = Store(ring=ring)
+        self.faults = Faults(self._store, random.Random(seed))
         self._authenticator = Authenticator(self._clock)
         self._stack = contextlib.AsyncExitStack()
         self._directory: Path | None = None
@@ -207,7 +213,7 @@ class ControlPlane:
         self._populate(registry)
         runner = web.ServerRunner(
             web.Server(
-                server.handle,
+                self.faults.handle,
                 request_factory=_request,
                 handler_cancellation=True,
                 access_log=None,
@@ -218,12 +224,14 @@ class ControlPlane:
         )
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
-        site = web.TCPSite(runner, self._host, self._port, ssl_context=context, backlog=1024)
-        await site.start()
+        listener = Listener(runner, context)
+        self.faults.attach(server, listener)
+        port = await listener.open(self._host, self._port)
+        stack.callback(listener.close)
         stack.callback(server.close)
         host = f"[{self._host}]" if ":" in self._host else self._host
         host = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "[::]": "[::1]"}.get(host, host)
-        self._url = f"https://{host}:{runner.addresses[0][1]}"
+        self._url = f"https://{host}:{port}"
         admin = kubeconfig(self._url, authority.pem, "admin", authority.client("admin", [MASTERS]))
         write_private(self.kubeconfig, admin)
         if self._schedule:

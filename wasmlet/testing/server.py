@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import orjson
@@ -97,13 +98,26 @@ class Server:
         self._bookmarks = bookmarks
         self._watchers: set[Watcher] = set()
         self._closing = False
+        self.sender: Callable[[web.BaseRequest, web.StreamResponse], Callable[[bytes], Awaitable[None]]] = (
+            lambda request, answer: answer.write
+        )
+        """What sends the bytes of a watch; `faults` puts one in its place that breaks off."""
 
     def close(self) -> None:
         """End all watches; what is asked from now on gets 503."""
         self._closing = True
+        self.end_watches()
+        self._proxy.end()
+
+    def end_watches(self) -> None:
+        """End all watches at once."""
         for watcher in list(self._watchers):
             watcher.end()
-        self._proxy.end()
+
+    @property
+    def watches(self) -> int:
+        """How many watches are open."""
+        return len(self._watchers)
 
     # -- one request
 
@@ -114,18 +128,25 @@ class Server:
                 raise ApiError(503, "ServiceUnavailable", "the control plane is shutting down")
             return await self._answer(request)
         except ApiError as error:
-            return _refusal(error)
+            return refusal(error)
         except web.HTTPRequestEntityTooLarge:
-            return _refusal(
+            return refusal(
                 ApiError(413, "RequestEntityTooLarge", f"Request entity too large: limit is {BODY}", details={})
             )
         except RecursionError:
-            return _refusal(bad_request("the body of the request is nested too deeply"))
+            return refusal(bad_request("the body of the request is nested too deeply"))
         except (asyncio.CancelledError, ConnectionError):
             raise
         except Exception as error:
             _LOG.exception("%s %s", request.method, request.path)
-            return _refusal(ApiError(500, "InternalError", f"Internal error occurred: {type(error).__name__}: {error}"))
+            return refusal(ApiError(500, "InternalError", f"Internal error occurred: {type(error).__name__}: {error}"))
+
+    def user_name(self, request: web.BaseRequest) -> str:
+        """Whose request it is; "" where the credentials are wrong."""
+        try:
+            return self._who(request).name
+        except ApiError:
+            return ""
 
     def _who(self, request: web.BaseRequest) -> User:
         transport = request.transport
@@ -215,7 +236,7 @@ class Server:
                 watcher.fail(error)
             await answer.prepare(request)
             await watcher.run(
-                answer.write,
+                self.sender(request, answer),
                 seconds=seconds,
                 bookmarks=self._bookmarks if bookmarks else None,
                 version=lambda: self._store.version,
@@ -353,7 +374,8 @@ def _found(body: Object | None) -> web.Response:
     return _json(body)
 
 
-def _refusal(error: ApiError) -> web.Response:
+def refusal(error: ApiError) -> web.Response:
+    """The answer to a request that is refused."""
     answer = _json(error.status, error.code)
     if error.retry_after is not None:
         answer.headers["Retry-After"] = str(error.retry_after)

@@ -8,9 +8,10 @@ All of it happens on the event loop between two awaits, so a write is atomic wit
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Literal, Protocol
 
+import attrs
 import orjson
 
 from wasmlet.testing.kinds import KINDS, Kind
@@ -162,11 +163,35 @@ class Collection:
         for follower in list(self.followers):
             follower.offer(event)
 
+    def put_back(self, records: Iterable[Record], version: int) -> list[Event]:
+        """Hold these objects instead, and no changes from before that version; what that changes, untold."""
+        before = {record.key: record for record in self}
+        after = {record.key: record for record in records}
+        self.spaces, self.nodes, self.start = {}, {}, version
+        self.ring.clear()
+        for record in after.values():
+            self._put(record, None)
+        gone = [Event("DELETED", old, old) for key, old in before.items() if key not in after]
+        there = [
+            Event("MODIFIED" if key in before else "ADDED", record, before.get(key))
+            for key, record in after.items()
+            if record is not before.get(key)
+        ]
+        return gone + there
+
     def forget(self, version: int) -> None:
         """Let the ring move on to a version: whoever resumes from before it gets 410."""
         while self.ring and self.ring[0].version <= version:
             self.ring.popleft()
         self.start = max(self.start, version)
+
+
+@attrs.frozen
+class State:
+    """Everything that a store held at one time, for `Store.restore`."""
+
+    version: int
+    records: Mapping[str, Sequence[Record]] = attrs.field(repr=False)
 
 
 class Store:
@@ -238,3 +263,20 @@ class Store:
                 "The provided continue parameter is too old to display a consistent list result. "
                 "Start the list again without the continue parameter."
             ) from None
+
+    def snapshot(self) -> State:
+        """What there is now."""
+        return State(self.version, {plural: tuple(found) for plural, found in self.collections.items()})
+
+    def restore(self, state: State) -> None:
+        """Go back to a state: the version too. Listeners hear of what that changes, followers have to be gone."""
+        self.version = state.version
+        self._snapshots.clear()
+        changes = [
+            (collection.kind, event)
+            for plural, collection in self.collections.items()
+            for event in collection.put_back(state.records[plural], state.version)
+        ]
+        for kind, event in changes:
+            for listener in self.listeners:
+                listener(kind, event)

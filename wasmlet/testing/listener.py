@@ -1,0 +1,83 @@
+"""The sockets that the API server listens on: opened, closed as in an outage, opened again on the same port.
+
+`faults` closes and reopens them; while they are closed, a connection is refused, and nobody else gets the port.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import socket
+import ssl
+
+from aiohttp import web
+
+BACKLOG = 1024
+_TRIES = 50
+
+
+class Listener:
+    """One TLS port (on each address of the host) for the server behind a runner."""
+
+    def __init__(self, runner: web.ServerRunner, context: ssl.SSLContext) -> None:
+        self._runner = runner
+        self._context = context
+        self._held: list[socket.socket] = []
+
+    async def open(self, host: str, port: int) -> int:
+        """Listen; the port, which is a free one for 0.
+
+        Raises:
+            OSError: the port is taken.
+        """
+        await web.TCPSite(self._runner, host, port, ssl_context=self._context, backlog=BACKLOG).start()
+        return int(self._runner.addresses[0][1])
+
+    def disconnect(self) -> None:
+        """Break every connection, as it is."""
+        assert self._runner.server is not None
+        for connection in list(self._runner.server.connections):
+            if connection.transport is not None:
+                connection.transport.abort()
+
+    async def shut(self) -> None:
+        """Refuse connections, and break those that are open."""
+        addresses = self._runner.addresses
+        for site in list(self._runner.sites):
+            await site.stop()
+        self.disconnect()
+        self._held += [await _hold(address) for address in addresses]
+
+    async def reopen(self) -> None:
+        """Listen again where `shut` left off."""
+        held, self._held = self._held, []
+        for address in held:
+            await web.SockSite(self._runner, address, ssl_context=self._context, backlog=BACKLOG).start()
+
+    def close(self) -> None:
+        """Let go of ports that are held and not listened on."""
+        for held in self._held:
+            held.close()
+        self._held.clear()
+
+
+async def _hold(address: tuple[object, ...]) -> socket.socket:
+    """A socket bound to an address that does not listen: connections are refused and the port stays ours."""
+    held = socket.socket(socket.AF_INET6 if len(address) == 4 else socket.AF_INET)
+    with contextlib.ExitStack() as stack:
+        stack.callback(held.close)
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if held.family == socket.AF_INET6:
+            held.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        for attempt in range(_TRIES):
+            try:
+                held.bind(address)
+                break
+            except OSError as error:
+                # An event loop may close a listening socket a moment after it was told to.
+                if error.errno != errno.EADDRINUSE or attempt == _TRIES - 1:
+                    raise
+            await asyncio.sleep(0.01)
+        stack.pop_all()
+    return held
