@@ -31,6 +31,13 @@ def need(tool: str, why: str) -> None:
     pytest.skip(message)
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("wasmlet", "a real cluster instead of the embedded control plane")
+    group.addoption("--kubeconfig", metavar="FILE", help="administrator's credentials of a cluster made for tests")
+    group.addoption("--node-credentials", metavar="COMMAND", help="given a node's name, prints its kubeconfig's path")
+    group.addoption("--client-ca-file", metavar="FILE", help="the CA of that cluster's clients")
+
+
 @pytest.fixture(scope="session")
 def kubectl() -> Path:
     """A kubectl that is new enough: the one `make kubectl` fetched, or the one on PATH."""

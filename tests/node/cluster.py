@@ -13,7 +13,6 @@ import orjson
 
 import wasmlet
 from wasmlet.kube import Client
-from wasmlet.testing import ControlPlane
 
 NODE = "n1"
 SECONDS = 20.0
@@ -23,7 +22,8 @@ SECONDS = 20.0
 class Cluster:
     """An API server and an administrator's client of it."""
 
-    plane: ControlPlane
+    plane: Any
+    """A `ControlPlane`, or a `tests.node.real.RealPlane`."""
     admin: Client
     directory: Path
 

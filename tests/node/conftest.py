@@ -1,21 +1,28 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
 
 from tests.node.cluster import Cluster
+from tests.node.real import RealPlane, swept
 from wasmlet.kube import Client, load_identity
 from wasmlet.testing import ControlPlane
 from wasmlet.testing.reference import ReferenceProvider
 
 
 @pytest.fixture
-async def cluster(control_plane: ControlPlane, tmp_path: Path) -> AsyncIterator[Cluster]:
-    """An API server without a node."""
-    async with Client(await load_identity(control_plane.kubeconfig)) as admin:
-        yield Cluster(control_plane, admin, tmp_path)
+async def cluster(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Cluster]:
+    """An API server without a node: the embedded one, or the one that --kubeconfig names."""
+    async with AsyncExitStack() as stack:
+        real = RealPlane.of(request.config)
+        plane = real or await stack.enter_async_context(ControlPlane())
+        admin = await stack.enter_async_context(Client(await load_identity(plane.kubeconfig)))
+        if real is not None:
+            await stack.enter_async_context(swept(admin))
+        yield Cluster(plane, admin, tmp_path)
 
 
 @pytest.fixture

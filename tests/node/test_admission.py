@@ -20,7 +20,7 @@ class Small(ReferenceProvider):
 
 
 def requests(**amounts: str) -> list[dict[str, Any]]:
-    return [{"name": "c", "image": "file:///none.wasm", "resources": {"requests": amounts}}]
+    return [{"name": "c", "image": "file:///none.wasm", "resources": {"requests": amounts, "limits": amounts}}]
 
 
 AFFINITY = {
