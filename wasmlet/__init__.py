@@ -11,15 +11,13 @@ What is exported here is the API; everything else may change.
 
 from __future__ import annotations
 
-import asyncio
+from typing import TYPE_CHECKING, Any
 
 from wasmlet.errors import ConfigError, InvalidInput, NotFound, Refused, Rejected, Unsupported, WasmletError
 from wasmlet.model.inputs import Inputs
 from wasmlet.model.pod import Container, Pod, PodKey
 from wasmlet.model.quantity import Quantity
 from wasmlet.model.status import Condition, ContainerStatus, PodStatus, Running, Terminated, Waiting
-from wasmlet.node import Node, NodeConfig
-from wasmlet.node import run as _run
 from wasmlet.options import option
 from wasmlet.provider import (
     Address,
@@ -33,6 +31,9 @@ from wasmlet.provider import (
     StatusChanged,
     Taint,
 )
+
+if TYPE_CHECKING:
+    from wasmlet.node import Node, NodeConfig
 
 __version__ = "0.1.0"
 
@@ -78,4 +79,17 @@ def run(provider: Provider, config: NodeConfig | None = None) -> None:
     Raises:
         ConfigError: something that only the user can mend; the message says what.
     """
-    asyncio.run(_run(Node(provider, config)))
+    import asyncio
+
+    from wasmlet import node
+
+    asyncio.run(node.run(node.Node(provider, config)))
+
+
+def __getattr__(name: str) -> Any:
+    """The node loop is imported when it is first used: whoever only writes or tests a provider does not wait for it."""
+    if name in ("Node", "NodeConfig"):
+        from wasmlet import node
+
+        return getattr(node, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

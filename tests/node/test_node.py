@@ -39,7 +39,10 @@ async def test_the_node_says_what_it_is(cluster: Cluster, provider: ReferencePro
     }
     assert node["spec"]["providerID"] == f"wasmlet://{NODE}"
     status = node["status"]
-    assert status["capacity"] == {"cpu": "1000", "memory": "1000Gi", "pods": "17"}
+    amounts = {name: wasmlet.Quantity.parse(text) for name, text in status["capacity"].items()}
+    assert amounts.pop("cpu") == wasmlet.Quantity.parse("1000")
+    assert amounts.pop("memory") == wasmlet.Quantity.parse("1000Gi")
+    assert amounts.pop("pods") == wasmlet.Quantity.parse("17")
     assert status["allocatable"] == status["capacity"]
     assert {"type": "InternalIP", "address": "127.0.0.1"} in status["addresses"]
     assert {"type": "Hostname", "address": NODE} in status["addresses"]
