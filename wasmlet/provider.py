@@ -16,8 +16,11 @@ The contract, for every method:
 - A method may be cancelled at any await, and the loop calls it again later; so each is idempotent.
 - For one UID the loop makes one call at a time; calls for different pods run concurrently. A call that is no longer
   wanted (the pod is deleted while it is created, its grace period is shortened) is cancelled, and the next one made.
+- No method holds up the event loop: what blocks goes to a thread.
 - Raise what `wasmlet.errors` says; any other exception is reported in the pod and the call is repeated, for ever, with
   growing pauses.
+
+`wasmlet.testing.ProviderContract` checks all of it.
 """
 
 from __future__ import annotations
@@ -41,9 +44,9 @@ class LogOptions:
     """Which part of a container's log is wanted; the fields of `PodLogOptions` in the Kubernetes API.
 
     `since_time` is the start (aware, UTC) that `sinceSeconds` or `sinceTime` gave; lines before it are left out.
-    `tail_lines` counts lines after that. `limit_bytes` cuts the stream, within a line if need be. With `follow` the
-    stream goes on until the container has ended for good. With `previous` the log of the instance before the present
-    one is meant. With `timestamps` each line opens with its RFC 3339 time and a space.
+    `tail_lines` counts lines after that, and 0 is none. `limit_bytes` cuts the stream, within a line if need be. With
+    `follow` the stream goes on until the container has ended for good or the pod is deleted. With `previous` the log of
+    the instance before the present one is meant. With `timestamps` each line opens with its RFC 3339 time and a space.
     """
 
     follow: bool = False
@@ -201,7 +204,9 @@ class Provider(abc.ABC):
     async def stop(self) -> None:  # noqa: B027 - a provider may have nothing to stop
         """The node loop ends. What runs goes on running; only what belongs to this process is closed.
 
-        Called once, also after a `start` that failed. Pods that have to end were deleted before this.
+        Called once, also after a `start` that failed or was cancelled. Pods that have to end were deleted before this.
+        Where pods cannot outlive this process, end them here rather than leave behind what nobody would find again: the
+        node loop of the next process sees that they are lost, and reports them or creates them again.
         """
 
     @abc.abstractmethod
@@ -209,7 +214,10 @@ class Provider(abc.ABC):
         """Accept the pod and start it; return as soon as it is accepted, not when it runs.
 
         May be called for a pod that exists already, after a restart or a failure half-way: the pod must then go on as
-        it is and must not run twice.
+        it is and must not run twice. One that has ended stays ended.
+
+        A pod that is refused or rejected is not held, and `list_pods` leaves it out; it comes here again when it has
+        been changed.
 
         Raises:
             Refused: a field cannot be honoured; the pod stays Pending and says so.
@@ -219,16 +227,24 @@ class Provider(abc.ABC):
     async def update_pod(self, pod: Pod, inputs: Inputs) -> None:  # noqa: B027 - the default ignores updates
         """The pod's metadata, the mutable part of its spec, or its inputs have changed. The default does nothing.
 
-        Never called for a pod that has finished or is being deleted.
+        Never called for a pod that has finished or is being deleted. Only a changed image is a reason to start a
+        container anew, and only `create_pod` starts a pod that is not here.
+
+        Raises:
+            NotFound: no pod has this UID here (any more).
         """
 
     @abc.abstractmethod
     async def delete_pod(self, key: PodKey, grace_seconds: float) -> PodStatus | None:
         """End the pod, free all that it holds, forget it; return its last status when nothing of it is left.
 
-        The containers get `grace_seconds` to end by themselves and are ended by force after that; 0 means at once.
-        A cancelled call may have begun to end the pod; it is called again, perhaps with a shorter grace period, and
-        then hurries. A pod that has ended already is only forgotten. While it ends, changes go on to be reported.
+        In that status every container that was started is Terminated, with the exit code it ended with: 143 and 137 are
+        usual for one that was told to end and one that was made to. None only where there was never anything to tell.
+
+        The containers get `grace_seconds`, from this call on, to end by themselves and are ended by force after that; 0
+        means at once. A cancelled call may have begun to end the pod; it is called again, perhaps with a shorter grace
+        period, and then hurries. A pod that has ended already is only forgotten, at once. While it ends, changes go on
+        to be reported. May be called for a pod whose `create_pod` was cancelled: nothing of it may start later.
 
         Raises:
             NotFound: no pod has this UID here; the loop takes the delete as done.
@@ -236,7 +252,9 @@ class Provider(abc.ABC):
 
     @abc.abstractmethod
     async def pod_status(self, key: PodKey) -> PodStatus:
-        """The pod's status now.
+        """The pod's status now, with every container that was started.
+
+        Under restartPolicy Never a container that is Terminated stays so.
 
         Raises:
             NotFound: no pod has this UID here.
@@ -244,7 +262,7 @@ class Provider(abc.ABC):
 
     @abc.abstractmethod
     async def list_pods(self) -> Sequence[PodRecord]:
-        """Every pod that this provider holds, ended ones too until they are deleted.
+        """Every pod that this provider holds, ended ones too until they are deleted, with what `pod_status` says.
 
         Asked after `start` to find what went on running while the node loop was away. A pod that the API has never
         heard of or has no more is deleted; one that the API has and this list lacks has been lost.
@@ -253,15 +271,18 @@ class Provider(abc.ABC):
     def changes(self) -> AsyncGenerator[Change, None] | None:
         """A stream of changes, as they happen; None (the default) means: poll `pod_status`.
 
-        Called once after `start`, and again if the stream ends or raises, after which the loop lists everything.
+        Called after `start`, and again if the stream ends or raises; one stream is read at a time. The loop lists all
+        pods before it reads, so what changes while nobody reads must be in the next stream: keep it, or begin a stream
+        with the status of every pod.
         """
         return None
 
     def logs(self, key: PodKey, container: str, options: LogOptions) -> AsyncGenerator[bytes, None]:
-        """The container's log, in pieces of any size.
+        """The container's log, in pieces of any size. A reader may leave at any time, which closes the generator.
 
-        Raises:
+        Raises (at the call or with the first piece):
             NotFound: the pod, the container or, with `previous`, the earlier instance is not known.
+            InvalidInput: the container has not been started yet.
             Unsupported: this provider keeps no logs (the default).
         """
         raise Unsupported(f"provider {self.name} keeps no logs")
@@ -274,7 +295,12 @@ class Provider(abc.ABC):
         """Return when the provider can do its work; raising or not returning in time makes the node NotReady."""
 
     async def exec(self, key: PodKey, container: str, command: Sequence[str], streams: Streams) -> int:
-        """Run a command in the container until it ends; return its exit code. Cancelled: end the command."""
+        """Run a command in the container until it ends; return its exit code. Cancelled: end the command.
+
+        Raises:
+            NotFound: the pod or the container is not known, or does not run.
+            Unsupported: there is no exec here (the default); so for attach, port-forward and stats.
+        """
         raise Unsupported(f"provider {self.name} does not support exec")
 
     async def attach(self, key: PodKey, container: str, streams: Streams) -> None:

@@ -9,22 +9,31 @@
             node = cp.node_kubeconfig("n1")     # what a node's process is given: the identity system:node:n1
             await asyncio.sleep(3600)
 
-With pytest, the fixture `control_plane` is one that runs. Importing this package costs nothing until a name is used.
+With pytest, the fixture `control_plane` is one that runs. `ProviderContract` holds a provider to what the node loop
+relies on (see `wasmlet.testing.contract`), and `ReferenceProvider` is one that passes it and runs nothing. Importing
+this package costs nothing until a name is used.
 """
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from wasmlet.testing.contract import ProviderContract
     from wasmlet.testing.control_plane import ControlPlane
+    from wasmlet.testing.reference import ReferenceProvider
 
-__all__ = ["ControlPlane"]
+__all__ = ["ControlPlane", "ProviderContract", "ReferenceProvider"]
+
+_MODULES = {
+    "ControlPlane": "wasmlet.testing.control_plane",
+    "ProviderContract": "wasmlet.testing.contract",
+    "ReferenceProvider": "wasmlet.testing.reference",
+}
 
 
 def __getattr__(name: str) -> Any:
-    if name == "ControlPlane":
-        from wasmlet.testing.control_plane import ControlPlane
-
-        return ControlPlane
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_MODULES[name]), name)

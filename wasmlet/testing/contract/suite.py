@@ -1,0 +1,85 @@
+"""What an author tells the contract suite: how a provider is made, and what its containers look like.
+
+`Suite` is the base of the classes that have the checks; `trial` is what they run a provider with.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+import pytest_asyncio
+
+from wasmlet.provider import Provider
+from wasmlet.testing.contract.trial import Trial, broken
+
+
+class Suite:
+    """Hooks and settings. `make_provider` has to be overridden; the rest has defaults.
+
+    A hook that needs something of pytest gets it from an autouse fixture of the subclass that sets an attribute, since
+    pytest makes an instance of the class for each check.
+
+    Class attributes:
+        survives: the provider's pods go on when it is stopped, or its process killed, and another instance with the
+            same state directory finds them.
+        accept_seconds: how long a call that only has to be accepted or answered may take.
+        patience_seconds: how long what happens in its own time may take: a container starts, runs, is ended.
+        block_seconds: how long the event loop may be held up.
+        many: how many pods are created and deleted at once.
+    """
+
+    # Named explicitly, so that the suite runs in a project whose asyncio_mode is strict and whatever its loop scope is.
+    pytestmark = pytest.mark.asyncio(loop_scope="function")
+
+    survives: ClassVar[bool] = False
+    accept_seconds: ClassVar[float] = 5.0
+    patience_seconds: ClassVar[float] = 30.0
+    block_seconds: ClassVar[float] = 0.5
+    many: ClassVar[int] = 50
+
+    def make_provider(self) -> Provider:
+        """A provider that has not been started. Called again in one check where a new process would make one."""
+        broken(
+            f"{type(self).__name__}.make_provider",
+            "a provider that has not been started",
+            "the hook is not overridden",
+            "define make_provider in the subclass of ProviderContract: return Mine(Mine.Config(...))",
+        )
+
+    def container(
+        self, *, lines: Sequence[str] = (), exit_code: int | None = None, after: float = 0.0, stubborn: bool = False
+    ) -> dict[str, Any]:
+        """A container, as `spec.containers` has it, without its name. The default is a command for a POSIX shell.
+
+        Args:
+            lines: what it writes to standard output at once.
+            exit_code: what it ends with by itself; None: it runs until it is ended.
+            after: seconds that it runs before it ends.
+            stubborn: it does not end when it is asked to, and so uses its grace period up. To be ignored where a
+                container has no say in that.
+        """
+        steps = ["trap '' TERM"] if stubborn else []
+        steps += [f"echo {shlex.quote(line)}" for line in lines]
+        if exit_code is None:
+            steps.append("while :; do sleep 0.2; done" if stubborn else "exec sleep 100000")
+        else:
+            steps += [f"sleep {after}"] if after else []
+            steps.append(f"exit {exit_code}")
+        return {"image": "none", "command": ["sh", "-c", "; ".join(steps)]}
+
+    def refused(self) -> dict[str, Any] | None:
+        """Fields of a pod's `spec` that the provider cannot honour and must refuse by name, or None to leave it out.
+
+        `{"hostNetwork": True}`, for one; what it has under `containers` is merged into the pod's container.
+        """
+        return None
+
+    @pytest_asyncio.fixture(loop_scope="function")
+    async def trial(self, tmp_path: Path) -> AsyncIterator[Trial]:
+        """The provider, started, with what the checks need around it; its pods are gone when the check is over."""
+        async with Trial(self, tmp_path / "state") as trial:
+            yield trial
