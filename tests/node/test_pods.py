@@ -196,6 +196,38 @@ async def test_a_refused_pod_stays_pending_with_the_field_and_recovers(cluster: 
     assert provider.tries == 2
 
 
+async def test_a_refused_change_leaves_what_runs_alone(cluster: Cluster) -> None:
+    class Choosy(ReferenceProvider):
+        async def update_pod(self, pod: wasmlet.Pod, inputs: wasmlet.Inputs) -> None:
+            await super().update_pod(pod, inputs)
+            raise wasmlet.Refused("metadata.labels", "not these")
+
+    provider = Choosy()
+    async with cluster.node(provider):
+        await cluster.create()
+        await cluster.until(running)
+        path = "/api/v1/namespaces/default/pods/p"
+        await cluster.admin.patch(path, {"metadata": {"labels": {"a": "b"}}}, MERGE_PATCH)
+        await provider.until(lambda: provider.updated)
+        await cluster.create("other")
+        await cluster.until(running, "other")
+        assert "running" in state(await cluster.get())
+        assert any("metadata.labels: not these" in event["message"] for event in await cluster.events("p"))
+
+
+async def test_an_update_of_a_pod_that_the_provider_lost_starts_it_again(cluster: Cluster) -> None:
+    provider = ReferenceProvider()
+    async with cluster.node(provider):
+        made = await cluster.create()
+        await cluster.until(running)
+        provider.pods.clear()
+        path = "/api/v1/namespaces/default/pods/p"
+        await cluster.admin.patch(path, {"metadata": {"labels": {"a": "b"}}}, MERGE_PATCH)
+        pod = await cluster.until(lambda pod: pod.status["containerStatuses"][0]["restartCount"] == 1)
+        assert pod.uid == made.uid
+    assert len(provider.created) == 2
+
+
 async def test_a_rejected_pod_fails_with_its_reason(cluster: Cluster) -> None:
     class Full(ReferenceProvider):
         async def create_pod(self, pod: wasmlet.Pod, inputs: wasmlet.Inputs) -> None:
