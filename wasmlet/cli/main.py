@@ -114,7 +114,7 @@ def cli() -> None:
 
 @cli.command("providers")
 def _providers() -> None:
-    """List the providers that are installed, and whether each can be used here."""
+    """List the providers that are installed."""
     points = providers.installed()
     if not points:
         click.echo("no provider is installed; try: pip install wasmlet-wasmtime")

@@ -48,11 +48,11 @@ log = structlog.get_logger(__name__)
 class RuntimeConfig:
     """The settings of every provider that runs WebAssembly."""
 
-    allow_local_modules: bool = option(False, help="let pods run modules from this node's disk (image: file:///path)")
-    module_dir: Path | None = option(None, help="directory that relative file images (file://./x.wasm) are found in")
-    max_module_bytes: int = option(256 * 1024 * 1024, help="the largest module that is accepted, in bytes")
-    compile_timeout: float = option(120.0, help="seconds that compiling one module may take")
-    shim_idle_exit: float = option(60.0, help="seconds after which a worker that nobody needs ends by itself")
+    allow_local_modules: bool = option(False, help="Let pods run modules from this node's disk (image: file:///path).")
+    module_dir: Path | None = option(None, help="Directory that relative images (file://./x.wasm) are in.")
+    max_module_bytes: int = option(256 * 1024 * 1024, help="The largest module that is accepted, in bytes.")
+    compile_timeout: float = option(120.0, help="How long compiling one module may take.")
+    shim_idle_exit: float = option(60.0, help="After how long a worker that nobody needs ends.")
 
 
 class RuntimeProvider(Provider):
