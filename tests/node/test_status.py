@@ -1,0 +1,199 @@
+"""What becomes of a provider's status in the API: conditions, times, patches that say no more than they must."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.node.cluster import Cluster, condition, running
+from wasmlet.kube.client import STRATEGIC_PATCH
+from wasmlet.model.pod import Pod
+from wasmlet.model.status import (
+    Condition,
+    ContainerState,
+    ContainerStatus,
+    PodStatus,
+    Running,
+    Terminated,
+    Waiting,
+)
+from wasmlet.node import losses
+from wasmlet.node.status import api_status, patch_of
+from wasmlet.testing.reference import ReferenceProvider
+from wasmlet.testing.strategic import merge
+
+NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+
+
+def pod(*, init: int = 0, main: int = 1, **spec: Any) -> Pod:
+    body = {
+        "containers": [{"name": f"c{i}", "image": f"image-{i}"} for i in range(main)],
+        "initContainers": [{"name": f"i{i}", "image": "x"} for i in range(init)],
+    }
+    metadata = {"name": "p", "namespace": "d", "uid": "u", "generation": 3}
+    return Pod({"metadata": metadata, "spec": body | spec, "status": {"phase": "Pending"}})
+
+
+def status(*states: ContainerState, **more: Any) -> PodStatus:
+    return PodStatus(containers=tuple(ContainerStatus(f"c{i}", s) for i, s in enumerate(states)), **more)
+
+
+def written(subject: Pod, current: Any, provided: PodStatus, now: datetime = NOW, final: bool = False) -> Any:
+    """The API's status after one write."""
+    wanted = api_status(subject, current, provided, node_ips=["10.0.0.1"], now=now, final=final)
+    patch = patch_of(subject, current, wanted)
+    return current if patch is None else merge("pods", {"status": current}, {"status": patch["status"]})["status"]
+
+
+def test_the_whole_of_a_running_pod() -> None:
+    found = written(pod(), {"phase": "Pending"}, status(Running(NOW)))
+    assert found["phase"] == "Running"
+    assert found["hostIP"] == "10.0.0.1"
+    assert found["hostIPs"] == [{"ip": "10.0.0.1"}]
+    assert found["startTime"] == "2026-01-02T03:04:05Z"
+    assert found["observedGeneration"] == 3
+    assert "podIP" not in found
+    (container,) = found["containerStatuses"]
+    assert container["state"] == {"running": {"startedAt": "2026-01-02T03:04:05Z"}}
+    assert (container["ready"], container["started"], container["restartCount"]) == (True, True, 0)
+    assert {c["type"]: c["status"] for c in found["conditions"]} == {
+        "PodScheduled": "True",
+        "PodReadyToStartContainers": "True",
+        "Initialized": "True",
+        "ContainersReady": "True",
+        "Ready": "True",
+    }
+    assert all(c["observedGeneration"] == 3 for c in found["conditions"])
+
+
+def test_a_transition_time_moves_only_when_the_status_does() -> None:
+    first = written(pod(), {}, status(Waiting()))
+    second = written(pod(), first, status(Running(NOW)), NOW + timedelta(minutes=1))
+    times = {c["type"]: c["lastTransitionTime"] for c in second["conditions"]}
+    assert times["Initialized"] == "2026-01-02T03:04:05Z"
+    assert times["Ready"] == "2026-01-02T03:05:05Z"
+    assert second["startTime"] == "2026-01-02T03:04:05Z"
+
+
+def test_a_reason_that_no_longer_holds_is_taken_away() -> None:
+    first = written(pod(), {}, status(Waiting(), reason="Odd", message="very"))
+    assert condition({"status": first}, "Ready")["reason"] == "ContainersNotReady"
+    second = written(pod(), first, status(Running(NOW)))
+    assert not condition({"status": second}, "Ready").get("reason")
+    assert not second.get("reason")
+    assert not second.get("message")
+
+
+def test_containers_that_wait_for_init_containers_say_so() -> None:
+    found = written(pod(init=1), {}, PodStatus(init_containers=(ContainerStatus("i0", Running(NOW)),)))
+    assert found["phase"] == "Pending"
+    assert found["containerStatuses"][0]["state"]["waiting"]["reason"] == "PodInitializing"
+    assert condition({"status": found}, "Initialized")["reason"] == "ContainersNotInitialized"
+    done = PodStatus(init_containers=(ContainerStatus("i0", Terminated(0)),))
+    after = written(pod(init=1), found, done)
+    assert after["containerStatuses"][0]["state"]["waiting"]["reason"] == "ContainerCreating"
+    assert condition({"status": after}, "Initialized")["status"] == "True"
+
+
+@pytest.mark.parametrize(
+    ("gate", "ready", "part"),
+    [(None, "False", "nobody has set"), ("False", "False", "is False"), ("True", "True", "")],
+)
+def test_readiness_gates(gate: str | None, ready: str, part: str) -> None:
+    current = {"conditions": [{"type": "example.com/gate", "status": gate}]} if gate else {}
+    gated = pod(readinessGates=[{"conditionType": "example.com/gate"}])
+    found = written(gated, current, status(Running(NOW)))
+    assert condition({"status": found}, "ContainersReady")["status"] == "True"
+    assert condition({"status": found}, "Ready")["status"] == ready
+    assert part in (condition({"status": found}, "Ready").get("message") or "")
+
+
+def test_conditions_of_others_survive_and_those_of_the_provider_are_added() -> None:
+    current = {"conditions": [{"type": "Theirs", "status": "True", "reason": "Because"}]}
+    found = written(pod(), current, status(Running(NOW), conditions=(Condition("Mine", "True"),)))
+    assert condition({"status": found}, "Theirs") == {"type": "Theirs", "status": "True", "reason": "Because"}
+    assert condition({"status": found}, "Mine")["lastTransitionTime"]
+
+
+def test_what_is_final_has_a_terminal_phase_and_no_container_without_an_end() -> None:
+    provided = losses.with_losses(pod(main=2), status(Terminated(0)), NOW)
+    found = written(pod(main=2), {}, provided, final=True)
+    assert found["phase"] == "Failed"
+    codes = [c["state"]["terminated"]["exitCode"] for c in found["containerStatuses"]]
+    assert codes == [0, 137]
+    assert found["containerStatuses"][1]["state"]["terminated"]["reason"] == "ContainerStatusUnknown"
+
+
+STATES: st.SearchStrategy[ContainerState] = st.one_of(
+    st.builds(Waiting, st.sampled_from(["ContainerCreating", "ErrImagePull"]), st.sampled_from(["", "why"])),
+    st.just(Running(NOW)),
+    st.builds(Terminated, st.integers(0, 255), st.sampled_from(["", "Error"]), st.just(""), st.sampled_from([None, 9])),
+)
+CONTAINERS = st.builds(
+    ContainerStatus,
+    st.just("c0"),
+    STATES,
+    st.none() | st.just(Terminated(1)),
+    st.none() | st.booleans(),
+    st.none() | st.booleans(),
+    st.integers(0, 3),
+)
+STATUSES = st.builds(
+    PodStatus,
+    containers=st.tuples(CONTAINERS),
+    reason=st.sampled_from(["", "Evicted"]),
+    message=st.sampled_from(["", "long"]),
+    pod_ips=st.sampled_from([(), ("10.1.1.1",)]),
+)
+
+
+@given(st.lists(STATUSES, min_size=1, max_size=4))
+def test_what_was_written_is_not_written_again(history: list[PodStatus]) -> None:
+    current: Any = {"phase": "Pending", "qosClass": "BestEffort"}
+    for provided in history:
+        current = written(pod(), current, provided)
+        wanted = api_status(pod(), current, provided, node_ips=["10.0.0.1"], now=NOW + timedelta(hours=1))
+        assert patch_of(pod(), current, wanted) is None
+    assert current["qosClass"] == "BestEffort"
+
+
+@given(STATUSES)
+def test_ends_are_read_back_from_the_api(provided: PodStatus) -> None:
+    found = losses.ends_in_api(written(pod(), {}, provided))
+    ended = [c for c in provided.containers if isinstance(c.state, Terminated)]
+    assert [c.name for c in found.containers] == [c.name for c in ended]
+    for read, given_ in zip(found.containers, ended, strict=True):
+        assert isinstance(read.state, Terminated)
+        assert isinstance(given_.state, Terminated)
+        assert (read.state.exit_code, read.state.signal) == (given_.state.exit_code, given_.state.signal)
+        assert read.restart_count == given_.restart_count
+
+
+async def test_a_gate_that_opens_makes_a_running_pod_ready(cluster: Cluster, provider: ReferenceProvider) -> None:
+    async with cluster.node(provider):
+        await cluster.create(readinessGates=[{"conditionType": "example.com/gate"}])
+        made = await cluster.until(running)
+        assert condition(made.raw, "Ready")["status"] == "False"
+        gate = {"type": "example.com/gate", "status": "True"}
+        path = "/api/v1/namespaces/default/pods/p/status"
+        await cluster.admin.patch(path, {"status": {"conditions": [gate]}}, STRATEGIC_PATCH)
+        ready = await cluster.until(lambda pod: condition(pod.raw, "Ready")["status"] == "True")
+        assert condition(ready.raw, "example.com/gate")["status"] == "True"
+
+
+async def test_what_somebody_else_wrote_over_is_put_right(cluster: Cluster, provider: ReferenceProvider) -> None:
+    async with cluster.node(provider):
+        await cluster.create()
+        before = await cluster.until(running)
+        path = "/api/v1/namespaces/default/pods/p/status"
+        await cluster.admin.patch(
+            path, {"status": {"hostIP": "9.9.9.9", "hostIPs": [{"ip": "9.9.9.9"}]}}, STRATEGIC_PATCH
+        )
+        after = await cluster.until(
+            lambda pod: pod.resource_version != before.resource_version and pod.status["hostIP"] == "127.0.0.1"
+        )
+        assert condition(after.raw, "Ready")["status"] == "True"
