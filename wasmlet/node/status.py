@@ -28,6 +28,8 @@ from wasmlet.model.status import (
 from wasmlet.model.times import rfc3339
 
 _OWNED_TEXTS = ("reason", "message")
+_MERGED_LISTS = ("hostIPs", "podIPs")
+"""These merge by address: an old one would stay, and the API refuses two of one family."""
 
 
 def api_status(
@@ -78,6 +80,9 @@ def patch_of(pod: Pod, current: Raw, wanted: Raw) -> dict[str, Any] | None:
     so that others' writes do not get in the way.
     """
     changed = {key: value for key, value in wanted.items() if not _same(key, current.get(key), value)}
+    for key in _MERGED_LISTS:
+        if key in changed and current.get(key):
+            changed[key] = [*changed[key], {"$patch": "replace"}]
     for key in _OWNED_TEXTS:
         if key not in wanted and current.get(key):
             changed[key] = None
