@@ -190,9 +190,8 @@ async def test_what_somebody_else_wrote_over_is_put_right(cluster: Cluster, prov
         await cluster.create()
         before = await cluster.until(running)
         path = "/api/v1/namespaces/default/pods/p/status"
-        await cluster.admin.patch(
-            path, {"status": {"hostIP": "9.9.9.9", "hostIPs": [{"ip": "9.9.9.9"}, {"$patch": "replace"}]}}, STRATEGIC_PATCH
-        )
+        wrong = {"hostIP": "9.9.9.9", "hostIPs": [{"ip": "9.9.9.9"}, {"$patch": "replace"}]}
+        await cluster.admin.patch(path, {"status": wrong}, STRATEGIC_PATCH)
         after = await cluster.until(
             lambda pod: pod.resource_version != before.resource_version and pod.status["hostIP"] == "127.0.0.1"
         )
