@@ -145,7 +145,7 @@ async def test_a_pod_that_never_runs_fails_the_demo_and_says_why(tmp_path: Path)
         await demo.line(r"^pod/mine +ErrImagePull: .*nowhere\.wasm")
         code, output = await demo.end()
     assert code == 1
-    assert "Error: the pod has not ended within 30 s" in output
+    assert "Error: nothing runs after 30 s" in output
     assert "nowhere.wasm" in output.rpartition("Error:")[2]
 
 

@@ -72,10 +72,13 @@ async def demo(manifest: Path | None, *, keep: bool, port: int, say: Say) -> Non
             say(f"control plane  {plane.url}")
             async with _node(plane, Path(directory), manifest.absolute().parent):
                 say(f"node           {NODE_NAME} is Ready, provider {PROVIDER} ({time.monotonic() - began:.1f} s)")
+                if keep:  # before the pod, which may run for as long as it likes
+                    _hints(plane.kubeconfig, body["metadata"]["name"], keep, say)
                 async with Client(await load_identity(plane.kubeconfig)) as client:
                     await _until(stop, _show(client, body, say))
-                _hints(plane.kubeconfig, body["metadata"]["name"], keep, say)
-                if keep and not stop.is_set():
+                if not keep:
+                    _hints(plane.kubeconfig, body["metadata"]["name"], keep, say)
+                elif not stop.is_set():
                     say("up until Ctrl-C")
                     await stop.wait()
             say("stopped")
@@ -109,12 +112,13 @@ async def _show(client: Client, body: dict[str, Any], say: Say) -> None:
     shown, log = _Shown(), None
     try:
         async with (
-            asyncio.timeout(PATIENCE_SECONDS),
+            asyncio.timeout(PATIENCE_SECONDS) as patience,
             asyncio.TaskGroup() as group,
             aclosing(_versions(client, pod)) as versions,
         ):
             async for pod in versions:
                 if log is None and pod.phase != "Pending":
+                    patience.reschedule(None)  # it runs: how long is its own affair
                     shown.tell("Running", pod, say)  # a short one may have ended by the time we look
                     log = group.create_task(_log(client, pod, say))
                 if log is not None and pod.finished:
@@ -123,13 +127,13 @@ async def _show(client: Client, body: dict[str, Any], say: Say) -> None:
                 if pod.finished:
                     break
     except TimeoutError:
-        raise DemoFailed(_why(pod, f"the pod has not ended within {PATIENCE_SECONDS:g} s")) from None
+        raise DemoFailed(_why(pod, f"nothing runs after {PATIENCE_SECONDS:g} s")) from None
     if pod.phase != "Succeeded":
         raise DemoFailed(_why(pod, f"the pod ended as {pod.phase}"))
 
 
 async def _versions(client: Client, pod: Pod) -> AsyncGenerator[Pod, None]:
-    """The pod now and after each change."""
+    """The pod now and after each change, until it is deleted."""
     yield pod
     params = {
         "watch": "1",
@@ -139,7 +143,10 @@ async def _versions(client: Client, pod: Pod) -> AsyncGenerator[Pod, None]:
     path = f"/api/v1/namespaces/{pod.namespace}/pods"
     async with client.stream(path, params) as content:
         async for line in content:
-            yield Pod(orjson.loads(line)["object"])
+            event = orjson.loads(line)
+            yield Pod(event["object"])
+            if event["type"] == "DELETED":
+                return
 
 
 async def _log(client: Client, pod: Pod, say: Say) -> None:
