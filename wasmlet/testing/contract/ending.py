@@ -13,7 +13,6 @@ from wasmlet.testing.contract.suite import Suite
 from wasmlet.testing.contract.trial import Trial, broken, demand, ended, listed, shown
 
 LONG_GRACE = 600.0
-SHORT_GRACE = 1.0
 AGAIN = "keep what delete_pod has begun with the pod, so that the next call goes on from there"
 
 
@@ -52,7 +51,7 @@ class Ending(Suite):
     async def test_delete_pod_ends_by_force_when_the_grace_period_is_over(self, trial: Trial) -> None:
         """A container that does not end when asked to is ended after `grace_seconds`."""
         pod = await trial.running(stubborn=True)
-        self._terminated(await trial.delete(pod, SHORT_GRACE), pod)
+        self._terminated(await trial.delete(pod, 2 * self.moment_seconds), pod)
         await trial.gone(pod)
 
     async def test_delete_pod_without_grace_ends_at_once(self, trial: Trial) -> None:
@@ -65,7 +64,7 @@ class Ending(Suite):
         """The first call is cancelled when somebody shortens the grace period; the second one's counts."""
         pod = await trial.running(stubborn=True)
         first = asyncio.ensure_future(trial.provider.delete_pod(pod.key, LONG_GRACE))
-        await asyncio.wait([first], timeout=SHORT_GRACE)
+        await asyncio.wait([first], timeout=self.moment_seconds)
         if first.done():  # a container that has no say in when it ends
             self._terminated(first.result(), pod)
         else:

@@ -17,7 +17,6 @@ import pytest
 from wasmlet.errors import NotFound, Unsupported, WasmletError
 from wasmlet.model.pod import Pod, PodKey
 from wasmlet.provider import LogOptions
-from wasmlet.testing.contract.reports import MOMENT
 from wasmlet.testing.contract.suite import Suite
 from wasmlet.testing.contract.trial import Trial, broken, demand
 
@@ -68,11 +67,11 @@ class Logs(Suite):
 
     async def test_logs_follow_ends_with_the_container(self, trial: Trial) -> None:
         """With follow the stream goes on while the container runs, and ends when it has ended or is deleted."""
-        pod = await trial.running(lines=LINES, exit_code=0, after=MOMENT)
+        pod = await trial.running(lines=LINES, exit_code=0, after=self.moment_seconds)
         await self._expect(trial, pod, TEXT, "end the stream when the container has ended for good", follow=True)
         pod = await trial.running(lines=LINES)
         reader = asyncio.ensure_future(self._read(trial, pod, follow=True))
-        await asyncio.wait([reader], timeout=MOMENT)
+        await asyncio.wait([reader], timeout=self.moment_seconds)
         demand(not reader.done(), "logs", "with follow, a stream that goes on while the container runs", "its end",
                "wait for more until the container has ended")  # fmt: skip
         await trial.delete(pod)

@@ -11,9 +11,6 @@ from wasmlet.testing.contract.lifecycle import exits
 from wasmlet.testing.contract.suite import Suite
 from wasmlet.testing.contract.trial import Trial, broken, demand, ended, runs, shown
 
-MOMENT = 0.5
-"""Seconds that a container runs that is to be seen running."""
-
 
 class Reports(Suite):
     """Statuses are true, agree with each other, and belong to the pod that they are about."""
@@ -67,7 +64,7 @@ class Reports(Suite):
 
     async def test_changes_tell_that_a_pod_runs_and_how_it_ended(self, trial: Trial) -> None:
         """The stream (or polling) has Running, then the end with its exit code."""
-        pod = trial.pod(exit_code=3, after=MOMENT)
+        pod = trial.pod(exit_code=3, after=self.moment_seconds)
         await trial.create(pod)
         await trial.told(pod, runs, "every container Running")
         exits(await trial.told(pod, ended, "every container Terminated"), 3, "changes")
@@ -94,7 +91,7 @@ class Reports(Suite):
 
     async def test_changes_end_with_the_newest(self, trial: Trial) -> None:
         """However many statuses are told, the last one is the one that is true."""
-        pods = [trial.pod(exit_code=code, after=MOMENT) for code in (0, 3)]
+        pods = [trial.pod(exit_code=code, after=self.moment_seconds) for code in (0, 3)]
         await trial.create(*pods)
         for pod in pods:
             await trial.until(pod, ended, "every container Terminated")
@@ -108,7 +105,7 @@ class Reports(Suite):
 
     async def test_an_ended_container_never_runs_again(self, trial: Trial) -> None:
         """Under restartPolicy Never, Terminated is final: the API refuses every way back."""
-        pod = trial.pod(exit_code=3, after=MOMENT)
+        pod = trial.pod(exit_code=3, after=self.moment_seconds)
         await trial.create(pod)
         await trial.until(pod, ended, "every container Terminated")
         await trial.later()

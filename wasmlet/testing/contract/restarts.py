@@ -20,7 +20,6 @@ from wasmlet.testing.contract.suite import Suite
 from wasmlet.testing.contract.trial import NODE_IP, Trial, broken, demand, ended, listed, runs, shown
 
 _LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
-WHILE = 0.3
 
 
 class Restarts(Suite):
@@ -133,15 +132,20 @@ class Restarts(Suite):
         """The exit code of a container that ended meanwhile is told afterwards."""
         if not self.survives:
             return
-        pod = trial.pod(exit_code=3, after=WHILE)
+        pod = trial.pod(exit_code=3, after=self.moment_seconds)
         await trial.create(pod)
         await trial.until(pod, lambda status: runs(status) or ended(status), "the container started")
-        await trial.restart(asyncio.sleep(2 * WHILE))
+        await trial.restart(asyncio.sleep(2 * self.moment_seconds))
         record = await trial.listed(pod)
         mend = "let something that outlives the node's process write down how each container ended"
         demand(record is not None, "list_pods", f"pod {pod.key}, which ended meanwhile", "it is not listed", mend)
-        await trial.create(pod)  # as the node loop may do: it must not run again
-        exits(await trial.until(pod, ended, "every container Terminated"), 3)
+        status = await trial.until(pod, ended, "every container Terminated")
+        exits(status, 3)
+        await trial.create(pod)  # as the node loop may do
+        await trial.later()
+        now = await trial.status(pod)
+        mend = "a pod that has ended stays ended, also for create_pod in a later process"
+        demand(now == status, "create_pod", f"the pod to stay ended: {shown(status)}", shown(now), mend)
 
     async def test_the_event_loop_is_not_held_up(self, trial: Trial) -> None:
         """No call computes, sleeps or waits for a disk or a network without letting others go on."""

@@ -28,6 +28,8 @@ class Suite:
             same state directory finds them.
         accept_seconds: how long a call that only has to be accepted or answered may take.
         patience_seconds: how long what happens in its own time may take: a container starts, runs, is ended.
+        moment_seconds: how long a container runs that is to be seen running before it ends; twice that is the grace
+            period of one that does not end when asked to. More than it takes the provider to notice a start.
         block_seconds: how long the event loop may be held up.
         many: how many pods are created and deleted at once.
     """
@@ -38,6 +40,7 @@ class Suite:
     survives: ClassVar[bool] = False
     accept_seconds: ClassVar[float] = 5.0
     patience_seconds: ClassVar[float] = 30.0
+    moment_seconds: ClassVar[float] = 0.5
     block_seconds: ClassVar[float] = 0.5
     many: ClassVar[int] = 50
 
