@@ -1,0 +1,66 @@
+"""What a node counts of itself, read the way Prometheus reads it."""
+
+from __future__ import annotations
+
+import ssl
+
+import aiohttp
+from prometheus_client.parser import text_string_to_metric_families
+
+import wasmlet
+from tests.node.cluster import NODE, Cluster, running
+from wasmlet.kube import load_identity
+from wasmlet.testing.reference import ReferenceProvider
+
+
+async def scraped(cluster: Cluster) -> dict[str, float]:
+    """Sample name, with the label values behind it, to its value."""
+    node = await cluster.admin.get(f"/api/v1/nodes/{NODE}")
+    port = node["status"]["daemonEndpoints"]["kubeletEndpoint"]["Port"]
+    context = (await load_identity(cluster.plane.kubeconfig)).ssl_context
+    assert context is not None
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    address = f"https://127.0.0.1:{port}/metrics"
+    async with aiohttp.ClientSession() as session, session.get(address, ssl=context) as answer:
+        assert answer.status == 200
+        text = await answer.text()
+    return {
+        " ".join([sample.name, *sample.labels.values()]): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+async def test_pods_calls_writes_and_retries_are_counted(cluster: Cluster) -> None:
+    class Flaky(ReferenceProvider):
+        failures = 2
+
+        async def create_pod(self, pod: wasmlet.Pod, inputs: wasmlet.Inputs) -> None:
+            if self.failures:
+                self.failures -= 1
+                raise RuntimeError("not yet")
+            await super().create_pod(pod, inputs)
+
+    provider = Flaky()
+    async with cluster.node(provider, client_ca_file=cluster.plane.ca_file):
+        before = await scraped(cluster)
+        assert before["wasmlet_pods Running"] == 0
+        done = await cluster.create("done", restartPolicy="Never")
+        await cluster.until(running, "done")
+        provider.finish(done.key)
+        await cluster.until(lambda pod: pod.finished, "done")
+        await cluster.create("going")
+        await cluster.until(running, "going")
+        await cluster.create("gone")
+        await cluster.until(running, "gone")
+        await cluster.delete("gone")
+        await cluster.until_gone("gone")
+        after = await scraped(cluster)
+    assert after["wasmlet_pods Running"] == 1
+    assert after["wasmlet_pods Succeeded"] == 1
+    assert after["wasmlet_pod_retries_total"] == 2
+    assert after["wasmlet_provider_call_seconds_count create_pod"] == 5
+    assert after["wasmlet_provider_call_seconds_count delete_pod"] == 1
+    assert after["wasmlet_pod_running_seconds_count"] == 3
+    assert after["wasmlet_status_write_seconds_count"] >= 5
+    assert after["wasmlet_unwritten_statuses"] == 0
