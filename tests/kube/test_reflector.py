@@ -18,6 +18,7 @@ from wasmlet.clock import Backoff
 from wasmlet.kube import Reflector
 from wasmlet.kube import reflector as module
 from wasmlet.model.pod import Raw
+from wasmlet.testing.clock import FakeClock
 
 Script = list[Any]
 
@@ -64,8 +65,14 @@ class Server:
     def __init__(self, lists: Script, watches: Script) -> None:
         self.lists, self.watches = lists, watches
         self.asked: list[dict[str, str]] = []
+        self.checked: list[str] = []
+        self.checks: list[tuple[dict[str, Any], int]] = []
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
+        if request.query.get("resourceVersionMatch") == "NotOlderThan":
+            self.checked.append(request.query["resourceVersion"])
+            answer, status = self.checks.pop(0) if self.checks else (listing(5), 200)
+            return web.json_response(answer, status=status)
         self.asked.append(dict(request.query))
         if "watch" not in request.query:
             answer = self.lists.pop(0)
@@ -200,3 +207,29 @@ async def test_an_endless_line_is_given_up(tmp_path: Path, monkeypatch: pytest.M
     server = Server([listing(5)], [[b"x" * 5000, "open"], [event("ADDED", "c", 6), "open"]])
     async with reflecting(server, tmp_path) as (seen, _):
         assert (await seen.until(2))[-1] == ("applied", "c")
+
+
+async def test_versions_that_went_back_list_again(tmp_path: Path) -> None:
+    too_large = {"code": 504, "reason": "Timeout", "details": {"causes": [{"reason": "ResourceVersionTooLarge"}]}}
+    server = Server([listing(50, "a"), listing(7, "b")], [["abort"], [event("ADDED", "c", 8), "open"]])
+    server.checks = [({"code": 504, "reason": "Timeout"}, 504), (too_large, 504)]
+    async with reflecting(server, tmp_path) as (seen, reflector):
+        assert await seen.until(3) == [("synced", ["a"]), ("synced", ["b"]), ("applied", "c")]
+        assert reflector.lists == 2
+    assert server.watched_from == ["50", "7"]
+    assert server.checked == ["50", "50"]
+
+
+async def test_lists_that_lead_nowhere_are_taken_ever_less_often(tmp_path: Path) -> None:
+    server, clock = Server([listing(5)] * 6, [410] * 6), FakeClock()
+    async with serving(server.answer, tmp_path) as client:
+        backoff = Backoff(initial=1, cap=8, jitter=0)
+        reflector = Reflector(client, "/things", {}, Seen(), clock=clock, backoff=backoff)
+        task = asyncio.create_task(reflector.run())
+        pauses = []
+        for _ in range(5):
+            pauses.append(await clock.next_sleep())
+            clock.advance(pauses[-1])
+        task.cancel()
+        await asyncio.wait({task})
+    assert pauses == [1, 2, 4, 8, 8]

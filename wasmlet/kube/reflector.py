@@ -2,7 +2,9 @@
 
 `Reflector.run` keeps a handler told about every object of a collection. The API server ends watches as it pleases
 (time-outs, readers that fell behind), so a watch is resumed from the last version seen, bookmarks included; only an
-answer of 410 Gone makes it list again. Failures are repeated for ever with a growing pause.
+answer of 410 Gone makes it list again, and an API server whose versions have gone back because it was restored from a
+backup: a watch from a version that it has yet to reach would be silent until then. Failures are repeated for ever with
+a growing pause.
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ class Handler(Protocol):
     """Told of every object, which is the handler's to keep; called on the event loop, expected to return at once."""
 
     def synced(self, items: Sequence[dict[str, Any]]) -> None:
-        """A complete list: what is not in it does not exist. Called at first and after each 410."""
+        """A complete list: what is not in it does not exist. Called at first, and when a watch cannot be resumed."""
         ...
 
     def applied(self, item: dict[str, Any]) -> None:
@@ -71,6 +73,10 @@ class Reflector:
         self._rng = rng or random.Random()
         self._backoff = backoff or Backoff(initial=0.2, cap=30, jitter=0.5)
         self._version: str | None = None
+        self._heard = False
+        """The present watch has told of something."""
+        self._fresh = False
+        """The version was given by a list, and no watch has ended since."""
         self._lists = 0
 
     @property
@@ -82,18 +88,21 @@ class Reflector:
         """Follow the collection until cancelled."""
         pauses = self._backoff.pauses(self._rng)
         while True:
-            began = self._clock.monotonic()
+            began, self._heard = self._clock.monotonic(), False
             try:
                 if self._version is None:
                     await self._list()
-                    pauses = self._backoff.pauses(self._rng)
+                if not self._fresh:
+                    await self._check()
+                self._fresh = False
                 await self._watch()
             except errors.Gone as error:
                 log.info("watch: the version is too old, listing again", path=self._path, error=str(error))
                 self._version = None
             except errors.ApiError as error:
                 log.warning("watch: failed, trying again", path=self._path, error=str(error))
-            if self._clock.monotonic() - began > self._backoff.cap:
+            # A list is no progress: with a watch that answers 410 each time, it would be repeated without a pause.
+            if self._heard or self._clock.monotonic() - began > self._backoff.cap:
                 pauses = self._backoff.pauses(self._rng)
             # Also after a watch that ended without an error: a server that ends each at once must not be hammered.
             if self._version is None or self._clock.monotonic() - began < 1:
@@ -110,9 +119,24 @@ class Reflector:
             if not (more := metadata.get("continue")):
                 break
             params["continue"] = more
-        self._version = str(metadata.get("resourceVersion") or "0")
+        self._version, self._fresh = str(metadata.get("resourceVersion") or "0"), True
         self._lists += 1
         self._handler.synced(items)
+
+    async def _check(self) -> None:
+        """See that the version is one that the API server has reached.
+
+        Raises:
+            Gone: it is not; versions have gone back.
+        """
+        params = {"resourceVersion": str(self._version), "resourceVersionMatch": "NotOlderThan", "limit": "1"}
+        try:
+            await self._client.get(self._path, **self._params, **params)
+        except errors.ServerError as error:
+            causes = error.details.get("causes") or ()
+            if not any(cause.get("reason") == "ResourceVersionTooLarge" for cause in causes):
+                raise
+            raise errors.Gone(410, "Expired", f"version {self._version} has never been: {error}") from None
 
     async def _watch(self) -> None:
         assert self._version is not None
@@ -150,7 +174,7 @@ class Reflector:
             self._handler.deleted(item)
         elif kind in ("ADDED", "MODIFIED"):
             self._handler.applied(item)
-        self._version = version
+        self._version, self._heard = version, True
 
 
 def _version(item: Any) -> str:
