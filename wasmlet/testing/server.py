@@ -135,8 +135,10 @@ class Server:
             )
         except RecursionError:
             return refusal(bad_request("the body of the request is nested too deeply"))
-        except (asyncio.CancelledError, ConnectionError):
+        except asyncio.CancelledError:
             raise
+        except ConnectionError:
+            return web.Response()  # the client has gone, and nobody will read this
         except Exception as error:
             _LOG.exception("%s %s", request.method, request.path)
             return refusal(ApiError(500, "InternalError", f"Internal error occurred: {type(error).__name__}: {error}"))
