@@ -13,7 +13,7 @@ HEADING = @printf '\n==> %s\n'
 
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint setup kubectl lock clean checks ruff format types imports tests
+.PHONY: help demo test bench lint setup kubectl lock clean checks ruff format types imports tests
 
 help:  ## list the targets
 	@echo 'make TARGET, where TARGET is one of'
@@ -24,6 +24,9 @@ demo: $(VENV)/.base  ## run a WebAssembly pod: control plane and node in one com
 
 test: $(VENV)/.dev  ## run every check: ruff, mypy, import contracts, pytest (ARGS='-k name' selects tests)
 	@$(MAKE) --no-print-directory --keep-going checks
+
+bench: $(VENV)/.base  ## measure how fast and how small a node is (ARGS='node --pods 100'; ARGS=--help lists more)
+	@$(BIN)/python -m benchmarks $(ARGS)
 
 lint: $(VENV)/.dev  ## run the checks that need no test run
 	@$(MAKE) --no-print-directory --keep-going ruff format types imports

@@ -1,0 +1,178 @@
+"""`python -m benchmarks`: measure a node beside the least that any node has to do, and print tables or JSON.
+
+Nothing is asserted, and figures are compared within one run only. `burst`, `first_byte` and `memory` measure; what they
+start is ended here, on Ctrl-C as well.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import platform
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import attrs
+import click
+import orjson
+
+from benchmarks import report
+from benchmarks.burst import Load, rounds
+from benchmarks.cluster import Cluster, RealCluster, open_cluster
+from benchmarks.memory import memory
+from benchmarks.report import Progress
+from wasmlet.cli import log, providers
+from wasmlet.cli.main import run_loop
+from wasmlet.errors import ConfigError, WasmletError
+
+WHAT = ("node", "memory", "wasmtime")
+REFERENCE = "reference"
+ENGINE = "wasmtime"
+
+Found = dict[str, Any]
+
+
+@attrs.frozen
+class Options:
+    """What is measured, and where."""
+
+    what: tuple[str, ...]
+    pods: int
+    rounds: int
+    hold: float
+    starts: int
+    real: RealCluster | None
+
+
+async def measure(options: Options, progress: Progress) -> Found:
+    """All that was asked for, one after the other, each on a cluster that nothing has touched.
+
+    Raises:
+        BenchmarkFailed: something could not be measured.
+    """
+    found: Found = {}
+    for what in options.what:
+        async with open_cluster(options.real) as cluster:
+            found["api_server"] = cluster.name
+            progress.line(f"{what}: {options.pods} pods at a time, {cluster.name}")
+            load = Load(options.pods, hold=options.hold)
+            if what == "memory":
+                found[what] = await memory(cluster, load, REFERENCE, progress)
+            elif what == "node":
+                async with cluster.running_node(REFERENCE, options.pods) as node:
+                    found[what] = report.summary(await rounds(cluster, load, options.rounds, progress, node))
+            else:
+                found |= await _engine(cluster, load, options, progress)
+    return found
+
+
+async def _engine(cluster: Cluster, load: Load, options: Options, progress: Progress) -> Found:
+    """The same with an engine, and one pod at a time."""
+    try:
+        kind = providers.load(ENGINE)
+    except ConfigError as error:
+        progress.line(f"{ENGINE} is left out: {error}")
+        return {}
+    from benchmarks.first_byte import first_byte
+    from benchmarks.guest import pss, sleeper, workers
+
+    image = sleeper(cluster.directory)
+    load = attrs.evolve(load, image=image)
+    async with cluster.running_node(ENGINE, options.pods) as node:
+
+        def of_workers() -> dict[str, float]:
+            return {"guests_pss_mib_per_pod": pss(workers(cluster.directory)) / load.pods}
+
+        bursts = await rounds(cluster, load, options.rounds, progress, node, of_workers)
+    settings: Any = kind.Config
+    state = cluster.directory / "first"
+    state.mkdir(mode=0o700)
+    provider = kind(settings(allow_local_modules=True))
+    starts = await first_byte(provider, image, state, options.starts, progress)
+    return {ENGINE: report.summary(bursts), "first_byte": report.summary(starts)}
+
+
+def tables(found: Found) -> str:
+    """All that was found, for people."""
+    pods, where = found["pods"], found["api_server"]
+    texts = []
+    if "node" in found:
+        texts.append(report.table(f"{pods} pods at once, {where}; the node runs nothing", found["node"]))
+    if ENGINE in found:
+        texts.append(report.table(f"{pods} pods at once, {where}; each a process of {ENGINE}", found[ENGINE]))
+    if "first_byte" in found:
+        texts.append(report.table(f"one pod at a time, a process of {ENGINE}", found["first_byte"], "fork, exec"))
+    if "memory" in found:
+        texts.append(report.stages("RSS of a node that runs nothing, MiB", found["memory"]))
+    machine = found["machine"]
+    texts.append(f"\n{machine['cores']} cores, load {machine['load']:.1f} before, Python {machine['python']}")
+    return "\n".join(texts)
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("what", nargs=-1, type=click.Choice(WHAT))
+@click.option("-n", "--pods", default=1000, show_default=True, type=click.IntRange(1), help="Pods in a burst.")
+@click.option("--rounds", "count", default=3, show_default=True, type=click.IntRange(1), help="Rounds of each burst.")
+@click.option("--hold", default=10.0, show_default=True, type=click.FloatRange(0), help="Seconds of idling.")
+@click.option("--starts", default=50, show_default=True, type=click.IntRange(1), help="Pods that start one at a time.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
+@click.option("--kubeconfig", type=click.Path(path_type=Path), help="An administrator's credentials of a cluster.")
+@click.option("--node-credentials", metavar="COMMAND", help="Given a node's name, prints its kubeconfig's path.")
+@click.option("--client-ca-file", type=click.Path(path_type=Path), help="The CA of that cluster's clients.")
+def command(
+    what: tuple[str, ...],
+    pods: int,
+    count: int,
+    hold: float,
+    starts: int,
+    as_json: bool,
+    kubeconfig: Path | None,
+    node_credentials: str | None,
+    client_ca_file: Path | None,
+) -> None:
+    """Measure how fast and how small a node is, beside a bare client that makes the same writes and nothing else.
+
+    WHAT is node (the node loop alone), memory (where that goes) or wasmtime (with an engine); all three without it. The
+    API server is an embedded one, or that of --kubeconfig.
+    """
+    real = None
+    if kubeconfig is not None:
+        if node_credentials is None or client_ca_file is None:
+            raise click.UsageError("--kubeconfig needs --node-credentials and --client-ca-file beside it")
+        real = RealCluster(kubeconfig, node_credentials, client_ca_file)
+    elif node_credentials is not None or client_ca_file is not None:
+        raise click.UsageError("--node-credentials and --client-ca-file need --kubeconfig beside them")
+    log.configure("error")
+    options = Options(what or WHAT, pods, count, hold, starts, real)
+    machine = {"cores": os.cpu_count(), "load": os.getloadavg()[0], "python": platform.python_version()}
+
+    async def work() -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+        found = {"machine": machine, "pods": pods, **await measure(options, Progress())}
+        click.echo(orjson.dumps(found, option=orjson.OPT_INDENT_2) if as_json else tables(found))
+
+    run_loop(work())
+
+
+def main() -> None:
+    """Entry point; exits with 0, 1 where something could not be measured, or 128 and the signal's number."""
+    try:
+        command.main(prog_name="python -m benchmarks", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        sys.exit(130)
+    except asyncio.CancelledError:
+        sys.exit(143)
+    except WasmletError as error:
+        click.echo(f"Error: {error}", err=True)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,246 @@
+"""A burst: N pods created 50 at a time, until all are Running; a pause; all deleted, until all are gone.
+
+`burst` does one, against a node or with the floor in its place; `rounds` does both by turns, so that whatever else the
+machine is doing meets both alike. What is measured runs from the POST of a pod to its phase Running in a watch, and
+from the first DELETE to the last DELETED. Times are seconds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager
+from typing import Any
+
+import attrs
+
+from benchmarks import floor
+from benchmarks.api import Api, Raw
+from benchmarks.cluster import Cluster
+from benchmarks.processes import BenchmarkFailed, Process
+from benchmarks.report import Progress
+
+CREATORS = 50
+"""How many pods are created, or deleted, at a time."""
+PATIENCE_SECONDS = 300.0
+SETTLE_SECONDS = 1.0
+"""What a node does in the first second after all run is still their start; only then is it idle."""
+
+Figures = dict[str, float]
+Meanwhile = Callable[[], Figures]
+
+
+@attrs.frozen
+class Load:
+    """What is created.
+
+    Attributes:
+        pods: how many.
+        image, args: of each pod's one container.
+        hold: how long all of them are left running before they are deleted, in seconds.
+    """
+
+    pods: int = 1000
+    image: str = "file:///guest.wasm"
+    args: Sequence[str] = ()
+    hold: float = 10.0
+
+    def spec(self, node: str) -> Mapping[str, Any]:
+        return {
+            "nodeName": node,
+            "restartPolicy": "Never",
+            "automountServiceAccountToken": False,
+            "tolerations": [{"operator": "Exists"}],
+            "containers": [{"name": "c", "image": self.image, "args": list(self.args)}],
+        }
+
+
+@attrs.define
+class _Seen:
+    """What a watch has shown of the pods."""
+
+    wanted: int
+    phases: dict[str, Raw] = attrs.field(factory=dict)
+    running: dict[str, float] = attrs.field(factory=dict)
+    gone: set[str] = attrs.field(factory=set)
+    all_running: asyncio.Event = attrs.field(factory=asyncio.Event)
+    all_gone: asyncio.Event = attrs.field(factory=asyncio.Event)
+
+    def saw(self, kind: str, pod: Raw) -> None:
+        name, status = pod["metadata"]["name"], pod.get("status", {})
+        if kind == "DELETED":
+            self.gone.add(name)
+            self.phases.pop(name, None)
+            if len(self.gone) == self.wanted:
+                self.all_gone.set()
+            return
+        self.phases[name] = status
+        if status.get("phase") == "Running" and name not in self.running:
+            self.running[name] = time.monotonic()
+            if len(self.running) == self.wanted:
+                self.all_running.set()
+
+    def missing(self, what: str, done: int) -> BenchmarkFailed:
+        """Not all of them are, with the status of one that is not."""
+        status = next((s for name, s in self.phases.items() if what == "gone" or name not in self.running), None)
+        text = f"{done} of {self.wanted} pods were {what} after {PATIENCE_SECONDS:g} s; one that was not: {status}"
+        return BenchmarkFailed(text)
+
+
+async def burst(
+    cluster: Cluster,
+    load: Load,
+    progress: Progress,
+    node: Process | None = None,
+    while_running: Meanwhile = dict,
+) -> Figures:
+    """One burst, and what it took.
+
+    Args:
+        node: the process of the node under test; None for the floor.
+        while_running: more figures, taken when all pods have been running for the pause.
+
+    Raises:
+        BenchmarkFailed: the API server refuses something, or not all pods ran or were gone in time.
+    """
+    try:
+        if node is None:
+            name = f"{cluster.node}-floor"
+            async with floor.owned(cluster.api, name):
+                return await _burst(cluster, load, progress, name, None, while_running)
+        return await _burst(cluster, load, progress, cluster.node, node, while_running)
+    except BaseExceptionGroup as group:
+        raise _cause(group) from None
+
+
+def _cause(error: BaseException) -> BaseException:
+    """What ended a group of tasks: our own error, if there is one."""
+    while isinstance(error, BaseExceptionGroup):
+        error = (error.subgroup(BenchmarkFailed) or error).exceptions[0]
+    return error
+
+
+async def _burst(
+    cluster: Cluster, load: Load, progress: Progress, name: str, node: Process | None, while_running: Meanwhile
+) -> Figures:
+    seen, sent = _Seen(load.pods), dict[str, float]()
+    figures: Figures = {}
+    async with (
+        cluster.namespace(f"bench-{os.getpid()}-{time.monotonic_ns() % 10**9}") as pods,
+        asyncio.TaskGroup() as group,
+    ):
+        begin, cpu = time.monotonic(), node.cpu() if node else 0.0
+        async with _watched(cluster.api, group, pods, seen, None if node else floor.Floor(cluster.api, group)):
+            spec = load.spec(name)
+
+            async def create(pod: str) -> None:
+                sent[pod] = time.monotonic()
+                body = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": pod}, "spec": spec}
+                await cluster.api.call("POST", pods, body)
+
+            async def delete(pod: str) -> None:
+                await cluster.api.call("DELETE", f"{pods}/{pod}")
+
+            async with progress.counting("Running", load.pods, lambda: len(seen.running)):
+                begin = time.monotonic()
+                await _each(create, [f"p-{number:05}" for number in range(load.pods)])
+                await _until(seen.all_running, lambda: seen.missing("Running", len(seen.running)))
+            figures["all_running"] = time.monotonic() - begin
+            took = sorted(seen.running[pod] - at for pod, at in sent.items())
+            figures |= {"running_p50": quantile(took, 0.5), "running_p99": quantile(took, 0.99)}
+            if node is not None:
+                figures |= await _idle(load, node, cpu)
+                cpu = node.cpu()
+            figures |= while_running()
+            async with progress.counting("gone", load.pods, lambda: len(seen.gone)):
+                begin = time.monotonic()
+                await _each(delete, list(sent))
+                await _until(seen.all_gone, lambda: seen.missing("gone", len(seen.gone)))
+            figures["all_gone"] = time.monotonic() - begin
+            if node is not None:
+                figures["cpu_ms_per_pod_to_gone"] = 1000 * (node.cpu() - cpu) / load.pods
+    return figures
+
+
+async def _idle(load: Load, node: Process, before: float) -> Figures:
+    """What the start has cost the node's process, and what it costs when nothing happens."""
+    if load.hold:
+        await asyncio.sleep(SETTLE_SECONDS)
+    cpu, begin = node.cpu(), time.monotonic()
+    figures = {"cpu_ms_per_pod_to_running": 1000 * (cpu - before) / load.pods}
+    if load.hold:
+        await asyncio.sleep(load.hold)
+        figures["idle_cpu_percent"] = 100 * (node.cpu() - cpu) / (time.monotonic() - begin)
+    return figures | {"rss_mib": node.rss()}
+
+
+@asynccontextmanager
+async def _watched(
+    api: Api, group: asyncio.TaskGroup, pods: str, seen: _Seen, stand_in: floor.Floor | None
+) -> AsyncIterator[None]:
+    """Follow the pods while the context is open; the floor sees what a node would see."""
+    version = (await api.call("GET", pods))["metadata"]["resourceVersion"]
+
+    async def follow() -> None:
+        async with aclosing(api.watch(pods, version)) as changes:
+            async for kind, pod in changes:
+                if stand_in is not None and kind != "DELETED":
+                    stand_in.saw(pod)
+                seen.saw(kind, pod)
+
+    task = group.create_task(follow())
+    try:
+        yield
+    finally:
+        task.cancel()
+
+
+async def _each(work: Callable[[str], Any], names: Sequence[str]) -> None:
+    """The work for each name, so many at a time."""
+    left = iter(names)
+
+    async def some() -> None:
+        for name in left:
+            await work(name)
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(CREATORS):
+            group.create_task(some())
+
+
+async def _until(event: asyncio.Event, otherwise: Callable[[], BenchmarkFailed]) -> None:
+    try:
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            await event.wait()
+    except TimeoutError:
+        raise otherwise() from None
+
+
+def quantile(values: Sequence[float], share: float) -> float:
+    """The value that this share of sorted values does not exceed (nearest rank)."""
+    return values[max(0, min(len(values) - 1, round(share * len(values)) - 1))]
+
+
+async def rounds(
+    cluster: Cluster,
+    load: Load,
+    count: int,
+    progress: Progress,
+    node: Process,
+    while_running: Meanwhile = dict,
+) -> list[dict[str, Figures]]:
+    """Node and floor by turns, each round beginning with the other one: `[{"node": ..., "floor": ...}, ...]`."""
+    results = []
+    for number in range(count):
+        figures: dict[str, Figures] = {}
+        for who in ("floor", "node") if number % 2 == 0 else ("node", "floor"):
+            with progress.step(f"round {number + 1} of {count}, {who}"):
+                if who == "node":
+                    figures[who] = await burst(cluster, load, progress, node, while_running)
+                else:
+                    figures[who] = await burst(cluster, load, progress)
+            progress.result(figures[who])
+        results.append(figures)
+    return results

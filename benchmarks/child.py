@@ -1,0 +1,132 @@
+"""What a benchmark runs in processes of its own: `python -m benchmarks.child plane|node ...`; `processes` starts them.
+
+    plane DIRECTORY NODE                                     an embedded control plane, with credentials for that node
+    node PROVIDER NAME KUBECONFIG CLIENT_CA STATE_DIR PODS   a node, as `wasmlet run` would run it
+
+Each says JSON objects on stdout, a line each, the last of them with the key `ready`, and ends on SIGTERM or when its
+standard input ends. A node also says how its memory has grown with what it imported, so nothing is imported here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+IMPORTS = (
+    ("asyncio, TLS", ("asyncio", "ssl")),
+    ("aiohttp, uvloop, orjson", ("aiohttp", "uvloop", "orjson")),
+    ("kubernetes-asyncio", ("kubernetes_asyncio.client", "kubernetes_asyncio.config")),
+    ("wasmlet and the rest", ("wasmlet.node", "wasmlet.cli.main")),
+)
+"""What a node imports, in steps whose memory is told."""
+
+
+def _say(**values: Any) -> None:
+    print(json.dumps(values), flush=True)
+
+
+def _when_orphaned(stop: Callable[[], None]) -> None:
+    """Call `stop` when standard input ends: nobody is there any more to end us."""
+
+    def look() -> None:
+        if not os.read(0, 64):
+            asyncio.get_running_loop().remove_reader(0)
+            stop()
+
+    asyncio.get_running_loop().add_reader(0, look)
+
+
+async def _plane(directory: str, node: str) -> None:
+    from wasmlet.testing import ControlPlane
+
+    stop = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    _when_orphaned(stop.set)
+    async with ControlPlane(directory=directory, schedule=False) as plane:
+        _say(
+            ready=True,
+            kubeconfig=str(plane.kubeconfig),
+            client_ca_file=str(plane.client_ca_file),
+            node_kubeconfig=str(plane.node_kubeconfig(node)),
+        )
+        await stop.wait()
+
+
+async def _node(provider: str, name: str, kubeconfig: str, client_ca: str, state_dir: str, pods: str) -> None:
+    import wasmlet
+    from wasmlet.cli import providers
+    from wasmlet.node import run
+    from wasmlet.testing import ReferenceProvider
+
+    class Told(wasmlet.Node):
+        """A node that says when it is up."""
+
+        async def __aenter__(self) -> Told:
+            await super().__aenter__()
+            _say(ready=True)
+            return self
+
+    runs: wasmlet.Provider
+    if provider == ReferenceProvider.name:
+        runs = ReferenceProvider()
+    else:
+        kind = providers.load(provider)
+        settings: Any = kind.Config
+        runs = kind(settings(allow_local_modules=True))
+    config = wasmlet.NodeConfig(
+        kubeconfig=Path(kubeconfig),
+        node_name=name,
+        node_ip="127.0.0.1",
+        port=0,
+        client_ca_file=Path(client_ca),
+        max_pods=int(pods),
+        state_dir=Path(state_dir),
+        drain_on_exit=True,
+    )
+    node = Told(runs, config)
+    _when_orphaned(node.request_stop)
+    await run(node)
+
+
+def _import() -> None:
+    """Import what a node needs, and say what each step of it made of the memory."""
+    stages = {"Python": rss()}
+    for name, modules in IMPORTS:
+        for module in modules:
+            importlib.import_module(module)
+        stages[name] = rss()
+    _say(imports=stages)
+
+
+def rss(pid: int | None = None) -> float:
+    """Resident memory of a process, or of this one, in MiB."""
+    lines = Path(f"/proc/{pid or 'self'}/status").read_text().splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmRSS:"))
+
+
+def main() -> None:
+    """Be what the arguments say."""
+    what, *arguments = sys.argv[1:]
+    if what == "node":
+        _import()
+    from wasmlet.cli import log
+    from wasmlet.cli.main import run_loop
+    from wasmlet.errors import WasmletError
+
+    log.configure("error")
+    try:
+        run_loop(_node(*arguments) if what == "node" else _plane(*arguments))
+    except WasmletError as error:
+        print(f"Error: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

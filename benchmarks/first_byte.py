@@ -1,0 +1,101 @@
+"""One pod at a time: how long from its start to the first byte of its log, with an engine, in a process of its own.
+
+Measured at the provider, below the node loop: from `create_pod` to a byte in `logs`, by way of the shim, the zygote, a
+child of it and the log file. The floor is what the system itself needs for a process of its own: fork and exec of
+`echo`, to the first byte in a pipe. Both by turns, in one run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import time
+from contextlib import aclosing
+from pathlib import Path
+
+from benchmarks.burst import Figures, quantile
+from benchmarks.processes import BenchmarkFailed
+from benchmarks.report import Progress
+from wasmlet.model.inputs import Inputs
+from wasmlet.model.pod import Pod
+from wasmlet.model.status import Running, Terminated
+from wasmlet.provider import LogOptions, NodeContext, Provider, StatusChanged
+
+PATIENCE_SECONDS = 30.0
+TRIES = 50
+
+
+async def first_byte(
+    provider: Provider, image: str, state_dir: Path, count: int, progress: Progress
+) -> list[dict[str, Figures]]:
+    """The p50 and p99 of so many starts in milliseconds: one round, of `node` (the provider) and `floor`.
+
+    Args:
+        provider: one that has not been started; it is stopped again.
+        state_dir: exists, for the provider alone.
+
+    Raises:
+        BenchmarkFailed: a pod did not run.
+    """
+    await provider.start(NodeContext("bench", "127.0.0.1", count, state_dir))
+    try:
+        with progress.step("one at a time"):
+            await _pod(provider, image, 0)  # the module is compiled now, and the zygote is there
+            starts: dict[str, list[float]] = {"node": [], "floor": []}
+            async with progress.counting("started", count, lambda: len(starts["node"])):
+                for number in range(1, count + 1):
+                    starts["floor"].append(await asyncio.to_thread(_native))
+                    starts["node"].append(await _pod(provider, image, number))
+    finally:
+        await provider.stop()
+    return [{who: {"p50": quantile(sorted(s), 0.5), "p99": quantile(sorted(s), 0.99)} for who, s in starts.items()}]
+
+
+async def _pod(provider: Provider, image: str, number: int) -> float:
+    """Start a pod and end it; the milliseconds to its first byte."""
+    name = f"first-{number}"
+    containers = [{"name": "c", "image": image}]
+    pod = Pod(
+        {
+            "metadata": {"name": name, "namespace": "bench", "uid": f"uid-of-{name}"},
+            "spec": {"restartPolicy": "Never", "containers": containers},
+        }
+    )
+    begin = time.perf_counter()
+    try:
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            await provider.create_pod(pod, Inputs())
+            await _started(provider, pod)
+            async with aclosing(provider.logs(pod.key, "c", LogOptions(follow=True))) as pieces:
+                async for piece in pieces:
+                    if piece:
+                        return 1000 * (time.perf_counter() - begin)
+        raise BenchmarkFailed(f"pod {name}: expected a line in its log, found none")
+    except TimeoutError:
+        status = await provider.pod_status(pod.key)
+        raise BenchmarkFailed(f"pod {name} wrote nothing within {PATIENCE_SECONDS:g} s: {status}") from None
+    finally:
+        await provider.delete_pod(pod.key, 0)
+
+
+async def _started(provider: Provider, pod: Pod) -> None:
+    """Return when the pod's container has a log."""
+    changes = provider.changes()
+    assert changes is not None
+    async with aclosing(changes) as stream:
+        async for change in stream:
+            if isinstance(change, StatusChanged) and change.key == pod.key:
+                container = change.status.container("c")
+                if container is not None and isinstance(container.state, Running | Terminated):
+                    return
+
+
+def _native() -> float:
+    """The same for a program of the system's."""
+    begin = time.perf_counter()
+    with subprocess.Popen(
+        ["/bin/echo", "ready"], stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, bufsize=0
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.read(1)
+        return 1000 * (time.perf_counter() - begin)

@@ -1,0 +1,101 @@
+"""The benchmarks run: small, once, on the embedded control plane. What they find is the machine's business."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+TIMES = {"all_running", "running_p50", "running_p99", "all_gone"}
+OF_THE_NODE = {"cpu_ms_per_pod_to_running", "cpu_ms_per_pod_to_gone", "rss_mib"}
+
+
+async def started(directory: Path, *arguments: str) -> asyncio.subprocess.Process:
+    """`python -m benchmarks`, with its files below the directory."""
+    return await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "benchmarks",
+        *arguments,
+        cwd=ROOT,
+        env=os.environ | {"TMPDIR": str(directory)},
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+
+
+async def found(directory: Path, *arguments: str) -> dict[str, Any]:
+    """The JSON that it prints."""
+    process = await started(directory, "--json", *arguments)
+    out, said = await process.communicate()
+    assert process.returncode == 0, said.decode()
+    answer: dict[str, Any] = json.loads(out)
+    return answer
+
+
+def left_over(directory: Path) -> list[str]:
+    """Processes that work on files below the directory, and the files."""
+    lines = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and entry.name != str(os.getpid()):
+            try:
+                command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            except OSError:
+                continue
+            if str(directory) in command:
+                lines.append(f"{entry.name}: {command}")
+    return [*lines, *map(str, directory.iterdir())]
+
+
+async def test_node_beside_the_floor(tmp_path: Path) -> None:
+    answer = await found(tmp_path, "node", "memory", "--pods", "20", "--rounds", "1", "--hold", "0")
+    node = answer["node"]
+    assert set(node["node"]) == TIMES | OF_THE_NODE
+    assert set(node["floor"]) == set(node["ratio"]) == TIMES
+    assert all(value > 0 for value in (*node["node"].values(), *node["floor"].values()))
+    assert node["ratios"]["all_gone"] == [node["node"]["all_gone"] / node["floor"]["all_gone"]]
+    assert node["rounds"][0]["node"]["running_p50"] <= node["rounds"][0]["node"]["running_p99"]
+    steps = list(answer["memory"].items())
+    assert steps[0][0] == "Python"
+    assert [name for name, _ in steps][-5:-3] == ["20 pods Running", "all of them gone"]
+    assert steps[0][1] < answer["memory"]["started, no pods"] < 500
+    assert left_over(tmp_path) == []
+
+
+async def test_engine_and_one_at_a_time(tmp_path: Path) -> None:
+    answer = await found(tmp_path, "wasmtime", "--pods", "5", "--rounds", "1", "--hold", "0", "--starts", "3")
+    assert set(answer["wasmtime"]["node"]) == TIMES | OF_THE_NODE | {"guests_pss_mib_per_pod"}
+    assert all(value > 0 for value in answer["wasmtime"]["node"].values())
+    starts = answer["first_byte"]
+    assert 0 < starts["node"]["p50"] <= starts["node"]["p99"]
+    assert 0 < starts["floor"]["p50"] <= starts["floor"]["p99"]
+    assert left_over(tmp_path) == []
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+async def test_nothing_is_left_when_it_is_interrupted(tmp_path: Path, number: signal.Signals, code: int) -> None:
+    process = await started(tmp_path, "wasmtime", "--pods", "5", "--rounds", "1", "--hold", "100")
+    assert process.stderr is not None
+    async with asyncio.timeout(60):
+        while b"node: 5 of 5 Running" not in (line := await process.stderr.readline()):
+            assert line, "it ended before it was interrupted"
+    process.send_signal(number)
+    _, said = await process.communicate()
+    assert process.returncode == code
+    assert said.strip() == b""
+    assert left_over(tmp_path) == []
+
+
+async def test_a_real_cluster_needs_all_three(tmp_path: Path) -> None:
+    process = await started(tmp_path, "--kubeconfig", "admin.kubeconfig")
+    _, said = await process.communicate()
+    assert process.returncode == 2
+    assert b"--kubeconfig needs --node-credentials and --client-ca-file beside it" in said
