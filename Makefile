@@ -71,7 +71,7 @@ $(VENV)/.base: $(BIN)/uv requirements.lock $(PROJECTS)
 	@$(INSTALL) -e . $(EDITABLE)
 	@touch $@
 
-$(VENV)/.dev: $(VENV)/.base
+$(VENV)/.dev: $(VENV)/.base examples/custom_provider/pyproject.toml
 	@echo '==> Installing what the checks need into $(VENV)'
-	@$(INSTALL) --group dev
+	@$(INSTALL) --group dev -e ./examples/custom_provider
 	@touch $@

@@ -172,11 +172,19 @@ async def test_a_manifest_that_cannot_be(tmp_path: Path, text: str | None, expec
 @pytest.mark.parametrize(
     ("arguments", "expected", "status"),
     [
-        (["run", "--kubeconfig", "/nowhere"], "kubeconfig /nowhere: there is no such file", 1),
+        (
+            ["run", "--provider", "wasmtime", "--kubeconfig", "/nowhere"],
+            "kubeconfig /nowhere: there is no such file",
+            1,
+        ),
         (["run", "--provider", "nothing"], "there is no provider 'nothing'", 1),
-        (["run", "--kubeconfig", "/etc/hostname"], "kubeconfig /etc/hostname cannot be used", 1),
+        (
+            ["run", "--provider", "wasmtime", "--kubeconfig", "/etc/hostname"],
+            "kubeconfig /etc/hostname cannot be used",
+            1,
+        ),
         (["run", "--max-pod", "3"], "--max-pods", 2),
-        (["run", "--node-name", "A_B"], "--node-name", 1),
+        (["run", "--provider", "wasmtime", "--node-name", "A_B"], "--node-name", 1),
         (["runn"], "runn", 2),
         (["run", "--config", "/nowhere.toml"], "--config /nowhere.toml", 1),
     ],

@@ -10,8 +10,8 @@
             await asyncio.sleep(3600)
 
 With pytest, the fixture `control_plane` is one that runs. `ProviderContract` holds a provider to what the node loop
-relies on (see `wasmlet.testing.contract`), and `ReferenceProvider` is one that passes it and runs nothing. Importing
-this package costs nothing until a name is used.
+relies on (see `wasmlet.testing.contract`), and `ReferenceProvider` is one that passes it and runs nothing. `FakeClock`
+stands still until a test moves it. Importing this package costs nothing until a name is used.
 """
 
 from __future__ import annotations
@@ -20,14 +20,16 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from wasmlet.testing.clock import FakeClock
     from wasmlet.testing.contract import ProviderContract
     from wasmlet.testing.control_plane import ControlPlane
     from wasmlet.testing.reference import ReferenceProvider
 
-__all__ = ["ControlPlane", "ProviderContract", "ReferenceProvider"]
+__all__ = ["ControlPlane", "FakeClock", "ProviderContract", "ReferenceProvider"]
 
 _MODULES = {
     "ControlPlane": "wasmlet.testing.control_plane",
+    "FakeClock": "wasmlet.testing.clock",
     "ProviderContract": "wasmlet.testing.contract",
     "ReferenceProvider": "wasmlet.testing.reference",
 }
