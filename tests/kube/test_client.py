@@ -11,6 +11,7 @@ from aiohttp import web
 
 from tests.kube.server import serving, write_kubeconfig
 from wasmlet.kube import Client, errors, load_identity
+from wasmlet.kube import client as module
 
 KINDS = [
     (400, "BadRequest", errors.BadRequest),
@@ -119,3 +120,45 @@ async def test_a_rotated_token_is_read_again_after_a_401(tmp_path: Path) -> None
             write_kubeconfig(tmp_path, server, token="newer")
             assert await client.get("/x") == {"who": "me"}
     assert seen == ["Bearer old", "Bearer new", "Bearer new"]
+
+
+async def test_a_watch_goes_on_while_credentials_change_again_and_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "RELOAD_SECONDS", 0)
+    token, more = "first", asyncio.Event()
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        if request.headers.get("Authorization") != f"Bearer {token}":
+            return web.json_response({"kind": "Status", "code": 401, "message": "no"}, status=401)
+        if request.path != "/watch":
+            return web.json_response({"who": token})
+        response = web.StreamResponse()
+        await response.prepare(request)
+        await response.write(b"one")
+        await more.wait()
+        await response.write(b"two")
+        return response
+
+    async with serving(answer, tmp_path) as probe:
+        server = probe.identity.server
+        write_kubeconfig(tmp_path, server, token=token)
+        async with Client(await load_identity(tmp_path / "kubeconfig")) as client:
+            async with asyncio.timeout(5), client.stream("/watch", {}) as content:
+                assert await content.readany() == b"one"
+                for token in ("second", "third", "fourth"):
+                    write_kubeconfig(tmp_path, server, token=token)
+                    assert await client.get("/x") == {"who": token}
+                more.set()
+                assert await content.readany() == b"two"
+            assert not client._retired
+
+
+async def test_credentials_that_cannot_be_read_again_are_no_more_than_not_accepted(tmp_path: Path) -> None:
+    async def answer(request: web.Request) -> web.Response:
+        return web.json_response({"kind": "Status", "code": 401, "message": "no"}, status=401)
+
+    async with serving(answer, tmp_path) as client:
+        (tmp_path / "kubeconfig").unlink()
+        with pytest.raises(errors.Unauthorized):
+            await client.get("/x")

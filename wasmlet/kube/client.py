@@ -9,18 +9,23 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Self
 
 import aiohttp
 import orjson
+import structlog
 from aiohttp.client_exceptions import ClientConnectorCertificateError, ClientConnectorError
 
 from wasmlet.clock import Clock, SystemClock
+from wasmlet.errors import ConfigError
 from wasmlet.kube import errors
 from wasmlet.kube.config import Identity
 from wasmlet.model.pod import Raw
+
+log = structlog.get_logger(__name__)
 
 JSON = "application/json"
 MERGE_PATCH = "application/merge-patch+json"
@@ -50,7 +55,9 @@ class Client:
         self._user_agent = user_agent
         self._clock = clock or SystemClock()
         self._session: aiohttp.ClientSession | None = None
-        self._retired: list[aiohttp.ClientSession] = []
+        self._retired: set[aiohttp.ClientSession] = set()
+        """Sessions with earlier credentials; each is closed when the last request in it has ended."""
+        self._under_way: Counter[aiohttp.ClientSession] = Counter()
         self._reloaded = float("-inf")
         self._reloading = asyncio.Lock()
 
@@ -62,7 +69,7 @@ class Client:
 
     async def close(self) -> None:
         sessions = [*self._retired, *filter(None, [self._session])]
-        self._session, self._retired = None, []
+        self._session, self._retired = None, set()
         for session in sessions:
             await session.close()
 
@@ -187,6 +194,7 @@ class Client:
         session = self._session
         if session is None:
             session = self._session = self._connect()
+        self._under_way[session] += 1
         try:
             async with session.request(
                 method,
@@ -208,6 +216,10 @@ class Client:
         except (aiohttp.ClientError, ConnectionError) as error:
             text = str(error) or type(error).__name__
             raise errors.Unreachable(f"the connection to {identity.server} broke: {text}") from None
+        finally:
+            self._under_way[session] -= 1
+            if self._retired:
+                await self._close_unused()
 
     def _connect(self) -> aiohttp.ClientSession:
         connector = aiohttp.TCPConnector(
@@ -233,13 +245,22 @@ class Client:
             if now - self._reloaded < RELOAD_SECONDS:
                 return False
             self._reloaded = now
-            self.identity = await before.reload()
-            # Requests under way go on in the old session; the one before that has nothing left to do.
-            retired, self._retired = self._retired, [*filter(None, [self._session])]
+            try:
+                self.identity = await before.reload()
+            except ConfigError as error:
+                log.warning("the credentials are not accepted and cannot be read again", error=str(error))
+                return False
+            self._retired |= {*filter(None, [self._session])}
             self._session = None
-            for session in retired:
-                await session.close()
+            await self._close_unused()
         return True
+
+    async def _close_unused(self) -> None:
+        """Close the sessions in which nothing is under way; a watch in one that is closed would be silent for ever."""
+        for session in [session for session in self._retired if not self._under_way[session]]:
+            self._retired.discard(session)
+            del self._under_way[session]
+            await session.close()
 
 
 def _socket(address: tuple[Any, ...]) -> socket.socket:
