@@ -96,10 +96,12 @@ class PodTask:
         self._accepted = known is not None
         self._told: Told | None = None
         """The pod as the provider was last told of it, whatever it answered."""
+        self._offered = False
+        """The provider was handed the pod and has not accepted it."""
         self._stale = False
         """Something that the pod refers to has changed since the provider was told."""
-        self._ours = False
-        """`status` is what we say of a pod that the provider has not accepted."""
+        self._reported = known
+        """What the provider last said. `status` is that, or what we say of a pod that the provider will not have."""
         self._ended = False
         """Nothing of the pod is left with the provider."""
         self._removed = False
@@ -133,17 +135,28 @@ class PodTask:
     def applied(self, pod: Pod) -> None:
         """The API has this version of the pod now."""
         before, self.pod = self.pod, pod
+        rewound = pod.resource_version != before.resource_version and not _later(
+            pod.resource_version, before.resource_version
+        )
+        if rewound:  # an API server that was restored from a backup: it may have forgotten that it was asked
+            self._removed = False
         # Our own write comes back as an event; anything else may have changed what we had written.
         if pod.resource_version == self._api_version:
             self._api_status = pod.status
-        elif self._newer(pod.resource_version):
+        elif rewound or _later(pod.resource_version, self._api_version):
             self._api_status, self._api_version = pod.status, pod.resource_version
             if self.status is not None and self._starting is None:
                 self._report()
-        if pod.deleting and (not before.deleting or pod.deletion_grace_seconds < before.deletion_grace_seconds):
+        sooner = pod.deleting and (not before.deleting or pod.deletion_grace_seconds < before.deletion_grace_seconds)
+        if sooner:
             self._calls.interrupt()
-        if self._due:
+        # A change of the status is no reason to cut a pause short: the failure that we pause for may have made it.
+        if self._due and (not self._working or sooner or rewound or Told.of(before).differs(pod)):
             self.wake()
+
+    def revived(self, pod: Pod) -> bool:
+        """Whether the API, restored from a backup, has a pod again that we have ended."""
+        return self._gone or (self._ended and not pod.deleting)
 
     def gone(self) -> None:
         """The API has the pod no more: what still runs of it ends now."""
@@ -156,7 +169,7 @@ class PodTask:
         """The provider says that this is the pod's status."""
         if self._ended:
             return
-        self.status, self._ours = status, False
+        self.status = self._reported = status
         if statuses.only_starting(status) and not self._api_status.get("containerStatuses"):
             self._report_soon()
         else:
@@ -177,7 +190,7 @@ class PodTask:
             self._lost()
 
     def _lost(self) -> None:
-        self._accepted = False
+        self._accepted, self._reported = False, None
         now, ends = self._around.clock.now(), losses.ends_in_api(self._api_status)
         completed = any(isinstance(c.state, Terminated) and c.state.exit_code == 0 for c in ends.containers)
         if self.pod.restart_policy == "Never" or (completed and self.pod.restart_policy == "OnFailure"):
@@ -185,7 +198,7 @@ class PodTask:
             self._told = Told.of(self.pod)
             self._say(attrs.evolve(losses.with_losses(self.pod, ends, now), phase="Failed"))
         else:
-            self._told = None
+            self._told = self.status = None
             self._before = losses.lost_before(self.pod, self._api_status, now)
             self.wake()
 
@@ -302,8 +315,7 @@ class PodTask:
             self._say(PodStatus(phase="Failed", reason=error.reason, message=str(error)))
             return
         self._told, self._accepted = Told.of(pod), True
-        if self._ours:
-            self.status, self._ours = None, False
+        self.status = self._reported
         if self.status is None:
             self._report_soon()
         elif self._starting is None:
@@ -319,8 +331,14 @@ class PodTask:
             with self._around.metrics.provider_call("update_pod"):
                 await self._around.provider.update_pod(pod, inputs)
         else:
+            again, self._offered = self._offered, True
             with self._around.metrics.provider_call("create_pod"):
                 await self._around.provider.create_pod(pod, inputs)
+            self._accepted, self._offered = True, False
+            if again:
+                # A call that failed may have started the pod, which then goes on as it was handed over that time.
+                with self._around.metrics.provider_call("update_pod"):
+                    await self._around.provider.update_pod(pod, inputs)
 
     async def _end(self, pod: Pod) -> bool:
         """Have the provider end the pod; False where something shorter is wanted meanwhile."""
@@ -351,9 +369,14 @@ class PodTask:
         if self._gone:
             return
         options = {"gracePeriodSeconds": 0, "preconditions": {"uid": pod.uid}}
-        # Gone already, or another pod has its name: either way the watch tells.
-        with contextlib.suppress(errors.ObjectNotFound, errors.Conflict):
-            await around.client.delete(paths.pod(pod.key), options)
+        with contextlib.suppress(errors.ObjectNotFound):  # gone already: the watch tells
+            try:
+                await around.client.delete(paths.pod(pod.key), options)
+            except errors.Conflict:
+                found = await around.client.get(paths.pod(pod.key))
+                if found["metadata"]["uid"] == pod.uid:
+                    raise
+                # Another pod has its name: the watch tells of that too.
         self._removed = True
 
     def _failed(self, error: Exception) -> None:
@@ -371,12 +394,12 @@ class PodTask:
             self.event("Warning", "FailedKillPod", f"error killing pod: {text}")
         else:
             self.event("Warning", "FailedCreatePodSandBox", f"Failed to create pod: {text}")
-            if not self._accepted:
+            if not self._accepted and self._reported is None:
                 self._say(statuses.refused(self.pod, "CreateContainerError", text))
 
     def _say(self, status: PodStatus) -> None:
         """Report a status of our own, for a pod that the provider has not accepted."""
-        self.status, self._ours = status, True
+        self.status = status
         self._report()
 
     async def _pause(self, seconds: float) -> None:
@@ -420,16 +443,17 @@ class PodTask:
 
     def _written(self, answer: Raw) -> None:
         version = str((answer.get("metadata") or {}).get("resourceVersion", ""))
-        if self._newer(version):
+        if _later(version, self._api_version):
             before, self._api_status, self._api_version = self._api_status, answer.get("status") or {}, version
             if self._api_status.get("phase") == "Running" != before.get("phase"):
                 self._around.metrics.running_after(self._around.clock.monotonic() - self._heard)
             if self.finished:
                 self._around.admission.release(self.pod.uid)
 
-    def _newer(self, version: str) -> bool:
-        """Whether that resourceVersion is later than what we know; they are numbers that grow (KEP-5504)."""
-        try:
-            return int(version) > int(self._api_version)
-        except ValueError:
-            return True
+
+def _later(version: str, than: str) -> bool:
+    """Whether a resourceVersion is the later one; they are numbers that grow (KEP-5504)."""
+    try:
+        return int(version) > int(than)
+    except ValueError:
+        return True

@@ -39,15 +39,29 @@ class PodManager:
         """A complete list of the API has been seen."""
         self._held: dict[str, PodRecord] = {}
         """What the provider held when it was listed, until a complete list of the API says whose it is."""
+        self._revived: dict[str, dict[str, Any]] = {}
+        """What the API has again while its task has still to end."""
+        self._heard: set[str] | None = None
+        """While the provider is asked for its list: the pods that its changes have told of since."""
 
     def adopt(self, records: Iterable[PodRecord]) -> None:
         """The provider holds these. Call before the reflector runs, and after the provider's changes broke off."""
         for record in records:
             task = self._tasks.get(record.key.uid)
-            if task is not None:
-                task.reported(record.status)
-            else:
+            if task is None:
                 self._held[record.key.uid] = record
+            elif not self._heard or record.key.uid not in self._heard:
+                task.reported(record.status)
+        if self.in_sync.is_set():
+            self._end_unknown()
+
+    def _end_unknown(self) -> None:
+        """End what the provider holds and the API does not know."""
+        for record in list(self._held.values()):
+            log.info("the API has no such pod: ending it", pod=str(record.key), uid=record.key.uid)
+            task = self._tasks[record.key.uid] = self._task(_stub(record.key), record.status)
+            task.gone()
+        self._held.clear()
 
     # --- what the API says (Handler of the reflector)
 
@@ -58,18 +72,19 @@ class PodManager:
             self.applied(item)
         for uid, task in list(self._tasks.items()):
             if uid not in seen:
+                self._revived.pop(uid, None)
                 task.gone()
-        for record in list(self._held.values()):
-            log.info("the API has no such pod: ending it", pod=str(record.key), uid=record.key.uid)
-            task = self._tasks[record.key.uid] = self._task(_stub(record.key), record.status)
-            task.gone()
-        self._held.clear()
+        self._end_unknown()
         self.in_sync.set()
 
     def applied(self, item: dict[str, Any]) -> None:
         item["metadata"].pop("managedFields", None)  # a quarter of a pod's memory, and of no use to a node
         pod = Pod(item)
         task = self._tasks.get(pod.uid)
+        if task is not None and task.revived(pod):
+            self._revived[pod.uid] = item
+            task.gone()
+            return
         if task is not None:
             task.applied(pod)
             return
@@ -80,6 +95,7 @@ class PodManager:
         task.wake()
 
     def deleted(self, item: Raw) -> None:
+        self._revived.pop(item["metadata"]["uid"], None)
         if (task := self._tasks.get(item["metadata"]["uid"])) is not None:
             task.gone()
 
@@ -95,27 +111,59 @@ class PodManager:
         provider = self._around.provider
         pauses = self._around.backoff.pauses(self._around.rng)
         while True:
+            began, changed = self._around.clock.monotonic(), False
             try:
                 changes = provider.changes()
                 if changes is None:
                     await self._poll(provider)
                     continue
-                async with aclosing(changes) as stream:
-                    async for change in stream:
-                        self._change(change)
-                        pauses = self._around.backoff.pauses(self._around.rng)
+                # The stream is opened before the list is asked for, so that no change falls between them.
+                listing = asyncio.create_task(self._list())
+                try:
+                    async with aclosing(changes) as stream:
+                        async for change in stream:
+                            self._change(change)
+                            changed = True
+                finally:
+                    listing.cancel()
+                    await asyncio.wait([listing])
                 log.warning("the provider's changes ended; listing its pods and following again")
             except Exception as error:
                 log.warning("the provider's changes broke off", error=str(error), exc_info=True)
+            except asyncio.CancelledError:
+                if (task := asyncio.current_task()) is None or task.cancelling():
+                    raise
+                log.warning("the provider cancelled its own changes; following again")
+            if changed or self._around.clock.monotonic() - began > self._around.backoff.cap:
+                pauses = self._around.backoff.pauses(self._around.rng)
             await self._around.clock.sleep(next(pauses))
+
+    async def _list(self) -> None:
+        """Match what the provider holds with what we know. What it reports meanwhile is newer than its list."""
+        provider, pauses = self._around.provider, self._around.backoff.pauses(self._around.rng)
+        while True:
+            known = {uid for uid, task in self._tasks.items() if task.accepted}
+            self._heard = set()
             try:
-                self.adopt(await provider.list_pods())
+                async with asyncio.timeout(self._around.call_seconds):
+                    records = await provider.list_pods()
+                self.adopt(records)
+                break
             except Exception as error:
-                log.warning("the provider's pods cannot be listed", error=str(error), exc_info=True)
+                text = str(error) or type(error).__name__
+                log.warning("the provider's pods cannot be listed, trying again", error=text, exc_info=True)
+            finally:
+                self._heard = None
+            await self._around.clock.sleep(next(pauses))
+        for uid in known - {record.key.uid for record in records}:
+            if (task := self._tasks.get(uid)) is not None and task.accepted:
+                await self._look(provider, task)
 
     def _change(self, change: StatusChanged | PodEvent | NodeChanged) -> None:
         match change:
             case StatusChanged(key, status):
+                if self._heard is not None:
+                    self._heard.add(key.uid)
                 if (task := self._tasks.get(key.uid)) is not None:
                     task.reported(status)
             case PodEvent(key, reason, message, kind, field):
@@ -127,25 +175,31 @@ class PodManager:
     async def _poll(self, provider: Provider) -> None:
         while True:
             for task in list(self._tasks.values()):
-                if not task.accepted:
-                    continue
-                try:
-                    async with asyncio.timeout(self._around.call_seconds):
-                        status = await provider.pod_status(task.key)
-                except NotFound:
-                    task.missing()
-                except Exception as error:
-                    log.warning("the provider cannot say a pod's status", pod=str(task.key), error=str(error))
-                else:
-                    if status != task.status:
-                        task.reported(status)
+                if task.accepted:
+                    await self._look(provider, task)
             await self._around.clock.sleep(provider.poll_seconds)
+
+    async def _look(self, provider: Provider, task: PodTask) -> None:
+        """Ask the provider for one pod."""
+        try:
+            async with asyncio.timeout(self._around.call_seconds):
+                status = await provider.pod_status(task.key)
+        except NotFound:
+            task.missing()
+        except Exception as error:
+            text = str(error) or type(error).__name__
+            log.warning("the provider cannot say a pod's status", pod=str(task.key), error=text)
+        else:
+            if status != task.status:
+                task.reported(status)
 
     def _task(self, pod: Pod, known: PodStatus | None) -> PodTask:
         return PodTask(self._around, pod, self._ended, known=known)
 
     def _ended(self, task: PodTask) -> None:
         del self._tasks[task.key.uid]
+        if (item := self._revived.pop(task.key.uid, None)) is not None:
+            self.applied(item)
 
     # --- what others ask (the kubelet's API, the node's end)
 

@@ -32,7 +32,7 @@ class ProviderCalls:
 
     def interrupt(self) -> None:
         """End the call that is under way, if there is one: what it was for is no longer what is wanted."""
-        if self._limit is not None:
+        if self._limit is not None and not self._limit.expired():
             self._interrupted = True
             self._limit.reschedule(asyncio.get_running_loop().time())
 

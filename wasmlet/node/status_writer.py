@@ -110,7 +110,11 @@ class StatusWriter:
         async with self._slots:
             while entry.dirty and not entry.gone:
                 entry.dirty = False
-                patch = entry.compose()
+                try:
+                    patch = entry.compose()
+                except Exception as error:  # whatever a provider reports must not end the node
+                    log.warning("not a status: it is not written", pod=str(entry.key), error=str(error), exc_info=True)
+                    continue
                 if patch is None:
                     continue
                 try:

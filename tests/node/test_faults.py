@@ -1,0 +1,358 @@
+"""The node loop while its API server is in trouble: nothing is lost, nothing runs twice, and all of it ends well."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+import wasmlet
+from tests.node.cluster import NODE, Cluster, condition, running
+from tests.node.trouble import KUBELET, Troubled, fast_node, troubled_cluster
+from wasmlet.kube.client import MERGE_PATCH
+from wasmlet.testing.faults import Cut, Delay, Drop, Effect, Fail
+from wasmlet.testing.reference import ReferenceProvider
+
+PODS = "/api/v1/namespaces/default/pods"
+LEASE = f"/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/{NODE}"
+
+
+@pytest.fixture
+async def cluster(tmp_path: Path) -> AsyncIterator[Cluster]:
+    async with troubled_cluster(tmp_path) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def provider() -> ReferenceProvider:
+    return ReferenceProvider()
+
+
+@pytest.mark.parametrize(
+    ("effect", "verb", "probability"),
+    [
+        (Drop(), "*", 0.4),
+        (Drop(after=True), "*", 0.4),
+        (Fail(500), "*", 0.4),
+        (Fail(503), "*", 0.4),
+        (Fail(429, retry_after=1), "*", 0.4),
+        (Fail(401), "*", 0.3),
+        (Fail(409), "*", 0.3),
+        (Fail(410), "watch", 0.7),
+        (Fail(410), "list", 0.5),
+        (Cut(1), "watch", 0.9),
+        (Cut(0), "watch", 0.6),
+        (Delay(0.05), "*", 1.0),
+    ],
+    ids=lambda value: str(value),
+)
+async def test_whole_lives_under_a_fault(
+    cluster: Cluster, provider: ReferenceProvider, effect: Effect, verb: str, probability: float
+) -> None:
+    names = [f"p{i}" for i in range(8)]
+    async with fast_node(cluster, provider):
+        rule = cluster.plane.faults.add(effect, verb=verb, user=KUBELET, probability=probability)
+        cluster.plane.faults.disconnect()  # so that the fault meets watches too
+        pods = [await cluster.create(name, restartPolicy="Never") for name in names]
+        await asyncio.gather(*(cluster.until(running, name) for name in names))
+        for pod in pods[:4]:
+            provider.finish(pod.key, 3)
+        ended = await asyncio.gather(*(cluster.until(lambda pod: pod.finished, name) for name in names[:4]))
+        assert {pod.phase for pod in ended} == {"Failed"}
+        await asyncio.gather(*map(cluster.delete, names))
+        await asyncio.gather(*map(cluster.until_gone, names))
+        await provider.until(lambda: not provider.pods)
+        assert rule.met > 0
+    assert Counter(provider.created) == Counter(pod.key for pod in pods)
+
+
+@pytest.mark.parametrize("silent", [False, True], ids=["refused", "silent"])
+async def test_statuses_that_an_outage_held_back_are_sent_when_it_ends(
+    cluster: Cluster, provider: ReferenceProvider, silent: bool
+) -> None:
+    async with fast_node(cluster, provider):
+        ends = await cluster.create("ends", restartPolicy="Never")
+        stays = await cluster.create("stays")
+        await cluster.until(running, "ends")
+        before = await cluster.until(running, "stays")
+        async with cluster.plane.faults.outage(silent=silent):
+            provider.finish(ends.key, 5)
+        pod = await cluster.until(lambda pod: pod.finished, "ends")
+        assert pod.status["containerStatuses"][0]["state"]["terminated"]["exitCode"] == 5
+        assert (await cluster.get("stays")).status == before.status
+    assert Counter(provider.created) == {ends.key: 1, stays.key: 1}
+
+
+async def test_a_delete_that_the_node_could_not_hear_of_is_done_after_an_outage(
+    cluster: Cluster, provider: ReferenceProvider
+) -> None:
+    async with fast_node(cluster, provider):
+        await cluster.create(terminationGracePeriodSeconds=5)
+        await cluster.until(running)
+        with cluster.plane.faults.add(Drop(), user=KUBELET) as rule:
+            cluster.plane.faults.disconnect()
+            await cluster.delete()
+            await rule.until(4)
+            assert provider.pods
+        await cluster.until_gone()
+        assert not provider.pods
+
+
+async def test_a_delete_that_an_outage_cut_short_is_finished(cluster: Cluster, provider: ReferenceProvider) -> None:
+    async with fast_node(cluster, provider):
+        made = await cluster.create()
+        await cluster.until(running)
+        with cluster.plane.faults.add(Fail(503), verb="delete", user=KUBELET) as rule:
+            await cluster.delete()
+            await rule.until(3)
+            assert (await cluster.get()).deleting
+            async with cluster.plane.faults.outage():
+                assert not provider.pods
+        await cluster.until_gone(uid=made.uid)
+    assert provider.created == [made.key]
+
+
+async def test_what_is_created_and_deleted_during_an_outage(cluster: Cluster, provider: ReferenceProvider) -> None:
+    async with fast_node(cluster, provider):
+        first = await cluster.create()
+        await cluster.until(running)
+        with cluster.plane.faults.add(Drop(), user=KUBELET) as rule:
+            cluster.plane.faults.disconnect()
+            await rule.until()
+            await cluster.delete(gracePeriodSeconds=0)
+            second = await cluster.create()
+            await cluster.create("brief")
+            await cluster.delete("brief", gracePeriodSeconds=0)
+        pod = await cluster.until(running)
+        assert pod.uid == second.uid
+        await provider.until(lambda: set(provider.pods) == {second.uid})
+    assert Counter(provider.created) == {first.key: 1, second.key: 1}
+
+
+async def test_the_lease_is_renewed_after_an_outage(cluster: Cluster, provider: ReferenceProvider) -> None:
+    async with fast_node(cluster, provider):
+        with cluster.plane.faults.add(Fail(500), path=LEASE, user=KUBELET) as rule:
+            await rule.until(2)
+            before = (await cluster.admin.get(LEASE))["spec"]["renewTime"]
+            async with cluster.plane.faults.outage():
+                pass
+        params = {"watch": "1", "fieldSelector": f"metadata.name={NODE}"}
+        async with asyncio.timeout(10), cluster.admin.stream(LEASE.rpartition("/")[0], params) as lines:
+            async for line in lines:
+                if orjson.loads(line)["object"]["spec"]["renewTime"] > before:
+                    return
+    raise AssertionError("the lease was not renewed")
+
+
+async def test_a_node_that_is_put_off_waits(cluster: Cluster, provider: ReferenceProvider) -> None:
+    speed, seconds = 20.0, 10
+    async with fast_node(cluster, provider, speed):
+        with (
+            cluster.plane.faults.add(
+                Fail(429, retry_after=seconds), verb="patch", path="*/pods/p/status", user=KUBELET, count=1
+            ) as put_off,
+            cluster.plane.faults.add(Delay(0), verb="patch", path="*/pods/p/status", user=KUBELET) as again,
+        ):
+            await cluster.create()
+            await put_off.until()
+            begun = time.monotonic()
+            await again.until()
+            assert time.monotonic() - begun >= seconds / speed
+        await cluster.until(running)
+    assert len(provider.created) == 1
+
+
+async def test_credentials_that_are_not_accepted_for_a_while(cluster: Cluster, provider: ReferenceProvider) -> None:
+    kubeconfig = cluster.config().kubeconfig
+    assert kubeconfig is not None
+    kept = kubeconfig.read_bytes()
+    async with fast_node(cluster, provider, 100):
+        with cluster.plane.faults.add(Fail(401), user=KUBELET) as rule:
+            kubeconfig.unlink()
+            await cluster.create()
+            cluster.plane.faults.disconnect()
+            await rule.until(10)
+            kubeconfig.write_bytes(kept)
+        await cluster.until(running)
+
+
+class TestRestoredFromABackup:
+    """The API server comes back with an older state: versions go back, and what was written since has never been."""
+
+    async def test_statuses_are_sent_again(self, cluster: Cluster, provider: ReferenceProvider) -> None:
+        faults = cluster.plane.faults
+        async with fast_node(cluster, provider):
+            with faults.add(Fail(500), verb="patch", path="*/pods/*/status", user=KUBELET) as rule:
+                runs = await cluster.create("runs")
+                ends = await cluster.create("ends", restartPolicy="Never")
+                await rule.until(2)
+                await provider.until(lambda: len(provider.pods) == 2)
+                state = faults.snapshot()
+            await cluster.until(running, "runs")
+            await cluster.until(running, "ends")
+            provider.finish(ends.key, 0)
+            await cluster.until(lambda pod: pod.finished, "ends")
+            await faults.restart(state)
+            assert not (await cluster.get("runs")).status.get("containerStatuses")
+            await cluster.until(running, "runs")
+            assert (await cluster.until(lambda pod: pod.finished, "ends")).phase == "Succeeded"
+        assert Counter(provider.created) == {runs.key: 1, ends.key: 1}
+
+    async def test_a_pod_that_was_gone_and_is_back_runs_again(
+        self, cluster: Cluster, provider: ReferenceProvider
+    ) -> None:
+        async with fast_node(cluster, provider):
+            made = await cluster.create()
+            never = await cluster.create("never", restartPolicy="Never")
+            await cluster.until(running)
+            await cluster.until(running, "never")
+            state = cluster.plane.faults.snapshot()
+            await cluster.delete()
+            await cluster.delete("never")
+            await cluster.until_gone()
+            await cluster.until_gone("never")
+            await provider.until(lambda: not provider.pods)
+            await cluster.plane.faults.restart(state)
+            await provider.until(lambda: set(provider.pods) == {made.uid})
+            pod = await cluster.until(lambda pod: restarts(pod) == 1)
+            assert pod.phase == "Running"
+            lost = await cluster.until(lambda pod: pod.finished, "never")
+            assert lost.status["containerStatuses"][0]["state"]["terminated"]["reason"] == "ContainerStatusUnknown"
+        assert Counter(provider.created) == {made.key: 2, never.key: 1}
+
+    @pytest.mark.parametrize("back_to", ["running", "deleting"])
+    async def test_a_pod_whose_end_has_never_been(self, cluster: Cluster, back_to: str) -> None:
+        provider = Troubled()
+        async with fast_node(cluster, provider):
+            made = await cluster.create(metadata={"finalizers": ["example.com/wait"]})
+            await cluster.until(running)
+            state = cluster.plane.faults.snapshot()
+            await cluster.delete()
+            if back_to == "deleting":
+                state = cluster.plane.faults.snapshot()
+            await cluster.until(lambda pod: pod.raw["metadata"].get("deletionGracePeriodSeconds") == 0)
+            await cluster.plane.faults.restart(state)
+            if back_to == "running":
+                await provider.until(lambda: provider.created.count(made.key) == 2)
+                await cluster.until(lambda pod: pod.phase == "Running" and restarts(pod) == 1)
+                await cluster.delete()
+            await cluster.admin.patch(f"{PODS}/p", {"metadata": {"finalizers": []}}, MERGE_PATCH)
+            await cluster.until_gone()
+            await provider.until(lambda: not provider.pods)
+
+    async def test_a_pod_that_comes_back_while_it_ends(self, cluster: Cluster) -> None:
+        stuck, may_end = asyncio.Event(), asyncio.Event()
+
+        async def trouble(call: str, after: bool) -> None:
+            if call == "delete_pod" and not may_end.is_set():
+                stuck.set()
+                await may_end.wait()
+
+        provider = Troubled(trouble)
+        async with fast_node(cluster, provider):
+            made = await cluster.create()
+            other = await cluster.create("other")
+            await cluster.until(running)
+            await cluster.until(running, "other")
+            state = cluster.plane.faults.snapshot()
+            await cluster.delete(gracePeriodSeconds=0)
+            await stuck.wait()
+            await cluster.plane.faults.restart(state)
+            await cluster.delete("other", gracePeriodSeconds=0)  # the node has heard of the restored state by then
+            await provider.until(lambda: provider.calls.count("delete_pod") >= 2)
+            may_end.set()
+            await provider.until(lambda: set(provider.pods) == {made.uid} and provider.created.count(made.key) == 2)
+            await cluster.until(lambda pod: pod.phase == "Running" and restarts(pod) == 1)
+        assert Counter(provider.created) == {made.key: 2, other.key: 1}
+
+    async def test_an_emptier_one_ends_by_uid_and_only_after_a_complete_list(
+        self, cluster: Cluster, provider: ReferenceProvider
+    ) -> None:
+        faults = cluster.plane.faults
+        async with fast_node(cluster, provider):
+            stays = await cluster.create("stays")
+            await cluster.until(running, "stays")
+            state = faults.snapshot()
+            named = await cluster.create("stays2")
+            goes = await cluster.create("goes")
+            await cluster.until(running, "goes")
+            await cluster.until(running, "stays2")
+            with faults.add(Fail(500), verb="list", path="/api/v1/pods", user=KUBELET) as rule:
+                await faults.restart(state)
+                again = await cluster.create("stays2")
+                await rule.until(4)
+                assert set(provider.pods) == {stays.uid, named.uid, goes.uid}
+            await provider.until(lambda: set(provider.pods) == {stays.uid, again.uid})
+            assert (await cluster.until(running, "stays2")).uid == again.uid
+        assert Counter(provider.created) == {pod.key: 1 for pod in (stays, named, goes, again)}
+
+    async def test_an_empty_one_has_the_node_again(self, cluster: Cluster, provider: ReferenceProvider) -> None:
+        state = cluster.plane.faults.snapshot()
+        async with fast_node(cluster, provider):
+            await cluster.create("goes")
+            await cluster.until(running, "goes")
+            before = await cluster.admin.get(f"/api/v1/nodes/{NODE}")
+            await cluster.plane.faults.restart(state)
+            params = {"watch": "1", "fieldSelector": f"metadata.name={NODE}"}
+            node: Any = None
+            async with asyncio.timeout(10), cluster.admin.stream("/api/v1/nodes", params) as lines:
+                async for line in lines:
+                    node = orjson.loads(line)["object"]
+                    if (condition(node, "Ready") or {}).get("status") == "True":
+                        break
+            assert node["metadata"]["uid"] != before["metadata"]["uid"]
+            await provider.until(lambda: not provider.pods)
+            await cluster.create()
+            await cluster.until(running)
+
+
+async def test_a_failing_list_ends_nothing(cluster: Cluster, provider: ReferenceProvider) -> None:
+    async with fast_node(cluster, provider):
+        made = await cluster.create()
+        await cluster.until(running)
+        with (
+            cluster.plane.faults.add(Fail(410), verb="watch", user=KUBELET, count=1),
+            cluster.plane.faults.add(Fail(500), verb="list", path="/api/v1/pods", user=KUBELET) as rule,
+        ):
+            cluster.plane.faults.disconnect()
+            await rule.until(4)
+            assert set(provider.pods) == {made.uid}
+        await cluster.create("other")
+        await cluster.until(running, "other")
+        assert set(provider.pods) >= {made.uid}
+    # A node loop that starts while lists fail does not end what it finds either.
+    with cluster.plane.faults.add(Fail(500), verb="list", path="/api/v1/pods", user=KUBELET) as rule:
+        starting = asyncio.create_task(wasmlet.Node(provider, cluster.config()).__aenter__())
+        await rule.until(2)
+        assert len(provider.pods) == 2
+    node = await starting
+    await node.stop()
+    assert len(provider.pods) == len(provider.created) == 2
+
+
+async def test_an_api_server_that_restarts_as_it_was_is_not_listed_again(
+    cluster: Cluster, provider: ReferenceProvider
+) -> None:
+    async with fast_node(cluster, provider):
+        await cluster.create()
+        before = await cluster.until(running)
+        with cluster.plane.faults.add(Delay(0), verb="watch", path="/api/v1/pods", user=KUBELET) as watches:
+            await cluster.plane.faults.restart()
+            await watches.until()
+        await cluster.create("other")
+        await cluster.until(running, "other")
+        assert (await cluster.get()).resource_version == before.resource_version
+        async with asyncio.timeout(5), aclosing(cluster.versions("p")) as versions:
+            assert (await anext(versions))[1]["metadata"]["uid"] == before.uid
+    assert len(provider.created) == 2
+
+
+def restarts(pod: wasmlet.Pod) -> int:
+    return sum(container["restartCount"] for container in pod.status.get("containerStatuses", ()))
