@@ -58,7 +58,7 @@ class WaitsForTheContainers(ReferenceProvider):
     async def create_pod(self, pod: Pod, inputs: Inputs) -> None:
         await super().create_pod(pod, inputs)
         if len(pod.containers) > 1:
-            while (await self.pod_status(pod.key)).running:
+            while (await self.pod_status(pod.key)).running:  # noqa: ASYNC110 - a provider that waits like this is what is broken here
                 await asyncio.sleep(0.01)
 
 

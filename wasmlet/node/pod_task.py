@@ -307,7 +307,8 @@ class PodTask:
             # Trying again as it stands would not help; a change of the pod brings us here again.
             self.event("Warning", "Failed", f"Error: {error}")
             self._told = Told.of(pod)
-            self._say(statuses.refused(pod, error.reason, str(error), error.container))
+            if not self._accepted:  # what runs goes on as it was, whatever is wrong with the change
+                self._say(statuses.refused(pod, error.reason, str(error), error.container))
             return
         except Rejected as error:
             self.event("Warning", error.reason, str(error))
