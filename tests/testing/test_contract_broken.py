@@ -25,7 +25,7 @@ class TestBroken(ProviderContract):
     survives = True
     accept_seconds = 1.0
     patience_seconds = 2.0
-    moment_seconds = 0.1
+    moment_seconds = 0.05
     many = 6
     container = staticmethod(script)
 

@@ -27,7 +27,7 @@ class TestReferenceProvider(ProviderContract):
     """One instance for all "processes": its memory is the machine on which pods go on."""
 
     survives = True
-    moment_seconds = 0.1
+    moment_seconds = 0.05
     container = staticmethod(script)
 
     @functools.cached_property

@@ -18,7 +18,7 @@ from wasmlet.errors import NotFound, Unsupported, WasmletError
 from wasmlet.model.pod import Pod, PodKey
 from wasmlet.provider import LogOptions
 from wasmlet.testing.contract.suite import Suite
-from wasmlet.testing.contract.trial import Trial, broken, demand
+from wasmlet.testing.contract.trial import Trial, broken, demand, ended, runs
 
 LINES = ("one", "two", "three")
 TEXT = b"one\ntwo\nthree\n"
@@ -67,7 +67,9 @@ class Logs(Suite):
 
     async def test_logs_follow_ends_with_the_container(self, trial: Trial) -> None:
         """With follow the stream goes on while the container runs, and ends when it has ended or is deleted."""
-        pod = await trial.running(lines=LINES, exit_code=0, after=self.moment_seconds)
+        pod = trial.pod(lines=LINES, exit_code=0, after=self.moment_seconds)
+        await trial.create(pod)
+        await trial.until(pod, lambda status: runs(status) or ended(status), "the container started")
         await self._expect(trial, pod, TEXT, "end the stream when the container has ended for good", follow=True)
         pod = await trial.running(lines=LINES)
         reader = asyncio.ensure_future(self._read(trial, pod, follow=True))
