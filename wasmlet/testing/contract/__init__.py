@@ -13,8 +13,8 @@ pytest runs every check against a provider of its own. The provider is called as
 server; pytest-asyncio may be in any mode. A check that fails names the method, what was expected, what was found, and
 what to do about it. The rules are in the docstrings of `wasmlet.provider`.
 
-`suite` has the hooks, `trial` runs the provider, and the checks are in `lifecycle`, `ending`, `reports`, `restarts` and
-`optional`.
+`suite` has the hooks, `trial` runs the provider, `verdict` words a failure; the checks are in `lifecycle`, `ending`,
+`reports`, `restarts` and `optional`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from wasmlet.testing.contract.lifecycle import Lifecycle
 from wasmlet.testing.contract.optional import Logs, OptionalMethods
 from wasmlet.testing.contract.reports import Reports
 from wasmlet.testing.contract.restarts import Restarts
-from wasmlet.testing.contract.trial import ContractBroken
+from wasmlet.testing.contract.verdict import ContractBroken
 
 __all__ = ["ContractBroken", "ProviderContract"]
 

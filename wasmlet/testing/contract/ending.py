@@ -10,7 +10,8 @@ from wasmlet.model.pod import Pod
 from wasmlet.model.status import PodStatus
 from wasmlet.testing.contract.lifecycle import TURNS, cancelled_after, exits
 from wasmlet.testing.contract.suite import Suite
-from wasmlet.testing.contract.trial import Trial, broken, demand, ended, listed, shown
+from wasmlet.testing.contract.trial import Trial
+from wasmlet.testing.contract.verdict import broken, demand, ended, listed, shown
 
 LONG_GRACE = 600.0
 AGAIN = "keep what delete_pod has begun with the pod, so that the next call goes on from there"

@@ -13,7 +13,8 @@ from wasmlet.errors import NotFound, Refused, Rejected
 from wasmlet.model.pod import Pod
 from wasmlet.model.status import ContainerStatus, PodStatus, Running, Terminated
 from wasmlet.testing.contract.suite import Suite
-from wasmlet.testing.contract.trial import ALL_CONTAINERS, Trial, broken, demand, ended, listed, runs, shown
+from wasmlet.testing.contract.trial import Trial
+from wasmlet.testing.contract.verdict import ALL_CONTAINERS, broken, demand, ended, listed, runs, shown
 
 CLOCK_SKEW = timedelta(seconds=2)
 TURNS = (0, 1, 2, 5, 20)

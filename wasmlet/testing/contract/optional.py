@@ -18,7 +18,8 @@ from wasmlet.errors import NotFound, Unsupported, WasmletError
 from wasmlet.model.pod import Pod, PodKey
 from wasmlet.provider import LogOptions
 from wasmlet.testing.contract.suite import Suite
-from wasmlet.testing.contract.trial import Trial, broken, demand, ended, runs
+from wasmlet.testing.contract.trial import Trial
+from wasmlet.testing.contract.verdict import broken, demand, ended, runs
 
 LINES = ("one", "two", "three")
 TEXT = b"one\ntwo\nthree\n"

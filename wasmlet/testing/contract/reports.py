@@ -9,7 +9,8 @@ import pytest
 from wasmlet.model.status import Terminated, phase_of
 from wasmlet.testing.contract.lifecycle import exits
 from wasmlet.testing.contract.suite import Suite
-from wasmlet.testing.contract.trial import Trial, broken, demand, ended, runs, shown
+from wasmlet.testing.contract.trial import Trial
+from wasmlet.testing.contract.verdict import broken, demand, ended, runs, shown
 
 
 class Reports(Suite):

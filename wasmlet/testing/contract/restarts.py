@@ -17,7 +17,8 @@ from wasmlet.provider import NodeContext, NodeStatus
 from wasmlet.testing.contract.heartbeat import Heartbeat
 from wasmlet.testing.contract.lifecycle import cancelled_after, exits
 from wasmlet.testing.contract.suite import Suite
-from wasmlet.testing.contract.trial import NODE_IP, Trial, broken, demand, ended, listed, runs, shown
+from wasmlet.testing.contract.trial import NODE_IP, Trial
+from wasmlet.testing.contract.verdict import broken, demand, ended, listed, runs, shown
 
 _LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 

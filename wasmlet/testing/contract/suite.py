@@ -14,7 +14,8 @@ import pytest
 import pytest_asyncio
 
 from wasmlet.provider import Provider
-from wasmlet.testing.contract.trial import Trial, broken
+from wasmlet.testing.contract.trial import Trial
+from wasmlet.testing.contract.verdict import broken
 
 
 class Suite:

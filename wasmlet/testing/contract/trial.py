@@ -12,13 +12,14 @@ import uuid
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from wasmlet.errors import NotFound, Unsupported
 from wasmlet.model.inputs import Inputs
 from wasmlet.model.pod import Pod, PodKey
-from wasmlet.model.status import ContainerStatus, PodStatus, Running, Terminated, Waiting
+from wasmlet.model.status import ContainerStatus, PodStatus
 from wasmlet.provider import LogOptions, NodeContext, PodRecord, StatusChanged
+from wasmlet.testing.contract.verdict import ALL_CONTAINERS, broken, demand, ended, runs, shown
 
 if TYPE_CHECKING:
     from wasmlet.testing.contract.suite import Suite
@@ -27,61 +28,6 @@ LOOK_SECONDS = 0.02
 """How often a provider is asked for what it does in its own time."""
 CLEANUP_SECONDS = 10.0
 NODE_IP = "127.0.0.1"
-
-
-class ContractBroken(AssertionError):
-    """The provider does not do what the node loop relies on."""
-
-
-def broken(method: str, expected: str, found: object, mend: str, cause: BaseException | None = None) -> NoReturn:
-    """Fail the check.
-
-    Args:
-        method: of the contract, as an author knows it: `delete_pod`.
-        mend: what to do, as an instruction.
-    """
-    __tracebackhide__ = True
-    raise ContractBroken(f"{method}: expected {expected}\n  found: {found}\n  to mend: {mend}") from cause
-
-
-def demand(holds: object, method: str, expected: str, found: object, mend: str) -> None:
-    """Fail the check unless it holds."""
-    __tracebackhide__ = True
-    if not holds:
-        broken(method, expected, found, mend)
-
-
-def shown(status: PodStatus | ContainerStatus | None) -> str:
-    """A status in a line: what each container does."""
-    if status is None:
-        return "None"
-    if isinstance(status, PodStatus):
-        phase = f"phase {status.phase}, " if status.phase else ""
-        everything = (*status.init_containers, *status.containers)
-        return phase + (", ".join(map(shown, everything)) or "a status without containers")
-    match status.state:
-        case Running(started_at):
-            text = f"Running since {started_at}"
-        case Terminated(exit_code):
-            text = f"Terminated with exit code {exit_code}"
-        case Waiting(reason, message):
-            text = f"Waiting ({reason}{': ' if message else ''}{message})"
-    return f"container {status.name!r} {text}"
-
-
-def listed(records: Sequence[PodRecord]) -> str:
-    """The pods of a list in a line."""
-    return ", ".join(f"{r.key} (uid {r.key.uid})" for r in records) or "an empty list"
-
-
-def runs(status: PodStatus) -> bool:
-    """Whether every container runs."""
-    return bool(status.containers) and all(isinstance(c.state, Running) for c in status.containers)
-
-
-def ended(status: PodStatus) -> bool:
-    """Whether every container has ended."""
-    return bool(status.containers) and all(isinstance(c.state, Terminated) for c in status.containers)
 
 
 class Trial:
@@ -356,7 +302,7 @@ class Trial:
         demand(record is None, "list_pods", "no pod that delete_pod has ended", record and record.key, mend)
         await self.missing("pod_status", self.provider.pod_status(pod.key), "a pod that delete_pod has ended")
 
-    async def until(self, pod: Pod, holds: Callable[[PodStatus], bool], what: str) -> PodStatus:
+    async def until(self, pod: Pod, holds: Callable[[PodStatus], bool], what: str) -> PodStatus:  # noqa: RET503 - it does not return
         """The pod's status once it is as wanted, by asking for it."""
         status: PodStatus | None = None
         loop = asyncio.get_running_loop()
@@ -369,7 +315,7 @@ class Trial:
         where = f"{what} within {self.suite.patience_seconds:g} s of create_pod"
         broken("pod_status", where, shown(status), "report what becomes of each container as soon as it is known")
 
-    async def told(self, pod: Pod, holds: Callable[[PodStatus], bool], what: str) -> PodStatus:
+    async def told(self, pod: Pod, holds: Callable[[PodStatus], bool], what: str) -> PodStatus:  # noqa: RET503 - it does not return
         """The first status that the provider's changes had for the pod and that is as wanted, once it has come."""
         loop = asyncio.get_running_loop()
         end = loop.time() + self.suite.patience_seconds
@@ -412,8 +358,6 @@ class Trial:
         async with aclosing(pieces) as stream:
             return b"".join([piece async for piece in stream])
 
-
-ALL_CONTAINERS = "put a ContainerStatus of every container of the pod into PodStatus.containers"
 
 _ADVICE = (
     "handle this; an error that is meant goes out as one of wasmlet.errors "
