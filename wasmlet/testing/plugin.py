@@ -10,13 +10,18 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+try:
+    import pytest_asyncio as fixtures  # its fixtures work in its strict mode too
+except ImportError:
+    fixtures = pytest  # type: ignore[misc]
+
 if TYPE_CHECKING:
     from wasmlet.testing.control_plane import ControlPlane
 
 
-@pytest.fixture
+@fixtures.fixture
 async def control_plane() -> AsyncIterator[ControlPlane]:
-    """A `wasmlet.testing.ControlPlane` that is running, of the test's own (pytest-asyncio in auto mode)."""
+    """A `wasmlet.testing.ControlPlane` that is running, of the test's own. Needs pytest-asyncio."""
     from wasmlet.testing.control_plane import ControlPlane
 
     async with ControlPlane() as plane:
