@@ -19,7 +19,7 @@ from tests.node.test_faults import restarts
 from tests.node.trouble import Troubled, fast_node, troubled_cluster
 from wasmlet.kube.client import MERGE_PATCH
 from wasmlet.node import node as node_module
-from wasmlet.node.pod_task import Surroundings
+from wasmlet.node.pod_task import STARTING_SECONDS, Surroundings
 from wasmlet.provider import Change, StatusChanged
 
 PODS = "/api/v1/namespaces/default/pods"
@@ -67,6 +67,21 @@ async def test_a_provider_that_fails_now_and_then(cluster: Cluster, seed: int) -
         await asyncio.gather(*map(cluster.until_gone, names))
         await provider.until(lambda: not provider.pods)
     assert Counter(provider.created) == Counter(pod.key for pod in pods)
+
+
+async def test_inputs_that_changed_are_handed_over_again_until_they_are_taken(cluster: Cluster) -> None:
+    maps, provider = "/api/v1/namespaces/default/configmaps", Troubled()
+    container = {"name": "c", "image": "i", "envFrom": [{"configMapRef": {"name": "m", "optional": True}}]}
+    async with fast_node(cluster, provider):
+        pod = await cluster.create(containers=[container])
+        await cluster.until(running)
+        provider.trouble = unlucky(1, 1)
+        body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "m"}, "data": {"a": "1"}}
+        await cluster.admin.create(maps, body)
+        await provider.called("update_pod", 3)
+        provider.trouble = unlucky(1, 0)
+        await provider.until(lambda: "m" in provider.inputs[pod.uid].config_maps)
+    assert provider.inputs[pod.uid].config_maps["m"]["data"] == {"a": "1"}
 
 
 async def test_a_provider_that_fails_for_ever_is_asked_ever_less_often(cluster: Cluster) -> None:
@@ -303,3 +318,20 @@ async def test_a_change_that_is_none_is_passed_over(cluster: Cluster) -> None:
         provider.tell(strange)
         await cluster.create()
         await cluster.until(running)
+
+
+async def test_a_node_that_ends_while_pods_start_leaves_nothing_behind(
+    cluster: Cluster, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Half a moment after a pod was accepted its start is reported; by then the node may be gone."""
+
+    class Silent(Troubled):
+        def tell(self, change: Change) -> None:
+            pass
+
+    provider = Silent()
+    async with fast_node(cluster, provider):
+        await cluster.create()
+        await provider.until(lambda: provider.pods)
+    await asyncio.sleep(2 * STARTING_SECONDS)  # what must not happen has no event
+    assert not [record for record in caplog.records if record.name == "asyncio"]

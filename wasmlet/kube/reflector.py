@@ -10,7 +10,7 @@ a growing pause.
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import orjson
@@ -52,6 +52,7 @@ class Reflector:
         path: the collection, as `/api/v1/pods`.
         params: selectors, as `{"fieldSelector": "spec.nodeName=n1"}`.
         backoff: pauses between tries while the API server does not answer.
+        rewound: called before the handler gets a list of an API server whose versions have gone back.
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class Reflector:
         clock: Clock | None = None,
         rng: random.Random | None = None,
         backoff: Backoff | None = None,
+        rewound: Callable[[], None] = lambda: None,
     ) -> None:
         self._client = client
         self._path = path
@@ -72,6 +74,7 @@ class Reflector:
         self._clock = clock or SystemClock()
         self._rng = rng or random.Random()
         self._backoff = backoff or Backoff(initial=0.2, cap=30, jitter=0.5)
+        self._rewound = rewound
         self._version: str | None = None
         self._heard = False
         """The present watch has told of something."""
@@ -136,6 +139,7 @@ class Reflector:
             causes = error.details.get("causes") or ()
             if not any(cause.get("reason") == "ResourceVersionTooLarge" for cause in causes):
                 raise
+            self._rewound()
             raise errors.Gone(410, "Expired", f"version {self._version} has never been: {error}") from None
 
     async def _watch(self) -> None:

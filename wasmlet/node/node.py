@@ -194,7 +194,9 @@ class Node:
             await _reached(registration.register(port))
             await _reached(lease.renew())
             selector = {"fieldSelector": f"spec.nodeName={name}"}
-            reflector = Reflector(watch_client, paths.PODS, selector, pods, clock=clock, rng=self._rng)
+            reflector = Reflector(
+                watch_client, paths.PODS, selector, pods, clock=clock, rng=self._rng, rewound=pods.rewound
+            )
             for work in (
                 lease.run(),
                 registration.run(watch_client, self._rng),
@@ -204,14 +206,17 @@ class Node:
             ):
                 group.create_task(work)
             group.create_task(self._say_ready(pods, port))
-            await self._stop.wait()
-            log.info("node stopping", node=name, pods=len(pods.all()))
-            if self.config.drain_on_exit:
-                await self._drain(pods.all())
-            with suppress(TimeoutError):
-                async with asyncio.timeout(FLUSH_SECONDS):
-                    await asyncio.gather(*(writer.flushed(task.pod.uid) for task in pods.all()))
-            await recorder.flush(1.0)
+            try:
+                await self._stop.wait()
+                log.info("node stopping", node=name, pods=len(pods.all()))
+                if self.config.drain_on_exit:
+                    await self._drain(pods.all())
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(FLUSH_SECONDS):
+                        await asyncio.gather(*(writer.flushed(task.pod.uid) for task in pods.all()))
+                await recorder.flush(1.0)
+            finally:
+                pods.leave()  # what is begun while the group ends would not be cancelled with it
             raise _Stopped
 
     async def _say_ready(self, pods: PodManager, port: int | None) -> None:

@@ -107,8 +107,11 @@ class PodTask:
         self._removed = False
         """The API has been asked to forget the pod; the watch will say when it has."""
         self._gone = False
+        self._left = False
+        self._rewound = False
         self._api_status = pod.status
         self._api_version = pod.resource_version
+        self._start_time = ""
         self._heard = around.clock.monotonic()
         self._failure = ""
         self._working = False
@@ -135,13 +138,11 @@ class PodTask:
     def applied(self, pod: Pod) -> None:
         """The API has this version of the pod now."""
         before, self.pod = self.pod, pod
-        rewound = pod.resource_version != before.resource_version and not _later(
-            pod.resource_version, before.resource_version
-        )
-        if rewound:  # an API server that was restored from a backup: it may have forgotten that it was asked
-            self._removed = False
+        rewound, self._rewound = self._rewound, False
+        if rewound:
+            self._removed = False  # it may have forgotten that it was asked
         # Our own write comes back as an event; anything else may have changed what we had written.
-        if pod.resource_version == self._api_version:
+        if pod.resource_version == self._api_version and not rewound:
             self._api_status = pod.status
         elif rewound or _later(pod.resource_version, self._api_version):
             self._api_status, self._api_version = pod.status, pod.resource_version
@@ -154,6 +155,10 @@ class PodTask:
         if self._due and (not self._working or sooner or rewound or Told.of(before).differs(pod)):
             self.wake()
 
+    def rewound(self) -> None:
+        """The API server was restored from a backup: what it says next of the pod replaces what we know."""
+        self._rewound = True
+
     def revived(self, pod: Pod) -> bool:
         """Whether the API, restored from a backup, has a pod again that we have ended."""
         return self._gone or (self._ended and not pod.deleting)
@@ -164,6 +169,12 @@ class PodTask:
         self._around.writer.drop(self.pod.uid)
         self._calls.interrupt()
         self.wake()
+
+    def leave(self) -> None:
+        """The node ends, and the pod goes on: nothing more is begun."""
+        self._left = True
+        if self._starting is not None:
+            self._starting.cancel()
 
     def reported(self, status: PodStatus) -> None:
         """The provider says that this is the pod's status."""
@@ -236,7 +247,7 @@ class PodTask:
     def wake(self) -> None:
         """See what is due, now. A task exists only while there is something to do."""
         self._changed.set()
-        if not self._working:
+        if not self._working and not self._left:
             self._working = True
             self._around.group.create_task(self._run())
 
@@ -293,7 +304,7 @@ class PodTask:
 
     async def _tell(self, pod: Pod) -> None:
         """Hand the pod, or what has changed of it, to the provider."""
-        self._stale = False
+        stale, self._stale = self._stale, False
         try:
             await self._calls.run(self._hand_over(pod), self._around.call_seconds)
         except Interrupted:
@@ -315,6 +326,9 @@ class PodTask:
             self._told = Told.of(pod)
             self._say(PodStatus(phase="Failed", reason=error.reason, message=str(error)))
             return
+        except Exception:
+            self._stale = self._stale or stale
+            raise
         self._told, self._accepted = Told.of(pod), True
         self.status = self._reported
         if self.status is None:
@@ -414,7 +428,7 @@ class PodTask:
 
     def _report_soon(self) -> None:
         """Report that the pod is starting, unless there is more to say in a moment."""
-        if self._starting is None:
+        if self._starting is None and not self._left:
             self._starting = asyncio.get_running_loop().call_later(STARTING_SECONDS, self._still_starting)
 
     def _still_starting(self) -> None:
@@ -426,7 +440,7 @@ class PodTask:
         if self._starting is not None:
             self._starting.cancel()
             self._starting = None
-        if not self._gone and self.status is not None:
+        if self.status is not None and not self._gone and not self._left:
             self._around.writer.put(self.pod, self._compose, self._written)
 
     def _compose(self) -> dict[str, Any] | None:
@@ -437,9 +451,11 @@ class PodTask:
         status = losses.with_losses(self.pod, self.status, now) if self._ended else self.status
         if self._before:
             status = losses.counting(status, self._before)
-        wanted = statuses.api_status(
-            self.pod, self._api_status, status, node_ips=around.node_ips, now=now, final=self._ended
-        )
+        current = self._api_status
+        if self._start_time and not current.get("startTime"):
+            current = {**current, "startTime": self._start_time}  # sent already, though nobody has said that it arrived
+        wanted = statuses.api_status(self.pod, current, status, node_ips=around.node_ips, now=now, final=self._ended)
+        self._start_time = wanted["startTime"]
         return statuses.patch_of(self.pod, self._api_status, wanted)
 
     def _written(self, answer: Raw) -> None:

@@ -77,6 +77,11 @@ class PodManager:
         self._end_unknown()
         self.in_sync.set()
 
+    def rewound(self) -> None:
+        """The API server was restored from a backup: what we know of its objects may never have been."""
+        for task in self._tasks.values():
+            task.rewound()
+
     def applied(self, item: dict[str, Any]) -> None:
         item["metadata"].pop("managedFields", None)  # a quarter of a pod's memory, and of no use to a node
         pod = Pod(item)
@@ -215,6 +220,11 @@ class PodManager:
     def phases(self) -> dict[str, int]:
         """How many pods the API has in each phase."""
         return Counter(task.phase for task in self._tasks.values())
+
+    def leave(self) -> None:
+        """The node ends: nothing new is begun for any pod."""
+        for task in self._tasks.values():
+            task.leave()
 
     def all(self) -> Sequence[PodTask]:
         """Every pod, in no order."""
