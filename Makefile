@@ -13,7 +13,7 @@ HEADING = @printf '\n==> %s\n'
 
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench lint setup kubectl lock clean checks ruff format types imports tests
+.PHONY: help demo test bench churn lint setup kubectl lock clean checks ruff format types imports tests
 
 help:  ## list the targets
 	@echo 'make TARGET, where TARGET is one of'
@@ -27,6 +27,9 @@ test: $(VENV)/.dev  ## run every check: ruff, mypy, import contracts, pytest (AR
 
 bench: $(VENV)/.base  ## measure how fast and how small a node is (ARGS='node --pods 100'; ARGS=--help lists more)
 	@$(BIN)/python -m benchmarks $(ARGS)
+
+churn: $(VENV)/.dev  ## pods, faults and restarts at random for ten minutes (ARGS='--seconds 60 --seed 1')
+	@$(BIN)/python -m tests.node.churn $(ARGS)
 
 lint: $(VENV)/.dev  ## run the checks that need no test run
 	@$(MAKE) --no-print-directory --keep-going ruff format types imports

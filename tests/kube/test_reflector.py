@@ -21,6 +21,7 @@ from wasmlet.model.pod import Raw
 from wasmlet.testing.clock import FakeClock
 
 Script = list[Any]
+REWOUND = ("rewound", None)
 
 
 def thing(name: str, version: int) -> dict[str, Any]:
@@ -109,7 +110,15 @@ async def reflecting(server: Server, directory: Path) -> Any:
     seen = Seen()
     async with serving(server.answer, directory) as client:
         backoff = Backoff(initial=0.01, cap=0.02)
-        reflector = Reflector(client, "/things", {}, seen, rng=random.Random(1), backoff=backoff)
+        reflector = Reflector(
+            client,
+            "/things",
+            {},
+            seen,
+            rng=random.Random(1),
+            backoff=backoff,
+            rewound=lambda: seen.calls.append(REWOUND),
+        )
         task = asyncio.create_task(reflector.run())
         try:
             yield seen, reflector
@@ -214,7 +223,7 @@ async def test_versions_that_went_back_list_again(tmp_path: Path) -> None:
     server = Server([listing(50, "a"), listing(7, "b")], [["abort"], [event("ADDED", "c", 8), "open"]])
     server.checks = [({"code": 504, "reason": "Timeout"}, 504), (too_large, 504)]
     async with reflecting(server, tmp_path) as (seen, reflector):
-        assert await seen.until(3) == [("synced", ["a"]), ("synced", ["b"]), ("applied", "c")]
+        assert await seen.until(4) == [("synced", ["a"]), REWOUND, ("synced", ["b"]), ("applied", "c")]
         assert reflector.lists == 2
     assert server.watched_from == ["50", "7"]
     assert server.checked == ["50", "50"]
