@@ -247,31 +247,6 @@ class TestRestoredFromABackup:
             await cluster.until_gone()
             await provider.until(lambda: not provider.pods)
 
-    async def test_a_pod_that_comes_back_while_it_ends(self, cluster: Cluster) -> None:
-        stuck, may_end = asyncio.Event(), asyncio.Event()
-
-        async def trouble(call: str, after: bool) -> None:
-            if call == "delete_pod" and not may_end.is_set():
-                stuck.set()
-                await may_end.wait()
-
-        provider = Troubled(trouble)
-        async with fast_node(cluster, provider):
-            made = await cluster.create()
-            other = await cluster.create("other")
-            await cluster.until(running)
-            await cluster.until(running, "other")
-            state = cluster.plane.faults.snapshot()
-            await cluster.delete(gracePeriodSeconds=0)
-            await stuck.wait()
-            await cluster.plane.faults.restart(state)
-            await cluster.delete("other", gracePeriodSeconds=0)  # the node has heard of the restored state by then
-            await provider.until(lambda: provider.calls.count("delete_pod") >= 2)
-            may_end.set()
-            await provider.until(lambda: set(provider.pods) == {made.uid} and provider.created.count(made.key) == 2)
-            await cluster.until(lambda pod: pod.phase == "Running" and restarts(pod) == 1)
-        assert Counter(provider.created) == {made.key: 2, other.key: 1}
-
     async def test_an_emptier_one_ends_by_uid_and_only_after_a_complete_list(
         self, cluster: Cluster, provider: ReferenceProvider
     ) -> None:
