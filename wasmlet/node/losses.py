@@ -62,6 +62,11 @@ def lost_before(pod: Pod, current: Raw, now: datetime) -> dict[str, Before]:
     return found
 
 
+def most(one: Mapping[str, Before], other: Mapping[str, Before]) -> dict[str, Before]:
+    """By container, the one of the two that counts more restarts."""
+    return {**one, **{name: new for name, new in other.items() if name not in one or one[name].restarts < new.restarts}}
+
+
 def counting(status: PodStatus, before: Mapping[str, Before]) -> PodStatus:
     """The status with what went before counted in."""
 

@@ -146,6 +146,8 @@ class PodTask:
             self._api_status = pod.status
         elif rewound or _later(pod.resource_version, self._api_version):
             self._api_status, self._api_version = pod.status, pod.resource_version
+            if rewound:
+                self._before = losses.most(self._before, losses.reported_before(pod.status, self._reported))
             if self.status is not None and self._starting is None:
                 self._report()
         sooner = pod.deleting and (not before.deleting or pod.deletion_grace_seconds < before.deletion_grace_seconds)
@@ -232,7 +234,7 @@ class PodTask:
             log.warning("the pod could not be ended", pod=str(self.key), error=str(error) or type(error).__name__)
             return
         self._ended = True
-        self.status = final or self.status or PodStatus()
+        self.status = losses.with_losses(self.pod, final or self.status, self._around.clock.now())
         if phase_of(self.pod, self.status, final=True) != "Succeeded":
             message = "Pod was terminated in response to imminent node shutdown."
             self.status = attrs.evolve(self.status, phase="Failed", reason="Terminated", message=message)
@@ -379,6 +381,8 @@ class PodTask:
         if self.status is None and self._api_status.get("containerStatuses"):
             self.status = PodStatus()  # it ran once, and nobody knows how it ended
         if self.status is not None:
+            # Once, and not at each try: a time at which something ended does not move.
+            self.status = losses.with_losses(pod, self.status, around.clock.now())
             self._report()
             await around.writer.flushed(pod.uid)
         if self._gone:
@@ -448,7 +452,7 @@ class PodTask:
         if self.status is None or self.finished:
             return None
         around, now = self._around, self._around.clock.now()
-        status = losses.with_losses(self.pod, self.status, now) if self._ended else self.status
+        status = self.status
         if self._before:
             status = losses.counting(status, self._before)
         current = self._api_status
