@@ -4,12 +4,12 @@
     node PROVIDER NAME KUBECONFIG CLIENT_CA STATE_DIR PODS   a node, as `wasmlet run` would run it
 
 Each says JSON objects on stdout, a line each, the last of them with the key `ready`, and ends on SIGTERM or when its
-standard input ends. A node also says how its memory has grown with what it imported, so nothing is imported here.
+standard input ends. A node also says how its memory has grown with what it imported, so here only the function that
+needs something imports it.
 """
 
 from __future__ import annotations
 
-import asyncio
 import importlib
 import json
 import os
@@ -34,6 +34,7 @@ def _say(**values: Any) -> None:
 
 def _when_orphaned(stop: Callable[[], None]) -> None:
     """Call `stop` when standard input ends: nobody is there any more to end us."""
+    import asyncio
 
     def look() -> None:
         if not os.read(0, 64):
@@ -44,6 +45,8 @@ def _when_orphaned(stop: Callable[[], None]) -> None:
 
 
 async def _plane(directory: str, node: str) -> None:
+    import asyncio
+
     from wasmlet.testing import ControlPlane
 
     stop = asyncio.Event()

@@ -122,6 +122,7 @@ class Churn:
                 group.create_task(self._repeat(self._harm_api)),
                 group.create_task(self._repeat(self._harm_provider)),
             ]
+            actors.append(group.create_task(self._repeat(self._expire)))
             watch = group.create_task(self._watch_memory())
             await asyncio.sleep(self.seconds)
             self.over.set()
@@ -199,6 +200,11 @@ class Churn:
         except errors.ObjectNotFound:
             body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": {"a": "first"}}
             await self.cluster.admin.create(MAPS, body)
+
+    async def _expire(self) -> None:
+        """Events go after a time, as in any cluster: they would be most of what grows."""
+        await asyncio.sleep(2)
+        await self.cluster.admin.delete("/api/v1/namespaces/default/events")
 
     # -- faults
 

@@ -20,7 +20,7 @@ from wasmlet.model.times import parse
 from wasmlet.testing.kinds import Kind
 from wasmlet.testing.store import Event
 
-REMEMBERED = 20_000
+REMEMBERED = 5000
 """How many ended pods are remembered, to notice one that runs again."""
 FINISHED = ("Succeeded", "Failed")
 
