@@ -15,7 +15,7 @@ from aiohttp import web
 
 from tests.kube.server import serving
 from wasmlet.clock import Backoff
-from wasmlet.kube import Reflector
+from wasmlet.kube import History, Reflector
 from wasmlet.kube import reflector as module
 from wasmlet.model.pod import Raw
 from wasmlet.testing.clock import FakeClock
@@ -110,15 +110,9 @@ async def reflecting(server: Server, directory: Path) -> Any:
     seen = Seen()
     async with serving(server.answer, directory) as client:
         backoff = Backoff(initial=0.01, cap=0.02)
-        reflector = Reflector(
-            client,
-            "/things",
-            {},
-            seen,
-            rng=random.Random(1),
-            backoff=backoff,
-            rewound=lambda: seen.calls.append(REWOUND),
-        )
+        history = History()
+        history.on_rewound(lambda: seen.calls.append(REWOUND))
+        reflector = Reflector(client, "/things", {}, seen, rng=random.Random(1), backoff=backoff, history=history)
         task = asyncio.create_task(reflector.run())
         try:
             yield seen, reflector
@@ -242,3 +236,18 @@ async def test_lists_that_lead_nowhere_are_taken_ever_less_often(tmp_path: Path)
         task.cancel()
         await asyncio.wait({task})
     assert pauses == [1, 2, 4, 8, 8]
+
+
+async def test_what_one_reflector_learns_of_versions_that_went_back_all_are_told(tmp_path: Path) -> None:
+    """The other's version is one that the restored server has passed already, so it would never notice by itself."""
+    server = Server([listing(5, "old"), listing(7, "new")], [["open"], [event("ADDED", "c", 8), "open"]])
+    seen, history = Seen(), History()
+    history.on_rewound(lambda: seen.calls.append(REWOUND))
+    async with serving(server.answer, tmp_path) as client:
+        reflector = Reflector(client, "/things", {}, seen, backoff=Backoff(initial=0.01, cap=0.02), history=history)
+        async with asyncio.TaskGroup() as group:
+            running = group.create_task(reflector.run())
+            await seen.until(1)
+            history.rewound()
+            assert await seen.until(4) == [("synced", ["old"]), REWOUND, ("synced", ["new"]), ("applied", "c")]
+            running.cancel()

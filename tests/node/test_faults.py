@@ -21,6 +21,7 @@ from wasmlet.testing.faults import Cut, Delay, Drop, Effect, Fail
 from wasmlet.testing.reference import ReferenceProvider
 
 PODS = "/api/v1/namespaces/default/pods"
+MAPS = "/api/v1/namespaces/default/configmaps"
 LEASE = f"/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/{NODE}"
 
 
@@ -183,6 +184,13 @@ async def test_credentials_that_are_not_accepted_for_a_while(cluster: Cluster, p
         await cluster.until(running)
 
 
+async def write_much(cluster: Cluster) -> None:
+    """Let the versions grow, so that what a node writes after the server was restored does not reach the present one:
+    it could not be told from a server that was never away then."""
+    for i in range(100):
+        await cluster.admin.create(MAPS, {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": f"much-{i}"}})
+
+
 class TestRestoredFromABackup:
     """The API server comes back with an older state: versions go back, and what was written since has never been."""
 
@@ -246,6 +254,57 @@ class TestRestoredFromABackup:
             await cluster.admin.patch(f"{PODS}/p", {"metadata": {"finalizers": []}}, MERGE_PATCH)
             await cluster.until_gone()
             await provider.until(lambda: not provider.pods)
+
+    async def test_a_pod_that_comes_back_while_it_ends(self, cluster: Cluster) -> None:
+        stuck, may_end = asyncio.Event(), asyncio.Event()
+
+        async def trouble(call: str, after: bool) -> None:
+            if call == "delete_pod":
+                stuck.set()
+                await may_end.wait()
+
+        provider = Troubled(trouble)
+        async with fast_node(cluster, provider):
+            made = await cluster.create()
+            await cluster.until(running)
+            state = cluster.plane.faults.snapshot()
+            marker = await cluster.create("marker")
+            await cluster.until(running, "marker")
+            await write_much(cluster)
+            await cluster.delete(gracePeriodSeconds=0)
+            await stuck.wait()
+            await cluster.plane.faults.restart(state)
+            # The first is told again to end, and the marker, which the restored server does not have, for the first
+            # time: the node has heard of the whole state.
+            await provider.until(lambda: provider.calls.count("delete_pod") == 3)
+            assert set(provider.pods) == {made.uid, marker.uid}
+            may_end.set()
+            await provider.until(lambda: set(provider.pods) == {made.uid} and provider.created.count(made.key) == 2)
+            await cluster.until(lambda pod: pod.phase == "Running" and restarts(pod) == 1)
+        assert Counter(provider.created) == {made.key: 2, marker.key: 1}
+
+    async def test_what_pods_refer_to_is_read_again(self, cluster: Cluster) -> None:
+        handed: list[str] = []
+
+        class Handed(Troubled):
+            async def update_pod(self, pod: wasmlet.Pod, inputs: wasmlet.Inputs) -> None:
+                handed.append(inputs.config_maps["settings"]["data"]["a"])
+                await super().update_pod(pod, inputs)
+
+        body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "settings"}, "data": {"a": "before"}}
+        source = {"configMapKeyRef": {"name": "settings", "key": "a"}}
+        provider = Handed()
+        async with fast_node(cluster, provider):
+            await cluster.admin.create(MAPS, body)
+            container = {"name": "main", "image": "x", "env": [{"name": "A", "valueFrom": source}]}
+            await cluster.create(containers=[container])
+            await cluster.until(running)
+            state = cluster.plane.faults.snapshot()
+            await cluster.admin.patch(f"{MAPS}/settings", {"data": {"a": "after"}}, MERGE_PATCH)
+            await provider.until(lambda: handed[-1:] == ["after"])
+            await write_much(cluster)
+            await cluster.plane.faults.restart(state)
+            await provider.until(lambda: handed[-1:] == ["before"])
 
     async def test_an_emptier_one_ends_by_uid_and_only_after_a_complete_list(
         self, cluster: Cluster, provider: ReferenceProvider

@@ -6,6 +6,6 @@ models cost some fifty times more. Nothing below this layer may talk to the API 
 
 from wasmlet.kube.client import Client
 from wasmlet.kube.config import Identity, load_identity
-from wasmlet.kube.reflector import Reflector
+from wasmlet.kube.reflector import History, Reflector
 
-__all__ = ["Client", "Identity", "Reflector", "load_identity"]
+__all__ = ["Client", "History", "Identity", "Reflector", "load_identity"]

@@ -9,7 +9,9 @@ a growing pause.
 
 from __future__ import annotations
 
+import asyncio
 import random
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -45,6 +47,33 @@ class Handler(Protocol):
         ...
 
 
+class History:
+    """What the reflectors of one node share: whether the API server's versions still go on from those that they saw.
+
+    An API server that was restored from a backup, and written to since, may have passed the version that one reflector
+    knows and not yet that of another. The first to notice tells all, and all list again.
+    """
+
+    def __init__(self) -> None:
+        self._reflectors: weakref.WeakSet[Reflector] = weakref.WeakSet()
+        self._told: list[Callable[[], None]] = []
+
+    def on_rewound(self, tell: Callable[[], None]) -> None:
+        """Have `tell` called when versions have gone back, before any handler gets a list of the restored objects."""
+        self._told.append(tell)
+
+    def add(self, reflector: Reflector) -> None:
+        """The reflector is told too, for as long as somebody keeps it."""
+        self._reflectors.add(reflector)
+
+    def rewound(self) -> None:
+        """Versions have gone back."""
+        for tell in self._told:
+            tell()
+        for reflector in list(self._reflectors):
+            reflector.relist()
+
+
 class Reflector:
     """Keeps a handler in step with one collection of the API.
 
@@ -52,7 +81,7 @@ class Reflector:
         path: the collection, as `/api/v1/pods`.
         params: selectors, as `{"fieldSelector": "spec.nodeName=n1"}`.
         backoff: pauses between tries while the API server does not answer.
-        rewound: called before the handler gets a list of an API server whose versions have gone back.
+        history: told when the API server's versions have gone back, and tells when another reflector saw it.
     """
 
     def __init__(
@@ -65,7 +94,7 @@ class Reflector:
         clock: Clock | None = None,
         rng: random.Random | None = None,
         backoff: Backoff | None = None,
-        rewound: Callable[[], None] = lambda: None,
+        history: History | None = None,
     ) -> None:
         self._client = client
         self._path = path
@@ -74,7 +103,11 @@ class Reflector:
         self._clock = clock or SystemClock()
         self._rng = rng or random.Random()
         self._backoff = backoff or Backoff(initial=0.2, cap=30, jitter=0.5)
-        self._rewound = rewound
+        self._history = history or History()
+        self._history.add(self)
+        self._following: asyncio.Timeout | None = None
+        self._stale = False
+        """The version is of no use any more."""
         self._version: str | None = None
         self._heard = False
         """The present watch has told of something."""
@@ -87,29 +120,45 @@ class Reflector:
         """How many complete lists have been taken."""
         return self._lists
 
+    def relist(self) -> None:
+        """List everything again, now; called on the event loop."""
+        self._stale = True
+        if self._following is not None:
+            self._following.reschedule(asyncio.get_running_loop().time())
+
     async def run(self) -> None:
         """Follow the collection until cancelled."""
         pauses = self._backoff.pauses(self._rng)
         while True:
             began, self._heard = self._clock.monotonic(), False
             try:
-                if self._version is None:
-                    await self._list()
-                if not self._fresh:
-                    await self._check()
-                self._fresh = False
-                await self._watch()
+                async with asyncio.timeout(None) as self._following:
+                    await self._follow()
+            except TimeoutError:  # nothing but `relist` sets one
+                log.info("watch: versions have gone back, listing again", path=self._path)
             except errors.Gone as error:
                 log.info("watch: the version is too old, listing again", path=self._path, error=str(error))
                 self._version = None
             except errors.ApiError as error:
                 log.warning("watch: failed, trying again", path=self._path, error=str(error))
+            finally:
+                self._following = None
             # A list is no progress: with a watch that answers 410 each time, it would be repeated without a pause.
             if self._heard or self._clock.monotonic() - began > self._backoff.cap:
                 pauses = self._backoff.pauses(self._rng)
             # Also after a watch that ended without an error: a server that ends each at once must not be hammered.
-            if self._version is None or self._clock.monotonic() - began < 1:
+            if self._version is None or self._stale or self._clock.monotonic() - began < 1:
                 await self._clock.sleep(next(pauses))
+
+    async def _follow(self) -> None:
+        if self._stale:
+            self._stale, self._version = False, None
+        if self._version is None:
+            await self._list()
+        if not self._fresh:
+            await self._check()
+        self._fresh = False
+        await self._watch()
 
     async def _list(self) -> None:
         items: list[dict[str, Any]] = []
@@ -139,8 +188,9 @@ class Reflector:
             causes = error.details.get("causes") or ()
             if not any(cause.get("reason") == "ResourceVersionTooLarge" for cause in causes):
                 raise
-            self._rewound()
-            raise errors.Gone(410, "Expired", f"version {self._version} has never been: {error}") from None
+            message = f"version {self._version} has never been: {error}"
+            self._history.rewound()
+            raise errors.Gone(410, "Expired", message) from None
 
     async def _watch(self) -> None:
         assert self._version is not None

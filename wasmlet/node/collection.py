@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 
 from wasmlet.clock import Clock
 from wasmlet.errors import WasmletError
-from wasmlet.kube import Client, Reflector
+from wasmlet.kube import Client, History, Reflector
 from wasmlet.model.pod import Raw
 
 LOAD_SECONDS = 15.0
@@ -21,12 +21,21 @@ LOAD_SECONDS = 15.0
 class Collection:
     """All objects of one kind, by namespace and name; handler of their reflector."""
 
-    def __init__(self, client: Client, group: asyncio.TaskGroup, path: str, clock: Clock, rng: random.Random) -> None:
+    def __init__(
+        self,
+        client: Client,
+        group: asyncio.TaskGroup,
+        path: str,
+        clock: Clock,
+        rng: random.Random,
+        history: History,
+    ) -> None:
         self._client = client
         self._group = group
         self._path = path
         self._clock = clock
         self._rng = rng
+        self._history = history
         self._found: dict[str, dict[str, Raw]] = {}
         self._loaded = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -38,7 +47,9 @@ class Collection:
             WasmletError: the API has not given one in time.
         """
         if self._task is None:
-            reflector = Reflector(self._client, self._path, {}, self, clock=self._clock, rng=self._rng)
+            reflector = Reflector(
+                self._client, self._path, {}, self, clock=self._clock, rng=self._rng, history=self._history
+            )
             self._task = self._group.create_task(reflector.run())
         try:
             async with asyncio.timeout(LOAD_SECONDS):

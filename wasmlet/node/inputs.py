@@ -16,7 +16,7 @@ import structlog
 
 from wasmlet.clock import Clock
 from wasmlet.errors import WasmletError
-from wasmlet.kube import Client, Reflector, errors
+from wasmlet.kube import Client, History, Reflector, errors
 from wasmlet.model.inputs import Inputs
 from wasmlet.model.pod import Pod, Raw
 from wasmlet.model.references import References, references
@@ -68,6 +68,7 @@ class InputStore:
         changed: Callable[[str], None],
         clock: Clock,
         rng: random.Random,
+        history: History,
     ) -> None:
         self._client = client
         self._group = group
@@ -77,9 +78,11 @@ class InputStore:
         self._changed = changed
         self._clock = clock
         self._rng = rng
+        self._history = history
+        history.on_rewound(self._rewound)
         self._objects: dict[ObjectKey, _Object] = {}
         self._used: dict[str, frozenset[ObjectKey]] = {}
-        self._services = Collection(client, group, "/api/v1/services", clock, rng)
+        self._services = Collection(client, group, "/api/v1/services", clock, rng, history)
         self._tokens = TokenManager(client, group, changed, clock, rng)
         self._slots = asyncio.Semaphore(WATCHES)
 
@@ -159,6 +162,13 @@ class InputStore:
                 if found.task is not None:
                     found.task.cancel()
 
+    def _rewound(self) -> None:
+        """The API server was restored from a backup, and an object that is immutable now may be another one there."""
+        for key, found in self._objects.items():
+            if found.settled.is_set():
+                found.settled.clear()
+                found.task = self._group.create_task(self._follow(key, found))
+
     def _tell(self, users: frozenset[str]) -> None:
         for uid in users:
             self._changed(uid)
@@ -170,7 +180,9 @@ class InputStore:
             return
         async with self._slots:
             selector = {"fieldSelector": f"metadata.name={key.name}"}
-            reflector = Reflector(self._client, key.collection, selector, found, clock=self._clock, rng=self._rng)
+            reflector = Reflector(
+                self._client, key.collection, selector, found, clock=self._clock, rng=self._rng, history=self._history
+            )
             watching = asyncio.create_task(reflector.run())
             settled = asyncio.create_task(found.settled.wait())
             try:

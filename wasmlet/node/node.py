@@ -28,7 +28,7 @@ import structlog
 
 from wasmlet.clock import Backoff, Clock, SystemClock
 from wasmlet.errors import ConfigError
-from wasmlet.kube import Client, Identity, Reflector, errors, load_identity, paths
+from wasmlet.kube import Client, History, Identity, Reflector, errors, load_identity, paths
 from wasmlet.kube.events import EventRecorder
 from wasmlet.kubelet import KubeletServer
 from wasmlet.kubelet.tls import server_context
@@ -155,6 +155,7 @@ class Node:
         async with _stoppable() as group:
             metrics = Metrics()
             writer = StatusWriter(client, group, metrics, clock=clock, rng=self._rng)
+            history = History()
             inputs = InputStore(
                 watch_client,
                 group,
@@ -164,8 +165,9 @@ class Node:
                 changed=lambda uid: pods.inputs_changed(uid),
                 clock=clock,
                 rng=self._rng,
+                history=history,
             )
-            classes = Collection(watch_client, group, RUNTIME_CLASSES, clock, self._rng)
+            classes = Collection(watch_client, group, RUNTIME_CLASSES, clock, self._rng, history)
 
             async def runtime_class(class_name: str) -> Raw | None:
                 await classes.load()
@@ -194,12 +196,11 @@ class Node:
             await _reached(registration.register(port))
             await _reached(lease.renew())
             selector = {"fieldSelector": f"spec.nodeName={name}"}
-            reflector = Reflector(
-                watch_client, paths.PODS, selector, pods, clock=clock, rng=self._rng, rewound=pods.rewound
-            )
+            history.on_rewound(pods.rewound)
+            reflector = Reflector(watch_client, paths.PODS, selector, pods, clock=clock, rng=self._rng, history=history)
             for work in (
                 lease.run(),
-                registration.run(watch_client, self._rng),
+                registration.run(watch_client, self._rng, history),
                 recorder.run(),
                 pods.follow(),
                 reflector.run(),

@@ -20,7 +20,7 @@ import attrs
 import structlog
 
 from wasmlet.clock import Clock
-from wasmlet.kube import Client, Reflector, errors, paths
+from wasmlet.kube import Client, History, Reflector, errors, paths
 from wasmlet.model.pod import Raw
 from wasmlet.model.status import Condition
 from wasmlet.model.times import rfc3339
@@ -32,6 +32,8 @@ log = structlog.get_logger(__name__)
 CHECK_SECONDS = 10.0
 REPORT_SECONDS = 300.0
 PING_SECONDS = 10.0
+STUCK_SECONDS = 120.0
+"""Without a look at the node for this long, `/healthz` says that the node loop is stuck (a kubelet's time)."""
 KUBELET_VERSION = "v1.34.0"
 """What the node says its kubelet is: clusters compare it with the API server's (version skew) and refuse odd ones."""
 
@@ -69,6 +71,7 @@ class NodeRegistration:
         """Somebody else has deleted the Node."""
         self.ready = True
         self.uid = ""
+        self._looked = clock.monotonic()
 
     def changed(self) -> None:
         """Something that the Node shows is different: look now."""
@@ -127,14 +130,20 @@ class NodeRegistration:
     def deleted(self, item: Raw) -> None:
         self._gone()
 
+    def _rewound(self) -> None:
+        """The API server was restored from a backup: what it has of our status may be an older one."""
+        self._reported = {}
+        self._wake.set()
+
     def _gone(self) -> None:
         self._missing = True
         self._wake.set()
 
-    async def run(self, watch_client: Client, rng: random.Random) -> None:
+    async def run(self, watch_client: Client, rng: random.Random, history: History) -> None:
         """Keep the Node true until cancelled."""
         selector = {"fieldSelector": f"metadata.name={self._config.node_name}"}
-        reflector = Reflector(watch_client, paths.NODES, selector, self, clock=self._clock, rng=rng)
+        history.on_rewound(self._rewound)
+        reflector = Reflector(watch_client, paths.NODES, selector, self, clock=self._clock, rng=rng, history=history)
         async with asyncio.TaskGroup() as group:
             group.create_task(reflector.run())
             group.create_task(self._keep())
@@ -152,6 +161,12 @@ class NodeRegistration:
                 await self._check()
             except errors.ApiError as error:
                 log.warning("the node's status is not written, trying again", error=str(error))
+            self._looked = self._clock.monotonic()
+
+    def stuck(self) -> str:
+        """What `/healthz/syncloop` says against the node loop, or ""."""
+        seconds = self._clock.monotonic() - self._looked
+        return f"the node was last looked at {seconds:.0f} s ago" if seconds > STUCK_SECONDS else ""
 
     async def _check(self) -> None:
         trouble = await self._ping()
