@@ -42,7 +42,7 @@ async def test_pods_calls_writes_and_retries_are_counted(cluster: Cluster) -> No
             await super().create_pod(pod, inputs)
 
     provider = Flaky()
-    async with cluster.node(provider, client_ca_file=cluster.plane.ca_file):
+    async with cluster.node(provider):
         before = await scraped(cluster)
         assert before["wasmlet_pods Running"] == 0
         done = await cluster.create("done", restartPolicy="Never")

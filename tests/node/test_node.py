@@ -6,16 +6,14 @@ import asyncio
 import os
 import signal
 import socket
-import ssl
 import sys
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
 
 import wasmlet
 from tests.node.cluster import NODE, Cluster, condition, running
-from wasmlet.kube import load_identity
 from wasmlet.kube.client import MERGE_PATCH, STRATEGIC_PATCH
 from wasmlet.node import lease
 from wasmlet.testing.reference import ReferenceProvider
@@ -118,56 +116,6 @@ async def test_a_provider_that_does_not_answer_makes_the_node_not_ready(cluster:
         provider.sick = False
         provider.node_changed()
         await ready("True")
-
-
-async def test_the_api_wants_a_certificate_of_the_client_ca(cluster: Cluster, provider: ReferenceProvider) -> None:
-    assert cluster.plane.ca_file != cluster.plane.client_ca_file
-    async with cluster.node(provider):
-        port = await _port(cluster)
-        bare = ssl.create_default_context()
-        bare.check_hostname, bare.verify_mode = False, ssl.CERT_NONE
-        assert await _ask(port, "/healthz", bare) == ""
-        assert await _answer(cluster.plane.kubeconfig, port, "/healthz") == ""
-
-
-async def test_the_api_lets_in_the_api_server_and_administrators_alone(
-    cluster: Cluster, provider: ReferenceProvider
-) -> None:
-    # Where one CA signs all of the cluster's clients, a certificate of it is not enough.
-    async with cluster.node(provider, client_ca_file=cluster.plane.ca_file):
-        port = await _port(cluster)
-        for path in ("/healthz", "/pods", "/containerLogs/default/p/c", "/nowhere"):
-            for who in (cluster.plane.user_kubeconfig("bob", groups=["devs"]), cluster.plane.node_kubeconfig("n2")):
-                assert " 403 " in await _answer(who, port, path)
-        assert " 200 " in await _answer(cluster.plane.kubeconfig, port, "/healthz")
-        assert " 404 " in await _answer(cluster.plane.kubeconfig, port, "/nowhere")
-        await cluster.create()
-        await cluster.until(running)
-        assert '"PodList"' in await _answer(cluster.plane.kubeconfig, port, "/pods")
-
-
-async def _port(cluster: Cluster) -> int:
-    node = await cluster.admin.get(f"/api/v1/nodes/{NODE}")
-    return int(node["status"]["daemonEndpoints"]["kubeletEndpoint"]["Port"])
-
-
-async def _answer(kubeconfig: Path, port: int, path: str) -> str:
-    context = (await load_identity(kubeconfig)).ssl_context
-    assert context is not None
-    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    return await _ask(port, path, context)
-
-
-async def _ask(port: int, path: str, context: ssl.SSLContext) -> str:
-    """The answer as text; nothing where the server does not accept us."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context)
-    writer.write(f"GET {path} HTTP/1.0\r\n\r\n".encode())
-    heard = b""
-    # In TLS 1.3 the client hears that its certificate is not accepted only when it reads.
-    with suppress(ssl.SSLError, ConnectionError):
-        heard = await reader.read()
-    writer.close()
-    return heard.decode()
 
 
 async def test_a_taken_port_is_told(cluster: Cluster, provider: ReferenceProvider) -> None:

@@ -1,5 +1,7 @@
 """The node's HTTPS API: what `kubectl logs` and the API server reach a node through, as they reach a kubelet."""
 
-from wasmlet.kubelet.server import KubeletServer, PodSource
+from wasmlet.kubelet.auth import Guard
+from wasmlet.kubelet.reviews import Reviews
+from wasmlet.kubelet.server import KubeletServer, NodeFacts, PodSource
 
-__all__ = ["KubeletServer", "PodSource"]
+__all__ = ["Guard", "KubeletServer", "NodeFacts", "PodSource", "Reviews"]

@@ -1,34 +1,40 @@
-"""The node's HTTPS API.
+"""The node's HTTPS API, as a kubelet serves it: which path is answered by what, and for whom.
 
-`/containerLogs/{namespace}/{pod}/{container}`, `/pods`, `/metrics` and `/healthz`, over TLS, for clients that show a
-certificate of the cluster's client CA and are the API server or an administrator. Everybody else is refused (403).
+`wasmlet.kubelet.auth` decides who may ask; `logs`, `views` and `stats` make the answers. A request is bounded: in its
+size, in the time that its head and the TLS handshake may take, and in the time that the provider has to measure.
 """
 
 from __future__ import annotations
 
+import asyncio
 import ssl
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any, Protocol
 
-import orjson
+import attrs
 import structlog
 from aiohttp import web
 
 from wasmlet.clock import Clock
 from wasmlet.errors import ConfigError, InvalidInput, NotFound, Unsupported, WasmletError
+from wasmlet.kubelet import stats, views
+from wasmlet.kubelet.auth import Guard
 from wasmlet.kubelet.logs import BadQuery, check_container, log_options
-from wasmlet.model.pod import Pod
+from wasmlet.model.pod import Pod, Raw
 from wasmlet.model.status import PodStatus
 from wasmlet.provider import LogOptions, Provider
 
 log = structlog.get_logger(__name__)
 
-ADMIN_GROUP = "system:masters"
-API_SERVERS = ("kube-apiserver-kubelet-client", "kube-apiserver", "system:kube-apiserver", "system:apiserver")
-"""Common names that distributions give the certificate with which their API server reaches kubelets."""
 REQUEST_BYTES = 64 * 1024
+HEADER_BYTES = 32 * 1024
+"""The longest line of a request's head: tokens of an identity provider can be long."""
+HEADER_SECONDS = 10.0
+"""How long a client may take from connecting to the end of its first request's head."""
+IDLE_SECONDS = 90.0
 STOP_SECONDS = 2.0
+PROMETHEUS = {"Content-Type": "text/plain; version=0.0.4; charset=utf-8"}
 
 
 class PodView(Protocol):
@@ -40,6 +46,11 @@ class PodView(Protocol):
     @property
     def status(self) -> PodStatus | None: ...
 
+    @property
+    def shown(self) -> Raw:
+        """The pod as the API will have it, with its newest status."""
+        ...
+
 
 class PodSource(Protocol):
     """The pods of the node."""
@@ -49,15 +60,45 @@ class PodSource(Protocol):
     def all(self) -> Sequence[PodView]: ...
 
 
+@attrs.frozen
+class NodeFacts:
+    """What the API tells of the node beside its pods.
+
+    Attributes:
+        metrics: the node's own figures, in Prometheus' text format.
+        settings: what `/configz` shows, under the names of a KubeletConfiguration; no secrets.
+        checks: what `/healthz` looks at, by name.
+    """
+
+    name: str
+    metrics: Callable[[], bytes]
+    settings: Mapping[str, Any] = attrs.field(factory=dict)
+    checks: Mapping[str, views.Check] = attrs.field(factory=lambda: {"ping": str, "log": str})
+
+
 class KubeletServer:
     """Serves the node's API until `stop`."""
 
-    def __init__(self, pods: PodSource, provider: Provider, clock: Clock, metrics: Callable[[], bytes]) -> None:
+    def __init__(
+        self,
+        pods: PodSource,
+        provider: Provider,
+        guard: Guard,
+        facts: NodeFacts,
+        clock: Clock,
+        *,
+        header_seconds: float = HEADER_SECONDS,
+    ) -> None:
         self._pods = pods
         self._provider = provider
+        self._guarded_by = guard
+        self._facts = facts
         self._clock = clock
-        self._metrics = metrics
-        self._runner: web.AppRunner | None = None
+        self._header_seconds = header_seconds
+        self._runners: list[web.AppRunner] = []
+        self._listeners: list[asyncio.Server] = []
+        self._silent: dict[asyncio.BaseProtocol, asyncio.TimerHandle] = {}
+        """Connections that have sent no request yet."""
         self.port = 0
 
     async def start(self, host: str, port: int, context: ssl.SSLContext) -> None:
@@ -67,38 +108,121 @@ class KubeletServer:
             ConfigError: the port cannot be had.
         """
         app = web.Application(middlewares=[self._guard], client_max_size=REQUEST_BYTES)
-        app.router.add_get("/healthz", self._healthz)
-        app.router.add_get("/pods", self._list_pods)
-        app.router.add_get("/metrics", self._show_metrics)
-        app.router.add_get("/containerLogs/{namespace}/{pod}/{container}", self._logs)
-        app.router.add_get("/containerLogs/{namespace}/{pod}/{uid}/{container}", self._logs)
-        runner = web.AppRunner(app, access_log=None, shutdown_timeout=STOP_SECONDS, handler_cancellation=True)
+        add = app.router.add_route
+        for path, handler in {
+            "/pods": self._list_pods,
+            "/runningpods": self._list_running,
+            "/stats/summary": self._show_stats,
+            "/metrics": self._show_metrics,
+            "/metrics/resource": self._show_resource_metrics,
+            "/metrics/probes": self._show_probe_metrics,
+            "/configz": self._show_settings,
+            "/logs": self._disabled,
+            "/containerLogs/{namespace}/{pod}/{container}": self._logs,
+            "/containerLogs/{namespace}/{pod}/{uid}/{container}": self._logs,
+        }.items():
+            add("GET", path, handler)
+        add("GET", "/pods/", self._list_pods)
+        add("GET", "/runningpods/", self._list_running)
+        add("GET", "/logs/{path:.*}", self._disabled)
+        add("POST", "/stats/summary", self._show_stats)
+        self._add_health(app)
+        self.port = await self._listen(app, host, port, "--port", context)
+
+    async def start_health(self, port: int) -> int:
+        """Serve `/healthz` alone, without TLS, to this machine alone, as a kubelet does at 10248; the port.
+
+        Raises:
+            ConfigError: the port cannot be had.
+        """
+        app = web.Application(middlewares=[self._worded], client_max_size=REQUEST_BYTES)
+        self._add_health(app)
+        return await self._listen(app, "127.0.0.1", port, "--healthz-port", None)
+
+    def _add_health(self, app: web.Application) -> None:
+        app.router.add_route("GET", "/healthz", self._healthz)
+        app.router.add_route("GET", "/healthz/{check}", self._healthz)
+
+    async def _listen(
+        self, app: web.Application, host: str, port: int, flag: str, context: ssl.SSLContext | None
+    ) -> int:
+        runner = web.AppRunner(
+            app,
+            access_log=None,
+            shutdown_timeout=STOP_SECONDS,
+            handler_cancellation=True,
+            keepalive_timeout=IDLE_SECONDS,
+            lingering_time=STOP_SECONDS,
+            max_line_size=HEADER_BYTES,
+            max_field_size=HEADER_BYTES,
+        )
         await runner.setup()
-        self._runner = runner
+        self._runners.append(runner)
+        loop = asyncio.get_running_loop()
+
+        def connection() -> asyncio.Protocol:
+            assert runner.server is not None
+            protocol = runner.server()
+            self._silent[protocol] = loop.call_later(self._header_seconds, self._too_slow, protocol)
+            return protocol
+
         try:
-            site = web.TCPSite(runner, host, port, ssl_context=context, reuse_address=True)
-            await site.start()
+            listener = await loop.create_server(
+                connection,
+                host,
+                port,
+                ssl=context,
+                ssl_handshake_timeout=None if context is None else self._header_seconds,
+                backlog=512,
+                reuse_address=True,
+            )
         except OSError as error:
-            await runner.cleanup()
             raise ConfigError(
-                f"port {port} on {host} cannot be used: {error.strerror or error}; choose another with --port"
+                f"port {port} on {host} cannot be used: {error.strerror or error}; choose another with {flag}"
             ) from None
-        self.port = int(runner.addresses[0][1])
+        self._listeners.append(listener)
+        return int(listener.sockets[0].getsockname()[1])
+
+    def _too_slow(self, protocol: asyncio.BaseProtocol) -> None:
+        del self._silent[protocol]
+        if (transport := getattr(protocol, "transport", None)) is not None:
+            transport.abort()
 
     async def stop(self) -> None:
         """Stop listening; streams that are open are ended."""
-        runner, self._runner = self._runner, None
-        if runner is not None:
+        for listener in self._listeners:
+            listener.close()
+        for runner in self._runners:
             await runner.cleanup()
+        for timer in self._silent.values():
+            timer.cancel()
+        self._listeners, self._runners, self._silent = [], [], {}
+        await self._guarded_by.close()
 
     @web.middleware
     async def _guard(self, request: web.Request, handler: Any) -> web.StreamResponse:
-        """Let nobody in who may not be, and turn what goes wrong into an answer."""
-        if (who := _refused(request)) is not None:
-            return _text(403, f"Forbidden ({who})")
+        """Let nobody in who may not be."""
+
+        async def guarded(request: web.Request) -> web.StreamResponse:
+            if (refusal := await self._guarded_by.refusal(request)) is not None:
+                return refusal
+            response: web.StreamResponse = await handler(request)
+            return response
+
+        return await self._worded(request, guarded)
+
+    @web.middleware
+    async def _worded(self, request: web.Request, handler: Any) -> web.StreamResponse:
+        """Turn what goes wrong into an answer, in the kubelet's words where it has some."""
+        if (timer := self._silent.pop(request.protocol, None)) is not None:
+            timer.cancel()
+        if (request.content_length or 0) > REQUEST_BYTES:
+            return _text(413, f"expected a body of at most {REQUEST_BYTES} bytes")
         try:
             response: web.StreamResponse = await handler(request)
             return response
+        except web.HTTPNotFound:
+            return _text(404, "404: Page Not Found")
         except web.HTTPException:
             raise
         except BadQuery as error:
@@ -116,15 +240,52 @@ class KubeletServer:
             return _text(500, "the node could not answer; its log says why")
 
     async def _healthz(self, request: web.Request) -> web.Response:
-        return _text(200, "ok")
+        return views.health(self._facts.checks, request.query, request.match_info.get("check"))
 
     async def _show_metrics(self, request: web.Request) -> web.Response:
-        return web.Response(body=self._metrics(), headers={"Content-Type": "text/plain; version=0.0.4"})
+        return web.Response(body=self._facts.metrics(), headers=PROMETHEUS)
+
+    async def _show_probe_metrics(self, request: web.Request) -> web.Response:
+        return web.Response(body=stats.probe_metrics(), headers=PROMETHEUS)
+
+    async def _show_resource_metrics(self, request: web.Request) -> web.Response:
+        try:
+            summary = await self._summary()
+        except Unsupported:
+            raise
+        except Exception as error:
+            # As a kubelet does: whoever scrapes sees it in `resource_scrape_error`.
+            log.warning("the provider's stats cannot be had", error=str(error) or type(error).__name__)
+            summary = None
+        return web.Response(body=stats.resource_metrics(summary), headers=PROMETHEUS)
+
+    async def _show_stats(self, request: web.Request) -> web.Response:
+        try:
+            summary = await self._summary()
+        except TimeoutError:
+            return _text(500, f"provider {self._provider.name} did not measure within {stats.SECONDS:g} s")
+        if request.query.get("only_cpu_and_memory") == "true":
+            summary = stats.only_cpu_and_memory(summary)
+        return views.json_answer(summary)
+
+    async def _summary(self) -> Raw:
+        async with asyncio.timeout(stats.SECONDS):
+            return stats.completed(await self._provider.stats(), self._facts.name)
+
+    async def _show_settings(self, request: web.Request) -> web.Response:
+        return views.json_answer({"kubeletconfig": self._facts.settings})
+
+    async def _disabled(self, request: web.Request) -> web.Response:
+        return _text(405, "logs endpoint is disabled.\n")
 
     async def _list_pods(self, request: web.Request) -> web.Response:
-        items = [view.pod.raw for view in self._pods.all()]
-        body = orjson.dumps({"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": items})
-        return web.Response(body=body, content_type="application/json")
+        return views.json_answer(views.pod_list(view.shown for view in self._pods.all()))
+
+    async def _list_running(self, request: web.Request) -> web.Response:
+        known = {view.pod.uid: view.pod for view in self._pods.all()}
+        async with asyncio.timeout(stats.SECONDS):
+            records = await self._provider.list_pods()
+        return views.json_answer(views.running_pods(records, known.get))
 
     async def _logs(self, request: web.Request) -> web.StreamResponse:
         where = request.match_info
@@ -154,22 +315,6 @@ class KubeletServer:
                 piece = await anext(pieces, None) if left != 0 else None
         await response.write_eof()
         return response
-
-
-def _refused(request: web.Request) -> str | None:
-    """None where the client may use this API, else who it is.
-
-    The TLS layer has checked the certificate already; this is about whose it is.
-    """
-    certificate = request.get_extra_info("peercert") or {}
-    subject: dict[str, list[str]] = {}
-    for part in certificate.get("subject", ()):
-        for key, value in part:
-            subject.setdefault(key, []).append(value)
-    names = subject.get("commonName", [])
-    if ADMIN_GROUP in subject.get("organizationName", []) or any(name in API_SERVERS for name in names):
-        return None
-    return f"user={names[0] if names else 'unknown'}"
 
 
 def _text(status: int, message: str) -> web.Response:

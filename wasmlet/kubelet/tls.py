@@ -1,7 +1,7 @@
 """The certificates of the node's HTTPS API.
 
-The server certificate is self-signed and made anew at each start; its key never leaves memory but for the moment that
-the TLS library needs a file. Clients must show a certificate that the cluster's client CA has signed.
+The server begins with one that it has signed itself, made anew at each start; its key never leaves memory but for the
+moment that the TLS library needs a file. `wasmlet.node.serving` has the cluster sign another.
 """
 
 from __future__ import annotations
@@ -23,32 +23,48 @@ from wasmlet.errors import ConfigError
 LIFE = datetime.timedelta(days=365)
 
 
-def server_context(node_name: str, ip: str, client_ca_file: Path, now: datetime.datetime) -> ssl.SSLContext:
-    """TLS for the node's API: our certificate, and a client certificate required.
+def server_context(client_ca_file: Path | None) -> ssl.SSLContext:
+    """TLS for the node's API, still without a certificate of its own.
+
+    Where it is known whose to trust, a client certificate is asked for, and not required: a client may have a token.
+    One that is not of the client CA ends the handshake.
 
     Raises:
         ConfigError: the client CA cannot be read.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.verify_mode = ssl.CERT_REQUIRED
+    # Every connection shows its certificate: a resumed one would go on with what was trusted then.
+    context.options |= ssl.OP_NO_TICKET
+    context.num_tickets = 0
+    if client_ca_file is None:
+        return context
+    context.verify_mode = ssl.CERT_OPTIONAL
     try:
         context.load_verify_locations(cafile=client_ca_file)
     except (OSError, ssl.SSLError) as error:
         reason = error.strerror or error
         raise ConfigError(f"--client-ca-file {client_ca_file}: expected PEM certificates: {reason}") from None
-    handle, path = tempfile.mkstemp(prefix="wasmlet-", suffix=".pem")  # mode 0600
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(_self_signed(node_name, ip, now))
-        context.load_cert_chain(path)
-    finally:
-        Path(path).unlink()
     return context
 
 
-def _self_signed(node_name: str, ip: str, now: datetime.datetime) -> bytes:
-    """A key and a certificate for it, as PEM."""
+def install(context: ssl.SSLContext, pem: bytes) -> None:
+    """Show this certificate from the next handshake on; connections that are open keep theirs.
+
+    Args:
+        pem: the private key and the certificate, with those that vouch for it behind it.
+    """
+    handle, path = tempfile.mkstemp(prefix="wasmlet-", suffix=".pem")  # mode 0600
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(pem)
+        context.load_cert_chain(path)
+    finally:
+        Path(path).unlink()
+
+
+def self_signed(node_name: str, ip: str, now: datetime.datetime) -> bytes:
+    """A key and a certificate for it, as PEM, for this name and address."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name(
         [

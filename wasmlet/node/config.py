@@ -29,6 +29,9 @@ class NodeConfig:
     client_ca_file: Path | None = option(
         None, help="CA of the clients that may use the node's API; the kubeconfig's CA without it."
     )
+    healthz_port: int = option(
+        0, help="Port on loopback that serves /healthz alone, without TLS (a kubelet's is 10248); 0 serves none."
+    )
     max_pods: int = option(1000, help="How many pods the node takes.")
     node_labels: tuple[str, ...] = option((), help="KEY=VALUE label to register the node with; may be repeated.")
     register_with_taints: tuple[str, ...] = option(
@@ -46,8 +49,9 @@ class NodeConfig:
                 f"node name: expected lower-case letters, digits, '-' and '.', found {self.node_name!r}; "
                 "set it with --node-name"
             )
-        if not 0 <= self.port <= 65535:
-            raise ConfigError(f"port: expected 0 to 65535, found {self.port}")
+        for name, port in (("port", self.port), ("healthz port", self.healthz_port)):
+            if not 0 <= port <= 65535:
+                raise ConfigError(f"{name}: expected 0 to 65535, found {port}")
         if self.max_pods < 1:
             raise ConfigError(f"max pods: expected at least 1, found {self.max_pods}")
         _ = self.labels, self.taints  # so that a wrong one is told at once

@@ -19,7 +19,6 @@ import socket
 import sys
 from collections.abc import AsyncIterator, Awaitable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from pathlib import Path
 from types import TracebackType
 from typing import Self
 from urllib.parse import urlsplit
@@ -30,10 +29,9 @@ from wasmlet.clock import Backoff, Clock, SystemClock
 from wasmlet.errors import ConfigError
 from wasmlet.kube import Client, History, Identity, Reflector, errors, load_identity, paths
 from wasmlet.kube.events import EventRecorder
-from wasmlet.kubelet import KubeletServer
-from wasmlet.kubelet.tls import server_context
 from wasmlet.model.pod import Raw
 from wasmlet.node.admission import Admission
+from wasmlet.node.api import NodeApi
 from wasmlet.node.collection import Collection
 from wasmlet.node.config import NodeConfig
 from wasmlet.node.inputs import InputStore
@@ -189,9 +187,9 @@ class Node:
             )
             pods = PodManager(around, registration.changed)
             metrics.watch(lambda: writer.unwritten, pods.phases)
-            server = KubeletServer(pods, provider, clock, metrics.text)
-            port = await self._listen(server, client.identity, ip)
-            stack.push_async_callback(server.stop)
+            api = NodeApi(client, provider, self.config, pods, registration, metrics, clock)
+            stack.push_async_callback(api.stop)
+            port = await api.start(ip)
             pods.adopt(await provider.list_pods())
             await _reached(registration.register(port))
             await _reached(lease.renew())
@@ -220,21 +218,11 @@ class Node:
                 pods.leave()  # what is begun while the group ends would not be cancelled with it
             raise _Stopped
 
-    async def _say_ready(self, pods: PodManager, port: int | None) -> None:
+    async def _say_ready(self, pods: PodManager, port: int) -> None:
         await pods.in_sync.wait()
         log.info("node ready", node=self.config.node_name, provider=self.provider.name, port=port)
         if self._started is not None and not self._started.done():
             self._started.set_result(None)
-
-    async def _listen(self, server: KubeletServer, identity: Identity, ip: str) -> int | None:
-        """Serve the node's API, where it is known whose certificates to trust."""
-        trusted: Path | None = self.config.client_ca_file or identity.ca_file
-        if trusted is None:
-            log.warning("the node serves no logs: give the CA of the cluster's clients with --client-ca-file")
-            return None
-        context = await asyncio.to_thread(server_context, self.config.node_name, ip, trusted, self._clock.now())
-        await server.start(ip, self.config.port, context)
-        return server.port
 
     async def _drain(self, tasks: Sequence[PodTask]) -> None:
         """End every pod, the least important first, within the time that there is (KEP-2712's order)."""

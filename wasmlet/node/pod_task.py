@@ -451,8 +451,17 @@ class PodTask:
         """What the API lacks of our status; made when it is sent, so that it is always the newest."""
         if self.status is None or self.finished:
             return None
+        return statuses.patch_of(self.pod, self._api_status, self._wanted(self.status))
+
+    @property
+    def shown(self) -> Raw:
+        """The pod as the API has it or will have it, with the newest status."""
+        newest = {} if self.status is None or self.finished else self._wanted(self.status)
+        return {**self.pod.raw, "status": {**self._api_status, **newest}}
+
+    def _wanted(self, status: PodStatus) -> Raw:
+        """The status as the API should have it."""
         around, now = self._around, self._around.clock.now()
-        status = self.status
         if self._before:
             status = losses.counting(status, self._before)
         current = self._api_status
@@ -460,7 +469,7 @@ class PodTask:
             current = {**current, "startTime": self._start_time}  # sent already, though nobody has said that it arrived
         wanted = statuses.api_status(self.pod, current, status, node_ips=around.node_ips, now=now, final=self._ended)
         self._start_time = wanted["startTime"]
-        return statuses.patch_of(self.pod, self._api_status, wanted)
+        return wanted
 
     def _written(self, answer: Raw) -> None:
         version = str((answer.get("metadata") or {}).get("resourceVersion", ""))

@@ -127,8 +127,8 @@ class ControlPlane:
 
     @property
     def client_ca_file(self) -> Path:
-        """The authority by which a kubelet knows the API server (`--client-ca-file`), PEM; it signs for nobody else."""
-        return self.directory / "kubelet-client-ca.crt"
+        """The authority by which a kubelet knows its clients, `--client-ca-file`: the same one."""
+        return self.ca_file
 
     def node_kubeconfig(self, name: str) -> Path:
         """A kubeconfig with the identity of a node: certificate system:node:NAME, group system:nodes."""
@@ -168,12 +168,11 @@ class ControlPlane:
             directory = self._given
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         now = self._clock.now()
-        authority, caller = Authority("wasmlet-ca", now), Authority("wasmlet-kubelet-client-ca", now)
+        authority = Authority("wasmlet-ca", now)
         hosts = dict.fromkeys([self._host, "127.0.0.1", "::1", "localhost", "kubernetes.default.svc"])
         serving = authority.server(host for host in hosts if host not in ("", "0.0.0.0", "::"))
-        client = caller.client("kube-apiserver-kubelet-client", [MASTERS])
+        client = authority.client("kube-apiserver-kubelet-client", [MASTERS])
         write_private(directory / "ca.crt", authority.pem)
-        write_private(directory / "kubelet-client-ca.crt", caller.pem)
         certificate = write_private(directory / "apiserver.crt", serving.certificate)
         key = write_private(directory / "apiserver.key", serving.key)
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cadata=authority.pem.decode())

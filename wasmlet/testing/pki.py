@@ -1,7 +1,7 @@
-"""Keys and certificates: two authorities, server and client certificates, all ECDSA P-256 and all in memory.
+"""Keys and certificates: an authority, server and client certificates, all ECDSA P-256 and all in memory.
 
-One authority vouches for the API server and for its clients; the other one only for the API server where it calls a
-kubelet, so that a kubelet which trusts it lets in nobody else. `control_plane` writes to disk what others must read.
+One authority vouches for the API server and for its clients, itself among them where it calls a kubelet, as in a
+cluster made by kubeadm: a kubelet trusts it without being told. `control_plane` writes to disk what others must read.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import attrs
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 LIFE = timedelta(days=365)
@@ -39,11 +40,11 @@ def _name(common: str, organizations: Iterable[str] = ()) -> x509.Name:
     return x509.Name([*parts, x509.NameAttribute(NameOID.COMMON_NAME, common)])
 
 
-def _usage(*, authority: bool) -> x509.KeyUsage:
+def _usage(*, authority: bool, encipherment: bool = False) -> x509.KeyUsage:
     return x509.KeyUsage(
         digital_signature=True,
         content_commitment=False,
-        key_encipherment=False,
+        key_encipherment=encipherment,
         data_encipherment=False,
         key_agreement=False,
         key_cert_sign=authority,
@@ -87,9 +88,13 @@ class Authority:
     def _issue(
         self,
         subject: x509.Name,
-        public: ec.EllipticCurvePublicKey,
+        public: CertificatePublicKeyTypes,
         usage: x509.ObjectIdentifier,
         names: Sequence[x509.GeneralName] = (),
+        *,
+        start: datetime | None = None,
+        end: datetime | None = None,
+        encipherment: bool = False,
     ) -> bytes:
         builder = (
             x509.CertificateBuilder()
@@ -97,10 +102,10 @@ class Authority:
             .issuer_name(self._certificate.subject)
             .public_key(public)
             .serial_number(x509.random_serial_number())
-            .not_valid_before(self._now - SKEW)
-            .not_valid_after(self._now + LIFE)
+            .not_valid_before(start or self._now - SKEW)
+            .not_valid_after(min(end or self._now + LIFE, self._now + LIFE))
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-            .add_extension(_usage(authority=False), critical=True)
+            .add_extension(_usage(authority=False, encipherment=encipherment), critical=True)
             .add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
             .add_extension(
                 x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(self._identifier), critical=False
@@ -109,6 +114,22 @@ class Authority:
         if names:
             builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
         return builder.sign(self._key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+
+    def sign(
+        self,
+        request: x509.CertificateSigningRequest,
+        names: Sequence[x509.GeneralName],
+        *,
+        server: bool,
+        encipherment: bool,
+        start: datetime,
+        end: datetime,
+    ) -> bytes:
+        """A certificate for a request: its subject, its key and these alternative names; PEM."""
+        usage = ExtendedKeyUsageOID.SERVER_AUTH if server else ExtendedKeyUsageOID.CLIENT_AUTH
+        return self._issue(
+            request.subject, request.public_key(), usage, names, start=start, end=end, encipherment=encipherment
+        )
 
     def server(self, hosts: Iterable[str]) -> Pair:
         """A server certificate for these names and addresses."""

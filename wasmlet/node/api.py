@@ -1,0 +1,117 @@
+"""The node's HTTPS API, put together for this node: what it tells of itself, and on which port."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Mapping
+from typing import Any
+
+import structlog
+
+from wasmlet.clock import Clock
+from wasmlet.kube import Client
+from wasmlet.kubelet import Guard, KubeletServer, NodeFacts, Reviews
+from wasmlet.kubelet.reviews import ALLOWED_SECONDS, DENIED_SECONDS, TOKEN_SECONDS
+from wasmlet.kubelet.tls import install, self_signed, server_context
+from wasmlet.node.config import NodeConfig
+from wasmlet.node.lease import DURATION_SECONDS
+from wasmlet.node.metrics import Metrics
+from wasmlet.node.pods import PodManager
+from wasmlet.node.registration import CHECK_SECONDS, REPORT_SECONDS, NodeRegistration
+from wasmlet.provider import Provider
+
+log = structlog.get_logger(__name__)
+
+
+class NodeApi:
+    """Serves the API of one node until `stop`.
+
+    Args:
+        client: asks the API server who may use it; its CA is the guess at the CA of the cluster's clients.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        provider: Provider,
+        config: NodeConfig,
+        pods: PodManager,
+        registration: NodeRegistration,
+        metrics: Metrics,
+        clock: Clock,
+    ) -> None:
+        self._config = config
+        self._clock = clock
+        self._trusted = config.client_ca_file or client.identity.ca_file
+        self._context: ssl.SSLContext | None = None
+        facts = NodeFacts(
+            config.node_name,
+            metrics.text,
+            settings(config, self._trusted),
+            {"ping": str, "log": str, "syncloop": registration.stuck},
+        )
+        guard = Guard(config.node_name, Reviews(client, clock), clock)
+        self._server = KubeletServer(pods, provider, guard, facts, clock)
+
+    async def start(self, ip: str) -> int:
+        """Listen with a certificate of our own; the port.
+
+        Raises:
+            ConfigError: a port cannot be had, or the client CA cannot be read.
+        """
+        if self._trusted is None:
+            log.warning(
+                "the node's API takes tokens and no client certificates, so kubectl logs will fail: "
+                "give the CA of the cluster's clients with --client-ca-file"
+            )
+        self._context = await asyncio.to_thread(server_context, self._trusted)
+        await self.show(await asyncio.to_thread(self_signed, self._config.node_name, ip, self._clock.now()))
+        await self._server.start(ip, self._config.port, self._context)
+        if self._config.healthz_port:
+            await self._server.start_health(self._config.healthz_port)
+        return self._server.port
+
+    async def show(self, pem: bytes) -> None:
+        """Use this key and certificate from the next connection on."""
+        assert self._context is not None
+        await asyncio.to_thread(install, self._context, pem)
+
+    async def stop(self) -> None:
+        await self._server.stop()
+
+
+def settings(config: NodeConfig, trusted: object) -> Mapping[str, Any]:
+    """What `/configz` shows: the node's settings that a kubelet has too, under a kubelet's names."""
+    return {
+        "port": config.port,
+        "healthzPort": config.healthz_port,
+        "healthzBindAddress": "127.0.0.1",
+        "authentication": {
+            "anonymous": {"enabled": False},
+            "webhook": {"enabled": True, "cacheTTL": _duration(TOKEN_SECONDS)},
+            "x509": {"clientCAFile": str(trusted or "")},
+        },
+        "authorization": {
+            "mode": "Webhook",
+            "webhook": {
+                "cacheAuthorizedTTL": _duration(ALLOWED_SECONDS),
+                "cacheUnauthorizedTTL": _duration(DENIED_SECONDS),
+            },
+        },
+        "maxPods": config.max_pods,
+        "nodeStatusUpdateFrequency": _duration(CHECK_SECONDS),
+        "nodeStatusReportFrequency": _duration(REPORT_SECONDS),
+        "nodeLeaseDurationSeconds": DURATION_SECONDS,
+        "registerNode": True,
+        "enableDebuggingHandlers": True,
+        "enableSystemLogHandler": False,
+        "kind": "KubeletConfiguration",
+        "apiVersion": "kubelet.config.k8s.io/v1beta1",
+    }
+
+
+def _duration(seconds: float) -> str:
+    """As Go writes durations."""
+    minutes, rest = divmod(int(seconds), 60)
+    return f"{minutes}m{rest}s" if minutes else f"{rest}s"
