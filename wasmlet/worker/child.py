@@ -1,7 +1,8 @@
 """The child: what a container is. Forked by the zygote, it becomes the guest and ends with the guest's exit code.
 
 It speaks over its control descriptor: its pid first, then `started`, or `failed` with a text, and after a trap `ended`
-with the trap's text. It keeps its three streams, that descriptor and nothing else. The shim (`containers`) listens.
+with the trap's text. The shim (`containers`) listens. It keeps its three streams, that descriptor, its mounts and
+nothing else.
 """
 
 from __future__ import annotations
@@ -18,12 +19,12 @@ from typing import Any
 from . import linux, wire
 
 DESCRIPTORS = 5
-"""Control, spec, compiled module, stdout, stderr."""
+"""Control, stdout, stderr, spec, compiled module; after these as many mounts as there are."""
 
 TRAPPED = 134
 """Exit code of a guest that trapped, that of abort(): 128 + SIGABRT."""
 
-_CONTROL, _SPEC, _MODULE = 3, 4, 5
+_CONTROL, _SPEC, _MODULE, _MOUNTS = 3, 4, 5, 6
 
 
 def main(shim: int, between: int, engine: ModuleType, prepared: object, descriptors: list[int]) -> None:
@@ -59,10 +60,11 @@ def _belong_to(shim: int, between: int) -> None:
 def _take(descriptors: list[int]) -> socket.socket:
     """Put the descriptors where they belong and close every other one, the zygote's own among them."""
     # First out of the way of the numbers below, then to them.
-    control, spec, module, out, err = (_above(descriptor, 16) for descriptor in descriptors)
-    for descriptor, number in ((out, 1), (err, 2), (control, _CONTROL), (spec, _SPEC), (module, _MODULE)):
+    control, *others = (_above(descriptor, 16 + len(descriptors)) for descriptor in descriptors)
+    out, err, *rest = others
+    for number, descriptor in enumerate((out, err, control, *rest), 1):
         os.dup2(descriptor, number, inheritable=number < _CONTROL)
-    wire.close_from(_MODULE + 1)
+    wire.close_from(_SPEC + len(rest))
     return socket.socket(fileno=_CONTROL)
 
 
@@ -76,6 +78,8 @@ def _run(control: socket.socket, engine: ModuleType, prepared: object) -> int:
 
     try:
         spec = _read_spec()
+        for number, mount in enumerate(spec.get("mounts") or (), _MOUNTS):
+            mount["directory"] = f"/proc/self/fd/{number}"
         code, message = engine.run(prepared, spec, f"/proc/self/fd/{_MODULE}", started)
     except BaseException as error:
         fault = wire.BAD_ARTIFACT if getattr(error, "bad_artifact", False) else ""

@@ -12,13 +12,14 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from . import wire
 from .crilog import LogFile, Splitter
 from .loop import READ, Loop, Timer
 from .records import Record
+from .termination import LastWords
 
 CHUNK = 64 * 1024
 """Bytes taken from one pipe in one turn; what bounds the shim's memory and keeps a flood from starving the others."""
@@ -43,13 +44,16 @@ class Hooks(NamedTuple):
 
 
 class Container:
-    """Runs once. Takes over the descriptors of the spec and of the compiled module."""
+    """Runs once. Takes over the descriptors: spec, compiled module, mounts.
 
-    def __init__(self, loop: Loop, record: Record, descriptors: tuple[int, int], hooks: Hooks) -> None:
+    `message` is as `wire` has it for `run`; `wire.WireError` where it is not.
+    """
+
+    def __init__(self, loop: Loop, record: Record, descriptors: Sequence[int], hooks: Hooks, message: Any) -> None:
         self.record = record
         self._loop = loop
         self._hooks = hooks
-        self._spec, self._module = descriptors
+        self._given = tuple(descriptors)
         self._held = True
         self._log = LogFile(record.log)
         self._pipes: dict[int, Splitter] = {}
@@ -58,6 +62,7 @@ class Container:
         self._status: int | None = None
         self._failure: tuple[str, str] | None = None
         self._kill_timer: Timer | None = None
+        self._last_words = LastWords(message, self._given[2:])
 
     def prepare(self) -> None:
         """Make the streams for a child; again, where a zygote died with the first ones."""
@@ -79,9 +84,9 @@ class Container:
 
     @property
     def descriptors(self) -> tuple[int, ...]:
-        """What a child needs, while `waits_for_zygote`: control, spec, module, stdout, stderr."""
+        """What a child needs, while `waits_for_zygote`: control, stdout, stderr, spec, module, mounts."""
         out, err, control = self._theirs
-        return (control, self._spec, self._module, out, err)
+        return (control, out, err, *self._given)
 
     def handed_over(self) -> None:
         """The zygote has the descriptors: close the child's ends here, or their streams would never end."""
@@ -156,6 +161,7 @@ class Container:
             return
         now = time.time_ns()
         if data:
+            self._last_words.feed(data)
             self._log.write(splitter.feed(data, now))
             return
         self._close_pipe(reader, now)
@@ -231,6 +237,7 @@ class Container:
                 record.message = record.message or f"ended by signal {number} ({signal.strsignal(number)})"
         elif status is not None:
             record.exit_code = os.WEXITSTATUS(status)
+        record.message = ": ".join(filter(None, (record.message, self._last_words.take(record.exit_code))))
         record.state = wire.ENDED
         self._release()
         if self._log.lost:
@@ -256,10 +263,10 @@ class Container:
             self._control = None
 
     def _release(self) -> None:
-        """Spec and module are in the child's hands; a secret in the spec goes from here with its descriptor."""
+        """All of it is in the child's hands; a secret in the spec goes from here with its descriptor."""
         if self._held:
             self._held = False
-            wire.close((self._spec, self._module))
+            wire.close(self._given)
 
 
 def _text(value: Any) -> str:

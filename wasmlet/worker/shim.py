@@ -62,15 +62,18 @@ class Shim:
                 return self.records[name]
             if self._leaving:
                 raise wire.WireError("the shim is shutting down")
-            if len(descriptors) != 2:
-                raise wire.WireError(f"expected two descriptors (spec, compiled module), found {len(descriptors)}")
+            if not 2 <= len(descriptors) <= 2 + wire.MAX_MOUNTS:
+                raise wire.WireError(
+                    f"expected two descriptors (spec, compiled module) and at most {wire.MAX_MOUNTS} more for mounts, "
+                    f"found {len(descriptors)}"
+                )
             labels, log = message.get("labels"), check_log(message.get("log"))
             if not isinstance(labels, dict) or len(wire.pack(labels)) > wire.MAX_LABELS:
                 raise wire.WireError(f"expected labels as an object of at most {wire.MAX_LABELS} bytes")
             key = _zygote_key(message.get("zygote"))
             record = Record(name, labels, log, created=time.time())
             hooks = Hooks(self._changed, self._claim, functools.partial(self._fork_again, key))
-            container = Container(self.loop, record, (descriptors[0], descriptors[1]), hooks)
+            container = Container(self.loop, record, descriptors, hooks, message.get("message"))
             taken = True
             self.records[name], self._running[name] = record, container
             self._store.save(record)

@@ -11,14 +11,16 @@ Node loop to shim, each with a number `n` that the reply repeats as `re`:
 | `hello` | | `protocol`, `pid` |
 | `list` | `watch`: go on with a `container` event for each change | an `item` message per container, then `count` |
 | `warm` | `zygote` | nothing; the zygote is there soon |
-| `run` | `id`, `labels`, `log`, `zygote`; descriptors: spec, compiled module | `container` |
+| `run` | `id`, `labels`, `log`, `zygote`, `message`; descriptors: spec, compiled module, mounts | `container` |
 | `stop` | `id`, `grace` in seconds: interrupted at once, killed after that | `container` |
 | `forget` | `ids` of containers that have ended | `count` |
 | `shutdown` | `force`: also where containers run | nothing |
 
 A reply has `ok` (an object) or `error` (a text). A `zygote` is `{"python": path, "module": path}`. A `container` is
-what `records.Record` holds. The spec is a JSON object `{"args": [...], "env": [[name, value], ...], "memory": bytes or
-null}` in a memory file; the shim and the zygote pass it on unread.
+what `records.Record` holds. `message` says where the container leaves its termination message: `mount` (a number from
+0, or null) and `path` in it, and `logs` (whether its output will do). The spec is a JSON object in a memory file, which
+the shim and the zygote pass on unread: `args`, `env` as pairs, `memory` in bytes or null, and `mounts`, for each
+directory in their order its `path` for the guest and whether it is `read_only`.
 """
 
 from __future__ import annotations
@@ -33,7 +35,8 @@ from typing import Any
 
 PROTOCOL = 1
 MAX_MESSAGE = 64 * 1024
-MAX_DESCRIPTORS = 8
+MAX_DESCRIPTORS = 128
+MAX_MOUNTS = 100
 MAX_LABELS = 16 * 1024
 
 SOCKET = "shim.sock"

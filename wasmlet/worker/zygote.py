@@ -12,7 +12,8 @@ An engine's in-worker module has three functions:
 
 - `prepare() -> object`: called once in the zygote; must start no threads. What it returns is handed to `run`.
 - `run(prepared, spec, module_path, started) -> (exit code, message)`: called in the child, with the spec as a dict
-  (see `wire`), the path of the compiled module, and a function to call when all is ready and the guest begins.
+  (see `wire`; each of its `mounts` has the path of its `directory` here), the path of the compiled module, and a
+  function to call when all is ready and the guest begins.
 - `compile(wasm: bytes) -> bytes`: called in a process of its own (`compiler`).
 
 Each raises `ValueError` where the module is at fault, with a message for its owner.
@@ -69,7 +70,7 @@ def main(arguments: list[str]) -> int:
         if received is None:
             return 0
         _, descriptors = received
-        if len(descriptors) == child.DESCRIPTORS:
+        if len(descriptors) >= child.DESCRIPTORS:
             _fork(channel, shim, engine, prepared, descriptors)
         wire.close(descriptors)
 
