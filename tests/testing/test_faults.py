@@ -225,9 +225,10 @@ async def test_the_port_stays_ours_during_an_outage(control_plane: ControlPlane,
 
 async def test_a_control_plane_ends_in_the_middle_of_its_faults() -> None:
     async with ControlPlane() as plane, open_api(plane, plane.kubeconfig) as api:
-        plane.faults.add(Delay())
+        rule = plane.faults.add(Delay())
         waiting = asyncio.create_task(api("GET", MAPS))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
+            await rule.until()
             await plane.__aexit__(None, None, None)
             with pytest.raises(BROKEN):
                 await waiting

@@ -1,4 +1,4 @@
-"""Who may do what: masters everything, nodes what the Node authorizer allows, everyone else only discovery.
+"""Who may do what: masters everything, nodes what the Node authorizer allows, everyone else only what `rules` has.
 
 The rules for nodes are those of the Node authorizer with AuthorizeNodeWithSelectors; what a node may write into the
 objects that it may write is NodeRestriction's business (`restriction`).
@@ -11,6 +11,7 @@ from typing import Any
 
 import attrs
 
+from wasmlet.testing.rules import Rules
 from wasmlet.testing.status import ApiError, Object
 from wasmlet.testing.store import Store
 from wasmlet.testing.users import ANONYMOUS, UNAUTHENTICATED, User
@@ -89,8 +90,9 @@ def _volume(source: Object) -> Iterator[tuple[str, str]]:
 class Authorizer:
     """Decides on requests, with the store at hand for what a node's pods refer to."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, rules: Rules) -> None:
         self._store = store
+        self._rules = rules
 
     def check(self, user: User, what: Attributes) -> None:
         """Let a request pass.
@@ -104,7 +106,7 @@ class Authorizer:
 
     def denial(self, user: User, what: Attributes) -> str | None:
         """Why a request is refused; None if it is allowed."""
-        if user.master:
+        if user.master or self._rules.allow(user, what):
             return None
         if what.path:
             public = _OPEN if UNAUTHENTICATED in user.groups else _DISCOVERY

@@ -11,7 +11,7 @@ import random
 import shutil
 import ssl
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -20,6 +20,7 @@ from aiohttp import web
 from wasmlet.clock import Clock, SystemClock
 from wasmlet.testing import users
 from wasmlet.testing.authorizer import Authorizer
+from wasmlet.testing.bootstrap import SECONDS, BootstrapTokens
 from wasmlet.testing.deletion import Deletion
 from wasmlet.testing.faults import Faults
 from wasmlet.testing.kinds import core
@@ -30,10 +31,13 @@ from wasmlet.testing.pki import Authority
 from wasmlet.testing.podops import PodOperations
 from wasmlet.testing.proxy import ADDRESSES, LogProxy
 from wasmlet.testing.registry import Call, Registry
+from wasmlet.testing.requests import KUBELET_CLIENT
 from wasmlet.testing.retention import Retention
 from wasmlet.testing.reviews import Reviews
+from wasmlet.testing.rules import Rule, Rules
 from wasmlet.testing.scheduler import Scheduler
 from wasmlet.testing.server import BODY, Server
+from wasmlet.testing.signer import YEAR, Signer
 from wasmlet.testing.store import RING, Store
 from wasmlet.testing.users import MASTERS, NODES, Authenticator
 
@@ -64,6 +68,11 @@ class ControlPlane:
         bookmarks: the pause between bookmarks of a watch, in seconds.
         kubelet_addresses: which types of a node's addresses are dialled for logs, the best first.
         schedule: whether pods without a node are given one.
+        approve: the signers whose CertificateSigningRequests are approved without being looked at, where a node asks
+            for itself; by default only nodes' client certificates. A serving certificate waits for `kubectl
+            certificate approve`, as in a cluster, unless "kubernetes.io/kubelet-serving" is among them.
+        certificate_seconds: how long a signed certificate lives at most, whatever was asked for
+            (`--cluster-signing-duration`). A request's `expirationSeconds`, at least 600, can only shorten that.
         clock: tells the time in objects; timeouts run on the event loop's own.
         seed: makes generated names repeatable, and faults that happen with a probability.
 
@@ -84,6 +93,8 @@ class ControlPlane:
         bookmarks: float = 60.0,
         kubelet_addresses: Sequence[str] = ADDRESSES,
         schedule: bool = True,
+        approve: Collection[str] = (KUBELET_CLIENT,),
+        certificate_seconds: float = YEAR,
         clock: Clock | None = None,
         seed: int | None = None,
     ) -> None:
@@ -95,6 +106,10 @@ class ControlPlane:
         self._bookmarks = bookmarks
         self._addresses = kubelet_addresses
         self._schedule = schedule
+        self._approve = approve
+        self._certificate_seconds = certificate_seconds
+        self._rules = Rules()
+        self._tokens: BootstrapTokens | None = None
         self._store = Store(ring=ring)
         self.faults = Faults(self._store, random.Random(seed))
         self._authenticator = Authenticator(self._clock)
@@ -137,6 +152,29 @@ class ControlPlane:
     def user_kubeconfig(self, name: str, groups: Iterable[str] = (), *, token: bool = False) -> Path:
         """A kubeconfig of any user, with a client certificate or with a bearer token."""
         return self._write(f"user-{file_name(name)}", name, groups, token=token)
+
+    def bootstrap_kubeconfig(self, token_id: str = "", *, seconds: float = SECONDS) -> Path:
+        """A kubeconfig with a bootstrap token, of user system:bootstrap:ID and group system:bootstrappers.
+
+        All that is good for is to ask for the client certificate of a node, which is approved and signed at once. The
+        token lives so many seconds; it is the Secret `bootstrap-token-ID` in kube-system, and goes with that.
+
+        Raises:
+            ValueError: the id is not six of a-z and 0-9.
+            wasmlet.testing.status.ApiError: there is a token of that id.
+        """
+        token = _started(self._tokens).issue(token_id, seconds)
+        file = f"bootstrap-{token.partition('.')[0]}.kubeconfig"
+        config = kubeconfig(self._url, _started(self._authority).pem, "kubelet-bootstrap", token)
+        return write_private(self.directory / file, config)
+
+    def grant(self, subject: str, *rules: Rule) -> None:
+        """Let a user or a group do more than nothing: rules as RBAC has them, see `wasmlet.testing.rules`."""
+        self._rules.grant(subject, *rules)
+
+    def revoke(self, subject: str) -> None:
+        """Take back all that a user or a group was granted by name (what masters and nodes may do stays)."""
+        self._rules.revoke(subject)
 
     def _write(self, file: str, name: str, groups: Iterable[str], *, token: bool) -> Path:
         authority = _started(self._authority)
@@ -191,7 +229,10 @@ class ControlPlane:
         registry = Registry(self._store, self._clock, self._rng, root_ca=authority.pem.decode())
         deletion = Deletion(registry)
         operations = PodOperations(registry, deletion)
-        authorizer = Authorizer(self._store)
+        authorizer = Authorizer(self._store, self._rules)
+        self._tokens = BootstrapTokens(registry)
+        self._authenticator.bootstrap = self._tokens.user
+        signer = Signer(registry, authorizer, authority, approve=self._approve, seconds=self._certificate_seconds)
         proxy = LogProxy(registry, certificate, key, addresses=self._addresses)
         stack.push_async_callback(proxy.close)
         server = Server(
@@ -233,9 +274,9 @@ class ControlPlane:
         self._url = f"https://{host}:{port}"
         admin = kubeconfig(self._url, authority.pem, "admin", authority.client("admin", [MASTERS]))
         write_private(self.kubeconfig, admin)
-        if self._schedule:
-            task = asyncio.create_task(scheduler.run(), name="wasmlet-scheduler")
-            stack.push_async_callback(_cancel, task)
+        runs = {"wasmlet-signer": signer.run, **({"wasmlet-scheduler": scheduler.run} if self._schedule else {})}
+        for name, run in runs.items():
+            stack.push_async_callback(_cancel, asyncio.create_task(run(), name=name))
 
     def _populate(self, registry: Registry) -> None:
         """What every cluster has from the start."""

@@ -273,7 +273,7 @@ class Faults:
     def handle(self, request: web.BaseRequest) -> Awaitable[web.StreamResponse]:
         """Answer a request, or let it meet its fault."""
         assert self._server is not None
-        if not self._rules:
+        if not self._rules or self._server.closing:
             return self._server.handle(request)
         return self._meet(request, list(self._rules))
 

@@ -31,7 +31,7 @@ class UnsupportedMedia(status.ApiError):
         hint = ""
         if "protobuf" in media:
             known = "application/json, application/yaml"
-            hint = "; this control plane does not read protobuf: use kubectl apply, which sends JSON"
+            hint = "; this control plane reads no protobuf of that: use kubectl apply, which sends JSON"
         super().__init__(
             415,
             "UnsupportedMediaType",

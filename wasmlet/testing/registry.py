@@ -19,7 +19,7 @@ import attrs
 
 from wasmlet.clock import Clock
 from wasmlet.testing import apply as server_side
-from wasmlet.testing import defaults, events, podrules, restriction, status, validation
+from wasmlet.testing import defaults, events, podrules, requests, restriction, status, validation
 from wasmlet.testing.admission import ROOT_CA, PodAdmission, suffix
 from wasmlet.testing.kinds import Kind, core
 from wasmlet.testing.status import Cause, Object, bad_request
@@ -197,9 +197,8 @@ class Registry:
                     spec.setdefault("clusterIPs", [spec["clusterIP"]])
                     spec.setdefault("ipFamilies", ["IPv4"])
                     spec.setdefault("ipFamilyPolicy", "SingleStack")
-            case "certificatesigningrequests":
-                spec = obj.setdefault("spec", {})
-                spec["username"], spec["groups"] = call.user.name, sorted(call.user.groups)
+            case requests.PLURAL:
+                requests.prepare(obj, call.user)
             case "secrets":
                 _encode_string_data(obj)
 
@@ -289,6 +288,8 @@ class Registry:
         if "status" in new:
             out["status"] = new["status"]
         causes = validation.metadata(kind, out) if out["metadata"] != old["metadata"] else []
+        if kind.plural == requests.PLURAL:
+            causes += requests.update(call.sub, out, old, self.now())
         if kind.plural == "pods":
             given = out.get("status")
             fresh = dict(given) if isinstance(given, dict) else {}
@@ -318,7 +319,7 @@ class Registry:
         if kind.plural == "services" and isinstance(new.get("spec"), dict) and isinstance(old.get("spec"), dict):
             kept = {key: old["spec"][key] for key in ("clusterIP", "clusterIPs") if key in old["spec"]}
             new["spec"] = {**kept, **{key: value for key, value in new["spec"].items() if value}}
-        if kind.plural == "namespaces":
+        if kind.plural in ("namespaces", requests.PLURAL):
             new["spec"] = old["spec"]
         if kind.plural == "pods":
             if new.get("spec") != old["spec"]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from wasmlet.testing import requests
 from wasmlet.testing.authorizer import references
 from wasmlet.testing.kinds import Kind, core
 from wasmlet.testing.status import ApiError, Object, forbidden
@@ -88,7 +89,7 @@ class NodeRestriction:
                         f"can only access node lease with the same name as the requesting node, "
                         f"{node}, in kube-node-lease",
                     )
-            case "certificatesigningrequests":
+            case requests.PLURAL if old is None:
                 self._request(node, kind, name, new)
 
     def delete(self, user: User, kind: Kind, old: Object) -> None:
@@ -155,9 +156,15 @@ class NodeRestriction:
             raise forbidden(kind, name, f'node "{node}" is not allowed to set configSource')
 
     def _request(self, node: str, kind: Kind, name: str, new: Object) -> None:
-        signers = ("kubernetes.io/kube-apiserver-client-kubelet", "kubernetes.io/kubelet-serving")
-        if (new.get("spec") or {}).get("signerName") not in signers:
-            raise forbidden(kind, name, f'node "{node}" can only request certificates of {" and ".join(signers)}')
+        spec = new.get("spec") or {}
+        if spec.get("signerName") not in (requests.KUBELET_CLIENT, requests.KUBELET_SERVING):
+            return
+        try:
+            own = requests.common_name(requests.parse(spec)) == f"system:node:{node}"
+        except ValueError as error:
+            raise forbidden(kind, name, f"unable to parse csr: {error}") from None
+        if not own:
+            raise forbidden(kind, name, f"can only create a node CSR with CN=system:node:{node}")
 
     def token(self, user: User, account: str, namespace: str, spec: Object) -> None:
         """Judge a request for a service account's token: bound to a pod of that node, at most one audience.

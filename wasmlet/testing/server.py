@@ -13,12 +13,12 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import orjson
-import yaml
 from aiohttp import web
 
 from wasmlet.clock import Clock
 from wasmlet.testing import discovery, forms, status
 from wasmlet.testing.authorizer import Attributes, Authorizer
+from wasmlet.testing.bodies import parse_body
 from wasmlet.testing.deletion import Deletion, Options
 from wasmlet.testing.fields import FieldValidation
 from wasmlet.testing.lists import Lists
@@ -39,28 +39,6 @@ BODY = 3 * 2**20
 """The most bytes that the body of a request may have."""
 _LOG = logging.getLogger(__name__)
 _JSON = "application/json"
-
-
-def parse_body(data: bytes, media: str) -> Any:
-    """The object in a body; YAML where the media type says so (JSON is YAML, and quicker).
-
-    Raises:
-        ApiError: 400, it cannot be read; 415, it is protobuf or something else altogether.
-    """
-    if media not in ("", _JSON, "application/yaml", *PATCHES):
-        raise UnsupportedMedia(media)
-    try:
-        return orjson.loads(data)
-    except orjson.JSONDecodeError as error:
-        if not media.endswith("yaml"):
-            raise bad_request(f"the body of the request is not JSON: {error}") from None
-    try:
-        text = data.decode()
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=yaml.SafeLoader)):
-            raise bad_request("the body of the request uses YAML aliases, which are not read here")
-        return yaml.safe_load(text)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise bad_request(f"the body of the request is not YAML: {error}") from None
 
 
 class Server:
@@ -97,7 +75,7 @@ class Server:
         self._rng = rng
         self._bookmarks = bookmarks
         self._watchers: set[Watcher] = set()
-        self._closing = False
+        self.closing = False
         self.sender: Callable[[web.BaseRequest, web.StreamResponse], Callable[[bytes], Awaitable[None]]] = (
             lambda request, answer: answer.write
         )
@@ -105,7 +83,7 @@ class Server:
 
     def close(self) -> None:
         """End all watches; what is asked from now on gets 503."""
-        self._closing = True
+        self.closing = True
         self.end_watches()
         self._proxy.end()
 
@@ -124,7 +102,7 @@ class Server:
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer one request, whatever it is."""
         try:
-            if self._closing:
+            if self.closing:
                 raise ApiError(503, "ServiceUnavailable", "the control plane is shutting down")
             return await self._answer(request)
         except ApiError as error:

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -58,6 +58,8 @@ class Authenticator:
         self._clock = clock
         self._tokens: dict[str, tuple[User, datetime | None]] = {}
         self._certificates: dict[str, User] = {}
+        self.bootstrap: Callable[[str], User | None] = lambda token: None
+        """Set by `control_plane`: whose a bootstrap token is."""
 
     def issue(self, who: User, token: str | None = None, *, until: datetime | None = None) -> str:
         """A bearer token for a user, for ever or until a time. Tokens that have run out are forgotten."""
@@ -72,6 +74,8 @@ class Authenticator:
     def token(self, text: str) -> User | None:
         """The user that a token belongs to."""
         who, until = self._tokens.get(text, (None, None))
+        if who is None:
+            return self.bootstrap(text)
         return None if until is not None and until <= self._clock.now() else who
 
     def certificate(self, peer: Mapping[str, Any]) -> User:

@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable
 
 from wasmlet.model.quantity import Quantity
+from wasmlet.testing import requests
 from wasmlet.testing.kinds import Kind
 from wasmlet.testing.selectors import valid_label_key, valid_label_value
 from wasmlet.testing.status import Cause, Object
@@ -202,11 +203,6 @@ def _event(obj: Object, old: Object | None) -> list[Cause]:
     return []
 
 
-def _csr(obj: Object, old: Object | None) -> list[Cause]:
-    spec = obj.get("spec") or {}
-    return [Cause.required(f"spec.{key}") for key in ("request", "signerName", "usages") if not spec.get(key)]
-
-
 _CHECKS: dict[str, Callable[[Object, Object | None], list[Cause]]] = {
     "configmaps": _data,
     "secrets": _secret,
@@ -214,7 +210,7 @@ _CHECKS: dict[str, Callable[[Object, Object | None], list[Cause]]] = {
     "runtimeclasses": _runtime_class,
     "nodes": _node,
     "events": _event,
-    "certificatesigningrequests": _csr,
+    requests.PLURAL: requests.check,
 }
 
 
