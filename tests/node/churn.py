@@ -36,7 +36,8 @@ from wasmlet.clock import Clock
 from wasmlet.kube import errors
 from wasmlet.kube.client import MERGE_PATCH
 from wasmlet.node import node as node_module
-from wasmlet.node.pod_task import PodTask, Surroundings
+from wasmlet.node.pod_task import PodTask
+from wasmlet.node.surroundings import Surroundings
 from wasmlet.testing.faults import Cut, Delay, Drop, Effect, Fail, Faults
 
 PODS = "/api/v1/namespaces/default/pods"

@@ -19,7 +19,8 @@ from tests.node.test_faults import restarts
 from tests.node.trouble import Troubled, fast_node, troubled_cluster
 from wasmlet.kube.client import MERGE_PATCH
 from wasmlet.node import node as node_module
-from wasmlet.node.pod_task import STARTING_SECONDS, Surroundings
+from wasmlet.node.report import STARTING_SECONDS
+from wasmlet.node.surroundings import Surroundings
 from wasmlet.provider import Change, StatusChanged
 
 PODS = "/api/v1/namespaces/default/pods"

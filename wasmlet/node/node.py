@@ -37,11 +37,12 @@ from wasmlet.node.config import NodeConfig
 from wasmlet.node.inputs import InputStore
 from wasmlet.node.lease import LeaseKeeper
 from wasmlet.node.metrics import Metrics
-from wasmlet.node.pod_task import PodTask, Surroundings
+from wasmlet.node.pod_task import PodTask
 from wasmlet.node.pods import PodManager
 from wasmlet.node.registration import NodeRegistration
 from wasmlet.node.state_dir import StateDirectory
 from wasmlet.node.status_writer import StatusWriter
+from wasmlet.node.surroundings import Surroundings
 from wasmlet.provider import NodeContext, Provider
 
 log = structlog.get_logger(__name__)

@@ -10,67 +10,25 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import random
-from collections.abc import Callable, Sequence
-from typing import Any, Literal, Protocol
+from collections.abc import Callable
+from typing import Literal
 
 import attrs
 import structlog
 
-from wasmlet.clock import Backoff, Clock
 from wasmlet.errors import NotFound, Refused, Rejected, WasmletError
 from wasmlet.kube import errors, paths
-from wasmlet.kube.client import Client
-from wasmlet.kube.events import EventRecorder
-from wasmlet.model.inputs import Inputs
 from wasmlet.model.pod import Pod, PodKey, Raw
 from wasmlet.model.status import PodStatus, Terminated, phase_of
 from wasmlet.node import losses
 from wasmlet.node import status as statuses
-from wasmlet.node.admission import Admission
-from wasmlet.node.metrics import Metrics
 from wasmlet.node.provider_calls import Interrupted, ProviderCalls, Told
-from wasmlet.node.status_writer import StatusWriter
-from wasmlet.provider import Provider
+from wasmlet.node.report import PodReport
+from wasmlet.node.surroundings import Surroundings
 
 log = structlog.get_logger(__name__)
 
-CALL_SECONDS = 60.0
-"""How long a provider may take to accept a pod or a change, or to end a pod beyond its grace period."""
 DRAIN_SLACK_SECONDS = 5.0
-STARTING_SECONDS = 0.3
-"""A pod that only waits to be started is reported after this time: most run by then, which saves a write each."""
-
-
-class InputSource(Protocol):
-    """Where a pod's inputs come from."""
-
-    async def inputs(self, pod: Pod) -> Inputs:
-        """What the pod refers to, as it stands now."""
-        ...
-
-    def release(self, uid: str) -> None:
-        """The pod needs nothing any more."""
-        ...
-
-
-@attrs.frozen
-class Surroundings:
-    """What all pod tasks of a node share."""
-
-    provider: Provider
-    client: Client
-    writer: StatusWriter
-    events: EventRecorder
-    metrics: Metrics
-    inputs: InputSource
-    admission: Admission
-    node_ips: Sequence[str]
-    clock: Clock
-    rng: random.Random
-    backoff: Backoff
-    group: asyncio.TaskGroup
-    call_seconds: float = CALL_SECONDS
 
 
 class PodTask:
@@ -92,7 +50,7 @@ class PodTask:
         self._around = around
         self._tell_ended = ended
         self.pod = pod
-        self.status = known
+        self._report = PodReport(around, pod, known)
         self._accepted = known is not None
         self._told: Told | None = None
         """The pod as the provider was last told of it, whatever it answered."""
@@ -100,8 +58,6 @@ class PodTask:
         """The provider was handed the pod and has not accepted it."""
         self._stale = False
         """Something that the pod refers to has changed since the provider was told."""
-        self._reported = known
-        """What the provider last said. `status` is that, or what we say of a pod that the provider will not have."""
         self._ended = False
         """Nothing of the pod is left with the provider."""
         self._removed = False
@@ -109,26 +65,40 @@ class PodTask:
         self._gone = False
         self._left = False
         self._rewound = False
-        self._api_status = pod.status
-        self._api_version = pod.resource_version
-        self._start_time = ""
-        self._heard = around.clock.monotonic()
         self._failure = ""
         self._working = False
         self._changed = asyncio.Event()
         self._calls = ProviderCalls(around.provider.name)
-        self._starting: asyncio.TimerHandle | None = None
 
-        self._before: dict[str, losses.Before] = {}
         if known is not None and not self.finished:
             around.admission.count(pod)
-            self._before = losses.reported_before(pod.status, known)
+            self._report.count_reported()
         elif known is None and losses.has_run(pod.status):
             self.missing()
 
     @property
     def key(self) -> PodKey:
         return self.pod.key
+
+    @property
+    def status(self) -> PodStatus | None:
+        """The newest status of the pod."""
+        return self._report.status
+
+    @property
+    def shown(self) -> Raw:
+        """The pod as the API has it or will have it, with the newest status."""
+        return self._report.shown
+
+    @property
+    def phase(self) -> str:
+        """The pod's phase as the API has it."""
+        return self._report.phase
+
+    @property
+    def finished(self) -> bool:
+        """Whether that is one that the pod never leaves."""
+        return self._report.finished
 
     @property
     def accepted(self) -> bool:
@@ -141,15 +111,7 @@ class PodTask:
         rewound, self._rewound = self._rewound, False
         if rewound:
             self._removed = False  # it may have forgotten that it was asked
-        # Our own write comes back as an event; anything else may have changed what we had written.
-        if pod.resource_version == self._api_version and not rewound:
-            self._api_status = pod.status
-        elif rewound or _later(pod.resource_version, self._api_version):
-            self._api_status, self._api_version = pod.status, pod.resource_version
-            if rewound:
-                self._before = losses.most(self._before, losses.reported_before(pod.status, self._reported))
-            if self.status is not None and self._starting is None:
-                self._report()
+        self._report.applied(pod, rewound=rewound)
         sooner = pod.deleting and (not before.deleting or pod.deletion_grace_seconds < before.deletion_grace_seconds)
         if sooner:
             self._calls.interrupt()
@@ -168,25 +130,19 @@ class PodTask:
     def gone(self) -> None:
         """The API has the pod no more: what still runs of it ends now."""
         self._gone = True
-        self._around.writer.drop(self.pod.uid)
+        self._report.close(drop=True)
         self._calls.interrupt()
         self.wake()
 
     def leave(self) -> None:
         """The node ends, and the pod goes on: nothing more is begun."""
         self._left = True
-        if self._starting is not None:
-            self._starting.cancel()
+        self._report.close(drop=False)
 
     def reported(self, status: PodStatus) -> None:
         """The provider says that this is the pod's status."""
-        if self._ended:
-            return
-        self.status = self._reported = status
-        if statuses.only_starting(status) and not self._api_status.get("containerStatuses"):
-            self._report_soon()
-        else:
-            self._report()
+        if not self._ended:
+            self._report.told(status)
 
     def inputs_changed(self) -> None:
         """Something that the pod refers to is different now."""
@@ -203,16 +159,16 @@ class PodTask:
             self._lost()
 
     def _lost(self) -> None:
-        self._accepted, self._reported = False, None
-        now, ends = self._around.clock.now(), losses.ends_in_api(self._api_status)
+        self._accepted, self._report.by_provider = False, None
+        now, ends = self._around.clock.now(), losses.ends_in_api(self._report.current)
         completed = any(isinstance(c.state, Terminated) and c.state.exit_code == 0 for c in ends.containers)
         if self.pod.restart_policy == "Never" or (completed and self.pod.restart_policy == "OnFailure"):
             # The API refuses a container that is done and runs again, and a provider cannot start half a pod.
             self._told = Told.of(self.pod)
-            self._say(attrs.evolve(losses.with_losses(self.pod, ends, now), phase="Failed"))
+            self._report.say(attrs.evolve(losses.with_losses(self.pod, ends, now), phase="Failed"))
         else:
-            self._told = self.status = None
-            self._before = losses.lost_before(self.pod, self._api_status, now)
+            self._told = None
+            self._report.lose(now)
             self.wake()
 
     async def drain(self, seconds: float) -> None:
@@ -233,12 +189,12 @@ class PodTask:
         except Exception as error:
             log.warning("the pod could not be ended", pod=str(self.key), error=str(error) or type(error).__name__)
             return
-        self._ended = True
-        self.status = losses.with_losses(self.pod, final or self.status, self._around.clock.now())
-        if phase_of(self.pod, self.status, final=True) != "Succeeded":
+        self._ended = self._report.final = True
+        last = losses.with_losses(self.pod, final or self.status, self._around.clock.now())
+        if phase_of(self.pod, last, final=True) != "Succeeded":
             message = "Pod was terminated in response to imminent node shutdown."
-            self.status = attrs.evolve(self.status, phase="Failed", reason="Terminated", message=message)
-        self._report()
+            last = attrs.evolve(last, phase="Failed", reason="Terminated", message=message)
+        self._report.say(last)
 
     def event(self, type: Literal["Normal", "Warning"], reason: str, message: str, field: str = "") -> None:  # noqa: A002
         """Tell the pod's owner of something, as an Event."""
@@ -252,16 +208,6 @@ class PodTask:
         if not self._working and not self._left:
             self._working = True
             self._around.group.create_task(self._run())
-
-    @property
-    def phase(self) -> str:
-        """The pod's phase as the API has it."""
-        return str(self._api_status.get("phase") or "Pending")
-
-    @property
-    def finished(self) -> bool:
-        """Whether that is one that the pod never leaves."""
-        return self.phase in ("Succeeded", "Failed")
 
     @property
     def _due(self) -> bool:
@@ -321,25 +267,21 @@ class PodTask:
             self.event("Warning", "Failed", f"Error: {error}")
             self._told = Told.of(pod)
             if not self._accepted:  # what runs goes on as it was, whatever is wrong with the change
-                self._say(statuses.refused(pod, error.reason, str(error), error.container))
+                self._report.say(statuses.refused(pod, error.reason, str(error), error.container))
             return
         except Rejected as error:
             self.event("Warning", error.reason, str(error))
             self._told = Told.of(pod)
-            self._say(PodStatus(phase="Failed", reason=error.reason, message=str(error)))
+            self._report.say(PodStatus(phase="Failed", reason=error.reason, message=str(error)))
             return
         except Exception:
             self._stale = self._stale or stale
             raise
         self._told, self._accepted = Told.of(pod), True
-        self.status = self._reported
-        if self.status is None:
-            self._report_soon()
-        elif self._starting is None:
-            self._report()
+        self._report.accepted()
 
     async def _hand_over(self, pod: Pod) -> None:
-        if self._accepted or losses.has_run(self._api_status):
+        if self._accepted or losses.has_run(self._report.current):
             self._around.admission.count(pod)
         else:
             await self._around.admission.admit(pod)
@@ -369,8 +311,8 @@ class PodTask:
         except NotFound:
             final = None
         if final is not None:
-            self.status = final
-        self._ended = True
+            self._report.status = final
+        self._ended = self._report.final = True
         self._around.inputs.release(pod.uid)
         self._around.admission.release(pod.uid)
         return True
@@ -378,13 +320,11 @@ class PodTask:
     async def _remove(self, pod: Pod) -> None:
         """Tell the API how the pod ended, then ask it to forget the pod. With finalizers the object stays."""
         around = self._around
-        if self.status is None and self._api_status.get("containerStatuses"):
-            self.status = PodStatus()  # it ran once, and nobody knows how it ended
-        if self.status is not None:
+        # Without a status it may have run once, and nobody knows how it ended.
+        if self.status is not None or self._report.current.get("containerStatuses"):
             # Once, and not at each try: a time at which something ended does not move.
-            self.status = losses.with_losses(pod, self.status, around.clock.now())
-            self._report()
-            await around.writer.flushed(pod.uid)
+            self._report.say(losses.with_losses(pod, self.status, around.clock.now()))
+            await self._report.flushed()
         if self._gone:
             return
         options = {"gracePeriodSeconds": 0, "preconditions": {"uid": pod.uid}}
@@ -413,13 +353,8 @@ class PodTask:
             self.event("Warning", "FailedKillPod", f"error killing pod: {text}")
         else:
             self.event("Warning", "FailedCreatePodSandBox", f"Failed to create pod: {text}")
-            if not self._accepted and self._reported is None:
-                self._say(statuses.refused(self.pod, "CreateContainerError", text))
-
-    def _say(self, status: PodStatus) -> None:
-        """Report a status of our own, for a pod that the provider has not accepted."""
-        self.status = status
-        self._report()
+            if not self._accepted and self._report.by_provider is None:
+                self._report.say(statuses.refused(self.pod, "CreateContainerError", text))
 
     async def _pause(self, seconds: float) -> None:
         """Wait before the next try; a change of the pod cuts it short."""
@@ -429,61 +364,3 @@ class PodTask:
         finally:
             for wait in waits:
                 wait.cancel()
-
-    def _report_soon(self) -> None:
-        """Report that the pod is starting, unless there is more to say in a moment."""
-        if self._starting is None and not self._left:
-            self._starting = asyncio.get_running_loop().call_later(STARTING_SECONDS, self._still_starting)
-
-    def _still_starting(self) -> None:
-        if self.status is None:
-            self.status = PodStatus()
-        self._report()
-
-    def _report(self) -> None:
-        if self._starting is not None:
-            self._starting.cancel()
-            self._starting = None
-        if self.status is not None and not self._gone and not self._left:
-            self._around.writer.put(self.pod, self._compose, self._written)
-
-    def _compose(self) -> dict[str, Any] | None:
-        """What the API lacks of our status; made when it is sent, so that it is always the newest."""
-        if self.status is None or self.finished:
-            return None
-        return statuses.patch_of(self.pod, self._api_status, self._wanted(self.status))
-
-    @property
-    def shown(self) -> Raw:
-        """The pod as the API has it or will have it, with the newest status."""
-        newest = {} if self.status is None or self.finished else self._wanted(self.status)
-        return {**self.pod.raw, "status": {**self._api_status, **newest}}
-
-    def _wanted(self, status: PodStatus) -> Raw:
-        """The status as the API should have it."""
-        around, now = self._around, self._around.clock.now()
-        if self._before:
-            status = losses.counting(status, self._before)
-        current = self._api_status
-        if self._start_time and not current.get("startTime"):
-            current = {**current, "startTime": self._start_time}  # sent already, though nobody has said that it arrived
-        wanted = statuses.api_status(self.pod, current, status, node_ips=around.node_ips, now=now, final=self._ended)
-        self._start_time = wanted["startTime"]
-        return wanted
-
-    def _written(self, answer: Raw) -> None:
-        version = str((answer.get("metadata") or {}).get("resourceVersion", ""))
-        if _later(version, self._api_version):
-            before, self._api_status, self._api_version = self._api_status, answer.get("status") or {}, version
-            if self._api_status.get("phase") == "Running" != before.get("phase"):
-                self._around.metrics.running_after(self._around.clock.monotonic() - self._heard)
-            if self.finished:
-                self._around.admission.release(self.pod.uid)
-
-
-def _later(version: str, than: str) -> bool:
-    """Whether a resourceVersion is the later one; they are numbers that grow (KEP-5504)."""
-    try:
-        return int(version) > int(than)
-    except ValueError:
-        return True

@@ -18,7 +18,8 @@ import structlog
 from wasmlet.errors import NotFound
 from wasmlet.model.pod import Pod, PodKey, Raw
 from wasmlet.model.status import PodStatus
-from wasmlet.node.pod_task import PodTask, Surroundings
+from wasmlet.node.pod_task import PodTask
+from wasmlet.node.surroundings import Surroundings
 from wasmlet.provider import NodeChanged, PodEvent, PodRecord, Provider, StatusChanged
 
 log = structlog.get_logger(__name__)

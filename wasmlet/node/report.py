@@ -1,0 +1,172 @@
+"""What the API is told of one pod, and what it is known to have heard.
+
+A `PodReport` holds the newest status of a pod on one side and the API's on the other, and hands what is different to
+the status writer. `wasmlet.node.pod_task` says what the newest is; `wasmlet.node.status` works out how the API puts it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import datetime
+from typing import Any
+
+from wasmlet.model.pod import Pod, Raw
+from wasmlet.model.status import PodStatus
+from wasmlet.node import losses
+from wasmlet.node import status as statuses
+from wasmlet.node.surroundings import Surroundings
+
+STARTING_SECONDS = 0.3
+"""A pod that only waits to be started is reported after this time: most run by then, which saves a write each."""
+
+
+class PodReport:
+    """The status of one pod. All on the event loop, none of it waits.
+
+    Args:
+        known: what the provider says of the pod already, when it has run it since before this node loop began.
+    """
+
+    def __init__(self, around: Surroundings, pod: Pod, known: PodStatus | None) -> None:
+        self._around = around
+        self._pod = pod
+        self.status = known
+        """The newest: what the provider said last, or what we say of a pod that it will not have."""
+        self.by_provider = known
+        """What the provider said last."""
+        self.final = False
+        """Nothing of the pod is left with the provider: the status is its last."""
+        self.current = pod.status
+        """What the API has."""
+        self._version = pod.resource_version
+        self._before: dict[str, losses.Before] = {}
+        self._start_time = ""
+        self._heard = around.clock.monotonic()
+        self._starting: asyncio.TimerHandle | None = None
+        self._closed = False
+
+    @property
+    def phase(self) -> str:
+        """The pod's phase as the API has it."""
+        return str(self.current.get("phase") or "Pending")
+
+    @property
+    def finished(self) -> bool:
+        """Whether that is one that the pod never leaves."""
+        return self.phase in ("Succeeded", "Failed")
+
+    @property
+    def shown(self) -> Raw:
+        """The pod as the API has it or will have it, with the newest status."""
+        newest = {} if self.status is None or self.finished else self._wanted(self.status)
+        return {**self._pod.raw, "status": {**self.current, **newest}}
+
+    def applied(self, pod: Pod, *, rewound: bool) -> None:
+        """The API has this version of the pod now; `rewound`, although it is not a later one."""
+        self._pod = pod
+        # Our own write comes back as an event; anything else may have changed what we had written.
+        if pod.resource_version == self._version and not rewound:
+            self.current = pod.status
+        elif rewound or _later(pod.resource_version, self._version):
+            self.current, self._version = pod.status, pod.resource_version
+            if rewound:
+                self._before = losses.most(self._before, losses.reported_before(pod.status, self.by_provider))
+            if self.status is not None and self._starting is None:
+                self.send()
+
+    def count_reported(self) -> None:
+        """Count in what the API has heard of the pod's containers and the provider does not know."""
+        self._before = losses.reported_before(self.current, self.by_provider)
+
+    def lose(self, now: datetime) -> None:
+        """The provider has lost the pod: what it had been told is void, and what starts next is a restart."""
+        self.status = None
+        self._before = losses.lost_before(self._pod, self.current, now)
+
+    def told(self, status: PodStatus) -> None:
+        """The provider says that this is the pod's status."""
+        self.status = self.by_provider = status
+        if statuses.only_starting(status) and not self.current.get("containerStatuses"):
+            self.send_soon()
+        else:
+            self.send()
+
+    def say(self, status: PodStatus) -> None:
+        """Report a status of our own."""
+        self.status = status
+        self.send()
+
+    def accepted(self) -> None:
+        """The provider has taken the pod on: from now on its word counts, and not ours."""
+        self.status = self.by_provider
+        if self.status is None:
+            self.send_soon()
+        elif self._starting is None:
+            self.send()
+
+    def send(self) -> None:
+        """Have written what the API lacks."""
+        self._cancel()
+        if self.status is not None and not self._closed:
+            self._around.writer.put(self._pod, self._compose, self._written)
+
+    def send_soon(self) -> None:
+        """Report that the pod is starting, unless there is more to say in a moment."""
+        if self._starting is None and not self._closed:
+            self._starting = asyncio.get_running_loop().call_later(STARTING_SECONDS, self._still_starting)
+
+    async def flushed(self) -> None:
+        """Return when the API has heard it all."""
+        await self._around.writer.flushed(self._pod.uid)
+
+    def close(self, *, drop: bool) -> None:
+        """Report nothing more: the node ends, or (`drop`) the API has the pod no more."""
+        self._closed = True
+        self._cancel()
+        if drop:
+            self._around.writer.drop(self._pod.uid)
+
+    def _cancel(self) -> None:
+        if self._starting is not None:
+            self._starting.cancel()
+            self._starting = None
+
+    def _still_starting(self) -> None:
+        if self.status is None:
+            self.status = PodStatus()
+        self.send()
+
+    def _compose(self) -> dict[str, Any] | None:
+        """What the API lacks of our status; made when it is sent, so that it is always the newest."""
+        if self.status is None or self.finished:
+            return None
+        return statuses.patch_of(self._pod, self.current, self._wanted(self.status))
+
+    def _wanted(self, status: PodStatus) -> Raw:
+        """The status as the API should have it."""
+        around, now = self._around, self._around.clock.now()
+        if self._before:
+            status = losses.counting(status, self._before)
+        current = self.current
+        if self._start_time and not current.get("startTime"):
+            current = {**current, "startTime": self._start_time}  # sent already, though nobody has said that it arrived
+        wanted = statuses.api_status(self._pod, current, status, node_ips=around.node_ips, now=now, final=self.final)
+        self._start_time = wanted["startTime"]
+        return wanted
+
+    def _written(self, answer: Raw) -> None:
+        version = str((answer.get("metadata") or {}).get("resourceVersion", ""))
+        if _later(version, self._version):
+            before, self.current, self._version = self.current, answer.get("status") or {}, version
+            if self.phase == "Running" != before.get("phase"):
+                self._around.metrics.running_after(self._around.clock.monotonic() - self._heard)
+            if self.finished:
+                self._around.admission.release(self._pod.uid)
+
+
+def _later(version: str, than: str) -> bool:
+    """Whether a resourceVersion is the later one; they are numbers that grow (KEP-5504)."""
+    try:
+        return int(version) > int(than)
+    except ValueError:
+        return True

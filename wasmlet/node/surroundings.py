@@ -1,0 +1,54 @@
+"""What all pod tasks of a node share: the provider, the API, and what helps with both."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Sequence
+from typing import Protocol
+
+import attrs
+
+from wasmlet.clock import Backoff, Clock
+from wasmlet.kube.client import Client
+from wasmlet.kube.events import EventRecorder
+from wasmlet.model.inputs import Inputs
+from wasmlet.model.pod import Pod
+from wasmlet.node.admission import Admission
+from wasmlet.node.metrics import Metrics
+from wasmlet.node.status_writer import StatusWriter
+from wasmlet.provider import Provider
+
+CALL_SECONDS = 60.0
+"""How long a provider may take to accept a pod or a change, or to end a pod beyond its grace period."""
+
+
+class InputSource(Protocol):
+    """Where a pod's inputs come from."""
+
+    async def inputs(self, pod: Pod) -> Inputs:
+        """What the pod refers to, as it stands now."""
+        ...
+
+    def release(self, uid: str) -> None:
+        """The pod needs nothing any more."""
+        ...
+
+
+@attrs.frozen
+class Surroundings:
+    """One for each node."""
+
+    provider: Provider
+    client: Client
+    writer: StatusWriter
+    events: EventRecorder
+    metrics: Metrics
+    inputs: InputSource
+    admission: Admission
+    node_ips: Sequence[str]
+    clock: Clock
+    rng: random.Random
+    backoff: Backoff
+    group: asyncio.TaskGroup
+    call_seconds: float = CALL_SECONDS
