@@ -91,6 +91,7 @@ async def _node(provider: str, name: str, kubeconfig: str, client_ca: str, state
         client_ca_file=Path(client_ca),
         max_pods=int(pods),
         state_dir=Path(state_dir),
+        serving_csr=False,
         drain_on_exit=True,
     )
     node = Told(runs, config)

@@ -36,6 +36,7 @@ class Cluster:
             "port": 0,
             "client_ca_file": self.plane.client_ca_file,
             "state_dir": self.directory / name,
+            "serving_csr": False,
         }
         return wasmlet.NodeConfig(**(given | settings))
 

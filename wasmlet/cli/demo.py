@@ -217,6 +217,7 @@ async def _node(plane: ControlPlane, directory: Path, modules: Path) -> AsyncGen
         port=0,
         client_ca_file=plane.client_ca_file,
         state_dir=directory / "node",
+        serving_csr=False,  # nobody here verifies it, and nobody would approve it
         drain_on_exit=True,
     )
     settings: Any = kind.Config(allow_local_modules=True, module_dir=modules)

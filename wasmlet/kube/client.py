@@ -250,10 +250,19 @@ class Client:
             except ConfigError as error:
                 log.warning("the credentials are not accepted and cannot be read again", error=str(error))
                 return False
-            self._retired |= {*filter(None, [self._session])}
-            self._session = None
-            await self._close_unused()
+            await self._renew()
         return True
+
+    async def use(self, identity: Identity) -> None:
+        """Go on with other credentials; requests that are under way end with those they began with."""
+        async with self._reloading:
+            self.identity = identity
+            await self._renew()
+
+    async def _renew(self) -> None:
+        self._retired |= {*filter(None, [self._session])}
+        self._session = None
+        await self._close_unused()
 
     async def _close_unused(self) -> None:
         """Close the sessions in which nothing is under way; a watch in one that is closed would be silent for ever."""

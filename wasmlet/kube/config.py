@@ -31,6 +31,7 @@ class Identity:
         server: base URL without a trailing slash.
         ssl_context: None for plain http.
         ca_file: path of the CA that signed the server's certificate; a first guess at the CA of the cluster's clients.
+        certificate: path of our client certificate, where we have one.
         source: what to read again when the credentials are no longer accepted; None means in-cluster.
     """
 
@@ -39,6 +40,7 @@ class Identity:
     server_hostname: str | None
     proxy: str | None
     ca_file: Path | None
+    certificate: Path | None
     source: Path | None
     context: str | None
     _configuration: Any
@@ -123,6 +125,7 @@ def _identity(configuration: Any, path: Path | None, context: str | None) -> Ide
         server_hostname=configuration.tls_server_name,
         proxy=configuration.proxy or _environment_proxy(server),
         ca_file=Path(configuration.ssl_ca_cert) if configuration.ssl_ca_cert else None,
+        certificate=Path(configuration.cert_file) if configuration.cert_file else None,
         source=path,
         context=context,
         configuration=configuration,

@@ -99,6 +99,8 @@ def settings(config: NodeConfig, trusted: object) -> Mapping[str, Any]:
                 "cacheUnauthorizedTTL": _duration(DENIED_SECONDS),
             },
         },
+        "rotateCertificates": True,
+        "serverTLSBootstrap": config.serving_csr,
         "maxPods": config.max_pods,
         "nodeStatusUpdateFrequency": _duration(CHECK_SECONDS),
         "nodeStatusReportFrequency": _duration(REPORT_SECONDS),

@@ -23,11 +23,17 @@ class NodeConfig:
     """How the node presents itself, and where it keeps what it needs."""
 
     kubeconfig: Path | None = option(None, help="Credentials of the node; KUBECONFIG or the pod's account without it.")
+    bootstrap_kubeconfig: Path | None = option(
+        None, help="Credentials that get the node its own ones, kept in the state directory or as --kubeconfig."
+    )
     node_name: str = option(factory=lambda: socket.gethostname().lower(), help="Name of the Node object.")
     node_ip: str | None = option(None, help="Address the API server reaches this node at; found out without it.")
     port: int = option(10250, help="Port of the node's HTTPS API; 0 takes a free one.")
     client_ca_file: Path | None = option(
         None, help="CA of the clients that may use the node's API; the kubeconfig's CA without it."
+    )
+    serving_csr: bool = option(
+        True, help="Have the cluster sign the certificate of the node's API; it is self-signed until then."
     )
     healthz_port: int = option(
         0, help="Port on loopback that serves /healthz alone, without TLS (a kubelet's is 10248); 0 serves none."

@@ -17,29 +17,32 @@ import random
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Awaitable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self, TypeVar
 from urllib.parse import urlsplit
 
 import structlog
 
 from wasmlet.clock import Backoff, Clock, SystemClock
 from wasmlet.errors import ConfigError
-from wasmlet.kube import Client, History, Identity, Reflector, errors, load_identity, paths
+from wasmlet.kube import Client, History, Identity, Reflector, errors, paths
 from wasmlet.kube.events import EventRecorder
 from wasmlet.model.pod import Raw
 from wasmlet.node.admission import Admission
 from wasmlet.node.api import NodeApi
 from wasmlet.node.collection import Collection
 from wasmlet.node.config import NodeConfig
+from wasmlet.node.credentials import Credentials, first_contact
 from wasmlet.node.inputs import InputStore
 from wasmlet.node.lease import LeaseKeeper
 from wasmlet.node.metrics import Metrics
 from wasmlet.node.pod_task import PodTask
 from wasmlet.node.pods import PodManager
 from wasmlet.node.registration import NodeRegistration
+from wasmlet.node.serving import ServingCertificate
 from wasmlet.node.state_dir import StateDirectory
 from wasmlet.node.status_writer import StatusWriter
 from wasmlet.node.surroundings import Surroundings
@@ -47,11 +50,11 @@ from wasmlet.provider import NodeContext, Provider
 
 log = structlog.get_logger(__name__)
 
+T = TypeVar("T")
+
 RUNTIME_CLASSES = "/apis/node.k8s.io/v1/runtimeclasses"
 FLUSH_SECONDS = 3.0
 """How long the end of a node waits for statuses and events that are still on their way."""
-FIRST_TRIES = 5
-"""How often the first contact with the API server is tried before the user hears that it is away."""
 
 
 class Node:
@@ -122,23 +125,38 @@ class Node:
 
     async def _main(self) -> None:
         async with AsyncExitStack() as stack:
-            identity = self._identity or await load_identity(self.config.kubeconfig)
+            state = await asyncio.to_thread(lambda: StateDirectory(self.config.directory()))
+            stack.callback(state.close)
+            credentials = Credentials(self.config, state.path, self._clock, self._rng)
+            identity = self._identity or await self._unless_stopped(credentials.identity())
+            if identity is None:
+                return
             client = await stack.enter_async_context(Client(identity, clock=self._clock))
             lease_client = await stack.enter_async_context(Client(identity, connections=1, clock=self._clock))
             # Every watch holds a connection: unbounded here, bounded where they are made.
             watch_client = await stack.enter_async_context(Client(identity, connections=0, clock=self._clock))
-            await _first_contact(client, self._clock)
+            await first_contact(client, self._clock)
             ip = self.config.node_ip
             if ip is None:
                 ip = await asyncio.to_thread(_own_address, identity.server)
-            state = await asyncio.to_thread(lambda: StateDirectory(self.config.directory()))
-            stack.callback(state.close)
             registration = NodeRegistration(client, self.provider, self.config, ip, self._clock)
             lease = LeaseKeeper(lease_client, self.config.node_name, state.instance, registration, self._clock)
             await _reached(lease.claim())
             stack.push_async_callback(self.provider.stop)
             await self.provider.start(NodeContext(self.config.node_name, ip, self.config.max_pods, state.path))
-            await self._serve(stack, client, watch_client, registration, lease, ip)
+            renewal = credentials.run([client, lease_client, watch_client])
+            await self._serve(stack, client, watch_client, registration, lease, ip, state.path, renewal)
+
+    async def _unless_stopped(self, work: Coroutine[Any, Any, T]) -> T | None:
+        """What the work gives, or None where the node is asked to stop before it is done."""
+        task, stopped = asyncio.create_task(work), asyncio.create_task(self._stop.wait())
+        try:
+            await asyncio.wait({task, stopped}, return_when=asyncio.FIRST_COMPLETED)
+            return task.result() if task.done() else None
+        finally:
+            for one in (task, stopped):
+                one.cancel()
+            await asyncio.gather(task, stopped, return_exceptions=True)
 
     async def _serve(
         self,
@@ -148,10 +166,13 @@ class Node:
         registration: NodeRegistration,
         lease: LeaseKeeper,
         ip: str,
+        directory: Path,
+        renewal: Coroutine[Any, Any, None],
     ) -> None:
         provider, clock, name = self.provider, self._clock, self.config.node_name
         recorder = EventRecorder(client, name, clock=clock)
         async with _stoppable() as group:
+            group.create_task(renewal)
             metrics = Metrics()
             writer = StatusWriter(client, group, metrics, clock=clock, rng=self._rng)
             history = History()
@@ -191,6 +212,9 @@ class Node:
             api = NodeApi(client, provider, self.config, pods, registration, metrics, clock)
             stack.push_async_callback(api.stop)
             port = await api.start(ip)
+            serving = ServingCertificate(client, name, directory, registration, recorder, api.show, clock, self._rng)
+            if self.config.serving_csr:
+                await serving.load()
             pods.adopt(await provider.list_pods())
             await _reached(registration.register(port))
             await _reached(lease.renew())
@@ -205,6 +229,8 @@ class Node:
                 reflector.run(),
             ):
                 group.create_task(work)
+            if self.config.serving_csr:
+                group.create_task(serving.run())
             group.create_task(self._say_ready(pods, port))
             try:
                 await self._stop.wait()
@@ -289,28 +315,6 @@ def _settle() -> None:
     if sys.platform == "linux":
         with suppress(AttributeError, OSError):  # not with every C library
             ctypes.CDLL(None).malloc_trim(0)
-
-
-async def _first_contact(client: Client, clock: Clock) -> None:
-    """See that the API server is there and knows us, before anything is started.
-
-    Raises:
-        ConfigError: it is away, or does not accept us.
-    """
-    server = client.identity.server
-    pauses = Backoff(initial=0.3, cap=2).pauses()
-    for attempt in range(1, FIRST_TRIES + 1):
-        try:
-            await client.get("/api/v1")
-            return
-        except errors.Unauthorized:
-            raise ConfigError(f"{server} does not accept the kubeconfig's credentials (401)") from None
-        except errors.Forbidden:
-            return  # it knows us; what we need we may have all the same
-        except errors.ApiError as error:
-            if attempt == FIRST_TRIES:
-                raise ConfigError(f"{error}; is the API server running, and is the kubeconfig for it?") from None
-        await clock.sleep(next(pauses))
 
 
 def _own_address(server: str) -> str:

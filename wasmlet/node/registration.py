@@ -82,6 +82,11 @@ class NodeRegistration:
         """What the Node says that it can give."""
         return self._reported.get("allocatable") or {}
 
+    @property
+    def addresses(self) -> Sequence[Raw]:
+        """The node's addresses, as its status has them."""
+        return self._reported.get("addresses") or ()
+
     async def register(self, port: int | None) -> None:
         """Create the Node, or take over the one there is, and report its status.
 

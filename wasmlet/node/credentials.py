@@ -1,0 +1,186 @@
+"""Who the node is to the API server: a kubeconfig, or a certificate that it gets for a bootstrap token and renews.
+
+TLS bootstrap as a kubelet does it: with the credentials of `--bootstrap-kubeconfig` the node asks for a client
+certificate of its own, waits until somebody approves it, and keeps it in the state directory with a kubeconfig that
+names it. A later start finds both there. The certificate is renewed before it ends, and put to use without a restart.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import structlog
+import yaml
+
+from wasmlet.clock import Backoff, Clock
+from wasmlet.errors import ConfigError
+from wasmlet.kube import Client, Identity, errors, load_identity
+from wasmlet.kube.certificates import CLIENT_SIGNER, CertificateKeeper, NotSigned
+from wasmlet.kube.keys import Pair, Wanted, write_private
+from wasmlet.node.config import NodeConfig
+
+log = structlog.get_logger(__name__)
+
+FIRST_TRIES = 5
+"""How often the first contact with the API server is tried before the user hears that it is away."""
+
+
+class Credentials:
+    """The node's identity, from its first moment on.
+
+    Args:
+        directory: the node's state directory.
+    """
+
+    def __init__(self, config: NodeConfig, directory: Path, clock: Clock, rng: random.Random) -> None:
+        self._config = config
+        self._clock = clock
+        self._rng = rng
+        self._kubeconfig = directory / "kubeconfig"
+        if config.bootstrap_kubeconfig is None or config.kubeconfig is not None:
+            self._kubeconfig = config.kubeconfig or self._kubeconfig
+        self._certificate = directory / "pki" / "client.pem"
+        wanted = Wanted(f"system:node:{config.node_name}", ("system:nodes",))
+        self._keeper = CertificateKeeper(
+            self._certificate, CLIENT_SIGNER, "client auth", lambda: wanted, clock, rng, pending=_say_pending
+        )
+
+    async def identity(self) -> Identity:
+        """The node's identity; with a bootstrap kubeconfig the call may wait long for somebody's approval.
+
+        Raises:
+            ConfigError: there are no credentials that can be used; the message says which and what is wrong.
+        """
+        config = self._config
+        if config.bootstrap_kubeconfig is None:
+            identity = await load_identity(config.kubeconfig)
+            await self._keeper.load()
+            return identity
+        if not await self._have():
+            await self._bootstrap(config.bootstrap_kubeconfig)
+        return await load_identity(self._kubeconfig)
+
+    async def _have(self) -> bool:
+        """Whether an earlier start has left credentials that are still valid."""
+        if not await asyncio.to_thread(self._kubeconfig.exists):
+            return False
+        if await self._keeper.load() is not None:
+            return True
+        with suppress(ConfigError):  # it may name a certificate of ours that is no more
+            return (await load_identity(self._kubeconfig)).certificate != self._certificate
+        return False
+
+    async def _bootstrap(self, path: Path) -> None:
+        log.info("asking for a certificate of the node's own", bootstrap_kubeconfig=str(path))
+        if self._certificate.is_relative_to("/run"):
+            log.warning(
+                "the certificate will be lost at the next boot: give --state-dir a place on a disk",
+                file=str(self._certificate),
+            )
+        identity = await load_identity(path)
+        pauses = Backoff(initial=2, cap=60).pauses(self._rng)
+        async with Client(identity, clock=self._clock) as client:
+            await first_contact(client, self._clock)
+            while True:
+                try:
+                    await self._keeper.obtain(client)
+                    break
+                except errors.Unauthorized:
+                    raise ConfigError(
+                        f"{identity.server} does not accept the credentials of {path} (401); a bootstrap token ends "
+                        "after a day or so: make another, as with `kubeadm token create`"
+                    ) from None
+                except errors.Forbidden as error:
+                    raise ConfigError(
+                        f"the credentials of {path} may not ask for a certificate: {error}; bind their group "
+                        "(system:bootstrappers) to ClusterRole system:node-bootstrapper"
+                    ) from None
+                except (NotSigned, errors.ApiError) as error:
+                    log.warning("the node has no certificate yet, trying again", error=str(error))
+                    await self._clock.sleep(next(pauses))
+        text = await asyncio.to_thread(_kubeconfig, path, self._certificate)
+        await asyncio.to_thread(write_private, self._kubeconfig, text)
+
+    async def run(self, clients: Sequence[Client]) -> None:
+        """Renew the certificate for as long as the node runs, where it is one that we have got ourselves."""
+        identity = clients[0].identity
+        if identity.certificate != self._certificate:
+            return
+
+        async def use(pair: Pair) -> None:
+            renewed = await load_identity(identity.source, identity.context)
+            for client in clients:
+                await client.use(renewed)
+            log.info("the node has a new client certificate", until=pair.not_after.isoformat())
+
+        await self._keeper.keep(self._requester(clients[0]), use)
+
+    def _requester(self, client: Client) -> Callable[[], Any]:
+        """Who asks for a new certificate: the node, or the bootstrap token where it is too late for that."""
+        bootstrap = self._config.bootstrap_kubeconfig
+
+        @asynccontextmanager
+        async def requester() -> AsyncGenerator[Client, None]:
+            pair = self._keeper.pair
+            if pair is not None and not pair.valid(self._clock.now()) and bootstrap is not None:
+                async with Client(await load_identity(bootstrap), clock=self._clock) as other:
+                    yield other
+            else:
+                yield client
+
+        return requester
+
+
+def _say_pending(name: str, seconds: float) -> None:
+    log.warning(
+        f"waiting for a certificate: approve the request with `kubectl certificate approve {name}`",
+        seconds=round(seconds),
+    )
+
+
+def _kubeconfig(bootstrap: Path, certificate: Path) -> bytes:
+    """A kubeconfig for the API server of another one, with a certificate in the place of its user."""
+    given = yaml.safe_load(bootstrap.read_bytes())
+    context = next(item["context"] for item in given["contexts"] if item["name"] == given["current-context"])
+    cluster = next(item["cluster"] for item in given["clusters"] if item["name"] == context["cluster"])
+    if (authority := cluster.get("certificate-authority")) is not None:
+        cluster = cluster | {"certificate-authority": str(bootstrap.absolute().parent / authority)}
+    pem = str(certificate)
+    return yaml.safe_dump(
+        {
+            "apiVersion": "v1",
+            "kind": "Config",
+            "clusters": [{"name": "default", "cluster": cluster}],
+            "users": [{"name": "node", "user": {"client-certificate": pem, "client-key": pem}}],
+            "contexts": [{"name": "default", "context": {"cluster": "default", "user": "node"}}],
+            "current-context": "default",
+        },
+        sort_keys=False,
+    ).encode()
+
+
+async def first_contact(client: Client, clock: Clock) -> None:
+    """See that the API server is there and knows us, before anything is started.
+
+    Raises:
+        ConfigError: it is away, or does not accept us.
+    """
+    server = client.identity.server
+    pauses = Backoff(initial=0.3, cap=2).pauses()
+    for attempt in range(1, FIRST_TRIES + 1):
+        try:
+            await client.get("/api/v1")
+            return
+        except errors.Unauthorized:
+            raise ConfigError(f"{server} does not accept the kubeconfig's credentials (401)") from None
+        except errors.Forbidden:
+            return  # it knows us; what we need we may have all the same
+        except errors.ApiError as error:
+            if attempt == FIRST_TRIES:
+                raise ConfigError(f"{error}; is the API server running, and is the kubeconfig for it?") from None
+        await clock.sleep(next(pauses))

@@ -1,0 +1,93 @@
+"""The certificate that the node's HTTPS API shows, signed by the cluster.
+
+The node begins with one of its own making, which an API server that verifies kubelets does not accept. It asks for one
+that the cluster signs (signer kubernetes.io/kubelet-serving, as a kubelet with `serverTLSBootstrap`), which somebody
+has to approve: no cluster does that by itself, for only an administrator knows whose an address is. Until then an event
+on the Node says why `kubectl logs` may fail. The certificate is kept in the state directory and renewed.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import random
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import structlog
+
+from wasmlet.clock import Clock
+from wasmlet.kube import Client
+from wasmlet.kube.certificates import SERVING_SIGNER, CertificateKeeper
+from wasmlet.kube.events import EventRecorder
+from wasmlet.kube.keys import Pair, Wanted
+from wasmlet.node.registration import NodeRegistration
+
+log = structlog.get_logger(__name__)
+
+
+class ServingCertificate:
+    """Asks for the certificate, shows it, renews it.
+
+    Args:
+        directory: the node's state directory.
+        show: makes the API use a key and certificate.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        node_name: str,
+        directory: Path,
+        registration: NodeRegistration,
+        events: EventRecorder,
+        show: Callable[[bytes], Awaitable[None]],
+        clock: Clock,
+        rng: random.Random,
+    ) -> None:
+        self._client = client
+        self._name = node_name
+        self._registration = registration
+        self._events = events
+        self._show = show
+        file = directory / "pki" / "serving.pem"
+        self._keeper = CertificateKeeper(
+            file, SERVING_SIGNER, "server auth", self._wanted, clock, rng, pending=self._say_pending
+        )
+
+    async def load(self) -> None:
+        """Show the certificate that an earlier start has got, where there is one."""
+        if (pair := await self._keeper.load()) is not None:
+            await self._show(pair.pem)
+
+    async def run(self) -> None:
+        """Have a signed certificate for as long as the node runs. The node must be registered."""
+
+        @asynccontextmanager
+        async def requester() -> AsyncGenerator[Client, None]:
+            yield self._client
+
+        async def installed(pair: Pair) -> None:
+            await self._show(pair.pem)
+            log.info("the node's API has a new serving certificate", until=pair.not_after.isoformat())
+
+        await self._keeper.keep(requester, installed)
+
+    def _wanted(self) -> Wanted:
+        dns, ips = set(), set()
+        for item in self._registration.addresses:
+            try:
+                ips.add(str(ipaddress.ip_address(item["address"])))
+            except ValueError:
+                dns.add(item["address"])
+        return Wanted(f"system:node:{self._name}", ("system:nodes",), frozenset(dns), frozenset(ips))
+
+    def _say_pending(self, name: str, seconds: float) -> None:
+        approve = f"kubectl certificate approve {name}"
+        message = (
+            "the serving certificate is self-signed until its request is approved; kubectl logs and exec fail until "
+            f"then where the API server verifies kubelets (--kubelet-certificate-authority): {approve}"
+        )
+        log.warning(message, seconds=round(seconds))
+        node = {"apiVersion": "v1", "kind": "Node", "name": self._name, "uid": self._registration.uid}
+        self._events.record(node, "ServingCertificatePending", message, "Warning")
