@@ -19,7 +19,7 @@ from wasmlet.errors import NotFound
 from wasmlet.model.inputs import Inputs
 from wasmlet.model.pod import Pod
 from wasmlet.model.status import Running, Terminated, Waiting
-from wasmlet.runtime.container import pauses
+from wasmlet.runtime.restarts import pauses
 
 
 async def test_hello(runtime: Runtime, image: str) -> None:

@@ -15,7 +15,7 @@ from wasmlet.model.status import PodStatus
 from wasmlet.provider import PodEvent, StatusChanged
 from wasmlet.runtime import machine
 from wasmlet.runtime.changes import MAX_EVENTS, Changes
-from wasmlet.runtime.container import Labels
+from wasmlet.runtime.instances import Labels
 from wasmlet.runtime.waiting import first_of
 
 ONE, TWO = PodKey("default", "one", "1"), PodKey("default", "two", "2")

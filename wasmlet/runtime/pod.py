@@ -23,8 +23,9 @@ from wasmlet.model.status import ContainerStatus, PodStatus, Waiting
 from wasmlet.provider import PodEvent
 from wasmlet.runtime.changes import Changes
 from wasmlet.runtime.compile import Compiler
-from wasmlet.runtime.container import ContainerLife, Labels
+from wasmlet.runtime.container import ContainerLife
 from wasmlet.runtime.images import Images
+from wasmlet.runtime.instances import Labels
 from wasmlet.runtime.shim_client import ShimClient
 from wasmlet.runtime.worker import ContainerRecord
 from wasmlet.worker import wire

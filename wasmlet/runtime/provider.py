@@ -33,9 +33,9 @@ from wasmlet.provider import Change, LogOptions, NodeContext, NodeStatus, PodRec
 from wasmlet.runtime import logs, machine, manifest
 from wasmlet.runtime.changes import Changes
 from wasmlet.runtime.compile import Compiler
-from wasmlet.runtime.container import Labels
 from wasmlet.runtime.engine import Engine
 from wasmlet.runtime.images import Images
+from wasmlet.runtime.instances import Labels
 from wasmlet.runtime.pod import PodLife, Surroundings
 from wasmlet.runtime.shim_client import ShimClient, ShimError
 from wasmlet.runtime.worker import ContainerRecord

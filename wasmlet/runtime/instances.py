@@ -1,0 +1,71 @@
+"""Instances of a container: what the shim keeps of each for us, and the container state that its record shows.
+
+The labels are what has to survive this process: a node loop that comes back finds `restartCount`, the state before and
+the back-off in them again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+import attrs
+
+from wasmlet.model.pod import PodKey
+from wasmlet.model.status import ContainerState, Running, Terminated, Waiting
+from wasmlet.runtime.worker import ContainerRecord
+from wasmlet.worker import wire
+
+Kind = Literal["init", "main"]
+
+
+@attrs.frozen
+class Labels:
+    """What the shim keeps of a container for us.
+
+    Attributes:
+        attempt: counts instances from 0; the present one's is `restartCount`.
+        backoff: seconds to wait after this instance has ended.
+    """
+
+    pod: PodKey
+    container: str
+    kind: Kind
+    attempt: int
+    image: str
+    image_id: str
+    backoff: float
+
+    def as_message(self) -> dict[str, Any]:
+        return attrs.asdict(self)
+
+    @classmethod
+    def of(cls, labels: Mapping[str, Any]) -> Labels | None:
+        """From a record; None where they are not of this form."""
+        try:
+            known = {field.name: labels[field.name] for field in attrs.fields(cls)}
+            return cls(**{**known, "pod": PodKey(**known["pod"])})
+        except (KeyError, TypeError):
+            return None
+
+
+def state_of(record: ContainerRecord) -> ContainerState:
+    """The container state that a record shows."""
+    if record.state == wire.STARTING:
+        return Waiting("ContainerCreating")
+    if record.state == wire.RUNNING:
+        return Running(_time(record.started))
+    return Terminated(
+        record.exit_code,
+        record.reason or ("Completed" if record.exit_code == 0 else "Error"),
+        record.message,
+        record.signal or None,
+        _time(record.started) if record.started else None,
+        _time(record.finished) if record.finished else None,
+        f"wasm://{record.id}",
+    )
+
+
+def _time(seconds: float) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)

@@ -1,0 +1,90 @@
+"""Starting one instance of a container: its module, what the guest is given, and the shim that runs it.
+
+`starting` tries this until it works; what a guest is given is made anew for each instance, so that a restart sees what
+has changed of the pod's inputs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from typing import TYPE_CHECKING
+
+from wasmlet.errors import Refused
+from wasmlet.model.environment import environment
+from wasmlet.model.expansion import command_and_args
+from wasmlet.model.pod import Container
+from wasmlet.model.quantity import Quantity
+from wasmlet.runtime import manifest
+from wasmlet.runtime.images import Module
+from wasmlet.runtime.instances import Labels
+from wasmlet.runtime.worker import spec_of
+from wasmlet.worker import wire
+
+if TYPE_CHECKING:
+    from wasmlet.runtime.container import ContainerLife
+
+
+async def launch(life: ContainerLife, spec: Container) -> None:
+    """Start the next instance; return once its guest runs or has ended.
+
+    Raises:
+        ImageError: the module cannot be had.
+        Refused: the manifest asks for what this node cannot give.
+        CompileError: the module cannot be compiled.
+        WasmletError, OSError: the shim cannot run it.
+    """
+    around, attempt = life.pod.around, life.attempt + 1 if life.record else 0
+    module = await around.images.find(spec.image)
+    life.say("Normal", "Pulled", f'Container image "{spec.image}" already present on machine')
+    content = _content(life, spec, module)
+    labels = Labels(life.pod.key, life.name, life.kind, attempt, spec.image, module.image_id, life.backoff)
+    async with around.compiler.artifact(module) as artifact:
+        await _forget_before(life, attempt - 1)
+        record = await around.client.run(
+            secrets.token_hex(16),
+            labels=labels.as_message(),
+            log_path=f"{life.pod.log_directory}/{life.name}/{attempt}.log",
+            zygote=around.zygote,
+            spec=content,
+            module=artifact,
+        )
+    life.say("Normal", "Created", f"Created container: {life.name}")
+    record = await around.client.wait(record.id, wire.RUNNING, wire.ENDED)
+    if record.reason == wire.START_ERROR:
+        life.say("Warning", "Failed", f"Error: {record.message}")
+    else:
+        life.say("Normal", "Started", f"Started container {life.name}")
+
+
+def _content(life: ContainerLife, spec: Container, module: Module) -> bytes:
+    """What the guest is given. This is where secrets are, and they go nowhere else."""
+    pod = life.pod.spec
+    manifest.check_container(spec)
+    result = environment(pod, spec, life.pod.inputs)
+    if result.binary:
+        names = ", ".join(result.binary)
+        raise Refused(
+            f"{spec.field}.env", f"the value of {names} is not UTF-8, which a guest needs", container=life.name
+        )
+    for message in result.skipped:
+        life.say("Warning", "InvalidEnvironmentVariableNames", message)
+    command, args = command_and_args(spec, result.variables)
+    # Without a command the module is the entry point and its file's name is argv[0]; with one the command is all
+    # of argv, as in an image without an entry point: there is no other program that it could name.
+    argv = [*command, *args] if command else [module.path.name, *args]
+    if any("\0" in word for word in argv):
+        raise Refused(f"{spec.field}.args", "an argument has a NUL byte, which ends an argument", container=life.name)
+    limit = (spec.resources.get("limits") or {}).get("memory")
+    memory = Quantity.parse(limit).units() if limit is not None else None
+    return spec_of(argv, result.variables, memory or None)
+
+
+async def _forget_before(life: ContainerLife, attempt: int) -> None:
+    """Keep the last two instances, as the kubelet does; the log and record of older ones go."""
+    old = {number: record for number, record in life.earlier.items() if number < attempt}
+    if old:
+        await life.pod.around.client.forget([record.id for record in old.values()])
+        await asyncio.to_thread(life.pod.around.remove_logs, [record.log for record in old.values()])
+        for number in old:
+            life.earlier.pop(number, None)

@@ -1,0 +1,34 @@
+"""Whether a container that has ended is to run again, and when: the kubelet's rules, as pure functions."""
+
+from __future__ import annotations
+
+from wasmlet.model.pod import PodKey
+
+BACKOFF_SECONDS = 10.0
+BACKOFF_CAP_SECONDS = 300.0
+"""The kubelet's back-off between restarts, and its cap."""
+
+BACKOFF_RESET_SECONDS = 600.0
+"""A container that has run this long starts over with the shortest back-off."""
+
+
+def pauses(backoff: float, ran: float) -> tuple[float, float]:
+    """How long to wait before a restart, and what to remember as the back-off of the next instance, in seconds.
+
+    Args:
+        backoff: what was remembered for the instance that has ended; 0 for the first.
+        ran: how long that instance ran.
+    """
+    pause = 0.0 if ran >= BACKOFF_RESET_SECONDS else backoff
+    return pause, min(pause * 2, BACKOFF_CAP_SECONDS) if pause else BACKOFF_SECONDS
+
+
+def full_name(key: PodKey) -> str:
+    """A pod as the kubelet's messages name it."""
+    return f"{key.name}_{key.namespace}({key.uid})"
+
+
+def duration(seconds: float) -> str:
+    """As Go prints a duration: 10s, 1m20s, 5m0s."""
+    minutes, rest = divmod(int(seconds), 60)
+    return f"{minutes}m{rest}s" if minutes else f"{rest}s"

@@ -1,0 +1,79 @@
+"""Starting a container, however often that has to be tried: what is shown and told of each failure, and the pauses.
+
+`launch` is one try.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import structlog
+
+from wasmlet.errors import Refused, WasmletError
+from wasmlet.model.pod import Container
+from wasmlet.model.status import Waiting
+from wasmlet.runtime.compile import CompileError
+from wasmlet.runtime.images import ImageError
+from wasmlet.runtime.launch import launch
+from wasmlet.runtime.restarts import BACKOFF_CAP_SECONDS, BACKOFF_SECONDS
+from wasmlet.runtime.waiting import first_of
+
+if TYPE_CHECKING:
+    from wasmlet.runtime.container import ContainerLife
+
+log = structlog.get_logger(__name__)
+
+PULL_SHOWN_SECONDS = 5.0
+"""How long an image error is shown as itself before it is shown as the back-off that follows it."""
+
+
+async def start(life: ContainerLife) -> None:
+    """Start the next instance; return once it runs or has ended."""
+    pause = BACKOFF_SECONDS
+    while True:
+        life.updated.clear()
+        spec = life.spec
+        try:
+            await launch(life, spec)
+            return
+        except ImageError as error:
+            await _image_failed(life, spec, error, pause)
+        except Refused as error:
+            await _failed(life, error.reason, str(error), pause)
+        except CompileError as error:
+            await _failed(life, "CreateContainerError", str(error), pause)
+        except (WasmletError, OSError) as error:
+            await _failed(life, "RunContainerError", str(error), pause)
+        except Exception as error:
+            log.exception("container: starting it failed", pod=str(life.pod.key), container=life.name)
+            await _failed(life, "CreateContainerError", f"{type(error).__name__}: {error}", pause)
+        pause = min(pause * 2, BACKOFF_CAP_SECONDS)
+
+
+async def _image_failed(life: ContainerLife, spec: Container, error: ImageError, pause: float) -> None:
+    if error.reason == "InvalidImageName":
+        life.say("Warning", "InspectFailed", f'Failed to apply default image tag "{spec.image}": {error}')
+        await _failed(life, error.reason, str(error), pause)
+        return
+    clock = life.pod.around.clock
+    life.say("Warning", "Failed", f'Failed to pull image "{spec.image}": {error}')
+    life.say("Warning", "Failed", f"Error: {error.reason}")
+    life.show(Waiting(error.reason, str(error)))
+    shown = min(PULL_SHOWN_SECONDS, pause)
+    await first_of(clock.sleep(shown), life.updated.wait())
+    if life.updated.is_set():
+        return
+    life.say("Normal", "BackOff", f'Back-off pulling image "{spec.image}"')
+    life.say("Warning", "Failed", "Error: ImagePullBackOff")
+    message = f'Back-off pulling image "{spec.image}": {error.reason}: {error}'
+    life.show(Waiting("ImagePullBackOff", message))
+    await first_of(clock.sleep(pause - shown), life.updated.wait())
+
+
+async def _failed(life: ContainerLife, reason: str, message: str, pause: float) -> None:
+    """Show why the container cannot be started, and wait; a change of the pod ends the wait."""
+    waiting = Waiting(reason, message)
+    if life.state != waiting:
+        life.say("Warning", "Failed", f"Error: {message}")
+    life.show(waiting)
+    await first_of(life.pod.around.clock.sleep(pause), life.updated.wait())
