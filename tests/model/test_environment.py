@@ -230,3 +230,11 @@ def test_a_secret_that_is_not_base64_is_refused() -> None:
 def test_an_empty_value_is_a_variable() -> None:
     pod, container = with_env({"name": "A"}, {"name": "B", "value": ""})
     assert environment(pod, container, Inputs()).variables == {"A": "", "B": ""}
+
+
+def test_variables_that_double_over_and_over_are_refused() -> None:
+    """Ten lines of a manifest could ask for 100 GB, and the node would try."""
+    grown = [{"name": f"B{i}", "value": f"$(B{i - 1})" * 10} for i in range(1, 10)]
+    pod, container = with_env({"name": "B0", "value": "x" * 1000}, *grown)
+    with pytest.raises(Refused, match=r"env\[4\]: B4 takes the variables above the 2097152 bytes"):
+        environment(pod, container, Inputs())

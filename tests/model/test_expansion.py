@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from wasmlet.model.expansion import command_and_args, expand
+from wasmlet.errors import Refused
+from wasmlet.model.expansion import MOST_BYTES, TooLong, command_and_args, expand
 from wasmlet.model.pod import Container
 
 VARIABLES = {"A": "1", "B": "$(A)", "EMPTY": "", "é": "accent"}
@@ -68,3 +70,14 @@ def test_command_and_args() -> None:
 
 def test_no_command_means_the_image_has_one() -> None:
     assert command_and_args(Container({"name": "c"}, "f"), VARIABLES) == ([], [])
+
+
+def test_what_grows_without_end_is_refused_before_it_has_grown() -> None:
+    ten = "$(A)" * 10
+    variables = {"A": "x" * (MOST_BYTES // 10)}
+    assert len(expand(ten, variables)) <= MOST_BYTES
+    with pytest.raises(TooLong):
+        expand("$(A)" * 10_000, variables)
+    words = Container({"name": "c", "args": [ten, ten]}, "spec.containers[0]")
+    with pytest.raises(Refused, match=r"spec\.containers\[0\]\.args: expands to more than the 2097152 bytes"):
+        command_and_args(words, variables)

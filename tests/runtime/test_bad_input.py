@@ -40,7 +40,7 @@ WRONG_START = '(module (func (export "_start") (param i32)))'
     ("content", "reason", "message"),
     [
         (b"", "ErrImagePull", "is empty; expected a WebAssembly module"),
-        (b"#!/bin/sh\n", "ErrImagePull", "is not WebAssembly: expected the bytes 00 61 73 6d at its beginning"),
+        (b"#!/bin/sh\n", "ErrImagePull", "is not WebAssembly: the bytes 00 61 73 6d at its beginning are missing"),
         (b"(module)", "ErrImagePull", "is not WebAssembly"),
         (b"\0as", "ErrImagePull", "is not WebAssembly"),
         (b"\0asm\x01", "ErrImagePull", "has a WebAssembly version that is not known here"),
@@ -276,6 +276,7 @@ REFUSED: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ("spec.containers[0].securityContext.seLinuxOptions", {}, {"securityContext": {"seLinuxOptions": {"level": "x"}}}),
     ("spec.securityContext.sysctls", {"securityContext": {"sysctls": [{"name": "x", "value": "1"}]}}, {}),
     ("spec.hostNetwork", {"hostNetwork": True}, {}),
+    ("spec.containers[0].ports", {}, {"ports": [{"containerPort": 80, "hostPort": 80}]}),
     ("spec.volumes", {"volumes": [{"name": "x", "emptyDir": {}}]}, {}),
     ("spec.activeDeadlineSeconds", {"activeDeadlineSeconds": 5}, {}),
     ("spec.unheardOf", {"unheardOf": {"x": 1}}, {}),

@@ -13,7 +13,7 @@ import attrs
 
 from wasmlet.errors import Refused
 from wasmlet.model.downward import field_value, resource_value
-from wasmlet.model.expansion import expand
+from wasmlet.model.expansion import MOST_BYTES, TooLong, expand
 from wasmlet.model.inputs import Inputs
 from wasmlet.model.objects import Kind, Lookup
 from wasmlet.model.pod import Container, Pod, Raw
@@ -44,16 +44,26 @@ def environment(pod: Pod, container: Container, inputs: Inputs, pod_ips: Sequenc
 
     Raises:
         MissingReference: an object or key that is not optional is missing.
-        Refused: a source that this node cannot give, or that the API does not document, is asked for.
+        Refused: a source that this node cannot give, or that the API does not document, is asked for; or the variables
+            are too long together.
     """
     lookup = Lookup(inputs, container.name)
     services = service_variables(pod, inputs)
     declared: dict[str, str] = {}
     skipped: list[str] = []
     declared.update(_from_sources(pod, container, lookup, skipped))
+    size = sum(map(len, declared.values()))
     for index, variable in enumerate(container.env):
         field = f"{container.field}.env[{index}]"
-        value = _value(pod, container, variable, lookup, pod_ips, (declared, services), field)
+        try:
+            value = _value(pod, container, variable, lookup, pod_ips, (declared, services), field)
+        except TooLong:
+            size = MOST_BYTES + 1
+        else:
+            size += len(value or "")
+        if size > MOST_BYTES:
+            message = f"{variable['name']} takes the variables above the {MOST_BYTES} bytes that a container may have"
+            raise Refused(field, message, container=container.name)
         if value is not None:
             # Taken out first, so that the order is that of the manifest for a name that was there before, too.
             declared.pop(variable["name"], None)

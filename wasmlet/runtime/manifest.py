@@ -103,6 +103,8 @@ def _container_field(name: str, value: Any, raw: Raw) -> Verdict:
         return "FallbackToLogsOnError is not supported yet; expected File"
     if name == "restartPolicy" and value == "Always":
         return "sidecar containers are not supported yet"
+    if name == "ports" and any(port.get("hostPort") for port in value):
+        return "hostPort cannot be given: a guest has no network"
     if name in ACCEPTED_CONTAINER or _empty(value):
         return None
     if name == "volumeMounts":
