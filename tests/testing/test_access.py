@@ -11,8 +11,10 @@ import pytest
 from tests.testing.client import MERGE, PODS, STRATEGIC, Api, node, pod
 from tests.testing.conftest import Login
 from wasmlet.testing import ControlPlane
+from wasmlet.testing.rules import KUBELET_API_ADMIN, Rule
 
 NODES = "/api/v1/nodes"
+TOKENS = "/apis/authentication.k8s.io/v1/tokenreviews"
 LEASES = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases"
 SECRETS = "/api/v1/namespaces/default/secrets"
 MAPS = "/api/v1/namespaces/default/configmaps"
@@ -152,18 +154,51 @@ async def test_tokens_of_service_accounts(n1: Api, api: Api, control_plane: Cont
     assert claims["sub"] == "system:serviceaccount:default:default"
     assert claims["kubernetes.io"]["pod"] == {"name": "p", "uid": made["metadata"]["uid"]}
     assert claims["exp"] - claims["iat"] == 3607
-    review = await n1.ok("POST", "/apis/authentication.k8s.io/v1/tokenreviews", {"spec": {"token": token}})
+    review = await n1.ok("POST", TOKENS, {"spec": {"token": token}})
     assert review["status"]["user"]["username"] == "system:serviceaccount:default:default"
-    review = await n1.ok("POST", "/apis/authentication.k8s.io/v1/tokenreviews", {"spec": {"token": "none"}})
-    assert review["status"]["authenticated"] is False
+    review = await n1.ok("POST", TOKENS, {"spec": {"token": "none"}})
+    assert review["status"] == {"user": {}, "error": "invalid bearer token"}
     status, answer = await api("POST", path, body(expirationSeconds=10))
     assert (status, answer["reason"]) == (422, "Invalid")
+    await api.ok("DELETE", f"{PODS}/p", {"gracePeriodSeconds": 0})
+    review = await n1.ok("POST", TOKENS, {"spec": {"token": token}})
+    assert "authenticated" not in review["status"]  # it was bound to the pod
+
+
+async def test_a_token_is_for_its_audience(n1: Api, api: Api) -> None:
+    source = {"serviceAccountToken": {"audience": "vault", "path": "t"}}
+    volumes = [{"name": "v", "projected": {"sources": [source]}}]
+    made = await api.ok("POST", PODS, pod(nodeName="n1", volumes=volumes, automountServiceAccountToken=False))
+    bound = {"kind": "Pod", "apiVersion": "v1", "name": "p", "uid": made["metadata"]["uid"]}
+    path = "/api/v1/namespaces/default/serviceaccounts/default/token"
+    for wrong in ([], ["other"]):
+        body = {"spec": {"boundObjectRef": bound, "audiences": wrong}}
+        assert "not found in pod spec volume" in await refused(n1, "POST", path, body)
+    issued = await n1.ok("POST", path, {"spec": {"boundObjectRef": bound, "audiences": ["vault"]}})
+    token = issued["status"]["token"]
+    review = await n1.ok("POST", TOKENS, {"spec": {"token": token, "audiences": ["vault", "safe"]}})
+    assert review["status"]["audiences"] == ["vault"]
+    review = await n1.ok("POST", TOKENS, {"spec": {"token": token}})
+    assert 'token audiences ["vault"] is invalid for the target audiences ["https://' in review["status"]["error"]
+    assert (await n1("POST", TOKENS, {"spec": {}}))[0] == 400
+
+
+async def test_a_token_for_somebody_else_does_not_open_the_api(
+    api: Api, control_plane: ControlPlane, login: Login
+) -> None:
+    bob = await login(control_plane.user_kubeconfig("bob", token=True))
+    path = "/api/v1/namespaces/default/serviceaccounts/default/token"
+    audiences: list[str]
+    for audiences, status in (([], 200), (["vault"], 401)):
+        issued = await api.ok("POST", path, {"spec": {"audiences": audiences}})
+        headers = {"Authorization": f"Bearer {issued['status']['token']}"}
+        assert (await Api(bob.session, bob.server, headers)("GET", "/version"))[0] == status
 
 
 async def test_reviews_of_access(n1: Api) -> None:
     path = "/apis/authorization.k8s.io/v1/subjectaccessreviews"
 
-    async def allowed(user: str, groups: list[str], **attributes: str) -> bool:
+    async def allowed(user: str, groups: list[str], **attributes: Any) -> bool:
         body = {"spec": {"user": user, "groups": groups, "resourceAttributes": attributes}}
         return bool((await n1.ok("POST", path, body))["status"]["allowed"])
 
@@ -171,6 +206,53 @@ async def test_reviews_of_access(n1: Api) -> None:
     assert await allowed("kube-apiserver-kubelet-client", ["system:masters"], **what)
     assert not await allowed("bob", ["system:authenticated"], **what)
     assert await allowed("system:node:n2", ["system:nodes"], verb="get", resource="nodes", name="n2")
+    assert not await allowed("system:node:n2", ["system:nodes"], verb="get", resource="nodes", subresource="proxy")
+    listed = {"verb": "list", "resource": "pods"}
+    assert not await allowed("system:node:n2", ["system:nodes"], **listed)
+    for wanted, answer in (("n2", True), ("n1", False)):
+        selector = {"requirements": [{"key": "spec.nodeName", "operator": "In", "values": [wanted]}]}
+        assert await allowed("system:node:n2", ["system:nodes"], **listed, fieldSelector=selector) is answer
+    for wrong in (
+        {"spec": {"resourceAttributes": what}},
+        {"spec": {"user": "bob"}},
+        {"spec": {"user": "bob", "resourceAttributes": what, "nonResourceAttributes": {"path": "/", "verb": "get"}}},
+    ):
+        assert (await n1("POST", path, wrong))[0] in (400, 422)
+    local = "/apis/authorization.k8s.io/v1/namespaces/default/localsubjectaccessreviews"
+    pods = {"verb": "get", "resource": "pods", "namespace": "default"}
+    asked = {"spec": {"user": "bob", "resourceAttributes": pods}}
+    assert (await n1.ok("POST", local, asked))["status"] == {"allowed": False}
+    pods["namespace"] = "kube-system"
+    assert (await n1("POST", local, asked))[0] == 422
+
+
+async def test_who_may_use_the_kubelet_api_is_a_table(n1: Api, control_plane: ControlPlane) -> None:
+    path = "/apis/authorization.k8s.io/v1/subjectaccessreviews"
+
+    async def allowed(verb: str, subresource: str, *groups: str, name: str = "n1") -> bool:
+        what = {"verb": verb, "resource": "nodes", "subresource": subresource, "name": name}
+        body = {"spec": {"user": "prometheus", "groups": list(groups), "resourceAttributes": what}}
+        return bool((await n1.ok("POST", path, body))["status"]["allowed"])
+
+    async def may_get(where: str) -> bool:
+        body = {"spec": {"groups": ["health"], "nonResourceAttributes": {"verb": "get", "path": where}}}
+        return bool((await n1.ok("POST", path, body))["status"]["allowed"])
+
+    control_plane.grant("monitors", Rule(("get",), ("nodes/metrics", "nodes/stats"), names=("n1",)))
+    control_plane.grant("admins", *KUBELET_API_ADMIN)
+    control_plane.grant("health", Rule(("get",), paths=("/healthz/*",)))
+    assert await allowed("get", "metrics", "monitors")
+    assert not await allowed("create", "metrics", "monitors")
+    assert not await allowed("get", "metrics", "monitors", name="n2")
+    assert not await allowed("get", "proxy", "monitors")
+    assert not await allowed("get", "metrics")
+    for subresource in ("stats", "metrics", "log", "pods", "healthz", "configz", "proxy"):
+        assert await allowed("create", subresource, "admins")
+    assert not await allowed("get", "status", "admins")
+    assert await may_get("/healthz/ping")
+    assert not await may_get("/metrics")
+    control_plane.revoke("monitors")
+    assert not await allowed("get", "metrics", "monitors")
 
 
 async def test_everyone_else(control_plane: ControlPlane, login: Login, api: Api) -> None:

@@ -143,6 +143,8 @@ class Authorizer:
                 return None if verb == "create" else ""
             case ("", "services"):
                 return None if verb in READ else ""
+            case ("", "endpoints"):
+                return None if verb == "get" else ""
             case ("", "events") | ("events.k8s.io", "events"):
                 return None if verb in _EVENT_VERBS else ""
             case ("coordination.k8s.io", "leases"):
@@ -151,7 +153,9 @@ class Authorizer:
                 return None if verb in READ else ""
             case ("certificates.k8s.io", "certificatesigningrequests"):
                 return None if verb in ("create", *READ) else ""
-            case ("authentication.k8s.io", "tokenreviews") | ("authorization.k8s.io", "subjectaccessreviews"):
+            case ("authentication.k8s.io", "tokenreviews"):
+                return None if verb == "create" else ""
+            case ("authorization.k8s.io", "subjectaccessreviews" | "localsubjectaccessreviews"):
                 return None if verb == "create" else ""
         return ""
 
@@ -163,9 +167,9 @@ class Authorizer:
         return f"no relationship found between node '{node}' and this object"
 
     def _own_node(self, node: str, what: Attributes) -> str | None:
-        if what.verb == "create":
-            return None
-        if what.verb not in ("get", "list", "watch", "patch", "update"):
+        if what.verb in ("create", "patch", "update"):
+            return None  # NodeRestriction keeps it from those of others
+        if what.verb not in READ:
             return ""
         return None if what.name == node else f"node '{node}' cannot read '{what.name}', only its own Node object"
 

@@ -39,7 +39,7 @@ from wasmlet.testing.scheduler import Scheduler
 from wasmlet.testing.server import BODY, Server
 from wasmlet.testing.signer import YEAR, Signer
 from wasmlet.testing.store import RING, Store
-from wasmlet.testing.users import MASTERS, NODES, Authenticator
+from wasmlet.testing.users import MASTERS, NODES, Authenticator, Token
 
 NAMESPACES = ("default", "kube-node-lease", "kube-public", "kube-system")
 _CRITICAL = {"system-node-critical": 2_000_001_000, "system-cluster-critical": 2_000_000_000}
@@ -180,7 +180,7 @@ class ControlPlane:
         authority = _started(self._authority)
         groups = list(groups)
         if token:
-            credentials: Any = self._authenticator.issue(users.user(name, groups))
+            credentials: Any = self._authenticator.issue(Token(users.user(name, groups)))
         else:
             credentials = authority.client(name, groups)
         return write_private(

@@ -153,6 +153,7 @@ KINDS: tuple[Kind, ...] = (
     ),
     Kind("SelfSubjectReview", "selfsubjectreviews", "authentication.k8s.io", namespaced=False, verbs=CREATE_ONLY),
     Kind("TokenReview", "tokenreviews", "authentication.k8s.io", namespaced=False, verbs=CREATE_ONLY),
+    Kind("LocalSubjectAccessReview", "localsubjectaccessreviews", "authorization.k8s.io", verbs=CREATE_ONLY),
     Kind(
         "SelfSubjectAccessReview",
         "selfsubjectaccessreviews",

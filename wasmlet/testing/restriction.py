@@ -58,6 +58,16 @@ def _changed(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     return [key for key in {*old, *new} if old.get(key) != new.get(key)]
 
 
+def _audiences(spec: Object) -> set[str]:
+    """For whom the volumes of a pod want tokens; "" is the API server (ServiceAccountNodeAudienceRestriction)."""
+    sources = (
+        source.get("serviceAccountToken")
+        for volume in spec.get("volumes") or ()
+        for source in (volume.get("projected") or {}).get("sources") or ()
+    )
+    return {str(token.get("audience") or "") for token in sources if isinstance(token, dict)}
+
+
 class NodeRestriction:
     """The checks; each does nothing for a user that is no node."""
 
@@ -190,8 +200,15 @@ class NodeRestriction:
             )
         if pod.raw["spec"].get("serviceAccountName") != account:
             raise self._token_error(kind, account, f"the pod runs under another service account than {account}")
-        if len(spec.get("audiences") or ()) > 1:
+        audiences = spec.get("audiences") or [""]
+        if len(audiences) > 1:
             raise self._token_error(kind, account, "node may only request 0 or 1 audiences")
+        if audiences[0] not in _audiences(pod.raw["spec"]):
+            why = (
+                f'audience "{audiences[0]}" not found in pod spec volume, {user.name} is not authorized to request '
+                f"tokens for this audience"
+            )
+            raise self._token_error(kind, account, why)
 
     @staticmethod
     def _token_error(kind: Kind, name: str, why: str) -> ApiError:

@@ -10,6 +10,7 @@ import base64
 from datetime import UTC, timedelta
 from typing import Any
 
+import attrs
 import orjson
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -20,9 +21,8 @@ from wasmlet.testing.authorizer import Attributes, Authorizer
 from wasmlet.testing.kinds import core
 from wasmlet.testing.registry import Call, Registry, rfc3339
 from wasmlet.testing.status import Cause, Object, bad_request
-from wasmlet.testing.users import Authenticator, User, user
+from wasmlet.testing.users import AUDIENCE, Authenticator, Token, User, user
 
-AUDIENCE = "https://kubernetes.default.svc.cluster.local"
 LEAST_SECONDS = 600
 MOST_SECONDS = 1 << 32
 
@@ -38,6 +38,48 @@ def _described(who: User) -> Object:
     if who.extra:
         out["extra"] = {key: list(values) for key, values in who.extra.items()}
     return out
+
+
+def _subject(call: Call, spec: Object) -> User:
+    """About whom a review of access is.
+
+    Raises:
+        ApiError: 422, about nobody, or about another namespace than its own.
+    """
+    name, groups = str(spec.get("user") or ""), [str(group) for group in spec.get("groups") or ()]
+    causes = []
+    if not name and not groups:
+        causes.append(Cause.invalid("spec.user", "", "at least one of user or group must be specified"))
+    resource = spec.get("resourceAttributes")
+    if call.namespace and isinstance(resource, dict) and resource.get("namespace") != call.namespace:
+        why = f"must match metadata.namespace: {call.namespace}"
+        causes.append(Cause.invalid("spec.resourceAttributes.namespace", str(resource.get("namespace", "")), why))
+    if causes:
+        raise status.invalid(call.kind, "", causes)
+    return User(name, frozenset(groups), str(spec.get("uid") or ""))
+
+
+def _attributes(spec: Object) -> Attributes:
+    """What a review asks about; a requirement on spec.nodeName counts, as in the selector of a list.
+
+    Raises:
+        ApiError: 400, not exactly one of a resource and a path.
+    """
+    resource, path = spec.get("resourceAttributes"), spec.get("nonResourceAttributes")
+    if isinstance(resource, dict) == isinstance(path, dict):
+        raise bad_request("exactly one of nonResourceAttributes or resourceAttributes must be specified")
+    if isinstance(path, dict):
+        return Attributes(str(path.get("verb") or ""), path=str(path.get("path") or ""))
+    assert isinstance(resource, dict)
+    node = None
+    match resource.get("fieldSelector"):
+        case {"requirements": [*requirements]}:
+            for item in requirements:
+                match item:
+                    case {"key": "spec.nodeName", "operator": "In", "values": [str(name)]}:
+                        node = name
+    fields = ("verb", "group", "resource", "subresource", "namespace", "name")
+    return attrs.evolve(Attributes(*(str(resource.get(key) or "") for key in fields)), node_name=node)
 
 
 class Reviews:
@@ -65,9 +107,8 @@ class Reviews:
                 answer = {"userInfo": _described(call.user)}
             case "selfsubjectaccessreviews":
                 answer = self._access(call.user, spec)
-            case "subjectaccessreviews":
-                groups = [str(group) for group in spec.get("groups") or ()]
-                answer = self._access(User(str(spec.get("user", "")), frozenset(groups)), spec)
+            case "subjectaccessreviews" | "localsubjectaccessreviews":
+                answer = self._access(_subject(call, spec), spec)
             case "serviceaccounts" if call.sub == "token":
                 return self._request(call, body, spec)
             case _:
@@ -75,28 +116,22 @@ class Reviews:
         return {**body, "apiVersion": call.kind.api_version, "kind": call.kind.kind, "status": answer}
 
     def _token(self, spec: Object) -> Object:
-        found = self._authenticator.token(str(spec.get("token", "")))
+        text = spec.get("token")
+        if not isinstance(text, str) or not text:
+            raise bad_request("token is required for TokenReview in authentication")
+        found = self._authenticator.token(text)
         if found is None:
-            return {"authenticated": False, "error": "the token is not known"}
-        return {
-            "authenticated": True,
-            "user": _described(found),
-            "audiences": list(spec.get("audiences") or [AUDIENCE]),
-        }
+            return {"user": {}, "error": "invalid bearer token"}
+        asked = [str(item) for item in spec.get("audiences") or [AUDIENCE]]
+        common = [item for item in asked if item in found.audiences]
+        if not common:
+            mine, wanted = (" ".join(f'"{item}"' for item in names) for names in (found.audiences, asked))
+            why = f"token audiences [{mine}] is invalid for the target audiences [{wanted}]"
+            return {"user": {}, "error": f"[invalid bearer token, {why}]"}
+        return {"authenticated": True, "user": _described(found.user), "audiences": common}
 
     def _access(self, who: User, spec: Object) -> Object:
-        resource, path = spec.get("resourceAttributes"), spec.get("nonResourceAttributes")
-        if isinstance(resource, dict):
-            what = Attributes(
-                *(
-                    str(resource.get(key, ""))
-                    for key in ("verb", "group", "resource", "subresource", "namespace", "name")
-                )
-            )
-        elif isinstance(path, dict):
-            what = Attributes(str(path.get("verb", "")), path=str(path.get("path", "")))
-        else:
-            raise bad_request("exactly one of resourceAttributes and nonResourceAttributes is needed")
+        what = _attributes(spec)
         why = self._authorizer.denial(who, what)
         return {"allowed": why is None, **({"reason": why} if why else {})}
 
@@ -112,6 +147,7 @@ class Reviews:
             "serviceaccount": {"name": account.name, "uid": account.raw["metadata"]["uid"]},
         }
         extra: dict[str, tuple[str, ...]] = {}
+        bonds = [("serviceaccounts", call.namespace, account.name, account.raw["metadata"]["uid"])]
         ref = spec.get("boundObjectRef") or {}
         if ref.get("kind") == "Pod":
             pod = self._registry.find(core("pods"), call.namespace, str(ref.get("name", "")))
@@ -123,6 +159,7 @@ class Reviews:
                     f"the UID in the bound object reference ({ref['uid']}) does not match the UID in record ({uid})",
                 )
             private["pod"] = {"name": pod.name, "uid": uid}
+            bonds.append(("pods", call.namespace, pod.name, uid))
             extra = {
                 "authentication.kubernetes.io/pod-name": (pod.name,),
                 "authentication.kubernetes.io/pod-uid": (uid,),
@@ -131,7 +168,7 @@ class Reviews:
         now = self._registry.clock.now()
         until = now + timedelta(seconds=seconds)
         name = f"system:serviceaccount:{call.namespace}:{account.name}"
-        token = self._sign(
+        text = self._sign(
             {
                 "iss": AUDIENCE,
                 "sub": name,
@@ -144,8 +181,9 @@ class Reviews:
         )
         groups = ["system:serviceaccounts", f"system:serviceaccounts:{call.namespace}"]
         who = user(name, groups, uid=account.raw["metadata"]["uid"], extra=extra)
-        self._authenticator.issue(who, token, until=until)
-        answer = {"token": token, "expirationTimestamp": rfc3339(until.astimezone(UTC))}
+        token = Token(who, until, tuple(audiences), alive=lambda: all(self._is_there(*bond) for bond in bonds))
+        self._authenticator.issue(token, text)
+        answer = {"token": text, "expirationTimestamp": rfc3339(until.astimezone(UTC))}
         return {
             "kind": "TokenRequest",
             "apiVersion": "authentication.k8s.io/v1",
@@ -153,6 +191,11 @@ class Reviews:
             "spec": {**spec, "audiences": audiences, "expirationSeconds": seconds},
             "status": answer,
         }
+
+    def _is_there(self, plural: str, namespace: str, name: str, uid: str) -> bool:
+        """Whether what a token is bound to is still the object that it was."""
+        record = self._registry.store[plural].get(namespace, name)
+        return record is not None and record.raw["metadata"]["uid"] == uid
 
     def _sign(self, claims: dict[str, Any]) -> str:
         """A JWT, ES256."""

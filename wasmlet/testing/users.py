@@ -15,6 +15,8 @@ import attrs
 from wasmlet.clock import Clock
 from wasmlet.testing import status
 
+AUDIENCE = "https://kubernetes.default.svc.cluster.local"
+"""The API server, as the audience of a token."""
 AUTHENTICATED = "system:authenticated"
 UNAUTHENTICATED = "system:unauthenticated"
 MASTERS = "system:masters"
@@ -51,32 +53,45 @@ def user(name: str, groups: Iterable[str] = (), **more: Any) -> User:
     return User(name, frozenset([*groups, AUTHENTICATED]), **more)
 
 
+@attrs.frozen
+class Token:
+    """A bearer token that was given out: whose, until when, for whom to accept; `alive` says whether it still is."""
+
+    user: User
+    until: datetime | None = None
+    audiences: tuple[str, ...] = (AUDIENCE,)
+    alive: Callable[[], bool] = lambda: True
+
+
 class Authenticator:
     """Knows the tokens that were given out and reads client certificates (already verified by TLS)."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._tokens: dict[str, tuple[User, datetime | None]] = {}
+        self._tokens: dict[str, Token] = {}
         self._certificates: dict[str, User] = {}
         self.bootstrap: Callable[[str], User | None] = lambda token: None
         """Set by `control_plane`: whose a bootstrap token is."""
 
-    def issue(self, who: User, token: str | None = None, *, until: datetime | None = None) -> str:
-        """A bearer token for a user, for ever or until a time. Tokens that have run out are forgotten."""
-        text = token or secrets.token_urlsafe(32)
-        if until is not None:
+    def issue(self, token: Token, text: str = "") -> str:
+        """A bearer token, of that text or of any. Tokens that have run out are forgotten."""
+        text = text or secrets.token_urlsafe(32)
+        if token.until is not None:
             now = self._clock.now()
-            for old in [old for old, (_, end) in self._tokens.items() if end is not None and end <= now]:
+            for old in [old for old, known in self._tokens.items() if known.until is not None and known.until <= now]:
                 del self._tokens[old]
-        self._tokens[text] = (who, until)
+        self._tokens[text] = token
         return text
 
-    def token(self, text: str) -> User | None:
-        """The user that a token belongs to."""
-        who, until = self._tokens.get(text, (None, None))
-        if who is None:
-            return self.bootstrap(text)
-        return None if until is not None and until <= self._clock.now() else who
+    def token(self, text: str) -> Token | None:
+        """What a bearer token is good for; None if it is good for nothing (any more)."""
+        found = self._tokens.get(text)
+        if found is None:
+            who = self.bootstrap(text)
+            return None if who is None else Token(who)
+        if (found.until is not None and found.until <= self._clock.now()) or not found.alive():
+            return None
+        return found
 
     def certificate(self, peer: Mapping[str, Any]) -> User:
         """The user that a verified client certificate names."""
@@ -97,14 +112,14 @@ class Authenticator:
         """Who is asking.
 
         Raises:
-            ApiError: 401, a token that was not given out here.
+            ApiError: 401, a token that was not given out here or is meant for somebody else.
         """
         if peer:
             return self.certificate(peer)
         if authorization:
             scheme, _, token = authorization.partition(" ")
             found = self.token(token.strip()) if scheme.lower() == "bearer" else None
-            if found is None:
+            if found is None or AUDIENCE not in found.audiences:
                 raise status.unauthorized()
-            return found
+            return found.user
         return ANONYMOUS
