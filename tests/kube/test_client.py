@@ -162,3 +162,30 @@ async def test_credentials_that_cannot_be_read_again_are_no_more_than_not_accept
         (tmp_path / "kubeconfig").unlink()
         with pytest.raises(errors.Unauthorized):
             await client.get("/x")
+
+
+async def test_other_credentials_are_used_from_the_next_request_on(tmp_path: Path) -> None:
+    seen, more = [], asyncio.Event()
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        seen.append(request.headers.get("Authorization"))
+        if request.path != "/watch":
+            return web.json_response({})
+        response = web.StreamResponse()
+        await response.prepare(request)
+        await response.write(b"one")
+        await more.wait()
+        await response.write(b"two")
+        return response
+
+    async with serving(answer, tmp_path) as probe:
+        server = probe.identity.server
+        async with Client(await load_identity(write_kubeconfig(tmp_path, server, token="old"))) as client:
+            async with asyncio.timeout(5), client.stream("/watch", {}) as content:
+                assert await content.readany() == b"one"
+                await client.use(await load_identity(write_kubeconfig(tmp_path, server, token="new")))
+                await client.get("/x")
+                more.set()
+                assert await content.readany() == b"two"
+            assert not client._retired
+    assert seen == ["Bearer old", "Bearer new"]

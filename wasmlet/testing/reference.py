@@ -16,10 +16,11 @@ import attrs
 
 from wasmlet.errors import NotFound, Refused
 from wasmlet.model.inputs import Inputs
-from wasmlet.model.pod import Container, Pod, PodKey
+from wasmlet.model.pod import Container, Pod, PodKey, Raw
 from wasmlet.model.status import ContainerStatus, PodStatus, Running, Terminated
 from wasmlet.model.times import rfc3339_micro
 from wasmlet.provider import Change, LogOptions, NodeChanged, NodeStatus, PodRecord, Provider, StatusChanged
+from wasmlet.testing.usage import Usage, summary
 
 T = TypeVar("T")
 
@@ -62,6 +63,8 @@ class ReferenceProvider(Provider):
         """Every update, in order."""
         self.inputs: dict[str, Inputs] = {}
         """What each pod was last handed, by UID."""
+        self.usage: dict[tuple[str, str], Usage] = {}
+        """What a container has used, by the pod's UID and its own name."""
         self._changes: asyncio.Queue[Change] = asyncio.Queue()
         self._touched = asyncio.Event()
 
@@ -145,6 +148,9 @@ class ReferenceProvider(Provider):
 
     async def node_status(self) -> NodeStatus:
         return NodeStatus(capacity={"cpu": "1000", "memory": "1000Gi"})
+
+    async def stats(self) -> Raw:
+        return summary(((held.key, held.status) for held in self.pods.values()), self.usage, datetime.now(UTC))
 
     async def until(self, check: Callable[[], T], seconds: float = 20.0) -> T:
         """What `check` returns once that is true; looked at whenever the node loop has asked for something.
