@@ -9,8 +9,8 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
-from wasmlet.cli.main import _common
-from wasmlet.cli.options import instance_of, options_of
+from wasmlet.cli.main import _common, cli
+from wasmlet.cli.options import instance_of, options_of, warn_of_variables
 from wasmlet.errors import ConfigError
 from wasmlet.node import NodeConfig
 from wasmlet.options import option
@@ -76,6 +76,16 @@ def test_what_is_wrong_is_said() -> None:
         ("name =", "not TOML"),
         ("nome = 1", "there is no option 'nome'; did you mean 'name'"),
         ("zzz = 1", "there are: "),
+        ('config = "other.toml"', "there is no option 'config'"),
+        ("max-things = 1e400", "max-things: expected a whole number, found inf"),
+        ("max-things = true", "max-things: expected a whole number, found True"),
+        ('max-things = "x"', "max-things: expected a whole number, found 'x'"),
+        ("ratio = nan", "ratio: expected a number, found nan"),
+        ("brave = 1", "brave: expected true or false, found 1"),
+        ("where = 1", "where: expected text in quotes, found 1"),
+        ('tags = "t"', "tags: expected a list, found 't'"),
+        ("tags = [1]", "tags: expected a list, each text in quotes, found [1]"),
+        ("name = []", "name: expected text in quotes, found []"),
     ],
 )
 def test_a_wrong_file_is_said(tmp_path: Path, text: str, expected: str) -> None:
@@ -84,6 +94,22 @@ def test_a_wrong_file_is_said(tmp_path: Path, text: str, expected: str) -> None:
     error = run("--config", str(file)).exception
     assert isinstance(error, ConfigError)
     assert expected in str(error)
+
+
+def test_a_misspelt_variable_is_said(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("WASMLET_MAX_THING", "WASMLET_NAME", "WASMLET_SERVICE_HOST"):
+        monkeypatch.setenv(name, "1")
+    warn_of_variables(options_of(Settings))
+    assert capsys.readouterr().err == ("Warning: no option reads WASMLET_MAX_THING; did you mean WASMLET_MAX_THINGS?\n")
+
+
+def test_without_a_provider_a_right_option_of_one_is_not_called_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("WASMLET_PROVIDER", raising=False)
+    monkeypatch.setattr("wasmlet.cli.providers.installed", lambda: {"one": None, "other": None})
+    error = CliRunner().invoke(cli, ["run", "--allow-something"]).exception
+    assert isinstance(error, ConfigError)
+    assert str(error) == "which provider? Give --provider NAME (installed: one, other)"
+    assert "--max-pods" in CliRunner().invoke(cli, ["run", "--help"]).output
 
 
 def test_help_explains_each_option_and_its_variable() -> None:

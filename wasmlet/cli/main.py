@@ -13,7 +13,7 @@ import click
 
 import wasmlet
 from wasmlet.cli import log, providers
-from wasmlet.cli.options import instance_of, options_of, read_toml
+from wasmlet.cli.options import instance_of, options_of, read_toml, warn_of_variables
 from wasmlet.errors import ConfigError, WasmletError
 from wasmlet.node import Node, NodeConfig
 from wasmlet.node import run as run_node
@@ -74,8 +74,14 @@ class _RunCommand(click.Command):
             self._take(fixed)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        if self._provider is None and (name := _provider_name(args)):
-            self._take(name)
+        if self._provider is None:
+            if name := _provider_name(args):
+                self._take(name)
+            elif not {"-h", "--help"} & set(args):
+                # Without one its options are not known either, and a right one would be called wrong.
+                found = ", ".join(providers.installed()) or "none; try: pip install wasmlet-wasmtime"
+                raise ConfigError(f"which provider? Give --provider NAME (installed: {found})")
+        warn_of_variables(self.params)
         return super().parse_args(ctx, args)
 
     def _take(self, name: str) -> None:
@@ -84,9 +90,7 @@ class _RunCommand(click.Command):
         self.params += [p for p in options_of(self._provider.Config) if p.name not in have]
 
     def _run(self, **values: Any) -> None:
-        if self._provider is None:
-            found = ", ".join(providers.installed()) or "none; try: pip install wasmlet-wasmtime"
-            raise ConfigError(f"which provider? Give --provider NAME (installed: {found})")
+        assert self._provider is not None
         log.configure(values["log_level"])
         provider = self._provider(instance_of(self._provider.Config, values))
         node = Node(provider, instance_of(NodeConfig, values))

@@ -5,9 +5,13 @@ A field `max_pods: int = option(110, help=...)` becomes `--max-pods`, `WASMLET_M
 
 from __future__ import annotations
 
+import difflib
+import math
+import os
 import tomllib
 import types
 import typing
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,6 +22,8 @@ from wasmlet.errors import ConfigError
 from wasmlet.options import HELP
 
 T = TypeVar("T")
+
+_OF_A_SERVICE = ("WASMLET_SERVICE_", "WASMLET_PORT_")
 
 
 def options_of(settings: type[Any]) -> list[click.Parameter]:
@@ -47,13 +53,53 @@ def read_toml(context: click.Context, parameter: click.Parameter, path: Path | N
         raise ConfigError(f"--config {path}: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"--config {path}: not TOML: {error}") from None
-    known = {p.name for p in context.command.params}
-    for key in values:
-        if key.replace("-", "_") not in known:
-            near = _nearest(key, sorted(name.replace("_", "-") for name in known if name))
+    known = {p.name: p for p in context.command.params if p.name and p is not parameter}
+    for key, value in values.items():
+        option = known.get(key.replace("-", "_"))
+        if option is None:
+            near = _nearest(key, sorted(name.replace("_", "-") for name in known))
             raise ConfigError(f"--config {path}: there is no option {key!r}{near}")
+        if (expected := _unlike(option, value)) is not None:
+            raise ConfigError(f"--config {path}: {key}: expected {expected}, found {value!r}")
     context.default_map = {key.replace("-", "_"): value for key, value in values.items()}
     return path
+
+
+def warn_of_variables(options: Sequence[click.Parameter]) -> None:
+    """Say on standard error which `WASMLET_*` variables no option reads: most likely they are misspelt.
+
+    They are no error, since another provider may read them; nor are those that Kubernetes sets for a Service of that
+    name worth a word.
+    """
+    known = {str(option.envvar) for option in options}
+    for name in sorted(os.environ):
+        if (
+            name.startswith("WASMLET_")
+            and name not in known
+            and not name.startswith(("WASMLET_SERVICE_", "WASMLET_PORT_"))
+        ):
+            near = difflib.get_close_matches(name, known, n=1)
+            click.echo(f"Warning: no option reads {name}{f'; did you mean {near[0]}?' if near else ''}", err=True)
+
+
+def _unlike(option: click.Parameter, value: Any) -> str | None:
+    """What the option takes, where a value of a TOML file is something else."""
+    if option.multiple and isinstance(value, list):
+        return next((f"a list, each {found}" for item in value if (found := _unlike_one(option, item))), None)
+    return "a list" if option.multiple else _unlike_one(option, value)
+
+
+def _unlike_one(option: click.Parameter, value: Any) -> str | None:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    match option.type:
+        case click.types.BoolParamType():
+            return None if isinstance(value, bool) else "true or false"
+        case click.types.IntParamType():
+            return None if number and isinstance(value, int) else "a whole number"
+        case click.types.FloatParamType():
+            return None if number and math.isfinite(value) else "a number"
+        case _:
+            return None if isinstance(value, str) else "text in quotes"
 
 
 def _option(field: attrs.Attribute[Any], hint: Any) -> click.Option:
@@ -94,7 +140,5 @@ def _metavar(name: str, kind: Any) -> str:
 
 
 def _nearest(word: str, known: list[str]) -> str:
-    import difflib
-
     near = difflib.get_close_matches(word, known, n=1)
     return f"; did you mean {near[0]!r}?" if near else f"; there are: {', '.join(known)}"
