@@ -104,8 +104,36 @@ def test_running_once_the_init_containers_are_done() -> None:
 @pytest.mark.parametrize("sidecar", ["waits", "runs", "ended", "failed", "backs off"])
 def test_a_sidecar_does_not_hold_up_a_pod_that_runs_or_is_done(sidecar: str) -> None:
     assert phase("Never", "runs", sidecars=(sidecar,)) == "Running"
-    assert phase("Never", "ended", sidecars=(sidecar,)) == "Succeeded"
-    assert phase("Never", "failed", sidecars=(sidecar,)) == "Failed"
+    # One that still runs is about to be ended, and then the pod is done.
+    assert phase("Never", "ended", sidecars=(sidecar,)) == ("Running" if sidecar == "runs" else "Succeeded")
+    assert phase("Never", "failed", sidecars=(sidecar,)) == ("Running" if sidecar == "runs" else "Failed")
+
+
+@pytest.mark.parametrize(
+    ("started", "main", "expected"),
+    [(False, "waits", "Pending"), (True, "waits", "Pending"), (False, "runs", "Running"), (True, "runs", "Running")],
+)
+def test_a_sidecar_has_to_start_before_the_main_containers(started: bool, main: str, expected: str) -> None:
+    made = manifest("Always", 1, sidecars=1)
+    sidecar = ContainerStatus("s0", Running(NOW), started=started)
+    assert phase_of(made, PodStatus(statuses(["m0"], [main]), (sidecar,))) == expected
+
+
+def test_a_containers_own_restart_policy() -> None:
+    again = {"name": "m0", "restartPolicy": "Always"}
+    once = {"name": "m1", "restartPolicy": "Never"}
+    for first, second, expected in (
+        ("ended", "ended", "Running"),
+        ("failed", "failed", "Running"),
+        ("runs", "failed", "Running"),
+    ):
+        made = pod(again, once, restartPolicy="OnFailure")
+        assert phase_of(made, PodStatus(statuses(["m0", "m1"], [first, second]))) == expected
+    assert phase_of(pod(once, restartPolicy="Always"), PodStatus(statuses(["m1"], ["failed"]))) == "Failed"
+    assert phase_of(pod(once, restartPolicy="Always"), PodStatus(statuses(["m1"], ["ended"]))) == "Succeeded"
+    init = [{"name": "i0", "restartPolicy": "Never"}]
+    made = pod({"name": "m0"}, initContainers=init, restartPolicy="Always")
+    assert phase_of(made, PodStatus(statuses(["m0"], ["waits"]), statuses(["i0"], ["failed"]))) == "Failed"
 
 
 def test_a_container_of_which_nothing_is_known() -> None:

@@ -12,7 +12,8 @@ from typing import Literal
 
 import attrs
 
-from wasmlet.model.pod import Pod
+from wasmlet.model.pod import Pod, Raw
+from wasmlet.model.restart import is_sidecar, restarts
 
 Phase = Literal["Pending", "Running", "Succeeded", "Failed", "Unknown"]
 
@@ -61,7 +62,9 @@ class ContainerStatus:
     """The state of one container.
 
     `ready` left None means "ready while running"; set it where readiness probes decide. `container_id` has the form
-    `<runtime>://<id>`.
+    `<runtime>://<id>`. `resources` (requests and limits) are those that the running container has been given and
+    `allocated` the requests that the node has set aside for it, where they may differ from the manifest's (KEP-1287);
+    None means that they do not.
     """
 
     name: str
@@ -73,6 +76,8 @@ class ContainerStatus:
     image: str = ""
     image_id: str = ""
     container_id: str = ""
+    resources: Raw | None = None
+    allocated: Raw | None = None
 
     @property
     def is_ready(self) -> bool:
@@ -127,14 +132,16 @@ class PodStatus:
 
 def restartable_init(pod: Pod) -> frozenset[str]:
     """Names of the init containers that are native sidecars (KEP-753: `restartPolicy: Always` on the container)."""
-    return frozenset(c.name for c in pod.init_containers if c.raw.get("restartPolicy") == "Always")
+    return frozenset(c.name for c in pod.init_containers if is_sidecar(c))
 
 
 def phase_of(pod: Pod, status: PodStatus, *, final: bool = False) -> Phase:
-    """The phase that container states and restart policy give, by the kubelet's rules (`getPhase`).
+    """The phase that container states and restart policies give, by the kubelet's rules (`getPhase`).
 
-    Pending until every regular init container has succeeded; then Running while anything runs or will be restarted;
-    Succeeded when all ended with 0 and none is to be restarted; Failed when all ended, at least one not with 0.
+    Pending until every regular init container has succeeded, every sidecar has started and every main container has
+    been; then Running while anything runs or will be restarted; Succeeded when all main containers ended with 0 and
+    none is to be restarted; Failed when all ended, at least one not with 0. A sidecar that is ended after the main
+    containers does not count.
 
     `final` says that nothing will be started again (the pod is being deleted and has ended): then the phase is always
     a terminal one.
@@ -144,33 +151,40 @@ def phase_of(pod: Pod, status: PodStatus, *, final: bool = False) -> Phase:
     known = {c.name: c for c in (*status.init_containers, *status.containers)}
     if final:
         return "Succeeded" if all(_succeeded(known.get(c.name)) for c in pod.containers) else "Failed"
-    sidecars = restartable_init(pod)
-    regular_init = [known.get(c.name) for c in pod.init_containers if c.name not in sidecars]
-    if any(_failed(init) and pod.restart_policy == "Never" for init in regular_init):
-        return "Failed"
-    if not all(_succeeded(init) for init in regular_init):
+    begun = [_begun(known.get(c.name)) for c in pod.containers]
+    for container in pod.init_containers:
+        found = known.get(container.name)
+        if is_sidecar(container):
+            if not any(begun) and not _sidecar_started(found):
+                return "Pending"
+        elif not _succeeded(found):
+            ended = found.state if found is not None else None
+            lasting = isinstance(ended, Terminated) and not restarts(pod, container, ended.exit_code)
+            return "Failed" if lasting else "Pending"
+    if not all(begun):
         return "Pending"
-    main = [known.get(c.name) for c in pod.containers]
-    ended = [c for c in main if c is not None and isinstance(c.state, Terminated)]
-    # A container that waits after it has run (back-off) counts as one that will run again, not as one never started.
-    stopped = [c for c in main if c is not None and isinstance(c.state, Waiting) and c.last_state is not None]
-    if len(ended) + len(stopped) + sum(c is not None and isinstance(c.state, Running) for c in main) < len(main):
-        return "Pending"
-    if len(ended) < len(main):
+    if any(isinstance(c.state, Running) for c in known.values()):
         return "Running"
-    if pod.restart_policy == "Always":
-        return "Running"
-    if all(_succeeded(c) for c in ended):
-        return "Succeeded"
-    return "Failed" if pod.restart_policy == "Never" else "Running"
+    for container in pod.containers:
+        state = known[container.name].state
+        # A container that waits after it has run (back-off) will run again.
+        if not isinstance(state, Terminated) or restarts(pod, container, state.exit_code):
+            return "Running"
+    return "Succeeded" if all(_succeeded(known[c.name]) for c in pod.containers) else "Failed"
+
+
+def _begun(status: ContainerStatus | None) -> bool:
+    """Whether the container was ever started."""
+    return status is not None and (not isinstance(status.state, Waiting) or status.last_state is not None)
+
+
+def _sidecar_started(status: ContainerStatus | None) -> bool:
+    """Whether a sidecar does not hold up what comes after it; one that has ended did, and is started again."""
+    return status is not None and _begun(status) and (not isinstance(status.state, Running) or status.is_started)
 
 
 def _succeeded(status: ContainerStatus | None) -> bool:
     return status is not None and isinstance(status.state, Terminated) and status.state.exit_code == 0
-
-
-def _failed(status: ContainerStatus | None) -> bool:
-    return status is not None and isinstance(status.state, Terminated) and status.state.exit_code != 0
 
 
 def lost(pod: Pod, finished_at: datetime, names: Iterable[str]) -> tuple[ContainerStatus, ...]:

@@ -13,6 +13,7 @@ from datetime import datetime
 from typing import Any
 
 from wasmlet.model.pod import Container, Pod, Raw
+from wasmlet.model.restart import is_init, is_sidecar
 from wasmlet.model.status import (
     Condition,
     ContainerState,
@@ -30,6 +31,8 @@ from wasmlet.model.times import rfc3339
 _OWNED_TEXTS = ("reason", "message")
 _MERGED_LISTS = ("hostIPs", "podIPs")
 """These merge by address: an old one would stay, and the API refuses two of one family."""
+_PASSING_CONDITIONS = frozenset(("PodResizePending", "PodResizeInProgress"))
+"""Conditions that are there only while they hold (KEP-1287); the rest go from True to False and back."""
 
 
 def api_status(
@@ -45,11 +48,12 @@ def api_status(
         final: nothing will be started again, so the phase has to be a terminal one.
     """
     phase = phase_of(pod, status, final=final)
-    initialized = _initialized(pod, status, phase)
+    incomplete = _uninitialized(pod, status, phase)
+    initialized = not incomplete
     container_statuses = _container_statuses(pod.containers, status.containers, initialized, phase)
     result: dict[str, Any] = {
         "phase": phase,
-        "conditions": _conditions(pod, current, status, phase, initialized, rfc3339(now)),
+        "conditions": _conditions(pod, current, status, phase, incomplete, rfc3339(now)),
         "startTime": current.get("startTime") or rfc3339(status.start_time or now),
         "containerStatuses": container_statuses,
     }
@@ -83,6 +87,11 @@ def patch_of(pod: Pod, current: Raw, wanted: Raw) -> dict[str, Any] | None:
     for key in _MERGED_LISTS:
         if key in changed and current.get(key):
             changed[key] = [*changed[key], {"$patch": "replace"}]
+    kept = {c["type"] for c in wanted.get("conditions") or ()}
+    passed = [c["type"] for c in current.get("conditions") or () if c.get("type") in _PASSING_CONDITIONS - kept]
+    if passed:
+        deletions = [{"type": name, "$patch": "delete"} for name in passed]
+        changed["conditions"] = [*wanted.get("conditions", ()), *deletions]
     for key in _OWNED_TEXTS:
         if key not in wanted and current.get(key):
             changed[key] = None
@@ -104,29 +113,29 @@ def refused(pod: Pod, reason: str, message: str, container: str | None = None) -
     return PodStatus(containers=waiting(pod.containers), phase="Pending")
 
 
-def _initialized(pod: Pod, status: PodStatus, phase: Phase) -> bool:
-    """Whether all regular init containers have succeeded and all sidecars have started."""
-    if not pod.init_containers or phase == "Succeeded":
-        return True
+def _uninitialized(pod: Pod, status: PodStatus, phase: Phase) -> list[str]:
+    """Init containers that have still to succeed or, sidecars, to start; none once a main container has begun."""
+    if phase == "Succeeded" or any(map(_has_begun, status.containers)):
+        return []
     sidecars = restartable_init(pod)
     known = {s.name: s for s in status.init_containers}
-    for container in pod.init_containers:
-        found = known.get(container.name)
-        if found is None:
-            return False
-        if container.name in sidecars:
-            if not found.is_started and not isinstance(found.state, Terminated):
-                return False
-        elif not (isinstance(found.state, Terminated) and found.state.exit_code == 0):
-            return False
-    return True
+    return [c.name for c in pod.init_containers if not _is_initialized(known.get(c.name), c.name in sidecars)]
+
+
+def _is_initialized(status: ContainerStatus | None, sidecar: bool) -> bool:
+    if status is None:
+        return False
+    if sidecar:
+        return status.is_started
+    return isinstance(status.state, Terminated) and status.state.exit_code == 0
 
 
 def _conditions(
-    pod: Pod, current: Raw, status: PodStatus, phase: Phase, initialized: bool, now: str
+    pod: Pod, current: Raw, status: PodStatus, phase: Phase, incomplete: Sequence[str], now: str
 ) -> list[dict[str, Any]]:
-    main = {s.name: s for s in status.containers}
-    unready = [c.name for c in pod.containers if not (c.name in main and main[c.name].is_ready)]
+    known = {s.name: s for s in (*status.init_containers, *status.containers)}
+    lasting = [c for c in (*pod.init_containers, *pod.containers) if not is_init(c) or is_sidecar(c)]
+    unready = [c.name for c in lasting if not (c.name in known and known[c.name].is_ready)]
     done = "PodCompleted" if phase == "Succeeded" else "PodFailed" if phase == "Failed" else ""
     found = {c.get("type"): c for c in current.get("conditions") or ()}
     wanted: list[Condition] = []
@@ -136,10 +145,9 @@ def _conditions(
     wanted.append(Condition("PodReadyToStartContainers", "True" if sandbox else "False"))
     if "PodScheduled" not in found:
         wanted.append(Condition("PodScheduled", "True"))  # somebody put it here without the scheduler
-    if initialized:
+    if not incomplete:
         wanted.append(Condition("Initialized", "True", done if phase == "Succeeded" else ""))
     else:
-        incomplete = [c.name for c in pod.init_containers]
         message = f"containers with incomplete status: [{' '.join(incomplete)}]"
         wanted.append(Condition("Initialized", "False", "ContainersNotInitialized", message))
 
@@ -188,8 +196,11 @@ def _condition(pod: Pod, condition: Condition, current: Raw | None, now: str) ->
 
 
 def _begun(status: PodStatus) -> bool:
-    everything = (*status.containers, *status.init_containers)
-    return any(not isinstance(s.state, Waiting) or s.last_state is not None for s in everything)
+    return any(map(_has_begun, (*status.containers, *status.init_containers)))
+
+
+def _has_begun(status: ContainerStatus) -> bool:
+    return not isinstance(status.state, Waiting) or status.last_state is not None
 
 
 def _container_statuses(
@@ -217,10 +228,11 @@ def _container_status(container: Container, status: ContainerStatus) -> dict[str
         result["lastState"] = _state(status.last_state)
     if status.container_id:
         result["containerID"] = status.container_id
-    if container.resources and isinstance(status.state, Running):
-        result["resources"] = dict(container.resources)
-        if requests := container.resources.get("requests"):
-            result["allocatedResources"] = dict(requests)
+    if isinstance(status.state, Running):
+        resources = container.resources if status.resources is None else status.resources
+        allocated = container.resources.get("requests") if status.allocated is None else status.allocated
+        result |= {"resources": dict(resources)} if resources else {}
+        result |= {"allocatedResources": dict(allocated)} if allocated else {}
     return result
 
 
