@@ -21,14 +21,13 @@ async def test_the_provider_of_the_readme(control_plane: ControlPlane, kubectl: 
         "wasmlet.run(Processes())",
         "import os; from pathlib import Path\n"
         "    wasmlet.run(Processes(), wasmlet.NodeConfig(node_name='n1', node_ip='127.0.0.1', port=0,\n"
-        "        client_ca_file=Path(os.environ['CA']), state_dir=Path(os.environ['STATE'])))",
+        "        state_dir=Path(os.environ['STATE'])))",
     )
     assert len(code[1].strip().splitlines()) < 50
     program = tmp_path / "processes.py"
     program.write_text(body)
     environment = os.environ | {
         "KUBECONFIG": str(control_plane.kubeconfig),
-        "CA": str(control_plane.client_ca_file),
         "STATE": str(tmp_path / "state"),
     }
     node = await asyncio.create_subprocess_exec(sys.executable, program, env=environment)

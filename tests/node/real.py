@@ -28,6 +28,7 @@ SWEPT = (
     "/api/v1/namespaces/default/configmaps",
     "/apis/node.k8s.io/v1/runtimeclasses",
     "/apis/scheduling.k8s.io/v1/priorityclasses",
+    "/apis/certificates.k8s.io/v1/certificatesigningrequests",
 )
 KEPT = ("kube-root-ca.crt", "system-")
 
@@ -64,6 +65,12 @@ class RealPlane:
 
     def user_kubeconfig(self, name: str, groups: Sequence[str] = (), *, token: bool = False) -> Path:
         return pytest.skip("needs the embedded control plane, which makes users as it is told")
+
+    def bootstrap_kubeconfig(self) -> Path:
+        return pytest.skip("needs the embedded control plane, which gives out bootstrap tokens")
+
+    def grant(self, subject: str, *rules: object) -> None:
+        pytest.skip("needs the embedded control plane, which permits what it is told to")
 
     @property
     def faults(self) -> object:

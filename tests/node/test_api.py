@@ -15,6 +15,7 @@ import wasmlet
 from tests.node.cluster import NODE, Cluster, running
 from wasmlet.kube import load_identity
 from wasmlet.testing.reference import ReferenceProvider
+from wasmlet.testing.rules import Rule
 
 
 async def ask(cluster: Cluster, path: str, kubeconfig: Path | None = None) -> tuple[int, str]:
@@ -54,6 +55,28 @@ async def test_administrators_are_let_in_and_other_users_are_not(cluster: Cluste
         for kubeconfig in (cluster.plane.kubeconfig, root):
             assert await ask(cluster, "/healthz", kubeconfig) == (200, "ok")
             assert await ask(cluster, "/nowhere", kubeconfig) == (404, "404: Page Not Found")
+
+
+async def test_the_api_server_reaches_a_node_that_was_told_of_no_client_ca(
+    cluster: Cluster, provider: ReferenceProvider
+) -> None:
+    async with cluster.node(provider, client_ca_file=None):
+        pod = await cluster.create()
+        await cluster.until(running)
+        provider.log(pod.key, "c", b"hello\n")
+        async with cluster.admin.stream("/api/v1/namespaces/default/pods/p/log", {}) as content:
+            assert await content.read() == b"hello\n"
+
+
+async def test_a_fine_permission_is_enough_for_what_it_names(cluster: Cluster, provider: ReferenceProvider) -> None:
+    scraper = cluster.plane.user_kubeconfig("scraper", token=True)
+    cluster.plane.grant("scraper", Rule(("get",), ("nodes/metrics", "nodes/pods")))
+    async with cluster.node(provider):
+        for path in ("/metrics", "/metrics/resource", "/pods", "/runningpods/"):
+            assert (await ask(cluster, path, scraper))[0] == 200
+        for path in ("/stats/summary", "/configz", "/healthz", "/containerLogs/default/p/c"):
+            assert (await ask(cluster, path, scraper))[0] == 403
+        assert (await ask(cluster, "/exec/default/p/c", scraper))[1].startswith("Forbidden (user=scraper, verb=create,")
 
 
 async def test_pods_are_shown_with_their_newest_status(cluster: Cluster, provider: ReferenceProvider) -> None:

@@ -35,7 +35,8 @@ DENIED_SECONDS = 30.0
 """How long answers are kept: a kubelet's defaults of `authentication.webhook` and `authorization.webhook`."""
 KEPT = 4096
 REVIEW_SECONDS = 10.0
-AT_ONCE = 16
+AT_ONCE = 8
+"""So that many strangers leave the node connections for its own work."""
 WAITING = 512
 """How many reviews may be under way or wait for their turn; more are not asked, and so refused."""
 COMPLAINT_SECONDS = 10.0
