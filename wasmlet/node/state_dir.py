@@ -8,6 +8,7 @@ import secrets
 from pathlib import Path
 
 from wasmlet.errors import ConfigError
+from wasmlet.kube.keys import write_private
 
 
 class StateDirectory:
@@ -45,9 +46,5 @@ class StateDirectory:
         except (FileNotFoundError, UnicodeDecodeError):
             pass
         made = secrets.token_hex(16)
-        temporary = self.path / "instance.new"
-        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        with os.fdopen(handle, "w") as opened:
-            opened.write(made)
-        temporary.replace(file)
+        write_private(file, made.encode())
         return made
