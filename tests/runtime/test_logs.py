@@ -5,19 +5,24 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import tempfile
 from collections.abc import AsyncGenerator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from wasmlet_wasmtime import WasmtimeProvider
 
 from tests.runtime.harness import Runtime, pod_of
 from wasmlet.errors import InvalidInput, NotFound
 from wasmlet.provider import LogOptions
-from wasmlet.runtime.logs import Entries, Watcher, read, tail_offset
-from wasmlet.worker.crilog import MAX_LINE, Splitter
+from wasmlet.runtime.inotify import Watcher
+from wasmlet.runtime.log_files import Part, open_newest
+from wasmlet.runtime.logs import Entries, Log, read, tail_offset
+from wasmlet.worker.compression import compress
+from wasmlet.worker.crilog import MAX_LINE, LogFile, Splitter
 
 START = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
@@ -48,7 +53,7 @@ async def never() -> None:
 
 
 async def whole(path: Path, watcher: Watcher, **options: object) -> bytes:
-    pieces = read(path, LogOptions(**options), lambda: True, never, watcher)  # type: ignore[arg-type]
+    pieces = read(Log(path, lambda: True, never, watcher), LogOptions(**options))  # type: ignore[arg-type]
     return b"".join([piece async for piece in pieces])
 
 
@@ -96,8 +101,8 @@ def test_the_tail_is_the_last_lines(lines: list[bytes], ends: bool, count: int) 
     file = os.memfd_create("log")
     try:
         os.write(file, splitter.feed(data, 1) + splitter.finish(2))
-        offset = tail_offset(file, count)
-        text = Entries(b"", False).feed(os.pread(file, os.fstat(file).st_size, offset))
+        offset, _ = tail_offset(Part(1, file, False), count)
+        text = Entries(b"", False).feed(os.pread(file, os.fstat(file).st_size, offset or 0))
     finally:
         os.close(file)
     kept = [line + b"\n" for line in data.split(b"\n")]
@@ -115,7 +120,7 @@ async def test_follow_reads_what_is_added_until_the_end(tmp_path: Path, watcher:
     async def wait_ended() -> None:
         await ended.wait()
 
-    pieces = read(path, LogOptions(follow=True, tail_lines=1), ended.is_set, wait_ended, watcher)
+    pieces = read(Log(path, ended.is_set, wait_ended, watcher), LogOptions(follow=True, tail_lines=1))
     async with contextlib.aclosing(pieces):
         assert await anext(pieces) == b"first\n"
         for text in (b"second\n", b"third\n"):
@@ -130,22 +135,25 @@ async def test_follow_reads_what_is_added_until_the_end(tmp_path: Path, watcher:
         assert await following == b"last words"
         with pytest.raises(StopAsyncIteration):
             await anext(pieces)
-    assert watcher._events == {}
+    assert watcher._files == {}
 
 
 async def test_followers_share_a_watch_and_leave_one_by_one(tmp_path: Path, watcher: Watcher) -> None:
     path = tmp_path / "0.log"
     path.touch()
-    with watcher.watch(path) as one:
-        with watcher.watch(path) as two:
+    part = open_newest(path)
+    with watcher.watch(part) as one:
+        with watcher.watch(part) as two:
             written(path, b"x\n")
-            await asyncio.wait_for(two.wait(), 10)
-            assert one.is_set()
-            one.clear()
+            await asyncio.wait_for(two.changed.wait(), 10)
+            assert one.changed.is_set()
+            one.changed.clear()
+            assert await one.read(0) is await two.read(0)  # what the one has read, the other need not
         written(path, b"y\n")
-        await asyncio.wait_for(one.wait(), 10)
+        await asyncio.wait_for(one.changed.wait(), 10)
         path.unlink()
-    assert watcher._events == {}
+    part.close()
+    assert watcher._files == {}
 
 
 async def test_follow_a_guest(runtime: Runtime, image: str) -> None:
@@ -192,3 +200,172 @@ async def test_which_log(timed: Runtime, image: str) -> None:
     await timed.waiting(again, "CrashLoopBackOff")
     # It waits to be run again: the last one to run is the one that both mean.
     assert await timed.log(again) == await timed.log(again, previous=True) == b"y\n"
+
+
+class Rotating:
+    """A log as the shim writes it, of which a test decides when a file is full; full files are compressed by it too."""
+
+    def __init__(self, path: Path, max_files: int = 5) -> None:
+        self.path = path
+        self.splitter = Splitter("stdout")
+        self.log = LogFile(str(path), 10**9, max_files)
+        self.second = 0
+
+    def write(self, data: bytes) -> None:
+        self.log.write(self.splitter.feed(data, nanoseconds(START + timedelta(seconds=self.second))))
+        self.second += 1
+
+    def rotate(self, *compressed: int) -> None:
+        """Begin a new file, and compress those with these numbers."""
+        assert self.log._rotate()
+        for number in compressed:
+            compress(f"{self.path}.{number}")
+
+    def finish(self) -> None:
+        self.log.write(self.splitter.finish(nanoseconds(START + timedelta(seconds=self.second))))
+        self.log.close()
+
+
+STEPS = st.lists(
+    st.one_of(LINE, st.just(b"\n"), LINE.map(lambda line: line + b"\n"), st.sampled_from(["rotate", "compress"])),
+    max_size=24,
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(STEPS, st.integers(0, 12), st.booleans())
+def test_the_tail_across_files(steps: list[bytes | str], count: int, newest_empty: bool) -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        log = Rotating(Path(directory, "0.log"), 100)
+        data = b""
+        for step in steps:
+            if isinstance(step, bytes):
+                log.write(step)
+                data += step
+            else:
+                log.rotate(*([log.log.rotated + 1] if step == "compress" else []))
+        log.finish()
+        if newest_empty:
+            log.rotate()
+
+        async def text(**options: object) -> bytes:
+            watcher = Watcher()
+            try:
+                return await whole(log.path, watcher, **options)
+            finally:
+                watcher.close()
+
+        assert asyncio.run(text()) == data
+        kept = [line + b"\n" for line in data.split(b"\n")]
+        kept[-1] = kept[-1][:-1]
+        if not kept[-1]:
+            kept.pop()
+        assert asyncio.run(text(tail_lines=count)) == b"".join(kept[len(kept) - min(count, len(kept)) :])
+        size = len(data) // 2
+        assert asyncio.run(text(limit_bytes=size)) == data[:size]
+
+
+async def test_since_across_files(tmp_path: Path, watcher: Watcher) -> None:
+    log = Rotating(tmp_path / "0.log")
+    for number in range(9):
+        log.write(b"%d\n" % number)
+        if number % 2:
+            log.rotate(*([log.log.rotated] if number < 6 else []))
+    log.finish()
+    assert set(os.listdir(tmp_path)) == {"0.log", "0.log.1.gz", "0.log.2.gz", "0.log.3", "0.log.4"}
+    for first in range(10):
+        since = START + timedelta(seconds=first)
+        assert await whole(log.path, watcher, since_time=since) == b"".join(b"%d\n" % n for n in range(first, 9))
+        both = await whole(log.path, watcher, since_time=since, tail_lines=3)
+        assert both == b"".join(b"%d\n" % n for n in range(max(first, 6), 9))
+
+
+async def test_follow_across_files(tmp_path: Path, watcher: Watcher) -> None:
+    log = Rotating(tmp_path / "0.log", 3)
+    log.write(b"0\n")
+    ended = asyncio.Event()
+
+    async def wait_ended() -> None:
+        await ended.wait()
+
+    source = Log(log.path, ended.is_set, wait_ended, watcher)
+    text = b""
+    pieces = read(source, LogOptions(follow=True))
+    async with asyncio.timeout(30), contextlib.aclosing(pieces):
+        text += await anext(pieces)
+        for number in range(1, 8):
+            following = asyncio.ensure_future(anext(pieces))
+            await asyncio.sleep(0)
+            log.rotate()
+            log.write(b"%d\n" % number)
+            text += await following
+        assert text == b"".join(b"%d\n" % number for number in range(8))
+        # Slower than the log: it goes on with the oldest file that is left.
+        for number in range(8, 14):
+            log.write(b"%d\n" % number)
+            log.rotate()
+        log.write(b"last words")
+        log.finish()
+        ended.set()
+        rest = b"".join([piece async for piece in pieces])
+        assert rest == b"8\n12\n13\nlast words"  # the file it was in stays readable
+    assert watcher._files == {}
+
+
+async def test_many_followers_read_once(tmp_path: Path, watcher: Watcher, monkeypatch: pytest.MonkeyPatch) -> None:
+    reads = 0
+    pread = os.pread
+
+    def counted(file: int, size: int, offset: int) -> bytes:
+        nonlocal reads
+        reads += 1
+        return pread(file, size, offset)
+
+    monkeypatch.setattr(os, "pread", counted)
+    log = Rotating(tmp_path / "0.log")
+    ended = asyncio.Event()
+
+    async def wait_ended() -> None:
+        await ended.wait()
+
+    source = Log(log.path, ended.is_set, wait_ended, watcher)
+    arrived = asyncio.Semaphore(0)
+
+    async def follow() -> bytes:
+        text = b""
+        async for piece in read(source, LogOptions(follow=True)):
+            text += piece
+            arrived.release()
+        return text
+
+    async with asyncio.timeout(120), asyncio.TaskGroup() as group:
+        followers = [group.create_task(follow()) for _ in range(200)]
+        before = 0
+        for number in range(5):
+            log.write(b"line %d\n" % number)
+            for _ in followers:
+                await arrived.acquire()
+            if number == 0:
+                before = reads  # by now all of them follow
+        assert reads - before < len(followers)  # four lines: 800 if each read for itself
+        log.finish()
+        ended.set()
+    assert {follower.result() for follower in followers} == {b"".join(b"line %d\n" % n for n in range(5))}
+
+
+async def test_a_flood_is_read_while_it_is_rotated(flooded: Runtime, image: str) -> None:
+    key = await flooded.create(pod_of("flood", "20000", "print", "the end", image=image))
+    text = await flooded.output(key)
+    assert text.endswith(b"the end\n")
+    directory = flooded.state_dir / "runtime" / "logs" / key.uid / "main"
+    assert sum(path.stat().st_size for path in directory.iterdir()) <= 3 * 100_000
+    assert len(await flooded.log(key, tail_lines=2000)) == 1999 * 64 + 8
+    assert (await flooded.log(key)).endswith(b"the end\n")
+
+
+@pytest.fixture
+async def flooded(tmp_path: Path) -> AsyncGenerator[Runtime, None]:
+    """A provider whose logs are small."""
+    config = WasmtimeProvider.Config(allow_local_modules=True, container_log_max_size="100k", container_log_max_files=3)
+    async with Runtime(WasmtimeProvider, tmp_path / "state", config) as started:
+        yield started

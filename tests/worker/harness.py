@@ -46,6 +46,8 @@ class Connection:
         self._numbers = itertools.count(1)
         self.events: list[dict[str, Any]] = []
         """Everything that was told of containers, in order."""
+        self.received: list[int] = []
+        """Descriptors that came with what was received; the test's to close."""
 
     def ask(self, operation: str, descriptors: Sequence[int] = (), **fields: Any) -> Any:
         """The answer: what is in `ok`, for `list` the items; a `RuntimeError` where it is an error."""
@@ -67,6 +69,7 @@ class Connection:
         received = wire.receive(self.socket)
         if received is None:
             raise EOFError("the shim has left")
+        self.received += received[1]
         return received[0]
 
     def until(self, name: str, *states: str) -> dict[str, Any]:
@@ -133,6 +136,27 @@ class Shim:
 
     def log(self, name: str) -> bytes:
         return (self.state / "logs" / name / "0.log").read_bytes()
+
+    def logged(self, name: str) -> tuple[int, int]:
+        """How far the container's log has come: full files so far, and bytes in the present one."""
+        directory = self.state / "logs" / name
+        numbers = [int(path.name.split(".")[2]) for path in directory.glob("0.log.*")]
+        return max(numbers, default=0), (directory / "0.log").stat().st_size
+
+    def taken(self, name: str) -> int:
+        """What the container's log takes of the disk."""
+        total = 0
+        for path in (self.state / "logs" / name).iterdir():
+            with contextlib.suppress(FileNotFoundError):
+                total += path.stat().st_size
+        return total
+
+    def waits_to_compress(self, name: str) -> bool:
+        """Whether a full file other than the newest is not compressed yet."""
+        names = os.listdir(self.state / "logs" / name)
+        full = self.logged(name)[0]
+        plain = [entry for entry in names if entry.removeprefix("0.log.").isdigit()]
+        return any(entry.endswith(".tmp") for entry in names) or plain not in ([f"0.log.{full}"], [])
 
     def output(self, name: str, stream: str = "stdout") -> bytes:
         """What the guest wrote, put together from the log."""

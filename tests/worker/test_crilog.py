@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 import os
 import re
+import shutil
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -106,3 +108,55 @@ def test_a_link_in_the_place_of_a_log_is_not_followed(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="symbolic links"):
         LogFile(str(tmp_path / "logs" / "0.log"))
     assert not (tmp_path / "elsewhere").exists()
+
+
+def numbered(count: int) -> bytes:
+    return b"".join(b"entry %05d of twenty-seven\n" % number for number in range(count))
+
+
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=30), st.integers(28, 300), st.integers(2, 5))
+def test_full_files_are_put_aside_and_the_oldest_go(writes: list[int], max_size: int, max_files: int) -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory, "x", "0.log")
+        compress: list[str] = []
+        log = LogFile(str(path), max_size, max_files, compress.append)
+        data = numbered(sum(writes))
+        begin = 0
+        for count in writes:
+            log.write(data[begin : begin + 28 * count])
+            begin += 28 * count
+        log.close()
+        assert log.lost == 0
+        names = [f"0.log.{number}" for number in range(1, log.rotated + 1)][-(max_files - 1) :]
+        assert sorted(os.listdir(path.parent)) == sorted(["0.log", *names])
+        contents = [(path.parent / name).read_bytes() for name in [*names, "0.log"]]
+        assert all(28 <= len(content) <= max_size for content in contents)
+        assert all(len(content) % 28 == 0 for content in contents)  # entries stay whole
+        assert data.endswith(b"".join(contents))
+        if log.rotated < max_files:
+            assert b"".join(contents) == data
+        # All but the newest full one, while they are kept.
+        assert {f"{path}.{number}" for number in range(1, log.rotated) if max_files > 2} == set(compress)
+
+
+def test_an_entry_that_is_longer_than_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "x" / "0.log"
+    log = LogFile(str(path), max_size=10)
+    log.write(b"short\n" + b"x" * 50 + b"\nshort\n")
+    log.close()
+    assert [(path.parent / name).read_bytes() for name in ("0.log.1", "0.log.2", "0.log")] == [
+        b"short\n",
+        b"x" * 50 + b"\n",
+        b"short\n",
+    ]
+
+
+def test_a_log_whose_directory_is_gone_loses_entries_only(tmp_path: Path) -> None:
+    path = tmp_path / "x" / "0.log"
+    log = LogFile(str(path), max_size=10)
+    log.write(b"12345678\n")
+    shutil.rmtree(path.parent)
+    log.write(b"12345678\n")
+    log.write(b"12345678\n")
+    log.close()
+    assert log.lost == 18

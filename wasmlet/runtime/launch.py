@@ -48,6 +48,7 @@ async def launch(life: ContainerLife, spec: Container) -> None:
             zygote=around.zygote,
             spec=content,
             module=artifact,
+            settings=around.log_limits,
         )
     life.say("Normal", "Created", f"Created container: {life.name}")
     record = await around.client.wait(record.id, wire.RUNNING, wire.ENDED)

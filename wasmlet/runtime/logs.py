@@ -1,140 +1,128 @@
 """Read container logs as `kubectl logs` asks for them, from the files that the shim writes (`wasmlet.worker.crilog`).
 
-Files are read piece by piece in threads, never whole. A reader that follows sleeps until the kernel says that the file
-has grown (inotify) or the shim that the container has ended; the shim says so only when the log is complete.
+Unlike a kubelet, which shows only the file that is written to, this reads all of a log's files as one (`log_files`).
+They are read piece by piece in threads, never whole (but for a compressed one that `tail` begins in). A reader that
+follows sleeps until the kernel says that the file has grown or is put aside (`inotify`), or the shim that the container
+has ended; the shim says so only when the log is complete. A reader that is slower than a log is rotated goes on with
+what is left.
 """
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import ctypes
-import os
-import struct
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+import functools
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
+import attrs
+
 from wasmlet.errors import NotFound
 from wasmlet.provider import LogOptions
-from wasmlet.runtime.waiting import first_of
+from wasmlet.runtime import log_files
+from wasmlet.runtime.inotify import Watcher
+from wasmlet.runtime.log_files import Part
+from wasmlet.runtime.waiting import first_of, in_thread
 
-CHUNK = 64 * 1024
-
-_IN_MODIFY = 0x2
-_IN_IGNORED = 0x8000
-_EVENT = struct.Struct("iIII")
-
-_libc = ctypes.CDLL(None, use_errno=True)
+Begin = Callable[[], tuple[Part, int]]
+"""Opens a file of a log, and says where in it to begin."""
 
 
-class Watcher:
-    """Tells when files grow: one inotify instance for all readers of this process.
+@attrs.frozen
+class Log:
+    """The log of one instance of a container.
 
-    Raises:
-        OSError: the system has no instance to give.
-    """
-
-    def __init__(self) -> None:
-        self._inotify = _checked(_libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC))
-        self._events: dict[int, list[asyncio.Event]] = {}
-        asyncio.get_running_loop().add_reader(self._inotify, self._on_events)
-
-    @contextlib.contextmanager
-    def watch(self, path: Path) -> Iterator[asyncio.Event]:
-        """An event that is set whenever the file is written to."""
-        event = asyncio.Event()
-        name = os.fsencode(path)
-        watch = _checked(_libc.inotify_add_watch(self._inotify, ctypes.c_char_p(name), ctypes.c_uint32(_IN_MODIFY)))
-        self._events.setdefault(watch, []).append(event)
-        try:
-            yield event
-        finally:
-            events = self._events.get(watch, [])
-            if event in events:
-                events.remove(event)
-            if watch in self._events and not events:
-                del self._events[watch]
-                _libc.inotify_rm_watch(self._inotify, watch)
-
-    def close(self) -> None:
-        asyncio.get_running_loop().remove_reader(self._inotify)
-        os.close(self._inotify)
-        self._inotify = -1
-        for events in self._events.values():
-            for event in events:
-                event.set()
-        self._events.clear()
-
-    def _on_events(self) -> None:
-        try:
-            data = os.read(self._inotify, CHUNK)
-        except BlockingIOError:
-            return
-        offset = 0
-        while offset < len(data):
-            watch, mask, _, length = _EVENT.unpack_from(data, offset)
-            offset += _EVENT.size + length
-            for event in self._events.get(watch, ()):
-                event.set()
-            if mask & _IN_IGNORED:
-                self._events.pop(watch, None)
-
-
-def _checked(result: int) -> int:
-    if result < 0:
-        number = ctypes.get_errno()
-        raise OSError(number, f"inotify: {os.strerror(number)}")
-    return result
-
-
-async def read(
-    path: Path,
-    options: LogOptions,
-    ended: Callable[[], bool],
-    wait_ended: Callable[[], Awaitable[None]],
-    watcher: Watcher,
-) -> AsyncGenerator[bytes, None]:
-    """The log in pieces, as `options` ask for it.
-
-    Args:
-        path: of the log file of one instance of a container.
+    Attributes:
+        path: of the file that is written to.
         ended: whether that instance has ended, so that nothing will be added.
         wait_ended: returns when it has.
+        watcher: of this process.
+    """
+
+    path: Path
+    ended: Callable[[], bool]
+    wait_ended: Callable[[], Awaitable[None]]
+    watcher: Watcher
+
+
+async def read(log: Log, options: LogOptions) -> AsyncGenerator[bytes, None]:
+    """The log in pieces, as `options` ask for it.
 
     Raises:
-        NotFound: the file is not there (any more).
+        NotFound: the log is not there (any more).
     """
-    try:
-        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        raise NotFound(f"the log {path.name} of this container is gone") from None
-    with contextlib.ExitStack() as stack:
-        stack.callback(os.close, file)
-        grown = stack.enter_context(watcher.watch(path)) if options.follow else asyncio.Event()
-        since = _stamp(options.since_time)
-        offset = 0
-        if options.tail_lines is not None:
-            offset = await asyncio.to_thread(tail_offset, file, options.tail_lines, since)
-        entries, left = Entries(since, options.timestamps), options.limit_bytes
-        while True:
-            last = ended()  # asked before reading: what was written before the end is read below
-            grown.clear()
-            while True:
-                count, text = await asyncio.to_thread(_next, file, offset, entries)
-                offset += count
-                if left is not None:
-                    text = text[:left]
-                    left -= len(text)
-                if text:
-                    yield text
-                if left == 0:
-                    return
-                if not count:
-                    break
-            if not options.follow or last:
+    since = _stamp(options.since_time)
+    entries, left = Entries(since, options.timestamps), options.limit_bytes
+    begin = functools.partial(_begin, log.path, options.tail_lines, since)
+    async with contextlib.aclosing(pieces(log, begin, follow=options.follow)) as found:
+        async for _, data in found:
+            text = entries.feed(data)
+            if left is not None:
+                text = text[:left]
+                left -= len(text)
+            if text:
+                yield text
+            if left == 0:
                 return
-            await first_of(grown.wait(), wait_ended())
+
+
+async def pieces(log: Log, begin: Begin, *, follow: bool) -> AsyncGenerator[tuple[int, bytes], None]:
+    """The entries of a log as they are in its files, in pieces of any size, each with its file's number.
+
+    Args:
+        begin: opens the file to begin with and says at which offset; called in a thread.
+
+    Raises:
+        NotFound: the log is not there (any more).
+    """
+    opened: list[Part] = []
+    with contextlib.ExitStack() as stack:
+
+        def take(part: Part) -> None:
+            """So that it is closed even when the caller has been cancelled meanwhile."""
+            opened.append(part)
+            stack.callback(part.close)
+
+        def start() -> int:
+            part, offset = begin()
+            take(part)
+            return offset
+
+        def go_on() -> bool:
+            part = log_files.open_next(log.path, opened[-1].number)
+            if part is not None:
+                take(part)
+            return part is not None
+
+        try:
+            offset = await in_thread(start)
+        except FileNotFoundError:
+            raise NotFound(f"the log {log.path.name} of this container is gone") from None
+        while True:
+            part = opened[-1]
+            with log.watcher.watch(part) if follow else contextlib.nullcontext() as followed:
+                while True:
+                    last = followed is None or log.ended()  # asked first: what was written before the end is read below
+                    if followed is not None:
+                        followed.changed.clear()
+                    if followed is None or last or part.compressed:
+                        data = await in_thread(part.read, offset)
+                    else:
+                        data = await followed.read(offset)
+                    full = not data and not part.is_current(log.path)
+                    if full:  # nothing is added from here on, but a shared read may have begun before the last was
+                        data = await in_thread(part.read, offset)
+                    if data:
+                        offset += len(data)
+                        yield part.number, data
+                    elif full and await in_thread(go_on):
+                        break
+                    elif followed is None or last:
+                        return
+                    else:
+                        await first_of(followed.changed.wait(), log.wait_ended())
+            offset = 0
+            part.close()
 
 
 class Entries:
@@ -164,49 +152,58 @@ class Entries:
         return b"".join(out)
 
 
-def tail_offset(file: int, lines: int, since: bytes = b"") -> int:
-    """Where the last so many lines begin, or the first entry from `since` on if that is later; blocks.
+def _begin(path: Path, lines: int | None, since: bytes) -> tuple[Part, int]:
+    """The file and the offset in it to read from: of the last so many lines, of those from `since` on; blocks.
 
-    A line is as the guest wrote it, however many entries it takes. Reads backwards, and no more than it needs.
+    A line is as the guest wrote it, however many entries it takes and in however many files these are. Reads backwards,
+    and no more than it needs.
+
+    Raises:
+        FileNotFoundError: the log is gone.
     """
-    end = os.fstat(file).st_size
+    if lines is None and not since:
+        return log_files.open_oldest(path), 0
+    part = log_files.open_newest(path)
+    try:
+        count: int | None = None
+        while True:
+            if lines is None:
+                stamp = _fields(part.read(0, 64))[0]  # of its first entry; none where the file is empty
+                offset = 0 if b"" < stamp < since else None
+            else:
+                offset, count = tail_offset(part, lines, since, count)
+            before = log_files.open_part(path, part.number - 1) if offset is None else None
+            if before is None:
+                return part, offset or 0
+            part.close()
+            part = before
+    except BaseException:
+        part.close()
+        raise
+
+
+def tail_offset(part: Part, lines: int, since: bytes = b"", count: int | None = None) -> tuple[int | None, int | None]:
+    """Where in a file the last so many lines begin, or the first entry from `since` on if that is later; blocks.
+
+    Args:
+        count: what this returned for the file after this one: lines counted so far; None for the last file.
+
+    Returns:
+        The offset, None where they begin in an earlier file; and how many were counted.
+    """
+    following = part.size
     if lines <= 0:
-        return end
-    count, following = 0, end
-    for position, line in _backwards(file, end):
+        return following, count
+    for position, line in part.backwards():
         stamp, _, tag, _ = _fields(line)
         if stamp < since:
-            return following
-        if tag == b"F" or following == end:
+            return following, count
+        if tag == b"F" or count is None:
             if count == lines:
-                return following
-            count += 1
+                return following, count
+            count = (count or 0) + 1
         following = position
-    return 0
-
-
-def _backwards(file: int, end: int) -> Iterator[tuple[int, bytes]]:
-    """Entries from the last to the first, each with its offset."""
-    rest = b""
-    while end > 0:
-        begin = max(0, end - CHUNK)
-        data = os.pread(file, end - begin, begin) + rest
-        pieces = data.split(b"\n")
-        position = begin + len(data)
-        while len(pieces) > 1:
-            line = pieces.pop()
-            position -= len(line)
-            if line:
-                yield position, line
-            position -= 1
-        rest, end = pieces[0], begin
-    if rest:
-        yield 0, rest
-
-
-def _next(file: int, offset: int, entries: Entries) -> tuple[int, bytes]:
-    data = os.pread(file, CHUNK, offset)
-    return len(data), entries.feed(data) if data else b""
+    return None, count
 
 
 def _fields(line: bytes) -> tuple[bytes, bytes, bytes, bytes]:

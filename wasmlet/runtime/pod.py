@@ -21,6 +21,7 @@ from wasmlet.model.inputs import Inputs
 from wasmlet.model.pod import Pod, PodKey
 from wasmlet.model.status import ContainerStatus, PodStatus, Waiting
 from wasmlet.provider import PodEvent
+from wasmlet.runtime import log_files
 from wasmlet.runtime.changes import Changes
 from wasmlet.runtime.compile import Compiler
 from wasmlet.runtime.container import ContainerLife
@@ -41,6 +42,7 @@ class Surroundings:
 
     Attributes:
         zygote: the engine's, as `wasmlet.worker.wire` has it.
+        log_limits: of each container's log, as `wasmlet.worker.wire` has them for `run`.
     """
 
     client: ShimClient
@@ -50,12 +52,13 @@ class Surroundings:
     clock: Clock
     state_dir: Path
     zygote: Mapping[str, str]
+    log_limits: Mapping[str, int]
     spawn: Callable[[PodLife], asyncio.Task[None]]
 
     def remove_logs(self, paths: Sequence[str]) -> None:
         """Remove log files; blocks."""
         for path in paths:
-            (self.state_dir / path).unlink(missing_ok=True)
+            log_files.remove(self.state_dir / path)
 
 
 class PodLife:

@@ -27,6 +27,7 @@ from wasmlet.clock import Clock, SystemClock
 from wasmlet.errors import ConfigError, InvalidInput, NotFound, WasmletError
 from wasmlet.model.inputs import Inputs
 from wasmlet.model.pod import Pod, PodKey
+from wasmlet.model.quantity import Quantity
 from wasmlet.model.status import PodStatus, Waiting
 from wasmlet.options import option
 from wasmlet.provider import Change, LogOptions, NodeContext, NodeStatus, PodRecord, Provider
@@ -35,6 +36,7 @@ from wasmlet.runtime.changes import Changes
 from wasmlet.runtime.compile import Compiler
 from wasmlet.runtime.engine import Engine
 from wasmlet.runtime.images import Images
+from wasmlet.runtime.inotify import Watcher
 from wasmlet.runtime.instances import Labels
 from wasmlet.runtime.pod import PodLife, Surroundings
 from wasmlet.runtime.shim_client import ShimClient, ShimError
@@ -42,6 +44,9 @@ from wasmlet.runtime.worker import ContainerRecord
 from wasmlet.worker import wire
 
 log = structlog.get_logger(__name__)
+
+MIN_LOG_SIZE = 16 * 1024
+"""Room for one entry; less would make a file of each."""
 
 
 @attrs.frozen
@@ -52,6 +57,8 @@ class RuntimeConfig:
     module_dir: Path | None = option(None, help="Directory that relative images (file://./x.wasm) are in.")
     max_module_bytes: int = option(256 * 1024 * 1024, help="The largest module that is accepted, in bytes.")
     compile_timeout: float = option(120.0, help="How long compiling one module may take.")
+    container_log_max_size: str = option("10Mi", help="Size of a container's log file at which a new one is begun.")
+    container_log_max_files: int = option(5, help="The most files of one container's log; 2 or more.")
     shim_idle_exit: float = option(60.0, help="After how long a worker that nobody needs ends.")
 
 
@@ -70,7 +77,7 @@ class RuntimeProvider(Provider):
         self._pods: dict[str, PodLife] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._around: Surroundings | None = None
-        self._watcher: logs.Watcher | None = None
+        self._watcher: Watcher | None = None
         self.state_dir = Path()
 
     async def start(self, context: NodeContext) -> None:
@@ -85,7 +92,7 @@ class RuntimeProvider(Provider):
                 max_bytes=self.config.max_module_bytes,
             )
             compiler.prepare()
-            self._watcher = logs.Watcher()
+            self._watcher = Watcher()
         except OSError as error:
             raise ConfigError(f"cannot use the state directory {self.state_dir}: {error}") from error
         client = ShimClient(self.state_dir, self._clock, self.config.shim_idle_exit, self._saw)
@@ -96,7 +103,15 @@ class RuntimeProvider(Provider):
             self.config.max_module_bytes,
         )
         self._around = Surroundings(
-            client, images, compiler, self._changes, self._clock, self.state_dir, zygote, self._spawn
+            client,
+            images,
+            compiler,
+            self._changes,
+            self._clock,
+            self.state_dir,
+            zygote,
+            self._log_limits(),
+            self._spawn,
         )
         await client.start()
         await client.warm(zygote)
@@ -175,8 +190,8 @@ class RuntimeProvider(Provider):
         async def wait_ended() -> None:
             await client.wait(name, wire.ENDED)
 
-        path = self.state_dir / record.log
-        async with contextlib.aclosing(logs.read(path, options, ended, wait_ended, self._watcher)) as pieces:
+        files = logs.Log(self.state_dir / record.log, ended, wait_ended, self._watcher)
+        async with contextlib.aclosing(logs.read(files, options)) as pieces:
             async for piece in pieces:
                 yield piece
 
@@ -196,6 +211,23 @@ class RuntimeProvider(Provider):
         if self._around is None:
             raise WasmletError(f"provider {self.name} is not started")
         return self._around
+
+    def _log_limits(self) -> dict[str, int]:
+        """Of each container's log.
+
+        Raises:
+            ConfigError: the settings are not such.
+        """
+        size, files = self.config.container_log_max_size, self.config.container_log_max_files
+        try:
+            limit = Quantity.parse(size).units()
+        except ValueError as error:
+            raise ConfigError(f"container-log-max-size: expected a quantity such as 10Mi, found {size!r}") from error
+        if limit < MIN_LOG_SIZE:
+            raise ConfigError(f"container-log-max-size: expected {MIN_LOG_SIZE} bytes or more, found {size}")
+        if files < 2:
+            raise ConfigError(f"container-log-max-files: expected 2 or more, found {files}")
+        return {"log_size": limit, "log_files": files}
 
     def _life(self, key: PodKey) -> PodLife:
         life = self._pods.get(key.uid)

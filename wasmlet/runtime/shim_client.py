@@ -94,11 +94,13 @@ class ShimClient:
         zygote: Mapping[str, str],
         spec: bytes,
         module: int,
+        settings: Mapping[str, Any],
     ) -> ContainerRecord:
         """Start a container; return once the shim has it, which is before the guest begins.
 
         Args:
             log_path: relative to the state directory, below `logs/`.
+            settings: how its log and its streams are to be, as `wire` has it.
             spec: the JSON that only the child reads.
             module: descriptor of the compiled module, which stays the caller's.
 
@@ -108,7 +110,7 @@ class ShimClient:
         memory = os.memfd_create("spec", os.MFD_CLOEXEC)
         try:
             os.pwrite(memory, spec, 0)  # memory, not a disk: it neither blocks nor comes up short
-            message = {"id": container_id, "labels": labels, "log": log_path, "zygote": zygote}
+            message = {**settings, "id": container_id, "labels": labels, "log": log_path, "zygote": zygote}
             reply = await self._ask("run", message, (memory, module))
         finally:
             os.close(memory)

@@ -10,6 +10,7 @@ never with `-m`, which would import the face of the package and everything behin
 - `zygote`: one per engine; has the engine loaded and forks.
 - `child`: becomes the container.
 - `compiler`: a process of its own that compiles one module.
+- `compression`: a process of its own that compresses one full log file.
 
 `wire` is what they say to each other; `wasmlet.runtime.shim_client` is the node loop's side of it.
 """

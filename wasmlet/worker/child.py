@@ -13,13 +13,14 @@ import os
 import select
 import signal
 import socket
+import termios
 from types import ModuleType
 from typing import Any
 
 from . import linux, wire
 
-DESCRIPTORS = 5
-"""Control, stdout, stderr, spec, compiled module; after these as many mounts as there are."""
+DESCRIPTORS = 6
+"""Control, stdin, stdout, stderr, spec, compiled module; after these as many mounts as there are."""
 
 TRAPPED = 134
 """Exit code of a guest that trapped, that of abort(): 128 + SIGABRT."""
@@ -61,11 +62,20 @@ def _take(descriptors: list[int]) -> socket.socket:
     """Put the descriptors where they belong and close every other one, the zygote's own among them."""
     # First out of the way of the numbers below, then to them.
     control, *others = (_above(descriptor, 16 + len(descriptors)) for descriptor in descriptors)
-    out, err, *rest = others
-    for number, descriptor in enumerate((out, err, control, *rest), 1):
+    for number, descriptor in enumerate((*others[:_CONTROL], control, *others[_CONTROL:])):
         os.dup2(descriptor, number, inheritable=number < _CONTROL)
-    wire.close_from(_SPEC + len(rest))
+    wire.close_from(len(descriptors))
+    if os.isatty(1):
+        _take_terminal()
     return socket.socket(fileno=_CONTROL)
+
+
+def _take_terminal() -> None:
+    """Make the terminal this process's own, so that Ctrl-C at it ends the guest."""
+    os.setsid()
+    fcntl.ioctl(1, termios.TIOCSCTTY, 0)
+    for number in (signal.SIGINT, signal.SIGQUIT):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def _above(descriptor: int, floor: int) -> int:

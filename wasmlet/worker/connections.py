@@ -1,15 +1,18 @@
 """The shim's side of its socket: node loops that ask and that watch.
 
 A node loop that does not read what it is told is cut off when `MAX_BACKLOG` bytes wait for it; it connects again and
-lists. The operations are in `wire`; `shim` does them.
+lists. The operations are in `wire`; `shim` does them. What a connection has asked for and has to be there for ends with
+it: its execs, and whom it has attached.
 """
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import socket
 from collections import deque
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from . import wire
@@ -17,6 +20,8 @@ from .loop import READ, WRITE
 from .records import Record, complain
 
 if TYPE_CHECKING:
+    from .containers import Container
+    from .execs import Exec
     from .shim import Shim
 
 MAX_BACKLOG = 32 * 1024 * 1024
@@ -78,17 +83,20 @@ class Connection:
         self._shim = shim
         self._listener = listener
         self._socket = sock
-        self._backlog: deque[bytes] = deque()
+        self._backlog: deque[tuple[bytes, tuple[int, ...]]] = deque()
         self._waiting = 0
         self._open = True
         self.watches = False
+        self._tokens = itertools.count(1)
+        self._execs: dict[str, Exec] = {}
+        self._attached: dict[int, tuple[Container, bool]] = {}
         shim.loop.add(sock, READ, self._ready)
 
-    def send(self, data: bytes) -> None:
-        """Send now or as soon as the other side reads."""
+    def send(self, data: bytes, descriptors: Sequence[int] = ()) -> None:
+        """Send now or as soon as the other side reads; the descriptors stay the caller's."""
         if not self._open:
             return
-        self._backlog.append(data)
+        self._backlog.append((data, tuple(map(os.dup, descriptors))))
         self._waiting += len(data)
         if self._waiting > MAX_BACKLOG:
             complain(f"a node loop leaves {self._waiting} bytes unread: cut off")
@@ -101,6 +109,13 @@ class Connection:
             self._open = False
             self._shim.loop.remove(self._socket)
             self._socket.close()
+            for _, descriptors in self._backlog:
+                wire.close(descriptors)
+            self._backlog.clear()
+            for process in list(self._execs.values()):
+                process.stop(0)
+            for number in list(self._attached):
+                self._detach(number)
             self._listener.gone(self)
 
     def _ready(self, events: int) -> None:
@@ -126,29 +141,67 @@ class Connection:
     def _flush(self) -> None:
         while self._backlog and self._open:
             try:
-                wire.send(self._socket, self._backlog[0])
+                wire.send(self._socket, *self._backlog[0])
             except BlockingIOError:
                 break
             except OSError:
                 self.close()
                 return
-            self._waiting -= len(self._backlog.popleft())
+            data, descriptors = self._backlog.popleft()
+            wire.close(descriptors)
+            self._waiting -= len(data)
         if self._open:
             self._shim.loop.change(self._socket, READ | WRITE if self._backlog else READ)
 
     def _answer(self, message: dict[str, Any], descriptors: list[int]) -> None:
-        number = message.get("n")
+        number, operation = message.get("n"), message.get("op")
         try:
-            if message.get("op") != "run":
+            if operation not in ("run", "exec"):
                 wire.close(descriptors)
-            self._reply(number, self._do(message, descriptors))
-            if message.get("op") == "shutdown":
+            if operation == "exec":
+                self._exec(number, message, descriptors)
+            elif operation in ("given", "attach"):
+                self._hand_over(number, operation, message)
+            else:
+                self._reply(number, self._do(message, descriptors))
+            if operation == "shutdown":
                 self._shim.shutdown(bool(message.get("force")))
         except (wire.WireError, OSError, ValueError, TypeError) as error:
             self.send(wire.pack({"re": number, "error": str(error)[:2000]}))
 
-    def _reply(self, number: Any, result: dict[str, Any]) -> None:
-        self.send(wire.pack({"re": number, "ok": result}))
+    def _reply(self, number: Any, result: dict[str, Any], descriptors: Sequence[int] = ()) -> None:
+        self.send(wire.pack({"re": number, "ok": result}), descriptors)
+
+    def _exec(self, number: Any, message: dict[str, Any], descriptors: list[int]) -> None:
+        """The reply comes when it has ended."""
+
+        def ended(record: Record) -> None:
+            self._execs.pop(record.id, None)
+            self._reply(number, {"exec": record.as_message()})
+
+        process = self._shim.exec(message, descriptors, ended)
+        if process.record.state != wire.ENDED:
+            self._execs[process.record.id] = process
+
+    def _hand_over(self, number: Any, operation: str, message: dict[str, Any]) -> None:
+        container = self._shim.container(message.get("id"))
+        if operation == "given":
+            self._reply(number, {}, container.given)
+            return
+        stdin = message.get("stdin") is True
+        token = next(self._tokens)
+        self._attached[token] = (container, stdin)
+        if stdin:
+            self._reply(number, {"token": token}, [container.stdin] if container.stdin >= 0 else ())
+        else:
+            self._reply(number, {"token": token, "position": container.attach()})
+
+    def _detach(self, token: Any) -> None:
+        container, stdin = self._attached.pop(token, (None, False))
+        if container is not None and stdin:
+            container.leave_stdin()
+        elif container is not None:
+            container.detach()
 
     def _do(self, message: dict[str, Any], descriptors: list[int]) -> dict[str, Any]:
         shim, operation = self._shim, message.get("op")
@@ -169,6 +222,9 @@ class Connection:
             return {"container": stopped and stopped.as_message()}
         if operation == "forget":
             return {"count": shim.forget(list(message.get("ids") or ()))}
+        if operation == "detach":
+            self._detach(message.get("token"))
+            return {}
         if operation == "shutdown":
             shim.check_shutdown(bool(message.get("force")))
             return {}

@@ -1,157 +1,162 @@
-"""One container as the shim holds it: its record, its pipes, its log, and how it is brought to an end.
+"""One container as the shim holds it: its record, its streams, its log, and who is attached to it.
 
-A container has ended when its process has been reaped and its three descriptors (stdout, stderr, control) have reached
-their ends, so that its log is whole by then; a descriptor that leaked is waited for no longer than `DRAIN_SECONDS`.
-The shim (`shim`) tells a `Container` what happens to it, `zygotes` fork its process.
+Its process is a `processes.Process`. It has ended when in addition its output has reached its end, so that its log is
+whole by then, and when no exec is left in it. What it was given (spec, module, mounts) is kept until then, unread: an
+exec gets the same.
 """
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import functools
 import os
-import signal
-import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from . import wire
+from . import crilog, wire
 from .crilog import LogFile, Splitter
-from .loop import READ, Loop, Timer
+from .loop import READ, Loop
+from .processes import Hooks, Process
 from .records import Record
 from .termination import LastWords
 
 CHUNK = 64 * 1024
 """Bytes taken from one pipe in one turn; what bounds the shim's memory and keeps a flood from starving the others."""
 
-DRAIN_SECONDS = 2.0
-MAX_TEXT = 4096
-"""Bytes of a message that are kept, as long as a termination message in Kubernetes."""
+END_OF_FILE = b"\x04\x04"
+"""What ends input at a terminal: the first may only hand on an unfinished line."""
 
 
-class Hooks(NamedTuple):
-    """What a container tells the shim.
+class Settings(NamedTuple):
+    """What `run` asks for beside the guest itself; see `wire`."""
 
-    Attributes:
-        changed: after each change of the record.
-        claim: when the process has said its pid.
-        again: when the zygote died before it forked; returns None where another one will be tried, else why not.
-    """
+    message: Any
+    stdin: bool
+    stdin_once: bool
+    tty: bool
+    log_size: int
+    log_files: int
 
-    changed: Callable[[Container], None]
-    claim: Callable[[Container], None]
-    again: Callable[[Container], str | None]
+    @classmethod
+    def of(cls, message: dict[str, Any]) -> Settings:
+        """From the message of the operation.
+
+        Raises:
+            wire.WireError: it is not of that form.
+        """
+        size, files = message.get("log_size", crilog.MAX_SIZE), message.get("log_files", crilog.MAX_FILES)
+        if not isinstance(size, int) or not isinstance(files, int) or size < 1 or files < 2:
+            raise wire.WireError(f"expected log files of at least 1 byte and at least 2 of them, found {size}, {files}")
+        flags = (message.get("stdin") is True, message.get("stdin_once") is True, message.get("tty") is True)
+        return cls(message.get("message"), *flags, size, files)
 
 
-class Container:
-    """Runs once. Takes over the descriptors: spec, compiled module, mounts.
+class Container(Process):
+    """Runs once. Takes over the descriptors: spec, compiled module, mounts."""
 
-    `message` is as `wire` has it for `run`; `wire.WireError` where it is not.
-    """
-
-    def __init__(self, loop: Loop, record: Record, descriptors: Sequence[int], hooks: Hooks, message: Any) -> None:
-        self.record = record
-        self._loop = loop
-        self._hooks = hooks
-        self._given = tuple(descriptors)
-        self._held = True
-        self._log = LogFile(record.log)
+    def __init__(
+        self,
+        loop: Loop,
+        record: Record,
+        descriptors: Sequence[int],
+        hooks: Hooks,
+        settings: Settings,
+        compress: Any = lambda name: None,
+    ) -> None:
+        super().__init__(loop, record, descriptors, hooks)
+        self._settings = settings
+        self._log = LogFile(record.log, settings.log_size, settings.log_files, compress)
         self._pipes: dict[int, Splitter] = {}
-        self._control: socket.socket | None = None
-        self._theirs: tuple[int, ...] = ()
-        self._status: int | None = None
-        self._failure: tuple[str, str] | None = None
-        self._kill_timer: Timer | None = None
-        self._last_words = LastWords(message, self._given[2:])
-
-    def prepare(self) -> None:
-        """Make the streams for a child; again, where a zygote died with the first ones."""
-        for stream in ("stdout", "stderr"):
-            reader, writer = os.pipe2(os.O_CLOEXEC)
-            os.set_blocking(reader, False)
-            self._pipes[reader] = Splitter(stream)
-            self._loop.add(reader, READ, functools.partial(self._on_output, reader))
-            self._theirs += (writer,)
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        ours.setblocking(False)
-        self._control = ours
-        self._loop.add(ours, READ, self._on_control)
-        self._theirs += (theirs.detach(),)
+        self._stdin = -1
+        self._attached = 0
+        self.execs: set[Process] = set()
+        self._last_words = LastWords(settings.message, self._given[2:])
 
     @property
-    def waits_for_zygote(self) -> bool:
-        return bool(self._theirs)
-
-    @property
-    def descriptors(self) -> tuple[int, ...]:
-        """What a child needs, while `waits_for_zygote`: control, stdout, stderr, spec, module, mounts."""
-        out, err, control = self._theirs
-        return (control, out, err, *self._given)
-
-    def handed_over(self) -> None:
-        """The zygote has the descriptors: close the child's ends here, or their streams would never end."""
-        wire.close(self._theirs)
-        self._theirs = ()
+    def given(self) -> tuple[int, ...]:
+        """Spec, compiled module and mounts; they stay this container's."""
+        return self._given
 
     def reaped(self, status: int) -> None:
-        """The process has ended with this wait status."""
-        self._status = status
-        if self._kill_timer is not None:
-            self._kill_timer.cancel()
-        self._settle()
-        if self.record.state != wire.ENDED:
-            self._loop.later(DRAIN_SECONDS, self._give_up_on_streams)
+        for process in list(self.execs):
+            process.stop(0)
+        super().reaped(status)
 
-    def fail(self, why: str) -> None:
-        """There will be no process."""
-        self._failure = (why, "")
-        self._close_streams()
+    def exec_ended(self, process: Process) -> None:
+        self.execs.discard(process)
         self._settle()
 
-    def stop(self, grace: float) -> None:
-        """Interrupt the guest at once, and kill it `grace` seconds from now; 0 kills it at once.
+    # Who is attached
 
-        WASI has no signals. SIGTERM keeps its default disposition in a child, so the kernel ends it in the midst of
-        whatever it does, asleep or in compiled code. Called again with a shorter grace it hurries, never the opposite.
+    def attach(self) -> tuple[int, int]:
+        """Have unfinished lines written to the log as they come, because somebody reads along.
+
+        Returns:
+            Where in the log to begin: see `LogFile.position`. An unfinished line, perhaps a question, comes after it.
         """
-        if self.record.state == wire.ENDED or self._status is not None:
+        position = self._log.position
+        self._attached += 1
+        for splitter in self._pipes.values():
+            self._log.write(splitter.finish(time.time_ns()))
+        return position
+
+    def detach(self) -> None:
+        self._attached -= 1
+
+    @property
+    def stdin(self) -> int:
+        """The end to write to of the guest's stdin, which does not block; -1 where there is none (any more)."""
+        return self._stdin
+
+    def leave_stdin(self) -> None:
+        """Somebody who could write to stdin has left: with stdinOnce that was the only one."""
+        if self._settings.stdin_once:
+            self._close_stdin()
+
+    def _close_stdin(self) -> None:
+        if self._stdin < 0:
             return
-        if grace <= 0:
-            self._kill()
-            return
-        if self.record.requested == "":
-            self.record.requested = "interrupt"
-            self._signal(signal.SIGTERM)
-        deadline = time.monotonic() + grace
-        if self._kill_timer is None or self._kill_timer.callback is None or deadline < self._kill_timer.deadline:
-            if self._kill_timer is not None:
-                self._kill_timer.cancel()
-            self._kill_timer = self._loop.later(grace, self._kill)
+        if self._settings.tty and self.lives:
+            with contextlib.suppress(OSError):  # where the guest reads nothing, and there is no room for more
+                os.write(self._stdin, END_OF_FILE)
+        os.close(self._stdin)
+        self._stdin = -1
 
-    def _kill(self) -> None:
-        self.record.requested = "kill"
-        if not self.record.pid:
-            self._hang_up()
-        if self.record.pid:
-            self._signal(signal.SIGKILL)
-        else:
-            self._close_streams()
-            self._settle()
+    # The streams
 
-    def _hang_up(self) -> None:
-        """Take no more messages, and hear those that are there: after this there is a pid, or there will never be one.
+    def _make_streams(self) -> tuple[int, int, int]:
+        made: list[int] = []
+        try:
+            if self._settings.tty:
+                master, slave = os.openpty()
+                made += (slave,)
+                self._pump(master, "stdout")
+                made += (os.dup(slave),)
+                first = os.dup(slave) if self._settings.stdin else os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+                made += (first,)
+                if self._settings.stdin:
+                    self._stdin = os.dup(master)
+                return first, made[0], made[1]
+            for stream in ("stdout", "stderr"):
+                reader, writer = os.pipe2(os.O_CLOEXEC)
+                made.append(writer)
+                self._pump(reader, stream)
+            if self._settings.stdin:
+                first, self._stdin = os.pipe2(os.O_CLOEXEC)
+                os.set_blocking(self._stdin, False)
+            else:
+                first = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+            return first, made[0], made[1]
+        except BaseException:
+            wire.close(made)
+            raise
 
-        A child whose first message fails ends before its guest begins; so none can run that nobody knows of.
-        """
-        if self._control is None:
-            return
-        self._control.shutdown(socket.SHUT_RDWR)
-        while self._control is not None and not self.record.pid:
-            self._on_control(READ)
-
-    def _signal(self, number: int) -> None:
-        if self.record.pid and self._status is None:
-            os.kill(self.record.pid, number)  # claimed and not reaped, so the number is still this process's
+    def _pump(self, reader: int, stream: str) -> None:
+        os.set_blocking(reader, False)
+        self._pipes[reader] = Splitter(stream)
+        self._loop.add(reader, READ, functools.partial(self._on_output, reader))
 
     def _on_output(self, reader: int, _: int) -> None:
         splitter = self._pipes[reader]
@@ -159,10 +164,16 @@ class Container:
             data = os.read(reader, CHUNK)
         except BlockingIOError:
             return
+        except OSError as error:
+            if error.errno != errno.EIO:  # a terminal that nobody has open any more
+                raise
+            data = b""
         now = time.time_ns()
         if data:
             self._last_words.feed(data)
             self._log.write(splitter.feed(data, now))
+            if self._attached:
+                self._log.write(splitter.finish(now))
             return
         self._close_pipe(reader, now)
         self._settle()
@@ -172,110 +183,21 @@ class Container:
         self._loop.remove(reader)
         os.close(reader)
 
-    def _on_control(self, _: int) -> None:
-        assert self._control is not None
-        try:
-            received = wire.receive(self._control)
-        except BlockingIOError:
-            return
-        except (wire.WireError, OSError):
-            received = None  # what a child says wrong is as good as nothing
-        if received is None:
-            self._close_control()
-            self._settle()
-            return
-        message, descriptors = received
-        wire.close(descriptors)
-        self._heard(message)
+    def _close_streams(self) -> None:
+        for reader in list(self._pipes):
+            self._close_pipe(reader, time.time_ns())
+        if self._stdin >= 0:
+            os.close(self._stdin)
+            self._stdin = -1
 
-    def _heard(self, message: dict[str, Any]) -> None:
-        """The child speaks: its pid first, `started` when the guest begins, `failed` or `ended` with a text."""
+    def _drained(self) -> bool:
+        return not self._pipes and not self.execs
+
+    def _conclude(self) -> None:
         record = self.record
-        if "pid" in message and not record.pid and isinstance(message["pid"], int):
-            record.pid = message["pid"]
-            self._release()
-            # First of all: the process may have ended and been reaped, and its number be another's, before it is heard.
-            self._hooks.claim(self)
-            if record.requested:
-                self._signal(signal.SIGTERM if record.requested == "interrupt" else signal.SIGKILL)
-            self._hooks.changed(self)
-        elif "started" in message and record.state == wire.STARTING:
-            record.state, record.started = wire.RUNNING, time.time()
-            self._hooks.changed(self)
-        elif "failed" in message and record.state == wire.STARTING:
-            self._failure = (_text(message["failed"]), _text(message.get("fault", "")))
-        elif "ended" in message:
-            record.message = _text(message["ended"])
-
-    def _settle(self) -> None:
-        """Write down the end, once everything that belongs to it is there."""
-        record = self.record
-        if record.state == wire.ENDED or self._pipes or self._control is not None:
-            return
-        if not record.pid and self._failure is None and not record.requested:
-            why = self._hooks.again(self)
-            if why is None:
-                return
-            self._failure = (why, "")
-        if record.pid and self._status is None:
-            return
-        self._finish()
-
-    def _finish(self) -> None:
-        record, status = self.record, self._status
-        record.finished = time.time()
-        if self._failure is None and record.state == wire.STARTING and record.requested:
-            record.exit_code = 143 if record.requested == "interrupt" else 137
-        elif self._failure is not None or record.state == wire.STARTING:
-            text, record.fault = self._failure or (_death(status), "")
-            record.reason, record.exit_code, record.message = wire.START_ERROR, wire.START_ERROR_CODE, text
-        elif status is not None and os.WIFSIGNALED(status):
-            number = os.WTERMSIG(status)
-            record.exit_code = 128 + number
-            if not record.requested or number not in (signal.SIGTERM, signal.SIGKILL):
-                record.signal = number
-                record.message = record.message or f"ended by signal {number} ({signal.strsignal(number)})"
-        elif status is not None:
-            record.exit_code = os.WEXITSTATUS(status)
         record.message = ": ".join(filter(None, (record.message, self._last_words.take(record.exit_code))))
-        record.state = wire.ENDED
-        self._release()
         if self._log.lost:
             note = f"{self._log.lost} bytes of output were lost: they could not be written to the log"
             record.message = f"{record.message}\n{note}".strip()
         self._log.close()
-        self._hooks.changed(self)
-
-    def _give_up_on_streams(self) -> None:
         self._close_streams()
-        self._settle()
-
-    def _close_streams(self) -> None:
-        self.handed_over()
-        for reader in list(self._pipes):
-            self._close_pipe(reader, time.time_ns())
-        self._close_control()
-
-    def _close_control(self) -> None:
-        if self._control is not None:
-            self._loop.remove(self._control)
-            self._control.close()
-            self._control = None
-
-    def _release(self) -> None:
-        """All of it is in the child's hands; a secret in the spec goes from here with its descriptor."""
-        if self._held:
-            self._held = False
-            wire.close(self._given)
-
-
-def _text(value: Any) -> str:
-    return str(value).encode(errors="replace")[:MAX_TEXT].decode(errors="ignore")
-
-
-def _death(status: int | None) -> str:
-    if status is None:
-        return "the process ended before the guest began"
-    if os.WIFSIGNALED(status):
-        return f"the process was ended by signal {os.WTERMSIG(status)} before the guest began"
-    return f"the process ended with status {os.WEXITSTATUS(status)} before the guest began"

@@ -1,6 +1,6 @@
 """The few calls to Linux that Python's standard library has no name for.
 
-Each is a plain function over prctl(2); an error is an `OSError`.
+Most are plain functions over prctl(2); an error is an `OSError`.
 """
 
 from __future__ import annotations
@@ -14,6 +14,14 @@ _PR_SET_CHILD_SUBREAPER = 36
 _PR_SET_NO_NEW_PRIVS = 38
 
 _libc = ctypes.CDLL(None, use_errno=True)
+
+KEPT_VARIABLES = ("LD_LIBRARY_PATH",)
+"""Of the shim's environment, which itself has next to nothing, what its processes get: what an interpreter may need."""
+
+
+def kept_environment() -> dict[str, str]:
+    """The environment of a process that the shim starts."""
+    return {name: os.environ[name] for name in KEPT_VARIABLES if name in os.environ}
 
 
 def _prctl(option: int, argument: int | bytes) -> None:

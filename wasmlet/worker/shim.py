@@ -23,9 +23,12 @@ from collections.abc import Callable
 from typing import Any
 
 from . import linux, wire
+from .compression import Compressor
 from .connections import Listener
-from .containers import Container, Hooks
+from .containers import Container, Settings
+from .execs import Exec
 from .loop import READ, Loop, Timer
+from .processes import Hooks, Process
 from .records import Record, StateError, Store, check_id, check_log, claim, complain
 from .zygotes import Zygote
 
@@ -38,11 +41,13 @@ class Shim:
         self._store = Store()
         self.records: dict[str, Record] = {record.id: record for record in self._store.load(rebooted)}
         self._running: dict[str, Container] = {}
-        self._by_pid: dict[int, Container] = {}
+        self._execs: dict[str, Exec] = {}
+        self._by_pid: dict[int, Process] = {}
         self._zygotes: dict[tuple[str, str], Zygote] = {}
         # Ends of processes that nobody claims yet: a child may be reaped before its first message is read.
         self._unclaimed: dict[int, int] = {}
         self._retried: set[str] = set()
+        self._compressor = Compressor()
         self._idle_exit = idle_exit
         self._idle: Timer | None = None
         self._leaving = False
@@ -73,7 +78,8 @@ class Shim:
             key = _zygote_key(message.get("zygote"))
             record = Record(name, labels, log, created=time.time())
             hooks = Hooks(self._changed, self._claim, functools.partial(self._fork_again, key))
-            container = Container(self.loop, record, descriptors, hooks, message.get("message"))
+            settings = Settings.of(message)
+            container = Container(self.loop, record, descriptors, hooks, settings, self._compressor.add)
             taken = True
             self.records[name], self._running[name] = record, container
             self._store.save(record)
@@ -85,17 +91,57 @@ class Shim:
                 wire.close(descriptors)
 
     def stop(self, name: str, grace: float) -> Record | None:
-        """Interrupt a container and kill it after `grace` seconds; one that has ended is left as it is."""
-        if name in self._running:
-            self._running[name].stop(grace)
+        """Interrupt a container or exec and kill it after `grace` seconds; one that has ended is left as it is."""
+        process = self._running.get(name) or self._execs.get(name)
+        if process is not None:
+            process.stop(grace)
         return self.records.get(name)
+
+    def container(self, name: Any) -> Container:
+        """A container that runs.
+
+        Raises:
+            wire.WireError: it does not, or is not known.
+        """
+        container = self._running.get(name) if isinstance(name, str) else None
+        if container is None or not container.lives:
+            raise wire.WireError(f"container {str(name)[:80]} is not running")
+        return container
+
+    def exec(self, message: dict[str, Any], descriptors: list[int], ended: Callable[[Record], None]) -> Exec:
+        """Start an exec in a container that runs. Takes over the descriptors; `ended` is called at its end."""
+        taken = False
+        try:
+            name, container = check_id(message.get("id")), self.container(message.get("container"))
+            if name in self._execs or name in self.records:
+                raise wire.WireError(f"{name} is another one already")
+            if not 5 <= len(descriptors) <= 5 + wire.MAX_MOUNTS:
+                raise wire.WireError(
+                    f"expected five descriptors (stdin, stdout, stderr, spec, compiled module) and at most "
+                    f"{wire.MAX_MOUNTS} more for mounts, found {len(descriptors)}"
+                )
+            key = _zygote_key(message.get("zygote"))
+
+            def over(record: Record) -> None:
+                self._execs.pop(record.id, None)
+                ended(record)
+
+            taken = True
+            process = self._execs[name] = Exec(self.loop, name, container, descriptors, self._claim, over)
+            self._fork(key, process)
+            return process
+        finally:
+            if not taken:
+                wire.close(descriptors)
 
     def forget(self, names: list[Any]) -> int:
         """Drop the records of these containers, of which those that have not ended stay; how many were dropped."""
         count = 0
         for name in names:
             if name in self.records and name not in self._running:
-                self._store.remove(self.records.pop(name))
+                record = self.records.pop(name)
+                self._store.remove(record)
+                self._compressor.forget(record.log)
                 count += 1
         return count
 
@@ -118,7 +164,7 @@ class Shim:
 
     # What happens to containers and zygotes
 
-    def _fork(self, key: tuple[str, str], container: Container) -> None:
+    def _fork(self, key: tuple[str, str], container: Process) -> None:
         try:
             container.prepare()
         except OSError as error:
@@ -129,7 +175,7 @@ class Shim:
         except OSError as error:
             container.fail(f"cannot start {key[0]} for the engine: {error.strerror}")
 
-    def _fork_again(self, key: tuple[str, str], container: Container) -> str | None:
+    def _fork_again(self, key: tuple[str, str], container: Process) -> str | None:
         """The zygote died before this container had a process: try another one, once; else say why not."""
         name, zygote = container.record.id, self._zygotes.get(key)
         if zygote is not None:
@@ -148,17 +194,20 @@ class Shim:
             zygote = self._zygotes[key] = Zygote(self.loop, *key)
         return zygote
 
-    def _claim(self, container: Container) -> None:
+    def _claim(self, container: Process) -> None:
         """The container's process has said which it is; it may have ended since."""
         pid = container.record.pid
         if pid in self._unclaimed:
             container.reaped(self._unclaimed.pop(pid))
         else:
             self._by_pid[pid] = container
-        if all(container.record.pid for container in self._running.values()):
+        if self._all_claimed():
             self._unclaimed.clear()
 
-    def _changed(self, container: Container) -> None:
+    def _all_claimed(self) -> bool:
+        return all(process.record.pid for process in (*self._running.values(), *self._execs.values()))
+
+    def _changed(self, container: Process) -> None:
         record = container.record
         self._store.save(record)
         if record.state == wire.ENDED:
@@ -195,6 +244,9 @@ class Shim:
         if container is not None:
             container.reaped(status)
             return
+        if pid == self._compressor.pid:
+            self._compressor.reaped(status)
+            return
         for zygote in self._zygotes.values():
             if zygote.pid == pid:
                 zygote.reaped(status)
@@ -203,7 +255,7 @@ class Shim:
                 return
         # Nobody's now: a child that has not been heard yet, or a stray of a dead zygote. What is kept is kept no longer
         # than somebody may claim it, because the system gives the number to another process one day.
-        if all(container.record.pid for container in self._running.values()):
+        if self._all_claimed():
             self._unclaimed.clear()
         else:
             self._unclaimed[pid] = status
@@ -226,6 +278,7 @@ class Shim:
         self.loop.stopped = True
         for zygote in self._zygotes.values():
             zygote.kill()
+        self._compressor.stop()
         self._listener.close()
 
 

@@ -11,16 +11,27 @@ Node loop to shim, each with a number `n` that the reply repeats as `re`:
 | `hello` | | `protocol`, `pid` |
 | `list` | `watch`: go on with a `container` event for each change | an `item` message per container, then `count` |
 | `warm` | `zygote` | nothing; the zygote is there soon |
-| `run` | `id`, `labels`, `log`, `zygote`, `message`; descriptors: spec, compiled module, mounts | `container` |
-| `stop` | `id`, `grace` in seconds: interrupted at once, killed after that | `container` |
+| `run` | `id`, `labels`, `log`, `zygote`, and see below; descriptors: spec, compiled module, mounts | `container` |
+| `stop` | `id` of a container or exec, `grace` in seconds: interrupted at once, killed after that | `container` |
+| `given` | `id` of a container that runs | descriptors: what `run` was given |
+| `exec` | `id`, `container`, `zygote`; descriptors: stdin, stdout, stderr, and as `run` | `exec`, once it has ended |
+| `attach` | `id`, to its output | `token`, `position` in the log |
+| `attach` | `id`, `stdin`: true | `token`; descriptor: the end of its stdin to write to, if it has one |
+| `detach` | `token` | nothing |
 | `forget` | `ids` of containers that have ended | `count` |
 | `shutdown` | `force`: also where containers run | nothing |
 
 A reply has `ok` (an object) or `error` (a text). A `zygote` is `{"python": path, "module": path}`. A `container` is
-what `records.Record` holds. `message` says where the container leaves its termination message: `mount` (a number from
-0, or null) and `path` in it, and `logs` (whether its output will do). The spec is a JSON object in a memory file, which
-the shim and the zygote pass on unread: `args`, `env` as pairs, `memory` in bytes or null, and `mounts`, for each
-directory in their order its `path` for the guest and whether it is `read_only`.
+what `records.Record` holds, and so is `exec`. Execs end with their connection, and so does what is attached.
+
+`run` has more fields, which may be left out: `log_size` and `log_files` (see `crilog.LogFile`), and true or false:
+`stdin` (the guest's stdin is held open for those who attach, else it is empty), `stdin_once` (it is closed when the
+first of them leaves), `tty` (its streams are one terminal's). `message` says where the container leaves its
+termination message: `mount` (a number from 0, or null) and `path` in it, and `logs` (whether its output will do).
+
+The spec is a JSON object in a memory file, which the shim and the zygote pass on unread: `args`, `env` as pairs,
+`memory` in bytes or null, and `mounts`, for each directory in their order its `path` for the guest and whether it is
+`read_only`.
 """
 
 from __future__ import annotations

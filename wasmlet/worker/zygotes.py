@@ -12,12 +12,9 @@ import signal
 import socket
 from collections import deque
 
-from . import wire
-from .containers import Container
+from . import linux, wire
 from .loop import READ, WRITE, Loop
-
-KEPT_VARIABLES = ("LD_LIBRARY_PATH",)
-"""Of the shim's environment, which itself has next to nothing, what a zygote gets: what an interpreter may need."""
+from .processes import Process
 
 
 class Zygote:
@@ -30,17 +27,16 @@ class Zygote:
 
     def __init__(self, loop: Loop, python: str, module: str) -> None:
         self._loop = loop
-        self._queue: deque[Container] = deque()
+        self._queue: deque[Process] = deque()
         self.error = ""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         worker = os.path.dirname(os.path.abspath(__file__))
-        environment = {name: os.environ[name] for name in KEPT_VARIABLES if name in os.environ}
         command = [python, "-I", "-X", "utf8", worker, "zygote", module]
         try:
             self.pid = os.posix_spawn(
                 python,
                 command,
-                environment,
+                linux.kept_environment(),
                 file_actions=[(os.POSIX_SPAWN_DUP2, theirs.fileno(), 0)],
                 setsigmask=(),
                 setsigdef=(signal.SIGTERM, signal.SIGCHLD, signal.SIGPIPE),
@@ -58,7 +54,7 @@ class Zygote:
     def alive(self) -> bool:
         return self._channel is not None
 
-    def fork(self, container: Container) -> None:
+    def fork(self, container: Process) -> None:
         """Have a child made for this container, after those asked for before."""
         self._queue.append(container)
         self._flush()

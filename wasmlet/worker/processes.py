@@ -1,0 +1,256 @@
+"""A process that a zygote forks for the shim, from the moment it is wanted until it has been reaped and has left.
+
+`containers` and `execs` say what its streams are and what becomes of its end. It has ended when its process has been
+reaped and all that it may have said has been read; a descriptor that leaked is waited for no longer than
+`DRAIN_SECONDS`. The shim (`shim`) tells it what happens to it, `zygotes` fork it.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from . import wire
+from .loop import READ, Loop, Timer
+from .records import Record
+
+DRAIN_SECONDS = 2.0
+MAX_TEXT = 4096
+"""Bytes of a message that are kept, as long as a termination message in Kubernetes."""
+
+
+class Hooks(NamedTuple):
+    """What a process tells the shim.
+
+    Attributes:
+        changed: after each change of the record.
+        claim: when the process has said its pid.
+        again: when the zygote died before it forked; returns None where another one will be tried, else why not.
+    """
+
+    changed: Callable[[Any], None]
+    claim: Callable[[Any], None]
+    again: Callable[[Any], str | None]
+
+
+class Process:
+    """Runs once. Takes over the descriptors: spec, compiled module, mounts.
+
+    Subclasses make the streams (`_make_streams`, `_close_streams`), say whether they have ended (`_drained`), and may
+    add to the record of the end (`_conclude`).
+    """
+
+    def __init__(self, loop: Loop, record: Record, descriptors: Sequence[int], hooks: Hooks) -> None:
+        self.record = record
+        self._loop = loop
+        self._hooks = hooks
+        self._given = tuple(descriptors)
+        self._control: socket.socket | None = None
+        self._theirs: tuple[int, ...] = ()
+        self._status: int | None = None
+        self._failure: tuple[str, str] | None = None
+        self._kill_timer: Timer | None = None
+
+    def _make_streams(self) -> tuple[int, int, int]:
+        """The child's stdin, stdout and stderr; they are closed here once the child has them."""
+        raise NotImplementedError
+
+    def _close_streams(self) -> None:
+        """Wait for no more output."""
+
+    def _drained(self) -> bool:
+        """Whether all output has been read."""
+        return True
+
+    def _conclude(self) -> None:
+        """The record of the end is complete but for what only a subclass knows; let go of everything."""
+
+    def prepare(self) -> None:
+        """Make the streams for a child; again, where a zygote died with the first ones."""
+        self._theirs = self._make_streams()
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ours.setblocking(False)
+        self._control = ours
+        self._loop.add(ours, READ, self._on_control)
+        self._theirs += (theirs.detach(),)
+
+    @property
+    def waits_for_zygote(self) -> bool:
+        return bool(self._theirs)
+
+    @property
+    def descriptors(self) -> tuple[int, ...]:
+        """What a child needs, while `waits_for_zygote`: control, its three streams, spec, compiled module, mounts."""
+        *streams, control = self._theirs
+        return (control, *streams, *self._given)
+
+    def handed_over(self) -> None:
+        """The zygote has the descriptors: close the child's ends here, or their streams would never end."""
+        wire.close(self._theirs)
+        self._theirs = ()
+
+    @property
+    def lives(self) -> bool:
+        """Whether the guest runs, as far as is known."""
+        return self.record.state == wire.RUNNING and self._status is None
+
+    def reaped(self, status: int) -> None:
+        """The process has ended with this wait status."""
+        self._status = status
+        if self._kill_timer is not None:
+            self._kill_timer.cancel()
+        self._settle()
+        if self.record.state != wire.ENDED:
+            self._loop.later(DRAIN_SECONDS, self._give_up_on_streams)
+
+    def fail(self, why: str) -> None:
+        """There will be no process."""
+        self._failure = (why, "")
+        self._hang_up_all()
+        self._settle()
+
+    def stop(self, grace: float) -> None:
+        """Interrupt the guest at once, and kill it `grace` seconds from now; 0 kills it at once.
+
+        WASI has no signals. SIGTERM keeps its default disposition in a child, so the kernel ends it in the midst of
+        whatever it does, asleep or in compiled code. Called again with a shorter grace it hurries, never the opposite.
+        """
+        if self.record.state == wire.ENDED or self._status is not None:
+            return
+        if grace <= 0:
+            self._kill()
+            return
+        if self.record.requested == "":
+            self.record.requested = "interrupt"
+            self._signal(signal.SIGTERM)
+        deadline = time.monotonic() + grace
+        if self._kill_timer is None or self._kill_timer.callback is None or deadline < self._kill_timer.deadline:
+            if self._kill_timer is not None:
+                self._kill_timer.cancel()
+            self._kill_timer = self._loop.later(grace, self._kill)
+
+    def _kill(self) -> None:
+        self.record.requested = "kill"
+        if not self.record.pid:
+            self._hang_up()
+        if self.record.pid:
+            self._signal(signal.SIGKILL)
+        else:
+            self._hang_up_all()
+            self._settle()
+
+    def _hang_up(self) -> None:
+        """Take no more messages, and hear those that are there: after this there is a pid, or there will never be one.
+
+        A child whose first message fails ends before its guest begins; so none can run that nobody knows of.
+        """
+        if self._control is None:
+            return
+        self._control.shutdown(socket.SHUT_RDWR)
+        while self._control is not None and not self.record.pid:
+            self._on_control(READ)
+
+    def _signal(self, number: int) -> None:
+        if self.record.pid and self._status is None:
+            os.kill(self.record.pid, number)  # claimed and not reaped, so the number is still this process's
+
+    def _on_control(self, _: int) -> None:
+        assert self._control is not None
+        try:
+            received = wire.receive(self._control)
+        except BlockingIOError:
+            return
+        except (wire.WireError, OSError):
+            received = None  # what a child says wrong is as good as nothing
+        if received is None:
+            self._close_control()
+            self._settle()
+            return
+        message, descriptors = received
+        wire.close(descriptors)
+        self._heard(message)
+
+    def _heard(self, message: dict[str, Any]) -> None:
+        """The child speaks: its pid first, `started` when the guest begins, `failed` or `ended` with a text."""
+        record = self.record
+        if "pid" in message and not record.pid and isinstance(message["pid"], int):
+            record.pid = message["pid"]
+            # First of all: the process may have ended and been reaped, and its number be another's, before it is heard.
+            self._hooks.claim(self)
+            if record.requested:
+                self._signal(signal.SIGTERM if record.requested == "interrupt" else signal.SIGKILL)
+            self._hooks.changed(self)
+        elif "started" in message and record.state == wire.STARTING:
+            record.state, record.started = wire.RUNNING, time.time()
+            self._hooks.changed(self)
+        elif "failed" in message and record.state == wire.STARTING:
+            self._failure = (_text(message["failed"]), _text(message.get("fault", "")))
+        elif "ended" in message:
+            record.message = _text(message["ended"])
+
+    def _settle(self) -> None:
+        """Write down the end, once everything that belongs to it is there."""
+        record = self.record
+        if record.state == wire.ENDED or self._control is not None or not self._drained():
+            return
+        if not record.pid and self._failure is None and not record.requested:
+            why = self._hooks.again(self)
+            if why is None:
+                return
+            self._failure = (why, "")
+        if record.pid and self._status is None:
+            return
+        self._finish()
+
+    def _finish(self) -> None:
+        record, status = self.record, self._status
+        record.finished = time.time()
+        if self._failure is None and record.state == wire.STARTING and record.requested:
+            record.exit_code = 143 if record.requested == "interrupt" else 137
+        elif self._failure is not None or record.state == wire.STARTING:
+            text, record.fault = self._failure or (_death(status), "")
+            record.reason, record.exit_code, record.message = wire.START_ERROR, wire.START_ERROR_CODE, text
+        elif status is not None and os.WIFSIGNALED(status):
+            number = os.WTERMSIG(status)
+            record.exit_code = 128 + number
+            if not record.requested or number not in (signal.SIGTERM, signal.SIGKILL):
+                record.signal = number
+                record.message = record.message or f"ended by signal {number} ({signal.strsignal(number)})"
+        elif status is not None:
+            record.exit_code = os.WEXITSTATUS(status)
+        self._conclude()
+        record.state = wire.ENDED
+        wire.close(self._given)
+        self._hooks.changed(self)
+
+    def _give_up_on_streams(self) -> None:
+        if self.record.state != wire.ENDED:
+            self._hang_up_all()
+            self._settle()
+
+    def _hang_up_all(self) -> None:
+        self.handed_over()
+        self._close_streams()
+        self._close_control()
+
+    def _close_control(self) -> None:
+        if self._control is not None:
+            self._loop.remove(self._control)
+            self._control.close()
+            self._control = None
+
+
+def _text(value: Any) -> str:
+    return str(value).encode(errors="replace")[:MAX_TEXT].decode(errors="ignore")
+
+
+def _death(status: int | None) -> str:
+    if status is None:
+        return "the process ended before the guest began"
+    if os.WIFSIGNALED(status):
+        return f"the process was ended by signal {os.WTERMSIG(status)} before the guest began"
+    return f"the process ended with status {os.WEXITSTATUS(status)} before the guest began"
