@@ -25,11 +25,12 @@ from wasmlet.testing.deletion import Deletion
 from wasmlet.testing.faults import Faults
 from wasmlet.testing.kinds import core
 from wasmlet.testing.kubeconfig import file_name, kubeconfig, write_private
+from wasmlet.testing.kubelets import ADDRESSES, Kubelets
 from wasmlet.testing.listener import Listener
 from wasmlet.testing.openapi import OpenApi
 from wasmlet.testing.pki import Authority
 from wasmlet.testing.podops import PodOperations
-from wasmlet.testing.proxy import ADDRESSES, LogProxy
+from wasmlet.testing.proxy import LogProxy
 from wasmlet.testing.registry import Call, Registry
 from wasmlet.testing.requests import KUBELET_CLIENT
 from wasmlet.testing.retention import Retention
@@ -39,6 +40,7 @@ from wasmlet.testing.scheduler import Scheduler
 from wasmlet.testing.server import BODY, Server
 from wasmlet.testing.signer import YEAR, Signer
 from wasmlet.testing.store import RING, Store
+from wasmlet.testing.streams import Mode, PodStreams
 from wasmlet.testing.users import MASTERS, NODES, Authenticator, Token
 
 NAMESPACES = ("default", "kube-node-lease", "kube-public", "kube-system")
@@ -66,7 +68,12 @@ class ControlPlane:
             by default a temporary directory that is removed at the end.
         ring: how many changes of each resource are kept for watches that resume; with fewer, 410 comes sooner.
         bookmarks: the pause between bookmarks of a watch, in seconds.
-        kubelet_addresses: which types of a node's addresses are dialled for logs, the best first.
+        kubelet_addresses: which types of a node's addresses are dialled for logs and the like, the best first.
+        verify_kubelets: whether a kubelet's serving certificate has to be signed by this cluster's authority
+            (`--kubelet-certificate-authority`); by default any will do.
+        streams: how exec, attach and port-forward reach a kubelet: "pass" as they come (API servers up to 1.29),
+            "translate" from websockets to SPDY (from 1.30), "declared" as websockets to nodes that declare
+            ExtendWebSocketsToKubelet (from 1.36).
         schedule: whether pods without a node are given one.
         approve: the signers whose CertificateSigningRequests are approved without being looked at, where a node asks
             for itself; by default only nodes' client certificates. A serving certificate waits for `kubectl
@@ -92,6 +99,8 @@ class ControlPlane:
         ring: int = RING,
         bookmarks: float = 60.0,
         kubelet_addresses: Sequence[str] = ADDRESSES,
+        verify_kubelets: bool = False,
+        streams: Mode = "translate",
         schedule: bool = True,
         approve: Collection[str] = (KUBELET_CLIENT,),
         certificate_seconds: float = YEAR,
@@ -105,6 +114,8 @@ class ControlPlane:
         self._rng = random.Random(seed)
         self._bookmarks = bookmarks
         self._addresses = kubelet_addresses
+        self._verify = verify_kubelets
+        self._streams: Mode = streams
         self._schedule = schedule
         self._approve = approve
         self._certificate_seconds = certificate_seconds
@@ -233,7 +244,9 @@ class ControlPlane:
         self._tokens = BootstrapTokens(registry)
         self._authenticator.bootstrap = self._tokens.user
         signer = Signer(registry, authorizer, authority, approve=self._approve, seconds=self._certificate_seconds)
-        proxy = LogProxy(registry, certificate, key, addresses=self._addresses)
+        vouching = authority.pem.decode() if self._verify else None
+        kubelets = Kubelets(registry, certificate, key, addresses=self._addresses, authority=vouching)
+        proxy = LogProxy(kubelets)
         stack.push_async_callback(proxy.close)
         server = Server(
             registry,
@@ -242,6 +255,7 @@ class ControlPlane:
             authorizer,
             operations,
             proxy,
+            PodStreams(kubelets, self._streams),
             Reviews(registry, self._authenticator, authorizer),
             OpenApi(),
             self._clock,

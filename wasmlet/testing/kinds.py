@@ -125,10 +125,13 @@ KINDS: tuple[Kind, ...] = (
         returns_deleted=True,
         subresources=(
             STATUS,
+            Subresource("attach", ("create", "get"), kind="PodAttachOptions"),
             Subresource("binding", ("create",), kind="Binding"),
             Subresource("ephemeralcontainers", ("get", "patch", "update")),
             Subresource("eviction", ("create",), kind="Eviction", group_version="policy/v1"),
+            Subresource("exec", ("create", "get"), kind="PodExecOptions"),
             Subresource("log", ("get",)),
+            Subresource("portforward", ("create", "get"), kind="PodPortForwardOptions"),
             Subresource("resize", ("get", "patch", "update")),
         ),
     ),

@@ -12,6 +12,7 @@ import random
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import attrs
 import orjson
 from aiohttp import web
 
@@ -32,6 +33,7 @@ from wasmlet.testing.reviews import Reviews
 from wasmlet.testing.selectors import selector
 from wasmlet.testing.status import ApiError, Object, bad_request
 from wasmlet.testing.store import Record
+from wasmlet.testing.streams import SUBRESOURCES, PodStreams
 from wasmlet.testing.users import Authenticator, User, user
 from wasmlet.testing.watch import Watcher
 
@@ -52,6 +54,7 @@ class Server:
         authorizer: Authorizer,
         podops: PodOperations,
         proxy: LogProxy,
+        streams: PodStreams,
         reviews: Reviews,
         openapi: OpenApi,
         clock: Clock,
@@ -67,6 +70,7 @@ class Server:
         self._authorizer = authorizer
         self._podops = podops
         self._proxy = proxy
+        self._streams = streams
         self._reviews = reviews
         self._openapi = openapi
         self._fields = FieldValidation(openapi)
@@ -86,6 +90,7 @@ class Server:
         self.closing = True
         self.end_watches()
         self._proxy.end()
+        self._streams.end()
 
     def end_watches(self) -> None:
         """End all watches at once."""
@@ -150,6 +155,8 @@ class Server:
             self._authorizer.check(who, Attributes(verb, path=path))
             return await self._other(request, path)
         self._authorizer.check(who, target.attributes(params))
+        if target.kind.plural == "pods" and target.sub in SUBRESOURCES:
+            return await self._upgrade(request, who, target)
         if target.kind.stored and not (target.sub and target.verb == "create"):
             match target.verb:
                 case "watch":
@@ -163,6 +170,12 @@ class Server:
                     record = self._registry.find(target.kind, target.namespace, target.name)
                     return self._object(request, target, record)
         return await self._write(request, who, target)
+
+    async def _upgrade(self, request: web.BaseRequest, who: User, target: Target) -> web.StreamResponse:
+        """Exec, attach and port-forward: a GET needs the right to create, too (as from 1.35)."""
+        self._authorizer.check(who, attrs.evolve(target, verb="create").attributes(request.query))
+        record = self._registry.find(target.kind, target.namespace, target.name)
+        return await self._streams.answer(request, record.raw, target.sub)
 
     # -- reading
 
