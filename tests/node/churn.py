@@ -238,6 +238,8 @@ class Churn:
     async def _rewind(self, seconds: float) -> None:
         """Go back to the state of some time ago."""
         state = self.faults.snapshot()
+        # Many writes, so to speak: what is written to the restored server cannot reach the versions of the lost time.
+        self.cluster.plane._store.version += 1_000_000
         await asyncio.sleep(seconds)
         self.calm.clear()
         async with self.faults.outage():

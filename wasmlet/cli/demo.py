@@ -30,6 +30,8 @@ PROVIDER = "wasmtime"
 NODE_NAME = "wasmlet-demo"
 PATIENCE_SECONDS = 30.0
 
+PORT = 6443
+
 Say = Callable[[str], None]
 
 
@@ -56,7 +58,7 @@ class _Shown:
                 say(f"{'pod/' + pod.name:<14} {waiting}")
 
 
-async def demo(manifest: Path | None, *, keep: bool, port: int, say: Say) -> None:
+async def demo(manifest: Path | None, *, keep: bool, port: int | None, say: Say) -> None:
     """Show a pod from Pending to Succeeded; with `keep`, stay up until SIGINT or SIGTERM.
 
     Raises:
@@ -192,12 +194,18 @@ def _example() -> Path:
 
 
 @asynccontextmanager
-async def _control_plane(port: int, directory: Path) -> AsyncGenerator[ControlPlane, None]:
-    """A control plane on that port, or on another where it is taken."""
-    plane = ControlPlane(port=port, directory=directory)
+async def _control_plane(port: int | None, directory: Path) -> AsyncGenerator[ControlPlane, None]:
+    """A control plane on that port; without one on 6443, or on another where that is taken.
+
+    Raises:
+        ConfigError: the port that was asked for cannot be had.
+    """
+    plane = ControlPlane(port=PORT if port is None else port, directory=directory)
     try:
         await plane.__aenter__()
-    except OSError:
+    except OSError as error:
+        if port is not None:
+            raise ConfigError(f"port {port} cannot be used: {error.strerror}; choose another with --port") from None
         plane = ControlPlane(port=0, directory=directory)
         await plane.__aenter__()
     try:

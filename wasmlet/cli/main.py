@@ -74,15 +74,15 @@ class _RunCommand(click.Command):
             self._take(fixed)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        if self._provider is None:
-            if name := _provider_name(args):
-                self._take(name)
-            elif not {"-h", "--help"} & set(args):
-                # Without one its options are not known either, and a right one would be called wrong.
-                found = ", ".join(providers.installed()) or "none; try: pip install wasmlet-wasmtime"
-                raise ConfigError(f"which provider? Give --provider NAME (installed: {found})")
+        if self._provider is None and (name := _provider_name(args)):
+            self._take(name)
         warn_of_variables(self.params)
-        return super().parse_args(ctx, args)
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            if self._provider is None and not error.possibilities:
+                raise _which_provider() from None  # whose option it may be
+            raise
 
     def _take(self, name: str) -> None:
         self._provider = providers.load(name)
@@ -90,11 +90,17 @@ class _RunCommand(click.Command):
         self.params += [p for p in options_of(self._provider.Config) if p.name not in have]
 
     def _run(self, **values: Any) -> None:
-        assert self._provider is not None
+        if self._provider is None:
+            raise _which_provider()
         log.configure(values["log_level"])
         provider = self._provider(instance_of(self._provider.Config, values))
         node = Node(provider, instance_of(NodeConfig, values))
         run_loop(run_node(node))
+
+
+def _which_provider() -> ConfigError:
+    found = ", ".join(providers.installed()) or "none; try: pip install wasmlet-wasmtime"
+    return ConfigError(f"which provider? Give --provider NAME (installed: {found})")
 
 
 def _provider_name(args: Sequence[str]) -> str | None:
@@ -135,9 +141,13 @@ def _providers() -> None:
 @cli.command("demo")
 @click.argument("manifest", required=False, type=click.Path(path_type=Path))
 @click.option("--keep", is_flag=True, help="Stay up until Ctrl-C, so that kubectl can be used.")
-@click.option("--port", type=click.IntRange(0, 65535), default=6443, show_default=True, help="Port of the API server.")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    help="Port of the API server; 6443 without it, or a free one.",
+)
 @click.option("--log-level", type=click.Choice(LEVELS), default="error", show_default=True, help="How much is logged.")
-def _demo(manifest: Path | None, keep: bool, port: int, log_level: str) -> None:
+def _demo(manifest: Path | None, keep: bool, port: int | None, log_level: str) -> None:
     """Try it: an embedded control plane, one wasmtime node, one pod. Needs no cluster and no root.
 
     MANIFEST is the pod to run, examples/hello.yaml without it; relative modules (file://./x.wasm) are looked for

@@ -51,10 +51,14 @@ class History:
     """What the reflectors of one node share: whether the API server's versions still go on from those that they saw.
 
     An API server that was restored from a backup, and written to since, may have passed the version that one reflector
-    knows and not yet that of another. The first to notice tells all, and all list again.
+    knows and not yet that of another. So the newest version that the node has heard of, from a watch or in the answer
+    to a write of its own, is what a server has to have reached; the first reflector to see that it has not tells all,
+    and all list again. Versions are numbers that grow, counted for all kinds together (KEP-5504, and etcd's revisions).
     """
 
     def __init__(self) -> None:
+        self.newest = 0
+        """The newest version that there has been."""
         self._reflectors: weakref.WeakSet[Reflector] = weakref.WeakSet()
         self._told: list[Callable[[], None]] = []
 
@@ -66,8 +70,14 @@ class History:
         """The reflector is told too, for as long as somebody keeps it."""
         self._reflectors.add(reflector)
 
+    def seen(self, version: str) -> None:
+        """The API server has reached this version."""
+        if version.isdecimal():
+            self.newest = max(self.newest, int(version))
+
     def rewound(self) -> None:
         """Versions have gone back."""
+        self.newest = 0
         for tell in self._told:
             tell()
         for reflector in list(self._reflectors):
@@ -172,23 +182,25 @@ class Reflector:
                 break
             params["continue"] = more
         self._version, self._fresh = str(metadata.get("resourceVersion") or "0"), True
+        self._history.seen(self._version)
         self._lists += 1
         self._handler.synced(items)
 
     async def _check(self) -> None:
-        """See that the version is one that the API server has reached.
+        """See that the API server has reached the newest version that there has been.
 
         Raises:
-            Gone: it is not; versions have gone back.
+            Gone: it has not; versions have gone back.
         """
-        params = {"resourceVersion": str(self._version), "resourceVersionMatch": "NotOlderThan", "limit": "1"}
+        newest = str(self._history.newest or self._version)
+        params = {"resourceVersion": newest, "resourceVersionMatch": "NotOlderThan", "limit": "1"}
         try:
             await self._client.get(self._path, **self._params, **params)
         except errors.ServerError as error:
             causes = error.details.get("causes") or ()
             if not any(cause.get("reason") == "ResourceVersionTooLarge" for cause in causes):
                 raise
-            message = f"version {self._version} has never been: {error}"
+            message = f"version {newest} has never been: {error}"
             self._history.rewound()
             raise errors.Gone(410, "Expired", message) from None
 
@@ -229,6 +241,7 @@ class Reflector:
         elif kind in ("ADDED", "MODIFIED"):
             self._handler.applied(item)
         self._version, self._heard = version, True
+        self._history.seen(version)
 
 
 def _version(item: Any) -> str:

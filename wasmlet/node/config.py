@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import re
 import socket
@@ -15,6 +16,7 @@ from wasmlet.options import option
 from wasmlet.provider import Taint
 
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
+OWN_LABELS = ("kubernetes.io/os", "kubernetes.io/arch", "kubernetes.io/hostname", "wasmlet.dev/provider")
 _TAINT = re.compile(r"([^=:]+)(?:=([^:]*))?:(NoSchedule|PreferNoSchedule|NoExecute)")
 
 
@@ -28,7 +30,7 @@ class NodeConfig:
     )
     node_name: str = option(factory=lambda: socket.gethostname().lower(), help="Name of the Node object.")
     node_ip: str | None = option(None, help="Address the API server reaches this node at; found out without it.")
-    port: int = option(10250, help="Port of the node's HTTPS API; 0 takes a free one.")
+    port: int = option(10250, most=65535, help="Port of the node's HTTPS API; 0 takes a free one.")
     client_ca_file: Path | None = option(
         None, help="CA of the clients that may use the node's API; the kubeconfig's CA without it."
     )
@@ -36,9 +38,11 @@ class NodeConfig:
         True, help="Have the cluster sign the certificate of the node's API; it is self-signed until then."
     )
     healthz_port: int = option(
-        0, help="Port on loopback that serves /healthz alone, without TLS (a kubelet's is 10248); 0 serves none."
+        0,
+        most=65535,
+        help="Port on loopback that serves /healthz alone, without TLS (a kubelet's is 10248); 0 serves none.",
     )
-    max_pods: int = option(1000, help="How many pods the node takes.")
+    max_pods: int = option(1000, least=1, help="How many pods the node takes.")
     node_labels: tuple[str, ...] = option((), help="KEY=VALUE label to register the node with; may be repeated.")
     register_with_taints: tuple[str, ...] = option(
         (), help="KEY=VALUE:EFFECT taint beside the provider's own; may be repeated."
@@ -55,11 +59,12 @@ class NodeConfig:
                 f"node name: expected lower-case letters, digits, '-' and '.', found {self.node_name!r}; "
                 "set it with --node-name"
             )
-        for name, port in (("port", self.port), ("healthz port", self.healthz_port)):
-            if not 0 <= port <= 65535:
-                raise ConfigError(f"{name}: expected 0 to 65535, found {port}")
-        if self.max_pods < 1:
-            raise ConfigError(f"max pods: expected at least 1, found {self.max_pods}")
+        if self.node_ip is not None:
+            try:
+                ipaddress.ip_address(self.node_ip)
+            except ValueError:
+                found = f"found {self.node_ip!r}; set it with --node-ip"
+                raise ConfigError(f"node ip: expected an IP address, {found}") from None
         _ = self.labels, self.taints  # so that a wrong one is told at once
 
     @property
@@ -70,6 +75,10 @@ class NodeConfig:
             key, equals, value = text.partition("=")
             if not key or not equals:
                 raise ConfigError(f"node label: expected KEY=VALUE, found {text!r}")
+            if key in OWN_LABELS:
+                raise ConfigError(
+                    f"node label {key}: what this node is cannot be changed; leave it out of --node-labels"
+                )
             labels[key] = value
         return labels
 

@@ -202,6 +202,7 @@ class Node:
                 inputs=inputs,
                 admission=Admission(lambda: registration.node, lambda: registration.runtime_handlers, runtime_class),
                 node_ips=[ip],
+                history=history,
                 clock=clock,
                 rng=self._rng,
                 backoff=Backoff(initial=0.5, cap=60),

@@ -156,6 +156,7 @@ class PodReport:
 
     def _written(self, answer: Raw) -> None:
         version = str((answer.get("metadata") or {}).get("resourceVersion", ""))
+        self._around.history.seen(version)
         if _later(version, self._version):
             before, self.current, self._version = self.current, answer.get("status") or {}, version
             if self.phase == "Running" != before.get("phase"):

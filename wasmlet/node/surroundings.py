@@ -10,6 +10,7 @@ from typing import Protocol
 import attrs
 
 from wasmlet.clock import Backoff, Clock
+from wasmlet.kube import History
 from wasmlet.kube.client import Client
 from wasmlet.kube.events import EventRecorder
 from wasmlet.model.inputs import Inputs
@@ -47,6 +48,7 @@ class Surroundings:
     inputs: InputSource
     admission: Admission
     node_ips: Sequence[str]
+    history: History
     clock: Clock
     rng: random.Random
     backoff: Backoff
