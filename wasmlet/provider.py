@@ -138,39 +138,71 @@ Change = StatusChanged | PodEvent | NodeChanged
 class NodeContext:
     """What a provider is told of the node when it starts.
 
-    `state_dir` is a directory of this node alone, mode 0700, that outlives the process; it exists.
+    `state_dir` is a directory of this node alone, mode 0700, that outlives the process; it exists. `cluster_dns` has
+    the addresses of the cluster's DNS service, none where nobody said, and `cluster_domain` the domain that it serves.
     """
 
     node_name: str
     node_ip: str
     max_pods: int
     state_dir: Path
+    cluster_dns: tuple[str, ...] = ()
+    cluster_domain: str = "cluster.local"
 
 
 class Streams(Protocol):
-    """The caller's side of an exec or attach: bytes in, bytes out, terminal sizes."""
+    """The caller's side of an exec or attach: bytes in, bytes out, terminal sizes.
 
+    Attributes:
+        stdin, stdout, stderr: which of them the caller has connected. A command whose stdin is not gets none (as from
+            /dev/null); what is written to an output that is not connected is dropped.
+        tty: the command is to have a terminal. There is one output then: everything goes to stdout, stderr is never
+            connected, and the end of stdin does not close the terminal.
+    """
+
+    stdin: bool
+    stdout: bool
+    stderr: bool
     tty: bool
 
     async def read_stdin(self) -> bytes:
-        """The next bytes of stdin; b"" once the caller has closed it."""
+        """The next bytes of stdin, of any size; b"" once the caller has closed it or if it is not connected.
+
+        Read no faster than the command takes it: what is not read is held back at the caller.
+        """
         ...
 
-    async def write_stdout(self, data: bytes) -> None: ...
+    async def write_stdout(self, data: bytes) -> None:
+        """Send output; waits while the caller does not read.
 
-    async def write_stderr(self, data: bytes) -> None: ...
+        Raises:
+            ConnectionError: the caller is gone. The call is cancelled then too, so this may simply be passed on.
+        """
+        ...
+
+    async def write_stderr(self, data: bytes) -> None:
+        """As `write_stdout`."""
+        ...
 
     async def next_size(self) -> tuple[int, int]:
-        """Wait for the next terminal size, as columns and rows."""
+        """Wait for the next terminal size, as columns and rows; only the newest is given, and without a tty none."""
         ...
 
 
 class Channel(Protocol):
     """A byte stream in both directions, one connection of a port-forward."""
 
-    async def read(self) -> bytes: ...
+    async def read(self) -> bytes:
+        """The next bytes from the caller, of any size; b"" once it sends no more, after which it may still read."""
+        ...
 
-    async def write(self, data: bytes) -> None: ...
+    async def write(self, data: bytes) -> None:
+        """Send bytes to the caller; waits while it does not read.
+
+        Raises:
+            ConnectionError: the caller is gone. The call is cancelled then too, so this may simply be passed on.
+        """
+        ...
 
 
 @attrs.frozen
@@ -295,20 +327,38 @@ class Provider(abc.ABC):
         """Return when the provider can do its work; raising or not returning in time makes the node NotReady."""
 
     async def exec(self, key: PodKey, container: str, command: Sequence[str], streams: Streams) -> int:
-        """Run a command in the container until it ends; return its exit code. Cancelled: end the command.
+        """Run a command in the container until it ends; return its exit code (128 plus the number of a signal).
+
+        Everything that the command wrote has been passed to `streams` by then. Cancelled when the caller leaves: end
+        the command, and what it has started, before returning.
+
+        Args:
+            command: the program and its arguments, at least one; no shell is implied.
 
         Raises:
             NotFound: the pod or the container is not known, or does not run.
+            InvalidInput: the command cannot be started, as when there is no such program.
             Unsupported: there is no exec here (the default); so for attach, port-forward and stats.
         """
         raise Unsupported(f"provider {self.name} does not support exec")
 
     async def attach(self, key: PodKey, container: str, streams: Streams) -> None:
-        """Connect to the streams of the container's main process until it ends or the caller leaves."""
+        """Connect to the streams of the container's main process until it ends.
+
+        Output starts with what is written from now on. Cancelled when the caller leaves: the container goes on. The end
+        of `streams`' stdin closes the container's where its `stdinOnce` is set, and otherwise means nothing.
+        """
         raise Unsupported(f"provider {self.name} does not support attach")
 
     async def port_forward(self, key: PodKey, port: int, channel: Channel) -> None:
-        """Connect the channel to a port of the pod until either side closes."""
+        """Connect the channel to a TCP port of the pod until the pod's side closes; then return.
+
+        Called once for each connection, side by side. Cancelled when the caller leaves.
+
+        Raises:
+            NotFound: the pod does not run.
+            InvalidInput: nothing listens at that port.
+        """
         raise Unsupported(f"provider {self.name} does not support port-forward")
 
     async def stats(self) -> Raw:

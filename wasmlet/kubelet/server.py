@@ -21,6 +21,8 @@ from wasmlet.errors import ConfigError, InvalidInput, NotFound, Unsupported, Was
 from wasmlet.kubelet import stats, views
 from wasmlet.kubelet.auth import Guard
 from wasmlet.kubelet.logs import BadQuery, check_container, log_options
+from wasmlet.kubelet.sessions import Timeouts
+from wasmlet.kubelet.streaming import Streaming
 from wasmlet.model.pod import Pod, Raw
 from wasmlet.model.status import PodStatus
 from wasmlet.provider import LogOptions, Provider
@@ -88,8 +90,10 @@ class KubeletServer:
         clock: Clock,
         *,
         header_seconds: float = HEADER_SECONDS,
+        timeouts: Timeouts | None = None,
     ) -> None:
         self._pods = pods
+        self._streaming = Streaming(pods, provider, clock, timeouts)
         self._provider = provider
         self._guarded_by = guard
         self._facts = facts
@@ -126,6 +130,7 @@ class KubeletServer:
         add("GET", "/runningpods/", self._list_running)
         add("GET", "/logs/{path:.*}", self._disabled)
         add("POST", "/stats/summary", self._show_stats)
+        self._streaming.add_routes(app.router)
         self._add_health(app)
         self.port = await self._listen(app, host, port, "--port", context)
 

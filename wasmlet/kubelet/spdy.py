@@ -283,6 +283,15 @@ class Connection:
 
     # --- sending
 
+    @property
+    def waiting(self) -> int:
+        """How many bytes `data_to_send` would give."""
+        return len(self._out)
+
+    def __contains__(self, stream: int) -> bool:
+        """Whether the stream is open in at least one direction."""
+        return stream in self._streams
+
     def data_to_send(self) -> bytes:
         """What is to be written to the peer, once."""
         data = bytes(self._out)

@@ -2,7 +2,8 @@
 
 It does all that the contract of `wasmlet.provider` asks and no more, so it shows an author what is needed, tests of the
 node loop what is relied on, and benchmarks what the node loop itself costs. `finish` and `log` play the guest; so does
-a container whose command is `script`: its arguments are instructions, carried out in order (see `_Guest`).
+a container whose command is `script`: its arguments are instructions, carried out in order (see `_Guest`). What
+`kubectl exec` can run is in `wasmlet.testing.commands`; ports echo.
 """
 
 from __future__ import annotations
@@ -14,12 +15,23 @@ from typing import TypeVar
 
 import attrs
 
-from wasmlet.errors import NotFound, Refused
+from wasmlet.errors import InvalidInput, NotFound, Refused
 from wasmlet.model.inputs import Inputs
 from wasmlet.model.pod import Container, Pod, PodKey, Raw
 from wasmlet.model.status import ContainerStatus, PodStatus, Running, Terminated
 from wasmlet.model.times import rfc3339_micro
-from wasmlet.provider import Change, LogOptions, NodeChanged, NodeStatus, PodRecord, Provider, StatusChanged
+from wasmlet.provider import (
+    Change,
+    Channel,
+    LogOptions,
+    NodeChanged,
+    NodeStatus,
+    PodRecord,
+    Provider,
+    StatusChanged,
+    Streams,
+)
+from wasmlet.testing.commands import echo, play
 from wasmlet.testing.usage import Usage, summary
 
 T = TypeVar("T")
@@ -146,6 +158,34 @@ class ReferenceProvider(Provider):
             if told is held.told:
                 await told.wait()
 
+    async def exec(self, key: PodKey, container: str, command: Sequence[str], streams: Streams) -> int:
+        self._running(key, container)
+        return await play(command, streams)
+
+    async def attach(self, key: PodKey, container: str, streams: Streams) -> None:
+        """Shows what the container writes from now on; what is sent to its stdin it writes to its log."""
+        held = self._running(key, container)
+        async with asyncio.TaskGroup() as group:
+            listening = group.create_task(self._listen(held, container, streams))
+            log = held.logs[container]
+            begin = len(log)
+            while True:
+                told, ended = held.told, not self._runs(held, container)
+                while begin < len(log):
+                    begin += 1
+                    await streams.write_stdout(log[begin - 1][1])
+                if ended:
+                    break
+                await told.wait()
+            listening.cancel()
+
+    async def port_forward(self, key: PodKey, port: int, channel: Channel) -> None:
+        held = self._held(key)
+        ports = [port["containerPort"] for c in held.pod.containers for port in c.raw.get("ports") or ()]
+        if port not in ports:
+            raise InvalidInput(f"expected a port of the pod's containers ({ports}), found {port}")
+        await echo(channel)
+
     async def node_status(self) -> NodeStatus:
         return NodeStatus(capacity={"cpu": "1000", "memory": "1000Gi"})
 
@@ -187,6 +227,21 @@ class ReferenceProvider(Provider):
             return self.pods[key.uid]
         except KeyError:
             raise NotFound(f"pod {key} ({key.uid}) is not here") from None
+
+    def _running(self, key: PodKey, container: str) -> _Held:
+        held = self._held(key)
+        if not self._runs(held, container):
+            raise NotFound(f"container {container} in pod {key} does not run")
+        return held
+
+    @staticmethod
+    def _runs(held: _Held, container: str) -> bool:
+        status = held.status.container(container)
+        return status is not None and isinstance(status.state, Running)
+
+    async def _listen(self, held: _Held, container: str, streams: Streams) -> None:
+        while data := await streams.read_stdin():
+            self.log(held.key, container, data)
 
     def _set(self, held: _Held) -> None:
         self.pods[held.key.uid] = held

@@ -250,21 +250,24 @@ async def test_what_cannot_be_honoured_is_named(
 class Terminal:
     """The caller of an exec."""
 
-    stdin: list[bytes] = attrs.field(factory=list)
+    sent: list[bytes] = attrs.field(factory=list)
     tty: bool = False
-    stdout: bytes = b""
-    stderr: bytes = b""
+    stdin: bool = True
+    stdout: bool = True
+    stderr: bool = True
+    out: bytes = b""
+    err: bytes = b""
     written: asyncio.Event = attrs.field(factory=asyncio.Event)
 
     async def read_stdin(self) -> bytes:
-        return self.stdin.pop(0) if self.stdin else b""
+        return self.sent.pop(0) if self.sent else b""
 
     async def write_stdout(self, data: bytes) -> None:
-        self.stdout += data
+        self.out += data
         self.written.set()
 
     async def write_stderr(self, data: bytes) -> None:
-        self.stderr += data
+        self.err += data
 
     async def next_size(self) -> tuple[int, int]:
         return 80, 24
@@ -275,7 +278,7 @@ async def test_exec_passes_on_streams_variables_and_the_exit_code(host: Host) ->
     await host.running(sleeper)
     terminal = Terminal([b"one\n", b"two\n"])
     code = await host.provider.exec(sleeper.key, "c", ["sh", "-c", "cat; echo $A; echo no >&2; exit 5"], terminal)
-    assert (code, terminal.stdout, terminal.stderr) == (5, b"one\ntwo\n1\n", b"no\n")
+    assert (code, terminal.out, terminal.err) == (5, b"one\ntwo\n1\n", b"no\n")
     assert await host.provider.exec(sleeper.key, "c", ["sh", "-c", "kill -9 $$"], Terminal()) == 137
     with pytest.raises(wasmlet.InvalidInput, match="/no/such"):
         await host.provider.exec(sleeper.key, "c", ["/no/such"], Terminal())
@@ -295,7 +298,7 @@ async def test_an_exec_whose_caller_leaves_is_ended(host: Host) -> None:
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    await _gone(int(terminal.stdout))
+    await _gone(int(terminal.out))
 
 
 async def test_what_a_node_that_was_killed_left_behind_is_ended(host: Host) -> None:

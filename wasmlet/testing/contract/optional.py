@@ -130,7 +130,7 @@ class Logs(Suite):
 class Nobody:
     """The caller of an exec or attach who sends nothing and looks at nothing."""
 
-    tty = False
+    stdin, stdout, stderr, tty = False, True, True, False
 
     async def read_stdin(self) -> bytes:
         return b""
