@@ -171,6 +171,8 @@ async def test_stopping_leaves_pods_running_and_draining_ends_them(
     pod = await cluster.get()
     assert pod.phase == "Failed"
     assert pod.status["reason"] == "Terminated"
+    ready = condition(await cluster.admin.get(f"/api/v1/nodes/{NODE}"), "Ready")
+    assert (ready["status"], ready["message"]) == ("False", "node is shutting down")
 
 
 class TestOneNodeOneProcess:

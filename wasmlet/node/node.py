@@ -237,6 +237,7 @@ class Node:
                 await self._stop.wait()
                 log.info("node stopping", node=name, pods=len(pods.all()))
                 if self.config.drain_on_exit:
+                    await registration.shut_down()
                     await self._drain(pods.all())
                 with suppress(TimeoutError):
                     async with asyncio.timeout(FLUSH_SECONDS):

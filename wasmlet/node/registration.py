@@ -31,6 +31,8 @@ log = structlog.get_logger(__name__)
 
 CHECK_SECONDS = 10.0
 REPORT_SECONDS = 300.0
+SHUTDOWN_SECONDS = 3.0
+"""How long the end of the node waits to say so."""
 PING_SECONDS = 10.0
 STUCK_SECONDS = 120.0
 """Without a look at the node for this long, `/healthz` says that the node loop is stuck (a kubelet's time)."""
@@ -69,9 +71,19 @@ class NodeRegistration:
         self.runtime_handlers: frozenset[str] = frozenset([""])
         self._missing = False
         """Somebody else has deleted the Node."""
+        self._leaving = False
         self.ready = True
         self.uid = ""
         self._looked = clock.monotonic()
+
+    async def shut_down(self) -> None:
+        """Ask for no new pods, since all are being ended: NotReady, as at a kubelet's graceful shutdown (KEP-2000)."""
+        self._leaving = True
+        try:
+            async with asyncio.timeout(SHUTDOWN_SECONDS):
+                await self._check()
+        except (TimeoutError, errors.ApiError) as error:
+            log.warning("the node could not say that it shuts down", error=str(error) or type(error).__name__)
 
     def changed(self) -> None:
         """Something that the Node shows is different: look now."""
@@ -187,7 +199,9 @@ class NodeRegistration:
         await self._report(status, trouble)
 
     async def _ping(self) -> str:
-        """What is wrong with the provider, or ""."""
+        """What is wrong with the node, or ""."""
+        if self._leaving:
+            return "node is shutting down"
         try:
             async with asyncio.timeout(PING_SECONDS):
                 await self._provider.ping()

@@ -1,8 +1,8 @@
 """Puts pods on nodes: the filters of the default scheduler that a node of ours can meet, and the emptiest node wins.
 
-Honoured are nodeSelector and required node affinity, taints and tolerations, unschedulable and NotReady nodes, and
-the requests for every resource that a node allots. A pod that fits nowhere gets PodScheduled=False and an event, and is
-tried again when a node, a pod or a class changes: nothing polls.
+Honoured are nodeSelector and required node affinity, taints and tolerations, unschedulable, NotReady and silent nodes,
+and the requests for every resource that a node allots. A pod that fits nowhere gets PodScheduled=False and an event,
+and is tried again when a node, a pod or a class changes: nothing polls.
 """
 
 from __future__ import annotations
@@ -10,10 +10,12 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Iterable
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
 from wasmlet.model.placement import ZERO, Amounts, add, amounts, demand, selects, tolerates
+from wasmlet.model.times import parse
 from wasmlet.testing.kinds import Kind, core
 from wasmlet.testing.podops import PodOperations, with_condition
 from wasmlet.testing.podrules import TERMINAL
@@ -25,10 +27,19 @@ NAME = "default-scheduler"
 _HARD = ("NoSchedule", "NoExecute")
 BATCH = 50
 """How many pods are placed before others get their turn on the event loop."""
+SILENT = timedelta(seconds=40)
+"""A node whose lease is older than this has gone (`--node-monitor-grace-period` of the controller manager)."""
 
 
-def _taints(node: Object) -> Iterable[Object]:
+def _renewed(lease: Object) -> datetime | None:
+    text = (lease.get("spec") or {}).get("renewTime")
+    return parse(text) if text else None
+
+
+def _taints(node: Object, silent: bool) -> Iterable[Object]:
     """The taints of a node, and those that a cluster's node controller would set."""
+    if silent:
+        yield {"key": "node.kubernetes.io/unreachable", "effect": "NoSchedule"}
     yield from (node.get("spec") or {}).get("taints") or ()
     conditions = (node.get("status") or {}).get("conditions") or ()
     ready = next((item.get("status") for item in conditions if item.get("type") == "Ready"), None)
@@ -90,6 +101,10 @@ class Scheduler:
                 self._wake.set()
         elif kind.plural == "nodes":
             self._retry()
+        elif kind.plural == "leases" and event.old is not None and self._stuck:
+            before, after = _renewed(event.old.raw), _renewed(record.raw)
+            if before is not None and after is not None and after - before > SILENT:
+                self._retry()
 
     @staticmethod
     def _spec_changed(event: Event) -> bool:
@@ -160,7 +175,7 @@ class Scheduler:
             taint = {"key": "node.kubernetes.io/unschedulable", "effect": "NoSchedule"}
             if not any(tolerates(item, taint) for item in spec.get("tolerations") or ()):
                 return ["node(s) were unschedulable"]
-        for taint in _taints(node):
+        for taint in _taints(node, self._silent(node["metadata"]["name"])):
             if taint.get("effect") in _HARD and not any(
                 tolerates(item, taint) for item in spec.get("tolerations") or ()
             ):
@@ -174,6 +189,12 @@ class Scheduler:
             for name, amount in sorted(wanted.items())
             if amount > 0 and used.get(name, ZERO) + amount > room.get(name, ZERO)
         ]
+
+    def _silent(self, node: str) -> bool:
+        """Whether a node that had a lease no longer renews it."""
+        lease = self._store["leases"].get("kube-node-lease", node)
+        renewed = _renewed(lease.raw) if lease is not None else None
+        return renewed is not None and self._registry.clock.now() - renewed > SILENT
 
     def _report(self, record: Record, reason: str, message: str, event: bool) -> None:
         """Say in the pod's status, and in an event, why it has no node yet; nothing if that was said already."""
