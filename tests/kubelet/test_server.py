@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,8 +24,9 @@ from wasmlet.kubelet import stats
 from wasmlet.kubelet.server import REQUEST_BYTES
 from wasmlet.kubelet.tls import install, self_signed
 from wasmlet.model.inputs import Inputs
-from wasmlet.model.pod import Pod, Raw
+from wasmlet.model.pod import Pod, PodKey, Raw
 from wasmlet.model.times import parse
+from wasmlet.provider import LogOptions
 from wasmlet.testing.reference import ReferenceProvider
 from wasmlet.testing.usage import Usage
 
@@ -255,3 +256,54 @@ async def test_a_new_certificate_is_shown_without_a_restart(node: Kubelet) -> No
         install(node.context, self_signed(NODE, "127.0.0.1", parse("2026-01-01T00:00:00Z")))
         assert (await kept.get("/healthz")).status == 200
     assert await asyncio.to_thread(serial) != before
+
+
+class Chatty(ReferenceProvider):
+    """A provider with a log that has no end, or breaks after its first piece."""
+
+    def __init__(self, *, broken: bool = False) -> None:
+        super().__init__()
+        self.broken = broken
+        self.closed = asyncio.Event()
+
+    async def logs(self, key: PodKey, container: str, options: LogOptions) -> AsyncGenerator[bytes, None]:
+        try:
+            yield b"x" * 2**16
+            if self.broken:
+                raise OSError("the disk is gone")
+            while True:
+                yield b"x" * 2**16
+                await asyncio.sleep(0)
+        finally:
+            self.closed.set()
+
+
+class TestLogs:
+    @pytest.mark.parametrize("query", ["", "?follow=true"])
+    async def test_a_reader_who_leaves_is_no_error(
+        self, tmp_path: Path, query: str, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        provider = Chatty()
+        await provider.create_pod(POD, Inputs())
+        async with kubelet(tmp_path, provider=provider) as node:
+            node.pods.views.append(View(POD, await provider.pod_status(POD.key)))
+            url = f"https://127.0.0.1:{node.server.port}/containerLogs/default/p/c{query}"
+            with structlog.testing.capture_logs() as logs:
+                for _ in range(5):
+                    provider.closed.clear()
+                    async with node.session.get(url, ssl=node.client("root")) as answer:
+                        await answer.content.readexactly(2**18)
+                        answer.close()
+                    async with asyncio.timeout(20):
+                        await provider.closed.wait()
+        assert not [entry for entry in logs if entry["log_level"] in ("warning", "error")]
+        assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+    async def test_a_log_that_breaks_does_not_look_whole(self, tmp_path: Path) -> None:
+        provider = Chatty(broken=True)
+        await provider.create_pod(POD, Inputs())
+        async with kubelet(tmp_path, provider=provider) as node:
+            node.pods.views.append(View(POD, await provider.pod_status(POD.key)))
+            with structlog.testing.capture_logs() as logs, pytest.raises(aiohttp.ClientError):
+                await node("/containerLogs/default/p/c")
+        assert [entry["event"] for entry in logs] == ["a log breaks off"]

@@ -12,6 +12,7 @@ from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any, Protocol
 
+import aiohttp
 import attrs
 import structlog
 from aiohttp import web
@@ -312,13 +313,21 @@ class KubeletServer:
             # byte, and gets its headers at once.
             piece = b"" if options.follow else await anext(pieces, None)
             await response.prepare(request)
-            while piece is not None:
-                if left is not None:
-                    piece = piece[:left]
-                    left -= len(piece)
-                await response.write(piece)
-                piece = await anext(pieces, None) if left != 0 else None
-        await response.write_eof()
+            try:
+                while piece is not None:
+                    if left is not None:
+                        piece = piece[:left]
+                        left -= len(piece)
+                    await response.write(piece)
+                    piece = await anext(pieces, None) if left != 0 else None
+                await response.write_eof()
+            except aiohttp.ClientConnectionResetError:
+                log.debug("the reader of a log has gone", path=request.path)
+            except Exception as error:
+                # The answer has begun: to break it off is the only way left to say that something is missing.
+                log.warning("a log breaks off", path=request.path, exc_info=not isinstance(error, WasmletError))
+                if request.transport is not None:
+                    request.transport.close()
         return response
 
 
