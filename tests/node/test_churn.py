@@ -1,4 +1,4 @@
-"""A short churn with a fixed seed. `make churn` runs a long one with a seed of its own."""
+"""A short churn with a fixed seed. `make churn` runs a long one with a seed of its own, and looks at memory too."""
 
 from __future__ import annotations
 
@@ -10,15 +10,12 @@ from tests.node.churn import churn
 
 SEED = 7
 SECONDS = 15.0
-GROWTH = 40.0
-"""MiB by which this process may grow while pods and rings still gather; the long run is held to less."""
 
 
 @pytest.mark.timeout(180)
 async def test_all_agree_after_a_churn(tmp_path: Path) -> None:
     report = await churn(tmp_path, seed=SEED, seconds=SECONDS)
     assert not report.wrong, "\n".join([*report.log, *report.wrong, f"python -m tests.node.churn --seed {SEED}"])
-    assert report.growth < GROWTH, report.memory
     # It was a churn: pods ran, nodes ended in both ways, API server and provider failed.
     assert report.counts["pods started"] > 20
     for what in ("create", "delete", "force", "finish", "api rule", "provider fails", "provider breaks its changes"):
