@@ -6,7 +6,6 @@ them in `Sec-WebSocket-Protocol`. What cannot be agreed on is refused in the kub
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 
 from aiohttp import hdrs, web
@@ -98,5 +97,4 @@ async def spdy(request: web.Request, protocol: str) -> tuple[web.StreamResponse,
         raise ConnectionResetError("the caller hung up")
     await response.prepare(request)
     await response.write_eof()
-    assert isinstance(transport, asyncio.Transport)
     return response, RawWire(transport)

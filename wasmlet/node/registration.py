@@ -38,6 +38,11 @@ STUCK_SECONDS = 120.0
 """Without a look at the node for this long, `/healthz` says that the node loop is stuck (a kubelet's time)."""
 KUBELET_VERSION = "v1.34.0"
 """What the node says its kubelet is: clusters compare it with the API server's (version skew) and refuse odd ones."""
+FEATURES = ("ExtendWebSocketsToKubelet",)
+"""What the node declares that it can do (KEP-5328), sorted: its API takes websockets of kubectl as they are (KEP-4006).
+
+API servers before 1.36 drop the field or make nothing of it, and go on to translate to SPDY.
+"""
 
 _PRESSURE = {
     "MemoryPressure": ("KubeletHasSufficientMemory", "the node has memory to give"),
@@ -245,6 +250,7 @@ class NodeRegistration:
         }
         if self._port is not None:
             body["daemonEndpoints"] = {"kubeletEndpoint": {"Port": self._port}}
+            body["declaredFeatures"] = list(FEATURES)
         if handlers:
             body["runtimeHandlers"] = handlers
         return body
