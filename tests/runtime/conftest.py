@@ -10,6 +10,7 @@ from wasmlet_wasmtime import WasmtimeProvider
 
 from tests.guests import build
 from tests.runtime.harness import Runtime
+from tests.runtime.scripted import Script, ScriptedProvider
 from wasmlet.testing.clock import FakeClock
 
 
@@ -36,6 +37,19 @@ async def runtime(tmp_path: Path) -> AsyncGenerator[Runtime, None]:
 async def timed(tmp_path: Path) -> AsyncGenerator[Runtime, None]:
     """The same with a clock that the test moves."""
     runtime = Runtime(WasmtimeProvider, tmp_path / "state")
+    runtime.clock = FakeClock()
+    async with runtime as started:
+        yield started
+
+
+@pytest.fixture
+async def scripted(tmp_path: Path) -> AsyncGenerator[Runtime, None]:
+    """The same, and the test decides what commands answer."""
+
+    class Provider(ScriptedProvider):
+        script = Script()
+
+    runtime = Runtime(Provider, tmp_path / "state")
     runtime.clock = FakeClock()
     async with runtime as started:
         yield started

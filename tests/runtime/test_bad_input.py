@@ -258,16 +258,13 @@ ACCEPTED: list[tuple[dict[str, Any], dict[str, Any]]] = [
 ]
 
 REFUSED: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
-    ("spec.containers[0].livenessProbe", {}, {"livenessProbe": {"exec": {"command": ["x"]}}}),
-    ("spec.containers[0].readinessProbe", {}, {"readinessProbe": {"httpGet": {"port": 80}}}),
-    ("spec.containers[0].startupProbe", {}, {"startupProbe": {"tcpSocket": {"port": 80}}}),
-    ("spec.containers[0].lifecycle", {}, {"lifecycle": {"preStop": {"sleep": {"seconds": 1}}}}),
+    ("spec.containers[0].readinessProbe.httpGet", {}, {"readinessProbe": {"httpGet": {"port": 80}}}),
+    ("spec.containers[0].startupProbe.tcpSocket", {}, {"startupProbe": {"tcpSocket": {"port": 80}}}),
     ("spec.containers[0].volumeMounts", {}, {"volumeMounts": [{"name": "x", "mountPath": "/x"}]}),
     ("spec.containers[0].volumeDevices", {}, {"volumeDevices": [{"name": "x", "devicePath": "/x"}]}),
     ("spec.containers[0].stdin", {}, {"stdin": True}),
     ("spec.containers[0].tty", {}, {"tty": True}),
     ("spec.containers[0].workingDir", {}, {"workingDir": "/x"}),
-    ("spec.containers[0].resizePolicy", {}, {"resizePolicy": [{"resourceName": "cpu"}]}),
     ("spec.containers[0].unheardOf", {}, {"unheardOf": 1}),
     ("spec.containers[0].terminationMessagePolicy", {}, {"terminationMessagePolicy": "FallbackToLogsOnError"}),
     ("spec.containers[0].securityContext.privileged", {}, {"securityContext": {"privileged": True}}),
@@ -278,9 +275,7 @@ REFUSED: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ("spec.hostNetwork", {"hostNetwork": True}, {}),
     ("spec.containers[0].ports", {}, {"ports": [{"containerPort": 80, "hostPort": 80}]}),
     ("spec.volumes", {"volumes": [{"name": "x", "emptyDir": {}}]}, {}),
-    ("spec.activeDeadlineSeconds", {"activeDeadlineSeconds": 5}, {}),
     ("spec.unheardOf", {"unheardOf": {"x": 1}}, {}),
-    ("spec.initContainers[0].restartPolicy", {"initContainers": [{"name": "i", "restartPolicy": "Always"}]}, {}),
 ]
 
 

@@ -61,8 +61,9 @@ ContainerState = Waiting | Running | Terminated
 class ContainerStatus:
     """The state of one container.
 
-    `ready` left None means "ready while running"; set it where readiness probes decide. `container_id` has the form
-    `<runtime>://<id>`. `resources` (requests and limits) are those that the running container has been given and
+    `ready` left None means "ready while running"; set it where readiness probes decide. `started` likewise; of a pod
+    that is adopted, None means for both that what the API says of this very container goes on. `container_id` has the
+    form `<runtime>://<id>`. `resources` (requests and limits) are those that the running container has been given and
     `allocated` the requests that the node has set aside for it, where they may differ from the manifest's (KEP-1287);
     None means that they do not.
     """

@@ -13,7 +13,7 @@ from datetime import datetime
 import attrs
 
 from wasmlet.model.pod import Container, Pod, Raw
-from wasmlet.model.status import ContainerStatus, PodStatus, Terminated, lost
+from wasmlet.model.status import ContainerStatus, PodStatus, Running, Terminated, lost
 from wasmlet.model.times import parse
 
 
@@ -113,6 +113,25 @@ def _terminated(raw: Raw) -> Terminated:
         started_at=parse(raw["startedAt"]) if raw.get("startedAt") else None,
         finished_at=parse(raw["finishedAt"]) if raw.get("finishedAt") else None,
         container_id=str(raw.get("containerID") or ""),
+    )
+
+
+def in_service(status: PodStatus, current: Raw) -> PodStatus:
+    """The status of an adopted pod: where it leaves open whether a container is ready, the API's word goes on."""
+    known = {entry.get("containerID"): entry for entry in _entries(current)}
+
+    def go_on(container: ContainerStatus) -> ContainerStatus:
+        entry = known.get(container.container_id)
+        if entry is None or not isinstance(container.state, Running):
+            return container
+        ready = bool(entry.get("ready")) if container.ready is None else container.ready
+        started = bool(entry.get("started")) if container.started is None else container.started
+        return attrs.evolve(container, ready=ready, started=started)
+
+    return attrs.evolve(
+        status,
+        containers=tuple(map(go_on, status.containers)),
+        init_containers=tuple(map(go_on, status.init_containers)),
     )
 
 

@@ -18,6 +18,7 @@ import structlog
 from wasmlet.errors import NotFound
 from wasmlet.model.pod import Pod, PodKey, Raw
 from wasmlet.model.status import PodStatus
+from wasmlet.node import losses
 from wasmlet.node.pod_task import PodTask
 from wasmlet.node.surroundings import Surroundings
 from wasmlet.provider import NodeChanged, PodEvent, PodRecord, Provider, StatusChanged
@@ -97,7 +98,7 @@ class PodManager:
         record = self._held.pop(pod.uid, None)
         task = self._tasks[pod.uid] = self._task(pod, record.status if record else None)
         if record is not None:
-            task.reported(record.status)
+            task.reported(losses.in_service(record.status, pod.status))
         task.wake()
 
     def deleted(self, item: Raw) -> None:

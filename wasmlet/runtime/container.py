@@ -1,25 +1,52 @@
 """One container of a pod across all its instances: start, end, restart, as the kubelet does it.
 
-The shim knows the instances (`wasmlet.worker.records`, `instances`). `pod` decides which container is to run; this
-module keeps one running under its policy, with `starting` for its starts and `restarts` for the rules.
+The shim knows the instances (`wasmlet.worker.records`, `instances`). `order` decides which container is to run; this
+module keeps one running under its policy, with `starting` for its starts, `probes` while it runs, `ending` for its
+end and `restarts` for the pauses between.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING, Literal
 
-from wasmlet.model.pod import Container
-from wasmlet.model.status import ContainerState, ContainerStatus, Terminated, Waiting
-from wasmlet.runtime.instances import Kind, Labels, state_of
+import attrs
+
+from wasmlet.model.pod import Container, Raw
+from wasmlet.model.restart import restarts
+from wasmlet.model.status import ContainerState, ContainerStatus, Running, Terminated, Waiting
+from wasmlet.runtime.ending import Ending
+from wasmlet.runtime.instances import WHERE, Kind, Labels, state_of
+from wasmlet.runtime.probes import Probe, Prober
 from wasmlet.runtime.restarts import duration, full_name, pauses
-from wasmlet.runtime.starting import start
+from wasmlet.runtime.starting import ERROR_SHOWN_SECONDS, start
 from wasmlet.runtime.waiting import first_of
 from wasmlet.runtime.worker import ContainerRecord
 from wasmlet.worker import wire
 
 if TYPE_CHECKING:
     from wasmlet.runtime.pod import PodLife
+
+
+INTERRUPTED = 143
+"""Exit code of a guest that was interrupted."""
+
+
+@attrs.frozen
+class Kill:
+    """Why an instance is ended before its time: what is told, and how long it has.
+
+    Attributes:
+        restart: that the container runs again, whatever code the instance ends with.
+        anew: its manifest has changed: what failed before says nothing of what comes.
+    """
+
+    message: str
+    grace: float
+    restart: bool
+    anew: bool = False
 
 
 class ContainerLife:
@@ -34,33 +61,76 @@ class ContainerLife:
         self.labels: Labels | None = None
         self.earlier: dict[int, ContainerRecord] = {}
         self.backoff = 0.0
+        self.hook_failed = ""
+        """Why the present instance's postStart hook failed; it is on its way out then."""
+        self.in_hook = False
+        """A new instance is shown to run once its postStart hook is over."""
+        self.updated = asyncio.Event()
+        self.tried = asyncio.Event()
+        """The first start has been tried, well or not."""
+        self.up = asyncio.Event()
+        """It has started once, so that what comes after a sidecar may begin."""
+        self.started = self._ready = False
         self._ended_at: float | None = None
         """When we saw the present instance end, on the monotonic clock; None if it had ended before we looked."""
-        self.updated = asyncio.Event()
+        self._ending: Ending | None = None
+
+    # What is known
 
     @property
     def attempt(self) -> int:
         return self.labels.attempt if self.labels else 0
 
     @property
+    def spec(self) -> Container:
+        """The container as the manifest has it now."""
+        spec = self.pod.spec.container(self.name)
+        assert spec is not None
+        return spec
+
+    @property
     def done(self) -> bool:
         """Whether it has ended well, as an init container has to."""
         return isinstance(self.state, Terminated) and self.state.exit_code == 0
 
+    @property
+    def lives(self) -> bool:
+        """Whether there is a process of it."""
+        return self.record is not None and not self.record.ended
+
+    def age(self) -> float:
+        """Seconds since the present instance began."""
+        now = self.pod.around.clock.now().timestamp()
+        return max(0.0, now - self.record.started) if self.record is not None else 0.0
+
     def status(self) -> ContainerStatus:
         before = self._before()
-        spec = self.pod.pod and self.pod.pod.container(self.name)
-        ready = self.done if self.kind == "init" else None
+        spec = self.pod.pod.container(self.name) if self.pod.pod else None
+        ready, started = self._service(spec)
         return ContainerStatus(
             self.name,
             self.state,
             before,
-            ready,
+            ready=ready,
+            started=started,
             restart_count=self.attempt,
             image=spec.image if spec else self.labels.image if self.labels else "",
             image_id=self.labels.image_id if self.labels else "",
             container_id=f"wasm://{self.record.id}" if self.record else "",
         )
+
+    def _service(self, spec: Container | None) -> tuple[bool | None, bool | None]:
+        """Whether it is ready and has started; None where the manifest, which says what is asked, is not there yet."""
+        runs = isinstance(self.state, Running)
+        if self.kind == "ephemeral":
+            return False, runs
+        if self.kind == "init":
+            return self.done, runs
+        if spec is None and runs:
+            return None, None
+        started = runs and (self.started or (spec is not None and Probe.of(spec, "Startup") is None))
+        ready = started and (self._ready or (spec is not None and Probe.of(spec, "Readiness") is None))
+        return ready, started
 
     def _before(self) -> Terminated | None:
         """The end before the present state: of this instance if it has ended and is to be run again, or of the last."""
@@ -76,6 +146,7 @@ class ContainerLife:
             if self.record is not None and self.labels is not None:
                 self.earlier[self.labels.attempt] = self.record
             self.labels, self.record, self.backoff, self._ended_at = labels, record, labels.backoff, None
+            self.started = self._ready = False
         elif labels.attempt == self.labels.attempt:
             if record.ended and self.record is not None and not self.record.ended:
                 self._ended_at = self.pod.around.clock.monotonic()
@@ -83,7 +154,26 @@ class ContainerLife:
         else:
             self.earlier[labels.attempt] = record
             return
-        self.state = state_of(record)
+        if record.ended or not self.in_hook:
+            self.state = state_of(record)
+
+    def adopt(self, statuses: Sequence[Raw]) -> None:
+        """What the API has heard of the probes of an instance goes on: a node loop that comes back unreadies nobody."""
+        for status in statuses:
+            if self.lives and status.get("name") == self.name and status.get("containerID") == self.container_id:
+                self.probed(started=bool(status.get("started")), ready=bool(status.get("ready")))
+
+    @property
+    def container_id(self) -> str:
+        return f"wasm://{self.record.id}" if self.record else ""
+
+    def probed(self, *, started: bool | None = None, ready: bool | None = None) -> None:
+        """This is what probes say of the present instance."""
+        self.started = self.started if started is None else started
+        self._ready = self._ready if ready is None else ready
+        if self.started:
+            self.up.set()
+        self.pod.publish()
 
     def log_of(self, *, previous: bool) -> ContainerRecord | None:
         """The instance whose log is meant; None where there is no such instance."""
@@ -93,59 +183,105 @@ class ContainerLife:
             return self.record  # it waits to be run again, so the last one to run is the one before
         return self.earlier.get(self.attempt - 1)
 
+    # What is done
+
     async def run(self) -> Terminated:
         """Keep the container running under its policy; return how it ended, once it is not to run again."""
+        if self.record is None:
+            await start(self)
+        self.tried.set()
         while True:
-            if self.record is None:
-                await start(self)
-            ended = await self._end_or_change()
-            if ended is None:
-                self.backoff = 0.0  # the manifest has changed, and what failed before says nothing of what comes
-            elif not self._restarts(ended):
-                return ended
+            ended, kill = await self._to_its_end()
+            if kill is not None and kill.anew:
+                self.backoff = 0.0
+            elif (kill is not None and kill.restart) or restarts(self.pod.spec, self.spec, ended.exit_code):
+                await self._back_off(ended, killed=kill is not None)
             else:
-                await self._back_off(ended)
+                return ended
             await start(self)
 
-    def _restarts(self, ended: Terminated) -> bool:
-        policy = self.pod.spec.restart_policy
-        if policy == "Always" and self.kind == "main":
-            return True
-        return policy != "Never" and ended.exit_code != 0
-
-    async def _end_or_change(self) -> Terminated | None:
-        """Wait for the end of the present instance; None if it was ended because its image has changed."""
+    async def stop(self, grace: float, message: str, after: Sequence[str] = ()) -> None:
+        """End the present instance, and return when it has ended; see `Ending`. Cancelled: it ends all the same."""
         record = self.record
+        if record is None or record.ended:
+            return
+        ending = self._ending
+        if ending is None or ending.record.id != record.id or ending.task.done():
+            ending = self._ending = Ending(self, record, grace, message, after)
+        else:
+            ending.grace.shorten(grace)
+        await asyncio.shield(ending.task)
+
+    async def _to_its_end(self) -> tuple[Terminated, Kill | None]:
+        """Wait for the end of the present instance, and bring it about where there is a reason to."""
+        client, record = self.pod.around.client, self.record
         assert record is not None
-        client = self.pod.around.client
+        kill: Kill | None = None
+
+        async def watch() -> None:
+            nonlocal kill
+            kill = await self._reason_to_end()
+
         while True:
-            self.updated.clear()
-            if self._image_changed() and not record.ended:
-                self.say("Normal", "Killing", f"Container {self.name} definition changed, will be restarted")
-                await client.stop(record.id, self.pod.spec.termination_grace_seconds)
-                await client.wait(record.id, wire.ENDED)
-                return None
-            await first_of(client.wait(record.id, wire.ENDED), self.updated.wait())
+            await first_of(client.wait(record.id, wire.ENDED), watch())
             record = client.records.get(record.id, record)
+            if record.ended:
+                kill = None  # it was quicker
+            if kill is not None:
+                await self.stop(kill.grace, kill.message)
+                record = client.records.get(record.id, record)
             if record.ended:
                 state = state_of(record)
                 assert isinstance(state, Terminated)
                 if record.fault == wire.BAD_ARTIFACT and self.labels is not None:
                     self.pod.around.compiler.discard(self.labels.image_id.removeprefix("sha256:"))
-                return state
+                return state, kill
 
-    def _image_changed(self) -> bool:
+    async def _reason_to_end(self) -> Kill:
+        """Watch the present instance until there is a reason to end it."""
+        failed: Probe | None = None
+
+        async def probe() -> None:
+            nonlocal failed
+            failed = await Prober(self).run()
+
+        if not self.hook_failed:
+            await first_of(probe(), self._changed())
+        grace = float(self.pod.spec.termination_grace_seconds)
+        if self.hook_failed:
+            return Kill("FailedPostStartHook", grace, restart=False)
+        again = restarts(self.pod.spec, self.spec, INTERRUPTED)
+        if failed is None:
+            message = f"Container {self.name} definition changed, will be restarted"
+            return Kill(message, grace, restart=True, anew=True)
+        word = ", will be restarted" if again else ""
+        message = f"Container {self.name} failed {failed.kind.lower()} probe{word}"
+        return Kill(message, grace if failed.grace is None else failed.grace, restart=again)
+
+    async def _changed(self) -> None:
+        """Return when the manifest asks for another instance than the present one."""
+        while not self.image_changed():
+            self.updated.clear()
+            await self.updated.wait()
+
+    def image_changed(self) -> bool:
         return self.labels is not None and self.spec.image != self.labels.image
 
-    async def _back_off(self, ended: Terminated) -> None:
-        """Wait as long as the kubelet does before the next restart: not at all, then 10 s, doubling to 300 s."""
+    async def _back_off(self, ended: Terminated, *, killed: bool) -> None:
+        """Wait as long as the kubelet does before the next restart: not at all, then 10 s, doubling to the cap."""
         clock = self.pod.around.clock
         ran = (ended.finished_at - ended.started_at).total_seconds() if ended.started_at and ended.finished_at else 0.0
-        pause, self.backoff = pauses(self.backoff, ran)
-        if self._ended_at is not None:
-            since = clock.monotonic() - self._ended_at
-        else:
-            since = (clock.now() - ended.finished_at).total_seconds() if ended.finished_at else 0.0
+        pause, self.backoff = pauses(self.backoff, ran, self.pod.around.restart_cap)
+        since = self._since(ended.finished_at)
+        if killed and not self.hook_failed:
+            # The kubelet ends and starts it in one go, and counts the pause from the end before this one.
+            before = self.earlier.get(self.attempt - 1)
+            since = pause if before is None else max(since, clock.now().timestamp() - before.finished)
+        if self.hook_failed:
+            self.show(Waiting("PostStartHookError", self.hook_failed))
+            shown = min(ERROR_SHOWN_SECONDS, pause - since)
+            await clock.sleep(shown)
+            since += max(0.0, shown)
         if since >= pause:
             return
         who = full_name(self.pod.key)
@@ -153,23 +289,23 @@ class ContainerLife:
         message = f"back-off {duration(pause)} restarting failed container={self.name} pod={who}"
         self.show(Waiting("CrashLoopBackOff", message))
         until = clock.monotonic() + pause - max(0.0, since)
-        while (left := until - clock.monotonic()) > 0 and not self._image_changed():
+        while (left := until - clock.monotonic()) > 0 and not self.image_changed():
             self.updated.clear()
             await first_of(clock.sleep(left), self.updated.wait())
 
-    @property
-    def spec(self) -> Container:
-        """The container as the manifest has it now."""
-        spec = self.pod.spec.container(self.name)
-        assert spec is not None
-        return spec
+    def _since(self, finished: datetime | None) -> float:
+        """Seconds since the present instance ended."""
+        clock = self.pod.around.clock
+        if self._ended_at is not None:
+            return clock.monotonic() - self._ended_at
+        return (clock.now() - finished).total_seconds() if finished else 0.0
 
     def show(self, state: ContainerState) -> None:
         """The container's state is this, whatever the shim says of the last instance."""
         self.state = state
+        self.tried.set()
         self.pod.publish()
 
     def say(self, type: Literal["Normal", "Warning"], reason: str, message: str) -> None:  # noqa: A002
         """Tell the pod's owner of something that is about this container."""
-        where = "initContainers" if self.kind == "init" else "containers"
-        self.pod.event(type, reason, message, f"spec.{where}{{{self.name}}}")
+        self.pod.event(type, reason, message, f"spec.{WHERE[self.kind]}{{{self.name}}}")

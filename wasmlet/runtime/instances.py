@@ -17,7 +17,15 @@ from wasmlet.model.status import ContainerState, Running, Terminated, Waiting
 from wasmlet.runtime.worker import ContainerRecord
 from wasmlet.worker import wire
 
-Kind = Literal["init", "main"]
+Kind = Literal["init", "sidecar", "main", "ephemeral"]
+
+WHERE: Mapping[Kind, str] = {
+    "init": "initContainers",
+    "sidecar": "initContainers",
+    "main": "containers",
+    "ephemeral": "ephemeralContainers",
+}
+"""Where the manifest has containers of each kind."""
 
 
 @attrs.frozen

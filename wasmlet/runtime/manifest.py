@@ -11,11 +11,13 @@ from typing import Any
 
 from wasmlet.errors import Refused
 from wasmlet.model.pod import Container, Pod, Raw
+from wasmlet.runtime import hooks, probes
 
 Verdict = str | None
 """Why the value of a field is refused; None where it can be honoured."""
 
 ACCEPTED_POD = frozenset((
+    "activeDeadlineSeconds",
     "affinity", "automountServiceAccountToken", "containers", "dnsPolicy", "enableServiceLinks", "ephemeralContainers",
     "hostname", "imagePullSecrets", "initContainers", "nodeName", "nodeSelector", "os", "overhead", "preemptionPolicy",
     "priority", "priorityClassName", "readinessGates", "restartPolicy", "runtimeClassName", "schedulerName",
@@ -24,7 +26,9 @@ ACCEPTED_POD = frozenset((
 ))  # fmt: skip
 
 ACCEPTED_CONTAINER = frozenset((
-    "args", "command", "env", "envFrom", "image", "imagePullPolicy", "name", "ports", "resources", "securityContext",
+    "args", "command", "env", "envFrom", "image", "imagePullPolicy", "lifecycle", "livenessProbe", "name", "ports",
+    "readinessProbe", "resizePolicy", "resources", "restartPolicy", "restartPolicyRules", "securityContext",
+    "startupProbe", "targetContainerName",
     "terminationMessagePath", "terminationMessagePolicy",
 ))  # fmt: skip
 
@@ -81,6 +85,8 @@ def check_container(container: Container) -> None:
         verdict = _container_field(name, value, container.raw)
         if verdict is not None:
             raise Refused(f"{container.field}.{name}", verdict, container=container.name)
+    for path, verdict in (*probes.refusals(container.raw), *hooks.refusals(container.raw)):
+        raise Refused(f"{container.field}.{path}", verdict, container=container.name)
     field = f"{container.field}.securityContext"
     for path, verdict in _security(container.raw.get("securityContext") or {}, field):
         raise Refused(path, verdict, container=container.name)
@@ -101,18 +107,14 @@ def _pod_field(name: str, value: Any) -> Verdict:
 def _container_field(name: str, value: Any, raw: Raw) -> Verdict:
     if name == "terminationMessagePolicy" and value == "FallbackToLogsOnError":
         return "FallbackToLogsOnError is not supported yet; expected File"
-    if name == "restartPolicy" and value == "Always":
-        return "sidecar containers are not supported yet"
+    if name == "restartPolicyRules" and any(rule.get("action") != "Restart" for rule in value):
+        return "expected action Restart"
     if name == "ports" and any(port.get("hostPort") for port in value):
         return "hostPort cannot be given: a guest has no network"
     if name in ACCEPTED_CONTAINER or _empty(value):
         return None
     if name == "volumeMounts":
         return None if all(map(_is_token, value)) else MOUNT_ADVICE
-    if name.endswith("Probe"):
-        return "probes are not supported yet"
-    if name == "lifecycle":
-        return "lifecycle hooks are not supported yet"
     if name in ("stdin", "stdinOnce", "tty"):
         return "cannot be true: a guest's standard input is empty" if value else None
     return "is not supported by this node"

@@ -1,35 +1,42 @@
-"""A pod's life: its init containers one after another, then its containers side by side, until it is deleted.
+"""A pod's life, from the first time that it is accepted until it is deleted, or has to fail.
 
-One task per pod drives it; what the shim reports arrives through `saw`. `container` keeps each container running.
+One task per pod drives it; what the shim reports arrives through `saw`. `order` has the order of its containers, and
+`container` keeps each of them running.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import re
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import attrs
 import structlog
 
 from wasmlet.clock import Clock
 from wasmlet.model.inputs import Inputs
-from wasmlet.model.pod import Pod, PodKey
-from wasmlet.model.status import ContainerStatus, PodStatus, Waiting
+from wasmlet.model.pod import Container, Pod, PodKey
+from wasmlet.model.restart import is_sidecar
+from wasmlet.model.status import ContainerStatus, PodStatus
+from wasmlet.model.times import parse
 from wasmlet.provider import PodEvent
-from wasmlet.runtime import log_files
+from wasmlet.runtime import log_files, order
 from wasmlet.runtime.changes import Changes
+from wasmlet.runtime.commands import Commands
 from wasmlet.runtime.compile import Compiler
 from wasmlet.runtime.container import ContainerLife
 from wasmlet.runtime.images import Images
-from wasmlet.runtime.instances import Labels
+from wasmlet.runtime.instances import WHERE, Kind, Labels
+from wasmlet.runtime.probes import Probe, ProbeCounts, Prober
 from wasmlet.runtime.shim_client import ShimClient
+from wasmlet.runtime.waiting import first_of
 from wasmlet.runtime.worker import ContainerRecord
-from wasmlet.worker import wire
 
 log = structlog.get_logger(__name__)
 
@@ -43,6 +50,8 @@ class Surroundings:
     Attributes:
         zygote: the engine's, as `wasmlet.worker.wire` has it.
         log_limits: of each container's log, as `wasmlet.worker.wire` has them for `run`.
+        background: has a task that nobody waits for owned by the provider.
+        restart_cap: the longest pause before a restart, in seconds.
     """
 
     client: ShimClient
@@ -54,11 +63,24 @@ class Surroundings:
     zygote: Mapping[str, str]
     log_limits: Mapping[str, int]
     spawn: Callable[[PodLife], asyncio.Task[None]]
+    background: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]]
+    commands: Commands
+    restart_cap: float
+    probe_counts: ProbeCounts = attrs.field(factory=ProbeCounts)
 
     def remove_logs(self, paths: Sequence[str]) -> None:
         """Remove log files; blocks."""
         for path in paths:
             log_files.remove(self.state_dir / path)
+
+
+@attrs.frozen
+class Doom:
+    """Why a pod has to fail, and how long its containers have, in seconds."""
+
+    reason: str
+    message: str
+    grace: float
 
 
 class PodLife:
@@ -69,7 +91,13 @@ class PodLife:
         self.key = key
         self.pod: Pod | None = None
         self.inputs = Inputs()
-        self._containers: dict[str, ContainerLife] = {}
+        self.containers: dict[str, ContainerLife] = {}
+        self.grown = asyncio.Event()
+        """Ephemeral containers may have been added."""
+        self.start_time: datetime | None = None
+        self._updated = asyncio.Event()
+        self._doom: Doom | None = None
+        self._failed = False
         self._records: dict[str, ContainerRecord] = {}
         self._task: asyncio.Task[None] | None = None
         self._ending = False
@@ -84,16 +112,18 @@ class PodLife:
 
     def accept(self, pod: Pod, inputs: Inputs) -> None:
         """Run this pod, or go on with it; another time: it has changed."""
-        self.pod, self.inputs = pod, inputs
+        first, self.pod, self.inputs = self.pod is None, pod, inputs
         waiting = "PodInitializing" if pod.init_containers else "ContainerCreating"
-        for container in pod.init_containers:
-            if container.name not in self._containers:
-                self._containers[container.name] = ContainerLife(self, container.name, "init", waiting)
-        for container in pod.containers:
-            if container.name not in self._containers:
-                self._containers[container.name] = ContainerLife(self, container.name, "main", waiting)
-        for life in self._containers.values():
+        for kind, container in _kinds(pod):
+            if container.name not in self.containers:
+                shown = waiting if kind != "ephemeral" else "ContainerCreating"
+                self.containers[container.name] = ContainerLife(self, container.name, kind, shown)
+        if first:
+            self._go_on(pod)
+        for life in self.containers.values():
             life.updated.set()
+        self.grown.set()
+        self._updated.set()
         if self._task is None and not self._ending:
             self._task = self.around.spawn(self)
         self.publish()
@@ -101,29 +131,85 @@ class PodLife:
     def saw(self, record: ContainerRecord, labels: Labels) -> None:
         """The shim says this of one of the pod's containers."""
         self._records[record.id] = record
-        life = self._containers.get(labels.container)
+        life = self.containers.get(labels.container)
         if life is None:
-            life = self._containers[labels.container] = ContainerLife(
+            life = self.containers[labels.container] = ContainerLife(
                 self, labels.container, labels.kind, "ContainerCreating"
             )
         life.saw(record, labels)
         self.publish()
 
+    def _go_on(self, pod: Pod) -> None:
+        """Take over what the API and the records know from the time before this process."""
+        begun = [datetime.fromtimestamp(record.created, UTC) for record in self._records.values()]
+        started = pod.status.get("startTime")
+        self.start_time = parse(started) if started else min(begun, default=self.around.clock.now())
+        statuses = [*(pod.status.get("initContainerStatuses") or ()), *(pod.status.get("containerStatuses") or ())]
+        for life in self.containers.values():
+            life.adopt(statuses)
+
+    def fail(self, reason: str, message: str, grace: float) -> None:
+        """End the pod's containers and let it be Failed for this reason (`Evicted`), unless it is on its way already.
+
+        Args:
+            grace: how long its containers have, in seconds.
+        """
+        if self._doom is None:
+            self._doom = Doom(reason, message, grace)
+            self._updated.set()
+
     async def run(self) -> None:
         """Run every container as the manifest says, to the end. Cancelled when the pod is deleted."""
-        pod = self.spec
-        mains = [self._containers[c.name] for c in pod.containers]
-        if not any(main.record for main in mains):  # they run only after every init container is done
-            for container in pod.init_containers:
-                init = self._containers[container.name]
-                if init.done:
-                    continue
-                ended = await init.run()
-                if ended.exit_code != 0:
-                    return
-        async with asyncio.TaskGroup() as group:
-            for main in mains:
-                group.create_task(main.run())
+        if self._doom is None:
+            await first_of(order.run(self), self._doomed())
+        if self._doom is not None and not self._failed:
+            await self.stop_containers(self._doom.grace)
+            self._failed = True
+            self.publish()
+
+    async def _doomed(self) -> None:
+        """Return when the pod has to fail: `fail` was called, or its active deadline has passed."""
+        clock = self.around.clock
+        while self._doom is None:
+            self._updated.clear()
+            seconds = self.spec.spec.get("activeDeadlineSeconds")
+            if seconds is None or self.start_time is None:
+                await self._updated.wait()
+                continue
+            left = seconds - (clock.now() - self.start_time).total_seconds()
+            if left <= 0:
+                message = "Pod was active on the node longer than the specified deadline"
+                self.event("Normal", "DeadlineExceeded", message, "")
+                self.fail("DeadlineExceeded", message, self.spec.termination_grace_seconds)
+                return
+            await first_of(clock.sleep(left), self._updated.wait())
+
+    async def stop_containers(self, grace: float) -> None:
+        """End whatever runs, sidecars last and in reverse, and return when it has ended. It ends even if cancelled."""
+        living = [life for life in self.containers.values() if life.lives]
+        mains = [life.record.id for life in living if life.kind == "main" and life.record]
+        created = {life.name: life.record.created for life in living if life.record}
+        ends, later = [], mains
+        for life in sorted(living, key=lambda life: created[life.name], reverse=True):
+            after = later if life.kind == "sidecar" else ()
+            ends.append(life.stop(grace, f"Stopping container {life.name}", after))
+            if life.kind == "sidecar" and life.record:
+                later = [*later, life.record.id]
+        for result in await asyncio.gather(*ends, return_exceptions=True):
+            if isinstance(result, BaseException):
+                raise result
+
+    @contextlib.asynccontextmanager
+    async def _read_on(self) -> AsyncGenerator[None, None]:
+        """Go on asking containers whether they are ready while they end, as a kubelet does."""
+        living = [life for life in self.containers.values() if life.lives and self.pod is not None]
+        readers = [asyncio.ensure_future(Prober(life).read()) for life in living if Probe.of(life.spec, "Readiness")]
+        try:
+            yield
+        finally:
+            for reader in readers:
+                reader.cancel()
+            await asyncio.gather(*readers, return_exceptions=True)
 
     async def end(self, grace: float) -> PodStatus:
         """End whatever runs, free everything, and return the last status. Goes on where a cancelled call left off."""
@@ -133,19 +219,12 @@ class PodLife:
             self._task.cancel()
             await asyncio.wait([self._task])
         await client.ping()  # a container whose start was cancelled under way is known by the time this is answered
-        living = [record for record in self._records.values() if not record.ended]
-        for record in living:
-            labels = Labels.of(record.labels)
-            if labels is not None:
-                where = "initContainers" if labels.kind == "init" else "containers"
-                self.event("Normal", "Killing", f"Stopping container {labels.container}",
-                           f"spec.{where}{{{labels.container}}}")  # fmt: skip
-            await client.stop(record.id, grace)
-        for record in living:
-            await client.wait(record.id, wire.ENDED)
+        async with self._read_on():
+            await self.stop_containers(grace)
         final = self.status()
         await client.forget(list(self._records))
         self._records.clear()
+        self.around.probe_counts.forget(self.key)
         directory = self.around.state_dir / self.log_directory
         await asyncio.to_thread(shutil.rmtree, directory, True)
         return final
@@ -153,17 +232,25 @@ class PodLife:
     def status(self) -> PodStatus:
         """The pod's status now."""
         if self.pod is None:
-            init = [life.status() for life in self._containers.values() if life.kind == "init"]
-            main = [life.status() for life in self._containers.values() if life.kind == "main"]
-            return PodStatus(tuple(main), tuple(init))
+            groups: dict[str, list[ContainerStatus]] = {where: [] for where in WHERE.values()}
+            for life in self.containers.values():
+                groups[WHERE[life.kind]].append(life.status())
+            return PodStatus(
+                tuple(groups["containers"]), tuple(groups["initContainers"]), tuple(groups["ephemeralContainers"])
+            )
+        doom = self._doom if self._failed else None
         return PodStatus(
-            tuple(self._containers[c.name].status() for c in self.pod.containers),
-            tuple(self._containers[c.name].status() for c in self.pod.init_containers),
-            tuple(ContainerStatus(c.name, _NO_EPHEMERAL, image=c.image) for c in self.pod.ephemeral_containers),
+            tuple(self.containers[c.name].status() for c in self.pod.containers),
+            tuple(self.containers[c.name].status() for c in self.pod.init_containers),
+            tuple(self.containers[c.name].status() for c in self.pod.ephemeral_containers),
+            phase="Failed" if doom else None,
+            reason=doom.reason if doom else "",
+            message=doom.message if doom else "",
+            start_time=self.start_time,
         )
 
     def life(self, container: str) -> ContainerLife | None:
-        return self._containers.get(container)
+        return self.containers.get(container)
 
     def publish(self) -> None:
         """Hand the status on, if it is another one now."""
@@ -177,7 +264,14 @@ class PodLife:
         self.around.changes.event(PodEvent(self.key, reason, message, type, field))
 
 
-_NO_EPHEMERAL = Waiting("CreateContainerConfigError", "spec.ephemeralContainers: is not supported by this node yet")
+def _kinds(pod: Pod) -> Iterator[tuple[Kind, Container]]:
+    """Every container of the manifest and what kind it is."""
+    for container in pod.init_containers:
+        yield "sidecar" if is_sidecar(container) else "init", container
+    for container in pod.containers:
+        yield "main", container
+    for container in pod.ephemeral_containers:
+        yield "ephemeral", container
 
 
 def _file_name(uid: str) -> str:

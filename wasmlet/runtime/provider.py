@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -33,12 +33,14 @@ from wasmlet.options import option
 from wasmlet.provider import Change, LogOptions, NodeContext, NodeStatus, PodRecord, Provider
 from wasmlet.runtime import logs, machine, manifest
 from wasmlet.runtime.changes import Changes
+from wasmlet.runtime.commands import Commands, NoCommands
 from wasmlet.runtime.compile import Compiler
 from wasmlet.runtime.engine import Engine
 from wasmlet.runtime.images import Images
 from wasmlet.runtime.inotify import Watcher
 from wasmlet.runtime.instances import Labels
 from wasmlet.runtime.pod import PodLife, Surroundings
+from wasmlet.runtime.probes import ProbeCount
 from wasmlet.runtime.shim_client import ShimClient, ShimError
 from wasmlet.runtime.worker import ContainerRecord
 from wasmlet.worker import wire
@@ -59,6 +61,9 @@ class RuntimeConfig:
     compile_timeout: float = option(120.0, help="How long compiling one module may take.")
     container_log_max_size: str = option("10Mi", help="Size of a container's log file at which a new one is begun.")
     container_log_max_files: int = option(5, help="The most files of one container's log; 2 or more.")
+    max_container_restart_period: float = option(
+        300.0, help="The longest pause before a container that fails is restarted, in seconds (1 to 300)."
+    )
     shim_idle_exit: float = option(60.0, help="After how long a worker that nobody needs ends.")
 
 
@@ -78,9 +83,13 @@ class RuntimeProvider(Provider):
         self._tasks: set[asyncio.Task[None]] = set()
         self._around: Surroundings | None = None
         self._watcher: Watcher | None = None
+        self._commands: Commands = NoCommands()
         self.state_dir = Path()
 
     async def start(self, context: NodeContext) -> None:
+        period = self.config.max_container_restart_period
+        if not 1 <= period <= 300:
+            raise ConfigError(f"max-container-restart-period: expected 1 to 300 seconds, found {period:g}")
         await self.engine.check()
         self.state_dir = context.state_dir / "runtime"
         try:
@@ -112,6 +121,9 @@ class RuntimeProvider(Provider):
             zygote,
             self._log_limits(),
             self._spawn,
+            self._background,
+            self._commands,
+            self.config.max_container_restart_period,
         )
         await client.start()
         await client.warm(zygote)
@@ -202,6 +214,10 @@ class RuntimeProvider(Provider):
             runtime_handlers=("", *self.engine.handlers),
         )
 
+    def probe_counts(self) -> Mapping[ProbeCount, int]:
+        """How often the probes of the pods that are here have succeeded and failed (`prober_probe_total`)."""
+        return self._around.probe_counts.all() if self._around is not None else {}
+
     async def ping(self) -> None:
         await self._running().client.ping()
 
@@ -248,9 +264,19 @@ class RuntimeProvider(Provider):
         life.saw(record, labels)
 
     def _spawn(self, life: PodLife) -> asyncio.Task[None]:
-        task = asyncio.create_task(self._drive(life), name=f"pod {life.key}")
+        return self._background(self._drive(life))
+
+    def _background(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Do this until it is done or the provider stops."""
+
+        def done(task: asyncio.Task[None]) -> None:
+            self._tasks.discard(task)
+            if not task.cancelled() and (error := task.exception()) is not None:
+                log.warning("what was begun for a pod failed", error=str(error) or type(error).__name__)
+
+        task = asyncio.create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(done)
         return task
 
     async def _drive(self, life: PodLife) -> None:

@@ -1,4 +1,4 @@
-"""Whether a container that has ended is to run again, and when: the kubelet's rules, as pure functions."""
+"""When a container that has ended is run again, and how that is worded; whether it is: `wasmlet.model.restart`."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ BACKOFF_RESET_SECONDS = 600.0
 """A container that has run this long starts over with the shortest back-off."""
 
 
-def pauses(backoff: float, ran: float) -> tuple[float, float]:
+def pauses(backoff: float, ran: float, cap: float = BACKOFF_CAP_SECONDS) -> tuple[float, float]:
     """How long to wait before a restart, and what to remember as the back-off of the next instance, in seconds.
 
     Args:
         backoff: what was remembered for the instance that has ended; 0 for the first.
         ran: how long that instance ran.
+        cap: the longest pause; one that is shorter than the first pause shortens that too (KEP-4603).
     """
-    pause = 0.0 if ran >= BACKOFF_RESET_SECONDS else backoff
-    return pause, min(pause * 2, BACKOFF_CAP_SECONDS) if pause else BACKOFF_SECONDS
+    pause = 0.0 if ran >= BACKOFF_RESET_SECONDS else min(backoff, cap)
+    return pause, min(pause * 2 or BACKOFF_SECONDS, cap)
 
 
 def full_name(key: PodKey) -> str:

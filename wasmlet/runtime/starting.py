@@ -12,8 +12,10 @@ import structlog
 from wasmlet.errors import Refused, WasmletError
 from wasmlet.model.pod import Container
 from wasmlet.model.status import Waiting
+from wasmlet.runtime import hooks
 from wasmlet.runtime.compile import CompileError
 from wasmlet.runtime.images import ImageError
+from wasmlet.runtime.instances import state_of
 from wasmlet.runtime.launch import launch
 from wasmlet.runtime.restarts import BACKOFF_CAP_SECONDS, BACKOFF_SECONDS
 from wasmlet.runtime.waiting import first_of
@@ -23,8 +25,8 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-PULL_SHOWN_SECONDS = 5.0
-"""How long an image error is shown as itself before it is shown as the back-off that follows it."""
+ERROR_SHOWN_SECONDS = 5.0
+"""How long an error is shown as itself before it is shown as the back-off that follows it."""
 
 
 async def start(life: ContainerLife) -> None:
@@ -34,7 +36,9 @@ async def start(life: ContainerLife) -> None:
         life.updated.clear()
         spec = life.spec
         try:
+            life.hook_failed, life.in_hook = "", bool((spec.raw.get("lifecycle") or {}).get("postStart"))
             await launch(life, spec)
+            await _post_start(life)
             return
         except ImageError as error:
             await _image_failed(life, spec, error, pause)
@@ -50,6 +54,23 @@ async def start(life: ContainerLife) -> None:
         pause = min(pause * 2, BACKOFF_CAP_SECONDS)
 
 
+async def _post_start(life: ContainerLife) -> None:
+    """Run the hook; until it is over the container is not shown to run, and what comes next waits, as at a kubelet."""
+    record = life.record
+    if record is None or not life.in_hook:
+        return
+    try:
+        await hooks.run(life, "postStart", record)
+    except (WasmletError, OSError) as error:
+        # What a command has written may be secret, so it goes into no event; the status is the pod's own.
+        life.say("Warning", "FailedPostStartHook", "PostStartHook failed")
+        life.hook_failed = str(error)
+    finally:
+        life.in_hook = False
+    if not life.hook_failed and life.record is not None:
+        life.show(state_of(life.record))
+
+
 async def _image_failed(life: ContainerLife, spec: Container, error: ImageError, pause: float) -> None:
     if error.reason == "InvalidImageName":
         life.say("Warning", "InspectFailed", f'Failed to apply default image tag "{spec.image}": {error}')
@@ -59,7 +80,7 @@ async def _image_failed(life: ContainerLife, spec: Container, error: ImageError,
     life.say("Warning", "Failed", f'Failed to pull image "{spec.image}": {error}')
     life.say("Warning", "Failed", f"Error: {error.reason}")
     life.show(Waiting(error.reason, str(error)))
-    shown = min(PULL_SHOWN_SECONDS, pause)
+    shown = min(ERROR_SHOWN_SECONDS, pause)
     await first_of(clock.sleep(shown), life.updated.wait())
     if life.updated.is_set():
         return

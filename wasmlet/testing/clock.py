@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from datetime import UTC, datetime, timedelta
 
 
@@ -44,9 +45,14 @@ class FakeClock:
             if deadline <= self._elapsed:
                 event.set()
 
-    async def next_sleep(self) -> float:
-        """Wait until somebody sleeps; how many seconds the shortest sleep has still to go."""
-        while not (due := [deadline for deadline, event in self._sleepers if not event.is_set()]):
+    async def next_sleep(self, at_least: float = 0.0, at_most: float = math.inf) -> float:
+        """Wait until somebody sleeps; how many seconds the shortest sleep has still to go.
+
+        With bounds: wait until the shortest sleep has as long to go as they say.
+        """
+        while True:
+            due = [deadline - self._elapsed for deadline, event in self._sleepers if not event.is_set()]
+            if due and at_least <= min(due) <= at_most:
+                return min(due)
             self._changed.clear()
             await self._changed.wait()
-        return min(due) - self._elapsed

@@ -1,0 +1,207 @@
+"""Probes: whether a container has started, is alive and is ready, asked of it again and again as its manifest says.
+
+The rules are the kubelet's prober's: a startup probe holds up the other two until it has succeeded; a result counts
+once it has come as often in a row as its threshold says; a probe that could not be made at all counts for nothing. A
+failed startup or liveness probe ends the container, a failed readiness probe takes it out of service.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator, Mapping
+from typing import TYPE_CHECKING, Literal
+
+import attrs
+
+from wasmlet.errors import WasmletError
+from wasmlet.model.pod import Container, PodKey, Raw
+from wasmlet.runtime.waiting import first_of
+
+if TYPE_CHECKING:
+    from wasmlet.runtime.container import ContainerLife
+
+ProbeKind = Literal["Startup", "Liveness", "Readiness"]
+
+FIELDS: Mapping[str, ProbeKind] = {
+    "startupProbe": "Startup",
+    "livenessProbe": "Liveness",
+    "readinessProbe": "Readiness",
+}
+NETWORK = ("httpGet", "tcpSocket", "grpc")
+MAX_OUTPUT = 10 * 1024
+"""Characters of a probe's output that are told, as many as the kubelet keeps."""
+
+
+def refusals(container: Raw) -> Iterator[tuple[str, str]]:
+    """Paths below the container, and why they are refused: probes over a network, which a guest does not have."""
+    for field in FIELDS:
+        for name in NETWORK:
+            if name in (container.get(field) or {}):
+                yield f"{field}.{name}", "a guest has no network yet; expected exec"
+
+
+@attrs.frozen
+class Probe:
+    """One probe of a manifest, with the API's defaults; times in seconds.
+
+    `grace` is how long a container that it ends has, where that is not the pod's own grace period.
+    """
+
+    kind: ProbeKind
+    command: tuple[str, ...]
+    initial_delay: float
+    timeout: float
+    period: float
+    success_threshold: int
+    failure_threshold: int
+    grace: float | None
+
+    @classmethod
+    def of(cls, container: Container, kind: ProbeKind) -> Probe | None:
+        field = next(name for name, known in FIELDS.items() if known == kind)
+        raw = container.raw.get(field)
+        if not raw:
+            return None
+        return cls(
+            kind,
+            tuple((raw.get("exec") or {}).get("command") or ()),
+            raw.get("initialDelaySeconds") or 0,
+            raw.get("timeoutSeconds") or 1,
+            raw.get("periodSeconds") or 10,
+            raw.get("successThreshold") or 1,
+            raw.get("failureThreshold") or 3,
+            raw.get("terminationGracePeriodSeconds"),
+        )
+
+
+class Thresholds:
+    """Counts results in a row. `state` is what they say so far, None until enough of one kind have come."""
+
+    def __init__(self, probe: Probe) -> None:
+        self._probe = probe
+        self._last: bool | None = None
+        self._run = 0
+        self.state: bool | None = None
+
+    def count(self, success: bool) -> bool | None:
+        """Count one more result; return `state`."""
+        self._run = self._run + 1 if success == self._last else 1
+        self._last = success
+        if self._run >= (self._probe.success_threshold if success else self._probe.failure_threshold):
+            self.state = success
+        return self.state
+
+
+@attrs.frozen
+class ProbeCount:
+    """Which results are counted together; the labels of `prober_probe_total`.
+
+    `result` is "successful" or "failed".
+    """
+
+    pod: PodKey
+    container: str
+    kind: ProbeKind
+    result: str
+
+
+class ProbeCounts:
+    """How often probes have succeeded and failed, by pod, container and kind."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[ProbeCount] = Counter()
+
+    def add(self, count: ProbeCount) -> None:
+        self._counts[count] += 1
+
+    def forget(self, pod: PodKey) -> None:
+        """The pod is gone, and its counts with it."""
+        for count in [count for count in self._counts if count.pod == pod]:
+            del self._counts[count]
+
+    def all(self) -> Mapping[ProbeCount, int]:
+        """Every count there is."""
+        return dict(self._counts)
+
+
+class Prober:
+    """Probes one instance of a container, which it tells what it finds (`life.probed`)."""
+
+    def __init__(self, life: ContainerLife) -> None:
+        self._life = life
+        self._clock = life.pod.around.clock
+
+    async def run(self) -> Probe:
+        """Probe for as long as the instance is to live; return the startup or liveness probe that has failed."""
+        spec = self._life.spec
+        startup = Probe.of(spec, "Startup")
+        if startup is not None and not self._life.started and not await self._settle(startup):
+            return startup
+        self._life.probed(started=True)
+        liveness = Probe.of(spec, "Liveness")
+        reading = asyncio.ensure_future(self.read())
+        try:
+            if liveness is not None:
+                while await self._settle(liveness):
+                    pass
+                return liveness
+            await reading
+            raise AssertionError("a readiness probe has no end")
+        finally:
+            reading.cancel()
+            await asyncio.gather(reading, return_exceptions=True)
+
+    async def read(self) -> None:
+        """Readiness alone, without end."""
+        readiness = Probe.of(self._life.spec, "Readiness")
+        if readiness is None:
+            await asyncio.Event().wait()
+            return
+        thresholds = Thresholds(readiness)
+        async for success in self._results(readiness):
+            state = thresholds.count(success)
+            if state is not None:
+                self._life.probed(ready=state)
+
+    async def _settle(self, probe: Probe) -> bool:
+        """Startup: what the probe says first. Liveness: return once it says that the container is dead."""
+        thresholds = Thresholds(probe)
+        async for success in self._results(probe):
+            state = thresholds.count(success)
+            if state is False or (state and probe.kind == "Startup"):
+                return state
+        raise AssertionError("a probe has no end")
+
+    async def _results(self, probe: Probe) -> AsyncIterator[bool]:
+        """Every result, one a period from the initial delay on."""
+        clock = self._clock
+        await clock.sleep(probe.initial_delay - self._life.age())
+        while True:
+            began = clock.monotonic()
+            success = await self._once(probe)
+            if success is not None:
+                yield success
+            await clock.sleep(probe.period - (clock.monotonic() - began))
+
+    async def _once(self, probe: Probe) -> bool | None:
+        """Probe once; None where that was not possible."""
+        life = self._life
+        words = " ".join(probe.command)
+        code, output = 1, f'command timed out: "{words}" timed out after {probe.timeout:g}s'.encode()
+
+        async def ask() -> None:
+            nonlocal code, output
+            code, output = await life.pod.around.commands.run(life.pod.key, life.name, probe.command)
+
+        try:
+            await first_of(ask(), self._clock.sleep(probe.timeout))
+        except (WasmletError, OSError) as error:
+            life.say("Warning", "Unhealthy", f"{probe.kind} probe errored and resulted in unknown state: {error}")
+            return None
+        result = "failed" if code else "successful"
+        life.pod.around.probe_counts.add(ProbeCount(life.pod.key, life.name, probe.kind, result))
+        if code:
+            text = output.decode("utf-8", "replace")[:MAX_OUTPUT]
+            life.say("Warning", "Unhealthy", f"{probe.kind} probe failed: {text}")
+        return code == 0
