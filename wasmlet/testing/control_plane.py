@@ -1,6 +1,6 @@
 """`ControlPlane`: the parts of this package put together, started and stopped.
 
-An API server on a TLS port, a scheduler, a directory with what clients need to get in. One process can have many.
+An API server on a TLS port, a scheduler, a signer of certificates, a directory with what clients need to get in. One process can have many.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def _started(value: _T | None) -> _T:
 
 
 class ControlPlane:
-    """A small Kubernetes control plane in memory: API server and scheduler, no controllers.
+    """A small Kubernetes control plane in memory: API server, scheduler, the signer of certificates; nothing else.
 
     Args:
         host: the address to listen on; also what kubeconfigs point at.
