@@ -1,6 +1,7 @@
 """`ControlPlane`: the parts of this package put together, started and stopped.
 
-An API server on a TLS port, a scheduler, a signer of certificates, a directory with what clients need to get in. One process can have many.
+An API server on a TLS port, a scheduler, a signer of certificates, a directory with what clients need to get in. One
+process can have many.
 """
 
 from __future__ import annotations
