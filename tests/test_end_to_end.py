@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -30,6 +31,15 @@ int main(int argc, char **argv) {
 SPINNER = 'int main(void) { __builtin_printf("spinning\\n"); for (volatile int i = 0;; i++) {} }\n'
 TRAPPER = "int main(void) { __builtin_trap(); }\n"
 EXITER = "#include <stdlib.h>\nint main(int argc, char **argv) { return argc > 1 ? atoi(argv[1]) : 0; }\n"
+READER = """
+#include <stdio.h>
+int main(int argc, char **argv) {
+    FILE *file = fopen(argv[1], "r");
+    if (file == NULL) return 1;
+    for (int c; (c = fgetc(file)) != EOF;) putchar(c);
+    return 0;
+}
+"""
 
 
 @attrs.define
@@ -276,13 +286,16 @@ async def test_a_field_that_cannot_be_honoured_is_named(kube: Kube, node: wasmle
     assert "spec.containers[0].livenessProbe" in pod["status"]["containerStatuses"][0]["state"]["waiting"]["message"]
 
 
-async def test_the_token_that_admission_mounts_is_not_asked_for_and_not_in_the_way(
-    kube: Kube, node: wasmlet.Node, guest: Guest
-) -> None:
-    await kube.apply("p", guest("exiter", EXITER), automountServiceAccountToken=True)
+async def test_the_token_that_admission_mounts_is_there(kube: Kube, node: wasmlet.Node, guest: Guest) -> None:
+    token = "/var/run/secrets/kubernetes.io/serviceaccount/token"
+    await kube.apply("p", guest("reader", READER), token, automountServiceAccountToken=True)
     pod = await kube.wait("p", ".status.phase", "Succeeded")
     assert pod["spec"]["volumes"]
-    assert "is not mounted" in await kube.run("get", "events", "--field-selector=reason=VolumeNotMounted")
+    header, payload, signature = (await kube.run("logs", "p")).strip().split(".")
+    assert header
+    assert signature
+    claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
+    assert claims["kubernetes.io"]["pod"]["uid"] == pod["metadata"]["uid"]
 
 
 async def test_guests_go_on_when_the_node_loop_is_restarted(

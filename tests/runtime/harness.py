@@ -75,10 +75,12 @@ class Runtime:
 
     async def __aexit__(self, *failure: object) -> None:
         below = [child for pid in self._pids for child in children(pid)]
-        client = self.provider._running().client
+        around = self.provider._running()
         with contextlib.suppress(Exception):
-            await client.shutdown(force=True)
+            await around.client.shutdown(force=True)
         await self.stop()
+        around.storage.remove_orphans(set())  # pods that a test did not delete: there may be mounts
+        around.storage.memory.close()
         for pid in (*self._pids, *below):
             await asyncio.to_thread(wait_gone, pid)
 

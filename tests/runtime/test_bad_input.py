@@ -14,7 +14,6 @@ from wasmlet_wasmtime import WasmtimeProvider
 from tests.runtime.harness import Runtime, pod_of
 from wasmlet.errors import Refused
 from wasmlet.model.inputs import Inputs
-from wasmlet.model.pod import Pod
 from wasmlet.model.status import Waiting
 from wasmlet.runtime import RuntimeConfig, manifest
 from wasmlet.testing.clock import FakeClock
@@ -260,13 +259,11 @@ ACCEPTED: list[tuple[dict[str, Any], dict[str, Any]]] = [
 REFUSED: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ("spec.containers[0].readinessProbe.httpGet", {}, {"readinessProbe": {"httpGet": {"port": 80}}}),
     ("spec.containers[0].startupProbe.tcpSocket", {}, {"startupProbe": {"tcpSocket": {"port": 80}}}),
-    ("spec.containers[0].volumeMounts", {}, {"volumeMounts": [{"name": "x", "mountPath": "/x"}]}),
     ("spec.containers[0].volumeDevices", {}, {"volumeDevices": [{"name": "x", "devicePath": "/x"}]}),
     ("spec.containers[0].stdin", {}, {"stdin": True}),
     ("spec.containers[0].tty", {}, {"tty": True}),
     ("spec.containers[0].workingDir", {}, {"workingDir": "/x"}),
     ("spec.containers[0].unheardOf", {}, {"unheardOf": 1}),
-    ("spec.containers[0].terminationMessagePolicy", {}, {"terminationMessagePolicy": "FallbackToLogsOnError"}),
     ("spec.containers[0].securityContext.privileged", {}, {"securityContext": {"privileged": True}}),
     ("spec.containers[0].securityContext.runAsUser", {}, {"securityContext": {"runAsUser": 0}}),
     ("spec.containers[0].securityContext.capabilities", {}, {"securityContext": {"capabilities": {"add": ["X"]}}}),
@@ -274,7 +271,6 @@ REFUSED: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ("spec.securityContext.sysctls", {"securityContext": {"sysctls": [{"name": "x", "value": "1"}]}}, {}),
     ("spec.hostNetwork", {"hostNetwork": True}, {}),
     ("spec.containers[0].ports", {}, {"ports": [{"containerPort": 80, "hostPort": 80}]}),
-    ("spec.volumes", {"volumes": [{"name": "x", "emptyDir": {}}]}, {}),
     ("spec.unheardOf", {"unheardOf": {"x": 1}}, {}),
 ]
 
@@ -301,14 +297,3 @@ async def test_a_refused_pod_is_not_kept(runtime: Runtime, image: str) -> None:
     with pytest.raises(Refused):
         await runtime.provider.create_pod(pod, Inputs())
     assert await runtime.provider.list_pods() == []
-
-
-def test_the_volume_that_admission_adds_is_left_out_and_told() -> None:
-    mounts = [{"name": "kube-api-access-abcde", "mountPath": "/var/run/secrets/kubernetes.io/serviceaccount"}]
-    pod = pod_of(volumeMounts=mounts)
-    pod = Pod({**pod.raw, "spec": {**pod.spec, "volumes": [{"name": "kube-api-access-abcde", "projected": {}}]}})
-    manifest.check(pod)
-    note = manifest.left_out(pod)
-    assert note is not None
-    assert "automountServiceAccountToken: false" in note
-    assert manifest.left_out(pod_of()) is None

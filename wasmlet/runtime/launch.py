@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from wasmlet.errors import Refused
@@ -15,9 +16,10 @@ from wasmlet.model.environment import environment
 from wasmlet.model.expansion import command_and_args
 from wasmlet.model.pod import Container
 from wasmlet.model.quantity import Quantity
-from wasmlet.runtime import manifest
+from wasmlet.runtime import manifest, volume_rules
 from wasmlet.runtime.images import Module
 from wasmlet.runtime.instances import Labels
+from wasmlet.runtime.mounts import mounted
 from wasmlet.runtime.worker import spec_of
 from wasmlet.worker import wire
 
@@ -37,18 +39,25 @@ async def launch(life: ContainerLife, spec: Container) -> None:
     around, attempt = life.pod.around, life.attempt + 1 if life.record else 0
     module = await around.images.find(spec.image)
     life.say("Normal", "Pulled", f'Container image "{spec.image}" already present on machine')
-    content = _content(life, spec, module)
+    variables = _variables(life, spec)
+    argv, memory = _argv(life, spec, module, variables), _memory(spec)
     labels = Labels(life.pod.key, life.name, life.kind, attempt, spec.image, module.image_id, life.backoff)
-    async with around.compiler.artifact(module) as artifact:
+    await life.pod.volumes.refresh(life.pod.spec, life.pod.inputs)
+    async with (
+        around.compiler.artifact(module) as artifact,
+        mounted(life.pod.spec, spec, life.pod.inputs, life.pod.volumes, variables, attempt) as mounts,
+    ):
         await _forget_before(life, attempt - 1)
         record = await around.client.run(
             secrets.token_hex(16),
             labels=labels.as_message(),
             log_path=f"{life.pod.log_directory}/{life.name}/{attempt}.log",
             zygote=around.zygote,
-            spec=content,
+            spec=spec_of(argv, variables, memory, mounts.as_spec()),
             module=artifact,
             settings=around.log_limits,
+            mounts=mounts.descriptors,
+            message=mounts.message,
         )
     life.say("Normal", "Created", f"Created container: {life.name}")
     record = await around.client.wait(record.id, wire.RUNNING, wire.ENDED)
@@ -58,10 +67,11 @@ async def launch(life: ContainerLife, spec: Container) -> None:
         life.say("Normal", "Started", f"Started container {life.name}")
 
 
-def _content(life: ContainerLife, spec: Container, module: Module) -> bytes:
-    """What the guest is given. This is where secrets are, and they go nowhere else."""
+def _variables(life: ContainerLife, spec: Container) -> dict[str, str]:
+    """The guest's environment. This is where secrets are, and they go nowhere else."""
     pod = life.pod.spec
     manifest.check_container(spec)
+    volume_rules.check_mounts(spec, {volume["name"] for volume in pod.spec.get("volumes") or ()})
     result = environment(pod, spec, life.pod.inputs)
     if result.binary:
         names = ", ".join(result.binary)
@@ -70,15 +80,23 @@ def _content(life: ContainerLife, spec: Container, module: Module) -> bytes:
         )
     for message in result.skipped:
         life.say("Warning", "InvalidEnvironmentVariableNames", message)
-    command, args = command_and_args(spec, result.variables)
+    return result.variables
+
+
+def _argv(life: ContainerLife, spec: Container, module: Module, variables: Mapping[str, str]) -> list[str]:
+    command, args = command_and_args(spec, variables)
     # Without a command the module is the entry point and its file's name is argv[0]; with one the command is all
     # of argv, as in an image without an entry point: there is no other program that it could name.
     argv = [*command, *args] if command else [module.path.name, *args]
     if any("\0" in word for word in argv):
         raise Refused(f"{spec.field}.args", "an argument has a NUL byte, which ends an argument", container=life.name)
+    return argv
+
+
+def _memory(spec: Container) -> int | None:
+    """The most linear memory, in bytes; None for no limit."""
     limit = (spec.resources.get("limits") or {}).get("memory")
-    memory = Quantity.parse(limit).units() if limit is not None else None
-    return spec_of(argv, result.variables, memory or None)
+    return (Quantity.parse(limit).units() or None) if limit is not None else None
 
 
 async def _forget_before(life: ContainerLife, attempt: int) -> None:

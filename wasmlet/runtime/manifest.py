@@ -1,7 +1,8 @@
 """What a manifest may ask of this node, field by field; anything else is refused by name, never ignored.
 
 What Pod Security "restricted" requires and what the API server fills in is accepted. A guest has no users, no network,
-no kernel interface and (for now) no files, so a field that only takes such things away is met already.
+no kernel interface and no files but its mounts (`volume_rules`), so a field that only takes such things away is met
+already.
 """
 
 from __future__ import annotations
@@ -17,19 +18,19 @@ Verdict = str | None
 """Why the value of a field is refused; None where it can be honoured."""
 
 ACCEPTED_POD = frozenset((
-    "activeDeadlineSeconds",
-    "affinity", "automountServiceAccountToken", "containers", "dnsPolicy", "enableServiceLinks", "ephemeralContainers",
-    "hostname", "imagePullSecrets", "initContainers", "nodeName", "nodeSelector", "os", "overhead", "preemptionPolicy",
-    "priority", "priorityClassName", "readinessGates", "restartPolicy", "runtimeClassName", "schedulerName",
-    "schedulingGates", "securityContext", "serviceAccount", "serviceAccountName", "subdomain",
-    "terminationGracePeriodSeconds", "tolerations", "topologySpreadConstraints",
+    "activeDeadlineSeconds", "affinity", "automountServiceAccountToken", "containers", "dnsConfig", "dnsPolicy",
+    "enableServiceLinks", "ephemeralContainers", "hostAliases", "hostname", "imagePullSecrets", "initContainers",
+    "nodeName", "nodeSelector", "os", "overhead", "preemptionPolicy", "priority", "priorityClassName",
+    "readinessGates", "restartPolicy", "runtimeClassName", "schedulerName", "schedulingGates", "securityContext",
+    "serviceAccount", "serviceAccountName", "subdomain", "terminationGracePeriodSeconds", "tolerations",
+    "topologySpreadConstraints", "volumes",
 ))  # fmt: skip
 
 ACCEPTED_CONTAINER = frozenset((
     "args", "command", "env", "envFrom", "image", "imagePullPolicy", "lifecycle", "livenessProbe", "name", "ports",
     "readinessProbe", "resizePolicy", "resources", "restartPolicy", "restartPolicyRules", "securityContext",
     "startupProbe", "targetContainerName",
-    "terminationMessagePath", "terminationMessagePolicy",
+    "terminationMessagePath", "terminationMessagePolicy", "volumeMounts",
 ))  # fmt: skip
 
 ONLY_FALSE_POD = {
@@ -39,10 +40,6 @@ ONLY_FALSE_POD = {
     "shareProcessNamespace": "a guest sees no processes",
     "setHostnameAsFQDN": "a guest has no host name",
 }
-
-MOUNT_ADVICE = "volumes are not supported yet"
-TOKEN_VOLUME = "kube-api-access-"
-"""How the API server's admission names the volume with the service account's token that it adds to every pod."""
 
 
 def check(pod: Pod) -> None:
@@ -59,24 +56,6 @@ def check(pod: Pod) -> None:
         raise Refused(field, verdict)
     for container in (*pod.init_containers, *pod.containers):
         check_container(container)
-
-
-def left_out(pod: Pod) -> str | None:
-    """What nobody asked for and the pod does not get, to be told in an event: the token that admission mounts.
-
-    Refusing it would refuse nearly every pod of a real cluster, and a guest without a network has no use for it.
-    """
-    names = [volume["name"] for volume in pod.spec.get("volumes") or () if _is_token(volume)]
-    if not names:
-        return None
-    return (
-        f'volume "{names[0]}" is not mounted: volumes are not supported yet; set automountServiceAccountToken: false '
-        "where the service account's token is not needed"
-    )
-
-
-def _is_token(volume: Mapping[str, Any]) -> bool:
-    return str(volume.get("name", "")).startswith(TOKEN_VOLUME)
 
 
 def check_container(container: Container) -> None:
@@ -99,22 +78,16 @@ def _pod_field(name: str, value: Any) -> Verdict:
         return f"cannot be true: {ONLY_FALSE_POD[name]}" if value else None
     if name == "hostUsers":
         return None  # with or without a user namespace, a guest has no users
-    if name == "volumes":
-        return None if all(map(_is_token, value)) else MOUNT_ADVICE
     return "is not supported by this node"
 
 
 def _container_field(name: str, value: Any, raw: Raw) -> Verdict:
-    if name == "terminationMessagePolicy" and value == "FallbackToLogsOnError":
-        return "FallbackToLogsOnError is not supported yet; expected File"
     if name == "restartPolicyRules" and any(rule.get("action") != "Restart" for rule in value):
         return "expected action Restart"
     if name == "ports" and any(port.get("hostPort") for port in value):
         return "hostPort cannot be given: a guest has no network"
     if name in ACCEPTED_CONTAINER or _empty(value):
         return None
-    if name == "volumeMounts":
-        return None if all(map(_is_token, value)) else MOUNT_ADVICE
     if name in ("stdin", "stdinOnce", "tty"):
         return "cannot be true: a guest's standard input is empty" if value else None
     return "is not supported by this node"

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
-import re
 import shutil
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -27,6 +25,7 @@ from wasmlet.model.status import ContainerStatus, PodStatus
 from wasmlet.model.times import parse
 from wasmlet.provider import PodEvent
 from wasmlet.runtime import log_files, order
+from wasmlet.runtime.beneath import file_name
 from wasmlet.runtime.changes import Changes
 from wasmlet.runtime.commands import Commands
 from wasmlet.runtime.compile import Compiler
@@ -35,12 +34,11 @@ from wasmlet.runtime.images import Images
 from wasmlet.runtime.instances import WHERE, Kind, Labels
 from wasmlet.runtime.probes import Probe, ProbeCounts, Prober
 from wasmlet.runtime.shim_client import ShimClient
-from wasmlet.runtime.waiting import first_of
+from wasmlet.runtime.volumes import PodVolumes, Storage
+from wasmlet.runtime.waiting import first_of, in_thread
 from wasmlet.runtime.worker import ContainerRecord
 
 log = structlog.get_logger(__name__)
-
-_SAFE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
 @attrs.frozen
@@ -60,6 +58,7 @@ class Surroundings:
     changes: Changes
     clock: Clock
     state_dir: Path
+    storage: Storage
     zygote: Mapping[str, str]
     log_limits: Mapping[str, int]
     spawn: Callable[[PodLife], asyncio.Task[None]]
@@ -102,7 +101,8 @@ class PodLife:
         self._task: asyncio.Task[None] | None = None
         self._ending = False
         self._published: PodStatus | None = None
-        self.log_directory = f"logs/{_file_name(key.uid)}"
+        self.log_directory = f"logs/{file_name(key.uid)}"
+        self.volumes = PodVolumes(around.storage, around.clock, key.uid, self._failed_mount)
 
     @property
     def spec(self) -> Pod:
@@ -124,6 +124,7 @@ class PodLife:
             life.updated.set()
         self.grown.set()
         self._updated.set()
+        self.volumes.changed.set()
         if self._task is None and not self._ending:
             self._task = self.around.spawn(self)
         self.publish()
@@ -161,7 +162,7 @@ class PodLife:
     async def run(self) -> None:
         """Run every container as the manifest says, to the end. Cancelled when the pod is deleted."""
         if self._doom is None:
-            await first_of(order.run(self), self._doomed())
+            await first_of(self._run_containers(), self._doomed())
         if self._doom is not None and not self._failed:
             await self.stop_containers(self._doom.grace)
             self._failed = True
@@ -183,6 +184,14 @@ class PodLife:
                 self.fail("DeadlineExceeded", message, self.spec.termination_grace_seconds)
                 return
             await first_of(clock.sleep(left), self._updated.wait())
+
+    async def _run_containers(self) -> None:
+        def now() -> tuple[Pod, Inputs]:
+            return self.spec, self.inputs
+
+        await self.volumes.set_up(now)
+        async with self.volumes.kept(now):
+            await order.run(self)
 
     async def stop_containers(self, grace: float) -> None:
         """End whatever runs, sidecars last and in reverse, and return when it has ended. It ends even if cancelled."""
@@ -227,6 +236,7 @@ class PodLife:
         self.around.probe_counts.forget(self.key)
         directory = self.around.state_dir / self.log_directory
         await asyncio.to_thread(shutil.rmtree, directory, True)
+        await in_thread(self.around.storage.remove, self.key.uid)
         return final
 
     def status(self) -> PodStatus:
@@ -259,6 +269,9 @@ class PodLife:
             self._published = status
             self.around.changes.status(self.key, status)
 
+    def _failed_mount(self, message: str) -> None:
+        self.event("Warning", "FailedMount", message, "")
+
     def event(self, type: Literal["Normal", "Warning"], reason: str, message: str, field: str) -> None:  # noqa: A002
         """Tell the pod's owner of something."""
         self.around.changes.event(PodEvent(self.key, reason, message, type, field))
@@ -272,8 +285,3 @@ def _kinds(pod: Pod) -> Iterator[tuple[Kind, Container]]:
         yield "main", container
     for container in pod.ephemeral_containers:
         yield "ephemeral", container
-
-
-def _file_name(uid: str) -> str:
-    """The UID as a file name: itself where it is one, else its digest."""
-    return uid if _SAFE.fullmatch(uid) else hashlib.sha256(uid.encode(errors="surrogatepass")).hexdigest()

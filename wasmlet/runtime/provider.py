@@ -25,23 +25,28 @@ import structlog
 
 from wasmlet.clock import Clock, SystemClock
 from wasmlet.errors import ConfigError, InvalidInput, NotFound, WasmletError
+from wasmlet.model.hosts import Dns
 from wasmlet.model.inputs import Inputs
 from wasmlet.model.pod import Pod, PodKey
 from wasmlet.model.quantity import Quantity
 from wasmlet.model.status import PodStatus, Waiting
 from wasmlet.options import option
 from wasmlet.provider import Change, LogOptions, NodeContext, NodeStatus, PodRecord, Provider
-from wasmlet.runtime import logs, machine, manifest
+from wasmlet.runtime import logs, machine, manifest, volume_rules
 from wasmlet.runtime.changes import Changes
 from wasmlet.runtime.commands import Commands, NoCommands
 from wasmlet.runtime.compile import Compiler
 from wasmlet.runtime.engine import Engine
+from wasmlet.runtime.hostpath import HostPaths
 from wasmlet.runtime.images import Images
 from wasmlet.runtime.inotify import Watcher
 from wasmlet.runtime.instances import Labels
+from wasmlet.runtime.memory import Memory
 from wasmlet.runtime.pod import PodLife, Surroundings
 from wasmlet.runtime.probes import ProbeCount
 from wasmlet.runtime.shim_client import ShimClient, ShimError
+from wasmlet.runtime.volumes import Storage
+from wasmlet.runtime.waiting import in_thread
 from wasmlet.runtime.worker import ContainerRecord
 from wasmlet.worker import wire
 
@@ -61,6 +66,9 @@ class RuntimeConfig:
     compile_timeout: float = option(120.0, help="How long compiling one module may take.")
     container_log_max_size: str = option("10Mi", help="Size of a container's log file at which a new one is begun.")
     container_log_max_files: int = option(5, help="The most files of one container's log; 2 or more.")
+    allow_host_path: tuple[str, ...] = option(
+        (), help="Directory of this node that pods may mount (hostPath), with all below it; may be repeated."
+    )
     max_container_restart_period: float = option(
         300.0, help="The longest pause before a container that fails is restarted, in seconds (1 to 300)."
     )
@@ -102,6 +110,7 @@ class RuntimeProvider(Provider):
             )
             compiler.prepare()
             self._watcher = Watcher()
+            dns = Dns(context.cluster_dns, context.cluster_domain, await asyncio.to_thread(_resolver))
         except OSError as error:
             raise ConfigError(f"cannot use the state directory {self.state_dir}: {error}") from error
         client = ShimClient(self.state_dir, self._clock, self.config.shim_idle_exit, self._saw)
@@ -111,6 +120,7 @@ class RuntimeProvider(Provider):
             self.config.module_dir and self.config.module_dir.absolute(),
             self.config.max_module_bytes,
         )
+        storage = Storage(self.state_dir, Memory(self.state_dir), self._host_paths(), self.claim_directory, dns)
         self._around = Surroundings(
             client,
             images,
@@ -118,6 +128,7 @@ class RuntimeProvider(Provider):
             self._changes,
             self._clock,
             self.state_dir,
+            storage,
             zygote,
             self._log_limits(),
             self._spawn,
@@ -126,6 +137,7 @@ class RuntimeProvider(Provider):
             self.config.max_container_restart_period,
         )
         await client.start()
+        await in_thread(storage.remove_orphans, set(self._pods))
         await client.warm(zygote)
 
     async def stop(self) -> None:
@@ -141,6 +153,7 @@ class RuntimeProvider(Provider):
                     async with asyncio.timeout(2):
                         await around.client.shutdown(force=False)
             await around.client.close()
+            await in_thread(around.storage.memory.close)
         if self._watcher is not None:
             self._watcher.close()
             self._watcher = None
@@ -151,9 +164,9 @@ class RuntimeProvider(Provider):
         around = self._running()
         if pod.uid not in self._pods:
             manifest.check(pod)
-            life = self._pods[pod.uid] = PodLife(around, pod.key)
-            if note := manifest.left_out(pod):
-                life.event("Normal", "VolumeNotMounted", note, "")
+            claims = type(self).claim_directory is not RuntimeProvider.claim_directory
+            volume_rules.check(pod, host_paths=bool(self.config.allow_host_path), claims=claims)
+            self._pods[pod.uid] = PodLife(around, pod.key)
         self._pods[pod.uid].accept(pod, inputs)
 
     async def update_pod(self, pod: Pod, inputs: Inputs) -> None:
@@ -221,7 +234,25 @@ class RuntimeProvider(Provider):
     async def ping(self) -> None:
         await self._running().client.ping()
 
+    async def claim_directory(self, pod: Pod, claim: str) -> Path:
+        """The directory that is mounted for a persistentVolumeClaim of this name in the pod's namespace.
+
+        Override it to have claims, and read the API objects or a table of your own; the default has none, and pods with
+        claims are refused. Called for each pod before its containers start, and again after a restart of the node; the
+        directory stays yours. An ephemeral volume's claim has the name `<pod>-<volume>`.
+
+        Raises:
+            WasmletError: not (yet); the message goes into a FailedMount event, and it is asked again.
+        """
+        raise WasmletError(f"this node's provider has no storage for claim {claim!r}")
+
     # --- within
+
+    def _host_paths(self) -> HostPaths:
+        for path in self.config.allow_host_path:
+            if not path.startswith("/") or ".." in path.split("/"):
+                raise ConfigError(f"--allow-host-path: expected an absolute path without '..', found {path!r}")
+        return HostPaths([Path(path) for path in self.config.allow_host_path])
 
     def _running(self) -> Surroundings:
         if self._around is None:
@@ -292,3 +323,12 @@ class RuntimeProvider(Provider):
                 life.event("Warning", "FailedSync", f"error determining status: {text}", "")
                 await self._clock.sleep(pause)
                 pause = min(pause * 2, 300.0)
+
+
+def _resolver() -> str:
+    """How this node resolves names; blocks."""
+    try:
+        with open("/etc/resolv.conf", encoding="utf-8", errors="replace") as file:
+            return file.read(65536)
+    except OSError:
+        return ""

@@ -95,6 +95,8 @@ class ShimClient:
         spec: bytes,
         module: int,
         settings: Mapping[str, Any],
+        mounts: Sequence[int] = (),
+        message: Mapping[str, Any] | None = None,
     ) -> ContainerRecord:
         """Start a container; return once the shim has it, which is before the guest begins.
 
@@ -102,7 +104,8 @@ class ShimClient:
             log_path: relative to the state directory, below `logs/`.
             settings: how its log and its streams are to be, as `wire` has it.
             spec: the JSON that only the child reads.
-            module: descriptor of the compiled module, which stays the caller's.
+            module: descriptor of the compiled module, which stays the caller's; so do those of `mounts`.
+            message: where its termination message is, as `wire` has it.
 
         Raises:
             ShimError: the shim refuses.
@@ -110,8 +113,8 @@ class ShimClient:
         memory = os.memfd_create("spec", os.MFD_CLOEXEC)
         try:
             os.pwrite(memory, spec, 0)  # memory, not a disk: it neither blocks nor comes up short
-            message = {**settings, "id": container_id, "labels": labels, "log": log_path, "zygote": zygote}
-            reply = await self._ask("run", message, (memory, module))
+            own = {"id": container_id, "labels": labels, "log": log_path, "zygote": zygote, "message": message}
+            reply = await self._ask("run", {**settings, **own}, (memory, module, *mounts))
         finally:
             os.close(memory)
         record = ContainerRecord.of(reply["container"])

@@ -86,6 +86,8 @@ async def launch_shim(state_dir: Path, idle_exit: float, seconds: float) -> str:
     return said.decode("utf-8", "replace").strip() or f"the shim ended with status {process.returncode}"
 
 
-def spec_of(args: Sequence[str], env: Mapping[str, str], memory: int | None) -> bytes:
-    """The spec that a child reads: arguments, variables, the most linear memory in bytes (None: no limit)."""
-    return json.dumps({"args": list(args), "env": list(env.items()), "memory": memory}).encode()
+def spec_of(
+    args: Sequence[str], env: Mapping[str, str], memory: int | None, mounts: Sequence[Mapping[str, Any]]
+) -> bytes:
+    """The spec that a child reads (see `wasmlet.worker.wire`); `memory` in bytes, None: no limit."""
+    return json.dumps({"args": list(args), "env": list(env.items()), "memory": memory, "mounts": list(mounts)}).encode()

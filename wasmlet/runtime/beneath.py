@@ -1,0 +1,184 @@
+"""Files in directories that a guest may change at any moment: opened, made, measured and removed without leaving them.
+
+A guest can put a symbolic link, or a directory moved from elsewhere, wherever a path is about to be walked. So nothing
+here checks a path and uses it afterwards: the kernel refuses to leave the directory while it resolves the path
+(openat2 with RESOLVE_BENEATH, Linux 5.6), and what comes back is a descriptor. Everything blocks.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import hashlib
+import os
+import re
+import secrets
+import stat
+import struct
+from pathlib import Path
+
+_OPENAT2 = 437
+"""The number of the call, the same on every machine."""
+_HOW = struct.Struct("QQQ")
+_NO_MAGICLINKS, _NO_SYMLINKS, _BENEATH = 0x02, 0x04, 0x08
+_TRIES = 100
+
+DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_LONG_PATH = 2048
+_MOST_ANCHORS = 32
+
+_SAFE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class TooDeep(OSError):
+    """A tree in which directories are nested so deep that they are not measured."""
+
+
+def open_beneath(root: int, path: str, flags: int = os.O_PATH, *, links: bool = True) -> int:
+    """Open a path relative to the directory `root`; links are followed as long as they stay below it.
+
+    Args:
+        links: False refuses every symbolic link on the way.
+
+    Returns:
+        A descriptor, the caller's to close.
+
+    Raises:
+        OSError: EXDEV where the path would leave `root`, ELOOP where it has a link that is not wanted, and the usual.
+    """
+    resolve = _BENEATH | _NO_MAGICLINKS | (0 if links else _NO_SYMLINKS)
+    how = _HOW.pack(flags | os.O_CLOEXEC, 0, resolve)
+    for _ in range(_TRIES):
+        result = _libc.syscall(
+            ctypes.c_long(_OPENAT2), ctypes.c_int(root), ctypes.c_char_p(os.fsencode(path)), how, ctypes.c_size_t(24)
+        )
+        if result >= 0:
+            return int(result)
+        number = ctypes.get_errno()
+        if number == errno.ENOSYS:
+            raise OSError(number, "opening a path below a volume needs Linux 5.6 or newer")
+        if number != errno.EAGAIN:  # which says that something was renamed meanwhile
+            break
+    raise OSError(number, os.strerror(number), path)
+
+
+def make_beneath(root: int, path: str, mode: int) -> int:
+    """Open a directory below `root` as `open_beneath` does, making each one that is not there with this mode."""
+    current = os.dup(root)
+    done: list[str] = []
+    try:
+        for part in path.split("/"):
+            done.append(part)
+            try:
+                below = open_beneath(root, "/".join(done), os.O_PATH | os.O_DIRECTORY)
+            except FileNotFoundError:
+                # Where it exists, it was made meanwhile, or is a link to nowhere, which the next line refuses.
+                with contextlib.suppress(FileExistsError):
+                    os.mkdir(part, mode, dir_fd=current)
+                below = os.open(part, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=current)
+                os.chmod(f"/proc/self/fd/{below}", mode)  # whatever this process's umask is
+            os.close(current)
+            current = below
+        return current
+    except BaseException:
+        os.close(current)
+        raise
+
+
+def usage(path: Path) -> int:
+    """How many bytes of a disk everything below a directory takes, a file with two names once.
+
+    Raises:
+        TooDeep: see there.
+        OSError: the directory itself cannot be read.
+    """
+    total, seen = 0, set()
+    anchors = [os.open(path, DIRECTORY)]
+    pending = [(anchors[0], ".")]
+    try:
+        while pending:
+            anchor, relative = pending.pop()
+            try:
+                directory = open_beneath(anchor, relative, DIRECTORY, links=False)
+            except OSError:  # gone meanwhile
+                continue
+            if len(relative) > _LONG_PATH:  # longer ones do not fit a call: go on from here
+                if len(anchors) == _MOST_ANCHORS:
+                    os.close(directory)
+                    raise TooDeep(errno.ENAMETOOLONG, "directories are nested too deep to be measured", str(path))
+                anchors.append(directory)
+                anchor, relative = directory, "."
+                directory = os.dup(directory)
+            try:
+                with os.scandir(directory) as entries:
+                    for entry in entries:
+                        try:
+                            found = entry.stat(follow_symlinks=False)
+                        except FileNotFoundError:
+                            continue
+                        if found.st_nlink > 1 and not stat.S_ISDIR(found.st_mode):
+                            if (found.st_dev, found.st_ino) in seen:
+                                continue
+                            seen.add((found.st_dev, found.st_ino))
+                        total += found.st_blocks * 512
+                        if stat.S_ISDIR(found.st_mode):
+                            pending.append((anchor, f"{relative}/{entry.name}"))
+            finally:
+                os.close(directory)
+    finally:
+        for anchor in anchors:
+            os.close(anchor)
+    return total
+
+
+def remove(path: Path) -> None:
+    """Remove a directory and everything in it, however deep it is nested; nothing where there is no such directory.
+
+    Directories are moved to the top before they are emptied, so it takes neither long paths nor many descriptors.
+    """
+    try:
+        top = os.open(path, DIRECTORY)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        if error.errno not in (errno.ELOOP, errno.ENOTDIR):
+            raise
+        path.unlink(missing_ok=True)
+        return
+    try:
+        while names := os.listdir(top):
+            for name in names:
+                try:
+                    below = os.open(name, DIRECTORY, dir_fd=top)
+                except OSError as error:
+                    if error.errno not in (errno.ELOOP, errno.ENOTDIR, errno.ENXIO):
+                        raise
+                    os.unlink(name, dir_fd=top)
+                    continue
+                try:
+                    _flatten(below, top)
+                finally:
+                    os.close(below)
+                os.rmdir(name, dir_fd=top)
+    finally:
+        os.close(top)
+    path.rmdir()
+
+
+def _flatten(directory: int, top: int) -> None:
+    """Remove the files of a directory and move its directories to the top."""
+    with os.scandir(directory) as entries:
+        found = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
+    for name, is_directory in found:
+        if is_directory:
+            os.rename(name, secrets.token_hex(16), src_dir_fd=directory, dst_dir_fd=top)
+        else:
+            os.unlink(name, dir_fd=directory)
+
+
+def file_name(text: str) -> str:
+    """A UID or a name as the name of a file: itself where it is one, else its digest."""
+    return text if _SAFE.fullmatch(text) else hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()
