@@ -389,7 +389,15 @@ class HoldsUpTheLoop(ReferenceProvider):
         await super().update_pod(pod, inputs)
 
 
-@found_by(test_what_is_left_out_is_unsupported="exec", test_streams_into_an_unknown_pod="exec")
+@found_by(
+    test_what_is_left_out_is_unsupported="exec",
+    test_streams_into_an_unknown_pod="exec",
+    test_exec_passes_output_and_the_exit_code="exec",
+    test_exec_passes_input_until_its_end="exec",
+    test_exec_without_input_has_none="exec",
+    test_exec_ends_when_its_caller_leaves="exec",
+    test_exec_where_nothing_runs="exec",
+)
 class DoesNotImplementExec(ReferenceProvider):
     """Says that it has no exec with Python's word for it."""
 

@@ -1,7 +1,7 @@
 """The contract suite finds what is wrong with a provider, by the right check, with a message that names the method.
 
-Every provider of `broken_providers` is put through the suite as an author does it: in a project of their own, whose
-pytest-asyncio is in strict mode.
+Every provider of `broken_providers` and `broken_streams` is put through the suite as an author does it: in a project of
+their own, whose pytest-asyncio is in strict mode.
 """
 
 from __future__ import annotations
@@ -10,15 +10,15 @@ from collections import defaultdict
 
 import pytest
 
-from tests.testing.broken_providers import FOUND_BY
+from tests.testing.broken_streams import FOUND_BY
 from wasmlet.testing import ReferenceProvider
 
 pytest_plugins = ["pytester"]
 
 AUTHOR = """
 import functools
-from tests.testing import broken_providers
-from tests.testing.test_contract_reference import script
+import {module}
+from tests.testing.test_contract_reference import command, script, serving
 from wasmlet.testing import ProviderContract
 
 class TestBroken(ProviderContract):
@@ -28,10 +28,12 @@ class TestBroken(ProviderContract):
     moment_seconds = 0.05
     many = 6
     container = staticmethod(script)
+    command = staticmethod(command)
+    serving = staticmethod(serving)
 
     @functools.cached_property
     def the_one(self):
-        return broken_providers.{name}()
+        return {module}.{name}()
 
     def make_provider(self):
         return self.the_one
@@ -45,7 +47,7 @@ SETTINGS = "[pytest]\nasyncio_mode = strict\nasyncio_default_fixture_loop_scope 
 @pytest.mark.parametrize("provider", FOUND_BY, ids=lambda provider: provider.__name__)
 def test_a_fault_is_found(pytester: pytest.Pytester, provider: type[ReferenceProvider]) -> None:
     pytester.makeini(SETTINGS)
-    pytester.makepyfile(AUTHOR.format(name=provider.__name__))
+    pytester.makepyfile(AUTHOR.format(module=provider.__module__, name=provider.__name__))
     passed, skipped, failed = pytester.inline_run("-p", "no:cacheprovider").listoutcomes()
     assert skipped == []
     messages = defaultdict(list)

@@ -23,12 +23,29 @@ def script(
     return {"image": "none", "command": ["script"], "args": args}
 
 
+def command(
+    *, says: str = "", complains: str = "", copies: bool = False, stays: bool = False, exit_code: int = 0
+) -> list[str]:
+    """The contract's command, as the reference provider plays it."""
+    words = ["echo", says, ";"] if says else []
+    words += ["complain", complains, ";"] if complains else []
+    words += ["cat", ";"] if copies else []
+    return words + (["sleep", "100000"] if stays else ["exit", str(exit_code)])
+
+
+def serving() -> tuple[dict[str, Any], int]:
+    """The reference provider's ports echo."""
+    return script() | {"ports": [{"containerPort": 8080}]}, 8080
+
+
 class TestReferenceProvider(ProviderContract):
     """One instance for all "processes": its memory is the machine on which pods go on."""
 
     survives = True
     moment_seconds = 0.05
     container = staticmethod(script)
+    command = staticmethod(command)
+    serving = staticmethod(serving)
 
     @functools.cached_property
     def the_one(self) -> ReferenceProvider:

@@ -12,7 +12,7 @@ Nothing runs, so there are a few commands of its own, each of which does one thi
 | `sleep SECONDS` | waits |
 | `true`, `exit CODE` | ends, with that code |
 
-A container's ports echo what is sent to them.
+Several of them may stand in one command, with `;` between them. A container's ports echo what is sent to them.
 """
 
 from __future__ import annotations
@@ -27,11 +27,23 @@ PIECE = 32 * 1024
 
 
 async def play(command: Sequence[str], streams: Streams) -> int:
-    """Do what the command says; its exit code.
+    """Do what the command says, to the first part that does not end with 0; that part's exit code.
 
     Raises:
         InvalidInput: there is no such command.
     """
+    part: list[str] = []
+    for word in (*command, ";"):
+        if word != ";":
+            part.append(word)
+        elif (code := await _play(part, streams)) != 0:
+            return code
+        else:
+            part = []
+    return 0
+
+
+async def _play(command: Sequence[str], streams: Streams) -> int:
     match list(command):
         case ["echo", *words]:
             await streams.write_stdout(" ".join(words).encode() + b"\n")
@@ -45,23 +57,21 @@ async def play(command: Sequence[str], streams: Streams) -> int:
             while data := await streams.read_stdin():
                 total += len(data)
             await streams.write_stdout(b"%d\n" % total)
-        case ["zeros", number]:
-            left = int(number)
-            while left > 0:
+        case ["zeros", number] if number.isdigit():
+            for left in range(int(number), 0, -PIECE):
                 await streams.write_stdout(bytes(min(PIECE, left)))
-                left -= PIECE
         case ["sizes"]:
             while True:
                 columns, rows = await streams.next_size()
                 await streams.write_stdout(b"%dx%d\n" % (columns, rows))
-        case ["sleep", seconds]:
+        case ["sleep", seconds] if seconds.replace(".", "", 1).isdigit():
             await asyncio.sleep(float(seconds))
-        case ["exit", code]:
+        case ["exit", code] if code.isdigit():
             return int(code)
         case ["true"]:
             pass
         case _:
-            raise InvalidInput(f'exec: "{command[0]}": executable file not found in $PATH')
+            raise InvalidInput(f'exec: "{" ".join(command)}": executable file not found in $PATH')
     return 0
 
 

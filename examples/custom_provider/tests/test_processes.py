@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
@@ -13,6 +14,7 @@ import attrs
 import pytest
 from wasmlet_processes import ProcessConfig, ProcessProvider
 from wasmlet_processes.log import Log
+from wasmlet_processes.streams import LAST_OUTPUT
 
 import wasmlet
 from wasmlet.testing import FakeClock
@@ -299,6 +301,52 @@ async def test_an_exec_whose_caller_leaves_is_ended(host: Host) -> None:
     with pytest.raises(asyncio.CancelledError):
         await task
     await _gone(int(terminal.out))
+
+
+async def test_attach_shows_what_comes_and_takes_input(host: Host) -> None:
+    talker = await host.run(shell("while read line; do echo got $line; done; echo over", stdin=True, stdinOnce=True))
+    await host.running(talker)
+    terminal = Terminal([b"one\n", b"two\n"])
+    await asyncio.wait_for(host.provider.attach(talker.key, "c", terminal), SECONDS)
+    assert terminal.out == b"got one\ngot two\nover\n"
+    assert await host.log_of_ended(talker) == terminal.out
+    with pytest.raises(wasmlet.NotFound):
+        await host.provider.attach(talker.key, "c", Terminal())
+
+
+async def test_an_exec_waits_for_a_slow_caller_with_its_last_output(host: Host) -> None:
+    class Slow(Terminal):
+        async def write_stdout(self, data: bytes) -> None:
+            await asyncio.sleep(LAST_OUTPUT + 0.2)
+            await super().write_stdout(data)
+
+    sleeper = await host.run(pod("sleep", "100000"))
+    await host.running(sleeper)
+    terminal = Slow()
+    assert await host.provider.exec(sleeper.key, "c", ["sh", "-c", "echo slow"], terminal) == 0
+    assert terminal.out == b"slow\n"
+
+
+async def test_only_ports_of_the_pods_own_processes_are_forwarded(host: Host) -> None:
+    sleeper = await host.run(pod("sleep", "100000"))
+    await host.running(sleeper)
+    with socket.create_server(("127.0.0.1", 0)) as others:
+        port = others.getsockname()[1]
+        with pytest.raises(wasmlet.InvalidInput, match=f"listen at port {port}, found none"):
+            await host.provider.port_forward(sleeper.key, port, Nobody())
+        others.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            others.accept()
+
+
+class Nobody:
+    """The near end of a port-forward, who says nothing."""
+
+    async def read(self) -> bytes:
+        return b""
+
+    async def write(self, data: bytes) -> None:
+        raise AssertionError("expected nothing to come")
 
 
 async def test_what_a_node_that_was_killed_left_behind_is_ended(host: Host) -> None:

@@ -14,15 +14,14 @@ POD_FIELDS = frozenset((
     "terminationGracePeriodSeconds", "tolerations", "topologySpreadConstraints",
 ))  # fmt: skip
 CONTAINER_FIELDS = frozenset((
-    "args", "command", "env", "envFrom", "image", "imagePullPolicy", "name", "terminationMessagePath",
-    "terminationMessagePolicy", "workingDir",
+    "args", "command", "env", "envFrom", "image", "imagePullPolicy", "name", "ports", "stdin", "stdinOnce",
+    "terminationMessagePath", "terminationMessagePolicy", "workingDir",
 ))  # fmt: skip
 ADVICE = {
     "initContainers": "run what they do in the container's own command",
     "volumes": "a process sees the node's files; for the service account's set automountServiceAccountToken: false",
     "volumeMounts": "a process sees the node's files",
     "securityContext": "a process has the node's own rights; run the node as another user",
-    "ports": "a process has the node's own ports",
     "limits": "a process is not limited; name what it needs under requests",
 }
 

@@ -38,14 +38,14 @@ from wasmlet.model.expansion import command_and_args
 from wasmlet.provider import Change, Streams
 from wasmlet_processes.log import Log
 from wasmlet_processes.process import ProcessGroup
+from wasmlet_processes.streams import CHUNK, LAST_OUTPUT, connect, exit_code, feed
 
 CANNOT_START = 128
 """Exit code of a container whose program cannot be started, as a kubelet reports it."""
 LONG_RUN = 600.0
 """After a run of so many seconds the next pause is the first one again, as with a kubelet."""
-CHUNK = 64 * 1024
-LAST_OUTPUT = 1.0
-"""Seconds that output is waited for once a process has ended, should something that left its group hold it open."""
+ATTACHED_CHUNKS = 64
+"""How much output waits for a caller that is attached."""
 
 
 @attrs.frozen
@@ -112,6 +112,10 @@ class PodLife:
                 return container
         raise NotFound(f"container {name} is not in pod {self.key}")
 
+    def sessions(self) -> set[int]:
+        """By which the machine tells the pod's processes from others."""
+        return {session for container in self._containers if (session := container.session) is not None}
+
     async def end(self, grace_seconds: float) -> None:
         """Return when every process has ended; those that take longer than the grace period are ended by force.
 
@@ -146,6 +150,7 @@ class ContainerLife:
         self._variables: Mapping[str, str] = {}
         self._log: Log | None = None
         self._log_before: Log | None = None
+        self._attached: set[asyncio.Queue[bytes]] = set()
 
     @property
     def _spec(self) -> Container:
@@ -187,8 +192,9 @@ class ContainerLife:
             await asyncio.to_thread(self._log_before.remove)
         self._log_before, self._log = self._log, self._new_log()
         started = clock.now()
+        stdin = PIPE if spec.raw.get("stdin") else DEVNULL
         try:
-            self._process = group = await self._spawn(command, stdin=DEVNULL, stdout=PIPE, stderr=STDOUT)
+            self._process = group = await self._spawn(command, stdin=stdin, stdout=PIPE, stderr=STDOUT)
         except (OSError, ValueError) as error:  # ValueError: a NUL byte
             self._life.event("Warning", "Failed", f"Error: {error}", self.name)
             self._log.close()
@@ -201,7 +207,7 @@ class ContainerLife:
         code = await self._follow(group, self._log)
         return self._end(
             Terminated(
-                _exit_code(code),
+                exit_code(code),
                 signal=-code if code < 0 else None,
                 started_at=started,
                 finished_at=clock.now(),
@@ -245,6 +251,8 @@ class ContainerLife:
             copying.cancel()
             group.close()
             log.close()
+            for queue in self._attached:
+                queue.put_nowait(b"")
         return code
 
     async def _copy(self, group: ProcessGroup, log: Log) -> None:
@@ -252,6 +260,9 @@ class ContainerLife:
         while data := await group.process.stdout.read(CHUNK):
             with contextlib.suppress(OSError):  # a full disk costs output, not the pod
                 await log.write(data, self._life.around.clock.now())
+            for queue in self._attached:
+                if queue.qsize() < ATTACHED_CHUNKS:  # who reads too slowly has the log
+                    queue.put_nowait(data)
 
     def _new_log(self) -> Log:
         path = self._life.directory / f"{self.name}.{self.status.restart_count}.log"
@@ -293,6 +304,34 @@ class ContainerLife:
             raise InvalidInput(f"container {self.name} in pod {self._life.key} has not been started yet")
         return log
 
+    @property
+    def session(self) -> int | None:
+        """The session of the container's processes while it runs, which is named by the first one's id."""
+        return None if self._process is None else self._process.process.pid
+
+    def _running(self) -> ProcessGroup:
+        if self._process is None or not isinstance(self.status.state, Running):
+            raise NotFound(f"container {self.name} in pod {self._life.key} does not run")
+        return self._process
+
+    async def attach(self, streams: Streams) -> None:
+        """Pass on what the container writes from now on, and to its stdin what comes, until it ends.
+
+        Raises:
+            NotFound: the container does not run.
+        """
+        group, queue = self._running(), asyncio.Queue[bytes]()
+        self._attached.add(queue)
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                once = bool(self._spec.raw.get("stdinOnce"))
+                feeding = tasks.create_task(feed(group.process.stdin, streams, close=once))
+                while data := await queue.get():
+                    await streams.write_stdout(data)
+                feeding.cancel()
+        finally:
+            self._attached.discard(queue)
+
     async def exec(self, command: Sequence[str], streams: Streams) -> int:
         """Run another process with the container's variables; its exit code, as a shell has it.
 
@@ -300,8 +339,7 @@ class ContainerLife:
             NotFound: the container does not run.
             InvalidInput: the program cannot be started, or a terminal is asked for.
         """
-        if not isinstance(self.status.state, Running):
-            raise NotFound(f"container {self.name} in pod {self._life.key} does not run")
+        self._running()
         if streams.tty:
             raise InvalidInput(
                 "expected a command without a terminal, which this provider does not have: leave out --tty"
@@ -311,45 +349,9 @@ class ContainerLife:
         except (OSError, ValueError) as error:
             raise InvalidInput(f"{command[0]!r} cannot be run: {error}") from None
         try:
-            return await _connect(group, streams)
+            return exit_code(await connect(group, streams))
         finally:
             group.close()  # also where the caller has left
-
-
-async def _connect(group: ProcessGroup, streams: Streams) -> int:
-    """Pass everything on in both directions until the process has ended; its exit code, as a shell has it."""
-    stdin, stdout, stderr = group.process.stdin, group.process.stdout, group.process.stderr
-    assert stdin is not None
-    assert stdout is not None
-    assert stderr is not None
-
-    async def feed() -> None:
-        with contextlib.suppress(ConnectionError):  # the process does not read on
-            while data := await streams.read_stdin():
-                stdin.write(data)
-                await stdin.drain()
-        stdin.close()
-
-    async def copy(source: asyncio.StreamReader, write: Callable[[bytes], Coroutine[Any, Any, None]]) -> None:
-        while data := await source.read(CHUNK):
-            await write(data)
-
-    async with asyncio.TaskGroup() as tasks:
-        feeding = tasks.create_task(feed())
-        copying = [
-            tasks.create_task(copy(stdout, streams.write_stdout)),
-            tasks.create_task(copy(stderr, streams.write_stderr)),
-        ]
-        code = await group.wait()
-        await asyncio.wait(copying, timeout=LAST_OUTPUT)
-        for task in (feeding, *copying):
-            task.cancel()
-    return _exit_code(code)
-
-
-def _exit_code(code: int) -> int:
-    """What a shell makes of it: 128 and the number of the signal, where one ended the process."""
-    return 128 - code if code < 0 else code
 
 
 async def _first(*waits: Coroutine[Any, Any, Any]) -> None:

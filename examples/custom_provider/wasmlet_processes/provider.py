@@ -15,9 +15,10 @@ import attrs
 
 import wasmlet
 from wasmlet.clock import Clock, SystemClock
-from wasmlet.provider import Change, Streams
+from wasmlet.provider import Change, Channel, Streams
 from wasmlet_processes import manifest
 from wasmlet_processes.pod import PodLife, Surroundings
+from wasmlet_processes.ports import forward
 
 MARK = "WASMLET_PROCESSES"
 """A variable of every process, whose value says which node started it."""
@@ -111,6 +112,12 @@ class ProcessProvider(wasmlet.Provider):
 
     async def exec(self, key: wasmlet.PodKey, container: str, command: Sequence[str], streams: Streams) -> int:
         return await self._life(key).container(container).exec(command, streams)
+
+    async def attach(self, key: wasmlet.PodKey, container: str, streams: Streams) -> None:
+        await self._life(key).container(container).attach(streams)
+
+    async def port_forward(self, key: wasmlet.PodKey, port: int, channel: Channel) -> None:
+        await forward(self._life(key).sessions(), port, channel)
 
     # --- the node
 

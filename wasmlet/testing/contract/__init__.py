@@ -14,7 +14,7 @@ server; pytest-asyncio may be in any mode. A check that fails names the method, 
 what to do about it. The rules are in the docstrings of `wasmlet.provider`.
 
 `suite` has the hooks, `trial` runs the provider, `verdict` words a failure; the checks are in `lifecycle`, `ending`,
-`reports`, `restarts` and `optional`.
+`reports`, `restarts`, `optional` and `streams`.
 """
 
 from __future__ import annotations
@@ -24,12 +24,13 @@ from wasmlet.testing.contract.lifecycle import Lifecycle
 from wasmlet.testing.contract.optional import Logs, OptionalMethods
 from wasmlet.testing.contract.reports import Reports
 from wasmlet.testing.contract.restarts import Restarts
+from wasmlet.testing.contract.streams import Attach, Exec, PortForward
 from wasmlet.testing.contract.verdict import ContractBroken
 
 __all__ = ["ContractBroken", "ProviderContract"]
 
 
-class ProviderContract(Lifecycle, Reports, Ending, Logs, OptionalMethods, Restarts):
+class ProviderContract(Lifecycle, Reports, Ending, Logs, OptionalMethods, Exec, Attach, PortForward, Restarts):
     """Every check there is; subclass it in a test module, under a name that pytest collects (`Test...`).
 
     Override `make_provider`, and `container` where the default (a shell command) is nothing that your provider can

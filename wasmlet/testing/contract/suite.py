@@ -75,6 +75,31 @@ class Suite:
             steps.append(f"exit {exit_code}")
         return {"image": "none", "command": ["sh", "-c", "; ".join(steps)]}
 
+    def command(
+        self, *, says: str = "", complains: str = "", copies: bool = False, stays: bool = False, exit_code: int = 0
+    ) -> list[str]:
+        """A command for exec. The default is one for a POSIX shell.
+
+        Args:
+            says: a line that it writes to standard output.
+            complains: a line that it writes to standard error.
+            copies: it copies standard input to standard output, to its end.
+            stays: it goes on until it is ended.
+            exit_code: what it ends with.
+        """
+        steps = [f"echo {shlex.quote(says)}"] if says else []
+        steps += [f"echo {shlex.quote(complains)} >&2"] if complains else []
+        steps += ["cat"] if copies else []
+        steps.append("exec sleep 100000" if stays else f"exit {exit_code}")
+        return ["sh", "-c", "; ".join(steps)]
+
+    def serving(self) -> tuple[dict[str, Any], int] | None:
+        """A container that sends back what comes to a TCP port, and that port; None where none can be made.
+
+        Nothing may listen at the port that differs in its last bit.
+        """
+        return None
+
     def refused(self) -> dict[str, Any] | None:
         """Fields of a pod's `spec` that the provider cannot honour and must refuse by name, or None to leave it out.
 
