@@ -24,7 +24,7 @@ from wasmlet.model.restart import is_sidecar
 from wasmlet.model.status import ContainerStatus, PodStatus
 from wasmlet.model.times import parse
 from wasmlet.provider import PodEvent
-from wasmlet.runtime import log_files, order
+from wasmlet.runtime import eviction, log_files, order
 from wasmlet.runtime.beneath import file_name
 from wasmlet.runtime.changes import Changes
 from wasmlet.runtime.commands import Commands
@@ -190,7 +190,7 @@ class PodLife:
             return self.spec, self.inputs
 
         await self.volumes.set_up(now)
-        async with self.volumes.kept(now):
+        async with self.volumes.kept(now), eviction.watched(self):
             await order.run(self)
 
     async def stop_containers(self, grace: float) -> None:

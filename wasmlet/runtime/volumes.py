@@ -11,7 +11,8 @@ import asyncio
 import contextlib
 import os
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 
@@ -205,6 +206,16 @@ class PodVolumes:
         path = self._claimed[volume["name"]] if kind in CLAIMS else self._directory(volume)
         return os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
 
+    def usage(self, name: str) -> int:
+        """How many bytes an emptyDir volume takes; one that is nested too deep to tell takes more than any limit."""
+        volume = {"name": name, "emptyDir": {}}
+        try:
+            return beneath.usage(self._directory(volume))
+        except FileNotFoundError:
+            return 0
+        except beneath.TooDeep:
+            return sys.maxsize
+
     def _try(self, volume: Raw) -> None:
         os.close(self.open(volume))
 
@@ -254,14 +265,6 @@ def read_only(volume: Raw) -> bool:
     return kind_of(volume) in FILE_VOLUMES or bool(
         kind_of(volume) == "persistentVolumeClaim" and source.get("readOnly")
     )
-
-
-def measured(pod: Pod) -> Iterator[tuple[Raw, Quantity]]:
-    """The emptyDir volumes that may only grow so far, each with its limit."""
-    for volume in pod.spec.get("volumes") or ():
-        limit = Quantity.parse((volume.get("emptyDir") or {}).get("sizeLimit") or 0)
-        if limit and volume["name"] in mounted_volumes(pod):
-            yield volume, limit
 
 
 def mounted_volumes(pod: Pod) -> set[str]:

@@ -1,0 +1,111 @@
+"""Pods that take more of the node's disk than they may: measured every so often, and evicted as the kubelet does it.
+
+What counts: each emptyDir with a `sizeLimit`; for a container with a limit of ephemeral-storage its logs and the files
+it made beside its volumes; for all of a pod's limits together those and its emptyDir volumes on disk. The pod's
+containers are ended at once, and it is Failed with the reason Evicted. A pod without such limits is not measured.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import structlog
+
+from wasmlet.model.pod import Pod
+from wasmlet.model.quantity import Quantity
+from wasmlet.runtime import beneath
+from wasmlet.runtime.volumes import PodVolumes, mounted_volumes
+from wasmlet.runtime.waiting import in_thread
+
+if TYPE_CHECKING:
+    from wasmlet.runtime.pod import PodLife
+
+log = structlog.get_logger(__name__)
+
+PERIOD = 10.0
+"""The kubelet's pause between two measurements, in seconds."""
+
+STORAGE = "ephemeral-storage"
+
+
+@contextlib.asynccontextmanager
+async def watched(life: PodLife) -> AsyncIterator[None]:
+    """Measure the pod meanwhile, and have it fail when it takes too much."""
+    watch = asyncio.create_task(_watch(life))
+    try:
+        yield
+    finally:
+        watch.cancel()
+        await asyncio.wait([watch])
+
+
+async def _watch(life: PodLife) -> None:
+    pod = life.spec
+    if not limited(pod):
+        return
+    logs = life.around.state_dir / life.log_directory
+    while True:
+        await life.around.clock.sleep(PERIOD)
+        try:
+            message = await in_thread(excess, pod, life.volumes, logs)
+        except Exception:  # of our own, or the node's disk is in trouble: the next measurement is another try
+            log.exception("eviction: measuring a pod failed", pod=str(life.key))
+            continue
+        if message:
+            life.event("Warning", "Evicted", message, "")
+            life.fail("Evicted", message, 0)
+            return
+
+
+def limited(pod: Pod) -> bool:
+    """Whether there is anything to measure."""
+    return bool(_volume_limits(pod) or _storage_limits(pod))
+
+
+def excess(pod: Pod, volumes: PodVolumes, logs: Path) -> str:
+    """What of the pod exceeds a limit, in the kubelet's words; "" for nothing. Blocks."""
+    for name, text in _volume_limits(pod).items():
+        if volumes.usage(name) > Quantity.parse(text).units():
+            return f'Usage of EmptyDir volume "{name}" exceeds the limit "{text}". '
+    limits = _storage_limits(pod)
+    if not limits:
+        return ""
+    total = sum((Quantity.parse(text).units() for text in limits.values()), 0)
+    names = [container.name for container in (*pod.init_containers, *pod.containers, *pod.ephemeral_containers)]
+    used = {name: _usage(logs / name) + _usage(volumes.directory / "containers" / name) for name in names}
+    on_disk = [v["name"] for v in pod.spec.get("volumes") or () if v.get("emptyDir") is not None and _on_disk(v)]
+    shared = sum(volumes.usage(name) for name in on_disk if name in mounted_volumes(pod))
+    if sum(used.values()) + shared > total:
+        return f"Pod ephemeral local storage usage exceeds the total limit of containers {Quantity.parse(total)}. "
+    for name, text in limits.items():
+        if used[name] > Quantity.parse(text).units():
+            return f'Container {name} exceeded its local ephemeral storage limit "{text}". '
+    return ""
+
+
+def _volume_limits(pod: Pod) -> dict[str, str]:
+    """The emptyDir volumes that may only grow so far, with their limits."""
+    mounted = mounted_volumes(pod)
+    found = {v["name"]: str((v.get("emptyDir") or {}).get("sizeLimit") or "0") for v in pod.spec.get("volumes") or ()}
+    return {name: text for name, text in found.items() if name in mounted and Quantity.parse(text)}
+
+
+def _storage_limits(pod: Pod) -> dict[str, str]:
+    """The containers that may only take so much, with their limits."""
+    found = {c.name: str((c.resources.get("limits") or {}).get(STORAGE) or "0") for c in pod.containers}
+    return {name: text for name, text in found.items() if Quantity.parse(text)}
+
+
+def _on_disk(volume: Mapping[str, Mapping[str, str]]) -> bool:
+    return volume["emptyDir"].get("medium") != "Memory"
+
+
+def _usage(directory: Path) -> int:
+    try:
+        return beneath.usage(directory)
+    except FileNotFoundError:
+        return 0
