@@ -23,7 +23,7 @@ IMPORTS = (
     ("asyncio, TLS", ("asyncio", "ssl")),
     ("aiohttp, uvloop, orjson", ("aiohttp", "uvloop", "orjson")),
     ("kubernetes-asyncio", ("kubernetes_asyncio.client", "kubernetes_asyncio.config")),
-    ("wasmlet and the rest", ("wasmlet.node", "wasmlet.cli.main")),
+    ("wasmlet and the rest", ("wasmlet.node", "wasmlet.cli.commands")),
 )
 """What a node imports, in steps whose memory is told."""
 
@@ -121,7 +121,7 @@ def main() -> None:
     if what == "node":
         _import()
     from wasmlet.cli import log
-    from wasmlet.cli.main import run_loop
+    from wasmlet.cli.commands import run_loop
     from wasmlet.errors import WasmletError
 
     log.configure("error")

@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import socket
+import ssl
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -89,8 +90,10 @@ async def test_it_shows_the_pod_from_pending_to_succeeded() -> None:
     assert await _processes_with(kubeconfig[1].rpartition("/")[0]) == []
 
 
-async def test_kept_up_it_serves_kubectl_until_a_signal(kubectl: Path) -> None:
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGHUP], ids=lambda how: how.name)
+async def test_kept_up_it_serves_kubectl_until_a_signal(kubectl: Path, how: signal.Signals) -> None:
     async with wasmlet("demo", "--port", "0", "--keep") as demo:
+        plane = int((await demo.line(r"^control plane +https://127.0.0.1:(\d+)$"))[1])
         kubeconfig = (await demo.line(r"^kubeconfig +(\S+)$"))[1]
         await demo.line("up until Ctrl-C")
 
@@ -109,11 +112,22 @@ async def test_kept_up_it_serves_kubectl_until_a_signal(kubectl: Path) -> None:
         await kube("delete", "pod", "hello")
         assert "created" in await kube("apply", "-f", str(examples / "hello.yaml"))
         assert (await kube("logs", "--follow", "--pod-running-timeout=20s", "hello")).endswith("Bye\n")
-        demo.process.send_signal(signal.SIGINT)
+        await _shout(plane)
+        demo.process.send_signal(how)
         code, output = await demo.end()
     assert code == 0
     assert "Traceback" not in output
     assert await _processes_with(kubeconfig.rpartition("/")[0]) == []
+
+
+async def _shout(port: int) -> None:
+    """Send a head that no server reads to its end; the answer is a 400."""
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context)
+    writer.write(b"GET / HTTP/1.1\r\nHost: " + b"a" * 200_000)
+    assert b" 400 " in await reader.readline()
+    writer.transport.abort()
 
 
 async def test_a_taken_port_is_the_end_for_who_asked_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

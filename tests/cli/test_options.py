@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.abc
+import sys
 from pathlib import Path
 
 import attrs
@@ -9,7 +11,8 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
-from wasmlet.cli.main import _common, cli
+import wasmlet.cli
+from wasmlet.cli.commands import _common, cli
 from wasmlet.cli.options import instance_of, options_of, warn_of_variables
 from wasmlet.errors import ConfigError
 from wasmlet.node import NodeConfig
@@ -151,3 +154,17 @@ def test_the_state_directory_is_its_owners_alone(tmp_path: Path) -> None:
     file.write_text("")
     with pytest.raises(ConfigError, match="--state-dir"):
         NodeConfig(state_dir=file / "below").directory()
+
+
+def test_an_interrupt_while_it_loads_is_no_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Interrupting(importlib.abc.MetaPathFinder):
+        def find_spec(self, fullname: str, path: object, target: object = None) -> None:
+            if fullname == "wasmlet.cli.commands":
+                raise KeyboardInterrupt
+
+    monkeypatch.delitem(sys.modules, "wasmlet.cli.commands")
+    monkeypatch.setattr(sys, "meta_path", [Interrupting(), *sys.meta_path])
+    for start in (lambda: wasmlet.cli.main([]), lambda: wasmlet.cli.main_for("wasmtime", [])):
+        with pytest.raises(SystemExit) as ended:
+            start()
+        assert ended.value.code == 130

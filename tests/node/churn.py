@@ -14,6 +14,7 @@ import gc
 import logging
 import random
 import resource
+import statistics
 import sys
 import tempfile
 import time
@@ -85,8 +86,9 @@ class Report:
 
     @property
     def growth(self) -> float:
-        """By how many MiB memory has grown since the warm-up."""
-        return self.memory[-1][1] - self.memory[0][1]
+        """By how many MiB memory has grown since the warm-up; medians, since a store being restored is there twice."""
+        sizes = [size for _, size in self.memory]
+        return statistics.median(sizes[-3:]) - statistics.median(sizes[:3])
 
 
 @attrs.define

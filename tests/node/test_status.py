@@ -196,3 +196,17 @@ async def test_what_somebody_else_wrote_over_is_put_right(cluster: Cluster, prov
             lambda pod: pod.resource_version != before.resource_version and pod.status["hostIP"] == "127.0.0.1"
         )
         assert condition(after.raw, "Ready")["status"] == "True"
+
+
+def test_no_restart_count_goes_down_while_a_lost_pod_starts_again() -> None:
+    subject = pod(main=2)
+    current = {
+        "containerStatuses": [
+            {"name": "c0", "state": {"running": {"startedAt": "2026-01-01T00:00:00Z"}}, "restartCount": 3},
+            {"name": "gone", "state": {"waiting": {}}, "restartCount": 5},
+        ]
+    }
+    started = ContainerStatus("c1", Running(NOW), restart_count=1)
+    wanted = api_status(subject, current, PodStatus(containers=(started,)), node_ips=[], now=NOW, final=False)
+    losses.never_fewer(wanted, current)
+    assert [(c["name"], c["restartCount"]) for c in wanted["containerStatuses"]] == [("c0", 3), ("c1", 1)]

@@ -5,6 +5,32 @@ attrs classes that hold them (`wasmlet.cli.options`). What a user can get wrong 
 with exit code 1 or 2, never with a traceback.
 """
 
-from wasmlet.cli.main import main, main_for
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+INTERRUPTED = 130
+"""The exit code of a command that Ctrl-C ended, as shells count."""
+
+
+def main(args: Sequence[str] | None = None) -> NoReturn:
+    """Entry point of `wasmlet`."""
+    try:
+        from wasmlet.cli.commands import main  # takes a second, in which Ctrl-C is no error either
+
+        main(args)
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+
+
+def main_for(provider: str, args: Sequence[str] | None = None) -> NoReturn:
+    """Entry point of a provider's own command: `wasmlet run` with the provider fixed."""
+    try:
+        from wasmlet.cli.commands import main_for
+
+        main_for(provider, args)
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+
 
 __all__ = ["main", "main_for"]

@@ -7,7 +7,6 @@ module in a worker process, and the log comes back through the node's HTTPS API.
 from __future__ import annotations
 
 import asyncio
-import signal
 import tempfile
 import time
 from collections.abc import AsyncGenerator, Callable
@@ -24,6 +23,7 @@ from wasmlet.errors import ConfigError, WasmletError
 from wasmlet.kube import Client, errors, load_identity, paths
 from wasmlet.model.pod import Pod
 from wasmlet.node import Node, NodeConfig
+from wasmlet.signals import on_stop_signals
 from wasmlet.testing import ControlPlane
 
 PROVIDER = "wasmtime"
@@ -59,7 +59,7 @@ class _Shown:
 
 
 async def demo(manifest: Path | None, *, keep: bool, port: int | None, say: Say) -> None:
-    """Show a pod from Pending to Succeeded; with `keep`, stay up until SIGINT or SIGTERM.
+    """Show a pod from Pending to Succeeded; with `keep`, stay up until SIGINT, SIGTERM or SIGHUP.
 
     Raises:
         DemoFailed: the guest failed, or nothing ran within 30 seconds.
@@ -69,7 +69,7 @@ async def demo(manifest: Path | None, *, keep: bool, port: int | None, say: Say)
     body = await asyncio.to_thread(_pod_of, manifest)
     stop = asyncio.Event()
     began = time.monotonic()
-    with _signals(stop), tempfile.TemporaryDirectory(prefix="wasmlet-demo-") as directory:
+    with on_stop_signals(stop.set), tempfile.TemporaryDirectory(prefix="wasmlet-demo-") as directory:
         async with _control_plane(port, Path(directory)) as plane:
             say(f"control plane  {plane.url}")
             async with _node(plane, Path(directory), manifest.absolute().parent):
@@ -244,18 +244,3 @@ async def _until(stop: asyncio.Event, work: Any) -> None:
             task.cancel()
     with suppress(asyncio.CancelledError):
         await task
-
-
-class _signals:  # noqa: N801 - used as a keyword
-    """While open, SIGINT and SIGTERM set the event."""
-
-    def __init__(self, event: asyncio.Event) -> None:
-        self._event = event
-
-    def __enter__(self) -> None:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            asyncio.get_running_loop().add_signal_handler(number, self._event.set)
-
-    def __exit__(self, *_: object) -> None:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            asyncio.get_running_loop().remove_signal_handler(number)

@@ -9,12 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
+from typing import Any
 
 import attrs
 
 from wasmlet.model.pod import Container, Pod, Raw
 from wasmlet.model.status import ContainerStatus, PodStatus, Running, Terminated, lost
 from wasmlet.model.times import parse
+
+_KINDS = ("containerStatuses", "initContainerStatuses", "ephemeralContainerStatuses")
 
 
 def has_run(current: Raw) -> bool:
@@ -84,6 +87,14 @@ def counting(status: PodStatus, before: Mapping[str, Before]) -> PodStatus:
     )
 
 
+def never_fewer(wanted: dict[str, Any], current: Raw) -> None:
+    """Let no restart count of a status be lower than the API's: a container that has yet to start again has none."""
+    counts = {entry["name"]: int(entry.get("restartCount") or 0) for entry in _entries(current)}
+    for kind in _KINDS:
+        for entry in wanted.get(kind) or ():
+            entry["restartCount"] = max(entry["restartCount"], counts.get(entry["name"], 0))
+
+
 def ends_in_api(current: Raw) -> PodStatus:
     """The containers that the API knows to have ended, as it knows it."""
 
@@ -136,8 +147,7 @@ def in_service(status: PodStatus, current: Raw) -> PodStatus:
 
 
 def _entries(current: Raw) -> list[Raw]:
-    kinds = ("containerStatuses", "initContainerStatuses", "ephemeralContainerStatuses")
-    return [entry for kind in kinds for entry in current.get(kind) or ()]
+    return [entry for kind in _KINDS for entry in current.get(kind) or ()]
 
 
 def _ended(

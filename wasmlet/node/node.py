@@ -14,7 +14,6 @@ import ctypes
 import gc
 import itertools
 import random
-import signal
 import socket
 import sys
 from collections.abc import AsyncIterator, Awaitable, Coroutine, Sequence
@@ -47,6 +46,7 @@ from wasmlet.node.state_dir import StateDirectory
 from wasmlet.node.status_writer import StatusWriter
 from wasmlet.node.surroundings import Surroundings
 from wasmlet.provider import NodeContext, Provider
+from wasmlet.signals import on_stop_signals
 
 log = structlog.get_logger(__name__)
 
@@ -292,17 +292,11 @@ async def _stoppable() -> AsyncIterator[asyncio.TaskGroup]:
 
 
 async def run(node: Node) -> None:
-    """Run the node until SIGTERM or SIGINT. Pods go on running, unless the node drains on exit."""
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, node.request_stop)
-    try:
+    """Run the node until SIGTERM, SIGINT or SIGHUP. Pods go on running, unless the node drains on exit."""
+    with on_stop_signals(node.request_stop):
         async with node:
             _settle()
             await node.wait()
-    finally:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.remove_signal_handler(number)
 
 
 def _settle() -> None:

@@ -151,6 +151,7 @@ class PodReport:
         if self._start_time and not current.get("startTime"):
             current = {**current, "startTime": self._start_time}  # sent already, though nobody has said that it arrived
         wanted = statuses.api_status(self._pod, current, status, node_ips=around.node_ips, now=now, final=self.final)
+        losses.never_fewer(wanted, current)
         self._start_time = wanted["startTime"]
         return wanted
 
