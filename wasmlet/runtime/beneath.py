@@ -27,6 +27,7 @@ _TRIES = 100
 DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _LONG_PATH = 512
 _MOST_ANCHORS = 32
+_MOST_OPEN = 32
 
 _SAFE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
@@ -137,7 +138,7 @@ def usage(path: Path) -> int:
 def remove(path: Path) -> None:
     """Remove a directory and everything in it, however deep it is nested; nothing where there is no such directory.
 
-    Directories are moved to the top before they are emptied, so it takes neither long paths nor many descriptors.
+    What is nested deep is moved to the top first, so it takes neither long paths nor many descriptors.
     """
     try:
         top = os.open(path, DIRECTORY)
@@ -149,34 +150,31 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
         return
     try:
-        while names := os.listdir(top):
-            for name in names:
-                try:
-                    below = os.open(name, DIRECTORY, dir_fd=top)
-                except OSError as error:
-                    if error.errno not in (errno.ELOOP, errno.ENOTDIR, errno.ENXIO):
-                        raise
-                    os.unlink(name, dir_fd=top)
-                    continue
-                try:
-                    _flatten(below, top)
-                finally:
-                    os.close(below)
-                os.rmdir(name, dir_fd=top)
+        while os.listdir(top):
+            _empty(top, top, 0)
     finally:
         os.close(top)
     path.rmdir()
 
 
-def _flatten(directory: int, top: int) -> None:
-    """Remove the files of a directory and move its directories to the top."""
-    with os.scandir(directory) as entries:
-        found = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
-    for name, is_directory in found:
-        if is_directory:
-            os.rename(name, secrets.token_hex(16), src_dir_fd=directory, dst_dir_fd=top)
-        else:
+def _empty(directory: int, top: int, depth: int) -> None:
+    """Remove what is in a directory; directories that are too deep are moved to the top instead."""
+    for name in os.listdir(directory):
+        try:
+            below = os.open(name, DIRECTORY, dir_fd=directory)
+        except OSError as error:
+            if error.errno not in (errno.ELOOP, errno.ENOTDIR, errno.ENXIO):
+                raise
             os.unlink(name, dir_fd=directory)
+            continue
+        try:
+            if depth == _MOST_OPEN:
+                os.rename(name, secrets.token_hex(16), src_dir_fd=directory, dst_dir_fd=top)
+                continue
+            _empty(below, top, depth + 1)
+        finally:
+            os.close(below)
+        os.rmdir(name, dir_fd=directory)
 
 
 def file_name(text: str) -> str:
