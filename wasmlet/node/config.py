@@ -42,6 +42,11 @@ class NodeConfig:
         most=65535,
         help="Port on loopback that serves /healthz alone, without TLS (a kubelet's is 10248); 0 serves none.",
     )
+    cluster_dns: tuple[str, ...] = option(
+        (),
+        help="Address of the cluster's DNS service, for pods' resolv.conf; may be repeated; the node's own without it.",
+    )
+    cluster_domain: str = option("cluster.local", help="Domain that the cluster's DNS service serves.")
     max_pods: int = option(1000, least=1, help="How many pods the node takes.")
     node_labels: tuple[str, ...] = option((), help="KEY=VALUE label to register the node with; may be repeated.")
     register_with_taints: tuple[str, ...] = option(

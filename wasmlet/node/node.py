@@ -143,7 +143,11 @@ class Node:
             lease = LeaseKeeper(lease_client, self.config.node_name, state.instance, registration, self._clock)
             await _reached(lease.claim())
             stack.push_async_callback(self.provider.stop)
-            await self.provider.start(NodeContext(self.config.node_name, ip, self.config.max_pods, state.path))
+            config = self.config
+            context = NodeContext(
+                config.node_name, ip, config.max_pods, state.path, config.cluster_dns, config.cluster_domain
+            )
+            await self.provider.start(context)
             renewal = credentials.run([client, lease_client, watch_client])
             await self._serve(stack, client, watch_client, registration, lease, ip, state.path, renewal)
 
