@@ -104,8 +104,9 @@ async def test_back_off_of_pulling(timed: Runtime, tmp_path: Path) -> None:
         assert waiting.message.startswith(f'Back-off pulling image "{image}": ErrImagePull: module ')
         assert await clock.next_sleep() == pause - 5
         clock.advance(pause - 5)
-    told = [(event.type, event.reason, event.message) for event in timed.events[:4]]
+    told = [(event.type, event.reason, event.message) for event in timed.events[:5]]
     assert told == [
+        ("Normal", "Pulling", f'Pulling image "{image}"'),
         (
             "Warning",
             "Failed",

@@ -12,13 +12,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from wasmlet_wasmtime import WasmtimeProvider
 
 from tests.runtime.harness import Runtime, pod_of
 from tests.worker.harness import children
-from wasmlet.errors import NotFound
+from wasmlet.errors import ConfigError, NotFound
 from wasmlet.model.inputs import Inputs
 from wasmlet.model.pod import Pod
 from wasmlet.model.status import Running, Terminated, Waiting
+from wasmlet.provider import NodeContext
+from wasmlet.runtime import RuntimeConfig
 from wasmlet.runtime.restarts import pauses
 
 
@@ -304,6 +307,59 @@ def test_pauses(backoff: float, ran: float, expected: tuple[float, float]) -> No
 
 
 @pytest.mark.parametrize(
+    ("cap", "backoff", "expected"),
+    [(300, 0, (0, 10)), (5, 0, (0, 5)), (5, 5, (5, 5)), (1, 300, (1, 1)), (30, 20, (20, 30))],
+)
+def test_the_longest_pause_is_configured(cap: float, backoff: float, expected: tuple[float, float]) -> None:
+    assert pauses(backoff, 1, cap) == expected
+
+
+@pytest.mark.parametrize("period", [0.5, 301])
+async def test_a_longest_pause_that_is_out_of_bounds(tmp_path: Path, period: float) -> None:
+    provider = WasmtimeProvider(RuntimeConfig(max_container_restart_period=period))
+    with pytest.raises(ConfigError, match="expected 1 to 300 seconds, found"):
+        await provider.start(NodeContext("node", "127.0.0.1", 10, tmp_path))
+    await provider.stop()
+
+
+async def test_restarts_and_their_pause_outlive_the_node_loop(timed: Runtime, image: str) -> None:
+    pod = pod_of("exit", "1", image=image, restart="Always")
+    key = await timed.create(pod)
+    await timed.main(key, lambda s: s.restart_count == 1 and _crashed(s.state))
+    await timed.restart()
+    await timed.create(pod)
+    waiting = await timed.waiting(key, "CrashLoopBackOff")
+    assert waiting.message.startswith("back-off 10s ")
+    timed.fake_clock.advance(await timed.fake_clock.next_sleep())
+    status = await timed.main(key, lambda s: s.restart_count == 2 and _crashed(s.state))
+    assert isinstance(status.state, Waiting)
+    assert status.state.message.startswith("back-off 20s ")
+    assert status.last_state is not None
+
+
+async def test_restart_rules(timed: Runtime, image: str) -> None:
+    rules = [{"action": "Restart", "exitCodes": {"operator": "In", "values": [42]}}]
+    again = {
+        "name": "again",
+        "image": image,
+        "args": ["exit", "42"],
+        "restartPolicy": "Never",
+        "restartPolicyRules": rules,
+    }
+    once = {
+        "name": "once",
+        "image": image,
+        "args": ["exit", "3"],
+        "restartPolicy": "Never",
+        "restartPolicyRules": rules,
+    }
+    key = await timed.create(pod_of(restart="Always", spec={"containers": [again, once]}))
+    await timed.waiting(key, "CrashLoopBackOff", "again")
+    ended = await timed.main(key, lambda s: isinstance(s.state, Terminated), "once")
+    assert ended.restart_count == 0
+
+
+@pytest.mark.parametrize(
     ("policy", "code", "again"),
     [("Always", 0, True), ("Always", 1, True), ("OnFailure", 1, True), ("OnFailure", 0, False), ("Never", 1, False)],
 )
@@ -315,7 +371,7 @@ async def test_restart_policies(timed: Runtime, image: str, policy: str, code: i
         assert status.last_state.exit_code == code
     else:
         assert (await timed.ended(key)).exit_code == code
-        (task,) = timed.provider._tasks or {None}
+        (task,) = timed.provider._tasks or (None,)
         if task is not None:
             await task  # the pod's life is over, nothing waits for a restart
         assert (await timed.provider.pod_status(key)).containers[0].restart_count == 0

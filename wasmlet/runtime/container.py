@@ -20,6 +20,7 @@ from wasmlet.model.status import ContainerState, ContainerStatus, Running, Termi
 from wasmlet.runtime.ending import Ending
 from wasmlet.runtime.instances import WHERE, Kind, Labels, state_of
 from wasmlet.runtime.probes import Probe, Prober
+from wasmlet.runtime.resizing import needs_restart
 from wasmlet.runtime.restarts import duration, full_name, pauses
 from wasmlet.runtime.starting import ERROR_SHOWN_SECONDS, start
 from wasmlet.runtime.waiting import first_of
@@ -71,6 +72,9 @@ class ContainerLife:
         self.up = asyncio.Event()
         """It has started once, so that what comes after a sidecar may begin."""
         self.started = self._ready = False
+        self.given: Raw = {}
+        """The resources that the present instance has been given, and those that are set aside for the container."""
+        self.allocated: Raw | None = None
         self._ended_at: float | None = None
         """When we saw the present instance end, on the monotonic clock; None if it had ended before we looked."""
         self._ending: Ending | None = None
@@ -87,6 +91,11 @@ class ContainerLife:
         spec = self.pod.spec.container(self.name)
         assert spec is not None
         return spec
+
+    @property
+    def resources(self) -> Raw:
+        """What an instance is to be given: the manifest's, but for a resize that is not possible (yet)."""
+        return self.spec.resources if self.allocated is None else self.allocated
 
     @property
     def done(self) -> bool:
@@ -107,6 +116,7 @@ class ContainerLife:
         before = self._before()
         spec = self.pod.pod.container(self.name) if self.pod.pod else None
         ready, started = self._service(spec)
+        runs = isinstance(self.state, Running)
         return ContainerStatus(
             self.name,
             self.state,
@@ -116,7 +126,9 @@ class ContainerLife:
             restart_count=self.attempt,
             image=spec.image if spec else self.labels.image if self.labels else "",
             image_id=self.labels.image_id if self.labels else "",
-            container_id=f"wasm://{self.record.id}" if self.record else "",
+            container_id=self.container_id,
+            resources=self.given if spec and runs else None,
+            allocated=self.resources.get("requests") or {} if spec and runs else None,
         )
 
     def _service(self, spec: Container | None) -> tuple[bool | None, bool | None]:
@@ -158,9 +170,12 @@ class ContainerLife:
             self.state = state_of(record)
 
     def adopt(self, statuses: Sequence[Raw]) -> None:
-        """What the API has heard of the probes of an instance goes on: a node loop that comes back unreadies nobody."""
+        """What the API has heard of an instance goes on: a node loop that comes back unreadies nobody."""
+        if self.lives:
+            self.given = self.allocated = self.spec.resources
         for status in statuses:
             if self.lives and status.get("name") == self.name and status.get("containerID") == self.container_id:
+                self.given = self.allocated = status.get("resources") or self.spec.resources
                 self.probed(started=bool(status.get("started")), ready=bool(status.get("ready")))
 
     @property
@@ -251,16 +266,18 @@ class ContainerLife:
         if self.hook_failed:
             return Kill("FailedPostStartHook", grace, restart=False)
         again = restarts(self.pod.spec, self.spec, INTERRUPTED)
-        if failed is None:
+        if failed is None and self.image_changed():
             message = f"Container {self.name} definition changed, will be restarted"
             return Kill(message, grace, restart=True, anew=True)
+        if failed is None:
+            return Kill(f"Container {self.name} resize requires restart", grace, restart=True, anew=True)
         word = ", will be restarted" if again else ""
         message = f"Container {self.name} failed {failed.kind.lower()} probe{word}"
         return Kill(message, grace if failed.grace is None else failed.grace, restart=again)
 
     async def _changed(self) -> None:
         """Return when the manifest asks for another instance than the present one."""
-        while not self.image_changed():
+        while not self.image_changed() and not needs_restart(self.spec, self.given, self.resources):
             self.updated.clear()
             await self.updated.wait()
 

@@ -23,11 +23,12 @@ _CHUNK = 1024 * 1024
 
 
 class ImageError(WasmletError):
-    """The module cannot be had; `reason` is the container's `waiting.reason`."""
+    """The module cannot be had; `reason` is the container's `waiting.reason`, `absent` that there is nothing there."""
 
-    def __init__(self, message: str, reason: str = "ErrImagePull") -> None:
+    def __init__(self, message: str, reason: str = "ErrImagePull", *, absent: bool = False) -> None:
         super().__init__(message)
         self.reason = reason
+        self.absent = absent
 
 
 @attrs.frozen
@@ -112,7 +113,8 @@ def read(path: Path, max_bytes: int, copy: int | None) -> str:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
     except OSError as error:
-        raise ImageError(f"module {path}: {error.strerror}") from error
+        absent = isinstance(error, FileNotFoundError)
+        raise ImageError(f"module {path}: {error.strerror}", absent=absent) from error
     try:
         found = os.fstat(descriptor)
         if not stat.S_ISREG(found.st_mode):

@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING
 from wasmlet.errors import Refused
 from wasmlet.model.environment import environment
 from wasmlet.model.expansion import command_and_args
-from wasmlet.model.pod import Container
+from wasmlet.model.pod import Container, Raw
 from wasmlet.model.quantity import Quantity
 from wasmlet.runtime import manifest, volume_rules
 from wasmlet.runtime.images import Module
 from wasmlet.runtime.instances import Labels
 from wasmlet.runtime.mounts import mounted
+from wasmlet.runtime.pulling import module_of
 from wasmlet.runtime.worker import spec_of
 from wasmlet.worker import wire
 
@@ -37,10 +38,9 @@ async def launch(life: ContainerLife, spec: Container) -> None:
         WasmletError, OSError: the shim cannot run it.
     """
     around, attempt = life.pod.around, life.attempt + 1 if life.record else 0
-    module = await around.images.find(spec.image)
-    life.say("Normal", "Pulled", f'Container image "{spec.image}" already present on machine')
+    module = await module_of(life, spec)
     variables = _variables(life, spec)
-    argv, memory = _argv(life, spec, module, variables), _memory(spec)
+    argv, memory = _argv(life, spec, module, variables), _memory(life.resources)
     labels = Labels(life.pod.key, life.name, life.kind, attempt, spec.image, module.image_id, life.backoff)
     await life.pod.volumes.refresh(life.pod.spec, life.pod.inputs)
     async with (
@@ -48,6 +48,7 @@ async def launch(life: ContainerLife, spec: Container) -> None:
         mounted(life.pod.spec, spec, life.pod.inputs, life.pod.volumes, variables, attempt) as mounts,
     ):
         await _forget_before(life, attempt - 1)
+        life.given = life.allocated = life.resources
         record = await around.client.run(
             secrets.token_hex(16),
             labels=labels.as_message(),
@@ -93,9 +94,9 @@ def _argv(life: ContainerLife, spec: Container, module: Module, variables: Mappi
     return argv
 
 
-def _memory(spec: Container) -> int | None:
+def _memory(resources: Raw) -> int | None:
     """The most linear memory, in bytes; None for no limit."""
-    limit = (spec.resources.get("limits") or {}).get("memory")
+    limit = (resources.get("limits") or {}).get("memory")
     return (Quantity.parse(limit).units() or None) if limit is not None else None
 
 

@@ -21,10 +21,10 @@ from wasmlet.clock import Clock
 from wasmlet.model.inputs import Inputs
 from wasmlet.model.pod import Container, Pod, PodKey
 from wasmlet.model.restart import is_sidecar
-from wasmlet.model.status import ContainerStatus, PodStatus
+from wasmlet.model.status import Condition, ContainerStatus, PodStatus
 from wasmlet.model.times import parse
 from wasmlet.provider import PodEvent
-from wasmlet.runtime import eviction, log_files, order
+from wasmlet.runtime import eviction, log_files, order, resizing
 from wasmlet.runtime.beneath import file_name
 from wasmlet.runtime.changes import Changes
 from wasmlet.runtime.commands import Commands
@@ -50,6 +50,8 @@ class Surroundings:
         log_limits: of each container's log, as `wasmlet.worker.wire` has them for `run`.
         background: has a task that nobody waits for owned by the provider.
         restart_cap: the longest pause before a restart, in seconds.
+        capacity: the node's cpu and memory.
+        used: how much of it is set aside for all pods but this one.
     """
 
     client: ShimClient
@@ -65,6 +67,8 @@ class Surroundings:
     background: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]]
     commands: Commands
     restart_cap: float
+    capacity: resizing.Amounts
+    used: Callable[[PodKey], resizing.Amounts]
     probe_counts: ProbeCounts = attrs.field(factory=ProbeCounts)
 
     def remove_logs(self, paths: Sequence[str]) -> None:
@@ -97,6 +101,7 @@ class PodLife:
         self._updated = asyncio.Event()
         self._doom: Doom | None = None
         self._failed = False
+        self._resizing: Condition | None = None
         self._records: dict[str, ContainerRecord] = {}
         self._task: asyncio.Task[None] | None = None
         self._ending = False
@@ -120,6 +125,7 @@ class PodLife:
                 self.containers[container.name] = ContainerLife(self, container.name, kind, shown)
         if first:
             self._go_on(pod)
+        self.resize()
         for life in self.containers.values():
             life.updated.set()
         self.grown.set()
@@ -148,6 +154,39 @@ class PodLife:
         statuses = [*(pod.status.get("initContainerStatuses") or ()), *(pod.status.get("containerStatuses") or ())]
         for life in self.containers.values():
             life.adopt(statuses)
+
+    def resize(self) -> None:
+        """Take over changed resources, if that is possible now; called again when room may have been made."""
+        assert self.pod is not None
+        lasting = [c for c in (*self.pod.init_containers, *self.pod.containers) if self.containers[c.name].lives]
+        resized = [c for c in lasting if resizing.changed(self.containers[c.name].given, c.resources)]
+        self._resizing = None
+        if resized:
+            asked = resizing.total(container.resources for _, container in self._reserved())
+            used = self.around.used(self.key)
+            changes = [(container, self.containers[container.name].given) for container in resized]
+            self._resizing = resizing.verdict(changes, asked, used, self.around.capacity)
+        for container in resized if self._resizing is None else ():
+            life = self.containers[container.name]
+            life.allocated = container.resources
+            if not resizing.needs_restart(container, life.given, container.resources):
+                life.given = container.resources
+            life.updated.set()
+
+    def room_made(self) -> None:
+        """Another pod has gone."""
+        if self._resizing is not None and self._resizing.reason == "Deferred":
+            self.resize()
+            self.publish()
+
+    def requests(self) -> resizing.Amounts:
+        """What is set aside for the pod; nothing once it is done."""
+        done = self._task is None or self._task.done()
+        return {} if done else resizing.total(life.resources for life, _ in self._reserved())
+
+    def _reserved(self) -> Sequence[tuple[ContainerLife, Container]]:
+        """The containers that run side by side."""
+        return [(self.containers[c.name], c) for kind, c in _kinds(self.spec) if kind in ("main", "sidecar")]
 
     def fail(self, reason: str, message: str, grace: float) -> None:
         """End the pod's containers and let it be Failed for this reason (`Evicted`), unless it is on its way already.
@@ -256,8 +295,17 @@ class PodLife:
             phase="Failed" if doom else None,
             reason=doom.reason if doom else "",
             message=doom.message if doom else "",
+            conditions=self._conditions(),
             start_time=self.start_time,
         )
+
+    def _conditions(self) -> tuple[Condition, ...]:
+        if self._resizing is not None:
+            return (self._resizing,)
+        lives = [life for life in self.containers.values() if life.lives and life.allocated is not None]
+        if any(resizing.changed(life.given, life.resources) for life in lives):
+            return (Condition("PodResizeInProgress", "True"),)
+        return ()
 
     def life(self, container: str) -> ContainerLife | None:
         return self.containers.get(container)

@@ -17,6 +17,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Coroutine, Mapping, Sequence
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -32,7 +33,7 @@ from wasmlet.model.quantity import Quantity
 from wasmlet.model.status import PodStatus, Waiting
 from wasmlet.options import option
 from wasmlet.provider import Change, LogOptions, NodeContext, NodeStatus, PodRecord, Provider
-from wasmlet.runtime import logs, machine, manifest, volume_rules
+from wasmlet.runtime import logs, machine, manifest, resizing, volume_rules
 from wasmlet.runtime.changes import Changes
 from wasmlet.runtime.commands import Commands, NoCommands
 from wasmlet.runtime.compile import Compiler
@@ -135,6 +136,8 @@ class RuntimeProvider(Provider):
             self._background,
             self._commands,
             self.config.max_container_restart_period,
+            resizing.amounts({"limits": await asyncio.to_thread(machine.capacity)}, "limits"),
+            self._used,
         )
         await client.start()
         await in_thread(storage.remove_orphans, set(self._pods))
@@ -178,6 +181,8 @@ class RuntimeProvider(Provider):
         final = await life.end(grace_seconds)
         if self._pods.get(key.uid) is life:
             del self._pods[key.uid]
+        for other in self._pods.values():
+            other.room_made()
         return final
 
     async def pod_status(self, key: PodKey) -> PodStatus:
@@ -293,6 +298,11 @@ class RuntimeProvider(Provider):
                 return
             life = self._pods[labels.pod.uid] = PodLife(self._around, labels.pod)
         life.saw(record, labels)
+
+    def _used(self, key: PodKey) -> resizing.Amounts:
+        """What is set aside for all pods but this one."""
+        others = [life.requests() for life in self._pods.values() if life.key != key]
+        return {name: sum((one.get(name, Decimal(0)) for one in others), Decimal(0)) for name in resizing.RESOURCES}
 
     def _spawn(self, life: PodLife) -> asyncio.Task[None]:
         return self._background(self._drive(life))

@@ -219,6 +219,7 @@ class ShimClient:
             except BlockingIOError:
                 await self._writable(sock)
             except OSError as error:
+                self._connected.clear()  # or whoever asks again would do so at once, and keep others from connecting
                 self._lost.set()
                 raise ConnectionResetError from error
 

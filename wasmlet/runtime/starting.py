@@ -76,6 +76,11 @@ async def _image_failed(life: ContainerLife, spec: Container, error: ImageError,
         life.say("Warning", "InspectFailed", f'Failed to apply default image tag "{spec.image}": {error}')
         await _failed(life, error.reason, str(error), pause)
         return
+    if error.reason == "ErrImageNeverPull":
+        if life.state != Waiting(error.reason, str(error)):
+            life.say("Warning", "Failed", f"Error: {error.reason}")
+        await _wait_as(life, Waiting(error.reason, str(error)), pause)
+        return
     clock = life.pod.around.clock
     life.say("Warning", "Failed", f'Failed to pull image "{spec.image}": {error}')
     life.say("Warning", "Failed", f"Error: {error.reason}")
@@ -96,5 +101,9 @@ async def _failed(life: ContainerLife, reason: str, message: str, pause: float) 
     waiting = Waiting(reason, message)
     if life.state != waiting:
         life.say("Warning", "Failed", f"Error: {message}")
+    await _wait_as(life, waiting, pause)
+
+
+async def _wait_as(life: ContainerLife, waiting: Waiting, pause: float) -> None:
     life.show(waiting)
     await first_of(life.pod.around.clock.sleep(pause), life.updated.wait())

@@ -1,0 +1,90 @@
+"""In-place resize (KEP-1287): what a changed `resources` of a running pod comes to.
+
+A pod is resized as a whole or not at all. Requests and cpu are taken over while a guest runs; a guest's most memory is
+fixed when it begins, so a change of that limit needs `resizePolicy: RestartContainer` for memory, and is infeasible
+without. Pure functions; `pod` asks them at each change and keeps what they say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from decimal import Decimal
+
+from wasmlet.model.pod import Container, Raw
+from wasmlet.model.quantity import Quantity
+from wasmlet.model.status import Condition
+
+RESOURCES = ("cpu", "memory")
+Amounts = Mapping[str, Decimal]
+
+
+def amounts(resources: Raw, kind: str) -> Amounts:
+    """cpu (cores) and memory (bytes) of `requests` or `limits`, as far as they are there."""
+    found = resources.get(kind) or {}
+    return {name: Quantity.parse(found[name]).value for name in RESOURCES if name in found}
+
+
+def changed(before: Raw, after: Raw) -> frozenset[str]:
+    """The resources of which the request or the limit is another one."""
+    return frozenset(
+        name
+        for name in RESOURCES
+        for kind in ("requests", "limits")
+        if amounts(before, kind).get(name) != amounts(after, kind).get(name)
+    )
+
+
+def needs_restart(container: Container, before: Raw, after: Raw) -> bool:
+    """Whether the container asks to be restarted for this change."""
+    policies = {p.get("resourceName"): p.get("restartPolicy") for p in container.raw.get("resizePolicy") or ()}
+    return any(policies.get(name) == "RestartContainer" for name in changed(before, after))
+
+
+def total(resources: Iterable[Raw]) -> Amounts:
+    """The sum of the requests."""
+    result = dict.fromkeys(RESOURCES, Decimal(0))
+    for one in resources:
+        for name, value in amounts(one, "requests").items():
+            result[name] += value
+    return result
+
+
+def verdict(
+    changes: Iterable[tuple[Container, Raw]], asked: Amounts, used: Amounts, capacity: Amounts
+) -> Condition | None:
+    """Why the pod cannot be resized, as its condition PodResizePending; None where it can.
+
+    Args:
+        changes: containers that run and what they have been given.
+        asked: the sum of the pod's requests after the change.
+        used: the sum of the requests of all other pods.
+        capacity: the node's.
+    """
+    for container, given in changes:
+        limits = amounts(given, "limits").get("memory"), amounts(container.resources, "limits").get("memory")
+        if limits[0] != limits[1] and not needs_restart(container, given, container.resources):
+            return _pending(
+                "Infeasible",
+                f"{container.field}.resources.limits.memory: the memory of a running guest cannot be changed; expected "
+                "a resizePolicy with restartPolicy RestartContainer for memory",
+            )
+    for name in RESOURCES:
+        if asked[name] > capacity[name]:
+            words = f"{name}, requested: {_number(name, asked)}, total: {_number(name, capacity)}"
+            return _pending("Infeasible", f"Node didn't have enough capacity: {words}")
+    for name in RESOURCES:
+        if asked[name] + used[name] > capacity[name]:
+            words = f"{name}, requested: {_number(name, asked)}, used: {_number(name, used)}"
+            return _pending(
+                "Deferred", f"Node didn't have enough resource: {words}, capacity: {_number(name, capacity)}"
+            )
+    return None
+
+
+def _pending(reason: str, message: str) -> Condition:
+    return Condition("PodResizePending", "True", reason, message)
+
+
+def _number(name: str, of: Amounts) -> int:
+    """As the kubelet counts: millicores, bytes."""
+    return int(of[name] * 1000) if name == "cpu" else int(of[name])
