@@ -251,8 +251,9 @@ ACCEPTED: list[tuple[dict[str, Any], dict[str, Any]]] = [
                 "capabilities": {"drop": ["ALL"]},
                 "readOnlyRootFilesystem": True,
             },
-            "stdin": False,
-            "tty": False,
+            "stdin": True,
+            "stdinOnce": True,
+            "tty": True,
         },
     ),
 ]
@@ -261,8 +262,6 @@ REFUSED: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ("spec.containers[0].readinessProbe.httpGet", {}, {"readinessProbe": {"httpGet": {"port": 80}}}),
     ("spec.containers[0].startupProbe.tcpSocket", {}, {"startupProbe": {"tcpSocket": {"port": 80}}}),
     ("spec.containers[0].volumeDevices", {}, {"volumeDevices": [{"name": "x", "devicePath": "/x"}]}),
-    ("spec.containers[0].stdin", {}, {"stdin": True}),
-    ("spec.containers[0].tty", {}, {"tty": True}),
     ("spec.containers[0].workingDir", {}, {"workingDir": "/x"}),
     ("spec.containers[0].unheardOf", {}, {"unheardOf": 1}),
     ("spec.containers[0].securityContext.privileged", {}, {"securityContext": {"privileged": True}}),
@@ -294,7 +293,7 @@ def test_refused_manifests(field: str, spec: dict[str, Any], container: dict[str
 
 
 async def test_a_refused_pod_is_not_kept(runtime: Runtime, image: str) -> None:
-    pod = pod_of(image=image, tty=True)
+    pod = pod_of(image=image, volumeDevices=[{"name": "disk", "devicePath": "/dev/disk"}])
     with pytest.raises(Refused):
         await runtime.provider.create_pod(pod, Inputs())
     assert await runtime.provider.list_pods() == []

@@ -162,7 +162,7 @@ def test_a_long_message_is_cut_and_keeps_its_end(tmp_path: Path) -> None:
 
 def test_an_id_runs_once(tmp_path: Path) -> None:
     with running(tmp_path / "state") as shim:
-        name = shim.run("start", "print", "once", "sleep", "1000")
+        name = shim.run("print", "once", "start", "sleep", "1000")
         first = shim.running(name)
         shim.run("start", "print", "twice", name=name)
         assert [item["pid"] for item in shim.connection.ask("list")] == [first["pid"]]

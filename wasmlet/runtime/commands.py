@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from wasmlet.errors import Unsupported
+import attrs
+
 from wasmlet.model.pod import PodKey
+from wasmlet.runtime.execs import Execs
+from wasmlet.runtime.worker import ContainerRecord
 
 
 class Commands(Protocol):
@@ -23,8 +26,16 @@ class Commands(Protocol):
         ...
 
 
-class NoCommands:
-    """For as long as there is no exec."""
+@attrs.frozen
+class PodCommands:
+    """Commands as execs.
+
+    Attributes:
+        instance: the running instance of a pod's container; raises `NotFound` where there is none.
+    """
+
+    execs: Execs
+    instance: Callable[[PodKey, str], ContainerRecord]
 
     async def run(self, pod: PodKey, container: str, command: Sequence[str]) -> tuple[int, bytes]:
-        raise Unsupported(f"exec is not supported here: container {container} cannot run {' '.join(command)!r}")
+        return await self.execs.run(self.instance(pod, container).id, command)

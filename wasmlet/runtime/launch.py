@@ -56,7 +56,7 @@ async def launch(life: ContainerLife, spec: Container) -> None:
             zygote=around.zygote,
             spec=spec_of(argv, variables, memory, mounts.as_spec()),
             module=artifact,
-            settings=around.log_limits,
+            settings={**around.log_limits, **_streams(spec)},
             mounts=mounts.descriptors,
             message=mounts.message,
         )
@@ -66,6 +66,12 @@ async def launch(life: ContainerLife, spec: Container) -> None:
         life.say("Warning", "Failed", f"Error: {record.message}")
     else:
         life.say("Normal", "Started", f"Started container {life.name}")
+
+
+def _streams(spec: Container) -> dict[str, bool]:
+    """Its streams, as `wasmlet.worker.wire` has them for `run`."""
+    names = {"stdin": "stdin", "stdin_once": "stdinOnce", "tty": "tty"}
+    return {name: bool(spec.raw.get(field)) for name, field in names.items()}
 
 
 def _variables(life: ContainerLife, spec: Container) -> dict[str, str]:

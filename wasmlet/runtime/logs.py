@@ -140,7 +140,7 @@ class Entries:
         self._rest = lines.pop()
         out = []
         for line in lines:
-            stamp, _, tag, text = _fields(line)
+            stamp, _, tag, text = fields(line)
             if stamp < self._since:
                 continue
             if self._timestamps and not self._within:
@@ -168,7 +168,7 @@ def _begin(path: Path, lines: int | None, since: bytes) -> tuple[Part, int]:
         count: int | None = None
         while True:
             if lines is None:
-                stamp = _fields(part.read(0, 64))[0]  # of its first entry; none where the file is empty
+                stamp = fields(part.read(0, 64))[0]  # of its first entry; none where the file is empty
                 offset = 0 if b"" < stamp < since else None
             else:
                 offset, count = tail_offset(part, lines, since, count)
@@ -195,7 +195,7 @@ def tail_offset(part: Part, lines: int, since: bytes = b"", count: int | None = 
     if lines <= 0:
         return following, count
     for position, line in part.backwards():
-        stamp, _, tag, _ = _fields(line)
+        stamp, _, tag, _ = fields(line)
         if stamp < since:
             return following, count
         if tag == b"F" or count is None:
@@ -206,7 +206,7 @@ def tail_offset(part: Part, lines: int, since: bytes = b"", count: int | None = 
     return None, count
 
 
-def _fields(line: bytes) -> tuple[bytes, bytes, bytes, bytes]:
+def fields(line: bytes) -> tuple[bytes, bytes, bytes, bytes]:
     """Time, stream, tag and text of an entry; what is no entry is taken as a line of its own, so that it is seen."""
     parts = line.split(b" ", 3)
     if len(parts) == 4:

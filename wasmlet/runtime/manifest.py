@@ -29,8 +29,8 @@ ACCEPTED_POD = frozenset((
 ACCEPTED_CONTAINER = frozenset((
     "args", "command", "env", "envFrom", "image", "imagePullPolicy", "lifecycle", "livenessProbe", "name", "ports",
     "readinessProbe", "resizePolicy", "resources", "restartPolicy", "restartPolicyRules", "securityContext",
-    "startupProbe", "targetContainerName",
-    "terminationMessagePath", "terminationMessagePolicy", "volumeMounts",
+    "startupProbe", "stdin", "stdinOnce", "targetContainerName", "terminationMessagePath", "terminationMessagePolicy",
+    "tty", "volumeMounts",
 ))  # fmt: skip
 
 ONLY_FALSE_POD = {
@@ -88,8 +88,6 @@ def _container_field(name: str, value: Any, raw: Raw) -> Verdict:
         return "hostPort cannot be given: a guest has no network"
     if name in ACCEPTED_CONTAINER or _empty(value):
         return None
-    if name in ("stdin", "stdinOnce", "tty"):
-        return "cannot be true: a guest's standard input is empty" if value else None
     return "is not supported by this node"
 
 

@@ -28,24 +28,28 @@ from wasmlet.clock import Clock, SystemClock
 from wasmlet.errors import ConfigError, InvalidInput, NotFound, WasmletError
 from wasmlet.model.hosts import Dns
 from wasmlet.model.inputs import Inputs
-from wasmlet.model.pod import Pod, PodKey
+from wasmlet.model.pod import Pod, PodKey, Raw
 from wasmlet.model.quantity import Quantity
 from wasmlet.model.status import PodStatus, Waiting
 from wasmlet.options import option
-from wasmlet.provider import Change, LogOptions, NodeContext, NodeStatus, PodRecord, Provider
-from wasmlet.runtime import logs, machine, manifest, resizing, volume_rules
+from wasmlet.provider import Change, LogOptions, NodeContext, NodeStatus, PodRecord, Provider, Streams
+from wasmlet.runtime import attach, logs, machine, manifest, resizing, volume_rules
 from wasmlet.runtime.changes import Changes
-from wasmlet.runtime.commands import Commands, NoCommands
+from wasmlet.runtime.commands import Commands, PodCommands
 from wasmlet.runtime.compile import Compiler
+from wasmlet.runtime.container import ContainerLife
 from wasmlet.runtime.engine import Engine
+from wasmlet.runtime.execs import Execs
 from wasmlet.runtime.hostpath import HostPaths
 from wasmlet.runtime.images import Images
 from wasmlet.runtime.inotify import Watcher
 from wasmlet.runtime.instances import Labels
+from wasmlet.runtime.logs import Log
 from wasmlet.runtime.memory import Memory
 from wasmlet.runtime.pod import PodLife, Surroundings
 from wasmlet.runtime.probes import ProbeCount
 from wasmlet.runtime.shim_client import ShimClient, ShimError
+from wasmlet.runtime.stats import Measured, Stats
 from wasmlet.runtime.volumes import Storage
 from wasmlet.runtime.waiting import in_thread
 from wasmlet.runtime.worker import ContainerRecord
@@ -65,14 +69,14 @@ class RuntimeConfig:
     module_dir: Path | None = option(None, help="Directory that relative images (file://./x.wasm) are in.")
     max_module_bytes: int = option(256 * 1024 * 1024, help="The largest module that is accepted, in bytes.")
     compile_timeout: float = option(120.0, help="How long compiling one module may take.")
-    container_log_max_size: str = option("10Mi", help="Size of a container's log file at which a new one is begun.")
-    container_log_max_files: int = option(5, help="The most files of one container's log; 2 or more.")
     allow_host_path: tuple[str, ...] = option(
         (), help="Directory of this node that pods may mount (hostPath), with all below it; may be repeated."
     )
     max_container_restart_period: float = option(
         300.0, help="The longest pause before a container that fails is restarted, in seconds (1 to 300)."
     )
+    container_log_max_size: str = option("10Mi", help="Size of a container's log file at which a new one is begun.")
+    container_log_max_files: int = option(5, help="The most files of one container's log; 2 or more.")
     shim_idle_exit: float = option(60.0, help="After how long a worker that nobody needs ends.")
 
 
@@ -92,7 +96,9 @@ class RuntimeProvider(Provider):
         self._tasks: set[asyncio.Task[None]] = set()
         self._around: Surroundings | None = None
         self._watcher: Watcher | None = None
-        self._commands: Commands = NoCommands()
+        self._commands: Commands | None = None
+        self._execs: Execs | None = None
+        self._stats = Stats()
         self.state_dir = Path()
 
     async def start(self, context: NodeContext) -> None:
@@ -122,6 +128,7 @@ class RuntimeProvider(Provider):
             self.config.max_module_bytes,
         )
         storage = Storage(self.state_dir, Memory(self.state_dir), self._host_paths(), self.claim_directory, dns)
+        self._execs = Execs(client, compiler, zygote, self.config.max_module_bytes)
         self._around = Surroundings(
             client,
             images,
@@ -134,7 +141,7 @@ class RuntimeProvider(Provider):
             self._log_limits(),
             self._spawn,
             self._background,
-            self._commands,
+            self._commands or PodCommands(self._execs, self._instance),
             self.config.max_container_restart_period,
             resizing.amounts({"limits": await asyncio.to_thread(machine.capacity)}, "limits"),
             self._used,
@@ -156,7 +163,7 @@ class RuntimeProvider(Provider):
                     async with asyncio.timeout(2):
                         await around.client.shutdown(force=False)
             await around.client.close()
-            await in_thread(around.storage.memory.close)
+            await in_thread(around.storage.close, any(not r.ended for r in around.client.records.values()))
         if self._watcher is not None:
             self._watcher.close()
             self._watcher = None
@@ -201,29 +208,47 @@ class RuntimeProvider(Provider):
             NotFound: the pod, the container or its instance before is not known.
             InvalidInput: the container has not been started.
         """
-        around, life = self._running(), self._life(key).life(container)
-        if life is None:
-            raise NotFound(f"container {container} in pod {key.name} is not known here")
+        life = self._container(key, container)
         record = life.log_of(previous=options.previous)
         if record is None and options.previous:
             raise NotFound(f"previous terminated container {container} in pod {key.name} not found")
         if record is None:
             why = life.state.reason if isinstance(life.state, Waiting) else "ContainerCreating"
             raise InvalidInput(f"container {container} in pod {key.name} is waiting to start: {why}")
-        assert self._watcher is not None
-        client, name = around.client, record.id
-
-        def ended() -> bool:
-            known = client.records.get(name)
-            return known is None or known.ended
-
-        async def wait_ended() -> None:
-            await client.wait(name, wire.ENDED)
-
-        files = logs.Log(self.state_dir / record.log, ended, wait_ended, self._watcher)
-        async with contextlib.aclosing(logs.read(files, options)) as pieces:
+        async with contextlib.aclosing(logs.read(self._log(record), options)) as pieces:
             async for piece in pieces:
                 yield piece
+
+    async def exec(self, key: PodKey, container: str, command: Sequence[str], streams: Streams) -> int:
+        """A second instance of the container's module; see `wasmlet.runtime.execs`.
+
+        Raises:
+            NotFound: the pod or container is not known, or does not run.
+            InvalidInput: the command names a file that cannot be run.
+        """
+        assert self._execs is not None
+        return await self._execs.stream(self._instance(key, container).id, command, streams)
+
+    async def attach(self, key: PodKey, container: str, streams: Streams) -> None:
+        """Connect to the container's instance; see `wasmlet.runtime.attach`.
+
+        Raises:
+            NotFound: the pod or container is not known, or does not run.
+        """
+        record = self._instance(key, container)
+        await attach.attach(self._running().client, record.id, self._log(record), streams)
+
+    async def stats(self) -> Raw:
+        """What the node, its pods and what runs of them take; see `wasmlet.runtime.stats`."""
+        running, pods = [], {}
+        for life in self._pods.values():
+            if life.start_time is not None:
+                pods[life.key] = life.start_time.timestamp()
+        for record in self._running().client.records.values():
+            labels = Labels.of(record.labels)
+            if labels is not None and record.state == wire.RUNNING and record.pid:
+                running.append(Measured(record.id, labels.pod, labels.container, record.pid, record.started))
+        return await in_thread(self._stats.summary, running, pods, self.state_dir)
 
     async def node_status(self) -> NodeStatus:
         return NodeStatus(
@@ -263,6 +288,32 @@ class RuntimeProvider(Provider):
         if self._around is None:
             raise WasmletError(f"provider {self.name} is not started")
         return self._around
+
+    def _container(self, key: PodKey, container: str) -> ContainerLife:
+        life = self._life(key).life(container)
+        if life is None:
+            raise NotFound(f"container {container} in pod {key.name} is not known here")
+        return life
+
+    def _instance(self, key: PodKey, container: str) -> ContainerRecord:
+        """The instance of a container that runs."""
+        record = self._container(key, container).record
+        if record is None or record.state != wire.RUNNING:
+            raise NotFound(f"container {container} in pod {key.name} is not running")
+        return record
+
+    def _log(self, record: ContainerRecord) -> Log:
+        client, name = self._running().client, record.id
+        assert self._watcher is not None
+
+        def ended() -> bool:
+            known = client.records.get(name)
+            return known is None or known.ended
+
+        async def wait_ended() -> None:
+            await client.wait(name, wire.ENDED)
+
+        return Log(self.state_dir / record.log, ended, wait_ended, self._watcher)
 
     def _log_limits(self) -> dict[str, int]:
         """Of each container's log.

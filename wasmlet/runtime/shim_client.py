@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import os
 import random
+import secrets
 import socket
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -28,6 +30,9 @@ from wasmlet.worker import wire
 log = structlog.get_logger(__name__)
 
 START_SECONDS = 30.0
+KILL_SECONDS = 10.0
+"""How long the end of a command that was killed is waited for."""
+
 RECONNECT = Backoff(0.05, 5.0)
 
 
@@ -62,6 +67,7 @@ class ShimClient:
         self._listed: dict[str, ContainerRecord] | None = None
         self._sending = asyncio.Lock()
         self._keeper: asyncio.Task[None] | None = None
+        self._posts: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
         """Connect, starting a shim if there is none, and take in what it knows.
@@ -81,6 +87,9 @@ class ShimClient:
     async def close(self) -> None:
         """Leave the shim and all that runs in it."""
         await self._stop_keeping()
+        for post in list(self._posts):
+            post.cancel()
+        await asyncio.gather(*self._posts, return_exceptions=True)
         self._disconnect()
 
     # Requests
@@ -110,9 +119,9 @@ class ShimClient:
         Raises:
             ShimError: the shim refuses.
         """
-        memory = os.memfd_create("spec", os.MFD_CLOEXEC)
+        memory = os.memfd_create("spec", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         try:
-            os.pwrite(memory, spec, 0)  # memory, not a disk: it neither blocks nor comes up short
+            _fill(memory, spec)
             own = {"id": container_id, "labels": labels, "log": log_path, "zygote": zygote, "message": message}
             reply = await self._ask("run", {**settings, **own}, (memory, module, *mounts))
         finally:
@@ -124,6 +133,65 @@ class ShimClient:
     async def stop(self, container_id: str, grace: float) -> None:
         """Have the container interrupted at once, and killed after `grace` seconds; return before it has ended."""
         await self._ask("stop", {"id": container_id, "grace": grace})
+
+    async def given(self, container_id: str) -> list[int]:
+        """Descriptors of what a running container was given: spec, compiled module, mounts; the caller closes them.
+
+        Raises:
+            ShimError: it does not run.
+        """
+        descriptors: list[int] = (await self._ask("given", {"id": container_id}))["descriptors"]
+        return descriptors
+
+    async def exec(
+        self, container_id: str, zygote: Mapping[str, str], spec: bytes, descriptors: Sequence[int]
+    ) -> ContainerRecord:
+        """Run a second instance in a running container; return how it ended. Cancelled: it is killed first.
+
+        Args:
+            descriptors: its stdin, stdout, stderr, compiled module and mounts, which stay the caller's.
+
+        Raises:
+            ShimError: the container does not run, or the connection is lost, with which the instance ends.
+        """
+        name = secrets.token_hex(16)
+        memory = os.memfd_create("spec", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        try:
+            _fill(memory, spec)
+            fields = {"id": name, "container": container_id, "zygote": zygote}
+            await self._connected.wait()
+            asked = asyncio.ensure_future(self._ask_once("exec", fields, (*descriptors[:3], memory, *descriptors[3:])))
+            try:
+                reply = await asyncio.shield(asked)
+            except asyncio.CancelledError:
+                self._post("stop", {"id": name, "grace": 0})
+                await _ended(asked)
+                raise
+            except ConnectionError:
+                raise ShimError("the connection to the shim was lost, and with it the command") from None
+        finally:
+            os.close(memory)
+        return ContainerRecord.of(reply["exec"])
+
+    async def attach(self, container_id: str, *, stdin: bool) -> dict[str, Any]:
+        """Attach to the stdin of a running container, or to its output, over the present connection.
+
+        Returns:
+            `token`, for `detach`. Of stdin, `descriptors`: the end to write to, or nothing if it has none; the caller
+            closes it. Of output, `position`: file and offset in the log at which to begin.
+
+        Raises:
+            ShimError: it does not run, or the connection was lost.
+        """
+        await self._connected.wait()
+        try:
+            return await self._ask_once("attach", {"id": container_id, "stdin": stdin})
+        except ConnectionError:
+            raise ShimError("the connection to the shim was lost") from None
+
+    def detach(self, token: int) -> None:
+        """Leave what `attach` gave; done soon. Where the connection was lost meanwhile, that has done it."""
+        self._post("detach", {"token": token})
 
     async def forget(self, container_ids: Sequence[str]) -> None:
         """Drop the records of containers that have ended."""
@@ -199,14 +267,29 @@ class ShimClient:
             async with self._sending:
                 await self._send(data, descriptors)
             answer = await reply
+        except asyncio.CancelledError:
+            if reply.done() and not reply.cancelled() and reply.exception() is None:
+                wire.close(reply.result()["descriptors"])
+            raise
         finally:
             self._replies.pop(number, None)
             if not reply.cancel() and not reply.cancelled():
                 reply.exception()  # looked at, so that a lost connection is not reported once more
         if "error" in answer:
             raise ShimError(str(answer["error"]))
-        result: dict[str, Any] = answer["ok"]
+        result: dict[str, Any] = answer["ok"] | {"descriptors": answer["descriptors"]}
         return result
+
+    def _post(self, operation: str, fields: Mapping[str, Any]) -> None:
+        """Ask over the present connection without waiting for the answer; a connection that is lost needs no asking."""
+
+        async def ask() -> None:
+            with contextlib.suppress(ConnectionError, ShimError):
+                await self._ask_once(operation, fields)
+
+        task = asyncio.create_task(ask(), name=f"shim {operation}")
+        self._posts.add(task)
+        task.add_done_callback(self._posts.discard)
 
     async def _send(self, data: bytes, descriptors: tuple[int, ...]) -> None:
         while True:
@@ -316,10 +399,14 @@ class ShimClient:
                         reply.set_exception(ConnectionResetError())
                 return
             message, descriptors = received
-            wire.close(descriptors)
-            self._heard(message)
+            self._heard(message, descriptors)
 
-    def _heard(self, message: Mapping[str, Any]) -> None:
+    def _heard(self, message: Mapping[str, Any], descriptors: list[int]) -> None:
+        reply = self._replies.get(message.get("re", 0))
+        if "re" in message and "item" not in message and reply is not None and not reply.done():
+            reply.set_result({**message, "descriptors": descriptors})
+            return
+        wire.close(descriptors)
         if "item" in message:
             if self._listed is not None:
                 record = ContainerRecord.of(message["item"])
@@ -350,6 +437,22 @@ class ShimClient:
             if not waiter.done():
                 waiter.set_result(None)
         self._changed(record)
+
+
+async def _ended(task: asyncio.Future[Any]) -> None:
+    """Wait until it is done, whoever cancels, but not for a shim that does not answer at all."""
+    deadline = asyncio.get_running_loop().time() + KILL_SECONDS
+    while not task.done() and (left := deadline - asyncio.get_running_loop().time()) > 0:
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.wait([task], timeout=left)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+def _fill(memory: int, spec: bytes) -> None:
+    """Put a spec into a memory file, which neither blocks nor comes up short; nobody can change it from here on."""
+    os.pwrite(memory, spec, 0)
+    fcntl.fcntl(memory, fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK)
 
 
 def _vanished(container_id: str, record: ContainerRecord | None = None) -> ContainerRecord:

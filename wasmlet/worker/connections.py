@@ -8,7 +8,6 @@ it: its execs, and whom it has attached.
 from __future__ import annotations
 
 import contextlib
-import itertools
 import os
 import socket
 from collections import deque
@@ -87,7 +86,6 @@ class Connection:
         self._waiting = 0
         self._open = True
         self.watches = False
-        self._tokens = itertools.count(1)
         self._execs: dict[str, Exec] = {}
         self._attached: dict[int, tuple[Container, bool]] = {}
         shim.loop.add(sock, READ, self._ready)
@@ -189,7 +187,7 @@ class Connection:
             self._reply(number, {}, container.given)
             return
         stdin = message.get("stdin") is True
-        token = next(self._tokens)
+        token = int.from_bytes(os.urandom(6), "big")  # of another connection it must mean nothing
         self._attached[token] = (container, stdin)
         if stdin:
             self._reply(number, {"token": token}, [container.stdin] if container.stdin >= 0 else ())

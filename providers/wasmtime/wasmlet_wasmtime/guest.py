@@ -1,7 +1,7 @@
 """wasmtime inside a worker process: the three functions that `wasmlet.worker.zygote` asks of an engine.
 
 Loaded by file path, under any Python from 3.10; the standard library and wasmtime, nothing of wasmlet. A guest gets
-its arguments, its environment, its mounts, clocks, randomness and its three streams (stdin is empty), nothing else.
+its arguments, its environment, its mounts, clocks, randomness and its three streams, nothing else.
 
 What shapes this code, each found by measuring wasmtime 50:
 
@@ -64,6 +64,7 @@ def run(
     wasi = wasmtime.WasiConfig()
     wasi.argv = spec["args"]
     wasi.env = spec["env"]
+    wasi.inherit_stdin()
     wasi.inherit_stdout()
     wasi.inherit_stderr()
     for mount in spec.get("mounts") or ():

@@ -1,0 +1,85 @@
+"""Pipes and terminals to a guest's streams, read and written on the event loop.
+
+A guest's side of them is passed on to its process; this side does not block, and has one reader and one writer at most.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import fcntl
+import os
+import struct
+import termios
+from collections.abc import Callable
+from types import TracebackType
+
+CHUNK = 64 * 1024
+
+
+class Pipe:
+    """This side of one. Owns the descriptor."""
+
+    def __init__(self, descriptor: int) -> None:
+        os.set_blocking(descriptor, False)
+        self.descriptor = descriptor
+
+    def __enter__(self) -> Pipe:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """May be called again; whoever reads or writes must have ended."""
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
+            self.descriptor = -1
+
+    async def read(self) -> bytes:
+        """What there is, as soon as there is something; b"" once nobody can write any more."""
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                return os.read(self.descriptor, CHUNK)
+            except BlockingIOError:
+                await _ready(self.descriptor, loop.add_reader, loop.remove_reader)
+            except OSError as error:
+                if error.errno == errno.EIO:  # how a terminal ends
+                    return b""
+                raise
+
+    async def write(self, data: bytes) -> None:
+        """Write all of it, as fast as it is read.
+
+        Raises:
+            BrokenPipeError: nobody can read it any more.
+        """
+        loop, rest = asyncio.get_running_loop(), memoryview(data)
+        while rest:
+            try:
+                rest = rest[os.write(self.descriptor, rest) :]
+            except BlockingIOError:
+                await _ready(self.descriptor, loop.add_writer, loop.remove_writer)
+            except OSError as error:
+                if error.errno == errno.EIO:
+                    raise BrokenPipeError(error.errno, "the terminal is closed") from error
+                raise
+
+    def resize(self, columns: int, rows: int) -> None:
+        """Set the size of a terminal."""
+        size = struct.pack("HHHH", min(rows, 0xFFFF), min(columns, 0xFFFF), 0, 0)
+        fcntl.ioctl(self.descriptor, termios.TIOCSWINSZ, size)
+
+
+async def _ready(
+    descriptor: int, add: Callable[[int, Callable[[], object]], object], remove: Callable[[int], object]
+) -> None:
+    ready = asyncio.Event()
+    add(descriptor, ready.set)
+    try:
+        await ready.wait()
+    finally:
+        remove(descriptor)
