@@ -229,7 +229,7 @@ BROKEN = {
 @pytest.mark.parametrize(
     ("kind", "reason", "expected"),
     [
-        ("not wasm", "ErrImagePull", "is not WebAssembly: expected the bytes 00 61 73 6d"),
+        ("not wasm", "ErrImagePull", "is not WebAssembly: the bytes 00 61 73 6d"),
         ("truncated", "CreateContainerError", "broken.wasm"),
         ("empty", "ErrImagePull", "empty"),
         ("import", "CreateContainerError", "env.nowhere"),
@@ -280,7 +280,7 @@ async def test_local_modules_are_refused_without_the_flag(
 
 async def test_a_field_that_cannot_be_honoured_is_named(kube: Kube, node: wasmlet.Node, guest: Guest) -> None:
     image = f"file://{guest('exiter', EXITER)}"
-    container = {"name": "c", "image": image, "livenessProbe": {"exec": {"command": ["x"]}}}
+    container = {"name": "c", "image": image, "livenessProbe": {"httpGet": {"port": 80}}}
     await kube.apply("p", "", containers=[container])
     pod = await kube.wait("p", f"{STATE}.waiting.reason", "CreateContainerConfigError")
     assert "spec.containers[0].livenessProbe" in pod["status"]["containerStatuses"][0]["state"]["waiting"]["message"]

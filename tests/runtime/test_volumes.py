@@ -132,6 +132,19 @@ async def test_secrets_are_in_memory_and_leave_nothing(runtime: Runtime, image: 
     await runtime.start()
 
 
+async def test_no_secret_stays_in_memory_while_nothing_runs(runtime: Runtime, image: str) -> None:
+    inputs = Inputs(secrets={"s": {"metadata": {"name": "s"}, "data": {"key": "aHVzaAo="}}})
+    pod = with_volume("cat", "/v/key", image=image, source={"secret": {"secretName": "s"}})
+    key = await runtime.create(pod, inputs)
+    await runtime.ended(key)
+    base = memory_directory(runtime).parents[1]
+    await runtime.stop()
+    assert not base.exists()
+    await runtime.start()
+    await runtime.create(pod, inputs)
+    assert await runtime.output(key) == b"hush\n"
+
+
 async def test_the_token_that_admission_mounts(runtime: Runtime, image: str) -> None:
     sources = [
         {"serviceAccountToken": {"expirationSeconds": 3607, "path": "token"}},

@@ -86,6 +86,20 @@ class Storage:
         if kept := self.in_memory(uid):
             beneath.remove(kept)
 
+    def close(self, running: bool) -> None:
+        """The node loop ends; blocks. Where nothing runs, no secret stays in memory: a pod's next start brings it."""
+        base = self.memory.existing()
+        if base is None:
+            return
+        for name in () if running else _names(base / "pods"):
+            volumes = base / "pods" / name / "volumes"
+            for kind in IN_MEMORY:
+                beneath.remove(volumes / PLUGINS[kind])
+            for directory in (volumes, volumes.parent):
+                with contextlib.suppress(OSError):  # an emptyDir is there
+                    directory.rmdir()
+        self.memory.close()
+
     def remove_orphans(self, uids: set[str]) -> None:
         """Remove the files of every pod but these: whose end was cut short, or that never ran; blocks."""
         names = {beneath.file_name(uid) for uid in uids}
