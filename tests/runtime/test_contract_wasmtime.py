@@ -34,4 +34,4 @@ class TestWasmtimeProvider(ProviderContract):
         return {"image": self.image, "args": args}
 
     def refused(self) -> dict[str, Any]:
-        return {"containers": [{"livenessProbe": {"exec": {"command": ["true"]}}}]}
+        return {"containers": [{"livenessProbe": {"httpGet": {"port": 80}}}]}

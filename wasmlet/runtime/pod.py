@@ -296,7 +296,6 @@ class PodLife:
             reason=doom.reason if doom else "",
             message=doom.message if doom else "",
             conditions=self._conditions(),
-            start_time=self.start_time,
         )
 
     def _conditions(self) -> tuple[Condition, ...]:
