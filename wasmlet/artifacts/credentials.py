@@ -1,0 +1,212 @@
+"""Credentials: where a user and a password for a registry come from, and which of them are for an image.
+
+Docker's `config.json` and the two forms of pull secrets hold the same entries, and both are matched as the kubelet does
+it: an entry is for every image whose name it begins, most specific first, `*` stands for one part of a host name, and
+a port has to be the same. Where several match, all are tried in turn. What Docker keeps with a credential helper is
+asked for in `helpers`.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import contextlib
+import fnmatch
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Protocol
+from urllib.parse import urlsplit
+
+import attrs
+import orjson
+
+from wasmlet.artifacts.errors import ArtifactError
+from wasmlet.artifacts.references import DEFAULT_REGISTRY
+
+DOCKER_HUB = "https://index.docker.io/v1/"
+"""What Docker calls its hub in `config.json`, and to credential helpers."""
+
+_HUB_HOST = "index.docker.io"
+DOCKERCFG, DOCKERCONFIGJSON = "kubernetes.io/dockercfg", "kubernetes.io/dockerconfigjson"
+
+
+@attrs.frozen
+class Secret:
+    """The object that a credential came from: a pod's pull secret.
+
+    Attributes:
+        credential: SHA-256 of what it holds, hexadecimal; the kubelet compares these where a secret was renamed.
+    """
+
+    namespace: str
+    name: str
+    uid: str
+    credential: str
+
+
+@attrs.frozen
+class Credential:
+    """One way to be known to a registry.
+
+    Attributes:
+        identity_token: trade it for access at the registry's token server (`identitytoken`), instead of a password.
+        registry_token: send it as it is (`registrytoken`).
+        secret: which of a pod's secrets it is from, None for the node's own.
+    """
+
+    username: str = ""
+    password: str = attrs.field(default="", repr=False)
+    identity_token: str = attrs.field(default="", repr=False)
+    registry_token: str = attrs.field(default="", repr=False)
+    secret: Secret | None = None
+
+
+class Keychain(Protocol):
+    """Finds credentials."""
+
+    async def credentials(self, name: str) -> Sequence[Credential]:
+        """Those for an image, best first; `name` is its registry and repository. None at all means: ask without."""
+        ...
+
+
+@attrs.frozen
+class Keyring:
+    """Credentials by the beginning of the names that they are for: host, perhaps with port and path, no scheme."""
+
+    entries: tuple[tuple[str, Credential], ...] = ()
+
+    async def credentials(self, name: str) -> Sequence[Credential]:
+        return self.lookup(name)
+
+    def lookup(self, name: str) -> list[Credential]:
+        """Those for an image, most specific first, as `credentialprovider.BasicDockerKeyring` of the kubelet."""
+        keyed = sorted(self.entries, key=lambda entry: entry[0], reverse=True)
+        found = [credential for key, credential in keyed if _matches(key, name)]
+        if not found and name.partition("/")[0] == DEFAULT_REGISTRY:
+            found = [credential for key, credential in keyed if key == _HUB_HOST]
+        return list(dict.fromkeys(found))
+
+
+@attrs.frozen
+class Keychains:
+    """Several, in this order."""
+
+    parts: tuple[Keychain, ...]
+
+    async def credentials(self, name: str) -> Sequence[Credential]:
+        return [credential for part in self.parts for credential in await part.credentials(name)]
+
+
+def auths_of(config: Mapping[str, Any], secret: Secret | None = None) -> Keyring:
+    """The entries of a mapping from places to `{"username", "password", "auth", "identitytoken", ...}`.
+
+    Raises:
+        ArtifactError: an entry is not of that form; the message does not show what it holds.
+    """
+    entries = []
+    for place, entry in config.items():
+        if not isinstance(entry, Mapping):
+            raise ArtifactError(f"the credentials for {place!r} are no object with username and password, or auth")
+        texts = {name: value for name, value in entry.items() if isinstance(value, str)}
+        username, password = texts.get("username", ""), texts.get("password", "")
+        if auth := texts.get("auth"):
+            username, password = _decoded(place, auth)
+        credential = Credential(
+            username, password, texts.get("identitytoken", ""), texts.get("registrytoken", ""), secret
+        )
+        if username or credential.identity_token or credential.registry_token:
+            with contextlib.suppress(ValueError):  # a place that is no address is for nothing, as in the kubelet
+                entries.append((_key(place), credential))
+    return Keyring(tuple(entries))
+
+
+@attrs.frozen
+class PullSecrets:
+    """What a pod's pull secrets come to.
+
+    Attributes:
+        warnings: one for each secret that could not be used: it is missing, of another type, or cannot be read.
+    """
+
+    keyring: Keyring
+    warnings: tuple[str, ...]
+
+
+def pull_secrets(namespace: str, names: Iterable[str], secrets: Mapping[str, Mapping[str, Any]]) -> PullSecrets:
+    """The keyring of a pod's `imagePullSecrets`.
+
+    Args:
+        names: as the manifest has them.
+        secrets: raw objects by name; one that is absent does not exist, which a pull survives, as in the kubelet.
+    """
+    entries: list[tuple[str, Credential]] = []
+    warnings = []
+    for name in dict.fromkeys(names):
+        raw = secrets.get(name)
+        if raw is None:
+            warnings.append(f'Unable to retrieve image pull secret "{namespace}/{name}": not found')
+            continue
+        try:
+            entries += _of_secret(namespace, name, raw).entries
+        except ArtifactError as error:
+            warnings.append(f'Image pull secret "{namespace}/{name}" cannot be used: {error}')
+    return PullSecrets(Keyring(tuple(entries)), tuple(warnings))
+
+
+def _of_secret(namespace: str, name: str, raw: Mapping[str, Any]) -> Keyring:
+    kind, data = raw.get("type"), raw.get("data") or {}
+    key = {DOCKERCFG: ".dockercfg", DOCKERCONFIGJSON: ".dockerconfigjson"}.get(str(kind))
+    if key is None:
+        raise ArtifactError(f"expected type {DOCKERCONFIGJSON} or {DOCKERCFG}, found {kind}")
+    if key not in data:
+        raise ArtifactError(f"it has no key {key}")
+    try:
+        content = base64.b64decode(data[key], validate=True)
+        config = orjson.loads(content)
+    except (binascii.Error, ValueError, TypeError):
+        raise ArtifactError(f"{key} is not JSON in base64") from None
+    if kind == DOCKERCONFIGJSON and isinstance(config, dict):
+        config = config.get("auths") or {}
+    if not isinstance(config, dict):
+        raise ArtifactError(f"{key} is no object with credentials by registry")
+    uid = str((raw.get("metadata") or {}).get("uid") or "")
+    digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()
+    return auths_of(config, Secret(namespace, name, uid, digest))
+
+
+def _decoded(place: str, auth: str) -> tuple[str, str]:
+    try:
+        username, colon, password = base64.b64decode(auth, validate=True).decode().partition(":")
+    except (binascii.Error, ValueError):
+        colon = ""
+    if not colon:
+        raise ArtifactError(f"auth of {place!r} is not USER:PASSWORD in base64")
+    return username, password.strip("\0")
+
+
+def _key(place: str) -> str:
+    """An entry's place without scheme, and without the version that Docker's old addresses end in."""
+    parts = urlsplit(place if "://" in place else f"https://{place}")
+    path = parts.path
+    if path.startswith(("/v1/", "/v2/")) or path in ("/v1", "/v2"):
+        path = path[3:]
+    return parts.netloc.rpartition("@")[2] + (path if path != "/" else "")
+
+
+def _matches(key: str, name: str) -> bool:
+    """The kubelet's `URLsMatch`: part by part of the host, the same port, and a path that the name begins with."""
+    (host, port, path), (its_host, its_port, its_path) = _split(key), _split(name)
+    parts, its_parts = host.split("."), its_host.split(".")
+    return (
+        port == its_port
+        and len(parts) == len(its_parts)
+        and its_path.startswith(path)
+        and all(fnmatch.fnmatchcase(part, pattern) for pattern, part in zip(parts, its_parts, strict=True))
+    )
+
+
+def _split(place: str) -> tuple[str, str, str]:
+    authority, slash, path = place.partition("/")
+    host, colon, port = authority.rpartition(":")
+    return (host, port, slash + path) if colon and port.isdigit() else (authority, "", slash + path)
