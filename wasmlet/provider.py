@@ -176,7 +176,7 @@ class Streams(Protocol):
         """Send output; waits while the caller does not read.
 
         Raises:
-            ConnectionError: the caller is gone. The call is cancelled then too, so this may simply be passed on.
+            ConnectionError: the caller takes no more of it. (A caller that leaves is told by cancelling the call.)
         """
         ...
 
@@ -200,7 +200,7 @@ class Channel(Protocol):
         """Send bytes to the caller; waits while it does not read.
 
         Raises:
-            ConnectionError: the caller is gone. The call is cancelled then too, so this may simply be passed on.
+            ConnectionError: the caller takes no more of it. (A caller that leaves is told by cancelling the call.)
         """
         ...
 

@@ -6,6 +6,7 @@ The subprotocols are `channel.k8s.io` and `v4.channel.k8s.io`, each also in base
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 from collections.abc import Container, Coroutine
@@ -74,7 +75,8 @@ class ChannelSession(Carrier):
             else:
                 await self._socket.send_bytes(bytes([number]) + data)
         except (ConnectionError, RuntimeError):
-            raise CallerLeft("the caller hung up") from None
+            # The session ends, which cancels whoever writes; an error beside that could cut its cleaning up short.
+            await asyncio.Event().wait()
         self.touch()
 
     def movers(self) -> list[Coroutine[Any, Any, None]]:

@@ -93,6 +93,8 @@ class SpdySession(Carrier):
         try:
             self._spdy.send_data(number, data)
         except spdy.StreamClosed:
+            if self._spdy.failed is not None:
+                await asyncio.Event().wait()  # the session ends, which cancels whoever writes
             raise CallerLeft("the caller has closed the stream") from None
         self._to_send.set()
 

@@ -95,7 +95,7 @@ class RawWire(asyncio.Protocol):
 
     async def flush(self) -> None:
         if not self._lost:
-            self._transport.set_write_buffer_limits(high=0)
+            self._transport.set_write_buffer_limits(high=1, low=0)  # with 0, TLS waits for what is not there
             await self._writable.wait()
 
 
