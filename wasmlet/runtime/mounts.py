@@ -94,15 +94,12 @@ async def mounted(
     volumes: PodVolumes,
     variables: Mapping[str, str],
     attempt: int,
-    *,
-    fresh: bool = True,
 ) -> AsyncIterator[Mounts]:
     """Everything that a container mounts, open meanwhile.
 
     Args:
         variables: the container's environment, for `subPathExpr`.
-        attempt: the number of the instance.
-        fresh: False for another process in an instance that was started before: it finds the files that are there.
+        attempt: the number of the instance; the staged files of earlier ones are removed.
 
     Raises:
         Refused: a mount that cannot be had; names the field.
@@ -112,7 +109,7 @@ async def mounted(
     opened: list[Mounts] = []
 
     def open_them() -> None:
-        opened.append(_open_all(pod, container, inputs, volumes, variables, staging, fresh))
+        opened.append(_open_all(pod, container, inputs, volumes, variables, staging))
 
     try:
         await in_thread(open_them)
@@ -129,7 +126,6 @@ def _open_all(
     volumes: PodVolumes,
     variables: Mapping[str, str],
     staging: Path,
-    fresh: bool,
 ) -> Mounts:
     opened: list[_Opened] = []
     entries: list[Mount] = []
@@ -152,17 +148,15 @@ def _open_all(
                 )
         if not _cover(covered, "/etc/hosts"):
             stages.setdefault("/etc", _Stage()).made = _etc(pod, inputs, volumes)
-        if fresh:
-            beneath.remove(staging.parent)  # with what earlier instances had
-            private(staging.parent)
-            staging.mkdir(mode=0o755)
+        beneath.remove(staging.parent)
+        private(staging.parent)
+        staging.mkdir(mode=0o755)
         for number, (path, stage) in enumerate(sorted(stages.items())):
             directory = staging / str(number)
-            if fresh:
-                directory.mkdir(mode=0o755)
-                _fill(container, directory, stage, [name for name in covered if posixpath.dirname(name) == path])
-                if posixpath.dirname(message) == path and posixpath.basename(message) not in stage.files:
-                    _create(directory / posixpath.basename(message), b"", 0o666)
+            directory.mkdir(mode=0o755)
+            _fill(container, directory, stage, [name for name in covered if posixpath.dirname(name) == path])
+            if posixpath.dirname(message) == path and posixpath.basename(message) not in stage.files:
+                _create(directory / posixpath.basename(message), b"", 0o666)
             descriptor = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
             entries.append(Mount(path, descriptor, not stage.writable))
         if len(entries) > wire.MAX_MOUNTS:
