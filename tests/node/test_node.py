@@ -45,6 +45,7 @@ async def test_the_node_says_what_it_is(cluster: Cluster, provider: ReferencePro
     assert {"type": "InternalIP", "address": "127.0.0.1"} in status["addresses"]
     assert {"type": "Hostname", "address": NODE} in status["addresses"]
     assert status["daemonEndpoints"]["kubeletEndpoint"]["Port"] > 0
+    assert status["declaredFeatures"] == ["ExtendWebSocketsToKubelet"]
     assert status["nodeInfo"]["operatingSystem"] == "wasi"
     assert condition(node, "Ready")["status"] == "True"
     for pressure in ("MemoryPressure", "DiskPressure", "PIDPressure", "NetworkUnavailable"):
