@@ -324,3 +324,32 @@ async def test_guests_go_on_when_the_node_loop_is_restarted(
         after = (await kube.get("p"))["status"]["containerStatuses"][0]
         assert after == before
         assert await kube.run("logs", "p") == "hello\n"
+
+
+async def test_ephemeral_containers_are_added(kube: Kube, node: wasmlet.Node, guest: Guest) -> None:
+    """As `kubectl debug` adds them; it does not itself take an image that is a file's URL."""
+    await kube.apply("web", guest("sleeper", SLEEPER))
+    await kube.run("wait", "pod/web", "--for=condition=Ready", "--timeout=20s")
+    pod = await kube.get("web")
+    added: list[dict[str, Any]] = []
+    for number, code in enumerate((0, 7)):
+        container = {"name": f"debug-{number}", "image": f"file://{guest('exiter', EXITER)}", "args": [str(code)]}
+        added.append({**container, "targetContainerName": "c", "terminationMessagePolicy": "File"})
+        pod["spec"]["ephemeralContainers"] = added
+        manifest = kube.directory / "debug.json"
+        manifest.write_text(json.dumps({**pod, "metadata": {"name": "web", "namespace": "default"}}))
+        await kube.run(
+            "replace", "--raw", "/api/v1/namespaces/default/pods/web/ephemeralcontainers", "-f", str(manifest)
+        )
+        where = f".status.ephemeralContainerStatuses[{number}].state.terminated.exitCode"
+        pod = await kube.wait("web", where, str(code))
+    assert [s["name"] for s in pod["status"]["ephemeralContainerStatuses"]] == ["debug-0", "debug-1"]
+    assert pod["status"]["phase"] == "Running"
+    assert pod["status"]["containerStatuses"][0]["restartCount"] == 0
+
+
+async def test_a_sidecar_and_its_job(kube: Kube, node: wasmlet.Node, guest: Guest) -> None:
+    side = {"name": "side", "image": f"file://{guest('sleeper', SLEEPER)}", "restartPolicy": "Always"}
+    await kube.apply("job", guest("exiter", EXITER), "0", initContainers=[side])
+    pod = await kube.wait("job", ".status.phase", "Succeeded")
+    assert pod["status"]["initContainerStatuses"][0]["state"]["terminated"]["exitCode"] == 143
