@@ -7,6 +7,7 @@ import contextlib
 import os
 from collections.abc import AsyncGenerator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from wasmlet_wasmtime import WasmtimeProvider
@@ -31,7 +32,7 @@ async def attached(runtime: Runtime, key: PodKey, **what: bool) -> AsyncGenerato
             await call
 
 
-async def started(runtime: Runtime, image: str, *args: str, **more: object) -> PodKey:
+async def started(runtime: Runtime, image: str, *args: str, **more: Any) -> PodKey:
     key = await runtime.create(pod_of(*args, image=image, **more))
     await runtime.running(key)
     return key

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+from typing import Any
 
 import pytest
 
@@ -16,7 +17,7 @@ from wasmlet.model.pod import PodKey
 from wasmlet.model.status import Running, Terminated
 
 
-async def started(runtime: Runtime, image: str, *args: str, **more: object) -> PodKey:
+async def started(runtime: Runtime, image: str, *args: str, **more: Any) -> PodKey:
     key = await runtime.create(pod_of(*(args or ("print", "up", "sleep", "1000")), image=image, **more))
     await runtime.running(key)
     return key
@@ -197,10 +198,11 @@ async def test_many_at_once_leave_nothing_behind(runtime: Runtime, image: str) -
     def descriptors() -> tuple[int, int]:
         return len(os.listdir(f"/proc/{runtime.shim}/fd")), len(os.listdir("/proc/self/fd"))
 
+    await runtime.provider.ping()  # an exec is told a moment before all of it is closed
     before = descriptors()
     results = await asyncio.gather(*(run(runtime, key, "print", str(number)) for number in range(30)))
     assert [caller.out for _, caller in results] == [f"{number}\n".encode() for number in range(30)]
-    await runtime.provider.ping()  # the last one is told a moment before all of it is closed
+    await runtime.provider.ping()
     assert descriptors() == before
     assert guests(runtime) == 1
 
