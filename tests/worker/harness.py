@@ -72,6 +72,11 @@ class Connection:
         self.received += received[1]
         return received[0]
 
+    def take(self) -> list[int]:
+        """The descriptors that have come; now the caller's to close."""
+        taken, self.received = self.received, []
+        return taken
+
     def until(self, name: str, *states: str) -> dict[str, Any]:
         """The container's record once it is in one of these states; needs `list` with `watch` before."""
         seen = 0
@@ -127,6 +132,26 @@ class Shim:
             os.close(spec)
             os.close(module)
         return name
+
+    def exec(self, container: str, *args: str, stdin: bytes = b"") -> tuple[dict[str, Any], bytes]:
+        """Run a second instance with what the container was given; how it ended, and what it wrote to stdout."""
+        self.connection.ask("given", id=container)
+        spec, *given = self.connection.take()
+        words = json.loads(os.pread(spec, 1 << 20, 0)) | {"args": args}
+        changed, source = os.memfd_create("spec"), os.memfd_create("stdin")
+        reader, writer = os.pipe()
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.write(changed, json.dumps(words).encode())
+        os.write(source, stdin)
+        os.lseek(source, 0, os.SEEK_SET)
+        try:
+            streams = (source, writer, null)
+            fields = {"id": secrets.token_hex(8), "container": container, "zygote": self.zygote}
+            answer = self.connection.ask("exec", (*streams, changed, *given), **fields)
+        finally:
+            wire.close((spec, *given, changed, source, writer, null))
+        with open(reader, "rb") as output:
+            return answer["exec"], output.read()
 
     def ended(self, name: str) -> dict[str, Any]:
         return self.connection.until(name, wire.ENDED)
