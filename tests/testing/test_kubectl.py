@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -239,8 +241,23 @@ async def test_a_namespace_comes_furnished_and_goes_with_its_contents(kube: Kube
     assert "No resources" in (await kube.run("get", "pods", "-A"))[2]
 
 
+async def test_what_kubectl_creates_from_words_is_what_it_says(kube: Kubectl, tmp_path: Path) -> None:
+    binary = tmp_path / "binary"
+    binary.write_bytes(bytes(range(256)))
+    await kube("create", "namespace", "x")
+    await kube("create", "-n", "x", "serviceaccount", "robot")
+    await kube("create", "-n", "x", "configmap", "m", "--from-literal=a=b", f"--from-file=raw={binary}")
+    await kube("create", "-n", "x", "secret", "generic", "s", "--from-literal=a=b", f"--from-file=raw={binary}")
+    raw = base64.b64encode(bytes(range(256))).decode()
+    made = json.loads(await kube("get", "-n", "x", "configmap/m", "-o", "json"))
+    assert (made["data"], made["binaryData"]) == ({"a": "b"}, {"raw": raw})
+    made = json.loads(await kube("get", "-n", "x", "secret/s", "-o", "json"))
+    assert (made["data"], made["type"]) == ({"a": "Yg==", "raw": raw}, "Opaque")
+    assert "robot" in await kube("get", "-n", "x", "serviceaccounts", "-o", "name")
+
+
 async def test_protobuf_is_refused_with_the_way_out(kube: Kubectl) -> None:
-    code, _, err = await kube.run("create", "namespace", "x")
+    code, _, err = await kube.run("create", "service", "clusterip", "x", "--tcp=80")
     assert code != 0
     assert "use kubectl apply" in err
 

@@ -61,8 +61,8 @@ def test_numbers_may_be_negative() -> None:
 
 
 def test_another_kind_is_left_to_json() -> None:
-    with pytest.raises(protobuf.UnknownKind, match="Namespace"):
-        protobuf.decode(envelope("v1", "Namespace", b""))
+    with pytest.raises(protobuf.UnknownKind, match="Pod"):
+        protobuf.decode(envelope("v1", "Pod", b""))
 
 
 @pytest.mark.parametrize(

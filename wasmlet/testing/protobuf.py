@@ -1,7 +1,8 @@
 """The few bodies that kubectl sends as protobuf and nothing else, read into what they would be as JSON.
 
-`kubectl certificate approve`, `auth can-i` and `create token` do not fall back to JSON when refused. A message is read
-by a table of its fields; a field that the table lacks is passed over. Numbers are those of the `generated.proto` files.
+`kubectl certificate approve`, `auth can-i`, `create token`, `create configmap` and their like do not fall back to JSON
+when refused. A message is read by a table of its fields; a field that the table lacks is passed over. Numbers are those
+of the `generated.proto` files.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ _MAGIC = b"k8s\0"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 Fields = dict[int, tuple[str, Any]]
-"""A message: field numbers with the name in JSON and the type: "text", "bytes", "int", "time", "map" (of text), another
-message, or a list of one of these for a repeated field."""
+"""A message: field numbers with the name in JSON and the type: "text", "bytes", "int", "bool", "time", "map" (of text),
+"data" (a map of bytes), another message, or a list of one of these for a repeated field."""
 
 _META: Fields = {
     1: ("name", "text"),
@@ -69,6 +70,21 @@ _KINDS: dict[tuple[str, str], Fields] = {
         2: ("spec", {1: ("resourceAttributes", _RESOURCE), 2: ("nonResourceAttributes", _PATH)}),
     },
     ("authentication.k8s.io/v1", "TokenRequest"): {1: ("metadata", _META), 2: ("spec", _TOKEN)},
+    ("v1", "ConfigMap"): {
+        1: ("metadata", _META),
+        2: ("data", "map"),
+        3: ("binaryData", "data"),
+        4: ("immutable", "bool"),
+    },
+    ("v1", "Secret"): {
+        1: ("metadata", _META),
+        2: ("data", "data"),
+        3: ("type", "text"),
+        4: ("stringData", "map"),
+        5: ("immutable", "bool"),
+    },
+    ("v1", "Namespace"): {1: ("metadata", _META)},
+    ("v1", "ServiceAccount"): {1: ("metadata", _META)},
 }
 
 
@@ -117,8 +133,8 @@ def _message(data: memoryview, fields: Fields) -> Object:
     out: Object = {}
     for number, raw in _parts(data):
         name, kind = fields.get(number, ("", None))
-        if kind == "map":
-            entry = _message(_bytes(raw), {1: ("key", "text"), 2: ("value", "text")})
+        if kind in ("map", "data"):
+            entry = _message(_bytes(raw), {1: ("key", "text"), 2: ("value", "text" if kind == "map" else "bytes")})
             out.setdefault(name, {})[entry.get("key", "")] = entry.get("value", "")
         elif isinstance(kind, list):
             out.setdefault(name, []).append(_value(raw, kind[0]))
@@ -134,10 +150,10 @@ def _bytes(raw: int | memoryview) -> memoryview:
 
 
 def _value(raw: int | memoryview, kind: str | Fields) -> Any:
-    if kind == "int":
+    if kind in ("int", "bool"):
         if not isinstance(raw, int):
             raise ValueError("bytes are where a number is expected")
-        return raw - (1 << 64) if raw >> 63 else raw
+        return bool(raw) if kind == "bool" else raw - (1 << 64) if raw >> 63 else raw
     data = _bytes(raw)
     if isinstance(kind, dict):
         return _message(data, kind)
