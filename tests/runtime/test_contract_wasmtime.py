@@ -8,7 +8,10 @@ from typing import Any
 import pytest
 from wasmlet_wasmtime import WasmtimeProvider
 
+from wasmlet.errors import Unsupported
 from wasmlet.testing import ProviderContract
+from wasmlet.testing.contract.streams import Client
+from wasmlet.testing.contract.trial import Trial
 
 
 class TestWasmtimeProvider(ProviderContract):
@@ -33,5 +36,22 @@ class TestWasmtimeProvider(ProviderContract):
             args += ["exit", str(exit_code)]
         return {"image": self.image, "args": args}
 
+    def command(
+        self, *, says: str = "", complains: str = "", copies: bool = False, stays: bool = False, exit_code: int = 0
+    ) -> list[str]:
+        """A second instance of the driver, with instructions of its own."""
+        words = ["driver"]
+        words += ["print", says] if says else []
+        words += ["error", complains] if complains else []
+        words += ["copy"] if copies else []
+        return [*words, "sleep", "100000"] if stays else [*words, "exit", str(exit_code)]
+
     def refused(self) -> dict[str, Any]:
         return {"containers": [{"livenessProbe": {"httpGet": {"port": 80}}}]}
+
+    async def test_port_forward_passes_bytes_both_ways(self, trial: Trial) -> None:
+        """A guest has no network, and whoever asks hears so."""
+        with pytest.raises(Unsupported, match="provider wasmtime does not support port-forward"):
+            await trial.provider.port_forward((await trial.running()).key, 80, Client())
+
+    test_port_forward_to_a_port_where_nothing_listens = None  # type: ignore[assignment] # as it is with any port
