@@ -349,14 +349,14 @@ class Churn:
     def _left(self, pods: int, maps: set[str]) -> list[str]:
         """What the node keeps beyond what it needs for so many pods that refer to these config maps."""
         gc.collect()
-        tasks = sum(isinstance(found, PodTask) for found in gc.get_objects())
+        tasks = [found for found in gc.get_objects() if isinstance(found, PodTask)]
         watches = self.faults._server.watches if self.faults._server else 0
         # Pods, the Node, services; and each config map that a pod refers to, kube-root-ca.crt by their tokens.
         allowed = 3 + len(maps) + (1 if pods else 0)
         running = len(asyncio.all_tasks())
         wrong = []
-        if tasks != pods:
-            wrong.append(f"{tasks} pod tasks for {pods} pods")
+        if len(tasks) != pods:
+            wrong.append(f"{len(tasks)} pod tasks for {pods} pods: {', '.join(map(_described, tasks))}")
         if watches > allowed:
             wrong.append(f"{watches} watches where {allowed} do")
         if running > 60 + 8 * pods:
@@ -375,6 +375,14 @@ class Churn:
             acts, pods = sum(self.report.counts.values()), self.provider.started
             at, size = self.report.memory[-1]
             self.say(f"{at:6.0f} s  {size:.1f} MiB  {acts} acts  {pods} pods")
+
+
+def _described(task: PodTask) -> str:
+    """Which pod a task is for, and what it is at."""
+    known = {name.lstrip("_"): value for name, value in vars(task).items() if isinstance(value, bool) and value}
+    stack = [work.get_coro() for work in asyncio.all_tasks() if getattr(work.get_coro(), "cr_frame", None)]
+    waits = [coro.cr_await for coro in stack if coro.cr_frame.f_locals.get("self") is task]
+    return f"{task.key.name} ({task.key.uid}) is {' '.join(known) or 'idle'}, waits for {waits}"
 
 
 async def _peace(call: str, after: bool) -> None:

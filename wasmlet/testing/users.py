@@ -22,6 +22,8 @@ UNAUTHENTICATED = "system:unauthenticated"
 MASTERS = "system:masters"
 NODES = "system:nodes"
 _NODE_PREFIX = "system:node:"
+TOKENS = 1000
+"""How many tokens are kept before those that are good for nothing are looked for."""
 
 
 @attrs.frozen
@@ -62,6 +64,10 @@ class Token:
     audiences: tuple[str, ...] = (AUDIENCE,)
     alive: Callable[[], bool] = lambda: True
 
+    def lives(self, now: datetime) -> bool:
+        """Whether it is good for anything still."""
+        return (self.until is None or now < self.until) and self.alive()
+
 
 class Authenticator:
     """Knows the tokens that were given out and reads client certificates (already verified by TLS)."""
@@ -69,17 +75,18 @@ class Authenticator:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._tokens: dict[str, Token] = {}
+        self._full = TOKENS
         self._certificates: dict[str, User] = {}
         self.bootstrap: Callable[[str], User | None] = lambda token: None
         """Set by `control_plane`: whose a bootstrap token is."""
 
     def issue(self, token: Token, text: str = "") -> str:
-        """A bearer token, of that text or of any. Tokens that have run out are forgotten."""
+        """A bearer token, of that text or of any. Tokens that are good for nothing any more are forgotten in time."""
         text = text or secrets.token_urlsafe(32)
-        if token.until is not None:
+        if len(self._tokens) >= self._full:  # not each time: there may be thousands
             now = self._clock.now()
-            for old in [old for old, known in self._tokens.items() if known.until is not None and known.until <= now]:
-                del self._tokens[old]
+            self._tokens = {old: known for old, known in self._tokens.items() if known.lives(now)}
+            self._full = max(TOKENS, 2 * len(self._tokens))
         self._tokens[text] = token
         return text
 
@@ -89,9 +96,7 @@ class Authenticator:
         if found is None:
             who = self.bootstrap(text)
             return None if who is None else Token(who)
-        if (found.until is not None and found.until <= self._clock.now()) or not found.alive():
-            return None
-        return found
+        return found if found.lives(self._clock.now()) else None
 
     def certificate(self, peer: Mapping[str, Any]) -> User:
         """The user that a verified client certificate names."""
