@@ -1,4 +1,4 @@
-"""The commands: `run`, `demo`, `providers`, `version`."""
+"""The commands: `run`, `demo`, `providers`, and those of `artifacts`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 import click
 
 import wasmlet
-from wasmlet.cli import log, providers
+from wasmlet.cli import artifacts, log, providers
 from wasmlet.cli.options import instance_of, options_of, read_toml, warn_of_variables
 from wasmlet.errors import ConfigError, WasmletError
 from wasmlet.node import Node, NodeConfig
@@ -204,3 +204,5 @@ def _fail(error: WasmletError) -> NoReturn:
 
 
 cli.add_command(_RunCommand())
+for _command in artifacts.commands(run_loop):
+    cli.add_command(_command)

@@ -1,0 +1,140 @@
+"""Garbage collection of the store, by the kubelet's rules for images.
+
+What was not used for longer than `max_age` goes. Where the file system is fuller than the high mark, what was used
+least recently goes until it is below the low one. Nothing goes that is in use, nor anything younger than `min_age`.
+Blobs that no image names are what interrupted pulls left; they go as soon as they are older than a minute.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import attrs
+
+from wasmlet.artifacts.files import entries, lock
+from wasmlet.artifacts.store import STALE, Store, read_image, read_reference
+from wasmlet.clock import Clock
+
+Usage = Callable[[Path], float]
+"""How full the file system of a directory is, in percent."""
+
+
+@attrs.frozen
+class Limits:
+    """When images go.
+
+    Attributes:
+        high, low: percent of the file system, as `imageGCHighThresholdPercent` and `imageGCLowThresholdPercent`;
+            100 turns the marks off.
+        min_age: seconds since the last use, as `imageMinimumGCAge`.
+        max_age: likewise, as `imageMaximumGCAge`; 0 means for ever.
+    """
+
+    high: float = 85.0
+    low: float = 80.0
+    min_age: float = 120.0
+    max_age: float = 0.0
+
+
+@attrs.frozen
+class Collected:
+    """What a collection did.
+
+    Attributes:
+        images: digests of those that went.
+        full: whether it is fuller than the high mark still, because all that is left is in use or young.
+    """
+
+    images: tuple[str, ...]
+    full: bool
+
+
+def percent_used(directory: Path) -> float:
+    """See `Usage`."""
+    found = shutil.disk_usage(directory)
+    return 100.0 * found.used / max(1, found.used + found.free)
+
+
+def collect(store: Store, limits: Limits, clock: Clock, usage: Usage = percent_used) -> Collected:
+    """Remove what may go; blocks.
+
+    Raises:
+        OSError: the disk fails.
+    """
+    store.clear_up()
+    now, removed = clock.now().timestamp(), []
+    idle = sorted((found.st_mtime, path) for path, found in entries(store.images))
+    over = usage(store.directory) > limits.high
+    for used, path in idle:
+        age = now - used
+        if age < limits.min_age:
+            continue
+        old = bool(limits.max_age) and age > limits.max_age
+        full = over and usage(store.directory) > limits.low
+        if (old or full) and _remove(store, path, used):
+            removed.append(path.name.replace("-", ":", 1))
+            _sweep(store, now)
+    _sweep(store, now)
+    return Collected(tuple(removed), usage(store.directory) > limits.high)
+
+
+def _remove(store: Store, path: Path, used: float) -> bool:
+    """Remove an image, unless it is in use or was used meanwhile; its references first, so that none leads nowhere."""
+    descriptor = lock(path, create=False)
+    if descriptor is None:
+        return False
+    try:
+        if os.fstat(descriptor).st_mtime != used:
+            return False
+        digest = path.name.replace("-", ":", 1)
+        for reference, _ in entries(store.references):
+            if read_reference(reference)[0] == digest:
+                reference.unlink(missing_ok=True)
+        path.unlink(missing_ok=True)
+        return True
+    finally:
+        os.close(descriptor)
+
+
+def discard(store: Store, digests: Iterable[str]) -> None:
+    """Remove those of the blobs that no image names; blocks."""
+    named = _named(store)
+    for digest in digests:
+        if (path := store.blob(digest)) not in named:
+            _remove_blob(store, path, lambda found: True)
+
+
+def _sweep(store: Store, now: float) -> None:
+    """Remove the blobs that no image names, but for those that a pull may be about to name."""
+    aged = [path for directory in store.blob_paths() for path, found in entries(directory) if _old(found, now)]
+    named = _named(store)
+    for path in aged:
+        if path not in named:
+            _remove_blob(store, path, lambda found: _old(found, now))
+
+
+def _named(store: Store) -> set[Path]:
+    images = [read_image(path) for path, _ in entries(store.images)]
+    return {store.blob(blob) for image in images if image is not None for blob in (*image.blobs, image.module)}
+
+
+def _remove_blob(store: Store, path: Path, may_go: Callable[[os.stat_result], bool]) -> None:
+    """Remove a blob, unless a pull is at it."""
+    name = store.lock_path(f"{path.parent.name}-{path.name}")
+    if (descriptor := lock(name, create=True)) is None:
+        return
+    try:
+        with contextlib.suppress(FileNotFoundError):
+            if may_go(path.stat()):
+                path.unlink()
+    finally:
+        name.unlink(missing_ok=True)
+        os.close(descriptor)
+
+
+def _old(found: os.stat_result, now: float) -> bool:
+    return now - found.st_mtime > STALE

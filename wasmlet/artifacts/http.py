@@ -1,0 +1,258 @@
+"""HTTP to registries: one exchange at a time, with its redirects, and errors that say what is wrong.
+
+A redirect to another place carries no credentials, none leads from TLS to plain HTTP, and there is an end to them.
+Cookies are never kept: one pod's session must not serve another's. Proxies are those of the environment, never for
+this machine itself. `session` adds who asks, and tries again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib.metadata
+import ssl
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterator, Mapping
+from email.utils import parsedate_to_datetime
+from http.cookiejar import CookieJar, DefaultCookiePolicy
+from types import TracebackType
+from typing import Self
+
+import httpx
+
+from wasmlet.artifacts.errors import Absent, ArtifactError, BadContent, Denied, Unavailable
+from wasmlet.artifacts.hosts import Endpoint, RegistryConfig
+from wasmlet.clock import Clock
+from wasmlet.errors import ConfigError
+
+CONNECT_SECONDS, IDLE_SECONDS = 10.0, 30.0
+MAX_REDIRECTS = 5
+MAX_WAIT = 60.0
+"""Seconds of a Retry-After that are waited at most."""
+
+_MAX_COMPLAINT = 16 * 1024
+_LOCAL = ("localhost", "127.0.0.1", "[::1]")
+_REDIRECTS = (301, 302, 303, 307, 308)
+
+Content = Callable[[], AsyncIterable[bytes]]
+
+
+class Http:
+    """The connections to all registries; an async context manager."""
+
+    def __init__(self, config: RegistryConfig, clock: Clock) -> None:
+        self._config = config
+        self._clock = clock
+        self._schemes: dict[str, str] = {}
+        self._clients: dict[bool, httpx.AsyncClient] = {}
+
+    async def __aenter__(self) -> Self:
+        checked = await asyncio.to_thread(_tls, self._config)
+        unchecked = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        unchecked.check_hostname, unchecked.verify_mode = False, ssl.CERT_NONE
+        try:
+            self._clients = {True: _client(checked), False: _client(unchecked)}
+        except (ImportError, ValueError, httpx.HTTPError, httpx.InvalidURL) as error:
+            raise ConfigError(f"a proxy in the environment (HTTPS_PROXY, ALL_PROXY) cannot be used: {error}") from None
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for client in self._clients.values():
+            await client.aclose()
+
+    async def base(self, endpoint: Endpoint) -> httpx.URL:
+        """The address of an endpoint, up to `/v2/`; one that may speak either is asked first."""
+        scheme = endpoint.scheme or self._schemes.get(endpoint.host)
+        if scheme is None:
+            scheme = self._schemes[endpoint.host] = await self._found(endpoint)
+        try:
+            return httpx.URL(f"{scheme}://{endpoint.host}{endpoint.path}/v2/")
+        except httpx.InvalidURL as error:
+            raise ArtifactError(f"registry {endpoint.name}: {error}") from None
+
+    async def _found(self, endpoint: Endpoint) -> str:
+        with contextlib.suppress(httpx.TransportError):
+            async with self._clients[False].stream("GET", f"https://{endpoint.host}/v2/"):
+                return "https"
+        return "http"
+
+    @contextlib.asynccontextmanager
+    async def answer(
+        self,
+        method: str,
+        url: httpx.URL,
+        *,
+        headers: Mapping[str, str],
+        authorization: str | None,
+        content: Content | None = None,
+        raw: bytes | None = None,
+    ) -> AsyncIterator[httpx.Response]:
+        """Send a request, and follow where it leads; the response's body is still to be read (`body`, `chunks`).
+
+        Raises:
+            ArtifactError: there is none to be had, or it leads nowhere.
+        """
+        start, hops = url, 0
+        while True:
+            kept = {**headers, "Accept-Encoding": "identity"} | (
+                {"Authorization": authorization} if authorization is not None else {}
+            )
+            with speaking_to(url):
+                client = self._clients[_place(url)[1] not in self._config.insecure_registries]
+                request = client.build_request(
+                    method, url, headers=kept, content=content() if content is not None else raw
+                )
+                response = await client.send(request, stream=True)
+            try:
+                location = response.headers.get("Location")
+                if response.status_code not in _REDIRECTS or location is None or method not in ("GET", "HEAD"):
+                    yield response
+                    return
+            finally:
+                await response.aclose()
+            hops += 1
+            if hops > MAX_REDIRECTS:
+                raise BadContent(f"{_host(start)} redirects without end (more than {MAX_REDIRECTS} times)")
+            url, before = self._target(url, location), url
+            if _place(url) != _place(before):
+                authorization = None
+
+    def _target(self, url: httpx.URL, location: str) -> httpx.URL:
+        try:
+            target = url.join(location).copy_with(userinfo=b"", fragment=None)
+        except (httpx.InvalidURL, ValueError):
+            raise BadContent(f"{_host(url)} redirects to what is no address") from None
+        if target.scheme not in ("http", "https") or not target.host:
+            raise BadContent(f"{_host(url)} redirects to what is no address of HTTP")
+        if url.scheme == "https" and target.scheme == "http":
+            raise BadContent(f"{_host(url)} redirects from TLS to plain HTTP at {_host(target)}")
+        return target
+
+    async def refuse(self, response: httpx.Response, url: httpx.URL, what: str) -> ArtifactError:
+        """The error that an answer which is no success stands for."""
+        status, host = response.status_code, _host(response.url)
+        said = await self._complaint(response) if _place(response.url) == _place(url) else ""
+        text = f"{host} answered {status} {response.reason_phrase} for {what}{said}".replace("  ", " ")
+        if status in (401, 403):
+            return Denied(text)
+        if status == 404:
+            return Absent(text)
+        if status in (408, 429) or status >= 500:
+            return Unavailable(text, _after(response.headers.get("Retry-After"), self._clock))
+        return BadContent(text)
+
+    async def _complaint(self, response: httpx.Response) -> str:
+        """What a registry itself says of a failure, if it says it as registries do."""
+        try:
+            found = httpx.Response(200, content=await body(response, _MAX_COMPLAINT)).json()["errors"][0]
+            text = str(found.get("message") or found.get("code") or "")
+        except (ArtifactError, ValueError, KeyError, IndexError, TypeError, AttributeError):
+            return ""
+        text = "".join(c if c.isprintable() else " " for c in text)[:200]
+        return f": {text}" if text else ""
+
+
+async def chunks(response: httpx.Response) -> AsyncGenerator[bytes]:
+    """The body as it comes.
+
+    Raises:
+        Unavailable: it broke off.
+    """
+    with speaking_to(response.url):
+        async for chunk in response.aiter_raw():
+            yield chunk
+
+
+async def body(response: httpx.Response, limit: int) -> bytes:
+    """The whole body.
+
+    Raises:
+        BadContent: it is larger than `limit` bytes.
+        Unavailable: it broke off.
+    """
+    content = b""
+    stated = response.headers.get("Content-Length", "")
+    if stated.isdecimal() and int(stated) > limit:
+        raise BadContent(f"{_host(response.url)} answered with {stated} bytes, more than the {limit} allowed")
+    async with contextlib.aclosing(chunks(response)) as parts:
+        async for chunk in parts:
+            content += chunk
+            if len(content) > limit:
+                raise BadContent(f"{_host(response.url)} answered with more than the {limit} bytes allowed")
+    return content
+
+
+@contextlib.contextmanager
+def speaking_to(url: httpx.URL) -> Iterator[None]:
+    """Errors of the connection from within become ours; they show the host, never the whole address."""
+    host = _host(url)
+    try:
+        yield
+    except httpx.TimeoutException as error:
+        seconds = CONNECT_SECONDS if isinstance(error, httpx.ConnectTimeout) else IDLE_SECONDS
+        raise Unavailable(f"{host} said nothing for {seconds:g} s") from None
+    except (httpx.TransportError, httpx.StreamError) as error:
+        raise _of_transport(host, error) from None
+    except (httpx.InvalidURL, httpx.HTTPError) as error:
+        raise ArtifactError(f"{host}: {error}") from None
+
+
+def _of_transport(host: str, error: Exception) -> ArtifactError:
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return ArtifactError(
+                f"{host}: its certificate is not trusted ({cause.verify_message}); name its authority with "
+                "--registry-ca-file"
+            )
+        if isinstance(cause, ssl.SSLError) and cause.reason in ("WRONG_VERSION_NUMBER", "HTTP_REQUEST"):
+            return ArtifactError(
+                f"{host} does not speak TLS; if plain HTTP is good enough there, allow it "
+                "(--insecure; for a node --insecure-registries)"
+            )
+        cause = cause.__cause__ or cause.__context__
+    if isinstance(error, httpx.LocalProtocolError | httpx.UnsupportedProtocol):
+        return ArtifactError(f"{host}: {error}")
+    return Unavailable(f"{host}: {error or type(error).__name__}")
+
+
+def _client(context: ssl.SSLContext) -> httpx.AsyncClient:
+    return httpx.AsyncClient(
+        verify=context,
+        timeout=httpx.Timeout(IDLE_SECONDS, connect=CONNECT_SECONDS, pool=None),
+        headers={"User-Agent": f"wasmlet/{importlib.metadata.version('wasmlet')}"},
+        cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
+        mounts={f"all://{host}": None for host in _LOCAL},
+    )
+
+
+def _tls(config: RegistryConfig) -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    if config.registry_ca_file is not None:
+        try:
+            context.load_verify_locations(config.registry_ca_file)
+        except (OSError, ssl.SSLError) as error:
+            why = error.strerror if isinstance(error, OSError) and error.strerror else "no certificates in PEM"
+            raise ConfigError(f"registry CA file {config.registry_ca_file}: {why}") from None
+    return context
+
+
+def _after(text: str | None, clock: Clock) -> float | None:
+    """The seconds of a Retry-After, which may be a date."""
+    if text is None:
+        return None
+    try:
+        seconds = float(text) if text.isdecimal() else (parsedate_to_datetime(text) - clock.now()).total_seconds()
+    except (ValueError, TypeError, OverflowError):
+        return None
+    return min(max(seconds, 0.0), MAX_WAIT)
+
+
+def _place(url: httpx.URL) -> tuple[str, str]:
+    """Scheme, and host with port as one writes it: who may see a credential."""
+    return url.scheme, url.netloc.decode("ascii", "replace")
+
+
+def _host(url: httpx.URL) -> str:
+    return _place(url)[1]

@@ -1,0 +1,207 @@
+"""Push: a module from a file to a registry, as an artifact that others can pull.
+
+What the registry has already is not sent again. The layer is titled with the file's name, which is what makes tools
+like oras write a file of that name. Nothing in it depends on when or where it was pushed, so that the same file under
+the same name has the same digest.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Callable, Mapping
+from pathlib import Path
+from typing import Literal
+
+import attrs
+import httpx
+import orjson
+
+from wasmlet.artifacts import manifests, wasm
+from wasmlet.artifacts.credentials import Credential, Keychain
+from wasmlet.artifacts.descriptors import Descriptor, digest_of, hasher
+from wasmlet.artifacts.errors import Absent, ArtifactError, BadContent, Denied, naming
+from wasmlet.artifacts.hosts import RegistryConfig, own_endpoint
+from wasmlet.artifacts.http import Http
+from wasmlet.artifacts.references import Reference
+from wasmlet.artifacts.session import Dialer, Session
+from wasmlet.artifacts.tokens import Tokens
+from wasmlet.clock import Clock
+
+Format = Literal["v0", "wasm-to-oci"]
+TITLE = "org.opencontainers.image.title"
+_CHUNK = 256 * 1024
+
+Watch = Callable[[int, int], None]
+"""Is told how many bytes were sent, and how many there are."""
+
+
+@attrs.frozen
+class Module:
+    """A file that is to be pushed."""
+
+    path: Path
+    digest: str
+    binary: wasm.Binary
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return self.binary.size
+
+
+@attrs.frozen
+class Artifact:
+    """The documents around a module."""
+
+    manifest: bytes
+    config: bytes
+
+    @property
+    def digest(self) -> str:
+        """Of the manifest."""
+        return digest_of(self.manifest)
+
+
+def load(path: Path) -> Module:
+    """Look at a file; blocks.
+
+    Raises:
+        ArtifactError: it cannot be read, or is no WebAssembly.
+    """
+    with naming(path):
+        if not path.is_file():
+            raise ArtifactError("expected a file" if path.exists() else "there is no such file")
+        binary = wasm.read_file(path)
+        digest = hasher("sha256:")
+        with path.open("rb") as file:
+            while chunk := file.read(_CHUNK):
+                digest.update(chunk)
+    return Module(path, f"sha256:{digest.hexdigest()}", binary)
+
+
+def artifact(module: Module, annotations: Mapping[str, str], kind: Format) -> Artifact:
+    """Manifest and configuration, in the CNCF's format or wasm-to-oci's."""
+    title = {TITLE: module.path.name}
+    if kind == "v0":
+        config_type, layer_type, config = manifests.WASM_CONFIG, manifests.WASM, orjson.dumps(_config(module))
+    else:
+        config_type, layer_type, config = manifests.WASM_TO_OCI_CONFIG, manifests.WASM_TO_OCI, b"{}"
+    manifest = {
+        "schemaVersion": 2,
+        "mediaType": manifests.OCI_MANIFEST,
+        "config": Descriptor(config_type, digest_of(config), len(config)).to_json(),
+        "layers": [Descriptor(layer_type, module.digest, module.size, title).to_json()],
+    } | ({"annotations": dict(sorted(annotations.items()))} if annotations else {})
+    return Artifact(orjson.dumps(manifest), config)
+
+
+def _config(module: Module) -> dict[str, object]:
+    """`application/vnd.wasm.config.v0+json`, as the CNCF's TAG Runtime has it."""
+    binary = module.binary
+    config: dict[str, object] = {
+        "architecture": "wasm",
+        "os": "wasip2" if binary.component else "wasip1",
+        "layerDigests": [module.digest],
+    }
+    if binary.component:
+        config["component"] = {
+            "exports": [extern.name for extern in binary.exports],
+            "imports": [extern.name for extern in binary.imports],
+            "target": None,
+        }
+    return config
+
+
+async def push(
+    module: Module,
+    what: Artifact,
+    reference: Reference,
+    keychain: Keychain,
+    config: RegistryConfig,
+    clock: Clock,
+    watch: Watch,
+    rng: random.Random | None = None,
+) -> str:
+    """Push it, and return the manifest's digest.
+
+    Raises:
+        ArtifactError: the registry does not take it; the message names the reference and the cause.
+    """
+    with naming(reference):
+        if reference.tag is None or reference.digest not in (None, what.digest):
+            raise ArtifactError(f"expected a tag to push to, REPOSITORY:TAG; the digest follows and is {what.digest}")
+        endpoint = own_endpoint(config, reference.registry)
+        async with Http(config, clock) as http:
+            dialer = Dialer(http, Tokens(http, clock), clock, rng or random.Random())
+            credentials: list[Credential | None] = [*await keychain.credentials(reference.name)] or [None]
+            for last, credential in enumerate(credentials, 1):
+                session = Session(dialer, endpoint, reference.repository, credential, "pull,push")
+                try:
+                    await _push(session, module, what, reference.tag, watch)
+                    break
+                except Denied:
+                    if last == len(credentials):
+                        raise
+    return what.digest
+
+
+async def _push(session: Session, module: Module, what: Artifact, tag: str, watch: Watch) -> None:
+    config = what.config
+
+    async def content() -> AsyncIterator[bytes]:
+        sent = 0
+        with module.path.open("rb") as file:
+            while chunk := await asyncio.to_thread(file.read, _CHUNK):
+                sent += len(chunk)
+                if sent > module.size:
+                    break
+                yield chunk
+                watch(sent, module.size)
+        if sent != module.size:
+            raise BadContent(f"{module.path} changed while it was pushed")
+
+    await _blob(session, digest_of(config), len(config), lambda: _one(config))
+    await _blob(session, module.digest, module.size, content)
+    watch(module.size, module.size)
+
+    async def manifest() -> None:
+        headers = {"Content-Type": manifests.OCI_MANIFEST}
+        async with session.request(
+            "PUT", f"manifests/{tag}", headers=headers, also=(201, 202), raw=what.manifest
+        ) as done:
+            stated = done.headers.get("Docker-Content-Digest")
+        if stated is not None and stated != what.digest:
+            raise BadContent(
+                f"the registry took the manifest for another: expected {what.digest}, found {stated[:100]}"
+            )
+
+    await session.again(manifest)
+
+
+async def _one(data: bytes) -> AsyncIterator[bytes]:
+    yield data
+
+
+async def _blob(session: Session, digest: str, size: int, content: Callable[[], AsyncIterator[bytes]]) -> None:
+    """Upload a blob that the registry does not have."""
+
+    async def once() -> None:
+        try:
+            async with session.request("HEAD", f"blobs/{digest}"):
+                return
+        except Absent:
+            pass
+        async with session.request("POST", "blobs/uploads/", headers={"Content-Length": "0"}, also=(202,)) as opened:
+            try:
+                place = opened.url.join(opened.headers["Location"])
+            except (KeyError, httpx.InvalidURL, ValueError):
+                raise BadContent("the registry does not say where to upload to") from None
+        if place.scheme != opened.url.scheme and place.scheme != "https":
+            raise BadContent(f"the registry wants the upload without TLS, at {place.host}")
+        headers = {"Content-Type": "application/octet-stream", "Content-Length": str(size)}
+        place = place.copy_merge_params({"digest": digest})
+        async with session.request("PUT", place, headers=headers, also=(201, 202, 204), content=content):
+            pass
+
+    await session.again(once)

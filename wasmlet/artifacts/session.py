@@ -1,0 +1,234 @@
+"""One repository at one endpoint, as one credential sees it: manifests, and blobs as far as they have come.
+
+What may pass (429, 5xx, a connection that broke) is tried again, after the pause that the registry asks for; a blob
+goes on where it stopped. Everything that arrives is checked against its digest here or in the store's `Part`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from typing import Protocol, TypeVar
+
+import attrs
+import httpx
+
+from wasmlet.artifacts.credentials import Credential
+from wasmlet.artifacts.descriptors import Descriptor, digest_of, hasher
+from wasmlet.artifacts.errors import BadContent, Unavailable
+from wasmlet.artifacts.hosts import Endpoint
+from wasmlet.artifacts.http import Content, Http, body, chunks
+from wasmlet.artifacts.references import is_digest
+from wasmlet.artifacts.tokens import Asker, Tokens, challenges
+from wasmlet.clock import Backoff, Clock
+
+MAX_MANIFEST = 4 * 1024 * 1024
+"""Bytes; the distribution specification lets registries refuse larger ones."""
+
+TRIES = 4
+PAUSES = Backoff(0.5, 15.0)
+_BUFFER = 512 * 1024
+_ACCEPT = ", ".join(
+    (
+        "application/vnd.oci.image.manifest.v1+json",
+        "application/vnd.oci.image.index.v1+json",
+        "application/vnd.docker.distribution.manifest.v2+json",
+        "application/vnd.docker.distribution.manifest.list.v2+json",
+    )
+)
+
+T = TypeVar("T")
+Progress = Callable[[int], None]
+
+
+class Sink(Protocol):
+    """Takes a blob's bytes, in order (`store.Part`)."""
+
+    @property
+    def size(self) -> int: ...
+
+    async def write(self, data: bytes) -> None: ...
+
+    async def restart(self) -> None: ...
+
+
+@attrs.frozen
+class Document:
+    """A manifest or an index, checked against its digest.
+
+    Attributes:
+        media_type: what the registry calls it; "" where it does not say.
+    """
+
+    data: bytes
+    digest: str
+    media_type: str
+
+
+@attrs.frozen
+class Dialer:
+    """What all sessions share."""
+
+    http: Http
+    tokens: Tokens
+    clock: Clock
+    rng: random.Random
+
+
+@attrs.frozen
+class Session:
+    """See above.
+
+    Attributes:
+        actions: what is asked for, `pull` or `pull,push`.
+    """
+
+    dialer: Dialer
+    endpoint: Endpoint
+    repository: str
+    credential: Credential | None
+    actions: str = "pull"
+
+    async def manifest(self, wanted: str, accept: str = _ACCEPT) -> Document:
+        """The manifest or index of a tag or a digest.
+
+        Raises:
+            ArtifactError: it cannot be had, or is not what its digest says.
+        """
+
+        async def once() -> Document:
+            async with self.request("GET", f"manifests/{wanted}", headers={"Accept": accept}) as response:
+                data = await body(response, MAX_MANIFEST)
+                kind = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+                stated = response.headers.get("Docker-Content-Digest", "")
+            promised = wanted if is_digest(wanted) else stated if is_digest(stated) else None
+            if promised is not None:
+                _check(data, promised, f"the manifest {wanted}", kind)
+            return Document(data, wanted if is_digest(wanted) else digest_of(data), kind)
+
+        return await self.again(once)
+
+    async def blob(self, wanted: Descriptor, sink: Sink, progress: Progress) -> None:
+        """Bring a blob into the sink; whoever asked checks its digest.
+
+        Args:
+            progress: is told how many bytes are there.
+
+        Raises:
+            ArtifactError: it cannot be had, or is longer than its descriptor says.
+        """
+        await self.again(lambda: self._rest_of(wanted, sink, progress))
+
+    async def _rest_of(self, wanted: Descriptor, sink: Sink, progress: Progress) -> None:
+        what = f"blob {wanted.digest}"
+        headers = {"Range": f"bytes={sink.size}-"} if sink.size else {}
+        async with self.request("GET", f"blobs/{wanted.digest}", headers=headers, also=(206, 416)) as response:
+            if response.status_code == 416 or not _continues(response, sink.size, wanted.size):
+                await sink.restart()
+                if response.status_code != 200:
+                    raise Unavailable(f"{self.endpoint.name} sent another part of {what} than it was asked for")
+            stated = response.headers.get("Content-Length", "")
+            if stated.isdecimal() and int(stated) != wanted.size - sink.size:
+                whole = int(stated) + sink.size
+                raise BadContent(f"{what} has {whole} bytes at {self.endpoint.name}; its descriptor says {wanted.size}")
+            await self._copy(response, wanted, sink, progress)
+        if sink.size != wanted.size:
+            raise Unavailable(f"{what} ended after {sink.size} of {wanted.size} bytes")
+
+    async def _copy(self, response: httpx.Response, wanted: Descriptor, sink: Sink, progress: Progress) -> None:
+        waiting = bytearray()
+
+        async def flush() -> None:
+            await sink.write(bytes(waiting))
+            waiting.clear()
+            progress(sink.size)
+
+        try:
+            async with contextlib.aclosing(chunks(response)) as parts:
+                async for chunk in parts:
+                    waiting += chunk
+                    if sink.size + len(waiting) > wanted.size:
+                        raise BadContent(
+                            f"blob {wanted.digest} is longer at {self.endpoint.name} than the {wanted.size} bytes "
+                            "that its descriptor says"
+                        )
+                    if len(waiting) >= _BUFFER:
+                        await flush()
+        except Unavailable:
+            await flush()  # the next try goes on from there
+            raise
+        await flush()
+
+    @contextlib.asynccontextmanager
+    async def request(
+        self,
+        method: str,
+        path: str | httpx.URL,
+        *,
+        headers: Mapping[str, str] | None = None,
+        also: tuple[int, ...] = (),
+        content: Content | None = None,
+        raw: bytes | None = None,
+    ) -> AsyncIterator[httpx.Response]:
+        """An exchange that succeeded, authenticated where the registry wants that.
+
+        Args:
+            path: below the repository, or an address that the registry gave.
+            also: statuses that are good, besides 200.
+
+        Raises:
+            ArtifactError: it did not succeed.
+        """
+        base = await self.dialer.http.base(self.endpoint)
+        url = path if isinstance(path, httpx.URL) else base.join(f"{self.repository}/{path}")
+        ours = (url.scheme, url.netloc) == (base.scheme, base.netloc)
+        asker = Asker(base, f"repository:{self.repository}:{self.actions}", self.credential)
+        authorization = self.dialer.tokens.known(asker) if ours else None
+        for last in (False, True):
+            wanted = None
+            async with self.dialer.http.answer(
+                method, url, headers=headers or {}, authorization=authorization, content=content, raw=raw
+            ) as response:
+                theirs = (response.url.scheme, response.url.netloc) != (base.scheme, base.netloc)
+                if response.status_code == 401 and not last and ours and not theirs:
+                    wanted = challenges(response.headers.get_list("WWW-Authenticate"))
+                if wanted is None:
+                    if response.status_code not in (200, *also):
+                        raise await self.dialer.http.refuse(response, url, _what(path, self.repository))
+                    yield response
+                    return
+            authorization = await self.dialer.tokens.obtain(asker, wanted)
+
+    async def again(self, work: Callable[[], Awaitable[T]]) -> T:
+        """Do it, a few times if need be."""
+        pauses = PAUSES.pauses(self.dialer.rng)
+        for _ in range(TRIES - 1):
+            try:
+                return await work()
+            except Unavailable as error:
+                pause = max(next(pauses), error.after or 0.0)
+            await self.dialer.clock.sleep(pause)
+        return await work()
+
+
+def _what(path: str | httpx.URL, repository: str) -> str:
+    return "an upload" if isinstance(path, httpx.URL) else f"{repository}/{path.partition('?')[0]}"
+
+
+def _continues(response: httpx.Response, offset: int, size: int) -> bool:
+    """Whether the body begins where it should."""
+    if response.status_code == 200:
+        return offset == 0
+    found = re.fullmatch(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19}|\*)", response.headers.get("Content-Range", ""))
+    return found is not None and int(found[1]) == offset and found[3] in ("*", str(size))
+
+
+def _check(data: bytes, digest: str, what: str, kind: str) -> None:
+    found = hasher(digest)
+    found.update(data)
+    if found.hexdigest() != digest.partition(":")[2]:
+        algorithm = digest.partition(":")[0]
+        hint = f" (it sent {kind})" if kind and "json" not in kind else ""
+        raise BadContent(f"{what} has another digest: expected {digest}, found {algorithm}:{found.hexdigest()}{hint}")

@@ -1,0 +1,276 @@
+"""The content-addressed store: modules by digest, and which reference had which.
+
+    format               the number of this layout
+    blobs/sha256/<hex>   modules, manifests and configurations; never changed once they are there
+    images/<hex>         an image by its manifest's digest: which of the blobs is the module, how it is started
+    references/<hash>    a reference, and the digest of the manifest that it had when it was pulled last
+    ingest/, locks/      what is being written, and by whom
+
+Several node loops may share it, and any of them may die at any instruction: a file gets its name when it is whole and
+on the disk, blobs before the image that names them, the image before its references. Whoever uses an image holds a
+shared lock on it (`Lease`), and `collection` removes nothing that is locked. Blobs are shared by digest: who can name
+the digest of a module and pull a manifest that names it shares the copy.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import os
+import stat
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import attrs
+import orjson
+
+from wasmlet.artifacts.errors import StoreError
+from wasmlet.artifacts.files import Part, entries, lock, write_whole
+from wasmlet.artifacts.references import Reference, is_digest
+from wasmlet.artifacts.threads import in_thread
+from wasmlet.clock import Clock
+
+FORMAT = 1
+_POLL = 0.1
+STALE = 60.0
+"""Seconds after which what is being written, and is not locked, was left by a process that died."""
+
+
+@attrs.frozen
+class Image:
+    """A module and how it is started.
+
+    Attributes:
+        digest: of the manifest.
+        module: digest of the module.
+        size: of the module, bytes.
+        blobs: every blob that it is made of.
+        command: a container image's entry point and arguments, the module's path first; empty for an artifact.
+        environment: `NAME=value`, of a container image.
+    """
+
+    digest: str
+    module: str
+    size: int
+    blobs: tuple[str, ...]
+    command: tuple[str, ...] = ()
+    environment: tuple[str, ...] = ()
+
+
+class Lease:
+    """An image that is in use: nobody removes it before this is closed, or this process ends."""
+
+    def __init__(self, image: Image, path: Path, descriptor: int) -> None:
+        self.image = image
+        self.path = path
+        self._descriptor = descriptor
+
+    def close(self) -> None:
+        """Let it go; may be called twice."""
+        if self._descriptor >= 0:
+            with contextlib.suppress(OSError):
+                os.utime(self._descriptor)  # when it was used last
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def __enter__(self) -> Lease:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class Store:
+    """See above. Everything but `add`, `part` and `locked` is quick, and blocks.
+
+    Args:
+        directory: made by `prepare`; it has to be this user's own.
+    """
+
+    def __init__(self, directory: Path, clock: Clock) -> None:
+        self.directory = directory
+        self._clock = clock
+        self._blobs = directory / "blobs"
+        self.images = directory / "images"
+        self.references = directory / "references"
+        self.ingest = directory / "ingest"
+        self._locks = directory / "locks"
+        self._here: dict[str, tuple[asyncio.Lock, int]] = {}
+
+    def prepare(self) -> None:
+        """Make the directories, and clear away what a process left that died.
+
+        Raises:
+            StoreError: others may write it, another version made it, or it cannot be made.
+        """
+        try:
+            for part in (self.directory, self._blobs, self.images, self.references, self.ingest, self._locks):
+                part.mkdir(mode=0o700, parents=True, exist_ok=True)
+            for kind in ("sha256", "sha512"):
+                (self._blobs / kind).mkdir(mode=0o700, exist_ok=True)
+            found = self.directory.stat()
+            if found.st_uid != os.geteuid() or stat.S_IMODE(found.st_mode) & 0o022:
+                raise StoreError(f"{self.directory} holds modules, and must belong to and be written by us only")
+            self._check_format()
+        except OSError as error:
+            raise StoreError(f"store {self.directory}: {error.strerror}: {error.filename}") from error
+        self.clear_up()
+
+    def _check_format(self) -> None:
+        file = self.directory / "format"
+        if not file.exists():
+            write_whole(self.ingest, file, f"{FORMAT}\n".encode())
+        if (found := file.read_text("ascii", "replace").strip()) != str(FORMAT):
+            raise StoreError(f"store {self.directory} has format {found[:20]!r}, expected {FORMAT}; choose another one")
+
+    def clear_up(self) -> None:
+        """Remove what was being written by processes that died, and locks that nobody holds."""
+        now = self._clock.now().timestamp()
+        for directory in (self.ingest, self._locks):
+            for path, found in entries(directory):
+                if now - found.st_mtime < STALE:
+                    continue
+                if (descriptor := lock(path, create=False)) is not None:
+                    path.unlink(missing_ok=True)
+                    os.close(descriptor)
+
+    def blob(self, digest: str) -> Path:
+        """Where a blob is, or would be."""
+        algorithm, _, name = digest.partition(":")
+        return self._blobs / algorithm / name
+
+    def blob_paths(self) -> list[Path]:
+        """The directories of the blobs."""
+        return [self._blobs / "sha256", self._blobs / "sha512"]
+
+    def lock_path(self, name: str) -> Path:
+        """The file whose lock `locked` holds."""
+        return self._locks / name
+
+    def part(self, digest: str | None) -> Part:
+        """A file for something that is on its way here."""
+        return Part(self.ingest, digest)
+
+    async def add(self, digest: str, fill: Callable[[Part], Awaitable[None]]) -> Path:
+        """Have a blob, brought by `fill` unless it is there. Who asks while another brings it waits.
+
+        Raises:
+            BadContent: what came has another digest; nothing of it is left.
+            OSError: the disk is full, or fails; likewise.
+        """
+        path = self.blob(digest)
+        async with self.locked(digest.replace(":", "-")):
+            if not self._touched(path):
+                with self.part(digest) as part:
+                    await fill(part)
+                    await in_thread(part.keep, path)
+        return path
+
+    def _touched(self, path: Path) -> bool:
+        """Whether it is there; from now it is young, and stays until an image names it."""
+        try:
+            os.utime(path)
+        except FileNotFoundError:
+            return False
+        return True
+
+    @contextlib.asynccontextmanager
+    async def locked(self, name: str) -> AsyncIterator[None]:
+        """Be the only one to do what has this name, among all processes that share the store."""
+        here, users = self._here.get(name, (asyncio.Lock(), 0))
+        self._here[name] = here, users + 1
+        try:
+            async with here:
+                path = self.lock_path(name)
+                while (descriptor := lock(path, create=True)) is None:  # another process has it
+                    await self._clock.sleep(_POLL)
+                try:
+                    yield
+                finally:
+                    path.unlink(missing_ok=True)
+                    os.close(descriptor)
+        finally:
+            here, users = self._here.pop(name)
+            if users > 1:
+                self._here[name] = here, users - 1
+
+    def record(self, reference: Reference, image: Image) -> None:
+        """Keep what a reference had; by its digest it is found from now on, too."""
+        path = self.images / _hex(image.digest)
+        if _read(path) != (content := _image_json(image)):  # an image that is in use keeps its file
+            write_whole(self.ingest, path, orjson.dumps(content))
+        for name in {str(reference), str(reference.at(image.digest))}:
+            raw = {"reference": name, "image": image.digest, "pulled": self._clock.now().isoformat()}
+            write_whole(self.ingest, self._reference(name), orjson.dumps(raw))
+
+    def find(self, reference: Reference) -> Lease | None:
+        """The image that a reference had when it was pulled last, in use from now on; None where there is none."""
+        raw = _read(self._reference(str(reference)))
+        digest = raw.get("image") if raw else None
+        if reference.digest is not None and raw is None:
+            raw = _read(self._reference(str(reference.at(reference.digest))))
+            digest = raw.get("image") if raw else None
+        return self.lease(str(digest)) if is_digest(digest) else None
+
+    def lease(self, digest: str) -> Lease | None:
+        """The image of a manifest, in use from now on; None where it is not here, or not whole."""
+        path = self.images / _hex(digest)
+        descriptor = lock(path, create=False, shared=True)
+        if descriptor is None:
+            return None
+        image = _image_of(_read(path))
+        if image is None or not self.blob(image.module).is_file():
+            os.close(descriptor)
+            return None
+        with contextlib.suppress(OSError):
+            os.utime(path)  # when it was used last
+        return Lease(image, self.blob(image.module), descriptor)
+
+    def _reference(self, name: str) -> Path:
+        return self.references / hashlib.sha256(name.encode()).hexdigest()
+
+
+def _hex(digest: str) -> str:
+    return digest.replace(":", "-")
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    """An object in JSON; None where there is none, or something else."""
+    try:
+        found = orjson.loads(path.read_bytes())
+    except (FileNotFoundError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _image_json(image: Image) -> dict[str, Any]:
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in attrs.asdict(image).items()}
+
+
+def _image_of(raw: Mapping[str, Any] | None) -> Image | None:
+    found = raw or {}
+    lists = [found.get(name) for name in ("blobs", "command", "environment")]
+    if not (is_digest(found.get("digest")) and is_digest(found.get("module")) and isinstance(found.get("size"), int)):
+        return None
+    if not all(isinstance(one, list) and all(isinstance(text, str) for text in one) for one in lists):
+        return None
+    blobs, command, environment = (tuple(one or ()) for one in lists)
+    return Image(found["digest"], found["module"], found["size"], blobs, command, environment)
+
+
+def read_image(path: Path) -> Image | None:
+    """The image in a file of `images/`; None where it is none."""
+    return _image_of(_read(path))
+
+
+def read_reference(path: Path) -> tuple[str, datetime | None]:
+    """The digest that a file of `references/` names, "" for none, and when it was pulled."""
+    raw = _read(path) or {}
+    try:
+        pulled = datetime.fromisoformat(str(raw.get("pulled")))
+    except ValueError:
+        pulled = None
+    return str(raw.get("image") or ""), pulled
