@@ -76,7 +76,8 @@ def run(
         store.set_limits(memory_size=spec["memory"])
     try:
         instance = linker.instantiate(store, code)
-    except wasmtime.Trap as error:  # in the start function of the module itself
+    except wasmtime.Trap as error:  # in the start function of the module itself: the guest has run
+        started()
         return TRAPPED, _trap(error)
     except wasmtime.WasmtimeError as error:
         raise ValueError(f"the module cannot be instantiated: {_causes(error)}") from error

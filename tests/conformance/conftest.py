@@ -1,0 +1,112 @@
+"""One API server and one node for all checks of a process, a namespace for each; a node of one's own where time passes.
+
+With `--kubeconfig` (see `tests.node.real`) the API server is a cluster's.
+"""
+
+from __future__ import annotations
+
+import shutil
+import uuid
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from tests.conformance.harness import Kube, Machine
+from tests.guests import build
+from tests.node.real import RealPlane
+from wasmlet.kube import Client, load_identity
+from wasmlet.testing import ControlPlane
+from wasmlet.testing.clock import FakeClock
+
+HERE = Path(__file__).parent
+MARKERS = (
+    "refused: the node refuses what is asked, by name",
+    "later: what the node refuses by name for now, as it needs a network",
+    "real_cluster: needs a cluster with controllers (--kubeconfig)",
+)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    for marker in MARKERS:
+        config.addinivalue_line("markers", marker)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Every check runs in the loop of the node that it shares; what needs a cluster is left out without one."""
+    ours = [item for item in items if item.path.is_relative_to(HERE)]
+    for item in ours:
+        item.add_marker(pytest.mark.asyncio(loop_scope="session"), append=False)
+    if not config.getoption("--kubeconfig"):
+        left_out = [item for item in ours if item.get_closest_marker("real_cluster")]
+        items[:] = [item for item in items if item not in left_out]
+        config.hook.pytest_deselected(items=left_out)
+
+
+@pytest_asyncio.fixture(loop_scope="session", scope="session")
+async def machine(
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+    kubectl: Path,
+    compile_guest: Callable[..., None],
+) -> AsyncGenerator[Machine, None]:
+    """An API server, the guests, and what nodes are made of."""
+    async with AsyncExitStack() as stack:
+        plane = RealPlane.of(request.config) or await stack.enter_async_context(ControlPlane())
+        admin = await stack.enter_async_context(Client(await load_identity(plane.kubeconfig), connections=0))
+        driver = build("driver", compile_guest)
+        directory = tmp_path_factory.mktemp("c")
+        yield Machine(plane, admin, kubectl, driver, directory, f"c{uuid.uuid4().hex[:8]}")
+
+
+@pytest_asyncio.fixture(loop_scope="session", scope="session")
+async def shared(machine: Machine, tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[str, None]:
+    """A node that many checks use at once; restarts wait one second at most."""
+    name = machine.name()
+    given = {"max_container_restart_period": 1.0, "allow_host_path": (str(tmp_path_factory.getbasetemp()),)}
+    async with machine.node(name, given=given):
+        yield name
+    await machine.forget(name)
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def kube(machine: Machine, shared: str) -> AsyncGenerator[Kube, None]:
+    """A namespace on the shared node."""
+    async with machine.namespace(shared) as kube:
+        yield kube
+
+
+Own = Callable[..., Any]
+
+
+@pytest.fixture
+def own(machine: Machine) -> Own:
+    """A node of the check's own: `async with own(clock=..., ...) as kube:`; arguments as for `Machine.node`."""
+
+    @asynccontextmanager
+    async def make(*, clock: Any = None, **settings: Any) -> AsyncIterator[Kube]:
+        name = machine.name()
+        try:
+            async with machine.node(name, clock=clock, **settings), machine.namespace(name) as kube:
+                kube.clock = clock
+                yield kube
+        finally:
+            await machine.forget(name)
+
+    return make
+
+
+@pytest.fixture
+def driver_copy(machine: Machine, tmp_path: Path) -> Path:
+    """The driver in a file that the check may move about."""
+    return Path(shutil.copy(machine.driver, tmp_path / "copy.wasm"))
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def timed(own: Own) -> AsyncGenerator[Kube, None]:
+    """A node of the check's own on whose clock time passes as the check says (`kube.clock.advance`)."""
+    async with own(clock=FakeClock()) as kube:
+        yield kube

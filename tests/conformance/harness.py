@@ -1,0 +1,380 @@
+"""What every check has at hand: an API server, a namespace of its own on a wasmtime node, and words for what it awaits.
+
+Nothing here looks into the node: checks see what any client of the API sees.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import attrs
+import orjson
+from wasmlet_wasmtime import WasmtimeProvider
+
+import wasmlet
+from tests.node.real import RealPlane
+from wasmlet.clock import Clock
+from wasmlet.kube import Client, errors
+from wasmlet.kube.client import MERGE_PATCH, STRATEGIC_PATCH
+from wasmlet.testing import ControlPlane
+
+SECONDS = 60.0
+"""Patience with what should take no time."""
+
+Raw = dict[str, Any]
+
+
+@attrs.define
+class Machine:
+    """Where nodes are made: an API server, an administrator's client of it, the guests, and a directory."""
+
+    plane: ControlPlane | RealPlane
+    admin: Client
+    kubectl: Path
+    driver: Path
+    directory: Path
+    prefix: str
+    """What names are made of, so that runs side by side do not meet."""
+    made: int = 0
+
+    @property
+    def real(self) -> bool:
+        """Whether the API server is a cluster's."""
+        return isinstance(self.plane, RealPlane)
+
+    def name(self) -> str:
+        """A name that nobody has."""
+        self.made += 1
+        return f"{self.prefix}-{self.made}"
+
+    @asynccontextmanager
+    async def node(
+        self, name: str, *, clock: Clock | None = None, given: Raw | None = None, **settings: Any
+    ) -> AsyncIterator[wasmlet.Node]:
+        """A node over wasmtime while the context is open.
+
+        Args:
+            clock: the provider's; the node loop's is the machine's.
+            given: settings of the provider.
+            settings: of the node.
+        """
+        options = {"allow_local_modules": True, "module_dir": self.driver.parent, "shim_idle_exit": 1.0}
+        provider = WasmtimeProvider(WasmtimeProvider.Config(**(options | (given or {}))), clock=clock)
+        defaults = {
+            "kubeconfig": await asyncio.to_thread(self.plane.node_kubeconfig, name),
+            "node_name": name,
+            "node_ip": "127.0.0.1",
+            "port": 0,
+            "client_ca_file": self.plane.client_ca_file,
+            "state_dir": self.directory / name,
+            "serving_csr": False,
+            "drain_on_exit": True,
+        }
+        async with wasmlet.Node(provider, wasmlet.NodeConfig(**(defaults | settings))) as node:
+            yield node
+
+    @asynccontextmanager
+    async def namespace(self, node: str) -> AsyncIterator[Kube]:
+        """A namespace of its own whose pods go to that node; every pod in it has to go at the end."""
+        name = self.name()
+        await self.admin.create("/api/v1/namespaces", {"metadata": {"name": name}})
+        kube = Kube(self, name, node)
+        try:
+            if self.real:
+                await kube.exists("serviceaccounts", "default")
+            yield kube
+        finally:
+            await kube.clear()
+            await self.admin.delete(f"/api/v1/namespaces/{name}")
+
+    async def forget(self, node: str) -> None:
+        """Remove a node's objects, which outlive it."""
+        for path in (f"/api/v1/nodes/{node}", f"/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/{node}"):
+            try:
+                await self.admin.delete(path)
+            except errors.ObjectNotFound:
+                continue
+
+
+@attrs.define
+class Kube:
+    """A namespace, and pods in it that are bound to one node."""
+
+    machine: Machine
+    namespace: str
+    node: str
+    clock: Any = None
+
+    @property
+    def admin(self) -> Client:
+        return self.machine.admin
+
+    @property
+    def path(self) -> str:
+        return f"/api/v1/namespaces/{self.namespace}"
+
+    # What is made and changed
+
+    def container(self, *args: str, name: str = "c", **fields: Any) -> Raw:
+        """A container that runs the driver with these instructions."""
+        return {"name": name, "image": f"file://{self.machine.driver}", "args": list(args), **fields}
+
+    def pod(self, *args: str, name: str = "p", spec: Raw | None = None, metadata: Raw | None = None, **c: Any) -> Raw:
+        """A pod of one container, `c`, that is not restarted; `spec` and `metadata` go over that."""
+        body = {
+            "restartPolicy": "Never",
+            "automountServiceAccountToken": False,
+            "nodeName": self.node,
+            "tolerations": [{"operator": "Exists"}],
+            "containers": [self.container(*args, **c)],
+        }
+        return {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": name, **(metadata or {})},
+            "spec": body | (spec or {}),
+        }
+
+    async def create(self, *args: str, **fields: Any) -> Raw:
+        """Create the pod that `pod` makes of these."""
+        return await self.make("pods", self.pod(*args, **fields))
+
+    def gate(self, *, optional: bool = True, **spec: Any) -> Raw:
+        """For `create`: a volume at /go that the test fills with `open_gate`, so that a guest can await it there."""
+        volume = {"name": "go", "configMap": {"name": "gate", "optional": optional}}
+        return {"volumeMounts": [{"name": "go", "mountPath": "/go"}], "spec": {"volumes": [volume], **spec}}
+
+    async def open_gate(self) -> None:
+        """What awaits /go/on to be "now" goes on."""
+        await self.config_map("gate", on="now")
+
+    async def make(self, kind: str, body: Raw) -> Raw:
+        """Create an object of the core API in the namespace."""
+        return await self.admin.create(f"{self.path}/{kind}", body)
+
+    async def config_map(self, name: str, **data: str) -> None:
+        await self.make("configmaps", {"metadata": {"name": name}, "data": data})
+
+    async def secret(self, name: str, **data: str) -> None:
+        await self.make("secrets", {"metadata": {"name": name}, "stringData": data})
+
+    async def get(self, name: str = "p", kind: str = "pods") -> Raw:
+        return await self.admin.get(f"{self.path}/{kind}/{name}")
+
+    async def patch(self, body: Any, name: str = "p", kind: str = "pods", how: str = MERGE_PATCH) -> Raw:
+        """Change an object; `name` may have a subresource behind it."""
+        return await self.admin.patch(f"{self.path}/{kind}/{name}", body, how)
+
+    async def change_container(self, name: str = "p", *, to: str = "", **fields: Any) -> Raw:
+        """Change fields of the container `c` of a pod, through the subresource `to` where one is named."""
+        body = {"spec": {"containers": [{"name": "c", **fields}]}}
+        return await self.patch(body, f"{name}/{to}" if to else name, how=STRATEGIC_PATCH)
+
+    async def delete(self, name: str = "p", kind: str = "pods", **options: Any) -> None:
+        await self.admin.delete(f"{self.path}/{kind}/{name}", options or None)
+
+    async def remove(self, name: str = "p", **options: Any) -> None:
+        """Delete a pod and return when it is gone."""
+        await self.delete(name, **options)
+        await self.gone(name)
+
+    async def clear(self) -> None:
+        """Delete every pod at once, and return when none is left."""
+        for pod in (await self.admin.get(f"{self.path}/pods"))["items"]:
+            name = pod["metadata"]["name"]
+            try:
+                if pod["metadata"].get("finalizers"):
+                    await self.patch({"metadata": {"finalizers": []}}, name)
+                await self.delete(name, gracePeriodSeconds=0)
+            except errors.ObjectNotFound:
+                continue
+        for pod in (await self.admin.get(f"{self.path}/pods"))["items"]:
+            await self.gone(pod["metadata"]["name"])
+
+    # What is awaited
+
+    async def until(self, wanted: Callable[[Raw], Any], name: str = "p") -> Raw:
+        """The pod as soon as it is as wanted, by watching it."""
+        last: Raw = {}
+        try:
+            async with asyncio.timeout(SECONDS), aclosing(self.versions(name)) as versions:
+                async for kind, last in versions:
+                    if kind != "DELETED" and wanted(last):
+                        return last
+        except TimeoutError:
+            status = orjson.dumps(last.get("status"), option=orjson.OPT_INDENT_2).decode()
+            raise AssertionError(f"pod {name} never was as wanted; at last: {status}") from None
+        raise AssertionError("the watch ended")
+
+    async def versions(self, name: str, kind: str = "pods", since: str = "") -> AsyncGenerator[tuple[str, Raw], None]:
+        """The object now (without `since`) and after each change, with the kind of the event."""
+        selected = f"metadata.name={name}" if name else ""
+        params = {"watch": "1", "fieldSelector": selected, "resourceVersion": since}
+        async with self.admin.stream(f"{self.path}/{kind}", params) as content:
+            async for line in content:
+                event = orjson.loads(line)
+                yield event["type"], event["object"]
+
+    async def exists(self, kind: str, name: str) -> Raw:
+        """An object once it is there."""
+        async with asyncio.timeout(SECONDS), aclosing(self.versions(name, kind)) as versions:
+            async for event, item in versions:
+                if event != "DELETED":
+                    return item
+        raise AssertionError("the watch ended")
+
+    async def gone(self, name: str = "p") -> None:
+        """Return when no such pod exists."""
+        async with asyncio.timeout(SECONDS):
+            found = await self.admin.get(f"{self.path}/pods", fieldSelector=f"metadata.name={name}")
+            if not found["items"]:
+                return
+            since = found["metadata"]["resourceVersion"]
+            async with aclosing(self.versions(name, since=since)) as versions:
+                async for kind, _ in versions:
+                    if kind == "DELETED":
+                        return
+
+    async def running(self, name: str = "p", container: str = "c") -> Raw:
+        """The pod once that container runs."""
+        return await self.until(lambda pod: "running" in state(pod, container), name)
+
+    async def ready(self, name: str = "p") -> Raw:
+        return await self.until(lambda pod: condition(pod, "Ready").get("status") == "True", name)
+
+    async def phase(self, phase: str, name: str = "p") -> Raw:
+        return await self.until(lambda pod: pod["status"].get("phase") == phase, name)
+
+    async def ended(self, name: str = "p") -> Raw:
+        """The pod once it has succeeded or failed."""
+        return await self.until(lambda pod: pod["status"].get("phase") in ("Succeeded", "Failed"), name)
+
+    async def waiting(self, reason: str, name: str = "p", container: str = "c") -> Raw:
+        """The pod once that container waits for that reason."""
+        return await self.until(lambda pod: state(pod, container).get("waiting", {}).get("reason") == reason, name)
+
+    async def refused(self, name: str = "p", container: str = "c") -> str:
+        """Why the node does not run the pod: the message that names a field."""
+        pod = await self.waiting("CreateContainerConfigError", name, container)
+        assert pod["status"]["phase"] == "Pending"
+        message = state(pod, container)["waiting"]["message"]
+        event = await self.event("Failed", name, message)
+        assert event["type"] == "Warning"
+        return str(message)
+
+    async def refuses(self, name: str, field: str, **fields: Any) -> None:
+        """Create a pod of these, which the node refuses because of that field; remove it again."""
+        await self.create("print", "must not run", name=name, **fields)
+        assert field in await self.refused(name)
+        assert await self.log_status(name) == 400
+        await self.remove(name, gracePeriodSeconds=0)
+
+    async def event(self, reason: str, name: str = "p", part: str = "") -> Raw:
+        """The first event of that reason about the pod, with that text in its message."""
+        async with asyncio.timeout(SECONDS), aclosing(self.versions("", "events")) as versions:
+            async for _, event in versions:
+                about = event["involvedObject"]["name"] == name and event["reason"] == reason
+                if about and part in event.get("message", ""):
+                    return event
+        raise AssertionError("the watch ended")
+
+    async def events(self, name: str = "p") -> list[Raw]:
+        """The events about the pod, as yet."""
+        found = await self.admin.get(f"{self.path}/events", fieldSelector=f"involvedObject.name={name}")
+        items: list[Raw] = found["items"]
+        return items
+
+    # What containers say
+
+    async def log(self, name: str = "p", **params: str) -> str:
+        async with self.admin.stream(f"{self.path}/pods/{name}/log", params) as content:
+            return (await content.read()).decode()
+
+    async def log_status(self, name: str, **params: str) -> int:
+        """The HTTP status that the log is answered with."""
+        try:
+            await self.log(name, **params)
+        except errors.ApiError as error:
+            return error.status
+        return 200
+
+    async def output(self, name: str = "p", container: str = "c") -> str:
+        """All that a container writes, to its end."""
+        await self.until(lambda pod: begun(pod, container), name)
+        async with asyncio.timeout(SECONDS):
+            return await self.log(name, follow="true", container=container)
+
+    async def logged(self, part: str, name: str = "p", container: str = "c") -> str:
+        """What a container has written, once it has written that."""
+        await self.until(lambda pod: begun(pod, container), name)
+        text, params = "", {"follow": "true", "container": container}
+        async with asyncio.timeout(SECONDS), self.admin.stream(f"{self.path}/pods/{name}/log", params) as content:
+            async for line in content:
+                text += line.decode()
+                if part in text:
+                    return text
+        raise AssertionError(f"the log ended without {part!r}: {text!r}")
+
+    async def kubectl(self, *arguments: str, code: int | None = 0, stdin: str | None = None) -> str:
+        """What kubectl writes in the namespace, both streams; it has to end with that exit code."""
+        command = [self.machine.kubectl, "--kubeconfig", self.machine.plane.kubeconfig, "-n", self.namespace]
+        process = await asyncio.create_subprocess_exec(
+            *command,
+            *arguments,
+            stdin=subprocess.DEVNULL if stdin is None else subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+        try:
+            async with asyncio.timeout(SECONDS):
+                out, _ = await process.communicate(None if stdin is None else stdin.encode())
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+        assert code is None or process.returncode == code, f"kubectl {arguments}: {process.returncode} {out.decode()}"
+        return out.decode()
+
+    async def node_proxy(self, path: str) -> Any:
+        """What the node's own API answers, asked through the API server."""
+        text = await self.kubectl("get", "--raw", f"/api/v1/nodes/{self.node}/proxy/{path}")
+        return json.loads(text) if text.startswith("{") else text
+
+    async def node_object(self) -> Raw:
+        return await self.admin.get(f"/api/v1/nodes/{self.node}")
+
+
+def status(pod: Raw, container: str = "c") -> Raw:
+    """What the API has of that container, whichever kind it is; {} for nothing."""
+    kinds = ("containerStatuses", "initContainerStatuses", "ephemeralContainerStatuses")
+    found = [one for kind in kinds for one in pod.get("status", {}).get(kind) or () if one["name"] == container]
+    return found[0] if found else {}
+
+
+def state(pod: Raw, container: str = "c") -> Raw:
+    """Its state: one of waiting, running, terminated, with what belongs to it."""
+    found: Raw = status(pod, container).get("state") or {}
+    return found
+
+
+def begun(pod: Raw, container: str = "c") -> bool:
+    """Whether it runs or has run, so that it has a log."""
+    now = state(pod, container)
+    return bool(now and "waiting" not in now) or bool(status(pod, container).get("lastState"))
+
+
+def terminated(pod: Raw, container: str = "c") -> Raw:
+    """How it ended; {} while it has not."""
+    found: Raw = state(pod, container).get("terminated") or {}
+    return found
+
+
+def condition(of: Raw, kind: str) -> Raw:
+    """The condition of that type; {} where there is none."""
+    return next((c for c in of.get("status", {}).get("conditions") or () if c["type"] == kind), {})

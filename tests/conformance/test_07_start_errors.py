@@ -1,0 +1,24 @@
+"""A guest that cannot be started is not one that failed: CreateContainerError, and StartError with exit code 128."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.conformance.harness import Kube, state, terminated
+
+
+async def test_a_module_that_cannot_be_compiled(kube: Kube, tmp_path: Path) -> None:
+    module = tmp_path / "broken.wasm"
+    module.write_bytes(b"\0asm\x01\0\0\0\x01\xff")
+    await kube.create(image=f"file://{module}")
+    pod = await kube.waiting("CreateContainerError")
+    assert "not a valid WebAssembly module" in state(pod)["waiting"]["message"]
+    assert pod["status"]["phase"] == "Pending"
+
+
+async def test_a_guest_that_cannot_be_instantiated(kube: Kube) -> None:
+    await kube.create("print", "x", resources={"limits": {"memory": "64Ki"}})
+    pod = await kube.phase("Failed")
+    ended = terminated(pod)
+    assert (ended["reason"], ended["exitCode"]) == ("StartError", 128)
+    assert "the module cannot be instantiated" in ended["message"]
