@@ -10,6 +10,7 @@ import shutil
 import time
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from wasmlet_wasmtime import WasmtimeProvider
@@ -314,10 +315,25 @@ def test_the_longest_pause_is_configured(cap: float, backoff: float, expected: t
     assert pauses(backoff, 1, cap) == expected
 
 
-@pytest.mark.parametrize("period", [0.5, 301])
-async def test_a_longest_pause_that_is_out_of_bounds(tmp_path: Path, period: float) -> None:
-    provider = WasmtimeProvider(RuntimeConfig(max_container_restart_period=period))
-    with pytest.raises(ConfigError, match="expected 1 to 300 seconds, found"):
+@pytest.mark.parametrize(
+    ("setting", "expected"),
+    [
+        ({"max_container_restart_period": 0.5}, "max container restart period: expected 1 to 300, found 0.5"),
+        ({"max_container_restart_period": 301}, "expected 1 to 300, found 301"),
+        ({"container_log_max_files": 1}, "container log max files: expected at least 2, found 1"),
+        ({"shim_idle_exit": float("inf")}, "shim idle exit: expected at least 1, found inf"),
+        ({"compile_timeout": -1}, "compile timeout: expected at least 0.001, found -1"),
+        ({"max_module_bytes": 0}, "max module bytes: expected at least 8, found 0"),
+    ],
+)
+def test_a_setting_that_is_out_of_bounds(setting: dict[str, Any], expected: str) -> None:
+    with pytest.raises(ConfigError, match=expected):
+        RuntimeConfig(**setting)
+
+
+async def test_modules_in_a_directory_that_is_not_there(tmp_path: Path) -> None:
+    provider = WasmtimeProvider(RuntimeConfig(module_dir=tmp_path / "none"))
+    with pytest.raises(ConfigError, match="module dir: expected a directory, found none at"):
         await provider.start(NodeContext("node", "127.0.0.1", 10, tmp_path))
     await provider.stop()
 

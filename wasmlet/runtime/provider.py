@@ -67,17 +67,17 @@ class RuntimeConfig:
 
     allow_local_modules: bool = option(False, help="Let pods run modules from this node's disk (image: file:///path).")
     module_dir: Path | None = option(None, help="Directory that relative images (file://./x.wasm) are in.")
-    max_module_bytes: int = option(256 * 1024 * 1024, help="The largest module that is accepted, in bytes.")
-    compile_timeout: float = option(120.0, help="How long compiling one module may take.")
+    max_module_bytes: int = option(2**28, least=8, help="The largest module that is accepted, in bytes.")
+    compile_timeout: float = option(120.0, least=0.001, help="How long compiling one module may take.")
     allow_host_path: tuple[str, ...] = option(
         (), help="Directory of this node that pods may mount (hostPath), with all below it; may be repeated."
     )
     max_container_restart_period: float = option(
-        300.0, help="The longest pause before a container that fails is restarted, in seconds (1 to 300)."
+        300.0, least=1, most=300, help="The longest pause before a container that fails is restarted, in seconds."
     )
     container_log_max_size: str = option("10Mi", help="Size of a container's log file at which a new one is begun.")
-    container_log_max_files: int = option(5, help="The most files of one container's log; 2 or more.")
-    shim_idle_exit: float = option(60.0, help="After how long a worker that nobody needs ends.")
+    container_log_max_files: int = option(5, least=2, help="The most files of one container's log; 2 or more.")
+    shim_idle_exit: float = option(60.0, least=1, help="After how long a worker that nobody needs ends.")
 
 
 class RuntimeProvider(Provider):
@@ -102,9 +102,9 @@ class RuntimeProvider(Provider):
         self.state_dir = Path()
 
     async def start(self, context: NodeContext) -> None:
-        period = self.config.max_container_restart_period
-        if not 1 <= period <= 300:
-            raise ConfigError(f"max-container-restart-period: expected 1 to 300 seconds, found {period:g}")
+        modules = self.config.module_dir
+        if modules is not None and not await asyncio.to_thread(modules.is_dir):
+            raise ConfigError(f"module dir: expected a directory, found none at {modules}; set it with --module-dir")
         await self.engine.check()
         self.state_dir = context.state_dir / "runtime"
         try:
@@ -328,8 +328,6 @@ class RuntimeProvider(Provider):
             raise ConfigError(f"container-log-max-size: expected a quantity such as 10Mi, found {size!r}") from error
         if limit < MIN_LOG_SIZE:
             raise ConfigError(f"container-log-max-size: expected {MIN_LOG_SIZE} bytes or more, found {size}")
-        if files < 2:
-            raise ConfigError(f"container-log-max-files: expected 2 or more, found {files}")
         return {"log_size": limit, "log_files": files}
 
     def _life(self, key: PodKey) -> PodLife:
