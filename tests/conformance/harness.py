@@ -296,7 +296,7 @@ class Kube:
         async with self.admin.stream(f"{self.path}/pods/{name}/log", params) as content:
             return (await content.read()).decode()
 
-    async def log_status(self, name: str, **params: str) -> int:
+    async def log_status(self, name: str = "p", **params: str) -> int:
         """The HTTP status that the log is answered with."""
         try:
             await self.log(name, **params)

@@ -17,6 +17,8 @@
  *   mkdir PATH    rmdir PATH    unlink PATH   fill PATH N       N KiB
  *   rename A B    link A B      symlink TARGET PATH
  *   deep PATH N   N directories, one in another
+ *   has PATH      ends with 1 unless it can be opened
+ *   fewer PATH N  ends with 1 while the file has fewer than N bytes
  *
  *   trap, recurse, abort                      exit N       ends with that code
  */
@@ -142,6 +144,11 @@ static int files(const char *word, const char *first, const char *second) {
         return 1;
     }
     if (!strcmp(word, "await")) { await(first, second); return 2; }
+    if (!strcmp(word, "has")) { if (slurp(first, content, 1) < 0) exit(1); return 1; }
+    if (!strcmp(word, "fewer")) {
+        if (slurp(first, content, sizeof content - 1) < atol(second)) exit(1);
+        return 2;
+    }
     if (!strcmp(word, "put")) { say(word, first, put(first, second, O_TRUNC)); return 2; }
     if (!strcmp(word, "append")) { say(word, first, put(first, second, O_APPEND)); return 2; }
     if (!strcmp(word, "mkdir")) { say(word, first, mkdir(first, 0755)); return 1; }
