@@ -106,6 +106,8 @@ class Churn:
     over: asyncio.Event = attrs.field(factory=asyncio.Event)
     calm: asyncio.Event = attrs.field(factory=asyncio.Event)
     """Users do nothing while the API server goes back to an older state: they would not know what of it was done."""
+    others: frozenset[PodTask] = attrs.field(factory=lambda: frozenset(_pod_tasks()))
+    """What other tests of this process have left."""
 
     @property
     def faults(self) -> Faults:
@@ -349,7 +351,7 @@ class Churn:
     def _left(self, pods: int, maps: set[str]) -> list[str]:
         """What the node keeps beyond what it needs for so many pods that refer to these config maps."""
         gc.collect()
-        tasks = [found for found in gc.get_objects() if isinstance(found, PodTask)]
+        tasks = [task for task in _pod_tasks() if task not in self.others]
         watches = self.faults._server.watches if self.faults._server else 0
         # Pods, the Node, services; and each config map that a pod refers to, kube-root-ca.crt by their tokens.
         allowed = 3 + len(maps) + (1 if pods else 0)
@@ -375,6 +377,12 @@ class Churn:
             acts, pods = sum(self.report.counts.values()), self.provider.started
             at, size = self.report.memory[-1]
             self.say(f"{at:6.0f} s  {size:.1f} MiB  {acts} acts  {pods} pods")
+
+
+def _pod_tasks() -> list[PodTask]:
+    """All that there are in this process."""
+    gc.collect()
+    return [found for found in gc.get_objects() if isinstance(found, PodTask)]
 
 
 def _described(task: PodTask) -> str:
