@@ -38,6 +38,8 @@ from wasmlet.model.inputs import Inputs
 from wasmlet.model.pod import Pod, PodKey, Raw
 from wasmlet.model.status import Condition, PodStatus
 
+ProbeKind = Literal["Startup", "Liveness", "Readiness"]
+
 
 @attrs.frozen
 class LogOptions:
@@ -210,6 +212,19 @@ class NoConfig:
     """The settings of a provider that has none."""
 
 
+@attrs.frozen
+class ProbeCount:
+    """Which results of probes are counted together; the labels of `prober_probe_total`.
+
+    `result` is "successful" or "failed".
+    """
+
+    pod: PodKey
+    container: str
+    kind: ProbeKind
+    result: str
+
+
 class Provider(abc.ABC):
     """Runs pods. Abstract: `create_pod`, `delete_pod`, `pod_status`, `list_pods`.
 
@@ -364,3 +379,7 @@ class Provider(abc.ABC):
     async def stats(self) -> Raw:
         """CPU and memory in the form of the kubelet's `/stats/summary` (`stats/v1alpha1` Summary)."""
         raise Unsupported(f"provider {self.name} does not measure its pods")
+
+    def probe_counts(self) -> Mapping[ProbeCount, int]:
+        """How often the probes of the pods that are here have succeeded and failed; the default runs none."""
+        return {}

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from tests.conformance.harness import Kube, Machine
+from tests.conformance.harness import Kube, Machine, administrator
 from tests.guests import build
 from tests.node.real import RealPlane
 from wasmlet.kube import Client, load_identity
@@ -59,7 +59,15 @@ async def machine(
         admin = await stack.enter_async_context(Client(await load_identity(plane.kubeconfig), connections=0))
         driver = build("driver", compile_guest)
         directory = tmp_path_factory.mktemp("c")
-        yield Machine(plane, admin, kubectl, driver, directory, f"c{uuid.uuid4().hex[:8]}")
+        yield Machine(
+            plane,
+            admin,
+            kubectl,
+            driver,
+            directory,
+            administrator(plane.kubeconfig, directory),
+            f"c{uuid.uuid4().hex[:8]}",
+        )
 
 
 @pytest_asyncio.fixture(loop_scope="session", scope="session")

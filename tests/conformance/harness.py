@@ -6,15 +6,19 @@ Nothing here looks into the node: checks see what any client of the API sees.
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
+import ssl
 import subprocess
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import attrs
 import orjson
+import yaml
 from wasmlet_wasmtime import WasmtimeProvider
 
 import wasmlet
@@ -39,6 +43,8 @@ class Machine:
     kubectl: Path
     driver: Path
     directory: Path
+    to_nodes: ssl.SSLContext
+    """With the administrator's certificate, for a node's own API."""
     prefix: str
     """What names are made of, so that runs side by side do not meet."""
     made: int = 0
@@ -341,13 +347,42 @@ class Kube:
         assert code is None or process.returncode == code, f"kubectl {arguments}: {process.returncode} {out.decode()}"
         return out.decode()
 
-    async def node_proxy(self, path: str) -> Any:
-        """What the node's own API answers, asked through the API server."""
-        text = await self.kubectl("get", "--raw", f"/api/v1/nodes/{self.node}/proxy/{path}")
-        return json.loads(text) if text.startswith("{") else text
+    async def node_api(self, path: str) -> Any:
+        """What the node's own API answers the administrator, as metrics-server and Prometheus ask it."""
+        status = (await self.node_object())["status"]
+        address = next(a["address"] for a in status["addresses"] if a["type"] == "InternalIP")
+        url = f"https://{address}:{status['daemonEndpoints']['kubeletEndpoint']['Port']}/{path}"
+        async with aiohttp.ClientSession() as session, session.get(url, ssl=self.machine.to_nodes) as answer:
+            text = await answer.text()
+            assert answer.status == 200, f"{path}: {answer.status} {text}"
+            return json.loads(text) if text.startswith("{") else text
+
+    async def metric(self, path: str, name: str, *parts: str) -> float:
+        """The sum of the node's samples of that name with these parts in their labels, and the namespace's."""
+        wanted = (f'namespace="{self.namespace}"', *parts)
+        lines = str(await self.node_api(path)).splitlines()
+        found = [line for line in lines if line.startswith(name + "{") and all(part in line for part in wanted)]
+        return sum(float(line.rpartition("}")[2].split()[0]) for line in found)
+
+    @asynccontextmanager
+    async def patience(self) -> AsyncIterator[None]:
+        """Bounds a wait that asks again and again."""
+        async with asyncio.timeout(SECONDS):
+            yield
 
     async def node_object(self) -> Raw:
         return await self.admin.get(f"/api/v1/nodes/{self.node}")
+
+
+def administrator(kubeconfig: Path, directory: Path) -> ssl.SSLContext:
+    """The client certificate of a kubeconfig, for servers that show any certificate."""
+    user = yaml.safe_load(kubeconfig.read_text())["users"][0]["user"]
+    pem = directory / "administrator.pem"
+    pem.write_bytes(b"".join(base64.b64decode(user[f"client-{part}-data"]) for part in ("certificate", "key")))
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    context.load_cert_chain(pem)
+    return context
 
 
 def status(pod: Raw, container: str = "c") -> Raw:

@@ -252,7 +252,7 @@ class KubeletServer:
         return web.Response(body=self._facts.metrics(), headers=PROMETHEUS)
 
     async def _show_probe_metrics(self, request: web.Request) -> web.Response:
-        return web.Response(body=stats.probe_metrics(), headers=PROMETHEUS)
+        return web.Response(body=stats.probe_metrics(self._provider.probe_counts()), headers=PROMETHEUS)
 
     async def _show_resource_metrics(self, request: web.Request) -> web.Response:
         try:

@@ -6,7 +6,7 @@ measurement beside it, which metrics-server computes rates from. Figures that a 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import attrs
@@ -15,6 +15,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 
 from wasmlet.model.pod import Raw
 from wasmlet.model.times import parse
+from wasmlet.provider import ProbeCount
 
 SECONDS = 10.0
 """How long a provider may take to measure."""
@@ -138,11 +139,14 @@ def _add(
     family.add_metric(labels, float(stats[key]) * factor, timestamp=measured)
 
 
-def probe_metrics() -> bytes:
-    """`/metrics/probes`: how often probes succeeded and failed. No probe is run by the node itself."""
+def probe_metrics(counts: Mapping[ProbeCount, int]) -> bytes:
+    """`/metrics/probes`: how often probes succeeded and failed."""
     total = CounterMetricFamily(
         "prober_probe",
         "Cumulative number of a liveness, readiness or startup probe for a container by result.",
         labels=["probe_type", "result", "container", "pod", "namespace", "pod_uid"],
     )
+    for count, number in counts.items():
+        pod = count.pod
+        total.add_metric([count.kind, count.result, count.container, pod.name, pod.namespace, pod.uid], number)
     return text_of([total])

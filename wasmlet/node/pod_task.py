@@ -105,6 +105,11 @@ class PodTask:
         """Whether the provider has taken the pod on, so that it can be asked for its status."""
         return self._accepted and not self._ended
 
+    @property
+    def leaving(self) -> bool:
+        """Whether the pod is being deleted, or the API has it no more: another pod may have its name by now."""
+        return self._gone or self.pod.deleting
+
     def applied(self, pod: Pod) -> None:
         """The API has this version of the pod now."""
         before, self.pod = self.pod, pod

@@ -211,13 +211,13 @@ class PodManager:
     # --- what others ask (the kubelet's API, the node's end)
 
     def find(self, namespace: str, name: str, uid: str | None = None) -> PodTask | None:
-        """The pod of that name, the one that is not being deleted first; or the one with that UID."""
+        """The pod of that name, one that the API has and is not deleting first; or the one with that UID."""
         found = [
             task
             for task in self._tasks.values()
             if task.pod.name == name and task.pod.namespace == namespace and (uid is None or task.pod.uid == uid)
         ]
-        return min(found, key=lambda task: task.pod.deleting, default=None)
+        return min(found, key=lambda task: task.leaving, default=None)
 
     def phases(self) -> dict[str, int]:
         """How many pods the API has in each phase."""

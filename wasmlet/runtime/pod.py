@@ -287,7 +287,9 @@ class PodLife:
             return PodStatus(
                 tuple(groups["containers"]), tuple(groups["initContainers"]), tuple(groups["ephemeralContainers"])
             )
-        doom = self._doom if self._failed else None
+        # Not before its containers have ended, and not after: the phase that they give is final, and has no reason.
+        lives = any(life.lives for life in self.containers.values())
+        doom = self._doom if self._failed or not lives else None
         return PodStatus(
             tuple(self.containers[c.name].status() for c in self.pod.containers),
             tuple(self.containers[c.name].status() for c in self.pod.init_containers),

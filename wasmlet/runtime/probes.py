@@ -10,18 +10,18 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Mapping
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import attrs
 
 from wasmlet.errors import WasmletError
 from wasmlet.model.pod import Container, PodKey, Raw
+from wasmlet.provider import ProbeCount, ProbeKind
 from wasmlet.runtime.waiting import first_of
 
 if TYPE_CHECKING:
     from wasmlet.runtime.container import ContainerLife
 
-ProbeKind = Literal["Startup", "Liveness", "Readiness"]
 
 FIELDS: Mapping[str, ProbeKind] = {
     "startupProbe": "Startup",
@@ -91,19 +91,6 @@ class Thresholds:
         if self._run >= (self._probe.success_threshold if success else self._probe.failure_threshold):
             self.state = success
         return self.state
-
-
-@attrs.frozen
-class ProbeCount:
-    """Which results are counted together; the labels of `prober_probe_total`.
-
-    `result` is "successful" or "failed".
-    """
-
-    pod: PodKey
-    container: str
-    kind: ProbeKind
-    result: str
 
 
 class ProbeCounts:

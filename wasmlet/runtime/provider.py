@@ -32,7 +32,7 @@ from wasmlet.model.pod import Pod, PodKey, Raw
 from wasmlet.model.quantity import Quantity
 from wasmlet.model.status import PodStatus, Waiting
 from wasmlet.options import option
-from wasmlet.provider import Change, LogOptions, NodeContext, NodeStatus, PodRecord, Provider, Streams
+from wasmlet.provider import Change, LogOptions, NodeContext, NodeStatus, PodRecord, ProbeCount, Provider, Streams
 from wasmlet.runtime import attach, logs, machine, manifest, resizing, volume_rules
 from wasmlet.runtime.changes import Changes
 from wasmlet.runtime.commands import Commands, PodCommands
@@ -47,7 +47,6 @@ from wasmlet.runtime.instances import Labels
 from wasmlet.runtime.logs import Log
 from wasmlet.runtime.memory import Memory
 from wasmlet.runtime.pod import PodLife, Surroundings
-from wasmlet.runtime.probes import ProbeCount
 from wasmlet.runtime.shim_client import ShimClient, ShimError
 from wasmlet.runtime.stats import Measured, Stats
 from wasmlet.runtime.volumes import Storage

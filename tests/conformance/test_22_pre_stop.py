@@ -1,0 +1,66 @@
+"""preStop runs before a container is ended, by exec or sleep, and what it takes counts in the grace period.
+
+Hooks over http need a network, so they are refused by name for now.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from tests.conformance.harness import SECONDS, Kube, state, terminated
+
+LOOK = {"finalizers": ["example.com/look"]}
+
+
+async def test_it_runs_in_the_container_that_still_runs(kube: Kube) -> None:
+    spec: dict[str, Any] = {"volumes": [{"name": "v", "emptyDir": {}}], "terminationGracePeriodSeconds": 600}
+    hook = {"preStop": {"exec": {"command": ["x", "put", "/v/hook", "now", "await", "/v/main", "seen"]}}}
+    script = ("await", "/v/hook", "now", "put", "/v/main", "seen", "sleep", "1000")
+    mounts = [{"name": "v", "mountPath": "/v"}]
+    await kube.create(*script, lifecycle=hook, spec=spec, volumeMounts=mounts, metadata=LOOK)
+    await kube.running()
+    log = asyncio.create_task(kube.logged("put"))
+    await kube.delete()
+    pod = await kube.until(terminated)
+    assert terminated(pod)["exitCode"] == 143
+    assert await log == "put /v/main: ok\n"
+
+
+async def test_it_counts_in_the_grace_period(timed: Kube) -> None:
+    spec = {"terminationGracePeriodSeconds": 60}
+    await timed.create("sleep", "1000", lifecycle={"preStop": {"sleep": {"seconds": 40}}}, spec=spec)
+    await timed.running()
+    await timed.delete()
+    async with asyncio.timeout(SECONDS):
+        assert await timed.clock.next_sleep(39, 40) == 40
+    assert "running" in state(await timed.get())
+    timed.clock.advance(40)
+    await timed.gone()
+
+
+async def test_the_grace_period_ends_it(timed: Kube) -> None:
+    hook = {"preStop": {"exec": {"command": ["x", "sleep", "100000"]}}}
+    await timed.create("sleep", "1000", lifecycle=hook, spec={"terminationGracePeriodSeconds": 60})
+    await timed.running()
+    await timed.delete()
+    async with asyncio.timeout(SECONDS):
+        assert await timed.clock.next_sleep(59, 60) == 60
+    timed.clock.advance(60)
+    await timed.gone()
+
+
+async def test_its_failure_ends_the_container_all_the_same(kube: Kube) -> None:
+    hook = {"preStop": {"exec": {"command": ["x", "exit", "1"]}}}
+    await kube.create("sleep", "1000", lifecycle=hook)
+    await kube.running()
+    await kube.remove()
+    await kube.event("FailedPreStopHook")
+
+
+@pytest.mark.later
+async def test_a_network_is_refused(kube: Kube) -> None:
+    hook = {"preStop": {"httpGet": {"port": 8080}}}
+    await kube.refuses("p", "spec.containers[0].lifecycle.preStop.httpGet", lifecycle=hook)
