@@ -2,6 +2,7 @@
  *
  *   print TEXT    a line on stdout            error TEXT   a line on stderr
  *   part TEXT     the same without newline    env NAME     NAME=value, or "NAME is not set"
+ *   unless NAME VALUE            ends with 1 if the variable has another value
  *   args          every argument, one a line  environ      every variable, one a line
  *   line N        a line of N bytes           flood N      N lines of 64 bytes
  *   binary        every byte from 0 to 255    stdin        how many bytes stdin gives
@@ -176,6 +177,11 @@ int main(int count, char **words) {
             if (value) printf("%s=%s\n", next, value);
             else printf("%s is not set\n", next);
             i++;
+        }
+        else if (!strcmp(word, "unless")) {
+            const char *value = getenv(next);
+            if (!value || strcmp(value, words[i + 2])) return 1;
+            i += 2;
         }
         else if (!strcmp(word, "args")) { for (int j = 0; j < count; j++) puts(words[j]); }
         else if (!strcmp(word, "environ")) { for (char **v = environ; *v; v++) puts(*v); }

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import attrs
 
 from wasmlet.errors import Refused
+from wasmlet.model import env_files
 from wasmlet.model.downward import field_value, resource_value
 from wasmlet.model.expansion import MOST_BYTES, TooLong, expand
 from wasmlet.model.inputs import Inputs
@@ -36,18 +37,25 @@ class Environment:
     skipped: tuple[str, ...] = ()
 
 
-def environment(pod: Pod, container: Container, inputs: Inputs, pod_ips: Sequence[str] = ()) -> Environment:
+Files = Mapping[tuple[str, str], str]
+"""Texts by the volume and the path that a `fileKeyRef` names; one that is not there has no entry."""
+
+
+def environment(
+    pod: Pod, container: Container, inputs: Inputs, pod_ips: Sequence[str] = (), files: Files | None = None
+) -> Environment:
     """Work out the container's variables.
 
     Args:
         pod_ips: the pod's own addresses; without one, `status.podIP` is the node's.
+        files: what `fileKeyRef` refers to; None where nobody can read files, and they are refused.
 
     Raises:
         MissingReference: an object or key that is not optional is missing.
         Refused: a source that this node cannot give, or that the API does not document, is asked for; or the variables
             are too long together.
     """
-    lookup = Lookup(inputs, container.name)
+    lookup = _Lookup(inputs, container.name, files=files)
     services = service_variables(pod, inputs)
     declared: dict[str, str] = {}
     skipped: list[str] = []
@@ -80,6 +88,13 @@ def environment(pod: Pod, container: Container, inputs: Inputs, pod_ips: Sequenc
     return Environment(variables, binary, tuple(skipped))
 
 
+@attrs.frozen
+class _Lookup(Lookup):
+    """Objects and files."""
+
+    files: Files | None = None
+
+
 def _from_sources(pod: Pod, container: Container, lookup: Lookup, skipped: list[str]) -> Iterator[tuple[str, str]]:
     """The variables of `envFrom`; what cannot be one is left out and said in `skipped`."""
     for index, source in enumerate(container.raw.get("envFrom") or ()):
@@ -109,7 +124,7 @@ def _value(
     pod: Pod,
     container: Container,
     variable: Raw,
-    lookup: Lookup,
+    lookup: _Lookup,
     pod_ips: Sequence[str],
     known: tuple[Mapping[str, str], Mapping[str, str]],
     field: str,
@@ -132,7 +147,10 @@ def _value(
         return _key(pod, "ConfigMap", selector, lookup, f"{source_field}.configMapKeyRef")
     if (selector := source.get("secretKeyRef")) is not None:
         return _key(pod, "Secret", selector, lookup, f"{source_field}.secretKeyRef")
-    known_sources = ("fieldRef", "resourceFieldRef", "configMapKeyRef", "secretKeyRef")
+    if (selector := source.get("fileKeyRef")) is not None and lookup.files is not None:
+        return _file_key(pod, selector, lookup, lookup.files, f"{source_field}.fileKeyRef")
+    known_sources = ["fieldRef", "resourceFieldRef", "configMapKeyRef", "secretKeyRef"]
+    known_sources += ["fileKeyRef"] if lookup.files is not None else []
     raise _unknown(source, source_field, known_sources, container)
 
 
@@ -146,6 +164,27 @@ def _key(pod: Pod, kind: Kind, selector: Raw, lookup: Lookup, field: str) -> str
             return None
         raise lookup.missing(field, f"couldn't find key {key} in {kind} {pod.namespace}/{selector.get('name')}")
     return _text(data[key])
+
+
+def _file_key(pod: Pod, selector: Raw, lookup: _Lookup, files: Files, field: str) -> str | None:
+    volume, path, key = (str(selector.get(name) or "") for name in ("volumeName", "path", "key"))
+    sources = {v.get("name"): v for v in pod.spec.get("volumes") or ()}
+    if (sources.get(volume) or {}).get("emptyDir") is None:
+        raise Refused(
+            f"{field}.volumeName",
+            f"expected an emptyDir volume of the pod, found {volume!r}",
+            container=lookup.container,
+        )
+    value, text = None, files.get((volume, path))
+    if text is not None:
+        try:
+            value = env_files.find(text, key)
+        except ValueError as error:
+            raise lookup.missing(field, f"file {path!r} of volume {volume!r}, {error}") from None
+    if value is None and not selector.get("optional"):
+        what = f"environment variable key {key!r} not found in file" if text is not None else "there is no file"
+        raise lookup.missing(field, f"{what} {path!r} of volume {volume!r}")
+    return value
 
 
 def _unknown(

@@ -12,15 +12,16 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from wasmlet.errors import Refused
-from wasmlet.model.environment import environment
+from wasmlet.model.environment import Files, environment
 from wasmlet.model.expansion import command_and_args
 from wasmlet.model.pod import Container, Raw
 from wasmlet.model.quantity import Quantity
-from wasmlet.runtime import manifest, volume_rules
+from wasmlet.runtime import env_files, manifest, volume_rules
 from wasmlet.runtime.images import Module
 from wasmlet.runtime.instances import Labels
 from wasmlet.runtime.mounts import mounted
 from wasmlet.runtime.pulling import module_of
+from wasmlet.runtime.waiting import in_thread
 from wasmlet.runtime.worker import spec_of
 from wasmlet.worker import wire
 
@@ -39,7 +40,7 @@ async def launch(life: ContainerLife, spec: Container) -> None:
     """
     around, attempt = life.pod.around, life.attempt + 1 if life.record else 0
     module = await module_of(life, spec)
-    variables = _variables(life, spec)
+    variables = _variables(life, spec, await in_thread(env_files.read, life.pod.spec, spec, life.pod.volumes))
     argv, memory = _argv(life, spec, module, variables), _memory(life.resources)
     labels = Labels(life.pod.key, life.name, life.kind, attempt, spec.image, module.image_id, life.backoff)
     await life.pod.volumes.refresh(life.pod.spec, life.pod.inputs)
@@ -74,12 +75,12 @@ def _streams(spec: Container) -> dict[str, bool]:
     return {name: bool(spec.raw.get(field)) for name, field in names.items()}
 
 
-def _variables(life: ContainerLife, spec: Container) -> dict[str, str]:
+def _variables(life: ContainerLife, spec: Container, files: Files) -> dict[str, str]:
     """The guest's environment. This is where secrets are, and they go nowhere else."""
     pod = life.pod.spec
     manifest.check_container(spec)
     volume_rules.check_mounts(spec, {volume["name"] for volume in pod.spec.get("volumes") or ()})
-    result = environment(pod, spec, life.pod.inputs)
+    result = environment(pod, spec, life.pod.inputs, files=files)
     if result.binary:
         names = ", ".join(result.binary)
         raise Refused(
