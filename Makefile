@@ -13,7 +13,7 @@ HEADING = @printf '\n==> %s\n'
 
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench churn lint setup kubectl lock clean checks ruff format types imports tests
+.PHONY: help demo test bench churn lint setup kubectl registry lock clean checks ruff format types imports tests
 
 help:  ## list the targets
 	@echo 'make TARGET, where TARGET is one of'
@@ -39,6 +39,9 @@ setup: $(VENV)/.dev  ## set up .venv for development
 
 kubectl: $(VENV)/.base  ## fetch kubectl into .venv/bin where PATH has none that is new enough
 	@$(BIN)/python .ci/get_kubectl.py $(BIN)
+
+registry: $(VENV)/.base  ## fetch docker-registry, which tests use, into .venv/bin where PATH has none
+	@$(BIN)/python .ci/get_registry.py $(BIN)
 
 lock: $(BIN)/uv  ## write requirements.lock again (ARGS=--upgrade takes the newest of everything)
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 \

@@ -157,7 +157,7 @@ class _Archive:
     def _read(self, size: int, *, end: bool = False) -> bytes:
         while len(self._waiting) - self._position < size:
             if not self._more():
-                if end and self._position == len(self._waiting):
+                if end and self._taken and self._position == len(self._waiting):
                     return b""
                 raise BadContent("a layer ends in the middle of its archive")
         self._position += size
