@@ -1,0 +1,91 @@
+"""`wasmlet push`, `pull` and `inspect` as a user runs them, against a real registry."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from tests.artifacts import registries
+from tests.artifacts.conftest import docker_registry
+from tests.artifacts.modules import module, sha
+
+__all__ = ["docker_registry"]
+HELLO = Path(__file__).parents[2] / "examples" / "hello" / "hello.wasm"
+
+
+@pytest.fixture
+async def address(docker_registry: Path, tmp_path: Path) -> AsyncIterator[str]:
+    async with registries.registry(docker_registry, tmp_path / "registry") as found:
+        yield found
+
+
+def wasmlet(tmp_path: Path, *arguments: str | Path, code: int = 0) -> subprocess.CompletedProcess[str]:
+    environment = {k: v for k, v in os.environ.items() if not k.lower().endswith("_proxy")} | {
+        "DOCKER_CONFIG": str(tmp_path / "docker")
+    }
+    command = [sys.executable, "-c", "from wasmlet.cli import main; main()", *arguments]
+    answer = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=100
+    )
+    assert answer.returncode == code, answer.stderr
+    assert "Traceback" not in answer.stderr
+    return answer
+
+
+def test_push_pull_and_inspect(address: str, tmp_path: Path) -> None:
+    image = f"{address}/team/hello:v1"
+    pushed = wasmlet(tmp_path, "push", "--insecure", "--annotation", "org.example.a=b=c", HELLO, image)
+    assert pushed.stdout.startswith("sha256:")
+    assert pushed.stderr == f"pushed {HELLO} (preview 1 command, 25.93 KiB) as {image}\n"
+    pulled = wasmlet(tmp_path, "pull", "--insecure-registries", address, image)
+    assert pulled.stdout == pushed.stdout
+    assert (tmp_path / "hello.wasm").read_bytes() == HELLO.read_bytes()
+    again = wasmlet(tmp_path, "pull", "--insecure", image, code=1)
+    assert again.stderr == "Error: hello.wasm is there already; name a file to write to with -o\n"
+    wasmlet(tmp_path, "pull", "--insecure", image, "-o", "hello.wasm")
+    shown = wasmlet(tmp_path, "inspect", "--insecure", image).stdout
+    assert f"manifest   {pushed.stdout}" in shown
+    assert "kind       preview 1 command\n" in shown
+    assert "  function      wasi_snapshot_preview1 fd_write\n" in shown
+    local = wasmlet(tmp_path, "inspect", "hello.wasm").stdout
+    assert local.splitlines()[2:] == shown.splitlines()[3:]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["hello.wasm", "registry"]
+
+
+def test_both_formats(address: str, tmp_path: Path) -> None:
+    (tmp_path / "m.wasm").write_bytes(module(10))
+    digests = set()
+    for form in ("v0", "wasm-to-oci"):
+        image = f"{address}/m:{form}"
+        digests.add(wasmlet(tmp_path, "push", "--insecure", "--format", form, "m.wasm", image).stdout)
+        wasmlet(tmp_path, "pull", "--insecure", image, "-o", f"{form}.wasm")
+        assert (tmp_path / f"{form}.wasm").read_bytes() == module(10)
+    assert len(digests) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        (("push", "none.wasm", "localhost:1/x:v1"), "none.wasm: there is no such file"),
+        (("push", ".", "localhost:1/x:v1"), ".: expected a file"),
+        (("push", "text", "localhost:1/x:v1"), "text: not WebAssembly"),
+        (("push", "m.wasm", "Not:a:Reference"), "expected [REGISTRY"),
+        (("push", "m.wasm", f"localhost:1/x@{sha(b'')}"), "expected a tag to push to"),
+        (("push", "--annotation", "x", "m.wasm", "localhost:1/x:v1"), "--annotation: expected KEY=VALUE, found 'x'"),
+        (("pull", "localhost:1/x:v1", "-o", "none/here"), "cannot write to"),
+        (("inspect", "UPPER"), "neither a file that is there nor a reference"),
+        (("inspect", "./none"), "there is no such file"),
+        (("pull", "--registry-ca-file", "m.wasm", "localhost:1/x:v1"), "registry CA file m.wasm"),
+        (("pull", "--registry-mirrors", "x", "localhost:1/x:v1"), "expected REGISTRY=https://"),
+    ],
+)
+def test_what_a_user_gets_wrong(tmp_path: Path, arguments: tuple[str, ...], why: str) -> None:
+    (tmp_path / "text").write_text("text")
+    (tmp_path / "m.wasm").write_bytes(module())
+    assert why in wasmlet(tmp_path, *arguments, code=1).stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["m.wasm", "text"]
