@@ -258,6 +258,24 @@ async def test_a_new_certificate_is_shown_without_a_restart(node: Kubelet) -> No
     assert await asyncio.to_thread(serial) != before
 
 
+async def test_no_handshake_fails_while_certificates_change(node: Kubelet) -> None:
+    pems = [self_signed(NODE, "127.0.0.1", parse(f"2026-01-0{day}T00:00:00Z")) for day in range(1, 5)]
+    over = asyncio.Event()
+
+    async def change() -> None:
+        while not over.is_set():
+            for pem in pems:
+                install(node.context, pem)
+                await asyncio.sleep(0)
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(change())
+        for _ in range(50):
+            _, writer = await asyncio.open_connection("127.0.0.1", node.server.port, ssl=node.client("root"))
+            writer.close()
+        over.set()
+
+
 class Chatty(ReferenceProvider):
     """A provider with a log that has no end, or breaks after its first piece."""
 

@@ -30,7 +30,8 @@ class Witness:
     """Listens to the store and notes what must not be.
 
     Attributes:
-        revived: UIDs that an older state of the API server has brought back: they may run again.
+        revived: UIDs that an older state of the API server has brought back: they may run again, also where the node
+            hears a moment later that they have been deleted since.
     """
 
     wrong: list[str] = attrs.field(factory=list)
@@ -41,7 +42,7 @@ class Witness:
     def rewound(self, pods: list[dict[str, Any]]) -> None:
         """The API server has gone back to a state with these pods."""
         self._known = {pod["metadata"]["uid"]: pod for pod in pods}
-        self.revived = set(self._known)
+        self.revived |= set(self._known)
 
     def listen(self, kind: Kind, event: Event) -> None:
         if kind.plural != "pods":
@@ -51,7 +52,6 @@ class Witness:
         uid = new["metadata"]["uid"]
         old = self._known.pop(uid, None)
         if event.change == "DELETED":
-            self.revived.discard(uid)
             return
         self._known[uid] = new
         if old is None:

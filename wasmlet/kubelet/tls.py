@@ -51,6 +51,8 @@ def server_context(client_ca_file: Path | None) -> ssl.SSLContext:
 def install(context: ssl.SSLContext, pem: bytes) -> None:
     """Show this certificate from the next handshake on; connections that are open keep theirs.
 
+    To be called on the event loop that serves: a handshake that sees the certificate and not yet its key fails.
+
     Args:
         pem: the private key and the certificate, with those that vouch for it behind it.
     """

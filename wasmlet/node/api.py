@@ -75,7 +75,8 @@ class NodeApi:
     async def show(self, pem: bytes) -> None:
         """Use this key and certificate from the next connection on."""
         assert self._context is not None
-        await asyncio.to_thread(install, self._context, pem)
+        # Not in a thread: the key is loaded a moment after the certificate, and a handshake in between would fail.
+        install(self._context, pem)
 
     async def stop(self) -> None:
         await self._server.stop()

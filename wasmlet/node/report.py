@@ -41,7 +41,7 @@ class PodReport:
         self._version = pod.resource_version
         self._before: dict[str, losses.Before] = {}
         self._start_time = ""
-        self._heard = around.clock.monotonic()
+        self._seen = around.clock.monotonic()
         self._starting: asyncio.TimerHandle | None = None
         self._closed = False
 
@@ -68,7 +68,7 @@ class PodReport:
         if pod.resource_version == self._version and not rewound:
             self.current = pod.status
         elif rewound or _later(pod.resource_version, self._version):
-            self.current, self._version = pod.status, pod.resource_version
+            self._heard_of(pod.status, pod.resource_version)
             if rewound:
                 self._before = losses.most(self._before, losses.reported_before(pod.status, self.by_provider))
             if self.status is not None and self._starting is None:
@@ -159,11 +159,15 @@ class PodReport:
         version = str((answer.get("metadata") or {}).get("resourceVersion", ""))
         self._around.history.seen(version)
         if _later(version, self._version):
-            before, self.current, self._version = self.current, answer.get("status") or {}, version
-            if self.phase == "Running" != before.get("phase"):
-                self._around.metrics.running_after(self._around.clock.monotonic() - self._heard)
-            if self.finished:
-                self._around.admission.release(self._pod.uid)
+            self._heard_of(answer.get("status") or {}, version)
+
+    def _heard_of(self, status: Raw, version: str) -> None:
+        """This is what the API has: the watch may say so before the answer to the write does."""
+        before, self.current, self._version = self.current, status, version
+        if self.phase == "Running" != before.get("phase"):
+            self._around.metrics.running_after(self._around.clock.monotonic() - self._seen)
+        if self.finished:
+            self._around.admission.release(self._pod.uid)
 
 
 def _later(version: str, than: str) -> bool:
