@@ -61,17 +61,24 @@ class Machine:
 
     @asynccontextmanager
     async def node(
-        self, name: str, *, clock: Clock | None = None, given: Raw | None = None, **settings: Any
+        self,
+        name: str,
+        *,
+        kind: type[WasmtimeProvider] = WasmtimeProvider,
+        clock: Clock | None = None,
+        node_clock: Clock | None = None,
+        given: Raw | None = None,
+        **settings: Any,
     ) -> AsyncIterator[wasmlet.Node]:
         """A node over wasmtime while the context is open.
 
         Args:
-            clock: the provider's; the node loop's is the machine's.
+            clock: the provider's; `node_clock` is the node loop's.
             given: settings of the provider.
             settings: of the node.
         """
         options = {"allow_local_modules": True, "module_dir": self.driver.parent, "shim_idle_exit": 1.0}
-        provider = WasmtimeProvider(WasmtimeProvider.Config(**(options | (given or {}))), clock=clock)
+        provider = kind(kind.Config(**(options | (given or {}))), clock=clock)
         defaults = {
             "kubeconfig": await asyncio.to_thread(self.plane.node_kubeconfig, name),
             "node_name": name,
@@ -82,7 +89,7 @@ class Machine:
             "serving_csr": False,
             "drain_on_exit": True,
         }
-        async with wasmlet.Node(provider, wasmlet.NodeConfig(**(defaults | settings))) as node:
+        async with wasmlet.Node(provider, wasmlet.NodeConfig(**(defaults | settings)), clock=node_clock) as node:
             yield node
 
     @asynccontextmanager

@@ -19,7 +19,7 @@ import structlog
 from wasmlet.errors import NotFound, Refused, Rejected, WasmletError
 from wasmlet.kube import errors, paths
 from wasmlet.model.pod import Pod, PodKey, Raw
-from wasmlet.model.status import PodStatus, Terminated, phase_of
+from wasmlet.model.status import Condition, PodStatus, Terminated, phase_of
 from wasmlet.node import losses
 from wasmlet.node import status as statuses
 from wasmlet.node.provider_calls import Interrupted, ProviderCalls, Told
@@ -198,7 +198,10 @@ class PodTask:
         last = losses.with_losses(self.pod, final or self.status, self._around.clock.now())
         if phase_of(self.pod, last, final=True) != "Succeeded":
             message = "Pod was terminated in response to imminent node shutdown."
-            last = attrs.evolve(last, phase="Failed", reason="Terminated", message=message)
+            disrupted = Condition("DisruptionTarget", "True", "TerminationByKubelet", message)
+            last = attrs.evolve(
+                last, phase="Failed", reason="Terminated", message=message, conditions=(*last.conditions, disrupted)
+            )
         self._report.say(last)
 
     def event(self, type: Literal["Normal", "Warning"], reason: str, message: str, field: str = "") -> None:  # noqa: A002

@@ -1,4 +1,4 @@
-"""What this machine has to give: processors and memory, within what its control group allows."""
+"""What this machine has to give: processors and memory, within what its control group allows, and disk."""
 
 from __future__ import annotations
 
@@ -17,6 +17,24 @@ def capacity() -> dict[str, str]:
         memory = min(memory, limit)
     cpu = str(int(cores)) if cores == int(cores) else f"{int(cores * 1000)}m"
     return {"cpu": cpu, "memory": f"{memory // 1024}Ki"}
+
+
+_IDENTITY = {
+    "bootID": "/proc/sys/kernel/random/boot_id",
+    "machineID": "/etc/machine-id",
+    "systemUUID": "/sys/class/dmi/id/product_uuid",
+}
+
+
+def identity() -> dict[str, str]:
+    """Those fields of `status.nodeInfo` that tell machines, and their boots, apart; "" for one that cannot be read."""
+    return {field: next(iter(_words(Path(path))), "") for field, path in _IDENTITY.items()}
+
+
+def disk(directory: Path) -> dict[str, str]:
+    """`ephemeral-storage` in bytes, as a quantity: the size of the file system that the directory is on; may block."""
+    found = os.statvfs(directory)
+    return {"ephemeral-storage": f"{found.f_blocks * found.f_frsize // 1024}Ki"}
 
 
 def _groups() -> Iterator[tuple[str, Path]]:

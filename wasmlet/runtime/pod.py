@@ -301,6 +301,8 @@ class PodLife:
         )
 
     def _conditions(self) -> tuple[Condition, ...]:
+        if self._doom is not None and self._doom.reason == "Evicted":
+            return (Condition("DisruptionTarget", "True", "TerminationByKubelet", self._doom.message),)
         if self._resizing is not None:
             return (self._resizing,)
         lives = [life for life in self.containers.values() if life.lives and life.allocated is not None]

@@ -251,8 +251,11 @@ class RuntimeProvider(Provider):
 
     async def node_status(self) -> NodeStatus:
         return NodeStatus(
-            capacity=await asyncio.to_thread(machine.capacity),
-            system_info={"containerRuntimeVersion": f"{self.engine.name}://{self.engine.version}"},
+            capacity=await asyncio.to_thread(lambda: machine.capacity() | machine.disk(self.state_dir)),
+            system_info={
+                "containerRuntimeVersion": f"{self.engine.name}://{self.engine.version}",
+                **await asyncio.to_thread(machine.identity),
+            },
             runtime_handlers=("", *self.engine.handlers),
         )
 
