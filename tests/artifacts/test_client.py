@@ -124,7 +124,7 @@ async def test_a_registry_that_stays_busy(servers: tuple[Scripted, Scripted], st
     with pytest.raises(Unavailable, match=r"answered 429 Something for app/manifests/v1: later, \[31m please") as error:
         await pull(store, f"{server.address}/app:v1", insecure_registries=(server.address,))
     assert error.value.after == 60
-    assert error.value.reason == "RegistryUnavailable"
+    assert error.value.reason == "ErrImagePull"
     assert len(server.paths()) == 4
 
 

@@ -226,7 +226,8 @@ async def test_a_container_image(plain: str, store: Store, tmp_path: Path) -> No
     async with Puller(store, insecure(plain), CLOCK) as puller:
         with (await puller.pull(parse(f"{plain}/image:v1"), NOBODY)).lease as lease:
             assert lease.path.read_bytes() == wasm
-            assert lease.image.command == ("/bin/app.wasm", "--flag")
+            assert lease.image.command == ("/bin/app.wasm",)
+            assert lease.image.arguments == ("--flag",)
             assert lease.image.environment == ("A=b",)
             assert lease.image.size == len(wasm)
     again = store.find(parse(f"{plain}/image:v1"))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 
 import attrs
@@ -59,8 +59,13 @@ def percent_used(directory: Path) -> float:
     return 100.0 * found.used / max(1, found.used + found.free)
 
 
-def collect(store: Store, limits: Limits, clock: Clock, usage: Usage = percent_used) -> Collected:
+def collect(
+    store: Store, limits: Limits, clock: Clock, usage: Usage = percent_used, keep: Collection[str] = ()
+) -> Collected:
     """Remove what may go; blocks.
+
+    Args:
+        keep: digests of modules that are in use, besides what is leased.
 
     Raises:
         OSError: the disk fails.
@@ -71,7 +76,7 @@ def collect(store: Store, limits: Limits, clock: Clock, usage: Usage = percent_u
     over = usage(store.directory) > limits.high
     for used, path in idle:
         age = now - used
-        if age < limits.min_age:
+        if age < limits.min_age or ((image := read_image(path)) is not None and image.module in keep):
             continue
         old = bool(limits.max_age) and age > limits.max_age
         full = over and usage(store.directory) > limits.low
@@ -94,6 +99,7 @@ def _remove(store: Store, path: Path, used: float) -> bool:
         for reference, _ in entries(store.references):
             if read_reference(reference)[0] == digest:
                 reference.unlink(missing_ok=True)
+        store.access_path(digest).unlink(missing_ok=True)
         path.unlink(missing_ok=True)
         return True
     finally:

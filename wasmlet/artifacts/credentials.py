@@ -36,7 +36,8 @@ class Secret:
     """The object that a credential came from: a pod's pull secret.
 
     Attributes:
-        credential: SHA-256 of what it holds, hexadecimal; the kubelet compares these where a secret was renamed.
+        credential: SHA-256 of the user and the password, hexadecimal; the kubelet compares these, too, so that the
+            same credential in another secret will do.
     """
 
     namespace: str
@@ -98,7 +99,7 @@ class Keychains:
         return [credential for part in self.parts for credential in await part.credentials(name)]
 
 
-def auths_of(config: Mapping[str, Any], secret: Secret | None = None) -> Keyring:
+def auths_of(config: Mapping[str, Any]) -> Keyring:
     """The entries of a mapping from places to `{"username", "password", "auth", "identitytoken", ...}`.
 
     Raises:
@@ -112,9 +113,7 @@ def auths_of(config: Mapping[str, Any], secret: Secret | None = None) -> Keyring
         username, password = texts.get("username", ""), texts.get("password", "")
         if auth := texts.get("auth"):
             username, password = _decoded(place, auth)
-        credential = Credential(
-            username, password, texts.get("identitytoken", ""), texts.get("registrytoken", ""), secret
-        )
+        credential = Credential(username, password, texts.get("identitytoken", ""), texts.get("registrytoken", ""))
         if username or credential.identity_token or credential.registry_token:
             with contextlib.suppress(ValueError):  # a place that is no address is for nothing, as in the kubelet
                 entries.append((_key(place), credential))
@@ -171,8 +170,14 @@ def _of_secret(namespace: str, name: str, raw: Mapping[str, Any]) -> Keyring:
     if not isinstance(config, dict):
         raise ArtifactError(f"{key} is no object with credentials by registry")
     uid = str((raw.get("metadata") or {}).get("uid") or "")
-    digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()
-    return auths_of(config, Secret(namespace, name, uid, digest))
+    found = auths_of(config)
+    return Keyring(tuple((key, _from(Secret(namespace, name, uid, ""), one)) for key, one in found.entries))
+
+
+def _from(secret: Secret, credential: Credential) -> Credential:
+    parts = (credential.username, credential.password, credential.identity_token, credential.registry_token)
+    digest = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+    return attrs.evolve(credential, secret=attrs.evolve(secret, credential=digest))
 
 
 def _decoded(place: str, auth: str) -> tuple[str, str]:

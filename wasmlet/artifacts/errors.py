@@ -40,8 +40,6 @@ class Unavailable(ArtifactError):
         after: seconds after which the registry wants to be asked again (Retry-After).
     """
 
-    reason = "RegistryUnavailable"
-
     def __init__(self, message: str, after: float | None = None) -> None:
         super().__init__(message)
         self.after = after

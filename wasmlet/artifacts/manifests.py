@@ -100,12 +100,14 @@ class Start:
 
     Attributes:
         path: of the module within the image, without a slash in front.
-        command: entry point and arguments.
+        command: the entry point, or the first word of the command where there is none.
+        arguments: the rest.
         environment: `NAME=value`.
     """
 
     path: str
     command: tuple[str, ...]
+    arguments: tuple[str, ...]
     environment: tuple[str, ...]
 
 
@@ -161,7 +163,7 @@ def start(data: bytes, annotations: Mapping[str, str]) -> Start:
     try:
         raw = orjson.loads(data)
         settings = raw.get("config") or {}
-        command = [*(settings.get("Entrypoint") or ()), *(settings.get("Cmd") or ())]
+        command, arguments = list(settings.get("Entrypoint") or ()), list(settings.get("Cmd") or ())
         environment = list(settings.get("Env") or ())
         folder = settings.get("WorkingDir") or "/"
         platform = f"{raw.get('os')}/{raw.get('architecture')}"
@@ -169,12 +171,14 @@ def start(data: bytes, annotations: Mapping[str, str]) -> Start:
         raise BadContent("the image's configuration is not what it should be") from None
     if platform not in _PLATFORMS and annotations.get(_COMPAT) not in ("compat", "compat-smart"):
         raise BadContent(f"expected an image for wasi/wasm, found one for {platform[:60]}")
-    if not all(isinstance(text, str) for text in (*command, *environment, folder)):
+    if not all(isinstance(text, str) for text in (*command, *arguments, *environment, folder)):
         raise BadContent("the image's entry point, command and environment have to be text")
+    if not command:
+        command, arguments = arguments[:1], arguments[1:]
     if not command:
         raise BadContent("the image has no entry point, so which of its files is the module is not known")
     path = command[0] if command[0].startswith("/") else f"{folder}/{command[0]}"
     kept = [part for part in path.split("/") if part not in ("", ".")]
     if ".." in kept or not kept or "\0" in command[0]:
         raise BadContent(f"the image's entry point {command[0][:200]!r} is no file's path")
-    return Start("/".join(kept), tuple(command), tuple(environment))
+    return Start("/".join(kept), tuple(command), tuple(arguments), tuple(environment))

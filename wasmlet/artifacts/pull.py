@@ -214,7 +214,8 @@ class Puller:
                     await self._keep(found.document.digest, found.document.data)
                     await in_thread(module.keep, self._store.blob(digest))
                     blobs = (found.document.digest, found.manifest.config.digest, digest)
-                    return Image(found.document.digest, digest, size, blobs, start.command, start.environment)
+                    how = (start.command, start.arguments, start.environment)
+                    return Image(found.document.digest, digest, size, blobs, *how)
         raise BadContent(f"the image's entry point {start.path!r} is in none of its layers")
 
     def _extract(self, tar: Part, layer: Descriptor, path: str, module: Part) -> bool:

@@ -4,6 +4,7 @@
     blobs/sha256/<hex>   modules, manifests and configurations; never changed once they are there
     images/<hex>         an image by its manifest's digest: which of the blobs is the module, how it is started
     references/<hash>    a reference, and the digest of the manifest that it had when it was pulled last
+    access/<hex>         who has pulled that image (`access`)
     ingest/, locks/      what is being written, and by whom
 
 Several node loops may share it, and any of them may die at any instruction: a file gets its name when it is whole and
@@ -48,7 +49,8 @@ class Image:
         module: digest of the module.
         size: of the module, bytes.
         blobs: every blob that it is made of.
-        command: a container image's entry point and arguments, the module's path first; empty for an artifact.
+        command: a container image's entry point, the module's path first; empty for an artifact.
+        arguments: what follows it where a pod gives no arguments.
         environment: `NAME=value`, of a container image.
     """
 
@@ -57,6 +59,7 @@ class Image:
     size: int
     blobs: tuple[str, ...]
     command: tuple[str, ...] = ()
+    arguments: tuple[str, ...] = ()
     environment: tuple[str, ...] = ()
 
 
@@ -98,6 +101,7 @@ class Store:
         self.references = directory / "references"
         self.ingest = directory / "ingest"
         self._locks = directory / "locks"
+        self._access = directory / "access"
         self._here: dict[str, tuple[asyncio.Lock, int]] = {}
 
     def prepare(self) -> None:
@@ -107,7 +111,15 @@ class Store:
             StoreError: others may write it, another version made it, or it cannot be made.
         """
         try:
-            for part in (self.directory, self._blobs, self.images, self.references, self.ingest, self._locks):
+            for part in (
+                self.directory,
+                self._blobs,
+                self.images,
+                self.references,
+                self.ingest,
+                self._locks,
+                self._access,
+            ):
                 part.mkdir(mode=0o700, parents=True, exist_ok=True)
             for kind in ("sha256", "sha512"):
                 (self._blobs / kind).mkdir(mode=0o700, exist_ok=True)
@@ -149,6 +161,10 @@ class Store:
     def lock_path(self, name: str) -> Path:
         """The file whose lock `locked` holds."""
         return self._locks / name
+
+    def access_path(self, digest: str) -> Path:
+        """Where it is kept who has pulled the image with this manifest."""
+        return self._access / _hex(digest)
 
     def part(self, digest: str | None) -> Part:
         """A file for something that is on its way here."""
@@ -200,7 +216,7 @@ class Store:
     def record(self, reference: Reference, image: Image) -> None:
         """Keep what a reference had; by its digest it is found from now on, too."""
         path = self.images / _hex(image.digest)
-        if _read(path) != (content := _image_json(image)):  # an image that is in use keeps its file
+        if read_object(path) != (content := _image_json(image)):  # an image that is in use keeps its file
             write_whole(self.ingest, path, orjson.dumps(content))
         for name in {str(reference), str(reference.at(image.digest))}:
             raw = {"reference": name, "image": image.digest, "pulled": self._clock.now().isoformat()}
@@ -208,10 +224,10 @@ class Store:
 
     def find(self, reference: Reference) -> Lease | None:
         """The image that a reference had when it was pulled last, in use from now on; None where there is none."""
-        raw = _read(self._reference(str(reference)))
+        raw = read_object(self._reference(str(reference)))
         digest = raw.get("image") if raw else None
         if reference.digest is not None and raw is None:
-            raw = _read(self._reference(str(reference.at(reference.digest))))
+            raw = read_object(self._reference(str(reference.at(reference.digest))))
             digest = raw.get("image") if raw else None
         return self.lease(str(digest)) if is_digest(digest) else None
 
@@ -221,7 +237,7 @@ class Store:
         descriptor = lock(path, create=False, shared=True)
         if descriptor is None:
             return None
-        image = _image_of(_read(path))
+        image = _image_of(read_object(path))
         if image is None or not self.blob(image.module).is_file():
             os.close(descriptor)
             return None
@@ -237,7 +253,7 @@ def _hex(digest: str) -> str:
     return digest.replace(":", "-")
 
 
-def _read(path: Path) -> dict[str, Any] | None:
+def read_object(path: Path) -> dict[str, Any] | None:
     """An object in JSON; None where there is none, or something else."""
     try:
         found = orjson.loads(path.read_bytes())
@@ -252,23 +268,22 @@ def _image_json(image: Image) -> dict[str, Any]:
 
 def _image_of(raw: Mapping[str, Any] | None) -> Image | None:
     found = raw or {}
-    lists = [found.get(name) for name in ("blobs", "command", "environment")]
+    lists = [found.get(name) for name in ("blobs", "command", "arguments", "environment")]
     if not (is_digest(found.get("digest")) and is_digest(found.get("module")) and isinstance(found.get("size"), int)):
         return None
     if not all(isinstance(one, list) and all(isinstance(text, str) for text in one) for one in lists):
         return None
-    blobs, command, environment = (tuple(one or ()) for one in lists)
-    return Image(found["digest"], found["module"], found["size"], blobs, command, environment)
+    return Image(found["digest"], found["module"], found["size"], *(tuple(one or ()) for one in lists))
 
 
 def read_image(path: Path) -> Image | None:
     """The image in a file of `images/`; None where it is none."""
-    return _image_of(_read(path))
+    return _image_of(read_object(path))
 
 
 def read_reference(path: Path) -> tuple[str, datetime | None]:
     """The digest that a file of `references/` names, "" for none, and when it was pulled."""
-    raw = _read(path) or {}
+    raw = read_object(path) or {}
     try:
         pulled = datetime.fromisoformat(str(raw.get("pulled")))
     except ValueError:

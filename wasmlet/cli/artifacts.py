@@ -189,7 +189,7 @@ async def _inspect(what: str, config: RegistryConfig, *, local: bool) -> None:
         module = await asyncio.to_thread(load, pulled.lease.path)
     lines = [("reference", str(wanted)), ("manifest", image.digest), ("digest", image.module)]
     if image.command:
-        lines.append(("command", " ".join(image.command)))
+        lines.append(("command", " ".join((*image.command, *image.arguments))))
     _show(lines, module.binary)
 
 
