@@ -64,6 +64,7 @@ class PodTask:
         """The API has been asked to forget the pod; the watch will say when it has."""
         self._gone = False
         self._left = False
+        self._draining = False
         self._rewound = False
         self._failure = ""
         self._working = False
@@ -146,7 +147,8 @@ class PodTask:
 
     def reported(self, status: PodStatus) -> None:
         """The provider says that this is the pod's status."""
-        if not self._ended:
+        # While it is drained, what its containers end with is not yet how the pod ended: that has a reason.
+        if not self._ended and not self._draining:
             self._report.told(status)
 
     def inputs_changed(self) -> None:
@@ -185,7 +187,7 @@ class PodTask:
         if self.finished or self.pod.deleting or not self._accepted:
             return
         grace = min(seconds, self.pod.termination_grace_seconds)
-        final = None
+        final, self._draining = None, True
         try:
             async with asyncio.timeout(grace + DRAIN_SLACK_SECONDS):
                 final = await self._around.provider.delete_pod(self.key, grace)
@@ -193,6 +195,7 @@ class PodTask:
             pass
         except Exception as error:
             log.warning("the pod could not be ended", pod=str(self.key), error=str(error) or type(error).__name__)
+            self._draining = False
             return
         self._ended = self._report.final = True
         last = losses.with_losses(self.pod, final or self.status, self._around.clock.now())

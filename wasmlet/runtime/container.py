@@ -64,6 +64,8 @@ class ContainerLife:
         self.backoff = 0.0
         self.hook_failed = ""
         """Why the present instance's postStart hook failed; it is on its way out then."""
+        self.replaced = False
+        """The present instance makes way for another: until that is there, the container is shown to run."""
         self.in_hook = False
         """A new instance is shown to run once its postStart hook is over."""
         self.updated = asyncio.Event()
@@ -147,7 +149,7 @@ class ContainerLife:
     def _before(self) -> Terminated | None:
         """The end before the present state: of this instance if it has ended and is to be run again, or of the last."""
         record = self.record
-        if record is None or not record.ended or isinstance(self.state, Terminated):
+        if record is None or not record.ended or not isinstance(self.state, Waiting):
             record = self.earlier.get(self.attempt - 1)
         state = state_of(record) if record else None
         return state if isinstance(state, Terminated) else None
@@ -158,7 +160,7 @@ class ContainerLife:
             if self.record is not None and self.labels is not None:
                 self.earlier[self.labels.attempt] = self.record
             self.labels, self.record, self.backoff, self._ended_at = labels, record, labels.backoff, None
-            self.started = self._ready = False
+            self.started = self._ready = self.replaced = False
         elif labels.attempt == self.labels.attempt:
             if record.ended and self.record is not None and not self.record.ended:
                 self._ended_at = self.pod.around.clock.monotonic()
@@ -166,7 +168,7 @@ class ContainerLife:
         else:
             self.earlier[labels.attempt] = record
             return
-        if record.ended or not self.in_hook:
+        if not self.replaced and (record.ended or not self.in_hook):
             self.state = state_of(record)
 
     def adopt(self, statuses: Sequence[Raw]) -> None:
@@ -205,15 +207,20 @@ class ContainerLife:
         if self.record is None:
             await start(self)
         self.tried.set()
-        while True:
-            ended, kill = await self._to_its_end()
-            if kill is not None and kill.anew:
-                self.backoff = 0.0
-            elif (kill is not None and kill.restart) or restarts(self.pod.spec, self.spec, ended.exit_code):
-                await self._back_off(ended, killed=kill is not None)
-            else:
-                return ended
-            await start(self)
+        try:
+            while True:
+                ended, kill = await self._to_its_end()
+                if kill is not None and kill.anew:
+                    self.backoff = 0.0
+                elif (kill is not None and kill.restart) or restarts(self.pod.spec, self.spec, ended.exit_code):
+                    await self._back_off(ended, killed=kill is not None)
+                else:
+                    return ended
+                await start(self)
+        finally:
+            if self.replaced and self.record is not None and self.record.ended:  # cancelled before another instance was there
+                self.replaced = False
+                self.show(state_of(self.record))
 
     async def stop(self, grace: float, message: str, after: Sequence[str] = ()) -> None:
         """End the present instance, and return when it has ended; see `Ending`. Cancelled: it ends all the same."""
@@ -243,6 +250,8 @@ class ContainerLife:
             if record.ended:
                 kill = None  # it was quicker
             if kill is not None:
+                # The API takes no container back that has ended for good, which it would have without a restart policy.
+                self.replaced = kill.anew
                 await self.stop(kill.grace, kill.message)
                 record = client.records.get(record.id, record)
             if record.ended:
