@@ -109,7 +109,6 @@ def test_both_types_of_secret() -> None:
 @pytest.mark.parametrize(
     ("raw", "why"),
     [
-        (None, "not found"),
         (secret("Opaque", ".dockercfg", ENTRY), "found Opaque"),
         (secret("kubernetes.io/dockercfg", "other", ENTRY), "no key .dockercfg"),
         (secret("kubernetes.io/dockercfg", ".dockercfg", "%"), "not JSON in base64"),
@@ -121,8 +120,8 @@ def test_both_types_of_secret() -> None:
 )
 def test_a_secret_that_cannot_be_used_is_a_warning_and_the_rest_is_used(raw: Any, why: str) -> None:
     good = secret("kubernetes.io/dockercfg", ".dockercfg", ENTRY)
-    secrets = {"good": good} | ({"bad": raw} if raw else {})
-    found = pull_secrets("ns", ["bad", "good"], secrets)
+    found = pull_secrets("ns", ["bad", "good", "none"], {"good": good, "bad": raw})
+    assert found.missing == ("none",)
     assert users(found.keyring, "r.example/a") == ["me"]
     (warning,) = found.warnings
     assert why in warning

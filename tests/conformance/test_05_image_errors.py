@@ -1,6 +1,6 @@
 """An image that cannot be had: ErrImagePull and ImagePullBackOff in turn, InvalidImageName, ErrImageNeverPull.
 
-For now images of a guest are files of the node; what a registry's image is answered with is here too.
+Images here are files of the node, and one of a registry that is not there.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ async def test_never_pull_what_is_not_there(kube: Kube) -> None:
     await kube.event("ErrImageNeverPull", part="is not present with pull policy of Never")
 
 
-async def test_an_image_of_a_registry_is_an_error_of_its_own(kube: Kube) -> None:
-    await kube.create(image="registry.example/app:1")
+async def test_a_registry_that_cannot_be_reached(kube: Kube) -> None:
+    await kube.create(image="127.0.0.1:1/app:1")
     pod = await kube.until(lambda pod: state(pod).get("waiting", {}).get("reason") == "ErrImagePull")
-    assert "registries are not supported yet" in state(pod)["waiting"]["message"]
+    assert state(pod)["waiting"]["message"].startswith("127.0.0.1:1/app:1: 127.0.0.1:1: ")

@@ -151,9 +151,9 @@ async def test_files_that_are_none(timed: Runtime, tmp_path: Path, make: Callabl
 @pytest.mark.parametrize(
     ("image", "reason", "message"),
     [
-        ("registry.example/team/app:v1", "ErrImagePull", "registries are not supported yet"),
-        ("app", "ErrImagePull", "registries are not supported yet"),
-        ("https://example.com/x.wasm", "ErrImagePull", "registries are not supported yet"),
+        ("registry.example/team/App:v1", "InvalidImageName", "the repository has to be small letters"),
+        ("app:v1:v2", "InvalidImageName", "expected [REGISTRY"),
+        ("https://example.com/x.wasm", "InvalidImageName", "expected REGISTRY/REPOSITORY:TAG or file:///"),
         ("file://relative/x.wasm", "InvalidImageName", "names no absolute path"),
         ("file://./x.wasm", "InvalidImageName", "names no absolute path"),
         ("file://", "InvalidImageName", "is not a file's URL"),

@@ -125,10 +125,12 @@ class PullSecrets:
     """What a pod's pull secrets come to.
 
     Attributes:
-        warnings: one for each secret that could not be used: it is missing, of another type, or cannot be read.
+        missing: names of those that do not exist, which a pull survives.
+        warnings: one for each of the others that could not be used: of another type, or not to be read.
     """
 
     keyring: Keyring
+    missing: tuple[str, ...]
     warnings: tuple[str, ...]
 
 
@@ -140,17 +142,17 @@ def pull_secrets(namespace: str, names: Iterable[str], secrets: Mapping[str, Map
         secrets: raw objects by name; one that is absent does not exist, which a pull survives, as in the kubelet.
     """
     entries: list[tuple[str, Credential]] = []
-    warnings = []
+    missing, warnings = [], []
     for name in dict.fromkeys(names):
         raw = secrets.get(name)
         if raw is None:
-            warnings.append(f'Unable to retrieve image pull secret "{namespace}/{name}": not found')
+            missing.append(name)
             continue
         try:
             entries += _of_secret(namespace, name, raw).entries
         except ArtifactError as error:
             warnings.append(f'Image pull secret "{namespace}/{name}" cannot be used: {error}')
-    return PullSecrets(Keyring(tuple(entries)), tuple(warnings))
+    return PullSecrets(Keyring(tuple(entries)), tuple(missing), tuple(warnings))
 
 
 def _of_secret(namespace: str, name: str, raw: Mapping[str, Any]) -> Keyring:

@@ -1,7 +1,8 @@
 """Images: how the module that a container names is found and looked at before anything is made of it.
 
-For now an image is a file on the node, `file:///path/to/module.wasm`, and only where the node allows that. What fails
-here shows as ErrImagePull, and is tried again with a growing pause (`container`). `compile` takes the module on.
+An image is a file on the node, `file:///path/to/module.wasm`, where the node allows that, or comes from a registry
+(`registries`). What fails shows as ErrImagePull, and is tried again with a growing pause (`starting`). `compile` takes
+the module on.
 """
 
 from __future__ import annotations
@@ -39,11 +40,17 @@ class Module:
         image: as the manifest has it.
         digest: SHA-256 of the file, hexadecimal.
         path: where it was found.
+        command: what its argv begins with, unless a pod says; without it the file's name.
+        arguments: what follows, unless a pod says.
+        environment: `NAME=value`; a pod's variables go before these.
     """
 
     image: str
     digest: str
     path: Path
+    command: tuple[str, ...] = ()
+    arguments: tuple[str, ...] = ()
+    environment: tuple[str, ...] = ()
 
     @property
     def image_id(self) -> str:
@@ -53,7 +60,7 @@ class Module:
 
 @attrs.frozen
 class Images:
-    """Finds modules.
+    """Finds modules that are files of the node.
 
     Attributes:
         allow_local: whether files of the node may be images.
@@ -78,7 +85,9 @@ class Images:
     def _path(self, image: str) -> Path:
         parts = urlsplit(image)
         if parts.scheme != "file":
-            raise ImageError(f"image {image!r}: registries are not supported yet; expected file:///path/to/module.wasm")
+            raise ImageError(
+                f"image {image!r}: expected REGISTRY/REPOSITORY:TAG or file:///path/to/module.wasm", "InvalidImageName"
+            )
         if not self.allow_local:
             raise ImageError(
                 f"image {image!r}: modules from the node's disk are not allowed; start the node with "

@@ -41,6 +41,7 @@ async def launch(life: ContainerLife, spec: Container) -> None:
     around, attempt = life.pod.around, life.attempt + 1 if life.record else 0
     module = await module_of(life, spec)
     variables = _variables(life, spec, await in_thread(env_files.read, life.pod.spec, spec, life.pod.volumes))
+    variables = dict(text.split("=", 1) for text in module.environment if "=" in text) | variables
     argv, memory = _argv(life, spec, module, variables), _memory(life.resources)
     labels = Labels(life.pod.key, life.name, life.kind, attempt, spec.image, module.image_id, life.backoff)
     await life.pod.volumes.refresh(life.pod.spec, life.pod.inputs)
@@ -93,9 +94,9 @@ def _variables(life: ContainerLife, spec: Container, files: Files) -> dict[str, 
 
 def _argv(life: ContainerLife, spec: Container, module: Module, variables: Mapping[str, str]) -> list[str]:
     command, args = command_and_args(spec, variables)
-    # Without a command the module is the entry point and its file's name is argv[0]; with one the command is all
-    # of argv, as in an image without an entry point: there is no other program that it could name.
-    argv = [*command, *args] if command else [module.path.name, *args]
+    # Without a command the module is the entry point and its name is argv[0]; with one the command is all of argv, as
+    # in an image without an entry point: there is no other program that it could name.
+    argv = [*command, *args] if command else [*(module.command or [module.path.name]), *(args or module.arguments)]
     if any("\0" in word for word in argv):
         raise Refused(f"{spec.field}.args", "an argument has a NUL byte, which ends an argument", container=life.name)
     return argv

@@ -33,6 +33,7 @@ from wasmlet.runtime.container import ContainerLife
 from wasmlet.runtime.images import Images
 from wasmlet.runtime.instances import WHERE, Kind, Labels
 from wasmlet.runtime.probes import Probe, ProbeCounts, Prober
+from wasmlet.runtime.registries import Registries
 from wasmlet.runtime.shim_client import ShimClient
 from wasmlet.runtime.volumes import PodVolumes, Storage
 from wasmlet.runtime.waiting import first_of, in_thread
@@ -56,6 +57,7 @@ class Surroundings:
 
     client: ShimClient
     images: Images
+    registries: Registries
     compiler: Compiler
     changes: Changes
     clock: Clock

@@ -47,6 +47,7 @@ from wasmlet.runtime.instances import Labels
 from wasmlet.runtime.logs import Log
 from wasmlet.runtime.memory import Memory
 from wasmlet.runtime.pod import PodLife, Surroundings
+from wasmlet.runtime.registries import GC_SECONDS, ImageConfig, Registries
 from wasmlet.runtime.shim_client import ShimClient, ShimError
 from wasmlet.runtime.stats import Measured, Stats
 from wasmlet.runtime.volumes import Storage
@@ -61,7 +62,7 @@ MIN_LOG_SIZE = 16 * 1024
 
 
 @attrs.frozen
-class RuntimeConfig:
+class RuntimeConfig(ImageConfig):
     """The settings of every provider that runs WebAssembly."""
 
     allow_local_modules: bool = option(False, help="Let pods run modules from this node's disk (image: file:///path).")
@@ -95,6 +96,8 @@ class RuntimeProvider(Provider):
         self._tasks: set[asyncio.Task[None]] = set()
         self._around: Surroundings | None = None
         self._watcher: Watcher | None = None
+        self._registries: Registries | None = None
+        self._collector: asyncio.Task[None] | None = None
         self._commands: Commands | None = None
         self._execs: Execs | None = None
         self._stats = Stats()
@@ -126,11 +129,14 @@ class RuntimeProvider(Provider):
             self.config.module_dir and self.config.module_dir.absolute(),
             self.config.max_module_bytes,
         )
+        registries = Registries(self.state_dir / "images", self.config, self.config.max_module_bytes, self._clock)
+        self._registries = await registries.__aenter__()
         storage = Storage(self.state_dir, Memory(self.state_dir), self._host_paths(), self.claim_directory, dns)
         self._execs = Execs(client, compiler, zygote, self.config.max_module_bytes)
         self._around = Surroundings(
             client,
             images,
+            registries,
             compiler,
             self._changes,
             self._clock,
@@ -148,10 +154,11 @@ class RuntimeProvider(Provider):
         await client.start()
         await in_thread(storage.remove_orphans, set(self._pods))
         await client.warm(zygote)
+        self._collector = asyncio.create_task(self._collect_images(registries, client), name="images")
 
     async def stop(self) -> None:
         """Leave the shim and what runs in it; a shim in which nothing runs is ended."""
-        tasks = list(self._tasks)
+        tasks = [*self._tasks, *([self._collector] if self._collector is not None else [])]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -163,6 +170,9 @@ class RuntimeProvider(Provider):
                         await around.client.shutdown(force=False)
             await around.client.close()
             await in_thread(around.storage.close, any(not r.ended for r in around.client.records.values()))
+        if self._registries is not None:
+            await self._registries.__aexit__(None, None, None)
+            self._registries = None
         if self._watcher is not None:
             self._watcher.close()
             self._watcher = None
@@ -285,6 +295,18 @@ class RuntimeProvider(Provider):
             if not path.startswith("/") or ".." in path.split("/"):
                 raise ConfigError(f"--allow-host-path: expected an absolute path without '..', found {path!r}")
         return HostPaths([Path(path) for path in self.config.allow_host_path])
+
+    async def _collect_images(self, registries: Registries, client: ShimClient) -> None:
+        """Remove images that no container uses, every five minutes, as a kubelet does."""
+        await registries.used.wait()
+        while True:
+            await self._clock.sleep(GC_SECONDS)
+            found = [Labels.of(record.labels) for record in client.records.values() if not record.ended]
+            found += [life.labels for pod in self._pods.values() for life in pod.containers.values()]
+            try:
+                await registries.collect({labels.image_id for labels in found if labels is not None})
+            except OSError as error:
+                log.warning("images cannot be collected", error=str(error))
 
     def _running(self) -> Surroundings:
         if self._around is None:

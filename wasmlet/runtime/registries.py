@@ -1,0 +1,196 @@
+"""Images from registries: which are here and may be run, pulling the others, and removing what nobody uses.
+
+`wasmlet.artifacts` has the client and the store; this is what a node makes of them. `pulling` tells the pod.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import attrs
+import structlog
+
+from wasmlet.artifacts.access import Access, Rule
+from wasmlet.artifacts.collection import Limits, collect
+from wasmlet.artifacts.credentials import Keychain, Keychains, Keyring
+from wasmlet.artifacts.errors import ArtifactError
+from wasmlet.artifacts.helpers import DockerConfig, docker_config
+from wasmlet.artifacts.hosts import RegistryConfig
+from wasmlet.artifacts.pull import Puller, PullLimits
+from wasmlet.artifacts.references import Reference
+from wasmlet.artifacts.store import Lease, Store
+from wasmlet.clock import Clock
+from wasmlet.errors import ConfigError
+from wasmlet.options import option
+from wasmlet.runtime.images import ImageError, Module, read
+from wasmlet.runtime.waiting import in_thread
+
+log = structlog.get_logger(__name__)
+
+GC_SECONDS = 300.0
+"""How often images are collected, as a kubelet does it."""
+
+
+@attrs.frozen
+class ImageConfig(RegistryConfig):
+    """The settings of everything that has to do with images from registries."""
+
+    registry_auth_file: Path | None = option(None, help="Docker's config.json with the node's own credentials.")
+    image_dir: Path | None = option(None, help="Where pulled images are kept; nodes may share it.")
+    max_parallel_image_pulls: int = option(5, least=1, help="The most images that are pulled at a time.")
+    image_pull_timeout: float = option(1800.0, least=0.001, help="How long pulling one image may take.")
+    image_gc_high_threshold: float = option(
+        85.0, least=0, most=100, help="Percent of the disk above which images that are not used go."
+    )
+    image_gc_low_threshold: float = option(80.0, least=0, most=100, help="Percent of the disk at which that ends.")
+    minimum_image_ttl: float = option(120.0, least=0, help="How long an image stays after its last use at least.")
+    maximum_image_ttl: float = option(0.0, least=0, help="How long it stays at most; 0 means for ever.")
+    image_pull_credentials_verification_policy: str = option(
+        "NeverVerifyPreloadedImages",
+        help="Whether a pod may run what another's credential pulled: NeverVerify, NeverVerifyPreloadedImages, "
+        "NeverVerifyAllowlistedImages or AlwaysVerify.",
+    )
+    preloaded_images_verification_allowlist: tuple[str, ...] = option(
+        (), help="Image (without tag), or REGISTRY/*, that NeverVerifyAllowlistedImages lets every pod run."
+    )
+
+    def limits(self) -> Limits:
+        """Those of the collection."""
+        if self.image_gc_low_threshold > self.image_gc_high_threshold:
+            raise ConfigError(
+                f"image gc low threshold: expected at most the high one, {self.image_gc_high_threshold:g}, found "
+                f"{self.image_gc_low_threshold:g}; set it with --image-gc-low-threshold"
+            )
+        ages = (self.minimum_image_ttl, self.maximum_image_ttl)
+        return Limits(self.image_gc_high_threshold, self.image_gc_low_threshold, *ages)
+
+
+@attrs.frozen
+class Had:
+    """An image that was pulled just now: its module, its size in bytes, and how many seconds it stood in line."""
+
+    module: Module
+    size: int
+    waited: float
+
+
+class Registries:
+    """See above; an async context manager. What is given out stays in the store until `collect` hears otherwise."""
+
+    def __init__(self, directory: Path, config: ImageConfig, max_bytes: int, clock: Clock) -> None:
+        rule = Rule(config.image_pull_credentials_verification_policy, config.preloaded_images_verification_allowlist)
+        self._limits = config.limits()
+        self._store = Store(config.image_dir or directory, clock)
+        self._access = Access(self._store, rule)
+        self._auth_file = config.registry_auth_file
+        self._node: Keychain = DockerConfig()
+        self._max_bytes = max_bytes
+        self._clock = clock
+        limits = PullLimits(
+            module_bytes=max_bytes, seconds=config.image_pull_timeout, parallel=config.max_parallel_image_pulls
+        )
+        self._puller = Puller(self._store, config, clock, limits)
+        self._leases: dict[str, Lease] = {}
+        self.used = asyncio.Event()
+        """Whether there are or were images, so that there may be something to collect."""
+
+    async def __aenter__(self) -> Self:
+        await in_thread(self._store.prepare)
+        if await in_thread(os.listdir, self._store.images):
+            self.used.set()
+        if self._auth_file is not None:
+            self._node = await in_thread(docker_config, self._auth_file)
+        await self._puller.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._puller.__aexit__(kind, error, trace)
+        for lease in self._leases.values():
+            lease.close()
+        self._leases.clear()
+
+    async def present(self, reference: Reference, keyring: Keyring) -> Module | None:
+        """The image as it is here; None where it is not, or is not whole.
+
+        Raises:
+            NotYours: it is here, and the pod has to show the registry that it may have it.
+            ImageError: it is nothing that could be run.
+        """
+        lease = await in_thread(self._store.find, reference)
+        if lease is None:
+            return None
+        secrets = [one.secret for one in keyring.lookup(reference.name) if one.secret is not None]
+        if not self._access.allowed(reference.name, lease.image.digest, secrets):
+            lease.close()
+            raise NotYours(f"image {str(reference)!r} was pulled with another credential")
+        return await self._module(reference, lease)
+
+    async def pull(self, reference: Reference, keyring: Keyring) -> Had:
+        """The image as the registry has it now.
+
+        Raises:
+            ImageError: it cannot be had.
+        """
+        try:
+            pulled = await self._puller.pull(reference, Keychains((keyring, self._node)))
+        except ArtifactError as error:
+            raise ImageError(str(error), error.reason, absent=True) from error
+        image = pulled.lease.image
+        module = await self._module(reference, pulled.lease)
+        await self._access.pulled(reference.name, image.digest, pulled.credential)
+        return Had(module, image.size, pulled.waited)
+
+    async def _module(self, reference: Reference, lease: Lease) -> Module:
+        """See that the module is what it was, and keep it in use."""
+        image = lease.image
+        before = self._leases.pop(image.digest, None)
+        if before is not None:
+            before.close()
+        self._leases[image.digest] = lease
+        self.used.set()
+        digest = await in_thread(read, lease.path, self._max_bytes, None)
+        if image.module.startswith("sha256:") and image.module != f"sha256:{digest}":
+            lease.path.unlink(missing_ok=True)
+            raise ImageError(f"image {str(reference)!r} was damaged on the node's disk, and is pulled again")
+        name = reference.repository.rpartition("/")[2]
+        return Module(
+            str(reference),
+            digest,
+            lease.path,
+            command=image.command or (name,),
+            arguments=image.arguments,
+            environment=image.environment,
+        )
+
+    async def collect(self, used: Collection[str]) -> Sequence[str]:
+        """Remove what may go; the digests of the images that went.
+
+        Args:
+            used: digests of the modules of all containers that are here.
+        """
+        for digest, lease in list(self._leases.items()):
+            if lease.image.module not in used:
+                self._leases.pop(digest).close()
+        result = await in_thread(collect, self._store, self._limits, self._clock, keep=used)
+        if result.images:
+            log.info("images removed", images=result.images)
+        if result.full:
+            log.warning("the images' disk is fuller than it should be, and what is left is in use or young")
+        return result.images
+
+
+class NotYours(ImageError):
+    """The image is here, and this pod may not run it without asking the registry."""
+
+
+def is_file(image: str) -> bool:
+    """Whether an image is something with a scheme, as `file:///x.wasm`, and no reference."""
+    return re.match(r"[a-z]+://", image) is not None
