@@ -13,11 +13,11 @@ HEADING = @printf '\n==> %s\n'
 
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench churn lint setup kubectl registry lock clean checks ruff format types imports tests
+.PHONY: help demo test bench churn conformance lint setup kubectl registry lock clean checks ruff format types imports tests
 
 help:  ## list the targets
 	@echo 'make TARGET, where TARGET is one of'
-	@sed -n 's/^\([a-z]*\):.*  ## /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "  %-10s %s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z]*\):.*  ## /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "  %-12s %s\n", $$1, $$2 }'
 
 demo: $(VENV)/.base  ## run a WebAssembly pod: control plane and node in one command (ARGS=--keep stays up)
 	@$(BIN)/wasmlet demo $(ARGS)
@@ -27,6 +27,9 @@ test: $(VENV)/.dev  ## run every check: ruff, mypy, import contracts, pytest (AR
 
 bench: $(VENV)/.base  ## measure how fast and how small a node is (ARGS='node --pods 100'; ARGS=--help lists more)
 	@$(BIN)/python -m benchmarks $(ARGS)
+
+conformance: $(VENV)/.dev  ## hold a node to the behaviour of a kubelet, number by number (ARGS='--kubeconfig ...': a cluster)
+	@$(BIN)/python -m pytest -q -n auto -p tests.conformance.report tests/conformance $(ARGS)
 
 churn: $(VENV)/.dev  ## pods, faults and restarts at random for ten minutes (ARGS='--seconds 60 --seed 1')
 	@$(BIN)/python -m tests.node.churn $(ARGS)

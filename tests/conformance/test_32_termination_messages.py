@@ -25,8 +25,6 @@ FALL_BACK = {"terminationMessagePolicy": "FallbackToLogsOnError"}
     ],
 )
 async def test_what_it_says(kube: Kube, script: list[str], fields: dict[str, Any], message: str) -> None:
-    if "put" in script:
-        script = [*script[: script.index("put")], *script[script.index("put") :]]
     await kube.create(*script, **fields)
     assert terminated(await kube.ended()).get("message", "") == message
 
