@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from wasmlet.artifacts.threads import in_thread
 from wasmlet.model.pod import Pod
 from wasmlet.model.quantity import Quantity
 from wasmlet.runtime import beneath
 from wasmlet.runtime.volumes import PodVolumes, mounted_volumes
-from wasmlet.runtime.waiting import in_thread
 
 if TYPE_CHECKING:
     from wasmlet.runtime.pod import PodLife

@@ -22,6 +22,7 @@ from typing import Any, TypeVar
 
 import attrs
 
+from wasmlet.artifacts.threads import in_thread
 from wasmlet.errors import InvalidInput, NotFound, WasmletError
 from wasmlet.provider import Streams
 from wasmlet.runtime import images
@@ -30,7 +31,6 @@ from wasmlet.runtime.compile import CompileError, Compiler
 from wasmlet.runtime.images import ImageError, Module
 from wasmlet.runtime.pipes import Pipe
 from wasmlet.runtime.shim_client import ShimClient, ShimError
-from wasmlet.runtime.waiting import in_thread
 from wasmlet.runtime.worker import ContainerRecord
 from wasmlet.worker import wire
 

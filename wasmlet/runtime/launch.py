@@ -11,6 +11,7 @@ import secrets
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from wasmlet.artifacts.threads import in_thread
 from wasmlet.errors import Refused
 from wasmlet.model.environment import Files, environment
 from wasmlet.model.expansion import command_and_args
@@ -21,7 +22,6 @@ from wasmlet.runtime.images import Module
 from wasmlet.runtime.instances import Labels
 from wasmlet.runtime.mounts import mounted
 from wasmlet.runtime.pulling import module_of
-from wasmlet.runtime.waiting import in_thread
 from wasmlet.runtime.worker import spec_of
 from wasmlet.worker import wire
 

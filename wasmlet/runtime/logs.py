@@ -17,12 +17,13 @@ from pathlib import Path
 
 import attrs
 
+from wasmlet.artifacts.threads import in_thread
 from wasmlet.errors import NotFound
 from wasmlet.provider import LogOptions
 from wasmlet.runtime import log_files
 from wasmlet.runtime.inotify import Watcher
 from wasmlet.runtime.log_files import Part
-from wasmlet.runtime.waiting import first_of, in_thread
+from wasmlet.runtime.waiting import first_of
 
 Begin = Callable[[], tuple[Part, int]]
 """Opens a file of a log, and says where in it to begin."""

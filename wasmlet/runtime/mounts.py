@@ -27,6 +27,7 @@ from typing import Any
 
 import attrs
 
+from wasmlet.artifacts.threads import in_thread
 from wasmlet.errors import Refused
 from wasmlet.model.expansion import MOST_BYTES, TooLong, expand
 from wasmlet.model.hosts import hostname, hosts_file, resolv_conf
@@ -34,7 +35,6 @@ from wasmlet.model.inputs import Inputs
 from wasmlet.model.pod import Container, Pod, Raw
 from wasmlet.runtime import beneath
 from wasmlet.runtime.volumes import PodVolumes, private, read_only
-from wasmlet.runtime.waiting import in_thread
 from wasmlet.worker import wire
 
 TERMINATION_LOG = "/dev/termination-log"

@@ -17,6 +17,7 @@ from typing import Any, Literal
 import attrs
 import structlog
 
+from wasmlet.artifacts.threads import in_thread
 from wasmlet.clock import Clock
 from wasmlet.model.inputs import Inputs
 from wasmlet.model.pod import Container, Pod, PodKey
@@ -36,7 +37,7 @@ from wasmlet.runtime.probes import Probe, ProbeCounts, Prober
 from wasmlet.runtime.registries import Registries
 from wasmlet.runtime.shim_client import ShimClient
 from wasmlet.runtime.volumes import PodVolumes, Storage
-from wasmlet.runtime.waiting import first_of, in_thread
+from wasmlet.runtime.waiting import first_of
 from wasmlet.runtime.worker import ContainerRecord
 
 log = structlog.get_logger(__name__)

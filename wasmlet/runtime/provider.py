@@ -24,6 +24,7 @@ from typing import Any, ClassVar
 import attrs
 import structlog
 
+from wasmlet.artifacts.threads import in_thread
 from wasmlet.clock import Clock, SystemClock
 from wasmlet.errors import ConfigError, InvalidInput, NotFound, WasmletError
 from wasmlet.model.hosts import Dns
@@ -51,7 +52,6 @@ from wasmlet.runtime.registries import GC_SECONDS, ImageConfig, Registries
 from wasmlet.runtime.shim_client import ShimClient, ShimError
 from wasmlet.runtime.stats import Measured, Stats
 from wasmlet.runtime.volumes import Storage
-from wasmlet.runtime.waiting import in_thread
 from wasmlet.runtime.worker import ContainerRecord
 from wasmlet.worker import wire
 

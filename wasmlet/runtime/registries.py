@@ -25,11 +25,11 @@ from wasmlet.artifacts.hosts import RegistryConfig
 from wasmlet.artifacts.pull import Puller, PullLimits
 from wasmlet.artifacts.references import Reference
 from wasmlet.artifacts.store import Lease, Store
+from wasmlet.artifacts.threads import in_thread
 from wasmlet.clock import Clock
 from wasmlet.errors import ConfigError
 from wasmlet.options import option
 from wasmlet.runtime.images import ImageError, Module, read
-from wasmlet.runtime.waiting import in_thread
 
 log = structlog.get_logger(__name__)
 

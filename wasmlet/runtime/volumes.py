@@ -19,6 +19,7 @@ from pathlib import Path
 import attrs
 import structlog
 
+from wasmlet.artifacts.threads import in_thread
 from wasmlet.clock import Backoff, Clock
 from wasmlet.errors import MissingReference, WasmletError
 from wasmlet.model.hosts import Dns
@@ -29,7 +30,7 @@ from wasmlet.model.volumes import FILE_VOLUMES, VolumeFile, volume_files
 from wasmlet.runtime import atomic, beneath, memory
 from wasmlet.runtime.hostpath import HostPaths
 from wasmlet.runtime.volume_rules import CLAIMS, kind_of
-from wasmlet.runtime.waiting import first_of, in_thread
+from wasmlet.runtime.waiting import first_of
 
 log = structlog.get_logger(__name__)
 

@@ -1,13 +1,10 @@
-"""Waiting for whichever of several things comes first, and for threads that must not be left behind."""
+"""Waiting for whichever of several things comes first."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import Any, ParamSpec, TypeVar
-
-P = ParamSpec("P")
-T = TypeVar("T")
+from collections.abc import Awaitable
+from typing import Any
 
 
 async def first_of(*awaitables: Awaitable[Any]) -> None:
@@ -21,22 +18,3 @@ async def first_of(*awaitables: Awaitable[Any]) -> None:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-
-
-async def in_thread(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """What the call returns, made in a thread. Never over before the thread is, not even when cancelled.
-
-    So what a cancelled call was still writing is there when somebody comes to remove it.
-    """
-    running = asyncio.ensure_future(asyncio.to_thread(call, *args, **kwargs))
-    try:
-        return await asyncio.shield(running)
-    except asyncio.CancelledError:
-        while not running.done():
-            try:
-                await asyncio.wait([running])
-            except asyncio.CancelledError:
-                continue
-        if not running.cancelled():
-            running.exception()  # looked at: nobody else will
-        raise
