@@ -170,7 +170,8 @@ async def test_a_token_server(
         reference, config = parse(f"{address}/thing:v1"), insecure(address)
         await pushed(file, reference, config, keys(address))
         assert {user for _, user in tokens.asked} == {f"{USER}:{PASSWORD}"}
-        assert {scope for scope, _ in tokens.asked} <= {"repository:thing:pull", "repository:thing:pull,push"}
+        actions = {frozenset(scope.removeprefix("repository:thing:").split(",")) for scope, _ in tokens.asked}
+        assert actions <= {frozenset({"pull"}), frozenset({"pull", "push"})}  # the registry names them in any order
         with pytest.raises(Denied, match="answered 401 Unauthorized for a token for repository:thing:pull: go away"):
             await pulled(store, reference, config)
         by_token = Keyring(((address, Credential(identity_token=PASSWORD)),))
