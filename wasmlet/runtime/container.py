@@ -218,7 +218,8 @@ class ContainerLife:
                     return ended
                 await start(self)
         finally:
-            if self.replaced and self.record is not None and self.record.ended:  # cancelled before another instance was there
+            # Cancelled before another instance was there.
+            if self.replaced and self.record is not None and self.record.ended:
                 self.replaced = False
                 self.show(state_of(self.record))
 
