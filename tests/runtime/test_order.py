@@ -282,4 +282,6 @@ async def test_a_deadline_ends_a_pod_that_never_started(timed: Runtime) -> None:
     timed.fake_clock.advance(61)
     await failed(timed, key)
     await timed.provider.delete_pod(key, 0)
-    assert not asyncio.all_tasks() - {asyncio.current_task(), timed._reader, timed.provider._running().client._keeper}
+    provider = timed.provider
+    lasting = {asyncio.current_task(), timed._reader, provider._running().client._keeper, provider._collector}
+    assert not asyncio.all_tasks() - lasting
