@@ -42,6 +42,7 @@ class Inputs:
         tokens: of the pod's service account, bound to the pod.
         services: the services of the pod's namespace, and `default/kubernetes`.
         node_name, node_ips: of the node that runs the pod.
+        runtime_handler: of the pod's RuntimeClass; "" without one, None where that class does not exist (any more).
         node_allocatable: resource name to quantity, what `resourceFieldRef` falls back to.
     """
 
@@ -51,4 +52,5 @@ class Inputs:
     services: Sequence[Raw] = ()
     node_name: str = ""
     node_ips: Sequence[str] = ()
+    runtime_handler: str | None = ""
     node_allocatable: Mapping[str, str] = attrs.field(factory=dict)

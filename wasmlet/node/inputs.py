@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 import attrs
 import structlog
@@ -53,6 +53,7 @@ class InputStore:
     Args:
         client: a client of its own, with a connection for each watch.
         group: owns a task for each object.
+        runtime_class: finds a RuntimeClass by name; None where there is none.
         changed: told the UID of a pod when something it refers to has changed.
         allocatable: what the node can give, for `resourceFieldRef`.
     """
@@ -65,6 +66,7 @@ class InputStore:
         node_name: str,
         node_ips: Sequence[str],
         allocatable: Callable[[], Mapping[str, str]],
+        runtime_class: Callable[[str], Awaitable[Raw | None]],
         changed: Callable[[str], None],
         clock: Clock,
         rng: random.Random,
@@ -75,6 +77,7 @@ class InputStore:
         self._node_name = node_name
         self._node_ips = tuple(node_ips)
         self._allocatable = allocatable
+        self._runtime_class = runtime_class
         self._changed = changed
         self._clock = clock
         self._rng = rng
@@ -116,8 +119,14 @@ class InputStore:
             services=self._services_of(pod.namespace),
             node_name=self._node_name,
             node_ips=self._node_ips,
+            runtime_handler=await self._handler(pod),
             node_allocatable=self._allocatable(),
         )
+
+    async def _handler(self, pod: Pod) -> str | None:
+        name = pod.spec.get("runtimeClassName")
+        found = await self._runtime_class(name) if name else {}
+        return None if found is None else str(found.get("handler", ""))
 
     def release(self, uid: str) -> None:
         """The pod is gone: what only it referred to is watched no more."""

@@ -180,23 +180,24 @@ class Node:
             metrics = Metrics()
             writer = StatusWriter(client, group, metrics, clock=clock, rng=self._rng)
             history = History()
-            inputs = InputStore(
-                watch_client,
-                group,
-                node_name=name,
-                node_ips=[ip],
-                allocatable=lambda: registration.allocatable,
-                changed=lambda uid: pods.inputs_changed(uid),
-                clock=clock,
-                rng=self._rng,
-                history=history,
-            )
             classes = Collection(watch_client, group, RUNTIME_CLASSES, clock, self._rng, history)
 
             async def runtime_class(class_name: str) -> Raw | None:
                 await classes.load()
                 return classes.of().get(class_name)
 
+            inputs = InputStore(
+                watch_client,
+                group,
+                node_name=name,
+                node_ips=[ip],
+                allocatable=lambda: registration.allocatable,
+                runtime_class=runtime_class,
+                changed=lambda uid: pods.inputs_changed(uid),
+                clock=clock,
+                rng=self._rng,
+                history=history,
+            )
             around = Surroundings(
                 provider=provider,
                 client=client,

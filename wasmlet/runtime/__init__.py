@@ -5,7 +5,8 @@ its containers (`pod`, `container`), what a manifest may ask (`manifest`), image
 logs (`logs`), and the connection to the shim, in which the guests live (`shim_client`, `wasmlet.worker`).
 """
 
-from wasmlet.runtime.engine import Engine
-from wasmlet.runtime.provider import RuntimeConfig, RuntimeProvider
+from wasmlet.runtime.config import RuntimeConfig
+from wasmlet.runtime.engine import DENSE, PROCESS, Engine, Isolation
+from wasmlet.runtime.provider import RuntimeProvider
 
-__all__ = ["Engine", "RuntimeConfig", "RuntimeProvider"]
+__all__ = ["DENSE", "PROCESS", "Engine", "Isolation", "RuntimeConfig", "RuntimeProvider"]

@@ -259,7 +259,7 @@ class ContainerLife:
                 state = state_of(record)
                 assert isinstance(state, Terminated)
                 if record.fault == wire.BAD_ARTIFACT and self.labels is not None:
-                    self.pod.around.compiler.discard(self.labels.image_id.removeprefix("sha256:"))
+                    self.pod.handler.compiler.discard(self.labels.image_id.removeprefix("sha256:"))
                 return state, kill
 
     async def _reason_to_end(self) -> Kill:

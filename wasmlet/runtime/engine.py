@@ -8,8 +8,18 @@ from __future__ import annotations
 
 import abc
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
+
+if TYPE_CHECKING:
+    from wasmlet.runtime.config import RuntimeConfig
+
+Isolation = Literal["process", "dense"]
+PROCESS: Isolation = "process"
+"""Each container has a process of its own."""
+DENSE: Isolation = "dense"
+"""Containers of one namespace share a process, each on a thread."""
 
 
 class Engine(abc.ABC):
@@ -17,11 +27,17 @@ class Engine(abc.ABC):
 
     Class attributes:
         name: lower case, no spaces (`wasmtime`).
-        handlers: RuntimeClass handlers whose pods it runs; "" is always among what a node offers.
+        handlers: RuntimeClass handlers whose pods it runs, and how each keeps guests apart. The first is what pods
+            without a RuntimeClass get, if this is the node's first engine.
     """
 
     name: ClassVar[str]
-    handlers: ClassVar[tuple[str, ...]] = ("wasmlet",)
+    handlers: ClassVar[Mapping[str, Isolation]] = {"wasmlet": PROCESS}
+
+    @classmethod
+    def configured(cls, config: RuntimeConfig) -> Self:
+        """The engine as a node's configuration wants it (`config.engine_python` where it needs an interpreter)."""
+        return cls()
 
     @property
     @abc.abstractmethod

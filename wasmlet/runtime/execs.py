@@ -27,8 +27,10 @@ from wasmlet.errors import InvalidInput, NotFound, WasmletError
 from wasmlet.provider import Streams
 from wasmlet.runtime import images
 from wasmlet.runtime.beneath import open_beneath
-from wasmlet.runtime.compile import CompileError, Compiler
+from wasmlet.runtime.compile import CompileError
+from wasmlet.runtime.handlers import Handler, Handlers
 from wasmlet.runtime.images import ImageError, Module
+from wasmlet.runtime.instances import Labels
 from wasmlet.runtime.pipes import Pipe
 from wasmlet.runtime.shim_client import ShimClient, ShimError
 from wasmlet.runtime.worker import ContainerRecord
@@ -45,13 +47,11 @@ class Execs:
     """Runs commands in containers, over the shim.
 
     Attributes:
-        zygote: the engine's, as `wasmlet.worker.wire` has it.
         max_module_bytes: of a module in a mount.
     """
 
     client: ShimClient
-    compiler: Compiler
-    zygote: Mapping[str, str]
+    handlers: Handlers
     max_module_bytes: int
 
     async def run(self, container_id: str, command: Sequence[str]) -> tuple[int, bytes]:
@@ -123,24 +123,33 @@ class Execs:
             raise InvalidInput("expected a command, found no word of one")
         if any("\0" in word for word in command):
             raise InvalidInput("a word of the command has a NUL byte, which ends an argument")
+        handler = self._handler(container_id)
         given = await self._asked(container_id, self.client.given(container_id))
         try:
             spec = json.loads(os.pread(given[0], os.fstat(given[0]).st_size, 0))
             spec["args"] = list(command)
-            async with self._module(spec, given, command[0]) as (module, digest):
+            async with self._module(handler, spec, given, command[0]) as (module, digest):
                 record = await self._asked(
                     container_id,
                     self.client.exec(
-                        container_id, self.zygote, json.dumps(spec).encode(), (*streams, module, *given[2:])
+                        container_id, handler.zygote, json.dumps(spec).encode(), (*streams, module, *given[2:])
                     ),
                 )
         finally:
             wire.close(given)
         if record.fault == wire.BAD_ARTIFACT and digest:
-            self.compiler.discard(digest)  # the next one compiles it again
+            handler.compiler.discard(digest)  # the next one compiles it again
         if record.reason == wire.START_ERROR:
             raise WasmletError(f"{command[0]} cannot be started: {record.message}")
         return record
+
+    def _handler(self, container_id: str) -> Handler:
+        """What runs the container."""
+        record = self.client.records.get(container_id)
+        labels = Labels.of(record.labels) if record is not None else None
+        if labels is None:
+            raise NotFound("the container is not running")
+        return self.handlers.of(labels.handler)
 
     async def _asked(self, container_id: str, answer: Awaitable[T]) -> T:
         try:
@@ -152,7 +161,9 @@ class Execs:
             raise error
 
     @contextlib.asynccontextmanager
-    async def _module(self, spec: Mapping[str, Any], given: Sequence[int], word: str) -> AsyncIterator[tuple[int, str]]:
+    async def _module(
+        self, handler: Handler, spec: Mapping[str, Any], given: Sequence[int], word: str
+    ) -> AsyncIterator[tuple[int, str]]:
         """The compiled module of a command whose first word is this; the container's own where it names no file.
 
         With it the module's digest, if it is not the container's own.
@@ -169,7 +180,7 @@ class Execs:
         try:
             path = Path(f"/proc/self/fd/{opened}")
             digest = await in_thread(images.read, path, self.max_module_bytes, None)
-            async with self.compiler.artifact(Module(word, digest, path)) as artifact:
+            async with handler.compiler.artifact(Module(word, digest, path)) as artifact:
                 yield artifact, digest
         except (ImageError, CompileError) as error:
             raise InvalidInput(str(error).replace(f"/proc/self/fd/{opened}", word)) from None

@@ -35,6 +35,7 @@ class Labels:
     Attributes:
         attempt: counts instances from 0; the present one's is `restartCount`.
         backoff: seconds to wait after this instance has ended.
+        handler: what runs it, see `handlers`; "" in records from before there was more than one, and the default.
     """
 
     pod: PodKey
@@ -44,6 +45,7 @@ class Labels:
     image: str
     image_id: str
     backoff: float
+    handler: str = ""
 
     def as_message(self) -> dict[str, Any]:
         return attrs.asdict(self)
@@ -52,8 +54,8 @@ class Labels:
     def of(cls, labels: Mapping[str, Any]) -> Labels | None:
         """From a record; None where they are not of this form."""
         try:
-            known = {field.name: labels[field.name] for field in attrs.fields(cls)}
-            return cls(**{**known, "pod": PodKey(**known["pod"])})
+            known = {field.name: labels[field.name] for field in attrs.fields(cls) if field.name != "handler"}
+            return cls(**{**known, "pod": PodKey(**known["pod"]), "handler": labels.get("handler", "")})
         except (KeyError, TypeError):
             return None
 

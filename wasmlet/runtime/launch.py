@@ -38,15 +38,18 @@ async def launch(life: ContainerLife, spec: Container) -> None:
         CompileError: the module cannot be compiled.
         WasmletError, OSError: the shim cannot run it.
     """
-    around, attempt = life.pod.around, life.attempt + 1 if life.record else 0
+    around, handler = life.pod.around, life.pod.handler
+    attempt = life.attempt + 1 if life.record else 0
     module = await module_of(life, spec)
     variables = _variables(life, spec, await in_thread(env_files.read, life.pod.spec, spec, life.pod.volumes))
     variables = dict(text.split("=", 1) for text in module.environment if "=" in text) | variables
     argv, memory = _argv(life, spec, module, variables), _memory(life.resources)
-    labels = Labels(life.pod.key, life.name, life.kind, attempt, spec.image, module.image_id, life.backoff)
+    labels = Labels(
+        life.pod.key, life.name, life.kind, attempt, spec.image, module.image_id, life.backoff, handler.name
+    )
     await life.pod.volumes.refresh(life.pod.spec, life.pod.inputs)
     async with (
-        around.compiler.artifact(module) as artifact,
+        handler.compiler.artifact(module) as artifact,
         mounted(life.pod.spec, spec, life.pod.inputs, life.pod.volumes, variables, attempt) as mounts,
     ):
         await _forget_before(life, attempt - 1)
@@ -55,7 +58,7 @@ async def launch(life: ContainerLife, spec: Container) -> None:
             secrets.token_hex(16),
             labels=labels.as_message(),
             log_path=f"{life.pod.log_directory}/{life.name}/{attempt}.log",
-            zygote=around.zygote,
+            zygote=handler.zygote,
             spec=spec_of(argv, variables, memory, mounts.as_spec()),
             module=artifact,
             settings={**around.log_limits, **_streams(spec)},

@@ -19,6 +19,7 @@ import structlog
 
 from wasmlet.artifacts.threads import in_thread
 from wasmlet.clock import Clock
+from wasmlet.errors import Refused
 from wasmlet.model.inputs import Inputs
 from wasmlet.model.pod import Container, Pod, PodKey
 from wasmlet.model.restart import is_sidecar
@@ -29,8 +30,8 @@ from wasmlet.runtime import eviction, log_files, order, resizing
 from wasmlet.runtime.beneath import file_name
 from wasmlet.runtime.changes import Changes
 from wasmlet.runtime.commands import Commands
-from wasmlet.runtime.compile import Compiler
 from wasmlet.runtime.container import ContainerLife
+from wasmlet.runtime.handlers import Handler, Handlers
 from wasmlet.runtime.images import Images
 from wasmlet.runtime.instances import WHERE, Kind, Labels
 from wasmlet.runtime.probes import Probe, ProbeCounts, Prober
@@ -48,7 +49,6 @@ class Surroundings:
     """What all pods of a provider share.
 
     Attributes:
-        zygote: the engine's, as `wasmlet.worker.wire` has it.
         log_limits: of each container's log, as `wasmlet.worker.wire` has them for `run`.
         background: has a task that nobody waits for owned by the provider.
         restart_cap: the longest pause before a restart, in seconds.
@@ -59,12 +59,11 @@ class Surroundings:
     client: ShimClient
     images: Images
     registries: Registries
-    compiler: Compiler
+    handlers: Handlers
     changes: Changes
     clock: Clock
     state_dir: Path
     storage: Storage
-    zygote: Mapping[str, str]
     log_limits: Mapping[str, int]
     spawn: Callable[[PodLife], asyncio.Task[None]]
     background: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]]
@@ -111,6 +110,22 @@ class PodLife:
         self._published: PodStatus | None = None
         self.log_directory = f"logs/{file_name(key.uid)}"
         self.volumes = PodVolumes(around.storage, around.clock, key.uid, self._failed_mount)
+
+    @property
+    def handler(self) -> Handler:
+        """What runs the pod: the handler that it began with, else that of its RuntimeClass.
+
+        Raises:
+            Refused: the node does not offer it, or the RuntimeClass does not exist any more.
+        """
+        for record in self._records.values():
+            labels = Labels.of(record.labels)
+            if labels is not None and labels.handler:
+                return self.around.handlers.of(labels.handler)
+        if self.inputs.runtime_handler is None:
+            name = self.spec.spec.get("runtimeClassName")
+            raise Refused("spec.runtimeClassName", f'RuntimeClass "{name}" does not exist')
+        return self.around.handlers.of(self.inputs.runtime_handler)
 
     @property
     def spec(self) -> Pod:

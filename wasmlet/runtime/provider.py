@@ -21,7 +21,6 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, ClassVar
 
-import attrs
 import structlog
 
 from wasmlet.artifacts.threads import in_thread
@@ -30,25 +29,24 @@ from wasmlet.errors import ConfigError, InvalidInput, NotFound, WasmletError
 from wasmlet.model.hosts import Dns
 from wasmlet.model.inputs import Inputs
 from wasmlet.model.pod import Pod, PodKey, Raw
-from wasmlet.model.quantity import Quantity
 from wasmlet.model.status import PodStatus, Waiting
-from wasmlet.options import option
 from wasmlet.provider import Change, LogOptions, NodeContext, NodeStatus, PodRecord, ProbeCount, Provider, Streams
 from wasmlet.runtime import attach, logs, machine, manifest, resizing, volume_rules
 from wasmlet.runtime.changes import Changes
 from wasmlet.runtime.commands import Commands, PodCommands
 from wasmlet.runtime.compile import Compiler
+from wasmlet.runtime.config import RuntimeConfig
 from wasmlet.runtime.container import ContainerLife
 from wasmlet.runtime.engine import Engine
 from wasmlet.runtime.execs import Execs
-from wasmlet.runtime.hostpath import HostPaths
+from wasmlet.runtime.handlers import Handlers, engines_of
 from wasmlet.runtime.images import Images
 from wasmlet.runtime.inotify import Watcher
 from wasmlet.runtime.instances import Labels
 from wasmlet.runtime.logs import Log
 from wasmlet.runtime.memory import Memory
 from wasmlet.runtime.pod import PodLife, Surroundings
-from wasmlet.runtime.registries import GC_SECONDS, ImageConfig, Registries
+from wasmlet.runtime.registries import GC_SECONDS, Registries
 from wasmlet.runtime.shim_client import ShimClient, ShimError
 from wasmlet.runtime.stats import Measured, Stats
 from wasmlet.runtime.volumes import Storage
@@ -57,31 +55,9 @@ from wasmlet.worker import wire
 
 log = structlog.get_logger(__name__)
 
-MIN_LOG_SIZE = 16 * 1024
-"""Room for one entry; less would make a file of each."""
-
-
-@attrs.frozen
-class RuntimeConfig(ImageConfig):
-    """The settings of every provider that runs WebAssembly."""
-
-    allow_local_modules: bool = option(False, help="Let pods run modules from this node's disk (image: file:///path).")
-    module_dir: Path | None = option(None, help="Directory that relative images (file://./x.wasm) are in.")
-    max_module_bytes: int = option(2**28, least=8, help="The largest module that is accepted, in bytes.")
-    compile_timeout: float = option(120.0, least=0.001, help="How long compiling one module may take.")
-    allow_host_path: tuple[str, ...] = option(
-        (), help="Directory of this node that pods may mount (hostPath), with all below it; may be repeated."
-    )
-    max_container_restart_period: float = option(
-        300.0, least=1, most=300, help="The longest pause before a container that fails is restarted, in seconds."
-    )
-    container_log_max_size: str = option("10Mi", help="Size of a container's log file at which a new one is begun.")
-    container_log_max_files: int = option(5, least=2, help="The most files of one container's log; 2 or more.")
-    shim_idle_exit: float = option(60.0, least=1, help="After how long a worker that nobody needs ends.")
-
 
 class RuntimeProvider(Provider):
-    """Runs pods over an engine. Subclasses set `name` and give the engine."""
+    """Runs pods over an engine, and over those that `config.engine` adds. Subclasses set `name` and give the engine."""
 
     name: ClassVar[str] = "runtime"
     Config: ClassVar[type[Any]] = RuntimeConfig
@@ -89,7 +65,7 @@ class RuntimeProvider(Provider):
 
     def __init__(self, engine: Engine, config: RuntimeConfig | None = None, *, clock: Clock | None = None) -> None:
         super().__init__(config)
-        self.engine = engine
+        self.engines = engines_of(engine, self.config)
         self._clock = clock or SystemClock()
         self._changes = Changes()
         self._pods: dict[str, PodLife] = {}
@@ -107,23 +83,17 @@ class RuntimeProvider(Provider):
         modules = self.config.module_dir
         if modules is not None and not await asyncio.to_thread(modules.is_dir):
             raise ConfigError(f"module dir: expected a directory, found none at {modules}; set it with --module-dir")
-        await self.engine.check()
+        for engine in self.engines:
+            await engine.check()
         self.state_dir = context.state_dir / "runtime"
         try:
             self.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-            compiler = Compiler(
-                self.engine,
-                self.state_dir / "compiled",
-                seconds=self.config.compile_timeout,
-                max_bytes=self.config.max_module_bytes,
-            )
-            compiler.prepare()
+            handlers = Handlers(self.engines, self._compiler)
             self._watcher = Watcher()
             dns = Dns(context.cluster_dns, context.cluster_domain, await asyncio.to_thread(_resolver))
         except OSError as error:
             raise ConfigError(f"cannot use the state directory {self.state_dir}: {error}") from error
         client = ShimClient(self.state_dir, self._clock, self.config.shim_idle_exit, self._saw)
-        zygote = {"python": str(self.engine.python), "module": str(self.engine.guest_module)}
         images = Images(
             self.config.allow_local_modules,
             self.config.module_dir and self.config.module_dir.absolute(),
@@ -131,19 +101,18 @@ class RuntimeProvider(Provider):
         )
         registries = Registries(self.state_dir / "images", self.config, self.config.max_module_bytes, self._clock)
         self._registries = await registries.__aenter__()
-        storage = Storage(self.state_dir, Memory(self.state_dir), self._host_paths(), self.claim_directory, dns)
-        self._execs = Execs(client, compiler, zygote, self.config.max_module_bytes)
+        storage = Storage(self.state_dir, Memory(self.state_dir), self.config.host_paths(), self.claim_directory, dns)
+        self._execs = Execs(client, handlers, self.config.max_module_bytes)
         self._around = Surroundings(
             client,
             images,
             registries,
-            compiler,
+            handlers,
             self._changes,
             self._clock,
             self.state_dir,
             storage,
-            zygote,
-            self._log_limits(),
+            self.config.log_limits(),
             self._spawn,
             self._background,
             self._commands or PodCommands(self._execs, self._instance),
@@ -153,7 +122,7 @@ class RuntimeProvider(Provider):
         )
         await client.start()
         await in_thread(storage.remove_orphans, set(self._pods))
-        await client.warm(zygote)
+        await client.warm(handlers.default.zygote)
         self._collector = asyncio.create_task(self._collect_images(registries, client), name="images")
 
     async def stop(self) -> None:
@@ -263,10 +232,10 @@ class RuntimeProvider(Provider):
         return NodeStatus(
             capacity=await asyncio.to_thread(lambda: machine.capacity() | machine.disk(self.state_dir)),
             system_info={
-                "containerRuntimeVersion": f"{self.engine.name}://{self.engine.version}",
+                "containerRuntimeVersion": f"{self.engines[0].name}://{self.engines[0].version}",
                 **await asyncio.to_thread(machine.identity),
             },
-            runtime_handlers=("", *self.engine.handlers),
+            runtime_handlers=("", *(name for engine in self.engines for name in engine.handlers)),
         )
 
     def probe_counts(self) -> Mapping[ProbeCount, int]:
@@ -290,12 +259,6 @@ class RuntimeProvider(Provider):
 
     # --- within
 
-    def _host_paths(self) -> HostPaths:
-        for path in self.config.allow_host_path:
-            if not path.startswith("/") or ".." in path.split("/"):
-                raise ConfigError(f"--allow-host-path: expected an absolute path without '..', found {path!r}")
-        return HostPaths([Path(path) for path in self.config.allow_host_path])
-
     async def _collect_images(self, registries: Registries, client: ShimClient) -> None:
         """Remove images that no container uses, every five minutes, as a kubelet does."""
         await registries.used.wait()
@@ -307,6 +270,16 @@ class RuntimeProvider(Provider):
                 await registries.collect({labels.image_id for labels in found if labels is not None})
             except OSError as error:
                 log.warning("images cannot be collected", error=str(error))
+
+    def _compiler(self, engine: Engine) -> Compiler:
+        compiler = Compiler(
+            engine,
+            self.state_dir / "compiled",
+            seconds=self.config.compile_timeout,
+            max_bytes=self.config.max_module_bytes,
+        )
+        compiler.prepare()
+        return compiler
 
     def _running(self) -> Surroundings:
         if self._around is None:
@@ -338,21 +311,6 @@ class RuntimeProvider(Provider):
             await client.wait(name, wire.ENDED)
 
         return Log(self.state_dir / record.log, ended, wait_ended, self._watcher)
-
-    def _log_limits(self) -> dict[str, int]:
-        """Of each container's log.
-
-        Raises:
-            ConfigError: the settings are not such.
-        """
-        size, files = self.config.container_log_max_size, self.config.container_log_max_files
-        try:
-            limit = Quantity.parse(size).units()
-        except ValueError as error:
-            raise ConfigError(f"container-log-max-size: expected a quantity such as 10Mi, found {size!r}") from error
-        if limit < MIN_LOG_SIZE:
-            raise ConfigError(f"container-log-max-size: expected {MIN_LOG_SIZE} bytes or more, found {size}")
-        return {"log_size": limit, "log_files": files}
 
     def _life(self, key: PodKey) -> PodLife:
         life = self._pods.get(key.uid)

@@ -1,0 +1,67 @@
+"""The settings of every provider that runs WebAssembly, and what they come to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import attrs
+
+from wasmlet.errors import ConfigError
+from wasmlet.model.quantity import Quantity
+from wasmlet.options import option
+from wasmlet.runtime.hostpath import HostPaths
+from wasmlet.runtime.registries import ImageConfig
+
+MIN_LOG_SIZE = 16 * 1024
+"""Room for one entry; less would make a file of each."""
+
+
+@attrs.frozen
+class RuntimeConfig(ImageConfig):
+    """The settings of every provider that runs WebAssembly."""
+
+    engine: tuple[str, ...] = option(
+        (), help="An engine that the node offers beside the provider's own (wasmer); may be repeated."
+    )
+    engine_python: Path | None = option(
+        None, help="The interpreter of engines that need one of their own (wasmer: a Python 3.10)."
+    )
+    allow_local_modules: bool = option(False, help="Let pods run modules from this node's disk (image: file:///path).")
+    module_dir: Path | None = option(None, help="Directory that relative images (file://./x.wasm) are in.")
+    max_module_bytes: int = option(2**28, least=8, help="The largest module that is accepted, in bytes.")
+    compile_timeout: float = option(120.0, least=0.001, help="How long compiling one module may take.")
+    allow_host_path: tuple[str, ...] = option(
+        (), help="Directory of this node that pods may mount (hostPath), with all below it; may be repeated."
+    )
+    max_container_restart_period: float = option(
+        300.0, least=1, most=300, help="The longest pause before a container that fails is restarted, in seconds."
+    )
+    container_log_max_size: str = option("10Mi", help="Size of a container's log file at which a new one is begun.")
+    container_log_max_files: int = option(5, least=2, help="The most files of one container's log; 2 or more.")
+    shim_idle_exit: float = option(60.0, least=1, help="After how long a worker that nobody needs ends.")
+
+    def host_paths(self) -> HostPaths:
+        """What of the node's disk pods may mount.
+
+        Raises:
+            ConfigError: the settings are not such.
+        """
+        for path in self.allow_host_path:
+            if not path.startswith("/") or ".." in path.split("/"):
+                raise ConfigError(f"--allow-host-path: expected an absolute path without '..', found {path!r}")
+        return HostPaths([Path(path) for path in self.allow_host_path])
+
+    def log_limits(self) -> dict[str, int]:
+        """Of each container's log, as `wasmlet.worker.wire` has them for `run`.
+
+        Raises:
+            ConfigError: the settings are not such.
+        """
+        size, files = self.container_log_max_size, self.container_log_max_files
+        try:
+            limit = Quantity.parse(size).units()
+        except ValueError as error:
+            raise ConfigError(f"container-log-max-size: expected a quantity such as 10Mi, found {size!r}") from error
+        if limit < MIN_LOG_SIZE:
+            raise ConfigError(f"container-log-max-size: expected {MIN_LOG_SIZE} bytes or more, found {size}")
+        return {"log_size": limit, "log_files": files}

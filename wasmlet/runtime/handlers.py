@@ -1,0 +1,108 @@
+"""Which engine runs a pod, and how its guests are kept apart: the RuntimeClass handlers that a node offers.
+
+A node may offer several engines; each names its handlers (`Engine.handlers`). A pod without a RuntimeClass gets the
+first handler of the first engine. A pod stays with the handler that it began with, whatever the node offers later.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING
+
+import attrs
+
+from wasmlet.errors import ConfigError, Refused
+from wasmlet.runtime.compile import Compiler
+from wasmlet.runtime.engine import DENSE, Engine
+
+if TYPE_CHECKING:
+    from wasmlet.runtime.config import RuntimeConfig
+
+GROUP = "wasmlet.engines"
+"""The entry-point group in which distributions announce their engines."""
+
+
+@attrs.frozen
+class Handler:
+    """What runs the pods of one RuntimeClass.
+
+    Attributes:
+        name: the RuntimeClass's `handler`.
+        dense: many containers share a worker process; else each has one of its own.
+    """
+
+    name: str
+    engine: Engine
+    compiler: Compiler
+    dense: bool
+
+    @property
+    def zygote(self) -> Mapping[str, str]:
+        """The engine's, as `wasmlet.worker.wire` has it."""
+        return {"python": str(self.engine.python), "module": str(self.engine.guest_module)}
+
+
+class Handlers:
+    """All that a node offers, in the order of its engines.
+
+    Args:
+        compiler: makes the compiler of an engine.
+
+    Raises:
+        ConfigError: two engines have a handler of one name.
+    """
+
+    def __init__(self, engines: Sequence[Engine], compiler: Callable[[Engine], Compiler]) -> None:
+        self.engines = tuple(engines)
+        self._found: dict[str, Handler] = {}
+        for engine in engines:
+            compiles = compiler(engine)
+            for name, isolation in engine.handlers.items():
+                if (other := self._found.get(name)) is not None:
+                    raise ConfigError(
+                        f"engines {other.engine.name} and {engine.name} both have a RuntimeClass handler {name!r}; "
+                        "a node can offer one of them"
+                    )
+                self._found[name] = Handler(name, engine, compiles, isolation == DENSE)
+        self.default = next(iter(self._found.values()))
+
+    def of(self, name: str) -> Handler:
+        """The handler of that name; "" is the default.
+
+        Raises:
+            Refused: the node does not offer it (any more).
+        """
+        found = self._found.get(name) if name else self.default
+        if found is None:
+            raise Refused(
+                "spec.runtimeClassName",
+                f"this node offers no handler {name!r} any more; it offers {', '.join(self._found)}",
+            )
+        return found
+
+
+def engines_of(first: Engine, config: RuntimeConfig) -> list[Engine]:
+    """A provider's own engine, and those that the configuration adds to it.
+
+    Raises:
+        ConfigError: one of them is not installed, or cannot be imported here.
+    """
+    found = {first.name: first}
+    points = {point.name: point for point in entry_points(group=GROUP)}
+    for name in config.engine:
+        if name in found:
+            continue
+        if name not in points:
+            raise ConfigError(
+                f"--engine: there is no engine {name!r} (installed: {', '.join(sorted(points)) or 'none'}); "
+                f"try: pip install wasmlet-{name}"
+            )
+        try:
+            kind = points[name].load()
+        except Exception as error:
+            raise ConfigError(f"--engine {name}: cannot be used here: {type(error).__name__}: {error}") from error
+        if not (isinstance(kind, type) and issubclass(kind, Engine)):
+            raise ConfigError(f"--engine {name}: its entry point names {kind!r}, which is no subclass of Engine")
+        found[name] = kind.configured(config)
+    return list(found.values())
