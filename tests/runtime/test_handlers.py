@@ -38,7 +38,7 @@ async def test_the_runtime_class_chooses_the_engine_and_the_pod_stays_with_it(tm
         assert (await runtime.provider.node_status()).runtime_handlers == ("", "wasmlet-other", "wasmlet")
         key = await runtime.create(pod_of("print", "here", image=image), Inputs(runtime_handler="wasmlet"))
         assert (await runtime.ended(key)).exit_code == 0
-        assert await runtime.log(key) == b"here"
+        assert await runtime.log(key) == b"here\n"
         labels = [Labels.of(record.labels) for record in runtime.provider._running().client.records.values()]
         assert [found.handler for found in labels if found] == ["wasmlet"]
 
