@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import re
 import signal
@@ -91,7 +92,7 @@ async def test_it_shows_the_pod_from_pending_to_succeeded() -> None:
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGHUP], ids=lambda how: how.name)
-async def test_kept_up_it_serves_kubectl_until_a_signal(kubectl: Path, how: signal.Signals) -> None:
+async def test_kept_up_it_serves_kubectl_until_a_signal(kubectl: Path, tmp_path: Path, how: signal.Signals) -> None:
     async with wasmlet("demo", "--port", "0", "--keep") as demo:
         plane = int((await demo.line(r"^control plane +https://127.0.0.1:(\d+)$"))[1])
         kubeconfig = (await demo.line(r"^kubeconfig +(\S+)$"))[1]
@@ -112,6 +113,16 @@ async def test_kept_up_it_serves_kubectl_until_a_signal(kubectl: Path, how: sign
         await kube("delete", "pod", "hello")
         assert "created" in await kube("apply", "-f", str(examples / "hello.yaml"))
         assert (await kube("logs", "--follow", "--pod-running-timeout=20s", "hello")).endswith("Bye\n")
+        # A pod that says no more of where it runs than its class.
+        image = f"file://{examples}/hello/hello.wasm"
+        spec = {"runtimeClassName": "wasmlet", "restartPolicy": "Never", "containers": [{"name": "c", "image": image}]}
+        pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "classy"}, "spec": spec}
+        manifest = tmp_path / "classy.json"
+        manifest.write_text(json.dumps(pod))
+        await kube("apply", "-f", str(manifest))
+        assert (await kube("logs", "--follow", "--pod-running-timeout=20s", "classy")).endswith("Bye\n")
+        asked = "jsonpath={.spec.overhead.memory} {.spec.nodeSelector}"
+        assert await kube("get", "pod", "classy", "-o", asked) == '3Mi {"handler.wasmlet.dev/wasmlet":"true"}'
         await _shout(plane)
         demo.process.send_signal(how)
         code, output = await demo.end()

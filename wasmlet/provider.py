@@ -87,7 +87,8 @@ class NodeStatus:
         addresses: beside those the node loop knows.
         labels, taints: added when the node registers.
         system_info: fields of `status.nodeInfo` (`containerRuntimeVersion`, `operatingSystem`, ...).
-        runtime_handlers: RuntimeClass handlers that pods may ask for; "" (the default) is always allowed.
+        runtime_handlers: RuntimeClass handlers that pods may ask for; "" (the default) is always allowed. The node gets
+            a label `handler.wasmlet.dev/<name>: "true"` for each, for the selector of its RuntimeClass.
     """
 
     capacity: Mapping[str, str]

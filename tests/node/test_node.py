@@ -67,13 +67,16 @@ async def test_a_restart_keeps_the_node_and_what_others_put_there(
     async with cluster.node(provider):
         pass
     path = f"/api/v1/nodes/{NODE}"
-    before = await cluster.admin.patch(path, {"metadata": {"labels": {"theirs": "1"}}}, MERGE_PATCH)
+    before = await cluster.admin.patch(
+        path, {"metadata": {"labels": {"theirs": "1", "handler.wasmlet.dev/of-old": "true"}}}, MERGE_PATCH
+    )
     foreign = {"type": "Theirs", "status": "True", "reason": "Because", "message": "", "lastHeartbeatTime": None}
     await cluster.admin.patch(f"{path}/status", {"status": {"conditions": [foreign]}}, STRATEGIC_PATCH)
     async with cluster.node(provider):
         after = await cluster.admin.get(path)
     assert after["metadata"]["uid"] == before["metadata"]["uid"]
     assert after["metadata"]["labels"]["theirs"] == "1"
+    assert "handler.wasmlet.dev/of-old" not in after["metadata"]["labels"]
     assert condition(after, "Theirs")["reason"] == "Because"
     assert condition(after, "Ready")["lastTransitionTime"] == condition(before, "Ready")["lastTransitionTime"]
 

@@ -65,7 +65,7 @@ async def demo(manifest: Path | None, *, keep: bool, port: int | None, say: Say)
         DemoFailed: the guest failed, or nothing ran within 30 seconds.
         ConfigError: the manifest cannot be read, or this machine cannot run the provider.
     """
-    manifest = manifest or _example()
+    manifest = manifest or _example("hello.yaml")
     body = await asyncio.to_thread(_pod_of, manifest)
     stop = asyncio.Event()
     began = time.monotonic()
@@ -77,6 +77,7 @@ async def demo(manifest: Path | None, *, keep: bool, port: int | None, say: Say)
                 if keep:  # before the pod, which may run for as long as it likes
                     _hints(plane.kubeconfig, body["metadata"]["name"], keep, say)
                 async with Client(await load_identity(plane.kubeconfig)) as client:
+                    await _create_classes(client)
                     await _until(stop, _show(client, body, say))
                 if not keep:
                     _hints(plane.kubeconfig, body["metadata"]["name"], keep, say)
@@ -184,13 +185,20 @@ def _hints(kubeconfig: Path, pod: str, keep: bool, say: Say) -> None:
         say(f"  kubectl --kubeconfig {kubeconfig} {command}")
 
 
-def _example() -> Path:
-    """`examples/hello.yaml`: of the checkout, or the copy that the package carries."""
+async def _create_classes(client: Client) -> None:
+    """Have the RuntimeClasses of `examples/runtimeclasses.yaml`, as a cluster has them."""
+    text = await asyncio.to_thread(_example("runtimeclasses.yaml").read_text, "utf-8")
+    for body in yaml.safe_load_all(text):
+        await client.create("/apis/node.k8s.io/v1/runtimeclasses", body)
+
+
+def _example(name: str) -> Path:
+    """A file of `examples/`: of the checkout, or the copy that the package carries."""
     here = Path(__file__).parents[1]
     for folder in (here.parent / "examples", here / "_examples"):
-        if (folder / "hello.yaml").is_file():
-            return folder / "hello.yaml"
-    raise DemoFailed(f"expected examples/hello.yaml beside {here}; install wasmlet again")
+        if (folder / name).is_file():
+            return folder / name
+    raise DemoFailed(f"expected examples/{name} beside {here}; install wasmlet again")
 
 
 @asynccontextmanager

@@ -52,6 +52,10 @@ _PRESSURE = {
 }
 
 
+HANDLER_LABEL = "handler.wasmlet.dev/"
+"""With a handler's name: the node's label that says it is offered, for the selector of a RuntimeClass."""
+
+
 class NodeRegistration:
     """Keeps one Node object true.
 
@@ -128,9 +132,8 @@ class NodeRegistration:
             log.info("node registered", node=self._config.node_name)
         except errors.AlreadyExists:
             node = await self._client.get(self._path)
-            missing = {k: v for k, v in self._labels(status).items() if node["metadata"].get("labels", {}).get(k) != v}
-            if missing:
-                node = await self._client.patch(self._path, {"metadata": {"labels": missing}})
+            if changes := _changes(node["metadata"].get("labels") or {}, self._labels(status)):
+                node = await self._client.patch(self._path, {"metadata": {"labels": changes}})
             log.info("node found", node=self._config.node_name)
         self.uid = node["metadata"]["uid"]
         self._conditions = {c["type"]: c for c in (node.get("status") or {}).get("conditions") or ()}
@@ -275,6 +278,7 @@ class NodeRegistration:
             "kubernetes.io/arch": "wasm",
             "kubernetes.io/hostname": self._config.node_name,
             "wasmlet.dev/provider": self._provider.name,
+            **{f"{HANDLER_LABEL}{name}": "true" for name in status.runtime_handlers if name},
             **status.labels,
             **self._config.labels,
         }
@@ -293,6 +297,12 @@ class NodeRegistration:
             "bootID": "",
             **status.system_info,
         }
+
+
+def _changes(labels: Mapping[str, str], wanted: Mapping[str, str]) -> dict[str, str | None]:
+    """What to patch: labels of somebody else's stay, those of handlers that are not offered any more go."""
+    stale: dict[str, str | None] = {name: None for name in labels if name.startswith(HANDLER_LABEL)}
+    return {name: value for name, value in (stale | dict(wanted)).items() if labels.get(name) != value}
 
 
 def _machine() -> dict[str, str]:
