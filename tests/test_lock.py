@@ -1,4 +1,7 @@
-"""requirements.lock covers what the projects ask for, by hash, and says nothing of where it came from."""
+"""The locks cover what the projects ask for, by hash, and say nothing of where it came from.
+
+requirements.lock is for the Pythons that wasmlet runs under; an engine that needs another one has a lock of its own.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
-LOCK = (ROOT / "requirements.lock").read_text()
+LOCKS = [ROOT / "requirements.lock", *sorted((ROOT / "providers").glob("*/*/environment.lock"))]
+LOCK = "\n".join(path.read_text() for path in LOCKS)
 PROJECTS = [ROOT / "pyproject.toml", *sorted((ROOT / "providers").glob("*/pyproject.toml"))]
 
 

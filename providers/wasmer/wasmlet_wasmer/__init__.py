@@ -1,0 +1,87 @@
+"""wasmer as a wasmlet provider: `WasmerProvider`, and `wasmlet-wasmer` on the command line.
+
+wasmer exists for Python 3.10 and older, wasmlet for 3.11 and newer; so its workers run under an interpreter of their
+own, which `environment` finds and `wasmlet-wasmer setup` makes. In them is `guest`; the rest is `wasmlet.runtime`.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import ClassVar, Self
+
+from wasmlet.clock import Clock
+from wasmlet.errors import ConfigError
+from wasmlet.runtime import PROCESS, Engine, Isolation, RuntimeConfig, RuntimeProvider
+from wasmlet_wasmer.environment import WASMER, find
+
+__all__ = ["WasmerEngine", "WasmerProvider", "main"]
+
+
+class WasmerEngine(Engine):
+    """wasmer under an interpreter of its own.
+
+    Args:
+        python: the interpreter; without it one is looked for.
+    """
+
+    name: ClassVar[str] = "wasmer"
+    handlers: ClassVar[Mapping[str, Isolation]] = {"wasmlet-wasmer": PROCESS}
+
+    def __init__(self, python: Path | None = None) -> None:
+        self._given = python
+        self._python: Path | None = None
+
+    @classmethod
+    def configured(cls, config: RuntimeConfig) -> Self:
+        return cls(config.engine_python)
+
+    @property
+    def version(self) -> str:
+        """Of wasmer and its compiler; there is one that `check` lets pass."""
+        return WASMER
+
+    @property
+    def settings(self) -> str:
+        return "cranelift"
+
+    @property
+    def guest_module(self) -> Path:
+        return Path(__file__).with_name("guest.py")
+
+    @property
+    def python(self) -> Path:
+        if self._python is None:
+            raise ConfigError("the interpreter that has wasmer is not known before check()")
+        return self._python
+
+    async def check(self) -> None:
+        """Find the interpreter.
+
+        Raises:
+            ConfigError: there is none; says where it was looked for, and what to do.
+        """
+        self._python = await find(self._given, os.environ)
+
+
+class WasmerProvider(RuntimeProvider):
+    """Runs pods with wasmer, a process for each container."""
+
+    name: ClassVar[str] = "wasmer"
+
+    def __init__(self, config: RuntimeConfig | None = None, *, clock: Clock | None = None) -> None:
+        super().__init__(WasmerEngine.configured(config or RuntimeConfig()), config, clock=clock)
+
+
+def main() -> None:
+    """`wasmlet-wasmer`: `wasmlet run` with this provider; `wasmlet-wasmer setup` makes its environment."""
+    if sys.argv[1:2] == ["setup"]:
+        from wasmlet_wasmer.setup import setup
+
+        setup(sys.argv[2:], "wasmlet-wasmer setup")
+        return
+    from wasmlet.cli import main_for
+
+    main_for("wasmer")

@@ -1,0 +1,276 @@
+"""wasmer inside a worker process: the three functions that `wasmlet.worker.zygote` asks of an engine.
+
+Loaded by file path, under Python 3.10, the newest that wasmer has; the standard library and wasmer, nothing of wasmlet.
+A guest gets its arguments, its environment, its mounts, clocks, randomness and its three streams, nothing else.
+
+What shapes this code, each found by measuring wasmer 1.1:
+
+- It follows absolute paths and symbolic links out of a mounted directory, and has no mounts that are read-only. So
+  guests run only where landlock confines their process (`REQUIRES`).
+- It cannot limit a guest's memory, but a guest can import memory that was made with a limit. `compile` turns the memory
+  of a module into such an import, and `run` makes the memory.
+- An exit code is only in an error's text; every other error of a run is a trap.
+- `Module.deserialize` believes what it is given, so an artifact has a checksum.
+- The compiler is needed to compile only; a child's engine has none.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import struct
+from collections.abc import Callable
+from typing import Any
+
+import wasmer
+from wasmer import engine, wasi
+
+REQUIRES = ("landlock",)
+TRAPPED = 134
+WASI = "wasi_snapshot_preview1"
+PAGE = 65536
+MOST_PAGES = 65536
+
+_MAGIC = b"wasmlet-wasmer 1"
+_ARTIFACT = struct.Struct("<16si32s")
+"""What an artifact begins with: `_MAGIC`, how many bytes further its code is than in the module, and a checksum."""
+
+_OURS, _MEMORY = "wasmlet", "memory"
+"""The module and name under which a guest imports its memory."""
+
+_CUSTOM, _TYPES, _IMPORTS, _MEMORIES, _EXPORTS, _CODE = 0, 1, 2, 5, 7, 10
+_WITHOUT = {"threads": "threads", "memory64": "memory64", "tail call": "tail calls", "exceptions": "exceptions",
+            "multiple memories": "several memories"}  # fmt: skip
+"""Words of an error, and the proposal to WebAssembly that wasmer does not have."""
+
+_EXIT = re.compile(r"RuntimeError: WASI exited with code: (\d+)")
+_PLACE = re.compile(r":0x([0-9a-f]+)\)$", re.MULTILINE)
+_NOWHERE = 0xFFFFFFFF
+_LONG = 4096
+
+
+class _BadArtifact(Exception):
+    """The compiled module cannot be loaded; `wasmlet.worker.child` looks at the attribute."""
+
+    bad_artifact = True
+
+
+def prepare() -> wasmer.Store:
+    """What every child starts from; no module and no thread."""
+    return wasmer.Store(engine.Universal())
+
+
+def run(prepared: wasmer.Store, spec: dict[str, Any], module: str, started: Callable[[], None]) -> tuple[int, str]:
+    """Run a compiled command to its end.
+
+    Raises:
+        ValueError: it cannot start; the message says why.
+    """
+    code, shift = _load(prepared, module)
+    name, *args = spec["args"]
+    state = wasi.StateBuilder(name).arguments(args)
+    for key, value in spec["env"]:
+        state.environment(key, value)
+    for mount in spec.get("mounts") or ():
+        state.map_directory(mount["path"], mount["directory"])
+    try:
+        imports = state.finalize().generate_import_object(prepared, wasi.Version.SNAPSHOT1)
+    except RuntimeError as error:
+        raise ValueError(f"wasmer does not take what the container is given: {error}") from error
+    for wanted in code.imports:
+        if wanted.module == _OURS:
+            imports.register(_OURS, {_MEMORY: _memory(prepared, wanted.type, spec.get("memory"))})
+    begun = False
+    try:
+        instance = wasmer.Instance(code, imports)
+        begun = True
+        started()
+        instance.exports._start()
+    except RuntimeError as error:
+        text = str(error)
+        if not text.startswith("RuntimeError: "):
+            raise ValueError(f"the module cannot be instantiated: {text}") from error
+        if not begun:  # the start function of the module itself: the guest has run
+            started()
+        left = _EXIT.fullmatch(text)
+        return (int(left[1]) & 0xFF, "") if left else (TRAPPED, _trap(text, shift))
+    return 0, ""
+
+
+def compile(wasm: bytes) -> bytes:  # noqa: A001 - the name that the worker asks for
+    """Compile a module after checking that this engine can run it.
+
+    Raises:
+        ValueError: it is not a valid module, uses or imports what does not exist here, or has no `_start`.
+    """
+    from wasmer_compiler_cranelift import Compiler
+
+    if wasm[4:8] != b"\1\0\0\0":
+        raise ValueError("wasmer runs core modules only: expected WebAssembly version 1, found a component")
+    store = wasmer.Store(engine.Universal(Compiler))
+    try:
+        if not wasmer.Module.validate(store, wasm):
+            wasmer.Module(store, wasm)  # says why
+        _check_imports(store, wasm)
+        ours, shift = _with_imported_memory(wasm)
+        module = wasmer.Module(store, ours)
+    except RuntimeError as error:
+        raise ValueError(_refusal(str(error))) from error
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":  # of Rust, and no Exception in Python
+            raise
+        raise ValueError(f"wasmer cannot compile this module: its compiler gave up ({error})") from error
+    exports = {export.name: export.type for export in module.exports}
+    start = exports.get("_start")
+    if not isinstance(start, wasmer.FunctionType) or start.params or start.results:
+        raise ValueError(
+            "the module has no _start function without parameters and results: expected a WASI command, "
+            "found a library (build it with a main function)"
+        )
+    if not isinstance(exports.get("memory"), wasmer.MemoryType) and any(i.module == WASI for i in module.imports):
+        raise ValueError("the module exports no memory; expected one of the name memory, which WASI works on")
+    compiled = bytes(module.serialize())
+    return _ARTIFACT.pack(_MAGIC, shift, hashlib.sha256(compiled).digest()) + compiled
+
+
+def _load(store: wasmer.Store, path: str) -> tuple[wasmer.Module, int]:
+    with open(path, "rb") as file:
+        head, compiled = file.read(_ARTIFACT.size), file.read()
+    if len(head) < _ARTIFACT.size:
+        raise _BadArtifact(f"the compiled module cannot be loaded: it has {len(head)} bytes")
+    magic, shift, checksum = _ARTIFACT.unpack(head)
+    if magic != _MAGIC or hashlib.sha256(compiled).digest() != checksum:
+        raise _BadArtifact("the compiled module cannot be loaded: it is damaged")
+    try:
+        return wasmer.Module.deserialize(store, compiled), shift
+    except RuntimeError as error:
+        raise _BadArtifact(f"the compiled module cannot be loaded: {error}") from error
+
+
+def _memory(store: wasmer.Store, wanted: wasmer.MemoryType, limit: int | None) -> wasmer.Memory:
+    """The guest's memory, which cannot grow over the limit, in bytes; None for no limit."""
+    most = MOST_PAGES if wanted.maximum is None else wanted.maximum
+    if limit is not None:
+        most = min(most, limit // PAGE)
+    if wanted.minimum > most:
+        raise ValueError(
+            f"the module cannot be instantiated: its memory of {wanted.minimum * PAGE} bytes exceeds the limit of "
+            f"{limit} bytes"
+        )
+    try:
+        return wasmer.Memory(store, wasmer.MemoryType(wanted.minimum, most, False))
+    except RuntimeError as error:
+        raise ValueError(f"the module cannot be instantiated: {error}") from error
+
+
+def _trap(text: str, shift: int) -> str:
+    """A trap with its backtrace, whose offsets become those of the module as its owner knows it."""
+    if len(text) > 2 * _LONG:  # an endless recursion's has megabytes
+        text = f"{text[:_LONG]}\n...\n{text[-_LONG:]}"
+
+    def place(found: re.Match[str]) -> str:
+        offset = int(found[1], 16)
+        return ")" if offset == _NOWHERE else f":{max(0, offset - shift):#x})"
+
+    return "wasm trap: " + _PLACE.sub(place, text[len("RuntimeError: ") :].strip())
+
+
+def _refusal(text: str) -> str:
+    for words, proposal in _WITHOUT.items():
+        if words in text.lower():
+            return f"wasmer cannot run this module: it needs {proposal}, which this engine does not have ({text})"
+    return f"not a valid WebAssembly module, or newer than what wasmer knows: {text}"
+
+
+def _check_imports(store: wasmer.Store, wasm: bytes) -> None:
+    """See whether all that a module imports is there, by instantiating another one that has nothing but its imports.
+
+    Raises:
+        ValueError: something is not.
+    """
+    parts = [(number, content) for number, content in _sections(wasm) if number in (_TYPES, _IMPORTS)]
+    if not any(number == _IMPORTS for number, _ in parts):
+        return
+    # WASI wants a memory of the name memory: one of no pages, behind those that may be imported.
+    bare = wasmer.Module(store, _module(parts))
+    imported = sum(isinstance(wanted.type, wasmer.MemoryType) for wanted in bare.imports)
+    if not imported:
+        parts += [(_MEMORIES, b"\1\0\0"), (_EXPORTS, b"\1" + _name("memory") + b"\2\0")]
+    imports = wasi.StateBuilder("").finalize().generate_import_object(store, wasi.Version.SNAPSHOT1)
+    try:
+        wasmer.Instance(wasmer.Module(store, _module(parts)), imports)
+    except RuntimeError as error:
+        raise ValueError(f"the module's imports do not fit: {error}; expected imports of {WASI} only") from error
+
+
+def _with_imported_memory(wasm: bytes) -> tuple[bytes, int]:
+    """A valid module with its memory as an import, and without what only a debugger reads.
+
+    Returns:
+        the module, and how many bytes further its code is than it was.
+    """
+    parts = [part for part in _sections(wasm) if part[0] != _CUSTOM or part[1].startswith(_name("name"))]
+    own = next((content for number, content in parts if number == _MEMORIES and content[0]), None)
+    if own is not None:
+        parts = [part for part in parts if part[0] != _MEMORIES]
+        if not any(number == _IMPORTS for number, _ in parts):
+            parts.insert(next((i for i, part in enumerate(parts) if part[0] > _IMPORTS), len(parts)), (_IMPORTS, b"\0"))
+        entry = _name(_OURS) + _name(_MEMORY) + b"\2" + own[1:]
+        parts = [(number, _one_more(content, entry) if number == _IMPORTS else content) for number, content in parts]
+    ours = _module(parts)
+    return ours, _code_offset(ours) - _code_offset(wasm)
+
+
+def _one_more(items: bytes, item: bytes) -> bytes:
+    """A vector of the binary format with an item more."""
+    count, end = _number(items, 0)
+    return _leb(count + 1) + items[end:] + item
+
+
+def _code_offset(wasm: bytes) -> int:
+    offset = 8
+    while offset < len(wasm):
+        size, start = _number(wasm, offset + 1)
+        if wasm[offset] == _CODE:
+            return start
+        offset = start + size
+    return 0
+
+
+def _sections(wasm: bytes) -> list[tuple[int, bytes]]:
+    """Number and content of each section of a valid module."""
+    found, offset = [], 8
+    while offset < len(wasm):
+        size, start = _number(wasm, offset + 1)
+        found.append((wasm[offset], wasm[start : start + size]))
+        offset = start + size
+    return found
+
+
+def _module(sections: list[tuple[int, bytes]]) -> bytes:
+    parts = [bytes([number]) + _leb(len(content)) + content for number, content in sections]
+    return b"".join([b"\0asm\1\0\0\0", *parts])
+
+
+def _name(text: str) -> bytes:
+    return _leb(len(text)) + text.encode()
+
+
+def _number(data: bytes, offset: int) -> tuple[int, int]:
+    """A LEB128 number, and where it ends."""
+    value = shift = 0
+    while True:
+        byte = data[offset]
+        offset += 1
+        value |= (byte & 0x7F) << shift
+        shift += 7
+        if byte < 0x80:
+            return value, offset
+
+
+def _leb(value: int) -> bytes:
+    parts = []
+    while value > 0x7F:
+        parts.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes([*parts, value])
