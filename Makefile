@@ -9,11 +9,13 @@ EDITABLE := $(patsubst %/pyproject.toml,-e ./%,$(wildcard providers/*/pyproject.
 INSTALL := $(BIN)/uv pip install --python $(BIN)/python --constraints requirements.lock --build-constraints requirements.lock
 # Names that only the workspace has; the lock is for everything else.
 OWN := $(foreach project,wasmlet $(patsubst providers/%/pyproject.toml,wasmlet-%,$(wildcard providers/*/pyproject.toml)),--no-emit-package $(project))
+# wasmer has a Python of its own.
+WASMER = $(BIN)/wasmlet-wasmer setup --directory $(VENV)/wasmer
 HEADING = @printf '\n==> %s\n'
 
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench churn conformance lint setup kubectl registry lock clean checks ruff format types imports tests
+.PHONY: help demo test bench churn conformance lint setup kubectl registry wasmer lock clean checks ruff format types imports tests
 
 help:  ## list the targets
 	@echo 'make TARGET, where TARGET is one of'
@@ -23,6 +25,7 @@ demo: $(VENV)/.base  ## run a WebAssembly pod: control plane and node in one com
 	@$(BIN)/wasmlet demo $(ARGS)
 
 test: $(VENV)/.dev  ## run every check: ruff, mypy, import contracts, pytest (ARGS='-k name' selects tests)
+	@$(WASMER) || echo 'The tests that need wasmer are skipped.'
 	@$(MAKE) --no-print-directory --keep-going checks
 
 bench: $(VENV)/.base  ## measure how fast and how small a node is (ARGS='node --pods 100'; ARGS=--help lists more)
@@ -45,6 +48,9 @@ kubectl: $(VENV)/.base  ## fetch kubectl into .venv/bin where PATH has none that
 
 registry: $(VENV)/.base  ## fetch docker-registry, which tests use, into .venv/bin where PATH has none
 	@$(BIN)/python .ci/get_registry.py $(BIN)
+
+wasmer: $(VENV)/.base  ## make the environment that the wasmer engine runs in, of a Python 3.10 that is here
+	@$(WASMER)
 
 lock: $(BIN)/uv  ## write requirements.lock again (ARGS=--upgrade takes the newest of everything)
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 \
