@@ -34,11 +34,13 @@ from . import child, linux, wire
 
 
 def load(path: str) -> ModuleType:
-    """The engine's in-worker module, from its file."""
-    spec = importlib.util.spec_from_file_location("wasmlet_engine", path)
+    """The engine's in-worker module, from its file. It may import its neighbours there relatively."""
+    beside = [os.path.dirname(path)]
+    spec = importlib.util.spec_from_file_location("wasmlet_engine", path, submodule_search_locations=beside)
     if spec is None or spec.loader is None:
         raise ImportError(f"{path} is not a Python module")
     module = importlib.util.module_from_spec(spec)
+    sys.modules["wasmlet_engine"] = module
     spec.loader.exec_module(module)
     return module
 

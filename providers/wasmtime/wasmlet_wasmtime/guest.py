@@ -22,30 +22,60 @@ import wasmtime
 TRAPPED = 134
 WASI = "wasi_snapshot_preview1"
 _LISTED = 5
+_NEVER = 2**62
+"""A deadline for engines that have such (`dense`): a process is ended by a signal."""
 
 
-class _BadArtifact(Exception):
+class BadArtifact(Exception):
     """The compiled module cannot be loaded; `wasmlet.worker.child` looks at the attribute."""
 
     bad_artifact = True
 
 
-def _linker(parallel: bool) -> tuple[wasmtime.Engine, wasmtime.Linker]:
-    """An engine, and all that a guest may import."""
+def configuration(parallel: bool = False) -> wasmtime.Config:
+    """What all engines here have in common. `parallel`: compile on several threads, where no fork is near."""
     config = wasmtime.Config()
     config.parallel_compilation = parallel
-    engine = wasmtime.Engine(config)
+    return config
+
+
+def linked(engine: wasmtime.Engine) -> wasmtime.Linker:
+    """All that a guest may import."""
     linker = wasmtime.Linker(engine)
     linker.define_wasi()
     linker.allow_shadowing = True
     takes_code = wasmtime.FuncType([wasmtime.ValType.i32()], [])
     linker.define_func(WASI, "proc_exit", takes_code, lambda code: os._exit(code & 0xFF))
-    return engine, linker
+    return linker
 
 
 def prepare() -> tuple[wasmtime.Engine, wasmtime.Linker]:
     """What every child starts from; no module and no thread."""
-    return _linker(parallel=False)
+    engine = wasmtime.Engine(configuration())
+    return engine, linked(engine)
+
+
+def load(engine: wasmtime.Engine, module: str) -> wasmtime.Module:
+    """The compiled module in the file of this path.
+
+    Raises:
+        BadArtifact: it is none, or of another engine.
+    """
+    try:
+        return wasmtime.Module.deserialize_file(engine, module)
+    except wasmtime.WasmtimeError as error:
+        raise BadArtifact(f"the compiled module cannot be loaded: {error}") from error
+
+
+def world(spec: dict[str, Any]) -> wasmtime.WasiConfig:
+    """What a guest is given, but for its streams."""
+    wasi = wasmtime.WasiConfig()
+    wasi.argv = spec["args"]
+    wasi.env = spec["env"]
+    for mount in spec.get("mounts") or ():
+        # A path longer than another one's goes first when a guest looks for its mount, so these may lie in each other.
+        wasi.preopen_dir(mount["directory"], mount["path"], not mount["read_only"])
+    return wasi
 
 
 def run(
@@ -57,35 +87,28 @@ def run(
         ValueError: it cannot start; the message says why.
     """
     engine, linker = prepared
-    try:
-        code = wasmtime.Module.deserialize_file(engine, module)
-    except wasmtime.WasmtimeError as error:
-        raise _BadArtifact(f"the compiled module cannot be loaded: {error}") from error
-    wasi = wasmtime.WasiConfig()
-    wasi.argv = spec["args"]
-    wasi.env = spec["env"]
+    code = load(engine, module)
+    wasi = world(spec)
     wasi.inherit_stdin()
     wasi.inherit_stdout()
     wasi.inherit_stderr()
-    for mount in spec.get("mounts") or ():
-        # A path longer than another one's goes first when a guest looks for its mount, so these may lie in each other.
-        wasi.preopen_dir(mount["directory"], mount["path"], not mount["read_only"])
     store = wasmtime.Store(engine)
     store.set_wasi(wasi)
+    store.set_epoch_deadline(_NEVER)
     if spec.get("memory"):
         store.set_limits(memory_size=spec["memory"])
     try:
         instance = linker.instantiate(store, code)
     except wasmtime.Trap as error:  # in the start function of the module itself: the guest has run
         started()
-        return TRAPPED, _trap(error)
+        return TRAPPED, trap_text(error)
     except wasmtime.WasmtimeError as error:
-        raise ValueError(f"the module cannot be instantiated: {_causes(error)}") from error
+        raise ValueError(f"the module cannot be instantiated: {causes(error)}") from error
     started()
     try:
         instance.exports(store)["_start"](store)
     except (wasmtime.Trap, wasmtime.WasmtimeError) as error:
-        return TRAPPED, _trap(error)
+        return TRAPPED, trap_text(error)
     return 0, ""
 
 
@@ -95,11 +118,16 @@ def compile(wasm: bytes) -> bytes:  # noqa: A001 - the name that the worker asks
     Raises:
         ValueError: it is not a valid module, imports what does not exist here, or has no `_start`.
     """
-    engine, linker = _linker(parallel=True)
+    return compiled(wasmtime.Engine(configuration(parallel=True)), wasm)
+
+
+def compiled(engine: wasmtime.Engine, wasm: bytes) -> bytes:
+    """See `compile`."""
+    linker = linked(engine)
     try:
         module = wasmtime.Module(engine, wasm)
     except wasmtime.WasmtimeError as error:
-        raise ValueError(f"not a valid WebAssembly module: {_causes(error)}") from error
+        raise ValueError(f"not a valid WebAssembly module: {causes(error)}") from error
     store = wasmtime.Store(engine)
     missing = []
     for wanted in module.imports:
@@ -116,7 +144,7 @@ def compile(wasm: bytes) -> bytes:  # noqa: A001 - the name that the worker asks
     try:
         linker.instantiate_pre(module)
     except wasmtime.WasmtimeError as error:
-        raise ValueError(f"the module's imports do not fit: {_causes(error)}") from error
+        raise ValueError(f"the module's imports do not fit: {causes(error)}") from error
     start = next((export.type for export in module.exports if export.name == "_start"), None)
     if not isinstance(start, wasmtime.FuncType) or start.params or start.results:
         raise ValueError(
@@ -126,11 +154,11 @@ def compile(wasm: bytes) -> bytes:  # noqa: A001 - the name that the worker asks
     return bytes(module.serialize())
 
 
-def _trap(error: Exception) -> str:
+def trap_text(error: Exception) -> str:
     """A trap with its backtrace, without advice to set variables of an environment that nobody can set here."""
     return "\n".join(line for line in str(error).splitlines() if not line.lstrip().startswith("note:")).strip()
 
 
-def _causes(error: Exception) -> str:
+def causes(error: Exception) -> str:
     """An error of wasmtime's on one line."""
     return " ".join(str(error).split())
