@@ -6,6 +6,7 @@ The arguments of a container are its instructions; see `run`.
 import os
 import signal
 import sys
+import threading
 import time
 
 
@@ -93,3 +94,73 @@ def run(prepared, spec, module, started):
         elif word == "exit":
             return int(next(words)), ""
     return 0, ""
+
+
+STACK = 256 * 1024
+LOADED = []
+
+
+def load(prepared, module):
+    with open(module, "rb") as file:
+        LOADED.append(file.read())
+    if LOADED[-1] == b"bad":
+        error = RuntimeError("cannot be loaded")
+        error.bad_artifact = True
+        raise error
+    return len(LOADED)
+
+
+class Guest:
+    """One of many in a process; it knows fewer words."""
+
+    def __init__(self, prepared, code, spec, stdout, stderr):
+        self.code, self.spec = code, spec
+        self.streams = [os.open(path, os.O_WRONLY) for path in (stdout, stderr)]
+        self.ending = threading.Event()
+
+    def interrupt(self):
+        self.ending.set()
+
+    def run(self, started):
+        try:
+            return self.follow(iter(self.spec["args"]), started)
+        finally:
+            for stream in self.streams:
+                os.close(stream)
+
+    def follow(self, words, started):
+        for word in words:
+            if word == "refuse":
+                raise ValueError(next(words))
+            if word == "start":
+                started(4096)
+            elif word == "print":
+                os.write(self.streams[0], next(words).encode() + b"\n")
+            elif word == "error":
+                os.write(self.streams[1], next(words).encode() + b"\n")
+            elif word == "env":
+                os.write(self.streams[0], repr(self.spec["env"]).encode() + b"\n")
+            elif word == "loaded":  # how many modules this process has loaded, and which of them this one is
+                os.write(self.streams[0], f"{len(LOADED)} {self.code}\n".encode())
+            elif word == "world":
+                names = sorted(int(name) for name in os.listdir("/proc/self/fd"))
+                os.write(self.streams[0], repr({"descriptors": names, "pid": os.getpid()}).encode() + b"\n")
+            elif word == "flood":
+                line = b"x" * 63 + b"\n"
+                for _ in range(int(next(words)) // 1024):
+                    os.write(self.streams[0], line * 1024)
+                    if self.ending.is_set():
+                        return 134, "", True
+            elif word == "sleep":
+                if self.ending.wait(float(next(words))):
+                    return 134, "", True
+            elif word == "stubborn":  # nothing ends it but the end of the process
+                time.sleep(1000)
+            elif word == "signal":
+                os.kill(os.getpid(), int(next(words)))
+                time.sleep(1000)
+            elif word == "trap":
+                return 134, next(words), False
+            elif word == "exit":
+                return int(next(words)), "", False
+        return 0, "", False

@@ -32,9 +32,9 @@ def main(shim: int, between: int, engine: ModuleType, prepared: object, descript
     """Run the container in this process. Never returns, whatever happens."""
     code = wire.START_ERROR_CODE
     try:
-        _belong_to(shim, between)
+        belong_to(shim, between)
         linux.set_name("wasmlet-guest")
-        control = _take(descriptors)
+        control = take(descriptors)
         wire.send(control, wire.pack({"pid": os.getpid()}))
         code = _run(control, engine, prepared)
     except BaseException:  # the shim is gone or has given up on this container
@@ -43,7 +43,7 @@ def main(shim: int, between: int, engine: ModuleType, prepared: object, descript
         os._exit(code & 0xFF)
 
 
-def _belong_to(shim: int, between: int) -> None:
+def belong_to(shim: int, between: int) -> None:
     """Wait until this orphan has gone to the shim, and end when the shim ends: nobody else could tell its end."""
     while os.getppid() == between:
         try:
@@ -58,7 +58,7 @@ def _belong_to(shim: int, between: int) -> None:
         os._exit(wire.START_ERROR_CODE)
 
 
-def _take(descriptors: list[int]) -> socket.socket:
+def take(descriptors: list[int]) -> socket.socket:
     """Put the descriptors where they belong and close every other one, the zygote's own among them."""
     # First out of the way of the numbers below, then to them.
     control, *others = (_above(descriptor, 16 + len(descriptors)) for descriptor in descriptors)
@@ -87,25 +87,29 @@ def _run(control: socket.socket, engine: ModuleType, prepared: object) -> int:
         wire.send(control, wire.pack({"started": True}))
 
     try:
-        spec = _read_spec()
+        spec = read_spec(_SPEC)
+        os.close(_SPEC)
         for number, mount in enumerate(spec.get("mounts") or (), _MOUNTS):
             mount["directory"] = f"/proc/self/fd/{number}"
         code, message = engine.run(prepared, spec, f"/proc/self/fd/{_MODULE}", started)
     except BaseException as error:
-        fault = wire.BAD_ARTIFACT if getattr(error, "bad_artifact", False) else ""
-        text = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
-        wire.send(control, wire.pack({"failed": _cut(text), "fault": fault}))
+        wire.send(control, wire.pack(failure(error)))
         return wire.START_ERROR_CODE
     if message:
-        wire.send(control, wire.pack({"ended": _cut(message)}))
+        wire.send(control, wire.pack({"ended": cut(message)}))
     return int(code)
 
 
-def _read_spec() -> dict[str, Any]:
-    size = os.fstat(_SPEC).st_size
-    data = b"".join(iter_pread(_SPEC, size))
-    os.close(_SPEC)
-    spec = json.loads(data)
+def failure(error: BaseException) -> dict[str, Any]:
+    """What is said of a guest that cannot begin."""
+    fault = wire.BAD_ARTIFACT if getattr(error, "bad_artifact", False) else ""
+    text = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+    return {"failed": cut(text), "fault": fault}
+
+
+def read_spec(descriptor: int) -> dict[str, Any]:
+    """The spec in a memory file (see `wire`)."""
+    spec = json.loads(b"".join(iter_pread(descriptor, os.fstat(descriptor).st_size)))
     assert isinstance(spec, dict)
     return spec
 
@@ -128,7 +132,7 @@ def report_failure(descriptors: list[int], text: str) -> None:
         wire.send(control, wire.pack({"failed": text}))
 
 
-def _cut(text: str) -> str:
+def cut(text: str) -> str:
     """At most 4 KiB of a text: its beginning and its end, since a trap's cause comes after its backtrace."""
     if len(text) <= 4000:
         return text

@@ -44,6 +44,9 @@ class Process:
     add to the record of the end (`_conclude`).
     """
 
+    wanted = b"{}"
+    """What the zygote is told."""
+
     def __init__(self, loop: Loop, record: Record, descriptors: Sequence[int], hooks: Hooks) -> None:
         self.record = record
         self._loop = loop
@@ -107,9 +110,9 @@ class Process:
         if self.record.state != wire.ENDED:
             self._loop.later(DRAIN_SECONDS, self._give_up_on_streams)
 
-    def fail(self, why: str) -> None:
-        """There will be no process."""
-        self._failure = (why, "")
+    def fail(self, why: str, fault: str = "") -> None:
+        """There will be no process; `fault` as in the record."""
+        self._failure = (why, fault)
         self._hang_up_all()
         self._settle()
 
@@ -152,27 +155,32 @@ class Process:
             return
         self._control.shutdown(socket.SHUT_RDWR)
         while self._control is not None and not self.record.pid:
-            self._on_control(READ)
+            self._take()
 
     def _signal(self, number: int) -> None:
         if self.record.pid and self._status is None:
             os.kill(self.record.pid, number)  # claimed and not reaped, so the number is still this process's
 
     def _on_control(self, _: int) -> None:
+        self._take()
+
+    def _take(self) -> bool:
+        """Hear the next message; False where there is none (any more)."""
         assert self._control is not None
         try:
             received = wire.receive(self._control)
         except BlockingIOError:
-            return
+            return False
         except (wire.WireError, OSError):
             received = None  # what a child says wrong is as good as nothing
         if received is None:
             self._close_control()
             self._settle()
-            return
+            return False
         message, descriptors = received
         wire.close(descriptors)
         self._heard(message)
+        return True
 
     def _heard(self, message: dict[str, Any]) -> None:
         """The child speaks: its pid first, `started` when the guest begins, `failed` or `ended` with a text."""
@@ -188,9 +196,13 @@ class Process:
             record.state, record.started = wire.RUNNING, time.time()
             self._hooks.changed(self)
         elif "failed" in message and record.state == wire.STARTING:
-            self._failure = (_text(message["failed"]), _text(message.get("fault", "")))
+            self._failure = self._failed(message)
         elif "ended" in message:
-            record.message = _text(message["ended"])
+            record.message = text_of(message["ended"])
+
+    @staticmethod
+    def _failed(message: dict[str, Any]) -> tuple[str, str]:
+        return text_of(message["failed"]), text_of(message.get("fault", ""))
 
     def _settle(self) -> None:
         """Write down the end, once everything that belongs to it is there."""
@@ -244,7 +256,8 @@ class Process:
             self._control = None
 
 
-def _text(value: Any) -> str:
+def text_of(value: Any) -> str:
+    """A message of bounded length."""
     return str(value).encode(errors="replace")[:MAX_TEXT].decode(errors="ignore")
 
 

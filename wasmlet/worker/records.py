@@ -37,7 +37,9 @@ class Record:
         labels: what the node loop wants to find again; the shim does not look at it. No secrets.
         log: path of the log file, relative to the state directory.
         state: `wire.STARTING`, `wire.RUNNING` or `wire.ENDED`.
-        pid: of the process, 0 before there is one.
+        pid: of the process, 0 before there is one; of a dense container that of its worker.
+        thread: of a dense container, by the number that the system gives it; else 0.
+        memory: the address in its worker where a dense container's memory begins; 0 where that is not known.
         created, started, finished: seconds since the epoch; 0 where it has not happened.
         exit_code: as Kubernetes shows it: the guest's own, 128 + the signal, 143 when it was interrupted on request.
         signal: what ended it; 0 where it ended by itself or on request.
@@ -52,6 +54,8 @@ class Record:
     log: str
     state: str = wire.STARTING
     pid: int = 0
+    thread: int = 0
+    memory: int = 0
     created: float = 0.0
     started: float = 0.0
     finished: float = 0.0

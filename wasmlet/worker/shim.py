@@ -30,7 +30,10 @@ from .execs import Exec
 from .loop import READ, Loop, Timer
 from .processes import Hooks, Process
 from .records import Record, StateError, Store, check_id, check_log, claim, complain
+from .workers import DenseContainer, Worker
 from .zygotes import Zygote
+
+MAX_GROUP = 256
 
 
 class Shim:
@@ -44,6 +47,8 @@ class Shim:
         self._execs: dict[str, Exec] = {}
         self._by_pid: dict[int, Process] = {}
         self._zygotes: dict[tuple[str, str], Zygote] = {}
+        self._workers: dict[tuple[tuple[str, str], str], list[Worker]] = {}
+        self._worker_count = 0
         # Ends of processes that nobody claims yet: a child may be reaped before its first message is read.
         self._unclaimed: dict[int, int] = {}
         self._retried: set[str] = set()
@@ -75,16 +80,18 @@ class Shim:
             labels, log = message.get("labels"), check_log(message.get("log"))
             if not isinstance(labels, dict) or len(wire.pack(labels)) > wire.MAX_LABELS:
                 raise wire.WireError(f"expected labels as an object of at most {wire.MAX_LABELS} bytes")
-            key = _zygote_key(message.get("zygote"))
+            key, group = _zygote_key(message.get("zygote")), _group(message.get("dense"))
             record = Record(name, labels, log, created=time.time())
-            hooks = Hooks(self._changed, self._claim, functools.partial(self._fork_again, key))
+            begin = functools.partial(self._share, key, group) if group else functools.partial(self._fork, key)
+            hooks = Hooks(self._changed, self._claim, functools.partial(self._begin_again, key, begin))
             settings = Settings.of(message)
-            container = Container(self.loop, record, descriptors, hooks, settings, self._compressor.add)
+            kind = DenseContainer if group else Container
+            container = kind(self.loop, record, descriptors, hooks, settings, self._compressor.add)
             taken = True
             self.records[name], self._running[name] = record, container
             self._store.save(record)
             self.on_change(record)
-            self._fork(key, container)
+            begin(container)
             return record
         finally:
             if not taken:
@@ -165,17 +172,37 @@ class Shim:
     # What happens to containers and zygotes
 
     def _fork(self, key: tuple[str, str], container: Process) -> None:
+        if self._prepared(container):
+            try:
+                self._zygote(key).fork(container)
+            except OSError as error:
+                container.fail(f"cannot start {key[0]} for the engine: {error.strerror}")
+
+    def _share(self, key: tuple[str, str], group: str, container: DenseContainer) -> None:
+        """Begin a container in a worker of its group, a new one where none has room."""
+        if not self._prepared(container):
+            return
+        workers = self._workers.setdefault((key, group), [])
+        worker = next((worker for worker in workers if worker.has_room), None)
+        if worker is None:
+            self._worker_count += 1
+            worker = Worker(self.loop, f"worker {self._worker_count}", self._claim, workers.remove)
+            workers.append(worker)
+            self._fork(key, worker)
+        worker.begin(container)
+
+    def _prepared(self, container: Process) -> bool:
+        """Make its streams, unless it has ended since that was asked for."""
+        if container.record.state == wire.ENDED:
+            return False
         try:
             container.prepare()
         except OSError as error:
             container.fail(f"cannot make the container's streams: {error.strerror}")
-            return
-        try:
-            self._zygote(key).fork(container)
-        except OSError as error:
-            container.fail(f"cannot start {key[0]} for the engine: {error.strerror}")
+            return False
+        return True
 
-    def _fork_again(self, key: tuple[str, str], container: Process) -> str | None:
+    def _begin_again(self, key: tuple[str, str], begin: Callable[[Any], None], container: Process) -> str | None:
         """The zygote died before this container had a process: try another one, once; else say why not."""
         name, zygote = container.record.id, self._zygotes.get(key)
         if zygote is not None:
@@ -185,7 +212,7 @@ class Shim:
         if name in self._retried:
             return "the engine's process died twice before the guest began"
         self._retried.add(name)
-        self.loop.later(0, lambda: self._fork(key, container))
+        self.loop.later(0, lambda: begin(container))
         return None
 
     def _zygote(self, key: tuple[str, str]) -> Zygote:
@@ -205,7 +232,8 @@ class Shim:
             self._unclaimed.clear()
 
     def _all_claimed(self) -> bool:
-        return all(process.record.pid for process in (*self._running.values(), *self._execs.values()))
+        workers = (worker for group in self._workers.values() for worker in group)
+        return all(process.record.pid for process in (*self._running.values(), *self._execs.values(), *workers))
 
     def _changed(self, container: Process) -> None:
         record = container.record
@@ -276,6 +304,9 @@ class Shim:
             return
         # First of all, because what follows may fail: the state directory may have been removed under us.
         self.loop.stopped = True
+        for group in self._workers.values():
+            for worker in group:
+                worker.retire()
         for zygote in self._zygotes.values():
             zygote.kill()
         self._compressor.stop()
@@ -288,6 +319,15 @@ def _zygote_key(zygote: Any) -> tuple[str, str]:
         if isinstance(python, str) and isinstance(module, str) and os.path.isabs(python) and os.path.isabs(module):
             return python, module
     raise wire.WireError("expected a zygote with the absolute paths of an interpreter and of a module")
+
+
+def _group(group: Any) -> str:
+    """With whom a container shares a worker; "" for nobody."""
+    if group is None:
+        return ""
+    if isinstance(group, str) and 0 < len(group) <= MAX_GROUP:
+        return group
+    raise wire.WireError(f"expected a group of 1 to {MAX_GROUP} characters, found {str(group)[:80]!r}")
 
 
 def main(arguments: list[str]) -> int:

@@ -28,9 +28,10 @@ import os
 import signal
 import socket
 import sys
+from collections.abc import Callable
 from types import ModuleType
 
-from . import child, linux, wire
+from . import child, dense, linux, wire
 
 
 def load(path: str) -> ModuleType:
@@ -71,13 +72,22 @@ def main(arguments: list[str]) -> int:
         received = wire.receive(channel)
         if received is None:
             return 0
-        _, descriptors = received
-        if len(descriptors) >= child.DESCRIPTORS:
-            _fork(channel, shim, engine, prepared, descriptors)
+        message, descriptors = received
+        if message.get("dense") and descriptors:
+            _fork(channel, shim, engine, prepared, descriptors, dense.main)
+        elif len(descriptors) >= child.DESCRIPTORS:
+            _fork(channel, shim, engine, prepared, descriptors, child.main)
         wire.close(descriptors)
 
 
-def _fork(channel: socket.socket, shim: int, engine: ModuleType, prepared: object, descriptors: list[int]) -> None:
+def _fork(
+    channel: socket.socket,
+    shim: int,
+    engine: ModuleType,
+    prepared: object,
+    descriptors: list[int],
+    main: Callable[[int, int, ModuleType, object, list[int]], None],
+) -> None:
     """Make a child of the shim's. Where the system has no room for one, its control descriptor says so."""
     try:
         between = os.fork()
@@ -92,7 +102,7 @@ def _fork(channel: socket.socket, shim: int, engine: ModuleType, prepared: objec
         parent = os.getpid()
         if os.fork() == 0:
             channel.close()
-            child.main(shim, parent, engine, prepared, descriptors)
+            main(shim, parent, engine, prepared, descriptors)
     except OSError as error:
         child.report_failure(descriptors, f"cannot fork: {error.strerror}")
     finally:

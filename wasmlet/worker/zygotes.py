@@ -106,7 +106,7 @@ class Zygote:
                 self._queue.popleft()
                 continue
             try:
-                wire.send(self._channel, b"{}", container.descriptors)
+                wire.send(self._channel, container.wanted, container.descriptors)
             except BlockingIOError:
                 break
             except OSError as error:

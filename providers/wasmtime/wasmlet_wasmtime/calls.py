@@ -1,0 +1,145 @@
+"""wasmtime's bindings, called directly: what its Python API has no call for, or only one that threads cannot share.
+
+Host functions and instances by their pointers, the memory of a guest that calls one, and the engine's own WASI
+functions on behalf of a guest (`Delegate`). `dense` is what uses it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+from typing import Any
+
+import wasmtime
+from wasmtime import _bindings as bindings
+from wasmtime import _ffi as ffi
+
+from .guest import WASI
+
+_MEMORY = ctypes.create_string_buffer(b"memory")
+INVALID = 28
+"""WASI's error number for what makes no sense."""
+
+_DELEGATE = f"""
+(module
+  (import "guest" "memory" (memory 0))
+  (import "{WASI}" "poll_oneoff" (func $poll (param i32 i32 i32 i32) (result i32)))
+  (import "{WASI}" "clock_time_get" (func $clock (param i32 i64 i32) (result i32)))
+  (export "memory" (memory 0))
+  (func (export "poll") (param i32 i32 i32 i32) (result i32)
+    (call $poll (local.get 0) (local.get 1) (local.get 2) (local.get 3)))
+  (func (export "now") (param i32 i32 i32 i32) (result i32)
+    (call $clock (i32.const 1) (i64.const 0) (local.get 0))))
+"""
+"""Calls the engine's own functions on the memory of a guest, which they find among their caller's exports."""
+
+
+@ctypes.CFUNCTYPE(None, ctypes.c_void_p)  # type: ignore[untyped-decorator]
+def nothing(_: Any) -> None:
+    pass
+
+
+def define(linker: wasmtime.Linker, name: str, kind: wasmtime.FuncType, function: Any) -> None:
+    module, encoded = WASI.encode(), name.encode()
+    error = bindings.wasmtime_linker_define_func_unchecked(
+        linker.ptr(), ctypes.create_string_buffer(module), len(module),
+        ctypes.create_string_buffer(encoded), len(encoded), kind.ptr(), function, None, nothing,
+    )  # fmt: skip
+    if error:
+        raise wasmtime.WasmtimeError._from_ptr(error)
+
+
+def export(context: Any, instance: Any, name: Any) -> Any:
+    """What an instance exports by that name; None where there is no such thing."""
+    item = bindings.wasmtime_extern_t()
+    found = bindings.wasmtime_instance_export_get(
+        context, ctypes.byref(instance), name, len(name.value), ctypes.byref(item)
+    )
+    return item if found else None
+
+
+def address(context: Any, instance: Any) -> int:
+    item = export(context, instance, _MEMORY)
+    if item is None or item.kind != ffi.WASMTIME_EXTERN_MEMORY.value:
+        return 0
+    return pointer(bindings.wasmtime_memory_data(context, ctypes.byref(item.of.memory)))
+
+
+def no_trap() -> Any:
+    """Where a call may put a trap."""
+    return ctypes.POINTER(bindings.wasm_trap_t)()
+
+
+def pointer(value: Any) -> int:
+    return ctypes.cast(value, ctypes.c_void_p).value or 0
+
+
+def trap(text: bytes) -> int:
+    return pointer(bindings.wasmtime_trap_new(text, len(text)))
+
+
+class Memory:
+    """The memory of the guest that calls, while it does. One that exports none has a memory of no bytes."""
+
+    def __init__(self, caller: Any) -> None:
+        self.context = bindings.wasmtime_caller_context(caller)
+        self.item = bindings.wasmtime_extern_t()
+        self._base = self._size = 0
+        found = bindings.wasmtime_caller_export_get(caller, _MEMORY, 6, ctypes.byref(self.item))
+        if found and self.item.kind == ffi.WASMTIME_EXTERN_MEMORY.value:
+            memory = ctypes.byref(self.item.of.memory)
+            self._base = pointer(bindings.wasmtime_memory_data(self.context, memory))
+            self._size = bindings.wasmtime_memory_data_size(self.context, memory)
+
+    def has(self, address: int, size: int) -> bool:
+        return address + size <= self._size
+
+    def read(self, address: int, size: int) -> bytes:
+        return ctypes.string_at(self._base + address, size)
+
+    def write(self, address: int, data: bytes) -> None:
+        ctypes.memmove(self._base + address, data, len(data))
+
+
+@functools.lru_cache
+def _delegates(engine: wasmtime.Engine) -> wasmtime.Module:
+    return wasmtime.Module(engine, _DELEGATE)
+
+
+class Delegate:
+    """The engine's own functions, called for a guest: by an instance that has the guest's memory, where they look."""
+
+    def __init__(self, engine: wasmtime.Engine, linker: wasmtime.Linker, memory: Memory) -> None:
+        self._context = memory.context
+        module = _delegates(engine)
+        imports = (bindings.wasmtime_extern_t * 3)()
+        imports[0] = memory.item
+        for place, name in enumerate((b"poll_oneoff", b"clock_time_get"), 1):
+            bindings.wasmtime_linker_get(
+                linker.ptr(), self._context, WASI.encode(), len(WASI), name, len(name),
+                ctypes.byref(imports[place]),
+            )  # fmt: skip
+        self._instance, trap = bindings.wasmtime_instance_t(), no_trap()
+        error = bindings.wasmtime_instance_new(
+            self._context, module.ptr(), imports, 3, ctypes.byref(self._instance), ctypes.byref(trap)
+        )
+        if error:
+            raise wasmtime.WasmtimeError._from_ptr(error)
+
+    def call(self, name: Any, *arguments: int) -> int:
+        """WASI's error number."""
+        function = export(self._context, self._instance, name)
+        values = (bindings.wasmtime_val_raw_t * 4)()
+        for value, argument in zip(values, arguments):  # noqa: B905 - new in Python 3.10
+            value.i32 = argument - 2**32 if argument >= 2**31 else argument
+        trap = no_trap()
+        error = bindings.wasmtime_func_call_unchecked(
+            self._context, ctypes.byref(function.of.func), values, 4, ctypes.byref(trap)
+        )
+        if error:
+            wasmtime.WasmtimeError._from_ptr(error)  # which frees it: the guest is to end
+        elif trap:
+            wasmtime.Trap._from_ptr(trap)
+        else:
+            return int(values[0].i32)
+        return INVALID

@@ -1,0 +1,285 @@
+"""wasmtime in a dense worker: many guests in one process, each on a thread with a store of its own.
+
+Loaded as `guest` is, and has the same three functions (`run` for what is executed in a container: a process like any
+other), and two more things for `wasmlet.worker.dense`: `load` and `Guest`.
+
+A guest has to be ended without its process, so code is compiled with checks of the epoch, and `poll_oneoff`, in which
+guests sleep, is ours: it waits for a lock that `Guest.interrupt` releases. What wasmtime's Python API keeps in globals
+(the last exception of a host function) would be mixed up between threads, so host functions are made and called by its
+bindings directly. What shapes this further, each found by measuring wasmtime 50:
+
+- Output goes to pipes through `stdout_file`: written by the guest's own thread, without Python and its lock.
+- A guest's recursion must trap before the thread's stack is at its end, host functions included: half of it is wasm's.
+"""
+
+from __future__ import annotations
+
+import _thread
+import ctypes
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import wasmtime
+from wasmtime import _bindings as bindings
+
+from . import calls, guest
+from .guest import TRAPPED
+
+STACK = 1024 * 1024
+"""Bytes of a thread's stack; they take memory only when they are used."""
+_WASM_STACK = STACK // 2
+
+_SUBSCRIPTION, _EVENT = 48, 32
+"""Bytes of WASI's structures."""
+_MOST_SUBSCRIPTIONS = 4096
+_SUCCESS, _FAULT = 0, 21
+_CLOCK, _REALTIME, _MONOTONIC, _ABSOLUTE = 0, 0, 1, 1
+
+_START = ctypes.create_string_buffer(b"_start")
+_POLL, _NOW = ctypes.create_string_buffer(b"poll"), ctypes.create_string_buffer(b"now")
+
+
+class Prepared(NamedTuple):
+    """What every worker of this class starts from."""
+
+    engine: wasmtime.Engine
+    process: wasmtime.Linker
+    dense: wasmtime.Linker
+
+
+class Code(NamedTuple):
+    """A compiled module with its imports resolved, for any number of guests."""
+
+    instances: wasmtime.InstancePre
+
+
+class Ended(NamedTuple):
+    """How a guest ended; `interrupted`: because it was asked to."""
+
+    code: int
+    message: str
+    interrupted: bool
+
+
+def _engine(parallel: bool = False) -> wasmtime.Engine:
+    config = guest.configuration(parallel)
+    config.epoch_interruption = True
+    config.max_wasm_stack = _WASM_STACK
+    return wasmtime.Engine(config)
+
+
+def prepare() -> Prepared:
+    """As `guest.prepare`."""
+    engine = _engine()
+    dense = guest.linked(engine)
+    i32 = wasmtime.ValType.i32
+    calls.define(dense, "proc_exit", wasmtime.FuncType([i32()], []), _proc_exit)
+    calls.define(dense, "poll_oneoff", wasmtime.FuncType([i32()] * 4, [i32()]), _poll_oneoff)
+    return Prepared(engine, guest.linked(engine), dense)
+
+
+def compile(wasm: bytes) -> bytes:  # noqa: A001 - the name that the worker asks for
+    """As `guest.compile`."""
+    return guest.compiled(_engine(parallel=True), wasm)
+
+
+def run(prepared: Prepared, spec: dict[str, Any], module: str, started: Callable[[], None]) -> tuple[int, str]:
+    """As `guest.run`."""
+    return guest.run((prepared.engine, prepared.process), spec, module, started)
+
+
+def load(prepared: Prepared, module: str) -> Code:
+    """The compiled module in the file of this path.
+
+    Raises:
+        guest.BadArtifact: it is none, or of another engine.
+    """
+    return Code(prepared.dense.instantiate_pre(guest.load(prepared.engine, module)))
+
+
+class Guest:
+    """One guest, which is run once, by the thread that calls `run`. What paths it is given are opened here and now."""
+
+    __slots__ = ("_code", "_ending", "_exit", "_memory", "_own", "_prepared", "_wake", "_wasi")
+
+    def __init__(self, prepared: Prepared, code: Code, spec: dict[str, Any], stdout: str, stderr: str) -> None:
+        self._prepared = prepared
+        self._code = code
+        self._wasi = guest.world(spec)
+        self._wasi.stdout_file, self._wasi.stderr_file = stdout, stderr
+        self._memory = spec.get("memory")
+        self._ending = False
+        self._exit: int | None = None
+        self._own: calls.Delegate | None = None
+        self._wake = _thread.allocate_lock()
+        self._wake.acquire()
+
+    def interrupt(self) -> None:
+        """Have it end, whatever it does. May be called by any thread, and more than once."""
+        if not self._ending:
+            self._ending = True
+            self._wake.release()
+            self._prepared.engine.increment_epoch()
+
+    def run(self, started: Callable[[int], None]) -> Ended:
+        """Run it to its end.
+
+        Args:
+            started: called when it begins, with the address of its memory, 0 if it has none that is known.
+
+        Raises:
+            ValueError: it cannot start; the message says why.
+        """
+        thread = _thread.get_ident()
+        _guests[thread] = self
+        store = wasmtime.Store(self._prepared.engine)
+        try:
+            return self._run(store, started)
+        finally:
+            store.close()  # and with it all that it has open
+            del _guests[thread]
+
+    def _run(self, store: wasmtime.Store, started: Callable[[int], None]) -> Ended:
+        store.set_wasi(self._wasi)
+        if self._memory:
+            store.set_limits(memory_size=self._memory)
+        bindings.wasmtime_store_epoch_deadline_callback(store.ptr(), _on_epoch, None, calls.nothing)
+        store.set_epoch_deadline(1)
+        if self.ending():  # before there was a deadline for the epoch to come to
+            return self._ended(None)
+        instance = bindings.wasmtime_instance_t()
+        trap = calls.no_trap()
+        context = store._context()
+        error = bindings.wasmtime_instance_pre_instantiate(
+            self._code.instances.ptr(), context, ctypes.byref(instance), ctypes.byref(trap)
+        )
+        if trap:  # in the start function of the module itself: the guest has run
+            started(0)
+            return self._ended(wasmtime.Trap._from_ptr(trap))
+        if error:
+            failure = wasmtime.WasmtimeError._from_ptr(error)
+            if self.ending():
+                return self._ended(failure)
+            raise ValueError(f"the module cannot be instantiated: {guest.causes(failure)}")
+        start = calls.export(context, instance, _START)
+        started(calls.address(context, instance))
+        error = bindings.wasmtime_func_call(context, ctypes.byref(start.of.func), None, 0, None, 0, ctypes.byref(trap))
+        if error:
+            return self._ended(wasmtime.WasmtimeError._from_ptr(error))
+        return self._ended(wasmtime.Trap._from_ptr(trap) if trap else None, returned=not trap)
+
+    def _ended(self, error: Exception | None, returned: bool = False) -> Ended:
+        if self._exit is not None:
+            return Ended(self._exit, "", False)
+        if returned:
+            return Ended(0, "", False)
+        if self._ending:
+            return Ended(TRAPPED, "", True)
+        return Ended(TRAPPED, guest.trap_text(error) if error is not None else "", False)
+
+    def exits(self, code: int) -> None:
+        """It has called `proc_exit`."""
+        self._exit = code & 0xFF
+
+    def ending(self) -> bool:
+        """Whether it has been asked to end."""
+        return self._ending
+
+    def delegate(self, memory: calls.Memory) -> calls.Delegate | None:
+        """The engine's own functions for this guest; None where its memory is not of a kind that they know."""
+        if self._own is None:
+            try:
+                self._own = calls.Delegate(self._prepared.engine, self._prepared.process, memory)
+            except wasmtime.WasmtimeError:
+                return None
+        return self._own
+
+    def sleep(self, seconds: float) -> bool:
+        """Wait that long; False where it is to end instead."""
+        while seconds > 0 and not self._ending:
+            part = min(seconds, _LONGEST_WAIT)
+            if self._wake.acquire(timeout=part):
+                return False
+            seconds -= part
+        return not self._ending
+
+
+_LONGEST_WAIT = 1e6
+
+_guests: dict[int, Guest] = {}
+"""Those that run, by their thread."""
+
+
+@ctypes.CFUNCTYPE(  # type: ignore[untyped-decorator]
+    ctypes.c_size_t,
+    ctypes.POINTER(bindings.wasmtime_context_t),
+    ctypes.c_void_p,
+    ctypes.POINTER(ctypes.c_uint64),
+    ctypes.POINTER(bindings.wasmtime_update_deadline_kind_t),
+)
+def _on_epoch(context: Any, data: Any, ticks: Any, kind: Any) -> int:
+    """Somebody is to end: is it the guest of this thread?"""
+    if _guests[_thread.get_ident()].ending():
+        return calls.pointer(bindings.wasmtime_error_new(b"interrupted"))
+    ticks[0], kind[0] = 1, 0
+    return 0
+
+
+@bindings.wasmtime_func_unchecked_callback_t  # type: ignore[untyped-decorator]
+def _proc_exit(data: Any, caller: Any, values: Any, count: int) -> int:
+    """wasmtime's own takes 0 to 125 only; this takes all, as processes do."""
+    _guests[_thread.get_ident()].exits(values[0].i32)
+    return calls.trap(b"exit")
+
+
+@bindings.wasmtime_func_unchecked_callback_t  # type: ignore[untyped-decorator]
+def _poll_oneoff(data: Any, caller: Any, values: Any, count: int) -> int:
+    """Sleep; the answer is a trap, or 0 with WASI's error number in `values`."""
+    running = _guests[_thread.get_ident()]
+    subscriptions, events, number, stored = (values[index].i32 & 0xFFFFFFFF for index in range(4))
+    values[0].i32 = calls.INVALID
+    if not 0 < number <= _MOST_SUBSCRIPTIONS:
+        return 0
+    memory = calls.Memory(caller)
+    if not memory.has(subscriptions, number * _SUBSCRIPTION) or not memory.has(events, number * _EVENT):
+        values[0].i32 = _FAULT
+        return 0
+    if not memory.has(stored, 4):
+        values[0].i32 = _FAULT
+        return 0
+    wanted = memory.read(subscriptions, number * _SUBSCRIPTION)
+    if any(wanted[8::_SUBSCRIPTION]):
+        # Descriptors are asked about too. None ever keeps a guest of this class waiting (files, pipes, a stdin that is
+        # at its end), so that the engine's own function answers at once.
+        engines = running.delegate(memory)
+        if engines is not None:
+            values[0].i32 = engines.call(_POLL, subscriptions, events, number, stored)
+        return calls.trap(b"interrupted") if running.ending() else 0
+    clocks = [wanted[begin : begin + _SUBSCRIPTION] for begin in range(0, len(wanted), _SUBSCRIPTION)]
+    now = 0
+    if any(clock[16] == _MONOTONIC and clock[40] & _ABSOLUTE for clock in clocks):
+        engines = running.delegate(memory)  # only the engine knows when a guest's monotonic clock began
+        if engines is None or engines.call(_NOW, events, 0, 0, 0):
+            return 0
+        now = int.from_bytes(memory.read(events, 8), "little")
+    waits = [_nanoseconds(clock, now) for clock in clocks]
+    if min(waits) < 0:
+        return 0
+    if not running.sleep(min(waits) / 1e9):
+        return calls.trap(b"interrupted")
+    due = [clock[:8] + bytes(_EVENT - 8) for clock, wait in zip(clocks, waits) if wait == min(waits)]  # noqa: B905
+    memory.write(events, b"".join(due))
+    memory.write(stored, len(due).to_bytes(4, "little"))
+    values[0].i32 = _SUCCESS
+    return 0
+
+
+def _nanoseconds(clock: bytes, now: int) -> int:
+    """How long until a clock's subscription is due; less than 0 for a clock that does not exist. `now`: monotonic."""
+    which, timeout = int.from_bytes(clock[16:20], "little"), int.from_bytes(clock[24:32], "little")
+    if which not in (_REALTIME, _MONOTONIC):
+        return -1
+    if clock[40] & _ABSOLUTE:
+        timeout -= time.time_ns() if which == _REALTIME else now
+    return max(0, timeout)

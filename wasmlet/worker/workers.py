@@ -1,0 +1,226 @@
+"""Dense workers as the shim holds them, and the containers in them.
+
+A worker is a process that a zygote forks, with the containers of one group (a namespace's) on its threads; its other
+end is `dense`. A container there has the record, log and streams of any other (`containers`); what is different is how
+it is begun and ended. It cannot be killed by itself: one that is still there some time after it should have been ends
+with its worker, and so do all others in that.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from . import wire
+from .containers import Container, Settings
+from .loop import READ, WRITE, Loop, Timer
+from .processes import Hooks, Process, text_of
+from .records import Record, complain
+
+MOST_CONTAINERS = 1000
+"""In one worker. More would come near the limits that a system has for a process's threads and mappings."""
+
+IDLE_SECONDS = 30.0
+"""After how long a worker that has no container ends."""
+
+KILL_SECONDS = 10.0
+"""How long a container that was killed may take to end before its worker is killed, with all that is in it."""
+
+MESSAGES_PER_TURN = 64
+
+
+class DenseContainer(Container):
+    """Runs once, on a thread of a worker. Takes over the descriptors: spec, compiled module, mounts."""
+
+    def __init__(
+        self,
+        loop: Loop,
+        record: Record,
+        descriptors: Sequence[int],
+        hooks: Hooks,
+        settings: Settings,
+        compress: Any = lambda name: None,
+    ) -> None:
+        if settings.stdin or settings.tty:
+            raise wire.WireError("a dense container has neither stdin nor a terminal")
+        super().__init__(loop, record, descriptors, hooks, settings, compress)
+        self.worker: Worker | None = None
+
+    def prepare(self) -> None:
+        nothing, stdout, stderr = self._make_streams()
+        os.close(nothing)
+        self._theirs = (stdout, stderr)
+
+    @property
+    def descriptors(self) -> tuple[int, ...]:
+        """What the worker needs, while `waits_for_zygote`: stdout, stderr, spec, compiled module, mounts."""
+        return (*self._theirs, *self._given)
+
+    def heard(self, message: dict[str, Any]) -> None:
+        """The worker says this of it."""
+        record = self.record
+        if self.worker is None:
+            return
+        if "started" in message and record.state == wire.STARTING:
+            record.pid, record.thread, record.memory = self.worker.record.pid, message["started"], message["memory"]
+            record.state, record.started = wire.RUNNING, time.time()
+            self._hooks.changed(self)
+        elif "failed" in message:
+            self._leave()
+            self.fail(*self._failed(message))
+        elif "over" in message:
+            record.message = text_of(message.get("message", ""))
+            self._leave()
+            self.reaped(self._wait_status(message))
+
+    def lost(self, status: int | None) -> None:
+        """The worker has ended, with this wait status or without ever having been there."""
+        self.worker = None
+        self.handed_over()
+        if self.record.pid and self._status is None:
+            self.record.message = "the worker process that it shared with other containers ended"
+            self.reaped(status if status is not None and os.WIFSIGNALED(status) else int(signal.SIGKILL))
+        else:
+            self._settle()
+
+    def _wait_status(self, message: dict[str, Any]) -> int:
+        """How a process would have ended that ended in this way."""
+        if message.get("interrupted"):
+            return int(signal.SIGKILL if self.record.requested == "kill" else signal.SIGTERM)
+        return (int(message.get("code", 0)) & 0xFF) << 8
+
+    def _leave(self) -> None:
+        worker, self.worker = self.worker, None
+        if worker is not None:
+            worker.left(self)
+
+    def _settle(self) -> None:
+        if self.worker is None:  # else it has more to say of the end
+            super()._settle()
+
+    def _signal(self, number: int) -> None:
+        if self.worker is not None:
+            self.worker.end(self)
+
+    def _kill(self) -> None:
+        self.record.requested = "kill"
+        worker = self.worker
+        if worker is not None and not self.waits_for_zygote:
+            worker.end(self)
+            self._loop.later(KILL_SECONDS, self._give_up)
+            return
+        self._leave()
+        self._hang_up_all()
+        self._settle()
+
+    def _give_up(self) -> None:
+        if self.worker is not None:
+            complain(f"container {self.record.id} does not end: its worker {self.worker.record.pid} is killed")
+            self.worker.stop(0)
+
+
+class Worker(Process):
+    """A process for many containers.
+
+    Args:
+        claim: see `Hooks`.
+        ended: called when there is no process any more.
+    """
+
+    wanted = b'{"dense":true}'
+
+    def __init__(
+        self, loop: Loop, name: str, claim: Callable[[Process], None], ended: Callable[[Worker], None]
+    ) -> None:
+        hooks = Hooks(lambda _: None, claim, lambda _: "the engine's process died before the worker was there")
+        super().__init__(loop, Record(name, {}, "", created=time.time()), (), hooks)
+        self._ended = ended
+        self._containers: dict[str, DenseContainer] = {}
+        self._queue: deque[tuple[bytes, DenseContainer | None]] = deque()
+        self._idle: Timer | None = None
+
+    @property
+    def has_room(self) -> bool:
+        """Whether it takes another container."""
+        gone = self._control is None or self._status is not None or self.record.requested
+        return not gone and len(self._containers) < MOST_CONTAINERS
+
+    def begin(self, container: DenseContainer) -> None:
+        """Have it run this container, whose streams are there."""
+        if self._control is None:
+            container.fail(self.record.message or "the worker has ended")
+            return
+        if self._idle is not None:
+            self._idle.cancel()
+            self._idle = None
+        self._containers[container.record.id] = container
+        container.worker = self
+        self._queue.append((wire.pack({"run": container.record.id}), container))
+        if container.record.requested:
+            self.end(container)
+        self._flush()
+
+    def end(self, container: DenseContainer) -> None:
+        """Have this container interrupted."""
+        self._queue.append((wire.pack({"stop": container.record.id}), None))
+        self._flush()
+
+    def left(self, container: DenseContainer) -> None:
+        """This container is in it no more."""
+        self._containers.pop(container.record.id, None)
+        if not self._containers and self._idle is None:
+            self._idle = self._loop.later(IDLE_SECONDS, self.retire)
+
+    def retire(self) -> None:
+        """Take no more containers, and end."""
+        self._close_control()
+
+    def _make_streams(self) -> tuple[int, int, int]:
+        nothing = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        return nothing, os.dup(nothing), os.dup(nothing)
+
+    def _on_control(self, events: int) -> None:
+        if events & WRITE:
+            self._flush()
+        if events & READ:
+            for _ in range(MESSAGES_PER_TURN):
+                if self._control is None or not self._take():
+                    return
+
+    def _heard(self, message: dict[str, Any]) -> None:
+        if "id" not in message:
+            super()._heard(message)
+            return
+        container = self._containers.get(str(message["id"]))
+        if container is not None:
+            container.heard(message)
+
+    def _flush(self) -> None:
+        while self._queue and self._control is not None:
+            data, container = self._queue[0]
+            if container is None or container.waits_for_zygote:  # else it was stopped while it was queued
+                try:
+                    wire.send(self._control, data, container.descriptors if container is not None else ())
+                except BlockingIOError:
+                    break
+                except OSError as error:
+                    complain(f"worker {self.record.pid} cannot be told anything: {error}")
+                    self.stop(0)
+                    return
+                if container is not None:
+                    container.handed_over()
+            self._queue.popleft()
+        if self._control is not None:
+            self._loop.change(self._control, READ | WRITE if self._queue else READ)
+
+    def _conclude(self) -> None:
+        if self._idle is not None:
+            self._idle.cancel()
+        containers, self._containers = self._containers, {}
+        for container in containers.values():
+            container.lost(self._status)
+        self._ended(self)
