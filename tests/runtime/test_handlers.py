@@ -35,7 +35,7 @@ class Both(RuntimeProvider):
 
 async def test_the_runtime_class_chooses_the_engine_and_the_pod_stays_with_it(tmp_path: Path, image: str) -> None:
     async with Runtime(Both, tmp_path / "state") as runtime:
-        assert (await runtime.provider.node_status()).runtime_handlers == ("", "wasmlet-other", "wasmlet")
+        assert (await runtime.provider.node_status()).runtime_handlers == ("", "wasmlet-other", "wasmlet", "wasmlet-dense")
         key = await runtime.create(pod_of("print", "here", image=image), Inputs(runtime_handler="wasmlet"))
         assert (await runtime.ended(key)).exit_code == 0
         assert await runtime.log(key) == b"here\n"
@@ -60,7 +60,7 @@ async def test_a_class_that_is_gone_or_not_offered(tmp_path: Path, image: str) -
         assert waiting.message == 'spec.runtimeClassName: RuntimeClass "fast" does not exist'
         key = await runtime.create(pod_of("print", "x", image=image, name="none"), Inputs(runtime_handler="runc"))
         waiting = await runtime.waiting(key, "CreateContainerConfigError")
-        assert "this node offers no handler 'runc' any more; it offers wasmlet" in waiting.message
+        assert "this node offers no handler 'runc' any more; it offers wasmlet, wasmlet-dense" in waiting.message
 
 
 def test_an_engine_that_is_not_installed() -> None:

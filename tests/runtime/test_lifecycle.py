@@ -430,7 +430,7 @@ async def test_variables_that_a_guest_cannot_have(runtime: Runtime, image: str) 
 async def test_node_status(runtime: Runtime) -> None:
     status = await runtime.provider.node_status()
     assert status.system_info["containerRuntimeVersion"].startswith("wasmtime://")
-    assert list(status.runtime_handlers) == ["", "wasmlet"]
+    assert list(status.runtime_handlers) == ["", "wasmlet", "wasmlet-dense"]
     assert float(status.capacity["cpu"].removesuffix("m")) > 0
     assert int(status.capacity["memory"].removesuffix("Ki")) > 1024
     await runtime.provider.ping()

@@ -21,7 +21,7 @@ import attrs
 import structlog
 
 from wasmlet.errors import WasmletError
-from wasmlet.runtime.engine import Engine
+from wasmlet.runtime.engine import DENSE, Engine
 from wasmlet.runtime.images import ImageError, Module, read
 from wasmlet.runtime.worker import WORKER, worker_environment
 
@@ -50,10 +50,13 @@ class Compiler:
         directory: of the store; made when there is none.
         seconds: how long one compilation may take.
         max_bytes: of a module.
+        dense: compile for the engine's dense class.
     """
 
-    def __init__(self, engine: Engine, directory: Path, *, seconds: float, max_bytes: int) -> None:
+    def __init__(self, engine: Engine, directory: Path, *, seconds: float, max_bytes: int, dense: bool = False) -> None:
         self._engine = engine
+        self._module = engine.dense_module if dense else engine.guest_module
+        self._class = [DENSE] if dense else []
         self._directory = directory
         self._seconds = seconds
         self._max_bytes = max_bytes
@@ -99,7 +102,9 @@ class Compiler:
 
     def _path(self, digest: str) -> Path:
         engine = self._engine
-        key = json.dumps([FORMAT, digest, engine.name, engine.version, engine.settings, os.uname().machine])
+        key = json.dumps(
+            [FORMAT, digest, engine.name, engine.version, engine.settings, os.uname().machine, *self._class]
+        )
         return self._directory / f"{hashlib.sha256(key.encode()).hexdigest()}.bin"
 
     async def _compiled(self, module: Module, path: Path) -> None:
@@ -141,7 +146,7 @@ class Compiler:
     async def _run(self, source: int, target: int) -> dict[str, str]:
         process = await asyncio.create_subprocess_exec(
             str(self._engine.python), "-I", "-X", "utf8", str(WORKER), "compile",
-            str(self._engine.guest_module), str(source), str(target),
+            str(self._module), str(source), str(target),
             pass_fds=(source, target), env=worker_environment(), stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, start_new_session=True,
         )  # fmt: skip

@@ -50,6 +50,11 @@ class Engine(abc.ABC):
         """The in-worker module, loaded by path under `python`."""
 
     @property
+    def dense_module(self) -> Path:
+        """The in-worker module of the class `DENSE` (`wasmlet.worker.dense` says what is in it), where it has one."""
+        raise NotImplementedError(f"engine {self.name} has a handler of class {DENSE!r} and no module for it")
+
+    @property
     def python(self) -> Path:
         """The interpreter that has the engine; this process's own by default."""
         return Path(sys.executable)

@@ -40,31 +40,36 @@ class Handler:
     @property
     def zygote(self) -> Mapping[str, str]:
         """The engine's, as `wasmlet.worker.wire` has it."""
-        return {"python": str(self.engine.python), "module": str(self.engine.guest_module)}
+        module = self.engine.dense_module if self.dense else self.engine.guest_module
+        return {"python": str(self.engine.python), "module": str(module)}
+
+    def sharing(self, namespace: str) -> Mapping[str, str]:
+        """With whom containers of a namespace share a process, as `wasmlet.worker.wire` has it for `run`."""
+        return {"dense": namespace} if self.dense else {}
 
 
 class Handlers:
     """All that a node offers, in the order of its engines.
 
     Args:
-        compiler: makes the compiler of an engine.
+        compiler: makes the compiler of an engine, for its dense handlers or the others.
 
     Raises:
         ConfigError: two engines have a handler of one name.
     """
 
-    def __init__(self, engines: Sequence[Engine], compiler: Callable[[Engine], Compiler]) -> None:
+    def __init__(self, engines: Sequence[Engine], compiler: Callable[[Engine, bool], Compiler]) -> None:
         self.engines = tuple(engines)
         self._found: dict[str, Handler] = {}
         for engine in engines:
-            compiles = compiler(engine)
+            compilers = {dense: compiler(engine, dense) for dense in {way == DENSE for way in engine.handlers.values()}}
             for name, isolation in engine.handlers.items():
                 if (other := self._found.get(name)) is not None:
                     raise ConfigError(
                         f"engines {other.engine.name} and {engine.name} both have a RuntimeClass handler {name!r}; "
                         "a node can offer one of them"
                     )
-                self._found[name] = Handler(name, engine, compiles, isolation == DENSE)
+                self._found[name] = Handler(name, engine, compilers[isolation == DENSE], isolation == DENSE)
         self.default = next(iter(self._found.values()))
 
     def of(self, name: str) -> Handler:

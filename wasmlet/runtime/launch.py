@@ -18,6 +18,7 @@ from wasmlet.model.expansion import command_and_args
 from wasmlet.model.pod import Container, Raw
 from wasmlet.model.quantity import Quantity
 from wasmlet.runtime import env_files, manifest, volume_rules
+from wasmlet.runtime.handlers import Handler
 from wasmlet.runtime.images import Module
 from wasmlet.runtime.instances import Labels
 from wasmlet.runtime.mounts import mounted
@@ -61,7 +62,7 @@ async def launch(life: ContainerLife, spec: Container) -> None:
             zygote=handler.zygote,
             spec=spec_of(argv, variables, memory, mounts.as_spec()),
             module=artifact,
-            settings={**around.log_limits, **_streams(spec)},
+            settings={**around.log_limits, **_streams(handler, spec), **handler.sharing(life.pod.key.namespace)},
             mounts=mounts.descriptors,
             message=mounts.message,
         )
@@ -73,8 +74,16 @@ async def launch(life: ContainerLife, spec: Container) -> None:
         life.say("Normal", "Started", f"Started container {life.name}")
 
 
-def _streams(spec: Container) -> dict[str, bool]:
+def _streams(handler: Handler, spec: Container) -> dict[str, bool]:
     """Its streams, as `wasmlet.worker.wire` has them for `run`."""
+    for field in ("stdin", "tty"):
+        if handler.dense and spec.raw.get(field):
+            raise Refused(
+                f"{spec.field}.{field}",
+                f"handler {handler.name!r} cannot end a guest that waits for input; use one that gives each container "
+                "a process of its own",
+                container=spec.name,
+            )
     names = {"stdin": "stdin", "stdin_once": "stdinOnce", "tty": "tty"}
     return {name: bool(spec.raw.get(field)) for name, field in names.items()}
 

@@ -271,10 +271,11 @@ class RuntimeProvider(Provider):
             except OSError as error:
                 log.warning("images cannot be collected", error=str(error))
 
-    def _compiler(self, engine: Engine) -> Compiler:
+    def _compiler(self, engine: Engine, dense: bool) -> Compiler:
         compiler = Compiler(
             engine,
             self.state_dir / "compiled",
+            dense=dense,
             seconds=self.config.compile_timeout,
             max_bytes=self.config.max_module_bytes,
         )

@@ -35,6 +35,8 @@ class ContainerRecord:
     log: str
     state: str
     pid: int = 0
+    thread: int = 0
+    memory: int = 0
     created: float = 0.0
     started: float = 0.0
     finished: float = 0.0

@@ -8,12 +8,13 @@ from __future__ import annotations
 import functools
 import importlib.metadata
 import importlib.util
+from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
 
 from wasmlet.clock import Clock
 from wasmlet.errors import ConfigError
-from wasmlet.runtime import Engine, RuntimeConfig, RuntimeProvider
+from wasmlet.runtime import DENSE, PROCESS, Engine, Isolation, RuntimeConfig, RuntimeProvider
 
 __all__ = ["WasmtimeEngine", "WasmtimeProvider", "main"]
 
@@ -22,6 +23,7 @@ class WasmtimeEngine(Engine):
     """The wasmtime that is installed beside this package."""
 
     name: ClassVar[str] = "wasmtime"
+    handlers: ClassVar[Mapping[str, Isolation]] = {"wasmlet": PROCESS, "wasmlet-dense": DENSE}
 
     @functools.cached_property
     def version(self) -> str:
@@ -30,6 +32,10 @@ class WasmtimeEngine(Engine):
     @property
     def guest_module(self) -> Path:
         return Path(__file__).with_name("guest.py")
+
+    @property
+    def dense_module(self) -> Path:
+        return Path(__file__).with_name("dense.py")
 
     async def check(self) -> None:
         if importlib.util.find_spec("wasmtime") is None:
