@@ -243,6 +243,13 @@ class Provider(abc.ABC):
     def __init__(self, config: Any = None) -> None:
         self.config = self.Config() if config is None else config
 
+    async def check(self) -> None:  # noqa: B027 - a provider may have nothing to check
+        """Find out whether it can run on this machine, without starting anything; `wasmlet providers` shows it.
+
+        Raises:
+            ConfigError: it cannot; the message says what to do.
+        """
+
     async def start(self, context: NodeContext) -> None:  # noqa: B027 - a provider may have nothing to start
         """Get ready: called once, before anything else, and before the node registers.
 

@@ -124,18 +124,30 @@ def cli() -> None:
 
 @cli.command("providers")
 def _providers() -> None:
-    """List the providers that are installed."""
+    """List the providers that are installed, and whether they can run here.
+
+    Their settings are what WASMLET_* variables say.
+    """
     points = providers.installed()
     if not points:
         click.echo("no provider is installed; try: pip install wasmlet-wasmtime")
     for name, point in points.items():
         try:
-            providers.load(name)
+            _check(name)
             verdict = "ready"
         except ConfigError as error:
             verdict = str(error)
+        except click.UsageError as error:
+            verdict = error.format_message()
         version = point.dist.version if point.dist else "?"
         click.echo(f"{name}  {version}  {verdict}")
+
+
+def _check(name: str) -> None:
+    kind = providers.load(name)
+    with click.Command(name, params=options_of(kind.Config)).make_context(name, []) as context:
+        provider = kind(instance_of(kind.Config, context.params))
+    asyncio.run(provider.check())
 
 
 @cli.command("demo")

@@ -79,12 +79,15 @@ class RuntimeProvider(Provider):
         self._stats = Stats()
         self.state_dir = Path()
 
+    async def check(self) -> None:
+        for engine in self.engines:
+            await engine.check()
+
     async def start(self, context: NodeContext) -> None:
         modules = self.config.module_dir
         if modules is not None and not await asyncio.to_thread(modules.is_dir):
             raise ConfigError(f"module dir: expected a directory, found none at {modules}; set it with --module-dir")
-        for engine in self.engines:
-            await engine.check()
+        await self.check()
         self.state_dir = context.state_dir / "runtime"
         try:
             self.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)

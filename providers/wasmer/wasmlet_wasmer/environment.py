@@ -72,23 +72,18 @@ async def find(given: Path | None, environ: Mapping[str, str]) -> Path:
                 "`wasmlet-wasmer setup` makes one"
             )
         return given
-    seen = []
-    for directory in environments(environ):
-        path = directory / "bin" / "python"
+    asked = []
+    for path in [*(directory / "bin" / "python" for directory in environments(environ)), *interpreters(environ)]:
         found = await asyncio.to_thread(ask, path)
         if not found.lacks:
             return path
-        seen.append(f"{directory} ({found.lacks})")
-    pythons = list(interpreters(environ))
-    for path in pythons:
-        found = await asyncio.to_thread(ask, path)
-        if not found.lacks:
-            return path
-        seen.append(f"{path} ({found.lacks})")
-    first = "" if pythons else f"install Python {PYTHON} (uv python install {PYTHON}, or pyenv install {PYTHON}), then "
+        asked.append(found)
+    seen = ", ".join(f"{one.path} ({one.lacks})" for one in asked)
+    some = any(one.python == PYTHON for one in asked)
+    first = "" if some else f"install Python {PYTHON} (uv python install {PYTHON}, or pyenv install {PYTHON}), then "
     raise ConfigError(
         f"wasmer needs a Python {PYTHON} of its own with wasmer {WASMER}, and none was found. Looked at "
-        f"{', '.join(seen)}, and for python{PYTHON} on PATH and under uv and pyenv. To make one: {first}run "
+        f"{seen}, and for python{PYTHON} on PATH and under uv and pyenv. To make one: {first}run "
         "`wasmlet-wasmer setup`; to use another: --engine-python"
     )
 
