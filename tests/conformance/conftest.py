@@ -30,6 +30,10 @@ MARKERS = (
 )
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--handler", default="", help="conformance: the RuntimeClass handler that runs the checks' pods")
+
+
 def pytest_configure(config: pytest.Config) -> None:
     for marker in MARKERS:
         config.addinivalue_line("markers", marker)
@@ -67,6 +71,7 @@ async def machine(
             directory,
             administrator(plane.kubeconfig, directory),
             f"c{uuid.uuid4().hex[:8]}",
+            request.config.getoption("--handler"),
         )
 
 

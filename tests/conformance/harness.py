@@ -47,6 +47,8 @@ class Machine:
     """With the administrator's certificate, for a node's own API."""
     prefix: str
     """What names are made of, so that runs side by side do not meet."""
+    handler: str = ""
+    """Of those that a node offers, the one that runs pods without a RuntimeClass; "": as it is with users."""
     made: int = 0
 
     @property
@@ -79,6 +81,9 @@ class Machine:
         """
         options = {"allow_local_modules": True, "module_dir": self.driver.parent, "shim_idle_exit": 1.0}
         provider = kind(kind.Config(**(options | (given or {}))), clock=clock)
+        if self.handler:
+            engine = provider.engines[0]
+            engine.handlers = {self.handler: engine.handlers[self.handler], **engine.handlers}
         defaults = {
             "kubeconfig": await asyncio.to_thread(self.plane.node_kubeconfig, name),
             "node_name": name,
