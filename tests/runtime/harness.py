@@ -78,6 +78,8 @@ class Runtime:
         around = self.provider._running()
         with contextlib.suppress(Exception):
             await around.client.shutdown(force=True)
+        for uid in self.provider._pods if around.users is not None else ():
+            around.users.free(uid)
         await self.stop()
         around.storage.remove_orphans(set())  # pods that a test did not delete: there may be mounts
         around.storage.memory.close()

@@ -20,32 +20,34 @@ DATA = "..data"
 _NEW = "..data_tmp"
 
 
-def write(directory: Path, files: Sequence[VolumeFile], now: datetime, group: int | None) -> bool:
+def write(
+    directory: Path, files: Sequence[VolumeFile], now: datetime, group: int | None, user: int | None = None
+) -> bool:
     """Make the directory hold these files; whether anything had to change.
 
     Args:
         directory: exists.
         now: names the new directory, for whoever looks.
         group: the pod's fsGroup: the files are its, and it may read them.
+        user: the pod's own user: the files are its, as root's are in a container.
     """
     wanted = {file.path: (file.data, _mode(file.mode, group)) for file in files}
     link = directory / DATA
     before = os.readlink(link) if link.is_symlink() else None
-    if before is not None and dict(_content(directory / before)) == wanted:
+    if before is not None and _owned(directory / before, user) and dict(_content(directory / before)) == wanted:
         return False
     name = f"..{now:%Y_%m_%d_%H_%M_%S}.{secrets.token_hex(5)}"
     whole = directory / name
-    _make(whole, group)
+    _make(whole, group, user)
     for path, (data, mode) in wanted.items():
         file = whole / path
         for parent in reversed(file.relative_to(whole).parents[:-1]):
             if not (whole / parent).is_dir():
-                _make(whole / parent, group)
+                _make(whole / parent, group, user)
         descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         with os.fdopen(descriptor, "wb") as opened:
             opened.write(data)
-            if group is not None:
-                give(descriptor, group)
+            give(descriptor, group, user)
             os.fchmod(descriptor, mode)
     names = {path.split("/", 1)[0] for path in wanted}
     for visible in names:
@@ -64,10 +66,9 @@ def write(directory: Path, files: Sequence[VolumeFile], now: datetime, group: in
     return True
 
 
-def _make(directory: Path, group: int | None) -> None:
+def _make(directory: Path, group: int | None, user: int | None) -> None:
     directory.mkdir()
-    if group is not None:
-        give(directory, group)
+    give(directory, group, user)
     directory.chmod(0o755 if group is None else 0o2755)
 
 
@@ -83,10 +84,21 @@ def _content(directory: Path) -> Iterator[tuple[str, tuple[bytes, int]]]:
             yield str(file.relative_to(directory)), (file.read_bytes(), file.stat().st_mode & 0o7777)
 
 
-def give(file: int | Path, group: int) -> None:
-    """Give a file to a group, where this process may: without root, guests run as the user who owns the file."""
+def _owned(directory: Path, user: int | None) -> bool:
+    return user is None or directory.stat().st_uid == user
+
+
+def give(file: int | Path, group: int | None, user: int | None) -> None:
+    """Give a file to a user and a group, the user's own without one, where this process may.
+
+    Without root, guests run as the user who owns the file.
+    """
+    if group is None:
+        group = user
+    if group is None:
+        return
     try:
-        os.chown(file, -1, group)
+        os.chown(file, -1 if user is None else user, group)
     except PermissionError:
         if os.geteuid() == 0:
             raise

@@ -127,6 +127,7 @@ class Compiler:
         # A copy, so that what is compiled is what was hashed, whatever becomes of the file meanwhile.
         source = os.memfd_create("module", os.MFD_CLOEXEC)
         target = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        os.fchmod(target, 0o644)  # for guests that are other users; who is not handed it does not reach the directory
         try:
             if await asyncio.to_thread(read, module.path, self._max_bytes, source) != module.digest:
                 raise ImageError(f"module {module.path} changed while it was read")
@@ -177,4 +178,6 @@ def _open(path: Path) -> int | None:
     if not stat.S_ISREG(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o022:
         os.close(descriptor)
         raise CompileError(f"{path} was not written by us: expected a file of ours that nobody else may write")
+    if not found.st_mode & 0o004:  # of a release in which all guests were one user
+        os.fchmod(descriptor, 0o644)
     return descriptor

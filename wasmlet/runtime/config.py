@@ -10,6 +10,7 @@ from wasmlet.errors import ConfigError
 from wasmlet.model.quantity import Quantity
 from wasmlet.options import option
 from wasmlet.runtime.hostpath import HostPaths
+from wasmlet.runtime.pod_users import Range
 from wasmlet.runtime.registries import ImageConfig
 
 MIN_LOG_SIZE = 16 * 1024
@@ -33,6 +34,10 @@ class RuntimeConfig(ImageConfig):
     allow_host_path: tuple[str, ...] = option(
         (), help="Directory of this node that pods may mount (hostPath), with all below it; may be repeated."
     )
+    pod_users: str = option(
+        "2000000000-2099999999",
+        help="FIRST-LAST: user ids of which each pod gets one of its own, where the node is root; or none.",
+    )
     max_container_restart_period: float = option(
         300.0, least=1, most=300, help="The longest pause before a container that fails is restarted, in seconds."
     )
@@ -50,6 +55,14 @@ class RuntimeConfig(ImageConfig):
             if not path.startswith("/") or ".." in path.split("/"):
                 raise ConfigError(f"--allow-host-path: expected an absolute path without '..', found {path!r}")
         return HostPaths([Path(path) for path in self.allow_host_path])
+
+    def users(self) -> Range | None:
+        """Where pods' own users are taken from; None where they are to have none.
+
+        Raises:
+            ConfigError: the setting is no such.
+        """
+        return Range.parse(self.pod_users)
 
     def log_limits(self) -> dict[str, int]:
         """Of each container's log, as `wasmlet.worker.wire` has them for `run`.

@@ -36,6 +36,7 @@ class Labels:
         attempt: counts instances from 0; the present one's is `restartCount`.
         backoff: seconds to wait after this instance has ended.
         handler: what runs it, see `handlers`; "" in records from before there was more than one, and the default.
+        user: the pod's own user id, see `pod_users`; 0 where it has none.
     """
 
     pod: PodKey
@@ -46,6 +47,7 @@ class Labels:
     image_id: str
     backoff: float
     handler: str = ""
+    user: int = 0
 
     def as_message(self) -> dict[str, Any]:
         return attrs.asdict(self)
@@ -54,8 +56,13 @@ class Labels:
     def of(cls, labels: Mapping[str, Any]) -> Labels | None:
         """From a record; None where they are not of this form."""
         try:
-            known = {field.name: labels[field.name] for field in attrs.fields(cls) if field.name != "handler"}
-            return cls(**{**known, "pod": PodKey(**known["pod"]), "handler": labels.get("handler", "")})
+            known = {
+                field.name: labels[field.name]
+                if field.default is attrs.NOTHING
+                else labels.get(field.name, field.default)
+                for field in attrs.fields(cls)
+            }
+            return cls(**{**known, "pod": PodKey(**known["pod"])})
         except (KeyError, TypeError):
             return None
 

@@ -45,8 +45,17 @@ async def launch(life: ContainerLife, spec: Container) -> None:
     variables = _variables(life, spec, await in_thread(env_files.read, life.pod.spec, spec, life.pod.volumes))
     variables = dict(text.split("=", 1) for text in module.environment if "=" in text) | variables
     argv, memory = _argv(life, spec, module, variables), _memory(life.resources)
+    user = life.pod.volumes.user
     labels = Labels(
-        life.pod.key, life.name, life.kind, attempt, spec.image, module.image_id, life.backoff, handler.name
+        life.pod.key,
+        life.name,
+        life.kind,
+        attempt,
+        spec.image,
+        module.image_id,
+        life.backoff,
+        handler.name,
+        user.id if user is not None else 0,
     )
     await life.pod.volumes.refresh(life.pod.spec, life.pod.inputs)
     async with (
@@ -60,7 +69,7 @@ async def launch(life: ContainerLife, spec: Container) -> None:
             labels=labels.as_message(),
             log_path=f"{life.pod.log_directory}/{life.name}/{attempt}.log",
             zygote=handler.zygote,
-            spec=spec_of(argv, variables, memory, mounts.as_spec()),
+            spec=spec_of(argv, variables, memory, mounts.as_spec(), user.as_spec() if user is not None else None),
             module=artifact,
             settings={**around.log_limits, **_streams(handler, spec), **handler.sharing(life.pod.key.namespace)},
             mounts=mounts.descriptors,

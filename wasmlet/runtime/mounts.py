@@ -30,16 +30,16 @@ import attrs
 from wasmlet.artifacts.threads import in_thread
 from wasmlet.errors import Refused
 from wasmlet.model.expansion import MOST_BYTES, TooLong, expand
-from wasmlet.model.hosts import hostname, hosts_file, resolv_conf
 from wasmlet.model.inputs import Inputs
 from wasmlet.model.pod import Container, Pod, Raw
+from wasmlet.model.volumes import FILE_VOLUMES
 from wasmlet.runtime import beneath
+from wasmlet.runtime.staging import Opened, Owners, Stage, cover, create, fill, kubelet_files, staged_files
+from wasmlet.runtime.volume_rules import kind_of
 from wasmlet.runtime.volumes import PodVolumes, private, read_only
 from wasmlet.worker import wire
 
 TERMINATION_LOG = "/dev/termination-log"
-MAX_COPY = 16 * 1024 * 1024
-"""Bytes of a single file that is copied because it cannot be linked."""
 
 
 @attrs.frozen
@@ -69,21 +69,6 @@ class Mounts:
     def as_spec(self) -> list[dict[str, Any]]:
         """As the spec has them (see `wasmlet.worker.wire`)."""
         return [{"path": mount.path, "read_only": mount.read_only} for mount in self.entries]
-
-
-@attrs.frozen
-class _Opened:
-    """A mount of the manifest: a directory, or a file that has to be staged. `field` is its path there."""
-
-    path: str
-    descriptor: int
-    read_only: bool
-    field: str
-    copied: bool
-
-    @property
-    def is_file(self) -> bool:
-        return stat.S_ISREG(os.fstat(self.descriptor).st_mode)
 
 
 @contextlib.asynccontextmanager
@@ -127,18 +112,23 @@ def _open_all(
     variables: Mapping[str, str],
     staging: Path,
 ) -> Mounts:
-    opened: list[_Opened] = []
+    opened: list[Opened] = []
     entries: list[Mount] = []
+    owners = Owners(pod, container, volumes)
     try:
         for index, mount in enumerate(container.raw.get("volumeMounts") or ()):
             opened.append(_open(pod, container, mount, f"{container.field}.volumeMounts[{index}]", volumes, variables))
         _check_paths(container, opened)
-        entries += [Mount(m.path, os.dup(m.descriptor), m.read_only) for m in opened if not m.is_file]
+        for mount in opened:
+            if not mount.is_file:
+                given = owners.mapped(mount.descriptor) if mount.outside else None
+                given = os.dup(mount.descriptor) if given is None else given
+                entries.append(Mount(mount.path, given, mount.read_only))
         covered = [mount.path for mount in entries]
         message = _message_path(container)
-        stages = _stages(container, opened, covered)
-        if not _cover(covered, message):
-            stage = stages.setdefault(posixpath.dirname(message), _Stage(writable=True))
+        stages = staged_files(container, opened, covered)
+        if not cover(covered, message):
+            stage = stages.setdefault(posixpath.dirname(message), Stage(writable=True))
             if not stage.writable:
                 raise Refused(
                     f"{container.field}.terminationMessagePath",
@@ -146,19 +136,18 @@ def _open_all(
                     "handed directories only; name a path in another directory",
                     container=container.name,
                 )
-        if not _cover(covered, "/etc/hosts"):
-            stages.setdefault("/etc", _Stage()).made = _etc(pod, inputs, volumes)
+        if not cover(covered, "/etc/hosts"):
+            stages.setdefault("/etc", Stage()).made = kubelet_files(pod, inputs, volumes)
         beneath.remove(staging.parent)
         private(staging.parent)
         staging.mkdir(mode=0o755)
         for number, (path, stage) in enumerate(sorted(stages.items())):
             directory = staging / str(number)
             directory.mkdir(mode=0o755)
-            _fill(container, directory, stage, [name for name in covered if posixpath.dirname(name) == path])
+            fill(container, directory, stage, [name for name in covered if posixpath.dirname(name) == path])
             if posixpath.dirname(message) == path and posixpath.basename(message) not in stage.files:
-                _create(directory / posixpath.basename(message), b"", 0o666)
-            descriptor = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-            entries.append(Mount(path, descriptor, not stage.writable))
+                create(directory / posixpath.basename(message), b"", 0o666)
+            entries.append(Mount(path, owners.staged(directory, stage), not stage.writable))
         if len(entries) > wire.MAX_MOUNTS:
             raise Refused(
                 f"{container.field}.volumeMounts",
@@ -171,20 +160,12 @@ def _open_all(
         raise
     finally:
         wire.close(mount.descriptor for mount in opened)
-
-
-@attrs.define
-class _Stage:
-    """A staging directory: files of the manifest by name, and what is written for the pod."""
-
-    files: dict[str, _Opened] = attrs.field(factory=dict)
-    made: Mapping[str, str] = attrs.field(factory=dict)
-    writable: bool = False
+        owners.close()
 
 
 def _open(
     pod: Pod, container: Container, mount: Raw, field: str, volumes: PodVolumes, variables: Mapping[str, str]
-) -> _Opened:
+) -> Opened:
     volume = next(volume for volume in pod.spec.get("volumes") or () if volume["name"] == mount["name"])
     fixed = read_only(volume)
     path = posixpath.normpath("/" + mount["mountPath"].lstrip("/"))
@@ -204,7 +185,8 @@ def _open(
                 ) from error
             os.close(descriptor)
             descriptor = below
-        opened = _Opened(path, descriptor, fixed or bool(mount.get("readOnly")), field, fixed)
+        outside = kind_of(volume) not in FILE_VOLUMES | {"emptyDir"}
+        opened = Opened(path, descriptor, fixed or bool(mount.get("readOnly")), field, fixed, outside)
         if not opened.is_file and not stat.S_ISDIR(os.fstat(descriptor).st_mode):
             raise Refused(field, f"{sub} is neither a directory nor a regular file", container=container.name)
         return opened
@@ -263,7 +245,7 @@ def _below(volume: int, sub: str, fixed: bool) -> int:
     return beneath.make_beneath(volume, sub, stat.S_IMODE(os.fstat(volume).st_mode))
 
 
-def _check_paths(container: Container, opened: Sequence[_Opened]) -> None:
+def _check_paths(container: Container, opened: Sequence[Opened]) -> None:
     seen: dict[str, str] = {}
     for mount in opened:
         if mount.path in seen:
@@ -271,42 +253,6 @@ def _check_paths(container: Container, opened: Sequence[_Opened]) -> None:
                 f"{mount.field}.mountPath", f"{mount.path} is mounted by {seen[mount.path]}", container=container.name
             )
         seen[mount.path] = mount.field
-
-
-def _stages(container: Container, opened: Sequence[_Opened], covered: Sequence[str]) -> dict[str, _Stage]:
-    """The files to stage, by the directory that they are to be seen in."""
-    stages: dict[str, _Stage] = {}
-    for mount in opened:
-        if not mount.is_file:
-            continue
-        directory, name = posixpath.split(mount.path)
-        if mount.path == "/":
-            raise Refused(f"{mount.field}.mountPath", "a file cannot be mounted at /", container=container.name)
-        if cover := _cover(covered, mount.path):
-            raise Refused(
-                f"{mount.field}.mountPath",
-                f"a single file cannot be mounted within the mount at {cover}: a guest is handed directories only; "
-                "mount it elsewhere, or the whole of its directory",
-                container=container.name,
-            )
-        stage = stages.setdefault(directory, _Stage())
-        if stage.files and stage.writable == mount.read_only:
-            raise Refused(
-                f"{mount.field}.readOnly",
-                f"single files in one directory ({directory}) must all be readOnly or none: a guest is handed "
-                "directories only",
-                container=container.name,
-            )
-        stage.files[name] = mount
-        stage.writable = not mount.read_only
-    return stages
-
-
-def _cover(covered: Sequence[str], path: str) -> str:
-    """The mount that this path lies in, the deepest one; "" for none."""
-    return max(
-        (name for name in covered if path == name or path.startswith(name.rstrip("/") + "/")), key=len, default=""
-    )
 
 
 def _message_path(container: Container) -> str:
@@ -322,61 +268,6 @@ def _message_path(container: Container) -> str:
 def _message(container: Container, entries: Sequence[Mount], path: str) -> dict[str, Any]:
     """Which mount the termination message is in, and where."""
     logs = container.raw.get("terminationMessagePolicy") == "FallbackToLogsOnError"
-    cover = _cover([mount.path for mount in entries], path)
-    number = next((number for number, mount in enumerate(entries) if mount.path == cover and cover != path), None)
-    return {"mount": number, "path": posixpath.relpath(path, cover or "/"), "logs": logs}
-
-
-def _etc(pod: Pod, inputs: Inputs, volumes: PodVolumes) -> dict[str, str]:
-    dns = volumes.storage.dns
-    return {
-        "hosts": hosts_file(pod, inputs, dns),
-        "hostname": f"{hostname(pod)}\n",
-        "resolv.conf": resolv_conf(pod, dns),
-    }
-
-
-def _fill(container: Container, directory: Path, stage: _Stage, covered: Sequence[str]) -> None:
-    """Put the files into a staging directory, and names for the mounts that begin there, so that they are listed."""
-    for name in covered:
-        if posixpath.basename(name):
-            (directory / posixpath.basename(name)).mkdir(exist_ok=True)
-    for name, mount in stage.files.items():
-        _put(container, mount, directory / name)
-    for name, text in stage.made.items():
-        if name not in stage.files:
-            _create(directory / name, text.encode(), 0o644)
-
-
-def _put(container: Container, mount: _Opened, path: Path) -> None:
-    """A single file of a volume: the same file, or a copy where it cannot change or cannot be linked."""
-    if not mount.copied:
-        try:
-            # With a descriptor, even an unused one, Python makes the call that follows the link in /proc.
-            os.link(f"/proc/self/fd/{mount.descriptor}", path, src_dir_fd=mount.descriptor, follow_symlinks=True)
-            return
-        except OSError as error:
-            if not mount.read_only:
-                raise Refused(
-                    mount.field,
-                    f"a single file that may be written must be on the file system of the node's state directory "
-                    f"({error.strerror}); mount its directory, or set readOnly: true",
-                    container=container.name,
-                ) from error
-    found = os.fstat(mount.descriptor)
-    if found.st_size > MAX_COPY:
-        raise Refused(
-            mount.field,
-            f"a single file of another file system is copied, and may have {MAX_COPY} bytes; this one has "
-            f"{found.st_size}; mount its directory",
-            container=container.name,
-        )
-    with open(f"/proc/self/fd/{mount.descriptor}", "rb") as source:
-        _create(path, source.read(MAX_COPY), stat.S_IMODE(found.st_mode))
-
-
-def _create(path: Path, data: bytes, mode: int) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(data)
-        os.fchmod(descriptor, mode)
+    top = cover([mount.path for mount in entries], path)
+    number = next((number for number, mount in enumerate(entries) if mount.path == top and top != path), None)
+    return {"mount": number, "path": posixpath.relpath(path, top or "/"), "logs": logs}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 import shutil
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -18,8 +19,8 @@ import attrs
 import structlog
 
 from wasmlet.artifacts.threads import in_thread
-from wasmlet.clock import Clock
-from wasmlet.errors import Refused
+from wasmlet.clock import Backoff, Clock
+from wasmlet.errors import Refused, WasmletError
 from wasmlet.model.inputs import Inputs
 from wasmlet.model.pod import Container, Pod, PodKey
 from wasmlet.model.restart import is_sidecar
@@ -34,6 +35,7 @@ from wasmlet.runtime.container import ContainerLife
 from wasmlet.runtime.handlers import Handler, Handlers
 from wasmlet.runtime.images import Images
 from wasmlet.runtime.instances import WHERE, Kind, Labels
+from wasmlet.runtime.pod_users import PodUsers, User, groups_of
 from wasmlet.runtime.probes import Probe, ProbeCounts, Prober
 from wasmlet.runtime.registries import Registries
 from wasmlet.runtime.shim_client import ShimClient
@@ -54,6 +56,7 @@ class Surroundings:
         restart_cap: the longest pause before a restart, in seconds.
         capacity: the node's cpu and memory.
         used: how much of it is set aside for all pods but this one.
+        users: gives each pod a user of its own; None where all are the node's own user.
     """
 
     client: ShimClient
@@ -71,6 +74,7 @@ class Surroundings:
     restart_cap: float
     capacity: resizing.Amounts
     used: Callable[[PodKey], resizing.Amounts]
+    users: PodUsers | None
     probe_counts: ProbeCounts = attrs.field(factory=ProbeCounts)
 
     def remove_logs(self, paths: Sequence[str]) -> None:
@@ -156,6 +160,8 @@ class PodLife:
     def saw(self, record: ContainerRecord, labels: Labels) -> None:
         """The shim says this of one of the pod's containers."""
         self._records[record.id] = record
+        if labels.user and self.around.users is not None:
+            self.around.users.take(self.key.uid, labels.user)
         life = self.containers.get(labels.container)
         if life is None:
             life = self.containers[labels.container] = ContainerLife(
@@ -246,9 +252,35 @@ class PodLife:
         def now() -> tuple[Pod, Inputs]:
             return self.spec, self.inputs
 
+        await self._become_somebody()
         await self.volumes.set_up(now)
         async with self.volumes.kept(now), eviction.watched(self):
             await order.run(self)
+
+    async def _become_somebody(self) -> None:
+        """Find the pod its own user, which it keeps; one that began without one goes on without."""
+        users = self.around.users
+        if users is None or self._dense():
+            return
+        known = [labels.user for record in self._records.values() if (labels := Labels.of(record.labels)) is not None]
+        if known and not any(known):
+            return
+        for pause in Backoff(1.0, 300.0, jitter=0.0).pauses(random.Random()):
+            try:
+                user = await in_thread(users.of, self.key.uid)
+            except (WasmletError, OSError) as error:
+                self.event("Warning", "FailedCreatePodSandBox", f"Failed to create pod sandbox: {error}", "")
+                await self.around.clock.sleep(pause)
+                continue
+            self.volumes.user = User(user, groups_of(self.spec))
+            return
+
+    def _dense(self) -> bool:
+        """Whether the pod shares its process, and so cannot have a user of its own."""
+        try:
+            return self.handler.dense
+        except Refused:
+            return False
 
     async def stop_containers(self, grace: float) -> None:
         """End whatever runs, sidecars last and in reverse, and return when it has ended. It ends even if cancelled."""
@@ -294,6 +326,8 @@ class PodLife:
         directory = self.around.state_dir / self.log_directory
         await asyncio.to_thread(shutil.rmtree, directory, True)
         await in_thread(self.around.storage.remove, self.key.uid)
+        if self.around.users is not None:
+            self.around.users.free(self.key.uid)
         return final
 
     def status(self) -> PodStatus:

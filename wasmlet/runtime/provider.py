@@ -46,6 +46,7 @@ from wasmlet.runtime.instances import Labels
 from wasmlet.runtime.logs import Log
 from wasmlet.runtime.memory import Memory
 from wasmlet.runtime.pod import PodLife, Surroundings
+from wasmlet.runtime.pod_users import PodUsers, impossible
 from wasmlet.runtime.registries import GC_SECONDS, Registries
 from wasmlet.runtime.shim_client import ShimClient, ShimError
 from wasmlet.runtime.stats import Measured, Stats
@@ -106,6 +107,7 @@ class RuntimeProvider(Provider):
         self._registries = await registries.__aenter__()
         storage = Storage(self.state_dir, Memory(self.state_dir), self.config.host_paths(), self.claim_directory, dns)
         self._execs = Execs(client, handlers, self.config.max_module_bytes)
+        users = await in_thread(self._users)
         self._around = Surroundings(
             client,
             images,
@@ -122,6 +124,7 @@ class RuntimeProvider(Provider):
             self.config.max_container_restart_period,
             resizing.amounts({"limits": await asyncio.to_thread(machine.capacity)}, "limits"),
             self._used,
+            users,
         )
         await client.start()
         await in_thread(storage.remove_orphans, set(self._pods))
@@ -142,6 +145,8 @@ class RuntimeProvider(Provider):
                         await around.client.shutdown(force=False)
             await around.client.close()
             await in_thread(around.storage.close, any(not r.ended for r in around.client.records.values()))
+            if around.users is not None:
+                await in_thread(around.users.close)
         if self._registries is not None:
             await self._registries.__aexit__(None, None, None)
             self._registries = None
@@ -273,6 +278,22 @@ class RuntimeProvider(Provider):
                 await registries.collect({labels.image_id for labels in found if labels is not None})
             except OSError as error:
                 log.warning("images cannot be collected", error=str(error))
+
+    def _users(self) -> PodUsers | None:
+        """Users for pods, where that is wanted and possible; blocks."""
+        wanted = self.config.users()
+        if wanted is None:
+            return None
+        why = impossible(wanted)
+        if not why:
+            users = PodUsers(self.state_dir, wanted)
+            try:
+                users.start()
+                return users
+            except OSError as error:
+                why = str(error)
+        log.info("all pods run as the node's own user", why=why)
+        return None
 
     def _compiler(self, engine: Engine, dense: bool) -> Compiler:
         compiler = Compiler(

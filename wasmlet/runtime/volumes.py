@@ -27,8 +27,9 @@ from wasmlet.model.inputs import Inputs
 from wasmlet.model.pod import Pod, Raw
 from wasmlet.model.quantity import Quantity
 from wasmlet.model.volumes import FILE_VOLUMES, VolumeFile, volume_files
-from wasmlet.runtime import atomic, beneath, memory
+from wasmlet.runtime import atomic, beneath, fs_group, memory
 from wasmlet.runtime.hostpath import HostPaths
+from wasmlet.runtime.pod_users import User
 from wasmlet.runtime.volume_rules import CLAIMS, kind_of
 from wasmlet.runtime.waiting import first_of
 
@@ -134,6 +135,8 @@ class PodVolumes:
         self._applied: tuple[Pod, Inputs] | None = None
         self._lock = asyncio.Lock()
         self.directory = storage.directory(uid)
+        self.user: User | None = None
+        """Who the pod's processes are; to be set before anything is made."""
         self.changed = asyncio.Event()
         """To be set when the pod or its inputs have changed."""
 
@@ -201,11 +204,12 @@ class PodVolumes:
         if kind in FILE_VOLUMES:
             files = volume_files(pod, volume, inputs)
             directory, group, now = self._directory(volume), _group(pod), self._clock.now()
-            await in_thread(_write, directory, files, now, group)
+            await in_thread(_write, directory, files, now, group, self._user_id)
         elif kind == "emptyDir":
             await in_thread(self._make_empty, pod, volume, inputs)
         elif kind in CLAIMS:
             self._claimed[name] = await self._claim(pod, volume)
+            await in_thread(_give_claim, pod, volume, self._claimed[name])
         else:
             await in_thread(self._try, volume)
 
@@ -262,9 +266,12 @@ class PodVolumes:
                 private(directory.parent)
                 directory.mkdir(exist_ok=True)
         group = _group(pod)
-        if group is not None:
-            atomic.give(directory, group)
+        atomic.give(directory, group, self._user_id)
         directory.chmod(0o777 if group is None else 0o2777)
+
+    @property
+    def _user_id(self) -> int | None:
+        return None if self.user is None else self.user.id
 
     async def _claim(self, pod: Pod, volume: Raw) -> Path:
         if "persistentVolumeClaim" in volume:
@@ -304,6 +311,15 @@ def _group(pod: Pod) -> int | None:
     return None if group is None else int(group)
 
 
+def _give_claim(pod: Pod, volume: Raw, directory: Path) -> None:
+    """What is in a claim becomes the fsGroup's, as far as this process may give files away."""
+    group = _group(pod)
+    if group is None or read_only(volume) or os.geteuid() != 0:
+        return
+    policy = (pod.spec.get("securityContext") or {}).get("fsGroupChangePolicy")
+    fs_group.apply(directory, group, only_where_top_differs=policy == "OnRootMismatch")
+
+
 def private(directory: Path) -> None:
     """Make a directory and those above it, for this user alone: a volume itself may be open to all."""
     missing = [directory, *directory.parents]
@@ -311,10 +327,10 @@ def private(directory: Path) -> None:
         path.mkdir(mode=0o700, exist_ok=True)
 
 
-def _write(directory: Path, files: Sequence[VolumeFile], now: datetime, group: int | None) -> None:
+def _write(directory: Path, files: Sequence[VolumeFile], now: datetime, group: int | None, user: int | None) -> None:
     private(directory.parent)
     directory.mkdir(mode=0o755, exist_ok=True)
-    atomic.write(directory, files, now, group)
+    atomic.write(directory, files, now, group, user)
 
 
 def _below(volume: Raw) -> Path:

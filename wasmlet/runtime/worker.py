@@ -89,7 +89,12 @@ async def launch_shim(state_dir: Path, idle_exit: float, seconds: float) -> str:
 
 
 def spec_of(
-    args: Sequence[str], env: Mapping[str, str], memory: int | None, mounts: Sequence[Mapping[str, Any]]
+    args: Sequence[str],
+    env: Mapping[str, str],
+    memory: int | None,
+    mounts: Sequence[Mapping[str, Any]],
+    user: Mapping[str, Any] | None = None,
 ) -> bytes:
     """The spec that a child reads (see `wasmlet.worker.wire`); `memory` in bytes, None: no limit."""
-    return json.dumps({"args": list(args), "env": list(env.items()), "memory": memory, "mounts": list(mounts)}).encode()
+    spec = {"args": list(args), "env": list(env.items()), "memory": memory, "mounts": list(mounts), "user": user}
+    return json.dumps(spec).encode()

@@ -91,6 +91,10 @@ def _run(control: socket.socket, engine: ModuleType, prepared: object) -> int:
         os.close(_SPEC)
         for number, mount in enumerate(spec.get("mounts") or (), _MOUNTS):
             mount["directory"] = f"/proc/self/fd/{number}"
+        if user := spec.get("user"):
+            linux.become(user["uid"], user["gid"], user["groups"])
+            # The kernel drops this when a process becomes another user.
+            linux.die_with_parent(signal.SIGKILL)
         code, message = engine.run(prepared, spec, f"/proc/self/fd/{_MODULE}", started)
     except BaseException as error:
         wire.send(control, wire.pack(failure(error)))

@@ -37,6 +37,13 @@ def die_with_parent(signal_number: int) -> None:
     _prctl(_PR_SET_PDEATHSIG, signal_number)
 
 
+def become(user: int, group: int, groups: list[int]) -> None:
+    """Be another user, for good, with none of what root may do. Only for a process of one thread."""
+    os.setgroups(groups)
+    os.setresgid(group, group, group)
+    os.setresuid(user, user, user)
+
+
 def set_name(name: str) -> None:
     """The name that ps shows for this process; 15 bytes of it."""
     _prctl(_PR_SET_NAME, name.encode()[:15])

@@ -30,8 +30,8 @@ first of them leaves), `tty` (its streams are one terminal's). `message` says wh
 termination message: `mount` (a number from 0, or null) and `path` in it, and `logs` (whether its output will do).
 
 The spec is a JSON object in a memory file, which the shim and the zygote pass on unread: `args`, `env` as pairs,
-`memory` in bytes or null, and `mounts`, for each directory in their order its `path` for the guest and whether it is
-`read_only`.
+`memory` in bytes or null, `user` or null (who the guest's process is: `uid`, `gid` and `groups`), and `mounts`, for
+each directory in their order its `path` for the guest and whether it is `read_only`.
 """
 
 from __future__ import annotations

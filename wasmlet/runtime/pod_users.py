@@ -1,0 +1,261 @@
+"""A user of its own for each pod, where this process may become others (root): what a guest's process is to the kernel.
+
+A guest knows nothing of users; this is for the day on which one gets out of its engine. Its process then is a user who
+owns its own pod's files and no other's, and no other pod's processes are within its reach. So the user is the pod's
+own, whatever `runAsUser` says: a number that two manifests may both name keeps nobody apart. As with a pod in a user
+namespace, files of hostPath volumes and claims still belong to whom the manifest says (`idmapped`).
+
+User ids come from a range, by default one that no distribution gives away. A node takes blocks out of it and writes
+down which, in its state directory and in a directory of the machine's (`CLAIMS`), so several nodes share nothing. A
+pod's user is in the labels of its containers (`instances`), so it stays what it is for as long as the pod is there.
+Everything blocks.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import random
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from wasmlet.errors import ConfigError, WasmletError
+from wasmlet.model.pod import Pod
+
+CLAIMS = Path("/var/lib/wasmlet/pod-users")
+"""Which state directory has which block: one file for each block that is taken."""
+
+BLOCK = 4096
+_MOST_ID = 2**32 - 2
+_CAPABILITIES = {
+    "CAP_CHOWN": 0,
+    "CAP_DAC_OVERRIDE": 1,
+    "CAP_FOWNER": 3,
+    "CAP_KILL": 5,
+    "CAP_SETGID": 6,
+    "CAP_SETUID": 7,
+}
+
+
+@attrs.frozen
+class User:
+    """Who a guest's process is. `groups` are those beside its own, which has the number of the user."""
+
+    id: int
+    groups: tuple[int, ...] = ()
+
+    def as_spec(self) -> dict[str, Any]:
+        """As the spec has it (see `wasmlet.worker.wire`)."""
+        return {"uid": self.id, "gid": self.id, "groups": list(self.groups)}
+
+
+def groups_of(pod: Pod) -> tuple[int, ...]:
+    """The groups that the manifest asks for: fsGroup and supplementalGroups."""
+    context = pod.spec.get("securityContext") or {}
+    wanted = [context.get("fsGroup"), *(context.get("supplementalGroups") or ())]
+    return tuple(dict.fromkeys(int(group) for group in wanted if group is not None))
+
+
+@attrs.frozen
+class Range:
+    """User ids from `first` to `last`, both included."""
+
+    first: int
+    last: int
+
+    @classmethod
+    def parse(cls, text: str) -> Range | None:
+        """`FIRST-LAST`; None for `none`.
+
+        Raises:
+            ConfigError: it is neither.
+        """
+        if text == "none":
+            return None
+        first, _, last = text.partition("-")
+        if first.isdecimal() and last.isdecimal() and 0 < int(first) <= int(last) <= _MOST_ID:
+            return cls(int(first), int(last))
+        raise ConfigError(
+            f"pod users: expected FIRST-LAST of user ids, or none, found {text!r}; set it with --pod-users"
+        )
+
+    def __str__(self) -> str:
+        return f"{self.first}-{self.last}"
+
+    def overlaps(self, other: Range) -> bool:
+        return self.first <= other.last and other.first <= self.last
+
+    def blocks(self) -> Iterator[Range]:
+        """What is taken out of it at a time."""
+        for first in range(self.first, self.last + 1, BLOCK):
+            yield Range(first, min(first + BLOCK - 1, self.last))
+
+
+def impossible(wanted: Range) -> str:
+    """Why this process cannot run guests as users of that range; "" where it can."""
+    if os.geteuid() != 0:
+        return "the node does not run as root"
+    for line in Path("/proc/self/status").read_text("ascii").splitlines():
+        if line.startswith("CapEff:"):
+            has = int(line.split()[1], 16)
+            missing = [name for name, bit in _CAPABILITIES.items() if not has >> bit & 1]
+            if missing:
+                return f"the node lacks {', '.join(missing)}"
+    for name in ("uid_map", "gid_map"):
+        lines = Path("/proc/self", name).read_text("ascii").splitlines()
+        mapped = [(int(first), int(size)) for first, _, size in map(str.split, lines)]
+        if not any(first <= wanted.first and wanted.last < first + size for first, size in mapped):
+            return f"the node runs in a user namespace that has no users {wanted}"
+    return ""
+
+
+class PodUsers:
+    """Gives out the user ids of one node, each to one pod at a time.
+
+    Args:
+        state_dir: of the provider; the file `pod-users` in it says which blocks are its own.
+        wanted: where blocks are taken from.
+        claims: see `CLAIMS`.
+    """
+
+    def __init__(self, state_dir: Path, wanted: Range, claims: Path = CLAIMS) -> None:
+        self._file = state_dir.resolve() / "pod-users"
+        self._wanted = wanted
+        self._claims = claims
+        self._given: dict[str, int] = {}
+        self._used: set[int] = set()
+        self._blocks: list[Range] = []
+        self._next = 0
+
+    def start(self) -> None:
+        """Take the blocks that were this node's before.
+
+        Raises:
+            OSError: there is no writing down what is taken.
+        """
+        self._claims.mkdir(mode=0o755, parents=True, exist_ok=True)
+        before = _ranges(_read(self._file).split())
+        with self._locked():
+            taken = self._taken()
+            for block in before:
+                if not any(block.overlaps(other) for other in taken):
+                    self._write(block)
+                    self._blocks.append(block)
+            self._save()
+
+    def take(self, pod: str, user: int) -> None:
+        """A pod that runs already is this user."""
+        self._given[pod] = user
+        self._used.add(user)
+
+    def of(self, pod: str) -> int:
+        """The user of a pod, by the pod's UID: nobody else's until `free`.
+
+        Raises:
+            WasmletError: all are taken.
+            OSError: there is no writing down what is taken.
+        """
+        if pod not in self._given:
+            self.take(pod, self._free_one() or self._free_one(more=True))
+        return self._given[pod]
+
+    def free(self, pod: str) -> None:
+        """The pod is gone, and so are its processes and files."""
+        self._used.discard(self._given.pop(pod, 0))
+
+    def close(self) -> None:
+        """The node stops; if it has no pod left, its blocks are anybody's."""
+        if self._given:
+            return
+        with self._locked():
+            for block in self._blocks:
+                (self._claims / str(block)).unlink(missing_ok=True)
+            self._file.unlink(missing_ok=True)
+        self._blocks = []
+
+    def _free_one(self, *, more: bool = False) -> int:
+        """A user id that no pod has, 0 if there is none; going round, so that one is used again late."""
+        if more:
+            self._blocks.append(self._another())
+        for block in self._blocks:
+            if not block.overlaps(self._wanted):  # of a range that the node had before
+                continue
+            size = block.last - block.first + 1
+            start = self._next or random.randrange(size)
+            for step in range(size):
+                user = block.first + (start + step) % size
+                if user not in self._used:
+                    self._next = (start + step + 1) % size or size
+                    return user
+        return 0
+
+    def _another(self) -> Range:
+        """A block that is nobody's, taken now."""
+        with self._locked():
+            taken = [*self._taken(), *self._blocks]
+            for block in self._wanted.blocks():
+                if not any(block.overlaps(other) for other in taken):
+                    self._save(block)
+                    self._write(block)
+                    return block
+        raise WasmletError(
+            f"no user is left for the pod: all of {self._wanted} are taken, by this node's pods and those of others on "
+            f"this machine ({self._claims}); give it more with --pod-users"
+        )
+
+    def _taken(self) -> list[Range]:
+        """The blocks of other nodes; a block whose node does not know it (any more) is nobody's."""
+        found = []
+        for block in _ranges(os.listdir(self._claims)):
+            owner = Path(_read(self._claims / str(block)).strip())
+            if owner == self._file:
+                continue
+            if owner.is_absolute() and str(block) in _read(owner).split():
+                found.append(block)
+            else:
+                (self._claims / str(block)).unlink(missing_ok=True)
+        return found
+
+    def _write(self, block: Range) -> None:
+        (self._claims / str(block)).write_text(f"{self._file}\n")
+
+    def _save(self, *more: Range) -> None:
+        """Write down, before it is claimed, what is ours: a claim holds as long as both files say so."""
+        self._file.write_text("".join(f"{block}\n" for block in (*self._blocks, *more)))
+
+    def _locked(self) -> _Lock:
+        return _Lock(self._claims)
+
+
+class _Lock:
+    """A lock on a directory, while the context is open."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+
+    def __enter__(self) -> None:
+        self._descriptor = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        fcntl.flock(self._descriptor, fcntl.LOCK_EX)
+
+    def __exit__(self, *failure: object) -> None:
+        os.close(self._descriptor)
+
+
+def _read(file: Path) -> str:
+    try:
+        return file.read_text("utf-8", "surrogateescape")
+    except (FileNotFoundError, NotADirectoryError):
+        return ""
+
+
+def _ranges(names: Sequence[str]) -> list[Range]:
+    found = []
+    for name in names:
+        try:
+            found.append(Range.parse(name))
+        except ConfigError:
+            continue
+    return [block for block in found if block is not None]
