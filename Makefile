@@ -31,8 +31,8 @@ test: $(VENV)/.dev  ## run every check: ruff, mypy, import contracts, pytest (AR
 bench: $(VENV)/.base  ## measure how fast and how small a node is (ARGS='node --pods 100'; ARGS=--help lists more)
 	@$(BIN)/python -m benchmarks $(ARGS)
 
-conformance: $(VENV)/.dev  ## hold a node to the behaviour of a kubelet, number by number (ARGS='--kubeconfig ...': a cluster)
-	@$(BIN)/python -m pytest -q -n auto -p tests.conformance.report tests/conformance $(ARGS)
+conformance: $(VENV)/.dev  ## hold a node to the behaviour of a kubelet, number by number (ARGS='--engine wasmer', '--kubeconfig ...')
+	@$(BIN)/python -m pytest -q -n auto -p tests.conformance.report --engine wasmtime tests/conformance $(ARGS)
 
 churn: $(VENV)/.dev  ## pods, faults and restarts at random for ten minutes (ARGS='--seconds 60 --seed 1')
 	@$(BIN)/python -m tests.node.churn $(ARGS)

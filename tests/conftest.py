@@ -16,6 +16,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from wasmlet_wasmer.environment import find
+
+from wasmlet.errors import ConfigError
 
 ROOT = Path(__file__).parents[1]
 OLDEST_KUBECTL = (1, 30)
@@ -36,6 +39,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--kubeconfig", metavar="FILE", help="administrator's credentials of a cluster made for tests")
     group.addoption("--node-credentials", metavar="COMMAND", help="given a node's name, prints its kubeconfig's path")
     group.addoption("--client-ca-file", metavar="FILE", help="the CA of that cluster's clients")
+    group = parser.getgroup("conformance", "what runs the guests of the conformance checks")
+    group.addoption("--engine", choices=("wasmtime", "wasmer"), help="one engine; without it each in turn")
+    group.addoption("--handler", default="", help="the RuntimeClass handler, of those that the engine has")
 
 
 @pytest.fixture(scope="session")
@@ -52,6 +58,15 @@ def kubectl() -> Path:
         seen.append(f"{found} ({answer.stdout.strip() or answer.stderr.strip()})")
     need("kubectl 1.30 or newer", f"found {', '.join(seen) or 'none'}; run `make kubectl`")
     raise AssertionError("unreachable: need() does not return")
+
+
+async def wasmer_is_here() -> Path:
+    """The interpreter that has wasmer."""
+    try:
+        return await find(None, os.environ)
+    except ConfigError as error:
+        need("wasmer", f"{error}; in a checkout: make wasmer")
+        raise
 
 
 @pytest.fixture(scope="session")

@@ -14,8 +14,11 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
+from wasmlet_wasmer import WasmerProvider
+from wasmlet_wasmtime import WasmtimeProvider
 
 from tests.conformance.harness import Kube, Machine, administrator
+from tests.conftest import wasmer_is_here
 from tests.guests import build
 from tests.node.real import RealPlane
 from wasmlet.kube import Client, load_identity
@@ -28,10 +31,7 @@ MARKERS = (
     "later: what the node refuses by name for now, as it needs a network",
     "real_cluster: needs a cluster with controllers (--kubeconfig)",
 )
-
-
-def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--handler", default="", help="conformance: the RuntimeClass handler that runs the checks' pods")
+PROVIDERS = {"wasmtime": WasmtimeProvider, "wasmer": WasmerProvider}
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -50,6 +50,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         config.hook.pytest_deselected(items=left_out)
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Every check that has a node is made with the engine that is asked for."""
+    if "machine" in metafunc.fixturenames:
+        engine = metafunc.config.getoption("--engine") or "wasmtime"
+        metafunc.parametrize("machine", [engine], indirect=True, scope="session")
+
+
 @pytest_asyncio.fixture(loop_scope="session", scope="session")
 async def machine(
     request: pytest.FixtureRequest,
@@ -58,6 +65,8 @@ async def machine(
     compile_guest: Callable[..., None],
 ) -> AsyncGenerator[Machine, None]:
     """An API server, the guests, and what nodes are made of."""
+    if request.param == "wasmer":
+        await wasmer_is_here()
     async with AsyncExitStack() as stack:
         plane = RealPlane.of(request.config) or await stack.enter_async_context(ControlPlane())
         admin = await stack.enter_async_context(Client(await load_identity(plane.kubeconfig), connections=0))
@@ -71,6 +80,7 @@ async def machine(
             directory,
             administrator(plane.kubeconfig, directory),
             f"c{uuid.uuid4().hex[:8]}",
+            PROVIDERS[request.param],
             request.config.getoption("--handler"),
         )
 

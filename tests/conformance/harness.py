@@ -1,4 +1,4 @@
-"""What every check has at hand: an API server, a namespace of its own on a wasmtime node, and words for what it awaits.
+"""What every check has at hand: an API server, a namespace of its own on a node, and words for what it awaits.
 
 Nothing here looks into the node: checks see what any client of the API sees.
 """
@@ -19,13 +19,13 @@ import aiohttp
 import attrs
 import orjson
 import yaml
-from wasmlet_wasmtime import WasmtimeProvider
 
 import wasmlet
 from tests.node.real import RealPlane
 from wasmlet.clock import Clock
 from wasmlet.kube import Client, errors
 from wasmlet.kube.client import MERGE_PATCH, STRATEGIC_PATCH
+from wasmlet.runtime import RuntimeProvider
 from wasmlet.testing import ControlPlane
 
 SECONDS = 60.0
@@ -47,9 +47,16 @@ class Machine:
     """With the administrator's certificate, for a node's own API."""
     prefix: str
     """What names are made of, so that runs side by side do not meet."""
+    provider: type[RuntimeProvider]
+    """With the engine that runs the guests."""
     handler: str = ""
     """Of those that a node offers, the one that runs pods without a RuntimeClass; "": as it is with users."""
     made: int = 0
+
+    @property
+    def default_handler(self) -> str:
+        """What pods without a RuntimeClass get."""
+        return self.handler or next(iter(self.provider().engines[0].handlers))
 
     @property
     def real(self) -> bool:
@@ -66,20 +73,22 @@ class Machine:
         self,
         name: str,
         *,
-        kind: type[WasmtimeProvider] = WasmtimeProvider,
+        kind: type[RuntimeProvider] | None = None,
         clock: Clock | None = None,
         node_clock: Clock | None = None,
         given: Raw | None = None,
         **settings: Any,
     ) -> AsyncIterator[wasmlet.Node]:
-        """A node over wasmtime while the context is open.
+        """A node while the context is open.
 
         Args:
+            kind: its provider where it is not simply the engine's.
             clock: the provider's; `node_clock` is the node loop's.
             given: settings of the provider.
             settings: of the node.
         """
         options = {"allow_local_modules": True, "module_dir": self.driver.parent, "shim_idle_exit": 1.0}
+        kind = kind or self.provider
         provider = kind(kind.Config(**(options | (given or {}))), clock=clock)
         if self.handler:
             engine = provider.engines[0]

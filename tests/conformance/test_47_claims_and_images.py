@@ -8,10 +8,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from wasmlet_wasmtime import WasmtimeProvider
 
 from tests.conformance.conftest import Own
-from tests.conformance.harness import Kube
+from tests.conformance.harness import Kube, Machine
 from wasmlet.errors import WasmletError
 from wasmlet.model.pod import Pod
 
@@ -19,8 +18,8 @@ MOUNTS = [{"name": "v", "mountPath": "/v"}]
 CLAIM = {"volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": "data"}}]}
 
 
-async def test_a_claim(own: Own, tmp_path: Path) -> None:
-    class WithClaims(WasmtimeProvider):
+async def test_a_claim(own: Own, machine: Machine, tmp_path: Path) -> None:
+    class WithClaims(machine.provider):
         async def claim_directory(self, pod: Pod, claim: str) -> Path:
             if claim != "data":
                 raise WasmletError(f"no such claim: {claim}")

@@ -5,10 +5,8 @@ from __future__ import annotations
 import asyncio
 from datetime import datetime
 
-from wasmlet_wasmtime import WasmtimeProvider
-
 from tests.conformance.conftest import Own
-from tests.conformance.harness import SECONDS, Kube, condition
+from tests.conformance.harness import SECONDS, Kube, Machine, condition
 from wasmlet.errors import WasmletError
 from wasmlet.testing.clock import FakeClock
 
@@ -22,10 +20,10 @@ async def test_conditions(kube: Kube) -> None:
     assert {kind: condition(node, kind)["status"] for kind in PRESSURE} == dict.fromkeys(PRESSURE, "False")
 
 
-async def test_heartbeats_and_changes(own: Own) -> None:
+async def test_heartbeats_and_changes(own: Own, machine: Machine) -> None:
     sick = False
 
-    class Provider(WasmtimeProvider):
+    class Provider(machine.provider):
         async def ping(self) -> None:
             if sick:
                 raise WasmletError("out of order")

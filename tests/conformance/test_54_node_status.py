@@ -7,14 +7,14 @@ from wasmlet.model.quantity import Quantity
 
 
 async def test_status(kube: Kube) -> None:
-    node = await kube.node_object()
+    node, engine = await kube.node_object(), kube.machine.provider.name
     status = node["status"]
     for name in ("cpu", "memory", "pods", "ephemeral-storage"):
         capacity, allocatable = (Quantity.parse(status[kind][name]).value for kind in ("capacity", "allocatable"))
         assert 0 < allocatable <= capacity
     info = status["nodeInfo"]
     assert (info["operatingSystem"], info["architecture"]) == ("wasi", "wasm")
-    assert info["containerRuntimeVersion"].startswith("wasmtime://")
+    assert info["containerRuntimeVersion"].startswith(f"{engine}://")
     assert info["kubeletVersion"].startswith("v1.")
     assert all(info[name] for name in ("bootID", "kernelVersion", "osImage"))
     assert {address["type"] for address in status["addresses"]} >= {"InternalIP", "Hostname"}
@@ -23,4 +23,4 @@ async def test_status(kube: Kube) -> None:
     assert labels["kubernetes.io/hostname"] == kube.node
     assert (labels["kubernetes.io/os"], labels["kubernetes.io/arch"]) == ("wasi", "wasm")
     taints = [taint for taint in node["spec"]["taints"] if taint["key"] == "wasmlet.dev/provider"]
-    assert taints == [{"key": "wasmlet.dev/provider", "value": "wasmtime", "effect": "NoSchedule"}]
+    assert taints == [{"key": "wasmlet.dev/provider", "value": engine, "effect": "NoSchedule"}]

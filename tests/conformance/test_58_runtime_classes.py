@@ -38,18 +38,18 @@ async def test_a_handler_that_is_not_there(kube: Kube) -> None:
 
 async def test_a_handler_that_is_there(kube: Kube) -> None:
     """The class brings what the pod needs to land on the node; the node's label says what it offers."""
-    label = "handler.wasmlet.dev/wasmlet"
+    label = f"handler.wasmlet.dev/{kube.machine.default_handler}"
     assert (await kube.admin.get(f"/api/v1/nodes/{kube.node}"))["metadata"]["labels"][label] == "true"
     tolerated = [{"key": "wasmlet.dev/provider", "operator": "Exists"}]
     scheduling = {"nodeSelector": {label: "true"}, "tolerations": tolerated}
-    async with runtime_class(kube, handler="wasmlet", scheduling=scheduling) as name:
+    async with runtime_class(kube, handler=kube.machine.default_handler, scheduling=scheduling) as name:
         await kube.create("print", "x", spec={"runtimeClassName": name})
         pod = await kube.phase("Succeeded")
         assert pod["spec"]["nodeSelector"] == {label: "true"}
 
 
 async def test_a_class_that_was_deleted(kube: Kube) -> None:
-    async with runtime_class(kube, handler="wasmlet") as name:
+    async with runtime_class(kube, handler=kube.machine.default_handler) as name:
         body = kube.pod("print", "x", spec={"runtimeClassName": name})
         del body["spec"]["nodeName"]
         body["spec"]["schedulerName"] = "nobody"
@@ -62,7 +62,9 @@ async def test_a_class_that_was_deleted(kube: Kube) -> None:
 
 
 async def test_a_class_with_overhead(kube: Kube) -> None:
-    async with runtime_class(kube, handler="wasmlet", overhead={"podFixed": {"memory": "1000Gi"}}) as name:
+    async with runtime_class(
+        kube, handler=kube.machine.default_handler, overhead={"podFixed": {"memory": "1000Gi"}}
+    ) as name:
         await kube.create("print", "x", spec={"runtimeClassName": name})
         pod = await kube.phase("Failed")
         assert pod["spec"]["overhead"] == {"memory": "1000Gi"}

@@ -35,7 +35,12 @@ class Both(RuntimeProvider):
 
 async def test_the_runtime_class_chooses_the_engine_and_the_pod_stays_with_it(tmp_path: Path, image: str) -> None:
     async with Runtime(Both, tmp_path / "state") as runtime:
-        assert (await runtime.provider.node_status()).runtime_handlers == ("", "wasmlet-other", "wasmlet", "wasmlet-dense")
+        assert (await runtime.provider.node_status()).runtime_handlers == (
+            "",
+            "wasmlet-other",
+            "wasmlet",
+            "wasmlet-dense",
+        )
         key = await runtime.create(pod_of("print", "here", image=image), Inputs(runtime_handler="wasmlet"))
         assert (await runtime.ended(key)).exit_code == 0
         assert await runtime.log(key) == b"here\n"

@@ -3,29 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
 
 import pytest
 from wasmlet_wasmer import WasmerProvider
-from wasmlet_wasmer.environment import find
 
-from tests.conftest import need
+from tests.conftest import wasmer_is_here
 from tests.guests import build
 from tests.runtime.harness import Runtime
-from wasmlet.errors import ConfigError
 from wasmlet.testing.clock import FakeClock
 
 
 @pytest.fixture(scope="session")
 def wasmer() -> Path:
     """The interpreter that has wasmer."""
-    try:
-        return asyncio.run(find(None, os.environ))
-    except ConfigError as error:
-        need("wasmer", f"{error}; here: make wasmer")
-        raise
+    return asyncio.run(wasmer_is_here())
 
 
 @pytest.fixture(scope="session")
