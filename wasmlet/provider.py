@@ -282,7 +282,9 @@ class Provider(abc.ABC):
     async def update_pod(self, pod: Pod, inputs: Inputs) -> None:  # noqa: B027 - the default ignores updates
         """The pod's metadata, the mutable part of its spec, or its inputs have changed. The default does nothing.
 
-        Never called for a pod that has finished or is being deleted. Only a changed image is a reason to start a
+        Never called for a pod that has finished. For one that is being deleted only where that began while no node loop
+        was there: then it is called before `delete_pod`, without inputs, so that what the manifest has done before the
+        end (preStop) is known; nothing is to be started. Only a changed image is a reason to start a
         container anew, and only `create_pod` starts a pod that is not here.
 
         Raises:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.conformance.harness import SECONDS, Kube, state, terminated
+from tests.conformance.harness import SECONDS, Kube, Machine, state, terminated
 
 LOOK = {"finalizers": ["example.com/look"]}
 
@@ -64,3 +64,24 @@ async def test_its_failure_ends_the_container_all_the_same(kube: Kube) -> None:
 async def test_a_network_is_refused(kube: Kube) -> None:
     hook = {"preStop": {"httpGet": {"port": 8080}}}
     await kube.refuses("p", "spec.containers[0].lifecycle.preStop.httpGet", lifecycle=hook)
+
+
+async def test_it_runs_for_a_pod_that_was_deleted_while_the_agent_was_away(machine: Machine) -> None:
+    """What it takes counts in what is left of the grace period."""
+    name = machine.name()
+    async with machine.namespace(name) as kube:
+        spec: dict[str, Any] = {"volumes": [{"name": "v", "emptyDir": {}}], "terminationGracePeriodSeconds": 600}
+        hook = {"preStop": {"exec": {"command": ["x", "put", "/v/hook", "now", "await", "/v/main", "seen"]}}}
+        script = ("await", "/v/hook", "now", "put", "/dev/termination-log", "asked", "put", "/v/main", "seen",
+                  "sleep", "1000")  # fmt: skip
+        mounts = [{"name": "v", "mountPath": "/v"}]
+        async with machine.node(name, drain_on_exit=False):
+            await kube.create(*script, lifecycle=hook, spec=spec, volumeMounts=mounts, metadata=LOOK)
+            await kube.running()
+        await kube.delete()
+        async with machine.node(name):
+            pod = await kube.until(terminated)
+            assert terminated(pod)["exitCode"] == 143
+            assert terminated(pod)["message"] == "asked"
+            await kube.clear()
+    await machine.forget(name)

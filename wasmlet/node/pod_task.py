@@ -18,8 +18,10 @@ import structlog
 
 from wasmlet.errors import NotFound, Refused, Rejected, WasmletError
 from wasmlet.kube import errors, paths
+from wasmlet.model.inputs import Inputs
 from wasmlet.model.pod import Pod, PodKey, Raw
 from wasmlet.model.status import Condition, PodStatus, Terminated, phase_of
+from wasmlet.model.times import parse
 from wasmlet.node import losses
 from wasmlet.node import status as statuses
 from wasmlet.node.provider_calls import Interrupted, ProviderCalls, Told
@@ -29,6 +31,8 @@ from wasmlet.node.surroundings import Surroundings
 log = structlog.get_logger(__name__)
 
 DRAIN_SLACK_SECONDS = 5.0
+LEAST_GRACE_SECONDS = 2.0
+"""What a pod has even where its grace period is over, as with a kubelet."""
 
 
 class PodTask:
@@ -60,6 +64,8 @@ class PodTask:
         """Something that the pod refers to has changed since the provider was told."""
         self._ended = False
         """Nothing of the pod is left with the provider."""
+        self._late = known is not None and pod.deleting
+        """It was being deleted when this node loop began, and the provider has not been told what it is."""
         self._removed = False
         """The API has been asked to forget the pod; the watch will say when it has."""
         self._gone = False
@@ -312,7 +318,12 @@ class PodTask:
 
     async def _end(self, pod: Pod) -> bool:
         """Have the provider end the pod; False where something shorter is wanted meanwhile."""
-        grace = 0 if self._gone else pod.deletion_grace_seconds
+        try:
+            if self._late and not self._gone:
+                await self._tell_late(pod)
+        except Interrupted:
+            return False
+        grace = 0 if self._gone else self._grace(pod)
         end = self._around.provider.delete_pod(pod.key, grace)
         try:
             with self._around.metrics.provider_call("delete_pod"):
@@ -327,6 +338,19 @@ class PodTask:
         self._around.inputs.release(pod.uid)
         self._around.admission.release(pod.uid)
         return True
+
+    async def _tell_late(self, pod: Pod) -> None:
+        """Tell the provider what it has run all along: a pod may have something to do before it ends."""
+        with contextlib.suppress(NotFound, Refused):
+            await self._calls.run(self._around.provider.update_pod(pod, Inputs()), self._around.call_seconds)
+
+    def _grace(self, pod: Pod) -> float:
+        """How long the pod has to end. Where the node loop comes back to it that is what is left, or the least."""
+        grace = pod.deletion_grace_seconds
+        if not self._late or grace <= LEAST_GRACE_SECONDS:
+            return grace
+        left = (parse(pod.metadata["deletionTimestamp"]) - self._around.clock.now()).total_seconds()
+        return max(LEAST_GRACE_SECONDS, min(grace, left))
 
     async def _remove(self, pod: Pod) -> None:
         """Tell the API how the pod ended, then ask it to forget the pod. With finalizers the object stays."""

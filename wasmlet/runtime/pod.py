@@ -153,7 +153,7 @@ class PodLife:
         self.grown.set()
         self._updated.set()
         self.volumes.changed.set()
-        if self._task is None and not self._ending:
+        if self._task is None and not self._ending and not pod.deleting:
             self._task = self.around.spawn(self)
         self.publish()
 
