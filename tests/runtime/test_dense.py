@@ -250,6 +250,24 @@ async def test_input_is_refused_by_name(runtime: Runtime, image: str, field: str
     assert waiting.message.startswith(f"spec.containers[0].{field}: handler 'wasmlet-dense' cannot end a guest")
 
 
+async def test_what_each_takes(runtime: Runtime, image: str) -> None:
+    spins = await runtime.create(pod_of("spin", image=image, name="spins"))
+    holds = await runtime.create(pod_of("alloc", "64", "print", "up", "sleep", "1000", image=image, name="holds"))
+    sleeps = await runtime.create(pod_of("sleep", "1000", image=image, name="sleeps"))
+    await runtime.running(spins)
+    await runtime.running(sleeps)
+    await runtime.logged(holds, b"up")
+    found: dict[str, Any] = {}
+    while found.get("spins", {}).get("cpu", {}).get("usageCoreNanoSeconds", 0) < 300_000_000:
+        summary = await runtime.provider.stats()
+        found = {pod["podRef"]["name"]: pod["containers"][0] for pod in summary["pods"]}
+    assert found["spins"]["cpu"]["usageCoreNanoSeconds"] > 10 * found["sleeps"]["cpu"]["usageCoreNanoSeconds"]
+    memory = {name: container["memory"]["workingSetBytes"] / 2**20 for name, container in found.items()}
+    assert 64 < memory["holds"] < 100
+    assert memory["holds"] - memory["sleeps"] > 63.9
+    assert 0 < memory["sleeps"] < 30
+
+
 async def test_a_worker_that_dies_restarts_its_pods(runtime: Runtime, image: str) -> None:
     keys: list[PodKey] = []
     for number in range(5):

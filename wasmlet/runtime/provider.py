@@ -233,7 +233,7 @@ class RuntimeProvider(Provider):
         for record in self._running().client.records.values():
             labels = Labels.of(record.labels)
             if labels is not None and record.state == wire.RUNNING and record.pid:
-                running.append(Measured(record.id, labels.pod, labels.container, record.pid, record.started))
+                running.append(Measured.of(record, labels))
         return await in_thread(self._stats.summary, running, pods, self.state_dir)
 
     async def node_status(self) -> NodeStatus:

@@ -3,6 +3,7 @@
 All of it is read from the kernel by process, with two calls a container: its CPU clock, and `smaps_rollup`. A guest's
 process shares most of what it has in memory with the zygote and with other guests; what is counted is its proportional
 share of that (PSS), so that the pods of a node add up to what they take. Figures that nobody has are left out.
+Containers that share a process are `dense_stats`.
 """
 
 from __future__ import annotations
@@ -17,6 +18,9 @@ from typing import Any
 import attrs
 
 from wasmlet.model.pod import PodKey, Raw
+from wasmlet.runtime import dense_stats
+from wasmlet.runtime.instances import Labels
+from wasmlet.runtime.worker import ContainerRecord
 
 _NANO = 1_000_000_000
 
@@ -30,6 +34,14 @@ class Measured:
     name: str
     pid: int
     started: float
+    dense: dense_stats.Thread | None = None
+    """Where the process is one of many containers."""
+
+    @classmethod
+    def of(cls, record: ContainerRecord, labels: Labels) -> Measured:
+        """One that runs."""
+        dense = dense_stats.Thread(record.thread, record.memory) if record.thread else None
+        return cls(record.id, labels.pod, labels.container, record.pid, record.started, dense)
 
 
 @attrs.frozen
@@ -54,10 +66,12 @@ class Stats:
             disk: a path on the file system that pods and logs are on.
         """
         before, self._before = self._before, {}
+        containers = list(containers)
+        shared = _shared(containers)
         of_pod: dict[PodKey, list[Raw]] = {key: [] for key in pods}
         for container in containers:
             if container.pod in of_pod:
-                found = self._container(container, before.get(container.id))
+                found = self._container(container, before.get(container.id), shared)
                 if found is not None:
                     of_pod[container.pod].append(found)
         return {
@@ -65,10 +79,16 @@ class Stats:
             "pods": [_pod(key, pods[key], found) for key, found in of_pod.items()],
         }
 
-    def _container(self, container: Measured, before: _Sample | None) -> Raw | None:
+    def _container(
+        self, container: Measured, before: _Sample | None, shared: Mapping[tuple[int, int], int]
+    ) -> Raw | None:
         try:
-            cpu = time.clock_gettime_ns(_cpu_clock(container.pid))
-            memory = _fields(Path(f"/proc/{container.pid}/smaps_rollup"))
+            if container.dense is not None:
+                cpu = dense_stats.cpu(container.pid, container.dense.thread)
+                memory = {"Pss": shared.get((container.pid, container.dense.thread), 0)}
+            else:
+                cpu = time.clock_gettime_ns(_cpu_clock(container.pid))
+                memory = _fields(Path(f"/proc/{container.pid}/smaps_rollup"))
         except OSError:  # it has just ended
             return None
         sample = self._before[container.id] = _Sample(time.monotonic_ns(), cpu)
@@ -122,6 +142,22 @@ class Stats:
                 "inodesUsed": place.f_files - place.f_ffree,
             },
         }
+
+
+def _shared(containers: Iterable[Measured]) -> dict[tuple[int, int], int]:
+    """Bytes of those that share a process, by process and thread."""
+    workers: dict[int, list[dense_stats.Thread]] = {}
+    for container in containers:
+        if container.dense is not None:
+            workers.setdefault(container.pid, []).append(container.dense)
+    found = {}
+    for pid, guests in workers.items():
+        try:
+            total = _fields(Path(f"/proc/{pid}/smaps_rollup")).get("Pss", 0)
+            found.update({(pid, thread): size for thread, size in dense_stats.memory(pid, total, guests).items()})
+        except OSError:  # it has just ended
+            continue
+    return found
 
 
 def _pod(key: PodKey, started: float, containers: list[Raw]) -> Raw:
