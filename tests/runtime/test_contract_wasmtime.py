@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from wasmlet_wasmtime import WasmtimeProvider
 
+from tests.runtime.dense import DenseProvider
 from wasmlet.errors import Unsupported
 from wasmlet.testing import ProviderContract
 from wasmlet.testing.contract.streams import Client
@@ -55,3 +56,14 @@ class TestWasmtimeProvider(ProviderContract):
             await trial.provider.port_forward((await trial.running()).key, 80, Client())
 
     test_port_forward_to_a_port_where_nothing_listens = None  # type: ignore[assignment] # as it is with any port
+
+
+class TestDenseProvider(TestWasmtimeProvider):
+    """The same with all containers of a namespace in one process."""
+
+    def make_provider(self) -> DenseProvider:  # type: ignore[override]
+        return DenseProvider(DenseProvider.Config(allow_local_modules=True, shim_idle_exit=1.0))
+
+    async def test_port_forward_passes_bytes_both_ways(self, trial: Trial) -> None:
+        with pytest.raises(Unsupported, match="provider dense does not support port-forward"):
+            await trial.provider.port_forward((await trial.running()).key, 80, Client())

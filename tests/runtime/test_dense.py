@@ -4,30 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 import wasmtime
-from wasmlet_wasmtime import WasmtimeEngine
 
 from tests.runtime.callers import Caller
+from tests.runtime.dense import DenseProvider
 from tests.runtime.harness import Runtime, pod_of
-from wasmlet.clock import Clock
 from wasmlet.model.pod import PodKey
-from wasmlet.runtime import DENSE, Isolation, RuntimeConfig, RuntimeProvider
-
-
-class DenseEngine(WasmtimeEngine):
-    handlers: ClassVar[Mapping[str, Isolation]] = {"wasmlet-dense": DENSE}
-
-
-class DenseProvider(RuntimeProvider):
-    name: ClassVar[str] = "dense"
-
-    def __init__(self, config: RuntimeConfig | None = None, *, clock: Clock | None = None) -> None:
-        super().__init__(DenseEngine(), config, clock=clock)
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import fcntl
 import json
 import os
@@ -95,8 +96,14 @@ class Store:
         """Write the record. A full disk loses the file, not the container: memory still has the record."""
         path = f"{CONTAINERS}/{record.id}.json"
         try:
-            with open(path + ".new", "w", encoding="utf-8") as file:
-                json.dump(record.as_message(), file)
+            # Plain calls: this is written two or three times in the life of every container.
+            file = os.open(path + ".new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+            try:
+                data = json.dumps(record.as_message()).encode()
+                if os.write(file, data) < len(data):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            finally:
+                os.close(file)
             os.rename(path + ".new", path)
         except OSError as error:
             complain(f"cannot write {path}: {error}")
