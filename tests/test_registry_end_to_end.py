@@ -75,4 +75,4 @@ async def test_a_private_registry(
 
 def _compiled(directory: Path) -> dict[Path, int]:
     """Each compiled module, and when it was made."""
-    return {path: path.stat().st_mtime_ns for path in directory.rglob("*.bin")}
+    return {path: path.stat().st_mtime_ns for path in directory.rglob("compiled/*")}

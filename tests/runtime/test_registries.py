@@ -25,7 +25,7 @@ from wasmlet.clock import SystemClock
 from wasmlet.model.inputs import Inputs
 from wasmlet.model.pod import Pod, PodKey
 from wasmlet.runtime import RuntimeConfig
-from wasmlet.runtime.pulling import _duration
+from wasmlet.runtime.pulling import duration
 
 __all__ = ["docker_registry"]
 
@@ -74,13 +74,13 @@ async def test_a_pod_whose_image_is_in_a_registry(address: str, driver: Path, tm
             rf'Successfully pulled image "{image}" in \S+s \(\S+s including waiting\)\. Image size: {size} bytes\.',
             pulled,
         )
-        compiled = {path: path.stat().st_mtime_ns for path in runtime.state_dir.rglob("*.bin")}
+        compiled = {path: path.stat().st_mtime_ns for path in runtime.state_dir.rglob("compiled/*")}
         assert len(compiled) == 1
         await runtime.restart()
         again = await runtime.create(pod_of("print", "again", image=image, name="again", uid="u2"))
         assert (await runtime.ended(again)).exit_code == 0
         assert told(runtime, again) == [f'Container image "{image}" already present on machine']
-        assert {path: path.stat().st_mtime_ns for path in runtime.state_dir.rglob("*.bin")} == compiled
+        assert {path: path.stat().st_mtime_ns for path in runtime.state_dir.rglob("compiled/*")} == compiled
 
 
 async def test_many_pods_of_one_image(address: str, driver: Path, tmp_path: Path) -> None:
@@ -207,9 +207,11 @@ async def test_images_that_no_pod_uses_go(address: str, driver: Path, tmp_path: 
         registry = runtime.provider._registries
         assert registry is not None
         status = await runtime.running(key)
-        assert await registry.collect({status.image_id}) == ()
+        await registry.keep({status.image_id})
+        assert (await registry.collect()).images == ()
         await runtime.provider.delete_pod(key, 0)
-        assert len(await registry.collect(set())) == 1
+        await registry.keep(set())
+        assert len((await registry.collect()).images) == 1
         there = runtime.state_dir / "runtime" / "images"
         assert list((there / "images").iterdir()) == list((there / "references").iterdir()) == []
 
@@ -219,4 +221,4 @@ async def test_images_that_no_pod_uses_go(address: str, driver: Path, tmp_path: 
     [(0, "0ms"), (0.3449, "345ms"), (1, "1s"), (1.2345, "1.234s"), (62.5, "1m2.5s"), (3600, "1h0m0s")],
 )
 def test_durations_are_as_go_writes_them(seconds: float, text: str) -> None:
-    assert _duration(seconds) == text
+    assert duration(seconds) == text

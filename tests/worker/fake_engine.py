@@ -23,6 +23,13 @@ def compile(wasm):  # noqa: A001
         raise RuntimeError("the engine is broken")
     if b"slow" in wasm:
         time.sleep(3600)
+    if b"greedy" in wasm:
+        bytearray(2**40)
+    if b"wordy" in wasm:
+        raise ValueError("the engine is " + "x" * 1000)
+    if b"gate:" in wasm:
+        while not os.path.exists(wasm.split(b"gate:")[1].split(b";")[0]):
+            time.sleep(0.01)
     print("chatter of the engine")
     return b"compiled " + wasm
 

@@ -13,19 +13,22 @@ from tests.worker.harness import FAKE_ENGINE, WORKER
 
 
 def compile_module(
-    python: str, source: bytes, target: Path, engine: Path = FAKE_ENGINE
+    python: str, source: bytes, target: Path, engine: Path = FAKE_ENGINE, parent: int | None = None
 ) -> subprocess.CompletedProcess[str]:
     wasm = os.memfd_create("source")
     artifact = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     try:
         os.write(wasm, source)
         return subprocess.run(
-            [python, "-I", str(WORKER), "compile", str(engine), str(wasm), str(artifact)],
+            [
+                python, "-I", str(WORKER), "compile", str(engine), str(wasm), str(artifact), str(2**29),
+                str(parent or os.getpid()),
+            ],
             pass_fds=(wasm, artifact),
             capture_output=True,
             text=True,
             env={},
-        )
+        )  # fmt: skip
     finally:
         os.close(wasm)
         os.close(artifact)
@@ -43,6 +46,7 @@ def test_compiles(tmp_path: Path, python: str) -> None:
     [
         (b"bad", {"error": "the module is bad"}),
         (b"broken", {"broken": "RuntimeError: the engine is broken"}),
+        (b"greedy", {"broken": "MemoryError: "}),
     ],
 )
 def test_says_whose_fault_it_is(tmp_path: Path, python: str, source: bytes, expected: dict[str, str]) -> None:
@@ -53,3 +57,8 @@ def test_says_whose_fault_it_is(tmp_path: Path, python: str, source: bytes, expe
 def test_an_engine_that_is_not_there(tmp_path: Path, python: str) -> None:
     answer = compile_module(python, b"", tmp_path / "out", engine=tmp_path / "none.py")
     assert "FileNotFoundError" in json.loads(answer.stdout)["broken"]
+
+
+def test_a_process_whose_parent_has_ended_does_nothing(tmp_path: Path, python: str) -> None:
+    answer = compile_module(python, b"x", tmp_path / "out", parent=1)
+    assert (answer.returncode, answer.stdout, (tmp_path / "out").read_bytes()) == (1, "", b"")

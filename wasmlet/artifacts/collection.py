@@ -2,7 +2,9 @@
 
 What was not used for longer than `max_age` goes. Where the file system is fuller than the high mark, what was used
 least recently goes until it is below the low one. Nothing goes that is in use, nor anything younger than `min_age`.
-Blobs that no image names are what interrupted pulls left; they go as soon as they are older than a minute.
+Compiled modules are collected like this together with images; since they can be made again, none stays that was not
+used for a week, which is how those of earlier engines and of files that have changed come to an end. Blobs that no
+image names are what interrupted pulls left; they go as soon as they are older than a minute.
 """
 
 from __future__ import annotations
@@ -10,7 +12,8 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 
 import attrs
@@ -21,6 +24,9 @@ from wasmlet.clock import Clock
 
 Usage = Callable[[Path], float]
 """How full the file system of a directory is, in percent."""
+
+COMPILED_AGE = 7 * 86400.0
+"""Seconds after its last use at which a compiled module goes."""
 
 
 @attrs.frozen
@@ -46,11 +52,29 @@ class Collected:
 
     Attributes:
         images: digests of those that went.
+        compiled: names of the compiled modules that went.
         full: whether it is fuller than the high mark still, because all that is left is in use or young.
     """
 
     images: tuple[str, ...]
+    compiled: tuple[str, ...]
     full: bool
+
+
+@attrs.frozen
+class _Idle:
+    """Something that may go.
+
+    Attributes:
+        used: when it was used last.
+        most: seconds after which it goes; 0 means never.
+        remove: removes it if nobody uses it, or has used it meanwhile; whether it did.
+    """
+
+    path: Path
+    used: float
+    most: float
+    remove: Callable[[], bool]
 
 
 def percent_used(directory: Path) -> float:
@@ -59,32 +83,38 @@ def percent_used(directory: Path) -> float:
     return 100.0 * found.used / max(1, found.used + found.free)
 
 
-def collect(
-    store: Store, limits: Limits, clock: Clock, usage: Usage = percent_used, keep: Collection[str] = ()
-) -> Collected:
+def collect(store: Store, limits: Limits, clock: Clock, usage: Usage = percent_used) -> Collected:
     """Remove what may go; blocks.
-
-    Args:
-        keep: digests of modules that are in use, besides what is leased.
 
     Raises:
         OSError: the disk fails.
     """
     store.clear_up()
     now, removed = clock.now().timestamp(), []
-    idle = sorted((found.st_mtime, path) for path, found in entries(store.images))
     over = usage(store.directory) > limits.high
-    for used, path in idle:
-        age = now - used
-        if age < limits.min_age or ((image := read_image(path)) is not None and image.module in keep):
+    for idle in sorted(_idle(store, limits), key=lambda one: (one.used, one.path)):
+        age = now - idle.used
+        if age < limits.min_age:
             continue
-        old = bool(limits.max_age) and age > limits.max_age
+        old = bool(idle.most) and age > idle.most
         full = over and usage(store.directory) > limits.low
-        if (old or full) and _remove(store, path, used):
-            removed.append(path.name.replace("-", ":", 1))
+        if (old or full) and idle.remove():
+            removed.append(idle.path)
             _sweep(store, now)
     _sweep(store, now)
-    return Collected(tuple(removed), usage(store.directory) > limits.high)
+    return Collected(
+        tuple(path.name.replace("-", ":", 1) for path in removed if path.parent == store.images),
+        tuple(path.name for path in removed if path.parent == store.compiled),
+        usage(store.directory) > limits.high,
+    )
+
+
+def _idle(store: Store, limits: Limits) -> Iterable[_Idle]:
+    for path, found in entries(store.images):
+        yield _Idle(path, found.st_mtime, limits.max_age, partial(_remove, store, path, found.st_mtime))
+    ages = [age for age in (limits.max_age, COMPILED_AGE) if age]
+    for path, found in entries(store.compiled):
+        yield _Idle(path, found.st_atime, min(ages), partial(_remove_compiled, path, found.st_atime))
 
 
 def _remove(store: Store, path: Path, used: float) -> bool:
@@ -100,6 +130,20 @@ def _remove(store: Store, path: Path, used: float) -> bool:
             if read_reference(reference)[0] == digest:
                 reference.unlink(missing_ok=True)
         store.access_path(digest).unlink(missing_ok=True)
+        path.unlink(missing_ok=True)
+        return True
+    finally:
+        os.close(descriptor)
+
+
+def _remove_compiled(path: Path, used: float) -> bool:
+    """The same for a compiled module."""
+    descriptor = lock(path, create=False)
+    if descriptor is None:
+        return False
+    try:
+        if os.fstat(descriptor).st_atime != used:
+            return False
         path.unlink(missing_ok=True)
         return True
     finally:

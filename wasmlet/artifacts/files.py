@@ -17,6 +17,8 @@ from wasmlet.artifacts.descriptors import hasher
 from wasmlet.artifacts.errors import BadContent
 from wasmlet.artifacts.threads import in_thread
 
+_CHUNK = 1024 * 1024
+
 
 def lock(path: Path, *, create: bool, shared: bool = False) -> int | None:
     """The locked descriptor of the file that has this name; None where another holds it, or there is none.
@@ -122,6 +124,13 @@ class Part:
         os.ftruncate(self.descriptor, 0)
         os.lseek(self.descriptor, 0, os.SEEK_SET)
         self._hash, self._size = hasher(self._digest or "sha256:"), 0
+
+    def rehash(self) -> None:
+        """Read what another process has written to the descriptor; blocks."""
+        self._hash, self._size = hasher(self._digest or "sha256:"), 0
+        while chunk := os.pread(self.descriptor, _CHUNK, self._size):
+            self._hash.update(chunk)
+            self._size += len(chunk)
 
     def check(self) -> None:
         """See that it has its digest.

@@ -5,6 +5,7 @@
     images/<hex>         an image by its manifest's digest: which of the blobs is the module, how it is started
     references/<hash>    a reference, and the digest of the manifest that it had when it was pulled last
     access/<hex>         who has pulled that image (`access`)
+    compiled/            compiled forms of modules (`compiled`)
     ingest/, locks/      what is being written, and by whom
 
 Several node loops may share it, and any of them may die at any instruction: a file gets its name when it is whole and
@@ -20,7 +21,7 @@ import contextlib
 import hashlib
 import os
 import stat
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -95,13 +96,14 @@ class Store:
 
     def __init__(self, directory: Path, clock: Clock) -> None:
         self.directory = directory
-        self._clock = clock
+        self.clock = clock
         self._blobs = directory / "blobs"
         self.images = directory / "images"
         self.references = directory / "references"
         self.ingest = directory / "ingest"
         self._locks = directory / "locks"
         self._access = directory / "access"
+        self.compiled = directory / "compiled"
         self._here: dict[str, tuple[asyncio.Lock, int]] = {}
 
     def prepare(self) -> None:
@@ -119,6 +121,7 @@ class Store:
                 self.ingest,
                 self._locks,
                 self._access,
+                self.compiled,
             ):
                 part.mkdir(mode=0o700, parents=True, exist_ok=True)
             for kind in ("sha256", "sha512"):
@@ -140,7 +143,7 @@ class Store:
 
     def clear_up(self) -> None:
         """Remove what was being written by processes that died, and locks that nobody holds."""
-        now = self._clock.now().timestamp()
+        now = self.clock.now().timestamp()
         for directory in (self.ingest, self._locks):
             for path, found in entries(directory):
                 if now - found.st_mtime < STALE:
@@ -202,7 +205,7 @@ class Store:
             async with here:
                 path = self.lock_path(name)
                 while (descriptor := lock(path, create=True)) is None:  # another process has it
-                    await self._clock.sleep(_POLL)
+                    await self.clock.sleep(_POLL)
                 try:
                     yield
                 finally:
@@ -219,7 +222,7 @@ class Store:
         if read_object(path) != (content := _image_json(image)):  # an image that is in use keeps its file
             write_whole(self.ingest, path, orjson.dumps(content))
         for name in {str(reference), str(reference.at(image.digest))}:
-            raw = {"reference": name, "image": image.digest, "pulled": self._clock.now().isoformat()}
+            raw = {"reference": name, "image": image.digest, "pulled": self.clock.now().isoformat()}
             write_whole(self.ingest, self._reference(name), orjson.dumps(raw))
 
     def find(self, reference: Reference) -> Lease | None:
@@ -244,6 +247,12 @@ class Store:
         with contextlib.suppress(OSError):
             os.utime(path)  # when it was used last
         return Lease(image, self.blob(image.module), descriptor)
+
+    def leases_of(self, modules: Collection[str]) -> list[Lease]:
+        """The images whose modules have these digests, in use from now on."""
+        found = ((path, read_image(path)) for path, _ in entries(self.images))
+        digests = [image.digest for _, image in found if image is not None and image.module in modules]
+        return [lease for lease in map(self.lease, digests) if lease is not None]
 
     def _reference(self, name: str) -> Path:
         return self.references / hashlib.sha256(name.encode()).hexdigest()

@@ -24,3 +24,15 @@ async def in_thread(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> 
         if not task.cancelled():
             task.exception()
         raise
+
+
+async def opened_in_thread(work: Callable[[], T], close: Callable[[T], object]) -> T:
+    """Run what opens something in a thread. Cancelled, what it has opened is closed again."""
+    opened: list[T] = []
+    try:
+        await in_thread(lambda: opened.append(work()))
+    except BaseException:
+        for one in opened:
+            close(one)
+        raise
+    return opened[0]

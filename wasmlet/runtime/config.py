@@ -9,12 +9,16 @@ import attrs
 from wasmlet.errors import ConfigError
 from wasmlet.model.quantity import Quantity
 from wasmlet.options import option
+from wasmlet.runtime.compile_process import CompileLimits
 from wasmlet.runtime.hostpath import HostPaths
 from wasmlet.runtime.pod_users import Range
 from wasmlet.runtime.registries import ImageConfig
 
 MIN_LOG_SIZE = 16 * 1024
 """Room for one entry; less would make a file of each."""
+
+_LEAST_COMPILE_MEMORY = 64 * 1024 * 1024
+"""What an engine itself takes, about."""
 
 
 @attrs.frozen
@@ -30,7 +34,8 @@ class RuntimeConfig(ImageConfig):
     allow_local_modules: bool = option(False, help="Let pods run modules from this node's disk (image: file:///path).")
     module_dir: Path | None = option(None, help="Directory that relative images (file://./x.wasm) are in.")
     max_module_bytes: int = option(2**28, least=8, help="The largest module that is accepted, in bytes.")
-    compile_timeout: float = option(120.0, least=0.001, help="How long compiling one module may take.")
+    compile_timeout: float = option(120.0, least=0.001, help="How long compiling one module may take, in seconds.")
+    compile_memory: str = option("2Gi", help="The most memory that compiling one module may take.")
     allow_host_path: tuple[str, ...] = option(
         (), help="Directory of this node that pods may mount (hostPath), with all below it; may be repeated."
     )
@@ -64,17 +69,30 @@ class RuntimeConfig(ImageConfig):
         """
         return Range.parse(self.pod_users)
 
+    def compile_limits(self) -> CompileLimits:
+        """Of compiling one module.
+
+        Raises:
+            ConfigError: the settings are not such.
+        """
+        memory = _bytes("compile-memory", self.compile_memory, _LEAST_COMPILE_MEMORY)
+        return CompileLimits(self.compile_timeout, memory, self.max_module_bytes)
+
     def log_limits(self) -> dict[str, int]:
         """Of each container's log, as `wasmlet.worker.wire` has them for `run`.
 
         Raises:
             ConfigError: the settings are not such.
         """
-        size, files = self.container_log_max_size, self.container_log_max_files
-        try:
-            limit = Quantity.parse(size).units()
-        except ValueError as error:
-            raise ConfigError(f"container-log-max-size: expected a quantity such as 10Mi, found {size!r}") from error
-        if limit < MIN_LOG_SIZE:
-            raise ConfigError(f"container-log-max-size: expected {MIN_LOG_SIZE} bytes or more, found {size}")
-        return {"log_size": limit, "log_files": files}
+        limit = _bytes("container-log-max-size", self.container_log_max_size, MIN_LOG_SIZE)
+        return {"log_size": limit, "log_files": self.container_log_max_files}
+
+
+def _bytes(name: str, text: str, least: int) -> int:
+    try:
+        found = Quantity.parse(text).units()
+    except ValueError as error:
+        raise ConfigError(f"{name}: expected a quantity such as 10Mi, found {text!r}") from error
+    if found < least:
+        raise ConfigError(f"{name}: expected {least} bytes or more, found {text}")
+    return found

@@ -60,9 +60,11 @@ class Handlers:
 
     def __init__(self, engines: Sequence[Engine], compiler: Callable[[Engine, bool], Compiler]) -> None:
         self.engines = tuple(engines)
+        self.compilers: list[Compiler] = []
         self._found: dict[str, Handler] = {}
         for engine in engines:
             compilers = {dense: compiler(engine, dense) for dense in {way == DENSE for way in engine.handlers.values()}}
+            self.compilers += compilers.values()
             for name, isolation in engine.handlers.items():
                 if (other := self._found.get(name)) is not None:
                     raise ConfigError(

@@ -23,6 +23,7 @@ from wasmlet.runtime.images import Module
 from wasmlet.runtime.instances import Labels
 from wasmlet.runtime.mounts import mounted
 from wasmlet.runtime.pulling import module_of
+from wasmlet.runtime.telling import telling
 from wasmlet.runtime.worker import spec_of
 from wasmlet.worker import wire
 
@@ -59,7 +60,7 @@ async def launch(life: ContainerLife, spec: Container) -> None:
     )
     await life.pod.volumes.refresh(life.pod.spec, life.pod.inputs)
     async with (
-        handler.compiler.artifact(module) as artifact,
+        handler.compiler.artifact(module, telling(life, module)) as artifact,
         mounted(life.pod.spec, spec, life.pod.inputs, life.pod.volumes, variables, attempt) as mounts,
     ):
         await _forget_before(life, attempt - 1)

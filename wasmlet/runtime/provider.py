@@ -31,7 +31,7 @@ from wasmlet.model.inputs import Inputs
 from wasmlet.model.pod import Pod, PodKey, Raw
 from wasmlet.model.status import PodStatus, Waiting
 from wasmlet.provider import Change, LogOptions, NodeContext, NodeStatus, PodRecord, ProbeCount, Provider, Streams
-from wasmlet.runtime import attach, logs, machine, manifest, resizing, volume_rules
+from wasmlet.runtime import attach, collecting, logs, machine, manifest, resizing, volume_rules
 from wasmlet.runtime.changes import Changes
 from wasmlet.runtime.commands import Commands, PodCommands
 from wasmlet.runtime.compile import Compiler
@@ -47,7 +47,7 @@ from wasmlet.runtime.logs import Log
 from wasmlet.runtime.memory import Memory
 from wasmlet.runtime.pod import PodLife, Surroundings
 from wasmlet.runtime.pod_users import PodUsers, impossible
-from wasmlet.runtime.registries import GC_SECONDS, Registries
+from wasmlet.runtime.registries import Registries
 from wasmlet.runtime.shim_client import ShimClient, ShimError
 from wasmlet.runtime.stats import Measured, Stats
 from wasmlet.runtime.volumes import Storage
@@ -92,7 +92,6 @@ class RuntimeProvider(Provider):
         self.state_dir = context.state_dir / "runtime"
         try:
             self.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-            handlers = Handlers(self.engines, self._compiler)
             self._watcher = Watcher()
             dns = Dns(context.cluster_dns, context.cluster_domain, await asyncio.to_thread(_resolver))
         except OSError as error:
@@ -105,6 +104,8 @@ class RuntimeProvider(Provider):
         )
         registries = Registries(self.state_dir / "images", self.config, self.config.max_module_bytes, self._clock)
         self._registries = await registries.__aenter__()
+        limits = self.config.compile_limits()
+        handlers = Handlers(self.engines, lambda engine, dense: Compiler(engine, registries.store, limits, dense=dense))
         storage = Storage(self.state_dir, Memory(self.state_dir), self.config.host_paths(), self.claim_directory, dns)
         self._execs = Execs(client, handlers, self.config.max_module_bytes)
         users = await in_thread(self._users)
@@ -129,7 +130,9 @@ class RuntimeProvider(Provider):
         await client.start()
         await in_thread(storage.remove_orphans, set(self._pods))
         await client.warm(handlers.default.zygote)
-        self._collector = asyncio.create_task(self._collect_images(registries, client), name="images")
+        self._collector = asyncio.create_task(
+            collecting.collect(registries, handlers.compilers, self._modules), name="images"
+        )
 
     async def stop(self) -> None:
         """Leave the shim and what runs in it; a shim in which nothing runs is ended."""
@@ -144,6 +147,8 @@ class RuntimeProvider(Provider):
                     async with asyncio.timeout(2):
                         await around.client.shutdown(force=False)
             await around.client.close()
+            for compiler in around.handlers.compilers:
+                compiler.close()
             await in_thread(around.storage.close, any(not r.ended for r in around.client.records.values()))
             if around.users is not None:
                 await in_thread(around.users.close)
@@ -267,17 +272,12 @@ class RuntimeProvider(Provider):
 
     # --- within
 
-    async def _collect_images(self, registries: Registries, client: ShimClient) -> None:
-        """Remove images that no container uses, every five minutes, as a kubelet does."""
-        await registries.used.wait()
-        while True:
-            await self._clock.sleep(GC_SECONDS)
-            found = [Labels.of(record.labels) for record in client.records.values() if not record.ended]
-            found += [life.labels for pod in self._pods.values() for life in pod.containers.values()]
-            try:
-                await registries.collect({labels.image_id for labels in found if labels is not None})
-            except OSError as error:
-                log.warning("images cannot be collected", error=str(error))
+    def _modules(self) -> set[str]:
+        """Digests of the modules of all containers that are here."""
+        known = self._around.client.records.values() if self._around is not None else ()
+        found = [Labels.of(record.labels) for record in known if not record.ended]
+        found += [life.labels for pod in self._pods.values() for life in pod.containers.values()]
+        return {labels.image_id for labels in found if labels is not None}
 
     def _users(self) -> PodUsers | None:
         """Users for pods, where that is wanted and possible; blocks."""
@@ -294,17 +294,6 @@ class RuntimeProvider(Provider):
                 why = str(error)
         log.info("all pods run as the node's own user", why=why)
         return None
-
-    def _compiler(self, engine: Engine, dense: bool) -> Compiler:
-        compiler = Compiler(
-            engine,
-            self.state_dir / "compiled",
-            dense=dense,
-            seconds=self.config.compile_timeout,
-            max_bytes=self.config.max_module_bytes,
-        )
-        compiler.prepare()
-        return compiler
 
     def _running(self) -> Surroundings:
         if self._around is None:

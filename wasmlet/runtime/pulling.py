@@ -43,7 +43,7 @@ async def module_of(life: ContainerLife, spec: Container) -> Module:
             life.say("Normal", "Pulling", f'Pulling image "{image}"')
         raise
     if policy == "Always":
-        took = _duration(clock.monotonic() - began)
+        took = duration(clock.monotonic() - began)
         life.say("Normal", "Pulled", f'Successfully pulled image "{image}" in {took} ({took} including waiting)')
     else:
         life.say("Normal", "Pulled", f'Container image "{image}" already present on machine')
@@ -78,7 +78,7 @@ async def _of_registry(life: ContainerLife, image: str, policy: str) -> Module:
     life.say(
         "Normal",
         "Pulled",
-        f'Successfully pulled image "{image}" in {_duration(whole - had.waited)} ({_duration(whole)} including '
+        f'Successfully pulled image "{image}" in {duration(whole - had.waited)} ({duration(whole)} including '
         f"waiting). Image size: {had.size} bytes.",
     )
     return had.module
@@ -106,7 +106,7 @@ def _keyring(life: ContainerLife) -> Keyring:
     return found.keyring
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
     """As Go writes it, in milliseconds: 345ms, 1.234s, 1m2.5s."""
     thousandths = round(seconds * 1000)
     if thousandths < 1000:

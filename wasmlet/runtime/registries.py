@@ -5,10 +5,8 @@
 
 from __future__ import annotations
 
-import asyncio
-import os
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -17,7 +15,7 @@ import attrs
 import structlog
 
 from wasmlet.artifacts.access import Access, Rule
-from wasmlet.artifacts.collection import Limits, collect
+from wasmlet.artifacts.collection import Collected, Limits, collect
 from wasmlet.artifacts.credentials import Keychain, Keychains, Keyring
 from wasmlet.artifacts.errors import ArtifactError
 from wasmlet.artifacts.helpers import DockerConfig, docker_config
@@ -25,16 +23,13 @@ from wasmlet.artifacts.hosts import RegistryConfig
 from wasmlet.artifacts.pull import Puller, PullLimits
 from wasmlet.artifacts.references import Reference
 from wasmlet.artifacts.store import Lease, Store
-from wasmlet.artifacts.threads import in_thread
+from wasmlet.artifacts.threads import in_thread, opened_in_thread
 from wasmlet.clock import Clock
 from wasmlet.errors import ConfigError
 from wasmlet.options import option
 from wasmlet.runtime.images import ImageError, Module, read
 
 log = structlog.get_logger(__name__)
-
-GC_SECONDS = 300.0
-"""How often images are collected, as a kubelet does it."""
 
 
 @attrs.frozen
@@ -81,13 +76,13 @@ class Had:
 
 
 class Registries:
-    """See above; an async context manager. What is given out stays in the store until `collect` hears otherwise."""
+    """See above; an async context manager. What is given out stays in the store until `keep` hears otherwise."""
 
     def __init__(self, directory: Path, config: ImageConfig, max_bytes: int, clock: Clock) -> None:
         rule = Rule(config.image_pull_credentials_verification_policy, config.preloaded_images_verification_allowlist)
         self._limits = config.limits()
-        self._store = Store(config.image_dir or directory, clock)
-        self._access = Access(self._store, rule)
+        self.store = Store(config.image_dir or directory, clock)
+        self._access = Access(self.store, rule)
         self._auth_file = config.registry_auth_file
         self._node: Keychain = DockerConfig()
         self._max_bytes = max_bytes
@@ -95,15 +90,11 @@ class Registries:
         limits = PullLimits(
             module_bytes=max_bytes, seconds=config.image_pull_timeout, parallel=config.max_parallel_image_pulls
         )
-        self._puller = Puller(self._store, config, clock, limits)
+        self._puller = Puller(self.store, config, clock, limits)
         self._leases: dict[str, Lease] = {}
-        self.used = asyncio.Event()
-        """Whether there are or were images, so that there may be something to collect."""
 
     async def __aenter__(self) -> Self:
-        await in_thread(self._store.prepare)
-        if await in_thread(os.listdir, self._store.images):
-            self.used.set()
+        await in_thread(self.store.prepare)
         if self._auth_file is not None:
             self._node = await in_thread(docker_config, self._auth_file)
         await self._puller.__aenter__()
@@ -124,7 +115,7 @@ class Registries:
             NotYours: it is here, and the pod has to show the registry that it may have it.
             ImageError: it is nothing that could be run.
         """
-        lease = await in_thread(self._store.find, reference)
+        lease = await opened_in_thread(lambda: self.store.find(reference), _close)
         if lease is None:
             return None
         secrets = [one.secret for one in keyring.lookup(reference.name) if one.secret is not None]
@@ -155,7 +146,6 @@ class Registries:
         if before is not None:
             before.close()
         self._leases[image.digest] = lease
-        self.used.set()
         digest = await in_thread(read, lease.path, self._max_bytes, None)
         if image.module.startswith("sha256:") and image.module != f"sha256:{digest}":
             lease.path.unlink(missing_ok=True)
@@ -170,21 +160,31 @@ class Registries:
             environment=image.environment,
         )
 
-    async def collect(self, used: Collection[str]) -> Sequence[str]:
-        """Remove what may go; the digests of the images that went.
+    async def keep(self, used: Collection[str]) -> None:
+        """Keep the images that have these modules, whoever else collects, and let all others go.
 
         Args:
-            used: digests of the modules of all containers that are here.
+            used: digests of the modules of all containers that are here, as `sha256:...`.
         """
         for digest, lease in list(self._leases.items()):
             if lease.image.module not in used:
                 self._leases.pop(digest).close()
-        result = await in_thread(collect, self._store, self._limits, self._clock, keep=used)
-        if result.images:
-            log.info("images removed", images=result.images)
+        missing = set(used) - {lease.image.module for lease in self._leases.values()}
+        if missing:
+            for lease in await opened_in_thread(lambda: self.store.leases_of(missing), _close_all):
+                if lease.image.digest in self._leases:  # by now
+                    lease.close()
+                else:
+                    self._leases[lease.image.digest] = lease
+
+    async def collect(self) -> Collected:
+        """Remove what may go."""
+        result = await in_thread(collect, self.store, self._limits, self._clock)
+        if result.images or result.compiled:
+            log.info("images removed", images=result.images, compiled=result.compiled)
         if result.full:
             log.warning("the images' disk is fuller than it should be, and what is left is in use or young")
-        return result.images
+        return result
 
 
 class NotYours(ImageError):
@@ -194,3 +194,13 @@ class NotYours(ImageError):
 def is_file(image: str) -> bool:
     """Whether an image is something with a scheme, as `file:///x.wasm`, and no reference."""
     return re.match(r"[a-z]+://", image) is not None
+
+
+def _close(lease: Lease | None) -> None:
+    if lease is not None:
+        lease.close()
+
+
+def _close_all(leases: Iterable[Lease]) -> None:
+    for lease in leases:
+        lease.close()

@@ -1,12 +1,14 @@
-"""Compile one module in a process of its own: what a module does to a compiler stays here, and a time limit can end it.
+"""Compile one module in a process of its own: what a module does to a compiler stays here, and limits can end it.
 
-`compile <engine module> <source descriptor> <artifact descriptor>` reads WebAssembly from the one and writes the
-compiled module to the other; standard output gets one JSON object: `{}`, or `{"error": text}` where the module is at
-fault, or `{"broken": text}` where the engine is. `wasmlet.runtime.compile` runs it.
+`compile <engine module> <source descriptor> <artifact descriptor> <bytes of memory> <process>` reads WebAssembly from
+the one and writes the compiled module to the other, for that process, its parent. Standard output gets one JSON object:
+`{}`, or `{"error": text}` where the module is at fault, or `{"broken": text}` where the engine is, or where memory or
+the disk ran out. An engine may also end the process there and then. `wasmlet.runtime.compile_process` runs it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import resource
@@ -15,17 +17,25 @@ import signal
 from . import child, linux
 from .zygote import load
 
+_NICE = 10
+
 
 def main(arguments: list[str]) -> int:
     """Compile; 0 where the answer was given, whatever it is."""
     linux.die_with_parent(signal.SIGKILL)
+    if os.getppid() != int(arguments[4]):  # it was quicker to end
+        return 1
+    _make_way()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     answer = os.dup(1)
     os.dup2(2, 1)  # what an engine prints is not the answer
-    source, artifact = int(arguments[1]), int(arguments[2])
+    source, artifact, memory = int(arguments[1]), int(arguments[2]), int(arguments[3])
     result: dict[str, str] = {}
     try:
         engine = load(arguments[0])
+        # Not RLIMIT_AS: threads reserve much more than they use. A file is made in memory first, so it is no larger.
+        _limit(resource.RLIMIT_DATA, memory)
+        _limit(resource.RLIMIT_FSIZE, memory)
         wasm = b"".join(child.iter_pread(source, os.fstat(source).st_size))
         compiled = memoryview(engine.compile(wasm))
         while compiled:
@@ -36,3 +46,17 @@ def main(arguments: list[str]) -> int:
         result = {"broken": f"{type(error).__name__}: {error}"}
     os.write(answer, json.dumps(result).encode())
     return 0
+
+
+def _make_way() -> None:
+    """Pods that run go first: for the processor, and where memory is short."""
+    os.nice(_NICE)
+    for file, text in (("autogroup", _NICE), ("oom_score_adj", 1000)):
+        with contextlib.suppress(OSError), open(f"/proc/self/{file}", "w", encoding="ascii") as opened:
+            opened.write(str(text))  # sessions are weighed against each other, where Linux groups by session
+
+
+def _limit(which: int, most: int) -> None:
+    hard = resource.getrlimit(which)[1]
+    most = most if hard == resource.RLIM_INFINITY else min(most, hard)
+    resource.setrlimit(which, (most, most))

@@ -1,0 +1,41 @@
+"""Keeping the images and compiled modules that pods use, and removing others, every five minutes as a kubelet does."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Collection
+from typing import NoReturn
+
+import structlog
+
+from wasmlet.errors import WasmletError
+from wasmlet.runtime.compile import Compiler
+from wasmlet.runtime.registries import Registries
+
+log = structlog.get_logger(__name__)
+
+GC_SECONDS = 300.0
+
+
+async def collect(registries: Registries, compilers: Collection[Compiler], used: Callable[[], set[str]]) -> NoReturn:
+    """Do it for as long as the node runs, by the machine's own time: no pod's behaviour hangs on it.
+
+    Args:
+        used: digests of the modules of all containers that are here, as `sha256:...`.
+    """
+    while True:
+        try:
+            await keep(registries, compilers, used())
+            await asyncio.sleep(GC_SECONDS)
+            await keep(registries, compilers, used())
+            await registries.collect()
+        except (WasmletError, OSError) as error:
+            log.warning("images cannot be collected", error=str(error))
+            await asyncio.sleep(GC_SECONDS)
+
+
+async def keep(registries: Registries, compilers: Collection[Compiler], used: set[str]) -> None:
+    """Keep these modules, their images and compiled forms, which other nodes may be collecting, and no others."""
+    await registries.keep(used)
+    for compiler in compilers:
+        await compiler.keep({digest.removeprefix("sha256:") for digest in used})
