@@ -11,7 +11,7 @@ import pytest
 
 from tests.runtime.callers import Caller
 from tests.runtime.harness import PATIENCE, Runtime, pod_of
-from tests.worker.harness import children, kill, wait_gone
+from tests.worker.harness import children, filled, kill, wait_gone
 from wasmlet.errors import InvalidInput, NotFound, WasmletError
 from wasmlet.model.pod import PodKey
 from wasmlet.model.status import Running, Terminated
@@ -167,7 +167,10 @@ async def test_ends_with_the_node_loop_and_the_container_goes_on(runtime: Runtim
 async def test_a_zygote_that_dies_meanwhile(runtime: Runtime, image: str) -> None:
     key = await started(runtime, image)
     (zygote,) = [pid for pid, name in children(runtime.shim).items() if name == "wasmlet-zygote"]
+    spare = await asyncio.to_thread(filled, runtime.shim)
     os.kill(zygote, 19)
+    for pid in spare:  # or one of these would do
+        await asyncio.to_thread(kill, pid)
     running = asyncio.ensure_future(run(runtime, key, "print", "x"))
     await asyncio.sleep(0.1)
     await asyncio.to_thread(kill, zygote)
@@ -199,10 +202,12 @@ async def test_many_at_once_leave_nothing_behind(runtime: Runtime, image: str) -
         return len(os.listdir(f"/proc/{runtime.shim}/fd")), len(os.listdir("/proc/self/fd"))
 
     await runtime.provider.ping()  # an exec is told a moment before all of it is closed
+    await asyncio.to_thread(filled, runtime.shim)
     before = descriptors()
     results = await asyncio.gather(*(run(runtime, key, "print", str(number)) for number in range(30)))
     assert [caller.out for _, caller in results] == [f"{number}\n".encode() for number in range(30)]
     await runtime.provider.ping()
+    await asyncio.to_thread(filled, runtime.shim)
     assert descriptors() == before
     assert guests(runtime) == 1
 

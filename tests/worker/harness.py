@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from wasmlet.worker import wire
+from wasmlet.worker.zygotes import SPARE
 
 WORKER = Path(wire.__file__).parent
 FAKE_ENGINE = Path(__file__).with_name("fake_engine.py")
@@ -196,6 +197,10 @@ class Shim:
         """The shim's child processes, with their names."""
         return children(self.pid)
 
+    def filled(self) -> set[int]:
+        """Its spare children, once all of them are there."""
+        return filled(self.pid)
+
     def zygote_pid(self) -> int:
         return next(pid for pid, name in self.children().items() if name == "wasmlet-zygote")
 
@@ -209,6 +214,20 @@ def children(parent: int) -> dict[int, str]:
             state, ppid = rest.split()[:2]
             if int(ppid) == parent and state != "Z":
                 found[pid] = name
+    return found
+
+
+def spares(shim: int) -> set[int]:
+    """Children of a shim that wait for a container."""
+    return {pid for pid, name in children(shim).items() if name == "wasmlet-spare"}
+
+
+def filled(shim: int) -> set[int]:
+    """The spare children of a shim, once all of them are there."""
+    until = time.monotonic() + PATIENCE
+    while len(found := spares(shim)) != SPARE:
+        assert time.monotonic() < until, f"expected {SPARE} spare children, found {found}"
+        time.sleep(0.01)
     return found
 
 

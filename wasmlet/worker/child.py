@@ -1,8 +1,8 @@
-"""The child: what a container is. Forked by the zygote, it becomes the guest and ends with the guest's exit code.
+"""The child: what a container is. It becomes the guest and ends with the guest's exit code.
 
-It speaks over its control descriptor: its pid first, then `started`, or `failed` with a text, and after a trap `ended`
-with the trap's text. The shim (`containers`) listens. It keeps its three streams, that descriptor, its mounts and
-nothing else.
+It was a spare child until now (`spare`), which knew nothing of any container. It says over its control descriptor when
+the guest begins (`started`), or why it cannot (`failed`), and after a trap the trap's text (`ended`); the shim
+(`processes`) listens. It keeps its three streams, that descriptor, its mounts and nothing else.
 """
 
 from __future__ import annotations
@@ -10,64 +10,57 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import select
 import signal
 import socket
 import termios
+from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
 from . import linux, wire
 
-DESCRIPTORS = 6
-"""Control, stdin, stdout, stderr, spec, compiled module; after these as many mounts as there are."""
-
 TRAPPED = 134
 """Exit code of a guest that trapped, that of abort(): 128 + SIGABRT."""
 
-_CONTROL, _SPEC, _MODULE, _MOUNTS = 3, 4, 5, 6
 
+def main(control: socket.socket, engine: ModuleType, prepared: object, given: Sequence[int]) -> int:
+    """Run one container in this process, made of `given`: spec, compiled module, mounts, and the three streams.
 
-def main(shim: int, between: int, engine: ModuleType, prepared: object, descriptors: list[int]) -> None:
-    """Run the container in this process. Never returns, whatever happens."""
-    code = wire.START_ERROR_CODE
+    Returns:
+        Its exit code.
+    """
+    spec_file, module, *mounts, stdin, stdout, stderr = given
+
+    def started() -> None:
+        wire.send(control, wire.pack({"started": True}))
+
     try:
-        belong_to(shim, between)
         linux.set_name("wasmlet-guest")
-        control = take(descriptors)
-        wire.send(control, wire.pack({"pid": os.getpid()}))
-        code = _run(control, engine, prepared)
-    except BaseException:  # the shim is gone or has given up on this container
-        pass
-    finally:
-        os._exit(code & 0xFF)
+        take_streams((stdin, stdout, stderr))
+        if os.isatty(1):
+            _take_terminal()
+        spec = read_spec(spec_file)
+        os.close(spec_file)
+        for mount, directory in zip(spec.get("mounts") or (), mounts, strict=True):
+            mount["directory"] = f"/proc/self/fd/{directory}"
+        if user := spec.get("user"):
+            linux.become(user["uid"], user["gid"], user["groups"])
+            # The kernel drops this when a process becomes another user.
+            linux.die_with_parent(signal.SIGKILL)
+        code, message = engine.run(prepared, spec, f"/proc/self/fd/{module}", started)
+    except BaseException as error:
+        wire.send(control, wire.pack(failure(error)))
+        return wire.START_ERROR_CODE
+    if message:
+        wire.send(control, wire.pack({"ended": cut(message)}))
+    return int(code)
 
 
-def belong_to(shim: int, between: int) -> None:
-    """Wait until this orphan has gone to the shim, and end when the shim ends: nobody else could tell its end."""
-    while os.getppid() == between:
-        try:
-            watch = os.pidfd_open(between)
-        except OSError:  # it has just ended, or the kernel has no such call
-            os.sched_yield()
-            continue
-        select.select([watch], [], [])
-        os.close(watch)
-    linux.die_with_parent(signal.SIGKILL)
-    if os.getppid() != shim:
-        os._exit(wire.START_ERROR_CODE)
-
-
-def take(descriptors: list[int]) -> socket.socket:
-    """Put the descriptors where they belong and close every other one, the zygote's own among them."""
-    # First out of the way of the numbers below, then to them.
-    control, *others = (_above(descriptor, 16 + len(descriptors)) for descriptor in descriptors)
-    for number, descriptor in enumerate((*others[:_CONTROL], control, *others[_CONTROL:])):
-        os.dup2(descriptor, number, inheritable=number < _CONTROL)
-    wire.close_from(len(descriptors))
-    if os.isatty(1):
-        _take_terminal()
-    return socket.socket(fileno=_CONTROL)
+def take_streams(streams: Sequence[int]) -> None:
+    """Make these the process's stdin, stdout and stderr."""
+    for number, stream in enumerate(streams):
+        os.dup2(stream, number)
+        os.close(stream)
 
 
 def _take_terminal() -> None:
@@ -76,32 +69,6 @@ def _take_terminal() -> None:
     fcntl.ioctl(1, termios.TIOCSCTTY, 0)
     for number in (signal.SIGINT, signal.SIGQUIT):
         signal.signal(number, signal.SIG_DFL)
-
-
-def _above(descriptor: int, floor: int) -> int:
-    return fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, floor)
-
-
-def _run(control: socket.socket, engine: ModuleType, prepared: object) -> int:
-    def started() -> None:
-        wire.send(control, wire.pack({"started": True}))
-
-    try:
-        spec = read_spec(_SPEC)
-        os.close(_SPEC)
-        for number, mount in enumerate(spec.get("mounts") or (), _MOUNTS):
-            mount["directory"] = f"/proc/self/fd/{number}"
-        if user := spec.get("user"):
-            linux.become(user["uid"], user["gid"], user["groups"])
-            # The kernel drops this when a process becomes another user.
-            linux.die_with_parent(signal.SIGKILL)
-        code, message = engine.run(prepared, spec, f"/proc/self/fd/{_MODULE}", started)
-    except BaseException as error:
-        wire.send(control, wire.pack(failure(error)))
-        return wire.START_ERROR_CODE
-    if message:
-        wire.send(control, wire.pack({"ended": cut(message)}))
-    return int(code)
 
 
 def failure(error: BaseException) -> dict[str, Any]:
@@ -128,12 +95,6 @@ def iter_pread(descriptor: int, size: int) -> list[bytes]:
         pieces.append(piece)
         offset += len(piece)
     return pieces
-
-
-def report_failure(descriptors: list[int], text: str) -> None:
-    """Tell the shim that no child can be made."""
-    with socket.socket(fileno=os.dup(descriptors[0])) as control:
-        wire.send(control, wire.pack({"failed": text}))
 
 
 def cut(text: str) -> str:

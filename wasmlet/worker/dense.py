@@ -1,6 +1,6 @@
 """The dense worker: one process in which many containers of one namespace run, each on a thread of its own.
 
-Forked by the zygote as a child is, it takes one container after another over its control descriptor, each with its
+Made of a spare child (`spare`), it takes one container after another over its control descriptor, each with its
 descriptors, and is told by the same way which are to end. It never looks at what one container was given on behalf of
 another, but they share its memory: a bug of the engine's in one guest is in all of them. It ends when the shim closes
 the control descriptor, or dies. The other end is `workers`.
@@ -27,6 +27,7 @@ import gc
 import os
 import resource
 import socket
+from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
@@ -40,23 +41,17 @@ _KEPT_CODES = 64
 """Compiled modules that are kept while no container runs them."""
 
 
-def main(shim: int, between: int, engine: ModuleType, prepared: object, descriptors: list[int]) -> None:
-    """Be a worker. Never returns, whatever happens."""
-    try:
-        child.belong_to(shim, between)
-        linux.set_name("wasmlet-dense")
-        control = child.take(descriptors)
-        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-        ctypes.CDLL(None).mallopt(_ARENA_MAX, 1)
-        gc.enable()
-        _thread.stack_size(engine.STACK)
-        wire.send(control, wire.pack({"pid": os.getpid()}))
-        _Worker(control, engine, prepared).serve()
-    except BaseException:  # the shim is gone
-        pass
-    finally:
-        os._exit(0)
+def main(control: socket.socket, engine: ModuleType, prepared: object, streams: Sequence[int]) -> int:
+    """Be a worker; return its exit code when the shim closes the control descriptor."""
+    linux.set_name("wasmlet-dense")
+    child.take_streams(streams)
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    ctypes.CDLL(None).mallopt(_ARENA_MAX, 1)
+    gc.enable()
+    _thread.stack_size(engine.STACK)
+    _Worker(control, engine, prepared).serve()
+    return 0
 
 
 class _Worker:

@@ -20,7 +20,6 @@ class Exec(Process):
 
     Args:
         container: what it runs in.
-        claim: see `Hooks`.
         ended: called with this exec's record once it has ended.
     """
 
@@ -30,10 +29,9 @@ class Exec(Process):
         name: str,
         container: Container,
         descriptors: Sequence[int],
-        claim: Callable[[Process], None],
         ended: Callable[[Record], None],
     ) -> None:
-        hooks = Hooks(lambda _: None, claim, lambda _: "the engine's process died before the command began")
+        hooks = Hooks(lambda _: None, lambda _: "the engine's process died before the command began")
         super().__init__(loop, Record(name, {}, "", created=time.time()), descriptors[3:], hooks)
         first, second, third = descriptors[:3]
         self._streams = first, second, third

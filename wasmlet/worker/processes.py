@@ -1,22 +1,22 @@
-"""A process that a zygote forks for the shim, from the moment it is wanted until it has been reaped and has left.
+"""What runs in a child of a zygote, from the moment it is wanted until its process has been reaped and has left.
 
 `containers` and `execs` say what its streams are and what becomes of its end. It has ended when its process has been
 reaped and all that it may have said has been read; a descriptor that leaked is waited for no longer than
-`DRAIN_SECONDS`. The shim (`shim`) tells it what happens to it, `zygotes` fork it.
+`DRAIN_SECONDS`. The shim (`shim`) tells it what happens to it, `zygotes` has its child.
 """
 
 from __future__ import annotations
 
 import os
 import signal
-import socket
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from . import wire
-from .loop import READ, Loop, Timer
+from .loop import Loop, Timer
 from .records import Record
+from .zygotes import Child
 
 DRAIN_SECONDS = 2.0
 MAX_TEXT = 4096
@@ -28,12 +28,10 @@ class Hooks(NamedTuple):
 
     Attributes:
         changed: after each change of the record.
-        claim: when the process has said its pid.
-        again: when the zygote died before it forked; returns None where another one will be tried, else why not.
+        again: when the zygote died before there was a child; returns None where another one is tried, else why not.
     """
 
     changed: Callable[[Any], None]
-    claim: Callable[[Any], None]
     again: Callable[[Any], str | None]
 
 
@@ -45,14 +43,15 @@ class Process:
     """
 
     wanted = b"{}"
-    """What the zygote is told."""
+    """What its child is told to become."""
+    messages_per_turn = 1
 
     def __init__(self, loop: Loop, record: Record, descriptors: Sequence[int], hooks: Hooks) -> None:
         self.record = record
         self._loop = loop
         self._hooks = hooks
         self._given = tuple(descriptors)
-        self._control: socket.socket | None = None
+        self._child: Child | None = None
         self._theirs: tuple[int, ...] = ()
         self._status: int | None = None
         self._failure: tuple[str, str] | None = None
@@ -73,26 +72,51 @@ class Process:
         """The record of the end is complete but for what only a subclass knows; let go of everything."""
 
     def prepare(self) -> None:
-        """Make the streams for a child; again, where a zygote died with the first ones."""
+        """Make the streams, which whatever child comes gets."""
         self._theirs = self._make_streams()
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        ours.setblocking(False)
-        self._control = ours
-        self._loop.add(ours, READ, self._on_control)
-        self._theirs += (theirs.detach(),)
 
     @property
-    def waits_for_zygote(self) -> bool:
+    def waits(self) -> bool:
+        """Whether it has no child yet, and is to have one."""
         return bool(self._theirs)
 
     @property
     def descriptors(self) -> tuple[int, ...]:
-        """What a child needs, while `waits_for_zygote`: control, its three streams, spec, compiled module, mounts."""
-        *streams, control = self._theirs
-        return (control, *streams, *self._given)
+        """What its child gets, while `waits`: spec, compiled module, mounts, and the three streams."""
+        return (*self._given, *self._theirs)
+
+    def enter(self, child: Child) -> bool:
+        """Give this child, which is ready, all that makes it the guest; False where it was gone before it had that.
+
+        Its process is known and on record before it is given anything: no guest can run that nobody knows of.
+        """
+        record = self.record
+        record.pid, child.process, self._child = child.pid, self, child
+        self._hooks.changed(self)
+        try:
+            child.give(self.wanted, self.descriptors)
+        except (BrokenPipeError, ConnectionResetError):
+            record.pid, child.process, self._child = 0, None, None
+            child.close()
+            return False
+        except OSError as error:
+            self._failure = (f"the container cannot be handed to its process: {error.strerror}", "")
+            child.close()  # it ends without having been anything
+            self._child = None
+        self.handed_over()
+        return True
+
+    def left_alone(self) -> None:
+        """What was to run it died before that."""
+        if self.record.requested:
+            self._settle()
+            return
+        why = self._hooks.again(self)
+        if why is not None:
+            self.fail(why)
 
     def handed_over(self) -> None:
-        """The zygote has the descriptors: close the child's ends here, or their streams would never end."""
+        """The child has the streams: close its ends here, or they would never end."""
         wire.close(self._theirs)
         self._theirs = ()
 
@@ -129,6 +153,9 @@ class Process:
             return
         if self.record.requested == "":
             self.record.requested = "interrupt"
+            if self.waits:
+                self._forgo()
+                return
             self._signal(signal.SIGTERM)
         deadline = time.monotonic() + grace
         if self._kill_timer is None or self._kill_timer.callback is None or deadline < self._kill_timer.deadline:
@@ -138,61 +165,32 @@ class Process:
 
     def _kill(self) -> None:
         self.record.requested = "kill"
-        if not self.record.pid:
-            self._hang_up()
-        if self.record.pid:
-            self._signal(signal.SIGKILL)
+        if self.waits:
+            self._forgo()
         else:
-            self._hang_up_all()
-            self._settle()
+            self._signal(signal.SIGKILL)
 
-    def _hang_up(self) -> None:
-        """Take no more messages, and hear those that are there: after this there is a pid, or there will never be one.
-
-        A child whose first message fails ends before its guest begins; so none can run that nobody knows of.
-        """
-        if self._control is None:
-            return
-        self._control.shutdown(socket.SHUT_RDWR)
-        while self._control is not None and not self.record.pid:
-            self._take()
+    def _forgo(self) -> None:
+        """Stopped before it had a process, it never gets one."""
+        self._hang_up_all()
+        self._settle()
 
     def _signal(self, number: int) -> None:
         if self.record.pid and self._status is None:
             os.kill(self.record.pid, number)  # claimed and not reaped, so the number is still this process's
 
-    def _on_control(self, _: int) -> None:
-        self._take()
+    def writable(self) -> None:
+        """The child can be told more; see `Child.wait_for_room`."""
 
-    def _take(self) -> bool:
-        """Hear the next message; False where there is none (any more)."""
-        assert self._control is not None
-        try:
-            received = wire.receive(self._control)
-        except BlockingIOError:
-            return False
-        except (wire.WireError, OSError):
-            received = None  # what a child says wrong is as good as nothing
-        if received is None:
-            self._close_control()
-            self._settle()
-            return False
-        message, descriptors = received
-        wire.close(descriptors)
-        self._heard(message)
-        return True
+    def hung_up(self) -> None:
+        """The child says nothing any more."""
+        self._child = None
+        self._settle()
 
-    def _heard(self, message: dict[str, Any]) -> None:
-        """The child speaks: its pid first, `started` when the guest begins, `failed` or `ended` with a text."""
+    def heard(self, message: dict[str, Any]) -> None:
+        """The child speaks: `started` when the guest begins, `failed` or `ended` with a text."""
         record = self.record
-        if "pid" in message and not record.pid and isinstance(message["pid"], int):
-            record.pid = message["pid"]
-            # First of all: the process may have ended and been reaped, and its number be another's, before it is heard.
-            self._hooks.claim(self)
-            if record.requested:
-                self._signal(signal.SIGTERM if record.requested == "interrupt" else signal.SIGKILL)
-            self._hooks.changed(self)
-        elif "started" in message and record.state == wire.STARTING:
+        if "started" in message and record.state == wire.STARTING:
             record.state, record.started = wire.RUNNING, time.time()
             self._hooks.changed(self)
         elif "failed" in message and record.state == wire.STARTING:
@@ -207,14 +205,9 @@ class Process:
     def _settle(self) -> None:
         """Write down the end, once everything that belongs to it is there."""
         record = self.record
-        if record.state == wire.ENDED or self._control is not None or not self._drained():
+        if record.state == wire.ENDED or self._child is not None or not self._drained():
             return
-        if not record.pid and self._failure is None and not record.requested:
-            why = self._hooks.again(self)
-            if why is None:
-                return
-            self._failure = (why, "")
-        if record.pid and self._status is None:
+        if self._status is None and (record.pid or not (self._failure or record.requested)):
             return
         self._finish()
 
@@ -247,13 +240,9 @@ class Process:
     def _hang_up_all(self) -> None:
         self.handed_over()
         self._close_streams()
-        self._close_control()
-
-    def _close_control(self) -> None:
-        if self._control is not None:
-            self._loop.remove(self._control)
-            self._control.close()
-            self._control = None
+        if self._child is not None:
+            self._child.close()
+            self._child = None
 
 
 def text_of(value: Any) -> str:

@@ -31,7 +31,7 @@ from .loop import READ, Loop, Timer
 from .processes import Hooks, Process
 from .records import Record, StateError, Store, check_id, check_log, claim, complain
 from .workers import DenseContainer, Worker
-from .zygotes import Zygote
+from .zygotes import IDLE_SECONDS, Child, Zygote
 
 MAX_GROUP = 256
 
@@ -45,11 +45,11 @@ class Shim:
         self.records: dict[str, Record] = {record.id: record for record in self._store.load(rebooted)}
         self._running: dict[str, Container] = {}
         self._execs: dict[str, Exec] = {}
-        self._by_pid: dict[int, Process] = {}
+        self._by_pid: dict[int, Child] = {}
         self._zygotes: dict[tuple[str, str], Zygote] = {}
         self._workers: dict[tuple[tuple[str, str], str], list[Worker]] = {}
         self._worker_count = 0
-        # Ends of processes that nobody claims yet: a child may be reaped before its first message is read.
+        # Ends of processes that nobody claims yet: a child may be reaped before it is known by its first message.
         self._unclaimed: dict[int, int] = {}
         self._retried: set[str] = set()
         self._compressor = Compressor()
@@ -83,15 +83,15 @@ class Shim:
             key, group = _zygote_key(message.get("zygote")), _group(message.get("dense"))
             record = Record(name, labels, log, created=time.time())
             begin = functools.partial(self._share, key, group) if group else functools.partial(self._fork, key)
-            hooks = Hooks(self._changed, self._claim, functools.partial(self._begin_again, key, begin))
+            hooks = Hooks(self._changed, functools.partial(self._begin_again, key, begin))
             settings = Settings.of(message)
             kind = DenseContainer if group else Container
             container = kind(self.loop, record, descriptors, hooks, settings, self._compressor.add)
             taken = True
             self.records[name], self._running[name] = record, container
-            self._store.save(record)
-            self.on_change(record)
             begin(container)
+            if record.state != wire.ENDED and not record.pid:
+                self._changed(container)
             return record
         finally:
             if not taken:
@@ -134,7 +134,7 @@ class Shim:
                 ended(record)
 
             taken = True
-            process = self._execs[name] = Exec(self.loop, name, container, descriptors, self._claim, over)
+            process = self._execs[name] = Exec(self.loop, name, container, descriptors, over)
             self._fork(key, process)
             return process
         finally:
@@ -174,7 +174,7 @@ class Shim:
     def _fork(self, key: tuple[str, str], container: Process) -> None:
         if self._prepared(container):
             try:
-                self._zygote(key).fork(container)
+                self._zygote(key).start(container)
             except OSError as error:
                 container.fail(f"cannot start {key[0]} for the engine: {error.strerror}")
 
@@ -186,15 +186,15 @@ class Shim:
         worker = next((worker for worker in workers if worker.has_room), None)
         if worker is None:
             self._worker_count += 1
-            worker = Worker(self.loop, f"worker {self._worker_count}", self._claim, workers.remove)
+            worker = Worker(self.loop, f"worker {self._worker_count}", workers.remove)
             workers.append(worker)
             self._fork(key, worker)
         worker.begin(container)
 
     def _prepared(self, container: Process) -> bool:
-        """Make its streams, unless it has ended since that was asked for."""
-        if container.record.state == wire.ENDED:
-            return False
+        """Make its streams, unless it has some, or has ended since that was asked for."""
+        if container.record.state == wire.ENDED or container.waits:
+            return container.waits
         try:
             container.prepare()
         except OSError as error:
@@ -205,10 +205,8 @@ class Shim:
     def _begin_again(self, key: tuple[str, str], begin: Callable[[Any], None], container: Process) -> str | None:
         """The zygote died before this container had a process: try another one, once; else say why not."""
         name, zygote = container.record.id, self._zygotes.get(key)
-        if zygote is not None:
-            zygote.hear()
-            if zygote.error and not zygote.alive:
-                return zygote.error
+        if zygote is not None and zygote.error and not zygote.alive:
+            return zygote.error
         if name in self._retried:
             return "the engine's process died twice before the guest began"
         self._retried.add(name)
@@ -218,22 +216,22 @@ class Shim:
     def _zygote(self, key: tuple[str, str]) -> Zygote:
         zygote = self._zygotes.get(key)
         if zygote is None or not zygote.alive:
-            zygote = self._zygotes[key] = Zygote(self.loop, *key)
+            zygote = self._zygotes[key] = Zygote(self.loop, *key, self._claim, min(IDLE_SECONDS, self._idle_exit))
         return zygote
 
-    def _claim(self, container: Process) -> None:
-        """The container's process has said which it is; it may have ended since."""
-        pid = container.record.pid
-        if pid in self._unclaimed:
-            container.reaped(self._unclaimed.pop(pid))
-        else:
-            self._by_pid[pid] = container
+    def _claim(self, child: Child) -> bool:
+        """The child has said which process it is; False where that has ended since."""
+        status = self._unclaimed.pop(child.pid, None)
+        if status is None:
+            self._by_pid[child.pid] = child
         if self._all_claimed():
             self._unclaimed.clear()
+        if status is not None:
+            child.reaped(status)
+        return status is None
 
     def _all_claimed(self) -> bool:
-        workers = (worker for group in self._workers.values() for worker in group)
-        return all(process.record.pid for process in (*self._running.values(), *self._execs.values(), *workers))
+        return not any(zygote.making for zygote in self._zygotes.values())
 
     def _changed(self, container: Process) -> None:
         record = container.record
@@ -268,9 +266,9 @@ class Shim:
             self._reaped(pid, status)
 
     def _reaped(self, pid: int, status: int) -> None:
-        container = self._by_pid.pop(pid, None)
-        if container is not None:
-            container.reaped(status)
+        child = self._by_pid.pop(pid, None)
+        if child is not None:
+            child.reaped(status)
             return
         if pid == self._compressor.pid:
             self._compressor.reaped(status)
@@ -278,8 +276,6 @@ class Shim:
         for zygote in self._zygotes.values():
             if zygote.pid == pid:
                 zygote.reaped(status)
-                if zygote.error:
-                    complain(zygote.error)
                 return
         # Nobody's now: a child that has not been heard yet, or a stray of a dead zygote. What is kept is kept no longer
         # than somebody may claim it, because the system gives the number to another process one day.

@@ -17,9 +17,10 @@ from typing import Any
 
 from . import wire
 from .containers import Container, Settings
-from .loop import READ, WRITE, Loop, Timer
+from .loop import Loop, Timer
 from .processes import Hooks, Process, text_of
 from .records import Record, complain
+from .zygotes import Child
 
 MOST_CONTAINERS = 1000
 """In one worker. More would come near the limits that a system has for a process's threads and mappings."""
@@ -57,7 +58,7 @@ class DenseContainer(Container):
 
     @property
     def descriptors(self) -> tuple[int, ...]:
-        """What the worker needs, while `waits_for_zygote`: stdout, stderr, spec, compiled module, mounts."""
+        """What the worker needs, while `waits`: stdout, stderr, spec, compiled module, mounts."""
         return (*self._theirs, *self._given)
 
     def heard(self, message: dict[str, Any]) -> None:
@@ -80,12 +81,12 @@ class DenseContainer(Container):
     def lost(self, status: int | None) -> None:
         """The worker has ended, with this wait status or without ever having been there."""
         self.worker = None
-        self.handed_over()
         if self.record.pid and self._status is None:
             self.record.message = "the worker process that it shared with other containers ended"
             self.reaped(status if status is not None and os.WIFSIGNALED(status) else int(signal.SIGKILL))
         else:
-            self._settle()
+            self._hang_up_all()  # what was on its way to the worker; another one gets streams of its own
+            self.left_alone()
 
     def _wait_status(self, message: dict[str, Any]) -> int:
         """How a process would have ended that ended in this way."""
@@ -108,14 +109,15 @@ class DenseContainer(Container):
 
     def _kill(self) -> None:
         self.record.requested = "kill"
-        worker = self.worker
-        if worker is not None and not self.waits_for_zygote:
-            worker.end(self)
+        if self.waits:
+            self._forgo()
+        elif self.worker is not None:
+            self.worker.end(self)
             self._loop.later(KILL_SECONDS, self._give_up)
-            return
+
+    def _forgo(self) -> None:
         self._leave()
-        self._hang_up_all()
-        self._settle()
+        super()._forgo()
 
     def _give_up(self) -> None:
         if self.worker is not None:
@@ -127,31 +129,30 @@ class Worker(Process):
     """A process for many containers.
 
     Args:
-        claim: see `Hooks`.
         ended: called when there is no process any more.
     """
 
     wanted = b'{"dense":true}'
+    messages_per_turn = MESSAGES_PER_TURN
 
-    def __init__(
-        self, loop: Loop, name: str, claim: Callable[[Process], None], ended: Callable[[Worker], None]
-    ) -> None:
-        hooks = Hooks(lambda _: None, claim, lambda _: "the engine's process died before the worker was there")
+    def __init__(self, loop: Loop, name: str, ended: Callable[[Worker], None]) -> None:
+        hooks = Hooks(lambda _: None, lambda _: "the engine's process died before the worker was there")
         super().__init__(loop, Record(name, {}, "", created=time.time()), (), hooks)
         self._ended = ended
         self._containers: dict[str, DenseContainer] = {}
         self._queue: deque[tuple[bytes, DenseContainer | None]] = deque()
         self._idle: Timer | None = None
+        self._retired = False
 
     @property
     def has_room(self) -> bool:
         """Whether it takes another container."""
-        gone = self._control is None or self._status is not None or self.record.requested
+        gone = self._retired or self._status is not None or self.record.requested or self.record.state == wire.ENDED
         return not gone and len(self._containers) < MOST_CONTAINERS
 
     def begin(self, container: DenseContainer) -> None:
         """Have it run this container, whose streams are there."""
-        if self._control is None:
+        if self.record.state == wire.ENDED:
             container.fail(self.record.message or "the worker has ended")
             return
         if self._idle is not None:
@@ -177,34 +178,34 @@ class Worker(Process):
 
     def retire(self) -> None:
         """Take no more containers, and end."""
-        self._close_control()
+        self._retired = True
+        if self._child is not None:
+            self._child.close()
+            self._child = None
 
     def _make_streams(self) -> tuple[int, int, int]:
         nothing = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
         return nothing, os.dup(nothing), os.dup(nothing)
 
-    def _on_control(self, events: int) -> None:
-        if events & WRITE:
-            self._flush()
-        if events & READ:
-            for _ in range(MESSAGES_PER_TURN):
-                if self._control is None or not self._take():
-                    return
+    def enter(self, child: Child) -> bool:
+        entered = super().enter(child)
+        self._flush()
+        return entered
 
-    def _heard(self, message: dict[str, Any]) -> None:
-        if "id" not in message:
-            super()._heard(message)
-            return
-        container = self._containers.get(str(message["id"]))
+    def writable(self) -> None:
+        self._flush()
+
+    def heard(self, message: dict[str, Any]) -> None:
+        container = self._containers.get(str(message.get("id")))
         if container is not None:
             container.heard(message)
 
     def _flush(self) -> None:
-        while self._queue and self._control is not None:
+        while self._queue and self._child is not None:
             data, container = self._queue[0]
-            if container is None or container.waits_for_zygote:  # else it was stopped while it was queued
+            if container is None or container.waits:  # else it was stopped while it was queued
                 try:
-                    wire.send(self._control, data, container.descriptors if container is not None else ())
+                    self._child.give(data, container.descriptors if container is not None else ())
                 except BlockingIOError:
                     break
                 except OSError as error:
@@ -214,8 +215,8 @@ class Worker(Process):
                 if container is not None:
                     container.handed_over()
             self._queue.popleft()
-        if self._control is not None:
-            self._loop.change(self._control, READ | WRITE if self._queue else READ)
+        if self._child is not None:
+            self._child.wait_for_room(bool(self._queue))
 
     def _conclude(self) -> None:
         if self._idle is not None:

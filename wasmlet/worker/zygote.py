@@ -1,12 +1,13 @@
-"""The zygote: a process that has an engine loaded and forks a child per container.
+"""The zygote: a process that has an engine loaded and forks children, each of which becomes one container.
 
 It imports the engine's in-worker module, prepares it once, freezes what there is so far (`gc.freeze`, so that children
-share it), and from then on only forks: it stays single-threaded, which makes forking safe, and it never reads a spec,
-so nothing of one container is in the memory that the next one is made from.
+share it), and from then on only forks: it stays single-threaded, which makes forking safe, and it never sees a spec
+(the shim gives it to the child), so nothing of one container is in the memory that the next one is made from.
 
-A child has to belong to the shim, which reaps it and tells its end. The zygote forks twice: the one in between ends at
-once, and its orphan goes to the nearest subreaper, the shim. (clone(2) with CLONE_PARENT would save a fork, but glibc
-does not know of a process made behind its back, and the call differs between machines.) `child` goes on in the orphan.
+A child has to belong to the shim, which reaps it and tells its end. The zygote forks twice: the one in between makes as
+many children as were asked for at once, and ends; its orphans go to the nearest subreaper, the shim. (clone(2) with
+CLONE_PARENT would save a fork, but glibc does not know of a process made behind its back, and the call differs between
+machines.) `spare` goes on in the orphan.
 
 An engine's in-worker module has three functions:
 
@@ -28,10 +29,9 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable
 from types import ModuleType
 
-from . import child, dense, linux, wire
+from . import linux, spare, wire
 
 
 def load(path: str) -> ModuleType:
@@ -72,27 +72,18 @@ def main(arguments: list[str]) -> int:
         received = wire.receive(channel)
         if received is None:
             return 0
-        message, descriptors = received
-        if message.get("dense") and descriptors:
-            _fork(channel, shim, engine, prepared, descriptors, dense.main)
-        elif len(descriptors) >= child.DESCRIPTORS:
-            _fork(channel, shim, engine, prepared, descriptors, child.main)
-        wire.close(descriptors)
+        _, controls = received
+        if controls:
+            _fork(channel, shim, engine, prepared, controls)
+        wire.close(controls)
 
 
-def _fork(
-    channel: socket.socket,
-    shim: int,
-    engine: ModuleType,
-    prepared: object,
-    descriptors: list[int],
-    main: Callable[[int, int, ModuleType, object, list[int]], None],
-) -> None:
-    """Make a child of the shim's. Where the system has no room for one, its control descriptor says so."""
+def _fork(channel: socket.socket, shim: int, engine: ModuleType, prepared: object, controls: list[int]) -> None:
+    """Make children of the shim's, one for each control descriptor; it says so where the system has no room for one."""
     try:
         between = os.fork()
     except OSError as error:
-        child.report_failure(descriptors, f"cannot fork: {error.strerror}")
+        _report(controls, error)
         return
     if between:
         with contextlib.suppress(ChildProcessError):
@@ -100,10 +91,18 @@ def _fork(
         return
     try:
         parent = os.getpid()
-        if os.fork() == 0:
-            channel.close()
-            main(shim, parent, engine, prepared, descriptors)
+        while controls:
+            if os.fork() == 0:
+                channel.close()
+                spare.main(shim, parent, engine, prepared, controls[0])
+            os.close(controls.pop(0))
     except OSError as error:
-        child.report_failure(descriptors, f"cannot fork: {error.strerror}")
+        _report(controls, error)
     finally:
         os._exit(0)
+
+
+def _report(controls: list[int], error: OSError) -> None:
+    for control in controls:
+        with contextlib.suppress(OSError):
+            spare.report_failure(control, f"cannot fork: {error.strerror}")

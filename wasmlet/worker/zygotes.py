@@ -1,8 +1,12 @@
-"""The zygotes as the shim holds them: started when first needed, started again after one has died.
+"""The zygotes as the shim holds them, and the children that they make ahead of need.
 
-A zygote's channel takes one message per container to fork, with the container's descriptors. What the zygote says back
-is only that it is ready, or why it cannot be; everything about a container comes over the container's own control
-descriptor. The other end of the channel is `zygote`.
+A container or exec, or a dense worker, gets a child that is ready (`Child`), or waits for the next one. A zygote's
+channel takes one message per few children to fork, with a control descriptor for each; what it says back is only that
+it is ready, or why it cannot be. Everything else comes from the child over its own control descriptor, and what makes
+it a guest goes to it the same way, from here: the zygote never has it. The other ends are `zygote` and `spare`.
+
+A few spare children are kept while they are used: made `REFILL_SECONDS` after one was taken, when its guest is on its
+way, and let go `IDLE_SECONDS` after the last start. A child runs one guest or none.
 """
 
 from __future__ import annotations
@@ -10,11 +14,113 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import time
 from collections import deque
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from . import linux, wire
-from .loop import READ, WRITE, Loop
-from .processes import Process
+from .loop import READ, WRITE, Loop, Timer
+from .records import complain
+
+if TYPE_CHECKING:
+    from .processes import Process
+
+SPARE = 3
+"""Children kept ready; each has about 1 MiB of its own, kernel memory included."""
+REFILL_SECONDS = 0.01
+IDLE_SECONDS = 10.0
+BATCH = 4
+"""Children forked at once: none of them begins before all of them are there."""
+MAKING = 4 * BATCH
+"""Most children asked for and not there yet."""
+TRIES = 4
+"""Children lost in a row, each before it was ready, until a container that waits for one is told so."""
+
+
+class Child:
+    """A process that a zygote has made or is about to make: given to one container or exec, or to none.
+
+    Attributes:
+        pid: 0 until it is ready.
+        process: what it was given to, which hears what it says.
+    """
+
+    def __init__(self, loop: Loop, zygote: Zygote, control: socket.socket) -> None:
+        self.pid = 0
+        self.process: Process | None = None
+        self._loop = loop
+        self._zygote = zygote
+        self._control: socket.socket | None = control
+        control.setblocking(False)
+        loop.add(control, READ, self._on_control)
+
+    def give(self, data: bytes, descriptors: Sequence[int] = ()) -> None:
+        """Say something to it: first what it becomes, once.
+
+        Raises:
+            BlockingIOError: not now; see `wait_for_room`.
+            OSError: it is gone (`BrokenPipeError`, `ConnectionResetError`), or cannot be given so much.
+        """
+        if self._control is None:
+            raise BrokenPipeError
+        wire.send(self._control, data, tuple(descriptors))
+
+    def wait_for_room(self, wanted: bool) -> None:
+        """Whether its process is to be told (`writable`) when there is room for more."""
+        if self._control is not None:
+            self._loop.change(self._control, READ | WRITE if wanted else READ)
+
+    def reaped(self, status: int) -> None:
+        """The process has ended with this wait status."""
+        if self.process is not None:
+            self.process.reaped(status)
+        else:
+            self.close()
+            self._zygote.lost(self)
+
+    def close(self) -> None:
+        """Hear no more of it. One that waits ends, without having been anything."""
+        if self._control is not None:
+            self._loop.remove(self._control)
+            self._control.close()
+            self._control = None
+
+    def _on_control(self, events: int) -> None:
+        if events & WRITE and self.process is not None:
+            self.process.writable()
+        if events & READ:
+            for _ in range(1 if self.process is None else self.process.messages_per_turn):
+                if self._control is None or not self._hear():
+                    return
+
+    def _hear(self) -> bool:
+        """Hear the next message; False where there is none (any more)."""
+        assert self._control is not None
+        try:
+            received = wire.receive(self._control)
+        except BlockingIOError:
+            return False
+        except (wire.WireError, OSError):
+            received = None  # what a child says wrong is as good as nothing
+        if received is None:
+            self.close()
+            if self.process is not None:
+                self.process.hung_up()
+            else:
+                self._zygote.lost(self)
+            return False
+        message, descriptors = received
+        wire.close(descriptors)
+        if self.process is not None:
+            self.process.heard(message)
+        elif not self.pid and isinstance(message.get("pid"), int):
+            self.pid = message["pid"]
+            self._zygote.made(self)
+        elif "failed" in message:
+            self.close()
+            self._zygote.lost(self, str(message["failed"]))
+        return True
 
 
 class Zygote:
@@ -23,11 +129,23 @@ class Zygote:
     Args:
         python: the interpreter.
         module: path of the engine's in-worker module.
+        claim: told of each child as soon as its pid is known; False where it has been reaped already.
+        idle: seconds after the last start for which spare children are kept.
     """
 
-    def __init__(self, loop: Loop, python: str, module: str) -> None:
+    def __init__(
+        self, loop: Loop, python: str, module: str, claim: Callable[[Child], bool], idle: float = IDLE_SECONDS
+    ) -> None:
         self._loop = loop
+        self._claim = claim
+        self._idle_seconds = idle
         self._queue: deque[Process] = deque()
+        self._making: set[Child] = set()
+        self._spare: deque[Child] = deque()
+        self._refill: Timer | None = None
+        self._idle: Timer | None = None
+        self._used = 0.0
+        self._lost = 0
         self.error = ""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         worker = os.path.dirname(os.path.abspath(__file__))
@@ -48,19 +166,47 @@ class Zygote:
             theirs.close()
         ours.setblocking(False)
         self._channel: socket.socket | None = ours
-        loop.add(ours, READ, self._on_channel)
+        loop.add(ours, READ, lambda _: self.hear())
 
     @property
     def alive(self) -> bool:
         return self._channel is not None
 
-    def fork(self, container: Process) -> None:
-        """Have a child made for this container, after those asked for before."""
-        self._queue.append(container)
-        self._flush()
+    @property
+    def making(self) -> bool:
+        """Whether there may be a child whose pid is not known yet."""
+        return bool(self._making)
+
+    def start(self, process: Process) -> None:
+        """Have it begin in a child, after those that wait already."""
+        self._queue.append(process)
+        self._serve()
+
+    def made(self, child: Child) -> None:
+        """The child is ready."""
+        self._lost = 0
+        self._making.discard(child)
+        self._spare.append(child)
+        if self._claim(child):
+            self._serve()
+
+    def lost(self, child: Child, why: str = "") -> None:
+        """The child is gone before it was given to anybody; `why` where it could not be made at all."""
+        self.hear()  # that the zygote itself is gone, and those that wait need another
+        if child in self._spare:
+            self._spare.remove(child)
+        elif child in self._making:
+            self._making.remove(child)
+            self._lost += 1
+            why = why or ("processes of the engine end before they are ready" if self._lost >= TRIES else "")
+            waiting = self._next()
+            if why and waiting is not None:
+                self._queue.popleft()
+                waiting.fail(why)
+        self._serve()
 
     def kill(self) -> None:
-        """End the zygote and reap it; its children live on."""
+        """End the zygote and reap it; its children live on, but for those that nobody has needed."""
         if self.pid:
             os.kill(self.pid, signal.SIGKILL)
             os.waitpid(self.pid, 0)
@@ -71,8 +217,8 @@ class Zygote:
         """The process has ended with this wait status."""
         self.pid = 0
         self.hear()
-        if not self.error and os.WIFSIGNALED(status):
-            self.error = f"the engine's process was ended by signal {os.WTERMSIG(status)}"
+        if self.error or os.WIFSIGNALED(status):
+            complain(self.error or f"the engine's process was ended by signal {os.WTERMSIG(status)}")
         self._close()
 
     def hear(self) -> None:
@@ -94,29 +240,65 @@ class Zygote:
             wire.close(descriptors)
             self.error = str(message.get("error", ""))[:1000] or self.error
 
-    def _on_channel(self, events: int) -> None:
-        if events & READ:
-            self.hear()
-        self._flush()
-
-    def _flush(self) -> None:
-        while self._queue and self._channel is not None:
-            container = self._queue[0]
-            if not container.waits_for_zygote:  # stopped while it was queued
-                self._queue.popleft()
-                continue
-            try:
-                wire.send(self._channel, container.wanted, container.descriptors)
-            except BlockingIOError:
-                break
-            except OSError as error:
-                self.error = self.error or f"the engine's process is gone ({error.strerror})"
-                self._close()
-                return
+    def _next(self) -> Process | None:
+        """The first that waits and has not been stopped meanwhile."""
+        while self._queue and not self._queue[0].waits:
             self._queue.popleft()
-            container.handed_over()
-        if self._channel is not None:
-            self._loop.change(self._channel, READ | WRITE if self._queue else READ)
+        return self._queue[0] if self._queue else None
+
+    def _serve(self) -> None:
+        """Give children to those that wait for one, and see that there will be as many as are needed."""
+        while (process := self._next()) is not None and self._spare:
+            self._used = time.monotonic()
+            if process.enter(self._spare.popleft()):
+                self._queue.popleft()
+        missing = len(self._queue) - len(self._making)
+        while missing > 0 and self._make(min(missing, BATCH)):
+            missing -= BATCH
+        if self._used and self.alive and self._refill is None and len(self._spare) < SPARE:
+            self._refill = self._loop.later(REFILL_SECONDS, self._refill_now)
+        if self._used and self._idle is None:
+            self._idle = self._loop.later(self._idle_seconds, self._when_idle)
+
+    def _refill_now(self) -> None:
+        self._refill = None
+        if self._used:
+            self._make(SPARE - len(self._spare) - len(self._making))
+
+    def _when_idle(self) -> None:
+        """Let the spare children go, unless one was needed since."""
+        self._idle = None
+        left = self._used + self._idle_seconds - time.monotonic()
+        if left > 0:
+            self._idle = self._loop.later(left, self._when_idle)
+        else:
+            self._used = 0.0
+            self._let_go()
+
+    def _make(self, count: int) -> bool:
+        """Ask for so many children; whether that was possible."""
+        if count <= 0 or self._channel is None or len(self._making) + count > MAKING:
+            return False
+        pairs = [socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET) for _ in range(count)]
+        try:
+            wire.send(self._channel, b"{}", tuple(theirs.fileno() for _, theirs in pairs))
+        except OSError as error:
+            for ours, _ in pairs:
+                ours.close()
+            if not isinstance(error, BlockingIOError):
+                self.hear()  # why it is gone
+                self._close()
+            return False
+        finally:
+            for _, theirs in pairs:
+                theirs.close()
+        self._making.update(Child(self._loop, self, ours) for ours, _ in pairs)
+        return True
+
+    def _let_go(self) -> None:
+        spare, self._spare = self._spare, deque()
+        for child in spare:
+            child.close()
 
     def _close(self) -> None:
         if self._channel is None:
@@ -124,6 +306,11 @@ class Zygote:
         self._loop.remove(self._channel)
         self._channel.close()
         self._channel = None
+        self._let_go()
+        for child in self._making:
+            child.close()
+        self._making.clear()
         queue, self._queue = self._queue, deque()
-        for container in queue:
-            container.handed_over()  # drops the child's ends: the container sees its control end, and asks for another
+        for process in queue:
+            if process.waits:
+                process.left_alone()

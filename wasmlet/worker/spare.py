@@ -1,0 +1,74 @@
+"""A spare child: forked by the zygote ahead of need, it waits until the shim says what it becomes.
+
+Its life has two halves. Before it is given anything it does all that needs no spec (`_get_ready`), which costs no start
+any time. Then the shim gives it, once, what a container is made of (`child`), over its control descriptor and past the
+zygote; or lets it become a dense worker (`dense`). One that nobody needs ends when that descriptor does, having known
+nothing of any container. The first that it says there is its pid. The other end is `zygotes`.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import socket
+from types import ModuleType
+
+from . import child, dense, linux, wire
+
+_CONTROL = 3
+
+
+def main(shim: int, between: int, engine: ModuleType, prepared: object, descriptor: int) -> None:
+    """Be what this process is told to be. Never returns, whatever happens.
+
+    Args:
+        shim: its pid.
+        between: pid of the parent, which ends.
+        descriptor: the control descriptor.
+    """
+    code = wire.START_ERROR_CODE
+    try:
+        control = _get_ready(shim, between, descriptor)
+        given = wire.receive(control)
+        if given is not None:
+            message, descriptors = given
+            if "dense" in message:
+                code = dense.main(control, engine, prepared, descriptors)
+            else:
+                code = child.main(control, engine, prepared, descriptors)
+    except BaseException:  # the shim is gone or has given up on this one
+        pass
+    finally:
+        os._exit(code & 0xFF)
+
+
+def _get_ready(shim: int, between: int, descriptor: int) -> socket.socket:
+    os.dup2(descriptor, _CONTROL, inheritable=False)
+    wire.close_from(_CONTROL + 1)  # the zygote's, and those of its other children
+    control = socket.socket(fileno=_CONTROL)
+    _belong_to(shim, between)
+    linux.set_name("wasmlet-spare")
+    wire.send(control, wire.pack({"pid": os.getpid()}))
+    return control
+
+
+def _belong_to(shim: int, between: int) -> None:
+    """Wait until this orphan has gone to the shim, and end when the shim ends: nobody else could tell its end."""
+    while os.getppid() == between:
+        try:
+            watch = os.pidfd_open(between)
+        except OSError:  # it has just ended, or the kernel has no such call
+            os.sched_yield()
+            continue
+        select.select([watch], [], [])
+        os.close(watch)
+    linux.die_with_parent(signal.SIGKILL)
+    if os.getppid() != shim:
+        os._exit(wire.START_ERROR_CODE)
+
+
+def report_failure(control: int, text: str) -> None:
+    """Tell the shim that no child can be made."""
+    with socket.socket(fileno=os.dup(control)) as sock:
+        wire.send(sock, wire.pack({"failed": text}))
