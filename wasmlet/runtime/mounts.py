@@ -140,13 +140,12 @@ def _open_all(
             stages.setdefault("/etc", Stage()).made = kubelet_files(pod, inputs, volumes)
         beneath.remove(staging.parent)
         private(staging.parent)
-        staging.mkdir(mode=0o755)
         for number, (path, stage) in enumerate(sorted(stages.items())):
-            directory = staging / str(number)
-            directory.mkdir(mode=0o755)
+            directory = f"{staging}-{number}"
+            os.mkdir(directory, 0o755)
             fill(container, directory, stage, [name for name in covered if posixpath.dirname(name) == path])
             if posixpath.dirname(message) == path and posixpath.basename(message) not in stage.files:
-                create(directory / posixpath.basename(message), b"", 0o666)
+                create(f"{directory}/{posixpath.basename(message)}", b"", 0o666)
             entries.append(Mount(path, owners.staged(directory, stage), not stage.writable))
         if len(entries) > wire.MAX_MOUNTS:
             raise Refused(

@@ -79,7 +79,7 @@ class Owners:
             log.warning("owners of files cannot be mapped: a pod sees them as another user", path=where, why=str(error))
             return None
 
-    def staged(self, directory: Path, stage: Stage) -> int:
+    def staged(self, directory: str, stage: Stage) -> int:
         """Open a staging directory; what was made in it is the user's, and so are linked files from outside."""
         descriptor = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         if self._user is None:
@@ -92,7 +92,8 @@ class Owners:
             os.close(descriptor)
             descriptor = through
             owner, group = self._disk
-        for path in (directory, *(path for path in directory.iterdir() if path.name not in stage.linked)):
+        names = [name for name in os.listdir(directory) if name not in stage.linked]
+        for path in (directory, *(f"{directory}/{name}" for name in names)):
             os.chown(path, owner, group, follow_symlinks=False)
         return descriptor
 
@@ -147,20 +148,20 @@ def kubelet_files(pod: Pod, inputs: Inputs, volumes: PodVolumes) -> dict[str, st
     }
 
 
-def fill(container: Container, directory: Path, stage: Stage, covered: Sequence[str]) -> None:
+def fill(container: Container, directory: str, stage: Stage, covered: Sequence[str]) -> None:
     """Put the files into a staging directory, and names for the mounts that begin there, so that they are listed."""
     for name in covered:
         if posixpath.basename(name):
-            (directory / posixpath.basename(name)).mkdir(exist_ok=True)
+            Path(directory, posixpath.basename(name)).mkdir(exist_ok=True)
     for name, mount in stage.files.items():
-        if _put(container, mount, directory / name):
+        if _put(container, mount, f"{directory}/{name}"):
             stage.linked.add(name)
     for name, text in stage.made.items():
         if name not in stage.files:
-            create(directory / name, text.encode(), 0o644)
+            create(f"{directory}/{name}", text.encode(), 0o644)
 
 
-def _put(container: Container, mount: Opened, path: Path) -> bool:
+def _put(container: Container, mount: Opened, path: str) -> bool:
     """A single file of a volume: the same file (True), or a copy where it cannot change or cannot be linked."""
     if not mount.copied:
         try:
@@ -188,9 +189,13 @@ def _put(container: Container, mount: Opened, path: Path) -> bool:
     return False
 
 
-def create(path: Path, data: bytes, mode: int) -> None:
-    """Make a file, with this mode whatever the umask is."""
+def create(path: str, data: bytes, mode: int) -> None:
+    """Make a file, with this mode whatever the umask is. By plain calls: each start of a container makes some."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(data)
+    try:
+        left = memoryview(data)
+        while left:
+            left = left[os.write(descriptor, left) :]
         os.fchmod(descriptor, mode)
+    finally:
+        os.close(descriptor)

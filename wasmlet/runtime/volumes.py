@@ -322,9 +322,14 @@ def _give_claim(pod: Pod, volume: Raw, directory: Path) -> None:
 
 def private(directory: Path) -> None:
     """Make a directory and those above it, for this user alone: a volume itself may be open to all."""
-    missing = [directory, *directory.parents]
-    for path in reversed([path for path in missing if not path.exists()]):
-        path.mkdir(mode=0o700, exist_ok=True)
+    try:
+        os.mkdir(directory, 0o700)
+    except FileExistsError:
+        return
+    except FileNotFoundError:
+        private(directory.parent)
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(directory, 0o700)
 
 
 def _write(directory: Path, files: Sequence[VolumeFile], now: datetime, group: int | None, user: int | None) -> None:
