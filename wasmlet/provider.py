@@ -89,6 +89,7 @@ class NodeStatus:
         system_info: fields of `status.nodeInfo` (`containerRuntimeVersion`, `operatingSystem`, ...).
         runtime_handlers: RuntimeClass handlers that pods may ask for; "" (the default) is always allowed. The node gets
             a label `handler.wasmlet.dev/<name>: "true"` for each, for the selector of its RuntimeClass.
+        handler_features: of each of them, by the names of the API (`recursiveReadOnlyMounts`).
     """
 
     capacity: Mapping[str, str]
@@ -99,6 +100,7 @@ class NodeStatus:
     taints: Sequence[Taint] = ()
     system_info: Mapping[str, str] = attrs.field(factory=dict)
     runtime_handlers: Sequence[str] = ()
+    handler_features: Mapping[str, bool] = attrs.field(factory=dict)
 
 
 @attrs.frozen

@@ -38,3 +38,13 @@ async def test_bounds(kube: Kube) -> None:
     message = terminated(await kube.ended("lines"))["message"]
     assert 0 < len(message) <= 2048
     assert message.count("\n") <= 80
+
+
+async def test_the_messages_of_a_pod_have_12_kib_together(kube: Kube) -> None:
+    """Every container has the same part of it, whether it needs it or not."""
+    others = [kube.container("fill", PATH, "6", name=f"c{number}") for number in range(4)]
+    first = kube.container("fill", PATH, "6", name="first")
+    await kube.create(spec={"initContainers": [first], "containers": others})
+    found = (await kube.ended())["status"]
+    statuses = [*found["initContainerStatuses"], *found["containerStatuses"]]
+    assert [len(each["state"]["terminated"]["message"]) for each in statuses] == [12 * 1024 // 5] * 5

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.conformance.harness import Kube
+from tests.conformance.harness import Kube, status
 
 EMPTY = {"volumes": [{"name": "v", "emptyDir": {}}]}
 
@@ -40,6 +40,21 @@ async def test_read_only(kube: Kube, more: dict[str, str]) -> None:
     assert len(lines) == 6
     assert not [line for line in lines if line.endswith("ok")]
     assert lines[-1] == "x"
+
+
+async def test_the_status_says_what_has_become_of_each(kube: Kube) -> None:
+    paths = {"/a": {}, "/b": {"readOnly": True}, "/c": {"readOnly": True, "recursiveReadOnly": "IfPossible"}}
+    mounts = [{"name": "v", "mountPath": path, **fields} for path, fields in paths.items()]
+    await kube.create("sleep", "1000", spec=EMPTY, volumeMounts=mounts)
+    assert status(await kube.running())["volumeMounts"] == [
+        {"name": "v", "mountPath": "/a"},
+        {"name": "v", "mountPath": "/b", "readOnly": True, "recursiveReadOnly": "Disabled"},
+        {"name": "v", "mountPath": "/c", "readOnly": True, "recursiveReadOnly": "Enabled"},
+    ]
+    node = await kube.admin.get(f"/api/v1/nodes/{kube.node}")
+    handlers = node["status"]["runtimeHandlers"]
+    assert handlers
+    assert all(handler["features"]["recursiveReadOnlyMounts"] for handler in handlers)
 
 
 @pytest.mark.refused

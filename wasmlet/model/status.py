@@ -65,7 +65,8 @@ class ContainerStatus:
     that is adopted, None means for both that what the API says of this very container goes on. `container_id` has the
     form `<runtime>://<id>`. `resources` (requests and limits) are those that the running container has been given and
     `allocated` the requests that the node has set aside for it, where they may differ from the manifest's (KEP-1287);
-    None means that they do not.
+    None means that they do not. `recursive_read_only` says that its
+    read-only mounts are so with all that is mounted below them (KEP-3857).
     """
 
     name: str
@@ -79,6 +80,7 @@ class ContainerStatus:
     container_id: str = ""
     resources: Raw | None = None
     allocated: Raw | None = None
+    recursive_read_only: bool = False
 
     @property
     def is_ready(self) -> bool:

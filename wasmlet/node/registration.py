@@ -239,7 +239,8 @@ class NodeRegistration:
         capacity = _machine() | {"pods": str(self._config.max_pods)} | dict(status.capacity)
         allocatable = capacity | dict(status.allocatable or {})
         self.runtime_handlers = frozenset(["", *status.runtime_handlers])
-        handlers = [{"name": name} for name in status.runtime_handlers]
+        features = {"features": dict(status.handler_features)} if status.handler_features else {}
+        handlers = [{"name": name, **features} for name in status.runtime_handlers]
         body: dict[str, Any] = {
             "capacity": capacity,
             "allocatable": allocatable,

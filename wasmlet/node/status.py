@@ -31,6 +31,8 @@ from wasmlet.model.times import rfc3339
 _OWNED_TEXTS = ("reason", "message")
 _MERGED_LISTS = ("hostIPs", "podIPs")
 """These merge by address: an old one would stay, and the API refuses two of one family."""
+MOST_MESSAGES = 12 * 1024
+"""Bytes that the termination messages of a pod may have together; each container has the same part of it."""
 _PASSING_CONDITIONS = frozenset(("PodResizePending", "PodResizeInProgress"))
 """Conditions that are there only while they hold (KEP-1287); the rest go from True to False and back."""
 
@@ -50,7 +52,8 @@ def api_status(
     phase = phase_of(pod, status, final=final)
     incomplete = _uninitialized(pod, status, phase)
     initialized = not incomplete
-    container_statuses = _container_statuses(pod.containers, status.containers, initialized, phase)
+    most = MOST_MESSAGES // max(1, len((*pod.init_containers, *pod.containers, *pod.ephemeral_containers)))
+    container_statuses = _container_statuses(pod.containers, status.containers, initialized, most)
     result: dict[str, Any] = {
         "phase": phase,
         "conditions": _conditions(pod, current, status, phase, incomplete, rfc3339(now)),
@@ -58,10 +61,10 @@ def api_status(
         "containerStatuses": container_statuses,
     }
     if pod.init_containers:
-        result["initContainerStatuses"] = _container_statuses(pod.init_containers, status.init_containers, True, phase)
+        result["initContainerStatuses"] = _container_statuses(pod.init_containers, status.init_containers, True, most)
     if pod.ephemeral_containers:
         result["ephemeralContainerStatuses"] = _container_statuses(
-            pod.ephemeral_containers, status.ephemeral_containers, initialized, phase
+            pod.ephemeral_containers, status.ephemeral_containers, initialized, most
         )
     if node_ips:
         result["hostIP"] = node_ips[0]
@@ -204,20 +207,20 @@ def _has_begun(status: ContainerStatus) -> bool:
 
 
 def _container_statuses(
-    containers: Sequence[Container], statuses: Iterable[ContainerStatus], initialized: bool, phase: Phase
+    containers: Sequence[Container], statuses: Iterable[ContainerStatus], initialized: bool, most: int
 ) -> list[dict[str, Any]]:
     known = {s.name: s for s in statuses}
     pending = Waiting("ContainerCreating" if initialized else "PodInitializing")
     return [
-        _container_status(container, known.get(container.name) or ContainerStatus(container.name, pending))
+        _container_status(container, known.get(container.name) or ContainerStatus(container.name, pending), most)
         for container in containers
     ]
 
 
-def _container_status(container: Container, status: ContainerStatus) -> dict[str, Any]:
+def _container_status(container: Container, status: ContainerStatus, most: int) -> dict[str, Any]:
     result: dict[str, Any] = {
         "name": status.name,
-        "state": _state(status.state),
+        "state": _state(status.state, most),
         "ready": status.is_ready,
         "started": status.is_started,
         "restartCount": status.restart_count,
@@ -225,10 +228,12 @@ def _container_status(container: Container, status: ContainerStatus) -> dict[str
         "imageID": status.image_id,
     }
     if status.last_state is not None:
-        result["lastState"] = _state(status.last_state)
+        result["lastState"] = _state(status.last_state, most)
     if status.container_id:
         result["containerID"] = status.container_id
-    if isinstance(status.state, Running):
+    if mounts := container.raw.get("volumeMounts"):
+        result["volumeMounts"] = [_mount(mount, status) for mount in mounts]
+    if _has_begun(status):
         resources = container.resources if status.resources is None else status.resources
         allocated = container.resources.get("requests") if status.allocated is None else status.allocated
         result |= {"resources": dict(resources)} if resources else {}
@@ -236,7 +241,18 @@ def _container_status(container: Container, status: ContainerStatus) -> dict[str
     return result
 
 
-def _state(state: ContainerState) -> dict[str, Any]:
+def _mount(mount: Raw, status: ContainerStatus) -> dict[str, Any]:
+    """What has become of a mount (KEP-3857)."""
+    result = {"name": mount["name"], "mountPath": mount["mountPath"]}
+    if mount.get("readOnly"):
+        asked = mount.get("recursiveReadOnly")
+        whole = asked == "Enabled" or (asked == "IfPossible" and status.recursive_read_only)
+        result |= {"readOnly": True, "recursiveReadOnly": "Enabled" if whole else "Disabled"}
+    return result
+
+
+def _state(state: ContainerState, most: int) -> dict[str, Any]:
+    """The state as the API has it; of a termination message at most so many bytes."""
     match state:
         case Waiting():
             return {"waiting": _texts(reason=state.reason, message=state.message)}
@@ -244,7 +260,8 @@ def _state(state: ContainerState) -> dict[str, Any]:
             return {"running": {"startedAt": rfc3339(state.started_at)}}
         case Terminated():
             ended: dict[str, Any] = {"exitCode": state.exit_code, "reason": state.cause}
-            ended |= _texts(message=state.message, containerID=state.container_id)
+            message = state.message.encode(errors="replace")[:most].decode(errors="ignore")
+            ended |= _texts(message=message, containerID=state.container_id)
             if state.signal:
                 ended["signal"] = state.signal
             for key, moment in (("startedAt", state.started_at), ("finishedAt", state.finished_at)):

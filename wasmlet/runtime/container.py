@@ -131,6 +131,7 @@ class ContainerLife:
             container_id=self.container_id,
             resources=self.given if spec and runs else None,
             allocated=self.resources.get("requests") or {} if spec and runs else None,
+            recursive_read_only=True,  # an engine's doing, whatever is mounted where
         )
 
     def _service(self, spec: Container | None) -> tuple[bool | None, bool | None]:

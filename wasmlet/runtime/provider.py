@@ -249,6 +249,7 @@ class RuntimeProvider(Provider):
                 **await asyncio.to_thread(machine.identity),
             },
             runtime_handlers=("", *(name for engine in self.engines for name in engine.handlers)),
+            handler_features={"recursiveReadOnlyMounts": True, "userNamespaces": False},
         )
 
     def probe_counts(self) -> Mapping[ProbeCount, int]:
