@@ -32,6 +32,9 @@ MARKERS = (
     "real_cluster: needs a cluster with controllers (--kubeconfig)",
 )
 PROVIDERS = {"wasmtime": WasmtimeProvider, "wasmer": WasmerProvider}
+DENSE = "wasmtime/wasmlet-dense"
+OF_DENSE = {1, 8, 9, 10, 11, 12, 13, 14, 15, 16, 23, 29, *range(32, 47), 61, 69, 70, 71, 72, 74}
+"""What the dense class is held to in every run: restarts, ends and exit codes, variables, files, logs, exec."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -51,10 +54,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Every check that has a node is made with the engine that is asked for."""
+    """Every check that has a node is made with the engine and the handler that are asked for; see also `OF_DENSE`."""
     if "machine" in metafunc.fixturenames:
-        engine = metafunc.config.getoption("--engine") or "wasmtime"
-        metafunc.parametrize("machine", [engine], indirect=True, scope="session")
+        engine, handler, cluster = map(metafunc.config.getoption, ("--engine", "--handler", "--kubeconfig"))
+        ways = [f"{engine or 'wasmtime'}/{handler}".rstrip("/")]
+        number = int(metafunc.definition.path.name.split("_")[1])
+        if number in OF_DENSE and not (engine or handler or cluster):
+            ways.append(DENSE)
+        metafunc.parametrize("machine", ways, indirect=True, scope="session")
 
 
 @pytest_asyncio.fixture(loop_scope="session", scope="session")
@@ -65,7 +72,8 @@ async def machine(
     compile_guest: Callable[..., None],
 ) -> AsyncGenerator[Machine, None]:
     """An API server, the guests, and what nodes are made of."""
-    if request.param == "wasmer":
+    engine, _, handler = request.param.partition("/")
+    if engine == "wasmer":
         await wasmer_is_here()
     async with AsyncExitStack() as stack:
         plane = RealPlane.of(request.config) or await stack.enter_async_context(ControlPlane())
@@ -80,8 +88,8 @@ async def machine(
             directory,
             administrator(plane.kubeconfig, directory),
             f"c{uuid.uuid4().hex[:8]}",
-            PROVIDERS[request.param],
-            request.config.getoption("--handler"),
+            PROVIDERS[engine],
+            handler,
         )
 
 

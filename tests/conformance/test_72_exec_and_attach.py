@@ -36,6 +36,9 @@ async def test_stdin(kube: Kube) -> None:
 
 async def test_attach(kube: Kube) -> None:
     await kube.create("copy", "print", "end", stdin=True, stdinOnce=True)
+    if kube.machine.handler == "wasmlet-dense":  # a guest that waits for input could not be ended by itself
+        assert "spec.containers[0].stdin: handler 'wasmlet-dense'" in await kube.refused()
+        return
     await kube.ready()
     text = await kube.kubectl("attach", "-i", "p", stdin="typed\n")
     assert "typed\n" in text
