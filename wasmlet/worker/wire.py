@@ -24,10 +24,12 @@ Node loop to shim, each with a number `n` that the reply repeats as `re`:
 A reply has `ok` (an object) or `error` (a text). A `zygote` is `{"python": path, "module": path}`. A `container` is
 what `records.Record` holds, and so is `exec`. Execs end with their connection, and so does what is attached.
 
-`run` has more fields, which may be left out: `log_size` and `log_files` (see `crilog.LogFile`), and true or false:
-`stdin` (the guest's stdin is held open for those who attach, else it is empty), `stdin_once` (it is closed when the
-first of them leaves), `tty` (its streams are one terminal's). `message` says where the container leaves its
-termination message: `mount` (a number from 0, or null) and `path` in it, and `logs` (whether its output will do).
+`run` has more fields, which may be left out: `log_size` and `log_files` (see `crilog.LogFile`), `dense` (a text: the
+container runs on a thread of a worker that it shares with others of the same text and zygote, and has neither stdin nor
+a terminal), and true or false: `stdin` (the guest's stdin is held open for those who attach, else it is empty),
+`stdin_once` (it is closed when the first of them leaves), `tty` (its streams are one terminal's). `message` says where
+the container leaves its termination message: `mount` (a number from 0, or null) and `path` in it, and `logs` (whether
+its output will do).
 
 The spec is a JSON object in a memory file, which the shim and the zygote pass on unread: `args`, `env` as pairs,
 `memory` in bytes or null, `user` or null (who the guest's process is: `uid`, `gid` and `groups`), and `mounts`, for
