@@ -118,3 +118,21 @@ async def test_a_limit_below_what_the_module_begins_with(runtime: Runtime, image
     assert (ended.exit_code, ended.reason) == (128, "StartError")
     assert "its memory of" in ended.message
     assert "exceeds the limit of 1048576 bytes" in ended.message
+
+
+PANICS = """
+(module
+  (import "wasi_snapshot_preview1" "fd_prestat_dir_name" (func $name (param i32 i32 i32) (result i32)))
+  (memory (export "memory") 1)
+  (func (export "_start") (drop (call $name (i32.const 3) (i32.const 0) (i32.const 1)))))
+"""
+
+
+async def test_what_brings_wasmer_down_is_a_trap(runtime: Runtime, tmp_path: Path) -> None:
+    """wasmer 1.1 panics where the room for a name is just as long as the name."""
+    module = tmp_path / "panics.wasm"
+    module.write_bytes(wasmtime.wat2wasm(PANICS))
+    key = await runtime.create(pod_of(image=f"file://{module}"))
+    ended = await runtime.ended(key)
+    assert (ended.exit_code, ended.reason) == (134, "Error")
+    assert ended.message.startswith("wasmer gave up in a call of the guest's: index out of bounds")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import subprocess
 from pathlib import Path
 
@@ -97,26 +98,19 @@ async def test_a_truncated_module(timed: Runtime, driver: Path, tmp_path: Path) 
         assert "not a valid WebAssembly module" in (await timed.waiting(key, "CreateContainerError")).message
 
 
-@pytest.mark.parametrize("damage", ["cut", "head", "byte", "empty", "foreign"])
-async def test_a_damaged_artifact_is_compiled_again(timed: Runtime, image: str, damage: str) -> None:
+@pytest.mark.parametrize("damage", ["cut", "head", "foreign"])
+async def test_an_artifact_that_cannot_be_loaded_is_compiled_again(timed: Runtime, image: str, damage: str) -> None:
     await timed.ended(await timed.create(pod_of("print", "x", image=image)))
-    (artifact,) = (timed.state_dir / "runtime" / "compiled").iterdir()
+    (artifact,) = (timed.state_dir / "runtime" / "images" / "compiled").iterdir()
     whole = artifact.read_bytes()
-    middle = len(whole) // 2
-    artifact.write_bytes(
-        {
-            "cut": whole[:middle],
-            "head": whole[:20],
-            "byte": whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :],
-            "empty": b"",
-            "foreign": whole[52:],
-        }[damage]
-    )
+    bad = {"cut": whole[: len(whole) // 2], "head": whole[:20], "foreign": whole[52:]}[damage]
+    artifact.unlink()
+    form, _, _ = artifact.name.rpartition("-")
+    artifact.with_name(f"{form}-{hashlib.sha256(bad).hexdigest()}").write_bytes(bad)
     key = await timed.create(pod_of("print", "y", name="next", image=image, restart="OnFailure"))
     status = await timed.main(key, lambda s: s.restart_count == 1 and type(s.state).__name__ == "Terminated")
     assert status.state.exit_code == 0  # type: ignore[union-attr]
     assert await timed.log(key) == b"y\n"
-    assert await timed.log(key, previous=True) == b""
     before = status.last_state
     assert before is not None
     assert (before.exit_code, before.reason) == (128, "StartError")

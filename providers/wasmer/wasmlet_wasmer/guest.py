@@ -5,21 +5,23 @@ A guest gets its arguments, its environment, its mounts, clocks, randomness and 
 
 What shapes this code, each found by measuring wasmer 1.1:
 
-- It follows absolute paths and symbolic links out of a mounted directory, and has no mounts that are read-only. So
-  guests run only where landlock confines their process (`REQUIRES`).
+- It follows absolute paths and symbolic links out of a mounted directory. So guests have mounts only where landlock
+  confines their process (`REQUIRES`).
+- It opens every file for writing that the directory's rights let it, whatever the guest asked for, and has no mounts
+  that are read-only. But WASI has a call that takes rights away; a module of our own makes it (`_HELPER`), before the
+  guest begins, for each mount that is read-only. Without it such files could not even be read: landlock forbids it.
 - It cannot limit a guest's memory, but a guest can import memory that was made with a limit. `compile` turns the memory
   of a module into such an import, and `run` makes the memory.
 - An exit code is only in an error's text; every other error of a run is a trap.
-- `Module.deserialize` believes what it is given, so an artifact has a checksum.
+- `Module.deserialize` believes what it is given, so an artifact says what it is and how long.
 - The compiler is needed to compile only; a child's engine has none.
 """
 
 from __future__ import annotations
 
-import hashlib
 import re
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import wasmer
@@ -32,8 +34,22 @@ PAGE = 65536
 MOST_PAGES = 65536
 
 _MAGIC = b"wasmlet-wasmer 1"
-_ARTIFACT = struct.Struct("<16si32s")
-"""What an artifact begins with: `_MAGIC`, how many bytes further its code is than in the module, and a checksum."""
+_ARTIFACT = struct.Struct("<16siIQ")
+"""What an artifact begins with: `_MAGIC`, how many bytes further its code is than in the module, and the sizes of what
+follows: the compiled `_HELPER` and the compiled module."""
+
+_HELPER = """
+(module
+  (import "wasi_snapshot_preview1" "fd_fdstat_set_rights" (func $rights (param i32 i64 i64) (result i32)))
+  (import "wasi_snapshot_preview1" "fd_prestat_dir_name" (func $name (param i32 i32 i32) (result i32)))
+  (memory (export "memory") 1)
+  (export "rights" (func $rights))
+  (export "name" (func $name)))
+"""
+_FIRST_MOUNT = 4
+"""Descriptors of a guest: its streams, a root that has the mounts in it, and the mounts in their order."""
+_READING = sum(1 << bit for bit in (1, 2, 3, 5, 7, 13, 14, 15, 18, 21, 27))
+"""The rights that read, seek, look into directories and ask about files (`rights` of WASI preview 1)."""
 
 _OURS, _MEMORY = "wasmlet", "memory"
 """The module and name under which a guest imports its memory."""
@@ -66,17 +82,21 @@ def run(prepared: wasmer.Store, spec: dict[str, Any], module: str, started: Call
     Raises:
         ValueError: it cannot start; the message says why.
     """
-    code, shift = _load(prepared, module)
+    code, shift, helper = _load(prepared, module)
     name, *args = spec["args"]
     state = wasi.StateBuilder(name).arguments(args)
     for key, value in spec["env"]:
         state.environment(key, value)
-    for mount in spec.get("mounts") or ():
+    mounts = spec.get("mounts") or ()
+    for mount in mounts:
         state.map_directory(mount["path"], mount["directory"])
     try:
-        imports = state.finalize().generate_import_object(prepared, wasi.Version.SNAPSHOT1)
+        given = state.finalize()
+        imports = given.generate_import_object(prepared, wasi.Version.SNAPSHOT1)
     except RuntimeError as error:
         raise ValueError(f"wasmer does not take what the container is given: {error}") from error
+    if any(mount["read_only"] for mount in mounts):
+        _take_rights(prepared, helper, given.generate_import_object(prepared, wasi.Version.SNAPSHOT1), mounts)
     for wanted in code.imports:
         if wanted.module == _OURS:
             imports.register(_OURS, {_MEMORY: _memory(prepared, wanted.type, spec.get("memory"))})
@@ -86,12 +106,14 @@ def run(prepared: wasmer.Store, spec: dict[str, Any], module: str, started: Call
         begun = True
         started()
         instance.exports._start()
-    except RuntimeError as error:
-        text = str(error)
-        if not text.startswith("RuntimeError: "):
-            raise ValueError(f"the module cannot be instantiated: {text}") from error
-        if not begun:  # the start function of the module itself: the guest has run
-            started()
+    except BaseException as error:
+        text, panicked = str(error), _is_panic(error)
+        if not begun:
+            if not panicked and not text.startswith("RuntimeError: "):
+                raise ValueError(f"the module cannot be instantiated: {text}") from error
+            started()  # it was in the start function of the module itself: the guest has run
+        if panicked:
+            return TRAPPED, f"wasmer gave up in a call of the guest's: {text}"
         left = _EXIT.fullmatch(text)
         return (int(left[1]) & 0xFF, "") if left else (TRAPPED, _trap(text, shift))
     return 0, ""
@@ -117,7 +139,7 @@ def compile(wasm: bytes) -> bytes:  # noqa: A001 - the name that the worker asks
     except RuntimeError as error:
         raise ValueError(_refusal(str(error))) from error
     except BaseException as error:
-        if type(error).__name__ != "PanicException":  # of Rust, and no Exception in Python
+        if not _is_panic(error):
             raise
         raise ValueError(f"wasmer cannot compile this module: its compiler gave up ({error})") from error
     exports = {export.name: export.type for export in module.exports}
@@ -129,22 +151,35 @@ def compile(wasm: bytes) -> bytes:  # noqa: A001 - the name that the worker asks
         )
     if not isinstance(exports.get("memory"), wasmer.MemoryType) and any(i.module == WASI for i in module.imports):
         raise ValueError("the module exports no memory; expected one of the name memory, which WASI works on")
+    helper = bytes(wasmer.Module(store, _HELPER).serialize())
     compiled = bytes(module.serialize())
-    return _ARTIFACT.pack(_MAGIC, shift, hashlib.sha256(compiled).digest()) + compiled
+    return _ARTIFACT.pack(_MAGIC, shift, len(helper), len(compiled)) + helper + compiled
 
 
-def _load(store: wasmer.Store, path: str) -> tuple[wasmer.Module, int]:
+def _load(store: wasmer.Store, path: str) -> tuple[wasmer.Module, int, bytes]:
+    """The module, how many bytes further its code is than it was, and the compiled helper."""
     with open(path, "rb") as file:
-        head, compiled = file.read(_ARTIFACT.size), file.read()
-    if len(head) < _ARTIFACT.size:
-        raise _BadArtifact(f"the compiled module cannot be loaded: it has {len(head)} bytes")
-    magic, shift, checksum = _ARTIFACT.unpack(head)
-    if magic != _MAGIC or hashlib.sha256(compiled).digest() != checksum:
-        raise _BadArtifact("the compiled module cannot be loaded: it is damaged")
+        head = file.read(_ARTIFACT.size)
+        magic, shift, first, second = _ARTIFACT.unpack(head) if len(head) == _ARTIFACT.size else (b"", 0, 0, 0)
+        helper, compiled = file.read(first), file.read()
+    if magic != _MAGIC or len(compiled) != second:
+        raise _BadArtifact("the compiled module cannot be loaded: it is none of ours, or damaged")
     try:
-        return wasmer.Module.deserialize(store, compiled), shift
+        return wasmer.Module.deserialize(store, compiled), shift, helper
     except RuntimeError as error:
         raise _BadArtifact(f"the compiled module cannot be loaded: {error}") from error
+
+
+def _take_rights(store: wasmer.Store, helper: bytes, imports: wasmer.ImportObject, mounts: Sequence[Any]) -> None:
+    """Leave the guest, whose imports these are as well, none but `_READING` in mounts that are read-only."""
+    calls = wasmer.Instance(wasmer.Module.deserialize(store, helper), imports).exports
+    for number, mount in enumerate(mounts, _FIRST_MOUNT):
+        path = mount["path"].lstrip("/").encode()  # as wasmer names it
+        error = calls.name(number, 0, len(path) + 1)  # it ends it with a NUL
+        if error or bytes(calls.memory.uint8_view()[: len(path)]) != path:
+            raise ValueError(f"wasmer cannot mount {mount['path']}: its descriptor is not {number} (error {error})")
+        if mount["read_only"] and (error := calls.rights(number, _READING, _READING)):
+            raise ValueError(f"wasmer cannot mount {mount['path']} read-only: error {error}")
 
 
 def _memory(store: wasmer.Store, wanted: wasmer.MemoryType, limit: int | None) -> wasmer.Memory:
@@ -173,6 +208,11 @@ def _trap(text: str, shift: int) -> str:
         return ")" if offset == _NOWHERE else f":{max(0, offset - shift):#x})"
 
     return "wasm trap: " + _PLACE.sub(place, text[len("RuntimeError: ") :].strip())
+
+
+def _is_panic(error: BaseException) -> bool:
+    """Whether wasmer itself failed: a panic of Rust, which is no `Exception` in Python."""
+    return type(error).__name__ == "PanicException"
 
 
 def _refusal(text: str) -> str:
