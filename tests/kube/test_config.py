@@ -88,6 +88,14 @@ async def test_a_part_that_is_wrong(tmp_path: Path, changes: dict[str, Any]) -> 
     assert "\n" not in str(raised.value)
 
 
+async def test_a_credential_plugin_that_is_not_there(tmp_path: Path) -> None:
+    user = {"exec": {"command": "no-such-plugin", "apiVersion": "x", "installHint": "Get it\n from example.com."}}
+    path = variant(tmp_path / "config", users=[{"name": "u", "user": user}])
+    said = r"its credential plugin 'no-such-plugin' cannot be run: No such file or directory; Get it from example.com."
+    with pytest.raises(ConfigError, match=said):
+        await load_identity(path)
+
+
 async def test_the_environment_names_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KUBECONFIG", str(write_kubeconfig(tmp_path, "http://127.0.0.1:2")))
     assert (await load_identity()).server == "http://127.0.0.1:2"

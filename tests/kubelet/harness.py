@@ -18,7 +18,7 @@ from aiohttp import web
 from tests.kube.server import serving
 from wasmlet.clock import SystemClock
 from wasmlet.kubelet import Guard, KubeletServer, NodeFacts, Reviews
-from wasmlet.kubelet.tls import install, self_signed, server_context
+from wasmlet.kubelet.tls import ServerTls, self_signed
 from wasmlet.model.pod import Pod, Raw
 from wasmlet.model.status import PodStatus
 from wasmlet.provider import Provider
@@ -107,7 +107,7 @@ class Kubelet:
     pods: Pods
     provider: Any
     clock: Any
-    context: ssl.SSLContext
+    tls: ServerTls
     session: aiohttp.ClientSession
 
     async def __call__(
@@ -162,8 +162,8 @@ async def kubelet(
         client = await stack.enter_async_context(serving(reviewer.answer, directory))
         time = clock or SystemClock()
         pods, runs = Pods(), provider or ReferenceProvider()
-        context = server_context(ca)
-        install(context, self_signed(NODE, "127.0.0.1", time.now()))
+        tls = ServerTls(ca)
+        tls.show(self_signed(NODE, "127.0.0.1", time.now()))
         server = KubeletServer(
             pods,
             runs,
@@ -172,8 +172,8 @@ async def kubelet(
             time,
             header_seconds=header_seconds,
         )
-        await server.start("127.0.0.1", 0, context)
+        await server.start("127.0.0.1", 0, tls.context)
         stack.push_async_callback(server.stop)
         connector = aiohttp.TCPConnector(force_close=True, limit=0)
         session = await stack.enter_async_context(aiohttp.ClientSession(connector=connector))
-        yield Kubelet(server, reviewer, authority, directory, pods, runs, time, context, session)
+        yield Kubelet(server, reviewer, authority, directory, pods, runs, time, tls, session)

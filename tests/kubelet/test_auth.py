@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 from tests.kubelet.harness import NODE, Kubelet, kubelet
 from wasmlet.kubelet import reviews
 from wasmlet.kubelet.auth import attributes, bearer_token, certificate_user
+from wasmlet.kubelet.tls import self_signed
 from wasmlet.testing import FakeClock
 from wasmlet.testing.pki import Authority
 
@@ -251,3 +253,29 @@ async def test_an_api_server_that_is_away_lets_nobody_in(node: Kubelet) -> None:
     node.server._guarded_by._reviews._client.identity.server = "http://127.0.0.1:1"
     assert (await node("/healthz", token=TOKEN))[0] == 401
     assert (await node("/healthz"))[0] == 403
+
+
+async def test_the_client_ca_may_change(node: Kubelet) -> None:
+    """Who is of the new one gets in at once, who is of the old one does not; a file that is broken changes nothing."""
+    url = f"https://127.0.0.1:{node.server.port}/healthz"
+    other = Authority("clients", datetime.now(UTC))
+    before, after = node.client("root"), node.client("root", other)
+
+    async def gets_in(who: ssl.SSLContext) -> bool:
+        try:
+            async with node.session.get(url, ssl=who) as answer:
+                return answer.status == 200
+        except aiohttp.ClientError:
+            return False
+
+    assert (await gets_in(before), await gets_in(after)) == (True, False)
+    file = node.directory / "ca.crt"
+    file.with_suffix(".new").write_bytes(other.pem)
+    file.with_suffix(".new").rename(file)
+    assert (await gets_in(before), await gets_in(after)) == (False, True)
+    file.write_bytes(b"-----BEGIN CERTIFICATE-----")
+    assert (await gets_in(before), await gets_in(after)) == (False, True)
+    node.tls.show(self_signed(NODE, "127.0.0.1", datetime.now(UTC)))
+    assert await gets_in(after)
+    file.write_bytes(node.authority.pem)
+    assert (await gets_in(before), await gets_in(after)) == (True, False)

@@ -22,7 +22,7 @@ from tests.kubelet.harness import NODE, Kubelet, View, kubelet
 from wasmlet.errors import Unsupported
 from wasmlet.kubelet import stats
 from wasmlet.kubelet.server import REQUEST_BYTES
-from wasmlet.kubelet.tls import install, self_signed
+from wasmlet.kubelet.tls import self_signed
 from wasmlet.model.inputs import Inputs
 from wasmlet.model.pod import Pod, PodKey, Raw
 from wasmlet.model.times import parse
@@ -253,7 +253,7 @@ async def test_a_new_certificate_is_shown_without_a_restart(node: Kubelet) -> No
     connector = aiohttp.TCPConnector(ssl=node.client("root"))
     async with aiohttp.ClientSession(f"https://127.0.0.1:{node.server.port}", connector=connector) as kept:
         assert (await kept.get("/healthz")).status == 200
-        install(node.context, self_signed(NODE, "127.0.0.1", parse("2026-01-01T00:00:00Z")))
+        node.tls.show(self_signed(NODE, "127.0.0.1", parse("2026-01-01T00:00:00Z")))
         assert (await kept.get("/healthz")).status == 200
     assert await asyncio.to_thread(serial) != before
 
@@ -265,7 +265,7 @@ async def test_no_handshake_fails_while_certificates_change(node: Kubelet) -> No
     async def change() -> None:
         while not over.is_set():
             for pem in pems:
-                install(node.context, pem)
+                node.tls.show(pem)
                 await asyncio.sleep(0)
 
     async with asyncio.TaskGroup() as group:

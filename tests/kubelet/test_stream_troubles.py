@@ -12,6 +12,7 @@ import pytest
 
 from tests.kubelet.callers import KEY, SECONDS, Spdy, Watched, a_pod, head, messages, path, spdy_to, websocket_to
 from tests.kubelet.harness import Kubelet, kubelet
+from wasmlet.kubelet.sessions import Timeouts
 from wasmlet.kubelet.spdy_frames import Reset
 from wasmlet.testing import FakeClock
 
@@ -203,6 +204,16 @@ async def test_silence_ends_a_session_after_four_hours(troubled: Troubled, over:
             troubled.clock.advance(4 * 3600)
             await troubled.provider.until_called(*ENDED)
             assert 3 not in await messages(socket)
+
+
+async def test_silence_never_ends_a_session_without_a_limit(troubled: Troubled) -> None:
+    troubled.node.server._streaming._timeouts = Timeouts(idle=0)
+    async with spdy_to(troubled.node, path("exec", "cat", input=1, output=1), "error", "stdin", "stdout") as caller:
+        await troubled.provider.until_called("exec")
+        troubled.clock.advance(30 * 24 * 3600)
+        caller.connection.send_data(caller.streams["stdin"], b"still")
+        caller.send()
+        await caller.until(lambda: caller.of("stdout") == b"still")
 
 
 async def _silent(troubled: Troubled, caller: Spdy) -> None:

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 import attrs
+import yaml
 
 from wasmlet.errors import ConfigError
 
@@ -102,10 +103,28 @@ async def _load_file(library: ModuleType, path: Path, context: str | None, confi
         await library.load_kube_config(
             config_file=str(path), context=context, client_configuration=configuration, persist_config=False
         )
+    except (FileNotFoundError, PermissionError) as error:
+        raise ConfigError(f"kubeconfig {path} cannot be used: {_unfound(text, context, error)}") from None
     except Exception as error:  # the loader raises whatever a wrong file makes it stumble over
         raise ConfigError(f"kubeconfig {path} cannot be used: {_one_line(error)}") from None
     if not configuration.host or configuration.host == "http://localhost":
         raise ConfigError(f"kubeconfig {path} cannot be used: its current context names no cluster with a server")
+
+
+def _unfound(text: bytes, context: str | None, error: OSError) -> str:
+    """Which file it was that could not be opened, or which credential plugin could not be run."""
+    said = _one_line(error)
+    try:
+        content = yaml.safe_load(text)
+        name = context or content["current-context"]
+        user = next(each["context"]["user"] for each in content["contexts"] if each["name"] == name)
+        plugin = next(each["user"]["exec"] for each in content["users"] if each["name"] == user)
+        if error.filename not in (None, plugin["command"]):
+            return said
+        hint = f"; {' '.join(str(plugin['installHint']).split())}" if plugin.get("installHint") else ""
+        return f"its credential plugin {plugin['command']!r} cannot be run: {error.strerror or said}{hint}"
+    except (yaml.YAMLError, LookupError, TypeError, StopIteration):
+        return said
 
 
 def _identity(configuration: Any, path: Path | None, context: str | None) -> Identity:

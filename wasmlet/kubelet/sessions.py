@@ -35,7 +35,7 @@ class Timeouts:
 
     Attributes:
         create: for the caller to create the streams that its request needs.
-        idle: without a byte in either direction (`streamingConnectionIdleTimeout`).
+        idle: without a byte in either direction (`streamingConnectionIdleTimeout`); 0 for ever.
         linger: for the caller to hang up after the end, so that the last bytes are not cut off.
         beat: between two signs of life while nothing can be read, which is when a caller's leaving would not be seen.
     """
@@ -198,6 +198,8 @@ class Carrier:
                 raise error
 
     async def _idle(self) -> None:
+        if not self.timeouts.idle:
+            await asyncio.Event().wait()
         while (left := self._touched + self.timeouts.idle - self.clock.monotonic()) > 0:
             await self.clock.sleep(left)
         raise SessionError(f"nothing was sent or received for {self.timeouts.idle:g} s")

@@ -13,6 +13,7 @@ import ssl
 import tempfile
 from pathlib import Path
 
+import structlog
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -20,7 +21,65 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from wasmlet.errors import ConfigError
 
+log = structlog.get_logger(__name__)
+
 LIFE = datetime.timedelta(days=365)
+
+
+class ServerTls:
+    """TLS for the node's API, which follows its client CA file: who is trusted changes as soon as the file does.
+
+    A context takes further CAs and never gives one up. So connections are accepted with `context`, and a handshake goes
+    on with the one that was made from the file as it is now. A file that cannot be read changes nothing.
+
+    Args:
+        client_ca_file: of the clients that may use the API; None trusts no certificate.
+
+    Raises:
+        ConfigError: the client CA cannot be read.
+    """
+
+    def __init__(self, client_ca_file: Path | None) -> None:
+        self._file = client_ca_file
+        self._seen = self._look()
+        self.context = self._present = server_context(client_ca_file)
+        self._pem = b""
+        if client_ca_file is not None:
+            self.context.sni_callback = self._choose
+
+    def show(self, pem: bytes) -> None:
+        """Show this certificate from the next handshake on; see `install`."""
+        self._pem = pem
+        install(self.context, pem)
+        if self._present is not self.context:
+            install(self._present, pem)
+
+    def _choose(self, connection: ssl.SSLObject | ssl.SSLSocket, name: str | None, context: ssl.SSLContext) -> None:
+        """Called for each handshake, also where the caller names no server."""
+        self._follow()
+        connection.context = self._present
+
+    def _follow(self) -> None:
+        found = self._look()
+        if found == self._seen:
+            return
+        self._seen = found
+        try:
+            changed = server_context(self._file)
+            install(changed, self._pem)
+        except (ConfigError, OSError) as error:
+            log.warning("the client CA has changed and cannot be read: the one before stays", error=str(error))
+            return
+        self._present = changed
+        log.info("the node's API trusts the clients of a new CA file", file=str(self._file))
+
+    def _look(self) -> tuple[int, ...]:
+        """What changes with the file, whether it is written again or another one takes its place."""
+        try:
+            found = os.stat(self._file or os.devnull)
+        except OSError:
+            return ()
+        return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def server_context(client_ca_file: Path | None) -> ssl.SSLContext:

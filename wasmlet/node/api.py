@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ssl
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,7 +12,8 @@ from wasmlet.clock import Clock
 from wasmlet.kube import Client
 from wasmlet.kubelet import Guard, KubeletServer, NodeFacts, Reviews
 from wasmlet.kubelet.reviews import ALLOWED_SECONDS, DENIED_SECONDS, TOKEN_SECONDS
-from wasmlet.kubelet.tls import install, self_signed, server_context
+from wasmlet.kubelet.sessions import Timeouts
+from wasmlet.kubelet.tls import ServerTls, self_signed
 from wasmlet.node.config import NodeConfig
 from wasmlet.node.lease import DURATION_SECONDS
 from wasmlet.node.metrics import Metrics
@@ -44,7 +44,7 @@ class NodeApi:
         self._config = config
         self._clock = clock
         self._trusted = config.client_ca_file or client.identity.ca_file
-        self._context: ssl.SSLContext | None = None
+        self._tls: ServerTls | None = None
         facts = NodeFacts(
             config.node_name,
             metrics.text,
@@ -52,7 +52,8 @@ class NodeApi:
             {"ping": str, "log": str, "syncloop": registration.stuck},
         )
         guard = Guard(config.node_name, Reviews(client, clock), clock)
-        self._server = KubeletServer(pods, provider, guard, facts, clock)
+        timeouts = Timeouts(idle=config.streaming_connection_idle_timeout)
+        self._server = KubeletServer(pods, provider, guard, facts, clock, timeouts=timeouts)
 
     async def start(self, ip: str) -> int:
         """Listen with a certificate of our own; the port.
@@ -65,18 +66,18 @@ class NodeApi:
                 "the node's API takes tokens and no client certificates, so kubectl logs will fail: "
                 "give the CA of the cluster's clients with --client-ca-file"
             )
-        self._context = await asyncio.to_thread(server_context, self._trusted)
+        self._tls = await asyncio.to_thread(ServerTls, self._trusted)
         await self.show(await asyncio.to_thread(self_signed, self._config.node_name, ip, self._clock.now()))
-        await self._server.start(ip, self._config.port, self._context)
+        await self._server.start(ip, self._config.port, self._tls.context)
         if self._config.healthz_port:
             await self._server.start_health(self._config.healthz_port)
         return self._server.port
 
     async def show(self, pem: bytes) -> None:
         """Use this key and certificate from the next connection on."""
-        assert self._context is not None
+        assert self._tls is not None
         # Not in a thread: the key is loaded a moment after the certificate, and a handshake in between would fail.
-        install(self._context, pem)
+        self._tls.show(pem)
 
     async def stop(self) -> None:
         await self._server.stop()
@@ -103,6 +104,7 @@ def settings(config: NodeConfig, trusted: object) -> Mapping[str, Any]:
         "rotateCertificates": True,
         "serverTLSBootstrap": config.serving_csr,
         "maxPods": config.max_pods,
+        "streamingConnectionIdleTimeout": _duration(config.streaming_connection_idle_timeout),
         "nodeStatusUpdateFrequency": _duration(CHECK_SECONDS),
         "nodeStatusReportFrequency": _duration(REPORT_SECONDS),
         "nodeLeaseDurationSeconds": DURATION_SECONDS,
@@ -117,4 +119,5 @@ def settings(config: NodeConfig, trusted: object) -> Mapping[str, Any]:
 def _duration(seconds: float) -> str:
     """As Go writes durations."""
     minutes, rest = divmod(int(seconds), 60)
-    return f"{minutes}m{rest}s" if minutes else f"{rest}s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}h{minutes}m{rest}s" if hours else f"{minutes}m{rest}s" if minutes else f"{rest}s"

@@ -42,6 +42,10 @@ class NodeConfig:
         most=65535,
         help="Port on loopback that serves /healthz alone, without TLS (a kubelet's is 10248); 0 serves none.",
     )
+    streaming_connection_idle_timeout: float = option(
+        4 * 3600.0,
+        help="After how many seconds without a byte an exec, attach or port-forward is ended; 0 for never.",
+    )
     cluster_dns: tuple[str, ...] = option(
         (),
         help="Address of the cluster's DNS service, for pods' resolv.conf; may be repeated; the node's own without it.",
