@@ -28,7 +28,7 @@ from tests.worker.harness import (
     wait_gone,
 )
 from wasmlet.worker import wire
-from wasmlet.worker.zygotes import SPARE
+from wasmlet.worker.zygotes import ENVIRONMENT, SPARE
 
 
 def test_runs_a_container_to_its_end(tmp_path: Path, python: str) -> None:
@@ -52,12 +52,13 @@ def test_a_child_has_nothing_but_what_it_was_given(tmp_path: Path, python: str) 
         # Streams, control, compiled module; number 4, where the spec was, is the listing itself.
         assert world["descriptors"] == [0, 1, 2, 3, 4, 5]
         assert "hidden" not in repr(world)
-        assert set(world["environ"]) <= {"LC_CTYPE", "LD_LIBRARY_PATH"}
+        assert set(world["environ"]) <= {"LC_CTYPE", "LD_LIBRARY_PATH", *ENVIRONMENT}
         assert world["parent"] == shim.pid
         assert world["zygote"] == shim.zygote_pid()
         assert world["threads"] == 1
         for pid in (shim.pid, shim.zygote_pid()):
-            assert set(Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")) <= {b"", b"LC_CTYPE=C.UTF-8"}
+            variables = {line.partition("=")[0] for line in Path(f"/proc/{pid}/environ").read_text().split("\0")}
+            assert variables <= {"", "LC_CTYPE", *ENVIRONMENT}
 
 
 @pytest.mark.parametrize("work", [("sleep", "1000"), ("spin",)])

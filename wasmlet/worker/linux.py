@@ -5,6 +5,7 @@ Most are plain functions over prctl(2); an error is an `OSError`.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 
@@ -12,8 +13,14 @@ _PR_SET_PDEATHSIG = 1
 _PR_SET_NAME = 15
 _PR_SET_CHILD_SUBREAPER = 36
 _PR_SET_NO_NEW_PRIVS = 38
+_LAST = ctypes.c_uint(-1)
 
 _libc = ctypes.CDLL(None, use_errno=True)
+_number, _text = _libc["prctl"], _libc["prctl"]
+_number.argtypes = (ctypes.c_int, *[ctypes.c_ulong] * 4)
+_text.argtypes = (ctypes.c_int, ctypes.c_char_p, *[ctypes.c_ulong] * 3)
+_close_range = getattr(_libc, "close_range", None)
+"""None where the C library is older than the call."""
 
 KEPT_VARIABLES = ("LD_LIBRARY_PATH",)
 """Of the shim's environment, which itself has next to nothing, what its processes get: what an interpreter may need."""
@@ -25,9 +32,8 @@ def kept_environment() -> dict[str, str]:
 
 
 def _prctl(option: int, argument: int | bytes) -> None:
-    value = ctypes.c_char_p(argument) if isinstance(argument, bytes) else ctypes.c_ulong(argument)
-    zero = ctypes.c_ulong(0)
-    if _libc.prctl(ctypes.c_int(option), value, zero, zero, zero) != 0:
+    prctl = _text if isinstance(argument, bytes) else _number
+    if prctl(option, argument, 0, 0, 0) != 0:
         number = ctypes.get_errno()
         raise OSError(number, f"prctl({option}): {os.strerror(number)}")
 
@@ -42,6 +48,16 @@ def become(user: int, group: int, groups: list[int]) -> None:
     os.setgroups(groups)
     os.setresgid(group, group, group)
     os.setresuid(user, user, user)
+
+
+def close_from(first: int) -> None:
+    """Close every descriptor of this process from that number on: nothing is kept that somebody let slip."""
+    if _close_range is not None and _close_range(first, _LAST, 0) == 0:
+        return
+    for number in map(int, os.listdir("/proc/self/fd")):
+        if number >= first:
+            with contextlib.suppress(OSError):  # the listing's own
+                os.close(number)
 
 
 def set_name(name: str) -> None:

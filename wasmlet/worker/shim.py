@@ -337,7 +337,7 @@ def main(arguments: list[str]) -> int:
     options = parser.parse_args(arguments)
     os.umask(0o077)
     # Some event loops let descriptors slip into what they start; the shim outlives whoever holds the other ends.
-    wire.close_from(3)
+    linux.close_from(3)
     try:
         lock, rebooted = claim(os.path.abspath(options.state_dir))
     except StateError as error:

@@ -17,6 +17,7 @@ from types import ModuleType
 from . import child, dense, linux, wire
 
 _CONTROL = 3
+_REHEARSALS = 16
 
 
 def main(shim: int, between: int, engine: ModuleType, prepared: object, descriptor: int) -> None:
@@ -33,6 +34,7 @@ def main(shim: int, between: int, engine: ModuleType, prepared: object, descript
         given = wire.receive(control)
         if given is not None:
             message, descriptors = given
+            _belong_to(shim, between)
             if "dense" in message:
                 code = dense.main(control, engine, prepared, descriptors)
             else:
@@ -44,17 +46,19 @@ def main(shim: int, between: int, engine: ModuleType, prepared: object, descript
 
 
 def _get_ready(shim: int, between: int, descriptor: int) -> socket.socket:
-    os.dup2(descriptor, _CONTROL, inheritable=False)
-    wire.close_from(_CONTROL + 1)  # the zygote's, and those of its other children
-    control = socket.socket(fileno=_CONTROL)
-    _belong_to(shim, between)
+    os.dup2(descriptor, _CONTROL)
+    linux.close_from(_CONTROL + 1)  # the zygote's, and those of its other children
+    control = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, _CONTROL)
     linux.set_name("wasmlet-spare")
     wire.send(control, wire.pack({"pid": os.getpid()}))
     return control
 
 
 def _belong_to(shim: int, between: int) -> None:
-    """Wait until this orphan has gone to the shim, and end when the shim ends: nobody else could tell its end."""
+    """Wait until this orphan has gone to the shim, and end when the shim ends: nobody else could tell its end.
+
+    Until here nothing else than its control descriptor had to tell it of the shim's end.
+    """
     while os.getppid() == between:
         try:
             watch = os.pidfd_open(between)
@@ -66,6 +70,26 @@ def _belong_to(shim: int, between: int) -> None:
     linux.die_with_parent(signal.SIGKILL)
     if os.getppid() != shim:
         os._exit(wire.START_ERROR_CODE)
+
+
+def rehearse() -> None:
+    """In the zygote: do what every child does, often enough.
+
+    What Python finds out about code as it runs is then there in each child, which would have to write it down in memory
+    of its own otherwise.
+    """
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    spec = os.memfd_create("rehearsal")
+    os.write(spec, b'{"args":["a"],"env":[["NAME","value"]],"memory":null,"mounts":[],"user":null}')
+    with ours, theirs:
+        for _ in range(_REHEARSALS):
+            wire.send(ours, wire.pack({"pid": os.getpid()}), (spec,))
+            received = wire.receive(theirs)
+            assert received is not None
+            wire.close(received[1])
+            child.read_spec(spec)
+            linux.set_name("wasmlet-zygote")
+    os.close(spec)
 
 
 def report_failure(control: int, text: str) -> None:

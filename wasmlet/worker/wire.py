@@ -71,6 +71,8 @@ BAD_ARTIFACT = "BadArtifact"
 
 Message = dict[str, Any]
 
+_encode = json.JSONEncoder(separators=(",", ":")).encode
+
 
 class WireError(Exception):
     """A message that breaks the rules above; the connection that it came on is closed."""
@@ -82,7 +84,7 @@ def pack(message: Message) -> bytes:
     Raises:
         WireError: it is longer than `MAX_MESSAGE`.
     """
-    data = json.dumps(message, separators=(",", ":")).encode()
+    data = _encode(message).encode()
     if len(data) > MAX_MESSAGE:
         raise WireError(f"a message of {len(data)} bytes is longer than {MAX_MESSAGE}")
     return data
@@ -147,11 +149,6 @@ def close(descriptors: Any) -> None:
     for descriptor in descriptors:
         with contextlib.suppress(OSError):
             os.close(descriptor)
-
-
-def close_from(first: int) -> None:
-    """Close every descriptor of this process from that number on: nothing is kept that somebody let slip."""
-    close(number for number in map(int, os.listdir("/proc/self/fd")) if number >= first)
 
 
 def peer(sock: socket.socket) -> tuple[int, int]:

@@ -65,6 +65,7 @@ def main(arguments: list[str]) -> int:
         return 1
     wire.send(channel, wire.pack({"ready": True}))
     sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - nothing buffered may be written by a child
+    spare.rehearse()
     gc.collect()
     gc.freeze()
     gc.disable()
@@ -74,11 +75,11 @@ def main(arguments: list[str]) -> int:
             return 0
         _, controls = received
         if controls:
-            _fork(channel, shim, engine, prepared, controls)
+            _fork(shim, engine, prepared, controls)
         wire.close(controls)
 
 
-def _fork(channel: socket.socket, shim: int, engine: ModuleType, prepared: object, controls: list[int]) -> None:
+def _fork(shim: int, engine: ModuleType, prepared: object, controls: list[int]) -> None:
     """Make children of the shim's, one for each control descriptor; it says so where the system has no room for one."""
     try:
         between = os.fork()
@@ -93,7 +94,6 @@ def _fork(channel: socket.socket, shim: int, engine: ModuleType, prepared: objec
         parent = os.getpid()
         while controls:
             if os.fork() == 0:
-                channel.close()
                 spare.main(shim, parent, engine, prepared, controls[0])
             os.close(controls.pop(0))
     except OSError as error:

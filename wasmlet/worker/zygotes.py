@@ -26,6 +26,8 @@ from .records import complain
 if TYPE_CHECKING:
     from .processes import Process
 
+ENVIRONMENT = {"LD_BIND_NOW": "1", "MALLOC_ARENA_MAX": "1"}
+"""So that children need not look up functions of libraries, nor set up heaps for an engine's threads."""
 SPARE = 3
 """Children kept ready; each has about 1 MiB of its own, kernel memory included."""
 REFILL_SECONDS = 0.01
@@ -154,7 +156,7 @@ class Zygote:
             self.pid = os.posix_spawn(
                 python,
                 command,
-                linux.kept_environment(),
+                {**linux.kept_environment(), **ENVIRONMENT},
                 file_actions=[(os.POSIX_SPAWN_DUP2, theirs.fileno(), 0)],
                 setsigmask=(),
                 setsigdef=(signal.SIGTERM, signal.SIGCHLD, signal.SIGPIPE),
@@ -253,7 +255,7 @@ class Zygote:
             if process.enter(self._spare.popleft()):
                 self._queue.popleft()
         missing = len(self._queue) - len(self._making)
-        while missing > 0 and self._make(min(missing, BATCH)):
+        while missing > 0 and self._make(BATCH):  # where one is missing, there will be more
             missing -= BATCH
         if self._used and self.alive and self._refill is None and len(self._spare) < SPARE:
             self._refill = self._loop.later(REFILL_SECONDS, self._refill_now)
