@@ -41,7 +41,7 @@ def test_runs_a_container_to_its_end(tmp_path: Path, python: str) -> None:
         assert record["labels"] == {"name": name}
         assert shim.output(name) == b"hello\nthe module\n"
         assert shim.output(name, "stderr") == b"oops\n"
-        assert json.loads((shim.state / "containers" / f"{name}.json").read_text()) == record
+        assert json.loads((shim.state / "containers" / f"{name}.json").read_text().splitlines()[-1]) == record
 
 
 def test_a_child_has_nothing_but_what_it_was_given(tmp_path: Path, python: str) -> None:
@@ -272,7 +272,7 @@ def test_sigterm_ends_containers_first_and_records_it(tmp_path: Path) -> None:
         shim.running(name)
         os.kill(shim.pid, 15)
         wait_gone(shim.pid)
-        record = json.loads((shim.state / "containers" / f"{name}.json").read_text())
+        record = json.loads((shim.state / "containers" / f"{name}.json").read_text().splitlines()[-1])
         assert (record["state"], record["exit_code"]) == (wire.ENDED, 143)
         assert unconnected(shim.state)
 
@@ -293,7 +293,7 @@ def test_leaves_by_itself_when_nobody_needs_it(tmp_path: Path) -> None:
         name = shim.run("start", "sleep", "0.5")
         shim.connection.close()
         wait_gone(shim.pid)
-        record = json.loads((shim.state / "containers" / f"{name}.json").read_text())
+        record = json.loads((shim.state / "containers" / f"{name}.json").read_text().splitlines()[-1])
         assert record["exit_code"] == 0  # it stayed for as long as the container ran
         assert sorted(path.name for path in shim.state.iterdir()) == [
             "containers", "logs", "shim.lock", "shim.log", "state.json",
@@ -301,8 +301,8 @@ def test_leaves_by_itself_when_nobody_needs_it(tmp_path: Path) -> None:
 
 
 def test_stays_while_connected(tmp_path: Path) -> None:
-    with running(tmp_path / "state", idle_exit=0.05) as shim:
-        time.sleep(0.3)
+    with running(tmp_path / "state", idle_exit=0.5) as shim:
+        time.sleep(1.0)
         assert shim.connection.ask("hello")["pid"] == shim.pid
 
 
@@ -426,12 +426,27 @@ def test_a_record_that_cannot_be_read_is_put_aside(tmp_path: Path) -> None:
     tmp_path.chmod(0o700)
     for name, content in (("0badbad0", "{"), ("0badbad1", '{"id": 3}'), ("0badbad2", "[]")):
         (tmp_path / "containers" / f"{name}.json").write_text(content)
-    (tmp_path / "containers" / "00ff00ff.json.new").write_text("{")
     with running(tmp_path) as shim:
         assert shim.connection.ask("list") == []
         names = sorted(path.name for path in (tmp_path / "containers").iterdir())
         assert names == ["0badbad0.json.bad", "0badbad1.json.bad", "0badbad2.json.bad"]
         assert "0badbad1.json, put aside" in (tmp_path / "shim.log").read_text()
+
+
+def test_a_line_of_a_record_that_was_cut_short_is_passed_over(tmp_path: Path) -> None:
+    with running(tmp_path / "state") as shim:
+        names = [shim.run("start", "exit", str(code)) for code in (5, 6)]
+        for name in names:
+            shim.ended(name)
+        kill(shim.pid)
+        for name, tail in zip(names, ('\n{"id": "' + names[0], "\n"), strict=True):
+            with (shim.state / "containers" / f"{name}.json").open("a") as file:
+                file.write(tail)
+        shim.restart()
+        assert {item["id"]: item["exit_code"] for item in shim.connection.ask("list")} == dict(
+            zip(names, (5, 6), strict=True)
+        )
+        assert (shim.state / "shim.log").read_text().count("put aside") == 0
 
 
 def test_a_path_longer_than_a_socket_address(tmp_path: Path) -> None:
