@@ -21,6 +21,11 @@ MAX_BYTES = 64 * 1024
 _FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY
 
 
+def asked(container: Container) -> bool:
+    """Whether any variable of the container's comes from a file."""
+    return any((variable.get("valueFrom") or {}).get("fileKeyRef") for variable in container.env)
+
+
 def read(pod: Pod, container: Container, volumes: PodVolumes) -> Files:
     """Read every file that the container's variables refer to, as far as it is there; blocks.
 

@@ -43,7 +43,9 @@ async def launch(life: ContainerLife, spec: Container) -> None:
     around, handler = life.pod.around, life.pod.handler
     attempt = life.attempt + 1 if life.record else 0
     module = await module_of(life, spec)
-    variables = _variables(life, spec, await in_thread(env_files.read, life.pod.spec, spec, life.pod.volumes))
+    asks = env_files.asked(spec)
+    files = await in_thread(env_files.read, life.pod.spec, spec, life.pod.volumes) if asks else {}
+    variables = _variables(life, spec, files)
     variables = dict(text.split("=", 1) for text in module.environment if "=" in text) | variables
     argv, memory = _argv(life, spec, module, variables), _memory(life.resources)
     user = life.pod.volumes.user
