@@ -167,7 +167,9 @@ class Shim:
         """How far the container's log has come: full files so far, and bytes in the present one."""
         directory = self.state / "logs" / name
         numbers = [int(path.name.split(".")[2]) for path in directory.glob("0.log.*")]
-        return max(numbers, default=0), (directory / "0.log").stat().st_size
+        with contextlib.suppress(FileNotFoundError):
+            return max(numbers, default=0), (directory / "0.log").stat().st_size
+        return self.logged(name)  # the present one was full just now, and the next is not there yet
 
     def taken(self, name: str) -> int:
         """What the container's log takes of the disk."""
