@@ -31,6 +31,7 @@ def text_module(text: str) -> bytes:
             f"{CANNOT} threads, which this engine does not have",
         ),
         (f"(module (memory i64 1) {START})", f"{CANNOT} memory64"),
+        ("(component)", "is a WebAssembly component, which wasmer does not run in pods of handler wasmlet-wasmer"),
         ('(module (func $f) (func (export "_start") (return_call $f)))', f"{CANNOT} tail calls"),
         ('(module (tag $t) (func (export "_start") (throw $t)))', f"{CANNOT} exceptions"),
         (f"(module (memory 1) (memory 1) {START})", f"{CANNOT} several memories"),

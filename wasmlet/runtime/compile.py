@@ -21,8 +21,8 @@ from wasmlet.artifacts.store import Store
 from wasmlet.artifacts.threads import in_thread
 from wasmlet.runtime import compile_process
 from wasmlet.runtime.compile_process import CompileError, CompileLimits
-from wasmlet.runtime.engine import DENSE, Engine
-from wasmlet.runtime.images import ImageError, Module, read
+from wasmlet.runtime.engine import DENSE, PROCESS, Engine
+from wasmlet.runtime.images import ImageError, Module, is_component, read
 
 __all__ = ["CompileError", "CompileLimits", "Compiler"]
 
@@ -50,6 +50,7 @@ class Compiler:
 
     def __init__(self, engine: Engine, store: Store, limits: CompileLimits, *, dense: bool = False) -> None:
         self._engine = engine
+        self._isolation = DENSE if dense else PROCESS
         self._guest_module = engine.dense_module if dense else engine.guest_module
         self._how = (engine.name, engine.version, engine.settings, *([DENSE] if dense else []))
         self._store = store
@@ -144,6 +145,8 @@ class Compiler:
         try:
             if await in_thread(read, module.path, self._limits.module_bytes, source) != module.digest:
                 raise ImageError(f"module {module.image} changed while it was read")
+            if is_component(source) and self._isolation not in self._engine.components:
+                raise CompileError(self._no_components(module))
             async with self._compiled.making(form) as part:
                 if part is None:
                     return
@@ -158,3 +161,13 @@ class Compiler:
             raise CompileError(f"module {module.image} cannot be compiled: {error.strerror}") from error
         finally:
             os.close(source)
+
+    def _no_components(self, module: Module) -> str:
+        engine = self._engine
+        here = [name for name, isolation in engine.handlers.items() if isolation == self._isolation]
+        others = [name for name, isolation in engine.handlers.items() if isolation in engine.components]
+        instead = f", or a pod of handler {' or '.join(others)}" if others else ""
+        return (
+            f"module {module.image} is a WebAssembly component, which {engine.name} does not run in pods of handler "
+            f"{' or '.join(here)}; expected a module built for WASI preview 1 (target wasm32-wasip1){instead}"
+        )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import abc
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
@@ -29,10 +29,12 @@ class Engine(abc.ABC):
         name: lower case, no spaces (`wasmtime`).
         handlers: RuntimeClass handlers whose pods it runs, and how each keeps guests apart. The first is what pods
             without a RuntimeClass get, if this is the node's first engine.
+        components: in which of these ways it runs components (WASI preview 2 commands); modules it runs in all of them.
     """
 
     name: ClassVar[str]
     handlers: ClassVar[Mapping[str, Isolation]] = {"wasmlet": PROCESS}
+    components: ClassVar[Collection[Isolation]] = ()
 
     @classmethod
     def configured(cls, config: RuntimeConfig) -> Self:

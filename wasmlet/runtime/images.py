@@ -147,21 +147,21 @@ def read(path: Path, max_bytes: int, copy: int | None) -> str:
     return digest.hexdigest()
 
 
+def is_component(descriptor: int) -> bool:
+    """Whether the file, which `read` has passed, has a component; else it is a module."""
+    return os.pread(descriptor, len(_COMPONENT_VERSION), len(HEADER)) == _COMPONENT_VERSION
+
+
 def _check_header(path: Path, head: bytes) -> None:
     if not head:
         raise ImageError(f"module {path} is empty; expected a WebAssembly module")
     if head[:4] != HEADER:
         # What it does begin with is not said: an image may name any file, and whoever sees the pod reads this.
         raise ImageError(f"module {path} is not WebAssembly: the bytes 00 61 73 6d at its beginning are missing")
-    if head[4:] == _COMPONENT_VERSION:
+    if head[4:] not in (_MODULE_VERSION, _COMPONENT_VERSION):
         raise ImageError(
-            f"module {path} is a WebAssembly component; components are not supported yet, expected a module "
-            "built for WASI preview 1 (target wasm32-wasip1)"
-        )
-    if head[4:] != _MODULE_VERSION:
-        raise ImageError(
-            f"module {path} has a WebAssembly version that is not known here: expected 01 00 00 00, "
-            f"found {head[4:].hex(' ') or 'the end of the file'}"
+            f"module {path} has a WebAssembly version that is not known here: expected 01 00 00 00 or "
+            f"0d 00 01 00, found {head[4:].hex(' ') or 'the end of the file'}"
         )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import importlib.metadata
 import importlib.util
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import ClassVar
 
@@ -24,6 +24,7 @@ class WasmtimeEngine(Engine):
 
     name: ClassVar[str] = "wasmtime"
     handlers: ClassVar[Mapping[str, Isolation]] = {"wasmlet": PROCESS, "wasmlet-dense": DENSE}
+    components: ClassVar[Collection[Isolation]] = (PROCESS,)
 
     @functools.cached_property
     def version(self) -> str:

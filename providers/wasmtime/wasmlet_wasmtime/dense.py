@@ -24,7 +24,7 @@ import wasmtime
 from wasmtime import _bindings as bindings
 
 from . import calls, guest
-from .guest import TRAPPED
+from .errors import TRAPPED, causes, trap_text
 
 STACK = 1024 * 1024
 """Bytes of a thread's stack; they take memory only when they are used."""
@@ -93,7 +93,7 @@ def load(prepared: Prepared, module: str) -> Code:
     """The compiled module in the file of this path.
 
     Raises:
-        guest.BadArtifact: it is none, or of another engine.
+        BadArtifact: it is none, or of another engine.
     """
     return Code(prepared.dense.instantiate_pre(guest.load(prepared.engine, module)))
 
@@ -161,7 +161,7 @@ class Guest:
             failure = wasmtime.WasmtimeError._from_ptr(error)
             if self.ending():
                 return self._ended(failure)
-            raise ValueError(f"the module cannot be instantiated: {guest.causes(failure)}")
+            raise ValueError(f"the module cannot be instantiated: {causes(failure)}")
         start = calls.export(context, instance, _START)
         started(calls.address(context, instance))
         error = bindings.wasmtime_func_call(context, ctypes.byref(start.of.func), None, 0, None, 0, ctypes.byref(trap))
@@ -176,7 +176,7 @@ class Guest:
             return Ended(0, "", False)
         if self._ending:
             return Ended(TRAPPED, "", True)
-        return Ended(TRAPPED, guest.trap_text(error) if error is not None else "", False)
+        return Ended(TRAPPED, trap_text(error) if error is not None else "", False)
 
     def exits(self, code: int) -> None:
         """It has called `proc_exit`."""

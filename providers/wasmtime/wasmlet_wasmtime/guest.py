@@ -19,17 +19,14 @@ from typing import Any
 
 import wasmtime
 
-TRAPPED = 134
+from . import components
+from .errors import NO_THREADS, TRAPPED, BadArtifact, causes, trap_text
+
 WASI = "wasi_snapshot_preview1"
 _LISTED = 5
+_SPAWN = "wasi.thread-spawn"
 _NEVER = 2**62
 """A deadline for engines that have such (`dense`): a process is ended by a signal."""
-
-
-class BadArtifact(Exception):
-    """The compiled module cannot be loaded; `wasmlet.worker.child` looks at the attribute."""
-
-    bad_artifact = True
 
 
 def configuration(parallel: bool = False) -> wasmtime.Config:
@@ -87,7 +84,7 @@ def run(
         ValueError: it cannot start; the message says why.
     """
     engine, linker = prepared
-    code = load(engine, module)
+    code = _load_either(engine, module)
     wasi = world(spec)
     wasi.inherit_stdin()
     wasi.inherit_stdout()
@@ -97,6 +94,8 @@ def run(
     store.set_epoch_deadline(_NEVER)
     if spec.get("memory"):
         store.set_limits(memory_size=spec["memory"])
+    if isinstance(code, components.Component):
+        return code.run(store, started)
     try:
         instance = linker.instantiate(store, code)
     except wasmtime.Trap as error:  # in the start function of the module itself: the guest has run
@@ -112,17 +111,26 @@ def run(
     return 0, ""
 
 
+def _load_either(engine: wasmtime.Engine, path: str) -> wasmtime.Module | components.Component:
+    """What is in the file says itself which of the two it is."""
+    try:
+        return load(engine, path)
+    except BadArtifact:
+        return components.Component(engine, path)
+
+
 def compile(wasm: bytes) -> bytes:  # noqa: A001 - the name that the worker asks for
-    """Compile a module after checking that this engine can run it.
+    """Compile a module or component after checking that this engine can run it.
 
     Raises:
-        ValueError: it is not a valid module, imports what does not exist here, or has no `_start`.
+        ValueError: it is not valid, imports what does not exist here, or is no command.
     """
-    return compiled(wasmtime.Engine(configuration(parallel=True)), wasm)
+    engine = wasmtime.Engine(configuration(parallel=True))
+    return components.compiled(engine, wasm) if components.is_component(wasm) else compiled(engine, wasm)
 
 
 def compiled(engine: wasmtime.Engine, wasm: bytes) -> bytes:
-    """See `compile`."""
+    """See `compile`; modules only."""
     linker = linked(engine)
     try:
         module = wasmtime.Module(engine, wasm)
@@ -135,6 +143,8 @@ def compiled(engine: wasmtime.Engine, wasm: bytes) -> bytes:
             linker.get(store, wanted.module, wanted.name or "")
         except (wasmtime.WasmtimeError, KeyError):
             missing.append(f"{wanted.module}.{wanted.name}")
+    if _SPAWN in missing:
+        raise ValueError(f"the module imports {_SPAWN}, to start threads; {NO_THREADS}")
     if missing:
         more = f" and {len(missing) - _LISTED} more" if len(missing) > _LISTED else ""
         raise ValueError(
@@ -152,13 +162,3 @@ def compiled(engine: wasmtime.Engine, wasm: bytes) -> bytes:
             "found a library (build it with a main function)"
         )
     return bytes(module.serialize())
-
-
-def trap_text(error: Exception) -> str:
-    """A trap with its backtrace, without advice to set variables of an environment that nobody can set here."""
-    return "\n".join(line for line in str(error).splitlines() if not line.lstrip().startswith("note:")).strip()
-
-
-def causes(error: Exception) -> str:
-    """An error of wasmtime's on one line."""
-    return " ".join(str(error).split())

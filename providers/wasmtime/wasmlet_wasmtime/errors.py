@@ -1,0 +1,24 @@
+"""What goes wrong in wasmtime, in words, and the code of a guest that traps: for `guest`, `dense` and `components`."""
+
+from __future__ import annotations
+
+TRAPPED = 134
+NO_THREADS = "a guest has one thread here: build it without threads (target wasm32-wasip1)"
+_SHARED = "shared memory support is disabled"
+
+
+class BadArtifact(Exception):
+    """The compiled module cannot be loaded; `wasmlet.worker.child` looks at the attribute."""
+
+    bad_artifact = True
+
+
+def trap_text(error: Exception) -> str:
+    """A trap with its backtrace, without advice to set variables of an environment that nobody can set here."""
+    return "\n".join(line for line in str(error).splitlines() if not line.lstrip().startswith("note:")).strip()
+
+
+def causes(error: Exception) -> str:
+    """An error of wasmtime's on one line."""
+    text = " ".join(str(error).split())
+    return f"it has a memory for threads to share; {NO_THREADS}" if _SHARED in text else text
