@@ -6,7 +6,7 @@ import hashlib
 import io
 import json
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -87,11 +87,18 @@ def add(archive: tarfile.TarFile, path: str, data: bytes = b"", kind: bytes = ta
     archive.addfile(entry, io.BytesIO(data))
 
 
-def image_config(*command: str, platform: str = "wasi/wasm", **settings: Any) -> bytes:
+def image_config(
+    *command: str, platform: str = "wasi/wasm", layers: Sequence[bytes] = (b"",), **settings: Any
+) -> bytes:
+    """A container image's configuration; `layers` are not compressed."""
     system, _, architecture = platform.partition("/")
-    return json.dumps(
-        {"os": system, "architecture": architecture, "config": {"Entrypoint": list(command), **settings}}
-    ).encode()
+    config = {
+        "os": system,
+        "architecture": architecture,
+        "config": {"Entrypoint": list(command), **settings},
+        "rootfs": {"type": "layers", "diff_ids": [sha(layer) for layer in layers]},
+    }
+    return json.dumps(config).encode()
 
 
 def left_in(store: Store) -> list[Path]:

@@ -246,7 +246,7 @@ async def test_layers_that_are_not_to_be_trusted(
     data = {"": lambda: layer, "+gzip": lambda: gzip.compress(layer), "+zstd": lambda: zstandard.compress(layer)}[
         packing
     ]()
-    config = modules.image_config("/app.wasm")
+    config = modules.image_config("/app.wasm", layers=[layer])
     serve(
         server, manifest(descriptor(data, TAR + packing), config=descriptor(config, modules.OCI_CONFIG)), config, data
     )
@@ -283,6 +283,9 @@ async def test_damaged_compression(server: Scripted, store: Store, number: int) 
         (json.dumps({"os": "wasi", "architecture": "wasm", "config": {"Entrypoint": [7]}}).encode(), "to be text"),
         (b"[]", "not what it should be"),
         (b"x", "not what it should be"),
+        (modules.image_config("/app.wasm", layers=[]), "expected the digests .* of 1 layers"),
+        (modules.image_config("/app.wasm", layers=[b"", b""]), "expected the digests .* of 1 layers"),
+        (modules.image_config("/app.wasm", layers=[b"other"]), "another content than the image's configuration says"),
     ],
 )
 async def test_configurations_that_cannot_be(server: Scripted, store: Store, config: bytes, why: str) -> None:

@@ -221,6 +221,10 @@ async def test_mirrors_are_asked_first_with_credentials_of_their_own(
     server.asked.clear()
     assert await pull(store, f"{server.address}/app:v1", keys, **config) == WASM
     assert server.asked == []
+    del mirror.answers["/p/v2/app/manifests/v1"], server.answers[MANIFEST]
+    why = rf"{server.address}/app:v1: {server.address} answered 404 .*; its mirror {mirror.address}/p: .* answered 404 "
+    with pytest.raises(Absent, match=why):
+        await pull(store, f"{server.address}/app:v1", keys, **config)
 
 
 async def test_cookies_are_not_kept(servers: tuple[Scripted, Scripted], store: Store) -> None:

@@ -218,10 +218,11 @@ async def image(address: str, config: bytes, layers: Sequence[tuple[bytes, str]]
 
 async def test_a_container_image(plain: str, store: Store, tmp_path: Path) -> None:
     wasm, tar = modules.module(5000), "application/vnd.oci.image.layer.v1.tar"
+    layers = [modules.tar_of({"bin/app.wasm": wasm}), modules.tar_of({"etc/other": b"x"})]
     await image(
         plain,
-        modules.image_config("/bin/app.wasm", Cmd=["--flag"], Env=["A=b"]),
-        [(modules.tar_of({"bin/app.wasm": wasm}), tar), (modules.tar_of({"etc/other": b"x"}), tar)],
+        modules.image_config("/bin/app.wasm", layers=layers, Cmd=["--flag"], Env=["A=b"]),
+        [(layer, tar) for layer in layers],
         tmp_path,
     )
     async with Puller(store, insecure(plain), CLOCK) as puller:

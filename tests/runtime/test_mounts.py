@@ -343,7 +343,6 @@ async def test_staged_files_of_earlier_instances_go(runtime: Runtime, image: str
 REFUSED: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ("spec.volumes[0].nfs", {"volumes": [{"name": "v", "nfs": {"server": "x"}}]}, {}),
     ("spec.volumes[0].csi", {"volumes": [{"name": "v", "csi": {"driver": "x"}}]}, {}),
-    ("spec.volumes[0].image", {"volumes": [{"name": "v", "image": {"reference": "x"}}]}, {}),
     ("spec.volumes[0].persistentVolumeClaim", {"volumes": [{"name": "v", "persistentVolumeClaim": {}}]}, {}),
     ("spec.volumes[0].ephemeral", {"volumes": [{"name": "v", "ephemeral": {}}]}, {}),
     ("spec.volumes[0].hostPath", {"volumes": [{"name": "v", "hostPath": {"path": "/"}}]}, {}),

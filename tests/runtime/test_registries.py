@@ -182,7 +182,7 @@ async def test_what_a_registry_gets_wrong_shows_as_a_pull_that_fails(tmp_path: P
 
 async def test_a_container_image_says_how_it_is_started(driver: Path, tmp_path: Path) -> None:
     layer = modules.tar_of({"bin/app.wasm": await asyncio.to_thread(driver.read_bytes)})
-    config = modules.image_config("/bin/app.wasm", Cmd=["env", "A"], Env=["A=of the image", "B=x"])
+    config = modules.image_config("/bin/app.wasm", layers=[layer], Cmd=["env", "A"], Env=["A=of the image", "B=x"])
     tar = "application/vnd.oci.image.layer.v1.tar"
     content = modules.manifest(modules.descriptor(layer, tar), config=modules.descriptor(config, modules.OCI_CONFIG))
     async with scripted() as server:
@@ -207,10 +207,10 @@ async def test_images_that_no_pod_uses_go(address: str, driver: Path, tmp_path: 
         registry = runtime.provider._registries
         assert registry is not None
         status = await runtime.running(key)
-        await registry.keep({status.image_id})
+        await registry.keep({status.image_id}, set())
         assert (await registry.collect()).images == ()
         await runtime.provider.delete_pod(key, 0)
-        await registry.keep(set())
+        await registry.keep(set(), set())
         assert len((await registry.collect()).images) == 1
         there = runtime.state_dir / "runtime" / "images"
         assert list((there / "images").iterdir()) == list((there / "references").iterdir()) == []

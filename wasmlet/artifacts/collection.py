@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import shutil
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -103,7 +104,7 @@ def collect(store: Store, limits: Limits, clock: Clock, usage: Usage = percent_u
             _sweep(store, now)
     _sweep(store, now)
     return Collected(
-        tuple(path.name.replace("-", ":", 1) for path in removed if path.parent == store.images),
+        tuple(path.name.replace("-", ":", 1) for path in removed if path.parent in (store.images, store.trees)),
         tuple(path.name for path in removed if path.parent == store.compiled),
         usage(store.directory) > limits.high,
     )
@@ -112,6 +113,8 @@ def collect(store: Store, limits: Limits, clock: Clock, usage: Usage = percent_u
 def _idle(store: Store, limits: Limits) -> Iterable[_Idle]:
     for path, found in entries(store.images):
         yield _Idle(path, found.st_mtime, limits.max_age, partial(_remove, store, path, found.st_mtime))
+    for path, found in entries(store.trees):
+        yield _Idle(path, found.st_mtime, limits.max_age, partial(_remove_tree, store, path, found.st_mtime))
     ages = [age for age in (limits.max_age, COMPILED_AGE) if age]
     for path, found in entries(store.compiled):
         yield _Idle(path, found.st_atime, min(ages), partial(_remove_compiled, path, found.st_atime))
@@ -125,15 +128,39 @@ def _remove(store: Store, path: Path, used: float) -> bool:
     try:
         if os.fstat(descriptor).st_mtime != used:
             return False
-        digest = path.name.replace("-", ":", 1)
-        for reference, _ in entries(store.references):
-            if read_reference(reference)[0] == digest:
-                reference.unlink(missing_ok=True)
-        store.access_path(digest).unlink(missing_ok=True)
+        _forget(store, path, (store.trees / path.name).exists())
         path.unlink(missing_ok=True)
         return True
     finally:
         os.close(descriptor)
+
+
+def _remove_tree(store: Store, path: Path, used: float) -> bool:
+    """The same for an image that is a directory."""
+    descriptor = lock(path, create=False)
+    if descriptor is None:
+        return False
+    try:
+        if os.fstat(descriptor).st_mtime != used:
+            return False
+        _forget(store, path, (store.images / path.name).exists())
+        gone = store.ingest / f"{secrets.token_hex(16)}.part"  # where it is cleared away, if this process dies now
+        path.rename(gone)
+        shutil.rmtree(gone)
+        return True
+    finally:
+        os.close(descriptor)
+
+
+def _forget(store: Store, path: Path, otherwise: bool) -> None:
+    """Remove what leads to an image, unless it is there in the other form."""
+    digest = path.name.replace("-", ":", 1)
+    if otherwise:
+        return
+    for reference, _ in entries(store.references):
+        if read_reference(reference)[0] == digest:
+            reference.unlink(missing_ok=True)
+    store.access_path(digest).unlink(missing_ok=True)
 
 
 def _remove_compiled(path: Path, used: float) -> bool:

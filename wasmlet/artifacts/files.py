@@ -52,6 +52,15 @@ def _is(descriptor: int, path: Path) -> bool:
         return False
 
 
+def locked_directory(path: Path) -> int:
+    """Make a directory for this user alone; its descriptor, locked. Who clears up may be quicker to lock it."""
+    while True:
+        path.mkdir(0o700)
+        descriptor = lock(path, create=False)
+        if descriptor is not None:
+            return descriptor
+
+
 def sync_directory(directory: Path) -> None:
     """Make the names in it last."""
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

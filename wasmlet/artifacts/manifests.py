@@ -7,6 +7,7 @@ a file in a tar layer (`layers`). Whether it is WebAssembly is seen from its fir
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,6 +16,7 @@ import orjson
 
 from wasmlet.artifacts.descriptors import Descriptor, read_descriptor, texts
 from wasmlet.artifacts.errors import BadContent
+from wasmlet.artifacts.references import is_digest
 from wasmlet.artifacts.session import Document
 
 OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
@@ -22,6 +24,12 @@ WASM = "application/wasm"
 WASM_CONFIG = "application/vnd.wasm.config.v0+json"
 WASM_TO_OCI = "application/vnd.wasm.content.layer.v1+wasm"
 WASM_TO_OCI_CONFIG = "application/vnd.wasm.config.v1+json"
+
+EMPTY = "application/vnd.oci.empty.v1+json"
+TITLE = "org.opencontainers.image.title"
+"""The annotation of a layer that says which file it is."""
+UNPACK = "io.deis.oras.content.unpack"
+"""The annotation of a layer that is a directory, packed; oras sets it."""
 
 _INDEXES = (
     "application/vnd.oci.image.index.v1+json",
@@ -43,6 +51,7 @@ _TARS = {
     "application/vnd.docker.image.rootfs.diff.tar.zstd": "zstd",
 }
 _PLATFORMS = ("wasip1/wasm", "wasi/wasm", "wasip2/wasm", "js/wasm")
+_MACHINES = {"x86_64": "amd64", "aarch64": "arm64"}
 _COMPAT = "module.wasm.image/variant"
 MAX_LAYERS = 128
 MAX_ENTRIES = 1000
@@ -54,17 +63,22 @@ class Index:
 
     manifests: tuple[Descriptor, ...]
 
-    def choose(self) -> Descriptor:
+    def choose(self, *, files: bool = False) -> Descriptor:
         """The one for WebAssembly: WASI preview 1 before others, and one without a platform where it is the only one.
+
+        Args:
+            files: that one wants its files, not to run it; then one for this machine will do, or the only one.
 
         Raises:
             BadContent: there is none.
         """
-        for platform in _PLATFORMS[:3]:
+        for platform in (*_PLATFORMS[:3], *((f"linux/{_MACHINES.get(os.uname().machine, '?')}",) if files else ())):
             for descriptor in self.manifests:
                 if descriptor.platform == platform:
                     return descriptor
         plain = [one for one in self.manifests if one.platform is None]
+        if files and not plain:
+            plain = [one for one in self.manifests if one.platform != "unknown/unknown"]  # which attest something
         if len(plain) == 1:
             return plain[0]
         there = ", ".join(dict.fromkeys(one.platform or "none" for one in self.manifests)) or "nothing"
@@ -79,6 +93,11 @@ class Manifest:
     layers: tuple[Descriptor, ...]
     annotations: Mapping[str, str]
 
+    @property
+    def is_container(self) -> bool:
+        """Whether it is a container image: a configuration of one, and layers that are archives."""
+        return self.config.media_type in _CONFIGS and all(one.media_type in _TARS for one in self.layers)
+
     def module(self) -> Descriptor | None:
         """The layer that is the module; None in a container image.
 
@@ -86,7 +105,7 @@ class Manifest:
             BadContent: there is none, or more than one.
         """
         modules = [layer for layer in self.layers if layer.media_type in _MODULES]
-        if not modules and self.config.media_type in _CONFIGS and all(one.media_type in _TARS for one in self.layers):
+        if not modules and self.is_container:
             return None
         if len(modules) != 1 or (self.config.media_type == WASM_CONFIG and len(self.layers) != 1):
             kinds = ", ".join(layer.media_type for layer in self.layers) or "none"
@@ -111,9 +130,24 @@ class Start:
     environment: tuple[str, ...]
 
 
-def compression(layer: Descriptor) -> str:
-    """How a tar layer is compressed: "", "gzip" or "zstd"."""
-    return _TARS[layer.media_type]
+def compression(layer: Descriptor) -> str | None:
+    """How a tar layer is compressed: "", "gzip" or "zstd"; None where it is none."""
+    return _TARS.get(layer.media_type)
+
+
+def diff_ids(config: bytes, layers: int) -> list[str]:
+    """What each of a container image's layers has to have as its digest, uncompressed, from its configuration.
+
+    Raises:
+        BadContent: it does not say so for each of them.
+    """
+    try:
+        found = list((orjson.loads(config).get("rootfs") or {}).get("diff_ids") or ())
+    except (ValueError, AttributeError, TypeError):
+        raise BadContent("the image's configuration is not what it should be") from None
+    if len(found) != layers or not all(is_digest(one) for one in found):
+        raise BadContent(f"expected the digests (diff_ids) of {layers} layers in the configuration, found {len(found)}")
+    return found
 
 
 def read(document: Document) -> Manifest | Index:

@@ -1,4 +1,4 @@
-"""Pull: from a reference to a module in the store.
+"""Pull: from a reference to a module in the store, or to a directory of what an image has.
 
 The manifest is always asked for with the asker's own credentials, which is what shows that they may have the image;
 what it names is downloaded once per digest, whoever asks. Mirrors are tried before the registry, and each credential
@@ -11,10 +11,10 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from types import TracebackType
-from typing import Self
+from typing import Generic, Self
 
 import attrs
 
@@ -29,9 +29,10 @@ from wasmlet.artifacts.http import Http
 from wasmlet.artifacts.manifests import Index, Manifest
 from wasmlet.artifacts.references import Reference
 from wasmlet.artifacts.session import MAX_MANIFEST, Dialer, Document, Session
-from wasmlet.artifacts.store import Image, Lease, Store
-from wasmlet.artifacts.threads import in_thread
+from wasmlet.artifacts.store import Image, Kind, Lease, Store, Tree, close_lease
+from wasmlet.artifacts.threads import in_thread, opened_in_thread
 from wasmlet.artifacts.tokens import Tokens
+from wasmlet.artifacts.trees import TreeMaker
 from wasmlet.clock import Clock
 
 _MAX_NESTING = 3
@@ -48,18 +49,20 @@ class PullLimits:
     Attributes:
         module_bytes: the largest module, and the largest layer.
         unpacked_bytes: of a container image's layer, uncompressed.
+        tree_bytes: the most that an image which is mounted may have, unpacked; and the largest of its layers.
         seconds: for the whole of it.
         parallel: how many pulls download at a time.
     """
 
     module_bytes: int = 256 * 1024 * 1024
     unpacked_bytes: int = 1024 * 1024 * 1024
+    tree_bytes: int = 4 * 1024 * 1024 * 1024
     seconds: float = 1800.0
     parallel: int = 5
 
 
 @attrs.frozen
-class Pulled:
+class Pulled(Generic[Kind]):
     """An image that was pulled, in use until the lease is closed.
 
     Attributes:
@@ -67,7 +70,7 @@ class Pulled:
         waited: seconds that it stood in line behind others.
     """
 
-    lease: Lease
+    lease: Lease[Kind]
     credential: Credential | None
     waited: float
 
@@ -113,61 +116,77 @@ class Puller:
     ) -> None:
         await self._http.__aexit__(kind, error, trace)
 
-    async def pull(self, reference: Reference, keychain: Keychain, watch: Watch | None = None) -> Pulled:
-        """Have an image, as the registry has it now.
+    async def pull(self, reference: Reference, keychain: Keychain, watch: Watch | None = None) -> Pulled[Image]:
+        """Have an image's module, as the registry has it now.
 
         Raises:
             ArtifactError: it cannot be had; the message names the reference and the cause.
         """
+        return await self._pull(reference, keychain, lambda found: self._have(reference, found, watch or _nobody))
+
+    async def pull_tree(self, reference: Reference, keychain: Keychain) -> Pulled[Tree]:
+        """The same for an image's files, as a directory. Artifacts and container images of any kind will do."""
+        return await self._pull(reference, keychain, lambda found: self._have_tree(reference, found), files=True)
+
+    async def _pull(
+        self,
+        reference: Reference,
+        keychain: Keychain,
+        have: Callable[[Resolved], Awaitable[Lease[Kind]]],
+        *,
+        files: bool = False,
+    ) -> Pulled[Kind]:
         began = self._clock.monotonic()
         with naming(reference):
             async with self._slots:
                 waited = self._clock.monotonic() - began
                 try:
                     async with asyncio.timeout(self._limits.seconds):
-                        found = await self._resolve(reference, keychain)
-                        lease = await self._have(reference, found, watch or _nobody)
+                        found = await self._resolve(reference, keychain, files)
+                        lease = await have(found)
                 except TimeoutError:
                     raise Unavailable(f"took longer than the {self._limits.seconds:g} s allowed") from None
                 except RecursionError:
                     raise BadContent("the manifest is nested too deeply") from None
         return Pulled(lease, found.session.credential, waited)
 
-    async def _resolve(self, reference: Reference, keychain: Keychain) -> Resolved:
+    async def _resolve(self, reference: Reference, keychain: Keychain, files: bool) -> Resolved:
         """The manifest, from the first endpoint and with the first credential that has it."""
-        failure: ArtifactError | None = None
+        failed: list[str] = []
         for endpoint in endpoints(self._config, reference):
             try:
-                return await self._resolve_at(endpoint, reference, keychain)
+                return await self._resolve_at(endpoint, reference, keychain, files)
             except ArtifactError as error:
-                failure = error  # of the registry itself, in the end
-        assert failure is not None
-        raise failure
+                if not endpoint.mirror:  # which is the last; what the mirrors said before may be what one has to know
+                    error.args = ("; ".join((str(error), *failed)),)
+                    raise
+                failed.append(f"its mirror {endpoint.name}{endpoint.path}: {error}")
+        raise AssertionError("unreachable: the registry itself is the last, and returns or raises")
 
-    async def _resolve_at(self, endpoint: Endpoint, reference: Reference, keychain: Keychain) -> Resolved:
+    async def _resolve_at(self, endpoint: Endpoint, reference: Reference, keychain: Keychain, files: bool) -> Resolved:
         credentials: Sequence[Credential | None] = [
             *await keychain.credentials(f"{endpoint.name}{endpoint.path}/{reference.repository}")
         ] or [None]
         for last, credential in enumerate(credentials, 1):
             session = Session(self._dialer, endpoint, reference.repository, credential)
             try:
-                return await self._manifest(session, reference.wanted)
+                return await self._manifest(session, reference.wanted, files)
             except (Denied, Absent):
                 if last == len(credentials):
                     raise
         raise AssertionError("unreachable: the last credential returns or raises")
 
-    async def _manifest(self, session: Session, wanted: str) -> Resolved:
+    async def _manifest(self, session: Session, wanted: str, files: bool) -> Resolved:
         for _ in range(_MAX_NESTING):
             document = await session.manifest(wanted)
             found = manifests.read(document)
             if isinstance(found, Manifest):
                 return Resolved(session, document, found)
             assert isinstance(found, Index)
-            wanted = found.choose().digest
+            wanted = found.choose(files=files).digest
         raise BadContent(f"indexes lead to indexes, more than {_MAX_NESTING} deep")
 
-    async def _have(self, reference: Reference, found: Resolved, watch: Watch) -> Lease:
+    async def _have(self, reference: Reference, found: Resolved, watch: Watch) -> Lease[Image]:
         digest = found.document.digest
         async with self._store.locked(f"image-{digest.replace(':', '-')}"):
             for _ in range(3):  # again where it was collected before it could be held
@@ -203,11 +222,12 @@ class Puller:
     async def _container_image(self, found: Resolved, watch: Watch) -> Image:
         config = await self._small(found.session, found.manifest.config)
         start = manifests.start(config, found.manifest.annotations)
+        digests = manifests.diff_ids(config, len(found.manifest.layers))
         for layer in found.manifest.layers:
             self._check_size(layer)
-        for layer in reversed(found.manifest.layers):
+        for layer, unpacked in reversed([*zip(found.manifest.layers, digests, strict=True)]):
             async with self._layer(found.session, layer, watch) as tar, _part(self._store, None) as module:
-                if await in_thread(self._extract, tar, layer, start.path, module):
+                if await in_thread(self._extract, tar, layer, unpacked, start.path, module):
                     await in_thread(_check_module, module)
                     size, digest = module.size, module.found
                     await self._keep(found.manifest.config.digest, config)
@@ -218,7 +238,7 @@ class Puller:
                     return Image(found.document.digest, digest, size, blobs, *how)
         raise BadContent(f"the image's entry point {start.path!r} is in none of its layers")
 
-    def _extract(self, tar: Part, layer: Descriptor, path: str, module: Part) -> bool:
+    def _extract(self, tar: Part, layer: Descriptor, unpacked: str, path: str, module: Part) -> bool:
         def put(data: bytes) -> None:
             if not data:
                 module.empty()
@@ -228,8 +248,57 @@ class Puller:
 
         os.lseek(tar.descriptor, 0, os.SEEK_SET)
         with os.fdopen(os.dup(tar.descriptor), "rb") as file:
+            kind = manifests.compression(layer) or ""
+            return layers.extract(file, kind, path, self._limits.unpacked_bytes, put, unpacked)
+
+    async def _have_tree(self, reference: Reference, found: Resolved) -> Lease[Tree]:
+        digest = found.document.digest
+        async with self._store.locked(f"tree-{digest.replace(':', '-')}"):
+            for _ in range(3):  # again where it was collected before it could be held
+                lease = await opened_in_thread(lambda: self._store.lease_tree(digest), close_lease)
+                if lease is None:
+                    await self._tree(found)
+                    continue
+                try:
+                    await in_thread(self._store.refer, reference, lease.image)
+                except BaseException:
+                    lease.close()
+                    raise
+                return lease
+        raise StoreError("the store removes the image as often as it is pulled")
+
+    async def _tree(self, found: Resolved) -> None:
+        """Unpack what the manifest names."""
+        manifest, digest, limit = found.manifest, found.document.digest, self._limits.tree_bytes
+        unpacked: list[str | None] = [None] * len(manifest.layers)
+        if manifest.is_container:
+            config = await self._small(found.session, manifest.config)
+            unpacked[:] = manifests.diff_ids(config, len(manifest.layers))
+        if sum(layer.size for layer in manifest.layers) > limit:
+            raise BadContent(f"the image has more than the {limit} bytes that a volume of an image may have")
+        making = await opened_in_thread(lambda: TreeMaker(self._store.ingest, limit), lambda made: made.__exit__())
+        try:
+            for layer, expected in zip(manifest.layers, unpacked, strict=True):
+                if layer.media_type == manifests.EMPTY and not layer.annotations.get(manifests.TITLE):
+                    continue
+                async with self._layer(found.session, layer, _nobody) as part:
+                    await in_thread(self._add_layer, making, manifest, layer, part, expected)
+            record: dict[str, object] = {"digest": digest, "size": making.size}
+            await in_thread(making.keep, self._store.tree(digest), record)
+        finally:
+            await in_thread(making.__exit__)
+
+    def _add_layer(
+        self, making: TreeMaker, manifest: Manifest, layer: Descriptor, part: Part, expected: str | None
+    ) -> None:
+        os.lseek(part.descriptor, 0, os.SEEK_SET)
+        with os.fdopen(os.dup(part.descriptor), "rb") as file:
             kind = manifests.compression(layer)
-            return layers.extract(file, kind, path, self._limits.unpacked_bytes, put)
+            if kind is not None and (manifest.is_container or layer.annotations.get(manifests.UNPACK) == "true"):
+                making.unpack(file, kind, expected)
+            else:
+                title = layer.annotations.get(manifests.TITLE) or layer.digest.replace(":", "-")
+                making.add(title, file, layer.size)
 
     @asynccontextmanager
     async def _layer(self, session: Session, layer: Descriptor, watch: Watch) -> AsyncIterator[Part]:

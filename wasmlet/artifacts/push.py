@@ -29,7 +29,6 @@ from wasmlet.artifacts.tokens import Tokens
 from wasmlet.clock import Clock
 
 Format = Literal["v0", "wasm-to-oci"]
-TITLE = "org.opencontainers.image.title"
 _CHUNK = 256 * 1024
 
 Watch = Callable[[int, int], None]
@@ -82,7 +81,7 @@ def load(path: Path) -> Module:
 
 def artifact(module: Module, annotations: Mapping[str, str], kind: Format) -> Artifact:
     """Manifest and configuration, in the CNCF's format or wasm-to-oci's."""
-    title = {TITLE: module.path.name}
+    title = {manifests.TITLE: module.path.name}
     if kind == "v0":
         config_type, layer_type, config = manifests.WASM_CONFIG, manifests.WASM, orjson.dumps(_config(module))
     else:

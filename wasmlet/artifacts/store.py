@@ -6,6 +6,7 @@
     references/<hash>    a reference, and the digest of the manifest that it had when it was pulled last
     access/<hex>         who has pulled that image (`access`)
     compiled/            compiled forms of modules (`compiled`)
+    trees/<hex>/         an image that pods mount, unpacked (`trees`), by its manifest's digest
     ingest/, locks/      what is being written, and by whom
 
 Several node loops may share it, and any of them may die at any instruction: a file gets its name when it is whole and
@@ -20,11 +21,12 @@ import asyncio
 import contextlib
 import hashlib
 import os
+import shutil
 import stat
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, Self, TypeVar
 
 import attrs
 import orjson
@@ -33,6 +35,7 @@ from wasmlet.artifacts.errors import StoreError
 from wasmlet.artifacts.files import Part, entries, lock, write_whole
 from wasmlet.artifacts.references import Reference, is_digest
 from wasmlet.artifacts.threads import in_thread
+from wasmlet.artifacts.trees import FILES, RECORD
 from wasmlet.clock import Clock
 
 FORMAT = 1
@@ -64,10 +67,30 @@ class Image:
     environment: tuple[str, ...] = ()
 
 
-class Lease:
-    """An image that is in use: nobody removes it before this is closed, or this process ends."""
+@attrs.frozen
+class Tree:
+    """An image as a directory.
 
-    def __init__(self, image: Image, path: Path, descriptor: int) -> None:
+    Attributes:
+        digest: of the manifest.
+        size: bytes, unpacked.
+    """
+
+    digest: str
+    size: int
+
+
+Kind = TypeVar("Kind", bound=Image | Tree)
+
+
+class Lease(Generic[Kind]):
+    """An image that is in use: nobody removes it before this is closed, or this process ends.
+
+    Attributes:
+        path: of the module, or of the directory.
+    """
+
+    def __init__(self, image: Kind, path: Path, descriptor: int) -> None:
         self.image = image
         self.path = path
         self._descriptor = descriptor
@@ -80,7 +103,7 @@ class Lease:
             os.close(self._descriptor)
             self._descriptor = -1
 
-    def __enter__(self) -> Lease:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -104,6 +127,7 @@ class Store:
         self._locks = directory / "locks"
         self._access = directory / "access"
         self.compiled = directory / "compiled"
+        self.trees = directory / "trees"
         self._here: dict[str, tuple[asyncio.Lock, int]] = {}
 
     def prepare(self) -> None:
@@ -122,6 +146,7 @@ class Store:
                 self._locks,
                 self._access,
                 self.compiled,
+                self.trees,
             ):
                 part.mkdir(mode=0o700, parents=True, exist_ok=True)
             for kind in ("sha256", "sha512"):
@@ -149,7 +174,10 @@ class Store:
                 if now - found.st_mtime < STALE:
                     continue
                 if (descriptor := lock(path, create=False)) is not None:
-                    path.unlink(missing_ok=True)
+                    if stat.S_ISDIR(found.st_mode):
+                        shutil.rmtree(path)
+                    else:
+                        path.unlink(missing_ok=True)
                     os.close(descriptor)
 
     def blob(self, digest: str) -> Path:
@@ -221,20 +249,32 @@ class Store:
         path = self.images / _hex(image.digest)
         if read_object(path) != (content := _image_json(image)):  # an image that is in use keeps its file
             write_whole(self.ingest, path, orjson.dumps(content))
+        self.refer(reference, image)
+
+    def refer(self, reference: Reference, image: Image | Tree) -> None:
+        """Keep that a reference, and its digest, has an image that is here."""
         for name in {str(reference), str(reference.at(image.digest))}:
             raw = {"reference": name, "image": image.digest, "pulled": self.clock.now().isoformat()}
             write_whole(self.ingest, self._reference(name), orjson.dumps(raw))
 
-    def find(self, reference: Reference) -> Lease | None:
+    def find(self, reference: Reference) -> Lease[Image] | None:
         """The image that a reference had when it was pulled last, in use from now on; None where there is none."""
-        raw = read_object(self._reference(str(reference)))
-        digest = raw.get("image") if raw else None
-        if reference.digest is not None and raw is None:
-            raw = read_object(self._reference(str(reference.at(reference.digest))))
-            digest = raw.get("image") if raw else None
-        return self.lease(str(digest)) if is_digest(digest) else None
+        digest = self._referred(reference)
+        return self.lease(digest) if digest is not None else None
 
-    def lease(self, digest: str) -> Lease | None:
+    def find_tree(self, reference: Reference) -> Lease[Tree] | None:
+        """The same as a directory."""
+        digest = self._referred(reference)
+        return self.lease_tree(digest) if digest is not None else None
+
+    def _referred(self, reference: Reference) -> str | None:
+        names = [reference, *([reference.at(reference.digest)] if reference.digest is not None else [])]
+        for name in names:
+            if (raw := read_object(self._reference(str(name)))) is not None:
+                return str(raw.get("image")) if is_digest(raw.get("image")) else None
+        return None
+
+    def lease(self, digest: str) -> Lease[Image] | None:
         """The image of a manifest, in use from now on; None where it is not here, or not whole."""
         path = self.images / _hex(digest)
         descriptor = lock(path, create=False, shared=True)
@@ -248,7 +288,25 @@ class Store:
             os.utime(path)  # when it was used last
         return Lease(image, self.blob(image.module), descriptor)
 
-    def leases_of(self, modules: Collection[str]) -> list[Lease]:
+    def tree(self, digest: str) -> Path:
+        """Where an image's directory is, or would be."""
+        return self.trees / _hex(digest)
+
+    def lease_tree(self, digest: str) -> Lease[Tree] | None:
+        """The directory of a manifest's image, in use from now on; None where it is not here."""
+        path = self.tree(digest)
+        descriptor = lock(path, create=False, shared=True)
+        if descriptor is None:
+            return None
+        tree = read_tree(path)
+        if tree is None:
+            os.close(descriptor)
+            return None
+        with contextlib.suppress(OSError):
+            os.utime(path)  # when it was used last
+        return Lease(tree, path / FILES, descriptor)
+
+    def leases_of(self, modules: Collection[str]) -> list[Lease[Image]]:
         """The images whose modules have these digests, in use from now on."""
         found = ((path, read_image(path)) for path, _ in entries(self.images))
         digests = [image.digest for _, image in found if image is not None and image.module in modules]
@@ -290,6 +348,13 @@ def read_image(path: Path) -> Image | None:
     return _image_of(read_object(path))
 
 
+def read_tree(path: Path) -> Tree | None:
+    """The image in a directory of `trees/`; None where it is none."""
+    found = read_object(path / RECORD) or {}
+    digest, size = found.get("digest"), found.get("size")
+    return Tree(str(digest), size) if is_digest(digest) and isinstance(size, int) else None
+
+
 def read_reference(path: Path) -> tuple[str, datetime | None]:
     """The digest that a file of `references/` names, "" for none, and when it was pulled."""
     raw = read_object(path) or {}
@@ -298,3 +363,9 @@ def read_reference(path: Path) -> tuple[str, datetime | None]:
     except ValueError:
         pulled = None
     return str(raw.get("image") or ""), pulled
+
+
+def close_lease(lease: Lease[Image] | Lease[Tree] | None) -> None:
+    """Let it go, if there is any."""
+    if lease is not None:
+        lease.close()

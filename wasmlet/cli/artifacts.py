@@ -27,6 +27,7 @@ from wasmlet.errors import ConfigError, WasmletError
 
 if TYPE_CHECKING:
     from wasmlet.artifacts.pull import Pulled
+    from wasmlet.artifacts.store import Image
     from wasmlet.artifacts.wasm import Binary
 
 Run = Callable[[Any], None]
@@ -151,7 +152,7 @@ async def _pull(reference: str, output: Path | None, config: RegistryConfig) -> 
     click.echo(image.digest)
 
 
-async def _pulled(stack: ExitStack, directory: Path, wanted: Reference, config: RegistryConfig) -> Pulled:
+async def _pulled(stack: ExitStack, directory: Path, wanted: Reference, config: RegistryConfig) -> Pulled[Image]:
     """Pull into a store of its own in that directory, in use until the stack is closed."""
     from wasmlet.artifacts.helpers import docker_config
     from wasmlet.artifacts.pull import Puller

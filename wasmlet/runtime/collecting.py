@@ -8,16 +8,20 @@ from typing import NoReturn
 
 import structlog
 
+from wasmlet.artifacts.threads import in_thread
 from wasmlet.errors import WasmletError
 from wasmlet.runtime.compile import Compiler
 from wasmlet.runtime.registries import Registries
+from wasmlet.runtime.volumes import Storage
 
 log = structlog.get_logger(__name__)
 
 GC_SECONDS = 300.0
 
 
-async def collect(registries: Registries, compilers: Collection[Compiler], used: Callable[[], set[str]]) -> NoReturn:
+async def collect(
+    registries: Registries, compilers: Collection[Compiler], used: Callable[[], set[str]], storage: Storage
+) -> NoReturn:
     """Do it for as long as the node runs, by the machine's own time: no pod's behaviour hangs on it.
 
     Args:
@@ -25,17 +29,17 @@ async def collect(registries: Registries, compilers: Collection[Compiler], used:
     """
     while True:
         try:
-            await keep(registries, compilers, used())
+            await keep(registries, compilers, used(), storage)
             await asyncio.sleep(GC_SECONDS)
-            await keep(registries, compilers, used())
+            await keep(registries, compilers, used(), storage)
             await registries.collect()
         except (WasmletError, OSError) as error:
             log.warning("images cannot be collected", error=str(error))
             await asyncio.sleep(GC_SECONDS)
 
 
-async def keep(registries: Registries, compilers: Collection[Compiler], used: set[str]) -> None:
-    """Keep these modules, their images and compiled forms, which other nodes may be collecting, and no others."""
-    await registries.keep(used)
+async def keep(registries: Registries, compilers: Collection[Compiler], used: set[str], storage: Storage) -> None:
+    """Keep these modules, their images and compiled forms, and what pods mount: other nodes may be collecting."""
+    await registries.keep(used, await in_thread(storage.images))
     for compiler in compilers:
         await compiler.keep({digest.removeprefix("sha256:") for digest in used})

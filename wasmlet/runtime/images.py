@@ -24,12 +24,17 @@ _CHUNK = 1024 * 1024
 
 
 class ImageError(WasmletError):
-    """The module cannot be had; `reason` is the container's `waiting.reason`, `absent` that there is nothing there."""
+    """The module cannot be had; `reason` is the container's `waiting.reason`, `absent` that there is nothing there.
+
+    Attributes:
+        image: which it is, where that is not the container's own.
+    """
 
     def __init__(self, message: str, reason: str = "ErrImagePull", *, absent: bool = False) -> None:
         super().__init__(message)
         self.reason = reason
         self.absent = absent
+        self.image = ""
 
 
 @attrs.frozen

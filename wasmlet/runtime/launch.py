@@ -17,7 +17,7 @@ from wasmlet.model.environment import Files, environment
 from wasmlet.model.expansion import command_and_args
 from wasmlet.model.pod import Container, Raw
 from wasmlet.model.quantity import Quantity
-from wasmlet.runtime import env_files, manifest, volume_rules
+from wasmlet.runtime import env_files, image_volumes, manifest, volume_rules
 from wasmlet.runtime.handlers import Handler
 from wasmlet.runtime.images import Module
 from wasmlet.runtime.instances import Labels
@@ -42,6 +42,7 @@ async def launch(life: ContainerLife, spec: Container) -> None:
     """
     around, handler = life.pod.around, life.pod.handler
     attempt = life.attempt + 1 if life.record else 0
+    await image_volumes.pull(life, spec)
     module = await module_of(life, spec)
     asks = env_files.asked(spec)
     files = await in_thread(env_files.read, life.pod.spec, spec, life.pod.volumes) if asks else {}

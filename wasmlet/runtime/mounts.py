@@ -184,8 +184,9 @@ def _open(
                 ) from error
             os.close(descriptor)
             descriptor = below
-        outside = kind_of(volume) not in FILE_VOLUMES | {"emptyDir"}
-        opened = Opened(path, descriptor, fixed or bool(mount.get("readOnly")), field, fixed, outside)
+        kind = kind_of(volume)
+        outside, copied = kind not in FILE_VOLUMES | {"emptyDir", "image"}, kind in FILE_VOLUMES
+        opened = Opened(path, descriptor, fixed or bool(mount.get("readOnly")), field, copied, outside)
         if not opened.is_file and not stat.S_ISDIR(os.fstat(descriptor).st_mode):
             raise Refused(field, f"{sub} is neither a directory nor a regular file", container=container.name)
         return opened

@@ -131,7 +131,7 @@ class RuntimeProvider(Provider):
         await in_thread(storage.remove_orphans, set(self._pods))
         await client.warm(handlers.default.zygote)
         self._collector = asyncio.create_task(
-            collecting.collect(registries, handlers.compilers, self._modules), name="images"
+            collecting.collect(registries, handlers.compilers, self._modules, storage), name="images"
         )
 
     async def stop(self) -> None:

@@ -6,17 +6,24 @@ registry is present once it was pulled, for the pods that may have it.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Generic, Literal, TypeVar
+
+import attrs
 
 from wasmlet.artifacts.credentials import Keyring, pull_secrets
 from wasmlet.artifacts.errors import InvalidReference
-from wasmlet.artifacts.references import parse
+from wasmlet.artifacts.references import Reference, parse
+from wasmlet.clock import Clock
 from wasmlet.model.pod import Container
 from wasmlet.runtime.images import ImageError, Module
-from wasmlet.runtime.registries import NotYours, is_file
+from wasmlet.runtime.registries import Had, NotYours, is_file
 
 if TYPE_CHECKING:
     from wasmlet.runtime.container import ContainerLife
+
+T = TypeVar("T")
+Kind = Literal["Normal", "Warning"]
 
 
 async def module_of(life: ContainerLife, spec: Container) -> Module:
@@ -28,7 +35,8 @@ async def module_of(life: ContainerLife, spec: Container) -> Module:
     image, clock = spec.image, life.pod.around.clock
     policy = spec.raw.get("imagePullPolicy") or "IfNotPresent"
     if not is_file(image):
-        return await _of_registry(life, image, policy)
+        registries = life.pod.around.registries
+        return await have(Wanted(image, policy, life.say, registries.present, registries.pull), keyring_of(life), clock)
     began = clock.monotonic()
     if policy == "Always":
         life.say("Normal", "Pulling", f'Pulling image "{image}"')
@@ -50,47 +58,68 @@ async def module_of(life: ContainerLife, spec: Container) -> Module:
     return module
 
 
-async def _of_registry(life: ContainerLife, image: str, policy: str) -> Module:
-    registries, clock = life.pod.around.registries, life.pod.around.clock
+@attrs.frozen
+class Wanted(Generic[T]):
+    """An image that something of a pod's wants, and how it is had.
+
+    Attributes:
+        say: tells an event: type, reason, message.
+        present: has it if it is here.
+        pull: has it from the registry.
+    """
+
+    image: str
+    policy: str
+    say: Callable[[Kind, str, str], None]
+    present: Callable[[Reference, Keyring], Awaitable[T | None]]
+    pull: Callable[[Reference, Keyring], Awaitable[Had[T]]]
+
+
+async def have(wanted: Wanted[T], keyring: Keyring, clock: Clock) -> T:
+    """Have an image as its policy says.
+
+    Raises:
+        ImageError: it cannot be had; the reason is ErrImageNeverPull where it is absent and must not be pulled.
+    """
+    image, say = wanted.image, wanted.say
     try:
         reference = parse(image)
     except InvalidReference as error:
         raise ImageError(str(error), error.reason) from error
-    keyring = _keyring(life)
-    if policy != "Always":
+    if wanted.policy != "Always":
         try:
-            module = await registries.present(reference, keyring)
+            there = await wanted.present(reference, keyring)
         except NotYours as error:
-            if policy == "Never":
+            if wanted.policy == "Never":
                 raise _never(
-                    life, image, "present", " but does not have the proper credentials to access the image"
+                    wanted, "present", " but does not have the proper credentials to access the image"
                 ) from error
-            module = None
-        if module is not None:
-            life.say("Normal", "Pulled", f'Container image "{image}" already present on machine')
-            return module
-        if policy == "Never":
-            raise _never(life, image, "not present", "")
+            there = None
+        if there is not None:
+            say("Normal", "Pulled", f'Container image "{image}" already present on machine')
+            return there
+        if wanted.policy == "Never":
+            raise _never(wanted, "not present", "")
     began = clock.monotonic()
-    life.say("Normal", "Pulling", f'Pulling image "{image}"')
-    had = await registries.pull(reference, keyring)
+    say("Normal", "Pulling", f'Pulling image "{image}"')
+    had = await wanted.pull(reference, keyring)
     whole = clock.monotonic() - began
-    life.say(
+    say(
         "Normal",
         "Pulled",
         f'Successfully pulled image "{image}" in {duration(whole - had.waited)} ({duration(whole)} including '
         f"waiting). Image size: {had.size} bytes.",
     )
-    return had.module
+    return had.what
 
 
-def _never(life: ContainerLife, image: str, how: str, rest: str) -> ImageError:
-    message = f'Container image "{image}" is {how} with pull policy of Never{rest}'
-    life.say("Warning", "ErrImageNeverPull", message)
+def _never(wanted: Wanted[T], how: str, rest: str) -> ImageError:
+    message = f'Container image "{wanted.image}" is {how} with pull policy of Never{rest}'
+    wanted.say("Warning", "ErrImageNeverPull", message)
     return ImageError(message, "ErrImageNeverPull", absent=True)
 
 
-def _keyring(life: ContainerLife) -> Keyring:
+def keyring_of(life: ContainerLife) -> Keyring:
     """The credentials of the pod's pull secrets; those that cannot be used are a warning, as at a kubelet."""
     pod = life.pod.spec
     names = [str(one.get("name") or "") for one in pod.spec.get("imagePullSecrets") or ()]

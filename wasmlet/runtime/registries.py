@@ -6,10 +6,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Awaitable, Collection, Iterable
+from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Generic, Self, TypeVar
 
 import attrs
 import structlog
@@ -20,9 +21,9 @@ from wasmlet.artifacts.credentials import Keychain, Keychains, Keyring
 from wasmlet.artifacts.errors import ArtifactError
 from wasmlet.artifacts.helpers import DockerConfig, docker_config
 from wasmlet.artifacts.hosts import RegistryConfig
-from wasmlet.artifacts.pull import Puller, PullLimits
+from wasmlet.artifacts.pull import Pulled, Puller, PullLimits
 from wasmlet.artifacts.references import Reference
-from wasmlet.artifacts.store import Lease, Store
+from wasmlet.artifacts.store import Image, Lease, Store, Tree, close_lease
 from wasmlet.artifacts.threads import in_thread, opened_in_thread
 from wasmlet.clock import Clock
 from wasmlet.errors import ConfigError
@@ -45,6 +46,9 @@ class ImageConfig(RegistryConfig):
     )
     image_gc_low_threshold: float = option(80.0, least=0, most=100, help="Percent of the disk at which that ends.")
     minimum_image_ttl: float = option(120.0, least=0, help="How long an image stays after its last use at least.")
+    max_image_volume_bytes: int = option(
+        2**32, least=1, help="The most bytes that an image which a pod mounts may have, unpacked."
+    )
     maximum_image_ttl: float = option(0.0, least=0, help="How long it stays at most; 0 means for ever.")
     image_pull_credentials_verification_policy: str = option(
         "NeverVerifyPreloadedImages",
@@ -66,11 +70,15 @@ class ImageConfig(RegistryConfig):
         return Limits(self.image_gc_high_threshold, self.image_gc_low_threshold, *ages)
 
 
-@attrs.frozen
-class Had:
-    """An image that was pulled just now: its module, its size in bytes, and how many seconds it stood in line."""
+T = TypeVar("T")
+Kind = TypeVar("Kind", Image, Tree)
 
-    module: Module
+
+@attrs.frozen
+class Had(Generic[T]):
+    """An image that was pulled just now: what is wanted of it, its size in bytes, and the seconds it stood in line."""
+
+    what: T
     size: int
     waited: float
 
@@ -88,10 +96,14 @@ class Registries:
         self._max_bytes = max_bytes
         self._clock = clock
         limits = PullLimits(
-            module_bytes=max_bytes, seconds=config.image_pull_timeout, parallel=config.max_parallel_image_pulls
+            module_bytes=max_bytes,
+            tree_bytes=config.max_image_volume_bytes,
+            seconds=config.image_pull_timeout,
+            parallel=config.max_parallel_image_pulls,
         )
         self._puller = Puller(self.store, config, clock, limits)
-        self._leases: dict[str, Lease] = {}
+        self._leases: dict[str, Lease[Image]] = {}
+        self._trees: dict[str, Lease[Tree]] = {}
 
     async def __aenter__(self) -> Self:
         await in_thread(self.store.prepare)
@@ -104,9 +116,9 @@ class Registries:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self._puller.__aexit__(kind, error, trace)
-        for lease in self._leases.values():
-            lease.close()
+        _close_all([*self._leases.values(), *self._trees.values()])
         self._leases.clear()
+        self._trees.clear()
 
     async def present(self, reference: Reference, keyring: Keyring) -> Module | None:
         """The image as it is here; None where it is not, or is not whole.
@@ -115,31 +127,57 @@ class Registries:
             NotYours: it is here, and the pod has to show the registry that it may have it.
             ImageError: it is nothing that could be run.
         """
-        lease = await opened_in_thread(lambda: self.store.find(reference), _close)
-        if lease is None:
-            return None
-        secrets = [one.secret for one in keyring.lookup(reference.name) if one.secret is not None]
-        if not self._access.allowed(reference.name, lease.image.digest, secrets):
-            lease.close()
-            raise NotYours(f"image {str(reference)!r} was pulled with another credential")
-        return await self._module(reference, lease)
+        lease = await opened_in_thread(lambda: self.store.find(reference), close_lease)
+        return await self._module(reference, self._allowed(reference, keyring, lease)) if lease is not None else None
 
-    async def pull(self, reference: Reference, keyring: Keyring) -> Had:
+    async def present_tree(self, reference: Reference, keyring: Keyring) -> Directory | None:
+        """The same for an image that a pod mounts."""
+        lease = await opened_in_thread(lambda: self.store.find_tree(reference), close_lease)
+        return self._directory(self._allowed(reference, keyring, lease)) if lease is not None else None
+
+    async def pull(self, reference: Reference, keyring: Keyring) -> Had[Module]:
         """The image as the registry has it now.
 
         Raises:
             ImageError: it cannot be had.
         """
+        pulled = await self._pulled(self._puller.pull(reference, Keychains((keyring, self._node))))
+        module = await self._module(reference, pulled.lease)
+        return await self._had(reference, pulled, module)
+
+    async def pull_tree(self, reference: Reference, keyring: Keyring) -> Had[Directory]:
+        """The same for an image that a pod mounts."""
+        pulled = await self._pulled(self._puller.pull_tree(reference, Keychains((keyring, self._node))))
+        return await self._had(reference, pulled, self._directory(pulled.lease))
+
+    def _allowed(self, reference: Reference, keyring: Keyring, lease: Lease[Kind]) -> Lease[Kind]:
+        """See that the pod may have it."""
+        secrets = [one.secret for one in keyring.lookup(reference.name) if one.secret is not None]
+        if self._access.allowed(reference.name, lease.image.digest, secrets):
+            return lease
+        lease.close()
+        raise NotYours(f"image {str(reference)!r} was pulled with another credential")
+
+    async def _pulled(self, pulling: Awaitable[Pulled[Kind]]) -> Pulled[Kind]:
         try:
-            pulled = await self._puller.pull(reference, Keychains((keyring, self._node)))
+            return await pulling
         except ArtifactError as error:
             raise ImageError(str(error), error.reason, absent=True) from error
-        image = pulled.lease.image
-        module = await self._module(reference, pulled.lease)
-        await self._access.pulled(reference.name, image.digest, pulled.credential)
-        return Had(module, image.size, pulled.waited)
 
-    async def _module(self, reference: Reference, lease: Lease) -> Module:
+    async def _had(self, reference: Reference, pulled: Pulled[Kind], what: T) -> Had[T]:
+        image = pulled.lease.image
+        await self._access.pulled(reference.name, image.digest, pulled.credential)
+        return Had(what, image.size, pulled.waited)
+
+    def _directory(self, lease: Lease[Tree]) -> Directory:
+        """Keep it in use."""
+        digest = lease.image.digest
+        if (before := self._trees.pop(digest, None)) is not None:
+            before.close()
+        self._trees[digest] = lease
+        return Directory(digest, lease.path)
+
+    async def _module(self, reference: Reference, lease: Lease[Image]) -> Module:
         """See that the module is what it was, and keep it in use."""
         image = lease.image
         before = self._leases.pop(image.digest, None)
@@ -160,12 +198,20 @@ class Registries:
             environment=image.environment,
         )
 
-    async def keep(self, used: Collection[str]) -> None:
-        """Keep the images that have these modules, whoever else collects, and let all others go.
+    async def keep(self, used: Collection[str], mounted: Collection[str]) -> None:
+        """Keep the images that have these modules or are mounted, whoever else collects, and let all others go.
 
         Args:
             used: digests of the modules of all containers that are here, as `sha256:...`.
+            mounted: digests of the images that pods mount.
         """
+        for digest in list(self._trees):
+            if digest not in mounted:
+                self._trees.pop(digest).close()
+        for digest in set(mounted) - self._trees.keys():
+            found = await opened_in_thread(partial(self.store.lease_tree, digest), close_lease)
+            if found is not None:
+                self._directory(found)
         for digest, lease in list(self._leases.items()):
             if lease.image.module not in used:
                 self._leases.pop(digest).close()
@@ -187,6 +233,14 @@ class Registries:
         return result
 
 
+@attrs.frozen
+class Directory:
+    """An image that a pod mounts: the digest of its manifest, and where its files are."""
+
+    digest: str
+    path: Path
+
+
 class NotYours(ImageError):
     """The image is here, and this pod may not run it without asking the registry."""
 
@@ -196,11 +250,6 @@ def is_file(image: str) -> bool:
     return re.match(r"[a-z]+://", image) is not None
 
 
-def _close(lease: Lease | None) -> None:
-    if lease is not None:
-        lease.close()
-
-
-def _close_all(leases: Iterable[Lease]) -> None:
+def _close_all(leases: Iterable[Lease[Image] | Lease[Tree]]) -> None:
     for lease in leases:
         lease.close()

@@ -72,8 +72,9 @@ async def _post_start(life: ContainerLife) -> None:
 
 
 async def _image_failed(life: ContainerLife, spec: Container, error: ImageError, pause: float) -> None:
+    image = error.image or spec.image
     if error.reason == "InvalidImageName":
-        life.say("Warning", "InspectFailed", f'Failed to apply default image tag "{spec.image}": {error}')
+        life.say("Warning", "InspectFailed", f'Failed to apply default image tag "{image}": {error}')
         await _failed(life, error.reason, str(error), pause)
         return
     if error.reason == "ErrImageNeverPull":
@@ -82,16 +83,16 @@ async def _image_failed(life: ContainerLife, spec: Container, error: ImageError,
         await _wait_as(life, Waiting(error.reason, str(error)), pause)
         return
     clock = life.pod.around.clock
-    life.say("Warning", "Failed", f'Failed to pull image "{spec.image}": {error}')
+    life.say("Warning", "Failed", f'Failed to pull image "{image}": {error}')
     life.say("Warning", "Failed", f"Error: {error.reason}")
     life.show(Waiting(error.reason, str(error)))
     shown = min(ERROR_SHOWN_SECONDS, pause)
     await first_of(clock.sleep(shown), life.updated.wait())
     if life.updated.is_set():
         return
-    life.say("Normal", "BackOff", f'Back-off pulling image "{spec.image}"')
+    life.say("Normal", "BackOff", f'Back-off pulling image "{image}"')
     life.say("Warning", "Failed", "Error: ImagePullBackOff")
-    message = f'Back-off pulling image "{spec.image}": {error.reason}: {error}'
+    message = f'Back-off pulling image "{image}": {error.reason}: {error}'
     life.show(Waiting("ImagePullBackOff", message))
     await first_of(clock.sleep(pause - shown), life.updated.wait())
 

@@ -15,12 +15,12 @@ from wasmlet.model.volumes import FILE_VOLUMES
 from wasmlet.runtime import hostpath
 
 CLAIMS = frozenset({"persistentVolumeClaim", "ephemeral"})
-KNOWN = FILE_VOLUMES | CLAIMS | {"emptyDir", "hostPath"}
+KNOWN = FILE_VOLUMES | CLAIMS | {"emptyDir", "hostPath", "image"}
 
 REASONS = {
-    "image": "image volumes need images from a registry, which this node cannot pull yet",
     "csi": "there are no storage drivers on this node; use a persistentVolumeClaim where its provider has claims",
 }
+POLICIES = ("Always", "IfNotPresent", "Never")
 NO_DRIVER = "there are no storage drivers on this node"
 
 _MOUNT_FIELDS = frozenset(
@@ -102,6 +102,11 @@ def _check_source(kind: str, source: Raw, field: str, host_paths: bool, claims: 
         path = str(source.get("path") or "")
         if not path.startswith("/") or ".." in path.split("/") or "\0" in path:
             raise Refused(f"{field}.path", f"expected an absolute path without '..', found {path[:80]!r}")
+    elif kind == "image":
+        if not source.get("reference"):
+            raise Refused(f"{field}.reference", "expected an image, REGISTRY/REPOSITORY:TAG")
+        if source.get("pullPolicy") not in (None, "", *POLICIES):
+            raise Refused(f"{field}.pullPolicy", f"expected one of {', '.join(POLICIES)}")
     elif kind in CLAIMS and not claims:
         raise Refused(field, "this node's provider has no storage for claims")
 

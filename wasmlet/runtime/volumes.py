@@ -42,6 +42,7 @@ PLUGINS = {
     "configMap": "kubernetes.io~configmap",
     "downwardAPI": "kubernetes.io~downward-api",
     "emptyDir": "kubernetes.io~empty-dir",
+    "image": "kubernetes.io~image",
     "projected": "kubernetes.io~projected",
     "secret": "kubernetes.io~secret",
 }
@@ -77,6 +78,11 @@ class Storage:
         """Everything in memory of one pod, where there is a directory for that."""
         base = self.memory.existing()
         return base / "pods" / beneath.file_name(uid) if base else None
+
+    def images(self) -> set[str]:
+        """Digests of the images that pods mount; blocks."""
+        found = self.state_dir.glob(f"pods/*/volumes/{PLUGINS['image']}/*/*")
+        return {path.name.replace("-", ":", 1) for path in found}
 
     def remove(self, uid: str) -> None:
         """Remove all files of a pod; blocks."""
@@ -132,6 +138,7 @@ class PodVolumes:
         self._say = say
         self._made: set[str] = set()
         self._claimed: dict[str, Path] = {}
+        self._images: dict[str, Path] = {}
         self._applied: tuple[Pod, Inputs] | None = None
         self._lock = asyncio.Lock()
         self.directory = storage.directory(uid)
@@ -210,6 +217,8 @@ class PodVolumes:
         elif kind in CLAIMS:
             self._claimed[name] = await self._claim(pod, volume)
             await in_thread(_give_claim, pod, volume, self._claimed[name])
+        elif kind == "image":
+            pass  # pulled for each container that mounts it, which then waits as for its own (`image_volumes`)
         else:
             await in_thread(self._try, volume)
 
@@ -222,8 +231,18 @@ class PodVolumes:
         kind, source = kind_of(volume), volume[kind_of(volume)]
         if kind == "hostPath":
             return self.storage.host_paths.open(str(source["path"]), str(source.get("type") or ""))
-        path = self._claimed[volume["name"]] if kind in CLAIMS else self._directory(volume)
+        if kind == "image":
+            path = self._images[volume["name"]]
+        else:
+            path = self._claimed[volume["name"]] if kind in CLAIMS else self._directory(volume)
         return os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+
+    def use_image(self, volume: Raw, digest: str, directory: Path) -> None:
+        """Mount this for a volume from now on, and note that the pod does, which lasts until it is gone; blocks."""
+        noted = self._directory(volume) / digest.replace(":", "-")
+        private(noted.parent)
+        noted.touch()
+        self._images[volume["name"]] = directory
 
     def usage(self, name: str) -> int:
         """How many bytes an emptyDir volume takes; one that is nested too deep to tell takes more than any limit."""
@@ -284,7 +303,7 @@ class PodVolumes:
 def read_only(volume: Raw) -> bool:
     """Whether no container may write to the volume, whatever its mounts say: the kubelet's rule for files it writes."""
     source = volume[kind_of(volume)]
-    return kind_of(volume) in FILE_VOLUMES or bool(
+    return kind_of(volume) in FILE_VOLUMES | {"image"} or bool(
         kind_of(volume) == "persistentVolumeClaim" and source.get("readOnly")
     )
 
