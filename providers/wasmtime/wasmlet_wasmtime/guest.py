@@ -19,14 +19,15 @@ from typing import Any
 
 import wasmtime
 
-from . import components
+from . import components, direct
 from .errors import NO_THREADS, TRAPPED, BadArtifact, causes, trap_text
 
 WASI = "wasi_snapshot_preview1"
 _LISTED = 5
 _SPAWN = "wasi.thread-spawn"
-_NEVER = 2**62
-"""A deadline for engines that have such (`dense`): a process is ended by a signal."""
+_IDLE = '(module (memory (export "memory") 1) (func (export "_start")))'
+_REHEARSALS = 16
+"""After so many Python has settled on the form of what it runs."""
 
 
 def configuration(parallel: bool = False) -> wasmtime.Config:
@@ -49,7 +50,31 @@ def linked(engine: wasmtime.Engine) -> wasmtime.Linker:
 def prepare() -> tuple[wasmtime.Engine, wasmtime.Linker]:
     """What every child starts from; no module and no thread."""
     engine = wasmtime.Engine(configuration())
-    return engine, linked(engine)
+    prepared = engine, linked(engine)
+    _rehearse(prepared)
+    return prepared
+
+
+def _rehearse(prepared: tuple[wasmtime.Engine, wasmtime.Linker]) -> None:
+    """Start a guest that does nothing, some times.
+
+    What Python finds out about code as it runs is then there in every child, which would have to write it down in
+    memory of its own otherwise. Nothing of WASI is called: that would start threads.
+    """
+    compiled = os.memfd_create("rehearsal")
+    try:
+        child = os.fork()
+        if child == 0:  # compiling would leave memory behind
+            try:
+                os.write(compiled, wasmtime.Module(prepared[0], _IDLE).serialize())
+            finally:
+                os._exit(0)
+        os.waitpid(child, 0)
+        spec = {"args": ["idle"], "env": [["NAME", "value"]], "memory": 2**20}
+        for _ in range(_REHEARSALS):
+            run(prepared, spec, f"/proc/self/fd/{compiled}", lambda: None)
+    finally:
+        os.close(compiled)
 
 
 def load(engine: wasmtime.Engine, module: str) -> wasmtime.Module:
@@ -83,21 +108,14 @@ def run(
     Raises:
         ValueError: it cannot start; the message says why.
     """
-    engine, linker = prepared
-    code = _load_either(engine, module)
-    wasi = world(spec)
-    wasi.inherit_stdin()
-    wasi.inherit_stdout()
-    wasi.inherit_stderr()
-    store = wasmtime.Store(engine)
-    store.set_wasi(wasi)
-    store.set_epoch_deadline(_NEVER)
-    if spec.get("memory"):
-        store.set_limits(memory_size=spec["memory"])
-    if isinstance(code, components.Component):
-        return code.run(store, started)
+    engine, linker = map(direct.pointer, prepared)
     try:
-        instance = linker.instantiate(store, code)
+        code = direct.load(engine, module)
+    except wasmtime.WasmtimeError:  # it says itself which of the two it is
+        return _run_component(prepared[0], spec, module, started)
+    context = direct.store(engine, direct.world(spec), spec.get("memory"))
+    try:
+        direct.instantiate(linker, context, code)
     except wasmtime.Trap as error:  # in the start function of the module itself: the guest has run
         started()
         return TRAPPED, trap_text(error)
@@ -105,18 +123,26 @@ def run(
         raise ValueError(f"the module cannot be instantiated: {causes(error)}") from error
     started()
     try:
-        instance.exports(store)["_start"](store)
+        direct.call(context, b"_start")
     except (wasmtime.Trap, wasmtime.WasmtimeError) as error:
         return TRAPPED, trap_text(error)
     return 0, ""
 
 
-def _load_either(engine: wasmtime.Engine, path: str) -> wasmtime.Module | components.Component:
-    """What is in the file says itself which of the two it is."""
-    try:
-        return load(engine, path)
-    except BadArtifact:
-        return components.Component(engine, path)
+def _run_component(
+    engine: wasmtime.Engine, spec: dict[str, Any], path: str, started: Callable[[], None]
+) -> tuple[int, str]:
+    code = components.Component(engine, path)
+    wasi = world(spec)
+    wasi.inherit_stdin()
+    wasi.inherit_stdout()
+    wasi.inherit_stderr()
+    store = wasmtime.Store(engine)
+    store.set_wasi(wasi)
+    store.set_epoch_deadline(direct.NEVER)
+    if spec.get("memory"):
+        store.set_limits(memory_size=spec["memory"])
+    return code.run(store, started)
 
 
 def compile(wasm: bytes) -> bytes:  # noqa: A001 - the name that the worker asks for

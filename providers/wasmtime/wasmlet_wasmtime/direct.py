@@ -1,0 +1,126 @@
+"""What a start needs of wasmtime, called through its C API with as little of Python as there can be.
+
+A child shares the zygote's memory until it writes to it, and Python writes to whatever it looks at (it counts
+references). So what a start costs, in time and in memory that is a container's own, is how many objects it touches; the
+classes of wasmtime's Python API more than double that. Functions here are made for this use alone, one after the other,
+so that they lie side by side. Pointers are plain numbers, and nothing is freed: the process ends with its guest.
+
+`guest` is what uses it. Errors are those of the Python API.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from typing import Any
+
+import wasmtime
+from wasmtime import _ffi as ffi
+
+_library = ctypes.CDLL(ffi.dll._name)
+_POINTER, _SIZE, _TEXT = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_char_p
+
+
+def _function(name: str, result: Any, *arguments: Any) -> Any:
+    function = _library[name]  # by index: another one than anybody else has
+    function.restype, function.argtypes = result, arguments
+    return function
+
+
+_deserialize = _function("wasmtime_module_deserialize_file", _POINTER, _POINTER, _TEXT, _POINTER)
+_config_new = _function("wasi_config_new", _POINTER)
+_set_argv = _function("wasi_config_set_argv", ctypes.c_bool, _POINTER, _SIZE, _POINTER)
+_set_env = _function("wasi_config_set_env", ctypes.c_bool, _POINTER, _SIZE, _POINTER, _POINTER)
+_inherit = [_function(f"wasi_config_inherit_{name}", None, _POINTER) for name in ("stdin", "stdout", "stderr")]
+_preopen = _function("wasi_config_preopen_dir", ctypes.c_bool, _POINTER, _TEXT, _TEXT, ctypes.c_bool)
+_store_new = _function("wasmtime_store_new", _POINTER, _POINTER, _POINTER, _POINTER)
+_context_of = _function("wasmtime_store_context", _POINTER, _POINTER)
+_set_wasi = _function("wasmtime_context_set_wasi", _POINTER, _POINTER, _POINTER)
+_set_deadline = _function("wasmtime_context_set_epoch_deadline", None, _POINTER, ctypes.c_uint64)
+_limit = _function("wasmtime_store_limiter", None, _POINTER, *[ctypes.c_int64] * 5)
+_instantiate = _function("wasmtime_linker_instantiate", _POINTER, *[_POINTER] * 5)
+_export = _function("wasmtime_instance_export_get", ctypes.c_bool, _POINTER, _POINTER, _TEXT, _SIZE, _POINTER)
+_call = _function("wasmtime_func_call", _POINTER, _POINTER, _POINTER, _POINTER, _SIZE, _POINTER, _SIZE, _POINTER)
+
+NEVER = 2**62
+"""A deadline for engines that have such (`dense`): a process is ended by a signal."""
+
+_found, _trap = _POINTER(), _POINTER()
+_instance, _extern = ffi.wasmtime_instance_t(), ffi.wasmtime_extern_t()
+_at_found, _at_trap = ctypes.addressof(_found), ctypes.addressof(_trap)
+_at_instance, _at_extern = ctypes.addressof(_instance), ctypes.addressof(_extern)
+_at_function = _at_extern + ffi.wasmtime_extern_t.of.offset
+
+
+def pointer(managed: Any) -> int:
+    """Of an object of the Python API."""
+    return ctypes.cast(managed.ptr(), _POINTER).value or 0
+
+
+def load(engine: int, path: str) -> int:
+    """The compiled module in a file."""
+    _check(_deserialize(engine, path.encode(), _at_found))
+    return _found.value or 0
+
+
+def world(spec: dict[str, Any]) -> int:
+    """What a guest is given, this process's streams among it."""
+    config = _config_new()
+    _set_argv(config, *_texts(spec["args"]))
+    size, names = _texts([name for name, _ in spec["env"]])
+    _set_env(config, size, names, _texts([value for _, value in spec["env"]])[1])
+    for inherit in _inherit:
+        inherit(config)
+    for mount in spec.get("mounts") or ():
+        # A path longer than another one's goes first when a guest looks for its mount, so these may lie in each other.
+        if not _preopen(config, mount["directory"].encode(), mount["path"].encode(), not mount["read_only"]):
+            raise wasmtime.WasmtimeError(f"the mount at {mount['path']} cannot be opened")
+    return int(config)
+
+
+def store(engine: int, config: int, memory: int | None) -> int:
+    """The context of a store for one guest. `memory`: the most that it may have, in bytes; None for no limit."""
+    made = _store_new(engine, None, None)
+    context = _context_of(made)
+    _check(_set_wasi(context, config))
+    _set_deadline(context, NEVER)
+    if memory:
+        _limit(made, memory, -1, -1, -1, -1)
+    return int(context)
+
+
+def instantiate(linker: int, context: int, module: int) -> None:
+    """Make the one instance of this process; its start function runs, if it has one."""
+    _trap.value = None
+    _check(_instantiate(linker, context, module, _at_instance, _at_trap))
+    _check_trap()
+
+
+def call(context: int, name: bytes) -> None:
+    """Call what the instance exports by that name: a function that takes nothing and gives nothing."""
+    if not _export(context, _at_instance, name, len(name), _at_extern):
+        raise wasmtime.WasmtimeError(f"the module has no {name.decode()}")
+    _trap.value = None
+    _check(_call(context, _at_function, None, 0, None, 0, _at_trap))
+    _check_trap()
+
+
+def _check(error: int | None) -> None:
+    if error:
+        raise wasmtime.WasmtimeError._from_ptr(ctypes.cast(error, ctypes.POINTER(ffi.wasmtime_error_t)))
+
+
+def _check_trap() -> None:
+    if _trap.value:
+        raise wasmtime.Trap._from_ptr(ctypes.cast(_trap, ctypes.POINTER(ffi.wasm_trap_t)))
+
+
+_kept: list[Any] = []
+"""What is read by the engine until its config is used up."""
+
+
+def _texts(texts: Sequence[str]) -> tuple[int, int]:
+    """How many, and the address of their pointers."""
+    array = (_TEXT * len(texts))(*[text.encode() for text in texts])
+    _kept.append(array)
+    return len(texts), ctypes.addressof(array)
