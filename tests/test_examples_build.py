@@ -97,3 +97,19 @@ def test_pod_names_the_module_beside_it() -> None:
     scheme, path = container["image"].split("://")
     assert scheme == "file"
     assert (EXAMPLES / path).resolve() == PREBUILT.resolve()
+
+
+def test_the_box_of_the_other_examples_is_what_its_source_says(compile_guest: Any, tmp_path: Path) -> None:
+    """Built by the command in its README, whose options these are."""
+    prebuilt, options = EXAMPLES / "box" / "box.wasm", ("-Os", "-s", "-Wl,-z,stack-size=65536")
+    assert " ".join(options) in (EXAMPLES / "box" / "README.md").read_text()
+    rebuilt = tmp_path / "box.wasm"
+    compile_guest(EXAMPLES / "box" / "box.c", rebuilt, *options)
+    assert len(prebuilt.read_bytes()) < 64 * 1024
+    for arguments, output, code in (
+        (["say", "a", "b", "then", "env", "NAME"], "a b\nNAME=value\n", 0),
+        (["has", "/nowhere", "then", "say", "not said"], "", 1),
+        (["lacks", "/nowhere", "then", "grow", "1"], "has 1 MiB\n", 0),
+    ):
+        assert run(rebuilt, arguments, {"NAME": "value"}) == (output, code)
+        assert run(prebuilt, arguments, {"NAME": "value"}) == (output, code)

@@ -46,9 +46,9 @@ def memory_directory(runtime: Runtime, uid: str = "uid-of-web") -> Path:
 
 async def test_a_config_map(runtime: Runtime, image: str) -> None:
     script = ("cat", "/v/a", "ls", "/v", "put", "/v/a", "x", "put", "/v/new", "x", "unlink", "/v/a", "mkdir", "/v/d")
-    pod = with_volume(*script, image=image, source=CONFIG)
+    pod = with_volume(*script, "sleep", "1000", image=image, source=CONFIG)
     key = await runtime.create(pod, settings(a="one\n", b="two"))
-    assert await runtime.output(key) == (
+    assert await runtime.logged(key, b"mkdir /v/d: Operation not permitted\n") == (
         b"one\n"
         + b" ".join(sorted(name.encode() for name in os.listdir(_volume(runtime, "configmap"))))
         + b"\nput /v/a: Operation not permitted\nput /v/new: Operation not permitted\n"
@@ -231,6 +231,23 @@ async def test_an_empty_dir_in_memory(runtime: Runtime, image: str) -> None:
     assert str(volume) not in await asyncio.to_thread(Path("/proc/self/mountinfo").read_text)
 
 
+async def test_a_pod_that_is_done_keeps_no_volumes(runtime: Runtime, image: str) -> None:
+    """What it said can still be read: its log, its message."""
+    spec = {"volumes": [{"name": "v", "emptyDir": {"medium": "Memory"}}, {"name": "c", **CONFIG}]}
+    at = [*mounts(), *mounts("/c", "c")]
+    script = ("put", "/v/x", "1", "put", "/dev/termination-log", "bye")
+    key = await runtime.create(pod_of(*script, image=image, spec=spec, volumeMounts=at), settings(a="one"))
+    assert (await runtime.ended(key)).message == "bye"
+    task = runtime.provider._pods[key.uid]._task
+    assert task is not None
+    await asyncio.wait([task])
+    assert not pod_directory(runtime).exists()
+    assert str(pod_directory(runtime)) not in await asyncio.to_thread(Path("/proc/self/mountinfo").read_text)
+    assert (await runtime.log(key)).count(b"ok") == 2
+    await runtime.restart()
+    assert (await runtime.ended(key)).message == "bye"
+
+
 async def test_a_volume_goes_with_a_deep_tree_in_it(runtime: Runtime, image: str) -> None:
     pod = with_volume("deep", "/v", "3000", "sleep", "1000", image=image, source={"emptyDir": {}})
     key = await runtime.create(pod)
@@ -283,9 +300,10 @@ async def test_fs_group(runtime: Runtime, image: str) -> None:
         ],
     }
     key = await runtime.create(
-        pod_of("cat", "/v/a", image=image, spec=spec, volumeMounts=mounts() + mounts("/e", "e")), settings(a="one\n")
+        pod_of("cat", "/v/a", "sleep", "1000", image=image, spec=spec, volumeMounts=mounts() + mounts("/e", "e")),
+        settings(a="one\n"),
     )
-    assert await runtime.output(key) == b"one\n"
+    assert await runtime.logged(key, b"one\n") == b"one\n"
     found = (_volume(runtime, "configmap") / "a").stat()
     assert (found.st_gid, stat.S_IMODE(found.st_mode)) == (12345, 0o640)
     found = _volume(runtime, "empty-dir", "e").stat()

@@ -230,6 +230,11 @@ class PodLife:
             await self.stop_containers(self._doom.grace)
             self._failed = True
             self.publish()
+        # As at a kubelet, a pod that is done keeps its logs, and none of its volumes: no secret, no memory, no disk.
+        try:
+            await in_thread(self.around.storage.remove, self.key.uid)
+        except OSError as error:  # the pod's deletion is another try
+            log.warning("volumes: those of a pod that is done cannot be removed", pod=str(self.key), error=str(error))
 
     async def _doomed(self) -> None:
         """Return when the pod has to fail: `fail` was called, or its active deadline has passed."""
