@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import AsyncGenerator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -270,6 +271,14 @@ def test_nodes_of_one_machine_share_no_user(tmp_path: Path) -> None:
             pods.free(pod)
         pods.close()
     assert os.listdir(tmp_path / "claims") == []
+
+
+def test_pods_that_ask_at_once(tmp_path: Path) -> None:
+    pods = node(tmp_path, "one", Range(1000, 1000 + 10 * BLOCK))
+    with ThreadPoolExecutor(8) as threads:
+        found = list(threads.map(pods.of, map(str, range(200))))
+    assert len(set(found)) == 200
+    assert len(os.listdir(tmp_path / "claims")) == 1
 
 
 def test_blocks_of_a_node_that_is_gone_are_free(tmp_path: Path) -> None:

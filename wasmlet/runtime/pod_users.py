@@ -16,6 +16,7 @@ from __future__ import annotations
 import fcntl
 import os
 import random
+import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -129,6 +130,7 @@ class PodUsers:
         self._used: set[int] = set()
         self._blocks: list[Range] = []
         self._next = 0
+        self._busy = threading.Lock()
 
     def start(self) -> None:
         """Take the blocks that were this node's before.
@@ -158,9 +160,10 @@ class PodUsers:
             WasmletError: all are taken.
             OSError: there is no writing down what is taken.
         """
-        if pod not in self._given:
-            self.take(pod, self._free_one() or self._free_one(more=True))
-        return self._given[pod]
+        with self._busy:  # pods ask from threads of their own
+            if pod not in self._given:
+                self.take(pod, self._free_one() or self._free_one(more=True))
+            return self._given[pod]
 
     def free(self, pod: str) -> None:
         """The pod is gone, and so are its processes and files."""
