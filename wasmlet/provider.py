@@ -77,6 +77,14 @@ class Taint:
 
 
 @attrs.frozen
+class NodeImage:
+    """An image that is on the node: what it is called, and its size in bytes."""
+
+    names: Sequence[str]
+    size: int
+
+
+@attrs.frozen
 class NodeStatus:
     """What a provider says of the node that it makes.
 
@@ -90,6 +98,7 @@ class NodeStatus:
         runtime_handlers: RuntimeClass handlers that pods may ask for; "" (the default) is always allowed. The node gets
             a label `handler.wasmlet.dev/<name>: "true"` for each, for the selector of its RuntimeClass.
         handler_features: of each of them, by the names of the API (`recursiveReadOnlyMounts`).
+        images: the largest first; 50 of them are shown, and 5 names of each.
     """
 
     capacity: Mapping[str, str]
@@ -101,6 +110,7 @@ class NodeStatus:
     system_info: Mapping[str, str] = attrs.field(factory=dict)
     runtime_handlers: Sequence[str] = ()
     handler_features: Mapping[str, bool] = attrs.field(factory=dict)
+    images: Sequence[NodeImage] = ()
 
 
 @attrs.frozen

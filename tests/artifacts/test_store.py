@@ -17,6 +17,7 @@ from wasmlet.artifacts import collection
 from wasmlet.artifacts.collection import Limits
 from wasmlet.artifacts.errors import BadContent, StoreError
 from wasmlet.artifacts.files import Part
+from wasmlet.artifacts.listing import Listed, listed
 from wasmlet.artifacts.references import parse
 from wasmlet.artifacts.store import Image, Lease, Store
 from wasmlet.clock import SystemClock
@@ -278,3 +279,23 @@ async def test_blobs_that_nothing_names_go(store: Store) -> None:
     age(store, 100)
     collected(store, Limits(), 0)
     assert left_in(store) == []
+
+
+async def test_what_is_here_is_listed_the_largest_first(store: Store) -> None:
+    small = await keep(store, "r.example/app:v1", module(1), b"small")
+    large = await keep(store, "r.example/app:v2", module(1000), b"large")
+    store.refer(parse("other.example/app:v3"), large)
+    store.refer(parse(f"other.example/app:v4@{large.digest}"), large)
+    (store.references / "damaged").write_text("{")
+    assert listed(store) == [
+        Listed(
+            (
+                f"other.example/app@{large.digest}",
+                f"r.example/app@{large.digest}",
+                "other.example/app:v3",
+                "r.example/app:v2",
+            ),
+            large.size,
+        ),
+        Listed((f"r.example/app@{small.digest}", "r.example/app:v1"), small.size),
+    ]

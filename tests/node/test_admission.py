@@ -131,3 +131,25 @@ async def test_labels_that_change_later_count_for_later_pods(cluster: Cluster) -
         await cluster.create(affinity=AFFINITY)
         await cluster.until(lambda pod: pod.phase != "Pending")
         assert (await cluster.get()).phase == "Running"
+
+
+async def test_images_are_told_within_the_kubelets_bounds(cluster: Cluster) -> None:
+    class Full(ReferenceProvider):
+        images: tuple[wasmlet.NodeImage, ...] = tuple(
+            wasmlet.NodeImage([f"r.example/app:{size}.{name}" for name in range(7)], size) for size in range(60, 0, -1)
+        )
+
+        async def node_status(self) -> wasmlet.NodeStatus:
+            return wasmlet.NodeStatus(capacity={"cpu": "2", "memory": "1Gi"}, images=self.images)
+
+    async def told() -> list[dict[str, Any]]:
+        return list((await cluster.admin.get(f"/api/v1/nodes/{NODE}"))["status"].get("images") or ())
+
+    provider = Full()
+    async with cluster.node(provider):
+        found = await told()
+        assert [one["sizeBytes"] for one in found] == list(range(60, 10, -1))
+        assert found[0]["names"] == [f"r.example/app:60.{name}" for name in range(5)]
+    provider.images = ()
+    async with cluster.node(provider):
+        assert await told() == []

@@ -70,6 +70,9 @@ async def test_pods_share_an_image(driver: Path, tmp_path: Path) -> None:
         assert content == "top"
         assert len(server.asked) == asked
         assert len(trees(runtime)) == 1
+        (here,) = (await runtime.provider.node_status()).images
+        assert tuple(here.names[1:]) == (image,)
+        assert here.names[0].startswith(f"{server.address}/app@sha256:")
         below = mounting(driver, image, "ls", "/v", name="below", subPath="data")
         assert await output(runtime, below) == ["words"]
         one = mounting(driver, image, "cat", "/v/it", name="one", subPath="data/words")

@@ -30,6 +30,9 @@ from wasmlet.provider import NodeStatus, Provider, Taint
 log = structlog.get_logger(__name__)
 
 CHECK_SECONDS = 10.0
+MOST_IMAGES, MOST_NAMES = 50, 5
+"""Of `status.images`, as a kubelet's: nodeStatusMaxImages, and the names of each."""
+
 REPORT_SECONDS = 300.0
 SHUTDOWN_SECONDS = 3.0
 """How long the end of the node waits to say so."""
@@ -251,6 +254,9 @@ class NodeRegistration:
                 *({"type": a.type, "address": a.address} for a in status.addresses),
             ],
             "nodeInfo": self._info(status),
+            "images": [
+                {"names": list(one.names[:MOST_NAMES]), "sizeBytes": one.size} for one in status.images[:MOST_IMAGES]
+            ],
         }
         if self._port is not None:
             body["daemonEndpoints"] = {"kubeletEndpoint": {"Port": self._port}}

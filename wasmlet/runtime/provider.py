@@ -249,6 +249,7 @@ class RuntimeProvider(Provider):
                 **await asyncio.to_thread(machine.identity),
             },
             runtime_handlers=("", *(name for engine in self.engines for name in engine.handlers)),
+            images=await self._registries.listed() if self._registries is not None else (),
             handler_features={"recursiveReadOnlyMounts": True, "userNamespaces": False},
         )
 

@@ -21,6 +21,7 @@ from wasmlet.artifacts.credentials import Keychain, Keychains, Keyring
 from wasmlet.artifacts.errors import ArtifactError
 from wasmlet.artifacts.helpers import DockerConfig, docker_config
 from wasmlet.artifacts.hosts import RegistryConfig
+from wasmlet.artifacts.listing import listed
 from wasmlet.artifacts.pull import Pulled, Puller, PullLimits
 from wasmlet.artifacts.references import Reference
 from wasmlet.artifacts.store import Image, Lease, Store, Tree, close_lease
@@ -28,6 +29,7 @@ from wasmlet.artifacts.threads import in_thread, opened_in_thread
 from wasmlet.clock import Clock
 from wasmlet.errors import ConfigError
 from wasmlet.options import option
+from wasmlet.provider import NodeImage
 from wasmlet.runtime.images import ImageError, Module, read
 
 log = structlog.get_logger(__name__)
@@ -222,6 +224,10 @@ class Registries:
                     lease.close()
                 else:
                     self._leases[lease.image.digest] = lease
+
+    async def listed(self) -> list[NodeImage]:
+        """The images that are here, the largest first."""
+        return [NodeImage(one.names, one.size) for one in await in_thread(listed, self.store)]
 
     async def collect(self) -> Collected:
         """Remove what may go."""
