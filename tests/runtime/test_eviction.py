@@ -10,6 +10,7 @@ from tests.runtime.harness import Runtime, pod_of
 from tests.runtime.test_volumes import mounts, with_volume
 from wasmlet.model.pod import Pod
 from wasmlet.model.status import Running, Terminated
+from wasmlet.runtime import eviction
 from wasmlet.runtime.eviction import PERIOD
 
 
@@ -53,6 +54,27 @@ async def test_an_empty_dir_within_its_limit(timed: Runtime, image: str) -> None
         assert await timed.fake_clock.next_sleep() == PERIOD
         timed.fake_clock.advance(PERIOD)
     assert isinstance((await timed.running(key)).state, Running)
+
+
+def limited_to(limit: str, **more: Any) -> Any:
+    limits = {"limits": {"ephemeral-storage": limit}} if limit else {}
+    return {"name": f"c{limit}{len(more)}".lower(), "resources": limits, **more}
+
+
+@pytest.mark.parametrize(
+    ("init", "mains", "overhead", "total"),
+    [
+        ([], ["1Mi", "", "2Mi"], {}, 3),
+        ([limited_to("7Mi")], ["1Mi", "2Mi"], {}, 7),
+        ([limited_to("2Mi", restartPolicy="Always"), limited_to("4Mi")], ["1Mi"], {}, 6),
+        ([limited_to("2Mi", restartPolicy="Always"), limited_to("1Mi")], ["3Mi"], {}, 5),
+        ([limited_to("2Mi")], [""], {"ephemeral-storage": "1Mi"}, 3),
+        ([], [""], {"ephemeral-storage": "1Mi"}, 0),
+    ],
+)
+def test_the_limit_of_a_pod(init: list[Any], mains: list[str], overhead: dict[str, str], total: int) -> None:
+    spec = {"initContainers": init, "containers": [limited_to(limit) for limit in mains], "overhead": overhead}
+    assert eviction._total_limit(pod_of(spec=spec)) == total * 1024 * 1024
 
 
 TOTAL = "Pod ephemeral local storage usage exceeds the total limit of containers 1Mi. "

@@ -1,8 +1,9 @@
 """Pods that take more of the node's disk than they may: measured every so often, and evicted as the kubelet does it.
 
 What counts: each emptyDir with a `sizeLimit`; for a container with a limit of ephemeral-storage its logs and the files
-it made beside its volumes; for all of a pod's limits together those and its emptyDir volumes on disk. The pod's
-containers are ended at once, and it is Failed with the reason Evicted. A pod without such limits is not measured.
+it made beside its volumes; for all of a pod's limits together those, its emptyDir volumes on disk and its configMaps.
+The pod's containers are ended at once, and it is Failed with the reason Evicted. A pod without such limits is not
+measured.
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ from typing import TYPE_CHECKING
 import structlog
 
 from wasmlet.artifacts.threads import in_thread
-from wasmlet.model.pod import Pod
+from wasmlet.model.pod import Pod, Raw
 from wasmlet.model.quantity import Quantity
+from wasmlet.model.restart import is_sidecar
 from wasmlet.runtime import beneath
 from wasmlet.runtime.volumes import PodVolumes, mounted_volumes
 
@@ -63,25 +65,25 @@ async def _watch(life: PodLife) -> None:
 
 def limited(pod: Pod) -> bool:
     """Whether there is anything to measure."""
-    return bool(_volume_limits(pod) or _storage_limits(pod))
+    return bool(_volume_limits(pod) or _total_limit(pod))
 
 
 def excess(pod: Pod, volumes: PodVolumes, logs: Path) -> str:
     """What of the pod exceeds a limit, in the kubelet's words; "" for nothing. Blocks."""
     for name, text in _volume_limits(pod).items():
-        if volumes.usage(name) > Quantity.parse(text).units():
+        if volumes.usage({"name": name, "emptyDir": {}}) > Quantity.parse(text).units():
             return f'Usage of EmptyDir volume "{name}" exceeds the limit "{text}". '
-    limits = _storage_limits(pod)
-    if not limits:
+    total = _total_limit(pod)
+    if not total:
         return ""
-    total = sum((Quantity.parse(text).units() for text in limits.values()), 0)
     names = [container.name for container in (*pod.init_containers, *pod.containers, *pod.ephemeral_containers)]
     used = {name: _usage(logs / name) + _usage(volumes.directory / "containers" / name) for name in names}
-    on_disk = [v["name"] for v in pod.spec.get("volumes") or () if v.get("emptyDir") is not None and _on_disk(v)]
-    shared = sum(volumes.usage(name) for name in on_disk if name in mounted_volumes(pod))
+    mounted = mounted_volumes(pod)
+    on_disk = [v for v in pod.spec.get("volumes") or () if v["name"] in mounted and _on_disk(v)]
+    shared = sum(volumes.usage(volume) for volume in on_disk)
     if sum(used.values()) + shared > total:
         return f"Pod ephemeral local storage usage exceeds the total limit of containers {Quantity.parse(total)}. "
-    for name, text in limits.items():
+    for name, text in _storage_limits(pod).items():
         if used[name] > Quantity.parse(text).units():
             return f'Container {name} exceeded its local ephemeral storage limit "{text}". '
     return ""
@@ -100,8 +102,28 @@ def _storage_limits(pod: Pod) -> dict[str, str]:
     return {name: text for name, text in found.items() if Quantity.parse(text)}
 
 
-def _on_disk(volume: Mapping[str, Mapping[str, str]]) -> bool:
-    return volume["emptyDir"].get("medium") != "Memory"
+def _total_limit(pod: Pod) -> int:
+    """What all containers may take at once, in bytes: init containers run before the others, sidecars beside all."""
+    sidecars = before = 0
+    for container in pod.init_containers:
+        if is_sidecar(container):
+            sidecars += _limit(container.resources.get("limits"))
+            before = max(before, sidecars)
+        else:
+            before = max(before, sidecars + _limit(container.resources.get("limits")))
+    total = max(before, sidecars + sum(_limit(container.resources.get("limits")) for container in pod.containers))
+    return total + _limit(pod.spec.get("overhead")) if total else 0
+
+
+def _limit(resources: Mapping[str, str] | None) -> int:
+    return Quantity.parse((resources or {}).get(STORAGE) or "0").units()
+
+
+def _on_disk(volume: Raw) -> bool:
+    """Whether what is in the volume counts, as with a kubelet."""
+    if volume.get("emptyDir") is not None:
+        return bool(volume["emptyDir"].get("medium") != "Memory")
+    return volume.get("configMap") is not None
 
 
 def _usage(directory: Path) -> int:

@@ -244,9 +244,8 @@ class PodVolumes:
         noted.touch()
         self._images[volume["name"]] = directory
 
-    def usage(self, name: str) -> int:
-        """How many bytes an emptyDir volume takes; one that is nested too deep to tell takes more than any limit."""
-        volume = {"name": name, "emptyDir": {}}
+    def usage(self, volume: Raw) -> int:
+        """How many bytes a volume of ours takes; one that is nested too deep to tell takes more than any limit."""
         try:
             return beneath.usage(self._directory(volume))
         except FileNotFoundError:
