@@ -78,9 +78,10 @@ __all__ = [
 def run(provider: Provider, config: NodeConfig | None = None) -> None:
     """Run a node with this provider until SIGTERM or SIGINT; its pods go on running.
 
-    The settings are those of `config` and of the provider's own; a program decides itself where it has them from. Flags,
-    `WASMLET_*` variables and TOML files are the command line's: `wasmlet run --provider NAME`, for a provider that is
-    announced as an entry point of the group `wasmlet.providers`. (`KUBECONFIG` counts where `config` names no file.)
+    The settings are those of `config` and of the provider's own; a program decides itself where it has them from.
+    Flags, `WASMLET_*` variables and TOML files are the command line's: `wasmlet run --provider NAME`, for a provider
+    that is announced as an entry point of the group `wasmlet.providers`. (`KUBECONFIG` counts where `config` names no
+    file.)
 
     Raises:
         ConfigError: something that only the user can mend; the message says what.
