@@ -18,12 +18,15 @@ from types import ModuleType
 from typing import Any
 
 from . import linux, wire
+from .confine import Confinement
 
 TRAPPED = 134
 """Exit code of a guest that trapped, that of abort(): 128 + SIGABRT."""
 
 
-def main(control: socket.socket, engine: ModuleType, prepared: object, given: Sequence[int]) -> int:
+def main(
+    control: socket.socket, engine: ModuleType, prepared: object, limits: Confinement, given: Sequence[int]
+) -> int:
     """Run one container in this process, made of `given`: spec, compiled module, mounts, and the three streams.
 
     Returns:
@@ -41,12 +44,16 @@ def main(control: socket.socket, engine: ModuleType, prepared: object, given: Se
             _take_terminal()
         spec = read_spec(spec_file)
         os.close(spec_file)
-        for mount, directory in zip(spec.get("mounts") or (), mounts, strict=True):
+        known = list(zip(spec.get("mounts") or (), mounts, strict=True))
+        for mount, directory in known:
             mount["directory"] = f"/proc/self/fd/{directory}"
+        needs = getattr(engine, "REQUIRES", ())
+        limits.files(module, [(directory, mount["read_only"]) for mount, directory in known], needs)
         if user := spec.get("user"):
             linux.become(user["uid"], user["gid"], user["groups"])
             # The kernel drops this when a process becomes another user.
             linux.die_with_parent(signal.SIGKILL)
+        limits.finish()
         code, message = engine.run(prepared, spec, f"/proc/self/fd/{module}", started)
     except BaseException as error:
         wire.send(control, wire.pack(failure(error)))

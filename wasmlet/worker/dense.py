@@ -32,6 +32,7 @@ from types import ModuleType
 from typing import Any
 
 from . import child, linux, wire
+from .confine import Confinement
 
 _ARENA_MAX = -8
 """mallopt(3): without it each thread takes memory from a heap of its own."""
@@ -41,15 +42,18 @@ _KEPT_CODES = 64
 """Compiled modules that are kept while no container runs them."""
 
 
-def main(control: socket.socket, engine: ModuleType, prepared: object, streams: Sequence[int]) -> int:
+def main(
+    control: socket.socket, engine: ModuleType, prepared: object, limits: Confinement, streams: Sequence[int]
+) -> int:
     """Be a worker; return its exit code when the shim closes the control descriptor."""
     linux.set_name("wasmlet-dense")
     child.take_streams(streams)
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    limits.begin(resource.getrlimit(resource.RLIMIT_NOFILE)[1])
     ctypes.CDLL(None).mallopt(_ARENA_MAX, 1)
     gc.enable()
     _thread.stack_size(engine.STACK)
+    limits.network()
+    limits.finish()
     _Worker(control, engine, prepared).serve()
     return 0
 

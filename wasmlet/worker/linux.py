@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+from typing import Any
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_NAME = 15
@@ -31,16 +32,30 @@ def kept_environment() -> dict[str, str]:
     return {name: os.environ[name] for name in KEPT_VARIABLES if name in os.environ}
 
 
-def _prctl(option: int, argument: int | bytes) -> None:
-    prctl = _text if isinstance(argument, bytes) else _number
-    if prctl(option, argument, 0, 0, 0) != 0:
+def prctl(option: int, argument: int | bytes, third: int = 0) -> None:
+    """prctl(2); raises `OSError`."""
+    call = _text if isinstance(argument, bytes) else _number
+    if call(option, argument, third, 0, 0) != 0:
         number = ctypes.get_errno()
         raise OSError(number, f"prctl({option}): {os.strerror(number)}")
 
 
+def syscall(number: int, *arguments: Any, check: bool = True) -> int:
+    """A system call that libc may have no function for; its result, -1 included unless `check`.
+
+    Raises:
+        OSError: it fails.
+    """
+    result = int(_libc.syscall(ctypes.c_long(number), *arguments))
+    if result < 0 and check:
+        failed = ctypes.get_errno()
+        raise OSError(failed, f"system call {number}: {os.strerror(failed)}")
+    return result
+
+
 def die_with_parent(signal_number: int) -> None:
     """Have the kernel send this process `signal_number` when its parent ends. Not passed on by fork."""
-    _prctl(_PR_SET_PDEATHSIG, signal_number)
+    prctl(_PR_SET_PDEATHSIG, signal_number)
 
 
 def become(user: int, group: int, groups: list[int]) -> None:
@@ -62,17 +77,17 @@ def close_from(first: int) -> None:
 
 def set_name(name: str) -> None:
     """The name that ps shows for this process; 15 bytes of it."""
-    _prctl(_PR_SET_NAME, name.encode()[:15])
+    prctl(_PR_SET_NAME, name.encode()[:15])
 
 
 def become_subreaper() -> None:
     """Orphans among this process's descendants become its children."""
-    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+    prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 
 def no_new_privileges() -> None:
     """Neither this process nor anything it starts can gain rights by running a set-uid program."""
-    _prctl(_PR_SET_NO_NEW_PRIVS, 1)
+    prctl(_PR_SET_NO_NEW_PRIVS, 1)
 
 
 def boot_id() -> str:

@@ -15,12 +15,13 @@ import socket
 from types import ModuleType
 
 from . import child, dense, linux, wire
+from .confine import Confinement
 
 _CONTROL = 3
 _REHEARSALS = 16
 
 
-def main(shim: int, between: int, engine: ModuleType, prepared: object, descriptor: int) -> None:
+def main(shim: int, between: int, engine: ModuleType, prepared: object, limits: Confinement, descriptor: int) -> None:
     """Be what this process is told to be. Never returns, whatever happens.
 
     Args:
@@ -36,9 +37,10 @@ def main(shim: int, between: int, engine: ModuleType, prepared: object, descript
             message, descriptors = given
             _belong_to(shim, between)
             if "dense" in message:
-                code = dense.main(control, engine, prepared, descriptors)
+                code = dense.main(control, engine, prepared, limits, descriptors)
             else:
-                code = child.main(control, engine, prepared, descriptors)
+                limits.begin()
+                code = child.main(control, engine, prepared, limits, descriptors)
     except BaseException:  # the shim is gone or has given up on this one
         pass
     finally:

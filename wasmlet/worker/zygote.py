@@ -17,7 +17,8 @@ An engine's in-worker module has three functions:
   function to call when all is ready and the guest begins.
 - `compile(wasm: bytes) -> bytes`: called in a process of its own (`compiler`).
 
-Each raises `ValueError` where the module is at fault, with a message for its owner.
+Each raises `ValueError` where the module is at fault, with a message for its owner. A module may have `REQUIRES`, names
+of the parts of `confine` that its engine is not safe without: its guests run only where these are on.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ import sys
 from types import ModuleType
 
 from . import linux, spare, wire
+from .confine import Confinement
 
 
 def load(path: str) -> ModuleType:
@@ -60,6 +62,7 @@ def main(arguments: list[str]) -> int:
     try:
         engine = load(arguments[0])
         prepared = engine.prepare()
+        limits = Confinement()
     except BaseException as error:
         wire.send(channel, wire.pack({"error": f"the engine cannot be loaded: {type(error).__name__}: {error}"[:1000]}))
         return 1
@@ -75,11 +78,11 @@ def main(arguments: list[str]) -> int:
             return 0
         _, controls = received
         if controls:
-            _fork(shim, engine, prepared, controls)
+            _fork(shim, engine, prepared, limits, controls)
         wire.close(controls)
 
 
-def _fork(shim: int, engine: ModuleType, prepared: object, controls: list[int]) -> None:
+def _fork(shim: int, engine: ModuleType, prepared: object, limits: Confinement, controls: list[int]) -> None:
     """Make children of the shim's, one for each control descriptor; it says so where the system has no room for one."""
     try:
         between = os.fork()
@@ -94,7 +97,7 @@ def _fork(shim: int, engine: ModuleType, prepared: object, controls: list[int]) 
         parent = os.getpid()
         while controls:
             if os.fork() == 0:
-                spare.main(shim, parent, engine, prepared, controls[0])
+                spare.main(shim, parent, engine, prepared, limits, controls[0])
             os.close(controls.pop(0))
     except OSError as error:
         _report(controls, error)
