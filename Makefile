@@ -15,7 +15,7 @@ HEADING = @printf '\n==> %s\n'
 
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench churn conformance lint setup kubectl registry wasmer lock clean checks ruff format types imports tests
+.PHONY: help demo test bench churn conformance mutate lint setup kubectl registry wasmer lock clean checks ruff format types imports tests
 
 help:  ## list the targets
 	@echo 'make TARGET, where TARGET is one of'
@@ -36,6 +36,9 @@ conformance: $(VENV)/.dev  ## hold a node to the behaviour of a kubelet, number 
 
 churn: $(VENV)/.dev  ## pods, faults and restarts at random for ten minutes (ARGS='--seconds 60 --seed 1')
 	@$(BIN)/python -m tests.node.churn $(ARGS)
+
+mutate: $(VENV)/.dev  ## 10 000 mutated modules through compile and start (ARGS='--count 300 --seed 1')
+	@$(BIN)/python -m tests.runtime.mutate $(ARGS)
 
 lint: $(VENV)/.dev  ## run the checks that need no test run
 	@$(MAKE) --no-print-directory --keep-going ruff format types imports

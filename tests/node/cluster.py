@@ -26,6 +26,8 @@ class Cluster:
     """A `ControlPlane`, or a `tests.node.real.RealPlane`."""
     admin: Client
     directory: Path
+    seconds: float = SECONDS
+    """How long anything that is waited for may take."""
 
     def config(self, name: str = NODE, **settings: Any) -> wasmlet.NodeConfig:
         """Settings of a node of that name, with a node's rights and no more."""
@@ -62,7 +64,7 @@ class Cluster:
         """The pod as soon as it is as wanted, by watching it."""
         last: dict[str, Any] = {}
         try:
-            async with asyncio.timeout(SECONDS), aclosing(self.versions(name)) as versions:
+            async with asyncio.timeout(self.seconds), aclosing(self.versions(name)) as versions:
                 async for kind, raw in versions:
                     last = raw
                     if kind != "DELETED" and wanted(wasmlet.Pod(raw)):
@@ -75,7 +77,7 @@ class Cluster:
     async def until_gone(self, name: str = "p", uid: str | None = None) -> None:
         """Return when no such pod (with that UID) exists."""
         pods = "/api/v1/namespaces/default/pods"
-        async with asyncio.timeout(SECONDS):
+        async with asyncio.timeout(self.seconds):
             found = await self.admin.get(pods, fieldSelector=f"metadata.name={name}")
             if not any(uid in (None, item["metadata"]["uid"]) for item in found["items"]):
                 return

@@ -14,6 +14,7 @@ import ctypes
 import gc
 import itertools
 import random
+import resource
 import socket
 import sys
 from collections.abc import AsyncIterator, Awaitable, Coroutine, Sequence
@@ -298,10 +299,18 @@ async def _stoppable() -> AsyncIterator[asyncio.TaskGroup]:
 
 async def run(node: Node) -> None:
     """Run the node until SIGTERM, SIGINT or SIGHUP. Pods go on running, unless the node drains on exit."""
+    _have_room()
     with on_stop_signals(node.request_stop):
         async with node:
             _settle()
             await node.wait()
+
+
+def _have_room() -> None:
+    """Let this process have all the descriptors that it may: each module in use has one, and each watched object."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(ValueError, OSError):  # where there is no limit, some systems want a number
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _settle() -> None:

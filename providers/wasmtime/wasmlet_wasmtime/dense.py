@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 import wasmtime
 from wasmtime import _bindings as bindings
 
-from . import calls, guest
+from . import calls, guest, limits
 from .errors import TRAPPED, causes, trap_text
 
 STACK = 1024 * 1024
@@ -143,7 +143,7 @@ class Guest:
     def _run(self, store: wasmtime.Store, started: Callable[[int], None]) -> Ended:
         store.set_wasi(self._wasi)
         if self._memory:
-            store.set_limits(memory_size=self._memory)
+            store.set_limits(*limits.of_module(self._memory))
         bindings.wasmtime_store_epoch_deadline_callback(store.ptr(), _on_epoch, None, calls.nothing)
         store.set_epoch_deadline(1)
         if self.ending():  # before there was a deadline for the epoch to come to

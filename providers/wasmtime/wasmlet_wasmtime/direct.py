@@ -17,6 +17,8 @@ from typing import Any
 import wasmtime
 from wasmtime import _ffi as ffi
 
+from . import limits
+
 _library = ctypes.CDLL(ffi.dll._name)
 _POINTER, _SIZE, _TEXT = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_char_p
 
@@ -85,7 +87,7 @@ def store(engine: int, config: int, memory: int | None) -> int:
     _check(_set_wasi(context, config))
     _set_deadline(context, NEVER)
     if memory:
-        _limit(made, memory, -1, -1, -1, -1)
+        _limit(made, *limits.of_module(memory))
     return int(context)
 
 

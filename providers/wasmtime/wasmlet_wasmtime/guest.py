@@ -19,7 +19,7 @@ from typing import Any
 
 import wasmtime
 
-from . import components, direct
+from . import components, direct, limits
 from .errors import NO_THREADS, TRAPPED, BadArtifact, causes, trap_text
 
 WASI = "wasi_snapshot_preview1"
@@ -141,7 +141,7 @@ def _run_component(
     store.set_wasi(wasi)
     store.set_epoch_deadline(direct.NEVER)
     if spec.get("memory"):
-        store.set_limits(memory_size=spec["memory"])
+        store.set_limits(*limits.of_component(spec["memory"]))
     return code.run(store, started)
 
 
