@@ -41,7 +41,8 @@ async def test_hello(runtime: Runtime, image: str) -> None:
     assert len(status.image_id) == 71
     assert status.container_id.startswith("wasm://")
     assert ended.container_id == status.container_id
-    told = [(event.reason, event.message, event.container_field) for event in runtime.events]
+    events = [event for event in runtime.events if not event.reason.startswith("Compil")]  # told where it takes long
+    told = [(event.reason, event.message, event.container_field) for event in events]
     where = "spec.containers{main}"
     assert told == [
         ("Pulled", f'Container image "{image}" already present on machine', where),

@@ -272,7 +272,7 @@ class PodLife:
             return
         for pause in Backoff(1.0, 300.0, jitter=0.0).pauses(random.Random()):
             try:
-                user = await in_thread(users.of, self.key.uid)
+                user = users.at_hand(self.key.uid) or await in_thread(users.of, self.key.uid)
             except (WasmletError, OSError) as error:
                 self.event("Warning", "FailedCreatePodSandBox", f"Failed to create pod sandbox: {error}", "")
                 await self.around.clock.sleep(pause)

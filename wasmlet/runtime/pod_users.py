@@ -8,7 +8,7 @@ namespace, files of hostPath volumes and claims still belong to whom the manifes
 User ids come from a range, by default one that no distribution gives away. A node takes blocks out of it and writes
 down which, in its state directory and in a directory of the machine's (`CLAIMS`), so several nodes share nothing. A
 pod's user is in the labels of its containers (`instances`), so it stays what it is for as long as the pod is there.
-Everything blocks.
+Everything but `at_hand` and `free` may block.
 """
 
 from __future__ import annotations
@@ -164,6 +164,17 @@ class PodUsers:
             if pod not in self._given:
                 self.take(pod, self._free_one() or self._free_one(more=True))
             return self._given[pod]
+
+    def at_hand(self, pod: str) -> int:
+        """The same as `of` where that needs no disk, so that it does not block; else 0."""
+        if not self._busy.acquire(blocking=False):
+            return 0
+        try:
+            if pod not in self._given and (user := self._free_one()):
+                self.take(pod, user)
+            return self._given.get(pod, 0)
+        finally:
+            self._busy.release()
 
     def free(self, pod: str) -> None:
         """The pod is gone, and so are its processes and files."""
