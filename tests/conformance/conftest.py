@@ -35,6 +35,8 @@ PROVIDERS = {"wasmtime": WasmtimeProvider, "wasmer": WasmerProvider}
 DENSE = "wasmtime/wasmlet-dense"
 OF_DENSE = {1, 8, 9, 10, 11, 12, 13, 14, 15, 16, 23, 29, *range(32, 47), 61, 69, 70, 71, 72, 74}
 """What the dense class is held to in every run: restarts, ends and exit codes, variables, files, logs, exec."""
+OF_WASMER = {1, 7, 9, 10, 13, 23, 29, *range(32, 35), *range(39, 47), 61, 62, 63, 67, 69, 70, 71, 72, 74}
+"""And wasmer: what an engine has a part in."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -59,8 +61,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         engine, handler, cluster = map(metafunc.config.getoption, ("--engine", "--handler", "--kubeconfig"))
         ways = [f"{engine or 'wasmtime'}/{handler}".rstrip("/")]
         number = int(metafunc.definition.path.name.split("_")[1])
-        if number in OF_DENSE and not (engine or handler or cluster):
-            ways.append(DENSE)
+        if not (engine or handler or cluster):
+            ways += [DENSE] if number in OF_DENSE else []
+            ways += ["wasmer"] if number in OF_WASMER else []
         metafunc.parametrize("machine", ways, indirect=True, scope="session")
 
 

@@ -18,6 +18,7 @@ import wasmlet
 from wasmlet.errors import ConfigError
 from wasmlet.runtime import RuntimeConfig
 from wasmlet.testing import ControlPlane
+from wasmlet.worker import confine
 
 PROJECT = Path(__file__).parents[2] / "providers" / "wasmer"
 NAME = f"python{PYTHON}"
@@ -147,6 +148,17 @@ async def test_no_node_without_it(control_plane: ControlPlane, tmp_path: Path) -
     identity = await wasmlet.kube.load_identity(control_plane.kubeconfig)
     async with wasmlet.kube.Client(identity) as admin:
         assert (await admin.get("/api/v1/nodes"))["items"] == []
+
+
+async def test_not_without_landlock(wasmer: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """wasmer itself lets a guest open any file; the worker refuses as well, should it come to that."""
+    confinement = confine.Confinement()
+    monkeypatch.setattr(confine.landlock, "abi", lambda: 0)
+    with pytest.raises(ConfigError, match=r"it needs landlock for that: off: the kernel \(.*\) has no landlock"):
+        await WasmerEngine(wasmer).check()
+    monkeypatch.setattr(confinement, "_landlock", 0)
+    with pytest.raises(ValueError, match="it needs landlock for that"):
+        confinement.files(0, [], needs=("landlock",))
 
 
 def command(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:

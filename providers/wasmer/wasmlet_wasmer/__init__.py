@@ -15,6 +15,7 @@ from typing import ClassVar, Self
 from wasmlet.clock import Clock
 from wasmlet.errors import ConfigError
 from wasmlet.runtime import PROCESS, Engine, Isolation, RuntimeConfig, RuntimeProvider
+from wasmlet.worker import confine
 from wasmlet_wasmer.environment import WASMER, find
 
 __all__ = ["WasmerEngine", "WasmerProvider", "main"]
@@ -58,11 +59,14 @@ class WasmerEngine(Engine):
         return self._python
 
     async def check(self) -> None:
-        """Find the interpreter.
+        """Find the interpreter, and see that the kernel can confine what runs in it.
 
         Raises:
-            ConfigError: there is none; says where it was looked for, and what to do.
+            ConfigError: it cannot, or there is none; says where it was looked for, and what to do.
         """
+        landlock = confine.report()["landlock"]
+        if landlock.startswith("off"):
+            raise ConfigError(f"wasmer does not keep guests to their mounts; it needs landlock for that: {landlock}")
         self._python = await find(self._given, os.environ)
 
 
