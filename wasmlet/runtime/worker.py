@@ -7,18 +7,27 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import json
 import os
+import shutil
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import attrs
+import structlog
 
+from wasmlet.artifacts.threads import in_thread
 from wasmlet.worker import wire
 
+log = structlog.get_logger(__name__)
+
 WORKER = Path(wire.__file__).parent
+CODE = "worker"
+"""Where in the state directory the code of its shim is."""
 KEPT_VARIABLES = ("LD_LIBRARY_PATH",)
 """What of this process's environment a worker process gets: what an interpreter may need to start, nothing else."""
 
@@ -67,8 +76,9 @@ async def launch_shim(state_dir: Path, idle_exit: float, seconds: float) -> str:
     Returns:
         "" or, where it has not started, what it said or what is known.
     """
+    worker = await in_thread(_own_copy, state_dir)
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-I", "-S", str(WORKER), "shim",
+        sys.executable, "-I", "-S", str(worker), "shim",
         "--state-dir", str(state_dir), "--idle-exit", str(idle_exit),
         env=worker_environment(), stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.PIPE,
@@ -84,8 +94,48 @@ async def launch_shim(state_dir: Path, idle_exit: float, seconds: float) -> str:
                 process.kill()
             await process.wait()
     if process.returncode == 0:
+        await in_thread(_remove_others, worker)
         return ""
     return said.decode("utf-8", "replace").strip() or f"the shim ended with status {process.returncode}"
+
+
+def _own_copy(state_dir: Path) -> Path:
+    """The worker's code, copied into the state directory: a shim outlives an upgrade of what is installed.
+
+    It starts processes of its own code for as long as it lives, which have to understand it. Where the directory is not
+    this user's alone there is no copy, because others could change it; the shim refuses such a directory.
+    """
+    try:
+        found = state_dir.stat()
+        if found.st_uid != os.getuid() or found.st_mode & 0o077:
+            return WORKER
+        digest = hashlib.sha256()
+        for file in sorted(WORKER.glob("*.py")):
+            digest.update(file.name.encode() + b"\0" + file.read_bytes())
+        copy = state_dir / CODE / digest.hexdigest()[:16]
+        if not copy.is_dir():
+            copy.parent.mkdir(mode=0o700, exist_ok=True)
+            unfinished = Path(tempfile.mkdtemp(dir=copy.parent))
+            for file in WORKER.glob("*.py"):
+                shutil.copy2(file, unfinished)
+            with contextlib.suppress(FileNotFoundError):  # as Python has compiled it, where it has
+                shutil.copytree(WORKER / "__pycache__", unfinished / "__pycache__")
+            try:
+                unfinished.rename(copy)
+            except OSError:  # another one was quicker
+                shutil.rmtree(unfinished)
+        return copy
+    except OSError as error:
+        log.warning("the worker's code cannot be copied; an upgrade may disturb its processes", error=str(error))
+        return WORKER
+
+
+def _remove_others(worker: Path) -> None:
+    """Remove the code of shims that were here before: there is one at a time."""
+    if worker != WORKER:
+        for other in worker.parent.iterdir():
+            if other != worker:
+                shutil.rmtree(other, ignore_errors=True)
 
 
 def spec_of(
