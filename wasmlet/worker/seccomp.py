@@ -5,7 +5,7 @@ leaves (`landlock`), memory, time, randomness, threads. Of the rest some fails w
 something new goes on without it; what nothing here would ever do (`NEVER`: another program, another process's memory,
 namespaces, mounts, the kernel itself) ends the process with SIGSYS, and the record of the container says so.
 
-The program is made once, in the zygote; a child adds its pid and installs it (some 20 us).
+The program is made once, in the zygote; a child puts its pid into it and installs it (some 90 us).
 """
 
 from __future__ import annotations
@@ -23,14 +23,17 @@ _ARCHITECTURES: Mapping[str, tuple[int, int]] = {"x86_64": (0xC000003E, 0), "aar
 
 # Numbers of x86_64 and of aarch64; -1 where there is no such call.
 _NUMBERS: Mapping[str, tuple[int, int]] = {
-    "read": (0, 63), "write": (1, 64), "close": (3, 57), "fstat": (5, 80), "poll": (7, -1), "lseek": (8, 62),
+    "read": (0, 63), "write": (1, 64), "open": (2, -1), "close": (3, 57), "stat": (4, -1), "fstat": (5, 80),
+    "lstat": (6, -1), "poll": (7, -1), "lseek": (8, 62),
     "mmap": (9, 222), "mprotect": (10, 226), "munmap": (11, 215), "brk": (12, 214), "rt_sigaction": (13, 134),
     "rt_sigprocmask": (14, 135), "rt_sigreturn": (15, 139), "ioctl": (16, 29), "pread64": (17, 67),
     "pwrite64": (18, 68), "readv": (19, 65), "writev": (20, 66), "select": (23, -1), "sched_yield": (24, 124),
     "mremap": (25, 216), "madvise": (28, 233), "dup": (32, 23), "dup2": (33, -1), "nanosleep": (35, 101),
     "getpid": (39, 172), "sendmsg": (46, 211), "recvmsg": (47, 212), "clone": (56, 220), "fork": (57, -1),
     "vfork": (58, -1), "execve": (59, 221), "exit": (60, 93), "kill": (62, 129), "uname": (63, 160), "fcntl": (72, 25),
-    "fsync": (74, 82), "fdatasync": (75, 83), "ftruncate": (77, 46), "getcwd": (79, 17), "readlink": (89, -1),
+    "fsync": (74, 82), "fdatasync": (75, 83), "ftruncate": (77, 46), "getcwd": (79, 17), "rename": (82, -1),
+    "mkdir": (83, -1), "rmdir": (84, -1), "link": (86, -1), "unlink": (87, -1), "symlink": (88, -1),
+    "readlink": (89, -1),
     "gettimeofday": (96, 169), "getrlimit": (97, 163), "getrusage": (98, 165), "sysinfo": (99, 179),
     "times": (100, 153), "ptrace": (101, 117), "getuid": (102, 174), "getgid": (104, 176), "geteuid": (107, 175),
     "getegid": (108, 177), "getppid": (110, 173), "sigaltstack": (131, 132), "fstatfs": (138, 44),
@@ -40,7 +43,6 @@ _NUMBERS: Mapping[str, tuple[int, int]] = {
     "fadvise64": (221, 223), "clock_gettime": (228, 113), "clock_getres": (229, 114), "clock_nanosleep": (230, 115),
     "exit_group": (231, 94), "epoll_wait": (232, -1), "epoll_ctl": (233, 21), "tgkill": (234, 131),
     "kexec_load": (246, 104), "add_key": (248, 217), "request_key": (249, 218), "keyctl": (250, 219),
-    "rename": (82, -1), "mkdir": (83, -1), "rmdir": (84, -1), "unlink": (87, -1),
     "openat": (257, 56), "mkdirat": (258, 34), "newfstatat": (262, 79), "unlinkat": (263, 35), "renameat": (264, 38),
     "linkat": (265, 37), "symlinkat": (266, 36), "readlinkat": (267, 78), "faccessat": (269, 48), "pselect6": (270, 72),
     "ppoll": (271, 73),
@@ -75,19 +77,24 @@ _IOCTLS = (0x5401, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451)
 _FCNTLS = (0, 1, 2, 3, 4, 5, 6, 7, 1030, 1033, 1034)
 """Duplicates, flags, locks, seals: nothing that has signals sent."""
 
-_SIGNALS = ("kill", "tgkill")
-
-_LD, _JEQ, _JSET, _JGE, _RET = 0x20, 0x15, 0x45, 0x35, 0x06
+_LD, _JA, _JEQ, _JSET, _JGE, _RET = 0x20, 0x05, 0x15, 0x45, 0x35, 0x06
 _NUMBER, _ARCHITECTURE, _ARGUMENTS = 0, 4, 16
 _ALLOW, _KILL, _ERRNO = 0x7FFF0000, 0x80000000, 0x00050000
+_REFUSE = _ERRNO | errno.EPERM
 _X32 = 0x40000000
+"""Numbers from here on are those of x32 on x86_64; elsewhere there are none."""
+_OWN = 0xFFFFFFF0
+"""Stands for the pid of the process that installs the program."""
 
 _PR_SET_SECCOMP, _SECCOMP_MODE_FILTER = 22, 2
 _INSTRUCTION = struct.Struct("=HBBI")
+_Instruction = tuple[int, int, int, int]
+"""Code, where to go if it is so and if it is not, value."""
+_Code = list[_Instruction]
 
 
 class Program:
-    """The filter of this machine's architecture; what a process may do beside that is in the arguments.
+    """The filter of this machine's architecture.
 
     Raises:
         OSError: there is none for this architecture.
@@ -96,60 +103,72 @@ class Program:
     def __init__(self) -> None:
         machine = os.uname().machine
         if machine not in _ARCHITECTURES:
-            raise OSError(errno.ENOTSUP, f"there is no seccomp program for {machine}")
-        self._architecture, self._column = _ARCHITECTURES[machine]
-        self._start = self._beginning()
-        self._rest = self._listed()
+            raise OSError(errno.ENOTSUP, f"there is no list of system calls for {machine}")
+        architecture, self._column = _ARCHITECTURES[machine]
+        # Another architecture's numbers mean other calls.
+        start = [(_LD, 0, 0, _ARCHITECTURE), (_JEQ, 1, 0, architecture), _ends(_KILL), (_LD, 0, 0, _NUMBER)]
+        code = start + _tree(self._segments())
+        self._own = [place for place, (_, _, _, value) in enumerate(code) if value == _OWN]
+        self._code = b"".join(_INSTRUCTION.pack(*instruction) for instruction in code)
 
     def install(self) -> None:
-        """Bind this process, and all threads it starts from now on, to the program. no_new_privs has to be set.
+        """Bind this process, all its threads, to the program. no_new_privs has to be set.
 
         Raises:
             OSError: the kernel does not take it.
         """
-        code = self._start + self._own(os.getpid()) + self._rest
-        buffer = ctypes.create_string_buffer(code, len(code))
-        program = _Filter(len(code) // _INSTRUCTION.size, ctypes.addressof(buffer))
+        size = len(self._code)
+        buffer = ctypes.create_string_buffer(self._code, size)
+        for place in self._own:
+            struct.pack_into("=I", buffer, place * _INSTRUCTION.size + 4, os.getpid())
+        program = _Filter(size // _INSTRUCTION.size, ctypes.addressof(buffer))
         linux.prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, ctypes.addressof(program))
 
-    def _number(self, name: str) -> int:
-        return _NUMBERS[name][self._column]
+    def _segments(self) -> list[tuple[int, _Code]]:
+        """What is done from which number on, in their order."""
+        numbered = {_NUMBERS[name][self._column]: code for name, code in _answers().items()}
+        numbered.pop(-1, None)
+        segments: list[tuple[int, _Code]] = [(0, [_ends(_REFUSE)])]
+        for number in sorted(numbered):
+            for first, code in ((number, numbered[number]), (number + 1, [_ends(_REFUSE)])):
+                if segments[-1][0] == first:
+                    segments.pop()
+                if not segments or segments[-1][1] != code:
+                    segments.append((first, code))
+        return [*segments, (_X32, [_ends(_KILL)])]
 
-    def _beginning(self) -> bytes:
-        """Another architecture's numbers mean other calls."""
-        known = _code((_LD, 0, 0, _ARCHITECTURE), (_JEQ, 1, 0, self._architecture), (_RET, 0, 0, _KILL))
-        x32 = _code((_LD, 0, 0, _NUMBER), (_JGE, 0, 1, _X32), (_RET, 0, 0, _KILL))
-        return known + x32
 
-    def _own(self, pid: int) -> bytes:
-        """abort() and raise() send a signal to this process, and to no other."""
-        return b"".join(self._if(name, _one_of(0, (pid,))) for name in _SIGNALS)
+def _answers() -> dict[str, _Code]:
+    """By name: what is done with a call."""
+    answers = {name: [_ends(_ALLOW)] for name in _NUMBERS}
+    answers |= {name: [_ends(_KILL)] for name in NEVER}
+    # abort() and raise() send a signal to this process; to no other one.
+    answers |= {name: _one_of(0, (_OWN,)) for name in ("kill", "tgkill")}
+    answers["clone3"] = [_ends(_ERRNO | errno.ENOSYS)]  # glibc takes clone then, whose flags can be seen
+    answers["clone"] = [
+        (_LD, 0, 0, _ARGUMENTS),
+        (_JSET, 2, 0, _CLONE_NEW),
+        (_JSET, 0, 1, _CLONE_THREAD),
+        _ends(_ALLOW),
+        _ends(_REFUSE),
+    ]
+    answers["ioctl"] = _one_of(1, _IOCTLS)
+    answers["fcntl"] = _one_of(1, _FCNTLS)
+    answers["prctl"] = _one_of(0, (_PR_SET_NAME,))
+    answers["prlimit64"] = _zero(2)  # to ask, not to set
+    return answers
 
-    def _listed(self) -> bytes:
-        answers = dict.fromkeys(NEVER, _KILL) | {"clone3": _ERRNO | errno.ENOSYS}  # glibc takes clone then
-        checked = {
-            "ioctl": _one_of(1, _IOCTLS),
-            "fcntl": _one_of(1, _FCNTLS),
-            "prctl": _one_of(0, (_PR_SET_NAME,)),
-            "prlimit64": _zero(2),  # to ask, not to set
-            "clone": _code(
-                (_LD, 0, 0, _ARGUMENTS),
-                (_JSET, 2, 0, _CLONE_NEW),
-                (_JSET, 0, 1, _CLONE_THREAD),
-                (_RET, 0, 0, _ALLOW),
-                (_RET, 0, 0, _ERRNO | errno.EPERM),
-            ),
-        }
-        plain = [name for name in _NUMBERS if name not in answers and name not in checked and name not in _SIGNALS]
-        parts = [self._if(name, _code((_RET, 0, 0, _ALLOW))) for name in plain]
-        parts += [self._if(name, part) for name, part in checked.items()]
-        parts += [self._if(name, _code((_RET, 0, 0, answer))) for name, answer in answers.items()]
-        return b"".join(parts) + _code((_RET, 0, 0, _ERRNO | errno.EPERM))
 
-    def _if(self, name: str, then: bytes) -> bytes:
-        """Instructions that are passed over unless it is this call; they end it one way or the other."""
-        number = self._number(name)
-        return b"" if number < 0 else _code((_JEQ, 0, len(then) // 8, number)) + then
+def _tree(segments: list[tuple[int, _Code]]) -> _Code:
+    """A search by halves: short, because the kernel tries every number there is when a program is installed."""
+    if len(segments) == 1:
+        return segments[0][1]
+    half = len(segments) // 2
+    below, above = _tree(segments[:half]), _tree(segments[half:])
+    first = segments[half][0]
+    if len(below) < 256:
+        return [(_JGE, len(below), 0, first), *below, *above]
+    return [(_JGE, 0, 1, first), (_JA, 0, 0, len(below)), *below, *above]
 
 
 class _Filter(ctypes.Structure):
@@ -165,24 +184,20 @@ def available() -> bool:
         return False
 
 
-def _code(*instructions: tuple[int, int, int, int]) -> bytes:
-    return b"".join(_INSTRUCTION.pack(*instruction) for instruction in instructions)
+def _ends(answer: int) -> _Instruction:
+    return (_RET, 0, 0, answer)
 
 
-def _one_of(argument: int, values: Iterable[int]) -> bytes:
+def _one_of(argument: int, values: Iterable[int]) -> _Code:
     """Allowed if the low half of an argument is one of these; that is all of it for an int."""
-    allowed = b"".join(_code((_JEQ, 0, 1, value & 0xFFFFFFFF), (_RET, 0, 0, _ALLOW)) for value in values)
-    return _code((_LD, 0, 0, _ARGUMENTS + 8 * argument)) + allowed + _code((_RET, 0, 0, _ERRNO | errno.EPERM))
+    code = [(_LD, 0, 0, _ARGUMENTS + 8 * argument)]
+    for value in values:
+        code += [(_JEQ, 0, 1, value), _ends(_ALLOW)]
+    return [*code, _ends(_REFUSE)]
 
 
-def _zero(argument: int) -> bytes:
+def _zero(argument: int) -> _Code:
     """Allowed if both halves of an argument are zero."""
     low, high = _ARGUMENTS + 8 * argument, _ARGUMENTS + 8 * argument + 4
-    return _code(
-        (_LD, 0, 0, low),
-        (_JEQ, 0, 3, 0),
-        (_LD, 0, 0, high),
-        (_JEQ, 0, 1, 0),
-        (_RET, 0, 0, _ALLOW),
-        (_RET, 0, 0, _ERRNO | errno.EPERM),
-    )
+    halves = [(_LD, 0, 0, low), (_JEQ, 0, 3, 0), (_LD, 0, 0, high), (_JEQ, 0, 1, 0)]
+    return [*halves, _ends(_ALLOW), _ends(_REFUSE)]
