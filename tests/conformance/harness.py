@@ -21,6 +21,7 @@ import orjson
 import yaml
 
 import wasmlet
+from tests.machine import may_limit
 from tests.node.real import RealPlane
 from wasmlet.clock import Clock
 from wasmlet.kube import Client, errors
@@ -52,6 +53,11 @@ class Machine:
     handler: str = ""
     """Of those that a node offers, the one that runs pods without a RuntimeClass; "": as it is with users."""
     made: int = 0
+
+    @property
+    def oom_kills(self) -> bool:
+        """Whether the kernel holds the guests' limits of memory, as it does for containers; else their engine does."""
+        return may_limit("memory") and not self.default_handler.endswith("-dense")
 
     @property
     def default_handler(self) -> str:

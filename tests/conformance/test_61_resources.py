@@ -1,4 +1,4 @@
-"""Requests and limits: the memory limit is the guest's own, the QoS class is the API server's and is kept."""
+"""Requests and limits: a memory limit is a container's own, the QoS class is the API server's and is kept."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.conformance.harness import Kube, status
+from tests.conformance.harness import Kube, status, terminated
 
 
 @pytest.mark.parametrize(
@@ -27,8 +27,21 @@ async def test_qos_class(kube: Kube, resources: dict[str, Any], qos: str) -> Non
 
 
 async def test_the_memory_limit_is_held_for_each_container(kube: Kube) -> None:
-    small = kube.container("alloc", "40", name="small", resources={"limits": {"memory": "40Mi"}})
-    large = kube.container("alloc", "40", name="large", resources={"limits": {"memory": "120Mi"}})
+    small = kube.container("alloc", "80", name="small", resources={"limits": {"memory": "40Mi"}})
+    large = kube.container("alloc", "80", name="large", resources={"limits": {"memory": "120Mi"}})
     await kube.create(spec={"containers": [small, large]})
-    assert await kube.output(container="small") == "no memory\n"
-    assert await kube.output(container="large") == "40 MiB\n"
+    pod = await kube.ended()
+    ended = [(terminated(pod, name)["exitCode"], terminated(pod, name)["reason"]) for name in ("small", "large")]
+    assert ended == [(137, "OOMKilled") if kube.machine.oom_kills else (0, "Completed"), (0, "Completed")]
+    assert await kube.output(container="small") == ("" if kube.machine.oom_kills else "no memory\n")
+    assert await kube.output(container="large") == "80 MiB\n"
+
+
+async def test_an_oom_kill_is_a_failure_as_any_other(kube: Kube) -> None:
+    """Restarted under its policy, and told as the last state."""
+    limited = {"resources": {"limits": {"memory": "40Mi"}}}
+    await kube.create("print", "on", "alloc", "80", "exit", "5", spec={"restartPolicy": "OnFailure"}, **limited)
+    pod = await kube.until(lambda pod: status(pod).get("restartCount", 0) > 0)
+    last = status(pod)["lastState"]["terminated"]
+    wanted = (137, "OOMKilled") if kube.machine.oom_kills else (5, "Error")
+    assert (last["exitCode"], last["reason"]) == wanted

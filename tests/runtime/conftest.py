@@ -11,6 +11,7 @@ from wasmlet_wasmtime import WasmtimeProvider
 from tests.guests import build
 from tests.runtime.harness import Runtime
 from tests.runtime.scripted import Script, ScriptedProvider
+from wasmlet.runtime import RuntimeConfig
 from wasmlet.testing.clock import FakeClock
 
 
@@ -37,6 +38,15 @@ async def runtime(tmp_path: Path) -> AsyncGenerator[Runtime, None]:
 async def timed(tmp_path: Path) -> AsyncGenerator[Runtime, None]:
     """The same with a clock that the test moves."""
     runtime = Runtime(WasmtimeProvider, tmp_path / "state")
+    runtime.clock = FakeClock()
+    async with runtime as started:
+        yield started
+
+
+@pytest.fixture
+async def ungrouped(tmp_path: Path) -> AsyncGenerator[Runtime, None]:
+    """A node that has no control groups, so that limits of memory are the engine's, with a clock the test moves."""
+    runtime = Runtime(WasmtimeProvider, tmp_path / "ungrouped", RuntimeConfig(allow_local_modules=True, cgroups=False))
     runtime.clock = FakeClock()
     async with runtime as started:
         yield started

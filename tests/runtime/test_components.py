@@ -101,14 +101,14 @@ async def test_mounts(runtime: Runtime, image: str) -> None:
     assert (await runtime.log(key)).decode() == told
 
 
-async def test_a_limit_of_memory(runtime: Runtime, image: str) -> None:
+async def test_a_limit_of_memory_that_the_engine_holds(ungrouped: Runtime, image: str) -> None:
     limits = {"limits": {"memory": "1Mi"}}
     args = ("grow", "2", "print", "more", "grow", "20", "print", "still here")
-    key = await runtime.create(pod_of(*args, image=image, resources=limits))
-    assert (await runtime.ended(key)).exit_code == 0
-    assert await runtime.log(key) == b"more\nno memory\nstill here\n"
+    key = await ungrouped.create(pod_of(*args, image=image, resources=limits))
+    assert (await ungrouped.ended(key)).exit_code == 0
+    assert await ungrouped.log(key) == b"more\nno memory\nstill here\n"
     less = {"limits": {"memory": "128Ki"}}
-    ended = await runtime.ended(await runtime.create(pod_of(image=image, name="less", resources=less)))
+    ended = await ungrouped.ended(await ungrouped.create(pod_of(image=image, name="less", resources=less)))
     assert (ended.exit_code, ended.reason) == (128, "StartError")
     assert "exceeds memory limits" in ended.message
 

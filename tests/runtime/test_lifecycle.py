@@ -107,18 +107,18 @@ async def test_how_a_guest_ends(
     assert await runtime.output(key) == b"first\n"
 
 
-async def test_a_memory_limit(runtime: Runtime, image: str) -> None:
+async def test_a_memory_limit(ungrouped: Runtime, image: str) -> None:
     limits = {"limits": {"memory": "64Mi", "cpu": "1"}, "requests": {"memory": "1Mi", "cpu": "10m"}}
-    key = await runtime.create(pod_of("alloc", "16", "alloc", "60", image=image, resources=limits))
-    assert await runtime.output(key) == b"16 MiB\nno memory\n"
+    key = await ungrouped.create(pod_of("alloc", "16", "alloc", "60", image=image, resources=limits))
+    assert await ungrouped.output(key) == b"16 MiB\nno memory\n"
 
 
-async def test_a_memory_limit_that_the_module_begins_over(runtime: Runtime, image: str) -> None:
-    key = await runtime.create(pod_of("print", "x", image=image, resources={"limits": {"memory": "4Ki"}}))
-    ended = await runtime.ended(key)
+async def test_a_memory_limit_that_the_module_begins_over(ungrouped: Runtime, image: str) -> None:
+    key = await ungrouped.create(pod_of("print", "x", image=image, resources={"limits": {"memory": "4Ki"}}))
+    ended = await ungrouped.ended(key)
     assert (ended.exit_code, ended.reason) == (128, "StartError")
     assert "exceeds memory limits" in ended.message
-    await runtime.event(key, "Failed", "exceeds memory limits")
+    await ungrouped.event(key, "Failed", "exceeds memory limits")
 
 
 @pytest.mark.parametrize("work", [["sleep", "1000"], ["spin"]])

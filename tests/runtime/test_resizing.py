@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
@@ -42,11 +43,13 @@ def test_a_policy_of_restart_is_for_its_resource() -> None:
     assert not needs_restart(container(after), before, after)
 
 
-def asked_for(cpu: str, memory: str, used: str = "0", limit: str | None = None, **fields: Any) -> Condition | None:
+def asked_for(
+    cpu: str, memory: str, used: str = "0", limit: str | None = None, live: Sequence[str] = (), **fields: Any
+) -> Condition | None:
     wanted = container(resources(cpu, memory, limit), **fields)
     capacity = {"cpu": Decimal(2), "memory": Decimal(4 << 30)}
     others = {"cpu": Decimal(used), "memory": Decimal(0)}
-    return verdict([(wanted, resources("1", "1Gi"))], total([wanted.resources]), others, capacity)
+    return verdict([(wanted, resources("1", "1Gi"))], total([wanted.resources]), others, capacity, live)
 
 
 def test_verdicts() -> None:
@@ -65,6 +68,7 @@ def test_verdicts() -> None:
     assert pending.reason == "Infeasible"
     assert pending.message.startswith("spec.containers[0].resources.limits.memory: ")
     assert asked_for("1", "1Gi", limit="2Gi", resizePolicy=RESTART) is None
+    assert asked_for("1", "1Gi", limit="2Gi", live=("c",)) is None
 
 
 def test_amounts() -> None:
@@ -83,45 +87,45 @@ async def test_cpu_and_requests_are_taken_over(timed: Runtime, image: str) -> No
     before = await timed.running(key)
     assert before.resources == resources("100m", "1Mi")
     await timed.provider.update_pod(running_pod(image, resources("200m", "2Mi")), Inputs())
-    status = await timed.provider.pod_status(key)
+    status = await timed.until(key, lambda s: s.conditions == () and s.containers[0].resources != before.resources)
     after = status.containers[0]
     assert (after.resources, after.allocated) == (resources("200m", "2Mi"), {"cpu": "200m", "memory": "2Mi"})
     assert (after.container_id, after.restart_count) == (before.container_id, 0)
     assert status.conditions == ()
 
 
-async def test_memory_restarts_a_container_that_asks_for_it(timed: Runtime, image: str) -> None:
+async def test_memory_restarts_a_container_that_asks_for_it(ungrouped: Runtime, image: str) -> None:
     work = ("alloc", "40", "print", "up", "sleep", "1000")
-    key = await timed.create(running_pod(image, resources("1m", "1Mi", "32Mi"), *work, resizePolicy=RESTART))
-    assert await timed.logged(key, b"up\n") == b"no memory\nup\n"
-    await timed.provider.update_pod(
+    key = await ungrouped.create(running_pod(image, resources("1m", "1Mi", "32Mi"), *work, resizePolicy=RESTART))
+    assert await ungrouped.logged(key, b"up\n") == b"no memory\nup\n"
+    await ungrouped.provider.update_pod(
         running_pod(image, resources("1m", "1Mi", "128Mi"), *work, resizePolicy=RESTART), Inputs()
     )
-    assert (await timed.provider.pod_status(key)).conditions == (Condition("PodResizeInProgress", "True"),)
-    await timed.main(key, lambda s: s.restart_count == 1 and isinstance(s.state, Running))
-    assert (await timed.event(key, "Killing")).message == "Container main resize requires restart"
-    assert await timed.logged(key, b"up\n") == b"40 MiB\nup\n"
-    assert (await timed.provider.pod_status(key)).conditions == ()
+    assert (await ungrouped.provider.pod_status(key)).conditions == (Condition("PodResizeInProgress", "True"),)
+    await ungrouped.main(key, lambda s: s.restart_count == 1 and isinstance(s.state, Running))
+    assert (await ungrouped.event(key, "Killing")).message == "Container main resize requires restart"
+    assert await ungrouped.logged(key, b"up\n") == b"40 MiB\nup\n"
+    assert (await ungrouped.provider.pod_status(key)).conditions == ()
 
 
-async def test_memory_of_a_running_guest_cannot_be_changed(timed: Runtime, image: str) -> None:
+async def test_memory_that_the_engine_holds_cannot_be_changed(ungrouped: Runtime, image: str) -> None:
     old, new = resources("1m", "1Mi", "64Mi"), resources("2m", "1Mi", "128Mi")
-    key = await timed.create(running_pod(image, old))
-    await timed.running(key)
+    key = await ungrouped.create(running_pod(image, old))
+    await ungrouped.running(key)
     pod = running_pod(image, new)
-    await timed.provider.update_pod(pod, Inputs())
-    status = await timed.provider.pod_status(key)
+    await ungrouped.provider.update_pod(pod, Inputs())
+    status = await ungrouped.provider.pod_status(key)
     assert [(c.type, c.reason) for c in status.conditions] == [("PodResizePending", "Infeasible")]
     assert status.containers[0].resources == old  # all of a pod or nothing
     # Another node loop knows from the API what the container was given.
     api = {"name": "main", "containerID": status.containers[0].container_id, "resources": old, "started": True}
-    await timed.restart()
-    await timed.create(Pod({**pod.raw, "status": {"containerStatuses": [api]}}))
-    status = await timed.provider.pod_status(key)
+    await ungrouped.restart()
+    await ungrouped.create(Pod({**pod.raw, "status": {"containerStatuses": [api]}}))
+    status = await ungrouped.provider.pod_status(key)
     assert [(c.type, c.reason) for c in status.conditions] == [("PodResizePending", "Infeasible")]
     assert status.containers[0].resources == old
-    await timed.provider.update_pod(running_pod(image, old), Inputs())
-    assert (await timed.provider.pod_status(key)).conditions == ()
+    await ungrouped.provider.update_pod(running_pod(image, old), Inputs())
+    assert (await ungrouped.provider.pod_status(key)).conditions == ()
 
 
 async def test_a_resize_waits_for_room(timed: Runtime, image: str) -> None:
@@ -153,3 +157,15 @@ def test_the_condition_goes_when_it_no_longer_holds(reason: str) -> None:
     assert patch is not None
     assert {"type": "PodResizePending", "$patch": "delete"} in patch["status"]["conditions"]
     assert patch_of(pod, there, api_status(pod, there, pending, node_ips=["127.0.0.1"], now=now)) is None
+
+
+async def test_the_overhead_of_a_runtime_class_counts(timed: Runtime, image: str) -> None:
+    key = await timed.create(running_pod(image, resources("100m", "1Mi"), spec={"overhead": {"cpu": "5m"}}))
+    await timed.running(key)
+    assert timed.provider._life(key).requests() == {"cpu": Decimal("0.105"), "memory": Decimal(2**20)}
+    whole = timed.provider._running().capacity["cpu"]
+    asked = resources(f"{int(whole * 1000)}m", "1Mi")
+    await timed.provider.update_pod(running_pod(image, asked, spec={"overhead": {"cpu": "5m"}}), Inputs())
+    (condition,) = (await timed.provider.pod_status(key)).conditions
+    assert condition.reason == "Infeasible"
+    assert condition.message.startswith("Node didn't have enough capacity: cpu, requested: ")

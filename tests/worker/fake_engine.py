@@ -96,6 +96,11 @@ def run(prepared, spec, module, started):
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
         elif word == "signal":
             os.kill(os.getpid(), int(next(words)))
+        elif word == "take":  # MiB of memory
+            held = bytearray(int(next(words)) << 20)
+            for page in range(0, len(held), 4096):
+                held[page] = 1
+            out.write(b"%d\n" % len(held))
         elif word == "trap":
             return 134, next(words)
         elif word == "cat":  # standard input, to its end

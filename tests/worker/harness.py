@@ -23,9 +23,9 @@ FAKE_ENGINE = Path(__file__).with_name("fake_engine.py")
 PATIENCE = 30.0
 
 
-def launch(python: str, state: Path, idle_exit: float) -> None:
+def launch(python: str, state: Path, idle_exit: float, *more: str) -> None:
     """Start a shim; raises `subprocess.CalledProcessError`, whose `stderr` has the shim's words."""
-    command = [python, "-I", "-S", str(WORKER), "shim", "--state-dir", str(state), "--idle-exit", str(idle_exit)]
+    command = [python, "-I", "-S", str(WORKER), "shim", "--state-dir", str(state), "--idle-exit", str(idle_exit), *more]
     subprocess.run(
         command,
         check=True,
@@ -97,8 +97,8 @@ class Connection:
 class Shim:
     """One shim in one state directory, and a connection to it that watches."""
 
-    def __init__(self, python: str, state: Path, idle_exit: float) -> None:
-        self.python, self.state, self.idle_exit = python, state, idle_exit
+    def __init__(self, python: str, state: Path, idle_exit: float, *more: str) -> None:
+        self.python, self.state, self.idle_exit, self.more = python, state, idle_exit, more
         self.pids: set[int] = set()
         self.engine = FAKE_ENGINE
         self.start()
@@ -109,7 +109,7 @@ class Shim:
         self.start()
 
     def start(self) -> None:
-        launch(self.python, self.state, self.idle_exit)
+        launch(self.python, self.state, self.idle_exit, *self.more)
         self.connection = Connection(self.state)
         self.pid = self.connection.ask("hello")["pid"]
         self.pids.add(self.pid)
@@ -255,9 +255,9 @@ def wait_gone(pid: int) -> None:
 
 
 @contextlib.contextmanager
-def running(state: Path, python: str = sys.executable, idle_exit: float = 60.0) -> Iterator[Shim]:
-    """A shim that is ended, with all that runs in it, at the end."""
-    shim = Shim(python, state, idle_exit)
+def running(state: Path, python: str = sys.executable, idle_exit: float = 60.0, *more: str) -> Iterator[Shim]:
+    """A shim that is ended, with all that runs in it, at the end; `more` arguments are its own."""
+    shim = Shim(python, state, idle_exit, *more)
     try:
         yield shim
     finally:

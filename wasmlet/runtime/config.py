@@ -43,6 +43,7 @@ class RuntimeConfig(ImageConfig):
         "2000000000-2099999999",
         help="FIRST-LAST: user ids of which each pod gets one of its own, where the node is root; or none.",
     )
+    cgroups: bool = option(True, help="Hold the limits of pods by control groups, where this node may make such.")
     max_container_restart_period: float = option(
         300.0, least=1, most=300, help="The longest pause before a container that fails is restarted, in seconds."
     )

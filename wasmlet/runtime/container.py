@@ -20,6 +20,7 @@ from wasmlet.model.status import ContainerState, ContainerStatus, Running, Termi
 from wasmlet.runtime.ending import Ending
 from wasmlet.runtime.instances import WHERE, Kind, Labels, state_of
 from wasmlet.runtime.probes import Probe, Prober
+from wasmlet.runtime.resizer import Resizer
 from wasmlet.runtime.resizing import needs_restart
 from wasmlet.runtime.restarts import duration, full_name, pauses
 from wasmlet.runtime.starting import ERROR_SHOWN_SECONDS, start
@@ -77,6 +78,7 @@ class ContainerLife:
         self.given: Raw = {}
         """The resources that the present instance has been given, and those that are set aside for the container."""
         self.allocated: Raw | None = None
+        self.resizer = Resizer(self)
         self._ended_at: float | None = None
         """When we saw the present instance end, on the monotonic clock; None if it had ended before we looked."""
         self._ending: Ending | None = None

@@ -15,9 +15,8 @@ from wasmlet.artifacts.threads import in_thread
 from wasmlet.errors import Refused
 from wasmlet.model.environment import Files, environment
 from wasmlet.model.expansion import command_and_args
-from wasmlet.model.pod import Container, Raw
-from wasmlet.model.quantity import Quantity
-from wasmlet.runtime import env_files, image_volumes, manifest, volume_rules
+from wasmlet.model.pod import Container
+from wasmlet.runtime import env_files, image_volumes, limits, manifest, volume_rules
 from wasmlet.runtime.handlers import Handler
 from wasmlet.runtime.images import Module
 from wasmlet.runtime.instances import Labels
@@ -48,7 +47,7 @@ async def launch(life: ContainerLife, spec: Container) -> None:
     files = await in_thread(env_files.read, life.pod.spec, spec, life.pod.volumes) if asks else {}
     variables = _variables(life, spec, files)
     variables = dict(text.split("=", 1) for text in module.environment if "=" in text) | variables
-    argv, memory = _argv(life, spec, module, variables), _memory(life.resources)
+    argv, memory = _argv(life, spec, module, variables), limits.memory(life.resources)
     user = life.pod.volumes.user
     labels = Labels(
         life.pod.key,
@@ -75,7 +74,12 @@ async def launch(life: ContainerLife, spec: Container) -> None:
             zygote=handler.zygote,
             spec=spec_of(argv, variables, memory, mounts.as_spec(), user.as_spec() if user is not None else None),
             module=artifact,
-            settings={**around.log_limits, **_streams(handler, spec), **handler.sharing(life.pod.key.namespace)},
+            settings={
+                **around.log_limits,
+                **_streams(handler, spec),
+                **handler.sharing(life.pod.key.namespace),
+                "resources": limits.as_message(life.resources),
+            },
             mounts=mounts.descriptors,
             message=mounts.message,
         )
@@ -125,12 +129,6 @@ def _argv(life: ContainerLife, spec: Container, module: Module, variables: Mappi
     if any("\0" in word for word in argv):
         raise Refused(f"{spec.field}.args", "an argument has a NUL byte, which ends an argument", container=life.name)
     return argv
-
-
-def _memory(resources: Raw) -> int | None:
-    """The most linear memory, in bytes; None for no limit."""
-    limit = (resources.get("limits") or {}).get("memory")
-    return (Quantity.parse(limit).units() or None) if limit is not None else None
 
 
 async def _forget_before(life: ContainerLife, attempt: int) -> None:

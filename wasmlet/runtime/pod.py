@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import random
 import shutil
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -22,7 +22,7 @@ from wasmlet.artifacts.threads import in_thread
 from wasmlet.clock import Backoff, Clock
 from wasmlet.errors import Refused, WasmletError
 from wasmlet.model.inputs import Inputs
-from wasmlet.model.pod import Container, Pod, PodKey
+from wasmlet.model.pod import Container, Pod, PodKey, Raw
 from wasmlet.model.restart import is_sidecar
 from wasmlet.model.status import Condition, ContainerStatus, PodStatus
 from wasmlet.model.times import parse
@@ -182,20 +182,30 @@ class PodLife:
     def resize(self) -> None:
         """Take over changed resources, if that is possible now; called again when room may have been made."""
         assert self.pod is not None
-        lasting = [c for c in (*self.pod.init_containers, *self.pod.containers) if self.containers[c.name].lives]
-        resized = [c for c in lasting if resizing.changed(self.containers[c.name].given, c.resources)]
+        lasting = [*self.pod.init_containers, *self.pod.containers]
+        lives = {c.name: self.containers[c.name] for c in lasting if self.containers[c.name].allocated is not None}
+        before = {name: life.given if life.lives else life.allocated or {} for name, life in lives.items()}
+        resized = [c for c in lasting if c.name in lives and resizing.changed(before[c.name], c.resources)]
         self._resizing = None
         if resized:
-            asked = resizing.total(container.resources for _, container in self._reserved())
+            asked = self._with_overhead(container.resources for _, container in self._reserved())
             used = self.around.used(self.key)
-            changes = [(container, self.containers[container.name].given) for container in resized]
-            self._resizing = resizing.verdict(changes, asked, used, self.around.capacity)
-        for container in resized if self._resizing is None else ():
-            life = self.containers[container.name]
+            changes = [(container, before[container.name]) for container in resized]
+            live = [name for name, life in lives.items() if self._resizes_memory(life)]
+            self._resizing = resizing.verdict(changes, asked, used, self.around.capacity, live)
+        for container in lasting if self._resizing is None else ():
+            life = lives.get(container.name)
+            if life is None:
+                continue
             life.allocated = container.resources
-            if not resizing.needs_restart(container, life.given, container.resources):
-                life.given = container.resources
-            life.updated.set()
+            if life.lives and container in resized:
+                if not resizing.needs_restart(container, life.given, container.resources):
+                    life.resizer.begin()
+                life.updated.set()
+
+    def _resizes_memory(self, life: ContainerLife) -> bool:
+        """Whether a new limit of memory needs no restart: the kernel holds it, or nothing runs just now."""
+        return not life.lives or (life.record is not None and self.around.client.holds_memory(life.record))
 
     def room_made(self) -> None:
         """Another pod has gone."""
@@ -206,7 +216,11 @@ class PodLife:
     def requests(self) -> resizing.Amounts:
         """What is set aside for the pod; nothing once it is done."""
         done = self._task is None or self._task.done()
-        return {} if done else resizing.total(life.resources for life, _ in self._reserved())
+        return {} if done else self._with_overhead(life.resources for life, _ in self._reserved())
+
+    def _with_overhead(self, resources: Iterable[Raw]) -> resizing.Amounts:
+        """The sum of these requests and of what the pod's RuntimeClass adds."""
+        return resizing.total((*resources, {"requests": self.spec.spec.get("overhead") or {}}))
 
     def _reserved(self) -> Sequence[tuple[ContainerLife, Container]]:
         """The containers that run side by side."""
@@ -364,7 +378,8 @@ class PodLife:
             return (self._resizing,)
         lives = [life for life in self.containers.values() if life.lives and life.allocated is not None]
         if any(resizing.changed(life.given, life.resources) for life in lives):
-            return (Condition("PodResizeInProgress", "True"),)
+            error = "; ".join(f"container {life.name}: {life.resizer.error}" for life in lives if life.resizer.error)
+            return (Condition("PodResizeInProgress", "True", "Error" if error else "", error),)
         return ()
 
     def life(self, container: str) -> ContainerLife | None:

@@ -96,7 +96,9 @@ class RuntimeProvider(Provider):
             dns = Dns(context.cluster_dns, context.cluster_domain, await asyncio.to_thread(_resolver))
         except OSError as error:
             raise ConfigError(f"cannot use the state directory {self.state_dir}: {error}") from error
-        client = ShimClient(self.state_dir, self._clock, self.config.shim_idle_exit, self._saw)
+        client = ShimClient(
+            self.state_dir, self._clock, self.config.shim_idle_exit, self._saw, cgroups=self.config.cgroups
+        )
         images = Images(
             self.config.allow_local_modules,
             self.config.module_dir and self.config.module_dir.absolute(),
@@ -235,10 +237,11 @@ class RuntimeProvider(Provider):
         for life in self._pods.values():
             if life.start_time is not None:
                 pods[life.key] = life.start_time.timestamp()
-        for record in self._running().client.records.values():
+        client = self._running().client
+        for record in client.records.values():
             labels = Labels.of(record.labels)
             if labels is not None and record.state == wire.RUNNING and record.pid:
-                running.append(Measured.of(record, labels))
+                running.append(Measured.of(record, labels, client.groups))
         return await in_thread(self._stats.summary, running, pods, self.state_dir)
 
     async def node_status(self) -> NodeStatus:

@@ -1,13 +1,14 @@
 """In-place resize (KEP-1287): what a changed `resources` of a running pod comes to.
 
-A pod is resized as a whole or not at all. Requests and cpu are taken over while a guest runs; a guest's most memory is
-fixed when it begins, so a change of that limit needs `resizePolicy: RestartContainer` for memory, and is infeasible
-without. Pure functions; `pod` asks them at each change and keeps what they say.
+A pod is resized as a whole or not at all. Requests and cpu are taken over while a guest runs, and so is a limit of
+memory that its control group holds (`resizer`). Where only the engine does, it is fixed when the guest begins: its
+change needs `resizePolicy: RestartContainer` for memory, and is infeasible without. Pure functions; `pod` asks them at
+each change and keeps what they say.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from decimal import Decimal
 
 from wasmlet.model.pod import Container, Raw
@@ -50,7 +51,11 @@ def total(resources: Iterable[Raw]) -> Amounts:
 
 
 def verdict(
-    changes: Iterable[tuple[Container, Raw]], asked: Amounts, used: Amounts, capacity: Amounts
+    changes: Iterable[tuple[Container, Raw]],
+    asked: Amounts,
+    used: Amounts,
+    capacity: Amounts,
+    live: Collection[str] = (),
 ) -> Condition | None:
     """Why the pod cannot be resized, as its condition PodResizePending; None where it can.
 
@@ -59,10 +64,12 @@ def verdict(
         asked: the sum of the pod's requests after the change.
         used: the sum of the requests of all other pods.
         capacity: the node's.
+        live: names of containers whose limit of memory can be changed while they run.
     """
     for container, given in changes:
         limits = amounts(given, "limits").get("memory"), amounts(container.resources, "limits").get("memory")
-        if limits[0] != limits[1] and not needs_restart(container, given, container.resources):
+        fixed = container.name not in live and not needs_restart(container, given, container.resources)
+        if limits[0] != limits[1] and fixed:
             return _pending(
                 "Infeasible",
                 f"{container.field}.resources.limits.memory: the memory of a running guest cannot be changed; expected "

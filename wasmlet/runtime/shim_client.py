@@ -66,6 +66,18 @@ class ShimClient(ShimConnection):
         """Have the container interrupted at once, and killed after `grace` seconds; return before it has ended."""
         await self._ask("stop", {"id": container_id, "grace": grace})
 
+    async def resize(self, container_id: str, resources: Mapping[str, int | None]) -> None:
+        """Have a running container limited in another way; `resources` as `wire` has them.
+
+        Raises:
+            ShimError: that is not possible (now).
+        """
+        await self._ask("resize", {"id": container_id, "resources": resources})
+
+    def holds_memory(self, record: ContainerRecord) -> bool:
+        """Whether the kernel holds this container's limit of memory, so that it can be changed while it runs."""
+        return bool(record.group) and "memory" in self.groups
+
     async def given(self, container_id: str) -> list[int]:
         """Descriptors of what a running container was given: spec, compiled module, mounts; the caller closes them.
 

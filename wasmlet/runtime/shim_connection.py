@@ -40,15 +40,29 @@ class ShimConnection:
         state_dir: exists, mode 0700.
         idle_exit: seconds after which a shim that nobody needs ends by itself.
         changed: called on the event loop with each record that is new or different.
+        cgroups: whether a shim that is started may make control groups.
+
+    Attributes:
+        confinement: what keeps guests in, each part by name, and in words whether it is on (`hello` in `wire`).
+        groups: where containers' control groups are (the same).
     """
 
     def __init__(
-        self, state_dir: Path, clock: Clock, idle_exit: float, changed: Callable[[ContainerRecord], None]
+        self,
+        state_dir: Path,
+        clock: Clock,
+        idle_exit: float,
+        changed: Callable[[ContainerRecord], None],
+        *,
+        cgroups: bool = True,
     ) -> None:
         self._state_dir = state_dir
         self._clock = clock
         self._idle_exit = idle_exit
         self._changed = changed
+        self._cgroups = cgroups
+        self.confinement: Mapping[str, str] = {}
+        self.groups: Mapping[str, Any] = {}
         self.records: dict[str, ContainerRecord] = {}
         self.pid = 0
         self._socket: socket.socket | None = None
@@ -200,7 +214,7 @@ class ShimConnection:
                 self._socket = wire.connect(str(self._state_dir))
                 break
             except (FileNotFoundError, ConnectionRefusedError):
-                complaint = await launch_shim(self._state_dir, self._idle_exit, START_SECONDS)
+                complaint = await launch_shim(self._state_dir, self._idle_exit, self._cgroups, START_SECONDS)
                 if complaint and attempt == 3:
                     raise ConfigError(complaint) from None
         else:
@@ -216,6 +230,8 @@ class ShimConnection:
                         f"{wire.PROTOCOL}: end its pods with the wasmlet that started it"
                     )
                 self.pid = int(hello["pid"])
+                self.confinement = hello.get("confinement") or {"cgroup": "off: the shim is of an older wasmlet"}
+                self.groups = hello.get("groups") or {}
                 self._listed = {}
                 await self._ask_once("list", {"watch": True})
         except BaseException:

@@ -1,9 +1,9 @@
 """CPU and memory of the node, its pods and their containers, in the form of a kubelet's `/stats/summary`.
 
-All of it is read from the kernel by process, with two calls a container: its CPU clock, and `smaps_rollup`. A guest's
-process shares most of what it has in memory with the zygote and with other guests; what is counted is its proportional
-share of that (PSS), so that the pods of a node add up to what they take. Figures that nobody has are left out.
-Containers that share a process are `dense_stats`.
+A container's are those of its control group (`cgroup_stats`). Where it has none they are read by process, with two
+calls: its CPU clock, and `smaps_rollup`. A guest's process shares most of what it has in memory with the zygote and
+with other guests; what is counted is its proportional share of that (PSS), so that the pods of a node add up to what
+they take. Figures that nobody has are left out. Containers that share a process are `dense_stats`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 import attrs
 
 from wasmlet.model.pod import PodKey, Raw
-from wasmlet.runtime import dense_stats
+from wasmlet.runtime import cgroup_stats, dense_stats
 from wasmlet.runtime.instances import Labels
 from wasmlet.runtime.worker import ContainerRecord
 
@@ -34,14 +34,16 @@ class Measured:
     name: str
     pid: int
     started: float
+    group: cgroup_stats.Group
     dense: dense_stats.Thread | None = None
     """Where the process is one of many containers."""
 
     @classmethod
-    def of(cls, record: ContainerRecord, labels: Labels) -> Measured:
-        """One that runs."""
+    def of(cls, record: ContainerRecord, labels: Labels, places: Mapping[str, Any]) -> Measured:
+        """One that runs; `places` as for `cgroup_stats.Group.of`."""
         dense = dense_stats.Thread(record.thread, record.memory) if record.thread else None
-        return cls(record.id, labels.pod, labels.container, record.pid, record.started, dense)
+        group = cgroup_stats.Group.of(record.group, places)
+        return cls(record.id, labels.pod, labels.container, record.pid, record.started, group, dense)
 
 
 @attrs.frozen
@@ -85,15 +87,15 @@ class Stats:
         try:
             if container.dense is not None:
                 cpu = dense_stats.cpu(container.pid, container.dense.thread)
-                memory = {"Pss": shared.get((container.pid, container.dense.thread), 0)}
+                memory = _memory(shared.get((container.pid, container.dense.thread), 0))
             else:
-                cpu = time.clock_gettime_ns(_cpu_clock(container.pid))
-                memory = _fields(Path(f"/proc/{container.pid}/smaps_rollup"))
+                counted = container.group.cpu()
+                cpu = time.clock_gettime_ns(_cpu_clock(container.pid)) if counted is None else counted
+                memory = container.group.memory() or _shares(container.pid)
         except OSError:  # it has just ended
             return None
         sample = self._before[container.id] = _Sample(time.monotonic_ns(), cpu)
         now = _stamp(time.time())
-        working = memory.get("Pss", 0)
         return {
             "name": container.name,
             "startTime": _stamp(container.started),
@@ -104,9 +106,9 @@ class Stats:
             },
             "memory": {
                 "time": now,
-                "usageBytes": working,
-                "workingSetBytes": working,
-                "rssBytes": memory.get("Pss_Anon", working),
+                "usageBytes": memory["usage"],
+                "workingSetBytes": memory["working"],
+                "rssBytes": memory["rss"],
             },
         }
 
@@ -173,6 +175,16 @@ def _pod(key: PodKey, started: float, containers: list[Raw]) -> Raw:
             sums = {name: sum(part[name] for part in parts) for name in parts[0] if name != "time"}
             found[kind] = {"time": max(part["time"] for part in parts), **sums}
     return found
+
+
+def _shares(pid: int) -> Mapping[str, int]:
+    """A process's proportional share."""
+    found = _fields(Path(f"/proc/{pid}/smaps_rollup"))
+    return _memory(found.get("Pss", 0), found.get("Pss_Anon"))
+
+
+def _memory(working: int, rss: int | None = None) -> Mapping[str, int]:
+    return {"usage": working, "working": working, "rss": working if rss is None else rss}
 
 
 def _rate(sample: _Sample, before: _Sample | None, started: float) -> int:

@@ -46,6 +46,7 @@ class ContainerRecord:
     pid: int = 0
     thread: int = 0
     memory: int = 0
+    group: str = ""
     created: float = 0.0
     started: float = 0.0
     finished: float = 0.0
@@ -70,7 +71,7 @@ def worker_environment() -> dict[str, str]:
     return {name: os.environ[name] for name in KEPT_VARIABLES if name in os.environ}
 
 
-async def launch_shim(state_dir: Path, idle_exit: float, seconds: float) -> str:
+async def launch_shim(state_dir: Path, idle_exit: float, cgroups: bool, seconds: float) -> str:
     """Start a shim in the background, and wait until it listens; another one that was quicker is as good.
 
     Returns:
@@ -80,6 +81,7 @@ async def launch_shim(state_dir: Path, idle_exit: float, seconds: float) -> str:
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-I", "-S", str(worker), "shim",
         "--state-dir", str(state_dir), "--idle-exit", str(idle_exit),
+        *(() if cgroups else ("--no-cgroups",)),
         env=worker_environment(), stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip

@@ -25,25 +25,40 @@ TRAPPED = 134
 
 
 def main(
-    control: socket.socket, engine: ModuleType, prepared: object, limits: Confinement, given: Sequence[int]
+    control: socket.socket,
+    engine: ModuleType,
+    prepared: object,
+    limits: Confinement,
+    wanted: wire.Message,
+    given: Sequence[int],
 ) -> int:
     """Run one container in this process, made of `given`: spec, compiled module, mounts, and the three streams.
+
+    Args:
+        wanted: what it becomes: `limited` where its control group holds the limit of memory, so that the engine
+            need not; and for an exec `doors`, how many of `given`, at its end, lead into its container's group.
 
     Returns:
         Its exit code.
     """
-    spec_file, module, *mounts, stdin, stdout, stderr = given
+    count = len(given) - wanted.get("doors", 0)
+    doors = given[count:]
+    spec_file, module, *mounts, stdin, stdout, stderr = given[:count]
 
     def started() -> None:
         wire.send(control, wire.pack({"started": True}))
 
     try:
+        linux.join_group(doors)
+        wire.close(doors)
         linux.set_name("wasmlet-guest")
         take_streams((stdin, stdout, stderr))
         if os.isatty(1):
             _take_terminal()
         spec = read_spec(spec_file)
         os.close(spec_file)
+        if wanted.get("limited"):
+            spec["memory"] = None
         known = list(zip(spec.get("mounts") or (), mounts, strict=True))
         for mount, directory in known:
             mount["directory"] = f"/proc/self/fd/{directory}"

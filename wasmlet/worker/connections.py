@@ -15,6 +15,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from . import wire
+from .confinement import confinement
+from .groups import Resources
 from .loop import READ, WRITE
 from .records import Record, complain
 
@@ -204,7 +206,12 @@ class Connection:
     def _do(self, message: dict[str, Any], descriptors: list[int]) -> dict[str, Any]:
         shim, operation = self._shim, message.get("op")
         if operation == "hello":
-            return {"protocol": wire.PROTOCOL, "pid": os.getpid()}
+            return {
+                "protocol": wire.PROTOCOL,
+                "pid": os.getpid(),
+                "confinement": confinement(shim.groups),
+                "groups": shim.groups.as_message(),
+            }
         if operation == "list":
             for record in list(shim.records.values()):
                 self.send(wire.pack({"re": message.get("n"), "item": record.as_message()}))
@@ -218,6 +225,10 @@ class Connection:
         if operation == "stop":
             stopped = shim.stop(str(message.get("id")), float(message.get("grace", 0)))
             return {"container": stopped and stopped.as_message()}
+        if operation == "resize":
+            container = shim.container(message.get("id"))
+            container.resize(Resources.of(message.get("resources")))
+            return {"container": container.record.as_message()}
         if operation == "forget":
             return {"count": shim.forget(list(message.get("ids") or ()))}
         if operation == "detach":

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 from . import crilog, wire
 from .crilog import LogFile, Splitter
+from .groups import Group, Resources
 from .loop import READ, Loop
 from .processes import Hooks, Process
 from .records import Record
@@ -38,6 +39,7 @@ class Settings(NamedTuple):
     tty: bool
     log_size: int
     log_files: int
+    resources: Resources
 
     @classmethod
     def of(cls, message: dict[str, Any]) -> Settings:
@@ -50,7 +52,7 @@ class Settings(NamedTuple):
         if not isinstance(size, int) or not isinstance(files, int) or size < 1 or files < 2:
             raise wire.WireError(f"expected log files of at least 1 byte and at least 2 of them, found {size}, {files}")
         flags = (message.get("stdin") is True, message.get("stdin_once") is True, message.get("tty") is True)
-        return cls(message.get("message"), *flags, size, files)
+        return cls(message.get("message"), *flags, size, files, Resources.of(message.get("resources")))
 
 
 class Container(Process):
@@ -67,6 +69,7 @@ class Container(Process):
     ) -> None:
         super().__init__(loop, record, descriptors, hooks)
         self._settings = settings
+        self._resources = settings.resources
         self._log = LogFile(record.log, settings.log_size, settings.log_files, compress)
         self._pipes: dict[int, Splitter] = {}
         self._stdin = -1
@@ -78,6 +81,30 @@ class Container(Process):
     def given(self) -> tuple[int, ...]:
         """Spec, compiled module and mounts; they stay this container's."""
         return self._given
+
+    def resize(self, resources: Resources) -> None:
+        """Have these limits from now on.
+
+        Raises:
+            OSError, wire.WireError: that is not possible.
+        """
+        if self.group is not None:
+            self.group.limit(resources)
+        elif resources.memory != self._resources.memory:
+            raise wire.WireError("the container has no control group, and its engine cannot change its limit of memory")
+        self._resources = resources
+
+    @property
+    def limited(self) -> bool:
+        """Whether its control group holds its limit of memory, so that its engine need not."""
+        return self.group is not None and self.group.holds_memory
+
+    def _become(self, group: Group | None) -> tuple[wire.Message, tuple[int, ...]]:
+        self.group, self.record.group = group, ""
+        if group is not None:
+            group.limit(self._resources)
+            self.record.group = group.name
+        return ({"limited": True} if self.limited else {}), ()
 
     def reaped(self, status: int) -> None:
         for process in list(self.execs):

@@ -9,7 +9,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 
+from . import wire
 from .containers import Container
+from .groups import Group
 from .loop import Loop
 from .processes import Hooks, Process
 from .records import Record
@@ -41,6 +43,11 @@ class Exec(Process):
 
     def _make_streams(self) -> tuple[int, int, int]:
         return self._streams
+
+    def _become(self, group: Group | None) -> tuple[wire.Message, tuple[int, ...]]:
+        self.group = self._container.group
+        doors = self.group.open_doors() if self.group is not None else ()
+        return {"limited": self._container.limited, "doors": len(doors)}, doors
 
     def _conclude(self) -> None:
         self._container.exec_ended(self)

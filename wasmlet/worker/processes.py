@@ -7,6 +7,7 @@ reaped and all that it may have said has been read; a descriptor that leaked is 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import time
@@ -14,6 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from . import wire
+from .groups import Group
 from .loop import Loop, Timer
 from .records import Record
 from .zygotes import Child
@@ -42,8 +44,8 @@ class Process:
     add to the record of the end (`_conclude`).
     """
 
-    wanted = b"{}"
-    """What its child is told to become."""
+    group: Group | None = None
+    """The control group that it runs in."""
     messages_per_turn = 1
 
     def __init__(self, loop: Loop, record: Record, descriptors: Sequence[int], hooks: Hooks) -> None:
@@ -56,6 +58,7 @@ class Process:
         self._status: int | None = None
         self._failure: tuple[str, str] | None = None
         self._kill_timer: Timer | None = None
+        self._oom_killed = False
 
     def _make_streams(self) -> tuple[int, int, int]:
         """The child's stdin, stdout and stderr; they are closed here once the child has them."""
@@ -70,6 +73,14 @@ class Process:
 
     def _conclude(self) -> None:
         """The record of the end is complete but for what only a subclass knows; let go of everything."""
+
+    def _become(self, group: Group | None) -> tuple[wire.Message, tuple[int, ...]]:
+        """What a child that was born in this group is told to become, and descriptors for that, here to be closed.
+
+        Raises:
+            OSError, wire.WireError: it cannot become that.
+        """
+        return {}, ()
 
     def prepare(self) -> None:
         """Make the streams, which whatever child comes gets."""
@@ -92,17 +103,22 @@ class Process:
         """
         record = self.record
         record.pid, child.process, self._child = child.pid, self, child
-        self._hooks.changed(self)
+        doors: tuple[int, ...] = ()
         try:
-            child.give(self.wanted, self.descriptors)
+            message, doors = self._become(child.group)
+            self._hooks.changed(self)
+            child.give(wire.pack(message), (*self.descriptors, *doors))
         except (BrokenPipeError, ConnectionResetError):
             record.pid, child.process, self._child = 0, None, None
             child.close()
             return False
-        except OSError as error:
-            self._failure = (f"the container cannot be handed to its process: {error.strerror}", "")
+        except (OSError, wire.WireError) as error:
+            why = error.strerror if isinstance(error, OSError) else error
+            self._failure = (f"the container cannot be handed to its process: {why}", "")
             child.close()  # it ends without having been anything
             self._child = None
+        finally:
+            wire.close(doors)
         self.handed_over()
         return True
 
@@ -128,6 +144,9 @@ class Process:
     def reaped(self, status: int) -> None:
         """The process has ended with this wait status."""
         self._status = status
+        if self.group is not None and os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL:
+            with contextlib.suppress(OSError):
+                self._oom_killed = self.group.oom_killed()
         if self._kill_timer is not None:
             self._kill_timer.cancel()
         self._settle()
@@ -214,7 +233,9 @@ class Process:
     def _finish(self) -> None:
         record, status = self.record, self._status
         record.finished = time.time()
-        if self._failure is None and record.state == wire.STARTING and record.requested:
+        if self._oom_killed:
+            record.reason, record.exit_code = wire.OOM_KILLED, 128 + signal.SIGKILL
+        elif self._failure is None and record.state == wire.STARTING and record.requested:
             record.exit_code = 143 if record.requested == "interrupt" else 137
         elif self._failure is not None or record.state == wire.STARTING:
             text, record.fault = self._failure or (_death(status), "")

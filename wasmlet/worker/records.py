@@ -41,10 +41,11 @@ class Record:
         pid: of the process, 0 before there is one; of a dense container that of its worker.
         thread: of a dense container, by the number that the system gives it; else 0.
         memory: the address in its worker where a dense container's memory begins; 0 where that is not known.
+        group: name of its control group (`groups`); "" where it has none of its own.
         created, started, finished: seconds since the epoch; 0 where it has not happened.
         exit_code: as Kubernetes shows it: the guest's own, 128 + the signal, 143 when it was interrupted on request.
         signal: what ended it; 0 where it ended by itself or on request.
-        reason: "" or `wire.START_ERROR` or `wire.LOST`.
+        reason: "" or `wire.START_ERROR`, `wire.OOM_KILLED` or `wire.LOST`.
         message: what the child said of its end (a trap and the guest's backtrace).
         fault: "" or `wire.BAD_ARTIFACT`.
         requested: "" or "interrupt" or "kill", what the node loop has asked for.
@@ -57,6 +58,7 @@ class Record:
     pid: int = 0
     thread: int = 0
     memory: int = 0
+    group: str = ""
     created: float = 0.0
     started: float = 0.0
     finished: float = 0.0

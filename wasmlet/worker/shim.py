@@ -27,6 +27,7 @@ from .compression import Compressor
 from .connections import Listener
 from .containers import Container, Settings
 from .execs import Exec
+from .groups import Groups
 from .loop import READ, Loop, Timer
 from .processes import Hooks, Process
 from .records import Record, StateError, Store, check_id, check_log, claim, complain
@@ -39,8 +40,9 @@ MAX_GROUP = 256
 class Shim:
     """What is known and what runs. `rebooted` says that the machine was restarted since the records were written."""
 
-    def __init__(self, loop: Loop, idle_exit: float, rebooted: bool) -> None:
+    def __init__(self, loop: Loop, idle_exit: float, rebooted: bool, cgroups: bool = True) -> None:
         self.loop = loop
+        self.groups = Groups(loop, cgroups)
         self._store = Store()
         self.records: dict[str, Record] = {record.id: record for record in self._store.load(rebooted)}
         self._running: dict[str, Container] = {}
@@ -216,7 +218,9 @@ class Shim:
     def _zygote(self, key: tuple[str, str]) -> Zygote:
         zygote = self._zygotes.get(key)
         if zygote is None or not zygote.alive:
-            zygote = self._zygotes[key] = Zygote(self.loop, *key, self._claim, min(IDLE_SECONDS, self._idle_exit))
+            zygote = self._zygotes[key] = Zygote(
+                self.loop, *key, self.groups, self._claim, min(IDLE_SECONDS, self._idle_exit)
+            )
         return zygote
 
     def _claim(self, child: Child) -> bool:
@@ -306,6 +310,7 @@ class Shim:
         for zygote in self._zygotes.values():
             zygote.kill()
         self._compressor.stop()
+        self.groups.close()
         self._listener.close()
 
 
@@ -334,6 +339,7 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="shim")
     parser.add_argument("--state-dir", required=True)
     parser.add_argument("--idle-exit", type=float, default=60.0)
+    parser.add_argument("--no-cgroups", action="store_true")
     options = parser.parse_args(arguments)
     os.umask(0o077)
     # Some event loops let descriptors slip into what they start; the shim outlives whoever holds the other ends.
@@ -353,7 +359,7 @@ def main(arguments: list[str]) -> int:
             return 1
         os._exit(0)
     try:
-        _serve(options.idle_exit, rebooted, writer)
+        _serve(options.idle_exit, rebooted, not options.no_cgroups, writer)
     except BaseException as error:
         message = f"the shim failed: {type(error).__name__}: {error}"
         complain(message)
@@ -365,7 +371,7 @@ def main(arguments: list[str]) -> int:
     os._exit(0)
 
 
-def _serve(idle_exit: float, rebooted: bool, writer: int) -> None:
+def _serve(idle_exit: float, rebooted: bool, cgroups: bool, writer: int) -> None:
     os.setsid()
     linux.set_name("wasmlet-shim")
     linux.become_subreaper()
@@ -381,7 +387,7 @@ def _serve(idle_exit: float, rebooted: bool, writer: int) -> None:
         os.dup2(source, number)
     wire.close((null, log))
     loop = Loop()
-    Shim(loop, idle_exit, rebooted)
+    Shim(loop, idle_exit, rebooted, cgroups)
     os.write(writer, b"ready")
     os.close(writer)
     loop.run()

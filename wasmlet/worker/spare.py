@@ -40,7 +40,7 @@ def main(shim: int, between: int, engine: ModuleType, prepared: object, limits: 
                 code = dense.main(control, engine, prepared, limits, descriptors)
             else:
                 limits.begin()
-                code = child.main(control, engine, prepared, limits, descriptors)
+                code = child.main(control, engine, prepared, limits, message, descriptors)
     except BaseException:  # the shim is gone or has given up on this one
         pass
     finally:

@@ -8,11 +8,12 @@ Node loop to shim, each with a number `n` that the reply repeats as `re`:
 
 | op | fields | reply |
 |---|---|---|
-| `hello` | | `protocol`, `pid` |
+| `hello` | | `protocol`, `pid`, `confinement`, `groups` |
 | `list` | `watch`: go on with a `container` event for each change | an `item` message per container, then `count` |
 | `warm` | `zygote` | nothing; the zygote is there soon |
 | `run` | `id`, `labels`, `log`, `zygote`, and see below; descriptors: spec, compiled module, mounts | `container` |
 | `stop` | `id` of a container or exec, `grace` in seconds: interrupted at once, killed after that | `container` |
+| `resize` | `id` of a container that runs, `resources` | `container` |
 | `given` | `id` of a container that runs | descriptors: what `run` was given |
 | `exec` | `id`, `container`, `zygote`; descriptors: stdin, stdout, stderr, and as `run` | `exec`, once it has ended |
 | `attach` | `id`, to its output | `token`, `position` in the log |
@@ -23,6 +24,10 @@ Node loop to shim, each with a number `n` that the reply repeats as `re`:
 
 A reply has `ok` (an object) or `error` (a text). A `zygote` is `{"python": path, "module": path}`. A `container` is
 what `records.Record` holds, and so is `exec`. Execs end with their connection, and so does what is attached.
+
+`confinement` is what `confinement` says; `groups` has for each controller of control groups that can be had `version`
+and the `directory` in which each container's group is, by the name that its record has. `resources` of `run` and
+`resize` are numbers or null, which is no limit: `memory` in bytes, `cpu` and `cpu_request` in thousandths of a CPU.
 
 `run` has more fields, which may be left out: `log_size` and `log_files` (see `crilog.LogFile`), `dense` (a text: the
 container runs on a thread of a worker that it shares with others of the same text and zygote, and has neither stdin nor
@@ -61,6 +66,9 @@ STARTING, RUNNING, ENDED = "starting", "running", "ended"
 START_ERROR = "StartError"
 """Reason of a container that ended before its guest began; exit code `START_ERROR_CODE`, as containerd reports it."""
 START_ERROR_CODE = 128
+
+OOM_KILLED = "OOMKilled"
+"""Reason of a container that the kernel killed because it took more memory than its limit; its exit code is 137."""
 
 LOST = "ContainerStatusUnknown"
 """Reason of a container whose shim died; exit code `LOST_CODE`, as a kubelet reports a container that it lost."""

@@ -17,6 +17,7 @@ from typing import Any
 
 from . import wire
 from .containers import Container, Settings
+from .groups import Group
 from .loop import Loop, Timer
 from .processes import Hooks, Process, text_of
 from .records import Record, complain
@@ -132,7 +133,6 @@ class Worker(Process):
         ended: called when there is no process any more.
     """
 
-    wanted = b'{"dense":true}'
     messages_per_turn = MESSAGES_PER_TURN
 
     def __init__(self, loop: Loop, name: str, ended: Callable[[Worker], None]) -> None:
@@ -186,6 +186,10 @@ class Worker(Process):
     def _make_streams(self) -> tuple[int, int, int]:
         nothing = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
         return nothing, os.dup(nothing), os.dup(nothing)
+
+    def _become(self, group: Group | None) -> tuple[wire.Message, tuple[int, ...]]:
+        self.group = group
+        return {"dense": True}, ()
 
     def enter(self, child: Child) -> bool:
         entered = super().enter(child)

@@ -76,18 +76,24 @@ def main(arguments: list[str]) -> int:
         received = wire.receive(channel)
         if received is None:
             return 0
-        _, controls = received
-        if controls:
-            _fork(shim, engine, prepared, limits, controls)
-        wire.close(controls)
+        message, descriptors = received
+        if descriptors:
+            _fork(shim, engine, prepared, limits, _sorted(message, descriptors))
+        wire.close(descriptors)
 
 
-def _fork(shim: int, engine: ModuleType, prepared: object, limits: Confinement, controls: list[int]) -> None:
-    """Make children of the shim's, one for each control descriptor; it says so where the system has no room for one."""
+def _sorted(message: wire.Message, descriptors: list[int]) -> list[list[int]]:
+    """For each child its control descriptor, and behind it the doors of its control group (`cgroups.Place`)."""
+    rest = iter(descriptors)
+    return [[next(rest) for _ in range(1 + count)] for count in message["doors"]]
+
+
+def _fork(shim: int, engine: ModuleType, prepared: object, limits: Confinement, wanted: list[list[int]]) -> None:
+    """Make children of the shim's, each in its group; the child's control says so where that is not possible."""
     try:
         between = os.fork()
     except OSError as error:
-        _report(controls, error)
+        _report(wanted, f"cannot fork: {error.strerror}")
         return
     if between:
         with contextlib.suppress(ChildProcessError):
@@ -95,17 +101,20 @@ def _fork(shim: int, engine: ModuleType, prepared: object, limits: Confinement, 
         return
     try:
         parent = os.getpid()
-        while controls:
+        while wanted:
+            control, *doors = wanted[0]
+            linux.join_group(doors)
             if os.fork() == 0:
-                spare.main(shim, parent, engine, prepared, limits, controls[0])
-            os.close(controls.pop(0))
+                spare.main(shim, parent, engine, prepared, limits, control)
+            os.close(control)
+            del wanted[0]
     except OSError as error:
-        _report(controls, error)
+        _report(wanted, f"cannot make a process in its control group: {error.strerror}")
     finally:
         os._exit(0)
 
 
-def _report(controls: list[int], error: OSError) -> None:
-    for control in controls:
+def _report(wanted: list[list[int]], text: str) -> None:
+    for control, *_ in wanted:
         with contextlib.suppress(OSError):
-            spare.report_failure(control, f"cannot fork: {error.strerror}")
+            spare.report_failure(control, text)

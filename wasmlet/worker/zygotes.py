@@ -20,6 +20,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from . import linux, wire
+from .groups import Group, Groups
 from .loop import READ, WRITE, Loop, Timer
 from .records import complain
 
@@ -46,10 +47,12 @@ class Child:
     Attributes:
         pid: 0 until it is ready.
         process: what it was given to, which hears what it says.
+        group: the control group that it is born in; None where there is none.
     """
 
-    def __init__(self, loop: Loop, zygote: Zygote, control: socket.socket) -> None:
+    def __init__(self, loop: Loop, zygote: Zygote, control: socket.socket, group: Group | None) -> None:
         self.pid = 0
+        self.group = group
         self.process: Process | None = None
         self._loop = loop
         self._zygote = zygote
@@ -80,6 +83,7 @@ class Child:
         else:
             self.close()
             self._zygote.lost(self)
+        self._zygote.groups.discard(self.group)
 
     def close(self) -> None:
         """Hear no more of it. One that waits ends, without having been anything."""
@@ -131,14 +135,22 @@ class Zygote:
     Args:
         python: the interpreter.
         module: path of the engine's in-worker module.
+        groups: makes the control group of each child.
         claim: told of each child as soon as its pid is known; False where it has been reaped already.
         idle: seconds after the last start for which spare children are kept.
     """
 
     def __init__(
-        self, loop: Loop, python: str, module: str, claim: Callable[[Child], bool], idle: float = IDLE_SECONDS
+        self,
+        loop: Loop,
+        python: str,
+        module: str,
+        groups: Groups,
+        claim: Callable[[Child], bool],
+        idle: float = IDLE_SECONDS,
     ) -> None:
         self._loop = loop
+        self.groups = groups
         self._claim = claim
         self._idle_seconds = idle
         self._queue: deque[Process] = deque()
@@ -199,6 +211,7 @@ class Zygote:
             self._spare.remove(child)
         elif child in self._making:
             self._making.remove(child)
+            self.groups.discard(child.group)
             self._lost += 1
             why = why or ("processes of the engine end before they are ready" if self._lost >= TRIES else "")
             waiting = self._next()
@@ -282,11 +295,15 @@ class Zygote:
         if count <= 0 or self._channel is None or len(self._making) + count > MAKING:
             return False
         pairs = [socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET) for _ in range(count)]
+        made = [self.groups.make() for _ in pairs]
+        doors = [group.doors if group is not None else () for group in made]
+        descriptors = [number for (_, theirs), own in zip(pairs, doors) for number in (theirs.fileno(), *own)]  # noqa: B905
         try:
-            wire.send(self._channel, b"{}", tuple(theirs.fileno() for _, theirs in pairs))
+            wire.send(self._channel, wire.pack({"doors": [len(own) for own in doors]}), tuple(descriptors))
         except OSError as error:
-            for ours, _ in pairs:
+            for (ours, _), group in zip(pairs, made):  # noqa: B905 - new in Python 3.10
                 ours.close()
+                self.groups.discard(group)
             if not isinstance(error, BlockingIOError):
                 self.hear()  # why it is gone
                 self._close()
@@ -294,7 +311,12 @@ class Zygote:
         finally:
             for _, theirs in pairs:
                 theirs.close()
-        self._making.update(Child(self._loop, self, ours) for ours, _ in pairs)
+            for group in filter(None, made):
+                group.shut()
+        self._making.update(
+            Child(self._loop, self, ours, group)
+            for (ours, _), group in zip(pairs, made)  # noqa: B905
+        )
         return True
 
     def _let_go(self) -> None:
@@ -311,6 +333,7 @@ class Zygote:
         self._let_go()
         for child in self._making:
             child.close()
+            self.groups.discard(child.group)
         self._making.clear()
         queue, self._queue = self._queue, deque()
         for process in queue:
