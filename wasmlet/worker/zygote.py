@@ -17,6 +17,8 @@ An engine's in-worker module has three functions:
   function to call when all is ready and the guest begins.
 - `compile(wasm: bytes) -> bytes`: called in a process of its own (`compiler`).
 
+It may have a fourth, `warm(prepared)`, called in a child that waits: what of a start can be done without a guest.
+
 Each raises `ValueError` where the module is at fault, with a message for its owner. A module may have `REQUIRES`, names
 of the parts of `confine` that its engine is not safe without: its guests run only where these are on.
 """

@@ -3,7 +3,8 @@
 A child shares the zygote's memory until it writes to it, and Python writes to whatever it looks at (it counts
 references). So what a start costs, in time and in memory that is a container's own, is how many objects it touches; the
 classes of wasmtime's Python API more than double that. Functions here are made for this use alone, one after the other,
-so that they lie side by side. Pointers are plain numbers, and nothing is freed: the process ends with its guest.
+so that they lie side by side. Pointers are plain numbers. Only a rehearsal frees anything: else the process ends with
+its guest.
 
 `guest` is what uses it. Errors are those of the Python API.
 """
@@ -29,6 +30,9 @@ def _function(name: str, result: Any, *arguments: Any) -> Any:
     return function
 
 
+_deserialize_bytes = _function("wasmtime_module_deserialize", _POINTER, _POINTER, _TEXT, _SIZE, _POINTER)
+_module_delete = _function("wasmtime_module_delete", None, _POINTER)
+_store_delete = _function("wasmtime_store_delete", None, _POINTER)
 _deserialize = _function("wasmtime_module_deserialize_file", _POINTER, _POINTER, _TEXT, _POINTER)
 _config_new = _function("wasi_config_new", _POINTER)
 _set_argv = _function("wasi_config_set_argv", ctypes.c_bool, _POINTER, _SIZE, _POINTER)
@@ -65,6 +69,12 @@ def load(engine: int, path: str) -> int:
     return _found.value or 0
 
 
+def loaded(engine: int, compiled: bytes) -> int:
+    """The same from memory."""
+    _check(_deserialize_bytes(engine, compiled, len(compiled), _at_found))
+    return _found.value or 0
+
+
 def world(spec: dict[str, Any]) -> int:
     """What a guest is given, this process's streams among it."""
     config = _config_new()
@@ -80,15 +90,22 @@ def world(spec: dict[str, Any]) -> int:
     return int(config)
 
 
-def store(engine: int, config: int, memory: int | None) -> int:
-    """The context of a store for one guest. `memory`: the most that it may have, in bytes; None for no limit."""
+def store(engine: int, config: int, memory: int | None) -> tuple[int, int]:
+    """A store for one guest, and its context. `memory`: the most that it may have, in bytes; None for no limit."""
     made = _store_new(engine, None, None)
     context = _context_of(made)
     _check(_set_wasi(context, config))
     _set_deadline(context, NEVER)
     if memory:
         _limit(made, *limits.of_module(memory))
-    return int(context)
+    return int(made), int(context)
+
+
+def free(store: int, module: int) -> None:
+    """Let go of a guest that has ended."""
+    _store_delete(store)
+    _module_delete(module)
+    _kept.clear()
 
 
 def instantiate(linker: int, context: int, module: int) -> None:

@@ -28,6 +28,9 @@ _SPAWN = "wasi.thread-spawn"
 _IDLE = '(module (memory (export "memory") 1) (func (export "_start")))'
 _REHEARSALS = 16
 """After so many Python has settled on the form of what it runs."""
+_ENVIRONMENT = {"TOKIO_WORKER_THREADS": "1"}
+"""WASI in wasmtime has threads of its own, by default as many as the machine has cores; a guest has one."""
+_idle = b""
 
 
 def configuration(parallel: bool = False) -> wasmtime.Config:
@@ -49,32 +52,45 @@ def linked(engine: wasmtime.Engine) -> wasmtime.Linker:
 
 def prepare() -> tuple[wasmtime.Engine, wasmtime.Linker]:
     """What every child starts from; no module and no thread."""
+    global _idle
+    os.environ.update(_ENVIRONMENT)
     engine = wasmtime.Engine(configuration())
     prepared = engine, linked(engine)
-    _rehearse(prepared)
+    _idle = _compiled_apart(engine, _IDLE)
+    for _ in range(_REHEARSALS):
+        warm(prepared)
     return prepared
 
 
-def _rehearse(prepared: tuple[wasmtime.Engine, wasmtime.Linker]) -> None:
-    """Start a guest that does nothing, some times.
+def warm(prepared: tuple[wasmtime.Engine, wasmtime.Linker]) -> None:
+    """Run a guest that does nothing.
 
-    What Python finds out about code as it runs is then there in every child, which would have to write it down in
-    memory of its own otherwise. Nothing of WASI is called: that would start threads.
+    In the zygote, what Python finds out about code as it runs is then there in every child. In a child that waits, what
+    a start writes to is its own already. Nothing of WASI is called: that would start threads.
     """
-    compiled = os.memfd_create("rehearsal")
-    try:
-        child = os.fork()
-        if child == 0:  # compiling would leave memory behind
-            try:
-                os.write(compiled, wasmtime.Module(prepared[0], _IDLE).serialize())
-            finally:
-                os._exit(0)
-        os.waitpid(child, 0)
-        spec = {"args": ["idle"], "env": [["NAME", "value"]], "memory": 2**20}
-        for _ in range(_REHEARSALS):
-            run(prepared, spec, f"/proc/self/fd/{compiled}", lambda: None)
-    finally:
-        os.close(compiled)
+    engine, linker = map(direct.pointer, prepared)
+    code = direct.loaded(engine, _idle)
+    spec = {"args": ["idle"], "env": [["NAME", "value"]]}
+    store, context = direct.store(engine, direct.world(spec), 2**20)
+    direct.instantiate(linker, context, code)
+    direct.call(context, b"_start")
+    direct.free(store, code)
+
+
+def _compiled_apart(engine: wasmtime.Engine, wasm: str) -> bytes:
+    """Compiled in another process, because that leaves much memory behind."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.write(writer, wasmtime.Module(engine, wasm).serialize())
+        finally:
+            os._exit(0)
+    os.close(writer)
+    with open(reader, "rb") as answer:
+        found = answer.read()
+    os.waitpid(child, 0)
+    return found
 
 
 def load(engine: wasmtime.Engine, module: str) -> wasmtime.Module:
@@ -113,7 +129,7 @@ def run(
         code = direct.load(engine, module)
     except wasmtime.WasmtimeError:  # it says itself which of the two it is
         return _run_component(prepared[0], spec, module, started)
-    context = direct.store(engine, direct.world(spec), spec.get("memory"))
+    _, context = direct.store(engine, direct.world(spec), spec.get("memory"))
     try:
         direct.instantiate(linker, context, code)
     except wasmtime.Trap as error:  # in the start function of the module itself: the guest has run
