@@ -132,7 +132,11 @@ class Execs:
                 record = await self._asked(
                     container_id,
                     self.client.exec(
-                        container_id, handler.zygote, json.dumps(spec).encode(), (*streams, module, *given[2:])
+                        container_id,
+                        handler.zygote,
+                        json.dumps(spec).encode(),
+                        (*streams, module, *given[2:]),
+                        own=not digest,
                     ),
                 )
         finally:

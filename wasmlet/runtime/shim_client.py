@@ -88,12 +88,13 @@ class ShimClient(ShimConnection):
         return descriptors
 
     async def exec(
-        self, container_id: str, zygote: Mapping[str, str], spec: bytes, descriptors: Sequence[int]
+        self, container_id: str, zygote: Mapping[str, str], spec: bytes, descriptors: Sequence[int], *, own: bool
     ) -> ContainerRecord:
         """Run a second instance in a running container; return how it ended. Cancelled: it is killed first.
 
         Args:
             descriptors: its stdin, stdout, stderr, compiled module and mounts, which stay the caller's.
+            own: the module is the container's own.
 
         Raises:
             ShimError: the container does not run, or the connection is lost, with which the instance ends.
@@ -102,7 +103,7 @@ class ShimClient(ShimConnection):
         memory = os.memfd_create("spec", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         try:
             _fill(memory, spec)
-            fields = {"id": name, "container": container_id, "zygote": zygote}
+            fields = {"id": name, "container": container_id, "zygote": zygote, "own": own}
             await self._connected.wait()
             asked = asyncio.ensure_future(self._ask_once("exec", fields, (*descriptors[:3], memory, *descriptors[3:])))
             try:

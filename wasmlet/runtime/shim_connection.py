@@ -145,7 +145,7 @@ class ShimConnection:
             if not reply.cancel() and not reply.cancelled():
                 reply.exception()  # looked at, so that a lost connection is not reported once more
         if "error" in answer:
-            raise ShimError(str(answer["error"]))
+            raise ShimError(_said(operation, str(answer["error"])))
         result: dict[str, Any] = answer["ok"] | {"descriptors": answer["descriptors"]}
         return result
 
@@ -321,4 +321,14 @@ def _vanished(container_id: str, record: ContainerRecord | None = None) -> Conta
         reason=wire.LOST,
         exit_code=wire.LOST_CODE,
         message="The container could not be located",
+    )
+
+
+def _said(operation: str, error: str) -> str:
+    """What the shim has answered, in words for the user where it does not know what it is asked."""
+    if not error.startswith("expected an operation"):
+        return error
+    return (
+        f"an older wasmlet has started the shim that runs this node's containers, and it knows no {operation!r}; "
+        "a new one takes its place once the node stops while no container runs"
     )

@@ -22,6 +22,7 @@ from .loop import READ, Loop
 from .processes import Hooks, Process
 from .records import Record
 from .termination import LastWords
+from .zygotes import ZygoteKey
 
 CHUNK = 64 * 1024
 """Bytes taken from one pipe in one turn; what bounds the shim's memory and keeps a flood from starving the others."""
@@ -56,7 +57,13 @@ class Settings(NamedTuple):
 
 
 class Container(Process):
-    """Runs once. Takes over the descriptors: spec, compiled module, mounts."""
+    """Runs once. Takes over the descriptors: spec, compiled module, mounts.
+
+    Attributes:
+        zygote: whose child it is, and for which its module was compiled.
+    """
+
+    zygote: ZygoteKey
 
     def __init__(
         self,

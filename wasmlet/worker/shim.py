@@ -32,7 +32,7 @@ from .loop import READ, Loop, Timer
 from .processes import Hooks, Process
 from .records import Record, StateError, Store, check_id, check_log, claim, complain
 from .workers import DenseContainer, Worker
-from .zygotes import IDLE_SECONDS, Child, Zygote
+from .zygotes import IDLE_SECONDS, Child, Zygote, ZygoteKey
 
 MAX_GROUP = 256
 
@@ -48,8 +48,9 @@ class Shim:
         self._running: dict[str, Container] = {}
         self._execs: dict[str, Exec] = {}
         self._by_pid: dict[int, Child] = {}
-        self._zygotes: dict[tuple[str, str], Zygote] = {}
-        self._workers: dict[tuple[tuple[str, str], str], list[Worker]] = {}
+        self._zygotes: dict[ZygoteKey, Zygote] = {}
+        self._workers: dict[tuple[ZygoteKey, str], list[Worker]] = {}
+        self._newest: dict[tuple[str, ...], ZygoteKey] = {}
         self._worker_count = 0
         # Ends of processes that nobody claims yet: a child may be reaped before it is known by its first message.
         self._unclaimed: dict[int, int] = {}
@@ -82,13 +83,14 @@ class Shim:
             labels, log = message.get("labels"), check_log(message.get("log"))
             if not isinstance(labels, dict) or len(wire.pack(labels)) > wire.MAX_LABELS:
                 raise wire.WireError(f"expected labels as an object of at most {wire.MAX_LABELS} bytes")
-            key, group = _zygote_key(message.get("zygote")), _group(message.get("dense"))
+            key, group = ZygoteKey.of(message.get("zygote")), _group(message.get("dense"))
             record = Record(name, labels, log, created=time.time())
             begin = functools.partial(self._share, key, group) if group else functools.partial(self._fork, key)
             hooks = Hooks(self._changed, functools.partial(self._begin_again, key, begin))
             settings = Settings.of(message)
             kind = DenseContainer if group else Container
             container = kind(self.loop, record, descriptors, hooks, settings, self._compressor.add)
+            container.zygote = self._newest[key[:2]] = key
             taken = True
             self.records[name], self._running[name] = record, container
             begin(container)
@@ -129,7 +131,7 @@ class Shim:
                     f"expected five descriptors (stdin, stdout, stderr, spec, compiled module) and at most "
                     f"{wire.MAX_MOUNTS} more for mounts, found {len(descriptors)}"
                 )
-            key = _zygote_key(message.get("zygote"))
+            key = container.zygote if message.get("own") is True else ZygoteKey.of(message.get("zygote"))
 
             def over(record: Record) -> None:
                 self._execs.pop(record.id, None)
@@ -156,7 +158,7 @@ class Shim:
 
     def warm(self, zygote: Any) -> None:
         """Have a zygote ready before it is needed."""
-        self._zygote(_zygote_key(zygote))
+        self._zygote(ZygoteKey.of(zygote))
 
     def check_shutdown(self, force: bool) -> None:
         """Raise where `shutdown` would, so that the answer can be given while there is somebody to give it."""
@@ -173,14 +175,14 @@ class Shim:
 
     # What happens to containers and zygotes
 
-    def _fork(self, key: tuple[str, str], container: Process) -> None:
+    def _fork(self, key: ZygoteKey, container: Process) -> None:
         if self._prepared(container):
             try:
                 self._zygote(key).start(container)
             except OSError as error:
                 container.fail(f"cannot start {key[0]} for the engine: {error.strerror}")
 
-    def _share(self, key: tuple[str, str], group: str, container: DenseContainer) -> None:
+    def _share(self, key: ZygoteKey, group: str, container: DenseContainer) -> None:
         """Begin a container in a worker of its group, a new one where none has room."""
         if not self._prepared(container):
             return
@@ -204,7 +206,7 @@ class Shim:
             return False
         return True
 
-    def _begin_again(self, key: tuple[str, str], begin: Callable[[Any], None], container: Process) -> str | None:
+    def _begin_again(self, key: ZygoteKey, begin: Callable[[Any], None], container: Process) -> str | None:
         """The zygote died before this container had a process: try another one, once; else say why not."""
         name, zygote = container.record.id, self._zygotes.get(key)
         if zygote is not None and zygote.error and not zygote.alive:
@@ -215,13 +217,18 @@ class Shim:
         self.loop.later(0, lambda: begin(container))
         return None
 
-    def _zygote(self, key: tuple[str, str]) -> Zygote:
+    def _zygote(self, key: ZygoteKey) -> Zygote:
         zygote = self._zygotes.get(key)
         if zygote is None or not zygote.alive:
-            zygote = self._zygotes[key] = Zygote(
-                self.loop, *key, self.groups, self._claim, min(IDLE_SECONDS, self._idle_exit)
-            )
+            idle = min(IDLE_SECONDS, self._idle_exit)
+            zygote = self._zygotes[key] = Zygote(self.loop, key.python, key.module, self.groups, self._claim, idle)
         return zygote
+
+    def _retire_zygotes(self) -> None:
+        """End those whose engine was replaced by another version, once no container is left that was theirs."""
+        used = {container.zygote for container in self._running.values()}
+        for key in [key for key in self._zygotes if self._newest.get(key[:2], key) != key and key not in used]:
+            self._zygotes.pop(key).kill()
 
     def _claim(self, child: Child) -> bool:
         """The child has said which process it is; False where that has ended since."""
@@ -245,6 +252,8 @@ class Shim:
             self._retried.discard(record.id)
             self._leave_when_done()
             self.consider_leaving()
+            if len(self._zygotes) > len(self._newest):
+                self._retire_zygotes()
         self.on_change(record)
 
     def _catch_signals(self) -> None:
@@ -312,14 +321,6 @@ class Shim:
         self._compressor.stop()
         self.groups.close()
         self._listener.close()
-
-
-def _zygote_key(zygote: Any) -> tuple[str, str]:
-    if isinstance(zygote, dict):
-        python, module = zygote.get("python"), zygote.get("module")
-        if isinstance(python, str) and isinstance(module, str) and os.path.isabs(python) and os.path.isabs(module):
-            return python, module
-    raise wire.WireError("expected a zygote with the absolute paths of an interpreter and of a module")
 
 
 def _group(group: Any) -> str:

@@ -22,12 +22,10 @@ Node loop to shim, each with a number `n` that the reply repeats as `re`:
 | `forget` | `ids` of containers that have ended | `count` |
 | `shutdown` | `force`: also where containers run | nothing |
 
-A reply has `ok` (an object) or `error` (a text). A `zygote` is `{"python": path, "module": path}`. A `container` is
-what `records.Record` holds, and so is `exec`. Execs end with their connection, and so does what is attached.
-
-`confinement` is what `confinement` says; `groups` has for each controller of control groups that can be had `version`
-and the `directory` in which each container's group is, by the name that its record has. `resources` of `run` and
-`resize` are numbers or null, which is no limit: `memory` in bytes, `cpu` and `cpu_request` in thousandths of a CPU.
+A reply has `ok` (an object) or `error` (a text). A `zygote` is `{"python": path, "module": path, "version": text}`;
+what one version has loaded runs nothing of another's. A `container` is what `records.Record` holds, and so is `exec`.
+With `own` true, `exec` runs the module that its container runs, in the version that the container was started with.
+Execs end with their connection, and so does what is attached. Fields that are not known are passed over, by both.
 
 `run` has more fields, which may be left out: `log_size` and `log_files` (see `crilog.LogFile`), `dense` (a text: the
 container runs on a thread of a worker that it shares with others of the same text and zygote, and has neither stdin nor
