@@ -78,7 +78,9 @@ types: ; $(HEADING) 'mypy --strict'
 imports: ; $(HEADING) 'lint-imports'
 	@$(BIN)/lint-imports
 
-tests: ; $(HEADING) 'pytest'
+tests: ; $(HEADING) 'guests for the tests'
+	@$(BIN)/python -m tests.guests
+	$(HEADING) 'pytest'
 	@$(BIN)/pytest -n auto $(ARGS)
 
 $(BIN)/uv:

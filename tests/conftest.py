@@ -18,9 +18,9 @@ from pathlib import Path
 import pytest
 from wasmlet_wasmer.environment import find
 
+from tests.guests import compile_c
 from wasmlet.errors import ConfigError
 
-ROOT = Path(__file__).parents[1]
 OLDEST_KUBECTL = (1, 30)
 
 CompileGuest = Callable[..., None]
@@ -71,18 +71,7 @@ async def wasmer_is_here() -> Path:
 
 @pytest.fixture(scope="session")
 def compile_guest() -> CompileGuest:
-    """Compile C for WASI: `compile_guest(source, module, "-Os")`; more arguments go to the compiler.
-
-    The compiler's cache is kept in `build/`, where processes share it: only the first build ever takes long.
-    """
+    """Compile C for WASI: `compile_guest(source, module, "-Os")`; see `tests.guests.compile_c`."""
     if importlib.util.find_spec("ziglang") is None:
         need("ziglang", "it builds the guests; run `make setup`")
-    cache = str(ROOT / "build" / "zig")
-    environment = {**os.environ, "ZIG_GLOBAL_CACHE_DIR": cache, "ZIG_LOCAL_CACHE_DIR": cache}
-
-    def compile_c(source: Path, module: Path, *arguments: str) -> None:
-        command = [sys.executable, "-m", "ziglang", "cc", "-target", "wasm32-wasi", *arguments, "-o", module, source]
-        answer = subprocess.run(command, env=environment, capture_output=True, text=True, stdin=subprocess.DEVNULL)
-        assert answer.returncode == 0, f"{source} does not compile:\n{answer.stderr}"
-
     return compile_c

@@ -5,11 +5,26 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 SOURCES = Path(__file__).parent
-BUILT = SOURCES.parents[1] / "build" / "guests"
+BUILD = SOURCES.parents[1] / "build"
+BUILT = BUILD / "guests"
+
+
+def compile_c(source: Path, module: Path, *arguments: str) -> None:
+    """Compile C for WASI; more arguments go to the compiler.
+
+    The compiler's cache is kept in `build/`, where processes share it: only the first build ever takes long.
+    """
+    cache = str(BUILD / "zig")
+    environment = {**os.environ, "ZIG_GLOBAL_CACHE_DIR": cache, "ZIG_LOCAL_CACHE_DIR": cache}
+    command = [sys.executable, "-m", "ziglang", "cc", "-target", "wasm32-wasi", *arguments, "-o", module, source]
+    answer = subprocess.run(command, env=environment, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    assert answer.returncode == 0, f"{source} does not compile:\n{answer.stderr}"
 
 
 def build(name: str, compile_guest: Callable[..., None]) -> Path:

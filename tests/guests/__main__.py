@@ -1,0 +1,8 @@
+"""`python -m tests.guests`: builds what tests run, once, before any test has to wait for a compiler that is new here."""
+
+from __future__ import annotations
+
+from tests.guests import SOURCES, build, compile_c
+
+for source in sorted(SOURCES.glob("*.c")):
+    print(build(source.stem, compile_c))
