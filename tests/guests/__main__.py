@@ -1,4 +1,4 @@
-"""`python -m tests.guests`: builds what tests run, once, before any test has to wait for a compiler that is new here."""
+"""`python -m tests.guests`: builds what tests run, before one of them has to wait for a compiler that is new here."""
 
 from __future__ import annotations
 
