@@ -47,7 +47,8 @@ def groups_of(pid: int) -> dict[str, str]:
 def tops(state: Path) -> list[Path]:
     """Where a shim of this state directory may have groups."""
     name = cgroups.name_of(str(state))
-    return [path for controller in sorted(CONTROLLERS) if (path := own_group(controller) / name).exists()]
+    names = (name, name + cgroups.LEAF)
+    return [path for c in sorted(CONTROLLERS) for name in names if (path := own_group(c) / name).exists()]
 
 
 def eventually(holds: Callable[[], bool]) -> None:
@@ -194,7 +195,7 @@ def test_version_2_below_a_delegated_unit(tmp_path: Path, monkeypatch: pytest.Mo
     assert cgroups.words(places, missing) == "v2: memory, pids, cpu"
     assert missing == {}
     assert [place.directory for place in places] == [str(tree.top / unit / "wasmlet-1")]
-    assert tree.told[0] == (f"{unit}/wasmlet-1/shim/cgroup.procs", "0")  # first of all: no process in an inner group
+    assert tree.told[0] == (f"{unit}/wasmlet-1.shim/cgroup.procs", "0")  # first of all: no process in an inner group
     assert set(tree.told[1:]) == {
         (f"{unit}/{where}cgroup.subtree_control", f"+{name}")
         for where in ("", "wasmlet-1/")
@@ -274,7 +275,7 @@ def test_what_is_on_is_what_the_machine_can(tmp_path: Path) -> None:
             assert hello["groups"][controller]["directory"] == str(directory)
             assert directory.is_dir()
             for pid in (shim.pid, *shim.children()):
-                assert groups_of(pid)[controller].endswith(f"/{directory.name}/shim")
+                assert groups_of(pid)[controller].endswith(f"/{directory.name}.shim")
     assert tops(tmp_path / "state") == []
     assert not (tmp_path / "state/cgroups.json").exists()
 
@@ -463,8 +464,8 @@ def test_nothing_is_left_of_many_groups(tmp_path: Path) -> None:
         spare = shim.filled()
         in_use = {groups_of(pid)[c].rpartition("/")[2] for pid in spare for c in CONTROLLERS}
         until = time.monotonic() + PATIENCE
-        for directory in tops(shim.state):
-            while {path.name for path in directory.iterdir() if path.is_dir()} != {"shim", *in_use}:
+        for directory in [path for path in tops(shim.state) if path.suffix != cgroups.LEAF]:
+            while {path.name for path in directory.iterdir() if path.is_dir()} != in_use:
                 assert time.monotonic() < until
                 time.sleep(0.01)
 

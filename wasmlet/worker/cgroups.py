@@ -1,9 +1,10 @@
 """Where the shim may make control groups: found out once, when it starts, for each controller.
 
 Version 1 has a tree for each controller (or for a few of them), version 2 has one for all; a machine may have both.
-Below the group that the shim was started in, it makes one group of its own, named after its state directory so that
-several nodes on one machine do not meet, and moves into the leaf `shim` there; a container's group (`groups`) is made
-beside that. Whatever else is in these trees is somebody else's and is left alone.
+Below the group that the shim was started in, it makes one for all containers, named after its state directory so that
+several nodes on one machine do not meet, in which each container's group is made (`groups`); and beside that another
+one for itself. (Within it, its own weight would take CPU from containers, by how the kernel spreads a group's weight
+over CPUs.) Whatever else is in these trees is somebody else's and is left alone.
 
 - Version 1: as root. Processes may be in any group, so the place is the shim's own group.
 - Version 2: no group that has processes may hand controllers on to groups below it, the root of the machine excepted.
@@ -25,8 +26,8 @@ from typing import NamedTuple
 CONTROLLERS = ("memory", "pids", "cpu", "cpuacct")
 """What is wanted. `cpuacct` only measures; in version 2 that is part of `cpu`."""
 
-LEAF = "shim"
-"""The group of the shim itself and its zygotes."""
+LEAF = ".shim"
+"""Behind the name of our group it is that of the shim itself and its zygotes."""
 
 _MARKS = ("user.delegate", "trusted.delegate")
 """Extended attributes by which systemd says that a group is handed over to the processes in it."""
@@ -158,8 +159,8 @@ def open_places(name: str, proc: str = "/proc") -> tuple[list[Place], dict[str, 
 
 def _first(tree: Tree, name: str, wanted: frozenset[str]) -> Place:
     before = tree.own
-    if os.path.basename(before) == LEAF and os.path.basename(os.path.dirname(before)) == name:
-        before = os.path.dirname(os.path.dirname(before))
+    if os.path.basename(before) == name + LEAF:
+        before = os.path.dirname(before)
     directory = f"{before}/{name}"
     _enter(directory, "tasks")
     return Place(1, directory, before, wanted)
@@ -200,14 +201,14 @@ def _second(tree: Tree, name: str, wanted: frozenset[str]) -> Place:
 
 
 def _enter(directory: str, door: str) -> None:
-    """Make our group and its leaf, and move this process there."""
+    """Make our groups, and move this process into the leaf."""
     try:
-        for path in (directory, f"{directory}/{LEAF}"):
+        for path in (directory, directory + LEAF):
             with contextlib.suppress(FileExistsError):
                 os.mkdir(path, 0o755)
-        write(f"{directory}/{LEAF}/{door}", "0")
+        write(f"{directory}{LEAF}/{door}", "0")
     except OSError as error:
-        for path in (f"{directory}/{LEAF}", directory):
+        for path in (directory + LEAF, directory):
             with contextlib.suppress(OSError):
                 os.rmdir(path)
         where = os.path.dirname(directory)
@@ -221,7 +222,7 @@ def leave(place: Place) -> bool:
     door = f"{place.before}/{place.door}"
     try:
         write(door, "0")
-        os.rmdir(f"{place.directory}/{LEAF}")
+        os.rmdir(place.directory + LEAF)
         os.rmdir(place.directory)
     except FileNotFoundError:
         return True

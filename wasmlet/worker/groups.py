@@ -263,18 +263,16 @@ class Groups:
             self._loop.later(pause, lambda: self.discard(group, min(pause * 2, _AGAIN[1])))
 
     def _clear(self, directory: str, keep: bool, pause: float = _AGAIN[0]) -> None:
-        """End what a dead shim has left in its groups, and remove them; with `keep` not our own, in which we are."""
+        """End what a dead shim has left in its groups, and remove them; with `keep` not those that are ours now."""
         left = False
         with contextlib.suppress(OSError):
             for entry in os.listdir(directory):
                 path = f"{directory}/{entry}"
-                ours = entry == cgroups.LEAF if keep else False
-                if ours or entry.startswith(self._made) or not os.path.isdir(path):
-                    continue
-                _kill(path)
-                left = not _remove(path) or left
+                if os.path.isdir(path) and not entry.startswith(self._made):
+                    _kill(path)
+                    left = not _remove(path) or left
         if not keep:
-            left = not _remove(directory) or left
+            left = not (_remove(directory) and _remove(directory + cgroups.LEAF)) or left
         if left:
             self._loop.later(pause, lambda: self._clear(directory, keep, min(pause * 2, _AGAIN[1])))
 
