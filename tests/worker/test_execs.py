@@ -21,7 +21,7 @@ def test_an_exec_gets_what_its_container_was_given(tmp_path: Path, python: str) 
         assert (record["exit_code"], record["reason"]) == (7, "")
         assert output == b"[['COLOR', 'blue']]\nthe module\ntyped"
         record, output = shim.exec(name, "start", "world")
-        assert b"'descriptors': [0, 1, 2, 3, 5]" in output
+        assert b"'descriptors': [0, 1, 2, 3, 6]" in output
         assert shim.log(name) == b""
         assert [item["id"] for item in shim.connection.ask("list")] == [name]
         assert os.listdir(shim.state / "containers") == [f"{name}.json"]

@@ -50,7 +50,7 @@ def test_a_child_has_nothing_but_what_it_was_given(tmp_path: Path, python: str) 
         shim.ended(name)
         world = ast.literal_eval(shim.output(name).decode())
         # Streams, control, compiled module; the spec is closed.
-        assert world["descriptors"] == [0, 1, 2, 3, 5]
+        assert world["descriptors"] == [0, 1, 2, 3, 6]
         assert "hidden" not in repr(world)
         assert set(world["environ"]) <= {"LC_CTYPE", "LD_LIBRARY_PATH", *ENVIRONMENT}
         assert world["parent"] == shim.pid

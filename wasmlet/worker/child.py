@@ -62,13 +62,8 @@ def main(
         known = list(zip(spec.get("mounts") or (), mounts, strict=True))
         for mount, directory in known:
             mount["directory"] = f"/proc/self/fd/{directory}"
-        needs = getattr(engine, "REQUIRES", ())
-        limits.files(module, [(directory, mount["read_only"]) for mount, directory in known], needs)
-        if user := spec.get("user"):
-            linux.become(user["uid"], user["gid"], user["groups"])
-            # The kernel drops this when a process becomes another user.
-            linux.die_with_parent(signal.SIGKILL)
-        limits.finish()
+        given_mounts = [(directory, mount["read_only"]) for mount, directory in known]
+        limits.enter(module, given_mounts, spec.get("user"), getattr(engine, "REQUIRES", ()))
         code, message = engine.run(prepared, spec, f"/proc/self/fd/{module}", started)
     except BaseException as error:
         wire.send(control, wire.pack(failure(error)))

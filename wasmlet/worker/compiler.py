@@ -28,17 +28,17 @@ def main(arguments: list[str]) -> int:
     if os.getppid() != int(arguments[4]):  # it was quicker to end
         return 1
     _make_way()
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     answer = os.dup(1)
     os.dup2(2, 1)  # what an engine prints is not the answer
     source, artifact, memory = int(arguments[1]), int(arguments[2]), int(arguments[3])
     result: dict[str, str] = {}
     try:
+        limits = Confinement()
         engine = load(arguments[0])
         # Not RLIMIT_AS: threads reserve much more than they use. A file is made in memory first, so it is no larger.
         _limit(resource.RLIMIT_DATA, memory)
         _limit(resource.RLIMIT_FSIZE, memory)
-        Confinement().compiler(_readable(arguments[0]))
+        limits.compile(_readable(arguments[0]))
         wasm = b"".join(child.iter_pread(source, os.fstat(source).st_size))
         compiled = memoryview(engine.compile(wasm))
         while compiled:

@@ -1,127 +1,214 @@
 """What a process that runs guests may still do, in the order that works: this is for when an engine is led astray.
 
-1. `begin`, which needs no spec: no_new_privs, limits.
-2. `files`: landlock (`landlock`), the container's mounts and its compiled module and nothing else.
-3. The pod's own user (`linux.become`), where the node may give it one.
-4. `finish`: of root's powers only that to reach its own mounts' files stays, and seccomp (`seccomp`).
+Made in the zygote (`Confinement`), which has no_new_privs and limits that all its children inherit. A child then
 
-Each part is on where the kernel has it; `report` says which are, and why one is not. One that is on and fails is an
-error: nothing runs with less than was reported.
+1. has a ruleset of landlock ready before it knows what it becomes (`begin`), and in `enter`, just before its guest,
+2. is bound to it (`landlock`): its container's mounts and its compiled module, and nothing else by any path,
+3. becomes the pod's own user, where the node has given it one, and the kernel will count that user's processes,
+4. gives up root's powers but for those over its mounts' files, and is bound to a list of system calls (`seccomp`).
 
-A dense worker does 1, `network` and 4 at its start. Landlock cannot keep its guests to their files: it holds for a
-thread and what it starts, and an engine's own threads, begun by one guest, work for all.
+Each part is on where a process that tries it succeeds (`missing`); `report` says which are, and why one is not. One
+that is on and fails in a child is an error: nothing runs with less than was reported.
+
+A dense worker (`share`) does 4, and of 2 what is not about files: landlock binds a thread and what it starts, an
+engine's own threads work for the guests of all, and a worker's mounts come one after another, while a ruleset is never
+widened. For a process with directories that are known, and a user, and no spec, `enter` is all there is to call.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import platform
 import resource
+import signal
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from . import landlock, linux, seccomp
 
+PARTS = ("no_new_privs", "landlock", "seccomp")
+
 OPEN_FILES = 8192
 """The most descriptors of a container's process; each open file of a guest is one."""
+
+TASKS = 512
+"""The most threads and processes of a pod's own user."""
 
 _NETWORK_ABI = 4
 _CAPSET = {"x86_64": 126, "aarch64": 91}
 _CAPABILITIES_VERSION = 0x20080522
 _KEPT_CAPABILITIES = 1 << 1 | 1 << 3
 """CAP_DAC_OVERRIDE and CAP_FOWNER: files of a mount may be anybody's. Landlock says which files those can be."""
+_SOME_BYTES = 4096
 
 
 class Confinement:
-    """Made once in the zygote; its children use it."""
+    """Made once in the zygote, and for the process that compiles; what it sets for itself its children inherit."""
 
     def __init__(self) -> None:
-        self._landlock = landlock.abi()
-        self._seccomp = None if _without_seccomp() else seccomp.Program()
-
-    def begin(self, open_files: int = OPEN_FILES) -> None:
-        """Do what needs no spec."""
         linux.no_new_privileges()
-        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        most = min(open_files, hard)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
         for limit in (resource.RLIMIT_CORE, resource.RLIMIT_MEMLOCK, resource.RLIMIT_MSGQUEUE):
             resource.setrlimit(limit, (0, 0))
+        self._missing = missing()
+        self._landlock = 0 if self._missing["landlock"] else landlock.abi()
+        self._seccomp = None if self._missing["seccomp"] else seccomp.Program()
+        self._ruleset = -1
 
-    def files(self, module: int, mounts: Iterable[tuple[int, bool]], needs: Sequence[str] = ()) -> None:
-        """Leave the calling thread these files only.
+    def begin(self) -> None:
+        """In a child: get ready what needs no spec."""
+        if self._landlock:
+            self._ruleset = landlock.create(self._landlock)
+
+    def enter(
+        self,
+        module: int,
+        mounts: Iterable[tuple[int, bool]],
+        user: Mapping[str, Any] | None = None,
+        needs: Sequence[str] = (),
+    ) -> None:
+        """Leave this process, which has one thread, what one container needs. For good.
 
         Args:
             module: descriptor of the compiled module, to be read.
             mounts: descriptors of directories, and whether they are to be read only.
+            user: who it becomes (`uid`, `gid`, `groups`).
             needs: what the engine is not safe without (`REQUIRES` of its in-worker module).
 
         Raises:
             ValueError: the engine needs a part that this machine does not have.
+            OSError: the kernel refuses.
         """
-        if "landlock" in needs and not self._landlock:
-            raise ValueError(
-                f"this engine does not keep guests to their mounts; it needs landlock for that: {_without_landlock()}"
-            )
+        for part in needs:
+            if why := self._missing.get(part, "no such part is known"):
+                raise ValueError(f"this engine is not safe without {part}, which is off: {why}")
+        self._limit(resource.RLIMIT_NOFILE, OPEN_FILES)
         if self._landlock:
-            allowed = [(mount, landlock.READ if read_only else landlock.WRITE) for mount, read_only in mounts]
-            landlock.restrict([(module, landlock.READ), *allowed], self._landlock)
+            self._allow(module, landlock.READ)
+            for mount, read_only in mounts:
+                self._allow(mount, landlock.READ if read_only else landlock.WRITE)
+            self._bind()
+        if user is not None:
+            self._limit(resource.RLIMIT_NPROC, TASKS)
+            linux.become(user["uid"], user["gid"], user["groups"])
+            # The kernel drops this when a process becomes another user.
+            linux.die_with_parent(signal.SIGKILL)
+        self._finish()
 
-    def network(self) -> None:
-        """Leave the calling thread no TCP, nor signals and abstract sockets to other processes; files stay."""
+    def share(self) -> None:
+        """Leave this process, which has one thread, what a dense worker needs: files by any path, and no TCP."""
+        if self._ruleset >= 0:
+            os.close(self._ruleset)
         if self._landlock >= _NETWORK_ABI:
-            landlock.restrict(None, self._landlock)
+            self._ruleset = landlock.create(self._landlock, files=False)
+            self._bind()
+        self._finish()
 
-    def finish(self) -> None:
-        """Drop the rest, for good: from here on there is only the guest."""
-        if os.geteuid() == 0:
-            _drop_capabilities()
+    def compile(self, readable: Iterable[str]) -> None:
+        """Leave this process what compiling takes: what it has open already, and to read these paths."""
+        self._limit(resource.RLIMIT_NOFILE, OPEN_FILES)
+        self.begin()
+        if self._landlock:
+            for path in readable:
+                with contextlib.suppress(FileNotFoundError):
+                    descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
+                    self._allow(descriptor, landlock.READ)
+                    os.close(descriptor)
+            self._bind()
+        self._finish()
+
+    def rehearse(self) -> None:
+        """In the zygote: do what children do, as far as it binds nobody (see `spare.rehearse`)."""
+        self.begin()
+        if self._landlock:
+            self._allow(0, landlock.READ)
+            os.close(self._ruleset)
+            self._ruleset = -1
+        if self._seccomp is not None:
+            self._seccomp.program()
+
+    def _allow(self, descriptor: int, rights: int) -> None:
+        landlock.allow(self._ruleset, descriptor, rights, self._landlock)
+
+    def _bind(self) -> None:
+        if linux.has_threads():
+            raise RuntimeError("the engine has started threads already, which nothing would confine")
+        landlock.enter(self._ruleset)
+        os.close(self._ruleset)
+        self._ruleset = -1
+
+    @staticmethod
+    def _limit(which: int, most: int) -> None:
+        hard = resource.getrlimit(which)[1]
+        most = most if hard == resource.RLIM_INFINITY else min(most, hard)
+        resource.setrlimit(which, (most, most))
+
+    def _finish(self) -> None:
+        _drop_capabilities()
         if self._seccomp is not None:
             self._seccomp.install()
 
-    def compiler(self, readable: Iterable[str]) -> None:
-        """The same for a process that compiles a module: it writes to what it has open, and reads these paths."""
-        self.begin()
-        if self._landlock:
-            opened = []
-            for path in readable:
-                with contextlib.suppress(OSError):
-                    opened.append(os.open(path, os.O_PATH | os.O_CLOEXEC))
-            landlock.restrict([(descriptor, landlock.READ) for descriptor in opened], self._landlock)
-            for descriptor in opened:
-                os.close(descriptor)
-        self.finish()
+
+def missing() -> dict[str, str]:
+    """Why this machine does not have a part, "" where it does: tried by a process that ends at once.
+
+    This process must have one thread.
+    """
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            _try(writer)
+        finally:
+            os._exit(0)
+    os.close(writer)
+    with open(reader, "rb") as answers:
+        lines = answers.read(_SOME_BYTES).decode().splitlines()
+    os.waitpid(pid, 0)
+    found = dict(line.split(" ", 1) for line in lines)
+    return {part: found.get(part, "a process that tried it was ended") for part in PARTS}
+
+
+def _try(writer: int) -> None:
+    def apply_landlock() -> None:
+        landlock.enter(landlock.create(landlock.abi()))
+
+    def apply_seccomp() -> None:
+        seccomp.Program().install()
+
+    for part, apply in zip(PARTS, (linux.no_new_privileges, apply_landlock, apply_seccomp)):  # noqa: B905 - Python 3.10
+        why = ""
+        try:
+            apply()
+        except OSError as error:
+            why = _reason(part, error)
+        os.write(writer, f"{part} {why}\n".encode())
+
+
+def _reason(part: str, error: OSError) -> str:
+    kernel = f"the kernel ({platform.release()})"
+    if part == "landlock" and error.errno == errno.ENOSYS:
+        return f"{kernel} has no landlock"
+    if part == "landlock" and error.errno == errno.EOPNOTSUPP:
+        return f"{kernel} is not told to use landlock; expected it in lsm= of its command line"
+    if part == "seccomp" and error.errno == errno.EINVAL:
+        return f"{kernel} has no seccomp filters"
+    return str(error.strerror)
 
 
 def report() -> dict[str, str]:
-    """Part by part `on`, with what there is to say of it, or `off: ` and why."""
-    abi = landlock.abi()
-    return {
-        "no_new_privs": "on",
-        "seccomp": f"off: {why}" if (why := _without_seccomp()) else "on",
-        "landlock": f"on (ABI {abi})" if abi else f"off: {_without_landlock()}",
-    }
-
-
-def _without_seccomp() -> str:
-    """Why there is no seccomp here; "" where there is."""
-    if not seccomp.available():
-        return "the kernel has no seccomp filters"
-    try:
-        seccomp.Program()
-    except OSError as error:
-        return str(error.strerror)
-    return ""
-
-
-def _without_landlock() -> str:
-    return f"the kernel ({platform.release()}) has no landlock, or is not told to use it (lsm=)"
+    """Part by part `on`, with what there is to say of it, or `off: ` and why. This process must have one thread."""
+    found = {part: f"off: {why}" if why else "on" for part, why in missing().items()}
+    if found["landlock"] == "on":
+        found["landlock"] = f"on (ABI {landlock.abi()})"
+    return found
 
 
 def _drop_capabilities() -> None:
-    header = struct.pack("=Ii", _CAPABILITIES_VERSION, 0)
-    low = struct.pack("=III", _KEPT_CAPABILITIES, _KEPT_CAPABILITIES, 0)
+    kept = _KEPT_CAPABILITIES if os.geteuid() == 0 else 0
     number = _CAPSET.get(os.uname().machine)
     if number is not None:
-        linux.syscall(number, header, low + bytes(12))
+        header = struct.pack("=Ii", _CAPABILITIES_VERSION, 0)
+        linux.syscall(number, header, struct.pack("=IIIIII", kept, kept, 0, 0, 0, 0))

@@ -15,7 +15,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from . import wire
-from .confinement import confinement
 from .groups import Resources
 from .loop import READ, WRITE
 from .records import Record, complain
@@ -209,7 +208,7 @@ class Connection:
             return {
                 "protocol": wire.PROTOCOL,
                 "pid": os.getpid(),
-                "confinement": confinement(shim.groups),
+                "confinement": shim.confinement,
                 "groups": shim.groups.as_message(),
             }
         if operation == "list":

@@ -48,12 +48,12 @@ def main(
     """Be a worker; return its exit code when the shim closes the control descriptor."""
     linux.set_name("wasmlet-dense")
     child.take_streams(streams)
-    limits.begin(resource.getrlimit(resource.RLIMIT_NOFILE)[1])
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     ctypes.CDLL(None).mallopt(_ARENA_MAX, 1)
     gc.enable()
     _thread.stack_size(engine.STACK)
-    limits.network()
-    limits.finish()
+    limits.share()
     _Worker(control, engine, prepared).serve()
     return 0
 

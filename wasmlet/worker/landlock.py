@@ -10,8 +10,8 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import stat
 import struct
-from collections.abc import Iterable
 
 from . import linux
 
@@ -34,43 +34,53 @@ WRITE = READ | _WRITE_FILE | _REMOVE_DIR | _REMOVE_FILE | _MAKE_DIR | _MAKE_REG 
 
 
 def abi() -> int:
-    """The version that this kernel has; 0 where it has none, or is told not to."""
-    version = linux.syscall(_CREATE_RULESET, None, ctypes.c_size_t(0), ctypes.c_uint32(_VERSION), check=False)
-    return max(0, version)
+    """The version that this kernel has.
+
+    Raises:
+        OSError: it has none (ENOSYS), or is told not to use it (EOPNOTSUPP).
+    """
+    return linux.syscall(_CREATE_RULESET, None, ctypes.c_size_t(0), ctypes.c_uint32(_VERSION))
 
 
-def restrict(allowed: Iterable[tuple[int, int]] | None, version: int) -> None:
-    """Leave the calling thread, and what it starts, these files and directories only. no_new_privs has to be set.
+def create(version: int, *, files: bool = True) -> int:
+    """A ruleset that leaves nothing yet, as a descriptor: no file, unless `files` is false; no TCP; nobody to signal.
 
     Args:
-        allowed: descriptors, each with `READ` or `WRITE`; None leaves all files as they are.
         version: what `abi` said.
 
     Raises:
         OSError: the kernel refuses.
     """
-    handled = 0 if allowed is None else _HANDLED[min(version, max(_HANDLED))]
+    handled = _handled(version) if files else 0
     attributes = struct.pack("=QQQ", handled, _NET if version >= 4 else 0, _SCOPES if version >= 6 else 0)
     size = 24 if version >= 6 else 16 if version >= 4 else 8
-    ruleset = linux.syscall(_CREATE_RULESET, attributes, ctypes.c_size_t(size), ctypes.c_uint32(0))
-    try:
-        for descriptor, rights in allowed or ():
-            _add(ruleset, descriptor, rights & handled)
-        linux.syscall(_RESTRICT_SELF, ctypes.c_int(ruleset), ctypes.c_uint32(0))
-    finally:
-        os.close(ruleset)
+    return linux.syscall(_CREATE_RULESET, attributes, ctypes.c_size_t(size), ctypes.c_uint32(0))
 
 
-def _add(ruleset: int, descriptor: int, rights: int) -> None:
+def allow(ruleset: int, descriptor: int, rights: int, version: int) -> None:
+    """Leave what lies below this directory, or this file, with `READ` or `WRITE`.
+
+    Raises:
+        OSError: the kernel refuses.
+    """
+    if not stat.S_ISDIR(os.fstat(descriptor).st_mode):
+        rights &= _FILE
+    rule = struct.pack("=Qi", rights & _handled(version), descriptor)
     try:
-        _rule(ruleset, descriptor, rights)
+        linux.syscall(_ADD_RULE, ctypes.c_int(ruleset), ctypes.c_int(_PATH_BENEATH), rule, ctypes.c_uint32(0))
     except OSError as error:
-        if error.errno == errno.EINVAL:  # no directory
-            _rule(ruleset, descriptor, rights & _FILE)
-        elif error.errno != errno.EBADFD:  # in memory only: nobody is kept from what has no place in the tree
+        if error.errno != errno.EBADFD:  # in memory only: nobody is kept from what has no place in the tree
             raise
 
 
-def _rule(ruleset: int, descriptor: int, rights: int) -> None:
-    rule = struct.pack("=Qi", rights, descriptor)
-    linux.syscall(_ADD_RULE, ctypes.c_int(ruleset), ctypes.c_int(_PATH_BENEATH), rule, ctypes.c_uint32(0))
+def enter(ruleset: int) -> None:
+    """Bind the calling thread, and what it starts, to the ruleset, for good. no_new_privs has to be set.
+
+    Raises:
+        OSError: the kernel refuses.
+    """
+    linux.syscall(_RESTRICT_SELF, ctypes.c_int(ruleset), ctypes.c_uint32(0))
+
+
+def _handled(version: int) -> int:
+    return _HANDLED[min(version, max(_HANDLED))]

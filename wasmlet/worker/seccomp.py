@@ -117,12 +117,18 @@ class Program:
         Raises:
             OSError: the kernel does not take it.
         """
+        program = self.program()
+        linux.prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, ctypes.addressof(program))
+
+    def program(self) -> _Filter:
+        """The program for this process, as the kernel takes it."""
         size = len(self._code)
         buffer = ctypes.create_string_buffer(self._code, size)
         for place in self._own:
             struct.pack_into("=I", buffer, place * _INSTRUCTION.size + 4, os.getpid())
         program = _Filter(size // _INSTRUCTION.size, ctypes.addressof(buffer))
-        linux.prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, ctypes.addressof(program))
+        program.buffer = buffer  # which lives as long
+        return program
 
     def _segments(self) -> list[tuple[int, _Code]]:
         """What is done from which number on, in their order."""
@@ -173,15 +179,7 @@ def _tree(segments: list[tuple[int, _Code]]) -> _Code:
 
 class _Filter(ctypes.Structure):
     _fields_ = (("length", ctypes.c_ushort), ("instructions", ctypes.c_void_p))
-
-
-def available() -> bool:
-    """Whether this kernel has seccomp with programs (PR_GET_SECCOMP answers; a filter is not tried)."""
-    try:
-        with open("/proc/sys/kernel/seccomp/actions_avail", encoding="ascii") as file:
-            return {"allow", "errno", "kill_process"} <= set(file.read().split())
-    except OSError:
-        return False
+    buffer: ctypes.Array[ctypes.c_char]
 
 
 def _ends(answer: int) -> _Instruction:

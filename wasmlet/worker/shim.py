@@ -22,7 +22,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from . import linux, wire
+from . import confine, linux, wire
 from .compression import Compressor
 from .connections import Listener
 from .containers import Container, Settings
@@ -43,6 +43,8 @@ class Shim:
     def __init__(self, loop: Loop, idle_exit: float, rebooted: bool, cgroups: bool = True) -> None:
         self.loop = loop
         self.groups = Groups(loop, cgroups)
+        self.confinement = {"cgroup": self.groups.words, **confine.report()}
+        """What keeps guests in, beside their engine: part by part `on` and what there is to say, or `off: ` and why."""
         self._store = Store()
         self.records: dict[str, Record] = {record.id: record for record in self._store.load(rebooted)}
         self._running: dict[str, Container] = {}

@@ -33,7 +33,7 @@ def main(shim: int, between: int, engine: ModuleType, prepared: object, limits: 
     """
     code = wire.START_ERROR_CODE
     try:
-        control = _get_ready(descriptor)
+        control = _get_ready(limits, descriptor)
         if not select.select([control], [], [], _WARM_SECONDS)[0]:
             getattr(engine, "warm", _nothing)(prepared)
         given = wire.receive(control)
@@ -43,7 +43,6 @@ def main(shim: int, between: int, engine: ModuleType, prepared: object, limits: 
             if "dense" in message:
                 code = dense.main(control, engine, prepared, limits, descriptors)
             else:
-                limits.begin()
                 code = child.main(control, engine, prepared, limits, message, descriptors)
     except BaseException:  # the shim is gone or has given up on this one
         pass
@@ -51,9 +50,10 @@ def main(shim: int, between: int, engine: ModuleType, prepared: object, limits: 
         os._exit(code & 0xFF)
 
 
-def _get_ready(descriptor: int) -> socket.socket:
+def _get_ready(limits: Confinement, descriptor: int) -> socket.socket:
     os.dup2(descriptor, _CONTROL)
     linux.close_from(_CONTROL + 1)  # the zygote's, and those of its other children
+    limits.begin()
     control = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, _CONTROL)
     linux.set_name("wasmlet-spare")
     wire.send(control, wire.pack({"pid": os.getpid()}))
@@ -82,7 +82,7 @@ def _belong_to(shim: int, between: int) -> None:
         os._exit(wire.START_ERROR_CODE)
 
 
-def rehearse() -> None:
+def rehearse(limits: Confinement) -> None:
     """In the zygote: do what every child does, often enough.
 
     What Python finds out about code as it runs is then there in each child, which would have to write it down in memory
@@ -98,6 +98,7 @@ def rehearse() -> None:
             assert received is not None
             wire.close(received[1])
             child.read_spec(spec)
+            limits.rehearse()
             linux.set_name("wasmlet-zygote")
     os.close(spec)
 
