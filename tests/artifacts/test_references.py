@@ -60,7 +60,7 @@ def test_what_was_left_out_is_filled_in(text: str, complete: str) -> None:
         ("-r.example/thing", "registry's host"),
         ("r.example:99999/thing", "registry's host"),
         ("user@r.example/thing", "no digest"),
-        ("http://r.example/thing", "registry's host"),
+        ("http://r.example/thing", "leave out http://"),
         ("a" * 64, "an image's id"),
         ("r.example/" + "a/" * 130 + "b", "255"),
         ("thing\n", "small letters"),

@@ -80,8 +80,12 @@ def test_both_formats(address: str, tmp_path: Path) -> None:
         (("pull", "localhost:1/x:v1", "-o", "none/here"), "cannot write to"),
         (("inspect", "UPPER"), "neither a file that is there nor a reference"),
         (("inspect", "./none"), "there is no such file"),
+        (("inspect", "none.wasm"), "none.wasm: there is no such file"),
+        (("pull", "https://localhost:1/x:v1"), "leave out https://"),
+        (("push", "--insecure", "m.wasm", "127.0.0.1:1/x:v1"), "127.0.0.1:1 cannot be reached: Connection refused"),
         (("pull", "--registry-ca-file", "m.wasm", "localhost:1/x:v1"), "registry CA file m.wasm"),
         (("pull", "--registry-mirrors", "x", "localhost:1/x:v1"), "expected REGISTRY=https://"),
+        (("demo", "--insecure-registries", "a/b"), "insecure registries: expected HOST[:PORT], found 'a/b'"),
     ],
 )
 def test_what_a_user_gets_wrong(tmp_path: Path, arguments: tuple[str, ...], why: str) -> None:

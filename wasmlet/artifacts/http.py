@@ -10,6 +10,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import importlib.metadata
+import os
+import socket
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterator, Mapping
 from email.utils import parsedate_to_datetime
@@ -212,9 +214,26 @@ def _of_transport(host: str, error: Exception) -> ArtifactError:
                 "(--insecure; for a node --insecure-registries)"
             )
         cause = cause.__cause__ or cause.__context__
+    if isinstance(error, httpx.ConnectError):
+        return Unavailable(f"{host} cannot be reached: {_system_error(error) or error}")
     if isinstance(error, httpx.LocalProtocolError | httpx.UnsupportedProtocol):
         return ArtifactError(f"{host}: {error}")
     return Unavailable(f"{host}: {error or type(error).__name__}")
+
+
+def _system_error(error: BaseException) -> str:
+    """What the system says is wrong with a connection, as `Connection refused`; "" where it says nothing."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, BaseExceptionGroup):
+            seen = seen.exceptions[0]  # one of several addresses
+        elif isinstance(seen, OSError) and seen.errno is not None and seen.strerror:
+            return (
+                os.strerror(seen.errno) if seen.errno > 0 and not isinstance(seen, socket.gaierror) else seen.strerror
+            )
+        else:
+            seen = seen.__cause__ or seen.__context__
+    return ""
 
 
 def _client(context: ssl.SSLContext) -> httpx.AsyncClient:

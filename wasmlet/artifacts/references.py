@@ -72,6 +72,8 @@ def parse(text: str) -> Reference:
         shown = text if len(text) <= 300 else f"{text[:300]}..."
         return InvalidReference(f"image {shown!r}: {why}; expected [REGISTRY[:PORT]/]REPOSITORY[:TAG][@sha256:DIGEST]")
 
+    if "://" in text:
+        raise wrong(f"leave out {text.partition('://')[0][:20]}://")
     rest, at, digest = text.partition("@")
     if at and not _DIGEST.fullmatch(digest):
         raise wrong("what follows @ is no digest (sha256: and 64 small hexadecimal digits)")

@@ -169,7 +169,7 @@ async def _pulled(stack: ExitStack, directory: Path, wanted: Reference, config: 
 
 def _is_local(what: str) -> bool:
     """Whether that names a file, or could name nothing else."""
-    return what.startswith(("/", "./", "../")) or Path(what).is_file()
+    return what.startswith(("/", "./", "../")) or Path(what).is_file() or ("/" not in what and what.endswith(".wasm"))
 
 
 async def _inspect(what: str, config: RegistryConfig, *, local: bool) -> None:

@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 import click
 
 import wasmlet
+from wasmlet.artifacts.hosts import RegistryConfig
 from wasmlet.cli import artifacts, log, providers
 from wasmlet.cli.options import instance_of, options_of, read_toml, warn_of_variables
 from wasmlet.errors import ConfigError, WasmletError
@@ -159,7 +160,7 @@ def _check(name: str) -> None:
     help="Port of the API server; 6443 without it, or a free one.",
 )
 @click.option("--log-level", type=click.Choice(LEVELS), default="error", show_default=True, help="How much is logged.")
-def _demo(manifest: Path | None, keep: bool, port: int | None, log_level: str) -> None:
+def _demo(manifest: Path | None, keep: bool, port: int | None, log_level: str, **registries: Any) -> None:
     """Try it: an embedded control plane, one wasmtime node, one pod. Needs no cluster and no root.
 
     MANIFEST is the pod to run, examples/hello.yaml without it; relative modules (file://./x.wasm) are looked for
@@ -168,7 +169,8 @@ def _demo(manifest: Path | None, keep: bool, port: int | None, log_level: str) -
     from wasmlet.cli.demo import demo
 
     log.configure(log_level)
-    run_loop(demo(manifest, keep=keep, port=port, say=click.echo))
+    config = instance_of(RegistryConfig, registries)
+    run_loop(demo(manifest, keep=keep, port=port, say=click.echo, registries=config))
 
 
 def run_loop(work: Coroutine[Any, Any, None]) -> None:
@@ -215,6 +217,7 @@ def _fail(error: WasmletError) -> NoReturn:
     sys.exit(1)
 
 
+_demo.params += options_of(RegistryConfig)
 cli.add_command(_RunCommand())
 for _command in artifacts.commands(run_loop):
     cli.add_command(_command)

@@ -18,6 +18,7 @@ import attrs
 import orjson
 import yaml
 
+from wasmlet.artifacts.hosts import RegistryConfig
 from wasmlet.cli import providers
 from wasmlet.errors import ConfigError, WasmletError
 from wasmlet.kube import Client, errors, load_identity, paths
@@ -58,7 +59,9 @@ class _Shown:
                 say(f"{'pod/' + pod.name:<14} {waiting}")
 
 
-async def demo(manifest: Path | None, *, keep: bool, port: int | None, say: Say) -> None:
+async def demo(
+    manifest: Path | None, *, keep: bool, port: int | None, say: Say, registries: RegistryConfig | None = None
+) -> None:
     """Show a pod from Pending to Succeeded; with `keep`, stay up until SIGINT, SIGTERM or SIGHUP.
 
     Raises:
@@ -72,7 +75,7 @@ async def demo(manifest: Path | None, *, keep: bool, port: int | None, say: Say)
     with on_stop_signals(stop.set), tempfile.TemporaryDirectory(prefix="wasmlet-demo-") as directory:
         async with _control_plane(port, Path(directory)) as plane:
             say(f"control plane  {plane.url}")
-            async with _node(plane, Path(directory), manifest.absolute().parent):
+            async with _node(plane, Path(directory), manifest.absolute().parent, registries or RegistryConfig()):
                 say(f"node           {NODE_NAME} is Ready, provider {PROVIDER} ({time.monotonic() - began:.1f} s)")
                 if keep:  # before the pod, which may run for as long as it likes
                     _hints(plane.kubeconfig, body["metadata"]["name"], keep, say)
@@ -172,6 +175,9 @@ def _waiting(pod: Pod) -> str:
 def _why(pod: Pod, what: str) -> str:
     """What went wrong, in the pod's own words."""
     said = [what, _waiting(pod), str(pod.status.get("message", ""))]
+    for condition in pod.status.get("conditions") or ():
+        if condition.get("type") == "PodScheduled" and condition.get("status") == "False":
+            said.append(str(condition.get("message", "")))
     for status in pod.status.get("containerStatuses") or ():
         if ended := status.get("state", {}).get("terminated"):
             said.append(f"exit code {ended['exitCode']} ({ended.get('reason', '')}) {ended.get('message', '')}".strip())
@@ -223,7 +229,9 @@ async def _control_plane(port: int | None, directory: Path) -> AsyncGenerator[Co
 
 
 @asynccontextmanager
-async def _node(plane: ControlPlane, directory: Path, modules: Path) -> AsyncGenerator[Node, None]:
+async def _node(
+    plane: ControlPlane, directory: Path, modules: Path, registries: RegistryConfig
+) -> AsyncGenerator[Node, None]:
     """A wasmtime node that may run modules from this machine's disk, and ends its pods when it stops."""
     kind = providers.load(PROVIDER)
     config = NodeConfig(
@@ -236,7 +244,7 @@ async def _node(plane: ControlPlane, directory: Path, modules: Path) -> AsyncGen
         serving_csr=False,  # nobody here verifies it, and nobody would approve it
         drain_on_exit=True,
     )
-    settings: Any = kind.Config(allow_local_modules=True, module_dir=modules)
+    settings: Any = kind.Config(allow_local_modules=True, module_dir=modules, **attrs.asdict(registries, recurse=False))
     async with Node(kind(settings), config) as node:
         yield node
 

@@ -34,7 +34,7 @@ class RuntimeConfig(ImageConfig):
     allow_local_modules: bool = option(False, help="Let pods run modules from this node's disk (image: file:///path).")
     module_dir: Path | None = option(None, help="Directory that relative images (file://./x.wasm) are in.")
     max_module_bytes: int = option(2**28, least=8, help="The largest module that is accepted, in bytes.")
-    compile_timeout: float = option(120.0, least=0.001, help="How long compiling one module may take, in seconds.")
+    compile_timeout: float = option(300.0, least=0.001, help="How long compiling one module may take, in seconds.")
     compile_memory: str = option("2Gi", help="The most memory that compiling one module may take.")
     allow_host_path: tuple[str, ...] = option(
         (), help="Directory of this node that pods may mount (hostPath), with all below it; may be repeated."

@@ -19,7 +19,7 @@ from . import child, linux
 from .confine import Confinement
 from .zygote import load
 
-_NICE = 10
+_NICE = 5
 
 
 def main(arguments: list[str]) -> int:
