@@ -28,7 +28,7 @@ async def test_qos_class(kube: Kube, resources: dict[str, Any], qos: str) -> Non
 
 async def test_the_memory_limit_is_held_for_each_container(kube: Kube) -> None:
     small = kube.container("alloc", "80", name="small", resources={"limits": {"memory": "40Mi"}})
-    large = kube.container("alloc", "80", name="large", resources={"limits": {"memory": "120Mi"}})
+    large = kube.container("alloc", "80", name="large", resources={"limits": {"memory": "240Mi"}})
     await kube.create(spec={"containers": [small, large]})
     pod = await kube.ended()
     ended = [(terminated(pod, name)["exitCode"], terminated(pod, name)["reason"]) for name in ("small", "large")]

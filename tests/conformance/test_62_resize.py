@@ -65,10 +65,10 @@ async def test_memory_with_a_restart(kube: Kube) -> None:
         spec={"restartPolicy": "Always"},
     )
     await kube.until(begun)
-    if not await resized(kube, limits={"memory": "120Mi"}, requests={"memory": "120Mi"}):
+    if not await resized(kube, limits={"memory": "240Mi"}, requests={"memory": "240Mi"}):
         return
-    pod = await kube.until(lambda pod: (status(pod).get("resources") or {}).get("limits") == {"memory": "120Mi"})
-    assert "running" in state(pod)
+    wanted = {"memory": "240Mi"}
+    pod = await kube.until(lambda p: "running" in state(p) and status(p).get("resources", {}).get("limits") == wanted)
     assert status(pod)["restartCount"] >= 1
     assert await kube.logged("up") == "80 MiB\nup\n"
 
