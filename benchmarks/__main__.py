@@ -11,6 +11,7 @@ import os
 import platform
 import signal
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +28,11 @@ from wasmlet.cli import log, providers
 from wasmlet.cli.commands import run_loop
 from wasmlet.errors import ConfigError, WasmletError
 
-WHAT = ("node", "memory", "wasmtime")
+WHAT = ("node", "memory", "wasmtime", "engines")
 REFERENCE = "reference"
 ENGINE = "wasmtime"
+MOST_ASLEEP = 200
+"""Pods of a class that sleep side by side where the memory of one is taken."""
 
 Found = dict[str, Any]
 
@@ -44,6 +47,7 @@ class Options:
     hold: float
     starts: int
     real: RealCluster | None
+    handler: str = ""
 
 
 async def measure(options: Options, progress: Progress) -> Found:
@@ -54,6 +58,9 @@ async def measure(options: Options, progress: Progress) -> Found:
     """
     found: Found = {}
     for what in options.what:
+        if what == "engines":
+            found |= await _engines(options, progress)
+            continue
         async with open_cluster(options.real) as cluster:
             found["api_server"] = cluster.name
             progress.line(f"{what}: {options.pods} pods at a time, {cluster.name}")
@@ -68,6 +75,20 @@ async def measure(options: Options, progress: Progress) -> Found:
     return found
 
 
+async def _engines(options: Options, progress: Progress) -> Found:
+    """The classes of engines side by side; no API server has a part in it."""
+    try:
+        providers.load(ENGINE)
+    except ConfigError as error:
+        progress.line(f"engines are left out: {error}")
+        return {}
+    from benchmarks.classes import Size, classes
+
+    with tempfile.TemporaryDirectory(prefix="wasmlet-bench-") as directory:
+        size = Size(options.starts, min(options.pods, MOST_ASLEEP))
+        return {"engines": await classes(Path(directory), size, progress)}
+
+
 async def _engine(cluster: Cluster, load: Load, options: Options, progress: Progress) -> Found:
     """The same with an engine, and one pod at a time."""
     try:
@@ -79,7 +100,7 @@ async def _engine(cluster: Cluster, load: Load, options: Options, progress: Prog
     from benchmarks.guest import pss, sleeper, workers
 
     image = sleeper(cluster.directory)
-    load = attrs.evolve(load, image=image)
+    load = attrs.evolve(load, image=image, handler=options.handler)
     async with cluster.running_node(ENGINE, options.pods) as node:
 
         def of_workers() -> dict[str, float]:
@@ -96,7 +117,7 @@ async def _engine(cluster: Cluster, load: Load, options: Options, progress: Prog
 
 def tables(found: Found) -> str:
     """All that was found, for people."""
-    pods, where = found["pods"], found["api_server"]
+    pods, where = found["pods"], found.get("api_server")
     texts = []
     if "node" in found:
         texts.append(report.table(f"{pods} pods at once, {where}; the node runs nothing", found["node"]))
@@ -104,6 +125,8 @@ def tables(found: Found) -> str:
         texts.append(report.table(f"{pods} pods at once, {where}; each a process of {ENGINE}", found[ENGINE]))
     if "first_byte" in found:
         texts.append(report.table(f"one pod at a time, a process of {ENGINE}", found["first_byte"], "fork, exec"))
+    if "engines" in found:
+        texts.append(report.columns("the classes of engines, by turns", found["engines"]))
     if "memory" in found:
         texts.append(report.stages("RSS of a node that runs nothing, MiB", found["memory"]))
     machine = found["machine"]
@@ -117,6 +140,7 @@ def tables(found: Found) -> str:
 @click.option("--rounds", "count", default=3, show_default=True, type=click.IntRange(1), help="Rounds of each burst.")
 @click.option("--hold", default=10.0, show_default=True, type=click.FloatRange(0), help="Seconds of idling.")
 @click.option("--starts", default=50, show_default=True, type=click.IntRange(1), help="Pods that start one at a time.")
+@click.option("--handler", default="", help="The RuntimeClass handler of pods in a burst (wasmlet-dense).")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
 @click.option("--kubeconfig", type=click.Path(path_type=Path), help="An administrator's credentials of a cluster.")
 @click.option("--node-credentials", metavar="COMMAND", help="Given a node's name, prints its kubeconfig's path.")
@@ -127,6 +151,7 @@ def command(
     count: int,
     hold: float,
     starts: int,
+    handler: str,
     as_json: bool,
     kubeconfig: Path | None,
     node_credentials: str | None,
@@ -134,8 +159,9 @@ def command(
 ) -> None:
     """Measure how fast and how small a node is, beside a bare client that makes the same writes and nothing else.
 
-    WHAT is node (the node loop alone), memory (where that goes) or wasmtime (with an engine); all three without it. The
-    API server is an embedded one, or that of --kubeconfig.
+    WHAT is node (the node loop alone), memory (where that goes), wasmtime (with an engine) or engines (their classes
+    side by side, without an API server); all of it without any. The API server is an embedded one, or that of
+    --kubeconfig. --handler is for wasmtime.
     """
     real = None
     if kubeconfig is not None:
@@ -145,7 +171,7 @@ def command(
     elif node_credentials is not None or client_ca_file is not None:
         raise click.UsageError("--node-credentials and --client-ca-file need --kubeconfig beside them")
     log.configure("error")
-    options = Options(what or WHAT, pods, count, hold, starts, real)
+    options = Options(what or WHAT, pods, count, hold, starts, real, handler)
     machine = {"cores": os.cpu_count(), "load": os.getloadavg()[0], "python": platform.python_version()}
 
     async def work() -> None:

@@ -39,16 +39,19 @@ class Load:
     Attributes:
         pods: how many.
         image, args: of each pod's one container.
+        handler: of the RuntimeClass that the pods have; "" for none.
         hold: how long all of them are left running before they are deleted, in seconds.
     """
 
     pods: int = 1000
     image: str = "file:///guest.wasm"
     args: Sequence[str] = ()
+    handler: str = ""
     hold: float = 10.0
 
     def spec(self, node: str) -> Mapping[str, Any]:
         return {
+            **({"runtimeClassName": self.handler} if self.handler else {}),
             "nodeName": node,
             "restartPolicy": "Never",
             "automountServiceAccountToken": False,
@@ -122,9 +125,21 @@ def _cause(error: BaseException) -> BaseException:
     return error
 
 
+async def _have_class(api: Api, handler: str) -> None:
+    body = {
+        "apiVersion": "node.k8s.io/v1",
+        "kind": "RuntimeClass",
+        "metadata": {"name": handler},
+        "handler": handler,
+    }
+    await api.call("POST", "/apis/node.k8s.io/v1/runtimeclasses", body, accept=409)
+
+
 async def _burst(
     cluster: Cluster, load: Load, progress: Progress, name: str, node: Process | None, while_running: Meanwhile
 ) -> Figures:
+    if load.handler:
+        await _have_class(cluster.api, load.handler)
     seen, sent = _Seen(load.pods), dict[str, float]()
     figures: Figures = {}
     async with (

@@ -2,6 +2,7 @@
 
     plane DIRECTORY NODE                                     an embedded control plane, with credentials for that node
     node PROVIDER NAME KUBECONFIG CLIENT_CA STATE_DIR PODS   a node, as `wasmlet run` would run it
+    alone MODULE                                             a module under wasmtime and nothing else, once
 
 Each says JSON objects on stdout, a line each, the last of them with the key `ready`, and ends on SIGTERM or when its
 standard input ends. A node also says how its memory has grown with what it imported, so here only the function that
@@ -99,6 +100,22 @@ async def _node(provider: str, name: str, kubeconfig: str, client_ca: str, state
     await run(node)
 
 
+def _alone(module: str) -> None:
+    """Run a module that writes how many nanoseconds it has computed for, and say that."""
+    import wasmtime
+
+    engine = wasmtime.Engine()
+    linker, store, wasi = wasmtime.Linker(engine), wasmtime.Store(engine), wasmtime.WasiConfig()
+    linker.define_wasi()
+    reader, writer = os.pipe()
+    wasi.stdout_file = f"/proc/self/fd/{writer}"
+    store.set_wasi(wasi)
+    start = linker.instantiate(store, wasmtime.Module.from_file(engine, module)).exports(store)["_start"]
+    assert isinstance(start, wasmtime.Func)
+    start(store)
+    _say(ready=True, nanoseconds=int(os.read(reader, 64)))
+
+
 def _import() -> None:
     """Import what a node needs, and say what each step of it made of the memory."""
     stages = {"Python": rss()}
@@ -118,6 +135,9 @@ def rss(pid: int | None = None) -> float:
 def main() -> None:
     """Be what the arguments say."""
     what, *arguments = sys.argv[1:]
+    if what == "alone":
+        _alone(*arguments)
+        return
     if what == "node":
         _import()
     from wasmlet.cli import log

@@ -40,36 +40,44 @@ async def first_byte(
     await provider.start(NodeContext("bench", "127.0.0.1", count, state_dir))
     try:
         with progress.step("one at a time"):
-            await _pod(provider, image, 0)  # the module is compiled now, and the zygote is there
+            await one_pod(provider, image, 0)  # the module is compiled now, and the zygote is there
             starts: dict[str, list[float]] = {"node": [], "floor": []}
             async with progress.counting("started", count, lambda: len(starts["node"])):
                 for number in range(1, count + 1):
-                    starts["floor"].append(await asyncio.to_thread(_native))
-                    starts["node"].append(await _pod(provider, image, number))
+                    starts["floor"].append(await asyncio.to_thread(native))
+                    starts["node"].append((await one_pod(provider, image, number))[0])
     finally:
         await provider.stop()
     return [{who: {"p50": quantile(sorted(s), 0.5), "p99": quantile(sorted(s), 0.99)} for who, s in starts.items()}]
 
 
-async def _pod(provider: Provider, image: str, number: int) -> float:
-    """Start a pod and end it; the milliseconds to its first byte."""
-    name = f"first-{number}"
-    containers = [{"name": "c", "image": image}]
-    pod = Pod(
+def pod_of(name: str, image: str) -> Pod:
+    """A pod of one container, without more."""
+    return Pod(
         {
             "metadata": {"name": name, "namespace": "bench", "uid": f"uid-of-{name}"},
-            "spec": {"restartPolicy": "Never", "containers": containers},
+            "spec": {"restartPolicy": "Never", "containers": [{"name": "c", "image": image}]},
         }
     )
+
+
+async def one_pod(provider: Provider, image: str, number: int, handler: str = "") -> tuple[float, bytes]:
+    """Start a pod and end it; the milliseconds to the first it writes, and what that is.
+
+    Raises:
+        BenchmarkFailed: it did not run.
+    """
+    name = f"first-{number}"
+    pod = pod_of(name, image)
     begin = time.perf_counter()
     try:
         async with asyncio.timeout(PATIENCE_SECONDS):
-            await provider.create_pod(pod, Inputs())
+            await provider.create_pod(pod, Inputs(runtime_handler=handler))
             await _started(provider, pod)
             async with aclosing(provider.logs(pod.key, "c", LogOptions(follow=True))) as pieces:
                 async for piece in pieces:
                     if piece:
-                        return 1000 * (time.perf_counter() - begin)
+                        return 1000 * (time.perf_counter() - begin), piece
         raise BenchmarkFailed(f"pod {name}: expected a line in its log, found none")
     except TimeoutError:
         status = await provider.pod_status(pod.key)
@@ -90,12 +98,13 @@ async def _started(provider: Provider, pod: Pod) -> None:
                     return
 
 
-def _native() -> float:
-    """The same for a program of the system's."""
+def native(*command: str) -> float:
+    """The same for a program of the system's: milliseconds to its first byte."""
     begin = time.perf_counter()
     with subprocess.Popen(
-        ["/bin/echo", "ready"], stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, bufsize=0
+        command or ("/bin/echo", "ready"), stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, bufsize=0
     ) as process:
         assert process.stdout is not None
-        process.stdout.read(1)
+        if not process.stdout.read(1):
+            raise EOFError(f"{command[0]} wrote nothing")
         return 1000 * (time.perf_counter() - begin)

@@ -1,7 +1,7 @@
-"""What pods run where something has to run: a WASI command that writes one line and sleeps until it is interrupted.
+"""What pods run where something has to run: WASI commands, one that writes a line and sleeps, and one that computes.
 
-It is here as text, of which the engine makes the module, so that nothing has to be installed to compile it. `workers`
-finds the processes that run it.
+They are here as text, of which the engine makes modules, so that nothing has to be installed to compile them. `workers`
+finds the processes that run them, `group_memory` what these take with all that the kernel keeps for them.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from contextlib import suppress
 from pathlib import Path
 
 import wasmtime
+
+from wasmlet.worker.cgroups import trees
 
 SLEEPER = r"""
 (module
@@ -29,11 +31,48 @@ SLEEPER = r"""
 """
 
 
-def sleeper(directory: Path) -> str:
-    """The image of the guest: its module is written to that directory."""
-    module = directory / "sleeper.wasm"
-    module.write_bytes(wasmtime.wat2wasm(SLEEPER))
+SPINNER = r"""
+(module
+  (import "wasi_snapshot_preview1" "fd_write" (func $write (param i32 i32 i32 i32) (result i32)))
+  (import "wasi_snapshot_preview1" "clock_time_get" (func $now (param i32 i64 i32) (result i32)))
+  (memory (export "memory") 2)
+  (func (export "_start") (local $left i32) (local $at i32) (local $sum i64) (local $took i64)
+    (drop (call $now (i32.const 1) (i64.const 1) (i32.const 0)))
+    (local.set $left (i32.const 100000000))
+    (loop $again
+      (local.set $at (i32.and (i32.wrap_i64 (local.get $sum)) (i32.const 65528)))
+      (local.set $sum
+        (i64.add
+          (i64.rotl (i64.mul (local.get $sum) (i64.const 6364136223846793005)) (i64.const 17))
+          (i64.xor (i64.load offset=1024 (local.get $at)) (i64.extend_i32_u (local.get $left)))))
+      (i64.store offset=1024 (local.get $at) (local.get $sum))
+      (br_if $again (local.tee $left (i32.sub (local.get $left) (i32.const 1)))))
+    (drop (call $now (i32.const 1) (i64.const 1) (i32.const 8)))
+    (local.set $took (i64.sub (i64.load (i32.const 8)) (i64.load (i32.const 0))))
+    (i32.store8 (i32.const 48) (i32.const 10))                ;; nanoseconds in decimal, from the last digit back
+    (local.set $at (i32.const 48))
+    (loop $digits
+      (local.set $at (i32.sub (local.get $at) (i32.const 1)))
+      (i32.store8 (local.get $at)
+        (i32.add (i32.const 48) (i32.wrap_i64 (i64.rem_u (local.get $took) (i64.const 10)))))
+      (br_if $digits (i64.ne (local.tee $took (i64.div_u (local.get $took) (i64.const 10))) (i64.const 0))))
+    (i32.store (i32.const 0) (local.get $at))
+    (i32.store (i32.const 4) (i32.sub (i32.const 49) (local.get $at)))
+    (drop (call $write (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 8)))))
+"""
+"""Computes for some tenths of a second, and writes how many nanoseconds that took."""
+
+
+def image_of(name: str, text: str, directory: Path) -> str:
+    """The image of a guest: its module is written to that directory."""
+    module = directory / f"{name}.wasm"
+    module.write_bytes(wasmtime.wat2wasm(text))
     return f"file://{module}"
+
+
+def sleeper(directory: Path) -> str:
+    """The image of the guest that sleeps."""
+    return image_of("sleeper", SLEEPER, directory)
 
 
 def workers(state_dir: Path) -> list[int]:
@@ -53,6 +92,25 @@ def workers(state_dir: Path) -> list[int]:
         found.append(left.pop())
         left += children.get(found[-1], ())
     return sorted(set(found))
+
+
+def group_memory(state_dir: Path) -> float | None:
+    """What the control groups of this node's workers take, in KiB, kernel memory included; None where there are none.
+
+    Group and kernel memory count with all that is below them: the shim, its zygotes and every container.
+    """
+    for pid in workers(state_dir):
+        for tree in trees():
+            usage = {1: "memory.usage_in_bytes", 2: "memory.current"}[tree.version]
+            for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines():
+                _, controllers, path = line.split(":", 2)
+                if set(controllers.split(",")) & tree.controllers or (tree.version == 2 and not controllers):
+                    group = Path(tree.top + path)
+                    while group.name and not group.name.startswith("wasmlet-"):
+                        group = group.parent
+                    if group.name and (group / usage).exists():
+                        return int((group / usage).read_text()) / 1024
+    return None
 
 
 def pss(pids: list[int]) -> float:

@@ -126,6 +126,23 @@ def table(title: str, found: Mapping[str, Any], floor: str = "floor") -> str:
     return _aligned(title, rows)
 
 
+def columns(title: str, found: Mapping[str, Mapping[str, float]]) -> str:
+    """Figures of several that are compared: a line for each figure, a column for each of them."""
+    names = list(dict.fromkeys(name for figures in found.values() for name in figures))
+    rows = [("", *names)]
+    for key, figures in found.items():
+        rows.append((key, *(_number(figures[name]) if name in figures else "" for name in names)))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [
+        "  ".join(
+            cell.rjust(width) if place else cell.ljust(width)
+            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+    return "\n".join(["", title, *(f"  {line}" for line in lines)])
+
+
 def stages(title: str, found: Mapping[str, float]) -> str:
     """Named figures in MiB, as a table."""
     return _aligned(title, [(name, _number(value)) for name, value in found.items()])

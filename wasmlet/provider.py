@@ -93,7 +93,7 @@ class NodeStatus:
             capacity; `pods` is set from the node's own limit where it is left out.
         conditions: beside Ready, which the node loop owns. The pressure conditions that are left out are "False".
         addresses: beside those the node loop knows.
-        labels, taints: added when the node registers.
+        labels, annotations, taints: added when the node registers.
         system_info: fields of `status.nodeInfo` (`containerRuntimeVersion`, `operatingSystem`, ...).
         runtime_handlers: RuntimeClass handlers that pods may ask for; "" (the default) is always allowed. The node gets
             a label `handler.wasmlet.dev/<name>: "true"` for each, for the selector of its RuntimeClass.
@@ -106,6 +106,7 @@ class NodeStatus:
     conditions: Sequence[Condition] = ()
     addresses: Sequence[Address] = ()
     labels: Mapping[str, str] = attrs.field(factory=dict)
+    annotations: Mapping[str, str] = attrs.field(factory=dict)
     taints: Sequence[Taint] = ()
     system_info: Mapping[str, str] = attrs.field(factory=dict)
     runtime_handlers: Sequence[str] = ()
@@ -261,6 +262,14 @@ class Provider(abc.ABC):
         Raises:
             ConfigError: it cannot; the message says what to do.
         """
+
+    async def remarks(self) -> Sequence[str]:
+        """What `wasmlet providers` adds of a provider that can run here: what it does without on this machine, and why.
+
+        Raises:
+            ConfigError: as `check`.
+        """
+        return ()
 
     async def start(self, context: NodeContext) -> None:  # noqa: B027 - a provider may have nothing to start
         """Get ready: called once, before anything else, and before the node registers.

@@ -49,4 +49,4 @@ async def test_never_pull_what_is_not_there(kube: Kube) -> None:
 async def test_a_registry_that_cannot_be_reached(kube: Kube) -> None:
     await kube.create(image="127.0.0.1:1/app:1")
     pod = await kube.until(lambda pod: state(pod).get("waiting", {}).get("reason") == "ErrImagePull")
-    assert state(pod)["waiting"]["message"].startswith("127.0.0.1:1/app:1: 127.0.0.1:1: ")
+    assert state(pod)["waiting"]["message"].startswith("127.0.0.1:1/app:1: 127.0.0.1:1 cannot be reached: ")

@@ -17,7 +17,7 @@
  *   put PATH TEXT makes or overwrites a file  append PATH TEXT
  *   mkdir PATH    rmdir PATH    unlink PATH   fill PATH N       N KiB
  *   rename A B    link A B      symlink TARGET PATH
- *   deep PATH N   N directories, one in another
+ *   deep PATH N   N directories with long names, one in another
  *   has PATH      ends with 1 unless it can be opened
  *   fewer PATH N  ends with 1 while the file has fewer than N bytes
  *
@@ -111,10 +111,13 @@ static int fill_file(const char *path, long kibibytes) {
 }
 
 static int deep(const char *path, int levels) {
+    char name[65];
+    memset(name, 'd', sizeof name - 1);
+    name[sizeof name - 1] = 0;
     int directory = open(path, O_RDONLY | O_DIRECTORY);
     while (directory >= 0 && levels-- > 0) {
-        if (mkdirat(directory, "d", 0755) < 0) return -1;
-        int next = openat(directory, "d", O_RDONLY | O_DIRECTORY);
+        if (mkdirat(directory, name, 0755) < 0) return -1;
+        int next = openat(directory, name, O_RDONLY | O_DIRECTORY);
         close(directory);
         directory = next;
     }

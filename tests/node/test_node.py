@@ -10,6 +10,7 @@ import sys
 from contextlib import AsyncExitStack
 from pathlib import Path
 
+import attrs
 import pytest
 
 import wasmlet
@@ -79,6 +80,24 @@ async def test_a_restart_keeps_the_node_and_what_others_put_there(
     assert "handler.wasmlet.dev/of-old" not in after["metadata"]["labels"]
     assert condition(after, "Theirs")["reason"] == "Because"
     assert condition(after, "Ready")["lastTransitionTime"] == condition(before, "Ready")["lastTransitionTime"]
+
+
+class Annotated(ReferenceProvider):
+    says = "so"
+
+    async def node_status(self) -> wasmlet.NodeStatus:
+        return attrs.evolve(await super().node_status(), annotations={"example.com/says": self.says})
+
+
+async def test_annotations_are_the_provider_s(cluster: Cluster) -> None:
+    path = f"/api/v1/nodes/{NODE}"
+    async with cluster.node(Annotated()):
+        await cluster.admin.patch(path, {"metadata": {"annotations": {"theirs": "1"}}}, MERGE_PATCH)
+    later = Annotated()
+    later.says = "otherwise"
+    async with cluster.node(later):
+        annotations = (await cluster.admin.get(path))["metadata"]["annotations"]
+    assert (annotations["example.com/says"], annotations["theirs"]) == ("otherwise", "1")
 
 
 async def test_a_node_that_was_deleted_is_made_again(cluster: Cluster, provider: ReferenceProvider) -> None:

@@ -39,7 +39,7 @@ async def test_an_empty_dir_that_grows_too_big(timed: Runtime, image: str) -> No
 
 async def test_an_empty_dir_that_is_too_deep_to_be_measured(timed: Runtime, image: str) -> None:
     source = {"emptyDir": {"sizeLimit": "1Gi"}}
-    pod = with_volume("deep", "/v", "12000", "sleep", "1000", image=image, source=source)
+    pod = with_volume("deep", "/v", "600", "sleep", "1000", image=image, source=source)
     message = await evicted(timed, pod, b"deep /v: ok\n")
     assert message == 'Usage of EmptyDir volume "v" exceeds the limit "1Gi". '
 

@@ -13,6 +13,7 @@ import wasmtime
 from wasmlet_wasmtime import WasmtimeProvider
 
 from tests.guests import build
+from tests.machine import may_limit
 from tests.runtime.harness import Runtime, pod_of
 from tests.runtime.mutate import zombies
 from tests.runtime.test_dense import FILES
@@ -122,13 +123,19 @@ GROWING = {
 
 
 @pytest.mark.parametrize("what", GROWING)
-async def test_grows_without_end(runtime: Runtime, image: str, tmp_path: Path, what: str) -> None:
-    """Whatever it is that grows, what it takes stays in the order of the pod's limit."""
+@pytest.mark.parametrize("cgroups", [True, False])
+async def test_grows_without_end(image: str, tmp_path: Path, what: str, cgroups: bool) -> None:
+    """Whatever it is that grows, what it takes stays in the order of the pod's limit.
+
+    By the engine's limits, and by a control group where the machine has them.
+    """
+    killed = cgroups and may_limit("memory")
     parts, grow, times = GROWING[what]
     text = GROWS.format(parts=parts, grow=grow, times=times)
     module = tmp_path / "grows.wasm"
     module.write_bytes(wasmtime.wat2wasm(text))
-    async with unharmed(runtime, image):
+    config = RuntimeConfig(allow_local_modules=True, cgroups=cgroups)
+    async with Runtime(WasmtimeProvider, tmp_path / "state", config) as runtime, unharmed(runtime, image):
         key = await runtime.create(pod_of(image=f"file://{module}", resources=LIMITED))
         most = 0
 
@@ -141,7 +148,9 @@ async def test_grows_without_end(runtime: Runtime, image: str, tmp_path: Path, w
         watching = asyncio.create_task(watch())
         ended = await runtime.ended(key)
         watching.cancel()
-        if what == "objects":
+        if killed:
+            assert (ended.exit_code, ended.reason) == (137, "OOMKilled")
+        elif what == "objects":
             assert (ended.exit_code, "out of memory" in ended.message) == (134, True)
         elif what == "memories":
             assert (ended.exit_code, ended.reason) == (128, "StartError")

@@ -140,7 +140,7 @@ async def test_an_engine_that_is_upgraded_in_place(tmp_path: Path, image: str) -
         await runtime.stop()
         shutil.rmtree(Upgraded.directory)
         before_it = "config.parallel_compilation = parallel\n"
-        changed = {"guest.py": (before_it, f"{before_it}    config.wasm_exceptions = False\n")}
+        changed = {"guest.py": (before_it, f"{before_it}    config.epoch_interruption = True\n")}
         other_version(Upgraded.directory, installed, changed)
         Upgraded.number = "2"
         handlers._digest.cache_clear()

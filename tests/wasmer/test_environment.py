@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import subprocess
@@ -151,14 +152,14 @@ async def test_no_node_without_it(control_plane: ControlPlane, tmp_path: Path) -
 
 
 async def test_not_without_landlock(wasmer: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """wasmer itself lets a guest open any file; the worker refuses as well, should it come to that."""
-    confinement = confine.Confinement()
-    monkeypatch.setattr(confine.landlock, "abi", lambda: 0)
+    """wasmer itself lets a guest open any file."""
+
+    def none() -> int:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr(confine.landlock, "abi", none)
     with pytest.raises(ConfigError, match=r"it needs landlock for that: off: the kernel \(.*\) has no landlock"):
         await WasmerEngine(wasmer).check()
-    monkeypatch.setattr(confinement, "_landlock", 0)
-    with pytest.raises(ValueError, match="it needs landlock for that"):
-        confinement.files(0, [], needs=("landlock",))
 
 
 def command(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
@@ -185,7 +186,7 @@ def test_what_wasmlet_providers_says(wasmer: Path) -> None:
         )
         lines = dict(line.split("  ", 1) for line in answer.stdout.splitlines())
         assert lines["wasmer"].split("  ", 1)[1].startswith(verdict)
-        assert lines["wasmtime"].endswith("ready")
+        assert lines["wasmtime"].split("  ", 1)[1].startswith("ready")
         assert answer.returncode == 0
 
 

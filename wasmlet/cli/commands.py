@@ -134,8 +134,8 @@ def _providers() -> None:
         click.echo("no provider is installed; try: pip install wasmlet-wasmtime")
     for name, point in points.items():
         try:
-            _check(name)
-            verdict = "ready"
+            remarks = _check(name)
+            verdict = f"ready, but {'; '.join(remarks)}" if remarks else "ready"
         except ConfigError as error:
             verdict = str(error)
         except click.UsageError as error:
@@ -144,11 +144,17 @@ def _providers() -> None:
         click.echo(f"{name}  {version}  {verdict}")
 
 
-def _check(name: str) -> None:
+def _check(name: str) -> Sequence[str]:
+    """Its remarks, where it can run."""
     kind = providers.load(name)
     with click.Command(name, params=options_of(kind.Config)).make_context(name, []) as context:
         provider = kind(instance_of(kind.Config, context.params))
-    asyncio.run(provider.check())
+
+    async def check() -> Sequence[str]:
+        await provider.check()
+        return await provider.remarks()
+
+    return asyncio.run(check())
 
 
 @cli.command("demo")

@@ -124,10 +124,11 @@ class NodeRegistration:
             {"key": t.key, "effect": t.effect} | ({"value": t.value} if t.value else {})
             for t in (own, *status.taints, *self._config.taints)
         ]
+        annotations = dict(status.annotations)
         body = {
             "apiVersion": "v1",
             "kind": "Node",
-            "metadata": {"name": self._config.node_name, "labels": self._labels(status)},
+            "metadata": {"name": self._config.node_name, "labels": self._labels(status), "annotations": annotations},
             "spec": {"taints": taints, "providerID": f"wasmlet://{self._config.node_name}"},
         }
         try:
@@ -135,8 +136,12 @@ class NodeRegistration:
             log.info("node registered", node=self._config.node_name)
         except errors.AlreadyExists:
             node = await self._client.get(self._path)
-            if changes := _changes(node["metadata"].get("labels") or {}, self._labels(status)):
-                node = await self._client.patch(self._path, {"metadata": {"labels": changes}})
+            changes = {
+                "labels": _changes(node["metadata"].get("labels") or {}, self._labels(status)),
+                "annotations": _changes(node["metadata"].get("annotations") or {}, annotations),
+            }
+            if any(changes.values()):
+                node = await self._client.patch(self._path, {"metadata": changes})
             log.info("node found", node=self._config.node_name)
         self.uid = node["metadata"]["uid"]
         self._conditions = {c["type"]: c for c in (node.get("status") or {}).get("conditions") or ()}
@@ -307,7 +312,10 @@ class NodeRegistration:
 
 
 def _changes(labels: Mapping[str, str], wanted: Mapping[str, str]) -> dict[str, str | None]:
-    """What to patch: labels of somebody else's stay, those of handlers that are not offered any more go."""
+    """What to patch in labels or annotations.
+
+    Those of somebody else's stay; labels of handlers that are not offered any more go.
+    """
     stale: dict[str, str | None] = {name: None for name in labels if name.startswith(HANDLER_LABEL)}
     return {name: value for name, value in (stale | dict(wanted)).items() if labels.get(name) != value}
 

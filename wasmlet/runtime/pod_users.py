@@ -113,6 +113,21 @@ def impossible(wanted: Range) -> str:
     return ""
 
 
+def started(state_dir: Path, wanted: Range | None) -> tuple[PodUsers | None, str]:
+    """Users for pods, where that is wanted and possible; and in words whether it is, and why not."""
+    if wanted is None:
+        return None, "off: this node does not want it"
+    why = impossible(wanted)
+    if not why:
+        users = PodUsers(state_dir, wanted)
+        try:
+            users.start()
+            return users, f"on ({wanted})"
+        except OSError as error:
+            why = str(error)
+    return None, f"off: {why}"
+
+
 class PodUsers:
     """Gives out the user ids of one node, each to one pod at a time.
 

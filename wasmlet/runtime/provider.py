@@ -31,7 +31,7 @@ from wasmlet.model.inputs import Inputs
 from wasmlet.model.pod import Pod, PodKey, Raw
 from wasmlet.model.status import PodStatus, Waiting
 from wasmlet.provider import Change, LogOptions, NodeContext, NodeStatus, PodRecord, ProbeCount, Provider, Streams
-from wasmlet.runtime import attach, collecting, logs, machine, manifest, resizing, volume_rules
+from wasmlet.runtime import attach, collecting, isolation, logs, machine, manifest, pod_users, resizing, volume_rules
 from wasmlet.runtime.changes import Changes
 from wasmlet.runtime.commands import Commands, PodCommands
 from wasmlet.runtime.compile import Compiler
@@ -46,7 +46,6 @@ from wasmlet.runtime.instances import Labels
 from wasmlet.runtime.logs import Log
 from wasmlet.runtime.memory import Memory
 from wasmlet.runtime.pod import PodLife, Surroundings
-from wasmlet.runtime.pod_users import PodUsers, impossible
 from wasmlet.runtime.registries import Registries
 from wasmlet.runtime.shim_client import ShimClient, ShimError
 from wasmlet.runtime.stats import Measured, Stats
@@ -78,11 +77,16 @@ class RuntimeProvider(Provider):
         self._commands: Commands | None = None
         self._execs: Execs | None = None
         self._stats = Stats()
+        self._isolation: Mapping[str, str] = {}
         self.state_dir = Path()
 
     async def check(self) -> None:
         for engine in self.engines:
             await engine.check()
+
+    async def remarks(self) -> Sequence[str]:
+        """What would isolate guests and cannot be had here, and why."""
+        return await isolation.lacking(self.config.users())
 
     async def start(self, context: NodeContext) -> None:
         modules = self.config.module_dir
@@ -110,7 +114,7 @@ class RuntimeProvider(Provider):
         handlers = Handlers(self.engines, lambda engine, dense: Compiler(engine, registries.store, limits, dense=dense))
         storage = Storage(self.state_dir, Memory(self.state_dir), self.config.host_paths(), self.claim_directory, dns)
         self._execs = Execs(client, handlers, self.config.max_module_bytes)
-        users = await in_thread(self._users)
+        users, words = await in_thread(pod_users.started, self.state_dir, self.config.users())
         self._around = Surroundings(
             client,
             images,
@@ -130,6 +134,8 @@ class RuntimeProvider(Provider):
             users,
         )
         await client.start()
+        self._isolation = {**client.confinement, "user": words}
+        log.info("what guests are isolated by", **self._isolation)
         await in_thread(storage.remove_orphans, set(self._pods))
         await client.warm(handlers.default.zygote)
         self._collector = asyncio.create_task(
@@ -253,6 +259,7 @@ class RuntimeProvider(Provider):
             },
             runtime_handlers=("", *(name for engine in self.engines for name in engine.handlers)),
             images=await self._registries.listed() if self._registries is not None else (),
+            annotations=isolation.node_annotations(self._isolation),
             handler_features={"recursiveReadOnlyMounts": True, "userNamespaces": False},
         )
 
@@ -283,22 +290,6 @@ class RuntimeProvider(Provider):
         found = [Labels.of(record.labels) for record in known if not record.ended]
         found += [life.labels for pod in self._pods.values() for life in pod.containers.values()]
         return {labels.image_id for labels in found if labels is not None}
-
-    def _users(self) -> PodUsers | None:
-        """Users for pods, where that is wanted and possible; blocks."""
-        wanted = self.config.users()
-        if wanted is None:
-            return None
-        why = impossible(wanted)
-        if not why:
-            users = PodUsers(self.state_dir, wanted)
-            try:
-                users.start()
-                return users
-            except OSError as error:
-                why = str(error)
-        log.info("all pods run as the node's own user", why=why)
-        return None
 
     def _running(self) -> Surroundings:
         if self._around is None:

@@ -1,4 +1,4 @@
-"""The entry of every worker process: `python -I <this directory> shim|zygote|compile|compress ...`.
+"""The entry of every worker process: `python -I <this directory> shim|zygote|compile|compress|confine ...`.
 
 The directory makes itself a package of its own name first, so that its modules import each other relatively here just
 as they do as `wasmlet.worker`, without importing `wasmlet`.
@@ -10,7 +10,7 @@ import os
 import sys
 
 PACKAGE = "wasmlet_worker"
-COMMANDS = {"shim": "shim", "zygote": "zygote", "compile": "compiler", "compress": "compression"}
+COMMANDS = {"shim": "shim", "zygote": "zygote", "compile": "compiler", "compress": "compression", "confine": "confine"}
 
 
 def main(arguments: list[str]) -> int:

@@ -19,11 +19,13 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import os
 import platform
 import resource
 import signal
 import struct
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -212,3 +214,9 @@ def _drop_capabilities() -> None:
     if number is not None:
         header = struct.pack("=Ii", _CAPABILITIES_VERSION, 0)
         linux.syscall(number, header, struct.pack("=IIIIII", kept, kept, 0, 0, 0, 0))
+
+
+def main(arguments: list[str]) -> int:
+    """Write the report to standard output, as JSON."""
+    sys.stdout.write(json.dumps(report()) + "\n")
+    return 0

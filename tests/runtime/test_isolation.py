@@ -1,0 +1,51 @@
+"""What isolates guests is said where an administrator looks: on the Node, and by `wasmlet providers`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.machine import as_nobody, may_limit
+from tests.runtime.harness import Runtime
+from wasmlet.runtime import isolation
+from wasmlet.runtime.pod_users import Range
+
+PARTS = {"cgroup", "landlock", "no_new_privs", "seccomp", "user"}
+
+
+async def said(runtime: Runtime) -> dict[str, str]:
+    status = await runtime.provider.node_status()
+    parts: dict[str, str] = json.loads(status.annotations[isolation.ANNOTATION])
+    return parts
+
+
+async def test_the_node_says_what_is_on(runtime: Runtime) -> None:
+    parts = await said(runtime)
+    assert set(parts) == PARTS
+    assert parts["no_new_privs"] == "on"
+    assert ("memory" in parts["cgroup"]) == may_limit("memory")
+
+
+async def test_the_node_says_what_is_off(ungrouped: Runtime) -> None:
+    assert (await said(ungrouped))["cgroup"].startswith("off: ")
+
+
+async def test_what_is_lacking_has_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(isolation, "impossible", lambda users: "not root")
+    assert "user is off: not root" in await isolation.lacking(Range(1000, 2000))
+    assert not any(words.startswith("user ") for words in await isolation.lacking(None))
+
+
+async def test_a_worker_that_cannot_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(isolation, "WORKER", tmp_path / "none")
+    with pytest.raises(isolation.ConfigError, match=r"cannot run .*/none: expected a JSON object, found none"):
+        await isolation.lacking(None)
+
+
+def test_wasmlet_providers_says_what_is_lacking() -> None:
+    said = as_nobody("from wasmlet.cli import main; main(['providers'])")
+    (line,) = [line for line in said.splitlines() if line.startswith("wasmtime ")]
+    assert "  ready, but " in line
+    assert "user is off: " in line

@@ -1,0 +1,56 @@
+"""What isolates guests on this node beside their engine, in words: for its log, its Node, and `wasmlet providers`.
+
+The shim says what is on among its processes (`wasmlet.worker.confine`, and control groups), and `pod_users` whether
+pods have users of their own. Each part is "on", with what there is to say of it, or "off: " and why.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections.abc import Mapping
+
+from wasmlet.artifacts.threads import in_thread
+from wasmlet.errors import ConfigError
+from wasmlet.runtime.pod_users import Range, impossible
+from wasmlet.runtime.worker import WORKER, worker_environment
+
+ANNOTATION = "wasmlet.dev/isolation"
+"""Of the Node: all parts as a JSON object."""
+
+_SECONDS = 30.0
+
+
+def node_annotations(parts: Mapping[str, str]) -> dict[str, str]:
+    """The Node's annotations that say it."""
+    return {ANNOTATION: json.dumps(parts, sort_keys=True)} if parts else {}
+
+
+async def lacking(users: Range | None) -> list[str]:
+    """The parts that cannot be had on this machine, each with the reason; found out by a worker process that tries.
+
+    Args:
+        users: where users for pods are to come from; None where pods are to have none of their own.
+
+    Raises:
+        ConfigError: no worker process can be had.
+    """
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-I", "-S", str(WORKER), "confine",
+        env=worker_environment(), stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        async with asyncio.timeout(_SECONDS):
+            answer, _ = await process.communicate()
+        parts: dict[str, str] = json.loads(answer)
+    except (TimeoutError, ValueError) as error:
+        raise ConfigError(f"{sys.executable} cannot run {WORKER}: expected a JSON object, found none") from error
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    if users is not None and (why := await in_thread(impossible, users)):
+        parts["user"] = f"off: {why}"
+    return [f"{part} is {words}" for part, words in parts.items() if words.startswith("off: ")]
