@@ -11,7 +11,7 @@ from pathlib import Path
 
 import wasmtime
 
-from wasmlet.worker.cgroups import trees
+from wasmlet.worker.cgroups import LEAF, trees
 
 SLEEPER = r"""
 (module
@@ -97,7 +97,7 @@ def workers(state_dir: Path) -> list[int]:
 def group_memory(state_dir: Path) -> float | None:
     """What the control groups of this node's workers take, in KiB, kernel memory included; None where there are none.
 
-    Group and kernel memory count with all that is below them: the shim, its zygotes and every container.
+    One group has the shim and its zygotes, the one beside it all containers.
     """
     for pid in workers(state_dir):
         for tree in trees():
@@ -108,8 +108,10 @@ def group_memory(state_dir: Path) -> float | None:
                     group = Path(tree.top + path)
                     while group.name and not group.name.startswith("wasmlet-"):
                         group = group.parent
-                    if group.name and (group / usage).exists():
-                        return int((group / usage).read_text()) / 1024
+                    both = [group.with_name(group.name.removesuffix(LEAF) + part) for part in ("", LEAF) if group.name]
+                    found = [int((each / usage).read_text()) for each in both if (each / usage).exists()]
+                    if found:
+                        return sum(found) / 1024
     return None
 
 
