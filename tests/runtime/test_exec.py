@@ -12,7 +12,7 @@ import pytest
 from tests.machine import may_limit
 from tests.runtime.callers import Caller
 from tests.runtime.harness import PATIENCE, Runtime, pod_of
-from tests.worker.harness import children, filled, kill, wait_gone
+from tests.worker.harness import children, filled, kill, wait_gone, zygote_of
 from wasmlet.errors import InvalidInput, NotFound, WasmletError
 from wasmlet.model.pod import PodKey
 from wasmlet.model.status import Running, Terminated
@@ -167,7 +167,7 @@ async def test_ends_with_the_node_loop_and_the_container_goes_on(runtime: Runtim
 
 async def test_a_zygote_that_dies_meanwhile(runtime: Runtime, image: str) -> None:
     key = await started(runtime, image)
-    (zygote,) = [pid for pid, name in children(runtime.shim).items() if name == "wasmlet-zygote"]
+    zygote = zygote_of(runtime.shim)
     spare = await asyncio.to_thread(filled, runtime.shim)
     os.kill(zygote, 19)
     for pid in spare:  # or one of these would do

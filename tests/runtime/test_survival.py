@@ -16,7 +16,7 @@ import pytest
 from wasmlet_wasmtime import WasmtimeProvider
 
 from tests.runtime.harness import Runtime, pod_of
-from tests.worker.harness import alive, children, kill, wait_gone
+from tests.worker.harness import alive, children, kill, wait_gone, zygote_of
 from wasmlet.errors import ConfigError, NotFound
 from wasmlet.model.inputs import Inputs
 from wasmlet.model.pod import PodKey
@@ -151,7 +151,7 @@ asyncio.run(main())
 async def test_a_killed_zygote(runtime: Runtime, image: str) -> None:
     first = await runtime.create(pod_of("sleep", "1000", name="first", image=image))
     before = await runtime.running(first)
-    (zygote,) = (pid for pid, name in children(runtime.shim).items() if name == "wasmlet-zygote")
+    zygote = zygote_of(runtime.shim)
     await asyncio.to_thread(kill, zygote)
     second = await runtime.create(pod_of("print", "x", name="second", image=image))
     assert (await runtime.ended(second)).exit_code == 0
@@ -258,7 +258,7 @@ async def test_a_secret_is_in_its_own_process_only(runtime: Runtime, image: str)
         keys[name] = await runtime.create(pod_of("print", "up", "sleep", "1000", name=name, image=image, env=env))
         await runtime.logged(keys[name], b"up")
     pids = {name: pid_of(runtime, key) for name, key in keys.items()}
-    (zygote,) = (pid for pid, name in children(runtime.shim).items() if name == "wasmlet-zygote")
+    zygote = zygote_of(runtime.shim)
     for name, secret in secrets.items():
         everybody = (*pids.values(), zygote, runtime.shim)
         assert [pid for pid in everybody if memory_has(pid, secret.encode())] == [pids[name]]
@@ -300,7 +300,7 @@ async def test_many_pods_come_and_go_while_workers_die(runtime: Runtime, image: 
         assert [record.key.name for record in await runtime.provider.list_pods()] == ["first"]
         assert len(runtime.provider._running().client.records) == 1
         for pid, name in children(runtime.shim).items():
-            if name not in ("wasmlet-zygote", "wasmlet-spare"):
+            if name == "wasmlet-guest":
                 await asyncio.to_thread(wait_gone, pid)
         left = {path.name for path in (runtime.state_dir / "runtime" / "logs").iterdir()}
         assert left == {"uid-of-first"}

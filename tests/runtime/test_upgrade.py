@@ -12,8 +12,8 @@ import pytest
 from wasmlet_wasmtime import WasmtimeEngine, WasmtimeProvider
 
 from tests.runtime.callers import Caller
-from tests.runtime.harness import Runtime, pod_of
-from tests.worker.harness import Connection, alive, children, kill, wait_gone
+from tests.runtime.harness import PATIENCE, Runtime, pod_of
+from tests.worker.harness import Connection, alive, children, kill, wait_gone, zygote_of
 from wasmlet.clock import Clock
 from wasmlet.errors import WasmletError
 from wasmlet.runtime import PROCESS, Isolation, RuntimeConfig, RuntimeProvider, handlers, worker
@@ -38,6 +38,10 @@ NEWER = {
     "records.py": ('    requested: str = ""\n', '    requested: str = ""\n    novel: str = "of a later version"\n'),
     "connections.py": ('"pid": os.getpid()', '"pid": os.getpid(), "novel": {"of": ["a later version"]}'),
 }
+
+
+def named_zygotes(shim: int) -> list[int]:
+    return [pid for pid, name in children(shim).items() if name == "wasmlet-zygote"]
 
 
 @pytest.mark.parametrize("changes", [OLDER, NEWER], ids=["older", "newer"])
@@ -65,8 +69,7 @@ async def test_a_shim_of_another_version(
         assert (after.container_id, after.restart_count) == (before.container_id, 0)
         assert (await runtime.ended(ends)).exit_code == 3
         assert await runtime.log(key) == b"up\n"
-        (zygote,) = (pid for pid, name in children(shim).items() if name == "wasmlet-zygote")
-        await asyncio.to_thread(kill, zygote)  # so that it needs another one, of its own code
+        await asyncio.to_thread(kill, zygote_of(shim))  # so that it needs another one, of its own code
         new = await runtime.create(pod_of("print", "new", "exit", "4", image=image, name="new"))
         assert (await runtime.ended(new)).exit_code == 4
         assert await runtime.log(new) == b"new\n"
@@ -150,8 +153,9 @@ async def test_an_engine_that_is_upgraded_in_place(tmp_path: Path, image: str) -
         assert await runtime.provider.exec(key, "main", ["driver", "exit", "5"], Caller()) == 5
         new = await runtime.create(pod_of("exit", "4", image=image, name="new"))
         assert (await runtime.ended(new)).exit_code == 4
-        zygotes = [pid for pid, name in children(runtime.shim).items() if name == "wasmlet-zygote"]
-        assert len(zygotes) == 2
+        async with asyncio.timeout(PATIENCE):  # a child that was just forked goes by that name for a moment
+            while len(zygotes := await asyncio.to_thread(named_zygotes, runtime.shim)) != 2:
+                pass
         await runtime.provider.delete_pod(key, 0)
         await asyncio.to_thread(wait_gone, min(zygotes))
         assert sum(map(alive, zygotes)) == 1

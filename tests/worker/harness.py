@@ -204,7 +204,7 @@ class Shim:
         return filled(self.pid)
 
     def zygote_pid(self) -> int:
-        return next(pid for pid, name in self.children().items() if name == "wasmlet-zygote")
+        return zygote_of(self.pid)
 
 
 def children(parent: int) -> dict[int, str]:
@@ -217,6 +217,15 @@ def children(parent: int) -> dict[int, str]:
             if int(ppid) == parent and state != "Z":
                 found[pid] = name
     return found
+
+
+def zygote_of(shim: int) -> int:
+    """The only zygote of a shim. A child that it has just forked goes by its name for a moment, so: the oldest."""
+    return min((_started(pid), pid) for pid, name in children(shim).items() if name == "wasmlet-zygote")[1]
+
+
+def _started(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
 
 
 def spares(shim: int) -> set[int]:

@@ -423,7 +423,7 @@ def test_containers_of_an_earlier_boot_are_lost(tmp_path: Path) -> None:
 def test_a_record_that_cannot_be_read_is_put_aside(tmp_path: Path) -> None:
     (tmp_path / "containers").mkdir()
     tmp_path.chmod(0o700)
-    for name, content in (("0badbad0", "{"), ("0badbad1", '{"id": 3}'), ("0badbad2", "[]")):
+    for name, content in (("0badbad0", "{"), ("0badbad1", '{"id": 3}'), ("0badbad2", "[]"), ("0badbad3", "")):
         (tmp_path / "containers" / f"{name}.json").write_text(content)
     with running(tmp_path) as shim:
         assert shim.connection.ask("list") == []

@@ -80,7 +80,7 @@ class CompiledModules:
                 continue
             try:
                 if not (wrong := self._wrong(path, descriptor)):
-                    self._used(descriptor)
+                    self.used(descriptor)
                     return descriptor
             except BaseException:
                 os.close(descriptor)
@@ -142,7 +142,8 @@ class CompiledModules:
             self._verified[path] = seen
         return ""
 
-    def _used(self, descriptor: int) -> None:
+    def used(self, descriptor: int) -> None:
+        """One that `find` has given is in use now, so it is not one of the oldest."""
         now = int(self._store.clock.now().timestamp() * 1e9)
         with contextlib.suppress(OSError):
             os.utime(descriptor, ns=(now, os.fstat(descriptor).st_mtime_ns))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
+import functools
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
@@ -12,7 +14,9 @@ T = TypeVar("T")
 
 async def in_thread(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Run it in a thread. Cancelled, it is still waited for: it may be using a descriptor that is closed next."""
-    task = asyncio.ensure_future(asyncio.to_thread(work, *args, **kwargs))
+    context = contextvars.copy_context()
+    # As asyncio.to_thread() does it, without a task: each start of a container does this a few times.
+    task = asyncio.get_running_loop().run_in_executor(None, functools.partial(context.run, work, *args, **kwargs))
     try:
         return await asyncio.shield(task)
     except asyncio.CancelledError:

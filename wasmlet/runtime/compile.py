@@ -40,6 +40,27 @@ class _Compilation:
     waiting: int = 0
 
 
+@attrs.frozen
+class _Kept:
+    """A compiled module that was in order when it was opened."""
+
+    descriptor: int
+    seen: tuple[int, ...]
+
+    @classmethod
+    def of(cls, descriptor: int) -> _Kept:
+        return cls(descriptor, _state(descriptor))
+
+    def is_as_it_was(self) -> bool:
+        """Whether it needs no new look: it has a name still, and nobody has changed it."""
+        return _state(self.descriptor) == self.seen
+
+
+def _state(descriptor: int) -> tuple[int, ...]:
+    found = os.fstat(descriptor)
+    return found.st_nlink, found.st_mode, found.st_uid, found.st_size, found.st_mtime_ns
+
+
 class Compiler:
     """Compiled modules of one engine.
 
@@ -57,7 +78,7 @@ class Compiler:
         self._limits = limits
         self._compiled = CompiledModules(store)
         self._underway: dict[Form, _Compilation] = {}
-        self._kept: dict[Form, int] = {}
+        self._kept: dict[Form, _Kept] = {}
         self._slots = asyncio.Semaphore(max(1, len(os.sched_getaffinity(0))))
 
     @contextlib.asynccontextmanager
@@ -69,15 +90,19 @@ class Compiler:
             ImageError: the file is another one by now.
         """
         form = self._form(module.digest)
-        descriptor = await self._find(form)
+        kept = self._kept.get(form)
+        unchanged = kept is not None and kept.is_as_it_was()
+        descriptor = os.dup(kept.descriptor) if kept is not None and unchanged else await self._find(form)
         if descriptor is None:
             async with telling():
                 await self._compile_once(module, form)
             descriptor = await self._find(form)
             if descriptor is None:
                 raise CompileError(f"the compiled form of module {module.image} vanished")
-        if form not in self._kept:
-            self._kept[form] = os.dup(descriptor)  # which has the lock of the other
+        if not unchanged:
+            if (kept := self._kept.pop(form, None)) is not None:
+                os.close(kept.descriptor)
+            self._kept[form] = _Kept.of(os.dup(descriptor))  # which has the lock of the other
         try:
             yield descriptor
         finally:
@@ -89,8 +114,9 @@ class Compiler:
         Args:
             used: digests, hexadecimal, of the modules of all containers that are here.
         """
-        for form in [form for form in self._kept if form.module not in used]:
-            os.close(self._kept.pop(form))
+        left = [self._kept.pop(form) for form in list(self._kept) if form.module not in used]
+        if left:
+            await in_thread(self._let_go, left)
         for form in map(self._form, used):
             if form in self._kept:
                 continue
@@ -100,19 +126,23 @@ class Compiler:
             if form in self._kept:  # by now
                 os.close(descriptor)
             else:
-                self._kept[form] = descriptor
+                self._kept[form] = _Kept.of(descriptor)
 
     def close(self) -> None:
         """Let everything go."""
-        for descriptor in self._kept.values():
-            os.close(descriptor)
+        self._let_go(list(self._kept.values()))
         self._kept.clear()
+
+    def _let_go(self, left: Collection[_Kept]) -> None:
+        for kept in left:
+            self._compiled.used(kept.descriptor)
+            os.close(kept.descriptor)
 
     def discard(self, module_digest: str) -> None:
         """Drop a compiled module that could not be loaded; the next container compiles it again."""
         form = self._form(module_digest)
-        if (descriptor := self._kept.pop(form, None)) is not None:
-            os.close(descriptor)
+        if (kept := self._kept.pop(form, None)) is not None:
+            os.close(kept.descriptor)
         self._compiled.discard(form)
 
     def _form(self, digest: str) -> Form:

@@ -7,20 +7,25 @@ the module on.
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import os
 import stat
+import time
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import attrs
 
+from wasmlet.artifacts.threads import in_thread
 from wasmlet.errors import WasmletError
 
 HEADER = b"\0asm"
 _MODULE_VERSION, _COMPONENT_VERSION = b"\x01\0\0\0", b"\x0d\0\x01\0"
 _CHUNK = 1024 * 1024
+_MOST_KNOWN = 1000
+_SETTLED_NS = 2_000_000_000
+_Identity = tuple[int, int, int, int, int]
+"""Device, inode, size, and times of the last change of the content and of anything."""
 
 
 class ImageError(WasmletError):
@@ -76,6 +81,8 @@ class Images:
     allow_local: bool
     directory: Path | None
     max_bytes: int
+    _known: dict[Path, tuple[_Identity, str]] = attrs.field(factory=dict, init=False)
+    """Digests of files that have been read, for as long as they stay the same."""
 
     async def find(self, image: str) -> Module:
         """The module of an image, as it is now.
@@ -84,8 +91,21 @@ class Images:
             ImageError: it is not allowed, not there, or nothing that could be run.
         """
         path = self._path(image)
-        digest = await asyncio.to_thread(read, path, self.max_bytes, None)
-        return Module(image, digest, path)
+        return Module(image, await in_thread(self._digest, path), path)
+
+    def _digest(self, path: Path) -> str:
+        """As `read` finds it, which it does again only where the file may be another one by now; blocks."""
+        before = _identity(path)
+        known = self._known.get(path)
+        if known is not None and known[0] == before:
+            return known[1]
+        digest = read(path, self.max_bytes, None)
+        # What was changed a moment ago may be changed again without its times showing it.
+        if before is not None and time.time_ns() - before[-1] > _SETTLED_NS and before == _identity(path):
+            if len(self._known) >= _MOST_KNOWN:
+                self._known.clear()
+            self._known[path] = (before, digest)
+        return digest
 
     def _path(self, image: str) -> Path:
         parts = urlsplit(image)
@@ -111,6 +131,14 @@ class Images:
                 f"image {image!r} names no absolute path; expected file:///path/to/module.wasm", "InvalidImageName"
             )
         return self.directory / path
+
+
+def _identity(path: Path) -> _Identity | None:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
 def read(path: Path, max_bytes: int, copy: int | None) -> str:

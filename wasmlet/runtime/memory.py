@@ -1,4 +1,5 @@
-"""Directories in memory: for secrets and tokens, which should reach no disk, and for emptyDir volumes that ask for it.
+"""Directories in memory: for secrets and tokens, which should reach no disk, for emptyDir volumes that ask for it, and
+for what is made anew for each start of a container, because that is quicker (`staging`).
 
 Files of secret, projected and downwardAPI volumes lie below one directory of the node's own in /dev/shm, mode 0700,
 which the link `memory` in the state directory names. An emptyDir of medium Memory is a tmpfs of its own where this
@@ -12,6 +13,7 @@ import ctypes
 import os
 import stat
 import tempfile
+import threading
 from pathlib import Path
 
 SHARED = Path("/dev/shm")
@@ -32,12 +34,14 @@ class Memory:
     def __init__(self, state_dir: Path) -> None:
         self._link = state_dir / "memory"
         self._fallback = state_dir
+        self._lock = threading.Lock()
 
     def find(self) -> Path:
         """The directory, made when first needed; the state directory itself where there is no memory to be had."""
-        found = self.existing()
-        if found is not None:
-            return found
+        with self._lock:  # threads of several pods come here at once
+            return self.existing() or self._make()
+
+    def _make(self) -> Path:
         try:
             if not _in_memory(SHARED):
                 return self._fallback

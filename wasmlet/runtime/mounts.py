@@ -22,7 +22,6 @@ import os
 import posixpath
 import stat
 from collections.abc import AsyncIterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import attrs
@@ -34,9 +33,9 @@ from wasmlet.model.inputs import Inputs
 from wasmlet.model.pod import Container, Pod, Raw
 from wasmlet.model.volumes import FILE_VOLUMES
 from wasmlet.runtime import beneath
-from wasmlet.runtime.staging import Opened, Owners, Stage, cover, create, fill, kubelet_files, staged_files
+from wasmlet.runtime.staging import Opened, Owners, Places, Stage, cover, kubelet_files, staged_files
 from wasmlet.runtime.volume_rules import kind_of
-from wasmlet.runtime.volumes import PodVolumes, private, read_only
+from wasmlet.runtime.volumes import PodVolumes, read_only
 from wasmlet.worker import wire
 
 TERMINATION_LOG = "/dev/termination-log"
@@ -84,17 +83,16 @@ async def mounted(
 
     Args:
         variables: the container's environment, for `subPathExpr`.
-        attempt: the number of the instance; the staged files of earlier ones are removed.
+        attempt: the number of the instance; what was staged for earlier ones is removed.
 
     Raises:
         Refused: a mount that cannot be had; names the field.
         OSError: the node's files are in trouble.
     """
-    staging = volumes.directory / "containers" / beneath.file_name(container.name) / str(attempt)
     opened: list[Mounts] = []
 
     def open_them() -> None:
-        opened.append(_open_all(pod, container, inputs, volumes, variables, staging))
+        opened.append(_open_all(pod, container, inputs, volumes, variables, attempt))
 
     try:
         await in_thread(open_them)
@@ -110,7 +108,7 @@ def _open_all(
     inputs: Inputs,
     volumes: PodVolumes,
     variables: Mapping[str, str],
-    staging: Path,
+    attempt: int,
 ) -> Mounts:
     opened: list[Opened] = []
     entries: list[Mount] = []
@@ -138,14 +136,12 @@ def _open_all(
                 )
         if not cover(covered, "/etc/hosts"):
             stages.setdefault("/etc", Stage()).made = kubelet_files(pod, inputs, volumes)
-        beneath.remove(staging.parent)
-        private(staging.parent)
-        for number, (path, stage) in enumerate(sorted(stages.items())):
-            directory = f"{staging}-{number}"
-            os.mkdir(directory, 0o755)
-            fill(container, directory, stage, [name for name in covered if posixpath.dirname(name) == path])
+        places = Places(volumes.storage, volumes.directory, container.name, attempt)
+        for path, stage in sorted(stages.items()):
+            names = [posixpath.basename(name) for name in covered if posixpath.dirname(name) == path]
             if posixpath.dirname(message) == path and posixpath.basename(message) not in stage.files:
-                create(f"{directory}/{posixpath.basename(message)}", b"", 0o666)
+                stage.message = posixpath.basename(message)
+            directory = places.make(container, stage, names)
             entries.append(Mount(path, owners.staged(directory, stage), not stage.writable))
         if len(entries) > wire.MAX_MOUNTS:
             raise Refused(

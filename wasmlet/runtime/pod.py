@@ -342,12 +342,14 @@ class PodLife:
         await client.forget(list(self._records))
         self._records.clear()
         self.around.probe_counts.forget(self.key)
-        directory = self.around.state_dir / self.log_directory
-        await asyncio.to_thread(shutil.rmtree, directory, True)
-        await in_thread(self.around.storage.remove, self.key.uid)
+        await in_thread(self._remove_files)
         if self.around.users is not None:
             self.around.users.free(self.key.uid)
         return final
+
+    def _remove_files(self) -> None:
+        shutil.rmtree(self.around.state_dir / self.log_directory, ignore_errors=True)
+        self.around.storage.remove(self.key.uid)
 
     def status(self) -> PodStatus:
         """The pod's status now."""

@@ -1,11 +1,13 @@
 """Single files, which a guest finds in a staging directory: a directory of one instance of a container, made for them.
 
 `mounts` says when; the files are links or copies. Where a pod has a user of its own, what is made is that user's, and
-files from outside the pod are what `idmapped` makes of them. Everything blocks.
+files from outside the pod are what `idmapped` makes of them. A directory that guests cannot write to lies in memory,
+where making it costs a twentieth of what it does on a disk. Everything blocks.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import posixpath
 import stat
@@ -19,8 +21,8 @@ from wasmlet.errors import Refused
 from wasmlet.model.hosts import hostname, hosts_file, resolv_conf
 from wasmlet.model.inputs import Inputs
 from wasmlet.model.pod import Container, Pod
-from wasmlet.runtime import idmapped
-from wasmlet.runtime.volumes import PodVolumes
+from wasmlet.runtime import beneath, idmapped
+from wasmlet.runtime.volumes import PodVolumes, Storage, private
 
 log = structlog.get_logger(__name__)
 
@@ -54,8 +56,47 @@ class Stage:
     files: dict[str, Opened] = attrs.field(factory=dict)
     made: Mapping[str, str] = attrs.field(factory=dict)
     writable: bool = False
+    message: str = ""
+    """Name of the file in it for a termination message, where it is to have one."""
     linked: set[str] = attrs.field(factory=set)
     """Names that are other files' names too."""
+
+    @property
+    def may_be_in_memory(self) -> bool:
+        """Whether it needs not be on disk: no guest can fill it, and nothing is linked into it."""
+        return not self.writable and all(mount.copied for mount in self.files.values())
+
+
+class Places:
+    """Where the staging directories of one instance of a container are; those of earlier instances are removed."""
+
+    def __init__(self, storage: Storage, on_disk: Path, container: str, attempt: int) -> None:
+        self._count = 0
+        self._attempt = attempt
+        self._below = Path("containers", beneath.file_name(container))
+        self._disk = on_disk
+        self._memory = storage.memory.find() / "pods" / on_disk.name
+        for base in {self._disk, self._memory}:
+            beneath.remove(base / self._below)
+
+    def make(self, container: Container, stage: Stage, names: Sequence[str]) -> str:
+        """Make and fill a staging directory; see `fill`. Its path."""
+        self._count += 1
+        if stage.may_be_in_memory:
+            try:
+                return self._make(self._memory, container, stage, names)
+            except OSError as error:
+                if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                    raise
+                beneath.remove(self._memory / self._below)
+        return self._make(self._disk, container, stage, names)
+
+    def _make(self, base: Path, container: Container, stage: Stage, names: Sequence[str]) -> str:
+        private(base / self._below)
+        directory = f"{base / self._below}/{self._attempt}-{self._count}"
+        os.mkdir(directory, 0o755)
+        fill(container, directory, stage, names)
+        return directory
 
 
 class Owners:
@@ -148,17 +189,18 @@ def kubelet_files(pod: Pod, inputs: Inputs, volumes: PodVolumes) -> dict[str, st
     }
 
 
-def fill(container: Container, directory: str, stage: Stage, covered: Sequence[str]) -> None:
-    """Put the files into a staging directory, and names for the mounts that begin there, so that they are listed."""
-    for name in covered:
-        if posixpath.basename(name):
-            Path(directory, posixpath.basename(name)).mkdir(exist_ok=True)
+def fill(container: Container, directory: str, stage: Stage, names: Sequence[str]) -> None:
+    """Put the files into a staging directory, and names of the mounts that begin there, so that they are listed."""
+    for name in filter(None, names):
+        Path(directory, name).mkdir(exist_ok=True)
     for name, mount in stage.files.items():
         if _put(container, mount, f"{directory}/{name}"):
             stage.linked.add(name)
     for name, text in stage.made.items():
         if name not in stage.files:
             create(f"{directory}/{name}", text.encode(), 0o644)
+    if stage.message:
+        create(f"{directory}/{stage.message}", b"", 0o666)
 
 
 def _put(container: Container, mount: Opened, path: str) -> bool:

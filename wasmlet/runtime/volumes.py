@@ -101,6 +101,7 @@ class Storage:
             return
         for name in () if running else _names(base / "pods"):
             volumes = base / "pods" / name / "volumes"
+            beneath.remove(volumes.parent / "containers")
             for kind in IN_MEMORY:
                 beneath.remove(volumes / PLUGINS[kind])
             for directory in (volumes, volumes.parent):

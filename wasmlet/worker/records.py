@@ -129,6 +129,9 @@ class Store:
             if not name.endswith(".json"):
                 continue
             try:
+                if not os.path.getsize(path):  # the shim died before it began anything with this one
+                    os.unlink(path)
+                    continue
                 fields = _last(path)
                 record = Record(**{key: value for key, value in fields.items() if key in known})
                 check_id(record.id)
