@@ -10,6 +10,7 @@ import importlib.util
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -22,6 +23,8 @@ from tests.guests import compile_c
 from wasmlet.errors import ConfigError
 
 OLDEST_KUBECTL = (1, 30)
+
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # whoever began the tests with it ignored (nohup) means the tests alone
 
 CompileGuest = Callable[..., None]
 

@@ -337,7 +337,7 @@ async def test_no_descriptor_is_left(runtime: Runtime, image: str) -> None:
 async def test_staged_files_of_earlier_instances_go(runtime: Runtime, image: str) -> None:
     key = await runtime.create(pod_of("exit", "1", image=image, restart="OnFailure"))
     await runtime.main(key, lambda status: status.restart_count == 1 and status.last_state is not None)
-    assert sorted(os.listdir(pod_directory(runtime) / "containers" / "main")) == ["1-1"]
+    assert os.listdir(pod_directory(runtime)) == ["main.1-1"]
 
 
 REFUSED: list[tuple[str, dict[str, Any], dict[str, Any]]] = [

@@ -18,6 +18,8 @@ from wasmlet.node.surroundings import Surroundings
 
 STARTING_SECONDS = 0.3
 """A pod that only waits to be started is reported after this time: most run by then, which saves a write each."""
+STARTING_SECONDS_EACH = 0.01
+"""What is added for each pod that is about to start beside it: where many are, writes are what they wait for."""
 
 
 class PodReport:
@@ -113,7 +115,10 @@ class PodReport:
     def send_soon(self) -> None:
         """Report that the pod is starting, unless there is more to say in a moment."""
         if self._starting is None and not self._closed:
-            self._starting = asyncio.get_running_loop().call_later(STARTING_SECONDS, self._still_starting)
+            starting = self._around.starting
+            seconds = STARTING_SECONDS + STARTING_SECONDS_EACH * len(starting)
+            starting.add(self._pod.uid)
+            self._starting = asyncio.get_running_loop().call_later(seconds, self._still_starting)
 
     async def flushed(self) -> None:
         """Return when the API has heard it all."""
@@ -130,6 +135,7 @@ class PodReport:
         if self._starting is not None:
             self._starting.cancel()
             self._starting = None
+            self._around.starting.discard(self._pod.uid)
 
     def _still_starting(self) -> None:
         if self.status is None:

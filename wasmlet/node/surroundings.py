@@ -54,3 +54,5 @@ class Surroundings:
     backoff: Backoff
     group: asyncio.TaskGroup
     call_seconds: float = CALL_SECONDS
+    starting: set[str] = attrs.field(factory=set)
+    """UIDs of the pods that have not started, and that the API has not been told of."""

@@ -21,6 +21,7 @@ from wasmlet.model.pod import Pod, Raw
 from wasmlet.model.quantity import Quantity
 from wasmlet.model.restart import is_sidecar
 from wasmlet.runtime import beneath
+from wasmlet.runtime.staging import staged_for
 from wasmlet.runtime.volumes import PodVolumes, mounted_volumes
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ def excess(pod: Pod, volumes: PodVolumes, logs: Path) -> str:
     if not total:
         return ""
     names = [container.name for container in (*pod.init_containers, *pod.containers, *pod.ephemeral_containers)]
-    used = {name: _usage(logs / name) + _usage(volumes.directory / "containers" / name) for name in names}
+    used = {name: sum(map(_usage, (logs / name, *staged_for(volumes.directory, name)))) for name in names}
     mounted = mounted_volumes(pod)
     on_disk = [v for v in pod.spec.get("volumes") or () if v["name"] in mounted and _on_disk(v)]
     shared = sum(volumes.usage(volume) for volume in on_disk)

@@ -63,6 +63,7 @@ async def launch(life: ContainerLife, spec: Container) -> None:
     await life.pod.volumes.refresh(life.pod.spec, life.pod.inputs)
     async with (
         handler.compiler.artifact(module, telling(life, module)) as artifact,
+        around.starts,
         mounted(life.pod.spec, spec, life.pod.inputs, life.pod.volumes, variables, attempt) as mounts,
     ):
         await _forget_before(life, attempt - 1)
@@ -83,8 +84,8 @@ async def launch(life: ContainerLife, spec: Container) -> None:
             mounts=mounts.descriptors,
             message=mounts.message,
         )
-    life.say("Normal", "Created", f"Created container: {life.name}")
-    record = await around.client.wait(record.id, wire.RUNNING, wire.ENDED)
+        life.say("Normal", "Created", f"Created container: {life.name}")
+        record = await around.client.wait(record.id, wire.RUNNING, wire.ENDED)
     if record.reason == wire.START_ERROR:
         life.say("Warning", "Failed", f"Error: {record.message}")
     else:

@@ -10,16 +10,15 @@ import asyncio
 import contextlib
 import random
 import shutil
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import attrs
 import structlog
 
 from wasmlet.artifacts.threads import in_thread
-from wasmlet.clock import Backoff, Clock
+from wasmlet.clock import Backoff
 from wasmlet.errors import Refused, WasmletError
 from wasmlet.model.inputs import Inputs
 from wasmlet.model.pod import Container, Pod, PodKey, Raw
@@ -27,60 +26,19 @@ from wasmlet.model.restart import is_sidecar
 from wasmlet.model.status import Condition, ContainerStatus, PodStatus
 from wasmlet.model.times import parse
 from wasmlet.provider import PodEvent
-from wasmlet.runtime import eviction, log_files, order, resizing
+from wasmlet.runtime import eviction, order, resizing
 from wasmlet.runtime.beneath import file_name
-from wasmlet.runtime.changes import Changes
-from wasmlet.runtime.commands import Commands
 from wasmlet.runtime.container import ContainerLife
-from wasmlet.runtime.handlers import Handler, Handlers
-from wasmlet.runtime.images import Images
+from wasmlet.runtime.handlers import Handler
 from wasmlet.runtime.instances import WHERE, Kind, Labels
-from wasmlet.runtime.pod_users import PodUsers, User, groups_of
-from wasmlet.runtime.probes import Probe, ProbeCounts, Prober
-from wasmlet.runtime.registries import Registries
-from wasmlet.runtime.shim_client import ShimClient
-from wasmlet.runtime.volumes import PodVolumes, Storage
+from wasmlet.runtime.pod_users import User, groups_of
+from wasmlet.runtime.probes import Probe, Prober
+from wasmlet.runtime.surroundings import Surroundings
+from wasmlet.runtime.volumes import PodVolumes
 from wasmlet.runtime.waiting import first_of
 from wasmlet.runtime.worker import ContainerRecord
 
 log = structlog.get_logger(__name__)
-
-
-@attrs.frozen
-class Surroundings:
-    """What all pods of a provider share.
-
-    Attributes:
-        log_limits: of each container's log, as `wasmlet.worker.wire` has them for `run`.
-        background: has a task that nobody waits for owned by the provider.
-        restart_cap: the longest pause before a restart, in seconds.
-        capacity: the node's cpu and memory.
-        used: how much of it is set aside for all pods but this one.
-        users: gives each pod a user of its own; None where all are the node's own user.
-    """
-
-    client: ShimClient
-    images: Images
-    registries: Registries
-    handlers: Handlers
-    changes: Changes
-    clock: Clock
-    state_dir: Path
-    storage: Storage
-    log_limits: Mapping[str, int]
-    spawn: Callable[[PodLife], asyncio.Task[None]]
-    background: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]]
-    commands: Commands
-    restart_cap: float
-    capacity: resizing.Amounts
-    used: Callable[[PodKey], resizing.Amounts]
-    users: PodUsers | None
-    probe_counts: ProbeCounts = attrs.field(factory=ProbeCounts)
-
-    def remove_logs(self, paths: Sequence[str]) -> None:
-        """Remove log files; blocks."""
-        for path in paths:
-            log_files.remove(self.state_dir / path)
 
 
 @attrs.frozen

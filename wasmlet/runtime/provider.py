@@ -45,10 +45,11 @@ from wasmlet.runtime.inotify import Watcher
 from wasmlet.runtime.instances import Labels
 from wasmlet.runtime.logs import Log
 from wasmlet.runtime.memory import Memory
-from wasmlet.runtime.pod import PodLife, Surroundings
+from wasmlet.runtime.pod import PodLife
 from wasmlet.runtime.registries import Registries
 from wasmlet.runtime.shim_client import ShimClient, ShimError
 from wasmlet.runtime.stats import Measured, Stats
+from wasmlet.runtime.surroundings import Surroundings
 from wasmlet.runtime.volumes import Storage
 from wasmlet.runtime.worker import ContainerRecord
 from wasmlet.worker import wire

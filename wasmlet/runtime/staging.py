@@ -72,31 +72,48 @@ class Places:
 
     def __init__(self, storage: Storage, on_disk: Path, container: str, attempt: int) -> None:
         self._count = 0
-        self._attempt = attempt
-        self._below = Path("containers", beneath.file_name(container))
+        self._name = f"{_start(container)}{attempt}"
         self._disk = on_disk
         self._memory = storage.memory.find() / "pods" / on_disk.name
         for base in {self._disk, self._memory}:
-            beneath.remove(base / self._below)
+            for earlier in staged_for(base, container):
+                beneath.remove(earlier)
 
     def make(self, container: Container, stage: Stage, names: Sequence[str]) -> str:
         """Make and fill a staging directory; see `fill`. Its path."""
         self._count += 1
+        name = f"{self._name}-{self._count}"
         if stage.may_be_in_memory:
             try:
-                return self._make(self._memory, container, stage, names)
+                return _make(self._memory, name, container, stage, names)
             except OSError as error:
                 if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                     raise
-                beneath.remove(self._memory / self._below)
-        return self._make(self._disk, container, stage, names)
+                beneath.remove(self._memory / name)
+        return _make(self._disk, name, container, stage, names)
 
-    def _make(self, base: Path, container: Container, stage: Stage, names: Sequence[str]) -> str:
-        private(base / self._below)
-        directory = f"{base / self._below}/{self._attempt}-{self._count}"
-        os.mkdir(directory, 0o755)
-        fill(container, directory, stage, names)
-        return directory
+
+def _make(base: Path, name: str, container: Container, stage: Stage, names: Sequence[str]) -> str:
+    private(base)
+    directory = f"{base}/{name}"
+    os.mkdir(directory, 0o755)
+    fill(container, directory, stage, names)
+    return directory
+
+
+def staged_for(base: Path, container: str) -> list[Path]:
+    """The staging directories of a container in that directory of its pod."""
+    try:
+        names = os.listdir(base)
+    except FileNotFoundError:
+        return []
+    start = _start(container)
+    return [base / name for name in names if name.startswith(start)]
+
+
+def _start(container: str) -> str:
+    """What their names begin with: no name of a container has a dot, and no other directory of a pod has one."""
+    return f"{beneath.file_name(container)}."
 
 
 class Owners:

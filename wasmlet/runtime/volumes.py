@@ -101,7 +101,9 @@ class Storage:
             return
         for name in () if running else _names(base / "pods"):
             volumes = base / "pods" / name / "volumes"
-            beneath.remove(volumes.parent / "containers")
+            for staged in _names(volumes.parent):
+                if staged != volumes.name:
+                    beneath.remove(volumes.parent / staged)
             for kind in IN_MEMORY:
                 beneath.remove(volumes / PLUGINS[kind])
             for directory in (volumes, volumes.parent):
