@@ -22,8 +22,9 @@ import pytest
 from tests.machine import NOBODY, as_nobody, may_limit, own_group
 from tests.worker.harness import PATIENCE, Connection, Shim, alive, kill, running, wait_gone
 from wasmlet.worker import cgroups, groups, linux, wire
-from wasmlet.worker.groups import ALLOWANCE, MOST_TASKS, Group, Groups, Resources
+from wasmlet.worker.groups import ALLOWANCE, ENGINE_TASKS, MOST_TASKS, Group, Groups, Resources
 from wasmlet.worker.loop import Loop
+from wasmlet.worker.workers import MOST_CONTAINERS
 
 CONTROLLERS = {controller for controller in ("memory", "pids", "cpu", "cpuacct") if may_limit(controller)}
 ALL = len(CONTROLLERS) == 4
@@ -219,6 +220,11 @@ def test_version_2_below_a_delegated_unit(tmp_path: Path, monkeypatch: pytest.Mo
     (directory / "memory.current").write_text(str(6 * MEBIBYTE))
     with pytest.raises(wire.WireError, match="6291456 are in use"):
         one.limit(Resources(memory=MEBIBYTE // 2))
+    one.weigh(2 * 1024)
+    one.share(10)
+    assert files(*names[:2]) == [str(ENGINE_TASKS + 10), "79"]
+    one.weigh(10**6)
+    assert files("cpu.weight") == ["10000"]
     one.limit(Resources())
     assert files(*names[1:4], "memory.swap.max") == ["1", "max 100000", "max", "max"]
     door = one.open_doors()
@@ -398,6 +404,55 @@ def test_no_more_processes_than_it_may_have_and_none_is_left(tmp_path: Path) -> 
             shim.ended(name)
             assert helper.wait(PATIENCE) == -9
             until_gone(directory)
+
+
+def group_of_worker(shim: Shim, pid: int, controller: str) -> Path:
+    """Directory of a dense worker's group, which is on no container's record."""
+    return group(shim, {"group": os.path.basename(groups_of(pid)[controller])}, controller)
+
+
+def test_a_worker_weighs_as_much_as_its_containers(tmp_path: Path) -> None:
+    """And is limited in nothing else by what they ask for."""
+    with running(tmp_path / "state") as shim:
+        names = [shim.run("start", "sleep", "1000", dense="ns", resources={"cpu": 500, "memory": MEBIBYTE})]
+        pid = shim.running(names[0])["pid"]
+        names += [shim.run("start", "sleep", "1000", dense="ns", resources={"cpu_request": 250}) for _ in range(3)]
+        assert {shim.running(name)["pid"] for name in names[1:]} == {pid}
+        if "cpu" not in CONTROLLERS:
+            assert shim.running(names[0])["group"] == ""
+            return
+        directory = group_of_worker(shim, pid, "cpu")
+
+        def weighs(shares: int) -> bool:
+            return int((directory / "cpu.shares").read_text()) == shares
+
+        eventually(lambda: weighs(512 + 3 * 256))
+        assert int((directory / "cpu.cfs_quota_us").read_text()) == -1
+        shim.connection.ask("resize", id=names[0], resources={"cpu": 1000, "memory": MEBIBYTE})
+        eventually(lambda: weighs(1024 + 3 * 256))
+        for name in names[1:]:
+            shim.connection.ask("stop", id=name, grace=0)
+            shim.ended(name)
+        eventually(lambda: weighs(1024))
+        if "memory" in CONTROLLERS:
+            assert int((group_of_worker(shim, pid, "memory") / "memory.limit_in_bytes").read_text()) > 2**60
+
+
+def test_a_worker_without_room_for_a_thread_says_so(tmp_path: Path) -> None:
+    with running(tmp_path / "state") as shim:
+        pid = shim.running(shim.run("start", "sleep", "1000", dense="ns"))["pid"]
+        if "pids" not in CONTROLLERS:
+            assert shim.ended(shim.run("start", dense="ns"))["exit_code"] == 0
+            return
+        most = group_of_worker(shim, pid, "pids") / "pids.max"
+        assert int(most.read_text()) == ENGINE_TASKS + MOST_CONTAINERS
+        most.write_text("2")
+        record = shim.ended(shim.run("start", dense="ns"))
+        assert (record["exit_code"], record["reason"]) == (128, wire.START_ERROR)
+        assert record["message"].startswith("the worker has no room for another thread: ")
+        assert alive(pid)
+        most.write_text("3")
+        assert shim.ended(shim.run("start", "exit", "3", dense="ns"))["exit_code"] == 3
 
 
 def test_the_next_shim_removes_what_a_dead_one_left(tmp_path: Path) -> None:

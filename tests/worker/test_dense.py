@@ -95,6 +95,16 @@ def test_ends_the_one_that_is_meant(tmp_path: Path) -> None:
         assert len(os.listdir(f"/proc/{pid}/task")) <= 101
 
 
+def test_a_worker_has_room_for_a_thousand(tmp_path: Path) -> None:
+    with running(tmp_path / "state") as shim:
+        names = [shim.run("start", "sleep", "1000", dense="ns") for _ in range(workers.MOST_CONTAINERS + 1)]
+        records = [shim.connection.until(name, wire.RUNNING, wire.ENDED) for name in names]
+        assert [record["message"] for record in records if record["state"] != wire.RUNNING] == []
+        *one, last = (record["pid"] for record in records)
+        assert set(one) == {one[0]} != {last}
+        assert len(os.listdir(f"/proc/{one[0]}/task")) == workers.MOST_CONTAINERS + 1
+
+
 @pytest.mark.parametrize("grace", [0, 30])
 def test_whenever_it_is_stopped_it_ends(tmp_path: Path, grace: int) -> None:
     with running(tmp_path / "state") as shim:

@@ -48,8 +48,9 @@ def main(
     """Be a worker; return its exit code when the shim closes the control descriptor."""
     linux.set_name("wasmlet-dense")
     child.take_streams(streams)
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    for limit in (resource.RLIMIT_NOFILE, resource.RLIMIT_NPROC):
+        _, hard = resource.getrlimit(limit)
+        resource.setrlimit(limit, (hard, hard))
     ctypes.CDLL(None).mallopt(_ARENA_MAX, 1)
     gc.enable()
     _thread.stack_size(engine.STACK)

@@ -29,6 +29,9 @@ ALLOWANCE = 4 * 1024 * 1024
 MOST_TASKS = 512
 """Threads and processes of a container. A guest can start none: this stops one that has broken out of its engine."""
 
+ENGINE_TASKS = 1024
+"""Threads of a dense worker beside one for each container: wasmtime has up to 513 for WASI's calls on files."""
+
 PERIOD = 100_000
 """Microseconds over which a quota of CPU counts, the kubelet's."""
 
@@ -133,6 +136,26 @@ class Group:
         """The first process has been given the doors."""
         wire.close(self.doors)
         self.doors = ()
+
+    def share(self, containers: int) -> None:
+        """Have so many containers in it, as threads of one process.
+
+        Raises:
+            OSError: the kernel refuses.
+        """
+        for place in self._places:
+            if "pids" in place.controllers:
+                write(f"{place.directory}/{self.name}/pids.max", str(ENGINE_TASKS + containers))
+
+    def weigh(self, shares: int) -> None:
+        """Weigh as much as these shares of CPU beside its neighbours; `limit` is for what has only one container.
+
+        Raises:
+            OSError: the kernel refuses.
+        """
+        for place in self._places:
+            if "cpu" in place.controllers:
+                write_shares(place.version, f"{place.directory}/{self.name}", min(_MOST_SHARES, shares))
 
     def limit(self, resources: Resources) -> None:
         """Have these limits from now on.

@@ -8,6 +8,7 @@ with its worker, and so do all others in that.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import time
@@ -17,7 +18,7 @@ from typing import Any
 
 from . import wire
 from .containers import Container, Settings
-from .groups import Group
+from .groups import Group, Resources
 from .loop import Loop, Timer
 from .processes import Hooks, Process, text_of
 from .records import Record, complain
@@ -33,6 +34,9 @@ KILL_SECONDS = 10.0
 """How long a container that was killed may take to end before its worker is killed, with all that is in it."""
 
 MESSAGES_PER_TURN = 64
+
+WEIGH_SECONDS = 0.05
+"""After how long a worker weighs what the containers do that have come and gone: many come at once."""
 
 
 class DenseContainer(Container):
@@ -61,6 +65,16 @@ class DenseContainer(Container):
     def descriptors(self) -> tuple[int, ...]:
         """What the worker needs, while `waits`: stdout, stderr, spec, compiled module, mounts."""
         return (*self._theirs, *self._given)
+
+    @property
+    def shares(self) -> int:
+        """What it weighs."""
+        return self._resources.shares
+
+    def resize(self, resources: Resources) -> None:
+        super().resize(resources)
+        if self.worker is not None:
+            self.worker.weigh_soon()
 
     def heard(self, message: dict[str, Any]) -> None:
         """The worker says this of it."""
@@ -127,7 +141,7 @@ class DenseContainer(Container):
 
 
 class Worker(Process):
-    """A process for many containers.
+    """A process for many containers. Its control group weighs as much as all of them, and has no other limit of theirs.
 
     Args:
         ended: called when there is no process any more.
@@ -142,6 +156,7 @@ class Worker(Process):
         self._containers: dict[str, DenseContainer] = {}
         self._queue: deque[tuple[bytes, DenseContainer | None]] = deque()
         self._idle: Timer | None = None
+        self._weighing: Timer | None = None
         self._retired = False
 
     @property
@@ -160,6 +175,7 @@ class Worker(Process):
             self._idle = None
         self._containers[container.record.id] = container
         container.worker = self
+        self.weigh_soon()
         self._queue.append((wire.pack({"run": container.record.id}), container))
         if container.record.requested:
             self.end(container)
@@ -173,8 +189,20 @@ class Worker(Process):
     def left(self, container: DenseContainer) -> None:
         """This container is in it no more."""
         self._containers.pop(container.record.id, None)
+        self.weigh_soon()
         if not self._containers and self._idle is None:
             self._idle = self._loop.later(IDLE_SECONDS, self.retire)
+
+    def weigh_soon(self) -> None:
+        """A container has come, has gone, or has another weight."""
+        if self._weighing is None:
+            self._weighing = self._loop.later(WEIGH_SECONDS, self._weigh)
+
+    def _weigh(self) -> None:
+        self._weighing = None
+        if self.group is not None and self._status is None:
+            with contextlib.suppress(OSError):  # it weighs what it did
+                self.group.weigh(sum(container.shares for container in self._containers.values()))
 
     def retire(self) -> None:
         """Take no more containers, and end."""
@@ -189,6 +217,9 @@ class Worker(Process):
 
     def _become(self, group: Group | None) -> tuple[wire.Message, tuple[int, ...]]:
         self.group = group
+        if group is not None:
+            group.share(MOST_CONTAINERS)
+            self.weigh_soon()
         return {"dense": True}, ()
 
     def enter(self, child: Child) -> bool:
@@ -223,8 +254,9 @@ class Worker(Process):
             self._child.wait_for_room(bool(self._queue))
 
     def _conclude(self) -> None:
-        if self._idle is not None:
-            self._idle.cancel()
+        for timer in (self._idle, self._weighing):
+            if timer is not None:
+                timer.cancel()
         containers, self._containers = self._containers, {}
         for container in containers.values():
             container.lost(self._status)
