@@ -159,6 +159,7 @@ async def test_one_that_is_too_slow_is_told(tmp_path: Path, image: str) -> None:
 
 async def test_a_terminal_in_the_manifest(runtime: Runtime, image: str) -> None:
     key = await started(runtime, image, "terminal", "error", "one stream", "copy", stdin=True, tty=True)
+    await runtime.logged(key, b"one stream\r\n")  # which the echo could come before
     async with attached(runtime, key, stdin=True, tty=True) as caller:
         caller.resize(100, 30)
         caller.type(b"line\r")
