@@ -1,9 +1,10 @@
 """Every deed of `escape_engine`, each in a container of a shim of its own; prints what came of each.
 
-    python -m tests.worker.escapes '{"directory": ..., "python": ..., "uid": ..., "user": ...}'
+    python -m tests.worker.escapes '{"directory": ..., "python": ..., "uid": ..., "user": ..., "dense": null}'
 
 This process becomes that uid first, if it is not yet. With `user`, containers run as users of their own: the one that
-tries as that, its sibling as the next. The directory is there, is that uid's, and has a copy of the worker and of the
+tries as that, its sibling as the next. `dense` is a list of deeds, of which each is tried in a dense worker; its
+sibling is a process. The directory is there, is that uid's, and has a copy of the worker and of the
 engine, `worker` and `escape_engine.py`, since a checkout may be where only root can read. Standard output gets one JSON
 object: of each deed what the engine said, or how its process ended; and as "status" what the kernel says of the process
 of a container.
@@ -45,10 +46,13 @@ def main(asked: dict[str, Any]) -> None:
         shim.engine = directory / "escape_engine.py"
         sibling = _run(shim, "wait", {}, [(directory / "theirs", False)], user and user + 1)
         pid = shim.running(sibling)["pid"]
-        print(json.dumps(_all(shim, directory, pid, user) | {"status": _status(pid)}))
+        found = _all(shim, directory, pid, user, asked["dense"])
+        if asked["dense"] is not None:
+            pid = next(pid for pid, name in shim.children().items() if name == "wasmlet-dense")
+        print(json.dumps(found | {"status": _status(pid)}))
 
 
-def _all(shim: Shim, directory: Path, sibling: int, user: int | None) -> dict[str, Any]:
+def _all(shim: Shim, directory: Path, sibling: int, user: int | None, dense: list[str] | None) -> dict[str, Any]:
     found: dict[str, Any] = {}
     about: dict[str, Any] = {
         "shim": shim.pid,
@@ -59,8 +63,9 @@ def _all(shim: Shim, directory: Path, sibling: int, user: int | None) -> dict[st
         "records": [str(path) for path in (shim.state / "containers").iterdir()],
         "logs": [str(path) for path in (shim.state / "logs").glob("*/*")],
     }
-    for deed in DEEDS:
-        name = _run(shim, deed, about, [(directory / "given", True), (directory / "own", False)], user)
+    for deed in DEEDS if dense is None else dense:
+        mounts = [(directory / "given", True), (directory / "own", False)]
+        name = _run(shim, deed, about, mounts, user, {} if dense is None else {"dense": "namespace"})
         record = shim.ended(name)
         said = shim.output(name)
         found[deed] = json.loads(said) if said else f"signal {record['signal']}"
@@ -69,7 +74,9 @@ def _all(shim: Shim, directory: Path, sibling: int, user: int | None) -> dict[st
     return found
 
 
-def _run(shim: Shim, deed: str, about: Any, mounts: list[tuple[Path, bool]], user: int | None) -> str:
+def _run(
+    shim: Shim, deed: str, about: Any, mounts: list[tuple[Path, bool]], user: int | None, more: Any = None
+) -> str:
     name = secrets.token_hex(8)
     spec = {
         "args": [deed, json.dumps(about)],
@@ -84,7 +91,8 @@ def _run(shim: Shim, deed: str, about: Any, mounts: list[tuple[Path, bool]], use
         for file in files:
             opened.callback(os.close, file)
         os.write(files[0], json.dumps(spec).encode())
-        shim.connection.ask("run", files, id=name, labels={}, log=f"logs/{name}/0.log", zygote=shim.zygote)
+        fields = {"labels": {}, "log": f"logs/{name}/0.log", "zygote": shim.zygote} | (more or {})
+        shim.connection.ask("run", files, id=name, **fields)
     return name
 
 

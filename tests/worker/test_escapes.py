@@ -14,7 +14,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -80,16 +79,23 @@ ALLOWED = {
 }
 
 
+REACHED_BY_PATH = ("read /etc/passwd", "list the state directory", "read a sibling's mount")
+"""What a dense worker reaches, whose files no landlock confines: all that its user may open, every pod's among it."""
+
+NOT_REACHED = ("others' memory by path", "others' variables")
+"""What it does not reach all the same: other processes."""
+
+
 def has_seccomp() -> bool:
     """Whether the kernel has filters, and there is a list for this machine."""
     known = os.uname().machine in ("x86_64", "aarch64")
     return known and "\nSeccomp_filters:" in Path("/proc/self/status").read_text("ascii")
 
 
-def has_landlock() -> bool:
+def has_landlock(version: int = 1) -> bool:
     """Whether the kernel says that it has landlock (landlock_create_ruleset has this number everywhere)."""
     syscall = ctypes.CDLL(None).syscall
-    return int(syscall(ctypes.c_long(444), None, ctypes.c_size_t(0), ctypes.c_uint32(1))) > 0
+    return int(syscall(ctypes.c_long(444), None, ctypes.c_size_t(0), ctypes.c_uint32(1))) >= version
 
 
 def interpreter(uid: int) -> str:
@@ -107,9 +113,18 @@ def interpreter(uid: int) -> str:
 
 
 @pytest.fixture(scope="module", params=[*AS_ROOT, *OTHERS] if os.getuid() == 0 else OURSELVES)
-def found(request: pytest.FixtureRequest) -> Iterator[dict[str, Any]]:
+def found(request: pytest.FixtureRequest) -> dict[str, Any]:
     """What came of each deed."""
-    uid, user = request.param
+    return came_of_deeds(*request.param)
+
+
+@pytest.fixture(scope="module", params=[AS_ROOT[0], *OTHERS] if os.getuid() == 0 else OURSELVES)
+def shared(request: pytest.FixtureRequest) -> dict[str, Any]:
+    """What came of the deeds that are tried in a dense worker, where no pod has a user of its own."""
+    return came_of_deeds(request.param[0], None, dense=[*BY_SECCOMP, *REACHED_BY_PATH, *NOT_REACHED])
+
+
+def came_of_deeds(uid: int, user: int | None, dense: list[str] | None = None) -> dict[str, Any]:
     # Not below pytest's own directories, which nobody else can enter.
     directory = Path(tempfile.mkdtemp(prefix="wasmlet-escapes-"))
     try:
@@ -118,15 +133,20 @@ def found(request: pytest.FixtureRequest) -> Iterator[dict[str, Any]]:
         for path in (directory, *directory.rglob("*")):
             path.chmod(0o755)
         os.chown(directory, uid, uid if uid != os.getuid() else -1)
-        asked = {"directory": str(directory), "python": interpreter(uid), "uid": uid, "user": user}
+        asked = {"directory": str(directory), "python": interpreter(uid), "uid": uid, "user": user, "dense": dense}
         command = [sys.executable, "-m", "tests.worker.escapes", json.dumps(asked)]
         done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, timeout=300, check=True)
-        yield json.loads(done.stdout)
+        said: dict[str, Any] = json.loads(done.stdout)
+        return said
     finally:
         shutil.rmtree(directory)
 
 
 def test_what_seccomp_forbids(found: dict[str, Any]) -> None:
+    check_calls(found)
+
+
+def check_calls(found: dict[str, Any]) -> None:
     expected = dict(BY_SECCOMP)
     if os.uname().machine != "x86_64":
         for only_there in ("x32", "32 bit"):
@@ -158,3 +178,11 @@ def test_what_is_left_of_rights(found: dict[str, Any]) -> None:
 def test_what_a_guest_needs_is_there(found: dict[str, Any]) -> None:
     assert {deed: found[deed] for deed in ALLOWED} == ALLOWED
     assert 1000 < found["files open at once"]["done"] < 10_000
+
+
+def test_a_dense_worker_has_files_and_nothing_else(shared: dict[str, Any]) -> None:
+    check_calls(shared)
+    test_what_is_left_of_rights(shared)
+    assert [deed for deed in REACHED_BY_PATH if "done" not in shared[deed]] == []
+    if has_landlock(4):  # which has something to say of others than files
+        assert {deed: shared[deed] for deed in NOT_REACHED} == dict.fromkeys(NOT_REACHED, {"done": []})
