@@ -74,9 +74,7 @@ def _all(shim: Shim, directory: Path, sibling: int, user: int | None, dense: lis
     return found
 
 
-def _run(
-    shim: Shim, deed: str, about: Any, mounts: list[tuple[Path, bool]], user: int | None, more: Any = None
-) -> str:
+def _run(shim: Shim, deed: str, about: Any, mounts: list[tuple[Path, bool]], user: int | None, more: Any = None) -> str:
     name = secrets.token_hex(8)
     spec = {
         "args": [deed, json.dumps(about)],
