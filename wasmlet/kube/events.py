@@ -2,12 +2,14 @@
 
 `EventRecorder.record` never waits and never fails: events are told in the background, one that repeats becomes a
 count on the first, one object may have so many at once and then one every five minutes (the kubelet's spam filter:
-25, then 1 in 300 s), and what cannot be sent is dropped.
+25, then 1 in 300 s), a node sends so many at once and then so many a second (100 and 50, the kubelet's --event-burst
+and --event-qps), and what cannot be sent is dropped.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 import secrets
 from collections import OrderedDict, deque
 from typing import Any, Literal
@@ -27,6 +29,8 @@ QUEUE = 2000
 REMEMBERED = 4096
 BURST = 25
 REFILL_SECONDS = 300.0
+NODE_BURST = 100
+PER_SECOND = 50
 MESSAGE_BYTES = 1024
 """The API server refuses longer messages."""
 
@@ -63,6 +67,8 @@ class EventRecorder:
         self._wake = asyncio.Event()
         self._sent: OrderedDict[_Event, _Sent] = OrderedDict()
         self._buckets: OrderedDict[str, _Bucket] = OrderedDict()
+        self._paid_until = -math.inf
+        """When as many have been sent as the rate allows."""
 
     def record(
         self,
@@ -91,7 +97,14 @@ class EventRecorder:
             await self._wake.wait()
             self._wake.clear()
             while self._queue:
+                await self._paced()
                 await self._send(self._queue.popleft())
+
+    async def _paced(self) -> None:
+        now = self._clock.monotonic()
+        self._paid_until = max(self._paid_until, now - NODE_BURST / PER_SECOND) + 1 / PER_SECOND
+        if self._paid_until > now:
+            await self._clock.sleep(self._paid_until - now)
 
     async def flush(self, seconds: float) -> None:
         """Send what is still waiting, for at most that long."""

@@ -1,0 +1,86 @@
+"""The event recorder: an object tells so much, a node sends so fast, and what repeats is counted."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+
+from tests.kube.server import serving
+from wasmlet.kube.events import BURST, NODE_BURST, PER_SECOND, EventRecorder
+from wasmlet.testing import FakeClock
+
+
+class Api:
+    """Takes events, and remembers them by name."""
+
+    def __init__(self) -> None:
+        self.events: dict[str, dict[str, Any]] = {}
+        self.changed = asyncio.Condition()
+
+    async def answer(self, request: web.Request) -> web.Response:
+        body = await request.json()
+        async with self.changed:
+            if request.method == "POST":
+                self.events[body["metadata"]["name"]] = body
+            else:
+                self.events[request.path.rpartition("/")[2]].update(body)
+            self.changed.notify_all()
+        return web.json_response(body)
+
+    async def has(self, count: int) -> None:
+        async with asyncio.timeout(30), self.changed:
+            await self.changed.wait_for(lambda: len(self.events) >= count)
+
+
+def pod(number: int) -> dict[str, str]:
+    return {"kind": "Pod", "namespace": "default", "name": f"pod-{number}", "uid": f"uid-{number}"}
+
+
+async def test_a_node_sends_so_many_at_once_and_then_so_many_a_second(tmp_path: Path) -> None:
+    api, clock = Api(), FakeClock()
+    clock.advance(1000)
+    async with serving(api.answer, tmp_path) as client, asyncio.timeout(60):
+        recorder = EventRecorder(client, "node", clock=clock)
+        sending = asyncio.create_task(recorder.run())
+        for number in range(NODE_BURST + 2 * PER_SECOND):
+            recorder.record(pod(number), "Started", "x")
+        await api.has(NODE_BURST)
+        for sent in range(2 * PER_SECOND):
+            assert 0 < await clock.next_sleep() <= 1.001 / PER_SECOND
+            assert len(api.events) == NODE_BURST + sent
+            clock.advance(1 / PER_SECOND)
+            await api.has(NODE_BURST + sent + 1)
+        clock.advance(1)  # which makes up for so many as a second has
+        for number in range(1000, 1000 + PER_SECOND + 1):
+            recorder.record(pod(number), "Started", "x")
+        await api.has(NODE_BURST + 3 * PER_SECOND)
+        assert await clock.next_sleep() > 0
+        sending.cancel()
+
+
+async def test_an_object_tells_so_much_and_no_more(tmp_path: Path) -> None:
+    api, clock = Api(), FakeClock()
+    async with serving(api.answer, tmp_path) as client:
+        recorder = EventRecorder(client, "node", clock=clock)
+        for number in range(BURST + 10):
+            recorder.record(pod(1), "Failed", f"for the {number}th time")
+        recorder.record(pod(2), "Started", "x")
+        await recorder.flush(30)
+    assert Counter(event["involvedObject"]["name"] for event in api.events.values()) == {"pod-1": BURST, "pod-2": 1}
+
+
+async def test_what_repeats_is_counted(tmp_path: Path) -> None:
+    api, clock = Api(), FakeClock()
+    async with serving(api.answer, tmp_path) as client:
+        recorder = EventRecorder(client, "node", clock=clock)
+        for _ in range(3):
+            recorder.record(pod(1), "BackOff", "again")
+            clock.advance(10)
+        await recorder.flush(30)
+    (event,) = api.events.values()
+    assert event["count"] == 3
+    assert event["firstTimestamp"] <= event["lastTimestamp"]
