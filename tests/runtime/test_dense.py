@@ -15,6 +15,7 @@ from tests.runtime.callers import Caller
 from tests.runtime.dense import DenseProvider
 from tests.runtime.harness import Runtime, pod_of
 from wasmlet.model.pod import PodKey
+from wasmlet.runtime import RuntimeConfig
 
 
 @pytest.fixture
@@ -122,6 +123,28 @@ async def test_files_streams_and_variables_are_its_own(runtime: Runtime, image: 
             text = await runtime.log(key)
             assert text.replace(b"oops\n", b"") == f"put /data/file: ok\nfile\nN={number}\ntext {number}".encode()
             assert text.count(b"oops\n") == 1
+
+
+async def test_volumes_from_everywhere(tmp_path: Path, image: str) -> None:
+    """A worker opens pods' files and nothing else of the node's, so a hostPath volume is in one of its own."""
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "file").write_text("of the node")
+    config = RuntimeConfig(allow_local_modules=True, allow_host_path=(str(data),))
+    async with Runtime(DenseProvider, tmp_path / "state", config) as runtime, Beside(runtime, image) as beside:
+        sources = {"disk": {"emptyDir": {}}, "memory": {"emptyDir": {"medium": "Memory"}}}
+        for name, source in (sources | {"host": {"hostPath": {"path": str(data)}}}).items():
+            args = ["put", "/v/new", name, "cat", "/v/new", "cat", "/etc/hostname", "sleep", "1000"]
+            pod = pod_of(
+                *args, image=image, name=name, spec={"volumes": [{"name": "v", **source}]},
+                volumeMounts=[{"name": "v", "mountPath": "/v"}],
+            )  # fmt: skip
+            key = await runtime.create(pod)
+            await runtime.logged(key, f"put /v/new: ok\n{name}{name}".encode())
+        records = runtime.provider._running().client.records.values()
+        pids = {record.labels["pod"]["name"]: record.pid for record in records}
+        assert pids["disk"] == pids["memory"] == beside.pid != pids["host"]
+    assert (data / "new").read_text() == "host"
 
 
 async def test_closes_its_descriptors_and_opens_a_thousand(runtime: Runtime, tmp_path: Path, image: str) -> None:

@@ -34,6 +34,8 @@ def main(asked: dict[str, Any]) -> None:
         os.setgroups([])
         os.setresgid(uid, uid, uid)
         os.setresuid(uid, uid, uid)
+    (directory / "compiled").mkdir()
+    (directory / "compiled/module").write_text("module")
     for name, owner in (("given", user), ("own", user), ("theirs", user and user + 1)):
         (directory / name).mkdir()
         for file in ("file", "own"):
@@ -84,7 +86,7 @@ def _run(shim: Shim, deed: str, about: Any, mounts: list[tuple[Path, bool]], use
         "user": user and {"uid": user, "gid": user, "groups": []},
     }
     with contextlib.ExitStack() as opened:
-        files = [os.memfd_create("spec"), os.open(shim.engine, os.O_RDONLY)]
+        files = [os.memfd_create("spec"), os.open(shim.engine.parent / "compiled/module", os.O_RDONLY)]
         files += [os.open(path, os.O_PATH | os.O_DIRECTORY) for path, _ in mounts]
         for file in files:
             opened.callback(os.close, file)

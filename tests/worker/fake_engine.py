@@ -160,7 +160,7 @@ class Guest:
             elif word == "loaded":  # how many modules this process has loaded, and which of them this one is
                 os.write(self.streams[0], f"{len(LOADED)} {self.code}\n".encode())
             elif word == "world":
-                names = sorted(int(name) for name in os.listdir("/proc/self/fd"))
+                names = [number for number in range(1024) if is_open(number)]
                 os.write(self.streams[0], repr({"descriptors": names, "pid": os.getpid()}).encode() + b"\n")
             elif word == "flood":
                 line = b"x" * 63 + b"\n"

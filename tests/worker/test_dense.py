@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import os
+import secrets
 import time
 from pathlib import Path
 
@@ -103,6 +104,36 @@ def test_a_worker_has_room_for_a_thousand(tmp_path: Path) -> None:
         *one, last = (record["pid"] for record in records)
         assert set(one) == {one[0]} != {last}
         assert len(os.listdir(f"/proc/{one[0]}/task")) == workers.MOST_CONTAINERS + 1
+
+
+def test_who_shares_a_worker_may_open_the_same_files(tmp_path: Path) -> None:
+    """A worker is left the directories of its first container, and those that pods have theirs in."""
+    with running(tmp_path / "state") as shim:
+        (tmp_path / "link").symlink_to("pods")
+
+        def pid(*mounts: str) -> int:
+            for mount in mounts:
+                (tmp_path / mount).mkdir(parents=True, exist_ok=True)
+            spec, module = os.memfd_create("spec"), os.memfd_create("module")
+            words = {"args": ["start", "sleep", "1000"], "env": [], "mounts": [{"path": f"/{n}"} for n in mounts]}
+            os.write(spec, json.dumps(words).encode())
+            opened = [spec, module, *(os.open(tmp_path / mount, os.O_PATH | os.O_DIRECTORY) for mount in mounts)]
+            name = secrets.token_hex(8)
+            fields = {"labels": {}, "log": f"logs/{name}/0.log", "zygote": shim.zygote, "dense": "ns"}
+            shim.connection.ask("run", opened, id=name, within=[str(tmp_path / "link")], **fields)
+            wire.close(opened)
+            found: int = shim.running(name)["pid"]
+            return found
+
+        (tmp_path / "pods").mkdir()
+        first = pid("pods/a")
+        assert [pid("pods/b"), pid("pods/a", "pods/b/c"), pid()] == [first] * 3
+        elsewhere = pid("pods/d", "elsewhere")
+        assert elsewhere != first
+        assert [pid("elsewhere/e"), pid("pods/f"), pid("elsewhere", "pods/g")] == [elsewhere, first, elsewhere]
+        assert pid("elsewhere-too") not in (first, elsewhere)
+        (tmp_path / "pods").rename(tmp_path / "earlier")
+        assert pid("pods/h") not in (first, elsewhere)
 
 
 @pytest.mark.parametrize("grace", [0, 30])
@@ -213,6 +244,9 @@ def test_what_a_dense_container_cannot_have(tmp_path: Path) -> None:
         for group in ("", 7, "x" * 300):
             with pytest.raises(RuntimeError, match="expected a group"):
                 shim.run("start", dense=group)
+        for within in ("/tmp", ["tmp"], [7], ["/tmp"] * 9):
+            with pytest.raises(RuntimeError, match="expected at most 8 absolute paths"):
+                shim.run("start", dense="ns", within=within)
         assert shim.connection.ask("list") == []
 
 
@@ -228,12 +262,12 @@ def test_nothing_is_left_of_many_containers(tmp_path: Path) -> None:
             return found
 
         inside, outside = world(), len(os.listdir(f"/proc/{shim.pid}/fd"))
-        # Streams, control, the listing itself, and the two streams of the guest that looks.
-        assert len(inside) == 7
+        # Streams, control, and the two streams of the guest that looks.
+        assert len(inside) == 6
         names = [shim.run("start", "print", "x", dense="ns") for _ in range(200)]
         assert {shim.ended(name)["exit_code"] for name in names} == {0}
         shim.connection.ask("forget", ids=names)
-        assert len(world()) == 7
+        assert len(world()) == 6
         assert len(os.listdir(f"/proc/{shim.pid}/fd")) == outside
         assert worker_pids(shim) == [pid]
 

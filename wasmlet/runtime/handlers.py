@@ -46,9 +46,14 @@ class Handler:
         module = self.engine.dense_module if self.dense else self.engine.guest_module
         return {"python": str(self.engine.python), "module": str(module), "version": _version(self.engine, module)}
 
-    def sharing(self, namespace: str) -> Mapping[str, str]:
-        """With whom containers of a namespace share a process, as `wasmlet.worker.wire` has it for `run`."""
-        return {"dense": namespace} if self.dense else {}
+    def sharing(self, namespace: str, state_dir: Path) -> Mapping[str, str | list[str]]:
+        """With whom containers of a namespace share a process, as `wasmlet.worker.wire` has it for `run`.
+
+        Args:
+            state_dir: of the provider; pods' files are in its `pods`, and below what its link `memory` leads to.
+        """
+        within = [f"{state_dir.absolute()}/pods", f"{state_dir.absolute()}/memory/pods"]
+        return {"dense": namespace, "within": within} if self.dense else {}
 
 
 class Handlers:

@@ -78,7 +78,7 @@ async def launch(life: ContainerLife, spec: Container) -> None:
             settings={
                 **around.log_limits,
                 **_streams(handler, spec),
-                **handler.sharing(life.pod.key.namespace),
+                **handler.sharing(life.pod.key.namespace, around.storage.state_dir),
                 "resources": limits.as_message(life.resources),
             },
             mounts=mounts.descriptors,

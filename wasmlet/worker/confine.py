@@ -10,9 +10,10 @@ Made in the zygote (`Confinement`), which has no_new_privs and limits that all i
 Each part is on where a process that tries it succeeds (`missing`); `report` says which are, and why one is not. One
 that is on and fails in a child is an error: nothing runs with less than was reported.
 
-A dense worker (`share`) does 4, and of 2 what is not about files: landlock binds a thread and what it starts, an
-engine's own threads work for the guests of all, and a worker's mounts come one after another, while a ruleset is never
-widened. For a process with directories that are known, and a user, and no spec, `enter` is all there is to call.
+A dense worker (`share`) does 2 and 4. Landlock binds a thread and what it starts, an engine's own threads work for the
+guests of all, and a worker's mounts come one after another, while a ruleset is never widened: so a worker is left the
+directories in which the mounts of all its containers will lie. For a process with directories that are known, and a
+user, and no spec, `enter` is all there is to call.
 """
 
 from __future__ import annotations
@@ -39,7 +40,6 @@ OPEN_FILES = 8192
 TASKS = 512
 """The most threads and processes of a pod's own user."""
 
-_NETWORK_ABI = 4
 _CAPSET = {"x86_64": 126, "aarch64": 91}
 _CAPABILITIES_VERSION = 0x20080522
 _KEPT_CAPABILITIES = 1 << 1 | 1 << 3
@@ -99,12 +99,15 @@ class Confinement:
             linux.die_with_parent(signal.SIGKILL)
         self._finish()
 
-    def share(self) -> None:
-        """Leave this process, which has one thread, what a dense worker needs: files by any path, and no TCP."""
-        if self._ruleset >= 0:
-            os.close(self._ruleset)
-        if self._landlock >= _NETWORK_ABI:
-            self._ruleset = landlock.create(self._landlock, files=False)
+    def share(self, directories: Iterable[tuple[int, bool]]) -> None:
+        """Leave this process, which has one thread, what a dense worker needs.
+
+        Args:
+            directories: descriptors, and whether they are to be read only.
+        """
+        if self._landlock:
+            for directory, read_only in directories:
+                self._allow(directory, landlock.READ if read_only else landlock.WRITE)
             self._bind()
         self._finish()
 

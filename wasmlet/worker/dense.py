@@ -43,18 +43,32 @@ _KEPT_CODES = 64
 
 
 def main(
-    control: socket.socket, engine: ModuleType, prepared: object, limits: Confinement, streams: Sequence[int]
+    control: socket.socket,
+    engine: ModuleType,
+    prepared: object,
+    limits: Confinement,
+    wanted: wire.Message,
+    given: Sequence[int],
 ) -> int:
-    """Be a worker; return its exit code when the shim closes the control descriptor."""
+    """Be a worker, made of `given`: the three streams, and the directories that all files of its containers lie in.
+
+    Args:
+        wanted: what it becomes: `readable`, how many of these directories, at the end, are to be read only.
+
+    Returns:
+        Its exit code, when the shim closes the control descriptor.
+    """
     linux.set_name("wasmlet-dense")
-    child.take_streams(streams)
+    child.take_streams(given[:3])
     for limit in (resource.RLIMIT_NOFILE, resource.RLIMIT_NPROC):
         _, hard = resource.getrlimit(limit)
         resource.setrlimit(limit, (hard, hard))
     ctypes.CDLL(None).mallopt(_ARENA_MAX, 1)
     gc.enable()
     _thread.stack_size(engine.STACK)
-    limits.share()
+    first = len(given) - wanted["readable"]
+    limits.share((directory, number >= first) for number, directory in enumerate(given) if number > 2)
+    wire.close(given[3:])
     _Worker(control, engine, prepared).serve()
     return 0
 

@@ -35,6 +35,7 @@ from .workers import DenseContainer, Worker
 from .zygotes import IDLE_SECONDS, Child, Zygote, ZygoteKey
 
 MAX_GROUP = 256
+MAX_WITHIN = 8
 
 
 class Shim:
@@ -87,7 +88,8 @@ class Shim:
                 raise wire.WireError(f"expected labels as an object of at most {wire.MAX_LABELS} bytes")
             key, group = ZygoteKey.of(message.get("zygote")), _group(message.get("dense"))
             record = Record(name, labels, log, created=time.time())
-            begin = functools.partial(self._share, key, group) if group else functools.partial(self._fork, key)
+            share = functools.partial(self._share, key, group, _within(message.get("within")))
+            begin = share if group else functools.partial(self._fork, key)
             hooks = Hooks(self._changed, functools.partial(self._begin_again, key, begin))
             settings = Settings.of(message)
             kind = DenseContainer if group else Container
@@ -184,15 +186,16 @@ class Shim:
             except OSError as error:
                 container.fail(f"cannot start {key[0]} for the engine: {error.strerror}")
 
-    def _share(self, key: ZygoteKey, group: str, container: DenseContainer) -> None:
-        """Begin a container in a worker of its group, a new one where none has room."""
+    def _share(self, key: ZygoteKey, group: str, within: list[str], container: DenseContainer) -> None:
+        """Begin a container in a worker of its group, a new one where none has room or may open its files."""
         if not self._prepared(container):
             return
-        workers = self._workers.setdefault((key, group), [])
-        worker = next((worker for worker in workers if worker.has_room), None)
+        workers, directories = self._workers.setdefault((key, group), []), container.directories
+        worker = next((worker for worker in workers if worker.has_room and worker.reaches(directories)), None)
         if worker is None:
             self._worker_count += 1
-            worker = Worker(self.loop, f"worker {self._worker_count}", workers.remove)
+            directories |= dict.fromkeys(map(os.path.realpath, within), True)
+            worker = Worker(self.loop, f"worker {self._worker_count}", directories, workers.remove)
             workers.append(worker)
             self._fork(key, worker)
         worker.begin(container)
@@ -332,6 +335,15 @@ def _group(group: Any) -> str:
     if isinstance(group, str) and 0 < len(group) <= MAX_GROUP:
         return group
     raise wire.WireError(f"expected a group of 1 to {MAX_GROUP} characters, found {str(group)[:80]!r}")
+
+
+def _within(paths: Any) -> list[str]:
+    """The directories that a worker's containers have their files in."""
+    if paths is None:
+        return []
+    if isinstance(paths, list) and len(paths) <= MAX_WITHIN and all(isinstance(p, str) and p[:1] == "/" for p in paths):
+        return paths
+    raise wire.WireError(f"expected at most {MAX_WITHIN} absolute paths, found {str(paths)[:80]!r}")
 
 
 def main(arguments: list[str]) -> int:

@@ -41,7 +41,7 @@ def main(shim: int, between: int, engine: ModuleType, prepared: object, limits: 
             message, descriptors = given
             _belong_to(shim, between)
             if "dense" in message:
-                code = dense.main(control, engine, prepared, limits, descriptors)
+                code = dense.main(control, engine, prepared, limits, message, descriptors)
             else:
                 code = child.main(control, engine, prepared, limits, message, descriptors)
     except BaseException:  # the shim is gone or has given up on this one

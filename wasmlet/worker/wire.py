@@ -29,10 +29,11 @@ Execs end with their connection, and so does what is attached. Fields that are n
 
 `run` has more fields, which may be left out: `log_size` and `log_files` (see `crilog.LogFile`), `dense` (a text: the
 container runs on a thread of a worker that it shares with others of the same text and zygote, and has neither stdin nor
-a terminal), and true or false: `stdin` (the guest's stdin is held open for those who attach, else it is empty),
-`stdin_once` (it is closed when the first of them leaves), `tty` (its streams are one terminal's). `message` says where
-the container leaves its termination message: `mount` (a number from 0, or null) and `path` in it, and `logs` (whether
-its output will do).
+a terminal), `within` (for such a worker: absolute paths of directories that other containers' mounts will lie in, which
+is all that it may open beside the mounts of the first), and true or false: `stdin` (the guest's stdin is held open for
+those who attach, else it is empty), `stdin_once` (it is closed when the first of them leaves), `tty` (its streams are
+one terminal's). `message` says where the container leaves its termination message: `mount` (a number from 0, or null)
+and `path` in it, and `logs` (whether its output will do).
 
 The spec is a JSON object in a memory file, which the shim and the zygote pass on unread: `args`, `env` as pairs,
 `memory` in bytes or null, `user` or null (who the guest's process is: `uid`, `gid` and `groups`), and `mounts`, for

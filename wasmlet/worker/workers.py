@@ -4,6 +4,9 @@ A worker is a process that a zygote forks, with the containers of one group (a n
 end is `dense`. A container there has the record, log and streams of any other (`containers`); what is different is how
 it is begun and ended. It cannot be killed by itself: one that is still there some time after it should have been ends
 with its worker, and so do all others in that.
+
+What a worker may open is settled before it has a container (`confine`): the directories that pods' files lie in, and
+those of its first container that are elsewhere. A container with others gets another worker (`reaches`).
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ import os
 import signal
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from . import wire
@@ -34,6 +37,8 @@ KILL_SECONDS = 10.0
 """How long a container that was killed may take to end before its worker is killed, with all that is in it."""
 
 MESSAGES_PER_TURN = 64
+
+_IN_MEMORY = "/memfd:"
 
 WEIGH_SECONDS = 0.05
 """After how long a worker weighs what the containers do that have come and gone: many come at once."""
@@ -65,6 +70,13 @@ class DenseContainer(Container):
     def descriptors(self) -> tuple[int, ...]:
         """What the worker needs, while `waits`: stdout, stderr, spec, compiled module, mounts."""
         return (*self._theirs, *self._given)
+
+    @property
+    def directories(self) -> dict[str, bool]:
+        """Where its files are, and whether it may write there: its mounts, and where its compiled module is."""
+        module, *mounts = (os.readlink(f"/proc/self/fd/{number}") for number in self._given[1:])
+        found = {} if module.startswith(_IN_MEMORY) else {os.path.dirname(module): False}
+        return found | dict.fromkeys(mounts, True)
 
     @property
     def shares(self) -> int:
@@ -144,15 +156,18 @@ class Worker(Process):
     """A process for many containers. Its control group weighs as much as all of them, and has no other limit of theirs.
 
     Args:
+        directories: absolute paths of all that its containers may open, with what is below; and whether to write it.
         ended: called when there is no process any more.
     """
 
     messages_per_turn = MESSAGES_PER_TURN
 
-    def __init__(self, loop: Loop, name: str, ended: Callable[[Worker], None]) -> None:
+    def __init__(self, loop: Loop, name: str, directories: Mapping[str, bool], ended: Callable[[Worker], None]) -> None:
         hooks = Hooks(lambda _: None, lambda _: "the engine's process died before the worker was there")
         super().__init__(loop, Record(name, {}, "", created=time.time()), (), hooks)
         self._ended = ended
+        self._directories = dict(directories)
+        self._identities = {path: _identity(path) for path in directories}
         self._containers: dict[str, DenseContainer] = {}
         self._queue: deque[tuple[bytes, DenseContainer | None]] = deque()
         self._idle: Timer | None = None
@@ -164,6 +179,17 @@ class Worker(Process):
         """Whether it takes another container."""
         gone = self._retired or self._status is not None or self.record.requested or self.record.state == wire.ENDED
         return not gone and len(self._containers) < MOST_CONTAINERS
+
+    def reaches(self, directories: Mapping[str, bool]) -> bool:
+        """Whether it may open these, to write if so; what was replaced by another of its name it may open no more."""
+        left = [path for path, identity in self._identities.items() if _identity(path) == identity is not None]
+        return all(
+            any(
+                (wanted == path or wanted.startswith(f"{path}/")) and self._directories[path] >= written
+                for path in left
+            )
+            for wanted, written in directories.items()
+        )
 
     def begin(self, container: DenseContainer) -> None:
         """Have it run this container, whose streams are there."""
@@ -220,7 +246,17 @@ class Worker(Process):
         if group is not None:
             group.share(MOST_CONTAINERS)
             self.weigh_soon()
-        return {"dense": True}, ()
+        opened: list[int] = []
+        readable = 0
+        try:
+            for path in sorted(self._directories, key=self._directories.__getitem__, reverse=True):
+                if _identity(path) == self._identities[path] is not None:
+                    opened.append(os.open(path, os.O_PATH | os.O_CLOEXEC))
+                    readable += not self._directories[path]
+        except BaseException:
+            wire.close(opened)
+            raise
+        return {"dense": True, "readable": readable}, tuple(opened)
 
     def enter(self, child: Child) -> bool:
         entered = super().enter(child)
@@ -261,3 +297,12 @@ class Worker(Process):
         for container in containers.values():
             container.lost(self._status)
         self._ended(self)
+
+
+def _identity(path: str) -> tuple[int, int] | None:
+    """What tells a directory from another one of that name; None where there is none."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
