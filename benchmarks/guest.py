@@ -23,7 +23,7 @@ SLEEPER = r"""
     (i32.store (i32.const 0) (i32.const 64))              ;; iovec: the text, its length
     (i32.store (i32.const 4) (i32.const 6))
     (drop (call $write (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 8)))
-    (i32.store (i32.const 144) (i32.const 1))             ;; subscription at 128: the monotonic clock,
+    (i32.store (i32.const 144) (i32.const 0))             ;; subscription at 128: the only clock that wasmer waits for,
     (i64.store (i32.const 152) (i64.const 1000000000000)) ;; a thousand seconds from now
     (loop $forever
       (drop (call $poll (i32.const 128) (i32.const 192) (i32.const 1) (i32.const 240)))
