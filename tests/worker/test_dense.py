@@ -13,6 +13,7 @@ import pytest
 
 from tests.worker.harness import Shim, alive, kill, running, wait_gone
 from wasmlet.worker import wire, workers
+from wasmlet.worker.loop import Loop
 
 
 def worker_pids(shim: Shim) -> list[int]:
@@ -54,6 +55,28 @@ def test_a_module_is_loaded_once(tmp_path: Path) -> None:
             os.close(code)
             assert shim.ended(names[-1])["exit_code"] == 0
         assert [shim.output(name) for name in names] == [b"1 1\n"] * 3
+
+
+def test_a_directory_that_was_replaced_is_not_opened(tmp_path: Path) -> None:
+    """As a guest may that can write to what is above it."""
+    kept, replaced, gone, secret = (tmp_path / name for name in ("kept", "replaced", "gone", "secret"))
+    for path in (kept, replaced, gone, secret):
+        path.mkdir()
+    wanted = {str(path): workers.Directory.named(str(path)) for path in (kept, replaced, gone)}
+    worker = workers.Worker(Loop(), "worker", wanted, lambda _: None)
+    assert worker.reaches(wanted)
+    replaced.rename(tmp_path / "elsewhere")
+    replaced.symlink_to(secret)
+    gone.rmdir()
+    before = len(os.listdir("/proc/self/fd"))
+    message, opened = worker._become(None)
+    assert message == {"dense": True, "readable": 0}
+    assert [os.readlink(f"/proc/self/fd/{descriptor}") for descriptor in opened] == [str(kept)]
+    wire.close(opened)
+    assert len(os.listdir("/proc/self/fd")) == before
+    assert worker.reaches({f"{kept}/below": workers.Directory(True, (0, 0))})
+    assert not worker.reaches({str(replaced): wanted[str(replaced)]})
+    assert not worker.reaches({str(gone): wanted[str(gone)]})
 
 
 @pytest.mark.parametrize(

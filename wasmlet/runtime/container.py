@@ -271,9 +271,13 @@ class ContainerLife:
 
         async def probe() -> None:
             nonlocal failed
-            failed = await Prober(self).run()
+            failed = await prober.run()
 
-        if not self.hook_failed:
+        prober = Prober(self)
+        if not self.hook_failed and prober.idle:
+            self.probed(started=True)
+            await self._changed()
+        elif not self.hook_failed:
             await first_of(probe(), self._changed())
         grace = float(self.pod.spec.termination_grace_seconds)
         if self.hook_failed:

@@ -119,6 +119,11 @@ class Prober:
         self._life = life
         self._clock = life.pod.around.clock
 
+    @property
+    def idle(self) -> bool:
+        """Whether there is nothing to probe."""
+        return not any(self._life.spec.raw.get(field) for field in FIELDS)
+
     async def run(self) -> Probe:
         """Probe for as long as the instance is to live; return the startup or liveness probe that has failed."""
         spec = self._life.spec
@@ -127,14 +132,14 @@ class Prober:
             return startup
         self._life.probed(started=True)
         liveness = Probe.of(spec, "Liveness")
+        if liveness is None:
+            await self.read()
+            raise AssertionError("a readiness probe has no end")
         reading = asyncio.ensure_future(self.read())
         try:
-            if liveness is not None:
-                while await self._settle(liveness):
-                    pass
-                return liveness
-            await reading
-            raise AssertionError("a readiness probe has no end")
+            while await self._settle(liveness):
+                pass
+            return liveness
         finally:
             reading.cancel()
             await asyncio.gather(reading, return_exceptions=True)

@@ -31,11 +31,8 @@ from .groups import Groups
 from .loop import READ, Loop, Timer
 from .processes import Hooks, Process
 from .records import Record, StateError, Store, check_id, check_log, claim, complain
-from .workers import DenseContainer, Worker
+from .workers import DenseContainer, Directory, Worker, group_of, within_of
 from .zygotes import IDLE_SECONDS, Child, Zygote, ZygoteKey
-
-MAX_GROUP = 256
-MAX_WITHIN = 8
 
 
 class Shim:
@@ -86,9 +83,9 @@ class Shim:
             labels, log = message.get("labels"), check_log(message.get("log"))
             if not isinstance(labels, dict) or len(wire.pack(labels)) > wire.MAX_LABELS:
                 raise wire.WireError(f"expected labels as an object of at most {wire.MAX_LABELS} bytes")
-            key, group = ZygoteKey.of(message.get("zygote")), _group(message.get("dense"))
+            key, group = ZygoteKey.of(message.get("zygote")), group_of(message.get("dense"))
             record = Record(name, labels, log, created=time.time())
-            share = functools.partial(self._share, key, group, _within(message.get("within")))
+            share = functools.partial(self._share, key, group, within_of(message.get("within")))
             begin = share if group else functools.partial(self._fork, key)
             hooks = Hooks(self._changed, functools.partial(self._begin_again, key, begin))
             settings = Settings.of(message)
@@ -194,7 +191,7 @@ class Shim:
         worker = next((worker for worker in workers if worker.has_room and worker.reaches(directories)), None)
         if worker is None:
             self._worker_count += 1
-            directories |= dict.fromkeys(map(os.path.realpath, within), True)
+            directories |= {path: Directory.named(path) for path in map(os.path.realpath, within)}
             worker = Worker(self.loop, f"worker {self._worker_count}", directories, workers.remove)
             workers.append(worker)
             self._fork(key, worker)
@@ -326,24 +323,6 @@ class Shim:
         self._compressor.stop()
         self.groups.close()
         self._listener.close()
-
-
-def _group(group: Any) -> str:
-    """With whom a container shares a worker; "" for nobody."""
-    if group is None:
-        return ""
-    if isinstance(group, str) and 0 < len(group) <= MAX_GROUP:
-        return group
-    raise wire.WireError(f"expected a group of 1 to {MAX_GROUP} characters, found {str(group)[:80]!r}")
-
-
-def _within(paths: Any) -> list[str]:
-    """The directories that a worker's containers have their files in."""
-    if paths is None:
-        return []
-    if isinstance(paths, list) and len(paths) <= MAX_WITHIN and all(isinstance(p, str) and p[:1] == "/" for p in paths):
-        return paths
-    raise wire.WireError(f"expected at most {MAX_WITHIN} absolute paths, found {str(paths)[:80]!r}")
 
 
 def main(arguments: list[str]) -> int:

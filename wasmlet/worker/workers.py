@@ -17,7 +17,7 @@ import signal
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from . import wire
 from .containers import Container, Settings
@@ -38,10 +38,31 @@ KILL_SECONDS = 10.0
 
 MESSAGES_PER_TURN = 64
 
+MAX_GROUP = 256
+MAX_WITHIN = 8
+
 _IN_MEMORY = "/memfd:"
+_NOWHERE = (-1, -1)
 
 WEIGH_SECONDS = 0.05
 """After how long a worker weighs what the containers do that have come and gone: many come at once."""
+
+
+class Directory(NamedTuple):
+    """One that a worker may open, or a container has to.
+
+    Attributes:
+        written: whether files in it may be written.
+        identity: its device and inode.
+    """
+
+    written: bool
+    identity: tuple[int, int]
+
+    @classmethod
+    def named(cls, path: str) -> Directory:
+        """One to write, as it is now."""
+        return cls(True, _identity(path))
 
 
 class DenseContainer(Container):
@@ -72,11 +93,14 @@ class DenseContainer(Container):
         return (*self._theirs, *self._given)
 
     @property
-    def directories(self) -> dict[str, bool]:
-        """Where its files are, and whether it may write there: its mounts, and where its compiled module is."""
-        module, *mounts = (os.readlink(f"/proc/self/fd/{number}") for number in self._given[1:])
-        found = {} if module.startswith(_IN_MEMORY) else {os.path.dirname(module): False}
-        return found | dict.fromkeys(mounts, True)
+    def directories(self) -> dict[str, Directory]:
+        """Where its files are: its mounts, and where its compiled module is."""
+        _, module, *mounts = ((os.readlink(f"/proc/self/fd/{number}"), number) for number in self._given)
+        found = {path: Directory(True, _identity(number)) for path, number in mounts}
+        if not module[0].startswith(_IN_MEMORY):
+            path = os.path.dirname(module[0])
+            found[path] = Directory(False, _identity(path))
+        return found
 
     @property
     def shares(self) -> int:
@@ -156,18 +180,19 @@ class Worker(Process):
     """A process for many containers. Its control group weighs as much as all of them, and has no other limit of theirs.
 
     Args:
-        directories: absolute paths of all that its containers may open, with what is below; and whether to write it.
+        directories: all that its containers may open, by absolute path, with what is below.
         ended: called when there is no process any more.
     """
 
     messages_per_turn = MESSAGES_PER_TURN
 
-    def __init__(self, loop: Loop, name: str, directories: Mapping[str, bool], ended: Callable[[Worker], None]) -> None:
+    def __init__(
+        self, loop: Loop, name: str, directories: Mapping[str, Directory], ended: Callable[[Worker], None]
+    ) -> None:
         hooks = Hooks(lambda _: None, lambda _: "the engine's process died before the worker was there")
         super().__init__(loop, Record(name, {}, "", created=time.time()), (), hooks)
         self._ended = ended
         self._directories = dict(directories)
-        self._identities = {path: _identity(path) for path in directories}
         self._containers: dict[str, DenseContainer] = {}
         self._queue: deque[tuple[bytes, DenseContainer | None]] = deque()
         self._idle: Timer | None = None
@@ -180,15 +205,17 @@ class Worker(Process):
         gone = self._retired or self._status is not None or self.record.requested or self.record.state == wire.ENDED
         return not gone and len(self._containers) < MOST_CONTAINERS
 
-    def reaches(self, directories: Mapping[str, bool]) -> bool:
-        """Whether it may open these, to write if so; what was replaced by another of its name it may open no more."""
-        left = [path for path, identity in self._identities.items() if _identity(path) == identity is not None]
+    def reaches(self, directories: Mapping[str, Directory]) -> bool:
+        """Whether it may open these; what was replaced by another of its name it may open no more."""
+        left = {
+            path: known for path, known in self._directories.items() if _identity(path) == known.identity != _NOWHERE
+        }
         return all(
             any(
-                (wanted == path or wanted.startswith(f"{path}/")) and self._directories[path] >= written
-                for path in left
+                (path == own or path.startswith(f"{own}/")) and known.written >= wanted.written
+                for own, known in left.items()
             )
-            for wanted, written in directories.items()
+            for path, wanted in directories.items()
         )
 
     def begin(self, container: DenseContainer) -> None:
@@ -246,17 +273,16 @@ class Worker(Process):
         if group is not None:
             group.share(MOST_CONTAINERS)
             self.weigh_soon()
-        opened: list[int] = []
-        readable = 0
-        try:
-            for path in sorted(self._directories, key=self._directories.__getitem__, reverse=True):
-                if _identity(path) == self._identities[path] is not None:
-                    opened.append(os.open(path, os.O_PATH | os.O_CLOEXEC))
-                    readable += not self._directories[path]
-        except BaseException:
-            wire.close(opened)
-            raise
-        return {"dense": True, "readable": readable}, tuple(opened)
+        opened: dict[bool, list[int]] = {True: [], False: []}
+        for path, directory in self._directories.items():
+            with contextlib.suppress(OSError):  # gone: so are the files of whoever wanted it
+                descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
+                # A guest may have put a link in its place a moment ago: what counts is what was opened.
+                if _identity(descriptor) == directory.identity:
+                    opened[directory.written].append(descriptor)
+                else:
+                    os.close(descriptor)
+        return {"dense": True, "readable": len(opened[False])}, (*opened[True], *opened[False])
 
     def enter(self, child: Child) -> bool:
         entered = super().enter(child)
@@ -299,10 +325,28 @@ class Worker(Process):
         self._ended(self)
 
 
-def _identity(path: str) -> tuple[int, int] | None:
-    """What tells a directory from another one of that name; None where there is none."""
+def _identity(place: str | int) -> tuple[int, int]:
+    """What tells a directory, named or open, from another one of its name; of one that is not there, no other's."""
     try:
-        found = os.stat(path)
+        found = os.stat(place)
     except OSError:
-        return None
+        return _NOWHERE
     return found.st_dev, found.st_ino
+
+
+def group_of(group: Any) -> str:
+    """With whom a container shares a worker; "" for nobody."""
+    if group is None:
+        return ""
+    if isinstance(group, str) and 0 < len(group) <= MAX_GROUP:
+        return group
+    raise wire.WireError(f"expected a group of 1 to {MAX_GROUP} characters, found {str(group)[:80]!r}")
+
+
+def within_of(paths: Any) -> list[str]:
+    """The directories that a worker's containers have their files in."""
+    if paths is None:
+        return []
+    if isinstance(paths, list) and len(paths) <= MAX_WITHIN and all(isinstance(p, str) and p[:1] == "/" for p in paths):
+        return paths
+    raise wire.WireError(f"expected at most {MAX_WITHIN} absolute paths, found {str(paths)[:80]!r}")
