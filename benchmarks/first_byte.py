@@ -1,8 +1,9 @@
 """One pod at a time: how long from its start to the first byte of its log, with an engine, in a process of its own.
 
-Measured at the provider, below the node loop: from `create_pod` to a byte in `logs`, by way of the shim, the zygote, a
-child of it and the log file. The floor is what the system itself needs for a process of its own: fork and exec of
-`echo`, to the first byte in a pipe. Both by turns, in one run.
+Measured at the provider, below the node loop: from `create_pod` to the time that the guest's first line has in its log,
+which is when the shim has read it from the guest's pipe; by way of the shim, the zygote and a child of it. The floor is
+what the system itself needs for a process of its own: fork and exec of `echo`, to the first byte in a pipe. Both by
+turns, in one run.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import asyncio
 import subprocess
 import time
 from contextlib import aclosing
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from benchmarks.burst import Figures, quantile
@@ -19,6 +21,7 @@ from benchmarks.report import Progress
 from wasmlet.model.inputs import Inputs
 from wasmlet.model.pod import Pod
 from wasmlet.model.status import Running, Terminated
+from wasmlet.model.times import parse
 from wasmlet.provider import LogOptions, NodeContext, Provider, StatusChanged
 
 PATIENCE_SECONDS = 30.0
@@ -62,22 +65,23 @@ def pod_of(name: str, image: str) -> Pod:
 
 
 async def one_pod(provider: Provider, image: str, number: int, handler: str = "") -> tuple[float, bytes]:
-    """Start a pod and end it; the milliseconds to the first it writes, and what that is.
+    """Start a pod and end it; the milliseconds to the first line that it writes, and what that is.
 
     Raises:
         BenchmarkFailed: it did not run.
     """
     name = f"first-{number}"
     pod = pod_of(name, image)
-    begin = time.perf_counter()
+    begin = datetime.now(UTC)
     try:
         async with asyncio.timeout(PATIENCE_SECONDS):
             await provider.create_pod(pod, Inputs(runtime_handler=handler))
             await _started(provider, pod)
-            async with aclosing(provider.logs(pod.key, "c", LogOptions(follow=True))) as pieces:
+            async with aclosing(provider.logs(pod.key, "c", LogOptions(follow=True, timestamps=True))) as pieces:
                 async for piece in pieces:
                     if piece:
-                        return 1000 * (time.perf_counter() - begin), piece
+                        said, _, text = piece.partition(b" ")
+                        return (parse(said.decode()) - begin) / timedelta(milliseconds=1), text
         raise BenchmarkFailed(f"pod {name}: expected a line in its log, found none")
     except TimeoutError:
         status = await provider.pod_status(pod.key)
