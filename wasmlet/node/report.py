@@ -18,7 +18,7 @@ from wasmlet.node.surroundings import Surroundings
 
 STARTING_SECONDS = 0.3
 """A pod that only waits to be started is reported after this time: most run by then, which saves a write each."""
-STARTING_SECONDS_EACH = 0.01
+STARTING_SECONDS_EACH = 0.02
 """What is added for each pod that is about to start beside it: where many are, writes are what they wait for."""
 
 
