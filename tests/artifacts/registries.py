@@ -165,6 +165,7 @@ class Request:
     method: str
     path: str
     headers: dict[str, str]
+    body: bytes = b""
 
 
 Answer = Callable[[Request], bytes]
@@ -186,7 +187,8 @@ class Scripted:
             lines = (first + await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
             method, path, _ = lines[0].split(" ")
             headers = {k.lower(): v.strip() for k, _, v in (line.partition(":") for line in lines[1:]) if k}
-            request = Request(method, path, headers)
+            body = await reader.readexactly(int(headers.get("content-length", "0")))
+            request = Request(method, path, headers, body)
             self.asked.append(request)
             answer = self.answers.get(path.partition("?")[0], reply(b"", status=404))
             writer.write(answer(request) if callable(answer) else answer)

@@ -72,6 +72,39 @@ def test_forms_of_an_entry() -> None:
     ]
 
 
+LONG = "x" * 120
+WRAPPED = base64.encodebytes(f"u:{LONG}".encode()).decode()
+
+
+@pytest.mark.parametrize(
+    ("auth", "password"),
+    [
+        ("dTpwdw==", "pw"),
+        ("dTpwdw", "pw"),
+        ("dTpwdw==\n", "pw"),
+        ("dTpwdw\r\n", "pw"),
+        ("dT\npwd\nw=\n=", "pw"),
+        (WRAPPED, LONG),
+        (WRAPPED.rstrip("=\n"), LONG),
+        ("dTo/Pz8+", "???>"),
+        ("dTpw/w", "p\udcff"),
+    ],
+)
+def test_an_auth_is_decoded_as_go_does_it(auth: str, password: str) -> None:
+    ((_, found),) = auths_of({"r.example": {"auth": auth}}).entries
+    assert (found.username, found.password) == ("u", password)
+
+
+@pytest.mark.parametrize(
+    "auth", ["dTpwdw=", "dTpwdw===", "dTpwd", "dTpwdw==x", "dTo_Pz8-", " dTpwdw==", "dTpw dw", "="]
+)
+def test_an_auth_that_go_does_not_decode(auth: str) -> None:
+    with pytest.raises(
+        ArtifactError, match=r"auth of 'r.example' is not USER:PASSWORD in base64 \(the standard alphabet"
+    ):
+        auths_of({"r.example": {"auth": auth}})
+
+
 def test_secrets_are_not_shown() -> None:
     assert "hidden" not in repr(Credential("me", "hidden", "hidden", "hidden"))
     with pytest.raises(ArtifactError) as error:

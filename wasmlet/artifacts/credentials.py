@@ -14,6 +14,7 @@ import contextlib
 import fnmatch
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 from urllib.parse import urlsplit
@@ -28,6 +29,7 @@ DOCKER_HUB = "https://index.docker.io/v1/"
 """What Docker calls its hub in `config.json`, and to credential helpers."""
 
 _HUB_HOST = "index.docker.io"
+_BASE64 = re.compile(r"[A-Za-z0-9+/]*={0,2}")
 DOCKERCFG, DOCKERCONFIGJSON = "kubernetes.io/dockercfg", "kubernetes.io/dockerconfigjson"
 
 
@@ -183,13 +185,27 @@ def _from(secret: Secret, credential: Credential) -> Credential:
 
 
 def _decoded(place: str, auth: str) -> tuple[str, str]:
-    try:
-        username, colon, password = base64.b64decode(auth, validate=True).decode().partition(":")
-    except (binascii.Error, ValueError):
-        colon = ""
+    """The user and the password of an `auth`, as the kubelet's `decodeDockerConfigFieldAuth` reads it.
+
+    Bytes that are not UTF-8 are kept (surrogateescape), for a password may have any.
+    """
+    content = _from_base64(auth) or b""
+    username, colon, password = content.decode("utf-8", "surrogateescape").partition(":")
     if not colon:
-        raise ArtifactError(f"auth of {place!r} is not USER:PASSWORD in base64")
+        raise ArtifactError(f"auth of {place!r} is not USER:PASSWORD in base64 (the standard alphabet, with + and /)")
     return username, password.strip("\0")
+
+
+def _from_base64(text: str) -> bytes | None:
+    """Decode as Go does, None where Go fails.
+
+    Go's decoders skip newlines and know one alphabet each. The kubelet takes the decoder that wants padding where the
+    text ends with "=", and the one that allows none elsewhere.
+    """
+    plain = text.replace("\r", "").replace("\n", "")
+    if not _BASE64.fullmatch(plain) or (plain.endswith("=") and len(plain) % 4) or len(plain.rstrip("=")) % 4 == 1:
+        return None
+    return base64.b64decode(plain + "=" * (-len(plain) % 4))
 
 
 def _key(place: str) -> str:

@@ -51,7 +51,10 @@ def challenges(headers: Iterable[str]) -> list[Challenge]:
                 found.append(Challenge(name.lower(), {}))
             elif found:
                 value = re.sub(r"\\(.)", r"\1", quoted, flags=re.DOTALL) if quoted is not None else plain
-                found[-1].parameters[name.lower()] = value
+                name, parameters = name.lower(), found[-1].parameters
+                if name == "scope" and name in parameters:  # one parameter for each scope, where others write a list
+                    value = f"{parameters[name]} {value}"
+                parameters[name] = value
     return found
 
 
@@ -92,7 +95,9 @@ class Tokens:
             ArtifactError: the token server cannot be asked.
         """
         self._kept.pop(asker, None)
-        by_scheme = {challenge.scheme: challenge for challenge in wanted}
+        by_scheme: dict[str, Challenge] = {}
+        for challenge in wanted:  # the first of a kind counts, as in containerd
+            by_scheme.setdefault(challenge.scheme, challenge)
         if bearer := by_scheme.get("bearer"):
             value, seconds = await self._token(asker, bearer.parameters)
         elif "basic" in by_scheme:
@@ -107,12 +112,13 @@ class Tokens:
 
     async def _token(self, asker: Asker, parameters: dict[str, str]) -> tuple[str, float]:
         realm = self._realm(asker, parameters.get("realm", ""))
-        scope = parameters.get("scope") or asker.scope
-        query = {"scope": scope} | ({"service": parameters["service"]} if parameters.get("service") else {})
+        scopes = list(dict.fromkeys((parameters.get("scope") or "").split())) or [asker.scope]
+        service = {"service": parameters["service"]} if parameters.get("service") else {}
         credential = asker.credential
-        what = f"a token for {scope}"
+        what = f"a token for {' '.join(scopes)}"
         if credential is not None and credential.identity_token:
-            form = query | {
+            form = service | {
+                "scope": " ".join(scopes),  # OAuth2 wants one list; the GET below a parameter for each scope
                 "grant_type": "refresh_token",
                 "refresh_token": credential.identity_token,
                 "client_id": CLIENT,
@@ -125,7 +131,7 @@ class Tokens:
                 raw=urlencode(form).encode(),
             )
         else:
-            realm = realm.copy_merge_params(query | {"client_id": CLIENT})
+            realm = realm.copy_merge_params({**service, "scope": scopes, "client_id": CLIENT})
             authorization = _basic(asker) if credential is not None else None
             request = self._http.answer("GET", realm, headers={}, authorization=authorization)
         async with request as response:
@@ -168,4 +174,5 @@ def _basic(asker: Asker) -> str:
     credential = asker.credential
     if credential is None or not credential.username:
         raise Denied(f"{asker.place.host} wants a user and a password for {asker.scope}, and there are none for it")
-    return "Basic " + base64.b64encode(f"{credential.username}:{credential.password}".encode()).decode()
+    both = f"{credential.username}:{credential.password}".encode("utf-8", "surrogateescape")
+    return f"Basic {base64.b64encode(both).decode()}"
