@@ -103,7 +103,9 @@ def test_a_misspelt_variable_is_said(monkeypatch: pytest.MonkeyPatch, capsys: py
     for name in ("WASMLET_MAX_THING", "WASMLET_NAME", "WASMLET_SERVICE_HOST"):
         monkeypatch.setenv(name, "1")
     warn_of_variables(options_of(Settings))
-    assert capsys.readouterr().err == ("Warning: no option reads WASMLET_MAX_THING; did you mean WASMLET_MAX_THINGS?\n")
+    assert capsys.readouterr().err == (
+        "Warning: no option reads WASMLET_MAX_THING; did you mean 'WASMLET_MAX_THINGS'?\n"
+    )
 
 
 def test_without_a_provider_a_right_option_of_one_is_not_called_wrong(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -69,7 +69,7 @@ async def test_a_class_that_is_gone_or_not_offered(tmp_path: Path, image: str) -
 
 
 def test_an_engine_that_is_not_installed() -> None:
-    with pytest.raises(ConfigError, match=r"there is no engine 'wasmedge' \(installed: .*wasmtime.*pip install"):
+    with pytest.raises(ConfigError, match=r"^--engine: there is no engine 'wasmedge' \(installed: .*wasmtime.*\)$"):
         WasmtimeProvider(RuntimeConfig(engine=("wasmedge",)))
 
 

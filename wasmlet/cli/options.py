@@ -5,7 +5,6 @@ A field `max_pods: int = option(110, help=...)` becomes `--max-pods`, `WASMLET_M
 
 from __future__ import annotations
 
-import difflib
 import math
 import os
 import tomllib
@@ -19,6 +18,7 @@ import attrs
 import click
 
 from wasmlet.errors import ConfigError
+from wasmlet.names import did_you_mean
 from wasmlet.options import HELP
 
 T = TypeVar("T")
@@ -78,8 +78,7 @@ def warn_of_variables(options: Sequence[click.Parameter]) -> None:
             and name not in known
             and not name.startswith(("WASMLET_SERVICE_", "WASMLET_PORT_"))
         ):
-            near = difflib.get_close_matches(name, known, n=1)
-            click.echo(f"Warning: no option reads {name}{f'; did you mean {near[0]}?' if near else ''}", err=True)
+            click.echo(f"Warning: no option reads {name}{did_you_mean(name, known)}", err=True)
 
 
 def _unlike(option: click.Parameter, value: Any) -> str | None:
@@ -140,5 +139,4 @@ def _metavar(name: str, kind: Any) -> str:
 
 
 def _nearest(word: str, known: list[str]) -> str:
-    near = difflib.get_close_matches(word, known, n=1)
-    return f"; did you mean {near[0]!r}?" if near else f"; there are: {', '.join(known)}"
+    return did_you_mean(word, known) or f"; there are: {', '.join(known)}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib.metadata import EntryPoint, entry_points
 
 from wasmlet.errors import ConfigError
+from wasmlet.names import not_installed
 from wasmlet.provider import Provider
 
 GROUP = "wasmlet.providers"
@@ -23,8 +24,7 @@ def load(name: str) -> type[Provider]:
     """
     points = installed()
     if name not in points:
-        have = f"installed: {', '.join(points)}" if points else "none is installed"
-        raise ConfigError(f"there is no provider {name!r} ({have}); try: pip install wasmlet-{name}")
+        raise ConfigError(not_installed("provider", name, points))
     try:
         provider = points[name].load()
     except Exception as error:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from wasmlet.errors import ConfigError, Refused
+from wasmlet.names import not_installed
 from wasmlet.runtime.compile import Compiler
 from wasmlet.runtime.engine import DENSE, Engine
 
@@ -109,10 +110,7 @@ def engines_of(first: Engine, config: RuntimeConfig) -> list[Engine]:
         if name in found:
             continue
         if name not in points:
-            raise ConfigError(
-                f"--engine: there is no engine {name!r} (installed: {', '.join(sorted(points)) or 'none'}); "
-                f"try: pip install wasmlet-{name}"
-            )
+            raise ConfigError("--engine: " + not_installed("engine", name, {*points, first.name}))
         try:
             kind = points[name].load()
         except Exception as error:

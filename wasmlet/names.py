@@ -1,0 +1,40 @@
+"""What to say to somebody who gave a name that is not known: the nearest one that exists, and nothing else.
+
+A name that somebody mistyped never becomes part of advice, above all not of `pip install wasmlet-NAME`: anybody may
+register that distribution.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+OWN = ("wasmer", "wasmtime")
+"""The providers and engines that this project publishes, each as the distribution `wasmlet-NAME`."""
+
+
+def did_you_mean(word: str, known: Iterable[str], likeness: float = 0.6) -> str:
+    """The words "; did you mean 'NAME'?" with the known name nearest to `word`; "" where none is near.
+
+    Args:
+        likeness: how like a name has to be, from 0 to 1, as `difflib` counts it.
+    """
+    by_folded = {name.casefold(): name for name in sorted(known)}
+    near = difflib.get_close_matches(word.casefold(), by_folded, n=1, cutoff=likeness)
+    return f"; did you mean {by_folded[near[0]]!r}?" if near else ""
+
+
+def not_installed(what: str, word: str, installed: Iterable[str]) -> str:
+    """The message about a provider or an engine of which there is none: what is installed, and what to try.
+
+    Args:
+        what: "provider" or "engine".
+        word: the name that was given.
+        installed: the names of those that are installed.
+    """
+    there = sorted(installed)
+    text = f"there is no {what} {word!r} (installed: {', '.join(there) or 'none'})"
+    if near := did_you_mean(word, {*there, *OWN}, 0.75):
+        missing = [name for name in OWN if name not in there and repr(name) in near]
+        return text + near + "".join(f" It is not installed; try: pip install wasmlet-{name}" for name in missing)
+    return text if there else f"{text}; try: pip install wasmlet-wasmtime"
