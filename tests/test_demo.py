@@ -121,6 +121,13 @@ async def test_kept_up_it_serves_kubectl_until_a_signal(kubectl: Path, tmp_path:
         manifest.write_text(json.dumps(pod))
         await kube("apply", "-f", str(manifest))
         assert (await kube("logs", "--follow", "--pod-running-timeout=20s", "classy")).endswith("Bye\n")
+        for pod_name in ("hello", "classy"):
+            listed = await kube("get", "events", "--field-selector", f"involvedObject.name={pod_name}")
+            reasons = [line.split()[2] for line in listed.splitlines()[1:]]
+            assert reasons[-5:] == ["Scheduled", "Pulling", "Pulled", "Created", "Started"], listed
+            described = (await kube("describe", "pod", pod_name)).partition("\nEvents:")[2]
+            reasons = [line.split()[1] for line in described.splitlines()[3:]]
+            assert reasons[-5:] == ["Scheduled", "Pulling", "Pulled", "Created", "Started"], described
         asked = "jsonpath={.spec.overhead.memory} {.spec.nodeSelector}"
         assert await kube("get", "pod", "classy", "-o", asked) == '3Mi {"handler.wasmlet.dev/wasmlet":"true"}'
         await _shout(plane)

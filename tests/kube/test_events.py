@@ -11,6 +11,7 @@ from aiohttp import web
 
 from tests.kube.server import serving
 from wasmlet.kube.events import BURST, NODE_BURST, PER_SECOND, EventRecorder
+from wasmlet.model.times import rfc3339
 from wasmlet.testing import FakeClock
 
 
@@ -84,3 +85,25 @@ async def test_what_repeats_is_counted(tmp_path: Path) -> None:
     (event,) = api.events.values()
     assert event["count"] == 3
     assert event["firstTimestamp"] <= event["lastTimestamp"]
+
+
+async def test_names_are_in_the_order_of_what_happened(tmp_path: Path) -> None:
+    api, clock = Api(), FakeClock()
+    reasons = ["Scheduled", "Pulling", "Pulled", "Created", "Started", "Killing"]
+    long_one = {**pod(2), "name": "a" * 250 + ".b1"}
+    async with serving(api.answer, tmp_path) as client, asyncio.timeout(30):
+        recorder = EventRecorder(client, "node", clock=clock)
+        for reason in reasons:  # while the clock stands still
+            recorder.record(pod(1), reason, "x")
+            recorder.record(long_one, reason, "x")
+        happened = clock.now()
+        clock.advance(2)
+        recorder.record(pod(1), "Late", "x")
+        await recorder.flush(20)
+    for involved in (pod(1), long_one):
+        mine = {name: event for name, event in api.events.items() if event["involvedObject"] == involved}
+        assert [mine[name]["reason"] for name in sorted(mine)][: len(reasons)] == reasons
+        assert all(len(name) <= 253 for name in mine)
+    first = min(name for name in api.events if name.startswith("pod-1."))
+    assert int(first.rpartition(".")[2], 16) // 10**9 == int(happened.timestamp())
+    assert api.events[first]["firstTimestamp"] == rfc3339(happened)

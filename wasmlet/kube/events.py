@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import math
-import secrets
 from collections import OrderedDict, deque
+from datetime import datetime
 from typing import Any, Literal
 
 import attrs
@@ -20,6 +20,7 @@ import structlog
 from wasmlet.clock import Clock, SystemClock
 from wasmlet.kube import errors, paths
 from wasmlet.kube.client import STRATEGIC_PATCH, Client
+from wasmlet.model.event_names import EventNames
 from wasmlet.model.pod import Raw
 from wasmlet.model.times import rfc3339
 
@@ -63,7 +64,8 @@ class EventRecorder:
         self._client = client
         self._source = {"component": "wasmlet", "host": node_name}
         self._clock = clock or SystemClock()
-        self._queue: deque[_Event] = deque(maxlen=QUEUE)
+        self._queue: deque[tuple[_Event, datetime]] = deque(maxlen=QUEUE)
+        self._names = EventNames()
         self._wake = asyncio.Event()
         self._sent: OrderedDict[_Event, _Sent] = OrderedDict()
         self._buckets: OrderedDict[str, _Bucket] = OrderedDict()
@@ -88,7 +90,7 @@ class EventRecorder:
         text = message.encode()[:MESSAGE_BYTES].decode("utf-8", "ignore")
         namespace = str(involved.get("namespace") or "default")
         reference = tuple(sorted((k, str(v)) for k, v in involved.items() if v))
-        self._queue.append(_Event(reference, namespace, type, reason, text))
+        self._queue.append((_Event(reference, namespace, type, reason, text), self._clock.now()))
         self._wake.set()
 
     async def run(self) -> None:
@@ -98,7 +100,7 @@ class EventRecorder:
             self._wake.clear()
             while self._queue:
                 await self._paced()
-                await self._send(self._queue.popleft())
+                await self._send(*self._queue.popleft())
 
     async def _paced(self) -> None:
         now = self._clock.monotonic()
@@ -111,7 +113,7 @@ class EventRecorder:
         try:
             async with asyncio.timeout(seconds):
                 while self._queue:
-                    await self._send(self._queue.popleft())
+                    await self._send(*self._queue.popleft())
         except TimeoutError:
             log.info("events left unsent", count=len(self._queue))
 
@@ -128,8 +130,8 @@ class EventRecorder:
         bucket.tokens -= 1
         return True
 
-    async def _send(self, event: _Event) -> None:
-        now = rfc3339(self._clock.now())
+    async def _send(self, event: _Event, moment: datetime) -> None:
+        now = rfc3339(moment)
         known = self._sent.get(event)
         try:
             if known is not None:
@@ -143,7 +145,7 @@ class EventRecorder:
                 except errors.ObjectNotFound:
                     pass  # the event has expired meanwhile: make another
             involved = dict(event.involved)
-            name = f"{involved.get('name', 'unknown')}.{secrets.token_hex(8)}"
+            name = self._names.next(involved.get("name", "unknown"), moment)
             await self._client.create(paths.events(event.namespace), self._object(event, involved, name, now))
             self._sent[event] = _Sent(name, 1)
             if len(self._sent) > REMEMBERED:

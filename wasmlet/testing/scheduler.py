@@ -14,6 +14,7 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
+from wasmlet.model.event_names import EventNames
 from wasmlet.model.placement import ZERO, Amounts, add, amounts, demand, selects, tolerates
 from wasmlet.model.times import parse
 from wasmlet.testing.kinds import Kind, core
@@ -80,6 +81,7 @@ class Scheduler:
         self._registry = registry
         self._store = registry.store
         self._operations = operations
+        self._names = EventNames()
         self._room = _Room()
         self._queue: dict[tuple[str, str], None] = {}
         self._stuck: dict[tuple[str, str], None] = {}
@@ -222,7 +224,7 @@ class Scheduler:
         now = self._registry.clock.now()
         meta = record.raw["metadata"]
         body = {
-            "metadata": {"name": f"{record.name[:200]}.{self._registry.rng.getrandbits(64):016x}"},
+            "metadata": {"name": self._names.next(record.name, now)},
             "involvedObject": {
                 "kind": "Pod",
                 "apiVersion": "v1",
