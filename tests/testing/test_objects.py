@@ -84,6 +84,71 @@ def test_events_do_not_pile_up() -> None:
     assert [record.name for record in store["events"]] == ["e2", "e3", "e4"]
 
 
+def test_events_are_bounded_by_their_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("wasmlet.testing.retention.EVENTS_BYTES", 3000)
+    store = Store()
+    Retention(store)
+    for at in range(5):
+        metadata = {"name": f"e{at}", "namespace": "default"}
+        store.write(core("events"), {"metadata": metadata, "message": "x" * (700 if at < 4 else 9000)})
+        if at == 3:
+            assert [record.name for record in store["events"]] == ["e1", "e2", "e3"]
+    assert [record.name for record in store["events"]] == ["e4"]
+
+
+@pytest.mark.parametrize("path", [MAPS, SECRETS])
+async def test_keys_of_data_are_file_names_that_stay_where_they_are(api: Api, path: str) -> None:
+    for number, (key, why) in enumerate(
+        [
+            (".", "must not be '.'"),
+            ("..", "must not be '..'"),
+            ("..data", "must not start with '..'"),
+            ("...", "must not start with '..'"),
+            ("a/b", "a valid config key"),
+            ("", "a valid config key"),
+            ("a" * 254, "a valid config key"),
+            (".a", None),
+            ("a..b", None),
+            ("a" * 253, None),
+        ]
+    ):
+        body = {"metadata": {"name": f"x{number}"}, "data": {key: "YQ=="}}
+        status, answer = await api("POST", path, body)
+        assert status == (201 if why is None else 422), (key, answer)
+        if why is not None:
+            (cause,) = answer["details"]["causes"]
+            assert cause["field"] == f"data[{key}]"
+            assert why in cause["message"]
+    made = await api.ok("POST", path, {"metadata": {"name": "later"}})
+    assert (await api("PATCH", f"{path}/{made['metadata']['name']}", {"data": {"..": "YQ=="}}, media=MERGE))[0] == 422
+    if path == MAPS:
+        for body in ({"binaryData": {"..": "YQ=="}}, {"data": {"a": "b"}, "binaryData": {"a": "YQ=="}}):
+            assert (await api("POST", path, {"metadata": {"name": "binary"}, **body}))[0] == 422
+
+
+async def test_a_pod_names_no_key_and_no_path_that_leads_elsewhere(api: Api) -> None:
+    def variable(which: str, key: str) -> dict[str, Any]:
+        return {"name": "A", "valueFrom": {which: {"name": "x", "key": key}}}
+
+    items = [{"key": "a", "path": path} for path in ("..a", "a/../b", "/a", "", "fine/..x")]
+    wrong = pod("p", volumes=[
+        {"name": "m", "configMap": {"name": "x", "items": items}},
+        {"name": "s", "projected": {"sources": [{"secret": {"name": "x", "items": [{"key": "a", "path": ".."}]}}]}},
+    ])  # fmt: skip
+    wrong["spec"]["containers"][0]["env"] = [variable("configMapKeyRef", ".."), variable("secretKeyRef", "..x")]
+    status, answer = await api("POST", PODS, wrong)
+    assert status == 422
+    assert {cause["field"] for cause in answer["details"]["causes"]} == {
+        "spec.volumes[0].configMap.items[0].path",
+        "spec.volumes[0].configMap.items[1].path",
+        "spec.volumes[0].configMap.items[2].path",
+        "spec.volumes[0].configMap.items[3].path",
+        "spec.volumes[1].projected.sources[0].secret.items[0].path",
+        "spec.containers[0].env[0].valueFrom.configMapKeyRef.key",
+        "spec.containers[0].env[1].valueFrom.secretKeyRef.key",
+    }
+
+
 async def test_causes_name_every_field(api: Api) -> None:
     wrong = {
         "metadata": {"name": "p"},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -12,7 +13,8 @@ from wasmlet.testing import ControlPlane
 from wasmlet.testing.forms import Plain
 from wasmlet.testing.kinds import core
 from wasmlet.testing.selectors import Selector
-from wasmlet.testing.store import Store
+from wasmlet.testing.status import ApiError
+from wasmlet.testing.store import RING_BYTES, Store
 from wasmlet.testing.watch import Watcher
 
 MAPS = "/api/v1/namespaces/kube-public/configmaps"
@@ -71,6 +73,66 @@ async def test_too_old_a_version_is_gone() -> None:
         await api.ok("POST", MAPS, config("y"))
         async with api.watch(MAPS, resourceVersion=recent) as lines:
             assert await lines.take(1) == [("ADDED", "y")]
+
+
+def _pod_of_many(restarts: int) -> dict[str, Any]:
+    """A pod of 500 containers as the store has it after so many statuses."""
+    statuses = [
+        {"name": f"c{at}", "image": "img:1", "restartCount": restarts, "state": {"running": {"startedAt": "x" * 40}}}
+        for at in range(500)
+    ]
+    return {"metadata": {"name": "p", "namespace": "default"}, "status": {"containerStatuses": statuses}}
+
+
+def test_history_is_bounded_by_bytes_and_takes_no_more_memory_than_these() -> None:
+    store = Store()
+    store.write(core("pods"), _pod_of_many(0))
+    size = len(store["pods"].ring[0].record.json)
+    tracemalloc.start()
+    try:
+        for restarts in range(1, 600):
+            store.write(core("pods"), _pod_of_many(restarts))
+        taken = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    kept = len(store["pods"].ring)
+    assert RING_BYTES - 2 * size < sum(len(event.record.json) for event in store["pods"].ring) <= RING_BYTES
+    assert taken < RING_BYTES * 1.2 + 40 * size
+    with pytest.raises(ApiError, match="too old resource version"):
+        store["pods"].since(store.version - kept - 1)
+    found = store["pods"].since(store.version - kept)
+    assert len(found) == kept
+    assert found[0].record.raw["status"]["containerStatuses"][0]["restartCount"] == 600 - kept
+
+
+def test_a_change_that_is_larger_than_all_of_the_history_is_kept() -> None:
+    store = Store()
+    store.write(core("pods"), _pod_of_many(0))
+    large = {"metadata": {"name": "q", "namespace": "default"}, "status": {"message": "x" * RING_BYTES}}
+    store.write(core("pods"), large)
+    assert [event.record.name for event in store["pods"].since(store.version - 1)] == ["q"]
+
+
+async def test_a_reader_is_cut_off_that_leaves_many_bytes_unread(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("wasmlet.testing.watch.PENDING_BYTES", 100_000)
+    store = Store()
+    watcher = Watcher(store["pods"], Selector(), Plain(core("pods")))
+    for at in range(3):
+        store.write(core("pods"), {**_pod_of_many(at), "metadata": {"name": f"p{at}", "namespace": "default"}})
+    sent: asyncio.Queue[bytes] = asyncio.Queue()
+
+    # What it is told at first does not count: it cannot have been read yet.
+    watcher.open(since=None, replay=True, mark_initial=False, version=store.version)
+    async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+        running = group.create_task(watcher.run(sent.put, seconds=600, bookmarks=None, version=lambda: store.version))
+        assert (await sent.get()).count(b"\n") == 3
+        for at in range(3):  # changes that are read at once
+            store.write(core("pods"), _pod_of_many(at))
+            assert (await sent.get()).count(b"\n") == 1
+        store.write(core("pods"), _pod_of_many(3))
+        store.write(core("pods"), _pod_of_many(4))
+        await running
+    assert sent.empty()
 
 
 async def test_bookmarks_say_how_far_the_reader_is() -> None:

@@ -7,12 +7,20 @@ a node has to live with. `registry` asks.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from wasmlet.model.quantity import Quantity
 from wasmlet.testing.status import Cause, Object
-from wasmlet.testing.validation import DNS_LABEL, DNS_SUBDOMAIN, LABEL_RULE, SUBDOMAIN_RULE, labels, quantities
+from wasmlet.testing.validation import (
+    DNS_LABEL,
+    DNS_SUBDOMAIN,
+    LABEL_RULE,
+    SUBDOMAIN_RULE,
+    data_key,
+    labels,
+    quantities,
+)
 
 _ENV_NAME = re.compile(r"[^=\x00-\x1f\x7f]+")
 _POLICIES = ("Always", "OnFailure", "Never")
@@ -87,6 +95,7 @@ def _container(field: str, item: Object, volumes: set[str], out: list[Cause]) ->
             out.append(Cause.invalid(f"{at}.name", name, "is not the name of an environment variable"))
         if env.get("value") and env.get("valueFrom"):
             out.append(Cause.invalid(f"{at}.valueFrom", "", "may not be specified when `value` is not empty"))
+        out += _key_references(f"{at}.valueFrom", env.get("valueFrom"))
     for at, port in _objects(item.get("ports"), f"{field}.ports", out):
         number = port.get("containerPort")
         if not isinstance(number, int) or not 0 < number < 65536:
@@ -104,6 +113,41 @@ def _container(field: str, item: Object, volumes: set[str], out: list[Cause]) ->
             out.append(Cause.invalid(f"{at}.mountPath", path, "must be unique"))
         paths.add(str(path))
     out += _resources(item.get("resources"), f"{field}.resources")
+
+
+def _key_references(field: str, source: object) -> Iterator[Cause]:
+    """What is wrong with the keys that a variable's source names."""
+    for which in ("configMapKeyRef", "secretKeyRef"):
+        reference = source.get(which) if isinstance(source, dict) else None
+        if not isinstance(reference, dict):
+            continue
+        key = reference.get("key")
+        if not key:
+            yield Cause.required(f"{field}.{which}.key")
+        elif why := data_key(key):
+            yield Cause.invalid(f"{field}.{which}.key", key, why)
+
+
+def _paths_in_volumes(volumes: Sequence[tuple[str, Object]], out: list[Cause]) -> None:
+    """What is wrong with the paths of keys in volumes (`ValidateLocalNonReservedPath`)."""
+    for field, volume in volumes:
+        sources = [(f"{field}.{which}", volume.get(which)) for which in ("configMap", "secret")]
+        projected = volume.get("projected")
+        projections = projected.get("sources") if isinstance(projected, dict) else None
+        for at, source in _objects(projections, f"{field}.projected.sources", out):
+            sources += [(f"{at}.{which}", source.get(which)) for which in ("configMap", "secret")]
+        for at, found in sources:
+            if not isinstance(found, dict):
+                continue
+            for where, item in _objects(found.get("items"), f"{at}.items", out):
+                out += [Cause.required(f"{where}.{name}") for name in ("key", "path") if not item.get(name)]
+                path = str(item.get("path", ""))
+                if path.startswith("/"):
+                    out.append(Cause.invalid(f"{where}.path", path, "must be a relative path"))
+                if ".." in path.split("/"):
+                    out.append(Cause.invalid(f"{where}.path", path, "must not contain '..'"))
+                elif path.startswith(".."):
+                    out.append(Cause.invalid(f"{where}.path", path, "must not start with '..'"))
 
 
 def _tolerations(items: Sequence[tuple[str, Object]], out: list[Cause]) -> None:
@@ -130,7 +174,9 @@ def check(obj: Object) -> list[Cause]:
         return [Cause.required("spec")]
     out: list[Cause] = []
     volumes: set[str] = set()
-    _names(_objects(spec.get("volumes"), "spec.volumes", out), volumes, out)
+    found = _objects(spec.get("volumes"), "spec.volumes", out)
+    _names(found, volumes, out)
+    _paths_in_volumes(found, out)
     containers = _objects(spec.get("containers"), "spec.containers", out)
     if not containers:
         out.append(Cause.required("spec.containers"))

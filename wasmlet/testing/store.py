@@ -20,6 +20,8 @@ from wasmlet.testing.status import Object, expired
 
 RING = 4096
 """How many changes of a resource are kept for watches that resume."""
+RING_BYTES = 16 * 2**20
+"""How many bytes these changes have together, as JSON. The latest change is kept whatever its size."""
 SNAPSHOTS = 64
 """How many lists read in pages may be open at a time; the eldest is forgotten and answers 410."""
 
@@ -27,13 +29,16 @@ Change = Literal["ADDED", "MODIFIED", "DELETED"]
 
 
 class Record:
-    """An object as stored, with what is asked of it again and again."""
+    """An object as stored, with what is asked of it again and again.
 
-    __slots__ = ("_json", "name", "namespace", "node", "prefix", "raw", "version")
+    One that was replaced or deleted is kept as JSON alone (`pack`): parsed objects take several times as much memory.
+    """
+
+    __slots__ = ("_json", "_raw", "name", "namespace", "node", "prefix", "version")
 
     def __init__(self, raw: Object, version: int, prefix: int) -> None:
         metadata = raw["metadata"]
-        self.raw = raw
+        self._raw: Object | None = raw
         self.version = version
         self.prefix = prefix
         self.namespace: str = metadata.get("namespace", "")
@@ -43,11 +48,28 @@ class Record:
         self._json: bytes | None = None
 
     @property
+    def raw(self) -> Object:
+        """The object; parsed again each time where it is packed."""
+        if self._raw is not None:
+            return self._raw
+        parsed: Object = orjson.loads(self.json)
+        return parsed
+
+    @property
     def json(self) -> bytes:
         """The object as it goes out; made once, shared by everyone."""
         if self._json is None:
-            self._json = orjson.dumps(self.raw)
+            self._json = orjson.dumps(self._raw)
         return self._json
+
+    def pack(self) -> None:
+        """Keep the object as JSON alone, since it is history."""
+        # A copy, since orjson hands out the whole buffer that it wrote to, which is up to five times as large.
+        self._json, self._raw = bytes(memoryview(self.json)), None
+
+    def unpack(self) -> None:
+        """Keep the object parsed, since it is in the store again."""
+        self._raw = self.raw
 
     @property
     def bare(self) -> bytes:
@@ -87,6 +109,7 @@ class Collection:
         self.nodes: dict[str, dict[tuple[str, str], Record]] = {}
         self.ring: deque[Event] = deque()
         self.size = ring
+        self._ring_bytes = 0
         self.start = start
         self.followers: set[Follower] = set()
 
@@ -158,10 +181,16 @@ class Collection:
 
     def publish(self, event: Event) -> None:
         self.ring.append(event)
-        while len(self.ring) > self.size:
-            self.start = self.ring.popleft().version
+        self._ring_bytes += len(event.record.json)
+        while len(self.ring) > self.size or (self._ring_bytes > RING_BYTES and len(self.ring) > 1):
+            self._drop_eldest()
         for follower in list(self.followers):
             follower.offer(event)
+
+    def _drop_eldest(self) -> None:
+        eldest = self.ring.popleft()
+        self._ring_bytes -= len(eldest.record.json)
+        self.start = eldest.version
 
     def put_back(self, records: Iterable[Record], version: int) -> list[Event]:
         """Hold these objects instead, and no changes from before that version; what that changes, untold."""
@@ -169,7 +198,9 @@ class Collection:
         after = {record.key: record for record in records}
         self.spaces, self.nodes, self.start = {}, {}, version
         self.ring.clear()
+        self._ring_bytes = 0
         for record in after.values():
+            record.unpack()
             self._put(record, None)
         gone = [Event("DELETED", old, old) for key, old in before.items() if key not in after]
         there = [
@@ -182,7 +213,7 @@ class Collection:
     def forget(self, version: int) -> None:
         """Let the ring move on to a version: whoever resumes from before it gets 410."""
         while self.ring and self.ring[0].version <= version:
-            self.ring.popleft()
+            self._drop_eldest()
         self.start = max(self.start, version)
 
 
@@ -243,6 +274,10 @@ class Store:
         collection.publish(event)
         for listener in self.listeners:
             listener(collection.kind, event)
+        if event.old is not None:
+            event.old.pack()
+        if event.change == "DELETED":
+            event.record.pack()
 
     def keep(self, token: str, rest: list[Record], version: int) -> None:
         """Keep what is left of a list that is read in pages."""

@@ -20,6 +20,7 @@ DNS_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 DNS_SUBDOMAIN = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 _DNS_1035 = re.compile(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?")
 _DATA_KEY = re.compile(r"[-._a-zA-Z0-9]{1,253}")
+DATA_KEY_RULE = "a valid config key must consist of at most 253 alphanumeric characters, '-', '_' or '.'"
 ANNOTATIONS_BYTES = 256 * 1024
 
 SUBDOMAIN_RULE = (
@@ -110,6 +111,15 @@ def quantities(value: object, field: str) -> list[Cause]:
     return out
 
 
+def data_key(key: object) -> str | None:
+    """What is wrong with a key of a ConfigMap or a Secret (apimachinery's `IsConfigMapKey`)."""
+    if not isinstance(key, str) or not _DATA_KEY.fullmatch(key):
+        return DATA_KEY_RULE
+    if key in (".", ".."):
+        return f"must not be '{key}'"
+    return "must not start with '..'" if key.startswith("..") else None
+
+
 def _data(obj: Object, old: Object | None) -> list[Cause]:
     out = []
     size = 0
@@ -120,8 +130,12 @@ def _data(obj: Object, old: Object | None) -> list[Cause]:
         if not isinstance(part, dict) or not all(isinstance(value, str) for value in part.values()):
             out.append(Cause.invalid(where, part, "must be a map of strings"))
             continue
-        out += [Cause.invalid(f"{where}[{key}]", key, "is not a key") for key in part if not _DATA_KEY.fullmatch(key)]
+        out += [Cause.invalid(f"{where}[{key}]", key, why) for key in part if (why := data_key(key))]
         size += sum(len(value) for value in part.values())
+    data, binary = obj.get("data"), obj.get("binaryData")
+    if isinstance(data, dict) and isinstance(binary, dict):
+        twice = sorted(data.keys() & binary.keys())
+        out += [Cause.invalid(f"data[{key}]", key, "duplicate of key present in binaryData") for key in twice]
     if size > 2**20 * 4 // 3:
         out.append(Cause("", "Too long: may not be more than 1048576 bytes", "FieldValueTooLong"))
     if old is not None and old.get("immutable"):

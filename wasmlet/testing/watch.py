@@ -19,6 +19,8 @@ from wasmlet.testing.store import Collection, Event, Record
 
 PENDING = 10_000
 """How many changes may wait for a reader before it is cut off."""
+PENDING_BYTES = 64 * 2**20
+"""How many bytes they may have together."""
 
 _HEAD = {
     change: f'{{"type":"{change}","object":'.encode()
@@ -48,6 +50,8 @@ class Watcher:
         self._form = form
         self._limit = 3 * pending
         self._pending: list[bytes] = []
+        self._pending_bytes = 0
+        """Of the changes; what the reader is told at first may be more, since nobody can have read it before."""
         self._wake = asyncio.Event()
         self._ended = False
         self._after = 0
@@ -76,7 +80,8 @@ class Watcher:
 
     def _add(self, change: str, body: bytes) -> None:
         self._pending += (_HEAD[change], body, _TAIL)
-        if len(self._pending) > self._limit:
+        self._pending_bytes += len(body)
+        if len(self._pending) > self._limit or self._pending_bytes > PENDING_BYTES:
             self._ended = True
             self._pending.clear()
         self._wake.set()
@@ -138,7 +143,7 @@ class Watcher:
         try:
             while True:
                 if self._pending:
-                    lines, self._pending = self._pending, []
+                    lines, self._pending, self._pending_bytes = self._pending, [], 0
                     self._wake.clear()
                     await send(b"".join(lines))
                     continue
