@@ -26,7 +26,7 @@ from wasmlet.testing import FakeClock
 
 WASM = module(1000)
 LAYER = descriptor(WASM, "application/wasm")
-LIMITS = PullLimits(module_bytes=1_000_000, unpacked_bytes=4_000_000, seconds=60)
+LIMITS = PullLimits(module_bytes=1_000_000, tree_bytes=4_000_000, seconds=60)
 
 
 @pytest.fixture
@@ -169,10 +169,6 @@ async def test_indexes_without_end(server: Scripted, store: Store) -> None:
         (b'{"schemaVersion": 2, "layers": {}}', "no list of layers"),
         (manifest(*[LAYER] * 129), "lists 129 layers"),
         (modules.index(), "expected a manifest for wasi/wasm in the index; found nothing"),
-        (
-            modules.index({**descriptor(b"", modules.OCI), "platform": {"os": "linux", "architecture": "amd64"}}),
-            "expected a manifest for wasi/wasm in the index; found linux/amd64",
-        ),
     ],
 )
 async def test_manifests_that_are_none(server: Scripted, store: Store, content: bytes, why: str) -> None:
@@ -215,19 +211,15 @@ def serve_image(server: Scripted, config: bytes, layer: bytes, packing: str = ""
 
 TAR = "application/vnd.oci.image.layer.v1.tar"
 LAYERS = [
-    (tar(put("../evil", tarfile.REGTYPE)), "", "leads out of it, '../evil'"),
-    (tar(put("a/../../evil", tarfile.REGTYPE)), "", "leads out of it"),
-    (tar(put("/etc/passwd", tarfile.REGTYPE)), "", "absolute name, '/etc/passwd'"),
-    (tar(put("../" * 60 + "evil", tarfile.REGTYPE)), "", "leads out of it"),
-    (tar(put("app.wasm", tarfile.SYMTYPE, "/etc/passwd")), "", "'app.wasm' is a symbolic link"),
-    (tar(put("app.wasm", tarfile.LNKTYPE, "other")), "", "'app.wasm' is a hard link"),
-    (tar(put("app.wasm", tarfile.DIRTYPE)), "", "'app.wasm' is no regular file"),
-    (tar(put("dev/null", tarfile.CHRTYPE)), "", "a layer has a device, 'dev/null'"),
-    (tar(put("dev/sda", tarfile.BLKTYPE)), "", "a layer has a device"),
-    (tar(put("pipe", tarfile.FIFOTYPE)), "", "a layer has a named pipe"),
+    (tar(put("../" * 2000 + "evil", tarfile.REGTYPE)), "", "a name of 6004 characters"),
+    (tar(put("app.wasm", tarfile.SYMTYPE, "/etc/passwd")), "", "'app.wasm' is no file in its layers"),
+    (tar(put("app.wasm", tarfile.SYMTYPE, "app.wasm")), "", "more than 40 links"),
+    (tar(put("app.wasm", tarfile.LNKTYPE, "other")), "", "hard link to what is no file"),
+    (tar(put("app.wasm", tarfile.DIRTYPE)), "", "'app.wasm' is no file in its layers"),
+    (tar(put("app.wasm", tarfile.CHRTYPE)), "", "'app.wasm' is no file in its layers"),
     (tar_of({"app.wasm": b"text"}), "", "not WebAssembly"),
-    (tar_of({"other.wasm": WASM}), "", "'app.wasm' is in none of its layers"),
-    (tar_of({".wh.app.wasm": b""}), "", "'app.wasm' is removed"),
+    (tar_of({"other.wasm": WASM}), "", "'app.wasm' is no file in its layers"),
+    (tar_of({".wh.app.wasm": b""}), "", "'app.wasm' is no file in its layers"),
     (sparse(), "", "entry of 1152921504606846976 bytes"),
     (long_header(2_000_000), "+gzip", "header of 2000000 bytes"),
     (tar_of({"app.wasm": WASM})[:1000], "", "in the middle of its archive"),
@@ -254,10 +246,11 @@ async def test_layers_that_are_not_to_be_trusted(
 
 
 DAMAGED = [
-    (b"plain", "+gzip", "not gzip as it should be"),
-    (b"plain", "+zstd", "not zstd as it should be"),
+    (b"plain", "+gzip", "in the middle of its archive"),
+    (b"\x1f\x8bplain", "", "begins as gzip does and is damaged"),
+    (b"\x28\xb5\x2f\xfd" + b"\xff" * 20, "+gzip", "begins as zstd does and is damaged"),
     (gzip.compress(bytes(3000))[:-9], "+gzip", "in the middle of its compression"),
-    (gzip.compress(tar_of({"app.wasm": WASM}))[:-8] + bytes(8), "+gzip", "not gzip as it should be"),
+    (gzip.compress(tar_of({"app.wasm": WASM}))[:-8] + bytes(8), "+gzip", "begins as gzip does and is damaged"),
     (zstandard.compress(tar_of({"app.wasm": WASM}))[:-20], "+zstd", "in the middle of its archive|zstd"),
     (gzip.compress(zlib.compress(bytes(4_000_001), 9)), "+gzip", "no tar archive|middle of its archive"),
 ]
@@ -278,7 +271,7 @@ async def test_damaged_compression(server: Scripted, store: Store, number: int) 
     [
         (modules.image_config("/app.wasm", platform="linux/amd64"), "expected an image for wasi/wasm, found .*linux"),
         (modules.image_config(), "no entry point"),
-        (modules.image_config("/../app.wasm"), "no file's path"),
+        (modules.image_config("/a\0b"), "NUL character"),
         (modules.image_config("/"), "no file's path"),
         (json.dumps({"os": "wasi", "architecture": "wasm", "config": {"Entrypoint": [7]}}).encode(), "to be text"),
         (b"[]", "not what it should be"),

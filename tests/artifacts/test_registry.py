@@ -19,7 +19,7 @@ from tests.artifacts import modules, registries
 from tests.artifacts.registries import PASSWORD, USER
 from wasmlet.artifacts import push
 from wasmlet.artifacts.credentials import Credential, Keyring, auths_of
-from wasmlet.artifacts.errors import Absent, ArtifactError, Denied
+from wasmlet.artifacts.errors import Absent, ArtifactError, BadContent, Denied
 from wasmlet.artifacts.hosts import RegistryConfig
 from wasmlet.artifacts.pull import Puller
 from wasmlet.artifacts.references import Reference, parse
@@ -115,6 +115,28 @@ async def test_what_oras_pushed_is_pulled(
         disable_path_validation=True,
     )
     assert await pulled(store, parse(f"{plain}/thing:v1"), insecure(plain)) == WASM
+
+
+@pytest.mark.parametrize("others", [[], ["notes.txt"]], ids=["alone", "with notes"])
+async def test_what_oras_pushed_without_a_type_is_pulled(
+    plain: str, store: Store, file: Path, tmp_path: Path, others: list[str]
+) -> None:
+    for name in others:
+        (tmp_path / name).write_text("not the module")
+    files = [str(file), *(str(tmp_path / name) for name in others)]
+    client = oras.client.OrasClient(insecure=True)
+    target = f"{plain}/thing:v1"
+    await asyncio.to_thread(client.push, target=target, files=files, disable_path_validation=True)
+    assert await pulled(store, parse(target), insecure(plain)) == WASM
+
+
+async def test_what_oras_pushed_without_a_type_and_is_no_module(plain: str, store: Store, tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("no module at all")
+    client = oras.client.OrasClient(insecure=True)
+    files, target = [str(tmp_path / "notes.txt")], f"{plain}/thing:v1"
+    await asyncio.to_thread(client.push, target=target, files=files, disable_path_validation=True)
+    with pytest.raises(BadContent, match=r"expected one WebAssembly layer \(application/wasm\), found: "):
+        await pulled(store, parse(target), insecure(plain))
 
 
 async def test_what_is_not_there(plain: str, store: Store, file: Path) -> None:

@@ -54,7 +54,7 @@ def unpacked(directory: Path, *layers: bytes, limit: int = 10**7) -> dict[str, s
     directory.mkdir(exist_ok=True)
     with TreeMaker(directory, limit) as making:
         for one in layers:
-            making.unpack(io.BytesIO(one), "", sha(one))
+            making.unpack(io.BytesIO(one), sha(one))
         return listed(making.path / "files")
 
 
@@ -115,22 +115,15 @@ def test_modes_and_owners_are_dropped(tmp_path: Path) -> None:
 
 OUTSIDE = "/tmp"
 BAD = [
-    ([layer(("../evil", b"x"))], "leads out of it"),
-    ([layer(("/evil", b"x"))], "absolute name"),
-    ([layer(("a", OUTSIDE, LINK), ("a/evil", b"x"))], "whose part 'a' is a symbolic link"),
-    ([layer(("a", OUTSIDE, LINK)), layer(("a/evil", b"x"))], "whose part 'a' is a symbolic link"),
-    ([layer(("a", OUTSIDE, LINK)), layer(("a/.wh.evil", b""))], "whose part 'a' is a symbolic link"),
-    ([layer(("a", OUTSIDE, LINK)), layer(("a/.wh..wh..opq", b""))], "whose part 'a' is a symbolic link"),
-    ([layer(("a", "/etc/passwd", LINK), ("b", "a", HARD))], "hard link to what is no file"),
-    ([layer(("b", "/etc/passwd", HARD))], "absolute name"),
-    ([layer(("b", "../x", HARD))], "leads out of it"),
+    ([layer(("b", "/etc/passwd", HARD))], "whose part 'etc' is no directory"),
+    ([layer(("b", "../x", HARD))], "hard link to what is no file"),
     ([layer(("b", "none", HARD))], "hard link to what is no file"),
-    ([layer(("b", "none/other", HARD))], "whose part 'none' is what is no directory"),
-    ([layer(("a", b""), ("a/b", b""))], "whose part 'a' is what is no directory"),
+    ([layer(("b", "none/other", HARD))], "whose part 'none' is no directory"),
+    ([layer(("a", b""), ("a/b", b""))], "whose part 'a' is no directory"),
+    ([layer(("a", "a", LINK), ("a/b", b""))], "more than 40 links"),
     ([layer(("b", "", LINK))], "a symbolic link to nothing"),
-    ([layer((".wh...", b""))], "hides what has no name"),
     ([layer(("a/" * 200 + "b", b""))], "nested more than 100"),
-    ([layer(("dev/null", "", tarfile.CHRTYPE))], "a layer has a device"),
+    ([layer(("a" * 300, b""))], "a name too long for a file"),
     ([layer(("a", b"x" * 600_000)), layer(("b", b"x" * 600_000))], r"allowed are 39\d+ in all"),
 ]
 
@@ -141,6 +134,27 @@ def test_what_is_refused_whole(tmp_path: Path, layers: list[bytes], why: str) ->
         unpacked(tmp_path / "t", *layers, limit=1_000_000)
     assert list((tmp_path / "t").iterdir()) == []
     assert not Path("/tmp/evil").exists()
+
+
+BELOW = [
+    ([layer(("../evil", b"x"))], {"evil": "x"}),
+    ([layer(("/evil", b"x"))], {"evil": "x"}),
+    ([layer(("a", OUTSIDE, LINK), ("a/evil", b"x"))], {"a": f"-> {OUTSIDE}", "tmp": "/", "tmp/evil": "x"}),
+    ([layer(("a", "../tmp", LINK)), layer(("a/evil", b"x"))], {"a": "-> ../tmp", "tmp": "/", "tmp/evil": "x"}),
+    ([layer(("tmp/evil", b"x"), ("a", OUTSIDE, LINK)), layer(("a/.wh.evil", b""))], {"a": f"-> {OUTSIDE}", "tmp": "/"}),
+    ([layer(("a", "/etc/passwd", LINK), ("b", "a", HARD))], {"a": "-> /etc/passwd", "b": "-> /etc/passwd"}),
+    ([layer(("etc/x", b"x"), ("b", "/etc/x", HARD))], {"etc": "/", "etc/x": "x", "b": "x"}),
+    ([layer(("dev/null", "", tarfile.CHRTYPE))], {"dev": "/"}),
+    ([layer(("a", b"x")), layer(("a", "", tarfile.FIFOTYPE), (".wh...", b""))], {}),
+]
+
+
+@pytest.mark.parametrize(("layers", "expected"), BELOW)
+def test_what_leads_out_of_an_image_stays_in_it(tmp_path: Path, layers: list[bytes], expected: dict[str, str]) -> None:
+    marker = Path(OUTSIDE, "evil")
+    assert not marker.exists()
+    assert unpacked(tmp_path / "t", *layers) == expected
+    assert not marker.exists()
 
 
 names = st.sampled_from(["a", "b", "a/b", "a/b/c", "b/a", ".wh.a", "a/.wh.b", "a/.wh..wh..opq", "c"])
@@ -245,7 +259,7 @@ async def test_an_artifact_has_files(server: Scripted, store: Store) -> None:
     ("title", "why"),
     [
         ("../evil", "leads out"),
-        ("/evil", "absolute"),
+        ("/evil", "leads out"),
         (".", "without a name"),
         ("same", "two files of the name 'same'"),
     ],

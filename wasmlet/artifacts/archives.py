@@ -1,11 +1,13 @@
-"""Tar archives as registries have them: read in order, a piece at a time, and refused whole where not to be trusted.
+"""Tar archives as registries have them: read in order, a piece at a time, and within bounds.
 
-Names that lead out of the archive, devices, pipes and sparse files are refused, and so is what grows beyond bounds.
-Nothing is unpacked here; `layers` takes one file out of a layer, `trees` all of them.
+Names are cleaned and taken below the root, as containerd does it, so none leads out of the archive. The first bytes
+say how an archive is compressed: media types are often wrong. Sparse files are refused, and so is what grows beyond
+bounds. Nothing is unpacked here; `trees` does that.
 """
 
 from __future__ import annotations
 
+import posixpath
 import tarfile
 import zlib
 from collections.abc import Iterator
@@ -24,13 +26,16 @@ _MAX_WINDOW = 128 * 1024 * 1024
 _MAX_PATH = 4096
 MAX_ENTRIES = 200_000
 REGULAR = (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.CONTTYPE)
-LINKS = {tarfile.SYMTYPE: "a symbolic link", tarfile.LNKTYPE: "a hard link"}
-_DEVICES = {tarfile.CHRTYPE: "a device", tarfile.BLKTYPE: "a device", tarfile.FIFOTYPE: "a named pipe"}
+DEVICES = (tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE)
+"""Devices and named pipes."""
+
+_WITHOUT_CONTENT = (tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.DIRTYPE, *DEVICES)
+_GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
 
 
 @attrs.frozen
 class Entry:
-    """A member of an archive: its path without `./` in front, its kind, and its bytes' number.
+    """A member of an archive: its path below the root ("" for the root itself), its kind, and its size in bytes.
 
     Attributes:
         target: what a link refers to, as it is written there.
@@ -48,14 +53,13 @@ class Archive:
     """Reads a tar archive in order (ustar, GNU and pax names), never more than a piece of it at a time.
 
     Args:
-        file: the archive.
-        compression: "", "gzip" or "zstd".
+        file: the archive, compressed with gzip or zstd, or not at all; it is read from where it stands.
         limit: bytes that it may have, uncompressed.
         digest: what they have to have; None where that is not known.
     """
 
-    def __init__(self, file: BinaryIO, compression: str, limit: int, digest: str | None = None) -> None:
-        self._chunks = _unpacked(file, compression)
+    def __init__(self, file: BinaryIO, limit: int, digest: str | None = None) -> None:
+        self._chunks = _unpacked(file)
         self._limit = limit
         self._digest = digest
         self._hash = hasher(digest or "sha256:")
@@ -95,10 +99,8 @@ class Archive:
                 self._left = size + -size % BLOCK if header.type in REGULAR else self._left
                 if any(name.startswith("GNU.sparse") for name in names) or header.type == tarfile.GNUTYPE_SPARSE:
                     raise BadContent("a layer has a sparse file, which is not supported")
-                if header.type in _DEVICES:
-                    raise BadContent(f"a layer has {_DEVICES[header.type]}, {header.name[:200]!r}")
                 target = names.get("linkpath", header.linkname)
-                yield Entry(safe_path(names.get("path", header.name)), header.type, size, target, header.mode & 0o777)
+                yield Entry(cleaned(names.get("path", header.name)), header.type, size, target, header.mode & 0o777)
                 names = {}
             if count == MAX_ENTRIES:
                 raise BadContent(f"a layer has more than {MAX_ENTRIES} entries")
@@ -119,9 +121,7 @@ class Archive:
             raise BadContent(f"a layer is no tar archive: {error}") from None
         if header.size < 0 or header.size > self._limit:
             raise BadContent(f"a layer has an entry of {header.size} bytes; allowed are {self._limit} in all")
-        if header.type not in (*REGULAR, tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.XGLTYPE) and (
-            header.type in (*LINKS, *_DEVICES, tarfile.DIRTYPE)
-        ):
+        if header.type in _WITHOUT_CONTENT:
             header.size = 0
         return header
 
@@ -165,20 +165,19 @@ class Archive:
         return bool(chunk)
 
 
-def safe_path(name: str) -> str:
-    """A path that stays below where it is used, without `.` and empty parts; "" for the top itself.
+def cleaned(name: str) -> str:
+    """A name as a path below the root: without `.`, `..`, empty parts and a slash in front; "" for the root itself.
+
+    What would lead above the root stays at the root, as containerd has it.
 
     Raises:
-        BadContent: it does not stay there, or cannot be a path.
+        BadContent: it cannot be a path.
     """
-    parts = name.split("/")
-    if name.startswith("/"):
-        raise BadContent(f"a layer has an absolute name, {name[:200]!r}")
-    if ".." in parts or "\0" in name:
-        raise BadContent(f"a layer has a name that leads out of it, {name[:200]!r}")
+    if "\0" in name:
+        raise BadContent(f"a layer has a name with a NUL character, {name[:200]!r}")
     if len(name) > _MAX_PATH:
         raise BadContent(f"a layer has a name of {len(name)} characters, more than the {_MAX_PATH} allowed")
-    return "/".join(part for part in parts if part not in ("", "."))
+    return posixpath.normpath(f"/{name}").lstrip("/")
 
 
 def _pax(data: bytes) -> dict[str, str]:
@@ -196,12 +195,21 @@ def _pax(data: bytes) -> dict[str, str]:
     return found
 
 
-def _unpacked(layer: BinaryIO, compression: str) -> Iterator[bytes]:
-    if compression == "gzip":
+def _unpacked(layer: BinaryIO) -> Iterator[bytes]:
+    """The layer's bytes, uncompressed."""
+    start = layer.tell()
+    head = layer.read(len(_ZSTD))
+    layer.seek(start)
+    if head.startswith(_GZIP):
         return _gunzipped(layer)
-    if compression == "zstd":
+    if head == _ZSTD or _is_skippable(head):
         return _unzstd(layer)
     return iter(lambda: layer.read(_CHUNK), b"")
+
+
+def _is_skippable(head: bytes) -> bool:
+    """Whether zstd begins with a frame that decoders skip (RFC 8878, 3.1.2)."""
+    return head[1:] == b"\x2a\x4d\x18" and head[0] & 0xF0 == 0x50
 
 
 def _gunzipped(layer: BinaryIO) -> Iterator[bytes]:
@@ -214,7 +222,7 @@ def _gunzipped(layer: BinaryIO) -> Iterator[bytes]:
             try:
                 chunk = member.decompress(more, _CHUNK)
             except zlib.error as error:
-                raise BadContent(f"a layer is not gzip as it should be: {error}") from None
+                raise BadContent(f"a layer begins as gzip does and is damaged: {error}") from None
             waiting = member.unconsumed_tail
             if chunk:
                 yield chunk
@@ -229,4 +237,4 @@ def _unzstd(layer: BinaryIO) -> Iterator[bytes]:
         while chunk := reader.read(_CHUNK):
             yield chunk
     except zstandard.ZstdError as error:
-        raise BadContent(f"a layer is not zstd as it should be: {error}") from None
+        raise BadContent(f"a layer begins as zstd does and is damaged: {error}") from None

@@ -12,13 +12,14 @@ import asyncio
 import os
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
 from types import TracebackType
 from typing import Generic, Self
 
 import attrs
 
-from wasmlet.artifacts import layers, manifests, wasm
+from wasmlet.artifacts import manifests, wasm
 from wasmlet.artifacts.collection import discard
 from wasmlet.artifacts.credentials import Credential, Keychain
 from wasmlet.artifacts.descriptors import Descriptor
@@ -32,11 +33,11 @@ from wasmlet.artifacts.session import MAX_MANIFEST, Dialer, Document, Session
 from wasmlet.artifacts.store import Image, Kind, Lease, Store, Tree, close_lease
 from wasmlet.artifacts.threads import in_thread, opened_in_thread
 from wasmlet.artifacts.tokens import Tokens
-from wasmlet.artifacts.trees import TreeMaker
+from wasmlet.artifacts.trees import TreeMaker, has_other_files, open_file
 from wasmlet.clock import Clock
 
 _MAX_NESTING = 3
-_HEAD = 8
+_CHUNK = 1024 * 1024
 
 Watch = Callable[[int, int], None]
 """Is told how many bytes of the module's blob are there, and how many there will be."""
@@ -47,15 +48,13 @@ class PullLimits:
     """What a pull may take.
 
     Attributes:
-        module_bytes: the largest module, and the largest layer.
-        unpacked_bytes: of a container image's layer, uncompressed.
-        tree_bytes: the most that an image which is mounted may have, unpacked; and the largest of its layers.
+        module_bytes: the largest module.
+        tree_bytes: the most that a container image, or an image which is mounted, may have unpacked; and packed.
         seconds: for the whole of it.
         parallel: how many pulls download at a time.
     """
 
     module_bytes: int = 256 * 1024 * 1024
-    unpacked_bytes: int = 1024 * 1024 * 1024
     tree_bytes: int = 4 * 1024 * 1024 * 1024
     seconds: float = 1800.0
     parallel: int = 5
@@ -77,11 +76,16 @@ class Pulled(Generic[Kind]):
 
 @attrs.frozen
 class Resolved:
-    """A manifest, and who could have it from where."""
+    """A manifest, and who could have it from where.
+
+    Attributes:
+        trusted: that an annotation or an index says that it is WebAssembly.
+    """
 
     session: Session
     document: Document
     manifest: Manifest
+    trusted: bool
 
 
 class Puller:
@@ -177,13 +181,19 @@ class Puller:
         raise AssertionError("unreachable: the last credential returns or raises")
 
     async def _manifest(self, session: Session, wanted: str, files: bool) -> Resolved:
+        trusted, index, platform = False, None, None
         for _ in range(_MAX_NESTING):
             document = await session.manifest(wanted)
             found = manifests.read(document)
+            trusted = trusted or manifests.is_compat(found.annotations)
             if isinstance(found, Manifest):
-                return Resolved(session, document, found)
+                if index is not None and platform is not None and not (trusted or files) and found.module() is None:
+                    raise index.none()
+                return Resolved(session, document, found, trusted)
             assert isinstance(found, Index)
-            wanted = found.choose(files=files).digest
+            index, chosen = found, found.choose(files=files)
+            wanted, platform = chosen.digest, chosen.platform
+            trusted = trusted or manifests.for_wasm(platform) is not None or manifests.is_compat(chosen.annotations)
         raise BadContent(f"indexes lead to indexes, more than {_MAX_NESTING} deep")
 
     async def _have(self, reference: Reference, found: Resolved, watch: Watch) -> Lease[Image]:
@@ -211,53 +221,74 @@ class Puller:
     async def _artifact(self, found: Resolved, module: Descriptor, watch: Watch) -> Image:
         self._check_size(module)
 
+        guessed = module.media_type not in manifests.MODULES
+
         async def fill(part: Part) -> None:
             await found.session.blob(module, part, lambda size: watch(size, module.size))
-            await in_thread(_check_module, part)
+            if not await in_thread(_is_module, part):
+                raise found.manifest.no_module() if guessed else _no_module()
 
         await self._store.add(module.digest, fill)
         await self._keep(found.document.digest, found.document.data)
         return Image(found.document.digest, module.digest, module.size, (found.document.digest, module.digest))
 
     async def _container_image(self, found: Resolved, watch: Watch) -> Image:
+        digest = found.document.digest
         config = await self._small(found.session, found.manifest.config)
-        start = manifests.start(config, found.manifest.annotations)
-        digests = manifests.diff_ids(config, len(found.manifest.layers))
-        for layer in found.manifest.layers:
-            self._check_size(layer)
-        for layer, unpacked in reversed([*zip(found.manifest.layers, digests, strict=True)]):
-            async with self._layer(found.session, layer, watch) as tar, _part(self._store, None) as module:
-                if await in_thread(self._extract, tar, layer, unpacked, start.path, module):
-                    await in_thread(_check_module, module)
-                    size, digest = module.size, module.found
-                    await self._keep(found.manifest.config.digest, config)
-                    await self._keep(found.document.digest, found.document.data)
-                    await in_thread(module.keep, self._store.blob(digest))
-                    blobs = (found.document.digest, found.manifest.config.digest, digest)
-                    how = (start.command, start.arguments, start.environment)
-                    return Image(found.document.digest, digest, size, blobs, *how)
-        raise BadContent(f"the image's entry point {start.path!r} is in none of its layers")
+        start = manifests.start(config, trusted=found.trusted)
+        expected = manifests.diff_ids(config, len(found.manifest.layers))
+        async with _part(self._store, None) as module:
+            files = await self._module_and_files(found, expected, watch, start.path, module)
+            if not await in_thread(_is_module, module):
+                raise _no_module()
+            size, name = module.size, module.found
+            await self._keep(found.manifest.config.digest, config)
+            await self._keep(digest, found.document.data)
+            await in_thread(module.keep, self._store.blob(name))
+        blobs = (digest, found.manifest.config.digest, name)
+        how = (start.command, start.arguments, start.environment, start.folder)
+        return Image(digest, name, size, blobs, *how, files)
 
-    def _extract(self, tar: Part, layer: Descriptor, unpacked: str, path: str, module: Part) -> bool:
-        def put(data: bytes) -> None:
-            if not data:
-                module.empty()
-            if module.size + len(data) > self._limits.module_bytes:
+    async def _module_and_files(
+        self, found: Resolved, expected: Sequence[str], watch: Watch, path: str, module: Part
+    ) -> bool:
+        """Copy the module out of a container image; whether there are other files, which are in the store then."""
+        digest = found.document.digest
+        async with self._tree_locked(digest):
+            lease = await opened_in_thread(lambda: self._store.lease_tree(digest), close_lease)
+            if lease is not None:  # a pod mounts it
+                with lease:
+                    return await in_thread(self._take, lease.path, path, module)
+            async with self._unpacked(found, expected, watch) as making:
+                others = await in_thread(self._take, making.files, path, module)
+                if others:
+                    await in_thread(making.keep, self._store.tree(digest), _record(found, making))
+                return others
+
+    def _take(self, tree: Path, path: str, module: Part) -> bool:
+        """Copy a module out of a tree; whether the tree has other files, too."""
+        root = os.open(tree, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            descriptor = open_file(root, path)
+        finally:
+            os.close(root)
+        if descriptor is None:
+            raise BadContent(f"the image's entry point {path!r} is no file in its layers")
+        with os.fdopen(descriptor, "rb") as file:
+            if os.fstat(descriptor).st_size > self._limits.module_bytes:
                 raise BadContent(f"the module has more than the {self._limits.module_bytes} bytes allowed")
-            module.put(data)
-
-        os.lseek(tar.descriptor, 0, os.SEEK_SET)
-        with os.fdopen(os.dup(tar.descriptor), "rb") as file:
-            kind = manifests.compression(layer) or ""
-            return layers.extract(file, kind, path, self._limits.unpacked_bytes, put, unpacked)
+            while chunk := file.read(_CHUNK):
+                module.put(chunk)
+        return has_other_files(tree, path)
 
     async def _have_tree(self, reference: Reference, found: Resolved) -> Lease[Tree]:
         digest = found.document.digest
-        async with self._store.locked(f"tree-{digest.replace(':', '-')}"):
+        async with self._tree_locked(digest):
             for _ in range(3):  # again where it was collected before it could be held
                 lease = await opened_in_thread(lambda: self._store.lease_tree(digest), close_lease)
                 if lease is None:
-                    await self._tree(found)
+                    async with self._unpacked(found, await self._diff_ids(found), _nobody) as making:
+                        await in_thread(making.keep, self._store.tree(digest), _record(found, making))
                     continue
                 try:
                     await in_thread(self._store.refer, reference, lease.image)
@@ -267,35 +298,44 @@ class Puller:
                 return lease
         raise StoreError("the store removes the image as often as it is pulled")
 
-    async def _tree(self, found: Resolved) -> None:
-        """Unpack what the manifest names."""
-        manifest, digest, limit = found.manifest, found.document.digest, self._limits.tree_bytes
-        unpacked: list[str | None] = [None] * len(manifest.layers)
-        if manifest.is_container:
-            config = await self._small(found.session, manifest.config)
-            unpacked[:] = manifests.diff_ids(config, len(manifest.layers))
+    def _tree_locked(self, digest: str) -> AbstractAsyncContextManager[None]:
+        """Nobody else makes this image's tree meanwhile. Who holds its image's lock as well took that one first."""
+        return self._store.locked(f"tree-{digest.replace(':', '-')}")
+
+    @asynccontextmanager
+    async def _unpacked(
+        self, found: Resolved, diff_ids: Sequence[str | None], watch: Watch
+    ) -> AsyncIterator[TreeMaker]:
+        """Unpack what the manifest names; it is gone afterwards unless it was kept."""
+        manifest, limit = found.manifest, self._limits.tree_bytes
         if sum(layer.size for layer in manifest.layers) > limit:
-            raise BadContent(f"the image has more than the {limit} bytes that a volume of an image may have")
+            raise BadContent(f"the image has more than the {limit} bytes that the files of an image may have")
         making = await opened_in_thread(lambda: TreeMaker(self._store.ingest, limit), lambda made: made.__exit__())
         try:
-            for layer, expected in zip(manifest.layers, unpacked, strict=True):
+            for layer, expected in zip(manifest.layers, diff_ids, strict=True):
                 if layer.media_type == manifests.EMPTY and not layer.annotations.get(manifests.TITLE):
                     continue
-                async with self._layer(found.session, layer, _nobody) as part:
+                async with self._layer(found.session, layer, watch) as part:
                     await in_thread(self._add_layer, making, manifest, layer, part, expected)
-            record: dict[str, object] = {"digest": digest, "size": making.size}
-            await in_thread(making.keep, self._store.tree(digest), record)
+            yield making
         finally:
             await in_thread(making.__exit__)
+
+    async def _diff_ids(self, found: Resolved) -> Sequence[str | None]:
+        """What each layer has to have as its digest, unpacked; None where nothing says it."""
+        layers = len(found.manifest.layers)
+        if not found.manifest.is_container:
+            return [None] * layers
+        return manifests.diff_ids(await self._small(found.session, found.manifest.config), layers)
 
     def _add_layer(
         self, making: TreeMaker, manifest: Manifest, layer: Descriptor, part: Part, expected: str | None
     ) -> None:
         os.lseek(part.descriptor, 0, os.SEEK_SET)
         with os.fdopen(os.dup(part.descriptor), "rb") as file:
-            kind = manifests.compression(layer)
-            if kind is not None and (manifest.is_container or layer.annotations.get(manifests.UNPACK) == "true"):
-                making.unpack(file, kind, expected)
+            packed = manifest.is_container or layer.annotations.get(manifests.UNPACK) == "true"
+            if manifests.is_tar(layer) and packed:
+                making.unpack(file, expected)
             else:
                 title = layer.annotations.get(manifests.TITLE) or layer.digest.replace(":", "-")
                 making.add(title, file, layer.size)
@@ -328,12 +368,19 @@ class Puller:
             )
 
 
-def _check_module(part: Part) -> None:
-    """See that it begins as WebAssembly does."""
+def _is_module(part: Part) -> bool:
+    """Whether it begins as WebAssembly does."""
     part.check()
-    head = os.pread(part.descriptor, _HEAD, 0)
-    if head[:4] != wasm.MAGIC:
-        raise BadContent("the module is not WebAssembly: the bytes 00 61 73 6d at its beginning are missing")
+    return os.pread(part.descriptor, len(wasm.MAGIC), 0) == wasm.MAGIC
+
+
+def _no_module() -> BadContent:
+    return BadContent("the module is not WebAssembly: the bytes 00 61 73 6d at its beginning are missing")
+
+
+def _record(found: Resolved, making: TreeMaker) -> dict[str, object]:
+    """What is kept of a tree, for `store.read_tree`."""
+    return {"digest": found.document.digest, "size": making.size}
 
 
 @asynccontextmanager

@@ -6,7 +6,8 @@
     references/<hash>    a reference, and the digest of the manifest that it had when it was pulled last
     access/<hex>         who has pulled that image (`access`)
     compiled/            compiled forms of modules (`compiled`)
-    trees/<hex>/         an image that pods mount, unpacked (`trees`), by its manifest's digest
+    trees/<hex>/         an image that pods mount, or whose files its module sees, unpacked (`trees`), by its manifest's
+                         digest
     ingest/, locks/      what is being written, and by whom
 
 Several node loops may share it, and any of them may die at any instruction: a file gets its name when it is whole and
@@ -56,6 +57,8 @@ class Image:
         command: a container image's entry point, the module's path first; empty for an artifact.
         arguments: what follows it where a pod gives no arguments.
         environment: `NAME=value`, of a container image.
+        folder: the working directory of a container image; "" for an artifact.
+        files: whether it has files beside its module, which are in `trees` then.
     """
 
     digest: str
@@ -65,6 +68,8 @@ class Image:
     command: tuple[str, ...] = ()
     arguments: tuple[str, ...] = ()
     environment: tuple[str, ...] = ()
+    folder: str = ""
+    files: bool = False
 
 
 @attrs.frozen
@@ -88,11 +93,13 @@ class Lease(Generic[Kind]):
 
     Attributes:
         path: of the module, or of the directory.
+        files: of an image that is a module with files: these, which are in use as long as the module is.
     """
 
-    def __init__(self, image: Kind, path: Path, descriptor: int) -> None:
+    def __init__(self, image: Kind, path: Path, descriptor: int, files: Lease[Tree] | None = None) -> None:
         self.image = image
         self.path = path
+        self.files = files
         self._descriptor = descriptor
 
     def close(self) -> None:
@@ -102,6 +109,7 @@ class Lease(Generic[Kind]):
                 os.utime(self._descriptor)  # when it was used last
             os.close(self._descriptor)
             self._descriptor = -1
+            close_lease(self.files)
 
     def __enter__(self) -> Self:
         return self
@@ -281,12 +289,14 @@ class Store:
         if descriptor is None:
             return None
         image = _image_of(read_object(path))
-        if image is None or not self.blob(image.module).is_file():
+        whole = image is not None and self.blob(image.module).is_file()
+        files = self.lease_tree(digest) if whole and image is not None and image.files else None
+        if image is None or not whole or (image.files and files is None):
             os.close(descriptor)
             return None
         with contextlib.suppress(OSError):
             os.utime(path)  # when it was used last
-        return Lease(image, self.blob(image.module), descriptor)
+        return Lease(image, self.blob(image.module), descriptor, files)
 
     def tree(self, digest: str) -> Path:
         """Where an image's directory is, or would be."""
@@ -340,7 +350,9 @@ def _image_of(raw: Mapping[str, Any] | None) -> Image | None:
         return None
     if not all(isinstance(one, list) and all(isinstance(text, str) for text in one) for one in lists):
         return None
-    return Image(found["digest"], found["module"], found["size"], *(tuple(one or ()) for one in lists))
+    blobs, command, arguments, environment = (tuple(one or ()) for one in lists)
+    how = (command, arguments, environment, str(found.get("folder") or ""), found.get("files") is True)
+    return Image(found["digest"], found["module"], found["size"], blobs, *how)
 
 
 def read_image(path: Path) -> Image | None:

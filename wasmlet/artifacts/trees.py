@@ -3,15 +3,17 @@
     trees/<manifest>/files/     what was unpacked
     trees/<manifest>/tree.json  what it is; a tree has its name only once it is whole
 
-Archives are checked as they are read (`archives`). While one is unpacked no link is followed, whatever a layer has put
-where: every directory on the way is opened as what it is, and a path that leads through a link is refused. Links stay
-links, for a guest whose engine confines it; nothing of the node's goes through one. Owners, special bits and times are
-dropped: whoever mounts it may read it, and nobody writes. Everything blocks.
+Archives are checked as they are read (`archives`). Links are followed as containerd does it, with the tree as the root:
+each step opens a directory as what it is, never a link, so no link leads out of the tree, whatever a layer has put
+where. Links stay links in the tree, for a guest whose engine confines it. Devices, pipes and entries of unknown kinds
+are left out. Owners, special bits and times are dropped: whoever mounts it may read it, and nobody writes. Everything
+blocks.
 """
 
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import secrets
 import shutil
@@ -22,11 +24,14 @@ from typing import BinaryIO
 
 import orjson
 
-from wasmlet.artifacts.archives import MAX_ENTRIES, REGULAR, Archive, Entry, safe_path
+from wasmlet.artifacts.archives import DEVICES, MAX_ENTRIES, REGULAR, Archive, Entry, cleaned
 from wasmlet.artifacts.errors import BadContent
 from wasmlet.artifacts.files import locked_directory, sync_directory
-from wasmlet.artifacts.layers import HIDE, HIDE_ALL
 
+HIDE, HIDE_ALL = ".wh.", ".wh..wh..opq"
+"""What names begin with that remove a file of the layers below, and the name that removes all of its directory."""
+_KINDS = (*REGULAR, tarfile.DIRTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE)
+_MAX_LINKS = 40
 FILES, RECORD = "files", "tree.json"
 _MAX_DEPTH = 100
 _OPEN = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -46,6 +51,7 @@ class TreeMaker:
         self._left = limit
         self._limit = limit
         self._entries = 0
+        self._left_out: set[str] = set()
         self._lock = locked_directory(self.path)
         os.mkdir(FILES, 0o755, dir_fd=self._lock)
         os.chmod(FILES, 0o755, dir_fd=self._lock)
@@ -64,25 +70,29 @@ class TreeMaker:
         """Bytes so far."""
         return self._limit - self._left
 
-    def unpack(self, layer: BinaryIO, compression: str, digest: str | None) -> None:
+    def unpack(self, layer: BinaryIO, digest: str | None) -> None:
         """Put a layer over what is there.
 
         Args:
-            compression: "", "gzip" or "zstd".
             digest: of the layer, uncompressed.
 
         Raises:
             BadContent: it is not to be trusted, or too large.
             OSError: the disk fails.
         """
-        archive = Archive(layer, compression, self._left, digest)
+        archive = Archive(layer, self._left, digest)
         added: set[str] = set()
         for entry in archive.entries():
             self._entries += 1
             if self._entries > MAX_ENTRIES:
                 raise BadContent(f"the image has more than {MAX_ENTRIES} files")
             if entry.path:
-                self._apply(archive, entry, added)
+                try:
+                    self._apply(archive, entry, added)
+                except OSError as error:
+                    if error.errno == errno.ENAMETOOLONG:
+                        raise BadContent(f"a layer has a name too long for a file, {entry.path[:200]!r}") from None
+                    raise
         self._left -= archive.taken
 
     def add(self, title: str, source: BinaryIO, size: int) -> None:
@@ -91,9 +101,11 @@ class TreeMaker:
         Raises:
             BadContent: the name leads elsewhere or is taken, or it is too large.
         """
-        path = safe_path(title)
+        path = cleaned(title)
         if not path:
             raise BadContent(f"the artifact has a file without a name, {title[:200]!r}")
+        if title.startswith("/") or ".." in title.split("/"):  # oras refuses these, too
+            raise BadContent(f"the artifact has a file whose name leads out of it, {title[:200]!r}")
         if size > self._left:
             raise BadContent(f"the artifact has more than the {self._limit} bytes allowed")
         self._left -= size
@@ -106,6 +118,11 @@ class TreeMaker:
             os.close(parent)
         with os.fdopen(descriptor, "wb") as target:
             shutil.copyfileobj(source, target, 1024 * 1024)
+
+    @property
+    def files(self) -> Path:
+        """The directory of what there is so far."""
+        return self.path / FILES
 
     def keep(self, path: Path, record: dict[str, object]) -> None:
         """Give it its name, for good.
@@ -132,11 +149,12 @@ class TreeMaker:
                 return
             if name.startswith(HIDE):
                 hidden = name[len(HIDE) :]
-                if hidden in ("", ".", ".."):
-                    raise BadContent(f"a layer hides what has no name, {entry.path[:200]!r}")
-                if f"{folder}/{hidden}".lstrip("/") not in added:
+                if hidden not in ("", ".", "..") and f"{folder}/{hidden}".lstrip("/") not in added:
                     _remove(hidden, parent)
                 return
+            self._left_out.discard(entry.path)
+            if entry.kind not in _KINDS:
+                self._left_out.add(entry.path)
             self._put(archive, entry, parent, name)
             parts = entry.path.split("/")
             added.update("/".join(parts[: i + 1]) for i in range(len(parts)))
@@ -150,58 +168,131 @@ class TreeMaker:
                 _remove(name, parent)
                 _make_directory(name, parent)
             return
-        source = self._linked(entry) if entry.kind == tarfile.LNKTYPE else None
-        try:
-            if source is not None and _same(source, (parent, name)):
-                return
+        if entry.kind == tarfile.LNKTYPE:
+            self._link(entry, parent, name)
+            return
+        if entry.kind in (*_KINDS, *DEVICES):
             _remove(name, parent)
-            if source is not None:
-                os.link(source[1], name, src_dir_fd=source[0], dst_dir_fd=parent, follow_symlinks=False)
-            elif entry.kind == tarfile.SYMTYPE:
-                if not entry.target or "\0" in entry.target or len(entry.target) > 4095:
-                    raise BadContent(f"a layer has a symbolic link to nothing, {entry.path[:200]!r}")
-                os.symlink(entry.target, name, dir_fd=parent)
-            elif entry.kind in REGULAR:
-                with os.fdopen(_create(name, parent, 0o755 if entry.mode & 0o111 else 0o644), "wb") as file:
-                    for chunk in archive.content(entry):
-                        file.write(chunk)
-        finally:
-            if source is not None:
-                os.close(source[0])
+        if entry.kind == tarfile.SYMTYPE:
+            if not entry.target or "\0" in entry.target or len(entry.target) > 4095:
+                raise BadContent(f"a layer has a symbolic link to nothing, {entry.path[:200]!r}")
+            os.symlink(entry.target, name, dir_fd=parent)
+        elif entry.kind in REGULAR:
+            with os.fdopen(_create(name, parent, 0o755 if entry.mode & 0o111 else 0o644), "wb") as file:
+                for chunk in archive.content(entry):
+                    file.write(chunk)
 
-    def _linked(self, entry: Entry) -> tuple[int, str]:
-        """What a hard link refers to: its directory's descriptor, and its name there."""
-        target = safe_path(entry.target)
-        if not target:
+    def _link(self, entry: Entry, parent: int, name: str) -> None:
+        """Make a hard link. One to what was left out, which is a device or a pipe, is left out as well."""
+        path = cleaned(entry.target)
+        if not path:
             raise BadContent(f"a layer has a hard link to nothing, {entry.path[:200]!r}")
-        parent, name = self._parent(target, make=False)
-        kind = _kind(name, parent)
-        if kind is None or not stat.S_ISREG(kind):
-            os.close(parent)
-            raise BadContent(f"a layer has a hard link to what is no file, {target[:200]!r}")
-        return parent, name
+        if path in self._left_out:
+            self._left_out.add(entry.path)
+            return
+        source, its_name = self._parent(path, make=False)
+        try:
+            kind = _kind(its_name, source)
+            if kind is None or not (stat.S_ISREG(kind) or stat.S_ISLNK(kind)):
+                raise BadContent(f"a layer has a hard link to what is no file, {path[:200]!r}")
+            if not _same((source, its_name), (parent, name)):
+                _remove(name, parent)
+                os.link(its_name, name, src_dir_fd=source, dst_dir_fd=parent, follow_symlinks=False)
+        finally:
+            os.close(source)
 
     def _parent(self, path: str, *, make: bool = True) -> tuple[int, str]:
         """The descriptor of the directory that a path is in, the caller's, and the path's last part."""
-        *folders, name = path.split("/")
-        if len(folders) > _MAX_DEPTH:
-            raise BadContent(f"a layer is nested more than {_MAX_DEPTH} directories deep")
-        current = os.dup(self._root)
-        try:
-            for part in folders:
-                kind = _kind(part, current)
-                if kind is None and make:
-                    _make_directory(part, current)
-                elif kind is None or not stat.S_ISDIR(kind):
-                    what = "a symbolic link" if kind is not None and stat.S_ISLNK(kind) else "what is no directory"
-                    raise BadContent(f"a layer has {path[:200]!r}, whose part {part[:100]!r} is {what}")
-                below = os.open(part, _OPEN, dir_fd=current)
+        folder, _, name = path.rpartition("/")
+        return _walk(self._root, folder, make=make)[0], name
+
+
+def _walk(root: int, path: str, *, make: bool) -> tuple[int, str]:
+    """Open a directory of a tree, and make each one that is not there if so wanted.
+
+    A link on the way is followed with the tree as its root.
+
+    Returns:
+        A descriptor, the caller's, and the path to it that has no links.
+
+    Raises:
+        BadContent: the path leads to or through what is no directory, or is nested too deep.
+    """
+    current, links = os.dup(root), 0
+    done: list[str] = []
+    left = path.split("/")[::-1] if path else []
+    try:
+        while left:
+            part = left.pop()
+            kind = _kind(part, current)
+            if kind is not None and stat.S_ISLNK(kind):
+                links += 1
+                if links > _MAX_LINKS:
+                    raise BadContent(f"a layer has {path[:200]!r}, which leads through more than {_MAX_LINKS} links")
+                target = os.readlink(part, dir_fd=current)
+                left += filter(None, _targeted("/".join(done), target).split("/")[::-1])
                 os.close(current)
-                current = below
-            return current, name
-        except BaseException:
+                current, done = os.dup(root), []
+                continue
+            if kind is None and make:
+                _make_directory(part, current)
+            elif kind is None or not stat.S_ISDIR(kind):
+                raise BadContent(f"a layer has {path[:200]!r}, whose part {part[:100]!r} is no directory")
+            if len(done) >= _MAX_DEPTH:
+                raise BadContent(f"a layer is nested more than {_MAX_DEPTH} directories deep")
+            below = os.open(part, _OPEN, dir_fd=current)
             os.close(current)
-            raise
+            current = below
+            done.append(part)
+        return current, "/".join(done)
+    except BaseException:
+        os.close(current)
+        raise
+
+
+def _targeted(folder: str, target: str) -> str:
+    """Where a link leads that is in this directory of a tree, whose path has no links: `..` is what it looks like."""
+    return cleaned(target if target.startswith("/") else f"{folder}/{target}")
+
+
+def open_file(root: int, path: str) -> int | None:
+    """Open a regular file of a tree for reading; links are followed with the tree as their root.
+
+    Args:
+        root: descriptor of the tree's directory.
+
+    Returns:
+        A descriptor, the caller's; None where there is no such file.
+
+    Raises:
+        BadContent: links lead to links without end.
+    """
+    for _ in range(_MAX_LINKS):
+        folder, _, name = path.rpartition("/")
+        try:
+            parent, where = _walk(root, folder, make=False)
+        except BadContent:
+            return None
+        try:
+            kind = _kind(name, parent)
+            if kind is not None and stat.S_ISLNK(kind):
+                path = _targeted(where, os.readlink(name, dir_fd=parent))
+                continue
+            if kind is None or not stat.S_ISREG(kind):
+                return None
+            return os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=parent)
+        finally:
+            os.close(parent)
+    raise BadContent(f"{path[:200]!r} leads through more than {_MAX_LINKS} links")
+
+
+def has_other_files(root: Path, path: str) -> bool:
+    """Whether a tree has anything but directories, beside the file of this path."""
+    for folder, folders, files in os.walk(root):
+        links = [name for name in folders if Path(folder, name).is_symlink()]
+        if any(Path(folder, name).relative_to(root).as_posix() != path for name in (*files, *links)):
+            return True
+    return False
 
 
 def _kind(name: str, parent: int) -> int | None:
