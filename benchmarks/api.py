@@ -78,7 +78,7 @@ async def opened(identity: Identity) -> AsyncGenerator[Api, None]:
     """An `Api` with that identity."""
     async with aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(ssl=identity.ssl_context or True, limit=0),
-        headers=await identity.headers() | {"Accept": JSON},
+        headers={**await identity.headers(), "Accept": JSON},
         timeout=aiohttp.ClientTimeout(total=None, sock_connect=30),
         read_bufsize=2**20,
     ) as session:

@@ -23,7 +23,6 @@ from typing import Any
 IMPORTS = (
     ("asyncio, TLS", ("asyncio", "ssl")),
     ("aiohttp, uvloop, orjson", ("aiohttp", "uvloop", "orjson")),
-    ("kubernetes-asyncio", ("kubernetes_asyncio.client", "kubernetes_asyncio.config")),
     ("wasmlet and the rest", ("wasmlet.node", "wasmlet.cli.commands")),
 )
 """What a node imports, in steps whose memory is told."""

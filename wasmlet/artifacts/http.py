@@ -1,8 +1,8 @@
 """HTTP to registries: one exchange at a time, with its redirects, and errors that say what is wrong.
 
 A redirect to another place carries no credentials, none leads from TLS to plain HTTP, and there is an end to them.
-Cookies are never kept: one pod's session must not serve another's. Proxies are those of the environment, never for
-this machine itself. `session` adds who asks, and tries again.
+Cookies are never kept: one pod's session must not serve another's. Proxies are those of the environment, by
+the rules of `wasmlet.proxies`. `session` adds who asks, and tries again.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ from wasmlet.artifacts.errors import Absent, ArtifactError, BadContent, Denied, 
 from wasmlet.artifacts.hosts import Endpoint, RegistryConfig
 from wasmlet.clock import Clock
 from wasmlet.errors import ConfigError
+from wasmlet.proxies import Proxies
+from wasmlet.tls import client_context, unverified_context
 
 CONNECT_SECONDS, IDLE_SECONDS = 10.0, 30.0
 MAX_REDIRECTS = 5
@@ -32,7 +34,6 @@ MAX_WAIT = 60.0
 """Seconds of a Retry-After that are waited at most."""
 
 _MAX_COMPLAINT = 16 * 1024
-_LOCAL = ("localhost", "127.0.0.1", "[::1]")
 _REDIRECTS = (301, 302, 303, 307, 308)
 
 Content = Callable[[], AsyncIterable[bytes]]
@@ -49,12 +50,9 @@ class Http:
 
     async def __aenter__(self) -> Self:
         checked = await asyncio.to_thread(_tls, self._config)
-        unchecked = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        unchecked.check_hostname, unchecked.verify_mode = False, ssl.CERT_NONE
-        try:
-            self._clients = {True: _client(checked), False: _client(unchecked)}
-        except (ImportError, ValueError, httpx.HTTPError, httpx.InvalidURL) as error:
-            raise ConfigError(f"a proxy in the environment (HTTPS_PROXY, ALL_PROXY) cannot be used: {error}") from None
+        proxies = Proxies.of_environment()
+        proxies.check()
+        self._clients = {True: _client(checked, proxies), False: _client(unverified_context(), proxies)}
         return self
 
     async def __aexit__(
@@ -236,25 +234,51 @@ def _system_error(error: BaseException) -> str:
     return ""
 
 
-def _client(context: ssl.SSLContext) -> httpx.AsyncClient:
+class _Routes(httpx.AsyncBaseTransport):
+    """Each request by way of the proxy that stands before its server, or directly where there is none."""
+
+    def __init__(self, context: ssl.SSLContext, proxies: Proxies) -> None:
+        self._context = context
+        self._proxies = proxies
+        self._transports: dict[str | None, httpx.AsyncHTTPTransport] = {}
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        proxy = self._proxies.before(str(request.url.copy_with(path="/", query=None)))
+        transport = self._transports.get(proxy)
+        if transport is None:
+            transport = self._transports[proxy] = httpx.AsyncHTTPTransport(
+                verify=self._context,
+                trust_env=False,
+                proxy=_proxy(proxy, self._context) if proxy is not None else None,
+            )
+        return await transport.handle_async_request(request)
+
+    async def aclose(self) -> None:
+        for transport in self._transports.values():
+            await transport.aclose()
+
+
+def _proxy(url: str, context: ssl.SSLContext) -> httpx.Proxy:
+    return httpx.Proxy(url, ssl_context=context if url.startswith("https:") else None)
+
+
+def _client(context: ssl.SSLContext, proxies: Proxies) -> httpx.AsyncClient:
     return httpx.AsyncClient(
-        verify=context,
+        transport=_Routes(context, proxies),
+        trust_env=False,
         timeout=httpx.Timeout(IDLE_SECONDS, connect=CONNECT_SECONDS, pool=None),
         headers={"User-Agent": f"wasmlet/{importlib.metadata.version('wasmlet')}"},
         cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
-        mounts={f"all://{host}": None for host in _LOCAL},
     )
 
 
 def _tls(config: RegistryConfig) -> ssl.SSLContext:
-    context = ssl.create_default_context()
-    if config.registry_ca_file is not None:
-        try:
-            context.load_verify_locations(config.registry_ca_file)
-        except (OSError, ssl.SSLError) as error:
-            why = error.strerror if isinstance(error, OSError) and error.strerror else "no certificates in PEM"
-            raise ConfigError(f"registry CA file {config.registry_ca_file}: {why}") from None
-    return context
+    file = config.registry_ca_file
+    try:
+        return client_context(file.read_bytes() if file is not None else None, system=True)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise ConfigError(f"registry CA file {file}: {reason}") from None
 
 
 def _after(text: str | None, clock: Clock) -> float | None:

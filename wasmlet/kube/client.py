@@ -18,11 +18,13 @@ import aiohttp
 import orjson
 import structlog
 from aiohttp.client_exceptions import ClientConnectorCertificateError, ClientConnectorError
+from multidict import CIMultiDict
 
 from wasmlet.clock import Clock, SystemClock
 from wasmlet.errors import ConfigError
 from wasmlet.kube import errors
 from wasmlet.kube.config import Identity
+from wasmlet.kube.socks import SocksConnector, through_socks
 from wasmlet.model.pod import Raw
 
 log = structlog.get_logger(__name__)
@@ -190,6 +192,8 @@ class Client:
         headers: dict[str, str],
         limits: aiohttp.ClientTimeout,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
+        if (until := self.identity.until) is not None and self._clock.now() >= until:
+            await self._reload()
         identity = self.identity
         session = self._session
         if session is None:
@@ -201,8 +205,8 @@ class Client:
                 identity.server + path,
                 params=params,
                 data=data,
-                headers=headers | await identity.headers(),
-                proxy=identity.proxy,
+                headers=CIMultiDict([*headers.items(), *(await identity.headers()).items()]),
+                proxy=None if through_socks(identity.proxy) else identity.proxy,
                 server_hostname=identity.server_hostname,
                 timeout=limits,
             ) as answer:
@@ -222,11 +226,13 @@ class Client:
                 await self._close_unused()
 
     def _connect(self) -> aiohttp.ClientSession:
-        connector = aiohttp.TCPConnector(
-            ssl=self.identity.ssl_context or True,
-            limit=self._connections,
-            keepalive_timeout=60,
-            socket_factory=_socket,
+        ssl_context, proxy = self.identity.ssl_context or True, self.identity.proxy
+        connector = (
+            SocksConnector(proxy, _watched, ssl=ssl_context, limit=self._connections, keepalive_timeout=60)
+            if proxy is not None and through_socks(proxy)
+            else aiohttp.TCPConnector(
+                ssl=ssl_context, limit=self._connections, keepalive_timeout=60, socket_factory=_socket
+            )
         )
         return aiohttp.ClientSession(
             connector=connector,
@@ -236,7 +242,7 @@ class Client:
         )
 
     async def _reload(self) -> bool:
-        """Read the credentials again after a 401; False where that was done a moment ago and did not help."""
+        """Read the credentials again, after a 401 or their end; False where that was done a moment ago or fails."""
         before = self.identity
         async with self._reloading:
             if self.identity is not before:
@@ -248,7 +254,7 @@ class Client:
             try:
                 self.identity = await before.reload()
             except ConfigError as error:
-                log.warning("the credentials are not accepted and cannot be read again", error=str(error))
+                log.warning("the credentials are no longer good and cannot be read again", error=str(error))
                 return False
             await self._renew()
         return True
@@ -273,12 +279,16 @@ class Client:
 
 
 def _socket(address: tuple[Any, ...]) -> socket.socket:
-    """A socket that notices within a minute that the other machine has gone, also while a watch is silent."""
     family, kind, protocol, _, _ = address
     made = socket.socket(family, kind, protocol)
+    _watched(made)
+    return made
+
+
+def _watched(made: socket.socket) -> None:
+    """Make a socket notice within a minute that the other machine has gone, also while a watch is silent."""
     made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     if hasattr(socket, "TCP_KEEPIDLE"):
         made.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 30)
         made.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 10)
         made.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3)
-    return made

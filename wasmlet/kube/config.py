@@ -1,27 +1,35 @@
 """Where the API server is and who we are to it.
 
-`load_identity` reads a kubeconfig (or the service account that a pod is given) with kubernetes-asyncio, which knows
-exec plugins, OIDC and token rotation, and keeps from it the little that `wasmlet.kube.client` needs.
+`load_identity` reads what kubectl reads and means the same by it: `kubeconfig` has the files, `exec_plugin` and `oidc`
+have the credentials that somebody else gives, `authorization` the tokens. An `Identity` holds values and a TLS context;
+nothing of it lies in a temporary file.
 """
 
 from __future__ import annotations
 
 import asyncio
-import importlib
 import os
 import ssl
+from datetime import datetime
 from pathlib import Path
-from types import ModuleType
-from typing import Any
-from urllib.parse import urlsplit
-from urllib.request import getproxies, proxy_bypass
+from urllib.parse import unquote, urlsplit
 
 import attrs
-import yaml
+import structlog
+from multidict import CIMultiDict
 
+from wasmlet.clock import Clock, SystemClock
 from wasmlet.errors import ConfigError
+from wasmlet.kube import exec_plugin, oidc
+from wasmlet.kube.authorization import Authorization, Fixed, TokenFile, basic, bearer, escaped, sendable
+from wasmlet.kube.exec_plugin import Granted
+from wasmlet.kube.kubeconfig import HELP, Cluster, Kubeconfig, User, load, named_files
+from wasmlet.proxies import Proxies, proxy_url
+from wasmlet.tls import client_context, show, unverified_context
 
-_KUBECONFIG_HELP = "give one with --kubeconfig FILE or in KUBECONFIG"
+log = structlog.get_logger(__name__)
+
+SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 
 
 @attrs.define
@@ -31,144 +39,233 @@ class Identity:
     Attributes:
         server: base URL without a trailing slash.
         ssl_context: None for plain http.
-        ca_file: path of the CA that signed the server's certificate; a first guess at the CA of the cluster's clients.
-        certificate: path of our client certificate, where we have one.
-        source: what to read again when the credentials are no longer accepted; None means in-cluster.
+        server_hostname: whose certificate the server has, where that is not the host of the URL.
+        authority: the CA that signed the server's certificate, as a file or in PEM; a first guess at the CA of the
+            cluster's clients.
+        certificate: path of our client certificate, where it is in a file.
+        source: the kubeconfig that was asked for; None means what the surroundings have.
+        until: when the credentials end and have to be read anew; None means that it is not known.
     """
 
     server: str
     ssl_context: ssl.SSLContext | None
     server_hostname: str | None
     proxy: str | None
-    ca_file: Path | None
+    authority: Path | bytes | None
     certificate: Path | None
     source: Path | None
     context: str | None
-    _configuration: Any
+    until: datetime | None
+    _authorization: Authorization
+    _impersonated: tuple[tuple[str, str], ...]
+    _clock: Clock
 
-    async def headers(self) -> dict[str, str]:
-        """Headers that authenticate a request; a token that has run out is refreshed first."""
-        settings = await self._configuration.auth_settings()
-        token = (settings.get("BearerToken") or {}).get("value")
-        return {"Authorization": token} if token else {}
+    async def headers(self) -> CIMultiDict[str]:
+        """Headers that say who sends a request; a token file is read again when it is time."""
+        headers = CIMultiDict(self._impersonated)
+        if (value := await self._authorization.header()) is not None:
+            headers["Authorization"] = value
+        return headers
 
     async def reload(self) -> Identity:
         """The same identity with its credentials read anew."""
-        return await load_identity(self.source, self.context)
+        return await load_identity(self.source, self.context, clock=self._clock)
 
 
-async def load_identity(kubeconfig: Path | None = None, context: str | None = None) -> Identity:
+async def load_identity(
+    kubeconfig: Path | None = None, context: str | None = None, *, clock: Clock | None = None
+) -> Identity:
     """Load the API server's address and our credentials.
 
-    Without `kubeconfig`: `KUBECONFIG`, else the service account of the pod we run in, else `~/.kube/config`.
+    Without `kubeconfig`: the files that `KUBECONFIG` lists, else the service account of the pod we run in, else
+    `~/.kube/config`.
 
     Raises:
         ConfigError: nothing usable was found; the message names the file and what is wrong with it.
     """
-    path = kubeconfig
-    if path is None and (named := os.environ.get("KUBECONFIG")):
-        path = Path(named.split(os.pathsep)[0])
-    in_cluster = path is None and "KUBERNETES_SERVICE_HOST" in os.environ
-    if path is None and not in_cluster:
-        path = Path.home() / ".kube" / "config"
-    # The import alone takes half a second: not on the loop.
-    library = await asyncio.to_thread(importlib.import_module, "kubernetes_asyncio.config")
-    client = await asyncio.to_thread(importlib.import_module, "kubernetes_asyncio.client")
-    configuration = client.Configuration()
-    if in_cluster:
-        _load_in_cluster(library, configuration)
-    else:
-        assert path is not None
-        await _load_file(library, path, context, configuration)
-    return await asyncio.to_thread(_identity, configuration, path, context)
-
-
-def _load_in_cluster(library: ModuleType, configuration: Any) -> None:
+    clock = clock or SystemClock()
+    where, found = await asyncio.to_thread(_found, kubeconfig)
     try:
-        library.load_incluster_config(client_configuration=configuration)
-    except library.ConfigException as error:
-        raise ConfigError(f"the pod's service account cannot be used: {error}; {_KUBECONFIG_HELP}") from None
+        if isinstance(found, Kubeconfig):
+            cluster, user = found.chosen(context)
+        else:
+            cluster, user = found
+        _server(cluster.server)  # wrong ones are refused before a plugin is run
+        cluster, user = await asyncio.to_thread(_with_contents, cluster, user)
+        granted = await _granted(cluster, user, clock)
+        return await asyncio.to_thread(_identity, cluster, user, granted, (kubeconfig, context), clock)
+    except ConfigError as error:
+        raise ConfigError(f"{where} cannot be used: {error}") from None
 
 
-async def _load_file(library: ModuleType, path: Path, context: str | None, configuration: Any) -> None:
+def _found(kubeconfig: Path | None) -> tuple[str, Kubeconfig | tuple[Cluster, User]]:
+    """What describes the API server, and what to call it in an error."""
+    listed = named_files(os.environ) if kubeconfig is None else [kubeconfig]
+    where = f"kubeconfig {os.pathsep.join(map(str, listed))}"
+    if listed:
+        config = load(listed)
+        if not config.empty:
+            return where, config
+    if kubeconfig is None and (in_cluster := _in_cluster()) is not None:
+        return "the pod's service account", in_cluster
+    if not listed:
+        listed = [Path.home() / ".kube" / "config"]
+        where = f"kubeconfig {listed[0]}"
+        config = load(listed)
+        if not config.empty:
+            return where, config
+    present = [path for path in listed if path.exists()]
+    if not present:
+        raise ConfigError(f"{where}: there is no such file; {HELP}")
+    if any(path.read_bytes().strip() for path in present):
+        raise ConfigError(f"{where} cannot be used: it has no clusters, contexts and users")
+    raise ConfigError(f"{where}: the file is empty; {HELP}")
+
+
+def _in_cluster() -> tuple[Cluster, User] | None:
+    """The service account of the pod we run in."""
+    host, port = os.environ.get("KUBERNETES_SERVICE_HOST"), os.environ.get("KUBERNETES_SERVICE_PORT")
+    token, authority = SERVICE_ACCOUNT / "token", SERVICE_ACCOUNT / "ca.crt"
+    if not host or not port or not token.is_file():
+        return None
+    server = f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}"
     try:
-        text = await asyncio.to_thread(path.read_bytes)
-    except FileNotFoundError:
-        raise ConfigError(f"kubeconfig {path}: there is no such file; {_KUBECONFIG_HELP}") from None
-    except OSError as error:
-        raise ConfigError(f"kubeconfig {path}: {error.strerror or error}; {_KUBECONFIG_HELP}") from None
-    if not text.strip():
-        raise ConfigError(f"kubeconfig {path}: the file is empty; {_KUBECONFIG_HELP}")
+        client_context(authority.read_bytes())
+        file = str(authority)
+    except (OSError, ValueError) as error:
+        log.warning("the pod has no CA that can be used: the system's count", file=str(authority), error=str(error))
+        file = ""
+    return Cluster(server, authority_file=file), User(token_file=str(token))
+
+
+def _server(text: str) -> str:
+    """A server as kubeconfigs name it, as a URL without a trailing slash; without a scheme it is plain HTTP."""
     try:
-        await library.load_kube_config(
-            config_file=str(path), context=context, client_configuration=configuration, persist_config=False
+        parts = urlsplit(text)
+        if not parts.scheme or not parts.netloc:
+            parts = urlsplit(f"http://{text}")
+            if parts.path not in ("", "/"):
+                raise ValueError
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0:
+            raise ValueError
+    except ValueError:
+        raise ConfigError(f"expected a server as https://HOST:PORT, found {text!r}") from None
+    return parts._replace(query="", fragment="").geturl().rstrip("/")
+
+
+def _with_contents(cluster: Cluster, user: User) -> tuple[Cluster, User]:
+    """The same with the contents of the files that they name."""
+    authority = cluster.authority or _contents("certificate-authority", cluster.authority_file)
+    if cluster.authority_file and not authority:
+        raise ConfigError(f"certificate-authority {cluster.authority_file}: the file is empty")
+    if user.certificate_file or user.certificate:
+        user = attrs.evolve(
+            user,
+            certificate=user.certificate or _contents("client-certificate", user.certificate_file),
+            key=user.key or _contents("client-key", user.key_file),
         )
-    except (FileNotFoundError, PermissionError) as error:
-        raise ConfigError(f"kubeconfig {path} cannot be used: {_unfound(text, context, error)}") from None
-    except Exception as error:  # the loader raises whatever a wrong file makes it stumble over
-        raise ConfigError(f"kubeconfig {path} cannot be used: {_one_line(error)}") from None
-    if not configuration.host or configuration.host == "http://localhost":
-        raise ConfigError(f"kubeconfig {path} cannot be used: its current context names no cluster with a server")
+    return attrs.evolve(cluster, authority=authority), user
 
 
-def _unfound(text: bytes, context: str | None, error: OSError) -> str:
-    """Which file it was that could not be opened, or which credential plugin could not be run."""
-    said = _one_line(error)
+def _contents(field: str, file: str) -> bytes:
+    if not file:
+        return b""
     try:
-        content = yaml.safe_load(text)
-        name = context or content["current-context"]
-        user = next(each["context"]["user"] for each in content["contexts"] if each["name"] == name)
-        plugin = next(each["user"]["exec"] for each in content["users"] if each["name"] == user)
-        if error.filename not in (None, plugin["command"]):
-            return said
-        hint = f"; {' '.join(str(plugin['installHint']).split())}" if plugin.get("installHint") else ""
-        return f"its credential plugin {plugin['command']!r} cannot be run: {error.strerror or said}{hint}"
-    except (yaml.YAMLError, LookupError, TypeError, StopIteration):
-        return said
+        return Path(file).read_bytes()
+    except OSError as error:
+        raise ConfigError(f"{field} {file}: {error.strerror or error}") from None
 
 
-def _identity(configuration: Any, path: Path | None, context: str | None) -> Identity:
-    where = f"kubeconfig {path}" if path else "the pod's service account"
-    server = str(configuration.host).rstrip("/")
-    ssl_context = None
-    if server.startswith("https://"):
-        try:
-            ssl_context = _ssl_context(configuration)
-        except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
-            raise ConfigError(f"{where}: a certificate or key in it cannot be used: {_one_line(error)}") from None
-    elif not server.startswith("http://"):
-        raise ConfigError(f"{where}: expected a server that begins with https://, found {server!r}")
+async def _granted(cluster: Cluster, user: User, clock: Clock) -> Granted:
+    """What a credential plugin or an issuer of tokens gives; nothing where the kubeconfig has credentials itself."""
+    own = user.token or user.token_file or user.username
+    if user.exec is not None:
+        if own or user.certificate:
+            exec_plugin.check(user.exec)
+            return Granted()
+        return await exec_plugin.ask(user.exec, cluster)
+    if user.provider is not None:
+        name, config = user.provider
+        if name in ("gcp", "azure"):
+            other = {"gcp": "gke-gcloud-auth-plugin", "azure": "kubelogin"}[name]
+            raise ConfigError(f"auth-provider {name} is no more; use the credential plugin {other} (exec)")
+        if name != "oidc":
+            raise ConfigError(f"auth-provider: expected oidc, found {name!r}")
+        if not own:
+            return await oidc.ask(config, clock.now())
+    return Granted()
+
+
+def _identity(
+    cluster: Cluster, user: User, granted: Granted, asked: tuple[Path | None, str | None], clock: Clock
+) -> Identity:
+    url = _server(cluster.server)
+    parts = urlsplit(url)
+    server = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
     return Identity(
         server=server,
-        ssl_context=ssl_context,
-        server_hostname=configuration.tls_server_name,
-        proxy=configuration.proxy or _environment_proxy(server),
-        ca_file=Path(configuration.ssl_ca_cert) if configuration.ssl_ca_cert else None,
-        certificate=Path(configuration.cert_file) if configuration.cert_file else None,
-        source=path,
-        context=context,
-        configuration=configuration,
+        ssl_context=_ssl_context(cluster, user, granted) if parts.scheme == "https" else None,
+        server_hostname=cluster.tls_server_name or None,
+        proxy=_kubeconfigs_proxy(cluster.proxy_url) or Proxies.of_environment().before(server),
+        authority=Path(cluster.authority_file) if cluster.authority_file else cluster.authority or None,
+        certificate=Path(user.certificate_file) if user.certificate_file else None,
+        source=asked[0],
+        context=asked[1],
+        until=granted.until,
+        authorization=_authorization(url, user, granted, clock),
+        impersonated=_impersonated(user),
+        clock=clock,
     )
 
 
-def _environment_proxy(server: str) -> str | None:
-    """The proxy that HTTPS_PROXY and its like name for the server. Looked up once: aiohttp would do it each time."""
-    url = urlsplit(server)
-    if url.hostname is None or proxy_bypass(url.hostname):
+def _authorization(url: str, user: User, granted: Granted, clock: Clock) -> Authorization:
+    """The header's source, in Go's order: what the URL has, the kubeconfig itself, and what was granted."""
+    in_url = urlsplit(url)
+    if in_url.username is not None:
+        return basic(unquote(in_url.username), unquote(in_url.password or ""))
+    if user.token:
+        sendable(user.token, "the user's token")
+    if user.token_file:
+        return TokenFile.opened(Path(user.token_file), clock, user.token)
+    if user.token:
+        return bearer(user.token)
+    if user.username:
+        return basic(user.username, user.password)
+    return bearer(granted.token) if granted.token else Fixed()
+
+
+def _impersonated(user: User) -> tuple[tuple[str, str], ...]:
+    """The headers of `as` and its like (apiserver, package authentication)."""
+    headers = [("Impersonate-User", user.as_user), ("Impersonate-Uid", user.as_uid)]
+    headers += [("Impersonate-Group", group) for group in user.as_groups]
+    kept = [(name, sendable(value, name)) for name, value in headers if value]
+    return (*kept, *((f"Impersonate-Extra-{escaped(key)}", sendable(value, key)) for key, value in user.as_extra))
+
+
+def _kubeconfigs_proxy(text: str) -> str | None:
+    """The proxy of a kubeconfig, which stands before every server, loopback too."""
+    if not text:
         return None
-    return getproxies().get(url.scheme)
+    scheme = text.partition(":")[0].lower()
+    if scheme not in ("http", "https", "socks5"):
+        raise ConfigError("proxy-url: expected a proxy that begins with http://, https:// or socks5://")
+    return proxy_url(text, "proxy-url")
 
 
-def _ssl_context(configuration: Any) -> ssl.SSLContext:
-    ssl_context = ssl.create_default_context(cafile=configuration.ssl_ca_cert)
-    if configuration.cert_file:
-        ssl_context.load_cert_chain(configuration.cert_file, keyfile=configuration.key_file)
-    if not configuration.verify_ssl:
-        ssl_context.check_hostname = False
-        ssl_context.verify_mode = ssl.CERT_NONE
-    return ssl_context
-
-
-def _one_line(error: BaseException) -> str:
-    text = " ".join(str(error).split())
-    return text or type(error).__name__
+def _ssl_context(cluster: Cluster, user: User, granted: Granted) -> ssl.SSLContext:
+    if cluster.insecure and cluster.authority:
+        raise ConfigError(
+            "expected a certificate authority or insecure-skip-tls-verify: true, found both; the latter lets anybody "
+            "stand in for the server, so leave one of them out"
+        )
+    try:
+        context = unverified_context() if cluster.insecure else client_context(cluster.authority or None)
+    except ValueError as error:
+        raise ConfigError(f"its certificate authority: {error}") from None
+    certificate, key = (user.certificate, user.key) if user.certificate else (granted.certificate, granted.key)
+    if certificate:
+        try:
+            show(context, certificate, key)
+        except ValueError as error:
+            raise ConfigError(f"its client certificate: {error}") from None
+    return context

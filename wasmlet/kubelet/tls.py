@@ -1,7 +1,7 @@
 """The certificates of the node's HTTPS API.
 
-The server begins with one that it has signed itself, made anew at each start; its key never leaves memory but for the
-moment that the TLS library needs a file. `wasmlet.node.serving` has the cluster sign another.
+The server begins with one that it has signed itself, made anew at each start; its key never leaves memory.
+`wasmlet.node.serving` has the cluster sign another.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import datetime
 import ipaddress
 import os
 import ssl
-import tempfile
 from pathlib import Path
 
 import structlog
@@ -20,6 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from wasmlet.errors import ConfigError
+from wasmlet.tls import show, trust
 
 log = structlog.get_logger(__name__)
 
@@ -33,26 +33,32 @@ class ServerTls:
     on with the one that was made from the file as it is now. A file that cannot be read changes nothing.
 
     Args:
-        client_ca_file: of the clients that may use the API; None trusts no certificate.
+        client_ca: of the clients that may use the API, as a file or in PEM; None trusts no certificate.
 
     Raises:
         ConfigError: the client CA cannot be read.
     """
 
-    def __init__(self, client_ca_file: Path | None) -> None:
-        self._file = client_ca_file
+    def __init__(self, client_ca: Path | bytes | None) -> None:
+        self._client_ca = client_ca
         self._seen = self._look()
-        self.context = self._present = server_context(client_ca_file)
+        self.context = self._present = server_context(client_ca)
         self._pem = b""
-        if client_ca_file is not None:
+        if isinstance(client_ca, Path):
             self.context.sni_callback = self._choose
 
     def show(self, pem: bytes) -> None:
-        """Show this certificate from the next handshake on; see `install`."""
+        """Show this certificate from the next handshake on; connections that are open keep theirs.
+
+        To be called on the event loop that serves: a handshake that sees the certificate and not yet its key fails.
+
+        Args:
+            pem: the private key and the certificate, with those that vouch for it behind it.
+        """
         self._pem = pem
-        install(self.context, pem)
+        show(self.context, pem, pem)
         if self._present is not self.context:
-            install(self._present, pem)
+            show(self._present, pem, pem)
 
     def _choose(self, connection: ssl.SSLObject | ssl.SSLSocket, name: str | None, context: ssl.SSLContext) -> None:
         """Called for each handshake, also where the caller names no server."""
@@ -65,24 +71,24 @@ class ServerTls:
             return
         self._seen = found
         try:
-            changed = server_context(self._file)
-            install(changed, self._pem)
-        except (ConfigError, OSError) as error:
+            changed = server_context(self._client_ca)
+            show(changed, self._pem, self._pem)
+        except (ConfigError, ValueError) as error:
             log.warning("the client CA has changed and cannot be read: the one before stays", error=str(error))
             return
         self._present = changed
-        log.info("the node's API trusts the clients of a new CA file", file=str(self._file))
+        log.info("the node's API trusts the clients of a new CA file", file=str(self._client_ca))
 
     def _look(self) -> tuple[int, ...]:
         """What changes with the file, whether it is written again or another one takes its place."""
         try:
-            found = os.stat(self._file or os.devnull)
+            found = os.stat(self._client_ca if isinstance(self._client_ca, Path) else os.devnull)
         except OSError:
             return ()
         return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
 
-def server_context(client_ca_file: Path | None) -> ssl.SSLContext:
+def server_context(client_ca: Path | bytes | None) -> ssl.SSLContext:
     """TLS for the node's API, still without a certificate of its own.
 
     Where it is known whose to trust, a client certificate is asked for, and not required: a client may have a token.
@@ -96,32 +102,16 @@ def server_context(client_ca_file: Path | None) -> ssl.SSLContext:
     # Every connection shows its certificate: a resumed one would go on with what was trusted then.
     context.options |= ssl.OP_NO_TICKET
     context.num_tickets = 0
-    if client_ca_file is None:
+    if client_ca is None:
         return context
     context.verify_mode = ssl.CERT_OPTIONAL
     try:
-        context.load_verify_locations(cafile=client_ca_file)
-    except (OSError, ssl.SSLError) as error:
-        reason = error.strerror or error
-        raise ConfigError(f"--client-ca-file {client_ca_file}: expected PEM certificates: {reason}") from None
+        trust(context, client_ca if isinstance(client_ca, bytes) else client_ca.read_bytes())
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        file = f" {client_ca}" if isinstance(client_ca, Path) else ""
+        raise ConfigError(f"--client-ca-file{file}: expected PEM certificates: {reason}") from None
     return context
-
-
-def install(context: ssl.SSLContext, pem: bytes) -> None:
-    """Show this certificate from the next handshake on; connections that are open keep theirs.
-
-    To be called on the event loop that serves: a handshake that sees the certificate and not yet its key fails.
-
-    Args:
-        pem: the private key and the certificate, with those that vouch for it behind it.
-    """
-    handle, path = tempfile.mkstemp(prefix="wasmlet-", suffix=".pem")  # mode 0600
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(pem)
-        context.load_cert_chain(path)
-    finally:
-        Path(path).unlink()
 
 
 def self_signed(node_name: str, ip: str, now: datetime.datetime) -> bytes:

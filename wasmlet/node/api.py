@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import structlog
@@ -43,7 +44,7 @@ class NodeApi:
     ) -> None:
         self._config = config
         self._clock = clock
-        self._trusted = config.client_ca_file or client.identity.ca_file
+        self._trusted = config.client_ca_file or client.identity.authority
         self._tls: ServerTls | None = None
         facts = NodeFacts(
             config.node_name,
@@ -92,7 +93,7 @@ def settings(config: NodeConfig, trusted: object) -> Mapping[str, Any]:
         "authentication": {
             "anonymous": {"enabled": False},
             "webhook": {"enabled": True, "cacheTTL": _duration(TOKEN_SECONDS)},
-            "x509": {"clientCAFile": str(trusted or "")},
+            "x509": {"clientCAFile": str(trusted) if isinstance(trusted, Path) else ""},
         },
         "authorization": {
             "mode": "Webhook",

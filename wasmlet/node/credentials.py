@@ -22,6 +22,7 @@ from wasmlet.errors import ConfigError
 from wasmlet.kube import Client, Identity, errors, load_identity
 from wasmlet.kube.certificates import CLIENT_SIGNER, CertificateKeeper, NotSigned
 from wasmlet.kube.keys import Pair, Wanted, write_private
+from wasmlet.kube.kubeconfig import load
 from wasmlet.node.config import NodeConfig
 
 log = structlog.get_logger(__name__)
@@ -58,12 +59,12 @@ class Credentials:
         """
         config = self._config
         if config.bootstrap_kubeconfig is None:
-            identity = await load_identity(config.kubeconfig)
+            identity = await load_identity(config.kubeconfig, clock=self._clock)
             await self._keeper.load()
             return identity
         if not await self._have():
             await self._bootstrap(config.bootstrap_kubeconfig)
-        return await load_identity(self._kubeconfig)
+        return await load_identity(self._kubeconfig, clock=self._clock)
 
     async def _have(self) -> bool:
         """Whether an earlier start has left credentials that are still valid."""
@@ -72,7 +73,7 @@ class Credentials:
         if await self._keeper.load() is not None:
             return True
         with suppress(ConfigError):  # it may name a certificate of ours that is no more
-            return (await load_identity(self._kubeconfig)).certificate != self._certificate
+            return (await load_identity(self._kubeconfig, clock=self._clock)).certificate != self._certificate
         return False
 
     async def _bootstrap(self, path: Path) -> None:
@@ -82,7 +83,7 @@ class Credentials:
                 "the certificate will be lost at the next boot: give --state-dir a place on a disk",
                 file=str(self._certificate),
             )
-        identity = await load_identity(path)
+        identity = await load_identity(path, clock=self._clock)
         pauses = Backoff(initial=2, cap=60).pauses(self._rng)
         async with Client(identity, clock=self._clock) as client:
             await first_contact(client, self._clock)
@@ -113,7 +114,7 @@ class Credentials:
             return
 
         async def use(pair: Pair) -> None:
-            renewed = await load_identity(identity.source, identity.context)
+            renewed = await identity.reload()
             for client in clients:
                 await client.use(renewed)
             log.info("the node has a new client certificate", until=pair.not_after.isoformat())
@@ -128,7 +129,7 @@ class Credentials:
         async def requester() -> AsyncGenerator[Client, None]:
             pair = self._keeper.pair
             if pair is not None and not pair.valid(self._clock.now()) and bootstrap is not None:
-                async with Client(await load_identity(bootstrap), clock=self._clock) as other:
+                async with Client(await load_identity(bootstrap, clock=self._clock), clock=self._clock) as other:
                     yield other
             else:
                 yield client
@@ -145,17 +146,13 @@ def _say_pending(name: str, seconds: float) -> None:
 
 def _kubeconfig(bootstrap: Path, certificate: Path) -> bytes:
     """A kubeconfig for the API server of another one, with a certificate in the place of its user."""
-    given = yaml.safe_load(bootstrap.read_bytes())
-    context = next(item["context"] for item in given["contexts"] if item["name"] == given["current-context"])
-    cluster = next(item["cluster"] for item in given["clusters"] if item["name"] == context["cluster"])
-    if (authority := cluster.get("certificate-authority")) is not None:
-        cluster = cluster | {"certificate-authority": str(bootstrap.absolute().parent / authority)}
+    cluster, _ = load([bootstrap]).chosen()
     pem = str(certificate)
     return yaml.safe_dump(
         {
             "apiVersion": "v1",
             "kind": "Config",
-            "clusters": [{"name": "default", "cluster": cluster}],
+            "clusters": [{"name": "default", "cluster": cluster.raw()}],
             "users": [{"name": "node", "user": {"client-certificate": pem, "client-key": pem}}],
             "contexts": [{"name": "default", "context": {"cluster": "default", "user": "node"}}],
             "current-context": "default",

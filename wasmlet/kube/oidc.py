@@ -1,0 +1,94 @@
+"""OpenID Connect, the one `auth-provider` that client-go still has: an ID token, renewed with a refresh token.
+
+kubernetes-asyncio asks the issuer; the TLS context is ours, because its own verifies no issuer without a CA of its own.
+A renewed token is kept in memory. It is not written into the kubeconfig, which may be somebody else's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import importlib
+import json
+import ssl
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from wasmlet.errors import ConfigError
+from wasmlet.kube.exec_plugin import Granted
+from wasmlet.tls import client_context
+
+REFRESH_SECONDS = 30.0
+_EARLY = timedelta(seconds=10)
+
+
+async def ask(config: Mapping[str, str], now: datetime) -> Granted:
+    """The ID token of the configuration, or a new one where it has run out.
+
+    Raises:
+        ConfigError: there is none that is valid, and none can be had.
+    """
+    for name in ("idp-issuer-url", "client-id"):
+        if not config.get(name):
+            raise ConfigError(f"auth-provider oidc: its {name} is missing")
+    token = config.get("id-token", "")
+    if token and (until := _end(token)) > now:
+        return Granted(token, until=until)
+    if not config.get("refresh-token"):
+        raise ConfigError("auth-provider oidc: its id-token is missing or has run out, and it has no refresh-token")
+    token = await _refreshed(config)
+    return Granted(token, until=_end(token))
+
+
+async def _refreshed(config: Mapping[str, str]) -> str:
+    # The import takes half a second and 60 MiB: not on the loop, and only where it is needed.
+    library = await asyncio.to_thread(importlib.import_module, "kubernetes_asyncio.config.openid")
+    context = await asyncio.to_thread(_context, config)
+
+    class Requestor(library.OpenIDRequestor):  # type: ignore[misc, name-defined]
+        def _get_connector(self) -> aiohttp.TCPConnector:
+            return aiohttp.TCPConnector(ssl=context)
+
+    issuer = config["idp-issuer-url"]
+    requestor: Any = Requestor(config["client-id"], config.get("client-secret", ""), issuer)
+    try:
+        async with asyncio.timeout(REFRESH_SECONDS):
+            answer = await requestor.refresh_token(config["refresh-token"])
+        token = answer["id_token"]
+    except TimeoutError:
+        raise ConfigError(f"auth-provider oidc: {issuer} did not answer in time") from None
+    except Exception as error:  # the library's own, aiohttp's, or what a wrong answer makes it stumble over
+        raise ConfigError(
+            f"auth-provider oidc: {issuer} gave no new id-token ({type(error).__name__}); log in again"
+        ) from None
+    if not isinstance(token, str):
+        raise ConfigError(f"auth-provider oidc: {issuer} gave an id-token that is no text")
+    return token
+
+
+def _context(config: Mapping[str, str]) -> ssl.SSLContext:
+    try:
+        data = base64.b64decode(config.get("idp-certificate-authority-data", ""), validate=True)
+        if not data and (file := config.get("idp-certificate-authority")):
+            data = Path(file).read_bytes()
+        return client_context(data or None)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise ConfigError(f"auth-provider oidc: the issuer's CA cannot be used: {reason}") from None
+
+
+def _end(token: str) -> datetime:
+    """When a token ends, a little before its time, so that it is still good when it arrives."""
+    parts = token.split(".")
+    try:
+        if len(parts) != 3:
+            raise ValueError
+        claims = json.loads(base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))
+        return datetime.fromtimestamp(float(claims["exp"]), UTC) - _EARLY
+    except (binascii.Error, ValueError, TypeError, KeyError, OverflowError, OSError):
+        raise ConfigError("auth-provider oidc: expected an id-token that says when it ends, found another") from None
