@@ -5,8 +5,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 PROJECTS := pyproject.toml $(wildcard providers/*/pyproject.toml)
 EDITABLE := $(patsubst %/pyproject.toml,-e ./%,$(wildcard providers/*/pyproject.toml))
+# uv, with the certificates, the index and the proxy that pip is configured with.
+UV := $(BIN)/python .ci/uv.py $(BIN)/uv
 # Constraints: pinned and checked by hash, for what is installed and for what builds it.
-INSTALL := $(BIN)/uv pip install --python $(BIN)/python --constraints requirements.lock --build-constraints requirements.lock
+INSTALL := $(UV) pip install --python $(BIN)/python --constraints requirements.lock --build-constraints requirements.lock
 # Names that only the workspace has; the lock is for everything else.
 OWN := $(foreach project,wasmlet $(patsubst providers/%/pyproject.toml,wasmlet-%,$(wildcard providers/*/pyproject.toml)),--no-emit-package $(project))
 # wasmer has a Python of its own.
@@ -56,7 +58,7 @@ wasmer: $(VENV)/.base  ## make the environment that the wasmer engine runs in, o
 	@$(WASMER)
 
 lock: $(BIN)/uv  ## write requirements.lock again (ARGS=--upgrade takes the newest of everything)
-	$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 \
+	$(UV) pip compile --quiet --universal --generate-hashes --python-version 3.11 \
 		--no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock' \
 		$(OWN) $(ARGS) $(PROJECTS) --group dev --group build --output-file requirements.lock
 
