@@ -8,20 +8,22 @@ end and `restarts` for the pauses between.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Literal
 
 import attrs
 
+from wasmlet.errors import WasmletError
 from wasmlet.model.pod import Container, Raw
 from wasmlet.model.restart import restarts
 from wasmlet.model.status import ContainerState, ContainerStatus, Running, Terminated, Waiting
-from wasmlet.runtime.ending import Ending
-from wasmlet.runtime.instances import WHERE, Kind, Labels, state_of
-from wasmlet.runtime.probes import Probe, Prober
-from wasmlet.runtime.resizer import Resizer
-from wasmlet.runtime.resizing import needs_restart
+from wasmlet.runtime import hooks
+from wasmlet.runtime.ending import GracePeriod, end
+from wasmlet.runtime.instances import WHERE, Kind, Labels, Target, state_of
+from wasmlet.runtime.probes import Probe, Prober, ProbeServices
+from wasmlet.runtime.resizer import Resize, Resizer
+from wasmlet.runtime.resizing import changed, needs_restart
 from wasmlet.runtime.restarts import duration, full_name, pauses
 from wasmlet.runtime.starting import ERROR_SHOWN_SECONDS, start
 from wasmlet.runtime.waiting import first_of
@@ -51,6 +53,15 @@ class Kill:
     anew: bool = False
 
 
+@attrs.frozen
+class Ending:
+    """The end of one instance, which is under way; it goes on when nobody waits for `task` any more."""
+
+    container_id: str
+    grace: GracePeriod
+    task: asyncio.Task[None]
+
+
 class ContainerLife:
     """One container of one pod. Its state changes through `saw` (the shim) and `run` (its owner, the pod)."""
 
@@ -78,12 +89,31 @@ class ContainerLife:
         self.given: Raw = {}
         """The resources that the present instance has been given, and those that are set aside for the container."""
         self.allocated: Raw | None = None
-        self.resizer = Resizer(self)
+        around = pod.around
+        self._resizer = Resizer(
+            around.client, around.clock, wanted=self._resize_wanted, resized=self._resized, published=pod.publish
+        )
+        self._resizing: asyncio.Task[None] | None = None
         self._ended_at: float | None = None
         """When we saw the present instance end, on the monotonic clock; None if it had ended before we looked."""
         self._ending: Ending | None = None
 
     # What is known
+
+    @property
+    def target(self) -> Target:
+        """The present instance, for commands in it."""
+        return Target(self.pod.key, self.name)
+
+    @property
+    def begun(self) -> bool:
+        """Whether there is or was an instance of it."""
+        return self.record is not None
+
+    @property
+    def resize_error(self) -> str:
+        """Why the present instance cannot have the resources that are set aside for it; "" where it can."""
+        return self._resizer.error
 
     @property
     def attempt(self) -> int:
@@ -227,16 +257,66 @@ class ContainerLife:
                 self.show(state_of(self.record))
 
     async def stop(self, grace: float, message: str, after: Sequence[str] = ()) -> None:
-        """End the present instance, and return when it has ended; see `Ending`. Cancelled: it ends all the same."""
-        record = self.record
+        """End the present instance, and return when it has ended; see `ending`. Cancelled: it ends all the same.
+
+        Args:
+            grace: its grace period in seconds. One that is under way may be shortened, and gets no longer.
+            message: of the Killing event.
+            after: ids of the containers that have to end first.
+        """
+        record, around = self.record, self.pod.around
         if record is None or record.ended:
             return
         ending = self._ending
-        if ending is None or ending.record.id != record.id or ending.task.done():
-            ending = self._ending = Ending(self, record, grace, message, after)
+        if ending is None or ending.container_id != record.id or ending.task.done():
+            self.say("Normal", "Killing", message)
+            period = GracePeriod(around.clock, grace)
+            work = end(record.id, period, around.client, pre_stop=self._pre_stop(record), after=after)
+            ending = self._ending = Ending(record.id, period, around.background(work))
         else:
             ending.grace.shorten(grace)
         await asyncio.shield(ending.task)
+
+    def _pre_stop(self, record: ContainerRecord) -> Callable[[], Awaitable[None]] | None:
+        """What runs the preStop hook of this instance; None where there is none to run."""
+        known = self.pod.pod is not None and record.state == wire.RUNNING
+        hook = hooks.hook_of(self.spec, "preStop") if known else {}
+        if not hook:
+            return None
+
+        async def run() -> None:
+            around = self.pod.around
+            ended = around.client.wait(record.id, wire.ENDED)
+            try:
+                await hooks.run(hook, self.target, around.commands, around.clock, ended)
+            except (WasmletError, OSError):
+                # What a command has written may be secret: the kubelet does not tell it either.
+                self.say("Warning", "FailedPreStopHook", "PreStopHook failed")
+
+        return run
+
+    def resize(self) -> None:
+        """Have the present instance's limits become those that are set aside for the container."""
+        self._resizer.try_again()
+        if self._resizing is None or self._resizing.done():
+            self._resizing = self.pod.around.background(self._resizer.run())
+
+    def _resize_wanted(self) -> Resize | None:
+        if self.record is None or self.record.ended or not changed(self.given, self.resources):
+            return None
+        if needs_restart(self.spec, self.given, self.resources):
+            return None
+        return Resize(self.record.id, self.resources)
+
+    def _resized(self, resize: Resize) -> None:
+        if self.record is not None and self.record.id == resize.container_id:
+            self.given = resize.resources
+
+    def prober(self) -> Prober:
+        """Probes the present instance as the manifest says now."""
+        around = self.pod.around
+        services = ProbeServices(around.commands, around.probe_counts, around.clock)
+        return Prober(self.spec, self.target, services, age=self.age, probed=self.probed, say=self.say)
 
     async def _to_its_end(self) -> tuple[Terminated, Kill | None]:
         """Wait for the end of the present instance, and bring it about where there is a reason to."""
@@ -271,9 +351,9 @@ class ContainerLife:
 
         async def probe() -> None:
             nonlocal failed
-            failed = await prober.run()
+            failed = await prober.run(started=self.started)
 
-        prober = Prober(self)
+        prober = self.prober()
         if not self.hook_failed and prober.idle:
             self.probed(started=True)
             await self._changed()

@@ -7,18 +7,13 @@ goes by before it is killed. A grace period may be shortened while it passes, an
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
 
 from wasmlet.clock import Clock
-from wasmlet.errors import WasmletError
-from wasmlet.runtime import hooks
+from wasmlet.runtime.shim_client import ShimClient
 from wasmlet.runtime.waiting import first_of
 from wasmlet.worker import wire
-
-if TYPE_CHECKING:
-    from wasmlet.runtime.container import ContainerLife
-    from wasmlet.runtime.worker import ContainerRecord
 
 MINIMUM_SECONDS = 2.0
 """What a guest has after the interrupt even where preStop has used up its grace period, as with a kubelet."""
@@ -54,45 +49,27 @@ class GracePeriod:
             await first_of(self._clock.sleep(left), self.shortened.wait())
 
 
-class Ending:
-    """The end of one instance. Whoever wants it to end waits for `task`; it goes on when they no longer do.
+async def end(
+    container_id: str,
+    grace: GracePeriod,
+    client: ShimClient,
+    *,
+    pre_stop: Callable[[], Awaitable[None]] | None,
+    after: Sequence[str],
+) -> None:
+    """Bring an instance to its end; return when it has ended.
 
     Args:
-        message: of the Killing event.
+        pre_stop: runs the preStop hook; None where the container has none. It raises nothing.
         after: ids of the containers that have to end first.
     """
-
-    def __init__(
-        self, life: ContainerLife, record: ContainerRecord, grace: float, message: str, after: Sequence[str]
-    ) -> None:
-        self.record = record
-        self.grace = GracePeriod(life.pod.around.clock, grace)
-        self._life = life
-        self._after = after
-        life.say("Normal", "Killing", message)
-        self.task = life.pod.around.background(self._run())
-
-    async def _run(self) -> None:
-        client, grace, name = self._life.pod.around.client, self.grace, self.record.id
-        if grace.left > 0 and self._has_hook():
-            await grace.during(self._pre_stop())
-        for other in self._after:
-            await grace.during(client.wait(other, wire.ENDED))
-        while True:
-            grace.shortened.clear()
-            await client.stop(name, 0 if grace.at_once else max(grace.left, MINIMUM_SECONDS))
-            await first_of(client.wait(name, wire.ENDED), grace.shortened.wait())
-            if (record := client.records.get(name)) is None or record.ended:
-                return
-
-    def _has_hook(self) -> bool:
-        known = self._life.pod.pod is not None and self.record.state == wire.RUNNING
-        return known and bool((self._life.spec.raw.get("lifecycle") or {}).get("preStop"))
-
-    async def _pre_stop(self) -> None:
-        life = self._life
-        try:
-            await hooks.run(life, "preStop", self.record)
-        except (WasmletError, OSError):
-            # What a command has written may be secret: the kubelet does not tell it either.
-            life.say("Warning", "FailedPreStopHook", "PreStopHook failed")
+    if grace.left > 0 and pre_stop is not None:
+        await grace.during(pre_stop())
+    for other in after:
+        await grace.during(client.wait(other, wire.ENDED))
+    while True:
+        grace.shortened.clear()
+        await client.stop(container_id, 0 if grace.at_once else max(grace.left, MINIMUM_SECONDS))
+        await first_of(client.wait(container_id, wire.ENDED), grace.shortened.wait())
+        if (record := client.records.get(container_id)) is None or record.ended:
+            return

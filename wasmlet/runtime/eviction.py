@@ -10,22 +10,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import structlog
 
 from wasmlet.artifacts.threads import in_thread
+from wasmlet.clock import Clock
 from wasmlet.model.pod import Pod, Raw
 from wasmlet.model.quantity import Quantity
 from wasmlet.model.restart import is_sidecar
 from wasmlet.runtime import beneath
 from wasmlet.runtime.staging import staged_for
 from wasmlet.runtime.volumes import PodVolumes, mounted_volumes
-
-if TYPE_CHECKING:
-    from wasmlet.runtime.pod import PodLife
 
 log = structlog.get_logger(__name__)
 
@@ -36,12 +33,19 @@ STORAGE = "ephemeral-storage"
 
 
 @contextlib.asynccontextmanager
-async def watched(life: PodLife) -> AsyncIterator[None]:
-    """Measure the pod meanwhile, and have it fail when it takes too much."""
-    if not limited(life.spec):
+async def watched(
+    pod: Pod, volumes: PodVolumes, logs: Path, clock: Clock, evict: Callable[[str], None]
+) -> AsyncIterator[None]:
+    """Measure the pod meanwhile, and have it fail when it takes too much.
+
+    Args:
+        logs: the directory that the pod's logs are in.
+        evict: called once, with what the pod exceeds, in the kubelet's words.
+    """
+    if not limited(pod):
         yield
         return
-    watch = asyncio.create_task(_watch(life))
+    watch = asyncio.create_task(_watch(pod, volumes, logs, clock, evict))
     try:
         yield
     finally:
@@ -49,19 +53,16 @@ async def watched(life: PodLife) -> AsyncIterator[None]:
         await asyncio.wait([watch])
 
 
-async def _watch(life: PodLife) -> None:
-    pod = life.spec
-    logs = life.around.state_dir / life.log_directory
+async def _watch(pod: Pod, volumes: PodVolumes, logs: Path, clock: Clock, evict: Callable[[str], None]) -> None:
     while True:
-        await life.around.clock.sleep(PERIOD)
+        await clock.sleep(PERIOD)
         try:
-            message = await in_thread(excess, pod, life.volumes, logs)
+            message = await in_thread(excess, pod, volumes, logs)
         except Exception:  # of our own, or the node's disk is in trouble: the next measurement is another try
-            log.exception("eviction: measuring a pod failed", pod=str(life.key))
+            log.exception("eviction: measuring a pod failed", pod=str(pod.key))
             continue
         if message:
-            life.event("Warning", "Evicted", message, "")
-            life.fail("Evicted", message, 0)
+            evict(message)
             return
 
 

@@ -1,22 +1,20 @@
 """Lifecycle hooks: what a container's manifest has done right after its start and right before its end.
 
-A hook is a command in the container or a pause (KEP-3960). `launch` runs postStart, `ending` runs preStop.
+A hook is a command in the container or a pause (KEP-3960). `starting` runs postStart, `ending` runs preStop.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Awaitable, Iterator
+from typing import Any, Literal
 
+from wasmlet.clock import Clock
 from wasmlet.errors import WasmletError
-from wasmlet.model.pod import Raw
+from wasmlet.model.pod import Container, Raw
+from wasmlet.runtime.commands import Commands
+from wasmlet.runtime.instances import Target
 from wasmlet.runtime.restarts import full_name
 from wasmlet.runtime.waiting import first_of
-from wasmlet.worker import wire
-
-if TYPE_CHECKING:
-    from wasmlet.runtime.container import ContainerLife
-    from wasmlet.runtime.worker import ContainerRecord
 
 HOOKS = ("postStart", "preStop")
 NETWORK = ("httpGet", "tcpSocket")
@@ -37,40 +35,46 @@ def refusals(container: Raw) -> Iterator[tuple[str, str]]:
         yield "lifecycle.stopSignal", "a guest takes no signals; expected none, or SIGTERM"
 
 
-async def run(life: ContainerLife, hook: Literal["postStart", "preStop"], record: ContainerRecord) -> None:
-    """Run the hook, if the container has one, for as long as this instance lives.
+def hook_of(container: Container, name: Literal["postStart", "preStop"]) -> Raw:
+    """What the manifest says of this hook; empty where the container has none."""
+    return (container.raw.get("lifecycle") or {}).get(name) or {}
+
+
+async def run(hook: Raw, target: Target, commands: Commands, clock: Clock, ended: Awaitable[Any]) -> None:
+    """Run a hook, for as long as the instance lives.
+
+    Args:
+        hook: what the manifest says of it, see `hook_of`.
+        ended: done when the instance has ended.
 
     Raises:
         HookError: it failed, or the instance ended before it was over.
     """
-    handler = (life.spec.raw.get("lifecycle") or {}).get(hook)
-    if not handler:
-        return
-    around, finished = life.pod.around, False
+    finished = False
 
     async def act() -> None:
         nonlocal finished
-        if "sleep" in handler:
-            await around.clock.sleep(handler["sleep"].get("seconds") or 0)
+        if "sleep" in hook:
+            await clock.sleep(hook["sleep"].get("seconds") or 0)
         else:
-            await _command(life, handler.get("exec") or {})
+            await _command(hook.get("exec") or {}, target, commands)
         finished = True
 
-    await first_of(act(), around.client.wait(record.id, wire.ENDED))
+    await first_of(act(), ended)
     if not finished:
         raise HookError("container terminated before the hook finished")
 
 
-async def _command(life: ContainerLife, action: Raw) -> None:
+async def _command(action: Raw, target: Target, commands: Commands) -> None:
     command = list(action.get("command") or ())
     try:
-        code, output = await life.pod.around.commands.run(life.pod.key, life.name, command)
+        code, output = await commands.run(target.pod, target.container, command)
         if code == 0:
             return
         error, said = f"command '{' '.join(command)}' exited with {code}", output.decode("utf-8", "replace")
     except (WasmletError, OSError) as failure:
         error, said = str(failure), ""
     raise HookError(
-        f'Exec lifecycle hook ({command}) for Container "{life.name}" in Pod "{full_name(life.pod.key)}" '
+        f'Exec lifecycle hook ({command}) for Container "{target.container}" in Pod "{full_name(target.pod)}" '
         f"failed - error: {error}, message: {said!r}"
     )

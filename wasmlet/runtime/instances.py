@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import attrs
 
@@ -65,6 +65,20 @@ class Labels:
             return cls(**{**known, "pod": PodKey(**known["pod"])})
         except (KeyError, TypeError):
             return None
+
+
+class Say(Protocol):
+    """Tells a pod's owner of something that is about one container, as an Event."""
+
+    def __call__(self, type: Literal["Normal", "Warning"], reason: str, message: str) -> None: ...  # noqa: A002
+
+
+@attrs.frozen
+class Target:
+    """The present instance of a container, as a command in it names it."""
+
+    pod: PodKey
+    container: str
 
 
 def state_of(record: ContainerRecord) -> ContainerState:

@@ -8,63 +8,101 @@ whenever they are added. When no main container is to run again, what still runs
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from typing import Protocol
 
-if TYPE_CHECKING:
-    from wasmlet.runtime.container import ContainerLife
-    from wasmlet.runtime.pod import PodLife
-
-
-async def run(pod: PodLife) -> None:
-    """Run every container as the manifest says; return when none is to run again and none runs."""
-    async with asyncio.TaskGroup() as group:
-        beside = [group.create_task(_run_ephemeral(pod))]
-
-        def keep(life: ContainerLife) -> None:
-            beside.append(group.create_task(_keep(life)))
-
-        if await _initialize(pod, keep):
-            mains = []
-            for container in pod.spec.containers:
-                life = pod.containers[container.name]
-                mains.append(group.create_task(_keep(life)))
-                await life.tried.wait()
-            await asyncio.wait(mains)
-        for task in beside:
-            task.cancel()
-    await pod.stop_containers(pod.spec.termination_grace_seconds)
+from wasmlet.model.pod import Pod
+from wasmlet.model.status import Terminated
+from wasmlet.runtime.instances import Kind
 
 
-async def _initialize(pod: PodLife, keep: Callable[[ContainerLife], None]) -> bool:
-    """Run init containers and start sidecars; False where an init container has failed for good."""
-    # Main containers run only after every init container is done, so where one has run the init containers are.
-    begun = any(pod.containers[container.name].record for container in pod.spec.containers)
-    for container in pod.spec.init_containers:
-        life = pod.containers[container.name]
-        if life.kind == "sidecar":
-            keep(life)
-            if not begun:
-                await life.up.wait()
-        elif not begun and not life.done:
-            ended = await life.run()
-            if ended.exit_code != 0:
-                return False
-    return True
+class Runs(Protocol):
+    """One container, as what comes before and after it sees it.
+
+    Attributes:
+        tried: set once its first start has been tried, well or not.
+        up: set once it has started, so that what comes after a sidecar may begin.
+    """
+
+    kind: Kind
+    tried: asyncio.Event
+    up: asyncio.Event
+
+    @property
+    def begun(self) -> bool:
+        """Whether there is or was an instance of it."""
+        ...
+
+    @property
+    def done(self) -> bool:
+        """Whether it has ended well, as an init container has to."""
+        ...
+
+    async def run(self) -> Terminated:
+        """Keep it running under its policy; return how it ended, once it is not to run again."""
+        ...
 
 
-async def _run_ephemeral(pod: PodLife) -> None:
-    """Run the ephemeral containers that are there, and those that are added."""
-    known: set[str] = set()
-    async with asyncio.TaskGroup() as group:
-        while True:
-            pod.grown.clear()
-            for container in pod.spec.ephemeral_containers:
-                if container.name not in known:
-                    known.add(container.name)
-                    group.create_task(_keep(pod.containers[container.name]))
-            await pod.grown.wait()
+class Order:
+    """The containers of one pod.
+
+    Args:
+        manifest: the pod as it was accepted last.
+        containers: by name; those of the manifest are there before `run`, and those that `grown` tells of.
+        grown: set when ephemeral containers may have been added.
+    """
+
+    def __init__(self, manifest: Callable[[], Pod], containers: Mapping[str, Runs], grown: asyncio.Event) -> None:
+        self._manifest = manifest
+        self._containers = containers
+        self._grown = grown
+
+    async def run(self) -> None:
+        """Run every container as the manifest says; return when none is to run again. Sidecars may still run."""
+        async with asyncio.TaskGroup() as group:
+            beside = [group.create_task(self._run_ephemeral())]
+
+            def keep(container: Runs) -> None:
+                beside.append(group.create_task(_keep(container)))
+
+            if await self._initialize(keep):
+                mains = []
+                for spec in self._manifest().containers:
+                    container = self._containers[spec.name]
+                    mains.append(group.create_task(_keep(container)))
+                    await container.tried.wait()
+                await asyncio.wait(mains)
+            for task in beside:
+                task.cancel()
+
+    async def _initialize(self, keep: Callable[[Runs], None]) -> bool:
+        """Run init containers and start sidecars; False where an init container has failed for good."""
+        # Main containers run only after every init container is done, so where one has run the init containers are.
+        begun = any(self._containers[spec.name].begun for spec in self._manifest().containers)
+        for spec in self._manifest().init_containers:
+            container = self._containers[spec.name]
+            if container.kind == "sidecar":
+                keep(container)
+                if not begun:
+                    await container.up.wait()
+            elif not begun and not container.done:
+                ended = await container.run()
+                if ended.exit_code != 0:
+                    return False
+        return True
+
+    async def _run_ephemeral(self) -> None:
+        """Run the ephemeral containers that are there, and those that are added."""
+        known: set[str] = set()
+        async with asyncio.TaskGroup() as group:
+            while True:
+                self._grown.clear()
+                for spec in self._manifest().ephemeral_containers:
+                    if spec.name not in known:
+                        known.add(spec.name)
+                        group.create_task(_keep(self._containers[spec.name]))
+                await self._grown.wait()
 
 
-async def _keep(life: ContainerLife) -> None:
-    await life.run()
+async def _keep(container: Runs) -> None:
+    await container.run()

@@ -26,13 +26,14 @@ from wasmlet.model.restart import is_sidecar
 from wasmlet.model.status import Condition, ContainerStatus, PodStatus
 from wasmlet.model.times import parse
 from wasmlet.provider import PodEvent
-from wasmlet.runtime import eviction, order, resizing
+from wasmlet.runtime import eviction, resizing
 from wasmlet.runtime.beneath import file_name
 from wasmlet.runtime.container import ContainerLife
 from wasmlet.runtime.handlers import Handler
 from wasmlet.runtime.instances import WHERE, Kind, Labels
+from wasmlet.runtime.order import Order
 from wasmlet.runtime.pod_users import User, groups_of
-from wasmlet.runtime.probes import Probe, Prober
+from wasmlet.runtime.probes import Probe
 from wasmlet.runtime.surroundings import Surroundings
 from wasmlet.runtime.volumes import PodVolumes
 from wasmlet.runtime.waiting import first_of
@@ -158,7 +159,7 @@ class PodLife:
             life.allocated = container.resources
             if life.lives and container in resized:
                 if not resizing.needs_restart(container, life.given, container.resources):
-                    life.resizer.begin()
+                    life.resize()
                 life.updated.set()
 
     def _resizes_memory(self, life: ContainerLife) -> bool:
@@ -231,8 +232,15 @@ class PodLife:
 
         await self._become_somebody()
         await self.volumes.set_up(now)
-        async with self.volumes.kept(now), eviction.watched(self):
-            await order.run(self)
+        logs = self.around.state_dir / self.log_directory
+        eviction_watch = eviction.watched(self.spec, self.volumes, logs, self.around.clock, self._evict)
+        async with self.volumes.kept(now), eviction_watch:
+            await Order(lambda: self.spec, self.containers, self.grown).run()
+            await self.stop_containers(self.spec.termination_grace_seconds)
+
+    def _evict(self, message: str) -> None:
+        self.event("Warning", "Evicted", message, "")
+        self.fail("Evicted", message, 0)
 
     async def _become_somebody(self) -> None:
         """Find the pod its own user, which it keeps; one that began without one goes on without."""
@@ -278,7 +286,7 @@ class PodLife:
     async def _read_on(self) -> AsyncGenerator[None, None]:
         """Go on asking containers whether they are ready while they end, as a kubelet does."""
         living = [life for life in self.containers.values() if life.lives and self.pod is not None]
-        readers = [asyncio.ensure_future(Prober(life).read()) for life in living if Probe.of(life.spec, "Readiness")]
+        readers = [asyncio.ensure_future(life.prober().read()) for life in living if Probe.of(life.spec, "Readiness")]
         try:
             yield
         finally:
@@ -338,7 +346,7 @@ class PodLife:
             return (self._resizing,)
         lives = [life for life in self.containers.values() if life.lives and life.allocated is not None]
         if any(resizing.changed(life.given, life.resources) for life in lives):
-            error = "; ".join(f"container {life.name}: {life.resizer.error}" for life in lives if life.resizer.error)
+            error = "; ".join(f"container {life.name}: {life.resize_error}" for life in lives if life.resize_error)
             return (Condition("PodResizeInProgress", "True", "Error" if error else "", error),)
         return ()
 

@@ -9,19 +9,18 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator, Mapping
-from typing import TYPE_CHECKING
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from typing import Protocol
 
 import attrs
 
+from wasmlet.clock import Clock
 from wasmlet.errors import WasmletError
 from wasmlet.model.pod import Container, PodKey, Raw
 from wasmlet.provider import ProbeCount, ProbeKind
+from wasmlet.runtime.commands import Commands
+from wasmlet.runtime.instances import Say, Target
 from wasmlet.runtime.waiting import first_of
-
-if TYPE_CHECKING:
-    from wasmlet.runtime.container import ContainerLife
-
 
 FIELDS: Mapping[str, ProbeKind] = {
     "startupProbe": "Startup",
@@ -112,32 +111,71 @@ class ProbeCounts:
         return dict(self._counts)
 
 
-class Prober:
-    """Probes one instance of a container, which it tells what it finds (`life.probed`)."""
+class Probed(Protocol):
+    """Takes what probes say of an instance; what is None stays as it was."""
 
-    def __init__(self, life: ContainerLife) -> None:
-        self._life = life
-        self._clock = life.pod.around.clock
+    def __call__(self, *, started: bool | None = None, ready: bool | None = None) -> None: ...
+
+
+@attrs.frozen
+class ProbeServices:
+    """What probing needs of the node."""
+
+    commands: Commands
+    counts: ProbeCounts
+    clock: Clock
+
+
+class Prober:
+    """Probes one instance of a container.
+
+    Args:
+        container: as the manifest has it; its probes.
+        age: seconds since the instance began; asked when a probe's initial delay begins.
+        probed: is told what the probes say.
+        say: tells the pod's owner of a probe that failed.
+    """
+
+    def __init__(
+        self,
+        container: Container,
+        target: Target,
+        services: ProbeServices,
+        *,
+        age: Callable[[], float],
+        probed: Probed,
+        say: Say,
+    ) -> None:
+        self._container = container
+        self._target = target
+        self._services = services
+        self._clock = services.clock
+        self._age = age
+        self._probed = probed
+        self._say = say
 
     @property
     def idle(self) -> bool:
         """Whether there is nothing to probe."""
-        return not any(self._life.spec.raw.get(field) for field in FIELDS)
+        return not any(self._container.raw.get(field) for field in FIELDS)
 
-    async def run(self) -> Probe:
-        """Probe for as long as the instance is to live; return the startup or liveness probe that has failed."""
-        spec = self._life.spec
-        startup = Probe.of(spec, "Startup")
-        if startup is not None and not self._life.started and not await self._settle(startup):
+    async def run(self, *, started: bool) -> Probe:
+        """Probe for as long as the instance is to live; return the startup or liveness probe that has failed.
+
+        Args:
+            started: whether the startup probe has succeeded before.
+        """
+        startup = Probe.of(self._container, "Startup")
+        if startup is not None and not started and not await self._until_decided(startup):
             return startup
-        self._life.probed(started=True)
-        liveness = Probe.of(spec, "Liveness")
+        self._probed(started=True)
+        liveness = Probe.of(self._container, "Liveness")
         if liveness is None:
             await self.read()
             raise AssertionError("a readiness probe has no end")
         reading = asyncio.ensure_future(self.read())
         try:
-            while await self._settle(liveness):
+            while await self._until_decided(liveness):
                 pass
             return liveness
         finally:
@@ -146,7 +184,7 @@ class Prober:
 
     async def read(self) -> None:
         """Readiness alone, without end."""
-        readiness = Probe.of(self._life.spec, "Readiness")
+        readiness = Probe.of(self._container, "Readiness")
         if readiness is None:
             await asyncio.Event().wait()
             return
@@ -154,9 +192,9 @@ class Prober:
         async for success in self._results(readiness):
             state = thresholds.count(success)
             if state is not None:
-                self._life.probed(ready=state)
+                self._probed(ready=state)
 
-    async def _settle(self, probe: Probe) -> bool:
+    async def _until_decided(self, probe: Probe) -> bool:
         """Startup: what the probe says first. Liveness: return once it says that the container is dead."""
         thresholds = Thresholds(probe)
         async for success in self._results(probe):
@@ -168,7 +206,7 @@ class Prober:
     async def _results(self, probe: Probe) -> AsyncIterator[bool]:
         """Every result, one a period from the initial delay on."""
         clock = self._clock
-        await clock.sleep(probe.initial_delay - self._life.age())
+        await clock.sleep(probe.initial_delay - self._age())
         while True:
             began = clock.monotonic()
             success = await self._once(probe)
@@ -178,22 +216,22 @@ class Prober:
 
     async def _once(self, probe: Probe) -> bool | None:
         """Probe once; None where that was not possible."""
-        life = self._life
+        target, services = self._target, self._services
         words = " ".join(probe.command)
         code, output = 1, f'command timed out: "{words}" timed out after {probe.timeout:g}s'.encode()
 
         async def ask() -> None:
             nonlocal code, output
-            code, output = await life.pod.around.commands.run(life.pod.key, life.name, probe.command)
+            code, output = await services.commands.run(target.pod, target.container, probe.command)
 
         try:
             await first_of(ask(), self._clock.sleep(probe.timeout))
         except (WasmletError, OSError) as error:
-            life.say("Warning", "Unhealthy", f"{probe.kind} probe errored and resulted in unknown state: {error}")
+            self._say("Warning", "Unhealthy", f"{probe.kind} probe errored and resulted in unknown state: {error}")
             return None
         result = "failed" if code else "successful"
-        life.pod.around.probe_counts.add(ProbeCount(life.pod.key, life.name, probe.kind, result))
+        services.counts.add(ProbeCount(target.pod, target.container, probe.kind, result))
         if code:
             text = output.decode("utf-8", "replace")[:MAX_OUTPUT]
-            life.say("Warning", "Unhealthy", f"{probe.kind} probe failed: {text}")
+            self._say("Warning", "Unhealthy", f"{probe.kind} probe failed: {text}")
         return code == 0

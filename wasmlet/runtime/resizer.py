@@ -7,60 +7,76 @@ again for as long as it is wanted; meanwhile the pod says that its resize is in 
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
+import attrs
+
+from wasmlet.clock import Clock
 from wasmlet.errors import WasmletError
+from wasmlet.model.pod import Raw
 from wasmlet.runtime import limits
-from wasmlet.runtime.resizing import changed, needs_restart
+from wasmlet.runtime.shim_client import ShimClient
 from wasmlet.runtime.waiting import first_of
 from wasmlet.worker import wire
 
-if TYPE_CHECKING:
-    from wasmlet.runtime.container import ContainerLife
-
 RETRY_SECONDS = 10.0
+
+
+@attrs.frozen
+class Resize:
+    """What an instance is to have: the resources of this container of the shim's."""
+
+    container_id: str
+    resources: Raw
 
 
 class Resizer:
     """Of one container.
 
+    Args:
+        wanted: the resize that is due; None where the instance has what is set aside for it, or cannot be resized.
+        resized: the instance has these resources now.
+        published: called after each change of `error` and after each resize.
+
     Attributes:
         error: why what is wanted could not be had when it was tried last; "" where it could.
     """
 
-    def __init__(self, life: ContainerLife) -> None:
-        self._life = life
+    def __init__(
+        self,
+        client: ShimClient,
+        clock: Clock,
+        *,
+        wanted: Callable[[], Resize | None],
+        resized: Callable[[Resize], None],
+        published: Callable[[], None],
+    ) -> None:
+        self._client = client
+        self._clock = clock
+        self._wanted = wanted
+        self._resized = resized
+        self._published = published
         self._again = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
         self.error = ""
 
-    def begin(self) -> None:
-        """Have the present instance's limits become those that are set aside for it; `life.given` is these then."""
+    def try_again(self) -> None:
+        """Something else is wanted: do not wait for the next try."""
         self._again.set()
-        if self._task is None or self._task.done():
-            self._task = self._life.pod.around.background(self._run())
 
-    def _wanted(self) -> bool:
-        life = self._life
-        differs = bool(changed(life.given, life.resources))
-        return life.lives and differs and not needs_restart(life.spec, life.given, life.resources)
-
-    async def _run(self) -> None:
-        life, client = self._life, self._life.pod.around.client
-        while self._wanted() and (record := life.record) is not None:
+    async def run(self) -> None:
+        """Have the instance's limits become those that are set aside for it; return when they are."""
+        while (resize := self._wanted()) is not None:
             self._again.clear()
-            wanted = life.resources
             try:
-                await client.resize(record.id, limits.as_message(wanted))
+                await self._client.resize(resize.container_id, limits.as_message(resize.resources))
             except WasmletError as error:
                 self.error = str(error)
-                life.pod.publish()
-                pause = life.pod.around.clock.sleep(RETRY_SECONDS)
-                await first_of(pause, self._again.wait(), client.wait(record.id, wire.ENDED))
+                self._published()
+                ended = self._client.wait(resize.container_id, wire.ENDED)
+                await first_of(self._clock.sleep(RETRY_SECONDS), self._again.wait(), ended)
                 continue
-            if life.record is not None and life.record.id == record.id:
-                life.given = wanted
+            self._resized(resize)
             self.error = ""
-            life.pod.publish()
+            self._published()
         self.error = ""
-        life.pod.publish()
+        self._published()

@@ -19,6 +19,7 @@ from wasmlet.runtime.instances import state_of
 from wasmlet.runtime.launch import launch
 from wasmlet.runtime.restarts import BACKOFF_CAP_SECONDS, BACKOFF_SECONDS
 from wasmlet.runtime.waiting import first_of
+from wasmlet.worker import wire
 
 if TYPE_CHECKING:
     from wasmlet.runtime.container import ContainerLife
@@ -36,7 +37,7 @@ async def start(life: ContainerLife) -> None:
         life.updated.clear()
         spec = life.spec
         try:
-            life.hook_failed, life.in_hook = "", bool((spec.raw.get("lifecycle") or {}).get("postStart"))
+            life.hook_failed, life.in_hook = "", bool(hooks.hook_of(spec, "postStart"))
             await launch(life, spec)
             await _post_start(life)
             return
@@ -56,11 +57,13 @@ async def start(life: ContainerLife) -> None:
 
 async def _post_start(life: ContainerLife) -> None:
     """Run the hook; until it is over the container is not shown to run, and what comes next waits, as at a kubelet."""
-    record = life.record
+    record, services = life.record, life.pod.around
     if record is None or not life.in_hook:
         return
     try:
-        await hooks.run(life, "postStart", record)
+        ended = services.client.wait(record.id, wire.ENDED)
+        hook = hooks.hook_of(life.spec, "postStart")
+        await hooks.run(hook, life.target, services.commands, services.clock, ended)
     except (WasmletError, OSError) as error:
         # What a command has written may be secret, so it goes into no event; the status is the pod's own.
         life.say("Warning", "FailedPostStartHook", "PostStartHook failed")
