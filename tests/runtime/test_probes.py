@@ -14,8 +14,10 @@ from tests.runtime.scripted import Script, probe, script_of
 from wasmlet.errors import Refused
 from wasmlet.model.pod import Container, Pod, PodKey
 from wasmlet.model.status import ContainerStatus, Running, Terminated, Waiting
+from wasmlet.provider import ProbeCount
 from wasmlet.runtime import manifest
-from wasmlet.runtime.probes import Probe, ProbeCount, ProbeCounts, Thresholds
+from wasmlet.runtime.probe_counts import ProbeCounts
+from wasmlet.runtime.probes import Probe, Thresholds
 
 EASY = {"periodSeconds": 10, "failureThreshold": 1}
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
-from typing import Any, Protocol
+from typing import Any
 
 import aiohttp
 import attrs
@@ -22,10 +22,10 @@ from wasmlet.errors import ConfigError, InvalidInput, NotFound, Unsupported, Was
 from wasmlet.kubelet import stats, views
 from wasmlet.kubelet.auth import Guard
 from wasmlet.kubelet.logs import BadQuery, check_container, log_options
+from wasmlet.kubelet.pods import PodSource
 from wasmlet.kubelet.sessions import Timeouts
 from wasmlet.kubelet.streaming import Streaming
-from wasmlet.model.pod import Pod, Raw
-from wasmlet.model.status import PodStatus
+from wasmlet.model.pod import Raw
 from wasmlet.provider import LogOptions, Provider
 
 log = structlog.get_logger(__name__)
@@ -38,29 +38,6 @@ HEADER_SECONDS = 10.0
 IDLE_SECONDS = 90.0
 STOP_SECONDS = 2.0
 PROMETHEUS = {"Content-Type": "text/plain; version=0.0.4; charset=utf-8"}
-
-
-class PodView(Protocol):
-    """A pod and what is known of it now."""
-
-    @property
-    def pod(self) -> Pod: ...
-
-    @property
-    def status(self) -> PodStatus | None: ...
-
-    @property
-    def shown(self) -> Raw:
-        """The pod as the API will have it, with its newest status."""
-        ...
-
-
-class PodSource(Protocol):
-    """The pods of the node."""
-
-    def find(self, namespace: str, name: str, uid: str | None = None) -> PodView | None: ...
-
-    def all(self) -> Sequence[PodView]: ...
 
 
 @attrs.frozen

@@ -7,7 +7,7 @@ later is told on the error stream.
 from __future__ import annotations
 
 from collections.abc import Coroutine
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import structlog
 from aiohttp import hdrs, web
@@ -17,6 +17,7 @@ from wasmlet.errors import InvalidInput, Unsupported
 from wasmlet.kubelet import channels, portforward, remotecommand, upgrade
 from wasmlet.kubelet.channels import ChannelSession
 from wasmlet.kubelet.logs import BadQuery
+from wasmlet.kubelet.pods import PodSource, PodView
 from wasmlet.kubelet.portforward import Forwarder
 from wasmlet.kubelet.remotecommand import KINDS, Call, Options
 from wasmlet.kubelet.sessions import Carrier, Timeouts
@@ -25,9 +26,6 @@ from wasmlet.kubelet.spdy_session import SpdySession
 from wasmlet.kubelet.wires import TunnelWire
 from wasmlet.model.status import PodStatus, Running
 from wasmlet.provider import Provider
-
-if TYPE_CHECKING:
-    from wasmlet.kubelet.server import PodSource, PodView
 
 log = structlog.get_logger(__name__)
 

@@ -6,7 +6,7 @@ logs (`logs`), and the connection to the shim, in which the guests live (`shim_c
 """
 
 from wasmlet.runtime.config import RuntimeConfig
-from wasmlet.runtime.engine import DENSE, PROCESS, Engine, Isolation
+from wasmlet.runtime.engine import DENSE, PROCESS, Engine, EngineSettings, Isolation
 from wasmlet.runtime.provider import RuntimeProvider
 
-__all__ = ["DENSE", "PROCESS", "Engine", "Isolation", "RuntimeConfig", "RuntimeProvider"]
+__all__ = ["DENSE", "PROCESS", "Engine", "EngineSettings", "Isolation", "RuntimeConfig", "RuntimeProvider"]

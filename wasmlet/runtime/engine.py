@@ -10,16 +10,22 @@ import abc
 import sys
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal, Self
-
-if TYPE_CHECKING:
-    from wasmlet.runtime.config import RuntimeConfig
+from typing import ClassVar, Literal, Protocol, Self
 
 Isolation = Literal["process", "dense"]
 PROCESS: Isolation = "process"
 """Each container has a process of its own."""
 DENSE: Isolation = "dense"
 """Containers of one namespace share a process, each on a thread."""
+
+
+class EngineSettings(Protocol):
+    """What of a node's settings (`RuntimeConfig`) is an engine's to use."""
+
+    @property
+    def engine_python(self) -> Path | None:
+        """The interpreter of engines that need one of their own; None where it was not set."""
+        ...
 
 
 class Engine(abc.ABC):
@@ -37,7 +43,7 @@ class Engine(abc.ABC):
     components: ClassVar[Collection[Isolation]] = ()
 
     @classmethod
-    def configured(cls, config: RuntimeConfig) -> Self:
+    def configured(cls, config: EngineSettings) -> Self:
         """The engine as a node's configuration wants it (`config.engine_python` where it needs an interpreter)."""
         return cls()
 

@@ -11,17 +11,14 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import attrs
 
 from wasmlet.errors import ConfigError, Refused
 from wasmlet.names import not_installed
 from wasmlet.runtime.compile import Compiler
+from wasmlet.runtime.config import RuntimeConfig
 from wasmlet.runtime.engine import DENSE, Engine
-
-if TYPE_CHECKING:
-    from wasmlet.runtime.config import RuntimeConfig
 
 GROUP = "wasmlet.engines"
 """The entry-point group in which distributions announce their engines."""

@@ -42,6 +42,9 @@ from wasmlet.runtime.worker import ContainerRecord
 log = structlog.get_logger(__name__)
 
 
+DRIVE_BACKOFF = Backoff(1.0, 300.0, jitter=0.0)
+
+
 @attrs.frozen
 class Doom:
     """Why a pod has to fail, and how long its containers have, in seconds."""
@@ -113,7 +116,7 @@ class PodLife:
         self._updated.set()
         self.volumes.changed.set()
         if self._task is None and not self._ending and not pod.deleting:
-            self._task = self.around.spawn(self)
+            self._task = self.around.background(self._drive())
         self.publish()
 
     def saw(self, record: ContainerRecord, labels: Labels) -> None:
@@ -195,7 +198,19 @@ class PodLife:
             self._doom = Doom(reason, message, grace)
             self._updated.set()
 
-    async def run(self) -> None:
+    async def _drive(self) -> None:
+        """Run the pod; an error of our own is reported and tried again, since nobody else would."""
+        pauses = DRIVE_BACKOFF.pauses()
+        while True:
+            try:
+                await self._run()
+                return
+            except Exception as error:
+                log.exception("pod: running it failed, trying again", pod=str(self.key))
+                self.event("Warning", "FailedSync", f"error determining status: {type(error).__name__}: {error}", "")
+                await self.around.clock.sleep(next(pauses))
+
+    async def _run(self) -> None:
         """Run every container as the manifest says, to the end. Cancelled when the pod is deleted."""
         if self._doom is None:
             await first_of(self._run_containers(), self._doomed())

@@ -8,7 +8,6 @@ failed startup or liveness probe ends the container, a failed readiness probe ta
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from typing import Protocol
 
@@ -16,10 +15,11 @@ import attrs
 
 from wasmlet.clock import Clock
 from wasmlet.errors import WasmletError
-from wasmlet.model.pod import Container, PodKey, Raw
+from wasmlet.model.pod import Container, Raw
 from wasmlet.provider import ProbeCount, ProbeKind
 from wasmlet.runtime.commands import Commands
 from wasmlet.runtime.instances import Say, Target
+from wasmlet.runtime.probe_counts import ProbeCounts
 from wasmlet.runtime.waiting import first_of
 
 FIELDS: Mapping[str, ProbeKind] = {
@@ -90,25 +90,6 @@ class Thresholds:
         if self._run >= (self._probe.success_threshold if success else self._probe.failure_threshold):
             self.state = success
         return self.state
-
-
-class ProbeCounts:
-    """How often probes have succeeded and failed, by pod, container and kind."""
-
-    def __init__(self) -> None:
-        self._counts: Counter[ProbeCount] = Counter()
-
-    def add(self, count: ProbeCount) -> None:
-        self._counts[count] += 1
-
-    def forget(self, pod: PodKey) -> None:
-        """The pod is gone, and its counts with it."""
-        for count in [count for count in self._counts if count.pod == pod]:
-            del self._counts[count]
-
-    def all(self) -> Mapping[ProbeCount, int]:
-        """Every count there is."""
-        return dict(self._counts)
 
 
 class Probed(Protocol):

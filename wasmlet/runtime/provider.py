@@ -126,7 +126,6 @@ class RuntimeProvider(Provider):
             self.state_dir,
             storage,
             self.config.log_limits(),
-            self._spawn,
             self._background,
             self._commands or PodCommands(self._execs, self._instance),
             self.config.max_container_restart_period,
@@ -346,9 +345,6 @@ class RuntimeProvider(Provider):
         others = [life.requests() for life in self._pods.values() if life.key != key]
         return {name: sum((one.get(name, Decimal(0)) for one in others), Decimal(0)) for name in resizing.RESOURCES}
 
-    def _spawn(self, life: PodLife) -> asyncio.Task[None]:
-        return self._background(self._drive(life))
-
     def _background(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Do this until it is done or the provider stops."""
 
@@ -361,20 +357,6 @@ class RuntimeProvider(Provider):
         self._tasks.add(task)
         task.add_done_callback(done)
         return task
-
-    async def _drive(self, life: PodLife) -> None:
-        """Run the pod; an error of our own is reported and tried again, since nobody else would."""
-        pause = 1.0
-        while True:
-            try:
-                await life.run()
-                return
-            except Exception as error:
-                log.exception("pod: running it failed, trying again", pod=str(life.key))
-                text = f"{type(error).__name__}: {error}"
-                life.event("Warning", "FailedSync", f"error determining status: {text}", "")
-                await self._clock.sleep(pause)
-                pause = min(pause * 2, 300.0)
 
 
 def _resolver() -> str:

@@ -6,7 +6,7 @@ import asyncio
 import os
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import attrs
 
@@ -18,13 +18,10 @@ from wasmlet.runtime.commands import Commands
 from wasmlet.runtime.handlers import Handlers
 from wasmlet.runtime.images import Images
 from wasmlet.runtime.pod_users import PodUsers
-from wasmlet.runtime.probes import ProbeCounts
+from wasmlet.runtime.probe_counts import ProbeCounts
 from wasmlet.runtime.registries import Registries
 from wasmlet.runtime.shim_client import ShimClient
 from wasmlet.runtime.volumes import Storage
-
-if TYPE_CHECKING:
-    from wasmlet.runtime.pod import PodLife
 
 STARTS_PER_CPU = 8
 
@@ -53,7 +50,6 @@ class Surroundings:
     state_dir: Path
     storage: Storage
     log_limits: Mapping[str, int]
-    spawn: Callable[[PodLife], asyncio.Task[None]]
     background: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]]
     commands: Commands
     restart_cap: float

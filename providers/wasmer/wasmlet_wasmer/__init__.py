@@ -14,7 +14,7 @@ from typing import ClassVar, Self
 
 from wasmlet.clock import Clock
 from wasmlet.errors import ConfigError
-from wasmlet.runtime import PROCESS, Engine, Isolation, RuntimeConfig, RuntimeProvider
+from wasmlet.runtime import PROCESS, Engine, EngineSettings, Isolation, RuntimeConfig, RuntimeProvider
 from wasmlet.worker import confine
 from wasmlet_wasmer.environment import WASMER, find
 
@@ -36,7 +36,7 @@ class WasmerEngine(Engine):
         self._python: Path | None = None
 
     @classmethod
-    def configured(cls, config: RuntimeConfig) -> Self:
+    def configured(cls, config: EngineSettings) -> Self:
         return cls(config.engine_python)
 
     @property
