@@ -13,14 +13,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from wasmlet.clock import Backoff, Clock, SystemClock
 from wasmlet.errors import ConfigError, InvalidInput, NotFound, Refused, Rejected, Unsupported, WasmletError
+from wasmlet.model.environment import Environment, environment
+from wasmlet.model.expansion import command_and_args
 from wasmlet.model.inputs import Inputs
 from wasmlet.model.pod import Container, Pod, PodKey
 from wasmlet.model.quantity import Quantity
 from wasmlet.model.status import Condition, ContainerStatus, PodStatus, Running, Terminated, Waiting
+from wasmlet.model.times import rfc3339_micro
 from wasmlet.options import option
 from wasmlet.provider import (
     Address,
+    Change,
+    Channel,
     LogOptions,
     NodeChanged,
     NodeContext,
@@ -28,8 +34,11 @@ from wasmlet.provider import (
     NodeStatus,
     PodEvent,
     PodRecord,
+    ProbeCount,
+    ProbeKind,
     Provider,
     StatusChanged,
+    Streams,
     Taint,
 )
 
@@ -40,10 +49,15 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Address",
+    "Backoff",
+    "Change",
+    "Channel",
+    "Clock",
     "Condition",
     "ConfigError",
     "Container",
     "ContainerStatus",
+    "Environment",
     "Inputs",
     "InvalidInput",
     "LogOptions",
@@ -59,18 +73,25 @@ __all__ = [
     "PodKey",
     "PodRecord",
     "PodStatus",
+    "ProbeCount",
+    "ProbeKind",
     "Provider",
     "Quantity",
     "Refused",
     "Rejected",
     "Running",
     "StatusChanged",
+    "Streams",
+    "SystemClock",
     "Taint",
     "Terminated",
     "Unsupported",
     "Waiting",
     "WasmletError",
+    "command_and_args",
+    "environment",
     "option",
+    "rfc3339_micro",
     "run",
 ]
 

@@ -8,5 +8,15 @@ logs (`logs`), and the connection to the shim, in which the guests live (`shim_c
 from wasmlet.runtime.config import RuntimeConfig
 from wasmlet.runtime.engine import DENSE, PROCESS, Engine, EngineSettings, Isolation
 from wasmlet.runtime.provider import RuntimeProvider
+from wasmlet.worker.confine import report as confinement_report
 
-__all__ = ["DENSE", "PROCESS", "Engine", "EngineSettings", "Isolation", "RuntimeConfig", "RuntimeProvider"]
+__all__ = [
+    "DENSE",
+    "PROCESS",
+    "Engine",
+    "EngineSettings",
+    "Isolation",
+    "RuntimeConfig",
+    "RuntimeProvider",
+    "confinement_report",
+]

@@ -14,8 +14,7 @@ from collections.abc import AsyncGenerator
 from datetime import datetime
 from pathlib import Path
 
-from wasmlet import LogOptions
-from wasmlet.model.times import rfc3339_micro
+from wasmlet import LogOptions, rfc3339_micro
 
 STAMP = len("2026-01-01T00:00:00.000000Z ")
 _LINES = re.compile(rb"[^\n]*\n|[^\n]+")

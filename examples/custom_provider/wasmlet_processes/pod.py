@@ -17,6 +17,9 @@ from typing import Any, Literal
 import attrs
 
 from wasmlet import (
+    Backoff,
+    Change,
+    Clock,
     Container,
     ContainerStatus,
     Inputs,
@@ -29,13 +32,12 @@ from wasmlet import (
     Refused,
     Running,
     StatusChanged,
+    Streams,
     Terminated,
     Waiting,
+    command_and_args,
+    environment,
 )
-from wasmlet.clock import Backoff, Clock
-from wasmlet.model.environment import environment
-from wasmlet.model.expansion import command_and_args
-from wasmlet.provider import Change, Streams
 from wasmlet_processes.log import Log
 from wasmlet_processes.process import ProcessGroup
 from wasmlet_processes.streams import CHUNK, LAST_OUTPUT, connect, exit_code, feed

@@ -8,8 +8,7 @@ import socket
 from collections.abc import Collection
 from pathlib import Path
 
-from wasmlet import InvalidInput
-from wasmlet.provider import Channel
+from wasmlet import Channel, InvalidInput
 
 CHUNK = 64 * 1024
 LISTENING = "0A"

@@ -14,8 +14,7 @@ from typing import Any, ClassVar
 import attrs
 
 import wasmlet
-from wasmlet.clock import Clock, SystemClock
-from wasmlet.provider import Change, Channel, Streams
+from wasmlet import Change, Channel, Clock, Streams, SystemClock
 from wasmlet_processes import manifest
 from wasmlet_processes.pod import PodLife, Surroundings
 from wasmlet_processes.ports import forward

@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from wasmlet.provider import Streams
+from wasmlet import Streams
 from wasmlet_processes.process import ProcessGroup
 
 CHUNK = 64 * 1024

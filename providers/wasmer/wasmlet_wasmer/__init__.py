@@ -12,10 +12,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar, Self
 
-from wasmlet.clock import Clock
-from wasmlet.errors import ConfigError
-from wasmlet.runtime import PROCESS, Engine, EngineSettings, Isolation, RuntimeConfig, RuntimeProvider
-from wasmlet.worker import confine
+from wasmlet import Clock, ConfigError
+from wasmlet.runtime import (
+    PROCESS,
+    Engine,
+    EngineSettings,
+    Isolation,
+    RuntimeConfig,
+    RuntimeProvider,
+    confinement_report,
+)
 from wasmlet_wasmer.environment import WASMER, find
 
 __all__ = ["WasmerEngine", "WasmerProvider", "main"]
@@ -64,7 +70,7 @@ class WasmerEngine(Engine):
         Raises:
             ConfigError: it cannot, or there is none; says where it was looked for, and what to do.
         """
-        landlock = confine.report()["landlock"]
+        landlock = confinement_report()["landlock"]
         if landlock.startswith("off"):
             raise ConfigError(f"wasmer does not keep guests to their mounts; it needs landlock for that: {landlock}")
         self._python = await find(self._given, os.environ)

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import attrs
 
-from wasmlet.errors import ConfigError
+from wasmlet import ConfigError
 
 WASMER = "1.1.0"
 """The release of wasmer and of its compiler; there will be no other."""

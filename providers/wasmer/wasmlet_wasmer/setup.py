@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from wasmlet.errors import ConfigError
+from wasmlet import ConfigError
 from wasmlet_wasmer.environment import PYTHON, WASMER, ask, data_directory, interpreters
 
 LOCK = Path(__file__).with_name("environment.lock")

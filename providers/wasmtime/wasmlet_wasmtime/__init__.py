@@ -12,8 +12,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import ClassVar
 
-from wasmlet.clock import Clock
-from wasmlet.errors import ConfigError
+from wasmlet import Clock, ConfigError
 from wasmlet.runtime import DENSE, PROCESS, Engine, Isolation, RuntimeConfig, RuntimeProvider
 
 __all__ = ["WasmtimeEngine", "WasmtimeProvider", "main"]

@@ -1,0 +1,71 @@
+"""How the modules of a package import each other: read from their sources, imports for typing included."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+
+def modules(root: Path, package: str) -> dict[str, Path]:
+    """The modules of a package below `root`, by their dotted names."""
+    found = {}
+    for path in sorted(root.joinpath(*package.split(".")).rglob("*.py")):
+        name = ".".join(path.relative_to(root).with_suffix("").parts)
+        found[name.removesuffix(".__init__")] = path
+    return found
+
+
+def imports(name: str, path: Path) -> Iterator[tuple[str, str]]:
+    """Every import of a module: the module, and the name that is taken from it ("" for the module itself)."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield alias.name, ""
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                above = name.split(".") if path.name == "__init__.py" else name.split(".")[:-1]
+                parts = above[: len(above) - node.level + 1]
+                base = ".".join([*parts, node.module] if node.module else parts)
+            for alias in node.names:
+                yield base, alias.name
+
+
+def graph(known: Mapping[str, Path]) -> dict[str, set[str]]:
+    """For each module, those of the same package that it imports."""
+    result: dict[str, set[str]] = {name: set() for name in known}
+    for name, path in known.items():
+        for base, taken in imports(name, path):
+            target = f"{base}.{taken}" if f"{base}.{taken}" in known else base
+            if target in known and target != name:
+                result[name].add(target)
+    return result
+
+
+def circles(known: Mapping[str, Path]) -> list[list[str]]:
+    """Groups of modules that import each other, directly or over others of the group (Tarjan's algorithm)."""
+    edges, found = graph(known), []
+    numbers: dict[str, int] = {}
+    lowest: dict[str, int] = {}
+    stack: list[str] = []
+
+    def visit(name: str) -> None:
+        numbers[name] = lowest[name] = len(numbers)
+        stack.append(name)
+        for target in edges[name]:
+            if target not in numbers:
+                visit(target)
+                lowest[name] = min(lowest[name], lowest[target])
+            elif target in stack:
+                lowest[name] = min(lowest[name], numbers[target])
+        if lowest[name] == numbers[name]:
+            group = stack[stack.index(name) :]
+            del stack[stack.index(name) :]
+            if len(group) > 1:
+                found.append(sorted(group))
+
+    for name in edges:
+        if name not in numbers:
+            visit(name)
+    return found
