@@ -17,8 +17,9 @@ The contract, for every method:
 - For one UID the loop makes one call at a time; calls for different pods run concurrently. A call that is no longer
   wanted (the pod is deleted while it is created, its grace period is shortened) is cancelled, and the next one made.
 - No method holds up the event loop: what blocks goes to a thread.
+- A call for a pod has a minute, and `delete_pod` the grace period beside; one that takes longer is cancelled.
 - Raise what `wasmlet.errors` says; any other exception is reported in the pod and the call is repeated, for ever, with
-  growing pauses.
+  growing pauses. Its text is shown to the pod's owner and logged: let it name no secret.
 
 `wasmlet.testing.ProviderContract` checks all of it.
 """
@@ -246,7 +247,8 @@ class Provider(abc.ABC):
         name: what the provider is called, in labels, the node's taint and `--provider`; lower case, no spaces.
         Config: an attrs class whose fields are made with `wasmlet.option`; the command line derives flags from it.
             `__init__` is called with an instance as its only argument.
-        poll_seconds: how often `pod_status` is asked of every pod while `changes` is not overridden.
+        poll_seconds: how often `pod_status` is asked of every pod, of all side by side, while `changes` is not
+            overridden.
     """
 
     name: ClassVar[str]
@@ -343,7 +345,8 @@ class Provider(abc.ABC):
         """Every pod that this provider holds, ended ones too until they are deleted, with what `pod_status` says.
 
         Asked after `start` to find what went on running while the node loop was away. A pod that the API has never
-        heard of or has no more is deleted; one that the API has and this list lacks has been lost.
+        heard of or has no more is deleted; one that the API has and this list lacks has been lost. Until it returns the
+        node is there, NotReady, and takes no pods.
         """
 
     def changes(self) -> AsyncGenerator[Change, None] | None:
@@ -366,11 +369,16 @@ class Provider(abc.ABC):
         raise Unsupported(f"provider {self.name} keeps no logs")
 
     async def node_status(self) -> NodeStatus:
-        """Capacity and the like; asked at start, with each heartbeat and after `NodeChanged`."""
+        """Capacity and the like; asked at start, with each heartbeat and after `NodeChanged`.
+
+        It has ten seconds. Where it raises or does not return, the node goes on with what it returned last; whether the
+        node is Ready is what `ping` says. At the start there is nothing to go on with: the node registers when it has
+        returned.
+        """
         return NodeStatus(capacity={})
 
     async def ping(self) -> None:  # noqa: B027 - a provider in this process is there
-        """Return when the provider can do its work; raising or not returning in time makes the node NotReady."""
+        """Return when the provider can do its work; raising, or not returning in ten seconds, makes the node NotReady."""
 
     async def exec(self, key: PodKey, container: str, command: Sequence[str], streams: Streams) -> int:
         """Run a command in the container until it ends; return its exit code (128 plus the number of a signal).

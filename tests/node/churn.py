@@ -136,7 +136,7 @@ class Churn:
             await watch
             await self._end()
             node.cancel()
-        self.report.wrong += self.witness.wrong
+        self.report.wrong += self.witness.wrong + self.provider.overlaps
         self.report.counts |= {"pods started": self.provider.started, "changes of pods": self.witness.changes}
 
     async def _repeat(self, act: Callable[[], Awaitable[None]]) -> None:

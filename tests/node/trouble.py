@@ -58,25 +58,35 @@ class Troubled(ReferenceProvider):
         super().__init__()
         self.trouble = trouble
         self.calls: list[str] = []
+        self.overlaps: list[str] = []
+        """Calls for a pod that were made while another one for it was under way, which the node loop never does."""
+        self._under_way: dict[str, str] = {}
         self._streams: set[asyncio.Queue[Change | None]] = set()
 
     async def create_pod(self, pod: wasmlet.Pod, inputs: wasmlet.Inputs) -> None:
-        self._note("create_pod")
-        await self.trouble("create_pod", False)
-        await super().create_pod(pod, inputs)
-        await self.trouble("create_pod", True)
+        with self._alone("create_pod", pod.key):
+            await self.trouble("create_pod", False)
+            await super().create_pod(pod, inputs)
+            await self.trouble("create_pod", True)
 
     async def update_pod(self, pod: wasmlet.Pod, inputs: wasmlet.Inputs) -> None:
-        self._note("update_pod")
-        await self.trouble("update_pod", False)
-        await super().update_pod(pod, inputs)
-        await self.trouble("update_pod", True)
+        with self._alone("update_pod", pod.key):
+            await self.trouble("update_pod", False)
+            await super().update_pod(pod, inputs)
+            await self.trouble("update_pod", True)
 
     async def delete_pod(self, key: wasmlet.PodKey, grace_seconds: float) -> wasmlet.PodStatus | None:
-        self._note("delete_pod")
-        await self.trouble("delete_pod", False)
-        status = await super().delete_pod(key, grace_seconds)
-        await self.trouble("delete_pod", True)
+        with self._alone("delete_pod", key):
+            await self.trouble("delete_pod", False)
+            status = await super().delete_pod(key, grace_seconds)
+            await self.trouble("delete_pod", True)
+        return status
+
+    async def pod_status(self, key: wasmlet.PodKey) -> wasmlet.PodStatus:
+        with self._alone("pod_status", key):
+            await self.trouble("pod_status", False)
+            status = await super().pod_status(key)
+            await self.trouble("pod_status", True)
         return status
 
     async def list_pods(self) -> Sequence[PodRecord]:
@@ -110,6 +120,17 @@ class Troubled(ReferenceProvider):
         self.pods[held.key.uid] = held
         self._touched.set()
         self.tell(StatusChanged(held.key, held.status))
+
+    @contextmanager
+    def _alone(self, call: str, key: wasmlet.PodKey) -> Iterator[None]:
+        self._note(call)
+        if (other := self._under_way.get(key.uid)) is not None:
+            self.overlaps.append(f"{call} of {key} during {other}")
+        self._under_way[key.uid] = call
+        try:
+            yield
+        finally:
+            self._under_way.pop(key.uid, None)
 
     def _note(self, call: str) -> None:
         self.calls.append(call)

@@ -24,6 +24,7 @@ class Admission:
         node: the Node object as the API has it now.
         handlers: the RuntimeClass handlers that the provider offers.
         runtime_class: finds a RuntimeClass by name; None where there is none.
+        leaving: says whether the node shuts down.
     """
 
     def __init__(
@@ -31,10 +32,12 @@ class Admission:
         node: Callable[[], Raw],
         handlers: Callable[[], Collection[str]],
         runtime_class: Callable[[str], Awaitable[Raw | None]],
+        leaving: Callable[[], bool] = lambda: False,
     ) -> None:
         self._node = node
         self._handlers = handlers
         self._runtime_class = runtime_class
+        self._leaving = leaving
         self._admitted: dict[str, Amounts] = {}
         self._used: Amounts = {}
 
@@ -44,6 +47,8 @@ class Admission:
         Raises:
             Rejected: it may not run here.
         """
+        if self._leaving():
+            raise Rejected("NodeShutdown", "Pod was rejected as the node is shutting down.")
         node = self._node()
         _check_place(pod, node)
         await self._check_runtime_class(pod)

@@ -148,7 +148,9 @@ class Node:
             context = NodeContext(
                 config.node_name, ip, config.max_pods, state.path, config.cluster_dns, config.cluster_domain
             )
-            await self.provider.start(context)
+            await self._unless_stopped(self.provider.start(context))
+            if self._stop.is_set():
+                return
             renewal = credentials.run([client, lease_client, watch_client])
             await self._serve(stack, client, watch_client, registration, lease, ip, state.path, renewal)
 
@@ -206,7 +208,12 @@ class Node:
                 events=recorder,
                 metrics=metrics,
                 inputs=inputs,
-                admission=Admission(lambda: registration.node, lambda: registration.runtime_handlers, runtime_class),
+                admission=Admission(
+                    lambda: registration.node,
+                    lambda: registration.runtime_handlers,
+                    runtime_class,
+                    lambda: registration.leaving,
+                ),
                 node_ips=[ip],
                 history=history,
                 clock=clock,
@@ -222,36 +229,51 @@ class Node:
             serving = ServingCertificate(client, name, directory, registration, recorder, api.show, clock, self._rng)
             if self.config.serving_csr:
                 await serving.load()
-            pods.adopt(await provider.list_pods())
-            await _reached(registration.register(port))
+            registration.trouble = await self._unless_stopped(pods.load()) or ""
+            await self._unless_stopped(_reached(registration.register(port)))
+            if self._stop.is_set():
+                raise _Stopped
             await _reached(lease.renew())
-            selector = {"fieldSelector": f"spec.nodeName={name}"}
-            history.on_rewound(pods.rewound)
-            reflector = Reflector(watch_client, paths.PODS, selector, pods, clock=clock, rng=self._rng, history=history)
-            for work in (
-                lease.run(),
-                registration.run(watch_client, self._rng, history),
-                recorder.run(),
-                pods.follow(),
-                reflector.run(),
-            ):
+            for work in (lease.run(), registration.run(watch_client, self._rng, history), recorder.run()):
                 group.create_task(work)
             if self.config.serving_csr:
                 group.create_task(serving.run())
-            group.create_task(self._say_ready(pods, port))
+            await self._unless_stopped(self._loaded(pods, registration, around.backoff))
+            if not self._stop.is_set():
+                selector = {"fieldSelector": f"spec.nodeName={name}"}
+                history.on_rewound(pods.rewound)
+                reflector = Reflector(
+                    watch_client, paths.PODS, selector, pods, clock=clock, rng=self._rng, history=history
+                )
+                for work in (pods.follow(), reflector.run(), self._say_ready(pods, port)):
+                    group.create_task(work)
             try:
-                await self._stop.wait()
-                log.info("node stopping", node=name, pods=len(pods.all()))
-                if self.config.drain_on_exit:
-                    await registration.shut_down()
-                    await self._drain(pods.all())
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(FLUSH_SECONDS):
-                        await asyncio.gather(*(writer.flushed(task.pod.uid) for task in pods.all()))
-                await recorder.flush(1.0)
+                await self._until_stopped(pods, registration, writer, recorder)
             finally:
                 pods.leave()  # what is begun while the group ends would not be cancelled with it
             raise _Stopped
+
+    async def _until_stopped(
+        self, pods: PodManager, registration: NodeRegistration, writer: StatusWriter, recorder: EventRecorder
+    ) -> None:
+        """Wait for the end of the node, and do what comes before it."""
+        await self._stop.wait()
+        log.info("node stopping", node=self.config.node_name, pods=len(pods.all()))
+        if self.config.drain_on_exit:
+            await registration.shut_down()
+            await self._drain(pods.all())
+        with suppress(TimeoutError):
+            async with asyncio.timeout(FLUSH_SECONDS):
+                await asyncio.gather(*(writer.flushed(task.pod.uid) for task in pods.all()))
+        await recorder.flush(1.0)
+
+    async def _loaded(self, pods: PodManager, registration: NodeRegistration, backoff: Backoff) -> None:
+        """Return when the provider has listed what it holds; until then the node is there, and not ready."""
+        pauses = backoff.pauses(self._rng)
+        while registration.trouble:
+            await self._clock.sleep(next(pauses))
+            registration.trouble = await pods.load()
+            registration.changed()
 
     async def _say_ready(self, pods: PodManager, port: int) -> None:
         await pods.in_sync.wait()

@@ -3,20 +3,23 @@
 A `PodTask` owns one pod UID: nothing else calls the provider for it or writes its status, so nothing needs a lock.
 It sleeps until something about the pod changes and then does the next thing that is due: create, update, end, report,
 remove from the API. A step that fails is repeated with a growing pause, for ever; a change of the pod cuts the pause
-short. `wasmlet.node.pods` finds the task that an event is for.
+short. Being asked for the pod's status and being drained are such steps, too: whatever the provider is called for, it
+is called from here, one call at a time. `wasmlet.node.pods` finds the task that an event is for.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Literal
 
 import attrs
 import structlog
 
-from wasmlet.errors import NotFound, Refused, Rejected, WasmletError
+from wasmlet.clock import Backoff
+from wasmlet.errors import NotFound, Refused, Rejected
+from wasmlet.failures import described, text_of
 from wasmlet.kube import errors, paths
 from wasmlet.model.inputs import Inputs
 from wasmlet.model.pod import Pod, PodKey, Raw
@@ -31,6 +34,8 @@ from wasmlet.node.surroundings import Surroundings
 log = structlog.get_logger(__name__)
 
 DRAIN_SLACK_SECONDS = 5.0
+LOOK_CAP_SECONDS = 10.0
+"""The longest pause between two questions for a pod's status, while they fail."""
 LEAST_GRACE_SECONDS = 2.0
 """What a pod has even where its grace period is over, as with a kubelet."""
 
@@ -70,18 +75,29 @@ class PodTask:
         """The API has been asked to forget the pod; the watch will say when it has."""
         self._gone = False
         self._left = False
-        self._draining = False
+        self._drain_by: float | None = None
+        """When the pod has to have ended because the node ends, by the monotonic clock."""
         self._rewound = False
         self._failure = ""
         self._working = False
-        self._changed = asyncio.Event()
+        self._changed = False
+        """Something may be due."""
+        self._asked = False
+        """The provider is to be asked for the pod's status."""
+        self._looking = False
+        self._look_after = float("-inf")
+        self._look_pauses: Iterator[float] | None = None
+        """While the provider cannot say the pod's status."""
+        self._stirred = asyncio.Event()
+        self._idle: asyncio.Event | None = None
+        """Set when nothing is due any more; for whoever drains the pod."""
         self._calls = ProviderCalls(around.provider.name)
 
         if known is not None and not self.finished:
             around.admission.count(pod)
             self._report.count_reported()
-        elif known is None and losses.has_run(pod.status):
-            self.missing()
+        elif known is None and losses.has_run(pod.status) and not (self.finished or pod.deleting):
+            self._lost()
 
     @property
     def key(self) -> PodKey:
@@ -154,7 +170,7 @@ class PodTask:
     def reported(self, status: PodStatus) -> None:
         """The provider says that this is the pod's status."""
         # While it is drained, what its containers end with is not yet how the pod ended: that has a reason.
-        if not self._ended and not self._draining:
+        if not self._ended and not self._shutting_down:
             self._report.told(status)
 
     def inputs_changed(self) -> None:
@@ -163,15 +179,17 @@ class PodTask:
         if self._due:
             self.wake()
 
-    def missing(self) -> None:
+    def ask(self) -> None:
+        """Have the provider asked for the pod's status, unless it is being asked already."""
+        if self.accepted and not self._looking and self._around.clock.monotonic() >= self._look_after:
+            self._asked = True
+            self._begin()
+
+    def _lost(self) -> None:
         """The provider knows nothing of a pod that it once ran: its containers are lost.
 
         Where the restart policy allows it the provider gets the pod again; else it has failed.
         """
-        if not (self.finished or self.pod.deleting or self._working):
-            self._lost()
-
-    def _lost(self) -> None:
         self._accepted, self._report.by_provider = False, None
         now, ends = self._around.clock.now(), losses.ends_in_api(self._report.current)
         completed = any(isinstance(c.state, Terminated) and c.state.exit_code == 0 for c in ends.containers)
@@ -185,33 +203,25 @@ class PodTask:
             self.wake()
 
     async def drain(self, seconds: float) -> None:
-        """End the pod because the node ends; its object stays, Failed, as at a kubelet's graceful shutdown (KEP-2000).
+        """End the pod because the node ends; return when that is done, or has taken too long.
+
+        Its object stays, Failed, as at a kubelet's graceful shutdown (KEP-2000). A pod whose creation is under way is
+        ended too, and one that is being deleted is waited for.
 
         Args:
             seconds: how long it may take, if its own grace period is not shorter.
         """
-        if self.finished or self.pod.deleting or not self._accepted:
+        self._drain_by = self._around.clock.monotonic() + seconds
+        if not self._due:
             return
-        grace = min(seconds, self.pod.termination_grace_seconds)
-        final, self._draining = None, True
+        self._idle = asyncio.Event()
+        self._calls.interrupt()
+        self.wake()
         try:
-            async with asyncio.timeout(grace + DRAIN_SLACK_SECONDS):
-                final = await self._around.provider.delete_pod(self.key, grace)
-        except NotFound:
-            pass
-        except Exception as error:
-            log.warning("the pod could not be ended", pod=str(self.key), error=str(error) or type(error).__name__)
-            self._draining = False
-            return
-        self._ended = self._report.final = True
-        last = losses.with_losses(self.pod, final or self.status, self._around.clock.now())
-        if phase_of(self.pod, last, final=True) != "Succeeded":
-            message = "Pod was terminated in response to imminent node shutdown."
-            disrupted = Condition("DisruptionTarget", "True", "TerminationByKubelet", message)
-            last = attrs.evolve(
-                last, phase="Failed", reason="Terminated", message=message, conditions=(*last.conditions, disrupted)
-            )
-        self._report.say(last)
+            async with asyncio.timeout(self._grace(self.pod) + DRAIN_SLACK_SECONDS):
+                await self._idle.wait()
+        except TimeoutError:
+            log.warning("the pod could not be ended in time", pod=str(self.key))
 
     def event(self, type: Literal["Normal", "Warning"], reason: str, message: str, field: str = "") -> None:  # noqa: A002
         """Tell the pod's owner of something, as an Event."""
@@ -221,10 +231,21 @@ class PodTask:
 
     def wake(self) -> None:
         """See what is due, now. A task exists only while there is something to do."""
-        self._changed.set()
+        self._changed = True
+        if self._looking:
+            self._calls.interrupt()  # a question changes nothing, and can be asked again
+        self._begin()
+
+    def _begin(self) -> None:
+        self._stirred.set()
         if not self._working and not self._left:
             self._working = True
             self._around.group.create_task(self._run())
+
+    @property
+    def _shutting_down(self) -> bool:
+        """Whether the pod ends because the node does, and not because somebody deletes it."""
+        return self._drain_by is not None and not self.leaving
 
     @property
     def _due(self) -> bool:
@@ -234,30 +255,39 @@ class PodTask:
             return not self._removed
         if self.finished or self._ended:
             return False
-        return self._told is None or self._stale or self._told.differs(self.pod)
+        return self._drain_by is not None or self._told is None or self._stale or self._told.differs(self.pod)
 
     async def _run(self) -> None:
         pauses = self._around.backoff.pauses(self._around.rng)
-        while self._changed.is_set():
-            self._changed.clear()
+        while self._changed or self._asked:
+            if not self._changed:
+                await self._look()
+                continue
+            self._changed = False
             try:
                 if await self._step():
                     self._tell_ended(self)
-                    return
+                    break
             except Exception as error:  # whatever a provider raises must not end the node
                 self._failed(error)
                 await self._pause(next(pauses))
-                self._changed.set()
+                self._changed = True
             else:
                 self._failure = ""
                 pauses = self._around.backoff.pauses(self._around.rng)
-        self._working = False
+        else:
+            self._working = False
+        if self._idle is not None:
+            self._idle.set()
 
     async def _step(self) -> bool:
         """Do what is due now; True when nothing will ever be due again."""
         if not self._due:
             return False
         pod = self.pod
+        if self._shutting_down:
+            await self._shut_down(pod)
+            return False
         if not self._gone and not pod.deleting:
             await self._tell(pod)
             return False
@@ -323,7 +353,7 @@ class PodTask:
                 await self._tell_late(pod)
         except Interrupted:
             return False
-        grace = 0 if self._gone else self._grace(pod)
+        grace = self._grace(pod)
         end = self._around.provider.delete_pod(pod.key, grace)
         try:
             with self._around.metrics.provider_call("delete_pod"):
@@ -344,13 +374,31 @@ class PodTask:
         with contextlib.suppress(NotFound, Refused):
             await self._calls.run(self._around.provider.update_pod(pod, Inputs()), self._around.call_seconds)
 
+    async def _shut_down(self, pod: Pod) -> None:
+        """End the pod because the node ends, and say so."""
+        if (self._accepted or self._offered) and not await self._end(pod):
+            return
+        self._ended = self._report.final = True
+        last = losses.with_losses(pod, self.status, self._around.clock.now())
+        if phase_of(pod, last, final=True) != "Succeeded":
+            message = "Pod was terminated in response to imminent node shutdown."
+            disrupted = Condition("DisruptionTarget", "True", "TerminationByKubelet", message)
+            last = attrs.evolve(
+                last, phase="Failed", reason="Terminated", message=message, conditions=(*last.conditions, disrupted)
+            )
+        self._report.say(last)
+
     def _grace(self, pod: Pod) -> float:
         """How long the pod has to end. Where the node loop comes back to it that is what is left, or the least."""
-        grace = pod.deletion_grace_seconds
-        if not self._late or grace <= LEAST_GRACE_SECONDS:
-            return grace
-        left = (parse(pod.metadata["deletionTimestamp"]) - self._around.clock.now()).total_seconds()
-        return max(LEAST_GRACE_SECONDS, min(grace, left))
+        if self._gone:
+            return 0
+        grace: float = pod.deletion_grace_seconds if pod.deleting else pod.termination_grace_seconds
+        if self._late and grace > LEAST_GRACE_SECONDS:
+            left = (parse(pod.metadata["deletionTimestamp"]) - self._around.clock.now()).total_seconds()
+            grace = max(LEAST_GRACE_SECONDS, min(grace, left))
+        if self._drain_by is not None:
+            grace = min(grace, max(0.0, self._drain_by - self._around.clock.monotonic()))
+        return grace
 
     async def _remove(self, pod: Pod) -> None:
         """Tell the API how the pod ended, then ask it to forget the pod. With finalizers the object stays."""
@@ -376,9 +424,8 @@ class PodTask:
     def _failed(self, error: Exception) -> None:
         """A step failed and will be repeated: say so where the pod's owner looks, once for each reason."""
         text = str(error) or type(error).__name__
-        expected = isinstance(error, WasmletError | TimeoutError | OSError)
         self._around.metrics.retries.inc()
-        log.warning("pod: a step failed, trying again", pod=str(self.key), error=text, exc_info=not expected)
+        log.warning("pod: a step failed, trying again", pod=str(self.key), **described(error, first=not self._failure))
         if text == self._failure:
             return
         self._failure = text
@@ -392,10 +439,51 @@ class PodTask:
                 self._report.say(statuses.refused(self.pod, "CreateContainerError", text))
 
     async def _pause(self, seconds: float) -> None:
-        """Wait before the next try; a change of the pod cuts it short."""
-        waits = [asyncio.ensure_future(wait) for wait in (self._changed.wait(), self._around.clock.sleep(seconds))]
+        """Wait before the next try; a change of the pod cuts it short, a question for its status does not."""
+        until = self._around.clock.monotonic() + seconds
+        while not self._changed and (left := until - self._around.clock.monotonic()) > 0:
+            if self._asked:
+                await self._look()
+                continue
+            self._stirred.clear()
+            waits = [asyncio.ensure_future(w) for w in (self._stirred.wait(), self._around.clock.sleep(left))]
+            try:
+                await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+                if waits[1].done():
+                    return
+            finally:
+                for wait in waits:
+                    wait.cancel()
+
+    async def _look(self) -> None:
+        """Ask the provider for the pod's status."""
+        self._asked = False
+        if not self.accepted:
+            return
+        self._looking = True
         try:
-            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            status = await self._calls.run(self._around.provider.pod_status(self.key), self._around.call_seconds)
+            if status != self.status:
+                self.reported(status)
+            self._look_pauses = None
+        except Interrupted:
+            self._asked = True
+        except NotFound:
+            self._look_pauses = None
+            if not (self.finished or self.leaving):
+                self._lost()
+        except Exception as error:  # whatever a provider says or raises must not end the node
+            self._look_failed(error)
         finally:
-            for wait in waits:
-                wait.cancel()
+            self._looking = False
+
+    def _look_failed(self, error: Exception) -> None:
+        """The status is not to be had: ask ever less often, and say it once."""
+        around = self._around
+        if self._look_pauses is None:
+            log.warning("the provider cannot say a pod's status, trying again", pod=str(self.key), **described(error))
+            backoff = Backoff(around.provider.poll_seconds, max(around.provider.poll_seconds, LOOK_CAP_SECONDS))
+            self._look_pauses = backoff.pauses(around.rng)
+        else:
+            log.debug("the provider cannot say a pod's status", pod=str(self.key), error=text_of(error))
+        self._look_after = around.clock.monotonic() + next(self._look_pauses)

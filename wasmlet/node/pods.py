@@ -11,17 +11,18 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import aclosing
-from typing import Any
+from typing import Any, NoReturn
 
 import structlog
 
-from wasmlet.errors import NotFound
+from wasmlet.failures import described, text_of
 from wasmlet.model.pod import Pod, PodKey, Raw
 from wasmlet.model.status import PodStatus
 from wasmlet.node import losses
 from wasmlet.node.pod_task import PodTask
+from wasmlet.node.provider_calls import answer
 from wasmlet.node.surroundings import Surroundings
-from wasmlet.provider import NodeChanged, PodEvent, PodRecord, Provider, StatusChanged
+from wasmlet.provider import NodeChanged, PodEvent, PodRecord, StatusChanged
 
 log = structlog.get_logger(__name__)
 
@@ -43,6 +44,8 @@ class PodManager:
         """What the provider held when it was listed, until a complete list of the API says whose it is."""
         self._revived: dict[str, dict[str, Any]] = {}
         """What the API has again while its task has still to end."""
+        self._unlisted = ""
+        """Why the provider did not list its pods when it was asked last."""
         self._heard: set[str] | None = None
         """While the provider is asked for its list: the pods that its changes have told of since."""
 
@@ -116,14 +119,13 @@ class PodManager:
     async def follow(self) -> None:
         """Read the provider's changes for ever; one that has no stream is polled."""
         provider = self._around.provider
-        pauses = self._around.backoff.pauses(self._around.rng)
+        pauses, first = self._around.backoff.pauses(self._around.rng), True
         while True:
             began, changed = self._around.clock.monotonic(), False
             try:
                 changes = provider.changes()
                 if changes is None:
-                    await self._poll(provider)
-                    continue
+                    await self._poll(provider.poll_seconds)
                 # The stream is opened before the list is asked for, so that no change falls between them.
                 listing = asyncio.create_task(self._list())
                 try:
@@ -136,35 +138,51 @@ class PodManager:
                     await asyncio.wait([listing])
                 log.warning("the provider's changes ended; listing its pods and following again")
             except Exception as error:
-                log.warning("the provider's changes broke off", error=str(error), exc_info=True)
+                log.warning("the provider's changes broke off", **described(error, first=first))
+                first = False
             except asyncio.CancelledError:
                 if (task := asyncio.current_task()) is None or task.cancelling():
                     raise
                 log.warning("the provider cancelled its own changes; following again")
-            if changed or self._around.clock.monotonic() - began > self._around.backoff.cap:
+            lasted = self._around.clock.monotonic() - began > self._around.backoff.cap
+            first = first or lasted
+            if changed or lasted:
                 pauses = self._around.backoff.pauses(self._around.rng)
             await self._around.clock.sleep(next(pauses))
 
+    async def load(self) -> str:
+        """Ask the provider once for what it holds; what is wrong with its answer, or ""."""
+        return "" if await self._records() is not None else self._unlisted
+
     async def _list(self) -> None:
         """Match what the provider holds with what we know. What it reports meanwhile is newer than its list."""
-        provider, pauses = self._around.provider, self._around.backoff.pauses(self._around.rng)
+        pauses = self._around.backoff.pauses(self._around.rng)
         while True:
             known = {uid for uid, task in self._tasks.items() if task.accepted}
-            self._heard = set()
-            try:
-                async with asyncio.timeout(self._around.call_seconds):
-                    records = await provider.list_pods()
-                self.adopt(records)
+            if (records := await self._records()) is not None:
                 break
-            except Exception as error:
-                text = str(error) or type(error).__name__
-                log.warning("the provider's pods cannot be listed, trying again", error=text, exc_info=True)
-            finally:
-                self._heard = None
             await self._around.clock.sleep(next(pauses))
         for uid in known - {record.key.uid for record in records}:
-            if (task := self._tasks.get(uid)) is not None and task.accepted:
-                await self._look(provider, task)
+            if (task := self._tasks.get(uid)) is not None:
+                task.ask()
+
+    async def _records(self) -> Sequence[PodRecord] | None:
+        """What the provider lists, adopted; None where it lists nothing now."""
+        provider = self._around.provider
+        self._heard = set()
+        try:
+            records = await answer(provider.name, provider.list_pods(), self._around.call_seconds)
+            self.adopt(records)
+        except Exception as error:  # whatever a provider raises must not end the node
+            log.warning(
+                "the provider's pods cannot be listed, trying again", **described(error, first=not self._unlisted)
+            )
+            self._unlisted = f"provider {provider.name} could not list its pods: {text_of(error)}"
+            return None
+        finally:
+            self._heard = None
+        self._unlisted = ""
+        return records
 
     def _change(self, change: StatusChanged | PodEvent | NodeChanged) -> None:
         match change:
@@ -179,26 +197,12 @@ class PodManager:
             case NodeChanged():
                 self._node_changed()
 
-    async def _poll(self, provider: Provider) -> None:
+    async def _poll(self, seconds: float) -> NoReturn:
+        """Have every pod asked for its status, each by its own task: one that does not answer delays no other."""
         while True:
             for task in list(self._tasks.values()):
-                if task.accepted:
-                    await self._look(provider, task)
-            await self._around.clock.sleep(provider.poll_seconds)
-
-    async def _look(self, provider: Provider, task: PodTask) -> None:
-        """Ask the provider for one pod."""
-        try:
-            async with asyncio.timeout(self._around.call_seconds):
-                status = await provider.pod_status(task.key)
-        except NotFound:
-            task.missing()
-        except Exception as error:
-            text = str(error) or type(error).__name__
-            log.warning("the provider cannot say a pod's status", pod=str(task.key), error=text)
-        else:
-            if status != task.status:
-                task.reported(status)
+                task.ask()
+            await self._around.clock.sleep(seconds)
 
     def _task(self, pod: Pod, known: PodStatus | None) -> PodTask:
         return PodTask(self._around, pod, self._ended, known=known)

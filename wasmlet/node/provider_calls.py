@@ -22,6 +22,32 @@ class Interrupted(Exception):
     """The call was ended because something else is due now."""
 
 
+async def answer(provider: str, call: Awaitable[T], seconds: float, limit: asyncio.Timeout | None = None) -> T:
+    """What the provider's call returns.
+
+    Args:
+        provider: its name, for messages.
+        limit: of so many seconds, not entered yet, where the caller wants to end the call sooner.
+
+    Raises:
+        TimeoutError: it took too long; the message names the provider.
+        WasmletError: it cancelled itself.
+    """
+    limit = limit or asyncio.timeout(seconds)
+    try:
+        async with limit:
+            return await call
+    except TimeoutError:
+        if limit.expired():
+            raise TimeoutError(f"provider {provider} did not answer within {seconds:g} s") from None
+        raise
+    except asyncio.CancelledError:
+        if (task := asyncio.current_task()) is not None and not task.cancelling():
+            # Nobody cancelled us: a provider let the end of a task of its own escape.
+            raise WasmletError(f"provider {provider} cancelled its own call") from None
+        raise
+
+
 class ProviderCalls:
     """The calls for one pod, of which one is under way at a time."""
 
@@ -44,21 +70,12 @@ class ProviderCalls:
             TimeoutError: it took too long; the message names the provider.
         """
         self._interrupted = False
-        limit = asyncio.timeout(seconds)
+        self._limit = asyncio.timeout(seconds)
         try:
-            async with limit:
-                self._limit = limit
-                return await call
+            return await answer(self._provider, call, seconds, self._limit)
         except TimeoutError:
             if self._interrupted:
                 raise Interrupted from None
-            if limit.expired():
-                raise TimeoutError(f"provider {self._provider} did not answer within {seconds:g} s") from None
-            raise
-        except asyncio.CancelledError:
-            if (task := asyncio.current_task()) is not None and not task.cancelling():
-                # Nobody cancelled us: a provider let the end of a task of its own escape.
-                raise WasmletError(f"provider {self._provider} cancelled its own call") from None
             raise
         finally:
             self._limit = None

@@ -19,12 +19,15 @@ from typing import Any
 import attrs
 import structlog
 
-from wasmlet.clock import Clock
+from wasmlet.clock import Backoff, Clock
+from wasmlet.errors import ConfigError
+from wasmlet.failures import described, text_of
 from wasmlet.kube import Client, History, Reflector, errors, paths
 from wasmlet.model.pod import Raw
 from wasmlet.model.status import Condition
 from wasmlet.model.times import rfc3339
 from wasmlet.node.config import NodeConfig
+from wasmlet.node.provider_calls import answer
 from wasmlet.provider import NodeStatus, Provider, Taint
 
 log = structlog.get_logger(__name__)
@@ -34,9 +37,11 @@ MOST_IMAGES, MOST_NAMES = 50, 5
 """Of `status.images`, as a kubelet's: nodeStatusMaxImages, and the names of each."""
 
 REPORT_SECONDS = 300.0
+SHUTTING_DOWN = "node is shutting down"
 SHUTDOWN_SECONDS = 3.0
 """How long the end of the node waits to say so."""
 PING_SECONDS = 10.0
+"""How long the provider may take to say that it is well, and what the node's status is."""
 STUCK_SECONDS = 120.0
 """Without a look at the node for this long, `/healthz` says that the node loop is stuck (a kubelet's time)."""
 KUBELET_VERSION = "v1.34.0"
@@ -83,19 +88,31 @@ class NodeRegistration:
         self.runtime_handlers: frozenset[str] = frozenset([""])
         self._missing = False
         """Somebody else has deleted the Node."""
+        self._given: NodeStatus | None = None
+        """What the provider said last of the node, as the API has taken it."""
+        self._silent = False
+        """The provider did not say it when it was asked last."""
         self._leaving = False
+        self.trouble = ""
+        """What keeps the node from being ready, beside what the provider says itself."""
         self.ready = True
         self.uid = ""
         self._looked = clock.monotonic()
+
+    @property
+    def leaving(self) -> bool:
+        """Whether the node shuts down, and takes no more pods."""
+        return self._leaving
 
     async def shut_down(self) -> None:
         """Ask for no new pods, since all are being ended: NotReady, as at a kubelet's graceful shutdown (KEP-2000)."""
         self._leaving = True
         try:
             async with asyncio.timeout(SHUTDOWN_SECONDS):
-                await self._check()
+                if self._given is not None:  # not asked for now: the provider may not answer in this time
+                    await self._report(self._given)
         except (TimeoutError, errors.ApiError) as error:
-            log.warning("the node could not say that it shuts down", error=str(error) or type(error).__name__)
+            log.warning("the node could not say that it shuts down", error=text_of(error))
 
     def changed(self) -> None:
         """Something that the Node shows is different: look now."""
@@ -114,11 +131,15 @@ class NodeRegistration:
     async def register(self, port: int | None) -> None:
         """Create the Node, or take over the one there is, and report its status.
 
+        Waits until the provider has said what the node is: its labels and taints are set once.
+
         Args:
             port: of the node's HTTPS API; None where it serves none.
         """
         self._port = port
-        status = await self._provider.node_status()
+        pauses = Backoff(initial=0.5, cap=CHECK_SECONDS).pauses()
+        while (status := await self._ask()) is None:
+            await self._clock.sleep(next(pauses))
         own = Taint("wasmlet.dev/provider", self._provider.name)
         taints = [
             {"key": t.key, "effect": t.effect} | ({"value": t.value} if t.value else {})
@@ -146,7 +167,7 @@ class NodeRegistration:
         self.uid = node["metadata"]["uid"]
         self._conditions = {c["type"]: c for c in (node.get("status") or {}).get("conditions") or ()}
         self._reported = {}
-        await self._report(status)
+        await self._report(status, self.trouble)
 
     # --- what the API says of the Node (Handler of a reflector)
 
@@ -182,6 +203,7 @@ class NodeRegistration:
             group.create_task(self._keep())
 
     async def _keep(self) -> None:
+        written = True
         while True:
             waits = [asyncio.ensure_future(w) for w in (self._wake.wait(), self._clock.sleep(CHECK_SECONDS))]
             try:
@@ -192,8 +214,10 @@ class NodeRegistration:
             self._wake.clear()
             try:
                 await self._check()
-            except errors.ApiError as error:
-                log.warning("the node's status is not written, trying again", error=str(error))
+                written = True
+            except Exception as error:  # whatever a provider says of the node must not end it
+                log.warning("the node's status is not written, trying again", **described(error, first=written))
+                written = False
             self._looked = self._clock.monotonic()
 
     def stuck(self) -> str:
@@ -202,33 +226,56 @@ class NodeRegistration:
         return f"the node was last looked at {seconds:.0f} s ago" if seconds > STUCK_SECONDS else ""
 
     async def _check(self) -> None:
-        trouble = await self._ping()
-        try:
-            status = await self._provider.node_status()
-        except Exception as error:
-            log.warning("the provider cannot say the node's status", error=str(error), exc_info=True)
-            return
+        async with asyncio.TaskGroup() as group:  # side by side: one that hangs does not put the other off
+            ping, asking = group.create_task(self._ping()), group.create_task(self._ask())
+        trouble, status = ping.result(), asking.result()
         if self._missing:
             log.warning("the node was deleted by somebody else; registering it again", node=self._config.node_name)
             await self.register(self._port)
             self._missing = False
-        await self._report(status, trouble)
+        if status is None:
+            return  # it has never said what the node is, so there is none
+        try:
+            await self._report(status, trouble)
+        except (errors.Invalid, errors.BadRequest, TypeError) as error:  # or something that JSON has no word for
+            if self._given is None or status == self._given:
+                raise
+            log.warning("the API does not take the node's status; reporting the one before", error=text_of(error))
+            await self._report(self._given, trouble)
+
+    async def _ask(self) -> NodeStatus | None:
+        """What the provider says of the node; where it does not say it now, what it said last.
+
+        The node's Ready condition does not wait for it.
+        """
+        try:
+            status = await answer(self._provider.name, self._provider.node_status(), PING_SECONDS)
+            self._status(status, "")  # raises where that is no status
+        except ConfigError:
+            if self._given is None:
+                raise  # for the user, as at any start
+            return self._given
+        except Exception as error:
+            log.warning("the provider cannot say the node's status", **described(error, first=not self._silent))
+            self._silent = True
+            return self._given
+        self._silent = False
+        return status
 
     async def _ping(self) -> str:
         """What is wrong with the node, or ""."""
-        if self._leaving:
-            return "node is shutting down"
         try:
-            async with asyncio.timeout(PING_SECONDS):
-                await self._provider.ping()
-        except TimeoutError:
-            return f"provider {self._provider.name} did not answer within {PING_SECONDS:g} s"
+            await answer(self._provider.name, self._provider.ping(), PING_SECONDS)
+        except TimeoutError as error:
+            return text_of(error)
         except Exception as error:
-            return f"provider {self._provider.name}: {error or type(error).__name__}"
-        return ""
+            return f"provider {self._provider.name}: {text_of(error)}"
+        return self.trouble
 
     async def _report(self, status: NodeStatus, trouble: str = "") -> None:
         now = self._clock.now()
+        if self._leaving:
+            trouble = SHUTTING_DOWN
         self.ready = not trouble
         body = self._status(status, trouble)
         due = self._clock.monotonic() - self._reported_at >= REPORT_SECONDS
@@ -241,7 +288,7 @@ class NodeRegistration:
             f"{self._path}/status", {"status": body | {"conditions": conditions, "addresses": addresses}}
         )
         self._conditions |= {c["type"]: c for c in conditions}
-        self._reported, self._reported_at = body, self._clock.monotonic()
+        self._reported, self._reported_at, self._given = body, self._clock.monotonic(), status
 
     def _status(self, status: NodeStatus, trouble: str) -> dict[str, Any]:
         capacity = _machine() | {"pods": str(self._config.max_pods)} | dict(status.capacity)

@@ -16,6 +16,7 @@ import attrs
 import structlog
 
 from wasmlet.clock import Backoff, Clock, SystemClock
+from wasmlet.failures import described
 from wasmlet.kube import errors, paths
 from wasmlet.kube.client import Client
 from wasmlet.model.pod import Pod, PodKey, Raw
@@ -66,6 +67,8 @@ class StatusWriter:
         self._backoff = backoff or Backoff(initial=0.2, cap=30, jitter=0.5)
         self._slots = asyncio.Semaphore(in_flight)
         self._entries: dict[str, _Entry] = {}
+        self._nonsense: set[str] = set()
+        """UIDs of the pods whose status was none when it was to be written last."""
 
     @property
     def unwritten(self) -> int:
@@ -93,6 +96,7 @@ class StatusWriter:
 
     def drop(self, uid: str) -> None:
         """The pod is gone from the API: nothing of it needs to be written any more."""
+        self._nonsense.discard(uid)
         if (entry := self._entries.pop(uid, None)) is not None:
             entry.gone = True
             entry.idle.set()
@@ -112,8 +116,8 @@ class StatusWriter:
                 entry.dirty = False
                 try:
                     patch = entry.compose()
-                except Exception as error:  # whatever a provider reports must not end the node
-                    log.warning("not a status: it is not written", pod=str(entry.key), error=str(error), exc_info=True)
+                except Exception as error:
+                    self._no_status(entry, error)
                     continue
                 if patch is None:
                     continue
@@ -122,6 +126,8 @@ class StatusWriter:
                         answer = await self._client.patch(f"{paths.pod(entry.key)}/status", patch)
                 except errors.ObjectNotFound:
                     entry.gone = True
+                except TypeError as error:  # something in it that JSON has no word for
+                    self._no_status(entry, error)
                 except errors.ApiError as error:
                     # Also a conflict: if another pod has the name by now, the watch says so soon, and `drop` ends this.
                     log.warning("status not written, trying again", pod=str(entry.key), error=str(error))
@@ -129,5 +135,14 @@ class StatusWriter:
                     entry.dirty = True
                     return False
                 else:
+                    self._nonsense.discard(entry.key.uid)
                     entry.written(answer)
         return True
+
+    def _no_status(self, entry: _Entry, error: Exception) -> None:
+        """Pass over what a provider reports and is no status: it must not end the node."""
+        uid = entry.key.uid
+        log.warning(
+            "not a status: it is not written", pod=str(entry.key), **described(error, first=uid not in self._nonsense)
+        )
+        self._nonsense.add(uid)

@@ -1,0 +1,59 @@
+"""What is said of an error in a log: its text and, where nobody expected it, a traceback, both of a bounded size.
+
+A traceback shows where an error was raised and never the value of a variable: the variables of a pod's provider are
+its secrets, tokens and environment. Whoever tries again with pauses says the traceback at the first failure only.
+"""
+
+from __future__ import annotations
+
+import traceback
+
+from wasmlet.errors import WasmletError
+
+MOST_TEXT = 1000
+"""Characters of an error's text."""
+MOST_TRACEBACK = 6000
+"""Characters of a traceback: some forty calls."""
+MOST_CALLS = 12
+"""Calls of one stack; the innermost ones say where an error is from."""
+MOST_GROUPED = 3
+"""Errors of one `ExceptionGroup`, and how deep groups in groups are followed."""
+
+
+def text_of(error: BaseException) -> str:
+    """What the error says, or what it is called where it says nothing."""
+    return _cut(str(error) or type(error).__name__, MOST_TEXT)
+
+
+def traceback_of(error: BaseException) -> str:
+    """Where the error was raised, and what it came from; without the values of variables."""
+    found = traceback.TracebackException(
+        type(error),
+        error,
+        error.__traceback__,
+        limit=-MOST_CALLS,
+        compact=True,
+        capture_locals=False,
+        max_group_width=MOST_GROUPED,
+        max_group_depth=MOST_GROUPED,
+    )
+    return _cut("".join(found.format()).rstrip("\n"), MOST_TRACEBACK)
+
+
+def described(error: BaseException, *, first: bool = True) -> dict[str, str]:
+    """Fields of a log line about the error.
+
+    Args:
+        first: it is the first failure of those that are tried again; later ones are told without a traceback.
+    """
+    fields = {"error": text_of(error)}
+    if first and not isinstance(error, WasmletError | OSError):  # a TimeoutError is an OSError
+        fields["exception"] = traceback_of(error)  # the name under which structlog knows a traceback that is text
+    return fields
+
+
+def _cut(text: str, most: int) -> str:
+    """The text, without its middle where it is too long: what an error is comes last in a traceback."""
+    if len(text) <= most:
+        return text
+    return f"{text[: most // 2]}\n... ({len(text) - most} characters left out) ...\n{text[-most // 2 :]}"
