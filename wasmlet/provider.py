@@ -378,7 +378,7 @@ class Provider(abc.ABC):
         return NodeStatus(capacity={})
 
     async def ping(self) -> None:  # noqa: B027 - a provider in this process is there
-        """Return when the provider can do its work; raising, or taking more than ten seconds, makes the node NotReady."""
+        """Return when the provider can do its work; an error, or no answer in ten seconds, makes the node NotReady."""
 
     async def exec(self, key: PodKey, container: str, command: Sequence[str], streams: Streams) -> int:
         """Run a command in the container until it ends; return its exit code (128 plus the number of a signal).
