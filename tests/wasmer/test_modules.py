@@ -12,6 +12,8 @@ import wasmtime
 from wasmlet_wasmer import WasmerEngine
 
 from tests.runtime.harness import Runtime, pod_of
+from tests.runtime.test_linking import ENTRIES, all_functions, entry
+from wasmlet.runtime.wasi import PREVIEW0, PREVIEW1
 
 GUEST = WasmerEngine().guest_module
 START = '(func (export "_start"))'
@@ -37,21 +39,38 @@ def text_module(text: str) -> bytes:
         (f"(module (memory 1) (memory 1) {START})", f"{CANNOT} several memories"),
         (
             f"(module (type $s (struct (field i32))) {START})",
-            "not a valid WebAssembly module, or newer than what wasmer",
+            f"{CANNOT} garbage collection, which this engine does not have",
         ),
-        ('(module (import "env" "conjure" (func)) (func (export "_start")))', '"env"."conjure": unknown import'),
-        ('(module (import "env" "memory" (memory 1)) (func (export "_start")))', '"env"."memory": unknown import'),
-        ('(module (import "wasmlet" "memory" (memory 1)) (func (export "_start")))', '"wasmlet"."memory": unknown'),
+        (
+            '(module (import "env" "conjure" (func)) (func (export "_start")))',
+            "does not exist here: env.conjure; expected imports of wasi_snapshot_preview1",
+        ),
+        ('(module (import "env" "memory" (memory 1)) (func (export "_start")))', "does not exist here: env.memory"),
+        (
+            '(module (import "wasmlet" "memory" (memory 1)) (func (export "_start")))',
+            "does not exist here: wasmlet.memory",
+        ),
         (
             '(module (import "wasi_snapshot_preview1" "sock_accept" (func (param i32 i32 i32) (result i32)))'
             f' (memory (export "memory") 1) {START})',
-            '"wasi_snapshot_preview1"."sock_accept": unknown import',
+            "does not exist here: wasi_snapshot_preview1.sock_accept; wasmer 1.1.0 does not have it: build it without,",
         ),
         (
-            '(module (import "wasi_unstable" "fd_close" (func (param i32) (result i32)))'
-            f' (memory (export "memory") 1) {START})',
-            "expected imports of wasi_snapshot_preview1 only",
+            '(module (import "env" "a" (func)) (import "env" "b" (func)) (import "env" "c" (global i32))'
+            f' (import "env" "d" (table 1 funcref)) (import "x" "e" (func)) (import "x" "f" (func)) {START})',
+            "does not exist here: env.a, env.b, env.c, env.d, x.e and 1 more",
         ),
+        (
+            '(module (memory 1) (func (export "_start") (drop (f32x4.relaxed_madd (v128.const i32x4 0 0 0 0)'
+            " (v128.const i32x4 0 0 0 0) (v128.const i32x4 0 0 0 0)))))",
+            f"{CANNOT} relaxed SIMD",
+        ),
+        (f'(module (tag (export "t")) {START})', f"{CANNOT} exceptions"),
+        (f"(module (global i32 (i32.add (i32.const 1) (i32.const 2))) {START})", f"{CANNOT} extended constant"),
+        ('(module (func (export "_start") (drop (ref.i31 (i32.const 1)))))', f"{CANNOT} garbage collection"),
+        (f"(module (rec (type (func)) (type (func))) {START})", f"{CANNOT} garbage collection"),
+        (f"(module (table i64 1 funcref) {START})", f"{CANNOT} memory64"),
+        (f"(module (memory 1 (pagesize 1)) {START})", f"{CANNOT} custom page sizes"),
         (f'(module (import "wasi_snapshot_preview1" "fd_close" (func)) {START})', "incompatible import type"),
         (
             f'(module (import "wasi_snapshot_preview1" "fd_close" (func (param i32) (result i32))) {START})',
@@ -171,3 +190,34 @@ def test_mutated_modules(wasmer: Path, tmp_path: Path, seed: int) -> None:
     assert compiled + refused == 1000
     assert compiled > 50
     assert refused > 500
+
+
+@pytest.mark.parametrize("module", [PREVIEW0, PREVIEW1])
+async def test_the_functions_of_wasmer(timed: Runtime, tmp_path: Path, module: str) -> None:
+    """A module that imports all that the engine says it has can be linked, whichever preview it is for."""
+    links = WasmerEngine.links
+    assert links is not None
+    path = tmp_path / "all.wasm"
+    path.write_bytes(all_functions(links, module))
+    assert (await timed.ended(await timed.create(pod_of(image=f"file://{path}")))).exit_code == 0
+
+
+async def test_a_command_for_preview_0(timed: Runtime, tmp_path: Path) -> None:
+    """It writes, and ends with its own code, beside a mount that is read-only."""
+    path = tmp_path / "old.wasm"
+    path.write_bytes(text_module(SMALL.replace(PREVIEW1, PREVIEW0)))
+    spec = {"volumes": [{"name": "v", "emptyDir": {}}]}
+    mounts = [{"name": "v", "mountPath": "/v", "readOnly": True}]
+    key = await timed.create(pod_of(image=f"file://{path}", spec=spec, volumeMounts=mounts))
+    assert (await timed.ended(key)).exit_code == 0
+    assert await timed.log(key) == b"hi\n"
+
+
+async def test_where_a_module_begins(timed: Runtime, tmp_path: Path) -> None:
+    keys = {}
+    for number, which in enumerate(name for name in ENTRIES if name != "a memory is no function"):
+        path = tmp_path / f"{number}.wasm"
+        path.write_bytes(entry(which))
+        keys[which] = await timed.create(pod_of(image=f"file://{path}", name=f"p{number}"))
+    found = {which: (await timed.ended(key)).exit_code for which, key in keys.items()}
+    assert found == {which: ENTRIES[which][1] for which in keys}

@@ -3,7 +3,8 @@
 What was not used for longer than `max_age` goes. Where the file system is fuller than the high mark, what was used
 least recently goes until it is below the low one. Nothing goes that is in use, nor anything younger than `min_age`.
 Compiled modules are collected like this together with images; since they can be made again, none stays that was not
-used for a week, which is how those of earlier engines and of files that have changed come to an end. Blobs that no
+used for a week, which is how those of earlier engines and of files that have changed come to an end; so do the reasons
+why modules cannot be compiled, a week after they were found. Blobs that no
 image names are what interrupted pulls left; they go as soon as they are older than a minute.
 """
 
@@ -118,6 +119,8 @@ def _idle(store: Store, limits: Limits) -> Iterable[_Idle]:
     ages = [age for age in (limits.max_age, COMPILED_AGE) if age]
     for path, found in entries(store.compiled):
         yield _Idle(path, found.st_atime, min(ages), partial(_remove_compiled, path, found.st_atime))
+    for path, found in entries(store.refused):
+        yield _Idle(path, found.st_mtime, min(ages), partial(_remove_refusal, path))
 
 
 def _remove(store: Store, path: Path, used: float) -> bool:
@@ -175,6 +178,11 @@ def _remove_compiled(path: Path, used: float) -> bool:
         return True
     finally:
         os.close(descriptor)
+
+
+def _remove_refusal(path: Path) -> bool:
+    path.unlink(missing_ok=True)
+    return True
 
 
 def discard(store: Store, digests: Iterable[str]) -> None:

@@ -9,6 +9,10 @@ could have written is not trusted either. A file gets its name when it is whole 
 
 Whoever uses one holds a shared lock on it, on a descriptor that may be handed on, and `collection` removes nothing that
 is locked. A file's time of access says when it was used last; it is set here, whatever the file system does with it.
+
+    refused/<module>-<how>
+
+says why a module has no compiled form and never will have one, so that nobody tries again.
 """
 
 from __future__ import annotations
@@ -25,7 +29,7 @@ from pathlib import Path
 import attrs
 import structlog
 
-from wasmlet.artifacts.files import Part, lock
+from wasmlet.artifacts.files import Part, lock, write_whole
 from wasmlet.artifacts.store import Store
 from wasmlet.artifacts.threads import in_thread, opened_in_thread
 
@@ -35,6 +39,7 @@ FORMAT = 1
 """Part of every name; grows when what is stored means something else."""
 
 _HOW = 32
+_LONGEST_REASON = 16 * 1024
 _CHUNK = 1024 * 1024
 
 
@@ -113,6 +118,20 @@ class CompiledModules:
         """Drop one that an engine could not load."""
         for path in self._files(form):
             self._remove(path, "the engine cannot load it")
+
+    def refuse(self, form: Form, why: str) -> None:
+        """Keep why there is no such form; blocks.
+
+        Raises:
+            OSError: the disk fails.
+        """
+        write_whole(self._store.ingest, self._store.refused / form.name, why.encode()[:_LONGEST_REASON])
+
+    def refused(self, form: Form) -> str:
+        """Why there is no such form; "" where nothing is known. Blocks."""
+        with contextlib.suppress(OSError), open(self._store.refused / form.name, "rb") as file:
+            return file.read(_LONGEST_REASON).decode("utf-8", "replace")
+        return ""
 
     def _files(self, form: Form) -> list[Path]:
         start = f"{form.name}-"

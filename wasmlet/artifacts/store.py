@@ -135,6 +135,7 @@ class Store:
         self._locks = directory / "locks"
         self._access = directory / "access"
         self.compiled = directory / "compiled"
+        self.refused = directory / "refused"
         self.trees = directory / "trees"
         self._here: dict[str, tuple[asyncio.Lock, int]] = {}
 
@@ -154,6 +155,7 @@ class Store:
                 self._locks,
                 self._access,
                 self.compiled,
+                self.refused,
                 self.trees,
             ):
                 part.mkdir(mode=0o700, parents=True, exist_ok=True)

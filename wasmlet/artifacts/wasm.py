@@ -12,11 +12,15 @@ from pathlib import Path
 
 import attrs
 
+from wasmlet.artifacts import wasm_types
 from wasmlet.artifacts.errors import BadContent
+from wasmlet.artifacts.wasm_types import Interface, Signature
 
 MAGIC = b"\0asm"
 _MODULE, _COMPONENT = b"\x01\0\0\0", b"\x0d\0\x01\0"
 _MAX_NAME = 100_000
+_MOST = 100_000
+"""Sections, imports or exports; what has more is read by nobody here."""
 _SECTIONS = (
     "custom", "type", "import", "function", "table", "memory", "global", "export", "start", "element", "code", "data",
     "data count", "tag",
@@ -37,11 +41,19 @@ class NotWasm(BadContent):
 
 @attrs.frozen
 class Extern:
-    """An import or an export. `module` is "" for exports, and for imports of components."""
+    """An import or an export, which is told from others by its name and kind.
+
+    Attributes:
+        module: "" for exports, and for imports of components.
+        signature: of a core function, where its type is known here.
+        interface: of an instance that a component imports, likewise.
+    """
 
     module: str
     name: str
     kind: str
+    signature: Signature | None = attrs.field(default=None, eq=False)
+    interface: Interface | None = attrs.field(default=None, eq=False)
 
 
 @attrs.frozen
@@ -85,8 +97,8 @@ class Binary:
         return f"{preview}reactor" if "_initialize" in names else f"{preview}library"
 
 
-class _Reader:
-    """Bytes from `position` up to `end`."""
+class Reader:
+    """Bytes from `position` up to `end`. What is not there, or makes no sense, raises `NotWasm`."""
 
     def __init__(self, data: bytes | memoryview, position: int, end: int) -> None:
         self._data = data
@@ -101,6 +113,9 @@ class _Reader:
             raise self.wrong(f"expected {count} bytes, found {self.end - self.position}")
         self.position += count
         return bytes(self._data[self.position - count : self.position])
+
+    def peek(self, count: int) -> bytes:
+        return bytes(self._data[self.position : min(self.position + count, self.end)])
 
     def byte(self) -> int:
         return self.take(1)[0]
@@ -156,6 +171,35 @@ class _Reader:
         if self.byte() in (0x63, 0x64):
             self.s33()
 
+    def extern_name(self) -> str:
+        form = self.byte()
+        if form > 2:
+            raise self.wrong(f"form {form} of a component's name is not known")
+        name = self.name()
+        if form == 2:
+            for _ in range(self.count()):
+                if self.byte() == 1:
+                    self.name()
+        return name
+
+    def description(self) -> tuple[str, int]:
+        """What a component's import or export is, and the index of its type; -1 where it has none."""
+        sort = self.byte()
+        if sort == 0x00:
+            if self.byte() != 0x11:
+                raise self.wrong("expected a core module")
+            return "core module", self.u32()
+        if sort in (0x02, 0x03):
+            bound = self.byte()
+            if bound == 0x00 or (bound == 0x01 and sort == 0x02):
+                self.s33()
+            elif bound != 0x01:
+                raise self.wrong(f"bound {bound} is not known")
+            return _SORTS[sort], -1
+        if sort not in _SORTS:
+            raise self.wrong(f"sort {sort} is not known")
+        return _SORTS[sort], self.u32()
+
 
 def read(data: bytes | memoryview) -> Binary:
     """See what it is.
@@ -171,27 +215,26 @@ def read(data: bytes | memoryview) -> Binary:
         raise NotWasm(f"WebAssembly of a version that is not known: expected 01 00 00 00, found {shown}")
     component = head[4:] == _COMPONENT
     names = _COMPONENT_SECTIONS if component else _SECTIONS
-    imports: list[Extern] = []
-    exports: list[Extern] = []
-    sections = []
-    whole = _Reader(data, 8, len(data))
+    parts = _Component() if component else _Module()
+    sections: list[tuple[str, int]] = []
+    whole = Reader(data, 8, len(data))
     while whole.position < whole.end:
         number, size = whole.byte(), whole.u32()
         if size > whole.end - whole.position:
             raise whole.wrong(f"a section of {size} bytes has {whole.end - whole.position}")
-        part = _Reader(data, whole.position, whole.position + size)
+        part = Reader(data, whole.position, whole.position + size)
         if number >= len(names):
             raise whole.wrong(f"a section of number {number} is not known")
+        if max(len(sections), len(parts.imports), len(parts.exports)) > _MOST:
+            raise whole.wrong(f"it has more than {_MOST} sections, imports or exports")
         name = names[number]
         if number == 0:
             name = f"custom {part.name()}"
-        elif name == "import":
-            imports += _all(part, _component_import if component else _import)
-        elif name == "export":
-            exports += _all(part, _component_export if component else _export)
+        else:
+            parts.section(name, part)
         sections.append((name, size))
         whole.position += size
-    return Binary(component, len(data), tuple(imports), tuple(exports), tuple(sections))
+    return Binary(component, len(data), tuple(parts.imports), tuple(parts.exports), tuple(sections))
 
 
 def read_file(path: Path) -> Binary:
@@ -208,89 +251,106 @@ def read_file(path: Path) -> Binary:
             return read(view)
 
 
-def _all(part: _Reader, one: Callable[[_Reader], Extern]) -> list[Extern]:
+def _all(part: Reader, one: Callable[[Reader], Extern]) -> list[Extern]:
     found = [one(part) for _ in range(part.count())]
     if part.position != part.end:
         raise part.wrong("a section is longer than what it holds")
     return found
 
 
-def _kind(part: _Reader) -> str:
-    number = part.byte()
-    if number >= len(_KINDS):
-        raise part.wrong(f"kind {number} of an import or export is not known")
-    return _KINDS[number]
+@attrs.define
+class _Module:
+    """The imports and exports of a module, section by section; functions are those that have been seen, by index."""
+
+    imports: list[Extern] = attrs.field(factory=list)
+    exports: list[Extern] = attrs.field(factory=list)
+    types: list[Signature | None] = attrs.field(factory=list)
+    functions: list[int] = attrs.field(factory=list)
+
+    def section(self, name: str, part: Reader) -> None:
+        if name == "type":
+            self.types = wasm_types.core_types(part)
+        elif name == "import":
+            self.imports += _all(part, self._import)
+        elif name == "function":
+            self.functions += wasm_types.indices(part.peek(part.end - part.position))
+        elif name == "export":
+            self.exports += _all(part, self._export)
+
+    def _import(self, part: Reader) -> Extern:
+        module, name, kind = part.name(), part.name(), self._kind(part)
+        if kind == "function":
+            self.functions.append(part.u32())
+            return Extern(module, name, kind, self._signature(len(self.functions) - 1))
+        if kind == "table":
+            part.reference()
+            part.limits()
+        elif kind == "memory":
+            part.limits()
+        elif kind == "global":
+            part.reference()
+            part.byte()
+        else:
+            part.byte()
+            part.u32()
+        return Extern(module, name, kind)
+
+    def _export(self, part: Reader) -> Extern:
+        name, kind, index = part.name(), self._kind(part), part.u32()
+        return Extern("", name, kind, self._signature(index) if kind == "function" else None)
+
+    def _kind(self, part: Reader) -> str:
+        number = part.byte()
+        if number >= len(_KINDS):
+            raise part.wrong(f"kind {number} of an import or export is not known")
+        return _KINDS[number]
+
+    def _signature(self, function: int) -> Signature | None:
+        kind = self.functions[function] if function < len(self.functions) else len(self.types)
+        return self.types[kind] if kind < len(self.types) else None
 
 
-def _import(part: _Reader) -> Extern:
-    module, name, kind = part.name(), part.name(), _kind(part)
-    if kind == "function":
+@attrs.define
+class _Component:
+    """The same of a component; `types` are those that have been seen, by index, up to the first that is not known."""
+
+    imports: list[Extern] = attrs.field(factory=list)
+    exports: list[Extern] = attrs.field(factory=list)
+    types: list[Interface | None] = attrs.field(factory=list)
+    known: bool = True
+
+    def section(self, name: str, part: Reader) -> None:
+        if name == "import":
+            self.imports += _all(part, self._import)
+        elif name == "export":
+            self.exports += _all(part, self._export)
+        elif name in ("type", "alias") and self.known:
+            try:
+                self.types += (wasm_types.component_types if name == "type" else wasm_types.aliases)(part)
+            except (wasm_types.UnknownType, NotWasm):
+                self.known = False
+
+    def _import(self, part: Reader) -> Extern:
+        name = part.extern_name()
+        kind, index = part.description()
+        interface = None
+        if kind == "instance" and self.known and index < len(self.types):
+            interface = self.types[index]
+        return self._extern(name, kind, interface)
+
+    def _export(self, part: Reader) -> Extern:
+        name, sort = part.extern_name(), part.byte()
+        kind = _CORE_SORTS.get(part.byte()) if sort == 0x00 else _SORTS.get(sort)
+        if kind is None:
+            raise part.wrong(f"sort {sort} is not known")
         part.u32()
-    elif kind == "table":
-        part.reference()
-        part.limits()
-    elif kind == "memory":
-        part.limits()
-    elif kind == "global":
-        part.reference()
-        part.byte()
-    else:
-        part.byte()
-        part.u32()
-    return Extern(module, name, kind)
+        if (described := part.byte()) == 0x01:
+            part.description()
+        elif described != 0x00:
+            raise part.wrong("expected a description or none")
+        return self._extern(name, kind, None)
 
-
-def _export(part: _Reader) -> Extern:
-    name, kind = part.name(), _kind(part)
-    part.u32()
-    return Extern("", name, kind)
-
-
-def _extern_name(part: _Reader) -> str:
-    form = part.byte()
-    if form > 2:
-        raise part.wrong(f"form {form} of a component's name is not known")
-    name = part.name()
-    if form == 2:
-        for _ in range(part.count()):
-            if part.byte() == 1:
-                part.name()
-    return name
-
-
-def _description(part: _Reader) -> str:
-    sort = part.byte()
-    if sort == 0x00:
-        if part.byte() != 0x11:
-            raise part.wrong("expected a core module")
-        part.u32()
-        return "core module"
-    if sort in (0x02, 0x03):
-        bound = part.byte()
-        if bound == 0x00 or (bound == 0x01 and sort == 0x02):
-            part.s33()
-        elif bound != 0x01:
-            raise part.wrong(f"bound {bound} is not known")
-        return _SORTS[sort]
-    if sort not in _SORTS:
-        raise part.wrong(f"sort {sort} is not known")
-    part.u32()
-    return _SORTS[sort]
-
-
-def _component_import(part: _Reader) -> Extern:
-    name = _extern_name(part)
-    return Extern("", name, _description(part))
-
-
-def _component_export(part: _Reader) -> Extern:
-    name, sort = _extern_name(part), part.byte()
-    kind = _CORE_SORTS.get(part.byte()) if sort == 0x00 else _SORTS.get(sort)
-    if kind is None:
-        raise part.wrong(f"sort {sort} is not known")
-    part.u32()
-    if (described := part.byte()) == 0x01:
-        _description(part)
-    elif described != 0x00:
-        raise part.wrong("expected a description or none")
-    return Extern("", name, kind)
+    def _extern(self, name: str, kind: str, interface: Interface | None) -> Extern:
+        if kind == "type":
+            self.types.append(None)
+        return Extern("", name, kind, interface=interface)

@@ -7,15 +7,22 @@ logs (`logs`), and the connection to the shim, in which the guests live (`shim_c
 
 from wasmlet.runtime.config import RuntimeConfig
 from wasmlet.runtime.engine import DENSE, PROCESS, Engine, EngineSettings, Isolation
+from wasmlet.runtime.linking import Links
 from wasmlet.runtime.provider import RuntimeProvider
+from wasmlet.runtime.wasi import PREVIEW0, PREVIEW0_FUNCTIONS, PREVIEW1, PREVIEW1_FUNCTIONS
 from wasmlet.worker.confine import report as confinement_report
 
 __all__ = [
     "DENSE",
+    "PREVIEW0",
+    "PREVIEW0_FUNCTIONS",
+    "PREVIEW1",
+    "PREVIEW1_FUNCTIONS",
     "PROCESS",
     "Engine",
     "EngineSettings",
     "Isolation",
+    "Links",
     "RuntimeConfig",
     "RuntimeProvider",
     "confinement_report",

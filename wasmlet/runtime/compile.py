@@ -12,6 +12,7 @@ import contextlib
 import os
 from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import AbstractAsyncContextManager
+from pathlib import Path
 
 import attrs
 import structlog
@@ -19,9 +20,9 @@ import structlog
 from wasmlet.artifacts.compiled import CompiledModules, Form
 from wasmlet.artifacts.store import Store
 from wasmlet.artifacts.threads import in_thread
-from wasmlet.runtime import compile_process
-from wasmlet.runtime.compile_process import CompileError, CompileLimits
-from wasmlet.runtime.engine import DENSE, PROCESS, Engine
+from wasmlet.runtime import compile_process, linking
+from wasmlet.runtime.compile_process import CompileError, CompileLimits, Unfit
+from wasmlet.runtime.engine import DENSE, PROCESS, Engine, worker_version
 from wasmlet.runtime.images import ImageError, Module, is_component, read
 
 __all__ = ["CompileError", "CompileLimits", "Compiler"]
@@ -86,7 +87,7 @@ class Compiler:
         """The compiled module as an open descriptor, compiled now if it has not been.
 
         Raises:
-            CompileError: it cannot be compiled.
+            CompileError: it cannot be compiled, or was found not to fit before.
             ImageError: the file is another one by now.
         """
         form = self._form(module.digest)
@@ -94,6 +95,8 @@ class Compiler:
         unchanged = kept is not None and kept.is_as_it_was()
         descriptor = os.dup(kept.descriptor) if kept is not None and unchanged else await self._find(form)
         if descriptor is None:
+            if why := await in_thread(self._compiled.refused, self._refusal(module.digest)):
+                raise Unfit(module.image, why)
             async with telling():
                 await self._compile_once(module, form)
             descriptor = await self._find(form)
@@ -148,6 +151,11 @@ class Compiler:
     def _form(self, digest: str) -> Form:
         return Form(digest, self._how)
 
+    def _refusal(self, digest: str) -> Form:
+        """What a refusal is kept as: what refuses is the code in the worker and the rules here as well."""
+        rules = (worker_version(self._engine, self._guest_module), str(linking.RULES))
+        return Form(digest, (*self._how, *rules))
+
     async def _find(self, form: Form) -> int | None:
         try:
             return await self._compiled.open(form)
@@ -177,6 +185,7 @@ class Compiler:
                 raise ImageError(f"module {module.image} changed while it was read")
             if is_component(source) and self._isolation not in self._engine.components:
                 raise CompileError(self._no_components(module))
+            await self._check(module, source)
             async with self._compiled.making(form) as part:
                 if part is None:
                     return
@@ -187,10 +196,22 @@ class Compiler:
                     )
                     seconds = round(self._store.clock.monotonic() - began, 3)
             log.info("compiled", module=module.image, digest=module.digest, engine=self._engine.name, seconds=seconds)
+        except Unfit as unfit:
+            with contextlib.suppress(OSError):  # then it will be found out again
+                await in_thread(self._compiled.refuse, self._refusal(module.digest), unfit.why)
+            raise
         except OSError as error:
             raise CompileError(f"module {module.image} cannot be compiled: {error.strerror}") from error
         finally:
             os.close(source)
+
+    async def _check(self, module: Module, source: int) -> None:
+        """See whether the engine has what the module wants, before it waits for its turn and is compiled."""
+        engine = self._engine
+        if engine.links is not None:
+            name, path = f"{engine.name} {engine.version}", Path(f"/proc/self/fd/{source}")
+            if why := await in_thread(linking.unfit, path, engine.links, name):
+                raise Unfit(module.image, why)
 
     def _no_components(self, module: Module) -> str:
         engine = self._engine

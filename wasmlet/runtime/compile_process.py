@@ -29,6 +29,18 @@ class CompileError(WasmletError):
     """The module cannot be compiled or does not fit the engine; the message says why."""
 
 
+class Unfit(CompileError):
+    """The module is at fault, so that it can never be run by this version of the engine.
+
+    Attributes:
+        why: the message without the module's name.
+    """
+
+    def __init__(self, module: str, why: str) -> None:
+        super().__init__(f"module {module}: {why}")
+        self.why = why
+
+
 @attrs.frozen
 class CompileLimits:
     """What compiling one module may take.
@@ -52,6 +64,7 @@ async def run(engine: Engine, guest_module: Path, module: str, source: int, targ
         module: what errors call it.
 
     Raises:
+        Unfit: the engine says that the module is at fault.
         CompileError: see there.
     """
     process = await asyncio.create_subprocess_exec(
@@ -90,7 +103,7 @@ def _judge(
             "--compile-memory sets it"
         )
     if "error" in found:
-        raise CompileError(f"module {module}: {_short(found['error'])}")
+        raise Unfit(module, _short(found["error"]))
     if "broken" in found:
         raise CompileError(f"{engine.name} failed to compile module {module}: {_short(found['broken'])}")
     how = signal.Signals(-status).name if status < 0 else f"status {status}"

@@ -7,10 +7,14 @@ The other half of an engine is its in-worker module, a file with three functions
 from __future__ import annotations
 
 import abc
+import functools
+import hashlib
 import sys
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import ClassVar, Literal, Protocol, Self
+
+from wasmlet.runtime.linking import Links
 
 Isolation = Literal["process", "dense"]
 PROCESS: Isolation = "process"
@@ -36,11 +40,14 @@ class Engine(abc.ABC):
         handlers: RuntimeClass handlers whose pods it runs, and how each keeps guests apart. The first is what pods
             without a RuntimeClass get, if this is the node's first engine.
         components: in which of these ways it runs components (WASI preview 2 commands); modules it runs in all of them.
+        links: what guests may import from it. What imports something else is refused before it is compiled; None leaves
+            that to `compile` of the in-worker module, which sees it late.
     """
 
     name: ClassVar[str]
     handlers: ClassVar[Mapping[str, Isolation]] = {"wasmlet": PROCESS}
     components: ClassVar[Collection[Isolation]] = ()
+    links: ClassVar[Links | None] = None
 
     @classmethod
     def configured(cls, config: EngineSettings) -> Self:
@@ -78,3 +85,17 @@ class Engine(abc.ABC):
         Raises:
             ConfigError: it cannot; the message says what to do.
         """
+
+
+def worker_version(engine: Engine, module: Path) -> str:
+    """What tells an engine's code, its own and its in-worker module's, from that of any other version."""
+    return f"{engine.version}-{_digest(module.parent)}"
+
+
+@functools.cache
+def _digest(directory: Path) -> str:
+    """Of the Python files in a directory, as they were when this was first asked."""
+    digest = hashlib.sha256()
+    for file in sorted(directory.glob("*.py")):
+        digest.update(file.name.encode() + b"\0" + file.read_bytes())
+    return digest.hexdigest()[:16]

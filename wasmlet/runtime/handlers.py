@@ -6,8 +6,6 @@ first handler of the first engine. A pod stays with the handler that it began wi
 
 from __future__ import annotations
 
-import functools
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -18,7 +16,7 @@ from wasmlet.errors import ConfigError, Refused
 from wasmlet.names import not_installed
 from wasmlet.runtime.compile import Compiler
 from wasmlet.runtime.config import RuntimeConfig
-from wasmlet.runtime.engine import DENSE, Engine
+from wasmlet.runtime.engine import DENSE, Engine, worker_version
 
 GROUP = "wasmlet.engines"
 """The entry-point group in which distributions announce their engines."""
@@ -42,7 +40,8 @@ class Handler:
     def zygote(self) -> Mapping[str, str]:
         """The engine's, as `wasmlet.worker.wire` has it."""
         module = self.engine.dense_module if self.dense else self.engine.guest_module
-        return {"python": str(self.engine.python), "module": str(module), "version": _version(self.engine, module)}
+        version = worker_version(self.engine, module)
+        return {"python": str(self.engine.python), "module": str(module), "version": version}
 
     def sharing(self, namespace: str, state_dir: Path) -> Mapping[str, str | list[str]]:
         """With whom containers of a namespace share a process, as `wasmlet.worker.wire` has it for `run`.
@@ -116,17 +115,3 @@ def engines_of(first: Engine, config: RuntimeConfig) -> list[Engine]:
             raise ConfigError(f"--engine {name}: its entry point names {kind!r}, which is no subclass of Engine")
         found[name] = kind.configured(config)
     return list(found.values())
-
-
-def _version(engine: Engine, module: Path) -> str:
-    """What tells an engine's code, its own and its in-worker module's, from that of any other version."""
-    return f"{engine.version}-{_digest(module.parent)}"
-
-
-@functools.cache
-def _digest(directory: Path) -> str:
-    """Of the Python files in a directory, as they were when this was first asked."""
-    digest = hashlib.sha256()
-    for file in sorted(directory.glob("*.py")):
-        digest.update(file.name.encode() + b"\0" + file.read_bytes())
-    return digest.hexdigest()[:16]

@@ -14,10 +14,15 @@ from typing import ClassVar, Self
 
 from wasmlet import Clock, ConfigError
 from wasmlet.runtime import (
+    PREVIEW0,
+    PREVIEW0_FUNCTIONS,
+    PREVIEW1,
+    PREVIEW1_FUNCTIONS,
     PROCESS,
     Engine,
     EngineSettings,
     Isolation,
+    Links,
     RuntimeConfig,
     RuntimeProvider,
     confinement_report,
@@ -36,6 +41,13 @@ class WasmerEngine(Engine):
 
     name: ClassVar[str] = "wasmer"
     handlers: ClassVar[Mapping[str, Isolation]] = {"wasmlet-wasmer": PROCESS}
+    links: ClassVar[Links | None] = Links(
+        {
+            PREVIEW0: PREVIEW0_FUNCTIONS,
+            PREVIEW1: {name: kind for name, kind in PREVIEW1_FUNCTIONS.items() if name != "sock_accept"},
+        },
+        memory=True,
+    )
 
     def __init__(self, python: Path | None = None) -> None:
         self._given = python

@@ -29,7 +29,9 @@ from wasmer import engine, wasi
 
 REQUIRES = ("landlock",)
 TRAPPED = 134
-WASI = "wasi_snapshot_preview1"
+_WASI_0 = "wasi_unstable"
+_INITIALIZE, _DEFAULT, _START = "_initialize", "", "_start"
+"""The exports that are called: the first one, and then the second, or else the third, as `wasmtime run` does it."""
 PAGE = 65536
 MOST_PAGES = 65536
 
@@ -54,10 +56,27 @@ _READING = sum(1 << bit for bit in (1, 2, 3, 5, 7, 13, 14, 15, 18, 21, 27))
 _OURS, _MEMORY = "wasmlet", "memory"
 """The module and name under which a guest imports its memory."""
 
-_CUSTOM, _TYPES, _IMPORTS, _MEMORIES, _EXPORTS, _CODE = 0, 1, 2, 5, 7, 10
-_WITHOUT = {"threads": "threads", "memory64": "memory64", "tail call": "tail calls", "exceptions": "exceptions",
-            "multiple memories": "several memories"}  # fmt: skip
+_CUSTOM, _IMPORTS, _MEMORIES, _CODE = 0, 2, 5, 10
+_FEATURES = {"threads": "threads", "memory64": "memory64", "tail call": "tail calls", "exceptions": "exceptions",
+             "module linking": "exceptions", "multiple memories": "several memories",
+             "only one init_expr": "extended constant expressions",
+             "element is not reference": "function references"}  # fmt: skip
 """Words of an error, and the proposal to WebAssembly that wasmer does not have."""
+_CODES = {"0x1f": "exceptions", "0xa": "exceptions", "0xfb": "garbage collection", "0x14": "function references",
+          "0x15": "function references", "0xd3": "function references", "0xd4": "function references",
+          "0xd5": "function references", "0xd6": "function references", "0xfd": "relaxed SIMD",
+          "0xfc": "wide arithmetic"}  # fmt: skip
+"""The same by an operation that wasmer does not know, or by its first byte."""
+_BYTES = {
+    "type definition": dict.fromkeys((0x4E, 0x4F, 0x50, 0x5E, 0x5F), "garbage collection") | {0x5D: "stack switching"},
+    "limits flags": dict.fromkeys((4, 5, 6, 7), "memory64") | dict.fromkeys(range(8, 16), "custom page sizes"),
+}
+"""The same by words of an error and the byte that it is about."""
+_UNKNOWN = re.compile(r"Unknown (?:(0x\w+) sub)?opcode: (0x\w+)")
+_OFFSET = re.compile(r"at offset (\d+)\)")
+_IS_NEW = re.compile(r"(?i)unknown (opcode|0x)|invalid|not enabled|must be enabled|not supported|unsupported")
+"""What wasmer says where it does not know something; else it knows that the module is wrong."""
+_ELSE = "build it without, or run it with another engine"
 
 _EXIT = re.compile(r"RuntimeError: WASI exited with code: (\d+)")
 _PLACE = re.compile(r":0x([0-9a-f]+)\)$", re.MULTILINE)
@@ -92,7 +111,7 @@ def run(prepared: wasmer.Store, spec: dict[str, Any], module: str, started: Call
         state.map_directory(mount["path"], mount["directory"])
     try:
         given = state.finalize()
-        imports = given.generate_import_object(prepared, wasi.Version.SNAPSHOT1)
+        imports = given.generate_import_object(prepared, _version(code))
     except RuntimeError as error:
         raise ValueError(f"wasmer does not take what the container is given: {error}") from error
     if any(mount["read_only"] for mount in mounts):
@@ -105,7 +124,10 @@ def run(prepared: wasmer.Store, spec: dict[str, Any], module: str, started: Call
         instance = wasmer.Instance(code, imports)
         begun = True
         started()
-        instance.exports._start()
+        names = {export.name for export in code.exports if isinstance(export.type, wasmer.FunctionType)}
+        for name in (_INITIALIZE, _DEFAULT if _DEFAULT in names else _START):
+            if name in names:
+                getattr(instance.exports, name)()
     except BaseException as error:
         text, panicked = str(error), _is_panic(error)
         if not begun:
@@ -120,10 +142,10 @@ def run(prepared: wasmer.Store, spec: dict[str, Any], module: str, started: Call
 
 
 def compile(wasm: bytes) -> bytes:  # noqa: A001 - the name that the worker asks for
-    """Compile a module after checking that this engine can run it.
+    """Compile a module, whose imports and exports have been checked (`wasmlet.runtime.linking`).
 
     Raises:
-        ValueError: it is not a valid module, uses or imports what does not exist here, or has no `_start`.
+        ValueError: it is not a valid module, or uses what does not exist here.
     """
     from wasmer_compiler_cranelift import Compiler
 
@@ -133,27 +155,24 @@ def compile(wasm: bytes) -> bytes:  # noqa: A001 - the name that the worker asks
     try:
         if not wasmer.Module.validate(store, wasm):
             wasmer.Module(store, wasm)  # says why
-        _check_imports(store, wasm)
         ours, shift = _with_imported_memory(wasm)
         module = wasmer.Module(store, ours)
     except RuntimeError as error:
-        raise ValueError(_refusal(str(error))) from error
+        raise ValueError(_refusal(wasm, str(error))) from error
     except BaseException as error:
         if not _is_panic(error):
             raise
+        if _feature(wasm, str(error)):
+            raise ValueError(_refusal(wasm, str(error))) from error
         raise ValueError(f"wasmer cannot compile this module: its compiler gave up ({error})") from error
-    exports = {export.name: export.type for export in module.exports}
-    start = exports.get("_start")
-    if not isinstance(start, wasmer.FunctionType) or start.params or start.results:
-        raise ValueError(
-            "the module has no _start function without parameters and results: expected a WASI command, "
-            "found a library (build it with a main function)"
-        )
-    if not isinstance(exports.get("memory"), wasmer.MemoryType) and any(i.module == WASI for i in module.imports):
-        raise ValueError("the module exports no memory; expected one of the name memory, which WASI works on")
     helper = bytes(wasmer.Module(store, _HELPER).serialize())
     compiled = bytes(module.serialize())
     return _ARTIFACT.pack(_MAGIC, shift, len(helper), len(compiled)) + helper + compiled
+
+
+def _version(code: wasmer.Module) -> wasi.Version:
+    """Of the WASI that a module imports."""
+    return wasi.Version.SNAPSHOT0 if any(w.module == _WASI_0 for w in code.imports) else wasi.Version.SNAPSHOT1
 
 
 def _load(store: wasmer.Store, path: str) -> tuple[wasmer.Module, int, bytes]:
@@ -215,32 +234,28 @@ def _is_panic(error: BaseException) -> bool:
     return type(error).__name__ == "PanicException"
 
 
-def _refusal(text: str) -> str:
-    for words, proposal in _WITHOUT.items():
+def _refusal(wasm: bytes, text: str) -> str:
+    """Why wasmer does not take a module, by what it says of it."""
+    if feature := _feature(wasm, text):
+        return f"wasmer cannot run this module: it needs {feature}, which this engine does not have ({text}); {_ELSE}"
+    if _IS_NEW.search(text):
+        return (
+            f"wasmer cannot run this module: it is damaged, or needs what is newer than this engine ({text}); "
+            "another engine may run it"
+        )
+    return f"not a valid WebAssembly module: {text}"
+
+
+def _feature(wasm: bytes, text: str) -> str:
+    """The proposal to WebAssembly that the module needs; "" where that is not known."""
+    for words, feature in _FEATURES.items():
         if words in text.lower():
-            return f"wasmer cannot run this module: it needs {proposal}, which this engine does not have ({text})"
-    return f"not a valid WebAssembly module, or newer than what wasmer knows: {text}"
-
-
-def _check_imports(store: wasmer.Store, wasm: bytes) -> None:
-    """See whether all that a module imports is there, by instantiating another one that has nothing but its imports.
-
-    Raises:
-        ValueError: something is not.
-    """
-    parts = [(number, content) for number, content in _sections(wasm) if number in (_TYPES, _IMPORTS)]
-    if not any(number == _IMPORTS for number, _ in parts):
-        return
-    # WASI wants a memory of the name memory: one of no pages, behind those that may be imported.
-    bare = wasmer.Module(store, _module(parts))
-    imported = sum(isinstance(wanted.type, wasmer.MemoryType) for wanted in bare.imports)
-    if not imported:
-        parts += [(_MEMORIES, b"\1\0\0"), (_EXPORTS, b"\1" + _name("memory") + b"\2\0")]
-    imports = wasi.StateBuilder("").finalize().generate_import_object(store, wasi.Version.SNAPSHOT1)
-    try:
-        wasmer.Instance(wasmer.Module(store, _module(parts)), imports)
-    except RuntimeError as error:
-        raise ValueError(f"the module's imports do not fit: {error}; expected imports of {WASI} only") from error
+            return feature
+    if unknown := _UNKNOWN.search(text):
+        return _CODES.get(unknown[1] or unknown[2], "")
+    at = _OFFSET.search(text)
+    byte = wasm[int(at[1])] if at and int(at[1]) < len(wasm) else -1
+    return next((features.get(byte, "") for words, features in _BYTES.items() if words in text), "")
 
 
 def _with_imported_memory(wasm: bytes) -> tuple[bytes, int]:

@@ -13,9 +13,30 @@ from pathlib import Path
 from typing import ClassVar
 
 from wasmlet import Clock, ConfigError
-from wasmlet.runtime import DENSE, PROCESS, Engine, Isolation, RuntimeConfig, RuntimeProvider
+from wasmlet.runtime import (
+    DENSE,
+    PREVIEW1,
+    PREVIEW1_FUNCTIONS,
+    PROCESS,
+    Engine,
+    Isolation,
+    Links,
+    RuntimeConfig,
+    RuntimeProvider,
+)
 
 __all__ = ["WasmtimeEngine", "WasmtimeProvider", "main"]
+
+_INTERFACES = {
+    "cli": "environment exit stdin stdout stderr terminal-input terminal-output terminal-stdin terminal-stdout "
+    "terminal-stderr",
+    "clocks": "monotonic-clock wall-clock",
+    "filesystem": "types preopens",
+    "io": "error poll streams",
+    "random": "random insecure insecure-seed",
+    "sockets": "network instance-network udp udp-create-socket tcp tcp-create-socket ip-name-lookup",
+}
+"""What `add_wasip2` of wasmtime links, by the package of WASI."""
 
 
 class WasmtimeEngine(Engine):
@@ -24,6 +45,10 @@ class WasmtimeEngine(Engine):
     name: ClassVar[str] = "wasmtime"
     handlers: ClassVar[Mapping[str, Isolation]] = {"wasmlet": PROCESS, "wasmlet-dense": DENSE}
     components: ClassVar[Collection[Isolation]] = (PROCESS,)
+    links: ClassVar[Links | None] = Links(
+        {PREVIEW1: PREVIEW1_FUNCTIONS},
+        [f"wasi:{package}/{name}@0.2" for package, names in _INTERFACES.items() for name in names.split()],
+    )
 
     @functools.cached_property
     def version(self) -> str:

@@ -58,6 +58,12 @@ def export(context: Any, instance: Any, name: Any) -> Any:
     return item if found else None
 
 
+def function(context: Any, instance: Any, name: Any) -> Any:
+    """The function that an instance exports by that name; None where there is no such function."""
+    item = export(context, instance, name)
+    return item if item is not None and item.kind == ffi.WASMTIME_EXTERN_FUNC.value else None
+
+
 def address(context: Any, instance: Any) -> int:
     item = export(context, instance, _MEMORY)
     if item is None or item.kind != ffi.WASMTIME_EXTERN_MEMORY.value:

@@ -19,7 +19,7 @@ from typing import Any
 import wasmtime
 from wasmtime import _bindings as bindings
 
-from .errors import TRAPPED, BadArtifact, causes, trap_text
+from .errors import TRAPPED, BadArtifact, causes, refusal, trap_text
 
 RUN = "wasi:cli/run@0.2.0"
 """Newer versions of 0.2 are found by this name too."""
@@ -141,7 +141,7 @@ def compiled(engine: wasmtime.Engine, wasm: bytes) -> bytes:
     try:
         made = component.Component(engine, wasm)
     except wasmtime.WasmtimeError as error:
-        raise ValueError(f"not a valid WebAssembly component: {causes(error)}") from error
+        raise ValueError(refusal("component", error)) from error
     _check_exports(engine, made)
     _check_imports(engine, made)
     return bytes(made.serialize())
@@ -177,7 +177,7 @@ def _check_imports(engine: wasmtime.Engine, made: Any) -> None:
     except wasmtime.WasmtimeError as error:
         text = causes(error)
         if not text.startswith("resource limit exceeded"):
-            raise ValueError(f"{text}; expected imports of WASI preview 2 only, without wasi:http") from error
+            raise ValueError(f"{text}; expected imports of WASI preview 2 only") from error
 
 
 def _end(error: Exception) -> tuple[int, str]:

@@ -36,7 +36,7 @@ _MOST_SUBSCRIPTIONS = 4096
 _SUCCESS, _FAULT = 0, 21
 _CLOCK, _REALTIME, _MONOTONIC, _ABSOLUTE = 0, 0, 1, 1
 
-_START = ctypes.create_string_buffer(b"_start")
+_INITIALIZE, _DEFAULT, _START = map(ctypes.create_string_buffer, (guest.INITIALIZE, guest.DEFAULT, guest.START))
 _POLL, _NOW = ctypes.create_string_buffer(b"poll"), ctypes.create_string_buffer(b"now")
 
 
@@ -162,12 +162,17 @@ class Guest:
             if self.ending():
                 return self._ended(failure)
             raise ValueError(f"the module cannot be instantiated: {causes(failure)}")
-        start = calls.export(context, instance, _START)
+        first = calls.function(context, instance, _INITIALIZE)
+        second = calls.function(context, instance, _DEFAULT) or calls.function(context, instance, _START)
         started(calls.address(context, instance))
-        error = bindings.wasmtime_func_call(context, ctypes.byref(start.of.func), None, 0, None, 0, ctypes.byref(trap))
-        if error:
-            return self._ended(wasmtime.WasmtimeError._from_ptr(error))
-        return self._ended(wasmtime.Trap._from_ptr(trap) if trap else None, returned=not trap)
+        for item in filter(None, (first, second)):
+            function = ctypes.byref(item.of.func)
+            error = bindings.wasmtime_func_call(context, function, None, 0, None, 0, ctypes.byref(trap))
+            if error:
+                return self._ended(wasmtime.WasmtimeError._from_ptr(error))
+            if trap:
+                return self._ended(wasmtime.Trap._from_ptr(trap))
+        return self._ended(None, returned=True)
 
     def _ended(self, error: Exception | None, returned: bool = False) -> Ended:
         if self._exit is not None:

@@ -55,6 +55,7 @@ _found, _trap = _POINTER(), _POINTER()
 _instance, _extern = ffi.wasmtime_instance_t(), ffi.wasmtime_extern_t()
 _at_found, _at_trap = ctypes.addressof(_found), ctypes.addressof(_trap)
 _at_instance, _at_extern = ctypes.addressof(_instance), ctypes.addressof(_extern)
+_FUNCTION = ffi.WASMTIME_EXTERN_FUNC.value
 _at_function = _at_extern + ffi.wasmtime_extern_t.of.offset
 
 
@@ -115,13 +116,14 @@ def instantiate(linker: int, context: int, module: int) -> None:
     _check_trap()
 
 
-def call(context: int, name: bytes) -> None:
-    """Call what the instance exports by that name: a function that takes nothing and gives nothing."""
-    if not _export(context, _at_instance, name, len(name), _at_extern):
-        raise wasmtime.WasmtimeError(f"the module has no {name.decode()}")
+def call(context: int, name: bytes) -> bool:
+    """Call the function that the instance exports by that name, which takes and returns nothing; False without one."""
+    if not _export(context, _at_instance, name, len(name), _at_extern) or _extern.kind != _FUNCTION:
+        return False
     _trap.value = None
     _check(_call(context, _at_function, None, 0, None, 0, _at_trap))
     _check_trap()
+    return True
 
 
 def _check(error: int | None) -> None:

@@ -22,3 +22,15 @@ def causes(error: Exception) -> str:
     """An error of wasmtime's on one line."""
     text = " ".join(str(error).split())
     return f"it has a memory for threads to share; {NO_THREADS}" if _SHARED in text else text
+
+
+_IS_OFF = ("proposal", "feature", "not enabled", "is disabled", "not supported")
+"""What wasmtime says of a valid module or component that needs what is off, or is not there."""
+
+
+def refusal(kind: str, error: Exception) -> str:
+    """Why wasmtime does not compile a `module` or `component`."""
+    text = causes(error)
+    if any(words in text for words in _IS_OFF):
+        return f"wasmtime cannot run this {kind}: it needs what this engine does not have ({text})"
+    return f"not a valid WebAssembly {kind}: {text}"

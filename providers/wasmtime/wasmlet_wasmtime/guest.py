@@ -20,11 +20,11 @@ from typing import Any
 import wasmtime
 
 from . import components, direct, limits
-from .errors import NO_THREADS, TRAPPED, BadArtifact, causes, trap_text
+from .errors import TRAPPED, BadArtifact, causes, refusal, trap_text
 
 WASI = "wasi_snapshot_preview1"
-_LISTED = 5
-_SPAWN = "wasi.thread-spawn"
+INITIALIZE, DEFAULT, START = b"_initialize", b"", b"_start"
+"""The exports that are called, in this order: the first one, and then one of the others, as `wasmtime run` does it."""
 _IDLE = '(module (memory (export "memory") 1) (func (export "_start")))'
 _REHEARSALS = 16
 """After so many Python has settled on the form of what it runs."""
@@ -73,7 +73,7 @@ def warm(prepared: tuple[wasmtime.Engine, wasmtime.Linker]) -> None:
     spec = {"args": ["idle"], "env": [["NAME", "value"]]}
     store, context = direct.store(engine, direct.world(spec), 2**20)
     direct.instantiate(linker, context, code)
-    direct.call(context, b"_start")
+    direct.call(context, START)
     direct.free(store, code)
 
 
@@ -139,7 +139,8 @@ def run(
         raise ValueError(f"the module cannot be instantiated: {causes(error)}") from error
     started()
     try:
-        direct.call(context, b"_start")
+        direct.call(context, INITIALIZE)
+        _ = direct.call(context, DEFAULT) or direct.call(context, START)
     except (wasmtime.Trap, wasmtime.WasmtimeError) as error:
         return TRAPPED, trap_text(error)
     return 0, ""
@@ -162,10 +163,12 @@ def _run_component(
 
 
 def compile(wasm: bytes) -> bytes:  # noqa: A001 - the name that the worker asks for
-    """Compile a module or component after checking that this engine can run it.
+    """Compile a module or component.
+
+    What it imports and exports has been checked (`wasmlet.runtime.linking`), but for types that are not known there.
 
     Raises:
-        ValueError: it is not valid, imports what does not exist here, or is no command.
+        ValueError: it is not valid, or its imports do not fit.
     """
     engine = wasmtime.Engine(configuration(parallel=True))
     return components.compiled(engine, wasm) if components.is_component(wasm) else compiled(engine, wasm)
@@ -173,34 +176,12 @@ def compile(wasm: bytes) -> bytes:  # noqa: A001 - the name that the worker asks
 
 def compiled(engine: wasmtime.Engine, wasm: bytes) -> bytes:
     """See `compile`; modules only."""
-    linker = linked(engine)
     try:
         module = wasmtime.Module(engine, wasm)
     except wasmtime.WasmtimeError as error:
-        raise ValueError(f"not a valid WebAssembly module: {causes(error)}") from error
-    store = wasmtime.Store(engine)
-    missing = []
-    for wanted in module.imports:
-        try:
-            linker.get(store, wanted.module, wanted.name or "")
-        except (wasmtime.WasmtimeError, KeyError):
-            missing.append(f"{wanted.module}.{wanted.name}")
-    if _SPAWN in missing:
-        raise ValueError(f"the module imports {_SPAWN}, to start threads; {NO_THREADS}")
-    if missing:
-        more = f" and {len(missing) - _LISTED} more" if len(missing) > _LISTED else ""
-        raise ValueError(
-            f"the module imports what does not exist here: {', '.join(missing[:_LISTED])}{more}; "
-            f"expected imports of {WASI} only"
-        )
+        raise ValueError(refusal("module", error)) from error
     try:
-        linker.instantiate_pre(module)
+        linked(engine).instantiate_pre(module)
     except wasmtime.WasmtimeError as error:
         raise ValueError(f"the module's imports do not fit: {causes(error)}") from error
-    start = next((export.type for export in module.exports if export.name == "_start"), None)
-    if not isinstance(start, wasmtime.FuncType) or start.params or start.results:
-        raise ValueError(
-            "the module has no _start function without parameters and results: expected a WASI command, "
-            "found a library (build it with a main function)"
-        )
     return bytes(module.serialize())

@@ -1,0 +1,175 @@
+"""What a guest may import from an engine, and whether a module or component fits, before anything is compiled.
+
+Compiling may take minutes, and most of what cannot run shows in a file's imports and exports, which take milliseconds
+to read. Only what is certain is refused here: a file, or a type in it, that `wasmlet.artifacts.wasm` cannot read is
+left to the engine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
+
+import attrs
+
+from wasmlet.artifacts import wasm
+from wasmlet.artifacts.wasm import Binary, Extern
+from wasmlet.artifacts.wasm_types import Signature
+from wasmlet.runtime.wasi import PREVIEW0, PREVIEW1
+
+RULES = 1
+"""Grows when something else is refused here than before, so that no earlier refusal is remembered."""
+
+COMMAND = "wasi:cli/run@0.2"
+"""What a component exports that is a command, in whichever version of 0.2."""
+
+_LISTED = 5
+_LONGEST_NAME = 80
+_TARGET = "target wasm32-wasip1"
+_BARE = Signature((), ())
+_NEEDED = ("function", "resource", "core module", "component")
+"""The kinds of exports of an instance that somebody has to provide."""
+
+_JAVASCRIPT = f"it is built for a JavaScript host: build it for WASI preview 1 ({_TARGET})"
+_ADVICE = {
+    "wasi": f"a guest has one thread here: build it without threads ({_TARGET})",
+    "wasix_32v1": f"it is built for WASIX: build it for WASI preview 1 ({_TARGET})",
+    "gojs": "it is built for a JavaScript host: build it with GOOS=wasip1 GOARCH=wasm",
+    "go": "it is built for a JavaScript host: build it with GOOS=wasip1 GOARCH=wasm",
+    "wbg": _JAVASCRIPT,
+    "__wbindgen_placeholder__": _JAVASCRIPT,
+    "a": _JAVASCRIPT,
+}
+"""What to do, by a module that something is imported from."""
+
+
+@attrs.frozen
+class Links:
+    """What an engine has for its guests to import, and what it asks of them beside.
+
+    Attributes:
+        functions: for modules: by the name of the module that is imported from, and their own.
+        interfaces: for components: as `wasi:io/poll@0.2`, which stands for every version that is compatible with it.
+        memory: whether a module that imports functions has to export a memory of the name `memory`.
+    """
+
+    functions: Mapping[str, Mapping[str, Signature]]
+    interfaces: Collection[str] = ()
+    memory: bool = False
+
+
+def unfit(path: Path, links: Links, engine: str) -> str:
+    """Why the engine cannot run what is in the file; "" where it is not known here that it cannot. Blocks.
+
+    Args:
+        engine: its name and version.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    try:
+        found = wasm.read_file(path)
+    except wasm.NotWasm:
+        return ""
+    reasons = _of_component(found, links, engine) if found.component else _of_module(found, links, engine)
+    return "; ".join(reasons)
+
+
+def _of_module(module: Binary, links: Links, engine: str) -> list[str]:
+    missing, other, reasons = [], [], []
+    for wanted in module.imports:
+        there = links.functions.get(wanted.module, {}).get(wanted.name) if wanted.kind == "function" else None
+        if there is None:
+            missing.append(wanted)
+        elif wanted.signature is not None and wanted.signature != there:
+            other.append(f"{_name(wanted)} is {wanted.signature}, expected {there}")
+    if missing:
+        reasons.append(f"the module imports what does not exist here: {_list(map(_name, missing))}")
+        reasons.append(_advice(missing, links, engine))
+    if other:
+        reasons.append(f"the module's imports do not fit: incompatible import type: {_list(other)}")
+    if reason := _no_entry(module):
+        reasons.append(reason)
+    memory = any(export.name == "memory" and export.kind == "memory" for export in module.exports)
+    if links.memory and not memory and any(wanted.kind == "function" for wanted in module.imports):
+        reasons.append("the module exports no memory; expected one of the name memory, which WASI works on")
+    return reasons
+
+
+def _no_entry(module: Binary) -> str:
+    """Why there is nothing in a module to begin with; "" where there is something.
+
+    Source: `wasmtime run`, which calls `_initialize` where there is one, and then the function "" or else `_start`.
+    """
+    functions = {export.name: export.signature for export in module.exports if export.kind == "function"}
+    entries = [name for name in ("_start", "", "_initialize") if name in functions]
+    if not entries and not any(name == "start" for name, _ in module.sections):
+        return (
+            "the module has no _start function without parameters and results: expected a WASI command, "
+            "found a library (build it with a main function)"
+        )
+    for name in entries:
+        if functions[name] not in (None, _BARE):
+            return (
+                f"the module has no {name or 'default'} function without parameters and results: "
+                f"found one that is {functions[name]}"
+            )
+    return ""
+
+
+def _advice(missing: Iterable[Extern], links: Links, engine: str) -> str:
+    modules = [wanted.module for wanted in missing]
+    if advice := next((_ADVICE[name] for name in modules if name in _ADVICE), ""):
+        return advice
+    if PREVIEW0 in modules and PREVIEW0 not in links.functions:
+        return (
+            f"{engine} does not have WASI preview 0: build it with newer tools for preview 1 ({_TARGET}), or run it "
+            "with another engine"
+        )
+    if all(name in links.functions for name in modules):
+        return f"{engine} does not have {'them' if len(modules) > 1 else 'it'}: build it without, or use another engine"
+    return f"expected imports of {PREVIEW1} only: build it for WASI preview 1 ({_TARGET})"
+
+
+def _of_component(component: Binary, links: Links, engine: str) -> list[str]:
+    reasons = []
+    missing = [wanted.name for wanted in component.imports if _is_missing(wanted, links)]
+    if missing:
+        reasons.append(f"the component imports what does not exist here: {_list(missing)}")
+        reasons.append(f"expected imports of WASI preview 2 only, of which {engine} has no wasi:http here")
+    if not any(compatible(export.name) == COMMAND for export in component.exports):
+        found = _list(sorted(export.name for export in component.exports)) or "nothing"
+        reasons.append(
+            f"the component does not export {COMMAND}.0 with a function run: expected a WASI command, found a library "
+            f"that exports {found} (build it with a main function)"
+        )
+    return reasons
+
+
+def _is_missing(wanted: Extern, links: Links) -> bool:
+    if wanted.kind != "instance":
+        return wanted.kind in _NEEDED
+    needs = any(kind in _NEEDED for kind in (wanted.interface or {}).values())
+    return needs and compatible(wanted.name) not in links.interfaces
+
+
+def compatible(name: str) -> str:
+    """An interface with that part of its version which all compatible ones have (semver): `wasi:io/poll@0.2`."""
+    interface, at, version = name.partition("@")
+    major, _, rest = version.partition(".")
+    minor = rest.partition(".")[0]
+    if not at or "-" in version or not major.isdigit():
+        return name
+    return f"{interface}@{major}" if major != "0" else f"{interface}@0.{minor}"
+
+
+def _name(wanted: Extern) -> str:
+    return f"{wanted.module}.{wanted.name}"
+
+
+def _list(names: Iterable[str]) -> str:
+    """Some of them, none of any length or with anything in it that is not to be shown."""
+    found = ["".join(c if c.isprintable() else "?" for c in name) for name in names]
+    shown = [name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}..." for name in found[:_LISTED]]
+    more = f" and {len(found) - _LISTED} more" if len(found) > _LISTED else ""
+    return ", ".join(shown) + more
