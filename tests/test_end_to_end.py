@@ -229,11 +229,11 @@ BROKEN = {
 @pytest.mark.parametrize(
     ("kind", "reason", "expected"),
     [
-        ("not wasm", "ErrImagePull", "is not WebAssembly: the bytes 00 61 73 6d"),
+        ("not wasm", "ErrImagePull", "with the bytes 00 61 73 6d"),
         ("truncated", "CreateContainerError", "broken.wasm"),
-        ("empty", "ErrImagePull", "empty"),
+        ("empty", "ErrImagePull", "is no module that pods may run"),
         ("import", "CreateContainerError", "env.nowhere"),
-        ("missing", "ErrImagePull", "no such file"),
+        ("missing", "ErrImagePull", "is no module that pods may run"),
     ],
 )
 async def test_a_module_that_cannot_run_is_told_in_the_pod_and_an_event_and_recovers(

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 import wasmtime
 from wasmlet_wasmtime import WasmtimeProvider
 
@@ -17,6 +18,7 @@ from wasmlet.errors import Refused
 from wasmlet.model.inputs import Inputs
 from wasmlet.model.status import Waiting
 from wasmlet.runtime import RuntimeConfig, manifest
+from wasmlet.runtime.images import ImageError, Images
 from wasmlet.testing.clock import FakeClock
 
 COMPONENT = b"\0asm\x0d\0\x01\0"
@@ -39,10 +41,10 @@ WRONG_START = '(module (func (export "_start") (param i32)))'
 @pytest.mark.parametrize(
     ("content", "reason", "message"),
     [
-        (b"", "ErrImagePull", "is empty; expected a WebAssembly module"),
-        (b"#!/bin/sh\n", "ErrImagePull", "is not WebAssembly: the bytes 00 61 73 6d at its beginning are missing"),
-        (b"(module)", "ErrImagePull", "is not WebAssembly"),
-        (b"\0as", "ErrImagePull", "is not WebAssembly"),
+        (b"", "ErrImagePull", "is no module that pods may run: the file has to exist, to be a regular file"),
+        (b"#!/bin/sh\n", "ErrImagePull", "is no module that pods may run"),
+        (b"(module)", "ErrImagePull", "is no module that pods may run"),
+        (b"\0as", "ErrImagePull", "is no module that pods may run"),
         (b"\0asm\x01", "ErrImagePull", "has a WebAssembly version that is not known here"),
         (b"\0asm\x02\0\0\0", "ErrImagePull", "has a WebAssembly version that is not known here"),
         (COMPONENT, "CreateContainerError", "found a library that exports nothing"),
@@ -93,28 +95,102 @@ async def test_a_truncated_module(timed: Runtime, driver: Path, tmp_path: Path) 
         assert "not a valid WebAssembly module" in waiting.message
 
 
+def answer_to(image: str, where: str = "") -> str:
+    """What is said of every file that is no module which pods may run."""
+    return (
+        f"image {image!r} is no module that pods may run: the file has to exist{where}, to be a regular file that the "
+        "node may read, and to begin as WebAssembly does, with the bytes 00 61 73 6d; the node's log says what was "
+        "found"
+    )
+
+
+@pytest.fixture
+def modules(driver: Path, tmp_path: Path) -> Path:
+    """A module directory with links into it and out of it, and a module and other things beside it."""
+    inside, outside = tmp_path / "modules", tmp_path / "outside"
+    for directory in (inside / "below", outside):
+        directory.mkdir(parents=True)
+    for module in (inside / "guest.wasm", outside / "guest.wasm"):
+        module.write_bytes(driver.read_bytes())
+    (inside / "relative.wasm").symlink_to("guest.wasm")
+    (inside / "absolute.wasm").symlink_to(inside / "guest.wasm")
+    (inside / "out.wasm").symlink_to("../outside/guest.wasm")
+    (inside / "far.wasm").symlink_to(outside / "guest.wasm")
+    (inside / "out").symlink_to(outside)
+    (inside / "text.wasm").write_text("no module")
+    os.mkfifo(inside / "fifo.wasm")
+    return inside
+
+
+INSIDE = ["./guest.wasm", "./below/../guest.wasm", "./relative.wasm", "./absolute.wasm", "TOP/modules/guest.wasm"]
+
+
+@pytest.mark.parametrize("linked", [False, True])
+@pytest.mark.parametrize("name", INSIDE)
+async def test_modules_in_the_module_directory(modules: Path, driver: Path, name: str, linked: bool) -> None:
+    (modules.parent / "link").symlink_to(modules)
+    directory = modules.parent / "link" if linked else modules
+    found = await Images(True, directory, 2**28).find(f"file://{name.replace('TOP', str(modules.parent))}")
+    assert (found.path, found.command) == (modules / found.path.name, (Path(name).name,))
+    assert found.digest == hashlib.sha256(content_of(driver)).hexdigest()
+
+
+OUTSIDE = [
+    "../outside/guest.wasm", "../outside", "../outside/none.wasm", "../nowhere/x.wasm", "./../outside/guest.wasm",
+    "./below/../../outside/guest.wasm", "./%2e%2e/outside/guest.wasm", "./../modules/guest.wasm", "./out.wasm",
+    "./far.wasm", "./out/guest.wasm", "./out/../guest.wasm", "./out/none", "./none.wasm", "./below", "./text.wasm",
+    "./fifo.wasm", "./text.wasm/x", "/etc/passwd", "/etc", "/etc/none", "/dev/null", "/root/x", "TOP/outside",
+    "TOP/modules", "TOP/modules/none.wasm", "/" + "x" * 5000,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OUTSIDE)
+async def test_everything_else_gets_one_answer(modules: Path, name: str) -> None:
+    image = f"file://{name.replace('TOP', str(modules.parent))}"
+    with pytest.raises(ImageError) as caught:
+        await Images(True, modules, 2**28).find(image)
+    where = "" if image.startswith("file:///") else " in the node's module directory"
+    assert str(caught.value) == answer_to(image, where)
+    assert (caught.value.reason, caught.value.absent) == ("ErrImagePull", True)
+
+
+async def test_what_was_found_is_in_the_log_of_the_node(modules: Path) -> None:
+    with structlog.testing.capture_logs() as logs, pytest.raises(ImageError):
+        await Images(True, modules, 2**28).find("file://./fifo.wasm")
+    assert [entry["why"] for entry in logs] == ["fifo.wasm: expected a regular file, found a named pipe"]
+
+
+async def test_a_pod_learns_nothing_of_the_files_of_the_node(timed: Runtime, tmp_path: Path) -> None:
+    (tmp_path / "text").write_text("x")
+    told = []
+    for number, path in enumerate((tmp_path / "none", tmp_path / "text", tmp_path)):
+        for policy in ("Never", "IfNotPresent"):
+            key = await timed.create(
+                pod_of(name=f"p{number}-{policy.lower()}", image=f"file://{path}", imagePullPolicy=policy)
+            )
+            waiting = await timed.waiting(key, "ErrImageNeverPull" if policy == "Never" else "ErrImagePull")
+            told.append((policy, waiting.message.replace(str(path), "PATH")))
+    assert len(set(told)) == 2
+
+
 async def test_back_off_of_pulling(timed: Runtime, tmp_path: Path) -> None:
     image = f"file://{tmp_path}/none.wasm"
     key = await timed.create(pod_of(image=image))
     waiting = await timed.waiting(key, "ErrImagePull")
-    assert waiting.message == f"module {tmp_path}/none.wasm: No such file or directory"
+    assert waiting.message == (answer := answer_to(image))
     clock = timed.fake_clock
     for pause in (10, 20, 40, 80, 160, 300, 300):
         await timed.waiting(key, "ErrImagePull")
         assert await clock.next_sleep() == 5
         clock.advance(5)
         waiting = await timed.waiting(key, "ImagePullBackOff")
-        assert waiting.message.startswith(f'Back-off pulling image "{image}": ErrImagePull: module ')
+        assert waiting.message.startswith(f'Back-off pulling image "{image}": ErrImagePull: image ')
         assert await clock.next_sleep() == pause - 5
         clock.advance(pause - 5)
     told = [(event.type, event.reason, event.message) for event in timed.events[:5]]
     assert told == [
         ("Normal", "Pulling", f'Pulling image "{image}"'),
-        (
-            "Warning",
-            "Failed",
-            f'Failed to pull image "{image}": module {tmp_path}/none.wasm: No such file or directory',
-        ),
+        ("Warning", "Failed", f'Failed to pull image "{image}": {answer}'),
         ("Warning", "Failed", "Error: ErrImagePull"),
         ("Normal", "BackOff", f'Back-off pulling image "{image}"'),
         ("Warning", "Failed", "Error: ImagePullBackOff"),
@@ -130,6 +206,15 @@ def _huge(path: Path) -> None:
     os.truncate(path, 2**40)
 
 
+def _huge_module(path: Path) -> None:
+    path.write_bytes(b"\0asm\1\0\0\0")
+    os.truncate(path, 2**40)
+
+
+def _device(path: Path) -> None:
+    path.symlink_to("/dev/zero")
+
+
 def _loop(path: Path) -> None:
     path.symlink_to(path)
 
@@ -137,10 +222,12 @@ def _loop(path: Path) -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (Path.mkdir, "expected a regular file, found a directory"),
-        (_fifo, "expected a regular file, found a named pipe"),
-        (_huge, "has 1099511627776 bytes, more than the 268435456 allowed"),
-        (_loop, "Too many levels of symbolic links"),
+        (Path.mkdir, "is no module that pods may run"),
+        (_fifo, "is no module that pods may run"),
+        (_device, "is no module that pods may run"),
+        (_huge, "is no module that pods may run"),
+        (_huge_module, "has 1099511627776 bytes, more than the 268435456 allowed"),
+        (_loop, "is no module that pods may run"),
     ],
 )
 async def test_files_that_are_none(timed: Runtime, tmp_path: Path, make: Callable[[Path], None], message: str) -> None:

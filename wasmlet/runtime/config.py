@@ -32,7 +32,9 @@ class RuntimeConfig(ImageConfig):
         None, help="The interpreter of engines that need one of their own (wasmer: a Python 3.10)."
     )
     allow_local_modules: bool = option(False, help="Let pods run modules from this node's disk (image: file:///path).")
-    module_dir: Path | None = option(None, help="Directory that relative images (file://./x.wasm) are in.")
+    module_dir: Path | None = option(
+        None, help="Directory that relative images (file://./x.wasm) are in, and do not leave."
+    )
     max_module_bytes: int = option(2**28, least=8, help="The largest module that is accepted, in bytes.")
     compile_timeout: float = option(300.0, least=0.001, help="How long compiling one module may take, in seconds.")
     compile_memory: str = option("2Gi", help="The most memory that compiling one module may take.")

@@ -3,10 +3,14 @@
 An image is a file on the node, `file:///path/to/module.wasm`, where the node allows that, or comes from a registry
 (`registries`). What fails shows as ErrImagePull, and is tried again with a growing pause (`starting`). `compile` takes
 the module on.
+
+An image may name any path of the node, and whoever sees the pod reads what came of it. So everything that is not a
+module which pods may run gets one answer: what is there, or whether anything is, stands in the node's log only.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import stat
@@ -15,14 +19,19 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import attrs
+import structlog
 
 from wasmlet.artifacts.threads import in_thread
 from wasmlet.errors import WasmletError
+from wasmlet.runtime.beneath import open_beneath
+
+log = structlog.get_logger(__name__)
 
 HEADER = b"\0asm"
 _MODULE_VERSION, _COMPONENT_VERSION = b"\x01\0\0\0", b"\x0d\0\x01\0"
 _CHUNK = 1024 * 1024
 _MOST_KNOWN = 1000
+_READ = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
 _SETTLED_NS = 2_000_000_000
 _Identity = tuple[int, int, int, int, int]
 """Device, inode, size, and times of the last change of the content and of anything."""
@@ -74,7 +83,8 @@ class Images:
 
     Attributes:
         allow_local: whether files of the node may be images.
-        directory: what relative file images (`file://./x.wasm`) are relative to; None refuses them.
+        directory: the module directory. Relative images (`file://./x.wasm`) start there, and neither `..` nor a link
+            leaves it; None refuses them. Absolute paths may name any module of the node.
         max_bytes: the largest module.
     """
 
@@ -91,23 +101,71 @@ class Images:
             ImageError: it is not allowed, not there, or nothing that could be run.
         """
         path = self._path(image)
-        return Module(image, await in_thread(self._digest, path), path)
+        try:
+            digest, real = await in_thread(self._look, path)
+        except _NoModule as error:
+            log.info("no module", image=image, why=str(error))
+            where = "" if path.is_absolute() else " in the node's module directory"
+            raise ImageError(
+                f"image {image!r} is no module that pods may run: the file has to exist{where}, to be a regular file "
+                "that the node may read, and to begin as WebAssembly does, with the bytes 00 61 73 6d; the node's log "
+                "says what was found",
+                absent=True,
+            ) from None
+        return Module(image, digest, real, command=(path.name,))
 
-    def _digest(self, path: Path) -> str:
+    def _look(self, path: Path) -> tuple[str, Path]:
+        """The digest of a module, and where it is once all links are followed; blocks."""
+        try:
+            found = os.open(path, os.O_PATH | os.O_CLOEXEC) if path.is_absolute() else self._beneath(path)
+            try:
+                mode = os.fstat(found).st_mode
+                if not stat.S_ISREG(mode):  # to open a device for reading may change what it does
+                    raise _NoModule(f"{path}: expected a regular file, found {_kind(mode)}")
+                descriptor = os.open(f"/proc/self/fd/{found}", _READ)
+            finally:
+                os.close(found)
+        except OSError as error:
+            raise _NoModule(f"{path}: {error.strerror}") from None
+        try:
+            if os.pread(descriptor, len(HEADER), 0) != HEADER:
+                raise _NoModule(f"{path} is not WebAssembly")
+            return self._digest(descriptor), Path(os.readlink(f"/proc/self/fd/{descriptor}"))
+        finally:
+            os.close(descriptor)
+
+    def _beneath(self, path: Path) -> int:
+        """Open a path of the module directory, which neither `..` nor a link leaves."""
+        assert self.directory is not None
+        top = os.open(self.directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            return open_beneath(top, str(path))
+        except OSError as error:
+            # A link may be absolute and stay in the directory all the same. Only the node's owner makes links there.
+            real, there = os.path.realpath(self.directory / path), os.path.realpath(self.directory)
+            if error.errno != errno.EXDEV or ".." in path.parts or not Path(real).is_relative_to(there):
+                raise
+            return open_beneath(top, os.path.relpath(real, there), links=False)
+        finally:
+            os.close(top)
+
+    def _digest(self, descriptor: int) -> str:
         """As `read` finds it, which it does again only where the file may be another one by now; blocks."""
-        before = _identity(path)
+        path = Path(os.readlink(f"/proc/self/fd/{descriptor}"))
+        before = _identity(descriptor)
         known = self._known.get(path)
         if known is not None and known[0] == before:
             return known[1]
-        digest = read(path, self.max_bytes, None)
+        digest = _read(descriptor, path, self.max_bytes, None)
         # What was changed a moment ago may be changed again without its times showing it.
-        if before is not None and time.time_ns() - before[-1] > _SETTLED_NS and before == _identity(path):
+        if time.time_ns() - before[-1] > _SETTLED_NS and before == _identity(descriptor):
             if len(self._known) >= _MOST_KNOWN:
                 self._known.clear()
             self._known[path] = (before, digest)
         return digest
 
     def _path(self, image: str) -> Path:
+        """The path that an image names: absolute, or relative to the module directory."""
         parts = urlsplit(image)
         if parts.scheme != "file":
             raise ImageError(
@@ -124,20 +182,19 @@ class Images:
                 f"image {image!r} is not a file's URL; expected file:///path/to/module.wasm", "InvalidImageName"
             )
         path = Path(text)
-        if path.is_absolute():
-            return path
-        if parts.netloc not in (".", "..") or self.directory is None:
+        if not path.is_absolute() and (parts.netloc not in (".", "..") or self.directory is None):
             raise ImageError(
                 f"image {image!r} names no absolute path; expected file:///path/to/module.wasm", "InvalidImageName"
             )
-        return self.directory / path
+        return path
 
 
-def _identity(path: Path) -> _Identity | None:
-    try:
-        found = os.stat(path)
-    except OSError:
-        return None
+class _NoModule(Exception):
+    """There is no module; the message is for the node's log."""
+
+
+def _identity(descriptor: int) -> _Identity:
+    found = os.fstat(descriptor)
     return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
@@ -150,13 +207,21 @@ def read(path: Path, max_bytes: int, copy: int | None) -> str:
         The SHA-256 of what was read, hexadecimal.
 
     Raises:
-        ImageError: see `Images.find`.
+        ImageError: it is not there, or nothing that could be run.
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+        descriptor = os.open(path, _READ)
     except OSError as error:
         absent = isinstance(error, FileNotFoundError)
         raise ImageError(f"module {path}: {error.strerror}", absent=absent) from error
+    try:
+        return _read(descriptor, path, max_bytes, copy)
+    finally:
+        os.close(descriptor)
+
+
+def _read(descriptor: int, path: Path, max_bytes: int, copy: int | None) -> str:
+    """The same of a file that is open."""
     try:
         found = os.fstat(descriptor)
         if not stat.S_ISREG(found.st_mode):
@@ -174,8 +239,6 @@ def read(path: Path, max_bytes: int, copy: int | None) -> str:
                 os.write(copy, chunk)
     except OSError as error:
         raise ImageError(f"module {path}: {error.strerror}") from error
-    finally:
-        os.close(descriptor)
     _check_header(path, head)
     return digest.hexdigest()
 
