@@ -24,6 +24,8 @@ from wasmlet.model.status import Waiting
 from wasmlet.runtime import telling
 from wasmlet.runtime.compile import CompileError, CompileLimits, Compiler
 from wasmlet.runtime.images import ImageError, Images, Module
+from wasmlet.runtime.turns import Turns
+from wasmlet.testing.clock import FakeClock
 
 ROOT = Path(__file__).parents[2]
 T = TypeVar("T")
@@ -307,6 +309,56 @@ async def test_a_container_that_waits_says_so(tmp_path: Path, monkeypatch: pytes
         assert told[0] == ("Compiling", f"Compiling {what}")
         assert told[1][0] == "Compiled"
         assert re.fullmatch(rf"Successfully compiled {re.escape(what)} in \S+s", told[1][1])
+
+
+async def test_one_that_compiles_again_does_not_show_its_last_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(telling, "QUIET_SECONDS", 0.0)
+    path, gate = tmp_path / "x.wasm", tmp_path / "gate"
+    write(path, b"broken")
+    runtime = Runtime(FakeProvider, tmp_path / "state")
+    runtime.clock = FakeClock()
+    async with runtime:
+        key = await runtime.create(pod_of("start", "exit", "4", image=f"file://{path}"))
+        failed = await runtime.waiting(key, "CreateContainerError")
+        pause = await runtime.fake_clock.next_sleep(at_most=60)
+        write(path, b"gate:%b;" % str(gate).encode())
+        runtime.fake_clock.advance(pause)
+        again = await runtime.main(key, lambda status: "compiling" in getattr(status.state, "message", ""))
+        assert again.state == Waiting("ContainerCreating", f'compiling module of image "file://{path}" with fake 1')
+        seen = len(runtime.history)
+        gate.touch()
+        assert (await runtime.ended(key)).exit_code == 4
+        shown = [c.state for change in runtime.history[seen:] for c in change.status.containers]
+        assert failed not in shown
+
+
+async def test_small_modules_do_not_wait_for_big_ones(tmp_path: Path) -> None:
+    """While every place for big ones is taken, and more of them wait, for whatever engine."""
+    store, turns, gate = Store(tmp_path / "store", SystemClock()), Turns(2, time.monotonic), tmp_path / "gate"
+    store.prepare()
+    first, second = (
+        Compiler(FakeEngine(version), store, CompileLimits(60, 2**29, 2**26), turns) for version in ("1", "2")
+    )
+    images = Images(True, None, 2**26)
+
+    async def compiled(compiler: Compiler, name: str, content: bytes) -> int:
+        write(tmp_path / name, content)
+        async with compiler.artifact(await images.find(f"file://{tmp_path / name}")) as artifact:
+            return os.fstat(artifact).st_size
+
+    waits = b"gate:%b;" % str(gate).encode()
+    async with asyncio.TaskGroup() as group:
+        big = [group.create_task(compiled(first, f"{n}", waits + bytes(2**23 + n))) for n in range(4)]
+        medium = [group.create_task(compiled(first, f"m{n}", waits + bytes(2**21 + n))) for n in range(4)]
+        await seen(lambda: len(children(os.getpid())) >= 4)
+        for compiler in (first, second):
+            assert await compiled(compiler, "tiny", b"x") == len(b"compiled " + HEAD + b"x")
+        assert len(children(os.getpid())) == 4  # no more than there are places
+        assert not any(task.done() for task in (*big, *medium))
+        gate.touch()
+    assert {task.result() // 2**20 for task in big} == {8}
 
 
 async def test_an_engine_takes_two_small_classes(tmp_path: Path) -> None:

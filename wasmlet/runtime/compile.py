@@ -24,6 +24,7 @@ from wasmlet.runtime import compile_process, linking
 from wasmlet.runtime.compile_process import CompileError, CompileLimits, Unfit
 from wasmlet.runtime.engine import DENSE, PROCESS, Engine, worker_version
 from wasmlet.runtime.images import ImageError, Module, is_component, read
+from wasmlet.runtime.turns import Turns, places
 
 __all__ = ["CompileError", "CompileLimits", "Compiler"]
 
@@ -68,9 +69,12 @@ class Compiler:
     Args:
         store: prepared; several compilers, and several processes, may share it.
         dense: compile for the engine's dense class.
+        turns: those of all compilers of a node; None for its own.
     """
 
-    def __init__(self, engine: Engine, store: Store, limits: CompileLimits, *, dense: bool = False) -> None:
+    def __init__(
+        self, engine: Engine, store: Store, limits: CompileLimits, turns: Turns | None = None, *, dense: bool = False
+    ) -> None:
         self._engine = engine
         self._isolation = DENSE if dense else PROCESS
         self._guest_module = engine.dense_module if dense else engine.guest_module
@@ -80,7 +84,7 @@ class Compiler:
         self._compiled = CompiledModules(store)
         self._underway: dict[Form, _Compilation] = {}
         self._kept: dict[Form, _Kept] = {}
-        self._slots = asyncio.Semaphore(max(1, len(os.sched_getaffinity(0))))
+        self._turns = turns or Turns(places(), store.clock.monotonic)
 
     @contextlib.asynccontextmanager
     async def artifact(self, module: Module, telling: Telling = contextlib.nullcontext) -> AsyncIterator[int]:
@@ -189,7 +193,7 @@ class Compiler:
             async with self._compiled.making(form) as part:
                 if part is None:
                     return
-                async with self._slots:
+                async with self._turns.of(os.fstat(source).st_size):
                     began = self._store.clock.monotonic()
                     await compile_process.run(
                         self._engine, self._guest_module, module.image, source, part.descriptor, self._limits

@@ -69,7 +69,9 @@ class ContainerLife:
         self.pod = pod
         self.name = name
         self.kind = kind
-        self.state: ContainerState = Waiting(waiting)
+        self.creating = Waiting(waiting)
+        """Its state while nothing has gone wrong and an instance is on its way."""
+        self.state: ContainerState = self.creating
         self.record: ContainerRecord | None = None
         self.labels: Labels | None = None
         self.earlier: dict[int, ContainerRecord] = {}

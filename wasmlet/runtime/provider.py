@@ -50,6 +50,7 @@ from wasmlet.runtime.registries import Registries
 from wasmlet.runtime.shim_client import ShimClient, ShimError
 from wasmlet.runtime.stats import Measured, Stats
 from wasmlet.runtime.surroundings import Surroundings
+from wasmlet.runtime.turns import Turns, places
 from wasmlet.runtime.volumes import Storage
 from wasmlet.runtime.worker import ContainerRecord
 from wasmlet.worker import wire
@@ -112,7 +113,10 @@ class RuntimeProvider(Provider):
         registries = Registries(self.state_dir / "images", self.config, self.config.max_module_bytes, self._clock)
         self._registries = await registries.__aenter__()
         limits = self.config.compile_limits()
-        handlers = Handlers(self.engines, lambda engine, dense: Compiler(engine, registries.store, limits, dense=dense))
+        turns = Turns(places(), self._clock.monotonic)
+        handlers = Handlers(
+            self.engines, lambda engine, dense: Compiler(engine, registries.store, limits, turns, dense=dense)
+        )
         storage = Storage(self.state_dir, Memory(self.state_dir), self.config.host_paths(), self.claim_directory, dns)
         self._execs = Execs(client, handlers, self.config.max_module_bytes)
         users, words = await in_thread(pod_users.started, self.state_dir, self.config.users())

@@ -1,8 +1,9 @@
 """Telling of a container that waits for its module to be compiled, once that takes longer than nobody minds.
 
-A kubelet has no such step, so it is told in the manner of a pull: events, and beside the reason that is shown anyway
-(ContainerCreating, PodInitializing) a message. Which engine and how long is what one wants to know then; it is the
-machine's own time that compiling takes.
+A kubelet has no such step, so it is told in the manner of a pull: events, and beside the reason of a container that is
+on its way (ContainerCreating, PodInitializing) a message. So a container whose last try failed does not show that
+failure meanwhile. Which engine and how long is what one wants to know then; it is the machine's own time that compiling
+takes.
 """
 
 from __future__ import annotations
@@ -39,16 +40,17 @@ def telling(life: ContainerLife, module: Module) -> Telling:
             told.set()
             life.say("Normal", "Compiling", f"Compiling {what}")
             if isinstance(before, Waiting):
-                life.show(attrs.evolve(before, message=f"compiling {what}"))
+                life.show(attrs.evolve(life.creating, message=f"compiling {what}"))
 
-        task = asyncio.create_task(tell())
+        task, after = asyncio.create_task(tell()), before
         try:
             yield
+            after = life.creating if isinstance(before, Waiting) else before
         finally:
             task.cancel()
             await asyncio.wait([task])
-            if told.is_set() and life.state != before and isinstance(life.state, Waiting):
-                life.show(before)
+            if told.is_set() and life.state != after and isinstance(life.state, Waiting):
+                life.show(after)
         if told.is_set():
             life.say("Normal", "Compiled", f"Successfully compiled {what} in {duration(time() - began)}")
 
