@@ -69,8 +69,9 @@ def read(content: bytes) -> Any:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f" in line {mark.line + 1}" if mark is not None else ""
-        # What comes after a colon may quote the file, and so a secret.
-        problem = (error.problem or "it cannot be read").partition(":")[0]
+        # The other kinds of error quote the file, and so perhaps a secret.
+        quotes_nothing = isinstance(error, yaml.scanner.ScannerError | yaml.parser.ParserError)
+        problem = error.problem if quotes_nothing else "there is something that cannot be read"
         raise ValueError(f"expected YAML or JSON: {problem}{where}") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ValueError(f"expected YAML or JSON, found something else ({type(error).__name__})") from None

@@ -126,7 +126,7 @@ def _info(plugin: Exec, cluster: Cluster, interactive: bool) -> str:
         told = attrs.evolve(cluster, authority_file="").raw()
         spec = {"cluster": {**told, "config": cluster.extension}, **spec}
     info = {"kind": "ExecCredential", "apiVersion": plugin.api_version, "spec": spec}
-    return json.dumps(info, separators=(",", ":"))
+    return json.dumps(info, separators=(",", ":")) + "\n"  # to the byte what client-go says
 
 
 async def _run(command: list[str], environment: Mapping[str, str], interactive: bool) -> tuple[int, bytes, str]:
