@@ -52,7 +52,7 @@ async def _plane(directory: str, node: str) -> None:
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     _when_orphaned(stop.set)
-    async with ControlPlane(directory=directory, schedule=False) as plane:
+    async with ControlPlane(directory=directory, schedule=False, node_monitor_grace=None) as plane:
         _say(
             ready=True,
             kubeconfig=str(plane.kubeconfig),

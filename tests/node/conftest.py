@@ -18,7 +18,8 @@ async def cluster(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterat
     """An API server without a node: the embedded one, or the one that --kubeconfig names."""
     async with AsyncExitStack() as stack:
         real = RealPlane.of(request.config)
-        plane = real or await stack.enter_async_context(ControlPlane())
+        # What a node itself answers to a taint is tried; no controller evicts its pods meanwhile.
+        plane = real or await stack.enter_async_context(ControlPlane(node_monitor_grace=None))
         admin = await stack.enter_async_context(Client(await load_identity(plane.kubeconfig)))
         if real is not None:
             await stack.enter_async_context(swept(admin))

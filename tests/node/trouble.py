@@ -158,7 +158,7 @@ async def troubled_cluster(directory: Path, *, seed: int = 1, **settings: Any) -
     """A cluster of the embedded control plane, whose faults the tests are about; never a real one."""
     async with AsyncExitStack() as stack:
         stack.enter_context(plain_tracebacks())
-        plane = await stack.enter_async_context(ControlPlane(seed=seed, **settings))
+        plane = await stack.enter_async_context(ControlPlane(seed=seed, node_monitor_grace=None, **settings))
         admin = await stack.enter_async_context(Client(await load_identity(plane.kubeconfig)))
         yield Cluster(plane, admin, directory)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
@@ -91,17 +90,6 @@ async def test_taints_and_cordons(api: Api) -> None:
     await api.ok("PATCH", f"{NODES}/n1", {"spec": {"unschedulable": None, "taints": None}}, media=MERGE)
     for name in ("p1", "p3"):
         await until(api, name, status="True")
-
-
-async def test_a_node_that_fell_silent_gets_no_pods_until_it_is_heard_again(api: Api) -> None:
-    leases = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases"
-    await api.ok("POST", NODES, node("n1"))
-    long_ago = {"holderIdentity": "n1", "leaseDurationSeconds": 40, "renewTime": "2020-01-01T00:00:00.000000Z"}
-    await api.ok("POST", leases, {"metadata": {"name": "n1"}, "spec": long_ago})
-    assert "node.kubernetes.io/unreachable" in await why_not(api, "p")
-    now = datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
-    await api.ok("PATCH", f"{leases}/n1", {"spec": {"renewTime": now}}, media=MERGE)
-    assert (await until(api, "p", status="True"))["spec"]["nodeName"] == "n1"
 
 
 async def test_resources_are_counted_exactly(api: Api) -> None:

@@ -26,6 +26,7 @@ from wasmlet.model.pod import Pod
 from wasmlet.node import Node, NodeConfig
 from wasmlet.signals import on_stop_signals
 from wasmlet.testing import ControlPlane
+from wasmlet.testing.lifecycle import GRACE_SECONDS
 
 PROVIDER = "wasmtime"
 NODE_NAME = "wasmlet-demo"
@@ -208,19 +209,22 @@ def _example(name: str) -> Path:
 
 
 @asynccontextmanager
-async def _control_plane(port: int | None, directory: Path) -> AsyncGenerator[ControlPlane, None]:
+async def _control_plane(
+    port: int | None, directory: Path, node_monitor_grace: float = GRACE_SECONDS
+) -> AsyncGenerator[ControlPlane, None]:
     """A control plane on that port; without one on 6443, or on another where that is taken.
 
     Raises:
         ConfigError: the port that was asked for cannot be had.
     """
-    plane = ControlPlane(port=PORT if port is None else port, directory=directory)
+    settings: dict[str, Any] = {"directory": directory, "node_monitor_grace": node_monitor_grace}
+    plane = ControlPlane(port=PORT if port is None else port, **settings)
     try:
         await plane.__aenter__()
     except OSError as error:
         if port is not None:
             raise ConfigError(f"port {port} cannot be used: {error.strerror}; choose another with --port") from None
-        plane = ControlPlane(port=0, directory=directory)
+        plane = ControlPlane(port=0, **settings)
         await plane.__aenter__()
     try:
         yield plane

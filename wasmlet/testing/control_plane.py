@@ -12,7 +12,7 @@ import random
 import shutil
 import ssl
 import tempfile
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -23,10 +23,12 @@ from wasmlet.testing import users
 from wasmlet.testing.authorizer import Authorizer
 from wasmlet.testing.bootstrap import SECONDS, BootstrapTokens
 from wasmlet.testing.deletion import Deletion
+from wasmlet.testing.eviction import TaintEviction
 from wasmlet.testing.faults import Faults
 from wasmlet.testing.kinds import core
 from wasmlet.testing.kubeconfig import file_name, kubeconfig, write_private
 from wasmlet.testing.kubelets import ADDRESSES, Kubelets
+from wasmlet.testing.lifecycle import GRACE_SECONDS, NodeLifecycle
 from wasmlet.testing.listener import Listener
 from wasmlet.testing.openapi import OpenApi
 from wasmlet.testing.pki import Authority
@@ -60,7 +62,8 @@ def _started(value: _T | None) -> _T:
 
 
 class ControlPlane:
-    """A small Kubernetes control plane in memory: API server, scheduler, the signer of certificates; nothing else.
+    """A small Kubernetes control plane in memory: API server, scheduler, the signer of certificates, the
+    controllers of nodes that fell silent and of taints; nothing else.
 
     Args:
         host: the address to listen on; also what kubeconfigs point at.
@@ -76,6 +79,9 @@ class ControlPlane:
             "translate" from websockets to SPDY (from 1.30), "declared" as websockets to nodes that declare
             ExtendWebSocketsToKubelet (from 1.36).
         schedule: whether pods without a node are given one.
+        node_monitor_grace: for how many seconds a node may be silent before its conditions become Unknown, it is
+            tainted and its pods are no longer ready (`--node-monitor-grace-period`); pods that do not tolerate a
+            NoExecute taint are deleted. None: nobody looks after nodes and taints.
         approve: the signers whose CertificateSigningRequests are approved without being looked at, where a node asks
             for itself; by default only nodes' client certificates. A serving certificate waits for `kubectl
             certificate approve`, as in a cluster, unless "kubernetes.io/kubelet-serving" is among them.
@@ -103,6 +109,7 @@ class ControlPlane:
         verify_kubelets: bool = False,
         streams: Mode = "translate",
         schedule: bool = True,
+        node_monitor_grace: float | None = GRACE_SECONDS,
         approve: Collection[str] = (KUBELET_CLIENT,),
         certificate_seconds: float = YEAR,
         clock: Clock | None = None,
@@ -118,6 +125,7 @@ class ControlPlane:
         self._verify = verify_kubelets
         self._streams: Mode = streams
         self._schedule = schedule
+        self._grace = node_monitor_grace
         self._approve = approve
         self._certificate_seconds = certificate_seconds
         self._rules = Rules()
@@ -265,6 +273,12 @@ class ControlPlane:
         )
         scheduler = Scheduler(registry, operations)
         Retention(self._store)
+        runs: dict[str, Callable[[], Coroutine[Any, Any, None]]] = {"wasmlet-signer": signer.run}
+        if self._schedule:
+            runs["wasmlet-scheduler"] = scheduler.run
+        if self._grace is not None:
+            runs["wasmlet-node-lifecycle"] = NodeLifecycle(registry, self._clock, self._grace).run
+            runs["wasmlet-taint-eviction"] = TaintEviction(registry, deletion, self._clock).run
         self._populate(registry)
         runner = web.ServerRunner(
             web.Server(
@@ -289,7 +303,6 @@ class ControlPlane:
         self._url = f"https://{host}:{port}"
         admin = kubeconfig(self._url, authority.pem, "admin", authority.client("admin", [MASTERS]))
         write_private(self.kubeconfig, admin)
-        runs = {"wasmlet-signer": signer.run, **({"wasmlet-scheduler": scheduler.run} if self._schedule else {})}
         for name, run in runs.items():
             stack.push_async_callback(_cancel, asyncio.create_task(run(), name=name))
 

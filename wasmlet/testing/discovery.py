@@ -10,7 +10,7 @@ import orjson
 from wasmlet.testing.kinds import Kind, Subresource, group_versions, of_group
 from wasmlet.testing.status import Object
 
-VERSION = "v1.33.0"
+VERSION = "v1.34.0"
 """The release whose API this is like; both the eldest kubectl that is supported and the newest get along with it."""
 
 AGGREGATED = ("v2", "v2beta1")

@@ -1,8 +1,8 @@
 """Puts pods on nodes: the filters of the default scheduler that a node of ours can meet, and the emptiest node wins.
 
-Honoured are nodeSelector and required node affinity, taints and tolerations, unschedulable, NotReady and silent nodes,
-and the requests for every resource that a node allots. A pod that fits nowhere gets PodScheduled=False and an event,
-and is tried again when a node, a pod or a class changes: nothing polls.
+Honoured are nodeSelector and required node affinity, taints and tolerations, unschedulable and NotReady nodes, and the
+requests for every resource that a node allots. A pod that fits nowhere gets PodScheduled=False and an event, and is
+tried again when a node, a pod or a class changes: nothing polls.
 """
 
 from __future__ import annotations
@@ -10,17 +10,16 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Iterable
-from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
-from wasmlet.model.event_names import EventNames
 from wasmlet.model.placement import ZERO, Amounts, add, amounts, demand, selects, tolerates
-from wasmlet.model.times import parse
 from wasmlet.testing.kinds import Kind, core
+from wasmlet.testing.lifecycle import NOT_READY
 from wasmlet.testing.podops import PodOperations, with_condition
 from wasmlet.testing.podrules import TERMINAL
-from wasmlet.testing.registry import Call, Registry
+from wasmlet.testing.recorder import Recorder
+from wasmlet.testing.registry import Registry
 from wasmlet.testing.status import ApiError, Object
 from wasmlet.testing.store import Event, Record
 
@@ -28,24 +27,15 @@ NAME = "default-scheduler"
 _HARD = ("NoSchedule", "NoExecute")
 BATCH = 50
 """How many pods are placed before others get their turn on the event loop."""
-SILENT = timedelta(seconds=40)
-"""A node whose lease is older than this has gone (`--node-monitor-grace-period` of the controller manager)."""
 
 
-def _renewed(lease: Object) -> datetime | None:
-    text = (lease.get("spec") or {}).get("renewTime")
-    return parse(text) if text else None
-
-
-def _taints(node: Object, silent: bool) -> Iterable[Object]:
-    """The taints of a node, and those that a cluster's node controller would set."""
-    if silent:
-        yield {"key": "node.kubernetes.io/unreachable", "effect": "NoSchedule"}
+def _taints(node: Object) -> Iterable[Object]:
+    """The taints of a node, and the one that it gets as long as it is not Ready (`lifecycle`), which may come later."""
     yield from (node.get("spec") or {}).get("taints") or ()
     conditions = (node.get("status") or {}).get("conditions") or ()
     ready = next((item.get("status") for item in conditions if item.get("type") == "Ready"), None)
     if ready != "True":
-        yield {"key": "node.kubernetes.io/not-ready", "effect": "NoSchedule"}
+        yield {"key": NOT_READY, "effect": "NoSchedule"}
 
 
 class _Room:
@@ -81,7 +71,7 @@ class Scheduler:
         self._registry = registry
         self._store = registry.store
         self._operations = operations
-        self._names = EventNames()
+        self._events = Recorder(registry, NAME)
         self._room = _Room()
         self._queue: dict[tuple[str, str], None] = {}
         self._stuck: dict[tuple[str, str], None] = {}
@@ -103,10 +93,6 @@ class Scheduler:
                 self._wake.set()
         elif kind.plural == "nodes":
             self._retry()
-        elif kind.plural == "leases" and event.old is not None and self._stuck:
-            before, after = _renewed(event.old.raw), _renewed(record.raw)
-            if before is not None and after is not None and after - before > SILENT:
-                self._retry()
 
     @staticmethod
     def _spec_changed(event: Event) -> bool:
@@ -169,7 +155,7 @@ class Scheduler:
         except ApiError:
             return  # somebody else bound or deleted it
         where = f"{record.namespace}/{record.name}"
-        self._event(record, "Normal", "Scheduled", "Binding", f"Successfully assigned {where} to {best[1]}")
+        self._events.tell(record, "Normal", "Scheduled", f"Successfully assigned {where} to {best[1]}", "Binding")
 
     def _reasons(self, spec: Object, wanted: Amounts, node: Object) -> list[str]:
         """Why a pod cannot go to a node; empty if it can."""
@@ -177,7 +163,7 @@ class Scheduler:
             taint = {"key": "node.kubernetes.io/unschedulable", "effect": "NoSchedule"}
             if not any(tolerates(item, taint) for item in spec.get("tolerations") or ()):
                 return ["node(s) were unschedulable"]
-        for taint in _taints(node, self._silent(node["metadata"]["name"])):
+        for taint in _taints(node):
             if taint.get("effect") in _HARD and not any(
                 tolerates(item, taint) for item in spec.get("tolerations") or ()
             ):
@@ -191,12 +177,6 @@ class Scheduler:
             for name, amount in sorted(wanted.items())
             if amount > 0 and used.get(name, ZERO) + amount > room.get(name, ZERO)
         ]
-
-    def _silent(self, node: str) -> bool:
-        """Whether a node that had a lease no longer renews it."""
-        lease = self._store["leases"].get("kube-node-lease", node)
-        renewed = _renewed(lease.raw) if lease is not None else None
-        return renewed is not None and self._registry.clock.now() - renewed > SILENT
 
     def _report(self, record: Record, reason: str, message: str, event: bool) -> None:
         """Say in the pod's status, and in an event, why it has no node yet; nothing if that was said already."""
@@ -218,33 +198,4 @@ class Scheduler:
         status["conditions"] = with_condition(status.get("conditions"), condition)
         self._store.write(core("pods"), {**record.raw, "status": status})
         if event:
-            self._event(record, "Warning", "FailedScheduling", "Scheduling", message)
-
-    def _event(self, record: Record, kind: str, reason: str, action: str, message: str) -> None:
-        now = self._registry.clock.now()
-        meta = record.raw["metadata"]
-        body = {
-            "metadata": {"name": self._names.next(record.name, now)},
-            "involvedObject": {
-                "kind": "Pod",
-                "apiVersion": "v1",
-                "namespace": record.namespace,
-                "name": record.name,
-                "uid": meta["uid"],
-                "resourceVersion": meta["resourceVersion"],
-            },
-            "type": kind,
-            "reason": reason,
-            "action": action,
-            "message": message,
-            "eventTime": now.strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
-            "firstTimestamp": None,
-            "lastTimestamp": None,
-            "source": {},
-            "reportingComponent": NAME,
-            "reportingInstance": f"{NAME}-wasmlet",
-        }
-        try:
-            self._registry.create(Call(core("events"), record.namespace), body)
-        except ApiError:
-            return  # the namespace is on its way out: nobody is left to read it
+            self._events.tell(record, "Warning", "FailedScheduling", message, "Scheduling")
