@@ -104,14 +104,23 @@ def run(provider: Provider, config: NodeConfig | None = None) -> None:
     that is announced as an entry point of the group `wasmlet.providers`. (`KUBECONFIG` counts where `config` names no
     file.)
 
+    It is the whole of a program: what only the user can mend is said in a line on standard error, and the process ends.
+    A program that wants to go on uses `Node` itself.
+
     Raises:
-        ConfigError: something that only the user can mend; the message says what.
+        SystemExit: 1 with what is wrong (a `WasmletError`); 130 where Ctrl-C came before the node had started.
     """
     import asyncio
+    import sys
 
-    from wasmlet import node
+    try:
+        from wasmlet import node
 
-    asyncio.run(node.run(node.Node(provider, config)))
+        asyncio.run(node.run(node.Node(provider, config)))
+    except WasmletError as error:
+        sys.exit(f"Error: {error}")
+    except KeyboardInterrupt:
+        sys.exit(130)
 
 
 def __getattr__(name: str) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -15,6 +15,7 @@ import wasmlet
 from wasmlet.artifacts.hosts import RegistryConfig
 from wasmlet.cli import artifacts, log, providers
 from wasmlet.cli.options import instance_of, options_of, read_toml, warn_of_variables
+from wasmlet.cli.output import OutputLost, guard
 from wasmlet.errors import ConfigError, WasmletError
 from wasmlet.node import Node, NodeConfig
 from wasmlet.node import run as run_node
@@ -191,7 +192,7 @@ def run_loop(work: Coroutine[Any, Any, None]) -> None:
 
 def main(args: Sequence[str] | None = None) -> NoReturn:
     """Entry point of `wasmlet`."""
-    _main(cli, args, "wasmlet")
+    execute(cli, args, "wasmlet")
 
 
 def main_for(provider: str, args: Sequence[str] | None = None) -> NoReturn:
@@ -200,12 +201,26 @@ def main_for(provider: str, args: Sequence[str] | None = None) -> NoReturn:
         command = _RunCommand(provider)
     except WasmletError as error:
         _fail(error)
-    _main(command, args, f"wasmlet-{provider}")
+    execute(command, args, f"wasmlet-{provider}")
 
 
-def _main(command: click.Command, args: Sequence[str] | None, name: str) -> NoReturn:
+def execute(command: click.Command, args: Sequence[str] | None, name: str) -> NoReturn:
+    """Run a command as this process: what goes wrong is said in a line or two, and the exit code tells of it."""
+    guard()
     try:
-        command.main(args=args, prog_name=name, standalone_mode=False)
+        try:
+            command.main(args=args, prog_name=name, standalone_mode=False)
+            if sys.stdout is not None:
+                sys.stdout.flush()
+        except BaseExceptionGroup as group:  # of tasks that failed together: the first of ours says why
+            told, rest = group.split(WasmletError)
+            if told is None or rest is not None:
+                raise
+            raise next(_leaves(told)) from None
+    except OutputLost as lost:
+        if not lost.gone:
+            click.echo(f"Error: {lost}", err=True)
+        sys.exit(lost.code)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
@@ -216,6 +231,14 @@ def _main(command: click.Command, args: Sequence[str] | None, name: str) -> NoRe
     except WasmletError as error:
         _fail(error)
     sys.exit(0)
+
+
+def _leaves(group: BaseExceptionGroup[WasmletError]) -> Iterator[WasmletError]:
+    for error in group.exceptions:
+        if isinstance(error, BaseExceptionGroup):
+            yield from _leaves(error)
+        else:
+            yield error
 
 
 def _fail(error: WasmletError) -> NoReturn:

@@ -103,7 +103,6 @@ def main() -> None:
         from wasmlet_wasmer.setup import setup
 
         setup(sys.argv[2:], "wasmlet-wasmer setup")
-        return
     from wasmlet.cli import main_for
 
     main_for("wasmer")

@@ -6,6 +6,7 @@ import os
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 import click
 
@@ -29,15 +30,14 @@ INSTALL = (
 @click.option("--python", type=click.Path(path_type=Path), help=f"The Python {PYTHON} that it is made of.")
 def command(directory: Path | None, python: Path | None) -> None:
     """Make the environment that wasmer runs in: a Python 3.10 with wasmer, from the package index."""
-    try:
-        make(directory or data_directory(os.environ), python)
-    except ConfigError as error:
-        raise click.ClickException(str(error)) from None
+    make(directory or data_directory(os.environ), python)
 
 
-def setup(arguments: Sequence[str], name: str) -> None:
+def setup(arguments: Sequence[str], name: str) -> NoReturn:
     """Run the command with these arguments, and end the process."""
-    command.main(list(arguments), prog_name=name)
+    from wasmlet.cli.commands import execute
+
+    execute(command, list(arguments), name)
 
 
 def make(directory: Path, python: Path | None) -> None:

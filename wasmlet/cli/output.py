@@ -1,0 +1,84 @@
+"""Standard output and standard error of a command, where the reader may be gone or the disk full.
+
+What cannot be written to standard output ends the command: without a word where the reader has gone (`| head`), since
+it has what it wanted, and with a message otherwise. What cannot be written to standard error is dropped: a node does
+not end because nobody can take its log.
+"""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import sys
+from typing import Any, TextIO
+
+from wasmlet.errors import WasmletError
+
+BROKEN_PIPE = 141
+"""The exit code of a command whose reader has gone, as shells count SIGPIPE."""
+
+
+class OutputLost(WasmletError):
+    """Standard output cannot be written to.
+
+    Attributes:
+        code: the exit code that this calls for.
+        gone: whether its reader has gone, which is no error to tell of.
+    """
+
+    def __init__(self, error: OSError) -> None:
+        super().__init__(f"cannot write to standard output: {error.strerror}")
+        self.gone = error.errno == errno.EPIPE
+        self.code = BROKEN_PIPE if self.gone else 1
+
+
+class _Writer(io.RawIOBase):
+    """Writes to a descriptor; after a failure it takes everything and writes nothing, so that cleaning up can go on.
+
+    Args:
+        vital: whether the first failure is raised, as `OutputLost`.
+    """
+
+    def __init__(self, descriptor: int, *, vital: bool) -> None:
+        self._descriptor = descriptor
+        self._vital = vital
+        self._lost = False
+
+    def writable(self) -> bool:
+        return True
+
+    def fileno(self) -> int:
+        return self._descriptor
+
+    def isatty(self) -> bool:
+        return os.isatty(self._descriptor)
+
+    def write(self, data: Any, /) -> int:
+        if self._lost:
+            return len(data)
+        try:
+            return os.write(self._descriptor, data)
+        except BlockingIOError:
+            raise
+        except OSError as error:
+            if not self._vital:
+                return len(data)  # this is lost; what comes later may not be
+            self._lost = True
+            raise OutputLost(error) from None
+
+
+def guard() -> None:
+    """Have both streams of this process behave like that; streams that somebody has put in their place stay."""
+    if (out := sys.__stdout__) is not None and sys.stdout is out:
+        sys.stdout = _stream(out, vital=True)
+    if (err := sys.__stderr__) is not None and sys.stderr is err:
+        sys.stderr = _stream(err, vital=False)
+
+
+def _stream(stream: TextIO, *, vital: bool) -> TextIO:
+    stream.flush()
+    writer = io.BufferedWriter(_Writer(stream.fileno(), vital=vital))
+    return io.TextIOWrapper(
+        writer, stream.encoding, stream.errors, line_buffering=stream.isatty() or not vital, write_through=not vital
+    )
