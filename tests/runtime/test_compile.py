@@ -21,7 +21,7 @@ from wasmlet.artifacts import collection
 from wasmlet.artifacts.store import Store
 from wasmlet.clock import SystemClock
 from wasmlet.model.status import Waiting
-from wasmlet.runtime import telling
+from wasmlet.runtime import announce_compile
 from wasmlet.runtime.compile import CompileError, CompileLimits, Compiler
 from wasmlet.runtime.images import ImageError, Images, Module
 from wasmlet.runtime.turns import Turns
@@ -294,7 +294,7 @@ async def test_the_process_makes_way(tmp_path: Path) -> None:
 
 
 async def test_a_container_that_waits_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(telling, "QUIET_SECONDS", 0.0)
+    monkeypatch.setattr(announce_compile, "QUIET_SECONDS", 0.0)
     path, gate = tmp_path / "x.wasm", tmp_path / "gate"
     path.write_bytes(HEAD + b"gate:%b;" % str(gate).encode())
     runtime = Runtime(FakeProvider, tmp_path / "state")
@@ -314,7 +314,7 @@ async def test_a_container_that_waits_says_so(tmp_path: Path, monkeypatch: pytes
 async def test_one_that_compiles_again_does_not_show_its_last_failure(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(telling, "QUIET_SECONDS", 0.0)
+    monkeypatch.setattr(announce_compile, "QUIET_SECONDS", 0.0)
     path, gate = tmp_path / "x.wasm", tmp_path / "gate"
     write(path, b"broken")
     runtime = Runtime(FakeProvider, tmp_path / "state")

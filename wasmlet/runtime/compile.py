@@ -30,7 +30,7 @@ __all__ = ["CompileError", "CompileLimits", "Compiler"]
 
 log = structlog.get_logger(__name__)
 
-Telling = Callable[[], AbstractAsyncContextManager[None]]
+Announcement = Callable[[], AbstractAsyncContextManager[None]]
 """Is entered while a container waits for its module to be compiled."""
 
 
@@ -87,7 +87,7 @@ class Compiler:
         self._turns = turns or Turns(places(), store.clock.monotonic)
 
     @contextlib.asynccontextmanager
-    async def artifact(self, module: Module, telling: Telling = contextlib.nullcontext) -> AsyncIterator[int]:
+    async def artifact(self, module: Module, announcement: Announcement = contextlib.nullcontext) -> AsyncIterator[int]:
         """The compiled module as an open descriptor, compiled now if it has not been.
 
         Raises:
@@ -101,7 +101,7 @@ class Compiler:
         if descriptor is None:
             if why := await in_thread(self._compiled.refused, self._refusal(module.digest)):
                 raise Unfit(module.image, why)
-            async with telling():
+            async with announcement():
                 await self._compile_once(module, form)
             descriptor = await self._find(form)
             if descriptor is None:

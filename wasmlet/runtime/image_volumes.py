@@ -7,40 +7,53 @@ All pods of a node share one copy of an image's files, and none can write to it.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
+
+import attrs
 
 from wasmlet.artifacts.credentials import Keyring
-from wasmlet.artifacts.threads import in_thread
-from wasmlet.model.pod import Container
+from wasmlet.model.inputs import Inputs
+from wasmlet.model.pod import Container, Pod, Raw
 from wasmlet.runtime.images import ImageError
-from wasmlet.runtime.pulling import Kind, Wanted, have, keyring_of
+from wasmlet.runtime.instances import Say
+from wasmlet.runtime.pulling import ImageRequest, ImageSources, ensure_image, pull_keyring
 from wasmlet.runtime.volume_rules import kind_of
 
-if TYPE_CHECKING:
-    from wasmlet.runtime.container import ContainerLife
+
+@attrs.frozen
+class ImageVolume:
+    """A volume of the manifest, and the files of its image: their directory on this node and the image's digest."""
+
+    volume: Raw
+    digest: str
+    path: Path
 
 
-async def pull(life: ContainerLife, spec: Container) -> None:
-    """Have all that this container mounts.
+async def ensure_volumes(
+    pod: Pod, container: Container, inputs: Inputs, sources: ImageSources, *, say: Say, say_of_pod: Say
+) -> list[ImageVolume]:
+    """Get the images of all image volumes that this container mounts.
+
+    Args:
+        say: tells an event about the container: of pull secrets.
+        say_of_pod: tells an event about the pod: of pulls, as the kubelet tells them.
 
     Raises:
         ImageError: one of them cannot be had.
     """
-    pod, registries = life.pod, life.pod.around.registries
-    mounted = {mount.get("name") for mount in spec.raw.get("volumeMounts") or ()}
-
-    def say(kind: Kind, reason: str, message: str) -> None:
-        pod.event(kind, reason, message, "")  # about the pod, as the kubelet tells it
-
-    volumes = [one for one in pod.spec.spec.get("volumes") or () if one["name"] in mounted and kind_of(one) == "image"]
-    keyring = keyring_of(life) if volumes else Keyring()
+    registries = sources.registries
+    mounted = {mount.get("name") for mount in container.raw.get("volumeMounts") or ()}
+    volumes = [one for one in pod.spec.get("volumes") or () if one["name"] in mounted and kind_of(one) == "image"]
+    keyring = pull_keyring(pod, inputs, say) if volumes else Keyring()
+    found = []
     for volume in volumes:
         source = volume["image"]
         image, policy = str(source["reference"]), source.get("pullPolicy") or "IfNotPresent"
-        wanted = Wanted(image, policy, say, registries.present_tree, registries.pull_tree)
+        request = ImageRequest(image, policy, say_of_pod, registries.present_tree, registries.pull_tree)
         try:
-            found = await have(wanted, keyring, pod.around.clock)
+            tree = await ensure_image(request, keyring, sources.clock)
         except ImageError as error:
             error.image = image
             raise
-        await in_thread(pod.volumes.use_image, volume, found.digest, found.path)
+        found.append(ImageVolume(volume, tree.digest, tree.path))
+    return found

@@ -73,6 +73,28 @@ class Say(Protocol):
     def __call__(self, type: Literal["Normal", "Warning"], reason: str, message: str) -> None: ...  # noqa: A002
 
 
+class Shown(Protocol):
+    """A container as its status shows it."""
+
+    @property
+    def state(self) -> ContainerState:
+        """What is shown now."""
+        ...
+
+    @property
+    def creating(self) -> Waiting:
+        """What is shown of a container that is on its way: ContainerCreating or PodInitializing."""
+        ...
+
+    def show(self, state: ContainerState) -> None:
+        """Show this from now on."""
+        ...
+
+    def say(self, type: Literal["Normal", "Warning"], reason: str, message: str) -> None:  # noqa: A002
+        """Tell the pod's owner of something, as an Event."""
+        ...
+
+
 @attrs.frozen
 class Target:
     """The present instance of a container, as a command in it names it."""

@@ -16,13 +16,14 @@ from wasmlet.errors import Refused
 from wasmlet.model.environment import Files, environment
 from wasmlet.model.expansion import command_and_args
 from wasmlet.model.pod import Container
-from wasmlet.runtime import env_files, image_volumes, limits, manifest, volume_rules
+from wasmlet.runtime import env_files, limits, manifest, volume_rules
+from wasmlet.runtime.announce_compile import announce_compile
 from wasmlet.runtime.handlers import Handler
+from wasmlet.runtime.image_volumes import ensure_volumes
 from wasmlet.runtime.images import Module
 from wasmlet.runtime.instances import Labels
 from wasmlet.runtime.mounts import mounted
-from wasmlet.runtime.pulling import module_of
-from wasmlet.runtime.telling import telling
+from wasmlet.runtime.pulling import ImageSources, module_of
 from wasmlet.runtime.worker import spec_of
 from wasmlet.worker import wire
 
@@ -41,8 +42,12 @@ async def launch(life: ContainerLife, spec: Container) -> None:
     """
     around, handler = life.pod.around, life.pod.handler
     attempt = life.attempt + 1 if life.record else 0
-    await image_volumes.pull(life, spec)
-    module = await module_of(life, spec)
+    sources = ImageSources(around.images, around.registries, around.clock)
+    for found in await ensure_volumes(
+        life.pod.spec, spec, life.pod.inputs, sources, say=life.say, say_of_pod=life.pod.say
+    ):
+        await in_thread(life.pod.volumes.use_image, found.volume, found.digest, found.path)
+    module = await module_of(life.pod.spec, spec, life.pod.inputs, sources, life.say)
     asks = env_files.asked(spec)
     files = await in_thread(env_files.read, life.pod.spec, spec, life.pod.volumes) if asks else {}
     variables = _variables(life, spec, files)
@@ -62,7 +67,7 @@ async def launch(life: ContainerLife, spec: Container) -> None:
     )
     await life.pod.volumes.refresh(life.pod.spec, life.pod.inputs)
     async with (
-        handler.compiler.artifact(module, telling(life, module)) as artifact,
+        handler.compiler.artifact(module, announce_compile(life, module, handler.engine)) as artifact,
         around.starts,
         mounted(life.pod.spec, spec, life.pod.inputs, life.pod.volumes, variables, attempt) as mounts,
     ):

@@ -378,6 +378,10 @@ class PodLife:
     def _failed_mount(self, message: str) -> None:
         self.event("Warning", "FailedMount", message, "")
 
+    def say(self, type: Literal["Normal", "Warning"], reason: str, message: str) -> None:  # noqa: A002
+        """Tell the pod's owner of something that is about the pod as a whole."""
+        self.event(type, reason, message, "")
+
     def event(self, type: Literal["Normal", "Warning"], reason: str, message: str, field: str) -> None:  # noqa: A002
         """Tell the pod's owner of something."""
         self.around.changes.event(PodEvent(self.key, reason, message, type, field))

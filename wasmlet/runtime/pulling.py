@@ -7,7 +7,7 @@ registry is present once it was pulled, for the pods that may have it.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Generic, Literal, TypeVar
+from typing import Generic, TypeVar
 
 import attrs
 
@@ -15,115 +15,123 @@ from wasmlet.artifacts.credentials import Keyring, pull_secrets
 from wasmlet.artifacts.errors import InvalidReference
 from wasmlet.artifacts.references import Reference, parse
 from wasmlet.clock import Clock
-from wasmlet.model.pod import Container
-from wasmlet.runtime.images import ImageError, Module
-from wasmlet.runtime.registries import Had, NotYours, is_file
-
-if TYPE_CHECKING:
-    from wasmlet.runtime.container import ContainerLife
+from wasmlet.model.inputs import Inputs
+from wasmlet.model.pod import Container, Pod
+from wasmlet.runtime.images import ImageError, Images, Module
+from wasmlet.runtime.instances import Say
+from wasmlet.runtime.registries import NotYours, PullResult, Registries, is_file
 
 T = TypeVar("T")
-Kind = Literal["Normal", "Warning"]
 
 
-async def module_of(life: ContainerLife, spec: Container) -> Module:
+@attrs.frozen
+class ImageSources:
+    """Where the images of a node's pods come from: its files and registries."""
+
+    images: Images
+    registries: Registries
+    clock: Clock
+
+
+async def module_of(pod: Pod, container: Container, inputs: Inputs, sources: ImageSources, say: Say) -> Module:
     """The module of the container's image.
 
     Raises:
         ImageError: it cannot be had; the reason is ErrImageNeverPull where it is absent and must not be pulled.
     """
-    image, clock = spec.image, life.pod.around.clock
-    policy = spec.raw.get("imagePullPolicy") or "IfNotPresent"
+    image, clock = container.image, sources.clock
+    policy = container.raw.get("imagePullPolicy") or "IfNotPresent"
     if not is_file(image):
-        registries = life.pod.around.registries
-        return await have(Wanted(image, policy, life.say, registries.present, registries.pull), keyring_of(life), clock)
+        registries = sources.registries
+        request = ImageRequest(image, policy, say, registries.present, registries.pull)
+        return await ensure_image(request, pull_keyring(pod, inputs, say), clock)
     began = clock.monotonic()
     if policy == "Always":
-        life.say("Normal", "Pulling", f'Pulling image "{image}"')
+        say("Normal", "Pulling", f'Pulling image "{image}"')
     try:
-        module = await life.pod.around.images.find(image)
+        module = await sources.images.find(image)
     except ImageError as error:
         if error.absent and policy == "Never":
             message = f'Container image "{image}" is not present with pull policy of Never'
-            life.say("Warning", "ErrImageNeverPull", message)
+            say("Warning", "ErrImageNeverPull", message)
             raise ImageError(message, "ErrImageNeverPull", absent=True) from error
         if error.absent and policy != "Always":
-            life.say("Normal", "Pulling", f'Pulling image "{image}"')
+            say("Normal", "Pulling", f'Pulling image "{image}"')
         raise
     if policy == "Always":
         took = duration(clock.monotonic() - began)
-        life.say("Normal", "Pulled", f'Successfully pulled image "{image}" in {took} ({took} including waiting)')
+        say("Normal", "Pulled", f'Successfully pulled image "{image}" in {took} ({took} including waiting)')
     else:
-        life.say("Normal", "Pulled", f'Container image "{image}" already present on machine')
+        say("Normal", "Pulled", f'Container image "{image}" already present on machine')
     return module
 
 
 @attrs.frozen
-class Wanted(Generic[T]):
-    """An image that something of a pod's wants, and how it is had.
+class ImageRequest(Generic[T]):
+    """An image that a container or a volume of a pod needs, and how to get it.
 
     Attributes:
+        policy: `imagePullPolicy`.
         say: tells an event: type, reason, message.
-        present: has it if it is here.
-        pull: has it from the registry.
+        present: returns it if it is on this node.
+        pull: gets it from the registry.
     """
 
     image: str
     policy: str
-    say: Callable[[Kind, str, str], None]
+    say: Say
     present: Callable[[Reference, Keyring], Awaitable[T | None]]
-    pull: Callable[[Reference, Keyring], Awaitable[Had[T]]]
+    pull: Callable[[Reference, Keyring], Awaitable[PullResult[T]]]
 
 
-async def have(wanted: Wanted[T], keyring: Keyring, clock: Clock) -> T:
-    """Have an image as its policy says.
+async def ensure_image(request: ImageRequest[T], keyring: Keyring, clock: Clock) -> T:
+    """Get an image as its policy says.
 
     Raises:
         ImageError: it cannot be had; the reason is ErrImageNeverPull where it is absent and must not be pulled.
     """
-    image, say = wanted.image, wanted.say
+    image, say = request.image, request.say
     try:
         reference = parse(image)
     except InvalidReference as error:
         raise ImageError(str(error), error.reason) from error
-    if wanted.policy != "Always":
+    if request.policy != "Always":
         try:
-            there = await wanted.present(reference, keyring)
+            there = await request.present(reference, keyring)
         except NotYours as error:
-            if wanted.policy == "Never":
+            if request.policy == "Never":
                 raise _never(
-                    wanted, "present", " but does not have the proper credentials to access the image"
+                    request, "present", " but does not have the proper credentials to access the image"
                 ) from error
             there = None
         if there is not None:
             say("Normal", "Pulled", f'Container image "{image}" already present on machine')
             return there
-        if wanted.policy == "Never":
-            raise _never(wanted, "not present", "")
+        if request.policy == "Never":
+            raise _never(request, "not present", "")
     began = clock.monotonic()
     say("Normal", "Pulling", f'Pulling image "{image}"')
-    had = await wanted.pull(reference, keyring)
+    result = await request.pull(reference, keyring)
     whole = clock.monotonic() - began
     say(
         "Normal",
         "Pulled",
-        f'Successfully pulled image "{image}" in {duration(whole - had.waited)} ({duration(whole)} including '
-        f"waiting). Image size: {had.size} bytes.",
+        f'Successfully pulled image "{image}" in {duration(whole - result.waited)} ({duration(whole)} including '
+        f"waiting). Image size: {result.size} bytes.",
     )
-    return had.what
+    return result.image
 
 
-def _never(wanted: Wanted[T], how: str, rest: str) -> ImageError:
-    message = f'Container image "{wanted.image}" is {how} with pull policy of Never{rest}'
-    wanted.say("Warning", "ErrImageNeverPull", message)
+def _never(request: ImageRequest[T], how: str, rest: str) -> ImageError:
+    message = f'Container image "{request.image}" is {how} with pull policy of Never{rest}'
+    request.say("Warning", "ErrImageNeverPull", message)
     return ImageError(message, "ErrImageNeverPull", absent=True)
 
 
-def keyring_of(life: ContainerLife) -> Keyring:
+def pull_keyring(pod: Pod, inputs: Inputs, say: Say) -> Keyring:
     """The credentials of the pod's pull secrets; those that cannot be used are a warning, as at a kubelet."""
-    pod = life.pod.spec
     names = [str(one.get("name") or "") for one in pod.spec.get("imagePullSecrets") or ()]
-    found = pull_secrets(pod.namespace, filter(None, names), life.pod.inputs.secrets)
+    found = pull_secrets(pod.namespace, filter(None, names), inputs.secrets)
     warnings = list(found.warnings)
     if found.missing:
         missing = ", ".join(found.missing)
@@ -131,7 +139,7 @@ def keyring_of(life: ContainerLife) -> Keyring:
             f"Unable to retrieve some image pull secrets ({missing}); attempting to pull the image may not succeed."
         )
     for warning in warnings:
-        life.say("Warning", "FailedToRetrieveImagePullSecret", warning)
+        say("Warning", "FailedToRetrieveImagePullSecret", warning)
     return found.keyring
 
 

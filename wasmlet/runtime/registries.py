@@ -77,10 +77,10 @@ Kind = TypeVar("Kind", Image, Tree)
 
 
 @attrs.frozen
-class Had(Generic[T]):
-    """An image that was pulled just now: what is wanted of it, its size in bytes, and the seconds it stood in line."""
+class PullResult(Generic[T]):
+    """An image that was pulled just now: what was asked for of it, its size in bytes, and the seconds that it waited."""
 
-    what: T
+    image: T
     size: int
     waited: float
 
@@ -137,7 +137,7 @@ class Registries:
         lease = await opened_in_thread(lambda: self.store.find_tree(reference), close_lease)
         return self._directory(self._allowed(reference, keyring, lease)) if lease is not None else None
 
-    async def pull(self, reference: Reference, keyring: Keyring) -> Had[Module]:
+    async def pull(self, reference: Reference, keyring: Keyring) -> PullResult[Module]:
         """The image as the registry has it now.
 
         Raises:
@@ -145,12 +145,12 @@ class Registries:
         """
         pulled = await self._pulled(self._puller.pull(reference, Keychains((keyring, self._node))))
         module = await self._module(reference, pulled.lease)
-        return await self._had(reference, pulled, module)
+        return await self._result(reference, pulled, module)
 
-    async def pull_tree(self, reference: Reference, keyring: Keyring) -> Had[Directory]:
+    async def pull_tree(self, reference: Reference, keyring: Keyring) -> PullResult[Directory]:
         """The same for an image that a pod mounts."""
         pulled = await self._pulled(self._puller.pull_tree(reference, Keychains((keyring, self._node))))
-        return await self._had(reference, pulled, self._directory(pulled.lease))
+        return await self._result(reference, pulled, self._directory(pulled.lease))
 
     def _allowed(self, reference: Reference, keyring: Keyring, lease: Lease[Kind]) -> Lease[Kind]:
         """See that the pod may have it."""
@@ -166,10 +166,10 @@ class Registries:
         except ArtifactError as error:
             raise ImageError(str(error), error.reason, absent=True) from error
 
-    async def _had(self, reference: Reference, pulled: Pulled[Kind], what: T) -> Had[T]:
+    async def _result(self, reference: Reference, pulled: Pulled[Kind], found: T) -> PullResult[T]:
         image = pulled.lease.image
         await self._access.pulled(reference.name, image.digest, pulled.credential)
-        return Had(what, image.size, pulled.waited)
+        return PullResult(found, image.size, pulled.waited)
 
     def _directory(self, lease: Lease[Tree]) -> Directory:
         """Keep it in use."""
