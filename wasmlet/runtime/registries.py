@@ -78,7 +78,7 @@ Kind = TypeVar("Kind", Image, Tree)
 
 @attrs.frozen
 class PullResult(Generic[T]):
-    """An image that was pulled just now: what was asked for of it, its size in bytes, and the seconds that it waited."""
+    """An image that was pulled just now: what was asked for of it, its size in bytes, and seconds that it waited."""
 
     image: T
     size: int
