@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from tests.artifacts.modules import EMPTY, leb, module, name, section
 from wasmlet.artifacts import wasm
-from wasmlet.artifacts.wasm import Extern, NotWasm, read
+from wasmlet.artifacts.wasm import Extern, read
+from wasmlet.artifacts.wasm_reader import NotWasm
 
 HELLO = (Path(__file__).parents[2] / "examples" / "hello" / "hello.wasm").read_bytes()
 COMPONENT = b"\0asm\x0d\0\x01\0"

@@ -7,14 +7,11 @@ types that follow have no answer: whoever asks has to do without.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 import attrs
 
 from wasmlet.artifacts.errors import BadContent
-
-if TYPE_CHECKING:
-    from wasmlet.artifacts.wasm import Reader
+from wasmlet.artifacts.wasm_reader import Reader
 
 _VALUES = {0x7F: "i32", 0x7E: "i64", 0x7D: "f32", 0x7C: "f64", 0x7B: "v128", 0x70: "funcref", 0x6F: "externref"}
 _LONG = (0x63, 0x64)

@@ -14,6 +14,7 @@ import attrs
 
 from wasmlet.artifacts import wasm
 from wasmlet.artifacts.wasm import Binary, Extern
+from wasmlet.artifacts.wasm_reader import NotWasm
 from wasmlet.artifacts.wasm_types import Signature
 from wasmlet.runtime.wasi import PREVIEW0, PREVIEW1
 
@@ -69,7 +70,7 @@ def unfit(path: Path, links: Links, engine: str) -> str:
     """
     try:
         found = wasm.read_file(path)
-    except wasm.NotWasm:
+    except NotWasm:
         return ""
     reasons = _of_component(found, links, engine) if found.component else _of_module(found, links, engine)
     return "; ".join(reasons)
