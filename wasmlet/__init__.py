@@ -102,7 +102,7 @@ def run(provider: Provider, config: NodeConfig | None = None) -> None:
     The settings are those of `config` and of the provider's own; a program decides itself where it has them from.
     Flags, `WASMLET_*` variables and TOML files are the command line's: `wasmlet run --provider NAME`, for a provider
     that is announced as an entry point of the group `wasmlet.providers`. (`KUBECONFIG` counts where `config` names no
-    file.)
+    file.) What the node logs goes to stderr, as with the command line, unless the program has set up structlog.
 
     It is the whole of a program: what only the user can mend is said in a line on standard error, and the process ends.
     A program that wants to go on uses `Node` itself.
@@ -114,8 +114,13 @@ def run(provider: Provider, config: NodeConfig | None = None) -> None:
     import sys
 
     try:
-        from wasmlet import node
+        import structlog
 
+        from wasmlet import node
+        from wasmlet.cli import log
+
+        if not structlog.is_configured():
+            log.configure("info")
         asyncio.run(node.run(node.Node(provider, config)))
     except WasmletError as error:
         sys.exit(f"Error: {error}")

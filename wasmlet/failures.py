@@ -14,6 +14,8 @@ MOST_TEXT = 1000
 """Characters of an error's text."""
 MOST_TRACEBACK = 6000
 """Characters of a traceback: some forty calls."""
+MOST_LINE = 300
+"""Characters of one of its lines: an error's text may be long."""
 MOST_CALLS = 12
 """Calls of one stack; the innermost ones say where an error is from."""
 MOST_GROUPED = 3
@@ -37,7 +39,8 @@ def traceback_of(error: BaseException) -> str:
         max_group_width=MOST_GROUPED,
         max_group_depth=MOST_GROUPED,
     )
-    return _cut("".join(found.format()).rstrip("\n"), MOST_TRACEBACK)
+    lines = [line[:MOST_LINE] for part in found.format() for line in part.splitlines()]
+    return _cut("\n".join(lines), MOST_TRACEBACK)
 
 
 def described(error: BaseException, *, first: bool = True) -> dict[str, str]:

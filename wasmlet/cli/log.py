@@ -1,4 +1,7 @@
-"""What the program says of itself: text on a terminal, a JSON object a line elsewhere; always on stderr."""
+"""What the program says of itself: text on a terminal, a JSON object a line elsewhere; always on stderr.
+
+Tracebacks, also those that a provider logs itself, are of a bounded size and show no variables (`wasmlet.failures`).
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,8 @@ import sys
 import structlog
 from aiohttp.http_exceptions import HttpProcessingError
 
+from wasmlet.failures import traceback_of
+
 
 def configure(level: str) -> None:
     """Set up structlog for the process. `level` is debug, info, warning or error."""
@@ -16,17 +21,25 @@ def configure(level: str) -> None:
     shared: list[structlog.typing.Processor] = [
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.ExceptionRenderer(_formatted),
     ]
     if terminal:
-        tail: list[structlog.typing.Processor] = [structlog.dev.ConsoleRenderer()]
+        renderer: structlog.typing.Processor = structlog.dev.ConsoleRenderer(
+            exception_formatter=structlog.dev.plain_traceback
+        )
     else:
-        tail = [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer(sort_keys=False)]
+        renderer = structlog.processors.JSONRenderer(sort_keys=False)
     structlog.configure(
-        processors=shared + tail,
+        processors=[*shared, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
     )
+
+
+def _formatted(exc_info: structlog.typing.ExcInfo) -> str:
+    """What is logged of an error that comes with `exc_info`."""
+    return traceback_of(exc_info[1])
 
 
 def _ours(record: logging.LogRecord) -> bool:

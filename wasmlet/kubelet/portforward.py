@@ -14,6 +14,7 @@ import attrs
 import structlog
 
 from wasmlet.errors import InvalidInput, WasmletError
+from wasmlet.failures import described
 from wasmlet.kubelet.channels import BASE64, MOST_CHANNELS, V4, ChannelSession, ChannelStream
 from wasmlet.kubelet.sessions import CallerLeft, ended, within
 from wasmlet.kubelet.spdy_frames import Reset
@@ -147,7 +148,7 @@ class Forwarder:
             return
         text = str(problem) if isinstance(problem, WasmletError | OSError) else "the provider failed"
         if not isinstance(problem, WasmletError | OSError):
-            log.warning("port-forward failed", pod=str(self._key), port=port, exc_info=problem)
+            log.warning("port-forward failed", pod=str(self._key), port=port, **described(problem))
         where = f"port {port} to pod {self._key.name}, uid {self._key.uid}"
         await error.write(f"error forwarding {where}: {text}".encode())
 

@@ -15,6 +15,7 @@ import attrs
 import structlog
 
 from wasmlet.errors import InvalidInput, Unsupported, WasmletError
+from wasmlet.failures import described
 from wasmlet.kubelet.sessions import CallerLeft, SessionError, Stream, within
 from wasmlet.kubelet.spdy_frames import Reset
 from wasmlet.kubelet.spdy_session import SpdySession, SpdyStream
@@ -158,8 +159,8 @@ async def _outcome(call: Call, caller: Caller, doing: str) -> Any:
         return _failure(501, "MethodNotAllowed", str(error))
     except WasmletError as error:
         return _failure(500, "InternalError", f"Internal error occurred: error {doing}: {error}")
-    except Exception:
-        log.warning("a provider's call failed", doing=doing, exc_info=True)
+    except Exception as error:
+        log.warning("a provider's call failed", doing=doing, **described(error))
         text = f"Internal error occurred: error {doing}: the provider failed; the node's log says why"
         return _failure(500, "InternalError", text)
     if not code:

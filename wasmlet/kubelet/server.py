@@ -18,7 +18,8 @@ import structlog
 from aiohttp import web
 
 from wasmlet.clock import Clock
-from wasmlet.errors import ConfigError, InvalidInput, NotFound, Unsupported, WasmletError
+from wasmlet.errors import ConfigError, InvalidInput, NotFound, Unsupported
+from wasmlet.failures import described
 from wasmlet.kubelet import stats, views
 from wasmlet.kubelet.auth import Guard
 from wasmlet.kubelet.logs import BadQuery, check_container, log_options
@@ -219,7 +220,7 @@ class KubeletServer:
         except ConnectionError:
             raise
         except Exception as error:
-            log.warning("request failed", path=request.path, exc_info=not isinstance(error, WasmletError))
+            log.warning("request failed", path=request.path, **described(error))
             return _text(500, "the node could not answer; its log says why")
 
     async def _healthz(self, request: web.Request) -> web.Response:
@@ -302,7 +303,7 @@ class KubeletServer:
                 log.debug("the reader of a log has gone", path=request.path)
             except Exception as error:
                 # The answer has begun: to break it off is the only way left to say that something is missing.
-                log.warning("a log breaks off", path=request.path, exc_info=not isinstance(error, WasmletError))
+                log.warning("a log breaks off", path=request.path, **described(error))
                 if request.transport is not None:
                     request.transport.close()
         return response

@@ -47,8 +47,8 @@ class Inputs:
     """
 
     config_maps: Mapping[str, Raw] = attrs.field(factory=dict)
-    secrets: Mapping[str, Raw] = attrs.field(factory=dict)
-    tokens: Mapping[TokenKey, str] = attrs.field(factory=dict)
+    secrets: Mapping[str, Raw] = attrs.field(factory=dict, repr=False)
+    tokens: Mapping[TokenKey, str] = attrs.field(factory=dict, repr=False)
     services: Sequence[Raw] = ()
     node_name: str = ""
     node_ips: Sequence[str] = ()

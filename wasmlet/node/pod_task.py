@@ -423,7 +423,7 @@ class PodTask:
 
     def _failed(self, error: Exception) -> None:
         """A step failed and will be repeated: say so where the pod's owner looks, once for each reason."""
-        text = str(error) or type(error).__name__
+        text = text_of(error)
         self._around.metrics.retries.inc()
         log.warning("pod: a step failed, trying again", pod=str(self.key), **described(error, first=not self._failure))
         if text == self._failure:

@@ -17,6 +17,7 @@ import structlog
 
 from wasmlet.artifacts.threads import in_thread
 from wasmlet.clock import Clock
+from wasmlet.failures import described
 from wasmlet.model.pod import Pod, Raw
 from wasmlet.model.quantity import Quantity
 from wasmlet.model.restart import is_sidecar
@@ -54,13 +55,17 @@ async def watched(
 
 
 async def _watch(pod: Pod, volumes: PodVolumes, logs: Path, clock: Clock, evict: Callable[[str], None]) -> None:
+    well = True
     while True:
         await clock.sleep(PERIOD)
         try:
             message = await in_thread(excess, pod, volumes, logs)
-        except Exception:  # of our own, or the node's disk is in trouble: the next measurement is another try
-            log.exception("eviction: measuring a pod failed", pod=str(pod.key))
+        except Exception as error:  # of our own, or the node's disk is in trouble: the next measurement is another try
+            if well:
+                log.warning("eviction: measuring a pod failed", pod=str(pod.key), **described(error))
+            well = False
             continue
+        well = True
         if message:
             evict(message)
             return

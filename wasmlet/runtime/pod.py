@@ -20,6 +20,7 @@ import structlog
 from wasmlet.artifacts.threads import in_thread
 from wasmlet.clock import Backoff
 from wasmlet.errors import Refused, WasmletError
+from wasmlet.failures import described, text_of
 from wasmlet.model.inputs import Inputs
 from wasmlet.model.pod import Container, Pod, PodKey, Raw
 from wasmlet.model.restart import is_sidecar
@@ -200,14 +201,16 @@ class PodLife:
 
     async def _drive(self) -> None:
         """Run the pod; an error of our own is reported and tried again, since nobody else would."""
-        pauses = DRIVE_BACKOFF.pauses()
+        pauses, first = DRIVE_BACKOFF.pauses(), True
         while True:
             try:
                 await self._run()
                 return
             except Exception as error:
-                log.exception("pod: running it failed, trying again", pod=str(self.key))
-                self.event("Warning", "FailedSync", f"error determining status: {type(error).__name__}: {error}", "")
+                log.warning("pod: running it failed, trying again", pod=str(self.key), **described(error, first=first))
+                first = False
+                text = f"error determining status: {type(error).__name__}: {text_of(error)}"
+                self.event("Warning", "FailedSync", text, "")
                 await self.around.clock.sleep(next(pauses))
 
     async def _run(self) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from wasmlet.errors import Refused, WasmletError
+from wasmlet.failures import described, text_of
 from wasmlet.model.pod import Container
 from wasmlet.model.status import Waiting
 from wasmlet.runtime import hooks
@@ -50,8 +51,9 @@ async def start(life: ContainerLife) -> None:
         except (WasmletError, OSError) as error:
             await _failed(life, "RunContainerError", str(error), pause)
         except Exception as error:
-            log.exception("container: starting it failed", pod=str(life.pod.key), container=life.name)
-            await _failed(life, "CreateContainerError", f"{type(error).__name__}: {error}", pause)
+            fields = described(error, first=pause == BACKOFF_SECONDS)
+            log.warning("container: starting it failed", pod=str(life.pod.key), container=life.name, **fields)
+            await _failed(life, "CreateContainerError", f"{type(error).__name__}: {text_of(error)}", pause)
         pause = min(pause * 2, BACKOFF_CAP_SECONDS)
 
 

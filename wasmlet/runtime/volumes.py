@@ -22,6 +22,7 @@ import structlog
 from wasmlet.artifacts.threads import in_thread
 from wasmlet.clock import Backoff, Clock
 from wasmlet.errors import MissingReference, WasmletError
+from wasmlet.failures import described
 from wasmlet.model.hosts import Dns
 from wasmlet.model.inputs import Inputs
 from wasmlet.model.pod import Pod, Raw
@@ -173,13 +174,17 @@ class PodVolumes:
             await asyncio.wait([keeper])
 
     async def _keep(self, now: Callable[[], tuple[Pod, Inputs]]) -> None:
+        well = True
         while True:
             await self.changed.wait()
             self.changed.clear()
             try:
                 await self.refresh(*now())
-            except Exception:  # of our own; the next change is another try
-                log.exception("volumes: bringing them up to date failed", uid=self._uid)
+            except Exception as error:  # of our own; the next change is another try
+                log.warning("volumes: bringing them up to date failed", uid=self._uid, **described(error, first=well))
+                well = False
+            else:
+                well = True
 
     async def refresh(self, pod: Pod, inputs: Inputs) -> list[str]:
         """Make what is not there, and bring what is there up to date; names of volumes that have never been made."""
