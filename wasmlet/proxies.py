@@ -93,9 +93,7 @@ def proxy_url(value: str, where: str) -> str:
     Raises:
         ConfigError: it is no URL of a proxy, or of a kind that is not known.
     """
-    parts = _split(value)
-    if parts is None or not parts.scheme or not parts.netloc:
-        parts = _split(f"http://{value}")
+    parts = _split(value if "://" in value else f"http://{value}")
     # The value is not shown: it may have a password in it.
     if parts is None or not parts.hostname:
         raise ConfigError(f"{where}: expected the URL of a proxy, as http://proxy.example:3128")

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs
 
 import attrs
 import yaml
@@ -108,12 +109,21 @@ class Caller:
     impersonated: tuple[tuple[str, str], ...]
 
 
+def jwt(year: int) -> str:
+    """An ID token that ends with a year."""
+    end = datetime.datetime(year, 12, 31, tzinfo=datetime.UTC).timestamp()
+    claims = base64.urlsafe_b64encode(json.dumps({"sub": "alice", "exp": int(end)}).encode()).decode().rstrip("=")
+    return f"e30.{claims}.signed"
+
+
 class Server:
     """Accepts the token `good`, the user `alice` with password `secret`, and the clients of its authority."""
 
     def __init__(self, pki: Pki, directory: Path, *, tls: bool = True) -> None:
         self.pki = pki
         self.seen: list[Caller] = []
+        self.refreshed: list[str] = []
+        """The refresh tokens that came to the issuer, which is the same server."""
         self._http = http.server.ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self._http.handle_error = lambda *_: None  # type: ignore[method-assign]
         if tls:
@@ -148,18 +158,33 @@ class Server:
             def log_message(self, *_: object) -> None:
                 pass
 
+            def do_POST(self) -> None:
+                """The token endpoint of an issuer."""
+                form = parse_qs(self.rfile.read(int(self.headers["Content-Length"])).decode())
+                server.refreshed.append(form["refresh_token"][0])
+                known = form["grant_type"] == ["refresh_token"] and form["refresh_token"] == ["refresh"]
+                self._answer(
+                    200 if known else 401, {"token_type": "Bearer", "access_token": "a", "id_token": jwt(2999)}
+                )
+
             def do_GET(self) -> None:
+                if self.path == "/.well-known/openid-configuration":
+                    self._answer(200, {"issuer": server.url, "token_endpoint": f"{server.url}/token"})
+                    return
                 given = self.headers.get("Authorization")
                 certificate = isinstance(self.connection, ssl.SSLSocket) and bool(self.connection.getpeercert())
                 names = {name.lower() for name in self.headers if name.startswith("Impersonate-")}
                 told = sorted({(name, value) for name in names for value in self.headers.get_all(name, [])})
                 server.seen.append(Caller(given, certificate, tuple(told)))
-                known = given in ("Bearer good", basic) or (certificate and given is None)
-                body = {"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": 401}
+                known = given in ("Bearer good", f"Bearer {jwt(2999)}", basic) or (certificate and given is None)
+                body: dict[str, Any] = {"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": 401}
                 if known:
                     body = {"kind": "APIResourceList", "groupVersion": "v1", "resources": []}
+                self._answer(200 if known else 401, body)
+
+            def _answer(self, status: int, body: Mapping[str, Any]) -> None:
                 text = json.dumps(body).encode()
-                self.send_response(200 if known else 401)
+                self.send_response(status)
                 self.send_header("Content-Type", "application/json")
                 self.send_header("Content-Length", str(len(text)))
                 self.send_header("Connection", "close")
@@ -220,6 +245,19 @@ class At:
 
 def credential(version: str = V1, **status: Any) -> dict[str, Any]:
     return {"apiVersion": version, "kind": "ExecCredential", "status": status}
+
+
+def issued(at: At, **config: Any) -> dict[str, Any]:
+    """A user of OpenID Connect. A value that is Ellipsis takes a field out."""
+    fields = {
+        "idp-issuer-url": at.server.url,
+        "idp-certificate-authority-data": at.authority,
+        "client-id": "wasmlet",
+        "client-secret": "s",
+        **{name.replace("_", "-"): value for name, value in config.items()},
+    }
+    kept = {name: value for name, value in fields.items() if value is not ...}
+    return {"auth-provider": {"name": "oidc", "config": kept}}
 
 
 def plugged(command: str, **more: Any) -> dict[str, Any]:

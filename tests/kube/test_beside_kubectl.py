@@ -20,6 +20,8 @@ from tests.kube.judge import (
     Server,
     credential,
     environment,
+    issued,
+    jwt,
     kubectl_says,
     plugged,
     wasmlet_says,
@@ -65,6 +67,8 @@ async def both(at: At, row: Row, kubectl: Path, monkeypatch: pytest.MonkeyPatch)
     judged, why = await kubectl_says(kubectl, kubeconfig, env)
     by_kubectl = at.server.seen[-1:]
     at.server.seen.clear()
+    if kubeconfig is not None and made is not None:
+        at.file("kubeconfig", made)  # kubectl writes what an issuer has given it
     found, error = await wasmlet_says(kubeconfig)
     assert "\n" not in error
     if judged and found:
@@ -363,6 +367,19 @@ GOOD: dict[str, Row] = {
             "auth-provider": {"name": "oidc", "config": {"idp-issuer-url": "https://x", "client-id": "wasmlet"}},
         }
     ),
+    "an ID token": lambda at: at.config(issued(at, id_token=jwt(2999))),
+    "an ID token that has ended is renewed": lambda at: at.config(
+        issued(at, id_token=jwt(2001), refresh_token="refresh")
+    ),
+    "a first ID token": lambda at: at.config(issued(at, refresh_token="refresh", client_secret=...)),
+    "an issuer whose CA is in a file": lambda at: at.config(
+        issued(
+            at,
+            refresh_token="refresh",
+            idp_certificate_authority=str(at.file("ca.pem", at.server.pki.authority)),
+            idp_certificate_authority_data=...,
+        )
+    ),
     "loopback has no proxy": lambda at: proxied(at, HTTPS_PROXY="http://127.0.0.1:1"),
     "a proxy for servers without TLS": lambda at: proxied(at, HTTP_PROXY="http://127.0.0.1:1"),
     "ALL_PROXY is nobody's": lambda at: proxied(at, ALL_PROXY="http://127.0.0.1:1", all_proxy="http://127.0.0.1:1"),
@@ -558,6 +575,15 @@ BAD: dict[str, Row] = {
     "a provider that is no more": lambda at: at.config({"auth-provider": {"name": "gcp", "config": {}}}),
     "a provider that nobody knows": lambda at: at.config({"auth-provider": {"name": "x"}}),
     "a provider without its fields": lambda at: at.config({"auth-provider": {"name": "oidc", "config": {}}}),
+    "an ID token that has ended and no other": lambda at: at.config(issued(at, id_token=jwt(2001))),
+    "an ID token that is none": lambda at: at.config(issued(at, id_token="x.y")),
+    "a refresh token that is not accepted": lambda at: at.config(issued(at, refresh_token="other")),
+    "an issuer of another authority": lambda at: at.config(
+        issued(at, refresh_token="refresh", idp_certificate_authority_data=b64(at.other.authority))
+    ),
+    "an issuer whom nobody vouches for": lambda at: at.config(
+        issued(at, refresh_token="refresh", idp_certificate_authority_data=...)
+    ),
     "a proxy of the kubeconfig stands before loopback": lambda at: at.config(None, {"proxy-url": "http://127.0.0.1:1"}),
     "a proxy of the kubeconfig that is no URL": lambda at: at.config(None, {"proxy-url": "127.0.0.1:3128"}),
     "a proxy of the kubeconfig of another scheme": lambda at: at.config(None, {"proxy-url": "gopher://127.0.0.1:1"}),

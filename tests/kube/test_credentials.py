@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.kube.judge import At, Pki, Server, credential, plugged
+from tests.kube.judge import At, Pki, Server, credential, issued, jwt, plugged
 from wasmlet.errors import ConfigError
 from wasmlet.kube import Client, Identity, config, errors, exec_plugin, load_identity
 from wasmlet.testing import FakeClock
@@ -207,6 +207,26 @@ async def test_what_a_plugin_complains_of_is_told_in_one_line_and_shortened(at: 
     with pytest.raises(ConfigError, match=r"failed with exit code 3: no \[31m login here xxx") as raised:
         await load_identity(at.file("k", at.config(plugged(plugin))))
     assert len(str(raised.value)) < 1000
+
+
+async def test_an_issuer_that_is_not_trusted_gets_no_secret(at: At) -> None:
+    user = issued(at, refresh_token="refresh", idp_certificate_authority_data=...)
+    with pytest.raises(ConfigError, match="gave no new id-token"):
+        await load_identity(at.file("k", at.config(user)))
+    assert at.server.refreshed == []
+
+
+async def test_an_id_token_is_renewed_when_it_ends(at: At) -> None:
+    clock = FakeClock()
+    user = issued(at, id_token=jwt(clock.now().year), refresh_token="refresh")
+    identity = await load_identity(at.file("k", at.config(user)), clock=clock)
+    assert identity.until is not None
+    assert at.server.refreshed == []
+    clock.advance((identity.until - clock.now()).total_seconds())
+    async with Client(identity, clock=clock) as client:
+        for _ in range(3):
+            await client.get("/api/v1")
+    assert at.server.refreshed == ["refresh"]
 
 
 SECRET = "hunter2hunter2"

@@ -8,7 +8,6 @@ that the server puts off (429) is repeated after the time it names; everything e
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -24,7 +23,7 @@ from wasmlet.clock import Clock, SystemClock
 from wasmlet.errors import ConfigError
 from wasmlet.kube import errors
 from wasmlet.kube.config import Identity
-from wasmlet.kube.socks import SocksConnector, through_socks
+from wasmlet.kube.connections import opened_session
 from wasmlet.model.pod import Raw
 
 log = structlog.get_logger(__name__)
@@ -206,7 +205,6 @@ class Client:
                 params=params,
                 data=data,
                 headers=CIMultiDict([*headers.items(), *(await identity.headers()).items()]),
-                proxy=None if through_socks(identity.proxy) else identity.proxy,
                 server_hostname=identity.server_hostname,
                 timeout=limits,
             ) as answer:
@@ -226,16 +224,10 @@ class Client:
                 await self._close_unused()
 
     def _connect(self) -> aiohttp.ClientSession:
-        ssl_context, proxy = self.identity.ssl_context or True, self.identity.proxy
-        connector = (
-            SocksConnector(proxy, _watched, ssl=ssl_context, limit=self._connections, keepalive_timeout=60)
-            if proxy is not None and through_socks(proxy)
-            else aiohttp.TCPConnector(
-                ssl=ssl_context, limit=self._connections, keepalive_timeout=60, socket_factory=_socket
-            )
-        )
-        return aiohttp.ClientSession(
-            connector=connector,
+        return opened_session(
+            self.identity.proxy,
+            self.identity.ssl_context,
+            limit=self._connections,
             headers={"User-Agent": self._user_agent, "Accept": JSON},
             # One watched object may be as large as the API allows, so a line can be some MiB.
             read_bufsize=2**20,
@@ -276,19 +268,3 @@ class Client:
             self._retired.discard(session)
             del self._under_way[session]
             await session.close()
-
-
-def _socket(address: tuple[Any, ...]) -> socket.socket:
-    family, kind, protocol, _, _ = address
-    made = socket.socket(family, kind, protocol)
-    _watched(made)
-    return made
-
-
-def _watched(made: socket.socket) -> None:
-    """Make a socket notice within a minute that the other machine has gone, also while a watch is silent."""
-    made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    if hasattr(socket, "TCP_KEEPIDLE"):
-        made.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 30)
-        made.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 10)
-        made.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3)

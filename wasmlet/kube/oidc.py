@@ -1,6 +1,7 @@
 """OpenID Connect, the one `auth-provider` that client-go still has: an ID token, renewed with a refresh token.
 
-kubernetes-asyncio asks the issuer; the TLS context is ours, because its own verifies no issuer without a CA of its own.
+kubernetes-asyncio asks the issuer, by connections of ours: its own verify no issuer whose CA the kubeconfig does not
+have, and choose proxies by other rules.
 A renewed token is kept in memory. It is not written into the kubeconfig, which may be somebody else's.
 """
 
@@ -16,11 +17,14 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote_plus
 
 import aiohttp
 
 from wasmlet.errors import ConfigError
+from wasmlet.kube.connections import opened_session
 from wasmlet.kube.exec_plugin import Granted
+from wasmlet.proxies import Proxies
 from wasmlet.tls import client_context
 
 REFRESH_SECONDS = 30.0
@@ -50,12 +54,16 @@ async def _refreshed(config: Mapping[str, str]) -> str:
     library = await asyncio.to_thread(importlib.import_module, "kubernetes_asyncio.config.openid")
     context = await asyncio.to_thread(_context, config)
 
-    class Requestor(library.OpenIDRequestor):  # type: ignore[misc, name-defined]
-        def _get_connector(self) -> aiohttp.TCPConnector:
-            return aiohttp.TCPConnector(ssl=context)
+    issuer, secret = config["idp-issuer-url"], config.get("client-secret", "")
+    proxy = Proxies.of_environment().before(issuer)
+    client = base64.b64encode(f"{quote_plus(config['client-id'])}:{quote_plus(secret)}".encode()).decode()
 
-    issuer = config["idp-issuer-url"]
-    requestor: Any = Requestor(config["client-id"], config.get("client-secret", ""), issuer)
+    class Requestor(library.OpenIDRequestor):  # type: ignore[misc, name-defined]
+        def _client_session(self) -> aiohttp.ClientSession:
+            headers = {**self._default_headers, "Authorization": f"Basic {client}"}
+            return opened_session(proxy, context, headers=headers, raise_for_status=True)
+
+    requestor: Any = Requestor(config["client-id"], secret, issuer)
     try:
         async with asyncio.timeout(REFRESH_SECONDS):
             answer = await requestor.refresh_token(config["refresh-token"])

@@ -1,0 +1,86 @@
+"""Connections to the API server and to issuers of tokens: directly, or through the proxy that stands before them."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import aiohttp
+from aiohttp.abc import AbstractResolver, ResolveResult
+
+CONNECT_SECONDS = 30.0
+
+
+def opened_session(
+    proxy: str | None, ssl_context: ssl.SSLContext | None, *, limit: int = 100, **more: Any
+) -> aiohttp.ClientSession:
+    """A session whose connections lead through a proxy, if there is one, and notice it when the other side has gone.
+
+    Args:
+        ssl_context: for servers with TLS; None means that none has it.
+        limit: of connections at a time; 0 means none.
+        more: what else aiohttp's session takes.
+    """
+    common: dict[str, Any] = {"ssl": ssl_context or True, "limit": limit, "keepalive_timeout": 60}
+    if proxy is not None and proxy.startswith("socks5"):
+        return aiohttp.ClientSession(connector=_SocksConnector(proxy, **common), **more)
+    return aiohttp.ClientSession(connector=aiohttp.TCPConnector(socket_factory=_socket, **common), proxy=proxy, **more)
+
+
+class _SocksConnector(aiohttp.TCPConnector):
+    """A connector whose connections lead through a SOCKS5 proxy. The proxy looks up names, as with Go."""
+
+    def __init__(self, proxy: str, **more: Any) -> None:
+        super().__init__(resolver=_Unresolved(), **more)
+        self._proxy = proxy
+
+    async def _wrap_create_connection(self, *args: Any, addr_infos: Any, req: Any, **more: Any) -> tuple[Any, Any]:
+        # Imported where it is needed: few nodes have such a proxy.
+        from python_socks import ProxyError, ProxyType
+        from python_socks.async_.asyncio import Proxy
+
+        url = urlsplit(self._proxy)
+        name, password = (None if part is None else unquote(part) for part in (url.username, url.password))
+        assert url.hostname is not None
+        proxy = Proxy(ProxyType.SOCKS5, url.hostname, url.port or 1080, name, password, rdns=True)
+        host, port = addr_infos[0][4][:2]
+        try:
+            connected = await proxy.connect(host, port, timeout=more["timeout"].sock_connect or CONNECT_SECONDS)
+        except TimeoutError:
+            raise
+        except (ProxyError, OSError) as error:
+            raise aiohttp.ClientConnectionError(f"SOCKS proxy {url.hostname}: {error}") from None
+        try:
+            _watched(connected)
+            return await self._wrap_existing_connection(*args, req=req, sock=connected, **more)
+        except BaseException:
+            connected.close()
+            raise
+
+
+class _Unresolved(AbstractResolver):
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        return [ResolveResult(hostname=host, host=host, port=port, family=family, proto=0, flags=0)]
+
+    async def close(self) -> None:
+        return None
+
+
+def _socket(address: tuple[Any, ...]) -> socket.socket:
+    family, kind, protocol, _, _ = address
+    made = socket.socket(family, kind, protocol)
+    _watched(made)
+    return made
+
+
+def _watched(made: socket.socket) -> None:
+    """Make a socket notice within a minute that the other machine has gone, also while a watch is silent."""
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    if hasattr(socket, "TCP_KEEPIDLE"):
+        made.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 30)
+        made.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 10)
+        made.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3)
