@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+import tracemalloc
 from pathlib import Path
 from typing import ClassVar
 
@@ -170,6 +171,32 @@ def test_what_cannot_be_read_is_left_to_the_engine(tmp_path: Path) -> None:
     for wasm in (whole[:-3], whole + b"\x63\x00", b"\0asm\x0d\0\x01\0" + section(7, b"\x01" + nested)):
         path.write_bytes(wasm)
         assert "imports" not in linking.unfit(path, Links({}), "this")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        section(1, leb(2_000_000) + b"\x60\x00\x00" * 2_000_000),
+        section(1, b"\x01\x60" + leb(30_000_000) + b"\x7f" * 30_000_000 + b"\x00"),
+        section(3, leb(30_000_000) + b"\x00" * 30_000_000),
+        section(2, leb(1_000_000) + b"\x00\x00\x02\x00\x00" * 1_000_000),
+        section(7, leb(1_000_000) + b"\x00\x00\x00" * 1_000_000),
+        b"\x00\x01\x00" * 2_000_000,
+    ],
+    ids=["types", "parameters", "functions", "imports", "exports", "sections"],
+)
+def test_what_reading_takes_is_bounded(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "x.wasm"
+    path.write_bytes(EMPTY + content)
+    began = time.process_time()
+    assert "imports" not in linking.unfit(path, Links({}), "this")
+    assert time.process_time() - began < 2
+    tracemalloc.start()
+    try:
+        linking.unfit(path, Links({}), "this")
+        assert tracemalloc.get_traced_memory()[1] < 64 * 2**20
+    finally:
+        tracemalloc.stop()
 
 
 WASI_0_2 = {

@@ -19,7 +19,10 @@ from wasmlet.artifacts.wasm_types import Interface, Signature
 MAGIC = b"\0asm"
 _MODULE, _COMPONENT = b"\x01\0\0\0", b"\x0d\0\x01\0"
 _MOST = 100_000
-"""Sections, imports or exports; what has more is read by nobody here."""
+"""Imports or exports of one section; what has more is read by nobody here."""
+_MOST_SECTIONS = 10_000
+_MOST_OF_TYPES = 2 * 2**20
+"""Bytes of sections about types that are read; those of real programs take a tenth of it."""
 _SECTIONS = (
     "custom", "type", "import", "function", "table", "memory", "global", "export", "start", "element", "code", "data",
     "data count", "tag",
@@ -115,8 +118,8 @@ def read(data: bytes | memoryview) -> Binary:
         part = Reader(data, whole.position, whole.position + size)
         if number >= len(names):
             raise whole.wrong(f"a section of number {number} is not known")
-        if max(len(sections), len(parts.imports), len(parts.exports)) > _MOST:
-            raise whole.wrong(f"it has more than {_MOST} sections, imports or exports")
+        if len(sections) >= _MOST_SECTIONS or max(len(parts.imports), len(parts.exports)) > _MOST:
+            raise whole.wrong(f"it has more than {_MOST_SECTIONS} sections, or {_MOST} imports or exports")
         name = names[number]
         if number == 0:
             name = f"custom {part.name()}"
@@ -142,7 +145,10 @@ def read_file(path: Path) -> Binary:
 
 
 def _all(part: Reader, one: Callable[[Reader], Extern]) -> list[Extern]:
-    found = [one(part) for _ in range(part.count())]
+    count = part.count()
+    if count > _MOST:
+        raise part.wrong(f"a section has more than {_MOST} imports or exports")
+    found = [one(part) for _ in range(count)]
     if part.position != part.end:
         raise part.wrong("a section is longer than what it holds")
     return found
@@ -150,20 +156,28 @@ def _all(part: Reader, one: Callable[[Reader], Extern]) -> list[Extern]:
 
 @attrs.define
 class _Module:
-    """The imports and exports of a module, section by section; functions are those that have been seen, by index."""
+    """The imports and exports of a module, section by section.
+
+    Attributes:
+        types, functions: those that were read, by index; of a function, the index of its type.
+        left: bytes about types that may yet be read.
+    """
 
     imports: list[Extern] = attrs.field(factory=list)
     exports: list[Extern] = attrs.field(factory=list)
     types: list[Signature | None] = attrs.field(factory=list)
     functions: list[int] = attrs.field(factory=list)
+    left: int = _MOST_OF_TYPES
 
     def section(self, name: str, part: Reader) -> None:
-        if name == "type":
-            self.types = wasm_types.core_types(part)
+        if name in ("type", "function"):
+            self.left -= part.end - part.position
+            if self.left >= 0 and name == "type":
+                self.types = wasm_types.core_types(part)
+            elif self.left >= 0:
+                self.functions += wasm_types.indices(part.peek(part.end - part.position))
         elif name == "import":
             self.imports += _all(part, self._import)
-        elif name == "function":
-            self.functions += wasm_types.indices(part.peek(part.end - part.position))
         elif name == "export":
             self.exports += _all(part, self._export)
 
@@ -202,12 +216,13 @@ class _Module:
 
 @attrs.define
 class _Component:
-    """The same of a component; `types` are those that have been seen, by index, up to the first that is not known."""
+    """The same of a component; its types are not known any more after one that cannot be read."""
 
     imports: list[Extern] = attrs.field(factory=list)
     exports: list[Extern] = attrs.field(factory=list)
     types: list[Interface | None] = attrs.field(factory=list)
     known: bool = True
+    left: int = _MOST_OF_TYPES
 
     def section(self, name: str, part: Reader) -> None:
         if name == "import":
@@ -215,6 +230,10 @@ class _Component:
         elif name == "export":
             self.exports += _all(part, self._export)
         elif name in ("type", "alias") and self.known:
+            self.left -= part.end - part.position
+            if self.left < 0:
+                self.known = False
+                return
             try:
                 self.types += (wasm_types.component_types if name == "type" else wasm_types.aliases)(part)
             except (wasm_types.UnknownType, NotWasm):
