@@ -21,7 +21,7 @@ from pathlib import Path
 _OPENAT2 = 437
 """The number of the call, the same on every machine."""
 _HOW = struct.Struct("QQQ")
-_NO_MAGICLINKS, _NO_SYMLINKS, _BENEATH = 0x02, 0x04, 0x08
+_NO_MAGICLINKS, _NO_SYMLINKS, _BENEATH, _IN_ROOT = 0x02, 0x04, 0x08, 0x10
 _TRIES = 100
 
 DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -50,7 +50,22 @@ def open_beneath(root: int, path: str, flags: int = os.O_PATH, *, links: bool = 
     Raises:
         OSError: EXDEV where the path would leave `root`, ELOOP where it has a link that is not wanted, and the usual.
     """
-    resolve = _BENEATH | _NO_MAGICLINKS | (0 if links else _NO_SYMLINKS)
+    return _openat2(root, path, flags, _BENEATH | _NO_MAGICLINKS | (0 if links else _NO_SYMLINKS))
+
+
+def open_in_root(root: int, path: str, flags: int = os.O_PATH) -> int:
+    """Open a path as if the directory `root` were `/`: absolute links and `..` stay in it.
+
+    Returns:
+        A descriptor, the caller's to close.
+
+    Raises:
+        OSError: the usual.
+    """
+    return _openat2(root, path, flags, _IN_ROOT | _NO_MAGICLINKS)
+
+
+def _openat2(root: int, path: str, flags: int, resolve: int) -> int:
     how = _HOW.pack(flags | os.O_CLOEXEC, 0, resolve)
     for _ in range(_TRIES):
         result = _libc.syscall(

@@ -62,6 +62,8 @@ class Module:
         command: what its argv begins with, unless a pod says; without it the file's name.
         arguments: what follows, unless a pod says.
         environment: `NAME=value`; a pod's variables go before these.
+        folder: the working directory that its image names; "" where it names none.
+        files: the directory of its image's files; None where it has none beside the module.
     """
 
     image: str
@@ -70,6 +72,8 @@ class Module:
     command: tuple[str, ...] = ()
     arguments: tuple[str, ...] = ()
     environment: tuple[str, ...] = ()
+    folder: str = ""
+    files: Path | None = None
 
     @property
     def image_id(self) -> str:

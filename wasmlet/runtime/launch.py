@@ -22,7 +22,7 @@ from wasmlet.runtime.handlers import Handler
 from wasmlet.runtime.image_volumes import ensure_volumes
 from wasmlet.runtime.images import Module
 from wasmlet.runtime.instances import Labels
-from wasmlet.runtime.mounts import mounted
+from wasmlet.runtime.mounts import Mounts, mounted
 from wasmlet.runtime.pulling import ImageSources, module_of
 from wasmlet.runtime.worker import spec_of
 from wasmlet.worker import wire
@@ -50,8 +50,8 @@ async def launch(life: ContainerLife, spec: Container) -> None:
     module = await module_of(life.pod.spec, spec, life.pod.inputs, sources, life.say)
     asks = env_files.asked(spec)
     files = await in_thread(env_files.read, life.pod.spec, spec, life.pod.volumes) if asks else {}
-    variables = _variables(life, spec, files)
-    variables = dict(text.split("=", 1) for text in module.environment if "=" in text) | variables
+    variables = _of_image(module) | _variables(life, spec, files)
+    _use_files(life, module)
     argv, memory = _argv(life, spec, module, variables), limits.memory(life.resources)
     user = life.pod.volumes.user
     labels = Labels(
@@ -89,6 +89,7 @@ async def launch(life: ContainerLife, spec: Container) -> None:
             mounts=mounts.descriptors,
             message=mounts.message,
         )
+        _tell_of_image(life, module, mounts)
         life.say("Normal", "Created", f"Created container: {life.name}")
         record = await around.client.wait(record.id, wire.RUNNING, wire.ENDED)
     if record.reason == wire.START_ERROR:
@@ -125,6 +126,39 @@ def _variables(life: ContainerLife, spec: Container, files: Files) -> dict[str, 
     for message in result.skipped:
         life.say("Warning", "InvalidEnvironmentVariableNames", message)
     return result.variables
+
+
+def _of_image(module: Module) -> dict[str, str]:
+    """The variables that its image gives a guest. Its working directory is one of them, for WASI has none."""
+    folder = {"PWD": module.folder} if module.folder not in ("", "/") else {}
+    return folder | dict(text.split("=", 1) for text in module.environment if "=" in text)
+
+
+def _use_files(life: ContainerLife, module: Module) -> None:
+    """Have the next instance mount the files of this image."""
+    if module.files is not None:
+        life.pod.volumes.image_files[life.name] = module.files
+    else:
+        life.pod.volumes.image_files.pop(life.name, None)
+
+
+def _tell_of_image(life: ContainerLife, module: Module, mounts: Mounts) -> None:
+    """Tell what of its image a guest does not get."""
+    if module.folder not in ("", "/"):
+        life.say(
+            "Warning",
+            "WorkingDirNotApplied",
+            f'Image "{module.image}" has the working directory {module.folder[:200]}, and WASI has none: relative '
+            "paths begin at /. The variable PWD is set to it, which programs in Go follow; others need absolute paths.",
+        )
+    if mounts.left_out:
+        life.say(
+            "Warning",
+            "ImageFilesLeftOut",
+            f'The container does not see all files of image "{module.image}", as {", ".join(mounts.left_out)}: single '
+            "files are mounted in the same directory, and these are too many or too large to be put beside them. Mount "
+            "whole directories instead.",
+        )
 
 
 def _argv(life: ContainerLife, spec: Container, module: Module, variables: Mapping[str, str]) -> list[str]:

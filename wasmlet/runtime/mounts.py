@@ -9,6 +9,8 @@ begins with. So:
   that may be written, and one that may not but whose volume can change, is there by a hard link, so it is the same
   file; a file of a configMap and the like is a copy of what it was when the container started, as with a kubelet.
 
+- the files of the container's own image are one directory more, at `/`, which all others cover (`image_files`).
+
 What such a directory cannot give is refused by name: a file within another mount (it would hide the rest of it), files
 with and without readOnly side by side, and a hard link from one file system to another. The kubelet's own files are
 left out where a mount of the pod's covers their place. Nothing here is resolved again later: a guest gets descriptors.
@@ -33,6 +35,7 @@ from wasmlet.model.inputs import Inputs
 from wasmlet.model.pod import Container, Pod, Raw
 from wasmlet.model.volumes import FILE_VOLUMES
 from wasmlet.runtime import beneath
+from wasmlet.runtime.image_files import ImageFiles
 from wasmlet.runtime.staging import Opened, Owners, Places, Stage, cover, kubelet_files, staged_files
 from wasmlet.runtime.volume_rules import kind_of
 from wasmlet.runtime.volumes import PodVolumes, read_only
@@ -56,10 +59,12 @@ class Mounts:
 
     Attributes:
         message: where it leaves its termination message, as `wasmlet.worker.wire` has it.
+        left_out: paths of the image's files that the guest does not see, though nothing of the pod covers them.
     """
 
     entries: tuple[Mount, ...]
     message: Mapping[str, Any]
+    left_out: tuple[str, ...] = ()
 
     @property
     def descriptors(self) -> tuple[int, ...]:
@@ -113,6 +118,7 @@ def _open_all(
     opened: list[Opened] = []
     entries: list[Mount] = []
     owners = Owners(pod, container, volumes)
+    image = ImageFiles.of(volumes.image_files.get(container.name))
     try:
         for index, mount in enumerate(container.raw.get("volumeMounts") or ()):
             opened.append(_open(pod, container, mount, f"{container.field}.volumeMounts[{index}]", volumes, variables))
@@ -136,12 +142,15 @@ def _open_all(
                 )
         if not cover(covered, "/etc/hosts"):
             stages.setdefault("/etc", Stage()).made = kubelet_files(pod, inputs, volumes)
+        if image is not None:
+            entries[:0] = _image_mounts(image, covered, stages)  # some programs begin in their first mount
+            covered = [mount.path for mount in entries]
         places = Places(volumes.storage, volumes.directory, container.name, attempt)
         for path, stage in sorted(stages.items()):
             names = [posixpath.basename(name) for name in covered if posixpath.dirname(name) == path]
             if posixpath.dirname(message) == path and posixpath.basename(message) not in stage.files:
                 stage.message = posixpath.basename(message)
-            directory = places.make(container, stage, names)
+            directory = places.make(container, path, stage, names)
             entries.append(Mount(path, owners.staged(directory, stage), not stage.writable))
         if len(entries) > wire.MAX_MOUNTS:
             raise Refused(
@@ -149,13 +158,34 @@ def _open_all(
                 f"expected at most {wire.MAX_MOUNTS} directories, found {len(entries)}",
                 container=container.name,
             )
-        return Mounts(tuple(entries), _message(container, entries, message))
+        left_out = tuple(image.left_out) if image is not None else ()
+        return Mounts(tuple(entries), _message(container, entries, message), left_out)
     except BaseException:
         wire.close(entry.descriptor for entry in entries)
         raise
     finally:
         wire.close(mount.descriptor for mount in opened)
         owners.close()
+        if image is not None:
+            image.close()
+
+
+def _image_mounts(image: ImageFiles, covered: Sequence[str], stages: Mapping[str, Stage]) -> list[Mount]:
+    """The mounts of the container's image: its root, and directories that a staging directory would cover."""
+    if "/" in covered:
+        return []
+    mounts = [] if "/" in stages else [Mount("/", image.top(), True)]
+    try:
+        for path, stage in stages.items():
+            if not image.has(path):
+                continue
+            stage.image = image
+            room = wire.MAX_MOUNTS - len(covered) - len(stages) - len(mounts)
+            mounts += [Mount(name, found, True) for name, found in image.directories(path, {*covered, *stages}, room)]
+        return mounts
+    except BaseException:
+        wire.close(mount.descriptor for mount in mounts)
+        raise
 
 
 def _open(

@@ -49,7 +49,9 @@ class ImageConfig(RegistryConfig):
     image_gc_low_threshold: float = option(80.0, least=0, most=100, help="Percent of the disk at which that ends.")
     minimum_image_ttl: float = option(120.0, least=0, help="How long an image stays after its last use at least.")
     max_image_volume_bytes: int = option(
-        2**32, least=1, help="The most bytes that an image which a pod mounts may have, unpacked."
+        2**32,
+        least=1,
+        help="The most bytes that a container image, or an image which a pod mounts, may have, unpacked.",
     )
     maximum_image_ttl: float = option(0.0, least=0, help="How long it stays at most; 0 means for ever.")
     image_pull_credentials_verification_policy: str = option(
@@ -198,6 +200,8 @@ class Registries:
             command=image.command or (name,),
             arguments=image.arguments,
             environment=image.environment,
+            folder=image.folder,
+            files=lease.files.path if lease.files is not None else None,
         )
 
     async def keep(self, used: Collection[str], mounted: Collection[str]) -> None:

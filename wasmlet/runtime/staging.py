@@ -22,6 +22,7 @@ from wasmlet.model.hosts import hostname, hosts_file, resolv_conf
 from wasmlet.model.inputs import Inputs
 from wasmlet.model.pod import Container, Pod
 from wasmlet.runtime import beneath, idmapped
+from wasmlet.runtime.image_files import ImageFiles
 from wasmlet.runtime.volumes import PodVolumes, Storage, private
 
 log = structlog.get_logger(__name__)
@@ -60,11 +61,13 @@ class Stage:
     """Name of the file in it for a termination message, where it is to have one."""
     linked: set[str] = attrs.field(factory=set)
     """Names that are other files' names too."""
+    image: ImageFiles | None = None
+    """The container's image, where it has this directory, too: its files are seen beside these."""
 
     @property
     def may_be_in_memory(self) -> bool:
         """Whether it needs not be on disk: no guest can fill it, and nothing is linked into it."""
-        return not self.writable and all(mount.copied for mount in self.files.values())
+        return not self.writable and self.image is None and all(mount.copied for mount in self.files.values())
 
 
 class Places:
@@ -79,25 +82,27 @@ class Places:
             for earlier in staged_for(base, container):
                 beneath.remove(earlier)
 
-    def make(self, container: Container, stage: Stage, names: Sequence[str]) -> str:
-        """Make and fill a staging directory; see `fill`. Its path."""
+    def make(self, container: Container, path: str, stage: Stage, names: Sequence[str]) -> str:
+        """Make and fill a staging directory for this path of the guest; see `fill`. Where it is."""
         self._count += 1
         name = f"{self._name}-{self._count}"
         if stage.may_be_in_memory:
             try:
-                return _make(self._memory, name, container, stage, names)
+                return _make(self._memory / name, container, path, stage, names)
             except OSError as error:
                 if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                     raise
                 beneath.remove(self._memory / name)
-        return _make(self._disk, name, container, stage, names)
+        return _make(self._disk / name, container, path, stage, names)
 
 
-def _make(base: Path, name: str, container: Container, stage: Stage, names: Sequence[str]) -> str:
-    private(base)
-    directory = f"{base}/{name}"
+def _make(place: Path, container: Container, path: str, stage: Stage, names: Sequence[str]) -> str:
+    private(place.parent)
+    directory = str(place)
     os.mkdir(directory, 0o755)
     fill(container, directory, stage, names)
+    if stage.image is not None:
+        stage.linked |= stage.image.add_to(directory, path, link=not stage.writable)
     return directory
 
 
