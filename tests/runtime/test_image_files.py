@@ -19,9 +19,11 @@ from tests.artifacts import modules
 from tests.artifacts.modules import descriptor, manifest
 from tests.artifacts.registries import Scripted, scripted
 from tests.guests import SOURCES
+from tests.runtime.callers import Caller
 from tests.runtime.dense import DenseProvider
 from tests.runtime.harness import Runtime, pod_of
 from tests.runtime.imaged import LAYER, calls, lines, said, serve
+from wasmlet.errors import InvalidInput
 from wasmlet.provider import PodKey
 from wasmlet.runtime import RuntimeConfig
 from wasmlet.runtime.image_files import ImageFiles
@@ -184,6 +186,22 @@ async def test_links_of_an_image_do_not_leave_it(runtime: Runtime, server: Scrip
     found = await said(runtime, text, f"{server.address}/app:v1")
     assert found[:2] == ["release", "release"]
     assert [line.partition(":")[0] for line in found[2:]] == ["cat /etc/passwd", "cat /far", "cat /out/etc/passwd"]
+
+
+async def test_exec_sees_them_and_runs_modules_among_them(server: Scripted, driver: Path, tmp_path: Path) -> None:
+    module = await asyncio.to_thread(driver.read_bytes)
+    image = serve(server, driver, {"data/a": b"a", "tools/other.wasm": module, "tools/text.wasm": b"text"})
+    config = RuntimeConfig(insecure_registries=(server.address,))
+    async with Runtime(WasmtimeProvider, tmp_path / "state", config) as runtime:
+        key = await runtime.create(pod_of("print", "up", "sleep", "1000", image=image))
+        await runtime.logged(key, b"up")
+        # The last two name no file of the image, so each is the name of the container's own program.
+        for word in ("/tools/other.wasm", "/bin/app.wasm", "app.wasm", "driver.wasm"):
+            caller = Caller()
+            assert await runtime.provider.exec(key, "main", [word, "cat", "/data/a"], caller) == 0
+            assert caller.out == b"a"
+        with pytest.raises(InvalidInput, match=r"/tools/text\.wasm"):
+            await runtime.provider.exec(key, "main", ["/tools/text.wasm"], Caller())
 
 
 async def test_a_component_sees_them_too(server: Scripted, tmp_path: Path) -> None:

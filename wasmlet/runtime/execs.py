@@ -172,15 +172,10 @@ class Execs:
 
         With it the module's digest, if it is not the container's own.
         """
-        file = _named(spec, word)
-        if file is None:
+        opened = await in_thread(_opened, spec, given[2:], word)
+        if opened is None:
             yield given[1], ""
             return
-        mount, relative = file
-        try:
-            opened = await in_thread(open_beneath, given[2 + mount], relative)
-        except OSError as error:
-            raise InvalidInput(f"{word} cannot be run: {error.strerror}") from None
         try:
             path = Path(f"/proc/self/fd/{opened}")
             digest = await in_thread(images.read, path, self.max_module_bytes, None)
@@ -190,6 +185,27 @@ class Execs:
             raise InvalidInput(str(error).replace(f"/proc/self/fd/{opened}", word)) from None
         finally:
             os.close(opened)
+
+
+def _opened(spec: Mapping[str, Any], mounts: Sequence[int], word: str) -> int | None:
+    """Open the file that the first word of a command names; None where it names none. Blocks.
+
+    Everything lies below a mount at `/`, which an image's files have. A word that is no file there is the program's
+    name, as it is where there is no such mount.
+
+    Raises:
+        InvalidInput: it names a file that cannot be opened.
+    """
+    file = _named(spec, word)
+    if file is None:
+        return None
+    mount, relative = file
+    try:
+        return open_beneath(mounts[mount], relative)
+    except OSError as error:
+        if isinstance(error, FileNotFoundError) and spec["mounts"][mount]["path"] == "/":
+            return None
+        raise InvalidInput(f"{word} cannot be run: {error.strerror}") from None
 
 
 def _named(spec: Mapping[str, Any], word: str) -> tuple[int, str] | None:
