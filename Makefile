@@ -8,7 +8,7 @@ EDITABLE := $(patsubst %/pyproject.toml,-e ./%,$(wildcard providers/*/pyproject.
 # uv, with the certificates, the index and the proxy that pip is configured with.
 UV := $(BIN)/python .ci/uv.py $(BIN)/uv
 # Constraints: pinned and checked by hash, for what is installed and for what builds it.
-INSTALL := $(UV) pip install --python $(BIN)/python --constraints requirements.lock --build-constraints requirements.lock
+INSTALL := $(UV) pip install $(if $(CI),--quiet) --python $(BIN)/python --constraints requirements.lock --build-constraints requirements.lock
 # Names that only the workspace has; the lock is for everything else.
 OWN := $(foreach project,wasmlet $(patsubst providers/%/pyproject.toml,wasmlet-%,$(wildcard providers/*/pyproject.toml)),--no-emit-package $(project))
 # wasmer has a Python of its own.

@@ -151,7 +151,7 @@ async def spdy_to(
         caller.send()
         yield caller
     finally:
-        writer.close()
+        # Not closed before: Python 3.11.2 loses the connection of a TLS transport that is closed twice, and fails here.
         with suppress(ConnectionError):
             writer.transport.abort()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +98,7 @@ async def test_a_mebibyte_of_annotations(runtime: Runtime, image: str) -> None:
     await nothing_is_left(runtime, key)
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount what holds a guest to a size")
+@pytest.mark.needs_root("only root can mount what holds a guest to a size")
 async def test_a_guest_that_fills_its_disk(runtime: Runtime, image: str) -> None:
     """It is told that there is no space; what it had is gone with the pod."""
     source = {"emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}}

@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from wasmlet_wasmtime import WasmtimeProvider
 
 from tests.machine import NOBODY, as_nobody, may_limit
@@ -175,10 +176,10 @@ async def test_what_is_executed_counts_as_its_container_s(runtime: Runtime, imag
     small = await working()
     caller = Caller()
     running = asyncio.ensure_future(
-        runtime.provider.exec(key, "main", ["driver", "alloc", "40", "print", "up", "sleep", "1000"], caller)
+        runtime.provider.exec(key, "main", ["driver", "alloc", "24", "print", "up", "sleep", "1000"], caller)
     )
-    await caller.until(b"40 MiB\nup\n")
-    assert (await working() - small > 39 * MEBIBYTE) == MEMORY
+    await caller.until(b"24 MiB\nup\n")  # malloc asks the engine for twice as much
+    assert (await working() - small > 23 * MEBIBYTE) == MEMORY
     # A second such is more than the container may have; in place of it the kernel may choose the first.
     if MEMORY:
         code = await runtime.provider.exec(key, "main", ["driver", "alloc", "60"], Caller())
@@ -205,8 +206,8 @@ asyncio.run(main(*sys.argv[1:]))
 """
 
 
+@pytest.mark.needs_root("only root becomes another user")
 async def test_a_node_without_rights_says_so_and_works(tmp_path: Path, image: str) -> None:
-    assert os.geteuid() == 0, "the machine's tests run as root"
     state = tmp_path / "state"
     state.mkdir(mode=0o700)
     os.chown(state, NOBODY, NOBODY)

@@ -21,7 +21,7 @@ from wasmlet.runtime import RuntimeConfig
 from wasmlet.runtime.idmapped import exchanged
 from wasmlet.runtime.pod_users import BLOCK, PodUsers, Range, impossible
 
-root = pytest.mark.skipif(os.geteuid() != 0, reason="only root becomes other users")
+root = pytest.mark.needs_root("only root becomes other users")
 FIRST = 2_000_000_000
 
 

@@ -293,7 +293,7 @@ async def test_containers_go_on_where_a_config_map_was_deleted(runtime: Runtime,
     await runtime.provider.delete_pod(key, 0)
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="gives files to a group of its own")
+@pytest.mark.needs_root("only root gives files to a group of its own")
 async def test_fs_group(runtime: Runtime, image: str) -> None:
     spec = {
         "securityContext": {"fsGroup": 12345},

@@ -456,9 +456,8 @@ def test_a_path_longer_than_a_socket_address(tmp_path: Path) -> None:
         assert shim.ended(shim.run("start", "exit", "1"))["exit_code"] == 1
 
 
+@pytest.mark.needs_root("only root becomes another user")
 def test_only_this_user_may_connect(tmp_path: Path) -> None:
-    if os.getuid() != 0:
-        pytest.skip("only root can act as another user")
     with running(tmp_path / "state") as shim:
         # Even if the directory were open to everybody.
         for part in (shim.state / wire.SOCKET, shim.state):

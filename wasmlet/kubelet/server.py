@@ -22,6 +22,7 @@ from wasmlet.errors import ConfigError, InvalidInput, NotFound, Unsupported
 from wasmlet.failures import described
 from wasmlet.kubelet import stats, views
 from wasmlet.kubelet.auth import Guard
+from wasmlet.kubelet.descriptors import report_shortage_once
 from wasmlet.kubelet.logs import BadQuery, check_container, log_options
 from wasmlet.kubelet.pods import PodSource
 from wasmlet.kubelet.sessions import Timeouts
@@ -143,6 +144,7 @@ class KubeletServer:
         await runner.setup()
         self._runners.append(runner)
         loop = asyncio.get_running_loop()
+        report_shortage_once(loop)
 
         def connection() -> asyncio.Protocol:
             assert runner.server is not None

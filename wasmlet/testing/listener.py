@@ -13,6 +13,8 @@ import ssl
 
 from aiohttp import web
 
+from wasmlet.kubelet.descriptors import report_shortage_once
+
 BACKLOG = 1024
 _TRIES = 50
 
@@ -31,6 +33,7 @@ class Listener:
         Raises:
             OSError: the port is taken.
         """
+        report_shortage_once(asyncio.get_running_loop())
         await web.TCPSite(self._runner, host, port, ssl_context=self._context, backlog=BACKLOG).start()
         return int(self._runner.addresses[0][1])
 
