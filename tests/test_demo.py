@@ -177,6 +177,129 @@ async def test_a_guest_that_fails_fails_the_demo(tmp_path: Path, compile_guest) 
     assert "Traceback" not in output
 
 
+SEVERAL = """
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: settings}
+data: {GREETING: hello from a config map}
+---
+# nothing here
+---
+apiVersion: node.k8s.io/v1
+kind: RuntimeClass
+metadata: {name: wasmlet, labels: {mine: "yes"}}
+handler: wasmlet
+---
+apiVersion: v1
+kind: List
+items:
+- apiVersion: v1
+  kind: Secret
+  metadata: {name: word}
+  stringData: {WORD: not so secret}
+- apiVersion: v1
+  kind: Namespace
+  metadata: {name: elsewhere}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: first}
+spec:
+  runtimeClassName: wasmlet
+  restartPolicy: Never
+  containers:
+  - name: c
+    image: file://./print.wasm
+    envFrom: [{configMapRef: {name: settings}}]
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: second, namespace: elsewhere}
+spec:
+  runtimeClassName: wasmlet
+  restartPolicy: Never
+  containers:
+  - {name: a, image: "file://./print.wasm", env: [{name: GREETING, value: from a}]}
+  - {name: b, image: "file://./print.wasm", args: ["3"], env: [{name: GREETING, value: from b}]}
+"""
+PRINT = """
+#include <stdio.h>
+#include <stdlib.h>
+int main(int argc, char **argv) {
+  if (getenv("GREETING")) puts(getenv("GREETING"));
+  for (int i = 1; i < argc; i++) printf("[%s]\\n", argv[i]);
+  return argc == 2 ? atoi(argv[1]) : 0;
+}
+"""
+
+
+@pytest.fixture
+def printing(tmp_path: Path, compile_guest) -> Path:  # type: ignore[no-untyped-def]
+    """A module that prints its greeting and its arguments; one argument alone is its exit code."""
+    source = tmp_path / "print.c"
+    source.write_text(PRINT)
+    module = tmp_path / "print.wasm"
+    compile_guest(source, module, "-Os")
+    return module
+
+
+async def test_a_manifest_of_several_documents_and_kinds(printing: Path) -> None:
+    manifest = printing.with_name("several.yaml")
+    manifest.write_text(SEVERAL)
+    async with wasmlet("demo", str(manifest), "--port", "0") as demo:
+        code, output = await demo.end()
+    assert code == 1, output
+    applied = re.findall(r"^applied +(.*)$", output, re.MULTILINE)
+    assert applied == [
+        "configmap default/settings", "runtimeclass wasmlet", "secret default/word", "namespace elsewhere",
+        "pod default/first", "pod elsewhere/second",
+    ]  # fmt: skip
+    for line in ("  first | hello from a config map", "  second/a | from a", "  second/b | from b", "  second/b | [3]"):
+        assert f"{line}\n" in output
+    assert re.search(r"^pod/first +Succeeded$", output, re.MULTILINE)
+    assert "Error: second: the pod ended as Failed; exit code 0 (Completed); exit code 3 (Error)" in output
+    assert "Traceback" not in output
+
+
+async def test_a_module_is_run_with_its_arguments(printing: Path) -> None:
+    module = await asyncio.to_thread(printing.rename, printing.with_name("My Module (1).wasm"))
+    arguments = ["-v", "--keep", "$(HOME) $$", "--port", "-h", "--"]
+    async with wasmlet("demo", "--port", "0", str(module), *arguments) as demo:
+        code, output = await demo.end()
+    assert code == 0, output
+    assert re.findall(r"^  \| \[(.*)\]$", output, re.MULTILINE) == arguments
+    assert re.search(r"^pod/my-module-1 +Succeeded$", output, re.MULTILINE)
+    async with wasmlet("demo", "--port", "0", str(module), "--", "7") as demo:
+        code, output = await demo.end()
+    assert code == 1
+    assert "Error: the pod ended as Failed; exit code 7 (Error)" in output
+
+
+async def test_each_instance_of_a_container_is_shown_once() -> None:
+    retries = str(Path(__file__).parents[1] / "examples" / "retries.yaml")
+    async with wasmlet("demo", "--port", "0", retries) as demo:
+        code, output = await demo.end()
+    assert code == 0, output
+    tries = re.findall(r"^  \| (try .*)$", output, re.MULTILINE)
+    assert tries == ["try 1 of 3 failed", "try 2 of 3 failed", "try 3 of 3 worked"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["/nowhere.wasm"], "/nowhere.wasm: expected a WebAssembly module, found none"),
+        (["/nowhere.yaml"], "/nowhere.yaml: No such file"),
+        (["README.md", "a", "b"], "is a manifest, which takes no arguments; found 'a b'"),
+    ],
+)
+async def test_a_file_that_is_no_module_and_no_manifest(arguments: list[str], expected: str) -> None:
+    async with wasmlet("demo", "--port", "0", *arguments) as demo:
+        code, output = await demo.end()
+    assert code == 1
+    assert expected in output
+    assert "Traceback" not in output
+
+
 async def test_a_pod_that_never_runs_fails_the_demo_and_says_why(tmp_path: Path) -> None:
     (tmp_path / "pod.yaml").write_text(POD.format(image="file://./nowhere.wasm"))
     async with wasmlet("demo", "--port", "0", str(tmp_path / "pod.yaml")) as demo:
@@ -192,8 +315,14 @@ async def test_a_pod_that_never_runs_fails_the_demo_and_says_why(tmp_path: Path)
     [
         (None, "No such file"),
         ("{", "not YAML"),
-        ("kind: Deployment", "expected one Pod"),
-        ("kind: Pod\nmetadata: {name: x}\nspec: {}", "the pod is not accepted"),
+        ("kind: Deployment", "document 1: expected an object with apiVersion, kind and metadata"),
+        ("apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: x}", "has no Deployment of apps/v1"),
+        ("apiVersion: v1\nkind: Pot\nmetadata: {name: x}", "has no Pot of v1; did you mean 'Pod'?"),
+        ("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: x}", "expected at least one Pod, found 1 other"),
+        ("apiVersion: v1\nkind: Pod\nmetadata: {}", "expected metadata.name of the Pod"),
+        ("# nothing\n---\n", "expected at least one Pod, found 0 other"),
+        ("a: b\n---\n- 1", "document 1: expected an object"),
+        ("apiVersion: v1\nkind: Pod\nmetadata: {name: x}\nspec: {}", "the pod x is not accepted"),
     ],
 )
 async def test_a_manifest_that_cannot_be(tmp_path: Path, text: str | None, expected: str) -> None:

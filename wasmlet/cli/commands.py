@@ -14,6 +14,7 @@ import click
 import wasmlet
 from wasmlet.artifacts.hosts import RegistryConfig
 from wasmlet.cli import artifacts, log, providers
+from wasmlet.cli.manifests import is_module
 from wasmlet.cli.options import instance_of, options_of, read_toml, warn_of_variables
 from wasmlet.cli.output import OutputLost, guard
 from wasmlet.errors import ConfigError, WasmletError
@@ -158,26 +159,56 @@ def _check(name: str) -> Sequence[str]:
     return asyncio.run(check())
 
 
-@cli.command("demo")
-@click.argument("manifest", required=False, type=click.Path(path_type=Path))
+class _DemoCommand(click.Command):
+    """`demo`: what follows a module on the command line is the module's, options and all."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        ctx.allow_interspersed_args = False
+        file = self.make_parser(ctx).parse_args(list(args))[0].get("file")
+        ctx.allow_interspersed_args = not (isinstance(file, str) and is_module(Path(file)))
+        return super().parse_args(ctx, args)
+
+
+@cli.command("demo", cls=_DemoCommand)
+@click.argument("file", required=False, type=click.Path(path_type=Path))
+@click.argument("args", nargs=-1, type=click.UNPROCESSED)
 @click.option("--keep", is_flag=True, help="Stay up until Ctrl-C, so that kubectl can be used.")
 @click.option(
     "--port",
     type=click.IntRange(0, 65535),
     help="Port of the API server; 6443 without it, or a free one.",
 )
+@click.option(
+    "--node-monitor-grace-period",
+    type=click.FloatRange(1, 86400),
+    default=50,
+    show_default=True,
+    metavar="SECONDS",
+    help="For how long a node may be silent before it counts as gone.",
+)
 @click.option("--log-level", type=click.Choice(LEVELS), default="error", show_default=True, help="How much is logged.")
-def _demo(manifest: Path | None, keep: bool, port: int | None, log_level: str, **registries: Any) -> None:
-    """Try it: an embedded control plane, one wasmtime node, one pod. Needs no cluster and no root.
+def _demo(
+    file: Path | None,
+    args: tuple[str, ...],
+    keep: bool,
+    port: int | None,
+    node_monitor_grace_period: float,
+    log_level: str,
+    **registries: Any,
+) -> None:
+    """Try it: an embedded control plane, one wasmtime node, and pods. Needs no cluster and no root.
 
-    MANIFEST is the pod to run, examples/hello.yaml without it; relative modules (file://./x.wasm) are looked for
-    beside it.
+    FILE is a manifest of one or more objects, with a pod among them; examples/hello.yaml without it. Relative modules
+    in it (file://./x.wasm) are looked for beside it.
+
+    FILE may also be a module (FILE.wasm), which is run in a pod of its own. ARGS are its arguments; options of the
+    demo go before FILE.
     """
-    from wasmlet.cli.demo import demo
+    from wasmlet.cli.demo import Settings, demo
 
     log.configure(log_level)
-    config = instance_of(RegistryConfig, registries)
-    run_loop(demo(manifest, keep=keep, port=port, say=click.echo, registries=config))
+    settings = Settings(keep, port, node_monitor_grace_period, instance_of(RegistryConfig, registries))
+    run_loop(demo(file, args[1:] if args[:1] == ("--",) else args, settings, click.echo))
 
 
 def run_loop(work: Coroutine[Any, Any, None]) -> None:

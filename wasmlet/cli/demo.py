@@ -1,7 +1,7 @@
-"""`wasmlet demo`: a control plane, a node and a pod in one command, to see it work before there is a cluster.
+"""`wasmlet demo`: a control plane, a node and pods in one command, to see it work before there is a cluster.
 
-Everything is real but the cluster: the pod is applied through an API server on loopback, a wasmtime node runs its
-module in a worker process, and the log comes back through the node's HTTPS API. What is started here is ended here.
+Everything is real but the cluster: the pods are applied through an API server on loopback, a wasmtime node runs their
+modules in worker processes, and the logs come back through the node's HTTPS API. What is started here is ended here.
 """
 
 from __future__ import annotations
@@ -9,19 +9,21 @@ from __future__ import annotations
 import asyncio
 import tempfile
 import time
-from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing, asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import attrs
-import orjson
 import yaml
 
 from wasmlet.artifacts.hosts import RegistryConfig
 from wasmlet.cli import providers
+from wasmlet.cli.follow import Say, follow
+from wasmlet.cli.manifests import is_module, objects_of, path_of, pod_of_module
 from wasmlet.errors import ConfigError, WasmletError
-from wasmlet.kube import Client, errors, load_identity, paths
+from wasmlet.kube import Client, errors, load_identity
+from wasmlet.kube.client import MERGE_PATCH
 from wasmlet.model.pod import Pod
 from wasmlet.node import Node, NodeConfig
 from wasmlet.signals import on_stop_signals
@@ -30,159 +32,100 @@ from wasmlet.testing.lifecycle import GRACE_SECONDS
 
 PROVIDER = "wasmtime"
 NODE_NAME = "wasmlet-demo"
-PATIENCE_SECONDS = 30.0
-
 PORT = 6443
-
-Say = Callable[[str], None]
 
 
 class DemoFailed(WasmletError):
-    """The pod did not do what the demo shows."""
+    """A pod did not do what the demo shows."""
 
 
-@attrs.define
-class _Shown:
-    """What has been shown of the pod so far."""
+@attrs.frozen
+class Settings:
+    """How the demo runs.
 
-    phase: str = ""
-    waiting: str = ""
+    Attributes:
+        keep: stay up until SIGINT, SIGTERM or SIGHUP.
+        port: the API server's; None is 6443, or a free one where that is taken.
+        grace: for how many seconds a node may be silent before it counts as gone.
+        registries: where and how images are pulled.
+    """
 
-    def tell(self, phase: str, pod: Pod, say: Say) -> None:
-        """Say what is new."""
-        if phase != self.phase:
-            self.phase = phase
-            say(f"{'pod/' + pod.name:<14} {phase}")
-        waiting = _waiting(pod)
-        if waiting != self.waiting and not waiting.startswith("ContainerCreating"):
-            self.waiting = waiting
-            if waiting:
-                say(f"{'pod/' + pod.name:<14} {waiting}")
+    keep: bool = False
+    port: int | None = None
+    grace: float = GRACE_SECONDS
+    registries: RegistryConfig = attrs.field(factory=RegistryConfig)
 
 
-async def demo(
-    manifest: Path | None, *, keep: bool, port: int | None, say: Say, registries: RegistryConfig | None = None
-) -> None:
-    """Show a pod from Pending to Succeeded; with `keep`, stay up until SIGINT, SIGTERM or SIGHUP.
+async def demo(file: Path | None, arguments: Sequence[str], settings: Settings, say: Say) -> None:
+    """Show pods from Pending to Succeeded.
+
+    Args:
+        file: a manifest, or a module, which is run with these arguments; None is `examples/hello.yaml`.
 
     Raises:
-        DemoFailed: the guest failed, or nothing ran within 30 seconds.
-        ConfigError: the manifest cannot be read, or this machine cannot run the provider.
+        DemoFailed: a guest failed, or nothing ran within 30 seconds.
+        ConfigError: the file cannot be read, or this machine cannot run the provider.
     """
-    manifest = manifest or _example("hello.yaml")
-    body = await asyncio.to_thread(_pod_of, manifest)
+    file = file or _example("hello.yaml")
+    if await asyncio.to_thread(is_module, file):
+        objects = [pod_of_module(file, arguments)]
+    elif arguments:
+        raise ConfigError(f"{file} is a manifest, which takes no arguments; found {' '.join(arguments)!r}")
+    else:
+        objects = await asyncio.to_thread(objects_of, file)
+    first = next(body["metadata"] for body in objects if body["kind"] == "Pod")
+    name = first.get("name") or "POD"
+    keep = settings.keep
     stop = asyncio.Event()
     began = time.monotonic()
     with on_stop_signals(stop.set), tempfile.TemporaryDirectory(prefix="wasmlet-demo-") as directory:
-        async with _control_plane(port, Path(directory)) as plane:
+        async with _control_plane(settings.port, Path(directory), settings.grace) as plane:
             say(f"control plane  {plane.url}")
-            async with _node(plane, Path(directory), manifest.absolute().parent, registries or RegistryConfig()):
+            async with _node(plane, Path(directory), file.absolute().parent, settings.registries):
                 say(f"node           {NODE_NAME} is Ready, provider {PROVIDER} ({time.monotonic() - began:.1f} s)")
-                if keep:  # before the pod, which may run for as long as it likes
-                    _hints(plane.kubeconfig, body["metadata"]["name"], keep, say)
+                if keep:  # before the pods, which may run for as long as they like
+                    _hints(plane.kubeconfig, name, keep, say)
                 async with Client(await load_identity(plane.kubeconfig)) as client:
                     await _create_classes(client)
-                    await _until(stop, _show(client, body, say))
+                    await _until(stop, _show(client, objects, say))
                 if not keep:
-                    _hints(plane.kubeconfig, body["metadata"]["name"], keep, say)
+                    _hints(plane.kubeconfig, name, keep, say)
                 elif not stop.is_set():
                     say("up until Ctrl-C")
                     await stop.wait()
             say("stopped")
 
 
-def _pod_of(manifest: Path) -> dict[str, Any]:
-    """The pod of a manifest, as `kubectl apply` would send it."""
-    try:
-        body = yaml.safe_load(manifest.read_text("utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{manifest}: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{manifest}: not YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(body, dict) or body.get("kind") != "Pod" or not body.get("metadata", {}).get("name"):
-        raise ConfigError(f"{manifest}: expected one Pod with a name")
-    metadata = body["metadata"]
-    metadata.setdefault("namespace", "default")
-    # So that `kubectl apply` can be used on the same file afterwards.
-    noted = {"kubectl.kubernetes.io/last-applied-configuration": orjson.dumps(body).decode()}
-    metadata["annotations"] = metadata.get("annotations", {}) | noted
-    return body
+async def _apply(client: Client, objects: Sequence[dict[str, Any]], say: Say) -> list[Pod]:
+    """Apply the objects in their order; the pods among them."""
+    pods = []
+    for body in objects:
+        name = body["metadata"].get("name") or body["metadata"]["generateName"]
+        path = path_of(body)
+        try:
+            try:
+                made = await client.create(path, body)
+            except errors.AlreadyExists:  # as a RuntimeClass that the demo has made
+                made = await client.patch(f"{path}/{name}", body, MERGE_PATCH)
+        except errors.ApiError as error:
+            raise DemoFailed(f"the {body['kind'].lower()} {name} is not accepted: {error}") from None
+        metadata = made["metadata"]
+        where = "/".join(filter(None, (metadata.get("namespace"), metadata["name"])))
+        say(f"applied        {body['kind'].lower()} {where}")
+        if body["kind"] == "Pod":
+            pods.append(Pod(made))
+    return pods
 
 
-async def _show(client: Client, body: dict[str, Any], say: Say) -> None:
-    """Apply the pod and tell what becomes of it."""
-    try:
-        pod = Pod(await client.create(f"/api/v1/namespaces/{body['metadata']['namespace']}/pods", body))
-    except errors.ApiError as error:
-        raise DemoFailed(f"the pod is not accepted: {error}") from None
-    say(f"applied        pod {pod.key}")
-    shown, log = _Shown(), None
-    try:
-        async with (
-            asyncio.timeout(PATIENCE_SECONDS) as patience,
-            asyncio.TaskGroup() as group,
-            aclosing(_versions(client, pod)) as versions,
-        ):
-            async for pod in versions:
-                if log is None and pod.phase != "Pending":
-                    patience.reschedule(None)  # it runs: how long is its own affair
-                    shown.tell("Running", pod, say)  # a short one may have ended by the time we look
-                    log = group.create_task(_log(client, pod, say))
-                if log is not None and pod.finished:
-                    await log
-                shown.tell(pod.phase, pod, say)
-                if pod.finished:
-                    break
-    except TimeoutError:
-        raise DemoFailed(_why(pod, f"nothing runs after {PATIENCE_SECONDS:g} s")) from None
-    if pod.phase != "Succeeded":
-        raise DemoFailed(_why(pod, f"the pod ended as {pod.phase}"))
-
-
-async def _versions(client: Client, pod: Pod) -> AsyncGenerator[Pod, None]:
-    """The pod now and after each change, until it is deleted."""
-    yield pod
-    params = {
-        "watch": "1",
-        "fieldSelector": f"metadata.name={pod.name}",
-        "resourceVersion": pod.resource_version,
-    }
-    path = f"/api/v1/namespaces/{pod.namespace}/pods"
-    async with client.stream(path, params) as content:
-        async for line in content:
-            event = orjson.loads(line)
-            yield Pod(event["object"])
-            if event["type"] == "DELETED":
-                return
-
-
-async def _log(client: Client, pod: Pod, say: Say) -> None:
-    """Print the log as it comes, through the API server and the node."""
-    try:
-        async with client.stream(f"{paths.pod(pod.key)}/log", {"follow": "true"}) as content:
-            async for line in content:
-                say("  | " + line.decode("utf-8", "replace").rstrip("\n"))
-    except errors.ApiError as error:
-        say(f"  the log cannot be read: {error}")
-
-
-def _waiting(pod: Pod) -> str:
-    for status in pod.status.get("containerStatuses") or ():
-        if waiting := status.get("state", {}).get("waiting"):
-            return f"{waiting.get('reason', '')}: {waiting.get('message', '')}".rstrip(": ")
-    return ""
-
-
-def _why(pod: Pod, what: str) -> str:
-    """What went wrong, in the pod's own words."""
-    said = [what, _waiting(pod), str(pod.status.get("message", ""))]
-    for condition in pod.status.get("conditions") or ():
-        if condition.get("type") == "PodScheduled" and condition.get("status") == "False":
-            said.append(str(condition.get("message", "")))
-    for status in pod.status.get("containerStatuses") or ():
-        if ended := status.get("state", {}).get("terminated"):
-            said.append(f"exit code {ended['exitCode']} ({ended.get('reason', '')}) {ended.get('message', '')}".strip())
-    return "; ".join(filter(None, said))
+async def _show(client: Client, objects: Sequence[dict[str, Any]], say: Say) -> None:
+    """Apply the objects and tell what becomes of the pods."""
+    pods = await _apply(client, objects, say)
+    several = len(pods) > 1
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(follow(client, pod, say, several=several)) for pod in pods]
+    failed = [(pod, why) for pod, task in zip(pods, tasks, strict=True) if (why := task.result())]
+    if failed:
+        raise DemoFailed("\n".join(f"{pod.name}: {why}" if several else why for pod, why in failed))
 
 
 def _hints(kubeconfig: Path, pod: str, keep: bool, say: Say) -> None:

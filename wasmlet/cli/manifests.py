@@ -1,0 +1,131 @@
+"""What `wasmlet demo FILE` is to apply: the objects of a manifest, or a pod made around a module.
+
+A manifest has one or more documents of kinds that the embedded API server knows, also as a `List`, in the order in
+which they are applied. There is a pod among them, since the demo shows what pods do.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import orjson
+import yaml
+
+from wasmlet.errors import ConfigError
+from wasmlet.names import did_you_mean
+from wasmlet.testing.kinds import KINDS, Kind
+
+_MAGIC = b"\0asm"
+_NAME_LENGTH = 63
+
+
+def is_module(file: Path) -> bool:
+    """Whether that is a WebAssembly module or component rather than a manifest."""
+    if file.suffix.lower() == ".wasm":
+        return True
+    try:
+        with file.open("rb") as opened:
+            return opened.read(len(_MAGIC)) == _MAGIC
+    except OSError:
+        return False
+
+
+def pod_of_module(file: Path, arguments: Sequence[str]) -> dict[str, Any]:
+    """A pod that runs a module of this machine once, with these arguments.
+
+    Raises:
+        ConfigError: there is no such file.
+    """
+    if not file.is_file():
+        raise ConfigError(f"{file}: expected a WebAssembly module, found {'a directory' if file.is_dir() else 'none'}")
+    name = re.sub(r"[^a-z0-9]+", "-", file.stem.lower())[:_NAME_LENGTH].strip("-") or "module"
+    container: dict[str, Any] = {"name": name, "image": f"file://./{quote(file.name)}"}
+    if arguments:
+        # The API expands $(NAME) in arguments; $$ is a dollar sign.
+        container["args"] = [argument.replace("$", "$$") for argument in arguments]
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": name, "namespace": "default"},
+        "spec": {
+            "restartPolicy": "Never",
+            "automountServiceAccountToken": False,
+            "tolerations": [{"key": "wasmlet.dev/provider", "operator": "Exists"}],
+            "containers": [container],
+        },
+    }
+
+
+def objects_of(manifest: Path) -> list[dict[str, Any]]:
+    """The objects of a manifest, as `kubectl apply` would send them.
+
+    Raises:
+        ConfigError: it cannot be read, one of its documents is no object of a kind that there is, or none is a Pod.
+    """
+    try:
+        documents = list(yaml.safe_load_all(manifest.read_text("utf-8")))
+    except OSError as error:
+        raise ConfigError(f"{manifest}: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{manifest}: not YAML: {' '.join(str(error).split())}") from None
+    objects = [
+        _checked(body, f"{manifest}: document {number}")
+        for number, document in enumerate(documents, 1)
+        if document is not None
+        for body in _flat(document)
+    ]
+    if not any(body["kind"] == "Pod" for body in objects):
+        raise ConfigError(f"{manifest}: expected at least one Pod, found {len(objects)} other objects")
+    return objects
+
+
+def _flat(document: Any) -> Iterator[Any]:
+    """The document, or the items of one that is a List."""
+    if isinstance(document, dict) and document.get("kind") == "List" and isinstance(document.get("items"), list):
+        for item in document["items"]:
+            yield from _flat(item)
+    else:
+        yield document
+
+
+def _checked(body: Any, where: str) -> dict[str, Any]:
+    if not isinstance(body, dict) or not isinstance(body.get("metadata"), dict):
+        raise ConfigError(f"{where}: expected an object with apiVersion, kind and metadata, found {str(body)[:60]!r}")
+    kind = kind_of(body)
+    if kind is None:
+        given = str(body.get("kind"))
+        names = sorted({kind.kind for kind in KINDS if kind.stored})
+        near = did_you_mean(given, names) if given not in names else ""
+        raise ConfigError(
+            f"{where}: the demo's API server has no {given} of {body.get('apiVersion')}{near} "
+            f"It has: {', '.join(names)}"
+        )
+    metadata = body["metadata"]
+    if not (metadata.get("name") or metadata.get("generateName")):
+        raise ConfigError(f"{where}: expected metadata.name of the {kind.kind}, found none")
+    if kind.namespaced:
+        metadata.setdefault("namespace", "default")
+    # So that `kubectl apply` can be used on the same file afterwards.
+    noted = {"kubectl.kubernetes.io/last-applied-configuration": orjson.dumps(body, default=str).decode()}
+    metadata["annotations"] = (metadata.get("annotations") or {}) | noted
+    return body
+
+
+def kind_of(body: dict[str, Any]) -> Kind | None:
+    """The kind of an object; None where the embedded API server has none of that name."""
+    wanted = (body.get("apiVersion"), body.get("kind"))
+    return next((kind for kind in KINDS if kind.stored and (kind.api_version, kind.kind) == wanted), None)
+
+
+def path_of(body: dict[str, Any]) -> str:
+    """Where an object of a manifest is posted."""
+    kind = kind_of(body)
+    if kind is None:
+        raise ConfigError(f"there is no kind {body.get('kind')} of {body.get('apiVersion')}")
+    root = f"/apis/{kind.group}/{kind.version}" if kind.group else f"/api/{kind.version}"
+    within = f"/namespaces/{quote(str(body['metadata']['namespace']), safe='')}" if kind.namespaced else ""
+    return f"{root}{within}/{kind.plural}"
