@@ -178,6 +178,7 @@ GOOD: dict[str, Row] = {
     "a token file before a token": lambda at: token_file(at, "good\n", token="bad"),
     "a token where its file is missing": lambda at: at.config({"token": "good", "tokenFile": "/nowhere/token"}),
     "a token where its file is empty": lambda at: token_file(at, "\n", token="good"),
+    "a token with a space at its end": lambda at: at.config({"token": "good "}),
     "a name and a password": lambda at: at.config({"username": "alice", "password": "secret"}),
     "a name and a password in the URL": lambda at: at.config(
         {"token": "bad"}, {"server": at.server.url.replace("//", "//alice:secret@")}
@@ -332,6 +333,19 @@ GOOD: dict[str, Row] = {
     "a plugin whose credentials have ended": lambda at: at.config(
         plugged(at.says(credential(token="good", expirationTimestamp="2001-01-01T00:00:00Z")))
     ),
+    **{
+        f"a plugin whose credentials end at {end}": (
+            lambda at, end=end: at.config(plugged(at.says(credential(token="good", expirationTimestamp=end))))
+        )
+        for end in (
+            "2030-01-01T00:00:00.5Z",
+            "2030-01-01T00:00:00,5Z",
+            "2030-01-01T1:00:00Z",
+            "2030-01-01T00:00:00+24:00",
+            "0001-01-01T00:00:00+02:00",
+            "9999-12-31T23:59:59-02:00",
+        )
+    },
     "a plugin's credentials without an end": lambda at: at.config(
         plugged(at.says(credential(token="good", expirationTimestamp=None)))
     ),
@@ -563,6 +577,25 @@ BAD: dict[str, Row] = {
     "a plugin's end that is a date": lambda at: at.config(
         plugged(at.says(credential(token="good", expirationTimestamp="2999-01-01")))
     ),
+    **{
+        f"a plugin whose credentials end at {end}": (
+            lambda at, end=end: at.config(plugged(at.says(credential(token="good", expirationTimestamp=end))))
+        )
+        for end in (
+            "2030-01-01T00:00:00",
+            "2030-01-01t00:00:00z",
+            "2030-01-01 00:00:00Z",
+            "2030-01-01T00:00:00+0200",
+            "2030-13-01T00:00:00Z",
+            "2030-01-01T24:00:00Z",
+        )
+    },
+    "a plugin's answer with more behind it": lambda at: at.config(
+        plugged(at.says(json.dumps(credential(token="good")) + "{}"))
+    ),
+    "extensions that are no list": lambda at: at.config({"token": "good", "extensions": {}}),
+    "an extension twice": lambda at: at.config(None, {"extensions": [{"name": "a", "extension": {"b": 1}}] * 2}),
+    "a space before the server": lambda at: at.config(None, {"server": " " + at.server.url}),
     "a plugin's end that is a number": lambda at: at.config(
         plugged(at.says(credential(token="good", expirationTimestamp=32472144000)))
     ),

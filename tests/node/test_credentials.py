@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import ssl
+import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -16,6 +18,7 @@ from cryptography import x509
 
 import wasmlet
 from tests.node.cluster import NODE, SECONDS, Cluster, running
+from tests.node.test_api import ask
 from wasmlet.kube import Client, load_identity
 from wasmlet.kube import certificates as module
 from wasmlet.kube.keys import Pair
@@ -217,6 +220,33 @@ async def test_a_client_certificate_is_renewed_and_used_without_a_restart(
         by_token, *renewals = sorted(r["spec"]["username"] for r in await requests(cluster))
         assert by_token.startswith("system:bootstrap:")
         assert set(renewals) == {f"system:node:{NODE}"}
+
+
+async def test_an_authority_in_the_kubeconfig_lasts_as_long_as_the_node(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No part of it lies in a temporary file, whose loss ended the node at the next renewal."""
+    monkeypatch.setattr(module, "RENEWED_AT", (0.0, 0.0))
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    async with made(tmp_path, certificate_seconds=20) as cluster:
+        settings = bootstrapping(cluster, client_ca_file=None)
+        bootstrap = yaml.safe_load(settings["bootstrap_kubeconfig"].read_bytes())
+        place = bootstrap["clusters"][0]["cluster"]
+        place.pop("certificate-authority", None)
+        place["certificate-authority-data"] = base64.b64encode(cluster.plane.ca_file.read_bytes()).decode()
+        settings["bootstrap_kubeconfig"] = tmp_path / "bootstrap"
+        settings["bootstrap_kubeconfig"].write_text(yaml.safe_dump(bootstrap))
+        async with cluster.node(ReferenceProvider(), **settings):
+
+            async def several() -> bool:
+                return len(await requests(cluster)) >= 3
+
+            await until(cluster, several)
+            assert [path for path in temporary.iterdir() if path.is_file()] == []
+            # The CA of the kubeconfig is the first guess at that of the clients of the node's own API.
+            assert await ask(cluster, "/healthz", cluster.plane.kubeconfig) == (200, "ok")
 
 
 async def test_a_certificate_that_has_ended_is_replaced_with_the_token(

@@ -96,14 +96,14 @@ def basic(username: str, password: str) -> Fixed:
 
 
 def sendable(value: str, what: str) -> str:
-    """The value, if an HTTP header can carry it.
+    """The value as an HTTP header carries it, which is without spaces at its end.
 
     Raises:
         ConfigError: it cannot; the message shows nothing of the value.
     """
     if _CONTROL.search(value):
         raise ConfigError(f"{what} has a line break or another control character in it, which no request can carry")
-    return value
+    return value.rstrip(" \t")
 
 
 def escaped(key: str) -> str:

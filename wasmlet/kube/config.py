@@ -141,6 +141,8 @@ def _in_cluster() -> tuple[Cluster, User] | None:
 def _server(text: str) -> str:
     """A server as kubeconfigs name it, as a URL without a trailing slash; without a scheme it is plain HTTP."""
     try:
+        if any(character <= " " for character in text):  # urlsplit would pass over them
+            raise ValueError
         parts = urlsplit(text)
         if not parts.scheme or not parts.netloc:
             parts = urlsplit(f"http://{text}")

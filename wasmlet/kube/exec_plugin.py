@@ -15,7 +15,7 @@ import re
 import shutil
 import signal
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import attrs
 
@@ -30,7 +30,8 @@ LOGIN_SECONDS = 600.0
 """How long it may take where somebody at a terminal may have to answer it."""
 _MAX_ANSWER = 1 << 20
 _MAX_SAID = 500
-_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)", re.ASCII)
+_TIME = re.compile(r"(\d{4})-(\d\d)-(\d\d)T(\d\d?):(\d\d):(\d\d)(?:[.,]\d+)?(?:Z|([+-])(\d\d):(\d\d))", re.ASCII)
+"""RFC 3339, and what Go takes for it."""
 
 
 @attrs.frozen
@@ -177,7 +178,8 @@ def _ended(code: int) -> str:
 def _granted(answer: bytes, version: str) -> Granted:
     if not answer.strip():
         raise ConfigError("expected an ExecCredential on standard output, found nothing")
-    top = Fields("", read(answer))
+    # What begins as JSON must be JSON to its end.
+    top = Fields("", json.loads(answer) if answer.lstrip().startswith(b"{") else read(answer))
     for name, expected in (("kind", "ExecCredential"), ("apiVersion", version)):
         if (found := top.text(name)) != expected:
             raise ConfigError(f"{name}: expected {expected}, found {found!r}")
@@ -198,10 +200,20 @@ def _time(status: Fields) -> datetime | None:
         return None
     text = status.text("expirationTimestamp")
     try:
-        if _TIME.fullmatch(text) is None:
+        found = _TIME.fullmatch(text)
+        if found is None:
             raise ValueError
-        return datetime.fromisoformat(text).astimezone(UTC)
-    except (ValueError, OverflowError):
+        year, month, day, hour, minute, second = map(int, found.groups()[:6])
+        sign, hours, minutes = found[7] or "+", int(found[8] or 0), int(found[9] or 0)
+        if hours > 24 or minutes > 59:
+            raise ValueError
+        offset = timedelta(hours=hours, minutes=minutes)
+        local = datetime(year, month, day, hour, minute, second, tzinfo=UTC)
+    except ValueError:
         raise ConfigError(
             f"status.expirationTimestamp: expected a time as 2006-01-02T15:04:05Z, found {text[:40]!r}"
         ) from None
+    try:
+        return local - offset if sign == "+" else local + offset
+    except OverflowError:
+        return local

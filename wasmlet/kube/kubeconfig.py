@@ -175,7 +175,10 @@ def parse(content: bytes, directory: Path) -> Kubeconfig:
     for name, expected in (("apiVersion", "v1"), ("kind", "Config")):
         if (found := top.text(name)) not in ("", expected):
             raise ConfigError(f"{name}: expected {expected}, found {found!r}")
-    top.part("preferences").flag("colors")
+    preferences = top.part("preferences")
+    preferences.flag("colors")
+    _extensions(preferences)
+    _extensions(top)
     return Kubeconfig(
         top.text("current-context"),
         _by_name(top, "contexts", "context", _context),
@@ -194,13 +197,24 @@ def _by_name(top: Fields, plural: str, single: str, made: Callable[[Fields], _Va
     return found
 
 
+def _extensions(fields: Fields) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for entry in fields.parts("extensions"):
+        name = entry.text("name")
+        if found.get(name) is not None:
+            raise ConfigError(f"{entry.where}: expected each extension once, found {name!r} twice")
+        found[name] = entry.value.get("extension")
+    return found
+
+
 def _context(fields: Fields) -> tuple[str, str]:
     fields.text("namespace")
+    _extensions(fields)
     return fields.text("cluster"), fields.text("user")
 
 
 def _cluster(fields: Fields, directory: Path) -> Cluster:
-    extensions = {entry.text("name"): entry.value.get("extension") for entry in fields.parts("extensions")}
+    extensions = _extensions(fields)
     return Cluster(
         server=fields.text("server"),
         tls_server_name=fields.text("tls-server-name"),
@@ -214,6 +228,7 @@ def _cluster(fields: Fields, directory: Path) -> Cluster:
 
 
 def _user(fields: Fields, directory: Path) -> User:
+    _extensions(fields)
     extra = fields.part("as-user-extra")
     provider, plugin = fields.value.get("auth-provider"), fields.value.get("exec")
     return User(
@@ -254,7 +269,7 @@ def _exec(fields: Fields, directory: Path) -> Exec:
 
 
 def _path(text: str, directory: Path) -> str:
-    return os.path.normpath(directory / text) if text else ""
+    return os.path.normpath(directory / text) if text and not os.path.isabs(text) else text
 
 
 def _check_cluster(name: str, cluster: Cluster) -> None:
