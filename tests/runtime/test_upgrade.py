@@ -16,7 +16,7 @@ from tests.runtime.harness import PATIENCE, Runtime, pod_of
 from tests.worker.harness import Connection, alive, children, kill, wait_gone, zygote_of
 from wasmlet.clock import Clock
 from wasmlet.errors import WasmletError
-from wasmlet.runtime import PROCESS, Isolation, RuntimeConfig, RuntimeProvider, handlers, worker
+from wasmlet.runtime import PROCESS, Isolation, RuntimeConfig, RuntimeProvider, engine, worker
 
 
 def other_version(directory: Path, of: Path, changes: Mapping[str, tuple[str, str]]) -> Path:
@@ -146,7 +146,7 @@ async def test_an_engine_that_is_upgraded_in_place(tmp_path: Path, image: str) -
         changed = {"guest.py": (before_it, f"{before_it}    config.epoch_interruption = True\n")}
         other_version(Upgraded.directory, installed, changed)
         Upgraded.number = "2"
-        handlers._digest.cache_clear()
+        engine._digest.cache_clear()
         await runtime.start()
         await runtime.create(pod)
         assert (await runtime.running(key)).container_id == before.container_id
@@ -159,4 +159,4 @@ async def test_an_engine_that_is_upgraded_in_place(tmp_path: Path, image: str) -
         await runtime.provider.delete_pod(key, 0)
         await asyncio.to_thread(wait_gone, min(zygotes))
         assert sum(map(alive, zygotes)) == 1
-    handlers._digest.cache_clear()
+    engine._digest.cache_clear()
