@@ -8,23 +8,81 @@ import re
 import sys
 from pathlib import Path
 
+import pytest
+
 from wasmlet.kube import Client, load_identity
 from wasmlet.testing import ControlPlane
 
+pytest_plugins = ["pytester"]
+
 CHECKOUT = Path(__file__).parents[1]
 README = CHECKOUT / "README.md"
+CODE = re.findall(r"```python\n(.*?)```", README.read_text("utf-8"), re.DOTALL)[0]
+SETTINGS = "[pytest]\nasyncio_mode = strict\nasyncio_default_fixture_loop_scope = function\npythonpath = .\n"
+
+
+SUITE = """
+from processes import Processes
+from wasmlet.testing import ProviderContract
+
+class TestProcesses(ProviderContract):
+    moment_seconds = 0.2
+    many = 10
+
+    def make_provider(self):
+        return Processes()
+"""
+TO_MEND = """
+class TestEndsNow(TestProcesses):
+    patience_seconds = 2.0
+
+    def make_provider(self):
+        return EndsNow()
+
+
+class EndsNow(Processes):
+    async def pod_status(self, key):
+        ends = [attrs.evolve(c, state=self.now(c.state)) for c in (await super().pod_status(key)).containers]
+        return wasmlet.PodStatus(tuple(ends))
+
+    def now(self, state):
+        ended = isinstance(state, wasmlet.Terminated)
+        return attrs.evolve(state, finished_at=datetime.now(UTC)) if ended else state
+"""
+
+
+def test_the_provider_of_the_readme_keeps_the_contract(pytester: pytest.Pytester) -> None:
+    pytester.makeini(SETTINGS)
+    pytester.makepyfile(processes=CODE, test_processes=SUITE)
+    result = pytester.runpytest_subprocess("-p", "no:cacheprovider", timeout=300)
+    outcomes = result.parseoutcomes()
+    assert outcomes["passed"] > 35
+    assert not {"failed", "errors", "error"} & set(outcomes)
+
+
+def test_a_provider_whose_status_is_another_one_each_time_is_told_what_differs(pytester: pytest.Pytester) -> None:
+    """The suite ends, names the field, and shows none of its own code."""
+    pytester.makeini(SETTINGS)
+    head = "import attrs, wasmlet\nfrom datetime import UTC, datetime\n"
+    pytester.makepyfile(processes=CODE, test_processes=head + SUITE + TO_MEND)
+    result = pytester.runpytest_subprocess("-p", "no:cacheprovider", "-k", "EndsNow", timeout=300)
+    assert result.parseoutcomes()["failed"] >= 3
+    output = result.stdout.str()
+    failures = output[output.index("= FAILURES") :]
+    assert re.search(r"finished_at was datetime\.datetime\(.*\) and is datetime\.datetime\(", failures)
+    assert "to mend: keep finished_at" in failures
+    assert "testing/contract/" not in failures
+    assert "async def test_" not in failures
 
 
 async def test_the_provider_of_the_readme(control_plane: ControlPlane, kubectl: Path, tmp_path: Path) -> None:
-    code = re.search(r"```python\n(.*?)```", README.read_text("utf-8"), re.DOTALL)
-    assert code
-    body = code[1].replace(
+    body = CODE.replace(
         "wasmlet.run(Processes())",
         "import os; from pathlib import Path\n"
         "    wasmlet.run(Processes(), wasmlet.NodeConfig(node_name='n1', node_ip='127.0.0.1', port=0,\n"
         "        state_dir=Path(os.environ['STATE'])))",
     )
-    assert len(code[1].strip().splitlines()) < 50
+    assert len(CODE.strip().splitlines()) < 50
     program = tmp_path / "processes.py"
     program.write_text(body)
     environment = os.environ | {

@@ -494,6 +494,33 @@ class ListsAStranger(ReferenceProvider):
         return [stranger] if not self.created else await super().list_pods()
 
 
+@found_by(
+    test_the_status_of_an_ended_pod_stays="pod_status",
+    test_create_pod_again_does_not_run_the_pod_twice="create_pod",
+    test_pod_status_and_list_pods_agree="list_pods",
+    test_changes_end_with_the_newest="changes",
+    test_what_ended_while_the_provider_was_away="create_pod",
+)
+class EndsNow(ReferenceProvider):
+    """A pod that has ended has always ended just now; without a stream of changes, each poll finds another status."""
+
+    async def pod_status(self, key: PodKey) -> PodStatus:
+        status = await super().pod_status(key)
+        return attrs.evolve(status, containers=tuple(map(self._now, status.containers)))
+
+    async def list_pods(self) -> Sequence[PodRecord]:
+        return [PodRecord(record.key, await self.pod_status(record.key)) for record in await super().list_pods()]
+
+    def changes(self) -> Any:
+        return None
+
+    @staticmethod
+    def _now(container: ContainerStatus) -> ContainerStatus:
+        if not isinstance(container.state, Terminated):
+            return container
+        return attrs.evolve(container, state=attrs.evolve(container.state, finished_at=datetime.now(UTC)))
+
+
 @found_by(test_name_and_config="name")
 class HasAFineName(ReferenceProvider):
     """Is called what no label may be."""

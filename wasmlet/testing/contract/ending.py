@@ -11,7 +11,9 @@ from wasmlet.model.status import PodStatus
 from wasmlet.testing.contract.lifecycle import TURNS, cancelled_after, exits
 from wasmlet.testing.contract.suite import Suite
 from wasmlet.testing.contract.trial import Trial
-from wasmlet.testing.contract.verdict import broken, demand, ended, listed, shown
+from wasmlet.testing.contract.verdict import broken, demand, ended, let_go, listed, shown
+
+__tracebackhide__ = True  # a failure shows what to mend, and of the calls the provider's
 
 LONG_GRACE = 600.0
 AGAIN = "keep what delete_pod has begun with the pod, so that the next call goes on from there"
@@ -69,8 +71,7 @@ class Ending(Suite):
         if first.done():  # a container that has no say in when it ends
             self._terminated(first.result(), pod)
         else:
-            first.cancel()
-            await asyncio.wait([first])
+            await let_go(first, "delete_pod", trial.suite.accept_seconds)
             second, seconds = trial.provider.delete_pod(pod.key, 0), trial.suite.accept_seconds
             with suppress(NotFound):  # the cancelled call had come to its end
                 status = await trial.call("delete_pod", second, seconds=seconds, allow=(NotFound,))
@@ -81,7 +82,7 @@ class Ending(Suite):
         """A call can end at any await; the next one ends what is left."""
         pods = [await trial.running() for _ in TURNS]
         for pod, turns in zip(pods, TURNS, strict=True):
-            await cancelled_after(turns, trial.provider.delete_pod(pod.key, 30))
+            await cancelled_after(turns, trial.provider.delete_pod(pod.key, 30), "delete_pod", self.patience_seconds)
             await self._delete(trial, pod)
         for pod in pods:
             await trial.gone(pod)
@@ -90,7 +91,7 @@ class Ending(Suite):
         """create_pod is cancelled when the pod is deleted; nothing of it comes to life afterwards."""
         pods = [trial.pod() for _ in TURNS]
         for pod, turns in zip(pods, TURNS, strict=True):
-            await cancelled_after(turns, trial.creating(pod))
+            await cancelled_after(turns, trial.creating(pod), "create_pod", self.patience_seconds)
             await self._delete(trial, pod)
         await trial.later()
         records = await trial.records()

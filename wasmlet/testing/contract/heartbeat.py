@@ -9,6 +9,8 @@ import traceback
 from types import FrameType, TracebackType
 from typing import Self
 
+__tracebackhide__ = True  # a failure shows what to mend, and of the calls the provider's
+
 TICK = 0.02
 
 

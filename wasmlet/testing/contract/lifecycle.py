@@ -14,7 +14,19 @@ from wasmlet.model.pod import Pod
 from wasmlet.model.status import ContainerStatus, PodStatus, Running, Terminated
 from wasmlet.testing.contract.suite import Suite
 from wasmlet.testing.contract.trial import Trial
-from wasmlet.testing.contract.verdict import ALL_CONTAINERS, broken, demand, ended, listed, runs, shown
+from wasmlet.testing.contract.verdict import (
+    ALL_CONTAINERS,
+    broken,
+    demand,
+    differing,
+    ended,
+    let_go,
+    listed,
+    runs,
+    shown,
+)
+
+__tracebackhide__ = True  # a failure shows what to mend, and of the calls the provider's
 
 CLOCK_SKEW = timedelta(seconds=2)
 TURNS = (0, 1, 2, 5, 20)
@@ -66,7 +78,7 @@ class Lifecycle(Suite):
         """A call can end at any await; the next one makes good what is missing and starts nothing twice."""
         pods = [trial.pod(lines=["begun"]) for _ in TURNS]
         for pod, turns in zip(pods, TURNS, strict=True):
-            await cancelled_after(turns, trial.creating(pod))
+            await cancelled_after(turns, trial.creating(pod), "create_pod", self.patience_seconds)
             await trial.create(pod)
         for pod in pods:
             await trial.until(pod, runs, "every container Running, after a create_pod that was cancelled and another")
@@ -85,7 +97,8 @@ class Lifecycle(Suite):
         await trial.delete(old)
         await trial.gone(old)
         now = await trial.main(new)
-        demand(now == first, "delete_pod", f"the other pod of that name untouched: {shown(first)}", shown(now), mend)
+        found = f"{shown(now)}: {differing(first, now)}"
+        demand(now == first, "delete_pod", f"the other pod of that name untouched: {shown(first)}", found, mend)
 
     async def test_what_cannot_be_honoured_is_refused(self, trial: Trial) -> None:
         """Refused names the field; the pod is not held, so that create_pod can be called when it has been mended."""
@@ -174,8 +187,9 @@ class Lifecycle(Suite):
     @staticmethod
     def _same(first: ContainerStatus, now: ContainerStatus, method: str) -> None:
         """See that the container has not been started anew."""
-        same = _identity(first) == _identity(now)
-        demand(same, method, f"the container to go on as it was: {first}", now, ONCE)
+        before, after = _identity(first), _identity(now)
+        found = f"{shown(now)}: {differing(before, after)}"
+        demand(before == after, method, f"the container to go on as it was: {shown(first)}", found, ONCE)
 
     @staticmethod
     async def _once(trial: Trial, pod: Pod) -> None:
@@ -193,15 +207,16 @@ def _identity(status: ContainerStatus) -> ContainerStatus:
     return attrs.evolve(status, ready=None, started=None)
 
 
-async def cancelled_after(turns: int, call: object) -> None:
-    """Make the call and cancel it after so many turns of the event loop; what comes of it does not matter."""
+async def cancelled_after(turns: int, call: object, method: str, seconds: float) -> None:
+    """Make the call and cancel it after so many turns of the event loop; what comes of it does not matter.
+
+    Args:
+        seconds: how long it may take to end then.
+    """
     task = asyncio.ensure_future(call)  # type: ignore[call-overload]
     for _ in range(turns):
         await asyncio.sleep(0)
-    task.cancel()
-    await asyncio.wait([task])
-    if not task.cancelled():
-        task.exception()  # has been looked at
+    await let_go(task, method, seconds)
 
 
 def exits(status: PodStatus, code: int, method: str = "pod_status") -> None:

@@ -21,6 +21,8 @@ from wasmlet.testing.contract.suite import Suite
 from wasmlet.testing.contract.trial import Trial
 from wasmlet.testing.contract.verdict import broken, demand, ended, runs
 
+__tracebackhide__ = True  # a failure shows what to mend, and of the calls the provider's
+
 LINES = ("one", "two", "three")
 TEXT = b"one\ntwo\nthree\n"
 _STAMPED = re.compile(rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d) (.*)")
@@ -78,7 +80,7 @@ class Logs(Suite):
         demand(not reader.done(), "logs", "with follow, a stream that goes on while the container runs", "its end",
                "wait for more until the container has ended")  # fmt: skip
         await trial.delete(pod)
-        text = await reader
+        text = await trial.call("logs", reader, seconds=trial.suite.patience_seconds)
         demand(
             text == TEXT, "logs", f"with follow, to the end of the container: {TEXT!r}", text, "lose nothing at the end"
         )

@@ -10,7 +10,9 @@ from wasmlet.model.status import Terminated, phase_of
 from wasmlet.testing.contract.lifecycle import exits
 from wasmlet.testing.contract.suite import Suite
 from wasmlet.testing.contract.trial import Trial
-from wasmlet.testing.contract.verdict import broken, demand, ended, runs, shown
+from wasmlet.testing.contract.verdict import broken, demand, differing, ended, runs, shown
+
+__tracebackhide__ = True  # a failure shows what to mend, and of the calls the provider's
 
 
 class Reports(Suite):
@@ -48,13 +50,18 @@ class Reports(Suite):
             demand(record.key == pod.key, "list_pods", repr(pod.key), repr(record.key), "give PodRecord the pod's key")
             status = await trial.status(pod)
             mend = "answer both from one place"
-            demand(
-                record.status == status,
-                "list_pods",
-                f"what pod_status says: {shown(status)}",
-                shown(record.status),
-                mend,
-            )
+            found = f"{shown(record.status)}: {differing(status, record.status)}"
+            demand(record.status == status, "list_pods", f"what pod_status says: {shown(status)}", found, mend)
+
+    async def test_the_status_of_an_ended_pod_stays(self, trial: Trial) -> None:
+        """How and when a container ended is the same whenever it is asked for: a difference is written to the API."""
+        pod = await trial.finished(3)
+        before = await trial.status(pod)
+        await trial.later()
+        now = await trial.status(pod)
+        mend = "keep finished_at, and all else of Terminated, as it was when you first saw that the container had ended"
+        expected = f"the status of a pod that has ended to stay: {shown(before)}"
+        demand(now == before, "pod_status", expected, differing(before, now), mend)
 
     async def test_pod_status_of_an_unknown_pod(self, trial: Trial) -> None:
         """NotFound, also where a pod of that name is here under another UID."""
@@ -100,7 +107,7 @@ class Reports(Suite):
         await self._settled(trial)
         for pod in pods:
             last, now = trial.history_of(pod)[-1:], await trial.status(pod)
-            found = shown(last[0]) if last else "nothing was told about this pod"
+            found = f"{shown(last[0])}: {differing(now, last[0])}" if last else "nothing was told about this pod"
             mend = "yield a StatusChanged for every change, in the order in which they happen for one pod"
             demand(last == [now], "changes", f"what pod_status says, at last: {shown(now)}", found, mend)
 
@@ -129,7 +136,13 @@ class Reports(Suite):
     @staticmethod
     async def _settled(trial: Trial) -> None:
         """Return when nothing has been told for a moment."""
-        count = -1
+        loop, count = asyncio.get_running_loop(), -1
+        end = loop.time() + trial.suite.patience_seconds
         while count != len(trial.history):
             count = len(trial.history)
+            if loop.time() > end:
+                before, last = trial.history[-2].status, trial.history[-1].status
+                expected = f"no more changes of pods that have ended, within {trial.suite.patience_seconds:g} s"
+                mend = "report a status only where it is another one; a time at which something happened does not move"
+                broken("changes", expected, f"{shown(last)} again and again: {differing(before, last)}", mend)
             await asyncio.sleep(0.1)

@@ -18,7 +18,9 @@ from wasmlet.testing.contract.heartbeat import Heartbeat
 from wasmlet.testing.contract.lifecycle import cancelled_after, exits
 from wasmlet.testing.contract.suite import Suite
 from wasmlet.testing.contract.trial import NODE_IP, Trial
-from wasmlet.testing.contract.verdict import broken, demand, ended, listed, runs, shown
+from wasmlet.testing.contract.verdict import broken, demand, differing, ended, listed, runs, shown
+
+__tracebackhide__ = True  # a failure shows what to mend, and of the calls the provider's
 
 _LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 
@@ -91,7 +93,7 @@ class Restarts(Suite):
         for turns in (None, 0, 1, 5):
             provider = trial.provider = self.make_provider()
             if turns is not None:
-                await cancelled_after(turns, provider.start(context))
+                await cancelled_after(turns, provider.start(context), "start", trial.suite.patience_seconds)
             try:
                 await trial.call("stop", provider.stop(), seconds=trial.suite.patience_seconds, allow=(Exception,))
             except Exception as error:
@@ -123,7 +125,8 @@ class Restarts(Suite):
         await trial.later()
         now = await trial.main(pod)
         mend = "stop leaves pods alone, and a pod that runs already is not started by create_pod"
-        demand(now == first, "stop", f"the container to go on: {shown(first)}", shown(now), mend)
+        found = f"{shown(now)}: {differing(first, now)}"
+        demand(now == first, "stop", f"the container to go on: {shown(first)}", found, mend)
         text = await trial.log(pod)
         demand(text is None or text.count(b"begun") == 1, "stop", "a container started once", text, mend)
         await trial.delete(pod)
@@ -146,7 +149,8 @@ class Restarts(Suite):
         await trial.later()
         now = await trial.status(pod)
         mend = "a pod that has ended stays ended, also for create_pod in a later process"
-        demand(now == status, "create_pod", f"the pod to stay ended: {shown(status)}", shown(now), mend)
+        found = f"{shown(now)}: {differing(status, now)}"
+        demand(now == status, "create_pod", f"the pod to stay ended: {shown(status)}", found, mend)
 
     async def test_the_event_loop_is_not_held_up(self, trial: Trial) -> None:
         """No call computes, sleeps or waits for a disk or a network without letting others go on."""

@@ -16,6 +16,8 @@ from wasmlet.testing.contract.suite import Suite
 from wasmlet.testing.contract.trial import Trial
 from wasmlet.testing.contract.verdict import broken, demand, ended, runs
 
+__tracebackhide__ = True  # a failure shows what to mend, and of the calls the provider's
+
 BYTES = bytes(range(256)) * 2000
 """More than a pipe holds, of every value."""
 

@@ -17,6 +17,8 @@ from wasmlet.provider import Provider
 from wasmlet.testing.contract.trial import Trial
 from wasmlet.testing.contract.verdict import broken
 
+__tracebackhide__ = True  # a failure shows what to mend, and of the calls the provider's
+
 
 class Suite:
     """Hooks and settings. `make_provider` has to be overridden; the rest has defaults.

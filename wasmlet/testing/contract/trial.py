@@ -24,6 +24,8 @@ from wasmlet.testing.contract.verdict import ALL_CONTAINERS, broken, demand, end
 if TYPE_CHECKING:
     from wasmlet.testing.contract.suite import Suite
 
+__tracebackhide__ = True  # a failure shows what to mend, and of the calls the provider's
+
 LOOK_SECONDS = 0.02
 """How often a provider is asked for what it does in its own time."""
 CLEANUP_SECONDS = 10.0
@@ -59,14 +61,28 @@ class Trial:
         return self
 
     async def __aexit__(self, *failure: object) -> None:
-        for pod in self._pods.values():
-            with suppress(Exception):  # the check has said what is wrong
-                async with asyncio.timeout(CLEANUP_SECONDS):
-                    await self.provider.delete_pod(pod.key, 0)
+        ends = [asyncio.ensure_future(self._forget(pod)) for pod in self._pods.values()]
+        if ends:
+            await self._within(*ends)
         await self.stop_reading()
+        await self._within(asyncio.ensure_future(self._stop()))
+
+    async def _forget(self, pod: Pod) -> None:
+        with suppress(Exception):  # the check has said what is wrong
+            await self.provider.delete_pod(pod.key, 0)
+
+    async def _stop(self) -> None:
         with suppress(Exception):
-            async with asyncio.timeout(CLEANUP_SECONDS):
-                await self.provider.stop()
+            await self.provider.stop()
+
+    @staticmethod
+    async def _within(*tasks: asyncio.Future[None]) -> None:
+        """Wait for what ends a check, but not for ever."""
+        _, late = await asyncio.wait(tasks, timeout=CLEANUP_SECONDS)
+        for task in late:
+            task.cancel()
+        if late:
+            await asyncio.wait(late, timeout=CLEANUP_SECONDS)
 
     # --- the node's part
 
@@ -94,7 +110,7 @@ class Trial:
         """Leave the stream of changes, as the node loop does when it ends."""
         if self._reader is not None:
             self._reader.cancel()
-            await asyncio.wait([self._reader])
+            await asyncio.wait([self._reader], timeout=CLEANUP_SECONDS)
 
     async def _read(self) -> None:
         try:
@@ -225,7 +241,6 @@ class Trial:
             seconds: how long it may take; `accept_seconds` without it.
             allow: errors that the caller deals with.
         """
-        __tracebackhide__ = True
         limit = self.suite.accept_seconds if seconds is None else seconds
         try:
             async with asyncio.timeout(limit) as clock:
@@ -248,7 +263,6 @@ class Trial:
 
     async def missing(self, method: str, call: Awaitable[Any], what: str) -> None:
         """See that the call raises `NotFound`."""
-        __tracebackhide__ = True
         try:
             answer = await self.call(method, call, allow=(Exception,))
         except NotFound:

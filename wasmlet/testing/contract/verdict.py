@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NoReturn
+import asyncio
+from collections.abc import Iterator, Sequence
+from typing import Any, NoReturn
+
+import attrs
 
 from wasmlet.model.status import ContainerStatus, PodStatus, Running, Terminated, Waiting
 from wasmlet.provider import PodRecord
+
+__tracebackhide__ = True  # a failure shows what to mend, and of the calls the provider's
 
 ALL_CONTAINERS = "put a ContainerStatus of every container of the pod into PodStatus.containers"
 
@@ -22,13 +27,11 @@ def broken(method: str, expected: str, found: object, mend: str, cause: BaseExce
         method: of the contract, as an author knows it: `delete_pod`.
         mend: what to do, as an instruction.
     """
-    __tracebackhide__ = True
     raise ContractBroken(f"{method}: expected {expected}\n  found: {found}\n  to mend: {mend}") from cause
 
 
 def demand(holds: object, method: str, expected: str, found: object, mend: str) -> None:
     """Fail the check unless it holds."""
-    __tracebackhide__ = True
     if not holds:
         broken(method, expected, found, mend)
 
@@ -49,6 +52,35 @@ def shown(status: PodStatus | ContainerStatus | None) -> str:
         case Waiting(reason, message):
             text = f"Waiting ({reason}{': ' if message else ''}{message})"
     return f"container {status.name!r} {text}"
+
+
+def differing(expected: object, found: object) -> str:
+    """Both, with each field in which they differ: what `shown` leaves out may be what is wrong."""
+    return "; ".join(f"{where} was {before!r} and is {now!r}" for where, before, now in _differences(expected, found))
+
+
+def _differences(one: Any, other: Any, where: str = "") -> Iterator[tuple[str, object, object]]:
+    if one == other:
+        return
+    if type(one) is type(other) and attrs.has(type(one)):
+        for field in attrs.fields(type(one)):
+            name = f"{where}.{field.name}" if where else field.name
+            yield from _differences(getattr(one, field.name), getattr(other, field.name), name)
+    elif isinstance(one, tuple) and isinstance(other, tuple) and len(one) == len(other):
+        for number, (mine, its) in enumerate(zip(one, other, strict=True)):
+            yield from _differences(mine, its, f"{where}[{number}]")
+    else:
+        yield where or "the answer", one, other
+
+
+async def let_go(task: asyncio.Future[Any], method: str, seconds: float) -> None:
+    """Cancel a call, and see that it ends within that time; what comes of it does not matter."""
+    task.cancel()
+    ended, _ = await asyncio.wait([task], timeout=seconds)
+    mend = "let asyncio.CancelledError through; in an `except BaseException`, raise it again"
+    demand(ended, method, f"a call that ends within {seconds:g} s of being cancelled", "it goes on", mend)
+    if not task.cancelled():
+        task.exception()  # has been looked at
 
 
 def listed(records: Sequence[PodRecord]) -> str:
