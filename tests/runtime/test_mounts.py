@@ -21,7 +21,7 @@ from wasmlet.model.pod import Container, Pod
 from wasmlet.model.status import Running
 from wasmlet.runtime import beneath, volume_rules
 from wasmlet.runtime.hostpath import HostPaths
-from wasmlet.runtime.mounts import mounted
+from wasmlet.runtime.mounts import MountRequest, mounted
 
 EMPTY: dict[str, Any] = {"emptyDir": {}}
 LIBC = ctypes.CDLL(None)
@@ -327,7 +327,9 @@ async def test_no_descriptor_is_left(runtime: Runtime, image: str) -> None:
     await runtime.logged(key, b": ok\n")
     life = runtime.provider._pods[key.uid]
     before = len(os.listdir("/proc/self/fd"))
-    async with mounted(life.spec, life.spec.containers[0], life.inputs, life.volumes, {}, 1) as opened:
+    async with mounted(
+        MountRequest(life.manifest, life.manifest.containers[0], life.inputs, {}, 1), life.volumes
+    ) as opened:
         assert {mount.path: mount.read_only for mount in opened.entries} == {"/etc": True, "/dev": False}
         assert len(os.listdir("/proc/self/fd")) == before + 2
     assert len(os.listdir("/proc/self/fd")) == before

@@ -24,6 +24,7 @@ import os
 import posixpath
 import stat
 from collections.abc import AsyncIterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -75,20 +76,27 @@ class Mounts:
         return [{"path": mount.path, "read_only": mount.read_only} for mount in self.entries]
 
 
-@contextlib.asynccontextmanager
-async def mounted(
-    pod: Pod,
-    container: Container,
-    inputs: Inputs,
-    volumes: PodVolumes,
-    variables: Mapping[str, str],
-    attempt: int,
-) -> AsyncIterator[Mounts]:
-    """Everything that a container mounts, open meanwhile.
+@attrs.frozen
+class MountRequest:
+    """What an instance of a container mounts.
 
-    Args:
+    Attributes:
         variables: the container's environment, for `subPathExpr`.
         attempt: the number of the instance; what was staged for earlier ones is removed.
+        image_files: the directory with the files of its image; None where there are none.
+    """
+
+    pod: Pod
+    container: Container
+    inputs: Inputs
+    variables: Mapping[str, str] = attrs.field(repr=False)
+    attempt: int
+    image_files: Path | None = None
+
+
+@contextlib.asynccontextmanager
+async def mounted(request: MountRequest, volumes: PodVolumes) -> AsyncIterator[Mounts]:
+    """Everything that a container mounts, open meanwhile.
 
     Raises:
         Refused: a mount that cannot be had; names the field.
@@ -97,7 +105,7 @@ async def mounted(
     opened: list[Mounts] = []
 
     def open_them() -> None:
-        opened.append(_open_all(pod, container, inputs, volumes, variables, attempt))
+        opened.append(_open_all(request, volumes))
 
     try:
         await in_thread(open_them)
@@ -107,18 +115,12 @@ async def mounted(
             wire.close(mounts.descriptors)
 
 
-def _open_all(
-    pod: Pod,
-    container: Container,
-    inputs: Inputs,
-    volumes: PodVolumes,
-    variables: Mapping[str, str],
-    attempt: int,
-) -> Mounts:
+def _open_all(request: MountRequest, volumes: PodVolumes) -> Mounts:
+    pod, container, inputs, variables = request.pod, request.container, request.inputs, request.variables
     opened: list[Opened] = []
     entries: list[Mount] = []
     owners = Owners(pod, container, volumes)
-    image = ImageFiles.of(volumes.image_files.get(container.name))
+    image = ImageFiles.of(request.image_files)
     try:
         for index, mount in enumerate(container.raw.get("volumeMounts") or ()):
             opened.append(_open(pod, container, mount, f"{container.field}.volumeMounts[{index}]", volumes, variables))
@@ -145,7 +147,7 @@ def _open_all(
         if image is not None:
             entries[:0] = _image_mounts(image, covered, stages)  # some programs begin in their first mount
             covered = [mount.path for mount in entries]
-        places = Places(volumes.storage, volumes.directory, container.name, attempt)
+        places = Places(volumes.storage, volumes.directory, container.name, request.attempt)
         for path, stage in sorted(stages.items()):
             names = [posixpath.basename(name) for name in covered if posixpath.dirname(name) == path]
             if posixpath.dirname(message) == path and posixpath.basename(message) not in stage.files:

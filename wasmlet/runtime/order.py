@@ -8,7 +8,7 @@ whenever they are added. When no main container is to run again, what still runs
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Protocol
 
 from wasmlet.model.pod import Pod
@@ -16,7 +16,7 @@ from wasmlet.model.status import Terminated
 from wasmlet.runtime.instances import Kind
 
 
-class Runs(Protocol):
+class Ordered(Protocol):
     """One container, as what comes before and after it sees it.
 
     Attributes:
@@ -38,10 +38,6 @@ class Runs(Protocol):
         """Whether it has ended well, as an init container has to."""
         ...
 
-    async def run(self) -> Terminated:
-        """Keep it running under its policy; return how it ended, once it is not to run again."""
-        ...
-
 
 class Order:
     """The containers of one pod.
@@ -49,12 +45,21 @@ class Order:
     Args:
         manifest: the pod as it was accepted last.
         containers: by name; those of the manifest are there before `run`, and those that `grown` tells of.
+        keep: keeps the container of this name running under its policy; returns how it ended, once it is not to run
+            again.
         grown: set when ephemeral containers may have been added.
     """
 
-    def __init__(self, manifest: Callable[[], Pod], containers: Mapping[str, Runs], grown: asyncio.Event) -> None:
+    def __init__(
+        self,
+        manifest: Callable[[], Pod],
+        containers: Mapping[str, Ordered],
+        keep: Callable[[str], Awaitable[Terminated]],
+        grown: asyncio.Event,
+    ) -> None:
         self._manifest = manifest
         self._containers = containers
+        self._keep = keep
         self._grown = grown
 
     async def run(self) -> None:
@@ -62,31 +67,30 @@ class Order:
         async with asyncio.TaskGroup() as group:
             beside = [group.create_task(self._run_ephemeral())]
 
-            def keep(container: Runs) -> None:
-                beside.append(group.create_task(_keep(container)))
+            def keep_beside(name: str) -> None:
+                beside.append(group.create_task(self._run_one(name)))
 
-            if await self._initialize(keep):
+            if await self._initialize(keep_beside):
                 mains = []
                 for spec in self._manifest().containers:
-                    container = self._containers[spec.name]
-                    mains.append(group.create_task(_keep(container)))
-                    await container.tried.wait()
+                    mains.append(group.create_task(self._run_one(spec.name)))
+                    await self._containers[spec.name].tried.wait()
                 await asyncio.wait(mains)
             for task in beside:
                 task.cancel()
 
-    async def _initialize(self, keep: Callable[[Runs], None]) -> bool:
+    async def _initialize(self, keep_beside: Callable[[str], None]) -> bool:
         """Run init containers and start sidecars; False where an init container has failed for good."""
         # Main containers run only after every init container is done, so where one has run the init containers are.
         begun = any(self._containers[spec.name].begun for spec in self._manifest().containers)
         for spec in self._manifest().init_containers:
             container = self._containers[spec.name]
             if container.kind == "sidecar":
-                keep(container)
+                keep_beside(spec.name)
                 if not begun:
                     await container.up.wait()
             elif not begun and not container.done:
-                ended = await container.run()
+                ended = await self._keep(spec.name)
                 if ended.exit_code != 0:
                     return False
         return True
@@ -100,9 +104,8 @@ class Order:
                 for spec in self._manifest().ephemeral_containers:
                     if spec.name not in known:
                         known.add(spec.name)
-                        group.create_task(_keep(self._containers[spec.name]))
+                        group.create_task(self._run_one(spec.name))
                 await self._grown.wait()
 
-
-async def _keep(container: Runs) -> None:
-    await container.run()
+    async def _run_one(self, name: str) -> None:
+        await self._keep(name)

@@ -146,8 +146,6 @@ class PodVolumes:
         self._applied: tuple[Pod, Inputs] | None = None
         self._lock = asyncio.Lock()
         self.directory = storage.directory(uid)
-        self.image_files: dict[str, Path] = {}
-        """The directory of the files of a container's own image, by the container's name."""
         self.user: User | None = None
         """Who the pod's processes are; to be set before anything is made."""
         self.changed = asyncio.Event()
