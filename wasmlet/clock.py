@@ -45,6 +45,16 @@ class SystemClock:
         await asyncio.sleep(seconds)
 
 
+async def either(clock: Clock, seconds: float, *events: asyncio.Event) -> None:
+    """Return when the time is over or one of the events is set."""
+    waits = [asyncio.ensure_future(wait) for wait in (clock.sleep(seconds), *(event.wait() for event in events))]
+    try:
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for wait in waits:
+            wait.cancel()
+
+
 @attrs.frozen
 class Backoff:
     """A pause that grows by `factor` from `initial` up to `cap` (seconds), spread by `jitter`.

@@ -24,6 +24,7 @@ from wasmlet.errors import ConfigError
 from wasmlet.kube import errors
 from wasmlet.kube.config import Identity
 from wasmlet.kube.connections import opened_session
+from wasmlet.kube.recovery import Recovery
 from wasmlet.model.pod import Raw
 
 log = structlog.get_logger(__name__)
@@ -36,12 +37,18 @@ APPLY_PATCH = "application/apply-patch+yaml"
 REQUEST_SECONDS = 30.0
 THROTTLED_TRIES = 10
 """How often a request that is put off with 429 is repeated before the caller hears of it (client-go's number)."""
+CUT_SECONDS = 0.5
+"""How long a request that an outage left without an answer has to be answered when the outage is over."""
 RELOAD_SECONDS = 10.0
 """The least time between two readings of the credentials, when they are not accepted."""
 
 
 class Client:
-    """A connection pool to one API server under one identity. Use as an async context manager, or `close` it."""
+    """A connection pool to one API server under one identity. Use as an async context manager, or `close` it.
+
+    Args:
+        recovery: shared by all clients of the same API server; told of requests that fail as in an outage.
+    """
 
     def __init__(
         self,
@@ -50,8 +57,11 @@ class Client:
         connections: int = 32,
         user_agent: str = "wasmlet",
         clock: Clock | None = None,
+        recovery: Recovery | None = None,
     ) -> None:
         self.identity = identity
+        self.recovery = recovery or Recovery()
+        self.recovery.on_end(self._recovered)
         self._connections = connections
         self._user_agent = user_agent
         self._clock = clock or SystemClock()
@@ -59,6 +69,8 @@ class Client:
         self._retired: set[aiohttp.ClientSession] = set()
         """Sessions with earlier credentials; each is closed when the last request in it has ended."""
         self._under_way: Counter[aiohttp.ClientSession] = Counter()
+        self._waiting: dict[asyncio.Timeout, float] = {}
+        """The requests that are under way, with the time at which each began."""
         self._reloaded = float("-inf")
         self._reloading = asyncio.Lock()
 
@@ -198,30 +210,58 @@ class Client:
         if session is None:
             session = self._session = self._connect()
         self._under_way[session] += 1
+        cut = asyncio.timeout(None)
+        self._waiting[cut] = self._clock.monotonic()
         try:
-            async with session.request(
-                method,
-                identity.server + path,
-                params=params,
-                data=data,
-                headers=CIMultiDict([*headers.items(), *(await identity.headers()).items()]),
-                server_hostname=identity.server_hostname,
-                timeout=limits,
-            ) as answer:
+            async with (
+                cut,
+                session.request(
+                    method,
+                    identity.server + path,
+                    params=params,
+                    data=data,
+                    headers=CIMultiDict([*headers.items(), *(await identity.headers()).items()]),
+                    server_hostname=identity.server_hostname,
+                    timeout=limits,
+                ) as answer,
+            ):
+                if answer.status == 401 or answer.status >= 500:
+                    self.recovery.doubt()
                 yield answer
         except TimeoutError:
-            raise errors.Unreachable(f"{identity.server} did not answer in time") from None
+            raise self._unreachable(f"{identity.server} did not answer in time") from None
         except ClientConnectorCertificateError as error:
-            raise errors.Unreachable(f"{identity.server}: its certificate is not trusted: {error}") from None
+            raise self._unreachable(f"{identity.server}: its certificate is not trusted: {error}") from None
         except ClientConnectorError as error:
-            raise errors.Unreachable(f"{identity.server} cannot be reached: {error.strerror or error}") from None
+            raise self._unreachable(f"{identity.server} cannot be reached: {error.strerror or error}") from None
         except (aiohttp.ClientError, ConnectionError) as error:
             text = str(error) or type(error).__name__
-            raise errors.Unreachable(f"the connection to {identity.server} broke: {text}") from None
+            raise self._unreachable(f"the connection to {identity.server} broke: {text}") from None
         finally:
+            del self._waiting[cut]
             self._under_way[session] -= 1
             if self._retired:
                 await self._close_unused()
+
+    def _unreachable(self, message: str) -> errors.Unreachable:
+        self.recovery.doubt()
+        return errors.Unreachable(message)
+
+    def _recovered(self, silent: bool, began: float) -> None:
+        """An outage has ended. What a silent one swallowed is given up, as a kubelet closes its connections then.
+
+        A connection through which nothing came for long sends again only after a long pause, or never (a router that
+        was restarted has forgotten it): requests and watches that began before the API server was seen to be back are
+        ended soon, so that their callers repeat them, and new connections are made.
+        """
+        if not silent:
+            return
+        self._retired |= {*filter(None, [self._session])}
+        self._session = None
+        when = asyncio.get_running_loop().time() + CUT_SECONDS
+        for cut, since in self._waiting.items():
+            if since < began and not cut.expired():
+                cut.reschedule(when)
 
     def _connect(self) -> aiohttp.ClientSession:
         return opened_session(

@@ -3,21 +3,22 @@
 `EventRecorder.record` never waits and never fails: events are told in the background, one that repeats becomes a
 count on the first, one object may have so many at once and then one every five minutes (the kubelet's spam filter:
 25, then 1 in 300 s), a node sends so many at once and then so many a second (100 and 50, the kubelet's --event-burst
-and --event-qps), and what cannot be sent is dropped.
+and --event-qps). While the API server is away events wait, the newest 2000 of them; one that it does not take for
+another reason is dropped, after some tries where another try may help.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 from collections import OrderedDict, deque
-from datetime import datetime
 from typing import Any, Literal
 
 import attrs
 import structlog
 
-from wasmlet.clock import Clock, SystemClock
+from wasmlet.clock import Backoff, Clock, SystemClock
 from wasmlet.kube import errors, paths
 from wasmlet.kube.client import STRATEGIC_PATCH, Client
 from wasmlet.model.event_names import EventNames
@@ -32,6 +33,10 @@ BURST = 25
 REFILL_SECONDS = 300.0
 NODE_BURST = 100
 PER_SECOND = 50
+RETRIES = Backoff(initial=0.5, cap=10, jitter=0.5)
+TRIES = 12
+"""How often an event is tried while the API server is there (client-go's number); an outage does not count."""
+_PASSING = (errors.Unreachable, errors.ServerError, errors.Unauthorized, errors.TooManyRequests)
 MESSAGE_BYTES = 1024
 """The API server refuses longer messages."""
 
@@ -43,6 +48,16 @@ class _Event:
     type: str
     reason: str
     message: str
+
+
+@attrs.frozen
+class _Waiting:
+    """An event that is to be sent, and when it was."""
+
+    event: _Event
+    at: str
+    name: str
+    """What it is called where it is not a repetition; the same at each try, so that none makes a second object."""
 
 
 @attrs.define
@@ -64,7 +79,7 @@ class EventRecorder:
         self._client = client
         self._source = {"component": "wasmlet", "host": node_name}
         self._clock = clock or SystemClock()
-        self._queue: deque[tuple[_Event, datetime]] = deque(maxlen=QUEUE)
+        self._queue: deque[_Waiting] = deque(maxlen=QUEUE)
         self._names = EventNames()
         self._wake = asyncio.Event()
         self._sent: OrderedDict[_Event, _Sent] = OrderedDict()
@@ -90,7 +105,10 @@ class EventRecorder:
         text = message.encode()[:MESSAGE_BYTES].decode("utf-8", "ignore")
         namespace = str(involved.get("namespace") or "default")
         reference = tuple(sorted((k, str(v)) for k, v in involved.items() if v))
-        self._queue.append((_Event(reference, namespace, type, reason, text), self._clock.now()))
+        moment = self._clock.now()
+        name = self._names.next(str(involved.get("name") or "unknown"), moment)
+        event = _Event(reference, namespace, type, reason, text)
+        self._queue.append(_Waiting(event, rfc3339(moment), name))
         self._wake.set()
 
     async def run(self) -> None:
@@ -100,7 +118,7 @@ class EventRecorder:
             self._wake.clear()
             while self._queue:
                 await self._paced()
-                await self._send(*self._queue.popleft())
+                await self._deliver(self._queue.popleft())
 
     async def _paced(self) -> None:
         now = self._clock.monotonic()
@@ -113,7 +131,7 @@ class EventRecorder:
         try:
             async with asyncio.timeout(seconds):
                 while self._queue:
-                    await self._send(*self._queue.popleft())
+                    await self._deliver(self._queue.popleft())
         except TimeoutError:
             log.info("events left unsent", count=len(self._queue))
 
@@ -130,29 +148,39 @@ class EventRecorder:
         bucket.tokens -= 1
         return True
 
-    async def _send(self, event: _Event, moment: datetime) -> None:
-        now = rfc3339(moment)
-        known = self._sent.get(event)
-        try:
-            if known is not None:
-                try:
-                    path = f"{paths.events(event.namespace)}/{known.name}"
-                    body = {"count": known.count + 1, "lastTimestamp": now}
-                    await self._client.patch(path, body, STRATEGIC_PATCH)
-                    known.count += 1
-                    self._sent.move_to_end(event)
+    async def _deliver(self, waiting: _Waiting) -> None:
+        """Send the event, with as many tries as it takes; dropped where another try would not help."""
+        recovery, tries = self._client.recovery, 0
+        pauses = recovery.pauses(RETRIES, self._clock)
+        while True:
+            try:
+                await self._send(waiting)
+                return
+            except errors.ApiError as error:
+                tries += not recovery.away
+                if tries >= TRIES or not isinstance(error, _PASSING):
+                    log.info("event not sent", reason=waiting.event.reason, error=str(error))
                     return
-                except errors.ObjectNotFound:
-                    pass  # the event has expired meanwhile: make another
-            involved = dict(event.involved)
-            name = self._names.next(involved.get("name", "unknown"), moment)
-            await self._client.create(paths.events(event.namespace), self._object(event, involved, name, now))
-            self._sent[event] = _Sent(name, 1)
-            if len(self._sent) > REMEMBERED:
-                self._sent.popitem(last=False)
-        except errors.ApiError as error:
-            # An event is a courtesy: it must never hold up or end anything.
-            log.info("event not sent", reason=event.reason, error=str(error))
+            await pauses.wait()
+
+    async def _send(self, waiting: _Waiting) -> None:
+        event = waiting.event
+        if (known := self._sent.get(event)) is not None:
+            try:
+                path = f"{paths.events(event.namespace)}/{known.name}"
+                body = {"count": known.count + 1, "lastTimestamp": waiting.at}
+                await self._client.patch(path, body, STRATEGIC_PATCH)
+                known.count += 1
+                self._sent.move_to_end(event)
+                return
+            except errors.ObjectNotFound:
+                pass  # the event has expired meanwhile: make another
+        body = self._object(event, dict(event.involved), waiting.name, waiting.at)
+        with contextlib.suppress(errors.AlreadyExists):  # an earlier try was done, and its answer was lost
+            await self._client.create(paths.events(event.namespace), body)
+        self._sent[event] = _Sent(waiting.name, 1)
+        if len(self._sent) > REMEMBERED:
+            self._sent.popitem(last=False)
 
     def _object(self, event: _Event, involved: dict[str, str], name: str, now: str) -> dict[str, Any]:
         return {

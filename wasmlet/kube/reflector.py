@@ -138,9 +138,9 @@ class Reflector:
 
     async def run(self) -> None:
         """Follow the collection until cancelled."""
-        pauses = self._backoff.pauses(self._rng)
+        pauses = self._client.recovery.pauses(self._backoff, self._clock, self._rng)
         while True:
-            began, self._heard = self._clock.monotonic(), False
+            began, self._heard, failed = self._clock.monotonic(), False, False
             try:
                 async with asyncio.timeout(None) as self._following:
                     await self._follow()
@@ -151,14 +151,15 @@ class Reflector:
                 self._version = None
             except errors.ApiError as error:
                 log.warning("watch: failed, trying again", path=self._path, error=str(error))
+                failed = True
             finally:
                 self._following = None
             # A list is no progress: with a watch that answers 410 each time, it would be repeated without a pause.
             if self._heard or self._clock.monotonic() - began > self._backoff.cap:
-                pauses = self._backoff.pauses(self._rng)
+                pauses.start_over()
             # Also after a watch that ended without an error: a server that ends each at once must not be hammered.
-            if self._version is None or self._stale or self._clock.monotonic() - began < 1:
-                await self._clock.sleep(next(pauses))
+            if failed or self._version is None or self._stale or self._clock.monotonic() - began < 1:
+                await pauses.wait()
 
     async def _follow(self) -> None:
         if self._stale:
@@ -249,3 +250,11 @@ def _version(item: Any) -> str:
     if not version:
         raise errors.ServerError(500, "", "watch: an object without a resourceVersion")
     return str(version)
+
+
+def later(version: str, than: str) -> bool:
+    """Whether a resourceVersion is the later one; they are numbers that grow (KEP-5504)."""
+    try:
+        return int(version) > int(than)
+    except ValueError:
+        return True

@@ -3,6 +3,9 @@
 40 s long, renewed every 10 s, held by the node's name, as a kubelet's is. It has a connection of its own, so that no
 load on the others delays it: a lease that runs out makes the cluster move the pods elsewhere.
 
+A renewal is also how the node finds out whether the API server is away (`wasmlet.kube.recovery`): while it is, the
+lease is tried each second. Tries overlap, because one that is not answered may stay so after the API server is back.
+
 The lease is also how a second process with the same node name is found out. Its holder cannot tell, being the node's
 name, so an annotation names the state directory that renews it: a restart knows its own and goes on at once, anybody
 else waits to see whether the lease is still being renewed.
@@ -10,12 +13,14 @@ else waits to see whether the lease is still being renewed.
 
 from __future__ import annotations
 
+import asyncio
+import random
 from datetime import datetime
 from typing import Any
 
 import structlog
 
-from wasmlet.clock import Clock
+from wasmlet.clock import Clock, either
 from wasmlet.errors import ConfigError
 from wasmlet.kube import errors, paths
 from wasmlet.kube.client import MERGE_PATCH, Client
@@ -27,7 +32,15 @@ log = structlog.get_logger(__name__)
 
 DURATION_SECONDS = 40
 RENEW_SECONDS = 10.0
-RETRY_SECONDS = 2.0
+RETRY_SECONDS = 1.0
+"""Between two tries, a little more or less, while the API server is away."""
+PATIENCE_SECONDS = 3.0
+"""How long an answer may take before another try is begun beside the first."""
+SILENT_SECONDS = 6.0
+"""Without an answer for this long the API server counts as away."""
+DOUBTS, DOUBT_SECONDS = 10, 10.0
+"""How many renewals other requests' failures may bring about at once, and how soon another one after that: requests
+that always fail, while the lease is well, cost next to nothing."""
 CLAIM_SECONDS = 15.0
 """How long somebody else's lease is watched: longer than a renewal takes."""
 ANNOTATION = "wasmlet.dev/instance"
@@ -37,19 +50,28 @@ class LeaseKeeper:
     """Renews one lease until cancelled.
 
     Args:
-        client: used by nothing else.
+        client: used by nothing else; its `recovery` is told whether the API server is away.
         instance: tells this state directory from all others.
         registration: says the UID of the Node, which owns the lease.
     """
 
     def __init__(
-        self, client: Client, node_name: str, instance: str, registration: NodeRegistration, clock: Clock
+        self,
+        client: Client,
+        node_name: str,
+        instance: str,
+        registration: NodeRegistration,
+        clock: Clock,
+        rng: random.Random,
     ) -> None:
         self._client = client
         self._instance = instance
         self._name = node_name
         self._registration = registration
         self._clock = clock
+        self._rng = rng
+        self._recovery = client.recovery
+        self._doubts, self._doubts_at = float(DOUBTS), clock.monotonic()
 
     async def claim(self) -> None:
         """See that nobody else is this node.
@@ -81,14 +103,60 @@ class LeaseKeeper:
             return None
 
     async def run(self) -> None:
+        """Renew every 10 s, and as soon as another request's failure makes it doubtful that the API server is there."""
         while True:
-            try:
-                await self.renew()
-                pause = RENEW_SECONDS
-            except errors.ApiError as error:
-                log.warning("the lease is not renewed, trying again", error=str(error))
-                pause = RETRY_SECONDS
-            await self._clock.sleep(pause)
+            await self._until_renewed()
+            begun = self._clock.monotonic()
+            await either(self._clock, RENEW_SECONDS, *([self._recovery.doubted] if self._may_doubt() else []))
+            if self._clock.monotonic() - begun < RENEW_SECONDS:
+                self._doubts -= 1
+
+    def _may_doubt(self) -> bool:
+        now = self._clock.monotonic()
+        self._doubts = min(DOUBTS, self._doubts + (now - self._doubts_at) / DOUBT_SECONDS)
+        self._doubts_at = now
+        return self._doubts >= 1
+
+    async def _until_renewed(self) -> None:
+        """Renew, with one try after the other, and beside the other, until one is answered well."""
+        begun, answer = self._clock.monotonic(), asyncio.Event()
+        tries: set[asyncio.Task[bool]] = set()
+        try:
+            while True:
+                answer.clear()
+                tries.add(asyncio.create_task(self._try(answer)))
+                await either(self._clock, RETRY_SECONDS if self._recovery.away else PATIENCE_SECONDS, answer)
+                if self._recovery.away and answer.is_set():
+                    await self._clock.sleep(RETRY_SECONDS * self._rng.uniform(0.7, 1.0))
+                ended = {one for one in tries if one.done()}
+                tries -= ended
+                if any(one.result() for one in ended):
+                    return
+                if tries and self._clock.monotonic() - begun >= SILENT_SECONDS:
+                    self._away("the API server does not answer", silent=True)
+        finally:
+            for one in tries:
+                one.cancel()
+            await asyncio.gather(*tries, return_exceptions=True)
+
+    async def _try(self, answer: asyncio.Event) -> bool:
+        began = self._clock.monotonic()
+        try:
+            await self.renew()
+        except errors.ApiError as error:
+            self._away(str(error))
+            return False
+        finally:
+            answer.set()
+        if self._recovery.away:
+            log.info("the lease is renewed again")
+        self._recovery.found(began)
+        return True
+
+    def _away(self, error: str, *, silent: bool = False) -> None:
+        if not self._recovery.away:
+            log.warning("the lease is not renewed, trying again each second", error=error)
+        self._recovery.lost(silent=silent)
 
     async def renew(self) -> None:
         """Renew the lease once, making it if there is none."""

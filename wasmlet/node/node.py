@@ -28,7 +28,7 @@ import structlog
 
 from wasmlet.clock import Backoff, Clock, SystemClock
 from wasmlet.errors import ConfigError
-from wasmlet.kube import Client, History, Identity, Reflector, errors, paths
+from wasmlet.kube import Client, History, Identity, Recovery, Reflector, errors, paths
 from wasmlet.kube.events import EventRecorder
 from wasmlet.model.pod import Raw
 from wasmlet.node.admission import Admission
@@ -132,16 +132,23 @@ class Node:
             identity = self._identity or await self._unless_stopped(credentials.identity())
             if identity is None:
                 return
-            client = await stack.enter_async_context(Client(identity, clock=self._clock))
-            lease_client = await stack.enter_async_context(Client(identity, connections=1, clock=self._clock))
-            # Every watch holds a connection: unbounded here, bounded where they are made.
-            watch_client = await stack.enter_async_context(Client(identity, connections=0, clock=self._clock))
+            recovery = Recovery()
+
+            async def connect(connections: int) -> Client:
+                client = Client(identity, connections=connections, clock=self._clock, recovery=recovery)
+                return await stack.enter_async_context(client)
+
+            client = await connect(32)
+            # Renewals overlap in an outage; every watch holds a connection. Both are bounded where they are made.
+            lease_client, watch_client = await connect(0), await connect(0)
             await first_contact(client, self._clock)
             ip = self.config.node_ip
             if ip is None:
                 ip = await asyncio.to_thread(_own_address, identity.server)
             registration = NodeRegistration(client, self.provider, self.config, ip, self._clock)
-            lease = LeaseKeeper(lease_client, self.config.node_name, state.instance, registration, self._clock)
+            lease = LeaseKeeper(
+                lease_client, self.config.node_name, state.instance, registration, self._clock, self._rng
+            )
             await _reached(lease.claim())
             stack.push_async_callback(self.provider.stop)
             config = self.config

@@ -21,6 +21,7 @@ from wasmlet.clock import Backoff
 from wasmlet.errors import NotFound, Refused, Rejected
 from wasmlet.failures import described, text_of
 from wasmlet.kube import errors, paths
+from wasmlet.kube.recovery import Pauses
 from wasmlet.model.inputs import Inputs
 from wasmlet.model.pod import Pod, PodKey, Raw
 from wasmlet.model.status import Condition, PodStatus, Terminated, phase_of
@@ -258,7 +259,8 @@ class PodTask:
         return self._drain_by is not None or self._told is None or self._stale or self._told.differs(self.pod)
 
     async def _run(self) -> None:
-        pauses = self._around.backoff.pauses(self._around.rng)
+        around = self._around
+        pauses = around.client.recovery.pauses(around.backoff, around.clock, around.rng)
         while self._changed or self._asked:
             if not self._changed:
                 await self._look()
@@ -270,11 +272,11 @@ class PodTask:
                     break
             except Exception as error:  # whatever a provider raises must not end the node
                 self._failed(error)
-                await self._pause(next(pauses))
+                await self._pause(pauses)
                 self._changed = True
             else:
                 self._failure = ""
-                pauses = self._around.backoff.pauses(self._around.rng)
+                pauses.start_over()
         else:
             self._working = False
         if self._idle is not None:
@@ -438,22 +440,23 @@ class PodTask:
             if not self._accepted and self._report.by_provider is None:
                 self._report.say(statuses.refused(self.pod, "CreateContainerError", text))
 
-    async def _pause(self, seconds: float) -> None:
-        """Wait before the next try; a change of the pod cuts it short, a question for its status does not."""
-        until = self._around.clock.monotonic() + seconds
-        while not self._changed and (left := until - self._around.clock.monotonic()) > 0:
-            if self._asked:
-                await self._look()
-                continue
-            self._stirred.clear()
-            waits = [asyncio.ensure_future(w) for w in (self._stirred.wait(), self._around.clock.sleep(left))]
-            try:
-                await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-                if waits[1].done():
-                    return
-            finally:
-                for wait in waits:
-                    wait.cancel()
+    async def _pause(self, pauses: Pauses) -> None:
+        """Wait before the next try.
+
+        A change of the pod and the end of an outage of the API server cut it short, a question for its status does not.
+        """
+        over = asyncio.ensure_future(pauses.wait())
+        try:
+            while not (self._changed or over.done()):
+                if self._asked:
+                    await self._look()
+                    continue
+                self._stirred.clear()
+                stirred = asyncio.ensure_future(self._stirred.wait())
+                await asyncio.wait([over, stirred], return_when=asyncio.FIRST_COMPLETED)
+                stirred.cancel()
+        finally:
+            over.cancel()
 
     async def _look(self) -> None:
         """Ask the provider for the pod's status."""

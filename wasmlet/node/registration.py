@@ -3,30 +3,29 @@
 `NodeRegistration.register` creates the Node or takes over one that exists, leaving labels, taints and conditions that
 others set alone (a node may not change its taints after registration, by NodeRestriction). `run` watches the Node,
 looks every ten seconds whether something changed and reports at least every five minutes, as a kubelet does; the lease
-(`wasmlet.node.lease`) is the heartbeat in between.
+(`wasmlet.node.lease`) is the heartbeat in between. What the node owns of the status is put right when somebody else
+writes over it: the node lifecycle controller does, of a node whose lease it did not see. When the API server was away,
+the Node is read and reported at once.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
 import platform
 import random
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from typing import Any
 
 import attrs
 import structlog
 
-from wasmlet.clock import Backoff, Clock
+from wasmlet.clock import Backoff, Clock, either
 from wasmlet.errors import ConfigError
 from wasmlet.failures import described, text_of
-from wasmlet.kube import Client, History, Reflector, errors, paths
+from wasmlet.kube import Client, History, Reflector, errors, later, paths
 from wasmlet.model.pod import Raw
-from wasmlet.model.status import Condition
-from wasmlet.model.times import rfc3339
 from wasmlet.node.config import NodeConfig
+from wasmlet.node.node_status import conditions, machine, owned, patch_of, stamped, version_of
 from wasmlet.node.provider_calls import answer
 from wasmlet.provider import NodeStatus, Provider, Taint
 
@@ -38,6 +37,7 @@ MOST_IMAGES, MOST_NAMES = 50, 5
 
 REPORT_SECONDS = 300.0
 SHUTTING_DOWN = "node is shutting down"
+RETRIES = Backoff(initial=1, cap=CHECK_SECONDS, jitter=0.2)
 SHUTDOWN_SECONDS = 3.0
 """How long the end of the node waits to say so."""
 PING_SECONDS = 10.0
@@ -51,14 +51,6 @@ FEATURES = ("ExtendWebSocketsToKubelet",)
 
 API servers before 1.36 drop the field or make nothing of it, and go on to translate to SPDY.
 """
-
-_PRESSURE = {
-    "MemoryPressure": ("KubeletHasSufficientMemory", "the node has memory to give"),
-    "DiskPressure": ("KubeletHasNoDiskPressure", "the node has disk to give"),
-    "PIDPressure": ("KubeletHasSufficientPID", "the node has processes to give"),
-    "NetworkUnavailable": ("RouteCreated", "guests need no route"),
-}
-
 
 HANDLER_LABEL = "handler.wasmlet.dev/"
 """With a handler's name: the node's label that says it is offered, for the selector of a RuntimeClass."""
@@ -81,8 +73,16 @@ class NodeRegistration:
         self._wake = asyncio.Event()
         self._path = f"{paths.NODES}/{config.node_name}"
         self._reported: dict[str, Any] = {}
+        """What was sent last."""
         self._reported_at = float("-inf")
-        self._conditions: dict[str, Raw] = {}
+        self._answered: dict[str, Any] = {}
+        """How the API had it then: it writes quantities in its own way, and leaves out fields that it does not know."""
+        self._due = True
+        """To be reported, though nothing is different from what was sent."""
+        self._uncertain = False
+        """The API server was away: what the watch has told may be out of date."""
+        self._put_right_at = float("-inf")
+        client.recovery.on_end(self._recovered)
         self.node: Raw = {"metadata": {"name": config.node_name}}
         """The Node as the API has it."""
         self.runtime_handlers: frozenset[str] = frozenset([""])
@@ -165,8 +165,8 @@ class NodeRegistration:
                 node = await self._client.patch(self._path, {"metadata": changes})
             log.info("node found", node=self._config.node_name)
         self.uid = node["metadata"]["uid"]
-        self._conditions = {c["type"]: c for c in (node.get("status") or {}).get("conditions") or ()}
-        self._reported = {}
+        self.node = node
+        self._due = True
         await self._report(status, self.trouble)
 
     # --- what the API says of the Node (Handler of a reflector)
@@ -179,15 +179,32 @@ class NodeRegistration:
 
     def applied(self, item: Raw) -> None:
         self._missing = False
+        if not later(version_of(item), version_of(self.node)):
+            return
         self.node = item
+        # At once, but only now and then: somebody who always writes the same gets no more writes than there are looks.
+        now = self._clock.monotonic()
+        if self._overwritten() and now - self._put_right_at >= CHECK_SECONDS:
+            self._put_right_at = now
+            self._wake.set()
 
     def deleted(self, item: Raw) -> None:
         self._gone()
 
     def _rewound(self) -> None:
         """The API server was restored from a backup: what it has of our status may be an older one."""
-        self._reported = {}
+        self.node = {**self.node, "metadata": {**self.node["metadata"], "resourceVersion": ""}}
+        self._due = True
         self._wake.set()
+
+    def _recovered(self, silent: bool, began: float) -> None:
+        """The API server was away."""
+        self._uncertain = True
+        self._wake.set()
+
+    def _overwritten(self) -> bool:
+        """Whether the Node is not what was sent: somebody else has written what this node owns."""
+        return bool(self._reported) and owned(self.node, self._reported) != self._answered
 
     def _gone(self) -> None:
         self._missing = True
@@ -203,21 +220,19 @@ class NodeRegistration:
             group.create_task(self._keep())
 
     async def _keep(self) -> None:
-        written = True
+        pauses, written = self._client.recovery.pauses(RETRIES, self._clock), True
         while True:
-            waits = [asyncio.ensure_future(w) for w in (self._wake.wait(), self._clock.sleep(CHECK_SECONDS))]
             try:
-                await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                for wait in waits:
-                    wait.cancel()
-            self._wake.clear()
-            try:
+                await either(self._clock, CHECK_SECONDS, self._wake)
+                self._wake.clear()
                 await self._check()
                 written = True
+                pauses.start_over()
             except Exception as error:  # whatever a provider says of the node must not end it
                 log.warning("the node's status is not written, trying again", **described(error, first=written))
                 written = False
+                await pauses.wait()
+                self._wake.set()
             self._looked = self._clock.monotonic()
 
     def stuck(self) -> str:
@@ -229,6 +244,8 @@ class NodeRegistration:
         async with asyncio.TaskGroup() as group:  # side by side: one that hangs does not put the other off
             ping, asking = group.create_task(self._ping()), group.create_task(self._ask())
         trouble, status = ping.result(), asking.result()
+        if self._uncertain:
+            await self._read()
         if self._missing:
             log.warning("the node was deleted by somebody else; registering it again", node=self._config.node_name)
             await self.register(self._port)
@@ -262,6 +279,18 @@ class NodeRegistration:
         self._silent = False
         return status
 
+    async def _read(self) -> None:
+        """See how the Node stands, whatever the watch has told, and have it reported."""
+        self._uncertain = False
+        try:
+            self.node = await self._client.get(self._path)
+        except errors.ObjectNotFound:
+            self._missing = True
+        except errors.ApiError:
+            self._uncertain = True
+            raise
+        self._due = True
+
     async def _ping(self) -> str:
         """What is wrong with the node, or ""."""
         try:
@@ -278,20 +307,20 @@ class NodeRegistration:
             trouble = SHUTTING_DOWN
         self.ready = not trouble
         body = self._status(status, trouble)
-        due = self._clock.monotonic() - self._reported_at >= REPORT_SECONDS
-        if body == self._reported and not due:
+        due = self._due or self._clock.monotonic() - self._reported_at >= REPORT_SECONDS
+        if body == self._reported and not due and not self._overwritten():
             return
-        conditions = [self._stamped(c, now) for c in body["conditions"]]
-        # Addresses merge by type; replaced as a whole, or an old one would stay for ever.
-        addresses = [*body["addresses"], {"$patch": "replace"}]
-        self.node = await self._client.patch(
-            f"{self._path}/status", {"status": body | {"conditions": conditions, "addresses": addresses}}
-        )
-        self._conditions |= {c["type"]: c for c in conditions}
-        self._reported, self._reported_at, self._given = body, self._clock.monotonic(), status
+        stamped_body = body | {"conditions": [stamped(c, self.node, now) for c in body["conditions"]]}
+        taken = await self._client.patch(f"{self._path}/status", {"status": patch_of(self._reported, stamped_body)})
+        self._reported, self._reported_at, self._due = body, self._clock.monotonic(), False
+        self._given, self._answered = status, owned(taken, body)
+        if later(version_of(taken), version_of(self.node)):
+            self.node = taken
+        elif self._overwritten():  # the watch was faster, and has told of a later write by somebody else
+            self._wake.set()
 
     def _status(self, status: NodeStatus, trouble: str) -> dict[str, Any]:
-        capacity = _machine() | {"pods": str(self._config.max_pods)} | dict(status.capacity)
+        capacity = machine() | {"pods": str(self._config.max_pods)} | dict(status.capacity)
         allocatable = capacity | dict(status.allocatable or {})
         self.runtime_handlers = frozenset(["", *status.runtime_handlers])
         features = {"features": dict(status.handler_features)} if status.handler_features else {}
@@ -299,7 +328,7 @@ class NodeRegistration:
         body: dict[str, Any] = {
             "capacity": capacity,
             "allocatable": allocatable,
-            "conditions": [attrs.asdict(c) for c in self._wanted_conditions(status.conditions, trouble)],
+            "conditions": [attrs.asdict(c) for c in conditions(status.conditions, self._provider.name, trouble)],
             "addresses": [
                 {"type": "InternalIP", "address": self._ip},
                 {"type": "Hostname", "address": self._config.node_name},
@@ -316,20 +345,6 @@ class NodeRegistration:
         if handlers:
             body["runtimeHandlers"] = handlers
         return body
-
-    def _wanted_conditions(self, given: Sequence[Condition], trouble: str) -> list[Condition]:
-        if trouble:
-            ready = Condition("Ready", "False", "KubeletNotReady", trouble)
-        else:
-            ready = Condition("Ready", "True", "KubeletReady", f"provider {self._provider.name} is ready")
-        own = {name: Condition(name, "False", reason, message) for name, (reason, message) in _PRESSURE.items()}
-        return [*(own | {c.type: c for c in given}).values(), ready]
-
-    def _stamped(self, condition: dict[str, Any], now: datetime) -> dict[str, Any]:
-        before = self._conditions.get(condition["type"])
-        same = before is not None and before.get("status") == condition["status"]
-        changed = (before or {}).get("lastTransitionTime") if same else None
-        return condition | {"lastHeartbeatTime": rfc3339(now), "lastTransitionTime": changed or rfc3339(now)}
 
     def _labels(self, status: NodeStatus) -> dict[str, str]:
         return {
@@ -365,9 +380,3 @@ def _changes(labels: Mapping[str, str], wanted: Mapping[str, str]) -> dict[str, 
     """
     stale: dict[str, str | None] = {name: None for name in labels if name.startswith(HANDLER_LABEL)}
     return {name: value for name, value in (stale | dict(wanted)).items() if labels.get(name) != value}
-
-
-def _machine() -> dict[str, str]:
-    """What this machine has, where the provider does not say what it can give."""
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return {"cpu": str(os.cpu_count() or 1), "memory": f"{memory // 1024}Ki"}

@@ -10,6 +10,7 @@ import asyncio
 from datetime import datetime
 from typing import Any
 
+from wasmlet.kube import later
 from wasmlet.model.pod import Pod, Raw
 from wasmlet.model.status import PodStatus
 from wasmlet.node import losses
@@ -69,7 +70,7 @@ class PodReport:
         # Our own write comes back as an event; anything else may have changed what we had written.
         if pod.resource_version == self._version and not rewound:
             self.current = pod.status
-        elif rewound or _later(pod.resource_version, self._version):
+        elif rewound or later(pod.resource_version, self._version):
             self._heard_of(pod.status, pod.resource_version)
             if rewound:
                 self._before = losses.most(self._before, losses.reported_before(pod.status, self.by_provider))
@@ -164,7 +165,7 @@ class PodReport:
     def _written(self, answer: Raw) -> None:
         version = str((answer.get("metadata") or {}).get("resourceVersion", ""))
         self._around.history.seen(version)
-        if _later(version, self._version):
+        if later(version, self._version):
             self._heard_of(answer.get("status") or {}, version)
 
     def _heard_of(self, status: Raw, version: str) -> None:
@@ -174,11 +175,3 @@ class PodReport:
             self._around.metrics.running_after(self._around.clock.monotonic() - self._seen)
         if self.finished:
             self._around.admission.release(self._pod.uid)
-
-
-def _later(version: str, than: str) -> bool:
-    """Whether a resourceVersion is the later one; they are numbers that grow (KEP-5504)."""
-    try:
-        return int(version) > int(than)
-    except ValueError:
-        return True

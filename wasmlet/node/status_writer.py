@@ -102,9 +102,9 @@ class StatusWriter:
             entry.idle.set()
 
     async def _drive(self, entry: _Entry) -> None:
-        pauses = self._backoff.pauses(self._rng)
+        pauses = self._client.recovery.pauses(self._backoff, self._clock, self._rng)
         while not await self._write(entry):
-            await self._clock.sleep(next(pauses))
+            await pauses.wait()
         if self._entries.get(entry.key.uid) is entry:
             del self._entries[entry.key.uid]
         entry.idle.set()

@@ -94,7 +94,8 @@ class TokenManager:
         while True:
             await self._clock.sleep(max(0.0, due - self._clock.monotonic()))
             held = self._held[pod.uid]
-            pauses = Backoff(initial=1, cap=60, jitter=0.5).pauses(self._rng)
+            backoff = Backoff(initial=1, cap=60, jitter=0.5)
+            pauses = self._client.recovery.pauses(backoff, self._clock, self._rng)
             due = self._clock.monotonic() + LONGEST_SECONDS
             for key in held.wanted:
                 while True:
@@ -103,7 +104,7 @@ class TokenManager:
                         break
                     except errors.ApiError as error:
                         log.warning("a token is not refreshed, trying again", pod=str(pod.key), error=str(error))
-                        await self._clock.sleep(next(pauses))
+                        await pauses.wait()
                 due = min(due, self._clock.monotonic() + life)
             self._changed(pod.uid)
 

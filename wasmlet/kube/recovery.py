@@ -1,0 +1,90 @@
+"""Whether the API server is away, and how those that wait for it learn that it is back.
+
+One `Recovery` is shared by all clients of a node. A request that fails as it does when the API server is away raises a
+doubt; the lease keeper (`wasmlet.node.lease`) then looks, and while the API server is away it alone tries each second.
+When it is back, everybody who waits between two tries goes on at once and starts over with short pauses. So an outage
+costs one request a second, however many pods wait, and nothing waits for the rest of a long pause after its end.
+
+A doubt that turns out to be wrong (one kind of request fails, the rest is well) ends no pause: a request that always
+fails is repeated with growing pauses, whatever else succeeds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+
+from wasmlet.clock import Backoff, Clock, either
+
+Ended = Callable[[bool, float], None]
+"""Told that an outage has ended: whether requests were left without an answer, and when the one that was answered had
+begun (monotonic seconds)."""
+
+
+class Recovery:
+    """Knows of one API server whether it is away. All on the event loop; nothing waits but `Pauses`."""
+
+    def __init__(self) -> None:
+        self.away = False
+        self.era = 0
+        """How many outages have ended."""
+        self.doubted = asyncio.Event()
+        """A request failed as it does when the API server is away; who looks after that clears it."""
+        self.ended = asyncio.Event()
+        """Set when the present or next outage ends; a new one takes its place then."""
+        self._silent = False
+        self._told: list[Ended] = []
+
+    def on_end(self, tell: Ended) -> None:
+        """Have `tell` called when an outage ends, before anybody goes on."""
+        self._told.append(tell)
+
+    def doubt(self) -> None:
+        """A request failed as it does when the API server is away."""
+        if not self.away:
+            self.doubted.set()
+
+    def lost(self, *, silent: bool = False) -> None:
+        """The API server is away; `silent` where it takes requests and gives no answer."""
+        self.away = True
+        self._silent = self._silent or silent
+
+    def found(self, began: float) -> None:
+        """A request that began then was answered well: an outage, if there was one, is over."""
+        self.doubted.clear()
+        if not self.away:
+            return
+        silent, ended = self._silent, self.ended
+        self.away, self._silent, self.ended = False, False, asyncio.Event()
+        self.era += 1
+        for tell in self._told:
+            tell(silent, began)
+        ended.set()
+
+    def pauses(self, backoff: Backoff, clock: Clock, rng: random.Random | None = None) -> Pauses:
+        """The pauses between the tries of one caller."""
+        return Pauses(self, backoff, clock, rng)
+
+
+class Pauses:
+    """The growing pauses between the tries of one caller, which start over when an outage ends."""
+
+    def __init__(self, recovery: Recovery, backoff: Backoff, clock: Clock, rng: random.Random | None) -> None:
+        self._recovery = recovery
+        self._backoff = backoff
+        self._clock = clock
+        self._rng = rng
+        self.start_over()
+
+    def start_over(self) -> None:
+        """What was tried has succeeded: the next pause is the first."""
+        self._pauses = self._backoff.pauses(self._rng)
+        self._era = self._recovery.era
+
+    async def wait(self, *events: asyncio.Event) -> None:
+        """Wait before the next try: for the next pause, or until an outage ends or one of the events is set."""
+        if self._era == self._recovery.era:  # else one has ended while the last try was under way
+            await either(self._clock, next(self._pauses), self._recovery.ended, *events)
+        if self._era != self._recovery.era:
+            self.start_over()
