@@ -75,6 +75,29 @@ class History:
         if version.isdecimal():
             self.newest = max(self.newest, int(version))
 
+    async def check(self, client: Client, path: str, params: Mapping[str, str], version: str | None = None) -> None:
+        """See that the API server has reached the newest version that there has been, or else that one.
+
+        Args:
+            path, params: the collection that is asked for, and its selectors.
+
+        Raises:
+            Gone: it has not; versions have gone back.
+            ApiError: it does not say.
+        """
+        if not (newest := str(self.newest or version or "")):
+            return
+        asked = {"resourceVersion": newest, "resourceVersionMatch": "NotOlderThan", "limit": "1"}
+        try:
+            await client.get(path, **params, **asked)
+        except errors.ServerError as error:
+            causes = error.details.get("causes") or ()
+            if not any(cause.get("reason") == "ResourceVersionTooLarge" for cause in causes):
+                raise
+            message = f"version {newest} has never been: {error}"
+            self.rewound()
+            raise errors.Gone(410, "Expired", message) from None
+
     def rewound(self) -> None:
         """Versions have gone back."""
         self.newest = 0
@@ -167,7 +190,7 @@ class Reflector:
         if self._version is None:
             await self._list()
         if not self._fresh:
-            await self._check()
+            await self._history.check(self._client, self._path, self._params, self._version)
         self._fresh = False
         await self._watch()
 
@@ -186,24 +209,6 @@ class Reflector:
         self._history.seen(self._version)
         self._lists += 1
         self._handler.synced(items)
-
-    async def _check(self) -> None:
-        """See that the API server has reached the newest version that there has been.
-
-        Raises:
-            Gone: it has not; versions have gone back.
-        """
-        newest = str(self._history.newest or self._version)
-        params = {"resourceVersion": newest, "resourceVersionMatch": "NotOlderThan", "limit": "1"}
-        try:
-            await self._client.get(self._path, **self._params, **params)
-        except errors.ServerError as error:
-            causes = error.details.get("causes") or ()
-            if not any(cause.get("reason") == "ResourceVersionTooLarge" for cause in causes):
-                raise
-            message = f"version {newest} has never been: {error}"
-            self._history.rewound()
-            raise errors.Gone(410, "Expired", message) from None
 
     async def _watch(self) -> None:
         assert self._version is not None

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
@@ -22,7 +23,7 @@ import structlog
 
 from wasmlet.clock import Clock, either
 from wasmlet.errors import ConfigError
-from wasmlet.kube import errors, paths
+from wasmlet.kube import History, errors, paths
 from wasmlet.kube.client import MERGE_PATCH, Client
 from wasmlet.model.pod import Raw
 from wasmlet.model.times import parse, rfc3339_micro
@@ -102,10 +103,15 @@ class LeaseKeeper:
         except errors.ObjectNotFound:
             return None
 
-    async def run(self) -> None:
-        """Renew every 10 s, and as soon as another request's failure makes it doubtful that the API server is there."""
+    async def run(self, history: History) -> None:
+        """Renew every 10 s, and as soon as another request's failure makes it doubtful that the API server is there.
+
+        Args:
+            history: where the API server may have been away, asked whether it was restored from a backup. Before
+                anything is written: our own writes may take its versions beyond those that we know.
+        """
         while True:
-            await self._until_renewed()
+            await self._until_renewed(history)
             begun = self._clock.monotonic()
             await either(self._clock, RENEW_SECONDS, *([self._recovery.doubted] if self._may_doubt() else []))
             if self._clock.monotonic() - begun < RENEW_SECONDS:
@@ -117,14 +123,14 @@ class LeaseKeeper:
         self._doubts_at = now
         return self._doubts >= 1
 
-    async def _until_renewed(self) -> None:
+    async def _until_renewed(self, history: History) -> None:
         """Renew, with one try after the other, and beside the other, until one is answered well."""
         begun, answer = self._clock.monotonic(), asyncio.Event()
         tries: set[asyncio.Task[bool]] = set()
         try:
             while True:
                 answer.clear()
-                tries.add(asyncio.create_task(self._try(answer)))
+                tries.add(asyncio.create_task(self._try(answer, history)))
                 await either(self._clock, RETRY_SECONDS if self._recovery.away else PATIENCE_SECONDS, answer)
                 if self._recovery.away and answer.is_set():
                     await self._clock.sleep(RETRY_SECONDS * self._rng.uniform(0.7, 1.0))
@@ -139,9 +145,14 @@ class LeaseKeeper:
                 one.cancel()
             await asyncio.gather(*tries, return_exceptions=True)
 
-    async def _try(self, answer: asyncio.Event) -> bool:
+    async def _try(self, answer: asyncio.Event, history: History) -> bool:
         began = self._clock.monotonic()
         try:
+            if self._recovery.away or self._recovery.doubted.is_set():
+                selector = {"fieldSelector": f"metadata.name={self._name}"}
+                with suppress(errors.ApiError, TimeoutError):  # the lease is renewed whatever else fails
+                    async with asyncio.timeout(RENEW_SECONDS):
+                        await history.check(self._client, paths.NODES, selector)
             await self.renew()
         except errors.ApiError as error:
             self._away(str(error))

@@ -241,7 +241,7 @@ class Node:
             if self._stop.is_set():
                 raise _Stopped
             await _reached(lease.renew())
-            for work in (lease.run(), registration.run(watch_client, self._rng, history), recorder.run()):
+            for work in (lease.run(history), registration.run(watch_client, self._rng, history), recorder.run()):
                 group.create_task(work)
             if self.config.serving_csr:
                 group.create_task(serving.run())
