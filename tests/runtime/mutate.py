@@ -207,12 +207,12 @@ async def _one(runtime: Runtime, name: str, path: Path, module: bytes, found: Fo
 
 
 def _files(runtime: Runtime) -> set[str]:
-    """All that is in the state directory, but for compiled modules, which are kept."""
+    """All that is in the state directory, but for compiled modules and refusals of modules, which are kept."""
     top = runtime.state_dir / "runtime"
     return {
         str(path.relative_to(top))
         for path in top.rglob("*")
-        if "compiled" not in path.parts and not path.name.endswith(".pyc")
+        if not {"compiled", "refused"} & set(path.parts) and not path.name.endswith(".pyc")
     }
 
 

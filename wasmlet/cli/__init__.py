@@ -7,7 +7,10 @@ with exit code 1 or 2, never with a traceback.
 
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
+
+if TYPE_CHECKING:
+    import click
 
 INTERRUPTED = 130
 """The exit code of a command that Ctrl-C ended, as shells count."""
@@ -33,4 +36,16 @@ def main_for(provider: str, args: Sequence[str] | None = None) -> NoReturn:
         sys.exit(INTERRUPTED)
 
 
-__all__ = ["main", "main_for"]
+def execute(command: "click.Command", args: Sequence[str] | None, name: str) -> NoReturn:
+    """Run a click command of a provider's own as this process, with the errors and exit codes of `wasmlet`.
+
+    Args:
+        args: what comes after the program's name; None takes those of this process.
+        name: what help and errors call the command.
+    """
+    from wasmlet.cli.commands import execute
+
+    execute(command, args, name)
+
+
+__all__ = ["execute", "main", "main_for"]

@@ -35,7 +35,7 @@ def command(directory: Path | None, python: Path | None) -> None:
 
 def setup(arguments: Sequence[str], name: str) -> NoReturn:
     """Run the command with these arguments, and end the process."""
-    from wasmlet.cli.commands import execute
+    from wasmlet.cli import execute
 
     execute(command, list(arguments), name)
 
