@@ -7,6 +7,7 @@ test moves by hand.
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import time
 from collections.abc import Iterator
@@ -75,3 +76,62 @@ class Backoff:
         while True:
             yield pause * (1 + self.jitter * spread.random())
             pause = min(pause * self.factor, self.cap)
+
+
+class Retries:
+    """When to try again what has failed or has ended, so that nothing is ever repeated without a pause.
+
+        retries = Retries(Backoff(initial=1, cap=30, jitter=0.5), clock, rng)
+        while True:
+            retries.begin()
+            try:
+                await follow()
+            except SomeError as error:
+                log.warning(...)
+            await retries.wait()
+
+    Pauses grow from try to try, also after a try that ended without an error. They are short again after a try that
+    lasted for `steady` seconds, or after `start_over`.
+
+    Args:
+        steady: seconds that a try has to last so that it counts as one that worked.
+    """
+
+    def __init__(
+        self, backoff: Backoff, clock: Clock, rng: random.Random | None = None, *, steady: float = 10.0
+    ) -> None:
+        self._backoff = backoff
+        self._clock = clock
+        self._rng = rng or random.Random()
+        self._steady = steady
+        self._pauses = backoff.pauses(self._rng)
+        self._began = math.inf
+
+    def begin(self) -> None:
+        """A try begins now. Where nobody says that, only `start_over` counts."""
+        self._began = self._clock.monotonic()
+
+    def start_over(self) -> None:
+        """The present try has achieved something: the next pause is the first."""
+        self._pauses = self._backoff.pauses(self._rng)
+
+    @property
+    def steady(self) -> bool:
+        """Whether the present try has lasted so long that it counts as one that worked."""
+        return self._clock.monotonic() - self._began >= self._steady
+
+    async def wait(self, *events: asyncio.Event, at_least: float = 0.0) -> None:
+        """Wait before the next try.
+
+        Args:
+            events: any of them ends the pause.
+            at_least: seconds that the other side asks for (`Retry-After`), which nothing cuts short.
+        """
+        if self.steady:
+            self.start_over()
+        self._began = math.inf
+        seconds = next(self._pauses)
+        if at_least:
+            await self._clock.sleep(at_least)
+        if seconds > at_least:
+            await either(self._clock, seconds - at_least, *events)

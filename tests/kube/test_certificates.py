@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import json
 import os
 import random
 import stat
@@ -145,8 +146,16 @@ class Requests:
             self.asked.set()
             await self.changed.wait()
             self.changed.clear()
-            await response.write(b"{}\n")
+            found = next(iter(self.made.values()), None)
+            event: dict[str, Any] = {"type": "DELETED", "object": {"metadata": {"resourceVersion": "2"}}}
+            if found is not None:
+                event = {"type": "MODIFIED", "object": found | {"status": self.status}}
+            await response.write(json.dumps(event).encode() + b"\n")
             return response
+        if selector := request.query.get("fieldSelector"):
+            found = self.made.get(selector.removeprefix("metadata.name="))
+            items = [found | {"status": self.status}] if found else []
+            return web.json_response({"metadata": {"resourceVersion": "1"}, "items": items})
         if name not in self.made:
             return web.json_response({"kind": "Status", "code": 404, "message": "gone"}, status=404)
         return web.json_response(self.made[name] | {"status": self.status})

@@ -72,6 +72,29 @@ async def server(clock: FakeClock, tmp_path: Path) -> AsyncIterator[tuple[Server
         yield server, client
 
 
+@pytest.mark.parametrize("ahead", [timedelta(hours=2), timedelta(seconds=-7200)], ids=["ahead", "behind"])
+async def test_a_clock_that_differs_from_the_api_servers_asks_for_no_token_more(
+    tmp_path: Path, ahead: timedelta
+) -> None:
+    """The token's end is by the API server's clock; by this machine's it has ended long ago, or ends much later."""
+    clock, asked = FakeClock(datetime(2026, 1, 1, tzinfo=UTC)), 0
+
+    async def answer(request: web.Request) -> web.Response:
+        nonlocal asked
+        asked += 1
+        until = rfc3339(clock.now() - ahead + timedelta(hours=1))
+        status = {"token": f"token-{asked}", "expirationTimestamp": until}
+        return web.json_response({"spec": {"expirationSeconds": 3600}, "status": status})
+
+    async with serving(answer, tmp_path) as client, asyncio.TaskGroup() as group:
+        manager = TokenManager(client, group, lambda uid: None, clock, random.Random(1))
+        await manager.tokens(POD, frozenset([TokenKey("v", 3600)]))
+        while clock.monotonic() < 3600:
+            clock.advance(await clock.next_sleep())
+        manager.release(POD.uid)
+    assert asked == 2
+
+
 async def test_asked_for_once_and_refreshed_at_80_percent(server: tuple[Server, Client], clock: FakeClock) -> None:
     api, client = server
     changed: asyncio.Queue[str] = asyncio.Queue()

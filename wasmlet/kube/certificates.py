@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -18,11 +18,13 @@ from typing import Any, Literal
 
 import structlog
 
-from wasmlet.clock import Backoff, Clock
+from wasmlet.clock import Backoff, Clock, Retries
 from wasmlet.errors import WasmletError
 from wasmlet.kube import errors
 from wasmlet.kube.client import Client
 from wasmlet.kube.keys import Pair, Wanted, new_key, request_for, request_name, write_private
+from wasmlet.kube.reflector import Reflector
+from wasmlet.model.pod import Raw
 
 log = structlog.get_logger(__name__)
 
@@ -38,8 +40,13 @@ LOOK_SECONDS = 60.0
 QUIET_SECONDS = 3.0
 """How long a request may be undecided before somebody is asked to approve it: many clusters approve by themselves."""
 REMIND_SECONDS = 300.0
-WATCH_SECONDS = 300
+WATCH = Backoff(initial=1, cap=60, jitter=0.5)
+"""The pauses between watches of a request: somebody has to decide on it, which takes longer."""
 TRIES = Backoff(initial=2, cap=300, jitter=0.5)
+RENEWALS = Backoff(initial=0.25, cap=60, jitter=0.5)
+SOON_SECONDS = 300.0
+"""Half of the shortest life that a request can ask for. Renewals that follow each other sooner have growing pauses
+between them, so that a signer whose certificates last for seconds is not flooded."""
 ANEW = Backoff(initial=60, cap=3600, jitter=0.5)
 """The pauses before a request is made again that was denied or has failed."""
 
@@ -151,21 +158,30 @@ class CertificateKeeper:
             requester: a client to ask with, for one request.
             installed: puts a new one to use.
         """
-        tries, anew = TRIES.pauses(self._rng), ANEW.pauses(self._rng)
+        tries, anew = (Retries(pauses, self._clock, self._rng) for pauses in (TRIES, ANEW))
+        renewals = Retries(RENEWALS, self._clock, self._rng, steady=SOON_SECONDS)
         while True:
-            await self.due()
+            if self.pair is not None:
+                renewals.begin()
+                await self.due()
+                await renewals.wait()
             try:
                 async with requester() as client:
                     pair = await self.obtain(client)
             except (NotSigned, errors.Forbidden, errors.ObjectNotFound) as error:
                 log.warning("no certificate is signed, asking again later", signer=self._signer, error=str(error))
-                await self._clock.sleep(next(anew))
+                await anew.wait()
             except WasmletError as error:
                 log.warning("a certificate cannot be asked for, trying again", signer=self._signer, error=str(error))
-                await self._clock.sleep(next(tries))
+                await tries.wait(at_least=error.retry_after if isinstance(error, errors.ApiError) else 0.0)
             else:
-                tries, anew = TRIES.pauses(self._rng), ANEW.pauses(self._rng)
                 await installed(pair)
+                tries.start_over()
+                if pair.says(self._wanted()):
+                    anew.start_over()
+                else:  # it is due again already, and a signer that leaves something out may always do so
+                    log.warning("the certificate lacks something that was asked for", signer=self._signer)
+                    await anew.wait()
 
     def _usable(self, name: str, pem: bytes) -> Pair:
         try:
@@ -220,36 +236,31 @@ class CertificateKeeper:
 
     async def _signed(self, client: Client, name: str, uid: str) -> bytes:
         """The certificate, as soon as it is there."""
-        while True:
-            request = await self._get(client, name)
-            if request["metadata"]["uid"] != uid:
-                raise NotSigned(f"request {name} was removed before it was decided")
-            status = request.get("status") or {}
-            for condition in status.get("conditions") or ():
-                if condition.get("type") in ("Denied", "Failed") and condition.get("status", "True") == "True":
-                    why = ": ".join(filter(None, (condition.get("reason"), condition.get("message"))))
-                    raise NotSigned(f"request {name} was {_PAST[condition['type']]} ({why})")
-            if certificate := status.get("certificate"):
-                return base64.b64decode(certificate)
-            await self._changed(client, name, str(request["metadata"]["resourceVersion"]))
-
-    async def _changed(self, client: Client, name: str, version: str) -> None:
-        """Wait until the request may be another one. What it is then is asked anew."""
-        params = {
-            "watch": "1",
-            "fieldSelector": f"metadata.name={name}",
-            "resourceVersion": version,
-            "timeoutSeconds": str(WATCH_SECONDS),
-        }
+        decision = _Decision(name, uid)
+        selector = {"fieldSelector": f"metadata.name={name}"}
+        reflector = Reflector(
+            client,
+            REQUESTS,
+            selector,
+            decision,
+            clock=self._clock,
+            rng=self._rng,
+            backoff=WATCH,
+            fatal=(errors.Unauthorized,),  # other credentials may be needed by now, and the caller has them
+        )
+        watching = asyncio.create_task(reflector.run())
+        decision.made.add_done_callback(lambda made: watching.cancel())
         try:
-            async with client.stream(REQUESTS, params, silence=WATCH_SECONDS + 30) as content:
-                if await content.readany():
-                    return
-        except errors.Unauthorized:
-            raise
-        except errors.ApiError as error:
-            log.info("a certificate request cannot be watched", request=name, error=str(error))
-        await self._clock.sleep(1)
+            await asyncio.wait({watching})
+            if not decision.made.done():
+                await watching  # raises what has ended it
+            made = await decision.made
+            if isinstance(made, NotSigned):
+                raise made
+            return made
+        finally:
+            watching.cancel()
+            await asyncio.wait({watching})
 
     async def _remind(self, name: str) -> None:
         seconds = QUIET_SECONDS
@@ -259,6 +270,50 @@ class CertificateKeeper:
             waited += seconds
             self._pending(name, waited)
             seconds = REMIND_SECONDS
+
+
+class _Decision:
+    """What becomes of one request; handler of its reflector.
+
+    Attributes:
+        made: the certificate, or why there is none.
+    """
+
+    def __init__(self, name: str, uid: str) -> None:
+        self._name = name
+        self._uid = uid
+        self.made: asyncio.Future[bytes | NotSigned] = asyncio.get_running_loop().create_future()
+
+    def synced(self, items: Sequence[Raw]) -> None:
+        if items:
+            self.applied(items[0])
+        else:
+            self._removed()
+
+    def applied(self, item: Raw) -> None:
+        if item["metadata"]["uid"] != self._uid:
+            self._removed()
+            return
+        status = item.get("status") or {}
+        for condition in status.get("conditions") or ():
+            if condition.get("type") in _PAST and condition.get("status", "True") == "True":
+                why = ": ".join(filter(None, (condition.get("reason"), condition.get("message"))))
+                self._fail(f"request {self._name} was {_PAST[condition['type']]} ({why})")
+        if (certificate := status.get("certificate")) and not self.made.done():
+            try:
+                self.made.set_result(base64.b64decode(certificate))
+            except ValueError as error:
+                self._fail(f"request {self._name} was answered with what is no base64: {error}")
+
+    def deleted(self, item: Raw) -> None:
+        self._removed()
+
+    def _removed(self) -> None:
+        self._fail(f"request {self._name} was removed before it was decided")
+
+    def _fail(self, why: str) -> None:
+        if not self.made.done():
+            self.made.set_result(NotSigned(why))
 
 
 _PAST = {"Denied": "denied", "Failed": "not signed"}

@@ -8,6 +8,7 @@ that the server puts off (429) is repeated after the time it names; everything e
 from __future__ import annotations
 
 import asyncio
+import random
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -19,7 +20,7 @@ import structlog
 from aiohttp.client_exceptions import ClientConnectorCertificateError, ClientConnectorError
 from multidict import CIMultiDict
 
-from wasmlet.clock import Clock, SystemClock
+from wasmlet.clock import Backoff, Clock, Retries, SystemClock
 from wasmlet.errors import ConfigError
 from wasmlet.kube import errors
 from wasmlet.kube.config import Identity
@@ -36,9 +37,11 @@ APPLY_PATCH = "application/apply-patch+yaml"
 
 REQUEST_SECONDS = 30.0
 THROTTLED_TRIES = 10
-"""How often a request that is put off with 429 is repeated before the caller hears of it (client-go's number)."""
+"""client-go's number."""
 CUT_SECONDS = 0.5
 """How long a request that an outage left without an answer has to be answered when the outage is over."""
+THROTTLED = Backoff(initial=0.5, cap=10, jitter=0.2)
+"""The least pauses between these tries, whatever the server asks for: one that asks for none is not flooded."""
 RELOAD_SECONDS = 10.0
 """The least time between two readings of the credentials, when they are not accepted."""
 
@@ -48,6 +51,7 @@ class Client:
 
     Args:
         recovery: shared by all clients of the same API server; told of requests that fail as in an outage.
+        throttled_tries: how often a request that is put off with 429 is repeated before the caller hears of it.
     """
 
     def __init__(
@@ -55,16 +59,18 @@ class Client:
         identity: Identity,
         *,
         connections: int = 32,
-        user_agent: str = "wasmlet",
         clock: Clock | None = None,
         recovery: Recovery | None = None,
+        rng: random.Random | None = None,
+        throttled_tries: int = THROTTLED_TRIES,
     ) -> None:
         self.identity = identity
         self.recovery = recovery or Recovery()
         self.recovery.on_end(self._recovered)
         self._connections = connections
-        self._user_agent = user_agent
         self._clock = clock or SystemClock()
+        self._rng = rng or random.Random()
+        self._throttled_tries = throttled_tries
         self._session: aiohttp.ClientSession | None = None
         self._retired: set[aiohttp.ClientSession] = set()
         """Sessions with earlier credentials; each is closed when the last request in it has ended."""
@@ -146,15 +152,16 @@ class Client:
         seconds: float,
     ) -> bytes:
         """The request until it is answered with something else than "later" or "who are you?"."""
-        for attempt in range(THROTTLED_TRIES + 1):
+        retries = Retries(THROTTLED, self._clock, self._rng)
+        for attempt in range(self._throttled_tries + 1):
             try:
                 return await self._once(method, path, params, data, content_type, seconds)
             except errors.TooManyRequests as error:
-                if attempt == THROTTLED_TRIES:
+                if attempt == self._throttled_tries:
                     raise
-                await self._clock.sleep(error.retry_after)
+                await retries.wait(at_least=error.retry_after)
             except errors.Unauthorized:
-                if attempt == THROTTLED_TRIES or not await self._reload():
+                if attempt == self._throttled_tries or not await self._reload():
                     raise
         raise AssertionError("the last try returns or raises")
 
@@ -268,7 +275,7 @@ class Client:
             self.identity.proxy,
             self.identity.ssl_context,
             limit=self._connections,
-            headers={"User-Agent": self._user_agent, "Accept": JSON},
+            headers={"User-Agent": "wasmlet", "Accept": JSON},
             # One watched object may be as large as the API allows, so a line can be some MiB.
             read_bufsize=2**20,
         )

@@ -20,6 +20,7 @@ class ApiError(WasmletError):
         status: HTTP status; 0 where there was no answer.
         reason: the API's word, as `AlreadyExists`.
         details: the `details` of the `Status` object.
+        retry_after: how many seconds the server asks to wait before the next try; 0 where it asks for nothing.
     """
 
     def __init__(self, status: int, reason: str, message: str, details: dict[str, Any] | None = None) -> None:
@@ -27,6 +28,7 @@ class ApiError(WasmletError):
         self.status = status
         self.reason = reason
         self.details = details or {}
+        self.retry_after = 0.0
 
 
 class BadRequest(ApiError):
@@ -62,9 +64,7 @@ class Invalid(ApiError):
 
 
 class TooManyRequests(ApiError):
-    """429: slow down; `retry_after` says by how many seconds."""
-
-    retry_after: float = 1.0
+    """429: slow down; `retry_after` says by how many seconds, and is 1 where the server does not."""
 
 
 class ServerError(ApiError):
@@ -90,27 +90,39 @@ _BY_STATUS: dict[int, type[ApiError]] = {
 }
 
 
-def from_status(status: dict[str, Any], code: int = 0, retry_after: str | None = None) -> ApiError:
+LONGEST_WAIT_SECONDS = 300.0
+"""A server that asks for more is asked again after this time: a node that slept for a day would be lost."""
+
+
+def from_status(status: Any, code: int = 0, retry_after: str | None = None) -> ApiError:
     """The error that a `Status` object stands for.
 
     Args:
-        status: the decoded `Status`; anything else is tolerated.
+        status: the decoded `Status`; whatever else a server sends there is tolerated.
         code: the HTTP status, where the object has none (an ERROR event of a watch has it in the object).
         retry_after: the header of that name, in seconds.
     """
-    code = int(status.get("code") or code)
-    reason = str(status.get("reason") or "")
+    found = status if isinstance(status, dict) else {}
+    if isinstance(found.get("code"), int):
+        code = found["code"] or code
+    reason = str(found.get("reason") or "")
+    details = found["details"] if isinstance(found.get("details"), dict) else {}
     kind = _BY_STATUS.get(code, ServerError if code >= 500 else ApiError)
     if kind is Conflict and reason == "AlreadyExists":
         kind = AlreadyExists
-    error = kind(code, reason, str(status.get("message") or f"HTTP {code}"), status.get("details"))
-    if isinstance(error, TooManyRequests):
-        wait = retry_after or (status.get("details") or {}).get("retryAfterSeconds")
-        try:
-            error.retry_after = max(0.0, float(wait)) if wait is not None else 1.0
-        except ValueError:
-            error.retry_after = 1.0
+    error = kind(code, reason, str(found.get("message") or f"HTTP {code}"), details)
+    wait = _seconds(retry_after or details.get("retryAfterSeconds"))
+    error.retry_after = wait if wait is not None else 1.0 if kind is TooManyRequests else 0.0
     return error
+
+
+def _seconds(wait: Any) -> float | None:
+    """How long a server asks to wait; None where it does not, or not in seconds."""
+    try:
+        seconds = float(wait)
+    except (TypeError, ValueError):
+        return None
+    return min(seconds, LONGEST_WAIT_SECONDS) if seconds >= 0 else None  # a "nan" is neither
 
 
 def from_answer(code: int, body: bytes, retry_after: str | None = None) -> ApiError:

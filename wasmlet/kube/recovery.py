@@ -15,7 +15,7 @@ import asyncio
 import random
 from collections.abc import Callable
 
-from wasmlet.clock import Backoff, Clock, either
+from wasmlet.clock import Backoff, Clock, Retries
 
 Ended = Callable[[bool, float], None]
 """Told that an outage has ended: whether requests were left without an answer, and when the one that was answered had
@@ -67,24 +67,22 @@ class Recovery:
         return Pauses(self, backoff, clock, rng)
 
 
-class Pauses:
+class Pauses(Retries):
     """The growing pauses between the tries of one caller, which start over when an outage ends."""
 
     def __init__(self, recovery: Recovery, backoff: Backoff, clock: Clock, rng: random.Random | None) -> None:
+        super().__init__(backoff, clock, rng)
         self._recovery = recovery
-        self._backoff = backoff
-        self._clock = clock
-        self._rng = rng
-        self.start_over()
+        self._era = recovery.era
 
     def start_over(self) -> None:
-        """What was tried has succeeded: the next pause is the first."""
-        self._pauses = self._backoff.pauses(self._rng)
+        super().start_over()
         self._era = self._recovery.era
 
-    async def wait(self, *events: asyncio.Event) -> None:
-        """Wait before the next try: for the next pause, or until an outage ends or one of the events is set."""
-        if self._era == self._recovery.era:  # else one has ended while the last try was under way
-            await either(self._clock, next(self._pauses), self._recovery.ended, *events)
+    async def wait(self, *events: asyncio.Event, at_least: float = 0.0) -> None:
+        if self._era == self._recovery.era:
+            await super().wait(self._recovery.ended, *events, at_least=at_least)
+        elif at_least:  # an outage has ended while the last try was under way: no pause but what is asked for
+            await self._clock.sleep(at_least)
         if self._era != self._recovery.era:
             self.start_over()

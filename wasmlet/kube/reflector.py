@@ -3,8 +3,8 @@
 `Reflector.run` keeps a handler told about every object of a collection. The API server ends watches as it pleases
 (time-outs, readers that fell behind), so a watch is resumed from the last version seen, bookmarks included; only an
 answer of 410 Gone makes it list again, and an API server whose versions have gone back because it was restored from a
-backup: a watch from a version that it has yet to reach would be silent until then. Failures are repeated for ever with
-a growing pause.
+backup: a watch from a version that it has yet to reach would be silent until then. What fails is repeated for ever,
+and so is what ends at once without having told anything: with pauses that grow (`wasmlet.clock.Retries`).
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ class History:
             await client.get(path, **params, **asked)
         except errors.ServerError as error:
             causes = error.details.get("causes") or ()
-            if not any(cause.get("reason") == "ResourceVersionTooLarge" for cause in causes):
+            if not any(isinstance(c, dict) and c.get("reason") == "ResourceVersionTooLarge" for c in causes):
                 raise
             message = f"version {newest} has never been: {error}"
             self.rewound()
@@ -115,6 +115,7 @@ class Reflector:
         params: selectors, as `{"fieldSelector": "spec.nodeName=n1"}`.
         backoff: pauses between tries while the API server does not answer.
         history: told when the API server's versions have gone back, and tells when another reflector saw it.
+        fatal: errors that end `run` instead of being repeated.
     """
 
     def __init__(
@@ -128,6 +129,7 @@ class Reflector:
         rng: random.Random | None = None,
         backoff: Backoff | None = None,
         history: History | None = None,
+        fatal: tuple[type[errors.ApiError], ...] = (),
     ) -> None:
         self._client = client
         self._path = path
@@ -135,15 +137,15 @@ class Reflector:
         self._handler = handler
         self._clock = clock or SystemClock()
         self._rng = rng or random.Random()
-        self._backoff = backoff or Backoff(initial=0.2, cap=30, jitter=0.5)
+        backoff = backoff or Backoff(initial=0.2, cap=30, jitter=0.5)
+        self._retries = client.recovery.pauses(backoff, self._clock, self._rng)
+        self._fatal = fatal
         self._history = history or History()
         self._history.add(self)
         self._following: asyncio.Timeout | None = None
         self._stale = False
         """The version is of no use any more."""
         self._version: str | None = None
-        self._heard = False
-        """The present watch has told of something."""
         self._fresh = False
         """The version was given by a list, and no watch has ended since."""
         self._lists = 0
@@ -160,29 +162,35 @@ class Reflector:
             self._following.reschedule(asyncio.get_running_loop().time())
 
     async def run(self) -> None:
-        """Follow the collection until cancelled."""
-        pauses = self._client.recovery.pauses(self._backoff, self._clock, self._rng)
+        """Follow the collection until cancelled.
+
+        Raises:
+            ApiError: one of those that are `fatal`.
+        """
         while True:
-            began, self._heard, failed = self._clock.monotonic(), False, False
+            wait, failed = 0.0, True
+            self._retries.begin()
             try:
                 async with asyncio.timeout(None) as self._following:
                     await self._follow()
+                failed = False
             except TimeoutError:  # nothing but `relist` sets one
                 log.info("watch: versions have gone back, listing again", path=self._path)
+            except self._fatal:
+                raise
             except errors.Gone as error:
                 log.info("watch: the version is too old, listing again", path=self._path, error=str(error))
                 self._version = None
             except errors.ApiError as error:
                 log.warning("watch: failed, trying again", path=self._path, error=str(error))
-                failed = True
+                wait = error.retry_after
             finally:
                 self._following = None
-            # A list is no progress: with a watch that answers 410 each time, it would be repeated without a pause.
-            if self._heard or self._clock.monotonic() - began > self._backoff.cap:
-                pauses.start_over()
-            # Also after a watch that ended without an error: a server that ends each at once must not be hammered.
-            if failed or self._version is None or self._stale or self._clock.monotonic() - began < 1:
-                await pauses.wait()
+            # Also after a watch that ended without an error: a server may end each of them at once.
+            if failed or not self._retries.steady:
+                await self._retries.wait(at_least=wait)
+            else:
+                self._retries.start_over()
 
     async def _follow(self) -> None:
         if self._stale:
@@ -199,13 +207,18 @@ class Reflector:
         params = self._params | {"limit": PAGE}
         while True:
             page = await self._client.get(self._path, **params)
+            found, metadata = page.get("items") or [], page.get("metadata")
+            if not isinstance(found, list) or not isinstance(metadata, dict) or not metadata.get("resourceVersion"):
+                # What is not known to be a list must not be taken for an empty one.
+                raise errors.ServerError(500, "", f"{self._path}: expected a list with a resourceVersion, found none")
             # Items of a list carry no kind of their own; those of a watch do, and handlers should not care.
-            items += page.get("items") or ()
-            metadata = page.get("metadata") or {}
+            items += found
             if not (more := metadata.get("continue")):
                 break
+            if not found:
+                raise errors.ServerError(500, "", f"{self._path}: a page of the list is empty and not the last")
             params["continue"] = more
-        self._version, self._fresh = str(metadata.get("resourceVersion") or "0"), True
+        self._version, self._fresh = str(metadata["resourceVersion"]), True
         self._history.seen(self._version)
         self._lists += 1
         self._handler.synced(items)
@@ -246,7 +259,11 @@ class Reflector:
             self._handler.deleted(item)
         elif kind in ("ADDED", "MODIFIED"):
             self._handler.applied(item)
-        self._version, self._heard = version, True
+        if kind != "BOOKMARK" and version != self._version:
+            # Neither a list nor a bookmark is progress, nor what was told before: a server that ends its watches at
+            # once gives these each time.
+            self._retries.start_over()
+        self._version = version
         self._history.seen(version)
 
 

@@ -73,6 +73,8 @@ class LeaseKeeper:
         self._rng = rng
         self._recovery = client.recovery
         self._doubts, self._doubts_at = float(DOUBTS), clock.monotonic()
+        self._put_off = 0.0
+        """For how long the API server has asked for no further try."""
 
     async def claim(self) -> None:
         """See that nobody else is this node.
@@ -133,7 +135,7 @@ class LeaseKeeper:
                 tries.add(asyncio.create_task(self._try(answer, history)))
                 await either(self._clock, RETRY_SECONDS if self._recovery.away else PATIENCE_SECONDS, answer)
                 if self._recovery.away and answer.is_set():
-                    await self._clock.sleep(RETRY_SECONDS * self._rng.uniform(0.7, 1.0))
+                    await self._clock.sleep(max(self._put_off, RETRY_SECONDS * self._rng.uniform(0.7, 1.0)))
                 ended = {one for one in tries if one.done()}
                 tries -= ended
                 if any(one.result() for one in ended):
@@ -155,6 +157,7 @@ class LeaseKeeper:
                         await history.check(self._client, paths.NODES, selector)
             await self.renew()
         except errors.ApiError as error:
+            self._put_off = error.retry_after
             self._away(str(error))
             return False
         finally:

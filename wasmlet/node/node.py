@@ -29,6 +29,7 @@ import structlog
 from wasmlet.clock import Backoff, Clock, SystemClock
 from wasmlet.errors import ConfigError
 from wasmlet.kube import Client, History, Identity, Recovery, Reflector, errors, paths
+from wasmlet.kube.client import THROTTLED_TRIES
 from wasmlet.kube.events import EventRecorder
 from wasmlet.model.pod import Raw
 from wasmlet.node.admission import Admission
@@ -134,13 +135,21 @@ class Node:
                 return
             recovery = Recovery()
 
-            async def connect(connections: int) -> Client:
-                client = Client(identity, connections=connections, clock=self._clock, recovery=recovery)
+            async def connect(connections: int, throttled_tries: int = THROTTLED_TRIES) -> Client:
+                client = Client(
+                    identity,
+                    connections=connections,
+                    clock=self._clock,
+                    recovery=recovery,
+                    rng=self._rng,
+                    throttled_tries=throttled_tries,
+                )
                 return await stack.enter_async_context(client)
 
             client = await connect(32)
-            # Renewals overlap in an outage; every watch holds a connection. Both are bounded where they are made.
-            lease_client, watch_client = await connect(0), await connect(0)
+            # Renewals overlap in an outage, and so are not repeated within a try, too; every watch holds a connection.
+            # Both are bounded where they are made.
+            lease_client, watch_client = await connect(0, 0), await connect(0)
             await first_contact(client, self._clock)
             ip = self.config.node_ip
             if ip is None:

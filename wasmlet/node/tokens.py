@@ -27,6 +27,8 @@ log = structlog.get_logger(__name__)
 LIFE_SHARE = 0.8
 LONGEST_SECONDS = 24 * 3600.0
 JITTER_SECONDS = 10.0
+LEAST_SECONDS = 60.0
+"""A token is kept at least so long, however soon it seems to end: no API server gives one for less than 10 minutes."""
 
 
 @attrs.define
@@ -118,14 +120,19 @@ class TokenManager:
             spec["audiences"] = [key.audience]
         body = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": spec}
         path = f"/api/v1/namespaces/{pod.namespace}/serviceaccounts/{_account(pod)}/token"
-        status = (await self._client.create(path, body)).get("status") or {}
+        answer = await self._client.create(path, body)
+        status = answer.get("status") or {}
         try:
             token = str(status["token"])
             life = (parse(str(status["expirationTimestamp"])) - self._clock.now()).total_seconds()
         except (KeyError, ValueError):
             raise errors.ServerError(500, "", "the answer to a TokenRequest has no token or no time") from None
+        granted = (answer.get("spec") or {}).get("expirationSeconds")
+        if isinstance(granted, int) and granted > 0:
+            # The time at which it ends is by the API server's clock, and this machine's may be another one.
+            life = granted
         refresh = min(life * LIFE_SHARE, LONGEST_SECONDS) - self._rng.random() * JITTER_SECONDS
-        return token, max(1.0, refresh)
+        return token, max(LEAST_SECONDS, refresh)
 
 
 def _account(pod: Pod) -> str:

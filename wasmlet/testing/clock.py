@@ -56,3 +56,12 @@ class FakeClock:
                 return min(due)
             self._changed.clear()
             await self._changed.wait()
+
+    async def until_asleep(self, sleepers: int = 1) -> float:
+        """Wait until so many sleep at once; how many seconds the shortest sleep has still to go."""
+        while True:
+            due = [deadline - self._elapsed for deadline, event in self._sleepers if not event.is_set()]
+            if len(due) >= sleepers:
+                return min(due)
+            self._changed.clear()
+            await self._changed.wait()

@@ -17,7 +17,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from fnmatch import fnmatchcase
 from functools import partial
 from typing import Protocol, Self
@@ -70,8 +70,7 @@ class Fail:
         reason = self.reason or _REASONS.get(self.code, "Unknown")
         error = ApiError(self.code, reason, self.message, retry_after=self.retry_after)
         if self.code == 410 and _verb(request) == "watch":
-            line = orjson.dumps({"type": "ERROR", "object": error.status}) + b"\n"
-            return web.Response(body=line, content_type="application/json")
+            return await ErrorEvent(410).apply(rule, request, proceed)
         return refusal(error)
 
 
@@ -110,6 +109,51 @@ class Cut:
 
     async def apply(self, rule: Rule, request: web.BaseRequest, proceed: Proceed) -> web.StreamResponse:
         return await rule.faults.cutting(request, self.lines, proceed)
+
+
+@attrs.frozen
+class ErrorEvent:
+    """Answer a watch with 200 and an ERROR event as its only line, or with a line that is no event at all.
+
+    Args:
+        code: of the `Status` in the event.
+        line: sent instead of that event.
+    """
+
+    code: int = 500
+    retry_after: int | None = None
+    line: bytes = b""
+
+    async def apply(self, rule: Rule, request: web.BaseRequest, proceed: Proceed) -> web.StreamResponse:
+        error = ApiError(
+            self.code, _REASONS.get(self.code, "Unknown"), "a fault of the test", retry_after=self.retry_after
+        )
+        line = self.line or orjson.dumps({"type": "ERROR", "object": error.status})
+        return web.Response(body=line + b"\n", content_type="application/json")
+
+
+@attrs.frozen
+class End:
+    """End a watch in good order as soon as it has begun, after so many seconds, with nothing in it or one bookmark.
+
+    Args:
+        bookmark: the version that the bookmark tells; None for an empty answer.
+    """
+
+    seconds: float = 0.0
+    bookmark: int | None = None
+
+    async def apply(self, rule: Rule, request: web.BaseRequest, proceed: Proceed) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Type": "application/json"})
+        await response.prepare(request)
+        if self.bookmark is not None:
+            event = {"type": "BOOKMARK", "object": {"metadata": {"resourceVersion": str(self.bookmark)}}}
+            await response.write(orjson.dumps(event) + b"\n")
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self.seconds):
+                await rule.removed.wait()
+        await response.write_eof()
+        return response
 
 
 @attrs.frozen
@@ -204,7 +248,7 @@ class Faults:
         """Let requests meet a fault; the rule that was added first is the first to be met.
 
         Args:
-            effect: `Fail`, `Drop`, `Delay` or `Cut`.
+            effect: `Fail`, `Drop`, `Delay`, `Cut`, `ErrorEvent` or `End`.
             verb: Kubernetes' word for what is asked: get, list, watch, create, update, patch, delete.
             path: as in the URL. In this, `verb` and `user`, "*" stands for any characters.
             user: the name, as `system:node:n1`.
