@@ -17,7 +17,7 @@ import structlog
 from aiohttp import web
 
 from wasmlet.clock import Clock
-from wasmlet.kubelet.reviews import Reviews, Unanswered, User
+from wasmlet.kubelet.reviews import COMPLAINT_SECONDS, Reviews, Unanswered, User
 
 log = structlog.get_logger(__name__)
 
@@ -72,6 +72,7 @@ class Guard:
         self._node_name = node_name
         self._reviews = reviews
         self._clock = clock
+        self._complained = float("-inf")
 
     async def refusal(self, request: web.Request) -> web.Response | None:
         """None where the request may be served, else the answer to give instead, in the kubelet's words."""
@@ -89,7 +90,9 @@ class Guard:
             except Unanswered:
                 what = f"user={user.name}, verb={verb}, resource=nodes, subresource={subresource}"
                 return web.Response(status=403, text=f"Authorization error ({what})")
-        log.info("forbidden", user=user.name, verb=verb, subresources=subresources)
+        if (now := self._clock.monotonic()) - self._complained >= COMPLAINT_SECONDS:
+            self._complained = now
+            log.info("forbidden", user=user.name, verb=verb, subresources=subresources)
         what = f"user={user.name}, verb={verb}, resource=nodes, subresource(s)=[{' '.join(subresources)}]"
         return web.Response(status=403, text=f"Forbidden ({what})\n")
 
@@ -126,6 +129,9 @@ def certificate_user(certificate: Mapping[str, Any], now: float) -> User | None:
 
 
 def bearer_token(header: str) -> str | None:
-    """The token of an `Authorization` header."""
+    """The token of an `Authorization` header; what is not printable ASCII is none (RFC 6750)."""
     kind, _, token = header.strip().partition(" ")
-    return token.strip() or None if kind.lower() == "bearer" else None
+    token = token.strip()
+    if kind.lower() != "bearer" or not token.isascii() or not token.isprintable():
+        return None
+    return token or None

@@ -40,6 +40,7 @@ AT_ONCE = 8
 WAITING = 512
 """How many reviews may be under way or wait for their turn; more are not asked, and so refused."""
 COMPLAINT_SECONDS = 10.0
+"""The least time between two lines in the log about requests that were refused: anybody can make any number of them."""
 
 T = TypeVar("T")
 

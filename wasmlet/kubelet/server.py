@@ -22,6 +22,7 @@ from wasmlet.errors import ConfigError, InvalidInput, NotFound, Unsupported
 from wasmlet.failures import described
 from wasmlet.kubelet import stats, views
 from wasmlet.kubelet.auth import Guard
+from wasmlet.kubelet.connections import Connection, timed
 from wasmlet.kubelet.descriptors import report_shortage_once
 from wasmlet.kubelet.logs import BadQuery, check_container, log_options
 from wasmlet.kubelet.pods import PodSource
@@ -36,7 +37,8 @@ REQUEST_BYTES = 64 * 1024
 HEADER_BYTES = 32 * 1024
 """The longest line of a request's head: tokens of an identity provider can be long."""
 HEADER_SECONDS = 10.0
-"""How long a client may take from connecting to the end of its first request's head."""
+"""How long a client may take for the handshake, from then to the end of its first request's head, and for each later
+head."""
 IDLE_SECONDS = 90.0
 STOP_SECONDS = 2.0
 PROMETHEUS = {"Content-Type": "text/plain; version=0.0.4; charset=utf-8"}
@@ -81,8 +83,6 @@ class KubeletServer:
         self._header_seconds = header_seconds
         self._runners: list[web.AppRunner] = []
         self._listeners: list[asyncio.Server] = []
-        self._silent: dict[asyncio.BaseProtocol, asyncio.TimerHandle] = {}
-        """Connections that have sent no request yet."""
         self.port = 0
 
     async def start(self, host: str, port: int, context: ssl.SSLContext) -> None:
@@ -131,26 +131,25 @@ class KubeletServer:
     async def _listen(
         self, app: web.Application, host: str, port: int, flag: str, context: ssl.SSLContext | None
     ) -> int:
-        runner = web.AppRunner(
-            app,
-            access_log=None,
-            shutdown_timeout=STOP_SECONDS,
-            handler_cancellation=True,
-            keepalive_timeout=IDLE_SECONDS,
-            lingering_time=STOP_SECONDS,
-            max_line_size=HEADER_BYTES,
-            max_field_size=HEADER_BYTES,
-        )
+        runner = web.AppRunner(app, shutdown_timeout=STOP_SECONDS, handler_cancellation=True)
         await runner.setup()
         self._runners.append(runner)
+        assert runner.server is not None
+        runner.server.request_handler = timed(runner.server.request_handler)
         loop = asyncio.get_running_loop()
         report_shortage_once(loop)
 
         def connection() -> asyncio.Protocol:
             assert runner.server is not None
-            protocol = runner.server()
-            self._silent[protocol] = loop.call_later(self._header_seconds, self._too_slow, protocol)
-            return protocol
+            return Connection(
+                runner.server,
+                loop=loop,
+                head_seconds=self._header_seconds,
+                keepalive_timeout=IDLE_SECONDS,
+                lingering_time=STOP_SECONDS,
+                max_line_size=HEADER_BYTES,
+                max_field_size=HEADER_BYTES,
+            )
 
         try:
             listener = await loop.create_server(
@@ -169,20 +168,13 @@ class KubeletServer:
         self._listeners.append(listener)
         return int(listener.sockets[0].getsockname()[1])
 
-    def _too_slow(self, protocol: asyncio.BaseProtocol) -> None:
-        del self._silent[protocol]
-        if (transport := getattr(protocol, "transport", None)) is not None:
-            transport.abort()
-
     async def stop(self) -> None:
         """Stop listening; streams that are open are ended."""
         for listener in self._listeners:
             listener.close()
         for runner in self._runners:
             await runner.cleanup()
-        for timer in self._silent.values():
-            timer.cancel()
-        self._listeners, self._runners, self._silent = [], [], {}
+        self._listeners, self._runners = [], []
         await self._guarded_by.close()
 
     @web.middleware
@@ -200,8 +192,6 @@ class KubeletServer:
     @web.middleware
     async def _worded(self, request: web.Request, handler: Any) -> web.StreamResponse:
         """Turn what goes wrong into an answer, in the kubelet's words where it has some."""
-        if (timer := self._silent.pop(request.protocol, None)) is not None:
-            timer.cancel()
         if (request.content_length or 0) > REQUEST_BYTES:
             return _text(413, f"expected a body of at most {REQUEST_BYTES} bytes")
         try:

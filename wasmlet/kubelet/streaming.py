@@ -56,6 +56,7 @@ class Streaming:
             router.add_route(hdrs.METH_POST, path, handler)
 
     async def _exec(self, request: web.Request) -> web.StreamResponse:
+        upgrade.check(request)
         options = Options.of(request.query)
         command = request.query.getall("command", [])
         if not command:
@@ -72,6 +73,7 @@ class Streaming:
         )
 
     async def _attach(self, request: web.Request) -> web.StreamResponse:
+        upgrade.check(request)
         options = Options.of(request.query)
         view = self._pod(request)
         self._require("attach")
@@ -115,6 +117,7 @@ class Streaming:
         return response
 
     async def _port_forward(self, request: web.Request) -> web.StreamResponse:
+        upgrade.check(request)
         websocket = upgrade.is_websocket(request)
         tunnel = websocket and bool(set(upgrade.asked(request, hdrs.SEC_WEBSOCKET_PROTOCOL)) & set(portforward.TUNNELS))
         ports = portforward.ports_of(request.query.getall("port", [])) if websocket and not tunnel else []

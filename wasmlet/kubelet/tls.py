@@ -10,7 +10,9 @@ import datetime
 import ipaddress
 import os
 import ssl
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import structlog
 from cryptography import x509
@@ -29,8 +31,9 @@ LIFE = datetime.timedelta(days=365)
 class ServerTls:
     """TLS for the node's API, which follows its client CA file: who is trusted changes as soon as the file does.
 
-    A context takes further CAs and never gives one up. So connections are accepted with `context`, and a handshake goes
-    on with the one that was made from the file as it is now. A file that cannot be read changes nothing.
+    A context takes further CAs and never gives one up. So connections are accepted with `context`, which hands each to
+    the one that was made from the file as it is then. A file that cannot be read changes nothing. (A callback for the
+    server's name could choose, too. But Python prints a traceback for a name that is not ASCII.)
 
     Args:
         client_ca: of the clients that may use the API, as a file or in PEM; None trusts no certificate.
@@ -42,10 +45,10 @@ class ServerTls:
     def __init__(self, client_ca: Path | bytes | None) -> None:
         self._client_ca = client_ca
         self._seen = self._look()
-        self.context = self._present = server_context(client_ca)
+        self._present = server_context(client_ca)
         self._pem = b""
-        if isinstance(client_ca, Path):
-            self.context.sni_callback = self._choose
+        self.context = _Chosen(ssl.PROTOCOL_TLS_SERVER)
+        self.context.choose = self._choose
 
     def show(self, pem: bytes) -> None:
         """Show this certificate from the next handshake on; connections that are open keep theirs.
@@ -56,20 +59,16 @@ class ServerTls:
             pem: the private key and the certificate, with those that vouch for it behind it.
         """
         self._pem = pem
-        show(self.context, pem, pem)
-        if self._present is not self.context:
-            show(self._present, pem, pem)
+        show(self._present, pem, pem)
 
-    def _choose(self, connection: ssl.SSLObject | ssl.SSLSocket, name: str | None, context: ssl.SSLContext) -> None:
-        """Called for each handshake, also where the caller names no server."""
-        self._follow()
-        connection.context = self._present
+    def _choose(self) -> ssl.SSLContext:
+        """Called for each connection."""
+        if (found := self._look()) != self._seen:
+            self._seen = found
+            self._read()
+        return self._present
 
-    def _follow(self) -> None:
-        found = self._look()
-        if found == self._seen:
-            return
-        self._seen = found
+    def _read(self) -> None:
         try:
             changed = server_context(self._client_ca)
             show(changed, self._pem, self._pem)
@@ -86,6 +85,16 @@ class ServerTls:
         except OSError:
             return ()
         return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+
+
+class _Chosen(ssl.SSLContext):
+    """A context that leaves each connection to another one."""
+
+    choose: Callable[[], ssl.SSLContext]
+
+    def wrap_bio(self, *args: Any, **options: Any) -> ssl.SSLObject:
+        connection: ssl.SSLObject = self.choose().wrap_bio(*args, **options)
+        return connection
 
 
 def server_context(client_ca: Path | bytes | None) -> ssl.SSLContext:

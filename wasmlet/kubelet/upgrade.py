@@ -20,6 +20,29 @@ CLOSE_SECONDS = 30.0
 MESSAGE_BYTES = 4 * 1024 * 1024
 
 
+_HEADERS = (
+    hdrs.CONNECTION,
+    hdrs.UPGRADE,
+    hdrs.SEC_WEBSOCKET_KEY,
+    hdrs.SEC_WEBSOCKET_VERSION,
+    hdrs.SEC_WEBSOCKET_PROTOCOL,
+    hdrs.SEC_WEBSOCKET_EXTENSIONS,
+    VERSION,
+)
+
+
+def check(request: web.Request) -> None:
+    """See that the headers that an upgrade is about can be read.
+
+    Raises:
+        HTTPBadRequest: one of them has other bytes than printable ASCII.
+    """
+    for header in _HEADERS:
+        for value in request.headers.getall(header, []):
+            if not value.isascii() or not value.isprintable():
+                raise web.HTTPBadRequest(text=f"unable to upgrade: expected printable ASCII in header {header}")
+
+
 def is_websocket(request: web.Request) -> bool:
     return request.headers.get(hdrs.UPGRADE, "").lower() == "websocket" and _upgrades(request)
 
