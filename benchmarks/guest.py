@@ -11,7 +11,7 @@ from pathlib import Path
 
 import wasmtime
 
-from wasmlet.worker.cgroups import LEAF, trees
+from wasmlet.worker.supervisor.cgroups import LEAF, trees
 
 SLEEPER = r"""
 (module

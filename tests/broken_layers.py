@@ -26,14 +26,14 @@ LAYERS = (
     "wasmlet.runtime.provider:RuntimeProvider.stats",
     "wasmlet.runtime.provider:RuntimeProvider.exec",
     "wasmlet.runtime.provider:RuntimeProvider.logs",
-    "wasmlet.runtime.pod:PodLife._run_containers",
-    "wasmlet.runtime.volumes:PodVolumes.refresh",
-    "wasmlet.runtime.starting:launch",
-    "wasmlet.runtime.launch:module_of",
-    "wasmlet.runtime.launch:environment",
-    "wasmlet.runtime.launch:spec_of",
-    "wasmlet.runtime.pulling:keyring_of",
-    "wasmlet.runtime.hooks:run",
+    "wasmlet.runtime.pods.pod:PodLife._run_containers",
+    "wasmlet.runtime.files.volumes:PodVolumes.refresh",
+    "wasmlet.runtime.pods.starting:launch",
+    "wasmlet.runtime.pods.launch:module_of",
+    "wasmlet.runtime.pods.launch:environment",
+    "wasmlet.runtime.pods.launch:spec_of",
+    "wasmlet.runtime.pods.pulling:keyring_of",
+    "wasmlet.runtime.pods.hooks:run",
 )
 TIMES = 1
 
@@ -67,7 +67,7 @@ def failing(layer: str, original: Any, raised: Path) -> Any:
 
 def main() -> None:
     raised = Path(os.environ["RAISED"])
-    from wasmlet.runtime import restarts, starting
+    from wasmlet.runtime.pods import restarts, starting
 
     for one in (starting, restarts):
         vars(one)["BACKOFF_SECONDS"] = 0.1

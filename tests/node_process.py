@@ -17,7 +17,7 @@ from typing import Any
 
 from tests.node.cluster import NODE, Cluster
 from tests.worker.harness import Connection, children, kill, wait_gone
-from wasmlet.testing.control_plane import ControlPlane
+from wasmlet.controlplane.control_plane import ControlPlane
 
 ROOT = Path(__file__).parents[1]
 GUEST = "wasmlet-guest"

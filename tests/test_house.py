@@ -1,8 +1,12 @@
-"""What holds for the sources as a whole: examples use the public API only."""
+"""What holds for the sources as a whole: imports go down, no circles, no large folders, and the public API."""
 
 from __future__ import annotations
 
 import importlib
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -19,6 +23,9 @@ USERS = {
 }
 
 
+MOST_MODULES = 25
+
+
 def test_a_planted_circle_is_found(tmp_path: Path) -> None:
     package = tmp_path / "planted"
     package.mkdir()
@@ -31,6 +38,50 @@ def test_a_planted_circle_is_found(tmp_path: Path) -> None:
     )
     (package / "four.py").write_text("from planted.one import two\n")
     assert house.circles(house.modules(tmp_path, "planted")) == [["planted.one", "planted.three", "planted.two"]]
+
+
+def test_no_modules_import_each_other() -> None:
+    assert house.circles(house.modules(ROOT, "wasmlet")) == []
+
+
+def test_no_folder_is_a_hall() -> None:
+    folders: dict[Path, int] = {}
+    for path in house.modules(ROOT, "wasmlet").values():
+        folders[path.parent] = folders.get(path.parent, 0) + 1
+    assert {str(folder.relative_to(ROOT)): count for folder, count in folders.items() if count > MOST_MODULES} == {}
+
+
+def test_the_worker_is_the_standard_library_alone() -> None:
+    foreign = {
+        f"{name}: {base}"
+        for name, path in house.modules(ROOT, "wasmlet.worker").items()
+        for base, _ in house.imports(name, path)
+        if base.split(".")[0] not in sys.stdlib_module_names and not base.startswith("wasmlet.worker")
+    }
+    assert foreign == set()
+
+
+PLANTED = {
+    "wasmlet/model/pod.py": "import wasmlet.kube",
+    "wasmlet/runtime/files/volumes.py": "import wasmlet.runtime.pods.pod",
+    "wasmlet/controlplane/storage/store.py": "import wasmlet.controlplane.http.server",
+    "wasmlet/worker/guest/zygote.py": "from wasmlet.worker.supervisor import shim",
+    "wasmlet/worker/linux.py": "import attrs",
+}
+
+
+def test_planted_imports_break_the_contracts(tmp_path: Path) -> None:
+    ignored = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(ROOT / "wasmlet", tmp_path / "wasmlet", ignore=ignored)
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    for file, line in PLANTED.items():
+        path = tmp_path / file
+        path.write_text(path.read_text() + f"\n{line}\n")
+    linter = Path(sys.executable).with_name("lint-imports")
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path), "NO_COLOR": "1"}
+    done = subprocess.run([linter, "--no-cache"], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 1, done.stderr
+    assert "Contracts: 1 kept, 5 broken." in done.stdout
 
 
 @pytest.mark.parametrize("package", USERS)

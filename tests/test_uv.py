@@ -17,7 +17,7 @@ import pytest
 from aiohttp import web
 
 from tests.test_tools import tool
-from wasmlet.testing.pki import Authority
+from wasmlet.controlplane.certificates.pki import Authority
 
 CI = Path(__file__).parents[1] / ".ci"
 UV = Path(sys.executable).parent / "uv"

@@ -18,8 +18,8 @@ from wasmlet.artifacts.hosts import RegistryConfig
 from wasmlet.artifacts.references import parse
 from wasmlet.artifacts.store import Store
 from wasmlet.clock import SystemClock
+from wasmlet.controlplane.certificates.pki import Pair
 from wasmlet.errors import ConfigError
-from wasmlet.testing.pki import Pair
 
 
 @pytest.mark.parametrize("identifiers", [True, False])

@@ -25,7 +25,7 @@ from wasmlet.artifacts.pull import Puller
 from wasmlet.artifacts.references import Reference, parse
 from wasmlet.artifacts.store import Store
 from wasmlet.clock import SystemClock
-from wasmlet.testing.pki import Authority
+from wasmlet.controlplane.certificates.pki import Authority
 
 CLOCK = SystemClock()
 NOBODY = Keyring()

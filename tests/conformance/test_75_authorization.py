@@ -9,7 +9,7 @@ import aiohttp
 import pytest
 
 from tests.conformance.harness import Kube
-from wasmlet.testing.rules import Rule
+from wasmlet.controlplane.access.rules import Rule
 
 PATHS = ("metrics", "stats/summary", "pods", "configz", "healthz")
 

@@ -23,13 +23,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.kube.server import serving
+from wasmlet.controlplane.certificates.pki import Authority
 from wasmlet.errors import ConfigError
 from wasmlet.kube import Client, errors
 from wasmlet.kube.certificates import SERVING_SIGNER, CertificateKeeper, NotSigned
 from wasmlet.kube.keys import Pair, Wanted, new_key, request_for, request_name, write_private
 from wasmlet.kubelet.tls import self_signed
 from wasmlet.testing import FakeClock
-from wasmlet.testing.pki import Authority
 
 WANTED = Wanted("system:node:n1", ("system:nodes",), frozenset(["n1"]), frozenset(["127.0.0.1"]))
 KEY = new_key()

@@ -20,12 +20,12 @@ from aiohttp import web
 from tests.kube.server import serving
 from tests.kube.test_reflector import Seen
 from wasmlet.clock import Backoff, Retries
+from wasmlet.controlplane.faults import Delay, Drop, Effect, End, ErrorEvent, Fail
 from wasmlet.kube import Client, Reflector, errors, load_identity
 from wasmlet.kube.certificates import REQUESTS, SERVING_SIGNER, CertificateKeeper
 from wasmlet.kube.keys import Pair, Wanted
 from wasmlet.kubelet.tls import self_signed
 from wasmlet.testing import ControlPlane, FakeClock
-from wasmlet.testing.faults import Delay, Drop, Effect, End, ErrorEvent, Fail
 
 HOUR = 3600.0
 NODE = "n1"

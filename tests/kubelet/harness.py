@@ -17,13 +17,13 @@ from aiohttp import web
 
 from tests.kube.server import serving
 from wasmlet.clock import SystemClock
+from wasmlet.controlplane.certificates.pki import Authority, Pair
 from wasmlet.kubelet import Guard, KubeletServer, NodeFacts, Reviews
 from wasmlet.kubelet.tls import ServerTls, self_signed
 from wasmlet.model.pod import Pod, Raw
 from wasmlet.model.status import PodStatus
 from wasmlet.provider import Provider
 from wasmlet.testing import FakeClock
-from wasmlet.testing.pki import Authority, Pair
 from wasmlet.testing.reference import ReferenceProvider
 
 NODE = "n1"

@@ -15,11 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.kubelet.harness import NODE, Kubelet, kubelet
+from wasmlet.controlplane.certificates.pki import Authority
 from wasmlet.kubelet import reviews
 from wasmlet.kubelet.auth import attributes, bearer_token, certificate_user
 from wasmlet.kubelet.tls import self_signed
 from wasmlet.testing import FakeClock
-from wasmlet.testing.pki import Authority
 
 TOKEN = "very-secret-token"
 

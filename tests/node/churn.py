@@ -34,12 +34,12 @@ from tests.node.churn_checks import Witness, Worker, disagreements
 from tests.node.cluster import NODE, Cluster
 from tests.node.trouble import KUBELET, FastClock, troubled_cluster
 from wasmlet.clock import Clock
+from wasmlet.controlplane.faults import Cut, Delay, Drop, Effect, Fail, Faults
 from wasmlet.kube import errors
 from wasmlet.kube.client import MERGE_PATCH
 from wasmlet.node import node as node_module
 from wasmlet.node.pod_task import PodTask
 from wasmlet.node.surroundings import Surroundings
-from wasmlet.testing.faults import Cut, Delay, Drop, Effect, Fail, Faults
 
 PODS = "/api/v1/namespaces/default/pods"
 MAPS = "/api/v1/namespaces/default/configmaps"

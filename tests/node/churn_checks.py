@@ -15,10 +15,10 @@ import attrs
 
 import wasmlet
 from tests.node.trouble import Troubled
+from wasmlet.controlplane.storage.kinds import Kind
+from wasmlet.controlplane.storage.store import Event
 from wasmlet.model.status import Running
 from wasmlet.model.times import parse
-from wasmlet.testing.kinds import Kind
-from wasmlet.testing.store import Event
 
 REMEMBERED = 5000
 """How many ended pods are remembered, to notice one that runs again."""

@@ -13,9 +13,9 @@ import pytest
 
 import wasmlet
 from tests.node.cluster import NODE, Cluster, running
+from wasmlet.controlplane.access.rules import Rule
 from wasmlet.kube import load_identity
 from wasmlet.testing.reference import ReferenceProvider
-from wasmlet.testing.rules import Rule
 
 
 async def ask(cluster: Cluster, path: str, kubeconfig: Path | None = None) -> tuple[int, str]:

@@ -16,8 +16,8 @@ import pytest
 import wasmlet
 from tests.node.cluster import NODE, Cluster, condition, running
 from tests.node.trouble import KUBELET, Troubled, fast_node, troubled_cluster
+from wasmlet.controlplane.faults import Cut, Delay, Drop, Effect, Fail
 from wasmlet.kube.client import MERGE_PATCH
-from wasmlet.testing.faults import Cut, Delay, Drop, Effect, Fail
 from wasmlet.testing.reference import ReferenceProvider
 
 PODS = "/api/v1/namespaces/default/pods"

@@ -11,9 +11,9 @@ import pytest
 import wasmlet
 from tests.node.cluster import NODE, Cluster, running
 from tests.node.trouble import KUBELET, Troubled, troubled_cluster
+from wasmlet.controlplane.faults import Delay, Drop, Effect, Fail, Rule
 from wasmlet.provider import PodEvent
 from wasmlet.testing import FakeClock
-from wasmlet.testing.faults import Delay, Drop, Effect, Fail, Rule
 
 LEASE = f"/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/{NODE}"
 LONG = 150

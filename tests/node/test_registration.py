@@ -14,10 +14,10 @@ import pytest
 import wasmlet
 from tests.node.cluster import NODE, Cluster, condition
 from tests.node.trouble import KUBELET, fast_node, troubled_cluster
+from wasmlet.controlplane.faults import Delay, Drop
 from wasmlet.kube.client import MERGE_PATCH, STRATEGIC_PATCH
 from wasmlet.provider import NodeImage
 from wasmlet.testing import FakeClock
-from wasmlet.testing.faults import Delay, Drop
 from wasmlet.testing.reference import ReferenceProvider
 
 PATH = f"/api/v1/nodes/{NODE}"

@@ -14,7 +14,7 @@ import pytest
 import wasmlet
 from tests.node.cluster import Cluster, running
 from tests.node.trouble import KUBELET, FastClock, troubled_cluster
-from wasmlet.testing.faults import Drop, Effect, End, ErrorEvent, Fail, Proceed, Rule
+from wasmlet.controlplane.faults import Drop, Effect, End, ErrorEvent, Fail, Proceed, Rule
 from wasmlet.testing.reference import ReferenceProvider
 
 SPEED = 720.0

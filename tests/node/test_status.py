@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.node.cluster import Cluster, condition, running
+from wasmlet.controlplane.patches.strategic import merge
 from wasmlet.kube.client import STRATEGIC_PATCH
 from wasmlet.model.pod import Pod
 from wasmlet.model.status import (
@@ -24,7 +25,6 @@ from wasmlet.model.status import (
 from wasmlet.node import losses
 from wasmlet.node.status import api_status, patch_of
 from wasmlet.testing.reference import ReferenceProvider
-from wasmlet.testing.strategic import merge
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 

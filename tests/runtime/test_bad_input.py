@@ -17,8 +17,9 @@ from tests.runtime.harness import Runtime, pod_of
 from wasmlet.errors import Refused
 from wasmlet.model.inputs import Inputs
 from wasmlet.model.status import Waiting
-from wasmlet.runtime import RuntimeConfig, manifest
-from wasmlet.runtime.images import ImageError, Images
+from wasmlet.runtime import RuntimeConfig
+from wasmlet.runtime.images.images import ImageError, Images
+from wasmlet.runtime.pods import manifest
 from wasmlet.testing.clock import FakeClock
 
 COMPONENT = b"\0asm\x0d\0\x01\0"

@@ -17,7 +17,7 @@ from wasmlet.clock import Clock
 from wasmlet.errors import ConfigError
 from wasmlet.model.inputs import Inputs
 from wasmlet.runtime import PROCESS, Isolation, RuntimeConfig, RuntimeProvider
-from wasmlet.runtime.instances import Labels
+from wasmlet.runtime.shim.instances import Labels
 
 
 class OtherEngine(FakeEngine):

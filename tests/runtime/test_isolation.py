@@ -10,7 +10,7 @@ import pytest
 from tests.machine import as_nobody, may_limit
 from tests.runtime.harness import Runtime
 from wasmlet.runtime import isolation
-from wasmlet.runtime.pod_users import Range
+from wasmlet.runtime.files.pod_users import Range
 
 PARTS = {"cgroup", "landlock", "no_new_privs", "seccomp", "user"}
 

@@ -10,13 +10,13 @@ import uvloop
 from wasmlet_wasmtime import WasmtimeEngine, WasmtimeProvider
 
 from tests.runtime.harness import Runtime, pod_of
+from wasmlet.concurrency import first_of
 from wasmlet.model.pod import PodKey
 from wasmlet.model.status import PodStatus
 from wasmlet.provider import PodEvent, StatusChanged
 from wasmlet.runtime import machine
 from wasmlet.runtime.changes import MAX_EVENTS, Changes
-from wasmlet.runtime.instances import Labels
-from wasmlet.runtime.waiting import first_of
+from wasmlet.runtime.shim.instances import Labels
 
 ONE, TWO = PodKey("default", "one", "1"), PodKey("default", "two", "2")
 

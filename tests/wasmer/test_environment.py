@@ -19,7 +19,7 @@ import wasmlet
 from wasmlet.errors import ConfigError
 from wasmlet.runtime import RuntimeConfig
 from wasmlet.testing import ControlPlane
-from wasmlet.worker import confine
+from wasmlet.worker.guest import confine
 
 PROJECT = Path(__file__).parents[2] / "providers" / "wasmer"
 NAME = f"python{PYTHON}"

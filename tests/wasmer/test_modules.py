@@ -12,7 +12,7 @@ import wasmtime
 from wasmlet_wasmer import WasmerEngine
 
 from tests.runtime.harness import Runtime, pod_of
-from tests.runtime.test_linking import ENTRIES, all_functions, entry
+from tests.runtime.images.test_linking import ENTRIES, all_functions, entry
 from wasmlet.runtime.wasi import PREVIEW0, PREVIEW1
 
 GUEST = WasmerEngine().guest_module

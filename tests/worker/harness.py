@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from wasmlet.worker import wire
-from wasmlet.worker.zygotes import SPARE
+from wasmlet.worker.supervisor.zygotes import SPARE
 
 WORKER = Path(wire.__file__).parent
 FAKE_ENGINE = Path(__file__).with_name("fake_engine.py")

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.worker.harness import WORKER, running
-from wasmlet.worker.compression import Compressor
+from wasmlet.worker.supervisor.compression import Compressor
 
 
 def compress(path: Path, python: str = sys.executable) -> int:

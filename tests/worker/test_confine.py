@@ -15,7 +15,8 @@ import pytest
 
 from tests.worker.harness import FAKE_ENGINE, WORKER, running
 from tests.worker.test_escapes import has_landlock, has_seccomp
-from wasmlet.worker import confine, landlock, linux, seccomp
+from wasmlet.worker import linux
+from wasmlet.worker.guest import confine, landlock, seccomp
 
 
 def in_a_process(work: Callable[[], Any]) -> Any:

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wasmlet.worker.crilog import MAX_LINE, LogFile, Splitter, stamp
+from wasmlet.worker.supervisor.crilog import MAX_LINE, LogFile, Splitter, stamp
 
 NOW = 1_700_000_000_123_456_789
 ENTRY = re.compile(rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}Z (stdout|stderr) [FP] ")

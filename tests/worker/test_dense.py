@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from tests.worker.harness import Shim, alive, kill, running, wait_gone
-from wasmlet.worker import wire, workers
-from wasmlet.worker.loop import Loop
+from wasmlet.worker import wire
+from wasmlet.worker.supervisor import workers
+from wasmlet.worker.supervisor.loop import Loop
 
 
 def worker_pids(shim: Shim) -> list[int]:

@@ -28,7 +28,7 @@ from tests.worker.harness import (
     wait_gone,
 )
 from wasmlet.worker import wire
-from wasmlet.worker.zygotes import ENVIRONMENT, SPARE
+from wasmlet.worker.supervisor.zygotes import ENVIRONMENT, SPARE
 
 
 def test_runs_a_container_to_its_end(tmp_path: Path, python: str) -> None:

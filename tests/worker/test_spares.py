@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tests.worker.harness import Shim, alive, kill, running, spares, wait_gone
 from wasmlet.worker import wire
-from wasmlet.worker.zygotes import SPARE
+from wasmlet.worker.supervisor.zygotes import SPARE
 
 FATAL = """
 import os

@@ -16,7 +16,7 @@ import orjson
 from wasmlet.artifacts.credentials import Credential, Secret
 from wasmlet.artifacts.files import write_whole
 from wasmlet.artifacts.store import Store, read_object
-from wasmlet.artifacts.threads import in_thread
+from wasmlet.concurrency import in_thread
 from wasmlet.errors import ConfigError
 
 Policy = Literal["NeverVerify", "NeverVerifyPreloadedImages", "NeverVerifyAllowlistedImages", "AlwaysVerify"]

@@ -31,7 +31,7 @@ import structlog
 
 from wasmlet.artifacts.files import Part, lock, write_whole
 from wasmlet.artifacts.store import Store
-from wasmlet.artifacts.threads import in_thread, opened_in_thread
+from wasmlet.concurrency import in_thread, opened_in_thread
 
 log = structlog.get_logger(__name__)
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from wasmlet.artifacts.descriptors import hasher
 from wasmlet.artifacts.errors import BadContent
-from wasmlet.artifacts.threads import in_thread
+from wasmlet.concurrency import in_thread
 
 _CHUNK = 1024 * 1024
 

@@ -31,10 +31,10 @@ from wasmlet.artifacts.manifests import Index, Manifest
 from wasmlet.artifacts.references import Reference
 from wasmlet.artifacts.session import MAX_MANIFEST, Dialer, Document, Session
 from wasmlet.artifacts.store import Image, Kind, Lease, Store, Tree, close_lease
-from wasmlet.artifacts.threads import in_thread, opened_in_thread
 from wasmlet.artifacts.tokens import Tokens
 from wasmlet.artifacts.trees import TreeMaker, has_other_files, open_file
 from wasmlet.clock import Clock
+from wasmlet.concurrency import in_thread, opened_in_thread
 
 _MAX_NESTING = 3
 _CHUNK = 1024 * 1024

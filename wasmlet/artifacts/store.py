@@ -35,9 +35,9 @@ import orjson
 from wasmlet.artifacts.errors import StoreError
 from wasmlet.artifacts.files import Part, entries, lock, write_whole
 from wasmlet.artifacts.references import Reference, is_digest
-from wasmlet.artifacts.threads import in_thread
 from wasmlet.artifacts.trees import FILES, RECORD
 from wasmlet.clock import Clock
+from wasmlet.concurrency import in_thread
 
 FORMAT = 1
 _POLL = 0.1

@@ -21,6 +21,7 @@ from wasmlet.artifacts.hosts import RegistryConfig
 from wasmlet.cli import providers
 from wasmlet.cli.follow import Say, follow
 from wasmlet.cli.manifests import is_module, objects_of, path_of, pod_of_module
+from wasmlet.controlplane.controllers.lifecycle import GRACE_SECONDS
 from wasmlet.errors import ConfigError, WasmletError
 from wasmlet.kube import Client, errors, load_identity
 from wasmlet.kube.client import MERGE_PATCH
@@ -28,7 +29,6 @@ from wasmlet.model.pod import Pod
 from wasmlet.node import Node, NodeConfig
 from wasmlet.signals import on_stop_signals
 from wasmlet.testing import ControlPlane
-from wasmlet.testing.lifecycle import GRACE_SECONDS
 
 PROVIDER = "wasmtime"
 NODE_NAME = "wasmlet-demo"

@@ -15,9 +15,9 @@ from urllib.parse import quote
 import orjson
 import yaml
 
+from wasmlet.controlplane.storage.kinds import KINDS, Kind
 from wasmlet.errors import ConfigError
 from wasmlet.names import did_you_mean
-from wasmlet.testing.kinds import KINDS, Kind
 
 _MAGIC = b"\0asm"
 _NAME_LENGTH = 63

@@ -1,7 +1,7 @@
 """Whether a pod may be on a node: what it asks for, which nodes it selects, which taints it tolerates.
 
 Pure functions on raw objects, for the admission of a node (`wasmlet.node.admission`) and for whoever schedules
-(`wasmlet.testing.scheduler`): both have to come to one answer.
+(`wasmlet.controlplane.scheduler`): both have to come to one answer.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from wasmlet.runtime.engine import DENSE, PROCESS, Engine, EngineSettings, Isola
 from wasmlet.runtime.linking import Links
 from wasmlet.runtime.provider import RuntimeProvider
 from wasmlet.runtime.wasi import PREVIEW0, PREVIEW0_FUNCTIONS, PREVIEW1, PREVIEW1_FUNCTIONS
-from wasmlet.worker.confine import report as confinement_report
+from wasmlet.worker.guest.confine import report as confinement_report
 
 __all__ = [
     "DENSE",

@@ -8,11 +8,11 @@ from typing import NoReturn
 
 import structlog
 
-from wasmlet.artifacts.threads import in_thread
+from wasmlet.concurrency import in_thread
 from wasmlet.errors import WasmletError
-from wasmlet.runtime.compile import Compiler
-from wasmlet.runtime.registries import Registries
-from wasmlet.runtime.volumes import Storage
+from wasmlet.runtime.files.volumes import Storage
+from wasmlet.runtime.images.compiler import Compiler
+from wasmlet.runtime.images.registries import Registries
 
 log = structlog.get_logger(__name__)
 

@@ -9,10 +9,10 @@ import attrs
 from wasmlet.errors import ConfigError
 from wasmlet.model.quantity import Quantity
 from wasmlet.options import option
-from wasmlet.runtime.compile_process import CompileLimits
-from wasmlet.runtime.hostpath import HostPaths
-from wasmlet.runtime.pod_users import Range
-from wasmlet.runtime.registries import ImageConfig
+from wasmlet.runtime.files.hostpath import HostPaths
+from wasmlet.runtime.files.pod_users import Range
+from wasmlet.runtime.images.compile_process import CompileLimits
+from wasmlet.runtime.images.registries import ImageConfig
 
 MIN_LOG_SIZE = 16 * 1024
 """Room for one entry; less would make a file of each."""

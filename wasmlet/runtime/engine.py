@@ -1,7 +1,7 @@
 """`Engine`: what is different between one WebAssembly engine and another, on the node's side.
 
-The other half of an engine is its in-worker module, a file with three functions (`wasmlet.worker.zygote` says which).
-`RuntimeProvider(engine)` does the rest.
+The other half of an engine is its in-worker module, a file with three functions: `wasmlet.worker.guest.zygote` says
+which. `RuntimeProvider(engine)` does the rest.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class Engine(abc.ABC):
 
     @property
     def dense_module(self) -> Path:
-        """The in-worker module of the class `DENSE` (`wasmlet.worker.dense` says what is in it), where it has one."""
+        """The in-worker module of the class `DENSE`, where it has one; see `wasmlet.worker.guest.dense`."""
         raise NotImplementedError(f"engine {self.name} has a handler of class {DENSE!r} and no module for it")
 
     @property

@@ -14,9 +14,9 @@ import attrs
 
 from wasmlet.errors import ConfigError, Refused
 from wasmlet.names import not_installed
-from wasmlet.runtime.compile import Compiler
 from wasmlet.runtime.config import RuntimeConfig
 from wasmlet.runtime.engine import DENSE, Engine, worker_version
+from wasmlet.runtime.images.compiler import Compiler
 
 GROUP = "wasmlet.engines"
 """The entry-point group in which distributions announce their engines."""

@@ -1,7 +1,7 @@
 """What isolates guests on this node beside their engine, in words: for its log, its Node, and `wasmlet providers`.
 
-The shim says what is on among its processes (`wasmlet.worker.confine`, and control groups), and `pod_users` whether
-pods have users of their own. Each part is "on", with what there is to say of it, or "off: " and why.
+The shim says what is on among its processes (`wasmlet.worker.guest.confine`, and control groups), and `pod_users`
+whether pods have users of their own. Each part is "on", with what there is to say of it, or "off: " and why.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ import json
 import sys
 from collections.abc import Mapping
 
-from wasmlet.artifacts.threads import in_thread
+from wasmlet.concurrency import in_thread
 from wasmlet.errors import ConfigError
-from wasmlet.runtime.pod_users import Range, impossible
-from wasmlet.runtime.worker import WORKER, worker_environment
+from wasmlet.runtime.files.pod_users import Range, impossible
+from wasmlet.runtime.shim.records import WORKER, worker_environment
 
 ANNOTATION = "wasmlet.dev/isolation"
 """Of the Node: all parts as a JSON object."""

@@ -23,36 +23,40 @@ from typing import Any, ClassVar
 
 import structlog
 
-from wasmlet.artifacts.threads import in_thread
 from wasmlet.clock import Clock, SystemClock
+from wasmlet.concurrency import in_thread
 from wasmlet.errors import ConfigError, InvalidInput, NotFound, WasmletError
 from wasmlet.model.hosts import Dns
 from wasmlet.model.inputs import Inputs
 from wasmlet.model.pod import Pod, PodKey, Raw
 from wasmlet.model.status import PodStatus, Waiting
 from wasmlet.provider import Change, LogOptions, NodeContext, NodeStatus, PodRecord, ProbeCount, Provider, Streams
-from wasmlet.runtime import attach, collecting, isolation, logs, machine, manifest, pod_users, resizing, volume_rules
+from wasmlet.runtime import collecting, isolation, machine, resizing
 from wasmlet.runtime.changes import Changes
-from wasmlet.runtime.commands import Commands, PodCommands
-from wasmlet.runtime.compile import Compiler
 from wasmlet.runtime.config import RuntimeConfig
-from wasmlet.runtime.container import ContainerLife
 from wasmlet.runtime.engine import Engine
-from wasmlet.runtime.execs import Execs
+from wasmlet.runtime.files import pod_users, volume_rules
+from wasmlet.runtime.files.memory import Memory
+from wasmlet.runtime.files.volumes import Storage
 from wasmlet.runtime.handlers import Handlers, engines_of
-from wasmlet.runtime.images import Images
-from wasmlet.runtime.inotify import Watcher
-from wasmlet.runtime.instances import Labels
-from wasmlet.runtime.logs import Log
-from wasmlet.runtime.memory import Memory
-from wasmlet.runtime.pod import PodLife
-from wasmlet.runtime.registries import Registries
-from wasmlet.runtime.shim_client import ShimClient, ShimError
-from wasmlet.runtime.stats import Measured, Stats
-from wasmlet.runtime.surroundings import Surroundings
-from wasmlet.runtime.turns import Turns, places
-from wasmlet.runtime.volumes import Storage
-from wasmlet.runtime.worker import ContainerRecord
+from wasmlet.runtime.images.compiler import Compiler
+from wasmlet.runtime.images.images import Images
+from wasmlet.runtime.images.registries import Registries
+from wasmlet.runtime.images.turns import Turns, places
+from wasmlet.runtime.logs import reader as logs
+from wasmlet.runtime.logs.inotify import Watcher
+from wasmlet.runtime.logs.reader import Log
+from wasmlet.runtime.pods import manifest
+from wasmlet.runtime.pods.container import ContainerLife
+from wasmlet.runtime.pods.pod import PodLife
+from wasmlet.runtime.services import Surroundings
+from wasmlet.runtime.shim.client import ShimClient, ShimError
+from wasmlet.runtime.shim.instances import Labels
+from wasmlet.runtime.shim.records import ContainerRecord
+from wasmlet.runtime.stats.summary import Measured, Stats
+from wasmlet.runtime.streams import attach
+from wasmlet.runtime.streams.commands import Commands, PodCommands
+from wasmlet.runtime.streams.execs import Execs
 from wasmlet.worker import wire
 
 log = structlog.get_logger(__name__)
@@ -205,7 +209,7 @@ class RuntimeProvider(Provider):
         return self._changes.stream()
 
     async def logs(self, key: PodKey, container: str, options: LogOptions) -> AsyncGenerator[bytes, None]:
-        """The container's log; see `wasmlet.runtime.logs`.
+        """The container's log; see `wasmlet.runtime.logs.reader`.
 
         Raises:
             NotFound: the pod, the container or its instance before is not known.
@@ -223,7 +227,7 @@ class RuntimeProvider(Provider):
                 yield piece
 
     async def exec(self, key: PodKey, container: str, command: Sequence[str], streams: Streams) -> int:
-        """A second instance of the container's module; see `wasmlet.runtime.execs`.
+        """A second instance of the container's module; see `wasmlet.runtime.streams.execs`.
 
         Raises:
             NotFound: the pod or container is not known, or does not run.
@@ -233,7 +237,7 @@ class RuntimeProvider(Provider):
         return await self._execs.stream(self._instance(key, container).id, command, streams)
 
     async def attach(self, key: PodKey, container: str, streams: Streams) -> None:
-        """Connect to the container's instance; see `wasmlet.runtime.attach`.
+        """Connect to the container's instance; see `wasmlet.runtime.streams.attach`.
 
         Raises:
             NotFound: the pod or container is not known, or does not run.
@@ -242,7 +246,7 @@ class RuntimeProvider(Provider):
         await attach.attach(self._running().client, record.id, self._log(record), streams)
 
     async def stats(self) -> Raw:
-        """What the node, its pods and what runs of them take; see `wasmlet.runtime.stats`."""
+        """What the node, its pods and what runs of them take; see `wasmlet.runtime.stats.summary`."""
         running, pods = [], {}
         for life in self._pods.values():
             if life.start_time is not None:

@@ -20,15 +20,15 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from wasmlet.controlplane.control_plane import ControlPlane
     from wasmlet.testing.clock import FakeClock
     from wasmlet.testing.contract import ProviderContract
-    from wasmlet.testing.control_plane import ControlPlane
     from wasmlet.testing.reference import ReferenceProvider
 
 __all__ = ["ControlPlane", "FakeClock", "ProviderContract", "ReferenceProvider"]
 
 _MODULES = {
-    "ControlPlane": "wasmlet.testing.control_plane",
+    "ControlPlane": "wasmlet.controlplane.control_plane",
     "FakeClock": "wasmlet.testing.clock",
     "ProviderContract": "wasmlet.testing.contract",
     "ReferenceProvider": "wasmlet.testing.reference",

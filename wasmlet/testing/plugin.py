@@ -16,13 +16,13 @@ except ImportError:
     fixtures = pytest  # type: ignore[misc]
 
 if TYPE_CHECKING:
-    from wasmlet.testing.control_plane import ControlPlane
+    from wasmlet.controlplane.control_plane import ControlPlane
 
 
 @fixtures.fixture
 async def control_plane() -> AsyncIterator[ControlPlane]:
     """A `wasmlet.testing.ControlPlane` that is running, of the test's own. Needs pytest-asyncio."""
-    from wasmlet.testing.control_plane import ControlPlane
+    from wasmlet.controlplane.control_plane import ControlPlane
 
     async with ControlPlane() as plane:
         yield plane

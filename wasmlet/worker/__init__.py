@@ -13,5 +13,5 @@ never with `-m`, which would import the face of the package and everything behin
 - `compiler`: a process of its own that compiles one module.
 - `compression`: a process of its own that compresses one full log file.
 
-`wire` is what they say to each other; `wasmlet.runtime.shim_client` is the node loop's side of it.
+`wire` is what they say to each other; `wasmlet.runtime.shim.client` is the node loop's side of it.
 """

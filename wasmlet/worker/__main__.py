@@ -10,7 +10,13 @@ import os
 import sys
 
 PACKAGE = "wasmlet_worker"
-COMMANDS = {"shim": "shim", "zygote": "zygote", "compile": "compiler", "compress": "compression", "confine": "confine"}
+COMMANDS = {
+    "shim": "supervisor.shim",
+    "zygote": "guest.zygote",
+    "compile": "guest.compiler",
+    "compress": "supervisor.compression",
+    "confine": "guest.confine",
+}
 
 
 def main(arguments: list[str]) -> int:

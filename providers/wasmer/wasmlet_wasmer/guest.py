@@ -1,4 +1,4 @@
-"""wasmer inside a worker process: the three functions that `wasmlet.worker.zygote` asks of an engine.
+"""wasmer inside a worker process: the three functions that `wasmlet.worker.guest.zygote` asks of an engine.
 
 Loaded by file path, under Python 3.10, the newest that wasmer has; the standard library and wasmer, nothing of wasmlet.
 A guest gets its arguments, its environment, its mounts, clocks, randomness and its three streams, nothing else.
@@ -85,7 +85,7 @@ _LONG = 4096
 
 
 class _BadArtifact(Exception):
-    """The compiled module cannot be loaded; `wasmlet.worker.child` looks at the attribute."""
+    """The compiled module cannot be loaded; `wasmlet.worker.guest.child` looks at the attribute."""
 
     bad_artifact = True
 

@@ -1,7 +1,7 @@
 """wasmtime in a dense worker: many guests in one process, each on a thread with a store of its own.
 
 Loaded as `guest` is, and has the same three functions (`run` for what is executed in a container: a process like any
-other), and two more things for `wasmlet.worker.dense`: `load` and `Guest`.
+other), and two more things for `wasmlet.worker.guest.dense`: `load` and `Guest`.
 
 A guest has to be ended without its process, so code is compiled with checks of the epoch, and `poll_oneoff`, in which
 guests sleep, is ours: it waits for a lock that `Guest.interrupt` releases. What wasmtime's Python API keeps in globals

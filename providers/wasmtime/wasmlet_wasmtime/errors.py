@@ -8,7 +8,7 @@ _SHARED = "shared memory support is disabled"
 
 
 class BadArtifact(Exception):
-    """The compiled module cannot be loaded; `wasmlet.worker.child` looks at the attribute."""
+    """The compiled module cannot be loaded; `wasmlet.worker.guest.child` looks at the attribute."""
 
     bad_artifact = True
 

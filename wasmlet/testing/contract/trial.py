@@ -12,17 +12,14 @@ import uuid
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Protocol, Self
 
 from wasmlet.errors import NotFound, Unsupported
 from wasmlet.model.inputs import Inputs
 from wasmlet.model.pod import Pod, PodKey
 from wasmlet.model.status import ContainerStatus, PodStatus
-from wasmlet.provider import LogOptions, NodeContext, PodRecord, StatusChanged
+from wasmlet.provider import LogOptions, NodeContext, PodRecord, Provider, StatusChanged
 from wasmlet.testing.contract.verdict import ALL_CONTAINERS, broken, demand, ended, runs, shown
-
-if TYPE_CHECKING:
-    from wasmlet.testing.contract.suite import Suite
 
 __tracebackhide__ = True  # a failure shows what to mend, and of the calls the provider's
 
@@ -30,6 +27,25 @@ LOOK_SECONDS = 0.02
 """How often a provider is asked for what it does in its own time."""
 CLEANUP_SECONDS = 10.0
 NODE_IP = "127.0.0.1"
+
+
+class Hooks(Protocol):
+    """What a trial needs of the author's class; `Suite` says what each is."""
+
+    @property
+    def accept_seconds(self) -> float: ...
+
+    @property
+    def patience_seconds(self) -> float: ...
+
+    @property
+    def many(self) -> int: ...
+
+    def make_provider(self) -> Provider: ...
+
+    def container(
+        self, *, lines: Sequence[str] = (), exit_code: int | None = None, after: float = 0.0, stubborn: bool = False
+    ) -> dict[str, Any]: ...
 
 
 class Trial:
@@ -40,7 +56,7 @@ class Trial:
         state_dir: of the node; a provider that is made again gets the same.
     """
 
-    def __init__(self, suite: Suite, state_dir: Path) -> None:
+    def __init__(self, suite: Hooks, state_dir: Path) -> None:
         self.suite = suite
         self.state_dir = state_dir
         self.provider = suite.make_provider()

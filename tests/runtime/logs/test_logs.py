@@ -1,0 +1,371 @@
+"""Reading logs: every option, over files as the shim writes them, and following a guest that still runs."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import tempfile
+from collections.abc import AsyncGenerator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from wasmlet_wasmtime import WasmtimeProvider
+
+from tests.runtime.harness import Runtime, pod_of
+from wasmlet.errors import InvalidInput, NotFound
+from wasmlet.provider import LogOptions
+from wasmlet.runtime.logs.files import Part, open_newest
+from wasmlet.runtime.logs.inotify import Watcher
+from wasmlet.runtime.logs.reader import Entries, Log, read, tail_offset
+from wasmlet.worker.supervisor.compression import compress
+from wasmlet.worker.supervisor.crilog import MAX_LINE, LogFile, Splitter
+
+START = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+
+
+def nanoseconds(moment: datetime) -> int:
+    return int(moment.timestamp()) * 10**9 + moment.microsecond * 1000
+
+
+def written(path: Path, *pieces: bytes, ended: bool = True) -> None:
+    """A log into which a piece went each second from `START` on."""
+    splitter = Splitter("stdout")
+    with path.open("ab") as file:
+        for number, piece in enumerate(pieces):
+            file.write(splitter.feed(piece, nanoseconds(START + timedelta(seconds=number))))
+        if ended:
+            file.write(splitter.finish(nanoseconds(START + timedelta(seconds=len(pieces)))))
+
+
+@pytest.fixture
+async def watcher() -> AsyncGenerator[Watcher, None]:
+    found = Watcher()
+    yield found
+    found.close()
+
+
+async def never() -> None:
+    await asyncio.Event().wait()
+
+
+async def whole(path: Path, watcher: Watcher, **options: object) -> bytes:
+    pieces = read(Log(path, lambda: True, never, watcher), LogOptions(**options))  # type: ignore[arg-type]
+    return b"".join([piece async for piece in pieces])
+
+
+async def test_options(tmp_path: Path, watcher: Watcher) -> None:
+    path = tmp_path / "0.log"
+    long = b"x" * (2 * MAX_LINE + 10)
+    written(path, b"one\n", b"two\nthree\n", long + b"\n", b"last")
+    assert await whole(path, watcher) == b"one\ntwo\nthree\n" + long + b"\nlast"
+    assert await whole(path, watcher, tail_lines=0) == b""
+    assert await whole(path, watcher, tail_lines=1) == b"last"
+    assert await whole(path, watcher, tail_lines=2) == long + b"\nlast"
+    assert await whole(path, watcher, tail_lines=3) == b"three\n" + long + b"\nlast"
+    assert await whole(path, watcher, tail_lines=99) == await whole(path, watcher)
+    assert await whole(path, watcher, since_time=START + timedelta(seconds=3)) == b"last"
+    assert await whole(path, watcher, since_time=START + timedelta(seconds=0.5), limit_bytes=5) == b"two\nt"
+    assert await whole(path, watcher, since_time=START + timedelta(seconds=3), tail_lines=5) == b"last"
+    assert await whole(path, watcher, since_time=START + timedelta(hours=1)) == b""
+    assert await whole(path, watcher, limit_bytes=1) == b"o"
+    stamped = await whole(path, watcher, timestamps=True, tail_lines=2)
+    assert stamped == b"2026-01-02T03:04:07.000000000Z " + long + b"\n2026-01-02T03:04:09.000000000Z last"
+
+
+async def test_a_log_that_is_gone(tmp_path: Path, watcher: Watcher) -> None:
+    with pytest.raises(NotFound):
+        await whole(tmp_path / "none.log", watcher)
+    (tmp_path / "empty.log").touch()
+    for options in ({}, {"tail_lines": 3}, {"follow": True}, {"since_time": START}):
+        assert await whole(tmp_path / "empty.log", watcher, **options) == b""
+
+
+async def test_what_is_no_entry_is_shown_as_it_is(tmp_path: Path, watcher: Watcher) -> None:
+    path = tmp_path / "0.log"
+    path.write_bytes(b"rubbish\n")
+    assert await whole(path, watcher, since_time=START) == b"rubbish\n"
+    assert await whole(path, watcher, tail_lines=1) == b"rubbish\n"
+
+
+LINE = st.one_of(st.binary(max_size=6), st.integers(MAX_LINE - 2, MAX_LINE * 5).map(lambda n: b"y" * n))
+
+
+@given(st.lists(LINE.map(lambda line: line.replace(b"\n", b"")), max_size=12), st.booleans(), st.integers(0, 14))
+def test_the_tail_is_the_last_lines(lines: list[bytes], ends: bool, count: int) -> None:
+    splitter = Splitter("stdout")
+    data = b"\n".join(lines) + (b"\n" if ends and lines else b"")
+    file = os.memfd_create("log")
+    try:
+        os.write(file, splitter.feed(data, 1) + splitter.finish(2))
+        offset, _ = tail_offset(Part(1, file, False), count)
+        text = Entries(b"", False).feed(os.pread(file, os.fstat(file).st_size, offset or 0))
+    finally:
+        os.close(file)
+    kept = [line + b"\n" for line in data.split(b"\n")]
+    kept[-1] = kept[-1][:-1]  # after the last newline there is none
+    if not kept[-1]:
+        kept.pop()
+    assert text == b"".join(kept[len(kept) - min(count, len(kept)) :])
+
+
+async def test_follow_reads_what_is_added_until_the_end(tmp_path: Path, watcher: Watcher) -> None:
+    path = tmp_path / "0.log"
+    written(path, b"old\n", b"first\n")
+    ended = asyncio.Event()
+
+    async def wait_ended() -> None:
+        await ended.wait()
+
+    pieces = read(Log(path, ended.is_set, wait_ended, watcher), LogOptions(follow=True, tail_lines=1))
+    async with contextlib.aclosing(pieces):
+        assert await anext(pieces) == b"first\n"
+        for text in (b"second\n", b"third\n"):
+            following = asyncio.ensure_future(anext(pieces))
+            await asyncio.sleep(0)
+            written(path, text)
+            assert await following == text
+        following = asyncio.ensure_future(anext(pieces))
+        await asyncio.sleep(0)
+        written(path, b"last words")
+        ended.set()
+        assert await following == b"last words"
+        with pytest.raises(StopAsyncIteration):
+            await anext(pieces)
+    assert watcher._files == {}
+
+
+async def test_followers_share_a_watch_and_leave_one_by_one(tmp_path: Path, watcher: Watcher) -> None:
+    path = tmp_path / "0.log"
+    path.touch()
+    part = open_newest(path)
+    with watcher.watch(part) as one:
+        with watcher.watch(part) as two:
+            written(path, b"x\n")
+            await asyncio.wait_for(two.changed.wait(), 10)
+            assert one.changed.is_set()
+            one.changed.clear()
+            assert await one.read(0) is await two.read(0)  # what the one has read, the other need not
+        written(path, b"y\n")
+        await asyncio.wait_for(one.changed.wait(), 10)
+        path.unlink()
+    part.close()
+    assert watcher._files == {}
+
+
+async def test_follow_a_guest(runtime: Runtime, image: str) -> None:
+    key = await runtime.create(pod_of("print", "1", "sleep", "1", "print", "2", image=image))
+    assert await runtime.logged(key, b"1\n") == b"1\n"
+    assert await runtime.output(key) == b"1\n2\n"
+
+
+async def test_follow_ends_when_the_pod_is_deleted(runtime: Runtime, image: str) -> None:
+    key = await runtime.create(pod_of("print", "up", "sleep", "1000", image=image))
+    await runtime.running(key)
+    following = asyncio.ensure_future(runtime.output(key))
+    await runtime.logged(key, b"up")
+    await runtime.provider.delete_pod(key, 30)
+    assert await following == b"up\n"
+
+
+async def test_whatever_a_guest_writes(runtime: Runtime, image: str) -> None:
+    key = await runtime.create(pod_of("binary", "line", "1000000", "part", "no newline", image=image))
+    letters = bytes(ord("a") + i % 26 for i in range(26)) * (1_000_000 // 26 + 1)
+    assert await runtime.output(key) == bytes(range(256)) + letters[:1_000_000] + b"\nno newline"
+
+
+async def test_a_flood(runtime: Runtime, image: str) -> None:
+    key = await runtime.create(pod_of("flood", "200000", image=image))
+    calm = await runtime.create(pod_of("print", "calm", name="calm", image=image))
+    assert await runtime.output(calm) == b"calm\n"
+    output = await runtime.output(key)
+    assert output.count(b"\n") == 200_000
+    assert len(set(output.split(b"\n"))) == 2
+    assert await runtime.log(key, tail_lines=1) == output[-64:]
+
+
+async def test_which_log(timed: Runtime, image: str) -> None:
+    key = await timed.create(pod_of("print", "x", image=f"{image}.none"))
+    await timed.waiting(key, "ErrImagePull")
+    with pytest.raises(InvalidInput, match="container main in pod web is waiting to start: ErrImagePull"):
+        await timed.log(key)
+    with pytest.raises(NotFound, match="previous terminated container main in pod web not found"):
+        await timed.log(key, previous=True)
+    with pytest.raises(NotFound, match="container other"):
+        await timed.log(key, "other")
+    again = await timed.create(pod_of("print", "y", "exit", "1", name="again", image=image, restart="Always"))
+    await timed.waiting(again, "CrashLoopBackOff")
+    # It waits to be run again: the last one to run is the one that both mean.
+    assert await timed.log(again) == await timed.log(again, previous=True) == b"y\n"
+
+
+class Rotating:
+    """A log as the shim writes it, of which a test decides when a file is full; full files are compressed by it too."""
+
+    def __init__(self, path: Path, max_files: int = 5) -> None:
+        self.path = path
+        self.splitter = Splitter("stdout")
+        self.log = LogFile(str(path), 10**9, max_files)
+        self.second = 0
+
+    def write(self, data: bytes) -> None:
+        self.log.write(self.splitter.feed(data, nanoseconds(START + timedelta(seconds=self.second))))
+        self.second += 1
+
+    def rotate(self, *compressed: int) -> None:
+        """Begin a new file, and compress those with these numbers."""
+        assert self.log._rotate()
+        for number in compressed:
+            compress(f"{self.path}.{number}")
+
+    def finish(self) -> None:
+        self.log.write(self.splitter.finish(nanoseconds(START + timedelta(seconds=self.second))))
+        self.log.close()
+
+
+STEPS = st.lists(
+    st.one_of(LINE, st.just(b"\n"), LINE.map(lambda line: line + b"\n"), st.sampled_from(["rotate", "compress"])),
+    max_size=24,
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(STEPS, st.integers(0, 12), st.booleans())
+def test_the_tail_across_files(steps: list[bytes | str], count: int, newest_empty: bool) -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        log = Rotating(Path(directory, "0.log"), 100)
+        data = b""
+        for step in steps:
+            if isinstance(step, bytes):
+                log.write(step)
+                data += step
+            else:
+                log.rotate(*([log.log.rotated + 1] if step == "compress" else []))
+        log.finish()
+        if newest_empty:
+            log.rotate()
+
+        async def text(**options: object) -> bytes:
+            watcher = Watcher()
+            try:
+                return await whole(log.path, watcher, **options)
+            finally:
+                watcher.close()
+
+        assert asyncio.run(text()) == data
+        kept = [line + b"\n" for line in data.split(b"\n")]
+        kept[-1] = kept[-1][:-1]
+        if not kept[-1]:
+            kept.pop()
+        assert asyncio.run(text(tail_lines=count)) == b"".join(kept[len(kept) - min(count, len(kept)) :])
+        size = len(data) // 2
+        assert asyncio.run(text(limit_bytes=size)) == data[:size]
+
+
+async def test_since_across_files(tmp_path: Path, watcher: Watcher) -> None:
+    log = Rotating(tmp_path / "0.log")
+    for number in range(9):
+        log.write(b"%d\n" % number)
+        if number % 2:
+            log.rotate(*([log.log.rotated] if number < 6 else []))
+    log.finish()
+    assert set(os.listdir(tmp_path)) == {"0.log", "0.log.1.gz", "0.log.2.gz", "0.log.3", "0.log.4"}
+    for first in range(10):
+        since = START + timedelta(seconds=first)
+        assert await whole(log.path, watcher, since_time=since) == b"".join(b"%d\n" % n for n in range(first, 9))
+        both = await whole(log.path, watcher, since_time=since, tail_lines=3)
+        assert both == b"".join(b"%d\n" % n for n in range(max(first, 6), 9))
+
+
+async def test_follow_across_files(tmp_path: Path, watcher: Watcher) -> None:
+    log = Rotating(tmp_path / "0.log", 3)
+    log.write(b"0\n")
+    ended = asyncio.Event()
+
+    async def wait_ended() -> None:
+        await ended.wait()
+
+    source = Log(log.path, ended.is_set, wait_ended, watcher)
+    text = b""
+    pieces = read(source, LogOptions(follow=True))
+    async with asyncio.timeout(30), contextlib.aclosing(pieces):
+        text += await anext(pieces)
+        for number in range(1, 8):
+            following = asyncio.ensure_future(anext(pieces))
+            await asyncio.sleep(0)
+            log.rotate()
+            log.write(b"%d\n" % number)
+            text += await following
+        assert text == b"".join(b"%d\n" % number for number in range(8))
+        # Slower than the log: it goes on with the oldest file that is left.
+        for number in range(8, 14):
+            log.write(b"%d\n" % number)
+            log.rotate()
+        log.write(b"last words")
+        log.finish()
+        ended.set()
+        rest = b"".join([piece async for piece in pieces])
+        assert rest == b"8\n12\n13\nlast words"  # the file it was in stays readable
+    assert watcher._files == {}
+
+
+async def test_many_followers_read_once(tmp_path: Path, watcher: Watcher, monkeypatch: pytest.MonkeyPatch) -> None:
+    reads = 0
+    pread = os.pread
+
+    def counted(file: int, size: int, offset: int) -> bytes:
+        nonlocal reads
+        reads += 1
+        return pread(file, size, offset)
+
+    monkeypatch.setattr(os, "pread", counted)
+    log = Rotating(tmp_path / "0.log")
+    ended = asyncio.Event()
+
+    async def wait_ended() -> None:
+        await ended.wait()
+
+    source = Log(log.path, ended.is_set, wait_ended, watcher)
+    arrived = asyncio.Semaphore(0)
+
+    async def follow() -> bytes:
+        text = b""
+        async for piece in read(source, LogOptions(follow=True)):
+            text += piece
+            arrived.release()
+        return text
+
+    async with asyncio.timeout(120), asyncio.TaskGroup() as group:
+        followers = [group.create_task(follow()) for _ in range(200)]
+        before = 0
+        for number in range(5):
+            log.write(b"line %d\n" % number)
+            for _ in followers:
+                await arrived.acquire()
+            if number == 0:
+                before = reads  # by now all of them follow
+        assert reads - before < len(followers)  # four lines: 800 if each read for itself
+        log.finish()
+        ended.set()
+    assert {follower.result() for follower in followers} == {b"".join(b"line %d\n" % n for n in range(5))}
+
+
+async def test_a_flood_is_read_while_it_is_rotated(flooded: Runtime, image: str) -> None:
+    key = await flooded.create(pod_of("flood", "20000", "print", "the end", image=image))
+    text = await flooded.output(key)
+    assert text.endswith(b"the end\n")
+    directory = flooded.state_dir / "runtime" / "logs" / key.uid / "main"
+    assert sum(path.stat().st_size for path in directory.iterdir()) <= 3 * 100_000
+    assert len(await flooded.log(key, tail_lines=2000)) == 1999 * 64 + 8
+    assert (await flooded.log(key)).endswith(b"the end\n")
+
+
+@pytest.fixture
+async def flooded(tmp_path: Path) -> AsyncGenerator[Runtime, None]:
+    """A provider whose logs are small."""
+    config = WasmtimeProvider.Config(allow_local_modules=True, container_log_max_size="100k", container_log_max_files=3)
+    async with Runtime(WasmtimeProvider, tmp_path / "state", config) as started:
+        yield started

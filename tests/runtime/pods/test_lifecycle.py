@@ -1,0 +1,446 @@
+"""Pods with real guests: what they are given, how they end, when they are started again, and how they are deleted."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import select
+import shutil
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from wasmlet_wasmtime import WasmtimeProvider
+
+from tests.runtime.harness import Runtime, pod_of
+from tests.worker.harness import children
+from wasmlet.errors import ConfigError, NotFound
+from wasmlet.model.inputs import Inputs
+from wasmlet.model.pod import Pod
+from wasmlet.model.status import Running, Terminated, Waiting
+from wasmlet.provider import NodeContext
+from wasmlet.runtime import RuntimeConfig
+from wasmlet.runtime.pods.restarts import pauses
+
+
+async def test_hello(runtime: Runtime, image: str) -> None:
+    began = datetime.now(UTC)
+    key = await runtime.create(pod_of("print", "hello", "error", "oops", image=image))
+    ended = await runtime.ended(key)
+    assert (ended.exit_code, ended.reason, ended.signal, ended.message) == (0, "Completed", None, "")
+    assert ended.started_at is not None
+    assert ended.finished_at is not None
+    assert began < ended.started_at < ended.finished_at < datetime.now(UTC)
+    assert await runtime.output(key) == b"hello\noops\n"
+    status = (await runtime.provider.pod_status(key)).containers[0]
+    assert (status.image, status.restart_count, status.last_state) == (image, 0, None)
+    assert status.image_id.startswith("sha256:")
+    assert len(status.image_id) == 71
+    assert status.container_id.startswith("wasm://")
+    assert ended.container_id == status.container_id
+    events = [event for event in runtime.events if not event.reason.startswith("Compil")]  # told where it takes long
+    told = [(event.reason, event.message, event.container_field) for event in events]
+    where = "spec.containers{main}"
+    assert told == [
+        ("Pulled", f'Container image "{image}" already present on machine', where),
+        ("Created", "Created container: main", where),
+        ("Started", "Started container main", where),
+    ]
+
+
+async def test_variables_and_arguments(runtime: Runtime, image: str) -> None:
+    env = [
+        {"name": "GREETING", "value": "hello"},
+        {"name": "BOTH", "value": "$(GREETING) world"},
+        {"name": "UNICODE", "value": "\u00fc\u20ac"},
+    ]
+    key = await runtime.create(pod_of("args", "environ", "$(BOTH)", "$$(BOTH)", "$(NONE)", image=image, env=env))
+    output = (await runtime.output(key)).decode().splitlines()
+    assert output[:6] == ["driver.wasm", "args", "environ", "hello world", "$(BOTH)", "$(NONE)"]
+    # What there is beside the pod's own is what Kubernetes gives every container, and nothing of this machine's.
+    assert output[6:9] == ["GREETING=hello", "BOTH=hello world", "UNICODE=\u00fc\u20ac"]
+    assert output[9:] == ["no such instruction: hello world"]
+
+
+async def test_a_command_is_all_of_argv(runtime: Runtime, image: str) -> None:
+    pod = pod_of("args", image=image, command=["/bin/$(NAME)", "print", "x"], env=[{"name": "NAME", "value": "tool"}])
+    key = await runtime.create(pod)
+    assert await runtime.output(key) == b"x\n/bin/tool\nprint\nx\nargs\n"
+
+
+async def test_a_guest_has_nothing_else(runtime: Runtime, image: str) -> None:
+    key = await runtime.create(pod_of("environ", "stdin", "open", "/etc/passwd", "open", ".", image=image))
+    output = (await runtime.output(key)).decode().splitlines()
+    assert output[0] == "stdin 0"
+    assert len(output) == 3
+    assert "open" not in output
+
+
+@pytest.mark.parametrize(
+    ("work", "code", "reason", "text"),
+    [
+        (["exit", "0"], 0, "Completed", ""),
+        (["exit", "7"], 7, "Error", ""),
+        (["exit", "125"], 125, "Error", ""),
+        (["exit", "200"], 200, "Error", ""),
+        (["exit", "255"], 255, "Error", ""),
+        (["trap"], 134, "Error", "wasm trap: wasm `unreachable` instruction executed"),
+        (["abort"], 134, "Error", "wasm trap: wasm `unreachable` instruction executed"),
+        (["recurse"], 134, "Error", "wasm trap: call stack exhausted"),
+    ],
+)
+async def test_how_a_guest_ends(
+    runtime: Runtime, image: str, work: list[str], code: int, reason: str, text: str
+) -> None:
+    key = await runtime.create(pod_of("print", "first", *work, image=image))
+    ended = await runtime.ended(key)
+    assert (ended.exit_code, ended.reason, ended.signal) == (code, reason, None)
+    assert ended.message.endswith(text)
+    if text:
+        assert "wasm backtrace:" in ended.message
+        assert "note:" not in ended.message
+        assert "main" in ended.message or "recurse" in ended.message  # the guest's own function names
+    assert len(ended.message) <= 4096
+    assert await runtime.output(key) == b"first\n"
+
+
+async def test_a_memory_limit(ungrouped: Runtime, image: str) -> None:
+    limits = {"limits": {"memory": "64Mi", "cpu": "1"}, "requests": {"memory": "1Mi", "cpu": "10m"}}
+    key = await ungrouped.create(pod_of("alloc", "16", "alloc", "60", image=image, resources=limits))
+    assert await ungrouped.output(key) == b"16 MiB\nno memory\n"
+
+
+async def test_a_memory_limit_that_the_module_begins_over(ungrouped: Runtime, image: str) -> None:
+    key = await ungrouped.create(pod_of("print", "x", image=image, resources={"limits": {"memory": "4Ki"}}))
+    ended = await ungrouped.ended(key)
+    assert (ended.exit_code, ended.reason) == (128, "StartError")
+    assert "exceeds memory limits" in ended.message
+    await ungrouped.event(key, "Failed", "exceeds memory limits")
+
+
+@pytest.mark.parametrize("work", [["sleep", "1000"], ["spin"]])
+async def test_delete_ends_a_guest_at_once(runtime: Runtime, image: str, work: list[str]) -> None:
+    key = await runtime.create(pod_of("print", "up", *work, image=image))
+    await runtime.running(key)
+    began = time.monotonic()
+    status = await runtime.provider.delete_pod(key, 30)
+    assert time.monotonic() - began < 1
+    assert status is not None
+    state = status.containers[0].state
+    assert isinstance(state, Terminated)
+    assert (state.exit_code, state.signal, state.reason) == (143, None, "Error")
+    assert (await runtime.event(key, "Killing")).message == "Stopping container main"
+    with pytest.raises(NotFound):
+        await runtime.provider.pod_status(key)
+    with pytest.raises(NotFound):
+        await runtime.provider.delete_pod(key, 30)
+
+
+async def test_nothing_is_left_of_a_deleted_pod(runtime: Runtime, image: str) -> None:
+    def left() -> list[str]:
+        return sorted(
+            str(path.relative_to(runtime.state_dir))
+            for path in runtime.state_dir.rglob("*")
+            if path.is_file() and "compiled" not in path.parts
+        )
+
+    before = left()
+    for number in range(3):
+        key = await runtime.create(pod_of("sleep", "1000", name=f"pod-{number}", image=image))
+        await runtime.running(key)
+    descriptors = len(os.listdir("/proc/self/fd"))
+    for number in range(3):
+        await runtime.provider.delete_pod(pod_of(name=f"pod-{number}").key, 0)
+    assert left() == before
+    assert set(children(runtime.shim).values()) <= {"wasmlet-zygote", "wasmlet-spare"}
+    assert len(os.listdir("/proc/self/fd")) == descriptors
+    assert await runtime.provider.list_pods() == []
+    assert runtime.provider._running().client.records == {}
+
+
+async def test_delete_without_grace_kills(runtime: Runtime, image: str) -> None:
+    key = await runtime.create(pod_of("sleep", "1000", image=image))
+    await runtime.running(key)
+    status = await runtime.provider.delete_pod(key, 0)
+    assert status is not None
+    assert isinstance(status.containers[0].state, Terminated)
+    assert status.containers[0].state.exit_code == 137
+
+
+async def test_a_delete_that_is_cancelled_goes_on_when_repeated(runtime: Runtime, image: str) -> None:
+    key = await runtime.create(pod_of("sleep", "1000", image=image))
+    await runtime.running(key)
+    for pause in (0.0, 0.001, 0.003):
+        call = asyncio.create_task(runtime.provider.delete_pod(key, 30))
+        await asyncio.sleep(pause)
+        call.cancel()
+        await asyncio.gather(call, return_exceptions=True)
+    with contextlib.suppress(NotFound):  # where the last of the cancelled calls got to its end
+        await runtime.provider.delete_pod(key, 0)
+    assert await runtime.provider.list_pods() == []
+    assert set(children(runtime.shim).values()) <= {"wasmlet-zygote", "wasmlet-spare"}
+
+
+async def test_a_pod_deleted_while_it_starts_leaves_nothing(runtime: Runtime, image: str) -> None:
+    await runtime.ended(await runtime.create(pod_of("print", "x", name="first", image=image)))
+    await runtime.provider.delete_pod(pod_of(name="first").key, 0)
+    for number, pause in enumerate((0.0, 0.0005, 0.001, 0.002, 0.004, 0.008, 0.016)):
+        key = await runtime.create(pod_of("sleep", "1000", name=f"pod-{number}", image=image, restart="Always"))
+        await asyncio.sleep(pause)
+        await runtime.provider.delete_pod(key, 30)
+    assert runtime.provider._running().client.records == {}
+    for pid, name in children(runtime.shim).items():
+        if name not in ("wasmlet-zygote", "wasmlet-spare"):
+            # A fork that came too late is on its way out: it ends by itself, and soon.
+            assert await asyncio.to_thread(_ends, pid, 10), f"{name} ({pid}) is left"
+    assert set(children(runtime.shim).values()) <= {"wasmlet-zygote", "wasmlet-spare"}
+
+
+def _ends(pid: int, seconds: float) -> bool:
+    try:
+        watch = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return True
+    try:
+        return bool(select.select([watch], [], [], seconds)[0])
+    finally:
+        os.close(watch)
+
+
+async def test_creating_a_pod_twice_runs_it_once(runtime: Runtime, image: str) -> None:
+    pod = pod_of("print", "once", "sleep", "1000", image=image)
+    key = await runtime.create(pod)
+    first = await runtime.running(key)
+    await runtime.create(pod)
+    await runtime.provider.update_pod(pod, Inputs())
+    assert await runtime.running(key) == first
+    assert await runtime.logged(key, b"once\n") == b"once\n"
+
+
+async def test_two_pods_of_one_name(runtime: Runtime, image: str) -> None:
+    old = await runtime.create(pod_of("sleep", "1000", image=image, uid="old"))
+    new = await runtime.create(pod_of("sleep", "1000", image=image, uid="new"))
+    await runtime.running(old)
+    await runtime.running(new)
+    await runtime.provider.delete_pod(old, 30)
+    assert isinstance((await runtime.running(new)).state, Running)
+
+
+async def test_several_containers(runtime: Runtime, image: str) -> None:
+    containers = [
+        {"name": "one", "image": image, "args": ["print", "1"]},
+        {"name": "two", "image": image, "args": ["print", "2", "exit", "2"]},
+        {"name": "three", "image": image, "args": ["sleep", "1000"]},
+    ]
+    key = await runtime.create(pod_of(spec={"containers": containers}))
+    assert (await runtime.ended(key, "one")).exit_code == 0
+    assert (await runtime.ended(key, "two")).exit_code == 2
+    assert isinstance((await runtime.running(key, "three")).state, Running)
+    assert await runtime.log(key, "two") == b"2\n"
+
+
+async def test_init_containers_run_one_after_another(runtime: Runtime, image: str) -> None:
+    init = [
+        {"name": "first", "image": image, "args": ["sleep", "0", "print", "first"]},
+        {"name": "second", "image": image, "args": ["print", "second"]},
+    ]
+    key = await runtime.create(pod_of("print", "main", image=image, spec={"initContainers": init}))
+    assert (await runtime.provider.pod_status(key)).containers[0].state == Waiting("PodInitializing")
+    await runtime.ended(key)
+    status = await runtime.provider.pod_status(key)
+    times = [s.state for s in (*status.init_containers, *status.containers)]
+    assert all(isinstance(state, Terminated) for state in times)
+    ends = [(s.started_at, s.finished_at) for s in times if isinstance(s, Terminated)]
+    assert ends == sorted(ends)
+    assert [s.is_ready for s in status.init_containers] == [True, True]
+    assert await runtime.log(key, "second") == b"second\n"
+
+
+async def test_an_init_container_that_fails_for_good(runtime: Runtime, image: str) -> None:
+    init = [
+        {"name": "first", "image": image, "args": ["exit", "3"]},
+        {"name": "second", "image": image, "args": ["print", "x"]},
+    ]
+    key = await runtime.create(pod_of("print", "main", image=image, spec={"initContainers": init}))
+    assert (await runtime.ended(key, "first")).exit_code == 3
+    status = await runtime.provider.pod_status(key)
+    assert status.containers[0].state == Waiting("PodInitializing")
+    assert status.init_containers[1].state == Waiting("PodInitializing")
+
+
+async def test_restarts_with_the_kubelets_back_off(timed: Runtime, image: str) -> None:
+    key = await timed.create(pod_of("print", "again", "exit", "1", image=image, restart="Always"))
+    message = "back-off {} restarting failed container=main pod=web_default(uid-of-web)"
+    for count, (pause, text) in enumerate(((10, "10s"), (20, "20s"), (40, "40s"), (80, "1m20s"), (160, "2m40s"))):
+        # The first restart comes at once, so the first back-off is seen after the second end.
+        status = await timed.main(key, lambda s, n=count: s.restart_count == n + 1 and _crashed(s.state))  # type: ignore[misc]
+        assert isinstance(status.state, Waiting)
+        assert status.state.message == message.format(text)
+        assert status.last_state is not None
+        assert (status.last_state.exit_code, status.last_state.reason) == (1, "Error")
+        left = await timed.fake_clock.next_sleep()
+        assert pause - 5 < left <= pause
+        assert not status.is_ready
+        timed.fake_clock.advance(left)
+    events = [event for event in timed.events if event.reason == "BackOff"]
+    assert events[0].message == "Back-off restarting failed container main in pod web_default(uid-of-web)"
+    assert events[0].type == "Warning"
+    # The last two instances are kept, with their logs; older ones are not.
+    await timed.main(key, lambda s: s.restart_count == 6 and _crashed(s.state))
+    assert await timed.log(key, previous=True) == b"again\n"
+    files = sorted(path.name for path in timed.state_dir.rglob("logs/**/*.log"))
+    assert files == ["5.log", "6.log"]
+    assert len(timed.provider._running().client.records) == 2
+
+
+def _crashed(state: object) -> bool:
+    return isinstance(state, Waiting) and state.reason == "CrashLoopBackOff"
+
+
+@pytest.mark.parametrize(
+    ("backoff", "ran", "expected"),
+    [(0, 1, (0, 10)), (10, 1, (10, 20)), (160, 1, (160, 300)), (300, 599, (300, 300)), (300, 600, (0, 10))],
+)
+def test_pauses(backoff: float, ran: float, expected: tuple[float, float]) -> None:
+    assert pauses(backoff, ran) == expected
+
+
+@pytest.mark.parametrize(
+    ("cap", "backoff", "expected"),
+    [(300, 0, (0, 10)), (5, 0, (0, 5)), (5, 5, (5, 5)), (1, 300, (1, 1)), (30, 20, (20, 30))],
+)
+def test_the_longest_pause_is_configured(cap: float, backoff: float, expected: tuple[float, float]) -> None:
+    assert pauses(backoff, 1, cap) == expected
+
+
+@pytest.mark.parametrize(
+    ("setting", "expected"),
+    [
+        ({"max_container_restart_period": 0.5}, "max container restart period: expected 1 to 300, found 0.5"),
+        ({"max_container_restart_period": 301}, "expected 1 to 300, found 301"),
+        ({"container_log_max_files": 1}, "container log max files: expected at least 2, found 1"),
+        ({"shim_idle_exit": float("inf")}, "shim idle exit: expected at least 1, found inf"),
+        ({"compile_timeout": -1}, "compile timeout: expected at least 0.001, found -1"),
+        ({"max_module_bytes": 0}, "max module bytes: expected at least 8, found 0"),
+    ],
+)
+def test_a_setting_that_is_out_of_bounds(setting: dict[str, Any], expected: str) -> None:
+    with pytest.raises(ConfigError, match=expected):
+        RuntimeConfig(**setting)
+
+
+async def test_modules_in_a_directory_that_is_not_there(tmp_path: Path) -> None:
+    provider = WasmtimeProvider(RuntimeConfig(module_dir=tmp_path / "none"))
+    with pytest.raises(ConfigError, match="module dir: expected a directory, found none at"):
+        await provider.start(NodeContext("node", "127.0.0.1", 10, tmp_path))
+    await provider.stop()
+
+
+async def test_restarts_and_their_pause_outlive_the_node_loop(timed: Runtime, image: str) -> None:
+    pod = pod_of("exit", "1", image=image, restart="Always")
+    key = await timed.create(pod)
+    await timed.main(key, lambda s: s.restart_count == 1 and _crashed(s.state))
+    await timed.restart()
+    await timed.create(pod)
+    waiting = await timed.waiting(key, "CrashLoopBackOff")
+    assert waiting.message.startswith("back-off 10s ")
+    timed.fake_clock.advance(await timed.fake_clock.next_sleep())
+    status = await timed.main(key, lambda s: s.restart_count == 2 and _crashed(s.state))
+    assert isinstance(status.state, Waiting)
+    assert status.state.message.startswith("back-off 20s ")
+    assert status.last_state is not None
+
+
+async def test_restart_rules(timed: Runtime, image: str) -> None:
+    rules = [{"action": "Restart", "exitCodes": {"operator": "In", "values": [42]}}]
+    again = {
+        "name": "again",
+        "image": image,
+        "args": ["exit", "42"],
+        "restartPolicy": "Never",
+        "restartPolicyRules": rules,
+    }
+    once = {
+        "name": "once",
+        "image": image,
+        "args": ["exit", "3"],
+        "restartPolicy": "Never",
+        "restartPolicyRules": rules,
+    }
+    key = await timed.create(pod_of(restart="Always", spec={"containers": [again, once]}))
+    await timed.waiting(key, "CrashLoopBackOff", "again")
+    ended = await timed.main(key, lambda s: isinstance(s.state, Terminated), "once")
+    assert ended.restart_count == 0
+
+
+@pytest.mark.parametrize(
+    ("policy", "code", "again"),
+    [("Always", 0, True), ("Always", 1, True), ("OnFailure", 1, True), ("OnFailure", 0, False), ("Never", 1, False)],
+)
+async def test_restart_policies(timed: Runtime, image: str, policy: str, code: int, again: bool) -> None:
+    key = await timed.create(pod_of("exit", str(code), image=image, restart=policy))
+    if again:
+        status = await timed.main(key, lambda s: s.restart_count == 1 and s.last_state is not None)
+        assert status.last_state is not None
+        assert status.last_state.exit_code == code
+    else:
+        assert (await timed.ended(key)).exit_code == code
+        (task,) = timed.provider._tasks or (None,)
+        if task is not None:
+            await task  # the pod's life is over, nothing waits for a restart
+        assert (await timed.provider.pod_status(key)).containers[0].restart_count == 0
+
+
+async def test_a_change_of_image_starts_the_container_anew(runtime: Runtime, driver: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.wasm"
+    shutil.copy(driver, other)
+    key = await runtime.create(pod_of("args", "sleep", "1000", image=f"file://{driver}"))
+    await runtime.logged(key, b"driver.wasm\n")
+    await runtime.provider.update_pod(pod_of("args", "sleep", "1000", image=f"file://{other}"), Inputs())
+    status = await runtime.main(key, lambda s: s.restart_count == 1 and isinstance(s.state, Running))
+    assert status.image == f"file://{other}"
+    assert (await runtime.event(key, "Killing")).message == "Container main definition changed, will be restarted"
+    await runtime.logged(key, b"other.wasm\n")
+    assert (await runtime.log(key, previous=True)).startswith(b"driver.wasm\n")
+
+
+async def test_a_missing_reference_is_waited_for(timed: Runtime, image: str) -> None:
+    env = [{"name": "X", "valueFrom": {"configMapKeyRef": {"name": "settings", "key": "x"}}}]
+    pod = pod_of("env", "X", image=image, env=env)
+    key = await timed.create(pod)
+    waiting = await timed.waiting(key, "CreateContainerConfigError")
+    assert waiting.message == 'configmap "settings" not found'
+    await timed.event(key, "Failed", 'Error: configmap "settings" not found')
+    inputs = Inputs(config_maps={"settings": {"metadata": {"name": "settings"}, "data": {"x": "found"}}})
+    await timed.provider.update_pod(pod, inputs)
+    await timed.ended(key)
+    assert await timed.log(key) == b"X=found\n"
+
+
+async def test_variables_that_a_guest_cannot_have(runtime: Runtime, image: str) -> None:
+    env = [{"name": "X", "valueFrom": {"secretKeyRef": {"name": "s", "key": "x"}}}]
+    inputs = Inputs(secrets={"s": {"metadata": {"name": "s"}, "data": {"x": "//4="}}})
+    key = await runtime.create(pod_of("env", "X", image=image, env=env), inputs)
+    waiting = await runtime.waiting(key, "CreateContainerConfigError")
+    assert waiting.message == "spec.containers[0].env: the value of X is not UTF-8, which a guest needs"
+
+
+async def test_node_status(runtime: Runtime) -> None:
+    status = await runtime.provider.node_status()
+    assert status.system_info["containerRuntimeVersion"].startswith("wasmtime://")
+    assert list(status.runtime_handlers) == ["", "wasmlet", "wasmlet-dense"]
+    assert float(status.capacity["cpu"].removesuffix("m")) > 0
+    assert int(status.capacity["memory"].removesuffix("Ki")) > 1024
+    await runtime.provider.ping()
+
+
+async def test_a_uid_that_is_no_file_name(runtime: Runtime, image: str) -> None:
+    raw = pod_of("print", "x", image=image, uid="../../escape").raw
+    key = await runtime.create(Pod(raw))
+    assert await runtime.output(key) == b"x\n"
+    assert not (runtime.state_dir.parent / "escape").exists()
+    await runtime.provider.delete_pod(key, 0)
+    assert list((runtime.state_dir / "runtime" / "logs").iterdir()) == []

@@ -1,0 +1,96 @@
+"""What a start comes to: arguments, variables, streams, limits, or why it is refused. Nothing runs here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+
+from tests.runtime.harness import pod_of
+from wasmlet.errors import Refused
+from wasmlet.model.inputs import Inputs
+from wasmlet.runtime.files.pod_users import User
+from wasmlet.runtime.images.images import Module
+from wasmlet.runtime.pods.plan import Limits, StartPlan, StartRequest, plan
+
+MODULE = Module("file:///m/hello.wasm", "d" * 64, Path("/m/hello.wasm"))
+
+
+def request_of(*args: str, **container: Any) -> StartRequest:
+    pod = pod_of(*args, image=MODULE.image, **container)
+    main = pod.containers[0]
+    return StartRequest(
+        manifest=pod,
+        container=main,
+        inputs=Inputs(),
+        kind="main",
+        attempt=3,
+        backoff=20.0,
+        resources=main.resources,
+        handler="wasmlet",
+        dense=False,
+        user=None,
+    )
+
+
+def planned(*args: str, module: Module = MODULE, **container: Any) -> StartPlan:
+    return plan(request_of(*args, **container), module, {})
+
+
+def test_arguments_begin_with_the_name_of_the_module_or_with_the_command() -> None:
+    assert planned("a", "b").argv == ("hello.wasm", "a", "b")
+    assert planned("a", command=["program"]).argv == ("program", "a")
+    image = attrs.evolve(MODULE, command=("entry",), arguments=("from-image",))
+    assert planned(module=image).argv == ("entry", "from-image")
+    assert planned("a", module=image).argv == ("entry", "a")
+
+
+def test_variables_of_the_manifest_go_before_those_of_the_image() -> None:
+    image = attrs.evolve(MODULE, environment=("A=image", "B=image"), folder="/app")
+    found = planned(module=image, env=[{"name": "B", "value": "pod"}])
+    assert {name: found.variables[name] for name in ("A", "B", "PWD")} == {"A": "image", "B": "pod", "PWD": "/app"}
+    assert [reason for reason, _ in found.image_remarks] == ["WorkingDirNotApplied"]
+
+
+def test_limits_are_those_of_the_resources() -> None:
+    resources = {"limits": {"memory": "64Mi", "cpu": "500m"}, "requests": {"cpu": "100m"}}
+    found = planned(resources=resources).limits
+    assert found == Limits.of(resources)
+    assert (found.memory, found.message) == (64 * 2**20, {"memory": 64 * 2**20, "cpu": 500, "cpu_request": 100})
+
+
+def test_labels_are_what_a_node_loop_that_comes_back_has_to_know() -> None:
+    found = plan(attrs.evolve(request_of(), user=User(1234, ())), MODULE, {}).labels
+    assert (found.container, found.kind, found.attempt, found.backoff) == ("main", "main", 3, 20.0)
+    assert (found.image, found.image_id) == (MODULE.image, f"sha256:{MODULE.digest}")
+    assert (found.handler, found.user) == ("wasmlet", 1234)
+
+
+@pytest.mark.parametrize("field", ["stdin", "tty"])
+def test_a_dense_container_has_no_input(field: str) -> None:
+    request = request_of(**{field: True})
+    assert plan(request, MODULE, {}).streams[field]
+    with pytest.raises(Refused, match=rf"^spec.containers\[0\].{field}: handler 'many' cannot end a guest"):
+        plan(attrs.evolve(request, handler="many", dense=True), MODULE, {})
+
+
+@pytest.mark.parametrize(
+    ("container", "field"),
+    [
+        ({"args": ["a\0b"]}, "args"),
+        ({"livenessProbe": {"httpGet": {"port": 80}}}, "livenessProbe.httpGet"),
+        ({"volumeDevices": [{"name": "disk"}]}, "volumeDevices"),
+    ],
+)
+def test_what_cannot_be_given_is_refused_by_its_field(container: dict[str, Any], field: str) -> None:
+    with pytest.raises(Refused) as refused:
+        planned(**container)
+    assert refused.value.field == f"spec.containers[0].{field}"
+
+
+def test_neither_variables_nor_mounts_are_shown() -> None:
+    found = planned(env=[{"name": "PASSWORD", "value": "hidden-value"}])
+    assert found.variables["PASSWORD"] == "hidden-value"
+    assert "hidden-value" not in repr(found)

@@ -1,0 +1,55 @@
+"""What everybody uses to wait: for the first of several things, and for work in threads that nobody leaves behind."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import functools
+from collections.abc import Awaitable, Callable
+from typing import Any, ParamSpec, TypeVar
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+async def first_of(*awaitables: Awaitable[Any]) -> None:
+    """Return when one of them is done, after ending the others; raise what the first one to be done raised."""
+    tasks = [asyncio.ensure_future(awaitable) for awaitable in awaitables]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def in_thread(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Run it in a thread. Cancelled, it is still waited for: it may be using a descriptor that is closed next."""
+    context = contextvars.copy_context()
+    # As asyncio.to_thread() does it, without a task: each start of a container does this a few times.
+    task = asyncio.get_running_loop().run_in_executor(None, functools.partial(context.run, work, *args, **kwargs))
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        while not task.done():
+            try:
+                await asyncio.wait([task])
+            except asyncio.CancelledError:
+                continue
+        if not task.cancelled():
+            task.exception()
+        raise
+
+
+async def opened_in_thread(work: Callable[[], T], close: Callable[[T], object]) -> T:
+    """Run what opens something in a thread. Cancelled, what it has opened is closed again."""
+    opened: list[T] = []
+    try:
+        await in_thread(lambda: opened.append(work()))
+    except BaseException:
+        for one in opened:
+            close(one)
+        raise
+    return opened[0]

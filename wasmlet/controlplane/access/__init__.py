@@ -1,0 +1,1 @@
+"""Who asks, and whether they may: users, tokens, RBAC rules, the Node authorizer and NodeRestriction."""

@@ -1,0 +1,1 @@
+"""The authority of the control plane, the signer of requests, and kubeconfigs."""

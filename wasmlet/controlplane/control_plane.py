@@ -1,0 +1,337 @@
+"""`ControlPlane`: the parts of this package put together, started and stopped.
+
+An API server on a TLS port, a scheduler, a signer of certificates, a directory with what clients need to get in. One
+process can have many.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import shutil
+import ssl
+import tempfile
+from collections.abc import Callable, Collection, Coroutine, Iterable, Sequence
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+from aiohttp import web
+
+from wasmlet.clock import Clock, SystemClock
+from wasmlet.controlplane.access import users
+from wasmlet.controlplane.access.authorizer import Authorizer
+from wasmlet.controlplane.access.requests import KUBELET_CLIENT
+from wasmlet.controlplane.access.rules import Rule, Rules
+from wasmlet.controlplane.access.users import MASTERS, NODES, Authenticator, Token
+from wasmlet.controlplane.certificates.kubeconfig import file_name, kubeconfig, write_private
+from wasmlet.controlplane.certificates.pki import Authority
+from wasmlet.controlplane.certificates.signer import YEAR, Signer
+from wasmlet.controlplane.controllers.eviction import TaintEviction
+from wasmlet.controlplane.controllers.lifecycle import GRACE_SECONDS, NodeLifecycle
+from wasmlet.controlplane.faults import Faults
+from wasmlet.controlplane.http.listener import Listener
+from wasmlet.controlplane.http.openapi import OpenApi
+from wasmlet.controlplane.http.reviews import Reviews
+from wasmlet.controlplane.http.server import BODY, Server
+from wasmlet.controlplane.kubelets.proxy import LogProxy
+from wasmlet.controlplane.kubelets.registered import ADDRESSES, Kubelets
+from wasmlet.controlplane.kubelets.streams import Mode, PodStreams
+from wasmlet.controlplane.objects.bootstrap import SECONDS, BootstrapTokens
+from wasmlet.controlplane.objects.deletion import Deletion
+from wasmlet.controlplane.objects.podops import PodOperations
+from wasmlet.controlplane.objects.registry import Call, Registry
+from wasmlet.controlplane.scheduler import Scheduler
+from wasmlet.controlplane.storage.kinds import core
+from wasmlet.controlplane.storage.retention import Retention
+from wasmlet.controlplane.storage.store import RING, Store
+
+NAMESPACES = ("default", "kube-node-lease", "kube-public", "kube-system")
+_CRITICAL = {"system-node-critical": 2_000_001_000, "system-cluster-critical": 2_000_000_000}
+_STOP_SECONDS = 0.5
+_HEADER = 64 * 1024
+
+
+_T = TypeVar("_T")
+
+
+def _started(value: _T | None) -> _T:
+    if value is None:
+        raise RuntimeError("the control plane is not running: use it as `async with ControlPlane() as cp`")
+    return value
+
+
+class ControlPlane:
+    """A small Kubernetes control plane in memory: API server, scheduler, the signer of certificates, the
+    controllers of nodes that fell silent and of taints; nothing else.
+
+    Args:
+        host: the address to listen on; also what kubeconfigs point at.
+        port: the TCP port; 0 picks a free one.
+        directory: where kubeconfigs and certificates are written (made with mode 0700 if missing, kept at the end);
+            by default a temporary directory that is removed at the end.
+        ring: how many changes of each resource are kept for watches that resume; with fewer, 410 comes sooner.
+        bookmarks: the pause between bookmarks of a watch, in seconds.
+        kubelet_addresses: which types of a node's addresses are dialled for logs and the like, the best first.
+        verify_kubelets: whether a kubelet's serving certificate has to be signed by this cluster's authority
+            (`--kubelet-certificate-authority`); by default any will do.
+        streams: how exec, attach and port-forward reach a kubelet: "pass" as they come (API servers up to 1.29),
+            "translate" from websockets to SPDY (from 1.30), "declared" as websockets to nodes that declare
+            ExtendWebSocketsToKubelet (from 1.36).
+        schedule: whether pods without a node are given one.
+        node_monitor_grace: for how many seconds a node may be silent before its conditions become Unknown, it is
+            tainted and its pods are no longer ready (`--node-monitor-grace-period`); pods that do not tolerate a
+            NoExecute taint are deleted. None: nobody looks after nodes and taints.
+        approve: the signers whose CertificateSigningRequests are approved without being looked at, where a node asks
+            for itself; by default only nodes' client certificates. A serving certificate waits for `kubectl
+            certificate approve`, as in a cluster, unless "kubernetes.io/kubelet-serving" is among them.
+        certificate_seconds: how long a signed certificate lives at most, whatever was asked for
+            (`--cluster-signing-duration`). A request's `expirationSeconds`, at least 600, can only shorten that.
+        clock: tells the time in objects; timeouts run on the event loop's own.
+        seed: makes generated names repeatable, and faults that happen with a probability.
+
+    Attributes:
+        faults: what may go wrong between clients and the API server; see `wasmlet.controlplane.faults`.
+
+    Raises (on entering):
+        OSError: the port is taken or the directory cannot be written.
+    """
+
+    def __init__(
+        self,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        directory: str | Path | None = None,
+        *,
+        ring: int = RING,
+        bookmarks: float = 60.0,
+        kubelet_addresses: Sequence[str] = ADDRESSES,
+        verify_kubelets: bool = False,
+        streams: Mode = "translate",
+        schedule: bool = True,
+        node_monitor_grace: float | None = GRACE_SECONDS,
+        approve: Collection[str] = (KUBELET_CLIENT,),
+        certificate_seconds: float = YEAR,
+        clock: Clock | None = None,
+        seed: int | None = None,
+    ) -> None:
+        self._host = host
+        self._port = port
+        self._given = Path(directory) if directory is not None else None
+        self._clock = clock or SystemClock()
+        self._rng = random.Random(seed)
+        self._bookmarks = bookmarks
+        self._addresses = kubelet_addresses
+        self._verify = verify_kubelets
+        self._streams: Mode = streams
+        self._schedule = schedule
+        self._grace = node_monitor_grace
+        self._approve = approve
+        self._certificate_seconds = certificate_seconds
+        self._rules = Rules()
+        self._tokens: BootstrapTokens | None = None
+        self._store = Store(ring=ring)
+        self.faults = Faults(self._store, random.Random(seed))
+        self._authenticator = Authenticator(self._clock)
+        self._stack = contextlib.AsyncExitStack()
+        self._directory: Path | None = None
+        self._authority: Authority | None = None
+        self._url = ""
+
+    # -- what others need to know
+
+    @property
+    def url(self) -> str:
+        """Where the API server is: https://host:port."""
+        return self._url
+
+    @property
+    def directory(self) -> Path:
+        """The directory with kubeconfigs and certificates."""
+        return _started(self._directory)
+
+    @property
+    def kubeconfig(self) -> Path:
+        """A kubeconfig of a user who may do everything (group system:masters)."""
+        return self.directory / "admin.kubeconfig"
+
+    @property
+    def ca_file(self) -> Path:
+        """The certificate of the authority that vouches for the API server and for its clients, PEM."""
+        return self.directory / "ca.crt"
+
+    @property
+    def client_ca_file(self) -> Path:
+        """The authority by which a kubelet knows its clients, `--client-ca-file`: the same one."""
+        return self.ca_file
+
+    def node_kubeconfig(self, name: str) -> Path:
+        """A kubeconfig with the identity of a node: certificate system:node:NAME, group system:nodes."""
+        return self._write(f"node-{file_name(name)}", f"system:node:{name}", [NODES], token=False)
+
+    def user_kubeconfig(self, name: str, groups: Iterable[str] = (), *, token: bool = False) -> Path:
+        """A kubeconfig of any user, with a client certificate or with a bearer token."""
+        return self._write(f"user-{file_name(name)}", name, groups, token=token)
+
+    def bootstrap_kubeconfig(self, token_id: str = "", *, seconds: float = SECONDS) -> Path:
+        """A kubeconfig with a bootstrap token, of user system:bootstrap:ID and group system:bootstrappers.
+
+        All that is good for is to ask for the client certificate of a node, which is approved and signed at once. The
+        token lives so many seconds; it is the Secret `bootstrap-token-ID` in kube-system, and goes with that.
+
+        Raises:
+            ValueError: the id is not six of a-z and 0-9.
+            wasmlet.controlplane.storage.status.ApiError: there is a token of that id.
+        """
+        token = _started(self._tokens).issue(token_id, seconds)
+        file = f"bootstrap-{token.partition('.')[0]}.kubeconfig"
+        config = kubeconfig(self._url, _started(self._authority).pem, "kubelet-bootstrap", token)
+        return write_private(self.directory / file, config)
+
+    def grant(self, subject: str, *rules: Rule) -> None:
+        """Let a user or a group do more than nothing: rules as RBAC has them, see `access.rules`."""
+        self._rules.grant(subject, *rules)
+
+    def revoke(self, subject: str) -> None:
+        """Take back all that a user or a group was granted by name (what masters and nodes may do stays)."""
+        self._rules.revoke(subject)
+
+    def _write(self, file: str, name: str, groups: Iterable[str], *, token: bool) -> Path:
+        authority = _started(self._authority)
+        groups = list(groups)
+        if token:
+            credentials: Any = self._authenticator.issue(Token(users.user(name, groups)))
+        else:
+            credentials = authority.client(name, groups)
+        return write_private(
+            self.directory / f"{file}.kubeconfig", kubeconfig(self._url, authority.pem, name, credentials)
+        )
+
+    # -- start and stop
+
+    async def __aenter__(self) -> Self:
+        async with contextlib.AsyncExitStack() as stack:
+            await self._start(stack)
+            self._stack = stack.pop_all()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._stack.aclose()
+
+    def _prepare(self) -> tuple[Path, Authority, ssl.SSLContext, str, str]:
+        """Directory, keys and certificates; blocks for some milliseconds."""
+        if self._given is None:
+            directory = Path(tempfile.mkdtemp(prefix="wasmlet-"))
+        else:
+            directory = self._given
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        now = self._clock.now()
+        authority = Authority("wasmlet-ca", now)
+        hosts = dict.fromkeys([self._host, "127.0.0.1", "::1", "localhost", "kubernetes.default.svc"])
+        serving = authority.server(host for host in hosts if host not in ("", "0.0.0.0", "::"))
+        client = authority.client("kube-apiserver-kubelet-client", [MASTERS])
+        write_private(directory / "ca.crt", authority.pem)
+        certificate = write_private(directory / "apiserver.crt", serving.certificate)
+        key = write_private(directory / "apiserver.key", serving.key)
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cadata=authority.pem.decode())
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.verify_mode = ssl.CERT_OPTIONAL
+        context.load_cert_chain(certificate, key)
+        kubelet_certificate = write_private(directory / "kubelet-client.crt", client.certificate)
+        kubelet_key = write_private(directory / "kubelet-client.key", client.key)
+        return directory, authority, context, str(kubelet_certificate), str(kubelet_key)
+
+    async def _start(self, stack: contextlib.AsyncExitStack) -> None:
+        directory, authority, context, certificate, key = await asyncio.to_thread(self._prepare)
+        if self._given is None:
+            stack.callback(shutil.rmtree, directory, ignore_errors=True)
+        self._directory, self._authority = directory, authority
+        registry = Registry(self._store, self._clock, self._rng, root_ca=authority.pem.decode())
+        deletion = Deletion(registry)
+        operations = PodOperations(registry, deletion)
+        authorizer = Authorizer(self._store, self._rules)
+        self._tokens = BootstrapTokens(registry)
+        self._authenticator.bootstrap = self._tokens.user
+        signer = Signer(registry, authorizer, authority, approve=self._approve, seconds=self._certificate_seconds)
+        vouching = authority.pem.decode() if self._verify else None
+        kubelets = Kubelets(registry, certificate, key, addresses=self._addresses, authority=vouching)
+        proxy = LogProxy(kubelets)
+        stack.push_async_callback(proxy.close)
+        server = Server(
+            registry,
+            deletion,
+            self._authenticator,
+            authorizer,
+            operations,
+            proxy,
+            PodStreams(kubelets, self._streams),
+            Reviews(registry, self._authenticator, authorizer),
+            OpenApi(),
+            self._clock,
+            self._rng,
+            bookmarks=self._bookmarks,
+        )
+        scheduler = Scheduler(registry, operations)
+        Retention(self._store)
+        runs: dict[str, Callable[[], Coroutine[Any, Any, None]]] = {"wasmlet-signer": signer.run}
+        if self._schedule:
+            runs["wasmlet-scheduler"] = scheduler.run
+        if self._grace is not None:
+            runs["wasmlet-node-lifecycle"] = NodeLifecycle(registry, self._clock, self._grace).run
+            runs["wasmlet-taint-eviction"] = TaintEviction(registry, deletion, self._clock).run
+        self._populate(registry)
+        runner = web.ServerRunner(
+            web.Server(
+                self.faults.handle,
+                request_factory=_request,
+                handler_cancellation=True,
+                access_log=None,
+                max_field_size=_HEADER,
+                max_line_size=_HEADER,
+            ),
+            shutdown_timeout=_STOP_SECONDS,
+        )
+        await runner.setup()
+        stack.push_async_callback(runner.cleanup)
+        listener = Listener(runner, context)
+        self.faults.attach(server, listener)
+        port = await listener.open(self._host, self._port)
+        stack.callback(listener.close)
+        stack.callback(server.close)
+        host = f"[{self._host}]" if ":" in self._host else self._host
+        host = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "[::]": "[::1]"}.get(host, host)
+        self._url = f"https://{host}:{port}"
+        admin = kubeconfig(self._url, authority.pem, "admin", authority.client("admin", [MASTERS]))
+        write_private(self.kubeconfig, admin)
+        for name, run in runs.items():
+            stack.push_async_callback(_cancel, asyncio.create_task(run(), name=name))
+
+    def _populate(self, registry: Registry) -> None:
+        """What every cluster has from the start."""
+        for name in NAMESPACES:
+            registry.create(Call(core("namespaces")), {"metadata": {"name": name}})
+        for name, value in _CRITICAL.items():
+            registry.create(Call(core("priorityclasses")), {"metadata": {"name": name}, "value": value})
+        registry.create(
+            Call(core("services"), "default"),
+            {
+                "metadata": {"name": "kubernetes", "labels": {"component": "apiserver", "provider": "kubernetes"}},
+                "spec": {
+                    "clusterIP": "10.96.0.1",
+                    "clusterIPs": ["10.96.0.1"],
+                    "ports": [{"name": "https", "port": 443, "protocol": "TCP", "targetPort": 6443}],
+                },
+            },
+        )
+
+
+def _request(message: Any, payload: Any, protocol: Any, writer: Any, task: asyncio.Task[None]) -> web.BaseRequest:
+    """A request whose body is bounded."""
+    loop = asyncio.get_running_loop()
+    return web.BaseRequest(message, payload, protocol, writer, task, loop, client_max_size=BODY)
+
+
+async def _cancel(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task

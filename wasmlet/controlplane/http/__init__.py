@@ -1,0 +1,1 @@
+"""The API over HTTP: paths, bodies, lists, watches, tables, discovery, OpenAPI."""

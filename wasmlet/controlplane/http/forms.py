@@ -1,0 +1,168 @@
+"""The forms in which objects leave: plain, as a Table for kubectl, metadata only, or as the other events API has them.
+
+A form is chosen by the Accept header; `server` and `watch` hand it records and get bytes. The plain form costs nothing
+beyond the one serialisation that a record has. The columns of tables are in `tables`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import Protocol
+
+import attrs
+import orjson
+
+from wasmlet.controlplane.http import tables
+from wasmlet.controlplane.objects import events
+from wasmlet.controlplane.storage.kinds import Kind
+from wasmlet.controlplane.storage.status import ApiError, Object
+from wasmlet.controlplane.storage.store import Record
+
+_SUPPORTED = ("application/json", "application/*", "*/*", "")
+
+
+class Form(Protocol):
+    """How records become bytes. `meta` is the metadata of a list: resourceVersion, continue, remainingItemCount."""
+
+    def one(self, record: Record) -> bytes: ...
+
+    def many(self, records: Sequence[Record], meta: Object) -> bytes: ...
+
+    def bookmark(self, meta: Object) -> bytes: ...
+
+
+@attrs.frozen
+class Plain:
+    """Objects as they are."""
+
+    kind: Kind
+
+    def one(self, record: Record) -> bytes:
+        return record.json
+
+    def many(self, records: Sequence[Record], meta: Object) -> bytes:
+        head = {"kind": f"{self.kind.kind}List", "apiVersion": self.kind.api_version, "metadata": meta}
+        items = b",".join([record.bare for record in records])
+        return orjson.dumps(head)[:-1] + b',"items":[' + items + b"]}"
+
+    def bookmark(self, meta: Object) -> bytes:
+        return orjson.dumps({"kind": self.kind.kind, "apiVersion": self.kind.api_version, "metadata": meta})
+
+
+@attrs.frozen
+class Newer:
+    """Events as events.k8s.io/v1 has them."""
+
+    kind: Kind
+
+    def one(self, record: Record) -> bytes:
+        return orjson.dumps(events.newer(record.raw))
+
+    def many(self, records: Sequence[Record], meta: Object) -> bytes:
+        items = [events.newer(record.raw) for record in records]
+        head = {"kind": "EventList", "apiVersion": self.kind.api_version, "metadata": meta, "items": items}
+        return orjson.dumps(head)
+
+    def bookmark(self, meta: Object) -> bytes:
+        return orjson.dumps({"kind": self.kind.kind, "apiVersion": self.kind.api_version, "metadata": meta})
+
+
+@attrs.frozen
+class Partial:
+    """Metadata only (PartialObjectMetadata)."""
+
+    kind: Kind
+
+    def _item(self, record: Record) -> Object:
+        return {
+            "kind": "PartialObjectMetadata",
+            "apiVersion": "meta.k8s.io/v1",
+            "metadata": record.raw["metadata"],
+        }
+
+    def one(self, record: Record) -> bytes:
+        return orjson.dumps(self._item(record))
+
+    def many(self, records: Sequence[Record], meta: Object) -> bytes:
+        return orjson.dumps(
+            {
+                "kind": "PartialObjectMetadataList",
+                "apiVersion": "meta.k8s.io/v1",
+                "metadata": meta,
+                "items": [self._item(record) for record in records],
+            }
+        )
+
+    def bookmark(self, meta: Object) -> bytes:
+        return orjson.dumps({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": meta})
+
+
+@attrs.frozen
+class Table:
+    """Rows and columns, as `kubectl get` asks for. `include` is Metadata, Object or None."""
+
+    kind: Kind
+    include: str
+    now: Callable[[], datetime]
+
+    def _row(self, record: Record) -> Object:
+        row: Object = {"cells": tables.cells(self.kind.plural, record.raw, self.now())}
+        if self.include == "Object":
+            row["object"] = record.raw
+        elif self.include != "None":
+            row["object"] = {
+                "kind": "PartialObjectMetadata",
+                "apiVersion": "meta.k8s.io/v1",
+                "metadata": record.raw["metadata"],
+            }
+        return row
+
+    def _table(self, rows: list[Object], meta: Object) -> bytes:
+        return orjson.dumps(
+            {
+                "kind": "Table",
+                "apiVersion": "meta.k8s.io/v1",
+                "metadata": meta,
+                "columnDefinitions": tables.columns(self.kind.plural),
+                "rows": rows,
+            }
+        )
+
+    def one(self, record: Record) -> bytes:
+        return self._table([self._row(record)], {"resourceVersion": str(record.version)})
+
+    def many(self, records: Sequence[Record], meta: Object) -> bytes:
+        return self._table([self._row(record) for record in records], meta)
+
+    def bookmark(self, meta: Object) -> bytes:
+        return self._table([], meta)
+
+
+def choose(kind: Kind, accept: str, include: str, now: Callable[[], datetime]) -> Form:
+    """The form that an Accept header asks for, the first that is known here.
+
+    Raises:
+        ApiError: 406, nothing that is asked for can be had (protobuf alone, for one).
+    """
+    plain: Form = Newer(kind) if kind.shares else Plain(kind)
+    if accept in ("application/json", "*/*", ""):
+        return plain
+    for choice in accept.split(","):
+        media, *parameters = (part.strip() for part in choice.split(";"))
+        if media not in _SUPPORTED:
+            continue
+        wanted = dict(part.split("=", 1) for part in parameters if "=" in part)
+        match wanted.get("as"):
+            case None:
+                return plain
+            case "Table" if wanted.get("v") == "v1" and wanted.get("g") == "meta.k8s.io":
+                return Table(kind, include or "Metadata", now)
+            case "PartialObjectMetadata" | "PartialObjectMetadataList" if wanted.get("v") == "v1":
+                return Partial(kind)
+    raise ApiError(
+        406,
+        "NotAcceptable",
+        f"only the following media types are accepted: application/json (asked for: {accept})",
+        details={},
+    )

@@ -1,0 +1,376 @@
+"""The HTTP side: one handler for every request, from authentication to the bytes of the answer.
+
+`paths` says what a request is about, `users` and `authorizer` whether it may be, `registry` and `deletion` do it,
+`forms` shape the answer. Everything that a client can get wrong comes back as a Status object.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import attrs
+import orjson
+from aiohttp import web
+
+from wasmlet.clock import Clock
+from wasmlet.controlplane.access.authorizer import Attributes, Authorizer
+from wasmlet.controlplane.access.users import Authenticator, User, user
+from wasmlet.controlplane.http import discovery, forms
+from wasmlet.controlplane.http.bodies import parse_body
+from wasmlet.controlplane.http.fields import FieldValidation
+from wasmlet.controlplane.http.lists import Lists
+from wasmlet.controlplane.http.openapi import OpenApi
+from wasmlet.controlplane.http.paths import TRUE, Target, parse
+from wasmlet.controlplane.http.reviews import Reviews
+from wasmlet.controlplane.http.watch import Watcher
+from wasmlet.controlplane.kubelets.proxy import LogProxy
+from wasmlet.controlplane.kubelets.streams import SUBRESOURCES, PodStreams
+from wasmlet.controlplane.objects.deletion import Deletion, Options
+from wasmlet.controlplane.objects.patching import APPLY_PATCH, PATCHES, Patching, UnsupportedMedia
+from wasmlet.controlplane.objects.podops import PodOperations
+from wasmlet.controlplane.objects.registry import Call, Registry
+from wasmlet.controlplane.storage import status
+from wasmlet.controlplane.storage.selectors import selector
+from wasmlet.controlplane.storage.status import ApiError, Object, bad_request
+from wasmlet.controlplane.storage.store import Record
+
+BODY = 3 * 2**20
+"""The most bytes that the body of a request may have."""
+_LOG = logging.getLogger(__name__)
+_JSON = "application/json"
+
+
+class Server:
+    """Answers requests. `bookmarks` is the pause between bookmarks of a watch, in seconds."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        deletion: Deletion,
+        authenticator: Authenticator,
+        authorizer: Authorizer,
+        podops: PodOperations,
+        proxy: LogProxy,
+        streams: PodStreams,
+        reviews: Reviews,
+        openapi: OpenApi,
+        clock: Clock,
+        rng: random.Random,
+        *,
+        bookmarks: float = 60.0,
+    ) -> None:
+        self._registry = registry
+        self._store = registry.store
+        self._deletion = deletion
+        self._patching = Patching(registry)
+        self._authenticator = authenticator
+        self._authorizer = authorizer
+        self._podops = podops
+        self._proxy = proxy
+        self._streams = streams
+        self._reviews = reviews
+        self._openapi = openapi
+        self._fields = FieldValidation(openapi)
+        self._lists = Lists(registry.store)
+        self._clock = clock
+        self._rng = rng
+        self._bookmarks = bookmarks
+        self._watchers: set[Watcher] = set()
+        self.closing = False
+        self.sender: Callable[[web.BaseRequest, web.StreamResponse], Callable[[bytes], Awaitable[None]]] = (
+            lambda request, answer: answer.write
+        )
+        """What sends the bytes of a watch; `faults` puts one in its place that breaks off."""
+
+    def close(self) -> None:
+        """End all watches; what is asked from now on gets 503."""
+        self.closing = True
+        self.end_watches()
+        self._proxy.end()
+        self._streams.end()
+
+    def end_watches(self) -> None:
+        """End all watches at once."""
+        for watcher in list(self._watchers):
+            watcher.end()
+
+    @property
+    def watches(self) -> int:
+        """How many watches are open."""
+        return len(self._watchers)
+
+    # -- one request
+
+    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Answer one request, whatever it is."""
+        try:
+            if self.closing:
+                raise ApiError(503, "ServiceUnavailable", "the control plane is shutting down")
+            return await self._answer(request)
+        except ApiError as error:
+            return refusal(error)
+        except web.HTTPRequestEntityTooLarge:
+            return refusal(
+                ApiError(413, "RequestEntityTooLarge", f"Request entity too large: limit is {BODY}", details={})
+            )
+        except RecursionError:
+            return refusal(bad_request("the body of the request is nested too deeply"))
+        except asyncio.CancelledError:
+            raise
+        except ConnectionError:
+            return web.Response()  # the client has gone, and nobody will read this
+        except Exception as error:
+            _LOG.exception("%s %s", request.method, request.path)
+            return refusal(ApiError(500, "InternalError", f"Internal error occurred: {type(error).__name__}: {error}"))
+
+    def user_name(self, request: web.BaseRequest) -> str:
+        """Whose request it is; "" where the credentials are wrong."""
+        try:
+            return self._who(request).name
+        except ApiError:
+            return ""
+
+    def _who(self, request: web.BaseRequest) -> User:
+        transport = request.transport
+        peer = transport.get_extra_info("peercert") if transport else None
+        who = self._authenticator.authenticate(request.headers.get("Authorization"), peer)
+        other = request.headers.get("Impersonate-User")
+        if other is None:
+            return who
+        if not who.master:
+            raise ApiError(
+                403, "Forbidden", f'users "{other}" is forbidden: User "{who.name}" cannot impersonate resource "users"'
+            )
+        return user(other, request.headers.getall("Impersonate-Group", []))
+
+    async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
+        who = self._who(request)
+        path, params = request.path, request.query
+        target = parse(request.method, path, params) if path.startswith("/api") else None
+        if target is None:
+            verb = "get" if request.method in ("GET", "HEAD") else request.method.lower()
+            self._authorizer.check(who, Attributes(verb, path=path))
+            return await self._other(request, path)
+        self._authorizer.check(who, target.attributes(params))
+        if target.kind.plural == "pods" and target.sub in SUBRESOURCES:
+            return await self._upgrade(request, who, target)
+        if target.kind.stored and not (target.sub and target.verb == "create"):
+            match target.verb:
+                case "watch":
+                    return await self._watch(request, target)
+                case "list":
+                    return self._list(request, target)
+                case "get" if target.sub == "log":
+                    record = self._registry.find(target.kind, target.namespace, target.name)
+                    return await self._proxy.logs(request, record.raw)
+                case "get":
+                    record = self._registry.find(target.kind, target.namespace, target.name)
+                    return self._object(request, target, record)
+        return await self._write(request, who, target)
+
+    async def _upgrade(self, request: web.BaseRequest, who: User, target: Target) -> web.StreamResponse:
+        """Exec, attach and port-forward: a GET needs the right to create, too (as from 1.35)."""
+        self._authorizer.check(who, attrs.evolve(target, verb="create").attributes(request.query))
+        record = self._registry.find(target.kind, target.namespace, target.name)
+        return await self._streams.answer(request, record.raw, target.sub)
+
+    # -- reading
+
+    def _form(self, request: web.BaseRequest, target: Target) -> forms.Form:
+        accept = request.headers.get("Accept", "")
+        return forms.choose(target.kind, accept, request.query.get("includeObject", ""), self._clock.now)
+
+    def _object(
+        self,
+        request: web.BaseRequest,
+        target: Target,
+        record: Record,
+        code: int = 200,
+        warnings: list[str] | None = None,
+    ) -> web.Response:
+        answer = web.Response(body=self._form(request, target).one(record), status=code, content_type=_JSON)
+        for warning in warnings or ():
+            text = warning.replace("\\", "\\\\").replace('"', '\\"')
+            answer.headers.add("Warning", f'299 - "{text}"')
+        return answer
+
+    def _list(self, request: web.BaseRequest, target: Target) -> web.Response:
+        records, meta = self._lists.page(target, request.query)
+        return web.Response(body=self._form(request, target).many(records, meta), content_type=_JSON)
+
+    async def _watch(self, request: web.BaseRequest, target: Target) -> web.StreamResponse:
+        params = request.query
+        chosen = selector(
+            target.kind, target.namespace, params.get("labelSelector", ""), params.get("fieldSelector", "")
+        )
+        since = _number(params.get("resourceVersion"), "resourceVersion")
+        initial = params.get("sendInitialEvents") in TRUE
+        bookmarks = params.get("allowWatchBookmarks") in TRUE
+        if initial and params.get("resourceVersionMatch") != "NotOlderThan":
+            raise bad_request("sendInitialEvents needs resourceVersionMatch=NotOlderThan")
+        replay = initial or (not since and "sendInitialEvents" not in params)
+        seconds = _number(params.get("timeoutSeconds"), "timeoutSeconds") or self._rng.uniform(1800, 3600)
+        watcher = Watcher(self._store.of(target.kind), chosen, self._form(request, target))
+        answer = web.StreamResponse(headers={"Content-Type": _JSON, "Cache-Control": "no-cache, private"})
+        answer.enable_chunked_encoding()
+        self._watchers.add(watcher)
+        try:
+            try:
+                watcher.open(
+                    since=since or None,
+                    replay=replay,
+                    mark_initial=initial and bookmarks,
+                    version=self._store.version,
+                )
+            except ApiError as error:
+                watcher.fail(error)
+            await answer.prepare(request)
+            await watcher.run(
+                self.sender(request, answer),
+                seconds=seconds,
+                bookmarks=self._bookmarks if bookmarks else None,
+                version=lambda: self._store.version,
+            )
+            await answer.write_eof()
+        finally:
+            self._watchers.discard(watcher)
+        return answer
+
+    # -- writing
+
+    async def _write(self, request: web.BaseRequest, who: User, target: Target) -> web.StreamResponse:
+        data = await request.read()
+        media = request.content_type if "Content-Type" in request.headers else ""
+        params = request.query
+        call = Call(
+            target.kind,
+            target.namespace,
+            target.name,
+            target.sub,
+            who,
+            _manager(request, media),
+            dry_run="dryRun" in params,
+            force=params.get("force") in TRUE,
+        )
+        if target.verb in ("delete", "deletecollection"):
+            return self._delete(request, call, target, data, media)
+        if target.verb == "patch" and media not in PATCHES:
+            raise UnsupportedMedia(media)
+        body = parse_body(data, media)
+        if not target.kind.stored or (target.sub and target.verb == "create"):
+            return await self._special(request, call, body)
+        mode = params.get("fieldValidation", "")
+        warnings: list[str] = []
+        if mode in ("Strict", "Warn"):
+            warnings = await self._fields.check(target, media, body, strict=mode == "Strict")
+        match target.verb:
+            case "create":
+                return self._object(request, target, self._registry.create(call, body), 201, warnings)
+            case "update":
+                record, made = self._registry.update(call, body)
+            case _:
+                record, made = self._patching.patch(call, media, body)
+        return self._object(request, target, record, 201 if made else 200, warnings)
+
+    def _delete(
+        self, request: web.BaseRequest, call: Call, target: Target, data: bytes, media: str
+    ) -> web.StreamResponse:
+        body = parse_body(data, media) if data else None
+        options = Options.parse(body, request.query.get("gracePeriodSeconds"))
+        if target.verb == "deletecollection":
+            records = self._lists.all(target, request.query)
+            gone = self._deletion.collection(call, records, options)
+            meta: Object = {"resourceVersion": str(self._store.version)}
+            return web.Response(body=self._form(request, target).many(gone, meta), content_type=_JSON)
+        old = self._registry.find(target.kind, target.namespace, target.name)
+        record, gone_now = self._deletion.delete(call, old, options)
+        if gone_now and not target.kind.returns_deleted:
+            return _json(status.success(target.kind, record.name, record.raw["metadata"]["uid"]))
+        return self._object(request, target, record)
+
+    async def _special(self, request: web.BaseRequest, call: Call, body: Any) -> web.StreamResponse:
+        """What is posted without becoming an object: bindings, evictions, tokens and reviews."""
+        if not isinstance(body, dict):
+            raise bad_request("the body is not an object")
+        if call.kind.plural == "pods" or call.kind.plural == "bindings":
+            return _json(self._podops.post(call, body), 201)
+        return _json(self._reviews.answer(call, body), 201)
+
+    # -- everything else
+
+    async def _other(self, request: web.BaseRequest, path: str) -> web.StreamResponse:
+        if request.method not in ("GET", "HEAD"):
+            raise status.method_not_allowed()
+        parts = path.strip("/").split("/")
+        match parts:
+            case ["healthz" | "readyz" | "livez", *_]:
+                return web.Response(text="ok")
+            case ["version"]:
+                return _json(discovery.version())
+            case ["api" | "apis" as root]:
+                return self._roots(request, root)
+            case ["api", version]:
+                return _found(discovery.resources("", version))
+            case ["apis", group]:
+                return _found(discovery.group(group))
+            case ["apis", group, version]:
+                return _found(discovery.resources(group, version))
+            case ["openapi", *rest]:
+                return await self._openapi.answer(request, rest)
+            case [""]:
+                return _json({"paths": ["/api", "/apis", "/healthz", "/openapi/v3", "/version"]})
+        raise status.no_such_path()
+
+    def _roots(self, request: web.BaseRequest, root: str) -> web.Response:
+        accept = request.headers.get("Accept", "")
+        for choice in accept.split(","):
+            words = dict(part.split("=", 1) for part in choice.replace(" ", "").split(";") if "=" in part)
+            if words.get("g") == "apidiscovery.k8s.io" and words.get("v") in discovery.AGGREGATED:
+                media = f"application/json;g=apidiscovery.k8s.io;v={words['v']};as=APIGroupDiscoveryList"
+                return web.Response(
+                    body=discovery.aggregated(root, words["v"]), headers={"Content-Type": media, "Vary": "Accept"}
+                )
+        return _json(discovery.core_versions(request.host) if root == "api" else discovery.groups())
+
+
+def _manager(request: web.BaseRequest, media: str) -> str:
+    """Who writes, as managedFields name it: the fieldManager parameter, else the program of the User-Agent."""
+    given = request.query.get("fieldManager", "")
+    if given or media == APPLY_PATCH:
+        return given
+    return request.headers.get("User-Agent", "unknown").partition("/")[0]
+
+
+def _number(text: str | None, what: str) -> int | None:
+    """A parameter that is a number.
+
+    Raises:
+        ApiError: 400.
+    """
+    if not text:
+        return None
+    if not (text.isascii() and text.isdigit() and len(text) < 19):
+        raise bad_request(f"{what} is a number, found {text!r}")
+    return int(text)
+
+
+def _json(body: Object, code: int = 200) -> web.Response:
+    return web.Response(body=orjson.dumps(body), status=code, content_type=_JSON)
+
+
+def _found(body: Object | None) -> web.Response:
+    if body is None:
+        raise status.no_such_path()
+    return _json(body)
+
+
+def refusal(error: ApiError) -> web.Response:
+    """The answer to a request that is refused."""
+    answer = _json(error.status, error.code)
+    if error.retry_after is not None:
+        answer.headers["Retry-After"] = str(error.retry_after)
+    return answer

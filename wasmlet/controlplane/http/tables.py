@@ -1,0 +1,318 @@
+"""The columns that `kubectl get` shows: one entry per kind, a line of cells per object.
+
+Columns with priority 1 are those of `-o wide`. A kind without an entry shows its name and age.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+
+from wasmlet.controlplane.storage.status import Object
+
+Cells = list[Any]
+_NONE, _UNKNOWN, _UNSET = "<none>", "<unknown>", "<unset>"
+
+
+def age(stamp: object, now: datetime) -> str:
+    """How long ago a time was, as kubectl shows it: 5s, 2m30s, 4h12m, 3d."""
+    if not isinstance(stamp, str) or not stamp:
+        return _UNKNOWN
+    try:
+        seconds = int((now - datetime.fromisoformat(stamp)).total_seconds())
+    except ValueError:
+        return "<invalid>"
+    return duration(seconds)
+
+
+def duration(seconds: int) -> str:
+    """A span of time with no more precision than its length deserves."""
+    if seconds < -1:
+        return "<invalid>"
+    if seconds <= 0:
+        return "0s"
+    minutes, hours, days = seconds // 60, seconds // 3600, seconds // 86400
+    if seconds < 120:
+        return f"{seconds}s"
+    if minutes < 10:
+        return _two(minutes, "m", seconds % 60, "s")
+    if minutes < 180:
+        return f"{minutes}m"
+    if hours < 8:
+        return _two(hours, "h", minutes % 60, "m")
+    if hours < 48:
+        return f"{hours}h"
+    if hours < 192:
+        return _two(days, "d", hours % 24, "h")
+    if days < 730:
+        return f"{days}d"
+    years = days // 365
+    return _two(years, "y", days % 365, "d") if years < 8 else f"{years}y"
+
+
+def _two(big: int, big_unit: str, small: int, small_unit: str) -> str:
+    return f"{big}{big_unit}{small}{small_unit}" if small else f"{big}{big_unit}"
+
+
+def _initial(pod: Object, spec: Object, status: Object) -> tuple[str | None, int, int]:
+    """What the init containers make of the status column; restarts of sidecars and how many of those are ready."""
+    declared = {item["name"]: item for item in spec.get("initContainers") or ()}
+    sidecars = {name for name, item in declared.items() if item.get("restartPolicy") == "Always"}
+    found = status.get("initContainerStatuses") or []
+    restarts = sum(item.get("restartCount", 0) for item in found if item.get("name") in sidecars)
+    ready = sum(bool(item.get("ready")) for item in found if item.get("name") in sidecars)
+    for at, item in enumerate(found):
+        state = item.get("state") or {}
+        ended, waiting = state.get("terminated"), state.get("waiting")
+        if ended is not None and ended.get("exitCode", 0) == 0:
+            continue
+        if item.get("name") in sidecars and item.get("started"):
+            continue
+        restarts += 0 if item.get("name") in sidecars else item.get("restartCount", 0)
+        if ended is not None:
+            return f"Init:{_ended(ended)}", restarts, ready
+        if waiting is not None and waiting.get("reason") not in (None, "", "PodInitializing"):
+            return f"Init:{waiting['reason']}", restarts, ready
+        return f"Init:{at}/{len(declared)}", restarts, ready
+    return None, restarts, ready
+
+
+def _ended(state: Object) -> str:
+    if state.get("reason"):
+        return str(state["reason"])
+    return f"Signal:{state['signal']}" if state.get("signal") else f"ExitCode:{state.get('exitCode', 0)}"
+
+
+def _condition(conditions: object, kind: str) -> Object:
+    for item in conditions if isinstance(conditions, list) else ():
+        if item.get("type") == kind:
+            return dict(item)
+    return {}
+
+
+def _pod(pod: Object, now: datetime) -> Cells:
+    spec, status, meta = pod.get("spec") or {}, pod.get("status") or {}, pod["metadata"]
+    reason = status.get("reason") or status.get("phase") or _UNKNOWN
+    scheduled = _condition(status.get("conditions"), "PodScheduled")
+    if scheduled.get("reason") == "SchedulingGated":
+        reason = "SchedulingGated"
+    initial, restarts, ready = _initial(pod, spec, status)
+    total = len(spec.get("containers") or ()) + sum(
+        item.get("restartPolicy") == "Always" for item in spec.get("initContainers") or ()
+    )
+    last = None
+    if initial is not None:
+        reason = initial
+    if initial is None or _condition(status.get("conditions"), "Initialized").get("status") == "True":
+        running = False
+        for item in reversed(status.get("containerStatuses") or []):
+            restarts += item.get("restartCount", 0)
+            finished = ((item.get("lastState") or {}).get("terminated") or {}).get("finishedAt")
+            last = max(filter(None, (last, finished)), default=None)
+            state = item.get("state") or {}
+            if (state.get("waiting") or {}).get("reason"):
+                reason = state["waiting"]["reason"]
+            elif "terminated" in state:
+                reason = _ended(state["terminated"])
+            elif item.get("ready") and "running" in state:
+                running = True
+                ready += 1
+        if reason == "Completed" and running:
+            is_ready = _condition(status.get("conditions"), "Ready").get("status") == "True"
+            reason = "Running" if is_ready else "NotReady"
+    if "deletionTimestamp" in meta:
+        if status.get("reason") == "NodeLost":
+            reason = "Unknown"
+        elif status.get("phase") not in ("Succeeded", "Failed"):
+            reason = "Terminating"
+    restarted = f"{restarts} ({age(last, now)} ago)" if restarts and last else str(restarts)
+    gates = spec.get("readinessGates") or []
+    met = sum(_condition(status.get("conditions"), gate.get("conditionType")).get("status") == "True" for gate in gates)
+    return [
+        meta["name"],
+        f"{ready}/{total}",
+        reason,
+        restarted,
+        age(meta.get("creationTimestamp"), now),
+        status.get("podIP") or _NONE,
+        spec.get("nodeName") or _NONE,
+        status.get("nominatedNodeName") or _NONE,
+        f"{met}/{len(gates)}" if gates else _NONE,
+    ]
+
+
+def _node(node: Object, now: datetime) -> Cells:
+    spec, status, meta = node.get("spec") or {}, node.get("status") or {}, node["metadata"]
+    ready = _condition(status.get("conditions"), "Ready").get("status")
+    state = {"True": "Ready", None: "Unknown"}.get(ready, "NotReady")
+    if spec.get("unschedulable"):
+        state += ",SchedulingDisabled"
+    labels = meta.get("labels") or {}
+    prefix = "node-role.kubernetes.io/"
+    roles = sorted(key[len(prefix) :] for key in labels if key.startswith(prefix) and key != prefix)
+    addresses = {item.get("type"): item.get("address") for item in reversed(status.get("addresses") or [])}
+    info = status.get("nodeInfo") or {}
+    return [
+        meta["name"],
+        state,
+        ",".join(roles) or _NONE,
+        age(meta.get("creationTimestamp"), now),
+        info.get("kubeletVersion", ""),
+        addresses.get("InternalIP") or _NONE,
+        addresses.get("ExternalIP") or _NONE,
+        info.get("osImage") or _UNKNOWN,
+        info.get("kernelVersion") or _UNKNOWN,
+        info.get("containerRuntimeVersion") or _UNKNOWN,
+    ]
+
+
+def _event(event: Object, now: datetime) -> Cells:
+    involved = event.get("involvedObject") or {}
+    first = event.get("firstTimestamp") or event.get("eventTime")
+    series = event.get("series") or {}
+    last = series.get("lastObservedTime") or event.get("lastTimestamp") or first
+    count = series.get("count") or event.get("count") or 1
+    source = event.get("source") or {}
+    names = [source.get("component") or event.get("reportingComponent") or "", source.get("host") or ""]
+    return [
+        age(last, now),
+        event.get("type", ""),
+        event.get("reason", ""),
+        f"{str(involved.get('kind', '')).lower()}/{involved.get('name', '')}",
+        involved.get("fieldPath", ""),
+        ", ".join(filter(None, names)),
+        str(event.get("message", "")).strip(),
+        age(first, now),
+        count,
+        event["metadata"]["name"],
+    ]
+
+
+def _service(service: Object, now: datetime) -> Cells:
+    spec, meta = service.get("spec") or {}, service["metadata"]
+    ports = ",".join(f"{port.get('port')}/{port.get('protocol', 'TCP')}" for port in spec.get("ports") or ())
+    chosen = ",".join(f"{key}={value}" for key, value in (spec.get("selector") or {}).items())
+    return [
+        meta["name"],
+        spec.get("type", ""),
+        spec.get("clusterIP") or _NONE,
+        ",".join(spec.get("externalIPs") or ()) or _NONE,
+        ports or _NONE,
+        age(meta.get("creationTimestamp"), now),
+        chosen or _NONE,
+    ]
+
+
+def _claim(claim: Object, now: datetime) -> Cells:
+    spec, status, meta = claim.get("spec") or {}, claim.get("status") or {}, claim["metadata"]
+    short = {"ReadWriteOnce": "RWO", "ReadOnlyMany": "ROX", "ReadWriteMany": "RWX", "ReadWriteOncePod": "RWOP"}
+    bound = bool(spec.get("volumeName"))
+    modes = ",".join(short.get(mode, mode) for mode in status.get("accessModes") or ()) if bound else ""
+    return [
+        meta["name"],
+        "Terminating" if "deletionTimestamp" in meta else status.get("phase", ""),
+        spec.get("volumeName", ""),
+        (status.get("capacity") or {}).get("storage", "") if bound else "",
+        modes,
+        spec.get("storageClassName", ""),
+        spec.get("volumeAttributesClassName") or _UNSET,
+        age(meta.get("creationTimestamp"), now),
+        spec.get("volumeMode") or _UNSET,
+    ]
+
+
+def _request(request: Object, now: datetime) -> Cells:
+    spec, meta = request.get("spec") or {}, request["metadata"]
+    status = request.get("status") or {}
+    found = {item.get("type") for item in status.get("conditions") or ()}
+    words = [word for word in ("Approved", "Denied", "Failed") if word in found] or ["Pending"]
+    if status.get("certificate"):
+        words.append("Issued")
+    seconds = spec.get("expirationSeconds")
+    return [
+        meta["name"],
+        age(meta.get("creationTimestamp"), now),
+        spec.get("signerName") or _NONE,
+        spec.get("username", ""),
+        duration(seconds) if seconds else _NONE,
+        ",".join(words),
+    ]
+
+
+def _aged(*fields: Callable[[Object], Any]) -> Callable[[Object, datetime], Cells]:
+    """Cells of a simple kind: its name, some fields, its age."""
+
+    def line(obj: Object, now: datetime) -> Cells:
+        meta = obj["metadata"]
+        return [meta["name"], *(field(obj) for field in fields), age(meta.get("creationTimestamp"), now)]
+
+    return line
+
+
+def _count(*keys: str) -> Callable[[Object], int]:
+    return lambda obj: sum(len(obj.get(key) or ()) for key in keys)
+
+
+def _namespace_state(obj: Object) -> str:
+    return str((obj.get("status") or {}).get("phase", ""))
+
+
+def _holder(obj: Object) -> str:
+    return str((obj.get("spec") or {}).get("holderIdentity") or "")
+
+
+_TABLES: dict[str, tuple[str, Callable[[Object, datetime], Cells]]] = {
+    "pods": ("Name Ready Status Restarts Age IP* Node* Nominated_Node* Readiness_Gates*", _pod),
+    "nodes": (
+        "Name Status Roles Age Version Internal-IP* External-IP* OS-Image* Kernel-Version* Container-Runtime*",
+        _node,
+    ),
+    "events": ("Last_Seen Type Reason Object Subobject* Source* Message First_Seen* Count* Name*", _event),
+    "namespaces": ("Name Status Age", _aged(_namespace_state)),
+    "configmaps": ("Name Data Age", _aged(_count("data", "binaryData"))),
+    "secrets": ("Name Type Data Age", _aged(lambda obj: obj.get("type", ""), _count("data"))),
+    "serviceaccounts": ("Name Secrets Age", _aged(_count("secrets"))),
+    "leases": ("Name Holder Age", _aged(_holder)),
+    "runtimeclasses": ("Name Handler Age", _aged(lambda obj: obj.get("handler", ""))),
+    "services": ("Name Type Cluster-IP External-IP Port(s) Age Selector*", _service),
+    "persistentvolumeclaims": (
+        "Name Status Volume Capacity Access_Modes StorageClass VolumeAttributesClass Age VolumeMode*",
+        _claim,
+    ),
+    "certificatesigningrequests": ("Name Age SignerName Requestor RequestedDuration Condition", _request),
+    "priorityclasses": (
+        "Name Value Global-Default Age PreemptionPolicy",
+        lambda obj, now: [
+            obj["metadata"]["name"],
+            obj.get("value", 0),
+            bool(obj.get("globalDefault")),
+            age(obj["metadata"].get("creationTimestamp"), now),
+            obj.get("preemptionPolicy", ""),
+        ],
+    ),
+}
+_PLAIN = ("Name Age", _aged())
+_INTEGERS = {"Data", "Secrets", "Value", "Count"}
+
+
+def columns(plural: str) -> list[Object]:
+    """The column definitions of a kind's table."""
+    out = []
+    for word in _TABLES.get(plural, _PLAIN)[0].split():
+        name = word.rstrip("*").replace("_", " ")
+        out.append(
+            {
+                "name": name,
+                "type": "integer" if name in _INTEGERS else "string",
+                "format": "name" if name == "Name" else "",
+                "description": "",
+                "priority": int(word.endswith("*")),
+            }
+        )
+    return out
+
+
+def cells(plural: str, obj: Object, now: datetime) -> Cells:
+    """The cells of one object."""
+    return _TABLES.get(plural, _PLAIN)[1](obj, now)

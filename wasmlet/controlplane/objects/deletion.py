@@ -1,0 +1,183 @@
+"""The way out: graceful deletion of pods, finalizers, preconditions, collections, and what a namespace contains.
+
+The rules are those of `rest.BeforeDelete` and the pod strategy: a pod that runs nowhere or is finished goes at once,
+another one gets a deletionTimestamp and goes when its node deletes it with grace 0. There is no garbage collector, so
+every propagation policy is "Background" without dependents. Namespaces are emptied here, as there is no controller.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+from typing import Any
+
+import attrs
+
+from wasmlet.controlplane.objects.podrules import TERMINAL
+from wasmlet.controlplane.objects.registry import Call, Registry, rfc3339
+from wasmlet.controlplane.storage import status
+from wasmlet.controlplane.storage.kinds import KINDS, Kind, core
+from wasmlet.controlplane.storage.status import Cause, Object, bad_request
+from wasmlet.controlplane.storage.store import Event, Record
+
+_PERMANENT = ("default", "kube-system", "kube-public")
+"""Namespaces that the API server never deletes."""
+
+
+@attrs.frozen
+class Options:
+    """DeleteOptions, as far as they count here. `grace` is in seconds; None means the object's own."""
+
+    grace: int | None = None
+    uid: str | None = None
+    version: str | None = None
+
+    @classmethod
+    def parse(cls, body: Any, grace: str | None) -> Options:
+        """From the body of a DELETE and its gracePeriodSeconds parameter.
+
+        Raises:
+            ApiError: 400, this is not what DeleteOptions look like.
+        """
+        body = body or {}
+        if not isinstance(body, dict):
+            raise bad_request("the body of a delete is an object of kind DeleteOptions")
+        seconds = body.get("gracePeriodSeconds")
+        if seconds is None and grace:
+            try:
+                seconds = int(grace)
+            except ValueError:
+                raise bad_request(f"gracePeriodSeconds is a number of seconds, found {grace!r}") from None
+        if seconds is not None and (isinstance(seconds, bool) or not isinstance(seconds, int)):
+            raise bad_request(f"gracePeriodSeconds is a number of seconds, found {seconds!r}")
+        conditions = body.get("preconditions") or {}
+        if not isinstance(conditions, dict):
+            raise bad_request("preconditions is an object")
+        return cls(seconds, conditions.get("uid"), conditions.get("resourceVersion"))
+
+
+class Deletion:
+    """All deletes."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+        self._store = registry.store
+        registry.finish = self.finish
+        self._store.listeners.append(self._on_change)
+
+    def delete(self, call: Call, old: Record, options: Options) -> tuple[Record, bool]:
+        """Delete an object, or begin to. Returns what is left of it and whether it is gone.
+
+        Raises:
+            ApiError: 403, a node deletes what is not its own; 409, a precondition does not hold.
+        """
+        kind, raw = call.kind, old.raw
+        meta = raw["metadata"]
+        self._registry.restriction.delete(call.user, kind, raw)
+        if options.uid is not None and options.uid != meta["uid"]:
+            why = f"Precondition failed: UID in precondition: {options.uid}, UID in object meta: {meta['uid']}"
+            raise status.conflict(kind, old.name, why)
+        if options.version is not None and options.version != meta["resourceVersion"]:
+            why = (
+                f"Precondition failed: ResourceVersion in precondition: {options.version}, "
+                f"ResourceVersion in object meta: {meta['resourceVersion']}"
+            )
+            raise status.conflict(kind, old.name, why)
+        if options.grace is not None and options.grace < 0:
+            causes = [Cause.invalid("gracePeriodSeconds", options.grace, "must be greater than or equal to 0")]
+            raise status.invalid(kind, old.name, causes)
+        if call.dry_run:
+            return old, kind.plural != "pods"
+        if kind.plural == "namespaces":
+            return self._namespace(call, old)
+        grace = self._grace(kind, raw, options.grace)
+        if grace is None:
+            return old, False
+        marked = old
+        if grace > 0 or meta.get("finalizers"):
+            marked = self._store.write(kind, self._mark(raw, grace))
+        if grace == 0 and not meta.get("finalizers"):
+            return self._store.remove(kind, marked, self._mark(raw, 0) if kind.plural == "pods" else None), True
+        return marked, False
+
+    def _grace(self, kind: Kind, raw: Object, asked: int | None) -> int | None:
+        """The seconds until the object goes; None if it is being deleted and this changes nothing."""
+        meta = raw["metadata"]
+        if "deletionTimestamp" in meta:
+            current = meta.get("deletionGracePeriodSeconds")
+            if current is None:
+                return 0
+            return None if asked is None or asked >= current else asked
+        if kind.plural != "pods":
+            return 0
+        spec = raw["spec"]
+        seconds = asked if asked is not None else int(spec.get("terminationGracePeriodSeconds", 30))
+        if not spec.get("nodeName") or (raw.get("status") or {}).get("phase") in TERMINAL:
+            seconds = 0
+        return 1 if seconds < 0 else seconds
+
+    def _mark(self, raw: Object, grace: int) -> Object:
+        meta = dict(raw["metadata"])
+        start = self._registry.clock.now()
+        if "deletionTimestamp" in meta:
+            until = datetime.fromisoformat(meta["deletionTimestamp"])
+            start = until - timedelta(seconds=meta.get("deletionGracePeriodSeconds", 0))
+        elif "generation" in meta:
+            meta["generation"] += 1
+        meta["deletionTimestamp"] = rfc3339(start + timedelta(seconds=grace))
+        meta["deletionGracePeriodSeconds"] = grace
+        return {**raw, "metadata": meta}
+
+    def finish(self, kind: Kind, record: Record) -> Record | None:
+        """Remove an object that is being deleted once nothing holds it up; None if something does."""
+        meta = record.raw["metadata"]
+        if meta.get("finalizers") or meta.get("deletionGracePeriodSeconds"):
+            return None
+        if kind.plural == "namespaces":
+            return None
+        return self._store.remove(kind, record)
+
+    # -- collections
+
+    def collection(self, call: Call, records: Iterable[Record], options: Options) -> list[Record]:
+        """Delete what a selector picked; what is gone meanwhile does not matter."""
+        out = []
+        for record in records:
+            found = self._store.of(call.kind).get(record.namespace, record.name)
+            if found is not None:
+                out.append(self.delete(call, found, options)[0])
+        return out
+
+    # -- namespaces
+
+    def _namespace(self, call: Call, old: Record) -> tuple[Record, bool]:
+        if old.name in _PERMANENT:
+            raise status.forbidden(call.kind, old.name, "this namespace may not be deleted")
+        if "deletionTimestamp" not in old.raw["metadata"]:
+            marked = {**self._mark(old.raw, 0), "status": {**old.raw.get("status", {}), "phase": "Terminating"}}
+            marked["metadata"].pop("deletionGracePeriodSeconds")
+            old = self._store.write(call.kind, marked)
+        for kind in KINDS:
+            if not kind.stored or kind.shares or not kind.namespaced:
+                continue
+            for record in list(self._store.of(kind).spaces.get(old.name, {}).values()):
+                self.delete(Call(kind, record.namespace, record.name), record, Options())
+        return self._if_empty(old.name) or old, self._store["namespaces"].get("", old.name) is None
+
+    def _if_empty(self, name: str) -> Record | None:
+        """Remove a namespace that is being deleted and has nothing left in it."""
+        kind = core("namespaces")
+        record = self._store.of(kind).get("", name)
+        if record is None or "deletionTimestamp" not in record.raw["metadata"]:
+            return None
+        if record.raw["metadata"].get("finalizers"):
+            return None
+        if any(collection.spaces.get(name) for collection in self._store.collections.values() if name):
+            return None
+        return self._store.remove(kind, record)
+
+    def _on_change(self, kind: Kind, event: Event) -> None:
+        if event.change == "DELETED" and kind.namespaced:
+            self._if_empty(event.record.namespace)
+        elif kind.plural == "namespaces" and event.change == "MODIFIED":
+            self._if_empty(event.record.name)

@@ -1,0 +1,99 @@
+"""PATCH: the four kinds of patch, each turned into a new version of the object for `registry` to judge.
+
+`patch`, `strategic` and `apply` do the arithmetic.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import attrs
+
+from wasmlet.controlplane.objects import events
+from wasmlet.controlplane.objects.registry import Call, Registry
+from wasmlet.controlplane.patches import apply as server_side
+from wasmlet.controlplane.patches import patch, strategic
+from wasmlet.controlplane.storage import status
+from wasmlet.controlplane.storage.status import bad_request
+from wasmlet.controlplane.storage.store import Record
+
+JSON_PATCH = "application/json-patch+json"
+MERGE_PATCH = "application/merge-patch+json"
+STRATEGIC_PATCH = "application/strategic-merge-patch+json"
+APPLY_PATCH = "application/apply-patch+yaml"
+PATCHES = (JSON_PATCH, MERGE_PATCH, STRATEGIC_PATCH, APPLY_PATCH)
+
+
+class UnsupportedMedia(status.ApiError):
+    """415: a body of a kind that is not read here."""
+
+    def __init__(self, media: str) -> None:
+        known = ", ".join(PATCHES)
+        hint = ""
+        if "protobuf" in media:
+            known = "application/json, application/yaml"
+            hint = "; this control plane reads no protobuf of that: use kubectl apply, which sends JSON"
+        super().__init__(
+            415,
+            "UnsupportedMediaType",
+            f"the body of the request was in an unknown format - {media or 'no Content-Type'} - accepted media types "
+            f"include: {known}{hint}",
+            details={},
+        )
+
+
+class Patching:
+    """All patches."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+
+    def patch(self, call: Call, media: str, body: Any) -> tuple[Record, bool]:
+        """PATCH: the object and whether it was made by this (server-side apply makes what is missing).
+
+        Raises:
+            ApiError: as for updates; 415 for a media type that is no patch.
+        """
+        kind = call.kind
+        if media not in PATCHES:
+            raise UnsupportedMedia(media)
+        old = self._registry.store.of(kind).get(call.namespace, call.name)
+        if media == APPLY_PATCH:
+            return self._apply(call, old, body)
+        if old is None:
+            raise status.not_found(kind, call.name)
+        target = events.newer(old.raw) if kind.shares else old.raw
+        if media == JSON_PATCH:
+            new = patch.json_patch(target, body)
+        elif media == MERGE_PATCH:
+            if not isinstance(body, dict):
+                raise bad_request("a merge patch of an object is an object")
+            new = patch.merge(target, body)
+        else:
+            new = strategic.merge(kind.shares or kind.plural, target, body)
+        return self._registry.replace(call, old, self._registry.incoming(call, new)), False
+
+    def _apply(self, call: Call, old: Record | None, body: Any) -> tuple[Record, bool]:
+        kind = call.kind
+        if not call.manager:
+            raise bad_request("fieldManager is required for apply patch")
+        config = self._registry.incoming(call, body)
+        if config["metadata"].get("managedFields"):
+            raise bad_request("metadata.managedFields must be nil")
+        config["metadata"].setdefault("name", call.name)
+        config.setdefault("apiVersion", kind.api_version)
+        options: Mapping[str, Any] = {
+            "manager": call.manager,
+            "force": call.force,
+            "now": self._registry.now(),
+            "version": kind.api_version,
+        }
+        plural = kind.shares or kind.plural
+        if old is None:
+            if call.sub:
+                raise status.not_found(kind, call.name)
+            made = server_side.apply(plural, None, config, **options)
+            return self._registry.create(attrs.evolve(call, applied=True), made), True
+        new = server_side.apply(plural, old.raw, config, **options)
+        return self._registry.replace(attrs.evolve(call, applied=True), old, new), False

@@ -1,0 +1,91 @@
+"""What is posted to a pod: bindings and evictions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from wasmlet.controlplane.objects.deletion import Deletion, Options
+from wasmlet.controlplane.objects.registry import Call, Registry
+from wasmlet.controlplane.storage import status
+from wasmlet.controlplane.storage.kinds import core
+from wasmlet.controlplane.storage.status import Object, bad_request
+from wasmlet.controlplane.storage.store import Record
+
+_DONE: Mapping[str, object] = {
+    "kind": "Status",
+    "apiVersion": "v1",
+    "metadata": {},
+    "status": "Success",
+    "code": 201,
+}
+
+
+def with_condition(conditions: object, condition: Object) -> list[Object]:
+    """Conditions with one of them set; its transition time only moves when its status does."""
+    out = []
+    for item in conditions if isinstance(conditions, list) else ():
+        if item.get("type") == condition["type"]:
+            if item.get("status") == condition["status"] and "lastTransitionTime" in item:
+                condition = {**condition, "lastTransitionTime": item["lastTransitionTime"]}
+        else:
+            out.append(item)
+    return [*out, condition]
+
+
+class PodOperations:
+    """Binds pods to nodes and evicts them."""
+
+    def __init__(self, registry: Registry, deletion: Deletion) -> None:
+        self._registry = registry
+        self._deletion = deletion
+
+    def post(self, call: Call, body: Object) -> Object:
+        """Carry out what was posted to `pods/binding`, `pods/eviction` or `bindings`.
+
+        Raises:
+            ApiError: 400, 403, 404, 409.
+        """
+        name = call.name or str((body.get("metadata") or {}).get("name", ""))
+        record = self._registry.find(core("pods"), call.namespace, name)
+        if call.sub == "eviction":
+            options = body.get("deleteOptions")
+            grace = Options.parse(options, None)
+            self._deletion.delete(Call(core("pods"), call.namespace, name, user=call.user), record, grace)
+        else:
+            node = (body.get("target") or {}).get("name")
+            if not isinstance(node, str) or not node:
+                raise bad_request("a binding names its node in target.name")
+            uid = (body.get("metadata") or {}).get("uid")
+            if uid and uid != record.raw["metadata"]["uid"]:
+                raise status.conflict(core("pods"), name, f"Precondition failed: UID in precondition: {uid}")
+            self.bind(record, node, (body.get("metadata") or {}).get("annotations") or {})
+        return dict(_DONE)
+
+    def bind(self, record: Record, node: str, annotations: Object | None = None) -> Record:
+        """Put a pod on a node.
+
+        Raises:
+            ApiError: 409, it is on a node already, or on its way out.
+        """
+        raw = record.raw
+        if raw["spec"].get("nodeName"):
+            why = f'pod {record.name} is already assigned to node "{record.node}"'
+            raise status.conflict(core("pods"), record.name, why)
+        if "deletionTimestamp" in raw["metadata"]:
+            raise status.conflict(core("pods"), record.name, f"pod {record.name} is being deleted, cannot be assigned")
+        if raw["spec"].get("schedulingGates"):
+            raise status.conflict(core("pods"), record.name, f"pod {record.name} has non-empty .spec.schedulingGates")
+        meta = dict(raw["metadata"])
+        if annotations:
+            meta["annotations"] = {**(meta.get("annotations") or {}), **annotations}
+        condition = {
+            "type": "PodScheduled",
+            "status": "True",
+            "lastProbeTime": None,
+            "lastTransitionTime": self._registry.now(),
+            "observedGeneration": meta.get("generation", 1),
+        }
+        state = dict(raw.get("status") or {})
+        state["conditions"] = with_condition(state.get("conditions"), condition)
+        bound = {**raw, "metadata": meta, "spec": {**raw["spec"], "nodeName": node}, "status": state}
+        return self._registry.store.write(core("pods"), bound)

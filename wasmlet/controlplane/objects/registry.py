@@ -1,0 +1,394 @@
+"""Creating and replacing objects: the road of a write from a request to the store.
+
+default -> admit -> restrict -> validate -> write. `patching` ends here, `deletion` is the road out. What is
+written from inside (the contents of a new namespace, an event of the scheduler) goes the same way as user
+`system:apiserver`.
+"""
+
+from __future__ import annotations
+
+import base64
+import copy
+import random
+import uuid
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+
+import attrs
+
+from wasmlet.clock import Clock
+from wasmlet.controlplane.access import requests, restriction
+from wasmlet.controlplane.access.users import MASTERS, User, user
+from wasmlet.controlplane.objects import defaults, events, podrules, validation
+from wasmlet.controlplane.objects.admission import ROOT_CA, PodAdmission, suffix
+from wasmlet.controlplane.patches import apply as server_side
+from wasmlet.controlplane.storage import status
+from wasmlet.controlplane.storage.kinds import Kind, core
+from wasmlet.controlplane.storage.status import Cause, Object, bad_request
+from wasmlet.controlplane.storage.store import Record, Store
+
+INTERNAL = user("system:apiserver", [MASTERS])
+_TRIES = 8
+_CREATE_BY_PUT = ("leases", "events")
+_CONDITIONAL = ("leases", "runtimeclasses", "csidrivers")
+"""Kinds whose PUT must name the resourceVersion that it replaces."""
+
+
+def rfc3339(moment: datetime) -> str:
+    """A time as metav1.Time has it: UTC, whole seconds."""
+    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+@attrs.frozen
+class Call:
+    """What a write is about and who makes it. `manager` names the writer for managedFields."""
+
+    kind: Kind
+    namespace: str = ""
+    name: str = ""
+    sub: str = ""
+    user: User = INTERNAL
+    manager: str = "wasmlet"
+    dry_run: bool = False
+    force: bool = False
+    applied: bool = False
+    """Whether the managedFields of the object are already what they shall be."""
+
+
+class Registry:
+    """All writes but deletes."""
+
+    def __init__(self, store: Store, clock: Clock, rng: random.Random, *, root_ca: str) -> None:
+        self.store = store
+        self.clock = clock
+        self.rng = rng
+        self.restriction = restriction.NodeRestriction(store)
+        self._admission = PodAdmission(store, rng)
+        self._root_ca = root_ca
+        self._addresses = 0
+        self.finish: Callable[[Kind, Record], Record | None] = lambda kind, record: None
+        """Set by `deletion`: removes an object whose deletion nothing holds up any longer."""
+
+    def now(self) -> str:
+        return rfc3339(self.clock.now())
+
+    def find(self, kind: Kind, namespace: str, name: str) -> Record:
+        """An object that must be there.
+
+        Raises:
+            ApiError: 404.
+        """
+        record = self.store.of(kind).get(namespace, name)
+        if record is None:
+            raise status.not_found(kind, name)
+        return record
+
+    def incoming(self, call: Call, obj: Any) -> Object:
+        """An object as sent, checked for being one of that kind, in a shallow copy."""
+        kind = call.kind
+        if not isinstance(obj, dict):
+            raise bad_request(f"the body is not an object of kind {kind.kind}")
+        given, version = obj.get("kind", kind.kind), obj.get("apiVersion", kind.api_version)
+        if given != kind.kind or version != kind.api_version:
+            raise bad_request(
+                f"the object provided is a {version}, Kind={given}; "
+                f"the path is for {kind.api_version}, Kind={kind.kind}"
+            )
+        meta = obj.get("metadata")
+        if meta is not None and not isinstance(meta, dict):
+            raise bad_request("metadata is not an object")
+        for part in ("spec", "status"):
+            if not isinstance(obj.get(part), dict | None):
+                raise bad_request(f"{part} of a {kind.kind} is an object, found {obj[part]!r}")
+        out = {**obj, "metadata": dict(meta or {})}
+        if kind.shares:
+            out = events.core(out)
+        meta = out["metadata"]
+        if kind.namespaced:
+            if meta.get("namespace", "") not in ("", call.namespace):
+                raise bad_request(
+                    f"the namespace of the provided object does not match the namespace sent on the request: "
+                    f"{meta['namespace']!r} is not {call.namespace!r}"
+                )
+            meta["namespace"] = call.namespace
+        else:
+            meta.pop("namespace", None)
+        if call.name and meta.get("name", call.name) != call.name:
+            raise bad_request(
+                f"the name of the object ({meta['name']}) does not match the name on the URL ({call.name})"
+            )
+        return out
+
+    def _commit(self, call: Call, obj: Object) -> Record:
+        if call.dry_run:
+            return Record(obj, self.store.version, len(self.store.of(call.kind).head))
+        return self.store.write(call.kind, obj)
+
+    # -- create
+
+    def create(self, call: Call, body: Any) -> Record:
+        """Make an object.
+
+        Raises:
+            ApiError: what the API server would answer: 400, 403, 404, 409, 422.
+        """
+        kind = call.kind
+        obj = copy.deepcopy(self.incoming(call, body))
+        meta = obj["metadata"]
+        for key in ("uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "selfLink"):
+            meta.pop(key, None)
+        if meta.pop("resourceVersion", ""):
+            raise bad_request("resourceVersion should not be set on objects to be created")
+        if not call.applied:
+            meta.pop("managedFields", None)
+        _tidy(meta)
+        if call.name:
+            meta["name"] = call.name
+        self._check_namespace(call)
+        generated = not meta.get("name") and bool(meta.get("generateName"))
+        if generated:
+            meta["name"] = str(meta["generateName"])[:58] + suffix(self.rng)
+        if kind.has_status and kind.plural not in ("nodes",):
+            obj.pop("status", None)
+        defaults.fill(kind.plural, obj)
+        meta["uid"] = str(uuid.uuid4())
+        meta["creationTimestamp"] = self.now()
+        if kind.generation:
+            meta["generation"] = 1
+        self.restriction.write(call.user, kind, call.sub, obj, None)
+        self._admit(call, obj)
+        causes = validation.check(kind, obj, None)
+        if kind.plural == "pods":
+            causes += podrules.check(obj)
+        if causes:
+            raise status.invalid(kind, str(meta.get("name", "")), causes)
+        space, collection = meta.get("namespace", ""), self.store.of(kind)
+        for _ in range(_TRIES):
+            if collection.get(space, meta["name"]) is None:
+                break
+            if not generated:
+                raise status.already_exists(kind, meta["name"])
+            meta["name"] = str(meta["generateName"])[:58] + suffix(self.rng)
+        else:
+            raise status.already_exists(kind, meta["name"])
+        record = self._commit(call, obj)
+        if kind.plural == "namespaces" and not call.dry_run:
+            self.furnish(record.name)
+        return record
+
+    def _check_namespace(self, call: Call) -> None:
+        if not call.kind.namespaced:
+            return
+        space = self.store["namespaces"].get("", call.namespace)
+        if space is None:
+            raise status.not_found(core("namespaces"), call.namespace)
+        if "deletionTimestamp" in space.raw["metadata"]:
+            why = f"unable to create new content in namespace {call.namespace} because it is being terminated"
+            raise status.forbidden(call.kind, call.name, why)
+
+    def _admit(self, call: Call, obj: Object) -> None:
+        match call.kind.plural:
+            case "pods":
+                self._admission.admit(obj)
+            case "services":
+                spec = obj["spec"]
+                if isinstance(spec, dict) and spec["type"] != "ExternalName" and not spec.get("clusterIP"):
+                    self._addresses += 1
+                    spec["clusterIP"] = f"10.96.{self._addresses // 250}.{self._addresses % 250 + 2}"
+                    spec.setdefault("clusterIPs", [spec["clusterIP"]])
+                    spec.setdefault("ipFamilies", ["IPv4"])
+                    spec.setdefault("ipFamilyPolicy", "SingleStack")
+            case requests.PLURAL:
+                requests.prepare(obj, call.user)
+            case "secrets":
+                _encode_string_data(obj)
+
+    def furnish(self, namespace: str) -> None:
+        """Put into a new namespace what every namespace has: its service account and the root certificate."""
+        self.create(Call(core("serviceaccounts"), namespace), {"metadata": {"name": "default"}})
+        self.create(
+            Call(core("configmaps"), namespace),
+            {"metadata": {"name": ROOT_CA}, "data": {"ca.crt": self._root_ca}},
+        )
+
+    # -- update
+
+    def update(self, call: Call, body: Any) -> tuple[Record, bool]:
+        """PUT: the object and whether it was made by this."""
+        obj = self.incoming(call, body)
+        old = self.store.of(call.kind).get(call.namespace, call.name)
+        if old is None:
+            if call.kind.plural in _CREATE_BY_PUT and not call.sub:
+                return self.create(call, body), True
+            raise status.not_found(call.kind, call.name)
+        if call.kind.plural in _CONDITIONAL and not obj["metadata"].get("resourceVersion"):
+            raise status.invalid(
+                call.kind,
+                call.name,
+                [Cause.invalid("metadata.resourceVersion", 0, "must be specified for an update")],
+            )
+        return self.replace(call, old, obj), False
+
+    def replace(self, call: Call, old: Record, new: Object) -> Record:
+        """Put a new version of an object in place of the old one, if it may be; a change of nothing writes nothing.
+
+        `new` is a copy down to its metadata; deeper parts may be shared with the old object.
+        """
+        kind = call.kind
+        before = old.raw["metadata"]
+        meta = dict(new["metadata"])
+        if meta.get("uid", before["uid"]) != before["uid"]:
+            why = f"Precondition failed: UID in precondition: {meta['uid']}, UID in object meta: {before['uid']}"
+            raise status.conflict(kind, call.name, why)
+        if meta.get("resourceVersion") and meta["resourceVersion"] != before["resourceVersion"]:
+            raise status.modified(kind, call.name)
+        for key in (
+            "name",
+            "namespace",
+            "uid",
+            "creationTimestamp",
+            "generateName",
+            "generation",
+            "deletionTimestamp",
+            "deletionGracePeriodSeconds",
+            "resourceVersion",
+            "selfLink",
+        ):
+            if key in before:
+                meta[key] = before[key]
+            else:
+                meta.pop(key, None)
+        _tidy(meta)
+        new = {"apiVersion": old.raw["apiVersion"], "kind": old.raw["kind"], **new, "metadata": meta}
+        new["apiVersion"], new["kind"] = old.raw["apiVersion"], old.raw["kind"]
+        written = self._status if call.sub in ("status", "approval") else self._main
+        new = written(call, old.raw, new)
+        if "deletionTimestamp" in before:
+            had = before.get("finalizers") or []
+            added = [name for name in new["metadata"].get("finalizers") or () if name not in had]
+            if added:
+                why = f"no new finalizers can be added if the object is being deleted, found new finalizers {added}"
+                raise status.invalid(kind, call.name, [Cause.forbidden("metadata.finalizers", why)])
+        if new == old.raw:
+            return old
+        self.restriction.write(call.user, kind, call.sub, new, old.raw)
+        record = self._commit(call, new)
+        if "deletionTimestamp" in before and not call.dry_run:
+            return self.finish(kind, record) or record
+        return record
+
+    def _status(self, call: Call, old: Object, new: Object) -> Object:
+        """A write to the status subresource: spec and owners stay as they are."""
+        kind = call.kind
+        out = {**old, "metadata": new["metadata"]}
+        for key in ("ownerReferences", "managedFields"):
+            if key in old["metadata"]:
+                out["metadata"][key] = old["metadata"][key]
+            else:
+                out["metadata"].pop(key, None)
+        if "status" in new:
+            out["status"] = new["status"]
+        causes = validation.metadata(kind, out) if out["metadata"] != old["metadata"] else []
+        if kind.plural == requests.PLURAL:
+            causes += requests.update(call.sub, out, old, self.now())
+        if kind.plural == "pods":
+            given = out.get("status")
+            fresh = dict(given) if isinstance(given, dict) else {}
+            fresh.setdefault("phase", "Pending")
+            before = old.get("status") or {}
+            if "qosClass" in before:
+                fresh["qosClass"] = before["qosClass"]
+            podrules.keep_observed(fresh, before)
+            out["status"] = fresh
+            causes += podrules.check_status(out, old)
+        elif kind.plural == "nodes":
+            causes += validation.check(kind, out, old)
+        if causes:
+            raise status.invalid(kind, call.name, causes)
+        return out
+
+    def _main(self, call: Call, old: Object, new: Object) -> Object:
+        """A write to the object itself: its status stays as it is."""
+        kind = call.kind
+        if kind.has_status:
+            if "status" in old:
+                new["status"] = old["status"]
+            else:
+                new.pop("status", None)
+        if kind.plural == "secrets" and "stringData" in new:
+            _encode_string_data(new)
+        if kind.plural == "services" and isinstance(new.get("spec"), dict) and isinstance(old.get("spec"), dict):
+            kept = {key: old["spec"][key] for key in ("clusterIP", "clusterIPs") if key in old["spec"]}
+            new["spec"] = {**kept, **{key: value for key, value in new["spec"].items() if value}}
+        if kind.plural in ("namespaces", requests.PLURAL):
+            new["spec"] = old["spec"]
+        if kind.plural == "pods":
+            if new.get("spec") != old["spec"]:
+                new["spec"] = copy.deepcopy(new.get("spec") or {})
+                filled = {**new, "status": {}}
+                defaults.fill("pods", filled)
+                for key in ("nodeName", "serviceAccountName", "serviceAccount", "priority", "preemptionPolicy"):
+                    if key in old["spec"]:
+                        new["spec"].setdefault(key, old["spec"][key])
+                new["spec"].setdefault("tolerations", old["spec"].get("tolerations", []))
+                self._admission.tolerate_for_a_while(new["spec"])
+            if call.sub in ("", "ephemeralcontainers", "resize"):
+                causes = self._pod_update(call, new, old)
+                if causes:
+                    raise status.invalid(kind, call.name, causes)
+        elif kind.plural != "pods" and new.get("spec") is not None:
+            defaults_for = {"nodes", "priorityclasses"}
+            if kind.plural in defaults_for:
+                new = {**new, "spec": copy.deepcopy(new["spec"])}
+                defaults.fill(kind.plural, new)
+        causes = validation.check(kind, new, old)
+        if causes:
+            raise status.invalid(kind, call.name, causes)
+        if kind.generation and new.get("spec") != old.get("spec"):
+            new["metadata"]["generation"] = old["metadata"].get("generation", 1) + 1
+        if not call.applied:
+            new = server_side.note_update(
+                kind.plural, old, new, manager=call.manager, now=self.now(), version=kind.api_version
+            )
+        return new
+
+    def _pod_update(self, call: Call, new: Object, old: Object) -> list[Cause]:
+        if call.sub == "ephemeralcontainers":
+            had = old["spec"].get("ephemeralContainers") or []
+            now = new["spec"].get("ephemeralContainers") or []
+            if now[: len(had)] != had:
+                return [Cause.forbidden("spec.ephemeralContainers", "existing ephemeral containers may not be changed")]
+            rest = {**new, "spec": {**new["spec"], "ephemeralContainers": had}}
+            if not had:
+                rest["spec"].pop("ephemeralContainers")
+            return podrules.check_update(rest, old)
+        if call.sub == "resize":
+            return podrules.check_update(_with_resources_of(new, old), old)
+        return podrules.check_update(new, old)
+
+
+def _tidy(meta: Object) -> None:
+    """Take empty maps and lists out of metadata: the API does not keep them."""
+    for key in ("labels", "annotations", "finalizers", "ownerReferences", "managedFields"):
+        if key in meta and not meta[key]:
+            del meta[key]
+
+
+def _encode_string_data(obj: Object) -> None:
+    given = obj.pop("stringData", None)
+    if isinstance(given, dict):
+        encoded = {key: base64.b64encode(str(value).encode()).decode() for key, value in given.items()}
+        obj["data"] = {**(obj.get("data") or {}), **encoded}
+
+
+def _with_resources_of(new: Object, old: Object) -> Object:
+    """The new pod with the resources of the old one: what else a resize changed shows then."""
+    spec = dict(new["spec"])
+    for which in ("containers", "initContainers"):
+        before = {item["name"]: item for item in old["spec"].get(which) or ()}
+        if which in spec:
+            spec[which] = [
+                {**item, "resources": before.get(item.get("name"), {}).get("resources", {})} for item in spec[which]
+            ]
+    return {**new, "spec": spec}

@@ -1,0 +1,1 @@
+"""How an object changes by a patch: JSON, merge, strategic merge, server-side apply."""

@@ -1,0 +1,280 @@
+"""Server-side apply: who owns which field, what an applier takes away, and when two appliers disagree.
+
+Ownership is kept in `metadata.managedFields` (FieldsV1) from the first apply on; an object that nobody ever applied
+has none and its writes cost nothing. What exists at the first apply belongs to `before-first-apply`, as the API has
+it for objects whose managed fields were cleared. Status is left out of it: here nobody applies status.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import attrs
+import orjson
+
+from wasmlet.controlplane.patches.patch import same
+from wasmlet.controlplane.patches.strategic import ListRule, rules
+from wasmlet.controlplane.storage.status import ApiError, Object, bad_request
+
+Path = tuple[str, ...]
+"""The way to a field: "f:name" for a key, 'k:{...}' for an element of a list, 'v:...' for a member of a set."""
+
+_ATOMIC = {
+    "nodeSelector",
+    "selector",
+    "configMapKeyRef",
+    "secretKeyRef",
+    "fieldRef",
+    "resourceFieldRef",
+    "fileKeyRef",
+    "secretRef",
+    "configMapRef",
+    "localObjectReference",
+    "overhead",
+    "labelSelector",
+}
+_SYSTEM = {
+    "name",
+    "namespace",
+    "uid",
+    "resourceVersion",
+    "generation",
+    "creationTimestamp",
+    "deletionTimestamp",
+    "deletionGracePeriodSeconds",
+    "managedFields",
+    "selfLink",
+    "generateName",
+}
+
+
+def _key(rule: ListRule, item: Any, at: str) -> str:
+    if rule.is_set:
+        return "v:" + orjson.dumps(item).decode()
+    if not isinstance(item, dict):
+        raise bad_request(f"{at}: every element is an object, found {item!r}")
+    keys = {key: item[key] for key in rule.map_keys if key in item}
+    if "protocol" in rule.map_keys:
+        keys.setdefault("protocol", "TCP")
+    if not keys:
+        raise bad_request(f"{at}: an element lacks its key {rule.map_keys[0]}")
+    return "k:" + orjson.dumps(keys, option=orjson.OPT_SORT_KEYS).decode()
+
+
+def leaves(plural: str, obj: Object) -> dict[Path, Any]:
+    """Every field that can be owned, with its value: plain values, lists and maps owned whole, and list elements."""
+    table = rules(plural)
+    out: dict[Path, Any] = {}
+
+    def walk(value: Any, at: str, path: Path, atomic: bool) -> None:
+        rule = table.get(at)
+        if isinstance(value, dict) and value and not atomic:
+            for key, item in value.items():
+                below = f"{at}.{key}" if at else key
+                if below in ("apiVersion", "kind", "status") or (at == "metadata" and key in _SYSTEM):
+                    continue
+                walk(item, below, (*path, f"f:{key}"), key in _ATOMIC)
+        elif isinstance(value, list) and value and rule is not None and (rule.map_keys or rule.is_set):
+            for item in value:
+                here = (*path, _key(rule, item, at))
+                if rule.is_set:
+                    out[here] = item
+                else:
+                    out[(*here, ".")] = None
+                    walk(item, at, here, False)
+        elif path:
+            out[path] = value
+
+    walk(obj, "", (), False)
+    return out
+
+
+def _nest(paths: set[Path]) -> Object:
+    tree: Object = {}
+    for path in sorted(paths):
+        node = tree
+        for part in path:
+            node = node.setdefault(part, {})
+    return tree
+
+
+def _flat(tree: Object, at: Path = ()) -> Iterator[Path]:
+    for part, below in tree.items():
+        if isinstance(below, dict) and below:
+            yield from _flat(below, (*at, part))
+        else:
+            yield (*at, part)
+
+
+@attrs.define
+class Owner:
+    """One entry of managedFields."""
+
+    manager: str
+    operation: str
+    fields: set[Path]
+    version: str
+    time: str
+
+    def entry(self) -> Object:
+        return {
+            "manager": self.manager,
+            "operation": self.operation,
+            "apiVersion": self.version,
+            "time": self.time,
+            "fieldsType": "FieldsV1",
+            "fieldsV1": _nest(self.fields),
+        }
+
+
+def owners(obj: Object) -> list[Owner]:
+    """The owners that an object's managedFields name."""
+    return [
+        Owner(
+            entry.get("manager", ""),
+            entry.get("operation", ""),
+            set(_flat(entry.get("fieldsV1") or {})),
+            entry.get("apiVersion", ""),
+            entry.get("time", ""),
+        )
+        for entry in obj["metadata"].get("managedFields") or ()
+    ]
+
+
+def _with_owners(obj: Object, who: list[Owner]) -> Object:
+    entries = [owner.entry() for owner in who if owner.fields]
+    return {**obj, "metadata": {**obj["metadata"], "managedFields": entries}}
+
+
+def _readable(path: Path) -> str:
+    text = ""
+    for part in path:
+        if part.startswith("f:"):
+            text += f".{part[2:]}"
+        elif part.startswith("k:"):
+            keys = orjson.loads(part[2:])
+            text += "[" + ",".join(f"{key}={orjson.dumps(value).decode()}" for key, value in keys.items()) + "]"
+        elif part.startswith("v:"):
+            text += f"[={part[2:]}]"
+    return text
+
+
+def _merge(plural: str, live: Any, config: Any, at: str = "", atomic: bool = False) -> Any:
+    """What is applied laid over what is there."""
+    if isinstance(config, dict) and isinstance(live, dict) and not atomic:
+        out = dict(live)
+        for key, value in config.items():
+            below = f"{at}.{key}" if at else key
+            if at == "metadata" and key in _SYSTEM:
+                continue
+            out[key] = _merge(plural, live.get(key), value, below, key in _ATOMIC)
+        return out
+    rule = rules(plural).get(at)
+    if isinstance(config, list) and isinstance(live, list) and rule is not None and (rule.map_keys or rule.is_set):
+        wanted = {_key(rule, item, at): item for item in config}
+        out_list, done = [], set()
+        for item in live:
+            key = _key(rule, item, at)
+            done.add(key)
+            out_list.append(_merge(plural, item, wanted[key], at) if key in wanted and not rule.is_set else item)
+        return out_list + [item for key, item in wanted.items() if key not in done]
+    return config
+
+
+def _remove(plural: str, obj: Any, path: Path, at: str = "") -> Any:
+    """The object without a field; containers that become empty go too."""
+    part, rest = path[0], path[1:]
+    if part.startswith("f:") and isinstance(obj, dict):
+        key = part[2:]
+        if key not in obj:
+            return obj
+        below = _remove(plural, obj[key], rest, f"{at}.{key}" if at else key) if rest else None
+        if below in (None, {}, []):
+            return {name: value for name, value in obj.items() if name != key}
+        return {**obj, key: below}
+    rule = rules(plural).get(at)
+    if rule is not None and isinstance(obj, list):
+        out = []
+        for item in obj:
+            if _key(rule, item, at) == part:
+                if not rest or rest == (".",):
+                    continue
+                if rest[0][2:] in rule.map_keys:  # an element that stays keeps what it is known by
+                    return obj
+                item = _remove(plural, item, rest, at)
+            out.append(item)
+        return out
+    return obj
+
+
+def apply(
+    plural: str, live: Object | None, config: Object, *, manager: str, force: bool, now: str, version: str
+) -> Object:
+    """The object as it is after `manager` applied `config`; `live` is None where it is to be made.
+
+    Raises:
+        ApiError: 409 with a cause per field that another manager owns with another value, unless `force`.
+    """
+    mine = leaves(plural, config)
+    wanted = set(mine)
+    if live is None:
+        return _with_owners(config, [Owner(manager, "Apply", wanted, version, now)])
+    everyone = owners(live)
+    there = leaves(plural, live)
+    if not everyone:
+        everyone = [Owner("before-first-apply", "Update", set(there), version, now)]
+    me = next((owner for owner in everyone if (owner.manager, owner.operation) == (manager, "Apply")), None)
+    others = [owner for owner in everyone if owner is not me]
+    causes: list[Object] = []
+    for owner in others:
+        for path in sorted(owner.fields & wanted):
+            if path[-1] == "." or path not in there or same(there[path], mine[path]):
+                continue
+            if force:
+                owner.fields.discard(path)
+            else:
+                causes.append(
+                    {
+                        "reason": "FieldManagerConflict",
+                        "message": f'conflict with "{owner.manager}" using {owner.version}',
+                        "field": _readable(path),
+                    }
+                )
+    if causes:
+        lines = "\n".join(f"{cause['message']}: {cause['field']}" for cause in causes)
+        some = "1 conflict" if len(causes) == 1 else f"{len(causes)} conflicts"
+        raise ApiError(409, "Conflict", f"Apply failed with {some}: {lines}", details={"causes": causes})
+    out = _merge(plural, live, config)
+    kept = set().union(*(owner.fields for owner in others)) | wanted
+    gone = me.fields - wanted if me else set()
+    for path in sorted(gone, key=lambda path: (path[-1] != ".", len(path), path)):  # whole elements before their parts
+        stem = path[:-1] if path[-1] == "." else path
+        if not any(other[: len(stem)] == stem for other in kept):
+            out = _remove(plural, out, path)
+    if me is not None and me.fields == wanted:
+        return _with_owners(out, everyone)
+    who = Owner(manager, "Apply", wanted, version, now)
+    return _with_owners(out, [who if owner is me else owner for owner in everyone] + ([] if me else [who]))
+
+
+def note_update(plural: str, old: Object, new: Object, *, manager: str, now: str, version: str) -> Object:
+    """The new object with the fields that an update changed owned by whoever updated; only where anyone applies."""
+    if not old["metadata"].get("managedFields"):
+        return new
+    if new["metadata"].get("managedFields") == [{}]:  # how a client clears them; leaving them out keeps them
+        return {**new, "metadata": {key: value for key, value in new["metadata"].items() if key != "managedFields"}}
+    before, after = leaves(plural, old), leaves(plural, new)
+    changed = {path for path, value in after.items() if path not in before or not same(before[path], value)}
+    gone = before.keys() - after.keys()
+    everyone = owners(old)
+    if changed or gone:
+        for owner in everyone:
+            owner.fields -= changed | gone
+        me = next((owner for owner in everyone if (owner.manager, owner.operation) == (manager, "Update")), None)
+        if me is None:
+            everyone.append(Owner(manager, "Update", changed, version, now))
+        else:
+            me.fields |= changed
+            me.time = now
+    return _with_owners(new, everyone)

@@ -1,0 +1,1 @@
+"""Objects in memory: kinds, versions, history for watches, selectors, statuses of errors."""

@@ -1,0 +1,104 @@
+"""Write the files of a volume so that a guest sees all of the old ones or all of the new ones.
+
+As the kubelet does it: the files are in a directory with a name of its own, `..data` is a link to that directory, and
+each name that the guest knows is a link through `..data`. An update writes another directory and turns `..data` with
+one rename. Only the node writes here (such volumes are read-only for guests), and everything blocks.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from pathlib import Path
+
+from wasmlet.model.volumes import VolumeFile
+from wasmlet.runtime.files.beneath import remove
+
+DATA = "..data"
+_NEW = "..data_tmp"
+
+
+def write(
+    directory: Path, files: Sequence[VolumeFile], now: datetime, group: int | None, user: int | None = None
+) -> bool:
+    """Make the directory hold these files; whether anything had to change.
+
+    Args:
+        directory: exists.
+        now: names the new directory, for whoever looks.
+        group: the pod's fsGroup: the files are its, and it may read them.
+        user: the pod's own user: the files are its, as root's are in a container.
+    """
+    wanted = {file.path: (file.data, _mode(file.mode, group)) for file in files}
+    link = directory / DATA
+    before = os.readlink(link) if link.is_symlink() else None
+    if before is not None and _owned(directory / before, user) and dict(_content(directory / before)) == wanted:
+        return False
+    name = f"..{now:%Y_%m_%d_%H_%M_%S}.{secrets.token_hex(5)}"
+    whole = directory / name
+    _make(whole, group, user)
+    for path, (data, mode) in wanted.items():
+        file = whole / path
+        for parent in reversed(file.relative_to(whole).parents[:-1]):
+            if not (whole / parent).is_dir():
+                _make(whole / parent, group, user)
+        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        with os.fdopen(descriptor, "wb") as opened:
+            opened.write(data)
+            give(descriptor, group, user)
+            os.fchmod(descriptor, mode)
+    names = {path.split("/", 1)[0] for path in wanted}
+    for visible in names:
+        if not (directory / visible).is_symlink():
+            (directory / visible).symlink_to(f"{DATA}/{visible}")
+    new = directory / _NEW
+    new.unlink(missing_ok=True)
+    new.symlink_to(name)
+    new.rename(link)
+    for entry in os.scandir(directory):
+        if entry.is_dir(follow_symlinks=False):
+            if entry.name != name:
+                remove(directory / entry.name)
+        elif entry.name not in names and entry.name != DATA:
+            os.unlink(entry)
+    return True
+
+
+def _make(directory: Path, group: int | None, user: int | None) -> None:
+    directory.mkdir()
+    give(directory, group, user)
+    directory.chmod(0o755 if group is None else 0o2755)
+
+
+def _mode(mode: int, group: int | None) -> int:
+    return mode if group is None else mode | 0o440
+
+
+def _content(directory: Path) -> Iterator[tuple[str, tuple[bytes, int]]]:
+    """Path, data and mode of each file of a directory that was written here."""
+    for base, _, names in os.walk(directory):
+        for name in names:
+            file = Path(base, name)
+            yield str(file.relative_to(directory)), (file.read_bytes(), file.stat().st_mode & 0o7777)
+
+
+def _owned(directory: Path, user: int | None) -> bool:
+    return user is None or directory.stat().st_uid == user
+
+
+def give(file: int | Path, group: int | None, user: int | None) -> None:
+    """Give a file to a user and a group, the user's own without one, where this process may.
+
+    Without root, guests run as the user who owns the file.
+    """
+    if group is None:
+        group = user
+    if group is None:
+        return
+    try:
+        os.chown(file, -1 if user is None else user, group)
+    except PermissionError:
+        if os.geteuid() == 0:
+            raise

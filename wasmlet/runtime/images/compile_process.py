@@ -1,0 +1,140 @@
+"""Compile one module in a process of its own, within limits: the node loop's half of `wasmlet.worker.guest.compiler`.
+
+What a module does to a compiler ends there: whether it takes too long, wants too much memory, or crashes it, it is the
+one container that cannot start, and the message says which limit to raise. The process makes way for what runs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+from pathlib import Path
+
+import attrs
+
+from wasmlet.errors import WasmletError
+from wasmlet.runtime.engine import Engine
+from wasmlet.runtime.shim.records import WORKER, worker_environment
+
+_MOST_SAID = 64 * 1024
+_MOST_SHOWN = 500
+_NO_MEMORY = ("memory allocation of", "cannot allocate memory", "os error 12", "memoryerror", "out of memory")
+"""What engines and their allocators say, in small letters, where there is no more memory."""
+
+
+class CompileError(WasmletError):
+    """The module cannot be compiled or does not fit the engine; the message says why."""
+
+
+class Unfit(CompileError):
+    """The module is at fault, so that it can never be run by this version of the engine.
+
+    Attributes:
+        why: the message without the module's name.
+    """
+
+    def __init__(self, module: str, why: str) -> None:
+        super().__init__(f"module {module}: {why}")
+        self.why = why
+
+
+@attrs.frozen
+class CompileLimits:
+    """What compiling one module may take.
+
+    Attributes:
+        seconds: of time.
+        memory: bytes, of the process (RLIMIT_DATA: what is its own and can be written), and of the compiled module.
+        module_bytes: of the module.
+    """
+
+    seconds: float
+    memory: int
+    module_bytes: int
+
+
+async def run(engine: Engine, guest_module: Path, module: str, source: int, target: int, limits: CompileLimits) -> None:
+    """Compile what `source` has into `target`, both descriptors of files.
+
+    Args:
+        guest_module: the engine's in-worker module that compiles for the class of the container.
+        module: what errors call it.
+
+    Raises:
+        Unfit: the engine says that the module is at fault.
+        CompileError: see there.
+    """
+    process = await asyncio.create_subprocess_exec(
+        str(engine.python), "-I", "-X", "utf8", str(WORKER), "compile",
+        str(guest_module), str(source), str(target), str(limits.memory), str(os.getpid()),
+        pass_fds=(source, target), env=worker_environment(), stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, start_new_session=True,
+    )  # fmt: skip
+    assert process.stdout is not None
+    assert process.stderr is not None
+    try:
+        async with asyncio.timeout(limits.seconds):
+            answer, said = await asyncio.gather(_end_of(process.stdout), _end_of(process.stderr))
+            status = await process.wait()
+    except TimeoutError:
+        raise CompileError(
+            f"compiling module {module} took longer than the {limits.seconds:g} s allowed; --compile-timeout sets it"
+        ) from None
+    finally:
+        if process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+            await process.wait()
+    _judge(engine, module, limits, _result(answer), status, said.decode("utf-8", "replace"))
+
+
+def _judge(
+    engine: Engine, module: str, limits: CompileLimits, result: dict[str, str] | None, status: int, said: str
+) -> None:
+    if result == {}:
+        return
+    found = result if result is not None else {"said": said}
+    if any(sign in text.lower() for text in found.values() for sign in _NO_MEMORY):
+        raise CompileError(
+            f"compiling module {module} takes more memory than the {_bytes(limits.memory)} allowed; "
+            "--compile-memory sets it"
+        )
+    if "error" in found:
+        raise Unfit(module, _short(found["error"]))
+    if "broken" in found:
+        raise CompileError(f"{engine.name} failed to compile module {module}: {_short(found['broken'])}")
+    how = signal.Signals(-status).name if status < 0 else f"status {status}"
+    last = said.strip().rpartition("\n")[2]
+    raise CompileError(f"compiling module {module}: the compiler ended with {how}: {_short(last) or 'no message'}")
+
+
+def _result(answer: bytes) -> dict[str, str] | None:
+    """What the process has answered; None where that is no answer."""
+    try:
+        found = json.loads(answer)
+    except ValueError:
+        return None
+    return {str(key): str(value) for key, value in found.items()} if isinstance(found, dict) else None
+
+
+async def _end_of(stream: asyncio.StreamReader) -> bytes:
+    """The last of what a process writes, which may be more than anybody wants to keep."""
+    kept = b""
+    while chunk := await stream.read(_MOST_SAID):
+        kept = (kept + chunk)[-_MOST_SAID:]
+    return kept
+
+
+def _short(text: str) -> str:
+    text = "".join(c if c.isprintable() else " " for c in text)
+    return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}..."
+
+
+def _bytes(count: int) -> str:
+    for unit, size in (("Gi", 2**30), ("Mi", 2**20), ("Ki", 2**10)):
+        if count % size == 0:
+            return f"{count // size}{unit}"
+    return f"{count} bytes"

@@ -1,0 +1,276 @@
+"""Images: how the module that a container names is found and looked at before anything is made of it.
+
+An image is a file on the node, `file:///path/to/module.wasm`, where the node allows that, or comes from a registry
+(`registries`). What fails shows as ErrImagePull, and is tried again with a growing pause (`starting`). `compile` takes
+the module on.
+
+An image may name any path of the node, and whoever sees the pod reads what came of it. So everything that is not a
+module which pods may run gets one answer: what is there, or whether anything is, stands in the node's log only.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import stat
+import time
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import attrs
+import structlog
+
+from wasmlet.concurrency import in_thread
+from wasmlet.errors import WasmletError
+from wasmlet.runtime.files.beneath import open_beneath
+
+log = structlog.get_logger(__name__)
+
+HEADER = b"\0asm"
+_MODULE_VERSION, _COMPONENT_VERSION = b"\x01\0\0\0", b"\x0d\0\x01\0"
+_CHUNK = 1024 * 1024
+_MOST_KNOWN = 1000
+_READ = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
+_SETTLED_NS = 2_000_000_000
+_Identity = tuple[int, int, int, int, int]
+"""Device, inode, size, and times of the last change of the content and of anything."""
+
+
+class ImageError(WasmletError):
+    """The module cannot be had; `reason` is the container's `waiting.reason`, `absent` that there is nothing there.
+
+    Attributes:
+        image: which it is, where that is not the container's own.
+    """
+
+    def __init__(self, message: str, reason: str = "ErrImagePull", *, absent: bool = False) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.absent = absent
+        self.image = ""
+
+
+@attrs.frozen
+class Module:
+    """A WebAssembly module that was read.
+
+    Attributes:
+        image: as the manifest has it.
+        digest: SHA-256 of the file, hexadecimal.
+        path: where it was found.
+        command: what its argv begins with, unless a pod says; without it the file's name.
+        arguments: what follows, unless a pod says.
+        environment: `NAME=value`; a pod's variables go before these.
+        folder: the working directory that its image names; "" where it names none.
+        files: the directory of its image's files; None where it has none beside the module.
+    """
+
+    image: str
+    digest: str
+    path: Path
+    command: tuple[str, ...] = ()
+    arguments: tuple[str, ...] = ()
+    environment: tuple[str, ...] = ()
+    folder: str = ""
+    files: Path | None = None
+
+    @property
+    def image_id(self) -> str:
+        """As `status.containerStatuses[].imageID`."""
+        return f"sha256:{self.digest}"
+
+
+@attrs.frozen
+class Images:
+    """Finds modules that are files of the node.
+
+    Attributes:
+        allow_local: whether files of the node may be images.
+        directory: the module directory. Relative images (`file://./x.wasm`) start there, and neither `..` nor a link
+            leaves it; None refuses them. Absolute paths may name any module of the node.
+        max_bytes: the largest module.
+    """
+
+    allow_local: bool
+    directory: Path | None
+    max_bytes: int
+    _known: dict[Path, tuple[_Identity, str]] = attrs.field(factory=dict, init=False)
+    """Digests of files that have been read, for as long as they stay the same."""
+
+    async def find(self, image: str) -> Module:
+        """The module of an image, as it is now.
+
+        Raises:
+            ImageError: it is not allowed, not there, or nothing that could be run.
+        """
+        path = self._path(image)
+        try:
+            digest, real = await in_thread(self._look, path)
+        except _NoModule as error:
+            log.info("no module", image=image, why=str(error))
+            where = "" if path.is_absolute() else " in the node's module directory"
+            raise ImageError(
+                f"image {image!r} is no module that pods may run: the file has to exist{where}, to be a regular file "
+                "that the node may read, and to begin as WebAssembly does, with the bytes 00 61 73 6d; the node's log "
+                "says what was found",
+                absent=True,
+            ) from None
+        return Module(image, digest, real, command=(path.name,))
+
+    def _look(self, path: Path) -> tuple[str, Path]:
+        """The digest of a module, and where it is once all links are followed; blocks."""
+        try:
+            found = os.open(path, os.O_PATH | os.O_CLOEXEC) if path.is_absolute() else self._beneath(path)
+            try:
+                mode = os.fstat(found).st_mode
+                if not stat.S_ISREG(mode):  # to open a device for reading may change what it does
+                    raise _NoModule(f"{path}: expected a regular file, found {_kind(mode)}")
+                descriptor = os.open(f"/proc/self/fd/{found}", _READ)
+            finally:
+                os.close(found)
+        except OSError as error:
+            raise _NoModule(f"{path}: {error.strerror}") from None
+        try:
+            if os.pread(descriptor, len(HEADER), 0) != HEADER:
+                raise _NoModule(f"{path} is not WebAssembly")
+            return self._digest(descriptor), Path(os.readlink(f"/proc/self/fd/{descriptor}"))
+        finally:
+            os.close(descriptor)
+
+    def _beneath(self, path: Path) -> int:
+        """Open a path of the module directory, which neither `..` nor a link leaves."""
+        assert self.directory is not None
+        top = os.open(self.directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            return open_beneath(top, str(path))
+        except OSError as error:
+            # A link may be absolute and stay in the directory all the same. Only the node's owner makes links there.
+            real, there = os.path.realpath(self.directory / path), os.path.realpath(self.directory)
+            if error.errno != errno.EXDEV or ".." in path.parts or not Path(real).is_relative_to(there):
+                raise
+            return open_beneath(top, os.path.relpath(real, there), links=False)
+        finally:
+            os.close(top)
+
+    def _digest(self, descriptor: int) -> str:
+        """As `read` finds it, which it does again only where the file may be another one by now; blocks."""
+        path = Path(os.readlink(f"/proc/self/fd/{descriptor}"))
+        before = _identity(descriptor)
+        known = self._known.get(path)
+        if known is not None and known[0] == before:
+            return known[1]
+        digest = _read(descriptor, path, self.max_bytes, None)
+        # What was changed a moment ago may be changed again without its times showing it.
+        if time.time_ns() - before[-1] > _SETTLED_NS and before == _identity(descriptor):
+            if len(self._known) >= _MOST_KNOWN:
+                self._known.clear()
+            self._known[path] = (before, digest)
+        return digest
+
+    def _path(self, image: str) -> Path:
+        """The path that an image names: absolute, or relative to the module directory."""
+        parts = urlsplit(image)
+        if parts.scheme != "file":
+            raise ImageError(
+                f"image {image!r}: expected REGISTRY/REPOSITORY:TAG or file:///path/to/module.wasm", "InvalidImageName"
+            )
+        if not self.allow_local:
+            raise ImageError(
+                f"image {image!r}: modules from the node's disk are not allowed; start the node with "
+                "--allow-local-modules where its users may read its files"
+            )
+        text = unquote(image.removeprefix("file://"))
+        if "\0" in text or parts.query or parts.fragment or not text:
+            raise ImageError(
+                f"image {image!r} is not a file's URL; expected file:///path/to/module.wasm", "InvalidImageName"
+            )
+        path = Path(text)
+        if not path.is_absolute() and (parts.netloc not in (".", "..") or self.directory is None):
+            raise ImageError(
+                f"image {image!r} names no absolute path; expected file:///path/to/module.wasm", "InvalidImageName"
+            )
+        return path
+
+
+class _NoModule(Exception):
+    """There is no module; the message is for the node's log."""
+
+
+def _identity(descriptor: int) -> _Identity:
+    found = os.fstat(descriptor)
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+
+def read(path: Path, max_bytes: int, copy: int | None) -> str:
+    """Read a module, and copy it to the descriptor `copy` if one is given; blocks.
+
+    Nothing that is not a regular file is waited for, and no more than `max_bytes` are read.
+
+    Returns:
+        The SHA-256 of what was read, hexadecimal.
+
+    Raises:
+        ImageError: it is not there, or nothing that could be run.
+    """
+    try:
+        descriptor = os.open(path, _READ)
+    except OSError as error:
+        absent = isinstance(error, FileNotFoundError)
+        raise ImageError(f"module {path}: {error.strerror}", absent=absent) from error
+    try:
+        return _read(descriptor, path, max_bytes, copy)
+    finally:
+        os.close(descriptor)
+
+
+def _read(descriptor: int, path: Path, max_bytes: int, copy: int | None) -> str:
+    """The same of a file that is open."""
+    try:
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode):
+            raise ImageError(f"module {path}: expected a regular file, found {_kind(found.st_mode)}")
+        if found.st_size > max_bytes:
+            raise ImageError(f"module {path} has {found.st_size} bytes, more than the {max_bytes} allowed")
+        digest, size, head = hashlib.sha256(), 0, b""
+        while chunk := os.read(descriptor, _CHUNK):
+            head = head or chunk[:8]
+            size += len(chunk)
+            if size > max_bytes:
+                raise ImageError(f"module {path} has more than the {max_bytes} bytes allowed")
+            digest.update(chunk)
+            if copy is not None:
+                os.write(copy, chunk)
+    except OSError as error:
+        raise ImageError(f"module {path}: {error.strerror}") from error
+    _check_header(path, head)
+    return digest.hexdigest()
+
+
+def is_component(descriptor: int) -> bool:
+    """Whether the file, which `read` has passed, has a component; else it is a module."""
+    return os.pread(descriptor, len(_COMPONENT_VERSION), len(HEADER)) == _COMPONENT_VERSION
+
+
+def _check_header(path: Path, head: bytes) -> None:
+    if not head:
+        raise ImageError(f"module {path} is empty; expected a WebAssembly module")
+    if head[:4] != HEADER:
+        # What it does begin with is not said: an image may name any file, and whoever sees the pod reads this.
+        raise ImageError(f"module {path} is not WebAssembly: the bytes 00 61 73 6d at its beginning are missing")
+    if head[4:] not in (_MODULE_VERSION, _COMPONENT_VERSION):
+        raise ImageError(
+            f"module {path} has a WebAssembly version that is not known here: expected 01 00 00 00 or "
+            f"0d 00 01 00, found {head[4:].hex(' ') or 'the end of the file'}"
+        )
+
+
+def _kind(mode: int) -> str:
+    kinds = {
+        stat.S_IFDIR: "a directory",
+        stat.S_IFIFO: "a named pipe",
+        stat.S_IFSOCK: "a socket",
+        stat.S_IFCHR: "a device",
+        stat.S_IFBLK: "a device",
+    }
+    return kinds.get(stat.S_IFMT(mode), "something else")

@@ -1,0 +1,1 @@
+"""Containers' logs, as `kubectl logs` asks for them."""

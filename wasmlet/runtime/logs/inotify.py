@@ -1,0 +1,147 @@
+"""Tells when files grow or are put aside, and reads what has been added once for all that wait for it.
+
+One inotify instance per process; readers of one file share a watch, and those at its end share what is read there, so
+two hundred followers of one log cost little more than one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import functools
+import os
+import struct
+from collections.abc import Iterator
+
+from wasmlet.runtime.logs.files import CHUNK, Part
+
+_MODIFIED, _MOVED, _IGNORED = 0x2, 0x800, 0x8000
+_EVENT = struct.Struct("iIII")
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+_SECONDS_EACH, _MOST_SECONDS = 0.00025, 0.1
+
+
+class Watcher:
+    """All that is followed by this process.
+
+    Raises:
+        OSError: the system has no inotify instance to give.
+    """
+
+    def __init__(self) -> None:
+        self._inotify = _checked(_libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC))
+        self._files: dict[int, _Followed] = {}
+        self._loop = asyncio.get_running_loop()
+        self._pause: asyncio.TimerHandle | None = None
+        self._loop.add_reader(self._inotify, self._on_events)
+
+    @contextlib.contextmanager
+    def watch(self, part: Part) -> Iterator[Followed]:
+        """The file, watched until the block ends."""
+        name = f"/proc/self/fd/{part.file}".encode()  # the file itself, whatever its name has become
+        mask = ctypes.c_uint32(_MODIFIED | _MOVED)
+        watch = _checked(_libc.inotify_add_watch(self._inotify, ctypes.c_char_p(name), mask))
+        file = self._files.setdefault(watch, _Followed())
+        follower = Followed(part, file)
+        file.events.append(follower.changed)
+        try:
+            yield follower
+        finally:
+            file.events.remove(follower.changed)
+            if not file.events and self._files.get(watch) is file:
+                del self._files[watch]
+                _libc.inotify_rm_watch(self._inotify, watch)
+
+    def close(self) -> None:
+        if self._pause is not None:
+            self._pause.cancel()
+        self._loop.remove_reader(self._inotify)
+        os.close(self._inotify)
+        self._inotify = -1
+        for file in self._files.values():
+            file.tell()
+        self._files.clear()
+
+    def _on_events(self) -> None:
+        try:
+            data = os.read(self._inotify, CHUNK)
+        except BlockingIOError:
+            return
+        offset = told = 0
+        while offset < len(data):
+            watch, mask, _, length = _EVENT.unpack_from(data, offset)
+            offset += _EVENT.size + length
+            file = self._files.get(watch)
+            if file is not None:
+                file.tell()
+                told += len(file.events)
+            if mask & _IGNORED:
+                self._files.pop(watch, None)
+        # The more are woken, the more is collected before they are woken again.
+        self._loop.remove_reader(self._inotify)
+        self._pause = self._loop.call_later(min(_MOST_SECONDS, told * _SECONDS_EACH), self._go_on)
+
+    def _go_on(self) -> None:
+        self._pause = None
+        self._loop.add_reader(self._inotify, self._on_events)
+
+
+class _Followed:
+    """What the followers of one file share."""
+
+    def __init__(self) -> None:
+        self.events: list[asyncio.Event] = []
+        self.reads: dict[int, asyncio.Task[bytes]] = {}
+        self.last = (0, b"")
+
+    def tell(self) -> None:
+        self.reads.clear()  # those under way began before this, and whoever reads from now on wants more
+        for event in self.events:
+            event.set()
+
+    def done(self, offset: int, task: asyncio.Task[bytes]) -> None:
+        if self.reads.get(offset) is task:
+            del self.reads[offset]
+        if not task.cancelled() and task.exception() is None and task.result() and self.events:
+            self.last = offset, task.result()
+
+
+class Followed:
+    """One file as one follower sees it. `changed` is set whenever the file is written to or renamed."""
+
+    def __init__(self, part: Part, file: _Followed) -> None:
+        self._part = part
+        self._file = file
+        self.changed = asyncio.Event()
+
+    async def read(self, offset: int) -> bytes:
+        """What begins there, b"" at the end; read once where several ask for the same.
+
+        What was written before `changed` was last set is there; what was written since may not be.
+        """
+        begin, data = self._file.last
+        if begin == offset and data:
+            return data
+        task = self._file.reads.get(offset)
+        if task is None:
+            file = os.dup(self._part.file)  # it is read for the others too, and this reader may leave
+            task = self._file.reads[offset] = asyncio.create_task(asyncio.to_thread(_read, file, offset))
+            task.add_done_callback(functools.partial(self._file.done, offset))
+        return await asyncio.shield(task)
+
+
+def _read(file: int, offset: int) -> bytes:
+    try:
+        return os.pread(file, CHUNK, offset)
+    finally:
+        os.close(file)
+
+
+def _checked(result: int) -> int:
+    if result < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"inotify: {os.strerror(number)}")
+    return result

@@ -1,0 +1,458 @@
+"""One container of a pod across all its instances: what is known of it, what its status shows, and how it is ended.
+
+The shim knows the instances (`wasmlet.runtime.shim`), `phases` has where the container stands, and `container_runner`
+keeps it running under its policy. `order` decides which container is to run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import datetime
+from typing import Literal, Protocol
+
+import attrs
+
+from wasmlet.concurrency import in_thread
+from wasmlet.errors import WasmletError
+from wasmlet.model.inputs import Inputs
+from wasmlet.model.pod import Container, Pod, PodKey, Raw
+from wasmlet.model.status import ContainerState, ContainerStatus, Running, Terminated, Waiting
+from wasmlet.runtime.files.volumes import PodVolumes
+from wasmlet.runtime.handlers import Handler
+from wasmlet.runtime.pods import hooks
+from wasmlet.runtime.pods.ending import GracePeriod, end
+from wasmlet.runtime.pods.phases import Phase, PhaseEvent, after
+from wasmlet.runtime.pods.probes import Probe, Prober, ProbeServices
+from wasmlet.runtime.pods.resizer import Resize, Resizer
+from wasmlet.runtime.resizing import changed, needs_restart
+from wasmlet.runtime.services import Surroundings
+from wasmlet.runtime.shim.instances import WHERE, Kind, Labels, Target, state_of
+from wasmlet.runtime.shim.records import ContainerRecord
+from wasmlet.worker import wire
+
+
+@attrs.frozen
+class Ending:
+    """The end of one instance, which is under way; it goes on when nobody waits for `task` any more."""
+
+    container_id: str
+    grace: GracePeriod
+    task: asyncio.Task[None]
+
+
+class PodOfContainer(Protocol):
+    """What a container needs of its pod."""
+
+    @property
+    def services(self) -> Surroundings: ...
+
+    @property
+    def key(self) -> PodKey: ...
+
+    @property
+    def accepted(self) -> bool:
+        """Whether the pod's manifest is here; before that only what the shim says of it is known."""
+        ...
+
+    @property
+    def manifest(self) -> Pod:
+        """The pod as it was accepted last."""
+        ...
+
+    @property
+    def inputs(self) -> Inputs: ...
+
+    @property
+    def volumes(self) -> PodVolumes: ...
+
+    @property
+    def log_directory(self) -> str:
+        """Where the logs of its containers are, relative to the state directory."""
+        ...
+
+    @property
+    def handler(self) -> Handler:
+        """What runs the pod.
+
+        Raises:
+            Refused: the node does not offer it any more.
+        """
+        ...
+
+    def publish(self) -> None:
+        """Hand the pod's status on, if it is another one now."""
+        ...
+
+    def say(self, type: Literal["Normal", "Warning"], reason: str, message: str) -> None:  # noqa: A002
+        """Tell the pod's owner of something that is about the pod as a whole."""
+        ...
+
+    def event(self, type: Literal["Normal", "Warning"], reason: str, message: str, field: str) -> None:  # noqa: A002
+        """Tell the pod's owner of something that is about a part of it."""
+        ...
+
+
+@attrs.frozen
+class Probed:
+    """What probes have said of one instance."""
+
+    started: bool = False
+    ready: bool = False
+
+
+class ContainerLife:
+    """One container of one pod. Its state changes through `saw` (the shim) and `run` (its owner, the pod).
+
+    Attributes:
+        state: what its status shows.
+        phase: where it stands, see `phases`.
+        record: the present instance; None if and only if the phase is WAITING, or STARTING for the first time.
+        labels: those of `record`; None if and only if that is.
+        earlier: the instances before it that the shim still has, by their attempt.
+        backoff: seconds to wait after the present instance, or after the one that is being started.
+        hook_error: why the postStart hook of the present instance failed, which ends it; "" where it has not.
+        applied_resources: what the present instance has been given; empty before there is one.
+        allocated: what is set aside for the container; None until it was started once.
+        tried: set once the first start was tried, well or not.
+        updated: set when the manifest has changed, or the resources that are set aside.
+        up: set once it has started, so that what comes after a sidecar may begin.
+    """
+
+    def __init__(self, pod_life: PodOfContainer, name: str, kind: Kind, waiting: str) -> None:
+        self.pod_life = pod_life
+        self.name = name
+        self.kind = kind
+        self.creating = Waiting(waiting)
+        """Its state while nothing has gone wrong and an instance is on its way."""
+        self.state: ContainerState = self.creating
+        self.phase = Phase.WAITING
+        self.record: ContainerRecord | None = None
+        self.labels: Labels | None = None
+        self.earlier: dict[int, ContainerRecord] = {}
+        self.backoff = 0.0
+        self.hook_error = ""
+        self.applied_resources: Raw = {}
+        self.allocated: Raw | None = None
+        self.tried = asyncio.Event()
+        self.up = asyncio.Event()
+        self._post_start: Raw = {}
+        """The postStart hook of the instance that is being started; empty where it has none, and once it is over."""
+        self._probed = Probed()
+        self.updated = asyncio.Event()
+        services = pod_life.services
+        self._resizer = Resizer(
+            services.client,
+            services.clock,
+            wanted=self._resize_wanted,
+            resized=self._resized,
+            published=pod_life.publish,
+        )
+        self._resizing: asyncio.Task[None] | None = None
+        self._ended_at: float | None = None
+        """When we saw the present instance end, on the monotonic clock; None if it had ended before we looked."""
+        self._ending: Ending | None = None
+
+    # What is known
+
+    @property
+    def target(self) -> Target:
+        """The present instance, for commands in it."""
+        return Target(self.pod_life.key, self.name)
+
+    @property
+    def begun(self) -> bool:
+        """Whether there is or was an instance of it."""
+        return self.record is not None
+
+    @property
+    def resize_error(self) -> str:
+        """Why the present instance cannot have the resources that are set aside for it; "" where it can."""
+        return self._resizer.error
+
+    @property
+    def attempt(self) -> int:
+        return self.labels.attempt if self.labels else 0
+
+    @property
+    def _manifest(self) -> Pod:
+        return self.pod_life.manifest
+
+    @property
+    def spec(self) -> Container:
+        """The container as the manifest has it now."""
+        spec = self._manifest.container(self.name)
+        assert spec is not None
+        return spec
+
+    @property
+    def resources(self) -> Raw:
+        """What an instance is to be given: the manifest's, but for a resize that is not possible (yet)."""
+        return self.spec.resources if self.allocated is None else self.allocated
+
+    @property
+    def done(self) -> bool:
+        """Whether it has ended well, as an init container has to."""
+        return isinstance(self.state, Terminated) and self.state.exit_code == 0
+
+    @property
+    def started(self) -> bool:
+        """Whether its startup probe has succeeded, or a node loop before this one has seen it start."""
+        return self._probed.started
+
+    @property
+    def lives(self) -> bool:
+        """Whether there is a process of it."""
+        return self.record is not None and not self.record.ended
+
+    def age(self) -> float:
+        """Seconds since the present instance began."""
+        now = self.pod_life.services.clock.now().timestamp()
+        return max(0.0, now - self.record.started) if self.record is not None else 0.0
+
+    def status(self) -> ContainerStatus:
+        before = self._before()
+        spec = self._manifest.container(self.name) if self.pod_life.accepted else None
+        ready, started = self._service(spec)
+        runs = isinstance(self.state, Running)
+        return ContainerStatus(
+            self.name,
+            self.state,
+            before,
+            ready=ready,
+            started=started,
+            restart_count=self.attempt,
+            image=spec.image if spec else self.labels.image if self.labels else "",
+            image_id=self.labels.image_id if self.labels else "",
+            container_id=self.container_id,
+            resources=self.applied_resources if spec and runs else None,
+            allocated=self.resources.get("requests") or {} if spec and runs else None,
+            recursive_read_only=True,  # an engine's doing, whatever is mounted where
+        )
+
+    def _service(self, spec: Container | None) -> tuple[bool | None, bool | None]:
+        """Whether it is ready and has started; None where the manifest, which says what is asked, is not there yet."""
+        runs = isinstance(self.state, Running)
+        if self.kind == "ephemeral":
+            return False, runs
+        if self.kind == "init":
+            return self.done, runs
+        if spec is None and runs:
+            return None, None
+        started = runs and (self._probed.started or (spec is not None and Probe.of(spec, "Startup") is None))
+        ready = started and (self._probed.ready or (spec is not None and Probe.of(spec, "Readiness") is None))
+        return ready, started
+
+    def _before(self) -> Terminated | None:
+        """The end before the present state: of this instance if it has ended and is to be run again, or of the last."""
+        record = self.record
+        if record is None or not record.ended or not isinstance(self.state, Waiting):
+            record = self.earlier.get(self.attempt - 1)
+        state = state_of(record) if record else None
+        return state if isinstance(state, Terminated) else None
+
+    def saw(self, record: ContainerRecord, labels: Labels) -> None:
+        """The shim says this of an instance."""
+        if self.labels is None or labels.attempt > self.labels.attempt:
+            if self.record is not None and self.labels is not None:
+                self.earlier[self.labels.attempt] = self.record
+            self.labels, self.record, self.backoff, self._ended_at = labels, record, labels.backoff, None
+            self._probed = Probed()
+            self._happened(PhaseEvent.BEGIN)
+            self._shim_says(record)
+        elif labels.attempt == self.labels.attempt:
+            before, self.record = self.record, record
+            if before is None or before.state != record.state:
+                self._ended_at = self.pod_life.services.clock.monotonic() if record.ended else None
+                self._shim_says(record)
+        else:
+            self.earlier[labels.attempt] = record
+
+    def _shim_says(self, record: ContainerRecord) -> None:
+        """The present instance is in another state than before."""
+        if record.ended:
+            self._happened(PhaseEvent.END)
+        elif record.state == wire.RUNNING:
+            self._happened(PhaseEvent.HOOK if self._post_start else PhaseEvent.RUN)
+        if self.phase not in (Phase.REPLACING, Phase.POST_START):
+            self.state = state_of(record)
+
+    def _happened(self, event: PhaseEvent) -> None:
+        self.phase = after(self.phase, event)
+
+    def adopt(self, statuses: Sequence[Raw]) -> None:
+        """What the API has heard of an instance goes on: a node loop that comes back unreadies nobody."""
+        if self.lives:
+            self.applied_resources = self.allocated = self.spec.resources
+        for status in statuses:
+            if self.lives and status.get("name") == self.name and status.get("containerID") == self.container_id:
+                self.applied_resources = self.allocated = status.get("resources") or self.spec.resources
+                self.probed(started=bool(status.get("started")), ready=bool(status.get("ready")))
+
+    @property
+    def container_id(self) -> str:
+        return f"wasm://{self.record.id}" if self.record else ""
+
+    def probed(self, *, started: bool | None = None, ready: bool | None = None) -> None:
+        """This is what probes say of the present instance; None: what they said before."""
+        said = self._probed
+        self._probed = Probed(said.started if started is None else started, said.ready if ready is None else ready)
+        if self._probed.started:
+            self.up.set()
+        self.pod_life.publish()
+
+    def manifest_changed(self) -> None:
+        """The pod was accepted anew: see whether that asks for anything."""
+        self.updated.set()
+
+    def set_aside(self, resources: Raw) -> None:
+        """Have these resources from now on: at the next start, or now where that is possible."""
+        before, self.allocated = self.applied_resources, resources
+        if self.lives and changed(before, resources):
+            if not needs_restart(self.spec, before, resources):
+                self._resize()
+            self.updated.set()
+
+    def log_of(self, *, previous: bool) -> ContainerRecord | None:
+        """The instance whose log is meant; None where there is no such instance."""
+        if not previous:
+            return self.record
+        if self.record is not None and self.record.ended and not isinstance(self.state, Terminated):
+            return self.record  # it waits to be run again, so the last one to run is the one before
+        return self.earlier.get(self.attempt - 1)
+
+    # What is done
+
+    def starts(self, post_start: Raw) -> None:
+        """The next instance is tried.
+
+        Args:
+            post_start: its postStart hook; empty where it has none.
+        """
+        self.hook_error, self._post_start = "", post_start
+        self._happened(PhaseEvent.START)
+
+    def given(self, resources: Raw) -> None:
+        """The next instance has been given these resources."""
+        self.applied_resources = self.allocated = resources
+
+    def hook_over(self, error: str) -> None:
+        """The postStart hook of the present instance is over; `error` is why it failed, "" where it has not."""
+        self.hook_error, self._post_start = error, {}
+        self._happened(PhaseEvent.HOOK_OVER)
+        if not error and self.record is not None:
+            self.show(state_of(self.record))
+
+    def is_replaced(self) -> None:
+        """The present instance is ended for another one to take its place."""
+        # Without a restart policy the API takes no container back that has ended, so it is not shown to.
+        self._happened(PhaseEvent.REPLACE)
+
+    def is_not_replaced(self) -> None:
+        """Nobody starts another instance any more, if somebody was about to."""
+        if self.phase is Phase.REPLACING:
+            self._happened(PhaseEvent.GIVE_UP)
+            if self.record is not None and self.record.ended:
+                self._happened(PhaseEvent.END)
+                self.show(state_of(self.record))
+
+    def backs_off(self, waiting: Waiting) -> None:
+        """The next instance has to wait, and this is shown meanwhile."""
+        self._happened(PhaseEvent.BACK_OFF)
+        self.show(waiting)
+
+    def set_backoff(self, seconds: float) -> None:
+        """How long to wait after the instance that is started next."""
+        self.backoff = seconds
+
+    async def forget_before(self, attempt: int) -> None:
+        """Keep the last two instances, as the kubelet does; the log and record of older ones go."""
+        old = {number: record for number, record in self.earlier.items() if number < attempt}
+        if old:
+            services = self.pod_life.services
+            await services.client.forget([record.id for record in old.values()])
+            await in_thread(services.remove_logs, [record.log for record in old.values()])
+            for number in old:
+                self.earlier.pop(number, None)
+
+    async def stop(self, grace: float, message: str, after: Sequence[str] = ()) -> None:
+        """End the present instance, and return when it has ended; see `ending`. Cancelled: it ends all the same.
+
+        Args:
+            grace: its grace period in seconds. One that is under way may be shortened, and gets no longer.
+            message: of the Killing event.
+            after: ids of the containers that have to end first.
+        """
+        record, services = self.record, self.pod_life.services
+        if record is None or record.ended:
+            return
+        ending = self._ending
+        if ending is None or ending.container_id != record.id or ending.task.done():
+            self.say("Normal", "Killing", message)
+            period = GracePeriod(services.clock, grace)
+            work = end(record.id, period, services.client, pre_stop=self._pre_stop(record), after=after)
+            ending = self._ending = Ending(record.id, period, services.background(work))
+        else:
+            ending.grace.shorten(grace)
+        await asyncio.shield(ending.task)
+
+    def _pre_stop(self, record: ContainerRecord) -> Callable[[], Awaitable[None]] | None:
+        """What runs the preStop hook of this instance; None where there is none to run."""
+        known = self.pod_life.accepted and record.state == wire.RUNNING
+        hook = hooks.hook_of(self.spec, "preStop") if known else {}
+        if not hook:
+            return None
+
+        async def run() -> None:
+            services = self.pod_life.services
+            ended = services.client.wait(record.id, wire.ENDED)
+            try:
+                await hooks.run(hook, self.target, services.commands, services.clock, ended)
+            except (WasmletError, OSError):
+                # What a command has written may be secret: the kubelet does not tell it either.
+                self.say("Warning", "FailedPreStopHook", "PreStopHook failed")
+
+        return run
+
+    def _resize(self) -> None:
+        """Have the present instance's limits become those that are set aside for the container."""
+        self._resizer.try_again()
+        if self._resizing is None or self._resizing.done():
+            self._resizing = self.pod_life.services.background(self._resizer.run())
+
+    def _resize_wanted(self) -> Resize | None:
+        if self.record is None or self.record.ended or not changed(self.applied_resources, self.resources):
+            return None
+        if needs_restart(self.spec, self.applied_resources, self.resources):
+            return None
+        return Resize(self.record.id, self.resources)
+
+    def _resized(self, resize: Resize) -> None:
+        if self.record is not None and self.record.id == resize.container_id:
+            self.applied_resources = resize.resources
+
+    def prober(self) -> Prober:
+        """Probes the present instance as the manifest says now."""
+        node = self.pod_life.services
+        services = ProbeServices(node.commands, node.probe_counts, node.clock)
+        return Prober(self.spec, self.target, services, age=self.age, probed=self.probed, say=self.say)
+
+    def image_changed(self) -> bool:
+        return self.labels is not None and self.spec.image != self.labels.image
+
+    def since_end(self, finished: datetime | None) -> float:
+        """Seconds since the present instance ended."""
+        clock = self.pod_life.services.clock
+        if self._ended_at is not None:
+            return clock.monotonic() - self._ended_at
+        return (clock.now() - finished).total_seconds() if finished else 0.0
+
+    def show(self, state: ContainerState) -> None:
+        """The container's state is this, whatever the shim says of the last instance."""
+        self.state = state
+        self.tried.set()
+        self.pod_life.publish()
+
+    def say(self, type: Literal["Normal", "Warning"], reason: str, message: str) -> None:  # noqa: A002
+        """Tell the pod's owner of something that is about this container."""
+        self.pod_life.event(type, reason, message, f"spec.{WHERE[self.kind]}{{{self.name}}}")

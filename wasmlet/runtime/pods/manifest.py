@@ -1,0 +1,126 @@
+"""What a manifest may ask of this node, field by field; anything else is refused by name, never ignored.
+
+What Pod Security "restricted" requires and what the API server fills in is accepted. A guest has no users, no network,
+no kernel interface and no files but its mounts (`volume_rules`), so a field that only takes such things away is met
+already.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from wasmlet.errors import Refused
+from wasmlet.model.pod import Container, Pod, Raw
+from wasmlet.runtime.pods import hooks, probes
+
+Verdict = str | None
+"""Why the value of a field is refused; None where it can be honoured."""
+
+ACCEPTED_POD = frozenset((
+    "activeDeadlineSeconds", "affinity", "automountServiceAccountToken", "containers", "dnsConfig", "dnsPolicy",
+    "enableServiceLinks", "ephemeralContainers", "hostAliases", "hostname", "imagePullSecrets", "initContainers",
+    "nodeName", "nodeSelector", "os", "overhead", "preemptionPolicy", "priority", "priorityClassName",
+    "readinessGates", "restartPolicy", "runtimeClassName", "schedulerName", "schedulingGates", "securityContext",
+    "serviceAccount", "serviceAccountName", "subdomain", "terminationGracePeriodSeconds", "tolerations",
+    "topologySpreadConstraints", "volumes",
+))  # fmt: skip
+
+ACCEPTED_CONTAINER = frozenset((
+    "args", "command", "env", "envFrom", "image", "imagePullPolicy", "lifecycle", "livenessProbe", "name", "ports",
+    "readinessProbe", "resizePolicy", "resources", "restartPolicy", "restartPolicyRules", "securityContext",
+    "startupProbe", "stdin", "stdinOnce", "targetContainerName", "terminationMessagePath", "terminationMessagePolicy",
+    "tty", "volumeMounts",
+))  # fmt: skip
+
+ONLY_FALSE_POD = {
+    "hostNetwork": "a guest has no network",
+    "hostPID": "a guest sees no processes",
+    "hostIPC": "a guest has no interprocess communication",
+    "shareProcessNamespace": "a guest sees no processes",
+    "setHostnameAsFQDN": "a guest has no host name",
+}
+
+
+def check(pod: Pod) -> None:
+    """Raise for the first field of the pod that cannot be honoured.
+
+    Raises:
+        Refused: names the field.
+    """
+    for name, value in pod.spec.items():
+        verdict = _pod_field(name, value)
+        if verdict is not None:
+            raise Refused(f"spec.{name}", verdict)
+    for field, verdict in _security(pod.spec.get("securityContext") or {}, "spec.securityContext"):
+        raise Refused(field, verdict)
+    for container in (*pod.init_containers, *pod.containers):
+        check_container(container)
+
+
+def check_container(container: Container) -> None:
+    """The same for one container."""
+    for name, value in container.raw.items():
+        verdict = _container_field(name, value, container.raw)
+        if verdict is not None:
+            raise Refused(f"{container.field}.{name}", verdict, container=container.name)
+    for path, verdict in (*probes.refusals(container.raw), *hooks.refusals(container.raw)):
+        raise Refused(f"{container.field}.{path}", verdict, container=container.name)
+    field = f"{container.field}.securityContext"
+    for path, verdict in _security(container.raw.get("securityContext") or {}, field):
+        raise Refused(path, verdict, container=container.name)
+
+
+def _pod_field(name: str, value: Any) -> Verdict:
+    if name in ACCEPTED_POD or _empty(value):
+        return None
+    if name in ONLY_FALSE_POD:
+        return f"cannot be true: {ONLY_FALSE_POD[name]}" if value else None
+    if name == "hostUsers":
+        return None  # with or without a user namespace, a guest has no users
+    return "is not supported by this node"
+
+
+def _container_field(name: str, value: Any, raw: Raw) -> Verdict:
+    if name == "restartPolicyRules" and any(rule.get("action") != "Restart" for rule in value):
+        return "expected action Restart"
+    if name == "ports" and any(port.get("hostPort") for port in value):
+        return "hostPort cannot be given: a guest has no network"
+    if name in ACCEPTED_CONTAINER or _empty(value):
+        return None
+    return "is not supported by this node"
+
+
+def _security(context: Mapping[str, Any], field: str) -> Iterator[tuple[str, str]]:
+    """Paths and verdicts of what a security context asks and cannot have."""
+    for name, value in context.items():
+        verdict = _security_field(name, value)
+        if verdict is not None:
+            yield f"{field}.{name}", verdict
+
+
+def _security_field(name: str, value: Any) -> Verdict:
+    if _empty(value):
+        return None
+    match name:
+        case "runAsNonRoot" | "readOnlyRootFilesystem" | "allowPrivilegeEscalation":
+            return None
+        case "runAsUser" | "runAsGroup" | "fsGroup" | "fsGroupChangePolicy" | "supplementalGroups":
+            return "cannot be 0: a guest has no users and never acts as root" if value == 0 else None
+        case "supplementalGroupsPolicy":
+            return None
+        case "seccompProfile" | "appArmorProfile":
+            kind = value.get("type")
+            return f"type {kind} is not supported; expected RuntimeDefault" if kind == "Localhost" else None
+        case "capabilities":
+            return "no capability can be added: a guest makes no system calls" if value.get("add") else None
+        case "privileged":
+            return "cannot be true: a guest has no privileges to give" if value else None
+        case "procMount":
+            return None if value == "Default" else "a guest has no /proc; expected Default"
+    return "is not supported by this node"
+
+
+def _empty(value: Any) -> bool:
+    """Whether the field is as good as not there."""
+    return value is None or value == [] or value == {} or value == ""

@@ -1,0 +1,111 @@
+"""The order in which a pod's containers run: init containers one by one, sidecars among them, then the rest.
+
+A sidecar (KEP-753) holds up what comes after it until it has started, runs beside it, and ends after it. Main
+containers are started in the manifest's order, each once the first try at the one before is over; ephemeral containers
+whenever they are added. When no main container is to run again, what still runs is ended.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Protocol
+
+from wasmlet.model.pod import Pod
+from wasmlet.model.status import Terminated
+from wasmlet.runtime.shim.instances import Kind
+
+
+class Ordered(Protocol):
+    """One container, as what comes before and after it sees it.
+
+    Attributes:
+        tried: set once its first start has been tried, well or not.
+        up: set once it has started, so that what comes after a sidecar may begin.
+    """
+
+    kind: Kind
+    tried: asyncio.Event
+    up: asyncio.Event
+
+    @property
+    def begun(self) -> bool:
+        """Whether there is or was an instance of it."""
+        ...
+
+    @property
+    def done(self) -> bool:
+        """Whether it has ended well, as an init container has to."""
+        ...
+
+
+class Order:
+    """The containers of one pod.
+
+    Args:
+        manifest: the pod as it was accepted last.
+        containers: by name; those of the manifest are there before `run`, and those that `grown` tells of.
+        keep: keeps the container of this name running under its policy; returns how it ended, once it is not to run
+            again.
+        grown: set when ephemeral containers may have been added.
+    """
+
+    def __init__(
+        self,
+        manifest: Callable[[], Pod],
+        containers: Mapping[str, Ordered],
+        keep: Callable[[str], Awaitable[Terminated]],
+        grown: asyncio.Event,
+    ) -> None:
+        self._manifest = manifest
+        self._containers = containers
+        self._keep = keep
+        self._grown = grown
+
+    async def run(self) -> None:
+        """Run every container as the manifest says; return when none is to run again. Sidecars may still run."""
+        async with asyncio.TaskGroup() as group:
+            beside = [group.create_task(self._run_ephemeral())]
+
+            def keep_beside(name: str) -> None:
+                beside.append(group.create_task(self._run_one(name)))
+
+            if await self._initialize(keep_beside):
+                mains = []
+                for spec in self._manifest().containers:
+                    mains.append(group.create_task(self._run_one(spec.name)))
+                    await self._containers[spec.name].tried.wait()
+                await asyncio.wait(mains)
+            for task in beside:
+                task.cancel()
+
+    async def _initialize(self, keep_beside: Callable[[str], None]) -> bool:
+        """Run init containers and start sidecars; False where an init container has failed for good."""
+        # Main containers run only after every init container is done, so where one has run the init containers are.
+        begun = any(self._containers[spec.name].begun for spec in self._manifest().containers)
+        for spec in self._manifest().init_containers:
+            container = self._containers[spec.name]
+            if container.kind == "sidecar":
+                keep_beside(spec.name)
+                if not begun:
+                    await container.up.wait()
+            elif not begun and not container.done:
+                ended = await self._keep(spec.name)
+                if ended.exit_code != 0:
+                    return False
+        return True
+
+    async def _run_ephemeral(self) -> None:
+        """Run the ephemeral containers that are there, and those that are added."""
+        known: set[str] = set()
+        async with asyncio.TaskGroup() as group:
+            while True:
+                self._grown.clear()
+                for spec in self._manifest().ephemeral_containers:
+                    if spec.name not in known:
+                        known.add(spec.name)
+                        group.create_task(self._run_one(spec.name))
+                await self._grown.wait()
+
+    async def _run_one(self, name: str) -> None:
+        await self._keep(name)

@@ -1,0 +1,181 @@
+"""What a start of a container comes to: its arguments, variables, streams, limits and mounts, or why it is refused.
+
+Pure: the manifest, its inputs, the image and the node's classes go in, values come out. `launch` carries a plan out.
+A plan is made anew for each instance, so that a restart sees what has changed of the pod's inputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import attrs
+
+from wasmlet.errors import Refused
+from wasmlet.model.environment import Files, environment
+from wasmlet.model.expansion import command_and_args
+from wasmlet.model.inputs import Inputs
+from wasmlet.model.pod import Container, Pod, Raw
+from wasmlet.runtime.files import volume_rules
+from wasmlet.runtime.files.mounts import MountRequest
+from wasmlet.runtime.files.pod_users import User
+from wasmlet.runtime.images.images import Module
+from wasmlet.runtime.pods import limits, manifest
+from wasmlet.runtime.shim.instances import Kind, Labels
+
+STREAMS = {"stdin": "stdin", "stdin_once": "stdinOnce", "tty": "tty"}
+"""The fields of a manifest that say how a container's streams are, by their names on the wire."""
+
+
+@attrs.frozen
+class StartRequest:
+    """The next instance of a container.
+
+    Attributes:
+        manifest: the pod as the API has it now.
+        attempt: counts the container's instances from 0.
+        backoff: seconds to wait after this instance has ended.
+        resources: what it is to be given, as a manifest has `resources`.
+        handler: the name of the RuntimeClass handler that runs the pod.
+        dense: whether containers of this handler share a process.
+        user: the pod's own user; None where all pods are the node's user.
+    """
+
+    manifest: Pod
+    container: Container
+    inputs: Inputs
+    kind: Kind
+    attempt: int
+    backoff: float
+    resources: Raw
+    handler: str
+    dense: bool
+    user: User | None
+
+
+@attrs.frozen
+class Limits:
+    """What an instance may take.
+
+    Attributes:
+        resources: as the manifest has them.
+        memory: bytes that the engine lets it have; None for no limit.
+        message: as `wasmlet.worker.wire` has `resources`.
+    """
+
+    resources: Raw
+    memory: int | None
+    message: Mapping[str, int | None]
+
+    @classmethod
+    def of(cls, resources: Raw) -> Limits:
+        return cls(resources, limits.memory(resources), limits.as_message(resources))
+
+
+@attrs.frozen
+class StartPlan:
+    """All that an instance is given. Its variables may be secrets: it goes into no log and no message.
+
+    Attributes:
+        argv: the guest's arguments, its name first.
+        remarks: reasons and messages of events that warn the pod's owner before the start.
+        image_remarks: the same, of what of its image the guest does not get.
+    """
+
+    argv: tuple[str, ...]
+    variables: Mapping[str, str] = attrs.field(repr=False)
+    limits: Limits
+    streams: Mapping[str, bool]
+    mounts: MountRequest = attrs.field(repr=False)
+    labels: Labels
+    user: User | None
+    remarks: tuple[tuple[str, str], ...]
+    image_remarks: tuple[tuple[str, str], ...]
+
+
+def plan(request: StartRequest, module: Module, files: Files) -> StartPlan:
+    """What this start comes to.
+
+    Args:
+        files: what `env[].valueFrom.fileKeyRef` of the container names.
+
+    Raises:
+        Refused: the manifest asks for what this node cannot give; names the field.
+    """
+    pod, container = request.manifest, request.container
+    manifest.check_container(container)
+    volume_rules.check_mounts(container, {volume["name"] for volume in pod.spec.get("volumes") or ()})
+    found = environment(pod, container, request.inputs, files=files)
+    if found.binary:
+        names = ", ".join(found.binary)
+        raise Refused(
+            f"{container.field}.env",
+            f"the value of {names} is not UTF-8, which a guest needs",
+            container=container.name,
+        )
+    variables = _image_variables(module) | found.variables
+    return StartPlan(
+        argv=_argv(container, module, variables),
+        variables=variables,
+        limits=Limits.of(request.resources),
+        streams=_streams(request),
+        mounts=MountRequest(pod, container, request.inputs, variables, request.attempt, module.files),
+        labels=_labels(request, module),
+        user=request.user,
+        remarks=tuple(("InvalidEnvironmentVariableNames", message) for message in found.skipped),
+        image_remarks=tuple(_image_remarks(module)),
+    )
+
+
+def _labels(request: StartRequest, module: Module) -> Labels:
+    return Labels(
+        request.manifest.key,
+        request.container.name,
+        request.kind,
+        request.attempt,
+        request.container.image,
+        module.image_id,
+        request.backoff,
+        request.handler,
+        request.user.id if request.user is not None else 0,
+    )
+
+
+def _streams(request: StartRequest) -> dict[str, bool]:
+    """Its streams, as `wasmlet.worker.wire` has them for `run`."""
+    container = request.container
+    for field in ("stdin", "tty"):
+        if request.dense and container.raw.get(field):
+            raise Refused(
+                f"{container.field}.{field}",
+                f"handler {request.handler!r} cannot end a guest that waits for input; use one that gives each "
+                "container a process of its own",
+                container=container.name,
+            )
+    return {name: bool(container.raw.get(field)) for name, field in STREAMS.items()}
+
+
+def _image_variables(module: Module) -> dict[str, str]:
+    """The variables that its image gives a guest. Its working directory is one of them, for WASI has none."""
+    folder = {"PWD": module.folder} if module.folder not in ("", "/") else {}
+    return folder | dict(text.split("=", 1) for text in module.environment if "=" in text)
+
+
+def _image_remarks(module: Module) -> Iterator[tuple[str, str]]:
+    if module.folder not in ("", "/"):
+        yield (
+            "WorkingDirNotApplied",
+            f'Image "{module.image}" has the working directory {module.folder[:200]}, and WASI has none: relative '
+            "paths begin at /. The variable PWD is set to it, which programs in Go follow; others need absolute paths.",
+        )
+
+
+def _argv(container: Container, module: Module, variables: Mapping[str, str]) -> tuple[str, ...]:
+    command, args = command_and_args(container, variables)
+    # Without a command the module is the entry point and its name is argv[0]; with one the command is all of argv, as
+    # in an image without an entry point: there is no other program that it could name.
+    argv = (*command, *args) if command else (*(module.command or [module.path.name]), *(args or module.arguments))
+    if any("\0" in word for word in argv):
+        raise Refused(
+            f"{container.field}.args", "an argument has a NUL byte, which ends an argument", container=container.name
+        )
+    return argv

@@ -1,0 +1,404 @@
+"""A pod's life, from the first time that it is accepted until it is deleted, or has to fail.
+
+One task per pod drives it; what the shim reports arrives through `saw`. `order` has the order of its containers, and
+`container` keeps each of them running.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import shutil
+from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
+from datetime import UTC, datetime
+from typing import Literal
+
+import attrs
+import structlog
+
+from wasmlet.clock import Backoff
+from wasmlet.concurrency import first_of, in_thread
+from wasmlet.errors import Refused, WasmletError
+from wasmlet.failures import described, text_of
+from wasmlet.model.inputs import Inputs
+from wasmlet.model.pod import Container, Pod, PodKey, Raw
+from wasmlet.model.restart import is_sidecar
+from wasmlet.model.status import Condition, ContainerStatus, PodStatus, Terminated
+from wasmlet.model.times import parse
+from wasmlet.provider import PodEvent
+from wasmlet.runtime import resizing
+from wasmlet.runtime.files.beneath import file_name
+from wasmlet.runtime.files.pod_users import User, groups_of
+from wasmlet.runtime.files.volumes import PodVolumes
+from wasmlet.runtime.handlers import Handler
+from wasmlet.runtime.pods import eviction
+from wasmlet.runtime.pods.container import ContainerLife
+from wasmlet.runtime.pods.container_runner import ContainerRunner
+from wasmlet.runtime.pods.order import Order
+from wasmlet.runtime.pods.probes import Probe
+from wasmlet.runtime.services import Surroundings
+from wasmlet.runtime.shim.instances import WHERE, Kind, Labels
+from wasmlet.runtime.shim.records import ContainerRecord
+
+log = structlog.get_logger(__name__)
+
+
+DRIVE_BACKOFF = Backoff(1.0, 300.0, jitter=0.0)
+
+
+@attrs.frozen
+class PodFailure:
+    """Why a pod has to fail, and how long its containers have, in seconds."""
+
+    reason: str
+    message: str
+    grace: float
+
+
+class PodLife:
+    """One pod UID, from the first `accept` (or what the shim had of it before) to the end of `end`."""
+
+    def __init__(self, services: Surroundings, key: PodKey) -> None:
+        self.services = services
+        self.key = key
+        self._manifest: Pod | None = None
+        self.inputs = Inputs()
+        self.containers: dict[str, ContainerLife] = {}
+        self._grown = asyncio.Event()
+        """Ephemeral containers may have been added."""
+        self.start_time: datetime | None = None
+        self._updated = asyncio.Event()
+        self._failure: PodFailure | None = None
+        self._failed = False
+        self._resizing: Condition | None = None
+        self._records: dict[str, ContainerRecord] = {}
+        self._task: asyncio.Task[None] | None = None
+        self._ending = False
+        self._published: PodStatus | None = None
+        self.log_directory = f"logs/{file_name(key.uid)}"
+        self.volumes = PodVolumes(services.storage, services.clock, key.uid, self._failed_mount)
+
+    @property
+    def handler(self) -> Handler:
+        """What runs the pod: the handler that it began with, else that of its RuntimeClass.
+
+        Raises:
+            Refused: the node does not offer it, or the RuntimeClass does not exist any more.
+        """
+        for record in self._records.values():
+            labels = Labels.of(record.labels)
+            if labels is not None and labels.handler:
+                return self.services.handlers.of(labels.handler)
+        if self.inputs.runtime_handler is None:
+            name = self.manifest.spec.get("runtimeClassName")
+            raise Refused("spec.runtimeClassName", f'RuntimeClass "{name}" does not exist')
+        return self.services.handlers.of(self.inputs.runtime_handler)
+
+    @property
+    def accepted(self) -> bool:
+        """Whether the pod's manifest is here; before that only what the shim says of it is known."""
+        return self._manifest is not None
+
+    @property
+    def manifest(self) -> Pod:
+        """The pod as it was accepted last."""
+        assert self._manifest is not None
+        return self._manifest
+
+    def accept(self, pod: Pod, inputs: Inputs) -> None:
+        """Run this pod, or go on with it; another time: it has changed."""
+        first, self._manifest, self.inputs = self._manifest is None, pod, inputs
+        waiting = "PodInitializing" if pod.init_containers else "ContainerCreating"
+        for kind, container in _kinds(pod):
+            if container.name not in self.containers:
+                shown = waiting if kind != "ephemeral" else "ContainerCreating"
+                self.containers[container.name] = ContainerLife(self, container.name, kind, shown)
+        if first:
+            self._go_on(pod)
+        self.resize()
+        for life in self.containers.values():
+            life.manifest_changed()
+        self._grown.set()
+        self._updated.set()
+        self.volumes.changed.set()
+        if self._task is None and not self._ending and not pod.deleting:
+            self._task = self.services.background(self._drive())
+        self.publish()
+
+    def saw(self, record: ContainerRecord, labels: Labels) -> None:
+        """The shim says this of one of the pod's containers."""
+        self._records[record.id] = record
+        if labels.user and self.services.users is not None:
+            self.services.users.take(self.key.uid, labels.user)
+        life = self.containers.get(labels.container)
+        if life is None:
+            life = self.containers[labels.container] = ContainerLife(
+                self, labels.container, labels.kind, "ContainerCreating"
+            )
+        life.saw(record, labels)
+        self.publish()
+
+    def _go_on(self, pod: Pod) -> None:
+        """Take over what the API and the records know from the time before this process."""
+        begun = [datetime.fromtimestamp(record.created, UTC) for record in self._records.values()]
+        started = pod.status.get("startTime")
+        self.start_time = parse(started) if started else min(begun, default=self.services.clock.now())
+        statuses = [*(pod.status.get("initContainerStatuses") or ()), *(pod.status.get("containerStatuses") or ())]
+        for life in self.containers.values():
+            life.adopt(statuses)
+
+    def resize(self) -> None:
+        """Take over changed resources, if that is possible now; called again when room may have been made."""
+        lasting = [*self.manifest.init_containers, *self.manifest.containers]
+        lives = {c.name: self.containers[c.name] for c in lasting if self.containers[c.name].allocated is not None}
+        before = {name: life.applied_resources if life.lives else life.allocated or {} for name, life in lives.items()}
+        resized = [c for c in lasting if c.name in lives and resizing.changed(before[c.name], c.resources)]
+        self._resizing = None
+        if resized:
+            asked = self._with_overhead(container.resources for _, container in self._reserved())
+            used = self.services.used(self.key)
+            changes = [(container, before[container.name]) for container in resized]
+            live = [name for name, life in lives.items() if self._resizes_memory(life)]
+            self._resizing = resizing.verdict(changes, asked, used, self.services.capacity, live)
+        for container in lasting if self._resizing is None else ():
+            life = lives.get(container.name)
+            if life is None:
+                continue
+            life.set_aside(container.resources)
+
+    def _resizes_memory(self, life: ContainerLife) -> bool:
+        """Whether a new limit of memory needs no restart: the kernel holds it, or nothing runs just now."""
+        return not life.lives or (life.record is not None and self.services.client.holds_memory(life.record))
+
+    def room_made(self) -> None:
+        """Another pod has gone."""
+        if self._resizing is not None and self._resizing.reason == "Deferred":
+            self.resize()
+            self.publish()
+
+    def requests(self) -> resizing.Amounts:
+        """What is set aside for the pod; nothing once it is done."""
+        done = self._task is None or self._task.done()
+        return {} if done else self._with_overhead(life.resources for life, _ in self._reserved())
+
+    def _with_overhead(self, resources: Iterable[Raw]) -> resizing.Amounts:
+        """The sum of these requests and of what the pod's RuntimeClass adds."""
+        return resizing.total((*resources, {"requests": self.manifest.spec.get("overhead") or {}}))
+
+    def _reserved(self) -> Sequence[tuple[ContainerLife, Container]]:
+        """The containers that run side by side."""
+        return [(self.containers[c.name], c) for kind, c in _kinds(self.manifest) if kind in ("main", "sidecar")]
+
+    def fail(self, reason: str, message: str, grace: float) -> None:
+        """End the pod's containers and let it be Failed for this reason (`Evicted`), unless it is on its way already.
+
+        Args:
+            grace: how long its containers have, in seconds.
+        """
+        if self._failure is None:
+            self._failure = PodFailure(reason, message, grace)
+            self._updated.set()
+
+    async def _drive(self) -> None:
+        """Run the pod; an error of our own is reported and tried again, since nobody else would."""
+        pauses, first = DRIVE_BACKOFF.pauses(), True
+        while True:
+            try:
+                await self._run()
+                return
+            except Exception as error:
+                log.warning("pod: running it failed, trying again", pod=str(self.key), **described(error, first=first))
+                first = False
+                text = f"error determining status: {type(error).__name__}: {text_of(error)}"
+                self.event("Warning", "FailedSync", text, "")
+                await self.services.clock.sleep(next(pauses))
+
+    async def _run(self) -> None:
+        """Run every container as the manifest says, to the end. Cancelled when the pod is deleted."""
+        if self._failure is None:
+            await first_of(self._run_containers(), self._has_to_fail())
+        if self._failure is not None and not self._failed:
+            await self.stop_containers(self._failure.grace)
+            self._failed = True
+            self.publish()
+        # As at a kubelet, a pod that is done keeps its logs, and none of its volumes: no secret, no memory, no disk.
+        try:
+            await in_thread(self.services.storage.remove, self.key.uid)
+        except OSError as error:  # the pod's deletion is another try
+            log.warning("volumes: those of a pod that is done cannot be removed", pod=str(self.key), error=str(error))
+
+    async def _has_to_fail(self) -> None:
+        """Return when the pod has to fail: `fail` was called, or its active deadline has passed."""
+        clock = self.services.clock
+        while self._failure is None:
+            self._updated.clear()
+            seconds = self.manifest.spec.get("activeDeadlineSeconds")
+            if seconds is None or self.start_time is None:
+                await self._updated.wait()
+                continue
+            left = seconds - (clock.now() - self.start_time).total_seconds()
+            if left <= 0:
+                message = "Pod was active on the node longer than the specified deadline"
+                self.event("Normal", "DeadlineExceeded", message, "")
+                self.fail("DeadlineExceeded", message, self.manifest.termination_grace_seconds)
+                return
+            await first_of(clock.sleep(left), self._updated.wait())
+
+    async def _run_containers(self) -> None:
+        def now() -> tuple[Pod, Inputs]:
+            return self.manifest, self.inputs
+
+        await self._assign_user()
+        await self.volumes.set_up(now)
+        logs = self.services.state_dir / self.log_directory
+        eviction_watch = eviction.watched(self.manifest, self.volumes, logs, self.services.clock, self._evict)
+        async with self.volumes.kept(now), eviction_watch:
+            await Order(lambda: self.manifest, self.containers, self._keep, self._grown).run()
+            await self.stop_containers(self.manifest.termination_grace_seconds)
+
+    async def _keep(self, container: str) -> Terminated:
+        return await ContainerRunner(self.containers[container]).run()
+
+    def _evict(self, message: str) -> None:
+        self.event("Warning", "Evicted", message, "")
+        self.fail("Evicted", message, 0)
+
+    async def _assign_user(self) -> None:
+        """Find the pod its own user, which it keeps; one that began without one goes on without."""
+        users = self.services.users
+        if users is None or self._dense():
+            return
+        known = [labels.user for record in self._records.values() if (labels := Labels.of(record.labels)) is not None]
+        if known and not any(known):
+            return
+        for pause in Backoff(1.0, 300.0, jitter=0.0).pauses(random.Random()):
+            try:
+                user = users.at_hand(self.key.uid) or await in_thread(users.of, self.key.uid)
+            except (WasmletError, OSError) as error:
+                self.event("Warning", "FailedCreatePodSandBox", f"Failed to create pod sandbox: {error}", "")
+                await self.services.clock.sleep(pause)
+                continue
+            self.volumes.user = User(user, groups_of(self.manifest))
+            return
+
+    def _dense(self) -> bool:
+        """Whether the pod shares its process, and so cannot have a user of its own."""
+        try:
+            return self.handler.dense
+        except Refused:
+            return False
+
+    async def stop_containers(self, grace: float) -> None:
+        """End whatever runs, sidecars last and in reverse, and return when it has ended. It ends even if cancelled."""
+        living = [life for life in self.containers.values() if life.lives]
+        mains = [life.record.id for life in living if life.kind == "main" and life.record]
+        created = {life.name: life.record.created for life in living if life.record}
+        ends, later = [], mains
+        for life in sorted(living, key=lambda life: created[life.name], reverse=True):
+            after = later if life.kind == "sidecar" else ()
+            ends.append(life.stop(grace, f"Stopping container {life.name}", after))
+            if life.kind == "sidecar" and life.record:
+                later = [*later, life.record.id]
+        for result in await asyncio.gather(*ends, return_exceptions=True):
+            if isinstance(result, BaseException):
+                raise result
+
+    @contextlib.asynccontextmanager
+    async def _read_on(self) -> AsyncGenerator[None, None]:
+        """Go on asking containers whether they are ready while they end, as a kubelet does."""
+        living = [life for life in self.containers.values() if life.lives and self.accepted]
+        readers = [asyncio.ensure_future(life.prober().read()) for life in living if Probe.of(life.spec, "Readiness")]
+        try:
+            yield
+        finally:
+            for reader in readers:
+                reader.cancel()
+            await asyncio.gather(*readers, return_exceptions=True)
+
+    async def end(self, grace: float) -> PodStatus:
+        """End whatever runs, free everything, and return the last status. Goes on where a cancelled call left off."""
+        self._ending = True
+        client = self.services.client
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+        await client.ping()  # a container whose start was cancelled under way is known by the time this is answered
+        async with self._read_on():
+            await self.stop_containers(grace)
+        final = self.status()
+        await client.forget(list(self._records))
+        self._records.clear()
+        self.services.probe_counts.forget(self.key)
+        await in_thread(self._remove_files)
+        if self.services.users is not None:
+            self.services.users.free(self.key.uid)
+        return final
+
+    def _remove_files(self) -> None:
+        shutil.rmtree(self.services.state_dir / self.log_directory, ignore_errors=True)
+        self.services.storage.remove(self.key.uid)
+
+    def status(self) -> PodStatus:
+        """The pod's status now."""
+        if not self.accepted:
+            groups: dict[str, list[ContainerStatus]] = {where: [] for where in WHERE.values()}
+            for life in self.containers.values():
+                groups[WHERE[life.kind]].append(life.status())
+            return PodStatus(
+                tuple(groups["containers"]), tuple(groups["initContainers"]), tuple(groups["ephemeralContainers"])
+            )
+        # Not before its containers have ended, and not after: the phase that they give is final, and has no reason.
+        lives = any(life.lives for life in self.containers.values())
+        failure = self._failure if self._failed or not lives else None
+        return PodStatus(
+            tuple(self.containers[c.name].status() for c in self.manifest.containers),
+            tuple(self.containers[c.name].status() for c in self.manifest.init_containers),
+            tuple(self.containers[c.name].status() for c in self.manifest.ephemeral_containers),
+            phase="Failed" if failure else None,
+            reason=failure.reason if failure else "",
+            message=failure.message if failure else "",
+            conditions=self._conditions(),
+        )
+
+    def _conditions(self) -> tuple[Condition, ...]:
+        if self._failure is not None and self._failure.reason == "Evicted":
+            return (Condition("DisruptionTarget", "True", "TerminationByKubelet", self._failure.message),)
+        if self._resizing is not None:
+            return (self._resizing,)
+        lives = [life for life in self.containers.values() if life.lives and life.allocated is not None]
+        if any(resizing.changed(life.applied_resources, life.resources) for life in lives):
+            error = "; ".join(f"container {life.name}: {life.resize_error}" for life in lives if life.resize_error)
+            return (Condition("PodResizeInProgress", "True", "Error" if error else "", error),)
+        return ()
+
+    def life(self, container: str) -> ContainerLife | None:
+        return self.containers.get(container)
+
+    def publish(self) -> None:
+        """Hand the status on, if it is another one now."""
+        status = self.status()
+        if status != self._published:
+            self._published = status
+            self.services.changes.status(self.key, status)
+
+    def _failed_mount(self, message: str) -> None:
+        self.event("Warning", "FailedMount", message, "")
+
+    def say(self, type: Literal["Normal", "Warning"], reason: str, message: str) -> None:  # noqa: A002
+        """Tell the pod's owner of something that is about the pod as a whole."""
+        self.event(type, reason, message, "")
+
+    def event(self, type: Literal["Normal", "Warning"], reason: str, message: str, field: str) -> None:  # noqa: A002
+        """Tell the pod's owner of something."""
+        self.services.changes.event(PodEvent(self.key, reason, message, type, field))
+
+
+def _kinds(pod: Pod) -> Iterator[tuple[Kind, Container]]:
+    """Every container of the manifest and what kind it is."""
+    for container in pod.init_containers:
+        yield "sidecar" if is_sidecar(container) else "init", container
+    for container in pod.containers:
+        yield "main", container
+    for container in pod.ephemeral_containers:
+        yield "ephemeral", container

@@ -1,0 +1,218 @@
+"""Probes: whether a container has started, is alive and is ready, asked of it again and again as its manifest says.
+
+The rules are the kubelet's prober's: a startup probe holds up the other two until it has succeeded; a result counts
+once it has come as often in a row as its threshold says; a probe that could not be made at all counts for nothing. A
+failed startup or liveness probe ends the container, a failed readiness probe takes it out of service.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from typing import Protocol
+
+import attrs
+
+from wasmlet.clock import Clock
+from wasmlet.concurrency import first_of
+from wasmlet.errors import WasmletError
+from wasmlet.model.pod import Container, Raw
+from wasmlet.provider import ProbeCount, ProbeKind
+from wasmlet.runtime.probe_counts import ProbeCounts
+from wasmlet.runtime.shim.instances import Say, Target
+from wasmlet.runtime.streams.commands import Commands
+
+FIELDS: Mapping[str, ProbeKind] = {
+    "startupProbe": "Startup",
+    "livenessProbe": "Liveness",
+    "readinessProbe": "Readiness",
+}
+NETWORK = ("httpGet", "tcpSocket", "grpc")
+MAX_OUTPUT = 10 * 1024
+"""Characters of a probe's output that are told, as many as the kubelet keeps."""
+
+
+def refusals(container: Raw) -> Iterator[tuple[str, str]]:
+    """Paths below the container, and why they are refused: probes over a network, which a guest does not have."""
+    for field in FIELDS:
+        for name in NETWORK:
+            if name in (container.get(field) or {}):
+                yield f"{field}.{name}", "a guest has no network yet; expected exec"
+
+
+@attrs.frozen
+class Probe:
+    """One probe of a manifest, with the API's defaults; times in seconds.
+
+    `grace` is how long a container that it ends has, where that is not the pod's own grace period.
+    """
+
+    kind: ProbeKind
+    command: tuple[str, ...]
+    initial_delay: float
+    timeout: float
+    period: float
+    success_threshold: int
+    failure_threshold: int
+    grace: float | None
+
+    @classmethod
+    def of(cls, container: Container, kind: ProbeKind) -> Probe | None:
+        field = next(name for name, known in FIELDS.items() if known == kind)
+        raw = container.raw.get(field)
+        if not raw:
+            return None
+        return cls(
+            kind,
+            tuple((raw.get("exec") or {}).get("command") or ()),
+            raw.get("initialDelaySeconds") or 0,
+            raw.get("timeoutSeconds") or 1,
+            raw.get("periodSeconds") or 10,
+            raw.get("successThreshold") or 1,
+            raw.get("failureThreshold") or 3,
+            raw.get("terminationGracePeriodSeconds"),
+        )
+
+
+class Thresholds:
+    """Counts results in a row. `state` is what they say so far, None until enough of one kind have come."""
+
+    def __init__(self, probe: Probe) -> None:
+        self._probe = probe
+        self._last: bool | None = None
+        self._run = 0
+        self.state: bool | None = None
+
+    def count(self, success: bool) -> bool | None:
+        """Count one more result; return `state`."""
+        self._run = self._run + 1 if success == self._last else 1
+        self._last = success
+        if self._run >= (self._probe.success_threshold if success else self._probe.failure_threshold):
+            self.state = success
+        return self.state
+
+
+class Probed(Protocol):
+    """Takes what probes say of an instance; what is None stays as it was."""
+
+    def __call__(self, *, started: bool | None = None, ready: bool | None = None) -> None: ...
+
+
+@attrs.frozen
+class ProbeServices:
+    """What probing needs of the node."""
+
+    commands: Commands
+    counts: ProbeCounts
+    clock: Clock
+
+
+class Prober:
+    """Probes one instance of a container.
+
+    Args:
+        container: as the manifest has it; its probes.
+        age: seconds since the instance began; asked when a probe's initial delay begins.
+        probed: is told what the probes say.
+        say: tells the pod's owner of a probe that failed.
+    """
+
+    def __init__(
+        self,
+        container: Container,
+        target: Target,
+        services: ProbeServices,
+        *,
+        age: Callable[[], float],
+        probed: Probed,
+        say: Say,
+    ) -> None:
+        self._container = container
+        self._target = target
+        self._services = services
+        self._clock = services.clock
+        self._age = age
+        self._probed = probed
+        self._say = say
+
+    @property
+    def idle(self) -> bool:
+        """Whether there is nothing to probe."""
+        return not any(self._container.raw.get(field) for field in FIELDS)
+
+    async def run(self, *, started: bool) -> Probe:
+        """Probe for as long as the instance is to live; return the startup or liveness probe that has failed.
+
+        Args:
+            started: whether the startup probe has succeeded before.
+        """
+        startup = Probe.of(self._container, "Startup")
+        if startup is not None and not started and not await self._until_decided(startup):
+            return startup
+        self._probed(started=True)
+        liveness = Probe.of(self._container, "Liveness")
+        if liveness is None:
+            await self.read()
+            raise AssertionError("a readiness probe has no end")
+        reading = asyncio.ensure_future(self.read())
+        try:
+            while await self._until_decided(liveness):
+                pass
+            return liveness
+        finally:
+            reading.cancel()
+            await asyncio.gather(reading, return_exceptions=True)
+
+    async def read(self) -> None:
+        """Readiness alone, without end."""
+        readiness = Probe.of(self._container, "Readiness")
+        if readiness is None:
+            await asyncio.Event().wait()
+            return
+        thresholds = Thresholds(readiness)
+        async for success in self._results(readiness):
+            state = thresholds.count(success)
+            if state is not None:
+                self._probed(ready=state)
+
+    async def _until_decided(self, probe: Probe) -> bool:
+        """Startup: what the probe says first. Liveness: return once it says that the container is dead."""
+        thresholds = Thresholds(probe)
+        async for success in self._results(probe):
+            state = thresholds.count(success)
+            if state is False or (state and probe.kind == "Startup"):
+                return state
+        raise AssertionError("a probe has no end")
+
+    async def _results(self, probe: Probe) -> AsyncIterator[bool]:
+        """Every result, one a period from the initial delay on."""
+        clock = self._clock
+        await clock.sleep(probe.initial_delay - self._age())
+        while True:
+            began = clock.monotonic()
+            success = await self._once(probe)
+            if success is not None:
+                yield success
+            await clock.sleep(probe.period - (clock.monotonic() - began))
+
+    async def _once(self, probe: Probe) -> bool | None:
+        """Probe once; None where that was not possible."""
+        target, services = self._target, self._services
+        words = " ".join(probe.command)
+        code, output = 1, f'command timed out: "{words}" timed out after {probe.timeout:g}s'.encode()
+
+        async def ask() -> None:
+            nonlocal code, output
+            code, output = await services.commands.run(target.pod, target.container, probe.command)
+
+        try:
+            await first_of(ask(), self._clock.sleep(probe.timeout))
+        except (WasmletError, OSError) as error:
+            self._say("Warning", "Unhealthy", f"{probe.kind} probe errored and resulted in unknown state: {error}")
+            return None
+        result = "failed" if code else "successful"
+        services.counts.add(ProbeCount(target.pod, target.container, probe.kind, result))
+        if code:
+            text = output.decode("utf-8", "replace")[:MAX_OUTPUT]
+            self._say("Warning", "Unhealthy", f"{probe.kind} probe failed: {text}")
+        return code == 0

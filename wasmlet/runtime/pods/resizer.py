@@ -1,0 +1,82 @@
+"""Carrying out a resize of a container that goes on: its control group gets the new limits, and then it has them.
+
+`resizing` decides what is possible. What the kernel will not have now (a limit of memory below what is in use) is tried
+again for as long as it is wanted; meanwhile the pod says that its resize is in progress, and why, as with a kubelet.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import attrs
+
+from wasmlet.clock import Clock
+from wasmlet.concurrency import first_of
+from wasmlet.errors import WasmletError
+from wasmlet.model.pod import Raw
+from wasmlet.runtime.pods import limits
+from wasmlet.runtime.shim.client import ShimClient
+from wasmlet.worker import wire
+
+RETRY_SECONDS = 10.0
+
+
+@attrs.frozen
+class Resize:
+    """What an instance is to have: the resources of this container of the shim's."""
+
+    container_id: str
+    resources: Raw
+
+
+class Resizer:
+    """Of one container.
+
+    Args:
+        wanted: the resize that is due; None where the instance has what is set aside for it, or cannot be resized.
+        resized: the instance has these resources now.
+        published: called after each change of `error` and after each resize.
+
+    Attributes:
+        error: why what is wanted could not be had when it was tried last; "" where it could.
+    """
+
+    def __init__(
+        self,
+        client: ShimClient,
+        clock: Clock,
+        *,
+        wanted: Callable[[], Resize | None],
+        resized: Callable[[Resize], None],
+        published: Callable[[], None],
+    ) -> None:
+        self._client = client
+        self._clock = clock
+        self._wanted = wanted
+        self._resized = resized
+        self._published = published
+        self._again = asyncio.Event()
+        self.error = ""
+
+    def try_again(self) -> None:
+        """Something else is wanted: do not wait for the next try."""
+        self._again.set()
+
+    async def run(self) -> None:
+        """Have the instance's limits become those that are set aside for it; return when they are."""
+        while (resize := self._wanted()) is not None:
+            self._again.clear()
+            try:
+                await self._client.resize(resize.container_id, limits.as_message(resize.resources))
+            except WasmletError as error:
+                self.error = str(error)
+                self._published()
+                ended = self._client.wait(resize.container_id, wire.ENDED)
+                await first_of(self._clock.sleep(RETRY_SECONDS), self._again.wait(), ended)
+                continue
+            self._resized(resize)
+            self.error = ""
+            self._published()
+        self.error = ""
+        self._published()

@@ -1,0 +1,124 @@
+"""Instances of a container: what the shim keeps of each for us, and the container state that its record shows.
+
+The labels are what has to survive this process: a node loop that comes back finds `restartCount`, the state before and
+the back-off in them again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any, Literal, Protocol
+
+import attrs
+
+from wasmlet.model.pod import PodKey
+from wasmlet.model.status import ContainerState, Running, Terminated, Waiting
+from wasmlet.runtime.shim.records import ContainerRecord
+from wasmlet.worker import wire
+
+Kind = Literal["init", "sidecar", "main", "ephemeral"]
+
+WHERE: Mapping[Kind, str] = {
+    "init": "initContainers",
+    "sidecar": "initContainers",
+    "main": "containers",
+    "ephemeral": "ephemeralContainers",
+}
+"""Where the manifest has containers of each kind."""
+
+
+@attrs.frozen
+class Labels:
+    """What the shim keeps of a container for us.
+
+    Attributes:
+        attempt: counts instances from 0; the present one's is `restartCount`.
+        backoff: seconds to wait after this instance has ended.
+        handler: what runs it, see `handlers`; "" in records from before there was more than one, and the default.
+        user: the pod's own user id, see `pod_users`; 0 where it has none.
+    """
+
+    pod: PodKey
+    container: str
+    kind: Kind
+    attempt: int
+    image: str
+    image_id: str
+    backoff: float
+    handler: str = ""
+    user: int = 0
+
+    def as_message(self) -> dict[str, Any]:
+        return attrs.asdict(self)
+
+    @classmethod
+    def of(cls, labels: Mapping[str, Any]) -> Labels | None:
+        """From a record; None where they are not of this form."""
+        try:
+            known = {
+                field.name: labels[field.name]
+                if field.default is attrs.NOTHING
+                else labels.get(field.name, field.default)
+                for field in attrs.fields(cls)
+            }
+            return cls(**{**known, "pod": PodKey(**known["pod"])})
+        except (KeyError, TypeError):
+            return None
+
+
+class Say(Protocol):
+    """Tells a pod's owner of something that is about one container, as an Event."""
+
+    def __call__(self, type: Literal["Normal", "Warning"], reason: str, message: str) -> None: ...  # noqa: A002
+
+
+class Shown(Protocol):
+    """A container as its status shows it."""
+
+    @property
+    def state(self) -> ContainerState:
+        """What is shown now."""
+        ...
+
+    @property
+    def creating(self) -> Waiting:
+        """What is shown of a container that is on its way: ContainerCreating or PodInitializing."""
+        ...
+
+    def show(self, state: ContainerState) -> None:
+        """Show this from now on."""
+        ...
+
+    def say(self, type: Literal["Normal", "Warning"], reason: str, message: str) -> None:  # noqa: A002
+        """Tell the pod's owner of something, as an Event."""
+        ...
+
+
+@attrs.frozen
+class Target:
+    """The present instance of a container, as a command in it names it."""
+
+    pod: PodKey
+    container: str
+
+
+def state_of(record: ContainerRecord) -> ContainerState:
+    """The container state that a record shows."""
+    if record.state == wire.STARTING:
+        return Waiting("ContainerCreating")
+    if record.state == wire.RUNNING:
+        return Running(_time(record.started))
+    return Terminated(
+        record.exit_code,
+        record.reason or ("Completed" if record.exit_code == 0 else "Error"),
+        record.message,
+        record.signal or None,
+        _time(record.started) if record.started else None,
+        _time(record.finished) if record.finished else None,
+        f"wasm://{record.id}",
+    )
+
+
+def _time(seconds: float) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)

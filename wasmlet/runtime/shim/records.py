@@ -1,0 +1,150 @@
+"""Worker processes as the node loop sees them: how they are started, what it gives them, what it hears of containers.
+
+`shim_client` speaks with the shim; the processes themselves are `wasmlet.worker`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import attrs
+import structlog
+
+from wasmlet.concurrency import in_thread
+from wasmlet.worker import wire
+
+log = structlog.get_logger(__name__)
+
+WORKER = Path(wire.__file__).parent
+CODE = "worker"
+"""Where in the state directory the code of its shim is."""
+KEPT_VARIABLES = ("LD_LIBRARY_PATH",)
+"""What of this process's environment a worker process gets: what an interpreter may need to start, nothing else."""
+
+
+@attrs.frozen
+class ContainerRecord:
+    """What the shim knows of one container; the fields are those of `wasmlet.worker.supervisor.records.Record`.
+
+    Times are seconds since the epoch, 0 where it has not happened.
+    """
+
+    id: str
+    labels: Mapping[str, Any]
+    log: str
+    state: str
+    pid: int = 0
+    thread: int = 0
+    memory: int = 0
+    group: str = ""
+    created: float = 0.0
+    started: float = 0.0
+    finished: float = 0.0
+    exit_code: int = 0
+    signal: int = 0
+    reason: str = ""
+    message: str = ""
+    fault: str = ""
+
+    @property
+    def ended(self) -> bool:
+        return self.state == wire.ENDED
+
+    @classmethod
+    def of(cls, message: Mapping[str, Any]) -> ContainerRecord:
+        """From the wire; fields that only a newer shim knows are passed over."""
+        return cls(**{field.name: message[field.name] for field in attrs.fields(cls) if field.name in message})
+
+
+def worker_environment() -> dict[str, str]:
+    """The environment that a worker process starts with."""
+    return {name: os.environ[name] for name in KEPT_VARIABLES if name in os.environ}
+
+
+async def launch_shim(state_dir: Path, idle_exit: float, cgroups: bool, seconds: float) -> str:
+    """Start a shim in the background, and wait until it listens; another one that was quicker is as good.
+
+    Returns:
+        "" or, where it has not started, what it said or what is known.
+    """
+    worker = await in_thread(_own_copy, state_dir)
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-I", "-S", str(worker), "shim",
+        "--state-dir", str(state_dir), "--idle-exit", str(idle_exit),
+        *(() if cgroups else ("--no-cgroups",)),
+        env=worker_environment(), stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    try:
+        async with asyncio.timeout(seconds):
+            _, said = await process.communicate()
+    except TimeoutError:
+        return f"the shim in {state_dir} did not start within {seconds:g} s"
+    finally:
+        if process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+            await process.wait()
+    if process.returncode == 0:
+        await in_thread(_remove_others, worker)
+        return ""
+    return said.decode("utf-8", "replace").strip() or f"the shim ended with status {process.returncode}"
+
+
+def _own_copy(state_dir: Path) -> Path:
+    """The worker's code, copied into the state directory: a shim outlives an upgrade of what is installed.
+
+    It starts processes of its own code for as long as it lives, which have to understand it. Where the directory is not
+    this user's alone there is no copy, because others could change it; the shim refuses such a directory.
+    """
+    try:
+        found = state_dir.stat()
+        if found.st_uid != os.getuid() or found.st_mode & 0o077:
+            return WORKER
+        digest = hashlib.sha256()
+        for file in sorted(WORKER.rglob("*.py")):
+            digest.update(str(file.relative_to(WORKER)).encode() + b"\0" + file.read_bytes())
+        copy = state_dir / CODE / digest.hexdigest()[:16]
+        if not copy.is_dir():
+            copy.parent.mkdir(mode=0o700, exist_ok=True)
+            unfinished = Path(tempfile.mkdtemp(dir=copy.parent))
+            # With what Python has compiled of it, where that is there.
+            shutil.copytree(WORKER, unfinished, ignore=shutil.ignore_patterns("*.pyc.*"), dirs_exist_ok=True)
+            try:
+                unfinished.rename(copy)
+            except OSError:  # another one was quicker
+                shutil.rmtree(unfinished)
+        return copy
+    except OSError as error:
+        log.warning("the worker's code cannot be copied; an upgrade may disturb its processes", error=str(error))
+        return WORKER
+
+
+def _remove_others(worker: Path) -> None:
+    """Remove the code of shims that were here before: there is one at a time."""
+    if worker != WORKER:
+        for other in worker.parent.iterdir():
+            if other != worker:
+                shutil.rmtree(other, ignore_errors=True)
+
+
+def spec_of(
+    args: Sequence[str],
+    env: Mapping[str, str],
+    memory: int | None,
+    mounts: Sequence[Mapping[str, Any]],
+    user: Mapping[str, Any] | None = None,
+) -> bytes:
+    """The spec that a child reads (see `wasmlet.worker.wire`); `memory` in bytes, None: no limit."""
+    spec = {"args": list(args), "env": list(env.items()), "memory": memory, "mounts": list(mounts), "user": user}
+    return json.dumps(spec).encode()

@@ -1,0 +1,67 @@
+"""CPU and memory of a container from its control group, where `wasmlet.worker.supervisor.groups` has one for it.
+
+A group counts all that a container is: its guest, what is executed in it, and what the kernel takes for both. Memory is
+charged to the group that used it first, so that those of a node add up. The working set is a kubelet's: all that is
+charged but file pages that nobody has used for a while.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+
+@attrs.frozen
+class Group:
+    """A container's group: for each controller the version of its tree, and the directory there."""
+
+    places: Mapping[str, tuple[int, Path]]
+
+    @classmethod
+    def of(cls, name: str, places: Mapping[str, Any]) -> Group:
+        """Of a container by the group's name.
+
+        Args:
+            name: as on its record; "" where it has none.
+            places: as `hello` of the shim says them.
+        """
+        found = {c: (int(place["version"]), Path(place["directory"], name)) for c, place in places.items()}
+        return cls(found if name else {})
+
+    def cpu(self) -> int | None:
+        """Nanoseconds taken; None where no group counts them.
+
+        Raises:
+            OSError: the group has gone.
+        """
+        version, directory = self.places.get("cpuacct") or self.places.get("cpu") or (0, Path())
+        if version == 1 and "cpuacct" in self.places:
+            return int((directory / "cpuacct.usage").read_text("ascii"))
+        if version == 2:
+            return _fields(directory / "cpu.stat")["usage_usec"] * 1000
+        return None
+
+    def memory(self) -> Mapping[str, int] | None:
+        """`usage`, `working` and `rss` in bytes; None where no group counts them.
+
+        Raises:
+            OSError: the group has gone.
+        """
+        if "memory" not in self.places:
+            return None
+        version, directory = self.places["memory"]
+        usage = int((directory / ("memory.usage_in_bytes" if version == 1 else "memory.current")).read_text("ascii"))
+        stat = _fields(directory / "memory.stat")
+        inactive, rss = ("total_inactive_file", "total_rss") if version == 1 else ("inactive_file", "anon")
+        return {"usage": usage, "working": max(0, usage - stat.get(inactive, 0)), "rss": stat.get(rss, 0)}
+
+
+def _fields(path: Path) -> dict[str, int]:
+    return {
+        name: int(value)
+        for name, _, value in (line.partition(" ") for line in path.read_text("ascii").split("\n"))
+        if value
+    }

@@ -1,0 +1,1 @@
+"""Commands in containers, and their streams: exec, attach, and what probes and hooks run."""

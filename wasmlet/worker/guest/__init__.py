@@ -1,0 +1,1 @@
+"""What becomes a guest: the zygote, its children, dense workers, the compiler, and what confines them."""

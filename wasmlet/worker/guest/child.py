@@ -1,0 +1,121 @@
+"""The child: what a container is. It becomes the guest and ends with the guest's exit code.
+
+It was a spare child until now (`spare`), which knew nothing of any container. It says over its control descriptor when
+the guest begins (`started`), or why it cannot (`failed`), and after a trap the trap's text (`ended`); the shim
+(`processes`) listens. It keeps its three streams, that descriptor, its mounts and nothing else.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import signal
+import socket
+import termios
+from collections.abc import Sequence
+from types import ModuleType
+from typing import Any
+
+from .. import linux, wire
+from .confine import Confinement
+
+TRAPPED = 134
+"""Exit code of a guest that trapped, that of abort(): 128 + SIGABRT."""
+
+
+def main(
+    control: socket.socket,
+    engine: ModuleType,
+    prepared: object,
+    limits: Confinement,
+    wanted: wire.Message,
+    given: Sequence[int],
+) -> int:
+    """Run one container in this process, made of `given`: spec, compiled module, mounts, and the three streams.
+
+    Args:
+        wanted: what it becomes: `limited` where its control group holds the limit of memory, so that the engine
+            need not; and for an exec `doors`, how many of `given`, at its end, lead into its container's group.
+
+    Returns:
+        Its exit code.
+    """
+    count = len(given) - wanted.get("doors", 0)
+    doors = given[count:]
+    spec_file, module, *mounts, stdin, stdout, stderr = given[:count]
+
+    def started() -> None:
+        wire.send(control, wire.pack({"started": True}))
+
+    try:
+        linux.join_group(doors)
+        wire.close(doors)
+        linux.set_name("wasmlet-guest")
+        take_streams((stdin, stdout, stderr))
+        if os.isatty(1):
+            _take_terminal()
+        spec = read_spec(spec_file)
+        os.close(spec_file)
+        if wanted.get("limited"):
+            spec["memory"] = None
+        known = list(zip(spec.get("mounts") or (), mounts, strict=True))
+        for mount, directory in known:
+            mount["directory"] = f"/proc/self/fd/{directory}"
+        given_mounts = [(directory, mount["read_only"]) for mount, directory in known]
+        limits.enter(module, given_mounts, spec.get("user"), getattr(engine, "REQUIRES", ()))
+        code, message = engine.run(prepared, spec, f"/proc/self/fd/{module}", started)
+    except BaseException as error:
+        wire.send(control, wire.pack(failure(error)))
+        return wire.START_ERROR_CODE
+    if message:
+        wire.send(control, wire.pack({"ended": cut(message)}))
+    return int(code)
+
+
+def take_streams(streams: Sequence[int]) -> None:
+    """Make these the process's stdin, stdout and stderr."""
+    for number, stream in enumerate(streams):
+        os.dup2(stream, number)
+        os.close(stream)
+
+
+def _take_terminal() -> None:
+    """Make the terminal this process's own, so that Ctrl-C at it ends the guest."""
+    os.setsid()
+    fcntl.ioctl(1, termios.TIOCSCTTY, 0)
+    for number in (signal.SIGINT, signal.SIGQUIT):
+        signal.signal(number, signal.SIG_DFL)
+
+
+def failure(error: BaseException) -> dict[str, Any]:
+    """What is said of a guest that cannot begin."""
+    fault = wire.BAD_ARTIFACT if getattr(error, "bad_artifact", False) else ""
+    text = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+    return {"failed": cut(text), "fault": fault}
+
+
+def read_spec(descriptor: int) -> dict[str, Any]:
+    """The spec in a memory file (see `wire`)."""
+    spec = json.loads(b"".join(iter_pread(descriptor, os.fstat(descriptor).st_size)))
+    assert isinstance(spec, dict)
+    return spec
+
+
+def iter_pread(descriptor: int, size: int) -> list[bytes]:
+    """The file's content from its start, whatever the descriptor's position."""
+    pieces, offset = [], 0
+    while offset < size:
+        piece = os.pread(descriptor, size - offset, offset)
+        if not piece:
+            break
+        pieces.append(piece)
+        offset += len(piece)
+    return pieces
+
+
+def cut(text: str) -> str:
+    """At most 4 KiB of a text: its beginning and its end, since a trap's cause comes after its backtrace."""
+    if len(text) <= 4000:
+        return text
+    return f"{text[:2400]}\n...\n{text[-1500:]}"

@@ -1,0 +1,72 @@
+"""Compile one module in a process of its own: what a module does to a compiler stays here, and limits can end it.
+
+`compile <engine module> <source descriptor> <artifact descriptor> <bytes of memory> <process>` reads WebAssembly from
+the one and writes the compiled module to the other, for that process, its parent. Standard output gets one JSON object:
+`{}`, or `{"error": text}` where the module is at fault, or `{"broken": text}` where the engine is, or where memory or
+the disk ran out. An engine may also end the process there and then. `wasmlet.runtime.images.compile_process` runs it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import resource
+import signal
+import sys
+
+from .. import linux
+from . import child
+from .confine import Confinement
+from .zygote import load
+
+_NICE = 5
+
+
+def main(arguments: list[str]) -> int:
+    """Compile; 0 where the answer was given, whatever it is."""
+    linux.die_with_parent(signal.SIGKILL)
+    if os.getppid() != int(arguments[4]):  # it was quicker to end
+        return 1
+    _make_way()
+    answer = os.dup(1)
+    os.dup2(2, 1)  # what an engine prints is not the answer
+    source, artifact, memory = int(arguments[1]), int(arguments[2]), int(arguments[3])
+    result: dict[str, str] = {}
+    try:
+        limits = Confinement()
+        engine = load(arguments[0])
+        # Not RLIMIT_AS: threads reserve much more than they use. A file is made in memory first, so it is no larger.
+        _limit(resource.RLIMIT_DATA, memory)
+        _limit(resource.RLIMIT_FSIZE, memory)
+        limits.compile(_readable(arguments[0]))
+        wasm = b"".join(child.iter_pread(source, os.fstat(source).st_size))
+        compiled = memoryview(engine.compile(wasm))
+        while compiled:
+            compiled = compiled[os.write(artifact, compiled) :]
+    except ValueError as error:
+        result = {"error": str(error)}
+    except Exception as error:
+        result = {"broken": f"{type(error).__name__}: {error}"}
+    os.write(answer, json.dumps(result).encode())
+    return 0
+
+
+def _readable(module: str) -> list[str]:
+    """Where an engine may load parts of itself from only when it compiles."""
+    system = ["/lib", "/lib64", "/usr/lib", "/usr/lib64", "/etc/ld.so.cache"]
+    return [os.path.dirname(module), sys.base_prefix, *(path for path in sys.path if path), *system]
+
+
+def _make_way() -> None:
+    """Pods that run go first: for the processor, and where memory is short."""
+    os.nice(_NICE)
+    for file, text in (("autogroup", _NICE), ("oom_score_adj", 1000)):
+        with contextlib.suppress(OSError), open(f"/proc/self/{file}", "w", encoding="ascii") as opened:
+            opened.write(str(text))  # sessions are weighed against each other, where Linux groups by session
+
+
+def _limit(which: int, most: int) -> None:
+    hard = resource.getrlimit(which)[1]
+    most = most if hard == resource.RLIM_INFINITY else min(most, hard)
+    resource.setrlimit(which, (most, most))

@@ -1,0 +1,170 @@
+"""The dense worker: one process in which many containers of one namespace run, each on a thread of its own.
+
+Made of a spare child (`spare`), it takes one container after another over its control descriptor, each with its
+descriptors, and is told by the same way which are to end. It never looks at what one container was given on behalf of
+another, but they share its memory: a bug of the engine's in one guest is in all of them. It ends when the shim closes
+the control descriptor, or dies. The other end is `workers`.
+
+What the shim says: `run` (an id; descriptors: stdout, stderr, spec, compiled module, mounts), `stop` (an id). What is
+said of a container, by its `id`: `started` with the thread and the address of its memory, `failed` as a child says it,
+and `over` with `code`, `message`, and whether it was `interrupted`.
+
+Beyond what `zygote` asks of every engine, one for this class has in its in-worker module:
+
+- `STACK`: bytes of a thread's stack, enough for the deepest recursion that the engine lets a guest have.
+- `load(prepared, module_path) -> code`: a compiled module, for all containers that run it.
+- `Guest(prepared, code, spec, stdout_path, stderr_path)` with `run(started) -> (code, message, interrupted)`, called
+  once, which calls `started(address)` when the guest begins and has let go of everything when it returns, and
+  `interrupt()`, which any thread may call at any time.
+"""
+
+from __future__ import annotations
+
+import _thread
+import contextlib
+import ctypes
+import gc
+import os
+import resource
+import socket
+from collections.abc import Sequence
+from types import ModuleType
+from typing import Any
+
+from .. import linux, wire
+from . import child
+from .confine import Confinement
+
+_ARENA_MAX = -8
+"""mallopt(3): without it each thread takes memory from a heap of its own."""
+_STREAMS, _FIXED = 2, 4
+"""Descriptors of a container: stdout and stderr, and these with spec and compiled module; after them its mounts."""
+_KEPT_CODES = 64
+"""Compiled modules that are kept while no container runs them."""
+
+
+def main(
+    control: socket.socket,
+    engine: ModuleType,
+    prepared: object,
+    limits: Confinement,
+    wanted: wire.Message,
+    given: Sequence[int],
+) -> int:
+    """Be a worker, made of `given`: the three streams, and the directories that all files of its containers lie in.
+
+    Args:
+        wanted: what it becomes: `readable`, how many of these directories, at the end, are to be read only.
+
+    Returns:
+        Its exit code, when the shim closes the control descriptor.
+    """
+    linux.set_name("wasmlet-dense")
+    child.take_streams(given[:3])
+    for limit in (resource.RLIMIT_NOFILE, resource.RLIMIT_NPROC):
+        _, hard = resource.getrlimit(limit)
+        resource.setrlimit(limit, (hard, hard))
+    ctypes.CDLL(None).mallopt(_ARENA_MAX, 1)
+    gc.enable()
+    _thread.stack_size(engine.STACK)
+    first = len(given) - wanted["readable"]
+    limits.share((directory, number >= first) for number, directory in enumerate(given) if number > 2)
+    wire.close(given[3:])
+    _Worker(control, engine, prepared).serve()
+    return 0
+
+
+class _Worker:
+    """The containers of this process."""
+
+    def __init__(self, control: socket.socket, engine: ModuleType, prepared: object) -> None:
+        self._control = control
+        self._engine = engine
+        self._prepared = prepared
+        self._guests: dict[str, Any] = {}
+        self._stopped: set[str] = set()
+        """Asked to end before there is a guest."""
+        self._lock = _thread.allocate_lock()
+        self._codes: dict[tuple[int, ...], Any] = {}
+
+    def serve(self) -> None:
+        """Do what the shim says, until it closes the control descriptor."""
+        while (received := wire.receive(self._control)) is not None:
+            message, descriptors = received
+            if "run" in message and len(descriptors) >= _FIXED:
+                self._begin(message["run"], descriptors)
+                continue
+            wire.close(descriptors)
+            if "stop" in message:
+                self._stop(message["stop"])
+
+    def _begin(self, name: str, descriptors: list[int]) -> None:
+        try:
+            self._guests[name] = None
+            _thread.start_new_thread(self._run, (name, descriptors))
+        except RuntimeError as error:
+            del self._guests[name]
+            wire.close(descriptors)
+            self._say(name, failed=f"the worker has no room for another thread: {error}")
+
+    def _stop(self, name: str) -> None:
+        with self._lock:
+            guest = self._guests.get(name)
+            if guest is None and name in self._guests:
+                self._stopped.add(name)
+        if guest is not None:
+            guest.interrupt()
+
+    def _run(self, name: str, descriptors: list[int]) -> None:
+        """A container, on its own thread."""
+        try:
+            guest = self._made(name, descriptors)
+            del descriptors
+
+            def started(address: int) -> None:
+                self._say(name, started=_thread.get_native_id(), memory=address)
+
+            code, message, interrupted = guest.run(started)
+            said = {"over": True, "code": code, "message": child.cut(message), "interrupted": interrupted}
+        except BaseException as error:
+            said = child.failure(error)
+        with self._lock:
+            del self._guests[name]
+            self._stopped.discard(name)
+        with contextlib.suppress(OSError):  # the shim is gone, and so is this process in a moment
+            self._say(name, **said)
+
+    def _made(self, name: str, descriptors: list[int]) -> Any:
+        """The guest. What it needs of the descriptors is open anew by its engine before they are closed."""
+        try:
+            stdout, stderr, spec_file, module, *mounts = descriptors
+            spec = child.read_spec(spec_file)
+            for mount, descriptor in zip(spec.get("mounts") or (), mounts):  # noqa: B905 - new in Python 3.10
+                mount["directory"] = f"/proc/self/fd/{descriptor}"
+            paths = [f"/proc/self/fd/{stream}" for stream in (stdout, stderr)]
+            guest = self._engine.Guest(self._prepared, self._code(module), spec, *paths)
+        finally:
+            wire.close(descriptors)
+        with self._lock:
+            self._guests[name] = guest
+            stopped = name in self._stopped
+        if stopped:
+            guest.interrupt()
+        return guest
+
+    def _code(self, module: int) -> Any:
+        """The compiled module in this file, which is never written again once it is there."""
+        found = os.fstat(module)
+        key = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
+        with self._lock:
+            if key in self._codes:
+                code = self._codes.pop(key)
+            else:
+                code = self._engine.load(self._prepared, f"/proc/self/fd/{module}")
+            self._codes[key] = code  # the last one used is the last one dropped; guests keep theirs
+            if len(self._codes) > _KEPT_CODES:
+                del self._codes[next(iter(self._codes))]
+        return code
+
+    def _say(self, name: str, **said: Any) -> None:
+        wire.send(self._control, wire.pack({"id": name, **said}))

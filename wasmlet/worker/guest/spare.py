@@ -1,0 +1,110 @@
+"""A spare child: forked by the zygote ahead of need, it waits until the shim says what it becomes.
+
+Its life has two halves. Before it is given anything it does all that needs no spec (`_get_ready`), which costs no start
+any time. Then the shim gives it, once, what a container is made of (`child`), over its control descriptor and past the
+zygote; or lets it become a dense worker (`dense`). One that nobody needs ends when that descriptor does, having known
+nothing of any container. The first that it says there is its pid. The other end is `zygotes`.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import socket
+from types import ModuleType
+
+from .. import linux, wire
+from . import child, dense
+from .confine import Confinement
+
+_CONTROL = 3
+_REHEARSALS = 16
+_WARM_SECONDS = 0.005
+"""A child that is needed sooner does not warm up first."""
+
+
+def main(shim: int, between: int, engine: ModuleType, prepared: object, limits: Confinement, descriptor: int) -> None:
+    """Be what this process is told to be. Never returns, whatever happens.
+
+    Args:
+        shim: its pid.
+        between: pid of the parent, which ends.
+        descriptor: the control descriptor.
+    """
+    code = wire.START_ERROR_CODE
+    try:
+        control = _get_ready(limits, descriptor)
+        if not select.select([control], [], [], _WARM_SECONDS)[0]:
+            getattr(engine, "warm", _nothing)(prepared)
+        given = wire.receive(control)
+        if given is not None:
+            message, descriptors = given
+            _belong_to(shim, between)
+            if "dense" in message:
+                code = dense.main(control, engine, prepared, limits, message, descriptors)
+            else:
+                code = child.main(control, engine, prepared, limits, message, descriptors)
+    except BaseException:  # the shim is gone or has given up on this one
+        pass
+    finally:
+        os._exit(code & 0xFF)
+
+
+def _get_ready(limits: Confinement, descriptor: int) -> socket.socket:
+    os.dup2(descriptor, _CONTROL)
+    linux.close_from(_CONTROL + 1)  # the zygote's, and those of its other children
+    limits.begin()
+    control = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, _CONTROL)
+    linux.set_name("wasmlet-spare")
+    wire.send(control, wire.pack({"pid": os.getpid()}))
+    return control
+
+
+def _nothing(prepared: object) -> None:
+    pass
+
+
+def _belong_to(shim: int, between: int) -> None:
+    """Wait until this orphan has gone to the shim, and end when the shim ends: nobody else could tell its end.
+
+    Until here nothing else than its control descriptor had to tell it of the shim's end.
+    """
+    while os.getppid() == between:
+        try:
+            watch = os.pidfd_open(between)
+        except OSError:  # it has just ended, or the kernel has no such call
+            os.sched_yield()
+            continue
+        select.select([watch], [], [])
+        os.close(watch)
+    linux.die_with_parent(signal.SIGKILL)
+    if os.getppid() != shim:
+        os._exit(wire.START_ERROR_CODE)
+
+
+def rehearse(limits: Confinement) -> None:
+    """In the zygote: do what every child does, often enough.
+
+    What Python finds out about code as it runs is then there in each child, which would have to write it down in memory
+    of its own otherwise.
+    """
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    spec = os.memfd_create("rehearsal")
+    os.write(spec, b'{"args":["a"],"env":[["NAME","value"]],"memory":null,"mounts":[],"user":null}')
+    with ours, theirs:
+        for _ in range(_REHEARSALS):
+            wire.send(ours, wire.pack({"pid": os.getpid()}), (spec,))
+            received = wire.receive(theirs)
+            assert received is not None
+            wire.close(received[1])
+            child.read_spec(spec)
+            limits.rehearse()
+            linux.set_name("wasmlet-zygote")
+    os.close(spec)
+
+
+def report_failure(control: int, text: str) -> None:
+    """Tell the shim that no child can be made."""
+    with socket.socket(fileno=os.dup(control)) as sock:
+        wire.send(sock, wire.pack({"failed": text}))

@@ -1,0 +1,123 @@
+"""The zygote: a process that has an engine loaded and forks children, each of which becomes one container.
+
+It imports the engine's in-worker module, prepares it once, freezes what there is so far (`gc.freeze`, so that children
+share it), and from then on only forks: it stays single-threaded, which makes forking safe, and it never sees a spec
+(the shim gives it to the child), so nothing of one container is in the memory that the next one is made from.
+
+A child has to belong to the shim, which reaps it and tells its end. The zygote forks twice: the one in between makes as
+many children as were asked for at once, and ends; its orphans go to the nearest subreaper, the shim. (clone(2) with
+CLONE_PARENT would save a fork, but glibc does not know of a process made behind its back, and the call differs between
+machines.) `spare` goes on in the orphan.
+
+An engine's in-worker module has three functions:
+
+- `prepare() -> object`: called once in the zygote; must start no threads. What it returns is handed to `run`.
+- `run(prepared, spec, module_path, started) -> (exit code, message)`: called in the child, with the spec as a dict
+  (see `wire`; each of its `mounts` has the path of its `directory` here), the path of the compiled module, and a
+  function to call when all is ready and the guest begins.
+- `compile(wasm: bytes) -> bytes`: called in a process of its own (`compiler`).
+
+It may have a fourth, `warm(prepared)`, called in a child that waits: what of a start can be done without a guest.
+
+Each raises `ValueError` where the module is at fault, with a message for its owner. A module may have `REQUIRES`, names
+of the parts of `confine` that its engine is not safe without: its guests run only where these are on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import importlib.util
+import os
+import signal
+import socket
+import sys
+from types import ModuleType
+
+from .. import linux, wire
+from . import spare
+from .confine import Confinement
+
+
+def load(path: str) -> ModuleType:
+    """The engine's in-worker module, from its file. It may import its neighbours there relatively."""
+    beside = [os.path.dirname(path)]
+    spec = importlib.util.spec_from_file_location("wasmlet_engine", path, submodule_search_locations=beside)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{path} is not a Python module")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["wasmlet_engine"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def main(arguments: list[str]) -> int:
+    """Serve the channel, which is descriptor 0, until the shim closes it."""
+    shim = os.getppid()
+    linux.die_with_parent(signal.SIGKILL)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    linux.set_name("wasmlet-zygote")
+    channel = socket.socket(fileno=os.dup(0))
+    null = os.open(os.devnull, os.O_RDWR)
+    for standard in (0, 1):
+        os.dup2(null, standard)
+    os.close(null)
+    try:
+        engine = load(arguments[0])
+        prepared = engine.prepare()
+        limits = Confinement()
+    except BaseException as error:
+        wire.send(channel, wire.pack({"error": f"the engine cannot be loaded: {type(error).__name__}: {error}"[:1000]}))
+        return 1
+    wire.send(channel, wire.pack({"ready": True}))
+    sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - nothing buffered may be written by a child
+    spare.rehearse(limits)
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+    while True:
+        received = wire.receive(channel)
+        if received is None:
+            return 0
+        message, descriptors = received
+        if descriptors:
+            _fork(shim, engine, prepared, limits, _sorted(message, descriptors))
+        wire.close(descriptors)
+
+
+def _sorted(message: wire.Message, descriptors: list[int]) -> list[list[int]]:
+    """For each child its control descriptor, and behind it the doors of its control group (`cgroups.Place`)."""
+    rest = iter(descriptors)
+    return [[next(rest) for _ in range(1 + count)] for count in message["doors"]]
+
+
+def _fork(shim: int, engine: ModuleType, prepared: object, limits: Confinement, wanted: list[list[int]]) -> None:
+    """Make children of the shim's, each in its group; the child's control says so where that is not possible."""
+    try:
+        between = os.fork()
+    except OSError as error:
+        _report(wanted, f"cannot fork: {error.strerror}")
+        return
+    if between:
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(between, 0)
+        return
+    try:
+        parent = os.getpid()
+        while wanted:
+            control, *doors = wanted[0]
+            linux.join_group(doors)
+            if os.fork() == 0:
+                spare.main(shim, parent, engine, prepared, limits, control)
+            os.close(control)
+            del wanted[0]
+    except OSError as error:
+        _report(wanted, f"cannot make a process in its control group: {error.strerror}")
+    finally:
+        os._exit(0)
+
+
+def _report(wanted: list[list[int]], text: str) -> None:
+    for control, *_ in wanted:
+        with contextlib.suppress(OSError):
+            spare.report_failure(control, text)

@@ -1,0 +1,1 @@
+"""What supervises guests: the shim, with its records, logs, control groups and connections."""

@@ -1,0 +1,238 @@
+"""One container as the shim holds it: its record, its streams, its log, and who is attached to it.
+
+Its process is a `processes.Process`. It has ended when in addition its output has reached its end, so that its log is
+whole by then, and when no exec is left in it. What it was given (spec, module, mounts) is kept until then, unread: an
+exec gets the same.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import functools
+import os
+import time
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from .. import wire
+from . import crilog
+from .crilog import LogFile, Splitter
+from .groups import Group, Resources
+from .loop import READ, Loop
+from .processes import Hooks, Process
+from .records import Record
+from .termination import LastWords
+from .zygotes import ZygoteKey
+
+CHUNK = 64 * 1024
+"""Bytes taken from one pipe in one turn; what bounds the shim's memory and keeps a flood from starving the others."""
+
+END_OF_FILE = b"\x04\x04"
+"""What ends input at a terminal: the first may only hand on an unfinished line."""
+
+
+class Settings(NamedTuple):
+    """What `run` asks for beside the guest itself; see `wire`."""
+
+    message: Any
+    stdin: bool
+    stdin_once: bool
+    tty: bool
+    log_size: int
+    log_files: int
+    resources: Resources
+
+    @classmethod
+    def of(cls, message: dict[str, Any]) -> Settings:
+        """From the message of the operation.
+
+        Raises:
+            wire.WireError: it is not of that form.
+        """
+        size, files = message.get("log_size", crilog.MAX_SIZE), message.get("log_files", crilog.MAX_FILES)
+        if not isinstance(size, int) or not isinstance(files, int) or size < 1 or files < 2:
+            raise wire.WireError(f"expected log files of at least 1 byte and at least 2 of them, found {size}, {files}")
+        flags = (message.get("stdin") is True, message.get("stdin_once") is True, message.get("tty") is True)
+        return cls(message.get("message"), *flags, size, files, Resources.of(message.get("resources")))
+
+
+class Container(Process):
+    """Runs once. Takes over the descriptors: spec, compiled module, mounts.
+
+    Attributes:
+        zygote: whose child it is, and for which its module was compiled.
+    """
+
+    zygote: ZygoteKey
+
+    def __init__(
+        self,
+        loop: Loop,
+        record: Record,
+        descriptors: Sequence[int],
+        hooks: Hooks,
+        settings: Settings,
+        compress: Any = lambda name: None,
+    ) -> None:
+        super().__init__(loop, record, descriptors, hooks)
+        self._settings = settings
+        self._resources = settings.resources
+        self._log = LogFile(record.log, settings.log_size, settings.log_files, compress)
+        self._pipes: dict[int, Splitter] = {}
+        self._stdin = -1
+        self._attached = 0
+        self.execs: set[Process] = set()
+        self._last_words = LastWords(settings.message, self._given[2:])
+
+    @property
+    def given(self) -> tuple[int, ...]:
+        """Spec, compiled module and mounts; they stay this container's."""
+        return self._given
+
+    def resize(self, resources: Resources) -> None:
+        """Have these limits from now on.
+
+        Raises:
+            OSError, wire.WireError: that is not possible.
+        """
+        if self.group is not None:
+            self.group.limit(resources)
+        elif resources.memory != self._resources.memory:
+            raise wire.WireError("the container has no control group, and its engine cannot change its limit of memory")
+        self._resources = resources
+
+    @property
+    def limited(self) -> bool:
+        """Whether its control group holds its limit of memory, so that its engine need not."""
+        return self.group is not None and self.group.holds_memory
+
+    def _become(self, group: Group | None) -> tuple[wire.Message, tuple[int, ...]]:
+        self.group, self.record.group = group, ""
+        if group is not None:
+            group.limit(self._resources)
+            self.record.group = group.name
+        return ({"limited": True} if self.limited else {}), ()
+
+    def reaped(self, status: int) -> None:
+        for process in list(self.execs):
+            process.stop(0)
+        super().reaped(status)
+
+    def exec_ended(self, process: Process) -> None:
+        self.execs.discard(process)
+        self._settle()
+
+    # Who is attached
+
+    def attach(self) -> tuple[int, int]:
+        """Have unfinished lines written to the log as they come, because somebody reads along.
+
+        Returns:
+            Where in the log to begin: see `LogFile.position`. An unfinished line, perhaps a question, comes after it.
+        """
+        position = self._log.position
+        self._attached += 1
+        for splitter in self._pipes.values():
+            self._log.write(splitter.finish(time.time_ns()))
+        return position
+
+    def detach(self) -> None:
+        self._attached -= 1
+
+    @property
+    def stdin(self) -> int:
+        """The end to write to of the guest's stdin, which does not block; -1 where there is none (any more)."""
+        return self._stdin
+
+    def leave_stdin(self) -> None:
+        """Somebody who could write to stdin has left: with stdinOnce that was the only one."""
+        if self._settings.stdin_once:
+            self._close_stdin()
+
+    def _close_stdin(self) -> None:
+        if self._stdin < 0:
+            return
+        if self._settings.tty and self.lives:
+            with contextlib.suppress(OSError):  # where the guest reads nothing, and there is no room for more
+                os.write(self._stdin, END_OF_FILE)
+        os.close(self._stdin)
+        self._stdin = -1
+
+    # The streams
+
+    def _make_streams(self) -> tuple[int, int, int]:
+        made: list[int] = []
+        try:
+            if self._settings.tty:
+                master, slave = os.openpty()
+                made += (slave,)
+                self._pump(master, "stdout")
+                made += (os.dup(slave),)
+                first = os.dup(slave) if self._settings.stdin else os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+                made += (first,)
+                if self._settings.stdin:
+                    self._stdin = os.dup(master)
+                return first, made[0], made[1]
+            for stream in ("stdout", "stderr"):
+                reader, writer = os.pipe2(os.O_CLOEXEC)
+                made.append(writer)
+                self._pump(reader, stream)
+            if self._settings.stdin:
+                first, self._stdin = os.pipe2(os.O_CLOEXEC)
+                os.set_blocking(self._stdin, False)
+            else:
+                first = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+            return first, made[0], made[1]
+        except BaseException:
+            wire.close(made)
+            raise
+
+    def _pump(self, reader: int, stream: str) -> None:
+        os.set_blocking(reader, False)
+        self._pipes[reader] = Splitter(stream)
+        self._loop.add(reader, READ, functools.partial(self._on_output, reader))
+
+    def _on_output(self, reader: int, _: int) -> None:
+        splitter = self._pipes[reader]
+        try:
+            data = os.read(reader, CHUNK)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            if error.errno != errno.EIO:  # a terminal that nobody has open any more
+                raise
+            data = b""
+        now = time.time_ns()
+        if data:
+            self._last_words.feed(data)
+            self._log.write(splitter.feed(data, now))
+            if self._attached:
+                self._log.write(splitter.finish(now))
+            return
+        self._close_pipe(reader, now)
+        self._settle()
+
+    def _close_pipe(self, reader: int, now: int) -> None:
+        self._log.write(self._pipes.pop(reader).finish(now))
+        self._loop.remove(reader)
+        os.close(reader)
+
+    def _close_streams(self) -> None:
+        for reader in list(self._pipes):
+            self._close_pipe(reader, time.time_ns())
+        if self._stdin >= 0:
+            os.close(self._stdin)
+            self._stdin = -1
+
+    def _drained(self) -> bool:
+        return not self._pipes and not self.execs
+
+    def _conclude(self) -> None:
+        record = self.record
+        record.message = ": ".join(filter(None, (record.message, self._last_words.take(record.exit_code))))
+        if self._log.lost:
+            note = f"{self._log.lost} bytes of output were lost: they could not be written to the log"
+            record.message = f"{record.message}\n{note}".strip()
+        self._log.close()
+        self._close_streams()

@@ -1,0 +1,160 @@
+"""A container's log, in the format that kubelets and log collectors read (CRI, `pkg/kubelet/kuberuntime/logs`).
+
+One entry per line: `2006-01-02T15:04:05.000000000Z stdout F text`. `F` ends a line of the guest; `P` is a part of a
+line that goes on in the next entry of that stream: of one longer than `MAX_LINE` bytes, and of the last one when the
+guest wrote no newline at its end. So what the guest wrote can be had back byte for byte, whatever it is.
+
+`Splitter` turns chunks into entries and holds at most one unfinished line; `LogFile` is where they go, and keeps what
+they take of the disk within bounds. `wasmlet.runtime.logs.reader` reads the result.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Callable
+
+MAX_LINE = 16 * 1024
+"""Bytes of a guest's line in one entry, as containerd has it."""
+
+MAX_SIZE = 10 * 1024 * 1024
+MAX_FILES = 5
+"""The kubelet's defaults: bytes of one file, and files of one log, the one that is written to among them."""
+
+
+def stamp(nanoseconds: int) -> bytes:
+    """RFC 3339 in UTC with nine digits, so that stamps sort as text."""
+    seconds, rest = divmod(nanoseconds, 1_000_000_000)
+    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}.{rest:09d}Z".encode()
+
+
+class Splitter:
+    """The entries of one stream (`stdout` or `stderr`), from chunks as they come out of the pipe."""
+
+    def __init__(self, stream: str) -> None:
+        self._stream = stream.encode()
+        self._rest = b""
+
+    def feed(self, data: bytes, nanoseconds: int) -> bytes:
+        """The entries that this chunk completes, all with the one time at which it was read."""
+        lines = (self._rest + data).split(b"\n")
+        rest = lines.pop()
+        opening = stamp(nanoseconds) + b" " + self._stream
+        full, part = opening + b" F ", opening + b" P "
+        out = []
+        if lines and max(map(len, lines)) > MAX_LINE:
+            for line in lines:
+                while len(line) > MAX_LINE:
+                    out.append(part + line[:MAX_LINE] + b"\n")
+                    line = line[MAX_LINE:]
+                out.append(full + line + b"\n")
+        elif lines:
+            out.append(full + (b"\n" + full).join(lines) + b"\n")
+        while len(rest) > MAX_LINE:
+            out.append(part + rest[:MAX_LINE] + b"\n")
+            rest = rest[MAX_LINE:]
+        self._rest = rest
+        return b"".join(out)
+
+    def finish(self, nanoseconds: int) -> bytes:
+        """The entry of an unfinished last line, if there is one."""
+        rest, self._rest = self._rest, b""
+        return stamp(nanoseconds) + b" " + self._stream + b" P " + rest + b"\n" if rest else b""
+
+
+class LogFile:
+    """The files that one instance of a container logs to: `path`, and those that were full, `path`.1 and so on, rising.
+
+    As on a kubelet, of the full ones the newest stays as it is for those who read it, and older ones are compressed
+    (`compression`) to `path`.N.gz. A file is full before an entry would take it above `max_size`, so a log never takes
+    more of the disk than `max_files` times that. A disk that is full loses the guest's output and stops nothing: `lost`
+    counts the bytes.
+
+    Args:
+        compress: called with the name of each file that is to be compressed; it may be removed before or meanwhile.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        max_size: int = MAX_SIZE,
+        max_files: int = MAX_FILES,
+        compress: Callable[[str], None] = lambda name: None,
+    ) -> None:
+        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+        self._path = path
+        self._max_size = max_size
+        self._max_files = max_files
+        self._compress = compress
+        self._file = self._open()
+        self._size = os.fstat(self._file).st_size
+        self.rotated = 0
+        """How many files have been full; the number of the last one."""
+        self.lost = 0
+
+    @property
+    def position(self) -> tuple[int, int]:
+        """Where the next entry goes: the number that its file will have once it is full, and how much is in it."""
+        return self.rotated + 1, self._size
+
+    def write(self, entries: bytes) -> None:
+        """Append whole entries."""
+        if len(entries) <= self._max_size - self._size:
+            self._append(entries)
+            return
+        begin = 0
+        while begin < len(entries):
+            end = entries.rfind(b"\n", begin, begin + max(0, self._max_size - self._size)) + 1
+            if not end and self._size:
+                if not self._rotate():
+                    self.lost += len(entries) - begin
+                    return
+                continue
+            end = end or entries.find(b"\n", begin) + 1  # one that is longer than a whole file may be
+            self._append(entries[begin:end])
+            begin = end
+
+    def close(self) -> None:
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+
+    def _open(self) -> int:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
+        return os.open(self._path, flags, 0o600)
+
+    def _append(self, entries: bytes) -> None:
+        """A write that the disk cuts short is taken back, so that no entry is half there."""
+        if not entries:
+            return
+        try:
+            if self._file < 0:  # it could not be made when the one before was full
+                self._file = self._open()
+            written = os.write(self._file, entries)
+            if written < len(entries):
+                os.ftruncate(self._file, self._size)
+                self.lost += len(entries)
+            else:
+                self._size += written
+        except OSError:
+            self.lost += len(entries)
+
+    def _rotate(self) -> bool:
+        """Put the full file aside and begin another; False where that cannot be."""
+        number = self.rotated + 1
+        try:
+            os.rename(self._path, f"{self._path}.{number}")
+        except OSError:
+            return False
+        self.close()
+        self.rotated, self._size = number, 0
+        oldest = number - self._max_files + 1
+        for name in (f"{self._path}.{oldest}", f"{self._path}.{oldest}.gz"):
+            with contextlib.suppress(OSError):
+                os.unlink(name)
+        if number - 1 > max(0, oldest):
+            self._compress(f"{self._path}.{number - 1}")
+        with contextlib.suppress(OSError):
+            self._file = self._open()
+        return True

@@ -1,0 +1,212 @@
+"""What the shim knows of each container, in memory and as a file, so that its successor can tell what ended before.
+
+A record file has a line for each time that the record changed; the last one that is whole counts, so what is known is
+never half there. Only the shim writes these files, and no guest can reach them: what they say is what happened. The
+state directory itself (owner, format, boot) is checked here too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import errno
+import fcntl
+import json
+import os
+import stat
+import time
+from typing import Any
+
+from .. import linux, wire
+
+FORMAT = 1
+"""Grows when the files in a state directory change in a way that an older or newer wasmlet cannot read."""
+
+CONTAINERS = "containers"
+
+
+class StateError(Exception):
+    """The state directory cannot be used; the message says why and what to do."""
+
+
+@dataclasses.dataclass
+class Record:
+    """One container, from the moment it was asked for until it is forgotten.
+
+    Attributes:
+        id: given by the node loop, 8 to 64 characters of `0-9a-f`.
+        labels: what the node loop wants to find again; the shim does not look at it. No secrets.
+        log: path of the log file, relative to the state directory.
+        state: `wire.STARTING`, `wire.RUNNING` or `wire.ENDED`.
+        pid: of the process, 0 before there is one; of a dense container that of its worker.
+        thread: of a dense container, by the number that the system gives it; else 0.
+        memory: the address in its worker where a dense container's memory begins; 0 where that is not known.
+        group: name of its control group (`groups`); "" where it has none of its own.
+        created, started, finished: seconds since the epoch; 0 where it has not happened.
+        exit_code: as Kubernetes shows it: the guest's own, 128 + the signal, 143 when it was interrupted on request.
+        signal: what ended it; 0 where it ended by itself or on request.
+        reason: "" or `wire.START_ERROR`, `wire.OOM_KILLED` or `wire.LOST`.
+        message: what the child said of its end (a trap and the guest's backtrace).
+        fault: "" or `wire.BAD_ARTIFACT`.
+        requested: "" or "interrupt" or "kill", what the node loop has asked for.
+    """
+
+    id: str
+    labels: dict[str, Any]
+    log: str
+    state: str = wire.STARTING
+    pid: int = 0
+    thread: int = 0
+    memory: int = 0
+    group: str = ""
+    created: float = 0.0
+    started: float = 0.0
+    finished: float = 0.0
+    exit_code: int = 0
+    signal: int = 0
+    reason: str = ""
+    message: str = ""
+    fault: str = ""
+    requested: str = ""
+
+    def as_message(self) -> dict[str, Any]:
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+
+
+def check_id(value: Any) -> str:
+    """The container id, which becomes a file name."""
+    if isinstance(value, str) and 8 <= len(value) <= 64 and not set(value) - set("0123456789abcdef"):
+        return value
+    raise wire.WireError(f"expected a container id of 8 to 64 hexadecimal digits, found {str(value)[:80]!r}")
+
+
+def check_log(value: Any) -> str:
+    """The log file's path, which must stay below the state directory's `logs`."""
+    parts = value.split("/") if isinstance(value, str) else []
+    if len(parts) < 2 or parts[0] != "logs" or any(part in ("", ".", "..") or "\0" in part for part in parts):
+        raise wire.WireError(f"expected a relative path below logs/, found {str(value)[:200]!r}")
+    return str(value)
+
+
+class Store:
+    """The record files of a state directory, which must be the current directory."""
+
+    def __init__(self) -> None:
+        os.makedirs(CONTAINERS, mode=0o700, exist_ok=True)
+
+    def save(self, record: Record) -> None:
+        """Write the record. A full disk loses the file, not the container: memory still has the record."""
+        path = f"{CONTAINERS}/{record.id}.json"
+        try:
+            # A file is made once in a container's life: on many file systems that costs more than all the rest here.
+            file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            try:
+                data = b"\n" + json.dumps(record.as_message()).encode()
+                if os.write(file, data) < len(data):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            finally:
+                os.close(file)
+        except OSError as error:
+            complain(f"cannot write {path}: {error}")
+
+    def remove(self, record: Record) -> None:
+        try:
+            os.unlink(f"{CONTAINERS}/{record.id}.json")
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            complain(f"cannot remove the record of {record.id}: {error}")
+
+    def load(self, rebooted: bool) -> list[Record]:
+        """Every record on file. One that had not ended belonged to a shim that died: it is marked as lost and saved.
+
+        A file that cannot be read is put aside under another name and reported.
+        """
+        known = {field.name for field in dataclasses.fields(Record)}
+        records = []
+        for name in sorted(os.listdir(CONTAINERS)):
+            path = f"{CONTAINERS}/{name}"
+            if not name.endswith(".json"):
+                continue
+            try:
+                if not os.path.getsize(path):  # the shim died before it began anything with this one
+                    os.unlink(path)
+                    continue
+                fields = _last(path)
+                record = Record(**{key: value for key, value in fields.items() if key in known})
+                check_id(record.id)
+            except (OSError, ValueError, TypeError, AttributeError, wire.WireError) as error:
+                complain(f"cannot read {path}, put aside: {error}")
+                os.rename(path, path + ".bad")
+                continue
+            if record.state != wire.ENDED:
+                record.state, record.reason, record.exit_code = wire.ENDED, wire.LOST, wire.LOST_CODE
+                what = "the machine was restarted" if rebooted else "the shim that ran it has died"
+                record.message = f"The container could not be located: {what}"
+                record.finished = time.time()
+                self.save(record)
+            records.append(record)
+        return records
+
+
+def _last(path: str) -> Any:
+    """The last line of a file that is whole."""
+    with open(path, "rb") as file:
+        lines = [line for line in file.read().split(b"\n") if line]
+    for line in reversed(lines[1:]):
+        with contextlib.suppress(ValueError):
+            return json.loads(line)
+    return json.loads(lines[0] if lines else b"")
+
+
+def claim(state_dir: str) -> tuple[int, bool]:
+    """Make the state directory this process's own and its current directory.
+
+    Returns:
+        The locked descriptor, to be kept open, and whether the machine was restarted since it was last used.
+
+    Raises:
+        StateError: it belongs to somebody else, others may write it, its format is unknown, or another shim holds it.
+    """
+    try:
+        os.makedirs(state_dir, mode=0o700, exist_ok=True)
+        found = os.stat(state_dir)
+        os.chdir(state_dir)
+    except OSError as error:
+        raise StateError(f"cannot use the state directory {state_dir}: {error.strerror}") from error
+    if found.st_uid != os.getuid():
+        raise StateError(f"the state directory {state_dir} belongs to uid {found.st_uid}, expected {os.getuid()}")
+    if stat.S_IMODE(found.st_mode) & 0o077:
+        raise StateError(
+            f"the state directory {state_dir} has mode {stat.S_IMODE(found.st_mode):04o}; compiled code in it is "
+            f"trusted, so nobody else may reach it: chmod 0700 {state_dir}"
+        )
+    lock = os.open("shim.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(lock)
+        raise StateError(f"another shim uses the state directory {state_dir}") from error
+    boot, before = linux.boot_id(), None
+    try:
+        with open("state.json", encoding="utf-8") as file:
+            before = json.load(file)
+    except FileNotFoundError:
+        pass
+    except (OSError, ValueError) as error:
+        raise StateError(f"cannot read {state_dir}/state.json: {error}") from error
+    if before is not None and before.get("format") != FORMAT:
+        raise StateError(
+            f"the state directory {state_dir} has format {before.get('format')}, expected {FORMAT}: "
+            "use the wasmlet that wrote it, or another state directory"
+        )
+    with open("state.json.new", "w", encoding="utf-8") as file:
+        json.dump({"format": FORMAT, "boot_id": boot}, file)
+    os.rename("state.json.new", "state.json")
+    return lock, before is not None and before.get("boot_id") != boot
+
+
+def complain(text: str) -> None:
+    """A line in the shim's own log."""
+    with contextlib.suppress(OSError):
+        os.write(2, f"{time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())} {text}\n".encode())

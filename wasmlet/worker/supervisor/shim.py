@@ -1,0 +1,388 @@
+"""The shim: one small process per node that owns every guest, so that the node loop can come and go.
+
+It is the parent of the zygotes and, as a subreaper, of every child they fork; it records how each container ended,
+pumps their output into log files, and serves node loops over a socket in the state directory (`connections`). One
+thread, and nothing in it waits for anybody: pipes and sockets do not block, queues are bounded.
+
+It ends when it is told to, on SIGTERM (its containers are interrupted first), or when it has had neither a connection
+nor a running container for `--idle-exit` seconds: its records are on file, and the next shim reads them. When it dies,
+the kernel kills its children, and the next shim reports them as lost.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import functools
+import os
+import resource
+import signal
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+from .. import linux, wire
+from ..guest import confine
+from .compression import Compressor
+from .connections import Listener
+from .containers import Container, Settings
+from .execs import Exec
+from .groups import Groups
+from .loop import READ, Loop, Timer
+from .processes import Hooks, Process
+from .records import Record, StateError, Store, check_id, check_log, claim, complain
+from .workers import DenseContainer, Directory, Worker, group_of, within_of
+from .zygotes import IDLE_SECONDS, Child, Zygote, ZygoteKey
+
+
+class Shim:
+    """What is known and what runs. `rebooted` says that the machine was restarted since the records were written."""
+
+    def __init__(self, loop: Loop, idle_exit: float, rebooted: bool, cgroups: bool = True) -> None:
+        self.loop = loop
+        self.groups = Groups(loop, cgroups)
+        self.confinement = {"cgroup": self.groups.words, **confine.report()}
+        """What keeps guests in, beside their engine: part by part `on` and what there is to say, or `off: ` and why."""
+        self._store = Store()
+        self.records: dict[str, Record] = {record.id: record for record in self._store.load(rebooted)}
+        self._running: dict[str, Container] = {}
+        self._execs: dict[str, Exec] = {}
+        self._by_pid: dict[int, Child] = {}
+        self._zygotes: dict[ZygoteKey, Zygote] = {}
+        self._workers: dict[tuple[ZygoteKey, str], list[Worker]] = {}
+        self._newest: dict[tuple[str, ...], ZygoteKey] = {}
+        self._worker_count = 0
+        # Ends of processes that nobody claims yet: a child may be reaped before it is known by its first message.
+        self._unclaimed: dict[int, int] = {}
+        self._retried: set[str] = set()
+        self._compressor = Compressor()
+        self._idle_exit = idle_exit
+        self._idle: Timer | None = None
+        self._leaving = False
+        self.on_change: Callable[[Record], None] = lambda record: None
+        self._listener = Listener(self)
+        self._catch_signals()
+        self.consider_leaving()
+
+    # What connections ask for
+
+    def run(self, message: dict[str, Any], descriptors: list[int]) -> Record:
+        """Start a container, once: an id that is known already is left as it is. Takes over the descriptors."""
+        taken = False
+        try:
+            name = check_id(message.get("id"))
+            if name in self.records:
+                return self.records[name]
+            if self._leaving:
+                raise wire.WireError("the shim is shutting down")
+            if not 2 <= len(descriptors) <= 2 + wire.MAX_MOUNTS:
+                raise wire.WireError(
+                    f"expected two descriptors (spec, compiled module) and at most {wire.MAX_MOUNTS} more for mounts, "
+                    f"found {len(descriptors)}"
+                )
+            labels, log = message.get("labels"), check_log(message.get("log"))
+            if not isinstance(labels, dict) or len(wire.pack(labels)) > wire.MAX_LABELS:
+                raise wire.WireError(f"expected labels as an object of at most {wire.MAX_LABELS} bytes")
+            key, group = ZygoteKey.of(message.get("zygote")), group_of(message.get("dense"))
+            record = Record(name, labels, log, created=time.time())
+            share = functools.partial(self._share, key, group, within_of(message.get("within")))
+            begin = share if group else functools.partial(self._fork, key)
+            hooks = Hooks(self._changed, functools.partial(self._begin_again, key, begin))
+            settings = Settings.of(message)
+            kind = DenseContainer if group else Container
+            container = kind(self.loop, record, descriptors, hooks, settings, self._compressor.add)
+            container.zygote = self._newest[key[:2]] = key
+            taken = True
+            self.records[name], self._running[name] = record, container
+            begin(container)
+            if record.state != wire.ENDED and not record.pid:
+                self._changed(container)
+            return record
+        finally:
+            if not taken:
+                wire.close(descriptors)
+
+    def stop(self, name: str, grace: float) -> Record | None:
+        """Interrupt a container or exec and kill it after `grace` seconds; one that has ended is left as it is."""
+        process = self._running.get(name) or self._execs.get(name)
+        if process is not None:
+            process.stop(grace)
+        return self.records.get(name)
+
+    def container(self, name: Any) -> Container:
+        """A container that runs.
+
+        Raises:
+            wire.WireError: it does not, or is not known.
+        """
+        container = self._running.get(name) if isinstance(name, str) else None
+        if container is None or not container.lives:
+            raise wire.WireError(f"container {str(name)[:80]} is not running")
+        return container
+
+    def exec(self, message: dict[str, Any], descriptors: list[int], ended: Callable[[Record], None]) -> Exec:
+        """Start an exec in a container that runs. Takes over the descriptors; `ended` is called at its end."""
+        taken = False
+        try:
+            name, container = check_id(message.get("id")), self.container(message.get("container"))
+            if name in self._execs or name in self.records:
+                raise wire.WireError(f"{name} is another one already")
+            if not 5 <= len(descriptors) <= 5 + wire.MAX_MOUNTS:
+                raise wire.WireError(
+                    f"expected five descriptors (stdin, stdout, stderr, spec, compiled module) and at most "
+                    f"{wire.MAX_MOUNTS} more for mounts, found {len(descriptors)}"
+                )
+            key = container.zygote if message.get("own") is True else ZygoteKey.of(message.get("zygote"))
+
+            def over(record: Record) -> None:
+                self._execs.pop(record.id, None)
+                ended(record)
+
+            taken = True
+            process = self._execs[name] = Exec(self.loop, name, container, descriptors, over)
+            self._fork(key, process)
+            return process
+        finally:
+            if not taken:
+                wire.close(descriptors)
+
+    def forget(self, names: list[Any]) -> int:
+        """Drop the records of these containers, of which those that have not ended stay; how many were dropped."""
+        count = 0
+        for name in names:
+            if name in self.records and name not in self._running:
+                record = self.records.pop(name)
+                self._store.remove(record)
+                self._compressor.forget(record.log)
+                count += 1
+        return count
+
+    def warm(self, zygote: Any) -> None:
+        """Have a zygote ready before it is needed."""
+        self._zygote(ZygoteKey.of(zygote))
+
+    def check_shutdown(self, force: bool) -> None:
+        """Raise where `shutdown` would, so that the answer can be given while there is somebody to give it."""
+        if self._running and not force:
+            raise wire.WireError(f"{len(self._running)} containers are running")
+
+    def shutdown(self, force: bool) -> None:
+        """Leave. With containers running only if `force`: they are killed, and their ends recorded, first."""
+        self.check_shutdown(force)
+        self._leaving = True
+        for container in list(self._running.values()):
+            container.stop(0)
+        self._leave_when_done()
+
+    # What happens to containers and zygotes
+
+    def _fork(self, key: ZygoteKey, container: Process) -> None:
+        if self._prepared(container):
+            try:
+                self._zygote(key).start(container)
+            except OSError as error:
+                container.fail(f"cannot start {key[0]} for the engine: {error.strerror}")
+
+    def _share(self, key: ZygoteKey, group: str, within: list[str], container: DenseContainer) -> None:
+        """Begin a container in a worker of its group, a new one where none has room or may open its files."""
+        if not self._prepared(container):
+            return
+        workers, directories = self._workers.setdefault((key, group), []), container.directories
+        worker = next((worker for worker in workers if worker.has_room and worker.reaches(directories)), None)
+        if worker is None:
+            self._worker_count += 1
+            directories |= {path: Directory.named(path) for path in map(os.path.realpath, within)}
+            worker = Worker(self.loop, f"worker {self._worker_count}", directories, workers.remove)
+            workers.append(worker)
+            self._fork(key, worker)
+        worker.begin(container)
+
+    def _prepared(self, container: Process) -> bool:
+        """Make its streams, unless it has some, or has ended since that was asked for."""
+        if container.record.state == wire.ENDED or container.waits:
+            return container.waits
+        try:
+            container.prepare()
+        except OSError as error:
+            container.fail(f"cannot make the container's streams: {error.strerror}")
+            return False
+        return True
+
+    def _begin_again(self, key: ZygoteKey, begin: Callable[[Any], None], container: Process) -> str | None:
+        """The zygote died before this container had a process: try another one, once; else say why not."""
+        name, zygote = container.record.id, self._zygotes.get(key)
+        if zygote is not None and zygote.error and not zygote.alive:
+            return zygote.error
+        if name in self._retried:
+            return "the engine's process died twice before the guest began"
+        self._retried.add(name)
+        self.loop.later(0, lambda: begin(container))
+        return None
+
+    def _zygote(self, key: ZygoteKey) -> Zygote:
+        zygote = self._zygotes.get(key)
+        if zygote is None or not zygote.alive:
+            idle = min(IDLE_SECONDS, self._idle_exit)
+            zygote = self._zygotes[key] = Zygote(self.loop, key.python, key.module, self.groups, self._claim, idle)
+        return zygote
+
+    def _retire_zygotes(self) -> None:
+        """End those whose engine was replaced by another version, once no container is left that was theirs."""
+        used = {container.zygote for container in self._running.values()}
+        for key in [key for key in self._zygotes if self._newest.get(key[:2], key) != key and key not in used]:
+            self._zygotes.pop(key).kill()
+
+    def _claim(self, child: Child) -> bool:
+        """The child has said which process it is; False where that has ended since."""
+        status = self._unclaimed.pop(child.pid, None)
+        if status is None:
+            self._by_pid[child.pid] = child
+        if self._all_claimed():
+            self._unclaimed.clear()
+        if status is not None:
+            child.reaped(status)
+        return status is None
+
+    def _all_claimed(self) -> bool:
+        return not any(zygote.making for zygote in self._zygotes.values())
+
+    def _changed(self, container: Process) -> None:
+        record = container.record
+        self._store.save(record)
+        if record.state == wire.ENDED:
+            self._running.pop(record.id, None)
+            self._retried.discard(record.id)
+            self._leave_when_done()
+            self.consider_leaving()
+            if len(self._zygotes) > len(self._newest):
+                self._retire_zygotes()
+        self.on_change(record)
+
+    def _catch_signals(self) -> None:
+        reader, writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+        for number in (signal.SIGCHLD, signal.SIGTERM):
+            signal.signal(number, lambda *_: None)
+        self.loop.add(reader, READ, lambda _: self._on_signal(os.read(reader, 4096)))
+
+    def _on_signal(self, numbers: bytes) -> None:
+        if signal.SIGTERM in numbers:
+            self._leaving = True
+            for container in list(self._running.values()):
+                container.stop(2.0)
+            self._leave_when_done()
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            self._reaped(pid, status)
+
+    def _reaped(self, pid: int, status: int) -> None:
+        child = self._by_pid.pop(pid, None)
+        if child is not None:
+            child.reaped(status)
+            return
+        if pid == self._compressor.pid:
+            self._compressor.reaped(status)
+            return
+        for zygote in self._zygotes.values():
+            if zygote.pid == pid:
+                zygote.reaped(status)
+                return
+        # Nobody's now: a child that has not been heard yet, or a stray of a dead zygote. What is kept is kept no longer
+        # than somebody may claim it, because the system gives the number to another process one day.
+        if self._all_claimed():
+            self._unclaimed.clear()
+        else:
+            self._unclaimed[pid] = status
+
+    # Leaving
+
+    def consider_leaving(self) -> None:
+        """Begin or end the time after which a shim that nobody needs ends by itself."""
+        needed = self._running or self._listener.connections
+        if needed and self._idle is not None:
+            self._idle.cancel()
+            self._idle = None
+        elif not needed and self._idle is None:
+            self._idle = self.loop.later(self._idle_exit, lambda: self.shutdown(force=False))
+
+    def _leave_when_done(self) -> None:
+        if not self._leaving or self._running:
+            return
+        # First of all, because what follows may fail: the state directory may have been removed under us.
+        self.loop.stopped = True
+        for group in self._workers.values():
+            for worker in group:
+                worker.retire()
+        for zygote in self._zygotes.values():
+            zygote.kill()
+        self._compressor.stop()
+        self.groups.close()
+        self._listener.close()
+
+
+def main(arguments: list[str]) -> int:
+    """Start a shim in the background; return when it listens.
+
+    Exit status 1 and a message on standard error where it cannot.
+    """
+    parser = argparse.ArgumentParser(prog="shim")
+    parser.add_argument("--state-dir", required=True)
+    parser.add_argument("--idle-exit", type=float, default=60.0)
+    parser.add_argument("--no-cgroups", action="store_true")
+    options = parser.parse_args(arguments)
+    os.umask(0o077)
+    # Some event loops let descriptors slip into what they start; the shim outlives whoever holds the other ends.
+    linux.close_from(3)
+    try:
+        lock, rebooted = claim(os.path.abspath(options.state_dir))
+    except StateError as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    reader, writer = os.pipe2(os.O_CLOEXEC)
+    if os.fork():
+        os.close(writer)
+        with open(reader, "rb") as answers:
+            answer = answers.read().decode()
+        if answer != "ready":
+            sys.stderr.write(answer or "the shim died while it started\n")
+            return 1
+        os._exit(0)
+    try:
+        _serve(options.idle_exit, rebooted, not options.no_cgroups, writer)
+    except BaseException as error:
+        message = f"the shim failed: {type(error).__name__}: {error}"
+        complain(message)
+        wire_error = message + "\n"
+        with contextlib.suppress(OSError):
+            os.write(writer, wire_error.encode())
+        os._exit(1)
+    os.close(lock)
+    os._exit(0)
+
+
+def _serve(idle_exit: float, rebooted: bool, cgroups: bool, writer: int) -> None:
+    os.setsid()
+    linux.set_name("wasmlet-shim")
+    linux.become_subreaper()
+    linux.no_new_privileges()
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    null = os.open(os.devnull, os.O_RDWR)
+    log = os.open("shim.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o600)
+    for source, number in ((null, 0), (null, 1), (log, 2)):
+        os.dup2(source, number)
+    wire.close((null, log))
+    loop = Loop()
+    Shim(loop, idle_exit, rebooted, cgroups)
+    os.write(writer, b"ready")
+    os.close(writer)
+    loop.run()

@@ -1,0 +1,352 @@
+"""Dense workers as the shim holds them, and the containers in them.
+
+A worker is a process that a zygote forks, with the containers of one group (a namespace's) on its threads; its other
+end is `dense`. A container there has the record, log and streams of any other (`containers`); what is different is how
+it is begun and ended. It cannot be killed by itself: one that is still there some time after it should have been ends
+with its worker, and so do all others in that.
+
+What a worker may open is settled before it has a container (`confine`): the directories that pods' files lie in, and
+those of its first container that are elsewhere. A container with others gets another worker (`reaches`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from .. import wire
+from .containers import Container, Settings
+from .groups import Group, Resources
+from .loop import Loop, Timer
+from .processes import Hooks, Process, text_of
+from .records import Record, complain
+from .zygotes import Child
+
+MOST_CONTAINERS = 1000
+"""In one worker. More would come near the limits that a system has for a process's threads and mappings."""
+
+IDLE_SECONDS = 30.0
+"""After how long a worker that has no container ends."""
+
+KILL_SECONDS = 10.0
+"""How long a container that was killed may take to end before its worker is killed, with all that is in it."""
+
+MESSAGES_PER_TURN = 64
+
+MAX_GROUP = 256
+MAX_WITHIN = 8
+
+_IN_MEMORY = "/memfd:"
+_NOWHERE = (-1, -1)
+
+WEIGH_SECONDS = 0.05
+"""After how long a worker weighs what the containers do that have come and gone: many come at once."""
+
+
+class Directory(NamedTuple):
+    """One that a worker may open, or a container has to.
+
+    Attributes:
+        written: whether files in it may be written.
+        identity: its device and inode.
+    """
+
+    written: bool
+    identity: tuple[int, int]
+
+    @classmethod
+    def named(cls, path: str) -> Directory:
+        """One to write, as it is now."""
+        return cls(True, _identity(path))
+
+
+class DenseContainer(Container):
+    """Runs once, on a thread of a worker. Takes over the descriptors: spec, compiled module, mounts."""
+
+    def __init__(
+        self,
+        loop: Loop,
+        record: Record,
+        descriptors: Sequence[int],
+        hooks: Hooks,
+        settings: Settings,
+        compress: Any = lambda name: None,
+    ) -> None:
+        if settings.stdin or settings.tty:
+            raise wire.WireError("a dense container has neither stdin nor a terminal")
+        super().__init__(loop, record, descriptors, hooks, settings, compress)
+        self.worker: Worker | None = None
+
+    def prepare(self) -> None:
+        nothing, stdout, stderr = self._make_streams()
+        os.close(nothing)
+        self._theirs = (stdout, stderr)
+
+    @property
+    def descriptors(self) -> tuple[int, ...]:
+        """What the worker needs, while `waits`: stdout, stderr, spec, compiled module, mounts."""
+        return (*self._theirs, *self._given)
+
+    @property
+    def directories(self) -> dict[str, Directory]:
+        """Where its files are: its mounts, and where its compiled module is."""
+        _, module, *mounts = ((os.readlink(f"/proc/self/fd/{number}"), number) for number in self._given)
+        found = {path: Directory(True, _identity(number)) for path, number in mounts}
+        if not module[0].startswith(_IN_MEMORY):
+            path = os.path.dirname(module[0])
+            found[path] = Directory(False, _identity(path))
+        return found
+
+    @property
+    def shares(self) -> int:
+        """What it weighs."""
+        return self._resources.shares
+
+    def resize(self, resources: Resources) -> None:
+        super().resize(resources)
+        if self.worker is not None:
+            self.worker.weigh_soon()
+
+    def heard(self, message: dict[str, Any]) -> None:
+        """The worker says this of it."""
+        record = self.record
+        if self.worker is None:
+            return
+        if "started" in message and record.state == wire.STARTING:
+            record.pid, record.thread, record.memory = self.worker.record.pid, message["started"], message["memory"]
+            record.state, record.started = wire.RUNNING, time.time()
+            self._hooks.changed(self)
+        elif "failed" in message:
+            self._leave()
+            self.fail(*self._failed(message))
+        elif "over" in message:
+            record.message = text_of(message.get("message", ""))
+            self._leave()
+            self.reaped(self._wait_status(message))
+
+    def lost(self, status: int | None) -> None:
+        """The worker has ended, with this wait status or without ever having been there."""
+        self.worker = None
+        if self.record.pid and self._status is None:
+            self.record.message = "the worker process that it shared with other containers ended"
+            self.reaped(status if status is not None and os.WIFSIGNALED(status) else int(signal.SIGKILL))
+        else:
+            self._hang_up_all()  # what was on its way to the worker; another one gets streams of its own
+            self.left_alone()
+
+    def _wait_status(self, message: dict[str, Any]) -> int:
+        """How a process would have ended that ended in this way."""
+        if message.get("interrupted"):
+            return int(signal.SIGKILL if self.record.requested == "kill" else signal.SIGTERM)
+        return (int(message.get("code", 0)) & 0xFF) << 8
+
+    def _leave(self) -> None:
+        worker, self.worker = self.worker, None
+        if worker is not None:
+            worker.left(self)
+
+    def _settle(self) -> None:
+        if self.worker is None:  # else it has more to say of the end
+            super()._settle()
+
+    def _signal(self, number: int) -> None:
+        if self.worker is not None:
+            self.worker.end(self)
+
+    def _kill(self) -> None:
+        self.record.requested = "kill"
+        if self.waits:
+            self._forgo()
+        elif self.worker is not None:
+            self.worker.end(self)
+            self._loop.later(KILL_SECONDS, self._give_up)
+
+    def _forgo(self) -> None:
+        self._leave()
+        super()._forgo()
+
+    def _give_up(self) -> None:
+        if self.worker is not None:
+            complain(f"container {self.record.id} does not end: its worker {self.worker.record.pid} is killed")
+            self.worker.stop(0)
+
+
+class Worker(Process):
+    """A process for many containers. Its control group weighs as much as all of them, and has no other limit of theirs.
+
+    Args:
+        directories: all that its containers may open, by absolute path, with what is below.
+        ended: called when there is no process any more.
+    """
+
+    messages_per_turn = MESSAGES_PER_TURN
+
+    def __init__(
+        self, loop: Loop, name: str, directories: Mapping[str, Directory], ended: Callable[[Worker], None]
+    ) -> None:
+        hooks = Hooks(lambda _: None, lambda _: "the engine's process died before the worker was there")
+        super().__init__(loop, Record(name, {}, "", created=time.time()), (), hooks)
+        self._ended = ended
+        self._directories = dict(directories)
+        self._containers: dict[str, DenseContainer] = {}
+        self._queue: deque[tuple[bytes, DenseContainer | None]] = deque()
+        self._idle: Timer | None = None
+        self._weighing: Timer | None = None
+        self._retired = False
+
+    @property
+    def has_room(self) -> bool:
+        """Whether it takes another container."""
+        gone = self._retired or self._status is not None or self.record.requested or self.record.state == wire.ENDED
+        return not gone and len(self._containers) < MOST_CONTAINERS
+
+    def reaches(self, directories: Mapping[str, Directory]) -> bool:
+        """Whether it may open these; what was replaced by another of its name it may open no more."""
+        left = {
+            path: known for path, known in self._directories.items() if _identity(path) == known.identity != _NOWHERE
+        }
+        return all(
+            any(
+                (path == own or path.startswith(f"{own}/")) and known.written >= wanted.written
+                for own, known in left.items()
+            )
+            for path, wanted in directories.items()
+        )
+
+    def begin(self, container: DenseContainer) -> None:
+        """Have it run this container, whose streams are there."""
+        if self.record.state == wire.ENDED:
+            container.fail(self.record.message or "the worker has ended")
+            return
+        if self._idle is not None:
+            self._idle.cancel()
+            self._idle = None
+        self._containers[container.record.id] = container
+        container.worker = self
+        self.weigh_soon()
+        self._queue.append((wire.pack({"run": container.record.id}), container))
+        if container.record.requested:
+            self.end(container)
+        self._flush()
+
+    def end(self, container: DenseContainer) -> None:
+        """Have this container interrupted."""
+        self._queue.append((wire.pack({"stop": container.record.id}), None))
+        self._flush()
+
+    def left(self, container: DenseContainer) -> None:
+        """This container is in it no more."""
+        self._containers.pop(container.record.id, None)
+        self.weigh_soon()
+        if not self._containers and self._idle is None:
+            self._idle = self._loop.later(IDLE_SECONDS, self.retire)
+
+    def weigh_soon(self) -> None:
+        """A container has come, has gone, or has another weight."""
+        if self._weighing is None:
+            self._weighing = self._loop.later(WEIGH_SECONDS, self._weigh)
+
+    def _weigh(self) -> None:
+        self._weighing = None
+        if self.group is not None and self._status is None:
+            with contextlib.suppress(OSError):  # it weighs what it did
+                self.group.weigh(sum(container.shares for container in self._containers.values()))
+
+    def retire(self) -> None:
+        """Take no more containers, and end."""
+        self._retired = True
+        if self._child is not None:
+            self._child.close()
+            self._child = None
+
+    def _make_streams(self) -> tuple[int, int, int]:
+        nothing = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        return nothing, os.dup(nothing), os.dup(nothing)
+
+    def _become(self, group: Group | None) -> tuple[wire.Message, tuple[int, ...]]:
+        self.group = group
+        if group is not None:
+            group.share(MOST_CONTAINERS)
+            self.weigh_soon()
+        opened: dict[bool, list[int]] = {True: [], False: []}
+        for path, directory in self._directories.items():
+            with contextlib.suppress(OSError):  # gone: so are the files of whoever wanted it
+                descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
+                # A guest may have put a link in its place a moment ago: what counts is what was opened.
+                if _identity(descriptor) == directory.identity:
+                    opened[directory.written].append(descriptor)
+                else:
+                    os.close(descriptor)
+        return {"dense": True, "readable": len(opened[False])}, (*opened[True], *opened[False])
+
+    def enter(self, child: Child) -> bool:
+        entered = super().enter(child)
+        self._flush()
+        return entered
+
+    def writable(self) -> None:
+        self._flush()
+
+    def heard(self, message: dict[str, Any]) -> None:
+        container = self._containers.get(str(message.get("id")))
+        if container is not None:
+            container.heard(message)
+
+    def _flush(self) -> None:
+        while self._queue and self._child is not None:
+            data, container = self._queue[0]
+            if container is None or container.waits:  # else it was stopped while it was queued
+                try:
+                    self._child.give(data, container.descriptors if container is not None else ())
+                except BlockingIOError:
+                    break
+                except OSError as error:
+                    complain(f"worker {self.record.pid} cannot be told anything: {error}")
+                    self.stop(0)
+                    return
+                if container is not None:
+                    container.handed_over()
+            self._queue.popleft()
+        if self._child is not None:
+            self._child.wait_for_room(bool(self._queue))
+
+    def _conclude(self) -> None:
+        for timer in (self._idle, self._weighing):
+            if timer is not None:
+                timer.cancel()
+        containers, self._containers = self._containers, {}
+        for container in containers.values():
+            container.lost(self._status)
+        self._ended(self)
+
+
+def _identity(place: str | int) -> tuple[int, int]:
+    """What tells a directory, named or open, from another one of its name; of one that is not there, no other's."""
+    try:
+        found = os.stat(place)
+    except OSError:
+        return _NOWHERE
+    return found.st_dev, found.st_ino
+
+
+def group_of(group: Any) -> str:
+    """With whom a container shares a worker; "" for nobody."""
+    if group is None:
+        return ""
+    if isinstance(group, str) and 0 < len(group) <= MAX_GROUP:
+        return group
+    raise wire.WireError(f"expected a group of 1 to {MAX_GROUP} characters, found {str(group)[:80]!r}")
+
+
+def within_of(paths: Any) -> list[str]:
+    """The directories that a worker's containers have their files in."""
+    if paths is None:
+        return []
+    if isinstance(paths, list) and len(paths) <= MAX_WITHIN and all(isinstance(p, str) and p[:1] == "/" for p in paths):
+        return paths
+    raise wire.WireError(f"expected at most {MAX_WITHIN} absolute paths, found {str(paths)[:80]!r}")

@@ -1,0 +1,403 @@
+"""The zygotes as the shim holds them, and the children that they make ahead of need.
+
+A container or exec, or a dense worker, gets a child that is ready (`Child`), or waits for the next one. A zygote's
+channel takes one message per few children to fork, with a control descriptor for each; what it says back is only that
+it is ready, or why it cannot be. Everything else comes from the child over its own control descriptor, and what makes
+it a guest goes to it the same way, from here: the zygote never has it. The other ends are `zygote` and `spare`.
+
+A few spare children are kept while they are used: made `REFILL_SECONDS` after one was taken, when its guest is on its
+way, and let go `IDLE_SECONDS` after the last start. A child runs one guest or none.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Protocol
+
+from .. import linux, wire
+from .groups import Group, Groups
+from .loop import READ, WRITE, Loop, Timer
+from .records import complain
+
+ENVIRONMENT = {"LD_BIND_NOW": "1", "MALLOC_ARENA_MAX": "1"}
+"""So that children need not look up functions of libraries, nor set up heaps for an engine's threads."""
+SPARE = 3
+"""Children kept ready; each has about 1 MiB of its own, kernel memory included."""
+REFILL_SECONDS = 0.01
+IDLE_SECONDS = 10.0
+BATCH = 4
+"""Children forked at once: none of them begins before all of them are there."""
+MAKING = 4 * BATCH
+"""Most children asked for and not there yet."""
+TRIES = 4
+"""Children lost in a row, each before it was ready, until a container that waits for one is told so."""
+
+
+class ZygoteKey(NamedTuple):
+    """What tells one zygote from another: paths of the interpreter and of the engine's in-worker module, its version.
+
+    The version is that of the engine's code when it was asked for: an upgrade in place changes what is at these paths,
+    and what the new version has compiled is nothing for a zygote that has the old one loaded.
+    """
+
+    python: str
+    module: str
+    version: str
+
+    @classmethod
+    def of(cls, zygote: object) -> ZygoteKey:
+        """From a message.
+
+        Raises:
+            wire.WireError: it is not of that form.
+        """
+        if isinstance(zygote, dict):
+            key = cls(zygote.get("python", ""), zygote.get("module", ""), zygote.get("version", ""))
+            if all(isinstance(part, str) for part in key) and os.path.isabs(key.python) and os.path.isabs(key.module):
+                return key
+        raise wire.WireError("expected a zygote with the absolute paths of an interpreter and of a module")
+
+
+class Occupant(Protocol):
+    """What is given a child to run in: a container, an exec or a dense worker (`processes`)."""
+
+    messages_per_turn: int
+    """How many messages of its child are read before others have their turn."""
+
+    @property
+    def waits(self) -> bool:
+        """Whether it has no child yet, and is to have one."""
+        ...
+
+    def enter(self, child: Child) -> bool:
+        """Give this child all that makes it the guest; False where it was gone before it had that."""
+        ...
+
+    def left_alone(self) -> None:
+        """What was to run it died before that."""
+        ...
+
+    def fail(self, why: str) -> None:
+        """There will be no process."""
+        ...
+
+    def heard(self, message: dict[str, Any]) -> None:
+        """The child speaks."""
+        ...
+
+    def writable(self) -> None:
+        """The child can be told more."""
+        ...
+
+    def hung_up(self) -> None:
+        """The child says nothing any more."""
+        ...
+
+    def reaped(self, status: int) -> None:
+        """The process has ended with this wait status."""
+        ...
+
+
+class Child:
+    """A process that a zygote has made or is about to make: given to one container or exec, or to none.
+
+    Attributes:
+        pid: 0 until it is ready.
+        process: what it was given to, which hears what it says.
+        group: the control group that it is born in; None where there is none.
+    """
+
+    def __init__(self, loop: Loop, zygote: Zygote, control: socket.socket, group: Group | None) -> None:
+        self.pid = 0
+        self.group = group
+        self.process: Occupant | None = None
+        self._loop = loop
+        self._zygote = zygote
+        self._control: socket.socket | None = control
+        control.setblocking(False)
+        loop.add(control, READ, self._on_control)
+
+    def give(self, data: bytes, descriptors: Sequence[int] = ()) -> None:
+        """Say something to it: first what it becomes, once.
+
+        Raises:
+            BlockingIOError: not now; see `wait_for_room`.
+            OSError: it is gone (`BrokenPipeError`, `ConnectionResetError`), or cannot be given so much.
+        """
+        if self._control is None:
+            raise BrokenPipeError
+        wire.send(self._control, data, tuple(descriptors))
+
+    def wait_for_room(self, wanted: bool) -> None:
+        """Whether its process is to be told (`writable`) when there is room for more."""
+        if self._control is not None:
+            self._loop.change(self._control, READ | WRITE if wanted else READ)
+
+    def reaped(self, status: int) -> None:
+        """The process has ended with this wait status."""
+        if self.process is not None:
+            self.process.reaped(status)
+        else:
+            self.close()
+            self._zygote.lost(self)
+        self._zygote.groups.discard(self.group)
+
+    def close(self) -> None:
+        """Hear no more of it. One that waits ends, without having been anything."""
+        if self._control is not None:
+            self._loop.remove(self._control)
+            self._control.close()
+            self._control = None
+
+    def _on_control(self, events: int) -> None:
+        if events & WRITE and self.process is not None:
+            self.process.writable()
+        if events & READ:
+            for _ in range(1 if self.process is None else self.process.messages_per_turn):
+                if self._control is None or not self._hear():
+                    return
+
+    def _hear(self) -> bool:
+        """Hear the next message; False where there is none (any more)."""
+        assert self._control is not None
+        try:
+            received = wire.receive(self._control)
+        except BlockingIOError:
+            return False
+        except (wire.WireError, OSError):
+            received = None  # what a child says wrong is as good as nothing
+        if received is None:
+            self.close()
+            if self.process is not None:
+                self.process.hung_up()
+            else:
+                self._zygote.lost(self)
+            return False
+        message, descriptors = received
+        wire.close(descriptors)
+        if self.process is not None:
+            self.process.heard(message)
+        elif not self.pid and isinstance(message.get("pid"), int):
+            self.pid = message["pid"]
+            self._zygote.made(self)
+        elif "failed" in message:
+            self.close()
+            self._zygote.lost(self, str(message["failed"]))
+        return True
+
+
+class Zygote:
+    """A process that forks children for one engine.
+
+    Args:
+        python: the interpreter.
+        module: path of the engine's in-worker module.
+        groups: makes the control group of each child.
+        claim: told of each child as soon as its pid is known; False where it has been reaped already.
+        idle: seconds after the last start for which spare children are kept.
+    """
+
+    def __init__(
+        self,
+        loop: Loop,
+        python: str,
+        module: str,
+        groups: Groups,
+        claim: Callable[[Child], bool],
+        idle: float = IDLE_SECONDS,
+    ) -> None:
+        self._loop = loop
+        self.groups = groups
+        self._claim = claim
+        self._idle_seconds = idle
+        self._queue: deque[Occupant] = deque()
+        self._making: set[Child] = set()
+        self._spare: deque[Child] = deque()
+        self._refill: Timer | None = None
+        self._idle: Timer | None = None
+        self._used = 0.0
+        self._lost = 0
+        self.error = ""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        worker = os.path.dirname(os.path.abspath(__file__))
+        command = [python, "-I", "-X", "utf8", worker, "zygote", module]
+        try:
+            self.pid = os.posix_spawn(
+                python,
+                command,
+                {**linux.kept_environment(), **ENVIRONMENT},
+                file_actions=[(os.POSIX_SPAWN_DUP2, theirs.fileno(), 0)],
+                setsigmask=(),
+                setsigdef=(signal.SIGTERM, signal.SIGCHLD, signal.SIGPIPE),
+            )
+        except BaseException:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+        ours.setblocking(False)
+        self._channel: socket.socket | None = ours
+        loop.add(ours, READ, lambda _: self.hear())
+
+    @property
+    def alive(self) -> bool:
+        return self._channel is not None
+
+    @property
+    def making(self) -> bool:
+        """Whether there may be a child whose pid is not known yet."""
+        return bool(self._making)
+
+    def start(self, process: Occupant) -> None:
+        """Have it begin in a child, after those that wait already."""
+        self._queue.append(process)
+        self._serve()
+
+    def made(self, child: Child) -> None:
+        """The child is ready."""
+        self._lost = 0
+        self._making.discard(child)
+        self._spare.append(child)
+        if self._claim(child):
+            self._serve()
+
+    def lost(self, child: Child, why: str = "") -> None:
+        """The child is gone before it was given to anybody; `why` where it could not be made at all."""
+        self.hear()  # that the zygote itself is gone, and those that wait need another
+        if child in self._spare:
+            self._spare.remove(child)
+        elif child in self._making:
+            self._making.remove(child)
+            self.groups.discard(child.group)
+            self._lost += 1
+            why = why or ("processes of the engine end before they are ready" if self._lost >= TRIES else "")
+            waiting = self._next()
+            if why and waiting is not None:
+                self._queue.popleft()
+                waiting.fail(why)
+        self._serve()
+
+    def kill(self) -> None:
+        """End the zygote and reap it; its children live on, but for those that nobody has needed."""
+        if self.pid:
+            os.kill(self.pid, signal.SIGKILL)
+            os.waitpid(self.pid, 0)
+            self.pid = 0
+        self._close()
+
+    def reaped(self, status: int) -> None:
+        """The process has ended with this wait status."""
+        self.pid = 0
+        self.hear()
+        if self.error or os.WIFSIGNALED(status):
+            complain(self.error or f"the engine's process was ended by signal {os.WTERMSIG(status)}")
+        self._close()
+
+    def hear(self) -> None:
+        """Take in what the zygote has said so far; what it says last is why it ends."""
+        while self._channel is not None:
+            try:
+                received = wire.receive(self._channel)
+            except BlockingIOError:
+                return
+            except ConnectionResetError:
+                # It left without reading all that we sent; what it said before that is still to be had.
+                continue
+            except (wire.WireError, OSError):
+                received = None
+            if received is None:
+                self._close()
+                return
+            message, descriptors = received
+            wire.close(descriptors)
+            self.error = str(message.get("error", ""))[:1000] or self.error
+
+    def _next(self) -> Occupant | None:
+        """The first that waits and has not been stopped meanwhile."""
+        while self._queue and not self._queue[0].waits:
+            self._queue.popleft()
+        return self._queue[0] if self._queue else None
+
+    def _serve(self) -> None:
+        """Give children to those that wait for one, and see that there will be as many as are needed."""
+        while (process := self._next()) is not None and self._spare:
+            self._used = time.monotonic()
+            if process.enter(self._spare.popleft()):
+                self._queue.popleft()
+        missing = len(self._queue) - len(self._making)
+        while missing > 0 and self._make(BATCH):  # where one is missing, there will be more
+            missing -= BATCH
+        if self._used and self.alive and self._refill is None and len(self._spare) < SPARE:
+            self._refill = self._loop.later(REFILL_SECONDS, self._refill_now)
+        if self._used and self._idle is None:
+            self._idle = self._loop.later(self._idle_seconds, self._when_idle)
+
+    def _refill_now(self) -> None:
+        self._refill = None
+        if self._used:
+            self._make(SPARE - len(self._spare) - len(self._making))
+
+    def _when_idle(self) -> None:
+        """Let the spare children go, unless one was needed since."""
+        self._idle = None
+        left = self._used + self._idle_seconds - time.monotonic()
+        if left > 0:
+            self._idle = self._loop.later(left, self._when_idle)
+        else:
+            self._used = 0.0
+            self._let_go()
+
+    def _make(self, count: int) -> bool:
+        """Ask for so many children; whether that was possible."""
+        if count <= 0 or self._channel is None or len(self._making) + count > MAKING:
+            return False
+        pairs = [socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET) for _ in range(count)]
+        made = [self.groups.make() for _ in pairs]
+        doors = [group.doors if group is not None else () for group in made]
+        descriptors = [number for (_, theirs), own in zip(pairs, doors) for number in (theirs.fileno(), *own)]  # noqa: B905
+        try:
+            wire.send(self._channel, wire.pack({"doors": [len(own) for own in doors]}), tuple(descriptors))
+        except OSError as error:
+            for (ours, _), group in zip(pairs, made):  # noqa: B905 - new in Python 3.10
+                ours.close()
+                self.groups.discard(group)
+            if not isinstance(error, BlockingIOError):
+                self.hear()  # why it is gone
+                self._close()
+            return False
+        finally:
+            for _, theirs in pairs:
+                theirs.close()
+            for group in filter(None, made):
+                group.shut()
+        self._making.update(
+            Child(self._loop, self, ours, group)
+            for (ours, _), group in zip(pairs, made)  # noqa: B905
+        )
+        return True
+
+    def _let_go(self) -> None:
+        spare, self._spare = self._spare, deque()
+        for child in spare:
+            child.close()
+
+    def _close(self) -> None:
+        if self._channel is None:
+            return
+        self._loop.remove(self._channel)
+        self._channel.close()
+        self._channel = None
+        self._let_go()
+        for child in self._making:
+            child.close()
+            self.groups.discard(child.group)
+        self._making.clear()
+        queue, self._queue = self._queue, deque()
+        for process in queue:
+            if process.waits:
+                process.left_alone()
