@@ -56,6 +56,9 @@ MAX_DESCRIPTORS = 128
 MAX_MOUNTS = 100
 MAX_LABELS = 16 * 1024
 
+CODE = os.path.dirname(os.path.abspath(__file__))
+"""The directory of the worker's code, which Python runs: `python -I CODE COMMAND`."""
+
 SOCKET = "shim.sock"
 """Name of the shim's socket in the state directory."""
 

@@ -32,12 +32,12 @@ def other_version(directory: Path, of: Path, changes: Mapping[str, tuple[str, st
 
 OLDER = {
     # As before there was a dense class, and before exec and attach.
-    "records.py": ("    thread: int = 0\n    memory: int = 0\n", ""),
-    "connections.py": ('elif operation in ("given", "attach"):', "elif False:"),
+    "supervisor/records.py": ("    thread: int = 0\n    memory: int = 0\n", ""),
+    "supervisor/connections.py": ('elif operation in ("given", "attach"):', "elif False:"),
 }
 NEWER = {
-    "records.py": ('    requested: str = ""\n', '    requested: str = ""\n    novel: str = "of a later version"\n'),
-    "connections.py": ('"pid": os.getpid()', '"pid": os.getpid(), "novel": {"of": ["a later version"]}'),
+    "supervisor/records.py": ('    requested: str = ""\n', '    requested: str = ""\n    novel: str = "of a later version"\n'),
+    "supervisor/connections.py": ('"pid": os.getpid()', '"pid": os.getpid(), "novel": {"of": ["a later version"]}'),
 }
 
 

@@ -25,7 +25,7 @@ from wasmlet.worker import wire
 
 log = structlog.get_logger(__name__)
 
-WORKER = Path(wire.__file__).parent
+WORKER = Path(wire.CODE)
 CODE = "worker"
 """Where in the state directory the code of its shim is."""
 KEPT_VARIABLES = ("LD_LIBRARY_PATH",)

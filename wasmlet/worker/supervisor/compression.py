@@ -13,7 +13,7 @@ import shutil
 import signal
 import sys
 
-from .. import linux
+from .. import linux, wire
 from .records import complain
 
 
@@ -62,8 +62,7 @@ class Compressor:
             del self._queue[path]
             if not os.path.exists(path):  # removed while it waited
                 continue
-            worker = os.path.dirname(os.path.abspath(__file__))
-            command = [sys.executable, "-I", "-S", worker, "compress", path]
+            command = [sys.executable, "-I", "-S", wire.CODE, "compress", path]
             try:
                 environment, default = linux.kept_environment(), (signal.SIGTERM, signal.SIGCHLD, signal.SIGPIPE)
                 self.pid = os.posix_spawn(sys.executable, command, environment, setsigmask=(), setsigdef=default)

@@ -224,8 +224,7 @@ class Zygote:
         self._lost = 0
         self.error = ""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        worker = os.path.dirname(os.path.abspath(__file__))
-        command = [python, "-I", "-X", "utf8", worker, "zygote", module]
+        command = [python, "-I", "-X", "utf8", wire.CODE, "zygote", module]
         try:
             self.pid = os.posix_spawn(
                 python,
