@@ -99,6 +99,63 @@ def test_containers_that_wait_for_init_containers_say_so() -> None:
     assert condition({"status": after}, "Initialized")["status"] == "True"
 
 
+DEADLINE = {"phase": "Failed", "reason": "DeadlineExceeded"}
+UNKNOWN = {"exitCode": 137, "reason": "ContainerStatusUnknown"}
+
+
+def states(found: Any, kind: str = "containerStatuses") -> list[Any]:
+    """What kubectl makes its STATUS column of: the reason that a container waits for, or how it ended."""
+    return [
+        entry["state"]["waiting"]["reason"]
+        if "waiting" in entry["state"]
+        else {key: entry["state"]["terminated"][key] for key in ("exitCode", "reason")}
+        for entry in found[kind]
+    ]
+
+
+def test_a_rejected_pod_has_no_container_that_waits() -> None:
+    rejected = PodStatus(phase="Failed", reason="OutOfcpu", message="too much")
+    before = written(pod(init=1), {}, PodStatus())
+    assert states(before) == ["PodInitializing"]
+    for current in ({"phase": "Pending"}, before):
+        found = written(pod(init=1), current, rejected)
+        assert (found["phase"], found["reason"]) == ("Failed", "OutOfcpu")
+        assert not found.get("containerStatuses")
+        assert not found.get("initContainerStatuses")
+        assert (
+            patch_of(pod(init=1), found, api_status(pod(init=1), found, rejected, node_ips=["10.0.0.1"], now=NOW))
+            is None
+        )
+
+
+def test_a_pod_that_ran_and_is_rejected_when_it_is_to_start_again_keeps_its_containers() -> None:
+    before = written(pod(), {}, status(Running(NOW)))
+    found = written(pod(), before, PodStatus(phase="Failed", reason="OutOfcpu"))
+    assert states(found) == [UNKNOWN]
+
+
+@pytest.mark.parametrize(
+    "waiting", [Waiting(), Waiting("CrashLoopBackOff"), Waiting("ErrImagePull"), Waiting("CreateContainerConfigError")]
+)
+def test_no_container_waits_in_a_pod_that_has_ended(waiting: Waiting) -> None:
+    last = Terminated(3, "Error", finished_at=NOW)
+    crashing = ContainerStatus("c0", waiting, last_state=last, restart_count=2)
+    provided = PodStatus(containers=(crashing, ContainerStatus("c1", Terminated(0))), **DEADLINE)
+    found = written(pod(main=3), {}, provided)
+    assert states(found) == [UNKNOWN, {"exitCode": 0, "reason": "Completed"}, UNKNOWN]
+    assert found["containerStatuses"][0]["lastState"]["terminated"]["exitCode"] == 3
+    assert found["containerStatuses"][0]["restartCount"] == 2
+    later = api_status(pod(main=3), found, provided, node_ips=["10.0.0.1"], now=NOW + timedelta(hours=1))
+    assert patch_of(pod(main=3), found, later) is None
+
+
+def test_of_a_pod_that_was_not_initialized_the_main_containers_wait_on() -> None:
+    inits = (ContainerStatus("i0", Waiting("CrashLoopBackOff"), last_state=Terminated(1)), ContainerStatus("i1"))
+    found = written(pod(init=3), {}, PodStatus(init_containers=inits, **DEADLINE))
+    assert states(found) == ["PodInitializing"]
+    assert states(found, "initContainerStatuses") == [UNKNOWN, "ContainerCreating", "ContainerCreating"]
+
+
 @pytest.mark.parametrize(
     ("gate", "ready", "part"),
     [(None, "False", "nobody has set"), ("False", "False", "is False"), ("True", "True", "")],

@@ -17,6 +17,9 @@ from wasmlet.model.restart import is_sidecar, restarts
 
 Phase = Literal["Pending", "Running", "Succeeded", "Failed", "Unknown"]
 
+ENDED: tuple[Phase, ...] = ("Succeeded", "Failed")
+"""The phases that a pod never leaves."""
+
 LOST_EXIT_CODE = 137
 """Exit code of a container whose end nobody saw, as the kubelet reports it with ContainerStatusUnknown."""
 
@@ -190,7 +193,7 @@ def _succeeded(status: ContainerStatus | None) -> bool:
     return status is not None and isinstance(status.state, Terminated) and status.state.exit_code == 0
 
 
-def lost(pod: Pod, finished_at: datetime, names: Iterable[str]) -> tuple[ContainerStatus, ...]:
+def lost(pod: Pod, finished_at: datetime | None, names: Iterable[str]) -> tuple[ContainerStatus, ...]:
     """Statuses for containers whose end nobody saw: ContainerStatusUnknown, exit code 137, as the kubelet reports."""
     message = "The container could not be located when the pod was terminated"
     ended = Terminated(LOST_EXIT_CODE, "ContainerStatusUnknown", message, finished_at=finished_at)

@@ -93,8 +93,10 @@ class PodTask:
         self._idle: asyncio.Event | None = None
         """Set when nothing is due any more; for whoever drains the pod."""
         self._calls = ProviderCalls(around.provider.name)
+        self._torn_down = False
+        """It was begun to end the pod because somebody else has ended it in the API."""
 
-        if known is not None and not self.finished:
+        if known is not None and (not self.finished or self._overruled):
             around.admission.count(pod)
             self._report.count_reported()
         elif known is None and losses.has_run(pod.status) and not (self.finished or pod.deleting):
@@ -142,10 +144,12 @@ class PodTask:
             self._removed = False  # it may have forgotten that it was asked
         self._report.applied(pod, rewound=rewound)
         sooner = pod.deleting and (not before.deleting or pod.deletion_grace_seconds < before.deletion_grace_seconds)
-        if sooner:
+        overruled = self._overruled and not self._torn_down
+        if sooner or overruled:
             self._calls.interrupt()
+        self._torn_down = self._torn_down or overruled
         # A change of the status is no reason to cut a pause short: the failure that we pause for may have made it.
-        if self._due and (not self._working or sooner or rewound or Told.of(before).differs(pod)):
+        if self._due and (not self._working or sooner or overruled or rewound or Told.of(before).differs(pod)):
             self.wake()
 
     def rewound(self) -> None:
@@ -249,13 +253,19 @@ class PodTask:
         return self._drain_by is not None and not self.leaving
 
     @property
+    def _overruled(self) -> bool:
+        """Whether somebody else has ended in the API what the provider runs: it ends here, too (as in pod_workers)."""
+        held = (self._accepted or self._offered) and not self._ended
+        return held and not self.leaving and self._report.overruled
+
+    @property
     def _due(self) -> bool:
         if self._gone:
             return True
         if self.pod.deleting:
             return not self._removed
         if self.finished or self._ended:
-            return False
+            return self._overruled
         return self._drain_by is not None or self._told is None or self._stale or self._told.differs(self.pod)
 
     async def _run(self) -> None:
@@ -287,6 +297,10 @@ class PodTask:
         if not self._due:
             return False
         pod = self.pod
+        if self._overruled:
+            if await self._end(pod):
+                self._report.say(losses.with_losses(pod, self.status, self._around.clock.now()))
+            return False
         if self._shutting_down:
             await self._shut_down(pod)
             return False
@@ -320,7 +334,7 @@ class PodTask:
             return
         except Rejected as error:
             self.event("Warning", error.reason, str(error))
-            self._told = Told.of(pod)
+            self._told, self._offered = Told.of(pod), False
             self._report.say(PodStatus(phase="Failed", reason=error.reason, message=str(error)))
             return
         except Exception:
@@ -405,8 +419,9 @@ class PodTask:
     async def _remove(self, pod: Pod) -> None:
         """Tell the API how the pod ended, then ask it to forget the pod. With finalizers the object stays."""
         around = self._around
-        # Without a status it may have run once, and nobody knows how it ended.
-        if self.status is not None or self._report.current.get("containerStatuses"):
+        # Without a status it may have run once, and nobody knows how it ended. What ended without us has been told.
+        told = self._accepted or not self.finished
+        if told and (self.status is not None or self._report.current.get("containerStatuses")):
             # Once, and not at each try: a time at which something ended does not move.
             self._report.say(losses.with_losses(pod, self.status, around.clock.now()))
             await self._report.flushed()

@@ -10,9 +10,11 @@ import asyncio
 from datetime import datetime
 from typing import Any
 
+import attrs
+
 from wasmlet.kube import later
 from wasmlet.model.pod import Pod, Raw
-from wasmlet.model.status import PodStatus
+from wasmlet.model.status import ENDED, Phase, PodStatus, phase_of
 from wasmlet.node import losses
 from wasmlet.node import status as statuses
 from wasmlet.node.surroundings import Surroundings
@@ -56,12 +58,22 @@ class PodReport:
     @property
     def finished(self) -> bool:
         """Whether that is one that the pod never leaves."""
-        return self.phase in ("Succeeded", "Failed")
+        return _ended(self.phase) is not None
+
+    @property
+    def overruled(self) -> bool:
+        """Whether the pod has ended for the API, though the provider did not say so: somebody else has written it."""
+        return self.finished and not self.final and (self.by_provider is None or self._goes_on)
+
+    @property
+    def _goes_on(self) -> bool:
+        """Whether the provider says that the pod has not ended."""
+        return self.by_provider is not None and phase_of(self._pod, self.by_provider) not in ENDED
 
     @property
     def shown(self) -> Raw:
         """The pod as the API has it or will have it, with the newest status."""
-        newest = {} if self.status is None or self.finished else self._wanted(self.status)
+        newest = {} if self.status is None else self._wanted(self.status)
         return {**self._pod.raw, "status": {**self.current, **newest}}
 
     def applied(self, pod: Pod, *, rewound: bool) -> None:
@@ -145,7 +157,7 @@ class PodReport:
 
     def _compose(self) -> dict[str, Any] | None:
         """What the API lacks of our status; made when it is sent, so that it is always the newest."""
-        if self.status is None or self.finished:
+        if self.status is None:
             return None
         return statuses.patch_of(self._pod, self.current, self._wanted(self.status))
 
@@ -155,6 +167,9 @@ class PodReport:
         if self._before:
             status = losses.counting(status, self._before)
         current = self.current
+        if self.finished:  # whoever wrote that: a pod never leaves such a phase
+            reason, message = (str(current.get(key) or "") for key in ("reason", "message"))
+            status = attrs.evolve(status, phase=_ended(self.phase), reason=reason, message=message)
         if self._start_time and not current.get("startTime"):
             current = {**current, "startTime": self._start_time}  # sent already, though nobody has said that it arrived
         wanted = statuses.api_status(self._pod, current, status, node_ips=around.node_ips, now=now, final=self.final)
@@ -173,5 +188,10 @@ class PodReport:
         before, self.current, self._version = self.current, status, version
         if self.phase == "Running" != before.get("phase"):
             self._around.metrics.running_after(self._around.clock.monotonic() - self._seen)
-        if self.finished:
+        if self.finished and not self._goes_on:
             self._around.admission.release(self._pod.uid)
+
+
+def _ended(phase: str) -> Phase | None:
+    """The phase, if it is one that a pod never leaves."""
+    return next((ended for ended in ENDED if ended == phase), None)

@@ -15,6 +15,7 @@ from typing import Any
 from wasmlet.model.pod import Container, Pod, Raw
 from wasmlet.model.restart import is_init, is_sidecar
 from wasmlet.model.status import (
+    ENDED,
     Condition,
     ContainerState,
     ContainerStatus,
@@ -23,10 +24,12 @@ from wasmlet.model.status import (
     Running,
     Terminated,
     Waiting,
+    lost,
     phase_of,
     restartable_init,
 )
 from wasmlet.model.times import rfc3339
+from wasmlet.node import losses
 
 _OWNED_TEXTS = ("reason", "message")
 _MERGED_LISTS = ("hostIPs", "podIPs")
@@ -53,15 +56,23 @@ def api_status(
     incomplete = _uninitialized(pod, status, phase)
     initialized = not incomplete
     most = MOST_MESSAGES // max(1, len((*pod.init_containers, *pod.containers, *pod.ephemeral_containers)))
-    container_statuses = _container_statuses(pod.containers, status.containers, initialized, most)
     result: dict[str, Any] = {
         "phase": phase,
         "conditions": _conditions(pod, current, status, phase, incomplete, rfc3339(now)),
         "startTime": current.get("startTime") or rfc3339(status.start_time or now),
-        "containerStatuses": container_statuses,
     }
-    if pod.init_containers:
-        result["initContainerStatuses"] = _container_statuses(pod.init_containers, status.init_containers, True, most)
+    if _rejected(status, current):
+        # With container statuses kubectl would show what a container waits for, not why the pod was rejected.
+        result |= dict.fromkeys(("containerStatuses", "initContainerStatuses"))
+    else:
+        mains = _container_statuses(pod.containers, status.containers, initialized, most)
+        inits = _container_statuses(pod.init_containers, status.init_containers, True, most)
+        if phase in ENDED:
+            _end_waiting(pod, mains if initialized else (), most)
+            _end_waiting(pod, inits[: _attempted(inits)], most)
+        result["containerStatuses"] = mains
+        if pod.init_containers:
+            result["initContainerStatuses"] = inits
     if pod.ephemeral_containers:
         result["ephemeralContainerStatuses"] = _container_statuses(
             pod.ephemeral_containers, status.ephemeral_containers, initialized, most
@@ -198,6 +209,26 @@ def _condition(pod: Pod, condition: Condition, current: Raw | None, now: str) ->
     return result
 
 
+def _rejected(status: PodStatus, current: Raw) -> bool:
+    """Whether the pod was turned away before anything of it was begun (kubelet's `rejectPod`)."""
+    containers = (*status.containers, *status.init_containers, *status.ephemeral_containers)
+    return status.phase == "Failed" and not containers and not losses.has_run(current)
+
+
+def _attempted(inits: Sequence[Raw]) -> int:
+    """How many init containers there are up to the last that was begun, and at least one (`initializedContainers`)."""
+    begun = (at for at, entry in enumerate(inits, 1) if "waiting" not in entry["state"] or entry.get("lastState"))
+    return max(begun, default=1)
+
+
+def _end_waiting(pod: Pod, entries: Sequence[dict[str, Any]], most: int) -> None:
+    """Let no container wait in a pod that has ended: nobody knows how it ended (kubelet's `TerminatePod`)."""
+    for entry in entries:
+        if "waiting" in entry["state"]:
+            (ended,) = lost(pod, None, [entry["name"]])
+            entry["state"] = _state(ended.state, most)
+
+
 def _begun(status: PodStatus) -> bool:
     return any(map(_has_begun, (*status.containers, *status.init_containers)))
 
@@ -278,7 +309,7 @@ def _same(key: str, current: Any, wanted: Any) -> bool:
         have = {c.get("type"): c for c in current or ()}
         return all(_covers(have.get(c["type"]), c) for c in wanted)
     if key.endswith("Statuses"):
-        current = current or ()
+        current, wanted = current or (), wanted or ()
         return len(current) == len(wanted) and all(map(_covers, current, wanted))
     return bool(current == wanted)
 
