@@ -77,7 +77,7 @@ class Runtime:
     async def __aexit__(self, *failure: object) -> None:
         below = [child for pid in self._pids for child in children(pid)]
         try:
-            around = self.provider._running()
+            around = self.provider.services
         except WasmletError:  # the test failed while no node loop ran; the shim and its guests go on
             for pid in filter(alive, (*self._pids, *below)):
                 await asyncio.to_thread(kill, pid)
@@ -96,7 +96,7 @@ class Runtime:
 
     @property
     def shim(self) -> int:
-        return self.provider._running().client.pid
+        return self.provider.services.client.pid
 
     @property
     def fake_clock(self) -> FakeClock:

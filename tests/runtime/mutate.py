@@ -153,7 +153,7 @@ async def _run(runtime: Runtime, directory: Path, image: str, modules: Iterable[
         for _ in range(AT_ONCE):
             group.create_task(work())
     await runtime.provider.ping()
-    for compiler in runtime.provider._running().handlers.compilers:
+    for compiler in runtime.provider.services.handlers.compilers:
         await compiler.keep(())  # as the collector does from time to time
     if await runtime.running(beside) != before:
         found.broken.append("the pod beside them did not go on")

@@ -39,7 +39,7 @@ class Beside:
     async def _record(self) -> Any:
         await self._runtime.running(self._key)
         (record,) = (
-            r for r in self._runtime.provider._running().client.records.values() if r.labels["pod"]["name"] == "beside"
+            r for r in self._runtime.provider.services.client.records.values() if r.labels["pod"]["name"] == "beside"
         )
         return record
 
@@ -141,7 +141,7 @@ async def test_volumes_from_everywhere(tmp_path: Path, image: str) -> None:
             )  # fmt: skip
             key = await runtime.create(pod)
             await runtime.logged(key, f"put /v/new: ok\n{name}{name}".encode())
-        records = runtime.provider._running().client.records.values()
+        records = runtime.provider.services.client.records.values()
         pids = {record.labels["pod"]["name"]: record.pid for record in records}
         assert pids["disk"] == pids["memory"] == beside.pid != pids["host"]
     assert (data / "new").read_text() == "host"
@@ -285,7 +285,7 @@ async def test_a_worker_that_dies_restarts_its_pods(runtime: Runtime, image: str
         keys.append(await runtime.create(pod))
     for key in keys:
         await runtime.running(key)
-    (pid,) = {record.pid for record in runtime.provider._running().client.records.values()}
+    (pid,) = {record.pid for record in runtime.provider.services.client.records.values()}
     os.kill(pid, 9)
     for key in keys:
         status = await runtime.main(key, lambda status: status.restart_count == 1 and status.ready is True)

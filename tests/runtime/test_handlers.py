@@ -44,7 +44,7 @@ async def test_the_runtime_class_chooses_the_engine_and_the_pod_stays_with_it(tm
         key = await runtime.create(pod_of("print", "here", image=image), Inputs(runtime_handler="wasmlet"))
         assert (await runtime.ended(key)).exit_code == 0
         assert await runtime.log(key) == b"here\n"
-        labels = [Labels.of(record.labels) for record in runtime.provider._running().client.records.values()]
+        labels = [Labels.of(record.labels) for record in runtime.provider.services.client.records.values()]
         assert [found.handler for found in labels if found] == ["wasmlet"]
 
         sleeper = pod_of("sleep", "1000", image=image, name="sleeper", restart="Always")

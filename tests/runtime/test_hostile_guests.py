@@ -50,7 +50,7 @@ async def unharmed(runtime: Runtime, image: str) -> AsyncIterator[None]:
     assert names == ["wasmlet-guest"]
     assert zombies(shim) == []
     assert files_of(runtime) == files
-    for compiler in runtime.provider._running().handlers.compilers:
+    for compiler in runtime.provider.services.handlers.compilers:
         await compiler.keep(())
     assert len(os.listdir("/proc/self/fd")) <= descriptors
     assert "an error of wasmlet's own" not in (runtime.state_dir / "runtime" / "shim.log").read_text()

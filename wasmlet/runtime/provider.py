@@ -49,7 +49,7 @@ from wasmlet.runtime.logs.reader import Log
 from wasmlet.runtime.pods import manifest
 from wasmlet.runtime.pods.container import ContainerLife
 from wasmlet.runtime.pods.pod import PodLife
-from wasmlet.runtime.services import Surroundings
+from wasmlet.runtime.services import RuntimeServices
 from wasmlet.runtime.shim.client import ShimClient, ShimError
 from wasmlet.runtime.shim.instances import Labels
 from wasmlet.runtime.shim.records import ContainerRecord
@@ -76,7 +76,7 @@ class RuntimeProvider(Provider):
         self._changes = Changes()
         self._pods: dict[str, PodLife] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._around: Surroundings | None = None
+        self._services: RuntimeServices | None = None
         self._watcher: Watcher | None = None
         self._registries: Registries | None = None
         self._collector: asyncio.Task[None] | None = None
@@ -124,22 +124,22 @@ class RuntimeProvider(Provider):
         storage = Storage(self.state_dir, Memory(self.state_dir), self.config.host_paths(), self.claim_directory, dns)
         self._execs = Execs(client, handlers, self.config.max_module_bytes)
         users, words = await in_thread(pod_users.started, self.state_dir, self.config.users())
-        self._around = Surroundings(
-            client,
-            images,
-            registries,
-            handlers,
-            self._changes,
-            self._clock,
-            self.state_dir,
-            storage,
-            self.config.log_limits(),
-            self._background,
-            self._commands or PodCommands(self._execs, self._instance),
-            self.config.max_container_restart_period,
-            resizing.amounts({"limits": await asyncio.to_thread(machine.capacity)}, "limits"),
-            self._used,
-            users,
+        self._services = RuntimeServices(
+            client=client,
+            images=images,
+            registries=registries,
+            handlers=handlers,
+            changes=self._changes,
+            clock=self._clock,
+            state_dir=self.state_dir,
+            storage=storage,
+            log_limits=self.config.log_limits(),
+            background=self._background,
+            commands=self._commands or PodCommands(self._execs, self._instance),
+            restart_cap=self.config.max_container_restart_period,
+            capacity=resizing.amounts({"limits": await asyncio.to_thread(machine.capacity)}, "limits"),
+            used=self._used,
+            users=users,
         )
         await client.start()
         self._isolation = {**client.confinement, "user": words}
@@ -156,18 +156,18 @@ class RuntimeProvider(Provider):
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        around, self._around = self._around, None
-        if around is not None:
-            if all(record.ended for record in around.client.records.values()):
+        services, self._services = self._services, None
+        if services is not None:
+            if all(record.ended for record in services.client.records.values()):
                 with contextlib.suppress(ShimError, TimeoutError):
                     async with asyncio.timeout(2):
-                        await around.client.shutdown(force=False)
-            await around.client.close()
-            for compiler in around.handlers.compilers:
+                        await services.client.shutdown(force=False)
+            await services.client.close()
+            for compiler in services.handlers.compilers:
                 compiler.close()
-            await in_thread(around.storage.close, any(not r.ended for r in around.client.records.values()))
-            if around.users is not None:
-                await in_thread(around.users.close)
+            await in_thread(services.storage.close, any(not r.ended for r in services.client.records.values()))
+            if services.users is not None:
+                await in_thread(services.users.close)
         if self._registries is not None:
             await self._registries.__aexit__(None, None, None)
             self._registries = None
@@ -178,12 +178,12 @@ class RuntimeProvider(Provider):
 
     async def create_pod(self, pod: Pod, inputs: Inputs) -> None:
         """Accept the pod. One that runs already goes on."""
-        around = self._running()
+        services = self.services
         if pod.uid not in self._pods:
             manifest.check(pod)
             claims = type(self).claim_directory is not RuntimeProvider.claim_directory
             volume_rules.check(pod, host_paths=bool(self.config.allow_host_path), claims=claims)
-            self._pods[pod.uid] = PodLife(around, pod.key)
+            self._pods[pod.uid] = PodLife(services, pod.key)
         self._pods[pod.uid].accept(pod, inputs)
 
     async def update_pod(self, pod: Pod, inputs: Inputs) -> None:
@@ -243,7 +243,7 @@ class RuntimeProvider(Provider):
             NotFound: the pod or container is not known, or does not run.
         """
         record = self._instance(key, container)
-        await attach.attach(self._running().client, record.id, self._log(record), streams)
+        await attach.attach(self.services.client, record.id, self._log(record), streams)
 
     async def stats(self) -> Raw:
         """What the node, its pods and what runs of them take; see `wasmlet.runtime.stats.summary`."""
@@ -251,7 +251,7 @@ class RuntimeProvider(Provider):
         for life in self._pods.values():
             if life.start_time is not None:
                 pods[life.key] = life.start_time.timestamp()
-        client = self._running().client
+        client = self.services.client
         for record in client.records.values():
             labels = Labels.of(record.labels)
             if labels is not None and record.state == wire.RUNNING and record.pid:
@@ -273,10 +273,10 @@ class RuntimeProvider(Provider):
 
     def probe_counts(self) -> Mapping[ProbeCount, int]:
         """How often the probes of the pods that are here have succeeded and failed (`prober_probe_total`)."""
-        return self._around.probe_counts.all() if self._around is not None else {}
+        return self._services.probe_counts.all() if self._services is not None else {}
 
     async def ping(self) -> None:
-        await self._running().client.ping()
+        await self.services.client.ping()
 
     async def claim_directory(self, pod: Pod, claim: str) -> Path:
         """The directory that is mounted for a persistentVolumeClaim of this name in the pod's namespace.
@@ -294,15 +294,21 @@ class RuntimeProvider(Provider):
 
     def _modules(self) -> set[str]:
         """Digests of the modules of all containers that are here."""
-        known = self._around.client.records.values() if self._around is not None else ()
+        known = self._services.client.records.values() if self._services is not None else ()
         found = [Labels.of(record.labels) for record in known if not record.ended]
         found += [life.labels for pod in self._pods.values() for life in pod.containers.values()]
         return {labels.image_id for labels in found if labels is not None}
 
-    def _running(self) -> Surroundings:
-        if self._around is None:
+    @property
+    def services(self) -> RuntimeServices:
+        """What all pods share; it is there between `start` and `stop`.
+
+        Raises:
+            WasmletError: the provider is not started.
+        """
+        if self._services is None:
             raise WasmletError(f"provider {self.name} is not started")
-        return self._around
+        return self._services
 
     def _container(self, key: PodKey, container: str) -> ContainerLife:
         life = self._life(key).life(container)
@@ -318,7 +324,7 @@ class RuntimeProvider(Provider):
         return record
 
     def _log(self, record: ContainerRecord) -> Log:
-        client, name = self._running().client, record.id
+        client, name = self.services.client, record.id
         assert self._watcher is not None
 
         def ended() -> bool:
@@ -343,9 +349,9 @@ class RuntimeProvider(Provider):
             return
         life = self._pods.get(labels.pod.uid)
         if life is None:
-            if self._around is None:
+            if self._services is None:
                 return
-            life = self._pods[labels.pod.uid] = PodLife(self._around, labels.pod)
+            life = self._pods[labels.pod.uid] = PodLife(self._services, labels.pod)
         life.saw(record, labels)
 
     def _used(self, key: PodKey) -> resizing.Amounts:

@@ -27,8 +27,8 @@ from wasmlet.runtime.streams.commands import Commands
 STARTS_PER_CPU = 8
 
 
-@attrs.frozen
-class Surroundings:
+@attrs.frozen(kw_only=True)
+class RuntimeServices:
     """What all pods of a provider share.
 
     Attributes:

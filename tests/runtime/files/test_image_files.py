@@ -141,7 +141,7 @@ async def test_files_are_there_after_the_node_loop_comes_back_and_go_with_the_po
     async with Runtime(WasmtimeProvider, tmp_path / "state", config) as runtime:
         key = await runtime.create(pod_of("sleep", "1000", image=image))
         await runtime.running(key)
-        around = runtime.provider._running()
+        around = runtime.provider.services
         store = around.registries.store
         await around.registries.keep(runtime.provider._modules(), set())
         await around.registries.collect()

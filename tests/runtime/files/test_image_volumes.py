@@ -90,14 +90,14 @@ async def test_what_pods_mount_is_not_collected(driver: Path, tmp_path: Path) ->
         key = await runtime.create(mounting(driver, serve(server, {"a": b"a"}), "sleep", "1000"))
         await runtime.running(key)
         for _ in range(2):
-            around = runtime.provider._running()
+            around = runtime.provider.services
             await around.registries.keep(set(), around.storage.images())
             assert (await around.registries.collect()).images == ()
             assert len(trees(runtime)) == 1
             await runtime.restart()  # it runs on, and has what it mounts
             await runtime.running(key)
         await runtime.provider.delete_pod(key, 0)
-        around = runtime.provider._running()
+        around = runtime.provider.services
         await around.registries.keep(set(), around.storage.images())
         assert len((await around.registries.collect()).images) == 1
         assert trees(runtime) == []

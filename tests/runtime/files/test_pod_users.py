@@ -35,7 +35,7 @@ async def users(tmp_path: Path) -> AsyncGenerator[Runtime, None]:
 
 
 def pid_of(runtime: Runtime, key: PodKey) -> int:
-    records = runtime.provider._running().client.records.values()
+    records = runtime.provider.services.client.records.values()
     return next(r.pid for r in records if r.labels["pod"]["uid"] == key.uid and r.state == "running")
 
 
@@ -186,7 +186,7 @@ async def test_a_command_is_the_same_user(users: Runtime, image: str) -> None:
     volumes = {"volumes": [{"name": "v", "emptyDir": {}}]}
     key = await users.create(pod_of("sleep", "1000", image=image, spec=volumes, volumeMounts=mounts()))
     await users.running(key)
-    code, output = await users.provider._running().commands.run(key, "main", ["driver", "put", "/v/x", "1"])
+    code, output = await users.provider.services.commands.run(key, "main", ["driver", "put", "/v/x", "1"])
     assert (code, output) == (0, b"put /v/x: ok\n")
     written = next(users.state_dir.rglob("kubernetes.io~empty-dir/v/x"))
     assert [written.stat().st_uid] * 4 == ids(pid_of(users, key), "Uid")
@@ -199,7 +199,7 @@ async def test_it_stays_the_same_and_is_free_again(users: Runtime, image: str) -
     await users.running(key)
     user = ids(pid_of(users, key), "Uid")[0]
     await users.restart()
-    pods = users.provider._running().users
+    pods = users.provider.services.users
     assert pods is not None
     assert pods._given == {key.uid: user}
     await users.create(pod_of("sleep", "1000", image=image))
@@ -220,7 +220,7 @@ async def test_a_restarted_container_is_the_same_user(tmp_path: Path, image: str
         key = await runtime.create(pod)
         await runtime.main(key, lambda status: status.restart_count == 1)
         await runtime.running(key)
-        assert len({r.labels["user"] for r in runtime.provider._running().client.records.values()}) == 1
+        assert len({r.labels["user"] for r in runtime.provider.services.client.records.values()}) == 1
 
 
 @root

@@ -20,11 +20,11 @@ def with_metadata(pod: Pod, **metadata: Any) -> Pod:
 
 async def nothing_is_left(runtime: Runtime, key: PodKey) -> None:
     """Delete the pod; no file, mount, record or process of it is there then."""
-    records = runtime.provider._running().client.records
+    records = runtime.provider.services.client.records
     pids = [record.pid for record in records.values() if record.labels["pod"]["uid"] == key.uid and record.pid]
     await runtime.provider.delete_pod(key, 0)
     mounts = await asyncio.to_thread(Path("/proc/self/mountinfo").read_text)
-    kept = runtime.provider._running().storage.in_memory(key.uid)
+    kept = runtime.provider.services.storage.in_memory(key.uid)
     for directory in filter(None, (pod_directory(runtime, key.uid), kept)):
         assert not directory.exists()
         assert str(directory) not in mounts

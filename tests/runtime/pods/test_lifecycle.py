@@ -158,7 +158,7 @@ async def test_nothing_is_left_of_a_deleted_pod(runtime: Runtime, image: str) ->
     assert set(children(runtime.shim).values()) <= {"wasmlet-zygote", "wasmlet-spare"}
     assert len(os.listdir("/proc/self/fd")) == descriptors
     assert await runtime.provider.list_pods() == []
-    assert runtime.provider._running().client.records == {}
+    assert runtime.provider.services.client.records == {}
 
 
 async def test_delete_without_grace_kills(runtime: Runtime, image: str) -> None:
@@ -191,7 +191,7 @@ async def test_a_pod_deleted_while_it_starts_leaves_nothing(runtime: Runtime, im
         key = await runtime.create(pod_of("sleep", "1000", name=f"pod-{number}", image=image, restart="Always"))
         await asyncio.sleep(pause)
         await runtime.provider.delete_pod(key, 30)
-    assert runtime.provider._running().client.records == {}
+    assert runtime.provider.services.client.records == {}
     for pid, name in children(runtime.shim).items():
         if name not in ("wasmlet-zygote", "wasmlet-spare"):
             # A fork that came too late is on its way out: it ends by itself, and soon.
@@ -293,7 +293,7 @@ async def test_restarts_with_the_kubelets_back_off(timed: Runtime, image: str) -
     assert await timed.log(key, previous=True) == b"again\n"
     files = sorted(path.name for path in timed.state_dir.rglob("logs/**/*.log"))
     assert files == ["5.log", "6.log"]
-    assert len(timed.provider._running().client.records) == 2
+    assert len(timed.provider.services.client.records) == 2
 
 
 def _crashed(state: object) -> bool:

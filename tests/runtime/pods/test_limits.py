@@ -29,7 +29,7 @@ MEMORY, CPU = may_limit("memory"), may_limit("cpu")
 
 def directory(runtime: Runtime, key: PodKey, controller: str, container: str = "main") -> Path:
     """The container's group."""
-    client = runtime.provider._running().client
+    client = runtime.provider.services.client
     life = runtime.provider._life(key).life(container)
     assert life is not None
     assert life.record is not None
@@ -61,7 +61,7 @@ def test_what_resources_come_to() -> None:
 
 
 async def test_what_keeps_guests_in_is_known(runtime: Runtime) -> None:
-    found = runtime.provider._running().client.confinement
+    found = runtime.provider.services.client.confinement
     if MEMORY and CPU and may_limit("pids"):
         assert found["cgroup"] == "v1: memory, pids, cpu"
     assert found["cgroup"]
@@ -84,7 +84,7 @@ async def test_too_much_memory(runtime: Runtime, image: str) -> None:
 async def test_the_engine_holds_the_limit_where_the_kernel_cannot(tmp_path: Path, image: str) -> None:
     config = RuntimeConfig(allow_local_modules=True, cgroups=False)
     async with Runtime(WasmtimeProvider, tmp_path / "state", config) as runtime:
-        client = runtime.provider._running().client
+        client = runtime.provider.services.client
         assert (client.confinement["cgroup"], client.groups) == ("off: this node does not want it", {})
         limited = {"limits": {"memory": "40Mi", "cpu": "500m"}}
         key = await runtime.create(pod_of("alloc", "4", "alloc", "80", image=image, resources=limited))
@@ -201,7 +201,7 @@ async def main(state, image):
         key = await runtime.create(pod_of("alloc", "4", "alloc", "80", image=image, resources=limited))
         ended = await runtime.ended(key)
         output = await runtime.output(key)
-        print(json.dumps([runtime.provider._running().client.confinement, ended.exit_code, output.decode()]))
+        print(json.dumps([runtime.provider.services.client.confinement, ended.exit_code, output.decode()]))
 
 asyncio.run(main(*sys.argv[1:]))
 """

@@ -283,5 +283,5 @@ async def test_a_deadline_ends_a_pod_that_never_started(timed: Runtime) -> None:
     await failed(timed, key)
     await timed.provider.delete_pod(key, 0)
     provider = timed.provider
-    lasting = {asyncio.current_task(), timed._reader, provider._running().client._keeper, provider._collector}
+    lasting = {asyncio.current_task(), timed._reader, provider.services.client._keeper, provider._collector}
     assert not asyncio.all_tasks() - lasting

@@ -129,7 +129,7 @@ async def test_memory_that_the_engine_holds_cannot_be_changed(ungrouped: Runtime
 
 
 async def test_a_resize_waits_for_room(timed: Runtime, image: str) -> None:
-    whole = timed.provider._running().capacity["cpu"]
+    whole = timed.provider.services.capacity["cpu"]
     half = resources(f"{int(whole * 500)}m", "1Mi")
     other = await timed.create(
         pod_of("sleep", "1000", name="other", image=image, resources=resources(f"{int(whole * 400)}m", "1Mi"))
@@ -163,7 +163,7 @@ async def test_the_overhead_of_a_runtime_class_counts(timed: Runtime, image: str
     key = await timed.create(running_pod(image, resources("100m", "1Mi"), spec={"overhead": {"cpu": "5m"}}))
     await timed.running(key)
     assert timed.provider._life(key).requests() == {"cpu": Decimal("0.105"), "memory": Decimal(2**20)}
-    whole = timed.provider._running().capacity["cpu"]
+    whole = timed.provider.services.capacity["cpu"]
     asked = resources(f"{int(whole * 1000)}m", "1Mi")
     await timed.provider.update_pod(running_pod(image, asked, spec={"overhead": {"cpu": "5m"}}), Inputs())
     (condition,) = (await timed.provider.pod_status(key)).conditions

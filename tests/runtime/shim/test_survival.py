@@ -27,7 +27,7 @@ from wasmlet.runtime import RuntimeConfig
 
 def pid_of(runtime: Runtime, key: PodKey) -> int:
     """The process of the pod's one container."""
-    (record,) = (r for r in runtime.provider._running().client.records.values() if r.labels["pod"]["uid"] == key.uid)
+    (record,) = (r for r in runtime.provider.services.client.records.values() if r.labels["pod"]["uid"] == key.uid)
     return record.pid
 
 
@@ -298,7 +298,7 @@ async def test_many_pods_come_and_go_while_workers_die(runtime: Runtime, image: 
                     os.kill(pid, signal.SIGKILL)
         runtime._pids.add(runtime.shim)
         assert [record.key.name for record in await runtime.provider.list_pods()] == ["first"]
-        assert len(runtime.provider._running().client.records) == 1
+        assert len(runtime.provider.services.client.records) == 1
         for pid, name in children(runtime.shim).items():
             if name == "wasmlet-guest":
                 await asyncio.to_thread(wait_gone, pid)

@@ -36,7 +36,10 @@ OLDER = {
     "supervisor/connections.py": ('elif operation in ("given", "attach"):', "elif False:"),
 }
 NEWER = {
-    "supervisor/records.py": ('    requested: str = ""\n', '    requested: str = ""\n    novel: str = "of a later version"\n'),
+    "supervisor/records.py": (
+        '    requested: str = ""\n',
+        '    requested: str = ""\n    novel: str = "of a later version"\n',
+    ),
     "supervisor/connections.py": ('"pid": os.getpid()', '"pid": os.getpid(), "novel": {"of": ["a later version"]}'),
 }
 

@@ -152,7 +152,7 @@ async def test_ends_with_the_node_loop_and_the_container_goes_on(runtime: Runtim
     caller = Caller()
     running = asyncio.ensure_future(run(runtime, key, "print", "on", "sleep", "1000", caller=caller))
     await caller.until(b"on\n")
-    client = runtime.provider._running().client
+    client = runtime.provider.services.client
     assert client._socket is not None
     client._socket.shutdown(2)  # as it looks to the shim when this process dies
     with pytest.raises(WasmletError, match="connection to the shim was lost"):
@@ -215,7 +215,7 @@ async def test_many_at_once_leave_nothing_behind(runtime: Runtime, image: str) -
 
 async def test_commands_of_probes_are_bounded(runtime: Runtime, image: str) -> None:
     key = await started(runtime, image)
-    commands = runtime.provider._running().commands
+    commands = runtime.provider.services.commands
     assert await commands.run(key, "main", ["driver", "print", "a", "error", "b", "exit", "3"]) == (3, b"a\nb\n")
     code, output = await commands.run(key, "main", ["driver", "flood", "10000"])
     assert (code, len(output)) == (0, 10 * 1024)

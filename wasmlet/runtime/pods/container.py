@@ -26,7 +26,7 @@ from wasmlet.runtime.pods.phases import Phase, PhaseEvent, after
 from wasmlet.runtime.pods.probes import Probe, Prober, ProbeServices
 from wasmlet.runtime.pods.resizer import Resize, Resizer
 from wasmlet.runtime.resizing import changed, needs_restart
-from wasmlet.runtime.services import Surroundings
+from wasmlet.runtime.services import RuntimeServices
 from wasmlet.runtime.shim.instances import WHERE, Kind, Labels, Target, state_of
 from wasmlet.runtime.shim.records import ContainerRecord
 from wasmlet.worker import wire
@@ -45,7 +45,7 @@ class PodOfContainer(Protocol):
     """What a container needs of its pod."""
 
     @property
-    def services(self) -> Surroundings: ...
+    def services(self) -> RuntimeServices: ...
 
     @property
     def key(self) -> PodKey: ...

@@ -24,7 +24,7 @@ from wasmlet.runtime.pods.announce_compile import announce_compile
 from wasmlet.runtime.pods.image_volumes import ensure_volumes
 from wasmlet.runtime.pods.plan import Limits, StartPlan
 from wasmlet.runtime.pods.pulling import ImageSources, module_of
-from wasmlet.runtime.services import Surroundings
+from wasmlet.runtime.services import RuntimeServices
 from wasmlet.runtime.shim.instances import Say, Shown
 from wasmlet.runtime.shim.records import ContainerRecord, spec_of
 
@@ -55,7 +55,7 @@ class ImageNeeds:
     say_of_pod: Say
 
 
-async def ensure_images(needs: ImageNeeds, volumes: PodVolumes, services: Surroundings) -> Module:
+async def ensure_images(needs: ImageNeeds, volumes: PodVolumes, services: RuntimeServices) -> Module:
     """Get the images of a container's volumes, and its own.
 
     Returns:
@@ -84,7 +84,7 @@ async def env_files_of(manifest: Pod, container: Container, volumes: PodVolumes)
 
 @contextlib.asynccontextmanager
 async def prepared(
-    plan: StartPlan, module: Module, handler: Handler, volumes: PodVolumes, services: Surroundings, shown: Shown
+    plan: StartPlan, module: Module, handler: Handler, volumes: PodVolumes, services: RuntimeServices, shown: Shown
 ) -> AsyncIterator[Launch]:
     """Have everything at hand that a start needs; it waits for the compiler, and for its turn among other starts.
 
@@ -101,7 +101,7 @@ async def prepared(
         yield Launch(plan, handler, artifact, mounts)
 
 
-async def carry_out(launch: Launch, limits: Limits, log_path: str, services: Surroundings) -> ContainerRecord:
+async def carry_out(launch: Launch, limits: Limits, log_path: str, services: RuntimeServices) -> ContainerRecord:
     """Have the shim start the instance; return once it has it, which is before the guest begins.
 
     Args:
@@ -126,7 +126,7 @@ async def carry_out(launch: Launch, limits: Limits, log_path: str, services: Sur
     )
 
 
-def _settings(plan: StartPlan, handler: Handler, limits: Limits, services: Surroundings) -> Mapping[str, object]:
+def _settings(plan: StartPlan, handler: Handler, limits: Limits, services: RuntimeServices) -> Mapping[str, object]:
     return {
         **services.log_limits,
         **plan.streams,

@@ -37,7 +37,7 @@ from wasmlet.runtime.pods.container import ContainerLife
 from wasmlet.runtime.pods.container_runner import ContainerRunner
 from wasmlet.runtime.pods.order import Order
 from wasmlet.runtime.pods.probes import Probe
-from wasmlet.runtime.services import Surroundings
+from wasmlet.runtime.services import RuntimeServices
 from wasmlet.runtime.shim.instances import WHERE, Kind, Labels
 from wasmlet.runtime.shim.records import ContainerRecord
 
@@ -59,7 +59,7 @@ class PodFailure:
 class PodLife:
     """One pod UID, from the first `accept` (or what the shim had of it before) to the end of `end`."""
 
-    def __init__(self, services: Surroundings, key: PodKey) -> None:
+    def __init__(self, services: RuntimeServices, key: PodKey) -> None:
         self.services = services
         self.key = key
         self._manifest: Pod | None = None
