@@ -125,6 +125,9 @@ async def kube(
 async def test_runtime_classes(kube: Kubectl) -> None:
     names = (await kube("get", "runtimeclasses", "-o", "name")).split()
     assert {"wasmlet", "wasmlet-dense", "wasmlet-wasmer"} <= {name.partition("/")[2] for name in names}
+    overheads = json.loads(await kube("get", "runtimeclasses", "-o", "json"))["items"]
+    # A sleeping guest takes memory and no CPU; with some for each pod, CPU would bound how many pods a node has.
+    assert all(set(one["overhead"]["podFixed"]) == {"memory"} for one in overheads)
     container = {"name": "c", "image": "file://./box/box.wasm", "args": ["say", "dense"]}
     spec = {"runtimeClassName": "wasmlet-dense", "restartPolicy": "Never", "containers": [container]}
     body = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"}, "spec": spec}

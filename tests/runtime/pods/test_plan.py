@@ -54,6 +54,30 @@ def test_variables_of_the_manifest_go_before_those_of_the_image() -> None:
     assert [reason for reason, _ in found.image_remarks] == ["WorkingDirNotApplied"]
 
 
+@pytest.mark.parametrize(
+    ("spec", "name"),
+    [({}, "web"), ({"hostname": "mine"}, "mine"), ({"hostname": "mine", "subdomain": "sub"}, "mine")],
+)
+def test_the_host_name_is_a_variable_as_a_container_runtime_sets_it(spec: dict[str, str], name: str) -> None:
+    found = planned("$(HOSTNAME)", spec=spec, env=[{"name": "B", "value": "$(HOSTNAME)"}])
+    assert found.variables["HOSTNAME"] == name
+    # What a kubelet expands does not know it.
+    assert found.argv[1:] == ("$(HOSTNAME)",)
+    assert found.variables["B"] == "$(HOSTNAME)"
+
+
+def test_a_long_pod_name_is_cut_in_the_host_name() -> None:
+    assert planned(name="a" * 62 + "-b").variables["HOSTNAME"] == "a" * 62
+
+
+def test_image_and_manifest_go_before_the_host_name() -> None:
+    image = attrs.evolve(MODULE, environment=("HOSTNAME=image",))
+    assert planned(module=image).variables["HOSTNAME"] == "image"
+    own = [{"name": "HOSTNAME", "value": "own"}]
+    assert planned(module=image, env=own).variables["HOSTNAME"] == "own"
+    assert planned("$(HOSTNAME)", env=own).argv[1:] == ("own",)
+
+
 def test_limits_are_those_of_the_resources() -> None:
     resources = {"limits": {"memory": "64Mi", "cpu": "500m"}, "requests": {"cpu": "100m"}}
     found = planned(resources=resources).limits

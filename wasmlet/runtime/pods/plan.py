@@ -13,6 +13,7 @@ import attrs
 from wasmlet.errors import Refused
 from wasmlet.model.environment import Files, environment
 from wasmlet.model.expansion import command_and_args
+from wasmlet.model.hosts import hostname
 from wasmlet.model.inputs import Inputs
 from wasmlet.model.pod import Container, Pod, Raw
 from wasmlet.runtime.files import volume_rules
@@ -115,7 +116,8 @@ def plan(request: StartRequest, module: Module, files: Files) -> StartPlan:
     variables = _image_variables(module) | found.variables
     return StartPlan(
         argv=_argv(container, module, variables),
-        variables=variables,
+        # As container runtimes do: lowest, and unknown to what a kubelet expands, which are the variables above.
+        variables={"HOSTNAME": hostname(pod)} | variables,
         limits=Limits.of(request.resources),
         streams=_streams(request),
         mounts=MountRequest(pod, container, request.inputs, variables, request.attempt, module.files),
