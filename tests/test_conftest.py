@@ -1,17 +1,11 @@
-"""What the tests do about the shell that they were begun in, and about a test that fails half-way."""
+"""What the tests do about the shell that they were begun in."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
-from pathlib import Path
-
-import pytest
-from wasmlet_wasmtime import WasmtimeProvider
 
 from tests.machine import ROOT
-from tests.runtime.harness import Runtime
-from tests.worker.harness import alive
 
 BEGUN = """
 import resource, signal, subprocess
@@ -35,18 +29,3 @@ print(soft == (65536 if hard == resource.RLIM_INFINITY else min(hard, 65536)))
 def test_a_run_in_the_background_with_few_descriptors() -> None:
     done = subprocess.run([sys.executable, "-c", BEGUN], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert done.stdout.split() == ["True"] * 4, done.stderr
-
-
-async def test_nothing_is_left_of_a_test_that_fails_between_two_node_loops(tmp_path: Path) -> None:
-    runtime = Runtime(WasmtimeProvider, tmp_path / "state")
-
-    async def fails() -> None:
-        async with runtime:
-            await runtime.stop()
-            assert all(map(alive, runtime._pids))
-            raise ZeroDivisionError
-
-    with pytest.raises(ZeroDivisionError):
-        await fails()
-    assert runtime._pids
-    assert not any(map(alive, runtime._pids))

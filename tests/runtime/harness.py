@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
 from typing import Any
 
-from tests.worker.harness import alive, children, kill, wait_gone
+from tests.worker.harness import children, kill, wait_gone
 from wasmlet.clock import Clock
 from wasmlet.errors import WasmletError
 from wasmlet.model.inputs import Inputs
@@ -79,8 +79,9 @@ class Runtime:
         try:
             around = self.provider.services
         except WasmletError:  # the test failed while no node loop ran; the shim and its guests go on
-            for pid in filter(alive, (*self._pids, *below)):
-                await asyncio.to_thread(kill, pid)
+            for pid in (*self._pids, *below):
+                with contextlib.suppress(ProcessLookupError):  # guests may end with their shim
+                    await asyncio.to_thread(kill, pid)
             if failure[0] is not None:
                 return  # which is what the test is about to say
             raise

@@ -310,3 +310,20 @@ async def test_many_pods_come_and_go_while_workers_die(runtime: Runtime, image: 
 
 def log_of_shim(runtime: Runtime) -> str:
     return (runtime.state_dir / "runtime" / "shim.log").read_text()
+
+
+async def test_nothing_is_left_of_a_test_that_fails_between_two_node_loops(tmp_path: Path, image: str) -> None:
+    below: list[int] = []
+
+    async def fails() -> None:
+        async with Runtime(WasmtimeProvider, tmp_path / "state") as runtime:
+            await runtime.running(await runtime.create(pod_of("sleep", "1000", image=image)))
+            below.extend((runtime.shim, *children(runtime.shim)))
+            await runtime.stop()
+            assert alive(below[0])
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await fails()
+    assert len(below) > 1
+    assert not any(map(alive, below))
