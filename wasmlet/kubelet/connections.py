@@ -13,6 +13,8 @@ from typing import Any
 
 from aiohttp import hdrs, web
 
+BUFFER_BYTES = 64 * 1024
+"""What may wait in a connection for its caller to read, before whoever writes waits too."""
 HTTP_LOG = logging.getLogger("wasmlet.kubelet.http")
 """aiohttp's log of what it finds wrong with requests and connections."""
 HTTP_LOG.addFilter(lambda record: False)
@@ -43,6 +45,8 @@ class Connection(web.RequestHandler):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
+        if isinstance(transport, asyncio.Transport):
+            transport.set_write_buffer_limits(high=BUFFER_BYTES)  # with TLS it would be eight times as much
         self._arm()
 
     def connection_lost(self, exc: BaseException | None) -> None:

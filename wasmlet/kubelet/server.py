@@ -25,6 +25,7 @@ from wasmlet.kubelet.auth import Guard
 from wasmlet.kubelet.connections import Connection, timed
 from wasmlet.kubelet.descriptors import report_shortage_once
 from wasmlet.kubelet.logs import BadQuery, check_container, log_options
+from wasmlet.kubelet.outbox import Outbox
 from wasmlet.kubelet.pods import PodSource
 from wasmlet.kubelet.sessions import Timeouts
 from wasmlet.kubelet.streaming import Streaming
@@ -81,6 +82,8 @@ class KubeletServer:
         self._facts = facts
         self._clock = clock
         self._header_seconds = header_seconds
+        self.outbox = Outbox()
+        """What waits for those that follow logs."""
         self._runners: list[web.AppRunner] = []
         self._listeners: list[asyncio.Server] = []
         self.port = 0
@@ -175,6 +178,7 @@ class KubeletServer:
         for runner in self._runners:
             await runner.cleanup()
         self._listeners, self._runners = [], []
+        self.outbox.close()
         await self._guarded_by.close()
 
     @web.middleware
@@ -277,6 +281,8 @@ class KubeletServer:
         self, request: web.Request, source: AsyncGenerator[bytes, None], options: LogOptions
     ) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": "text/plain"})
+        if (transport := request.transport) is None:
+            raise ConnectionResetError("the reader has gone")
         left = options.limit_bytes
         async with aclosing(source) as pieces:
             # An error before the first byte still becomes an answer of its own. A follower may wait long for that
@@ -288,7 +294,7 @@ class KubeletServer:
                     if left is not None:
                         piece = piece[:left]
                         left -= len(piece)
-                    await response.write(piece)
+                    await self.outbox.write(response, transport, piece)
                     piece = await anext(pieces, None) if left != 0 else None
                 await response.write_eof()
             except aiohttp.ClientConnectionResetError:
@@ -296,8 +302,7 @@ class KubeletServer:
             except Exception as error:
                 # The answer has begun: to break it off is the only way left to say that something is missing.
                 log.warning("a log breaks off", path=request.path, **described(error))
-                if request.transport is not None:
-                    request.transport.close()
+                transport.close()
         return response
 
 

@@ -10,13 +10,11 @@ stops it in reverse. `run` does that until a signal comes.
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import gc
 import itertools
 import random
 import resource
 import socket
-import sys
 from collections.abc import AsyncIterator, Awaitable, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
@@ -31,6 +29,7 @@ from wasmlet.errors import ConfigError
 from wasmlet.kube import Client, History, Identity, Recovery, Reflector, errors, paths
 from wasmlet.kube.client import THROTTLED_TRIES
 from wasmlet.kube.events import EventRecorder
+from wasmlet.memory import give_back
 from wasmlet.model.pod import Raw
 from wasmlet.node.admission import Admission
 from wasmlet.node.api import NodeApi
@@ -360,9 +359,7 @@ def _settle() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 20, 50)
-    if sys.platform == "linux":
-        with suppress(AttributeError, OSError):  # not with every C library
-            ctypes.CDLL(None).malloc_trim(0)
+    give_back()
 
 
 def _own_address(server: str) -> str:
