@@ -1,4 +1,4 @@
-"""What the READMEs show works as shown: a provider that runs pods, and the lines to type, with kubectl and all."""
+"""What the READMEs show works as shown, what they name is there, and the tables of the house are those of the linter."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 import os
 import re
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,40 @@ class EndsNow(Processes):
         ended = isinstance(state, wasmlet.Terminated)
         return attrs.evolve(state, finished_at=datetime.now(UTC)) if ended else state
 """
+
+
+PATH = re.compile(r"(?:wasmlet|tests|providers|examples|benchmarks|\.ci)(?:/[\w.-]+)+/?|[\w-]+\.(?:md|toml|lock)")
+"""A path in the checkout: one below a folder of it, or a file at its top."""
+PLACES = ("README.md", "CONTRIBUTING.md", "providers/wasmer/README.md", "examples/custom_provider/README.md")
+
+
+@pytest.mark.parametrize("document", PLACES)
+def test_paths_that_documents_name_exist(document: str) -> None:
+    text = (CHECKOUT / document).read_text("utf-8")
+    # In backquotes the whole word is a path, or not one: `wasmlet.dev/provider` is a taint.
+    linked = [target.partition("#")[0] for target in re.findall(r"\]\(([^)]+)\)", text) if "://" not in target]
+    quoted = [word for word in re.findall(r"`([^`\n]+)`", text) if PATH.fullmatch(word)]
+    assert linked or quoted
+    beside = (CHECKOUT / document).parent
+    assert [path for path in linked if path and not (beside / path).exists()] == []
+    assert [path for path in quoted if not (CHECKOUT / path).exists() and not (beside / path).exists()] == []
+
+
+def layers(package: str) -> list[set[str]]:
+    """The rows of a package, from its top, as import-linter holds them."""
+    contracts = tomllib.loads((CHECKOUT / "pyproject.toml").read_text("utf-8"))["tool"]["importlinter"]["contracts"]
+    (contract,) = (contract for contract in contracts if contract.get("containers") == [package])
+    return [set(layer.split(" | ")) for layer in contract["layers"]]
+
+
+@pytest.mark.parametrize("package", ["wasmlet", "wasmlet.runtime", "wasmlet.controlplane", "wasmlet.worker"])
+def test_the_tables_of_the_house_are_those_that_the_linter_holds(package: str) -> None:
+    house = README.read_text("utf-8").partition("\n## The house\n")[2]
+    head = "all of it" if package == "wasmlet" else f"`{package.replace('.', '/')}`"
+    rows = house.partition(f"| {head} | |\n|---|---|\n")[2].partition("\n\n")[0].splitlines()
+    named = [re.findall(r"`([^`]+)`", row.split("|")[1]) for row in rows]
+    inside = [row for row in named if not row[0].startswith(("benchmarks", "providers"))]
+    assert [{Path(name).stem for name in row} for row in inside] == layers(package)
 
 
 def test_the_provider_of_the_readme_keeps_the_contract(pytester: pytest.Pytester) -> None:
