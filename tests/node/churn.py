@@ -39,7 +39,7 @@ from wasmlet.kube import errors
 from wasmlet.kube.client import MERGE_PATCH
 from wasmlet.node import node as node_module
 from wasmlet.node.pod_task import PodTask
-from wasmlet.node.surroundings import Surroundings
+from wasmlet.node.services import NodeServices
 
 PODS = "/api/v1/namespaces/default/pods"
 MAPS = "/api/v1/namespaces/default/configmaps"
@@ -422,12 +422,12 @@ async def _quiet(report: Report) -> AsyncIterator[None]:
         raise structlog.DropEvent
 
     structlog.configure(processors=[keep], wrapper_class=structlog.make_filtering_bound_logger(logging.INFO))
-    normal = node_module.Surroundings
-    node_module.Surroundings = partial(Surroundings, call_seconds=CALL_SECONDS)  # type: ignore[assignment,misc]
+    normal = node_module.NodeServices
+    node_module.NodeServices = partial(NodeServices, call_seconds=CALL_SECONDS)  # type: ignore[assignment,misc]
     try:
         yield
     finally:
-        node_module.Surroundings = normal  # type: ignore[misc]
+        node_module.NodeServices = normal  # type: ignore[misc]
         structlog.configure(**before)
 
 

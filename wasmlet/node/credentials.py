@@ -62,11 +62,11 @@ class Credentials:
             identity = await load_identity(config.kubeconfig, clock=self._clock)
             await self._keeper.load()
             return identity
-        if not await self._have():
+        if not await self._has_certificate():
             await self._bootstrap(config.bootstrap_kubeconfig)
         return await load_identity(self._kubeconfig, clock=self._clock)
 
-    async def _have(self) -> bool:
+    async def _has_certificate(self) -> bool:
         """Whether an earlier start has left credentials that are still valid."""
         if not await asyncio.to_thread(self._kubeconfig.exists):
             return False

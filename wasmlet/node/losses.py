@@ -38,43 +38,43 @@ def with_losses(pod: Pod, status: PodStatus | None, now: datetime) -> PodStatus:
 
 
 @attrs.frozen
-class Before:
+class EarlierInstances:
     """What went before the container that the provider now runs: its restarts, and how the last instance ended."""
 
     restarts: int
     ended: Terminated | None = None
 
 
-def reported_before(current: Raw, known: PodStatus | None) -> dict[str, Before]:
+def reported_before(current: Raw, known: PodStatus | None) -> dict[str, EarlierInstances]:
     """By container, what the API has heard of and the provider does not count: a restart count never goes down."""
     found = {}
     for entry in _entries(current):
         mine = known.container(entry["name"]) if known is not None else None
         if (missing := int(entry.get("restartCount") or 0) - (mine.restart_count if mine else 0)) > 0:
-            found[entry["name"]] = Before(missing)
+            found[entry["name"]] = EarlierInstances(missing)
     return found
 
 
-def lost_before(pod: Pod, current: Raw, now: datetime) -> dict[str, Before]:
+def lost_before(pod: Pod, current: Raw, now: datetime) -> dict[str, EarlierInstances]:
     """By container, that its present instance was lost: the next one is a restart, after a ContainerStatusUnknown."""
     found = {}
     for entry in _entries(current):
         (status,) = lost(pod, now, [entry["name"]])
         assert isinstance(status.state, Terminated)
-        found[entry["name"]] = Before(int(entry.get("restartCount") or 0) + 1, status.state)
+        found[entry["name"]] = EarlierInstances(int(entry.get("restartCount") or 0) + 1, status.state)
     return found
 
 
-def most(one: Mapping[str, Before], other: Mapping[str, Before]) -> dict[str, Before]:
+def most(one: Mapping[str, EarlierInstances], other: Mapping[str, EarlierInstances]) -> dict[str, EarlierInstances]:
     """By container, the one of the two that counts more restarts."""
     return {**one, **{name: new for name, new in other.items() if name not in one or one[name].restarts < new.restarts}}
 
 
-def counting(status: PodStatus, before: Mapping[str, Before]) -> PodStatus:
+def counting(status: PodStatus, earlier: Mapping[str, EarlierInstances]) -> PodStatus:
     """The status with what went before counted in."""
 
     def count(container: ContainerStatus) -> ContainerStatus:
-        if (known := before.get(container.name)) is None:
+        if (known := earlier.get(container.name)) is None:
             return container
         restarts = container.restart_count + known.restarts
         return attrs.evolve(container, restart_count=restarts, last_state=container.last_state or known.ended)

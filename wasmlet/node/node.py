@@ -42,10 +42,10 @@ from wasmlet.node.metrics import Metrics
 from wasmlet.node.pod_task import PodTask
 from wasmlet.node.pods import PodManager
 from wasmlet.node.registration import NodeRegistration
+from wasmlet.node.services import NodeServices
 from wasmlet.node.serving import ServingCertificate
 from wasmlet.node.state_dir import StateDirectory
 from wasmlet.node.status_writer import StatusWriter
-from wasmlet.node.surroundings import Surroundings
 from wasmlet.provider import NodeContext, Provider
 from wasmlet.signals import on_stop_signals
 
@@ -216,7 +216,7 @@ class Node:
                 rng=self._rng,
                 history=history,
             )
-            around = Surroundings(
+            services = NodeServices(
                 provider=provider,
                 client=client,
                 writer=writer,
@@ -236,7 +236,7 @@ class Node:
                 backoff=Backoff(initial=0.5, cap=60),
                 group=group,
             )
-            pods = PodManager(around, registration.changed)
+            pods = PodManager(services, registration.changed)
             metrics.watch(lambda: writer.unwritten, pods.phases)
             api = NodeApi(client, provider, self.config, pods, registration, metrics, clock)
             stack.push_async_callback(api.stop)
@@ -253,7 +253,7 @@ class Node:
                 group.create_task(work)
             if self.config.serving_csr:
                 group.create_task(serving.run())
-            await self._unless_stopped(self._loaded(pods, registration, around.backoff))
+            await self._unless_stopped(self._loaded(pods, registration, services.backoff))
             if not self._stop.is_set():
                 selector = {"fieldSelector": f"spec.nodeName={name}"}
                 history.on_rewound(pods.rewound)
@@ -336,21 +336,21 @@ async def _stoppable() -> AsyncIterator[asyncio.TaskGroup]:
 
 async def run(node: Node) -> None:
     """Run the node until SIGTERM, SIGINT or SIGHUP. Pods go on running, unless the node drains on exit."""
-    _have_room()
+    _raise_descriptor_limit()
     with on_stop_signals(node.request_stop):
         async with node:
-            _settle()
+            _trim_memory()
             await node.wait()
 
 
-def _have_room() -> None:
-    """Let this process have all the descriptors that it may: each module in use has one, and each watched object."""
+def _raise_descriptor_limit() -> None:
+    """Raise the limit of open files to what is allowed: each module in use needs one, and each watched object."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with suppress(ValueError, OSError):  # where there is no limit, some systems want a number
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-def _settle() -> None:
+def _trim_memory() -> None:
     """Make the process of a node that has started small, and its garbage collector cheap.
 
     What was imported stays for good, and pods are trees without cycles: the collector is told to look at the former

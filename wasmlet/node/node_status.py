@@ -22,11 +22,11 @@ _PRESSURE = {
 }
 
 
-def conditions(given: Sequence[Condition], provider: str, trouble: str) -> list[Condition]:
+def conditions(of_provider: Sequence[Condition], provider: str, trouble: str) -> list[Condition]:
     """The Node's conditions.
 
     Args:
-        given: those that the provider says.
+        of_provider: those that the provider reports.
         provider: its name.
         trouble: what keeps the node from being ready, or "".
     """
@@ -35,7 +35,7 @@ def conditions(given: Sequence[Condition], provider: str, trouble: str) -> list[
     else:
         ready = Condition("Ready", "True", "KubeletReady", f"provider {provider} is ready")
     own = {name: Condition(name, "False", reason, message) for name, (reason, message) in _PRESSURE.items()}
-    return [*(own | {c.type: c for c in given}).values(), ready]
+    return [*(own | {c.type: c for c in of_provider}).values(), ready]
 
 
 def stamped(condition: Raw, node: Raw, now: datetime) -> dict[str, Any]:

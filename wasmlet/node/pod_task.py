@@ -28,9 +28,9 @@ from wasmlet.model.status import Condition, PodStatus, Terminated, phase_of
 from wasmlet.model.times import parse
 from wasmlet.node import losses
 from wasmlet.node import status as statuses
-from wasmlet.node.provider_calls import Interrupted, ProviderCalls, Told
+from wasmlet.node.provider_calls import DeliveredVersion, Interrupted, ProviderCalls
 from wasmlet.node.report import PodReport
-from wasmlet.node.surroundings import Surroundings
+from wasmlet.node.services import NodeServices
 
 log = structlog.get_logger(__name__)
 
@@ -51,18 +51,18 @@ class PodTask:
 
     def __init__(
         self,
-        around: Surroundings,
+        services: NodeServices,
         pod: Pod,
         ended: Callable[[PodTask], None],
         *,
         known: PodStatus | None = None,
     ) -> None:
-        self._around = around
+        self._services = services
         self._tell_ended = ended
         self.pod = pod
-        self._report = PodReport(around, pod, known)
+        self._report = PodReport(services, pod, known)
         self._accepted = known is not None
-        self._told: Told | None = None
+        self._delivered: DeliveredVersion | None = None
         """The pod as the provider was last told of it, whatever it answered."""
         self._offered = False
         """The provider was handed the pod and has not accepted it."""
@@ -92,12 +92,12 @@ class PodTask:
         self._stirred = asyncio.Event()
         self._idle: asyncio.Event | None = None
         """Set when nothing is due any more; for whoever drains the pod."""
-        self._calls = ProviderCalls(around.provider.name)
+        self._calls = ProviderCalls(services.provider.name)
         self._torn_down = False
         """It was begun to end the pod because somebody else has ended it in the API."""
 
         if known is not None and (not self.finished or self._overruled):
-            around.admission.count(pod)
+            services.admission.count(pod)
             self._report.count_reported()
         elif known is None and losses.has_run(pod.status) and not (self.finished or pod.deleting):
             self._lost()
@@ -149,7 +149,9 @@ class PodTask:
             self._calls.interrupt()
         self._torn_down = self._torn_down or overruled
         # A change of the status is no reason to cut a pause short: the failure that we pause for may have made it.
-        if self._due and (not self._working or sooner or overruled or rewound or Told.of(before).differs(pod)):
+        if self._due and (
+            not self._working or sooner or overruled or rewound or DeliveredVersion.of(before).differs(pod)
+        ):
             self.wake()
 
     def rewound(self) -> None:
@@ -186,7 +188,7 @@ class PodTask:
 
     def ask(self) -> None:
         """Have the provider asked for the pod's status, unless it is being asked already."""
-        if self.accepted and not self._looking and self._around.clock.monotonic() >= self._look_after:
+        if self.accepted and not self._looking and self._services.clock.monotonic() >= self._look_after:
             self._asked = True
             self._begin()
 
@@ -196,14 +198,14 @@ class PodTask:
         Where the restart policy allows it the provider gets the pod again; else it has failed.
         """
         self._accepted, self._report.by_provider = False, None
-        now, ends = self._around.clock.now(), losses.ends_in_api(self._report.current)
+        now, ends = self._services.clock.now(), losses.ends_in_api(self._report.current)
         completed = any(isinstance(c.state, Terminated) and c.state.exit_code == 0 for c in ends.containers)
         if self.pod.restart_policy == "Never" or (completed and self.pod.restart_policy == "OnFailure"):
             # The API refuses a container that is done and runs again, and a provider cannot start half a pod.
-            self._told = Told.of(self.pod)
+            self._delivered = DeliveredVersion.of(self.pod)
             self._report.say(attrs.evolve(losses.with_losses(self.pod, ends, now), phase="Failed"))
         else:
-            self._told = None
+            self._delivered = None
             self._report.lose(now)
             self.wake()
 
@@ -216,7 +218,7 @@ class PodTask:
         Args:
             seconds: how long it may take, if its own grace period is not shorter.
         """
-        self._drain_by = self._around.clock.monotonic() + seconds
+        self._drain_by = self._services.clock.monotonic() + seconds
         if not self._due:
             return
         self._idle = asyncio.Event()
@@ -232,7 +234,7 @@ class PodTask:
         """Tell the pod's owner of something, as an Event."""
         key = self.key
         involved = {"apiVersion": "v1", "kind": "Pod", "namespace": key.namespace, "name": key.name, "uid": key.uid}
-        self._around.events.record(involved | ({"fieldPath": field} if field else {}), reason, message, type)
+        self._services.events.record(involved | ({"fieldPath": field} if field else {}), reason, message, type)
 
     def wake(self) -> None:
         """See what is due, now. A task exists only while there is something to do."""
@@ -245,7 +247,7 @@ class PodTask:
         self._stirred.set()
         if not self._working and not self._left:
             self._working = True
-            self._around.group.create_task(self._run())
+            self._services.group.create_task(self._run())
 
     @property
     def _shutting_down(self) -> bool:
@@ -266,11 +268,11 @@ class PodTask:
             return not self._removed
         if self.finished or self._ended:
             return self._overruled
-        return self._drain_by is not None or self._told is None or self._stale or self._told.differs(self.pod)
+        return self._drain_by is not None or self._delivered is None or self._stale or self._delivered.differs(self.pod)
 
     async def _run(self) -> None:
-        around = self._around
-        pauses = around.client.recovery.pauses(around.backoff, around.clock, around.rng)
+        services = self._services
+        pauses = services.client.recovery.pauses(services.backoff, services.clock, services.rng)
         while self._changed or self._asked:
             if not self._changed:
                 await self._look()
@@ -299,7 +301,7 @@ class PodTask:
         pod = self.pod
         if self._overruled:
             if await self._end(pod):
-                self._report.say(losses.with_losses(pod, self.status, self._around.clock.now()))
+                self._report.say(losses.with_losses(pod, self.status, self._services.clock.now()))
             return False
         if self._shutting_down:
             await self._shut_down(pod)
@@ -317,7 +319,7 @@ class PodTask:
         """Hand the pod, or what has changed of it, to the provider."""
         stale, self._stale = self._stale, False
         try:
-            await self._calls.run(self._hand_over(pod), self._around.call_seconds)
+            await self._calls.run(self._hand_over(pod), self._services.call_seconds)
         except Interrupted:
             return
         except NotFound:
@@ -328,39 +330,39 @@ class PodTask:
         except Refused as error:
             # Trying again as it stands would not help; a change of the pod brings us here again.
             self.event("Warning", "Failed", f"Error: {error}")
-            self._told = Told.of(pod)
+            self._delivered = DeliveredVersion.of(pod)
             if not self._accepted:  # what runs goes on as it was, whatever is wrong with the change
                 self._report.say(statuses.refused(pod, error.reason, str(error), error.container))
             return
         except Rejected as error:
             self.event("Warning", error.reason, str(error))
-            self._told, self._offered = Told.of(pod), False
+            self._delivered, self._offered = DeliveredVersion.of(pod), False
             self._report.say(PodStatus(phase="Failed", reason=error.reason, message=str(error)))
             return
         except Exception:
             self._stale = self._stale or stale
             raise
-        self._told, self._accepted = Told.of(pod), True
+        self._delivered, self._accepted = DeliveredVersion.of(pod), True
         self._report.accepted()
 
     async def _hand_over(self, pod: Pod) -> None:
         if self._accepted or losses.has_run(self._report.current):
-            self._around.admission.count(pod)
+            self._services.admission.count(pod)
         else:
-            await self._around.admission.admit(pod)
-        inputs = await self._around.inputs.inputs(pod)
+            await self._services.admission.admit(pod)
+        inputs = await self._services.inputs.inputs(pod)
         if self._accepted:
-            with self._around.metrics.provider_call("update_pod"):
-                await self._around.provider.update_pod(pod, inputs)
+            with self._services.metrics.provider_call("update_pod"):
+                await self._services.provider.update_pod(pod, inputs)
         else:
             again, self._offered = self._offered, True
-            with self._around.metrics.provider_call("create_pod"):
-                await self._around.provider.create_pod(pod, inputs)
+            with self._services.metrics.provider_call("create_pod"):
+                await self._services.provider.create_pod(pod, inputs)
             self._accepted, self._offered = True, False
             if again:
                 # A call that failed may have started the pod, which then goes on as it was handed over that time.
-                with self._around.metrics.provider_call("update_pod"):
-                    await self._around.provider.update_pod(pod, inputs)
+                with self._services.metrics.provider_call("update_pod"):
+                    await self._services.provider.update_pod(pod, inputs)
 
     async def _end(self, pod: Pod) -> bool:
         """Have the provider end the pod; False where something shorter is wanted meanwhile."""
@@ -370,10 +372,10 @@ class PodTask:
         except Interrupted:
             return False
         grace = self._grace(pod)
-        end = self._around.provider.delete_pod(pod.key, grace)
+        end = self._services.provider.delete_pod(pod.key, grace)
         try:
-            with self._around.metrics.provider_call("delete_pod"):
-                final = await self._calls.run(end, grace + self._around.call_seconds)
+            with self._services.metrics.provider_call("delete_pod"):
+                final = await self._calls.run(end, grace + self._services.call_seconds)
         except Interrupted:
             return False
         except NotFound:
@@ -381,21 +383,21 @@ class PodTask:
         if final is not None:
             self._report.status = final
         self._ended = self._report.final = True
-        self._around.inputs.release(pod.uid)
-        self._around.admission.release(pod.uid)
+        self._services.inputs.release(pod.uid)
+        self._services.admission.release(pod.uid)
         return True
 
     async def _tell_late(self, pod: Pod) -> None:
         """Tell the provider what it has run all along: a pod may have something to do before it ends."""
         with contextlib.suppress(NotFound, Refused):
-            await self._calls.run(self._around.provider.update_pod(pod, Inputs()), self._around.call_seconds)
+            await self._calls.run(self._services.provider.update_pod(pod, Inputs()), self._services.call_seconds)
 
     async def _shut_down(self, pod: Pod) -> None:
         """End the pod because the node ends, and say so."""
         if (self._accepted or self._offered) and not await self._end(pod):
             return
         self._ended = self._report.final = True
-        last = losses.with_losses(pod, self.status, self._around.clock.now())
+        last = losses.with_losses(pod, self.status, self._services.clock.now())
         if phase_of(pod, last, final=True) != "Succeeded":
             message = "Pod was terminated in response to imminent node shutdown."
             disrupted = Condition("DisruptionTarget", "True", "TerminationByKubelet", message)
@@ -410,29 +412,29 @@ class PodTask:
             return 0
         grace: float = pod.deletion_grace_seconds if pod.deleting else pod.termination_grace_seconds
         if self._late and grace > LEAST_GRACE_SECONDS:
-            left = (parse(pod.metadata["deletionTimestamp"]) - self._around.clock.now()).total_seconds()
+            left = (parse(pod.metadata["deletionTimestamp"]) - self._services.clock.now()).total_seconds()
             grace = max(LEAST_GRACE_SECONDS, min(grace, left))
         if self._drain_by is not None:
-            grace = min(grace, max(0.0, self._drain_by - self._around.clock.monotonic()))
+            grace = min(grace, max(0.0, self._drain_by - self._services.clock.monotonic()))
         return grace
 
     async def _remove(self, pod: Pod) -> None:
         """Tell the API how the pod ended, then ask it to forget the pod. With finalizers the object stays."""
-        around = self._around
+        services = self._services
         # Without a status it may have run once, and nobody knows how it ended. What ended without us has been told.
         told = self._accepted or not self.finished
         if told and (self.status is not None or self._report.current.get("containerStatuses")):
             # Once, and not at each try: a time at which something ended does not move.
-            self._report.say(losses.with_losses(pod, self.status, around.clock.now()))
+            self._report.say(losses.with_losses(pod, self.status, services.clock.now()))
             await self._report.flushed()
         if self._gone:
             return
         options = {"gracePeriodSeconds": 0, "preconditions": {"uid": pod.uid}}
         with contextlib.suppress(errors.ObjectNotFound):  # gone already: the watch tells
             try:
-                await around.client.delete(paths.pod(pod.key), options)
+                await services.client.delete(paths.pod(pod.key), options)
             except errors.Conflict:
-                found = await around.client.get(paths.pod(pod.key))
+                found = await services.client.get(paths.pod(pod.key))
                 if found["metadata"]["uid"] == pod.uid:
                     raise
                 # Another pod has its name: the watch tells of that too.
@@ -441,7 +443,7 @@ class PodTask:
     def _failed(self, error: Exception) -> None:
         """A step failed and will be repeated: say so where the pod's owner looks, once for each reason."""
         text = text_of(error)
-        self._around.metrics.retries.inc()
+        self._services.metrics.retries.inc()
         log.warning("pod: a step failed, trying again", pod=str(self.key), **described(error, first=not self._failure))
         if text == self._failure:
             return
@@ -480,7 +482,7 @@ class PodTask:
             return
         self._looking = True
         try:
-            status = await self._calls.run(self._around.provider.pod_status(self.key), self._around.call_seconds)
+            status = await self._calls.run(self._services.provider.pod_status(self.key), self._services.call_seconds)
             if status != self.status:
                 self.reported(status)
             self._look_pauses = None
@@ -497,11 +499,11 @@ class PodTask:
 
     def _look_failed(self, error: Exception) -> None:
         """The status is not to be had: ask ever less often, and say it once."""
-        around = self._around
+        services = self._services
         if self._look_pauses is None:
             log.warning("the provider cannot say a pod's status, trying again", pod=str(self.key), **described(error))
-            backoff = Backoff(around.provider.poll_seconds, max(around.provider.poll_seconds, LOOK_CAP_SECONDS))
-            self._look_pauses = backoff.pauses(around.rng)
+            backoff = Backoff(services.provider.poll_seconds, max(services.provider.poll_seconds, LOOK_CAP_SECONDS))
+            self._look_pauses = backoff.pauses(services.rng)
         else:
             log.debug("the provider cannot say a pod's status", pod=str(self.key), error=text_of(error))
-        self._look_after = around.clock.monotonic() + next(self._look_pauses)
+        self._look_after = services.clock.monotonic() + next(self._look_pauses)

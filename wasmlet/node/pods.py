@@ -21,7 +21,7 @@ from wasmlet.model.status import PodStatus
 from wasmlet.node import losses
 from wasmlet.node.pod_task import PodTask
 from wasmlet.node.provider_calls import answer
-from wasmlet.node.surroundings import Surroundings
+from wasmlet.node.services import NodeServices
 from wasmlet.provider import NodeChanged, PodEvent, PodRecord, StatusChanged
 
 log = structlog.get_logger(__name__)
@@ -34,8 +34,8 @@ class PodManager:
         node_changed: called when the provider says that its node status is another one.
     """
 
-    def __init__(self, around: Surroundings, node_changed: Callable[[], None]) -> None:
-        self._around = around
+    def __init__(self, services: NodeServices, node_changed: Callable[[], None]) -> None:
+        self._services = services
         self._node_changed = node_changed
         self._tasks: dict[str, PodTask] = {}
         self.in_sync = asyncio.Event()
@@ -118,10 +118,10 @@ class PodManager:
 
     async def follow(self) -> None:
         """Read the provider's changes for ever; one that has no stream is polled."""
-        provider = self._around.provider
-        pauses, first = self._around.backoff.pauses(self._around.rng), True
+        provider = self._services.provider
+        pauses, first = self._services.backoff.pauses(self._services.rng), True
         while True:
-            began, changed = self._around.clock.monotonic(), False
+            began, changed = self._services.clock.monotonic(), False
             try:
                 changes = provider.changes()
                 if changes is None:
@@ -144,11 +144,11 @@ class PodManager:
                 if (task := asyncio.current_task()) is None or task.cancelling():
                     raise
                 log.warning("the provider cancelled its own changes; following again")
-            lasted = self._around.clock.monotonic() - began > self._around.backoff.cap
+            lasted = self._services.clock.monotonic() - began > self._services.backoff.cap
             first = first or lasted
             if changed or lasted:
-                pauses = self._around.backoff.pauses(self._around.rng)
-            await self._around.clock.sleep(next(pauses))
+                pauses = self._services.backoff.pauses(self._services.rng)
+            await self._services.clock.sleep(next(pauses))
 
     async def load(self) -> str:
         """Ask the provider once for what it holds; what is wrong with its answer, or ""."""
@@ -156,22 +156,22 @@ class PodManager:
 
     async def _list(self) -> None:
         """Match what the provider holds with what we know. What it reports meanwhile is newer than its list."""
-        pauses = self._around.backoff.pauses(self._around.rng)
+        pauses = self._services.backoff.pauses(self._services.rng)
         while True:
             known = {uid for uid, task in self._tasks.items() if task.accepted}
             if (records := await self._records()) is not None:
                 break
-            await self._around.clock.sleep(next(pauses))
+            await self._services.clock.sleep(next(pauses))
         for uid in known - {record.key.uid for record in records}:
             if (task := self._tasks.get(uid)) is not None:
                 task.ask()
 
     async def _records(self) -> Sequence[PodRecord] | None:
         """What the provider lists, adopted; None where it lists nothing now."""
-        provider = self._around.provider
+        provider = self._services.provider
         self._heard = set()
         try:
-            records = await answer(provider.name, provider.list_pods(), self._around.call_seconds)
+            records = await answer(provider.name, provider.list_pods(), self._services.call_seconds)
             self.adopt(records)
         except Exception as error:  # whatever a provider raises must not end the node
             log.warning(
@@ -202,10 +202,10 @@ class PodManager:
         while True:
             for task in list(self._tasks.values()):
                 task.ask()
-            await self._around.clock.sleep(seconds)
+            await self._services.clock.sleep(seconds)
 
     def _task(self, pod: Pod, known: PodStatus | None) -> PodTask:
-        return PodTask(self._around, pod, self._ended, known=known)
+        return PodTask(self._services, pod, self._ended, known=known)
 
     def _ended(self, task: PodTask) -> None:
         del self._tasks[task.key.uid]

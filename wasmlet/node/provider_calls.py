@@ -82,8 +82,11 @@ class ProviderCalls:
 
 
 @attrs.frozen
-class Told:
-    """What a provider wants to know the changes of, without the rest of the pod: a node holds many."""
+class DeliveredVersion:
+    """The version of a pod that its provider was given last.
+
+    It keeps only what a provider is told the changes of, and not the whole pod, because a node holds many.
+    """
 
     labels: Mapping[str, str]
     annotations: Mapping[str, str]
@@ -92,10 +95,12 @@ class Told:
     """Only where the API server counts no generations."""
 
     @classmethod
-    def of(cls, pod: Pod) -> Told:
+    def of(cls, pod: Pod) -> DeliveredVersion:
+        """This version of the pod."""
         return cls(pod.labels, pod.annotations, pod.generation, None if pod.generation else pod.spec)
 
     def differs(self, pod: Pod) -> bool:
+        """Whether the provider has to be told of the pod as it is now."""
         if self.labels != pod.labels or self.annotations != pod.annotations:
             return True
         return self.generation != pod.generation if self.spec is None else self.spec != pod.spec

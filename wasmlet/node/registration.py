@@ -88,7 +88,7 @@ class NodeRegistration:
         self.runtime_handlers: frozenset[str] = frozenset([""])
         self._missing = False
         """Somebody else has deleted the Node."""
-        self._given: NodeStatus | None = None
+        self._newest_status: NodeStatus | None = None
         """What the provider said last of the node, as the API has taken it."""
         self._silent = False
         """The provider did not say it when it was asked last."""
@@ -109,8 +109,8 @@ class NodeRegistration:
         self._leaving = True
         try:
             async with asyncio.timeout(SHUTDOWN_SECONDS):
-                if self._given is not None:  # not asked for now: the provider may not answer in this time
-                    await self._report(self._given)
+                if self._newest_status is not None:  # not asked for now: the provider may not answer in this time
+                    await self._report(self._newest_status)
         except (TimeoutError, errors.ApiError) as error:
             log.warning("the node could not say that it shuts down", error=text_of(error))
 
@@ -255,10 +255,10 @@ class NodeRegistration:
         try:
             await self._report(status, trouble)
         except (errors.Invalid, errors.BadRequest, TypeError) as error:  # or something that JSON has no word for
-            if self._given is None or status == self._given:
+            if self._newest_status is None or status == self._newest_status:
                 raise
             log.warning("the API does not take the node's status; reporting the one before", error=text_of(error))
-            await self._report(self._given, trouble)
+            await self._report(self._newest_status, trouble)
 
     async def _ask(self) -> NodeStatus | None:
         """What the provider says of the node; where it does not say it now, what it said last.
@@ -269,13 +269,13 @@ class NodeRegistration:
             status = await answer(self._provider.name, self._provider.node_status(), PING_SECONDS)
             self._status(status, "")  # raises where that is no status
         except ConfigError:
-            if self._given is None:
+            if self._newest_status is None:
                 raise  # for the user, as at any start
-            return self._given
+            return self._newest_status
         except Exception as error:
             log.warning("the provider cannot say the node's status", **described(error, first=not self._silent))
             self._silent = True
-            return self._given
+            return self._newest_status
         self._silent = False
         return status
 
@@ -313,7 +313,7 @@ class NodeRegistration:
         stamped_body = body | {"conditions": [stamped(c, self.node, now) for c in body["conditions"]]}
         taken = await self._client.patch(f"{self._path}/status", {"status": patch_of(self._reported, stamped_body)})
         self._reported, self._reported_at, self._due = body, self._clock.monotonic(), False
-        self._given, self._answered = status, owned(taken, body)
+        self._newest_status, self._answered = status, owned(taken, body)
         if later(version_of(taken), version_of(self.node)):
             self.node = taken
         elif self._overwritten():  # the watch was faster, and has told of a later write by somebody else

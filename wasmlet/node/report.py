@@ -17,7 +17,7 @@ from wasmlet.model.pod import Pod, Raw
 from wasmlet.model.status import ENDED, Phase, PodStatus, phase_of
 from wasmlet.node import losses
 from wasmlet.node import status as statuses
-from wasmlet.node.surroundings import Surroundings
+from wasmlet.node.services import NodeServices
 
 STARTING_SECONDS = 0.3
 """A pod that only waits to be started is reported after this time: most run by then, which saves a write each."""
@@ -32,8 +32,8 @@ class PodReport:
         known: what the provider says of the pod already, when it has run it since before this node loop began.
     """
 
-    def __init__(self, around: Surroundings, pod: Pod, known: PodStatus | None) -> None:
-        self._around = around
+    def __init__(self, services: NodeServices, pod: Pod, known: PodStatus | None) -> None:
+        self._services = services
         self._pod = pod
         self.status = known
         """The newest: what the provider said last, or what we say of a pod that it will not have."""
@@ -44,9 +44,9 @@ class PodReport:
         self.current = pod.status
         """What the API has."""
         self._version = pod.resource_version
-        self._before: dict[str, losses.Before] = {}
+        self._earlier: dict[str, losses.EarlierInstances] = {}
         self._start_time = ""
-        self._seen = around.clock.monotonic()
+        self._seen = services.clock.monotonic()
         self._starting: asyncio.TimerHandle | None = None
         self._closed = False
 
@@ -85,18 +85,18 @@ class PodReport:
         elif rewound or later(pod.resource_version, self._version):
             self._heard_of(pod.status, pod.resource_version)
             if rewound:
-                self._before = losses.most(self._before, losses.reported_before(pod.status, self.by_provider))
+                self._earlier = losses.most(self._earlier, losses.reported_before(pod.status, self.by_provider))
             if self.status is not None and self._starting is None:
                 self.send()
 
     def count_reported(self) -> None:
         """Count in what the API has heard of the pod's containers and the provider does not know."""
-        self._before = losses.reported_before(self.current, self.by_provider)
+        self._earlier = losses.reported_before(self.current, self.by_provider)
 
     def lose(self, now: datetime) -> None:
         """The provider has lost the pod: what it had been told is void, and what starts next is a restart."""
         self.status = None
-        self._before = losses.lost_before(self._pod, self.current, now)
+        self._earlier = losses.lost_before(self._pod, self.current, now)
 
     def told(self, status: PodStatus) -> None:
         """The provider says that this is the pod's status."""
@@ -123,32 +123,32 @@ class PodReport:
         """Have written what the API lacks."""
         self._cancel()
         if self.status is not None and not self._closed:
-            self._around.writer.put(self._pod, self._compose, self._written)
+            self._services.writer.put(self._pod, self._compose, self._written)
 
     def send_soon(self) -> None:
         """Report that the pod is starting, unless there is more to say in a moment."""
         if self._starting is None and not self._closed:
-            starting = self._around.starting
+            starting = self._services.starting
             seconds = STARTING_SECONDS + STARTING_SECONDS_EACH * len(starting)
             starting.add(self._pod.uid)
             self._starting = asyncio.get_running_loop().call_later(seconds, self._still_starting)
 
     async def flushed(self) -> None:
         """Return when the API has heard it all."""
-        await self._around.writer.flushed(self._pod.uid)
+        await self._services.writer.flushed(self._pod.uid)
 
     def close(self, *, drop: bool) -> None:
         """Report nothing more: the node ends, or (`drop`) the API has the pod no more."""
         self._closed = True
         self._cancel()
         if drop:
-            self._around.writer.drop(self._pod.uid)
+            self._services.writer.drop(self._pod.uid)
 
     def _cancel(self) -> None:
         if self._starting is not None:
             self._starting.cancel()
             self._starting = None
-            self._around.starting.discard(self._pod.uid)
+            self._services.starting.discard(self._pod.uid)
 
     def _still_starting(self) -> None:
         if self.status is None:
@@ -163,23 +163,23 @@ class PodReport:
 
     def _wanted(self, status: PodStatus) -> Raw:
         """The status as the API should have it."""
-        around, now = self._around, self._around.clock.now()
-        if self._before:
-            status = losses.counting(status, self._before)
+        services, now = self._services, self._services.clock.now()
+        if self._earlier:
+            status = losses.counting(status, self._earlier)
         current = self.current
         if self.finished:  # whoever wrote that: a pod never leaves such a phase
             reason, message = (str(current.get(key) or "") for key in ("reason", "message"))
             status = attrs.evolve(status, phase=_ended(self.phase), reason=reason, message=message)
         if self._start_time and not current.get("startTime"):
             current = {**current, "startTime": self._start_time}  # sent already, though nobody has said that it arrived
-        wanted = statuses.api_status(self._pod, current, status, node_ips=around.node_ips, now=now, final=self.final)
+        wanted = statuses.api_status(self._pod, current, status, node_ips=services.node_ips, now=now, final=self.final)
         losses.never_fewer(wanted, current)
         self._start_time = wanted["startTime"]
         return wanted
 
     def _written(self, answer: Raw) -> None:
         version = str((answer.get("metadata") or {}).get("resourceVersion", ""))
-        self._around.history.seen(version)
+        self._services.history.seen(version)
         if later(version, self._version):
             self._heard_of(answer.get("status") or {}, version)
 
@@ -187,9 +187,9 @@ class PodReport:
         """This is what the API has: the watch may say so before the answer to the write does."""
         before, self.current, self._version = self.current, status, version
         if self.phase == "Running" != before.get("phase"):
-            self._around.metrics.running_after(self._around.clock.monotonic() - self._seen)
+            self._services.metrics.running_after(self._services.clock.monotonic() - self._seen)
         if self.finished and not self._goes_on:
-            self._around.admission.release(self._pod.uid)
+            self._services.admission.release(self._pod.uid)
 
 
 def _ended(phase: str) -> Phase | None:

@@ -36,9 +36,12 @@ class InputSource(Protocol):
         ...
 
 
-@attrs.frozen
-class Surroundings:
-    """One for each node."""
+@attrs.frozen(kw_only=True)
+class NodeServices:
+    """What pod tasks call and share; one for each node, built with keywords.
+
+    `call_seconds` is how long a provider may take for one call, beside a grace period.
+    """
 
     provider: Provider
     client: Client
