@@ -1,4 +1,4 @@
-"""What the READMEs show works as shown, what they name is there, and the tables of the house are those of the linter."""
+"""What the READMEs show works as shown, what they name is there, and their tables of the house are the linter's."""
 
 from __future__ import annotations
 
