@@ -1,8 +1,4 @@
-<<<<<<< Updated upstream
 """What the READMEs show works as shown, what they name is there, and their tables of the house are the linter's."""
-=======
-"""What the READMEs show works as shown, what they name is there, and the tables of the house are the linter's."""
->>>>>>> Stashed changes
 
 from __future__ import annotations
 
