@@ -106,6 +106,20 @@ class RuntimeProvider(Provider):
             dns = Dns(context.cluster_dns, context.cluster_domain, await asyncio.to_thread(_resolver))
         except OSError as error:
             raise ConfigError(f"cannot use the state directory {self.state_dir}: {error}") from error
+        services, words = await self._make_services(dns)
+        self._services = services
+        await services.client.start()
+        self._isolation = {**services.client.confinement, "user": words}
+        log.info("what guests are isolated by", **self._isolation)
+        await in_thread(services.storage.remove_orphans, set(self._pods))
+        await services.client.warm(services.handlers.default.zygote)
+        collection = collecting.collect(
+            services.registries, services.handlers.compilers, self._modules, services.storage
+        )
+        self._collector = asyncio.create_task(collection, name="images")
+
+    async def _make_services(self, dns: Dns) -> tuple[RuntimeServices, str]:
+        """What all pods share, and what there is to say of pods' own users; the shim is not connected yet."""
         client = ShimClient(
             self.state_dir, self._clock, self.config.shim_idle_exit, self._saw, cgroups=self.config.cgroups
         )
@@ -124,7 +138,7 @@ class RuntimeProvider(Provider):
         storage = Storage(self.state_dir, Memory(self.state_dir), self.config.host_paths(), self.claim_directory, dns)
         self._execs = Execs(client, handlers, self.config.max_module_bytes)
         users, words = await in_thread(pod_users.started, self.state_dir, self.config.users())
-        self._services = RuntimeServices(
+        services = RuntimeServices(
             client=client,
             images=images,
             registries=registries,
@@ -141,14 +155,7 @@ class RuntimeProvider(Provider):
             used=self._used,
             users=users,
         )
-        await client.start()
-        self._isolation = {**client.confinement, "user": words}
-        log.info("what guests are isolated by", **self._isolation)
-        await in_thread(storage.remove_orphans, set(self._pods))
-        await client.warm(handlers.default.zygote)
-        self._collector = asyncio.create_task(
-            collecting.collect(registries, handlers.compilers, self._modules, storage), name="images"
-        )
+        return services, words
 
     async def stop(self) -> None:
         """Leave the shim and what runs in it; a shim in which nothing runs is ended."""

@@ -9,24 +9,21 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
-from typing import Literal, Protocol
+from typing import Literal
 
 import attrs
 
 from wasmlet.concurrency import in_thread
 from wasmlet.errors import WasmletError
-from wasmlet.model.inputs import Inputs
-from wasmlet.model.pod import Container, Pod, PodKey, Raw
+from wasmlet.model.pod import Container, Pod, Raw
 from wasmlet.model.status import ContainerState, ContainerStatus, Running, Terminated, Waiting
-from wasmlet.runtime.files.volumes import PodVolumes
-from wasmlet.runtime.handlers import Handler
 from wasmlet.runtime.pods import hooks
 from wasmlet.runtime.pods.ending import GracePeriod, end
 from wasmlet.runtime.pods.phases import Phase, PhaseEvent, after
-from wasmlet.runtime.pods.probes import Probe, Prober, ProbeServices
+from wasmlet.runtime.pods.pod_of_container import PodOfContainer
+from wasmlet.runtime.pods.probes import Probe, Prober, ProbeResults, ProbeServices
 from wasmlet.runtime.pods.resizer import Resize, Resizer
 from wasmlet.runtime.resizing import changed, needs_restart
-from wasmlet.runtime.services import RuntimeServices
 from wasmlet.runtime.shim.instances import WHERE, Kind, Labels, Target, state_of
 from wasmlet.runtime.shim.records import ContainerRecord
 from wasmlet.worker import wire
@@ -39,66 +36,6 @@ class Ending:
     container_id: str
     grace: GracePeriod
     task: asyncio.Task[None]
-
-
-class PodOfContainer(Protocol):
-    """What a container needs of its pod."""
-
-    @property
-    def services(self) -> RuntimeServices: ...
-
-    @property
-    def key(self) -> PodKey: ...
-
-    @property
-    def accepted(self) -> bool:
-        """Whether the pod's manifest is here; before that only what the shim says of it is known."""
-        ...
-
-    @property
-    def manifest(self) -> Pod:
-        """The pod as it was accepted last."""
-        ...
-
-    @property
-    def inputs(self) -> Inputs: ...
-
-    @property
-    def volumes(self) -> PodVolumes: ...
-
-    @property
-    def log_directory(self) -> str:
-        """Where the logs of its containers are, relative to the state directory."""
-        ...
-
-    @property
-    def handler(self) -> Handler:
-        """What runs the pod.
-
-        Raises:
-            Refused: the node does not offer it any more.
-        """
-        ...
-
-    def publish(self) -> None:
-        """Hand the pod's status on, if it is another one now."""
-        ...
-
-    def say(self, type: Literal["Normal", "Warning"], reason: str, message: str) -> None:  # noqa: A002
-        """Tell the pod's owner of something that is about the pod as a whole."""
-        ...
-
-    def event(self, type: Literal["Normal", "Warning"], reason: str, message: str, field: str) -> None:  # noqa: A002
-        """Tell the pod's owner of something that is about a part of it."""
-        ...
-
-
-@attrs.frozen
-class Probed:
-    """What probes have said of one instance."""
-
-    started: bool = False
-    ready: bool = False
 
 
 class ContainerLife:
@@ -138,7 +75,7 @@ class ContainerLife:
         self.up = asyncio.Event()
         self._post_start: Raw = {}
         """The postStart hook of the instance that is being started; empty where it has none, and once it is over."""
-        self._probed = Probed()
+        self._probed = ProbeResults()
         self.updated = asyncio.Event()
         services = pod_life.services
         self._resizer = Resizer(
@@ -257,7 +194,7 @@ class ContainerLife:
             if self.record is not None and self.labels is not None:
                 self.earlier[self.labels.attempt] = self.record
             self.labels, self.record, self.backoff, self._ended_at = labels, record, labels.backoff, None
-            self._probed = Probed()
+            self._probed = ProbeResults()
             self._happened(PhaseEvent.BEGIN)
             self._shim_says(record)
         elif labels.attempt == self.labels.attempt:
@@ -296,7 +233,9 @@ class ContainerLife:
     def probed(self, *, started: bool | None = None, ready: bool | None = None) -> None:
         """This is what probes say of the present instance; None: what they said before."""
         said = self._probed
-        self._probed = Probed(said.started if started is None else started, said.ready if ready is None else ready)
+        self._probed = ProbeResults(
+            said.started if started is None else started, said.ready if ready is None else ready
+        )
         if self._probed.started:
             self.up.set()
         self.pod_life.publish()

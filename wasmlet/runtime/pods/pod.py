@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import random
 import shutil
-from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Literal
 
@@ -23,7 +23,6 @@ from wasmlet.errors import Refused, WasmletError
 from wasmlet.failures import described, text_of
 from wasmlet.model.inputs import Inputs
 from wasmlet.model.pod import Container, Pod, PodKey, Raw
-from wasmlet.model.restart import is_sidecar
 from wasmlet.model.status import Condition, ContainerStatus, PodStatus, Terminated
 from wasmlet.model.times import parse
 from wasmlet.provider import PodEvent
@@ -38,7 +37,7 @@ from wasmlet.runtime.pods.container_runner import ContainerRunner
 from wasmlet.runtime.pods.order import Order
 from wasmlet.runtime.pods.probes import Probe
 from wasmlet.runtime.services import RuntimeServices
-from wasmlet.runtime.shim.instances import WHERE, Kind, Labels
+from wasmlet.runtime.shim.instances import WHERE, Labels, kinds_of
 from wasmlet.runtime.shim.records import ContainerRecord
 
 log = structlog.get_logger(__name__)
@@ -110,7 +109,7 @@ class PodLife:
         """Run this pod, or go on with it; another time: it has changed."""
         first, self._manifest, self.inputs = self._manifest is None, pod, inputs
         waiting = "PodInitializing" if pod.init_containers else "ContainerCreating"
-        for kind, container in _kinds(pod):
+        for kind, container in kinds_of(pod):
             if container.name not in self.containers:
                 shown = waiting if kind != "ephemeral" else "ContainerCreating"
                 self.containers[container.name] = ContainerLife(self, container.name, kind, shown)
@@ -188,7 +187,7 @@ class PodLife:
 
     def _reserved(self) -> Sequence[tuple[ContainerLife, Container]]:
         """The containers that run side by side."""
-        return [(self.containers[c.name], c) for kind, c in _kinds(self.manifest) if kind in ("main", "sidecar")]
+        return [(self.containers[c.name], c) for kind, c in kinds_of(self.manifest) if kind in ("main", "sidecar")]
 
     def fail(self, reason: str, message: str, grace: float) -> None:
         """End the pod's containers and let it be Failed for this reason (`Evicted`), unless it is on its way already.
@@ -392,13 +391,3 @@ class PodLife:
     def event(self, type: Literal["Normal", "Warning"], reason: str, message: str, field: str) -> None:  # noqa: A002
         """Tell the pod's owner of something."""
         self.services.changes.event(PodEvent(self.key, reason, message, type, field))
-
-
-def _kinds(pod: Pod) -> Iterator[tuple[Kind, Container]]:
-    """Every container of the manifest and what kind it is."""
-    for container in pod.init_containers:
-        yield "sidecar" if is_sidecar(container) else "init", container
-    for container in pod.containers:
-        yield "main", container
-    for container in pod.ephemeral_containers:
-        yield "ephemeral", container

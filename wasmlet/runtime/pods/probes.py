@@ -92,6 +92,14 @@ class Thresholds:
         return self.state
 
 
+@attrs.frozen
+class ProbeResults:
+    """What probes have said of one instance."""
+
+    started: bool = False
+    ready: bool = False
+
+
 class Probed(Protocol):
     """Takes what probes say of an instance; what is None stays as it was."""
 

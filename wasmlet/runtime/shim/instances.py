@@ -6,13 +6,14 @@ the back-off in them again.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any, Literal, Protocol
 
 import attrs
 
-from wasmlet.model.pod import PodKey
+from wasmlet.model.pod import Container, Pod, PodKey
+from wasmlet.model.restart import is_sidecar
 from wasmlet.model.status import ContainerState, Running, Terminated, Waiting
 from wasmlet.runtime.shim.records import ContainerRecord
 from wasmlet.worker import wire
@@ -65,6 +66,16 @@ class Labels:
             return cls(**{**known, "pod": PodKey(**known["pod"])})
         except (KeyError, TypeError):
             return None
+
+
+def kinds_of(pod: Pod) -> Iterator[tuple[Kind, Container]]:
+    """Every container of the manifest and what kind it is."""
+    for container in pod.init_containers:
+        yield "sidecar" if is_sidecar(container) else "init", container
+    for container in pod.containers:
+        yield "main", container
+    for container in pod.ephemeral_containers:
+        yield "ephemeral", container
 
 
 class Say(Protocol):
