@@ -1,6 +1,14 @@
 """The embedded control plane: an API server in memory that real kubectl can use, with a scheduler and node controllers.
 
-`ControlPlane` (exported by `wasmlet.testing`) puts the rooms together: `storage` has objects and their history,
-`objects` the rules of each kind, `access` who may do what, `patches` how objects change, `http` how all of this is
-asked for, `kubelets` the way to the nodes, `certificates` keys and signers, `controllers` what runs by itself.
+`ControlPlane` (exported by `wasmlet.testing`) puts the packages together, from the bottom to the top:
+
+- `storage`: the table of kinds, objects, and the history that watches read;
+- `patches`: JSON patch, merge patch, strategic merge patch and server-side apply;
+- `access`: who asks, and what they may do;
+- `objects`: the rules of each kind, from a write to the store;
+- `certificates`: the authority, and the signer of CertificateSigningRequests;
+- `kubelets`: logs, exec, attach and port-forward, passed on to the nodes;
+- `controllers`: silent nodes, taints and evictions;
+- `http`: the API that clients see;
+- `scheduler`, and `faults`, which tests put between clients and the API.
 """

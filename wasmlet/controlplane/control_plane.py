@@ -1,7 +1,7 @@
 """`ControlPlane`: the parts of this package put together, started and stopped.
 
-An API server on a TLS port, a scheduler, a signer of certificates, a directory with what clients need to get in. One
-process can have many.
+It has an API server on a TLS port, a scheduler, a signer of certificates, and a directory with the kubeconfigs and
+certificates that clients need. One process can have many of them.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ class ControlPlane:
         schedule: whether pods without a node are given one.
         node_monitor_grace: for how many seconds a node may be silent before its conditions become Unknown, it is
             tainted and its pods are no longer ready (`--node-monitor-grace-period`); pods that do not tolerate a
-            NoExecute taint are deleted. None: nobody looks after nodes and taints.
+            NoExecute taint are deleted. None: no controller watches nodes and taints.
         approve: the signers whose CertificateSigningRequests are approved without being looked at, where a node asks
             for itself; by default only nodes' client certificates. A serving certificate waits for `kubectl
             certificate approve`, as in a cluster, unless "kubernetes.io/kubelet-serving" is among them.
@@ -176,8 +176,8 @@ class ControlPlane:
     def bootstrap_kubeconfig(self, token_id: str = "", *, seconds: float = SECONDS) -> Path:
         """A kubeconfig with a bootstrap token, of user system:bootstrap:ID and group system:bootstrappers.
 
-        All that is good for is to ask for the client certificate of a node, which is approved and signed at once. The
-        token lives so many seconds; it is the Secret `bootstrap-token-ID` in kube-system, and goes with that.
+        Its user may only ask for the client certificate of a node, which is approved and signed at once. The token is
+        valid for that many seconds; it is the Secret `bootstrap-token-ID` in kube-system, and ends with that.
 
         Raises:
             ValueError: the id is not six of a-z and 0-9.
@@ -189,11 +189,11 @@ class ControlPlane:
         return write_private(self.directory / file, config)
 
     def grant(self, subject: str, *rules: Rule) -> None:
-        """Let a user or a group do more than nothing: rules as RBAC has them, see `access.rules`."""
+        """Allow a user or a group what these rules say; rules have the form of RBAC, see `access.rules`."""
         self._rules.grant(subject, *rules)
 
     def revoke(self, subject: str) -> None:
-        """Take back all that a user or a group was granted by name (what masters and nodes may do stays)."""
+        """Remove all that a user or a group was granted by name; what masters and nodes may do stays."""
         self._rules.revoke(subject)
 
     def _write(self, file: str, name: str, groups: Iterable[str], *, token: bool) -> Path:
@@ -219,7 +219,7 @@ class ControlPlane:
         await self._stack.aclose()
 
     def _prepare(self) -> tuple[Path, Authority, ssl.SSLContext, str, str]:
-        """Directory, keys and certificates; blocks for some milliseconds."""
+        """Make the directory, keys and certificates; blocks for some milliseconds."""
         if self._given is None:
             directory = Path(tempfile.mkdtemp(prefix="wasmlet-"))
         else:
@@ -307,7 +307,7 @@ class ControlPlane:
             stack.push_async_callback(_cancel, asyncio.create_task(run(), name=name))
 
     def _populate(self, registry: Registry) -> None:
-        """What every cluster has from the start."""
+        """Create the objects that every cluster has from the start."""
         for name in NAMESPACES:
             registry.create(Call(core("namespaces")), {"metadata": {"name": name}})
         for name, value in _CRITICAL.items():

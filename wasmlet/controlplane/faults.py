@@ -2,14 +2,14 @@
 
     faults = control_plane.faults
     with faults.add(Drop(after=True), verb="patch", path="*/status", user="system:node:n1", count=2) as rule:
-        await rule.until(2)                 # two status writes were done, and nobody was told
+        await rule.until(2)                 # two status writes were done, and their clients got no answer
     faults.add(Fail(503), probability=0.1)  # until it is removed, or `clear` is called
     async with faults.outage():             # connections are refused, on the port that comes back
         ...
     state = faults.snapshot()
     await faults.restart(state)             # an API server that was restored from a backup
 
-Without rules a request costs one comparison more. `server` answers what is let through.
+Without rules a request costs one comparison more. `http.server` answers the requests that meet no fault.
 """
 
 from __future__ import annotations
@@ -188,7 +188,7 @@ class Rule:
             await self._news.wait()
 
     def remove(self) -> None:
-        """Meet no more requests, and let go of those that wait."""
+        """Meet no more requests, and let those that wait go on."""
         self.faults.remove(self)
 
     def __enter__(self) -> Self:
@@ -213,10 +213,10 @@ class Rule:
 
 
 class Faults:
-    """The faults of one control plane. Nothing fails unless it is asked to.
+    """The faults of one control plane. Nothing fails unless a rule says so.
 
     Args:
-        rng: decides on what happens with a probability; seeded with the control plane's seed.
+        rng: decides for each rule that has a probability; seeded with the control plane's seed.
     """
 
     def __init__(self, store: Store, rng: random.Random) -> None:
@@ -229,7 +229,7 @@ class Faults:
         self._listener: Listener | None = None
 
     def attach(self, server: Server, listener: Listener) -> None:
-        """Stand between a server and its clients; called by the control plane when it starts."""
+        """Stand between a server and its clients; `ControlPlane` calls this when it starts."""
         self._server, self._listener = server, listener
         server.sender = self._sender
 
@@ -249,7 +249,7 @@ class Faults:
 
         Args:
             effect: `Fail`, `Drop`, `Delay`, `Cut`, `ErrorEvent` or `End`.
-            verb: Kubernetes' word for what is asked: get, list, watch, create, update, patch, delete.
+            verb: get, list, watch, create, update, patch or delete.
             path: as in the URL. In this, `verb` and `user`, "*" stands for any characters.
             user: the name, as `system:node:n1`.
             count: how many requests meet it before it removes itself; None means all.
@@ -280,7 +280,7 @@ class Faults:
 
     @asynccontextmanager
     async def outage(self, *, silent: bool = False) -> AsyncIterator[None]:
-        """Be away: every connection breaks, and new ones are refused or, with `silent`, made and never answered."""
+        """Break every connection, and refuse new ones or, with `silent`, accept them and never answer."""
         assert self._listener is not None, "the control plane is not running"
         if silent:
             with self.add(_Silence()):
@@ -301,7 +301,7 @@ class Faults:
     async def restart(self, state: State | None = None) -> None:
         """Stop and start: watches end, lists in pages are forgotten, and watches from old versions get 410.
 
-        With a state, the objects and the version are those of then: what was written since has never been.
+        With a state, the objects and the version are those of that time: what was written since then is lost.
         """
         async with self.outage():
             self.restore(state or self.snapshot())
@@ -326,7 +326,7 @@ class Faults:
         for at, rule in enumerate(rules):
             if rule.meets(request, self._server.user_name, self._rng):
                 if rule.met == rule.count:
-                    # It meets nothing more, but what it holds back it holds until it is removed.
+                    # It meets no more requests; those that it delays wait until it is removed.
                     self._rules.remove(rule)
                     self._spent.add(rule)
                 return await rule.effect.apply(rule, request, partial(self._meet, request, rules[at + 1 :]))
@@ -360,7 +360,11 @@ class Faults:
 
 
 def _verb(request: web.BaseRequest) -> str:
-    """Kubernetes' word for what a request wants."""
+    """The verb of a request, as Kubernetes names it.
+
+    One of get, list, watch, create, update, patch, delete and deletecollection; for a path outside of the API, get,
+    watch, or the method in small letters.
+    """
     try:
         target = parse(request.method, request.path, request.query) if request.path.startswith("/api") else None
     except ApiError:
@@ -373,7 +377,7 @@ def _verb(request: web.BaseRequest) -> str:
 
 
 async def _break(request: web.BaseRequest, *, flush: bool = False) -> web.StreamResponse:
-    """Break the connection; does not return, because that ends whoever serves it."""
+    """Break the connection; does not return, because the task that serves the connection is cancelled."""
     if request.transport is not None:
         if flush:
             request.transport.close()

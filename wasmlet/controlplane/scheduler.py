@@ -1,8 +1,8 @@
-"""Puts pods on nodes: the filters of the default scheduler that a node of ours can meet, and the emptiest node wins.
+"""Puts pods on nodes: applies the filters of the default scheduler that matter here, and takes the emptiest node.
 
 Honoured are nodeSelector and required node affinity, taints and tolerations, unschedulable and NotReady nodes, and the
 requests for every resource that a node allots. A pod that fits nowhere gets PodScheduled=False and an event, and is
-tried again when a node, a pod or a class changes: nothing polls.
+tried again when a node, a pod or a class changes; nothing polls.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ BATCH = 50
 
 
 def _taints(node: Object) -> Iterable[Object]:
-    """The taints of a node, and the one that it gets as long as it is not Ready (`lifecycle`), which may come later."""
+    """The taints of a node, with the one that `controllers.lifecycle` gives a node that is not Ready, perhaps later."""
     yield from (node.get("spec") or {}).get("taints") or ()
     conditions = (node.get("status") or {}).get("conditions") or ()
     ready = next((item.get("status") for item in conditions if item.get("type") == "Ready"), None)
@@ -65,7 +65,7 @@ class _Room:
 
 
 class Scheduler:
-    """Run it with `run`; it listens to the store from the start."""
+    """Places pods. `run` does so; it follows the store from its construction."""
 
     def __init__(self, registry: Registry, operations: PodOperations) -> None:
         self._registry = registry
@@ -153,7 +153,7 @@ class Scheduler:
         try:
             self._operations.bind(record, best[1])
         except ApiError:
-            return  # somebody else bound or deleted it
+            return  # it was bound or deleted meanwhile
         where = f"{record.namespace}/{record.name}"
         self._events.tell(record, "Normal", "Scheduled", f"Successfully assigned {where} to {best[1]}", "Binding")
 
@@ -179,7 +179,7 @@ class Scheduler:
         ]
 
     def _report(self, record: Record, reason: str, message: str, event: bool) -> None:
-        """Say in the pod's status, and in an event, why it has no node yet; nothing if that was said already."""
+        """Write into the pod's status and an event why it has no node yet, unless that is written already."""
         status = dict(record.raw.get("status") or {})
         old: dict[str, Any] = next(
             (item for item in status.get("conditions") or () if item.get("type") == "PodScheduled"), {}

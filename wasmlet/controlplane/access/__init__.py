@@ -1,1 +1,1 @@
-"""Who asks, and whether they may: users, tokens, RBAC rules, the Node authorizer and NodeRestriction."""
+"""Who makes a request, and whether they may: users, tokens, RBAC rules, the Node authorizer and NodeRestriction."""

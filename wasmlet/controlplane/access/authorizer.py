@@ -1,7 +1,7 @@
 """Who may do what: masters everything, nodes what the Node authorizer allows, everyone else only what `rules` has.
 
 The rules for nodes are those of the Node authorizer with AuthorizeNodeWithSelectors; what a node may write into the
-objects that it may write is NodeRestriction's business (`restriction`).
+objects that it may write is checked by `restriction`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _EVENT_VERBS = ("create", "patch", "update")
 
 @attrs.frozen
 class Attributes:
-    """A request as authorizers see it. `path` is set where it is about no resource."""
+    """A request as authorizers see it. `path` is set where the request is about no resource (`/healthz`)."""
 
     verb: str
     group: str = ""
@@ -34,7 +34,7 @@ class Attributes:
     name: str = ""
     path: str = ""
     node_name: str | None = None
-    """What a field selector demands of spec.nodeName."""
+    """The value that a field selector demands of spec.nodeName."""
 
     @property
     def target(self) -> str:
@@ -168,7 +168,7 @@ class Authorizer:
 
     def _own_node(self, node: str, what: Attributes) -> str | None:
         if what.verb in ("create", "patch", "update"):
-            return None  # NodeRestriction keeps it from those of others
+            return None  # NodeRestriction refuses those of other nodes
         if what.verb not in READ:
             return ""
         return None if what.name == node else f"node '{node}' cannot read '{what.name}', only its own Node object"
@@ -181,7 +181,8 @@ class Authorizer:
         if what.verb in READ and what.name:
             record = self._store["pods"].get(what.namespace, what.name)
             if record is not None and record.node == node:
-                return None  # a pod that is gone is refused, too: nothing relates it to the node any longer
+                return None
+            # This refuses a pod that is deleted, too: nothing says any longer that it was on this node.
             return f"no relationship found between node '{node}' and this object"
         if what.verb in ("list", "watch"):
             return "can only list/watch pods with spec.nodeName field selector"

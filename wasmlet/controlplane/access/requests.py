@@ -1,7 +1,7 @@
 """CertificateSigningRequests as the API server keeps them: what may be asked for, and who may change what later.
 
 The spec is fixed once written and says who asked; `/approval` changes the conditions and `/status` the certificate, and
-neither takes a decision back. `registry` calls this on the road of a write; `signer` approves and signs.
+neither takes a decision back. `objects.registry` calls this for each write; `certificates.signer` approves and signs.
 The rules are those of `pkg/apis/certificates/validation` and of the strategies beside it.
 """
 

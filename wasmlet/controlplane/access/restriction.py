@@ -1,7 +1,8 @@
 """NodeRestriction: what a node may write into the objects that the Node authorizer lets it write.
 
-Its own Node, Lease and pods only; no taints after registration, no labels of `kubernetes.io` beyond the kubelet's own,
-mirror pods only. `registry` asks before each write by a node.
+A node writes its own Node, Lease and pods only. It changes no taints after registration, sets no labels of
+`kubernetes.io` beyond the kubelet's own, and creates mirror pods only. `objects.registry` asks before each write by a
+node, `objects.deletion` and `objects.podops` before each delete and eviction.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """A table of who may do what, in place of RBAC: rules as roles have them, given to a user or to a group.
 
 It holds what a cluster binds from the start (bootstrappers may ask for a node's certificate, a node for its own) and
-what a test adds with `ControlPlane.grant`. `authorizer` asks it after the rules for masters and nodes.
+what a test adds with `ControlPlane.grant`. `authorizer` consults it after the rules for masters.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Rule:
     paths: tuple[str, ...] = ()
 
     def allows(self, what: Request) -> bool:
-        """Whether it lets that request pass."""
+        """Whether the rule allows that request."""
         if what.verb not in self.verbs and ANY not in self.verbs:
             return False
         if what.path:
@@ -99,7 +99,7 @@ class Rules:
         self._rules.setdefault(subject, []).extend(rules)
 
     def revoke(self, subject: str) -> None:
-        """Take from a user or a group everything that this table gives it."""
+        """Remove all rules of a user or a group."""
         self._rules.pop(subject, None)
 
     def allow(self, user: User, what: Request) -> bool:

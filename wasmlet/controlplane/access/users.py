@@ -1,6 +1,6 @@
 """Who is asking: client certificates and bearer tokens, as users with groups.
 
-`server` asks once per request; `authorizer` decides what the user may do.
+`http.server` asks once for each request; `authorizer` decides what the user may do.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ MASTERS = "system:masters"
 NODES = "system:nodes"
 _NODE_PREFIX = "system:node:"
 TOKENS = 1000
-"""How many tokens are kept before those that are good for nothing are looked for."""
+"""How many tokens are kept before expired ones are looked for and removed."""
 
 
 @attrs.frozen
@@ -57,7 +57,7 @@ def user(name: str, groups: Iterable[str] = (), **more: Any) -> User:
 
 @attrs.frozen
 class Token:
-    """A bearer token that was given out: whose, until when, for whom to accept; `alive` says whether it still is."""
+    """A bearer token that was issued: its user, its end, its audiences. `alive`: whether its bound object exists."""
 
     user: User
     until: datetime | None = None
@@ -65,12 +65,12 @@ class Token:
     alive: Callable[[], bool] = lambda: True
 
     def lives(self, now: datetime) -> bool:
-        """Whether it is good for anything still."""
+        """Whether the token is still valid."""
         return (self.until is None or now < self.until) and self.alive()
 
 
 class Authenticator:
-    """Knows the tokens that were given out and reads client certificates (already verified by TLS)."""
+    """Knows the tokens that were issued, and reads client certificates, which TLS has verified."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -78,10 +78,10 @@ class Authenticator:
         self._full = TOKENS
         self._certificates: dict[str, User] = {}
         self.bootstrap: Callable[[str], User | None] = lambda token: None
-        """Set by `control_plane`: whose a bootstrap token is."""
+        """Finds the user of a bootstrap token; `ControlPlane` sets it."""
 
     def issue(self, token: Token, text: str = "") -> str:
-        """A bearer token, of that text or of any. Tokens that are good for nothing any more are forgotten in time."""
+        """Issue a bearer token, of this text or of a random one. Tokens that have expired are removed now and then."""
         text = text or secrets.token_urlsafe(32)
         if len(self._tokens) >= self._full:  # not each time: there may be thousands
             now = self._clock.now()
@@ -91,7 +91,7 @@ class Authenticator:
         return text
 
     def token(self, text: str) -> Token | None:
-        """What a bearer token is good for; None if it is good for nothing (any more)."""
+        """The token of this text; None if there is none, or if it is no longer valid."""
         found = self._tokens.get(text)
         if found is None:
             who = self.bootstrap(text)
@@ -114,10 +114,10 @@ class Authenticator:
         return found
 
     def authenticate(self, authorization: str | None, peer: Mapping[str, Any] | None) -> User:
-        """Who is asking.
+        """The user who makes a request.
 
         Raises:
-            ApiError: 401, a token that was not given out here or is meant for somebody else.
+            ApiError: 401, the token was not issued here, has expired, or is for another audience.
         """
         if peer:
             return self.certificate(peer)

@@ -1,4 +1,4 @@
-"""The files that clients read: certificates, keys and kubeconfigs, for nobody but their owner."""
+"""The files that clients read: certificates, keys and kubeconfigs, which only their owner may read."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """Keys and certificates: an authority, server and client certificates, all ECDSA P-256 and all in memory.
 
 One authority vouches for the API server and for its clients, itself among them where it calls a kubelet, as in a
-cluster made by kubeadm: a kubelet trusts it without being told. `control_plane` writes to disk what others must read.
+cluster made by kubeadm, so a kubelet trusts it without further settings. `ControlPlane` writes to disk what others
+must read.
 """
 
 from __future__ import annotations

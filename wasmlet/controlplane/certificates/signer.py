@@ -1,8 +1,8 @@
-"""The controllers of certificates: one approves what a node may have anyhow, the other signs what is approved.
+"""The controllers of certificates: one approves what a node may ask for itself, the other signs what is approved.
 
 As in kube-controller-manager, a bootstrapper gets a client certificate for a node and a node one for itself without
 being asked twice; a serving certificate waits for `kubectl certificate approve`, unless the control plane was told
-otherwise. Whoever asks for what a signer does not sign learns so from a condition Failed.
+otherwise. A request that a signer does not sign gets the condition Failed, which says why.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _USAGES = {KUBELET_CLIENT: "client auth", KUBELET_SERVING: "server auth", CLIENT
 
 
 def objection(signer: str, found: x509.CertificateSigningRequest, usages: Collection[str]) -> str:
-    """Why a signer of Kubernetes does not sign that; "" if it does (`pkg/apis/certificates/helpers.go`)."""
+    """Why a signer of Kubernetes refuses the request; "" if it signs it (`pkg/apis/certificates/helpers.go`)."""
     wanted = {"digital signature", _USAGES[signer]}
     if signer == CLIENT:
         if extra := sorted({*usages} - wanted - {"key encipherment"}):
@@ -135,7 +135,7 @@ class Signer:
             self._write(record, "status", certificate=self._sign(spec, found))
 
     def _may(self, signer: str, spec: Object, found: x509.CertificateSigningRequest) -> str:
-        """With which words a request is approved; "" if it has to wait for somebody."""
+        """The message with which a request is approved; "" if a user has to approve it."""
         own = common_name(found) == spec["username"]
         if signer != KUBELET_CLIENT:
             return "Auto approving what a node asks for itself." if own else ""
@@ -157,10 +157,10 @@ class Signer:
         try:
             self._registry.update(call, {**record.raw, "status": status})
         except ApiError:
-            return  # somebody else changed or deleted it, and was heard
+            return  # it was changed or deleted meanwhile, and that change has been queued
 
     def _sign(self, spec: Object, found: x509.CertificateSigningRequest) -> str:
-        """The certificate, as the API has it: base64 of PEM."""
+        """The certificate in the form of the API: PEM in base64."""
         wanted = spec.get("expirationSeconds")
         seconds = self._seconds if wanted is None else min(max(float(wanted), _LEAST), self._seconds)
         back = BACKDATE if seconds >= _LEAST else seconds / 10

@@ -1,1 +1,1 @@
-"""What runs by itself: nodes that fall silent are tainted, and their pods evicted."""
+"""Controllers of nodes: nodes that fall silent are tainted, and their pods evicted."""

@@ -32,7 +32,7 @@ def _no_execute(node: Object) -> list[Object]:
 
 
 def patience(tolerations: list[Object], taints: list[Object]) -> float | None:
-    """For how many seconds a pod may stay on a node with these NoExecute taints; None is for ever."""
+    """For how many seconds a pod may stay on a node with these NoExecute taints; None means without end."""
     used = []
     for taint in taints:
         found = [item for item in tolerations if tolerates(item, taint)]
@@ -44,7 +44,7 @@ def patience(tolerations: list[Object], taints: list[Object]) -> float | None:
 
 
 class TaintEviction:
-    """Run it with `run`; it listens to the store from the start."""
+    """Deletes pods that do not tolerate a NoExecute taint while `run` runs; follows the store from construction on."""
 
     def __init__(self, registry: Registry, deletion: Deletion, clock: Clock) -> None:
         self._registry = registry
@@ -54,7 +54,7 @@ class TaintEviction:
         self._events = Recorder(registry, "taint-eviction-controller")
         self._due: Timers[_Key] = Timers(clock)
         self._since: dict[_Key, float] = {}
-        """When each pod that has to go met the taint."""
+        """For each pod that will be deleted, when its node got the taint."""
         self._store.listeners.append(self._on_change)
 
     def _on_change(self, kind: Kind, event: Event) -> None:
@@ -93,7 +93,7 @@ class TaintEviction:
         return self._since.pop(key, None) is not None
 
     async def run(self) -> None:
-        """Delete the pods that have to go, until cancelled."""
+        """Delete each pod when its time has come, until cancelled."""
         while True:
             key = await self._due.next()
             self._since.pop(key, None)
@@ -119,7 +119,7 @@ class TaintEviction:
         try:
             self._deletion.delete(Call(core("pods"), pod.namespace, pod.name), marked, Options())
         except ApiError:
-            return  # it went meanwhile
+            return  # the pod was deleted meanwhile
 
 
 def _name(pod: Record) -> str:

@@ -1,4 +1,4 @@
-"""What the controller manager does about nodes: notices those that fell silent, taints them, and tells of their pods.
+"""What the controller manager does about nodes: it notices silent ones, taints them, and says so in their pods.
 
 A node is heard of when it writes its Ready condition or renews its lease. One that was not heard of for the grace
 period gets status Unknown in the conditions that a kubelet owns; taints follow the conditions (`not-ready` or
@@ -81,7 +81,7 @@ class _Health:
 
 
 class NodeLifecycle:
-    """Run it with `run`; it listens to the store from the start.
+    """Watches nodes. `run` does so; it follows the store from its construction.
 
     Args:
         grace: for how many seconds a node may be silent.
@@ -130,7 +130,7 @@ class NodeLifecycle:
             group.create_task(self._watch_for_silence())
 
     async def _follow(self) -> None:
-        """Have the taints follow what nodes say of themselves."""
+        """Set the taints of each node that changed by what it says of itself."""
         while True:
             await self._wake.wait()
             self._wake.clear()
@@ -173,7 +173,7 @@ class NodeLifecycle:
                 self._not_ready(node)
 
     def _not_ready(self, node: Record) -> None:
-        """Say of a node and of its pods that they are not ready."""
+        """Write that a node and its pods are not ready."""
         self._events.tell(node, "Normal", "NodeNotReady", f"Node {node.name} status is now: NodeNotReady")
         for pod in self._store["pods"].on_node(node.name):
             status = pod.raw.get("status") or {}
@@ -188,7 +188,7 @@ class NodeLifecycle:
     # -- a node that fell silent
 
     def _give_up(self, node: Record) -> None:
-        """Set to Unknown what nobody has confirmed for so long."""
+        """Set the conditions that were not renewed within the grace period to Unknown."""
         status = node.raw.get("status") or {}
         now = self._registry.now()
         items = conditions(node.raw)
@@ -214,7 +214,8 @@ class NodeLifecycle:
         if items == conditions(node.raw):
             return
         new = {**node.raw, "status": {**status, "conditions": items}}
-        self._health[node.name].ready = condition(new, "Ready")  # that is not something the node has said
+        # Noted here, so that this controller's own write does not count as a sign of life of the node.
+        self._health[node.name].ready = condition(new, "Ready")
         self._store.write(core("nodes"), new)
 
 

@@ -54,4 +54,4 @@ class Recorder:
         try:
             self._registry.create(Call(core("events"), about.namespace or "default"), body)
         except ApiError:
-            return  # the namespace is on its way out: nobody is left to read it
+            return  # the namespace is being deleted, so the event cannot be created

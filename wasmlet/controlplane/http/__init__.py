@@ -1,1 +1,1 @@
-"""The API over HTTP: paths, bodies, lists, watches, tables, discovery, OpenAPI."""
+"""The API over HTTP: requests read and routed, objects listed, watched and answered, discovery, OpenAPI."""

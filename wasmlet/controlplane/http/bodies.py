@@ -1,4 +1,4 @@
-"""What a client sends, read: JSON, YAML, and protobuf where kubectl sends nothing else."""
+"""Reading what a client sends: JSON, YAML, and protobuf where kubectl sends nothing else."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What there is: /api, /apis and /version, in the old form and in the aggregated one, from the table of kinds."""
+"""Discovery: /api, /apis and /version, in the old form and in the aggregated one, from `storage.kinds`."""
 
 from __future__ import annotations
 

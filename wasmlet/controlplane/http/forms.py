@@ -1,4 +1,4 @@
-"""The forms in which objects leave: plain, as a Table for kubectl, metadata only, or as the other events API has them.
+"""The forms in which objects are answered: plain, a Table for kubectl, metadata only, or as events.k8s.io has them.
 
 A form is chosen by the Accept header; `server` and `watch` hand it records and get bytes. The plain form costs nothing
 beyond the one serialisation that a record has. The columns of tables are in `tables`.

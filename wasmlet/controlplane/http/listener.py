@@ -1,6 +1,7 @@
 """The sockets that the API server listens on: opened, closed as in an outage, opened again on the same port.
 
-`faults` closes and reopens them; while they are closed, a connection is refused, and nobody else gets the port.
+`wasmlet.controlplane.faults` closes and reopens them; while they are closed, connections are refused, and the port
+stays reserved.
 """
 
 from __future__ import annotations

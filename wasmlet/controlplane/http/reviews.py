@@ -1,4 +1,4 @@
-"""Questions that are answered and forgotten: who has this token, may they do that, and a token for a service account.
+"""Requests that store nothing: whose a token is, what a user may do, and a new token for a service account.
 
 A kubelet that delegates authentication and authorization asks TokenReview and SubjectAccessReview; TokenRequest gives
 out signed tokens bound to a pod, as the node needs them for its pods.
@@ -41,10 +41,10 @@ def _described(who: User) -> Object:
 
 
 def _subject(call: Call, spec: Object) -> User:
-    """About whom a review of access is.
+    """The user whom a review of access is about.
 
     Raises:
-        ApiError: 422, about nobody, or about another namespace than its own.
+        ApiError: 422, the review names no user, or another namespace than its own.
     """
     name, groups = str(spec.get("user") or ""), [str(group) for group in spec.get("groups") or ()]
     causes = []
@@ -193,7 +193,7 @@ class Reviews:
         }
 
     def _is_there(self, plural: str, namespace: str, name: str, uid: str) -> bool:
-        """Whether what a token is bound to is still the object that it was."""
+        """Whether the object that a token is bound to still exists, with the same UID."""
         record = self._registry.store[plural].get(namespace, name)
         return record is not None and record.raw["metadata"]["uid"] == uid
 

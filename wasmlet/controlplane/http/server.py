@@ -1,7 +1,8 @@
 """The HTTP side: one handler for every request, from authentication to the bytes of the answer.
 
-`paths` says what a request is about, `users` and `authorizer` whether it may be, `registry` and `deletion` do it,
-`forms` shape the answer. Everything that a client can get wrong comes back as a Status object.
+`paths` says what a request is about, `access.users` who makes it and `access.authorizer` whether they may;
+`objects.registry` and `objects.deletion` carry it out, and `forms` shapes the answer. Every error of a client is
+answered with a Status object.
 """
 
 from __future__ import annotations
@@ -84,7 +85,7 @@ class Server:
         self.sender: Callable[[web.BaseRequest, web.StreamResponse], Callable[[bytes], Awaitable[None]]] = (
             lambda request, answer: answer.write
         )
-        """What sends the bytes of a watch; `faults` puts one in its place that breaks off."""
+        """Makes the function that sends the bytes of a watch; `Faults` replaces it to break connections."""
 
     def close(self) -> None:
         """End all watches; what is asked from now on gets 503."""
@@ -122,13 +123,13 @@ class Server:
         except asyncio.CancelledError:
             raise
         except ConnectionError:
-            return web.Response()  # the client has gone, and nobody will read this
+            return web.Response()  # the client has gone; aiohttp needs an answer, which is not sent
         except Exception as error:
             _LOG.exception("%s %s", request.method, request.path)
             return refusal(ApiError(500, "InternalError", f"Internal error occurred: {type(error).__name__}: {error}"))
 
     def user_name(self, request: web.BaseRequest) -> str:
-        """Whose request it is; "" where the credentials are wrong."""
+        """The name of the user who makes the request; "" where the credentials are wrong."""
         try:
             return self._who(request).name
         except ApiError:
@@ -293,7 +294,7 @@ class Server:
         return self._object(request, target, record)
 
     async def _special(self, request: web.BaseRequest, call: Call, body: Any) -> web.StreamResponse:
-        """What is posted without becoming an object: bindings, evictions, tokens and reviews."""
+        """Answer a POST that creates no object: bindings, evictions, tokens and reviews."""
         if not isinstance(body, dict):
             raise bad_request("the body is not an object")
         if call.kind.plural == "pods" or call.kind.plural == "bindings":
@@ -338,7 +339,7 @@ class Server:
 
 
 def _manager(request: web.BaseRequest, media: str) -> str:
-    """Who writes, as managedFields name it: the fieldManager parameter, else the program of the User-Agent."""
+    """The writer's name in managedFields: the fieldManager parameter, else the program of the User-Agent."""
     given = request.query.get("fieldManager", "")
     if given or media == APPLY_PATCH:
         return given

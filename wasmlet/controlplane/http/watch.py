@@ -1,8 +1,8 @@
 """A watch: what happened since a version, what is there now, and what happens next, a JSON line each.
 
-`server` opens one per request. Changes arrive through `offer`, at once and without waiting; a writer sends whatever
-has gathered in one piece. A reader that falls too far behind is cut off without an error, as an API server does: it
-resumes from the version that it saw last.
+`server` opens one for each request. Changes arrive through `offer`, which does not wait; a writer sends together what
+has gathered. A reader that falls too far behind is disconnected without an error, as an API server does: it resumes
+from the version that it saw last.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Watcher:
         self._limit = 3 * pending
         self._pending: list[bytes] = []
         self._pending_bytes = 0
-        """Of the changes; what the reader is told at first may be more, since nobody can have read it before."""
+        """Bytes of the changes that wait. What a reader gets at first is not counted: it had no time to read it."""
         self._wake = asyncio.Event()
         self._ended = False
         self._after = 0
@@ -73,7 +73,8 @@ class Watcher:
             self._add("MODIFIED" if was else "ADDED", self._form.one(record))
         elif was and old is not None:
             gone = record
-            if event.change != "DELETED":  # it left the selection: the reader gets what it knew, at the new version
+            if event.change != "DELETED":
+                # The selectors no longer pick it: the reader gets DELETED, with the object it knew at the new version.
                 metadata = {**old.raw["metadata"], "resourceVersion": str(event.version)}
                 gone = Record({**old.raw, "metadata": metadata}, event.version, old.prefix)
             self._add("DELETED", self._form.one(gone))
@@ -117,7 +118,7 @@ class Watcher:
         self._collection.followers.add(self)
 
     def bookmark(self, version: int, annotations: Object | None = None) -> None:
-        """Tell the reader how far it has come."""
+        """Send a bookmark: the version that the reader has seen everything of."""
         meta: Object = {"resourceVersion": str(version), "creationTimestamp": None}
         if annotations:
             meta["annotations"] = annotations

@@ -1,1 +1,1 @@
-"""The way from the API server to the nodes: which there are, logs, exec, attach and port-forward."""
+"""From the API server to the nodes: their addresses, and logs, exec, attach and port-forward, passed on to them."""

@@ -118,7 +118,8 @@ class LogProxy:
                 async for chunk in answer.content.iter_any():
                     await out.write(chunk)
             except aiohttp.ClientError:
-                if request.transport is not None:  # what is missing must not look like the end of the log
+                # The connection breaks, because a stream that ended in good order would look like the end of the log.
+                if request.transport is not None:
                     request.transport.close()
                 return out
             await out.write_eof()

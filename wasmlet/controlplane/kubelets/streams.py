@@ -27,7 +27,7 @@ Mode = Literal["pass", "translate", "declared"]
 SUBRESOURCES = ("attach", "exec", "portforward")
 FEATURE = "ExtendWebSocketsToKubelet"
 TUNNEL = "SPDY/3.1+"
-"""What the name of a websocket protocol begins with that is SPDY in binary messages."""
+"""Prefix of the names of websocket protocols whose binary messages hold SPDY."""
 _FLAGS = {"stdin": "input", "stdout": "output", "stderr": "error", "tty": "tty"}
 """What the API calls a stream, and what the kubelet calls it."""
 
@@ -41,7 +41,7 @@ def location(pod: Object, sub: str, request: web.BaseRequest) -> str:
     """Path and query at the kubelet for a request at the API server.
 
     Raises:
-        ApiError: 400, no such container, several to choose from, a port that is none, a pod that is on no node.
+        ApiError: 400, no such container, several to choose from, an invalid port, or a pod without a node.
     """
     meta, params = pod["metadata"], request.query
     query: list[tuple[str, str]] = []
@@ -72,7 +72,7 @@ def _words(request: web.BaseRequest, name: str) -> list[str]:
 
 
 def _forwarded(request: web.BaseRequest) -> list[tuple[str, str]]:
-    """The headers that go on to the kubelet: not who asked, and not how that was proven."""
+    """The headers that are passed on to the kubelet: all but the client's credentials."""
     kept = [
         (key, value)
         for key, value in request.headers.items()

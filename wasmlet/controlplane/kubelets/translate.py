@@ -127,7 +127,7 @@ class _Translation:
             self._broken = "expected binary messages on the websocket"
 
     def _take(self, message: bytes) -> None:
-        """One message; what is for no stream that is open is passed over."""
+        """Pass one message on; a message for a stream that is not open is ignored."""
         if not message:
             return
         channel, data = message[0], message[1:]
@@ -169,7 +169,7 @@ class _Translation:
             case spdy.StreamEnded(number) | spdy.StreamReset(number):
                 channel = self._channel[number]
                 self._receiving.discard(channel)
-                if channel == _STDIN:  # nobody reads it any more
+                if channel == _STDIN:  # the guest has closed its stdin, and what the client sends to it is dropped
                     with suppress(spdy.StreamClosed):
                         self._spdy.end(number)
                     self._flush()
@@ -185,7 +185,7 @@ class _Translation:
             self._flush()
 
     def status(self) -> bytes:
-        """How it went, as the client has to hear it.
+        """The Status at the end of the streams, as the client expects it.
 
         Raises:
             ApiError: 500, the streams broke off or the kubelet's words make no sense.

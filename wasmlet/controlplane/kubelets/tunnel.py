@@ -1,7 +1,7 @@
 """Bytes both ways between a client whose connection is taken from HTTP and a kubelet, until one of them ends it.
 
 `streams` decides what goes through: the bytes as they are, or the contents of a client's websocket messages. A reader
-that is slow slows its sender down: nothing is buffered here but a chunk.
+that is slow slows its sender down: at most one chunk is buffered here.
 """
 
 from __future__ import annotations

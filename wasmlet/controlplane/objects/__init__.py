@@ -1,1 +1,1 @@
-"""The rules of each kind: defaults, validation, admission, creation, changes and deletion."""
+"""The rules of each kind, from a write to the store: defaults, admission, validation, patches, deletion."""

@@ -1,7 +1,8 @@
 """What the API server's admission adds to a new pod, or refuses: service account, priority, RuntimeClass, tolerations.
 
-Runs after `defaults` and before `podrules`; gets a copy of its own. The service account's token volume is the one that
-the ServiceAccount admission plugin mounts into every container, so a node here meets what it meets in a cluster.
+Runs after `defaults` and before `podrules`, and changes the copy that it is given. The token volume of the service
+account is the one that the ServiceAccount admission plugin mounts into every container, so a node gets the same pods as
+from a cluster.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Bootstrap tokens: what a machine has that is no node yet, good for asking for a certificate and little else.
+"""Bootstrap tokens: the credentials of a machine that is not a node yet, with which it asks for a certificate.
 
 A token is `id.secret`, and the API server knows it by the Secret `bootstrap-token-<id>` in kube-system, as `kubeadm
-token create` makes it: deleted or run out, the token is worth nothing.
+token create` makes it. A token whose Secret is deleted or has expired is not accepted.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the API server fills in: the defaults of each kind, applied to a new object before it is looked at.
+"""What the API server fills in: the defaults of each kind, applied to a new object before it is validated.
 
 The values are those of `pkg/apis/core/v1/defaults.go` and its like. Each function gets a copy that is its own to
 change. `admission` comes next, then `validation`.

@@ -1,4 +1,4 @@
-"""The way out: graceful deletion of pods, finalizers, preconditions, collections, and what a namespace contains.
+"""Deleting objects: graceful deletion of pods, finalizers, preconditions, collections, and what a namespace contains.
 
 The rules are those of `rest.BeforeDelete` and the pod strategy: a pod that runs nowhere or is finished goes at once,
 another one gets a deletionTimestamp and goes when its node deletes it with grace 0. There is no garbage collector, so

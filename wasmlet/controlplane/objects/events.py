@@ -1,6 +1,6 @@
 """One event, two APIs: core/v1 and events.k8s.io/v1 show the same objects under different field names.
 
-The store holds the core form; `forms` and `registry` convert at the edge.
+The store holds the core form. `registry` converts what clients write, `http.forms` what they read.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """PATCH: the four kinds of patch, each turned into a new version of the object for `registry` to judge.
 
-`patch`, `strategic` and `apply` do the arithmetic.
+`wasmlet.controlplane.patches` works out the new object.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What the API server demands of a pod: when it is made, when it is changed, and when its status is written.
 
 The update rules are those of `ValidatePodUpdate`, the status rules those of `ValidateContainerStateTransition`, which
-a node has to live with. `registry` asks.
+apply to what a node writes. `registry` asks for each write of a pod.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Creating and replacing objects: the road of a write from a request to the store.
+"""Creating and replacing objects: what happens to a write between the request and the store.
 
-default -> admit -> restrict -> validate -> write. `patching` ends here, `deletion` is the road out. What is
-written from inside (the contents of a new namespace, an event of the scheduler) goes the same way as user
-`system:apiserver`.
+The steps are default, admit, restrict, validate, write. `patching` makes a new object of a patch and comes here;
+`deletion` removes objects. What the control plane itself writes (the contents of a new namespace, an event of the
+scheduler) goes through the same steps, as user `system:apiserver`.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Call:
     dry_run: bool = False
     force: bool = False
     applied: bool = False
-    """Whether the managedFields of the object are already what they shall be."""
+    """Whether the managedFields of the object are final, as after server-side apply."""
 
 
 class Registry:
@@ -68,7 +68,7 @@ class Registry:
         self._root_ca = root_ca
         self._addresses = 0
         self.finish: Callable[[Kind, Record], Record | None] = lambda kind, record: None
-        """Set by `deletion`: removes an object whose deletion nothing holds up any longer."""
+        """Removes an object that is being deleted and has no finalizer left; `deletion` sets it."""
 
     def now(self) -> str:
         return rfc3339(self.clock.now())

@@ -1,1 +1,1 @@
-"""How an object changes by a patch: JSON, merge, strategic merge, server-side apply."""
+"""The four kinds of patch, as functions on objects: JSON, merge, strategic merge, server-side apply."""

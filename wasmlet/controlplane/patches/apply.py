@@ -2,7 +2,7 @@
 
 Ownership is kept in `metadata.managedFields` (FieldsV1) from the first apply on; an object that nobody ever applied
 has none and its writes cost nothing. What exists at the first apply belongs to `before-first-apply`, as the API has
-it for objects whose managed fields were cleared. Status is left out of it: here nobody applies status.
+it for objects whose managed fields were cleared. Fields of `status` have no owners here, since status is never applied.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Strategic merge patch: merge patch that knows which lists are merged by a key.
 
 `LISTS` says for the kinds served here, by the path of a list, how it is merged by a patch and by server-side apply
-(`apply` reads it too, and `openapi` publishes it); it restates the `patchMergeKey`, `patchStrategy`, `listType` and
-`listMapKey` tags of the API types. The directives `$patch`, `$setElementOrder`, `$deleteFromPrimitiveList` and
-`$retainKeys` are understood.
+(`apply` reads it too, and `http.openapi` publishes it). It restates the tags `patchMergeKey`, `patchStrategy`,
+`listType` and `listMapKey` of the API types. The directives `$patch`, `$setElementOrder`, `$deleteFromPrimitiveList`
+and `$retainKeys` are understood.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""Objects in memory: kinds, versions, history for watches, selectors, statuses of errors."""
+"""Objects in memory: the table of kinds, the store with its history, selectors, and the errors of the API."""

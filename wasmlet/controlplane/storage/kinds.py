@@ -1,7 +1,7 @@
 """The kinds that this control plane serves: one table, and adding a kind is a row in it.
 
-`discovery`, `store`, `registry`, `selectors` and `openapi` all read this table; what is special about a kind beyond it
-(defaults, validation, columns) is keyed by its plural name in `defaults`, `validation` and `tables`.
+`store`, `selectors`, `objects.registry`, `http.discovery` and `http.openapi` read this table. What else is special
+about a kind is keyed by its plural name, in `objects.defaults`, `objects.validation` and `http.tables`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ CREATE_ONLY = ("create",)
 
 @attrs.frozen
 class Subresource:
-    """A path below an object. `kind` and `group_version` name what it speaks, where that is another kind."""
+    """A path below an object. `kind` and `group_version` name the kind of its bodies, where that is another one."""
 
     name: str
     verbs: tuple[str, ...]
@@ -68,7 +68,7 @@ class Kind:
 
     @property
     def stored(self) -> bool:
-        """Whether there are objects of it at all: a review is answered and forgotten."""
+        """Whether objects of it are stored; a review is only answered."""
         return self.verbs != CREATE_ONLY
 
 

@@ -1,6 +1,6 @@
-"""Keeps events from piling up: beyond a number, or beyond so many bytes, the eldest is forgotten.
+"""Keeps events from piling up: beyond a number, or beyond so many bytes, the oldest is deleted.
 
-An API server forgets an event after an hour; a control plane in memory had better go by what they take.
+An API server deletes an event after an hour; this one has to bound the memory that events take.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What an API server says when it does not do as it was asked: `Status` objects and the exception that carries one.
 
-Every module here raises `ApiError`, made by one of the functions below; `server` turns it into an HTTP answer. Codes,
+Every module of the control plane raises `ApiError`, made by a function below, and `http.server` answers with it. Codes,
 reasons and the shape of `details` are those of `metav1.Status`.
 """
 

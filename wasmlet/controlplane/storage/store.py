@@ -1,7 +1,7 @@
 """The objects, their one version counter, and the ring of recent changes of each resource.
 
 An object in the store is never changed; a write puts another in its place, so lists, watches and snapshots share it
-and share its serialised form. `registry` decides what may be written; `watch` carries changes to those who follow.
+and share its serialised form. `objects.registry` decides what may be written; `http.watch` sends changes to clients.
 All of it happens on the event loop between two awaits, so a write is atomic without a lock.
 """
 
@@ -211,7 +211,7 @@ class Collection:
         return gone + there
 
     def forget(self, version: int) -> None:
-        """Let the ring move on to a version: whoever resumes from before it gets 410."""
+        """Drop the changes up to a version from the ring: a watch that resumes from before it gets 410."""
         while self.ring and self.ring[0].version <= version:
             self._drop_eldest()
         self.start = max(self.start, version)
