@@ -149,6 +149,8 @@ class Guest:
         for word in words:
             if word == "refuse":
                 raise ValueError(next(words))
+            if word == "bug":
+                raise RuntimeError(next(words))
             if word == "start":
                 started(4096)
             elif word == "print":

@@ -86,6 +86,8 @@ def test_a_directory_that_was_replaced_is_not_opened(tmp_path: Path) -> None:
         (("start", "trap", "wasm trap: unreachable"), 134, "", "wasm trap: unreachable"),
         (("refuse", "no memory"), 128, "StartError", "no memory"),
         (("start", "exit", "255"), 255, "", ""),
+        (("bug", "before"), 128, "StartError", "RuntimeError: before"),
+        (("start", "bug", "after"), 128, "StartError", "RuntimeError: after"),
     ],
 )
 def test_how_a_container_ended(tmp_path: Path, args: tuple[str, ...], code: int, reason: str, message: str) -> None:

@@ -121,7 +121,7 @@ class Container(Process):
 
     def exec_ended(self, process: Process) -> None:
         self.execs.discard(process)
-        self._settle()
+        self._finish_if_complete()
 
     # Who is attached
 
@@ -211,7 +211,7 @@ class Container(Process):
                 self._log.write(splitter.finish(now))
             return
         self._close_pipe(reader, now)
-        self._settle()
+        self._finish_if_complete()
 
     def _close_pipe(self, reader: int, now: int) -> None:
         self._log.write(self._pipes.pop(reader).finish(now))

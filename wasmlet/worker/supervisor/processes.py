@@ -18,6 +18,7 @@ from .. import wire
 from .groups import Group
 from .loop import Loop, Timer
 from .records import Record
+from .stages import Event, Stage, after
 from .zygotes import Child
 
 DRAIN_SECONDS = 2.0
@@ -42,6 +43,22 @@ class Process:
 
     Subclasses make the streams (`_make_streams`, `_close_streams`), say whether they have ended (`_drained`), and may
     add to the record of the end (`_conclude`).
+
+    `stage` says where it stands (`stages`). What is kept beside it:
+
+    - `record.state` is `stage.shown`. `_advance` alone writes both.
+    - `_child_streams` is not empty if and only if the stage is `WAITING`.
+    - `record.pid` is not 0 in `STARTING`, `RUNNING`, `REAPED_UNBEGUN` and `REAPED`, and is 0 in `NEW`, `WAITING` and
+      `GIVEN_UP`. (A dense container has it from `RUNNING` on only.)
+    - `_status` is not None if and only if the process has been reaped: in `REAPED_UNBEGUN`, in `REAPED`, and in `ENDED`
+      where one of these came before.
+    - `_failure` is not None if and only if it is known why the guest could not begin, or (of a dense container) how the
+      engine failed. It is set before `GIVE_UP`, by the child in `STARTING` and `REAPED_UNBEGUN`, or before `REAP`.
+    - `_child` is not None if and only if more of what the child says may come; so it is None in `NEW`, `WAITING`,
+      `GIVEN_UP` and `ENDED`.
+    - `record.requested` is not "" if and only if somebody wanted it to stop before it was over.
+    - `_kill_timer` is not None if and only if it was interrupted, it is not over, and nobody has had it killed.
+    - `_oom_killed` is true only if `_status` is that of SIGKILL.
     """
 
     group: Group | None = None
@@ -54,11 +71,22 @@ class Process:
         self._hooks = hooks
         self._given = tuple(descriptors)
         self._child: Child | None = None
-        self._theirs: tuple[int, ...] = ()
+        self._stage = Stage.NEW
+        self._child_streams: tuple[int, ...] = ()
         self._status: int | None = None
         self._failure: tuple[str, str] | None = None
         self._kill_timer: Timer | None = None
         self._oom_killed = False
+
+    @property
+    def stage(self) -> Stage:
+        """Where it stands."""
+        return self._stage
+
+    def _advance(self, event: Event) -> None:
+        """Raises `NoTransition` where its stage does not have this event."""
+        self._stage = after(self._stage, event)
+        self.record.state = self._stage.shown
 
     def _make_streams(self) -> tuple[int, int, int]:
         """The child's stdin, stdout and stderr; they are closed here once the child has them."""
@@ -84,17 +112,18 @@ class Process:
 
     def prepare(self) -> None:
         """Make the streams, which whatever child comes gets."""
-        self._theirs = self._make_streams()
+        self._child_streams = self._make_streams()
+        self._advance(Event.PREPARE)
 
     @property
     def waits(self) -> bool:
         """Whether it has no child yet, and is to have one."""
-        return bool(self._theirs)
+        return self._stage is Stage.WAITING
 
     @property
     def descriptors(self) -> tuple[int, ...]:
         """What its child gets, while `waits`: spec, compiled module, mounts, and the three streams."""
-        return (*self._given, *self._theirs)
+        return (*self._given, *self._child_streams)
 
     def enter(self, child: Child) -> bool:
         """Give this child, which is ready, all that makes it the guest; False where it was gone before it had that.
@@ -124,40 +153,47 @@ class Process:
 
     def left_alone(self) -> None:
         """What was to run it died before that."""
-        if self.record.requested:
-            self._settle()
-            return
         why = self._hooks.again(self)
         if why is not None:
             self.fail(why)
 
     def handed_over(self) -> None:
-        """The child has the streams: close its ends here, or they would never end."""
-        wire.close(self._theirs)
-        self._theirs = ()
+        """The child has all that makes it the guest."""
+        self._advance(Event.HAND_OVER)
+        self._close_child_streams()
+
+    def _close_child_streams(self) -> None:
+        """Close the child's ends of the streams here: as long as they are open, the streams do not end."""
+        wire.close(self._child_streams)
+        self._child_streams = ()
 
     @property
     def lives(self) -> bool:
         """Whether the guest runs, as far as is known."""
-        return self.record.state == wire.RUNNING and self._status is None
+        return self._stage is Stage.RUNNING
 
     def reaped(self, status: int) -> None:
         """The process has ended with this wait status."""
+        self._advance(Event.REAP)
         self._status = status
         if self.group is not None and os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL:
             with contextlib.suppress(OSError):
                 self._oom_killed = self.group.oom_killed()
-        if self._kill_timer is not None:
-            self._kill_timer.cancel()
-        self._settle()
-        if self.record.state != wire.ENDED:
+        self._cancel_kill()
+        self._finish_if_complete()
+        if self._stage is not Stage.ENDED:
             self._loop.later(DRAIN_SECONDS, self._give_up_on_streams)
 
     def fail(self, why: str, fault: str = "") -> None:
         """There will be no process; `fault` as in the record."""
         self._failure = (why, fault)
+        self._give_up()
+
+    def _give_up(self) -> None:
+        self._advance(Event.GIVE_UP)
+        self._cancel_kill()
         self._hang_up_all()
-        self._settle()
+        self._finish_if_complete()
 
     def stop(self, grace: float) -> None:
         """Interrupt the guest at once, and kill it `grace` seconds from now; 0 kills it at once.
@@ -165,38 +201,42 @@ class Process:
         WASI has no signals. SIGTERM keeps its default disposition in a child, so the kernel ends it in the midst of
         whatever it does, asleep or in compiled code. Called again with a shorter grace it hurries, never the opposite.
         """
-        if self.record.state == wire.ENDED or self._status is not None:
+        if self._stage.over:
             return
         if grace <= 0:
             self._kill()
             return
         if self.record.requested == "":
             self.record.requested = "interrupt"
-            if self.waits:
-                self._forgo()
+            if self._stage in (Stage.NEW, Stage.WAITING):
+                self._give_up()
                 return
-            self._signal(signal.SIGTERM)
+            self._interrupt_process()
+        if self.record.requested == "kill":
+            return
         deadline = time.monotonic() + grace
-        if self._kill_timer is None or self._kill_timer.callback is None or deadline < self._kill_timer.deadline:
-            if self._kill_timer is not None:
-                self._kill_timer.cancel()
+        if self._kill_timer is None or deadline < self._kill_timer.deadline:
+            self._cancel_kill()
             self._kill_timer = self._loop.later(grace, self._kill)
 
     def _kill(self) -> None:
+        self._cancel_kill()
         self.record.requested = "kill"
-        if self.waits:
-            self._forgo()
+        if self._stage in (Stage.NEW, Stage.WAITING):
+            self._give_up()
         else:
-            self._signal(signal.SIGKILL)
+            self._kill_process()
 
-    def _forgo(self) -> None:
-        """Stopped before it had a process, it never gets one."""
-        self._hang_up_all()
-        self._settle()
+    def _cancel_kill(self) -> None:
+        if self._kill_timer is not None:
+            self._kill_timer.cancel()
+            self._kill_timer = None
 
-    def _signal(self, number: int) -> None:
-        if self.record.pid and self._status is None:
-            os.kill(self.record.pid, number)  # claimed and not reaped, so the number is still this process's
+    def _interrupt_process(self) -> None:
+        os.kill(self.record.pid, signal.SIGTERM)  # not reaped, so the number is still this process's
+
+    def _kill_process(self) -> None:
+        os.kill(self.record.pid, signal.SIGKILL)
 
     def writable(self) -> None:
         """The child can be told more; see `Child.wait_for_room`."""
@@ -204,40 +244,42 @@ class Process:
     def hung_up(self) -> None:
         """The child says nothing any more."""
         self._child = None
-        self._settle()
+        self._finish_if_complete()
 
     def heard(self, message: dict[str, Any]) -> None:
         """The child speaks: `started` when the guest begins, `failed` or `ended` with a text."""
-        record = self.record
-        if "started" in message and record.state == wire.STARTING:
-            record.state, record.started = wire.RUNNING, time.time()
-            self._hooks.changed(self)
-        elif "failed" in message and record.state == wire.STARTING:
+        # The guest may have taken over its engine and say what it likes: what the stage does not have is passed over.
+        unbegun = self._stage in (Stage.STARTING, Stage.REAPED_UNBEGUN)
+        if "started" in message and unbegun:
+            self._begun()
+        elif "failed" in message and unbegun:
             self._failure = self._failed(message)
         elif "ended" in message:
-            record.message = text_of(message["ended"])
+            self.record.message = text_of(message["ended"])
+
+    def _begun(self) -> None:
+        """The guest has begun, if only to have ended since."""
+        self._advance(Event.BEGIN)
+        self.record.started = time.time()
+        self._hooks.changed(self)
 
     @staticmethod
     def _failed(message: dict[str, Any]) -> tuple[str, str]:
         return text_of(message["failed"]), text_of(message.get("fault", ""))
 
-    def _settle(self) -> None:
+    def _finish_if_complete(self) -> None:
         """Write down the end, once everything that belongs to it is there."""
-        record = self.record
-        if record.state == wire.ENDED or self._child is not None or not self._drained():
-            return
-        if self._status is None and (record.pid or not (self._failure or record.requested)):
-            return
-        self._finish()
+        if self._stage.over and self._stage is not Stage.ENDED and self._child is None and self._drained():
+            self._finish()
 
     def _finish(self) -> None:
-        record, status = self.record, self._status
+        record, status, begun = self.record, self._status, self._stage is Stage.REAPED
         record.finished = time.time()
         if self._oom_killed:
             record.reason, record.exit_code = wire.OOM_KILLED, 128 + signal.SIGKILL
-        elif self._failure is None and record.state == wire.STARTING and record.requested:
+        elif self._failure is None and not begun and record.requested:
             record.exit_code = 143 if record.requested == "interrupt" else 137
-        elif self._failure is not None or record.state == wire.STARTING:
+        elif self._failure is not None or not begun:
             text, record.fault = self._failure or (_death(status), "")
             record.reason, record.exit_code, record.message = wire.START_ERROR, wire.START_ERROR_CODE, text
         elif status is not None and os.WIFSIGNALED(status):
@@ -249,17 +291,17 @@ class Process:
         elif status is not None:
             record.exit_code = os.WEXITSTATUS(status)
         self._conclude()
-        record.state = wire.ENDED
+        self._advance(Event.COMPLETE)
         wire.close(self._given)
         self._hooks.changed(self)
 
     def _give_up_on_streams(self) -> None:
-        if self.record.state != wire.ENDED:
+        if self._stage is not Stage.ENDED:
             self._hang_up_all()
-            self._settle()
+            self._finish_if_complete()
 
     def _hang_up_all(self) -> None:
-        self.handed_over()
+        self._close_child_streams()
         self._close_streams()
         if self._child is not None:
             self._child.close()

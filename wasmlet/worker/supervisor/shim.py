@@ -32,6 +32,7 @@ from .groups import Groups
 from .loop import READ, Loop, Timer
 from .processes import Hooks, Process
 from .records import Record, StateError, Store, check_id, check_log, claim, complain
+from .stages import Stage
 from .workers import DenseContainer, Directory, Worker, group_of, within_of
 from .zygotes import IDLE_SECONDS, Child, Zygote, ZygoteKey
 
@@ -200,7 +201,7 @@ class Shim:
 
     def _prepared(self, container: Process) -> bool:
         """Make its streams, unless it has some, or has ended since that was asked for."""
-        if container.record.state == wire.ENDED or container.waits:
+        if container.stage is not Stage.NEW:
             return container.waits
         try:
             container.prepare()

@@ -25,6 +25,7 @@ from .groups import Group, Resources
 from .loop import Loop, Timer
 from .processes import Hooks, Process, text_of
 from .records import Record, complain
+from .stages import Event, Stage
 from .zygotes import Child
 
 MOST_CONTAINERS = 1000
@@ -85,12 +86,13 @@ class DenseContainer(Container):
     def prepare(self) -> None:
         nothing, stdout, stderr = self._make_streams()
         os.close(nothing)
-        self._theirs = (stdout, stderr)
+        self._child_streams = (stdout, stderr)
+        self._advance(Event.PREPARE)
 
     @property
     def descriptors(self) -> tuple[int, ...]:
         """What the worker needs, while `waits`: stdout, stderr, spec, compiled module, mounts."""
-        return (*self._theirs, *self._given)
+        return (*self._child_streams, *self._given)
 
     @property
     def directories(self) -> dict[str, Directory]:
@@ -115,15 +117,17 @@ class DenseContainer(Container):
     def heard(self, message: dict[str, Any]) -> None:
         """The worker says this of it."""
         record = self.record
-        if self.worker is None:
+        if self.worker is None or self.stage not in (Stage.STARTING, Stage.RUNNING):
             return
-        if "started" in message and record.state == wire.STARTING:
+        if "started" in message and self.stage is Stage.STARTING:
             record.pid, record.thread, record.memory = self.worker.record.pid, message["started"], message["memory"]
-            record.state, record.started = wire.RUNNING, time.time()
-            self._hooks.changed(self)
-        elif "failed" in message:
-            self._leave()
+            self._begun()
+        elif "failed" in message and self.stage is Stage.STARTING:
             self.fail(*self._failed(message))
+        elif "failed" in message:  # the engine itself has failed with a guest that had begun
+            self._leave()
+            self._failure = self._failed(message)
+            self.reaped(wire.START_ERROR_CODE << 8)
         elif "over" in message:
             record.message = text_of(message.get("message", ""))
             self._leave()
@@ -132,11 +136,15 @@ class DenseContainer(Container):
     def lost(self, status: int | None) -> None:
         """The worker has ended, with this wait status or without ever having been there."""
         self.worker = None
-        if self.record.pid and self._status is None:
+        if self.stage is Stage.RUNNING:
             self.record.message = "the worker process that it shared with other containers ended"
             self.reaped(status if status is not None and os.WIFSIGNALED(status) else int(signal.SIGKILL))
+            return
+        self._advance(Event.START_OVER)
+        self._hang_up_all()  # what was on its way to the worker; for another one it gets other streams
+        if self.record.requested:
+            self._give_up()
         else:
-            self._hang_up_all()  # what was on its way to the worker; another one gets streams of its own
             self.left_alone()
 
     def _wait_status(self, message: dict[str, Any]) -> int:
@@ -150,27 +158,23 @@ class DenseContainer(Container):
         if worker is not None:
             worker.left(self)
 
-    def _settle(self) -> None:
+    def _finish_if_complete(self) -> None:
         if self.worker is None:  # else it has more to say of the end
-            super()._settle()
+            super()._finish_if_complete()
 
-    def _signal(self, number: int) -> None:
+    def _interrupt_process(self) -> None:
         if self.worker is not None:
             self.worker.end(self)
 
-    def _kill(self) -> None:
-        self.record.requested = "kill"
-        if self.waits:
-            self._forgo()
-        elif self.worker is not None:
-            self.worker.end(self)
-            self._loop.later(KILL_SECONDS, self._give_up)
-
-    def _forgo(self) -> None:
-        self._leave()
-        super()._forgo()
+    def _kill_process(self) -> None:
+        self._interrupt_process()
+        self._loop.later(KILL_SECONDS, self._kill_worker)
 
     def _give_up(self) -> None:
+        self._leave()
+        super()._give_up()
+
+    def _kill_worker(self) -> None:
         if self.worker is not None:
             complain(f"container {self.record.id} does not end: its worker {self.worker.record.pid} is killed")
             self.worker.stop(0)
@@ -202,8 +206,8 @@ class Worker(Process):
     @property
     def has_room(self) -> bool:
         """Whether it takes another container."""
-        gone = self._retired or self._status is not None or self.record.requested or self.record.state == wire.ENDED
-        return not gone and len(self._containers) < MOST_CONTAINERS
+        ends = self._retired or self.stage.over or self.record.requested
+        return not ends and len(self._containers) < MOST_CONTAINERS
 
     def reaches(self, directories: Mapping[str, Directory]) -> bool:
         """Whether it may open these; what was replaced by another of its name it may open no more."""
@@ -220,7 +224,7 @@ class Worker(Process):
 
     def begin(self, container: DenseContainer) -> None:
         """Have it run this container, whose streams are there."""
-        if self.record.state == wire.ENDED:
+        if self.stage is Stage.ENDED:
             container.fail(self.record.message or "the worker has ended")
             return
         if self._idle is not None:
@@ -230,8 +234,6 @@ class Worker(Process):
         container.worker = self
         self.weigh_soon()
         self._queue.append((wire.pack({"run": container.record.id}), container))
-        if container.record.requested:
-            self.end(container)
         self._flush()
 
     def end(self, container: DenseContainer) -> None:
@@ -253,7 +255,7 @@ class Worker(Process):
 
     def _weigh(self) -> None:
         self._weighing = None
-        if self.group is not None and self._status is None:
+        if self.group is not None and not self.stage.over:
             with contextlib.suppress(OSError):  # it weighs what it did
                 self.group.weigh(sum(container.shares for container in self._containers.values()))
 
