@@ -77,7 +77,7 @@ class Archive:
         """Each member; what was not read of it by then is skipped when the next is asked for.
 
         Raises:
-            BadContent: see above; at the end, the digest is another one.
+            BadContent: the archive is not in order; or, at its end, its digest is another one than expected.
         """
         names: dict[str, str] = {}
         for count in range(MAX_ENTRIES + 1):

@@ -80,7 +80,7 @@ class _Idle:
 
 
 def percent_used(directory: Path) -> float:
-    """See `Usage`."""
+    """How full the file system of a directory is, in percent, as `df` counts it."""
     found = shutil.disk_usage(directory)
     return 100.0 * found.used / max(1, found.used + found.free)
 

@@ -63,7 +63,7 @@ class Form:
 
 
 class CompiledModules:
-    """See above. `find` and `discard` block; `open` is `find` for who must not."""
+    """The compiled modules of a store. `find` and `discard` block; `open` does as `find`, without blocking."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -95,7 +95,7 @@ class CompiledModules:
         return None
 
     async def open(self, form: Form) -> int | None:
-        """See `find`."""
+        """Do as `find`, in a thread: return the compiled module, open and locked, or None."""
         return await opened_in_thread(lambda: self.find(form), _close)
 
     @asynccontextmanager

@@ -44,7 +44,7 @@ class DockerConfig:
     seconds: float = SECONDS
 
     async def credentials(self, name: str) -> Sequence[Credential]:
-        """See `Keychain`.
+        """The credentials for an image of this name, as `Keychain` asks for them.
 
         Raises:
             ArtifactError: a helper is not there, fails, or does not answer.

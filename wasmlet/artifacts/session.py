@@ -79,7 +79,7 @@ class Dialer:
 
 @attrs.frozen
 class Session:
-    """See above.
+    """Requests about one repository, with one credential.
 
     Attributes:
         actions: what is asked for, `pull` or `pull,push`.

@@ -119,7 +119,7 @@ class Lease(Generic[Kind]):
 
 
 class Store:
-    """See above. Everything but `add`, `part` and `locked` is quick, and blocks.
+    """The images and modules in a directory. All methods but `add`, `part` and `locked` are quick, and block.
 
     Args:
         directory: made by `prepare`; it has to be this user's own.

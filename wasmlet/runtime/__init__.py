@@ -1,8 +1,15 @@
 """`RuntimeProvider`: a provider that does around containers what a kubelet does, over an engine that can run one.
 
-An engine says how a module is compiled and run (`engine`); everything else is shared: the life of a pod and of each of
-its containers (`pod`, `container`), what a manifest may ask (`manifest`), images (`images`), compiling (`compile`),
-logs (`logs`), and the connection to the shim, in which the guests live (`shim_client`, `wasmlet.worker`).
+An engine says how a module is compiled and run (`engine`); everything else is shared:
+
+- `provider`: the calls of a provider; `services`: what all pods share; `config`: the settings;
+- `pods`: what a manifest may ask, and the life of a pod and of each of its containers;
+- `streams`: exec, attach, and the commands of probes and hooks;
+- `handlers`: which engine runs a RuntimeClass; `isolation`: what isolates guests on this machine;
+- `images`: pulling and compiling; `collecting`: removing what no pod uses; `linking`: what a module may import;
+- `files`: volumes, mounts, and the other files that a guest sees;
+- `logs`, `stats`: reading logs, and measuring what containers take;
+- `shim`: the connection to the shim, the parent of all guests; its code is in `wasmlet.worker`.
 """
 
 from wasmlet.runtime.config import RuntimeConfig

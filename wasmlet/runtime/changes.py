@@ -18,7 +18,7 @@ MAX_EVENTS = 10_000
 
 
 class Changes:
-    """What has happened and has not been read. `put` may be called before anybody reads."""
+    """What has happened and has not been read. `status` and `event` may be called before anybody reads."""
 
     def __init__(self) -> None:
         self._statuses: dict[str, StatusChanged] = {}
@@ -34,7 +34,7 @@ class Changes:
         self._wake.set()
 
     async def stream(self) -> AsyncGenerator[Change, None]:
-        """Everything that is put, without end. One reader at a time; a later one goes on where the first left off."""
+        """Every event and status, without end. One reader at a time; a later one goes on where the first left off."""
         while True:
             if self._events:
                 yield self._events.popleft()

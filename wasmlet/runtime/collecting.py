@@ -22,7 +22,7 @@ GC_SECONDS = 300.0
 async def collect(
     registries: Registries, compilers: Collection[Compiler], used: Callable[[], set[str]], storage: Storage
 ) -> NoReturn:
-    """Do it for as long as the node runs, by the machine's own time: no pod's behaviour hangs on it.
+    """Keep and collect for as long as the node runs. Pauses are of real time, as no pod's behaviour depends on them.
 
     Args:
         used: digests of the modules of all containers that are here, as `sha256:...`.
@@ -39,7 +39,7 @@ async def collect(
 
 
 async def keep(registries: Registries, compilers: Collection[Compiler], used: set[str], storage: Storage) -> None:
-    """Keep these modules, their images and compiled forms, and what pods mount: other nodes may be collecting."""
+    """Keep these modules, their images and compiled forms, and what pods mount, also from other nodes' collections."""
     await registries.keep(used, await in_thread(storage.images))
     for compiler in compilers:
         await compiler.keep({digest.removeprefix("sha256:") for digest in used})

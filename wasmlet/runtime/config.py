@@ -15,10 +15,10 @@ from wasmlet.runtime.images.compile_process import CompileLimits
 from wasmlet.runtime.images.registries import ImageConfig
 
 MIN_LOG_SIZE = 16 * 1024
-"""Room for one entry; less would make a file of each."""
+"""Bytes: room for one log entry. With less, each entry would be in a file of its own."""
 
 _LEAST_COMPILE_MEMORY = 64 * 1024 * 1024
-"""What an engine itself takes, about."""
+"""Bytes: about what an engine itself takes."""
 
 
 @attrs.frozen
@@ -57,7 +57,7 @@ class RuntimeConfig(ImageConfig):
         """What of the node's disk pods may mount.
 
         Raises:
-            ConfigError: the settings are not such.
+            ConfigError: a path is not absolute, or has `..` in it.
         """
         for path in self.allow_host_path:
             if not path.startswith("/") or ".." in path.split("/"):
@@ -65,27 +65,27 @@ class RuntimeConfig(ImageConfig):
         return HostPaths([Path(path) for path in self.allow_host_path])
 
     def users(self) -> Range | None:
-        """Where pods' own users are taken from; None where they are to have none.
+        """The range that pods' own users are taken from; None where pods have none of their own.
 
         Raises:
-            ConfigError: the setting is no such.
+            ConfigError: `pod_users` is neither FIRST-LAST nor none.
         """
         return Range.parse(self.pod_users)
 
     def compile_limits(self) -> CompileLimits:
-        """Of compiling one module.
+        """The limits of compiling one module.
 
         Raises:
-            ConfigError: the settings are not such.
+            ConfigError: `compile_memory` is no quantity, or too small.
         """
         memory = _bytes("compile-memory", self.compile_memory, _LEAST_COMPILE_MEMORY)
         return CompileLimits(self.compile_timeout, memory, self.max_module_bytes)
 
     def log_limits(self) -> dict[str, int]:
-        """Of each container's log, as `wasmlet.worker.wire` has them for `run`.
+        """The limits of each container's log, as `wasmlet.worker.wire` has them for `run`.
 
         Raises:
-            ConfigError: the settings are not such.
+            ConfigError: `container_log_max_size` is no quantity, or too small.
         """
         limit = _bytes("container-log-max-size", self.container_log_max_size, MIN_LOG_SIZE)
         return {"log_size": limit, "log_files": self.container_log_max_files}

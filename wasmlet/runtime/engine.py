@@ -88,13 +88,13 @@ class Engine(abc.ABC):
 
 
 def worker_version(engine: Engine, module: Path) -> str:
-    """What tells an engine's code, its own and its in-worker module's, from that of any other version."""
+    """A text that is another one for each version of the engine and of its in-worker module's directory."""
     return f"{engine.version}-{_digest(module.parent)}"
 
 
 @functools.cache
 def _digest(directory: Path) -> str:
-    """Of the Python files in a directory, as they were when this was first asked."""
+    """A digest of the Python files in a directory, as they were when this was first called."""
     digest = hashlib.sha256()
     for file in sorted(directory.glob("*.py")):
         digest.update(file.name.encode() + b"\0" + file.read_bytes())

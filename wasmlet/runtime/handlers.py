@@ -38,7 +38,7 @@ class Handler:
 
     @property
     def zygote(self) -> Mapping[str, str]:
-        """The engine's, as `wasmlet.worker.wire` has it."""
+        """The zygote that containers of this handler come from, as `wasmlet.worker.wire` has it."""
         module = self.engine.dense_module if self.dense else self.engine.guest_module
         version = worker_version(self.engine, module)
         return {"python": str(self.engine.python), "module": str(module), "version": version}
@@ -47,7 +47,8 @@ class Handler:
         """With whom containers of a namespace share a process, as `wasmlet.worker.wire` has it for `run`.
 
         Args:
-            state_dir: of the provider; pods' files are in its `pods`, and below what its link `memory` leads to.
+            state_dir: of the provider. Pods' files are in its directory `pods`, and in the one that its link `memory`
+                leads to.
         """
         within = [f"{state_dir.absolute()}/pods", f"{state_dir.absolute()}/memory/pods"]
         return {"dense": namespace, "within": within} if self.dense else {}

@@ -1,7 +1,8 @@
 """What isolates guests on this node beside their engine, in words: for its log, its Node, and `wasmlet providers`.
 
-The shim says what is on among its processes (`wasmlet.worker.guest.confine`, and control groups), and `pod_users`
-whether pods have users of their own. Each part is "on", with what there is to say of it, or "off: " and why.
+The shim says what is on among its processes (`wasmlet.worker.guest.confine`, and control groups), and
+`files.pod_users` whether pods have users of their own. Each part is "on", with what there is to say of it, or "off: "
+and why.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from wasmlet.artifacts.wasm_types import Signature
 from wasmlet.runtime.wasi import PREVIEW0, PREVIEW1
 
 RULES = 1
-"""Grows when something else is refused here than before, so that no earlier refusal is remembered."""
+"""Part of the key that refusals are kept under; raise it when this module refuses something else than before."""
 
 COMMAND = "wasi:cli/run@0.2"
 """What a component exports that is a command, in whichever version of 0.2."""
@@ -29,7 +29,7 @@ _LONGEST_NAME = 80
 _TARGET = "target wasm32-wasip1"
 _BARE = Signature((), ())
 _NEEDED = ("function", "resource", "core module", "component")
-"""The kinds of exports of an instance that somebody has to provide."""
+"""The kinds of exports of an imported instance that the engine has to provide."""
 
 _JAVASCRIPT = f"it is built for a JavaScript host: build it for WASI preview 1 ({_TARGET})"
 _ADVICE = {

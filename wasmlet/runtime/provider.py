@@ -9,7 +9,7 @@
         def __init__(self, config=None):
             super().__init__(MyEngine(), config)
 
-It holds the pods by UID, finds again what ran before, and hands on what the shim reports; `pod` has the rest.
+It holds the pods by UID, finds again what ran before, and passes on what the shim reports; the rest is in `pods`.
 """
 
 from __future__ import annotations

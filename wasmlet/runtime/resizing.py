@@ -1,9 +1,9 @@
 """In-place resize (KEP-1287): what a changed `resources` of a running pod comes to.
 
 A pod is resized as a whole or not at all. Requests and cpu are taken over while a guest runs, and so is a limit of
-memory that its control group holds (`resizer`). Where only the engine does, it is fixed when the guest begins: its
-change needs `resizePolicy: RestartContainer` for memory, and is infeasible without. Pure functions; `pod` asks them at
-each change and keeps what they say.
+memory that its control group holds (`pods.resizer`). Where only the engine does, it is fixed when the guest begins: its
+change needs `resizePolicy: RestartContainer` for memory, and is infeasible without. These functions are pure;
+`pods.pod` calls them at each change and keeps the results.
 """
 
 from __future__ import annotations

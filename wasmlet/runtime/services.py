@@ -33,7 +33,7 @@ class RuntimeServices:
 
     Attributes:
         log_limits: of each container's log, as `wasmlet.worker.wire` has them for `run`.
-        background: has a task that nobody waits for owned by the provider.
+        background: runs a task that its caller does not wait for; the provider owns it.
         restart_cap: the longest pause before a restart, in seconds.
         capacity: the node's cpu and memory.
         used: how much of it is set aside for all pods but this one.

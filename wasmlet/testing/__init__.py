@@ -9,9 +9,9 @@
             node = cp.node_kubeconfig("n1")     # what a node's process is given: the identity system:node:n1
             await asyncio.sleep(3600)
 
-With pytest, the fixture `control_plane` is one that runs. `ProviderContract` holds a provider to what the node loop
-relies on (see `wasmlet.testing.contract`), and `ReferenceProvider` is one that passes it and runs nothing. `FakeClock`
-stands still until a test moves it. Importing this package costs nothing until a name is used.
+With pytest, the fixture `control_plane` is a `ControlPlane` that runs. `ProviderContract` holds a provider to what the
+node loop relies on (see `wasmlet.testing.contract`), and `ReferenceProvider` is one that passes it and runs nothing.
+`FakeClock` stands still until a test moves it. Importing this package costs nothing until a name is used.
 """
 
 from __future__ import annotations

@@ -39,16 +39,16 @@ class FakeClock:
             self._sleepers.remove(sleeper)
 
     def advance(self, seconds: float) -> None:
-        """Move on; whoever slept until then wakes."""
+        """Move the time on by so many seconds; sleeps that end by then return."""
         self._elapsed += seconds
         for deadline, event in self._sleepers:
             if deadline <= self._elapsed:
                 event.set()
 
     async def next_sleep(self, at_least: float = 0.0, at_most: float = math.inf) -> float:
-        """Wait until somebody sleeps; how many seconds the shortest sleep has still to go.
+        """Wait until a task sleeps on this clock; return how many seconds the shortest sleep has left.
 
-        With bounds: wait until the shortest sleep has as long to go as they say.
+        With bounds: wait until what the shortest sleep has left is within them.
         """
         while True:
             due = [deadline - self._elapsed for deadline, event in self._sleepers if not event.is_set()]
@@ -58,7 +58,7 @@ class FakeClock:
             await self._changed.wait()
 
     async def until_asleep(self, sleepers: int = 1) -> float:
-        """Wait until so many sleep at once; how many seconds the shortest sleep has still to go."""
+        """Wait until so many tasks sleep at once; return how many seconds the shortest sleep has left."""
         while True:
             due = [deadline - self._elapsed for deadline, event in self._sleepers if not event.is_set()]
             if len(due) >= sleepers:

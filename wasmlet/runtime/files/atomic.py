@@ -27,7 +27,7 @@ def write(
 
     Args:
         directory: exists.
-        now: names the new directory, for whoever looks.
+        now: the time that the name of the new directory has.
         group: the pod's fsGroup: the files are its, and it may read them.
         user: the pod's own user: the files are its, as root's are in a container.
     """

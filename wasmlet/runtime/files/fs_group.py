@@ -32,7 +32,7 @@ def apply(directory: Path, group: int, *, only_where_top_differs: bool) -> None:
         for _, directories, files, descriptor in os.fwalk(directory, follow_symlinks=False):
             for name in files:
                 _give(name, descriptor, group)
-            # Those of a directory last, and the top after all: whoever is interrupted begins anew.
+            # A directory comes after what is in it, and the top last, so an interrupted change is begun again.
             for name in directories:
                 _give(name, descriptor, group)
     except RecursionError:

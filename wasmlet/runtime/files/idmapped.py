@@ -1,8 +1,8 @@
 """Directories that come from outside (hostPath volumes, claims), as a pod's own user is to see them.
 
 A pod runs as a user of its own (`pod_users`), and what lies on a disk belongs to root or to whom `runAsUser` names. An
-idmapped mount (Linux 5.12; ext4, xfs, btrfs, since 6.3 tmpfs) makes the two one: to the pod's process, the files of
-that one user are its own, and what it makes there is that user's on the disk. That is what a pod in a user namespace
+idmapped mount (Linux 5.12; ext4, xfs, btrfs, since 6.3 tmpfs) maps one to the other: the pod's process owns the files
+of that user, and what it makes there belongs to that user on the disk. That is what a pod in a user namespace
 gets (KEP-127). The mount is attached nowhere: it is a descriptor, and is gone when the last one is closed. Everything
 blocks.
 """
@@ -37,7 +37,7 @@ sys.stdin.read()
 """
 
 _ALL = 2**32 - 1
-"""How many ids there are: the last number is none."""
+"""How many ids there are; the number 2^32 - 1 is not one."""
 
 
 def owners(pod: Pod, container: Container) -> tuple[int, int]:
@@ -75,7 +75,7 @@ def namespace(disk: tuple[int, int], user: User) -> int:
 def exchanged(one: int, other: int) -> str:
     """A map of ids (user_namespaces(7)) in which two are exchanged and each other one is itself.
 
-    An id that is in no map could not be written by anybody, not even through a group.
+    No process could write files of an id that is in no map, not even through their group.
     """
     low, high = sorted((one, other))
     pieces = [(0, 0, low), (low, high, 1), (low + 1, low + 1, high - low - 1), (high, low, 1)]

@@ -1,5 +1,7 @@
-"""Directories in memory: for secrets and tokens, which should reach no disk, for emptyDir volumes that ask for it, and
-for what is made anew for each start of a container, because that is quicker (`staging`).
+"""Directories in memory.
+
+They are for secrets and tokens, which should reach no disk, for emptyDir volumes that ask for memory, and for what is
+made for each start of a container (`staging`), because that is quicker.
 
 Files of secret, projected and downwardAPI volumes lie below one directory of the node's own in /dev/shm, mode 0700,
 which the link `memory` in the state directory names. An emptyDir of medium Memory is a tmpfs of its own where this

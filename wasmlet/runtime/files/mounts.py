@@ -145,7 +145,7 @@ def _open_all(request: MountRequest, volumes: PodVolumes) -> Mounts:
         if not cover(covered, "/etc/hosts"):
             stages.setdefault("/etc", Stage()).made = kubelet_files(pod, inputs, volumes)
         if image is not None:
-            entries[:0] = _image_mounts(image, covered, stages)  # some programs begin in their first mount
+            entries[:0] = _image_mounts(image, covered, stages)  # some programs start in their first mount
             covered = [mount.path for mount in entries]
         places = Places(volumes.storage, volumes.directory, container.name, request.attempt)
         for path, stage in sorted(stages.items()):

@@ -1,13 +1,13 @@
 """A user of its own for each pod, where this process may become others (root): what a guest's process is to the kernel.
 
-A guest knows nothing of users; this is for the day on which one gets out of its engine. Its process then is a user who
-owns its own pod's files and no other's, and no other pod's processes are within its reach. So the user is the pod's
-own, whatever `runAsUser` says: a number that two manifests may both name keeps nobody apart. As with a pod in a user
-namespace, files of hostPath volumes and claims still belong to whom the manifest says (`idmapped`).
+A guest knows nothing of users; this counts when one has broken out of its engine. Its process then runs as a user who
+owns its own pod's files and no others, and who cannot reach the processes of other pods. The user is the pod's own,
+whatever `runAsUser` says, because two manifests may name the same number and would not be kept apart. As with a pod in
+a user namespace, files of hostPath volumes and claims still belong to the user that the manifest names (`idmapped`).
 
 User ids come from a range, by default one that no distribution gives away. A node takes blocks out of it and writes
 down which, in its state directory and in a directory of the machine's (`CLAIMS`), so several nodes share nothing. A
-pod's user is in the labels of its containers (`instances`), so it stays what it is for as long as the pod is there.
+pod's user is in the labels of its containers (`shim.instances`), so it stays the same for as long as the pod exists.
 Everything but `at_hand` and `free` may block.
 """
 
@@ -164,12 +164,12 @@ class PodUsers:
             self._save()
 
     def take(self, pod: str, user: int) -> None:
-        """A pod that runs already is this user."""
+        """Note the user of a pod that runs already."""
         self._given[pod] = user
         self._used.add(user)
 
     def of(self, pod: str) -> int:
-        """The user of a pod, by the pod's UID: nobody else's until `free`.
+        """The user of a pod, by the pod's UID; no other pod gets it until `free`.
 
         Raises:
             WasmletError: all are taken.
@@ -192,11 +192,11 @@ class PodUsers:
             self._busy.release()
 
     def free(self, pod: str) -> None:
-        """The pod is gone, and so are its processes and files."""
+        """Free the user of a pod whose processes and files are gone."""
         self._used.discard(self._given.pop(pod, 0))
 
     def close(self) -> None:
-        """The node stops; if it has no pod left, its blocks are anybody's."""
+        """The node stops. If it has no pod left, other nodes may take its blocks."""
         if self._given:
             return
         with self._locked():
@@ -206,7 +206,7 @@ class PodUsers:
         self._blocks = []
 
     def _free_one(self, *, more: bool = False) -> int:
-        """A user id that no pod has, 0 if there is none; going round, so that one is used again late."""
+        """A user id that no pod has, 0 if there is none. Ids are taken in turn, so one is used again late."""
         if more:
             self._blocks.append(self._another())
         for block in self._blocks:
@@ -222,7 +222,7 @@ class PodUsers:
         return 0
 
     def _another(self) -> Range:
-        """A block that is nobody's, taken now."""
+        """Take a block that no node has."""
         with self._locked():
             taken = [*self._taken(), *self._blocks]
             for block in self._wanted.blocks():
@@ -236,7 +236,7 @@ class PodUsers:
         )
 
     def _taken(self) -> list[Range]:
-        """The blocks of other nodes; a block whose node does not know it (any more) is nobody's."""
+        """The blocks of other nodes; a block that its node does not list (any more) is free."""
         found = []
         for block in _ranges(os.listdir(self._claims)):
             owner = Path(_read(self._claims / str(block)).strip())
@@ -252,7 +252,7 @@ class PodUsers:
         (self._claims / str(block)).write_text(f"{self._file}\n")
 
     def _save(self, *more: Range) -> None:
-        """Write down, before it is claimed, what is ours: a claim holds as long as both files say so."""
+        """Write down the blocks of this node, before they are claimed: a claim counts while both files say so."""
         self._file.write_text("".join(f"{block}\n" for block in (*self._blocks, *more)))
 
     def _locked(self) -> _Lock:

@@ -66,7 +66,7 @@ class Stage:
 
     @property
     def may_be_in_memory(self) -> bool:
-        """Whether it needs not be on disk: no guest can fill it, and nothing is linked into it."""
+        """Whether it may lie in memory: no guest can fill it, and nothing is linked into it."""
         return not self.writable and self.image is None and all(mount.copied for mount in self.files.values())
 
 

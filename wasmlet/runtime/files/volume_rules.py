@@ -1,6 +1,6 @@
 """What a manifest may ask in `volumes` and `volumeMounts`; anything else is refused by name, never left out.
 
-Every volume that the kubelet knows is here: those a guest can have, and for each other one why not.
+`KNOWN` has the types that a guest can have; the message about any other one says why it cannot.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def check(pod: Pod, *, host_paths: bool, claims: bool) -> None:
 
 
 def check_mounts(container: Container, volumes: set[str]) -> None:
-    """The same for the mounts of one container."""
+    """Raise for the first mount of this container that cannot be had; `volumes` are the names in `spec.volumes`."""
     for index, mount in enumerate(container.raw.get("volumeMounts") or ()):
         field = f"{container.field}.volumeMounts[{index}]"
 

@@ -47,10 +47,10 @@ PLUGINS = {
     "secret": "kubernetes.io~secret",
 }
 IN_MEMORY = frozenset({"secret", "projected", "downwardAPI"})
-"""The volumes that a kubelet has in memory, whoever asks."""
+"""The volumes that a kubelet always has in memory."""
 
 Claims = Callable[[Pod, str], Awaitable[Path]]
-"""See `RuntimeProvider.claim_directory`."""
+"""The directory of a pod's claim, by the claim's name; it is `RuntimeProvider.claim_directory`."""
 
 
 @attrs.frozen
@@ -95,7 +95,7 @@ class Storage:
             beneath.remove(kept)
 
     def close(self, running: bool) -> None:
-        """The node loop ends; blocks. Where nothing runs, no secret stays in memory: a pod's next start brings it."""
+        """The node loop ends; blocks. Where nothing runs, secrets are removed; a pod's next start writes them again."""
         base = self.memory.existing()
         if base is None:
             return
@@ -179,7 +179,7 @@ class PodVolumes:
             self.changed.clear()
             try:
                 await self.refresh(*now())
-            except Exception as error:  # of our own; the next change is another try
+            except Exception as error:  # a bug of ours; the next change of the pod tries again
                 log.warning("volumes: bringing them up to date failed", uid=self._uid, **described(error, first=well))
                 well = False
             else:
@@ -200,7 +200,7 @@ class PodVolumes:
                 except (WasmletError, OSError) as error:
                     failed.append(volume)
                     said = str(error)
-                    if not isinstance(error, MissingReference):  # which says all of it
+                    if not isinstance(error, MissingReference):  # whose message begins like this already
                         said = f'MountVolume.SetUp failed for volume "{volume["name"]}" : {said}'
                     self._say(said)
             if not failed:
@@ -225,7 +225,7 @@ class PodVolumes:
             self._claimed[name] = await self._claim(pod, volume)
             await in_thread(_give_claim, pod, volume, self._claimed[name])
         elif kind == "image":
-            pass  # pulled for each container that mounts it, which then waits as for its own (`image_volumes`)
+            pass  # `pods.image_volumes` pulls it when a container that mounts it starts
         else:
             await in_thread(self._try, volume)
 

@@ -1,1 +1,1 @@
-"""Modules: where they come from, what they import, and how they are compiled."""
+"""Modules: where they come from, how they are pulled, and how they are compiled."""

@@ -55,7 +55,7 @@ class _Kept:
         return cls(descriptor, _state(descriptor))
 
     def is_as_it_was(self) -> bool:
-        """Whether it needs no new look: it has a name still, and nobody has changed it."""
+        """Whether it is unchanged since it was verified, and still has a name."""
         return _state(self.descriptor) == self.seen
 
 
@@ -137,7 +137,7 @@ class Compiler:
                 self._kept[form] = _Kept.of(descriptor)
 
     def close(self) -> None:
-        """Let everything go."""
+        """Close everything that is kept; it may be collected from now on."""
         self._let_go(list(self._kept.values()))
         self._kept.clear()
 
@@ -168,7 +168,7 @@ class Compiler:
             raise CompileError(f"compiled modules cannot be read: {error.strerror}") from error
 
     async def _compile_once(self, module: Module, form: Form) -> None:
-        """Wait for the one compilation of this module, which ends early only when nobody waits for it any more."""
+        """Wait for the one compilation of this module, which is cancelled when no container waits for it any more."""
         underway = self._underway.get(form)
         if underway is None:
             underway = self._underway[form] = _Compilation(asyncio.create_task(self._compile(module, form)))

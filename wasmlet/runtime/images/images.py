@@ -1,11 +1,11 @@
 """Images: how the module that a container names is found and looked at before anything is made of it.
 
 An image is a file on the node, `file:///path/to/module.wasm`, where the node allows that, or comes from a registry
-(`registries`). What fails shows as ErrImagePull, and is tried again with a growing pause (`starting`). `compile` takes
-the module on.
+(`registries`). What fails shows as ErrImagePull, and `pods.starting` tries it again with a growing pause. `compiler`
+compiles the module.
 
-An image may name any path of the node, and whoever sees the pod reads what came of it. So everything that is not a
-module which pods may run gets one answer: what is there, or whether anything is, stands in the node's log only.
+An image may name any path of the node, and everybody who sees the pod reads the error. So everything that is not a
+module which pods may run gets the same answer; only the node's log says what is there, or that nothing is.
 """
 
 from __future__ import annotations
@@ -256,7 +256,7 @@ def _check_header(path: Path, head: bytes) -> None:
     if not head:
         raise ImageError(f"module {path} is empty; expected a WebAssembly module")
     if head[:4] != HEADER:
-        # What it does begin with is not said: an image may name any file, and whoever sees the pod reads this.
+        # The message does not quote the file: an image may name any file, and everybody who sees the pod reads this.
         raise ImageError(f"module {path} is not WebAssembly: the bytes 00 61 73 6d at its beginning are missing")
     if head[4:] not in (_MODULE_VERSION, _COMPONENT_VERSION):
         raise ImageError(

@@ -1,6 +1,6 @@
 """Images from registries: which are here and may be run, pulling the others, and removing what nobody uses.
 
-`wasmlet.artifacts` has the client and the store; this is what a node makes of them. `pulling` tells the pod.
+`wasmlet.artifacts` has the client and the store; this is how a node uses them. `pods.pulling` makes the pod's events.
 """
 
 from __future__ import annotations
@@ -88,7 +88,12 @@ class PullResult(Generic[T]):
 
 
 class Registries:
-    """See above; an async context manager. What is given out stays in the store until `keep` hears otherwise."""
+    """The images of a node, an async context manager. What it returns stays in the store until `keep` leaves it out.
+
+    Args:
+        directory: of the store, unless the configuration names one.
+        max_bytes: of the largest module.
+    """
 
     def __init__(self, directory: Path, config: ImageConfig, max_bytes: int, clock: Clock) -> None:
         rule = Rule(config.image_pull_credentials_verification_policy, config.preloaded_images_verification_allowlist)

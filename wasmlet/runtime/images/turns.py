@@ -2,7 +2,7 @@
 
 How long compiling takes goes with a module's size, from milliseconds to minutes. So modules of one order of size have
 places of their own, which no others take. Where those are taken, the module goes first that would have been ready first
-if it had begun when it came; so whoever waits is overtaken for a while only.
+if it had begun when it came, so no module is overtaken without end.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collections.abc import AsyncIterator, Callable
 import attrs
 
 ORDERS = (2**20, 8 * 2**20, 2**63)
-"""The largest module of each order of size, in bytes: well below a second, some seconds, and whatever it takes."""
+"""The largest module of each order of size, in bytes: compiled in well below a second, in some seconds, and others."""
 
 SECONDS_PER_BYTE = 1e-6
 """How long compiling takes, about (measured: 1 s for each MB of what Go makes)."""
@@ -33,7 +33,7 @@ class _Places:
         """A place is free: the first of those that wait has it."""
         while self.waiting:
             _, _, place = heapq.heappop(self.waiting)
-            if not place.done():  # else it was cancelled
+            if not place.done():  # a cancelled one is left out
                 place.set_result(None)
                 return
         self.free += 1

@@ -1,1 +1,1 @@
-"""Containers' logs, as `kubectl logs` asks for them."""
+"""Reading containers' logs, as `kubectl logs` asks for them; the shim writes them."""

@@ -109,7 +109,7 @@ def open_newest(path: Path) -> Part:
         try:
             file = _open(path)
         except FileNotFoundError:
-            # Between two files for a moment, or for ever where the next one could not be made.
+            # There is no such file between two files, or after an error, when the shim could not make the next one.
             numbers = full_numbers(path)
             part = open_part(path, numbers[-1]) if numbers else None
             if part is None:

@@ -98,7 +98,7 @@ class _Followed:
         self.last = (0, b"")
 
     def tell(self) -> None:
-        self.reads.clear()  # those under way began before this, and whoever reads from now on wants more
+        self.reads.clear()  # reads that began before this change are not shared with readers that come after it
         for event in self.events:
             event.set()
 

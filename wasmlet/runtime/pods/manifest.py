@@ -1,8 +1,8 @@
 """What a manifest may ask of this node, field by field; anything else is refused by name, never ignored.
 
 What Pod Security "restricted" requires and what the API server fills in is accepted. A guest has no users, no network,
-no kernel interface and no files but its mounts (`volume_rules`), so a field that only takes such things away is met
-already.
+no kernel interface and no files but its mounts (`files.volume_rules`), so a field that only takes such things away
+needs no work here.
 """
 
 from __future__ import annotations

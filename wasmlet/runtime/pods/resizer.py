@@ -1,7 +1,8 @@
 """Carrying out a resize of a container that goes on: its control group gets the new limits, and then it has them.
 
-`resizing` decides what is possible. What the kernel will not have now (a limit of memory below what is in use) is tried
-again for as long as it is wanted; meanwhile the pod says that its resize is in progress, and why, as with a kubelet.
+`wasmlet.runtime.resizing` decides what is possible. What the kernel refuses for now (a limit of memory below what is in
+use) is tried again for as long as it is wanted; meanwhile the pod says that its resize is in progress, and why, as with
+a kubelet.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the node loop asks of the shim, over a connection that is kept up (`shim_connection`).
+"""What the node loop asks of the shim, over a connection that is kept up (`connection`).
 
 Requests wait for the connection; `run` may be repeated, because the shim starts an id only once. What belongs to one
 connection, execs and those who are attached, ends with it.

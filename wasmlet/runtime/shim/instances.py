@@ -36,8 +36,8 @@ class Labels:
     Attributes:
         attempt: counts instances from 0; the present one's is `restartCount`.
         backoff: seconds to wait after this instance has ended.
-        handler: what runs it, see `handlers`; "" in records from before there was more than one, and the default.
-        user: the pod's own user id, see `pod_users`; 0 where it has none.
+        handler: what runs it, see `wasmlet.runtime.handlers`; "" is the default, and stands in old records.
+        user: the pod's own user id, see `files.pod_users`; 0 where it has none.
     """
 
     pod: PodKey

@@ -2,7 +2,7 @@
 
 A group counts all that a container is: its guest, what is executed in it, and what the kernel takes for both. Memory is
 charged to the group that used it first, so that those of a node add up. The working set is a kubelet's: all that is
-charged but file pages that nobody has used for a while.
+charged but file pages that have not been used for a while.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class Group:
 
     @classmethod
     def of(cls, name: str, places: Mapping[str, Any]) -> Group:
-        """Of a container by the group's name.
+        """The group of a container, by the group's name.
 
         Args:
             name: as on its record; "" where it has none.

@@ -1,9 +1,9 @@
 """CPU and memory of the node, its pods and their containers, in the form of a kubelet's `/stats/summary`.
 
-A container's are those of its control group (`cgroup_stats`). Where it has none they are read by process, with two
+A container's figures are those of its control group (`cgroups`). Where it has none they are read by process, with two
 calls: its CPU clock, and `smaps_rollup`. A guest's process shares most of what it has in memory with the zygote and
 with other guests; what is counted is its proportional share of that (PSS), so that the pods of a node add up to what
-they take. Figures that nobody has are left out. Containers that share a process are `dense_stats`.
+they take. Figures that cannot be read are left out. `dense` has those of containers that share a process.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
 """attach: a caller's streams and those of a container that runs, until one of them ends.
 
-Output comes from the log, from where it is when the caller attaches, byte for byte: while somebody is attached the shim
-writes unfinished lines too. So a caller that is slow holds up nobody, and what waits for it is on disk, within the
-log's bounds; one that falls behind further than that is told so and let go.
+Output comes from the log, from its end at the time of the call, byte for byte: while a caller is attached, the shim
+writes unfinished lines too. So a slow caller does not hold up the guest, and what waits for it is on disk, within the
+log's bounds. A caller that falls behind further than that gets an error.
 
-The shim holds the other end of the guest's stdin, so that it survives this process, and hands it to whoever attaches;
-with `stdinOnce` it lets go of it when the first of them leaves.
+The shim holds the other end of the guest's stdin, so that it survives this process, and hands it to each caller that
+attaches; with `stdinOnce` it closes it when the first of them leaves.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ async def _stdin(client: ShimClient, container_id: str, streams: Streams) -> Asy
         yield []
         return
     stdin = await client.attach(container_id, stdin=True)
-    if not stdin["descriptors"]:  # the manifest does not ask for it, or it was closed when somebody left
+    if not stdin["descriptors"]:  # the manifest does not ask for it, or it was closed when the first caller left
         client.detach(stdin["token"])
         yield []
         return

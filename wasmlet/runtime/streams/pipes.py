@@ -33,13 +33,13 @@ class Pipe:
         self.close()
 
     def close(self) -> None:
-        """May be called again; whoever reads or writes must have ended."""
+        """Close the descriptor; may be called again. Reads and writes must have ended."""
         if self.descriptor >= 0:
             os.close(self.descriptor)
             self.descriptor = -1
 
     async def read(self) -> bytes:
-        """What there is, as soon as there is something; b"" once nobody can write any more."""
+        """What there is, as soon as there is something; b"" once no writer is left."""
         loop = asyncio.get_running_loop()
         while True:
             try:
@@ -55,7 +55,7 @@ class Pipe:
         """Write all of it, as fast as it is read.
 
         Raises:
-            BrokenPipeError: nobody can read it any more.
+            BrokenPipeError: no reader is left.
         """
         loop, rest = asyncio.get_running_loop(), memoryview(data)
         while rest:
