@@ -241,15 +241,15 @@ def owned(config: dict[str, Any], variables: list[dict[str, str]]) -> dict[str, 
 
 @given(first=labels, second=labels, env_one=keyed, env_two=keyed)
 def test_apply_leaves_exactly_what_its_only_manager_wants(first: Any, second: Any, env_one: Any, env_two: Any) -> None:
-    options: dict[str, Any] = {"manager": "m", "force": False, "now": "t", "version": "v1"}
-    live = apply.apply("pods", None, owned(first, env_one), **options)
-    changed = apply.apply("pods", live, owned(second, env_two), **options)
+    writer = apply.Writer(manager="m", version="v1", now="t")
+    live = apply.apply("pods", None, owned(first, env_one), writer, force=False)
+    changed = apply.apply("pods", live, owned(second, env_two), writer, force=False)
     assert changed["metadata"].get("labels", {}) == second
     containers = changed["spec"]["containers"]
     assert {item["name"]: item["value"] for item in containers[0].get("env", [])} == {
         item["name"]: item["value"] for item in env_two
     }
-    again = apply.apply("pods", changed, owned(second, env_two), **options)
+    again = apply.apply("pods", changed, owned(second, env_two), writer, force=False)
     assert again == changed
 
 
@@ -258,16 +258,16 @@ def test_apply_never_touches_what_another_manager_owns(mine: Any, theirs: Any) -
     def config(found: dict[str, str]) -> dict[str, Any]:
         return {"metadata": {"name": "x", "labels": found}}
 
-    options: dict[str, Any] = {"force": False, "now": "t", "version": "v1"}
-    live = apply.apply("configmaps", None, config(theirs), manager="other", **options)
+    me, other = (apply.Writer(manager=name, version="v1", now="t") for name in ("me", "other"))
+    live = apply.apply("configmaps", None, config(theirs), other, force=False)
     clash = {key for key in mine if theirs.get(key, mine[key]) != mine[key]}
     if clash:
         with pytest.raises(ApiError) as caught:
-            apply.apply("configmaps", live, config(mine), manager="me", **options)
+            apply.apply("configmaps", live, config(mine), me, force=False)
         fields = {cause["field"] for cause in (caught.value.details or {})["causes"]}
         assert fields == {f".metadata.labels.{key}" for key in clash}
         return
-    both = apply.apply("configmaps", live, config(mine), manager="me", **options)
+    both = apply.apply("configmaps", live, config(mine), me, force=False)
     assert both["metadata"].get("labels", {}) == {**theirs, **mine}
-    alone = apply.apply("configmaps", both, config({}), manager="me", **options)
+    alone = apply.apply("configmaps", both, config({}), me, force=False)
     assert alone["metadata"].get("labels", {}) == theirs

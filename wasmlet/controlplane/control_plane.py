@@ -16,6 +16,7 @@ from collections.abc import Callable, Collection, Coroutine, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
+import attrs
 from aiohttp import web
 
 from wasmlet.clock import Clock, SystemClock
@@ -33,7 +34,7 @@ from wasmlet.controlplane.faults import Faults
 from wasmlet.controlplane.http.listener import Listener
 from wasmlet.controlplane.http.openapi import OpenApi
 from wasmlet.controlplane.http.reviews import Reviews
-from wasmlet.controlplane.http.server import BODY, Server
+from wasmlet.controlplane.http.server import BODY, Server, ServerServices
 from wasmlet.controlplane.kubelets.proxy import LogProxy
 from wasmlet.controlplane.kubelets.registered import ADDRESSES, Kubelets
 from wasmlet.controlplane.kubelets.streams import Mode, PodStreams
@@ -53,12 +54,29 @@ _HEADER = 64 * 1024
 
 
 _T = TypeVar("_T")
+_Run = Coroutine[Any, Any, None]
 
 
 def _started(value: _T | None) -> _T:
     if value is None:
         raise RuntimeError("the control plane is not running: use it as `async with ControlPlane() as cp`")
     return value
+
+
+@attrs.frozen(kw_only=True)
+class _Prepared:
+    """What is on disk and in memory before the API server starts.
+
+    Attributes:
+        tls: of the API server, for its clients.
+        kubelet_certificate, kubelet_key: files, with which the API server shows kubelets who it is.
+    """
+
+    directory: Path
+    authority: Authority
+    tls: ssl.SSLContext
+    kubelet_certificate: str
+    kubelet_key: str
 
 
 class ControlPlane:
@@ -218,7 +236,7 @@ class ControlPlane:
     async def __aexit__(self, *_: object) -> None:
         await self._stack.aclose()
 
-    def _prepare(self) -> tuple[Path, Authority, ssl.SSLContext, str, str]:
+    def _prepare(self) -> _Prepared:
         """Make the directory, keys and certificates; blocks for some milliseconds."""
         if self._given is None:
             directory = Path(tempfile.mkdtemp(prefix="wasmlet-"))
@@ -239,47 +257,74 @@ class ControlPlane:
         context.load_cert_chain(certificate, key)
         kubelet_certificate = write_private(directory / "kubelet-client.crt", client.certificate)
         kubelet_key = write_private(directory / "kubelet-client.key", client.key)
-        return directory, authority, context, str(kubelet_certificate), str(kubelet_key)
+        return _Prepared(
+            directory=directory,
+            authority=authority,
+            tls=context,
+            kubelet_certificate=str(kubelet_certificate),
+            kubelet_key=str(kubelet_key),
+        )
 
     async def _start(self, stack: contextlib.AsyncExitStack) -> None:
-        directory, authority, context, certificate, key = await asyncio.to_thread(self._prepare)
+        prepared = await asyncio.to_thread(self._prepare)
         if self._given is None:
-            stack.callback(shutil.rmtree, directory, ignore_errors=True)
-        self._directory, self._authority = directory, authority
-        registry = Registry(self._store, self._clock, self._rng, root_ca=authority.pem.decode())
-        deletion = Deletion(registry)
-        operations = PodOperations(registry, deletion)
-        authorizer = Authorizer(self._store, self._rules)
-        self._tokens = BootstrapTokens(registry)
+            stack.callback(shutil.rmtree, prepared.directory, ignore_errors=True)
+        self._directory, self._authority = prepared.directory, prepared.authority
+        services = self._services(prepared)
+        stack.push_async_callback(services.log_proxy.close)
+        self._tokens = BootstrapTokens(services.registry)
         self._authenticator.bootstrap = self._tokens.user
-        signer = Signer(registry, authorizer, authority, approve=self._approve, seconds=self._certificate_seconds)
-        vouching = authority.pem.decode() if self._verify else None
-        kubelets = Kubelets(registry, certificate, key, addresses=self._addresses, authority=vouching)
-        proxy = LogProxy(kubelets)
-        stack.push_async_callback(proxy.close)
-        server = Server(
+        controllers = self._controllers(services, prepared.authority)
+        self._populate(services.registry)
+        port = await self._listen(stack, Server(services, bookmarks=self._bookmarks), prepared.tls)
+        host = f"[{self._host}]" if ":" in self._host else self._host
+        host = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "[::]": "[::1]"}.get(host, host)
+        self._url = f"https://{host}:{port}"
+        admin = prepared.authority.client("admin", [MASTERS])
+        write_private(self.kubeconfig, kubeconfig(self._url, prepared.authority.pem, "admin", admin))
+        for name, run in controllers.items():
+            stack.push_async_callback(_cancel, asyncio.create_task(run(), name=name))
+
+    def _services(self, prepared: _Prepared) -> ServerServices:
+        """Make all that requests are answered with."""
+        authority = prepared.authority.pem.decode()
+        registry = Registry(self._store, self._clock, self._rng, root_ca=authority)
+        deletion = Deletion(registry)
+        authorizer = Authorizer(self._store, self._rules)
+        kubelets = Kubelets(
             registry,
-            deletion,
-            self._authenticator,
-            authorizer,
-            operations,
-            proxy,
-            PodStreams(kubelets, self._streams),
-            Reviews(registry, self._authenticator, authorizer),
-            OpenApi(),
-            self._clock,
-            self._rng,
-            bookmarks=self._bookmarks,
+            prepared.kubelet_certificate,
+            prepared.kubelet_key,
+            addresses=self._addresses,
+            authority=authority if self._verify else None,
         )
-        scheduler = Scheduler(registry, operations)
-        Retention(self._store)
-        runs: dict[str, Callable[[], Coroutine[Any, Any, None]]] = {"wasmlet-signer": signer.run}
+        return ServerServices(
+            registry=registry,
+            deletion=deletion,
+            authenticator=self._authenticator,
+            authorizer=authorizer,
+            pod_operations=PodOperations(registry, deletion),
+            log_proxy=LogProxy(kubelets),
+            streams=PodStreams(kubelets, self._streams),
+            reviews=Reviews(registry, self._authenticator, authorizer),
+            openapi=OpenApi(),
+        )
+
+    def _controllers(self, services: ServerServices, authority: Authority) -> dict[str, Callable[[], _Run]]:
+        """Make what follows the store, from its first object on; what is to run, by the name of its task."""
+        registry, approve = services.registry, self._approve
+        signer = Signer(registry, services.authorizer, authority, approve=approve, seconds=self._certificate_seconds)
+        runs: dict[str, Callable[[], _Run]] = {"wasmlet-signer": signer.run}
         if self._schedule:
-            runs["wasmlet-scheduler"] = scheduler.run
+            runs["wasmlet-scheduler"] = Scheduler(registry, services.pod_operations).run
+        Retention(self._store)
         if self._grace is not None:
             runs["wasmlet-node-lifecycle"] = NodeLifecycle(registry, self._clock, self._grace).run
-            runs["wasmlet-taint-eviction"] = TaintEviction(registry, deletion, self._clock).run
-        self._populate(registry)
+            runs["wasmlet-taint-eviction"] = TaintEviction(registry, services.deletion, self._clock).run
+        return runs
+
+    async def _listen(self, stack: contextlib.AsyncExitStack, server: Server, tls: ssl.SSLContext) -> int:
+        """Listen for requests, which pass the faults on their way to the server; the port."""
         runner = web.ServerRunner(
             web.Server(
                 self.faults.handle,
@@ -293,18 +338,12 @@ class ControlPlane:
         )
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
-        listener = Listener(runner, context)
+        listener = Listener(runner, tls)
         self.faults.attach(server, listener)
         port = await listener.open(self._host, self._port)
         stack.callback(listener.close)
         stack.callback(server.close)
-        host = f"[{self._host}]" if ":" in self._host else self._host
-        host = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "[::]": "[::1]"}.get(host, host)
-        self._url = f"https://{host}:{port}"
-        admin = kubeconfig(self._url, authority.pem, "admin", authority.client("admin", [MASTERS]))
-        write_private(self.kubeconfig, admin)
-        for name, run in runs.items():
-            stack.push_async_callback(_cancel, asyncio.create_task(run(), name=name))
+        return port
 
     def _populate(self, registry: Registry) -> None:
         """Create the objects that every cluster has from the start."""

@@ -93,18 +93,19 @@ class Authority:
         usage: x509.ObjectIdentifier,
         names: Sequence[x509.GeneralName] = (),
         *,
-        start: datetime | None = None,
-        end: datetime | None = None,
+        period: tuple[datetime, datetime] | None = None,
         encipherment: bool = False,
     ) -> bytes:
+        """A certificate, PEM; `period` is from when to when it is valid, at most `LIFE` from now."""
+        start, end = period or (self._now - SKEW, self._now + LIFE)
         builder = (
             x509.CertificateBuilder()
             .subject_name(subject)
             .issuer_name(self._certificate.subject)
             .public_key(public)
             .serial_number(x509.random_serial_number())
-            .not_valid_before(start or self._now - SKEW)
-            .not_valid_after(min(end or self._now + LIFE, self._now + LIFE))
+            .not_valid_before(start)
+            .not_valid_after(min(end, self._now + LIFE))
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(_usage(authority=False, encipherment=encipherment), critical=True)
             .add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
@@ -129,7 +130,7 @@ class Authority:
         """A certificate for a request: its subject, its key and these alternative names; PEM."""
         usage = ExtendedKeyUsageOID.SERVER_AUTH if server else ExtendedKeyUsageOID.CLIENT_AUTH
         return self._issue(
-            request.subject, request.public_key(), usage, names, start=start, end=end, encipherment=encipherment
+            request.subject, request.public_key(), usage, names, period=(start, end), encipherment=encipherment
         )
 
     def server(self, hosts: Iterable[str]) -> Pair:

@@ -22,6 +22,7 @@ from wasmlet.controlplane.objects.registry import Call, Registry, rfc3339
 from wasmlet.controlplane.storage import status
 from wasmlet.controlplane.storage.kinds import core
 from wasmlet.controlplane.storage.status import Cause, Object, bad_request
+from wasmlet.controlplane.storage.store import Record
 
 LEAST_SECONDS = 600
 MOST_SECONDS = 1 << 32
@@ -80,6 +81,25 @@ def _attributes(spec: Object) -> Attributes:
                         node = name
     fields = ("verb", "group", "resource", "subresource", "namespace", "name")
     return attrs.evolve(Attributes(*(str(resource.get(key) or "") for key in fields)), node_name=node)
+
+
+@attrs.frozen
+class _Bound:
+    """An object that a token is bound to, which ends with it."""
+
+    plural: str
+    namespace: str
+    name: str
+    uid: str
+
+    @classmethod
+    def of(cls, plural: str, record: Record) -> _Bound:
+        return cls(plural, record.namespace, record.name, record.raw["metadata"]["uid"])
+
+    @property
+    def claim(self) -> dict[str, str]:
+        """How the token names it."""
+        return {"name": self.name, "uid": self.uid}
 
 
 class Reviews:
@@ -142,28 +162,13 @@ class Reviews:
         if not isinstance(seconds, int) or not LEAST_SECONDS <= seconds < MOST_SECONDS:
             causes = [Cause.invalid("spec.expirationSeconds", seconds, f"may not be less than {LEAST_SECONDS} seconds")]
             raise status.invalid(core("serviceaccounts"), call.name, causes)
-        private: Object = {
-            "namespace": call.namespace,
-            "serviceaccount": {"name": account.name, "uid": account.raw["metadata"]["uid"]},
-        }
+        owner, pod = _Bound.of("serviceaccounts", account), self._bound_pod(call, spec.get("boundObjectRef") or {})
+        private: Object = {"namespace": call.namespace, "serviceaccount": owner.claim}
         extra: dict[str, tuple[str, ...]] = {}
-        bonds = [("serviceaccounts", call.namespace, account.name, account.raw["metadata"]["uid"])]
-        ref = spec.get("boundObjectRef") or {}
-        if ref.get("kind") == "Pod":
-            pod = self._registry.find(core("pods"), call.namespace, str(ref.get("name", "")))
-            uid = pod.raw["metadata"]["uid"]
-            if ref.get("uid") and ref["uid"] != uid:
-                raise status.conflict(
-                    core("pods"),
-                    pod.name,
-                    f"the UID in the bound object reference ({ref['uid']}) does not match the UID in record ({uid})",
-                )
-            private["pod"] = {"name": pod.name, "uid": uid}
-            bonds.append(("pods", call.namespace, pod.name, uid))
-            extra = {
-                "authentication.kubernetes.io/pod-name": (pod.name,),
-                "authentication.kubernetes.io/pod-uid": (uid,),
-            }
+        if pod is not None:
+            private["pod"] = pod.claim
+            extra = {f"authentication.kubernetes.io/pod-{key}": (value,) for key, value in pod.claim.items()}
+        bound = [one for one in (owner, pod) if one is not None]
         audiences = [str(item) for item in spec.get("audiences") or [AUDIENCE]]
         now = self._registry.clock.now()
         until = now + timedelta(seconds=seconds)
@@ -180,8 +185,8 @@ class Reviews:
             }
         )
         groups = ["system:serviceaccounts", f"system:serviceaccounts:{call.namespace}"]
-        who = user(name, groups, uid=account.raw["metadata"]["uid"], extra=extra)
-        token = Token(who, until, tuple(audiences), alive=lambda: all(self._is_there(*bond) for bond in bonds))
+        who = user(name, groups, uid=owner.uid, extra=extra)
+        token = Token(who, until, tuple(audiences), alive=lambda: all(map(self._is_there, bound)))
         self._authenticator.issue(token, text)
         answer = {"token": text, "expirationTimestamp": rfc3339(until.astimezone(UTC))}
         return {
@@ -192,10 +197,28 @@ class Reviews:
             "status": answer,
         }
 
-    def _is_there(self, plural: str, namespace: str, name: str, uid: str) -> bool:
+    def _bound_pod(self, call: Call, reference: Object) -> _Bound | None:
+        """The pod that a token is to be bound to; None where the reference names none.
+
+        Raises:
+            ApiError: 404, there is no such pod; 409, it has another UID.
+        """
+        if reference.get("kind") != "Pod":
+            return None
+        pod = self._registry.find(core("pods"), call.namespace, str(reference.get("name", "")))
+        uid = pod.raw["metadata"]["uid"]
+        if reference.get("uid") and reference["uid"] != uid:
+            raise status.conflict(
+                core("pods"),
+                pod.name,
+                f"the UID in the bound object reference ({reference['uid']}) does not match the UID in record ({uid})",
+            )
+        return _Bound.of("pods", pod)
+
+    def _is_there(self, bound: _Bound) -> bool:
         """Whether the object that a token is bound to still exists, with the same UID."""
-        record = self._registry.store[plural].get(namespace, name)
-        return record is not None and record.raw["metadata"]["uid"] == uid
+        record = self._registry.store[bound.plural].get(bound.namespace, bound.name)
+        return record is not None and record.raw["metadata"]["uid"] == bound.uid
 
     def _sign(self, claims: dict[str, Any]) -> str:
         """A JWT, ES256."""

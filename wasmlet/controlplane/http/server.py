@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -17,7 +16,6 @@ import attrs
 import orjson
 from aiohttp import web
 
-from wasmlet.clock import Clock
 from wasmlet.controlplane.access.authorizer import Attributes, Authorizer
 from wasmlet.controlplane.access.users import Authenticator, User, user
 from wasmlet.controlplane.http import discovery, forms
@@ -45,40 +43,31 @@ _LOG = logging.getLogger(__name__)
 _JSON = "application/json"
 
 
+@attrs.frozen(kw_only=True)
+class ServerServices:
+    """What the server answers requests with: its parts of the control plane."""
+
+    registry: Registry
+    deletion: Deletion
+    authenticator: Authenticator
+    authorizer: Authorizer
+    pod_operations: PodOperations
+    log_proxy: LogProxy
+    streams: PodStreams
+    reviews: Reviews
+    openapi: OpenApi
+
+
 class Server:
     """Answers requests. `bookmarks` is the pause between bookmarks of a watch, in seconds."""
 
-    def __init__(
-        self,
-        registry: Registry,
-        deletion: Deletion,
-        authenticator: Authenticator,
-        authorizer: Authorizer,
-        podops: PodOperations,
-        proxy: LogProxy,
-        streams: PodStreams,
-        reviews: Reviews,
-        openapi: OpenApi,
-        clock: Clock,
-        rng: random.Random,
-        *,
-        bookmarks: float = 60.0,
-    ) -> None:
-        self._registry = registry
-        self._store = registry.store
-        self._deletion = deletion
-        self._patching = Patching(registry)
-        self._authenticator = authenticator
-        self._authorizer = authorizer
-        self._podops = podops
-        self._proxy = proxy
-        self._streams = streams
-        self._reviews = reviews
-        self._openapi = openapi
-        self._fields = FieldValidation(openapi)
-        self._lists = Lists(registry.store)
-        self._clock = clock
-        self._rng = rng
+    def __init__(self, services: ServerServices, *, bookmarks: float = 60.0) -> None:
+        self._services = services
+        self._registry = services.registry
+        self._store = services.registry.store
+        self._patching = Patching(services.registry)
+        self._fields = FieldValidation(services.openapi)
+        self._lists = Lists(services.registry.store)
         self._bookmarks = bookmarks
         self._watchers: set[Watcher] = set()
         self.closing = False
@@ -91,8 +80,8 @@ class Server:
         """End all watches; what is asked from now on gets 503."""
         self.closing = True
         self.end_watches()
-        self._proxy.end()
-        self._streams.end()
+        self._services.log_proxy.end()
+        self._services.streams.end()
 
     def end_watches(self) -> None:
         """End all watches at once."""
@@ -138,7 +127,7 @@ class Server:
     def _who(self, request: web.BaseRequest) -> User:
         transport = request.transport
         peer = transport.get_extra_info("peercert") if transport else None
-        who = self._authenticator.authenticate(request.headers.get("Authorization"), peer)
+        who = self._services.authenticator.authenticate(request.headers.get("Authorization"), peer)
         other = request.headers.get("Impersonate-User")
         if other is None:
             return who
@@ -154,9 +143,9 @@ class Server:
         target = parse(request.method, path, params) if path.startswith("/api") else None
         if target is None:
             verb = "get" if request.method in ("GET", "HEAD") else request.method.lower()
-            self._authorizer.check(who, Attributes(verb, path=path))
+            self._services.authorizer.check(who, Attributes(verb, path=path))
             return await self._other(request, path)
-        self._authorizer.check(who, target.attributes(params))
+        self._services.authorizer.check(who, target.attributes(params))
         if target.kind.plural == "pods" and target.sub in SUBRESOURCES:
             return await self._upgrade(request, who, target)
         if target.kind.stored and not (target.sub and target.verb == "create"):
@@ -167,7 +156,7 @@ class Server:
                     return self._list(request, target)
                 case "get" if target.sub == "log":
                     record = self._registry.find(target.kind, target.namespace, target.name)
-                    return await self._proxy.logs(request, record.raw)
+                    return await self._services.log_proxy.logs(request, record.raw)
                 case "get":
                     record = self._registry.find(target.kind, target.namespace, target.name)
                     return self._object(request, target, record)
@@ -175,15 +164,15 @@ class Server:
 
     async def _upgrade(self, request: web.BaseRequest, who: User, target: Target) -> web.StreamResponse:
         """Exec, attach and port-forward: a GET needs the right to create, too (as from 1.35)."""
-        self._authorizer.check(who, attrs.evolve(target, verb="create").attributes(request.query))
+        self._services.authorizer.check(who, attrs.evolve(target, verb="create").attributes(request.query))
         record = self._registry.find(target.kind, target.namespace, target.name)
-        return await self._streams.answer(request, record.raw, target.sub)
+        return await self._services.streams.answer(request, record.raw, target.sub)
 
     # -- reading
 
     def _form(self, request: web.BaseRequest, target: Target) -> forms.Form:
         accept = request.headers.get("Accept", "")
-        return forms.choose(target.kind, accept, request.query.get("includeObject", ""), self._clock.now)
+        return forms.choose(target.kind, accept, request.query.get("includeObject", ""), self._registry.clock.now)
 
     def _object(
         self,
@@ -214,7 +203,7 @@ class Server:
         if initial and params.get("resourceVersionMatch") != "NotOlderThan":
             raise bad_request("sendInitialEvents needs resourceVersionMatch=NotOlderThan")
         replay = initial or (not since and "sendInitialEvents" not in params)
-        seconds = _number(params.get("timeoutSeconds"), "timeoutSeconds") or self._rng.uniform(1800, 3600)
+        seconds = _number(params.get("timeoutSeconds"), "timeoutSeconds") or self._registry.rng.uniform(1800, 3600)
         watcher = Watcher(self._store.of(target.kind), chosen, self._form(request, target))
         answer = web.StreamResponse(headers={"Content-Type": _JSON, "Cache-Control": "no-cache, private"})
         answer.enable_chunked_encoding()
@@ -284,11 +273,11 @@ class Server:
         options = Options.parse(body, request.query.get("gracePeriodSeconds"))
         if target.verb == "deletecollection":
             records = self._lists.all(target, request.query)
-            gone = self._deletion.collection(call, records, options)
+            gone = self._services.deletion.collection(call, records, options)
             meta: Object = {"resourceVersion": str(self._store.version)}
             return web.Response(body=self._form(request, target).many(gone, meta), content_type=_JSON)
         old = self._registry.find(target.kind, target.namespace, target.name)
-        record, gone_now = self._deletion.delete(call, old, options)
+        record, gone_now = self._services.deletion.delete(call, old, options)
         if gone_now and not target.kind.returns_deleted:
             return _json(status.success(target.kind, record.name, record.raw["metadata"]["uid"]))
         return self._object(request, target, record)
@@ -298,8 +287,8 @@ class Server:
         if not isinstance(body, dict):
             raise bad_request("the body is not an object")
         if call.kind.plural == "pods" or call.kind.plural == "bindings":
-            return _json(self._podops.post(call, body), 201)
-        return _json(self._reviews.answer(call, body), 201)
+            return _json(self._services.pod_operations.post(call, body), 201)
+        return _json(self._services.reviews.answer(call, body), 201)
 
     # -- everything else
 
@@ -321,7 +310,7 @@ class Server:
             case ["apis", group, version]:
                 return _found(discovery.resources(group, version))
             case ["openapi", *rest]:
-                return await self._openapi.answer(request, rest)
+                return await self._services.openapi.answer(request, rest)
             case [""]:
                 return _json({"paths": ["/api", "/apis", "/healthz", "/openapi/v3", "/version"]})
         raise status.no_such_path()

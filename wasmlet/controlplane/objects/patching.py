@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import attrs
@@ -83,17 +82,12 @@ class Patching:
             raise bad_request("metadata.managedFields must be nil")
         config["metadata"].setdefault("name", call.name)
         config.setdefault("apiVersion", kind.api_version)
-        options: Mapping[str, Any] = {
-            "manager": call.manager,
-            "force": call.force,
-            "now": self._registry.now(),
-            "version": kind.api_version,
-        }
+        writer = server_side.Writer(manager=call.manager, version=kind.api_version, now=self._registry.now())
         plural = kind.shares or kind.plural
         if old is None:
             if call.sub:
                 raise status.not_found(kind, call.name)
-            made = server_side.apply(plural, None, config, **options)
+            made = server_side.apply(plural, None, config, writer, force=call.force)
             return self._registry.create(attrs.evolve(call, applied=True), made), True
-        new = server_side.apply(plural, old.raw, config, **options)
+        new = server_side.apply(plural, old.raw, config, writer, force=call.force)
         return self._registry.replace(attrs.evolve(call, applied=True), old, new), False

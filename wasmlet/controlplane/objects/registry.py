@@ -348,9 +348,8 @@ class Registry:
         if kind.generation and new.get("spec") != old.get("spec"):
             new["metadata"]["generation"] = old["metadata"].get("generation", 1) + 1
         if not call.applied:
-            new = server_side.note_update(
-                kind.plural, old, new, manager=call.manager, now=self.now(), version=kind.api_version
-            )
+            writer = server_side.Writer(manager=call.manager, version=kind.api_version, now=self.now())
+            new = server_side.note_update(kind.plural, old, new, writer)
         return new
 
     def _pod_update(self, call: Call, new: Object, old: Object) -> list[Cause]:

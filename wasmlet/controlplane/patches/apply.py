@@ -128,6 +128,25 @@ class Owner:
         }
 
 
+@attrs.frozen
+class Writer:
+    """Who writes an object, as managedFields name it.
+
+    Attributes:
+        manager: the name (`fieldManager`).
+        version: the apiVersion that the fields are written in.
+        now: the time, as metav1.Time has it.
+    """
+
+    manager: str
+    version: str
+    now: str
+
+    def owner(self, operation: str, fields: set[Path]) -> Owner:
+        """An owner of these fields by Apply or by Update."""
+        return Owner(self.manager, operation, fields, self.version, self.now)
+
+
 def owners(obj: Object) -> list[Owner]:
     """The owners that an object's managedFields name."""
     return [
@@ -208,10 +227,8 @@ def _remove(plural: str, obj: Any, path: Path, at: str = "") -> Any:
     return obj
 
 
-def apply(
-    plural: str, live: Object | None, config: Object, *, manager: str, force: bool, now: str, version: str
-) -> Object:
-    """The object as it is after `manager` applied `config`; `live` is None where it is to be made.
+def apply(plural: str, live: Object | None, config: Object, writer: Writer, *, force: bool) -> Object:
+    """The object as it is after `writer` applied `config`; `live` is None where it is to be made.
 
     Raises:
         ApiError: 409 with a cause per field that another manager owns with another value, unless `force`.
@@ -219,32 +236,21 @@ def apply(
     mine = leaves(plural, config)
     wanted = set(mine)
     if live is None:
-        return _with_owners(config, [Owner(manager, "Apply", wanted, version, now)])
-    everyone = owners(live)
+        return _with_owners(config, [writer.owner("Apply", wanted)])
     there = leaves(plural, live)
-    if not everyone:
-        everyone = [Owner("before-first-apply", "Update", set(there), version, now)]
-    me = next((owner for owner in everyone if (owner.manager, owner.operation) == (manager, "Apply")), None)
+    everyone = owners(live) or [Owner("before-first-apply", "Update", set(there), writer.version, writer.now)]
+    me = next((owner for owner in everyone if (owner.manager, owner.operation) == (writer.manager, "Apply")), None)
     others = [owner for owner in everyone if owner is not me]
-    causes: list[Object] = []
-    for owner in others:
-        for path in sorted(owner.fields & wanted):
-            if path[-1] == "." or path not in there or same(there[path], mine[path]):
-                continue
-            if force:
-                owner.fields.discard(path)
-            else:
-                causes.append(
-                    {
-                        "reason": "FieldManagerConflict",
-                        "message": f'conflict with "{owner.manager}" using {owner.version}',
-                        "field": _readable(path),
-                    }
-                )
-    if causes:
-        lines = "\n".join(f"{cause['message']}: {cause['field']}" for cause in causes)
-        some = "1 conflict" if len(causes) == 1 else f"{len(causes)} conflicts"
-        raise ApiError(409, "Conflict", f"Apply failed with {some}: {lines}", details={"causes": causes})
+    conflicts = [
+        (owner, path)
+        for owner in others
+        for path in sorted(owner.fields & wanted)
+        if path[-1] != "." and path in there and not same(there[path], mine[path])
+    ]
+    if conflicts and not force:
+        raise _conflict(conflicts)
+    for owner, path in conflicts:
+        owner.fields.discard(path)
     out = _merge(plural, live, config)
     kept = set().union(*(owner.fields for owner in others)) | wanted
     gone = me.fields - wanted if me else set()
@@ -254,12 +260,27 @@ def apply(
             out = _remove(plural, out, path)
     if me is not None and me.fields == wanted:
         return _with_owners(out, everyone)
-    who = Owner(manager, "Apply", wanted, version, now)
+    who = writer.owner("Apply", wanted)
     return _with_owners(out, [who if owner is me else owner for owner in everyone] + ([] if me else [who]))
 
 
-def note_update(plural: str, old: Object, new: Object, *, manager: str, now: str, version: str) -> Object:
-    """The new object with the fields that an update changed owned by whoever updated; only where anyone applies."""
+def _conflict(conflicts: list[tuple[Owner, Path]]) -> ApiError:
+    """409 for fields that other managers own with other values."""
+    causes: list[Object] = [
+        {
+            "reason": "FieldManagerConflict",
+            "message": f'conflict with "{owner.manager}" using {owner.version}',
+            "field": _readable(path),
+        }
+        for owner, path in conflicts
+    ]
+    lines = "\n".join(f"{cause['message']}: {cause['field']}" for cause in causes)
+    some = "1 conflict" if len(causes) == 1 else f"{len(causes)} conflicts"
+    return ApiError(409, "Conflict", f"Apply failed with {some}: {lines}", details={"causes": causes})
+
+
+def note_update(plural: str, old: Object, new: Object, writer: Writer) -> Object:
+    """The new object, in which `writer` owns the fields that its update changed; unchanged before the first apply."""
     if not old["metadata"].get("managedFields"):
         return new
     if new["metadata"].get("managedFields") == [{}]:  # how a client clears them; leaving them out keeps them
@@ -271,10 +292,10 @@ def note_update(plural: str, old: Object, new: Object, *, manager: str, now: str
     if changed or gone:
         for owner in everyone:
             owner.fields -= changed | gone
-        me = next((owner for owner in everyone if (owner.manager, owner.operation) == (manager, "Update")), None)
+        me = next((owner for owner in everyone if (owner.manager, owner.operation) == (writer.manager, "Update")), None)
         if me is None:
-            everyone.append(Owner(manager, "Update", changed, version, now))
+            everyone.append(writer.owner("Update", changed))
         else:
             me.fields |= changed
-            me.time = now
+            me.time = writer.now
     return _with_owners(new, everyone)

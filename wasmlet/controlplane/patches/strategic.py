@@ -152,7 +152,8 @@ def _object(table: dict[str, ListRule], at: str, target: Any, patch: Object) -> 
                 out[key] = [_clean(item) for item in value]
             else:
                 before = out.get(key)
-                out[key] = _list(table, rule, path, before if isinstance(before, list) else [], value, patch, key)
+                order = patch.get(_ORDER + key)
+                out[key] = _list(table, path, before if isinstance(before, list) else [], value, order)
         else:
             out[key] = value
     return out
@@ -162,16 +163,9 @@ def _path(at: str, key: str) -> str:
     return f"{at}.{key}" if at else key
 
 
-def _list(
-    table: dict[str, ListRule],
-    rule: ListRule,
-    path: str,
-    target: list[Any],
-    patch: list[Any],
-    parent: Object,
-    name: str,
-) -> list[Any]:
-    order = parent.get(_ORDER + name)
+def _list(table: dict[str, ListRule], path: str, target: list[Any], patch: list[Any], order: Any) -> list[Any]:
+    """The list at a path of the table, merged by its rule; `order` is what `$setElementOrder` says of it, or None."""
+    rule = table[path]
     if rule.merge_key == "":
         if any(isinstance(item, dict | list) for item in patch):
             raise bad_request(f"{path}: every element is a plain value")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import attrs
@@ -58,73 +58,93 @@ def parse_labels(text: str) -> tuple[Requirement, ...]:
     Raises:
         ApiError: 400, the text is not a selector.
     """
-    tokens = _tokens(text)
-    out: list[Requirement] = []
-    at = 0
+    return tuple(_LabelParser(text).requirements())
 
-    def word(what: str) -> str:
-        nonlocal at
-        if at >= len(tokens) or not tokens[at][1]:
-            raise _unparsable(text, f"expected {what}")
-        at += 1
-        return tokens[at - 1][1]
 
-    def take(operator: str) -> bool:
-        nonlocal at
-        if at < len(tokens) and tokens[at][0] == operator:
-            at += 1
-            return True
-        return False
+class _LabelParser:
+    """Reads the tokens of one label selector, from the first to the last."""
 
-    def key() -> str:
-        name = word("a label key")
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._tokens = _tokens(text)
+        self._at = 0
+
+    def requirements(self) -> Iterator[Requirement]:
+        """Each requirement of the selector."""
+        while self._at < len(self._tokens):
+            yield self._requirement()
+            if self._at == len(self._tokens):
+                return
+            if not self._take(","):
+                raise self._error("expected ','")
+            if self._at == len(self._tokens):
+                raise self._error("expected a label key after ','")
+
+    def _requirement(self) -> Requirement:
+        if self._take("!"):
+            return Requirement(self._key(), "DoesNotExist")
+        name = self._key()
+        if self._take("=") or self._take("=="):
+            return Requirement(name, "In", frozenset([self._value()]))
+        if self._take("!="):
+            return Requirement(name, "NotIn", frozenset([self._value()]))
+        if self._take(">"):
+            return Requirement(name, "Gt", frozenset([self._number()]))
+        if self._take("<"):
+            return Requirement(name, "Lt", frozenset([self._number()]))
+        if self._next_word() in ("in", "notin"):
+            return Requirement(name, "In" if self._word("in") == "in" else "NotIn", self._values())
+        return Requirement(name, "Exists")
+
+    def _next_word(self) -> str:
+        """The word that comes next; "" where an operator does, or nothing."""
+        return self._tokens[self._at][1] if self._at < len(self._tokens) else ""
+
+    def _word(self, what: str) -> str:
+        found = self._next_word()
+        if not found:
+            raise self._error(f"expected {what}")
+        self._at += 1
+        return found
+
+    def _take(self, operator: str) -> bool:
+        """Go past this operator if it comes next; whether it did."""
+        taken = self._at < len(self._tokens) and self._tokens[self._at][0] == operator
+        self._at += taken
+        return taken
+
+    def _key(self) -> str:
+        name = self._word("a label key")
         if not valid_label_key(name):
-            raise _unparsable(text, f"{name!r} is not a label key")
+            raise self._error(f"{name!r} is not a label key")
         return name
 
-    def value() -> str:
-        if at < len(tokens) and tokens[at][1]:
-            found = word("a value")
-            if not valid_label_value(found):
-                raise _unparsable(text, f"{found!r} is not a label value")
-            return found
-        return ""
+    def _value(self) -> str:
+        if not self._next_word():
+            return ""
+        found = self._word("a value")
+        if not valid_label_value(found):
+            raise self._error(f"{found!r} is not a label value")
+        return found
 
-    def values() -> frozenset[str]:
-        if not take("("):
-            raise _unparsable(text, "expected '('")
-        found = {value()}
-        while take(","):
-            found.add(value())
-        if not take(")"):
-            raise _unparsable(text, "expected ')'")
+    def _number(self) -> str:
+        found = self._word("a number")
+        if not re.fullmatch(r"-?[0-9]+", found):
+            raise self._error(f"{found!r} is not a number")
+        return found
+
+    def _values(self) -> frozenset[str]:
+        if not self._take("("):
+            raise self._error("expected '('")
+        found = {self._value()}
+        while self._take(","):
+            found.add(self._value())
+        if not self._take(")"):
+            raise self._error("expected ')'")
         return frozenset(found)
 
-    while at < len(tokens):
-        if take("!"):
-            out.append(Requirement(key(), "DoesNotExist"))
-        else:
-            name = key()
-            if take("=") or take("=="):
-                out.append(Requirement(name, "In", frozenset([value()])))
-            elif take("!="):
-                out.append(Requirement(name, "NotIn", frozenset([value()])))
-            elif take(">") or take("<"):
-                operator = "Gt" if tokens[at - 1][0] == ">" else "Lt"
-                limit = word("a number")
-                if not re.fullmatch(r"-?[0-9]+", limit):
-                    raise _unparsable(text, f"{limit!r} is not a number")
-                out.append(Requirement(name, operator, frozenset([limit])))
-            elif at < len(tokens) and tokens[at][1] in ("in", "notin"):
-                operator = "In" if word("in") == "in" else "NotIn"
-                out.append(Requirement(name, operator, values()))
-            else:
-                out.append(Requirement(name, "Exists"))
-        if at < len(tokens) and not take(","):
-            raise _unparsable(text, "expected ','")
-        if tokens[at - 1][0] == "," and at == len(tokens):
-            raise _unparsable(text, "expected a label key after ','")
-    return tuple(out)
+    def _error(self, why: str) -> Exception:
+        return _unparsable(self._text, why)
 
 
 def field_value(obj: Object, path: tuple[str, ...]) -> str:
