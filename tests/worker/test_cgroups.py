@@ -117,9 +117,9 @@ def test_trees_of_both_versions(tmp_path: Path) -> None:
 def test_a_machine_without_any(tmp_path: Path) -> None:
     places, missing = cgroups.open_places("x", proc(tmp_path, "", ""))
     assert places == []
-    assert cgroups.words(places, missing) == "off: not mounted"
+    assert cgroups.description(places, missing) == "off: not mounted"
     places, missing = cgroups.open_places("x", str(tmp_path / "none"))
-    assert cgroups.words(places, missing).startswith(f"off: {tmp_path}/none/self cannot be read: ")
+    assert cgroups.description(places, missing).startswith(f"off: {tmp_path}/none/self cannot be read: ")
 
 
 class Imitation:
@@ -194,7 +194,7 @@ def test_version_2_below_a_delegated_unit(tmp_path: Path, monkeypatch: pytest.Mo
     unit = "system.slice/wasmlet.service"
     (tree.top / unit / "cgroup.subtree_control").write_text("")
     places, missing = cgroups.open_places("wasmlet-1", tree.proc)
-    assert cgroups.words(places, missing) == "v2: memory, pids, cpu"
+    assert cgroups.description(places, missing) == "v2: memory, pids, cpu"
     assert missing == {}
     assert [place.directory for place in places] == [str(tree.top / unit / "wasmlet-1")]
     assert tree.told[0] == (f"{unit}/wasmlet-1.shim/cgroup.procs", "0")  # first of all: no process in an inner group
@@ -221,18 +221,18 @@ def test_version_2_below_a_delegated_unit(tmp_path: Path, monkeypatch: pytest.Mo
     (directory / "memory.current").write_text(str(6 * MEBIBYTE))
     with pytest.raises(wire.WireError, match="6291456 are in use"):
         one.limit(Resources(memory=MEBIBYTE // 2))
-    one.weigh(2 * 1024)
-    one.share(10)
+    one.set_cpu_shares(2 * 1024)
+    one.set_task_limit(10)
     assert files(*names[:2]) == [str(ENGINE_TASKS + 10), "79"]
-    one.weigh(10**6)
+    one.set_cpu_shares(10**6)
     assert files("cpu.weight") == ["10000"]
     one.limit(Resources())
     assert files(*names[1:4], "memory.swap.max") == ["1", "max 100000", "max", "max"]
-    door = one.open_doors()
+    door = one.open_cgroup_fds()
     linux.join_group(door)
     assert (directory / "cgroup.procs").read_text() == "0"
     wire.close(door)
-    one.shut()
+    one.close_cgroup_fds()
     assert one.remove()
     assert not directory.exists()
 
@@ -242,14 +242,16 @@ def test_version_2_that_is_not_handed_over(tmp_path: Path, monkeypatch: pytest.M
     (tree.top / "user.slice/session/cgroup.procs").write_text("1\n")
     places, missing = cgroups.open_places("wasmlet-1", tree.proc)
     assert places == []
-    assert "session is not delegated to this node; expected a unit with Delegate=" in cgroups.words(places, missing)
+    assert "session is not delegated to this node; expected a unit with Delegate=" in (
+        cgroups.description(places, missing)
+    )
     assert sorted(path.name for path in (tree.top / "user.slice/session").iterdir() if path.is_dir()) == []
 
 
 def test_version_2_with_the_unit_s_processes_in_the_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tree = Imitation(tmp_path, monkeypatch, "system.slice/wasmlet.service", "system.slice/wasmlet.service")
     places, missing = cgroups.open_places("wasmlet-1", tree.proc)
-    assert cgroups.words(places, missing).endswith("expected DelegateSubgroup= in the unit beside Delegate=")
+    assert cgroups.description(places, missing).endswith("expected DelegateSubgroup= in the unit beside Delegate=")
     assert tree.told == []
 
 
@@ -263,7 +265,7 @@ def test_a_controller_that_cannot_be_enabled(tmp_path: Path, monkeypatch: pytest
 
     monkeypatch.setattr(cgroups, "write", refusing)
     places, missing = cgroups.open_places("wasmlet-1", tree.proc)
-    assert cgroups.words(places, missing) == "v2: memory, pids (off: cpu: cannot be enabled below {})".format(
+    assert cgroups.description(places, missing) == "v2: memory, pids (off: cpu: cannot be enabled below {})".format(
         tree.top / "unit"
     )
 

@@ -88,8 +88,8 @@ def test_an_engine_that_needs_what_is_off_runs_nothing(monkeypatch: pytest.Monke
 
     def work() -> None:
         limits = confine.Confinement()
-        limits.begin()
-        limits.enter(0, (), None, ("landlock",))
+        limits.prepare()
+        limits.confine_guest(0, (), None, ("landlock",))
 
     assert in_a_process(work) == "ValueError: this engine is not safe without landlock, which is off: too old"
 
@@ -103,8 +103,8 @@ def test_a_part_that_is_on_and_fails_lets_nothing_run(monkeypatch: pytest.Monkey
 
     def work() -> None:
         limits = confine.Confinement()
-        limits.begin()
-        limits.enter(0, ())
+        limits.prepare()
+        limits.confine_guest(0, ())
 
     assert in_a_process(work) == "PermissionError: [Errno 1] refused"
 

@@ -65,19 +65,19 @@ def test_a_directory_that_was_replaced_is_not_opened(tmp_path: Path) -> None:
         path.mkdir()
     wanted = {str(path): workers.Directory.named(str(path)) for path in (kept, replaced, gone)}
     worker = workers.Worker(Loop(), "worker", wanted, lambda _: None)
-    assert worker.reaches(wanted)
+    assert worker.may_open(wanted)
     replaced.rename(tmp_path / "elsewhere")
     replaced.symlink_to(secret)
     gone.rmdir()
     before = len(os.listdir("/proc/self/fd"))
-    message, opened = worker._become(None)
+    message, opened = worker._instructions(None)
     assert message == {"dense": True, "readable": 0}
     assert [os.readlink(f"/proc/self/fd/{descriptor}") for descriptor in opened] == [str(kept)]
     wire.close(opened)
     assert len(os.listdir("/proc/self/fd")) == before
-    assert worker.reaches({f"{kept}/below": workers.Directory(True, (0, 0))})
-    assert not worker.reaches({str(replaced): wanted[str(replaced)]})
-    assert not worker.reaches({str(gone): wanted[str(gone)]})
+    assert worker.may_open({f"{kept}/below": workers.Directory(True, (0, 0))})
+    assert not worker.may_open({str(replaced): wanted[str(replaced)]})
+    assert not worker.may_open({str(gone): wanted[str(gone)]})
 
 
 @pytest.mark.parametrize(

@@ -43,7 +43,7 @@ class Held:
         self._control = Child(self.loop, cast(Zygote, None), ours, None)
         self._process = subprocess.Popen([sys.executable, "-c", command])
         self._control.pid = self._process.pid
-        assert self.process.enter(self._control)
+        assert self.process.run_in(self._control)
 
     def reap(self) -> None:
         _, status = os.waitpid(self._process.pid, 0)

@@ -99,10 +99,10 @@ def no_new_privileges() -> None:
     prctl(_PR_SET_NO_NEW_PRIVS, 1)
 
 
-def join_group(doors: Iterable[int]) -> None:
+def join_group(cgroup_fds: Iterable[int]) -> None:
     """Move this process, which has one thread, into the control group of these descriptors; children are born there."""
-    for door in doors:
-        os.write(door, b"0")
+    for cgroup_fd in cgroup_fds:
+        os.write(cgroup_fd, b"0")
 
 
 def boot_id() -> str:

@@ -54,24 +54,24 @@ class Interpreter:
     lacks: str
 
 
-async def find(given: Path | None, environ: Mapping[str, str]) -> Path:
+async def find(configured: Path | None, environ: Mapping[str, str]) -> Path:
     """The interpreter that wasmer runs in.
 
     Args:
-        given: the one that the configuration names.
+        configured: the one that the configuration names.
         environ: has PATH, HOME and the like, as `os.environ`.
 
     Raises:
         ConfigError: there is none; says where it was looked for, and what to do.
     """
-    if given is not None:
-        found = await asyncio.to_thread(ask, given)
+    if configured is not None:
+        found = await asyncio.to_thread(ask, configured)
         if found.lacks:
             raise ConfigError(
-                f"--engine-python {given}: expected a Python {PYTHON} with wasmer {WASMER}, found that {found.lacks}; "
-                "`wasmlet-wasmer setup` makes one"
+                f"--engine-python {configured}: expected a Python {PYTHON} with wasmer {WASMER}, found that "
+                f"{found.lacks}; `wasmlet-wasmer setup` makes one"
             )
-        return given
+        return configured
     asked = []
     for path in [*(directory / "bin" / "python" for directory in environments(environ)), *interpreters(environ)]:
         found = await asyncio.to_thread(ask, path)

@@ -110,12 +110,12 @@ def run(prepared: wasmer.Store, spec: dict[str, Any], module: str, started: Call
     for mount in mounts:
         state.map_directory(mount["path"], mount["directory"])
     try:
-        given = state.finalize()
-        imports = given.generate_import_object(prepared, _version(code))
+        environment = state.finalize()
+        imports = environment.generate_import_object(prepared, _version(code))
     except RuntimeError as error:
         raise ValueError(f"wasmer does not take what the container is given: {error}") from error
     if any(mount["read_only"] for mount in mounts):
-        _take_rights(prepared, helper, given.generate_import_object(prepared, wasi.Version.SNAPSHOT1), mounts)
+        _take_rights(prepared, helper, environment.generate_import_object(prepared, wasi.Version.SNAPSHOT1), mounts)
     for wanted in code.imports:
         if wanted.module == _OURS:
             imports.register(_OURS, {_MEMORY: _memory(prepared, wanted.type, spec.get("memory"))})

@@ -65,9 +65,9 @@ def make(directory: Path, python: Path | None) -> None:
     click.echo(f"ready: {made}")
 
 
-def _base(given: Path | None) -> Path:
+def _base(chosen: Path | None) -> Path:
     """The Python to make an environment of."""
-    found = [given] if given is not None else list(interpreters(os.environ))
+    found = [chosen] if chosen is not None else list(interpreters(os.environ))
     why = []
     for path in found:
         is_there = ask(path)

@@ -106,7 +106,7 @@ class Guest:
     def __init__(self, prepared: Prepared, code: Code, spec: dict[str, Any], stdout: str, stderr: str) -> None:
         self._prepared = prepared
         self._code = code
-        self._wasi = guest.world(spec)
+        self._wasi = guest.wasi_config(spec)
         self._wasi.stdout_file, self._wasi.stderr_file = stdout, stderr
         self._memory = spec.get("memory")
         self._ending = False

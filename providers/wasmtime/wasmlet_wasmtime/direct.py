@@ -76,7 +76,7 @@ def loaded(engine: int, compiled: bytes) -> int:
     return _found.value or 0
 
 
-def world(spec: dict[str, Any]) -> int:
+def wasi_config(spec: dict[str, Any]) -> int:
     """What a guest is given, this process's streams among it."""
     config = _config_new()
     _set_argv(config, *_texts(spec["args"]))

@@ -71,7 +71,7 @@ def warm(prepared: tuple[wasmtime.Engine, wasmtime.Linker]) -> None:
     engine, linker = map(direct.pointer, prepared)
     code = direct.loaded(engine, _idle)
     spec = {"args": ["idle"], "env": [["NAME", "value"]]}
-    store, context = direct.store(engine, direct.world(spec), 2**20)
+    store, context = direct.store(engine, direct.wasi_config(spec), 2**20)
     direct.instantiate(linker, context, code)
     direct.call(context, START)
     direct.free(store, code)
@@ -105,7 +105,7 @@ def load(engine: wasmtime.Engine, module: str) -> wasmtime.Module:
         raise BadArtifact(f"the compiled module cannot be loaded: {error}") from error
 
 
-def world(spec: dict[str, Any]) -> wasmtime.WasiConfig:
+def wasi_config(spec: dict[str, Any]) -> wasmtime.WasiConfig:
     """What a guest is given, but for its streams."""
     wasi = wasmtime.WasiConfig()
     wasi.argv = spec["args"]
@@ -129,7 +129,7 @@ def run(
         code = direct.load(engine, module)
     except wasmtime.WasmtimeError:  # it says itself which of the two it is
         return _run_component(prepared[0], spec, module, started)
-    _, context = direct.store(engine, direct.world(spec), spec.get("memory"))
+    _, context = direct.store(engine, direct.wasi_config(spec), spec.get("memory"))
     try:
         direct.instantiate(linker, context, code)
     except wasmtime.Trap as error:  # in the start function of the module itself: the guest has run
@@ -150,7 +150,7 @@ def _run_component(
     engine: wasmtime.Engine, spec: dict[str, Any], path: str, started: Callable[[], None]
 ) -> tuple[int, str]:
     code = components.Component(engine, path)
-    wasi = world(spec)
+    wasi = wasi_config(spec)
     wasi.inherit_stdin()
     wasi.inherit_stdout()
     wasi.inherit_stderr()

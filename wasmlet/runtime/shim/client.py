@@ -78,7 +78,7 @@ class ShimClient(ShimConnection):
         """Whether the kernel holds this container's limit of memory, so that it can be changed while it runs."""
         return bool(record.group) and "memory" in self.groups
 
-    async def given(self, container_id: str) -> list[int]:
+    async def inherited(self, container_id: str) -> list[int]:
         """Descriptors of what a running container was given: spec, compiled module, mounts; the caller closes them.
 
         Raises:

@@ -124,23 +124,23 @@ class Execs:
         if any("\0" in word for word in command):
             raise InvalidInput("a word of the command has a NUL byte, which ends an argument")
         handler = self._handler(container_id)
-        given = await self._asked(container_id, self.client.given(container_id))
+        inherited = await self._asked(container_id, self.client.inherited(container_id))
         try:
-            spec = json.loads(os.pread(given[0], os.fstat(given[0]).st_size, 0))
+            spec = json.loads(os.pread(inherited[0], os.fstat(inherited[0]).st_size, 0))
             spec["args"] = list(command)
-            async with self._module(handler, spec, given, command[0]) as (module, digest):
+            async with self._module(handler, spec, inherited, command[0]) as (module, digest):
                 record = await self._asked(
                     container_id,
                     self.client.exec(
                         container_id,
                         handler.zygote,
                         json.dumps(spec).encode(),
-                        (*streams, module, *given[2:]),
+                        (*streams, module, *inherited[2:]),
                         own=not digest,
                     ),
                 )
         finally:
-            wire.close(given)
+            wire.close(inherited)
         if record.fault == wire.BAD_ARTIFACT and digest:
             handler.compiler.discard(digest)  # the next one compiles it again
         if record.reason == wire.START_ERROR:
@@ -166,15 +166,15 @@ class Execs:
 
     @contextlib.asynccontextmanager
     async def _module(
-        self, handler: Handler, spec: Mapping[str, Any], given: Sequence[int], word: str
+        self, handler: Handler, spec: Mapping[str, Any], inherited: Sequence[int], word: str
     ) -> AsyncIterator[tuple[int, str]]:
         """The compiled module of a command whose first word is this; the container's own where it names no file.
 
         With it the module's digest, if it is not the container's own.
         """
-        opened = await in_thread(_opened, spec, given[2:], word)
+        opened = await in_thread(_opened, spec, inherited[2:], word)
         if opened is None:
-            yield given[1], ""
+            yield inherited[1], ""
             return
         try:
             path = Path(f"/proc/self/fd/{opened}")

@@ -28,48 +28,49 @@ def main(
     control: socket.socket,
     engine: ModuleType,
     prepared: object,
-    limits: Confinement,
-    wanted: wire.Message,
-    given: Sequence[int],
+    confinement: Confinement,
+    instructions: wire.Message,
+    inherited: Sequence[int],
 ) -> int:
-    """Run one container in this process, made of `given`: spec, compiled module, mounts, and the three streams.
+    """Run one container in this process, made of `inherited`: spec, compiled module, mounts, and the three streams.
 
     Args:
-        wanted: what it becomes: `limited` where its control group holds the limit of memory, so that the engine
-            need not; and for an exec `doors`, how many of `given`, at its end, lead into its container's group.
+        instructions: what it becomes: `limited` where its control group holds the limit of memory, so that the engine
+            need not; and for an exec `cgroup_fds`: how many of `inherited`, at its end, are those by which it joins
+            its container's group.
 
     Returns:
         Its exit code.
     """
-    count = len(given) - wanted.get("doors", 0)
-    doors = given[count:]
-    spec_file, module, *mounts, stdin, stdout, stderr = given[:count]
+    count = len(inherited) - instructions.get("cgroup_fds", 0)
+    cgroup_fds = inherited[count:]
+    spec_file, module, *mounts, stdin, stdout, stderr = inherited[:count]
 
     def started() -> None:
         wire.send(control, wire.pack({"started": True}))
 
     try:
-        linux.join_group(doors)
-        wire.close(doors)
+        linux.join_group(cgroup_fds)
+        wire.close(cgroup_fds)
         linux.set_name("wasmlet-guest")
         take_streams((stdin, stdout, stderr))
         if os.isatty(1):
             _take_terminal()
         spec = read_spec(spec_file)
         os.close(spec_file)
-        if wanted.get("limited"):
+        if instructions.get("limited"):
             spec["memory"] = None
         known = list(zip(spec.get("mounts") or (), mounts, strict=True))
         for mount, directory in known:
             mount["directory"] = f"/proc/self/fd/{directory}"
         given_mounts = [(directory, mount["read_only"]) for mount, directory in known]
-        limits.enter(module, given_mounts, spec.get("user"), getattr(engine, "REQUIRES", ()))
+        confinement.confine_guest(module, given_mounts, spec.get("user"), getattr(engine, "REQUIRES", ()))
         code, message = engine.run(prepared, spec, f"/proc/self/fd/{module}", started)
     except BaseException as error:
         wire.send(control, wire.pack(failure(error)))
         return wire.START_ERROR_CODE
     if message:
-        wire.send(control, wire.pack({"ended": cut(message)}))
+        wire.send(control, wire.pack({"ended": shorten(message)}))
     return int(code)
 
 
@@ -92,7 +93,7 @@ def failure(error: BaseException) -> dict[str, Any]:
     """What is said of a guest that cannot begin."""
     fault = wire.BAD_ARTIFACT if getattr(error, "bad_artifact", False) else ""
     text = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
-    return {"failed": cut(text), "fault": fault}
+    return {"failed": shorten(text), "fault": fault}
 
 
 def read_spec(descriptor: int) -> dict[str, Any]:
@@ -114,7 +115,7 @@ def iter_pread(descriptor: int, size: int) -> list[bytes]:
     return pieces
 
 
-def cut(text: str) -> str:
+def shorten(text: str) -> str:
     """At most 4 KiB of a text: its beginning and its end, since a trap's cause comes after its backtrace."""
     if len(text) <= 4000:
         return text

@@ -28,18 +28,18 @@ def main(arguments: list[str]) -> int:
     linux.die_with_parent(signal.SIGKILL)
     if os.getppid() != int(arguments[4]):  # it was quicker to end
         return 1
-    _make_way()
+    _lower_priority()
     answer = os.dup(1)
     os.dup2(2, 1)  # what an engine prints is not the answer
     source, artifact, memory = int(arguments[1]), int(arguments[2]), int(arguments[3])
     result: dict[str, str] = {}
     try:
-        limits = Confinement()
+        confinement = Confinement()
         engine = load(arguments[0])
         # Not RLIMIT_AS: threads reserve much more than they use. A file is made in memory first, so it is no larger.
         _limit(resource.RLIMIT_DATA, memory)
         _limit(resource.RLIMIT_FSIZE, memory)
-        limits.compile(_readable(arguments[0]))
+        confinement.confine_compiler(_readable(arguments[0]))
         wasm = b"".join(child.iter_pread(source, os.fstat(source).st_size))
         compiled = memoryview(engine.compile(wasm))
         while compiled:
@@ -58,7 +58,7 @@ def _readable(module: str) -> list[str]:
     return [os.path.dirname(module), sys.base_prefix, *(path for path in sys.path if path), *system]
 
 
-def _make_way() -> None:
+def _lower_priority() -> None:
     """Pods that run go first: for the processor, and where memory is short."""
     os.nice(_NICE)
     for file, text in (("autogroup", _NICE), ("oom_score_adj", 1000)):

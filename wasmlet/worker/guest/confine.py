@@ -2,7 +2,8 @@
 
 Made in the zygote (`Confinement`), which has no_new_privs and limits that all its children inherit. A child then
 
-1. has a ruleset of landlock ready before it knows what it becomes (`begin`), and in `enter`, just before its guest,
+1. has a ruleset of landlock ready before it knows what it becomes (`prepare`), and in `confine_guest`, just before its
+   guest,
 2. is bound to it (`landlock`): its container's mounts and its compiled module, and nothing else by any path,
 3. becomes the pod's own user, where the node has given it one, and the kernel will count that user's processes,
 4. gives up root's powers but for those over its mounts' files, and is bound to a list of system calls (`seccomp`).
@@ -10,10 +11,10 @@ Made in the zygote (`Confinement`), which has no_new_privs and limits that all i
 Each part is on where a process that tries it succeeds (`missing`); `report` says which are, and why one is not. One
 that is on and fails in a child is an error: nothing runs with less than was reported.
 
-A dense worker (`share`) does 2 and 4. Landlock binds a thread and what it starts, an engine's own threads work for the
-guests of all, and a worker's mounts come one after another, while a ruleset is never widened: so a worker is left the
-directories in which the mounts of all its containers will lie. For a process with directories that are known, and a
-user, and no spec, `enter` is all there is to call.
+A dense worker (`confine_worker`) does 2 and 4. Landlock binds a thread and what it starts, an engine's own threads work
+for the guests of all, and a worker's mounts come one after another, while a ruleset is never widened: so a worker is
+left the directories in which the mounts of all its containers will lie. For a process with directories that are known,
+and a user, and no spec, `confine_guest` is all there is to call.
 """
 
 from __future__ import annotations
@@ -60,12 +61,12 @@ class Confinement:
         self._seccomp = None if self._missing["seccomp"] else seccomp.Program()
         self._ruleset = -1
 
-    def begin(self) -> None:
+    def prepare(self) -> None:
         """In a child: get ready what needs no spec."""
         if self._landlock:
             self._ruleset = landlock.create(self._landlock)
 
-    def enter(
+    def confine_guest(
         self,
         module: int,
         mounts: Iterable[tuple[int, bool]],
@@ -98,9 +99,9 @@ class Confinement:
             linux.become(user["uid"], user["gid"], user["groups"])
             # The kernel drops this when a process becomes another user.
             linux.die_with_parent(signal.SIGKILL)
-        self._finish()
+        self._drop_and_filter()
 
-    def share(self, directories: Iterable[tuple[int, bool]]) -> None:
+    def confine_worker(self, directories: Iterable[tuple[int, bool]]) -> None:
         """Leave this process, which has one thread, what a dense worker needs.
 
         Args:
@@ -110,12 +111,12 @@ class Confinement:
             for directory, read_only in directories:
                 self._allow(directory, landlock.READ if read_only else landlock.WRITE)
             self._bind()
-        self._finish()
+        self._drop_and_filter()
 
-    def compile(self, readable: Iterable[str]) -> None:
+    def confine_compiler(self, readable: Iterable[str]) -> None:
         """Leave this process what compiling takes: what it has open already, and to read these paths."""
         self._limit(resource.RLIMIT_NOFILE, OPEN_FILES)
-        self.begin()
+        self.prepare()
         if self._landlock:
             for path in readable:
                 with contextlib.suppress(FileNotFoundError):
@@ -123,11 +124,11 @@ class Confinement:
                     self._allow(descriptor, landlock.READ)
                     os.close(descriptor)
             self._bind()
-        self._finish()
+        self._drop_and_filter()
 
     def rehearse(self) -> None:
         """In the zygote: do what children do, as far as it binds nobody (see `spare.rehearse`)."""
-        self.begin()
+        self.prepare()
         if self._landlock:
             self._allow(0, landlock.READ)
             os.close(self._ruleset)
@@ -151,7 +152,7 @@ class Confinement:
         most = most if hard == resource.RLIM_INFINITY else min(most, hard)
         resource.setrlimit(which, (most, most))
 
-    def _finish(self) -> None:
+    def _drop_and_filter(self) -> None:
         _drop_capabilities()
         if self._seccomp is not None:
             self._seccomp.install()

@@ -47,29 +47,29 @@ def main(
     control: socket.socket,
     engine: ModuleType,
     prepared: object,
-    limits: Confinement,
-    wanted: wire.Message,
-    given: Sequence[int],
+    confinement: Confinement,
+    instructions: wire.Message,
+    inherited: Sequence[int],
 ) -> int:
-    """Be a worker, made of `given`: the three streams, and the directories that all files of its containers lie in.
+    """Be a worker, made of `inherited`: the three streams, and the directories that all files of its containers lie in.
 
     Args:
-        wanted: what it becomes: `readable`, how many of these directories, at the end, are to be read only.
+        instructions: what it becomes: `readable`, how many of these directories, at the end, are to be read only.
 
     Returns:
         Its exit code, when the shim closes the control descriptor.
     """
     linux.set_name("wasmlet-dense")
-    child.take_streams(given[:3])
+    child.take_streams(inherited[:3])
     for limit in (resource.RLIMIT_NOFILE, resource.RLIMIT_NPROC):
         _, hard = resource.getrlimit(limit)
         resource.setrlimit(limit, (hard, hard))
     ctypes.CDLL(None).mallopt(_ARENA_MAX, 1)
     gc.enable()
     _thread.stack_size(engine.STACK)
-    first = len(given) - wanted["readable"]
-    limits.share((directory, number >= first) for number, directory in enumerate(given) if number > 2)
-    wire.close(given[3:])
+    first = len(inherited) - instructions["readable"]
+    confinement.confine_worker((directory, number >= first) for number, directory in enumerate(inherited) if number > 2)
+    wire.close(inherited[3:])
     _Worker(control, engine, prepared).serve()
     return 0
 
@@ -105,7 +105,7 @@ class _Worker:
         except RuntimeError as error:
             del self._guests[name]
             wire.close(descriptors)
-            self._say(name, failed=f"the worker has no room for another thread: {error}")
+            self._tell_shim(name, failed=f"the worker has no room for another thread: {error}")
 
     def _stop(self, name: str) -> None:
         with self._lock:
@@ -118,23 +118,23 @@ class _Worker:
     def _run(self, name: str, descriptors: list[int]) -> None:
         """A container, on its own thread."""
         try:
-            guest = self._made(name, descriptors)
+            guest = self._make_guest(name, descriptors)
             del descriptors
 
             def started(address: int) -> None:
-                self._say(name, started=_thread.get_native_id(), memory=address)
+                self._tell_shim(name, started=_thread.get_native_id(), memory=address)
 
             code, message, interrupted = guest.run(started)
-            said = {"over": True, "code": code, "message": child.cut(message), "interrupted": interrupted}
+            said = {"over": True, "code": code, "message": child.shorten(message), "interrupted": interrupted}
         except BaseException as error:
             said = child.failure(error)
         with self._lock:
             del self._guests[name]
             self._stopped.discard(name)
         with contextlib.suppress(OSError):  # the shim is gone, and so is this process in a moment
-            self._say(name, **said)
+            self._tell_shim(name, **said)
 
-    def _made(self, name: str, descriptors: list[int]) -> Any:
+    def _make_guest(self, name: str, descriptors: list[int]) -> Any:
         """The guest. What it needs of the descriptors is open anew by its engine before they are closed."""
         try:
             stdout, stderr, spec_file, module, *mounts = descriptors
@@ -166,5 +166,5 @@ class _Worker:
                 del self._codes[next(iter(self._codes))]
         return code
 
-    def _say(self, name: str, **said: Any) -> None:
+    def _tell_shim(self, name: str, **said: Any) -> None:
         wire.send(self._control, wire.pack({"id": name, **said}))

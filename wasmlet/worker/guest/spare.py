@@ -24,7 +24,9 @@ _WARM_SECONDS = 0.005
 """A child that is needed sooner does not warm up first."""
 
 
-def main(shim: int, between: int, engine: ModuleType, prepared: object, limits: Confinement, descriptor: int) -> None:
+def main(
+    shim: int, between: int, engine: ModuleType, prepared: object, confinement: Confinement, descriptor: int
+) -> None:
     """Be what this process is told to be. Never returns, whatever happens.
 
     Args:
@@ -34,27 +36,27 @@ def main(shim: int, between: int, engine: ModuleType, prepared: object, limits: 
     """
     code = wire.START_ERROR_CODE
     try:
-        control = _get_ready(limits, descriptor)
+        control = _get_ready(confinement, descriptor)
         if not select.select([control], [], [], _WARM_SECONDS)[0]:
             getattr(engine, "warm", _nothing)(prepared)
-        given = wire.receive(control)
-        if given is not None:
-            message, descriptors = given
-            _belong_to(shim, between)
+        received = wire.receive(control)
+        if received is not None:
+            message, descriptors = received
+            _wait_for_adoption(shim, between)
             if "dense" in message:
-                code = dense.main(control, engine, prepared, limits, message, descriptors)
+                code = dense.main(control, engine, prepared, confinement, message, descriptors)
             else:
-                code = child.main(control, engine, prepared, limits, message, descriptors)
+                code = child.main(control, engine, prepared, confinement, message, descriptors)
     except BaseException:  # the shim is gone or has given up on this one
         pass
     finally:
         os._exit(code & 0xFF)
 
 
-def _get_ready(limits: Confinement, descriptor: int) -> socket.socket:
+def _get_ready(confinement: Confinement, descriptor: int) -> socket.socket:
     os.dup2(descriptor, _CONTROL)
     linux.close_from(_CONTROL + 1)  # the zygote's, and those of its other children
-    limits.begin()
+    confinement.prepare()
     control = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, _CONTROL)
     linux.set_name("wasmlet-spare")
     wire.send(control, wire.pack({"pid": os.getpid()}))
@@ -65,7 +67,7 @@ def _nothing(prepared: object) -> None:
     pass
 
 
-def _belong_to(shim: int, between: int) -> None:
+def _wait_for_adoption(shim: int, between: int) -> None:
     """Wait until this orphan has gone to the shim, and end when the shim ends: nobody else could tell its end.
 
     Until here nothing else than its control descriptor had to tell it of the shim's end.
@@ -83,7 +85,7 @@ def _belong_to(shim: int, between: int) -> None:
         os._exit(wire.START_ERROR_CODE)
 
 
-def rehearse(limits: Confinement) -> None:
+def rehearse(confinement: Confinement) -> None:
     """In the zygote: do what every child does, often enough.
 
     What Python finds out about code as it runs is then there in each child, which would have to write it down in memory
@@ -99,7 +101,7 @@ def rehearse(limits: Confinement) -> None:
             assert received is not None
             wire.close(received[1])
             child.read_spec(spec)
-            limits.rehearse()
+            confinement.rehearse()
             linux.set_name("wasmlet-zygote")
     os.close(spec)
 

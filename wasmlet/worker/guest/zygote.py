@@ -65,13 +65,13 @@ def main(arguments: list[str]) -> int:
     try:
         engine = load(arguments[0])
         prepared = engine.prepare()
-        limits = Confinement()
+        confinement = Confinement()
     except BaseException as error:
         wire.send(channel, wire.pack({"error": f"the engine cannot be loaded: {type(error).__name__}: {error}"[:1000]}))
         return 1
     wire.send(channel, wire.pack({"ready": True}))
     sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - nothing buffered may be written by a child
-    spare.rehearse(limits)
+    spare.rehearse(confinement)
     gc.collect()
     gc.freeze()
     gc.disable()
@@ -81,17 +81,17 @@ def main(arguments: list[str]) -> int:
             return 0
         message, descriptors = received
         if descriptors:
-            _fork(shim, engine, prepared, limits, _sorted(message, descriptors))
+            _fork(shim, engine, prepared, confinement, _sorted(message, descriptors))
         wire.close(descriptors)
 
 
 def _sorted(message: wire.Message, descriptors: list[int]) -> list[list[int]]:
-    """For each child its control descriptor, and behind it the doors of its control group (`cgroups.Place`)."""
+    """For each child its control descriptor, and behind it those by which it joins its group (`cgroups.Place`)."""
     rest = iter(descriptors)
-    return [[next(rest) for _ in range(1 + count)] for count in message["doors"]]
+    return [[next(rest) for _ in range(1 + count)] for count in message["cgroup_fds"]]
 
 
-def _fork(shim: int, engine: ModuleType, prepared: object, limits: Confinement, wanted: list[list[int]]) -> None:
+def _fork(shim: int, engine: ModuleType, prepared: object, confinement: Confinement, wanted: list[list[int]]) -> None:
     """Make children of the shim's, each in its group; the child's control says so where that is not possible."""
     try:
         between = os.fork()
@@ -105,10 +105,10 @@ def _fork(shim: int, engine: ModuleType, prepared: object, limits: Confinement, 
     try:
         parent = os.getpid()
         while wanted:
-            control, *doors = wanted[0]
-            linux.join_group(doors)
+            control, *cgroup_fds = wanted[0]
+            linux.join_group(cgroup_fds)
             if os.fork() == 0:
-                spare.main(shim, parent, engine, prepared, limits, control)
+                spare.main(shim, parent, engine, prepared, confinement, control)
             os.close(control)
             del wanted[0]
     except OSError as error:

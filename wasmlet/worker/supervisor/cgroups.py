@@ -11,7 +11,8 @@ over CPUs.) Whatever else is in these trees is somebody else's and is left alone
   So the place is the nearest group at or above the shim's own that was delegated to it, as systemd marks it (a unit
   with `Delegate=yes`, and `DelegateSubgroup=` so that the unit's processes are below it).
 
-A controller that cannot be had is left out, and `words` says why. `/proc` is read as it is mounted for this process.
+A controller that cannot be had is left out, and `description` says why. `/proc` is read as it is mounted for this
+process.
 """
 
 from __future__ import annotations
@@ -64,7 +65,7 @@ class Place(NamedTuple):
     controllers: frozenset[str]
 
     @property
-    def door(self) -> str:
+    def join_file(self) -> str:
         """The file of a group to which a process of one thread writes "0" to join.
 
         In version 1 `tasks` rather than `cgroup.procs`: to move one thread the kernel need not keep every process of
@@ -142,7 +143,7 @@ def open_places(name: str, proc: str = "/proc") -> tuple[list[Place], dict[str, 
         if not wanted:
             continue
         try:
-            place = _first(tree, name, wanted) if tree.version == 1 else _second(tree, name, wanted)
+            place = _place_v1(tree, name, wanted) if tree.version == 1 else _place_v2(tree, name, wanted)
         except Unavailable as error:
             for controller in tree.controllers & missing.keys() if tree.version == 1 else _offered(tree.own) & wanted:
                 missing[controller] = str(error)
@@ -157,16 +158,16 @@ def open_places(name: str, proc: str = "/proc") -> tuple[list[Place], dict[str, 
     return places, missing
 
 
-def _first(tree: Tree, name: str, wanted: frozenset[str]) -> Place:
+def _place_v1(tree: Tree, name: str, wanted: frozenset[str]) -> Place:
     before = tree.own
     if os.path.basename(before) == name + LEAF:
         before = os.path.dirname(before)
     directory = f"{before}/{name}"
-    _enter(directory, "tasks")
+    _make_and_join(directory, "tasks")
     return Place(1, directory, before, wanted)
 
 
-def _second(tree: Tree, name: str, wanted: frozenset[str]) -> Place:
+def _place_v2(tree: Tree, name: str, wanted: frozenset[str]) -> Place:
     base, delegated = _delegated(tree)
     wanted &= _offered(base)
     if not wanted:
@@ -183,7 +184,7 @@ def _second(tree: Tree, name: str, wanted: frozenset[str]) -> Place:
                 f"{base} is not delegated to this node; expected a unit with Delegate= and DelegateSubgroup="
             )
     directory = f"{base}/{name}"
-    _enter(directory, "cgroup.procs")
+    _make_and_join(directory, "cgroup.procs")
     enabled: set[str] = set()
     why = ""
     for controller in sorted(wanted):
@@ -200,13 +201,13 @@ def _second(tree: Tree, name: str, wanted: frozenset[str]) -> Place:
     return place
 
 
-def _enter(directory: str, door: str) -> None:
+def _make_and_join(directory: str, join_file: str) -> None:
     """Make our groups, and move this process into the leaf."""
     try:
         for path in (directory, directory + LEAF):
             with contextlib.suppress(FileExistsError):
                 os.mkdir(path, 0o755)
-        write(f"{directory}{LEAF}/{door}", "0")
+        write(f"{directory}{LEAF}/{join_file}", "0")
     except OSError as error:
         for path in (directory + LEAF, directory):
             with contextlib.suppress(OSError):
@@ -219,9 +220,9 @@ def _enter(directory: str, door: str) -> None:
 
 def leave(place: Place) -> bool:
     """Go back to where this process was, and remove our group; False where something is left in it."""
-    door = f"{place.before}/{place.door}"
+    join_file = f"{place.before}/{place.join_file}"
     try:
-        write(door, "0")
+        write(join_file, "0")
         os.rmdir(place.directory + LEAF)
         os.rmdir(place.directory)
     except FileNotFoundError:
@@ -255,7 +256,7 @@ def _processes(directory: str) -> set[int]:
     return set(map(int, read(f"{directory}/cgroup.procs").split()))
 
 
-def words(places: list[Place], missing: dict[str, str]) -> str:
+def description(places: list[Place], missing: dict[str, str]) -> str:
     """What is on, and what is off and why, for people: "v1: memory, pids, cpu", "off: uid 1000 may not write ..."."""
     named = [controller for controller in CONTROLLERS if controller != "cpuacct"]
     parts = []

@@ -215,7 +215,7 @@ class Connection:
     def _hand_over(self, number: Any, operation: str, message: dict[str, Any]) -> None:
         container = self._shim.container(message.get("id"))
         if operation == "given":
-            self._reply(number, {}, container.given)
+            self._reply(number, {}, container.inherited)
             return
         stdin = message.get("stdin") is True
         token = int.from_bytes(os.urandom(6), "big")  # of another connection it must mean nothing

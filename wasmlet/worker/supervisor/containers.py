@@ -83,12 +83,12 @@ class Container(Process):
         self._stdin = -1
         self._attached = 0
         self.execs: set[Process] = set()
-        self._last_words = LastWords(settings.message, self._given[2:])
+        self._last_words = LastWords(settings.message, self._inherited[2:])
 
     @property
-    def given(self) -> tuple[int, ...]:
+    def inherited(self) -> tuple[int, ...]:
         """Spec, compiled module and mounts; they stay this container's."""
-        return self._given
+        return self._inherited
 
     def resize(self, resources: Resources) -> None:
         """Have these limits from now on.
@@ -107,7 +107,7 @@ class Container(Process):
         """Whether its control group holds its limit of memory, so that its engine need not."""
         return self.group is not None and self.group.holds_memory
 
-    def _become(self, group: Group | None) -> tuple[wire.Message, tuple[int, ...]]:
+    def _instructions(self, group: Group | None) -> tuple[wire.Message, tuple[int, ...]]:
         self.group, self.record.group = group, ""
         if group is not None:
             group.limit(self._resources)

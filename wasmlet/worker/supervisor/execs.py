@@ -44,10 +44,10 @@ class Exec(Process):
     def _make_streams(self) -> tuple[int, int, int]:
         return self._streams
 
-    def _become(self, group: Group | None) -> tuple[wire.Message, tuple[int, ...]]:
+    def _instructions(self, group: Group | None) -> tuple[wire.Message, tuple[int, ...]]:
         self.group = self._container.group
-        doors = self.group.open_doors() if self.group is not None else ()
-        return {"limited": self._container.limited, "doors": len(doors)}, doors
+        cgroup_fds = self.group.open_cgroup_fds() if self.group is not None else ()
+        return {"limited": self._container.limited, "cgroup_fds": len(cgroup_fds)}, cgroup_fds
 
     def _conclude(self) -> None:
         self._container.exec_ended(self)

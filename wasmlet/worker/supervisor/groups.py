@@ -104,8 +104,8 @@ class Group:
         self._places = places
         self._seen = 0
         self._resources = Resources()
-        self.doors: tuple[int, ...] = ()
-        """What its first process is born through (see `open_doors`), until `shut`."""
+        self.cgroup_fds: tuple[int, ...] = ()
+        """What its first process is born through (see `open_cgroup_fds`), until `close_cgroup_fds`."""
         for place in places:
             path = f"{place.directory}/{name}"
             os.mkdir(path, 0o755)
@@ -115,30 +115,30 @@ class Group:
                 write_shares(place.version, path, _LEAST_SHARES)
             if "memory" in place.controllers and place.version == 2:
                 write(f"{path}/memory.oom.group", "1")
-        self.doors = self.open_doors()
+        self.cgroup_fds = self.open_cgroup_fds()
 
     @property
     def holds_memory(self) -> bool:
         """Whether a limit of memory is kept here."""
         return any("memory" in place.controllers for place in self._places)
 
-    def open_doors(self) -> tuple[int, ...]:
+    def open_cgroup_fds(self) -> tuple[int, ...]:
         """Descriptors, the caller's to close: a process of one thread that writes "0" to each is in the group."""
         opened: list[int] = []
         try:
             for place in self._places:
-                opened.append(os.open(f"{place.directory}/{self.name}/{place.door}", os.O_WRONLY | os.O_CLOEXEC))
+                opened.append(os.open(f"{place.directory}/{self.name}/{place.join_file}", os.O_WRONLY | os.O_CLOEXEC))
         except BaseException:
             wire.close(opened)
             raise
         return tuple(opened)
 
-    def shut(self) -> None:
-        """The first process has been given the doors."""
-        wire.close(self.doors)
-        self.doors = ()
+    def close_cgroup_fds(self) -> None:
+        """The first process has been given them."""
+        wire.close(self.cgroup_fds)
+        self.cgroup_fds = ()
 
-    def share(self, containers: int) -> None:
+    def set_task_limit(self, containers: int) -> None:
         """Have so many containers in it, as threads of one process.
 
         Raises:
@@ -148,7 +148,7 @@ class Group:
             if "pids" in place.controllers:
                 write(f"{place.directory}/{self.name}/pids.max", str(ENGINE_TASKS + containers))
 
-    def weigh(self, shares: int) -> None:
+    def set_cpu_shares(self, shares: int) -> None:
         """Weigh as much as these shares of CPU beside its neighbours; `limit` is for what has only one container.
 
         Raises:
@@ -243,9 +243,9 @@ class Groups:
         name = cgroups.name_of(os.getcwd())
         if wanted:
             self.places, missing = cgroups.open_places(name, proc)
-            self.words = cgroups.words(self.places, missing)
+            self.description = cgroups.description(self.places, missing)
         else:
-            self.places, self.words = [], "off: this node does not want it"
+            self.places, self.description = [], "off: this node does not want it"
         for place in self.places:
             if "cpu" in place.controllers:
                 # Beside the rest of the machine all containers together weigh as much as its CPUs, as with a kubelet.

@@ -69,7 +69,7 @@ class Process:
         self.record = record
         self._loop = loop
         self._hooks = hooks
-        self._given = tuple(descriptors)
+        self._inherited = tuple(descriptors)
         self._child: Child | None = None
         self._stage = Stage.NEW
         self._child_streams: tuple[int, ...] = ()
@@ -102,7 +102,7 @@ class Process:
     def _conclude(self) -> None:
         """The record of the end is complete but for what only a subclass knows; let go of everything."""
 
-    def _become(self, group: Group | None) -> tuple[wire.Message, tuple[int, ...]]:
+    def _instructions(self, group: Group | None) -> tuple[wire.Message, tuple[int, ...]]:
         """What a child that was born in this group is told to become, and descriptors for that, here to be closed.
 
         Raises:
@@ -123,20 +123,20 @@ class Process:
     @property
     def descriptors(self) -> tuple[int, ...]:
         """What its child gets, while `waits`: spec, compiled module, mounts, and the three streams."""
-        return (*self._given, *self._child_streams)
+        return (*self._inherited, *self._child_streams)
 
-    def enter(self, child: Child) -> bool:
+    def run_in(self, child: Child) -> bool:
         """Give this child, which is ready, all that makes it the guest; False where it was gone before it had that.
 
         Its process is known and on record before it is given anything: no guest can run that nobody knows of.
         """
         record = self.record
         record.pid, child.process, self._child = child.pid, self, child
-        doors: tuple[int, ...] = ()
+        cgroup_fds: tuple[int, ...] = ()
         try:
-            message, doors = self._become(child.group)
+            message, cgroup_fds = self._instructions(child.group)
             self._hooks.changed(self)
-            child.give(wire.pack(message), (*self.descriptors, *doors))
+            child.give(wire.pack(message), (*self.descriptors, *cgroup_fds))
         except (BrokenPipeError, ConnectionResetError):
             record.pid, child.process, self._child = 0, None, None
             child.close()
@@ -147,11 +147,11 @@ class Process:
             child.close()  # it ends without having been anything
             self._child = None
         finally:
-            wire.close(doors)
+            wire.close(cgroup_fds)
         self.handed_over()
         return True
 
-    def left_alone(self) -> None:
+    def zygote_died(self) -> None:
         """What was to run it died before that."""
         why = self._hooks.again(self)
         if why is not None:
@@ -292,7 +292,7 @@ class Process:
             record.exit_code = os.WEXITSTATUS(status)
         self._conclude()
         self._advance(Event.COMPLETE)
-        wire.close(self._given)
+        wire.close(self._inherited)
         self._hooks.changed(self)
 
     def _give_up_on_streams(self) -> None:

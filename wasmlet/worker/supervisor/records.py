@@ -159,7 +159,7 @@ def _last(path: str) -> Any:
     return json.loads(lines[0] if lines else b"")
 
 
-def claim(state_dir: str) -> tuple[int, bool]:
+def lock_state_dir(state_dir: str) -> tuple[int, bool]:
     """Make the state directory this process's own and its current directory.
 
     Returns:

@@ -31,7 +31,7 @@ from .execs import Exec
 from .groups import Groups
 from .loop import READ, Loop, Timer
 from .processes import Hooks, Process
-from .records import Record, StateError, Store, check_id, check_log, claim, complain
+from .records import Record, StateError, Store, check_id, check_log, complain, lock_state_dir
 from .stages import Stage
 from .workers import DenseContainer, Directory, Worker, group_of, within_of
 from .zygotes import IDLE_SECONDS, Child, Zygote, ZygoteKey
@@ -43,7 +43,7 @@ class Shim:
     def __init__(self, loop: Loop, idle_exit: float, rebooted: bool, cgroups: bool = True) -> None:
         self.loop = loop
         self.groups = Groups(loop, cgroups)
-        self.confinement = {"cgroup": self.groups.words, **confine.report()}
+        self.confinement = {"cgroup": self.groups.description, **confine.report()}
         """What keeps guests in, beside their engine: part by part `on` and what there is to say, or `off: ` and why."""
         self._store = Store()
         self.records: dict[str, Record] = {record.id: record for record in self._store.load(rebooted)}
@@ -55,7 +55,7 @@ class Shim:
         self._newest: dict[tuple[str, ...], ZygoteKey] = {}
         self._worker_count = 0
         # Ends of processes that nobody claims yet: a child may be reaped before it is known by its first message.
-        self._unclaimed: dict[int, int] = {}
+        self._unregistered: dict[int, int] = {}
         self._retried: set[str] = set()
         self._compressor = Compressor()
         self._idle_exit = idle_exit
@@ -87,8 +87,8 @@ class Shim:
                 raise wire.WireError(f"expected labels as an object of at most {wire.MAX_LABELS} bytes")
             key, group = ZygoteKey.of(message.get("zygote")), group_of(message.get("dense"))
             record = Record(name, labels, log, created=time.time())
-            share = functools.partial(self._share, key, group, within_of(message.get("within")))
-            begin = share if group else functools.partial(self._fork, key)
+            assign = functools.partial(self._assign_worker, key, group, within_of(message.get("within")))
+            begin = assign if group else functools.partial(self._fork, key)
             hooks = Hooks(self._changed, functools.partial(self._begin_again, key, begin))
             settings = Settings.of(message)
             kind = DenseContainer if group else Container
@@ -179,27 +179,27 @@ class Shim:
     # What happens to containers and zygotes
 
     def _fork(self, key: ZygoteKey, container: Process) -> None:
-        if self._prepared(container):
+        if self._prepare(container):
             try:
                 self._zygote(key).start(container)
             except OSError as error:
                 container.fail(f"cannot start {key[0]} for the engine: {error.strerror}")
 
-    def _share(self, key: ZygoteKey, group: str, within: list[str], container: DenseContainer) -> None:
+    def _assign_worker(self, key: ZygoteKey, group: str, within: list[str], container: DenseContainer) -> None:
         """Begin a container in a worker of its group, a new one where none has room or may open its files."""
-        if not self._prepared(container):
+        if not self._prepare(container):
             return
         workers, directories = self._workers.setdefault((key, group), []), container.directories
-        worker = next((worker for worker in workers if worker.has_room and worker.reaches(directories)), None)
+        worker = next((worker for worker in workers if worker.has_room and worker.may_open(directories)), None)
         if worker is None:
             self._worker_count += 1
             directories |= {path: Directory.named(path) for path in map(os.path.realpath, within)}
             worker = Worker(self.loop, f"worker {self._worker_count}", directories, workers.remove)
             workers.append(worker)
             self._fork(key, worker)
-        worker.begin(container)
+        worker.run(container)
 
-    def _prepared(self, container: Process) -> bool:
+    def _prepare(self, container: Process) -> bool:
         """Make its streams, unless it has some, or has ended since that was asked for."""
         if container.stage is not Stage.NEW:
             return container.waits
@@ -225,7 +225,7 @@ class Shim:
         zygote = self._zygotes.get(key)
         if zygote is None or not zygote.alive:
             idle = min(IDLE_SECONDS, self._idle_exit)
-            zygote = self._zygotes[key] = Zygote(self.loop, key.python, key.module, self.groups, self._claim, idle)
+            zygote = self._zygotes[key] = Zygote(self.loop, key.python, key.module, self.groups, self._register, idle)
         return zygote
 
     def _retire_zygotes(self) -> None:
@@ -234,18 +234,18 @@ class Shim:
         for key in [key for key in self._zygotes if self._newest.get(key[:2], key) != key and key not in used]:
             self._zygotes.pop(key).kill()
 
-    def _claim(self, child: Child) -> bool:
+    def _register(self, child: Child) -> bool:
         """The child has said which process it is; False where that has ended since."""
-        status = self._unclaimed.pop(child.pid, None)
+        status = self._unregistered.pop(child.pid, None)
         if status is None:
             self._by_pid[child.pid] = child
-        if self._all_claimed():
-            self._unclaimed.clear()
+        if self._all_registered():
+            self._unregistered.clear()
         if status is not None:
             child.reaped(status)
         return status is None
 
-    def _all_claimed(self) -> bool:
+    def _all_registered(self) -> bool:
         return not any(zygote.making for zygote in self._zygotes.values())
 
     def _changed(self, container: Process) -> None:
@@ -296,10 +296,10 @@ class Shim:
                 return
         # Nobody's now: a child that has not been heard yet, or a stray of a dead zygote. What is kept is kept no longer
         # than somebody may claim it, because the system gives the number to another process one day.
-        if self._all_claimed():
-            self._unclaimed.clear()
+        if self._all_registered():
+            self._unregistered.clear()
         else:
-            self._unclaimed[pid] = status
+            self._unregistered[pid] = status
 
     # Leaving
 
@@ -341,7 +341,7 @@ def main(arguments: list[str]) -> int:
     # Some event loops let descriptors slip into what they start; the shim outlives whoever holds the other ends.
     linux.close_from(3)
     try:
-        lock, rebooted = claim(os.path.abspath(options.state_dir))
+        lock, rebooted = lock_state_dir(os.path.abspath(options.state_dir))
     except StateError as error:
         sys.stderr.write(f"{error}\n")
         return 1

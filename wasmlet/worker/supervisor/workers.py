@@ -6,7 +6,7 @@ it is begun and ended. It cannot be killed by itself: one that is still there so
 with its worker, and so do all others in that.
 
 What a worker may open is settled before it has a container (`confine`): the directories that pods' files lie in, and
-those of its first container that are elsewhere. A container with others gets another worker (`reaches`).
+those of its first container that are elsewhere. A container with others gets another worker (`may_open`).
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ MAX_WITHIN = 8
 _IN_MEMORY = "/memfd:"
 _NOWHERE = (-1, -1)
 
-WEIGH_SECONDS = 0.05
+SHARES_SECONDS = 0.05
 """After how long a worker weighs what the containers do that have come and gone: many come at once."""
 
 
@@ -92,12 +92,12 @@ class DenseContainer(Container):
     @property
     def descriptors(self) -> tuple[int, ...]:
         """What the worker needs, while `waits`: stdout, stderr, spec, compiled module, mounts."""
-        return (*self._child_streams, *self._given)
+        return (*self._child_streams, *self._inherited)
 
     @property
     def directories(self) -> dict[str, Directory]:
         """Where its files are: its mounts, and where its compiled module is."""
-        _, module, *mounts = ((os.readlink(f"/proc/self/fd/{number}"), number) for number in self._given)
+        _, module, *mounts = ((os.readlink(f"/proc/self/fd/{number}"), number) for number in self._inherited)
         found = {path: Directory(True, _identity(number)) for path, number in mounts}
         if not module[0].startswith(_IN_MEMORY):
             path = os.path.dirname(module[0])
@@ -105,14 +105,14 @@ class DenseContainer(Container):
         return found
 
     @property
-    def shares(self) -> int:
+    def cpu_shares(self) -> int:
         """What it weighs."""
         return self._resources.shares
 
     def resize(self, resources: Resources) -> None:
         super().resize(resources)
         if self.worker is not None:
-            self.worker.weigh_soon()
+            self.worker.set_cpu_shares_soon()
 
     def heard(self, message: dict[str, Any]) -> None:
         """The worker says this of it."""
@@ -125,15 +125,15 @@ class DenseContainer(Container):
         elif "failed" in message and self.stage is Stage.STARTING:
             self.fail(*self._failed(message))
         elif "failed" in message:  # the engine itself has failed with a guest that had begun
-            self._leave()
+            self._leave_worker()
             self._failure = self._failed(message)
             self.reaped(wire.START_ERROR_CODE << 8)
         elif "over" in message:
             record.message = text_of(message.get("message", ""))
-            self._leave()
+            self._leave_worker()
             self.reaped(self._wait_status(message))
 
-    def lost(self, status: int | None) -> None:
+    def worker_ended(self, status: int | None) -> None:
         """The worker has ended, with this wait status or without ever having been there."""
         self.worker = None
         if self.stage is Stage.RUNNING:
@@ -145,7 +145,7 @@ class DenseContainer(Container):
         if self.record.requested:
             self._give_up()
         else:
-            self.left_alone()
+            self.zygote_died()
 
     def _wait_status(self, message: dict[str, Any]) -> int:
         """How a process would have ended that ended in this way."""
@@ -153,10 +153,10 @@ class DenseContainer(Container):
             return int(signal.SIGKILL if self.record.requested == "kill" else signal.SIGTERM)
         return (int(message.get("code", 0)) & 0xFF) << 8
 
-    def _leave(self) -> None:
+    def _leave_worker(self) -> None:
         worker, self.worker = self.worker, None
         if worker is not None:
-            worker.left(self)
+            worker.container_ended(self)
 
     def _finish_if_complete(self) -> None:
         if self.worker is None:  # else it has more to say of the end
@@ -164,14 +164,14 @@ class DenseContainer(Container):
 
     def _interrupt_process(self) -> None:
         if self.worker is not None:
-            self.worker.end(self)
+            self.worker.interrupt(self)
 
     def _kill_process(self) -> None:
         self._interrupt_process()
         self._loop.later(KILL_SECONDS, self._kill_worker)
 
     def _give_up(self) -> None:
-        self._leave()
+        self._leave_worker()
         super()._give_up()
 
     def _kill_worker(self) -> None:
@@ -200,7 +200,7 @@ class Worker(Process):
         self._containers: dict[str, DenseContainer] = {}
         self._queue: deque[tuple[bytes, DenseContainer | None]] = deque()
         self._idle: Timer | None = None
-        self._weighing: Timer | None = None
+        self._shares_timer: Timer | None = None
         self._retired = False
 
     @property
@@ -209,7 +209,7 @@ class Worker(Process):
         ends = self._retired or self.stage.over or self.record.requested
         return not ends and len(self._containers) < MOST_CONTAINERS
 
-    def reaches(self, directories: Mapping[str, Directory]) -> bool:
+    def may_open(self, directories: Mapping[str, Directory]) -> bool:
         """Whether it may open these; what was replaced by another of its name it may open no more."""
         left = {
             path: known for path, known in self._directories.items() if _identity(path) == known.identity != _NOWHERE
@@ -222,7 +222,7 @@ class Worker(Process):
             for path, wanted in directories.items()
         )
 
-    def begin(self, container: DenseContainer) -> None:
+    def run(self, container: DenseContainer) -> None:
         """Have it run this container, whose streams are there."""
         if self.stage is Stage.ENDED:
             container.fail(self.record.message or "the worker has ended")
@@ -232,32 +232,32 @@ class Worker(Process):
             self._idle = None
         self._containers[container.record.id] = container
         container.worker = self
-        self.weigh_soon()
+        self.set_cpu_shares_soon()
         self._queue.append((wire.pack({"run": container.record.id}), container))
         self._flush()
 
-    def end(self, container: DenseContainer) -> None:
+    def interrupt(self, container: DenseContainer) -> None:
         """Have this container interrupted."""
         self._queue.append((wire.pack({"stop": container.record.id}), None))
         self._flush()
 
-    def left(self, container: DenseContainer) -> None:
+    def container_ended(self, container: DenseContainer) -> None:
         """This container is in it no more."""
         self._containers.pop(container.record.id, None)
-        self.weigh_soon()
+        self.set_cpu_shares_soon()
         if not self._containers and self._idle is None:
             self._idle = self._loop.later(IDLE_SECONDS, self.retire)
 
-    def weigh_soon(self) -> None:
+    def set_cpu_shares_soon(self) -> None:
         """A container has come, has gone, or has another weight."""
-        if self._weighing is None:
-            self._weighing = self._loop.later(WEIGH_SECONDS, self._weigh)
+        if self._shares_timer is None:
+            self._shares_timer = self._loop.later(SHARES_SECONDS, self._set_cpu_shares)
 
-    def _weigh(self) -> None:
-        self._weighing = None
+    def _set_cpu_shares(self) -> None:
+        self._shares_timer = None
         if self.group is not None and not self.stage.over:
             with contextlib.suppress(OSError):  # it weighs what it did
-                self.group.weigh(sum(container.shares for container in self._containers.values()))
+                self.group.set_cpu_shares(sum(container.cpu_shares for container in self._containers.values()))
 
     def retire(self) -> None:
         """Take no more containers, and end."""
@@ -270,11 +270,11 @@ class Worker(Process):
         nothing = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
         return nothing, os.dup(nothing), os.dup(nothing)
 
-    def _become(self, group: Group | None) -> tuple[wire.Message, tuple[int, ...]]:
+    def _instructions(self, group: Group | None) -> tuple[wire.Message, tuple[int, ...]]:
         self.group = group
         if group is not None:
-            group.share(MOST_CONTAINERS)
-            self.weigh_soon()
+            group.set_task_limit(MOST_CONTAINERS)
+            self.set_cpu_shares_soon()
         opened: dict[bool, list[int]] = {True: [], False: []}
         for path, directory in self._directories.items():
             with contextlib.suppress(OSError):  # gone: so are the files of whoever wanted it
@@ -286,10 +286,10 @@ class Worker(Process):
                     os.close(descriptor)
         return {"dense": True, "readable": len(opened[False])}, (*opened[True], *opened[False])
 
-    def enter(self, child: Child) -> bool:
-        entered = super().enter(child)
+    def run_in(self, child: Child) -> bool:
+        given = super().run_in(child)
         self._flush()
-        return entered
+        return given
 
     def writable(self) -> None:
         self._flush()
@@ -318,12 +318,12 @@ class Worker(Process):
             self._child.wait_for_room(bool(self._queue))
 
     def _conclude(self) -> None:
-        for timer in (self._idle, self._weighing):
+        for timer in (self._idle, self._shares_timer):
             if timer is not None:
                 timer.cancel()
         containers, self._containers = self._containers, {}
         for container in containers.values():
-            container.lost(self._status)
+            container.worker_ended(self._status)
         self._ended(self)
 
 

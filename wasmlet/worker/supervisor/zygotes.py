@@ -74,11 +74,11 @@ class Occupant(Protocol):
         """Whether it has no child yet, and is to have one."""
         ...
 
-    def enter(self, child: Child) -> bool:
+    def run_in(self, child: Child) -> bool:
         """Give this child all that makes it the guest; False where it was gone before it had that."""
         ...
 
-    def left_alone(self) -> None:
+    def zygote_died(self) -> None:
         """What was to run it died before that."""
         ...
 
@@ -144,7 +144,7 @@ class Child:
             self.process.reaped(status)
         else:
             self.close()
-            self._zygote.lost(self)
+            self._zygote.child_lost(self)
         self._zygote.groups.discard(self.group)
 
     def close(self) -> None:
@@ -176,7 +176,7 @@ class Child:
             if self.process is not None:
                 self.process.hung_up()
             else:
-                self._zygote.lost(self)
+                self._zygote.child_lost(self)
             return False
         message, descriptors = received
         wire.close(descriptors)
@@ -184,10 +184,10 @@ class Child:
             self.process.heard(message)
         elif not self.pid and isinstance(message.get("pid"), int):
             self.pid = message["pid"]
-            self._zygote.made(self)
+            self._zygote.child_ready(self)
         elif "failed" in message:
             self.close()
-            self._zygote.lost(self, str(message["failed"]))
+            self._zygote.child_lost(self, str(message["failed"]))
         return True
 
 
@@ -198,7 +198,7 @@ class Zygote:
         python: the interpreter.
         module: path of the engine's in-worker module.
         groups: makes the control group of each child.
-        claim: told of each child as soon as its pid is known; False where it has been reaped already.
+        register: told of each child as soon as its pid is known; False where it has been reaped already.
         idle: seconds after the last start for which spare children are kept.
     """
 
@@ -208,12 +208,12 @@ class Zygote:
         python: str,
         module: str,
         groups: Groups,
-        claim: Callable[[Child], bool],
+        register: Callable[[Child], bool],
         idle: float = IDLE_SECONDS,
     ) -> None:
         self._loop = loop
         self.groups = groups
-        self._claim = claim
+        self._register = register
         self._idle_seconds = idle
         self._queue: deque[Occupant] = deque()
         self._making: set[Child] = set()
@@ -241,7 +241,7 @@ class Zygote:
             theirs.close()
         ours.setblocking(False)
         self._channel: socket.socket | None = ours
-        loop.add(ours, READ, lambda _: self.hear())
+        loop.add(ours, READ, lambda _: self.read_messages())
 
     @property
     def alive(self) -> bool:
@@ -255,19 +255,19 @@ class Zygote:
     def start(self, process: Occupant) -> None:
         """Have it begin in a child, after those that wait already."""
         self._queue.append(process)
-        self._serve()
+        self._assign_children()
 
-    def made(self, child: Child) -> None:
+    def child_ready(self, child: Child) -> None:
         """The child is ready."""
         self._lost = 0
         self._making.discard(child)
         self._spare.append(child)
-        if self._claim(child):
-            self._serve()
+        if self._register(child):
+            self._assign_children()
 
-    def lost(self, child: Child, why: str = "") -> None:
+    def child_lost(self, child: Child, why: str = "") -> None:
         """The child is gone before it was given to anybody; `why` where it could not be made at all."""
-        self.hear()  # that the zygote itself is gone, and those that wait need another
+        self.read_messages()  # that the zygote itself is gone, and those that wait need another
         if child in self._spare:
             self._spare.remove(child)
         elif child in self._making:
@@ -275,11 +275,11 @@ class Zygote:
             self.groups.discard(child.group)
             self._lost += 1
             why = why or ("processes of the engine end before they are ready" if self._lost >= TRIES else "")
-            waiting = self._next()
+            waiting = self._next_waiting()
             if why and waiting is not None:
                 self._queue.popleft()
                 waiting.fail(why)
-        self._serve()
+        self._assign_children()
 
     def kill(self) -> None:
         """End the zygote and reap it; its children live on, but for those that nobody has needed."""
@@ -292,12 +292,12 @@ class Zygote:
     def reaped(self, status: int) -> None:
         """The process has ended with this wait status."""
         self.pid = 0
-        self.hear()
+        self.read_messages()
         if self.error or os.WIFSIGNALED(status):
             complain(self.error or f"the engine's process was ended by signal {os.WTERMSIG(status)}")
         self._close()
 
-    def hear(self) -> None:
+    def read_messages(self) -> None:
         """Take in what the zygote has said so far; what it says last is why it ends."""
         while self._channel is not None:
             try:
@@ -316,20 +316,20 @@ class Zygote:
             wire.close(descriptors)
             self.error = str(message.get("error", ""))[:1000] or self.error
 
-    def _next(self) -> Occupant | None:
+    def _next_waiting(self) -> Occupant | None:
         """The first that waits and has not been stopped meanwhile."""
         while self._queue and not self._queue[0].waits:
             self._queue.popleft()
         return self._queue[0] if self._queue else None
 
-    def _serve(self) -> None:
+    def _assign_children(self) -> None:
         """Give children to those that wait for one, and see that there will be as many as are needed."""
-        while (process := self._next()) is not None and self._spare:
+        while (process := self._next_waiting()) is not None and self._spare:
             self._used = time.monotonic()
-            if process.enter(self._spare.popleft()):
+            if process.run_in(self._spare.popleft()):
                 self._queue.popleft()
         missing = len(self._queue) - len(self._making)
-        while missing > 0 and self._make(BATCH):  # where one is missing, there will be more
+        while missing > 0 and self._request_children(BATCH):  # where one is missing, there will be more
             missing -= BATCH
         if self._used and self.alive and self._refill is None and len(self._spare) < SPARE:
             self._refill = self._loop.later(REFILL_SECONDS, self._refill_now)
@@ -339,7 +339,7 @@ class Zygote:
     def _refill_now(self) -> None:
         self._refill = None
         if self._used:
-            self._make(SPARE - len(self._spare) - len(self._making))
+            self._request_children(SPARE - len(self._spare) - len(self._making))
 
     def _when_idle(self) -> None:
         """Let the spare children go, unless one was needed since."""
@@ -349,38 +349,38 @@ class Zygote:
             self._idle = self._loop.later(left, self._when_idle)
         else:
             self._used = 0.0
-            self._let_go()
+            self._release_spares()
 
-    def _make(self, count: int) -> bool:
+    def _request_children(self, count: int) -> bool:
         """Ask for so many children; whether that was possible."""
         if count <= 0 or self._channel is None or len(self._making) + count > MAKING:
             return False
         pairs = [socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET) for _ in range(count)]
         made = [self.groups.make() for _ in pairs]
-        doors = [group.doors if group is not None else () for group in made]
-        descriptors = [number for (_, theirs), own in zip(pairs, doors) for number in (theirs.fileno(), *own)]  # noqa: B905
+        cgroup_fds = [group.cgroup_fds if group is not None else () for group in made]
+        descriptors = [number for (_, theirs), own in zip(pairs, cgroup_fds) for number in (theirs.fileno(), *own)]  # noqa: B905
         try:
-            wire.send(self._channel, wire.pack({"doors": [len(own) for own in doors]}), tuple(descriptors))
+            wire.send(self._channel, wire.pack({"cgroup_fds": [len(own) for own in cgroup_fds]}), tuple(descriptors))
         except OSError as error:
             for (ours, _), group in zip(pairs, made):  # noqa: B905 - new in Python 3.10
                 ours.close()
                 self.groups.discard(group)
             if not isinstance(error, BlockingIOError):
-                self.hear()  # why it is gone
+                self.read_messages()  # why it is gone
                 self._close()
             return False
         finally:
             for _, theirs in pairs:
                 theirs.close()
             for group in filter(None, made):
-                group.shut()
+                group.close_cgroup_fds()
         self._making.update(
             Child(self._loop, self, ours, group)
             for (ours, _), group in zip(pairs, made)  # noqa: B905
         )
         return True
 
-    def _let_go(self) -> None:
+    def _release_spares(self) -> None:
         spare, self._spare = self._spare, deque()
         for child in spare:
             child.close()
@@ -391,7 +391,7 @@ class Zygote:
         self._loop.remove(self._channel)
         self._channel.close()
         self._channel = None
-        self._let_go()
+        self._release_spares()
         for child in self._making:
             child.close()
             self.groups.discard(child.group)
@@ -399,4 +399,4 @@ class Zygote:
         queue, self._queue = self._queue, deque()
         for process in queue:
             if process.waits:
-                process.left_alone()
+                process.zygote_died()
