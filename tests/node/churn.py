@@ -390,7 +390,7 @@ def _described(task: PodTask) -> str:
     known = {name.lstrip("_"): value for name, value in vars(task).items() if isinstance(value, bool) and value}
     stack = [work.get_coro() for work in asyncio.all_tasks() if getattr(work.get_coro(), "cr_frame", None)]
     waits = [coro.cr_await for coro in stack if coro.cr_frame.f_locals.get("self") is task]
-    return f"{task.key.name} ({task.key.uid}) is {' '.join(known) or 'idle'}, waits for {waits}"
+    return f"{task.key.name} ({task.key.uid}) is {vars(task)['_stage'].value} {' '.join(known)}, waits for {waits}"
 
 
 async def _peace(call: str, after: bool) -> None:

@@ -32,6 +32,11 @@ class PodKey:
     def __str__(self) -> str:
         return f"{self.namespace}/{self.name}"
 
+    def reference(self, field: str = "") -> dict[str, str]:
+        """The pod as an Event's `involvedObject`; `field` is the part that it is about: `spec.containers{name}`."""
+        found = {"apiVersion": "v1", "kind": "Pod", "namespace": self.namespace, "name": self.name, "uid": self.uid}
+        return found | ({"fieldPath": field} if field else {})
+
 
 @attrs.frozen(eq=False, slots=False)
 class Container:

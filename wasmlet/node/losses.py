@@ -127,6 +127,19 @@ def _terminated(raw: Raw) -> Terminated:
     )
 
 
+def failed_by_loss(pod: Pod, current: Raw, now: datetime) -> PodStatus | None:
+    """The last status of a pod whose containers are lost, where its restart policy lets none start again; else None.
+
+    With OnFailure that is so where a container has completed: the API refuses a container that is done and runs again,
+    and a provider cannot start half a pod.
+    """
+    ends = ends_in_api(current)
+    completed = any(isinstance(c.state, Terminated) and c.state.exit_code == 0 for c in ends.containers)
+    if pod.restart_policy == "Never" or (completed and pod.restart_policy == "OnFailure"):
+        return attrs.evolve(with_losses(pod, ends, now), phase="Failed")
+    return None
+
+
 def in_service(status: PodStatus, current: Raw) -> PodStatus:
     """The status of an adopted pod: where it leaves open whether a container is ready, the API's word goes on."""
     known = {entry.get("containerID"): entry for entry in _entries(current)}

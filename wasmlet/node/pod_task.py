@@ -10,39 +10,48 @@ is called from here, one call at a time. `wasmlet.node.pods` finds the task that
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Literal
 
-import attrs
 import structlog
 
-from wasmlet.clock import Backoff
 from wasmlet.errors import NotFound, Refused, Rejected
 from wasmlet.failures import described, text_of
-from wasmlet.kube import errors, paths
-from wasmlet.kube.recovery import Pauses
-from wasmlet.model.inputs import Inputs
+from wasmlet.kube import errors
 from wasmlet.model.pod import Pod, PodKey, Raw
-from wasmlet.model.status import Condition, PodStatus, Terminated, phase_of
-from wasmlet.model.times import parse
-from wasmlet.node import losses
+from wasmlet.model.status import PodStatus
+from wasmlet.node import delivery, ending, losses
 from wasmlet.node import status as statuses
-from wasmlet.node.provider_calls import DeliveredVersion, Interrupted, ProviderCalls
+from wasmlet.node.delivery import DeliveredVersion
+from wasmlet.node.provider_calls import Interrupted, ProviderCalls
 from wasmlet.node.report import PodReport
 from wasmlet.node.services import NodeServices
+from wasmlet.node.stages import Stage, StageEvent, after
+from wasmlet.node.status_questions import StatusQuestions
+from wasmlet.node.step_loop import StepLoop
 
 log = structlog.get_logger(__name__)
 
 DRAIN_SLACK_SECONDS = 5.0
-LOOK_CAP_SECONDS = 10.0
-"""The longest pause between two questions for a pod's status, while they fail."""
-LEAST_GRACE_SECONDS = 2.0
-"""What a pod has even where its grace period is over, as with a kubelet."""
+"""How long a drain waits for a pod beyond the time that the pod has to end."""
 
 
 class PodTask:
     """The life of one pod UID. Its public methods return at once and are called on the event loop.
+
+    `_stage` is where the pod stands with the provider and the API (see `stages`). Beside it:
+
+    - `_delivered` is the version that the provider was given last, whatever it answered; None if and only if the
+      provider has to be given the pod because it never was, or has lost it.
+    - `_stale` is true if and only if something that the pod refers to has changed since the provider was told.
+    - `_was_accepted` is true if and only if nothing of the pod is left with the provider, and the provider held it.
+    - `_began_before` is true if and only if the pod was being deleted already when this node loop found it with the
+      provider: the provider has not been told what the pod is to do at its end.
+    - `_torn_down` is true if and only if a change of the pod showed that somebody else has ended it in the API.
+    - `_drain_by` is when the pod has to have ended because the node ends, by the monotonic clock; None if and only if
+      the node does not end, or its pods go on.
+    - `_rewound` is true if and only if the API server was restored from a backup, and has not shown the pod since.
+    - `_failure` is the text of what the last step failed with; "" if and only if it has not failed.
 
     Args:
         ended: called when the pod is gone from the API and from the provider.
@@ -50,57 +59,30 @@ class PodTask:
     """
 
     def __init__(
-        self,
-        services: NodeServices,
-        pod: Pod,
-        ended: Callable[[PodTask], None],
-        *,
-        known: PodStatus | None = None,
+        self, services: NodeServices, pod: Pod, ended: Callable[[PodTask], None], *, known: PodStatus | None = None
     ) -> None:
         self._services = services
         self._tell_ended = ended
         self.pod = pod
         self._report = PodReport(services, pod, known)
-        self._accepted = known is not None
+        self._stage = Stage.NEW if known is None else Stage.ACCEPTED
         self._delivered: DeliveredVersion | None = None
-        """The pod as the provider was last told of it, whatever it answered."""
-        self._offered = False
-        """The provider was handed the pod and has not accepted it."""
         self._stale = False
-        """Something that the pod refers to has changed since the provider was told."""
-        self._ended = False
-        """Nothing of the pod is left with the provider."""
-        self._late = known is not None and pod.deleting
-        """It was being deleted when this node loop began, and the provider has not been told what it is."""
-        self._removed = False
-        """The API has been asked to forget the pod; the watch will say when it has."""
-        self._gone = False
-        self._left = False
+        self._was_accepted = False
+        self._began_before = known is not None and pod.deleting
+        self._torn_down = False
         self._drain_by: float | None = None
-        """When the pod has to have ended because the node ends, by the monotonic clock."""
         self._rewound = False
         self._failure = ""
-        self._working = False
-        self._changed = False
-        """Something may be due."""
-        self._asked = False
-        """The provider is to be asked for the pod's status."""
-        self._looking = False
-        self._look_after = float("-inf")
-        self._look_pauses: Iterator[float] | None = None
-        """While the provider cannot say the pod's status."""
-        self._stirred = asyncio.Event()
-        self._idle: asyncio.Event | None = None
-        """Set when nothing is due any more; for whoever drains the pod."""
         self._calls = ProviderCalls(services.provider.name)
-        self._torn_down = False
-        """It was begun to end the pod because somebody else has ended it in the API."""
+        self._questions = StatusQuestions(pod.key, services.provider.poll_seconds, services.clock, services.rng)
+        self._loop = StepLoop(services.group, services.pauses)
 
         if known is not None and (not self.finished or self._overruled):
             services.admission.count(pod)
             self._report.count_reported()
         elif known is None and losses.has_run(pod.status) and not (self.finished or pod.deleting):
-            self._lost()
+            self._recover()
 
     @property
     def key(self) -> PodKey:
@@ -129,19 +111,19 @@ class PodTask:
     @property
     def accepted(self) -> bool:
         """Whether the provider has taken the pod on, so that it can be asked for its status."""
-        return self._accepted and not self._ended
+        return self._stage.accepted
 
     @property
     def leaving(self) -> bool:
         """Whether the pod is being deleted, or the API has it no more: another pod may have its name by now."""
-        return self._gone or self.pod.deleting
+        return self._stage.gone or self.pod.deleting
 
     def applied(self, pod: Pod) -> None:
         """The API has this version of the pod now."""
         before, self.pod = self.pod, pod
         rewound, self._rewound = self._rewound, False
         if rewound:
-            self._removed = False  # it may have forgotten that it was asked
+            self._become(StageEvent.RESTORE)
         self._report.applied(pod, rewound=rewound)
         sooner = pod.deleting and (not before.deleting or pod.deletion_grace_seconds < before.deletion_grace_seconds)
         overruled = self._overruled and not self._torn_down
@@ -149,9 +131,8 @@ class PodTask:
             self._calls.interrupt()
         self._torn_down = self._torn_down or overruled
         # A change of the status is no reason to cut a pause short: the failure that we pause for may have made it.
-        if self._due and (
-            not self._working or sooner or overruled or rewound or DeliveredVersion.of(before).differs(pod)
-        ):
+        urgent = sooner or overruled or rewound or DeliveredVersion.of(before).differs(pod)
+        if self._due and (urgent or not self._loop.working):
             self.wake()
 
     def rewound(self) -> None:
@@ -160,24 +141,24 @@ class PodTask:
 
     def revived(self, pod: Pod) -> bool:
         """Whether the API, restored from a backup, has a pod again that we have ended."""
-        return self._gone or (self._ended and not pod.deleting)
+        return self._stage.gone or (self._stage.ended and not pod.deleting)
 
     def gone(self) -> None:
         """The API has the pod no more: what still runs of it ends now."""
-        self._gone = True
+        self._become(StageEvent.VANISH)
         self._report.close(drop=True)
         self._calls.interrupt()
         self.wake()
 
     def leave(self) -> None:
         """The node ends, and the pod goes on: nothing more is begun."""
-        self._left = True
+        self._loop.stop()
         self._report.close(drop=False)
 
     def reported(self, status: PodStatus) -> None:
         """The provider says that this is the pod's status."""
         # While it is drained, what its containers end with is not yet how the pod ended: that has a reason.
-        if not self._ended and not self._shutting_down:
+        if not self._stage.ended and not self._shutting_down:
             self._report.told(status)
 
     def inputs_changed(self) -> None:
@@ -188,22 +169,24 @@ class PodTask:
 
     def ask(self) -> None:
         """Have the provider asked for the pod's status, unless it is being asked already."""
-        if self.accepted and not self._looking and self._services.clock.monotonic() >= self._look_after:
-            self._asked = True
-            self._begin()
+        if self.accepted and self._questions.allowed:
+            self._loop.ask(self)
+
+    def _become(self, event: StageEvent) -> None:
+        self._stage = after(self._stage, event)
 
     def _lost(self) -> None:
-        """The provider knows nothing of a pod that it once ran: its containers are lost.
+        """The provider knows nothing of a pod that it held: its containers are lost."""
+        self._become(StageEvent.LOSE)
+        self._report.provider_lost_it()
+        self._recover()
 
-        Where the restart policy allows it the provider gets the pod again; else it has failed.
-        """
-        self._accepted, self._report.by_provider = False, None
-        now, ends = self._services.clock.now(), losses.ends_in_api(self._report.current)
-        completed = any(isinstance(c.state, Terminated) and c.state.exit_code == 0 for c in ends.containers)
-        if self.pod.restart_policy == "Never" or (completed and self.pod.restart_policy == "OnFailure"):
-            # The API refuses a container that is done and runs again, and a provider cannot start half a pod.
+    def _recover(self) -> None:
+        """Give the provider a pod again whose containers are lost; or let it fail, where the restart policy says so."""
+        now = self._services.clock.now()
+        if (failed := losses.failed_by_loss(self.pod, self._report.current, now)) is not None:
             self._delivered = DeliveredVersion.of(self.pod)
-            self._report.say(attrs.evolve(losses.with_losses(self.pod, ends, now), phase="Failed"))
+            self._report.say(failed)
         else:
             self._delivered = None
             self._report.lose(now)
@@ -221,33 +204,23 @@ class PodTask:
         self._drain_by = self._services.clock.monotonic() + seconds
         if not self._due:
             return
-        self._idle = asyncio.Event()
         self._calls.interrupt()
         self.wake()
         try:
             async with asyncio.timeout(self._grace(self.pod) + DRAIN_SLACK_SECONDS):
-                await self._idle.wait()
+                await self._loop.until_idle()
         except TimeoutError:
             log.warning("the pod could not be ended in time", pod=str(self.key))
 
     def event(self, type: Literal["Normal", "Warning"], reason: str, message: str, field: str = "") -> None:  # noqa: A002
         """Tell the pod's owner of something, as an Event."""
-        key = self.key
-        involved = {"apiVersion": "v1", "kind": "Pod", "namespace": key.namespace, "name": key.name, "uid": key.uid}
-        self._services.events.record(involved | ({"fieldPath": field} if field else {}), reason, message, type)
+        self._services.events.record(self.key.reference(field), reason, message, type)
 
     def wake(self) -> None:
-        """See what is due, now. A task exists only while there is something to do."""
-        self._changed = True
-        if self._looking:
+        """See what is due, now."""
+        if self._loop.looking:
             self._calls.interrupt()  # a question changes nothing, and can be asked again
-        self._begin()
-
-    def _begin(self) -> None:
-        self._stirred.set()
-        if not self._working and not self._left:
-            self._working = True
-            self._services.group.create_task(self._run())
+        self._loop.wake(self)
 
     @property
     def _shutting_down(self) -> bool:
@@ -257,63 +230,80 @@ class PodTask:
     @property
     def _overruled(self) -> bool:
         """Whether somebody else has ended in the API what the provider runs: it ends here, too (as in pod_workers)."""
-        held = (self._accepted or self._offered) and not self._ended
-        return held and not self.leaving and self._report.overruled
+        return self._stage.may_be_held and not self.leaving and self._report.overruled
 
     @property
     def _due(self) -> bool:
-        if self._gone:
+        if self._stage.gone:
             return True
         if self.pod.deleting:
-            return not self._removed
-        if self.finished or self._ended:
+            return self._stage is not Stage.FORGETTING
+        if self.finished or self._stage.ended:
             return self._overruled
         return self._drain_by is not None or self._delivered is None or self._stale or self._delivered.differs(self.pod)
 
-    async def _run(self) -> None:
-        services = self._services
-        pauses = services.client.recovery.pauses(services.backoff, services.clock, services.rng)
-        while self._changed or self._asked:
-            if not self._changed:
-                await self._look()
-                continue
-            self._changed = False
-            try:
-                if await self._step():
-                    self._tell_ended(self)
-                    break
-            except Exception as error:  # whatever a provider raises must not end the node
-                self._failed(error)
-                await self._pause(pauses)
-                self._changed = True
-            else:
-                self._failure = ""
-                pauses.start_over()
-        else:
-            self._working = False
-        if self._idle is not None:
-            self._idle.set()
+    # --- what the loop calls, one at a time (Work of the StepLoop)
 
-    async def _step(self) -> bool:
+    async def step(self) -> bool:
         """Do what is due now; True when nothing will ever be due again."""
-        if not self._due:
-            return False
-        pod = self.pod
+        over = await self._step(self.pod) if self._due else False
+        self._failure = ""
+        return over
+
+    async def _step(self, pod: Pod) -> bool:
         if self._overruled:
             if await self._end(pod):
                 self._report.say(losses.with_losses(pod, self.status, self._services.clock.now()))
-            return False
-        if self._shutting_down:
+        elif self._shutting_down:
             await self._shut_down(pod)
-            return False
-        if not self._gone and not pod.deleting:
+        elif not self.leaving:
             await self._tell(pod)
+        elif self._stage.ended or await self._end(pod):
+            if not self._stage.gone:
+                await self._remove(pod)
+            return self._stage.gone
+        return False
+
+    async def look(self) -> bool:
+        """Ask the provider for the pod's status; False where something else came first."""
+        if not self.accepted:
+            return True
+        services = self._services
+        try:
+            status = await self._calls.run(services.provider.pod_status(self.key), services.call_seconds)
+            if status != self.status:
+                self.reported(status)
+            self._questions.answered()
+        except Interrupted:
             return False
-        if not self._ended and not await self._end(pod):
-            return False
-        if not self._gone:
-            await self._remove(pod)
-        return self._gone
+        except NotFound:
+            self._questions.answered()
+            if not (self.finished or self.leaving):
+                self._lost()
+        except Exception as error:  # whatever a provider says or raises must not end the node
+            self._questions.failed(error)
+        return True
+
+    def step_failed(self, error: Exception) -> None:
+        """A step failed and will be repeated: say so where the pod's owner looks, once for each reason."""
+        text = text_of(error)
+        self._services.metrics.retries.inc()
+        log.warning("pod: a step failed, trying again", pod=str(self.key), **described(error, first=not self._failure))
+        if text == self._failure:
+            return
+        self._failure = text
+        if self._stage.gone or isinstance(error, errors.ApiError):
+            return
+        if self.pod.deleting:
+            self.event("Warning", "FailedKillPod", f"error killing pod: {text}")
+        else:
+            self.event("Warning", "FailedCreatePodSandBox", f"Failed to create pod: {text}")
+            if not self._stage.accepted and self._report.by_provider is None:
+                self._report.say(statuses.refused(self.pod, "CreateContainerError", text))
+
+    def over(self) -> None:
+        """The pod is gone from the API and from the provider."""
+        self._tell_ended(self)
 
     async def _tell(self, pod: Pod) -> None:
         """Hand the pod, or what has changed of it, to the provider."""
@@ -323,7 +313,7 @@ class PodTask:
         except Interrupted:
             return
         except NotFound:
-            if not self._accepted:
+            if not self._stage.accepted:
                 raise
             self._lost()
             return
@@ -331,179 +321,79 @@ class PodTask:
             # Trying again as it stands would not help; a change of the pod brings us here again.
             self.event("Warning", "Failed", f"Error: {error}")
             self._delivered = DeliveredVersion.of(pod)
-            if not self._accepted:  # what runs goes on as it was, whatever is wrong with the change
+            if not self._stage.accepted:  # what runs goes on as it was, whatever is wrong with the change
                 self._report.say(statuses.refused(pod, error.reason, str(error), error.container))
             return
         except Rejected as error:
             self.event("Warning", error.reason, str(error))
-            self._delivered, self._offered = DeliveredVersion.of(pod), False
+            self._delivered = DeliveredVersion.of(pod)
+            self._become(StageEvent.REJECT)
             self._report.say(PodStatus(phase="Failed", reason=error.reason, message=str(error)))
             return
         except Exception:
             self._stale = self._stale or stale
             raise
-        self._delivered, self._accepted = DeliveredVersion.of(pod), True
+        self._delivered = DeliveredVersion.of(pod)
         self._report.accepted()
 
     async def _hand_over(self, pod: Pod) -> None:
-        if self._accepted or losses.has_run(self._report.current):
-            self._services.admission.count(pod)
-        else:
-            await self._services.admission.admit(pod)
-        inputs = await self._services.inputs.inputs(pod)
-        if self._accepted:
-            with self._services.metrics.provider_call("update_pod"):
-                await self._services.provider.update_pod(pod, inputs)
-        else:
-            again, self._offered = self._offered, True
-            with self._services.metrics.provider_call("create_pod"):
-                await self._services.provider.create_pod(pod, inputs)
-            self._accepted, self._offered = True, False
-            if again:
-                # A call that failed may have started the pod, which then goes on as it was handed over that time.
-                with self._services.metrics.provider_call("update_pod"):
-                    await self._services.provider.update_pod(pod, inputs)
+        services = self._services
+        has_run = self._stage.accepted or losses.has_run(self._report.current)
+        inputs = await delivery.admitted_inputs(services, pod, has_run=has_run)
+        if not self._stage.accepted:
+            offered_before = self._stage is Stage.OFFERED
+            self._become(StageEvent.OFFER)
+            await delivery.create(services, pod, inputs)
+            self._become(StageEvent.ACCEPT)
+            if not offered_before:
+                return
+            # A call that failed may have started the pod, which then goes on as it was handed over that time.
+        await delivery.update(services, pod, inputs)
 
     async def _end(self, pod: Pod) -> bool:
         """Have the provider end the pod; False where something shorter is wanted meanwhile."""
+        services = self._services
         try:
-            if self._late and not self._gone:
-                await self._tell_late(pod)
+            if self._began_before and not self._stage.gone:
+                await ending.tell_before_end(services, self._calls, pod)
+            last = await ending.end(services, self._calls, pod, self._grace(pod))
         except Interrupted:
             return False
-        grace = self._grace(pod)
-        end = self._services.provider.delete_pod(pod.key, grace)
-        try:
-            with self._services.metrics.provider_call("delete_pod"):
-                final = await self._calls.run(end, grace + self._services.call_seconds)
-        except Interrupted:
-            return False
-        except NotFound:
-            final = None
-        if final is not None:
-            self._report.status = final
-        self._ended = self._report.final = True
-        self._services.inputs.release(pod.uid)
-        self._services.admission.release(pod.uid)
+        self._has_ended(last)
+        services.inputs.release(pod.uid)
+        services.admission.release(pod.uid)
         return True
 
-    async def _tell_late(self, pod: Pod) -> None:
-        """Tell the provider what it has run all along: a pod may have something to do before it ends."""
-        with contextlib.suppress(NotFound, Refused):
-            await self._calls.run(self._services.provider.update_pod(pod, Inputs()), self._services.call_seconds)
+    def _has_ended(self, last: PodStatus | None) -> None:
+        """Nothing of the pod is left with the provider; `last` is its last status, where the provider has told one."""
+        self._was_accepted = self._stage.accepted
+        self._become(StageEvent.END)
+        self._report.ended(last)
 
     async def _shut_down(self, pod: Pod) -> None:
         """End the pod because the node ends, and say so."""
-        if (self._accepted or self._offered) and not await self._end(pod):
+        if not self._stage.may_be_held:
+            self._has_ended(None)
+        elif not await self._end(pod):
             return
-        self._ended = self._report.final = True
-        last = losses.with_losses(pod, self.status, self._services.clock.now())
-        if phase_of(pod, last, final=True) != "Succeeded":
-            message = "Pod was terminated in response to imminent node shutdown."
-            disrupted = Condition("DisruptionTarget", "True", "TerminationByKubelet", message)
-            last = attrs.evolve(
-                last, phase="Failed", reason="Terminated", message=message, conditions=(*last.conditions, disrupted)
-            )
-        self._report.say(last)
+        self._report.say(ending.shut_down_status(pod, self.status, self._services.clock.now()))
 
     def _grace(self, pod: Pod) -> float:
-        """How long the pod has to end. Where the node loop comes back to it that is what is left, or the least."""
-        if self._gone:
+        """How many seconds the pod has to end."""
+        if self._stage.gone:
             return 0
-        grace: float = pod.deletion_grace_seconds if pod.deleting else pod.termination_grace_seconds
-        if self._late and grace > LEAST_GRACE_SECONDS:
-            left = (parse(pod.metadata["deletionTimestamp"]) - self._services.clock.now()).total_seconds()
-            grace = max(LEAST_GRACE_SECONDS, min(grace, left))
-        if self._drain_by is not None:
-            grace = min(grace, max(0.0, self._drain_by - self._services.clock.monotonic()))
-        return grace
+        clock = self._services.clock
+        left = None if self._drain_by is None else self._drain_by - clock.monotonic()
+        return ending.grace_seconds(pod, clock.now(), began_before=self._began_before, drain_seconds=left)
 
     async def _remove(self, pod: Pod) -> None:
-        """Tell the API how the pod ended, then ask it to forget the pod. With finalizers the object stays."""
-        services = self._services
+        """Tell the API how the pod ended, then ask it to forget the pod."""
         # Without a status it may have run once, and nobody knows how it ended. What ended without us has been told.
-        told = self._accepted or not self.finished
+        told = self._was_accepted or not self.finished
         if told and (self.status is not None or self._report.current.get("containerStatuses")):
             # Once, and not at each try: a time at which something ended does not move.
-            self._report.say(losses.with_losses(pod, self.status, services.clock.now()))
+            self._report.say(losses.with_losses(pod, self.status, self._services.clock.now()))
             await self._report.flushed()
-        if self._gone:
-            return
-        options = {"gracePeriodSeconds": 0, "preconditions": {"uid": pod.uid}}
-        with contextlib.suppress(errors.ObjectNotFound):  # gone already: the watch tells
-            try:
-                await services.client.delete(paths.pod(pod.key), options)
-            except errors.Conflict:
-                found = await services.client.get(paths.pod(pod.key))
-                if found["metadata"]["uid"] == pod.uid:
-                    raise
-                # Another pod has its name: the watch tells of that too.
-        self._removed = True
-
-    def _failed(self, error: Exception) -> None:
-        """A step failed and will be repeated: say so where the pod's owner looks, once for each reason."""
-        text = text_of(error)
-        self._services.metrics.retries.inc()
-        log.warning("pod: a step failed, trying again", pod=str(self.key), **described(error, first=not self._failure))
-        if text == self._failure:
-            return
-        self._failure = text
-        if self._gone or isinstance(error, errors.ApiError):
-            return
-        if self.pod.deleting:
-            self.event("Warning", "FailedKillPod", f"error killing pod: {text}")
-        else:
-            self.event("Warning", "FailedCreatePodSandBox", f"Failed to create pod: {text}")
-            if not self._accepted and self._report.by_provider is None:
-                self._report.say(statuses.refused(self.pod, "CreateContainerError", text))
-
-    async def _pause(self, pauses: Pauses) -> None:
-        """Wait before the next try.
-
-        A change of the pod and the end of an outage of the API server cut it short, a question for its status does not.
-        """
-        over = asyncio.ensure_future(pauses.wait())
-        try:
-            while not (self._changed or over.done()):
-                if self._asked:
-                    await self._look()
-                    continue
-                self._stirred.clear()
-                stirred = asyncio.ensure_future(self._stirred.wait())
-                await asyncio.wait([over, stirred], return_when=asyncio.FIRST_COMPLETED)
-                stirred.cancel()
-        finally:
-            over.cancel()
-
-    async def _look(self) -> None:
-        """Ask the provider for the pod's status."""
-        self._asked = False
-        if not self.accepted:
-            return
-        self._looking = True
-        try:
-            status = await self._calls.run(self._services.provider.pod_status(self.key), self._services.call_seconds)
-            if status != self.status:
-                self.reported(status)
-            self._look_pauses = None
-        except Interrupted:
-            self._asked = True
-        except NotFound:
-            self._look_pauses = None
-            if not (self.finished or self.leaving):
-                self._lost()
-        except Exception as error:  # whatever a provider says or raises must not end the node
-            self._look_failed(error)
-        finally:
-            self._looking = False
-
-    def _look_failed(self, error: Exception) -> None:
-        """The status is not to be had: ask ever less often, and say it once."""
-        services = self._services
-        if self._look_pauses is None:
-            log.warning("the provider cannot say a pod's status, trying again", pod=str(self.key), **described(error))
-            backoff = Backoff(services.provider.poll_seconds, max(services.provider.poll_seconds, LOOK_CAP_SECONDS))
-            self._look_pauses = backoff.pauses(services.rng)
-        else:
-            log.debug("the provider cannot say a pod's status", pod=str(self.key), error=text_of(error))
-        self._look_after = services.clock.monotonic() + next(self._look_pauses)
+        if not self._stage.gone:
+            await ending.have_forgotten(self._services.client, pod)
+            self._become(StageEvent.FORGET)

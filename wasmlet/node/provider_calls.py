@@ -1,4 +1,4 @@
-"""Calls to a provider: within a time, ended early when something else is due, and what it was last told.
+"""Calls to a provider: within a time, and ended early when something else is due.
 
 A provider may hang, and a pod may be deleted while it is created; either way its task must get on. A call is ended by
 cancelling it, which the contract of `wasmlet.provider` allows at every await.
@@ -7,13 +7,10 @@ cancelling it, which the contract of `wasmlet.provider` allows at every await.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable
 from typing import TypeVar
 
-import attrs
-
 from wasmlet.errors import WasmletError
-from wasmlet.model.pod import Pod, Raw
 
 T = TypeVar("T")
 
@@ -79,28 +76,3 @@ class ProviderCalls:
             raise
         finally:
             self._limit = None
-
-
-@attrs.frozen
-class DeliveredVersion:
-    """The version of a pod that its provider was given last.
-
-    It keeps only what a provider is told the changes of, and not the whole pod, because a node holds many.
-    """
-
-    labels: Mapping[str, str]
-    annotations: Mapping[str, str]
-    generation: int
-    spec: Raw | None
-    """Only where the API server counts no generations."""
-
-    @classmethod
-    def of(cls, pod: Pod) -> DeliveredVersion:
-        """This version of the pod."""
-        return cls(pod.labels, pod.annotations, pod.generation, None if pod.generation else pod.spec)
-
-    def differs(self, pod: Pod) -> bool:
-        """Whether the provider has to be told of the pod as it is now."""
-        if self.labels != pod.labels or self.annotations != pod.annotations:
-            return True
-        return self.generation != pod.generation if self.spec is None else self.spec != pod.spec

@@ -93,6 +93,16 @@ class PodReport:
         """Count in what the API has heard of the pod's containers and the provider does not know."""
         self._earlier = losses.reported_before(self.current, self.by_provider)
 
+    def provider_lost_it(self) -> None:
+        """The provider does not know the pod any more: what it said last is void."""
+        self.by_provider = None
+
+    def ended(self, status: PodStatus | None) -> None:
+        """Nothing of the pod is left with the provider, which says that this is its last status; None: nothing new."""
+        if status is not None:
+            self.status = status
+        self.final = True
+
     def lose(self, now: datetime) -> None:
         """The provider has lost the pod: what it had been told is void, and what starts next is a restart."""
         self.status = None

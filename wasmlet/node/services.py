@@ -13,6 +13,7 @@ from wasmlet.clock import Backoff, Clock
 from wasmlet.kube import History
 from wasmlet.kube.client import Client
 from wasmlet.kube.events import EventRecorder
+from wasmlet.kube.recovery import Pauses
 from wasmlet.model.inputs import Inputs
 from wasmlet.model.pod import Pod
 from wasmlet.node.admission import Admission
@@ -59,3 +60,7 @@ class NodeServices:
     call_seconds: float = CALL_SECONDS
     starting: set[str] = attrs.field(factory=set)
     """UIDs of the pods that have not started, and that the API has not been told of."""
+
+    def pauses(self) -> Pauses:
+        """The growing pauses between the tries of one caller, which start over when an outage of the API ends."""
+        return self.client.recovery.pauses(self.backoff, self.clock, self.rng)

@@ -1,0 +1,69 @@
+"""Where a pod stands with the provider and the API: each pair of stage and event."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+
+from wasmlet.node.stages import TRANSITIONS, NoTransition, Stage, StageEvent, after
+
+FOLLOWS = {
+    ("new", "offer"): "offered",
+    ("new", "reject"): "new",
+    ("new", "end"): "ended",
+    ("new", "restore"): "new",
+    ("new", "vanish"): "withdrawn",
+    ("offered", "offer"): "offered",
+    ("offered", "accept"): "accepted",
+    ("offered", "reject"): "new",
+    ("offered", "end"): "ended",
+    ("offered", "restore"): "offered",
+    ("offered", "vanish"): "withdrawn",
+    ("accepted", "reject"): "accepted",
+    ("accepted", "lose"): "new",
+    ("accepted", "end"): "ended",
+    ("accepted", "restore"): "accepted",
+    ("accepted", "vanish"): "orphaned",
+    ("ended", "forget"): "forgetting",
+    ("ended", "restore"): "ended",
+    ("ended", "vanish"): "over",
+    ("forgetting", "restore"): "ended",
+    ("forgetting", "vanish"): "over",
+    ("withdrawn", "offer"): "withdrawn",
+    ("withdrawn", "accept"): "orphaned",
+    ("withdrawn", "reject"): "withdrawn",
+    ("withdrawn", "end"): "over",
+    ("withdrawn", "vanish"): "withdrawn",
+    ("orphaned", "reject"): "orphaned",
+    ("orphaned", "lose"): "withdrawn",
+    ("orphaned", "end"): "over",
+    ("orphaned", "vanish"): "orphaned",
+    ("over", "forget"): "over",
+    ("over", "vanish"): "over",
+}
+
+
+@pytest.mark.parametrize(("stage", "event"), list(itertools.product(Stage, StageEvent)))
+def test_each_event_in_each_stage(stage: Stage, event: StageEvent) -> None:
+    expected = FOLLOWS.get((stage.value, event.value))
+    if expected is None:
+        with pytest.raises(NoTransition, match=f"in stage {stage.value} has no event {event.value}"):
+            after(stage, event)
+    else:
+        assert after(stage, event) is Stage(expected)
+
+
+def test_every_stage_is_left_and_reached() -> None:
+    assert {stage for stage, _ in TRANSITIONS} == set(Stage)
+    assert set(TRANSITIONS.values()) == set(Stage)
+    assert {event for _, event in TRANSITIONS} == set(StageEvent)
+
+
+def test_what_a_stage_says_of_the_pod_changes_with_the_events_that_say_so() -> None:
+    """`gone`, `ended` and `accepted` agree with the table: no other event changes them, and none takes them back."""
+    for (before, event), now in TRANSITIONS.items():
+        assert now.gone == (before.gone or event is StageEvent.VANISH)
+        assert now.ended == (before.ended or event is StageEvent.END)
+        starts, stops = event is StageEvent.ACCEPT, event in (StageEvent.LOSE, StageEvent.END)
+        assert now.accepted == (starts or (before.accepted and not stops))

@@ -1,0 +1,94 @@
+"""How a pod ends: how long it has, what its last status is, and the calls that end it. `pod_task` says when."""
+
+from __future__ import annotations
+
+import contextlib
+from datetime import datetime
+
+import attrs
+
+from wasmlet.errors import NotFound, Refused
+from wasmlet.kube import errors, paths
+from wasmlet.kube.client import Client
+from wasmlet.model.inputs import Inputs
+from wasmlet.model.pod import Pod
+from wasmlet.model.status import Condition, PodStatus, phase_of
+from wasmlet.model.times import parse
+from wasmlet.node import losses
+from wasmlet.node.provider_calls import ProviderCalls
+from wasmlet.node.services import NodeServices
+
+LEAST_GRACE_SECONDS = 2.0
+"""What a pod has even where its grace period is over, as with a kubelet."""
+SHUTDOWN_MESSAGE = "Pod was terminated in response to imminent node shutdown."
+
+
+def grace_seconds(pod: Pod, now: datetime, *, began_before: bool, drain_seconds: float | None) -> float:
+    """How many seconds the pod has to end.
+
+    Args:
+        began_before: its deletion began while no node loop was there: it has what is left of its grace period, and at
+            least `LEAST_GRACE_SECONDS` of it.
+        drain_seconds: how long it has at most because the node ends; None where the node goes on.
+    """
+    grace: float = pod.deletion_grace_seconds if pod.deleting else pod.termination_grace_seconds
+    if began_before and grace > LEAST_GRACE_SECONDS:
+        left = (parse(pod.metadata["deletionTimestamp"]) - now).total_seconds()
+        grace = max(LEAST_GRACE_SECONDS, min(grace, left))
+    return grace if drain_seconds is None else min(grace, max(0.0, drain_seconds))
+
+
+def shut_down_status(pod: Pod, status: PodStatus | None, now: datetime) -> PodStatus:
+    """The last status of a pod that ended because the node does: Failed, unless it has succeeded (KEP-2000)."""
+    last = losses.with_losses(pod, status, now)
+    if phase_of(pod, last, final=True) == "Succeeded":
+        return last
+    disrupted = Condition("DisruptionTarget", "True", "TerminationByKubelet", SHUTDOWN_MESSAGE)
+    return attrs.evolve(
+        last,
+        phase="Failed",
+        reason="Terminated",
+        message=SHUTDOWN_MESSAGE,
+        conditions=(*last.conditions, disrupted),
+    )
+
+
+async def tell_before_end(services: NodeServices, calls: ProviderCalls, pod: Pod) -> None:
+    """Tell the provider of a pod that it has run all along: the pod may have something to do before it ends.
+
+    Raises:
+        Interrupted: something else is due now.
+    """
+    with contextlib.suppress(NotFound, Refused):
+        await calls.run(services.provider.update_pod(pod, Inputs()), services.call_seconds)
+
+
+async def end(services: NodeServices, calls: ProviderCalls, pod: Pod, grace: float) -> PodStatus | None:
+    """Have the provider end the pod; its last status, None where the provider has none to tell.
+
+    Raises:
+        Interrupted: something else is due now, such as an end with a shorter grace period.
+    """
+    call = services.provider.delete_pod(pod.key, grace)
+    try:
+        with services.metrics.provider_call("delete_pod"):
+            return await calls.run(call, grace + services.call_seconds)
+    except NotFound:
+        return None
+
+
+async def have_forgotten(client: Client, pod: Pod) -> None:
+    """Ask the API to forget the pod, whose object stays where it has finalizers.
+
+    Raises:
+        ApiError: it has not; unless the pod is gone already, of which the watch will tell.
+    """
+    options = {"gracePeriodSeconds": 0, "preconditions": {"uid": pod.uid}}
+    with contextlib.suppress(errors.ObjectNotFound):
+        try:
+            await client.delete(paths.pod(pod.key), options)
+        except errors.Conflict:
+            found = await client.get(paths.pod(pod.key))
+            if found["metadata"]["uid"] == pod.uid:
+                raise
+            # Another pod has its name, so this one is gone.

@@ -1,0 +1,153 @@
+"""Does what is due for one pod, one thing at a time, and repeats what fails.
+
+`pod_task` says what is due and does it; here is when: at once where something has changed, after a growing pause where
+a step has failed, and not at all while nothing is due. A task exists only while there is something to do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Protocol
+
+from wasmlet.kube.recovery import Pauses
+
+
+class Work(Protocol):
+    """What a loop calls, one method at a time."""
+
+    async def step(self) -> bool:
+        """Do the next thing that is due; True when nothing will ever be due again."""
+        ...
+
+    async def look(self) -> bool:
+        """Ask for the pod's status; False where it has to be asked again."""
+        ...
+
+    def step_failed(self, error: Exception) -> None:
+        """The step raised this, and will be repeated."""
+        ...
+
+    def over(self) -> None:
+        """Nothing will ever be due again."""
+        ...
+
+
+class StepLoop:
+    """The loop of one pod. Its methods but `until_idle` return at once; called on the event loop.
+
+    It is handed its work with each call, and does not keep it while there is nothing to do: a pod's task, which has the
+    loop, would be in a circle of references, and its memory would stay until the garbage collector finds it.
+
+    - `_working` is true if and only if a task of the group does the work, or nothing will ever be due again.
+    - `_changed` is true if and only if a step is to be taken: it was asked for, or the last one has failed and its
+      pause is over.
+    - `_asked` is true if and only if the status is to be asked for.
+    - `looking` is true if and only if `Work.look` is under way.
+
+    Args:
+        group: owns the task.
+        pauses: makes the pauses between the tries of a step.
+    """
+
+    __slots__ = (
+        "_asked",
+        "_changed",
+        "_group",
+        "_idle",
+        "_pauses",
+        "_stirred",
+        "_stopped",
+        "_working",
+        "looking",
+    )
+
+    def __init__(self, group: asyncio.TaskGroup, pauses: Callable[[], Pauses]) -> None:
+        self._group = group
+        self._pauses = pauses
+        self._working = False
+        self._changed = False
+        self._asked = False
+        self._stopped = False
+        self._stirred = asyncio.Event()
+        self._idle: asyncio.Event | None = None
+        self.looking = False
+
+    @property
+    def working(self) -> bool:
+        """Whether something is being done, or waits for its next try."""
+        return self._working
+
+    def wake(self, work: Work) -> None:
+        """Have a step taken now, or after the one that is under way."""
+        self._changed = True
+        self._begin(work)
+
+    def ask(self, work: Work) -> None:
+        """Have the status asked for, as soon as no step is under way; nothing where it is being asked for already."""
+        if not self.looking:
+            self._asked = True
+            self._begin(work)
+
+    def stop(self) -> None:
+        """Begin nothing new; what is under way goes on."""
+        self._stopped = True
+
+    async def until_idle(self) -> None:
+        """Return when nothing is due any more. Only one caller waits at a time."""
+        self._idle = asyncio.Event()
+        await self._idle.wait()
+
+    def _begin(self, work: Work) -> None:
+        self._stirred.set()
+        if not self._working and not self._stopped:
+            self._working = True
+            self._group.create_task(self._run(work))
+
+    async def _run(self, work: Work) -> None:
+        pauses = self._pauses()
+        while self._changed or self._asked:
+            if not self._changed:
+                await self._look(work)
+                continue
+            self._changed = False
+            try:
+                if await work.step():
+                    work.over()
+                    break
+            except Exception as error:  # whatever a provider raises must not end the node
+                work.step_failed(error)
+                await self._pause(pauses, work)
+                self._changed = True
+            else:
+                pauses.start_over()
+        else:
+            self._working = False
+        if self._idle is not None:
+            self._idle.set()
+
+    async def _pause(self, pauses: Pauses, work: Work) -> None:
+        """Wait before the next try.
+
+        A change of the pod and the end of an outage of the API server cut it short, a question for its status does not.
+        """
+        over = asyncio.ensure_future(pauses.wait())
+        try:
+            while not (self._changed or over.done()):
+                if self._asked:
+                    await self._look(work)
+                    continue
+                self._stirred.clear()
+                stirred = asyncio.ensure_future(self._stirred.wait())
+                await asyncio.wait([over, stirred], return_when=asyncio.FIRST_COMPLETED)
+                stirred.cancel()
+        finally:
+            over.cancel()
+
+    async def _look(self, work: Work) -> None:
+        self._asked = False
+        self.looking = True
+        try:
+            self._asked = not await work.look()
+        finally:
+            self.looking = False
