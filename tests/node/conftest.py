@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.node.cluster import Cluster
-from tests.node.real import RealPlane, swept
+from tests.node.cluster import NODE, Cluster
+from tests.node.real import RealPlane, Recording, alone
 from wasmlet.kube import Client, load_identity
 from wasmlet.testing import ControlPlane
 from wasmlet.testing.reference import ReferenceProvider
@@ -20,9 +20,10 @@ async def cluster(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterat
         real = RealPlane.of(request.config)
         # What a node itself answers to a taint is tried; no controller evicts its pods meanwhile.
         plane = real or await stack.enter_async_context(ControlPlane(node_monitor_grace=None))
-        admin = await stack.enter_async_context(Client(await load_identity(plane.kubeconfig)))
-        if real is not None:
-            await stack.enter_async_context(swept(admin))
+        kind = Client if real is None else Recording
+        admin = await stack.enter_async_context(kind(await load_identity(plane.kubeconfig)))
+        if real is not None and isinstance(admin, Recording):
+            await stack.enter_async_context(alone(real, admin, NODE))
         yield Cluster(plane, admin, tmp_path)
 
 

@@ -2,35 +2,33 @@
 
     pytest tests/node --kubeconfig admin.kubeconfig --node-credentials ./node-kubeconfig --client-ca-file ca.crt
 
-The cluster should be made for tests: what they create in the namespace `default` is removed before and after each.
-Run them one after the other (without -n), because all use the same names.
+What others have in the cluster is left alone: after each test the objects are removed that the test or its nodes made,
+each by its UID. The tests make pods in the namespace `default` and a node, `NODE` in `tests.node.cluster`; what has
+their names already fails them. Run them one after the other (without -n), because all use the same names.
 """
 
 from __future__ import annotations
 
 import asyncio
 import subprocess
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Collection, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import attrs
 import pytest
 
-from wasmlet.kube import Client, errors
+from wasmlet.kube import Client, Identity, errors
 from wasmlet.kube.client import MERGE_PATCH
+from wasmlet.model.pod import Raw
 
-SWEPT = (
-    "/api/v1/namespaces/default/pods",
-    "/api/v1/nodes",
-    "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases",
-    "/api/v1/namespaces/default/events",
-    "/api/v1/namespaces/default/configmaps",
-    "/apis/node.k8s.io/v1/runtimeclasses",
-    "/apis/scheduling.k8s.io/v1/priorityclasses",
-    "/apis/certificates.k8s.io/v1/certificatesigningrequests",
-)
-KEPT = ("kube-root-ca.crt", "system-")
+LEASES = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases"
+REQUESTS = "/apis/certificates.k8s.io/v1/certificatesigningrequests"
+EVENTS = "/api/v1/namespaces/default/events"
+NODES = "/api/v1/nodes"
+WITHOUT_NAME = ("authentication.k8s.io", "authorization.k8s.io")
+"""What is created in these groups is answered and not kept."""
 
 
 @attrs.frozen
@@ -40,6 +38,8 @@ class RealPlane:
     kubeconfig: Path
     client_ca_file: Path
     credentials: str
+    nodes: set[str] = attrs.field(factory=set)
+    """The names that credentials were asked for: these nodes are the tests'."""
 
     @classmethod
     def of(cls, config: pytest.Config) -> RealPlane | None:
@@ -52,6 +52,7 @@ class RealPlane:
         return cls(Path(kubeconfig), Path(ca), credentials)
 
     def node_kubeconfig(self, name: str) -> Path:
+        self.nodes.add(name)
         answer = subprocess.run([self.credentials, name], check=True, capture_output=True, text=True)
         return Path(answer.stdout.strip())
 
@@ -77,26 +78,82 @@ class RealPlane:
         return pytest.skip("needs the embedded control plane: nobody breaks a real one on request")
 
 
+class Recording(Client):
+    """An administrator's client that remembers what it has created."""
+
+    def __init__(self, identity: Identity) -> None:
+        super().__init__(identity)
+        self.made: list[tuple[str, str]] = []
+        """Path and UID of each object, in the order in which they were created."""
+
+    async def create(self, path: str, body: Raw) -> dict[str, Any]:
+        answer = await super().create(path, body)
+        metadata = answer.get("metadata", {})
+        if "uid" in metadata and not any(group in path for group in WITHOUT_NAME):
+            self.made.append((f"{path}/{metadata['name']}", metadata["uid"]))
+        return answer
+
+
 @asynccontextmanager
-async def swept(admin: Client) -> AsyncIterator[None]:
-    """Nothing of another test is there, before and after."""
-    await _sweep(admin)
+async def alone(plane: RealPlane, admin: Recording, name: str) -> AsyncIterator[None]:
+    """Nothing of the tests is left at the end, and everything of others is as it was.
+
+    Args:
+        name: of the node that a test makes unless it says otherwise; nobody may have such a node.
+    """
+    if any(node["metadata"]["name"] == name for node in (await admin.get(NODES))["items"]):
+        pytest.fail(f"node {name} is there already: expected none of that name, which is the tests'", pytrace=False)
     try:
         yield
     finally:
-        await _sweep(admin)
+        gone = [(path, uid) for path, uid in reversed(admin.made) if await _removed(admin, path, uid)]
+        for path, uid in await _of_tests(plane.nodes, {uid for _, uid in admin.made}, admin):
+            await _removed(admin, path, uid)
+        async with asyncio.timeout(30):
+            for path, uid in gone:
+                while await _there(admin, path, uid):  # noqa: ASYNC110 - of any kind, by any path
+                    await asyncio.sleep(0.1)
 
 
-async def _sweep(admin: Client) -> None:
-    for path in SWEPT:
+async def _of_tests(names: Collection[str], made: Collection[str], admin: Client) -> list[tuple[str, str]]:
+    """Of nodes with these names their Node objects, leases and requests; and events about them or about what was made.
+
+    Args:
+        made: UIDs of what the test has created.
+    """
+    found = []
+    for path in (EVENTS, REQUESTS, LEASES, NODES):
         for item in (await admin.get(path))["items"]:
-            name = item["metadata"]["name"]
-            if name.startswith(KEPT):
-                continue
-            with suppress(errors.ObjectNotFound):
-                if item["metadata"].get("finalizers"):
-                    await admin.patch(f"{path}/{name}", {"metadata": {"finalizers": []}}, MERGE_PATCH)
-                await admin.delete(f"{path}/{name}", {"gracePeriodSeconds": 0})
-    async with asyncio.timeout(30):
-        while (await admin.get(SWEPT[0]))["items"]:
-            pass
+            metadata, spec = item["metadata"], item.get("spec", {})
+            if path == EVENTS:
+                about = item["involvedObject"]
+                node = about["kind"] == "Node" and about.get("name") in names
+                ours = node or about.get("uid") in made or item.get("source", {}).get("host") in names
+            elif path == REQUESTS:
+                ours = spec["username"].removeprefix("system:node:") in names
+            else:
+                ours = metadata["name"] in names
+            if ours:
+                found.append((f"{path}/{metadata['name']}", metadata["uid"]))
+    return found
+
+
+async def _removed(admin: Client, path: str, uid: str) -> bool:
+    """Delete that very object at once, whatever holds it; False where it is gone already."""
+    try:
+        found = await admin.get(path)
+        if found["metadata"]["uid"] != uid:
+            return False
+        if found["metadata"].get("finalizers"):
+            await admin.patch(path, {"metadata": {"finalizers": [], "uid": uid}}, MERGE_PATCH)
+        await admin.delete(path, {"gracePeriodSeconds": 0, "preconditions": {"uid": uid}})
+    except (errors.ObjectNotFound, errors.Conflict):
+        return False
+    return True
+
+
+async def _there(admin: Client, path: str, uid: str) -> bool:
+    try:
+        return bool((await admin.get(path))["metadata"]["uid"] == uid)
+    except errors.ObjectNotFound:
+        return False
