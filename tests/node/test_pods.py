@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 
 import wasmlet
 from tests.node.cluster import Cluster, condition, running
+from tests.node.trouble import KUBELET, Troubled, troubled_cluster
+from wasmlet.controlplane.faults import Delay
 from wasmlet.kube import errors
 from wasmlet.kube.client import MERGE_PATCH
+from wasmlet.node.report import EACH_CONTAINER_SECONDS
+from wasmlet.provider import StatusChanged
 from wasmlet.testing.reference import ReferenceProvider
 
 
@@ -539,3 +546,42 @@ async def test_many_at_once(cluster: Cluster, provider: ReferenceProvider) -> No
     assert not provider.pods
     with pytest.raises(errors.ObjectNotFound):
         await cluster.get("p0")
+
+
+async def test_containers_that_start_one_after_the_other_are_few_writes(tmp_path: Path) -> None:
+    """A status has all containers of a pod: a write for each that starts would be as many as there are, of all."""
+    count = 100
+    containers = [{"name": f"c{i}", "image": "file:///none.wasm"} for i in range(count)]
+    async with troubled_cluster(tmp_path) as cluster:
+        provider, faults = Slowly(), cluster.plane.faults
+        async with cluster.node(provider):
+            with faults.add(Delay(0), verb="patch", path="*/pods/p/status", user=KUBELET) as writes:
+                made = await cluster.create(containers=containers)
+                await provider.until(lambda: made.uid in provider.pods)
+                begun = time.monotonic()
+                for started in range(1, count + 1):
+                    provider.begin(made.key, started)
+                    await cluster.get()
+                await cluster.until(lambda pod: all("running" in c["state"] for c in pod.status["containerStatuses"]))
+                seconds = time.monotonic() - begun
+            assert writes.met <= 3 + seconds / (EACH_CONTAINER_SECONDS * count)
+            # What ends right after is written before the node has stopped.
+            provider.finish(made.key, 3)
+        pod = await cluster.get()
+        assert {entry["state"]["terminated"]["exitCode"] for entry in pod.status["containerStatuses"]} == {3}
+
+
+class Slowly(Troubled):
+    """Its containers start when they are told to."""
+
+    async def create_pod(self, pod: wasmlet.Pod, inputs: wasmlet.Inputs) -> None:
+        await super().create_pod(pod, inputs)
+        held = self.pods[pod.uid]
+        self.running = held.status
+        held.status = wasmlet.PodStatus()
+
+    def begin(self, key: wasmlet.PodKey, count: int) -> None:
+        """Let so many of the pod's containers run."""
+        held = self.pods[key.uid]
+        held.status = attrs.evolve(self.running, containers=self.running.containers[:count])
+        self.tell(StatusChanged(key, held.status))

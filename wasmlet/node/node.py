@@ -279,7 +279,7 @@ class Node:
             await self._drain(pods.all())
         with suppress(TimeoutError):
             async with asyncio.timeout(FLUSH_SECONDS):
-                await asyncio.gather(*(writer.flushed(task.pod.uid) for task in pods.all()))
+                await asyncio.gather(*(task.flushed() for task in pods.all()))
         await recorder.flush(1.0)
 
     async def _loaded(self, pods: PodManager, registration: NodeRegistration, backoff: Backoff) -> None:

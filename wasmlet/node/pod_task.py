@@ -155,6 +155,10 @@ class PodTask:
         self._loop.stop()
         self._report.close(drop=False)
 
+    async def flushed(self) -> None:
+        """Return when the API has all that is known of the pod."""
+        await self._report.flushed()
+
     def reported(self, status: PodStatus) -> None:
         """The provider says that this is the pod's status."""
         # While it is drained, what its containers end with is not yet how the pod ended: that has a reason.

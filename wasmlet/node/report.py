@@ -24,6 +24,10 @@ STARTING_SECONDS = 0.3
 STARTING_SECONDS_EACH = 0.02
 """What is added for each pod that is about to start beside it: where many are, writes are what they wait for."""
 
+EACH_CONTAINER_SECONDS, MOST_SECONDS = 0.005, 1.0
+"""Between two writes for one pod, by the number of its containers, and at most: a status has all of them, and those
+that start, become ready or end together would each be a write of it. A kubelet looks at a pod each second, too."""
+
 
 class PodReport:
     """The status of one pod. All on the event loop, none of it waits.
@@ -48,6 +52,10 @@ class PodReport:
         self._start_time = ""
         self._seen = services.clock.monotonic()
         self._starting: asyncio.TimerHandle | None = None
+        self._pacing: asyncio.TimerHandle | None = None
+        self._sent_at = float("-inf")
+        containers = (*pod.containers, *pod.init_containers)
+        self._pace = min(MOST_SECONDS, EACH_CONTAINER_SECONDS * len(containers)) if len(containers) > 1 else 0.0
         self._closed = False
 
     @property
@@ -131,8 +139,18 @@ class PodReport:
 
     def send(self) -> None:
         """Have written what the API lacks."""
+        self._cancel_starting()
+        if self._pacing is None and not self._closed:
+            loop = asyncio.get_running_loop()
+            if (wait := self._sent_at + self._pace - loop.time()) > 0:
+                self._pacing = loop.call_later(wait, self._send_now)
+            else:
+                self._send_now()
+
+    def _send_now(self) -> None:
         self._cancel()
         if self.status is not None and not self._closed:
+            self._sent_at = asyncio.get_running_loop().time()
             self._services.writer.put(self._pod, self._compose, self._written)
 
     def send_soon(self) -> None:
@@ -145,6 +163,8 @@ class PodReport:
 
     async def flushed(self) -> None:
         """Return when the API has heard it all."""
+        if self._pacing is not None:
+            self._send_now()
         await self._services.writer.flushed(self._pod.uid)
 
     def close(self, *, drop: bool) -> None:
@@ -155,6 +175,12 @@ class PodReport:
             self._services.writer.drop(self._pod.uid)
 
     def _cancel(self) -> None:
+        self._cancel_starting()
+        if self._pacing is not None:
+            self._pacing.cancel()
+            self._pacing = None
+
+    def _cancel_starting(self) -> None:
         if self._starting is not None:
             self._starting.cancel()
             self._starting = None
