@@ -214,13 +214,16 @@ async def test_an_endless_line_is_given_up(tmp_path: Path, monkeypatch: pytest.M
 
 async def test_versions_that_went_back_list_again(tmp_path: Path) -> None:
     too_large = {"code": 504, "reason": "Timeout", "details": {"causes": [{"reason": "ResourceVersionTooLarge"}]}}
-    server = Server([listing(50, "a"), listing(7, "b")], [["abort"], [event("ADDED", "c", 8), "open"]])
-    server.checks = [({"code": 504, "reason": "Timeout"}, 504), (too_large, 504)]
+    behind, restored = listing(50), listing(7)  # a cache that is only behind, and etcd itself
+    server = Server(
+        [listing(50, "a"), behind, restored, listing(7, "b")], [["abort"], ["abort"], [event("ADDED", "c", 8), "open"]]
+    )
+    server.checks = [({"code": 504, "reason": "Timeout"}, 504), (too_large, 504), (too_large, 504)]
     async with reflecting(server, tmp_path) as (seen, reflector):
         assert await seen.until(4) == [("synced", ["a"]), REWOUND, ("synced", ["b"]), ("applied", "c")]
         assert reflector.lists == 2
-    assert server.watched_from == ["50", "7"]
-    assert server.checked == ["50", "50"]
+    assert server.watched_from == ["50", "50", "7"]
+    assert server.checked == ["50", "50", "50"]
 
 
 async def test_lists_that_lead_nowhere_are_taken_ever_less_often(tmp_path: Path) -> None:

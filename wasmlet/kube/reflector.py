@@ -94,9 +94,22 @@ class History:
             causes = error.details.get("causes") or ()
             if not any(isinstance(c, dict) and c.get("reason") == "ResourceVersionTooLarge" for c in causes):
                 raise
-            message = f"version {newest} has never been: {error}"
+            # A cache may only be behind: that of an API server whose etcd is away cannot learn of versions of others.
+            await self.compare(client, path, params, newest)
+
+    async def compare(self, client: Client, path: str, params: Mapping[str, str], newest: str | None = None) -> None:
+        """Compare the newest version that there has been with that of etcd: the API server has to read from there.
+
+        Raises:
+            Gone: versions have gone back.
+            ApiError: the API server does not say.
+        """
+        known = str(newest or self.newest)
+        page = await client.get(path, **params, limit="1")
+        found = str((page.get("metadata") or {}).get("resourceVersion") or "")
+        if found.isdecimal() and known.isdecimal() and int(found) < int(known):
             self.rewound()
-            raise errors.Gone(410, "Expired", message) from None
+            raise errors.Gone(410, "Expired", f"version {known} has never been: the newest is {found}")
 
     def rewound(self) -> None:
         """Versions have gone back."""

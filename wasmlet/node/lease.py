@@ -154,7 +154,7 @@ class LeaseKeeper:
                 selector = {"fieldSelector": f"metadata.name={self._name}"}
                 with suppress(errors.ApiError, TimeoutError):  # the lease is renewed whatever else fails
                     async with asyncio.timeout(RENEW_SECONDS):
-                        await history.check(self._client, paths.NODES, selector)
+                        await history.compare(self._client, paths.NODES, selector)
             await self.renew()
         except errors.ApiError as error:
             self._put_off = error.retry_after
