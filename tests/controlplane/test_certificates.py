@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from tests.controlplane.client import MERGE, Api, Kubectl, Object, open_api
-from wasmlet.controlplane.access.requests import CLIENT, KUBELET_CLIENT, KUBELET_SERVING
+from wasmlet.controlplane.access.certificate_requests import CLIENT, KUBELET_CLIENT, KUBELET_SERVING
 from wasmlet.controlplane.access.rules import Rule
 from wasmlet.controlplane.certificates.kubeconfig import kubeconfig
 from wasmlet.controlplane.certificates.pki import Pair

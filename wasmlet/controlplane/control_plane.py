@@ -22,7 +22,7 @@ from aiohttp import web
 from wasmlet.clock import Clock, SystemClock
 from wasmlet.controlplane.access import users
 from wasmlet.controlplane.access.authorizer import Authorizer
-from wasmlet.controlplane.access.requests import KUBELET_CLIENT
+from wasmlet.controlplane.access.certificate_requests import KUBELET_CLIENT
 from wasmlet.controlplane.access.rules import Rule, Rules
 from wasmlet.controlplane.access.users import MASTERS, NODES, Authenticator, Token
 from wasmlet.controlplane.certificates.kubeconfig import file_name, kubeconfig, write_private
@@ -40,7 +40,7 @@ from wasmlet.controlplane.kubelets.registered import ADDRESSES, Kubelets
 from wasmlet.controlplane.kubelets.streams import Mode, PodStreams
 from wasmlet.controlplane.objects.bootstrap import SECONDS, BootstrapTokens
 from wasmlet.controlplane.objects.deletion import Deletion
-from wasmlet.controlplane.objects.podops import PodOperations
+from wasmlet.controlplane.objects.pod_operations import PodOperations
 from wasmlet.controlplane.objects.registry import Call, Registry
 from wasmlet.controlplane.scheduler import Scheduler
 from wasmlet.controlplane.storage.kinds import core

@@ -2,7 +2,7 @@
 
 A node writes its own Node, Lease and pods only. It changes no taints after registration, sets no labels of
 `kubernetes.io` beyond the kubelet's own, and creates mirror pods only. `objects.registry` asks before each write by a
-node, `objects.deletion` and `objects.podops` before each delete and eviction.
+node, `objects.deletion` and `objects.pod_operations` before each delete and eviction.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from wasmlet.controlplane.access import requests
+from wasmlet.controlplane.access import certificate_requests
 from wasmlet.controlplane.access.authorizer import references
 from wasmlet.controlplane.access.users import User
 from wasmlet.controlplane.storage.kinds import Kind, core
@@ -100,7 +100,7 @@ class NodeRestriction:
                         f"can only access node lease with the same name as the requesting node, "
                         f"{node}, in kube-node-lease",
                     )
-            case requests.PLURAL if old is None:
+            case certificate_requests.PLURAL if old is None:
                 self._request(node, kind, name, new)
 
     def delete(self, user: User, kind: Kind, old: Object) -> None:
@@ -168,10 +168,10 @@ class NodeRestriction:
 
     def _request(self, node: str, kind: Kind, name: str, new: Object) -> None:
         spec = new.get("spec") or {}
-        if spec.get("signerName") not in (requests.KUBELET_CLIENT, requests.KUBELET_SERVING):
+        if spec.get("signerName") not in (certificate_requests.KUBELET_CLIENT, certificate_requests.KUBELET_SERVING):
             return
         try:
-            own = requests.common_name(requests.parse(spec)) == f"system:node:{node}"
+            own = certificate_requests.common_name(certificate_requests.parse(spec)) == f"system:node:{node}"
         except ValueError as error:
             raise forbidden(kind, name, f"unable to parse csr: {error}") from None
         if not own:

@@ -16,7 +16,7 @@ from cryptography import x509
 from cryptography.x509.oid import NameOID
 
 from wasmlet.controlplane.access.authorizer import Attributes, Authorizer
-from wasmlet.controlplane.access.requests import (
+from wasmlet.controlplane.access.certificate_requests import (
     CLIENT,
     KUBELET_CLIENT,
     KUBELET_SERVING,

@@ -30,7 +30,7 @@ from wasmlet.controlplane.kubelets.proxy import LogProxy
 from wasmlet.controlplane.kubelets.streams import SUBRESOURCES, PodStreams
 from wasmlet.controlplane.objects.deletion import Deletion, Options
 from wasmlet.controlplane.objects.patching import APPLY_PATCH, PATCHES, Patching, UnsupportedMedia
-from wasmlet.controlplane.objects.podops import PodOperations
+from wasmlet.controlplane.objects.pod_operations import PodOperations
 from wasmlet.controlplane.objects.registry import Call, Registry
 from wasmlet.controlplane.storage import status
 from wasmlet.controlplane.storage.selectors import selector

@@ -1,6 +1,6 @@
 """What the API server's admission adds to a new pod, or refuses: service account, priority, RuntimeClass, tolerations.
 
-Runs after `defaults` and before `podrules`, and changes the copy that it is given. The token volume of the service
+Runs after `defaults` and before `pod_rules`, and changes the copy that it is given. The token volume of the service
 account is the one that the ServiceAccount admission plugin mounts into every container, so a node gets the same pods as
 from a cluster.
 """

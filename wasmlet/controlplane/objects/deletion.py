@@ -13,7 +13,7 @@ from typing import Any
 
 import attrs
 
-from wasmlet.controlplane.objects.podrules import TERMINAL
+from wasmlet.controlplane.objects.pod_rules import TERMINAL
 from wasmlet.controlplane.objects.registry import Call, Registry, rfc3339
 from wasmlet.controlplane.storage import status
 from wasmlet.controlplane.storage.kinds import KINDS, Kind, core

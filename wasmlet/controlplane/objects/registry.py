@@ -18,9 +18,9 @@ from typing import Any
 import attrs
 
 from wasmlet.clock import Clock
-from wasmlet.controlplane.access import requests, restriction
+from wasmlet.controlplane.access import certificate_requests, restriction
 from wasmlet.controlplane.access.users import MASTERS, User, user
-from wasmlet.controlplane.objects import defaults, events, podrules, validation
+from wasmlet.controlplane.objects import defaults, events, pod_rules, validation
 from wasmlet.controlplane.objects.admission import ROOT_CA, PodAdmission, suffix
 from wasmlet.controlplane.patches import apply as server_side
 from wasmlet.controlplane.storage import status
@@ -160,7 +160,7 @@ class Registry:
         self._admit(call, obj)
         causes = validation.check(kind, obj, None)
         if kind.plural == "pods":
-            causes += podrules.check(obj)
+            causes += pod_rules.check(obj)
         if causes:
             raise status.invalid(kind, str(meta.get("name", "")), causes)
         space, collection = meta.get("namespace", ""), self.store.of(kind)
@@ -199,8 +199,8 @@ class Registry:
                     spec.setdefault("clusterIPs", [spec["clusterIP"]])
                     spec.setdefault("ipFamilies", ["IPv4"])
                     spec.setdefault("ipFamilyPolicy", "SingleStack")
-            case requests.PLURAL:
-                requests.prepare(obj, call.user)
+            case certificate_requests.PLURAL:
+                certificate_requests.prepare(obj, call.user)
             case "secrets":
                 _encode_string_data(obj)
 
@@ -290,8 +290,8 @@ class Registry:
         if "status" in new:
             out["status"] = new["status"]
         causes = validation.metadata(kind, out) if out["metadata"] != old["metadata"] else []
-        if kind.plural == requests.PLURAL:
-            causes += requests.update(call.sub, out, old, self.now())
+        if kind.plural == certificate_requests.PLURAL:
+            causes += certificate_requests.update(call.sub, out, old, self.now())
         if kind.plural == "pods":
             given = out.get("status")
             fresh = dict(given) if isinstance(given, dict) else {}
@@ -299,9 +299,9 @@ class Registry:
             before = old.get("status") or {}
             if "qosClass" in before:
                 fresh["qosClass"] = before["qosClass"]
-            podrules.keep_observed(fresh, before)
+            pod_rules.keep_observed(fresh, before)
             out["status"] = fresh
-            causes += podrules.check_status(out, old)
+            causes += pod_rules.check_status(out, old)
         elif kind.plural == "nodes":
             causes += validation.check(kind, out, old)
         if causes:
@@ -321,7 +321,7 @@ class Registry:
         if kind.plural == "services" and isinstance(new.get("spec"), dict) and isinstance(old.get("spec"), dict):
             kept = {key: old["spec"][key] for key in ("clusterIP", "clusterIPs") if key in old["spec"]}
             new["spec"] = {**kept, **{key: value for key, value in new["spec"].items() if value}}
-        if kind.plural in ("namespaces", requests.PLURAL):
+        if kind.plural in ("namespaces", certificate_requests.PLURAL):
             new["spec"] = old["spec"]
         if kind.plural == "pods":
             if new.get("spec") != old["spec"]:
@@ -361,10 +361,10 @@ class Registry:
             rest = {**new, "spec": {**new["spec"], "ephemeralContainers": had}}
             if not had:
                 rest["spec"].pop("ephemeralContainers")
-            return podrules.check_update(rest, old)
+            return pod_rules.check_update(rest, old)
         if call.sub == "resize":
-            return podrules.check_update(_with_resources_of(new, old), old)
-        return podrules.check_update(new, old)
+            return pod_rules.check_update(_with_resources_of(new, old), old)
+        return pod_rules.check_update(new, old)
 
 
 def _tidy(meta: Object) -> None:

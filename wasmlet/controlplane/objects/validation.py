@@ -1,7 +1,7 @@
 """Whether an object may be stored: metadata of every kind, and what the API server checks of the kinds used here.
 
 Only what a node or its user can run into is checked; a field that nobody here knows passes. Pods have a module of
-their own, `podrules`. Every finding is a `Cause`, and all of them are reported together.
+their own, `pod_rules`. Every finding is a `Cause`, and all of them are reported together.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import base64
 import re
 from collections.abc import Callable
 
-from wasmlet.controlplane.access import requests
+from wasmlet.controlplane.access import certificate_requests
 from wasmlet.controlplane.storage.kinds import Kind
 from wasmlet.controlplane.storage.selectors import valid_label_key, valid_label_value
 from wasmlet.controlplane.storage.status import Cause, Object
@@ -224,7 +224,7 @@ _CHECKS: dict[str, Callable[[Object, Object | None], list[Cause]]] = {
     "runtimeclasses": _runtime_class,
     "nodes": _node,
     "events": _event,
-    requests.PLURAL: requests.check,
+    certificate_requests.PLURAL: certificate_requests.check,
 }
 
 
