@@ -234,7 +234,7 @@ async def pushed(module: Path, image: str) -> None:
     config = RegistryConfig(insecure_registries=(reference.registry,))
     login = auths_of({reference.registry: {"username": USER, "password": PASSWORD}})
     artifact = push.artifact(loaded, {}, "v0")
-    await push.push(loaded, artifact, reference, login, config, SystemClock(), lambda *_: None)
+    await push.Pusher(keychain=login, config=config, clock=SystemClock()).push(loaded, artifact, reference)
 
 
 class TestRegistries:

@@ -1,7 +1,7 @@
-"""What is said of an error in a log: its text and, where nobody expected it, a traceback, both of a bounded size.
+"""What is said of an error in a log: its text and, where it was not expected, a traceback, both of a bounded size.
 
 A traceback shows where an error was raised and never the value of a variable: the variables of a pod's provider are
-its secrets, tokens and environment. Whoever tries again with pauses says the traceback at the first failure only.
+its secrets, tokens and environment. What is tried again logs the traceback of the first failure only.
 """
 
 from __future__ import annotations

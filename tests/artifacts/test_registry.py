@@ -60,7 +60,7 @@ async def pushed(
 ) -> str:
     module = push.load(file)
     what = push.artifact(module, annotations or {}, form)
-    return await push.push(module, what, reference, keychain, config, CLOCK, lambda there, whole: None)
+    return await push.Pusher(keychain=keychain, config=config, clock=CLOCK).push(module, what, reference)
 
 
 async def pulled(store: Store, reference: Reference, config: RegistryConfig, keychain: Keyring = NOBODY) -> bytes:

@@ -37,5 +37,6 @@ async def private(machine: Machine, docker_registry: Path, tmp_path: Path) -> As
         reference, config = parse(f"{address}/team/driver:v1"), RegistryConfig(insecure_registries=(address,))
         keyring = auths_of(login(address)["auths"])
         artifact = push.artifact(module, {}, "v0")
-        await push.push(module, artifact, reference, keyring, config, SystemClock(), lambda *_: None)
+        pusher = push.Pusher(keychain=keyring, config=config, clock=SystemClock())
+        await pusher.push(module, artifact, reference)
         yield str(reference)

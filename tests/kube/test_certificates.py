@@ -182,9 +182,7 @@ class Bench:
     file: Path
 
     def keeper(self, **more: Any) -> CertificateKeeper:
-        return CertificateKeeper(
-            self.file, SERVING_SIGNER, "server auth", lambda: WANTED, self.clock, random.Random(1), **more
-        )
+        return CertificateKeeper(self.file, SERVING_SIGNER, lambda: WANTED, self.clock, random.Random(1), **more)
 
 
 @pytest.fixture
@@ -277,9 +275,7 @@ async def test_it_is_renewed_between_70_and_90_percent_of_its_life(bench: Bench)
 
 async def test_the_wait_for_renewal_ends_when_it_is_due_or_lacks_an_address(bench: Bench) -> None:
     content = WANTED
-    keeper = CertificateKeeper(
-        bench.file, SERVING_SIGNER, "server auth", lambda: content, bench.clock, random.Random(1)
-    )
+    keeper = CertificateKeeper(bench.file, SERVING_SIGNER, lambda: content, bench.clock, random.Random(1))
     keeper.pair = Pair.parse(self_signed("n1", "127.0.0.1", bench.clock.now()))
     waiting = asyncio.create_task(keeper.due())
     await bench.clock.next_sleep()

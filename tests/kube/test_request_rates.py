@@ -64,9 +64,7 @@ async def plane() -> AsyncIterator[ControlPlane]:
 
 
 def keeper_of(directory: Path, clock: FakeClock) -> CertificateKeeper:
-    return CertificateKeeper(
-        directory / "pki/serving.pem", SERVING_SIGNER, "server auth", lambda: WANTED, clock, random.Random(1)
-    )
+    return CertificateKeeper(directory / "pki/serving.pem", SERVING_SIGNER, lambda: WANTED, clock, random.Random(1))
 
 
 async def installed(pair: Pair) -> None:
@@ -156,9 +154,7 @@ async def test_a_signer_whose_certificates_are_of_little_use(
         nonlocal shown
         shown += 1
 
-    keeper = Keeper(
-        tmp_path / "pki/serving.pem", SERVING_SIGNER, "server auth", lambda: WANTED, clock, random.Random(1)
-    )
+    keeper = Keeper(tmp_path / "pki/serving.pem", SERVING_SIGNER, lambda: WANTED, clock, random.Random(1))
     async with node_client(plane, clock) as client:
         await an_hour(clock, keeper.keep(lambda: nullcontext(client), show))
     assert 2 <= shown <= most

@@ -19,6 +19,7 @@ from tests.kube.server import serving
 from wasmlet.clock import SystemClock
 from wasmlet.controlplane.certificates.pki import Authority, Pair
 from wasmlet.kubelet import Guard, KubeletServer, NodeFacts, Reviews
+from wasmlet.kubelet.sessions import Timeouts
 from wasmlet.kubelet.tls import ServerTls, self_signed
 from wasmlet.model.pod import Pod, Raw
 from wasmlet.model.status import PodStatus
@@ -170,7 +171,7 @@ async def kubelet(
             Guard(NODE, Reviews(client, time, seconds=review_seconds), time),
             NodeFacts(NODE, lambda: b"", **facts),
             time,
-            header_seconds=header_seconds,
+            timeouts=Timeouts(head=header_seconds),
         )
         await server.start("127.0.0.1", 0, tls.context)
         stack.push_async_callback(server.stop)

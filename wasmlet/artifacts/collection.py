@@ -39,7 +39,7 @@ class Limits:
         high, low: percent of the file system, as `imageGCHighThresholdPercent` and `imageGCLowThresholdPercent`;
             100 turns the marks off.
         min_age: seconds since the last use, as `imageMinimumGCAge`.
-        max_age: likewise, as `imageMaximumGCAge`; 0 means for ever.
+        max_age: likewise, as `imageMaximumGCAge`; 0 means without limit.
     """
 
     high: float = 85.0
@@ -70,7 +70,7 @@ class _Idle:
     Attributes:
         used: when it was used last.
         most: seconds after which it goes; 0 means never.
-        remove: removes it if nobody uses it, or has used it meanwhile; whether it did.
+        remove: removes it unless it is in use, or was used meanwhile; whether it did.
     """
 
     path: Path

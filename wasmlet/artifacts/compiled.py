@@ -4,7 +4,7 @@
 
 `module` is the module's digest; `how` is a digest of all that makes compiled forms of one module differ: the engine,
 its version and settings, the machine. The checksum is that of the file, so a file that was cut short or altered is
-found out before it is used, and removed; whoever wanted it compiles anew. What is here is native code, so what others
+found out before it is used, and removed; it is then compiled anew. What is here is native code, so what others
 could have written is not trusted either. A file gets its name when it is whole and on the disk, and is never changed.
 
 Whoever uses one holds a shared lock on it, on a descriptor that may be handed on, and `collection` removes nothing that

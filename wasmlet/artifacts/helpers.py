@@ -83,7 +83,7 @@ class DockerConfig:
             if process.returncode is None:
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGKILL)
-                while await process.stdout.read(_MAX_ANSWER):  # wait() would wait for whoever reads this
+                while await process.stdout.read(_MAX_ANSWER):  # wait() returns only once this has been read
                     pass
                 await process.wait()
         if process.returncode:

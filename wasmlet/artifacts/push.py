@@ -112,37 +112,46 @@ def _config(module: Module) -> dict[str, object]:
     return config
 
 
-async def push(
-    module: Module,
-    what: Artifact,
-    reference: Reference,
-    keychain: Keychain,
-    config: RegistryConfig,
-    clock: Clock,
-    watch: Watch,
-    rng: random.Random | None = None,
-) -> str:
-    """Push it, and return the manifest's digest.
+@attrs.frozen(kw_only=True)
+class Pusher:
+    """Pushes modules to registries.
 
-    Raises:
-        ArtifactError: the registry does not take it; the message names the reference and the cause.
+    Attributes:
+        keychain: the credentials of registries; each is tried until one may push.
+        watch: is told of the progress of the module that is pushed.
+        rng: of pauses between tries.
     """
-    with naming(reference):
-        if reference.tag is None or reference.digest not in (None, what.digest):
-            raise ArtifactError(f"expected a tag to push to, REPOSITORY:TAG; the digest follows and is {what.digest}")
-        endpoint = own_endpoint(config, reference.registry)
-        async with Http(config, clock) as http:
-            dialer = Dialer(http, Tokens(http, clock), clock, rng or random.Random())
-            credentials: list[Credential | None] = [*await keychain.credentials(reference.name)] or [None]
-            for last, credential in enumerate(credentials, 1):
-                session = Session(dialer, endpoint, reference.repository, credential, "pull,push")
-                try:
-                    await _push(session, module, what, reference.tag, watch)
-                    break
-                except Denied:
-                    if last == len(credentials):
-                        raise
-    return what.digest
+
+    keychain: Keychain
+    config: RegistryConfig
+    clock: Clock
+    watch: Watch = lambda sent, size: None
+    rng: random.Random = attrs.field(factory=random.Random)
+
+    async def push(self, module: Module, what: Artifact, reference: Reference) -> str:
+        """Push a module with its documents, and return the manifest's digest.
+
+        Raises:
+            ArtifactError: the registry does not take it; the message names the reference and the cause.
+        """
+        with naming(reference):
+            if reference.tag is None or reference.digest not in (None, what.digest):
+                raise ArtifactError(
+                    f"expected a tag to push to, REPOSITORY:TAG; the digest follows and is {what.digest}"
+                )
+            endpoint = own_endpoint(self.config, reference.registry)
+            async with Http(self.config, self.clock) as http:
+                dialer = Dialer(http, Tokens(http, self.clock), self.clock, self.rng)
+                credentials: list[Credential | None] = [*await self.keychain.credentials(reference.name)] or [None]
+                for last, credential in enumerate(credentials, 1):
+                    session = Session(dialer, endpoint, reference.repository, credential, "pull,push")
+                    try:
+                        await _push(session, module, what, reference.tag, self.watch)
+                        break
+                    except Denied:
+                        if last == len(credentials):
+                            raise
+        return what.digest
 
 
 async def _push(session: Session, module: Module, what: Artifact, tag: str, watch: Watch) -> None:

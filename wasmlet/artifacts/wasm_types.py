@@ -1,7 +1,7 @@
 """Types in WebAssembly's binary format: what functions take and return, and what the interfaces of components hold.
 
 `wasm` reads files with these functions. A type of a proposal that is not known here ends the reading of types, and the
-types that follow have no answer: whoever asks has to do without.
+types that follow are not known.
 """
 
 from __future__ import annotations

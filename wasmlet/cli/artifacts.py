@@ -10,7 +10,7 @@ import asyncio
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -44,56 +44,57 @@ def commands(run: Run) -> list[click.Command]:
     )
     registries = [insecure, *options_of(RegistryConfig)]
 
-    def push(**values: Any) -> None:
-        run(_push(**_with_config(values, "reference")))
+    return [_push_command(run, registries), _pull_command(run, registries), _inspect_command(run, registries)]
 
-    def pull(**values: Any) -> None:
-        run(_pull(**_with_config(values, "reference")))
 
+def _push_command(run: Run, registries: Sequence[click.Parameter]) -> click.Command:
+    return click.Command(
+        "push",
+        callback=lambda **values: run(_push(**_with_config(values, "reference"))),
+        help="Push the module FILE to a registry as REFERENCE, [REGISTRY/]REPOSITORY:TAG.",
+        params=[
+            click.Argument(["file"], type=click.Path(path_type=Path)),
+            click.Argument(["reference"]),
+            click.Option(["--annotation"], multiple=True, metavar="KEY=VALUE", help="Annotate the manifest."),
+            click.Option(
+                ["--format", "form"],
+                type=click.Choice(("v0", "wasm-to-oci")),
+                default="v0",
+                show_default=True,
+                help="The CNCF's artifact, or wasm-to-oci's for registries that know no other.",
+            ),
+            *registries,
+        ],
+    )
+
+
+def _pull_command(run: Run, registries: Sequence[click.Parameter]) -> click.Command:
+    return click.Command(
+        "pull",
+        callback=lambda **values: run(_pull(**_with_config(values, "reference"))),
+        help="Pull the module REFERENCE from a registry into a file.",
+        params=[
+            click.Argument(["reference"]),
+            click.Option(
+                ["-o", "--output"],
+                type=click.Path(path_type=Path),
+                help="The file; without it a new one, named after the repository.",
+            ),
+            *registries,
+        ],
+    )
+
+
+def _inspect_command(run: Run, registries: Sequence[click.Parameter]) -> click.Command:
     def inspect(**values: Any) -> None:
-        arguments = _with_config(values, "what")
-        run(_inspect(**arguments, local=_is_local(values["what"])))
+        run(_inspect(**_with_config(values, "what"), local=_is_local(values["what"])))
 
-    return [
-        click.Command(
-            "push",
-            callback=push,
-            help="Push the module FILE to a registry as REFERENCE, [REGISTRY/]REPOSITORY:TAG.",
-            params=[
-                click.Argument(["file"], type=click.Path(path_type=Path)),
-                click.Argument(["reference"]),
-                click.Option(["--annotation"], multiple=True, metavar="KEY=VALUE", help="Annotate the manifest."),
-                click.Option(
-                    ["--format", "form"],
-                    type=click.Choice(("v0", "wasm-to-oci")),
-                    default="v0",
-                    show_default=True,
-                    help="The CNCF's artifact, or wasm-to-oci's for registries that know no other.",
-                ),
-                *registries,
-            ],
-        ),
-        click.Command(
-            "pull",
-            callback=pull,
-            help="Pull the module REFERENCE from a registry into a file.",
-            params=[
-                click.Argument(["reference"]),
-                click.Option(
-                    ["-o", "--output"],
-                    type=click.Path(path_type=Path),
-                    help="The file; without it a new one, named after the repository.",
-                ),
-                *registries,
-            ],
-        ),
-        click.Command(
-            "inspect",
-            callback=inspect,
-            help="Show what a module is: kind, imports, exports, sizes. WHAT is a file or a reference.",
-            params=[click.Argument(["what"]), *registries],
-        ),
-    ]
+    return click.Command(
+        "inspect",
+        callback=inspect,
+        help="Show what a module is: kind, imports, exports, sizes. WHAT is a file or a reference.",
+        params=[click.Argument(["what"]), *registries],
+    )
 
 
 def _with_config(values: dict[str, Any], name: str) -> dict[str, Any]:
@@ -117,7 +118,8 @@ async def _push(
     module = await asyncio.to_thread(push.load, file)
     what = push.artifact(module, annotations, form)
     with _Bar(f"pushing {file.name}") as bar:
-        digest = await push.push(module, what, target, docker_config(), config, SystemClock(), bar.show)
+        pusher = push.Pusher(keychain=docker_config(), config=config, clock=SystemClock(), watch=bar.show)
+        digest = await pusher.push(module, what, target)
     _say(f"pushed {file} ({module.binary.kind}, {_bytes(module.size)}) as {target}")
     click.echo(digest)
 

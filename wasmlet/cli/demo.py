@@ -188,7 +188,7 @@ async def _node(
         port=0,
         client_ca_file=plane.client_ca_file,
         state_dir=directory / "node",
-        serving_csr=False,  # nobody here verifies it, and nobody would approve it
+        serving_csr=False,  # the demo's API server does not verify it, and nobody would approve the request
         drain_on_exit=True,
     )
     settings: Any = kind.Config(allow_local_modules=True, module_dir=modules, **attrs.asdict(registries, recurse=False))

@@ -37,7 +37,7 @@ def options_of(settings: type[Any]) -> list[click.Parameter]:
 
 
 def instance_of(settings: type[T], values: dict[str, Any]) -> T:
-    """An instance from parsed values; those that nobody set keep their default."""
+    """An instance from parsed values; those that are not set keep their defaults."""
     names = [field.name for field in attrs.fields(settings) if field.init]  # type: ignore[arg-type]
     given = {name: values[name] for name in names if values.get(name) is not None and values[name] != ()}
     return settings(**given)

@@ -1,8 +1,8 @@
 """Standard output and standard error of a command, where the reader may be gone or the disk full.
 
-What cannot be written to standard output ends the command: without a word where the reader has gone (`| head`), since
-it has what it wanted, and with a message otherwise. What cannot be written to standard error is dropped: a node does
-not end because nobody can take its log.
+A command ends when it cannot write to standard output: without a message where the reader has gone (`| head`), since it
+has what it wanted, and with one otherwise. What cannot be written to standard error is dropped: a node goes on when its
+log cannot be written.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class _Writer(io.RawIOBase):
 
 
 def guard() -> None:
-    """Have both streams of this process behave like that; streams that somebody has put in their place stay."""
+    """Have both streams of this process behave like that; other streams in their place are left alone."""
     if (out := sys.__stdout__) is not None and sys.stdout is out:
         sys.stdout = _stream(out, vital=True)
     if (err := sys.__stderr__) is not None and sys.stderr is err:

@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import structlog
 
@@ -38,10 +38,10 @@ LEAST = 0.1
 """The share of what is left of its life that a certificate is used at least."""
 LOOK_SECONDS = 60.0
 QUIET_SECONDS = 3.0
-"""How long a request may be undecided before somebody is asked to approve it: many clusters approve by themselves."""
+"""How long a request may be undecided before users are asked to approve it: many clusters approve by themselves."""
 REMIND_SECONDS = 300.0
 WATCH = Backoff(initial=1, cap=60, jitter=0.5)
-"""The pauses between watches of a request: somebody has to decide on it, which takes longer."""
+"""The pauses between watches of a request: longer than others, since a user may have to decide on it."""
 TRIES = Backoff(initial=2, cap=300, jitter=0.5)
 RENEWALS = Backoff(initial=0.25, cap=60, jitter=0.5)
 SOON_SECONDS = 300.0
@@ -50,7 +50,8 @@ between them, so that a signer whose certificates last for seconds is not floode
 ANEW = Backoff(initial=60, cap=3600, jitter=0.5)
 """The pauses before a request is made again that was denied or has failed."""
 
-Usage = Literal["client auth", "server auth"]
+_USAGES = {CLIENT_SIGNER: "client auth", SERVING_SIGNER: "server auth"}
+"""What each signer's certificates are for."""
 Pending = Callable[[str, float], None]
 """Told that the request of that name is undecided, and for how many seconds."""
 
@@ -64,7 +65,7 @@ class CertificateKeeper:
 
     Args:
         file: holds the key and the certificate; the key of a request under way is beside it.
-        usage: what the certificate is for.
+        signer: `CLIENT_SIGNER` or `SERVING_SIGNER`.
         wanted: what it is to say; asked again each time, since addresses change.
     """
 
@@ -72,7 +73,6 @@ class CertificateKeeper:
         self,
         file: Path,
         signer: str,
-        usage: Usage,
         wanted: Callable[[], Wanted],
         clock: Clock,
         rng: random.Random,
@@ -82,7 +82,6 @@ class CertificateKeeper:
         self._file = file
         self._key_file = file.with_suffix(".key")
         self._signer = signer
-        self._usage = usage
         self._wanted = wanted
         self._clock = clock
         self._rng = rng
@@ -152,7 +151,7 @@ class CertificateKeeper:
         requester: Callable[[], AbstractAsyncContextManager[Client]],
         installed: Callable[[Pair], Awaitable[None]],
     ) -> None:
-        """Have a certificate that is not old, for ever.
+        """Keep a certificate that is not old, until cancelled.
 
         Args:
             requester: a client to ask with, for one request.
@@ -217,7 +216,7 @@ class CertificateKeeper:
             "spec": {
                 "request": base64.b64encode(request).decode(),
                 "signerName": self._signer,
-                "usages": ["digital signature", self._usage],
+                "usages": ["digital signature", _USAGES[self._signer]],
             },
         }
         try:

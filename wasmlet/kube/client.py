@@ -310,7 +310,7 @@ class Client:
         await self._close_unused()
 
     async def _close_unused(self) -> None:
-        """Close the sessions in which nothing is under way; a watch in one that is closed would be silent for ever."""
+        """Close the sessions in which nothing is under way; a watch in one that is closed would stay silent."""
         for session in [session for session in self._retired if not self._under_way[session]]:
             self._retired.discard(session)
             del self._under_way[session]

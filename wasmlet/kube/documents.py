@@ -2,7 +2,7 @@
 
 They are read as client-go reads them, so that a file means the same here and there. JSON may be indented with tabs. In
 YAML a scalar has the type that Go's library gives it, of several documents the first counts, and a field must have its
-own type: `"false"` is a text and no boolean. A field that nobody knows is passed over, and null is as good as nothing.
+own type: `"false"` is a text and no boolean. Unknown fields are ignored, and null counts as absent.
 """
 
 from __future__ import annotations

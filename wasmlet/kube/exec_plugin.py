@@ -1,8 +1,8 @@
 """Credential plugins: programs that a kubeconfig names and that print a token, a certificate, or both.
 
 The contract is client-go's (KEP-541): the plugin learns what it is asked for from `KUBERNETES_EXEC_INFO`, and answers
-with an ExecCredential of the same version. A plugin that neither ends nor fails is ended here, where client-go waits
-for ever: a node has nobody beside it to press Ctrl-C.
+with an ExecCredential of the same version. A plugin that neither ends nor fails is ended here after a time. client-go
+waits without end, but no user sits beside a node to press Ctrl-C.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ VERSIONS = ("client.authentication.k8s.io/v1", "client.authentication.k8s.io/v1b
 PLUGIN_SECONDS = 60.0
 """How long a plugin may take."""
 LOGIN_SECONDS = 600.0
-"""How long it may take where somebody at a terminal may have to answer it."""
+"""How long it may take where a user at a terminal may have to answer it."""
 _MAX_ANSWER = 1 << 20
 _MAX_SAID = 500
 _TIME = re.compile(r"(\d{4})-(\d\d)-(\d\d)T(\d\d?):(\d\d):(\d\d)(?:[.,]\d+)?(?:Z|([+-])(\d\d):(\d\d))", re.ASCII)
@@ -39,7 +39,7 @@ class Granted:
     """Credentials that were given for a while.
 
     Attributes:
-        until: when they end; None means that nobody has said so.
+        until: when they end; None where the plugin did not say.
     """
 
     token: str = attrs.field(default="", repr=False)
@@ -159,7 +159,7 @@ async def _run(command: list[str], environment: Mapping[str, str], interactive: 
 
 
 async def _head(stream: asyncio.StreamReader | None, limit: int) -> bytes:
-    """The first bytes of a stream that is read to its end, so that whoever writes it is never held up."""
+    """The first bytes of a stream that is read to its end, so that its writer is never held up."""
     kept = b""
     while stream is not None and (chunk := await stream.read(65536)):
         kept += chunk[: limit - len(kept)]

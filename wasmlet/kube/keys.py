@@ -1,7 +1,7 @@
 """Private keys, requests for certificates, and the files that hold them.
 
-Keys are ECDSA P-256. They are written for nobody but their owner, in files that are made with mode 0600, and are in no
-text form of an object here, so that none gets into a log.
+Keys are ECDSA P-256. Their files are made with mode 0600, so that only their owner may read them. No object shows its
+key in its text form, so that none gets into a log.
 """
 
 from __future__ import annotations

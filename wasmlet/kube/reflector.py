@@ -3,7 +3,7 @@
 `Reflector.run` keeps a handler told about every object of a collection. The API server ends watches as it pleases
 (time-outs, readers that fell behind), so a watch is resumed from the last version seen, bookmarks included; only an
 answer of 410 Gone makes it list again, and an API server whose versions have gone back because it was restored from a
-backup: a watch from a version that it has yet to reach would be silent until then. What fails is repeated for ever,
+backup: a watch from a version that it has yet to reach would be silent until then. What fails is repeated without end,
 and so is what ends at once without having told anything: with pauses that grow (`wasmlet.clock.Retries`).
 """
 
@@ -67,7 +67,7 @@ class History:
         self._told.append(tell)
 
     def add(self, reflector: Reflector) -> None:
-        """The reflector is told too, for as long as somebody keeps it."""
+        """Tell this reflector, too, for as long as it exists."""
         self._reflectors.add(reflector)
 
     def seen(self, version: str) -> None:

@@ -2,7 +2,7 @@
 
 A request is made by the owner of a client certificate of the cluster's client CA (common name: the user; organizations:
 the groups) or of a bearer token that the API server knows. What it does is a verb on a subresource of this `nodes`
-object, and the API server says whether that user may. Nobody is let in without both answers: 401 without a user, 403
+object, and the API server says whether that user may. A request needs both answers: 401 without a user, 403
 for one who may not or about whom there is no answer.
 """
 

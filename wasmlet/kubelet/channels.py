@@ -75,7 +75,7 @@ class ChannelSession(Carrier):
             else:
                 await self._socket.send_bytes(bytes([number]) + data)
         except (ConnectionError, RuntimeError):
-            # The session ends, which cancels whoever writes; an error beside that could cut its cleaning up short.
+            # The session ends, which cancels this writer; an error raised here could interrupt its cleaning up.
             await asyncio.Event().wait()
         self.touch()
 

@@ -128,7 +128,7 @@ async def serve(call: Call, options: Options, streams: Mapping[str, Stream], ver
         doing: for messages, as "executing command in container".
 
     Raises:
-        CallerLeft: nobody is there to be told.
+        CallerLeft: the caller is gone.
     """
     caller = Caller(options, streams)
     async with asyncio.TaskGroup() as group:
@@ -150,7 +150,7 @@ async def serve(call: Call, options: Options, streams: Mapping[str, Stream], ver
 
 
 async def _outcome(call: Call, caller: Caller, doing: str) -> Any:
-    """The status to be told, or why nobody is told."""
+    """The status to send, or the reason why none is sent."""
     try:
         code = await call(caller)
     except CallerLeft as left:

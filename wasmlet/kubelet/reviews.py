@@ -46,7 +46,7 @@ T = TypeVar("T")
 
 
 class Unanswered(WasmletError):
-    """A review failed or took too long; whoever asked is not let in."""
+    """A review failed or took too long; the caller is refused."""
 
 
 @attrs.frozen
@@ -132,7 +132,7 @@ class _Answers(Generic[T]):
 
     def _unanswered(self, why: str) -> Unanswered:
         now = self._clock.monotonic()
-        if now - self._complained >= COMPLAINT_SECONDS:  # a line for each of a thousand requests helps nobody
+        if now - self._complained >= COMPLAINT_SECONDS:  # one line for many requests
             self._complained = now
             log.warning("a request to the node's API is refused: a review failed", review=self._what, error=why)
         return Unanswered(f"{self._what}: {why}")
@@ -166,7 +166,7 @@ class Reviews:
         await self._access.close()
 
     async def user(self, token: str) -> User | None:
-        """Whose token this is; None for nobody's.
+        """The user of this token; None where it is no user's.
 
         Raises:
             Unanswered: the API server did not say.

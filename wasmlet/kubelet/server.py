@@ -37,9 +37,6 @@ log = structlog.get_logger(__name__)
 REQUEST_BYTES = 64 * 1024
 HEADER_BYTES = 32 * 1024
 """The longest line of a request's head: tokens of an identity provider can be long."""
-HEADER_SECONDS = 10.0
-"""How long a client may take for the handshake, from then to the end of its first request's head, and for each later
-head."""
 IDLE_SECONDS = 90.0
 STOP_SECONDS = 2.0
 PROMETHEUS = {"Content-Type": "text/plain; version=0.0.4; charset=utf-8"}
@@ -72,7 +69,6 @@ class KubeletServer:
         facts: NodeFacts,
         clock: Clock,
         *,
-        header_seconds: float = HEADER_SECONDS,
         timeouts: Timeouts | None = None,
     ) -> None:
         self._pods = pods
@@ -81,7 +77,7 @@ class KubeletServer:
         self._guarded_by = guard
         self._facts = facts
         self._clock = clock
-        self._header_seconds = header_seconds
+        self._head_seconds = (timeouts or Timeouts()).head
         self.outbox = Outbox()
         """What waits for those that follow logs."""
         self._runners: list[web.AppRunner] = []
@@ -147,7 +143,7 @@ class KubeletServer:
             return Connection(
                 runner.server,
                 loop=loop,
-                head_seconds=self._header_seconds,
+                head_seconds=self._head_seconds,
                 keepalive_timeout=IDLE_SECONDS,
                 lingering_time=STOP_SECONDS,
                 max_line_size=HEADER_BYTES,
@@ -160,7 +156,7 @@ class KubeletServer:
                 host,
                 port,
                 ssl=context,
-                ssl_handshake_timeout=None if context is None else self._header_seconds,
+                ssl_handshake_timeout=None if context is None else self._head_seconds,
                 backlog=512,
                 reuse_address=True,
             )
@@ -183,7 +179,7 @@ class KubeletServer:
 
     @web.middleware
     async def _guard(self, request: web.Request, handler: Any) -> web.StreamResponse:
-        """Let nobody in who may not be."""
+        """Refuse callers who may not use the API."""
 
         async def guarded(request: web.Request) -> web.StreamResponse:
             if (refusal := await self._guarded_by.refusal(request)) is not None:
@@ -234,7 +230,7 @@ class KubeletServer:
         except Unsupported:
             raise
         except Exception as error:
-            # As a kubelet does: whoever scrapes sees it in `resource_scrape_error`.
+            # As with a kubelet, the scraper sees the error in `resource_scrape_error`.
             log.warning("the provider's stats cannot be had", error=str(error) or type(error).__name__)
             summary = None
         return web.Response(body=stats.resource_metrics(summary), headers=PROMETHEUS)

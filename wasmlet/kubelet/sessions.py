@@ -16,7 +16,7 @@ import attrs
 from wasmlet.clock import Clock
 
 HELD_BYTES = 256 * 1024
-"""How much a session holds of what its caller sends and nobody has read; it stops reading above that."""
+"""How many unread bytes of its caller a session holds; above that it stops reading."""
 WRITE_BYTES = 32 * 1024
 """How much is sent at a time, so that streams take turns."""
 
@@ -35,15 +35,17 @@ class Timeouts:
 
     Attributes:
         create: for the caller to create the streams that its request needs.
-        idle: without a byte in either direction (`streamingConnectionIdleTimeout`); 0 for ever.
+        idle: without a byte in either direction (`streamingConnectionIdleTimeout`); 0 for no limit.
         linger: for the caller to hang up after the end, so that the last bytes are not cut off.
         beat: between two signs of life while nothing can be read, which is when a caller's leaving would not be seen.
+        head: for a caller's TLS handshake, from then to the end of its first request's head, and for each later head.
     """
 
     create: float = 30.0
     idle: float = 4 * 3600.0
     linger: float = 10.0
     beat: float = 10.0
+    head: float = 10.0
 
 
 class Stream(Protocol):
@@ -57,7 +59,7 @@ class Stream(Protocol):
         """Send bytes; waits while the caller does not read.
 
         Raises:
-            CallerLeft: nobody reads this any more.
+            CallerLeft: the caller is gone.
         """
         ...
 
@@ -67,7 +69,7 @@ class Stream(Protocol):
 
 
 class Inbox:
-    """What the caller has sent on a stream and nobody has read yet. One reader."""
+    """What the caller has sent on a stream and has not been read yet. One reader."""
 
     def __init__(self, held: Held) -> None:
         self._held = held

@@ -8,7 +8,7 @@
     write(spdy.data_to_send())
 
 Both roles are here: the node is a server; the API server, which passes on what kubectl asks, is a client. There is no
-flow control, as neither kubectl nor a kubelet uses it: whoever owns the socket stops reading instead. What this side
+flow control, as neither kubectl nor a kubelet uses it: the owner of the socket stops reading instead. What this side
 sends without being told to (answers to pings, refusals) is never more than what it received.
 """
 

@@ -94,7 +94,7 @@ class SpdySession(Carrier):
             self._spdy.send_data(number, data)
         except spdy.StreamClosed:
             if self._spdy.failed is not None:
-                await asyncio.Event().wait()  # the session ends, which cancels whoever writes
+                await asyncio.Event().wait()  # the session ends, which cancels this writer
             raise CallerLeft("the caller has closed the stream") from None
         self._to_send.set()
 

@@ -28,7 +28,7 @@ class Wire(Protocol):
         """Send; waits while the other side takes nothing.
 
         Raises:
-            CallerLeft: nobody is there to take it.
+            CallerLeft: the caller is gone.
         """
         ...
 

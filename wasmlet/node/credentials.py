@@ -48,7 +48,7 @@ class Credentials:
         self._certificate = directory / "pki" / "client.pem"
         wanted = Wanted(f"system:node:{config.node_name}", ("system:nodes",))
         self._keeper = CertificateKeeper(
-            self._certificate, CLIENT_SIGNER, "client auth", lambda: wanted, clock, rng, pending=_say_pending
+            self._certificate, CLIENT_SIGNER, lambda: wanted, clock, rng, pending=_say_pending
         )
 
     async def identity(self) -> Identity:

@@ -51,9 +51,7 @@ class ServingCertificate:
         self._events = events
         self._show = show
         file = directory / "pki" / "serving.pem"
-        self._keeper = CertificateKeeper(
-            file, SERVING_SIGNER, "server auth", self._wanted, clock, rng, pending=self._say_pending
-        )
+        self._keeper = CertificateKeeper(file, SERVING_SIGNER, self._wanted, clock, rng, pending=self._say_pending)
 
     async def load(self) -> None:
         """Show the certificate that an earlier start has got, where there is one."""

@@ -35,7 +35,8 @@ async def pushed(driver: Path, address: str, keyring: Keyring | None = None, tag
     module = await asyncio.to_thread(push.load, driver)
     what, reference = push.artifact(module, {}, "v0"), parse(f"{address}/team/driver:{tag}")
     config = RegistryConfig(insecure_registries=(address,))
-    await push.push(module, what, reference, keyring or Keyring(), config, SystemClock(), lambda *_: None)
+    pusher = push.Pusher(keychain=keyring or Keyring(), config=config, clock=SystemClock())
+    await pusher.push(module, what, reference)
     return str(reference)
 
 

@@ -116,7 +116,7 @@ async def mounted(request: MountRequest, volumes: PodVolumes) -> AsyncIterator[M
 
 
 def _open_all(request: MountRequest, volumes: PodVolumes) -> Mounts:
-    pod, container, inputs, variables = request.pod, request.container, request.inputs, request.variables
+    pod, container, variables = request.pod, request.container, request.variables
     opened: list[Opened] = []
     entries: list[Mount] = []
     owners = Owners(pod, container, volumes)
@@ -133,17 +133,7 @@ def _open_all(request: MountRequest, volumes: PodVolumes) -> Mounts:
         covered = [mount.path for mount in entries]
         message = _message_path(container)
         stages = staged_files(container, opened, covered)
-        if not cover(covered, message):
-            stage = stages.setdefault(posixpath.dirname(message), Stage(writable=True))
-            if not stage.writable:
-                raise Refused(
-                    f"{container.field}.terminationMessagePath",
-                    f"cannot be beside a single file that is readOnly ({posixpath.dirname(message)}): a guest is "
-                    "handed directories only; name a path in another directory",
-                    container=container.name,
-                )
-        if not cover(covered, "/etc/hosts"):
-            stages.setdefault("/etc", Stage()).made = kubelet_files(pod, inputs, volumes)
+        _stage_the_pods_own(stages, covered, request, volumes)
         if image is not None:
             entries[:0] = _image_mounts(image, covered, stages)  # some programs start in their first mount
             covered = [mount.path for mount in entries]
@@ -154,12 +144,7 @@ def _open_all(request: MountRequest, volumes: PodVolumes) -> Mounts:
                 stage.message = posixpath.basename(message)
             directory = places.make(container, path, stage, names)
             entries.append(Mount(path, owners.staged(directory, stage), not stage.writable))
-        if len(entries) > wire.MAX_MOUNTS:
-            raise Refused(
-                f"{container.field}.volumeMounts",
-                f"expected at most {wire.MAX_MOUNTS} directories, found {len(entries)}",
-                container=container.name,
-            )
+        _check_number(container, entries)
         left_out = tuple(image.left_out) if image is not None else ()
         return Mounts(tuple(entries), _message(container, entries, message), left_out)
     except BaseException:
@@ -170,6 +155,38 @@ def _open_all(request: MountRequest, volumes: PodVolumes) -> Mounts:
         owners.close()
         if image is not None:
             image.close()
+
+
+def _stage_the_pods_own(
+    stages: dict[str, Stage], covered: Sequence[str], request: MountRequest, volumes: PodVolumes
+) -> None:
+    """Add staging directories for the termination message and a kubelet's files, where no mount covers their places.
+
+    Raises:
+        Refused: the termination message would be beside a file that is read-only.
+    """
+    container, message = request.container, _message_path(request.container)
+    if not cover(covered, message):
+        stage = stages.setdefault(posixpath.dirname(message), Stage(writable=True))
+        if not stage.writable:
+            raise Refused(
+                f"{container.field}.terminationMessagePath",
+                f"cannot be beside a single file that is readOnly ({posixpath.dirname(message)}): a guest is "
+                "handed directories only; name a path in another directory",
+                container=container.name,
+            )
+    if not cover(covered, "/etc/hosts"):
+        stages.setdefault("/etc", Stage()).made = kubelet_files(request.pod, request.inputs, volumes)
+
+
+def _check_number(container: Container, entries: Sequence[Mount]) -> None:
+    """Raise where there are more directories than the shim takes."""
+    if len(entries) > wire.MAX_MOUNTS:
+        raise Refused(
+            f"{container.field}.volumeMounts",
+            f"expected at most {wire.MAX_MOUNTS} directories, found {len(entries)}",
+            container=container.name,
+        )
 
 
 def _image_mounts(image: ImageFiles, covered: Sequence[str], stages: Mapping[str, Stage]) -> list[Mount]:

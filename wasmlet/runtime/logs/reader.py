@@ -67,6 +67,36 @@ async def read(log: Log, options: LogOptions) -> AsyncGenerator[bytes, None]:
                 return
 
 
+class _OpenFiles(contextlib.ExitStack):
+    """The files of a log that one reader opens, in order; leaving the context closes them.
+
+    A file is closed also where its reader was cancelled while a thread opened it.
+    """
+
+    current: Part
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self._path = path
+
+    def begin(self, begin: Begin) -> int:
+        """Open the first file; the offset in it to begin at. Blocks."""
+        part, offset = begin()
+        self._take(part)
+        return offset
+
+    def next(self) -> bool:
+        """Open the file after the current one; whether there is one. Blocks."""
+        part = log_files.open_next(self._path, self.current.number)
+        if part is not None:
+            self._take(part)
+        return part is not None
+
+    def _take(self, part: Part) -> None:
+        self.current = part
+        self.callback(part.close)
+
+
 async def pieces(log: Log, begin: Begin, *, follow: bool) -> AsyncGenerator[tuple[int, bytes], None]:
     """The entries of a log as they are in its files, in pieces of any size, each with its file's number.
 
@@ -76,31 +106,13 @@ async def pieces(log: Log, begin: Begin, *, follow: bool) -> AsyncGenerator[tupl
     Raises:
         NotFound: the log is not there (any more).
     """
-    opened: list[Part] = []
-    with contextlib.ExitStack() as stack:
-
-        def take(part: Part) -> None:
-            """So that it is closed even when the caller has been cancelled meanwhile."""
-            opened.append(part)
-            stack.callback(part.close)
-
-        def start() -> int:
-            part, offset = begin()
-            take(part)
-            return offset
-
-        def go_on() -> bool:
-            part = log_files.open_next(log.path, opened[-1].number)
-            if part is not None:
-                take(part)
-            return part is not None
-
+    with _OpenFiles(log.path) as files:
         try:
-            offset = await in_thread(start)
+            offset = await in_thread(files.begin, begin)
         except FileNotFoundError:
             raise NotFound(f"the log {log.path.name} of this container is gone") from None
         while True:
-            part = opened[-1]
+            part = files.current
             with log.watcher.watch(part) if follow else contextlib.nullcontext() as followed:
                 while True:
                     last = followed is None or log.ended()  # asked first: what was written before the end is read below
@@ -116,7 +128,7 @@ async def pieces(log: Log, begin: Begin, *, follow: bool) -> AsyncGenerator[tupl
                     if data:
                         offset += len(data)
                         yield part.number, data
-                    elif full and await in_thread(go_on):
+                    elif full and await in_thread(files.next):
                         break
                     elif followed is None or last:
                         return
