@@ -289,6 +289,7 @@ async def test_each_instance_of_a_container_is_shown_once() -> None:
     [
         (["/nowhere.wasm"], "/nowhere.wasm: expected a WebAssembly module, found none"),
         (["/nowhere.yaml"], "/nowhere.yaml: No such file"),
+        (["examples/hello/hello.wasm", "\udcff"], "expected a name and arguments in UTF-8"),
         (["README.md", "a", "b"], "is a manifest, which takes no arguments; found 'a b'"),
     ],
 )
@@ -314,12 +315,17 @@ async def test_a_pod_that_never_runs_fails_the_demo_and_says_why(tmp_path: Path)
     ("text", "expected"),
     [
         (None, "No such file"),
-        ("{", "not YAML"),
+        ("{", "expected YAML or JSON"),
         ("kind: Deployment", "document 1: expected an object with apiVersion, kind and metadata"),
         ("apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: x}", "has no Deployment of apps/v1"),
         ("apiVersion: v1\nkind: Pot\nmetadata: {name: x}", "has no Pot of v1; did you mean 'Pod'?"),
         ("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: x}", "expected at least one Pod, found 1 other"),
         ("apiVersion: v1\nkind: Pod\nmetadata: {}", "expected metadata.name of the Pod"),
+        ("apiVersion: v1\nkind: Pod\nmetadata: {name: x, annotations: text}", "annotations: expected an object"),
+        ("apiVersion: v1\nkind: Pod\nmetadata: {name: x, labels: {a: !!binary eA==}}", "expected what JSON can hold"),
+        ("apiVersion: v1\nkind: Pod\nmetadata: {name: x}\nspec: &a {b: *a}", "expected YAML or JSON"),
+        ("apiVersion: v1\nkind: Pod\nmetadata: {name: 5, labels: {1: x}}", "the pod 5 is not accepted"),
+        ("[" * 100_000, "expected YAML or JSON"),
         ("# nothing\n---\n", "expected at least one Pod, found 0 other"),
         ("a: b\n---\n- 1", "document 1: expected an object"),
         ("apiVersion: v1\nkind: Pod\nmetadata: {name: x}\nspec: {}", "the pod x is not accepted"),

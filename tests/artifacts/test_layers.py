@@ -145,6 +145,23 @@ def test_names_are_cleaned_and_taken_below_the_root(name: str) -> None:
     assert extract(tar_of({name: b"module"}), "app.wasm") == b"module"
 
 
+@pytest.mark.parametrize("size", ["9" * 5000, "-1", "\u00b2", "\u0661", "9" * 20, ""])
+def test_a_size_that_is_no_number_of_64_bits(size: str) -> None:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as archive:
+        header = tarfile.TarInfo("app.wasm")
+        header.pax_headers = {"size": size}
+        archive.addfile(header)
+    with pytest.raises(BadContent, match="size cannot be read"):
+        extract(out.getvalue(), "app.wasm")
+
+
+@pytest.mark.parametrize("packing", sorted(PACKINGS))
+def test_a_layer_of_no_bytes_is_an_empty_one(packing: str) -> None:
+    """containerd passes over these too (archive/compression, DetectCompression)."""
+    assert extract(b"", "app.wasm", packing) is None
+
+
 def test_what_is_not_the_module_disturbs_nobody() -> None:
     def fill(archive: tarfile.TarFile) -> None:
         for number, kind in enumerate((tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE, b"V", b"D")):

@@ -88,6 +88,13 @@ async def test_streams_that_are_closed(closed: str) -> None:
     assert (code, said) == (0, "")
 
 
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize("command", [f"inspect {HELLO}", "demo --port 0"])
+async def test_an_event_loop_whose_streams_are_closed(command: str, closed: str) -> None:
+    code, said = await run("/bin/bash", "-c", f"{BIN}/wasmlet {command} {closed}", stdout=asyncio.subprocess.DEVNULL)
+    assert (code, said) == (0, "")
+
+
 async def test_a_program_without_a_kubeconfig_says_so_in_a_line(tmp_path: Path) -> None:
     program = tmp_path / "node.py"
     program.write_text(

@@ -243,6 +243,8 @@ SECRET = "hunter2hunter2"
         f'users:\n- name: u\n  user: {{token: "{SECRET}\\n"}}\n',
         f"users:\n- name: u\n  user: {{client-key-data: {SECRET}!}}\n",
         f"users:\n- name: u\n  user: {{token: !{SECRET} x}}\n",
+        f"clusters: [{{name: k, cluster: {{server: 'https://me:{SECRET}@x:99999'}}}}]",
+        f"users: [{SECRET}, {'[' * 100_000}",
         f"{SECRET}",
     ],
 )
@@ -251,6 +253,8 @@ async def test_what_is_wrong_is_said_without_a_secret(tmp_path: Path, text: str)
     rest = (
         "clusters: [{name: k, cluster: {server: 'https://x'}}]\ncontexts: [{name: c, context: {cluster: k, user: u}}]"
     )
+    if text.startswith("clusters:"):
+        rest = rest.partition("\n")[2]
     path.write_text(text if text == SECRET else f"{rest}\ncurrent-context: c\n{text}")
     with pytest.raises(ConfigError) as raised:
         await load_identity(path)

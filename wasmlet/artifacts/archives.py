@@ -95,7 +95,7 @@ class Archive:
             elif header.type == tarfile.GNUTYPE_LONGLINK:
                 names["linkpath"] = self._read_header(header.size).rstrip(b"\0").decode("utf-8", "surrogateescape")
             elif header.type != tarfile.XGLTYPE:
-                size = int(names["size"]) if names.get("size", "").isdecimal() else header.size
+                size = _size(names["size"]) if "size" in names else header.size
                 self._left = size + -size % BLOCK if header.type in REGULAR else self._left
                 if any(name.startswith("GNU.sparse") for name in names) or header.type == tarfile.GNUTYPE_SPARSE:
                     raise BadContent("a layer has a sparse file, which is not supported")
@@ -149,7 +149,7 @@ class Archive:
     def _read(self, size: int, *, end: bool = False) -> bytes:
         while len(self._waiting) - self._position < size:
             if not self._more():
-                if end and self._taken and self._position == len(self._waiting):
+                if end and self._position == len(self._waiting):  # also of no bytes at all, as some tools push them
                     return b""
                 raise BadContent("a layer ends in the middle of its archive")
         self._position += size
@@ -178,6 +178,13 @@ def cleaned(name: str) -> str:
     if len(name) > _MAX_PATH:
         raise BadContent(f"a layer has a name of {len(name)} characters, more than the {_MAX_PATH} allowed")
     return posixpath.normpath(f"/{name}").lstrip("/")
+
+
+def _size(text: str) -> int:
+    """The size in a pax header: 64 bits at most, as Go has it."""
+    if not (text.isascii() and text.isdecimal() and len(text) < 20):
+        raise BadContent(f"a layer has an entry whose size cannot be read, {text[:40]!r}")
+    return int(text)
 
 
 def _pax(data: bytes) -> dict[str, str]:

@@ -241,8 +241,7 @@ def execute(command: click.Command, args: Sequence[str] | None, name: str) -> No
     try:
         try:
             command.main(args=args, prog_name=name, standalone_mode=False)
-            if sys.stdout is not None:
-                sys.stdout.flush()
+            sys.stdout.flush()
         except BaseExceptionGroup as group:  # of tasks that failed together: the first of ours says why
             told, rest = group.split(WasmletError)
             if told is None or rest is not None:

@@ -6,6 +6,7 @@ Tracebacks, also those that a provider logs itself, are of a bounded size and sh
 from __future__ import annotations
 
 import logging
+import os
 import sys
 
 import structlog
@@ -17,7 +18,8 @@ from wasmlet.failures import traceback_of
 def configure(level: str) -> None:
     """Set up structlog for the process. `level` is debug, info, warning or error."""
     logging.getLogger("aiohttp.server").addFilter(_ours)
-    terminal = sys.stderr.isatty()
+    stream = sys.stderr or open(os.devnull, "w")  # noqa: SIM115 - a program's may be closed; it lasts as long as that
+    terminal = stream.isatty()
     shared: list[structlog.typing.Processor] = [
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
@@ -32,7 +34,7 @@ def configure(level: str) -> None:
     structlog.configure(
         processors=[*shared, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.PrintLoggerFactory(stream),
         cache_logger_on_first_use=True,
     )
 

@@ -13,10 +13,10 @@ from typing import Any
 from urllib.parse import quote
 
 import orjson
-import yaml
 
 from wasmlet.controlplane.storage.kinds import KINDS, Kind
 from wasmlet.errors import ConfigError
+from wasmlet.kube.documents import read_all
 from wasmlet.names import did_you_mean
 
 _MAGIC = b"\0asm"
@@ -38,10 +38,13 @@ def pod_of_module(file: Path, arguments: Sequence[str]) -> dict[str, Any]:
     """A pod that runs a module of this machine once, with these arguments.
 
     Raises:
-        ConfigError: there is no such file.
+        ConfigError: there is no such file, or a manifest cannot hold its name or an argument.
     """
     if not file.is_file():
         raise ConfigError(f"{file}: expected a WebAssembly module, found {'a directory' if file.is_dir() else 'none'}")
+    for words in (file.name, *arguments):
+        if any("\ud800" <= character <= "\udfff" for character in words):
+            raise ConfigError(f"expected a name and arguments in UTF-8, as a manifest holds them, found {words!r}")
     name = re.sub(r"[^a-z0-9]+", "-", file.stem.lower())[:_NAME_LENGTH].strip("-") or "module"
     container: dict[str, Any] = {"name": name, "image": f"file://./{quote(file.name)}"}
     if arguments:
@@ -67,11 +70,11 @@ def objects_of(manifest: Path) -> list[dict[str, Any]]:
         ConfigError: it cannot be read, one of its documents is no object of a kind that there is, or none is a Pod.
     """
     try:
-        documents = list(yaml.safe_load_all(manifest.read_text("utf-8")))
+        documents = list(read_all(manifest.read_bytes()))
     except OSError as error:
         raise ConfigError(f"{manifest}: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{manifest}: not YAML: {' '.join(str(error).split())}") from None
+    except ValueError as error:
+        raise ConfigError(f"{manifest}: {error}") from None
     objects = [
         _checked(body, f"{manifest}: document {number}")
         for number, document in enumerate(documents, 1)
@@ -107,11 +110,17 @@ def _checked(body: Any, where: str) -> dict[str, Any]:
     metadata = body["metadata"]
     if not (metadata.get("name") or metadata.get("generateName")):
         raise ConfigError(f"{where}: expected metadata.name of the {kind.kind}, found none")
-    if kind.namespaced:
-        metadata.setdefault("namespace", "default")
+    if kind.namespaced and not metadata.get("namespace"):
+        metadata["namespace"] = "default"
     # So that `kubectl apply` can be used on the same file afterwards.
-    noted = {"kubectl.kubernetes.io/last-applied-configuration": orjson.dumps(body, default=str).decode()}
-    metadata["annotations"] = (metadata.get("annotations") or {}) | noted
+    try:
+        noted = {"kubectl.kubernetes.io/last-applied-configuration": orjson.dumps(body).decode()}
+    except TypeError as error:
+        raise ConfigError(f"{where}: expected what JSON can hold, found something else ({error})") from None
+    annotations = metadata.get("annotations") or {}
+    if not isinstance(annotations, dict):
+        raise ConfigError(f"{where}: metadata.annotations: expected an object, found {str(annotations)[:60]!r}")
+    metadata["annotations"] = annotations | noted
     return body
 
 

@@ -70,10 +70,24 @@ class _Writer(io.RawIOBase):
 
 def guard() -> None:
     """Have both streams of this process behave like that; other streams in their place are left alone."""
+    _open_the_closed()
     if (out := sys.__stdout__) is not None and sys.stdout is out:
         sys.stdout = _stream(out, vital=True)
     if (err := sys.__stderr__) is not None and sys.stderr is err:
         sys.stderr = _stream(err, vital=False)
+
+
+def _open_the_closed() -> None:
+    """Have descriptors 0 to 2 lead to nowhere where the caller has closed them (`>&-`).
+
+    Otherwise a socket would get such a number: libuv ends the process when it is to close one, and children would
+    write into it.
+    """
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(descriptor, True)
+    os.close(descriptor)
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115 - they last as long as the process
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
 
 
 def _stream(stream: TextIO, *, vital: bool) -> TextIO:

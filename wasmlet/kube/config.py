@@ -151,7 +151,8 @@ def _server(text: str) -> str:
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0:
             raise ValueError
     except ValueError:
-        raise ConfigError(f"expected a server as https://HOST:PORT, found {text!r}") from None
+        shown = text.rpartition("@")[2]  # before it may stand a password
+        raise ConfigError(f"expected a server as https://HOST:PORT, found {shown!r}") from None
     return parts._replace(query="", fragment="").geturl().rstrip("/")
 
 

@@ -11,7 +11,7 @@ import base64
 import binascii
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
 import attrs
@@ -37,6 +37,7 @@ class _Loader(_Base):  # type: ignore[misc]
         return float(text.replace(".inf", "inf").replace(".Inf", "inf").replace(".INF", "inf").replace(".", ""))
 
 
+_MAX_DEPTH = 200
 _NUMBER = r"""[-+]?(?:0[xX][0-9a-fA-F_]+|0[oO]?[0-7_]+|0[bB][01_]+|[0-9][0-9_]*
     |(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|\.(?:inf|Inf|INF))|\.(?:nan|NaN|NAN)"""
 for _tag, _pattern, _first in (
@@ -51,21 +52,36 @@ _Loader.bool_values = {**yaml.SafeLoader.bool_values, "y": True, "n": False}
 
 
 def read(content: bytes) -> Any:
-    """The first document in JSON or YAML, as JSON would have it.
+    """The first document in JSON or YAML, as JSON would have it; None where there is none.
 
     Raises:
         ValueError: it is neither; the text is one line and shows nothing of the content.
     """
+    return next(read_all(content), None)
+
+
+def read_all(content: bytes) -> Iterator[Any]:
+    """Each document, read when it is asked for.
+
+    Raises:
+        ValueError: one is neither JSON nor YAML; see `read`.
+    """
     try:
-        return json.loads(content)
-    except ValueError:
+        document = json.loads(content)
+    except (ValueError, RecursionError):
         pass
+    else:
+        yield document
+        return
     try:
-        loader = _Loader(content)
+        loader, ahead = _Loader(content), _Base(content)
         try:
-            return _jsonable(loader.get_data()) if loader.check_data() else None
+            while loader.check_data():
+                _check_depth(ahead)
+                yield _jsonable(loader.get_data())
         finally:
             loader.dispose()
+            ahead.dispose()
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f" in line {mark.line + 1}" if mark is not None else ""
@@ -75,6 +91,19 @@ def read(content: bytes) -> Any:
         raise ValueError(f"expected YAML or JSON: {problem}{where}") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ValueError(f"expected YAML or JSON, found something else ({type(error).__name__})") from None
+
+
+def _check_depth(ahead: Any) -> None:
+    """See that the next document is not nested too deep: libyaml composes it by recursion and ends the process then.
+
+    Raises:
+        RecursionError: it is.
+    """
+    depth = 0
+    while not isinstance(event := ahead.get_event(), yaml.DocumentEndEvent | type(None)):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > _MAX_DEPTH:
+            raise RecursionError
 
 
 def _jsonable(value: Any) -> Any:

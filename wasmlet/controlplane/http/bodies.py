@@ -38,5 +38,5 @@ def parse_body(data: bytes, media: str) -> Any:
         if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=yaml.SafeLoader)):
             raise bad_request("the body of the request uses YAML aliases, which are not read here")
         return yaml.safe_load(text)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise bad_request(f"the body of the request is not YAML: {error}") from None
