@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -94,3 +95,16 @@ async def test_a_password_of_a_proxy_is_in_no_error(at: At, monkeypatch: pytest.
         with pytest.raises((ConfigError, errors.Unreachable)) as raised:
             await reached(kubeconfig)
         assert "hunter2" not in str(raised.value)
+
+
+async def test_a_proxy_that_refuses_is_named_without_its_password(at: At) -> None:
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 407 Who are you?\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+        writer.close()
+
+    async with await asyncio.start_server(refuse, "127.0.0.1", 0) as server:
+        url = f"http://me:hunter2@127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        with pytest.raises(errors.Unreachable, match=r"407") as raised:
+            await reached(at.file("k", at.config(None, {"server": "https://api.test", "proxy-url": url})))
+    assert "hunter2" not in str(raised.value)

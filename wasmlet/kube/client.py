@@ -243,6 +243,8 @@ class Client:
             raise self._unreachable(f"{identity.server} cannot be reached: {error.strerror or error}") from None
         except (aiohttp.ClientError, ConnectionError) as error:
             text = str(error) or type(error).__name__
+            if isinstance(error, aiohttp.ClientResponseError):  # a proxy's, whose text has its URL with the password
+                text = f"{error.status} {error.message}"
             raise self._unreachable(f"the connection to {identity.server} broke: {text}") from None
         finally:
             del self._waiting[cut]
