@@ -37,7 +37,7 @@ from wasmlet.clock import Clock
 from wasmlet.controlplane.faults import Cut, Delay, Drop, Effect, Fail, Faults
 from wasmlet.kube import errors
 from wasmlet.kube.client import MERGE_PATCH
-from wasmlet.node import node as node_module
+from wasmlet.node import assembly
 from wasmlet.node.pod_task import PodTask
 from wasmlet.node.services import NodeServices
 
@@ -422,12 +422,12 @@ async def _quiet(report: Report) -> AsyncIterator[None]:
         raise structlog.DropEvent
 
     structlog.configure(processors=[keep], wrapper_class=structlog.make_filtering_bound_logger(logging.INFO))
-    normal = node_module.NodeServices
-    node_module.NodeServices = partial(NodeServices, call_seconds=CALL_SECONDS)  # type: ignore[assignment,misc]
+    normal = assembly.NodeServices
+    assembly.NodeServices = partial(NodeServices, call_seconds=CALL_SECONDS)  # type: ignore[assignment,misc]
     try:
         yield
     finally:
-        node_module.NodeServices = normal  # type: ignore[misc]
+        assembly.NodeServices = normal  # type: ignore[misc]
         structlog.configure(**before)
 
 

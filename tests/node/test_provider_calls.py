@@ -20,8 +20,7 @@ import wasmlet
 from tests.node.cluster import NODE, Cluster, condition, running
 from tests.node.trouble import FastClock, Troubled, fast_node, troubled_cluster
 from wasmlet.kube.client import MERGE_PATCH
-from wasmlet.node import node as node_module
-from wasmlet.node import registration
+from wasmlet.node import assembly, registration
 from wasmlet.node.services import NodeServices
 from wasmlet.provider import PodRecord
 from wasmlet.testing.reference import ReferenceProvider
@@ -202,7 +201,7 @@ class TestTheStart:
             await asyncio.gather(cluster.until(running), cluster.until(running, "kept"))
         provider.finish(made.key, 3)
         provider.trouble, provider.listed = trouble, 0
-        monkeypatch.setattr(node_module, "NodeServices", partial(NodeServices, call_seconds=0.5))
+        monkeypatch.setattr(assembly, "NodeServices", partial(NodeServices, call_seconds=0.5))
         async with starting(cluster, provider):
             assert "could not list its pods" in await until_ready(cluster, "False")
             await provider.until(lambda: provider.listed >= 3)

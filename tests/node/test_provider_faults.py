@@ -18,7 +18,7 @@ from tests.node.cluster import Cluster, running
 from tests.node.test_faults import restarts
 from tests.node.trouble import Troubled, fast_node, troubled_cluster
 from wasmlet.kube.client import MERGE_PATCH
-from wasmlet.node import node as node_module
+from wasmlet.node import assembly
 from wasmlet.node.report import STARTING_SECONDS
 from wasmlet.node.services import NodeServices
 from wasmlet.provider import Change, StatusChanged
@@ -35,7 +35,7 @@ async def cluster(tmp_path: Path) -> AsyncIterator[Cluster]:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """A provider has 0.1 seconds for a call."""
-    monkeypatch.setattr(node_module, "NodeServices", partial(NodeServices, call_seconds=0.1))
+    monkeypatch.setattr(assembly, "NodeServices", partial(NodeServices, call_seconds=0.1))
 
 
 def unlucky(seed: int, probability: float) -> Any:

@@ -118,6 +118,7 @@ class Troubled(ReferenceProvider):
 
     def _set(self, held: Any) -> None:
         self.pods[held.key.uid] = held
+        held.tell()
         self._touched.set()
         self.tell(StatusChanged(held.key, held.status))
 

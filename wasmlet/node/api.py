@@ -9,18 +9,15 @@ from typing import Any
 
 import structlog
 
-from wasmlet.clock import Clock
-from wasmlet.kube import Client
 from wasmlet.kubelet import Guard, KubeletServer, NodeFacts, Reviews
 from wasmlet.kubelet.reviews import ALLOWED_SECONDS, DENIED_SECONDS, TOKEN_SECONDS
 from wasmlet.kubelet.sessions import Timeouts
 from wasmlet.kubelet.tls import ServerTls, self_signed
 from wasmlet.node.config import NodeConfig
 from wasmlet.node.lease import DURATION_SECONDS
-from wasmlet.node.metrics import Metrics
 from wasmlet.node.pods import PodManager
 from wasmlet.node.registration import CHECK_SECONDS, REPORT_SECONDS, NodeRegistration
-from wasmlet.provider import Provider
+from wasmlet.node.services import NodeServices
 
 log = structlog.get_logger(__name__)
 
@@ -29,32 +26,27 @@ class NodeApi:
     """Serves the API of one node until `stop`.
 
     Args:
-        client: asks the API server who may use it; its CA is the guess at the CA of the cluster's clients.
+        services: its client asks the API server who may use the API; the client's CA is the guess at the CA of the
+            cluster's clients.
     """
 
     def __init__(
-        self,
-        client: Client,
-        provider: Provider,
-        config: NodeConfig,
-        pods: PodManager,
-        registration: NodeRegistration,
-        metrics: Metrics,
-        clock: Clock,
+        self, services: NodeServices, config: NodeConfig, pods: PodManager, registration: NodeRegistration
     ) -> None:
+        client, clock = services.client, services.clock
         self._config = config
         self._clock = clock
         self._trusted = config.client_ca_file or client.identity.authority
         self._tls: ServerTls | None = None
         facts = NodeFacts(
             config.node_name,
-            metrics.text,
+            services.metrics.text,
             settings(config, self._trusted),
             {"ping": str, "log": str, "syncloop": registration.stuck},
         )
         guard = Guard(config.node_name, Reviews(client, clock), clock)
         timeouts = Timeouts(idle=config.streaming_connection_idle_timeout)
-        self._server = KubeletServer(pods, provider, guard, facts, clock, timeouts=timeouts)
+        self._server = KubeletServer(pods, services.provider, guard, facts, clock, timeouts=timeouts)
 
     async def start(self, ip: str) -> int:
         """Listen with a certificate of our own; the port.

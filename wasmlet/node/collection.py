@@ -9,33 +9,45 @@ import asyncio
 import random
 from collections.abc import Mapping, Sequence
 
+import attrs
+
 from wasmlet.clock import Clock
 from wasmlet.errors import WasmletError
 from wasmlet.kube import Client, History, Reflector
+from wasmlet.kube.reflector import Handler
 from wasmlet.model.pod import Raw
 
 LOAD_SECONDS = 15.0
 """How long a pod's start waits for what it needs from the API before that counts as a failure, to be repeated."""
 
 
+@attrs.frozen(kw_only=True)
+class Watching:
+    """What the watches of a node are made with.
+
+    Attributes:
+        client: one that has a connection for each watch.
+        group: owns a task for each watch.
+        history: told of the versions that are seen, so that a restored API server is noticed.
+    """
+
+    client: Client
+    group: asyncio.TaskGroup
+    clock: Clock
+    rng: random.Random
+    history: History
+
+    def reflector(self, path: str, selector: Mapping[str, str], handler: Handler) -> Reflector:
+        """A reflector of the objects below a path."""
+        return Reflector(self.client, path, selector, handler, clock=self.clock, rng=self.rng, history=self.history)
+
+
 class Collection:
     """All objects of one kind, by namespace and name; handler of their reflector."""
 
-    def __init__(
-        self,
-        client: Client,
-        group: asyncio.TaskGroup,
-        path: str,
-        clock: Clock,
-        rng: random.Random,
-        history: History,
-    ) -> None:
-        self._client = client
-        self._group = group
+    def __init__(self, watching: Watching, path: str) -> None:
+        self._watching = watching
         self._path = path
-        self._clock = clock
-        self._rng = rng
-        self._history = history
         self._found: dict[str, dict[str, Raw]] = {}
         self._loaded = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -47,10 +59,8 @@ class Collection:
             WasmletError: the API has not given one in time.
         """
         if self._task is None:
-            reflector = Reflector(
-                self._client, self._path, {}, self, clock=self._clock, rng=self._rng, history=self._history
-            )
-            self._task = self._group.create_task(reflector.run())
+            reflector = self._watching.reflector(self._path, {}, self)
+            self._task = self._watching.group.create_task(reflector.run())
         try:
             async with asyncio.timeout(LOAD_SECONDS):
                 await self._loaded.wait()

@@ -8,19 +8,17 @@ holds a connection (HTTP/1.1); above `WATCHES` of them, objects are looked at ev
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 import attrs
 import structlog
 
-from wasmlet.clock import Clock
 from wasmlet.errors import WasmletError
-from wasmlet.kube import Client, History, Reflector, errors
+from wasmlet.kube import errors
 from wasmlet.model.inputs import Inputs
 from wasmlet.model.pod import Pod, Raw
 from wasmlet.model.references import References, references
-from wasmlet.node.collection import LOAD_SECONDS, Collection
+from wasmlet.node.collection import LOAD_SECONDS, Collection, Watching
 from wasmlet.node.tokens import TokenManager
 
 log = structlog.get_logger(__name__)
@@ -51,8 +49,6 @@ class InputStore:
     """Knows the objects that the node's pods refer to.
 
     Args:
-        client: a client of its own, with a connection for each watch.
-        group: owns a task for each object.
         runtime_class: finds a RuntimeClass by name; None where there is none.
         changed: told the UID of a pod when something it refers to has changed.
         allocatable: what the node can give, for `resourceFieldRef`.
@@ -60,33 +56,25 @@ class InputStore:
 
     def __init__(
         self,
-        client: Client,
-        group: asyncio.TaskGroup,
+        watching: Watching,
         *,
         node_name: str,
         node_ips: Sequence[str],
         allocatable: Callable[[], Mapping[str, str]],
         runtime_class: Callable[[str], Awaitable[Raw | None]],
         changed: Callable[[str], None],
-        clock: Clock,
-        rng: random.Random,
-        history: History,
     ) -> None:
-        self._client = client
-        self._group = group
+        self._watching = watching
         self._node_name = node_name
         self._node_ips = tuple(node_ips)
         self._allocatable = allocatable
         self._runtime_class = runtime_class
         self._changed = changed
-        self._clock = clock
-        self._rng = rng
-        self._history = history
-        history.on_rewound(self._rewound)
+        watching.history.on_rewound(self._rewound)
         self._objects: dict[ObjectKey, _Object] = {}
         self._used: dict[str, frozenset[ObjectKey]] = {}
-        self._services = Collection(client, group, "/api/v1/services", clock, rng, history)
-        self._tokens = TokenManager(client, group, changed, clock, rng)
+        self._services = Collection(watching, "/api/v1/services")
+        self._tokens = TokenManager(watching.client, watching.group, changed, watching.clock, watching.rng)
         self._slots = asyncio.Semaphore(WATCHES)
 
     async def inputs(self, pod: Pod) -> Inputs:
@@ -157,7 +145,7 @@ class InputStore:
             found = self._objects.get(key)
             if found is None:
                 found = self._objects[key] = _Object(self._tell)
-                found.task = self._group.create_task(self._follow(key, found))
+                found.task = self._watching.group.create_task(self._follow(key, found))
             found.users.add(pod.uid)
         self._drop(pod.uid, before - keys)
         return keys
@@ -176,7 +164,7 @@ class InputStore:
         for key, found in self._objects.items():
             if found.settled.is_set():
                 found.settled.clear()
-                found.task = self._group.create_task(self._follow(key, found))
+                found.task = self._watching.group.create_task(self._follow(key, found))
 
     def _tell(self, users: frozenset[str]) -> None:
         for uid in users:
@@ -189,9 +177,7 @@ class InputStore:
             return
         async with self._slots:
             selector = {"fieldSelector": f"metadata.name={key.name}"}
-            reflector = Reflector(
-                self._client, key.collection, selector, found, clock=self._clock, rng=self._rng, history=self._history
-            )
+            reflector = self._watching.reflector(key.collection, selector, found)
             watching = asyncio.create_task(reflector.run())
             settled = asyncio.create_task(found.settled.wait())
             try:
@@ -204,12 +190,12 @@ class InputStore:
     async def _poll(self, key: ObjectKey, found: _Object) -> None:
         while not found.settled.is_set():
             try:
-                found.applied(await self._client.get(f"{key.collection}/{key.name}"))
+                found.applied(await self._watching.client.get(f"{key.collection}/{key.name}"))
             except errors.ObjectNotFound:
                 found.synced(())
             except errors.ApiError as error:
                 log.warning("an object that pods refer to cannot be read", object=str(key), error=str(error))
-            await self._clock.sleep(POLL_SECONDS * (0.8 + 0.4 * self._rng.random()))
+            await self._watching.clock.sleep(POLL_SECONDS * (0.8 + 0.4 * self._watching.rng.random()))
 
 
 class _Object:

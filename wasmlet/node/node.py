@@ -17,7 +17,6 @@ import resource
 import socket
 from collections.abc import AsyncIterator, Awaitable, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 from urllib.parse import urlsplit
@@ -26,26 +25,18 @@ import structlog
 
 from wasmlet.clock import Backoff, Clock, SystemClock
 from wasmlet.errors import ConfigError
-from wasmlet.kube import Client, History, Identity, Recovery, Reflector, errors, paths
+from wasmlet.kube import Client, Identity, Recovery, errors, paths
 from wasmlet.kube.client import THROTTLED_TRIES
-from wasmlet.kube.events import EventRecorder
 from wasmlet.memory import give_back
-from wasmlet.model.pod import Raw
-from wasmlet.node.admission import Admission
-from wasmlet.node.api import NodeApi
-from wasmlet.node.collection import Collection
+from wasmlet.node.assembly import Foundation, Parts, assemble
 from wasmlet.node.config import NodeConfig
 from wasmlet.node.credentials import Credentials, first_contact
-from wasmlet.node.inputs import InputStore
 from wasmlet.node.lease import LeaseKeeper
-from wasmlet.node.metrics import Metrics
 from wasmlet.node.pod_task import PodTask
 from wasmlet.node.pods import PodManager
 from wasmlet.node.registration import NodeRegistration
 from wasmlet.node.services import NodeServices
-from wasmlet.node.serving import ServingCertificate
 from wasmlet.node.state_dir import StateDirectory
-from wasmlet.node.status_writer import StatusWriter
 from wasmlet.provider import NodeContext, Provider
 from wasmlet.signals import on_stop_signals
 
@@ -53,7 +44,6 @@ log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
 
-RUNTIME_CLASSES = "/apis/node.k8s.io/v1/runtimeclasses"
 FLUSH_SECONDS = 3.0
 """How long the end of a node waits for statuses and events that are still on their way."""
 
@@ -132,23 +122,7 @@ class Node:
             identity = self._identity or await self._unless_stopped(credentials.identity())
             if identity is None:
                 return
-            recovery = Recovery()
-
-            async def connect(connections: int, throttled_tries: int = THROTTLED_TRIES) -> Client:
-                client = Client(
-                    identity,
-                    connections=connections,
-                    clock=self._clock,
-                    recovery=recovery,
-                    rng=self._rng,
-                    throttled_tries=throttled_tries,
-                )
-                return await stack.enter_async_context(client)
-
-            client = await connect(32)
-            # Renewals overlap in an outage, and so are not repeated within a try, too; every watch holds a connection.
-            # Both are bounded where they are made.
-            lease_client, watch_client = await connect(0, 0), await connect(0)
+            client, lease_client, watch_client = await self._connect(stack, identity)
             await first_contact(client, self._clock)
             ip = self.config.node_ip
             if ip is None:
@@ -167,7 +141,40 @@ class Node:
             if self._stop.is_set():
                 return
             renewal = credentials.run([client, lease_client, watch_client])
-            await self._serve(stack, client, watch_client, registration, lease, ip, state.path, renewal)
+            base = Foundation(
+                config=config,
+                provider=self.provider,
+                client=client,
+                watch_client=watch_client,
+                registration=registration,
+                lease=lease,
+                ip=ip,
+                directory=state.path,
+                clock=self._clock,
+                rng=self._rng,
+            )
+            await self._serve(stack, base, renewal)
+
+    async def _connect(self, stack: AsyncExitStack, identity: Identity) -> tuple[Client, Client, Client]:
+        """Three clients of the API server: for requests, for the lease's renewals, and for watches.
+
+        Renewals overlap in an outage, so one that the server turns down for now is not repeated within a try. Every
+        watch holds a connection. The number of both is bounded where they are made, and has no bound here.
+        """
+        recovery = Recovery()
+        clients = [
+            Client(
+                identity,
+                connections=connections,
+                clock=self._clock,
+                recovery=recovery,
+                rng=self._rng,
+                throttled_tries=throttled_tries,
+            )
+            for connections, throttled_tries in ((32, THROTTLED_TRIES), (0, 0), (0, THROTTLED_TRIES))
+        ]
+        client, lease_client, watch_client = [await stack.enter_async_context(client) for client in clients]
+        return client, lease_client, watch_client
 
     async def _unless_stopped(self, work: Coroutine[Any, Any, T]) -> T | None:
         """What the work gives, or None where the node is asked to stop before it is done."""
@@ -180,97 +187,57 @@ class Node:
                 one.cancel()
             await asyncio.gather(task, stopped, return_exceptions=True)
 
-    async def _serve(
-        self,
-        stack: AsyncExitStack,
-        client: Client,
-        watch_client: Client,
-        registration: NodeRegistration,
-        lease: LeaseKeeper,
-        ip: str,
-        directory: Path,
-        renewal: Coroutine[Any, Any, None],
-    ) -> None:
-        provider, clock, name = self.provider, self._clock, self.config.node_name
-        recorder = EventRecorder(client, name, clock=clock)
+    async def _serve(self, stack: AsyncExitStack, base: Foundation, renewal: Coroutine[Any, Any, None]) -> None:
+        """Take pods, until the node is asked to stop.
+
+        Args:
+            stack: ends what must outlive the tasks.
+            renewal: keeps the node's credentials valid.
+        """
         async with _stoppable() as group:
             group.create_task(renewal)
-            metrics = Metrics()
-            writer = StatusWriter(client, group, metrics, clock=clock, rng=self._rng)
-            history = History()
-            classes = Collection(watch_client, group, RUNTIME_CLASSES, clock, self._rng, history)
-
-            async def runtime_class(class_name: str) -> Raw | None:
-                await classes.load()
-                return classes.of().get(class_name)
-
-            inputs = InputStore(
-                watch_client,
-                group,
-                node_name=name,
-                node_ips=[ip],
-                allocatable=lambda: registration.allocatable,
-                runtime_class=runtime_class,
-                changed=lambda uid: pods.inputs_changed(uid),
-                clock=clock,
-                rng=self._rng,
-                history=history,
-            )
-            services = NodeServices(
-                provider=provider,
-                client=client,
-                writer=writer,
-                events=recorder,
-                metrics=metrics,
-                inputs=inputs,
-                admission=Admission(
-                    lambda: registration.node,
-                    lambda: registration.runtime_handlers,
-                    runtime_class,
-                    lambda: registration.leaving,
-                ),
-                node_ips=[ip],
-                history=history,
-                clock=clock,
-                rng=self._rng,
-                backoff=Backoff(initial=0.5, cap=60),
-                group=group,
-            )
-            pods = PodManager(services, registration.changed)
-            metrics.watch(lambda: writer.unwritten, pods.phases)
-            api = NodeApi(client, provider, self.config, pods, registration, metrics, clock)
-            stack.push_async_callback(api.stop)
-            port = await api.start(ip)
-            serving = ServingCertificate(client, name, directory, registration, recorder, api.show, clock, self._rng)
-            if self.config.serving_csr:
-                await serving.load()
-            registration.trouble = await self._unless_stopped(pods.load()) or ""
-            await self._unless_stopped(_reached(registration.register(port)))
-            if self._stop.is_set():
-                raise _Stopped
-            await _reached(lease.renew())
-            for work in (lease.run(history), registration.run(watch_client, self._rng, history), recorder.run()):
-                group.create_task(work)
-            if self.config.serving_csr:
-                group.create_task(serving.run())
-            await self._unless_stopped(self._loaded(pods, registration, services.backoff))
+            parts = assemble(base, group)
+            stack.push_async_callback(parts.api.stop)
+            port = await parts.api.start(base.ip)
+            await self._register(base, parts, port)
+            self._keep_alive(base, parts)
+            await self._unless_stopped(self._loaded(parts.pods, base.registration, parts.services.backoff))
             if not self._stop.is_set():
-                selector = {"fieldSelector": f"spec.nodeName={name}"}
-                history.on_rewound(pods.rewound)
-                reflector = Reflector(
-                    watch_client, paths.PODS, selector, pods, clock=clock, rng=self._rng, history=history
-                )
-                for work in (pods.follow(), reflector.run(), self._say_ready(pods, port)):
-                    group.create_task(work)
+                self._follow_pods(parts, port)
             try:
-                await self._until_stopped(pods, registration, writer, recorder)
+                await self._until_stopped(parts.pods, base.registration, parts.services)
             finally:
-                pods.leave()  # what is begun while the group ends would not be cancelled with it
+                parts.pods.leave()  # what is begun while the group ends would not be cancelled with it
             raise _Stopped
 
-    async def _until_stopped(
-        self, pods: PodManager, registration: NodeRegistration, writer: StatusWriter, recorder: EventRecorder
-    ) -> None:
+    async def _register(self, base: Foundation, parts: Parts, port: int) -> None:
+        """Show the node to the cluster, with a lease; it says NotReady where the provider could not list its pods."""
+        if self.config.serving_csr:
+            await parts.serving.load()
+        base.registration.trouble = await self._unless_stopped(parts.pods.load()) or ""
+        await self._unless_stopped(_reached(base.registration.register(port)))
+        if self._stop.is_set():
+            raise _Stopped
+        await _reached(base.lease.renew())
+
+    def _keep_alive(self, base: Foundation, parts: Parts) -> None:
+        """Begin what keeps the Node, its lease, its events and its certificate up to date."""
+        group, history = parts.watching.group, parts.watching.history
+        group.create_task(base.lease.run(history))
+        group.create_task(base.registration.run(base.watch_client, self._rng, history))
+        group.create_task(parts.services.events.run())
+        if self.config.serving_csr:
+            group.create_task(parts.serving.run())
+
+    def _follow_pods(self, parts: Parts, port: int) -> None:
+        """Begin to follow the node's pods in the API and at the provider."""
+        selector = {"fieldSelector": f"spec.nodeName={self.config.node_name}"}
+        parts.watching.history.on_rewound(parts.pods.rewound)
+        reflector = parts.watching.reflector(paths.PODS, selector, parts.pods)
+        for work in (parts.pods.follow(), reflector.run(), self._say_ready(parts.pods, port)):
+            parts.watching.group.create_task(work)
+
+    async def _until_stopped(self, pods: PodManager, registration: NodeRegistration, services: NodeServices) -> None:
         """Wait for the end of the node, and do what comes before it."""
         await self._stop.wait()
         log.info("node stopping", node=self.config.node_name, pods=len(pods.all()))
@@ -280,7 +247,7 @@ class Node:
         with suppress(TimeoutError):
             async with asyncio.timeout(FLUSH_SECONDS):
                 await asyncio.gather(*(task.flushed() for task in pods.all()))
-        await recorder.flush(1.0)
+        await services.events.flush(1.0)
 
     async def _loaded(self, pods: PodManager, registration: NodeRegistration, backoff: Backoff) -> None:
         """Return when the provider has listed what it holds; until then the node is there, and not ready."""

@@ -25,6 +25,10 @@ CALL_SECONDS = 60.0
 """How long a provider may take to accept a pod or a change, or to end a pod beyond its grace period."""
 
 
+STEPS = Backoff(initial=0.5, cap=60)
+"""Between the tries of a step for one pod, and of the provider's list and its stream of changes."""
+
+
 class InputSource(Protocol):
     """Where a pod's inputs come from."""
 
@@ -55,8 +59,8 @@ class NodeServices:
     history: History
     clock: Clock
     rng: random.Random
-    backoff: Backoff
     group: asyncio.TaskGroup
+    backoff: Backoff = STEPS
     call_seconds: float = CALL_SECONDS
     starting: set[str] = attrs.field(factory=set)
     """UIDs of the pods that have not started, and that the API has not been told of."""

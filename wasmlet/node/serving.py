@@ -9,19 +9,17 @@ on the Node says why `kubectl logs` may fail. The certificate is kept in the sta
 from __future__ import annotations
 
 import ipaddress
-import random
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import structlog
 
-from wasmlet.clock import Clock
 from wasmlet.kube import Client
 from wasmlet.kube.certificates import SERVING_SIGNER, CertificateKeeper
-from wasmlet.kube.events import EventRecorder
 from wasmlet.kube.keys import Pair, Wanted
 from wasmlet.node.registration import NodeRegistration
+from wasmlet.node.services import NodeServices
 
 log = structlog.get_logger(__name__)
 
@@ -36,22 +34,21 @@ class ServingCertificate:
 
     def __init__(
         self,
-        client: Client,
+        services: NodeServices,
         node_name: str,
         directory: Path,
         registration: NodeRegistration,
-        events: EventRecorder,
         show: Callable[[bytes], Awaitable[None]],
-        clock: Clock,
-        rng: random.Random,
     ) -> None:
-        self._client = client
+        self._client = services.client
         self._name = node_name
         self._registration = registration
-        self._events = events
+        self._events = services.events
         self._show = show
         file = directory / "pki" / "serving.pem"
-        self._keeper = CertificateKeeper(file, SERVING_SIGNER, self._wanted, clock, rng, pending=self._say_pending)
+        self._keeper = CertificateKeeper(
+            file, SERVING_SIGNER, self._wanted, services.clock, services.rng, pending=self._say_pending
+        )
 
     async def load(self) -> None:
         """Show the certificate that an earlier start has got, where there is one."""
