@@ -362,6 +362,40 @@ class StartsInTheBackground(ReferenceProvider):
             await asyncio.shield(self.tasks[-1])
 
 
+@found_by(test_pods_do_not_wait_for_each_other="create_pod")
+class DoesOneThingAtATime(ReferenceProvider):
+    """Has one lock for all pods, and keeps it while a pod ends."""
+
+    def __init__(self, config: object = None) -> None:
+        super().__init__(config)
+        self.lock = asyncio.Lock()
+
+    async def create_pod(self, pod: Pod, inputs: Inputs) -> None:
+        async with self.lock:
+            await super().create_pod(pod, inputs)
+
+    async def delete_pod(self, key: PodKey, grace_seconds: float) -> PodStatus | None:
+        async with self.lock:
+            return await super().delete_pod(key, grace_seconds)
+
+
+@found_by(test_pod_status_makes_way_for_other_calls="pod_status")
+class KeepsItsLock(ReferenceProvider):
+    """Has a lock for each pod, which a call for the pod's status that is cancelled never lets go."""
+
+    def __init__(self, config: object = None) -> None:
+        super().__init__(config)
+        self.locks: dict[str, asyncio.Lock] = {}
+
+    async def pod_status(self, key: PodKey) -> PodStatus:
+        status = await super().pod_status(key)
+        lock = self.locks.setdefault(key.uid, asyncio.Lock())
+        await lock.acquire()
+        await asyncio.sleep(0)
+        lock.release()
+        return status
+
+
 @found_by(test_update_pod_restarts_nothing="update_pod")
 class RestartsOnUpdate(ReferenceProvider):
     """Takes every update for a new pod."""

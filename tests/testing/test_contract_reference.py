@@ -1,12 +1,19 @@
-"""The reference provider does all that the contract asks."""
+"""The reference provider does all that the contract asks, and the suite asks no more: one call at a time for a pod."""
 
 from __future__ import annotations
 
+import asyncio
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
+import pytest
+
+from tests.node.trouble import Troubled
 from wasmlet.testing import ProviderContract, ReferenceProvider
+from wasmlet.testing.contract import ContractBroken
+from wasmlet.testing.contract.trial import Trial
 
 
 def script(
@@ -56,3 +63,45 @@ class TestReferenceProvider(ProviderContract):
 
     def refused(self) -> dict[str, Any]:
         return {"hostPID": True}
+
+
+class Slow(Troubled):
+    """A provider without a stream of changes, each of whose calls takes a few turns of the event loop."""
+
+    def __init__(self) -> None:
+        super().__init__(self._turns)
+
+    @staticmethod
+    async def _turns(call: str, after: bool) -> None:
+        for _ in range(3):
+            await asyncio.sleep(0)
+
+    def changes(self) -> Any:
+        return None
+
+
+class TestPolledProvider(TestReferenceProvider):
+    """The suite polls, and calls for one pod never overlap all the same."""
+
+    @functools.cached_property
+    def the_one(self) -> ReferenceProvider:
+        return Slow()
+
+    @pytest.fixture(autouse=True)
+    def one_call_at_a_time(self) -> Iterator[None]:
+        yield
+        assert isinstance(self.the_one, Slow)
+        assert self.the_one.overlaps == []
+
+
+async def test_a_check_whose_calls_overlap_fails(tmp_path: Path) -> None:
+    """So whoever writes checks of their own cannot ask for more than the node loop does."""
+    async with Trial(TestPolledProvider(), tmp_path / "state") as trial:
+        pod, other = trial.pod(), await trial.running()
+        first = asyncio.ensure_future(trial.creating(pod))
+        await asyncio.sleep(0)
+        with pytest.raises(ContractBroken, match=r"^pod_status: expected no other call for the pod under way"):
+            await trial.status(pod)
+        await trial.status(other)
+        await first
+        await trial.status(pod)

@@ -13,8 +13,8 @@ pytest runs every check against a provider of its own. The provider is called as
 server; pytest-asyncio may be in any mode. A check that fails names the method, what was expected, what was found, and
 what to do about it. The rules are in the docstrings of `wasmlet.provider`.
 
-`suite` has the hooks, `trial` runs the provider, `verdict` words a failure; the checks are in `lifecycle`, `ending`,
-`reports`, `restarts`, `optional` and `streams`.
+`suite` has the hooks, `trial` runs the provider, `turns` sees to one call at a time for a pod, `verdict` words a
+failure; the checks are in `lifecycle`, `ending`, `reports`, `restarts`, `optional` and `streams`.
 """
 
 from __future__ import annotations

@@ -8,14 +8,13 @@ from contextlib import suppress
 from wasmlet.errors import NotFound
 from wasmlet.model.pod import Pod
 from wasmlet.model.status import PodStatus
-from wasmlet.testing.contract.lifecycle import TURNS, cancelled_after, exits
+from wasmlet.testing.contract.lifecycle import LONG_GRACE, TURNS, cancelled_after, exits
 from wasmlet.testing.contract.suite import Suite
 from wasmlet.testing.contract.trial import Trial
 from wasmlet.testing.contract.verdict import broken, demand, ended, let_go, listed, shown
 
 __tracebackhide__ = True  # a failure shows what to mend, and of the calls the provider's
 
-LONG_GRACE = 600.0
 AGAIN = "keep what delete_pod has begun with the pod, so that the next call goes on from there"
 
 

@@ -28,6 +28,7 @@ from wasmlet.testing.contract.verdict import (
 
 __tracebackhide__ = True  # a failure shows what to mend, and of the calls the provider's
 
+LONG_GRACE = 600.0
 CLOCK_SKEW = timedelta(seconds=2)
 TURNS = (0, 1, 2, 5, 20)
 """After how many turns of the event loop a call is cancelled."""
@@ -163,6 +164,19 @@ class Lifecycle(Suite):
                 exits(end.result(), code, "delete_pod")
         records = await trial.records()
         demand(not records, "list_pods", "nothing once every pod is deleted", listed(records), "forget what is deleted")
+
+    async def test_pods_do_not_wait_for_each_other(self, trial: Trial) -> None:
+        """While a pod takes its grace period to end, another one is created, looked at and ended."""
+        slow = await trial.running(stubborn=True)
+        ending = asyncio.ensure_future(trial.provider.delete_pod(slow.key, LONG_GRACE))
+        try:
+            await asyncio.wait([ending], timeout=self.moment_seconds)  # it may have no say in when it ends
+            other = trial.pod()
+            await trial.create(other)
+            await trial.until(other, runs, "every container Running while another pod ends")
+            await trial.delete(other)
+        finally:
+            await let_go(ending, "delete_pod", trial.suite.accept_seconds)
 
     async def test_update_pod_restarts_nothing(self, trial: Trial) -> None:
         """New labels and annotations are no reason to start a container again."""

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from wasmlet.model.status import Terminated, phase_of
-from wasmlet.testing.contract.lifecycle import exits
+from wasmlet.testing.contract.lifecycle import TURNS, cancelled_after, exits
 from wasmlet.testing.contract.suite import Suite
 from wasmlet.testing.contract.trial import Trial
 from wasmlet.testing.contract.verdict import broken, demand, differing, ended, runs, shown
@@ -69,6 +69,15 @@ class Reports(Suite):
         await trial.missing("pod_status", trial.provider.pod_status(key), "a UID that was never here")
         await trial.running(name=key.name)
         await trial.missing("pod_status", trial.provider.pod_status(key), "a UID that was never here")
+
+    async def test_pod_status_makes_way_for_other_calls(self, trial: Trial) -> None:
+        """A question for the status is cancelled when something else is due; the next call is as if it had not been."""
+        pod = await trial.running()
+        for turns in TURNS:
+            call = trial.provider.pod_status(pod.key)
+            await cancelled_after(turns, call, "pod_status", trial.suite.accept_seconds)
+            status = await trial.status(pod)
+            demand(runs(status), "pod_status", "every container Running still", shown(status), "change nothing here")
 
     async def test_changes_tell_that_a_pod_runs_and_how_it_ended(self, trial: Trial) -> None:
         """The stream (or polling) has Running, then the end with its exit code."""

@@ -12,14 +12,15 @@ import uuid
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing, suppress
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, cast
 
 from wasmlet.errors import NotFound, Unsupported
 from wasmlet.model.inputs import Inputs
 from wasmlet.model.pod import Pod, PodKey
 from wasmlet.model.status import ContainerStatus, PodStatus
 from wasmlet.provider import LogOptions, NodeContext, PodRecord, Provider, StatusChanged
-from wasmlet.testing.contract.verdict import ALL_CONTAINERS, broken, demand, ended, runs, shown
+from wasmlet.testing.contract.turns import TakesTurns
+from wasmlet.testing.contract.verdict import ALL_CONTAINERS, ContractBroken, broken, demand, ended, runs, shown
 
 __tracebackhide__ = True  # a failure shows what to mend, and of the calls the provider's
 
@@ -59,7 +60,7 @@ class Trial:
     def __init__(self, suite: Hooks, state_dir: Path) -> None:
         self.suite = suite
         self.state_dir = state_dir
-        self.provider = suite.make_provider()
+        self._turns = self._new_turns(suite.make_provider())
         self.history: list[StatusChanged] = []
         """What the provider has said of its pods, oldest first: its stream, or what polling found to be different."""
         self.changes_ended = ""
@@ -67,6 +68,18 @@ class Trial:
         self._names = itertools.count(1)
         self._pods: dict[str, Pod] = {}
         self._reader: asyncio.Task[None] | None = None
+
+    @property
+    def provider(self) -> Provider:
+        """The author's provider, whose calls for one pod are made one at a time (see `turns`)."""
+        return cast("Provider", self._turns)
+
+    @provider.setter
+    def provider(self, provider: Provider) -> None:
+        self._turns = self._new_turns(provider)
+
+    def _new_turns(self, provider: Provider) -> TakesTurns:
+        return TakesTurns(provider, self.suite.accept_seconds)
 
     async def __aenter__(self) -> Self:
         try:
@@ -77,15 +90,15 @@ class Trial:
         return self
 
     async def __aexit__(self, *failure: object) -> None:
+        await self.stop_reading()
         ends = [asyncio.ensure_future(self._forget(pod)) for pod in self._pods.values()]
         if ends:
             await self._within(*ends)
-        await self.stop_reading()
         await self._within(asyncio.ensure_future(self._stop()))
 
     async def _forget(self, pod: Pod) -> None:
-        with suppress(Exception):  # the check has said what is wrong
-            await self.provider.delete_pod(pod.key, 0)
+        with suppress(Exception):  # the check has said what is wrong; a call of it may not have ended
+            await self._turns.provider.delete_pod(pod.key, 0)
 
     async def _stop(self) -> None:
         with suppress(Exception):
@@ -147,8 +160,8 @@ class Trial:
         while True:
             for pod in list(self._pods.values()):
                 with suppress(NotFound):
-                    status = await self.provider.pod_status(pod.key)
-                    if last.get(pod.uid) != status:
+                    status = await self._turns.look(pod.key)
+                    if status is not None and last.get(pod.uid) != status:
                         last[pod.uid] = status
                         self.history.append(StatusChanged(pod.key, status))
             await asyncio.sleep(LOOK_SECONDS)
@@ -261,6 +274,8 @@ class Trial:
         try:
             async with asyncio.timeout(limit) as clock:
                 return await call
+        except ContractBroken:
+            raise
         except allow:
             raise
         except TimeoutError as error:
