@@ -20,6 +20,8 @@ from wasmlet.node.services import NodeServices
 
 LEAST_GRACE_SECONDS = 2.0
 """What a pod has even where its grace period is over, as with a kubelet."""
+DRAIN_SLACK_SECONDS = 5.0
+"""How long a drain waits for a pod beyond the time that the pod has to end."""
 SHUTDOWN_MESSAGE = "Pod was terminated in response to imminent node shutdown."
 
 

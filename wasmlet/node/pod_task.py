@@ -32,9 +32,6 @@ from wasmlet.node.step_loop import StepLoop
 
 log = structlog.get_logger(__name__)
 
-DRAIN_SLACK_SECONDS = 5.0
-"""How long a drain waits for a pod beyond the time that the pod has to end."""
-
 
 class PodTask:
     """The life of one pod UID. Its public methods return at once and are called on the event loop.
@@ -211,7 +208,7 @@ class PodTask:
         self._calls.interrupt()
         self.wake()
         try:
-            async with asyncio.timeout(self._grace(self.pod) + DRAIN_SLACK_SECONDS):
+            async with asyncio.timeout(self._grace(self.pod) + ending.DRAIN_SLACK_SECONDS):
                 await self._loop.until_idle()
         except TimeoutError:
             log.warning("the pod could not be ended in time", pod=str(self.key))
@@ -272,9 +269,9 @@ class PodTask:
         """Ask the provider for the pod's status; False where something else came first."""
         if not self.accepted:
             return True
-        services = self._services
         try:
-            status = await self._calls.run(services.provider.pod_status(self.key), services.call_seconds)
+            question = self._services.provider.pod_status(self.key)
+            status = await self._calls.run(question, self._services.call_seconds)
             if status != self.status:
                 self.reported(status)
             self._questions.answered()

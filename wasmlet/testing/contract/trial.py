@@ -20,7 +20,18 @@ from wasmlet.model.pod import Pod, PodKey
 from wasmlet.model.status import ContainerStatus, PodStatus
 from wasmlet.provider import LogOptions, NodeContext, PodRecord, Provider, StatusChanged
 from wasmlet.testing.contract.turns import TakesTurns
-from wasmlet.testing.contract.verdict import ALL_CONTAINERS, ContractBroken, broken, demand, ended, runs, shown
+from wasmlet.testing.contract.verdict import (
+    ADVICE,
+    ALL_CONTAINERS,
+    NOT_FOUND,
+    SLOW,
+    ContractBroken,
+    broken,
+    demand,
+    ended,
+    runs,
+    shown,
+)
 
 __tracebackhide__ = True  # a failure shows what to mend, and of the calls the provider's
 
@@ -280,17 +291,17 @@ class Trial:
             raise
         except TimeoutError as error:
             if not clock.expired():
-                broken(method, "no error", repr(error), _ADVICE, error)
+                broken(method, "no error", repr(error), ADVICE, error)
             broken(
                 method,
                 f"an answer within {limit:g} s",
                 "it had not returned by then",
-                _SLOW.get(method, "return as soon as there is an answer, and end when cancelled"),
+                SLOW.get(method, "return as soon as there is an answer, and end when cancelled"),
             )
         except NotImplementedError as error:
-            broken(method, "wasmlet.Unsupported where the provider cannot do this", repr(error), _ADVICE, error)
+            broken(method, "wasmlet.Unsupported where the provider cannot do this", repr(error), ADVICE, error)
         except Exception as error:
-            broken(method, "no error", repr(error), _ADVICE, error)
+            broken(method, "no error", repr(error), ADVICE, error)
 
     async def missing(self, method: str, call: Awaitable[Any], what: str) -> None:
         """See that the call raises `NotFound`."""
@@ -299,9 +310,9 @@ class Trial:
         except NotFound:
             return
         except Exception as error:
-            broken(method, f"wasmlet.NotFound for {what}", repr(error), _NOT_FOUND, error)
+            broken(method, f"wasmlet.NotFound for {what}", repr(error), NOT_FOUND, error)
         answer = shown(answer) if isinstance(answer, PodStatus) else repr(answer)
-        broken(method, f"wasmlet.NotFound for {what}", f"it returned {answer}", _NOT_FOUND)
+        broken(method, f"wasmlet.NotFound for {what}", f"it returned {answer}", NOT_FOUND)
 
     async def status(self, pod: Pod) -> PodStatus:
         """What `pod_status` says."""
@@ -402,16 +413,3 @@ class Trial:
         pieces: AsyncGenerator[bytes, None] = self.provider.logs(key, container, options)
         async with aclosing(pieces) as stream:
             return b"".join([piece async for piece in stream])
-
-
-_ADVICE = (
-    "handle this; an error that is meant goes out as one of wasmlet.errors "
-    "(NotFound, Refused, Rejected, InvalidInput, Unsupported)"
-)
-_NOT_FOUND = 'raise wasmlet.NotFound("pod ... is not here"), so that the node loop knows what to make of it'
-_SLOW = {
-    "create_pod": "only accept the pod: start it in a task of the provider's own and return",
-    "delete_pod": "end by force what is left when the grace period is over, and return when it has ended",
-    "logs": "end the stream when everything is read; with follow, when the container has ended",
-    "stop": "leave what runs alone, and close only what belongs to this process",
-}

@@ -14,6 +14,18 @@ from wasmlet.provider import PodRecord
 __tracebackhide__ = True  # a failure shows what to mend, and of the calls the provider's
 
 ALL_CONTAINERS = "put a ContainerStatus of every container of the pod into PodStatus.containers"
+ADVICE = (
+    "handle this; an error that is meant goes out as one of wasmlet.errors "
+    "(NotFound, Refused, Rejected, InvalidInput, Unsupported)"
+)
+NOT_FOUND = 'raise wasmlet.NotFound("pod ... is not here"), so that the node loop knows what to make of it'
+SLOW = {
+    "create_pod": "only accept the pod: start it in a task of the provider's own and return",
+    "delete_pod": "end by force what is left when the grace period is over, and return when it has ended",
+    "logs": "end the stream when everything is read; with follow, when the container has ended",
+    "stop": "leave what runs alone, and close only what belongs to this process",
+}
+"""What to do about a method that takes too long."""
 
 
 class ContractBroken(AssertionError):
