@@ -14,7 +14,7 @@ import pytest
 import wasmlet
 from tests.node.cluster import Cluster, condition, running
 from tests.node.trouble import KUBELET, Troubled, troubled_cluster
-from wasmlet.controlplane.faults import Delay
+from wasmlet.controlplane.faults import Delay, Fail
 from wasmlet.kube import errors
 from wasmlet.kube.client import MERGE_PATCH
 from wasmlet.node.report import EACH_CONTAINER_SECONDS
@@ -341,6 +341,32 @@ class TestEndedBySomebodyElse:
             await cluster.delete()
             await cluster.until_gone()
         assert (provider.created, provider.deleted) == ([made.key], [made.key])
+
+    async def test_a_change_before_its_end_is_written_means_nothing_else(self, cluster: Cluster) -> None:
+        class Told(ReferenceProvider):
+            ended = asyncio.Event()
+
+            async def delete_pod(self, key: wasmlet.PodKey, grace_seconds: float) -> wasmlet.PodStatus | None:
+                status = await super().delete_pod(key, grace_seconds)
+                self.ended.set()
+                return status
+
+        provider = Told()
+        async with cluster.node(provider):
+            made = await cluster.create()
+            await cluster.until(running)
+            with cluster.plane.faults.add(Fail(500), path="*/pods/p/status", user=KUBELET) as rule:
+                await self.mark(cluster, "Failed")
+                await asyncio.wait_for(provider.ended.wait(), 10)
+                await rule.until()
+                await cluster.admin.patch(
+                    "/api/v1/namespaces/default/pods/p", {"metadata": {"labels": {"changed": "meanwhile"}}}
+                )
+                again = await cluster.create("q")  # once this one runs, the node has heard of the change
+                await cluster.until(lambda pod: pod.name == "q" and provider.created == [made.key, again.key], "q")
+            pod = await cluster.until(self.ended)
+            assert state(pod)["terminated"]["exitCode"] == 143
+        assert (provider.created, provider.deleted) == ([made.key, again.key], [made.key])
 
     async def test_its_room_is_given_to_others_when_it_has_ended(self, cluster: Cluster) -> None:
         class Stubborn(ReferenceProvider):

@@ -137,8 +137,13 @@ class PodTask:
         self._rewound = True
 
     def revived(self, pod: Pod) -> bool:
-        """Whether the API, restored from a backup, has a pod again that we have ended."""
-        return self._stage.gone or (self._stage.ended and not pod.deleting)
+        """Whether the API, restored from a backup, has a pod again that we have ended.
+
+        A pod that was ended though nobody deleted it (the node ends, somebody else marked it Failed) goes on being
+        changed, if only by our own writes: that says nothing.
+        """
+        ended = self._stage.ended and not pod.deleting
+        return self._stage.gone or (ended and (self.pod.deleting or self._rewound))
 
     def gone(self) -> None:
         """The API has the pod no more: what still runs of it ends now."""
