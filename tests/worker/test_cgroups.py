@@ -23,7 +23,7 @@ from tests.machine import NOBODY, as_nobody, may_limit, own_group
 from tests.worker.harness import PATIENCE, Connection, Shim, alive, kill, running, wait_gone
 from wasmlet.worker import linux, wire
 from wasmlet.worker.supervisor import cgroups, groups
-from wasmlet.worker.supervisor.groups import ALLOWANCE, ENGINE_TASKS, MOST_TASKS, Group, Groups, Resources
+from wasmlet.worker.supervisor.groups import ALLOWANCE, ENGINE_TASKS, MOST_TASKS, Group, Groups, Resources, shares_of
 from wasmlet.worker.supervisor.loop import Loop
 from wasmlet.worker.supervisor.workers import MOST_CONTAINERS
 
@@ -71,7 +71,8 @@ def test_the_kubelet_s_formulas() -> None:
     assert [groups.cpu_quota(cpu) for cpu in (None, 0, 1, 10, 500, 2000)] == [-1, -1, 1000, 1000, 50_000, 200_000]
     assert [groups.cpu_shares(cpu) for cpu in (0, 1, 100, 1000, 10**6)] == [2, 2, 102, 1024, 262144]
     assert [groups.cpu_weight(shares) for shares in (2, 102, 1024, 262144)] == [1, 4, 39, 10000]
-    assert [Resources(cpu=500).shares, Resources(cpu=500, cpu_request=100).shares, Resources().shares] == [512, 102, 2]
+    resources = (Resources(cpu=500), Resources(cpu=500, cpu_request=100), Resources())
+    assert [shares_of(one) for one in resources] == [512, 102, 2]
 
 
 @pytest.mark.parametrize("bad", [[], "x", 5, {"memory": "1"}, {"cpu": -1}, {"cpu_request": True}, {"cpu": 1.5}])

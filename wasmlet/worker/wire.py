@@ -8,7 +8,7 @@ Node loop to shim, each with a number `n` that the reply repeats as `re`:
 
 | op | fields | reply |
 |---|---|---|
-| `hello` | | `protocol`, `pid`, `confinement`, `groups` |
+| `hello` | | `protocol`, `pid`, `confinement`, `groups`, `extensions` |
 | `list` | `watch`: go on with a `container` event for each change | an `item` message per container, then `count` |
 | `warm` | `zygote` | nothing; the zygote is there soon |
 | `run` | `id`, `labels`, `log`, `zygote`, and see below; descriptors: spec, compiled module, mounts | `container` |
@@ -25,6 +25,9 @@ Node loop to shim, each with a number `n` that the reply repeats as `re`:
 A reply has `ok` (an object) or `error` (a text). A `zygote` is `{"python": path, "module": path, "version": text}`;
 what one version has loaded runs nothing of another's. A `container` is what `records.Record` holds, and so is `exec`.
 With `own` true, `exec` runs the module that its container runs, in the version that the container was started with.
+With `command` true, its descriptors are stdin, stdout, stderr and its arguments (a JSON list in a memory file): all
+else is what its container was given. An older shim does not know that; `extensions` of `hello` has `exec-command` where
+it is known. `messages` has a class for each operation, for both sides.
 Execs end with their connection, and so does what is attached. Fields that are not known are passed over, by both.
 
 `run` has more fields, which may be left out: `log_size` and `log_files` (see `crilog.LogFile`), `dense` (a text: the

@@ -33,14 +33,26 @@ def other_version(directory: Path, of: Path, changes: Mapping[str, tuple[str, st
 OLDER = {
     # As before there was a dense class, and before exec and attach.
     "supervisor/records.py": ("    thread: int = 0\n    memory: int = 0\n", ""),
-    "supervisor/connections.py": ('elif operation in ("given", "attach"):', "elif False:"),
+    "messages.py": ("Resize, Given, Exec, Attach, Detach,", "Resize, Exec, Detach,"),
+    "supervisor/connections.py": ("(messages.EXEC_COMMAND,)", "()"),
+}
+NO_COMMANDS = {
+    # As before an exec took one round trip.
+    "supervisor/connections.py": ("(messages.EXEC_COMMAND,)", "()"),
+}
+NEVER_GIVEN = {
+    # One that cannot be asked what a container was given: a command of the container's own program needs no asking.
+    "messages.py": ("Resize, Given, Exec,", "Resize, Exec,"),
 }
 NEWER = {
     "supervisor/records.py": (
         '    requested: str = ""\n',
         '    requested: str = ""\n    novel: str = "of a later version"\n',
     ),
-    "supervisor/connections.py": ('"pid": os.getpid()', '"pid": os.getpid(), "novel": {"of": ["a later version"]}'),
+    "supervisor/connections.py": (
+        "greeting.as_message()",
+        'greeting.as_message() | {"novel": {"of": ["a later version"]}}',
+    ),
 }
 
 
@@ -48,7 +60,9 @@ def named_zygotes(shim: int) -> list[int]:
     return [pid for pid, name in children(shim).items() if name == "wasmlet-zygote"]
 
 
-@pytest.mark.parametrize("changes", [OLDER, NEWER], ids=["older", "newer"])
+@pytest.mark.parametrize(
+    "changes", [OLDER, NO_COMMANDS, NEVER_GIVEN, NEWER], ids=["older", "no commands", "never given", "newer"]
+)
 async def test_a_shim_of_another_version(
     tmp_path: Path, image: str, monkeypatch: pytest.MonkeyPatch, changes: dict[str, tuple[str, str]]
 ) -> None:

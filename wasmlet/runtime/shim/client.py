@@ -9,13 +9,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
+import json
 import os
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from wasmlet.runtime.shim.connection import ShimConnection, ShimError
 from wasmlet.runtime.shim.records import ContainerRecord
+from wasmlet.worker import messages, wire
+from wasmlet.worker.fields import Resources, ZygoteKey
 
 __all__ = ["ShimClient", "ShimError"]
 
@@ -51,20 +54,20 @@ class ShimClient(ShimConnection):
         Raises:
             ShimError: the shim refuses.
         """
-        memory = os.memfd_create("spec", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        own = {"id": container_id, "labels": labels, "log": log_path, "zygote": zygote, "message": message}
         try:
-            _fill(memory, spec)
-            own = {"id": container_id, "labels": labels, "log": log_path, "zygote": zygote, "message": message}
-            reply = await self._ask("run", {**settings, **own}, (memory, module, *mounts))
-        finally:
-            os.close(memory)
+            request = messages.Run.of({**settings, **own})
+        except wire.WireError as error:
+            raise ShimError(str(error)) from error
+        with _sealed(spec) as file:
+            reply = await self._ask(request, (file, module, *mounts))
         record = ContainerRecord.of(reply["container"])
         self.records.setdefault(container_id, record)
         return self.records[container_id]
 
     async def stop(self, container_id: str, grace: float) -> None:
         """Have the container interrupted at once, and killed after `grace` seconds; return before it has ended."""
-        await self._ask("stop", {"id": container_id, "grace": grace})
+        await self._ask(messages.Stop(container_id, grace))
 
     async def resize(self, container_id: str, resources: Mapping[str, int | None]) -> None:
         """Have a running container limited in another way; `resources` as `wire` has them.
@@ -72,7 +75,7 @@ class ShimClient(ShimConnection):
         Raises:
             ShimError: that is not possible (now).
         """
-        await self._ask("resize", {"id": container_id, "resources": resources})
+        await self._ask(messages.Resize(container_id, Resources.of(resources)))
 
     def holds_memory(self, record: ContainerRecord) -> bool:
         """Whether the kernel holds this container's limit of memory, so that it can be changed while it runs."""
@@ -84,8 +87,23 @@ class ShimClient(ShimConnection):
         Raises:
             ShimError: it does not run.
         """
-        descriptors: list[int] = (await self._ask("given", {"id": container_id}))["descriptors"]
+        descriptors: list[int] = (await self._ask(messages.Given(container_id)))["descriptors"]
         return descriptors
+
+    @property
+    def takes_commands(self) -> bool:
+        """Whether `exec_command` is possible: an older shim cannot."""
+        return messages.EXEC_COMMAND in self._extensions
+
+    async def exec_command(self, container_id: str, command: Sequence[str], streams: Sequence[int]) -> ContainerRecord:
+        """Run a second instance of a running container's module, with other arguments; as `exec`.
+
+        Args:
+            streams: descriptors of its stdin, stdout and stderr, which stay the caller's.
+        """
+        request = messages.Exec(secrets.token_hex(16), container_id, command=True)
+        with _sealed(json.dumps(list(command)).encode()) as file:
+            return await self._exec(request, (*streams, file))
 
     async def exec(
         self, container_id: str, zygote: Mapping[str, str], spec: bytes, descriptors: Sequence[int], *, own: bool
@@ -99,59 +117,58 @@ class ShimClient(ShimConnection):
         Raises:
             ShimError: the container does not run, or the connection is lost, with which the instance ends.
         """
-        name = secrets.token_hex(16)
-        memory = os.memfd_create("spec", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        request = messages.Exec(secrets.token_hex(16), container_id, ZygoteKey.of(zygote), own)
+        with _sealed(spec) as file:
+            return await self._exec(request, (*descriptors[:3], file, *descriptors[3:]))
+
+    async def _exec(self, request: messages.Exec, descriptors: tuple[int, ...]) -> ContainerRecord:
+        await self._connected.wait()
+        asked = asyncio.ensure_future(self._ask_once(request, descriptors))
         try:
-            _fill(memory, spec)
-            fields = {"id": name, "container": container_id, "zygote": zygote, "own": own}
-            await self._connected.wait()
-            asked = asyncio.ensure_future(self._ask_once("exec", fields, (*descriptors[:3], memory, *descriptors[3:])))
-            try:
-                reply = await asyncio.shield(asked)
-            except asyncio.CancelledError:
-                self._post("stop", {"id": name, "grace": 0})
-                await _ended(asked)
-                raise
-            except ConnectionError:
-                raise ShimError("the connection to the shim was lost, and with it the command") from None
-        finally:
-            os.close(memory)
+            reply = await asyncio.shield(asked)
+        except asyncio.CancelledError:
+            self._post(messages.Stop(request.id))
+            await _ended(asked)
+            raise
+        except ConnectionError:
+            raise ShimError("the connection to the shim was lost, and with it the command") from None
         return ContainerRecord.of(reply["exec"])
 
-    async def attach(self, container_id: str, *, stdin: bool) -> dict[str, Any]:
+    async def attach(self, container_id: str, *, stdin: bool) -> tuple[messages.Attached, list[int]]:
         """Attach to the stdin of a running container, or to its output, over the present connection.
 
         Returns:
-            `token`, for `detach`. Of stdin, `descriptors`: the end to write to, or nothing if it has none; the caller
-            closes it. Of output, `position`: file and offset in the log at which to begin.
+            What `detach` needs and, for output, where in the log to begin. Of stdin the descriptor to write to, or none
+            if it has no stdin; the caller closes it.
 
         Raises:
             ShimError: it does not run, or the connection was lost.
         """
         await self._connected.wait()
         try:
-            return await self._ask_once("attach", {"id": container_id, "stdin": stdin})
+            reply = await self._ask_once(messages.Attach(container_id, stdin))
         except ConnectionError:
             raise ShimError("the connection to the shim was lost") from None
+        return messages.Attached.of(reply), reply["descriptors"]
 
     def detach(self, token: int) -> None:
         """Leave what `attach` gave; done soon. Where the connection was lost meanwhile, that has done it."""
-        self._post("detach", {"token": token})
+        self._post(messages.Detach(token))
 
     async def forget(self, container_ids: Sequence[str]) -> None:
         """Drop the records of containers that have ended."""
         for begin in range(0, len(container_ids), 500):
-            await self._ask("forget", {"ids": list(container_ids[begin : begin + 500])})
+            await self._ask(messages.Forget(tuple(container_ids[begin : begin + 500])))
         for container_id in container_ids:
             self.records.pop(container_id, None)
 
     async def warm(self, zygote: Mapping[str, str]) -> None:
         """Have a zygote ready before it is needed."""
-        await self._ask("warm", {"zygote": zygote})
+        await self._ask(messages.Warm(ZygoteKey.of(zygote)))
 
     async def ping(self) -> None:
         """Return when the shim has answered."""
-        await self._ask("hello", {})
+        await self._ask(messages.Hello())
 
     async def shutdown(self, *, force: bool) -> None:
         """End the shim and return when it has ended; with containers running only if `force`, and then they are killed.
@@ -163,7 +180,7 @@ class ShimClient(ShimConnection):
         """
         await self._stop_keeping()
         try:
-            await self._ask_once("shutdown", {"force": force})
+            await self._ask_once(messages.Shutdown(force))
         except ShimError:
             self._keeper = asyncio.create_task(self._keep())
             raise
@@ -184,7 +201,13 @@ async def _ended(task: asyncio.Future[Any]) -> None:
     await asyncio.gather(task, return_exceptions=True)
 
 
-def _fill(memory: int, spec: bytes) -> None:
-    """Put a spec into a memory file, which neither blocks nor comes up short; nobody can change it from here on."""
-    os.pwrite(memory, spec, 0)
-    fcntl.fcntl(memory, fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK)
+@contextlib.contextmanager
+def _sealed(content: bytes) -> Iterator[int]:
+    """A memory file, which neither blocks nor comes up short; nobody can change it."""
+    memory = os.memfd_create("spec", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    try:
+        os.pwrite(memory, content, 0)
+        fcntl.fcntl(memory, fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK)
+        yield memory
+    finally:
+        os.close(memory)

@@ -21,7 +21,7 @@ import structlog
 from wasmlet.clock import Backoff, Clock
 from wasmlet.errors import ConfigError, WasmletError
 from wasmlet.runtime.shim.records import ContainerRecord, launch_shim
-from wasmlet.worker import wire
+from wasmlet.worker import messages, wire
 
 log = structlog.get_logger(__name__)
 
@@ -63,6 +63,7 @@ class ShimConnection:
         self._cgroups = cgroups
         self.confinement: Mapping[str, str] = {}
         self.groups: Mapping[str, Any] = {}
+        self._extensions: tuple[str, ...] = ()
         self.records: dict[str, ContainerRecord] = {}
         self.pid = 0
         self._socket: socket.socket | None = None
@@ -116,21 +117,17 @@ class ShimConnection:
                 if not waiting:
                     self._waiters.pop(container_id, None)
 
-    async def _ask(
-        self, operation: str, fields: Mapping[str, Any], descriptors: tuple[int, ...] = ()
-    ) -> dict[str, Any]:
+    async def _ask(self, request: messages.Request, descriptors: tuple[int, ...] = ()) -> dict[str, Any]:
         """Ask, again over a new connection if this one breaks before the answer."""
         while True:
             await self._connected.wait()
             with contextlib.suppress(ConnectionError):
-                return await self._ask_once(operation, fields, descriptors)
+                return await self._ask_once(request, descriptors)
 
-    async def _ask_once(
-        self, operation: str, fields: Mapping[str, Any], descriptors: tuple[int, ...] = ()
-    ) -> dict[str, Any]:
+    async def _ask_once(self, request: messages.Request, descriptors: tuple[int, ...] = ()) -> dict[str, Any]:
         self._numbers += 1
         number = self._numbers
-        data = wire.pack({**fields, "op": operation, "n": number})
+        data = wire.pack({**request.as_message(), "n": number})
         reply = self._replies[number] = asyncio.get_running_loop().create_future()
         try:
             async with self._sending:
@@ -145,18 +142,18 @@ class ShimConnection:
             if not reply.cancel() and not reply.cancelled():
                 reply.exception()  # looked at, so that a lost connection is not reported once more
         if "error" in answer:
-            raise ShimError(_said(operation, str(answer["error"])))
+            raise ShimError(_said(request.OPERATION, str(answer["error"])))
         result: dict[str, Any] = answer["ok"] | {"descriptors": answer["descriptors"]}
         return result
 
-    def _post(self, operation: str, fields: Mapping[str, Any]) -> None:
+    def _post(self, request: messages.Request) -> None:
         """Ask over the present connection without waiting for the answer; a connection that is lost needs no asking."""
 
         async def ask() -> None:
             with contextlib.suppress(ConnectionError, ShimError):
-                await self._ask_once(operation, fields)
+                await self._ask_once(request)
 
-        task = asyncio.create_task(ask(), name=f"shim {operation}")
+        task = asyncio.create_task(ask(), name=f"shim {request.OPERATION}")
         self._posts.add(task)
         task.add_done_callback(self._posts.discard)
 
@@ -223,17 +220,18 @@ class ShimConnection:
         loop.add_reader(self._socket, self._on_readable)
         try:
             async with asyncio.timeout(START_SECONDS):
-                hello = await self._ask_once("hello", {})
-                if hello.get("protocol") != wire.PROTOCOL:
+                greeting = messages.Greeting.of(await self._ask_once(messages.Hello()))
+                if greeting.protocol != wire.PROTOCOL:
                     raise ConfigError(
-                        f"the shim in {self._state_dir} speaks protocol {hello.get('protocol')}, expected "
+                        f"the shim in {self._state_dir} speaks protocol {greeting.protocol}, expected "
                         f"{wire.PROTOCOL}: end its pods with the wasmlet that started it"
                     )
-                self.pid = int(hello["pid"])
-                self.confinement = hello.get("confinement") or {"cgroup": "off: the shim is of an older wasmlet"}
-                self.groups = hello.get("groups") or {}
+                self.pid = greeting.pid
+                self.confinement = greeting.confinement or {"cgroup": "off: the shim is of an older wasmlet"}
+                self.groups = greeting.groups
+                self._extensions = greeting.extensions
                 self._listed = {}
-                await self._ask_once("list", {"watch": True})
+                await self._ask_once(messages.List(watch=True))
         except BaseException:
             self._disconnect()
             raise

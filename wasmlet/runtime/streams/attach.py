@@ -33,9 +33,9 @@ async def attach(client: ShimClient, container_id: str, log: Log, streams: Strea
         WasmletError: the container does not run, or the caller reads too slowly.
         ConnectionError: the caller is gone.
     """
-    output = await client.attach(container_id, stdin=False)
+    output, _ = await client.attach(container_id, stdin=False)
     try:
-        begin = functools.partial(_open, log, *output["position"])
+        begin = functools.partial(_open, log, *output.position)
         async with _stdin(client, container_id, streams) as tasks:
             written = asyncio.ensure_future(_write(log, begin, streams))
             try:
@@ -44,7 +44,7 @@ async def attach(client: ShimClient, container_id: str, log: Log, streams: Strea
                 written.cancel()
                 await asyncio.gather(written, return_exceptions=True)
     finally:
-        client.detach(output["token"])
+        client.detach(output.token)
 
 
 async def _first_failure(written: asyncio.Future[None], tasks: list[asyncio.Future[None]]) -> None:
@@ -63,13 +63,13 @@ async def _stdin(client: ShimClient, container_id: str, streams: Streams) -> Asy
     if not streams.stdin:
         yield []
         return
-    stdin = await client.attach(container_id, stdin=True)
-    if not stdin["descriptors"]:  # the manifest does not ask for it, or it was closed when the first caller left
-        client.detach(stdin["token"])
+    stdin, descriptors = await client.attach(container_id, stdin=True)
+    if not descriptors:  # the manifest does not ask for it, or it was closed when the first caller left
+        client.detach(stdin.token)
         yield []
         return
-    with Pipe(stdin["descriptors"][0]) as pipe, contextlib.ExitStack() as leaving:
-        leaving.callback(client.detach, stdin["token"])
+    with Pipe(descriptors[0]) as pipe, contextlib.ExitStack() as leaving:
+        leaving.callback(client.detach, stdin.token)
         work: list[Awaitable[None]] = [_feed(pipe, streams, leaving)]
         if streams.tty:
             work.append(_follow_size(pipe, streams))

@@ -38,6 +38,9 @@ from wasmlet.worker import wire
 
 T = TypeVar("T")
 
+MODULE = ".wasm"
+"""What the name of a file ends with that a command may name."""
+
 MAX_OUTPUT = 10 * 1024
 """Bytes of a probe's or hook's output that are kept, as a kubelet keeps them."""
 
@@ -124,27 +127,30 @@ class Execs:
         if any("\0" in word for word in command):
             raise InvalidInput("a word of the command has a NUL byte, which ends an argument")
         handler = self._handler(container_id)
+        if self.client.takes_commands and not command[0].endswith(MODULE):
+            record = await self._asked(container_id, self.client.exec_command(container_id, command, streams))
+        else:
+            record = await self._start_with_module(container_id, handler, command, streams)
+        if record.reason == wire.START_ERROR:
+            raise WasmletError(f"{command[0]} cannot be started: {record.message}")
+        return record
+
+    async def _start_with_module(
+        self, container_id: str, handler: Handler, command: Sequence[str], streams: Sequence[int]
+    ) -> ContainerRecord:
+        """The same where the first word may name a file in a mount, which has to be looked at first."""
         inherited = await self._asked(container_id, self.client.inherited(container_id))
         try:
             spec = json.loads(os.pread(inherited[0], os.fstat(inherited[0]).st_size, 0))
             spec["args"] = list(command)
             async with self._module(handler, spec, inherited, command[0]) as (module, digest):
-                record = await self._asked(
-                    container_id,
-                    self.client.exec(
-                        container_id,
-                        handler.zygote,
-                        json.dumps(spec).encode(),
-                        (*streams, module, *inherited[2:]),
-                        own=not digest,
-                    ),
-                )
+                descriptors, changed = (*streams, module, *inherited[2:]), json.dumps(spec).encode()
+                asked = self.client.exec(container_id, handler.zygote, changed, descriptors, own=not digest)
+                record = await self._asked(container_id, asked)
         finally:
             wire.close(inherited)
         if record.fault == wire.BAD_ARTIFACT and digest:
             handler.compiler.discard(digest)  # the next one compiles it again
-        if record.reason == wire.START_ERROR:
-            raise WasmletError(f"{command[0]} cannot be started: {record.message}")
         return record
 
     def _handler(self, container_id: str) -> Handler:
@@ -210,7 +216,7 @@ def _opened(spec: Mapping[str, Any], mounts: Sequence[int], word: str) -> int | 
 
 def _named(spec: Mapping[str, Any], word: str) -> tuple[int, str] | None:
     """The mount and the path in it that the first word of a command names, if it is a `.wasm` file in a mount."""
-    if not word.endswith(".wasm"):
+    if not word.endswith(MODULE):
         return None
     path = posixpath.normpath(posixpath.join("/", word))
     found = None

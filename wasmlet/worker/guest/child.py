@@ -37,7 +37,8 @@ def main(
     Args:
         instructions: what it becomes: `limited` where its control group holds the limit of memory, so that the engine
             need not; and for an exec `cgroup_fds`: how many of `inherited`, at its end, are those by which it joins
-            its container's group.
+            its container's group, and `arguments`: whether there is a file behind its mounts with its arguments,
+            which come in place of those of the spec.
 
     Returns:
         Its exit code.
@@ -58,6 +59,10 @@ def main(
             _take_terminal()
         spec = read_spec(spec_file)
         os.close(spec_file)
+        if instructions.get("arguments"):
+            *mounts, arguments = mounts
+            spec["args"] = json.loads(read_file(arguments))
+            os.close(arguments)
         if instructions.get("limited"):
             spec["memory"] = None
         known = list(zip(spec.get("mounts") or (), mounts, strict=True))
@@ -98,9 +103,14 @@ def failure(error: BaseException) -> dict[str, Any]:
 
 def read_spec(descriptor: int) -> dict[str, Any]:
     """The spec in a memory file (see `wire`)."""
-    spec = json.loads(b"".join(iter_pread(descriptor, os.fstat(descriptor).st_size)))
+    spec = json.loads(read_file(descriptor))
     assert isinstance(spec, dict)
     return spec
+
+
+def read_file(descriptor: int) -> bytes:
+    """All of a memory file."""
+    return b"".join(iter_pread(descriptor, os.fstat(descriptor).st_size))
 
 
 def iter_pread(descriptor: int, size: int) -> list[bytes]:

@@ -14,10 +14,11 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
-from .. import wire
+from .. import messages, wire
+from ..fields import ZygoteKey
 from .containers import Container
 from .execs import Exec
-from .groups import Groups, Resources
+from .groups import Groups
 from .loop import READ, WRITE, Loop
 from .records import Record, complain
 
@@ -39,17 +40,17 @@ class Operations(Protocol):
     @property
     def records(self) -> Mapping[str, Record]: ...
 
-    def run(self, message: dict[str, Any], descriptors: list[int]) -> Record: ...
+    def run(self, request: messages.Run, descriptors: list[int]) -> Record: ...
 
     def stop(self, name: str, grace: float) -> Record | None: ...
 
-    def container(self, name: Any) -> Container: ...
+    def container(self, name: str) -> Container: ...
 
-    def exec(self, message: dict[str, Any], descriptors: list[int], ended: Callable[[Record], None]) -> Exec: ...
+    def exec(self, request: messages.Exec, descriptors: list[int], ended: Callable[[Record], None]) -> Exec: ...
 
-    def forget(self, names: list[Any]) -> int: ...
+    def forget(self, names: Sequence[str]) -> int: ...
 
-    def warm(self, zygote: Any) -> None: ...
+    def warm(self, key: ZygoteKey) -> None: ...
 
     def check_shutdown(self, force: bool) -> None: ...
 
@@ -183,87 +184,94 @@ class Connection:
             self._shim.loop.change(self._socket, READ | WRITE if self._backlog else READ)
 
     def _answer(self, message: dict[str, Any], descriptors: list[int]) -> None:
-        number, operation = message.get("n"), message.get("op")
+        number = message.get("n")
         try:
-            if operation not in ("run", "exec"):
+            try:
+                request = messages.request_of(message)
+            except wire.WireError:
                 wire.close(descriptors)
-            if operation == "exec":
-                self._exec(number, message, descriptors)
-            elif operation in ("given", "attach"):
-                self._hand_over(number, operation, message)
+                raise
+            if isinstance(request, messages.Run):
+                self._reply(number, {"container": self._shim.run(request, descriptors).as_message()})
+            elif isinstance(request, messages.Exec):
+                self._exec(number, request, descriptors)
             else:
-                self._reply(number, self._do(message, descriptors))
-            if operation == "shutdown":
-                self._shim.shutdown(bool(message.get("force")))
+                wire.close(descriptors)
+                self._do(number, request)
         except (wire.WireError, OSError, ValueError, TypeError) as error:
             self.send(wire.pack({"re": number, "error": str(error)[:2000]}))
 
     def _reply(self, number: Any, result: dict[str, Any], descriptors: Sequence[int] = ()) -> None:
         self.send(wire.pack({"re": number, "ok": result}), descriptors)
 
-    def _exec(self, number: Any, message: dict[str, Any], descriptors: list[int]) -> None:
+    def _exec(self, number: Any, request: messages.Exec, descriptors: list[int]) -> None:
         """The reply comes when it has ended."""
 
         def ended(record: Record) -> None:
             self._execs.pop(record.id, None)
             self._reply(number, {"exec": record.as_message()})
 
-        process = self._shim.exec(message, descriptors, ended)
+        process = self._shim.exec(request, descriptors, ended)
         if process.record.state != wire.ENDED:
             self._execs[process.record.id] = process
 
-    def _hand_over(self, number: Any, operation: str, message: dict[str, Any]) -> None:
-        container = self._shim.container(message.get("id"))
-        if operation == "given":
-            self._reply(number, {}, container.inherited)
-            return
-        stdin = message.get("stdin") is True
-        token = int.from_bytes(os.urandom(6), "big")  # of another connection it must mean nothing
-        self._attached[token] = (container, stdin)
-        if stdin:
-            self._reply(number, {"token": token}, [container.stdin] if container.stdin >= 0 else ())
-        else:
-            self._reply(number, {"token": token, "position": container.attach()})
+    def _do(self, number: Any, request: messages.Request) -> None:
+        """Do what comes without descriptors, and reply."""
+        shim = self._shim
+        match request:
+            case messages.Hello():
+                self._greet(number)
+            case messages.List():
+                self._list(number, request)
+            case messages.Warm():
+                shim.warm(request.zygote)
+                self._reply(number, {})
+            case messages.Stop():
+                stopped = shim.stop(request.id, request.grace)
+                self._reply(number, {"container": stopped and stopped.as_message()})
+            case messages.Resize():
+                container = shim.container(request.id)
+                container.resize(request.resources)
+                self._reply(number, {"container": container.record.as_message()})
+            case messages.Given():
+                self._reply(number, {}, shim.container(request.id).inherited)
+            case messages.Attach():
+                self._attach(number, request)
+            case messages.Detach():
+                self._detach(request.token)
+                self._reply(number, {})
+            case messages.Forget():
+                self._reply(number, {"count": shim.forget(request.ids)})
+            case messages.Shutdown():
+                shim.check_shutdown(request.force)
+                self._reply(number, {})
+                shim.shutdown(request.force)
 
-    def _detach(self, token: Any) -> None:
+    def _greet(self, number: Any) -> None:
+        shim = self._shim
+        extensions = (messages.EXEC_COMMAND,)
+        greeting = messages.Greeting(wire.PROTOCOL, os.getpid(), shim.confinement, shim.groups.as_message(), extensions)
+        self._reply(number, greeting.as_message())
+
+    def _list(self, number: Any, request: messages.List) -> None:
+        for record in list(self._shim.records.values()):
+            self.send(wire.pack({"re": number, "item": record.as_message()}))
+        self.watches = request.watch
+        self._reply(number, {"count": len(self._shim.records)})
+
+    def _attach(self, number: Any, request: messages.Attach) -> None:
+        container = self._shim.container(request.id)
+        token = int.from_bytes(os.urandom(6), "big")  # of another connection it must mean nothing
+        self._attached[token] = (container, request.stdin)
+        if request.stdin:
+            stdin = [container.stdin] if container.stdin >= 0 else ()
+            self._reply(number, messages.Attached(token).as_message(), stdin)
+        else:
+            self._reply(number, messages.Attached(token, container.attach()).as_message())
+
+    def _detach(self, token: int) -> None:
         container, stdin = self._attached.pop(token, (None, False))
         if container is not None and stdin:
             container.leave_stdin()
         elif container is not None:
             container.detach()
-
-    def _do(self, message: dict[str, Any], descriptors: list[int]) -> dict[str, Any]:
-        shim, operation = self._shim, message.get("op")
-        if operation == "hello":
-            return {
-                "protocol": wire.PROTOCOL,
-                "pid": os.getpid(),
-                "confinement": shim.confinement,
-                "groups": shim.groups.as_message(),
-            }
-        if operation == "list":
-            for record in list(shim.records.values()):
-                self.send(wire.pack({"re": message.get("n"), "item": record.as_message()}))
-            self.watches = bool(message.get("watch"))
-            return {"count": len(shim.records)}
-        if operation == "warm":
-            shim.warm(message.get("zygote"))
-            return {}
-        if operation == "run":
-            return {"container": shim.run(message, descriptors).as_message()}
-        if operation == "stop":
-            stopped = shim.stop(str(message.get("id")), float(message.get("grace", 0)))
-            return {"container": stopped and stopped.as_message()}
-        if operation == "resize":
-            container = shim.container(message.get("id"))
-            container.resize(Resources.of(message.get("resources")))
-            return {"container": container.record.as_message()}
-        if operation == "forget":
-            return {"count": shim.forget(list(message.get("ids") or ()))}
-        if operation == "detach":
-            self._detach(message.get("token"))
-            return {}
-        if operation == "shutdown":
-            shim.check_shutdown(bool(message.get("force")))
-            return {}
-        raise wire.WireError(f"expected an operation, found {str(operation)[:40]!r}")

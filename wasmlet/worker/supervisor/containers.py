@@ -15,15 +15,15 @@ import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from .. import wire
+from .. import messages, wire
+from ..fields import Resources, ZygoteKey
 from . import crilog
 from .crilog import LogFile, Splitter
-from .groups import Group, Resources
+from .groups import Group
 from .loop import READ, Loop
 from .processes import Hooks, Process
 from .records import Record
 from .termination import LastWords
-from .zygotes import ZygoteKey
 
 CHUNK = 64 * 1024
 """Bytes taken from one pipe in one turn; what bounds the shim's memory and keeps a flood from starving the others."""
@@ -44,17 +44,9 @@ class Settings(NamedTuple):
     resources: Resources
 
     @classmethod
-    def of(cls, message: dict[str, Any]) -> Settings:
-        """From the message of the operation.
-
-        Raises:
-            wire.WireError: it is not of that form.
-        """
-        size, files = message.get("log_size", crilog.MAX_SIZE), message.get("log_files", crilog.MAX_FILES)
-        if not isinstance(size, int) or not isinstance(files, int) or size < 1 or files < 2:
-            raise wire.WireError(f"expected log files of at least 1 byte and at least 2 of them, found {size}, {files}")
-        flags = (message.get("stdin") is True, message.get("stdin_once") is True, message.get("tty") is True)
-        return cls(message.get("message"), *flags, size, files, Resources.of(message.get("resources")))
+    def of(cls, request: messages.Run) -> Settings:
+        size, files = request.log_size or crilog.MAX_SIZE, request.log_files or crilog.MAX_FILES
+        return cls(request.message, request.stdin, request.stdin_once, request.tty, size, files, request.resources)
 
 
 class Container(Process):

@@ -6,19 +6,33 @@ container or with the connection that asked for it, and how it ended is told to 
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Sequence
 
-from .. import wire
+from .. import messages, wire
 from .containers import Container
 from .groups import Group
 from .loop import Loop
 from .processes import Hooks, Process
 from .records import Record
 
+STREAMS = 3
+
+
+def check_descriptors(request: messages.Exec, count: int) -> None:
+    """Raises `wire.WireError` where an exec cannot have this many descriptors."""
+    if request.command and count != STREAMS + 1:
+        raise wire.WireError(f"expected four descriptors (stdin, stdout, stderr, arguments), found {count}")
+    if not request.command and not STREAMS + 2 <= count <= STREAMS + 2 + wire.MAX_MOUNTS:
+        raise wire.WireError(
+            f"expected five descriptors (stdin, stdout, stderr, spec, compiled module) and at most {wire.MAX_MOUNTS} "
+            f"more for mounts, found {count}"
+        )
+
 
 class Exec(Process):
-    """Takes over the descriptors: its three streams, spec, compiled module, mounts.
+    """Takes over the descriptors: its three streams; and spec, compiled module, mounts, or its arguments.
 
     Args:
         container: what it runs in.
@@ -28,15 +42,18 @@ class Exec(Process):
     def __init__(
         self,
         loop: Loop,
-        name: str,
+        request: messages.Exec,
         container: Container,
         descriptors: Sequence[int],
         ended: Callable[[Record], None],
     ) -> None:
         hooks = Hooks(lambda _: None, lambda _: "the engine's process died before the command began")
-        super().__init__(loop, Record(name, {}, "", created=time.time()), descriptors[3:], hooks)
-        first, second, third = descriptors[:3]
+        first, second, third, *inherited = descriptors
+        if request.command:
+            inherited = [*_duplicated(container.inherited), *inherited]
+        super().__init__(loop, Record(request.id, {}, "", created=time.time()), inherited, hooks)
         self._streams = first, second, third
+        self._has_arguments = request.command
         self._container = container
         self._ended = ended
         container.execs.add(self)
@@ -47,8 +64,24 @@ class Exec(Process):
     def _instructions(self, group: Group | None) -> tuple[wire.Message, tuple[int, ...]]:
         self.group = self._container.group
         cgroup_fds = self.group.open_cgroup_fds() if self.group is not None else ()
-        return {"limited": self._container.limited, "cgroup_fds": len(cgroup_fds)}, cgroup_fds
+        message = {
+            "limited": self._container.limited,
+            "arguments": self._has_arguments,
+            "cgroup_fds": len(cgroup_fds),
+        }
+        return message, cgroup_fds
 
     def _conclude(self) -> None:
         self._container.exec_ended(self)
         self._ended(self.record)
+
+
+def _duplicated(descriptors: Sequence[int]) -> list[int]:
+    made: list[int] = []
+    try:
+        for descriptor in descriptors:
+            made.append(os.dup(descriptor))
+    except OSError:
+        wire.close(made)
+        raise
+    return made

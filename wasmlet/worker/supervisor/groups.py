@@ -16,9 +16,10 @@ import json
 import os
 import signal
 import time
-from typing import Any, NamedTuple
+from typing import Any
 
 from .. import wire
+from ..fields import Resources
 from . import cgroups
 from .cgroups import Place, read, write
 from .loop import Loop
@@ -51,30 +52,9 @@ _AGAIN = (0.02, 5.0)
 """Seconds until a group that is still in use is tried again, and the most that they grow to by doubling."""
 
 
-class Resources(NamedTuple):
-    """What a container may take: bytes, and thousandths of a CPU. None is no limit."""
-
-    memory: int | None = None
-    cpu: int | None = None
-    cpu_request: int | None = None
-
-    @classmethod
-    def of(cls, message: Any) -> Resources:
-        """As `resources` is on the wire.
-
-        Raises:
-            wire.WireError: it is not of that form.
-        """
-        given = message or {}
-        values = [given.get(name) for name in cls._fields] if isinstance(given, dict) else [""]
-        if any(value is not None and (type(value) is not int or value < 0) for value in values):
-            raise wire.WireError(f"expected resources as numbers from 0, found {str(message)[:200]!r}")
-        return cls(*values)
-
-    @property
-    def shares(self) -> int:
-        """Without a request it is the limit's; without either it is the least."""
-        return cpu_shares(self.cpu or 0 if self.cpu_request is None else self.cpu_request)
+def shares_of(resources: Resources) -> int:
+    """The weight of version 1. Without a request it is the limit's; without either it is the least."""
+    return cpu_shares(resources.cpu or 0 if resources.cpu_request is None else resources.cpu_request)
 
 
 def cpu_quota(thousandths: int | None) -> int:
@@ -171,8 +151,8 @@ class Group:
             if "memory" in place.controllers and resources.memory != before.memory:
                 self._limit_memory(place.version, path, resources.memory)
             if "cpu" in place.controllers:
-                if resources.shares != before.shares:
-                    write_shares(place.version, path, resources.shares)
+                if shares_of(resources) != shares_of(before):
+                    write_shares(place.version, path, shares_of(resources))
                 if resources.cpu != before.cpu:
                     quota = cpu_quota(resources.cpu)
                     if place.version == 1:

@@ -18,6 +18,7 @@ import time
 from typing import Any
 
 from .. import linux, wire
+from ..fields import check_id
 
 FORMAT = 1
 """Grows when the files in a state directory change in a way that an older or newer wasmlet cannot read."""
@@ -71,21 +72,6 @@ class Record:
 
     def as_message(self) -> dict[str, Any]:
         return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-
-
-def check_id(value: Any) -> str:
-    """The container id, which becomes a file name."""
-    if isinstance(value, str) and 8 <= len(value) <= 64 and not set(value) - set("0123456789abcdef"):
-        return value
-    raise wire.WireError(f"expected a container id of 8 to 64 hexadecimal digits, found {str(value)[:80]!r}")
-
-
-def check_log(value: Any) -> str:
-    """The log file's path, which must stay below the state directory's `logs`."""
-    parts = value.split("/") if isinstance(value, str) else []
-    if len(parts) < 2 or parts[0] != "logs" or any(part in ("", ".", "..") or "\0" in part for part in parts):
-        raise wire.WireError(f"expected a relative path below logs/, found {str(value)[:200]!r}")
-    return str(value)
 
 
 class Store:

@@ -19,22 +19,23 @@ import resource
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from .. import linux, wire
+from .. import linux, messages, wire
+from ..fields import ZygoteKey
 from ..guest import confine
 from .compression import Compressor
 from .connections import Listener
 from .containers import Container, Settings
-from .execs import Exec
+from .execs import Exec, check_descriptors
 from .groups import Groups
 from .loop import READ, Loop, Timer
 from .processes import Hooks, Process
-from .records import Record, StateError, Store, check_id, check_log, complain, lock_state_dir
+from .records import Record, StateError, Store, complain, lock_state_dir
 from .stages import Stage
-from .workers import DenseContainer, Directory, Worker, group_of, within_of
-from .zygotes import IDLE_SECONDS, Child, Zygote, ZygoteKey
+from .workers import DenseContainer, Directory, Worker
+from .zygotes import IDLE_SECONDS, Child, Zygote
 
 
 class Shim:
@@ -68,13 +69,12 @@ class Shim:
 
     # What connections ask for
 
-    def run(self, message: dict[str, Any], descriptors: list[int]) -> Record:
+    def run(self, request: messages.Run, descriptors: list[int]) -> Record:
         """Start a container, once: an id that is known already is left as it is. Takes over the descriptors."""
         taken = False
         try:
-            name = check_id(message.get("id"))
-            if name in self.records:
-                return self.records[name]
+            if request.id in self.records:
+                return self.records[request.id]
             if self._leaving:
                 raise wire.WireError("the shim is shutting down")
             if not 2 <= len(descriptors) <= 2 + wire.MAX_MOUNTS:
@@ -82,27 +82,30 @@ class Shim:
                     f"expected two descriptors (spec, compiled module) and at most {wire.MAX_MOUNTS} more for mounts, "
                     f"found {len(descriptors)}"
                 )
-            labels, log = message.get("labels"), check_log(message.get("log"))
-            if not isinstance(labels, dict) or len(wire.pack(labels)) > wire.MAX_LABELS:
-                raise wire.WireError(f"expected labels as an object of at most {wire.MAX_LABELS} bytes")
-            key, group = ZygoteKey.of(message.get("zygote")), group_of(message.get("dense"))
-            record = Record(name, labels, log, created=time.time())
-            assign = functools.partial(self._assign_worker, key, group, within_of(message.get("within")))
-            begin = assign if group else functools.partial(self._fork, key)
-            hooks = Hooks(self._changed, functools.partial(self._begin_again, key, begin))
-            settings = Settings.of(message)
-            kind = DenseContainer if group else Container
-            container = kind(self.loop, record, descriptors, hooks, settings, self._compressor.add)
-            container.zygote = self._newest[key[:2]] = key
+            container, begin = self._new_container(request, descriptors)
             taken = True
-            self.records[name], self._running[name] = record, container
-            begin(container)
-            if record.state != wire.ENDED and not record.pid:
-                self._changed(container)
-            return record
         finally:
             if not taken:
                 wire.close(descriptors)
+        record = container.record
+        self.records[request.id], self._running[request.id] = record, container
+        begin(container)
+        if record.state != wire.ENDED and not record.pid:
+            self._changed(container)
+        return record
+
+    def _new_container(self, request: messages.Run, descriptors: list[int]) -> tuple[Container, Callable[[Any], None]]:
+        """A container, and what begins it."""
+        key = request.zygote
+        begin: Callable[[Any], None] = functools.partial(self._fork, key)
+        if request.dense:
+            begin = functools.partial(self._assign_worker, key, request.dense, request.within)
+        record = Record(request.id, dict(request.labels), request.log, created=time.time())
+        hooks = Hooks(self._changed, functools.partial(self._begin_again, key, begin))
+        kind = DenseContainer if request.dense else Container
+        container = kind(self.loop, record, descriptors, hooks, Settings.of(request), self._compressor.add)
+        container.zygote = self._newest[key[:2]] = key
+        return container, begin
 
     def stop(self, name: str, grace: float) -> Record | None:
         """Interrupt a container or exec and kill it after `grace` seconds; one that has ended is left as it is."""
@@ -111,44 +114,39 @@ class Shim:
             process.stop(grace)
         return self.records.get(name)
 
-    def container(self, name: Any) -> Container:
+    def container(self, name: str) -> Container:
         """A container that runs.
 
         Raises:
             wire.WireError: it does not, or is not known.
         """
-        container = self._running.get(name) if isinstance(name, str) else None
+        container = self._running.get(name)
         if container is None or not container.lives:
-            raise wire.WireError(f"container {str(name)[:80]} is not running")
+            raise wire.WireError(f"container {name[:80]} is not running")
         return container
 
-    def exec(self, message: dict[str, Any], descriptors: list[int], ended: Callable[[Record], None]) -> Exec:
+    def exec(self, request: messages.Exec, descriptors: list[int], ended: Callable[[Record], None]) -> Exec:
         """Start an exec in a container that runs. Takes over the descriptors; `ended` is called at its end."""
         taken = False
         try:
-            name, container = check_id(message.get("id")), self.container(message.get("container"))
+            name, container = request.id, self.container(request.container)
             if name in self._execs or name in self.records:
                 raise wire.WireError(f"{name} is another one already")
-            if not 5 <= len(descriptors) <= 5 + wire.MAX_MOUNTS:
-                raise wire.WireError(
-                    f"expected five descriptors (stdin, stdout, stderr, spec, compiled module) and at most "
-                    f"{wire.MAX_MOUNTS} more for mounts, found {len(descriptors)}"
-                )
-            key = container.zygote if message.get("own") is True else ZygoteKey.of(message.get("zygote"))
+            check_descriptors(request, len(descriptors))
 
             def over(record: Record) -> None:
                 self._execs.pop(record.id, None)
                 ended(record)
 
+            process = self._execs[name] = Exec(self.loop, request, container, descriptors, over)
             taken = True
-            process = self._execs[name] = Exec(self.loop, name, container, descriptors, over)
-            self._fork(key, process)
+            self._fork(request.zygote or container.zygote, process)
             return process
         finally:
             if not taken:
                 wire.close(descriptors)
 
-    def forget(self, names: list[Any]) -> int:
+    def forget(self, names: Sequence[str]) -> int:
         """Drop the records of these containers, of which those that have not ended stay; how many were dropped."""
         count = 0
         for name in names:
@@ -159,9 +157,9 @@ class Shim:
                 count += 1
         return count
 
-    def warm(self, zygote: Any) -> None:
+    def warm(self, key: ZygoteKey) -> None:
         """Have a zygote ready before it is needed."""
-        self._zygote(ZygoteKey.of(zygote))
+        self._zygote(key)
 
     def check_shutdown(self, force: bool) -> None:
         """Raise where `shutdown` would, so that the answer can be given while there is somebody to give it."""
@@ -185,7 +183,7 @@ class Shim:
             except OSError as error:
                 container.fail(f"cannot start {key[0]} for the engine: {error.strerror}")
 
-    def _assign_worker(self, key: ZygoteKey, group: str, within: list[str], container: DenseContainer) -> None:
+    def _assign_worker(self, key: ZygoteKey, group: str, within: Sequence[str], container: DenseContainer) -> None:
         """Begin a container in a worker of its group, a new one where none has room or may open its files."""
         if not self._prepare(container):
             return

@@ -20,8 +20,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from .. import wire
+from ..fields import Resources
 from .containers import Container, Settings
-from .groups import Group, Resources
+from .groups import Group, shares_of
 from .loop import Loop, Timer
 from .processes import Hooks, Process, text_of
 from .records import Record, complain
@@ -38,9 +39,6 @@ KILL_SECONDS = 10.0
 """How long a container that was killed may take to end before its worker is killed, with all that is in it."""
 
 MESSAGES_PER_TURN = 64
-
-MAX_GROUP = 256
-MAX_WITHIN = 8
 
 _IN_MEMORY = "/memfd:"
 _NOWHERE = (-1, -1)
@@ -107,7 +105,7 @@ class DenseContainer(Container):
     @property
     def cpu_shares(self) -> int:
         """What it weighs."""
-        return self._resources.shares
+        return shares_of(self._resources)
 
     def resize(self, resources: Resources) -> None:
         super().resize(resources)
@@ -334,21 +332,3 @@ def _identity(place: str | int) -> tuple[int, int]:
     except OSError:
         return _NOWHERE
     return found.st_dev, found.st_ino
-
-
-def group_of(group: Any) -> str:
-    """With whom a container shares a worker; "" for nobody."""
-    if group is None:
-        return ""
-    if isinstance(group, str) and 0 < len(group) <= MAX_GROUP:
-        return group
-    raise wire.WireError(f"expected a group of 1 to {MAX_GROUP} characters, found {str(group)[:80]!r}")
-
-
-def within_of(paths: Any) -> list[str]:
-    """The directories that a worker's containers have their files in."""
-    if paths is None:
-        return []
-    if isinstance(paths, list) and len(paths) <= MAX_WITHIN and all(isinstance(p, str) and p[:1] == "/" for p in paths):
-        return paths
-    raise wire.WireError(f"expected at most {MAX_WITHIN} absolute paths, found {str(paths)[:80]!r}")

@@ -17,7 +17,7 @@ import socket
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 from .. import linux, wire
 from .groups import Group, Groups
@@ -36,31 +36,6 @@ MAKING = 4 * BATCH
 """Most children asked for and not there yet."""
 TRIES = 4
 """Children lost in a row, each before it was ready, until a container that waits for one is told so."""
-
-
-class ZygoteKey(NamedTuple):
-    """What tells one zygote from another: paths of the interpreter and of the engine's in-worker module, its version.
-
-    The version is that of the engine's code when it was asked for: an upgrade in place changes what is at these paths,
-    and what the new version has compiled is nothing for a zygote that has the old one loaded.
-    """
-
-    python: str
-    module: str
-    version: str
-
-    @classmethod
-    def of(cls, zygote: object) -> ZygoteKey:
-        """From a message.
-
-        Raises:
-            wire.WireError: it is not of that form.
-        """
-        if isinstance(zygote, dict):
-            key = cls(zygote.get("python", ""), zygote.get("module", ""), zygote.get("version", ""))
-            if all(isinstance(part, str) for part in key) and os.path.isabs(key.python) and os.path.isabs(key.module):
-                return key
-        raise wire.WireError("expected a zygote with the absolute paths of an interpreter and of a module")
 
 
 class Occupant(Protocol):
