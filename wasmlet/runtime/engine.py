@@ -1,6 +1,6 @@
 """`Engine`: what is different between one WebAssembly engine and another, on the node's side.
 
-The other half of an engine is its in-worker module, a file with three functions: `wasmlet.worker.guest.zygote` says
+The other half of an engine is its in-worker module, a file with three functions: `wasmlet.worker.guest.engines` says
 which. `RuntimeProvider(engine)` does the rest.
 """
 

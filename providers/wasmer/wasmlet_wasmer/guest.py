@@ -1,4 +1,4 @@
-"""wasmer inside a worker process: the three functions that `wasmlet.worker.guest.zygote` asks of an engine.
+"""wasmer inside a worker process: the three functions that `wasmlet.worker.guest.engines` asks of one.
 
 Loaded by file path, under Python 3.10, the newest that wasmer has; the standard library and wasmer, nothing of wasmlet.
 A guest gets its arguments, its environment, its mounts, clocks, randomness and its three streams, nothing else.

@@ -1,4 +1,4 @@
-"""wasmtime inside a worker process: the three functions that `wasmlet.worker.guest.zygote` asks of an engine.
+"""wasmtime inside a worker process: the three functions that `wasmlet.worker.guest.engines` asks of one.
 
 Loaded by file path, under any Python from 3.10; the standard library and wasmtime, nothing of wasmlet. A guest gets
 its arguments, its environment, its mounts, clocks, randomness and its three streams, nothing else.

@@ -14,11 +14,11 @@ import signal
 import socket
 import termios
 from collections.abc import Sequence
-from types import ModuleType
 from typing import Any
 
 from .. import linux, wire
 from .confine import Confinement
+from .engines import Engine
 
 TRAPPED = 134
 """Exit code of a guest that trapped, that of abort(): 128 + SIGABRT."""
@@ -26,7 +26,7 @@ TRAPPED = 134
 
 def main(
     control: socket.socket,
-    engine: ModuleType,
+    engine: Engine,
     prepared: object,
     confinement: Confinement,
     instructions: wire.Message,

@@ -9,13 +9,7 @@ What the shim says: `run` (an id; descriptors: stdout, stderr, spec, compiled mo
 said of a container, by its `id`: `started` with the thread and the address of its memory, `failed` as a child says it,
 and `over` with `code`, `message`, and whether it was `interrupted`.
 
-Beyond what `zygote` asks of every engine, one for this class has in its in-worker module:
-
-- `STACK`: bytes of a thread's stack, enough for the deepest recursion that the engine lets a guest have.
-- `load(prepared, module_path) -> code`: a compiled module, for all containers that run it.
-- `Guest(prepared, code, spec, stdout_path, stderr_path)` with `run(started) -> (code, message, interrupted)`, called
-  once, which calls `started(address)` when the guest begins and has let go of everything when it returns, and
-  `interrupt()`, which any thread may call at any time.
+What it asks of an engine beyond what all have is `engines.DenseEngine`.
 """
 
 from __future__ import annotations
@@ -28,12 +22,12 @@ import os
 import resource
 import socket
 from collections.abc import Sequence
-from types import ModuleType
 from typing import Any
 
 from .. import linux, wire
 from . import child
 from .confine import Confinement
+from .engines import DenseEngine, DenseGuest
 
 _ARENA_MAX = -8
 """mallopt(3): without it each thread takes memory from a heap of its own."""
@@ -45,7 +39,7 @@ _KEPT_CODES = 64
 
 def main(
     control: socket.socket,
-    engine: ModuleType,
+    engine: DenseEngine,
     prepared: object,
     confinement: Confinement,
     instructions: wire.Message,
@@ -77,11 +71,11 @@ def main(
 class _Worker:
     """The containers of this process."""
 
-    def __init__(self, control: socket.socket, engine: ModuleType, prepared: object) -> None:
+    def __init__(self, control: socket.socket, engine: DenseEngine, prepared: object) -> None:
         self._control = control
         self._engine = engine
         self._prepared = prepared
-        self._guests: dict[str, Any] = {}
+        self._guests: dict[str, DenseGuest | None] = {}
         self._stopped: set[str] = set()
         """Asked to end before there is a guest."""
         self._lock = _thread.allocate_lock()
@@ -134,7 +128,7 @@ class _Worker:
         with contextlib.suppress(OSError):  # the shim is gone, and so is this process in a moment
             self._tell_shim(name, **said)
 
-    def _make_guest(self, name: str, descriptors: list[int]) -> Any:
+    def _make_guest(self, name: str, descriptors: list[int]) -> DenseGuest:
         """The guest. What it needs of the descriptors is open anew by its engine before they are closed."""
         try:
             stdout, stderr, spec_file, module, *mounts = descriptors

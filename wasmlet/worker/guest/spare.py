@@ -12,11 +12,12 @@ import os
 import select
 import signal
 import socket
-from types import ModuleType
+from typing import cast
 
 from .. import linux, wire
 from . import child, dense
 from .confine import Confinement
+from .engines import DenseEngine, Engine
 
 _CONTROL = 3
 _REHEARSALS = 16
@@ -24,9 +25,7 @@ _WARM_SECONDS = 0.005
 """A child that is needed sooner does not warm up first."""
 
 
-def main(
-    shim: int, between: int, engine: ModuleType, prepared: object, confinement: Confinement, descriptor: int
-) -> None:
+def main(shim: int, between: int, engine: Engine, prepared: object, confinement: Confinement, descriptor: int) -> None:
     """Be what this process is told to be. Never returns, whatever happens.
 
     Args:
@@ -44,7 +43,7 @@ def main(
             message, descriptors = received
             _wait_for_adoption(shim, between)
             if "dense" in message:
-                code = dense.main(control, engine, prepared, confinement, message, descriptors)
+                code = dense.main(control, cast(DenseEngine, engine), prepared, confinement, message, descriptors)
             else:
                 code = child.main(control, engine, prepared, confinement, message, descriptors)
     except BaseException:  # the shim is gone or has given up on this one

@@ -9,18 +9,7 @@ many children as were asked for at once, and ends; its orphans go to the nearest
 CLONE_PARENT would save a fork, but glibc does not know of a process made behind its back, and the call differs between
 machines.) `spare` goes on in the orphan.
 
-An engine's in-worker module has three functions:
-
-- `prepare() -> object`: called once in the zygote; must start no threads. What it returns is handed to `run`.
-- `run(prepared, spec, module_path, started) -> (exit code, message)`: called in the child, with the spec as a dict
-  (see `wire`; each of its `mounts` has the path of its `directory` here), the path of the compiled module, and a
-  function to call when all is ready and the guest begins.
-- `compile(wasm: bytes) -> bytes`: called in a process of its own (`compiler`).
-
-It may have a fourth, `warm(prepared)`, called in a child that waits: what of a start can be done without a guest.
-
-Each raises `ValueError` where the module is at fault, with a message for its owner. A module may have `REQUIRES`, names
-of the parts of `confine` that its engine is not safe without: its guests run only where these are on.
+`engines` says what an engine's in-worker module has.
 """
 
 from __future__ import annotations
@@ -32,14 +21,15 @@ import os
 import signal
 import socket
 import sys
-from types import ModuleType
+from typing import cast
 
 from .. import linux, wire
 from . import spare
 from .confine import Confinement
+from .engines import Engine
 
 
-def load(path: str) -> ModuleType:
+def load(path: str) -> Engine:
     """The engine's in-worker module, from its file. It may import its neighbours there relatively."""
     beside = [os.path.dirname(path)]
     spec = importlib.util.spec_from_file_location("wasmlet_engine", path, submodule_search_locations=beside)
@@ -48,7 +38,7 @@ def load(path: str) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     sys.modules["wasmlet_engine"] = module
     spec.loader.exec_module(module)
-    return module
+    return cast(Engine, module)
 
 
 def main(arguments: list[str]) -> int:
@@ -91,7 +81,7 @@ def _sorted(message: wire.Message, descriptors: list[int]) -> list[list[int]]:
     return [[next(rest) for _ in range(1 + count)] for count in message["cgroup_fds"]]
 
 
-def _fork(shim: int, engine: ModuleType, prepared: object, confinement: Confinement, wanted: list[list[int]]) -> None:
+def _fork(shim: int, engine: Engine, prepared: object, confinement: Confinement, wanted: list[list[int]]) -> None:
     """Make children of the shim's, each in its group; the child's control says so where that is not possible."""
     try:
         between = os.fork()

@@ -1,0 +1,9 @@
+"""For mypy: the in-worker module has what the worker calls. Nothing imports this, since it would load the engine."""
+
+from __future__ import annotations
+
+from wasmlet.worker.guest.engines import Engine
+
+from . import guest
+
+PROCESS: Engine = guest
