@@ -17,7 +17,7 @@ LAYERS = (
     "wasmlet.node.inputs:InputStore.inputs",
     "wasmlet.node.tokens:TokenManager.tokens",
     "wasmlet.node.registration:NodeRegistration._status",
-    "wasmlet.node.report:PodReport._wanted",
+    "wasmlet.node.pods.report:PodReport._wanted",
     "wasmlet.runtime.provider:RuntimeProvider.list_pods",
     "wasmlet.runtime.provider:RuntimeProvider.node_status",
     "wasmlet.runtime.provider:RuntimeProvider.create_pod",

@@ -38,7 +38,7 @@ from wasmlet.controlplane.faults import Cut, Delay, Drop, Effect, Fail, Faults
 from wasmlet.kube import errors
 from wasmlet.kube.client import MERGE_PATCH
 from wasmlet.node import assembly
-from wasmlet.node.pod_task import PodTask
+from wasmlet.node.pods.pod_task import PodTask
 from wasmlet.node.services import NodeServices
 
 PODS = "/api/v1/namespaces/default/pods"

@@ -9,7 +9,7 @@ import pytest
 
 from wasmlet.model.pod import Pod
 from wasmlet.model.status import ContainerStatus, PodStatus, Running, Terminated
-from wasmlet.node.ending import LEAST_GRACE_SECONDS, grace_seconds, shut_down_status
+from wasmlet.node.pods.ending import LEAST_GRACE_SECONDS, grace_seconds, shut_down_status
 
 NOW = datetime(2026, 5, 1, 12, tzinfo=UTC)
 

@@ -17,7 +17,7 @@ from tests.node.trouble import KUBELET, Troubled, troubled_cluster
 from wasmlet.controlplane.faults import Delay, Fail
 from wasmlet.kube import errors
 from wasmlet.kube.client import MERGE_PATCH
-from wasmlet.node.report import EACH_CONTAINER_SECONDS
+from wasmlet.node.pods.report import EACH_CONTAINER_SECONDS
 from wasmlet.provider import StatusChanged
 from wasmlet.testing.reference import ReferenceProvider
 

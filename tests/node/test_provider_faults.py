@@ -19,7 +19,7 @@ from tests.node.test_faults import restarts
 from tests.node.trouble import Troubled, fast_node, troubled_cluster
 from wasmlet.kube.client import MERGE_PATCH
 from wasmlet.node import assembly
-from wasmlet.node.report import STARTING_SECONDS
+from wasmlet.node.pods.report import STARTING_SECONDS
 from wasmlet.node.services import NodeServices
 from wasmlet.provider import Change, StatusChanged
 

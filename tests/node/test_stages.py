@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from wasmlet.node.stages import TRANSITIONS, NoTransition, Stage, StageEvent, after
+from wasmlet.node.pods.stages import TRANSITIONS, NoTransition, Stage, StageEvent, after
 
 FOLLOWS = {
     ("new", "offer"): "offered",

@@ -22,8 +22,8 @@ from wasmlet.model.status import (
     Terminated,
     Waiting,
 )
-from wasmlet.node import losses
-from wasmlet.node.status import api_status, patch_of
+from wasmlet.node.pods import losses
+from wasmlet.node.pods.status import api_status, patch_of
 from wasmlet.testing.reference import ReferenceProvider
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)

@@ -1,7 +1,7 @@
 """What a provider says of a pod: container states, and what follows from them.
 
 A provider fills in `PodStatus` with one `ContainerStatus` per container; the phase is computed from them (see
-`phase_of`) unless it sets one itself. `wasmlet.node.status` turns it into the API's form with conditions.
+`phase_of`) unless it sets one itself. `wasmlet.node.pods.status` turns it into the API's form with conditions.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from wasmlet.kubelet.sessions import Timeouts
 from wasmlet.kubelet.tls import ServerTls, self_signed
 from wasmlet.node.config import NodeConfig
 from wasmlet.node.lease import DURATION_SECONDS
-from wasmlet.node.pods import PodManager
+from wasmlet.node.pods.manager import PodManager
 from wasmlet.node.registration import CHECK_SECONDS, REPORT_SECONDS, NodeRegistration
 from wasmlet.node.services import NodeServices
 

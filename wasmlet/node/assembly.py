@@ -23,7 +23,7 @@ from wasmlet.node.config import NodeConfig
 from wasmlet.node.inputs import InputStore
 from wasmlet.node.lease import LeaseKeeper
 from wasmlet.node.metrics import Metrics
-from wasmlet.node.pods import PodManager
+from wasmlet.node.pods.manager import PodManager
 from wasmlet.node.registration import NodeRegistration
 from wasmlet.node.services import NodeServices
 from wasmlet.node.serving import ServingCertificate

@@ -32,8 +32,8 @@ from wasmlet.node.assembly import Foundation, Parts, assemble
 from wasmlet.node.config import NodeConfig
 from wasmlet.node.credentials import Credentials, first_contact
 from wasmlet.node.lease import LeaseKeeper
-from wasmlet.node.pod_task import PodTask
-from wasmlet.node.pods import PodManager
+from wasmlet.node.pods.manager import PodManager
+from wasmlet.node.pods.pod_task import PodTask
 from wasmlet.node.registration import NodeRegistration
 from wasmlet.node.services import NodeServices
 from wasmlet.node.state_dir import StateDirectory

@@ -14,7 +14,7 @@ from tests.runtime.scripted import probe, script_of
 from wasmlet.model.inputs import Inputs
 from wasmlet.model.pod import Pod, PodKey
 from wasmlet.model.status import PodStatus, Running, Terminated, Waiting, phase_of
-from wasmlet.node.status import api_status
+from wasmlet.node.pods.status import api_status
 
 
 def sidecar(name: str, image: str, *args: str, **fields: Any) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from tests.runtime.harness import Runtime, pod_of
 from wasmlet.model.inputs import Inputs
 from wasmlet.model.pod import Container, Pod
 from wasmlet.model.status import Condition, PodStatus, Running
-from wasmlet.node.status import api_status, patch_of
+from wasmlet.node.pods.status import api_status, patch_of
 from wasmlet.runtime.resizing import amounts, changed, needs_restart, total, verdict
 
 RESTART = [{"resourceName": "memory", "restartPolicy": "RestartContainer"}]

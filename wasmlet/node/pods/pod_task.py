@@ -4,7 +4,7 @@ A `PodTask` owns one pod UID: nothing else calls the provider for it or writes i
 It sleeps until something about the pod changes and then does the next thing that is due: create, update, end, report,
 remove from the API. A step that fails is repeated with a growing pause, for ever; a change of the pod cuts the pause
 short. Being asked for the pod's status and being drained are such steps, too: whatever the provider is called for, it
-is called from here, one call at a time. `wasmlet.node.pods` finds the task that an event is for.
+is called from here, one call at a time. `wasmlet.node.pods.manager` finds the task that an event is for.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from wasmlet.failures import described, text_of
 from wasmlet.kube import errors
 from wasmlet.model.pod import Pod, PodKey, Raw
 from wasmlet.model.status import PodStatus
-from wasmlet.node import delivery, ending, losses
-from wasmlet.node import status as statuses
-from wasmlet.node.delivery import DeliveredVersion
+from wasmlet.node.pods import delivery, ending, losses
+from wasmlet.node.pods import status as statuses
+from wasmlet.node.pods.delivery import DeliveredVersion
+from wasmlet.node.pods.report import PodReport
+from wasmlet.node.pods.stages import Stage, StageEvent, after
+from wasmlet.node.pods.status_questions import StatusQuestions
+from wasmlet.node.pods.step_loop import StepLoop
 from wasmlet.node.provider_calls import Interrupted, ProviderCalls
-from wasmlet.node.report import PodReport
 from wasmlet.node.services import NodeServices
-from wasmlet.node.stages import Stage, StageEvent, after
-from wasmlet.node.status_questions import StatusQuestions
-from wasmlet.node.step_loop import StepLoop
 
 log = structlog.get_logger(__name__)
 

@@ -14,7 +14,7 @@ from wasmlet.model.inputs import Inputs
 from wasmlet.model.pod import Pod
 from wasmlet.model.status import Condition, PodStatus, phase_of
 from wasmlet.model.times import parse
-from wasmlet.node import losses
+from wasmlet.node.pods import losses
 from wasmlet.node.provider_calls import ProviderCalls
 from wasmlet.node.services import NodeServices
 

@@ -29,7 +29,7 @@ from wasmlet.model.status import (
     restartable_init,
 )
 from wasmlet.model.times import rfc3339
-from wasmlet.node import losses
+from wasmlet.node.pods import losses
 
 _OWNED_TEXTS = ("reason", "message")
 _MERGED_LISTS = ("hostIPs", "podIPs")

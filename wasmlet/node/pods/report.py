@@ -1,7 +1,7 @@
 """What the API is told of one pod, and what it is known to have heard.
 
 A `PodReport` holds the newest status of a pod on one side and the API's on the other, and hands what is different to
-the status writer. `wasmlet.node.pod_task` says what the newest is; `wasmlet.node.status` works out how the API puts it.
+the status writer. `pod_task` says what the newest is; `status` works out how the API puts it.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import attrs
 from wasmlet.kube import later
 from wasmlet.model.pod import Pod, Raw
 from wasmlet.model.status import ENDED, Phase, PodStatus, phase_of
-from wasmlet.node import losses
-from wasmlet.node import status as statuses
+from wasmlet.node.pods import losses
+from wasmlet.node.pods import status as statuses
 from wasmlet.node.services import NodeServices
 
 STARTING_SECONDS = 0.3

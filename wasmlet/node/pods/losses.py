@@ -2,7 +2,7 @@
 
 A provider may have lost a pod that the API remembers (its machine was restarted, its records are gone). The kubelet
 reports such a container as ContainerStatusUnknown with exit code 137; the one that takes its place is a restart, and a
-restart count never goes down. Pure functions, used by `wasmlet.node.pod_task`.
+restart count never goes down. Pure functions, used by `wasmlet.node.pods.pod_task`.
 """
 
 from __future__ import annotations

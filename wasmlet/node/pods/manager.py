@@ -18,8 +18,8 @@ import structlog
 from wasmlet.failures import described, text_of
 from wasmlet.model.pod import Pod, PodKey, Raw
 from wasmlet.model.status import PodStatus
-from wasmlet.node import losses
-from wasmlet.node.pod_task import PodTask
+from wasmlet.node.pods import losses
+from wasmlet.node.pods.pod_task import PodTask
 from wasmlet.node.provider_calls import answer
 from wasmlet.node.services import NodeServices
 from wasmlet.provider import NodeChanged, PodEvent, PodRecord, StatusChanged
