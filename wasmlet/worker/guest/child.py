@@ -57,12 +57,8 @@ def main(
         take_streams((stdin, stdout, stderr))
         if os.isatty(1):
             _take_terminal()
-        spec = read_spec(spec_file)
-        os.close(spec_file)
-        if instructions.get("arguments"):
-            *mounts, arguments = mounts
-            spec["args"] = json.loads(read_file(arguments))
-            os.close(arguments)
+        mounts, arguments = (mounts[:-1], mounts[-1:]) if instructions.get("arguments") else (mounts, [])
+        spec = _take_spec(spec_file, arguments)
         if instructions.get("limited"):
             spec["memory"] = None
         known = list(zip(spec.get("mounts") or (), mounts, strict=True))
@@ -77,6 +73,15 @@ def main(
     if message:
         wire.send(control, wire.pack({"ended": shorten(message)}))
     return int(code)
+
+
+def _take_spec(spec_file: int, arguments: Sequence[int]) -> dict[str, Any]:
+    """The spec, with the arguments of another file where there is one; closes these files."""
+    spec = read_spec(spec_file)
+    for file in arguments:
+        spec["args"] = json.loads(read_file(file))
+    wire.close((spec_file, *arguments))
+    return spec
 
 
 def take_streams(streams: Sequence[int]) -> None:
