@@ -18,6 +18,8 @@ from wasmlet.runtime.linking import Links
 from wasmlet.runtime.provider import RuntimeProvider
 from wasmlet.runtime.wasi import PREVIEW0, PREVIEW0_FUNCTIONS, PREVIEW1, PREVIEW1_FUNCTIONS
 from wasmlet.worker.guest.confine import report as confinement_report
+from wasmlet.worker.guest.engines import DenseEngine as DenseGuestModule
+from wasmlet.worker.guest.engines import Engine as GuestModule
 
 __all__ = [
     "DENSE",
@@ -26,8 +28,10 @@ __all__ = [
     "PREVIEW1",
     "PREVIEW1_FUNCTIONS",
     "PROCESS",
+    "DenseGuestModule",
     "Engine",
     "EngineSettings",
+    "GuestModule",
     "Isolation",
     "Links",
     "RuntimeConfig",

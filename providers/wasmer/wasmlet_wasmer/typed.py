@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from wasmlet.worker.guest.engines import Engine
+from wasmlet.runtime import GuestModule
 
 from . import guest
 
-PROCESS: Engine = guest
+PROCESS: GuestModule = guest

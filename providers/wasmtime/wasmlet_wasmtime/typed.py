@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from wasmlet.worker.guest.engines import DenseEngine, Engine
+from wasmlet.runtime import DenseGuestModule, GuestModule
 
 from . import dense, guest
 
-PROCESS: Engine = guest
-DENSE: DenseEngine = dense
+PROCESS: GuestModule = guest
+DENSE: DenseGuestModule = dense
