@@ -14,13 +14,14 @@ import attrs
 
 from wasmlet.model.pod import Pod, Raw
 from wasmlet.model.restart import is_sidecar, restarts
+from wasmlet.worker import wire
 
 Phase = Literal["Pending", "Running", "Succeeded", "Failed", "Unknown"]
 
 ENDED: tuple[Phase, ...] = ("Succeeded", "Failed")
 """The phases that a pod never leaves."""
 
-LOST_EXIT_CODE = 137
+LOST_EXIT_CODE = wire.LOST_CODE
 """Exit code of a container whose end nobody saw, as the kubelet reports it with ContainerStatusUnknown."""
 
 

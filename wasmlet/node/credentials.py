@@ -27,6 +27,11 @@ from wasmlet.node.config import NodeConfig
 
 log = structlog.get_logger(__name__)
 
+BOOTSTRAP = Backoff(initial=2, cap=60)
+"""Between the requests for the node's first certificate."""
+FIRST_CONTACT = Backoff(initial=0.3, cap=2)
+"""Between the first requests of a node that starts."""
+
 FIRST_TRIES = 5
 """How often the first contact with the API server is tried before the user hears that it is away."""
 
@@ -84,7 +89,7 @@ class Credentials:
                 file=str(self._certificate),
             )
         identity = await load_identity(path, clock=self._clock)
-        pauses = Backoff(initial=2, cap=60).pauses(self._rng)
+        pauses = BOOTSTRAP.pauses(self._rng)
         async with Client(identity, clock=self._clock) as client:
             await first_contact(client, self._clock)
             while True:
@@ -168,7 +173,7 @@ async def first_contact(client: Client, clock: Clock) -> None:
         ConfigError: it is away, or does not accept us.
     """
     server = client.identity.server
-    pauses = Backoff(initial=0.3, cap=2).pauses()
+    pauses = FIRST_CONTACT.pauses()
     for attempt in range(1, FIRST_TRIES + 1):
         try:
             await client.get("/api/v1")

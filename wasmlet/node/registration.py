@@ -38,6 +38,8 @@ MOST_IMAGES, MOST_NAMES = 50, 5
 REPORT_SECONDS = 300.0
 SHUTTING_DOWN = "node is shutting down"
 RETRIES = Backoff(initial=1, cap=CHECK_SECONDS, jitter=0.2)
+FIRST_STATUS = Backoff(initial=0.5, cap=CHECK_SECONDS)
+"""Between the questions for the provider's node status, until it is said for the first time."""
 SHUTDOWN_SECONDS = 3.0
 """How long the end of the node waits to say so."""
 PING_SECONDS = 10.0
@@ -137,7 +139,7 @@ class NodeRegistration:
             port: of the node's HTTPS API; None where it serves none.
         """
         self._port = port
-        pauses = Backoff(initial=0.5, cap=CHECK_SECONDS).pauses()
+        pauses = FIRST_STATUS.pauses()
         while (status := await self._ask()) is None:
             await self._clock.sleep(next(pauses))
         own = Taint("wasmlet.dev/provider", self._provider.name)

@@ -24,6 +24,9 @@ from wasmlet.model.times import parse
 
 log = structlog.get_logger(__name__)
 
+RETRIES = Backoff(initial=1, cap=60, jitter=0.5)
+"""Between the tries of a refresh."""
+
 LIFE_SHARE = 0.8
 LONGEST_SECONDS = 24 * 3600.0
 JITTER_SECONDS = 10.0
@@ -96,8 +99,7 @@ class TokenManager:
         while True:
             await self._clock.sleep(max(0.0, due - self._clock.monotonic()))
             held = self._held[pod.uid]
-            backoff = Backoff(initial=1, cap=60, jitter=0.5)
-            pauses = self._client.recovery.pauses(backoff, self._clock, self._rng)
+            pauses = self._client.recovery.pauses(RETRIES, self._clock, self._rng)
             due = self._clock.monotonic() + LONGEST_SECONDS
             for key in held.wanted:
                 while True:

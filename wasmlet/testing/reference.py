@@ -33,13 +33,12 @@ from wasmlet.provider import (
 )
 from wasmlet.testing.commands import echo, play
 from wasmlet.testing.usage import Usage, summary
+from wasmlet.worker import wire
 
 T = TypeVar("T")
 
 SCRIPT = "script"
 """The command of a container whose arguments are instructions."""
-ENDED_WHEN_ASKED = 143
-ENDED_BY_FORCE = 137
 
 
 @attrs.define(eq=False)
@@ -110,8 +109,8 @@ class ReferenceProvider(Provider):
                 while any(guest.stubborn and guest.running for guest in held.guests):
                     await held.told.wait()
         except TimeoutError:
-            held.status = _ended(held.status, ENDED_BY_FORCE)
-        held.status = _ended(held.status, ENDED_WHEN_ASKED)
+            held.status = _ended(held.status, wire.KILLED_CODE)
+        held.status = _ended(held.status, wire.INTERRUPTED_CODE)
         for guest in held.guests:
             guest.end()
         del self.pods[key.uid]

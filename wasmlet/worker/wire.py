@@ -75,9 +75,12 @@ START_ERROR_CODE = 128
 OOM_KILLED = "OOMKilled"
 """Reason of a container that the kernel killed because it took more memory than its limit; its exit code is 137."""
 
+KILLED_CODE, INTERRUPTED_CODE = 137, 143
+"""Exit codes of a container that was ended by force, and of one that ended when it was asked to: 128 + the signal."""
+
 LOST = "ContainerStatusUnknown"
 """Reason of a container whose shim died; exit code `LOST_CODE`, as a kubelet reports a container that it lost."""
-LOST_CODE = 137
+LOST_CODE = KILLED_CODE
 
 BAD_ARTIFACT = "BadArtifact"
 """`fault` of a container whose compiled module could not be loaded: compile it again."""

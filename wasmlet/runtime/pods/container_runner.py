@@ -27,9 +27,6 @@ from wasmlet.runtime.shim.instances import state_of
 from wasmlet.runtime.shim.records import ContainerRecord
 from wasmlet.worker import wire
 
-INTERRUPTED = 143
-"""Exit code of a guest that was interrupted."""
-
 
 @attrs.frozen
 class Kill:
@@ -211,7 +208,7 @@ class ContainerRunner:
         grace = float(self._life.pod_life.manifest.termination_grace_seconds)
         if self._life.hook_error:
             return Kill("FailedPostStartHook", grace, restart=False)
-        again = self._restarts(INTERRUPTED)
+        again = self._restarts(wire.INTERRUPTED_CODE)
         if failed is None and self._life.image_changed():
             message = f"Container {self._life.name} definition changed, will be restarted"
             return Kill(message, grace, restart=True, anew=True)

@@ -20,9 +20,6 @@ from .. import linux, wire
 from .confine import Confinement
 from .engines import Engine
 
-TRAPPED = 134
-"""Exit code of a guest that trapped, that of abort(): 128 + SIGABRT."""
-
 
 def main(
     control: socket.socket,

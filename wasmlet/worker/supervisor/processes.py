@@ -276,9 +276,9 @@ class Process:
         record, status, begun = self.record, self._status, self._stage is Stage.REAPED
         record.finished = time.time()
         if self._oom_killed:
-            record.reason, record.exit_code = wire.OOM_KILLED, 128 + signal.SIGKILL
+            record.reason, record.exit_code = wire.OOM_KILLED, wire.KILLED_CODE
         elif self._failure is None and not begun and record.requested:
-            record.exit_code = 143 if record.requested == "interrupt" else 137
+            record.exit_code = wire.INTERRUPTED_CODE if record.requested == "interrupt" else wire.KILLED_CODE
         elif self._failure is not None or not begun:
             text, record.fault = self._failure or (_death(status), "")
             record.reason, record.exit_code, record.message = wire.START_ERROR, wire.START_ERROR_CODE, text
