@@ -239,9 +239,27 @@ def _gunzipped(layer: BinaryIO) -> Iterator[bytes]:
 
 
 def _unzstd(layer: BinaryIO) -> Iterator[bytes]:
-    reader = zstandard.ZstdDecompressor(max_window_size=_MAX_WINDOW).stream_reader(layer, read_across_frames=True)
+    start, empty = layer.tell(), True
+    decompressor = zstandard.ZstdDecompressor(max_window_size=_MAX_WINDOW)
+    reader = decompressor.stream_reader(layer, read_across_frames=True, closefd=False)
     try:
         while chunk := reader.read(_CHUNK):
+            empty = False
             yield chunk
+        # The reader does not tell the end of a frame from the end of the file, and a whole archive may have no bytes.
+        if empty and not _is_whole(decompressor, layer, start):
+            raise BadContent("a layer begins as zstd does and ends in the middle of its compression")
     except zstandard.ZstdError as error:
         raise BadContent(f"a layer begins as zstd does and is damaged: {error}") from None
+
+
+def _is_whole(decompressor: zstandard.ZstdDecompressor, layer: BinaryIO, start: int) -> bool:
+    """Whether a layer that has no bytes ends where a frame ends."""
+    layer.seek(start)
+    frame, waiting = decompressor.decompressobj(), b""
+    while chunk := waiting or layer.read(_CHUNK):
+        if frame.eof:
+            frame = decompressor.decompressobj()
+        frame.decompress(chunk)
+        waiting = frame.unused_data if frame.eof else b""
+    return frame.eof
