@@ -35,7 +35,7 @@ async def test_arguments_variables_and_streams(runtime: Runtime, image: str) -> 
     env = [{"name": "A", "value": "1"}, {"name": "B", "value": "zwei"}]
     key = await runtime.create(pod_of("args", "environ", "print", "grüße", "copy", image=image, env=env))
     assert (await runtime.ended(key)).exit_code == 0
-    words = ["component.wasm", "args", "environ", "print", "grüße", "copy", "A=1", "B=zwei", "grüße"]
+    words = ["component.wasm", "args", "environ", "print", "grüße", "copy", "HOSTNAME=web", "A=1", "B=zwei", "grüße"]
     assert (await runtime.log(key)).decode().splitlines() == words
     other = await runtime.create(pod_of("error", "oops", image=image, name="other"))
     assert (await runtime.ended(other)).exit_code == 0

@@ -25,7 +25,7 @@ async def test_both_engines(wasmer: Path, image: str, tmp_path: Path) -> None:
             await node.logged(key, b"here\n")
             record = node.provider._instance(key, "main")
             running[handler] = os.readlink(f"/proc/{record.pid}/exe")
-            code, output = await node.provider._around.commands.run(key, "main", ["driver", "print", handler])
+            code, output = await node.provider._services.commands.run(key, "main", ["driver", "print", handler])
             assert (code, output) == (0, f"{handler}\n".encode())
         assert running["wasmlet-wasmer"] == str(await asyncio.to_thread(wasmer.resolve))
         assert running[""] != running["wasmlet-wasmer"]

@@ -61,8 +61,8 @@ async def test_variables_and_arguments(runtime: Runtime, image: str) -> None:
     output = (await runtime.output(key)).decode().splitlines()
     assert output[:6] == ["driver.wasm", "args", "environ", "hello world", "$(BOTH)", "$(NONE)"]
     # What there is beside the pod's own is what Kubernetes gives every container, and nothing of this machine's.
-    assert output[6:9] == ["GREETING=hello", "BOTH=hello world", "UNICODE=\u00fc\u20ac"]
-    assert output[9:] == ["no such instruction: hello world"]
+    assert output[6:10] == ["HOSTNAME=web", "GREETING=hello", "BOTH=hello world", "UNICODE=\u00fc\u20ac"]
+    assert output[10:] == ["no such instruction: hello world"]
 
 
 async def test_a_command_is_all_of_argv(runtime: Runtime, image: str) -> None:
