@@ -28,11 +28,11 @@ LAYERS = (
     "wasmlet.runtime.provider:RuntimeProvider.logs",
     "wasmlet.runtime.pods.pod:PodLife._run_containers",
     "wasmlet.runtime.files.volumes:PodVolumes.refresh",
-    "wasmlet.runtime.pods.starting:launch",
+    "wasmlet.runtime.pods.container_runner:plan",
     "wasmlet.runtime.pods.launch:module_of",
-    "wasmlet.runtime.pods.launch:environment",
+    "wasmlet.runtime.pods.plan:environment",
     "wasmlet.runtime.pods.launch:spec_of",
-    "wasmlet.runtime.pods.pulling:keyring_of",
+    "wasmlet.runtime.pods.pulling:pull_keyring",
     "wasmlet.runtime.pods.hooks:run",
 )
 TIMES = 1
@@ -67,10 +67,11 @@ def failing(layer: str, original: Any, raised: Path) -> Any:
 
 def main() -> None:
     raised = Path(os.environ["RAISED"])
-    from wasmlet.runtime.pods import restarts, starting
+    from wasmlet.clock import Backoff
+    from wasmlet.runtime.pods import container_runner, restarts
 
-    for one in (starting, restarts):
-        vars(one)["BACKOFF_SECONDS"] = 0.1
+    vars(restarts)["BACKOFF_SECONDS"] = 0.1
+    vars(container_runner)["START_BACKOFF"] = Backoff(0.1, 300.0, jitter=0.0)
     for layer in LAYERS:
         module, _, path = layer.partition(":")
         *owners, name = path.split(".")
