@@ -281,7 +281,10 @@ async def test_each_instance_of_a_container_is_shown_once() -> None:
         code, output = await demo.end()
     assert code == 0, output
     tries = re.findall(r"^  \| (try .*)$", output, re.MULTILINE)
-    assert tries == ["try 1 of 3 failed", "try 2 of 3 failed", "try 3 of 3 worked"]
+    # A container that fails is started again at once. Where two instances have ended before the API server has heard of
+    # the first, the API has no way to the first one's log, as with a kubelet.
+    assert tries[-2:] == ["try 2 of 3 failed", "try 3 of 3 worked"]
+    assert tries[:-2] in ([], ["try 1 of 3 failed"])
 
 
 @pytest.mark.parametrize(
