@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import secrets
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 
 import attrs
 
@@ -25,8 +25,10 @@ from wasmlet.runtime.pods.image_volumes import ensure_volumes
 from wasmlet.runtime.pods.plan import Limits, StartPlan
 from wasmlet.runtime.pods.pulling import ImageSources, module_of
 from wasmlet.runtime.services import RuntimeServices
+from wasmlet.runtime.shim.client import ShimError
 from wasmlet.runtime.shim.instances import Say, Shown
 from wasmlet.runtime.shim.records import ContainerRecord, spec_of
+from wasmlet.worker import messages, wire
 
 
 @attrs.frozen
@@ -111,28 +113,35 @@ async def carry_out(launch: Launch, limits: Limits, log_path: str, services: Run
     Raises:
         ShimError: the shim refuses.
     """
-    plan, handler, mounts = launch.plan, launch.handler, launch.mounts
+    plan, mounts = launch.plan, launch.mounts
     user = plan.user.as_spec() if plan.user is not None else None
-    return await services.client.run(
-        secrets.token_hex(16),
-        labels=plan.labels.as_message(),
-        log_path=log_path,
-        zygote=handler.zygote,
-        spec=spec_of(plan.argv, plan.variables, limits.memory, mounts.as_spec(), user),
-        module=launch.artifact,
-        settings=_settings(plan, handler, limits, services),
-        mounts=mounts.descriptors,
-        message=mounts.message,
-    )
+    spec = spec_of(plan.argv, plan.variables, limits.memory, mounts.as_spec(), user)
+    request = _run_request(launch, limits, log_path, services)
+    return await services.client.run(request, spec, launch.artifact, mounts.descriptors)
 
 
-def _settings(plan: StartPlan, handler: Handler, limits: Limits, services: RuntimeServices) -> Mapping[str, object]:
-    return {
+def _run_request(launch: Launch, limits: Limits, log_path: str, services: RuntimeServices) -> messages.Run:
+    """What the shim is asked to run, with an id of its own for this instance.
+
+    Raises:
+        ShimError: the shim would refuse it.
+    """
+    plan, handler = launch.plan, launch.handler
+    fields = {
+        "id": secrets.token_hex(16),
+        "labels": plan.labels.as_message(),
+        "log": log_path,
+        "zygote": handler.zygote,
+        "message": launch.mounts.message,
+        "resources": limits.message,
         **services.log_limits,
         **plan.streams,
         **handler.sharing(plan.labels.pod.namespace, services.storage.state_dir),
-        "resources": limits.message,
     }
+    try:
+        return messages.Run.of(fields)
+    except wire.WireError as error:
+        raise ShimError(str(error)) from error
 
 
 def left_out(launch: Launch, module: Module) -> str:

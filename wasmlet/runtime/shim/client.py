@@ -17,7 +17,7 @@ from typing import Any
 
 from wasmlet.runtime.shim.connection import ShimConnection, ShimError
 from wasmlet.runtime.shim.records import ContainerRecord
-from wasmlet.worker import messages, wire
+from wasmlet.worker import messages
 from wasmlet.worker.fields import Resources, ZygoteKey
 
 __all__ = ["ShimClient", "ShimError"]
@@ -29,41 +29,21 @@ KILL_SECONDS = 10.0
 class ShimClient(ShimConnection):
     """The shim of one state directory."""
 
-    async def run(
-        self,
-        container_id: str,
-        *,
-        labels: Mapping[str, Any],
-        log_path: str,
-        zygote: Mapping[str, str],
-        spec: bytes,
-        module: int,
-        settings: Mapping[str, Any],
-        mounts: Sequence[int] = (),
-        message: Mapping[str, Any] | None = None,
-    ) -> ContainerRecord:
+    async def run(self, request: messages.Run, spec: bytes, module: int, mounts: Sequence[int] = ()) -> ContainerRecord:
         """Start a container; return once the shim has it, which is before the guest begins.
 
         Args:
-            log_path: relative to the state directory, below `logs/`.
-            settings: how its log and its streams are to be, as `wire` has it.
             spec: the JSON that only the child reads.
             module: descriptor of the compiled module, which stays the caller's; so do those of `mounts`.
-            message: where its termination message is, as `wire` has it.
 
         Raises:
             ShimError: the shim refuses.
         """
-        own = {"id": container_id, "labels": labels, "log": log_path, "zygote": zygote, "message": message}
-        try:
-            request = messages.Run.of({**settings, **own})
-        except wire.WireError as error:
-            raise ShimError(str(error)) from error
         with _sealed(spec) as file:
             reply = await self._ask(request, (file, module, *mounts))
         record = ContainerRecord.of(reply["container"])
-        self.records.setdefault(container_id, record)
-        return self.records[container_id]
+        self.records.setdefault(record.id, record)
+        return self.records[record.id]
 
     async def stop(self, container_id: str, grace: float) -> None:
         """Have the container interrupted at once, and killed after `grace` seconds; return before it has ended."""
