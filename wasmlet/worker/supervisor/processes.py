@@ -15,11 +15,11 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from .. import wire
+from .children import Child
 from .groups import Group
 from .loop import Loop, Timer
 from .records import Record
 from .stages import Event, Stage, after
-from .zygotes import Child
 
 DRAIN_SECONDS = 2.0
 MAX_TEXT = 4096

@@ -25,6 +25,7 @@ from typing import Any
 from .. import linux, messages, wire
 from ..fields import ZygoteKey
 from ..guest import confine
+from .children import Child
 from .compression import Compressor
 from .connections import Listener
 from .containers import Container, Settings
@@ -35,7 +36,7 @@ from .processes import Hooks, Process
 from .records import Record, StateError, Store, complain, lock_state_dir
 from .stages import Stage
 from .workers import DenseContainer, Directory, Worker
-from .zygotes import IDLE_SECONDS, Child, Zygote
+from .zygotes import IDLE_SECONDS, Zygote
 
 
 class Shim:

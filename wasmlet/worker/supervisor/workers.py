@@ -21,13 +21,13 @@ from typing import Any, NamedTuple
 
 from .. import wire
 from ..fields import Resources
+from .children import Child
 from .containers import Container, Settings
 from .groups import Group, shares_of
 from .loop import Loop, Timer
 from .processes import Hooks, Process, text_of
 from .records import Record, complain
 from .stages import Event, Stage
-from .zygotes import Child
 
 MOST_CONTAINERS = 1000
 """In one worker. More would come near the limits that a system has for a process's threads and mappings."""

@@ -1,6 +1,6 @@
 """The zygotes as the shim holds them, and the children that they make ahead of need.
 
-A container or exec, or a dense worker, gets a child that is ready (`Child`), or waits for the next one. A zygote's
+A container or exec, or a dense worker, gets a child that is ready (`children`), or waits for the next one. A zygote's
 channel takes one message per few children to fork, with a control descriptor for each; what it says back is only that
 it is ready, or why it cannot be. Everything else comes from the child over its own control descriptor, and what makes
 it a guest goes to it the same way, from here: the zygote never has it. The other ends are `zygote` and `spare`.
@@ -16,12 +16,12 @@ import signal
 import socket
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable
 
 from .. import linux, wire
-from .groups import Group, Groups
-from .loop import READ, WRITE, Loop, Timer
+from .children import Child, Occupant
+from .groups import Groups
+from .loop import READ, Loop, Timer
 from .records import complain
 
 ENVIRONMENT = {"LD_BIND_NOW": "1", "MALLOC_ARENA_MAX": "1"}
@@ -36,134 +36,6 @@ MAKING = 4 * BATCH
 """Most children asked for and not there yet."""
 TRIES = 4
 """Children lost in a row, each before it was ready, until a container that waits for one is told so."""
-
-
-class Occupant(Protocol):
-    """What is given a child to run in: a container, an exec or a dense worker (`processes`)."""
-
-    messages_per_turn: int
-    """How many messages of its child are read before others have their turn."""
-
-    @property
-    def waits(self) -> bool:
-        """Whether it has no child yet, and is to have one."""
-        ...
-
-    def run_in(self, child: Child) -> bool:
-        """Give this child all that makes it the guest; False where it was gone before it had that."""
-        ...
-
-    def zygote_died(self) -> None:
-        """What was to run it died before that."""
-        ...
-
-    def fail(self, why: str) -> None:
-        """There will be no process."""
-        ...
-
-    def heard(self, message: dict[str, Any]) -> None:
-        """The child speaks."""
-        ...
-
-    def writable(self) -> None:
-        """The child can be told more."""
-        ...
-
-    def hung_up(self) -> None:
-        """The child says nothing any more."""
-        ...
-
-    def reaped(self, status: int) -> None:
-        """The process has ended with this wait status."""
-        ...
-
-
-class Child:
-    """A process that a zygote has made or is about to make: given to one container or exec, or to none.
-
-    Attributes:
-        pid: 0 until it is ready.
-        process: what it was given to, which hears what it says.
-        group: the control group that it is born in; None where there is none.
-    """
-
-    def __init__(self, loop: Loop, zygote: Zygote, control: socket.socket, group: Group | None) -> None:
-        self.pid = 0
-        self.group = group
-        self.process: Occupant | None = None
-        self._loop = loop
-        self._zygote = zygote
-        self._control: socket.socket | None = control
-        control.setblocking(False)
-        loop.add(control, READ, self._on_control)
-
-    def give(self, data: bytes, descriptors: Sequence[int] = ()) -> None:
-        """Say something to it: first what it becomes, once.
-
-        Raises:
-            BlockingIOError: not now; see `wait_for_room`.
-            OSError: it is gone (`BrokenPipeError`, `ConnectionResetError`), or cannot be given so much.
-        """
-        if self._control is None:
-            raise BrokenPipeError
-        wire.send(self._control, data, tuple(descriptors))
-
-    def wait_for_room(self, wanted: bool) -> None:
-        """Whether its process is to be told (`writable`) when there is room for more."""
-        if self._control is not None:
-            self._loop.change(self._control, READ | WRITE if wanted else READ)
-
-    def reaped(self, status: int) -> None:
-        """The process has ended with this wait status."""
-        if self.process is not None:
-            self.process.reaped(status)
-        else:
-            self.close()
-            self._zygote.child_lost(self)
-        self._zygote.groups.discard(self.group)
-
-    def close(self) -> None:
-        """Hear no more of it. One that waits ends, without having been anything."""
-        if self._control is not None:
-            self._loop.remove(self._control)
-            self._control.close()
-            self._control = None
-
-    def _on_control(self, events: int) -> None:
-        if events & WRITE and self.process is not None:
-            self.process.writable()
-        if events & READ:
-            for _ in range(1 if self.process is None else self.process.messages_per_turn):
-                if self._control is None or not self._hear():
-                    return
-
-    def _hear(self) -> bool:
-        """Hear the next message; False where there is none (any more)."""
-        assert self._control is not None
-        try:
-            received = wire.receive(self._control)
-        except BlockingIOError:
-            return False
-        except (wire.WireError, OSError):
-            received = None  # what a child says wrong is as good as nothing
-        if received is None:
-            self.close()
-            if self.process is not None:
-                self.process.hung_up()
-            else:
-                self._zygote.child_lost(self)
-            return False
-        message, descriptors = received
-        wire.close(descriptors)
-        if self.process is not None:
-            self.process.heard(message)
-        elif not self.pid and isinstance(message.get("pid"), int):
-            self.pid = message["pid"]
-            self._zygote.child_ready(self)
-        elif "failed" in message:
-            self.close()
-            self._zygote.child_lost(self, str(message["failed"]))
-        return True
 
 
 class Zygote:

@@ -1,0 +1,160 @@
+"""One child of a zygote, as the shim holds it: what it is given to, and what it says.
+
+A child runs one guest or none. What makes it a guest goes to it over its control descriptor, and what it says comes
+back the same way. The other end is `spare`, then `child`.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from .. import wire
+from .groups import Group, Groups
+from .loop import READ, WRITE, Loop
+
+
+class Occupant(Protocol):
+    """What is given a child to run in: a container, an exec or a dense worker (`processes`)."""
+
+    messages_per_turn: int
+    """How many messages of its child are read before others have their turn."""
+
+    @property
+    def waits(self) -> bool:
+        """Whether it has no child yet, and is to have one."""
+        ...
+
+    def run_in(self, child: Child) -> bool:
+        """Give this child all that makes it the guest; False where it was gone before it had that."""
+        ...
+
+    def zygote_died(self) -> None:
+        """What was to run it died before that."""
+        ...
+
+    def fail(self, why: str) -> None:
+        """There will be no process."""
+        ...
+
+    def heard(self, message: dict[str, Any]) -> None:
+        """The child speaks."""
+        ...
+
+    def writable(self) -> None:
+        """The child can be told more."""
+        ...
+
+    def hung_up(self) -> None:
+        """The child says nothing any more."""
+        ...
+
+    def reaped(self, status: int) -> None:
+        """The process has ended with this wait status."""
+        ...
+
+
+class Owner(Protocol):
+    """What a child tells of itself to the zygote that made it (`zygotes`)."""
+
+    @property
+    def groups(self) -> Groups:
+        """What made the child's control group, and removes it."""
+        ...
+
+    def child_ready(self, child: Child) -> None:
+        """The child is ready."""
+        ...
+
+    def child_lost(self, child: Child, why: str = "") -> None:
+        """The child is gone before it was given to anybody; `why` where it could not be made at all."""
+        ...
+
+
+class Child:
+    """A process that a zygote has made or is about to make: given to one container or exec, or to none.
+
+    Attributes:
+        pid: 0 until it is ready.
+        process: what it was given to, which hears what it says.
+        group: the control group that it is born in; None where there is none.
+    """
+
+    def __init__(self, loop: Loop, owner: Owner, control: socket.socket, group: Group | None) -> None:
+        self.pid = 0
+        self.group = group
+        self.process: Occupant | None = None
+        self._loop = loop
+        self._owner = owner
+        self._control: socket.socket | None = control
+        control.setblocking(False)
+        loop.add(control, READ, self._on_control)
+
+    def give(self, data: bytes, descriptors: Sequence[int] = ()) -> None:
+        """Say something to it: first what it becomes, once.
+
+        Raises:
+            BlockingIOError: not now; see `wait_for_room`.
+            OSError: it is gone (`BrokenPipeError`, `ConnectionResetError`), or cannot be given so much.
+        """
+        if self._control is None:
+            raise BrokenPipeError
+        wire.send(self._control, data, tuple(descriptors))
+
+    def wait_for_room(self, wanted: bool) -> None:
+        """Whether its process is to be told (`writable`) when there is room for more."""
+        if self._control is not None:
+            self._loop.change(self._control, READ | WRITE if wanted else READ)
+
+    def reaped(self, status: int) -> None:
+        """The process has ended with this wait status."""
+        if self.process is not None:
+            self.process.reaped(status)
+        else:
+            self.close()
+            self._owner.child_lost(self)
+        self._owner.groups.discard(self.group)
+
+    def close(self) -> None:
+        """Hear no more of it. One that waits ends, without having been anything."""
+        if self._control is not None:
+            self._loop.remove(self._control)
+            self._control.close()
+            self._control = None
+
+    def _on_control(self, events: int) -> None:
+        if events & WRITE and self.process is not None:
+            self.process.writable()
+        if events & READ:
+            for _ in range(1 if self.process is None else self.process.messages_per_turn):
+                if self._control is None or not self._hear():
+                    return
+
+    def _hear(self) -> bool:
+        """Hear the next message; False where there is none (any more)."""
+        assert self._control is not None
+        try:
+            received = wire.receive(self._control)
+        except BlockingIOError:
+            return False
+        except (wire.WireError, OSError):
+            received = None  # what a child says wrong is as good as nothing
+        if received is None:
+            self.close()
+            if self.process is not None:
+                self.process.hung_up()
+            else:
+                self._owner.child_lost(self)
+            return False
+        message, descriptors = received
+        wire.close(descriptors)
+        if self.process is not None:
+            self.process.heard(message)
+        elif not self.pid and isinstance(message.get("pid"), int):
+            self.pid = message["pid"]
+            self._owner.child_ready(self)
+        elif "failed" in message:
+            self.close()
+            self._owner.child_lost(self, str(message["failed"]))
+        return True
