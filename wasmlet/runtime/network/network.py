@@ -1,0 +1,114 @@
+"""`Network`: where a pod's address comes from. It belongs to the pod, not to its containers.
+
+A pod has one from before its first init container until its final status, over restarts of containers, of the node loop
+and of the shim. The implementations are `none`, `address` and `cni`; `--network` chooses.
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import attrs
+
+from wasmlet.errors import WasmletError
+from wasmlet.model.pod import PodKey
+
+
+class NetworkError(WasmletError):
+    """A pod cannot have a network (now): the message is for the pod's owner; it is tried again."""
+
+
+@attrs.frozen
+class HostPort:
+    """A port of a container that is to be reached at a port of the node, too.
+
+    Attributes:
+        host_ip: of the node; "" for all of its addresses.
+        host_port, container_port: 1 to 65535.
+        protocol: `TCP` or `UDP`.
+    """
+
+    host_ip: str
+    host_port: int
+    container_port: int
+    protocol: str
+
+
+@attrs.frozen
+class NetworkRequest:
+    """What a pod wants.
+
+    Attributes:
+        host: it wants the node's own network (`hostNetwork`).
+        ports: what its containers listen at, as (number, protocol).
+        host_ports: those that are to be reached at the node, too.
+    """
+
+    pod: PodKey
+    host: bool = False
+    ports: Sequence[tuple[int, str]] = ()
+    host_ports: Sequence[HostPort] = ()
+
+
+@attrs.frozen
+class PodNetwork:
+    """What a pod has.
+
+    Attributes:
+        ips: its addresses, the first one its main one; never empty.
+        namespace: path of its network namespace; "" where it has none.
+        mapped: whether the network itself sees to host ports, so that no broker needs to.
+        dns: what a CNI plugin says of name servers; empty for the rules of the cluster.
+    """
+
+    ips: tuple[str, ...]
+    namespace: str = ""
+    mapped: bool = False
+    dns: Mapping[str, Any] = attrs.field(factory=dict)
+
+
+class Network(abc.ABC):
+    """One way to give pods addresses. Calls for different pods run side by side; for one pod one at a time.
+
+    Class attributes:
+        name: as `--network` has it.
+    """
+
+    name: ClassVar[str]
+
+    @abc.abstractmethod
+    async def check(self) -> None:
+        """Find out whether this machine has what is needed.
+
+        Raises:
+            ConfigError: it has not; the message says what is missing.
+        """
+
+    @abc.abstractmethod
+    async def add(self, request: NetworkRequest) -> PodNetwork | None:
+        """Give the pod its network; one that has it already keeps it. None where pods have none.
+
+        Raises:
+            NetworkError: not now.
+        """
+
+    @abc.abstractmethod
+    async def remove(self, uid: str) -> None:
+        """Take back all that the pod of this UID had, also one that nobody knows any more. Nothing to do is no error.
+
+        Raises:
+            NetworkError: not now; something is left.
+        """
+
+    @abc.abstractmethod
+    async def list(self) -> Mapping[str, PodNetwork]:
+        """What pods have, by UID, from the time before this process, too."""
+
+    @abc.abstractmethod
+    def remarks(self) -> Mapping[str, str]:
+        """Annotations of the Node that say what this network is and does not do."""
+
+    async def close(self) -> None:  # noqa: B027 - a network may hold nothing
+        """Let go of what this process holds. What pods have stays."""
