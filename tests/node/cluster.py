@@ -28,6 +28,18 @@ class Cluster:
     directory: Path
     seconds: float = SECONDS
     """How long anything that is waited for may take."""
+    namespace: str = "default"
+    """Where the tests' pods are."""
+
+    @property
+    def pods(self) -> str:
+        """The collection of the tests' pods."""
+        return f"/api/v1/namespaces/{self.namespace}/pods"
+
+    @property
+    def maps(self) -> str:
+        """The collection of the tests' config maps."""
+        return f"/api/v1/namespaces/{self.namespace}/configmaps"
 
     def config(self, name: str = NODE, **settings: Any) -> wasmlet.NodeConfig:
         """Settings of a node of that name, with a node's rights and no more."""
@@ -52,13 +64,13 @@ class Cluster:
         """A pod bound to the node."""
         metadata = spec.pop("metadata", {}) | {"name": name}
         body = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": pod_spec(**spec)}
-        return wasmlet.Pod(await self.admin.create("/api/v1/namespaces/default/pods", body))
+        return wasmlet.Pod(await self.admin.create(self.pods, body))
 
     async def get(self, name: str = "p") -> wasmlet.Pod:
-        return wasmlet.Pod(await self.admin.get(f"/api/v1/namespaces/default/pods/{name}"))
+        return wasmlet.Pod(await self.admin.get(f"{self.pods}/{name}"))
 
     async def delete(self, name: str = "p", **options: Any) -> None:
-        await self.admin.delete(f"/api/v1/namespaces/default/pods/{name}", options or None)
+        await self.admin.delete(f"{self.pods}/{name}", options or None)
 
     async def until(self, wanted: Callable[[wasmlet.Pod], Any], name: str = "p") -> wasmlet.Pod:
         """The pod as soon as it is as wanted, by watching it."""
@@ -76,9 +88,8 @@ class Cluster:
 
     async def until_gone(self, name: str = "p", uid: str | None = None) -> None:
         """Return when no such pod (with that UID) exists."""
-        pods = "/api/v1/namespaces/default/pods"
         async with asyncio.timeout(self.seconds):
-            found = await self.admin.get(pods, fieldSelector=f"metadata.name={name}")
+            found = await self.admin.get(self.pods, fieldSelector=f"metadata.name={name}")
             if not any(uid in (None, item["metadata"]["uid"]) for item in found["items"]):
                 return
             async with aclosing(self.versions(name, found["metadata"]["resourceVersion"])) as versions:
@@ -89,15 +100,16 @@ class Cluster:
     async def versions(self, name: str, since: str = "") -> AsyncGenerator[tuple[str, dict[str, Any]], None]:
         """The pod now (without `since`) and after each change, with the kind of the event."""
         params = {"watch": "1", "fieldSelector": f"metadata.name={name}", "resourceVersion": since}
-        async with self.admin.stream("/api/v1/namespaces/default/pods", params) as content:
+        async with self.admin.stream(self.pods, params) as content:
             async for line in content:
                 event = orjson.loads(line)
                 yield event["type"], event["object"]
 
     async def events(self, name: str) -> list[dict[str, Any]]:
-        """The Events about the object of that name."""
-        found = await self.admin.get("/api/v1/namespaces/default/events")
-        return [event for event in found["items"] if event["involvedObject"]["name"] == name]
+        """The Events about the object of that name, in the tests' namespace; those of a node are in `default`."""
+        found = await self.admin.get("/api/v1/events")
+        ours = (self.namespace, "default" if name == NODE else self.namespace)
+        return [e for e in found["items"] if e["involvedObject"]["name"] == name and e["metadata"]["namespace"] in ours]
 
 
 def pod_spec(**spec: Any) -> dict[str, Any]:

@@ -23,8 +23,10 @@ async def cluster(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterat
         kind = Client if real is None else Recording
         admin = await stack.enter_async_context(kind(await load_identity(plane.kubeconfig)))
         if real is not None and isinstance(admin, Recording):
-            await stack.enter_async_context(alone(real, admin, NODE))
-        yield Cluster(plane, admin, tmp_path)
+            namespace = await stack.enter_async_context(alone(real, admin, NODE))
+            yield Cluster(plane, admin, tmp_path, namespace=namespace)
+        else:
+            yield Cluster(plane, admin, tmp_path)
 
 
 @pytest.fixture

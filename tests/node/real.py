@@ -2,9 +2,10 @@
 
     pytest tests/node --kubeconfig admin.kubeconfig --node-credentials ./node-kubeconfig --client-ca-file ca.crt
 
-What others have in the cluster is left alone: after each test the objects are removed that the test or its nodes made,
-each by its UID. The tests make pods in the namespace `default` and a node, `NODE` in `tests.node.cluster`; what has
-their names already fails them. Run them one after the other (without -n), because all use the same names.
+What others have in the cluster is left alone: each test has a namespace of its own, which the cluster names, and after
+it the objects are removed that the test or its nodes made, each by its UID. The node is called `NODE` in
+`tests.node.cluster`; a node that has this name already fails the tests. Run them one after the other (without -n),
+because all use that name.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ from wasmlet.model.pod import Raw
 LEASES = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases"
 REQUESTS = "/apis/certificates.k8s.io/v1/certificatesigningrequests"
 EVENTS = "/api/v1/namespaces/default/events"
+"""Those of nodes. What is told of a pod is in its namespace, and goes with it."""
+NAMESPACES = "/api/v1/namespaces"
 NODES = "/api/v1/nodes"
 WITHOUT_NAME = ("authentication.k8s.io", "authorization.k8s.io")
 """What is created in these groups is answered and not kept."""
@@ -95,24 +98,42 @@ class Recording(Client):
 
 
 @asynccontextmanager
-async def alone(plane: RealPlane, admin: Recording, name: str) -> AsyncIterator[None]:
-    """Nothing of the tests is left at the end, and everything of others is as it was.
+async def alone(plane: RealPlane, admin: Recording, name: str) -> AsyncIterator[str]:
+    """A namespace for one test; nothing of the tests is left at the end, and everything of others is as it was.
+
+    The namespace itself is deleted and not waited for: its controller takes some seconds, and each test has another.
 
     Args:
         name: of the node that a test makes unless it says otherwise; nobody may have such a node.
     """
     if any(node["metadata"]["name"] == name for node in (await admin.get(NODES))["items"]):
         pytest.fail(f"node {name} is there already: expected none of that name, which is the tests'", pytrace=False)
+    async with _namespace(admin) as namespace:
+        try:
+            yield namespace
+        finally:
+            gone = [(path, uid) for path, uid in reversed(admin.made) if await _removed(admin, path, uid)]
+            for path, uid in await _of_tests(plane.nodes, {uid for _, uid in admin.made}, admin):
+                await _removed(admin, path, uid)
+            async with asyncio.timeout(30):
+                for path, uid in gone:
+                    while await _there(admin, path, uid):  # noqa: ASYNC110 - of any kind, by any path
+                        await asyncio.sleep(0.1)
+
+
+@asynccontextmanager
+async def _namespace(admin: Client) -> AsyncIterator[str]:
+    """A namespace that is deleted at the end, with its service account: no pod can be made before that is there."""
+    body = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"generateName": "wasmlet-test-"}}
+    made = (await Client.create(admin, NAMESPACES, body))["metadata"]
+    path = f"{NAMESPACES}/{made['name']}"
     try:
-        yield
-    finally:
-        gone = [(path, uid) for path, uid in reversed(admin.made) if await _removed(admin, path, uid)]
-        for path, uid in await _of_tests(plane.nodes, {uid for _, uid in admin.made}, admin):
-            await _removed(admin, path, uid)
         async with asyncio.timeout(30):
-            for path, uid in gone:
-                while await _there(admin, path, uid):  # noqa: ASYNC110 - of any kind, by any path
-                    await asyncio.sleep(0.1)
+            while not await _there(admin, f"{path}/serviceaccounts/default"):  # noqa: ASYNC110 - a controller makes it
+                await asyncio.sleep(0.1)
+        yield made["name"]
+    finally:
+        await admin.delete(path, {"preconditions": {"uid": made["uid"]}})
 
 
 async def _of_tests(names: Collection[str], made: Collection[str], admin: Client) -> list[tuple[str, str]]:
@@ -152,8 +173,10 @@ async def _removed(admin: Client, path: str, uid: str) -> bool:
     return True
 
 
-async def _there(admin: Client, path: str, uid: str) -> bool:
+async def _there(admin: Client, path: str, uid: str | None = None) -> bool:
+    """Whether there is such an object, of that UID where one is given."""
     try:
-        return bool((await admin.get(path))["metadata"]["uid"] == uid)
+        found = (await admin.get(path))["metadata"]["uid"]
     except errors.ObjectNotFound:
         return False
+    return uid in (None, found)

@@ -64,7 +64,7 @@ async def test_the_api_server_reaches_a_node_that_was_told_of_no_client_ca(
         pod = await cluster.create()
         await cluster.until(running)
         provider.log(pod.key, "c", b"hello\n")
-        async with cluster.admin.stream("/api/v1/namespaces/default/pods/p/log", {}) as content:
+        async with cluster.admin.stream(f"{cluster.pods}/p/log", {}) as content:
             assert await content.read() == b"hello\n"
 
 

@@ -316,7 +316,7 @@ class TestServing:
             pod = await cluster.create()
             await cluster.until(running)
             await until_shown(cluster, lambda certificate: certificate.issuer != certificate.subject)
-            async with cluster.admin.stream("/api/v1/namespaces/default/pods/p/log", {"follow": "true"}) as content:
+            async with cluster.admin.stream(f"{cluster.pods}/p/log", {"follow": "true"}) as content:
                 provider.log(pod.key, "c", b"one\n")
                 assert await content.readline() == b"one\n"
                 before = (await shown(cluster)).serial_number

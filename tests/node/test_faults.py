@@ -20,8 +20,6 @@ from wasmlet.controlplane.faults import Cut, Delay, Drop, Effect, Fail
 from wasmlet.kube.client import MERGE_PATCH
 from wasmlet.testing.reference import ReferenceProvider
 
-PODS = "/api/v1/namespaces/default/pods"
-MAPS = "/api/v1/namespaces/default/configmaps"
 LEASE = f"/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/{NODE}"
 
 
@@ -188,7 +186,9 @@ async def write_much(cluster: Cluster) -> None:
     """Let the versions grow, so that what a node writes after the server was restored does not reach the present one:
     it could not be told from a server that was never away then."""
     for i in range(100):
-        await cluster.admin.create(MAPS, {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": f"much-{i}"}})
+        await cluster.admin.create(
+            cluster.maps, {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": f"much-{i}"}}
+        )
 
 
 class TestRestoredFromABackup:
@@ -251,7 +251,7 @@ class TestRestoredFromABackup:
                 await provider.until(lambda: provider.created.count(made.key) == 2)
                 await cluster.until(lambda pod: pod.phase == "Running" and restarts(pod) == 1)
                 await cluster.delete()
-            await cluster.admin.patch(f"{PODS}/p", {"metadata": {"finalizers": []}}, MERGE_PATCH)
+            await cluster.admin.patch(f"{cluster.pods}/p", {"metadata": {"finalizers": []}}, MERGE_PATCH)
             await cluster.until_gone()
             await provider.until(lambda: not provider.pods)
 
@@ -295,12 +295,12 @@ class TestRestoredFromABackup:
         source = {"configMapKeyRef": {"name": "settings", "key": "a"}}
         provider = Handed()
         async with fast_node(cluster, provider):
-            await cluster.admin.create(MAPS, body)
+            await cluster.admin.create(cluster.maps, body)
             container = {"name": "main", "image": "x", "env": [{"name": "A", "valueFrom": source}]}
             await cluster.create(containers=[container])
             await cluster.until(running)
             state = cluster.plane.faults.snapshot()
-            await cluster.admin.patch(f"{MAPS}/settings", {"data": {"a": "after"}}, MERGE_PATCH)
+            await cluster.admin.patch(f"{cluster.maps}/settings", {"data": {"a": "after"}}, MERGE_PATCH)
             await provider.until(lambda: handed[-1:] == ["after"])
             await write_much(cluster)
             await cluster.plane.faults.restart(state)

@@ -53,9 +53,7 @@ async def test_a_pod_that_ends_is_reported_and_then_left_alone(
         assert pod.phase == phase
         assert state(pod)["terminated"]["exitCode"] == code
         assert condition(pod.raw, "Ready")["reason"] == reason
-        await cluster.admin.patch(
-            "/api/v1/namespaces/default/pods/p", {"metadata": {"labels": {"a": "b"}}}, MERGE_PATCH
-        )
+        await cluster.admin.patch(f"{cluster.pods}/p", {"metadata": {"labels": {"a": "b"}}}, MERGE_PATCH)
         await cluster.create("other")
         await cluster.until(running, "other")
         assert (await cluster.get()).status == pod.status
@@ -152,7 +150,7 @@ async def test_finalizers_keep_the_object_and_not_the_workload(cluster: Cluster,
         pod = await cluster.until(lambda pod: pod.finished)
         assert not provider.pods
         assert pod.deleting
-        await cluster.admin.patch("/api/v1/namespaces/default/pods/p", {"metadata": {"finalizers": []}}, MERGE_PATCH)
+        await cluster.admin.patch(f"{cluster.pods}/p", {"metadata": {"finalizers": []}}, MERGE_PATCH)
         await cluster.until_gone()
 
 
@@ -196,9 +194,7 @@ async def test_a_refused_pod_stays_pending_with_the_field_and_recovers(cluster: 
         assert waiting["reason"] == "CreateContainerConfigError"
         assert waiting["message"] == "spec.containers[0].image: not that one"
         assert provider.tries == 1
-        await cluster.admin.patch(
-            "/api/v1/namespaces/default/pods/p", {"metadata": {"labels": {"ok": ""}}}, MERGE_PATCH
-        )
+        await cluster.admin.patch(f"{cluster.pods}/p", {"metadata": {"labels": {"ok": ""}}}, MERGE_PATCH)
         await cluster.until(running)
     assert provider.tries == 2
 
@@ -213,7 +209,7 @@ async def test_a_refused_change_leaves_what_runs_alone(cluster: Cluster) -> None
     async with cluster.node(provider):
         await cluster.create()
         await cluster.until(running)
-        path = "/api/v1/namespaces/default/pods/p"
+        path = f"{cluster.pods}/p"
         await cluster.admin.patch(path, {"metadata": {"labels": {"a": "b"}}}, MERGE_PATCH)
         await provider.until(lambda: provider.updated)
         await cluster.create("other")
@@ -228,7 +224,7 @@ async def test_an_update_of_a_pod_that_the_provider_lost_starts_it_again(cluster
         made = await cluster.create()
         await cluster.until(running)
         provider.pods.clear()
-        path = "/api/v1/namespaces/default/pods/p"
+        path = f"{cluster.pods}/p"
         await cluster.admin.patch(path, {"metadata": {"labels": {"a": "b"}}}, MERGE_PATCH)
         pod = await cluster.until(lambda pod: pod.status["containerStatuses"][0]["restartCount"] == 1)
         assert pod.uid == made.uid
@@ -290,7 +286,7 @@ async def test_changes_of_the_pod_are_passed_on(cluster: Cluster, provider: Refe
         await cluster.create()
         pod = await cluster.until(running)
         labels = {"metadata": {"labels": {"a": "b"}}, "spec": {"activeDeadlineSeconds": 99}}
-        await cluster.admin.patch("/api/v1/namespaces/default/pods/p", labels, MERGE_PATCH)
+        await cluster.admin.patch(f"{cluster.pods}/p", labels, MERGE_PATCH)
         held = await provider.until(lambda: provider.updated and provider.pods[pod.uid].pod)
     assert held.labels == {"a": "b"}
     assert held.spec["activeDeadlineSeconds"] == 99
@@ -298,7 +294,7 @@ async def test_changes_of_the_pod_are_passed_on(cluster: Cluster, provider: Refe
 
 
 async def test_inputs_are_handed_over_and_their_changes_too(cluster: Cluster, provider: ReferenceProvider) -> None:
-    maps = "/api/v1/namespaces/default/configmaps"
+    maps = cluster.maps
     env = [{"name": "A", "valueFrom": {"configMapKeyRef": {"name": "settings", "key": "a"}}}]
     container = {"name": "c", "image": "file:///none.wasm", "env": env}
     async with cluster.node(provider):
@@ -320,7 +316,7 @@ class TestEndedBySomebodyElse:
     """A pod that somebody marks Failed or Succeeded is torn down, as kubelet's pod_workers do."""
 
     async def mark(self, cluster: Cluster, phase: str, name: str = "p") -> None:
-        path = f"/api/v1/namespaces/default/pods/{name}/status"
+        path = f"{cluster.pods}/{name}/status"
         await cluster.admin.patch(path, {"status": {"phase": phase, "reason": "Marked", "message": "by hand"}})
 
     def ended(self, pod: wasmlet.Pod) -> bool:
@@ -359,9 +355,7 @@ class TestEndedBySomebodyElse:
                 await self.mark(cluster, "Failed")
                 await asyncio.wait_for(provider.ended.wait(), 10)
                 await rule.until()
-                await cluster.admin.patch(
-                    "/api/v1/namespaces/default/pods/p", {"metadata": {"labels": {"changed": "meanwhile"}}}
-                )
+                await cluster.admin.patch(f"{cluster.pods}/p", {"metadata": {"labels": {"changed": "meanwhile"}}})
                 again = await cluster.create("q")  # once this one runs, the node has heard of the change
                 await cluster.until(lambda pod: pod.name == "q" and provider.created == [made.key, again.key], "q")
             pod = await cluster.until(self.ended)

@@ -25,7 +25,6 @@ from wasmlet.node.services import NodeServices
 from wasmlet.provider import PodRecord
 from wasmlet.testing.reference import ReferenceProvider
 
-PODS = "/api/v1/namespaces/default/pods"
 NODE_PATH = f"/api/v1/nodes/{NODE}"
 
 
@@ -79,7 +78,7 @@ class TestPolling:
                 await cluster.until(running, "after")
             # What hangs is no reason to leave the pod itself alone, and is not waited for.
             async with asyncio.timeout(5):
-                await cluster.admin.patch(f"{PODS}/hangs", {"metadata": {"labels": {"a": "b"}}}, MERGE_PATCH)
+                await cluster.admin.patch(f"{cluster.pods}/hangs", {"metadata": {"labels": {"a": "b"}}}, MERGE_PATCH)
                 await provider.until(lambda: any(key.name == "hangs" for key in provider.updated))
                 await cluster.delete("hangs", gracePeriodSeconds=0)
                 await cluster.until_gone("hangs")
@@ -138,7 +137,7 @@ class TestPolling:
         async with fast_node(cluster, provider, 40):
             made = await cluster.create(restartPolicy="Never")
             await cluster.until(running)
-            await cluster.admin.patch(f"{PODS}/p", {"metadata": {"labels": {"a": "b"}}}, MERGE_PATCH)
+            await cluster.admin.patch(f"{cluster.pods}/p", {"metadata": {"labels": {"a": "b"}}}, MERGE_PATCH)
             await provider.until(lambda: tries >= 4)
             asked = provider.calls.count("pod_status")
             await provider.until(lambda: tries >= 7)  # 4 to 32 seconds between each
@@ -348,7 +347,7 @@ class TestTheDrain:
             await cluster.create()
             if call == "update_pod":
                 await cluster.until(running)
-                await cluster.admin.patch(f"{PODS}/p", {"metadata": {"labels": {"a": "b"}}}, MERGE_PATCH)
+                await cluster.admin.patch(f"{cluster.pods}/p", {"metadata": {"labels": {"a": "b"}}}, MERGE_PATCH)
             await failed.wait()
         pod = await cluster.get()
         assert (pod.phase, pod.status["reason"]) == ("Failed", "Terminated")
@@ -445,7 +444,7 @@ async def test_calls_for_one_pod_never_overlap(cluster: Cluster) -> None:
         for number in range(4):
             for name in names:
                 labels = {"at": str(number), "now": str(datetime.now(UTC).microsecond)}
-                await cluster.admin.patch(f"{PODS}/{name}", {"metadata": {"labels": labels}}, MERGE_PATCH)
+                await cluster.admin.patch(f"{cluster.pods}/{name}", {"metadata": {"labels": labels}}, MERGE_PATCH)
             await provider.called("pod_status", provider.calls.count("pod_status") + len(names))
         await cluster.delete(names[0])
         await cluster.delete(names[1], gracePeriodSeconds=0)

@@ -23,8 +23,6 @@ from wasmlet.node.pods.report import STARTING_SECONDS
 from wasmlet.node.services import NodeServices
 from wasmlet.provider import Change, StatusChanged
 
-PODS = "/api/v1/namespaces/default/pods"
-
 
 @pytest.fixture
 async def cluster(tmp_path: Path) -> AsyncIterator[Cluster]:
@@ -58,7 +56,7 @@ async def test_a_provider_that_fails_now_and_then(cluster: Cluster, seed: int) -
         pods = [await cluster.create(name, restartPolicy="Never") for name in names]
         await asyncio.gather(*(cluster.until(running, name) for name in names))
         for name in names:
-            await cluster.admin.patch(f"{PODS}/{name}", {"metadata": {"labels": {"a": "b"}}}, MERGE_PATCH)
+            await cluster.admin.patch(f"{cluster.pods}/{name}", {"metadata": {"labels": {"a": "b"}}}, MERGE_PATCH)
         await provider.until(lambda: all(held.pod.labels == {"a": "b"} for held in provider.pods.values()))
         for pod in pods[:4]:
             provider.finish(pod.key, 1)
@@ -71,7 +69,7 @@ async def test_a_provider_that_fails_now_and_then(cluster: Cluster, seed: int) -
 
 
 async def test_inputs_that_changed_are_handed_over_again_until_they_are_taken(cluster: Cluster) -> None:
-    maps, provider = "/api/v1/namespaces/default/configmaps", Troubled()
+    maps, provider = cluster.maps, Troubled()
     container = {"name": "c", "image": "i", "envFrom": [{"configMapRef": {"name": "m", "optional": True}}]}
     async with fast_node(cluster, provider):
         pod = await cluster.create(containers=[container])
@@ -143,7 +141,7 @@ async def test_a_provider_that_hangs_is_asked_again(cluster: Cluster, hangs: str
         provider.trouble = trouble
         made = await cluster.create(restartPolicy="Never")
         await cluster.until(running)
-        await cluster.admin.patch(f"{PODS}/p", {"metadata": {"labels": {"a": "b"}}}, MERGE_PATCH)
+        await cluster.admin.patch(f"{cluster.pods}/p", {"metadata": {"labels": {"a": "b"}}}, MERGE_PATCH)
         await provider.until(lambda: provider.pods[made.uid].pod.labels)
         provider.break_changes()
         provider.finish(made.key, 2)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from tests.node.cluster import NODE, pod_spec
-from tests.node.real import EVENTS, LEASES, NODES, RealPlane, Recording, alone
-from wasmlet.kube import Client, load_identity
+from tests.node.real import EVENTS, LEASES, NAMESPACES, NODES, RealPlane, Recording, alone
+from wasmlet.kube import Client, errors, load_identity
 from wasmlet.testing import ControlPlane
 
 CLASSES = "/apis/node.k8s.io/v1/runtimeclasses"
@@ -37,7 +37,8 @@ async def test_what_others_have_is_left_alone() -> None:
         async with Client(identity) as somebody, Recording(identity) as admin:
             await make(somebody, "theirs", "their-node")
             before = await objects(somebody)
-            async with alone(real, admin, NODE):
+            async with alone(real, admin, NODE) as namespace:
+                await admin.create(f"{NAMESPACES}/{namespace}/pods", {"metadata": {"name": "p"}, "spec": pod_spec()})
                 await make(admin, "ours", NODE)
                 # Made by the node itself.
                 await somebody.create(EVENTS, {
@@ -49,6 +50,9 @@ async def test_what_others_have_is_left_alone() -> None:
                 meanwhile = (await somebody.get(f"{MAPS}/theirs-meanwhile"))["metadata"]["uid"]
                 assert len(await objects(somebody)) >= len(before) + 8
             assert await objects(somebody) == before | {meanwhile}
+            assert not (await somebody.get("/api/v1/pods", fieldSelector=f"metadata.namespace={namespace}"))["items"]
+            with pytest.raises(errors.ObjectNotFound):
+                await somebody.get(f"{NAMESPACES}/{namespace}")
 
 
 async def test_a_node_of_that_name_is_somebodys() -> None:

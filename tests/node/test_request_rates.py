@@ -58,7 +58,7 @@ async def cluster(tmp_path: Path) -> AsyncIterator[Cluster]:
 )
 async def test_an_hour_of_trouble(cluster: Cluster, effect: Effect, verb: str) -> None:
     await cluster.admin.create(
-        "/api/v1/namespaces/default/configmaps",
+        cluster.maps,
         {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "settings"}, "data": {"a": "b"}},
     )
     environment = [{"name": "A", "valueFrom": {"configMapKeyRef": {"name": "settings", "key": "a"}}}]

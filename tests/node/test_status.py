@@ -236,7 +236,7 @@ async def test_a_gate_that_opens_makes_a_running_pod_ready(cluster: Cluster, pro
         made = await cluster.until(running)
         assert condition(made.raw, "Ready")["status"] == "False"
         gate = {"type": "example.com/gate", "status": "True"}
-        path = "/api/v1/namespaces/default/pods/p/status"
+        path = f"{cluster.pods}/p/status"
         await cluster.admin.patch(path, {"status": {"conditions": [gate]}}, STRATEGIC_PATCH)
         ready = await cluster.until(lambda pod: condition(pod.raw, "Ready")["status"] == "True")
         assert condition(ready.raw, "example.com/gate")["status"] == "True"
@@ -246,7 +246,7 @@ async def test_what_somebody_else_wrote_over_is_put_right(cluster: Cluster, prov
     async with cluster.node(provider):
         await cluster.create()
         before = await cluster.until(running)
-        path = "/api/v1/namespaces/default/pods/p/status"
+        path = f"{cluster.pods}/p/status"
         wrong = {"hostIP": "9.9.9.9", "hostIPs": [{"ip": "9.9.9.9"}, {"$patch": "replace"}]}
         await cluster.admin.patch(path, {"status": wrong}, STRATEGIC_PATCH)
         after = await cluster.until(

@@ -248,7 +248,7 @@ class Faults:
         """Let requests meet a fault; the rule that was added first is the first to be met.
 
         Args:
-            effect: `Fail`, `Drop`, `Delay`, `Cut`, `ErrorEvent` or `End`.
+            effect: `Fail`, `Drop`, `Delay`, `Cut`, `ErrorEvent`, `End`, or `lag.Lag`.
             verb: get, list, watch, create, update, patch or delete.
             path: as in the URL. In this, `verb` and `user`, "*" stands for any characters.
             user: the name, as `system:node:n1`.

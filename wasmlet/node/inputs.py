@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 import attrs
 import structlog
 
+from wasmlet.clock import Backoff
 from wasmlet.errors import WasmletError
 from wasmlet.kube import errors
 from wasmlet.model.inputs import Inputs
@@ -25,6 +26,8 @@ log = structlog.get_logger(__name__)
 
 WATCHES = 200
 POLL_SECONDS = 60.0
+POLL_RETRIES = Backoff(initial=0.2, cap=POLL_SECONDS, jitter=0.5)
+"""Between the tries of a look that fails: the API server may not know yet that the pod is on this node."""
 
 _COLLECTIONS = {"ConfigMap": "configmaps", "Secret": "secrets"}
 
@@ -188,14 +191,19 @@ class InputStore:
                 await asyncio.wait({watching, settled})
 
     async def _poll(self, key: ObjectKey, found: _Object) -> None:
+        client, clock, rng = self._watching.client, self._watching.clock, self._watching.rng
+        pauses = client.recovery.pauses(POLL_RETRIES, clock, rng)
         while not found.settled.is_set():
             try:
-                found.applied(await self._watching.client.get(f"{key.collection}/{key.name}"))
+                found.applied(await client.get(f"{key.collection}/{key.name}"))
             except errors.ObjectNotFound:
                 found.synced(())
             except errors.ApiError as error:
                 log.warning("an object that pods refer to cannot be read", object=str(key), error=str(error))
-            await self._watching.clock.sleep(POLL_SECONDS * (0.8 + 0.4 * self._watching.rng.random()))
+                await pauses.wait()
+                continue
+            pauses.start_over()
+            await clock.sleep(POLL_SECONDS * (0.8 + 0.4 * rng.random()))
 
 
 class _Object:

@@ -27,6 +27,11 @@ log = structlog.get_logger(__name__)
 RETRIES = Backoff(initial=1, cap=60, jitter=0.5)
 """Between the tries of a refresh."""
 
+LAG = Backoff(initial=0.1, cap=2, jitter=0.5)
+LAG_SECONDS = 10.0
+"""For how long a pod's first tokens are asked for again where the API server refuses them. Its Node authorizer and its
+admission plugin NodeRestriction learn of pods from watches of their own, which may be behind that of the node."""
+
 LIFE_SHARE = 0.8
 LONGEST_SECONDS = 24 * 3600.0
 JITTER_SECONDS = 10.0
@@ -64,6 +69,8 @@ class TokenManager:
         self._clock = clock
         self._rng = rng
         self._held: dict[str, _Held] = {}
+        self._refused: set[str] = set()
+        """UIDs of the pods whose tokens were refused for longer than the API server can be behind."""
 
     async def tokens(self, pod: Pod, wanted: frozenset[TokenKey]) -> Mapping[TokenKey, str]:
         """The tokens that the pod needs; asked for where it has them not yet.
@@ -74,14 +81,14 @@ class TokenManager:
         held = self._held.get(pod.uid)
         if held is not None and held.wanted == wanted:
             return dict(held.tokens)
-        self.release(pod.uid)
+        self._forget(pod.uid)
         if not wanted:
             return {}
         tokens: dict[TokenKey, str] = {}
         due = self._clock.monotonic() + LONGEST_SECONDS
         for key in sorted(wanted, key=str):
             try:
-                tokens[key], life = await self._ask(pod, key)
+                tokens[key], life = await self._ask_patiently(pod, key)
             except errors.ApiError as error:
                 account = _account(pod)
                 raise WasmletError(f"no token for service account {account!r} of {pod.key}: {error}") from None
@@ -92,6 +99,10 @@ class TokenManager:
 
     def release(self, uid: str) -> None:
         """The pod is gone: its tokens are forgotten."""
+        self._refused.discard(uid)
+        self._forget(uid)
+
+    def _forget(self, uid: str) -> None:
         if (held := self._held.pop(uid, None)) is not None:
             held.task.cancel()
 
@@ -111,6 +122,21 @@ class TokenManager:
                         await pauses.wait()
                 due = min(due, self._clock.monotonic() + life)
             self._changed(pod.uid)
+
+    async def _ask_patiently(self, pod: Pod, key: TokenKey) -> tuple[str, float]:
+        """As `_ask`, again and again while the API server may not know yet that the pod is on this node."""
+        pauses, until = LAG.pauses(self._rng), self._clock.monotonic() + LAG_SECONDS
+        while True:
+            try:
+                return await self._ask(pod, key)
+            except errors.ApiError as error:
+                pause = next(pauses)
+                if not _may_lag(error) or pod.uid in self._refused:
+                    raise
+                if self._clock.monotonic() + pause > until:
+                    self._refused.add(pod.uid)
+                    raise
+            await self._clock.sleep(pause)
 
     async def _ask(self, pod: Pod, key: TokenKey) -> tuple[str, float]:
         """A token and the seconds until it should be refreshed."""
@@ -135,6 +161,14 @@ class TokenManager:
             life = granted
         refresh = min(life * LIFE_SHARE, LONGEST_SECONDS) - self._rng.random() * JITTER_SECONDS
         return token, max(LEAST_SECONDS, refresh)
+
+
+def _may_lag(error: errors.ApiError) -> bool:
+    """Whether an API server answers so that does not know yet that a pod is on the node."""
+    missing = str(error.details.get("kind") or "pods")
+    return isinstance(error, errors.Forbidden) or (
+        isinstance(error, errors.ObjectNotFound) and missing in ("pod", "pods")
+    )
 
 
 def _account(pod: Pod) -> str:

@@ -83,14 +83,15 @@ async def have_forgotten(client: Client, pod: Pod) -> None:
     """Ask the API to forget the pod, whose object stays where it has finalizers.
 
     Raises:
-        ApiError: it has not; unless the pod is gone already, of which the watch will tell.
+        ApiError: it has not. Also where it says that there is no such pod: the watch then tells so, or else the API
+            server does not know of the pod yet (its admission plugin NodeRestriction learns of pods from a watch).
     """
     options = {"gracePeriodSeconds": 0, "preconditions": {"uid": pod.uid}}
-    with contextlib.suppress(errors.ObjectNotFound):
-        try:
-            await client.delete(paths.pod(pod.key), options)
-        except errors.Conflict:
+    try:
+        await client.delete(paths.pod(pod.key), options)
+    except errors.Conflict:
+        with contextlib.suppress(errors.ObjectNotFound):
             found = await client.get(paths.pod(pod.key))
             if found["metadata"]["uid"] == pod.uid:
                 raise
-            # Another pod has its name, so this one is gone.
+        # Another pod has its name, so this one is gone.
