@@ -303,7 +303,7 @@ class RuntimeProvider(Provider):
         """Digests of the modules of all containers that are here."""
         known = self._services.client.records.values() if self._services is not None else ()
         found = [Labels.of(record.labels) for record in known if not record.ended]
-        found += [life.labels for pod in self._pods.values() for life in pod.containers.values()]
+        found += [life.instances.labels for pod in self._pods.values() for life in pod.containers.values()]
         return {labels.image_id for labels in found if labels is not None}
 
     @property

@@ -8,17 +8,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from datetime import datetime
 from typing import Literal
-
-import attrs
 
 from wasmlet.concurrency import in_thread
 from wasmlet.errors import WasmletError
 from wasmlet.model.pod import Container, Pod, Raw
 from wasmlet.model.status import ContainerState, ContainerStatus, Running, Terminated, Waiting
 from wasmlet.runtime.pods import hooks
-from wasmlet.runtime.pods.ending import GracePeriod, end
+from wasmlet.runtime.pods.ending import Endings
+from wasmlet.runtime.pods.instance_history import InstanceHistory, Seen
 from wasmlet.runtime.pods.phases import Phase, PhaseEvent, after
 from wasmlet.runtime.pods.pod_of_container import PodOfContainer
 from wasmlet.runtime.pods.probes import Probe, Prober, ProbeResults, ProbeServices
@@ -29,24 +27,14 @@ from wasmlet.runtime.shim.records import ContainerRecord
 from wasmlet.worker import wire
 
 
-@attrs.frozen
-class Ending:
-    """The end of one instance, which is under way; it goes on when nobody waits for `task` any more."""
-
-    container_id: str
-    grace: GracePeriod
-    task: asyncio.Task[None]
-
-
 class ContainerLife:
     """One container of one pod. Its state changes through `saw` (the shim) and `run` (its owner, the pod).
 
     Attributes:
         state: what its status shows.
         phase: where it stands, see `phases`.
-        record: the present instance; None if and only if the phase is WAITING, or STARTING for the first time.
-        labels: those of `record`; None if and only if that is.
-        earlier: the instances before it that the shim still has, by their attempt.
+        instances: what the shim has had of it. There is a present instance if and only if the phase is not WAITING,
+            nor STARTING for the first time.
         backoff: seconds to wait after the present instance, or after the one that is being started.
         hook_error: why the postStart hook of the present instance failed, which ends it; "" where it has not.
         applied_resources: what the present instance has been given; empty before there is one.
@@ -60,13 +48,12 @@ class ContainerLife:
         self.pod_life = pod_life
         self.name = name
         self.kind = kind
+        services = pod_life.services
+        self.instances = InstanceHistory(services.clock)
         self.creating = Waiting(waiting)
         """Its state while nothing has gone wrong and an instance is on its way."""
         self.state: ContainerState = self.creating
         self.phase = Phase.WAITING
-        self.record: ContainerRecord | None = None
-        self.labels: Labels | None = None
-        self.earlier: dict[int, ContainerRecord] = {}
         self.backoff = 0.0
         self.hook_error = ""
         self.applied_resources: Raw = {}
@@ -77,7 +64,6 @@ class ContainerLife:
         """The postStart hook of the instance that is being started; empty where it has none, and once it is over."""
         self._probed = ProbeResults()
         self.updated = asyncio.Event()
-        services = pod_life.services
         self._resizer = Resizer(
             services.client,
             services.clock,
@@ -86,9 +72,7 @@ class ContainerLife:
             published=pod_life.publish,
         )
         self._resizing: asyncio.Task[None] | None = None
-        self._ended_at: float | None = None
-        """When we saw the present instance end, on the monotonic clock; None if it had ended before we looked."""
-        self._ending: Ending | None = None
+        self._endings = Endings(services.client, services.clock, services.background)
 
     # What is known
 
@@ -96,6 +80,11 @@ class ContainerLife:
     def target(self) -> Target:
         """The present instance, for commands in it."""
         return Target(self.pod_life.key, self.name)
+
+    @property
+    def record(self) -> ContainerRecord | None:
+        """The present instance; None where there was none."""
+        return self.instances.record
 
     @property
     def begun(self) -> bool:
@@ -106,10 +95,6 @@ class ContainerLife:
     def resize_error(self) -> str:
         """Why the present instance cannot have the resources that are set aside for it; "" where it can."""
         return self._resizer.error
-
-    @property
-    def attempt(self) -> int:
-        return self.labels.attempt if self.labels else 0
 
     @property
     def _manifest(self) -> Pod:
@@ -140,28 +125,23 @@ class ContainerLife:
     @property
     def lives(self) -> bool:
         """Whether there is a process of it."""
-        return self.record is not None and not self.record.ended
-
-    def age(self) -> float:
-        """Seconds since the present instance began."""
-        now = self.pod_life.services.clock.now().timestamp()
-        return max(0.0, now - self.record.started) if self.record is not None else 0.0
+        return self.instances.lives
 
     def status(self) -> ContainerStatus:
-        before = self._before()
+        instances, labels = self.instances, self.instances.labels
         spec = self._manifest.container(self.name) if self.pod_life.accepted else None
         ready, started = self._service(spec)
         runs = isinstance(self.state, Running)
         return ContainerStatus(
             self.name,
             self.state,
-            before,
+            instances.last_end(next_waits=isinstance(self.state, Waiting)),
             ready=ready,
             started=started,
-            restart_count=self.attempt,
-            image=spec.image if spec else self.labels.image if self.labels else "",
-            image_id=self.labels.image_id if self.labels else "",
-            container_id=self.container_id,
+            restart_count=instances.attempt,
+            image=spec.image if spec else labels.image if labels else "",
+            image_id=labels.image_id if labels else "",
+            container_id=instances.container_id,
             resources=self.applied_resources if spec and runs else None,
             allocated=self.resources.get("requests") or {} if spec and runs else None,
             recursive_read_only=True,  # an engine's doing, whatever is mounted where
@@ -180,30 +160,15 @@ class ContainerLife:
         ready = started and (self._probed.ready or (spec is not None and Probe.of(spec, "Readiness") is None))
         return ready, started
 
-    def _before(self) -> Terminated | None:
-        """The end before the present state: of this instance if it has ended and is to be run again, or of the last."""
-        record = self.record
-        if record is None or not record.ended or not isinstance(self.state, Waiting):
-            record = self.earlier.get(self.attempt - 1)
-        state = state_of(record) if record else None
-        return state if isinstance(state, Terminated) else None
-
     def saw(self, record: ContainerRecord, labels: Labels) -> None:
         """The shim says this of an instance."""
-        if self.labels is None or labels.attempt > self.labels.attempt:
-            if self.record is not None and self.labels is not None:
-                self.earlier[self.labels.attempt] = self.record
-            self.labels, self.record, self.backoff, self._ended_at = labels, record, labels.backoff, None
+        seen = self.instances.saw(record, labels)
+        if seen is Seen.NEW_INSTANCE:
+            self.backoff = labels.backoff
             self._probed = ProbeResults()
             self._happened(PhaseEvent.BEGIN)
+        if seen is not Seen.NOTHING:
             self._shim_says(record)
-        elif labels.attempt == self.labels.attempt:
-            before, self.record = self.record, record
-            if before is None or before.state != record.state:
-                self._ended_at = self.pod_life.services.clock.monotonic() if record.ended else None
-                self._shim_says(record)
-        else:
-            self.earlier[labels.attempt] = record
 
     def _shim_says(self, record: ContainerRecord) -> None:
         """The present instance is in another state than before."""
@@ -222,13 +187,13 @@ class ContainerLife:
         if self.lives:
             self.applied_resources = self.allocated = self.spec.resources
         for status in statuses:
-            if self.lives and status.get("name") == self.name and status.get("containerID") == self.container_id:
+            if (
+                self.lives
+                and status.get("name") == self.name
+                and status.get("containerID") == self.instances.container_id
+            ):
                 self.applied_resources = self.allocated = status.get("resources") or self.spec.resources
                 self.probed(started=bool(status.get("started")), ready=bool(status.get("ready")))
-
-    @property
-    def container_id(self) -> str:
-        return f"wasm://{self.record.id}" if self.record else ""
 
     def probed(self, *, started: bool | None = None, ready: bool | None = None) -> None:
         """This is what probes say of the present instance; None: what they said before."""
@@ -254,11 +219,12 @@ class ContainerLife:
 
     def log_of(self, *, previous: bool) -> ContainerRecord | None:
         """The instance whose log is meant; None where there is no such instance."""
+        record = self.record
         if not previous:
-            return self.record
-        if self.record is not None and self.record.ended and not isinstance(self.state, Terminated):
-            return self.record  # it waits to be run again, so the last one to run is the one before
-        return self.earlier.get(self.attempt - 1)
+            return record
+        if record is not None and record.ended and not isinstance(self.state, Terminated):
+            return record  # it waits to be run again, so the last one to run is the one before
+        return self.instances.earlier.get(self.instances.attempt - 1)
 
     # What is done
 
@@ -306,13 +272,11 @@ class ContainerLife:
 
     async def forget_before(self, attempt: int) -> None:
         """Keep the last two instances, as the kubelet does; the log and record of older ones go."""
-        old = {number: record for number, record in self.earlier.items() if number < attempt}
-        if old:
+        if old := self.instances.before(attempt):
             services = self.pod_life.services
             await services.client.forget([record.id for record in old.values()])
             await in_thread(services.remove_logs, [record.log for record in old.values()])
-            for number in old:
-                self.earlier.pop(number, None)
+            self.instances.drop(old)
 
     async def stop(self, grace: float, message: str, after: Sequence[str] = ()) -> None:
         """End the present instance, and return when it has ended; see `ending`. Cancelled: it ends all the same.
@@ -322,18 +286,15 @@ class ContainerLife:
             message: of the Killing event.
             after: ids of the containers that have to end first.
         """
-        record, services = self.record, self.pod_life.services
+        record = self.record
         if record is None or record.ended:
             return
-        ending = self._ending
-        if ending is None or ending.container_id != record.id or ending.task.done():
-            self.say("Normal", "Killing", message)
-            period = GracePeriod(services.clock, grace)
-            work = end(record.id, period, services.client, pre_stop=self._pre_stop(record), after=after)
-            ending = self._ending = Ending(record.id, period, services.background(work))
+        if self._endings.under_way(record.id):
+            self._endings.hurry(grace)
         else:
-            ending.grace.shorten(grace)
-        await asyncio.shield(ending.task)
+            self.say("Normal", "Killing", message)
+            self._endings.begin(record.id, grace, pre_stop=self._pre_stop(record), after=after)
+        await self._endings.ended()
 
     def _pre_stop(self, record: ContainerRecord) -> Callable[[], Awaitable[None]] | None:
         """What runs the preStop hook of this instance; None where there is none to run."""
@@ -374,17 +335,11 @@ class ContainerLife:
         """Probes the present instance as the manifest says now."""
         node = self.pod_life.services
         services = ProbeServices(node.commands, node.probe_counts, node.clock)
-        return Prober(self.spec, self.target, services, age=self.age, probed=self.probed, say=self.say)
+        return Prober(self.spec, self.target, services, age=self.instances.age, probed=self.probed, say=self.say)
 
     def image_changed(self) -> bool:
-        return self.labels is not None and self.spec.image != self.labels.image
-
-    def since_end(self, finished: datetime | None) -> float:
-        """Seconds since the present instance ended."""
-        clock = self.pod_life.services.clock
-        if self._ended_at is not None:
-            return clock.monotonic() - self._ended_at
-        return (clock.now() - finished).total_seconds() if finished else 0.0
+        labels = self.instances.labels
+        return labels is not None and self.spec.image != labels.image
 
     def show(self, state: ContainerState) -> None:
         """The container's state is this, whatever the shim says of the last instance."""

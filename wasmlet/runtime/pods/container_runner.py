@@ -124,7 +124,7 @@ class ContainerRunner:
             container=spec,
             inputs=pod.inputs,
             kind=self._life.kind,
-            attempt=self._life.attempt + 1 if self._life.record else 0,
+            attempt=self._life.instances.attempt + 1 if self._life.record else 0,
             backoff=self._life.backoff,
             resources=self._life.resources,
             handler=handler.name,
@@ -187,8 +187,9 @@ class ContainerRunner:
             if record.ended:
                 state = state_of(record)
                 assert isinstance(state, Terminated)
-                if record.fault == wire.BAD_ARTIFACT and self._life.labels is not None:
-                    self._life.pod_life.handler.compiler.discard(self._life.labels.image_id.removeprefix("sha256:"))
+                labels = self._life.instances.labels
+                if record.fault == wire.BAD_ARTIFACT and labels is not None:
+                    self._life.pod_life.handler.compiler.discard(labels.image_id.removeprefix("sha256:"))
                 return state, kill
 
     async def _reason_to_end(self) -> Kill:
@@ -231,10 +232,10 @@ class ContainerRunner:
         ran = (ended.finished_at - ended.started_at).total_seconds() if ended.started_at and ended.finished_at else 0.0
         pause, backoff = pauses(self._life.backoff, ran, self._life.pod_life.services.restart_cap)
         self._life.set_backoff(backoff)
-        since = self._life.since_end(ended.finished_at)
+        since = self._life.instances.since_end(ended.finished_at)
         if killed and not self._life.hook_error:
             # The kubelet ends and starts it in one go, and counts the pause from the end before this one.
-            before = self._life.earlier.get(self._life.attempt - 1)
+            before = self._life.instances.earlier.get(self._life.instances.attempt - 1)
             since = pause if before is None else max(since, clock.now().timestamp() - before.finished)
         if self._life.hook_error:
             self._life.show(Waiting("PostStartHookError", self._life.hook_error))

@@ -7,8 +7,10 @@ goes by before it is killed. A grace period may be shortened while it passes, an
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any
+
+import attrs
 
 from wasmlet.clock import Clock
 from wasmlet.concurrency import first_of
@@ -73,3 +75,55 @@ async def end(
         await first_of(client.wait(container_id, wire.ENDED), grace.shortened.wait())
         if (record := client.records.get(container_id)) is None or record.ended:
             return
+
+
+@attrs.frozen
+class Ending:
+    """The end of one instance, which is under way; it goes on when nobody waits for `task` any more."""
+
+    container_id: str
+    grace: GracePeriod
+    task: asyncio.Task[None]
+
+
+class Endings:
+    """Ends the instances of one container, one after another, and each once, whoever asks for it.
+
+    Args:
+        background: runs a task that its caller does not wait for.
+    """
+
+    def __init__(
+        self, client: ShimClient, clock: Clock, background: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]]
+    ) -> None:
+        self._client = client
+        self._clock = clock
+        self._background = background
+        self._newest: Ending | None = None
+
+    def under_way(self, container_id: str) -> bool:
+        """Whether this instance is being brought to its end."""
+        newest = self._newest
+        return newest is not None and newest.container_id == container_id and not newest.task.done()
+
+    def begin(
+        self, container_id: str, grace: float, *, pre_stop: Callable[[], Awaitable[None]] | None, after: Sequence[str]
+    ) -> None:
+        """Bring an instance to its end, which goes on by itself; see `end`.
+
+        Args:
+            grace: its grace period in seconds.
+        """
+        period = GracePeriod(self._clock, grace)
+        work = end(container_id, period, self._client, pre_stop=pre_stop, after=after)
+        self._newest = Ending(container_id, period, self._background(work))
+
+    def hurry(self, grace: float) -> None:
+        """Give the end that is under way no more than these seconds from now. It never gets more time than it had."""
+        assert self._newest is not None
+        self._newest.grace.shorten(grace)
+
+    async def ended(self) -> None:
+        """Return when the end that was begun last is there. Cancelled: it goes on."""
+        assert self._newest is not None
+        await asyncio.shield(self._newest.task)
