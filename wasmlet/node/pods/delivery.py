@@ -63,3 +63,47 @@ class DeliveredVersion:
         if self.labels != pod.labels or self.annotations != pod.annotations:
             return True
         return self.generation != pod.generation if self.spec is None else self.spec != pod.spec
+
+
+class Delivery:
+    """What one pod's provider has been told of it, and whether there is more to tell.
+
+    - `_version` is the version that the provider was given last, whatever it answered; None if and only if the
+      provider has to be given the pod because it never was, or has lost it.
+    - `_stale` is true if and only if something that the pod refers to has changed since the provider was told.
+    """
+
+    __slots__ = ("_stale", "_version")
+
+    def __init__(self) -> None:
+        self._version: DeliveredVersion | None = None
+        self._stale = False
+
+    def due(self, pod: Pod) -> bool:
+        """Whether the provider has to be told of the pod, which is as given here now."""
+        return self._version is None or self._stale or self._version.differs(pod)
+
+    def inputs_changed(self) -> None:
+        """Something that the pod refers to is different now."""
+        self._stale = True
+
+    def begin(self) -> bool:
+        """The provider is being told.
+
+        Returns:
+            Whether it had to be because of what the pod refers to; `failed` takes it.
+        """
+        stale, self._stale = self._stale, False
+        return stale
+
+    def failed(self, stale: bool) -> None:
+        """The provider could not be told, and has to be told again."""
+        self._stale = self._stale or stale
+
+    def told(self, pod: Pod) -> None:
+        """The provider was given this version, whatever it answered."""
+        self._version = DeliveredVersion.of(pod)
+
+    def lost(self) -> None:
+        """The provider has the pod no more, and has to be given it again."""
+        self._version = None

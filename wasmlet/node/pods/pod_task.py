@@ -16,16 +16,15 @@ from typing import Literal
 import structlog
 
 from wasmlet.errors import NotFound, Refused, Rejected
-from wasmlet.failures import described, text_of
-from wasmlet.kube import errors
 from wasmlet.model.pod import Pod, PodKey, Raw
 from wasmlet.model.status import PodStatus
 from wasmlet.node.pods import delivery, ending, losses
 from wasmlet.node.pods import status as statuses
-from wasmlet.node.pods.delivery import DeliveredVersion
+from wasmlet.node.pods.delivery import DeliveredVersion, Delivery
 from wasmlet.node.pods.report import PodReport
 from wasmlet.node.pods.stages import Stage, StageEvent, after
 from wasmlet.node.pods.status_questions import StatusQuestions
+from wasmlet.node.pods.step_failures import StepFailures
 from wasmlet.node.pods.step_loop import StepLoop
 from wasmlet.node.provider_calls import Interrupted, ProviderCalls
 from wasmlet.node.services import NodeServices
@@ -38,9 +37,7 @@ class PodTask:
 
     `_stage` is where the pod stands with the provider and the API (see `stages`). Beside it:
 
-    - `_delivered` is the version that the provider was given last, whatever it answered; None if and only if the
-      provider has to be given the pod because it never was, or has lost it.
-    - `_stale` is true if and only if something that the pod refers to has changed since the provider was told.
+    - `_delivery` is what the provider has been told of the pod.
     - `_was_accepted` is true if and only if nothing of the pod is left with the provider, and the provider held it.
     - `_began_before` is true if and only if the pod was being deleted already when this node loop found it with the
       provider: the provider has not been told what the pod is to do at its end.
@@ -48,7 +45,6 @@ class PodTask:
     - `_drain_by` is when the pod has to have ended because the node ends, by the monotonic clock; None if and only if
       the node does not end, or its pods go on.
     - `_rewound` is true if and only if the API server was restored from a backup, and has not shown the pod since.
-    - `_failure` is the text of what the last step failed with; "" if and only if it has not failed.
 
     Args:
         ended: called when the pod is gone from the API and from the provider.
@@ -63,14 +59,13 @@ class PodTask:
         self.pod = pod
         self._report = PodReport(services, pod, known)
         self._stage = Stage.NEW if known is None else Stage.ACCEPTED
-        self._delivered: DeliveredVersion | None = None
-        self._stale = False
+        self._delivery = Delivery()
         self._was_accepted = False
         self._began_before = known is not None and pod.deleting
         self._torn_down = False
         self._drain_by: float | None = None
         self._rewound = False
-        self._failure = ""
+        self._failures = StepFailures(pod.key, self._tell_failure)
         self._calls = ProviderCalls(services.provider.name)
         self._questions = StatusQuestions(pod.key, services.provider.poll_seconds, services.clock, services.rng)
         self._loop = StepLoop(services.group, services.pauses)
@@ -169,7 +164,7 @@ class PodTask:
 
     def inputs_changed(self) -> None:
         """Something that the pod refers to is different now."""
-        self._stale = True
+        self._delivery.inputs_changed()
         if self._due:
             self.wake()
 
@@ -191,10 +186,10 @@ class PodTask:
         """Give the provider a pod again whose containers are lost; or let it fail, where the restart policy says so."""
         now = self._services.clock.now()
         if (failed := losses.failed_by_loss(self.pod, self._report.current, now)) is not None:
-            self._delivered = DeliveredVersion.of(self.pod)
+            self._delivery.told(self.pod)
             self._report.say(failed)
         else:
-            self._delivered = None
+            self._delivery.lost()
             self._report.lose(now)
             self.wake()
 
@@ -246,14 +241,14 @@ class PodTask:
             return self._stage is not Stage.FORGETTING
         if self.finished or self._stage.ended:
             return self._overruled
-        return self._drain_by is not None or self._delivered is None or self._stale or self._delivered.differs(self.pod)
+        return self._drain_by is not None or self._delivery.due(self.pod)
 
     # --- what the loop calls, one at a time (Work of the StepLoop)
 
     async def step(self) -> bool:
         """Do what is due now; True when nothing will ever be due again."""
         over = await self._step(self.pod) if self._due else False
-        self._failure = ""
+        self._failures.none()
         return over
 
     async def _step(self, pod: Pod) -> bool:
@@ -292,13 +287,11 @@ class PodTask:
 
     def step_failed(self, error: Exception) -> None:
         """A step failed and will be repeated: say so where the pod's owner looks, once for each reason."""
-        text = text_of(error)
         self._services.metrics.retries.inc()
-        log.warning("pod: a step failed, trying again", pod=str(self.key), **described(error, first=not self._failure))
-        if text == self._failure:
-            return
-        self._failure = text
-        if self._stage.gone or isinstance(error, errors.ApiError):
+        self._failures.failed(error)
+
+    def _tell_failure(self, text: str) -> None:
+        if self._stage.gone:
             return
         if self.pod.deleting:
             self.event("Warning", "FailedKillPod", f"error killing pod: {text}")
@@ -313,7 +306,7 @@ class PodTask:
 
     async def _tell(self, pod: Pod) -> None:
         """Hand the pod, or what has changed of it, to the provider."""
-        stale, self._stale = self._stale, False
+        stale = self._delivery.begin()
         try:
             await self._calls.run(self._hand_over(pod), self._services.call_seconds)
         except Interrupted:
@@ -326,20 +319,20 @@ class PodTask:
         except Refused as error:
             # Trying again as it stands would not help; a change of the pod brings us here again.
             self.event("Warning", "Failed", f"Error: {error}")
-            self._delivered = DeliveredVersion.of(pod)
+            self._delivery.told(pod)
             if not self._stage.accepted:  # what runs goes on as it was, whatever is wrong with the change
                 self._report.say(statuses.refused(pod, error.reason, str(error), error.container))
             return
         except Rejected as error:
             self.event("Warning", error.reason, str(error))
-            self._delivered = DeliveredVersion.of(pod)
+            self._delivery.told(pod)
             self._become(StageEvent.REJECT)
             self._report.say(PodStatus(phase="Failed", reason=error.reason, message=str(error)))
             return
         except Exception:
-            self._stale = self._stale or stale
+            self._delivery.failed(stale)
             raise
-        self._delivered = DeliveredVersion.of(pod)
+        self._delivery.told(pod)
         self._report.accepted()
 
     async def _hand_over(self, pod: Pod) -> None:
