@@ -38,9 +38,11 @@ def exit_code(status: PodStatus | None, name: str = "main") -> int:
 def test_hooks_over_a_network_are_refused_by_name(hook: str, kind: str) -> None:
     with pytest.raises(Refused) as refused:
         manifest.check(pod_of(image="file:///x.wasm", lifecycle={hook: {kind: {"port": 80}}}))
-    assert str(refused.value) == (
-        f"spec.containers[0].lifecycle.{hook}.{kind}: a guest has no network yet; expected exec or sleep"
-    )
+    why = {
+        "httpGet": "pods have no network on this node (--network); expected exec or sleep",
+        "tcpSocket": "no kubelet runs such a hook; expected exec, httpGet or sleep",
+    }[kind]
+    assert str(refused.value) == f"spec.containers[0].lifecycle.{hook}.{kind}: {why}"
 
 
 def test_a_signal_to_stop_with_is_refused() -> None:

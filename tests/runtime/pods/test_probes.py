@@ -16,6 +16,7 @@ from wasmlet.model.pod import Container, Pod, PodKey
 from wasmlet.model.status import ContainerStatus, Running, Terminated, Waiting
 from wasmlet.provider import ProbeCount
 from wasmlet.runtime.pods import manifest
+from wasmlet.runtime.pods.actions import Command
 from wasmlet.runtime.pods.probes import Probe, Thresholds
 from wasmlet.runtime.probe_counts import ProbeCounts
 
@@ -29,12 +30,12 @@ def of(**fields: Any) -> Probe:
 
 
 def test_the_apis_defaults() -> None:
-    assert of() == Probe("Liveness", ("x",), 0, 1, 10, 1, 3, None)
+    assert of() == Probe("Liveness", Command(("x",)), 0, 1, 10, 1, 3, None)
     every = of(
         initialDelaySeconds=1, timeoutSeconds=2, periodSeconds=3, successThreshold=4, failureThreshold=5,
         terminationGracePeriodSeconds=6,
     )  # fmt: skip
-    assert every == Probe("Liveness", ("x",), 1, 2, 3, 4, 5, 6)
+    assert every == Probe("Liveness", Command(("x",)), 1, 2, 3, 4, 5, 6)
 
 
 @given(st.lists(st.booleans()), st.integers(1, 4), st.integers(1, 4))
@@ -67,7 +68,10 @@ def test_probes_over_a_network_are_refused_by_name(field: str, kind: str) -> Non
     probes: dict[str, Any] = {field: {kind: {"port": 80}}}
     with pytest.raises(Refused) as refused:
         manifest.check(pod_of(image="file:///x.wasm", **probes))
-    assert str(refused.value) == f"spec.containers[0].{field}.{kind}: a guest has no network yet; expected exec"
+    assert (
+        str(refused.value)
+        == f"spec.containers[0].{field}.{kind}: pods have no network on this node (--network); expected exec"
+    )
     assert refused.value.container == "main"
 
 

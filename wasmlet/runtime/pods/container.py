@@ -15,7 +15,9 @@ from wasmlet.errors import WasmletError
 from wasmlet.model.pod import Container, Pod, Raw
 from wasmlet.model.status import ContainerState, ContainerStatus, Running, Terminated, Waiting
 from wasmlet.runtime.pods import hooks
+from wasmlet.runtime.pods.actions import Asked
 from wasmlet.runtime.pods.ending import Endings
+from wasmlet.runtime.pods.hooks import HookServices
 from wasmlet.runtime.pods.instance_history import InstanceHistory, Seen
 from wasmlet.runtime.pods.phases import Phase, PhaseEvent, after
 from wasmlet.runtime.pods.pod_of_container import PodOfContainer
@@ -307,7 +309,7 @@ class ContainerLife:
             services = self.pod_life.services
             ended = services.client.wait(record.id, wire.ENDED)
             try:
-                await hooks.run(hook, self.target, services.commands, services.clock, ended)
+                await hooks.run(hook, self.spec, self.hook_services(), ended)
             except (WasmletError, OSError):
                 # What a command has written may be secret: the kubelet does not tell it either.
                 self.say("Warning", "FailedPreStopHook", "PreStopHook failed")
@@ -331,11 +333,20 @@ class ContainerLife:
         if self.record is not None and self.record.id == resize.container_id:
             self.applied_resources = resize.resources
 
+    @property
+    def asked(self) -> Asked:
+        """The present instance as probes and hooks ask it."""
+        return Asked(self.target, self.pod_life.services.commands, lambda: self.pod_life.ips)
+
+    def hook_services(self) -> HookServices:
+        """What hooks of the present instance need."""
+        return HookServices(self.asked, self.pod_life.services.clock, self.say)
+
     def prober(self) -> Prober:
         """Probes the present instance as the manifest says now."""
         node = self.pod_life.services
-        services = ProbeServices(node.commands, node.probe_counts, node.clock)
-        return Prober(self.spec, self.target, services, age=self.instances.age, probed=self.probed, say=self.say)
+        services = ProbeServices(node.probe_counts, node.clock)
+        return Prober(self.spec, self.asked, services, age=self.instances.age, probed=self.probed, say=self.say)
 
     def image_changed(self) -> bool:
         labels = self.instances.labels

@@ -155,7 +155,7 @@ class ContainerRunner:
         error = "the hook was not run to its end"
         try:
             ended = services.client.wait(record.id, wire.ENDED)
-            await hooks.run(hook, self._life.target, services.commands, services.clock, ended)
+            await hooks.run(hook, self._life.spec, self._life.hook_services(), ended)
             error = ""
         except (WasmletError, OSError) as failure:
             # What a command has written may be secret, so it goes into no event; the status is the pod's own.

@@ -1,6 +1,7 @@
 """Lifecycle hooks: what a container's manifest has done right after its start and right before its end.
 
-A hook is a command in the container or a pause (KEP-3960). `starting` runs postStart, `ending` runs preStop.
+A hook is a command in the container, a request to the pod, or a pause (KEP-3960). `starting` runs postStart,
+`ending` runs preStop.
 """
 
 from __future__ import annotations
@@ -8,31 +9,51 @@ from __future__ import annotations
 from collections.abc import Awaitable, Iterator
 from typing import Any, Literal
 
+import attrs
+
 from wasmlet.clock import Clock
 from wasmlet.concurrency import first_of
 from wasmlet.errors import WasmletError
 from wasmlet.model.pod import Container, Raw
+from wasmlet.runtime.network.http_get import HttpRequest
+from wasmlet.runtime.pods import actions
+from wasmlet.runtime.pods.actions import Asked
 from wasmlet.runtime.pods.restarts import full_name
-from wasmlet.runtime.shim.instances import Target
-from wasmlet.runtime.streams.commands import Commands
+from wasmlet.runtime.shim.instances import Say
 
 HOOKS = ("postStart", "preStop")
-NETWORK = ("httpGet", "tcpSocket")
 
 
 class HookError(WasmletError):
     """The hook failed. The message may hold what a command wrote, so it goes into no event."""
 
 
-def refusals(container: Raw) -> Iterator[tuple[str, str]]:
-    """Paths below the container, and why they are refused: hooks over a network, and signals."""
-    lifecycle = container.get("lifecycle") or {}
+def refusals(container: Container, *, network: bool) -> Iterator[tuple[str, str]]:
+    """Paths below the container, and why they are refused: what no kubelet runs either, and signals.
+
+    Args:
+        network: whether pods have one here.
+    """
+    lifecycle = container.raw.get("lifecycle") or {}
     for hook in HOOKS:
-        for name in NETWORK:
-            if name in (lifecycle.get(hook) or {}):
-                yield f"lifecycle.{hook}.{name}", "a guest has no network yet; expected exec or sleep"
+        for path, verdict in actions.refusals(lifecycle.get(hook) or {}, container, network=network, hook=True):
+            yield f"lifecycle.{hook}.{path}", verdict
     if lifecycle.get("stopSignal") not in (None, "SIGTERM"):
         yield "lifecycle.stopSignal", "a guest takes no signals; expected none, or SIGTERM"
+
+
+@attrs.frozen
+class HookServices:
+    """What a hook needs.
+
+    Attributes:
+        asked: the instance, and the way to it.
+        say: tells the pod's owner what is odd about it.
+    """
+
+    asked: Asked
+    clock: Clock
+    say: Say
 
 
 def hook_of(container: Container, name: Literal["postStart", "preStop"]) -> Raw:
@@ -40,7 +61,7 @@ def hook_of(container: Container, name: Literal["postStart", "preStop"]) -> Raw:
     return (container.raw.get("lifecycle") or {}).get(name) or {}
 
 
-async def run(hook: Raw, target: Target, commands: Commands, clock: Clock, ended: Awaitable[Any]) -> None:
+async def run(hook: Raw, container: Container, services: HookServices, ended: Awaitable[Any]) -> None:
     """Run a hook, for as long as the instance lives.
 
     Args:
@@ -55,9 +76,11 @@ async def run(hook: Raw, target: Target, commands: Commands, clock: Clock, ended
     async def act() -> None:
         nonlocal finished
         if "sleep" in hook:
-            await clock.sleep(hook["sleep"].get("seconds") or 0)
+            await services.clock.sleep(hook["sleep"].get("seconds") or 0)
+        elif "httpGet" in hook:
+            await _request(hook, container, services)
         else:
-            await _command(hook.get("exec") or {}, target, commands)
+            await _command(hook.get("exec") or {}, services.asked)
         finished = True
 
     await first_of(act(), ended)
@@ -65,10 +88,30 @@ async def run(hook: Raw, target: Target, commands: Commands, clock: Clock, ended
         raise HookError("container terminated before the hook finished")
 
 
-async def _command(action: Raw, target: Target, commands: Commands) -> None:
-    command = list(action.get("command") or ())
+async def _request(hook: Raw, container: Container, services: HookServices) -> None:
+    target = services.asked.target
     try:
-        code, output = await commands.run(target.pod, target.container, command)
+        request = actions.action_of(hook, container)
+        assert isinstance(request, HttpRequest)
+        if await actions.request_for_hook(request, services.asked.address):
+            address = f"{services.asked.address}:{request.port}"
+            services.say(
+                "Warning",
+                "LifecycleHTTPFallback",
+                f"request to HTTPS lifecycle hook {address} got HTTP response, retry with HTTP succeeded",
+            )
+    except (WasmletError, OSError) as error:
+        path = hook["httpGet"].get("path") or ""
+        raise HookError(
+            f'HTTP lifecycle hook ({path}) for Container "{target.container}" in Pod "{full_name(target.pod)}" '
+            f"failed - error: {error}"
+        ) from error
+
+
+async def _command(action: Raw, asked: Asked) -> None:
+    target, command = asked.target, list(action.get("command") or ())
+    try:
+        code, output = await asked.commands.run(target.pod, target.container, command)
         if code == 0:
             return
         error, said = f"command '{' '.join(command)}' exited with {code}", output.decode("utf-8", "replace")

@@ -42,7 +42,7 @@ ONLY_FALSE_POD = {
 }
 
 
-def check(pod: Pod) -> None:
+def check(pod: Pod, *, network: bool = False) -> None:
     """Raise for the first field of the pod that cannot be honoured.
 
     Raises:
@@ -55,16 +55,19 @@ def check(pod: Pod) -> None:
     for field, verdict in _security(pod.spec.get("securityContext") or {}, "spec.securityContext"):
         raise Refused(field, verdict)
     for container in (*pod.init_containers, *pod.containers):
-        check_container(container)
+        check_container(container, network=network)
 
 
-def check_container(container: Container) -> None:
+def check_container(container: Container, *, network: bool = False) -> None:
     """The same for one container."""
     for name, value in container.raw.items():
         verdict = _container_field(name, value, container.raw)
         if verdict is not None:
             raise Refused(f"{container.field}.{name}", verdict, container=container.name)
-    for path, verdict in (*probes.refusals(container.raw), *hooks.refusals(container.raw)):
+    for path, verdict in (
+        *probes.refusals(container, network=network),
+        *hooks.refusals(container, network=network),
+    ):
         raise Refused(f"{container.field}.{path}", verdict, container=container.name)
     field = f"{container.field}.securityContext"
     for path, verdict in _security(container.raw.get("securityContext") or {}, field):

@@ -105,6 +105,11 @@ class PodLife:
         assert self._manifest is not None
         return self._manifest
 
+    @property
+    def ips(self) -> Sequence[str]:
+        """Its own addresses, the main one first; empty where it has none (yet)."""
+        return ()
+
     def accept(self, pod: Pod, inputs: Inputs) -> None:
         """Run this pod, or go on with it; another time: it has changed."""
         first, self._manifest, self.inputs = self._manifest is None, pod, inputs

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal, Protocol
 
 from wasmlet.model.inputs import Inputs
@@ -35,6 +36,11 @@ class PodOfContainer(Protocol):
 
     @property
     def volumes(self) -> PodVolumes: ...
+
+    @property
+    def ips(self) -> Sequence[str]:
+        """Its own addresses, the main one first; empty where it has none (yet)."""
+        ...
 
     @property
     def log_directory(self) -> str:

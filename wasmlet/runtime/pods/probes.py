@@ -14,30 +14,31 @@ from typing import Protocol
 import attrs
 
 from wasmlet.clock import Clock
-from wasmlet.concurrency import first_of
 from wasmlet.errors import WasmletError
-from wasmlet.model.pod import Container, Raw
+from wasmlet.model.pod import Container
 from wasmlet.provider import ProbeCount, ProbeKind
+from wasmlet.runtime.pods import actions
+from wasmlet.runtime.pods.actions import Action, Asked
 from wasmlet.runtime.probe_counts import ProbeCounts
-from wasmlet.runtime.shim.instances import Say, Target
-from wasmlet.runtime.streams.commands import Commands
+from wasmlet.runtime.shim.instances import Say
 
 FIELDS: Mapping[str, ProbeKind] = {
     "startupProbe": "Startup",
     "livenessProbe": "Liveness",
     "readinessProbe": "Readiness",
 }
-NETWORK = ("httpGet", "tcpSocket", "grpc")
-MAX_OUTPUT = 10 * 1024
-"""Characters of a probe's output that are told, as many as the kubelet keeps."""
 
 
-def refusals(container: Raw) -> Iterator[tuple[str, str]]:
-    """Paths below the container, and why they are refused: probes over a network, which a guest does not have."""
+def refusals(container: Container, *, network: bool) -> Iterator[tuple[str, str]]:
+    """Paths below the container, and why they are refused.
+
+    Args:
+        network: whether pods have one here.
+    """
     for field in FIELDS:
-        for name in NETWORK:
-            if name in (container.get(field) or {}):
-                yield f"{field}.{name}", "a guest has no network yet; expected exec"
+        raw = container.raw.get(field) or {}
+        for path, verdict in actions.refusals(raw, container, network=network):
+            yield f"{field}.{path}", verdict
 
 
 @attrs.frozen
@@ -48,7 +49,7 @@ class Probe:
     """
 
     kind: ProbeKind
-    command: tuple[str, ...]
+    action: Action
     initial_delay: float
     timeout: float
     period: float
@@ -64,7 +65,7 @@ class Probe:
             return None
         return cls(
             kind,
-            tuple((raw.get("exec") or {}).get("command") or ()),
+            actions.action_of(raw, container),
             raw.get("initialDelaySeconds") or 0,
             raw.get("timeoutSeconds") or 1,
             raw.get("periodSeconds") or 10,
@@ -110,7 +111,6 @@ class Probed(Protocol):
 class ProbeServices:
     """What probing needs of the node."""
 
-    commands: Commands
     counts: ProbeCounts
     clock: Clock
 
@@ -120,6 +120,7 @@ class Prober:
 
     Args:
         container: as the manifest has it; its probes.
+        asked: the instance, and the way to it.
         age: seconds since the instance began; asked when a probe's initial delay begins.
         probed: is told what the probes say.
         say: tells the pod's owner of a probe that failed.
@@ -128,7 +129,7 @@ class Prober:
     def __init__(
         self,
         container: Container,
-        target: Target,
+        asked: Asked,
         services: ProbeServices,
         *,
         age: Callable[[], float],
@@ -136,7 +137,7 @@ class Prober:
         say: Say,
     ) -> None:
         self._container = container
-        self._target = target
+        self._asked = asked
         self._services = services
         self._clock = services.clock
         self._age = age
@@ -205,22 +206,16 @@ class Prober:
 
     async def _once(self, probe: Probe) -> bool | None:
         """Probe once; None where that was not possible."""
-        target, services = self._target, self._services
-        words = " ".join(probe.command)
-        code, output = 1, f'command timed out: "{words}" timed out after {probe.timeout:g}s'.encode()
-
-        async def ask() -> None:
-            nonlocal code, output
-            code, output = await services.commands.run(target.pod, target.container, probe.command)
-
+        target, services = self._asked.target, self._services
         try:
-            await first_of(ask(), self._clock.sleep(probe.timeout))
+            outcome = await actions.probe(probe.action, self._asked, probe.timeout, self._clock)
         except (WasmletError, OSError) as error:
             self._say("Warning", "Unhealthy", f"{probe.kind} probe errored and resulted in unknown state: {error}")
             return None
-        result = "failed" if code else "successful"
-        services.counts.add(ProbeCount(target.pod, target.container, probe.kind, result))
-        if code:
-            text = output.decode("utf-8", "replace")[:MAX_OUTPUT]
-            self._say("Warning", "Unhealthy", f"{probe.kind} probe failed: {text}")
-        return code == 0
+        failed = outcome.result == "failure"
+        services.counts.add(ProbeCount(target.pod, target.container, probe.kind, "failed" if failed else "successful"))
+        if failed:
+            self._say("Warning", "Unhealthy", f"{probe.kind} probe failed: {outcome.output}")
+        elif outcome.result == "warning":
+            self._say("Warning", "ProbeWarning", f"{probe.kind} probe warning: {outcome.output}")
+        return not failed
