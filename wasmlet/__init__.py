@@ -113,6 +113,9 @@ def run(provider: Provider, config: NodeConfig | None = None) -> None:
     import asyncio
     import sys
 
+    from wasmlet.cli import output
+
+    output.guard_errors()  # a node goes on when its log cannot be written
     try:
         import structlog
 

@@ -262,9 +262,9 @@ async def test_many_nodes_in_one_process(cluster: Cluster) -> None:
     assert [[key.name for key in provider.created] for provider in providers] == [[f"p{i}"] for i in range(5)]
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-async def test_a_signal_ends_the_process_cleanly(cluster: Cluster, tmp_path: Path, number: signal.Signals) -> None:
-    program = tmp_path / "node.py"
+async def run_until(cluster: Cluster, directory: Path, number: signal.Signals, stderr: int) -> tuple[int | None, bytes]:
+    """Run a program of `wasmlet.run` until its pod runs and that signal ends it; its exit code and its output."""
+    program = directory / "node.py"
     program.write_text(
         "import sys, wasmlet\n"
         "from pathlib import Path\n"
@@ -273,14 +273,14 @@ async def test_a_signal_ends_the_process_cleanly(cluster: Cluster, tmp_path: Pat
         "wasmlet.run(ReferenceProvider(), wasmlet.NodeConfig(kubeconfig=kubeconfig, node_name='n1',\n"
         "    node_ip='127.0.0.1', port=0, client_ca_file=ca, state_dir=state))\n"
     )
-    arguments = (cluster.plane.node_kubeconfig(NODE), cluster.plane.client_ca_file, tmp_path / "state")
+    arguments = (cluster.plane.node_kubeconfig(NODE), cluster.plane.client_ca_file, directory / "state")
     environment = os.environ | {"PYTHONWARNINGS": "error"}
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         program,
         *arguments,
         env=environment,
-        stderr=asyncio.subprocess.PIPE,
+        stderr=stderr,
         stdout=asyncio.subprocess.PIPE,
     )
     try:
@@ -292,6 +292,17 @@ async def test_a_signal_ends_the_process_cleanly(cluster: Cluster, tmp_path: Pat
         if process.returncode is None:
             process.kill()
             await process.wait()
-    assert process.returncode == 0, (out + err).decode()
-    assert b"Traceback" not in out + err
+    return process.returncode, out + (err or b"")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_signal_ends_the_process_cleanly(cluster: Cluster, tmp_path: Path, number: signal.Signals) -> None:
+    code, said = await run_until(cluster, tmp_path, number, asyncio.subprocess.PIPE)
+    assert code == 0, said.decode()
+    assert b"Traceback" not in said
     assert (await cluster.get()).phase == "Running"
+
+
+async def test_a_node_goes_on_when_its_log_cannot_be_written(cluster: Cluster, tmp_path: Path) -> None:
+    with open("/dev/full", "wb") as full:
+        assert await run_until(cluster, tmp_path, signal.SIGTERM, full.fileno()) == (0, b"")

@@ -73,6 +73,11 @@ def guard() -> None:
     _open_the_closed()
     if (out := sys.__stdout__) is not None and sys.stdout is out:
         sys.stdout = _stream(out, vital=True)
+    guard_errors()
+
+
+def guard_errors() -> None:
+    """Have standard error drop what cannot be written; another stream in its place is left alone."""
     if (err := sys.__stderr__) is not None and sys.stderr is err:
         sys.stderr = _stream(err, vital=False)
 
