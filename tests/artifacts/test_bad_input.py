@@ -245,6 +245,21 @@ async def test_layers_that_are_not_to_be_trusted(
     await fails(server, store, why)
 
 
+@pytest.mark.parametrize("path", ["/" + "n" * 300, "/" + "n" * 300 + "/app.wasm", "/" + "n/" * 2000])
+async def test_an_entry_point_that_no_file_can_have(server: Scripted, store: Store, path: str) -> None:
+    layer = tar_of({"app.wasm": WASM})
+    serve_image(server, modules.image_config(path, layers=[layer]), layer)
+    await fails(server, store, "'n[n/]{199}' is no file in its layers")
+
+
+@pytest.mark.parametrize("digest", ["sha256:zz", "", 5, None])
+async def test_a_layers_digest_that_is_none(server: Scripted, store: Store, digest: object) -> None:
+    layer = tar_of({"app.wasm": WASM})
+    config = json.loads(modules.image_config("/app.wasm", layers=[layer])) | {"rootfs": {"diff_ids": [digest]}}
+    serve_image(server, json.dumps(config).encode(), layer)
+    await fails(server, store, f"expected a digest in the configuration's diff_ids, sha256:HEX, found '{digest}'")
+
+
 DAMAGED = [
     (b"plain", "+gzip", "in the middle of its archive"),
     (b"\x1f\x8bplain", "", "begins as gzip does and is damaged"),

@@ -139,6 +139,26 @@ def test_both_types_of_secret() -> None:
     assert len(old.credential) == 64
 
 
+def test_names_of_fields_are_read_in_any_case() -> None:
+    """As Go's encoding/json has it; of two with one name the last counts, and objects are added to each other."""
+    auths = {"r.example": {"UserName": "no", "username": "me", "PASSWORD": "p", "password": None}}
+    content = {"AUTHS": auths, "auths": {"other.example": {"Auth": base64.b64encode(b"you:q").decode()}}}
+    new = secret("kubernetes.io/dockerconfigjson", ".dockerconfigjson", content)
+    found = pull_secrets("ns", ["new"], {"new": new})
+    assert found.warnings == ()
+    shown = [
+        (c.username, c.password) for name in ("r.example/a", "other.example/a") for c in found.keyring.lookup(name)
+    ]
+    assert shown == [("me", "p"), ("you", "q")]
+
+
+def test_names_of_fields_of_the_file_are_read_in_any_case(tmp_path: Path) -> None:
+    file = tmp_path / "config.json"
+    file.write_text(json.dumps({"Auths": ENTRY, "CredHelpers": {"h.example": "h"}, "CREDSSTORE": "s"}))
+    config = docker_config(file)
+    assert (users(config.auths, "r.example/a"), config.helpers, config.store) == (["me"], {"h.example": "h"}, "s")
+
+
 @pytest.mark.parametrize(
     ("raw", "why"),
     [

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from tests.artifacts import modules
 from tests.artifacts.modules import add, descriptor, manifest, sha, tar
 from tests.artifacts.registries import Scripted, scripted
-from wasmlet.artifacts import collection
+from wasmlet.artifacts import collection, trees
 from wasmlet.artifacts.archives import MAX_ENTRIES
 from wasmlet.artifacts.credentials import Keyring
 from wasmlet.artifacts.errors import BadContent, StoreError
@@ -88,6 +88,28 @@ def test_an_opaque_directory_hides_what_is_below_and_not_what_its_layer_has(tmp_
     first, second = layer(("a/one", b"1"), ("a/b/c", b"c")), layer(("a/two", b"2"), ("a/.wh..wh..opq", b""))
     assert unpacked(tmp_path / "t", first, second) == {"a": "/", "a/two": "2"}
     assert unpacked(tmp_path / "t", first, layer((".wh..wh..opq", b""), ("z", b""))) == {"z": ""}
+
+
+def test_an_opaque_directory_is_looked_through_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However often a layer says it, under whatever name the directory has."""
+    looks, really = [], os.listdir
+
+    def look(path: int) -> list[str]:
+        looks.append(path)
+        return really(path)
+
+    monkeypatch.setattr(trees.os, "listdir", look)
+    below = layer(*((f"a/{i}", b"x") for i in range(200)), ("b", "a", LINK))
+    again = [entry for i in range(200) for entry in ((f"a/n{i}", b""), (f"{'ab'[i % 2]}/.wh..wh..opq", b""))]
+    found = unpacked(tmp_path / "t", below, layer(*again))
+    assert found == {"a": "/", "b": "-> a", **{f"a/n{i}": "" for i in range(200)}}
+    assert len(looks) == 1
+
+
+def test_a_whiteout_by_another_name_leaves_what_its_layer_has(tmp_path: Path) -> None:
+    below = layer(("a/old", b"x"), ("b", "a", LINK))
+    over = layer(("a/new", b""), ("b/.wh.new", b""), ("b/.wh.old", b""), (".wh." + "n" * 255, b""))
+    assert unpacked(tmp_path / "t", below, over) == {"a": "/", "a/new": "", "b": "-> a"}
 
 
 def test_links(tmp_path: Path) -> None:
@@ -262,6 +284,8 @@ async def test_an_artifact_has_files(server: Scripted, store: Store) -> None:
         ("/evil", "leads out"),
         (".", "without a name"),
         ("same", "two files of the name 'same'"),
+        ("n" * 300, "a name too long for a file"),
+        ("n" * 300 + "/in", "a name too long for a file"),
     ],
 )
 async def test_names_of_an_artifacts_files_that_cannot_be(server: Scripted, store: Store, title: str, why: str) -> None:

@@ -304,5 +304,8 @@ async def test_a_signal_ends_the_process_cleanly(cluster: Cluster, tmp_path: Pat
 
 
 async def test_a_node_goes_on_when_its_log_cannot_be_written(cluster: Cluster, tmp_path: Path) -> None:
-    with open("/dev/full", "wb") as full:
-        assert await run_until(cluster, tmp_path, signal.SIGTERM, full.fileno()) == (0, b"")
+    full = os.open("/dev/full", os.O_WRONLY)
+    try:
+        assert await run_until(cluster, tmp_path, signal.SIGTERM, full) == (0, b"")
+    finally:
+        os.close(full)

@@ -1,8 +1,8 @@
 """Tar archives as registries have them: read in order, a piece at a time, and within bounds.
 
 Names are cleaned and taken below the root, as containerd does it, so none leads out of the archive. The first bytes
-say how an archive is compressed: media types are often wrong. Sparse files are refused, and so is what grows beyond
-bounds. Nothing is unpacked here; `trees` does that.
+say how an archive is compressed: media types are often wrong. What grows beyond bounds is refused, also by the holes of
+sparse files (`sparse`). Nothing is unpacked here; `trees` does that.
 """
 
 from __future__ import annotations
@@ -16,10 +16,11 @@ from typing import BinaryIO
 import attrs
 import zstandard
 
+from wasmlet.artifacts import sparse
 from wasmlet.artifacts.descriptors import hasher
 from wasmlet.artifacts.errors import BadContent
+from wasmlet.artifacts.sparse import BLOCK, Sparse
 
-BLOCK = 512
 _CHUNK = 256 * 1024
 _MAX_HEADER = 1024 * 1024
 _MAX_WINDOW = 128 * 1024 * 1024
@@ -67,10 +68,15 @@ class Archive:
         self._position = 0
         self._taken = 0
         self._left = 0
+        """Bytes until the next header."""
+        self._unread = 0
+        """Bytes of the present member's content that were not read: what is left without the padding."""
+        self._sparse: Sparse | None = None
+        """The parts of the member that `entries` gave last, where it is sparse."""
 
     @property
     def taken(self) -> int:
-        """Bytes so far, uncompressed."""
+        """Bytes so far, uncompressed, with the holes of sparse files."""
         return self._taken
 
     def entries(self) -> Iterator[Entry]:
@@ -95,24 +101,51 @@ class Archive:
             elif header.type == tarfile.GNUTYPE_LONGLINK:
                 names["linkpath"] = self._read_header(header.size).rstrip(b"\0").decode("utf-8", "surrogateescape")
             elif header.type != tarfile.XGLTYPE:
-                size = _size(names["size"]) if "size" in names else header.size
-                self._left = size + -size % BLOCK if header.type in REGULAR else self._left
-                if any(name.startswith("GNU.sparse") for name in names) or header.type == tarfile.GNUTYPE_SPARSE:
-                    raise BadContent("a layer has a sparse file, which is not supported")
-                target = names.get("linkpath", header.linkname)
-                yield Entry(cleaned(names.get("path", header.name)), header.type, size, target, header.mode & 0o777)
+                yield self._entry(header, block, names)
                 names = {}
             if count == MAX_ENTRIES:
                 raise BadContent(f"a layer has more than {MAX_ENTRIES} entries")
 
+    def _entry(self, header: tarfile.TarInfo, block: bytes, names: dict[str, str]) -> Entry:
+        """A member with this header, which the pax records, or the headers of GNU tar, before it may overrule."""
+        kind, size = header.type, _size(names["size"]) if "size" in names else header.size
+        self._sparse, self._unread = None, size
+        if kind in REGULAR:
+            self._left = size + -size % BLOCK
+            self._sparse = sparse.of_pax(names, self._read_content)
+        elif kind == tarfile.GNUTYPE_SPARSE:
+            kind, self._sparse = tarfile.REGTYPE, sparse.of_gnu(block, self._read)
+        if self._sparse is not None:
+            size = self._sparse.size
+            self._take(size - sum(length for _, length in self._sparse.parts))
+        path = names.get("GNU.sparse.name") or names.get("path", header.name)
+        return Entry(cleaned(path), kind, size, names.get("linkpath", header.linkname), header.mode & 0o777)
+
     def content(self, entry: Entry) -> Iterator[bytes]:
         """The bytes of the member that `entries` gave last."""
-        left = entry.size
+        if self._sparse is None:
+            yield from self._contents(entry.size)
+            return
+        position = 0
+        for offset, length in (*self._sparse.parts, (entry.size, 0)):
+            for start in range(position, offset, _CHUNK):
+                yield bytes(min(_CHUNK, offset - start))
+            yield from self._contents(length)
+            position = offset + length
+
+    def _contents(self, left: int) -> Iterator[bytes]:
+        """So many bytes of the present member, as the archive has them."""
         while left:
-            chunk = self._read(min(left, _CHUNK))
-            self._left -= len(chunk)
+            chunk = self._read_content(min(left, _CHUNK))
             left -= len(chunk)
             yield chunk
+
+    def _read_content(self, size: int) -> bytes:
+        if size > self._unread:
+            raise BadContent("a layer has a sparse file whose content is shorter than its parts")
+        self._unread -= size
+        self._left -= size
+        return self._read(size)
 
     def _header(self, block: bytes) -> tarfile.TarInfo:
         try:
@@ -158,11 +191,14 @@ class Archive:
     def _more(self) -> bool:
         chunk = next(self._chunks, b"")
         self._hash.update(chunk)
-        self._taken += len(chunk)
-        if self._taken > self._limit:
-            raise BadContent(f"a layer has more than the {self._limit} bytes allowed, uncompressed")
+        self._take(len(chunk))
         self._waiting, self._position = self._waiting[self._position :] + chunk, 0
         return bool(chunk)
+
+    def _take(self, size: int) -> None:
+        self._taken += size
+        if self._taken > self._limit:
+            raise BadContent(f"a layer has more than the {self._limit} bytes allowed, uncompressed")
 
 
 def cleaned(name: str) -> str:
@@ -188,8 +224,10 @@ def _size(text: str) -> int:
 
 
 def _pax(data: bytes) -> dict[str, str]:
-    """The records `LENGTH name=value` of a pax header."""
-    found, position = {}, 0
+    """The records `LENGTH name=value` of a pax header; those of a sparse file that are repeated become one."""
+    found: dict[str, str] = {}
+    parts: list[str] = []
+    position = 0
     while position < len(data):
         length, space, _ = data[position : position + 20].partition(b" ")
         end = position + int(length) if length.isdigit() else 0
@@ -197,9 +235,14 @@ def _pax(data: bytes) -> dict[str, str]:
         name, equals, value = record.partition(b"=")
         if not (space and equals and position < end <= len(data)):
             raise BadContent("a layer has a pax header that cannot be read")
-        found[name.decode("utf-8", "replace")] = value.decode("utf-8", "surrogateescape")
+        key, text = name.decode("utf-8", "replace"), value.decode("utf-8", "surrogateescape")
+        if key in (sparse.OFFSET, sparse.BYTES):
+            if key != (sparse.OFFSET, sparse.BYTES)[len(parts) % 2]:
+                raise BadContent("a layer has a sparse file whose offsets and lengths do not alternate")
+            parts.append(text)
+        found[key] = text
         position = end
-    return found
+    return found | ({sparse.MAP: ",".join(parts)} if parts else {})
 
 
 def _unpacked(layer: BinaryIO) -> Iterator[bytes]:

@@ -111,7 +111,7 @@ def auths_of(config: Mapping[str, Any]) -> Keyring:
     for place, entry in config.items():
         if not isinstance(entry, Mapping):
             raise ArtifactError(f"the credentials for {place!r} are no object with username and password, or auth")
-        texts = {name: value for name, value in entry.items() if isinstance(value, str)}
+        texts = {name: value for name, value in fields(entry).items() if isinstance(value, str)}
         username, password = texts.get("username", ""), texts.get("password", "")
         if auth := texts.get("auth"):
             username, password = _decoded(place, auth)
@@ -120,6 +120,21 @@ def auths_of(config: Mapping[str, Any]) -> Keyring:
             with contextlib.suppress(ValueError):  # a place that is no address is for nothing, as in the kubelet
                 entries.append((_key(place), credential))
     return Keyring(tuple(entries))
+
+
+def fields(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """An object of a configuration as Go's encoding/json reads it: the names of fields in any case, in small letters.
+
+    Of several with one name the last counts; an object adds to an earlier one, and null says nothing.
+    """
+    found: dict[str, Any] = {}
+    for name, value in raw.items():
+        folded, before = name.casefold(), found.get(name.casefold())
+        if isinstance(before, Mapping) and isinstance(value, Mapping):
+            found[folded] = {**before, **value}
+        elif value is not None:
+            found[folded] = value
+    return found
 
 
 @attrs.frozen
@@ -170,7 +185,7 @@ def _of_secret(namespace: str, name: str, raw: Mapping[str, Any]) -> Keyring:
     except (binascii.Error, ValueError, TypeError):
         raise ArtifactError(f"{key} is not JSON in base64") from None
     if kind == DOCKERCONFIGJSON and isinstance(config, dict):
-        config = config.get("auths") or {}
+        config = fields(config).get("auths") or {}
     if not isinstance(config, dict):
         raise ArtifactError(f"{key} is no object with credentials by registry")
     uid = str((raw.get("metadata") or {}).get("uid") or "")

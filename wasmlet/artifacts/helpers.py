@@ -18,7 +18,7 @@ from typing import Any
 import attrs
 import orjson
 
-from wasmlet.artifacts.credentials import DOCKER_HUB, Credential, Keyring, auths_of
+from wasmlet.artifacts.credentials import DOCKER_HUB, Credential, Keyring, auths_of, fields
 from wasmlet.artifacts.errors import ArtifactError
 from wasmlet.artifacts.references import DEFAULT_REGISTRY
 
@@ -142,7 +142,8 @@ def docker_config(path: Path | None = None) -> DockerConfig:
         raise ArtifactError(f"{path} is not JSON") from None
     if not isinstance(config, dict):
         raise ArtifactError(f"{path}: expected an object, as `docker login` writes it")
-    auths, helpers, store = config.get("auths") or {}, config.get("credHelpers") or {}, config.get("credsStore") or ""
+    found = fields(config)
+    auths, helpers, store = found.get("auths") or {}, found.get("credhelpers") or {}, found.get("credsstore") or ""
     if not (isinstance(auths, dict) and isinstance(helpers, dict) and isinstance(store, str)):
         raise ArtifactError(f"{path}: expected auths and credHelpers to be objects, and credsStore to be text")
     try:

@@ -196,8 +196,11 @@ def diff_ids(config: bytes, layers: int) -> list[str]:
         found = list((orjson.loads(config).get("rootfs") or {}).get("diff_ids") or ())
     except (ValueError, AttributeError, TypeError):
         raise BadContent("the image's configuration is not what it should be") from None
-    if len(found) != layers or not all(is_digest(one) for one in found):
+    if len(found) != layers:
         raise BadContent(f"expected the digests (diff_ids) of {layers} layers in the configuration, found {len(found)}")
+    for one in found:
+        if not is_digest(one):
+            raise BadContent(f"expected a digest in the configuration's diff_ids, sha256:HEX, found {str(one)[:100]!r}")
     return found
 
 

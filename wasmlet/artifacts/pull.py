@@ -273,7 +273,7 @@ class Puller:
         finally:
             os.close(root)
         if descriptor is None:
-            raise BadContent(f"the image's entry point {path!r} is no file in its layers")
+            raise BadContent(f"the image's entry point {path[:200]!r} is no file in its layers")
         with os.fdopen(descriptor, "rb") as file:
             if os.fstat(descriptor).st_size > self._limits.module_bytes:
                 raise BadContent(f"the module has more than the {self._limits.module_bytes} bytes allowed")

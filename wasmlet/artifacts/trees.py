@@ -22,6 +22,7 @@ import tarfile
 from pathlib import Path
 from typing import BinaryIO
 
+import attrs
 import orjson
 
 from wasmlet.artifacts.archives import DEVICES, MAX_ENTRIES, REGULAR, Archive, Entry, cleaned
@@ -81,14 +82,14 @@ class TreeMaker:
             OSError: the disk fails.
         """
         archive = Archive(layer, self._left, digest)
-        added: set[str] = set()
+        seen = _Layer()
         for entry in archive.entries():
             self._entries += 1
             if self._entries > MAX_ENTRIES:
                 raise BadContent(f"the image has more than {MAX_ENTRIES} files")
             if entry.path:
                 try:
-                    self._apply(archive, entry, added)
+                    self._apply(archive, entry, seen)
                 except OSError as error:
                     if error.errno == errno.ENAMETOOLONG:
                         raise BadContent(f"a layer has a name too long for a file, {entry.path[:200]!r}") from None
@@ -109,15 +110,24 @@ class TreeMaker:
         if size > self._left:
             raise BadContent(f"the artifact has more than the {self._limit} bytes allowed")
         self._left -= size
-        parent, name = self._parent(path)
         try:
-            descriptor = _create(name, parent, 0o644)
+            descriptor = self._made(path)
         except FileExistsError:
             raise BadContent(f"the artifact has two files of the name {path[:200]!r}") from None
-        finally:
-            os.close(parent)
+        except OSError as error:
+            if error.errno == errno.ENAMETOOLONG:
+                raise BadContent(f"the artifact has a name too long for a file, {path[:200]!r}") from None
+            raise
         with os.fdopen(descriptor, "wb") as target:
             shutil.copyfileobj(source, target, 1024 * 1024)
+
+    def _made(self, path: str) -> int:
+        """The descriptor of a new file, and whatever directories it needs."""
+        parent, name = self._parent(path)
+        try:
+            return _create(name, parent, 0o644)
+        finally:
+            os.close(parent)
 
     @property
     def files(self) -> Path:
@@ -138,26 +148,19 @@ class TreeMaker:
         self.path.rename(path)
         sync_directory(path.parent)
 
-    def _apply(self, archive: Archive, entry: Entry, added: set[str]) -> None:
-        parent, name = self._parent(entry.path)
+    def _apply(self, archive: Archive, entry: Entry, seen: _Layer) -> None:
+        folder, _, name = entry.path.rpartition("/")
+        parent, where = _walk(self._root, folder, make=True)
         try:
-            folder = entry.path.rpartition("/")[0]
-            if name == HIDE_ALL:
-                for other in os.listdir(parent):
-                    if f"{folder}/{other}".lstrip("/") not in added:
-                        _remove(other, parent)
-                return
             if name.startswith(HIDE):
-                hidden = name[len(HIDE) :]
-                if hidden not in ("", ".", "..") and f"{folder}/{hidden}".lstrip("/") not in added:
-                    _remove(hidden, parent)
+                _hide(name, parent, where, seen)
                 return
             self._left_out.discard(entry.path)
             if entry.kind not in _KINDS:
                 self._left_out.add(entry.path)
             self._put(archive, entry, parent, name)
-            parts = entry.path.split("/")
-            added.update("/".join(parts[: i + 1]) for i in range(len(parts)))
+            parts = [*filter(None, where.split("/")), name]
+            seen.added.update("/".join(parts[: i + 1]) for i in range(len(parts)))
         finally:
             os.close(parent)
 
@@ -205,6 +208,32 @@ class TreeMaker:
         """The descriptor of the directory that a path is in, the caller's, and the path's last part."""
         folder, _, name = path.rpartition("/")
         return _walk(self._root, folder, make=make)[0], name
+
+
+@attrs.define
+class _Layer:
+    """What a layer has done so far. Paths have no links: a directory may have several names.
+
+    Attributes:
+        added: what it has, and the directories that this is in.
+        opaque: directories of which nothing is left that is from the layers below. Each is looked through once,
+            however often the layer says it.
+    """
+
+    added: set[str] = attrs.field(factory=set)
+    opaque: set[str] = attrs.field(factory=set)
+
+
+def _hide(name: str, parent: int, where: str, seen: _Layer) -> None:
+    """Remove what a whiteout of this name, in the directory with that path, is for; what its own layer has stays."""
+    if name == HIDE_ALL:
+        hidden = [] if where in seen.opaque else os.listdir(parent)
+        seen.opaque.add(where)
+    else:
+        hidden = [name[len(HIDE) :]]
+    for other in hidden:
+        if other not in ("", ".", "..") and f"{where}/{other}".lstrip("/") not in seen.added:
+            _remove(other, parent)
 
 
 def _walk(root: int, path: str, *, make: bool) -> tuple[int, str]:
@@ -296,10 +325,15 @@ def has_other_files(root: Path, path: str) -> bool:
 
 
 def _kind(name: str, parent: int) -> int | None:
+    """The mode of what has that name; None where nothing has it, or could have it."""
     try:
         return os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode
     except FileNotFoundError:
         return None
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            return None
+        raise
 
 
 def _same(one: tuple[int, str], other: tuple[int, str]) -> bool:
