@@ -14,6 +14,8 @@ OWN := $(foreach project,wasmlet $(patsubst providers/%/pyproject.toml,wasmlet-%
 # wasmer has a Python of its own.
 WASMER = $(BIN)/wasmlet-wasmer setup --directory $(VENV)/wasmer
 HEADING = @printf '\n==> %s\n'
+# Images of containers set it. With it every process of the tests, which start thousands, would compile all it imports.
+unexport PYTHONDONTWRITEBYTECODE
 
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
@@ -83,7 +85,7 @@ imports: ; $(HEADING) 'lint-imports'
 tests: ; $(HEADING) 'guests for the tests'
 	@$(BIN)/python -m tests.guests
 	$(HEADING) 'pytest'
-	@$(BIN)/pytest -n auto $(ARGS)
+	@$(BIN)/pytest -n auto --dist worksteal $(ARGS)
 
 $(BIN)/uv:
 	@sh .ci/venv.sh $(VENV)

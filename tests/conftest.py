@@ -32,6 +32,7 @@ DESCRIPTORS = 65536
 """As many as tests may need that run many nodes in one process; the usual limit of a login is 1024."""
 WITHOUT_ROOT = pytest.StashKey[list[str]]()
 """Why tests were left out that need root, one reason for each test."""
+WORKERS_A_PROCESSOR = 2
 TESTS_A_DOT = 50
 PASSED = pytest.StashKey[int]()
 """How many tests have passed."""
@@ -77,6 +78,14 @@ enough_descriptors()
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "needs_root(why): left out where an ordinary user runs the tests")
     config.stash[WITHOUT_ROOT] = []
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int | None:
+    """How many processes `-n auto` means: most tests wait for processes and sockets, so a processor does several."""
+    if os.environ.get("PYTEST_XDIST_AUTO_NUM_WORKERS"):
+        return None  # what pytest-xdist itself answers is that number
+    return WORKERS_A_PROCESSOR * len(os.sched_getaffinity(0))
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
