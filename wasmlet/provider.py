@@ -27,7 +27,7 @@ The contract, for every method:
 from __future__ import annotations
 
 import abc
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol
@@ -157,6 +157,7 @@ class NodeContext:
 
     `state_dir` is a directory of this node alone, mode 0700, that outlives the process; it exists. `cluster_dns` has
     the addresses of the cluster's DNS service, none where nobody said, and `cluster_domain` the domain that it serves.
+    `node` gives the Node object as the API has it now; before the node has registered, that is its name alone.
     """
 
     node_name: str
@@ -165,6 +166,7 @@ class NodeContext:
     state_dir: Path
     cluster_dns: tuple[str, ...] = ()
     cluster_domain: str = "cluster.local"
+    node: Callable[[], Raw] = dict
 
 
 class Streams(Protocol):

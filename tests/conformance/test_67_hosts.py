@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
-
 from tests.conformance.conftest import Own
 from tests.conformance.harness import Kube
 
@@ -41,6 +39,8 @@ async def test_resolv_conf(own: Own) -> None:
         assert sorted(filter(None, none)) == ["nameserver 9.9.9.9", "options ndots:2", "search example.com"]
 
 
-@pytest.mark.later
-async def test_a_host_name_that_only_a_network_knows(kube: Kube) -> None:
-    await kube.refuses("p", "spec.setHostnameAsFQDN", spec={"setHostnameAsFQDN": True})
+async def test_the_full_name_as_host_name(kube: Kube) -> None:
+    spec = {"setHostnameAsFQDN": True, "hostname": "web", "subdomain": "sub"}
+    await kube.create("env", "HOSTNAME", "cat", "/etc/hostname", spec=spec)
+    full = f"web.sub.{kube.namespace}.svc.cluster.local"
+    assert (await kube.output()).split() == [f"HOSTNAME={full}", full]

@@ -14,7 +14,6 @@ POD: dict[str, Any] = {
     "hostPID": True,
     "hostIPC": True,
     "shareProcessNamespace": True,
-    "setHostnameAsFQDN": True,
     "resourceClaims": [{"name": "gpu", "resourceClaimName": "gpu"}],
 }
 CONTAINER: dict[str, Any] = {

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Collection
 
 from wasmlet.errors import Rejected
+from wasmlet.model.host_ports import CONFLICT, HostPort, conflict, host_ports
 from wasmlet.model.placement import ZERO, Amounts, add, amounts, demand, selects, tolerates
 from wasmlet.model.pod import Pod, Raw
 from wasmlet.model.quantity import Quantity
@@ -40,6 +41,7 @@ class Admission:
         self._leaving = leaving
         self._admitted: dict[str, Amounts] = {}
         self._used: Amounts = {}
+        self._ports: dict[str, tuple[HostPort, ...]] = {}
 
     async def admit(self, pod: Pod) -> None:
         """Count the pod in.
@@ -64,6 +66,8 @@ class Admission:
                     f"Node didn't have enough resource: {name}, "
                     f"requested: {texts[0]}, used: {texts[1]}, capacity: {texts[2]}",
                 )
+        if conflict(host_ports(pod.spec), (port for ports in self._ports.values() for port in ports)):
+            raise Rejected("NodePorts", f"Predicate NodePorts failed: {CONFLICT}")
         self.count(pod)
 
     def count(self, pod: Pod) -> None:
@@ -72,9 +76,12 @@ class Admission:
         wanted = demand(pod.spec)
         self._admitted[pod.uid] = wanted
         add(self._used, wanted)
+        if ports := tuple(host_ports(pod.spec)):
+            self._ports[pod.uid] = ports
 
     def release(self, uid: str) -> None:
         """The pod asks for nothing any more."""
+        self._ports.pop(uid, None)
         if (wanted := self._admitted.pop(uid, None)) is not None:
             add(self._used, {name: -amount for name, amount in wanted.items()})
 

@@ -135,7 +135,13 @@ class Node:
             stack.push_async_callback(self.provider.stop)
             config = self.config
             context = NodeContext(
-                config.node_name, ip, config.max_pods, state.path, config.cluster_dns, config.cluster_domain
+                config.node_name,
+                ip,
+                config.max_pods,
+                state.path,
+                config.cluster_dns,
+                config.cluster_domain,
+                lambda: registration.node,
             )
             await self._unless_stopped(self.provider.start(context))
             if self._stop.is_set():

@@ -13,6 +13,7 @@ from wasmlet.runtime.files.hostpath import HostPaths
 from wasmlet.runtime.files.pod_users import Range
 from wasmlet.runtime.images.compile_process import CompileLimits
 from wasmlet.runtime.images.registries import ImageConfig
+from wasmlet.runtime.network.config import NetworkConfig
 
 MIN_LOG_SIZE = 16 * 1024
 """Bytes: room for one log entry. With less, each entry would be in a file of its own."""
@@ -22,7 +23,7 @@ _LEAST_COMPILE_MEMORY = 64 * 1024 * 1024
 
 
 @attrs.frozen
-class RuntimeConfig(ImageConfig):
+class RuntimeConfig(ImageConfig, NetworkConfig):
     """The settings of every provider that runs WebAssembly."""
 
     engine: tuple[str, ...] = option(

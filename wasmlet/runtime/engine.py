@@ -42,12 +42,14 @@ class Engine(abc.ABC):
         components: in which of these ways it runs components (WASI preview 2 commands); modules it runs in all of them.
         links: what guests may import from it. What imports something else is refused before it is compiled; None leaves
             that to `compile` of the in-worker module, which sees it late.
+        sockets: whether guests have the listeners and connections that their pod was granted.
     """
 
     name: ClassVar[str]
     handlers: ClassVar[Mapping[str, Isolation]] = {"wasmlet": PROCESS}
     components: ClassVar[Collection[Isolation]] = ()
     links: ClassVar[Links | None] = None
+    sockets: ClassVar[bool] = False
 
     @classmethod
     def configured(cls, config: EngineSettings) -> Self:

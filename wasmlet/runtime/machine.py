@@ -52,6 +52,19 @@ def _groups() -> Iterator[tuple[str, Path]]:
             directory = directory.parent
 
 
+def name_files() -> tuple[str, str]:
+    """What the resolv.conf and the hosts file of this machine say; blocks."""
+    return _text("/etc/resolv.conf"), _text("/etc/hosts")
+
+
+def _text(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.read(65536)
+    except OSError:
+        return ""
+
+
 def _words(path: Path) -> list[str]:
     try:
         return path.read_text("ascii").split()

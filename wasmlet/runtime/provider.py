@@ -25,7 +25,7 @@ import structlog
 
 from wasmlet.clock import Clock, SystemClock
 from wasmlet.concurrency import in_thread
-from wasmlet.errors import ConfigError, InvalidInput, NotFound, WasmletError
+from wasmlet.errors import ConfigError, InvalidInput, NotFound, Refused, WasmletError
 from wasmlet.model.hosts import Dns
 from wasmlet.model.inputs import Inputs
 from wasmlet.model.pod import Pod, PodKey, Raw
@@ -46,6 +46,8 @@ from wasmlet.runtime.images.turns import Turns, places
 from wasmlet.runtime.logs import reader as logs
 from wasmlet.runtime.logs.inotify import Watcher
 from wasmlet.runtime.logs.reader import Log
+from wasmlet.runtime.network import select
+from wasmlet.runtime.network.pod_networks import PodNetworks
 from wasmlet.runtime.pods import manifest
 from wasmlet.runtime.pods.container import ContainerLife
 from wasmlet.runtime.pods.pod import PodLife
@@ -103,22 +105,25 @@ class RuntimeProvider(Provider):
         try:
             self.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._watcher = Watcher()
-            dns = Dns(context.cluster_dns, context.cluster_domain, await asyncio.to_thread(_resolver))
+            own = await asyncio.to_thread(machine.name_files)
+            dns = Dns(context.cluster_dns, context.cluster_domain, *own)
         except OSError as error:
             raise ConfigError(f"cannot use the state directory {self.state_dir}: {error}") from error
-        services, words = await self._make_services(dns)
+        networks = await select.started(self.config, self.state_dir, context.node)
+        services, words = await self._make_services(dns, networks)
         self._services = services
         await services.client.start()
         self._isolation = {**services.client.confinement, "user": words}
         log.info("what guests are isolated by", **self._isolation)
         await in_thread(services.storage.remove_orphans, set(self._pods))
+        await services.networks.start(set(self._pods))
         await services.client.warm(services.handlers.default.zygote)
         collection = collecting.collect(
             services.registries, services.handlers.compilers, self._modules, services.storage
         )
         self._collector = asyncio.create_task(collection, name="images")
 
-    async def _make_services(self, dns: Dns) -> tuple[RuntimeServices, str]:
+    async def _make_services(self, dns: Dns, networks: PodNetworks) -> tuple[RuntimeServices, str]:
         """What all pods share, and what there is to say of pods' own users; the shim is not connected yet."""
         client = ShimClient(
             self.state_dir, self._clock, self.config.shim_idle_exit, self._saw, cgroups=self.config.cgroups
@@ -154,6 +159,7 @@ class RuntimeProvider(Provider):
             capacity=resizing.amounts({"limits": await asyncio.to_thread(machine.capacity)}, "limits"),
             used=self._used,
             users=users,
+            networks=networks,
         )
         return services, words
 
@@ -170,6 +176,7 @@ class RuntimeProvider(Provider):
                     async with asyncio.timeout(2):
                         await services.client.shutdown(force=False)
             await services.client.close()
+            await services.networks.close()
             for compiler in services.handlers.compilers:
                 compiler.close()
             await in_thread(services.storage.close, any(not r.ended for r in services.client.records.values()))
@@ -187,7 +194,7 @@ class RuntimeProvider(Provider):
         """Accept the pod. One that runs already goes on."""
         services = self.services
         if pod.uid not in self._pods:
-            manifest.check(pod)
+            manifest.check(pod, services.networks.node, sockets=self._sockets(inputs))
             claims = type(self).claim_directory is not RuntimeProvider.claim_directory
             volume_rules.check(pod, host_paths=bool(self.config.allow_host_path), claims=claims)
             self._pods[pod.uid] = PodLife(services, pod.key)
@@ -274,7 +281,7 @@ class RuntimeProvider(Provider):
             },
             runtime_handlers=("", *(name for engine in self.engines for name in engine.handlers)),
             images=await self._registries.listed() if self._registries is not None else (),
-            annotations=isolation.node_annotations(self._isolation),
+            annotations=self._annotations(),
             handler_features={"recursiveReadOnlyMounts": True, "userNamespaces": False},
         )
 
@@ -305,6 +312,18 @@ class RuntimeProvider(Provider):
         found = [Labels.of(record.labels) for record in known if not record.ended]
         found += [life.instances.labels for pod in self._pods.values() for life in pod.containers.values()]
         return {labels.image_id for labels in found if labels is not None}
+
+    def _annotations(self) -> Mapping[str, str]:
+        """What the Node says of how its pods are kept apart, and of their network."""
+        remarks = self._services.networks.remarks() if self._services is not None else {}
+        return {**isolation.node_annotations(self._isolation), **remarks}
+
+    def _sockets(self, inputs: Inputs) -> bool:
+        """Whether the engine gives its guests sockets that runs a pod with these inputs."""
+        try:
+            return self.services.handlers.of(inputs.runtime_handler or "").engine.sockets
+        except Refused:
+            return True  # it is refused by the name of its handler
 
     @property
     def services(self) -> RuntimeServices:
@@ -378,12 +397,3 @@ class RuntimeProvider(Provider):
         self._tasks.add(task)
         task.add_done_callback(done)
         return task
-
-
-def _resolver() -> str:
-    """How this node resolves names; blocks."""
-    try:
-        with open("/etc/resolv.conf", encoding="utf-8", errors="replace") as file:
-            return file.read(65536)
-    except OSError:
-        return ""

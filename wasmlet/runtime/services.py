@@ -20,6 +20,7 @@ from wasmlet.runtime.handlers import Handlers
 from wasmlet.runtime.images.images import Images
 from wasmlet.runtime.images.registries import Registries
 from wasmlet.runtime.logs import files as log_files
+from wasmlet.runtime.network.pod_networks import PodNetworks
 from wasmlet.runtime.probe_counts import ProbeCounts
 from wasmlet.runtime.shim.client import ShimClient
 from wasmlet.runtime.streams.commands import Commands
@@ -38,6 +39,7 @@ class RuntimeServices:
         capacity: the node's cpu and memory.
         used: how much of it is set aside for all pods but this one.
         users: gives each pod a user of its own; None where all are the node's own user.
+        networks: gives each pod its network.
         starts: bounds how many containers are started at once. Of a thousand pods the first ones run soon, instead of
             all of them late.
     """
@@ -57,6 +59,7 @@ class RuntimeServices:
     capacity: resizing.Amounts
     used: Callable[[PodKey], resizing.Amounts]
     users: PodUsers | None
+    networks: PodNetworks
     probe_counts: ProbeCounts = attrs.field(factory=ProbeCounts)
     starts: asyncio.Semaphore = attrs.field(factory=lambda: asyncio.Semaphore(STARTS_PER_CPU * (os.cpu_count() or 1)))
 

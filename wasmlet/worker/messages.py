@@ -23,6 +23,7 @@ from .fields import (
     name_of,
     within_of,
 )
+from .grants import Grant
 
 EXEC_COMMAND = "exec-command"
 """Of `Greeting.extensions`: the shim takes `Exec.command`."""
@@ -95,6 +96,7 @@ class Run(Request):
         log_size, log_files: see `crilog.LogFile`; None for its defaults.
         dense: with whom it shares a worker; "" for a process of its own.
         within: directories that the files of such a worker's containers are in.
+        network: what it may ask of its pod's network; None for nothing.
     """
 
     OPERATION = "run"
@@ -111,10 +113,13 @@ class Run(Request):
     resources: Resources = UNLIMITED
     dense: str = ""
     within: tuple[str, ...] = ()
+    network: Grant | None = None
 
     def as_message(self) -> wire.Message:
         """See `Request`. What is at its default is left out."""
         message = super().as_message()
+        if self.network is not None:
+            message["network"] = self.network.as_message()
         for field in dataclasses.fields(self):
             if field.default is not dataclasses.MISSING and getattr(self, field.name) == field.default:
                 del message[field.name]
@@ -142,6 +147,7 @@ class Run(Request):
             resources=Resources.of(message.get("resources")),
             dense=group_of(message.get("dense")),
             within=within_of(message.get("within")),
+            network=None if message.get("network") is None else Grant.of(message["network"]),
         )
 
 

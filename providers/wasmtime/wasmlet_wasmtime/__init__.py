@@ -45,6 +45,7 @@ class WasmtimeEngine(Engine):
     name: ClassVar[str] = "wasmtime"
     handlers: ClassVar[Mapping[str, Isolation]] = {"wasmlet": PROCESS, "wasmlet-dense": DENSE}
     components: ClassVar[Collection[Isolation]] = (PROCESS,)
+    sockets: ClassVar[bool] = True
     links: ClassVar[Links | None] = Links(
         {PREVIEW1: PREVIEW1_FUNCTIONS},
         [f"wasi:{package}/{name}@0.2" for package, names in _INTERFACES.items() for name in names.split()],

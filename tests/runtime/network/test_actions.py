@@ -21,6 +21,7 @@ from wasmlet.model.pod import Container, PodKey
 from wasmlet.runtime.network import dialing, http_get
 from wasmlet.runtime.network.http_get import HttpRequest, NoAnswer
 from wasmlet.runtime.network.network import PodNetwork
+from wasmlet.runtime.network.node_network import NodeNetwork
 from wasmlet.runtime.pods import actions, manifest
 from wasmlet.runtime.pods.actions import Asked, GrpcCheck, Outcome, TcpConnect, action_of
 from wasmlet.runtime.shim.instances import Target
@@ -254,7 +255,7 @@ def test_ports_by_name_and_number() -> None:
 def test_what_no_pod_may_ask_is_refused_by_name(handler: dict[str, Any], field: str) -> None:
     pod = pod_of(image="file:///x.wasm", livenessProbe=handler)
     with pytest.raises(Refused) as refused:
-        manifest.check(pod, network=True)
+        manifest.check(pod, NodeNetwork(on=True))
     assert refused.value.field == f"spec.containers[0].livenessProbe.{field}"
 
 

@@ -84,6 +84,7 @@ class MountRequest:
         variables: the container's environment, for `subPathExpr`.
         attempt: the number of the instance; what was staged for earlier ones is removed.
         image_files: the directory with the files of its image; None where there are none.
+        pod_ips: the pod's own addresses, for its hosts file.
     """
 
     pod: Pod
@@ -92,6 +93,7 @@ class MountRequest:
     variables: Mapping[str, str] = attrs.field(repr=False)
     attempt: int
     image_files: Path | None = None
+    pod_ips: Sequence[str] = ()
 
 
 @contextlib.asynccontextmanager
@@ -176,7 +178,9 @@ def _stage_the_pods_own(
                 container=container.name,
             )
     if not cover(covered, "/etc/hosts"):
-        stages.setdefault("/etc", Stage()).made = kubelet_files(request.pod, request.inputs, volumes)
+        stages.setdefault("/etc", Stage()).made = kubelet_files(
+            request.pod, request.inputs, volumes.storage.dns, request.pod_ips
+        )
 
 
 def _check_number(container: Container, entries: Sequence[Mount]) -> None:

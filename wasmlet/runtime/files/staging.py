@@ -18,7 +18,7 @@ import attrs
 import structlog
 
 from wasmlet.errors import Refused
-from wasmlet.model.hosts import hostname, hosts_file, resolv_conf
+from wasmlet.model.hosts import Dns, hosts_file, resolv_conf, set_hostname
 from wasmlet.model.inputs import Inputs
 from wasmlet.model.pod import Container, Pod
 from wasmlet.runtime.files import beneath, idmapped
@@ -201,12 +201,11 @@ def cover(covered: Sequence[str], path: str) -> str:
     )
 
 
-def kubelet_files(pod: Pod, inputs: Inputs, volumes: PodVolumes) -> dict[str, str]:
+def kubelet_files(pod: Pod, inputs: Inputs, dns: Dns, pod_ips: Sequence[str]) -> dict[str, str]:
     """What a kubelet puts into a container's /etc."""
-    dns = volumes.storage.dns
     return {
-        "hosts": hosts_file(pod, inputs, dns),
-        "hostname": f"{hostname(pod)}\n",
+        "hosts": hosts_file(pod, inputs, dns, pod_ips),
+        "hostname": f"{set_hostname(pod, dns.domain, inputs.node_name)}\n",
         "resolv.conf": resolv_conf(pod, dns),
     }
 

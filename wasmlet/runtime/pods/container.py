@@ -16,6 +16,7 @@ from wasmlet.model.pod import Container, Pod, Raw
 from wasmlet.model.status import ContainerState, ContainerStatus, Running, Terminated, Waiting
 from wasmlet.runtime.pods import hooks
 from wasmlet.runtime.pods.actions import Asked
+from wasmlet.runtime.pods.denials import Denials
 from wasmlet.runtime.pods.ending import Endings
 from wasmlet.runtime.pods.hooks import HookServices
 from wasmlet.runtime.pods.instance_history import InstanceHistory, Seen
@@ -75,6 +76,7 @@ class ContainerLife:
         )
         self._resizing: asyncio.Task[None] | None = None
         self._endings = Endings(services.client, services.clock, services.background)
+        self._denials = Denials(self.say)
 
     # What is known
 
@@ -164,6 +166,7 @@ class ContainerLife:
 
     def saw(self, record: ContainerRecord, labels: Labels) -> None:
         """The shim says this of an instance."""
+        self._denials.saw(record)
         seen = self.instances.saw(record, labels)
         if seen is Seen.NEW_INSTANCE:
             self.backoff = labels.backoff

@@ -18,7 +18,7 @@ from wasmlet.model.status import Terminated, Waiting
 from wasmlet.runtime.handlers import Handler
 from wasmlet.runtime.pods import hooks, launch
 from wasmlet.runtime.pods.container import ContainerLife
-from wasmlet.runtime.pods.plan import Limits, StartRequest, plan
+from wasmlet.runtime.pods.plan import Limits, Networking, StartRequest, plan
 from wasmlet.runtime.pods.probes import Probe
 from wasmlet.runtime.pods.restarts import duration, full_name, pauses
 from wasmlet.runtime.pods.starting import ERROR_SHOWN_SECONDS, START_BACKOFF, FailedStarts
@@ -130,6 +130,9 @@ class ContainerRunner:
             handler=handler.name,
             dense=handler.dense,
             user=pod.volumes.user,
+            network=Networking(
+                pod.sandbox.network, pod.services.networks.node, pod.services.storage.dns, handler.engine.sockets
+            ),
         )
 
     async def _carry_out(self, ready: launch.Launch) -> ContainerRecord:

@@ -20,6 +20,7 @@ from wasmlet.runtime.files.mounts import Mounts, mounted
 from wasmlet.runtime.files.volumes import PodVolumes
 from wasmlet.runtime.handlers import Handler
 from wasmlet.runtime.images.images import Module
+from wasmlet.runtime.network.granting import as_spec
 from wasmlet.runtime.pods.announce_compile import announce_compile
 from wasmlet.runtime.pods.image_volumes import ensure_volumes
 from wasmlet.runtime.pods.plan import Limits, StartPlan
@@ -115,7 +116,8 @@ async def carry_out(launch: Launch, limits: Limits, log_path: str, services: Run
     """
     plan, mounts = launch.plan, launch.mounts
     user = plan.user.as_spec() if plan.user is not None else None
-    spec = spec_of(plan.argv, plan.variables, limits.memory, mounts.as_spec(), user)
+    network = as_spec(plan.grant) if plan.grant is not None else None
+    spec = spec_of(plan.argv, plan.variables, limits.memory, mounts.as_spec(), user, network)
     request = _run_request(launch, limits, log_path, services)
     return await services.client.run(request, spec, launch.artifact, mounts.descriptors)
 
@@ -134,6 +136,7 @@ def _run_request(launch: Launch, limits: Limits, log_path: str, services: Runtim
         "zygote": handler.zygote,
         "message": launch.mounts.message,
         "resources": limits.message,
+        "network": plan.grant.as_message() if plan.grant is not None else None,
         **services.log_limits,
         **plan.streams,
         **handler.sharing(plan.labels.pod.namespace, services.storage.state_dir),

@@ -1,8 +1,8 @@
 """What a manifest may ask of this node, field by field; anything else is refused by name, never ignored.
 
-What Pod Security "restricted" requires and what the API server fills in is accepted. A guest has no users, no network,
-no kernel interface and no files but its mounts (`files.volume_rules`), so a field that only takes such things away
-needs no work here.
+What Pod Security "restricted" requires and what the API server fills in is accepted. A guest has no users, no kernel
+interface, no network but what it is granted (`network.requests`), and no files but its mounts (`files.volume_rules`),
+so a field that only takes such things away needs no work here.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from typing import Any
 
 from wasmlet.errors import Refused
 from wasmlet.model.pod import Container, Pod, Raw
+from wasmlet.runtime.network import requests
+from wasmlet.runtime.network.node_network import NO_NETWORK, NodeNetwork
 from wasmlet.runtime.pods import hooks, probes
 
 Verdict = str | None
@@ -19,11 +21,11 @@ Verdict = str | None
 
 ACCEPTED_POD = frozenset((
     "activeDeadlineSeconds", "affinity", "automountServiceAccountToken", "containers", "dnsConfig", "dnsPolicy",
-    "enableServiceLinks", "ephemeralContainers", "hostAliases", "hostname", "imagePullSecrets", "initContainers",
-    "nodeName", "nodeSelector", "os", "overhead", "preemptionPolicy", "priority", "priorityClassName",
+    "enableServiceLinks", "ephemeralContainers", "hostAliases", "hostname", "hostNetwork", "imagePullSecrets",
+    "initContainers", "nodeName", "nodeSelector", "os", "overhead", "preemptionPolicy", "priority", "priorityClassName",
     "readinessGates", "restartPolicy", "runtimeClassName", "schedulerName", "schedulingGates", "securityContext",
-    "serviceAccount", "serviceAccountName", "subdomain", "terminationGracePeriodSeconds", "tolerations",
-    "topologySpreadConstraints", "volumes",
+    "serviceAccount", "serviceAccountName", "setHostnameAsFQDN", "subdomain", "terminationGracePeriodSeconds",
+    "tolerations", "topologySpreadConstraints", "volumes",
 ))  # fmt: skip
 
 ACCEPTED_CONTAINER = frozenset((
@@ -34,16 +36,18 @@ ACCEPTED_CONTAINER = frozenset((
 ))  # fmt: skip
 
 ONLY_FALSE_POD = {
-    "hostNetwork": "a guest has no network",
     "hostPID": "a guest sees no processes",
     "hostIPC": "a guest has no interprocess communication",
     "shareProcessNamespace": "a guest sees no processes",
-    "setHostnameAsFQDN": "a guest has no host name",
 }
 
 
-def check(pod: Pod, *, network: bool = False) -> None:
+def check(pod: Pod, network: NodeNetwork = NO_NETWORK, *, sockets: bool = True) -> None:
     """Raise for the first field of the pod that cannot be honoured.
+
+    Args:
+        network: what the node's network means for pods.
+        sockets: whether the engine that runs it gives its guests sockets.
 
     Raises:
         Refused: names the field.
@@ -54,8 +58,9 @@ def check(pod: Pod, *, network: bool = False) -> None:
             raise Refused(f"spec.{name}", verdict)
     for field, verdict in _security(pod.spec.get("securityContext") or {}, "spec.securityContext"):
         raise Refused(field, verdict)
+    requests.check(pod, network, sockets=sockets)
     for container in (*pod.init_containers, *pod.containers):
-        check_container(container, network=network)
+        check_container(container, network=network.on)
 
 
 def check_container(container: Container, *, network: bool = False) -> None:
@@ -87,8 +92,6 @@ def _pod_field(name: str, value: Any) -> Verdict:
 def _container_field(name: str, value: Any, raw: Raw) -> Verdict:
     if name == "restartPolicyRules" and any(rule.get("action") != "Restart" for rule in value):
         return "expected action Restart"
-    if name == "ports" and any(port.get("hostPort") for port in value):
-        return "hostPort cannot be given: a guest has no network"
     if name in ACCEPTED_CONTAINER or _empty(value):
         return None
     return "is not supported by this node"

@@ -13,18 +13,44 @@ import attrs
 from wasmlet.errors import Refused
 from wasmlet.model.environment import Files, environment
 from wasmlet.model.expansion import command_and_args
-from wasmlet.model.hosts import hostname
+from wasmlet.model.hosts import Dns, hosts_file, resolv_conf, set_hostname
 from wasmlet.model.inputs import Inputs
 from wasmlet.model.pod import Container, Pod, Raw
 from wasmlet.runtime.files import volume_rules
 from wasmlet.runtime.files.mounts import MountRequest
 from wasmlet.runtime.files.pod_users import User
 from wasmlet.runtime.images.images import Module
+from wasmlet.runtime.network import granting, requests
+from wasmlet.runtime.network.network import PodNetwork
+from wasmlet.runtime.network.node_network import NO_NETWORK, NodeNetwork
 from wasmlet.runtime.pods import limits, manifest
 from wasmlet.runtime.shim.instances import Kind, Labels
+from wasmlet.worker.grants import Grant
 
 STREAMS = {"stdin": "stdin", "stdin_once": "stdinOnce", "tty": "tty"}
 """The fields of a manifest that say how a container's streams are, by their names on the wire."""
+
+
+@attrs.frozen
+class Networking:
+    """The network of a container's pod.
+
+    Attributes:
+        found: what the pod has; None for no network.
+        node: what the node's network means for pods.
+        dns: how the cluster resolves names.
+        sockets: whether the engine gives its guests sockets.
+    """
+
+    found: PodNetwork | None = None
+    node: NodeNetwork = NO_NETWORK
+    dns: Dns = attrs.field(factory=Dns)
+    sockets: bool = False
+
+    @property
+    def ips(self) -> tuple[str, ...]:
+        """The pod's addresses."""
+        return self.found.ips if self.found is not None else ()
 
 
 @attrs.frozen
@@ -51,6 +77,7 @@ class StartRequest:
     handler: str
     dense: bool
     user: User | None
+    network: Networking = Networking()
 
 
 @attrs.frozen
@@ -78,6 +105,7 @@ class StartPlan:
 
     Attributes:
         argv: the guest's arguments, its name first.
+        grant: what the guest may ask of its pod's network; None for nothing.
         remarks: reasons and messages of events that warn the pod's owner before the start.
         image_remarks: the same, of what of its image the guest does not get.
     """
@@ -89,6 +117,7 @@ class StartPlan:
     mounts: MountRequest = attrs.field(repr=False)
     labels: Labels
     user: User | None
+    grant: Grant | None
     remarks: tuple[tuple[str, str], ...]
     image_remarks: tuple[tuple[str, str], ...]
 
@@ -103,9 +132,9 @@ def plan(request: StartRequest, module: Module, files: Files) -> StartPlan:
         Refused: the manifest asks for what this node cannot give; names the field.
     """
     pod, container = request.manifest, request.container
-    manifest.check_container(container)
+    manifest.check_container(container, network=request.network.node.on)
     volume_rules.check_mounts(container, {volume["name"] for volume in pod.spec.get("volumes") or ()})
-    found = environment(pod, container, request.inputs, files=files)
+    found = environment(pod, container, request.inputs, request.network.ips, files)
     if found.binary:
         names = ", ".join(found.binary)
         raise Refused(
@@ -114,18 +143,49 @@ def plan(request: StartRequest, module: Module, files: Files) -> StartPlan:
             container=container.name,
         )
     variables = _image_variables(module) | found.variables
+    grant = _grant(request)
     return StartPlan(
         argv=_argv(container, module, variables),
         # As container runtimes do: lowest, and unknown to what a kubelet expands, which are the variables above.
-        variables={"HOSTNAME": hostname(pod)} | variables,
+        variables=_runtime_variables(request, grant) | variables,
         limits=Limits.of(request.resources),
         streams=_streams(request),
-        mounts=MountRequest(pod, container, request.inputs, variables, request.attempt, module.files),
+        mounts=MountRequest(
+            pod, container, request.inputs, variables, request.attempt, module.files, request.network.ips
+        ),
         labels=_labels(request, module),
         user=request.user,
-        remarks=tuple(("InvalidEnvironmentVariableNames", message) for message in found.skipped),
+        grant=grant,
+        remarks=(
+            *(("InvalidEnvironmentVariableNames", message) for message in found.skipped),
+            *(("PortNotListenedAt", message) for message in _unserved(request)),
+        ),
         image_remarks=tuple(_image_remarks(module)),
     )
+
+
+def _grant(request: StartRequest) -> Grant | None:
+    """What the guest may ask of its pod's network.
+
+    Raises:
+        Refused: an annotation of the pod is no grant.
+    """
+    pod, network = request.manifest, request.network
+    if network.found is None or not network.sockets:
+        return None
+    names = granting.NameFiles(resolv_conf(pod, network.dns), hosts_file(pod, request.inputs, network.dns, network.ips))
+    return granting.grant_of(pod, request.container, network.found, network.node, names, request.inputs.node_ips)
+
+
+def _runtime_variables(request: StartRequest, grant: Grant | None) -> dict[str, str]:
+    """Those that a container runtime sets, and what says to the guest where its listeners are."""
+    name = set_hostname(request.manifest, request.network.dns.domain, request.inputs.node_name)
+    return {"HOSTNAME": name} | (granting.listening_variables(grant) if grant is not None else {})
+
+
+def _unserved(request: StartRequest) -> Iterator[str]:
+    if request.network.found is not None:
+        yield from requests.unserved(request.container, request.network.node, sockets=request.network.sockets)
 
 
 def _labels(request: StartRequest, module: Module) -> Labels:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import random
 import shutil
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from datetime import UTC, datetime
@@ -19,7 +18,7 @@ import structlog
 
 from wasmlet.clock import Backoff
 from wasmlet.concurrency import first_of, in_thread
-from wasmlet.errors import Refused, WasmletError
+from wasmlet.errors import Refused
 from wasmlet.failures import described, text_of
 from wasmlet.model.inputs import Inputs
 from wasmlet.model.pod import Container, Pod, PodKey, Raw
@@ -28,14 +27,15 @@ from wasmlet.model.times import parse
 from wasmlet.provider import PodEvent
 from wasmlet.runtime import resizing
 from wasmlet.runtime.files.beneath import file_name
-from wasmlet.runtime.files.pod_users import User, groups_of
 from wasmlet.runtime.files.volumes import PodVolumes
 from wasmlet.runtime.handlers import Handler
+from wasmlet.runtime.network.network import NetworkError
 from wasmlet.runtime.pods import eviction
 from wasmlet.runtime.pods.container import ContainerLife
 from wasmlet.runtime.pods.container_runner import ContainerRunner
 from wasmlet.runtime.pods.order import Order
 from wasmlet.runtime.pods.probes import Probe
+from wasmlet.runtime.pods.sandbox import Sandbox
 from wasmlet.runtime.services import RuntimeServices
 from wasmlet.runtime.shim.instances import WHERE, Labels, kinds_of
 from wasmlet.runtime.shim.records import ContainerRecord
@@ -77,6 +77,7 @@ class PodLife:
         self._published: PodStatus | None = None
         self.log_directory = f"logs/{file_name(key.uid)}"
         self.volumes = PodVolumes(services.storage, services.clock, key.uid, self._failed_mount)
+        self.sandbox = Sandbox(services, key, self._failed_sandbox)
 
     @property
     def handler(self) -> Handler:
@@ -108,7 +109,7 @@ class PodLife:
     @property
     def ips(self) -> Sequence[str]:
         """Its own addresses, the main one first; empty where it has none (yet)."""
-        return ()
+        return self.sandbox.ips
 
     def accept(self, pod: Pod, inputs: Inputs) -> None:
         """Run this pod, or go on with it; another time: it has changed."""
@@ -229,8 +230,9 @@ class PodLife:
         # As at a kubelet, a pod that is done keeps its logs, and none of its volumes: no secret, no memory, no disk.
         try:
             await in_thread(self.services.storage.remove, self.key.uid)
-        except OSError as error:  # the pod's deletion is another try
-            log.warning("volumes: those of a pod that is done cannot be removed", pod=str(self.key), error=str(error))
+            await self.sandbox.leave()
+        except (NetworkError, OSError) as error:  # the pod's deletion is another try
+            log.warning("what a pod had that is done cannot be removed", pod=str(self.key), error=str(error))
 
     async def _has_to_fail(self) -> None:
         """Return when the pod has to fail: `fail` was called, or its active deadline has passed."""
@@ -253,7 +255,12 @@ class PodLife:
         def now() -> tuple[Pod, Inputs]:
             return self.manifest, self.inputs
 
-        await self._assign_user()
+        dense = self._dense()
+        if not dense:
+            self.volumes.user = await self.sandbox.user(self.manifest, self._records.values())
+        runs = any(life.lives for life in self.containers.values())
+        await self.sandbox.join(now, dense=dense, runs=runs)
+        self.publish()
         await self.volumes.set_up(now)
         logs = self.services.state_dir / self.log_directory
         eviction_watch = eviction.watched(self.manifest, self.volumes, logs, self.services.clock, self._evict)
@@ -267,24 +274,6 @@ class PodLife:
     def _evict(self, message: str) -> None:
         self.event("Warning", "Evicted", message, "")
         self.fail("Evicted", message, 0)
-
-    async def _assign_user(self) -> None:
-        """Find the pod its own user, which it keeps; one that began without one goes on without."""
-        users = self.services.users
-        if users is None or self._dense():
-            return
-        known = [labels.user for record in self._records.values() if (labels := Labels.of(record.labels)) is not None]
-        if known and not any(known):
-            return
-        for pause in Backoff(1.0, 300.0, jitter=0.0).pauses(random.Random()):
-            try:
-                user = users.at_hand(self.key.uid) or await in_thread(users.of, self.key.uid)
-            except (WasmletError, OSError) as error:
-                self.event("Warning", "FailedCreatePodSandBox", f"Failed to create pod sandbox: {error}", "")
-                await self.services.clock.sleep(pause)
-                continue
-            self.volumes.user = User(user, groups_of(self.manifest))
-            return
 
     def _dense(self) -> bool:
         """Whether the pod shares its process, and so cannot have a user of its own."""
@@ -331,6 +320,7 @@ class PodLife:
         async with self._read_on():
             await self.stop_containers(grace)
         final = self.status()
+        await self.sandbox.leave()
         await client.forget(list(self._records))
         self._records.clear()
         self.services.probe_counts.forget(self.key)
@@ -350,7 +340,10 @@ class PodLife:
             for life in self.containers.values():
                 groups[WHERE[life.kind]].append(life.status())
             return PodStatus(
-                tuple(groups["containers"]), tuple(groups["initContainers"]), tuple(groups["ephemeralContainers"])
+                tuple(groups["containers"]),
+                tuple(groups["initContainers"]),
+                tuple(groups["ephemeralContainers"]),
+                pod_ips=self.sandbox.ips,
             )
         # Not before its containers have ended, and not after: the phase that they give is final, and has no reason.
         lives = any(life.lives for life in self.containers.values())
@@ -362,6 +355,7 @@ class PodLife:
             phase="Failed" if failure else None,
             reason=failure.reason if failure else "",
             message=failure.message if failure else "",
+            pod_ips=self.sandbox.ips,
             conditions=self._conditions(),
         )
 
@@ -385,6 +379,9 @@ class PodLife:
         if status != self._published:
             self._published = status
             self.services.changes.status(self.key, status)
+
+    def _failed_sandbox(self, message: str) -> None:
+        self.event("Warning", "FailedCreatePodSandBox", message, "")
 
     def _failed_mount(self, message: str) -> None:
         self.event("Warning", "FailedMount", message, "")

@@ -9,6 +9,7 @@ from wasmlet.model.inputs import Inputs
 from wasmlet.model.pod import Pod, PodKey
 from wasmlet.runtime.files.volumes import PodVolumes
 from wasmlet.runtime.handlers import Handler
+from wasmlet.runtime.pods.sandbox import Sandbox
 from wasmlet.runtime.services import RuntimeServices
 
 
@@ -41,6 +42,9 @@ class PodOfContainer(Protocol):
     def ips(self) -> Sequence[str]:
         """Its own addresses, the main one first; empty where it has none (yet)."""
         ...
+
+    @property
+    def sandbox(self) -> Sandbox: ...
 
     @property
     def log_directory(self) -> str:

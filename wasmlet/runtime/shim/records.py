@@ -55,6 +55,7 @@ class ContainerRecord:
     reason: str = ""
     message: str = ""
     fault: str = ""
+    refused: tuple[str, ...] = ()
 
     @property
     def ended(self) -> bool:
@@ -63,7 +64,8 @@ class ContainerRecord:
     @classmethod
     def of(cls, message: Mapping[str, Any]) -> ContainerRecord:
         """From the wire; fields that only a newer shim knows are passed over."""
-        return cls(**{field.name: message[field.name] for field in attrs.fields(cls) if field.name in message})
+        known = {field.name: message[field.name] for field in attrs.fields(cls) if field.name in message}
+        return cls(**{**known, "refused": tuple(map(str, message.get("refused") or ()))})
 
 
 def worker_environment() -> dict[str, str]:
@@ -144,7 +146,10 @@ def spec_of(
     memory: int | None,
     mounts: Sequence[Mapping[str, Any]],
     user: Mapping[str, Any] | None = None,
+    network: Mapping[str, Any] | None = None,
 ) -> bytes:
     """The spec that a child reads (see `wasmlet.worker.wire`); `memory` in bytes, None: no limit."""
     spec = {"args": list(args), "env": list(env.items()), "memory": memory, "mounts": list(mounts), "user": user}
+    if network is not None:
+        spec["network"] = network
     return json.dumps(spec).encode()

@@ -1,0 +1,223 @@
+"""`address`: an address for each pod, and nothing else: no namespace, no device.
+
+Without root and without a network for pods it is of 127.0.0.0/8, all of which is this machine's: pods reach each other,
+the machine reaches them, and nobody else does. With `--pod-cidr`, or as root with a `podCIDR` of the Node, it is of
+that network; `Reach` then makes its addresses ones of this machine. NetworkPolicy is not enforced.
+
+What a pod has is in a file of the state directory that has the pod's UID as its name, so that a node loop that comes
+back finds it again, and removes those of pods that are gone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import json
+import os
+import random
+import socket
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import ClassVar, Protocol
+
+import structlog
+
+from wasmlet.concurrency import in_thread
+from wasmlet.errors import ConfigError
+from wasmlet.model.pod import Raw
+from wasmlet.runtime.files.beneath import file_name
+from wasmlet.runtime.network.config import Cidr, cidrs_of
+from wasmlet.runtime.network.network import Network, NetworkError, NetworkRequest, PodNetwork
+from wasmlet.runtime.network.ranges import Pool, loopback_range
+
+log = structlog.get_logger(__name__)
+
+POLICY_ANNOTATION = "wasmlet.dev/network-policy"
+"""Of the Node."""
+
+
+class Reach(Protocol):
+    """What makes the addresses of a network that is not loopback's ones of this machine, and keeps them to pods."""
+
+    async def check(self) -> None:
+        """Raises ConfigError where this machine cannot do that."""
+
+    async def open(self, cidr: Cidr) -> None:
+        """Addresses of this network are about to be given; called before each. Raises NetworkError: not now."""
+
+    async def add(self, found: PodNetwork, ports: Sequence[tuple[int, str]]) -> None:
+        """A pod has these addresses, and listens at these ports (number, protocol). Raises NetworkError: not now."""
+
+    async def remove(self, found: PodNetwork) -> None:
+        """It has them no more; also for pods of the time before this process. Raises NetworkError: not now."""
+
+
+class AddressNetwork(Network):
+    """An address of a network for each pod.
+
+    Args:
+        state_dir: of the provider; which pod has which address is below its directory `network`.
+        cidrs: of `--pod-cidr`.
+        node: the Node as the API has it now.
+        reach: see `Reach`; None where nothing but loopback can be had.
+        rng: where in a network the first address is.
+    """
+
+    name: ClassVar[str] = "address"
+
+    def __init__(
+        self,
+        state_dir: Path,
+        cidrs: Sequence[Cidr] = (),
+        node: Callable[[], Raw] = dict,
+        reach: Reach | None = None,
+        rng: random.Random | None = None,
+    ) -> None:
+        self.directory = state_dir / "network" / "addresses"
+        self.loopback = loopback_range(state_dir)
+        self._cidrs = tuple(cidrs)
+        self._node = node
+        self._reach = reach
+        self._rng = rng or random.Random()
+        self._pools: dict[Cidr, Pool] = {}
+        self._given: dict[str, PodNetwork] | None = None
+
+    async def check(self) -> None:
+        for cidr in self._cidrs:
+            if not is_loopback(cidr[0]) and self._reach is None:
+                await in_thread(_check_bindable, cidr)
+        if self._reach is not None and not all(is_loopback(cidr[0]) for cidr in self._cidrs):
+            await self._reach.check()
+
+    async def add(self, request: NetworkRequest) -> PodNetwork | None:
+        given = await self._known()
+        if (found := given.get(request.pod.uid)) is None:
+            found = given[request.pod.uid] = await self._give(request.pod.uid)
+        if self._reach is not None:
+            await self._reach.add(found, request.ports)
+        return found
+
+    async def remove(self, uid: str) -> None:
+        given = await self._known()
+        found = given.get(uid)
+        try:
+            if found is not None and self._reach is not None:
+                await self._reach.remove(found)
+            await in_thread(self._unlink, uid)
+        except OSError as error:
+            raise NetworkError(f"the pod's address cannot be freed in {self.directory}: {error}") from error
+        if given.pop(uid, None) is not None and found is not None:
+            self._free(found.ips)
+
+    async def list(self) -> Mapping[str, PodNetwork]:
+        return dict(await self._known())
+
+    def remarks(self) -> Mapping[str, str]:
+        where = ", ".join(map(str, self._wanted()))
+        return {POLICY_ANNOTATION: f"not enforced: pods have addresses of {where}, and no network devices"}
+
+    # --- within
+
+    async def _give(self, uid: str) -> PodNetwork:
+        """Find a pod its addresses, and write them down."""
+        cidrs, ips = self._wanted(), []
+        if self._reach is not None:
+            for cidr in cidrs:
+                if not is_loopback(cidr[0]):
+                    await self._reach.open(cidr)
+        try:
+            for cidr in cidrs:
+                ips.append(self._pool(cidr).take())
+            found = PodNetwork(tuple(ips))
+            await in_thread(self._write, uid, found)
+            return found
+        except BaseException as error:
+            self._free(ips)
+            if isinstance(error, OSError):
+                raise NetworkError(f"the pod's address cannot be written down in {self.directory}: {error}") from error
+            raise
+
+    def _wanted(self) -> Sequence[Cidr]:
+        """The networks of which a new pod gets an address each."""
+        if self._cidrs:
+            return self._cidrs
+        if self._reach is not None and (found := pod_cidrs_of(self._node())):
+            return found
+        return (self.loopback,)
+
+    def _pool(self, cidr: Cidr) -> Pool:
+        if (pool := self._pools.get(cidr)) is None:
+            pool = self._pools[cidr] = Pool(cidr, self._rng)
+            for found in (self._given or {}).values():
+                for ip in found.ips:
+                    pool.note(ip)
+        return pool
+
+    def _free(self, ips: Sequence[str]) -> None:
+        for ip in ips:
+            for pool in self._pools.values():
+                pool.free(ip)
+
+    async def _known(self) -> dict[str, PodNetwork]:
+        if self._given is None:
+            found = await in_thread(self._read)
+            if self._given is None:
+                self._given = found
+        return self._given
+
+    def _read(self) -> dict[str, PodNetwork]:
+        """What the directory says; a file that is none of ours, or was not written to its end, goes."""
+        found: dict[str, PodNetwork] = {}
+        with contextlib.suppress(FileNotFoundError):
+            for file in self.directory.iterdir():
+                try:
+                    written = json.loads(file.read_text("utf-8"))
+                    ips = tuple(str(ipaddress.ip_address(ip)) for ip in written["ips"])
+                    if not ips or file_name(written["uid"]) != file.name:
+                        raise ValueError("expected the addresses of the pod that the file is named after")
+                    found[written["uid"]] = PodNetwork(ips)
+                except (ValueError, KeyError, TypeError) as error:
+                    log.warning("network: removing a file that names no pod's address", file=str(file), why=str(error))
+                    file.unlink(missing_ok=True)
+        return found
+
+    def _write(self, uid: str, found: PodNetwork) -> None:
+        self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        text = json.dumps({"uid": uid, "ips": found.ips})
+        descriptor = os.open(
+            self.directory / file_name(uid), os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600
+        )
+        with os.fdopen(descriptor, "w") as file:
+            file.write(text)
+
+    def _unlink(self, uid: str) -> None:
+        (self.directory / file_name(uid)).unlink(missing_ok=True)
+
+
+def is_loopback(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
+    """Whether it is of 127.0.0.0/8, every address of which is this machine's without anybody's doing."""
+    return address.version == 4 and address.is_loopback
+
+
+def pod_cidrs_of(node: Raw) -> tuple[Cidr, ...]:
+    """What `spec.podCIDRs` of a Node says; none where it says nothing that pods can have addresses of."""
+    spec = node.get("spec") or {}
+    texts = tuple(map(str, spec.get("podCIDRs") or filter(None, (spec.get("podCIDR"),))))
+    try:
+        return cidrs_of(texts)
+    except ConfigError as error:
+        log.warning("network: the Node's podCIDRs cannot be used", found=texts, why=str(error))
+        return ()
+
+
+def _check_bindable(cidr: Cidr) -> None:
+    """See whether this machine takes an address of the network for its own (`ip route add local CIDR dev lo`)."""
+    family = socket.AF_INET if cidr.version == 4 else socket.AF_INET6
+    try:
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.bind((str(cidr[2]), 0))
+    except OSError as error:
+        raise ConfigError(
+            f"network address: addresses of {cidr} are not this machine's ({error.strerror}); run the node as root, "
+            f"have root do `ip route add local {cidr} dev lo`, or leave --pod-cidr out to have addresses of 127.0.0.0/8"
+        ) from None

@@ -1,0 +1,87 @@
+"""`NodeNetwork`: what the network of a node means for all of its pods, and `NO_NETWORK` for a node without one."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import attrs
+
+from wasmlet.model.pod import Raw
+from wasmlet.runtime.network.network import PodNetwork
+from wasmlet.worker.grants import Rule
+
+_NEVER = (
+    "0.0.0.0/8",
+    "::/128",
+    "169.254.0.0/16",
+    "fe80::/10",
+    "::ffff:0.0.0.0/96",  # addresses of IPv4 in another form, which would go round the rules
+)
+_LOOPBACK = ipaddress.IPv4Network("127.0.0.0/8")
+_LOOPBACK6 = "::1/128"
+
+
+@attrs.frozen
+class NodeNetwork:
+    """What the network of a node means for all of its pods.
+
+    Attributes:
+        on: whether pods have one; else what needs one is refused.
+        host: whether pods may have the node's own (`--allow-host-network`).
+        namespaces: whether each pod has a network namespace; else a pod is known by its address alone.
+        loopback: the part of 127.0.0.0/8 that pods have addresses of; "" for none.
+        least_port: the lowest port that a pod may listen at; the kernel keeps those below to root.
+        ceiling: whom pods may dial at most; None for no such bound.
+        node: the Node as the API has it now.
+    """
+
+    on: bool = False
+    host: bool = False
+    namespaces: bool = False
+    loopback: str = ""
+    least_port: int = 1
+    ceiling: tuple[Rule, ...] | None = None
+    node: Callable[[], Raw] = dict
+
+    def never(self, found: PodNetwork) -> tuple[str, ...]:
+        """What a pod with this network never dials, whatever it was granted: what is the node's own alone."""
+        if found.namespace:
+            return _NEVER  # loopback is the pod's own
+        return (*_NEVER, _LOOPBACK6, *map(str, self._foreign_loopback(found)))
+
+    def _foreign_loopback(self, found: PodNetwork) -> Iterator[ipaddress.IPv4Network]:
+        own = ipaddress.IPv4Network(self.loopback) if self.loopback else None
+        if own is not None and any(_is_in(ip, own) for ip in found.ips):
+            return _LOOPBACK.address_exclude(own)
+        return iter((_LOOPBACK,))
+
+    def never_at(self) -> tuple[tuple[str, int], ...]:
+        """Addresses and ports that no pod dials: the node's own API, which trusts some of its callers."""
+        status = self.node().get("status") or {}
+        port = ((status.get("daemonEndpoints") or {}).get("kubeletEndpoint") or {}).get("Port")
+        if not port:
+            return ()
+        addresses = [one.get("address") for one in status.get("addresses") or () if "IP" in str(one.get("type"))]
+        return tuple((str(address), int(port)) for address in addresses)
+
+
+NO_NETWORK = NodeNetwork()
+"""Of a node whose pods have none."""
+
+
+def least_port() -> int:
+    """The lowest port that this process, and so a pod, may listen at; blocks."""
+    if os.geteuid() == 0:
+        return 1
+    try:
+        return int(Path("/proc/sys/net/ipv4/ip_unprivileged_port_start").read_text("ascii"))
+    except (OSError, ValueError):
+        return 1024
+
+
+def _is_in(ip: str, network: ipaddress.IPv4Network) -> bool:
+    found = ipaddress.ip_address(ip)
+    return found.version == 4 and found in network

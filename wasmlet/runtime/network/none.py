@@ -1,0 +1,29 @@
+"""`none`: pods have no network. They have no address, nobody reaches them, and they dial nobody."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+from wasmlet.runtime.network.network import Network, NetworkRequest, PodNetwork
+
+
+class NoNetwork(Network):
+    """No pod has a network."""
+
+    name: ClassVar[str] = "none"
+
+    async def check(self) -> None:
+        """Nothing is needed."""
+
+    async def add(self, request: NetworkRequest) -> PodNetwork | None:
+        return None
+
+    async def remove(self, uid: str) -> None:
+        """No pod has one."""
+
+    async def list(self) -> Mapping[str, PodNetwork]:
+        return {}
+
+    def remarks(self) -> Mapping[str, str]:
+        return {}

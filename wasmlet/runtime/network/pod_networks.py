@@ -1,0 +1,91 @@
+"""The networks of all pods of a node: of the kind that the node has now, and of kinds that it had before.
+
+A pod keeps what it was given for as long as it exists, whatever `--network` says later.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+
+import structlog
+
+from wasmlet.runtime.network.network import Network, NetworkError, NetworkRequest, PodNetwork
+from wasmlet.runtime.network.node_network import NodeNetwork
+
+log = structlog.get_logger(__name__)
+
+
+class PodNetworks:
+    """Gives pods their networks, finds them again, and takes them back.
+
+    Args:
+        chosen: where new pods' networks come from.
+        node: what it means for all pods.
+        why: annotations of the Node that say which network was chosen, and why.
+        former: others that pods may have networks of, from the time before this process.
+    """
+
+    def __init__(
+        self, chosen: Network, node: NodeNetwork, why: Mapping[str, str], former: Sequence[Network] = ()
+    ) -> None:
+        self.node = node
+        self._chosen = chosen
+        self._why = why
+        self._all = (chosen, *former)
+        self._known: dict[str, tuple[Network | None, PodNetwork]] = {}
+
+    async def start(self, uids: Collection[str]) -> None:
+        """Find what pods have from the time before this process, and take it back from all but these."""
+        for network in self._all:
+            for uid, found in (await network.list()).items():
+                if uid in uids:
+                    self._known[uid] = (network, found)
+                    continue
+                try:
+                    await network.remove(uid)
+                except NetworkError as error:  # the next start is another try
+                    log.warning("network: that of a pod which is gone is not removed", uid=uid, error=str(error))
+
+    def of(self, uid: str) -> PodNetwork | None:
+        """What the pod has."""
+        known = self._known.get(uid)
+        return known[1] if known is not None else None
+
+    async def add(self, request: NetworkRequest, node_ips: Sequence[str]) -> PodNetwork | None:
+        """Give the pod its network; one that has it already keeps it. None where pods have none.
+
+        Args:
+            node_ips: the addresses of a pod that asks for the node's own network.
+
+        Raises:
+            NetworkError: not now.
+        """
+        uid = request.pod.uid
+        network, _ = self._known.get(uid, (None if request.host else self._chosen, None))
+        if request.host:
+            found: PodNetwork | None = PodNetwork(tuple(node_ips)) if self.node.on and node_ips else None
+        else:
+            found = await (network or self._chosen).add(request)
+        if found is not None:
+            self._known[uid] = (network, found)
+        return found
+
+    async def remove(self, uid: str) -> None:
+        """Take back what the pod has; nothing is no error.
+
+        Raises:
+            NetworkError: not now; something is left.
+        """
+        network, _ = self._known.get(uid, (self._chosen, None))
+        if network is not None:
+            await network.remove(uid)
+        self._known.pop(uid, None)
+
+    def remarks(self) -> Mapping[str, str]:
+        """Annotations of the Node."""
+        return {**self._why, **self._chosen.remarks()}
+
+    async def close(self) -> None:
+        """The node loop ends. What pods have stays."""
+        for network in self._all:
+            await network.close()

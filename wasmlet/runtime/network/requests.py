@@ -1,0 +1,174 @@
+"""What a manifest asks of the network, and what of that a node refuses."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import attrs
+
+from wasmlet.errors import Refused
+from wasmlet.model.pod import Container, Pod, Raw
+from wasmlet.runtime.network import egress
+from wasmlet.runtime.network.network import HostPort, NetworkRequest
+from wasmlet.runtime.network.node_network import NodeNetwork
+from wasmlet.worker.grants import MAX_PORTS, TCP, UDP
+
+PROBES = ("startupProbe", "livenessProbe", "readinessProbe")
+HOOKS = ("postStart", "preStop")
+OVER_NETWORK = ("httpGet", "tcpSocket", "grpc")
+"""Handlers of probes and hooks that ask the pod's address."""
+_ANY_ADDRESS = ("", "0.0.0.0", "::")
+
+
+@attrs.frozen
+class ContainerPort:
+    """An entry of a container's `ports`.
+
+    Attributes:
+        field: its path in the manifest.
+        host_port: of the node; 0 for none.
+        host_ip: the address of the node; "" for all of them.
+    """
+
+    field: str
+    number: int
+    name: str
+    protocol: str
+    host_port: int
+    host_ip: str
+
+
+def ports_of(container: Container, *, host: bool) -> list[ContainerPort]:
+    """The ports of a container, in their order.
+
+    Args:
+        host: the pod has the node's own network, where a port is one of the node's without more words.
+    """
+    found = []
+    for index, raw in enumerate(container.raw.get("ports") or ()):
+        number, host_ip = int(raw["containerPort"]), str(raw.get("hostIP") or "")
+        host_port = number if host else int(raw.get("hostPort") or 0)
+        found.append(
+            ContainerPort(
+                f"{container.field}.ports[{index}]",
+                number,
+                str(raw.get("name") or ""),
+                str(raw.get("protocol") or TCP),
+                host_port,
+                "" if host_ip in _ANY_ADDRESS else host_ip,
+            )
+        )
+    return found
+
+
+def on_host(pod: Pod) -> bool:
+    """Whether the pod asks for the node's own network."""
+    return bool(pod.spec.get("hostNetwork"))
+
+
+def wants_network(pod: Pod, *, dense: bool) -> bool:
+    """Whether the pod gets a network, where the node has one for it.
+
+    A pod whose containers share a process with others gets one only where it says what for, because there may be
+    thousands of them.
+    """
+    if not dense or on_host(pod) or egress.ANNOTATION in pod.annotations:
+        return True
+    if egress.KRUSTLET_ANNOTATION in pod.annotations:
+        return True
+    return any(map(_wants_network, _lasting(pod)))
+
+
+def _wants_network(container: Container) -> bool:
+    lifecycle = container.raw.get("lifecycle") or {}
+    handlers = [container.raw.get(name) for name in PROBES] + [lifecycle.get(name) for name in HOOKS]
+    asked = any(kind in handler for handler in handlers if handler for kind in OVER_NETWORK)
+    return asked or bool(container.raw.get("ports"))
+
+
+def request_of(pod: Pod) -> NetworkRequest:
+    """What the pod asks of its network."""
+    host = on_host(pod)
+    ports = [port for container in _lasting(pod) for port in ports_of(container, host=host)]
+    return NetworkRequest(
+        pod.key,
+        host,
+        [(port.number, port.protocol) for port in ports],
+        [HostPort(p.host_ip, p.host_port, p.number, p.protocol) for p in ports if p.host_port and not host],
+    )
+
+
+def check(pod: Pod, network: NodeNetwork, *, sockets: bool = True) -> None:
+    """Raise for the first thing that the pod asks of its network and cannot have.
+
+    Args:
+        sockets: whether the engine that runs it gives its guests sockets; else its ports are only declared.
+
+    Raises:
+        Refused: names the field or the annotation.
+    """
+    if on_host(pod) and not network.on:
+        raise Refused("spec.hostNetwork", "cannot be true: a guest has no network")
+    if on_host(pod) and not network.host:
+        raise Refused(
+            "spec.hostNetwork",
+            "this node gives pods no network of its own; its owner can: --allow-host-network",
+        )
+    if network.on:
+        egress.of_pod(pod)
+    for container in _lasting(pod) if sockets or not network.on else ():
+        for field, why in _port_refusals(container, network, on_host(pod)):
+            raise Refused(field, why, container=container.name)
+
+
+def _port_refusals(container: Container, network: NodeNetwork, host: bool) -> Iterator[tuple[str, str]]:
+    raw: Sequence[Raw] = container.raw.get("ports") or ()
+    if not network.on:
+        if any(port.get("hostPort") for port in raw):
+            yield f"{container.field}.ports", "hostPort cannot be given: a guest has no network"
+        return
+    if len(raw) > MAX_PORTS:
+        yield f"{container.field}.ports", f"expected at most {MAX_PORTS} ports, found {len(raw)}"
+    for port in ports_of(container, host=host):
+        if port.protocol != TCP:
+            continue
+        if port.host_ip and not _is_address(port.host_ip):
+            yield f"{port.field}.hostIP", f"expected an address of the node, found {port.host_ip[:80]!r}"
+        wanted = (("containerPort", 0 if network.namespaces else port.number), ("hostPort", port.host_port))
+        for name, number in wanted:
+            if 0 < number < network.least_port:
+                yield (
+                    f"{port.field}.{name}",
+                    f"{number} cannot be listened at: the node does not run as root, and the kernel keeps ports below "
+                    f"{network.least_port} to root (ip_unprivileged_port_start); use one from {network.least_port} on",
+                )
+
+
+def unserved(container: Container, network: NodeNetwork, *, sockets: bool) -> Iterator[str]:
+    """Which of its ports nobody listens at though they are declared, in words for the pod's owner.
+
+    Args:
+        sockets: whether the engine gives its guests sockets.
+    """
+    for port in ports_of(container, host=False):
+        what = f"Port {port.number}/{port.protocol} of container {container.name} is not listened at"
+        if not sockets:
+            yield f"{what}: the engine that runs it gives guests no sockets"
+        elif port.protocol == UDP and not network.namespaces:
+            yield f"{what}: without a network namespace of its own, a pod listens at TCP ports alone"
+        elif port.protocol not in (TCP, UDP):
+            yield f"{what}: guests have sockets of TCP and UDP"
+
+
+def _lasting(pod: Pod) -> Sequence[Container]:
+    return (*pod.init_containers, *pod.containers)
+
+
+def _is_address(text: Any) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,115 @@
+"""Which network a node has, and why: `--network`, and what `auto` makes of this machine."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Callable, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+
+import attrs
+import structlog
+
+from wasmlet.concurrency import in_thread
+from wasmlet.errors import ConfigError
+from wasmlet.model.pod import Raw
+from wasmlet.runtime.network.address import AddressNetwork, Reach
+from wasmlet.runtime.network.config import ADDRESS, AUTO, CNI, NONE, NetworkConfig
+from wasmlet.runtime.network.network import Network
+from wasmlet.runtime.network.node_network import NodeNetwork, least_port
+from wasmlet.runtime.network.none import NoNetwork
+from wasmlet.runtime.network.pod_networks import PodNetworks
+
+log = structlog.get_logger(__name__)
+
+ANNOTATION = "wasmlet.dev/network"
+"""Of the Node: which network its pods have, and why."""
+
+_CONFLISTS = (".conflist", ".conf", ".json")
+"""How the names of files end that CNI configuration is read from (libcni)."""
+_CNI_MODULE = "wasmlet.runtime.network.cni"
+
+
+@attrs.frozen
+class Choice:
+    """What was chosen: a kind, and why, in words for the log and the Node."""
+
+    kind: str
+    why: str
+
+    def annotations(self) -> dict[str, str]:
+        """As the Node has it."""
+        return {ANNOTATION: f"{self.kind}: {self.why}"}
+
+
+def choose(config: NetworkConfig) -> Choice:
+    """Which kind of network the node is to have; blocks."""
+    if config.network != AUTO:
+        return Choice(config.network, f"--network {config.network} asks for it")
+    if os.geteuid() != 0:
+        return Choice(NONE, "the node does not run as root; --network address needs no root")
+    found = conflists(config.cni_conf_dir)
+    if not found:
+        return Choice(NONE, f"there is no CNI configuration in {config.cni_conf_dir}; see --network")
+    if find_spec(_CNI_MODULE) is None:
+        return Choice(NONE, "this version knows no CNI; see --network")
+    return Choice(CNI, f"the node runs as root, and there is {found[0]}")
+
+
+def conflists(directory: Path) -> Sequence[Path]:
+    """The files of CNI configuration in a directory, in the order in which the first one counts; blocks."""
+    try:
+        return sorted(path for path in directory.iterdir() if path.suffix in _CONFLISTS)
+    except OSError:
+        return ()
+
+
+async def started(config: NetworkConfig, state_dir: Path, node: Callable[[], Raw] = dict) -> PodNetworks:
+    """The networks of the node's pods.
+
+    Args:
+        state_dir: of the provider.
+        node: the Node as the API has it now.
+
+    Raises:
+        ConfigError: this machine has not what the network needs that was asked for.
+    """
+    choice = await in_thread(choose, config)
+    chosen = await in_thread(_made, choice.kind, config, state_dir, node)
+    await chosen.check()
+    log.info("the network of pods", network=choice.kind, why=choice.why)
+    former = [await in_thread(_made, kind, config, state_dir, node) for kind in _former(choice.kind, state_dir)]
+    facts = NodeNetwork(
+        on=choice.kind != NONE,
+        host=config.allow_host_network,
+        namespaces=choice.kind == CNI,
+        loopback=str(chosen.loopback) if isinstance(chosen, AddressNetwork) else "",
+        least_port=await in_thread(least_port),
+        ceiling=config.egress_ceiling(),
+        node=node,
+    )
+    return PodNetworks(chosen, facts, choice.annotations(), former)
+
+
+def _made(kind: str, config: NetworkConfig, state_dir: Path, node: Callable[[], Raw]) -> Network:
+    match kind:
+        case "address":
+            return AddressNetwork(state_dir, config.pod_cidrs(), node, _reach(state_dir))
+        case "cni":
+            if find_spec(_CNI_MODULE) is None:
+                raise ConfigError("network cni: this version of wasmlet knows no CNI; choose another with --network")
+            made: Network = importlib.import_module(_CNI_MODULE).made(config, state_dir)
+            return made
+    return NoNetwork()
+
+
+def _reach(state_dir: Path) -> Reach | None:
+    """What makes addresses that are not loopback's ones of this machine; None where nothing does."""
+    return None
+
+
+def _former(chosen: str, state_dir: Path) -> Sequence[str]:
+    """The kinds of which pods may have networks though the node has another one now."""
+    places = {ADDRESS: state_dir / "network" / "addresses", CNI: state_dir / "network" / "cni"}
+    return [kind for kind, place in places.items() if kind != chosen and place.is_dir()]

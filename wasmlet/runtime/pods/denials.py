@@ -1,0 +1,36 @@
+"""Whom a container wanted to dial and was not granted: an event for each, once."""
+
+from __future__ import annotations
+
+from collections import deque
+
+from wasmlet.runtime.network.egress import ANNOTATION
+from wasmlet.runtime.shim.instances import Say
+from wasmlet.runtime.shim.records import ContainerRecord
+
+_INSTANCES = 4
+"""The shim keeps the last two of a container."""
+
+
+class Denials:
+    """Tells of what instances of one container were refused.
+
+    What stands in the record of an instance when it is first seen here was told by the node loop before this one: a
+    record of our own begins without any.
+    """
+
+    def __init__(self, say: Say) -> None:
+        self._say = say
+        self._instances: deque[str] = deque(maxlen=_INSTANCES)
+        self._told: set[str] = set()
+
+    def saw(self, record: ContainerRecord) -> None:
+        """The shim says this of an instance."""
+        new = set(record.refused) - self._told
+        self._told |= new
+        if record.id not in self._instances:
+            self._instances.append(record.id)
+            return
+        for target in sorted(new):
+            message = f"The container may not dial {target}: the pod was not granted it; see annotation {ANNOTATION}"
+            self._say("Warning", "EgressDenied", message)

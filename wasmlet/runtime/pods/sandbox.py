@@ -1,0 +1,107 @@
+"""What a pod has beside its containers, as a kubelet's sandbox has it: a user of its own, and a network.
+
+Both are there before the first container starts. What cannot be had is told as FailedCreatePodSandBox, and is tried
+again with a growing pause, for as long as the pod exists.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Awaitable, Callable, Iterable
+from typing import TypeVar
+
+from wasmlet.clock import Backoff
+from wasmlet.concurrency import in_thread
+from wasmlet.errors import WasmletError
+from wasmlet.model.inputs import Inputs
+from wasmlet.model.pod import Pod, PodKey
+from wasmlet.runtime.files.pod_users import User, groups_of
+from wasmlet.runtime.network.network import PodNetwork
+from wasmlet.runtime.network.requests import on_host, request_of, wants_network
+from wasmlet.runtime.services import RuntimeServices
+from wasmlet.runtime.shim.instances import Labels
+from wasmlet.runtime.shim.records import ContainerRecord
+
+T = TypeVar("T")
+
+RETRIES = Backoff(1.0, 300.0, jitter=0.0)
+
+
+class Sandbox:
+    """A pod's user and network.
+
+    Args:
+        failed: tells a FailedCreatePodSandBox event's message.
+    """
+
+    def __init__(self, services: RuntimeServices, key: PodKey, failed: Callable[[str], None]) -> None:
+        self._services = services
+        self._key = key
+        self._failed = failed
+        self._left: tuple[str, ...] = ()
+        """The addresses that the pod had: its status goes on to show them."""
+
+    @property
+    def network(self) -> PodNetwork | None:
+        """What the pod has; None for no network."""
+        return self._services.networks.of(self._key.uid)
+
+    @property
+    def ips(self) -> tuple[str, ...]:
+        """The pod's addresses, or those that it had; none where it has no network."""
+        found = self.network
+        return found.ips if found is not None else self._left
+
+    async def user(self, pod: Pod, records: Iterable[ContainerRecord]) -> User | None:
+        """The pod's own user, which it keeps; None where it has none.
+
+        Args:
+            records: the instances of its containers: a pod that began without a user goes on without one.
+        """
+        users = self._services.users
+        if users is None:
+            return None
+        known = [labels.user for record in records if (labels := Labels.of(record.labels)) is not None]
+        if known and not any(known):
+            return None
+
+        async def find() -> int:
+            return users.at_hand(self._key.uid) or await in_thread(users.of, self._key.uid)
+
+        return User(await self._until_had(find), groups_of(pod))
+
+    async def join(self, now: Callable[[], tuple[Pod, Inputs]], *, dense: bool, runs: bool) -> None:
+        """Give the pod its network, where it is to have one.
+
+        Args:
+            now: the pod and its inputs as they are.
+            dense: its containers share a process with those of other pods.
+            runs: a container of it runs already: a pod that began without a network goes on without one.
+        """
+        networks = self._services.networks
+
+        async def add() -> None:
+            pod, inputs = now()
+            begun = runs and not on_host(pod)
+            if networks.of(self._key.uid) is not None or (not begun and wants_network(pod, dense=dense)):
+                await networks.add(request_of(pod), inputs.node_ips)
+
+        await self._until_had(add)
+
+    async def leave(self) -> None:
+        """Take back the pod's network.
+
+        Raises:
+            NetworkError: not now; to be tried again.
+        """
+        self._left = self.ips
+        await self._services.networks.remove(self._key.uid)
+
+    async def _until_had(self, find: Callable[[], Awaitable[T]]) -> T:
+        pauses = RETRIES.pauses(random.Random())
+        while True:
+            try:
+                return await find()
+            except (WasmletError, OSError) as error:
+                self._failed(f"Failed to create pod sandbox: {error}")
+                await self._services.clock.sleep(next(pauses))
