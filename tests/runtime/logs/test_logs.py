@@ -25,6 +25,7 @@ from wasmlet.worker.supervisor.compression import compress
 from wasmlet.worker.supervisor.crilog import MAX_LINE, LogFile, Splitter
 
 START = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+MOST_EVENTS = int(Path("/proc/sys/fs/inotify/max_queued_events").read_text())
 
 
 def nanoseconds(moment: datetime) -> int:
@@ -142,8 +143,8 @@ async def test_followers_share_a_watch_and_leave_one_by_one(tmp_path: Path, watc
     path = tmp_path / "0.log"
     path.touch()
     part = open_newest(path)
-    with watcher.watch(part) as one:
-        with watcher.watch(part) as two:
+    with watcher.watch(part, path) as one:
+        with watcher.watch(part, path) as two:
             written(path, b"x\n")
             await asyncio.wait_for(two.changed.wait(), 10)
             assert one.changed.is_set()
@@ -310,6 +311,82 @@ async def test_follow_across_files(tmp_path: Path, watcher: Watcher) -> None:
         rest = b"".join([piece async for piece in pieces])
         assert rest == b"8\n12\n13\nlast words"  # the file it was in stays readable
     assert watcher._files == {}
+
+
+async def test_follow_waits_for_the_file_after_a_full_one(tmp_path: Path, watcher: Watcher) -> None:
+    """The shim renames a full file first and makes the next one later."""
+    log = Rotating(tmp_path / "0.log")
+    log.write(b"first\n")
+    waits = asyncio.Semaphore(0)
+
+    async def wait_ended() -> None:
+        waits.release()  # the reader has seen all that there is
+        await asyncio.Event().wait()
+
+    pieces = read(Log(log.path, lambda: False, wait_ended, watcher), LogOptions(follow=True))
+    async with asyncio.timeout(30), contextlib.aclosing(pieces):
+        assert await anext(pieces) == b"first\n"
+        following = asyncio.ensure_future(anext(pieces))
+        await waits.acquire()
+        os.rename(log.path, f"{log.path}.1")
+        await waits.acquire()
+        written(log.path, b"last\n")
+        assert await following == b"last\n"
+    log.log.close()
+    assert watcher._files == {}
+
+
+@pytest.mark.parametrize("most", [2, 3])
+async def test_follow_gets_to_the_last_line_however_often_a_log_is_rotated(
+    tmp_path: Path, watcher: Watcher, most: int
+) -> None:
+    """The writer waits for the reader now and then only, and outruns it meanwhile."""
+    pauses, count = 40, 30
+    read_on = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def await_reader() -> None:
+        asyncio.run_coroutine_threadsafe(read_on.wait(), loop).result()
+        loop.call_soon_threadsafe(read_on.clear)
+
+    def flood() -> None:
+        log = LogFile(str(tmp_path / "0.log"), 1000, most, compress)
+        for pause in range(pauses):
+            for line in range(count):
+                log.write(b"1 stdout F %d %d %s\n" % (pause, line, b"x" * 300))
+            log.write(b"1 stdout F pause %d\n" % pause)
+            await_reader()
+        log.close()
+
+    (tmp_path / "0.log").touch()
+    source = Log(tmp_path / "0.log", lambda: False, never, watcher)
+    pieces = read(source, LogOptions(follow=True))
+    text = b""
+    async with asyncio.timeout(60), asyncio.TaskGroup() as group, contextlib.aclosing(pieces):
+        writer = group.create_task(asyncio.to_thread(flood))
+        for pause in range(pauses):
+            while not text.endswith(b"pause %d\n" % pause):
+                text += await anext(pieces)
+            read_on.set()
+        await writer
+    lines = [line.split() for line in text.splitlines() if not line.startswith(b"pause")]
+    numbers = [(int(pause), int(line)) for pause, line, _ in lines]
+    assert numbers == sorted(set(numbers))
+    assert watcher._files == {}
+
+
+async def test_when_the_kernel_drops_events_every_follower_looks(tmp_path: Path, watcher: Watcher) -> None:
+    paths = [tmp_path / name for name in ("0.log", "1.log", "2.log")]
+    with contextlib.ExitStack() as stack:
+        files = [stack.enter_context(path.open("ab", buffering=0)) for path in paths]
+        parts = [stack.enter_context(contextlib.closing(open_newest(path))) for path in paths]
+        followers = [stack.enter_context(watcher.watch(*both)) for both in zip(parts, paths, strict=True)]
+        for _ in range(MOST_EVENTS // 2 + 1):  # the kernel makes one of two events that are the same
+            files[0].write(b"x")
+            files[1].write(b"x")
+        files[2].write(b"x")
+        await asyncio.wait_for(followers[2].changed.wait(), 30)
+        assert await followers[2].read(0) == b"x"
 
 
 async def test_many_followers_read_once(tmp_path: Path, watcher: Watcher, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,9 @@
-"""Tells when files grow or are put aside, and reads what has been added once for all that wait for it.
+"""Tells when files grow, are put aside and have a successor, and reads what was added once for all that wait for it.
 
 One inotify instance per process; readers of one file share a watch, and those at its end share what is read there, so
 two hundred followers of one log cost little more than one.
+The directory of a log is watched too. A full file is renamed some time before the next one is made, or long before
+where the disk is full. Only the directory tells of the next one: nothing happens to the full file any more.
 """
 
 from __future__ import annotations
@@ -13,10 +15,14 @@ import functools
 import os
 import struct
 from collections.abc import Iterator
+from pathlib import Path
 
 from wasmlet.runtime.logs.files import CHUNK, Part
 
-_MODIFIED, _MOVED, _IGNORED = 0x2, 0x800, 0x8000
+_MODIFIED, _MOVED = 0x2, 0x800
+_MADE = 0x100 | 0x80
+"""Of a directory: a file was created in it, or was renamed into it."""
+_OVERFLOW, _IGNORED = 0x4000, 0x8000
 _EVENT = struct.Struct("iIII")
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -39,18 +45,30 @@ class Watcher:
         self._loop.add_reader(self._inotify, self._on_events)
 
     @contextlib.contextmanager
-    def watch(self, part: Part) -> Iterator[Followed]:
-        """The file, watched until the block ends."""
-        name = f"/proc/self/fd/{part.file}".encode()  # the file itself, whatever its name has become
-        mask = ctypes.c_uint32(_MODIFIED | _MOVED)
-        watch = _checked(_libc.inotify_add_watch(self._inotify, ctypes.c_char_p(name), mask))
+    def watch(self, part: Part, path: Path) -> Iterator[Followed]:
+        """The file of the log at `path`, watched until the block ends.
+
+        Raises:
+            OSError: the system has no watch to give.
+        """
+        changed = asyncio.Event()
+        name = f"/proc/self/fd/{part.file}"  # the file itself, whatever its name has become
+        with contextlib.ExitStack() as stack:
+            file = stack.enter_context(self._telling(changed, name, _MODIFIED | _MOVED))
+            with contextlib.suppress(FileNotFoundError):  # without the directory there is no next file
+                stack.enter_context(self._telling(changed, path.parent, _MADE))
+            yield Followed(part, file, changed)
+
+    @contextlib.contextmanager
+    def _telling(self, event: asyncio.Event, name: str | Path, kinds: int) -> Iterator[_Followed]:
+        """Set the event whenever one of these kinds of changes happens to what has that name."""
+        watch = _checked(_libc.inotify_add_watch(self._inotify, os.fsencode(name), ctypes.c_uint32(kinds)))
         file = self._files.setdefault(watch, _Followed())
-        follower = Followed(part, file)
-        file.events.append(follower.changed)
+        file.events.append(event)
         try:
-            yield follower
+            yield file
         finally:
-            file.events.remove(follower.changed)
+            file.events.remove(event)
             if not file.events and self._files.get(watch) is file:
                 del self._files[watch]
                 _libc.inotify_rm_watch(self._inotify, watch)
@@ -74,15 +92,20 @@ class Watcher:
         while offset < len(data):
             watch, mask, _, length = _EVENT.unpack_from(data, offset)
             offset += _EVENT.size + length
-            file = self._files.get(watch)
-            if file is not None:
-                file.tell()
-                told += len(file.events)
+            # Once too many events wait, the kernel drops all further ones: any file may have changed.
+            told += sum(file.tell() for file in self._of(watch, mask))
             if mask & _IGNORED:
                 self._files.pop(watch, None)
         # The more are woken, the more is collected before they are woken again.
         self._loop.remove_reader(self._inotify)
         self._pause = self._loop.call_later(min(_MOST_SECONDS, told * _SECONDS_EACH), self._go_on)
+
+    def _of(self, watch: int, mask: int) -> list[_Followed]:
+        """What an event is about."""
+        if mask & _OVERFLOW:
+            return list(self._files.values())
+        file = self._files.get(watch)
+        return [] if file is None else [file]
 
     def _go_on(self) -> None:
         self._pause = None
@@ -90,17 +113,19 @@ class Watcher:
 
 
 class _Followed:
-    """What the followers of one file share."""
+    """What the followers of one file share, or those of the logs in one directory."""
 
     def __init__(self) -> None:
         self.events: list[asyncio.Event] = []
         self.reads: dict[int, asyncio.Task[bytes]] = {}
         self.last = (0, b"")
 
-    def tell(self) -> None:
+    def tell(self) -> int:
+        """Tell all followers of a change; how many they are."""
         self.reads.clear()  # reads that began before this change are not shared with readers that come after it
         for event in self.events:
             event.set()
+        return len(self.events)
 
     def done(self, offset: int, task: asyncio.Task[bytes]) -> None:
         if self.reads.get(offset) is task:
@@ -110,12 +135,15 @@ class _Followed:
 
 
 class Followed:
-    """One file as one follower sees it. `changed` is set whenever the file is written to or renamed."""
+    """One file as one follower sees it.
 
-    def __init__(self, part: Part, file: _Followed) -> None:
+    `changed` is set whenever the file is written to or renamed, and whenever a file is made beside it.
+    """
+
+    def __init__(self, part: Part, file: _Followed, changed: asyncio.Event) -> None:
         self._part = part
         self._file = file
-        self.changed = asyncio.Event()
+        self.changed = changed
 
     async def read(self, offset: int) -> bytes:
         """What begins there, b"" at the end; read once where several ask for the same.

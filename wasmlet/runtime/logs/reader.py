@@ -3,9 +3,16 @@
 `wasmlet.worker.supervisor.crilog` writes them. Unlike a kubelet, which shows only the file that is written to, this
 reads all of a log's files as one (`files`).
 They are read piece by piece in threads, never whole (but for a compressed one that `tail` begins in). A reader that
-follows sleeps until the kernel says that the file has grown or is put aside (`inotify`), or the shim that the container
-has ended; the shim says so only when the log is complete. A reader that is slower than a log is rotated goes on with
-what is left.
+follows sleeps until the kernel says that the file has grown, is put aside or has a successor (`inotify`), or the shim
+that the container has ended; the shim says so only when the log is complete.
+
+What a reader that follows promises:
+
+- It reads every file that it has opened to the end, whatever becomes of the file's name.
+- Where a log is rotated faster than it is read, files are removed before the reader has opened them. Their lines are
+  missing; the reader goes on with the oldest file that is left. What is missing is always whole files.
+- Whenever the writer pauses, the reader gets to the last line that was written, however often the log was rotated.
+- It ends when the container has ended and all that is left was read.
 """
 
 from __future__ import annotations
@@ -113,7 +120,7 @@ async def pieces(log: Log, begin: Begin, *, follow: bool) -> AsyncGenerator[tupl
             raise NotFound(f"the log {log.path.name} of this container is gone") from None
         while True:
             part = files.current
-            with log.watcher.watch(part) if follow else contextlib.nullcontext() as followed:
+            with log.watcher.watch(part, log.path) if follow else contextlib.nullcontext() as followed:
                 while True:
                     last = followed is None or log.ended()  # asked first: what was written before the end is read below
                     if followed is not None:
