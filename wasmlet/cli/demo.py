@@ -1,7 +1,8 @@
 """`wasmlet demo`: a control plane, a node and pods in one command, to see it work before there is a cluster.
 
 Everything is real but the cluster: the pods are applied through an API server on loopback, a wasmtime node runs their
-modules in worker processes, and the logs come back through the node's HTTPS API. What is started here is ended here.
+modules in worker processes, and the logs come back through the node's HTTPS API (but for those that the API has no way
+to, see `follow`). What is started here is ended here.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import yaml
 
 from wasmlet.artifacts.hosts import RegistryConfig
 from wasmlet.cli import providers
-from wasmlet.cli.follow import Say, follow
+from wasmlet.cli.follow import Earlier, Say, follow
 from wasmlet.cli.manifests import is_module, objects_of, path_of, pod_of_module
 from wasmlet.controlplane.controllers.lifecycle import GRACE_SECONDS
 from wasmlet.errors import ConfigError, WasmletError
@@ -27,6 +28,7 @@ from wasmlet.kube import Client, errors, load_identity
 from wasmlet.kube.client import MERGE_PATCH
 from wasmlet.model.pod import Pod
 from wasmlet.node import Node, NodeConfig
+from wasmlet.runtime import RuntimeProvider
 from wasmlet.signals import on_stop_signals
 from wasmlet.testing import ControlPlane
 
@@ -81,13 +83,13 @@ async def demo(file: Path | None, arguments: Sequence[str], settings: Settings, 
     with on_stop_signals(stop.set), tempfile.TemporaryDirectory(prefix="wasmlet-demo-") as directory:
         async with _control_plane(settings.port, Path(directory), settings.grace) as plane:
             say(f"control plane  {plane.url}")
-            async with _node(plane, Path(directory), file.absolute().parent, settings.registries):
+            async with _node(plane, Path(directory), file.absolute().parent, settings.registries) as provider:
                 say(f"node           {NODE_NAME} is Ready, provider {PROVIDER} ({time.monotonic() - began:.1f} s)")
                 if keep:  # before the pods, which may run for as long as they like
                     _hints(plane.kubeconfig, name, keep, say)
                 async with Client(await load_identity(plane.kubeconfig)) as client:
                     await _create_classes(client)
-                    await _until(stop, _show(client, objects, say))
+                    await _until(stop, _show(client, objects, say, provider.earlier_logs))
                 if not keep:
                     _hints(plane.kubeconfig, name, keep, say)
                 elif not stop.is_set():
@@ -117,12 +119,12 @@ async def _apply(client: Client, objects: Sequence[dict[str, Any]], say: Say) ->
     return pods
 
 
-async def _show(client: Client, objects: Sequence[dict[str, Any]], say: Say) -> None:
+async def _show(client: Client, objects: Sequence[dict[str, Any]], say: Say, earlier: Earlier) -> None:
     """Apply the objects and tell what becomes of the pods."""
     pods = await _apply(client, objects, say)
     several = len(pods) > 1
     async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(follow(client, pod, say, several=several)) for pod in pods]
+        tasks = [group.create_task(follow(client, pod, say, earlier, several=several)) for pod in pods]
     failed = [(pod, why) for pod, task in zip(pods, tasks, strict=True) if (why := task.result())]
     if failed:
         raise DemoFailed("\n".join(f"{pod.name}: {why}" if several else why for pod, why in failed))
@@ -178,9 +180,10 @@ async def _control_plane(
 @asynccontextmanager
 async def _node(
     plane: ControlPlane, directory: Path, modules: Path, registries: RegistryConfig
-) -> AsyncGenerator[Node, None]:
-    """A wasmtime node that may run modules from this machine's disk, and ends its pods when it stops."""
+) -> AsyncGenerator[RuntimeProvider, None]:
+    """The provider of a wasmtime node that may run modules from this disk; the node ends its pods when it stops."""
     kind = providers.load(PROVIDER)
+    assert issubclass(kind, RuntimeProvider)
     config = NodeConfig(
         kubeconfig=plane.node_kubeconfig(NODE_NAME),
         node_name=NODE_NAME,
@@ -192,8 +195,9 @@ async def _node(
         drain_on_exit=True,
     )
     settings: Any = kind.Config(allow_local_modules=True, module_dir=modules, **attrs.asdict(registries, recurse=False))
-    async with Node(kind(settings), config) as node:
-        yield node
+    provider = kind(settings)
+    async with Node(provider, config):
+        yield provider
 
 
 async def _until(stop: asyncio.Event, work: Any) -> None:

@@ -1,21 +1,29 @@
-"""What `wasmlet demo` shows of a pod: its phases, what it waits for, and what its containers write, as it comes."""
+"""What `wasmlet demo` shows of a pod: its phases, what it waits for, and what its containers write, as it comes.
+
+Logs come through the API server, as with `kubectl logs -f`. A container that fails is started again at once. Two of its
+instances may have ended before the API server hears of the first. Then the API gives the second one's log only, also as
+the previous one. So what an earlier instance wrote is read from the node, which has its log for as long as a kubelet.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Sequence
 from contextlib import aclosing, suppress
 from typing import Any
 
 import attrs
 import orjson
 
+from wasmlet.errors import NotFound
 from wasmlet.kube import Client, errors, paths
-from wasmlet.model.pod import Pod
+from wasmlet.model.pod import Pod, PodKey
 
 PATIENCE_SECONDS = 30.0
 
 Say = Callable[[str], None]
+Earlier = Callable[[PodKey, str], Sequence[AsyncGenerator[bytes, None]]]
+"""The logs of a container's instances before its present one, oldest first, each line with its time."""
 
 
 @attrs.define
@@ -37,10 +45,11 @@ class _Shown:
                 say(f"{'pod/' + pod.name:<14} {waiting}")
 
 
-async def follow(client: Client, pod: Pod, say: Say, *, several: bool) -> str | None:
+async def follow(client: Client, pod: Pod, say: Say, earlier: Earlier, *, several: bool) -> str | None:
     """Tell what becomes of a pod until it has ended.
 
     Args:
+        earlier: reads what the node still has of a container's earlier instances.
         several: whether other pods are shown beside it, so that each line of a log needs a name.
 
     Returns:
@@ -61,7 +70,8 @@ async def follow(client: Client, pod: Pod, say: Say, *, several: bool) -> str | 
                     shown.tell("Running", pod, say)  # a short one may have ended by the time we look
                 for key in _started(pod):
                     if key not in logs:
-                        log = shows.setdefault(key[0], _Log(client, pod, key[0], say, _prefix(pod, key[0], several)))
+                        name, prefix = key[0], _prefix(pod, key[0], several)
+                        log = shows.setdefault(name, _Log(client, pod.key, name, earlier, say, prefix))
                         logs[key] = group.create_task(log.show())
                 if pod.finished and logs:
                     await asyncio.wait(logs.values())
@@ -81,7 +91,8 @@ def _started(pod: Pod) -> list[tuple[str, int]]:
         (str(status.get("name")), int(status.get("restartCount") or 0))
         for which in ("initContainerStatuses", "containerStatuses")
         for status in pod.status.get(which) or ()
-        if {"running", "terminated"} & (status.get("state") or {}).keys()
+        # One that waits to be started again has written, too, and may have been seen neither running nor terminated.
+        if {"running", "terminated"} & (status.get("state") or {}).keys() or status.get("lastState")
     ]
 
 
@@ -111,11 +122,12 @@ async def _versions(client: Client, pod: Pod) -> AsyncGenerator[Pod, None]:
 
 @attrs.define
 class _Log:
-    """The log of a container, through the API server and the node: what its instances write, each line once."""
+    """The log of a container: what its instances write, each line once."""
 
     client: Client
-    pod: Pod
+    pod: PodKey
     container: str
+    earlier: Earlier
     say: Say
     prefix: str
     turn: asyncio.Lock = attrs.field(factory=asyncio.Lock)
@@ -123,28 +135,50 @@ class _Log:
     """The time of the line that was shown last: whole seconds, and what is below them."""
 
     async def show(self) -> None:
-        """Show the log of the instance before this one, as far as it was not shown, and then this one's as it comes.
-
-        An instance that ends soon may have a successor by the time its log is asked for.
-        """
+        """Show what earlier instances wrote, as far as it was not shown, and then the present one's log as it comes."""
+        params = {"container": self.container, "timestamps": "true", "follow": "true"}
         async with self.turn:
-            with suppress(errors.ApiError):  # there is none before the first one
-                await self._read({"previous": "true"})
+            await self._show_earlier()  # before the request: the present instance may write nothing for long
             try:
-                await self._read({"follow": "true"})
+                async with self.client.stream(f"{paths.pod(self.pod)}/log", params) as content:
+                    await self._show_lines(content)
             except errors.ApiError as error:
                 self.say(f"  the log cannot be read: {error}")
 
-    async def _read(self, how: dict[str, str]) -> None:
-        params = {"container": self.container, "timestamps": "true", **how}
-        seen = self.last  # lines that were written at once have one time
-        async with self.client.stream(f"{paths.pod(self.pod.key)}/log", params) as content:
-            async for line in content:
-                stamp, _, text = line.decode("utf-8", "replace").rstrip("\n").partition(" ")
-                whole, _, below = stamp.rstrip("Z").partition(".")
-                if (when := (whole, below.ljust(9, "0"))) > seen:
-                    self.last = when
-                    self.say(self.prefix + text)
+    async def _show_lines(self, content: AsyncIterable[bytes]) -> None:
+        seen, begun = self.last, False
+        async for line in content:
+            if not begun:
+                # The instance that we know of may have ended since, and this be the log of its successor.
+                await self._show_earlier()
+                seen, begun = self.last, True
+            self._show(line, seen)
+
+    async def _show_earlier(self) -> None:
+        for pieces in self.earlier(self.pod, self.container):
+            seen = self.last
+            async with aclosing(pieces):
+                with suppress(NotFound):  # it was removed meanwhile
+                    async for line in _lines(pieces):
+                        self._show(line, seen)
+
+    def _show(self, line: bytes, seen: tuple[str, str]) -> None:
+        """Show a line, if it is newer than those that had been `seen` before this log: many lines may have one time."""
+        stamp, _, text = line.decode("utf-8", "replace").rstrip("\n").partition(" ")
+        whole, _, below = stamp.rstrip("Z").partition(".")
+        if (when := (whole, below.ljust(9, "0"))) > seen:
+            self.last = when
+            self.say(self.prefix + text)
+
+
+async def _lines(pieces: AsyncIterable[bytes]) -> AsyncGenerator[bytes, None]:
+    rest = b""
+    async for piece in pieces:
+        *lines, rest = (rest + piece).split(b"\n")
+        for line in lines:
+            yield line
+    if rest:
+        yield rest
 
 
 def _waiting(pod: Pod) -> str:

@@ -240,6 +240,17 @@ class RuntimeProvider(Provider):
             async for piece in pieces:
                 yield piece
 
+    def earlier_logs(self, key: PodKey, container: str) -> Sequence[AsyncGenerator[bytes, None]]:
+        """The logs of the instances before the present one, oldest first, each line with its time.
+
+        As on a kubelet, an instance's log is removed when its second successor is started; reading it raises NotFound
+        from then on.
+        """
+        life = self._pods.get(key.uid)
+        found = life.life(container) if life is not None else None
+        earlier = sorted(found.instances.earlier.items()) if found is not None else []
+        return [logs.read(self._log(record), LogOptions(timestamps=True)) for _, record in earlier]
+
     async def exec(self, key: PodKey, container: str, command: Sequence[str], streams: Streams) -> int:
         """A second instance of the container's module; see `wasmlet.runtime.streams.execs`.
 
