@@ -9,6 +9,7 @@ from wasmlet.errors import NotFound
 from wasmlet.model.pod import Pod
 from wasmlet.model.status import PodStatus
 from wasmlet.testing.contract.lifecycle import LONG_GRACE, TURNS, cancelled_after, exits
+from wasmlet.testing.contract.pods import unknown
 from wasmlet.testing.contract.suite import Suite
 from wasmlet.testing.contract.trial import Trial
 from wasmlet.testing.contract.verdict import broken, demand, ended, let_go, listed, shown
@@ -38,7 +39,7 @@ class Ending(Suite):
 
     async def test_delete_pod_of_an_unknown_pod(self, trial: Trial) -> None:
         """NotFound, which the loop takes as done; also where a pod of that name is here under another UID."""
-        key = trial.unknown()
+        key = unknown()
         await trial.missing("delete_pod", trial.provider.delete_pod(key, 0), "a UID that was never here")
         pod = await trial.running(name=key.name)
         await trial.missing("delete_pod", trial.provider.delete_pod(key, 0), "a UID that was never here")

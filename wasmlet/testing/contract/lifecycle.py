@@ -12,6 +12,7 @@ import pytest
 from wasmlet.errors import NotFound, Refused, Rejected
 from wasmlet.model.pod import Pod
 from wasmlet.model.status import ContainerStatus, PodStatus, Running, Terminated
+from wasmlet.testing.contract.pods import inputs
 from wasmlet.testing.contract.suite import Suite
 from wasmlet.testing.contract.trial import Trial
 from wasmlet.testing.contract.verdict import (
@@ -183,9 +184,7 @@ class Lifecycle(Suite):
         pod = await trial.running(lines=["begun"])
         first = await trial.main(pod)
         metadata = {**pod.metadata, "labels": {"a": "b"}, "annotations": {"c": "d"}, "resourceVersion": "2"}
-        await trial.call(
-            "update_pod", trial.provider.update_pod(Pod({**pod.raw, "metadata": metadata}), trial.inputs())
-        )
+        await trial.call("update_pod", trial.provider.update_pod(Pod({**pod.raw, "metadata": metadata}), inputs()))
         await trial.later()
         self._same(first, await trial.main(pod), "update_pod")
 
@@ -193,7 +192,7 @@ class Lifecycle(Suite):
         """A pod that is not here, lost perhaps, must not be run again by an update; NotFound says that it is lost."""
         pod = trial.pod()
         with suppress(NotFound):
-            await trial.call("update_pod", trial.provider.update_pod(pod, trial.inputs()), allow=(NotFound,))
+            await trial.call("update_pod", trial.provider.update_pod(pod, inputs()), allow=(NotFound,))
         record = await trial.listed(pod)
         mend = "raise wasmlet.NotFound for a UID that you do not hold; only create_pod starts pods"
         demand(record is None, "update_pod", "an unknown pod to stay unknown", f"it is listed: {record}", mend)

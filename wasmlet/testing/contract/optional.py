@@ -17,6 +17,7 @@ import pytest
 from wasmlet.errors import NotFound, Unsupported, WasmletError
 from wasmlet.model.pod import Pod, PodKey
 from wasmlet.provider import LogOptions
+from wasmlet.testing.contract.pods import unknown
 from wasmlet.testing.contract.suite import Suite
 from wasmlet.testing.contract.trial import Trial
 from wasmlet.testing.contract.verdict import broken, demand, ended, runs
@@ -102,7 +103,7 @@ class Logs(Suite):
     async def test_logs_of_what_is_not_there(self, trial: Trial) -> None:
         """NotFound for a pod or a container that is not known, and for an instance that never was."""
         pod = await self._ended(trial)
-        key = trial.unknown()
+        key = unknown()
         await trial.missing("logs", trial.logs(key, "main"), "a pod that is not here")
         await trial.missing("logs", trial.logs(pod.key, "nobody"), "a container that the pod does not have")
         what = "previous where the container was never started again"
@@ -171,7 +172,7 @@ class OptionalMethods(Suite):
     async def test_streams_into_an_unknown_pod(self, trial: Trial, method: str) -> None:
         """NotFound for a pod that is not here, or Unsupported."""
         try:
-            answer = await self._call(trial, method, trial.unknown())
+            answer = await self._call(trial, method, unknown())
         except (NotFound, Unsupported):
             return
         except Exception as error:

@@ -8,6 +8,7 @@ import pytest
 
 from wasmlet.model.status import Terminated, phase_of
 from wasmlet.testing.contract.lifecycle import TURNS, cancelled_after, exits
+from wasmlet.testing.contract.pods import unknown
 from wasmlet.testing.contract.suite import Suite
 from wasmlet.testing.contract.trial import Trial
 from wasmlet.testing.contract.verdict import broken, demand, differing, ended, runs, shown
@@ -65,7 +66,7 @@ class Reports(Suite):
 
     async def test_pod_status_of_an_unknown_pod(self, trial: Trial) -> None:
         """NotFound, also where a pod of that name is here under another UID."""
-        key = trial.unknown()
+        key = unknown()
         await trial.missing("pod_status", trial.provider.pod_status(key), "a UID that was never here")
         await trial.running(name=key.name)
         await trial.missing("pod_status", trial.provider.pod_status(key), "a UID that was never here")

@@ -16,8 +16,9 @@ from wasmlet.options import HELP
 from wasmlet.provider import NodeContext, NodeStatus
 from wasmlet.testing.contract.heartbeat import Heartbeat
 from wasmlet.testing.contract.lifecycle import cancelled_after, exits
+from wasmlet.testing.contract.pods import NODE_IP, inputs
 from wasmlet.testing.contract.suite import Suite
-from wasmlet.testing.contract.trial import NODE_IP, Trial
+from wasmlet.testing.contract.trial import Trial
 from wasmlet.testing.contract.verdict import broken, demand, differing, ended, listed, runs, shown
 
 __tracebackhide__ = True  # a failure shows what to mend, and of the calls the provider's
@@ -159,7 +160,7 @@ class Restarts(Suite):
             pods = [await trial.running(lines=["line"]), await trial.finished(3, lines=["line"])]
             for pod in pods:
                 labelled = Pod({**pod.raw, "metadata": {**pod.metadata, "labels": {"a": "b"}}})
-                await trial.call("update_pod", trial.provider.update_pod(labelled, trial.inputs()))
+                await trial.call("update_pod", trial.provider.update_pod(labelled, inputs()))
                 with suppress(Exception):  # other checks are about logs
                     await trial.log(pod)
             await trial.records()

@@ -12,6 +12,7 @@ import pytest
 
 from wasmlet.errors import InvalidInput, NotFound, Unsupported
 from wasmlet.model.pod import Pod
+from wasmlet.testing.contract.pods import pod_of, unknown
 from wasmlet.testing.contract.suite import Suite
 from wasmlet.testing.contract.trial import Trial
 from wasmlet.testing.contract.verdict import broken, demand, ended, runs
@@ -221,11 +222,11 @@ class PortForward(Suite):
     async def _serving(self, trial: Trial) -> tuple[Pod, int]:
         found = self.serving()
         if found is None:
-            call = trial.provider.port_forward(trial.unknown(), 1, Client())
+            call = trial.provider.port_forward(unknown(), 1, Client())
             await _supported(trial, "port_forward", _quiet(call))
             pytest.skip("serving is not overridden: there is no port to forward to")
         container, port = found
-        pod = trial.pod_of([{"name": "main"} | container], "contract-server")
+        pod = pod_of([{"name": "main"} | container], "contract-server")
         await trial.create(pod)
         await trial.until(pod, runs, "every container Running")
         return pod, port

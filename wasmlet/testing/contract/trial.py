@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import uuid
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing, suppress
 from pathlib import Path
 from typing import Any, Protocol, Self, cast
 
 from wasmlet.errors import NotFound, Unsupported
-from wasmlet.model.inputs import Inputs
 from wasmlet.model.pod import Pod, PodKey
 from wasmlet.model.status import ContainerStatus, PodStatus
 from wasmlet.provider import LogOptions, NodeContext, PodRecord, Provider, StatusChanged
+from wasmlet.testing.contract.pods import NODE_IP, inputs, pod_of
 from wasmlet.testing.contract.turns import TakesTurns
 from wasmlet.testing.contract.verdict import (
     ADVICE,
@@ -38,7 +37,6 @@ __tracebackhide__ = True  # a failure shows what to mend, and of the calls the p
 LOOK_SECONDS = 0.02
 """How often a provider is asked for what it does in its own time."""
 CLEANUP_SECONDS = 10.0
-NODE_IP = "127.0.0.1"
 
 
 class Hooks(Protocol):
@@ -189,52 +187,7 @@ class Trial:
             wanted: what the hook `container` is asked for.
         """
         name = name or f"contract-{next(self._names)}"
-        return self.pod_of([{"name": c} | self.suite.container(**wanted) for c in containers], name, restart=restart)
-
-    def pod_of(
-        self, containers: Sequence[dict[str, Any]], name: str, uid: str | None = None, restart: str = "Never"
-    ) -> Pod:
-        """The same around these containers."""
-        defaults = {
-            "imagePullPolicy": "IfNotPresent",
-            "resources": {},
-            "terminationMessagePath": "/dev/termination-log",
-            "terminationMessagePolicy": "File",
-        }
-        spec: dict[str, Any] = {
-            "automountServiceAccountToken": False,
-            "containers": [defaults | container for container in containers],
-            "dnsPolicy": "ClusterFirst",
-            "enableServiceLinks": True,
-            "nodeName": "contract",
-            "preemptionPolicy": "PreemptLowerPriority",
-            "priority": 0,
-            "restartPolicy": restart,
-            "schedulerName": "default-scheduler",
-            "securityContext": {},
-            "serviceAccount": "default",
-            "serviceAccountName": "default",
-            "terminationGracePeriodSeconds": 30,
-            "tolerations": [{"operator": "Exists"}],
-        }
-        metadata = {
-            "name": name,
-            "namespace": "default",
-            "uid": uid or str(uuid.uuid4()),
-            "resourceVersion": "1",
-            "generation": 1,
-            "creationTimestamp": "2026-01-01T00:00:00Z",
-        }
-        status = {"phase": "Pending", "qosClass": "BestEffort"}
-        return Pod({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec, "status": status})
-
-    def unknown(self) -> PodKey:
-        """A pod that no provider has ever heard of."""
-        return PodKey("default", "contract-unknown", str(uuid.uuid4()))
-
-    def inputs(self) -> Inputs:
-        """Of a pod that refers to nothing."""
-        return Inputs(node_name="contract", node_ips=(NODE_IP,), node_allocatable={"cpu": "4", "memory": "4Gi"})
+        return pod_of([{"name": c} | self.suite.container(**wanted) for c in containers], name, restart=restart)
 
     async def create(self, *pods: Pod) -> None:
         """Have the pods created, one after another."""
@@ -244,7 +197,7 @@ class Trial:
     def creating(self, pod: Pod) -> Awaitable[None]:
         """The call that creates the pod, not yet made."""
         self._pods[pod.uid] = pod
-        return self.provider.create_pod(pod, self.inputs())
+        return self.provider.create_pod(pod, inputs())
 
     async def running(self, **wanted: Any) -> Pod:
         """A pod all of whose containers run; see `pod`."""
