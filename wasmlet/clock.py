@@ -78,6 +78,15 @@ class Backoff:
             pause = min(pause * self.factor, self.cap)
 
 
+@attrs.frozen
+class Pacing:
+    """How somebody waits who tries again: the clock, the randomness and the pauses."""
+
+    clock: Clock = attrs.field(factory=SystemClock)
+    rng: random.Random = attrs.field(factory=random.Random)
+    backoff: Backoff = Backoff(initial=0.2, cap=30, jitter=0.5)
+
+
 class Retries:
     """When to try again what has failed or has ended, so that nothing is ever repeated without a pause.
 

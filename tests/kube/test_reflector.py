@@ -14,8 +14,8 @@ import pytest
 from aiohttp import web
 
 from tests.kube.server import serving
-from wasmlet.clock import Backoff
-from wasmlet.kube import History, Reflector
+from wasmlet.clock import Backoff, Pacing
+from wasmlet.kube import History, Reflector, Selection
 from wasmlet.kube import reflector as module
 from wasmlet.model.pod import Raw
 from wasmlet.testing.clock import FakeClock
@@ -109,10 +109,10 @@ def listing(version: int, *names: str, more: str = "") -> dict[str, Any]:
 async def reflecting(server: Server, directory: Path) -> Any:
     seen = Seen()
     async with serving(server.answer, directory) as client:
-        backoff = Backoff(initial=0.01, cap=0.02)
+        pacing = Pacing(rng=random.Random(1), backoff=Backoff(initial=0.01, cap=0.02))
         history = History()
         history.on_rewound(lambda: seen.calls.append(REWOUND))
-        reflector = Reflector(client, "/things", {}, seen, rng=random.Random(1), backoff=backoff, history=history)
+        reflector = Reflector(client, Selection("/things"), seen, pacing=pacing, history=history)
         task = asyncio.create_task(reflector.run())
         try:
             yield seen, reflector
@@ -230,7 +230,7 @@ async def test_lists_that_lead_nowhere_are_taken_ever_less_often(tmp_path: Path)
     server, clock = Server([listing(5)] * 6, [410] * 6), FakeClock()
     async with serving(server.answer, tmp_path) as client:
         backoff = Backoff(initial=1, cap=8, jitter=0)
-        reflector = Reflector(client, "/things", {}, Seen(), clock=clock, backoff=backoff)
+        reflector = Reflector(client, Selection("/things"), Seen(), pacing=Pacing(clock, backoff=backoff))
         task = asyncio.create_task(reflector.run())
         pauses = []
         for _ in range(5):
@@ -246,8 +246,9 @@ async def test_what_one_reflector_learns_of_versions_that_went_back_all_are_told
     server = Server([listing(5, "old"), listing(7, "new")], [["open"], [event("ADDED", "c", 8), "open"]])
     seen, history = Seen(), History()
     history.on_rewound(lambda: seen.calls.append(REWOUND))
+    pacing = Pacing(backoff=Backoff(initial=0.01, cap=0.02))
     async with serving(server.answer, tmp_path) as client:
-        reflector = Reflector(client, "/things", {}, seen, backoff=Backoff(initial=0.01, cap=0.02), history=history)
+        reflector = Reflector(client, Selection("/things"), seen, pacing=pacing, history=history)
         async with asyncio.TaskGroup() as group:
             running = group.create_task(reflector.run())
             await seen.until(1)

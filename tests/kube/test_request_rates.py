@@ -19,9 +19,9 @@ from aiohttp import web
 
 from tests.kube.server import serving
 from tests.kube.test_reflector import Seen
-from wasmlet.clock import Backoff, Retries
+from wasmlet.clock import Backoff, Pacing, Retries
 from wasmlet.controlplane.faults import Delay, Drop, Effect, End, ErrorEvent, Fail
-from wasmlet.kube import Client, Reflector, errors, load_identity
+from wasmlet.kube import Client, Reflector, Selection, errors, load_identity
 from wasmlet.kube.certificates import REQUESTS, SERVING_SIGNER, CertificateKeeper
 from wasmlet.kube.keys import Pair, Wanted
 from wasmlet.kubelet.tls import self_signed
@@ -98,7 +98,7 @@ async def an_hour(clock: FakeClock, work: Coroutine[Any, Any, None]) -> None:
 
 def following(client: Client, clock: FakeClock) -> Reflector:
     selector = {"fieldSelector": f"spec.nodeName={NODE}"}
-    return Reflector(client, PODS, selector, Seen(), clock=clock, rng=random.Random(1))
+    return Reflector(client, Selection(PODS, selector), Seen(), pacing=Pacing(clock, random.Random(1)))
 
 
 @pytest.mark.parametrize("effect", NOT_OF_USE, ids=str)
@@ -205,6 +205,6 @@ async def test_a_list_that_is_none_or_goes_in_circles_is_an_error(tmp_path: Path
 
     seen = Seen()
     async with serving(answer, tmp_path) as client:
-        await an_hour(clock, Reflector(client, "/things", {}, seen, clock=clock).run())
+        await an_hour(clock, Reflector(client, Selection("/things"), seen, pacing=Pacing(clock)).run())
     assert not seen.calls
     assert 80 <= count <= 200

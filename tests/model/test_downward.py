@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tests.model.manifests import pod, with_env
 from wasmlet.errors import Refused
-from wasmlet.model.downward import field_value, format_map, resource_value
+from wasmlet.model.downward import Asked, field_value, format_map, resource_value
 from wasmlet.model.environment import environment
 from wasmlet.model.inputs import Inputs
 
@@ -28,7 +28,7 @@ WEB = pod(
 
 
 def env_field(path: str, ips: tuple[str, ...] = (), inputs: Inputs = NODE) -> str:
-    return field_value(WEB, {"fieldPath": path}, inputs, ips, place="env", field="f", container="main")
+    return field_value(WEB, {"fieldPath": path}, inputs, ips, Asked("env", "f", "main"))
 
 
 @pytest.mark.parametrize(
@@ -80,12 +80,12 @@ def test_other_fields_are_refused_with_those_that_there_are(path: str) -> None:
 def test_other_versions_are_refused() -> None:
     selector = {"fieldPath": "metadata.name", "apiVersion": "v2"}
     with pytest.raises(Refused, match=r"'metadata\.name' of version 'v2'"):
-        field_value(WEB, selector, NODE, (), place="volume", field="f", container=None)
+        field_value(WEB, selector, NODE, (), Asked("volume", "f"))
 
 
 def test_volumes_have_whole_maps_and_no_status() -> None:
     def volume_field(path: str) -> str:
-        return field_value(WEB, {"fieldPath": path}, NODE, (), place="volume", field="f", container=None)
+        return field_value(WEB, {"fieldPath": path}, NODE, (), Asked("volume", "f"))
 
     assert volume_field("metadata.labels") == 'app="web"'
     assert volume_field("metadata.annotations") == r'example.com/note="say \"hi\""'

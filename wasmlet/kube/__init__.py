@@ -8,6 +8,6 @@ this layer may talk to the API server.
 from wasmlet.kube.client import Client
 from wasmlet.kube.config import Identity, load_identity
 from wasmlet.kube.recovery import Recovery
-from wasmlet.kube.reflector import History, Reflector, later
+from wasmlet.kube.reflector import History, Reflector, Selection, later
 
-__all__ = ["Client", "History", "Identity", "Recovery", "Reflector", "later", "load_identity"]
+__all__ = ["Client", "History", "Identity", "Recovery", "Reflector", "Selection", "later", "load_identity"]

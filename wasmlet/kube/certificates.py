@@ -18,12 +18,12 @@ from typing import Any
 
 import structlog
 
-from wasmlet.clock import Backoff, Clock, Retries
+from wasmlet.clock import Backoff, Clock, Pacing, Retries
 from wasmlet.errors import WasmletError
 from wasmlet.kube import errors
 from wasmlet.kube.client import Client
 from wasmlet.kube.keys import Pair, Wanted, new_key, request_for, request_name, write_private
-from wasmlet.kube.reflector import Reflector
+from wasmlet.kube.reflector import Reflector, Selection
 from wasmlet.model.pod import Raw
 
 log = structlog.get_logger(__name__)
@@ -236,15 +236,11 @@ class CertificateKeeper:
     async def _signed(self, client: Client, name: str, uid: str) -> bytes:
         """The certificate, as soon as it is there."""
         decision = _Decision(name, uid)
-        selector = {"fieldSelector": f"metadata.name={name}"}
         reflector = Reflector(
             client,
-            REQUESTS,
-            selector,
+            Selection(REQUESTS, {"fieldSelector": f"metadata.name={name}"}),
             decision,
-            clock=self._clock,
-            rng=self._rng,
-            backoff=WATCH,
+            pacing=Pacing(self._clock, self._rng, WATCH),
             fatal=(errors.Unauthorized,),  # other credentials may be needed by now, and the caller has them
         )
         watching = asyncio.create_task(reflector.run())

@@ -10,15 +10,15 @@ and so is what ends at once without having told anything: with pauses that grow 
 from __future__ import annotations
 
 import asyncio
-import random
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
+import attrs
 import orjson
 import structlog
 
-from wasmlet.clock import Backoff, Clock, SystemClock
+from wasmlet.clock import Pacing
 from wasmlet.kube import errors
 from wasmlet.kube.client import Client
 
@@ -120,13 +120,24 @@ class History:
             reflector.relist()
 
 
+@attrs.frozen
+class Selection:
+    """The objects that are asked for.
+
+    Attributes:
+        path: the collection, as `/api/v1/pods`.
+        params: selectors, as `{"fieldSelector": "spec.nodeName=n1"}`.
+    """
+
+    path: str
+    params: Mapping[str, str] = attrs.field(factory=dict)
+
+
 class Reflector:
     """Keeps a handler in step with one collection of the API.
 
     Args:
-        path: the collection, as `/api/v1/pods`.
-        params: selectors, as `{"fieldSelector": "spec.nodeName=n1"}`.
-        backoff: pauses between tries while the API server does not answer.
+        pacing: its pauses are those between tries while the API server does not answer.
         history: told when the API server's versions have gone back, and tells when another reflector saw it.
         fatal: errors that end `run` instead of being repeated.
     """
@@ -134,24 +145,20 @@ class Reflector:
     def __init__(
         self,
         client: Client,
-        path: str,
-        params: Mapping[str, str],
+        selection: Selection,
         handler: Handler,
         *,
-        clock: Clock | None = None,
-        rng: random.Random | None = None,
-        backoff: Backoff | None = None,
+        pacing: Pacing | None = None,
         history: History | None = None,
         fatal: tuple[type[errors.ApiError], ...] = (),
     ) -> None:
         self._client = client
-        self._path = path
-        self._params = dict(params)
+        self._path = selection.path
+        self._params = dict(selection.params)
         self._handler = handler
-        self._clock = clock or SystemClock()
-        self._rng = rng or random.Random()
-        backoff = backoff or Backoff(initial=0.2, cap=30, jitter=0.5)
-        self._retries = client.recovery.pauses(backoff, self._clock, self._rng)
+        pacing = pacing or Pacing()
+        self._rng = pacing.rng
+        self._retries = client.recovery.pauses(pacing.backoff, pacing.clock, pacing.rng)
         self._fatal = fatal
         self._history = history or History()
         self._history.add(self)

@@ -11,6 +11,8 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
+import attrs
+
 from wasmlet.errors import Refused
 from wasmlet.model.inputs import Inputs
 from wasmlet.model.pod import Container, Pod, Raw
@@ -38,15 +40,24 @@ _POD_LEVEL = ("cpu", "memory")
 _DEFAULTED = (*_POD_LEVEL, "ephemeral-storage")
 
 
-def field_value(
-    pod: Pod, selector: Raw, inputs: Inputs, pod_ips: Sequence[str], *, place: Place, field: str, container: str | None
-) -> str:
+@attrs.frozen
+class Asked:
+    """Where a manifest asks for a field of its pod.
+
+    Attributes:
+        field: path of the selector in the manifest, for messages.
+        container: the container that is concerned; None for all of the pod.
+    """
+
+    place: Place
+    field: str
+    container: str | None = None
+
+
+def field_value(pod: Pod, selector: Raw, inputs: Inputs, pod_ips: Sequence[str], asked: Asked) -> str:
     """What an `ObjectFieldSelector` names; "" for a label or annotation that the pod has not.
 
     `status.podIP` and `status.podIPs` of a pod without an address of its own are the node's.
-
-    Args:
-        field: path of the selector in the manifest, for the message; `container` is concerned by it.
 
     Raises:
         Refused: the field is none that the API documents for this place.
@@ -58,7 +69,7 @@ def field_value(
         "metadata.uid": pod.uid,
     }
     maps = {"metadata.labels": pod.labels, "metadata.annotations": pod.annotations}
-    if place == "env":
+    if asked.place == "env":
         addresses = list(pod_ips or inputs.node_ips)
         simple |= {
             "spec.nodeName": str(pod.spec.get("nodeName") or inputs.node_name),
@@ -77,9 +88,9 @@ def field_value(
         name, bracket, key = path.removesuffix("']").partition("['")
         if name in maps and bracket and path.endswith("']"):
             return maps[name].get(key, "")
-    known = (*_ANYWHERE, *(_ENV_ONLY if place == "env" else _VOLUME_ONLY))
+    known = (*_ANYWHERE, *(_ENV_ONLY if asked.place == "env" else _VOLUME_ONLY))
     found = repr(path) if version == "v1" else f"{path!r} of version {version!r}"
-    raise Refused(field, f"expected one of {', '.join(known)} (v1), found {found}", container=container)
+    raise Refused(asked.field, f"expected one of {', '.join(known)} (v1), found {found}", container=asked.container)
 
 
 def resource_value(pod: Pod, selector: Raw, inputs: Inputs, *, field: str, container: Container | None) -> str:

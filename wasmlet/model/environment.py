@@ -13,7 +13,7 @@ import attrs
 
 from wasmlet.errors import Refused
 from wasmlet.model import env_files
-from wasmlet.model.downward import field_value, resource_value
+from wasmlet.model.downward import Asked, field_value, resource_value
 from wasmlet.model.expansion import MOST_BYTES, TooLong, expand
 from wasmlet.model.inputs import Inputs
 from wasmlet.model.objects import Kind, Lookup
@@ -55,7 +55,7 @@ def environment(
         Refused: a source that this node cannot give, or that the API does not document, is asked for; or the variables
             are too long together.
     """
-    lookup = _Lookup(inputs, container.name, files=files)
+    lookup = _Lookup(inputs, container.name, files=files, pod_ips=pod_ips)
     services = service_variables(pod, inputs)
     declared: dict[str, str] = {}
     skipped: list[str] = []
@@ -64,7 +64,7 @@ def environment(
     for index, variable in enumerate(container.env):
         field = f"{container.field}.env[{index}]"
         try:
-            value = _value(pod, container, variable, lookup, pod_ips, (declared, services), field)
+            value = _value(pod, container, variable, lookup, (declared, services), field)
         except TooLong:
             size = MOST_BYTES + 1
         else:
@@ -90,9 +90,10 @@ def environment(
 
 @attrs.frozen
 class _Lookup(Lookup):
-    """Objects and files."""
+    """Objects, files, and the pod's own addresses."""
 
     files: Files | None = None
+    pod_ips: Sequence[str] = ()
 
 
 def _from_sources(pod: Pod, container: Container, lookup: Lookup, skipped: list[str]) -> Iterator[tuple[str, str]]:
@@ -125,7 +126,6 @@ def _value(
     container: Container,
     variable: Raw,
     lookup: _Lookup,
-    pod_ips: Sequence[str],
     known: tuple[Mapping[str, str], Mapping[str, str]],
     field: str,
 ) -> str | None:
@@ -138,8 +138,8 @@ def _value(
 
     source_field = f"{field}.valueFrom"
     if (selector := source.get("fieldRef")) is not None:
-        path = f"{source_field}.fieldRef"
-        return field_value(pod, selector, lookup.inputs, pod_ips, place="env", field=path, container=container.name)
+        asked = Asked("env", f"{source_field}.fieldRef", container.name)
+        return field_value(pod, selector, lookup.inputs, lookup.pod_ips, asked)
     if (selector := source.get("resourceFieldRef")) is not None:
         path = f"{source_field}.resourceFieldRef"
         return resource_value(pod, selector, lookup.inputs, field=path, container=container)

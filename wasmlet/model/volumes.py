@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 import attrs
 
 from wasmlet.errors import Refused
-from wasmlet.model.downward import field_value, resource_value
+from wasmlet.model.downward import Asked, field_value, resource_value
 from wasmlet.model.inputs import Inputs, TokenKey
 from wasmlet.model.objects import Kind, Lookup
 from wasmlet.model.pod import Pod, Raw
@@ -117,7 +117,7 @@ def _downward(pod: Pod, source: _Source, inputs: Inputs) -> Iterator[tuple[Volum
     for index, item in enumerate(source.raw.get("items") or ()):
         field = f"{source.field}.items[{index}]"
         if (selector := item.get("fieldRef")) is not None:
-            text = field_value(pod, selector, inputs, (), place="volume", field=f"{field}.fieldRef", container=None)
+            text = field_value(pod, selector, inputs, (), Asked("volume", f"{field}.fieldRef"))
         elif (selector := item.get("resourceFieldRef")) is not None:
             text = resource_value(pod, selector, inputs, field=f"{field}.resourceFieldRef", container=None)
         else:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import attrs
 
-from wasmlet.clock import Clock
+from wasmlet.clock import Clock, Pacing
 from wasmlet.kube import Client, History
 from wasmlet.kube.events import EventRecorder
 from wasmlet.model.pod import Raw
@@ -120,7 +120,7 @@ def _services(base: Foundation, watching: Watching, inputs_changed: Callable[[st
     return NodeServices(
         provider=base.provider,
         client=base.client,
-        writer=StatusWriter(base.client, watching.group, metrics, clock=clock, rng=rng),
+        writer=StatusWriter(base.client, watching.group, metrics, pacing=Pacing(clock, rng)),
         events=EventRecorder(base.client, config.node_name, clock=clock),
         metrics=metrics,
         inputs=inputs,

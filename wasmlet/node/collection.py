@@ -11,9 +11,9 @@ from collections.abc import Mapping, Sequence
 
 import attrs
 
-from wasmlet.clock import Clock
+from wasmlet.clock import Clock, Pacing
 from wasmlet.errors import WasmletError
-from wasmlet.kube import Client, History, Reflector
+from wasmlet.kube import Client, History, Reflector, Selection
 from wasmlet.kube.reflector import Handler
 from wasmlet.model.pod import Raw
 
@@ -39,7 +39,8 @@ class Watching:
 
     def reflector(self, path: str, selector: Mapping[str, str], handler: Handler) -> Reflector:
         """A reflector of the objects below a path."""
-        return Reflector(self.client, path, selector, handler, clock=self.clock, rng=self.rng, history=self.history)
+        pacing = Pacing(self.clock, self.rng)
+        return Reflector(self.client, Selection(path, selector), handler, pacing=pacing, history=self.history)
 
 
 class Collection:

@@ -19,10 +19,10 @@ from typing import Any
 import attrs
 import structlog
 
-from wasmlet.clock import Backoff, Clock, either
+from wasmlet.clock import Backoff, Clock, Pacing, either
 from wasmlet.errors import ConfigError
 from wasmlet.failures import described, text_of
-from wasmlet.kube import Client, History, Reflector, errors, later, paths
+from wasmlet.kube import Client, History, Reflector, Selection, errors, later, paths
 from wasmlet.model.pod import Raw
 from wasmlet.node.config import NodeConfig
 from wasmlet.node.node_status import conditions, machine, owned, patch_of, stamped, version_of
@@ -214,9 +214,9 @@ class NodeRegistration:
 
     async def run(self, watch_client: Client, rng: random.Random, history: History) -> None:
         """Keep the Node true until cancelled."""
-        selector = {"fieldSelector": f"metadata.name={self._config.node_name}"}
+        selection = Selection(paths.NODES, {"fieldSelector": f"metadata.name={self._config.node_name}"})
         history.on_rewound(self._rewound)
-        reflector = Reflector(watch_client, paths.NODES, selector, self, clock=self._clock, rng=rng, history=history)
+        reflector = Reflector(watch_client, selection, self, pacing=Pacing(self._clock, rng), history=history)
         async with asyncio.TaskGroup() as group:
             group.create_task(reflector.run())
             group.create_task(self._keep())

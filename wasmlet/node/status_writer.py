@@ -8,14 +8,13 @@ that the pod is no longer there. Nothing is ever forgotten, so an outage only de
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import Callable
 from typing import Any
 
 import attrs
 import structlog
 
-from wasmlet.clock import Backoff, Clock, SystemClock
+from wasmlet.clock import Pacing
 from wasmlet.failures import described
 from wasmlet.kube import errors, paths
 from wasmlet.kube.client import Client
@@ -46,6 +45,8 @@ class StatusWriter:
 
     Args:
         group: owns a task for each pod that has something to be written.
+        pacing: its pauses are those between tries of one write.
+        in_flight: how many writes are under way at a time, at most.
     """
 
     def __init__(
@@ -54,17 +55,13 @@ class StatusWriter:
         group: asyncio.TaskGroup,
         metrics: Metrics,
         *,
-        clock: Clock | None = None,
-        rng: random.Random | None = None,
-        backoff: Backoff | None = None,
+        pacing: Pacing | None = None,
         in_flight: int = IN_FLIGHT,
     ) -> None:
         self._client = client
         self._group = group
         self._metrics = metrics
-        self._clock = clock or SystemClock()
-        self._rng = rng or random.Random()
-        self._backoff = backoff or Backoff(initial=0.2, cap=30, jitter=0.5)
+        self._pacing = pacing or Pacing()
         self._slots = asyncio.Semaphore(in_flight)
         self._entries: dict[str, _Entry] = {}
         self._nonsense: set[str] = set()
@@ -102,7 +99,8 @@ class StatusWriter:
             entry.idle.set()
 
     async def _drive(self, entry: _Entry) -> None:
-        pauses = self._client.recovery.pauses(self._backoff, self._clock, self._rng)
+        pacing = self._pacing
+        pauses = self._client.recovery.pauses(pacing.backoff, pacing.clock, pacing.rng)
         while not await self._write(entry):
             await pauses.wait()
         if self._entries.get(entry.key.uid) is entry:
