@@ -61,7 +61,7 @@ async def test_a_new_object_has_what_the_server_gives_it(api: Api) -> None:
         ("DELETE", f"{MAPS}/twice", {"gracePeriodSeconds": -1}, 422, "Invalid"),
         ("POST", f"{MAPS}/twice", {}, 405, "MethodNotAllowed"),
         ("GET", "/api/v1/nonsense", None, 404, "NotFound"),
-        ("GET", "/apis/apps/v1/deployments", None, 404, "NotFound"),
+        ("GET", "/apis/apps/v1/daemonsets", None, 404, "NotFound"),
         ("GET", f"{MAPS}/twice/status", None, 404, "NotFound"),
         ("DELETE", "/api/v1/namespaces/default", None, 403, "Forbidden"),
         ("GET", "/nonsense", None, 404, "NotFound"),

@@ -30,6 +30,11 @@ from wasmlet.controlplane.certificates.pki import Authority
 from wasmlet.controlplane.certificates.signer import YEAR, Signer
 from wasmlet.controlplane.controllers.eviction import TaintEviction
 from wasmlet.controlplane.controllers.lifecycle import GRACE_SECONDS, NodeLifecycle
+from wasmlet.controlplane.controllers.workloads.deployments import Deployments
+from wasmlet.controlplane.controllers.workloads.endpoints import EndpointSlices
+from wasmlet.controlplane.controllers.workloads.garbage import GarbageCollector
+from wasmlet.controlplane.controllers.workloads.ownership import Ownership
+from wasmlet.controlplane.controllers.workloads.replicasets import ReplicaSets
 from wasmlet.controlplane.faults import Faults
 from wasmlet.controlplane.http.listener import Listener
 from wasmlet.controlplane.http.openapi import OpenApi
@@ -81,7 +86,8 @@ class _Prepared:
 
 class ControlPlane:
     """A small Kubernetes control plane in memory: API server, scheduler, the signer of certificates, the
-    controllers of nodes that fell silent and of taints; nothing else.
+    controllers of nodes that fell silent, of taints, of Deployments, ReplicaSets and EndpointSlices, and the collector
+    of what has lost its owner; nothing else.
 
     Args:
         host: the address to listen on; also what kubeconfigs point at.
@@ -318,6 +324,13 @@ class ControlPlane:
         if self._schedule:
             runs["wasmlet-scheduler"] = Scheduler(registry, services.pod_operations).run
         Retention(self._store)
+        ownership, deletion, clock = Ownership(self._store), services.deletion, self._clock
+        runs |= {
+            "wasmlet-garbage": GarbageCollector(registry, deletion, ownership, clock).run,
+            "wasmlet-replicasets": ReplicaSets(registry, deletion, ownership, clock).run,
+            "wasmlet-deployments": Deployments(registry, deletion, ownership, clock).run,
+            "wasmlet-endpointslices": EndpointSlices(registry, deletion, clock).run,
+        }
         if self._grace is not None:
             runs["wasmlet-node-lifecycle"] = NodeLifecycle(registry, self._clock, self._grace).run
             runs["wasmlet-taint-eviction"] = TaintEviction(registry, services.deletion, self._clock).run

@@ -32,6 +32,8 @@ from wasmlet.controlplane.objects.deletion import Deletion, Options
 from wasmlet.controlplane.objects.patching import APPLY_PATCH, PATCHES, Patching, UnsupportedMedia
 from wasmlet.controlplane.objects.pod_operations import PodOperations
 from wasmlet.controlplane.objects.registry import Call, Registry
+from wasmlet.controlplane.objects.scale import NAME as SCALE
+from wasmlet.controlplane.objects.scale import Scaling, scale_of
 from wasmlet.controlplane.storage import status
 from wasmlet.controlplane.storage.selectors import selector
 from wasmlet.controlplane.storage.status import ApiError, Object, bad_request
@@ -66,6 +68,7 @@ class Server:
         self._registry = services.registry
         self._store = services.registry.store
         self._patching = Patching(services.registry)
+        self._scaling = Scaling(services.registry)
         self._fields = FieldValidation(services.openapi)
         self._lists = Lists(services.registry.store)
         self._bookmarks = bookmarks
@@ -157,6 +160,8 @@ class Server:
                 case "get" if target.sub == "log":
                     record = self._registry.find(target.kind, target.namespace, target.name)
                     return await self._services.log_proxy.logs(request, record.raw)
+                case "get" if target.sub == SCALE:
+                    return _json(scale_of(self._registry.find(target.kind, target.namespace, target.name)))
                 case "get":
                     record = self._registry.find(target.kind, target.namespace, target.name)
                     return self._object(request, target, record)
@@ -253,6 +258,9 @@ class Server:
         body = parse_body(data, media)
         if not target.kind.stored or (target.sub and target.verb == "create"):
             return await self._special(request, call, body)
+        if target.sub == SCALE:
+            patched = target.verb == "patch"
+            return _json(self._scaling.patch(call, media, body) if patched else self._scaling.update(call, body))
         mode = params.get("fieldValidation", "")
         warnings: list[str] = []
         if mode in ("Strict", "Warn"):
@@ -270,7 +278,7 @@ class Server:
         self, request: web.BaseRequest, call: Call, target: Target, data: bytes, media: str
     ) -> web.StreamResponse:
         body = parse_body(data, media) if data else None
-        options = Options.parse(body, request.query.get("gracePeriodSeconds"))
+        options = Options.parse(body, request.query.get("gracePeriodSeconds"), request.query.get("propagationPolicy"))
         if target.verb == "deletecollection":
             records = self._lists.all(target, request.query)
             gone = self._services.deletion.collection(call, records, options)

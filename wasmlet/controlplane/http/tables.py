@@ -189,9 +189,14 @@ def _event(event: Object, now: datetime) -> Cells:
     ]
 
 
+def _service_port(port: Object) -> str:
+    on_nodes = f":{port['nodePort']}" if port.get("nodePort") else ""
+    return f"{port.get('port')}{on_nodes}/{port.get('protocol', 'TCP')}"
+
+
 def _service(service: Object, now: datetime) -> Cells:
     spec, meta = service.get("spec") or {}, service["metadata"]
-    ports = ",".join(f"{port.get('port')}/{port.get('protocol', 'TCP')}" for port in spec.get("ports") or ())
+    ports = ",".join(_service_port(port) for port in spec.get("ports") or ())
     chosen = ",".join(f"{key}={value}" for key, value in (spec.get("selector") or {}).items())
     return [
         meta["name"],
@@ -219,6 +224,66 @@ def _claim(claim: Object, now: datetime) -> Cells:
         spec.get("volumeAttributesClassName") or _UNSET,
         age(meta.get("creationTimestamp"), now),
         spec.get("volumeMode") or _UNSET,
+    ]
+
+
+def _templated(obj: Object, now: datetime) -> Cells:
+    """The cells that all kinds with a template of pods end with: age, containers, images, selector."""
+    spec = obj.get("spec") or {}
+    containers = ((spec.get("template") or {}).get("spec") or {}).get("containers") or ()
+    chosen = spec.get("selector") or {}
+    labels = [f"{key}={value}" for key, value in sorted((chosen.get("matchLabels") or {}).items())]
+    for item in chosen.get("matchExpressions") or ():
+        values = f" ({','.join(sorted(item['values']))})" if item.get("values") else ""
+        operator = str(item.get("operator", "")).lower()
+        labels.append(f"{item.get('key')} {operator}{values}" if values else f"{item.get('key')} {operator}")
+    return [
+        age(obj["metadata"].get("creationTimestamp"), now),
+        ",".join(item.get("name", "") for item in containers),
+        ",".join(item.get("image", "") for item in containers),
+        ",".join(labels),
+    ]
+
+
+def _deployment(deployment: Object, now: datetime) -> Cells:
+    spec, status = deployment.get("spec") or {}, deployment.get("status") or {}
+    return [
+        deployment["metadata"]["name"],
+        f"{status.get('readyReplicas', 0)}/{spec.get('replicas', 0)}",
+        status.get("updatedReplicas", 0),
+        status.get("availableReplicas", 0),
+        *_templated(deployment, now),
+    ]
+
+
+def _replica_set(replica_set: Object, now: datetime) -> Cells:
+    spec, status = replica_set.get("spec") or {}, replica_set.get("status") or {}
+    return [
+        replica_set["metadata"]["name"],
+        spec.get("replicas", 0),
+        status.get("replicas", 0),
+        status.get("readyReplicas", 0),
+        *_templated(replica_set, now),
+    ]
+
+
+_SHOWN = 3
+"""How many ports and addresses of a slice are shown."""
+
+
+def _some(texts: list[str]) -> str:
+    more = f" + {len(texts) - _SHOWN} more..." if len(texts) > _SHOWN else ""
+    return ",".join(texts[:_SHOWN]) + more if texts else _UNSET
+
+
+def _slice(slice_: Object, now: datetime) -> Cells:
+    addresses = [text for item in slice_.get("endpoints") or () for text in item.get("addresses") or ()]
+    return [
+        slice_["metadata"]["name"],
+        slice_.get("addressType", ""),
+        _some([str(port.get("port", "*")) for port in slice_.get("ports") or ()]),
+        _some(addresses),
+        age(slice_["metadata"].get("creationTimestamp"), now),
     ]
 
 
@@ -276,6 +341,9 @@ _TABLES: dict[str, tuple[str, Callable[[Object, datetime], Cells]]] = {
     "leases": ("Name Holder Age", _aged(_holder)),
     "runtimeclasses": ("Name Handler Age", _aged(lambda obj: obj.get("handler", ""))),
     "services": ("Name Type Cluster-IP External-IP Port(s) Age Selector*", _service),
+    "deployments": ("Name Ready Up-to-date Available Age Containers* Images* Selector*", _deployment),
+    "replicasets": ("Name Desired Current Ready Age Containers* Images* Selector*", _replica_set),
+    "endpointslices": ("Name AddressType Ports Endpoints Age", _slice),
     "persistentvolumeclaims": (
         "Name Status Volume Capacity Access_Modes StorageClass VolumeAttributesClass Age VolumeMode*",
         _claim,
@@ -294,6 +362,8 @@ _TABLES: dict[str, tuple[str, Callable[[Object, datetime], Cells]]] = {
 }
 _PLAIN = ("Name Age", _aged())
 _INTEGERS = {"Data", "Secrets", "Value", "Count"}
+_COUNTS = {"deployments": {"Up-to-date", "Available"}, "replicasets": {"Desired", "Current", "Ready"}}
+"""Columns that are numbers in the tables of some kinds alone."""
 
 
 def columns(plural: str) -> list[Object]:
@@ -304,7 +374,7 @@ def columns(plural: str) -> list[Object]:
         out.append(
             {
                 "name": name,
-                "type": "integer" if name in _INTEGERS else "string",
+                "type": "integer" if name in _INTEGERS | _COUNTS.get(plural, set()) else "string",
                 "format": "name" if name == "Name" else "",
                 "description": "",
                 "priority": int(word.endswith("*")),

@@ -62,7 +62,11 @@ def container(spec: Object) -> None:
         _field_ref(env.get("valueFrom"))
         if isinstance(source := env.get("valueFrom"), dict) and isinstance(ref := source.get("resourceFieldRef"), dict):
             ref.setdefault("divisor", "0")
-    resources = spec["resources"]
+
+
+def _requests(container: Object) -> None:
+    """What a container of a pod asks for where it says only what it may have; a template is left as it is."""
+    resources = container["resources"]
     if isinstance(resources, dict) and isinstance(limits := resources.get("limits"), dict):
         requests = resources.setdefault("requests", {})
         if isinstance(requests, dict):
@@ -119,12 +123,20 @@ def pod(obj: Object) -> None:
     spec = obj.setdefault("spec", {})
     if not isinstance(spec, dict):
         return
+    _pod_spec(spec)
+    spec.setdefault("enableServiceLinks", True)
+    for item in containers(spec):
+        _requests(item)
+    obj["status"] = {"phase": "Pending", "qosClass": qos_class(spec)}
+
+
+def _pod_spec(spec: Object) -> None:
+    """Defaults of the spec of a pod or of a template of pods (`SetDefaults_PodSpec`)."""
     for key, value in (
         ("restartPolicy", "Always"),
         ("terminationGracePeriodSeconds", 30),
         ("dnsPolicy", "ClusterFirst"),
         ("schedulerName", "default-scheduler"),
-        ("enableServiceLinks", True),
     ):
         spec.setdefault(key, value)
     if not isinstance(spec.get("securityContext"), dict):
@@ -139,7 +151,6 @@ def pod(obj: Object) -> None:
         _volume(volume)
     for constraint in _dicts(spec.get("topologySpreadConstraints")):
         constraint.setdefault("whenUnsatisfiable", "DoNotSchedule")
-    obj["status"] = {"phase": "Pending", "qosClass": qos_class(spec)}
 
 
 def _node(obj: Object) -> None:
@@ -178,6 +189,33 @@ def _service(obj: Object) -> None:
         port.setdefault("targetPort", port.get("port"))
 
 
+def _replica_set(obj: Object) -> None:
+    spec: Any = obj.setdefault("spec", {})
+    if not isinstance(spec, dict):
+        return
+    if spec.get("replicas") is None:
+        spec["replicas"] = 1
+    template = spec.get("template")
+    if isinstance(template, dict) and isinstance(pods := template.get("spec"), dict):
+        _pod_spec(pods)
+
+
+def _deployment(obj: Object) -> None:
+    _replica_set(obj)
+    spec = obj["spec"]
+    if not isinstance(spec, dict):
+        return
+    for key, value in (("revisionHistoryLimit", 10), ("progressDeadlineSeconds", 600)):
+        if spec.get(key) is None:
+            spec[key] = value
+    strategy = spec.setdefault("strategy", {})
+    if isinstance(strategy, dict) and strategy.setdefault("type", "RollingUpdate") == "RollingUpdate":
+        rolling = strategy.setdefault("rollingUpdate", {})
+        if isinstance(rolling, dict):
+            rolling.setdefault("maxUnavailable", "25%")
+            rolling.setdefault("maxSurge", "25%")
+
+
 def _claim(obj: Object) -> None:
     obj.setdefault("spec", {}).setdefault("volumeMode", "Filesystem")
     obj["status"] = {"phase": "Pending"}
@@ -202,6 +240,8 @@ _DEFAULTS: dict[str, Callable[[Object], None]] = {
     "persistentvolumeclaims": _claim,
     "priorityclasses": _priority_class,
     "endpointslices": _slice,
+    "deployments": _deployment,
+    "replicasets": _replica_set,
 }
 
 

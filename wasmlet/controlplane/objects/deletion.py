@@ -1,8 +1,9 @@
 """Deleting objects: graceful deletion of pods, finalizers, preconditions, collections, and what a namespace contains.
 
 The rules are those of `rest.BeforeDelete` and the pod strategy: a pod that runs nowhere or is finished goes at once,
-another one gets a deletionTimestamp and goes when its node deletes it with grace 0. There is no garbage collector, so
-every propagation policy is "Background" without dependents. Namespaces are emptied here, as there is no controller.
+another one gets a deletionTimestamp and goes when its node deletes it with grace 0. What becomes of the objects that an
+object owns is told by a finalizer, which `controllers.workloads.garbage` acts on; without one they are deleted once it
+is gone. Namespaces are emptied here, as there is no controller.
 """
 
 from __future__ import annotations
@@ -24,6 +25,10 @@ _PERMANENT = ("default", "kube-system", "kube-public")
 """Namespaces that the API server never deletes."""
 
 
+FINALIZERS = {"Background": "", "Foreground": "foregroundDeletion", "Orphan": "orphan"}
+"""Propagation policies, with the finalizer that tells of each."""
+
+
 @attrs.frozen
 class Options:
     """DeleteOptions, as far as they count here. `grace` is in seconds; None means the object's own."""
@@ -31,10 +36,11 @@ class Options:
     grace: int | None = None
     uid: str | None = None
     version: str | None = None
+    propagation: str = "Background"
 
     @classmethod
-    def parse(cls, body: Any, grace: str | None) -> Options:
-        """From the body of a DELETE and its gracePeriodSeconds parameter.
+    def parse(cls, body: Any, grace: str | None, propagation: str | None = None) -> Options:
+        """From the body of a DELETE and its parameters gracePeriodSeconds and propagationPolicy.
 
         Raises:
             ApiError: 400, this is not what DeleteOptions look like.
@@ -53,7 +59,18 @@ class Options:
         conditions = body.get("preconditions") or {}
         if not isinstance(conditions, dict):
             raise bad_request("preconditions is an object")
-        return cls(seconds, conditions.get("uid"), conditions.get("resourceVersion"))
+        policy = body.get("propagationPolicy") or propagation or "Background"
+        if policy not in FINALIZERS:
+            raise bad_request(f"propagationPolicy is one of {', '.join(FINALIZERS)}, found {policy!r}")
+        return cls(seconds, conditions.get("uid"), conditions.get("resourceVersion"), policy)
+
+
+def _held(raw: Object, propagation: str) -> Object:
+    """The object with the finalizer of a propagation policy, which holds it up until that is carried out."""
+    finalizer, finalizers = FINALIZERS[propagation], list(raw["metadata"].get("finalizers") or ())
+    if not finalizer or finalizer in finalizers:
+        return raw
+    return {**raw, "metadata": {**raw["metadata"], "finalizers": [*finalizers, finalizer]}}
 
 
 class Deletion:
@@ -71,7 +88,7 @@ class Deletion:
         Raises:
             ApiError: 403, a node deletes what is not its own; 409, a precondition does not hold.
         """
-        kind, raw = call.kind, old.raw
+        kind, raw = call.kind, _held(old.raw, options.propagation)
         meta = raw["metadata"]
         self._registry.restriction.delete(call.user, kind, raw)
         if options.uid is not None and options.uid != meta["uid"]:
@@ -136,6 +153,16 @@ class Deletion:
         if kind.plural == "namespaces":
             return None
         return self._store.remove(kind, record)
+
+    def release(self, kind: Kind, record: Record, finalizer: str) -> None:
+        """Take a finalizer off an object, which goes then if nothing else holds it up."""
+        meta = record.raw["metadata"]
+        rest = [name for name in meta.get("finalizers") or () if name != finalizer]
+        kept = {key: value for key, value in meta.items() if key != "finalizers"}
+        changed = {**record.raw, "metadata": {**kept, "finalizers": rest} if rest else kept}
+        record = self._store.write(kind, changed)
+        if "deletionTimestamp" in meta:
+            self.finish(kind, record)
 
     # -- collections
 

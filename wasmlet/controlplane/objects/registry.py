@@ -20,8 +20,9 @@ import attrs
 from wasmlet.clock import Clock
 from wasmlet.controlplane.access import certificate_requests, restriction
 from wasmlet.controlplane.access.users import MASTERS, User, user
-from wasmlet.controlplane.objects import defaults, events, pod_rules, validation
+from wasmlet.controlplane.objects import defaults, events, pod_rules, rules, validation, workload_rules
 from wasmlet.controlplane.objects.admission import ROOT_CA, PodAdmission, suffix
+from wasmlet.controlplane.objects.services import Services
 from wasmlet.controlplane.patches import apply as server_side
 from wasmlet.controlplane.storage import status
 from wasmlet.controlplane.storage.kinds import Kind, core
@@ -33,6 +34,10 @@ _TRIES = 8
 _CREATE_BY_PUT = ("leases", "events")
 _CONDITIONAL = ("leases", "runtimeclasses", "csidrivers")
 """Kinds whose PUT must name the resourceVersion that it replaces."""
+
+
+_DEFAULTED = ("nodes", "priorityclasses", "services", *workload_rules.PLURALS)
+"""Kinds beside pods whose defaults an update fills in, too."""
 
 
 def rfc3339(moment: datetime) -> str:
@@ -66,7 +71,7 @@ class Registry:
         self.restriction = restriction.NodeRestriction(store)
         self._admission = PodAdmission(store, rng)
         self._root_ca = root_ca
-        self._addresses = 0
+        self._services = Services(store)
         self.finish: Callable[[Kind, Record], Record | None] = lambda kind, record: None
         """Removes an object that is being deleted and has no finalizer left; `deletion` sets it."""
 
@@ -158,7 +163,7 @@ class Registry:
             meta["generation"] = 1
         self.restriction.write(call.user, kind, call.sub, obj, None)
         self._admit(call, obj)
-        causes = validation.check(kind, obj, None)
+        causes = rules.check(kind, obj, None)
         if kind.plural == "pods":
             causes += pod_rules.check(obj)
         if causes:
@@ -192,13 +197,7 @@ class Registry:
             case "pods":
                 self._admission.admit(obj)
             case "services":
-                spec = obj["spec"]
-                if isinstance(spec, dict) and spec["type"] != "ExternalName" and not spec.get("clusterIP"):
-                    self._addresses += 1
-                    spec["clusterIP"] = f"10.96.{self._addresses // 250}.{self._addresses % 250 + 2}"
-                    spec.setdefault("clusterIPs", [spec["clusterIP"]])
-                    spec.setdefault("ipFamilies", ["IPv4"])
-                    spec.setdefault("ipFamilyPolicy", "SingleStack")
+                self._services.admit(obj)
             case certificate_requests.PLURAL:
                 certificate_requests.prepare(obj, call.user)
             case "secrets":
@@ -318,9 +317,6 @@ class Registry:
                 new.pop("status", None)
         if kind.plural == "secrets" and "stringData" in new:
             _encode_string_data(new)
-        if kind.plural == "services" and isinstance(new.get("spec"), dict) and isinstance(old.get("spec"), dict):
-            kept = {key: old["spec"][key] for key in ("clusterIP", "clusterIPs") if key in old["spec"]}
-            new["spec"] = {**kept, **{key: value for key, value in new["spec"].items() if value}}
         if kind.plural in ("namespaces", certificate_requests.PLURAL):
             new["spec"] = old["spec"]
         if kind.plural == "pods":
@@ -338,11 +334,12 @@ class Registry:
                 if causes:
                     raise status.invalid(kind, call.name, causes)
         elif kind.plural != "pods" and new.get("spec") is not None:
-            defaults_for = {"nodes", "priorityclasses"}
-            if kind.plural in defaults_for:
+            if kind.plural in _DEFAULTED:
                 new = {**new, "spec": copy.deepcopy(new["spec"])}
                 defaults.fill(kind.plural, new)
-        causes = validation.check(kind, new, old)
+            if kind.plural == "services":
+                self._services.update(new, old)
+        causes = rules.check(kind, new, old)
         if causes:
             raise status.invalid(kind, call.name, causes)
         if kind.generation and new.get("spec") != old.get("spec"):

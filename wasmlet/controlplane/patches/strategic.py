@@ -71,6 +71,11 @@ _POD = {
     },
 }
 _SELF = ListRule()
+_WORKLOAD = {
+    **_META,
+    **_CONDITIONS,
+    **{f"spec.template.{at}": rule for at, rule in _POD.items() if not at.startswith("status.")},
+}
 
 LISTS: dict[str, dict[str, ListRule]] = {
     "pods": {**_META, **_CONDITIONS, **_POD},
@@ -86,6 +91,8 @@ LISTS: dict[str, dict[str, ListRule]] = {
         "spec.ports": ListRule("port", ("port", "protocol")),
     },
     "serviceaccounts": {**_META, "secrets": ListRule.by("name")},
+    "deployments": _WORKLOAD,
+    "replicasets": _WORKLOAD,
     "namespaces": {**_META, **_CONDITIONS},
     "persistentvolumeclaims": {**_META, **_CONDITIONS},
     "certificatesigningrequests": {**_META, "status.conditions": ListRule(None, ("type",))},

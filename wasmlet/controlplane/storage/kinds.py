@@ -25,6 +25,7 @@ class Subresource:
 
 
 STATUS = Subresource("status", ("get", "patch", "update"))
+SCALE = Subresource("scale", ("get", "patch", "update"), kind="Scale", group_version="autoscaling/v1")
 
 
 @attrs.frozen
@@ -153,6 +154,25 @@ KINDS: tuple[Kind, ...] = (
         subresources=(
             Subresource("token", ("create",), kind="TokenRequest", group_version="authentication.k8s.io/v1"),
         ),
+    ),
+    Kind(
+        "Deployment",
+        "deployments",
+        "apps",
+        short=("deploy",),
+        categories=("all",),
+        generation=True,
+        subresources=(SCALE, STATUS),
+    ),
+    Kind(
+        "ReplicaSet",
+        "replicasets",
+        "apps",
+        short=("rs",),
+        categories=("all",),
+        fields=("status.replicas",),
+        generation=True,
+        subresources=(SCALE, STATUS),
     ),
     Kind("SelfSubjectReview", "selfsubjectreviews", "authentication.k8s.io", namespaced=False, verbs=CREATE_ONLY),
     Kind("TokenReview", "tokenreviews", "authentication.k8s.io", namespaced=False, verbs=CREATE_ONLY),

@@ -147,6 +147,60 @@ class _LabelParser:
         return _unparsable(self._text, why)
 
 
+def text_of(selector: object) -> str:
+    """A LabelSelector as the text that a list takes; "" where it is none."""
+    try:
+        requirements = of_object(selector)
+    except ValueError:
+        return ""
+    return ",".join(_text(item.key, item.operator, sorted(item.values)) for item in requirements)
+
+
+def _text(key: str, operator: str, values: list[str]) -> str:
+    match operator:
+        case "Exists":
+            return key
+        case "DoesNotExist":
+            return f"!{key}"
+        case "In" if len(values) == 1:
+            return f"{key}={values[0]}"
+    return f"{key} {operator.lower()} ({','.join(values)})"
+
+
+_OPERATORS = ("In", "NotIn", "Exists", "DoesNotExist")
+
+
+def of_object(selector: object) -> tuple[Requirement, ...]:
+    """The requirements of a LabelSelector, `matchLabels` and `matchExpressions`; none where it selects everything.
+
+    Raises:
+        ValueError: it is no LabelSelector; the text says why.
+    """
+    if not isinstance(selector, dict):
+        raise ValueError("must be an object with matchLabels or matchExpressions")
+    labels, expressions = selector.get("matchLabels") or {}, selector.get("matchExpressions") or []
+    if not isinstance(labels, dict) or not isinstance(expressions, list):
+        raise ValueError("matchLabels must be a map and matchExpressions a list")
+    out = [_expression(key, "In", [value]) for key, value in labels.items()]
+    for item in expressions:
+        if not isinstance(item, dict):
+            raise ValueError("every element of matchExpressions must be an object")
+        out.append(_expression(item.get("key"), item.get("operator"), item.get("values") or []))
+    return tuple(out)
+
+
+def _expression(key: object, operator: object, values: object) -> Requirement:
+    if not isinstance(key, str) or not valid_label_key(key):
+        raise ValueError(f"{key!r} is not a label key")
+    if operator not in _OPERATORS:
+        raise ValueError(f"{operator!r} is not a valid label selector operator: expected {', '.join(_OPERATORS)}")
+    if not isinstance(values, list) or not all(valid_label_value(value) for value in values):
+        raise ValueError(f"expected a list of label values of {key}, found {values!r}")
+    if bool(values) != (operator in ("In", "NotIn")):
+        raise ValueError(f"the operator {operator} of {key} {'takes no' if values else 'needs'} values")
+    return Requirement(key, str(operator), frozenset(values))
+
+
 def field_value(obj: Object, path: tuple[str, ...]) -> str:
     """The value of a field as field selectors see it: text, empty where there is none."""
     value: Any = obj

@@ -1,0 +1,73 @@
+"""The keys of objects that a controller has to look at: each once, however often it changed meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from wasmlet.clock import Clock
+from wasmlet.controlplane.controllers.timers import Timers
+from wasmlet.controlplane.storage.status import ApiError
+
+Key = tuple[str, str]
+"""Namespace and name, or a kind's plural and a UID."""
+Settle = Callable[[Key], float | None]
+"""Looks at an object and does what is to do; returns in how many seconds it has to be looked at again, if so."""
+FIRST_RETRY, LAST_RETRY = 1.0, 300.0
+"""The pause in seconds after the first write that was refused, which doubles each time, and the longest one."""
+
+
+class Queue:
+    """Hands keys to `settle`, one after the other. A refused write is tried again after a pause; nothing polls."""
+
+    def __init__(self, clock: Clock, settle: Settle) -> None:
+        self._settle = settle
+        self._due: Timers[Key] = Timers(clock)
+        self._keys: dict[Key, None] = {}
+        self._refused: dict[Key, int] = {}
+        self._wake = asyncio.Event()
+
+    def add(self, key: Key) -> None:
+        """Have an object looked at soon."""
+        self._keys[key] = None
+        self._wake.set()
+
+    def forget(self, key: Key) -> None:
+        """Drop what is known of an object that is gone."""
+        self._keys.pop(key, None)
+        self._refused.pop(key, None)
+        self._due.cancel(key)
+
+    async def run(self) -> None:
+        """Look at objects until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._work())
+            group.create_task(self._wait())
+
+    async def _wait(self) -> None:
+        while True:
+            self.add(await self._due.next())
+
+    async def _work(self) -> None:
+        while True:
+            while self._keys:
+                key = next(iter(self._keys))
+                del self._keys[key]
+                self._look(key)
+                await asyncio.sleep(0)  # others get their turn on the event loop
+            self._wake.clear()
+            await self._wake.wait()
+
+    def _look(self, key: Key) -> None:
+        try:
+            seconds = self._settle(key)
+        except ApiError:  # the controller has said so in an event or a condition
+            count = self._refused.get(key, 0)
+            self._refused[key] = count + 1
+            self._due.set(key, min(FIRST_RETRY * 2 ** min(count, 16), LAST_RETRY))
+            return
+        self._refused.pop(key, None)
+        if seconds is None:
+            self._due.cancel(key)
+        else:
+            self._due.set(key, seconds)

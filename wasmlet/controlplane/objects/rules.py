@@ -1,0 +1,17 @@
+"""Whether an object may be stored, by the rules of its kind; those of pods are in `pod_rules`."""
+
+from __future__ import annotations
+
+from wasmlet.controlplane.objects import services, validation, workload_rules
+from wasmlet.controlplane.storage.kinds import Kind
+from wasmlet.controlplane.storage.status import Cause, Object
+
+
+def check(kind: Kind, obj: Object, old: Object | None) -> list[Cause]:
+    """What is wrong with an object after defaults; `old` is what it replaces."""
+    causes = validation.check(kind, obj, old)
+    if kind.plural in workload_rules.PLURALS:
+        causes += workload_rules.check(kind.plural, obj, old)
+    elif kind.plural == "services":
+        causes += services.check(obj, old)
+    return causes

@@ -1,0 +1,115 @@
+"""What the API server demands of a Deployment and of a ReplicaSet (`ValidateDeployment`, `ValidateReplicaSet`).
+
+A template is held to the rules of a pod, and its selector has to choose the pods that are made of it.
+"""
+
+from __future__ import annotations
+
+import re
+
+import attrs
+
+from wasmlet.controlplane.objects import pod_rules
+from wasmlet.controlplane.objects.validation import labels
+from wasmlet.controlplane.storage import selectors
+from wasmlet.controlplane.storage.status import Cause, Object
+
+PLURALS = ("deployments", "replicasets")
+_PERCENT = re.compile(r"[0-9]+%")
+_STRATEGIES = ("Recreate", "RollingUpdate")
+
+
+def check(plural: str, obj: Object, old: Object | None) -> list[Cause]:
+    """What is wrong with an object of one of these kinds, after defaults; `old` is what it replaces."""
+    spec = obj.get("spec")
+    if not isinstance(spec, dict):
+        return [Cause.required("spec")]
+    out = [
+        cause
+        for field in ("replicas", "minReadySeconds", "revisionHistoryLimit", "progressDeadlineSeconds")
+        if spec.get(field) is not None
+        for cause in count(spec[field], f"spec.{field}")
+    ]
+    out += _selector(spec, old)
+    out += _template(spec)
+    if plural == "deployments" and not out:
+        deadline = spec.get("progressDeadlineSeconds")
+        if deadline is not None and deadline <= spec.get("minReadySeconds", 0):
+            out.append(Cause.invalid("spec.progressDeadlineSeconds", deadline, "must be greater than minReadySeconds"))
+        out += _strategy(spec.get("strategy"))
+    return out
+
+
+def count(value: object, field: str) -> list[Cause]:
+    """What is wrong with a number of things, as of replicas."""
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**31:
+        return [Cause.invalid(field, value, "must be greater than or equal to 0")]
+    return []
+
+
+def _selector(spec: Object, old: Object | None) -> list[Cause]:
+    selector = spec.get("selector")
+    if not selector:
+        return [Cause.required("spec.selector")]
+    try:
+        wanted = selectors.of_object(selector)
+    except ValueError as error:
+        return [Cause.invalid("spec.selector", str(selector), str(error))]
+    if not wanted:
+        return [Cause.invalid("spec.selector", str(selector), "empty selector is invalid for this kind")]
+    if old is not None and old["spec"].get("selector") != selector:
+        return [Cause.invalid("spec.selector", str(selector), "field is immutable")]
+    template = spec.get("template")
+    metadata = template.get("metadata") if isinstance(template, dict) else None
+    have = metadata.get("labels") if isinstance(metadata, dict) else None
+    have = have if isinstance(have, dict) else {}
+    if not all(requirement.matches(have) for requirement in wanted):
+        why = "`selector` does not match template `labels`"
+        return [Cause.invalid("spec.template.metadata.labels", str(have), why)]
+    return []
+
+
+def _template(spec: Object) -> list[Cause]:
+    template = spec.get("template")
+    if not isinstance(template, dict):
+        return [Cause.required("spec.template")]
+    metadata = template.get("metadata")
+    out = labels(metadata.get("labels"), "spec.template.metadata.labels") if isinstance(metadata, dict) else []
+    pod = template.get("spec")
+    out += [attrs.evolve(cause, field=f"spec.template.{cause.field}") for cause in pod_rules.check({"spec": pod})]
+    if not isinstance(pod, dict):
+        return out
+    if (policy := pod.get("restartPolicy")) in ("OnFailure", "Never"):
+        out.append(Cause.unsupported("spec.template.spec.restartPolicy", policy, ("Always",)))
+    if pod.get("activeDeadlineSeconds") is not None:
+        why = "activeDeadlineSeconds in ReplicaSet is not Supported"
+        out.append(Cause.forbidden("spec.template.spec.activeDeadlineSeconds", why))
+    return out
+
+
+def _strategy(strategy: object) -> list[Cause]:
+    if not isinstance(strategy, dict):
+        return [Cause.invalid("spec.strategy", str(strategy), "must be an object")]
+    kind, rolling = strategy.get("type"), strategy.get("rollingUpdate")
+    if kind not in _STRATEGIES:
+        return [Cause.unsupported("spec.strategy", kind, _STRATEGIES)]
+    field = "spec.strategy.rollingUpdate"
+    if kind == "Recreate":
+        why = "may not be specified when strategy `type` is 'Recreate'"
+        return [Cause.forbidden(field, why)] if rolling is not None else []
+    if not isinstance(rolling, dict):
+        return [Cause.required(field, "this should be defaulted and never be nil")]
+    out = []
+    for name in ("maxUnavailable", "maxSurge"):
+        value = rolling.get(name)
+        if isinstance(value, str) and not _PERCENT.fullmatch(value):
+            why = "a valid percent string must be a numeric string followed by an ending '%'"
+            out.append(Cause.invalid(f"{field}.{name}", value, why))
+        elif not isinstance(value, str):
+            out += count(value, f"{field}.{name}")
+    unavailable, surge = rolling.get("maxUnavailable"), rolling.get("maxSurge")
+    if not out and unavailable in (0, "0%") and surge in (0, "0%"):
+        out.append(Cause.invalid(f"{field}.maxUnavailable", unavailable, "may not be 0 when `maxSurge` is 0"))
+    if not out and isinstance(unavailable, str) and int(unavailable[:-1]) > 100:
+        out.append(Cause.invalid(f"{field}.maxUnavailable", unavailable, "must not be greater than 100%"))
+    return out
