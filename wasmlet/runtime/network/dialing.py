@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
-import os
 import socket
-import threading
 
 from wasmlet.concurrency import opened_in_thread
+from wasmlet.runtime.network.namespaces import socket_in
 from wasmlet.runtime.network.network import PodNetwork
 
-_CLONE_NEWNET = 0x40000000
 LOCALHOST = ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1"))
 
 
@@ -65,47 +62,3 @@ async def _socket(namespace: str, family: int) -> socket.socket:
         sock = await opened_in_thread(lambda: socket_in(namespace, family), socket.socket.close)
     sock.setblocking(False)
     return sock
-
-
-def socket_in(namespace: str, family: int, kind: int = socket.SOCK_STREAM) -> socket.socket:
-    """A socket that belongs to another network namespace; blocks for less than a millisecond.
-
-    A thread is made for it and ends: a namespace belongs to a thread, and one that could not go back to the node's own
-    must do nothing else.
-
-    Args:
-        namespace: path of the namespace.
-
-    Raises:
-        OSError: it is not there, or may not be entered.
-    """
-    made: list[socket.socket] = []
-    failed: list[BaseException] = []
-
-    def make() -> None:
-        try:
-            descriptor = os.open(namespace, os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                _enter(descriptor)
-                made.append(socket.socket(family, kind))
-            finally:
-                os.close(descriptor)
-        except BaseException as error:
-            failed.append(error)
-
-    thread = threading.Thread(target=make, name="wasmlet-namespace")
-    thread.start()
-    thread.join()
-    if failed:
-        raise failed[0]
-    return made[0]
-
-
-_libc = ctypes.CDLL(None, use_errno=True)
-
-
-def _enter(descriptor: int) -> None:
-    """setns(2), which Python has from 3.12 on."""
-    if _libc.setns(descriptor, _CLONE_NEWNET) != 0:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number))

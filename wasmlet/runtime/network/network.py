@@ -57,7 +57,8 @@ class PodNetwork:
     """What a pod has.
 
     Attributes:
-        ips: its addresses, the first one its main one; never empty.
+        ips: its addresses, the first one its main one. Empty in `Network.list` alone, for a pod whose network was being
+            made when the process ended.
         namespace: path of its network namespace; "" where it has none.
         mapped: whether the network itself sees to host ports, so that no broker needs to.
         dns: what a CNI plugin says of name servers; empty for the rules of the cluster.

@@ -1,0 +1,236 @@
+"""Pods' addresses from the cluster's own CNI plugins: each pod has a network namespace, which they furnish.
+
+What a pod was given, by which configuration, is kept in a file beside its namespace, so that it is taken back in the
+same way even where the configuration has changed meanwhile or this process has been another one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import attrs
+import structlog
+
+from wasmlet.concurrency import in_thread
+from wasmlet.errors import ConfigError
+from wasmlet.model.pod import PodKey
+from wasmlet.runtime.files.beneath import file_name
+from wasmlet.runtime.network import conflist, namespaces
+from wasmlet.runtime.network.conflist import PORT_MAPPINGS, Conflist
+from wasmlet.runtime.network.network import Network, NetworkError, NetworkRequest, PodNetwork
+from wasmlet.runtime.network.plugins import Attachment, Plugins, addresses
+
+log = structlog.get_logger(__name__)
+
+AT_ONCE = 4
+"""Pods that plugins work for at the same time: each call is a few processes, and starts of pods want the CPU, too."""
+
+
+@attrs.frozen
+class _Kept:
+    """What is kept of one pod. `result` is None from before `ADD` until it has succeeded."""
+
+    network: Conflist
+    attachment: Attachment
+    result: Mapping[str, Any] | None
+
+    def as_json(self) -> bytes:
+        pod = self.attachment.pod
+        kept = {
+            "network": self.network.as_raw(),
+            "pod": [pod.namespace, pod.name, pod.uid],
+            "namespace": self.attachment.namespace,
+            "runtime": self.attachment.runtime,
+            "result": self.result,
+        }
+        return json.dumps(kept).encode()
+
+    @classmethod
+    def of(cls, data: bytes) -> _Kept:
+        """Raises `ValueError`, `KeyError`, `TypeError` or `ConfigError` where it is none."""
+        raw = json.loads(data)
+        attachment = Attachment(PodKey(*raw["pod"]), raw["namespace"], raw["runtime"])
+        return cls(conflist.parse(raw["network"]), attachment, raw["result"])
+
+
+class CniNetwork(Network):
+    """See the module.
+
+    Args:
+        directory: where this keeps its files; nobody else's.
+        conf_dir: where the cluster's network configuration is. It is read again for each pod.
+        cidrs: what the built-in network takes addresses from; it is used where `conf_dir` has none.
+        node_ips: of the node, for pods that want its own network.
+    """
+
+    name: ClassVar[str] = "cni"
+
+    def __init__(
+        self,
+        directory: Path,
+        conf_dir: Path,
+        plugins: Plugins,
+        *,
+        cidrs: Sequence[str],
+        node_ips: Callable[[], Sequence[str]],
+    ) -> None:
+        self._directory = directory
+        self._conf_dir = conf_dir
+        self._plugins = plugins
+        self._cidrs = tuple(cidrs)
+        self._node_ips = node_ips
+        self._turns = asyncio.Semaphore(AT_ONCE)
+        self._source = ""
+
+    async def check(self) -> None:
+        if os.geteuid() != 0:
+            raise ConfigError("--network cni: expected to run as root, which namespaces and CNI plugins need")
+        network = await in_thread(self._network)
+        for plugin in network.plugins:
+            if not await in_thread(self._plugins.has, str(plugin["type"])):
+                where = network.source or "the built-in network"
+                raise ConfigError(
+                    f"--network cni: {where} wants CNI plugin {plugin['type']}, which is not there; install it "
+                    "(Debian: containernetworking-plugins), or set --cni-bin-dir"
+                )
+        self._source = network.source
+
+    def _network(self) -> Conflist:
+        found = conflist.find(self._conf_dir)
+        if found is not None:
+            return found
+        return conflist.built_in(self._cidrs, self._directory / "addresses", maps_ports=self._plugins.has("portmap"))
+
+    async def add(self, request: NetworkRequest) -> PodNetwork | None:
+        if request.host:
+            return PodNetwork(tuple(self._node_ips()))
+        async with self._turns:
+            kept = await in_thread(self._read, request.pod.uid)
+            if kept is not None:
+                if (known := await self._again(kept)) is not None:
+                    return known
+                await self._take_back(kept)
+            try:
+                network = await in_thread(self._network)
+                attachment = Attachment(request.pod, str(self._namespace(request.pod.uid)), _runtime(request))
+                kept = _Kept(network, attachment, None)
+                # Written down first: whatever ends this process now, the next one takes it back.
+                await in_thread(self._begin, kept)
+            except (ConfigError, OSError) as error:
+                raise NetworkError(str(error)) from error
+            try:
+                result = await self._plugins.add(network, attachment)
+                kept = attrs.evolve(kept, result=result)
+                await in_thread(self._write, kept)
+            except (NetworkError, OSError) as error:
+                with contextlib.suppress(NetworkError):
+                    await self._take_back(kept)
+                raise NetworkError(str(error)) from error
+        return _network_of(kept)
+
+    async def _again(self, kept: _Kept) -> PodNetwork | None:
+        """What a pod has that was added before; None where that is not whole."""
+        attachment = kept.attachment
+        if kept.result is None or not await in_thread(namespaces.exists, Path(attachment.namespace)):
+            return None
+        try:
+            await self._plugins.check(kept.network, attachment, kept.result)
+        except NetworkError as error:
+            # A pod that runs has its listeners there: another namespace would cut it off for good.
+            log.warning("network: what a pod has is not whole any more", pod=str(attachment.pod), error=str(error))
+        return _network_of(kept)
+
+    async def remove(self, uid: str) -> None:
+        async with self._turns:
+            kept = await in_thread(self._read, uid)
+            if kept is not None:
+                await self._take_back(kept)
+            else:
+                await in_thread(self._forget, uid)
+
+    async def _take_back(self, kept: _Kept) -> None:
+        attachment = kept.attachment
+        there = await in_thread(namespaces.exists, Path(attachment.namespace))
+        known = attachment if there else attrs.evolve(attachment, namespace="")
+        await self._plugins.delete(kept.network, known, kept.result)
+        await in_thread(self._forget, attachment.pod.uid)
+
+    async def list(self) -> Mapping[str, PodNetwork]:
+        found: dict[str, PodNetwork] = {}
+        for kept in await in_thread(self._all):
+            known = _network_of(kept) if kept.result is not None else PodNetwork(())
+            found[kept.attachment.pod.uid] = known
+        return found
+
+    def remarks(self) -> Mapping[str, str]:
+        source = self._source or "a bridge of this node alone"
+        return {"wasmlet.dev/network-policy": f"as the CNI plugins of {source} have it"}
+
+    # Files; all of these block
+
+    def _file(self, uid: str) -> Path:
+        return self._directory / "pods" / f"{file_name(uid)}.json"
+
+    def _namespace(self, uid: str) -> Path:
+        return self._directory / "namespaces" / file_name(uid)
+
+    def _read(self, uid: str) -> _Kept | None:
+        return _kept(self._file(uid))
+
+    def _all(self) -> Sequence[_Kept]:
+        try:
+            files = sorted((self._directory / "pods").glob("*.json"))
+        except OSError:
+            return []
+        return [kept for file in files if (kept := _kept(file)) is not None]
+
+    def _begin(self, kept: _Kept) -> None:
+        for name in ("pods", "namespaces"):
+            (self._directory / name).mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._write(kept)
+        namespaces.make(Path(kept.attachment.namespace))
+
+    def _write(self, kept: _Kept) -> None:
+        file = self._file(kept.attachment.pod.uid)
+        new = file.with_suffix(".new")
+        new.write_bytes(kept.as_json())
+        new.rename(file)
+
+    def _forget(self, uid: str) -> None:
+        namespaces.remove(self._namespace(uid))
+        self._file(uid).unlink(missing_ok=True)
+
+
+def _kept(file: Path) -> _Kept | None:
+    try:
+        return _Kept.of(file.read_bytes())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError, ConfigError) as error:
+        log.warning("network: what was kept of a pod cannot be read", file=str(file), error=str(error)[:200])
+        return None
+
+
+def _network_of(kept: _Kept) -> PodNetwork:
+    assert kept.result is not None
+    return PodNetwork(addresses(kept.result), kept.attachment.namespace, kept.network.maps_ports)
+
+
+def _runtime(request: NetworkRequest) -> Mapping[str, Any]:
+    """What the pod asks for, by CNI's capabilities."""
+    mappings = [
+        {
+            "hostPort": port.host_port,
+            "containerPort": port.container_port,
+            "protocol": port.protocol.lower(),
+            **({"hostIP": port.host_ip} if port.host_ip else {}),
+        }
+        for port in request.host_ports
+    ]
+    return {PORT_MAPPINGS: mappings} if mappings else {}
