@@ -9,7 +9,7 @@ import pytest
 from wasmlet_wasmtime import WasmtimeProvider
 
 from tests.runtime.dense import DenseProvider
-from wasmlet.errors import Unsupported
+from wasmlet.errors import InvalidInput
 from wasmlet.testing import ProviderContract
 from wasmlet.testing.contract.streams import Client
 from wasmlet.testing.contract.trial import Trial
@@ -51,8 +51,8 @@ class TestWasmtimeProvider(ProviderContract):
         return {"containers": [{"livenessProbe": {"httpGet": {"port": 80}}}]}
 
     async def test_port_forward_passes_bytes_both_ways(self, trial: Trial) -> None:
-        """A guest has no network, and whoever asks hears so."""
-        with pytest.raises(Unsupported, match="provider wasmtime does not support port-forward"):
+        """Without a network, whoever asks hears so."""
+        with pytest.raises(InvalidInput, match="has no network: nothing can be forwarded to it"):
             await trial.provider.port_forward((await trial.running()).key, 80, Client())
 
     test_port_forward_to_a_port_where_nothing_listens = None  # type: ignore[assignment] # as it is with any port
@@ -65,5 +65,5 @@ class TestDenseProvider(TestWasmtimeProvider):
         return DenseProvider(DenseProvider.Config(allow_local_modules=True, shim_idle_exit=1.0))
 
     async def test_port_forward_passes_bytes_both_ways(self, trial: Trial) -> None:
-        with pytest.raises(Unsupported, match="provider dense does not support port-forward"):
+        with pytest.raises(InvalidInput, match="has no network: nothing can be forwarded to it"):
             await trial.provider.port_forward((await trial.running()).key, 80, Client())

@@ -30,7 +30,17 @@ from wasmlet.model.hosts import Dns
 from wasmlet.model.inputs import Inputs
 from wasmlet.model.pod import Pod, PodKey, Raw
 from wasmlet.model.status import PodStatus, Waiting
-from wasmlet.provider import Change, LogOptions, NodeContext, NodeStatus, PodRecord, ProbeCount, Provider, Streams
+from wasmlet.provider import (
+    Change,
+    Channel,
+    LogOptions,
+    NodeContext,
+    NodeStatus,
+    PodRecord,
+    ProbeCount,
+    Provider,
+    Streams,
+)
 from wasmlet.runtime import collecting, isolation, machine, resizing
 from wasmlet.runtime.changes import Changes
 from wasmlet.runtime.config import RuntimeConfig
@@ -59,6 +69,7 @@ from wasmlet.runtime.stats.summary import Measured, Stats
 from wasmlet.runtime.streams import attach
 from wasmlet.runtime.streams.commands import Commands, PodCommands
 from wasmlet.runtime.streams.execs import Execs
+from wasmlet.runtime.streams.forward import forward
 from wasmlet.worker import wire
 
 log = structlog.get_logger(__name__)
@@ -269,6 +280,21 @@ class RuntimeProvider(Provider):
         """
         record = self._instance(key, container)
         await attach.attach(self.services.client, record.id, self._log(record), streams)
+
+    async def port_forward(self, key: PodKey, port: int, channel: Channel) -> None:
+        """Connect to a port of the pod, as one of its containers would; see `wasmlet.runtime.streams.forward`.
+
+        Raises:
+            NotFound: the pod is not known, or does not run.
+            InvalidInput: it has no network, or nothing listens at that port.
+        """
+        life = self._life(key)
+        if not any(container.lives for container in life.containers.values()):
+            raise NotFound(f"pod {key.name} is not running")
+        network = self.services.networks.of(key.uid)
+        if network is None or not network.ips:
+            raise InvalidInput(f"pod {key.name} has no network: nothing can be forwarded to it")
+        await forward(network, port, channel)
 
     async def stats(self) -> Raw:
         """What the node, its pods and what runs of them take; see `wasmlet.runtime.stats.summary`."""

@@ -36,13 +36,7 @@ def request(name: str = "p", **fields: Any) -> NetworkRequest:
 
 
 def network(directory: Path, conf: Path, plugins: Path, clock: Clock | None = None) -> CniNetwork:
-    return CniNetwork(
-        directory,
-        conf,
-        Plugins([plugins], clock or SystemClock()),
-        cidrs=["10.87.0.0/24"],
-        node_ips=lambda: ["192.0.2.7"],
-    )
+    return CniNetwork(directory, conf, Plugins([plugins], clock or SystemClock()), lambda: ["10.87.0.0/24"])
 
 
 @pytest_asyncio.fixture
@@ -153,14 +147,6 @@ async def test_a_namespace_that_is_gone_is_made_anew(space: None, tmp_path: Path
     assert namespaces.exists(Path(again.namespace))
     await cni.remove("uid-p")
     assert nothing_left(tmp_path)
-
-
-@needs_root
-async def test_a_pod_of_the_nodes_own_network(tmp_path: Path) -> None:
-    cni = network(tmp_path / "cni", tmp_path / "conf", tmp_path)
-    assert await cni.add(request(host=True)) == PodNetwork(("192.0.2.7",))
-    assert await cni.list() == {}
-    await cni.remove("uid-p")
 
 
 # Plugins that misbehave

@@ -32,6 +32,10 @@ AT_ONCE = 4
 """Pods that plugins work for at the same time: each call is a few processes, and starts of pods want the CPU, too."""
 
 
+DEFAULT_CIDRS = ("10.86.0.0/16",)
+"""Of the built-in network where neither `--pod-cidr` nor the Node says another one."""
+
+
 @attrs.frozen
 class _Kept:
     """What is kept of one pod. `result` is None from before `ADD` until it has succeeded."""
@@ -66,25 +70,15 @@ class CniNetwork(Network):
         directory: where this keeps its files; nobody else's.
         conf_dir: where the cluster's network configuration is. It is read again for each pod.
         cidrs: what the built-in network takes addresses from; it is used where `conf_dir` has none.
-        node_ips: of the node, for pods that want its own network.
     """
 
     name: ClassVar[str] = "cni"
 
-    def __init__(
-        self,
-        directory: Path,
-        conf_dir: Path,
-        plugins: Plugins,
-        *,
-        cidrs: Sequence[str],
-        node_ips: Callable[[], Sequence[str]],
-    ) -> None:
+    def __init__(self, directory: Path, conf_dir: Path, plugins: Plugins, cidrs: Callable[[], Sequence[str]]) -> None:
         self._directory = directory
         self._conf_dir = conf_dir
         self._plugins = plugins
-        self._cidrs = tuple(cidrs)
-        self._node_ips = node_ips
+        self._cidrs = cidrs
         self._turns = asyncio.Semaphore(AT_ONCE)
         self._source = ""
 
@@ -105,11 +99,11 @@ class CniNetwork(Network):
         found = conflist.find(self._conf_dir)
         if found is not None:
             return found
-        return conflist.built_in(self._cidrs, self._directory / "addresses", maps_ports=self._plugins.has("portmap"))
+        return conflist.built_in(
+            self._cidrs() or DEFAULT_CIDRS, self._directory / "addresses", maps_ports=self._plugins.has("portmap")
+        )
 
     async def add(self, request: NetworkRequest) -> PodNetwork | None:
-        if request.host:
-            return PodNetwork(tuple(self._node_ips()))
         async with self._turns:
             kept = await in_thread(self._read, request.pod.uid)
             if kept is not None:

@@ -72,19 +72,22 @@ class Conflist:
         return found
 
 
+def files(directory: Path) -> Sequence[Path]:
+    """The files of a directory that are networks by their names, the first one first. Blocks."""
+    try:
+        return sorted(file for file in directory.iterdir() if file.suffix in SUFFIXES)
+    except OSError:
+        return ()
+
+
 def find(directory: Path) -> Conflist | None:
-    """The network of a directory: its first file by name that is one; None where there is none. Blocks.
+    """The network of a directory: its first file by name; None where there is none. Blocks.
 
     Raises:
         ConfigError: the first one is no network.
     """
-    try:
-        names = sorted(entry.name for entry in directory.iterdir() if entry.suffix in SUFFIXES)
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except OSError as error:
-        raise ConfigError(f"--cni-conf-dir: cannot read {directory}: {error.strerror}") from error
-    return read(directory / names[0]) if names else None
+    found = files(directory)
+    return read(found[0]) if found else None
 
 
 def read(file: Path) -> Conflist:

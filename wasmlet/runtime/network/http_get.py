@@ -6,6 +6,7 @@ bounded. The rules are those of the kubelet's `pkg/probe/http` and `pkg/kubelet/
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator
 from typing import Literal
 from urllib.parse import urlsplit
@@ -155,10 +156,8 @@ async def _body(pieces: AsyncIterator[bytes]) -> bytes:
 def _reason(error: BaseException, address: str) -> str:
     """Why there was no answer, in words that name the address."""
     inner = getattr(error, "os_error", None) or error
-    if isinstance(inner, ConnectionRefusedError):
-        return f"dial tcp {address}: connect: connection refused"
-    if isinstance(inner, OSError) and inner.strerror and isinstance(error, aiohttp.ClientConnectorError):
-        return f"dial tcp {address}: connect: {inner.strerror.lower()}"
+    if isinstance(inner, OSError) and inner.errno and isinstance(error, aiohttp.ClientConnectorError):
+        return f"dial tcp {address}: connect: {os.strerror(inner.errno).lower()}"
     if isinstance(error, aiohttp.ServerDisconnectedError):
         return "EOF"
     return (str(error) or type(error).__name__)[:300]

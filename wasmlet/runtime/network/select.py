@@ -2,33 +2,30 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 from collections.abc import Callable, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 
 import attrs
 import structlog
 
+from wasmlet.clock import SystemClock
 from wasmlet.concurrency import in_thread
-from wasmlet.errors import ConfigError
 from wasmlet.model.pod import Raw
-from wasmlet.runtime.network.address import AddressNetwork, Reach
+from wasmlet.runtime.network import conflist
+from wasmlet.runtime.network.address import AddressNetwork, Reach, pod_cidrs_of
+from wasmlet.runtime.network.cni import CniNetwork
 from wasmlet.runtime.network.config import ADDRESS, AUTO, CNI, NONE, NetworkConfig
 from wasmlet.runtime.network.network import Network
 from wasmlet.runtime.network.node_network import NodeNetwork, least_port
 from wasmlet.runtime.network.none import NoNetwork
+from wasmlet.runtime.network.plugins import Plugins
 from wasmlet.runtime.network.pod_networks import PodNetworks
 
 log = structlog.get_logger(__name__)
 
 ANNOTATION = "wasmlet.dev/network"
 """Of the Node: which network its pods have, and why."""
-
-_CONFLISTS = (".conflist", ".conf", ".json")
-"""How the names of files end that CNI configuration is read from (libcni)."""
-_CNI_MODULE = "wasmlet.runtime.network.cni"
 
 
 @attrs.frozen
@@ -49,20 +46,10 @@ def choose(config: NetworkConfig) -> Choice:
         return Choice(config.network, f"--network {config.network} asks for it")
     if os.geteuid() != 0:
         return Choice(NONE, "the node does not run as root; --network address needs no root")
-    found = conflists(config.cni_conf_dir)
+    found = conflist.files(config.cni_conf_dir)
     if not found:
         return Choice(NONE, f"there is no CNI configuration in {config.cni_conf_dir}; see --network")
-    if find_spec(_CNI_MODULE) is None:
-        return Choice(NONE, "this version knows no CNI; see --network")
     return Choice(CNI, f"the node runs as root, and there is {found[0]}")
-
-
-def conflists(directory: Path) -> Sequence[Path]:
-    """The files of CNI configuration in a directory, in the order in which the first one counts; blocks."""
-    try:
-        return sorted(path for path in directory.iterdir() if path.suffix in _CONFLISTS)
-    except OSError:
-        return ()
 
 
 async def started(config: NetworkConfig, state_dir: Path, node: Callable[[], Raw] = dict) -> PodNetworks:
@@ -97,10 +84,13 @@ def _made(kind: str, config: NetworkConfig, state_dir: Path, node: Callable[[], 
         case "address":
             return AddressNetwork(state_dir, config.pod_cidrs(), node, _reach(state_dir))
         case "cni":
-            if find_spec(_CNI_MODULE) is None:
-                raise ConfigError("network cni: this version of wasmlet knows no CNI; choose another with --network")
-            made: Network = importlib.import_module(_CNI_MODULE).made(config, state_dir)
-            return made
+            plugins = Plugins(config.bin_dirs(), SystemClock())
+            return CniNetwork(
+                state_dir / "network" / "cni",
+                config.cni_conf_dir,
+                plugins,
+                lambda: [str(cidr) for cidr in config.pod_cidrs() or pod_cidrs_of(node())],
+            )
     return NoNetwork()
 
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Literal
@@ -262,4 +263,4 @@ def _joined(address: str, port: int) -> str:
 
 
 def _words(error: OSError) -> str:
-    return "connection refused" if isinstance(error, ConnectionRefusedError) else (error.strerror or str(error)).lower()
+    return os.strerror(error.errno).lower() if error.errno else str(error)

@@ -1,0 +1,79 @@
+"""Port-forwards to real servers: bytes both ways, ends of either side, and who is left when the caller leaves."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from tests.runtime.network.servers import tcp_server
+from wasmlet.errors import InvalidInput
+from wasmlet.runtime.network.network import PodNetwork
+from wasmlet.runtime.streams.forward import forward
+from wasmlet.testing.contract.streams import Client
+
+POD = PodNetwork(("127.0.0.1",))
+PATIENCE = 20
+
+
+async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    while data := await reader.read(65536):
+        writer.write(data)
+        await writer.drain()
+
+
+async def test_bytes_both_ways_until_the_caller_sends_no_more() -> None:
+    client, data = Client(), bytes(range(256)) * 4096
+    async with tcp_server(echo) as port, asyncio.timeout(PATIENCE):
+        for begin in range(0, len(data), 30_000):
+            client.sends.put_nowait(data[begin : begin + 30_000])
+        client.sends.put_nowait(b"")
+        await forward(POD, port, client)
+    assert client.got == data
+
+
+async def test_the_pods_side_closes_first() -> None:
+    async def says_and_leaves(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"bye")
+        await writer.drain()
+
+    client = Client()
+    async with tcp_server(says_and_leaves) as port, asyncio.timeout(PATIENCE):
+        await forward(POD, port, client)
+    assert client.got == b"bye"
+
+
+async def test_a_caller_who_takes_no_more_ends_it() -> None:
+    class Gone(Client):
+        async def write(self, data: bytes) -> None:
+            raise ConnectionResetError
+
+    async with tcp_server(echo) as port, asyncio.timeout(PATIENCE):
+        client = Gone()
+        client.sends.put_nowait(b"x")
+        await forward(POD, port, client)
+
+
+async def test_a_caller_who_leaves_hangs_up() -> None:
+    ended = asyncio.Event()
+
+    async def until_end(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"x")
+        await reader.read()
+        ended.set()
+
+    async with tcp_server(until_end) as port, asyncio.timeout(PATIENCE):
+        client = Client()
+        job = asyncio.create_task(forward(POD, port, client))
+        await client.until(1)
+        job.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await job
+        await ended.wait()
+
+
+async def test_nothing_listens() -> None:
+    async with tcp_server(echo) as port:
+        pass
+    with pytest.raises(InvalidInput, match=f"cannot connect to port {port} of the pod: .*refused"):
+        await forward(POD, port, Client())

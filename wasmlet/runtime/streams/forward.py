@@ -1,0 +1,48 @@
+"""Port-forward: a connection to a port of a pod, from inside it where it has an inside."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+
+from wasmlet.errors import InvalidInput
+from wasmlet.provider import Channel
+from wasmlet.runtime.network import dialing
+from wasmlet.runtime.network.network import PodNetwork
+
+_CHUNK = 65536
+
+
+async def forward(network: PodNetwork, port: int, channel: Channel) -> None:
+    """Pass bytes on between the caller and the port, until the pod's side closes. Cancelled when the caller leaves.
+
+    Raises:
+        InvalidInput: nothing listens at that port.
+    """
+    try:
+        reader, writer = await dialing.connect_inside(network, port)
+    except OSError as error:
+        why = os.strerror(error.errno).lower() if error.errno else str(error)
+        raise InvalidInput(f"cannot connect to port {port} of the pod: {why}") from error
+    try:
+        async with asyncio.TaskGroup() as group:
+            sending = group.create_task(_send(channel, writer))
+            with contextlib.suppress(ConnectionError):  # of either side: that is an end
+                while data := await reader.read(_CHUNK):
+                    await channel.write(data)
+            sending.cancel()
+    finally:
+        writer.close()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
+
+
+async def _send(channel: Channel, writer: asyncio.StreamWriter) -> None:
+    """Until the caller sends no more; it may still read then."""
+    with contextlib.suppress(ConnectionError):
+        while data := await channel.read():
+            writer.write(data)
+            await writer.drain()
+        if writer.can_write_eof():
+            writer.write_eof()
