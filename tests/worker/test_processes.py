@@ -17,8 +17,9 @@ from wasmlet.worker.supervisor.children import Child
 from wasmlet.worker.supervisor.loop import Loop
 from wasmlet.worker.supervisor.processes import Hooks, Process
 from wasmlet.worker.supervisor.records import Record
-from wasmlet.worker.supervisor.stages import NoTransition, Stage
+from wasmlet.worker.supervisor.stages import Stage
 from wasmlet.worker.supervisor.zygotes import Zygote
+from wasmlet.worker.transitions import NoTransition
 
 
 class Quiet(Process):

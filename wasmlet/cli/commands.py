@@ -71,7 +71,6 @@ class _RunCommand(click.Command):
             help=f"Run a node against a cluster, with the {fixed} provider." if fixed else "Run a node.",
             callback=self._run,
         )
-        self._fixed = fixed
         self._provider: type[wasmlet.Provider] | None = None
         if fixed:
             self._take(fixed)

@@ -82,10 +82,6 @@ class Authority:
     def pem(self) -> bytes:
         return self._certificate.public_bytes(serialization.Encoding.PEM)
 
-    @property
-    def key_pem(self) -> bytes:
-        return _pem(self._key)
-
     def _issue(
         self,
         subject: x509.Name,

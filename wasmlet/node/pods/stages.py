@@ -8,6 +8,8 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping
 
+from wasmlet.worker.transitions import follow
+
 
 class Stage(enum.Enum):
     """A pod is in one of these at any time. In the first five the API has the pod, in the last three it has not."""
@@ -110,17 +112,10 @@ TRANSITIONS: Mapping[tuple[Stage, StageEvent], Stage] = {
 }
 
 
-class NoTransition(AssertionError):
-    """A pod's stage does not have an event that happened: a bug of ours."""
-
-
 def after(stage: Stage, event: StageEvent) -> Stage:
     """The stage that follows.
 
     Raises:
         NoTransition: this stage does not have this event.
     """
-    try:
-        return TRANSITIONS[stage, event]
-    except KeyError:
-        raise NoTransition(f"a pod in stage {stage.value} has no event {event.value}") from None
+    return follow(TRANSITIONS, stage, event, "a pod in stage")

@@ -8,6 +8,8 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping
 
+from wasmlet.worker.transitions import follow
+
 
 class Phase(enum.Enum):
     """A container is in one of these at any time. "The present instance" is the newest one that the shim has had."""
@@ -80,17 +82,10 @@ TRANSITIONS: Mapping[tuple[Phase, PhaseEvent], Phase] = {
 }
 
 
-class NoTransition(AssertionError):
-    """A container's phase does not have an event that happened: a bug of ours."""
-
-
 def after(phase: Phase, event: PhaseEvent) -> Phase:
     """The phase that follows.
 
     Raises:
         NoTransition: this phase does not have this event.
     """
-    try:
-        return TRANSITIONS[phase, event]
-    except KeyError:
-        raise NoTransition(f"a container in phase {phase.value} has no event {event.value}") from None
+    return follow(TRANSITIONS, phase, event, "a container in phase")

@@ -16,7 +16,6 @@ from typing import Literal
 import attrs
 import structlog
 
-from wasmlet.clock import Backoff
 from wasmlet.concurrency import first_of, in_thread
 from wasmlet.errors import Refused
 from wasmlet.failures import described, text_of
@@ -35,15 +34,13 @@ from wasmlet.runtime.pods.container import ContainerLife
 from wasmlet.runtime.pods.container_runner import ContainerRunner
 from wasmlet.runtime.pods.order import Order
 from wasmlet.runtime.pods.probes import Probe
+from wasmlet.runtime.pods.restarts import POD_BACKOFF
 from wasmlet.runtime.pods.sandbox import Sandbox
 from wasmlet.runtime.services import RuntimeServices
 from wasmlet.runtime.shim.instances import WHERE, Labels, kinds_of
 from wasmlet.runtime.shim.records import ContainerRecord
 
 log = structlog.get_logger(__name__)
-
-
-DRIVE_BACKOFF = Backoff(1.0, 300.0, jitter=0.0)
 
 
 @attrs.frozen
@@ -207,7 +204,7 @@ class PodLife:
 
     async def _drive(self) -> None:
         """Run the pod; an error of our own is reported and tried again, since nobody else would."""
-        pauses, first = DRIVE_BACKOFF.pauses(), True
+        pauses, first = POD_BACKOFF.pauses(), True
         while True:
             try:
                 await self._run()

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from wasmlet.clock import Backoff
 from wasmlet.model.pod import PodKey
 
 BACKOFF_SECONDS = 10.0
 BACKOFF_CAP_SECONDS = 300.0
 """The kubelet's back-off between restarts, and its cap."""
+
+POD_BACKOFF = Backoff(1.0, BACKOFF_CAP_SECONDS, jitter=0.0)
+"""The pauses between tries of what a whole pod needs: its user, its network, and the run of its containers."""
 
 BACKOFF_RESET_SECONDS = 600.0
 """A container that has run this long starts over with the shortest back-off."""

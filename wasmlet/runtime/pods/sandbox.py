@@ -10,7 +10,6 @@ import random
 from collections.abc import Awaitable, Callable, Iterable
 from typing import TypeVar
 
-from wasmlet.clock import Backoff
 from wasmlet.concurrency import in_thread
 from wasmlet.errors import WasmletError
 from wasmlet.model.inputs import Inputs
@@ -18,13 +17,12 @@ from wasmlet.model.pod import Pod, PodKey
 from wasmlet.runtime.files.pod_users import User, groups_of
 from wasmlet.runtime.network.network import PodNetwork
 from wasmlet.runtime.network.requests import on_host, request_of, wants_network
+from wasmlet.runtime.pods.restarts import POD_BACKOFF
 from wasmlet.runtime.services import RuntimeServices
 from wasmlet.runtime.shim.instances import Labels
 from wasmlet.runtime.shim.records import ContainerRecord
 
 T = TypeVar("T")
-
-RETRIES = Backoff(1.0, 300.0, jitter=0.0)
 
 
 class Sandbox:
@@ -98,7 +96,7 @@ class Sandbox:
         await self._services.networks.remove(self._key.uid)
 
     async def _until_had(self, find: Callable[[], Awaitable[T]]) -> T:
-        pauses = RETRIES.pauses(random.Random())
+        pauses = POD_BACKOFF.pauses(random.Random())
         while True:
             try:
                 return await find()

@@ -9,6 +9,7 @@ import enum
 from collections.abc import Mapping
 
 from .. import wire
+from ..transitions import follow
 
 
 class Stage(enum.Enum):
@@ -87,17 +88,10 @@ TRANSITIONS: Mapping[tuple[Stage, Event], Stage] = {
 }
 
 
-class NoTransition(AssertionError):
-    """A process's stage does not have an event that happened: a bug of ours."""
-
-
 def after(stage: Stage, event: Event) -> Stage:
     """The stage that follows.
 
     Raises:
         NoTransition: this stage does not have this event.
     """
-    try:
-        return TRANSITIONS[stage, event]
-    except KeyError:
-        raise NoTransition(f"a process in stage {stage.value} has no event {event.value}") from None
+    return follow(TRANSITIONS, stage, event, "a process in stage")
