@@ -22,9 +22,9 @@ import pytest
 from tests.machine import NOBODY, as_nobody, may_limit, own_group
 from tests.worker.harness import PATIENCE, Connection, Shim, alive, kill, running, wait_gone
 from wasmlet.worker import linux, wire
+from wasmlet.worker.loop import Loop
 from wasmlet.worker.supervisor import cgroups, groups
 from wasmlet.worker.supervisor.groups import ALLOWANCE, ENGINE_TASKS, MOST_TASKS, Group, Groups, Resources, shares_of
-from wasmlet.worker.supervisor.loop import Loop
 from wasmlet.worker.supervisor.workers import MOST_CONTAINERS
 
 CONTROLLERS = {controller for controller in ("memory", "pids", "cpu", "cpuacct") if may_limit(controller)}

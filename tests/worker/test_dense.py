@@ -13,8 +13,8 @@ import pytest
 
 from tests.worker.harness import Shim, alive, kill, running, wait_gone
 from wasmlet.worker import wire
+from wasmlet.worker.loop import Loop
 from wasmlet.worker.supervisor import workers
-from wasmlet.worker.supervisor.loop import Loop
 
 
 def worker_pids(shim: Shim) -> list[int]:

@@ -13,8 +13,8 @@ from typing import Any, cast
 import pytest
 
 from wasmlet.worker import wire
+from wasmlet.worker.loop import Loop
 from wasmlet.worker.supervisor.children import Child
-from wasmlet.worker.supervisor.loop import Loop
 from wasmlet.worker.supervisor.processes import Hooks, Process
 from wasmlet.worker.supervisor.records import Record
 from wasmlet.worker.supervisor.stages import Stage

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 from .. import wire
+from ..loop import READ, WRITE, Loop
 from .groups import Group, Groups
-from .loop import READ, WRITE, Loop
 
 
 class Occupant(Protocol):

@@ -14,7 +14,7 @@ import signal
 import sys
 
 from .. import linux, wire
-from .records import complain
+from ..log import complain
 
 
 class Compressor:

@@ -16,11 +16,12 @@ from typing import Any, Protocol
 
 from .. import messages, wire
 from ..fields import ZygoteKey
+from ..log import complain
+from ..loop import READ, WRITE, Loop
 from .containers import Container
 from .execs import Exec
 from .groups import Groups
-from .loop import READ, WRITE, Loop
-from .records import Record, complain
+from .records import Record
 
 MAX_BACKLOG = 32 * 1024 * 1024
 MESSAGES_PER_TURN = 16

@@ -17,10 +17,10 @@ from typing import Any, NamedTuple
 
 from .. import messages, wire
 from ..fields import Resources, ZygoteKey
+from ..loop import READ, Loop
 from . import crilog
 from .crilog import LogFile, Splitter
 from .groups import Group
-from .loop import READ, Loop
 from .processes import Hooks, Process
 from .records import Record
 from .termination import LastWords

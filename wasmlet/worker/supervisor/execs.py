@@ -11,9 +11,9 @@ import time
 from collections.abc import Callable, Sequence
 
 from .. import messages, wire
+from ..loop import Loop
 from .containers import Container
 from .groups import Group
-from .loop import Loop
 from .processes import Hooks, Process
 from .records import Record
 

@@ -20,10 +20,10 @@ from typing import Any
 
 from .. import wire
 from ..fields import Resources
+from ..log import complain
+from ..loop import Loop
 from . import cgroups
 from .cgroups import Place, read, write
-from .loop import Loop
-from .records import complain
 
 ALLOWANCE = 4 * 1024 * 1024
 """Bytes of memory beyond the container's limit. A child of wasmtime's takes 2.5 MiB, 0.3 MiB of it the kernel's."""

@@ -15,9 +15,9 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from .. import wire
+from ..loop import Loop, Timer
 from .children import Child
 from .groups import Group
-from .loop import Loop, Timer
 from .records import Record
 from .stages import Event, Stage, after
 

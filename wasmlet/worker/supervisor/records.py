@@ -19,6 +19,7 @@ from typing import Any
 
 from .. import linux, wire
 from ..fields import check_id
+from ..log import complain
 
 FORMAT = 1
 """Grows when the files in a state directory change in a way that an older or newer wasmlet cannot read."""
@@ -190,9 +191,3 @@ def lock_state_dir(state_dir: str) -> tuple[int, bool]:
         json.dump({"format": FORMAT, "boot_id": boot}, file)
     os.rename("state.json.new", "state.json")
     return lock, before is not None and before.get("boot_id") != boot
-
-
-def complain(text: str) -> None:
-    """A line in the shim's own log."""
-    with contextlib.suppress(OSError):
-        os.write(2, f"{time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())} {text}\n".encode())

@@ -25,15 +25,16 @@ from typing import Any
 from .. import linux, messages, wire
 from ..fields import ZygoteKey
 from ..guest import confine
+from ..log import complain
+from ..loop import READ, Loop, Timer
 from .children import Child
 from .compression import Compressor
 from .connections import Listener
 from .containers import Container, Settings
 from .execs import Exec, check_descriptors
 from .groups import Groups
-from .loop import READ, Loop, Timer
 from .processes import Hooks, Process
-from .records import Record, StateError, Store, complain, lock_state_dir
+from .records import Record, StateError, Store, lock_state_dir
 from .stages import Stage
 from .workers import DenseContainer, Directory, Worker
 from .zygotes import IDLE_SECONDS, Zygote

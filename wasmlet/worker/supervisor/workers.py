@@ -21,12 +21,13 @@ from typing import Any, NamedTuple
 
 from .. import wire
 from ..fields import Resources
+from ..log import complain
+from ..loop import Loop, Timer
 from .children import Child
 from .containers import Container, Settings
 from .groups import Group, shares_of
-from .loop import Loop, Timer
 from .processes import Hooks, Process, text_of
-from .records import Record, complain
+from .records import Record
 from .stages import Event, Stage
 
 MOST_CONTAINERS = 1000

@@ -19,10 +19,10 @@ from collections import deque
 from collections.abc import Callable
 
 from .. import linux, wire
+from ..log import complain
+from ..loop import READ, Loop, Timer
 from .children import Child, Occupant
 from .groups import Groups
-from .loop import READ, Loop, Timer
-from .records import complain
 
 ENVIRONMENT = {"LD_BIND_NOW": "1", "MALLOC_ARENA_MAX": "1"}
 """So that children need not look up functions of libraries, nor set up heaps for an engine's threads."""

@@ -14,7 +14,7 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
-from .records import complain
+from .log import complain
 
 READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 

@@ -1,0 +1,13 @@
+"""The log of the shim and of the processes that it starts: their standard error, which is `shim.log`."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+
+
+def complain(text: str) -> None:
+    """A line in the log."""
+    with contextlib.suppress(OSError):
+        os.write(2, f"{time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())} {text}\n".encode())
