@@ -3,9 +3,13 @@
 The arguments of a container are its instructions; see `run`.
 """
 
+import errno
 import fcntl
+import json
 import os
+import select
 import signal
+import socket
 import sys
 import threading
 import time
@@ -110,7 +114,37 @@ def run(prepared, spec, module, started):
             out.write(f"{[os.isatty(number) for number in range(3)]}\n".encode())
         elif word == "exit":
             return int(next(words)), ""
+        elif word == "serve":  # one byte for each of so many connections, at its first port
+            serve(spec["sockets"].open_listeners()[0][0], int(next(words)))
+        elif word == "ask":
+            out.write(came_of(spec, json.loads(next(words))))
+        elif word == "network":
+            out.write(f"{spec.get('network')} {'sockets' in spec}\n".encode())
     return 0, ""
+
+
+def serve(descriptor, count):
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 0, fileno=descriptor)
+    listener.listen()
+    for _ in range(count):
+        select.select([listener], [], [])
+        accepted, _peer = listener._accept()
+        os.write(accepted, b"x")
+        os.close(accepted)
+    listener.close()
+
+
+def came_of(spec, asked):
+    """What the broker says: an errno's name, or the fields, or the first bytes of whoever was dialled."""
+    answer = spec["sockets"].ask(asked.pop("ask"), **asked)
+    if answer.error:
+        return errno.errorcode[answer.error].encode() + b" " + answer.why.encode() + b"\n"
+    said = b""
+    for descriptor in answer.fds:
+        select.select([descriptor], [], [], 10)
+        said += os.read(descriptor, 100)
+        os.close(descriptor)
+    return (said or json.dumps(answer.fields).encode()) + b"\n"
 
 
 STACK = 256 * 1024
@@ -182,4 +216,11 @@ class Guest:
                 return 134, next(words), False
             elif word == "exit":
                 return int(next(words)), "", False
+            elif word == "serve":
+                serve(self.spec["sockets"].open_listeners()[0][0], int(next(words)))
+            elif word == "ask":
+                os.write(self.streams[0], came_of(self.spec, json.loads(next(words))))
+            elif word == "network":
+                said = f"{self.spec.get('network')} {'sockets' in self.spec}\n"
+                os.write(self.streams[0], said.encode())
         return 0, "", False

@@ -125,7 +125,13 @@ class Shim:
         spec = os.memfd_create("spec")
         module = os.memfd_create("module")
         try:
-            os.write(spec, json.dumps({"args": args, "env": more.pop("env", []), "memory": None}).encode())
+            words = {"args": args, "env": more.pop("env", []), "memory": None}
+            if "network" in more:  # a grant
+                grant = more["network"]
+                listeners = [{"number": port.number, "name": port.name} for port in grant.ports]
+                words["network"] = {"addresses": grant.addresses, "listeners": listeners}
+                more["network"] = grant.as_message()
+            os.write(spec, json.dumps(words).encode())
             os.write(module, b"the module")
             fields = {"labels": {"name": name}, "log": f"logs/{name}/0.log", "zygote": self.zygote} | more
             self.connection.ask("run", (spec, module), id=name, **fields)
@@ -198,6 +204,14 @@ class Shim:
     def children(self) -> dict[int, str]:
         """The shim's child processes, with their names."""
         return children(self.pid)
+
+    def broker(self) -> int:
+        """The broker's pid, once it is there."""
+        until = time.monotonic() + PATIENCE
+        while not (found := [pid for pid, name in self.children().items() if name == "wasmlet-broker"]):
+            assert time.monotonic() < until, "there is no broker"
+            time.sleep(0.01)
+        return found[0]
 
     def filled(self) -> set[int]:
         """Its spare children, once all of them are there."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -166,34 +167,77 @@ def test_no_call_is_on_the_list_twice(column: int) -> None:
     assert set(seccomp.NEVER) <= set(seccomp._NUMBERS)
 
 
+GUESTS = set(seccomp._NUMBERS) - {
+    "socket", "connect", "bind", "sendto", "recvfrom", "setsockopt", "getsockopt", "sendmsg",
+}  # fmt: skip
+"""What guests have, as far as it is on the list at all."""
+
+
 @pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
-def test_the_program_says_of_each_number_what_the_list_does(monkeypatch: pytest.MonkeyPatch, machine: str) -> None:
+@pytest.mark.parametrize(
+    ("calls", "allowed"),
+    [
+        (seccomp.guest_calls(), GUESTS),
+        (seccomp.guest_calls(datagrams=True), GUESTS | {"sendmsg"}),
+        (seccomp.broker_calls(), set(seccomp._BROKERS)),
+    ],
+    ids=["guest", "datagrams", "broker"],
+)
+def test_the_program_says_of_each_number_what_the_list_does(
+    monkeypatch: pytest.MonkeyPatch, machine: str, calls: Any, allowed: set[str]
+) -> None:
     class Machine:
         pass
 
     Machine.machine = machine  # type: ignore[attr-defined]
     monkeypatch.setattr(os, "uname", Machine)
-    code = seccomp.Program()._code
+    code = seccomp.Program(calls)._code
     architecture, column = seccomp._ARCHITECTURES[machine]
     names = {pair[column]: name for name, pair in seccomp._NUMBERS.items() if pair[column] >= 0}
     checked = {"kill", "tgkill", "clone", "ioctl", "fcntl", "prctl", "prlimit64"}
+    never = set(seccomp.NEVER) - ({"setns"} if "socket" in calls else set())
     for number in range(600):
         name = names.get(number, "")
         answer = _run(code, architecture, number)
-        if name in seccomp.NEVER:
+        if name in never:
             assert answer == 0x80000000, name
-        elif name == "clone3":
+        elif name == "clone3" and "socket" not in calls:
             assert answer == 0x50000 | errno.ENOSYS
-        elif name and name not in checked:
+        elif name in allowed and name not in checked:
             assert answer == 0x7FFF0000, name
         else:
             assert answer == 0x50000 | errno.EPERM, (number, name)
     assert _run(code, architecture, 0x40000000) == _run(code, 0x40000003, 1) == 0x80000000
 
 
-def _run(code: bytes, architecture: int, number: int) -> int:
-    """A few of the instructions of classic BPF, on a call whose arguments are all 99, which nothing allows."""
-    data = {0: number, 4: architecture} | {16 + 8 * i + 4 * half: 99 * (not half) for i in range(6) for half in (0, 1)}
+@pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
+def test_arguments_that_would_say_an_address_or_another_namespace(
+    monkeypatch: pytest.MonkeyPatch, machine: str
+) -> None:
+    class Machine:
+        pass
+
+    Machine.machine = machine  # type: ignore[attr-defined]
+    monkeypatch.setattr(os, "uname", Machine)
+    architecture, column = seccomp._ARCHITECTURES[machine]
+    datagrams = seccomp.Program(seccomp.guest_calls(datagrams=True))._code
+    broker = seccomp.Program(seccomp.broker_calls())._code
+
+    def answer(code: bytes, name: str, argument: int) -> bool:
+        return _run(code, architecture, seccomp._NUMBERS[name][column], argument) == 0x7FFF0000
+
+    assert not answer(datagrams, "sendmsg", socket.MSG_FASTOPEN | 64)
+    assert answer(datagrams, "sendmsg", 64)
+    assert answer(broker, "setns", 0x40000000)
+    assert not answer(broker, "setns", 0x40000000 | 0x20000)
+    assert answer(broker, "sendto", 0)
+    assert not answer(broker, "sendto", 4096)
+
+
+def _run(code: bytes, architecture: int, number: int, argument: int = 99) -> int:
+    """A few of the instructions of classic BPF, on a call whose arguments are all 99 (or this)."""
+    arguments = {16 + 8 * i + 4 * half: argument * (not half) for i in range(6) for half in (0, 1)}
+    data = {0: number, 4: architecture} | arguments
     place = held = 0
     while True:
         what, yes, no, value = seccomp._INSTRUCTION.unpack_from(code, place * 8)

@@ -6,9 +6,11 @@ import pytest
 
 from wasmlet.worker import messages, wire
 from wasmlet.worker.fields import Resources, ZygoteKey
+from wasmlet.worker.grants import TCP, UDP, Grant, Port, Resolver, Rule
 
 ZYGOTE = ZygoteKey("/usr/bin/python3", "/engine/guest.py", "1")
 ID = "0123456789abcdef"
+RUN = {"op": "run", "id": ID, "labels": {}, "log": "logs/x", "zygote": ZYGOTE._asdict()}
 REQUESTS = [
     messages.Hello(),
     messages.List(watch=True),
@@ -28,6 +30,16 @@ REQUESTS = [
         resources=Resources(2**20, 500, 100),
         dense="namespace",
         within=("/pods",),
+        network=Grant(
+            "/netns/a",
+            ("10.1.2.3", "fd00::1"),
+            (Port(80, "web", TCP, (("192.0.2.1", 8080),)), Port(53, protocol=UDP)),
+            (Rule(name="*.example.org", first=443, last=443), Rule(cidr="10.0.0.0/8")),
+            (Rule(name="*"),),
+            ("127.0.0.0/8",),
+            (("192.0.2.1", 10250),),
+            Resolver(("192.0.2.53",), ("svc.cluster.local",), 5, 1.0, 3, {"db": ("10.1.2.4",)}),
+        ),
     ),
     messages.Stop(ID, 2.5),
     messages.Resize(ID, Resources(cpu=1)),
@@ -62,6 +74,8 @@ def test_every_request_is_among_them() -> None:
         ({"op": "run", "id": "x"}, "expected a container id"),
         ({"op": "run", "id": ID, "labels": {}, "log": "logs/x", "log_size": 0}, "expected log files"),
         ({"op": "run", "id": ID, "labels": {}, "log": "logs/x", "log_files": True}, "expected log files"),
+        (RUN | {"network": {"addresses": ["here"]}}, "expected a grant of network"),
+        (RUN | {"network": {"addresses": [], "ports": [{"number": 0}]}}, "expected a port from 1 to 65535, found 0"),
         ({"op": "exec", "id": ID, "container": ID}, "expected a zygote"),
         ({"op": "exec", "id": [ID], "container": ID}, "expected a container id"),
         ({"op": "warm"}, "expected a zygote"),

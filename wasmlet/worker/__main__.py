@@ -1,4 +1,4 @@
-"""The entry of every worker process: `python -I <this directory> shim|zygote|compile|compress|confine ...`.
+"""The entry of every worker process: `python -I <this directory> shim|zygote|broker|...`.
 
 The directory makes itself a package of its own name first, so that its modules import each other relatively here just
 as they do as `wasmlet.worker`, without importing `wasmlet`.
@@ -13,6 +13,7 @@ PACKAGE = "wasmlet_worker"
 COMMANDS = {
     "shim": "supervisor.shim",
     "zygote": "guest.zygote",
+    "broker": "broker.broker",
     "compile": "guest.compiler",
     "compress": "supervisor.compression",
     "confine": "guest.confine",

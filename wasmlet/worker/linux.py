@@ -16,6 +16,7 @@ _PR_SET_NAME = 15
 _PR_SET_CHILD_SUBREAPER = 36
 _PR_SET_NO_NEW_PRIVS = 38
 _CLONE_THREAD = 0x00010000
+_CLONE_NEWNET = 0x40000000
 _LAST = ctypes.c_uint(-1)
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -97,6 +98,17 @@ def become_subreaper() -> None:
 def no_new_privileges() -> None:
     """Neither this process nor anything it starts can gain rights by running a set-uid program."""
     prctl(_PR_SET_NO_NEW_PRIVS, 1)
+
+
+def enter_network(namespace: int) -> None:
+    """Have the calling thread make its sockets in this network namespace, a descriptor, from now on.
+
+    Raises:
+        OSError: it is none (EINVAL), or this process may not (EPERM).
+    """
+    if _libc.setns(ctypes.c_int(namespace), ctypes.c_int(_CLONE_NEWNET)) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"setns: {os.strerror(number)}")
 
 
 def join_group(cgroup_fds: Iterable[int]) -> None:

@@ -1,7 +1,7 @@
-"""The shim's event loop: descriptors, timers and one owner of time, in one thread.
+"""The event loop of the shim and of the broker: descriptors, timers and one owner of time, in one thread.
 
-Nothing that a callback raises ends the loop, because everything the shim holds would end with it: it is reported in
-the shim's log.
+Nothing that a callback raises ends the loop, because everything that its process holds would end with it: it is
+reported in the log.
 """
 
 from __future__ import annotations
@@ -17,6 +17,9 @@ from typing import Any
 from .log import complain
 
 READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
+
+_FEW = 256
+"""So many timers are never looked through for those that were cancelled."""
 
 
 class Timer:
@@ -37,6 +40,7 @@ class Loop:
         self._selector = selectors.DefaultSelector()
         self._timers: list[tuple[float, int, Timer]] = []
         self._order = itertools.count()
+        self._sweep_at = _FEW
         self.stopped = False
 
     def add(self, source: Any, events: int, callback: Callable[[int], None]) -> None:
@@ -53,6 +57,11 @@ class Loop:
 
     def later(self, seconds: float, callback: Callable[[], None]) -> Timer:
         """Call `callback()` after that many seconds."""
+        if len(self._timers) >= self._sweep_at:
+            # Those that were cancelled long before their time would only go when it comes.
+            self._timers = [entry for entry in self._timers if entry[2].callback is not None]
+            heapq.heapify(self._timers)
+            self._sweep_at = max(_FEW, 2 * len(self._timers))
         timer = Timer(time.monotonic() + seconds, callback)
         heapq.heappush(self._timers, (timer.deadline, next(self._order), timer))
         return timer

@@ -27,6 +27,8 @@ from .grants import Grant
 
 EXEC_COMMAND = "exec-command"
 """Of `Greeting.extensions`: the shim takes `Exec.command`."""
+NETWORK = "network"
+"""The same: the shim takes `Run.network`, and containers may have sockets."""
 
 T = TypeVar("T", bound="Request")
 
@@ -40,8 +42,7 @@ class Request:
     def as_message(self) -> wire.Message:
         """The message, without the number that its reply repeats."""
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        plain = {name: value._asdict() if hasattr(value, "_asdict") else value for name, value in fields.items()}
-        return {**plain, "op": self.OPERATION}
+        return {**{name: _plain(value) for name, value in fields.items()}, "op": self.OPERATION}
 
     @classmethod
     def of(cls: type[T], message: wire.Message) -> T:
@@ -96,7 +97,7 @@ class Run(Request):
         log_size, log_files: see `crilog.LogFile`; None for its defaults.
         dense: with whom it shares a worker; "" for a process of its own.
         within: directories that the files of such a worker's containers are in.
-        network: what it may ask of its pod's network; None for nothing.
+        network: what it may ask of the broker; None where it has no sockets. Execs in it have none in any case.
     """
 
     OPERATION = "run"
@@ -118,8 +119,6 @@ class Run(Request):
     def as_message(self) -> wire.Message:
         """See `Request`. What is at its default is left out."""
         message = super().as_message()
-        if self.network is not None:
-            message["network"] = self.network.as_message()
         for field in dataclasses.fields(self):
             if field.default is not dataclasses.MISSING and getattr(self, field.name) == field.default:
                 del message[field.name]
@@ -277,6 +276,12 @@ class Shutdown(Request):
 
 REQUESTS = (Hello, List, Warm, Run, Stop, Resize, Given, Exec, Attach, Detach, Forget, Shutdown)
 _BY_NAME: Mapping[str, type[Request]] = {request.OPERATION: request for request in REQUESTS}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Grant):
+        return value.as_message()
+    return value._asdict() if hasattr(value, "_asdict") else value
 
 
 def request_of(message: wire.Message) -> Request:

@@ -36,11 +36,14 @@ a terminal), `within` (for such a worker: absolute paths of directories that oth
 is all that it may open beside the mounts of the first), and true or false: `stdin` (the guest's stdin is held open for
 those who attach, else it is empty), `stdin_once` (it is closed when the first of them leaves), `tty` (its streams are
 one terminal's). `message` says where the container leaves its termination message: `mount` (a number from 0, or null)
-and `path` in it, and `logs` (whether its output will do).
+and `path` in it, and `logs` (whether its output will do). `network` is a `grants.Grant`: the container gets a control
+socket, by which its process asks the broker for sockets (`packets`); without it, it has none. An exec in a container
+has no control socket. An older shim does not know that; `extensions` of `hello` has `network` where it is known.
 
 The spec is a JSON object in a memory file, which the shim and the zygote pass on unread: `args`, `env` as pairs,
 `memory` in bytes or null, `user` or null (who the guest's process is: `uid`, `gid` and `groups`), and `mounts`, for
-each directory in their order its `path` for the guest and whether it is `read_only`.
+each directory in their order its `path` for the guest and whether it is `read_only`. Where the container has a network
+it has `network`, too: `addresses` of the pod, and `listeners`, each with `number`, `name` and `protocol`.
 """
 
 from __future__ import annotations
@@ -132,6 +135,11 @@ def send(sock: socket.socket, data: bytes, descriptors: tuple[int, ...] = ()) ->
     if descriptors:
         ancillary.append((socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors)))
     sock.sendmsg([data], ancillary, socket.MSG_NOSIGNAL)
+
+
+def write(sock: socket.socket, data: bytes) -> None:
+    """Send a packed message without descriptors: as `send`, for a process that has no sendmsg(2) (`seccomp`)."""
+    os.write(sock.fileno(), data)
 
 
 def receive(sock: socket.socket) -> tuple[Message, list[int]] | None:

@@ -34,11 +34,11 @@ OLDER = {
     # As before there was a dense class, and before exec and attach.
     "supervisor/records.py": ("    thread: int = 0\n    memory: int = 0\n", ""),
     "messages.py": ("Resize, Given, Exec, Attach, Detach,", "Resize, Exec, Detach,"),
-    "supervisor/connections.py": ("(messages.EXEC_COMMAND,)", "()"),
+    "supervisor/connections.py": ("(messages.EXEC_COMMAND, messages.NETWORK)", "()"),
 }
 NO_COMMANDS = {
     # As before an exec took one round trip.
-    "supervisor/connections.py": ("(messages.EXEC_COMMAND,)", "()"),
+    "supervisor/connections.py": ("(messages.EXEC_COMMAND, messages.NETWORK)", "()"),
 }
 NEVER_GIVEN = {
     # One that cannot be asked what a container was given: a command of the container's own program needs no asking.

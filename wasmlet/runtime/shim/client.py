@@ -37,8 +37,15 @@ class ShimClient(ShimConnection):
             module: descriptor of the compiled module, which stays the caller's; so do those of `mounts`.
 
         Raises:
-            ShimError: the shim refuses.
+            ShimError: the shim refuses, or is too old to give the container a network.
         """
+        await self._connected.wait()
+        if request.network is not None and messages.NETWORK not in self._extensions:
+            raise ShimError(
+                "an older wasmlet has started the shim that runs this node's containers, and it knows no networks of "
+                "pods: the container can have no sockets until that shim has ended. Drain the node, or delete its "
+                "pods, and start it again"
+            )
         with _sealed(spec) as file:
             reply = await self._ask(request, (file, module, *mounts))
         record = ContainerRecord.of(reply["container"])

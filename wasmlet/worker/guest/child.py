@@ -2,7 +2,8 @@
 
 It was a spare child until now (`spare`), which knew nothing of any container. It says over its control descriptor when
 the guest begins (`started`), or why it cannot (`failed`), and after a trap the trap's text (`ended`); the shim
-(`processes`) listens. It keeps its three streams, that descriptor, its mounts and nothing else.
+(`processes`) listens. It keeps its three streams, that descriptor, its mounts, where it has a network the control
+socket by which it asks for sockets (`sockets`), and nothing else.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import Any
 from .. import linux, wire
 from .confine import Confinement
 from .engines import Engine
+from .sockets import Sockets
 
 
 def main(
@@ -33,19 +35,24 @@ def main(
 
     Args:
         instructions: what it becomes: `limited` where its control group holds the limit of memory, so that the engine
-            need not; and for an exec `cgroup_fds`: how many of `inherited`, at its end, are those by which it joins
-            its container's group, and `arguments`: whether there is a file behind its mounts with its arguments,
-            which come in place of those of the spec.
+            need not; for an exec `cgroup_fds`: how many of `inherited`, at its end, are those by which it joins its
+            container's group, and `arguments`: whether there is a file behind its mounts with its arguments, which come
+            in place of those of the spec; and where the pod has a network `sockets`: whether there is a control socket
+            behind all that, `namespace`: whether there is the pod's network namespace behind that, and `datagrams` (see
+            `Confinement.confine_guest`).
 
     Returns:
         Its exit code.
     """
-    count = len(inherited) - instructions.get("cgroup_fds", 0)
-    cgroup_fds = inherited[count:]
-    spec_file, module, *mounts, stdin, stdout, stderr = inherited[:count]
+    rest = list(inherited)
+    namespace = rest.pop() if instructions.get("namespace") else None
+    asking = rest.pop() if instructions.get("sockets") else None
+    count = len(rest) - instructions.get("cgroup_fds", 0)
+    cgroup_fds = rest[count:]
+    spec_file, module, *mounts, stdin, stdout, stderr = rest[:count]
 
     def started() -> None:
-        wire.send(control, wire.pack({"started": True}))
+        wire.write(control, wire.pack({"started": True}))
 
     try:
         linux.join_group(cgroup_fds)
@@ -58,17 +65,23 @@ def main(
         spec = _take_spec(spec_file, arguments)
         if instructions.get("limited"):
             spec["memory"] = None
+        take_network(spec, asking)
         known = list(zip(spec.get("mounts") or (), mounts, strict=True))
         for mount, directory in known:
             mount["directory"] = f"/proc/self/fd/{directory}"
         given_mounts = [(directory, mount["read_only"]) for mount, directory in known]
-        confinement.confine_guest(module, given_mounts, spec.get("user"), getattr(engine, "REQUIRES", ()))
+        if namespace is not None:
+            # Its sockets are in there anyway. Whatever else might come to make one is in there as well.
+            linux.enter_network(namespace)
+            os.close(namespace)
+        needs, datagrams = getattr(engine, "REQUIRES", ()), bool(instructions.get("datagrams"))
+        confinement.confine_guest(module, given_mounts, spec.get("user"), needs, datagrams=datagrams)
         code, message = engine.run(prepared, spec, f"/proc/self/fd/{module}", started)
     except BaseException as error:
-        wire.send(control, wire.pack(failure(error)))
+        wire.write(control, wire.pack(failure(error)))
         return wire.START_ERROR_CODE
     if message:
-        wire.send(control, wire.pack({"ended": shorten(message)}))
+        wire.write(control, wire.pack({"ended": shorten(message)}))
     return int(code)
 
 
@@ -79,6 +92,14 @@ def _take_spec(spec_file: int, arguments: Sequence[int]) -> dict[str, Any]:
         spec["args"] = json.loads(read_file(file))
     wire.close((spec_file, *arguments))
     return spec
+
+
+def take_network(spec: dict[str, Any], control: int | None) -> None:
+    """Put `sockets` into the spec of a container with this control socket; without one it has no network."""
+    network = spec.pop("network", None)
+    if control is not None:
+        spec["network"] = network or {}
+        spec["sockets"] = Sockets(control, spec["network"])
 
 
 def take_streams(streams: Sequence[int]) -> None:

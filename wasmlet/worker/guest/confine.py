@@ -20,6 +20,7 @@ and a user, and no spec, `confine_guest` is all there is to call.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import json
 import os
@@ -42,7 +43,8 @@ OPEN_FILES = 8192
 TASKS = 512
 """The most threads and processes of a pod's own user."""
 
-_CAPSET = {"x86_64": 126, "aarch64": 91}
+_CAPABILITIES = {"x86_64": (125, 126), "aarch64": (90, 91)}
+"""Numbers of capget and capset."""
 _CAPABILITIES_VERSION = 0x20080522
 _KEPT_CAPABILITIES = 1 << 1 | 1 << 3
 """CAP_DAC_OVERRIDE and CAP_FOWNER: files of a mount may be anybody's. Landlock says which files those can be."""
@@ -58,7 +60,9 @@ class Confinement:
             resource.setrlimit(limit, (0, 0))
         self._missing = missing()
         self._landlock = 0 if self._missing["landlock"] else landlock.abi()
-        self._seccomp = None if self._missing["seccomp"] else seccomp.Program()
+        off = bool(self._missing["seccomp"])
+        self._seccomp = None if off else seccomp.Program(seccomp.guest_calls())
+        self._seccomp_datagrams = None if off else seccomp.Program(seccomp.guest_calls(datagrams=True))
         self._ruleset = -1
 
     def prepare(self) -> None:
@@ -72,6 +76,8 @@ class Confinement:
         mounts: Iterable[tuple[int, bool]],
         user: Mapping[str, Any] | None = None,
         needs: Sequence[str] = (),
+        *,
+        datagrams: bool = False,
     ) -> None:
         """Leave this process, which has one thread, what one container needs. For good.
 
@@ -80,6 +86,7 @@ class Confinement:
             mounts: descriptors of directories, and whether they are to be read only.
             user: who it becomes (`uid`, `gid`, `groups`).
             needs: what the engine is not safe without (`REQUIRES` of its in-worker module).
+            datagrams: it may have sockets that are bound and not connected, and send from them to any address.
 
         Raises:
             ValueError: the engine needs a part that this machine does not have.
@@ -99,7 +106,7 @@ class Confinement:
             linux.become(user["uid"], user["gid"], user["groups"])
             # The kernel drops this when a process becomes another user.
             linux.die_with_parent(signal.SIGKILL)
-        self._drop_and_filter()
+        self._drop_and_filter(datagrams)
 
     def confine_worker(self, directories: Iterable[tuple[int, bool]]) -> None:
         """Leave this process, which has one thread, what a dense worker needs.
@@ -152,10 +159,11 @@ class Confinement:
         most = most if hard == resource.RLIM_INFINITY else min(most, hard)
         resource.setrlimit(which, (most, most))
 
-    def _drop_and_filter(self) -> None:
-        _drop_capabilities()
-        if self._seccomp is not None:
-            self._seccomp.install()
+    def _drop_and_filter(self, datagrams: bool = False) -> None:
+        keep_capabilities(_KEPT_CAPABILITIES if os.geteuid() == 0 else 0)
+        program = self._seccomp_datagrams if datagrams else self._seccomp
+        if program is not None:
+            program.install()
 
 
 def missing() -> dict[str, str]:
@@ -183,7 +191,7 @@ def _try(writer: int) -> None:
         landlock.enter(landlock.create(landlock.abi()))
 
     def apply_seccomp() -> None:
-        seccomp.Program().install()
+        seccomp.Program(seccomp.guest_calls()).install()
 
     for part, apply in zip(PARTS, (linux.no_new_privileges, apply_landlock, apply_seccomp)):  # noqa: B905 - Python 3.10
         why = ""
@@ -213,12 +221,19 @@ def report() -> dict[str, str]:
     return found
 
 
-def _drop_capabilities() -> None:
-    kept = _KEPT_CAPABILITIES if os.geteuid() == 0 else 0
-    number = _CAPSET.get(os.uname().machine)
-    if number is not None:
-        header = struct.pack("=Ii", _CAPABILITIES_VERSION, 0)
-        linux.syscall(number, header, struct.pack("=IIIIII", kept, kept, 0, 0, 0, 0))
+def keep_capabilities(kept: int) -> None:
+    """Give up all capabilities of this process but these, of which it keeps those that it has.
+
+    Raises:
+        OSError: the kernel refuses.
+    """
+    numbers = _CAPABILITIES.get(os.uname().machine)
+    if numbers is not None:
+        get, put = numbers
+        header, found = struct.pack("=Ii", _CAPABILITIES_VERSION, 0), ctypes.create_string_buffer(24)
+        linux.syscall(get, header, found)
+        kept &= int(struct.unpack("=IIIIII", found)[1])
+        linux.syscall(put, header, struct.pack("=IIIIII", kept, kept, 0, 0, 0, 0))
 
 
 def main(arguments: list[str]) -> int:

@@ -5,9 +5,9 @@ descriptors, and is told by the same way which are to end. It never looks at wha
 another, but they share its memory: a bug of the engine's in one guest is in all of them. It ends when the shim closes
 the control descriptor, or dies. The other end is `workers`.
 
-What the shim says: `run` (an id; descriptors: stdout, stderr, spec, compiled module, mounts), `stop` (an id). What is
-said of a container, by its `id`: `started` with the thread and the address of its memory, `failed` as a child says it,
-and `over` with `code`, `message`, and whether it was `interrupted`.
+What the shim says: `run` (an id; descriptors: stdout, stderr, spec, compiled module, mounts, and with `sockets` a
+control socket), `stop` (an id). What is said of a container, by its `id`: `started` with the thread and the address of
+its memory, `failed` as a child says it, and `over` with `code`, `message`, and whether it was `interrupted`.
 
 What it asks of an engine beyond what all have is `engines.DenseEngine`.
 """
@@ -86,19 +86,20 @@ class _Worker:
         while (received := wire.receive(self._control)) is not None:
             message, descriptors = received
             if "run" in message and len(descriptors) >= _FIXED:
-                self._begin(message["run"], descriptors)
+                asking = descriptors.pop() if message.get("sockets") else None
+                self._begin(message["run"], descriptors, asking)
                 continue
             wire.close(descriptors)
             if "stop" in message:
                 self._stop(message["stop"])
 
-    def _begin(self, name: str, descriptors: list[int]) -> None:
+    def _begin(self, name: str, descriptors: list[int], asking: int | None) -> None:
         try:
             self._guests[name] = None
-            _thread.start_new_thread(self._run, (name, descriptors))
+            _thread.start_new_thread(self._run, (name, descriptors, asking))
         except RuntimeError as error:
             del self._guests[name]
-            wire.close(descriptors)
+            wire.close(descriptors if asking is None else (*descriptors, asking))
             self._tell_shim(name, failed=f"the worker has no room for another thread: {error}")
 
     def _stop(self, name: str) -> None:
@@ -109,10 +110,11 @@ class _Worker:
         if guest is not None:
             guest.interrupt()
 
-    def _run(self, name: str, descriptors: list[int]) -> None:
+    def _run(self, name: str, descriptors: list[int], asking: int | None) -> None:
         """A container, on its own thread."""
+        spec: dict[str, Any] = {}
         try:
-            guest = self._make_guest(name, descriptors)
+            guest = self._make_guest(name, descriptors, asking, spec)
             del descriptors
 
             def started(address: int) -> None:
@@ -122,23 +124,31 @@ class _Worker:
             said = {"over": True, "code": code, "message": child.shorten(message), "interrupted": interrupted}
         except BaseException as error:
             said = child.failure(error)
+        if "sockets" in spec:
+            spec["sockets"].close()
         with self._lock:
             del self._guests[name]
             self._stopped.discard(name)
         with contextlib.suppress(OSError):  # the shim is gone, and so is this process in a moment
             self._tell_shim(name, **said)
 
-    def _make_guest(self, name: str, descriptors: list[int]) -> DenseGuest:
-        """The guest. What it needs of the descriptors is open anew by its engine before they are closed."""
+    def _make_guest(self, name: str, descriptors: list[int], asking: int | None, spec: dict[str, Any]) -> DenseGuest:
+        """The guest. What it needs of the descriptors is open anew by its engine before they are closed.
+
+        Args:
+            asking: its control socket; it goes into the spec.
+            spec: empty; gets what is read.
+        """
         try:
             stdout, stderr, spec_file, module, *mounts = descriptors
-            spec = child.read_spec(spec_file)
+            spec.update(child.read_spec(spec_file))
+            child.take_network(spec, asking)
             for mount, descriptor in zip(spec.get("mounts") or (), mounts):  # noqa: B905 - new in Python 3.10
                 mount["directory"] = f"/proc/self/fd/{descriptor}"
             paths = [f"/proc/self/fd/{stream}" for stream in (stdout, stderr)]
             guest = self._engine.Guest(self._prepared, self._code(module), spec, *paths)
         finally:
-            wire.close(descriptors)
+            wire.close(descriptors if asking is None or "sockets" in spec else (*descriptors, asking))
         with self._lock:
             self._guests[name] = guest
             stopped = name in self._stopped
@@ -161,4 +171,4 @@ class _Worker:
         return code
 
     def _tell_shim(self, name: str, **said: Any) -> None:
-        wire.send(self._control, wire.pack({"id": name, **said}))
+        wire.write(self._control, wire.pack({"id": name, **said}))

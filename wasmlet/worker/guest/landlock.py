@@ -42,8 +42,8 @@ def abi() -> int:
     return linux.syscall(_CREATE_RULESET, None, ctypes.c_size_t(0), ctypes.c_uint32(_VERSION))
 
 
-def create(version: int, *, files: bool = True) -> int:
-    """A ruleset that leaves nothing yet, as a descriptor: no file, unless `files` is false; no TCP; nobody to signal.
+def create(version: int, *, files: bool = True, tcp: bool = True) -> int:
+    """A ruleset that leaves nothing yet, as a descriptor: no file and no TCP, unless one is false; nobody to signal.
 
     Args:
         version: what `abi` said.
@@ -52,7 +52,7 @@ def create(version: int, *, files: bool = True) -> int:
         OSError: the kernel refuses.
     """
     handled = _handled(version) if files else 0
-    attributes = struct.pack("=QQQ", handled, _NET if version >= 4 else 0, _SCOPES if version >= 6 else 0)
+    attributes = struct.pack("=QQQ", handled, _NET if version >= 4 and tcp else 0, _SCOPES if version >= 6 else 0)
     size = 24 if version >= 6 else 16 if version >= 4 else 8
     return linux.syscall(_CREATE_RULESET, attributes, ctypes.c_size_t(size), ctypes.c_uint32(0))
 

@@ -1,11 +1,17 @@
 """seccomp: which system calls a process that runs guests may still make, however its engine is led astray.
 
 An allow-list, as a classic BPF program (seccomp(2)): reading and writing what is open, opening below what landlock
-leaves (`landlock`), memory, time, randomness, threads. Of the rest some fails with EPERM, so that a library that tries
-something new goes on without it; what nothing here would ever do (`NEVER`: another program, another process's memory,
-namespaces, mounts, the kernel itself) ends the process with SIGSYS, and the record of the container says so.
+leaves (`landlock`), memory, time, randomness, threads, and what there is to do with a socket that was handed over. Of
+the rest some fails with EPERM, so that a library that tries something new goes on without it; what nothing here would
+ever do (`NEVER`: another program, another process's memory, namespaces, mounts, the kernel itself) ends the process
+with SIGSYS, and the record of the container says so.
 
-The program is made once, in the zygote; a child puts its pid into it and installs it (some 90 us).
+Nothing on the list says an address: a guest's sockets are made, bound and connected by the broker. `sendmsg` would say
+one, which the kernel takes also for a connected socket of UDP, and for one of TCP that is only bound (MSG_FASTOPEN,
+which landlock does not see). So what a guest sends is written (`write`, `writev`); see `guest_calls` for who has it.
+
+A program is made once, in the zygote; a child puts its pid into it and installs it (some 90 us). The broker has another
+one (`broker_calls`).
 """
 
 from __future__ import annotations
@@ -29,7 +35,10 @@ _NUMBERS: Mapping[str, tuple[int, int]] = {
     "rt_sigprocmask": (14, 135), "rt_sigreturn": (15, 139), "ioctl": (16, 29), "pread64": (17, 67),
     "pwrite64": (18, 68), "readv": (19, 65), "writev": (20, 66), "select": (23, -1), "sched_yield": (24, 124),
     "mremap": (25, 216), "madvise": (28, 233), "dup": (32, 23), "dup2": (33, -1), "nanosleep": (35, 101),
-    "getpid": (39, 172), "sendmsg": (46, 211), "recvmsg": (47, 212), "clone": (56, 220), "fork": (57, -1),
+    "getpid": (39, 172), "socket": (41, 198), "connect": (42, 203), "sendto": (44, 206), "recvfrom": (45, 207),
+    "sendmsg": (46, 211), "recvmsg": (47, 212), "shutdown": (48, 210), "bind": (49, 200), "listen": (50, 201),
+    "getsockname": (51, 204), "getpeername": (52, 205), "setsockopt": (54, 208), "getsockopt": (55, 209),
+    "clone": (56, 220), "fork": (57, -1),
     "vfork": (58, -1), "execve": (59, 221), "exit": (60, 93), "kill": (62, 129), "uname": (63, 160), "fcntl": (72, 25),
     "fsync": (74, 82), "fdatasync": (75, 83), "ftruncate": (77, 46), "getcwd": (79, 17), "rename": (82, -1),
     "mkdir": (83, -1), "rmdir": (84, -1), "link": (86, -1), "unlink": (87, -1), "symlink": (88, -1),
@@ -47,7 +56,8 @@ _NUMBERS: Mapping[str, tuple[int, int]] = {
     "linkat": (265, 37), "symlinkat": (266, 36), "readlinkat": (267, 78), "faccessat": (269, 48), "pselect6": (270, 72),
     "ppoll": (271, 73),
     "unshare": (272, 97), "set_robust_list": (273, 99), "get_robust_list": (274, 100), "utimensat": (280, 88),
-    "epoll_pwait": (281, 22), "fallocate": (285, 47), "eventfd2": (290, 19), "epoll_create1": (291, 20),
+    "epoll_pwait": (281, 22), "fallocate": (285, 47), "accept4": (288, 242), "eventfd2": (290, 19),
+    "epoll_create1": (291, 20),
     "dup3": (292, 24), "pipe2": (293, 59), "preadv": (295, 69), "pwritev": (296, 70), "perf_event_open": (298, 241),
     "prlimit64": (302, 261), "open_by_handle_at": (304, 265), "setns": (308, 268), "process_vm_readv": (310, 270),
     "process_vm_writev": (311, 271), "finit_module": (313, 273), "renameat2": (316, 276), "getrandom": (318, 278),
@@ -76,6 +86,20 @@ _IOCTLS = (0x5401, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451)
 """TCGETS, TIOCGWINSZ, FIONREAD, FIONBIO, FIONCLEX, FIOCLEX."""
 _FCNTLS = (0, 1, 2, 3, 4, 5, 6, 7, 1030, 1033, 1034)
 """Duplicates, flags, locks, seals: nothing that has signals sent."""
+_MSG_FASTOPEN = 0x20000000
+_CLONE_NEWNET = 0x40000000
+
+_NOT_GUESTS = ("socket", "connect", "bind", "sendto", "recvfrom", "setsockopt", "getsockopt", "sendmsg")
+"""Of the calls above those that guests do not have."""
+_BROKERS = (
+    "read", "write", "close", "poll", "ppoll", "mmap", "mprotect", "munmap", "brk", "rt_sigaction", "rt_sigprocmask",
+    "rt_sigreturn", "mremap", "madvise", "getpid", "socket", "connect", "bind", "sendmsg", "recvmsg", "recvfrom",
+    "shutdown", "getsockname", "getpeername", "setsockopt", "getsockopt", "exit", "exit_group", "gettimeofday",
+    "getuid", "geteuid", "getppid", "gettid", "sigaltstack", "futex", "restart_syscall", "clock_gettime", "epoll_wait",
+    "epoll_ctl", "epoll_pwait", "epoll_pwait2", "epoll_create1", "getrandom", "rseq", "membarrier", "sched_yield",
+    "fstat", "newfstatat", "lseek", "getrusage", "sysinfo", "set_robust_list", "uname",
+)  # fmt: skip
+"""What the broker may do, beside what `broker_calls` says."""
 
 _LD, _JA, _JEQ, _JSET, _JGE, _RET = 0x20, 0x05, 0x15, 0x45, 0x35, 0x06
 _NUMBER, _ARCHITECTURE, _ARGUMENTS = 0, 4, 16
@@ -94,20 +118,20 @@ _Code = list[_Instruction]
 
 
 class Program:
-    """The filter of this machine's architecture.
+    """The filter of this machine's architecture, for a process that may do these calls.
 
     Raises:
         OSError: there is none for this architecture.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, calls: Mapping[str, _Code]) -> None:
         machine = os.uname().machine
         if machine not in _ARCHITECTURES:
             raise OSError(errno.ENOTSUP, f"there is no list of system calls for {machine}")
         architecture, self._column = _ARCHITECTURES[machine]
         # Another architecture's numbers mean other calls.
         start = [(_LD, 0, 0, _ARCHITECTURE), (_JEQ, 1, 0, architecture), _ends(_KILL), (_LD, 0, 0, _NUMBER)]
-        code = start + _tree(self._segments())
+        code = start + _tree(self._segments(calls))
         self._own = [place for place, (_, _, _, value) in enumerate(code) if value == _OWN]
         self._code = b"".join(_INSTRUCTION.pack(*instruction) for instruction in code)
 
@@ -130,9 +154,9 @@ class Program:
         program.buffer = buffer  # which lives as long
         return program
 
-    def _segments(self) -> list[tuple[int, _Code]]:
+    def _segments(self, calls: Mapping[str, _Code]) -> list[tuple[int, _Code]]:
         """What is done from which number on, in their order."""
-        numbered = {_NUMBERS[name][self._column]: code for name, code in _answers().items()}
+        numbered = {_NUMBERS[name][self._column]: code for name, code in calls.items()}
         numbered.pop(-1, None)
         segments: list[tuple[int, _Code]] = [(0, [_ends(_REFUSE)])]
         for number in sorted(numbered):
@@ -144,9 +168,16 @@ class Program:
         return [*segments, (_X32, [_ends(_KILL)])]
 
 
-def _answers() -> dict[str, _Code]:
-    """By name: what is done with a call."""
-    answers = {name: [_ends(_ALLOW)] for name in _NUMBERS}
+def guest_calls(*, datagrams: bool = False) -> Mapping[str, _Code]:
+    """By name: what is done with a call of a process that runs guests. What is not there is refused.
+
+    Args:
+        datagrams: it may have sockets that are bound and not connected, and has to say where it sends: it has
+            `sendmsg`, but for MSG_FASTOPEN. Only for a process in a pod's own network namespace.
+    """
+    answers = {name: [_ends(_ALLOW)] for name in _NUMBERS if name not in _NOT_GUESTS}
+    if datagrams:
+        answers["sendmsg"] = _without(2, _MSG_FASTOPEN)
     answers |= {name: [_ends(_KILL)] for name in NEVER}
     # abort() and raise() send a signal to this process; to no other one.
     answers |= {name: _one_of(0, (_OWN,)) for name in ("kill", "tgkill")}
@@ -162,6 +193,18 @@ def _answers() -> dict[str, _Code]:
     answers["fcntl"] = _one_of(1, _FCNTLS)
     answers["prctl"] = _one_of(0, (_PR_SET_NAME,))
     answers["prlimit64"] = _zero(2)  # to ask, not to set
+    return answers
+
+
+def broker_calls() -> Mapping[str, _Code]:
+    """The same of the broker, which makes sockets, enters network namespaces, and opens no file."""
+    answers = {name: [_ends(_KILL)] for name in NEVER}
+    answers |= {name: [_ends(_ALLOW)] for name in _BROKERS}
+    answers["setns"] = _one_of(1, (_CLONE_NEWNET,))
+    answers["sendto"] = _zero(4)  # no address: where it is connected to
+    answers["ioctl"] = _one_of(1, _IOCTLS)
+    answers["fcntl"] = _one_of(1, _FCNTLS)
+    answers |= {name: _one_of(0, (_OWN,)) for name in ("kill", "tgkill")}
     return answers
 
 
@@ -192,6 +235,11 @@ def _one_of(argument: int, values: Iterable[int]) -> _Code:
     for value in values:
         code += [(_JEQ, 0, 1, value), _ends(_ALLOW)]
     return [*code, _ends(_REFUSE)]
+
+
+def _without(argument: int, flags: int) -> _Code:
+    """Allowed if the low half of an argument has none of these flags; that is all of it for an int."""
+    return [(_LD, 0, 0, _ARGUMENTS + 8 * argument), (_JSET, 0, 1, flags), _ends(_REFUSE), _ends(_ALLOW)]
 
 
 def _zero(argument: int) -> _Code:

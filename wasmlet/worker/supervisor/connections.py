@@ -250,7 +250,7 @@ class Connection:
 
     def _greet(self, number: Any) -> None:
         shim = self._shim
-        extensions = (messages.EXEC_COMMAND,)
+        extensions = (messages.EXEC_COMMAND, messages.NETWORK)
         greeting = messages.Greeting(wire.PROTOCOL, os.getpid(), shim.confinement, shim.groups.as_message(), extensions)
         self._reply(number, greeting.as_message())
 

@@ -19,6 +19,7 @@ from .. import messages, wire
 from ..fields import Resources, ZygoteKey
 from ..loop import READ, Loop
 from . import crilog
+from .brokers import Network
 from .crilog import LogFile, Splitter
 from .groups import Group
 from .processes import Hooks, Process
@@ -54,9 +55,11 @@ class Container(Process):
 
     Attributes:
         zygote: whose child it is, and for which its module was compiled.
+        network: None where it has no sockets.
     """
 
     zygote: ZygoteKey
+    network: Network | None = None
 
     def __init__(
         self,
@@ -104,7 +107,17 @@ class Container(Process):
         if group is not None:
             group.limit(self._resources)
             self.record.group = group.name
-        return ({"limited": True} if self.limited else {}), ()
+        message = {"limited": True} if self.limited else {}
+        if self.network is None:
+            return message, ()
+        namespace = self.network.open_namespace()
+        try:
+            control = self.network.connect()
+        except OSError:
+            wire.close(namespace)
+            raise
+        more = {"sockets": True, "namespace": bool(namespace), "datagrams": self.network.datagrams}
+        return message | more, (control, *namespace)
 
     def reaped(self, status: int) -> None:
         for process in list(self.execs):
@@ -228,3 +241,5 @@ class Container(Process):
             record.message = f"{record.message}\n{note}".strip()
         self._log.close()
         self._close_streams()
+        if self.network is not None:
+            self.network.forget()

@@ -1,7 +1,8 @@
 """An exec: a second instance in a running container, with streams that belong to whoever asked for it.
 
 It is no container of its own: nothing of it is recorded, its output is in no log, it ends at the latest with its
-container or with the connection that asked for it, and how it ended is told to that connection only.
+container or with the connection that asked for it, and how it ended is told to that connection only. It is in the pod's
+network namespace, but has no control socket: it cannot ask for sockets.
 """
 
 from __future__ import annotations
@@ -63,13 +64,20 @@ class Exec(Process):
 
     def _instructions(self, group: Group | None) -> tuple[wire.Message, tuple[int, ...]]:
         self.group = self._container.group
-        cgroup_fds = self.group.open_cgroup_fds() if self.group is not None else ()
+        network = self._container.network
+        namespace = network.open_namespace() if network is not None else ()
+        try:
+            cgroup_fds = self.group.open_cgroup_fds() if self.group is not None else ()
+        except OSError:
+            wire.close(namespace)
+            raise
         message = {
             "limited": self._container.limited,
             "arguments": self._has_arguments,
             "cgroup_fds": len(cgroup_fds),
+            "namespace": bool(namespace),
         }
-        return message, cgroup_fds
+        return message, (*cgroup_fds, *namespace)
 
     def _conclude(self) -> None:
         self._container.exec_ended(self)

@@ -26,6 +26,9 @@ FORMAT = 1
 
 CONTAINERS = "containers"
 
+MAX_REFUSED, MAX_WHAT = 32, 300
+"""Dials that were refused that a record keeps, and characters of each."""
+
 
 class StateError(Exception):
     """The state directory cannot be used; the message says why and what to do."""
@@ -51,6 +54,7 @@ class Record:
         message: what the child said of its end (a trap and the guest's backtrace).
         fault: "" or `wire.BAD_ARTIFACT`.
         requested: "" or "interrupt" or "kill", what the node loop has asked for.
+        refused: whom it wanted to dial and was not granted to, as `name:port` or a name; the first `MAX_REFUSED`.
     """
 
     id: str
@@ -70,6 +74,15 @@ class Record:
     message: str = ""
     fault: str = ""
     requested: str = ""
+    refused: list[str] = dataclasses.field(default_factory=list)
+
+    def refuse(self, what: str) -> bool:
+        """Note a dial that was refused; whether that is new."""
+        what = what[:MAX_WHAT]
+        if what in self.refused or len(self.refused) >= MAX_REFUSED:
+            return False
+        self.refused.append(what)
+        return True
 
     def as_message(self) -> dict[str, Any]:
         return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}

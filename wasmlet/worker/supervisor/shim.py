@@ -27,6 +27,7 @@ from ..fields import ZygoteKey
 from ..guest import confine
 from ..log import complain
 from ..loop import READ, Loop, Timer
+from .brokers import Broker, Network
 from .children import Child
 from .compression import Compressor
 from .connections import Listener
@@ -61,6 +62,7 @@ class Shim:
         self._unregistered: dict[int, int] = {}
         self._retried: set[str] = set()
         self._compressor = Compressor()
+        self._broker = Broker(loop, self._refused)
         self._idle_exit = idle_exit
         self._idle: Timer | None = None
         self._leaving = False
@@ -107,6 +109,8 @@ class Shim:
         kind = DenseContainer if request.dense else Container
         container = kind(self.loop, record, descriptors, hooks, Settings.of(request), self._compressor.add)
         container.zygote = self._newest[key[:2]] = key
+        if request.network is not None:
+            container.network = Network(self._broker, request.id, request.network, shared=bool(request.dense))
         return container, begin
 
     def stop(self, name: str, grace: float) -> Record | None:
@@ -260,6 +264,12 @@ class Shim:
                 self._retire_zygotes()
         self.on_change(record)
 
+    def _refused(self, name: str, what: str) -> None:
+        """A container wanted to dial this, and may not."""
+        container = self._running.get(name)
+        if container is not None and container.record.refuse(what):
+            self._changed(container)
+
     def _catch_signals(self) -> None:
         reader, writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
@@ -287,9 +297,10 @@ class Shim:
         if child is not None:
             child.reaped(status)
             return
-        if pid == self._compressor.pid:
-            self._compressor.reaped(status)
-            return
+        for helper in (self._compressor, self._broker):
+            if pid == helper.pid:
+                helper.reaped(status)
+                return
         for zygote in self._zygotes.values():
             if zygote.pid == pid:
                 zygote.reaped(status)
@@ -323,6 +334,7 @@ class Shim:
         for zygote in self._zygotes.values():
             zygote.kill()
         self._compressor.stop()
+        self._broker.stop()
         self.groups.close()
         self._listener.close()
 

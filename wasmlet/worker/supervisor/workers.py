@@ -86,12 +86,18 @@ class DenseContainer(Container):
         nothing, stdout, stderr = self._make_streams()
         os.close(nothing)
         self._child_streams = (stdout, stderr)
+        if self.network is not None:
+            try:
+                self._child_streams = (stdout, stderr, self.network.connect())
+            except OSError:
+                self._close_child_streams()
+                raise
         self._advance(Event.PREPARE)
 
     @property
     def descriptors(self) -> tuple[int, ...]:
-        """What the worker needs, while `waits`: stdout, stderr, spec, compiled module, mounts."""
-        return (*self._child_streams, *self._inherited)
+        """What the worker needs, while `waits`: stdout, stderr, spec, compiled module, mounts, control socket."""
+        return (*self._child_streams[:2], *self._inherited, *self._child_streams[2:])
 
     @property
     def directories(self) -> dict[str, Directory]:
@@ -232,7 +238,8 @@ class Worker(Process):
         self._containers[container.record.id] = container
         container.worker = self
         self.set_cpu_shares_soon()
-        self._queue.append((wire.pack({"run": container.record.id}), container))
+        sockets = {} if container.network is None else {"sockets": True}
+        self._queue.append((wire.pack({"run": container.record.id, **sockets}), container))
         self._flush()
 
     def interrupt(self, container: DenseContainer) -> None:

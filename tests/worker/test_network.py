@@ -1,0 +1,151 @@
+"""Containers that have a network, under a shim: their sockets come from the broker, which may die and come again."""
+
+from __future__ import annotations
+
+import json
+import socket
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.worker.harness import PATIENCE, Shim, alive, children, kill, running
+from wasmlet.worker.grants import Grant, Port, Rule
+
+POD = "127.9.0.7"
+CLASSES = pytest.mark.parametrize("more", [{}, {"dense": "namespace"}], ids=["process", "dense"])
+
+
+def free_port() -> int:
+    with socket.create_server((POD, 0)) as sock:
+        return int(sock.getsockname()[1])
+
+
+def reached(address: tuple[str, int]) -> bytes:
+    """What whoever listens there says first."""
+    until = time.monotonic() + PATIENCE
+    while True:
+        try:
+            with socket.create_connection(address, PATIENCE) as sock:
+                return sock.recv(100)
+        except ConnectionRefusedError:
+            assert time.monotonic() < until, f"nobody listens at {address}"
+            time.sleep(0.01)
+
+
+def asking(**request: Any) -> tuple[str, str]:
+    return "ask", json.dumps(request)
+
+
+@CLASSES
+def test_a_guest_serves(tmp_path: Path, python: str, more: dict[str, str]) -> None:
+    with running(tmp_path / "state", python) as shim:
+        port = free_port()
+        grant = Grant(addresses=(POD,), ports=(Port(port, "web"),))
+        name = shim.run("start", "network", "serve", "2", "print", "served", "exit", "3", network=grant, **more)
+        assert [reached((POD, port)) for _ in range(2)] == [b"x", b"x"]
+        assert shim.ended(name)["exit_code"] == 3
+        assert shim.output(name).endswith(b"True\nserved\n")
+        with socket.create_server((POD, port)):  # nobody has kept it
+            pass
+
+
+@CLASSES
+def test_a_guest_dials_what_it_was_granted(tmp_path: Path, python: str, more: dict[str, str]) -> None:
+    with socket.create_server(("127.9.0.8", 0)) as server, running(tmp_path / "state", python) as shim:
+        port = server.getsockname()[1]
+        grant = Grant(addresses=(POD,), egress=(Rule(cidr="127.9.0.8/32", first=port, last=port),))
+        words = [*asking(ask="connect", host="127.9.0.8", port=port)]
+        for host in ("127.9.0.9", "127.9.0.9", "127.9.0.10"):
+            words += asking(ask="connect", host=host, port=port)
+        name = shim.run("start", *words, network=grant, **more)
+        accepted, peer = server.accept()
+        with accepted:
+            assert peer[0] == POD
+            accepted.sendall(b"hello")
+        record = shim.ended(name)
+        said = shim.output(name).splitlines()
+        assert said[0] == b"hello"
+        assert [line.split()[0] for line in said[1:]] == [b"EACCES"] * 3
+        assert record["refused"] == [f"127.9.0.9:{port}", f"127.9.0.10:{port}"]
+        shim.connection.ask("shutdown", force=True)
+        shim.restart()
+        (item,) = shim.connection.ask("list", watch=True)
+        assert item["refused"] == record["refused"]
+
+
+@CLASSES
+def test_a_container_without_a_network_has_no_sockets(tmp_path: Path, more: dict[str, str]) -> None:
+    with running(tmp_path / "state") as shim:
+        name = shim.run("start", "network", **more)
+        assert shim.ended(name)["exit_code"] == 0
+        assert shim.output(name) == b"None False\n"
+        assert "wasmlet-broker" not in shim.children().values()
+
+
+@CLASSES
+def test_a_port_that_cannot_be_had_is_named(tmp_path: Path, more: dict[str, str]) -> None:
+    with socket.create_server((POD, 0)) as taken, running(tmp_path / "state") as shim:
+        port = taken.getsockname()[1]
+        grant = Grant(addresses=(POD,), ports=(Port(port, "web"),))
+        record = shim.ended(shim.run("serve", "1", "start", network=grant, **more))
+        assert record["reason"] == "StartError"
+        assert record["message"] == (
+            f'cannot open port {port} ("web") of the container: Address already in use ({POD} port {port}: Address '
+            "already in use). Something else listens there; take another containerPort, or another hostPort"
+        )
+
+
+def test_an_exec_has_no_sockets(tmp_path: Path) -> None:
+    with running(tmp_path / "state") as shim:
+        name = shim.run("start", "sleep", "1000", network=Grant(addresses=(POD,), ports=(Port(8080),)))
+        shim.running(name)
+        record, output = shim.exec(name, "start", "network", "world")
+        assert record["exit_code"] == 0
+        assert output.startswith(b"None False\n")
+        assert b"'descriptors': [0, 1, 2, 3, 6]" in output
+
+
+def wait_for(shim: Shim, other_than: int) -> int:
+    until = time.monotonic() + PATIENCE
+    while (found := shim.broker()) == other_than:
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    return found
+
+
+@CLASSES
+def test_a_broker_that_dies_is_replaced(tmp_path: Path, python: str, more: dict[str, str]) -> None:
+    with socket.create_server(("127.9.0.8", 0)) as server, running(tmp_path / "state", python) as shim:
+        port, dialled = free_port(), server.getsockname()[1]
+        grant = Grant(addresses=(POD,), ports=(Port(port),), egress=(Rule(cidr="127.9.0.8/32"),))
+        again = asking(ask="connect", host="127.9.0.8", port=dialled)
+        name = shim.run("start", "serve", "2", *again, network=grant, **more)
+        assert reached((POD, port)) == b"x"
+        before = shim.broker()
+        kill(before)
+        assert reached((POD, port)) == b"x"  # what was handed over lives on
+        accepted, _ = server.accept()
+        with accepted:
+            accepted.sendall(b"hello")
+        assert shim.ended(name)["exit_code"] == 0
+        assert shim.output(name) == b"hello\n"
+        assert wait_for(shim, before) != before
+
+
+def test_nothing_is_left_of_a_shim_that_was_killed(tmp_path: Path) -> None:
+    with running(tmp_path / "state") as shim:
+        port = free_port()
+        shim.run("start", "serve", "5", network=Grant(addresses=(POD,), ports=(Port(port),)))
+        assert reached((POD, port)) == b"x"
+        below = children(shim.pid)
+        assert "wasmlet-broker" in below.values()
+        kill(shim.pid)
+        until = time.monotonic() + PATIENCE
+        while any(map(alive, below)):
+            assert time.monotonic() < until
+            time.sleep(0.01)
+        with socket.create_server((POD, port)):
+            pass
+        shim.restart()

@@ -1,0 +1,385 @@
+"""One container, as the broker has it: its control socket, what it may ask, and what it has asked.
+
+What it sends is bounded in every way: a packet by its size, requests by their number, answers that it does not read by
+not reading what it asks, and its share of the broker by one packet in a turn.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import socket
+import traceback
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+from .. import packets, wire
+from ..grants import TCP, UDP, Grant
+from ..log import complain
+from ..loop import READ, WRITE, Loop
+from . import dns
+from .dial import Dial
+from .egress import Address, Egress, Name, address_of
+from .lookup import Found, Lookup, Servers
+from .places import NODE, Places, family_of
+
+MAX_REFUSED = 32
+"""Dials of one container that are told as refused, each once."""
+_MAX_WHY = 500
+_KINDS = {TCP: socket.SOCK_STREAM, UDP: socket.SOCK_DGRAM}
+_WILDCARDS: Mapping[int, str] = {socket.AF_INET: "0.0.0.0", socket.AF_INET6: "::"}
+_SEND_BUFFER = 65536
+
+
+class Refused(Exception):
+    """A request that is answered with an errno, and why."""
+
+    def __init__(self, number: int, why: str) -> None:
+        super().__init__(why)
+        self.number = number
+
+
+class Services(NamedTuple):
+    """What all containers share.
+
+    Attributes:
+        refused: told of each dial that was not granted: the container's name, and what it wanted to dial.
+        most: how many requests each may have under way now.
+        dns_port: of every DNS server.
+    """
+
+    loop: Loop
+    places: Places
+    refused: Callable[[str, str], None]
+    most: Callable[[], int]
+    dns_port: int = 53
+
+
+class _Work(Protocol):
+    """What a request waits for."""
+
+    def start(self) -> None: ...
+
+    def cancel(self) -> None: ...
+
+
+class Client:
+    """Takes over the control socket and the descriptor of the namespace (`NODE` for none).
+
+    Args:
+        datagrams: whether it may have a socket of UDP that is bound and not connected.
+    """
+
+    def __init__(
+        self, name: str, control: socket.socket, namespace: int, grant: Grant, datagrams: bool, services: Services
+    ) -> None:
+        self._name = name
+        self._control: socket.socket | None = control
+        self._namespace = namespace
+        self._grant = grant
+        self._datagrams = datagrams
+        self._services = services
+        self._egress = Egress(grant)
+        self._under_way: dict[int, _Work] = {}
+        self._backlog: deque[tuple[bytes, list[socket.socket]]] = deque()
+        self._told: set[str] = set()
+        self._complained = False
+        control.setblocking(False)
+        control.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
+        services.loop.add(control, READ, self._ready)
+
+    def close(self) -> None:
+        """Drop all that is under way. The guest is told by the end of its socket, if it is still there."""
+        if self._control is None:
+            return
+        for work in self._under_way.values():
+            work.cancel()
+        self._under_way.clear()
+        for _, sockets in self._backlog:
+            _close(sockets)
+        self._backlog.clear()
+        self._services.loop.remove(self._control)
+        self._control.close()
+        self._control = None
+        if self._namespace >= 0:
+            os.close(self._namespace)
+
+    def restarted(self) -> None:
+        """Tell the guest that another broker had its requests."""
+        self._send({"restarted": True}, [])
+
+    # Packets
+
+    def _ready(self, events: int) -> None:
+        if events & WRITE:
+            self._flush()
+        if not events & READ or self._backlog or self._control is None:
+            return
+        try:
+            data, _, flags, _ = self._control.recvmsg(packets.MAX_PACKET)  # descriptors that come along are dropped
+        except BlockingIOError:
+            return
+        except OSError:
+            data, flags = b"", 0
+        if not data:
+            self._hang_up()
+            return
+        number: Any = None
+        try:
+            number, request = _parsed(data, flags)
+            self._serve(number, request)
+        except Refused as refused:
+            self._refuse(number, refused.number, str(refused))
+        except OSError as error:
+            self._refuse(number, error.errno or errno.EIO, error.strerror or str(error))
+        except Exception:
+            self._refuse(number, errno.EIO, "an error of wasmlet's own; see the node's log")
+            if not self._complained:
+                self._complained = True
+                complain(f"an error of wasmlet's own, for container {self._name}:\n{traceback.format_exc()}")
+
+    def _hang_up(self) -> None:
+        """The guest is gone, or says what nobody can tell from that: serve it no more, and let it know."""
+        if self._control is not None:
+            with contextlib.suppress(OSError):
+                self._control.shutdown(socket.SHUT_RDWR)
+            self.close()
+
+    def _send(self, message: wire.Message, sockets: list[socket.socket]) -> None:
+        if self._control is None:
+            _close(sockets)
+            return
+        self._backlog.append((json.dumps(message, separators=(",", ":")).encode(), sockets))
+        if len(self._backlog) == 1:
+            self._flush()
+
+    def _flush(self) -> None:
+        while self._backlog and self._control is not None:
+            data, sockets = self._backlog[0]
+            try:
+                wire.send(self._control, data, tuple(sock.fileno() for sock in sockets))
+            except BlockingIOError:
+                break
+            except OSError as error:
+                if error.errno == errno.ETOOMANYREFS and sockets:
+                    self._backlog.popleft()
+                    _close(sockets)
+                    number = json.loads(data).get("re")
+                    self._backlog.appendleft((_refusal(number, errno.EMFILE, "too many sockets are on their way"), []))
+                    continue
+                self._hang_up()
+                return
+            self._backlog.popleft()
+            _close(sockets)  # the guest's alone from here on: a copy would keep its port when it is gone
+        if self._control is not None:
+            # What it asks waits as long as it does not read what it is told.
+            self._services.loop.change(self._control, WRITE if self._backlog else READ)
+
+    def _answer(self, number: int, fields: wire.Message, sockets: list[socket.socket]) -> None:
+        self._under_way.pop(number, None)
+        self._send({"re": number, **fields}, sockets)
+
+    def _refuse(self, number: Any, error: int, why: str) -> None:
+        self._under_way.pop(number, None)
+        self._send(json.loads(_refusal(number, error, why)), [])
+
+    # Requests
+
+    def _serve(self, number: int, request: wire.Message) -> None:
+        if number in self._under_way:
+            return  # it was there before the guest asked again
+        if len(self._under_way) >= min(packets.MAX_UNDER_WAY, self._services.most()):
+            raise Refused(errno.EAGAIN, f"{len(self._under_way)} requests are under way")
+        operation = request.get("ask")
+        if operation == packets.LISTEN:
+            self._listen(number, _port(request), _protocol(request))
+        elif operation == packets.CONNECT:
+            self._connect(number, _text(request, "host"), _port(request), _protocol(request))
+        elif operation == packets.RESOLVE:
+            self._resolve(number, _text(request, "name"))
+        else:
+            raise Refused(errno.EPROTO, f"expected an operation, found {str(operation)[:40]!r}")
+
+    def _begin(self, number: int, work: _Work) -> None:
+        self._under_way[number] = work
+        work.start()
+
+    def _listen(self, number: int, port: int, protocol: str) -> None:
+        granted = next((one for one in self._grant.ports if (one.number, one.protocol) == (port, protocol)), None)
+        if granted is None:
+            raise Refused(errno.EACCES, f"{protocol} port {port} is none of the container's ports")
+        if protocol == UDP and not self._datagrams:
+            raise Refused(errno.EPROTONOSUPPORT, "a port of UDP needs a process and a network namespace of its own")
+        places = [(self._namespace, address, port) for address in self._own_addresses()]
+        places += [(NODE, address, host_port) for address, host_port in granted.hosts]
+        made: list[socket.socket] = []
+        try:
+            for place in places[: packets.MAX_SOCKETS]:
+                made.append(self._services.places.bound(*place, _KINDS[protocol]))
+        except OSError as error:
+            _close(made)
+            _, address, wanted = places[len(made)]
+            raise Refused(error.errno or errno.EIO, f"{address} port {wanted}: {error.strerror}") from None
+        self._answer(number, {}, made)
+
+    def _own_addresses(self) -> Sequence[str]:
+        """What a port of the pod is bound to; in a namespace of its own that is all that there is."""
+        if self._namespace == NODE:
+            return self._grant.addresses
+        return list(dict.fromkeys(_WILDCARDS[family_of(address)] for address in self._grant.addresses))
+
+    def _connect(self, number: int, host: str, port: int, protocol: str) -> None:
+        literal = address_of(host)
+        if literal is not None:
+            address = self._egress.meant(literal)
+            shown = f"[{address}]:{port}" if address.version == 6 else f"{address}:{port}"
+            if not self._egress.grants_address(address, port) or self._egress.never(address, port):
+                raise self._denied(shown)
+            self._dial(number, [address], port, protocol)
+            return
+        names = self._names(host, port)
+
+        def found(result: Found) -> None:
+            if result.name is None:
+                self._refuse(number, result.error, f"{host}: {result.why}")
+                return
+            addresses = self._dialable(result, port)
+            if addresses:
+                self._dial(number, addresses, port, protocol)
+            else:
+                refused = self._denied(f"{names[0].asked}:{port}")
+                self._refuse(number, refused.number, str(refused))
+
+        self._look_up(number, names, found)
+
+    def _resolve(self, number: int, host: str) -> None:
+        literal = address_of(host)
+        if literal is not None:
+            self._answer(number, {"addresses": [str(literal)]}, [])
+            return
+
+        def found(result: Found) -> None:
+            if result.name is None:
+                self._refuse(number, result.error, f"{host}: {result.why}")
+                return
+            addresses = self._dialable(result, None)
+            self._egress.remember(result.name, addresses)
+            self._answer(number, {"addresses": [str(address) for address in addresses]}, [])
+
+        self._look_up(number, self._names(host, None), found)
+
+    def _names(self, host: str, port: int | None) -> list[Name]:
+        """The granted names that a host may stand for.
+
+        Raises:
+            Refused: there are none.
+        """
+        resolver = self._grant.resolver
+        names = dns.candidates(host, tuple(resolver.searches), resolver.ndots)
+        if not names:
+            raise Refused(errno.ENOENT, f"{host[:100]!r} is no name of a host")
+        granted = [name for name in names if self._egress.grants_name(name, port)]
+        if not granted:
+            raise self._denied(names[0].asked if port is None else f"{names[0].asked}:{port}")
+        return granted
+
+    def _dialable(self, found: Found, port: int | None) -> list[Address]:
+        """Those of the addresses of a name that may be dialled."""
+        assert found.name is not None
+        meant = dict.fromkeys(map(self._egress.meant, found.addresses))
+        return [
+            address
+            for address in meant
+            if self._egress.grants_address_of(found.name, address, port) and not self._egress.never(address, port)
+        ]
+
+    def _look_up(self, number: int, names: list[Name], found: Callable[[Found], None]) -> None:
+        grant = self._grant
+        for name in names:
+            for text in (name.asked, name.full):
+                if text in grant.resolver.hosts:
+                    addresses = map(address_of, grant.resolver.hosts[text])
+                    found(Found(name, tuple(address for address in addresses if address is not None)))
+                    return
+        own = {family_of(address) for address in grant.addresses} or {socket.AF_INET}
+        kinds = [kind for kind, family in ((dns.A, socket.AF_INET), (dns.AAAA, socket.AF_INET6)) if family in own]
+
+        def make(address: str, kind: int) -> socket.socket:
+            return self._services.places.towards(self._namespace, address, kind, grant.addresses)
+
+        resolver = grant.resolver
+        servers = Servers(make, resolver.servers, kinds, resolver.timeout, resolver.attempts, self._services.dns_port)
+        self._begin(number, Lookup(self._services.loop, servers, names, found))
+
+    def _dial(self, number: int, addresses: list[Address], port: int, protocol: str) -> None:
+        def make(address: str) -> socket.socket:
+            return self._services.places.towards(self._namespace, address, _KINDS[protocol], self._grant.addresses)
+
+        def done(sock: socket.socket | None, error: int) -> None:
+            if sock is None:
+                self._refuse(number, error, os.strerror(error))
+                return
+            try:
+                fields = {"local": sock.getsockname()[:2], "peer": sock.getpeername()[:2]}
+            except OSError as gone:  # it was connected a moment ago
+                sock.close()
+                self._refuse(number, gone.errno or errno.EIO, os.strerror(gone.errno or errno.EIO))
+                return
+            self._answer(number, fields, [sock])
+
+        self._begin(number, Dial(self._services.loop, make, map(str, addresses), port, done))
+
+    def _denied(self, what: str) -> Refused:
+        """A dial that was not granted, which is told once."""
+        if what not in self._told and len(self._told) < MAX_REFUSED:
+            self._told.add(what)
+            self._services.refused(self._name, what)
+        return Refused(errno.EACCES, f"{what} is not among what the pod may dial")
+
+
+def _parsed(data: bytes, flags: int) -> tuple[int, wire.Message]:
+    """The number of a request, and the request."""
+    if flags & socket.MSG_TRUNC:
+        raise Refused(errno.EPROTO, f"a packet is longer than {packets.MAX_PACKET} bytes")
+    try:
+        request = wire.unpack(data)
+    except (wire.WireError, RecursionError):
+        raise Refused(errno.EPROTO, "a packet is no JSON object") from None
+    number = request.get("n")
+    if type(number) is not int or not 0 <= number < 1 << 53:
+        raise Refused(errno.EPROTO, "a request has no number")
+    return number, request
+
+
+def _refusal(number: Any, error: int, why: str) -> bytes:
+    name = errno.errorcode.get(error, "EIO")
+    return json.dumps({"re": number, "error": name, "why": why[:_MAX_WHY]}, separators=(",", ":")).encode()
+
+
+def _port(request: wire.Message) -> int:
+    port = request.get("port")
+    if type(port) is not int or not 0 < port < 65536:
+        raise Refused(errno.EPROTO, "expected a port from 1 to 65535")
+    return port
+
+
+def _protocol(request: wire.Message) -> str:
+    protocol = request.get("protocol", TCP)
+    if protocol not in (TCP, UDP):
+        raise Refused(errno.EPROTO, f"expected protocol {TCP} or {UDP}")
+    return str(protocol)
+
+
+def _text(request: wire.Message, field: str) -> str:
+    text = request.get(field)
+    if not isinstance(text, str) or not 0 < len(text) <= 2 * dns.MAX_NAME:
+        raise Refused(errno.EPROTO, f"expected a {field} of at most {2 * dns.MAX_NAME} characters")
+    return text
+
+
+def _close(sockets: Sequence[socket.socket]) -> None:
+    for sock in sockets:
+        sock.close()

@@ -1,0 +1,168 @@
+"""Whom a container may dial: its rules, the ceiling of the node's owner, and what nobody dials.
+
+A dial has to fit a rule of the grant and, where there is a ceiling, a rule of that. Names fit rules with names; so an
+address fits that such a name has just had. An address that a guest gives as such fits networks and `*`, and it fits as
+the address of a name that it was told for that (`remember`).
+
+What is never dialled is looked at last, for the address that is really dialled. A name server that gives another
+answer each time, or an address of the node itself, gains nothing.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from ..grants import Grant, Rule
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+_Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+ALL = "*"
+REMEMBERED = 256
+"""Addresses that a container was told and may dial as such: the last ones."""
+_NAMES_OF_ADDRESS = 8
+
+_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+_BROADCAST = ipaddress.IPv4Address("255.255.255.255")
+
+
+class Name(NamedTuple):
+    """A name that is looked up: as it was asked for, and with the domain that was appended, if any."""
+
+    asked: str
+    full: str
+
+
+def address_of(text: str) -> Address | None:
+    """The address that a text is; None where it is a name."""
+    try:
+        found: Address = ipaddress.ip_address(text)
+    except ValueError:
+        return None
+    if isinstance(found, ipaddress.IPv6Address):
+        if found.scope_id is not None:
+            return None
+        return found.ipv4_mapped or found
+    return found
+
+
+class Egress:
+    """What one container may dial."""
+
+    def __init__(self, grant: Grant) -> None:
+        self._searches = grant.resolver.searches
+        self._has_namespace = bool(grant.namespace)
+        self._own = [address for address in map(address_of, grant.addresses) if address is not None]
+        self._rules = _Rules(grant.egress)
+        self._ceiling = None if grant.ceiling is None else _Rules(grant.ceiling)
+        self._never = [ipaddress.ip_network(text) for text in grant.never]
+        self._never_at = {(address_of(text), port) for text, port in grant.never_at}
+        self._never_ports = {port for _, port in grant.never_at}
+        self._remembered: OrderedDict[Address, tuple[Name, ...]] = OrderedDict()
+
+    def meant(self, address: Address) -> Address:
+        """What a container means by an address: without a namespace its 127.0.0.1 and ::1 are the pod's address."""
+        if not self._has_namespace and str(address) in ("127.0.0.1", "::1"):
+            for own in self._own:
+                if own.version == address.version:
+                    return own
+        return address
+
+    def grants_name(self, name: Name, port: int | None = None) -> bool:
+        """Whether this name may be looked up, for a dial to this port or (None) to any."""
+        if not self._rules.has_name(name, port, self._searches):
+            return False
+        ceiling = self._ceiling
+        # Networks of a ceiling are looked at when the addresses are known.
+        return ceiling is None or ceiling.has_name(name, port, self._searches) or ceiling.has_networks(port)
+
+    def grants_address_of(self, name: Name, address: Address, port: int | None = None) -> bool:
+        """Whether this address may be dialled because it is that of this name."""
+        if not self._rules.has_name(name, port, self._searches):
+            return False
+        ceiling = self._ceiling
+        return ceiling is None or ceiling.has_name(name, port, self._searches) or ceiling.has_address(address, port)
+
+    def grants_address(self, address: Address, port: int) -> bool:
+        """Whether this address may be dialled as such."""
+        if self._is_the_pods(address):
+            return True
+        if any(self.grants_address_of(name, address, port) for name in self._remembered.get(address, ())):
+            return True
+        ceiling = self._ceiling
+        return self._rules.has_address(address, port) and (ceiling is None or ceiling.has_address(address, port))
+
+    def remember(self, name: Name, addresses: Iterable[Address]) -> None:
+        """The container was told that the name has these."""
+        for address in addresses:
+            names = self._remembered.pop(address, ())
+            self._remembered[address] = (name, *(known for known in names if known != name))[:_NAMES_OF_ADDRESS]
+            if len(self._remembered) > REMEMBERED:
+                self._remembered.popitem(last=False)
+
+    def never(self, address: Address, port: int | None = None) -> bool:
+        """Whether nobody dials this address (at this port), whatever was granted."""
+        if self._is_the_pods(address):
+            return False
+        return any(self._never_as_such(one, port) for one in (address, *_inside(address)))
+
+    def _never_as_such(self, address: Address, port: int | None) -> bool:
+        if (address, port) in self._never_at:
+            return True
+        if address in self._own:
+            # An address that is not the pod's alone: what the node listens at on all addresses is there, too.
+            return port in self._never_ports
+        if address.is_link_local or address.is_unspecified or address.is_multicast or address == _BROADCAST:
+            return True
+        return any(address in network for network in self._never)
+
+    def _is_the_pods(self, address: Address) -> bool:
+        """Whether it leads into the pod itself and nowhere else: its own namespace's."""
+        return self._has_namespace and (address.is_loopback or address in self._own)
+
+
+class _Rules:
+    """The rules of a grant, or of a ceiling."""
+
+    def __init__(self, rules: Sequence[Rule]) -> None:
+        self._names = [rule for rule in rules if rule.name]
+        self._networks: list[tuple[_Network, Rule]] = [
+            (ipaddress.ip_network(rule.cidr), rule) for rule in rules if rule.cidr
+        ]
+
+    def has_name(self, name: Name, port: int | None, searches: Sequence[str]) -> bool:
+        return any(_at(rule, port) and _names(rule.name, name, searches) for rule in self._names)
+
+    def has_networks(self, port: int | None) -> bool:
+        return any(_at(rule, port) for _, rule in self._networks)
+
+    def has_address(self, address: Address, port: int | None) -> bool:
+        if any(rule.name == ALL and _at(rule, port) for rule in self._names):
+            return True
+        return any(_at(rule, port) and address in network for network, rule in self._networks)
+
+
+def _at(rule: Rule, port: int | None) -> bool:
+    return port is None or rule.first <= port <= rule.last
+
+
+def _names(granted: str, name: Name, searches: Sequence[str]) -> bool:
+    """Whether a rule's name is this one: as it was asked for, or looked up, or as the rule's own is looked up."""
+    if granted == ALL:
+        return True
+    if granted.startswith("*."):
+        return any(one.endswith(granted[1:]) and len(one) >= len(granted) for one in name)
+    return granted in name or any(name.full == f"{granted}.{search}" for search in searches)
+
+
+def _inside(address: Address) -> tuple[Address, ...]:
+    """Addresses that this one may lead to: those of IPv4 in one of IPv6."""
+    if isinstance(address, ipaddress.IPv4Address):
+        return ()
+    found = [address.ipv4_mapped, address.sixtofour]
+    if address in _NAT64:
+        found.append(ipaddress.IPv4Address(int(address) & 0xFFFFFFFF))
+    return tuple(one for one in found if one is not None)

@@ -1,0 +1,93 @@
+"""Sockets in the network namespaces of pods: the broker enters one to make a socket, and leaves it at once.
+
+A socket stays in the namespace in which it was made; all else that is done with it is done from anywhere.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+
+from .. import linux
+
+NODE, GONE = -1, -2
+"""Stand for the node's own namespace, and for a pod's that is not there any more."""
+
+_IP_BIND_ADDRESS_NO_PORT = 24
+
+
+class Places:
+    """Makes sockets. One for a process, which has one thread."""
+
+    def __init__(self) -> None:
+        self._own = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+
+    def make(self, namespace: int, family: int, kind: int) -> socket.socket:
+        """A socket that does not block, in the namespace of this descriptor or `NODE`.
+
+        Raises:
+            OSError: that is not possible.
+        """
+        kind |= socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
+        if namespace == NODE:
+            return socket.socket(family, kind)
+        if namespace == GONE:
+            raise OSError(errno.ENETDOWN, "the pod's network namespace is gone")
+        linux.enter_network(namespace)
+        try:
+            return socket.socket(family, kind)
+        finally:
+            try:
+                linux.enter_network(self._own)
+            except BaseException:
+                os._exit(1)  # nothing may be made in the wrong one
+
+    def bound(self, namespace: int, address: str, port: int, kind: int) -> socket.socket:
+        """A socket for a port, bound; one of TCP does not listen yet.
+
+        Raises:
+            OSError: that is not possible.
+        """
+        family = family_of(address)
+        sock = self.make(namespace, family, kind)
+        try:
+            if family == socket.AF_INET6:
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            if kind == socket.SOCK_STREAM:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            sock.bind((address, port))
+        except BaseException:
+            sock.close()
+            raise
+        return sock
+
+    def towards(self, namespace: int, address: str, kind: int, sources: tuple[str, ...]) -> socket.socket:
+        """A socket to be connected to this address, from one of `sources` where the pod has no namespace.
+
+        Raises:
+            OSError: that is not possible.
+        """
+        sock = self.make(namespace, family_of(address), kind)
+        try:
+            if kind == socket.SOCK_STREAM:
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            source = next((one for one in sources if family_of(one) == sock.family), "")
+            # From an address of the loopback interface nothing but that can be reached.
+            if namespace == NODE and source and _is_loopback(source) <= _is_loopback(address):
+                sock.setsockopt(socket.IPPROTO_IP, _IP_BIND_ADDRESS_NO_PORT, 1)
+                sock.bind((source, 0))
+        except BaseException:
+            sock.close()
+            raise
+        return sock
+
+
+def family_of(address: str) -> int:
+    """The family of an address."""
+    return socket.AF_INET6 if ":" in address else socket.AF_INET
+
+
+def _is_loopback(address: str) -> bool:
+    return address == "::1" or address.startswith("127.")

@@ -1,0 +1,240 @@
+"""A guest's sockets: how its process asks the broker for them, which it cannot open itself.
+
+For engines: `spec["sockets"]` is a `Sockets` where the container has a network. It is for one thread. What it hands out
+are descriptors of sockets that do not block (`O_NONBLOCK`) and are the caller's to close:
+
+- a listener is bound, and does not listen: `socket.socket(family, type, 0, fileno=fd).listen()` is for when the guest
+  first accepts or polls, so that a probe sees what is so;
+- whatever a guest sends is written with `os.write` or `os.writev`, and read with `os.read` or `recvmsg`. The process
+  has neither `send` and `sendto` nor (but for unconnected sockets of UDP) `sendmsg`, because these take an address; and
+  no `getsockopt`, so `socket.socket` has to be told family and type.
+
+An exec in a container has none of this: neither `sockets` nor `network` is in its spec.
+"""
+
+from __future__ import annotations
+
+import array
+import errno
+import json
+import os
+import select
+import socket
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from .. import packets
+from ..grants import TCP, Port
+
+ANSWER_SECONDS = 120.0
+"""After how long a request counts as not answered: longer than the broker takes for any."""
+_LOOK_SECONDS = 5.0
+
+
+class Answer(NamedTuple):
+    """What came of a request.
+
+    Attributes:
+        fds: descriptors, the caller's to close.
+        fields: see `packets`.
+        error: 0 or an errno.
+        why: what there is to say of the error.
+    """
+
+    fds: tuple[int, ...] = ()
+    fields: Mapping[str, Any] = {}
+    error: int = 0
+    why: str = ""
+
+
+class _Asked(NamedTuple):
+    packet: bytes
+    until: float
+
+
+def wait_readable(descriptor: int) -> bool:
+    """Wait until there is something to read, or a while; True, because nothing interrupts it."""
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    poll.poll(_LOOK_SECONDS * 1000)
+    return True
+
+
+class Sockets:
+    """The control socket of one container. Takes over the descriptor.
+
+    Args:
+        network: `spec["network"]`: `addresses`, and `listeners` with `number`, `name` and `protocol`.
+        wait: waits until this descriptor is readable or a few seconds are over; False where the guest is to end.
+
+    Attributes:
+        addresses: of the pod.
+        listeners: the ports that the guest finds open at its start, in the order of its descriptors.
+        wait: the same as above; an engine may put its own one here.
+    """
+
+    def __init__(self, control: int, network: Mapping[str, Any], wait: Callable[[int], bool] = wait_readable) -> None:
+        self.addresses = tuple(map(str, network.get("addresses") or ()))
+        self.listeners = tuple(
+            Port(one["number"], one.get("name") or "", one.get("protocol") or TCP)
+            for one in network.get("listeners") or ()
+        )
+        self.wait = wait
+        os.set_blocking(control, False)
+        self._socket: socket.socket | None = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, control)
+        self._number = 0
+        self._asked: dict[int, _Asked] = {}
+        self._answers: dict[int, Answer] = {}
+        self._gone = "the node's broker, which opens sockets, has left"
+
+    def fileno(self) -> int:
+        """What is readable when an answer may have come; -1 when none will come any more."""
+        return self._socket.fileno() if self._socket is not None else -1
+
+    def begin(self, operation: str, **fields: Any) -> int:
+        """Ask, and do not wait: the number of the request, for `take`.
+
+        Args:
+            operation, fields: see `packets`.
+        """
+        self._number += 1
+        number = self._number
+        packet = json.dumps({"n": number, "ask": operation, **fields}).encode()
+        if len(packet) > packets.MAX_PACKET:
+            self._answers[number] = Answer(error=errno.ENAMETOOLONG, why="the request is too long")
+        elif len(self._asked) >= packets.MAX_UNDER_WAY:
+            self._answers[number] = Answer(error=errno.EAGAIN, why="too many requests are under way")
+        else:
+            self._asked[number] = _Asked(packet, time.monotonic() + ANSWER_SECONDS)
+            self._say(number)
+        return number
+
+    def take(self, number: int) -> Answer | None:
+        """The answer to this request, once; None where it has not come yet."""
+        self._hear()
+        asked = self._asked.get(number)
+        if asked is not None and time.monotonic() > asked.until:
+            del self._asked[number]
+            return Answer(error=errno.ETIMEDOUT, why="the node's broker has not answered")
+        return self._answers.pop(number, None)
+
+    def drop(self, number: int) -> None:
+        """Nobody waits for this answer any more: what comes with it is closed."""
+        self._asked.pop(number, None)
+        answer = self._answers.pop(number, None)
+        if answer is not None:
+            _close(answer.fds)
+
+    def ask(self, operation: str, **fields: Any) -> Answer:
+        """Ask, and wait for the answer. Where `wait` says that the guest is to end, it is EINTR."""
+        number = self.begin(operation, **fields)
+        while (answer := self.take(number)) is None:
+            if not self.wait(self.fileno()):
+                self.drop(number)
+                return Answer(error=errno.EINTR, why="the guest is to end")
+        return answer
+
+    def open_listeners(self) -> tuple[tuple[int, ...], ...]:
+        """The sockets of each of `listeners`: the first is bound to the pod's address, others to more of them.
+
+        Raises:
+            ValueError: one cannot be had; names the port, and says what to do.
+        """
+        opened: list[tuple[int, ...]] = []
+        for port in self.listeners:
+            answer = self.ask(packets.LISTEN, port=port.number, protocol=port.protocol)
+            if answer.error:
+                for descriptors in opened:
+                    _close(descriptors)
+                raise ValueError(_words(port, answer))
+            opened.append(answer.fds)
+        return tuple(opened)
+
+    def close(self) -> None:
+        """Ask no more. What was handed out stays the caller's."""
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+        for answer in self._answers.values():
+            _close(answer.fds)
+        self._answers.clear()
+        self._asked.clear()
+
+    def _say(self, number: int) -> None:
+        if self._socket is None:
+            self._fail(number, errno.EPIPE, self._gone)
+            return
+        try:
+            os.write(self._socket.fileno(), self._asked[number].packet)
+        except BlockingIOError:
+            self._fail(number, errno.EAGAIN, "the node's broker is behind")
+        except OSError:
+            self._lose()
+
+    def _fail(self, number: int, error: int, why: str) -> None:
+        del self._asked[number]
+        self._answers[number] = Answer(error=error, why=why)
+
+    def _lose(self) -> None:
+        """Nobody answers any more."""
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+        for number in list(self._asked):
+            self._fail(number, errno.EPIPE, self._gone)
+
+    def _hear(self) -> None:
+        """Take in all that has come."""
+        while self._socket is not None:
+            descriptors = array.array("i")
+            space = socket.CMSG_SPACE(packets.MAX_SOCKETS * descriptors.itemsize)
+            flags = socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC
+            try:
+                data, ancillary, _, _ = self._socket.recvmsg(packets.MAX_PACKET, space, flags)
+            except BlockingIOError:
+                return
+            except OSError:
+                data, ancillary = b"", []
+            for level, kind, payload in ancillary:
+                if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+                    descriptors.frombytes(payload[: len(payload) - len(payload) % descriptors.itemsize])
+            if not data:
+                _close(descriptors)
+                self._lose()
+                return
+            self._heard(json.loads(data), tuple(descriptors))
+
+    def _heard(self, message: Mapping[str, Any], descriptors: tuple[int, ...]) -> None:
+        number = message.get("re")
+        if number in self._asked:
+            del self._asked[number]
+            error = getattr(errno, message["error"], errno.EIO) if "error" in message else 0
+            self._answers[number] = Answer(descriptors, message, error, str(message.get("why", "")))
+            return
+        _close(descriptors)  # of a request that was asked again, or that nobody waits for
+        if "gone" in message:
+            self._gone = str(message["gone"])
+            self._lose()
+        elif "restarted" in message:
+            for asked in list(self._asked):
+                if asked in self._asked:
+                    self._say(asked)
+
+
+def _words(port: Port, answer: Answer) -> str:
+    """Why a port cannot be had, for the pod's owner."""
+    what = f"port {port.number}" + (f' ("{port.name}")' if port.name else "")
+    advice = {
+        errno.EADDRINUSE: "something else listens there; take another containerPort, or another hostPort",
+        errno.EACCES: "below 1024 the node needs to be root, or to have CAP_NET_BIND_SERVICE; take a containerPort "
+        "from 1024 on",
+        errno.EADDRNOTAVAIL: "the pod's address is no longer this machine's; delete the pod to have it made anew",
+    }.get(answer.error, "")
+    why = f"{os.strerror(answer.error)} ({answer.why})" if answer.why else os.strerror(answer.error)
+    return f"cannot open {what} of the container: {why}" + (f". {advice[0].upper()}{advice[1:]}" if advice else "")
+
+
+def _close(descriptors: Any) -> None:
+    for descriptor in descriptors:
+        os.close(descriptor)
