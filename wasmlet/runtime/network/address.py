@@ -51,6 +51,9 @@ class Reach(Protocol):
     async def remove(self, found: PodNetwork) -> None:
         """It has them no more; also for pods of the time before this process. Raises NetworkError: not now."""
 
+    async def close(self) -> None:
+        """The node ends, and no pod has an address any more. Raises NetworkError: something is left."""
+
 
 class AddressNetwork(Network):
     """An address of a network for each pod.
@@ -91,6 +94,9 @@ class AddressNetwork(Network):
 
     async def add(self, request: NetworkRequest) -> PodNetwork | None:
         given = await self._known()
+        for cidr in self._wanted() if self._reach is not None else ():
+            if not is_loopback(cidr[0]):  # also for a pod that has its address: the machine may have been restarted
+                await self._reach.open(cidr)
         if (found := given.get(request.pod.uid)) is None:
             found = given[request.pod.uid] = await self._give(request.pod.uid)
         if self._reach is not None:
@@ -116,15 +122,18 @@ class AddressNetwork(Network):
         where = ", ".join(map(str, self._wanted()))
         return {POLICY_ANNOTATION: f"not enforced: pods have addresses of {where}, and no network devices"}
 
+    async def close(self) -> None:
+        if self._reach is not None and not await self._known():
+            try:
+                await self._reach.close()
+            except NetworkError as error:
+                log.warning("network: something is left of the way to pods' addresses", error=str(error))
+
     # --- within
 
     async def _give(self, uid: str) -> PodNetwork:
         """Find a pod its addresses, and write them down."""
         cidrs, ips = self._wanted(), []
-        if self._reach is not None:
-            for cidr in cidrs:
-                if not is_loopback(cidr[0]):
-                    await self._reach.open(cidr)
         try:
             for cidr in cidrs:
                 ips.append(self._pool(cidr).take())

@@ -21,6 +21,7 @@ from wasmlet.runtime.network.node_network import NodeNetwork, least_port
 from wasmlet.runtime.network.none import NoNetwork
 from wasmlet.runtime.network.plugins import Plugins
 from wasmlet.runtime.network.pod_networks import PodNetworks
+from wasmlet.runtime.network.reach import AnyIp
 
 log = structlog.get_logger(__name__)
 
@@ -95,8 +96,8 @@ def _made(kind: str, config: NetworkConfig, state_dir: Path, node: Callable[[], 
 
 
 def _reach(state_dir: Path) -> Reach | None:
-    """What makes addresses that are not loopback's ones of this machine; None where nothing does."""
-    return None
+    """What makes addresses that are not loopback's ones of this machine; None where this process may not."""
+    return AnyIp(state_dir, SystemClock()) if os.geteuid() == 0 else None
 
 
 def _former(chosen: str, state_dir: Path) -> Sequence[str]:
