@@ -94,9 +94,11 @@ class AddressNetwork(Network):
 
     async def add(self, request: NetworkRequest) -> PodNetwork | None:
         given = await self._known()
-        for cidr in self._wanted() if self._reach is not None else ():
-            if not is_loopback(cidr[0]):  # also for a pod that has its address: the machine may have been restarted
-                await self._reach.open(cidr)
+        if self._reach is not None:
+            # Also for a pod that has its address already: the machine may have been restarted.
+            for cidr in self._wanted():
+                if not is_loopback(cidr[0]):
+                    await self._reach.open(cidr)
         if (found := given.get(request.pod.uid)) is None:
             found = given[request.pod.uid] = await self._give(request.pod.uid)
         if self._reach is not None:
