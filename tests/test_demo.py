@@ -336,6 +336,17 @@ async def test_a_file_that_is_no_module_and_no_manifest(arguments: list[str], ex
     assert "Traceback" not in output
 
 
+@pytest.mark.parametrize(("content", "found"), [(b"", "an empty file"), (b"(module)", "b'(mod'")])
+async def test_a_file_with_the_name_of_a_module_that_is_none(tmp_path: Path, content: bytes, found: str) -> None:
+    """It is said before anything is started."""
+    (tmp_path / "app.wasm").write_bytes(content)
+    async with wasmlet("demo", "--port", "0", str(tmp_path / "app.wasm")) as demo:
+        code, output = await demo.end()
+    assert code == 1
+    assert f"app.wasm: expected a WebAssembly module, which begins with b'\\x00asm', found {found}" in output
+    assert "control plane" not in output
+
+
 async def test_a_pod_that_never_runs_fails_the_demo_and_says_why(tmp_path: Path) -> None:
     (tmp_path / "pod.yaml").write_text(POD.format(image="file://./nowhere.wasm"))
     async with wasmlet("demo", "--port", "0", str(tmp_path / "pod.yaml")) as demo:
@@ -359,7 +370,12 @@ async def test_a_pod_that_never_runs_fails_the_demo_and_says_why(tmp_path: Path)
         ("apiVersion: v1\nkind: Pod\nmetadata: {name: x, annotations: text}", "annotations: expected an object"),
         ("apiVersion: v1\nkind: Pod\nmetadata: {name: x, labels: {a: !!binary eA==}}", "expected what JSON can hold"),
         ("apiVersion: v1\nkind: Pod\nmetadata: {name: x}\nspec: &a {b: *a}", "expected YAML or JSON"),
-        ("apiVersion: v1\nkind: Pod\nmetadata: {name: 5, labels: {1: x}}", "the pod 5 is not accepted"),
+        ("apiVersion: v1\nkind: Pod\nmetadata: {name: x, labels: {1: x}}", "the pod x is not accepted"),
+        ("apiVersion: v1\nkind: Pod\nmetadata: {name: 5}", 'metadata.name: expected text, found 5; write it as "5"'),
+        ("apiVersion: v1\nkind: Pod\nmetadata: {generateName: [a]}", "metadata.generateName: expected text, found ["),
+        ("apiVersion: v1\nkind: Pod\nmetadata: {name: x, namespace: 7}", "metadata.namespace: expected text, found 7"),
+        ('apiVersion: v1\nkind: Pod\nmetadata: {name: x, namespace: ".."}', "at both ends, found '..'"),
+        ("apiVersion: v1\nkind: Pod\nmetadata: {name: x, namespace: a/b}", "at both ends, found 'a/b'"),
         ("[" * 100_000, "expected YAML or JSON"),
         ("# nothing\n---\n", "expected at least one Pod, found 0 other"),
         ("a: b\n---\n- 1", "document 1: expected an object"),

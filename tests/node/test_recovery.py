@@ -120,3 +120,52 @@ async def test_what_always_fails_while_the_rest_is_well_is_tried_ever_less_often
                 clock.advance(await clock.next_sleep(0.01))
             assert refused.met <= 3600 / 30 + 10
             assert renewals.met <= 2 * 3600 / 10 + 20
+
+
+async def lost_for_long(clock: FakeClock, lease: Rule, statuses: Rule) -> None:
+    """Let the lease and statuses be refused until the pauses between the tries are long."""
+    await lease.until(1)  # a doubt has brought it about
+    begun = clock.monotonic()
+    while clock.monotonic() - begun < LONG or statuses.met < 10:
+        clock.advance(max(0.01, await clock.next_sleep()))
+
+
+async def test_a_kind_that_is_written_before_the_lease_is_renewed(cluster: Cluster) -> None:
+    """An API server's connections to etcd come back one after the other, that of the leases perhaps as the last."""
+    provider, clock, faults = Troubled(), FakeClock(), cluster.plane.faults
+    async with asyncio.timeout(30), wasmlet.Node(provider, cluster.config(), clock=clock):
+        names = ("first", "second", "third")
+        pods = {name: await cluster.create(name, restartPolicy="Never") for name in names}
+        for name in names:
+            await cluster.until(running, name)
+        with faults.add(Fail(500), path=LEASE, user=KUBELET) as lease:
+            with faults.add(Fail(500), path="*/pods/*/status", user=KUBELET) as statuses:
+                for name in names[1:]:
+                    provider.finish(pods[name].key, 3)
+                await lost_for_long(clock, lease, statuses)
+                assert statuses.met < 2 * 20
+            provider.finish(pods["first"].key, 3)  # the clock stands still, and its status is the first to be written
+            for name in names:
+                await cluster.until(lambda pod: pod.finished, name)
+
+
+async def test_writes_that_succeed_in_an_outage_end_a_pause_once(cluster: Cluster) -> None:
+    """However many there are: what fails all the time is repeated with growing pauses."""
+    provider, clock, faults = Troubled(), FakeClock(), cluster.plane.faults
+    async with asyncio.timeout(30), wasmlet.Node(provider, cluster.config(), clock=clock):
+        fails = await cluster.create("fails", restartPolicy="Never")
+        writes = [await cluster.create(f"w{i}", restartPolicy="Never") for i in range(20)]
+        for pod in (fails, *writes):
+            await cluster.until(running, pod.name)
+        with (
+            faults.add(Fail(500), path=LEASE, user=KUBELET) as lease,
+            faults.add(Fail(500), path="*/pods/fails/status", user=KUBELET) as statuses,
+        ):
+            provider.finish(fails.key, 3)
+            await lost_for_long(clock, lease, statuses)
+            met = statuses.met
+            for pod in writes:
+                provider.finish(pod.key, 0)
+                await cluster.until(lambda pod: pod.finished, pod.name)
+            await statuses.until(met + 1)
+            assert statuses.met <= met + 2  # one of them may have been under way

@@ -21,6 +21,7 @@ from wasmlet.names import did_you_mean
 
 _MAGIC = b"\0asm"
 _NAME_LENGTH = 63
+_NAMESPACE = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 
 
 def is_module(file: Path) -> bool:
@@ -28,10 +29,14 @@ def is_module(file: Path) -> bool:
     if file.suffix.lower() == ".wasm":
         return True
     try:
-        with file.open("rb") as opened:
-            return opened.read(len(_MAGIC)) == _MAGIC
+        return _start_of(file) == _MAGIC
     except OSError:
         return False
+
+
+def _start_of(file: Path) -> bytes:
+    with file.open("rb") as opened:
+        return opened.read(len(_MAGIC))
 
 
 def pod_of_module(file: Path, arguments: Sequence[str]) -> dict[str, Any]:
@@ -42,6 +47,13 @@ def pod_of_module(file: Path, arguments: Sequence[str]) -> dict[str, Any]:
     """
     if not file.is_file():
         raise ConfigError(f"{file}: expected a WebAssembly module, found {'a directory' if file.is_dir() else 'none'}")
+    try:
+        start = _start_of(file)
+    except OSError as error:
+        raise ConfigError(f"{file}: {error.strerror}") from None
+    if start != _MAGIC:
+        found = repr(start) if start else "an empty file"
+        raise ConfigError(f"{file}: expected a WebAssembly module, which begins with {_MAGIC!r}, found {found}")
     for words in (file.name, *arguments):
         if any("\ud800" <= character <= "\udfff" for character in words):
             raise ConfigError(f"expected a name and arguments in UTF-8, as a manifest holds them, found {words!r}")
@@ -108,8 +120,17 @@ def _checked(body: Any, where: str) -> dict[str, Any]:
             f"It has: {', '.join(names)}"
         )
     metadata = body["metadata"]
+    for field in ("name", "generateName", "namespace"):
+        if not isinstance(given := metadata.get(field) or "", str):
+            raise ConfigError(f'{where}: metadata.{field}: expected text, found {given}; write it as "{given}"')
     if not (metadata.get("name") or metadata.get("generateName")):
         raise ConfigError(f"{where}: expected metadata.name of the {kind.kind}, found none")
+    namespace = metadata.get("namespace") or "default"
+    if kind.namespaced and not _NAMESPACE.fullmatch(namespace):
+        raise ConfigError(
+            f"{where}: metadata.namespace: expected at most 63 of a-z, 0-9 and '-', with a letter or a digit at both "
+            f"ends, found {namespace[:80]!r}"
+        )
     if kind.namespaced and not metadata.get("namespace"):
         metadata["namespace"] = "default"
     # So that `kubectl apply` can be used on the same file afterwards.

@@ -27,6 +27,7 @@ import attrs
 import orjson
 from aiohttp import web
 
+from wasmlet.concurrency import cut
 from wasmlet.controlplane.http.listener import Listener
 from wasmlet.controlplane.http.paths import TRUE, parse
 from wasmlet.controlplane.http.server import Server, refusal
@@ -382,6 +383,6 @@ async def _break(request: web.BaseRequest, *, flush: bool = False) -> web.Stream
         if flush:
             request.transport.close()
         else:
-            request.transport.abort()
+            cut(request.transport)
     await asyncio.Event().wait()
     raise AssertionError

@@ -22,7 +22,7 @@ from multidict import CIMultiDict
 
 from wasmlet.clock import Backoff, Clock, Retries, SystemClock
 from wasmlet.errors import ConfigError
-from wasmlet.kube import errors
+from wasmlet.kube import errors, paths
 from wasmlet.kube.config import Identity
 from wasmlet.kube.connections import opened_session
 from wasmlet.kube.recovery import Recovery
@@ -180,6 +180,8 @@ class Client:
             text = await answer.read()
             if answer.status >= 400:
                 raise errors.from_answer(answer.status, text, answer.headers.get("Retry-After"))
+            if self.recovery.away and (kind := paths.written_kind(method, path)):
+                self.recovery.written(kind)
             return text
 
     @asynccontextmanager

@@ -15,3 +15,13 @@ def pod(key: PodKey) -> str:
 
 def events(namespace: str) -> str:
     return f"/api/v1/namespaces/{namespace}/events"
+
+
+def written_kind(method: str, path: str) -> str:
+    """The kind of object that etcd has another version of when this request has succeeded; "" for none."""
+    parts = path.strip("/").split("/")
+    if method == "GET" or parts[1] in ("authentication.k8s.io", "authorization.k8s.io"):
+        return ""
+    rest = parts[2:] if parts[0] == "api" else parts[3:]
+    kind = rest[2] if rest[0] == "namespaces" and len(rest) > 2 else rest[0]
+    return "" if rest[-1] == "token" else kind

@@ -5,6 +5,10 @@ doubt; the lease keeper (`wasmlet.node.lease`) then looks, and while the API ser
 When it is back, everybody who waits between two tries goes on at once and starts over with short pauses. So an outage
 costs one request a second, however many pods wait, and nothing waits for the rest of a long pause after its end.
 
+An API server has a connection to etcd for each kind of object, and after an outage of etcd these come back one after
+the other, some seconds apart. So the first write of a kind that succeeds in an outage ends all pauses, too: once for
+each kind, and without short pauses afterwards. Reviews are no such writes, because they are answered without etcd.
+
 A doubt that turns out to be wrong (one kind of request fails, the rest is well) ends no pause: a request that always
 fails is repeated with growing pauses, whatever else succeeds.
 """
@@ -33,6 +37,9 @@ class Recovery:
         """A request failed as it does when the API server is away; who looks after that clears it."""
         self.ended = asyncio.Event()
         """Set when the present or next outage ends; a new one takes its place then."""
+        self.stirred = asyncio.Event()
+        """Set when a kind of object is written for the first time in an outage; a new one takes its place then."""
+        self._written: set[str] = set()
         self._silent = False
         self._told: list[Ended] = []
 
@@ -50,6 +57,13 @@ class Recovery:
         self.away = True
         self._silent = self._silent or silent
 
+    def written(self, kind: str) -> None:
+        """An object of that kind was written."""
+        if self.away and kind not in self._written:
+            self._written.add(kind)
+            stirred, self.stirred = self.stirred, asyncio.Event()
+            stirred.set()
+
     def found(self, began: float) -> None:
         """A request that began then was answered well: an outage, if there was one, is over."""
         self.doubted.clear()
@@ -58,6 +72,7 @@ class Recovery:
         silent, ended = self._silent, self.ended
         self.away, self._silent, self.ended = False, False, asyncio.Event()
         self.era += 1
+        self._written.clear()
         for tell in self._told:
             tell(silent, began)
         ended.set()
@@ -81,7 +96,7 @@ class Pauses(Retries):
 
     async def wait(self, *events: asyncio.Event, at_least: float = 0.0) -> None:
         if self._era == self._recovery.era:
-            await super().wait(self._recovery.ended, *events, at_least=at_least)
+            await super().wait(self._recovery.ended, self._recovery.stirred, *events, at_least=at_least)
         elif at_least:  # an outage has ended while the last try was under way: no pause but what is asked for
             await self._clock.sleep(at_least)
         if self._era != self._recovery.era:

@@ -13,6 +13,8 @@ from typing import Any
 
 from aiohttp import hdrs, web
 
+from wasmlet.concurrency import cut
+
 BUFFER_BYTES = 64 * 1024
 """What may wait in a connection for its caller to read, before whoever writes waits too."""
 HTTP_LOG = logging.getLogger("wasmlet.kubelet.http")
@@ -81,8 +83,7 @@ class Connection(web.RequestHandler):
 
     def _too_slow(self) -> None:
         self._timer = None
-        if isinstance(self.transport, asyncio.Transport):
-            self.transport.abort()
+        cut(self.transport)
 
 
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]

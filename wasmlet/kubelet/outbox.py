@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 from aiohttp import web
 
+from wasmlet.concurrency import cut
 from wasmlet.memory import give_back
 
 WAITING_BYTES = 16 * 1024 * 1024
@@ -72,7 +73,7 @@ class Outbox:
         while self._bytes > self._most and len(self._waiting) > 1:
             slowest = next(iter(self._waiting))
             self._bytes -= self._waiting.pop(slowest)
-            slowest.abort()
+            cut(slowest)
 
     def _quiet(self) -> None:
         """Nothing may wait any more."""

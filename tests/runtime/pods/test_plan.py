@@ -66,6 +66,16 @@ def test_the_host_name_is_a_variable_as_a_container_runtime_sets_it(spec: dict[s
     assert found.variables["B"] == "$(HOSTNAME)"
 
 
+def test_variables_of_the_image_are_not_expanded() -> None:
+    """A kubelet knows those of the manifest and of the services alone, for arguments and for subPathExpr."""
+    image = attrs.evolve(MODULE, environment=("A=image", "B=image"), folder="/app")
+    words = ("$(A)", "$(B)", "$(PWD)", "$(C)")
+    found = planned(*words, module=image, env=[{"name": "B", "value": "pod"}, {"name": "C", "value": "$(A)$(B)"}])
+    assert found.argv[1:] == ("$(A)", "pod", "$(PWD)", "$(A)pod")
+    assert dict(found.mounts.variables) == {"B": "pod", "C": "$(A)pod"}
+    assert found.variables["A"] == "image"
+
+
 def test_a_long_pod_name_is_cut_in_the_host_name() -> None:
     assert planned(name="a" * 62 + "-b").variables["HOSTNAME"] == "a" * 62
 

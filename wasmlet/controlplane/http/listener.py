@@ -14,6 +14,7 @@ import ssl
 
 from aiohttp import web
 
+from wasmlet.concurrency import cut
 from wasmlet.kubelet.descriptors import report_shortage_once
 
 BACKLOG = 1024
@@ -42,8 +43,7 @@ class Listener:
         """Break every connection, as it is."""
         assert self._runner.server is not None
         for connection in list(self._runner.server.connections):
-            if connection.transport is not None:
-                connection.transport.abort()
+            cut(connection.transport)
 
     async def shut(self) -> None:
         """Refuse connections, and break those that are open."""

@@ -16,6 +16,7 @@ from email.message import Message
 import attrs
 import orjson
 
+from wasmlet.concurrency import cut
 from wasmlet.controlplane.objects.registry import Registry
 from wasmlet.controlplane.storage.kinds import core
 from wasmlet.controlplane.storage.status import ApiError, Object, bad_request, not_found
@@ -188,10 +189,10 @@ class Kubelets:
                 raw = await reader.readuntil(b"\r\n\r\n")
             return Connection(_head(raw), reader, writer)
         except (TimeoutError, OSError, EOFError, ValueError, asyncio.LimitOverrunError) as error:
-            writer.transport.abort()
+            cut(writer.transport)
             raise unreachable(node, error) from None
         except BaseException:
-            writer.transport.abort()
+            cut(writer.transport)
             raise
 
 

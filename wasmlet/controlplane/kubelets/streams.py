@@ -18,6 +18,7 @@ from urllib.parse import quote, urlencode
 import attrs
 from aiohttp import hdrs, web
 
+from wasmlet.concurrency import cut
 from wasmlet.controlplane.kubelets.registered import Connection, Head, Kubelets, container_of
 from wasmlet.controlplane.kubelets.translate import PROTOCOL, V5, Streams, spdy_headers, translate
 from wasmlet.controlplane.kubelets.tunnel import MESSAGE, Done, copy, either, from_socket, taken, to_socket
@@ -94,7 +95,7 @@ class PodStreams:
     def end(self) -> None:
         """Cut all streams."""
         for transport in self._open:
-            transport.abort()
+            cut(transport)
 
     async def answer(self, request: web.BaseRequest, pod: Object, sub: str) -> web.StreamResponse:
         """Hand on a request; returns at the end of the streams.

@@ -142,16 +142,16 @@ def plan(request: StartRequest, module: Module, files: Files) -> StartPlan:
             f"the value of {names} is not UTF-8, which a guest needs",
             container=container.name,
         )
-    variables = _image_variables(module) | found.variables
     grant = _grant(request)
     return StartPlan(
-        argv=_argv(container, module, variables),
-        # As container runtimes do: lowest, and unknown to what a kubelet expands, which are the variables above.
-        variables=_runtime_variables(request, grant) | variables,
+        argv=_argv(container, module, found.variables),
+        # As container runtimes do: what they set themselves and those of the image are lowest, and unknown to what a
+        # kubelet expands.
+        variables=_runtime_variables(request, grant) | _image_variables(module) | found.variables,
         limits=Limits.of(request.resources),
         streams=_streams(request),
         mounts=MountRequest(
-            pod, container, request.inputs, variables, request.attempt, module.files, request.network.ips
+            pod, container, request.inputs, found.variables, request.attempt, module.files, request.network.ips
         ),
         labels=_labels(request, module),
         user=request.user,
