@@ -113,10 +113,11 @@ class LeaseKeeper:
                 anything is written: our own writes may take its versions beyond those that we know.
         """
         while True:
-            await self._until_renewed(history)
-            begun = self._clock.monotonic()
-            await either(self._clock, RENEW_SECONDS, *([self._recovery.doubted] if self._may_doubt() else []))
-            if self._clock.monotonic() - begun < RENEW_SECONDS:
+            # Counted from the time that is in the lease: a slow answer takes nothing from the lease's duration.
+            due = await self._until_renewed(history) + RENEW_SECONDS
+            left = due - self._clock.monotonic()
+            await either(self._clock, left, *([self._recovery.doubted] if self._may_doubt() else []))
+            if self._clock.monotonic() < due:
                 self._doubts -= 1
 
     def _may_doubt(self) -> bool:
@@ -125,10 +126,10 @@ class LeaseKeeper:
         self._doubts_at = now
         return self._doubts >= 1
 
-    async def _until_renewed(self, history: History) -> None:
-        """Renew, with one try after the other, and beside the other, until one is answered well."""
+    async def _until_renewed(self, history: History) -> float:
+        """Renew, with one try after the other, and beside the other, until one is answered well; when it began."""
         begun, answer = self._clock.monotonic(), asyncio.Event()
-        tries: set[asyncio.Task[bool]] = set()
+        tries: set[asyncio.Task[float | None]] = set()
         try:
             while True:
                 answer.clear()
@@ -138,8 +139,8 @@ class LeaseKeeper:
                     await self._clock.sleep(max(self._put_off, RETRY_SECONDS * self._rng.uniform(0.7, 1.0)))
                 ended = {one for one in tries if one.done()}
                 tries -= ended
-                if any(one.result() for one in ended):
-                    return
+                if renewed := [began for one in ended if (began := one.result()) is not None]:
+                    return max(renewed)
                 if tries and self._clock.monotonic() - begun >= SILENT_SECONDS:
                     self._away("the API server does not answer", silent=True)
         finally:
@@ -147,7 +148,8 @@ class LeaseKeeper:
                 one.cancel()
             await asyncio.gather(*tries, return_exceptions=True)
 
-    async def _try(self, answer: asyncio.Event, history: History) -> bool:
+    async def _try(self, answer: asyncio.Event, history: History) -> float | None:
+        """Renew once; when, on the monotonic clock, or None where that failed."""
         began = self._clock.monotonic()
         try:
             if self._recovery.away or self._recovery.doubted.is_set():
@@ -155,17 +157,18 @@ class LeaseKeeper:
                 with suppress(errors.ApiError, TimeoutError):  # the lease is renewed whatever else fails
                     async with asyncio.timeout(RENEW_SECONDS):
                         await history.compare(self._client, paths.NODES, selector)
+            renewed = self._clock.monotonic()
             await self.renew()
         except errors.ApiError as error:
             self._put_off = error.retry_after
             self._away(str(error))
-            return False
+            return None
         finally:
             answer.set()
         if self._recovery.away:
             log.info("the lease is renewed again")
         self._recovery.found(began)
-        return True
+        return renewed
 
     def _away(self, error: str, *, silent: bool = False) -> None:
         if not self._recovery.away:
