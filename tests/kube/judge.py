@@ -124,6 +124,12 @@ class Server:
         self.seen: list[Caller] = []
         self.refreshed: list[str] = []
         """The refresh tokens that came to the issuer, which is the same server."""
+        self.refresh_token = "refresh"
+        """The one that the issuer takes."""
+        self.rotates = False
+        """Whether it takes each but once, and gives another."""
+        self.tokens_end = 2999
+        """The year in which the ID tokens end that it gives."""
         self._http = http.server.ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self._http.handle_error = lambda *_: None  # type: ignore[method-assign]
         if tls:
@@ -162,10 +168,11 @@ class Server:
                 """The token endpoint of an issuer."""
                 form = parse_qs(self.rfile.read(int(self.headers["Content-Length"])).decode())
                 server.refreshed.append(form["refresh_token"][0])
-                known = form["grant_type"] == ["refresh_token"] and form["refresh_token"] == ["refresh"]
-                self._answer(
-                    200 if known else 401, {"token_type": "Bearer", "access_token": "a", "id_token": jwt(2999)}
-                )
+                known = form["grant_type"] == ["refresh_token"] and form["refresh_token"] == [server.refresh_token]
+                answer = {"token_type": "Bearer", "access_token": "a", "id_token": jwt(server.tokens_end)}
+                if known and server.rotates:
+                    server.refresh_token = answer["refresh_token"] = f"{server.refresh_token}+"
+                self._answer(200 if known else 401, answer)
 
             def do_GET(self) -> None:
                 if self.path == "/.well-known/openid-configuration":

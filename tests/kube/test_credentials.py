@@ -229,6 +229,70 @@ async def test_an_id_token_is_renewed_when_it_ends(at: At) -> None:
     assert at.server.refreshed == ["refresh"]
 
 
+async def test_a_refresh_token_that_the_issuer_replaces_is_used_the_next_time_by_all_clients(at: At) -> None:
+    """client-go has it in memory, too; the one in the kubeconfig is of no use any more."""
+    clock = FakeClock()
+    at.server.rotates, at.server.tokens_end = True, clock.now().year + 2
+    user = issued(at, id_token=jwt(clock.now().year), refresh_token="refresh")
+    kubeconfig = at.file("k", at.config(user))
+    identities = [await load_identity(kubeconfig, clock=clock) for _ in range(3)]
+    for _ in range(3):
+        until = identities[0].until
+        assert until is not None
+        clock.advance((until - clock.now()).total_seconds())
+        at.server.tokens_end += 1
+        identities = list(await asyncio.gather(*(identity.reload() for identity in identities)))
+    assert at.server.refreshed == ["refresh", "refresh+", "refresh++"]
+    # After a new login, what that has given counts.
+    at.server.refresh_token = "another"
+    kubeconfig = at.file("k", at.config(issued(at, id_token=jwt(2000), refresh_token="another")))
+    await load_identity(kubeconfig, clock=clock)
+    assert at.server.refreshed[-1] == "another"
+
+
+class TestOnePluginForAllClients:
+    """As client-go has one authenticator for each plugin in a process."""
+
+    @pytest.fixture
+    def plugin(self, at: At) -> Path:
+        at.file("answer", json.dumps(credential(token="good")))
+        return at.plugin(f"echo x >> {at.directory}/runs; cat {at.directory}/answer")
+
+    def runs(self, at: At) -> int:
+        return len((at.directory / "runs").read_text().split())
+
+    async def test_it_is_run_once_for_those_that_ask_together_and_later(self, at: At, plugin: Path) -> None:
+        kubeconfig = at.file("k", at.config(plugged(plugin)))
+        await asyncio.gather(*(load_identity(kubeconfig) for _ in range(5)))
+        assert await accepted(await load_identity(kubeconfig))
+        assert self.runs(at) == 1
+        await load_identity(at.file("other", at.config(plugged(plugin, args=["another"]))))
+        assert self.runs(at) == 2
+
+    async def test_what_is_refused_is_asked_for_once_by_all(self, at: At, plugin: Path) -> None:
+        kubeconfig = at.file("k", at.config(plugged(plugin)))
+        at.file("answer", json.dumps(credential(token="old")))
+        identities = [await load_identity(kubeconfig) for _ in range(4)]
+        at.file("answer", json.dumps(credential(token="good")))
+
+        async def ask(identity: Identity) -> None:
+            async with Client(identity) as client:
+                await client.get("/api/v1")
+
+        await asyncio.gather(*map(ask, identities))
+        assert self.runs(at) == 2
+
+    async def test_a_failure_is_that_of_all_who_wait_for_it(self, at: At) -> None:
+        plugin = at.plugin(f"echo x >> {at.directory}/runs; sleep 0.2; exit 3")
+        kubeconfig = at.file("k", at.config(plugged(plugin)))
+        failed = await asyncio.gather(*(load_identity(kubeconfig) for _ in range(5)), return_exceptions=True)
+        assert all("failed with exit code 3" in str(error) for error in failed)
+        assert self.runs(at) == 1
+        with pytest.raises(ConfigError, match="failed with exit code 3"):
+            await load_identity(kubeconfig)
+        assert self.runs(at) == 2
+
+
 SECRET = "hunter2hunter2"
 
 

@@ -8,6 +8,7 @@ nothing of it lies in a temporary file.
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import ssl
 from datetime import datetime
@@ -20,9 +21,9 @@ from multidict import CIMultiDict
 
 from wasmlet.clock import Clock, SystemClock
 from wasmlet.errors import ConfigError
-from wasmlet.kube import exec_plugin, oidc
+from wasmlet.kube import exec_plugin, grants, oidc
 from wasmlet.kube.authorization import Authorization, Fixed, TokenFile, basic, bearer, escaped, sendable
-from wasmlet.kube.exec_plugin import Granted
+from wasmlet.kube.grants import Granted
 from wasmlet.kube.kubeconfig import HELP, Cluster, Kubeconfig, User, load, named_files
 from wasmlet.proxies import Proxies, proxy_url
 from wasmlet.tls import client_context, show, unverified_context
@@ -59,6 +60,7 @@ class Identity:
     _authorization: Authorization
     _impersonated: tuple[tuple[str, str], ...]
     _clock: Clock
+    _granted: Granted = attrs.field(repr=False)
 
     async def headers(self) -> CIMultiDict[str]:
         """Headers that say who sends a request; a token file is read again when it is time."""
@@ -69,16 +71,23 @@ class Identity:
 
     async def reload(self) -> Identity:
         """The same identity with its credentials read anew."""
-        return await load_identity(self.source, self.context, clock=self._clock)
+        return await load_identity(self.source, self.context, clock=self._clock, refused=self._granted)
 
 
 async def load_identity(
-    kubeconfig: Path | None = None, context: str | None = None, *, clock: Clock | None = None
+    kubeconfig: Path | None = None,
+    context: str | None = None,
+    *,
+    clock: Clock | None = None,
+    refused: Granted | None = None,
 ) -> Identity:
     """Load the API server's address and our credentials.
 
     Without `kubeconfig`: the files that `KUBECONFIG` lists, else the service account of the pod we run in, else
     `~/.kube/config`.
+
+    Args:
+        refused: what a plugin or an issuer gave before, and the API server does not accept any more.
 
     Raises:
         ConfigError: nothing usable was found; the message names the file and what is wrong with it.
@@ -92,7 +101,7 @@ async def load_identity(
             cluster, user = found
         _server(cluster.server)  # wrong ones are refused before a plugin is run
         cluster, user = await asyncio.to_thread(_with_contents, cluster, user)
-        granted = await _granted(cluster, user, clock)
+        granted = await _granted(cluster, user, clock, refused)
         return await asyncio.to_thread(_identity, cluster, user, granted, (kubeconfig, context), clock)
     except ConfigError as error:
         raise ConfigError(f"{where} cannot be used: {error}") from None
@@ -179,14 +188,15 @@ def _contents(field: str, file: str) -> bytes:
         raise ConfigError(f"{field} {file}: {error.strerror or error}") from None
 
 
-async def _granted(cluster: Cluster, user: User, clock: Clock) -> Granted:
+async def _granted(cluster: Cluster, user: User, clock: Clock, refused: Granted | None) -> Granted:
     """What a credential plugin or an issuer of tokens gives; nothing where the kubeconfig has credentials itself."""
     own = user.token or user.token_file or user.username
     if user.exec is not None:
         if own or user.certificate:
             exec_plugin.check(user.exec)
             return Granted()
-        return await exec_plugin.ask(user.exec, cluster)
+        plugin, about = user.exec, json.dumps([cluster.raw(), cluster.extension], sort_keys=True, default=str)
+        return await grants.shared((plugin, about), lambda _: exec_plugin.ask(plugin, cluster), refused, clock.now)
     if user.provider is not None:
         name, config = user.provider
         if name in ("gcp", "azure"):
@@ -195,7 +205,8 @@ async def _granted(cluster: Cluster, user: User, clock: Clock) -> Granted:
         if name != "oidc":
             raise ConfigError(f"auth-provider: expected oidc, found {name!r}")
         if not own:
-            return await oidc.ask(config, clock.now())
+            key = (name, *sorted(config.items()))
+            return await grants.shared(key, lambda last: oidc.ask(config, clock.now(), last), refused, clock.now)
     return Granted()
 
 
@@ -218,6 +229,7 @@ def _identity(
         authorization=_authorization(url, user, granted, clock),
         impersonated=_impersonated(user),
         clock=clock,
+        granted=granted,
     )
 
 

@@ -21,6 +21,7 @@ import attrs
 
 from wasmlet.errors import ConfigError
 from wasmlet.kube.documents import Fields, read
+from wasmlet.kube.grants import Granted
 from wasmlet.kube.kubeconfig import Cluster, Exec
 
 VERSIONS = ("client.authentication.k8s.io/v1", "client.authentication.k8s.io/v1beta1")
@@ -32,20 +33,6 @@ _MAX_ANSWER = 1 << 20
 _MAX_SAID = 500
 _TIME = re.compile(r"(\d{4})-(\d\d)-(\d\d)T(\d\d?):(\d\d):(\d\d)(?:[.,]\d+)?(?:Z|([+-])(\d\d):(\d\d))", re.ASCII)
 """RFC 3339, and what Go takes for it."""
-
-
-@attrs.frozen
-class Granted:
-    """Credentials that were given for a while.
-
-    Attributes:
-        until: when they end; None where the plugin did not say.
-    """
-
-    token: str = attrs.field(default="", repr=False)
-    certificate: bytes = attrs.field(default=b"", repr=False)
-    key: bytes = attrs.field(default=b"", repr=False)
-    until: datetime | None = None
 
 
 async def ask(plugin: Exec, cluster: Cluster) -> Granted:

@@ -2,7 +2,8 @@
 
 kubernetes-asyncio asks the issuer, by connections of ours: its own verify no issuer whose CA the kubeconfig does not
 have, and choose proxies by other rules.
-A renewed token is kept in memory. It is not written into the kubeconfig, which may be somebody else's.
+A renewed token is kept in memory (`grants`), and so is a refresh token that the issuer gives in place of the one that
+was used. They are not written into the kubeconfig, which may be somebody else's.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ import aiohttp
 
 from wasmlet.errors import ConfigError
 from wasmlet.kube.connections import opened_session
-from wasmlet.kube.exec_plugin import Granted
+from wasmlet.kube.grants import Granted
 from wasmlet.proxies import Proxies
 from wasmlet.tls import client_context
 
@@ -31,8 +32,11 @@ REFRESH_SECONDS = 30.0
 _EARLY = timedelta(seconds=10)
 
 
-async def ask(config: Mapping[str, str], now: datetime) -> Granted:
+async def ask(config: Mapping[str, str], now: datetime, last: Granted | None = None) -> Granted:
     """The ID token of the configuration, or a new one where it has run out.
+
+    Args:
+        last: what was given last: its refresh token may be another one than that of the configuration.
 
     Raises:
         ConfigError: there is none that is valid, and none can be had.
@@ -43,13 +47,15 @@ async def ask(config: Mapping[str, str], now: datetime) -> Granted:
     token = config.get("id-token", "")
     if token and (until := _end(token)) > now:
         return Granted(token, until=until)
-    if not config.get("refresh-token"):
+    refresh = (last.refresh_token if last is not None else "") or config.get("refresh-token", "")
+    if not refresh:
         raise ConfigError("auth-provider oidc: its id-token is missing or has run out, and it has no refresh-token")
-    token = await _refreshed(config)
-    return Granted(token, until=_end(token))
+    token, following = await _refreshed(config, refresh)
+    return Granted(token, until=_end(token), refresh_token=following)
 
 
-async def _refreshed(config: Mapping[str, str]) -> str:
+async def _refreshed(config: Mapping[str, str], refresh: str) -> tuple[str, str]:
+    """An ID token, and the refresh token to ask for the next one with."""
     # The import takes half a second and 60 MiB: not on the loop, and only where it is needed.
     library = await asyncio.to_thread(importlib.import_module, "kubernetes_asyncio.config.openid")
     context = await asyncio.to_thread(_context, config)
@@ -66,17 +72,17 @@ async def _refreshed(config: Mapping[str, str]) -> str:
     requestor: Any = Requestor(config["client-id"], secret, issuer)
     try:
         async with asyncio.timeout(REFRESH_SECONDS):
-            answer = await requestor.refresh_token(config["refresh-token"])
-        token = answer["id_token"]
+            answer = await requestor.refresh_token(refresh)
+        token, following = answer["id_token"], answer.get("refresh_token") or refresh
     except TimeoutError:
         raise ConfigError(f"auth-provider oidc: {issuer} did not answer in time") from None
     except Exception as error:  # the library's own, aiohttp's, or what a wrong answer makes it stumble over
         raise ConfigError(
             f"auth-provider oidc: {issuer} gave no new id-token ({type(error).__name__}); log in again"
         ) from None
-    if not isinstance(token, str):
-        raise ConfigError(f"auth-provider oidc: {issuer} gave an id-token that is no text")
-    return token
+    if not (isinstance(token, str) and isinstance(following, str)):
+        raise ConfigError(f"auth-provider oidc: {issuer} gave an id-token or a refresh-token that is no text")
+    return token, following
 
 
 def _context(config: Mapping[str, str]) -> ssl.SSLContext:
