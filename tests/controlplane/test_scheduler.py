@@ -106,6 +106,22 @@ async def test_resources_are_counted_exactly(api: Api) -> None:
     assert (await until(api, "last", status="True"))["spec"]["nodeName"] == "n1"
 
 
+async def test_ports_of_a_node(api: Api) -> None:
+    await api.ok("POST", NODES, node("n1"))
+
+    def on_port(number: int, **more: Any) -> dict[str, Any]:
+        return {"containers": [{"name": "c", "image": "img:1", "ports": [{"containerPort": number, **more}]}]}
+
+    assert await place(api, "p1", **on_port(80, hostPort=8080)) == "n1"
+    message = "0/1 nodes are available: 1 node(s) didn't have free ports for the requested pod ports."
+    assert await why_not(api, "p2", **on_port(81, hostPort=8080)) == message
+    assert await why_not(api, "p3", hostNetwork=True, **on_port(8080)) == message
+    assert await place(api, "p4", **on_port(8080)) == "n1"
+    await api.ok("DELETE", f"{PODS}/p1", {"gracePeriodSeconds": 0})
+    assert (await until(api, "p2", status="True"))["spec"]["nodeName"] == "n1"
+    assert (await api.ok("GET", f"{PODS}/p3"))["spec"]["containers"][0]["ports"][0]["hostPort"] == 8080
+
+
 async def test_the_emptier_node_is_taken(api: Api) -> None:
     await api.ok("POST", NODES, node("n1"))
     await api.ok("POST", NODES, node("n2"))

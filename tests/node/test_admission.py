@@ -56,6 +56,53 @@ async def test_what_does_not_fit_fails_with_its_reason(
     assert [event["reason"] for event in await cluster.events("p")] == [reason]
 
 
+def on_ports(*ports: dict[str, Any]) -> dict[str, Any]:
+    return {"containers": [{"name": "c", "image": "file:///none.wasm", "ports": list(ports)}]}
+
+
+async def test_two_pods_that_want_one_port_of_the_node(cluster: Cluster) -> None:
+    async with cluster.node(ReferenceProvider()):
+        await cluster.create("a", **on_ports({"containerPort": 80, "hostPort": 8080, "hostIP": "127.0.0.1"}))
+        await cluster.until(running, "a")
+        taken = {
+            "all": {"containerPort": 81, "hostPort": 8080},
+            "same": {"containerPort": 81, "hostPort": 8080, "hostIP": "127.0.0.1", "protocol": "TCP"},
+        }
+        for name, port in taken.items():
+            await cluster.create(name, **on_ports({"containerPort": 79}, port))
+            pod = await cluster.until(lambda pod: pod.finished, name)
+            assert (pod.phase, pod.status["reason"]) == ("Failed", "NodePorts")
+            assert (
+                "NodePorts failed: node(s) didn't have free ports for the requested pod ports"
+                in (pod.status["message"])
+            )
+        free = {
+            "udp": {"containerPort": 80, "hostPort": 8080, "protocol": "UDP"},
+            "other": {"containerPort": 80, "hostPort": 8080, "hostIP": "127.0.0.2"},
+            "none": {"containerPort": 8080},
+        }
+        for name, port in free.items():
+            await cluster.create(name, **on_ports(port))
+            await cluster.until(running, name)
+
+
+async def test_a_port_of_the_node_is_taken_over_a_restart_and_free_after_its_pod(cluster: Cluster) -> None:
+    provider = ReferenceProvider()
+    port = {"containerPort": 80, "hostPort": 8080}
+    async with cluster.node(provider):
+        await cluster.create("a", **on_ports(port))
+        await cluster.until(running, "a")
+    async with cluster.node(provider):
+        # As at a kubelet, the ports of a pod with the node's own network are the node's.
+        await cluster.create("b", hostNetwork=True, **on_ports({"containerPort": 8080}))
+        pod = await cluster.until(lambda pod: pod.finished, "b")
+        assert pod.status["reason"] == "NodePorts"
+        await cluster.delete("a")
+        await cluster.until_gone("a")
+        await cluster.create("c", **on_ports(port))
+        await cluster.until(running, "c")
+
+
 async def test_an_untolerated_noexecute_taint_and_a_noschedule_one(cluster: Cluster) -> None:
     taints = ("gone=1:NoExecute", "busy=1:NoSchedule")
     async with cluster.node(Small(), register_with_taints=taints):

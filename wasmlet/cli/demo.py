@@ -181,7 +181,10 @@ async def _control_plane(
 async def _node(
     plane: ControlPlane, directory: Path, modules: Path, registries: RegistryConfig
 ) -> AsyncGenerator[RuntimeProvider, None]:
-    """The provider of a wasmtime node that may run modules from this disk; the node ends its pods when it stops."""
+    """The provider of a wasmtime node that may run modules from this disk; the node ends its pods when it stops.
+
+    Its pods have addresses of 127.0.0.0/8, which needs no root.
+    """
     kind = providers.load(PROVIDER)
     assert issubclass(kind, RuntimeProvider)
     config = NodeConfig(
@@ -194,7 +197,9 @@ async def _node(
         serving_csr=False,  # the demo's API server does not verify it, and nobody would approve the request
         drain_on_exit=True,
     )
-    settings: Any = kind.Config(allow_local_modules=True, module_dir=modules, **attrs.asdict(registries, recurse=False))
+    settings: Any = kind.Config(
+        allow_local_modules=True, module_dir=modules, network="address", **attrs.asdict(registries, recurse=False)
+    )
     provider = kind(settings)
     async with Node(provider, config):
         yield provider

@@ -1,8 +1,8 @@
 """Puts pods on nodes: applies the filters of the default scheduler that matter here, and takes the emptiest node.
 
 Honoured are nodeSelector and required node affinity, taints and tolerations, unschedulable and NotReady nodes, and the
-requests for every resource that a node allots. A pod that fits nowhere gets PodScheduled=False and an event, and is
-tried again when a node, a pod or a class changes; nothing polls.
+requests for every resource that a node allots and for the node's ports. A pod that fits nowhere gets
+PodScheduled=False and an event, and is tried again when a node, a pod or a class changes; nothing polls.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from wasmlet.controlplane.objects.registry import Registry
 from wasmlet.controlplane.storage.kinds import Kind, core
 from wasmlet.controlplane.storage.status import ApiError, Object
 from wasmlet.controlplane.storage.store import Event, Record
+from wasmlet.model.host_ports import CONFLICT, TakenPorts
 from wasmlet.model.placement import ZERO, Amounts, add, amounts, demand, selects, tolerates
 
 NAME = "default-scheduler"
@@ -44,6 +45,11 @@ class _Room:
     def __init__(self) -> None:
         self._of: dict[str, tuple[str, Amounts]] = {}
         self.used: dict[str, Amounts] = {}
+        self._ports: dict[str, TakenPorts] = {}
+
+    def ports(self, node: str) -> TakenPorts:
+        """The ports of a node that pods have."""
+        return self._ports.setdefault(node, TakenPorts())
 
     def note(self, record: Record, gone: bool) -> None:
         uid = record.raw["metadata"]["uid"]
@@ -52,10 +58,12 @@ class _Room:
         if gone or finished or not record.node:
             if known is not None:
                 del self._of[uid]
+                self.ports(known[0]).free(uid)
                 self._take(known[0], known[1])
         elif known is None:
             amounts = demand(record.raw["spec"])
             self._of[uid] = (record.node, amounts)
+            self.ports(record.node).take(uid, record.raw["spec"])
             add(self.used.setdefault(record.node, {}), amounts)
 
     def _take(self, node: str, amounts: Amounts) -> None:
@@ -170,6 +178,8 @@ class Scheduler:
                 return [f"node(s) had untolerated taint {{{taint.get('key')}: {taint.get('value', '')}}}"]
         if not selects(spec, node):
             return ["node(s) didn't match Pod's node affinity/selector"]
+        if self._room.ports(node["metadata"]["name"]).conflict(spec):
+            return [CONFLICT]
         room = amounts((node.get("status") or {}).get("allocatable"))
         used = self._room.used.get(node["metadata"]["name"], {})
         return [

@@ -5,7 +5,7 @@ The rules are those of the scheduler's plugin NodePorts, which a kubelet asks at
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from wasmlet.model.pod import Raw
@@ -39,7 +39,23 @@ def host_ports(spec: Raw) -> Iterator[HostPort]:
                 yield HostPort(port.get("hostIP") or _ALL, port.get("protocol") or "TCP", int(number))
 
 
-def conflict(wanted: Iterable[HostPort], taken: Iterable[HostPort]) -> bool:
-    """Whether one of the wanted ports is in the way of one that is taken."""
-    known = tuple(taken)
-    return any(one.conflicts(other) for one in wanted for other in known)
+class TakenPorts:
+    """The ports of one node that pods have, by the UID of the pod."""
+
+    def __init__(self) -> None:
+        self._of: dict[str, tuple[HostPort, ...]] = {}
+
+    def take(self, uid: str, spec: Raw) -> None:
+        """The pod has the ports that it asks for."""
+        if ports := tuple(host_ports(spec)):
+            self._of[uid] = ports
+
+    def free(self, uid: str) -> None:
+        """The pod has none any more."""
+        self._of.pop(uid, None)
+
+    def conflict(self, spec: Raw) -> bool:
+        """Whether a pod asks for a port that is in the way of one that another pod has."""
+        return any(
+            wanted.conflicts(taken) for wanted in host_ports(spec) for ports in self._of.values() for taken in ports
+        )

@@ -1,7 +1,8 @@
 """What a node turns away, as a kubelet does at admission: phase Failed, with a reason of its own.
 
 A pod that somebody bound to this node without the scheduler, or that was bound while the node changed, may not fit it.
-`Admission` looks at that once, before the provider hears of the pod, and keeps count of what the admitted pods ask for.
+`Admission` looks at that once, before the provider hears of the pod, and keeps count of what the admitted pods ask for
+of resources and of the node's ports.
 Reasons and wording are the kubelet's (`lifecycle.predicateAdmitHandler`).
 """
 
@@ -10,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Collection
 
 from wasmlet.errors import Rejected
-from wasmlet.model.host_ports import CONFLICT, HostPort, conflict, host_ports
+from wasmlet.model.host_ports import CONFLICT, TakenPorts
 from wasmlet.model.placement import ZERO, Amounts, add, amounts, demand, selects, tolerates
 from wasmlet.model.pod import Pod, Raw
 from wasmlet.model.quantity import Quantity
@@ -41,7 +42,7 @@ class Admission:
         self._leaving = leaving
         self._admitted: dict[str, Amounts] = {}
         self._used: Amounts = {}
-        self._ports: dict[str, tuple[HostPort, ...]] = {}
+        self._ports = TakenPorts()
 
     async def admit(self, pod: Pod) -> None:
         """Count the pod in.
@@ -66,7 +67,7 @@ class Admission:
                     f"Node didn't have enough resource: {name}, "
                     f"requested: {texts[0]}, used: {texts[1]}, capacity: {texts[2]}",
                 )
-        if conflict(host_ports(pod.spec), (port for ports in self._ports.values() for port in ports)):
+        if self._ports.conflict(pod.spec):
             raise Rejected("NodePorts", f"Predicate NodePorts failed: {CONFLICT}")
         self.count(pod)
 
@@ -76,12 +77,11 @@ class Admission:
         wanted = demand(pod.spec)
         self._admitted[pod.uid] = wanted
         add(self._used, wanted)
-        if ports := tuple(host_ports(pod.spec)):
-            self._ports[pod.uid] = ports
+        self._ports.take(pod.uid, pod.spec)
 
     def release(self, uid: str) -> None:
         """The pod asks for nothing any more."""
-        self._ports.pop(uid, None)
+        self._ports.free(uid)
         if (wanted := self._admitted.pop(uid, None)) is not None:
             add(self._used, {name: -amount for name, amount in wanted.items()})
 

@@ -118,6 +118,14 @@ def qos_class(spec: Object) -> str:
     return "Guaranteed" if guaranteed else "Burstable"
 
 
+def _host_network_ports(spec: Object) -> None:
+    """The ports of a pod that has the node's own network are the node's."""
+    for item in [*_dicts(spec.get("initContainers")), *_dicts(spec.get("containers"))]:
+        for port in _dicts(item.get("ports")):
+            if not port.get("hostPort") and "containerPort" in port:
+                port["hostPort"] = port["containerPort"]
+
+
 def pod(obj: Object) -> None:
     """Defaults of a pod, and the status that every new pod has."""
     spec = obj.setdefault("spec", {})
@@ -147,6 +155,8 @@ def _pod_spec(spec: Object) -> None:
         spec["serviceAccountName"] = spec["serviceAccount"]
     for item in containers(spec):
         container(item)
+    if spec.get("hostNetwork") is True:
+        _host_network_ports(spec)
     for volume in _dicts(spec.get("volumes")):
         _volume(volume)
     for constraint in _dicts(spec.get("topologySpreadConstraints")):

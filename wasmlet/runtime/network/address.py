@@ -171,7 +171,10 @@ class AddressNetwork(Network):
 
     async def _known(self) -> dict[str, PodNetwork]:
         if self._given is None:
-            found = await in_thread(self._read)
+            try:
+                found = await in_thread(self._read)
+            except OSError as error:
+                raise NetworkError(f"which pod has which address cannot be read: {error}") from error
             if self._given is None:
                 self._given = found
         return self._given

@@ -13,12 +13,10 @@ from wasmlet.model.pod import Raw
 from wasmlet.runtime.network.network import PodNetwork
 from wasmlet.worker.grants import Rule
 
-_NEVER = (
-    "0.0.0.0/8",
-    "::/128",
-    "169.254.0.0/16",
-    "fe80::/10",
-    "::ffff:0.0.0.0/96",  # addresses of IPv4 in another form, which would go round the rules
+_MAPPED = "::ffff:0:0/96"
+"""Addresses of IPv4 in another form, which would go round the rules."""
+_NEVER = tuple(
+    str(ipaddress.ip_network(text)) for text in ("0.0.0.0/8", "::/128", "169.254.0.0/16", "fe80::/10", _MAPPED)
 )
 _LOOPBACK = ipaddress.IPv4Network("127.0.0.0/8")
 _LOOPBACK6 = "::1/128"

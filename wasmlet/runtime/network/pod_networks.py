@@ -9,6 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 import structlog
 
+from wasmlet.errors import ConfigError
 from wasmlet.runtime.network.network import Network, NetworkError, NetworkRequest, PodNetwork
 from wasmlet.runtime.network.node_network import NodeNetwork
 
@@ -35,9 +36,17 @@ class PodNetworks:
         self._known: dict[str, tuple[Network | None, PodNetwork]] = {}
 
     async def start(self, uids: Collection[str]) -> None:
-        """Find what pods have from the time before this process, and take it back from all but these."""
+        """Find what pods have from the time before this process, and take it back from all but these.
+
+        Raises:
+            ConfigError: that cannot be found out.
+        """
         for network in self._all:
-            for uid, found in (await network.list()).items():
+            try:
+                listed = await network.list()
+            except NetworkError as error:
+                raise ConfigError(f"network {network.name}: {error}") from error
+            for uid, found in listed.items():
                 if uid in uids:
                     self._known[uid] = (network, found)
                     continue

@@ -1,0 +1,93 @@
+"""Which network a node has, and why: on the Node, and in words where it cannot be had."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from wasmlet.errors import ConfigError
+from wasmlet.model.pod import PodKey
+from wasmlet.runtime import RuntimeConfig
+from wasmlet.runtime.network import conflist, select
+from wasmlet.runtime.network.address import POLICY_ANNOTATION
+from wasmlet.runtime.network.network import NetworkRequest
+
+
+def settings(tmp_path: Path, **more: Any) -> RuntimeConfig:
+    return RuntimeConfig(cni_conf_dir=tmp_path / "net.d", **more)
+
+
+def test_auto_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = settings(tmp_path)
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    found = select.choose(config)
+    assert (found.kind, "root" in found.why) == ("none", True)
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    found = select.choose(config)
+    assert (found.kind, str(tmp_path / "net.d") in found.why) == ("none", True)
+    config.cni_conf_dir.mkdir()
+    (config.cni_conf_dir / "README").touch()
+    assert select.choose(config).kind == "none"
+    for name in ("20-b.conf", "10-a.conflist"):
+        (config.cni_conf_dir / name).touch()
+    assert conflist.files(config.cni_conf_dir)[0].name == "10-a.conflist"
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ({"network": "bridge"}, "expected one of auto, none, address, cni, found 'bridge'; set it with --network"),
+        ({"pod_cidr": ("x",)}, "set it with --pod-cidr"),
+        ({"egress_max": "x"}, "set it with --egress-max"),
+    ],
+)
+def test_settings_that_are_none(setting: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        RuntimeConfig(**setting)
+    assert words in str(raised.value)
+
+
+async def test_the_node_says_which_network_it_has(tmp_path: Path) -> None:
+    none = await select.started(settings(tmp_path, network="none"), tmp_path)
+    assert none.remarks() == {select.ANNOTATION: "none: --network none asks for it"}
+    assert not none.node.on
+    address = await select.started(settings(tmp_path, network="address"), tmp_path)
+    assert address.remarks()[select.ANNOTATION] == "address: --network address asks for it"
+    assert address.remarks()[POLICY_ANNOTATION].startswith("not enforced")
+    assert address.node.on
+    assert not address.node.namespaces
+
+
+async def test_a_pod_keeps_its_address_when_the_node_has_another_network(tmp_path: Path) -> None:
+    key = PodKey("default", "one", "one")
+    before = await select.started(settings(tmp_path, network="address"), tmp_path)
+    found = await before.add(NetworkRequest(key), ["192.0.2.7"])
+    assert found is not None
+    for uid in ("gone", "gone-too"):
+        await before.add(NetworkRequest(PodKey("default", uid, uid)), ())
+    after = await select.started(settings(tmp_path, network="none"), tmp_path)
+    await after.start({"one"})
+    assert after.of("one") == found
+    assert after.of("gone") is None
+    assert await after.add(NetworkRequest(key), ()) == found
+    assert await after.add(NetworkRequest(PodKey("default", "new", "new")), ()) is None
+    directory = tmp_path / "network" / "addresses"
+    assert os.listdir(directory) == ["one"]
+    await after.remove("one")
+    await after.remove("one")
+    assert os.listdir(directory) == []
+    assert after.of("one") is None
+
+
+async def test_the_nodes_own_network(tmp_path: Path) -> None:
+    networks = await select.started(settings(tmp_path, network="address", allow_host_network=True), tmp_path)
+    request = NetworkRequest(PodKey("default", "h", "h"), host=True)
+    found = await networks.add(request, ["192.0.2.7", "fd00::7"])
+    assert found is not None
+    assert found.ips == ("192.0.2.7", "fd00::7")
+    await networks.remove("h")
+    assert networks.of("h") is None
+    assert not (tmp_path / "network").exists()
