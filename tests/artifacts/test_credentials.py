@@ -204,6 +204,11 @@ async def test_a_helper_that_has_nothing_leaves_it_to_the_file(tmp_path: Path, m
     assert [c.username for c in await config.credentials("r.example/a")] == ["r.example"]
 
 
+async def test_a_helper_that_answers_in_small_letters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    helper(tmp_path, monkeypatch, 'echo \'{"username":"me","SECRET":"s"}\'')
+    assert await DockerConfig(store="test").credentials("r.example/a") == [Credential("me", "s")]
+
+
 async def test_a_helper_that_has_an_identity_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     helper(tmp_path, monkeypatch, 'echo \'{"Username":"<token>","Secret":"s"}\'')
     assert await DockerConfig(store="test").credentials("r.example/a") == [Credential(identity_token="s")]
@@ -214,6 +219,7 @@ async def test_a_helper_that_has_an_identity_token(tmp_path: Path, monkeypatch: 
     [
         ("echo hidden; exit 3", "failed with status 3"),
         ("echo hidden", "did not answer with a Username"),
+        ("echo '[1]'", "did not answer with a Username"),
         ('echo \'{"Username":1,"Secret":"hidden"}\'', "that are text"),
         ("exec sleep 1000", "did not answer within"),
         ("exec cat /dev/zero", "more than 262144 bytes"),

@@ -104,9 +104,9 @@ async def _all_of(program: str, stream: asyncio.StreamReader) -> bytes:
 
 def _credential(program: str, answer: bytes) -> Credential | None:
     try:
-        found = orjson.loads(answer)
-        username, secret = found["Username"], found["Secret"]
-    except (ValueError, KeyError, TypeError):
+        found = fields(orjson.loads(answer))
+        username, secret = found["username"], found["secret"]
+    except (ValueError, KeyError, AttributeError):
         raise ArtifactError(f"{program} did not answer with a Username and a Secret in JSON") from None
     if not (isinstance(username, str) and isinstance(secret, str)):
         raise ArtifactError(f"{program} did not answer with a Username and a Secret that are text")
