@@ -57,11 +57,10 @@ async def opened_in_thread(work: Callable[[], T], close: Callable[[T], object]) 
 
 
 def cut(transport: asyncio.BaseTransport | None) -> None:
-    """Break a connection at once; nothing where there is none any more.
+    """Break a connection at once; nothing where there is none any more, or it is one that only reads.
 
     A TLS transport that was closed twice has let go of its connection. On Python 3.11.2, which Debian 12 has, `abort`
     raises an AttributeError then.
     """
-    if isinstance(transport, asyncio.WriteTransport):
-        with contextlib.suppress(AttributeError):
-            transport.abort()
+    with contextlib.suppress(AttributeError):
+        transport.abort()  # type: ignore[union-attr]
