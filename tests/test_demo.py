@@ -6,16 +6,18 @@ import asyncio
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import ssl
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
+from tests.guests import build
 from wasmlet.artifacts.hosts import RegistryConfig
 from wasmlet.cli import demo as demo_module
 from wasmlet.cli.manifests import objects_of
@@ -168,11 +170,15 @@ async def test_a_taken_port_is_the_end_for_who_asked_for_it(tmp_path: Path, monk
             assert plane.url != f"https://127.0.0.1:{port}"
 
 
-async def test_a_guest_that_fails_fails_the_demo(tmp_path: Path, compile_guest) -> None:  # type: ignore[no-untyped-def]
-    source = tmp_path / "fail.c"
-    source.write_text('#include <stdio.h>\nint main(void) { puts("on my way"); return 7; }\n')
-    compile_guest(source, tmp_path / "fail.wasm", "-Os")
-    (tmp_path / "pod.yaml").write_text(POD.format(image="file://./fail.wasm"))
+@pytest.fixture
+def printing(tmp_path: Path, compile_guest: Callable[..., None]) -> Path:
+    """The module that prints its greeting and its arguments; one argument alone is its exit code."""
+    return Path(shutil.copy(build("print", compile_guest), tmp_path))
+
+
+async def test_a_guest_that_fails_fails_the_demo(tmp_path: Path, printing: Path) -> None:
+    container = "    args: ['7']\n    env: [{name: GREETING, value: on my way}]\n"
+    (tmp_path / "pod.yaml").write_text(POD.format(image=f"file://./{printing.name}") + container)
     async with wasmlet("demo", "--port", "0", str(tmp_path / "pod.yaml")) as demo:
         code, output = await demo.end()
     assert code == 1
@@ -226,25 +232,6 @@ spec:
   - {name: a, image: "file://./print.wasm", env: [{name: GREETING, value: from a}]}
   - {name: b, image: "file://./print.wasm", args: ["3"], env: [{name: GREETING, value: from b}]}
 """
-PRINT = """
-#include <stdio.h>
-#include <stdlib.h>
-int main(int argc, char **argv) {
-  if (getenv("GREETING")) puts(getenv("GREETING"));
-  for (int i = 1; i < argc; i++) printf("[%s]\\n", argv[i]);
-  return argc == 2 ? atoi(argv[1]) : 0;
-}
-"""
-
-
-@pytest.fixture
-def printing(tmp_path: Path, compile_guest) -> Path:  # type: ignore[no-untyped-def]
-    """A module that prints its greeting and its arguments; one argument alone is its exit code."""
-    source = tmp_path / "print.c"
-    source.write_text(PRINT)
-    module = tmp_path / "print.wasm"
-    compile_guest(source, module, "-Os")
-    return module
 
 
 async def test_a_manifest_of_several_documents_and_kinds(printing: Path) -> None:
