@@ -12,6 +12,7 @@ An engine says how a module is compiled and run (`engine`); everything else is s
 - `shim`: the connection to the shim, the parent of all guests; its code is in `wasmlet.worker`.
 """
 
+from wasmlet.artifacts.wasm_types import Signature
 from wasmlet.runtime.config import RuntimeConfig
 from wasmlet.runtime.engine import DENSE, PROCESS, Engine, EngineSettings, Isolation
 from wasmlet.runtime.linking import Links
@@ -36,5 +37,6 @@ __all__ = [
     "Links",
     "RuntimeConfig",
     "RuntimeProvider",
+    "Signature",
     "confinement_report",
 ]

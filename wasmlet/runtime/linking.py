@@ -18,12 +18,14 @@ from wasmlet.artifacts.wasm_reader import NotWasm
 from wasmlet.artifacts.wasm_types import Signature
 from wasmlet.runtime.wasi import PREVIEW0, PREVIEW1
 
-RULES = 1
+RULES = 2
 """Part of the key that refusals are kept under; raise it when this module refuses something else than before."""
 
 COMMAND = "wasi:cli/run@0.2"
 """What a component exports that is a command, in whichever version of 0.2."""
 
+_SOCKETS = "sock_"
+"""How the names of WASI's functions for sockets begin."""
 _LISTED = 5
 _LONGEST_NAME = 80
 _TARGET = "target wasm32-wasip1"
@@ -52,11 +54,13 @@ class Links:
         functions: for modules: by the name of the module that is imported from, and their own.
         interfaces: for components: as `wasi:io/poll@0.2`, which stands for every version that is compatible with it.
         memory: whether a module that imports functions has to export a memory of the name `memory`.
+        others: of `functions`, another type under which they can be imported, too.
     """
 
     functions: Mapping[str, Mapping[str, Signature]]
     interfaces: Collection[str] = ()
     memory: bool = False
+    others: Mapping[str, Mapping[str, Signature]] = {}
 
 
 def unfit(path: Path, links: Links, engine: str) -> str:
@@ -82,7 +86,7 @@ def _of_module(module: Binary, links: Links, engine: str) -> list[str]:
         there = links.functions.get(wanted.module, {}).get(wanted.name) if wanted.kind == "function" else None
         if there is None:
             missing.append(wanted)
-        elif wanted.signature is not None and wanted.signature != there:
+        elif wanted.signature not in (None, there, links.others.get(wanted.module, {}).get(wanted.name)):
             other.append(f"{_name(wanted)} is {wanted.signature}, expected {there}")
     if missing:
         reasons.append(f"the module imports what does not exist here: {_list(map(_name, missing))}")
@@ -127,6 +131,8 @@ def _advice(missing: Iterable[Extern], links: Links, engine: str) -> str:
             f"{engine} does not have WASI preview 0: build it with newer tools for preview 1 ({_TARGET}), or run it "
             "with another engine"
         )
+    if modules == [PREVIEW1] * len(modules) and all(wanted.name.startswith(_SOCKETS) for wanted in missing):
+        return f"{engine} gives its guests no sockets: run it in a pod of handler wasmlet or wasmlet-dense (wasmtime)"
     if all(name in links.functions for name in modules):
         return f"{engine} does not have {'them' if len(modules) > 1 else 'it'}: build it without, or use another engine"
     return f"expected imports of {PREVIEW1} only: build it for WASI preview 1 ({_TARGET})"

@@ -23,7 +23,9 @@ from wasmlet.runtime import (
     Links,
     RuntimeConfig,
     RuntimeProvider,
+    Signature,
 )
+from wasmlet_wasmtime import functions
 
 __all__ = ["WasmtimeEngine", "WasmtimeProvider", "main"]
 
@@ -39,6 +41,10 @@ _INTERFACES = {
 """What `add_wasip2` of wasmtime links, by the package of WASI."""
 
 
+def _signatures(table: Mapping[str, str]) -> dict[str, Signature]:
+    return {name: Signature(("i32",) * len(params), ("i32",)) for name, params in table.items()}
+
+
 class WasmtimeEngine(Engine):
     """The wasmtime that is installed beside this package."""
 
@@ -47,8 +53,9 @@ class WasmtimeEngine(Engine):
     components: ClassVar[Collection[Isolation]] = (PROCESS,)
     sockets: ClassVar[bool] = True
     links: ClassVar[Links | None] = Links(
-        {PREVIEW1: PREVIEW1_FUNCTIONS},
+        {PREVIEW1: PREVIEW1_FUNCTIONS | _signatures(functions.WASMEDGE)},
         [f"wasi:{package}/{name}@0.2" for package, names in _INTERFACES.items() for name in names.split()],
+        others={PREVIEW1: _signatures(functions.SECOND)},
     )
 
     @functools.cached_property

@@ -49,6 +49,14 @@ def define(linker: wasmtime.Linker, name: str, kind: wasmtime.FuncType, function
         raise wasmtime.WasmtimeError._from_ptr(error)
 
 
+def clone(linker: wasmtime.Linker) -> wasmtime.Linker:
+    """Another linker that has the same."""
+    copy = wasmtime.Linker.__new__(wasmtime.Linker)
+    copy._set_ptr(bindings.wasmtime_linker_clone(linker.ptr()))
+    copy.engine = linker.engine
+    return copy
+
+
 def export(context: Any, instance: Any, name: Any) -> Any:
     """What an instance exports by that name; None where there is no such thing."""
     item = bindings.wasmtime_extern_t()

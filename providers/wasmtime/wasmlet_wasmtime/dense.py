@@ -15,7 +15,9 @@ bindings directly. What shapes this further, each found by measuring wasmtime 50
 from __future__ import annotations
 
 import _thread
+import contextlib
 import ctypes
+import os
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -23,8 +25,9 @@ from typing import Any, NamedTuple
 import wasmtime
 from wasmtime import _bindings as bindings
 
-from . import calls, guest, limits
+from . import calls, direct, guest, hostcalls, limits, socketed, split
 from .errors import TRAPPED, causes, trap_text
+from .sockets import Broker, Interrupted, Network
 
 STACK = 1024 * 1024
 """Bytes of a thread's stack; they take memory only when they are used."""
@@ -44,14 +47,17 @@ class Prepared(NamedTuple):
     """What every worker of this class starts from."""
 
     engine: wasmtime.Engine
-    process: wasmtime.Linker
+    process: guest.Prepared
     dense: wasmtime.Linker
+    sockets: socketed.Links
 
 
 class Code(NamedTuple):
-    """A compiled module with its imports resolved, for any number of guests."""
+    """A compiled module for any number of guests: with its imports resolved, and what it wants of sockets."""
 
+    module: wasmtime.Module
     instances: wasmtime.InstancePre
+    wants: socketed.Wanted
 
 
 class Ended(NamedTuple):
@@ -76,7 +82,12 @@ def prepare() -> Prepared:
     i32 = wasmtime.ValType.i32
     calls.define(dense, "proc_exit", wasmtime.FuncType([i32()], []), _proc_exit)
     calls.define(dense, "poll_oneoff", wasmtime.FuncType([i32()] * 4, [i32()]), _poll_oneoff)
-    return Prepared(engine, guest.linked(engine), dense)
+    process = guest.linked(engine)
+    between = guest.compiled_apart(engine, (split.shim(), split.fixup()))
+    links = guest.links_between(engine, dense, between)
+    socketed.define(direct.pointer(process))
+    of_process = guest.Prepared(engine, process, links._replace(linker=direct.pointer(process)))
+    return Prepared(engine, of_process, dense, links)
 
 
 def compile(wasm: bytes) -> bytes:  # noqa: A001 - the name that the worker asks for
@@ -86,7 +97,7 @@ def compile(wasm: bytes) -> bytes:  # noqa: A001 - the name that the worker asks
 
 def run(prepared: Prepared, spec: dict[str, Any], module: str, started: Callable[[], None]) -> tuple[int, str]:
     """As `guest.run`."""
-    return guest.run((prepared.engine, prepared.process), spec, module, started)
+    return guest.run(prepared.process, spec, module, started)
 
 
 def load(prepared: Prepared, module: str) -> Code:
@@ -95,18 +106,26 @@ def load(prepared: Prepared, module: str) -> Code:
     Raises:
         BadArtifact: it is none, or of another engine.
     """
-    return Code(prepared.dense.instantiate_pre(guest.load(prepared.engine, module)))
+    loaded = guest.load(prepared.engine, module)
+    wants = socketed.wanted(direct.pointer(loaded))
+    linker = calls.clone(prepared.dense) if wants.seconds else prepared.dense
+    socketed.define_seconds(direct.pointer(linker), wants.seconds)
+    return Code(loaded, linker.instantiate_pre(loaded), wants)
 
 
 class Guest:
     """One guest, which is run once, by the thread that calls `run`. What paths it is given are opened here and now."""
 
-    __slots__ = ("_code", "_ending", "_exit", "_memory", "_own", "_prepared", "_wake", "_wasi")
+    __slots__ = (
+        "_bell", "_broker", "_code", "_ending", "_exit", "_lock", "_memory", "_own", "_prepared", "_wake", "_wasi",
+    )  # fmt: skip
 
     def __init__(self, prepared: Prepared, code: Code, spec: dict[str, Any], stdout: str, stderr: str) -> None:
         self._prepared = prepared
         self._code = code
-        self._wasi = guest.wasi_config(spec)
+        broker: Any = spec.get("sockets")
+        self._broker = broker if code.wants.any(broker) else None
+        self._wasi = guest.wasi_config(spec, len(code.wants.listeners(broker)))
         self._wasi.stdout_file, self._wasi.stderr_file = stdout, stderr
         self._memory = spec.get("memory")
         self._ending = False
@@ -114,6 +133,9 @@ class Guest:
         self._own: calls.Delegate | None = None
         self._wake = _thread.allocate_lock()
         self._wake.acquire()
+        self._lock = _thread.allocate_lock()
+        self._bell = -1
+        """For one that waits for its sockets: a descriptor that is readable when it is to end."""
 
     def interrupt(self) -> None:
         """Have it end, whatever it does. May be called by any thread, and more than once."""
@@ -121,6 +143,9 @@ class Guest:
             self._ending = True
             self._wake.release()
             self._prepared.engine.increment_epoch()
+            with self._lock:
+                if self._bell >= 0:
+                    os.eventfd_write(self._bell, 1)
 
     def run(self, started: Callable[[int], None]) -> Ended:
         """Run it to its end.
@@ -133,35 +158,50 @@ class Guest:
         """
         thread = _thread.get_ident()
         _guests[thread] = self
-        store = wasmtime.Store(self._prepared.engine)
-        try:
-            return self._run(store, started)
-        finally:
-            store.close()  # and with it all that it has open
-            del _guests[thread]
+        with contextlib.ExitStack() as ending:
+            ending.callback(_guests.pop, thread)
+            store = wasmtime.Store(self._prepared.engine)
+            ending.callback(store.close)  # and with it all that it has open
+            try:
+                return self._run(store, started, self._network(self._broker, ending) if self._broker else None)
+            except Interrupted:  # while it asked for its listeners
+                return self._ended(None)
 
-    def _run(self, store: wasmtime.Store, started: Callable[[int], None]) -> Ended:
+    def _network(self, broker: Broker, ending: contextlib.ExitStack) -> Network:
+        """Its sockets, open until `ending`, by which it knows that it is to end when it waits for one."""
+        self._bell = os.eventfd(0, os.EFD_CLOEXEC)
+        ending.callback(self._take_bell)
+        if self.ending():  # before there was something to wake it by
+            raise Interrupted
+        network = socketed.network(broker, self._code.wants, self._bell)
+        ending.callback(network.close)
+        hostcalls.networks[_thread.get_ident()] = network
+        ending.callback(hostcalls.networks.pop, _thread.get_ident())
+        return network
+
+    def _take_bell(self) -> None:
+        with self._lock:
+            bell, self._bell = self._bell, -1
+        os.close(bell)
+
+    def _run(self, store: wasmtime.Store, started: Callable[[int], None], network: Network | None) -> Ended:
         store.set_wasi(self._wasi)
         if self._memory:
-            store.set_limits(*limits.of_module(self._memory))
+            store.set_limits(*limits.of_module(self._memory, socketed.TABLES if network is not None else 0))
         bindings.wasmtime_store_epoch_deadline_callback(store.ptr(), _on_epoch, None, calls.nothing)
         store.set_epoch_deadline(1)
         if self.ending():  # before there was a deadline for the epoch to come to
             return self._ended(None)
-        instance = bindings.wasmtime_instance_t()
-        trap = calls.no_trap()
-        context = store._context()
-        error = bindings.wasmtime_instance_pre_instantiate(
-            self._code.instances.ptr(), context, ctypes.byref(instance), ctypes.byref(trap)
-        )
-        if trap:  # in the start function of the module itself: the guest has run
+        context, trap = store._context(), calls.no_trap()
+        try:
+            instance = self._instantiate(context, network)
+        except wasmtime.Trap as failure:  # in the start function of the module itself: the guest has run
             started(0)
-            return self._ended(wasmtime.Trap._from_ptr(trap))
-        if error:
-            failure = wasmtime.WasmtimeError._from_ptr(error)
+            return self._ended(failure)
+        except wasmtime.WasmtimeError as failure:
             if self.ending():
                 return self._ended(failure)
-            raise ValueError(f"the module cannot be instantiated: {causes(failure)}")
+            raise ValueError(f"the module cannot be instantiated: {causes(failure)}") from failure
         first = calls.function(context, instance, _INITIALIZE)
         second = calls.function(context, instance, _DEFAULT) or calls.function(context, instance, _START)
         started(calls.address(context, instance))
@@ -173,6 +213,25 @@ class Guest:
             if trap:
                 return self._ended(wasmtime.Trap._from_ptr(trap))
         return self._ended(None, returned=True)
+
+    def _instantiate(self, context: Any, network: Network | None) -> Any:
+        """Its instance; a start function runs."""
+        instance = bindings.wasmtime_instance_t()
+        if network is not None:
+            socketed.instantiate(
+                self._prepared.sockets, calls.pointer(context), direct.pointer(self._code.module),
+                self._code.wants.seconds, network, ctypes.addressof(instance),
+            )  # fmt: skip
+            return instance
+        trap = calls.no_trap()
+        error = bindings.wasmtime_instance_pre_instantiate(
+            self._code.instances.ptr(), context, ctypes.byref(instance), ctypes.byref(trap)
+        )
+        if trap:
+            raise wasmtime.Trap._from_ptr(trap)
+        if error:
+            raise wasmtime.WasmtimeError._from_ptr(error)
+        return instance
 
     def _ended(self, error: Exception | None, returned: bool = False) -> Ended:
         if self._exit is not None:
@@ -195,7 +254,7 @@ class Guest:
         """The engine's own functions for this guest; None where its memory is not of a kind that they know."""
         if self._own is None:
             try:
-                self._own = calls.Delegate(self._prepared.engine, self._prepared.process, memory)
+                self._own = calls.Delegate(self._prepared.engine, self._prepared.process.linker, memory)
             except wasmtime.WasmtimeError:
                 return None
         return self._own

@@ -24,29 +24,30 @@ _library = ctypes.CDLL(ffi.dll._name)
 _POINTER, _SIZE, _TEXT = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_char_p
 
 
-def _function(name: str, result: Any, *arguments: Any) -> Any:
-    function = _library[name]  # by index: another one than anybody else has
-    function.restype, function.argtypes = result, arguments
-    return function
+def function(name: str, result: Any, *arguments: Any) -> Any:
+    """A function of the C API, with these types."""
+    found = _library[name]  # by index: another one than anybody else has
+    found.restype, found.argtypes = result, arguments
+    return found
 
 
-_deserialize_bytes = _function("wasmtime_module_deserialize", _POINTER, _POINTER, _TEXT, _SIZE, _POINTER)
-_module_delete = _function("wasmtime_module_delete", None, _POINTER)
-_store_delete = _function("wasmtime_store_delete", None, _POINTER)
-_deserialize = _function("wasmtime_module_deserialize_file", _POINTER, _POINTER, _TEXT, _POINTER)
-_config_new = _function("wasi_config_new", _POINTER)
-_set_argv = _function("wasi_config_set_argv", ctypes.c_bool, _POINTER, _SIZE, _POINTER)
-_set_env = _function("wasi_config_set_env", ctypes.c_bool, _POINTER, _SIZE, _POINTER, _POINTER)
-_inherit = [_function(f"wasi_config_inherit_{name}", None, _POINTER) for name in ("stdin", "stdout", "stderr")]
-_preopen = _function("wasi_config_preopen_dir", ctypes.c_bool, _POINTER, _TEXT, _TEXT, ctypes.c_bool)
-_store_new = _function("wasmtime_store_new", _POINTER, _POINTER, _POINTER, _POINTER)
-_context_of = _function("wasmtime_store_context", _POINTER, _POINTER)
-_set_wasi = _function("wasmtime_context_set_wasi", _POINTER, _POINTER, _POINTER)
-_set_deadline = _function("wasmtime_context_set_epoch_deadline", None, _POINTER, ctypes.c_uint64)
-_limit = _function("wasmtime_store_limiter", None, _POINTER, *[ctypes.c_int64] * 5)
-_instantiate = _function("wasmtime_linker_instantiate", _POINTER, *[_POINTER] * 5)
-_export = _function("wasmtime_instance_export_get", ctypes.c_bool, _POINTER, _POINTER, _TEXT, _SIZE, _POINTER)
-_call = _function("wasmtime_func_call", _POINTER, _POINTER, _POINTER, _POINTER, _SIZE, _POINTER, _SIZE, _POINTER)
+_deserialize_bytes = function("wasmtime_module_deserialize", _POINTER, _POINTER, _TEXT, _SIZE, _POINTER)
+_module_delete = function("wasmtime_module_delete", None, _POINTER)
+_store_delete = function("wasmtime_store_delete", None, _POINTER)
+_deserialize = function("wasmtime_module_deserialize_file", _POINTER, _POINTER, _TEXT, _POINTER)
+_config_new = function("wasi_config_new", _POINTER)
+_set_argv = function("wasi_config_set_argv", ctypes.c_bool, _POINTER, _SIZE, _POINTER)
+_set_env = function("wasi_config_set_env", ctypes.c_bool, _POINTER, _SIZE, _POINTER, _POINTER)
+_inherit = [function(f"wasi_config_inherit_{name}", None, _POINTER) for name in ("stdin", "stdout", "stderr")]
+_preopen = function("wasi_config_preopen_dir", ctypes.c_bool, _POINTER, _TEXT, _TEXT, ctypes.c_bool)
+_store_new = function("wasmtime_store_new", _POINTER, _POINTER, _POINTER, _POINTER)
+_context_of = function("wasmtime_store_context", _POINTER, _POINTER)
+_set_wasi = function("wasmtime_context_set_wasi", _POINTER, _POINTER, _POINTER)
+_set_deadline = function("wasmtime_context_set_epoch_deadline", None, _POINTER, ctypes.c_uint64)
+_limit = function("wasmtime_store_limiter", None, _POINTER, *[ctypes.c_int64] * 5)
+_instantiate = function("wasmtime_linker_instantiate", _POINTER, *[_POINTER] * 5)
+_export = function("wasmtime_instance_export_get", ctypes.c_bool, _POINTER, _POINTER, _TEXT, _SIZE, _POINTER)
+_call = function("wasmtime_func_call", _POINTER, _POINTER, _POINTER, _POINTER, _SIZE, _POINTER, _SIZE, _POINTER)
 
 NEVER = 2**62
 """A deadline for engines that have such (`dense`): a process is ended by a signal."""
@@ -54,7 +55,8 @@ NEVER = 2**62
 _found, _trap = _POINTER(), _POINTER()
 _instance, _extern = ffi.wasmtime_instance_t(), ffi.wasmtime_extern_t()
 _at_found, _at_trap = ctypes.addressof(_found), ctypes.addressof(_trap)
-_at_instance, _at_extern = ctypes.addressof(_instance), ctypes.addressof(_extern)
+at_instance, _at_extern = ctypes.addressof(_instance), ctypes.addressof(_extern)
+"""Where the one instance of this process goes."""
 _FUNCTION = ffi.WASMTIME_EXTERN_FUNC.value
 _at_function = _at_extern + ffi.wasmtime_extern_t.of.offset
 
@@ -66,24 +68,26 @@ def pointer(managed: Any) -> int:
 
 def load(engine: int, path: str) -> int:
     """The compiled module in a file."""
-    _check(_deserialize(engine, path.encode(), _at_found))
+    check(_deserialize(engine, path.encode(), _at_found))
     return _found.value or 0
 
 
 def loaded(engine: int, compiled: bytes) -> int:
     """The same from memory."""
-    _check(_deserialize_bytes(engine, compiled, len(compiled), _at_found))
+    check(_deserialize_bytes(engine, compiled, len(compiled), _at_found))
     return _found.value or 0
 
 
-def wasi_config(spec: dict[str, Any]) -> int:
-    """What a guest is given, this process's streams among it."""
+def wasi_config(spec: dict[str, Any], listeners: int = 0) -> int:
+    """What a guest is given, this process's streams among it. `listeners`: as `guest.wasi_config`."""
     config = _config_new()
     _set_argv(config, *_texts(spec["args"]))
     size, names = _texts([name for name, _ in spec["env"]])
     _set_env(config, size, names, _texts([value for _, value in spec["env"]])[1])
     for inherit in _inherit:
         inherit(config)
+    for _ in range(listeners):
+        _preopen(config, spec["mounts"][0]["directory"].encode(), b".", True)
     for mount in spec.get("mounts") or ():
         # A path longer than another one's goes first when a guest looks for its mount, so these may lie in each other.
         if not _preopen(config, mount["directory"].encode(), mount["path"].encode(), not mount["read_only"]):
@@ -91,14 +95,19 @@ def wasi_config(spec: dict[str, Any]) -> int:
     return int(config)
 
 
-def store(engine: int, config: int, memory: int | None) -> tuple[int, int]:
-    """A store for one guest, and its context. `memory`: the most that it may have, in bytes; None for no limit."""
+def store(engine: int, config: int, memory: int | None, tables: int = 0) -> tuple[int, int]:
+    """A store for one guest, and its context.
+
+    Args:
+        memory: the most that it may have, in bytes; None for no limit.
+        tables: how many there are beside its own.
+    """
     made = _store_new(engine, None, None)
     context = _context_of(made)
-    _check(_set_wasi(context, config))
+    check(_set_wasi(context, config))
     _set_deadline(context, NEVER)
     if memory:
-        _limit(made, *limits.of_module(memory))
+        _limit(made, *limits.of_module(memory, tables))
     return int(made), int(context)
 
 
@@ -112,28 +121,30 @@ def free(store: int, module: int) -> None:
 def instantiate(linker: int, context: int, module: int) -> None:
     """Make the one instance of this process; its start function runs, if it has one."""
     _trap.value = None
-    _check(_instantiate(linker, context, module, _at_instance, _at_trap))
-    _check_trap()
+    check(_instantiate(linker, context, module, at_instance, _at_trap))
+    check_trap(_trap)
 
 
 def call(context: int, name: bytes) -> bool:
     """Call the function that the instance exports by that name, which takes and returns nothing; False without one."""
-    if not _export(context, _at_instance, name, len(name), _at_extern) or _extern.kind != _FUNCTION:
+    if not _export(context, at_instance, name, len(name), _at_extern) or _extern.kind != _FUNCTION:
         return False
     _trap.value = None
-    _check(_call(context, _at_function, None, 0, None, 0, _at_trap))
-    _check_trap()
+    check(_call(context, _at_function, None, 0, None, 0, _at_trap))
+    check_trap(_trap)
     return True
 
 
-def _check(error: int | None) -> None:
+def check(error: int | None) -> None:
+    """Raise the error that a call has returned, if it has."""
     if error:
         raise wasmtime.WasmtimeError._from_ptr(ctypes.cast(error, ctypes.POINTER(ffi.wasmtime_error_t)))
 
 
-def _check_trap() -> None:
-    if _trap.value:
-        raise wasmtime.Trap._from_ptr(ctypes.cast(_trap, ctypes.POINTER(ffi.wasm_trap_t)))
+def check_trap(trap: Any) -> None:
+    """Raise the trap that a call has left here, if it has."""
+    if trap.value:
+        raise wasmtime.Trap._from_ptr(ctypes.cast(trap, ctypes.POINTER(ffi.wasm_trap_t)))
 
 
 _kept: list[Any] = []

@@ -14,12 +14,13 @@ What shapes this code, each found by measuring wasmtime 50:
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from typing import Any
+from _thread import get_ident
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import wasmtime
 
-from . import components, direct, limits
+from . import components, direct, hostcalls, limits, socketed, split
 from .errors import TRAPPED, BadArtifact, causes, refusal, trap_text
 
 WASI = "wasi_snapshot_preview1"
@@ -28,9 +29,19 @@ INITIALIZE, DEFAULT, START = b"_initialize", b"", b"_start"
 _IDLE = '(module (memory (export "memory") 1) (func (export "_start")))'
 _REHEARSALS = 16
 """After so many Python has settled on the form of what it runs."""
+_LENGTH = 4
+"""Bytes of a length."""
 _ENVIRONMENT = {"TOKIO_WORKER_THREADS": "1"}
 """WASI in wasmtime has threads of its own, by default as many as the machine has cores; a guest has one."""
 _idle = b""
+
+
+class Prepared(NamedTuple):
+    """What every child starts from."""
+
+    engine: wasmtime.Engine
+    linker: wasmtime.Linker
+    sockets: socketed.Links
 
 
 def configuration(parallel: bool = False) -> wasmtime.Config:
@@ -47,28 +58,35 @@ def linked(engine: wasmtime.Engine) -> wasmtime.Linker:
     linker.allow_shadowing = True
     takes_code = wasmtime.FuncType([wasmtime.ValType.i32()], [])
     linker.define_func(WASI, "proc_exit", takes_code, lambda code: os._exit(code & 0xFF))
+    socketed.define_absent(direct.pointer(linker))
     return linker
 
 
-def prepare() -> tuple[wasmtime.Engine, wasmtime.Linker]:
+def prepare() -> Prepared:
     """What every child starts from; no module and no thread."""
     global _idle
     os.environ.update(_ENVIRONMENT)
     engine = wasmtime.Engine(configuration())
-    prepared = engine, linked(engine)
-    _idle = _compiled_apart(engine, _IDLE)
+    linker = linked(engine)
+    _idle, *between = compiled_apart(engine, (_IDLE, split.shim(), split.fixup()))
+    prepared = Prepared(engine, linker, links_between(engine, linker, between))
     for _ in range(_REHEARSALS):
         warm(prepared)
     return prepared
 
 
-def warm(prepared: tuple[wasmtime.Engine, wasmtime.Linker]) -> None:
+def links_between(engine: wasmtime.Engine, linker: wasmtime.Linker, compiled: Sequence[bytes]) -> socketed.Links:
+    """What guests with sockets are linked with; `compiled`: the two modules of `split`."""
+    return socketed.links(direct.pointer(engine), direct.pointer(linker), compiled)
+
+
+def warm(prepared: Prepared) -> None:
     """Run a guest that does nothing.
 
     In the zygote, what Python finds out about code as it runs is then there in every child. In a child that waits, what
     a start writes to is its own already. Nothing of WASI is called: that would start threads.
     """
-    engine, linker = map(direct.pointer, prepared)
+    engine, linker = map(direct.pointer, prepared[:2])
     code = direct.loaded(engine, _idle)
     spec = {"args": ["idle"], "env": [["NAME", "value"]]}
     store, context = direct.store(engine, direct.wasi_config(spec), 2**20)
@@ -77,20 +95,23 @@ def warm(prepared: tuple[wasmtime.Engine, wasmtime.Linker]) -> None:
     direct.free(store, code)
 
 
-def _compiled_apart(engine: wasmtime.Engine, wasm: str) -> bytes:
-    """Compiled in another process, because that leaves much memory behind."""
+def compiled_apart(engine: wasmtime.Engine, texts: Sequence[str]) -> list[bytes]:
+    """Modules compiled in another process, because that leaves much memory behind."""
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
         try:
-            os.write(writer, wasmtime.Module(engine, wasm).serialize())
+            with open(writer, "wb") as answers:
+                for text in texts:
+                    found = wasmtime.Module(engine, text).serialize()
+                    answers.write(len(found).to_bytes(_LENGTH, "little") + found)
         finally:
             os._exit(0)
     os.close(writer)
-    with open(reader, "rb") as answer:
-        found = answer.read()
+    with open(reader, "rb") as answers:
+        compiled = [answers.read(int.from_bytes(answers.read(_LENGTH), "little")) for _ in texts]
     os.waitpid(child, 0)
-    return found
+    return compiled
 
 
 def load(engine: wasmtime.Engine, module: str) -> wasmtime.Module:
@@ -105,33 +126,36 @@ def load(engine: wasmtime.Engine, module: str) -> wasmtime.Module:
         raise BadArtifact(f"the compiled module cannot be loaded: {error}") from error
 
 
-def wasi_config(spec: dict[str, Any]) -> wasmtime.WasiConfig:
-    """What a guest is given, but for its streams."""
+def wasi_config(spec: dict[str, Any], listeners: int = 0) -> wasmtime.WasiConfig:
+    """What a guest is given, but for its streams.
+
+    Args:
+        listeners: how many descriptors are to be taken before those of the mounts, by directories that nobody sees.
+    """
     wasi = wasmtime.WasiConfig()
     wasi.argv = spec["args"]
     wasi.env = spec["env"]
+    for _ in range(listeners):
+        wasi.preopen_dir(spec["mounts"][0]["directory"], ".", False)
     for mount in spec.get("mounts") or ():
         # A path longer than another one's goes first when a guest looks for its mount, so these may lie in each other.
         wasi.preopen_dir(mount["directory"], mount["path"], not mount["read_only"])
     return wasi
 
 
-def run(
-    prepared: tuple[wasmtime.Engine, wasmtime.Linker], spec: dict[str, Any], module: str, started: Callable[[], None]
-) -> tuple[int, str]:
+def run(prepared: Prepared, spec: dict[str, Any], module: str, started: Callable[[], None]) -> tuple[int, str]:
     """Run a compiled command to its end.
 
     Raises:
         ValueError: it cannot start; the message says why.
     """
-    engine, linker = map(direct.pointer, prepared)
+    engine = direct.pointer(prepared.engine)
     try:
         code = direct.load(engine, module)
     except wasmtime.WasmtimeError:  # it says itself which of the two it is
-        return _run_component(prepared[0], spec, module, started)
-    _, context = direct.store(engine, direct.wasi_config(spec), spec.get("memory"))
+        return _run_component(prepared.engine, spec, module, started)
     try:
-        direct.instantiate(linker, context, code)
+        context = _instantiate(prepared.sockets, engine, code, spec)
     except wasmtime.Trap as error:  # in the start function of the module itself: the guest has run
         started()
         return TRAPPED, trap_text(error)
@@ -144,6 +168,29 @@ def run(
     except (wasmtime.Trap, wasmtime.WasmtimeError) as error:
         return TRAPPED, trap_text(error)
     return 0, ""
+
+
+def _instantiate(links: socketed.Links, engine: int, code: int, spec: dict[str, Any]) -> int:
+    """Make the guest's instance in a store of its own, whose context this is."""
+    broker: Any = spec.get("sockets")
+    wants = socketed.wanted(code) if broker is not None else None
+    if wants is None or not wants.any(broker):
+        _, context = direct.store(engine, direct.wasi_config(spec), spec.get("memory"))
+        try:
+            direct.instantiate(links.linker, context, code)
+        except wasmtime.WasmtimeError:
+            seconds = socketed.wanted(code).seconds
+            if not seconds:
+                raise
+            socketed.define_seconds(links.linker, seconds)
+            direct.instantiate(links.linker, context, code)
+        return context
+    network = socketed.network(broker, wants)
+    hostcalls.networks[get_ident()] = network
+    config = direct.wasi_config(spec, len(wants.listeners(broker)))
+    _, context = direct.store(engine, config, spec.get("memory"), socketed.TABLES)
+    socketed.instantiate(links, context, code, wants.seconds, network, direct.at_instance)
+    return context
 
 
 def _run_component(
@@ -180,8 +227,10 @@ def compiled(engine: wasmtime.Engine, wasm: bytes) -> bytes:
         module = wasmtime.Module(engine, wasm)
     except wasmtime.WasmtimeError as error:
         raise ValueError(refusal("module", error)) from error
+    linker = linked(engine)
+    socketed.define_seconds(direct.pointer(linker), socketed.wanted(direct.pointer(module)).seconds)
     try:
-        linked(engine).instantiate_pre(module)
+        linker.instantiate_pre(module)
     except wasmtime.WasmtimeError as error:
         raise ValueError(f"the module's imports do not fit: {causes(error)}") from error
     return bytes(module.serialize())

@@ -11,9 +11,9 @@ _ELEMENTS = 64 * 1024
 """Elements, of 8 bytes, that any table may have."""
 
 
-def of_module(memory: int) -> tuple[int, int, int, int, int]:
-    """Bytes of a memory, elements of a table, and how many instances, tables and memories."""
-    return memory, max(_ELEMENTS, memory // 64), -1, 4, 2
+def of_module(memory: int, tables: int = 0) -> tuple[int, int, int, int, int]:
+    """Bytes of a memory, elements of a table, and how many instances, tables (beside those) and memories."""
+    return memory, max(_ELEMENTS, memory // 64), -1, 4 + tables, 2
 
 
 def of_component(memory: int) -> tuple[int, int, int, int, int]:

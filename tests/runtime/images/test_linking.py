@@ -9,6 +9,7 @@ import tracemalloc
 from pathlib import Path
 from typing import ClassVar
 
+import attrs
 import pytest
 import wasmtime
 from wasmlet_wasmer import WasmerEngine
@@ -105,8 +106,8 @@ async def test_a_large_module_is_refused_in_no_time(tmp_path: Path, engine: Engi
         ([("wbg", "__wbindgen_throw")], "it is built for a JavaScript host"),
         ([("wasix_32v1", "proc_fork")], "it is built for WASIX"),
         ([("wasi_unstable", "fd_write")], "wasmtime 1 does not have WASI preview 0: build it with newer tools"),
-        ([(PREVIEW1, "sock_open")], "wasmtime 1 does not have it: build it without, or use another engine"),
-        ([(PREVIEW1, "sock_open"), (PREVIEW1, "sock_bind")], "wasmtime 1 does not have them"),
+        ([(PREVIEW1, "conjure")], "wasmtime 1 does not have it: build it without, or use another engine"),
+        ([(PREVIEW1, "conjure"), (PREVIEW1, "sock_bind"), (PREVIEW1, "sing")], "wasmtime 1 does not have them"),
     ],
 )
 def test_what_to_do(tmp_path: Path, imports: list[tuple[str, str]], advice: str) -> None:
@@ -249,7 +250,19 @@ async def test_the_functions_of_wasmtime(runtime: Runtime, tmp_path: Path, handl
     path.write_bytes(all_functions(links))
     key = await runtime.create(pod_of(image=f"file://{path}"), Inputs(runtime_handler=handler))
     assert (await runtime.ended(key)).exit_code == 0
-    assert len(links.functions[PREVIEW1]) == len(PREVIEW1_FUNCTIONS) == 46
+    assert len(PREVIEW1_FUNCTIONS) == 46
+    assert links.functions[PREVIEW1].keys() > PREVIEW1_FUNCTIONS.keys()
+
+
+@pytest.mark.parametrize("handler", ["wasmlet", "wasmlet-dense"])
+async def test_the_other_types_of_functions_of_wasmtime(runtime: Runtime, tmp_path: Path, handler: str) -> None:
+    """A module that imports functions under their second types starts, and there is no network for it."""
+    links = WasmtimeEngine.links
+    assert links is not None
+    path = tmp_path / "others.wasm"
+    path.write_bytes(all_functions(attrs.evolve(links, functions=links.others)))
+    key = await runtime.create(pod_of(image=f"file://{path}"), Inputs(runtime_handler=handler))
+    assert (await runtime.ended(key)).exit_code == 0
 
 
 def all_functions(links: Links, *modules: str) -> bytes:

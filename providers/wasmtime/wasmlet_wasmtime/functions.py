@@ -1,0 +1,119 @@
+"""The functions of WASI that have to do with descriptors or sockets: their types, and whose they are. Only data.
+
+`i` is an i32, `I` an i64; each returns an i32, WASI's error number. The types of preview 1 are those of its witx files,
+the ones beyond it those of WasmEdge (`include/host/wasi/wasifunc.h`) and of the crate `wasmedge_wasi_socket`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+INVAL, NOTCAPABLE, NOTDIR, SPIPE = 28, 76, 54, 70
+"""Error numbers of WASI."""
+
+
+class Split(NamedTuple):
+    """A function that is the engine's for files, and ours for sockets.
+
+    Attributes:
+        params: its type.
+        refusal: the error number that it answers for every socket; None for one that sockets have.
+        places: which parameters are descriptors.
+    """
+
+    params: str
+    refusal: int | None = None
+    places: tuple[int, ...] = (0,)
+
+
+SPLIT: Mapping[str, Split] = {
+    "fd_read": Split("iiii"),
+    "fd_write": Split("iiii"),
+    "fd_fdstat_get": Split("ii"),
+    "fd_fdstat_set_flags": Split("ii"),
+    "fd_filestat_get": Split("ii"),
+    "fd_prestat_get": Split("ii"),
+    "fd_prestat_dir_name": Split("iii", INVAL),
+    "fd_pread": Split("iiiIi", SPIPE),
+    "fd_pwrite": Split("iiiIi", SPIPE),
+    "fd_seek": Split("iIii", SPIPE),
+    "fd_tell": Split("ii", SPIPE),
+    "fd_advise": Split("iIIi", SPIPE),
+    "fd_allocate": Split("iII", SPIPE),
+    "fd_datasync": Split("i", INVAL),
+    "fd_sync": Split("i", INVAL),
+    "fd_fdstat_set_rights": Split("iII", NOTCAPABLE),
+    "fd_filestat_set_size": Split("iI", INVAL),
+    "fd_filestat_set_times": Split("iIIi", INVAL),
+    "fd_readdir": Split("iiiIi", NOTDIR),
+    "path_create_directory": Split("iii", NOTDIR),
+    "path_filestat_get": Split("iiiii", NOTDIR),
+    "path_filestat_set_times": Split("iiiiIIi", NOTDIR),
+    "path_link": Split("iiiiiii", NOTDIR, (0, 4)),
+    "path_open": Split("iiiiiIIii", NOTDIR),
+    "path_readlink": Split("iiiiii", NOTDIR),
+    "path_remove_directory": Split("iii", NOTDIR),
+    "path_rename": Split("iiiiii", NOTDIR, (0, 3)),
+    "path_symlink": Split("iiiii", NOTDIR, (2,)),
+    "path_unlink_file": Split("iii", NOTDIR),
+}
+"""All that take a descriptor, but for `fd_close` and `fd_renumber`, which change whose it is."""
+
+OWN: Mapping[str, str] = {
+    "poll_oneoff": "iiii",
+    "sock_accept": "iii",
+    "sock_recv": "iiiiii",
+    "sock_send": "iiiii",
+    "sock_shutdown": "ii",
+}
+"""Those of preview 1 that are ours for every descriptor."""
+
+WASMEDGE: Mapping[str, str] = {
+    "sock_open": "iii",
+    "sock_bind": "iii",
+    "sock_connect": "iii",
+    "sock_listen": "ii",
+    "sock_recv_from": "iiiiiii",
+    "sock_send_to": "iiiiiii",
+    "sock_getsockopt": "iiiii",
+    "sock_setsockopt": "iiiii",
+    "sock_getlocaladdr": "iiii",
+    "sock_getpeeraddr": "iiii",
+    "sock_getaddrinfo": "iiiiiiii",
+    "sock_accept_v2": "iii",
+    "sock_open_v2": "iii",
+    "sock_bind_v2": "iii",
+    "sock_connect_v2": "iii",
+    "sock_listen_v2": "ii",
+    "sock_recv_v2": "iiiiii",
+    "sock_recv_from_v2": "iiiiiiii",
+    "sock_send_v2": "iiiii",
+    "sock_send_to_v2": "iiiiiii",
+    "sock_getlocaladdr_v2": "iii",
+    "sock_getpeeraddr_v2": "iii",
+}
+"""What WasmEdge has beyond preview 1, in the same module."""
+
+SECOND: Mapping[str, str] = {
+    "sock_accept": "ii",
+    "sock_recv_from": "iiiiiiii",
+    "sock_getlocaladdr": "iii",
+    "sock_getpeeraddr": "iii",
+}
+"""Functions that modules import under a second type, too: WasmEdge links what fits."""
+
+SAME = {"sock_recv_v2": "sock_recv", "sock_send_v2": "sock_send", "sock_accept_v2": "sock_accept"} | {
+    f"{name}_v2": name for name in ("sock_open", "sock_bind", "sock_connect", "sock_listen", "sock_send_to")
+}
+"""Of the second version: those that do what the first one does."""
+
+
+def second(name: str) -> str:
+    """What a function is called here under its second type."""
+    return f"{name}:{len(SECOND[name])}"
+
+
+def own() -> dict[str, str]:
+    """All that are ours alone, by the name that they have here."""
+    return {**OWN, **WASMEDGE, **{second(name): params for name, params in SECOND.items()}}

@@ -1,0 +1,83 @@
+"""The one function of the host that guests with sockets call: it finds the guest and what is called (`split`).
+
+Nothing but a number or a trap goes back: an exception that left it would be lost in the engine.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import struct
+from _thread import get_ident
+from collections.abc import Callable
+from typing import Any
+
+from . import addrinfo, direct, polling, preview1, split, wasmedge
+from .functions import SAME, SECOND, SPLIT, own, second
+from .sockets import FAULT, IO, NOTSUP, Failed, Interrupted, Network, of_host
+
+_POINTER, _SIZE, _TEXT = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_char_p
+_trap_new = direct.function("wasmtime_trap_new", _POINTER, _TEXT, _SIZE)
+_INTERRUPTED = b"interrupted"
+_VALUE = 4
+"""A value of wasm is as long as so many numbers of 32 bits."""
+
+networks: dict[int, Network] = {}
+"""Of the guests that run, by their thread."""
+
+
+def _functions() -> list[tuple[Callable[..., int], slice]]:
+    """By the number of an operation: what is called, and where its arguments are."""
+    params = {name: kind.params for name, kind in SPLIT.items()} | own()
+    found: list[tuple[Callable[..., int], int]] = [
+        (preview1.which, 1),
+        (preview1.close, 1),
+        (preview1.renumber, 2),
+        (preview1.refuse, 2),
+    ]
+    found += [(_named(name), len(params[name])) for name in split.OPERATIONS]
+    return [(function, slice(2 * _VALUE, (2 + count) * _VALUE, _VALUE)) for function, count in found]
+
+
+def _named(name: str) -> Callable[..., int]:
+    if name == second("sock_accept"):
+        return preview1.sock_accept_plain
+    name = next((f"{one}_v2" for one in SECOND if name == second(one)), SAME.get(name, name))
+    places = (preview1, polling, wasmedge, addrinfo)
+    found: Callable[..., int] = next(filter(None, (getattr(place, name, None) for place in places)))
+    return found
+
+
+_FUNCTIONS = _functions()
+
+
+_CALLBACK = ctypes.CFUNCTYPE(_SIZE, _POINTER, _POINTER, ctypes.POINTER(ctypes.c_uint32), _SIZE)
+
+
+@_CALLBACK  # type: ignore[untyped-decorator]
+def absent(data: Any, caller: Any, values: Any, count: int) -> int:
+    """A function of a guest that has no network."""
+    values[0] = NOTSUP
+    return 0
+
+
+@_CALLBACK  # type: ignore[untyped-decorator]
+def call(data: Any, caller: Any, values: Any, count: int) -> int:
+    """0 with WASI's error number in `values`, or a trap."""
+    try:
+        network = networks[get_ident()]
+        pages = values[_VALUE]
+        if pages != network.pages:
+            network.look(pages)
+        function, arguments = _FUNCTIONS[values[0]]
+        values[0] = function(network, *values[arguments])
+    except OSError as error:
+        values[0] = of_host(error.errno)
+    except Failed as error:
+        values[0] = error.number
+    except (struct.error, IndexError):
+        values[0] = FAULT
+    except Interrupted:
+        return int(_trap_new(_INTERRUPTED, len(_INTERRUPTED)))
+    except Exception:
+        values[0] = IO
+    return 0

@@ -1,0 +1,381 @@
+"""The sockets of one guest: which descriptors they are, its memory while it calls, and how it waits.
+
+A guest's process opens no socket: all come from the broker (`broker` here, `wasmlet.worker.guest.sockets`), or are
+accepted. On the host's side all are non-blocking. A guest that wants to wait does so in `Network.wait`, which ends
+where the guest is to end.
+
+Errors of functions for guests are exceptions: `OSError` with the host's number, `Failed` with WASI's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import os
+import select
+import socket
+import struct
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Protocol
+
+from .split import FIRST, LOW
+
+_NAMES = """
+2BIG ACCES ADDRINUSE ADDRNOTAVAIL AFNOSUPPORT AGAIN ALREADY BADF BADMSG BUSY CANCELED CHILD CONNABORTED
+CONNREFUSED CONNRESET DEADLK DESTADDRREQ DOM DQUOT EXIST FAULT FBIG HOSTUNREACH IDRM ILSEQ INPROGRESS INTR
+INVAL IO ISCONN ISDIR LOOP MFILE MLINK MSGSIZE MULTIHOP NAMETOOLONG NETDOWN NETRESET NETUNREACH NFILE NOBUFS
+NODEV NOENT NOEXEC NOLCK NOLINK NOMEM NOMSG NOPROTOOPT NOSPC NOSYS NOTCONN NOTDIR NOTEMPTY NOTRECOVERABLE
+NOTSOCK NOTSUP NOTTY NXIO OVERFLOW OWNERDEAD PERM PIPE PROTO PROTONOSUPPORT PROTOTYPE RANGE ROFS SPIPE SRCH
+STALE TIMEDOUT TXTBSY XDEV NOTCAPABLE
+"""
+_NUMBERS = {name: number for number, name in enumerate(_NAMES.split(), 1)}
+SUCCESS, FAULT, IO = 0, _NUMBERS["FAULT"], _NUMBERS["IO"]
+BADF, INVAL, AGAIN = _NUMBERS["BADF"], _NUMBERS["INVAL"], _NUMBERS["AGAIN"]
+NOTSUP, NOTSOCK, MFILE = _NUMBERS["NOTSUP"], _NUMBERS["NOTSOCK"], _NUMBERS["MFILE"]
+_OF_HOST = {getattr(errno, f"E{name}"): number for name, number in _NUMBERS.items() if hasattr(errno, f"E{name}")}
+
+DATAGRAM, STREAM = 5, 6
+"""WASI's file types of sockets."""
+MOST = 8192
+"""Sockets of one guest."""
+_BACKLOG = 4096
+_MOST_BUFFERS = 1024
+LOOK = 5.0
+"""Seconds after which one that waits for the broker asks again whether it has answered."""
+_LONGEST_WAIT = 10**9
+"""Milliseconds; a longer one is waited for again."""
+
+_U32, _PAIR = struct.Struct("<I"), struct.Struct("<II")
+_libc = ctypes.CDLL(None, use_errno=True)
+_accept4, _listen, _shutdown = _libc.accept4, _libc.listen, _libc.shutdown
+_accept4.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int)
+_listen.argtypes = _shutdown.argtypes = (ctypes.c_int, ctypes.c_int)
+_ACCEPTED = socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
+
+
+class Answer(Protocol):
+    """What the broker says. `error` is the host's number, 0 for none."""
+
+    @property
+    def fds(self) -> Sequence[int]: ...
+    @property
+    def fields(self) -> Mapping[str, Any]: ...
+    @property
+    def error(self) -> int: ...
+    @property
+    def why(self) -> str: ...
+
+
+class Broker(Protocol):
+    """What a container has of the broker: `spec["sockets"]`."""
+
+    wait: Callable[[int], bool]
+
+    @property
+    def listeners(self) -> Sequence[Any]: ...
+    def open_listeners(self) -> Sequence[Sequence[int]]: ...
+    def fileno(self) -> int: ...
+    def begin(self, operation: str, **fields: Any) -> int: ...
+    def take(self, number: int) -> Answer | None: ...
+    def drop(self, number: int) -> None: ...
+    def ask(self, operation: str, **fields: Any) -> Answer: ...
+
+
+class Failed(Exception):
+    """A function fails with this error number of WASI's."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+class Interrupted(Exception):
+    """The guest is to end."""
+
+
+def of_host(number: int | None) -> int:
+    """WASI's number for an error of the host."""
+    return _OF_HOST.get(number or 0, IO)
+
+
+class Socket:
+    """One socket of the guest's, or its standard input.
+
+    Attributes:
+        fds: of the host, which are this socket's alone: a listener may have several, one that is not connected none.
+        kind: its file type.
+        port: that a listener is bound to, 0 for other sockets.
+        nonblocking: what the guest has said.
+        patient: `accept` waits although the socket is non-blocking: the guest of an inherited listener has not asked
+            for its flags so far. One that looks at them (Go) finds a non-blocking one, one that does not (plain C) gets
+            what `accept` is elsewhere.
+        request: number of an unanswered `connect`; None for none.
+        error: of the host, of such a request, which the guest has not seen.
+        drained: whether the last read found no more, so that the next one is to wait first.
+    """
+
+    __slots__ = (
+        "_python", "drained", "error", "fds", "kind", "listening", "nonblocking", "options", "patient", "peer", "port",
+        "request", "timeouts",
+    )  # fmt: skip
+
+    def __init__(self, kind: int, fds: Iterable[int] = (), port: int = 0, nonblocking: bool = False) -> None:
+        self.fds = list(fds)
+        self.kind = kind
+        self.port = port
+        self.nonblocking = nonblocking
+        self.listening = self.patient = self.drained = False
+        self.request: int | None = None
+        self.error = 0
+        self.peer: tuple[str, int] | None = None
+        self.timeouts: dict[int, float] | None = None
+        self.options: dict[int, bytes] | None = None
+        self._python: socket.socket | None = None
+
+    @property
+    def fd(self) -> int:
+        """The host's only one.
+
+        Raises:
+            OSError: there is none yet.
+        """
+        if not self.fds:
+            raise OSError(errno.EAGAIN if self.request is not None else errno.ENOTCONN, "not connected")
+        return self.fds[0]
+
+    @property
+    def python(self) -> socket.socket:
+        """For the calls that are methods of Python's sockets. It is made without any system call."""
+        if self._python is None:
+            kind = socket.SOCK_DGRAM if self.kind == DATAGRAM else socket.SOCK_STREAM
+            self._python = socket.socket(socket.AF_INET, kind, 0, fileno=self.fd)
+        return self._python
+
+    def timeout(self, events: int) -> float | None:
+        """Seconds that the guest wants to wait at most for one of `select.POLLIN` and `select.POLLOUT`."""
+        return self.timeouts.get(events) if self.timeouts else None
+
+    def listen(self, backlog: int = _BACKLOG) -> None:
+        """Have connections come, from the first time on that the guest asks for them."""
+        for descriptor in self.fds:
+            if _listen(descriptor, max(1, min(backlog, _BACKLOG))) < 0:
+                _raise()
+        self.listening = True
+
+    def accept(self) -> int:
+        """A connection as a descriptor of the host's. It does not wait."""
+        for _ in range(len(self.fds)):
+            self.fds.append(descriptor := self.fds.pop(0))  # those that came to the others have their turn, too
+            accepted: int = _accept4(descriptor, None, None, _ACCEPTED)
+            if accepted >= 0:
+                return accepted
+            if ctypes.get_errno() != errno.EAGAIN:
+                _raise()
+        raise BlockingIOError(errno.EAGAIN, "no connection")
+
+    def shut_down(self, how: int) -> None:
+        if _shutdown(self.fd, how) < 0:
+            _raise()
+
+    def become(self, fds: Iterable[int]) -> None:
+        """Have these descriptors in place of those that it had."""
+        self.close()
+        self.fds = list(fds)
+
+    def close(self) -> None:
+        if self._python is not None:
+            self._python.detach()
+            self._python = None
+        for descriptor in self.fds:
+            with contextlib.suppress(OSError):
+                os.close(descriptor)
+        self.fds = []
+
+
+def _raise() -> None:
+    number = ctypes.get_errno()
+    raise OSError(number, os.strerror(number))
+
+
+class Network:
+    """What one guest has of the network.
+
+    Args:
+        broker: whom it asks.
+        wake: a descriptor that is readable when the guest is to end; -1 where its process ends with it.
+    """
+
+    __slots__ = (
+        "_free", "_next", "_refresh", "began", "broker", "changes", "keep", "memory", "native_now",
+        "native_poll", "pages", "plan", "size", "sockets", "wake",
+    )  # fmt: skip
+
+    def __init__(self, broker: Broker, wake: int = -1) -> None:
+        self.broker = broker
+        self.wake = wake
+        self.sockets: dict[int, Socket] = {}
+        self.changes = 0
+        """How often it has become another set of sockets: what was worked out of it is no longer right."""
+        self.plan: Any = None
+        self.began: int | None = None
+        self.memory = memoryview(b"")
+        self.size, self.pages = 0, -1
+        self._refresh: Callable[[], tuple[int, int]] = lambda: (0, 0)
+        self.native_poll: Callable[..., int] = lambda *_: IO
+        self.native_now: Callable[..., int] = lambda *_: IO
+        self._next = FIRST
+        self._free: list[int] = []
+
+    def attach(self, refresh: Callable[[], tuple[int, int]], keep: object) -> None:
+        """From now on there is a memory; `refresh` says where it is and how many bytes it has. It needs `keep`."""
+        self._refresh, self.keep = refresh, keep
+
+    def look(self, pages: int) -> None:
+        """The memory has this size now. The view of it is as long, so that nothing behind its end is ever touched."""
+        base, size = self._refresh()
+        self.size, self.pages = size, pages
+        self.memory = memoryview((ctypes.c_char * size).from_address(base)).cast("B") if base else memoryview(b"")
+
+    def buffers(self, address: int, count: int) -> list[memoryview]:
+        """What an array of `iovec` says.
+
+        Raises:
+            struct.error: the array is not in the memory.
+            Failed: what it says is not, or it is too long.
+        """
+        if count == 1:
+            begin, size = _PAIR.unpack_from(self.memory, address)
+            if begin + size > self.size:
+                raise Failed(FAULT)
+            return [self.memory[begin : begin + size]]
+        if count > _MOST_BUFFERS:
+            raise Failed(INVAL)
+        numbers = struct.unpack_from(f"<{2 * count}I", self.memory, address)
+        found = []
+        for place in range(0, 2 * count, 2):
+            begin, size = numbers[place], numbers[place + 1]
+            if begin + size > self.size:
+                raise Failed(FAULT)
+            found.append(self.memory[begin : begin + size])
+        return found
+
+    def read(self, address: int, size: int) -> bytes:
+        if address + size > self.size:
+            raise Failed(FAULT)
+        return bytes(self.memory[address : address + size])
+
+    def write(self, address: int, data: bytes) -> None:
+        if address + len(data) > self.size:
+            raise Failed(FAULT)
+        self.memory[address : address + len(data)] = data
+
+    def check(self, address: int, size: int) -> None:
+        if address + size > self.size:
+            raise Failed(FAULT)
+
+    def put(self, address: int, value: int) -> None:
+        """Store 32 bits."""
+        _U32.pack_into(self.memory, address, value)
+
+    def get(self, address: int) -> int:
+        """Load 32 bits."""
+        found: int = _U32.unpack_from(self.memory, address)[0]
+        return found
+
+    def find(self, number: int) -> Socket:
+        """The guest's socket of this number."""
+        found = self.sockets.get(number)
+        if found is None:
+            raise Failed(NOTSOCK if number < LOW else BADF)
+        return found
+
+    def add(self, made: Socket) -> int:
+        """Give it a number of the guest's."""
+        if self._free:
+            number = self._free.pop()
+        else:
+            number = self._next
+            self._next += 1
+        self.sockets[number] = made
+        self.changes += 1
+        return number
+
+    def has_room(self) -> bool:
+        return len(self.sockets) < MOST
+
+    def remove(self, number: int) -> Socket:
+        found = self.find(number)
+        del self.sockets[number]
+        self.changes += 1
+        if number >= FIRST:
+            self._free.append(number)
+        return found
+
+    def close(self) -> None:
+        """Let go of everything."""
+        for one in self.sockets.values():
+            self.end(one)
+        self.sockets.clear()
+
+    def end(self, one: Socket) -> None:
+        """Let go of one that is no longer the guest's."""
+        if one.request is not None:
+            self.broker.drop(one.request)
+        one.close()
+
+    def wait(self, descriptors: Iterable[int], events: int, seconds: float | None = None) -> bool:
+        """Wait until one of these is ready; False where that takes too long.
+
+        Raises:
+            Interrupted: the guest is to end.
+        """
+        poller = self.poller()
+        for descriptor in descriptors:
+            poller.register(descriptor, events)
+        return bool(self.poll(poller, seconds))
+
+    def poller(self) -> select.poll:
+        """One that is for `poll`."""
+        made = select.poll()
+        if self.wake >= 0:
+            made.register(self.wake, select.POLLIN)
+        return made
+
+    def poll(self, poller: select.poll, seconds: float | None = None) -> list[tuple[int, int]]:
+        """As `poller.poll`, for a guest that may be told to end.
+
+        Raises:
+            Interrupted: it is to end.
+        """
+        until = None if seconds is None else time.monotonic() + seconds
+        while True:
+            left = None if until is None else max(0.0, until - time.monotonic()) * 1000
+            found = poller.poll(None if left is None else min(left, _LONGEST_WAIT))
+            if self.wake >= 0 and any(descriptor == self.wake for descriptor, _ in found):
+                raise Interrupted
+            if found or (until is not None and time.monotonic() >= until):
+                return found
+
+    def wait_for_broker(self, descriptor: int) -> bool:
+        """Wait until the broker may have answered, or a while; see `Broker.wait`."""
+        self.wait((descriptor,), select.POLLIN, LOOK)
+        return True
+
+    def answer(self, number: int) -> Answer:
+        """Wait for the answer to a request."""
+        while (found := self.broker.take(number)) is None:
+            self.wait_for_broker(self.broker.fileno())
+        return found
+
+
+def checked(answer: Answer) -> Answer:
+    """The answer, if it is no error.
+
+    Raises:
+        OSError: it is one.
+    """
+    if answer.error:
+        raise OSError(answer.error, answer.why)
+    return answer
