@@ -6,6 +6,7 @@ the container to it. What is not here is refused. See `wire` for its form as a m
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 import os
 from collections.abc import Mapping
@@ -22,6 +23,8 @@ MAX_NAME = 253
 """Characters of a DNS name (RFC 1035)."""
 MAX_SERVERS, MAX_SEARCHES = 3, 32
 MAX_HOSTS = 256
+_MOST_KEPT = 1024
+"""Addresses and networks whose usual form is remembered: finding it takes longer than all else of a grant."""
 
 
 class Port(NamedTuple):
@@ -149,10 +152,12 @@ def _path(value: Any) -> str:
     return value
 
 
+@functools.lru_cache(maxsize=_MOST_KEPT)
 def _address(value: Any) -> str:
     return str(ipaddress.ip_address(str(value)))
 
 
+@functools.lru_cache(maxsize=_MOST_KEPT)
 def _network(value: Any) -> str:
     return str(ipaddress.ip_network(str(value)))
 

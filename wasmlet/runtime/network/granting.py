@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -123,6 +124,7 @@ def _hosts_of(text: str) -> Mapping[str, tuple[str, ...]]:
     return found
 
 
+@functools.lru_cache(maxsize=1024)
 def _address(text: str) -> str:
     """The address in its usual form; "" for what is none, and for one with a zone, which another machine's are."""
     try:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import attrs
@@ -48,13 +49,8 @@ class NodeNetwork:
         """What a pod with this network never dials, whatever it was granted: what is the node's own alone."""
         if found.namespace:
             return _NEVER  # loopback is the pod's own
-        return (*_NEVER, _LOOPBACK6, *map(str, self._foreign_loopback(found)))
-
-    def _foreign_loopback(self, found: PodNetwork) -> Iterator[ipaddress.IPv4Network]:
-        own = ipaddress.IPv4Network(self.loopback) if self.loopback else None
-        if own is not None and any(_is_in(ip, own) for ip in found.ips):
-            return _LOOPBACK.address_exclude(own)
-        return iter((_LOOPBACK,))
+        has_loopback = bool(self.loopback) and _is_in(found.ips[0], self.loopback)
+        return (*_NEVER, _LOOPBACK6, *_foreign_loopback(self.loopback if has_loopback else ""))
 
     def never_at(self) -> tuple[tuple[str, int], ...]:
         """Addresses and ports that no pod dials: the node's own API, which trusts some of its callers."""
@@ -80,6 +76,13 @@ def least_port() -> int:
         return 1024
 
 
-def _is_in(ip: str, network: ipaddress.IPv4Network) -> bool:
+@functools.lru_cache(maxsize=8)
+def _foreign_loopback(own: str) -> tuple[str, ...]:
+    """127.0.0.0/8 but for this network of it."""
+    rest = _LOOPBACK.address_exclude(ipaddress.IPv4Network(own)) if own else (_LOOPBACK,)
+    return tuple(map(str, rest))
+
+
+def _is_in(ip: str, network: str) -> bool:
     found = ipaddress.ip_address(ip)
-    return found.version == 4 and found in network
+    return found.version == 4 and found in ipaddress.IPv4Network(network)

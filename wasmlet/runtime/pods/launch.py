@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import secrets
 from collections.abc import AsyncIterator
 
@@ -136,13 +137,12 @@ def _run_request(launch: Launch, limits: Limits, log_path: str, services: Runtim
         "zygote": handler.zygote,
         "message": launch.mounts.message,
         "resources": limits.message,
-        "network": plan.grant.as_message() if plan.grant is not None else None,
         **services.log_limits,
         **plan.streams,
         **handler.sharing(plan.labels.pod.namespace, services.storage.state_dir),
     }
     try:
-        return messages.Run.of(fields)
+        return dataclasses.replace(messages.Run.of(fields), network=plan.grant)
     except wire.WireError as error:
         raise ShimError(str(error)) from error
 
