@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from tests.worker.harness import PATIENCE, WORKER
@@ -120,6 +121,11 @@ class BrokerProcess:
     def descriptors(self) -> int:
         """How many it has open."""
         return len(os.listdir(f"/proc/{self.pid}/fd"))
+
+    def memory(self) -> int:
+        """Bytes that are its own."""
+        text = Path(f"/proc/{self.pid}/smaps_rollup").read_text("ascii")
+        return sum(int(line.split()[1]) << 10 for line in text.splitlines() if line.startswith("Private_"))
 
     def close(self) -> None:
         for theirs, _, container in self._containers.values():

@@ -26,12 +26,14 @@ NUMBERS = {
         "io_uring_setup": 425, "perf_event_open": 298, "userfaultfd": 323, "process_vm_readv": 310, "pidfd_open": 434,
         "pidfd_getfd": 438, "execveat": 322, "clone3": 435, "open_by_handle_at": 304, "personality": 135,
         "init_module": 175, "vfork": 58, "getpid": 39, "capset": 126, "seccomp": 317, "pivot_root": 155,
+        "sendmmsg": 307,
     },
     "aarch64": {
         "ptrace": 117, "unshare": 97, "setns": 268, "mount": 40, "chroot": 51, "bpf": 280, "keyctl": 219,
         "io_uring_setup": 425, "perf_event_open": 241, "userfaultfd": 282, "process_vm_readv": 270, "pidfd_open": 434,
         "pidfd_getfd": 438, "execveat": 281, "clone3": 435, "open_by_handle_at": 265, "personality": 92,
         "init_module": 105, "getpid": 172, "capset": 91, "seccomp": 277, "pivot_root": 41,
+        "sendmmsg": 269,
     },
 }  # fmt: skip
 
@@ -57,6 +59,7 @@ def run(prepared, spec, module, started):
     name, about = spec["args"][0], json.loads(spec["args"][1])
     about["directories"] = [mount["directory"] for mount in spec.get("mounts") or ()]
     about["module"] = module
+    about["sockets"] = spec.get("sockets")
     if name == "wait":
         time.sleep(1000)
     os.write(1, came_of(name, about))
@@ -85,6 +88,7 @@ class Guest:
         self.name, self.about = spec["args"][0], json.loads(spec["args"][1])
         opened = [os.open(mount["directory"], os.O_RDONLY | os.O_DIRECTORY) for mount in spec["mounts"]]
         self.about |= {"directories": [f"/proc/self/fd/{number}" for number in opened], "module": code}
+        self.about["sockets"] = spec["sockets"]
         self.out = os.open(stdout, os.O_WRONLY)
 
     def interrupt(self):
@@ -156,10 +160,69 @@ def to_shim(about):
         for message in (b"", b"{", b"[]", b"\xff" * 60000, *wrong):
             for ancillary in ([], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, files)]):
                 try:
-                    control.sendmsg([message], ancillary, socket.MSG_NOSIGNAL)
-                except OSError:
-                    return "said"  # it has stopped listening
+                    if ancillary:
+                        control.sendmsg([message], ancillary, socket.MSG_NOSIGNAL)
+                    else:
+                        os.write(control.fileno(), message)
+                except OSError as error:
+                    if error.errno != errno.EPERM:
+                        return "said"  # it has stopped listening
     return "said"
+
+
+def asked(about, operation, **fields):
+    """What the broker gives, as a socket if it is one; where it refuses, that is the error."""
+    answer = about["sockets"].ask(operation, **fields)
+    if answer.error:
+        raise OSError(answer.error, answer.why)
+    if not answer.fds:
+        return answer.fields
+    kind = socket.SOCK_DGRAM if fields.get("protocol") == "UDP" else socket.SOCK_STREAM
+    return socket.socket(socket.AF_INET, kind, 0, fileno=answer.fds[0])
+
+
+def bound(about):
+    """A socket that is bound and not connected."""
+    return asked(about, "listen", port=about["port"])
+
+
+def datagrams(about):
+    """A connected socket of UDP."""
+    return asked(about, "connect", host=about["granted"][0], port=about["granted"][1], protocol="UDP")
+
+
+def dialled(about):
+    with datagrams(about) as sock:
+        return os.write(sock.fileno(), b"x")
+
+
+def sendmmsg(sock, address, flags):
+    """One message to this address."""
+    data = ctypes.create_string_buffer(b"out", 3)
+    where = struct.pack("=H", socket.AF_INET) + struct.pack(">H", address[1]) + socket.inet_aton(address[0]) + bytes(8)
+    name = ctypes.create_string_buffer(where)
+    vector = ctypes.create_string_buffer(struct.pack("QQ", ctypes.addressof(data), 3))
+    header = struct.pack("QIIQQQQiiII", ctypes.addressof(name), 16, 0, ctypes.addressof(vector), 1, 0, 0, 0, 0, 0, 0)
+    return call("sendmmsg", sock.fileno(), header, 1, flags)
+
+
+def passed_on(about):
+    """The control socket, given to the broker itself and to the shim."""
+    control = about["sockets"].fileno()
+    given = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [control]))]
+    for number in (control, 3):
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, os.dup(number)) as sock:
+            sock.sendmsg([b"{}"], given)
+
+
+def rubbish(about):
+    """The broker reads anything; what it says is not for this, and it serves the next request."""
+    control = about["sockets"].fileno()
+    wrong = (b"{", b"[]", b"\xff" * 4000, b"x" * 10000, b'{"n": -1}', b'{"n": 1e9, "ask": "listen"}', b"[" * 4000)
+    for packet in (*wrong, b'{"n": 7, "ask": {}}', b'{"n": 8, "ask": "listen", "port": "1"}', b'{"add": "x"}'):
+        os.write(control, packet)
+    bound(about).close()
+    return "served"
 
 
 DEEDS = {
@@ -183,6 +246,30 @@ DEEDS = {
     "socket": lambda about: socket.socket(socket.AF_INET, socket.SOCK_STREAM).close(),
     "unix socket": lambda about: socket.socket(socket.AF_UNIX, socket.SOCK_STREAM).close(),
     "netlink": lambda about: socket.socket(socket.AF_NETLINK, socket.SOCK_RAW).close(),
+    "listen at a granted port": lambda about: bound(about).listen(),
+    "dial what was granted": dialled,
+    "rubbish to the broker": rubbish,
+    "listen at another port": lambda about: asked(about, "listen", port=about["port"] + 1),
+    "listen for datagrams": lambda about: asked(about, "listen", port=about["port"], protocol="UDP"),
+    "dial another port": lambda about: asked(about, "connect", host=about["granted"][0], port=about["other"][1]),
+    "dial another address": lambda about: asked(about, "connect", host=about["other"][0], port=about["other"][1]),
+    "dial the node": lambda about: asked(about, "connect", host="127.0.0.1", port=about["other"][1]),
+    "dial a link-local address": lambda about: asked(about, "connect", host="169.254.169.254", port=80),
+    "look up another name": lambda about: asked(about, "resolve", name="example.com"),
+    "do what the broker does not": lambda about: asked(about, "bind", port=about["port"]),
+    "connect what is bound": lambda about: bound(about).connect(tuple(about["other"])),
+    "bind what is bound": lambda about: bound(about).bind((about["granted"][0], 0)),
+    "connect again": lambda about: datagrams(about).connect(tuple(about["other"])),
+    "sendto": lambda about: datagrams(about).sendto(b"out", tuple(about["other"])),
+    "sendmsg to another address": lambda about: datagrams(about).sendmsg([b"out"], [], 0, tuple(about["other"])),
+    "sendmmsg to another address": lambda about: sendmmsg(datagrams(about), about["other"], 0),
+    "MSG_FASTOPEN": lambda about: bound(about).sendmsg([b"out"], [], 0x20000000, tuple(about["other"])),
+    "MSG_FASTOPEN by sendto": lambda about: bound(about).sendto(b"out", 0x20000000, tuple(about["other"])),
+    "MSG_FASTOPEN by sendmmsg": lambda about: sendmmsg(bound(about), about["other"], 0x20000000),
+    "setsockopt": lambda about: bound(about).setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1),
+    "getsockopt": lambda about: bound(about).getsockopt(socket.SOL_SOCKET, socket.SO_TYPE),
+    "pass the control socket on": passed_on,
+    "socketpair": lambda about: socket.socketpair()[0].close(),
     # rights
     "setuid": lambda about: os.setresuid(0, 0, 0),
     "setgid": lambda about: os.setresgid(0, 0, 0),

@@ -4,10 +4,10 @@
 
 This process becomes that uid first, if it is not yet. With `user`, containers run as users of their own: the one that
 tries as that, its sibling as the next. `dense` is a list of deeds, of which each is tried in a dense worker; its
-sibling is a process. The directory is there, is that uid's, and has a copy of the worker and of the
-engine, `worker` and `escape_engine.py`, since a checkout may be where only root can read. Standard output gets one JSON
-object: of each deed what the engine said, or how its process ended; and as "status" what the kernel says of the process
-of a container.
+sibling is a process. Each that tries has a network. The directory is there, is that uid's, and has a copy of the worker
+and of the engine, `worker` and `escape_engine.py`, since a checkout may be where only root can read. Standard
+output gets one JSON object: of each deed what the engine said, or how its process ended; as "status" what the kernel
+says of the process of a container, and as "broker" of the broker.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import contextlib
 import json
 import os
 import secrets
+import socket
 import sys
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,9 @@ from typing import Any
 from tests.worker import harness
 from tests.worker.escape_engine import DEEDS
 from tests.worker.harness import Shim, running
+from wasmlet.worker.grants import Grant, Port, Rule
 
+POD, GRANTED, OTHER = "127.9.0.11", ("127.9.0.12", 9), "127.9.0.13"
 STATUS = ("Seccomp", "NoNewPrivs", "CapEff", "CapPrm", "Uid", "Groups", "Threads")
 
 
@@ -44,30 +47,43 @@ def main(asked: dict[str, Any]) -> None:
         for path in (directory / name, *(directory / name).iterdir()):
             if owner is not None:
                 os.chown(path, owner, owner)
-    with running(directory / "state", asked["python"]) as shim:
+    other = socket.create_server((OTHER, 0))
+    with other, running(directory / "state", asked["python"]) as shim:
         shim.engine = directory / "escape_engine.py"
         sibling = _run(shim, "wait", {}, [(directory / "theirs", False)], user and user + 1)
         pid = shim.running(sibling)["pid"]
-        found = _all(shim, directory, pid, user, asked["dense"])
+        found = _all(shim, directory, {"sibling": pid, "other": other.getsockname()}, user, asked["dense"])
         if asked["dense"] is not None:
             pid = next(pid for pid, name in shim.children().items() if name == "wasmlet-dense")
-        print(json.dumps(found | {"status": _status(pid)}))
+        broker = _status(shim.broker())
+        other.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            found["somebody was dialled"] = other.accept()[1]
+        print(json.dumps(found | {"status": _status(pid), "broker": broker}))
 
 
-def _all(shim: Shim, directory: Path, sibling: int, user: int | None, dense: list[str] | None) -> dict[str, Any]:
+def _all(
+    shim: Shim, directory: Path, known: dict[str, Any], user: int | None, dense: list[str] | None
+) -> dict[str, Any]:
     found: dict[str, Any] = {}
     about: dict[str, Any] = {
+        **known,
+        "granted": GRANTED,
         "shim": shim.pid,
-        "sibling": sibling,
-        "pids": [shim.pid, shim.zygote_pid(), sibling],
+        "pids": [shim.pid, shim.zygote_pid(), known["sibling"]],
         "state": str(shim.state),
         "secret": str(directory / "theirs/file"),
         "records": [str(path) for path in (shim.state / "containers").iterdir()],
         "logs": [str(path) for path in (shim.state / "logs").glob("*/*")],
     }
+    with socket.create_server((POD, 0)) as probe:
+        about["port"] = probe.getsockname()[1]
+    rule = Rule(cidr=f"{GRANTED[0]}/32", first=GRANTED[1], last=GRANTED[1])
+    grant = Grant(addresses=(POD,), ports=(Port(about["port"]),), egress=(rule,)).as_message()
     for deed in DEEDS if dense is None else dense:
         mounts = [(directory / "given", True), (directory / "own", False)]
-        name = _run(shim, deed, about, mounts, user, {} if dense is None else {"dense": "namespace"})
+        more = {"network": grant} | ({} if dense is None else {"dense": "namespace"})
+        name = _run(shim, deed, about, mounts, user, more)
         record = shim.ended(name)
         said = shim.output(name)
         found[deed] = json.loads(said) if said else f"signal {record['signal']}"

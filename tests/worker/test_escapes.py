@@ -43,7 +43,10 @@ BY_SECCOMP = dict.fromkeys(
     [
         "fork", "kill the shim", "kill a sibling", "kill everybody", "kill the group",
         "signal a sibling by its thread", "take a sibling's descriptor", "have a sibling signalled", "socket",
-        "unix socket", "netlink", "setuid", "setgid", "setgroups", "capset", "raise limits", "outlive the shim",
+        "unix socket", "netlink", "socketpair", "connect what is bound", "bind what is bound", "connect again",
+        "sendto", "sendmsg to another address", "sendmmsg to another address", "MSG_FASTOPEN",
+        "MSG_FASTOPEN by sendto", "MSG_FASTOPEN by sendmmsg", "setsockopt", "getsockopt", "pass the control socket on",
+        "setuid", "setgid", "setgroups", "capset", "raise limits", "outlive the shim",
         "be traceable", "personality", "type at the terminal", "a device", "mode of a file", "owner of a file",
         "truncate by path in a read-only mount",
     ],
@@ -62,6 +65,20 @@ BY_LANDLOCK = dict.fromkeys(
     "EACCES",
 ) | {"link out of a read-only mount": "EXDEV"}  # fmt: skip
 
+BY_BROKER = dict.fromkeys(
+    [
+        "listen at another port", "listen for datagrams", "dial another port", "dial another address", "dial the node",
+        "dial a link-local address", "look up another name",
+    ],
+    "EACCES",
+) | {"do what the broker does not": "EPROTO"}  # fmt: skip
+
+BROKERED = {
+    "listen at a granted port": {"done": None},
+    "dial what was granted": {"done": 1},
+    "rubbish to the broker": {"done": "served"},
+}
+
 WITHOUT_ANY = (
     "others' memory by path", "others' variables", "others' descriptors", "others' directories", "read a record",
     "write a record", "write the log", "outside by link",
@@ -75,7 +92,7 @@ ALLOWED = {
     "talk to the shim": {"done": "said"},
     "a thread": {"done": True},
     "time and randomness": {"done": True},
-    "descriptors": {"done": [0, 1, 2, 3, 6, 7, 8]},  # streams, control, module, mounts; the spec is closed
+    "descriptors": {"done": [0, 1, 2, 3, 6, 7, 8, 12]},  # streams, control, module, mounts, sockets; the spec is closed
 }
 
 
@@ -83,6 +100,8 @@ OF_DENSE = [
     *BY_SECCOMP,
     *(set(BY_LANDLOCK) - {deed for deed in BY_LANDLOCK if "read-only" in deed}),
     *WITHOUT_ANY,
+    *BY_BROKER,
+    *BROKERED,
 ]
 """What is tried in a dense worker: all but to write what is read-only, which its engine alone keeps it from."""
 
@@ -159,6 +178,21 @@ def check_calls(found: dict[str, Any]) -> None:
         assert found["status"].get("Seccomp", "0") == "0"
 
 
+def test_what_a_broker_gives(found: dict[str, Any]) -> None:
+    check_sockets(found)
+
+
+def check_sockets(found: dict[str, Any]) -> None:
+    expected = BY_BROKER | BROKERED
+    assert {deed: found[deed] for deed in expected} == expected
+    assert "somebody was dialled" not in found
+    broker = found["broker"]
+    # It opens no file, and is left what takes it into a namespace and to a port below 1024.
+    assert int(broker["CapEff"], 16) == int(broker["CapPrm"], 16) == (0x200400 if broker["Uid"][0] == "0" else 0)
+    assert (broker["NoNewPrivs"], broker["Threads"]) == ("1", "1")
+    assert broker["Seccomp"] == ("2" if has_seccomp() else "0")
+
+
 def test_which_files_landlock_leaves(found: dict[str, Any]) -> None:
     if has_landlock():
         assert {deed: found[deed] for deed in BY_LANDLOCK} == BY_LANDLOCK
@@ -183,6 +217,7 @@ def test_what_a_guest_needs_is_there(found: dict[str, Any]) -> None:
 
 def test_a_dense_worker_is_held_as_well(shared: dict[str, Any]) -> None:
     check_calls(shared)
+    check_sockets(shared)
     test_what_is_left_of_rights(shared)
     if has_landlock():
         expected = {deed: BY_LANDLOCK[deed] for deed in BY_LANDLOCK if deed in OF_DENSE}

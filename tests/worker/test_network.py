@@ -3,18 +3,38 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
+import threading
 import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import pytest
 
+from tests.runtime.network.spaces import own_namespace
 from tests.worker.harness import PATIENCE, Shim, alive, children, kill, running
+from tests.worker.test_execs import begin
 from wasmlet.worker.grants import Grant, Port, Rule
 
 POD = "127.9.0.7"
 CLASSES = pytest.mark.parametrize("more", [{}, {"dense": "namespace"}], ids=["process", "dense"])
+
+
+T = TypeVar("T")
+
+
+class Namespace(NamedTuple):
+    """A network namespace of the test's own, by the thread that is in it."""
+
+    thread: ThreadPoolExecutor
+    path: str
+
+    def do(self, work: Callable[[], T]) -> T:
+        """What this comes to in there."""
+        return self.thread.submit(work).result()
 
 
 def free_port() -> int:
@@ -149,3 +169,67 @@ def test_nothing_is_left_of_a_shim_that_was_killed(tmp_path: Path) -> None:
         with socket.create_server((POD, port)):
             pass
         shim.restart()
+
+
+@pytest.fixture
+def place() -> Iterator[Namespace]:
+    """A network namespace, and a thread in it."""
+    with ThreadPoolExecutor(1) as thread:
+        space = own_namespace()
+        thread.submit(space.__enter__).result()
+        try:
+            yield Namespace(
+                thread, f"/proc/{os.getpid()}/task/{thread.submit(threading.get_native_id).result()}/ns/net"
+            )
+        finally:
+            thread.submit(space.__exit__, None, None, None).result()
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="namespaces are for root")
+@CLASSES
+def test_sockets_are_in_the_namespace_of_the_pod(
+    tmp_path: Path, python: str, place: Namespace, more: dict[str, str]
+) -> None:
+    with running(tmp_path / "state", python) as shim, socket.create_server((POD, 0)) as outside:
+        port, dialled = 8080, outside.getsockname()[1]
+        inside = place.do(lambda: socket.create_server((POD, dialled)))
+        grant = Grant(place.path, ("10.9.0.2",), (Port(port),), never=("127.0.0.0/8",))
+        words = asking(ask="connect", host="localhost", port=1), asking(ask="connect", host=POD, port=dialled)
+        name = shim.run("start", *words[0], *words[1], "serve", "1", "sleep", "1000", network=grant, **more)
+        accepted, _ = place.do(inside.accept)
+        accepted.sendall(b"inside")
+        accepted.close()
+        inside.close()
+        assert place.do(lambda: reached(("127.0.0.1", port))) == b"x"
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", port), 5)
+        said = shim.output(name).splitlines()
+        assert said[0].startswith(b"EACCES")  # a name is none of the pod's own addresses
+        assert said[1] == b"inside"
+        own, node = os.readlink(place.path), os.readlink("/proc/self/ns/net")
+        guest = shim.running(name)["pid"]
+        assert os.readlink(f"/proc/{guest}/ns/net") == (node if more else own)
+        assert os.readlink(f"/proc/{shim.broker()}/ns/net") == node
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="namespaces are for root")
+def test_an_exec_is_in_the_namespace_of_the_pod(tmp_path: Path, place: Namespace) -> None:
+    with running(tmp_path / "state") as shim:
+        name = shim.run("start", "sleep", "1000", network=Grant(place.path, ("10.9.0.2",)))
+        container = shim.running(name)["pid"]
+        _, reader = begin(shim, shim.connection, name, "start", "network", "print", "up", "sleep", "1000")
+        with open(reader, "rb") as output:
+            assert [output.readline() for _ in range(2)] == [b"None False\n", b"up\n"]
+            (pid,) = [pid for pid, what in shim.children().items() if what == "wasmlet-guest" and pid != container]
+            assert os.readlink(f"/proc/{pid}/ns/net") == os.readlink(place.path)
+
+
+def test_a_namespace_that_is_gone_is_named(tmp_path: Path) -> None:
+    with running(tmp_path / "state") as shim:
+        gone = str(tmp_path / "gone")
+        record = shim.ended(shim.run("start", network=Grant(gone, ("10.9.0.2",))))
+        assert record["reason"] == "StartError"
+        assert record["message"] == (
+            f"the container cannot be handed to its process: the pod's network namespace {gone} cannot be opened: "
+            "No such file or directory"
+        )

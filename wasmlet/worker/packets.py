@@ -16,8 +16,9 @@ A refusal is `error`, the name of an errno, and `why`, in words. These are:
   have failed.
 - EADDRINUSE and all others: what the kernel says.
 
-Without a request come `{"restarted": true}` (the broker is a new one: what has no answer is to be asked again) and
-`{"gone": why}` (there is none, and there will be none for this container).
+Without a request come `{"restarted": true}` (the broker is a new one: what has no answer is to be asked again, and the
+names that are in use; `repeated` comes after that and has no answer) and `{"gone": why}` (there is none, and there will
+be none for this container).
 """
 
 from __future__ import annotations
@@ -31,4 +32,4 @@ MAX_UNDER_WAY = 64
 MAX_SOCKETS = 16
 """Descriptors of one answer."""
 
-LISTEN, CONNECT, RESOLVE = "listen", "connect", "resolve"
+LISTEN, CONNECT, RESOLVE, REPEATED = "listen", "connect", "resolve", "repeated"

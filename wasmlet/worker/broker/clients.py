@@ -66,6 +66,16 @@ class _Work(Protocol):
     def cancel(self) -> None: ...
 
 
+class _Nothing:
+    """What a request that is parked waits for: others."""
+
+    def start(self) -> None:
+        pass
+
+    def cancel(self) -> None:
+        pass
+
+
 class Client:
     """Takes over the control socket and the descriptor of the namespace (`NODE` for none).
 
@@ -84,6 +94,11 @@ class Client:
         self._services = services
         self._egress = Egress(grant)
         self._under_way: dict[int, _Work] = {}
+        self._resolving: set[int] = set()
+        self._repeating = False
+        """The guest has not said yet that it has asked again for what another broker had told it."""
+        self._parked: dict[int, tuple[Address, int, str]] = {}
+        """Connects to addresses that a `resolve` under way may be told."""
         self._backlog: deque[tuple[bytes, list[socket.socket]]] = deque()
         self._told: set[str] = set()
         self._complained = False
@@ -109,6 +124,7 @@ class Client:
 
     def restarted(self) -> None:
         """Tell the guest that another broker had its requests."""
+        self._repeating = True
         self._send({"restarted": True}, [])
 
     # Packets
@@ -191,6 +207,10 @@ class Client:
     def _serve(self, number: int, request: wire.Message) -> None:
         if number in self._under_way:
             return  # it was there before the guest asked again
+        if request.get("ask") == packets.REPEATED:
+            self._repeating = False
+            self._connect_parked()
+            return
         if len(self._under_way) >= min(packets.MAX_UNDER_WAY, self._services.most()):
             raise Refused(errno.EAGAIN, f"{len(self._under_way)} requests are under way")
         operation = request.get("ask")
@@ -234,11 +254,7 @@ class Client:
     def _connect(self, number: int, host: str, port: int, protocol: str) -> None:
         literal = address_of(host)
         if literal is not None:
-            address = self._egress.meant(literal)
-            shown = f"[{address}]:{port}" if address.version == 6 else f"{address}:{port}"
-            if not self._egress.grants_address(address, port) or self._egress.never(address, port):
-                raise self._denied(shown)
-            self._dial(number, [address], port, protocol)
+            self._connect_address(number, self._egress.meant(literal), port, protocol)
             return
         names = self._names(host, port)
 
@@ -255,6 +271,25 @@ class Client:
 
         self._look_up(number, names, found)
 
+    def _connect_address(self, number: int, address: Address, port: int, protocol: str) -> None:
+        never = self._egress.never(address, port)
+        if not never and self._egress.grants_address(address, port):
+            self._dial(number, [address], port, protocol)
+        elif never or not (self._resolving or self._repeating):
+            raise self._denied(f"[{address}]:{port}" if address.version == 6 else f"{address}:{port}")
+        else:
+            # What a container was told, a broker before this one may have told it: it has asked this one, too.
+            self._parked[number] = address, port, protocol
+            self._begin(number, _Nothing())
+
+    def _connect_parked(self) -> None:
+        parked, self._parked = self._parked, {}
+        for number, (address, port, protocol) in parked.items():
+            try:
+                self._connect_address(number, address, port, protocol)
+            except Refused as refused:
+                self._refuse(number, refused.number, str(refused))
+
     def _resolve(self, number: int, host: str) -> None:
         literal = address_of(host)
         if literal is not None:
@@ -262,14 +297,18 @@ class Client:
             return
 
         def found(result: Found) -> None:
+            self._resolving.discard(number)
             if result.name is None:
                 self._refuse(number, result.error, f"{host}: {result.why}")
-                return
-            addresses = self._dialable(result, None)
-            self._egress.remember(result.name, addresses)
-            self._answer(number, {"addresses": [str(address) for address in addresses]}, [])
+            else:
+                addresses = self._dialable(result, None)
+                self._egress.remember(result.name, addresses)
+                self._answer(number, {"addresses": [str(address) for address in addresses]}, [])
+            self._connect_parked()
 
-        self._look_up(number, self._names(host, None), found)
+        names = self._names(host, None)
+        self._resolving.add(number)
+        self._look_up(number, names, found)
 
     def _names(self, host: str, port: int | None) -> list[Name]:
         """The granted names that a host may stand for.

@@ -253,7 +253,7 @@ class _Query:
         if len(self._received) >= 2 and len(self._received) >= 2 + size:
             try:
                 answer = dns.read(self._received[2 : 2 + size], self._number, self._name, self.kind)
-                self._end(answer._replace(truncated=False))
+                self._end(None if answer.truncated else answer)
             except dns.Bad:
                 self._end(None)
         elif not data:

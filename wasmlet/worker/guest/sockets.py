@@ -27,6 +27,8 @@ from typing import Any, NamedTuple
 from .. import packets
 from ..grants import TCP, Port
 
+_RESOLVED = 16
+"""The last names that the broker was asked for; another broker is asked for them again, so that it knows them, too."""
 ANSWER_SECONDS = 120.0
 """After how long a request counts as not answered: longer than the broker takes for any."""
 _LOOK_SECONDS = 5.0
@@ -51,6 +53,7 @@ class Answer(NamedTuple):
 class _Asked(NamedTuple):
     packet: bytes
     until: float
+    name: str
 
 
 def wait_readable(descriptor: int) -> bool:
@@ -86,6 +89,7 @@ class Sockets:
         self._number = 0
         self._asked: dict[int, _Asked] = {}
         self._answers: dict[int, Answer] = {}
+        self._resolved: dict[str, None] = {}
         self._gone = "the node's broker, which opens sockets, has left"
 
     def fileno(self) -> int:
@@ -106,7 +110,8 @@ class Sockets:
         elif len(self._asked) >= packets.MAX_UNDER_WAY:
             self._answers[number] = Answer(error=errno.EAGAIN, why="too many requests are under way")
         else:
-            self._asked[number] = _Asked(packet, time.monotonic() + ANSWER_SECONDS)
+            name = str(fields.get("name")) if operation == packets.RESOLVE else ""
+            self._asked[number] = _Asked(packet, time.monotonic() + ANSWER_SECONDS, name)
             self._say(number)
         return number
 
@@ -208,7 +213,12 @@ class Sockets:
     def _heard(self, message: Mapping[str, Any], descriptors: tuple[int, ...]) -> None:
         number = message.get("re")
         if number in self._asked:
-            del self._asked[number]
+            name = self._asked.pop(number).name
+            if name and "error" not in message:
+                self._resolved.pop(name, None)
+                self._resolved[name] = None
+                if len(self._resolved) > _RESOLVED:
+                    del self._resolved[next(iter(self._resolved))]
             error = getattr(errno, message["error"], errno.EIO) if "error" in message else 0
             self._answers[number] = Answer(descriptors, message, error, str(message.get("why", "")))
             return
@@ -217,9 +227,18 @@ class Sockets:
             self._gone = str(message["gone"])
             self._lose()
         elif "restarted" in message:
-            for asked in list(self._asked):
-                if asked in self._asked:
-                    self._say(asked)
+            self._ask_again()
+
+    def _ask_again(self) -> None:
+        """Another broker has none of what the one before it had."""
+        for name in list(self._resolved)[: packets.MAX_UNDER_WAY - len(self._asked)]:
+            number = self.begin(packets.RESOLVE, name=name)
+            self._asked.pop(number, None)  # the answer is for the broker itself
+            self._answers.pop(number, None)
+        for number in list(self._asked):
+            if number in self._asked:
+                self._say(number)
+        self.drop(self.begin(packets.REPEATED))
 
 
 def _words(port: Port, answer: Answer) -> str:
