@@ -100,7 +100,7 @@ def test_a_part_that_is_on_and_fails_lets_nothing_run(monkeypatch: pytest.Monkey
         raise OSError(errno.EPERM, "refused")
 
     monkeypatch.setattr(confine, "missing", lambda: dict.fromkeys(confine.PARTS, ""))
-    monkeypatch.setattr(landlock, "enter", refuse)
+    monkeypatch.setattr(landlock, "restrict_self", refuse)
 
     def work() -> None:
         limits = confine.Confinement()
@@ -126,7 +126,7 @@ def test_threads_that_would_not_be_confined_are_an_error() -> None:
 def test_signals_do_not_leave_a_landlock_domain() -> None:
     def work() -> str:
         linux.no_new_privileges()
-        landlock.enter(landlock.create(landlock.abi(), files=False))
+        landlock.restrict_self(landlock.create(landlock.abi(), files=False))
         try:
             os.kill(os.getppid(), 0)
         except OSError as error:
@@ -141,7 +141,7 @@ def test_tcp_does_not_leave_a_landlock_domain() -> None:
         import socket
 
         linux.no_new_privileges()
-        landlock.enter(landlock.create(landlock.abi(), files=False))
+        landlock.restrict_self(landlock.create(landlock.abi(), files=False))
         found = []
         for name in ("bind", "connect"):
             with socket.socket() as sock:

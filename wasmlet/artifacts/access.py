@@ -82,7 +82,7 @@ class Access:
         )
 
     async def pulled(self, name: str, digest: str, credential: Credential | None) -> None:
-        """Keep that the image was pulled with that credential."""
+        """Record that the image was pulled with that credential."""
         path = self._store.access_path(digest)
         async with self._store.locked(f"access-{path.name}"):
             everything = read_object(path) or {}
@@ -105,7 +105,7 @@ def _with(known: dict[str, Any], secret: Secret | None) -> dict[str, Any]:
 
 
 def _same(known: Any, secret: Secret) -> bool:
-    """The same credential, wherever it is kept, or the same object, whatever it holds by now."""
+    """Whether both are the same credential, wherever it is kept, or the same object, whose content may have changed."""
     if not isinstance(known, dict):
         return False
     there = (known.get("namespace"), known.get("name"), known.get("uid"))

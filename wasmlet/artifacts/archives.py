@@ -80,7 +80,7 @@ class Archive:
         return self._taken
 
     def entries(self) -> Iterator[Entry]:
-        """Each member; what was not read of it by then is skipped when the next is asked for.
+        """Each member. Content that was not read is skipped when the next member is asked for.
 
         Raises:
             BadContent: the archive is not in order; or, at its end, its digest is another one than expected.
@@ -134,7 +134,7 @@ class Archive:
             position = offset + length
 
     def _contents(self, left: int) -> Iterator[bytes]:
-        """So many bytes of the present member, as the archive has them."""
+        """This many bytes of the present member, as the archive has them."""
         while left:
             chunk = self._read_content(min(left, _CHUNK))
             left -= len(chunk)

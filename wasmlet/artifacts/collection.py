@@ -33,7 +33,7 @@ COMPILED_AGE = 7 * 86400.0
 
 @attrs.frozen
 class Limits:
-    """When images go.
+    """When images are removed.
 
     Attributes:
         high, low: percent of the file system, as `imageGCHighThresholdPercent` and `imageGCLowThresholdPercent`;
@@ -65,7 +65,7 @@ class Collected:
 
 @attrs.frozen
 class _Idle:
-    """Something that may go.
+    """An image or a compiled module that may be removed.
 
     Attributes:
         used: when it was used last.
@@ -86,7 +86,7 @@ def percent_used(directory: Path) -> float:
 
 
 def collect(store: Store, limits: Limits, clock: Clock, usage: Usage = percent_used) -> Collected:
-    """Remove what may go; blocks.
+    """Remove what may be removed; blocks.
 
     Raises:
         OSError: the disk fails.
@@ -124,7 +124,7 @@ def _idle(store: Store, limits: Limits) -> Iterable[_Idle]:
 
 
 def _remove(store: Store, path: Path, used: float) -> bool:
-    """Remove an image, unless it is in use or was used meanwhile; its references first, so that none leads nowhere."""
+    """Remove an image and, before it, its references; not one that is in use or was used meanwhile."""
     descriptor = lock(path, create=False)
     if descriptor is None:
         return False
@@ -156,7 +156,7 @@ def _remove_tree(store: Store, path: Path, used: float) -> bool:
 
 
 def _forget(store: Store, path: Path, otherwise: bool) -> None:
-    """Remove what leads to an image, unless it is there in the other form."""
+    """Remove the references to an image, unless the store has it in its other form."""
     digest = path.name.replace("-", ":", 1)
     if otherwise:
         return
@@ -194,7 +194,7 @@ def discard(store: Store, digests: Iterable[str]) -> None:
 
 
 def _sweep(store: Store, now: float) -> None:
-    """Remove the blobs that no image names, but for those that a pull may be about to name."""
+    """Remove the blobs that no image names, except those that a pull may name soon."""
     aged = [path for directory in store.blob_paths() for path, found in entries(directory) if _old(found, now)]
     named = _named(store)
     for path in aged:
@@ -208,7 +208,7 @@ def _named(store: Store) -> set[Path]:
 
 
 def _remove_blob(store: Store, path: Path, may_go: Callable[[os.stat_result], bool]) -> None:
-    """Remove a blob, unless a pull is at it."""
+    """Remove a blob, unless a pull uses it."""
     name = store.lock_path(f"{path.parent.name}-{path.name}")
     if (descriptor := lock(name, create=True)) is None:
         return

@@ -100,7 +100,7 @@ class CompiledModules:
 
     @asynccontextmanager
     async def making(self, form: Form) -> AsyncIterator[Part | None]:
-        """Be the only one to compile it, among all processes that share the store.
+        """Hold the right to compile it, which one process at a time has among those that share the store.
 
         What is written to the descriptor of the file that is given is kept if the block succeeds; None means that
         another has compiled it meanwhile.
@@ -115,12 +115,12 @@ class CompiledModules:
                 await in_thread(self._keep, form, part)
 
     def discard(self, form: Form) -> None:
-        """Drop one that an engine could not load."""
+        """Remove one that an engine could not load."""
         for path in self._files(form):
             self._remove(path, "the engine cannot load it")
 
     def refuse(self, form: Form, why: str) -> None:
-        """Keep why there is no such form; blocks.
+        """Record why there is no such form; blocks.
 
         Raises:
             OSError: the disk fails.
@@ -162,7 +162,7 @@ class CompiledModules:
         return ""
 
     def used(self, descriptor: int) -> None:
-        """One that `find` has given is in use now, so it is not one of the oldest."""
+        """Record that one from `find` is used now, so that it is not removed as one of the oldest."""
         now = int(self._store.clock.now().timestamp() * 1e9)
         with contextlib.suppress(OSError):
             os.utime(descriptor, ns=(now, os.fstat(descriptor).st_mtime_ns))

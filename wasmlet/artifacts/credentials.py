@@ -50,7 +50,7 @@ class Secret:
 
 @attrs.frozen
 class Credential:
-    """One way to be known to a registry.
+    """A user and a password, or a token, for a registry.
 
     Attributes:
         identity_token: trade it for access at the registry's token server (`identitytoken`), instead of a password.
@@ -69,7 +69,7 @@ class Keychain(Protocol):
     """Finds credentials."""
 
     async def credentials(self, name: str) -> Sequence[Credential]:
-        """Those for an image, best first; `name` is its registry and repository. None at all means: ask without."""
+        """Those for an image, best first; `name` is its registry and repository. None: ask without."""
         ...
 
 

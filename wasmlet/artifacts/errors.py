@@ -1,8 +1,8 @@
 """What can go wrong between a reference and a module on disk.
 
-Each error says the cause; `naming` puts the reference in front of it, once, where a pull or a push begins. `reason` is
-what a kubelet shows as the container's `waiting.reason`. No message holds a credential, a token or the query of an
-address: a registry that redirects puts signatures there.
+Each error says the cause. `errors_name` puts the reference in front of it once, where a pull or a push begins. `reason`
+is what a kubelet shows as the container's `waiting.reason`. No message holds a credential, a token or the query of an
+address, because a registry that redirects puts signatures there.
 """
 
 from __future__ import annotations
@@ -54,8 +54,8 @@ class StoreError(ArtifactError):
 
 
 @contextlib.contextmanager
-def naming(reference: object) -> Iterator[None]:
-    """Errors from within name this reference."""
+def errors_name(reference: object) -> Iterator[None]:
+    """Put this reference in front of the message of each error."""
     try:
         yield
     except ArtifactError as error:

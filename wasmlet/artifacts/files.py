@@ -21,7 +21,7 @@ _CHUNK = 1024 * 1024
 
 
 def lock(path: Path, *, create: bool, shared: bool = False) -> int | None:
-    """The locked descriptor of the file that has this name; None where another holds it, or there is none.
+    """The locked descriptor of the file of this name; None where somebody else has it locked, or there is no file.
 
     Raises:
         OSError: the file cannot be opened.
@@ -62,7 +62,7 @@ def locked_directory(path: Path) -> int:
 
 
 def sync_directory(directory: Path) -> None:
-    """Make the names in it last."""
+    """Write the names in it to the disk."""
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
@@ -71,7 +71,7 @@ def sync_directory(directory: Path) -> None:
 
 
 class Part:
-    """A file on its way into the store, hashed while it is written; it is gone unless `keep` was called.
+    """A file on its way into the store, hashed while it is written; it is removed unless `keep` was called.
 
     Use as a context manager. It stays locked until it is closed, so that whoever clears up knows it is in use.
 
@@ -120,16 +120,16 @@ class Part:
             view = view[written:]
 
     async def write(self, data: bytes) -> None:
-        """`put`, for who must not block."""
+        """Do as `put`, in a thread."""
         if data:
             await in_thread(self.put, data)
 
     async def restart(self) -> None:
-        """`empty`, for who must not block."""
+        """Do as `empty`, in a thread."""
         await in_thread(self.empty)
 
     def empty(self) -> None:
-        """Throw away what there is; blocks."""
+        """Remove all bytes so far; blocks."""
         os.ftruncate(self.descriptor, 0)
         os.lseek(self.descriptor, 0, os.SEEK_SET)
         self._hash, self._size = hasher(self._digest or "sha256:"), 0

@@ -33,7 +33,7 @@ MAX_REDIRECTS = 5
 MAX_WAIT = 60.0
 """Seconds of a Retry-After that are waited at most."""
 
-_MAX_COMPLAINT = 16 * 1024
+_MAX_ERROR = 16 * 1024
 _REDIRECTS = (301, 302, 303, 307, 308)
 
 Content = Callable[[], AsyncIterable[bytes]]
@@ -62,7 +62,7 @@ class Http:
             await client.aclose()
 
     async def base(self, endpoint: Endpoint) -> httpx.URL:
-        """The address of an endpoint, up to `/v2/`; one that may speak either is asked first."""
+        """The address of an endpoint, up to `/v2/`; where HTTP and HTTPS are possible, the registry is asked."""
         scheme = endpoint.scheme or self._schemes.get(endpoint.host)
         if scheme is None:
             scheme = self._schemes[endpoint.host] = await self._found(endpoint)
@@ -88,7 +88,7 @@ class Http:
         content: Content | None = None,
         raw: bytes | None = None,
     ) -> AsyncIterator[httpx.Response]:
-        """Send a request, and follow where it leads; the response's body is still to be read (`body`, `chunks`).
+        """Send a request, and follow redirects; the response's body is still to be read (`body`, `chunks`).
 
         Raises:
             ArtifactError: there is none to be had, or it leads nowhere.
@@ -98,8 +98,8 @@ class Http:
             kept = {**headers, "Accept-Encoding": "identity"} | (
                 {"Authorization": authorization} if authorization is not None else {}
             )
-            with speaking_to(url):
-                client = self._clients[_place(url)[1] not in self._config.insecure_registries]
+            with transport_errors(url):
+                client = self._clients[_origin(url)[1] not in self._config.insecure_registries]
                 request = client.build_request(
                     method, url, headers=kept, content=content() if content is not None else raw
                 )
@@ -115,7 +115,7 @@ class Http:
             if hops > MAX_REDIRECTS:
                 raise BadContent(f"{_host(start)} redirects without end (more than {MAX_REDIRECTS} times)")
             url, before = self._target(url, location), url
-            if _place(url) != _place(before):
+            if _origin(url) != _origin(before):
                 authorization = None
 
     def _target(self, url: httpx.URL, location: str) -> httpx.URL:
@@ -129,10 +129,10 @@ class Http:
             raise BadContent(f"{_host(url)} redirects from TLS to plain HTTP at {_host(target)}")
         return target
 
-    async def refuse(self, response: httpx.Response, url: httpx.URL, what: str) -> ArtifactError:
-        """The error that an answer which is no success stands for."""
+    async def error_of(self, response: httpx.Response, url: httpx.URL, what: str) -> ArtifactError:
+        """The error for an answer that is no success."""
         status, host = response.status_code, _host(response.url)
-        said = await self._complaint(response) if _place(response.url) == _place(url) else ""
+        said = await self._registry_message(response) if _origin(response.url) == _origin(url) else ""
         text = f"{host} answered {status} {response.reason_phrase} for {what}{said}".replace("  ", " ")
         if status in (401, 403):
             return Denied(text)
@@ -142,10 +142,10 @@ class Http:
             return Unavailable(text, _after(response.headers.get("Retry-After"), self._clock))
         return BadContent(text)
 
-    async def _complaint(self, response: httpx.Response) -> str:
-        """What a registry itself says of a failure, if it says it as registries do."""
+    async def _registry_message(self, response: httpx.Response) -> str:
+        """The registry's own message about a failure; "" where it has none in the usual form."""
         try:
-            found = httpx.Response(200, content=await body(response, _MAX_COMPLAINT)).json()["errors"][0]
+            found = httpx.Response(200, content=await body(response, _MAX_ERROR)).json()["errors"][0]
             text = str(found.get("message") or found.get("code") or "")
         except (ArtifactError, ValueError, KeyError, IndexError, TypeError, AttributeError):
             return ""
@@ -159,7 +159,7 @@ async def chunks(response: httpx.Response) -> AsyncGenerator[bytes]:
     Raises:
         Unavailable: it broke off.
     """
-    with speaking_to(response.url):
+    with transport_errors(response.url):
         async for chunk in response.aiter_raw():
             yield chunk
 
@@ -184,8 +184,8 @@ async def body(response: httpx.Response, limit: int) -> bytes:
 
 
 @contextlib.contextmanager
-def speaking_to(url: httpx.URL) -> Iterator[None]:
-    """Errors of the connection from within become ours; they show the host, never the whole address."""
+def transport_errors(url: httpx.URL) -> Iterator[None]:
+    """Turn the connection's errors into ours, which show the host and never the whole address."""
     host = _host(url)
     try:
         yield
@@ -292,10 +292,10 @@ def _after(text: str | None, clock: Clock) -> float | None:
     return min(max(seconds, 0.0), MAX_WAIT)
 
 
-def _place(url: httpx.URL) -> tuple[str, str]:
-    """Scheme, and host with port as one writes it: who may see a credential."""
+def _origin(url: httpx.URL) -> tuple[str, str]:
+    """Scheme, and host with port: a credential is sent to this origin alone."""
     return url.scheme, url.netloc.decode("ascii", "replace")
 
 
 def _host(url: httpx.URL) -> str:
-    return _place(url)[1]
+    return _origin(url)[1]

@@ -23,13 +23,13 @@ from wasmlet.artifacts import manifests, wasm
 from wasmlet.artifacts.collection import discard
 from wasmlet.artifacts.credentials import Credential, Keychain
 from wasmlet.artifacts.descriptors import Descriptor
-from wasmlet.artifacts.errors import Absent, ArtifactError, BadContent, Denied, StoreError, Unavailable, naming
+from wasmlet.artifacts.errors import Absent, ArtifactError, BadContent, Denied, StoreError, Unavailable, errors_name
 from wasmlet.artifacts.files import Part
 from wasmlet.artifacts.hosts import Endpoint, RegistryConfig, endpoints
 from wasmlet.artifacts.http import Http
 from wasmlet.artifacts.manifests import Index, Manifest
 from wasmlet.artifacts.references import Reference
-from wasmlet.artifacts.session import MAX_MANIFEST, Dialer, Document, Session
+from wasmlet.artifacts.session import MAX_MANIFEST, Document, Session, SessionServices
 from wasmlet.artifacts.store import Image, Kind, Lease, Store, Tree, close_lease
 from wasmlet.artifacts.tokens import Tokens
 from wasmlet.artifacts.trees import TreeMaker, has_other_files, open_file
@@ -66,7 +66,7 @@ class Pulled(Generic[Kind]):
 
     Attributes:
         credential: what it was pulled with; None without any.
-        waited: seconds that it stood in line behind others.
+        waited: seconds that it waited for other pulls.
     """
 
     lease: Lease[Kind]
@@ -76,7 +76,7 @@ class Pulled(Generic[Kind]):
 
 @attrs.frozen
 class Resolved:
-    """A manifest, and who could have it from where.
+    """A manifest, and the session that could read it.
 
     Attributes:
         trusted: that an annotation or an index says that it is WebAssembly.
@@ -108,7 +108,7 @@ class Puller:
         self._clock = clock
         self._limits = limits or PullLimits()
         self._http = Http(config, clock)
-        self._dialer = Dialer(self._http, Tokens(self._http, clock), clock, rng or random.Random())
+        self._session_services = SessionServices(self._http, Tokens(self._http, clock), clock, rng or random.Random())
         self._slots = asyncio.Semaphore(self._limits.parallel)
 
     async def __aenter__(self) -> Self:
@@ -121,16 +121,18 @@ class Puller:
         await self._http.__aexit__(kind, error, trace)
 
     async def pull(self, reference: Reference, keychain: Keychain, watch: Watch | None = None) -> Pulled[Image]:
-        """Have an image's module, as the registry has it now.
+        """Pull an image's module, as the registry has it now.
 
         Raises:
             ArtifactError: it cannot be had; the message names the reference and the cause.
         """
-        return await self._pull(reference, keychain, lambda found: self._have(reference, found, watch or _nobody))
+        return await self._pull(
+            reference, keychain, lambda found: self._ensure_image(reference, found, watch or _no_progress)
+        )
 
     async def pull_tree(self, reference: Reference, keychain: Keychain) -> Pulled[Tree]:
         """The same for an image's files, as a directory. Artifacts and container images of any kind will do."""
-        return await self._pull(reference, keychain, lambda found: self._have_tree(reference, found), files=True)
+        return await self._pull(reference, keychain, lambda found: self._ensure_tree(reference, found), files=True)
 
     async def _pull(
         self,
@@ -141,7 +143,7 @@ class Puller:
         files: bool = False,
     ) -> Pulled[Kind]:
         began = self._clock.monotonic()
-        with naming(reference):
+        with errors_name(reference):
             async with self._slots:
                 waited = self._clock.monotonic() - began
                 try:
@@ -161,7 +163,7 @@ class Puller:
             try:
                 return await self._resolve_at(endpoint, reference, keychain, files)
             except ArtifactError as error:
-                if not endpoint.mirror:  # which is the last; what the mirrors said before may be what one has to know
+                if not endpoint.mirror:  # the registry is the last; what a mirror said may be the cause
                     error.args = ("; ".join((str(error), *failed)),)
                     raise
                 failed.append(f"its mirror {endpoint.name}{endpoint.path}: {error}")
@@ -172,7 +174,7 @@ class Puller:
             *await keychain.credentials(f"{endpoint.name}{endpoint.path}/{reference.repository}")
         ] or [None]
         for last, credential in enumerate(credentials, 1):
-            session = Session(self._dialer, endpoint, reference.repository, credential)
+            session = Session(self._session_services, endpoint, reference.repository, credential)
             try:
                 return await self._manifest(session, reference.wanted, files)
             except (Denied, Absent):
@@ -196,24 +198,24 @@ class Puller:
             trusted = trusted or manifests.for_wasm(platform) is not None or manifests.is_compat(chosen.annotations)
         raise BadContent(f"indexes lead to indexes, more than {_MAX_NESTING} deep")
 
-    async def _have(self, reference: Reference, found: Resolved, watch: Watch) -> Lease[Image]:
+    async def _ensure_image(self, reference: Reference, found: Resolved, watch: Watch) -> Lease[Image]:
         digest = found.document.digest
         async with self._store.locked(f"image-{digest.replace(':', '-')}"):
-            for _ in range(3):  # again where it was collected before it could be held
+            for _ in range(3):  # again where it was removed before it could be leased
                 if (lease := self._store.lease(digest)) is not None:
                     await in_thread(self._store.record, reference, lease.image)
                     return lease
                 try:
                     image = await self._image(found, watch)
                     await in_thread(self._store.record, reference, image)
-                except BaseException:  # a pull that fails leaves nothing behind, though it be cancelled
+                except BaseException:  # a pull that fails or is cancelled leaves nothing behind
                     digests = [digest, *(one.digest for one in (found.manifest.config, *found.manifest.layers))]
                     await in_thread(discard, self._store, digests)
                     raise
         raise StoreError("the store removes the image as often as it is pulled")
 
     async def _image(self, found: Resolved, watch: Watch) -> Image:
-        """Bring what the manifest names."""
+        """Download what the manifest names."""
         if (module := found.manifest.module()) is not None:
             return await self._artifact(found, module, watch)
         return await self._container_image(found, watch)
@@ -281,13 +283,13 @@ class Puller:
                 module.put(chunk)
         return has_other_files(tree, path)
 
-    async def _have_tree(self, reference: Reference, found: Resolved) -> Lease[Tree]:
+    async def _ensure_tree(self, reference: Reference, found: Resolved) -> Lease[Tree]:
         digest = found.document.digest
         async with self._tree_locked(digest):
-            for _ in range(3):  # again where it was collected before it could be held
+            for _ in range(3):  # again where it was removed before it could be leased
                 lease = await opened_in_thread(lambda: self._store.lease_tree(digest), close_lease)
                 if lease is None:
-                    async with self._unpacked(found, await self._diff_ids(found), _nobody) as making:
+                    async with self._unpacked(found, await self._diff_ids(found), _no_progress) as making:
                         await in_thread(making.keep, self._store.tree(digest), _record(found, making))
                     continue
                 try:
@@ -306,7 +308,7 @@ class Puller:
     async def _unpacked(
         self, found: Resolved, diff_ids: Sequence[str | None], watch: Watch
     ) -> AsyncIterator[TreeMaker]:
-        """Unpack what the manifest names; it is gone afterwards unless it was kept."""
+        """Unpack what the manifest names; it is removed afterwards unless it was kept."""
         manifest, limit = found.manifest, self._limits.tree_bytes
         if sum(layer.size for layer in manifest.layers) > limit:
             raise BadContent(f"the image has more than the {limit} bytes that the files of an image may have")
@@ -389,5 +391,5 @@ async def _part(store: Store, digest: str | None) -> AsyncIterator[Part]:
         yield part
 
 
-def _nobody(there: int, whole: int) -> None:
+def _no_progress(there: int, whole: int) -> None:
     pass

@@ -20,11 +20,11 @@ import orjson
 from wasmlet.artifacts import manifests, wasm
 from wasmlet.artifacts.credentials import Credential, Keychain
 from wasmlet.artifacts.descriptors import Descriptor, digest_of, hasher
-from wasmlet.artifacts.errors import Absent, ArtifactError, BadContent, Denied, naming
+from wasmlet.artifacts.errors import Absent, ArtifactError, BadContent, Denied, errors_name
 from wasmlet.artifacts.hosts import RegistryConfig, own_endpoint
 from wasmlet.artifacts.http import Http
 from wasmlet.artifacts.references import Reference
-from wasmlet.artifacts.session import Dialer, Session
+from wasmlet.artifacts.session import Session, SessionServices
 from wasmlet.artifacts.tokens import Tokens
 from wasmlet.clock import Clock
 
@@ -63,12 +63,12 @@ class Artifact:
 
 
 def load(path: Path) -> Module:
-    """Look at a file; blocks.
+    """Read a file that is to be pushed; blocks.
 
     Raises:
         ArtifactError: it cannot be read, or is no WebAssembly.
     """
-    with naming(path):
+    with errors_name(path):
         if not path.is_file():
             raise ArtifactError("expected a file" if path.exists() else "there is no such file")
         binary = wasm.read_file(path)
@@ -134,17 +134,17 @@ class Pusher:
         Raises:
             ArtifactError: the registry does not take it; the message names the reference and the cause.
         """
-        with naming(reference):
+        with errors_name(reference):
             if reference.tag is None or reference.digest not in (None, what.digest):
                 raise ArtifactError(
                     f"expected a tag to push to, REPOSITORY:TAG; the digest follows and is {what.digest}"
                 )
             endpoint = own_endpoint(self.config, reference.registry)
             async with Http(self.config, self.clock) as http:
-                dialer = Dialer(http, Tokens(http, self.clock), self.clock, self.rng)
+                services = SessionServices(http, Tokens(http, self.clock), self.clock, self.rng)
                 credentials: list[Credential | None] = [*await self.keychain.credentials(reference.name)] or [None]
                 for last, credential in enumerate(credentials, 1):
-                    session = Session(dialer, endpoint, reference.repository, credential, "pull,push")
+                    session = Session(services, endpoint, reference.repository, credential, "pull,push")
                     try:
                         await _push(session, module, what, reference.tag, self.watch)
                         break
@@ -184,7 +184,7 @@ async def _push(session: Session, module: Module, what: Artifact, tag: str, watc
                 f"the registry took the manifest for another: expected {what.digest}, found {stated[:100]}"
             )
 
-    await session.again(manifest)
+    await session.with_retries(manifest)
 
 
 async def _one(data: bytes) -> AsyncIterator[bytes]:
@@ -212,4 +212,4 @@ async def _blob(session: Session, digest: str, size: int, content: Callable[[], 
         async with session.request("PUT", place, headers=headers, also=(201, 202, 204), content=content):
             pass
 
-    await session.again(once)
+    await session.with_retries(once)

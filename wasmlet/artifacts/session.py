@@ -21,7 +21,7 @@ from wasmlet.artifacts.errors import BadContent, Unavailable
 from wasmlet.artifacts.hosts import Endpoint
 from wasmlet.artifacts.http import Content, Http, body, chunks
 from wasmlet.artifacts.references import is_digest
-from wasmlet.artifacts.tokens import Asker, Tokens, challenges
+from wasmlet.artifacts.tokens import TokenRequest, Tokens, challenges
 from wasmlet.clock import Backoff, Clock
 
 MAX_MANIFEST = 4 * 1024 * 1024
@@ -68,7 +68,7 @@ class Document:
 
 
 @attrs.frozen
-class Dialer:
+class SessionServices:
     """What all sessions share."""
 
     http: Http
@@ -85,7 +85,7 @@ class Session:
         actions: what is asked for, `pull` or `pull,push`.
     """
 
-    dialer: Dialer
+    services: SessionServices
     endpoint: Endpoint
     repository: str
     credential: Credential | None
@@ -108,10 +108,10 @@ class Session:
                 _check(data, promised, f"the manifest {wanted}", kind)
             return Document(data, wanted if is_digest(wanted) else digest_of(data), kind)
 
-        return await self.again(once)
+        return await self.with_retries(once)
 
     async def blob(self, wanted: Descriptor, sink: Sink, progress: Progress) -> None:
-        """Bring a blob into the sink; whoever asked checks its digest.
+        """Download a blob into the sink; the caller checks its digest.
 
         Args:
             progress: is told how many bytes are there.
@@ -119,7 +119,7 @@ class Session:
         Raises:
             ArtifactError: it cannot be had, or is longer than its descriptor says.
         """
-        await self.again(lambda: self._rest_of(wanted, sink, progress))
+        await self.with_retries(lambda: self._rest_of(wanted, sink, progress))
 
     async def _rest_of(self, wanted: Descriptor, sink: Sink, progress: Progress) -> None:
         what = f"blob {wanted.digest}"
@@ -181,14 +181,14 @@ class Session:
         Raises:
             ArtifactError: it did not succeed.
         """
-        base = await self.dialer.http.base(self.endpoint)
+        base = await self.services.http.base(self.endpoint)
         url = path if isinstance(path, httpx.URL) else base.join(f"{self.repository}/{path}")
         ours = (url.scheme, url.netloc) == (base.scheme, base.netloc)
-        asker = Asker(base, f"repository:{self.repository}:{self.actions}", self.credential)
-        authorization = self.dialer.tokens.known(asker) if ours else None
+        token_request = TokenRequest(base, f"repository:{self.repository}:{self.actions}", self.credential)
+        authorization = self.services.tokens.known(token_request) if ours else None
         for last in (False, True):
             wanted = None
-            async with self.dialer.http.answer(
+            async with self.services.http.answer(
                 method, url, headers=headers or {}, authorization=authorization, content=content, raw=raw
             ) as response:
                 theirs = (response.url.scheme, response.url.netloc) != (base.scheme, base.netloc)
@@ -196,20 +196,20 @@ class Session:
                     wanted = challenges(response.headers.get_list("WWW-Authenticate"))
                 if wanted is None:
                     if response.status_code not in (200, *also):
-                        raise await self.dialer.http.refuse(response, url, _what(path, self.repository))
+                        raise await self.services.http.error_of(response, url, _what(path, self.repository))
                     yield response
                     return
-            authorization = await self.dialer.tokens.obtain(asker, wanted)
+            authorization = await self.services.tokens.obtain(token_request, wanted)
 
-    async def again(self, work: Callable[[], Awaitable[T]]) -> T:
-        """Do it, a few times if need be."""
-        pauses = PAUSES.pauses(self.dialer.rng)
+    async def with_retries(self, work: Callable[[], Awaitable[T]]) -> T:
+        """Do the work, again with pauses where it is `Unavailable`, `TRIES` times at most."""
+        pauses = PAUSES.pauses(self.services.rng)
         for _ in range(TRIES - 1):
             try:
                 return await work()
             except Unavailable as error:
                 pause = max(next(pauses), error.after or 0.0)
-            await self.dialer.clock.sleep(pause)
+            await self.services.clock.sleep(pause)
         return await work()
 
 

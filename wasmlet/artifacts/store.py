@@ -103,7 +103,7 @@ class Lease(Generic[Kind]):
         self._descriptor = descriptor
 
     def close(self) -> None:
-        """Let it go; may be called twice."""
+        """End the use; may be called twice."""
         if self._descriptor >= 0:
             with contextlib.suppress(OSError):
                 os.utime(self._descriptor)  # when it was used last
@@ -140,7 +140,7 @@ class Store:
         self._here: dict[str, tuple[asyncio.Lock, int]] = {}
 
     def prepare(self) -> None:
-        """Make the directories, and clear away what a process left that died.
+        """Make the directories, and remove the unfinished files of processes that died.
 
         Raises:
             StoreError: others may write it, another version made it, or it cannot be made.
@@ -204,15 +204,15 @@ class Store:
         return self._locks / name
 
     def access_path(self, digest: str) -> Path:
-        """Where it is kept who has pulled the image with this manifest."""
+        """The file that records who has pulled the image with this manifest."""
         return self._access / _hex(digest)
 
     def part(self, digest: str | None) -> Part:
-        """A file for something that is on its way here."""
+        """A file for content that is being downloaded."""
         return Part(self.ingest, digest)
 
     async def add(self, digest: str, fill: Callable[[Part], Awaitable[None]]) -> Path:
-        """Have a blob, brought by `fill` unless it is there. Who asks while another brings it waits.
+        """Have a blob, brought by `fill` unless it is there. Callers wait while another one brings it.
 
         Raises:
             BadContent: what came has another digest; nothing of it is left.
@@ -227,7 +227,7 @@ class Store:
         return path
 
     def _touched(self, path: Path) -> bool:
-        """Whether it is there; from now it is young, and stays until an image names it."""
+        """Whether it is there. If so it counts as new, so that it is not removed before an image names it."""
         try:
             os.utime(path)
         except FileNotFoundError:
@@ -236,7 +236,7 @@ class Store:
 
     @contextlib.asynccontextmanager
     async def locked(self, name: str) -> AsyncIterator[None]:
-        """Be the only one to do what has this name, among all processes that share the store."""
+        """Hold the lock of this name, which one process at a time has among those that share the store."""
         here, users = self._here.get(name, (asyncio.Lock(), 0))
         self._here[name] = here, users + 1
         try:
@@ -255,14 +255,14 @@ class Store:
                 self._here[name] = here, users - 1
 
     def record(self, reference: Reference, image: Image) -> None:
-        """Keep what a reference had; by its digest it is found from now on, too."""
+        """Record which image a reference has; the image can be found by its digest, too."""
         path = self.images / _hex(image.digest)
         if read_object(path) != (content := _image_json(image)):  # an image that is in use keeps its file
             write_whole(self.ingest, path, orjson.dumps(content))
         self.refer(reference, image)
 
     def refer(self, reference: Reference, image: Image | Tree) -> None:
-        """Keep that a reference, and its digest, has an image that is here."""
+        """Record that a reference, and its digest, has an image that is here."""
         for name in {str(reference), str(reference.at(image.digest))}:
             raw = {"reference": name, "image": image.digest, "pulled": self.clock.now().isoformat()}
             write_whole(self.ingest, self._reference(name), orjson.dumps(raw))
@@ -380,6 +380,6 @@ def read_reference(path: Path) -> tuple[str, datetime | None]:
 
 
 def close_lease(lease: Lease[Image] | Lease[Tree] | None) -> None:
-    """Let it go, if there is any."""
+    """Close it, if there is one."""
     if lease is not None:
         lease.close()

@@ -1,8 +1,7 @@
-"""How one becomes known to a registry: the challenges of RFC 7235, and the token servers that Bearer ones name.
+"""Authentication at a registry: the challenges of RFC 7235, and the token servers that Bearer challenges name.
 
-A token is for one repository and one credential, and is kept until shortly before it ends, so that a thousand pods of
-one image ask for it once. What credentials are sent is encrypted, unless the registry itself is one that may go
-without.
+A token is for one repository and one credential. It is kept until shortly before it expires, so that a thousand pods of
+one image ask for it once. Credentials are sent over TLS only, unless the registry itself may be used without TLS.
 """
 
 from __future__ import annotations
@@ -40,7 +39,7 @@ class Challenge:
 
 
 def challenges(headers: Iterable[str]) -> list[Challenge]:
-    """Read `WWW-Authenticate` headers; what is not to be understood is left out."""
+    """Read `WWW-Authenticate` headers; a part that cannot be read is left out."""
     found: list[Challenge] = []
     for header in headers:
         position, text = 0, header[:_MAX_CHALLENGE]
@@ -52,22 +51,22 @@ def challenges(headers: Iterable[str]) -> list[Challenge]:
             elif found:
                 value = re.sub(r"\\(.)", r"\1", quoted, flags=re.DOTALL) if quoted is not None else plain
                 name, parameters = name.lower(), found[-1].parameters
-                if name == "scope" and name in parameters:  # one parameter for each scope, where others write a list
+                if name == "scope" and name in parameters:  # one parameter for each scope, instead of a list
                     value = f"{parameters[name]} {value}"
                 parameters[name] = value
     return found
 
 
 @attrs.frozen
-class Asker:
-    """Who asks for what.
+class TokenRequest:
+    """What a token is for, and with whose credential it is asked for.
 
     Attributes:
-        place: address of the registry.
+        registry: its address.
         scope: as `repository:a/b:pull`.
     """
 
-    place: httpx.URL
+    registry: httpx.URL
     scope: str
     credential: Credential | None
 
@@ -78,43 +77,43 @@ class Tokens:
     def __init__(self, http: Http, clock: Clock) -> None:
         self._http = http
         self._clock = clock
-        self._kept: dict[Asker, tuple[str, float]] = {}
+        self._kept: dict[TokenRequest, tuple[str, float]] = {}
 
-    def known(self, asker: Asker) -> str | None:
-        """What served last time, and should serve still."""
-        if asker.credential is not None and asker.credential.registry_token:
-            return _bearer(asker.credential.registry_token)
-        value, until = self._kept.get(asker, ("", 0.0))
+    def known(self, token_request: TokenRequest) -> str | None:
+        """The `Authorization` that was accepted last time and has not expired; None where there is none."""
+        if token_request.credential is not None and token_request.credential.registry_token:
+            return _bearer(token_request.credential.registry_token)
+        value, until = self._kept.get(token_request, ("", 0.0))
         return value if value and self._clock.monotonic() < until else None
 
-    async def obtain(self, asker: Asker, wanted: Iterable[Challenge]) -> str:
-        """What the registry's challenge calls for.
+    async def obtain(self, token_request: TokenRequest, wanted: Iterable[Challenge]) -> str:
+        """The `Authorization` that one of these challenges asks for.
 
         Raises:
             Denied: the credential will not do, or there is none.
             ArtifactError: the token server cannot be asked.
         """
-        self._kept.pop(asker, None)
+        self._kept.pop(token_request, None)
         by_scheme: dict[str, Challenge] = {}
-        for challenge in wanted:  # the first of a kind counts, as in containerd
+        for challenge in wanted:  # the first of each scheme counts, as in containerd
             by_scheme.setdefault(challenge.scheme, challenge)
         if bearer := by_scheme.get("bearer"):
-            value, seconds = await self._token(asker, bearer.parameters)
+            value, seconds = await self._token(token_request, bearer.parameters)
         elif "basic" in by_scheme:
-            value, seconds = _basic(asker), 3600.0
+            value, seconds = _basic(token_request), 3600.0
         else:
             asked = ", ".join(by_scheme)[:100] or "nothing"
-            raise Denied(f"{asker.place.host} wants authentication by {asked}; expected Bearer or Basic")
+            raise Denied(f"{token_request.registry.host} wants authentication by {asked}; expected Bearer or Basic")
         while len(self._kept) >= _MAX_KEPT:
             del self._kept[next(iter(self._kept))]
-        self._kept[asker] = (value, self._clock.monotonic() + seconds - _SLACK)
+        self._kept[token_request] = (value, self._clock.monotonic() + seconds - _SLACK)
         return value
 
-    async def _token(self, asker: Asker, parameters: dict[str, str]) -> tuple[str, float]:
-        realm = self._realm(asker, parameters.get("realm", ""))
-        scopes = list(dict.fromkeys((parameters.get("scope") or "").split())) or [asker.scope]
+    async def _token(self, token_request: TokenRequest, parameters: dict[str, str]) -> tuple[str, float]:
+        realm = self._realm(token_request, parameters.get("realm", ""))
+        scopes = list(dict.fromkeys((parameters.get("scope") or "").split())) or [token_request.scope]
         service = {"service": parameters["service"]} if parameters.get("service") else {}
-        credential = asker.credential
+        credential = token_request.credential
         what = f"a token for {' '.join(scopes)}"
         if credential is not None and credential.identity_token:
             form = service | {
@@ -132,23 +131,26 @@ class Tokens:
             )
         else:
             realm = realm.copy_merge_params({**service, "scope": scopes, "client_id": CLIENT})
-            authorization = _basic(asker) if credential is not None else None
+            authorization = _basic(token_request) if credential is not None else None
             request = self._http.answer("GET", realm, headers={}, authorization=authorization)
         async with request as response:
             if response.status_code != 200:
-                raise await self._http.refuse(response, realm, what)
+                raise await self._http.error_of(response, realm, what)
             answer = await body(response, _MAX_ANSWER)
         return _read(realm.host, answer)
 
-    def _realm(self, asker: Asker, text: str) -> httpx.URL:
+    def _realm(self, token_request: TokenRequest, text: str) -> httpx.URL:
+        registry = token_request.registry
         try:
             realm = httpx.URL(text).copy_with(userinfo=b"", fragment=None)
         except (httpx.InvalidURL, ValueError, TypeError):
             realm = httpx.URL("")
         if realm.scheme not in ("http", "https") or not realm.host:
-            raise BadContent(f"{asker.place.host} names a token server that is no address")
-        if realm.scheme == "http" and asker.place.scheme == "https":
-            raise BadContent(f"{asker.place.host} names a token server without TLS, {realm.host}: nothing is sent")
+            raise BadContent(f"{registry.host} names a token server that is no address")
+        if realm.scheme == "http" and token_request.registry.scheme == "https":
+            raise BadContent(
+                f"{token_request.registry.host} names a token server without TLS, {realm.host}: nothing is sent"
+            )
         return realm
 
 
@@ -170,9 +172,10 @@ def _bearer(token: str) -> str:
     return f"Bearer {token}"
 
 
-def _basic(asker: Asker) -> str:
-    credential = asker.credential
+def _basic(token_request: TokenRequest) -> str:
+    credential = token_request.credential
     if credential is None or not credential.username:
-        raise Denied(f"{asker.place.host} wants a user and a password for {asker.scope}, and there are none for it")
+        host, scope = token_request.registry.host, token_request.scope
+        raise Denied(f"{host} wants a user and a password for {scope}, and there are none for it")
     both = f"{credential.username}:{credential.password}".encode("utf-8", "surrogateescape")
     return f"Basic {base64.b64encode(both).decode()}"

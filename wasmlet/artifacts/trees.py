@@ -40,7 +40,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 class TreeMaker:
-    """A tree that is being made; it is gone unless `keep` was called. A context manager.
+    """A tree that is being made; it is removed unless `keep` was called. A context manager.
 
     Args:
         directory: where it is until then, on the file system of where it goes.
@@ -72,7 +72,7 @@ class TreeMaker:
         return self._limit - self._left
 
     def unpack(self, layer: BinaryIO, digest: str | None) -> None:
-        """Put a layer over what is there.
+        """Unpack a layer over the layers before it.
 
         Args:
             digest: of the layer, uncompressed.
@@ -97,7 +97,7 @@ class TreeMaker:
         self._left -= archive.taken
 
     def add(self, title: str, source: BinaryIO, size: int) -> None:
-        """Put a file of an artifact there, under the name that it was pushed with.
+        """Add a file of an artifact, under the name that it was pushed with.
 
         Raises:
             BadContent: the name leads elsewhere or is taken, or it is too large.
@@ -368,7 +368,7 @@ def _remove(name: str, parent: int) -> None:
 
 
 def _sync_file_system(descriptor: int) -> None:
-    """Everything is on the disk: one call instead of one for each file."""
+    """Write everything to the disk with one call, instead of one for each file."""
     if _libc.syncfs(ctypes.c_int(descriptor)) != 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))

@@ -95,7 +95,7 @@ class Binary:
 
 
 def read(data: bytes | memoryview) -> Binary:
-    """See what it is.
+    """Read what a file is from its bytes.
 
     Raises:
         NotWasm: it is no WebAssembly, of a version that is not known, or damaged.
@@ -131,7 +131,7 @@ def read(data: bytes | memoryview) -> Binary:
 
 
 def read_file(path: Path) -> Binary:
-    """See what a file is; blocks.
+    """Read what a file is; blocks.
 
     Raises:
         NotWasm: see `read`.

@@ -23,7 +23,7 @@ COMMANDS = {
 def main(arguments: list[str]) -> int:
     """Run one command; its exit status is returned."""
     here = os.path.dirname(os.path.abspath(__file__))
-    # Python puts the directory that it runs on the path; our module names must not shadow anybody else's.
+    # Python puts the directory of its script on the path, where our modules would hide others of the same name.
     sys.path[:] = [entry for entry in sys.path if os.path.abspath(entry) != here]
     spec = importlib.util.spec_from_file_location(
         PACKAGE, os.path.join(here, "__init__.py"), submodule_search_locations=[here]

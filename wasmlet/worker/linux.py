@@ -70,18 +70,18 @@ def become(user: int, group: int, groups: list[int]) -> None:
 
 def has_threads() -> bool:
     """Whether this process has more threads than the one that asks."""
-    if _libc.unshare(_CLONE_THREAD) == 0:  # which changes nothing, and is not possible with more
+    if _libc.unshare(_CLONE_THREAD) == 0:  # this changes nothing, and fails where there are more threads
         return False
     return len(os.listdir("/proc/self/task")) > 1
 
 
 def close_from(first: int) -> None:
-    """Close every descriptor of this process from that number on: nothing is kept that somebody let slip."""
+    """Close every descriptor of this process from that number on, also those that were passed on by mistake."""
     if _close_range is not None and _close_range(first, _LAST, 0) == 0:
         return
     for number in map(int, os.listdir("/proc/self/fd")):
         if number >= first:
-            with contextlib.suppress(OSError):  # the listing's own
+            with contextlib.suppress(OSError):  # the descriptor of the listing itself is closed already
                 os.close(number)
 
 
@@ -91,12 +91,12 @@ def set_name(name: str) -> None:
 
 
 def become_subreaper() -> None:
-    """Orphans among this process's descendants become its children."""
+    """Have orphans among this process's descendants become its children."""
     prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 
 def no_new_privileges() -> None:
-    """Neither this process nor anything it starts can gain rights by running a set-uid program."""
+    """Keep this process, and all that it starts, from gaining rights by a set-uid program."""
     prctl(_PR_SET_NO_NEW_PRIVS, 1)
 
 

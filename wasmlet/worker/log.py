@@ -7,7 +7,7 @@ import os
 import time
 
 
-def complain(text: str) -> None:
-    """A line in the log."""
+def log_problem(text: str) -> None:
+    """Write a line to the log."""
     with contextlib.suppress(OSError):
         os.write(2, f"{time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())} {text}\n".encode())

@@ -14,7 +14,7 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
-from .log import complain
+from .log import log_problem
 
 READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 
@@ -23,7 +23,7 @@ _FEW = 256
 
 
 class Timer:
-    """Something to be called later; `cancel` makes that not happen."""
+    """A call that is made later, unless `cancel` comes first."""
 
     def __init__(self, deadline: float, callback: Callable[[], None]) -> None:
         self.deadline = deadline
@@ -34,7 +34,7 @@ class Timer:
 
 
 class Loop:
-    """Calls back what is ready, one turn at a time, so that nobody is served twice before everybody was served once."""
+    """Calls the callbacks of what is ready, in turns: each callback is called once in a turn, so nobody is left out."""
 
     def __init__(self) -> None:
         self._selector = selectors.DefaultSelector()
@@ -67,7 +67,7 @@ class Loop:
         return timer
 
     def run(self) -> None:
-        """Go on until `stopped` is set."""
+        """Run until `stopped` is set."""
         while not self.stopped:
             self._turn()
 
@@ -78,7 +78,7 @@ class Loop:
         if self._timers:
             timeout = max(0.0, self._timers[0][0] - time.monotonic())
         for key, events in self._selector.select(timeout):
-            # An earlier callback of this turn may have closed this one, and even given its number to another.
+            # An earlier callback of this turn may have closed this source; another one may have its number now.
             if self._selector.get_map().get(key.fd) is key:
                 self._call(key.data, events)
         now = time.monotonic()
@@ -92,4 +92,4 @@ class Loop:
         try:
             callback(*arguments)
         except Exception:
-            complain(f"an error of wasmlet's own:\n{traceback.format_exc()}")
+            log_problem(f"an error of wasmlet's own:\n{traceback.format_exc()}")

@@ -285,7 +285,7 @@ def _plain(value: Any) -> Any:
 
 
 def request_of(message: wire.Message) -> Request:
-    """What is asked.
+    """The request that a message is.
 
     Raises:
         wire.WireError: it is no operation, or not of its form.

@@ -51,7 +51,7 @@ ATTACHED_CHUNKS = 64
 
 
 @attrs.frozen
-class Surroundings:
+class ProcessServices:
     """What all pods share.
 
     Attributes:
@@ -70,16 +70,16 @@ class Surroundings:
 class PodLife:
     """One pod UID, from its creation until `end` has returned."""
 
-    def __init__(self, around: Surroundings, pod: Pod, inputs: Inputs) -> None:
-        self.around = around
+    def __init__(self, services: ProcessServices, pod: Pod, inputs: Inputs) -> None:
+        self.services = services
         self.pod = pod
         self.inputs = inputs
         self.changed = asyncio.Event()
         """Set, and replaced, when the pod or its inputs are other ones."""
         self.ending = asyncio.Event()
         """The pod is to end: nothing is started any more."""
-        self.directory = around.directory / pod.uid
-        self._started = around.clock.now()
+        self.directory = services.directory / pod.uid
+        self._started = services.clock.now()
         self._containers = [ContainerLife(self, i) for i in range(len(pod.containers))]
         self._task = asyncio.create_task(self._run(), name=f"pod {pod.key}")
         self.publish()
@@ -98,10 +98,10 @@ class PodLife:
         return PodStatus(tuple(c.status for c in self._containers), start_time=self._started)
 
     def publish(self) -> None:
-        self.around.tell(StatusChanged(self.key, self.status()))
+        self.services.tell(StatusChanged(self.key, self.status()))
 
     def event(self, kind: Literal["Normal", "Warning"], reason: str, message: str, container: str) -> None:
-        self.around.tell(PodEvent(self.key, reason, message, kind, f"spec.containers{{{container}}}"))
+        self.services.tell(PodEvent(self.key, reason, message, kind, f"spec.containers{{{container}}}"))
 
     def container(self, name: str) -> ContainerLife:
         """The container of that name.
@@ -160,7 +160,7 @@ class ContainerLife:
 
     async def run(self) -> None:
         """Run the container, again and again where the pod's restartPolicy says so, until the pod ends."""
-        clock, backoff = self._life.around.clock, Backoff(initial=10.0, cap=300.0, jitter=0.0)
+        clock, backoff = self._life.services.clock, Backoff(initial=10.0, cap=300.0, jitter=0.0)
         pauses = backoff.pauses()
         while not self._life.ending.is_set():
             before = clock.monotonic()
@@ -189,7 +189,7 @@ class ContainerLife:
         command = await self._prepared()
         if command is None:
             return None
-        clock, spec = self._life.around.clock, self._spec
+        clock, spec = self._life.services.clock, self._spec
         if self._log_before is not None:
             await asyncio.to_thread(self._log_before.remove)
         self._log_before, self._log = self._log, self._new_log()
@@ -232,7 +232,7 @@ class ContainerLife:
                 continue
             for message in env.skipped:
                 life.event("Warning", "InvalidEnvironmentVariableNames", message, self.name)
-            name, value = life.around.mark
+            name, value = life.services.mark
             self._variables = {"PATH": os.defpath} | env.variables | {name: value}
             command, args = command_and_args(self._spec, env.variables)
             return command + args
@@ -261,14 +261,14 @@ class ContainerLife:
         assert group.process.stdout is not None
         while data := await group.process.stdout.read(CHUNK):
             with contextlib.suppress(OSError):  # a full disk costs output, not the pod
-                await log.write(data, self._life.around.clock.now())
+                await log.write(data, self._life.services.clock.now())
             for queue in self._attached:
                 if queue.qsize() < ATTACHED_CHUNKS:  # who reads too slowly has the log
                     queue.put_nowait(data)
 
     def _new_log(self) -> Log:
         path = self._life.directory / f"{self.name}.{self.status.restart_count}.log"
-        return Log(path, self._life.around.max_log_bytes)
+        return Log(path, self._life.services.max_log_bytes)
 
     def _end(self, ended: Terminated) -> Terminated:
         self._process = None

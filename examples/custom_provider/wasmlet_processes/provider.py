@@ -16,7 +16,7 @@ import attrs
 import wasmlet
 from wasmlet import Change, Channel, Clock, Streams, SystemClock
 from wasmlet_processes import manifest
-from wasmlet_processes.pod import PodLife, Surroundings
+from wasmlet_processes.pod import PodLife, ProcessServices
 from wasmlet_processes.ports import forward
 
 MARK = "WASMLET_PROCESSES"
@@ -46,7 +46,7 @@ class ProcessProvider(wasmlet.Provider):
         self._clock = clock or SystemClock()
         self._pods: dict[str, PodLife] = {}
         self._changes: asyncio.Queue[Change] = asyncio.Queue()
-        self._around: Surroundings | None = None
+        self._services: ProcessServices | None = None
 
     # --- start and stop
 
@@ -58,7 +58,7 @@ class ProcessProvider(wasmlet.Provider):
         except asyncio.CancelledError:
             await asyncio.wait([clearing])  # a thread cannot be cancelled, and must not be at work in the next start
             raise
-        self._around = Surroundings(
+        self._services = ProcessServices(
             directory, (MARK, str(directory)), self.config.max_log_bytes, self._clock, self._changes.put_nowait
         )
 
@@ -72,11 +72,11 @@ class ProcessProvider(wasmlet.Provider):
     # --- pods
 
     async def create_pod(self, pod: wasmlet.Pod, inputs: wasmlet.Inputs) -> None:
-        if self._around is None:
+        if self._services is None:
             raise wasmlet.WasmletError("the provider is not started")
         if pod.uid not in self._pods:  # no await up to here and below: a cancelled call has done all or nothing
             manifest.check(pod)
-            self._pods[pod.uid] = PodLife(self._around, pod, inputs)
+            self._pods[pod.uid] = PodLife(self._services, pod, inputs)
 
     async def update_pod(self, pod: wasmlet.Pod, inputs: wasmlet.Inputs) -> None:
         self._life(pod.key).update(pod, inputs)

@@ -19,7 +19,7 @@ from collections import deque
 
 from .. import linux, packets, wire
 from ..grants import Grant
-from ..log import complain
+from ..log import log_problem
 from ..loop import READ, WRITE, Loop
 from . import confinement
 from .clients import Client, Services
@@ -92,7 +92,7 @@ class Broker:
             except ConnectionResetError:  # it has left without having read all
                 received = None
             except (wire.WireError, OSError) as error:
-                complain(f"the broker cannot understand the shim: {error}")
+                log_problem(f"the broker cannot understand the shim: {error}")
                 received = None
             if received is None:  # the shim has left
                 self._loop.stopped = True
@@ -118,7 +118,7 @@ class Broker:
             if grant.namespace and namespace == NODE:
                 namespace = GONE
         except wire.WireError as error:
-            complain(f"the broker cannot serve container {name}: {error}")
+            log_problem(f"the broker cannot serve container {name}: {error}")
             control.close()
             wire.close(descriptors[1:])
             return
@@ -148,7 +148,7 @@ def main(arguments: list[str]) -> int:
         _rehearse()
         confinement.enter()
     except OSError as error:
-        complain(f"the broker cannot start: {error}")
+        log_problem(f"the broker cannot start: {error}")
         return 1
     gc.collect()
     gc.freeze()

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, Protocol
 
 from .. import packets, wire
 from ..grants import TCP, UDP, Grant
-from ..log import complain
+from ..log import log_problem
 from ..loop import READ, WRITE, Loop
 from . import dns
 from .dial import Dial
@@ -155,7 +155,7 @@ class Client:
             self._refuse(number, errno.EIO, "an error of wasmlet's own; see the node's log")
             if not self._complained:
                 self._complained = True
-                complain(f"an error of wasmlet's own, for container {self._name}:\n{traceback.format_exc()}")
+                log_problem(f"an error of wasmlet's own, for container {self._name}:\n{traceback.format_exc()}")
 
     def _hang_up(self) -> None:
         """The guest is gone, or says what nobody can tell from that: serve it no more, and let it know."""

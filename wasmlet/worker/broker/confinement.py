@@ -27,7 +27,7 @@ def enter() -> None:
         with contextlib.suppress(ValueError):
             resource.setrlimit(limit, (0, 0))
     if not missing["landlock"]:
-        landlock.enter(landlock.create(landlock.abi(), tcp=False))
+        landlock.restrict_self(landlock.create(landlock.abi(), tcp=False))
     confine.keep_capabilities(_CAPABILITIES)
     if not missing["seccomp"]:
         seccomp.Program(seccomp.broker_calls()).install()

@@ -118,7 +118,7 @@ def _take_terminal() -> None:
 
 
 def failure(error: BaseException) -> dict[str, Any]:
-    """What is said of a guest that cannot begin."""
+    """The message about a guest that cannot begin."""
     fault = wire.BAD_ARTIFACT if getattr(error, "bad_artifact", False) else ""
     text = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
     return {"failed": shorten(text), "fault": fault}

@@ -26,19 +26,18 @@ _NICE = 5
 def main(arguments: list[str]) -> int:
     """Compile; 0 where the answer was given, whatever it is."""
     linux.die_with_parent(signal.SIGKILL)
-    if os.getppid() != int(arguments[4]):  # it was quicker to end
+    if os.getppid() != int(arguments[4]):  # the parent has ended already
         return 1
     _lower_priority()
     answer = os.dup(1)
-    os.dup2(2, 1)  # what an engine prints is not the answer
+    os.dup2(2, 1)  # standard output has the answer, so what an engine prints goes to standard error
     source, artifact, memory = int(arguments[1]), int(arguments[2]), int(arguments[3])
     result: dict[str, str] = {}
     try:
         confinement = Confinement()
         engine = load(arguments[0])
-        # Not RLIMIT_AS: threads reserve much more than they use. A file is made in memory first, so it is no larger.
-        _limit(resource.RLIMIT_DATA, memory)
-        _limit(resource.RLIMIT_FSIZE, memory)
+        _limit(resource.RLIMIT_DATA, memory)  # not RLIMIT_AS: threads reserve much more than they use
+        _limit(resource.RLIMIT_FSIZE, memory)  # what is written was in memory before
         confinement.confine_compiler(_readable(arguments[0]))
         wasm = b"".join(child.iter_pread(source, os.fstat(source).st_size))
         compiled = memoryview(engine.compile(wasm))
@@ -59,11 +58,11 @@ def _readable(module: str) -> list[str]:
 
 
 def _lower_priority() -> None:
-    """Pods that run go first: for the processor, and where memory is short."""
+    """Let pods that run go first: at the processor, and where memory is short."""
     os.nice(_NICE)
     for file, text in (("autogroup", _NICE), ("oom_score_adj", 1000)):
         with contextlib.suppress(OSError), open(f"/proc/self/{file}", "w", encoding="ascii") as opened:
-            opened.write(str(text))  # sessions are weighed against each other, where Linux groups by session
+            opened.write(str(text))  # where Linux groups processes by session, this is the weight of the session
 
 
 def _limit(which: int, most: int) -> None:

@@ -133,8 +133,8 @@ class Confinement:
             self._bind()
         self._drop_and_filter()
 
-    def rehearse(self) -> None:
-        """In the zygote: do what children do, as far as it binds nobody (see `spare.rehearse`)."""
+    def warm_up(self) -> None:
+        """In the zygote: do what children do, as far as it binds nobody (see `spare.warm_up`)."""
         self.prepare()
         if self._landlock:
             self._allow(0, landlock.READ)
@@ -149,7 +149,7 @@ class Confinement:
     def _bind(self) -> None:
         if linux.has_threads():
             raise RuntimeError("the engine has started threads already, which nothing would confine")
-        landlock.enter(self._ruleset)
+        landlock.restrict_self(self._ruleset)
         os.close(self._ruleset)
         self._ruleset = -1
 
@@ -188,7 +188,7 @@ def missing() -> dict[str, str]:
 
 def _try(writer: int) -> None:
     def apply_landlock() -> None:
-        landlock.enter(landlock.create(landlock.abi()))
+        landlock.restrict_self(landlock.create(landlock.abi()))
 
     def apply_seccomp() -> None:
         seccomp.Program(seccomp.guest_calls()).install()

@@ -45,7 +45,7 @@ def main(
     instructions: wire.Message,
     inherited: Sequence[int],
 ) -> int:
-    """Be a worker, made of `inherited`: the three streams, and the directories that all files of its containers lie in.
+    """Run as a worker, made of `inherited`: the three streams, and the directories with all files of its containers.
 
     Args:
         instructions: what it becomes: `readable`, how many of these directories, at the end, are to be read only.
@@ -129,7 +129,7 @@ class _Worker:
         with self._lock:
             del self._guests[name]
             self._stopped.discard(name)
-        with contextlib.suppress(OSError):  # the shim is gone, and so is this process in a moment
+        with contextlib.suppress(OSError):  # the shim is gone, and this process ends soon
             self._tell_shim(name, **said)
 
     def _make_guest(self, name: str, descriptors: list[int], asking: int | None, spec: dict[str, Any]) -> DenseGuest:
@@ -165,7 +165,7 @@ class _Worker:
                 code = self._codes.pop(key)
             else:
                 code = self._engine.load(self._prepared, f"/proc/self/fd/{module}")
-            self._codes[key] = code  # the last one used is the last one dropped; guests keep theirs
+            self._codes[key] = code  # the one that was used last is dropped last; guests keep theirs
             if len(self._codes) > _KEPT_CODES:
                 del self._codes[next(iter(self._codes))]
         return code

@@ -69,12 +69,12 @@ def allow(ruleset: int, descriptor: int, rights: int, version: int) -> None:
     try:
         linux.syscall(_ADD_RULE, ctypes.c_int(ruleset), ctypes.c_int(_PATH_BENEATH), rule, ctypes.c_uint32(0))
     except OSError as error:
-        if error.errno != errno.EBADFD:  # in memory only: nobody is kept from what has no place in the tree
+        if error.errno != errno.EBADFD:  # EBADFD: the file is in memory only, has no path, and is not restricted
             raise
 
 
-def enter(ruleset: int) -> None:
-    """Bind the calling thread, and what it starts, to the ruleset, for good. no_new_privs has to be set.
+def restrict_self(ruleset: int) -> None:
+    """Restrict the calling thread, and all that it starts, to the ruleset, for good. no_new_privs has to be set.
 
     Raises:
         OSError: the kernel refuses.

@@ -151,7 +151,7 @@ class Program:
         for place in self._own:
             struct.pack_into("=I", buffer, place * _INSTRUCTION.size + 4, os.getpid())
         program = _Filter(size // _INSTRUCTION.size, ctypes.addressof(buffer))
-        program.buffer = buffer  # which lives as long
+        program.buffer = buffer  # the buffer has to live as long as the program
         return program
 
     def _segments(self, calls: Mapping[str, _Code]) -> list[tuple[int, _Code]]:
@@ -181,7 +181,7 @@ def guest_calls(*, datagrams: bool = False) -> Mapping[str, _Code]:
     answers |= {name: [_ends(_KILL)] for name in NEVER}
     # abort() and raise() send a signal to this process; to no other one.
     answers |= {name: _one_of(0, (_OWN,)) for name in ("kill", "tgkill")}
-    answers["clone3"] = [_ends(_ERRNO | errno.ENOSYS)]  # glibc takes clone then, whose flags can be seen
+    answers["clone3"] = [_ends(_ERRNO | errno.ENOSYS)]  # glibc uses clone then, whose flags the filter can read
     answers["clone"] = [
         (_LD, 0, 0, _ARGUMENTS),
         (_JSET, 2, 0, _CLONE_NEW),
@@ -192,7 +192,7 @@ def guest_calls(*, datagrams: bool = False) -> Mapping[str, _Code]:
     answers["ioctl"] = _one_of(1, _IOCTLS)
     answers["fcntl"] = _one_of(1, _FCNTLS)
     answers["prctl"] = _one_of(0, (_PR_SET_NAME,))
-    answers["prlimit64"] = _zero(2)  # to ask, not to set
+    answers["prlimit64"] = _zero(2)  # to read limits, not to set them
     return answers
 
 

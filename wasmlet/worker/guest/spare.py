@@ -20,13 +20,13 @@ from .confine import Confinement
 from .engines import DenseEngine, Engine
 
 _CONTROL = 3
-_REHEARSALS = 16
+_WARM_UPS = 16
 _WARM_SECONDS = 0.005
 """A child that is needed sooner does not warm up first."""
 
 
 def main(shim: int, between: int, engine: Engine, prepared: object, confinement: Confinement, descriptor: int) -> None:
-    """Be what this process is told to be. Never returns, whatever happens.
+    """Wait for what this process is to become, then become that. Never returns.
 
     Args:
         shim: its pid.
@@ -46,7 +46,7 @@ def main(shim: int, between: int, engine: Engine, prepared: object, confinement:
                 code = dense.main(control, cast(DenseEngine, engine), prepared, confinement, message, descriptors)
             else:
                 code = child.main(control, engine, prepared, confinement, message, descriptors)
-    except BaseException:  # the shim is gone or has given up on this one
+    except BaseException:  # the shim is gone, or does not want this child any more
         pass
     finally:
         os._exit(code & 0xFF)
@@ -54,7 +54,7 @@ def main(shim: int, between: int, engine: Engine, prepared: object, confinement:
 
 def _get_ready(confinement: Confinement, descriptor: int) -> socket.socket:
     os.dup2(descriptor, _CONTROL)
-    linux.close_from(_CONTROL + 1)  # the zygote's, and those of its other children
+    linux.close_from(_CONTROL + 1)  # descriptors of the zygote and of its other children
     confinement.prepare()
     control = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, _CONTROL)
     linux.set_name("wasmlet-spare")
@@ -74,7 +74,7 @@ def _wait_for_adoption(shim: int, between: int) -> None:
     while os.getppid() == between:
         try:
             watch = os.pidfd_open(between)
-        except OSError:  # it has just ended, or the kernel has no such call
+        except OSError:  # the shim has just ended, or the kernel has no such call
             os.sched_yield()
             continue
         select.select([watch], [], [])
@@ -84,23 +84,23 @@ def _wait_for_adoption(shim: int, between: int) -> None:
         os._exit(wire.START_ERROR_CODE)
 
 
-def rehearse(confinement: Confinement) -> None:
-    """In the zygote: do what every child does, often enough.
+def warm_up(confinement: Confinement) -> None:
+    """In the zygote: do what every child does, a few times.
 
-    What Python finds out about code as it runs is then there in each child, which would have to write it down in memory
-    of its own otherwise.
+    Python specialises code as it runs, and writes that to memory. Done in the zygote, that memory is shared by all
+    children; else each child would have a copy of its own.
     """
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    spec = os.memfd_create("rehearsal")
+    spec = os.memfd_create("warm-up")
     os.write(spec, b'{"args":["a"],"env":[["NAME","value"]],"memory":null,"mounts":[],"user":null}')
     with ours, theirs:
-        for _ in range(_REHEARSALS):
+        for _ in range(_WARM_UPS):
             wire.send(ours, wire.pack({"pid": os.getpid()}), (spec,))
             received = wire.receive(theirs)
             assert received is not None
             wire.close(received[1])
             child.read_spec(spec)
-            confinement.rehearse()
+            confinement.warm_up()
             linux.set_name("wasmlet-zygote")
     os.close(spec)
 

@@ -61,7 +61,7 @@ def main(arguments: list[str]) -> int:
         return 1
     wire.send(channel, wire.pack({"ready": True}))
     sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - nothing buffered may be written by a child
-    spare.rehearse(confinement)
+    spare.warm_up(confinement)
     gc.collect()
     gc.freeze()
     gc.disable()

@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 from .. import linux, wire
 from ..grants import UDP, Grant
-from ..log import complain
+from ..log import log_problem
 from ..loop import READ, WRITE, Loop, Timer
 
 TRIES = 6
@@ -157,7 +157,7 @@ class Broker:
         self._failures = 0 if lived else self._failures + 1
         self._unready = 0 if self._ready_at else self._unready + 1
         how = f"signal {os.WTERMSIG(status)}" if os.WIFSIGNALED(status) else f"status {os.WEXITSTATUS(status)}"
-        complain(f"the broker ended with {how}")
+        log_problem(f"the broker ended with {how}")
         self._start_later(how)
 
     def stop(self) -> None:
@@ -188,7 +188,7 @@ class Broker:
     def _give_up(self, how: str) -> None:
         """Tell all that wait: the first thing that a container asks for decides whether it begins."""
         why = f"the broker, which opens the sockets of containers, cannot start ({how}; see the node's shim.log)"
-        complain(f"{why}; {len(self._links)} containers have been told")
+        log_problem(f"{why}; {len(self._links)} containers have been told")
         links, self._links = self._links, {}
         self._given.clear()
         self._queue.clear()
@@ -215,7 +215,7 @@ class Broker:
             )
         except OSError as error:
             ours.close()
-            complain(f"cannot start the broker: {error.strerror}")
+            log_problem(f"cannot start the broker: {error.strerror}")
             self._failures += 1
             self._unready += 1
             self._start_later(error.strerror or str(error))
@@ -231,7 +231,7 @@ class Broker:
 
     def _kill(self) -> None:
         if self.pid:
-            complain(f"the broker was not ready within {START_SECONDS:g} s: it is killed")
+            log_problem(f"the broker was not ready within {START_SECONDS:g} s: it is killed")
             os.kill(self.pid, signal.SIGKILL)
 
     def _close_channel(self) -> None:

@@ -55,13 +55,13 @@ class Place(NamedTuple):
 
     Attributes:
         directory: our own group, below which each container has one.
-        before: directory of the group that the shim was started in.
+        started_in: directory of the group that the shim was started in.
         controllers: those of `CONTROLLERS` that can be had here.
     """
 
     version: int
     directory: str
-    before: str
+    started_in: str
     controllers: frozenset[str]
 
     @property
@@ -220,7 +220,7 @@ def _make_and_join(directory: str, join_file: str) -> None:
 
 def leave(place: Place) -> bool:
     """Go back to where this process was, and remove our group; False where something is left in it."""
-    join_file = f"{place.before}/{place.join_file}"
+    join_file = f"{place.started_in}/{place.join_file}"
     try:
         write(join_file, "0")
         os.rmdir(place.directory + LEAF)

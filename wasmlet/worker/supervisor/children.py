@@ -31,23 +31,23 @@ class Occupant(Protocol):
         ...
 
     def zygote_died(self) -> None:
-        """What was to run it died before that."""
+        """The zygote or worker that was to run it has died before it had a child."""
         ...
 
     def fail(self, why: str) -> None:
-        """There will be no process."""
+        """It gets no process; `why` is for its record."""
         ...
 
     def heard(self, message: dict[str, Any]) -> None:
-        """The child speaks."""
+        """The child has sent this message."""
         ...
 
     def writable(self) -> None:
-        """The child can be told more."""
+        """The child can take another message."""
         ...
 
     def hung_up(self) -> None:
-        """The child says nothing any more."""
+        """The child has closed its side: it sends no more messages."""
         ...
 
     def reaped(self, status: int) -> None:
@@ -56,7 +56,7 @@ class Occupant(Protocol):
 
 
 class Owner(Protocol):
-    """What a child tells of itself to the zygote that made it (`zygotes`)."""
+    """The zygote that made a child, as the child sees it (`zygotes`)."""
 
     @property
     def groups(self) -> Groups:
@@ -92,10 +92,10 @@ class Child:
         loop.add(control, READ, self._on_control)
 
     def give(self, data: bytes, descriptors: Sequence[int] = ()) -> None:
-        """Say something to it: first what it becomes, once.
+        """Send it a message. The first one says what it becomes.
 
         Raises:
-            BlockingIOError: not now; see `wait_for_room`.
+            BlockingIOError: it cannot take a message now; see `wait_for_room`.
             OSError: it is gone (`BrokenPipeError`, `ConnectionResetError`), or cannot be given so much.
         """
         if self._control is None:
@@ -103,7 +103,7 @@ class Child:
         wire.send(self._control, data, tuple(descriptors))
 
     def wait_for_room(self, wanted: bool) -> None:
-        """Whether its process is to be told (`writable`) when there is room for more."""
+        """Say whether its occupant wants to hear (`writable`) when there is room for another message."""
         if self._control is not None:
             self._loop.change(self._control, READ | WRITE if wanted else READ)
 
@@ -117,7 +117,7 @@ class Child:
         self._owner.groups.discard(self.group)
 
     def close(self) -> None:
-        """Hear no more of it. One that waits ends, without having been anything."""
+        """Read no more of its messages. A child that waits to be given to somebody ends."""
         if self._control is not None:
             self._loop.remove(self._control)
             self._control.close()
@@ -132,14 +132,14 @@ class Child:
                     return
 
     def _hear(self) -> bool:
-        """Hear the next message; False where there is none (any more)."""
+        """Read the next message; False where there is none now, or none will come any more."""
         assert self._control is not None
         try:
             received = wire.receive(self._control)
         except BlockingIOError:
             return False
         except (wire.WireError, OSError):
-            received = None  # what a child says wrong is as good as nothing
+            received = None  # a child that breaks the rules is treated as one that has closed its side
         if received is None:
             self.close()
             if self.process is not None:

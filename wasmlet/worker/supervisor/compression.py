@@ -14,11 +14,11 @@ import signal
 import sys
 
 from .. import linux, wire
-from ..log import complain
+from ..log import log_problem
 
 
 class Compressor:
-    """The shim's queue of full log files. What is in it is not more than there are containers' full files."""
+    """The shim's queue of full log files, which are compressed one at a time, in a process of its own."""
 
     def __init__(self) -> None:
         self._queue: dict[str, None] = {}
@@ -32,12 +32,12 @@ class Compressor:
     def reaped(self, status: int) -> None:
         """The process has ended with this wait status."""
         if status:
-            complain(f"compressing {self._path} failed with wait status {status}")
+            log_problem(f"compressing {self._path} failed with wait status {status}")
         self._let_go()
         self._next()
 
     def forget(self, log: str) -> None:
-        """Leave the files of this log alone from now on, whatever is being done with one."""
+        """Compress no more files of this log, and stop compressing the one that is under way."""
         for path in [path for path in self._queue if _log_of(path) == log]:
             del self._queue[path]
         if self.pid and _log_of(self._path) == log:
@@ -68,7 +68,7 @@ class Compressor:
                 self.pid = os.posix_spawn(sys.executable, command, environment, setsigmask=(), setsigdef=default)
                 self._path = path
             except OSError as error:
-                complain(f"cannot compress {path}: {error.strerror}")
+                log_problem(f"cannot compress {path}: {error.strerror}")
 
 
 def _log_of(path: str) -> str:
@@ -85,7 +85,7 @@ def main(arguments: list[str]) -> int:
 
 
 def compress(path: str) -> None:
-    """Put `path`.gz in place of `path`; one that is gone, or goes meanwhile, is left gone."""
+    """Put `path`.gz in place of `path`. Where `path` has been removed, nothing is left of either."""
     unfinished, result = f"{path}.tmp", f"{path}.gz"
     try:
         with open(path, "rb") as source:
@@ -100,6 +100,6 @@ def compress(path: str) -> None:
         return
     try:
         os.unlink(path)
-    except FileNotFoundError:  # removed meanwhile, so this one was meant too
+    except FileNotFoundError:  # the log was removed meanwhile, and its compressed file goes with it
         with contextlib.suppress(FileNotFoundError):
             os.unlink(result)

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 from .. import messages, wire
 from ..fields import ZygoteKey
-from ..log import complain
+from ..log import log_problem
 from ..loop import READ, WRITE, Loop
 from .containers import Container
 from .execs import Exec
@@ -67,7 +67,7 @@ class Listener:
         self._shim = shim
         self.connections: set[Connection] = set()
         with contextlib.suppress(FileNotFoundError):
-            os.unlink(wire.SOCKET)  # of a shim that died: the lock says that no other one lives
+            os.unlink(wire.SOCKET)  # it was left by a shim that died: we have the lock, so no other shim lives
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
         self._socket.bind(wire.SOCKET)
         self._socket.listen(64)
@@ -81,7 +81,7 @@ class Listener:
             return
         pid, uid = wire.peer(sock)
         if uid != os.getuid():
-            complain(f"refused a connection of uid {uid} (pid {pid}), expected uid {os.getuid()}")
+            log_problem(f"refused a connection of uid {uid} (pid {pid}), expected uid {os.getuid()}")
             sock.close()
             return
         sock.setblocking(False)
@@ -100,7 +100,7 @@ class Listener:
         self._shim.consider_leaving()
 
     def close(self) -> None:
-        """Stop listening and leave nothing behind; what was answered already is sent first as far as that goes."""
+        """Stop listening and remove the socket. Answers that wait are sent first, as far as there is room."""
         self._shim.loop.remove(self._socket)
         self._socket.close()
         os.unlink(wire.SOCKET)
@@ -130,7 +130,7 @@ class Connection:
         self._backlog.append((data, tuple(map(os.dup, descriptors))))
         self._waiting += len(data)
         if self._waiting > MAX_BACKLOG:
-            complain(f"a node loop leaves {self._waiting} bytes unread: cut off")
+            log_problem(f"a node loop leaves {self._waiting} bytes unread: cut off")
             self.close()
             return
         self._flush()
@@ -162,7 +162,7 @@ class Connection:
             except BlockingIOError:
                 return
             except (wire.WireError, OSError) as error:
-                complain(f"a node loop's connection failed: {error}")
+                log_problem(f"a node loop's connection failed: {error}")
                 received = None
             if received is None:
                 self.close()
@@ -262,7 +262,7 @@ class Connection:
 
     def _attach(self, number: Any, request: messages.Attach) -> None:
         container = self._shim.container(request.id)
-        token = int.from_bytes(os.urandom(6), "big")  # of another connection it must mean nothing
+        token = int.from_bytes(os.urandom(6), "big")  # random, so that a token of another connection is not valid here
         self._attached[token] = (container, request.stdin)
         if request.stdin:
             stdin = [container.stdin] if container.stdin >= 0 else ()

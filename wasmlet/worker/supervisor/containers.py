@@ -24,7 +24,7 @@ from .crilog import LogFile, Splitter
 from .groups import Group
 from .processes import Hooks, Process
 from .records import Record
-from .termination import LastWords
+from .termination import TerminationMessage
 
 CHUNK = 64 * 1024
 """Bytes taken from one pipe in one turn; what bounds the shim's memory and keeps a flood from starving the others."""
@@ -78,7 +78,7 @@ class Container(Process):
         self._stdin = -1
         self._attached = 0
         self.execs: set[Process] = set()
-        self._last_words = LastWords(settings.message, self._inherited[2:])
+        self._termination_message = TerminationMessage(settings.message, self._inherited[2:])
 
     @property
     def inherited(self) -> tuple[int, ...]:
@@ -86,7 +86,7 @@ class Container(Process):
         return self._inherited
 
     def resize(self, resources: Resources) -> None:
-        """Have these limits from now on.
+        """Set these limits.
 
         Raises:
             OSError, wire.WireError: that is not possible.
@@ -131,7 +131,7 @@ class Container(Process):
     # Who is attached
 
     def attach(self) -> tuple[int, int]:
-        """Have unfinished lines written to the log as they come, because somebody reads along.
+        """Write unfinished lines to the log as they come, because somebody is attached.
 
         Returns:
             Where in the log to begin: see `LogFile.position`. An unfinished line, perhaps a question, comes after it.
@@ -147,11 +147,11 @@ class Container(Process):
 
     @property
     def stdin(self) -> int:
-        """The end to write to of the guest's stdin, which does not block; -1 where there is none (any more)."""
+        """The end to write to of the guest's stdin, which does not block; -1 where it has none, or it is closed."""
         return self._stdin
 
     def leave_stdin(self) -> None:
-        """Somebody who could write to stdin has left: with stdinOnce that was the only one."""
+        """Somebody who was attached to stdin has left. With stdinOnce nobody else may come, so stdin is closed."""
         if self._settings.stdin_once:
             self._close_stdin()
 
@@ -159,7 +159,7 @@ class Container(Process):
         if self._stdin < 0:
             return
         if self._settings.tty and self.lives:
-            with contextlib.suppress(OSError):  # where the guest reads nothing, and there is no room for more
+            with contextlib.suppress(OSError):  # the guest reads nothing, and the pipe is full
                 os.write(self._stdin, END_OF_FILE)
         os.close(self._stdin)
         self._stdin = -1
@@ -205,12 +205,12 @@ class Container(Process):
         except BlockingIOError:
             return
         except OSError as error:
-            if error.errno != errno.EIO:  # a terminal that nobody has open any more
+            if error.errno != errno.EIO:  # EIO: nobody has the terminal open any more
                 raise
             data = b""
         now = time.time_ns()
         if data:
-            self._last_words.feed(data)
+            self._termination_message.feed(data)
             self._log.write(splitter.feed(data, now))
             if self._attached:
                 self._log.write(splitter.finish(now))
@@ -235,7 +235,7 @@ class Container(Process):
 
     def _conclude(self) -> None:
         record = self.record
-        record.message = ": ".join(filter(None, (record.message, self._last_words.take(record.exit_code))))
+        record.message = ": ".join(filter(None, (record.message, self._termination_message.take(record.exit_code))))
         if self._log.lost:
             note = f"{self._log.lost} bytes of output were lost: they could not be written to the log"
             record.message = f"{record.message}\n{note}".strip()

@@ -125,7 +125,7 @@ class LogFile:
         return os.open(self._path, flags, 0o600)
 
     def _append(self, entries: bytes) -> None:
-        """A write that the disk cuts short is taken back, so that no entry is half there."""
+        """Write the entries. Where the disk takes a part of them, remove that part, so that no entry is incomplete."""
         if not entries:
             return
         try:
@@ -141,7 +141,7 @@ class LogFile:
             self.lost += len(entries)
 
     def _rotate(self) -> bool:
-        """Put the full file aside and begin another; False where that cannot be."""
+        """Put the full file aside and begin another; False where that is not possible."""
         number = self.rotated + 1
         try:
             os.rename(self._path, f"{self._path}.{number}")

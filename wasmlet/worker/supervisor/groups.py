@@ -20,7 +20,7 @@ from typing import Any
 
 from .. import wire
 from ..fields import Resources
-from ..log import complain
+from ..log import log_problem
 from ..loop import Loop
 from . import cgroups
 from .cgroups import Place, read, write
@@ -114,12 +114,12 @@ class Group:
         return tuple(opened)
 
     def close_cgroup_fds(self) -> None:
-        """The first process has been given them."""
+        """Close them: the first process has its own copies."""
         wire.close(self.cgroup_fds)
         self.cgroup_fds = ()
 
     def set_task_limit(self, containers: int) -> None:
-        """Have so many containers in it, as threads of one process.
+        """Allow the tasks of so many containers, which are threads of one process.
 
         Raises:
             OSError: the kernel refuses.
@@ -129,7 +129,7 @@ class Group:
                 write(f"{place.directory}/{self.name}/pids.max", str(ENGINE_TASKS + containers))
 
     def set_cpu_shares(self, shares: int) -> None:
-        """Weigh as much as these shares of CPU beside its neighbours; `limit` is for what has only one container.
+        """Set its weight beside its neighbours, in shares of CPU. For a worker; `limit` is for a single container.
 
         Raises:
             OSError: the kernel refuses.
@@ -139,7 +139,7 @@ class Group:
                 write_shares(place.version, f"{place.directory}/{self.name}", min(_MOST_SHARES, shares))
 
     def limit(self, resources: Resources) -> None:
-        """Have these limits from now on.
+        """Set these limits.
 
         Raises:
             OSError: the kernel refuses.
@@ -182,7 +182,7 @@ class Group:
                     raise
 
     def oom_killed(self) -> bool:
-        """Whether the kernel has killed a process of the group for want of memory; each such is told once."""
+        """Whether the kernel has killed a process of the group because memory was short; reported once for each."""
         for place in self._places:
             if "memory" in place.controllers:
                 text = read(f"{place.directory}/{self.name}/{_EVENTS[place.version]}")
@@ -198,7 +198,7 @@ class Group:
             _kill(f"{place.directory}/{self.name}")
 
     def remove(self) -> bool:
-        """Take it away; False where there is still a process in it."""
+        """Remove it; False where there is still a process in it."""
         gone = True
         for place in self._places:
             gone = _remove(f"{place.directory}/{self.name}") and gone
@@ -245,7 +245,7 @@ class Groups:
         }
 
     def make(self) -> Group | None:
-        """A group for a process that is about to be made; None where there are to be none, or can be no more."""
+        """A new group for a process that is about to be made; None where no group can be made."""
         if not self.places:
             return None
         self._count += 1
@@ -255,13 +255,13 @@ class Groups:
         except OSError as error:
             if not self._complained:
                 self._complained = True
-                complain(f"cannot make a control group, so limits are the engine's only: {error}")
+                log_problem(f"cannot make a control group, so limits are the engine's only: {error}")
             for place in self.places:
                 _remove(f"{place.directory}/{name}")
             return None
 
     def discard(self, group: Group | None, pause: float = _AGAIN[0]) -> None:
-        """Remove a group whose first process has ended or is not wanted any more; whatever else is in it ends."""
+        """Remove a group whose first process has ended or is not wanted any more; other processes in it are ended."""
         if group is not None and not group.remove():
             group.kill()
             self._loop.later(pause, lambda: self.discard(group, min(pause * 2, _AGAIN[1])))
@@ -281,7 +281,7 @@ class Groups:
             self._loop.later(pause, lambda: self._clear(directory, keep, min(pause * 2, _AGAIN[1])))
 
     def close(self) -> None:
-        """The shim leaves: end what is left in its groups, and remove them. Waits for that, but not for long."""
+        """The shim leaves: end what is left in its groups, and remove them. Waits for that for a short time."""
         until = time.monotonic() + _CLOSE_SECONDS
         while not self._emptied() and time.monotonic() < until:
             with contextlib.suppress(ChildProcessError):
@@ -318,11 +318,11 @@ def _remember(directories: list[str]) -> None:
             json.dump(directories, file)
         os.rename(PLACES + ".new", PLACES)
     except OSError as error:
-        complain(f"cannot write {PLACES}: {error}")
+        log_problem(f"cannot write {PLACES}: {error}")
 
 
 def write_shares(version: int, path: str, shares: int) -> None:
-    """Have a group weigh this much beside its neighbours."""
+    """Set the weight of a group beside its neighbours."""
     if version == 1:
         write(f"{path}/cpu.shares", str(shares))
     else:
@@ -340,7 +340,7 @@ def _remove(directory: str) -> bool:
 
 
 def _kill(directory: str) -> None:
-    """End every process in a group, and none that has only got the number of one that was."""
+    """End every process in a group, and no other one that has got the pid of a process which was in it."""
     with contextlib.suppress(OSError, ValueError):
         for pid in map(int, read(f"{directory}/cgroup.procs").split()):
             with contextlib.suppress(OSError):

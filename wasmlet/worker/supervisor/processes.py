@@ -93,14 +93,14 @@ class Process:
         raise NotImplementedError
 
     def _close_streams(self) -> None:
-        """Wait for no more output."""
+        """Close the streams, though there may be more output."""
 
     def _drained(self) -> bool:
         """Whether all output has been read."""
         return True
 
     def _conclude(self) -> None:
-        """The record of the end is complete but for what only a subclass knows; let go of everything."""
+        """Add to the record of the end what only the subclass knows, and release all that it holds."""
 
     def _instructions(self, group: Group | None) -> tuple[wire.Message, tuple[int, ...]]:
         """What a child that was born in this group is told to become, and descriptors for that, here to be closed.
@@ -111,7 +111,7 @@ class Process:
         return {}, ()
 
     def prepare(self) -> None:
-        """Make the streams, which whatever child comes gets."""
+        """Make the streams for the child, whichever that will be."""
         self._child_streams = self._make_streams()
         self._advance(Event.PREPARE)
 
@@ -144,7 +144,7 @@ class Process:
         except (OSError, wire.WireError) as error:
             why = error.strerror if isinstance(error, OSError) else error
             self._failure = (f"the container cannot be handed to its process: {why}", "")
-            child.close()  # it ends without having been anything
+            child.close()  # the child ends without having run a guest
             self._child = None
         finally:
             wire.close(cgroup_fds)
@@ -152,7 +152,7 @@ class Process:
         return True
 
     def zygote_died(self) -> None:
-        """What was to run it died before that."""
+        """The zygote or worker that was to run it has died before it had a child."""
         why = self._hooks.again(self)
         if why is not None:
             self.fail(why)
@@ -185,7 +185,7 @@ class Process:
             self._loop.later(DRAIN_SECONDS, self._give_up_on_streams)
 
     def fail(self, why: str, fault: str = "") -> None:
-        """There will be no process; `fault` as in the record."""
+        """It gets no process; `why` and `fault` are for its record."""
         self._failure = (why, fault)
         self._give_up()
 
@@ -233,22 +233,22 @@ class Process:
             self._kill_timer = None
 
     def _interrupt_process(self) -> None:
-        os.kill(self.record.pid, signal.SIGTERM)  # not reaped, so the number is still this process's
+        os.kill(self.record.pid, signal.SIGTERM)  # it has not been reaped, so no other process has this pid
 
     def _kill_process(self) -> None:
         os.kill(self.record.pid, signal.SIGKILL)
 
     def writable(self) -> None:
-        """The child can be told more; see `Child.wait_for_room`."""
+        """The child can take another message; see `Child.wait_for_room`."""
 
     def hung_up(self) -> None:
-        """The child says nothing any more."""
+        """The child has closed its side: it sends no more messages."""
         self._child = None
         self._finish_if_complete()
 
     def heard(self, message: dict[str, Any]) -> None:
-        """The child speaks: `started` when the guest begins, `failed` or `ended` with a text."""
-        # The guest may have taken over its engine and say what it likes: what the stage does not have is passed over.
+        """The child has sent this message: `started` when the guest begins, `failed` or `ended` with a text."""
+        # The guest may control its engine and send anything, so an event that the stage does not have is ignored.
         unbegun = self._stage in (Stage.STARTING, Stage.REAPED_UNBEGUN)
         if "started" in message and unbegun:
             self._begun()
@@ -258,7 +258,7 @@ class Process:
             self.record.message = text_of(message["ended"])
 
     def _begun(self) -> None:
-        """The guest has begun, if only to have ended since."""
+        """The guest has begun; it may have ended since."""
         self._advance(Event.BEGIN)
         self.record.started = time.time()
         self._hooks.changed(self)
@@ -268,7 +268,7 @@ class Process:
         return text_of(message["failed"]), text_of(message.get("fault", ""))
 
     def _finish_if_complete(self) -> None:
-        """Write down the end, once everything that belongs to it is there."""
+        """Record the end, once all that belongs to it is known."""
         if self._stage.over and self._stage is not Stage.ENDED and self._child is None and self._drained():
             self._finish()
 
@@ -280,7 +280,7 @@ class Process:
         elif self._failure is None and not begun and record.requested:
             record.exit_code = wire.INTERRUPTED_CODE if record.requested == "interrupt" else wire.KILLED_CODE
         elif self._failure is not None or not begun:
-            text, record.fault = self._failure or (_death(status), "")
+            text, record.fault = self._failure or (_why_not_begun(status), "")
             record.reason, record.exit_code, record.message = wire.START_ERROR, wire.START_ERROR_CODE, text
         elif status is not None and os.WIFSIGNALED(status):
             number = os.WTERMSIG(status)
@@ -313,7 +313,7 @@ def text_of(value: Any) -> str:
     return str(value).encode(errors="replace")[:MAX_TEXT].decode(errors="ignore")
 
 
-def _death(status: int | None) -> str:
+def _why_not_begun(status: int | None) -> str:
     if status is None:
         return "the process ended before the guest began"
     if os.WIFSIGNALED(status):

@@ -19,7 +19,7 @@ from typing import Any
 
 from .. import linux, wire
 from ..fields import check_id
-from ..log import complain
+from ..log import log_problem
 
 FORMAT = 1
 """Grows when the files in a state directory change in a way that an older or newer wasmlet cannot read."""
@@ -98,7 +98,7 @@ class Store:
         """Write the record. A full disk loses the file, not the container: memory still has the record."""
         path = f"{CONTAINERS}/{record.id}.json"
         try:
-            # A file is made once in a container's life: on many file systems that costs more than all the rest here.
+            # The file is made once for each container: on many file systems that costs more than all the rest here.
             file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
             try:
                 data = b"\n" + json.dumps(record.as_message()).encode()
@@ -107,7 +107,7 @@ class Store:
             finally:
                 os.close(file)
         except OSError as error:
-            complain(f"cannot write {path}: {error}")
+            log_problem(f"cannot write {path}: {error}")
 
     def remove(self, record: Record) -> None:
         try:
@@ -115,7 +115,7 @@ class Store:
         except FileNotFoundError:
             pass
         except OSError as error:
-            complain(f"cannot remove the record of {record.id}: {error}")
+            log_problem(f"cannot remove the record of {record.id}: {error}")
 
     def load(self, rebooted: bool) -> list[Record]:
         """Every record on file. One that had not ended belonged to a shim that died: it is marked as lost and saved.
@@ -129,14 +129,14 @@ class Store:
             if not name.endswith(".json"):
                 continue
             try:
-                if not os.path.getsize(path):  # the shim died before it began anything with this one
+                if not os.path.getsize(path):  # the shim died before it had written the record
                     os.unlink(path)
                     continue
                 fields = _last(path)
                 record = Record(**{key: value for key, value in fields.items() if key in known})
                 check_id(record.id)
             except (OSError, ValueError, TypeError, AttributeError, wire.WireError) as error:
-                complain(f"cannot read {path}, put aside: {error}")
+                log_problem(f"cannot read {path}, put aside: {error}")
                 os.rename(path, path + ".bad")
                 continue
             if record.state != wire.ENDED:
@@ -150,7 +150,7 @@ class Store:
 
 
 def _last(path: str) -> Any:
-    """The last line of a file that is whole."""
+    """The last complete line of a file."""
     with open(path, "rb") as file:
         lines = [line for line in file.read().split(b"\n") if line]
     for line in reversed(lines[1:]):

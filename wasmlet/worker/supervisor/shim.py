@@ -25,7 +25,7 @@ from typing import Any
 from .. import linux, messages, wire
 from ..fields import ZygoteKey
 from ..guest import confine
-from ..log import complain
+from ..log import log_problem
 from ..loop import READ, Loop, Timer
 from .brokers import Broker, Network
 from .children import Child
@@ -42,7 +42,12 @@ from .zygotes import IDLE_SECONDS, Zygote
 
 
 class Shim:
-    """What is known and what runs. `rebooted` says that the machine was restarted since the records were written."""
+    """The shim: its records, and the processes that run.
+
+    Args:
+        rebooted: the machine was restarted since the records were written.
+        cgroups: whether it may make control groups.
+    """
 
     def __init__(self, loop: Loop, idle_exit: float, rebooted: bool, cgroups: bool = True) -> None:
         self.loop = loop
@@ -58,7 +63,7 @@ class Shim:
         self._workers: dict[tuple[ZygoteKey, str], list[Worker]] = {}
         self._newest: dict[tuple[str, ...], ZygoteKey] = {}
         self._worker_count = 0
-        # Ends of processes that nobody claims yet: a child may be reaped before it is known by its first message.
+        # Ends of processes that are not known yet: a child may be reaped before its first message has been read.
         self._unregistered: dict[int, int] = {}
         self._retried: set[str] = set()
         self._compressor = Compressor()
@@ -99,7 +104,7 @@ class Shim:
         return record
 
     def _new_container(self, request: messages.Run, descriptors: list[int]) -> tuple[Container, Callable[[Any], None]]:
-        """A container, and what begins it."""
+        """A new container, and the function that begins it."""
         key = request.zygote
         begin: Callable[[Any], None] = functools.partial(self._fork, key)
         if request.dense:
@@ -153,7 +158,7 @@ class Shim:
                 wire.close(descriptors)
 
     def forget(self, names: Sequence[str]) -> int:
-        """Drop the records of these containers, of which those that have not ended stay; how many were dropped."""
+        """Drop the records of these containers, but keep those that have not ended; return how many were dropped."""
         count = 0
         for name in names:
             if name in self.records and name not in self._running:
@@ -168,7 +173,7 @@ class Shim:
         self._zygote(key)
 
     def check_shutdown(self, force: bool) -> None:
-        """Raise where `shutdown` would, so that the answer can be given while there is somebody to give it."""
+        """Raise what `shutdown` would raise, so that the answer can be sent before the shim leaves."""
         if self._running and not force:
             raise wire.WireError(f"{len(self._running)} containers are running")
 
@@ -204,7 +209,7 @@ class Shim:
         worker.run(container)
 
     def _prepare(self, container: Process) -> bool:
-        """Make its streams, unless it has some, or has ended since that was asked for."""
+        """Make its streams, unless it has them already or has ended meanwhile."""
         if container.stage is not Stage.NEW:
             return container.waits
         try:
@@ -239,7 +244,7 @@ class Shim:
             self._zygotes.pop(key).kill()
 
     def _register(self, child: Child) -> bool:
-        """The child has said which process it is; False where that has ended since."""
+        """The child has told its pid; False where that process has ended already."""
         status = self._unregistered.pop(child.pid, None)
         if status is None:
             self._by_pid[child.pid] = child
@@ -305,8 +310,8 @@ class Shim:
             if zygote.pid == pid:
                 zygote.reaped(status)
                 return
-        # Nobody's now: a child that has not been heard yet, or a stray of a dead zygote. What is kept is kept no longer
-        # than somebody may claim it, because the system gives the number to another process one day.
+        # No child has this pid: its first message has not been read yet, or its zygote is dead. The status is kept only
+        # while a child may still claim it, because the system gives the pid to another process one day.
         if self._all_registered():
             self._unregistered.clear()
         else:
@@ -326,7 +331,7 @@ class Shim:
     def _leave_when_done(self) -> None:
         if not self._leaving or self._running:
             return
-        # First of all, because what follows may fail: the state directory may have been removed under us.
+        # This comes first, because what follows fails where the state directory has been removed.
         self.loop.stopped = True
         for group in self._workers.values():
             for worker in group:
@@ -350,7 +355,8 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--no-cgroups", action="store_true")
     options = parser.parse_args(arguments)
     os.umask(0o077)
-    # Some event loops let descriptors slip into what they start; the shim outlives whoever holds the other ends.
+    # Some event loops pass descriptors on to the processes that they start, and the shim outlives the owners of the
+    # other ends.
     linux.close_from(3)
     try:
         lock, rebooted = lock_state_dir(os.path.abspath(options.state_dir))
@@ -370,7 +376,7 @@ def main(arguments: list[str]) -> int:
         _serve(options.idle_exit, rebooted, not options.no_cgroups, writer)
     except BaseException as error:
         message = f"the shim failed: {type(error).__name__}: {error}"
-        complain(message)
+        log_problem(message)
         wire_error = message + "\n"
         with contextlib.suppress(OSError):
             os.write(writer, wire_error.encode())

@@ -21,7 +21,7 @@ MAX_LOG = 2048
 MAX_LOG_LINES = 80
 
 
-class LastWords:
+class TerminationMessage:
     """The message of one container.
 
     Args:
@@ -53,10 +53,10 @@ class LastWords:
             self._tail = (self._tail + data[-MAX_LOG:])[-MAX_LOG:]
 
     def take(self, exit_code: int) -> str:
-        """The message of a container that has ended with this code. May be called once: it lets go of the mount."""
+        """The message of a container that has ended with this code. May be called once, because it closes the mount."""
         data = b""
         if self._mount >= 0:
-            with contextlib.suppress(OSError):  # never made, taken away, or made into something that is no file
+            with contextlib.suppress(OSError):  # the file was never made, was removed, or is not a file any more
                 data = _read(self._mount, self._parts)
             os.close(self._mount)
             self._mount = -1

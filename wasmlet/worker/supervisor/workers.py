@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 from .. import wire
 from ..fields import Resources
-from ..log import complain
+from ..log import log_problem
 from ..loop import Loop, Timer
 from .children import Child
 from .containers import Container, Settings
@@ -120,7 +120,7 @@ class DenseContainer(Container):
             self.worker.set_cpu_shares_soon()
 
     def heard(self, message: dict[str, Any]) -> None:
-        """The worker says this of it."""
+        """The worker has sent this message about it."""
         record = self.record
         if self.worker is None or self.stage not in (Stage.STARTING, Stage.RUNNING):
             return
@@ -139,21 +139,21 @@ class DenseContainer(Container):
             self.reaped(self._wait_status(message))
 
     def worker_ended(self, status: int | None) -> None:
-        """The worker has ended, with this wait status or without ever having been there."""
+        """The worker has ended, with this wait status; None where there was no process of it."""
         self.worker = None
         if self.stage is Stage.RUNNING:
             self.record.message = "the worker process that it shared with other containers ended"
             self.reaped(status if status is not None and os.WIFSIGNALED(status) else int(signal.SIGKILL))
             return
         self._advance(Event.START_OVER)
-        self._hang_up_all()  # what was on its way to the worker; for another one it gets other streams
+        self._hang_up_all()  # the streams were on their way to the worker; for another worker it gets new ones
         if self.record.requested:
             self._give_up()
         else:
             self.zygote_died()
 
     def _wait_status(self, message: dict[str, Any]) -> int:
-        """How a process would have ended that ended in this way."""
+        """The wait status of a process that ended in the same way."""
         if message.get("interrupted"):
             return int(signal.SIGKILL if self.record.requested == "kill" else signal.SIGTERM)
         return (int(message.get("code", 0)) & 0xFF) << 8
@@ -164,7 +164,7 @@ class DenseContainer(Container):
             worker.container_ended(self)
 
     def _finish_if_complete(self) -> None:
-        if self.worker is None:  # else it has more to say of the end
+        if self.worker is None:  # a worker that lives says more of the end
             super()._finish_if_complete()
 
     def _interrupt_process(self) -> None:
@@ -181,7 +181,7 @@ class DenseContainer(Container):
 
     def _kill_worker(self) -> None:
         if self.worker is not None:
-            complain(f"container {self.record.id} does not end: its worker {self.worker.record.pid} is killed")
+            log_problem(f"container {self.record.id} does not end: its worker {self.worker.record.pid} is killed")
             self.worker.stop(0)
 
 
@@ -228,7 +228,7 @@ class Worker(Process):
         )
 
     def run(self, container: DenseContainer) -> None:
-        """Have it run this container, whose streams are there."""
+        """Have it run this container, whose streams have been made."""
         if self.stage is Stage.ENDED:
             container.fail(self.record.message or "the worker has ended")
             return
@@ -248,7 +248,7 @@ class Worker(Process):
         self._flush()
 
     def container_ended(self, container: DenseContainer) -> None:
-        """This container is in it no more."""
+        """This container has left it."""
         self._containers.pop(container.record.id, None)
         self.set_cpu_shares_soon()
         if not self._containers and self._idle is None:
@@ -262,7 +262,7 @@ class Worker(Process):
     def _set_cpu_shares(self) -> None:
         self._shares_timer = None
         if self.group is not None and not self.stage.over:
-            with contextlib.suppress(OSError):  # it weighs what it did
+            with contextlib.suppress(OSError):  # its weight stays as it was
                 self.group.set_cpu_shares(sum(container.cpu_shares for container in self._containers.values()))
 
     def retire(self) -> None:
@@ -283,9 +283,9 @@ class Worker(Process):
             self.set_cpu_shares_soon()
         opened: dict[bool, list[int]] = {True: [], False: []}
         for path, directory in self._directories.items():
-            with contextlib.suppress(OSError):  # gone: so are the files of whoever wanted it
+            with contextlib.suppress(OSError):  # it is gone, with the files of the container that wanted it
                 descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
-                # A guest may have put a link in its place a moment ago: what counts is what was opened.
+                # A guest may have put a link in its place a moment ago, so we look at what was opened.
                 if _identity(descriptor) == directory.identity:
                     opened[directory.written].append(descriptor)
                 else:
@@ -308,13 +308,13 @@ class Worker(Process):
     def _flush(self) -> None:
         while self._queue and self._child is not None:
             data, container = self._queue[0]
-            if container is None or container.waits:  # else it was stopped while it was queued
+            if container is None or container.waits:  # one that does not wait was stopped while it was queued
                 try:
                     self._child.give(data, container.descriptors if container is not None else ())
                 except BlockingIOError:
                     break
                 except OSError as error:
-                    complain(f"worker {self.record.pid} cannot be told anything: {error}")
+                    log_problem(f"worker {self.record.pid} cannot be told anything: {error}")
                     self.stop(0)
                     return
                 if container is not None:

@@ -19,7 +19,7 @@ from collections import deque
 from collections.abc import Callable
 
 from .. import linux, wire
-from ..log import complain
+from ..log import log_problem
 from ..loop import READ, Loop, Timer
 from .children import Child, Occupant
 from .groups import Groups
@@ -114,7 +114,7 @@ class Zygote:
 
     def child_lost(self, child: Child, why: str = "") -> None:
         """The child is gone before it was given to anybody; `why` where it could not be made at all."""
-        self.read_messages()  # that the zygote itself is gone, and those that wait need another
+        self.read_messages()  # the zygote itself may be gone; then those that wait need another one
         if child in self._spare:
             self._spare.remove(child)
         elif child in self._making:
@@ -141,18 +141,18 @@ class Zygote:
         self.pid = 0
         self.read_messages()
         if self.error or os.WIFSIGNALED(status):
-            complain(self.error or f"the engine's process was ended by signal {os.WTERMSIG(status)}")
+            log_problem(self.error or f"the engine's process was ended by signal {os.WTERMSIG(status)}")
         self._close()
 
     def read_messages(self) -> None:
-        """Take in what the zygote has said so far; what it says last is why it ends."""
+        """Read the messages of the zygote so far; the last one says why it ends."""
         while self._channel is not None:
             try:
                 received = wire.receive(self._channel)
             except BlockingIOError:
                 return
             except ConnectionResetError:
-                # It left without reading all that we sent; what it said before that is still to be had.
+                # It ended without reading all that we had sent. What it sent before that can still be read.
                 continue
             except (wire.WireError, OSError):
                 received = None
@@ -164,19 +164,19 @@ class Zygote:
             self.error = str(message.get("error", ""))[:1000] or self.error
 
     def _next_waiting(self) -> Occupant | None:
-        """The first that waits and has not been stopped meanwhile."""
+        """The first in the queue that still waits; one that was stopped meanwhile is taken out."""
         while self._queue and not self._queue[0].waits:
             self._queue.popleft()
         return self._queue[0] if self._queue else None
 
     def _assign_children(self) -> None:
-        """Give children to those that wait for one, and see that there will be as many as are needed."""
+        """Give children to those that wait for one, and ask for as many more as are needed."""
         while (process := self._next_waiting()) is not None and self._spare:
             self._used = time.monotonic()
             if process.run_in(self._spare.popleft()):
                 self._queue.popleft()
         missing = len(self._queue) - len(self._making)
-        while missing > 0 and self._request_children(BATCH):  # where one is missing, there will be more
+        while missing > 0 and self._request_children(BATCH):  # where one child is missing, more will be wanted soon
             missing -= BATCH
         if self._used and self.alive and self._refill is None and len(self._spare) < SPARE:
             self._refill = self._loop.later(REFILL_SECONDS, self._refill_now)
@@ -213,7 +213,7 @@ class Zygote:
                 ours.close()
                 self.groups.discard(group)
             if not isinstance(error, BlockingIOError):
-                self.read_messages()  # why it is gone
+                self.read_messages()  # they say why it is gone
                 self._close()
             return False
         finally:
