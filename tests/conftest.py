@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 from wasmlet_wasmer.environment import find
 
 from tests.guests import compile_c
@@ -78,6 +79,9 @@ enough_descriptors()
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "needs_root(why): left out where an ordinary user runs the tests")
     config.stash[WITHOUT_ROOT] = []
+    # How long one example takes says how busy the machine is. A test that hangs is ended by pytest-timeout.
+    settings.register_profile("wasmlet", deadline=None)
+    settings.load_profile("wasmlet")
 
 
 @pytest.hookimpl(optionalhook=True)

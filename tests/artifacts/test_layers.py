@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import zstandard
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.artifacts.modules import add, tar, tar_of
@@ -40,7 +40,6 @@ names = st.text("ab é.-", min_size=1, max_size=130).filter(lambda n: n not in (
 paths = st.lists(names, min_size=1, max_size=3).map("/".join)
 
 
-@settings(deadline=None)
 @given(
     files=st.dictionaries(paths, st.binary(max_size=2000), min_size=1, max_size=5),
     form=st.sampled_from([tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT]),
@@ -65,7 +64,6 @@ def test_every_form_is_read(files: dict[str, bytes], form: int, packing: str, do
 HEADS = st.sampled_from([b"", b"\x1f\x8b\x08", b"\x28\xb5\x2f\xfd", b"\x50\x2a\x4d\x18"])
 
 
-@settings(deadline=None)
 @given(HEADS, st.binary(max_size=3000))
 def test_any_bytes_are_a_layer_or_an_error(head: bytes, data: bytes) -> None:
     try:
@@ -75,7 +73,6 @@ def test_any_bytes_are_a_layer_or_an_error(head: bytes, data: bytes) -> None:
     assert data.startswith(b"\0" * min(1, len(data))) or head
 
 
-@settings(deadline=None)
 @given(st.data())
 def test_a_damaged_archive_is_read_or_refused(data: st.DataObject) -> None:
     content = bytearray(tar_of({"a/app.wasm": b"x" * 600, "b" * 120: b"y"}))

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.artifacts import modules
@@ -187,7 +187,6 @@ entries = st.one_of(
 )
 
 
-@settings(deadline=None)
 @given(layers=st.lists(st.lists(entries, max_size=8), min_size=1, max_size=3))
 def test_nothing_is_ever_touched_outside(
     tmp_path_factory: pytest.TempPathFactory, layers: list[list[tuple[str, bytes | str]]]

@@ -120,7 +120,8 @@ def test_a_file_that_cannot_be_written_is_told(tmp_path: Path) -> None:
 class Requests:
     """An API server's collection of requests, decided as a test says."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: FakeClock) -> None:
+        self.clock = clock
         self.made: dict[str, dict[str, Any]] = {}
         self.status: dict[str, Any] = {}
         self.changed = asyncio.Event()
@@ -164,7 +165,7 @@ class Requests:
         """The newest request has its certificate."""
         (*_, body) = self.made.values()
         request = x509.load_pem_x509_csr(base64.b64decode(body["spec"]["request"]))
-        now = datetime.now(UTC) - age
+        now = self.clock.now() - age
         authority = Authority("cluster", now)
         end = now + timedelta(days=90)
         pem = authority.sign(request, [], server=True, encipherment=False, start=now, end=end)
@@ -187,9 +188,10 @@ class Bench:
 
 @pytest.fixture
 async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
-    requests = Requests()
+    clock = FakeClock()
+    requests = Requests(clock)
     async with serving(requests.answer, tmp_path) as client:
-        yield Bench(requests, client, FakeClock(), tmp_path / "pki/serving.pem")
+        yield Bench(requests, client, clock, tmp_path / "pki/serving.pem")
 
 
 async def test_a_request_goes_on_after_a_restart_with_the_same_key(bench: Bench) -> None:

@@ -7,7 +7,7 @@ import os
 import signal
 import socket
 import sys
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, aclosing
 from pathlib import Path
 
 import attrs
@@ -15,6 +15,7 @@ import pytest
 
 import wasmlet
 from tests.node.cluster import NODE, Cluster, condition, running
+from wasmlet.concurrency import first_of
 from wasmlet.kube.client import MERGE_PATCH, STRATEGIC_PATCH
 from wasmlet.node import lease
 from wasmlet.testing.reference import ReferenceProvider
@@ -262,6 +263,13 @@ async def test_many_nodes_in_one_process(cluster: Cluster) -> None:
     assert [[key.name for key in provider.created] for provider in providers] == [[f"p{i}"] for i in range(5)]
 
 
+async def seen_running(cluster: Cluster, name: str) -> None:
+    async with aclosing(cluster.versions(name)) as versions:
+        async for _, raw in versions:
+            if running(wasmlet.Pod(raw)):
+                return
+
+
 async def run_until(cluster: Cluster, directory: Path, number: signal.Signals, stderr: int) -> tuple[int | None, bytes]:
     """Run a program of `wasmlet.run` until its pod runs and that signal ends it; its exit code and its output."""
     program = directory / "node.py"
@@ -284,10 +292,12 @@ async def run_until(cluster: Cluster, directory: Path, number: signal.Signals, s
         stdout=asyncio.subprocess.PIPE,
     )
     try:
-        await cluster.create()
-        await cluster.until(running)
+        pod = await cluster.create()
+        # However long the process takes to start: the test's own time limit is enough.
+        await first_of(seen_running(cluster, pod.name), process.wait())
+        assert process.returncode is None
         process.send_signal(number)
-        out, err = await asyncio.wait_for(process.communicate(), 10)
+        out, err = await process.communicate()
     finally:
         if process.returncode is None:
             process.kill()

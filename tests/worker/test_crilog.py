@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from wasmlet.worker.supervisor.crilog import MAX_LINE, LogFile, Splitter, stamp
@@ -114,7 +114,6 @@ def numbered(count: int) -> bytes:
     return b"".join(b"entry %05d of twenty-seven\n" % number for number in range(count))
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(1, 40), min_size=1, max_size=30), st.integers(28, 300), st.integers(2, 5))
 def test_full_files_are_put_aside_and_the_oldest_go(writes: list[int], max_size: int, max_files: int) -> None:
     with tempfile.TemporaryDirectory() as directory:

@@ -233,7 +233,7 @@ STEPS = st.lists(
 )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(STEPS, st.integers(0, 12), st.booleans())
 def test_the_tail_across_files(steps: list[bytes | str], count: int, newest_empty: bool) -> None:
     with tempfile.TemporaryDirectory() as directory:
