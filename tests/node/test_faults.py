@@ -235,6 +235,35 @@ class TestRestoredFromABackup:
             assert lost.status["containerStatuses"][0]["state"]["terminated"]["reason"] == "ContainerStatusUnknown"
         assert Counter(provider.created) == {made.key: 2, never.key: 1}
 
+    async def test_a_change_that_a_delete_interrupted_is_told_when_the_pod_goes_on(self, cluster: Cluster) -> None:
+        updating, ending = asyncio.Event(), asyncio.Event()
+
+        async def trouble(call: str, after: bool) -> None:
+            if call == "update_pod" and not updating.is_set():
+                updating.set()
+                await asyncio.Event().wait()
+            if call == "delete_pod":
+                ending.set()
+                raise OSError("not now")
+
+        provider = Troubled(trouble)
+        maps = cluster.pods.replace("/pods", "/configmaps")
+        await cluster.admin.create(maps, {"metadata": {"name": "words"}, "data": {"word": "old"}})
+        source = [{"configMapRef": {"name": "words"}}]
+        async with asyncio.timeout(60), fast_node(cluster, provider):
+            container = {"name": "main", "image": "x", "envFrom": source}
+            made = await cluster.create(containers=[container])
+            await cluster.until(running)
+            await cluster.admin.patch(f"{maps}/words", {"data": {"word": "new"}}, MERGE_PATCH)
+            await updating.wait()
+            state = cluster.plane.faults.snapshot()
+            await cluster.delete()
+            await ending.wait()
+            updates = provider.calls.count("update_pod")
+            await cluster.plane.faults.restart(state)
+            await provider.until(lambda: provider.calls.count("update_pod") > updates)
+        assert provider.created == [made.key]
+
     @pytest.mark.parametrize("back_to", ["running", "deleting"])
     async def test_a_pod_whose_end_has_never_been(self, cluster: Cluster, back_to: str) -> None:
         provider = Troubled()

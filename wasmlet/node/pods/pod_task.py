@@ -310,6 +310,8 @@ class PodTask:
         try:
             await self._calls.run(self._hand_over(pod), self._services.call_seconds)
         except Interrupted:
+            # The pod ends. Should the API, restored from a backup, have it go on, the provider lacks this change.
+            self._delivery.failed(stale)
             return
         except NotFound:
             if not self._stage.accepted:
