@@ -28,13 +28,12 @@ from wasmlet.testing.clock import FakeClock
 HERE = Path(__file__).parent
 MARKERS = (
     "refused: the node refuses what is asked, by name",
-    "later: what the node refuses by name for now, as it needs a network",
     "real_cluster: needs a cluster with controllers (--kubeconfig)",
 )
 PROVIDERS = {"wasmtime": WasmtimeProvider, "wasmer": WasmerProvider}
 DENSE = "wasmtime/wasmlet-dense"
-OF_DENSE = {1, 8, 9, 10, 11, 12, 13, 14, 15, 16, 23, 29, *range(32, 47), 61, 69, 70, 71, 72, 74}
-"""What the dense class is held to in every run: restarts, ends and exit codes, variables, files, logs, exec."""
+OF_DENSE = {1, 8, 9, 10, 11, 12, 13, 14, 15, 16, 18, 19, 22, 23, 29, *range(32, 47), 61, 65, 66, 69, 70, 71, 72, 73, 74}
+"""What the dense class is held to in every run: restarts, ends and exit codes, variables, files, logs, exec, ports."""
 OF_WASMER = {1, 7, 9, 10, 13, 23, 29, *range(32, 35), *range(39, 47), 61, 62, 63, 67, 69, 70, 71, 72, 74}
 """And wasmer: what an engine has a part in."""
 
@@ -83,13 +82,14 @@ async def machine(
         embedded = ControlPlane(node_monitor_grace=None)
         plane = RealPlane.of(request.config) or await stack.enter_async_context(embedded)
         admin = await stack.enter_async_context(Client(await load_identity(plane.kubeconfig), connections=0))
-        driver = build("driver", compile_guest)
+        driver, web = build("driver", compile_guest), build("web", compile_guest)
         directory = tmp_path_factory.mktemp("c")
         yield Machine(
             plane,
             admin,
             kubectl,
             driver,
+            web,
             directory,
             administrator(plane.kubeconfig, directory),
             f"c{uuid.uuid4().hex[:8]}",
@@ -112,6 +112,22 @@ async def shared(machine: Machine, tmp_path_factory: pytest.TempPathFactory) -> 
 async def kube(machine: Machine, shared: str) -> AsyncGenerator[Kube, None]:
     """A namespace on the shared node."""
     async with machine.namespace(shared) as kube:
+        yield kube
+
+
+@pytest_asyncio.fixture(loop_scope="session", scope="session")
+async def networked(machine: Machine) -> AsyncGenerator[str, None]:
+    """A node whose pods have addresses of loopback; restarts wait one second at most."""
+    name = machine.name()
+    async with machine.node(name, given={"max_container_restart_period": 1.0, "network": "address"}):
+        yield name
+    await machine.forget(name)
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def net(machine: Machine, networked: str) -> AsyncGenerator[Kube, None]:
+    """A namespace on the node whose pods have addresses."""
+    async with machine.namespace(networked) as kube:
         yield kube
 
 

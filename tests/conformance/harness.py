@@ -43,6 +43,7 @@ class Machine:
     admin: Client
     kubectl: Path
     driver: Path
+    web: Path
     directory: Path
     to_nodes: ssl.SSLContext
     """With the administrator's certificate, for a node's own API."""
@@ -173,6 +174,11 @@ class Kube:
             "metadata": {"name": name, **(metadata or {})},
             "spec": body | (spec or {}),
         }
+
+    async def serve(self, *args: str, **fields: Any) -> Raw:
+        """Create a pod that runs the web server, with a port of the name `web`; fields as for `create`."""
+        ports = {"ports": [{"name": "web", "containerPort": 8080}]}
+        return await self.create(*args, **(ports | fields), image=f"file://{self.machine.web}")
 
     async def create(self, *args: str, **fields: Any) -> Raw:
         """Create the pod that `pod` makes of these."""

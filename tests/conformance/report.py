@@ -2,9 +2,8 @@
 
     python -m pytest -p tests.conformance.report tests/conformance
 
-A result is what a check's tests show: pass, refused (by name), later (refused by name until guests have a network),
-real cluster only, or embedded only: nobody breaks a real cluster on request. Anything else fails, and so does a number
-without a file.
+A result is what a check's tests show: pass, refused (by name), real cluster only, or embedded only: nobody breaks a
+real cluster on request. Anything else fails, and so does a number without a file.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from pathlib import Path
 import pytest
 
 NUMBERS = range(1, 84)
-KINDS = {"refused": "refused", "later": "later"}
+KINDS = {"refused": "refused"}
 HERE = Path(__file__).parent
 
 
@@ -46,7 +45,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, exitstatu
     write(", ".join(f"{count} {result}" for result, count in totals.most_common()))
 
 
-ORDER = ["failed", "pass", "refused", "later", "embedded only"]
+ORDER = ["failed", "pass", "refused", "embedded only"]
 
 
 def _number(nodeid: str) -> int:

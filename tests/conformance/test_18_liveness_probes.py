@@ -1,6 +1,6 @@
 """A liveness probe that fails has the container restarted; one that succeeds leaves it alone.
 
-A guest has no network yet, so http, tcp and grpc probes are refused by name; exec probes are a second instance.
+Exec probes are a second instance; http, tcp and grpc probes ask the pod's address, where the node has a network.
 """
 
 from __future__ import annotations
@@ -13,9 +13,14 @@ from tests.conformance.harness import Kube, status
 from wasmlet.model.pod import Raw
 
 NETWORK: dict[str, dict[str, Any]] = {
-    "httpGet": {"path": "/healthz", "port": 8080},
-    "tcpSocket": {"port": 8080},
-    "grpc": {"port": 8080},
+    "httpGet": {"path": "/500", "port": "web"},
+    "tcpSocket": {"port": 8081},
+    "grpc": {"port": 8081},
+}
+SAID = {
+    "httpGet": "HTTP probe failed with statuscode: 500",
+    "tcpSocket": "connection refused",
+    "grpc": "failed to connect service",
 }
 
 
@@ -46,8 +51,25 @@ async def test_successes_leave_it_alone(kube: Kube) -> None:
     assert (status(pod)["restartCount"], pod["status"]["phase"]) == (0, "Running")
 
 
-@pytest.mark.later
 @pytest.mark.parametrize("kind", NETWORK)
-async def test_a_network_is_refused(kube: Kube, kind: str) -> None:
+async def test_failures_over_the_network_restart_it(net: Kube, kind: str) -> None:
+    probe = {kind: NETWORK[kind], "periodSeconds": 1, "failureThreshold": 1}
+    await net.serve(livenessProbe=probe, spec={"restartPolicy": "Always"})
+    await net.until(lambda pod: status(pod).get("restartCount", 0) >= 1)
+    await net.event("Unhealthy", part=SAID[kind])
+    await net.event("Killing", part="Container c failed liveness probe, will be restarted")
+
+
+@pytest.mark.parametrize("handler", [{"httpGet": {"path": "/", "port": "web"}}, {"tcpSocket": {"port": 8080}}])
+async def test_successes_over_the_network_leave_it_alone(net: Kube, handler: dict[str, Any]) -> None:
+    await net.serve(livenessProbe={**handler, "initialDelaySeconds": 1, "periodSeconds": 1, "failureThreshold": 1})
+    async with net.patience():
+        while (await net.metric("metrics/probes", "prober_probe_total", 'result="successful"')) < 3:
+            pass
+    assert status(await net.get())["restartCount"] == 0
+
+
+@pytest.mark.parametrize("kind", NETWORK)
+async def test_without_a_network_it_is_refused(kube: Kube, kind: str) -> None:
     field = f"spec.containers[0].livenessProbe.{kind}"
-    await kube.refuses("p", field, livenessProbe={kind: NETWORK[kind]})
+    await kube.refuses("p", field, livenessProbe={kind: {"port": 8080}})

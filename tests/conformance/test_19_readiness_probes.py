@@ -1,6 +1,6 @@
 """A readiness probe makes its container ready, not before its initial delay, and its failures never restart it.
 
-A guest has no network yet, so http, tcp and grpc probes are refused by name.
+http, tcp and grpc probes ask the pod's address, where the node has a network.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from datetime import datetime
 import pytest
 
 from tests.conformance.harness import SECONDS, Kube, condition, state, status
-from tests.conformance.test_18_liveness_probes import NETWORK
+from tests.conformance.test_18_liveness_probes import NETWORK, SAID
 
 
 async def test_it_is_ready_after_its_delay(timed: Kube) -> None:
@@ -52,8 +52,25 @@ async def test_it_comes_and_goes(kube: Kube) -> None:
     await kube.ready()
 
 
-@pytest.mark.later
 @pytest.mark.parametrize("kind", NETWORK)
-async def test_a_network_is_refused(kube: Kube, kind: str) -> None:
+async def test_failures_over_the_network(net: Kube, kind: str) -> None:
+    await net.serve(readinessProbe={kind: NETWORK[kind], "periodSeconds": 1})
+    await net.event("Unhealthy", part=SAID[kind])
+    pod = await net.get()
+    assert condition(pod, "Ready")["status"] == "False"
+    assert status(pod)["restartCount"] == 0
+
+
+async def test_a_server_is_ready_once_it_listens(net: Kube) -> None:
+    """Until the guest accepts, a connection is refused: nothing is sent to a server that is still starting."""
+    gate = net.gate()
+    await net.serve("after", "/go/on", readinessProbe={"tcpSocket": {"port": "web"}, "periodSeconds": 1}, **gate)
+    await net.event("Unhealthy", part="connection refused")
+    await net.open_gate()
+    await net.ready()
+
+
+@pytest.mark.parametrize("kind", NETWORK)
+async def test_without_a_network_it_is_refused(kube: Kube, kind: str) -> None:
     field = f"spec.containers[0].readinessProbe.{kind}"
-    await kube.refuses("p", field, readinessProbe={kind: NETWORK[kind]})
+    await kube.refuses("p", field, readinessProbe={kind: {"port": 8080}})

@@ -1,13 +1,11 @@
 """Timeout, period, thresholds and grace period of probes, and the Unhealthy event.
 
-Named ports and headers belong to probes over a network, which are refused by name for now.
+Named ports and headers belong to probes over the network.
 """
 
 from __future__ import annotations
 
 import asyncio
-
-import pytest
 
 from tests.conformance.harness import SECONDS, Kube, condition, status
 
@@ -76,9 +74,17 @@ async def test_a_grace_period_of_its_own(kube: Kube) -> None:
     await kube.until(lambda pod: status(pod).get("restartCount", 0) >= 1)
 
 
-@pytest.mark.later
-async def test_named_ports_and_headers_need_a_network(kube: Kube) -> None:
-    headers = [{"name": "X-Probe", "value": "yes"}]
-    probe = {"httpGet": {"path": "/", "port": "web", "httpHeaders": headers}}
-    ports = [{"name": "web", "containerPort": 8080}]
-    await kube.refuses("p", "spec.containers[0].startupProbe.httpGet", startupProbe=probe, ports=ports)
+async def test_named_ports_and_headers(net: Kube) -> None:
+    headers = [{"name": "X-Probe", "value": "yes"}, {"name": "Host", "value": "example.com"}]
+    probe = {"httpGet": {"path": "/up?a=b", "port": "web", "httpHeaders": headers}, "periodSeconds": 1}
+    await net.serve(startupProbe=probe)
+    await net.ready()
+    asked = (await net.logged("GET /up?a=b HTTP/1.1")).splitlines()[-1]
+    assert {"X-Probe: yes", "Host: example.com", "Accept: */*"} <= set(asked.split(" | "))
+    assert "User-Agent: kube-probe/" in asked
+
+
+async def test_another_host_is_refused(net: Kube) -> None:
+    """Else a pod could have the node dial whom it likes."""
+    probe = {"httpGet": {"path": "/", "port": 80, "host": "192.0.2.1"}}
+    await net.refuses("p", "spec.containers[0].readinessProbe.httpGet.host", readinessProbe=probe)

@@ -1,6 +1,6 @@
 """preStop runs before a container is ended, by exec or sleep, and what it takes counts in the grace period.
 
-Hooks over http need a network, so they are refused by name for now.
+Hooks over http ask the pod's address, where the node has a network.
 """
 
 from __future__ import annotations
@@ -8,9 +8,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-import pytest
-
-from tests.conformance.harness import SECONDS, Kube, Machine, state, terminated
+from tests.conformance.harness import SECONDS, Kube, Machine, state, status, terminated
 
 LOOK = {"finalizers": ["example.com/look"]}
 
@@ -60,8 +58,16 @@ async def test_its_failure_ends_the_container_all_the_same(kube: Kube) -> None:
     await kube.event("FailedPreStopHook")
 
 
-@pytest.mark.later
-async def test_a_network_is_refused(kube: Kube) -> None:
+async def test_over_http(net: Kube) -> None:
+    """The server is asked before it is interrupted."""
+    probe = {"httpGet": {"path": "/500", "port": "web"}, "periodSeconds": 1, "failureThreshold": 1}
+    hook = {"preStop": {"httpGet": {"path": "/bye", "port": 8080}}}
+    await net.serve(livenessProbe=probe, lifecycle=hook, spec={"restartPolicy": "Always"})
+    await net.until(lambda pod: status(pod).get("restartCount", 0) >= 1)
+    assert "GET /bye HTTP/1.1" in (await net.log(previous="true")).splitlines()[-1]
+
+
+async def test_without_a_network_it_is_refused(kube: Kube) -> None:
     hook = {"preStop": {"httpGet": {"port": 8080}}}
     await kube.refuses("p", "spec.containers[0].lifecycle.preStop.httpGet", lifecycle=hook)
 

@@ -1,11 +1,10 @@
-"""hostIP, hostIPs and startTime are always there; a guest has no address of its own yet, and no hostNetwork."""
+"""hostIP, hostIPs and startTime are always there; podIP and podIPs where the node has a network for pods."""
 
 from __future__ import annotations
 
 from datetime import datetime
 
-import pytest
-
+from tests.conformance.conftest import Own
 from tests.conformance.harness import Kube
 
 
@@ -22,6 +21,20 @@ async def test_host_addresses_and_start_time(kube: Kube) -> None:
     assert not pod["status"].get("podIP")
 
 
-@pytest.mark.later
-async def test_the_hosts_network(kube: Kube) -> None:
-    await kube.refuses("p", "spec.hostNetwork", spec={"hostNetwork": True})
+async def test_an_address_of_the_pods_own(net: Kube) -> None:
+    for name in ("a", "b"):
+        await net.serve(name=name)
+    pods = [await net.ready(name) for name in ("a", "b")]
+    addresses = {pod["status"]["podIP"] for pod in pods}
+    assert len(addresses) == 2
+    assert [pod["status"]["podIPs"] for pod in pods] == [[{"ip": pod["status"]["podIP"]}] for pod in pods]
+    assert not addresses & {pod["status"]["hostIP"] for pod in pods}
+
+
+async def test_the_hosts_network(net: Kube, own: Own) -> None:
+    """Only where the node's owner allows it; then the pod is at the node's address."""
+    await net.refuses("p", "spec.hostNetwork", spec={"hostNetwork": True})
+    async with own(given={"network": "address", "allow_host_network": True}) as kube:
+        await kube.create("sleep", "1000", spec={"hostNetwork": True})
+        pod = await kube.ready()
+        assert pod["status"]["podIP"] == pod["status"]["hostIP"]

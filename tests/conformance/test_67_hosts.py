@@ -1,4 +1,4 @@
-"""/etc/hosts with hostAliases, /etc/hostname, and /etc/resolv.conf by dnsPolicy; a guest has no network to ask over."""
+"""/etc/hosts with hostAliases, /etc/hostname, and /etc/resolv.conf by dnsPolicy; the pod's address is in the first."""
 
 from __future__ import annotations
 
@@ -16,6 +16,18 @@ async def test_hosts(kube: Kube) -> None:
     assert ["127.0.0.1", "localhost"] in lines
     assert ["10.1.2.3", "one.local", "two.local"] in lines
     assert name.strip() == "web"
+
+
+async def test_the_pods_address(net: Kube) -> None:
+    spec = {"hostname": "web", "subdomain": "sub"}
+    variables = [{"name": "IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}}]
+    await net.create("cat", "/etc/hosts", "env", "IP", spec=spec, env=variables)
+    pod = await net.ended()
+    address = pod["status"]["podIP"]
+    lines = [line.split() for line in (await net.output()).splitlines()]
+    full = f"web.sub.{net.namespace}.svc.cluster.local"
+    assert [address, full, "web"] in lines
+    assert [f"IP={address}"] in lines
 
 
 async def test_a_mount_over_it(kube: Kube) -> None:
