@@ -54,7 +54,14 @@ class EndsNow(Processes):
 
 PATH = re.compile(r"(?:wasmlet|tests|providers|examples|benchmarks|\.ci)(?:/[\w.-]+)+/?|[\w-]+\.(?:md|toml|lock)")
 """A path in the checkout: one below a folder of it, or a file at its top."""
-PLACES = ("README.md", "CONTRIBUTING.md", "providers/wasmer/README.md", "examples/custom_provider/README.md")
+PLACES = (
+    "README.md",
+    "CONTRIBUTING.md",
+    "docs/network.md",
+    "docs/threat-model.md",
+    "providers/wasmer/README.md",
+    "examples/custom_provider/README.md",
+)
 
 
 @pytest.mark.parametrize("document", PLACES)
