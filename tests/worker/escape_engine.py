@@ -263,6 +263,9 @@ DEEDS = {
     "sendto": lambda about: datagrams(about).sendto(b"out", tuple(about["other"])),
     "sendmsg to another address": lambda about: datagrams(about).sendmsg([b"out"], [], 0, tuple(about["other"])),
     "sendmmsg to another address": lambda about: sendmmsg(datagrams(about), about["other"], 0),
+    "send from a bound socket": lambda about: asked(about, "listen", port=about["port"], protocol="UDP").sendmsg(
+        [b"out"], [], 0, tuple(about["other"])
+    ),
     "MSG_FASTOPEN": lambda about: bound(about).sendmsg([b"out"], [], 0x20000000, tuple(about["other"])),
     "MSG_FASTOPEN by sendto": lambda about: bound(about).sendto(b"out", 0x20000000, tuple(about["other"])),
     "MSG_FASTOPEN by sendmmsg": lambda about: sendmmsg(bound(about), about["other"], 0x20000000),

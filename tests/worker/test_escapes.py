@@ -67,8 +67,8 @@ BY_LANDLOCK = dict.fromkeys(
 
 BY_BROKER = dict.fromkeys(
     [
-        "listen at another port", "listen for datagrams", "dial another port", "dial another address", "dial the node",
-        "dial a link-local address", "look up another name",
+        "listen at another port", "listen for datagrams", "send from a bound socket", "dial another port",
+        "dial another address", "dial the node", "dial a link-local address", "look up another name",
     ],
     "EACCES",
 ) | {"do what the broker does not": "EPROTO"}  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import threading
 import time
@@ -15,11 +16,15 @@ from typing import Any, NamedTuple, TypeVar
 import pytest
 
 from tests.runtime.network.spaces import own_namespace
-from tests.worker.harness import PATIENCE, Shim, alive, children, kill, running
+from tests.worker import harness
+from tests.worker.harness import PATIENCE, WORKER, Shim, alive, children, kill, running, wait_gone
 from tests.worker.test_execs import begin
-from wasmlet.worker.grants import Grant, Port, Rule
+from wasmlet.worker.grants import UDP, Grant, Port, Rule
+from wasmlet.worker.supervisor import brokers
 
 POD = "127.9.0.7"
+ESCAPES = Path(__file__).with_name("escape_engine.py")
+ROOT_ONLY = pytest.mark.skipif(os.getuid() != 0, reason="namespaces are for root")
 CLASSES = pytest.mark.parametrize("more", [{}, {"dense": "namespace"}], ids=["process", "dense"])
 
 
@@ -185,7 +190,7 @@ def place() -> Iterator[Namespace]:
             thread.submit(space.__exit__, None, None, None).result()
 
 
-@pytest.mark.skipif(os.getuid() != 0, reason="namespaces are for root")
+@ROOT_ONLY
 @CLASSES
 def test_sockets_are_in_the_namespace_of_the_pod(
     tmp_path: Path, python: str, place: Namespace, more: dict[str, str]
@@ -212,7 +217,7 @@ def test_sockets_are_in_the_namespace_of_the_pod(
         assert os.readlink(f"/proc/{shim.broker()}/ns/net") == node
 
 
-@pytest.mark.skipif(os.getuid() != 0, reason="namespaces are for root")
+@ROOT_ONLY
 def test_an_exec_is_in_the_namespace_of_the_pod(tmp_path: Path, place: Namespace) -> None:
     with running(tmp_path / "state") as shim:
         name = shim.run("start", "sleep", "1000", network=Grant(place.path, ("10.9.0.2",)))
@@ -233,3 +238,114 @@ def test_a_namespace_that_is_gone_is_named(tmp_path: Path) -> None:
             f"the container cannot be handed to its process: the pod's network namespace {gone} cannot be opened: "
             "No such file or directory"
         )
+
+
+def broken_worker(directory: Path, line: str) -> Path:
+    """A copy of the worker, whose broker notes each start and goes on with this line."""
+    shutil.copytree(WORKER, directory / "worker", ignore=shutil.ignore_patterns("__pycache__"))
+    note = f"import os\n\nwith open({str(directory / 'starts')!r}, 'a') as file:\n    file.write('x')\n{line}\n"
+    path = directory / "worker/broker/broker.py"
+    path.write_text(path.read_text().replace("import errno\n", note + "import errno\n"))
+    return directory / "worker"
+
+
+@CLASSES
+def test_a_broker_that_cannot_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: dict[str, str]) -> None:
+    """It is tried a few times, with pauses; then who waits for it is told so, and it is not tried any more."""
+    monkeypatch.setattr(harness, "WORKER", broken_worker(tmp_path, "raise SystemExit(7)"))
+    with running(tmp_path / "state") as shim:
+        grant = Grant(addresses=(POD,), ports=(Port(8080, "web"),))
+        began = time.monotonic()
+        record = shim.ended(shim.run("serve", "1", "start", network=grant, **more))
+        assert record["reason"] == "StartError"
+        assert record["message"] == (
+            'cannot open port 8080 ("web") of the container: Broken pipe (the broker, which opens the sockets of '
+            "containers, cannot start (status 7; see the node's shim.log))"
+        )
+        assert time.monotonic() - began > sum(brokers.PAUSE * 2**number for number in range(brokers.TRIES - 1))
+        assert (tmp_path / "starts").read_text() == "x" * brokers.TRIES
+        assert shim.ended(shim.run("start", "exit", "3"))["exit_code"] == 3  # others go on
+        assert (tmp_path / "starts").read_text() == "x" * brokers.TRIES
+        assert "the broker ended with status 7" in (shim.state / "shim.log").read_text()
+
+
+def test_a_broker_that_dies_at_once_does_not_spin(tmp_path: Path) -> None:
+    """Each dies right after it was ready: what a guest might have it do. Who listens is not touched by that."""
+    with running(tmp_path / "state") as shim:
+        port = free_port()
+        shim.run("start", "serve", "2", "sleep", "1000", network=Grant(addresses=(POD,), ports=(Port(port),)))
+        assert reached((POD, port)) == b"x"
+        began, pids = time.monotonic(), []
+        while time.monotonic() - began < 2:
+            pid = shim.broker()
+            pids.append(pid)
+            kill(pid)
+        assert len(pids) <= 6  # after 0, 0.1, 0.3, 0.7 and 1.5 s, and perhaps one that had just been there
+        assert reached((POD, port)) == b"x"
+
+
+def test_a_broker_ends_when_nobody_needs_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    directory = tmp_path / "worker"
+    shutil.copytree(WORKER, directory, ignore=shutil.ignore_patterns("__pycache__"))
+    path = directory / "supervisor/brokers.py"
+    path.write_text(path.read_text().replace("IDLE_SECONDS = 30.0", "IDLE_SECONDS = 0.2"))
+    monkeypatch.setattr(harness, "WORKER", directory)
+    with running(tmp_path / "state") as shim:
+        name = shim.run("start", "sleep", "1000", network=Grant(addresses=(POD,)))
+        shim.running(name)
+        first = shim.broker()
+        shim.connection.ask("stop", id=name, grace=0)
+        shim.ended(name)
+        wait_gone(first)
+        port = free_port()
+        shim.run("start", "serve", "1", network=Grant(addresses=(POD,), ports=(Port(port),)))
+        assert reached((POD, port)) == b"x"
+        assert shim.broker() != first
+        assert "broker" not in (shim.state / "shim.log").read_text()
+
+
+@CLASSES
+def test_no_descriptor_is_left_in_the_shim(tmp_path: Path, more: dict[str, str]) -> None:
+    with running(tmp_path / "state") as shim:
+        grant = Grant(addresses=(POD,), ports=(Port(free_port()),))
+        shim.ended(shim.run("start", "serve", "0", network=grant, **more))
+        shim.filled()
+        before = descriptors(shim.pid), descriptors(shim.broker())
+        for _ in range(3):
+            shim.ended(shim.run("start", "serve", "0", network=grant, **more))
+            shim.ended(shim.run("refuse", "no", network=grant, **more))
+        shim.filled()
+        until = time.monotonic() + PATIENCE
+        while (now := (descriptors(shim.pid), descriptors(shim.broker()))) != before:
+            assert time.monotonic() < until, (before, now)
+            time.sleep(0.05)
+
+
+def descriptors(pid: int) -> int:
+    return len(os.listdir(f"/proc/{pid}/fd"))
+
+
+@ROOT_ONLY
+@pytest.mark.parametrize("datagrams", [False, True])
+def test_what_a_guest_with_datagrams_may_send(tmp_path: Path, place: Namespace, datagrams: bool) -> None:
+    """With a port of UDP it says where it sends, in its pod's own namespace; nothing of TCP is dialled in that way."""
+    with running(tmp_path / "state") as shim, place.do(lambda: socket.create_server(("127.0.0.1", 0))) as other:
+        shim.engine = ESCAPES
+        ports = (Port(8080), *([Port(8080, "", UDP)] if datagrams else []))
+        grant = Grant(place.path, ("10.9.0.2",), ports)
+        expected = {
+            "send from a bound socket": {"done": 3} if datagrams else "EACCES",
+            "MSG_FASTOPEN": "EPERM",
+            "MSG_FASTOPEN by sendmmsg": "EPERM",
+            "pass the control socket on": {"done": None} if datagrams else "EPERM",  # nobody takes it
+        }
+        found = {}
+        for deed in expected:
+            about = {"port": 8080, "other": other.getsockname(), "granted": ["127.0.0.1", 9]}
+            name = shim.run(deed, json.dumps(about), network=grant)
+            shim.ended(name)
+            found[deed] = json.loads(shim.output(name))
+        assert found == expected
+        other.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            other.accept()

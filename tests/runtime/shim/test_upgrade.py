@@ -18,6 +18,10 @@ from wasmlet.clock import Clock
 from wasmlet.errors import WasmletError
 from wasmlet.runtime import PROCESS, Isolation, RuntimeConfig, RuntimeProvider, engine
 from wasmlet.runtime.shim import records as worker
+from wasmlet.runtime.shim.client import ShimError
+from wasmlet.worker import messages
+from wasmlet.worker.fields import ZygoteKey
+from wasmlet.worker.grants import Grant
 
 
 def other_version(directory: Path, of: Path, changes: Mapping[str, tuple[str, str]]) -> Path:
@@ -39,6 +43,10 @@ OLDER = {
 NO_COMMANDS = {
     # As before an exec took one round trip.
     "supervisor/connections.py": ("(messages.EXEC_COMMAND, messages.NETWORK)", "()"),
+}
+NO_NETWORK = {
+    # As before containers had sockets.
+    "supervisor/connections.py": ("(messages.EXEC_COMMAND, messages.NETWORK)", "(messages.EXEC_COMMAND,)"),
 }
 NEVER_GIVEN = {
     # One that cannot be asked what a container was given: a command of the container's own program needs no asking.
@@ -178,3 +186,17 @@ async def test_an_engine_that_is_upgraded_in_place(tmp_path: Path, image: str) -
         await asyncio.to_thread(wait_gone, min(zygotes))
         assert sum(map(alive, zygotes)) == 1
     engine._digest.cache_clear()
+
+
+async def test_a_shim_that_knows_no_networks_says_so(
+    tmp_path: Path, image: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker, "WORKER", other_version(tmp_path / "other", worker.WORKER, NO_NETWORK))
+    async with Runtime(WasmtimeProvider, tmp_path / "state") as runtime:
+        key = await runtime.create(pod_of("sleep", "1000", image=image))
+        await runtime.running(key)
+        client = runtime.provider.services.client
+        zygote, grant = ZygoteKey("/python", "/engine", ""), Grant(addresses=("127.9.0.7",))
+        request = messages.Run("0" * 16, {}, "logs/x/0.log", zygote, network=grant)
+        with pytest.raises(ShimError, match=r"an older wasmlet has started the shim .* knows no networks of pods"):
+            await client.run(request, b"{}", 0)

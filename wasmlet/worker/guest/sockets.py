@@ -175,6 +175,7 @@ class Sockets:
         except BlockingIOError:
             self._fail(number, errno.EAGAIN, "the node's broker is behind")
         except OSError:
+            self._hear()  # why it is gone
             self._lose()
 
     def _fail(self, number: int, error: int, why: str) -> None:
@@ -199,6 +200,9 @@ class Sockets:
                 data, ancillary, _, _ = self._socket.recvmsg(packets.MAX_PACKET, space, flags)
             except BlockingIOError:
                 return
+            except ConnectionResetError:
+                # It left without having read all that was asked; what it said before that is still to be had.
+                continue
             except OSError:
                 data, ancillary = b"", []
             for level, kind, payload in ancillary:

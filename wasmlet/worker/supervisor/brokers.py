@@ -32,7 +32,8 @@ STEADY_SECONDS = 10.0
 """One that lived so long after it was ready does not count among those that die at once."""
 IDLE_SECONDS = 30.0
 """After how long a broker that no container needs ends."""
-_PAUSE, _LONGEST_PAUSE = 0.1, 10.0
+PAUSE, LONGEST_PAUSE = 0.1, 10.0
+"""Seconds before another one is started: these, then twice as many each time, up to the most."""
 _MESSAGES_PER_TURN = 16
 
 
@@ -109,6 +110,8 @@ class Broker:
         self._again: Timer | None = None
         self._patience: Timer | None = None
         self._idle: Timer | None = None
+        self._let_go = False
+        """It was told to end, because nobody needed it."""
         self._stopped = False
 
     def connect(self, name: str, grant: Grant, *, datagrams: bool) -> int:
@@ -151,7 +154,9 @@ class Broker:
         self._close_channel()
         if self._stopped:
             return
-        if not self._links:
+        let_go, self._let_go = self._let_go, False
+        if let_go or not self._links:
+            self._start()
             return
         lived = bool(self._ready_at) and time.monotonic() - self._ready_at >= STEADY_SECONDS
         self._failures = 0 if lived else self._failures + 1
@@ -174,7 +179,8 @@ class Broker:
 
     def _when_idle(self) -> None:
         self._idle = None
-        if not self._links:
+        if not self._links and self._channel is not None:
+            self._let_go = True
             self._close_channel()  # which it ends with
 
     def _start_later(self, how: str) -> None:
@@ -182,7 +188,7 @@ class Broker:
             self._unready = self._failures = 0
             self._give_up(how)
             return
-        pause = min(_LONGEST_PAUSE, _PAUSE * 2.0 ** min(self._failures - 1, 16)) if self._failures else 0.0
+        pause = min(LONGEST_PAUSE, PAUSE * 2.0 ** min(self._failures - 1, 16)) if self._failures else 0.0
         self._again = self._loop.later(pause, self._start)
 
     def _give_up(self, how: str) -> None:
