@@ -96,7 +96,7 @@ class AddressNetwork(Network):
         given = await self._known()
         if self._reach is not None:
             # Also for a pod that has its address already: the machine may have been restarted.
-            for cidr in self._wanted():
+            for cidr in self.ranges():
                 if not is_loopback(cidr[0]):
                     await self._reach.open(cidr)
         if (found := given.get(request.pod.uid)) is None:
@@ -120,8 +120,16 @@ class AddressNetwork(Network):
     async def list(self) -> Mapping[str, PodNetwork]:
         return dict(await self._known())
 
+    def ranges(self) -> Sequence[Cidr]:
+        """The networks of which a new pod gets an address each."""
+        if self._cidrs:
+            return self._cidrs
+        if self._reach is not None and (found := pod_cidrs_of(self._node())):
+            return found
+        return (self.loopback,)
+
     def remarks(self) -> Mapping[str, str]:
-        where = ", ".join(map(str, self._wanted()))
+        where = ", ".join(map(str, self.ranges()))
         return {POLICY_ANNOTATION: f"not enforced: pods have addresses of {where}, and no network devices"}
 
     async def close(self) -> None:
@@ -135,7 +143,7 @@ class AddressNetwork(Network):
 
     async def _give(self, uid: str) -> PodNetwork:
         """Find a pod its addresses, and write them down."""
-        cidrs, ips = self._wanted(), []
+        cidrs, ips = self.ranges(), []
         try:
             for cidr in cidrs:
                 ips.append(self._pool(cidr).take())
@@ -147,14 +155,6 @@ class AddressNetwork(Network):
             if isinstance(error, OSError):
                 raise NetworkError(f"the pod's address cannot be written down in {self.directory}: {error}") from error
             raise
-
-    def _wanted(self) -> Sequence[Cidr]:
-        """The networks of which a new pod gets an address each."""
-        if self._cidrs:
-            return self._cidrs
-        if self._reach is not None and (found := pod_cidrs_of(self._node())):
-            return found
-        return (self.loopback,)
 
     def _pool(self, cidr: Cidr) -> Pool:
         if (pool := self._pools.get(cidr)) is None:

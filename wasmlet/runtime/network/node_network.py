@@ -5,12 +5,13 @@ from __future__ import annotations
 import functools
 import ipaddress
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import attrs
 
 from wasmlet.model.pod import Raw
+from wasmlet.runtime.network.config import Cidr
 from wasmlet.runtime.network.network import PodNetwork
 from wasmlet.worker.grants import Rule
 
@@ -35,6 +36,7 @@ class NodeNetwork:
         least_port: the lowest port that a pod may listen at; the kernel keeps those below to root.
         ceiling: whom pods may dial at most; None for no such bound.
         node: the Node as the API has it now.
+        ranges: the networks of which pods have addresses that are ones of this machine.
     """
 
     on: bool = False
@@ -44,6 +46,12 @@ class NodeNetwork:
     least_port: int = 1
     ceiling: tuple[Rule, ...] | None = None
     node: Callable[[], Raw] = dict
+    ranges: Callable[[], Sequence[Cidr]] = tuple
+
+    def has_for_pods(self, address: str) -> bool:
+        """Whether the address is one that a pod of this node may have."""
+        found = ipaddress.ip_address(address)
+        return any(found.version == one.version and found in one for one in self.ranges())
 
     def never(self, found: PodNetwork) -> tuple[str, ...]:
         """What a pod with this network never dials, whatever it was granted: what is the node's own alone."""

@@ -136,6 +136,8 @@ def _port_refusals(container: Container, network: NodeNetwork, host: bool) -> It
             continue
         if port.host_ip and not _is_address(port.host_ip):
             yield f"{port.field}.hostIP", f"expected an address of the node, found {port.host_ip[:80]!r}"
+        elif port.host_ip and network.has_for_pods(port.host_ip):
+            yield f"{port.field}.hostIP", f"expected an address of the node, found one of pods, {port.host_ip}"
         wanted = (("containerPort", 0 if network.namespaces else port.number), ("hostPort", port.host_port))
         for name, number in wanted:
             if 0 < number < network.least_port:

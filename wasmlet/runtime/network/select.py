@@ -76,6 +76,7 @@ async def started(config: NetworkConfig, state_dir: Path, node: Callable[[], Raw
         least_port=await in_thread(least_port),
         ceiling=config.egress_ceiling(),
         node=node,
+        ranges=chosen.ranges if isinstance(chosen, AddressNetwork) else tuple,
     )
     return PodNetworks(chosen, facts, choice.annotations(), former)
 

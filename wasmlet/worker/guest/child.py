@@ -22,6 +22,9 @@ from .confine import Confinement
 from .engines import Engine
 from .sockets import Sockets
 
+LISTENER_VARIABLES = ("LISTEN_FDS", "LISTEN_FDNAMES")
+"""Of a guest: how many listeners it has, and how they are called (sd_listen_fds(3))."""
+
 
 def main(
     control: socket.socket,
@@ -95,11 +98,16 @@ def _take_spec(spec_file: int, arguments: Sequence[int]) -> dict[str, Any]:
 
 
 def take_network(spec: dict[str, Any], control: int | None) -> None:
-    """Put `sockets` into the spec of a container with this control socket; without one it has no network."""
+    """Put `sockets` into the spec of a container with this control socket; without one it has no network.
+
+    An exec in a container has none, and so no listeners, though it gets the container's variables.
+    """
     network = spec.pop("network", None)
     if control is not None:
         spec["network"] = network or {}
         spec["sockets"] = Sockets(control, spec["network"])
+    elif network is not None:
+        spec["env"] = [(name, value) for name, value in spec["env"] if name not in LISTENER_VARIABLES]
 
 
 def take_streams(streams: Sequence[int]) -> None:
