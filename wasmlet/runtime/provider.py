@@ -42,32 +42,26 @@ from wasmlet.provider import (
     Streams,
 )
 from wasmlet.runtime import collecting, isolation, machine, resizing
+from wasmlet.runtime.assembly import PodsOwner, Setting, assembled
 from wasmlet.runtime.changes import Changes
 from wasmlet.runtime.config import RuntimeConfig
 from wasmlet.runtime.engine import Engine
-from wasmlet.runtime.files import pod_users, volume_rules
-from wasmlet.runtime.files.memory import Memory
-from wasmlet.runtime.files.volumes import Storage
-from wasmlet.runtime.handlers import Handlers, engines_of
-from wasmlet.runtime.images.compiler import Compiler
-from wasmlet.runtime.images.images import Images
-from wasmlet.runtime.images.registries import Registries
-from wasmlet.runtime.images.turns import Turns, places
+from wasmlet.runtime.files import volume_rules
+from wasmlet.runtime.handlers import engines_of
 from wasmlet.runtime.logs import reader as logs
 from wasmlet.runtime.logs.inotify import Watcher
 from wasmlet.runtime.logs.reader import Log
 from wasmlet.runtime.network import select
-from wasmlet.runtime.network.pod_networks import PodNetworks
 from wasmlet.runtime.pods import manifest
 from wasmlet.runtime.pods.container import ContainerLife
 from wasmlet.runtime.pods.pod import PodLife
 from wasmlet.runtime.services import RuntimeServices
-from wasmlet.runtime.shim.client import ShimClient, ShimError
+from wasmlet.runtime.shim.client import ShimError
 from wasmlet.runtime.shim.instances import Labels
 from wasmlet.runtime.shim.records import ContainerRecord
 from wasmlet.runtime.stats.summary import Measured, Stats
 from wasmlet.runtime.streams import attach
-from wasmlet.runtime.streams.commands import Commands, PodCommands
+from wasmlet.runtime.streams.commands import Commands
 from wasmlet.runtime.streams.execs import Execs
 from wasmlet.runtime.streams.forward import forward
 from wasmlet.worker import wire
@@ -91,7 +85,6 @@ class RuntimeProvider(Provider):
         self._tasks: set[asyncio.Task[None]] = set()
         self._services: RuntimeServices | None = None
         self._watcher: Watcher | None = None
-        self._registries: Registries | None = None
         self._collector: asyncio.Task[None] | None = None
         self._commands: Commands | None = None
         self._execs: Execs | None = None
@@ -121,7 +114,24 @@ class RuntimeProvider(Provider):
         except OSError as error:
             raise ConfigError(f"cannot use the state directory {self.state_dir}: {error}") from error
         networks = await select.started(self.config, self.state_dir, context.node)
-        services, words = await self._make_services(dns, networks)
+        setting = Setting(
+            config=self.config,
+            engines=self.engines,
+            state_dir=self.state_dir,
+            clock=self._clock,
+            changes=self._changes,
+            dns=dns,
+            networks=networks,
+            commands=self._commands,
+        )
+        owner = PodsOwner(
+            saw=self._saw,
+            claim_directory=self.claim_directory,
+            background=self._background,
+            used=self._used,
+            instance=self._instance,
+        )
+        services, self._execs, words = await assembled(setting, owner)
         self._services = services
         await services.client.start()
         self._isolation = {**services.client.confinement, "user": words}
@@ -133,46 +143,6 @@ class RuntimeProvider(Provider):
             services.registries, services.handlers.compilers, self._modules, services.storage
         )
         self._collector = asyncio.create_task(collection, name="images")
-
-    async def _make_services(self, dns: Dns, networks: PodNetworks) -> tuple[RuntimeServices, str]:
-        """What all pods share, and what there is to say of pods' own users; the shim is not connected yet."""
-        client = ShimClient(
-            self.state_dir, self._clock, self.config.shim_idle_exit, self._saw, cgroups=self.config.cgroups
-        )
-        images = Images(
-            self.config.allow_local_modules,
-            self.config.module_dir and self.config.module_dir.absolute(),
-            self.config.max_module_bytes,
-        )
-        registries = Registries(self.state_dir / "images", self.config, self.config.max_module_bytes, self._clock)
-        self._registries = await registries.__aenter__()
-        limits = self.config.compile_limits()
-        turns = Turns(places(), self._clock.monotonic)
-        handlers = Handlers(
-            self.engines, lambda engine, dense: Compiler(engine, registries.store, limits, turns, dense=dense)
-        )
-        storage = Storage(self.state_dir, Memory(self.state_dir), self.config.host_paths(), self.claim_directory, dns)
-        self._execs = Execs(client, handlers, self.config.max_module_bytes)
-        users, words = await in_thread(pod_users.started, self.state_dir, self.config.users())
-        services = RuntimeServices(
-            client=client,
-            images=images,
-            registries=registries,
-            handlers=handlers,
-            changes=self._changes,
-            clock=self._clock,
-            state_dir=self.state_dir,
-            storage=storage,
-            log_limits=self.config.log_limits(),
-            background=self._background,
-            commands=self._commands or PodCommands(self._execs, self._instance),
-            restart_cap=self.config.max_container_restart_period,
-            capacity=resizing.amounts({"limits": await asyncio.to_thread(machine.capacity)}, "limits"),
-            used=self._used,
-            users=users,
-            networks=networks,
-        )
-        return services, words
 
     async def stop(self) -> None:
         """Leave the shim and what runs in it; a shim in which nothing runs is ended."""
@@ -193,9 +163,7 @@ class RuntimeProvider(Provider):
             await in_thread(services.storage.close, any(not r.ended for r in services.client.records.values()))
             if services.users is not None:
                 await in_thread(services.users.close)
-        if self._registries is not None:
-            await self._registries.__aexit__(None, None, None)
-            self._registries = None
+            await services.registries.__aexit__(None, None, None)
         if self._watcher is not None:
             self._watcher.close()
             self._watcher = None
@@ -317,7 +285,7 @@ class RuntimeProvider(Provider):
                 **await asyncio.to_thread(machine.identity),
             },
             runtime_handlers=("", *(name for engine in self.engines for name in engine.handlers)),
-            images=await self._registries.listed() if self._registries is not None else (),
+            images=await self._services.registries.listed() if self._services is not None else (),
             annotations=self._annotations(),
             handler_features={"recursiveReadOnlyMounts": True, "userNamespaces": False},
         )

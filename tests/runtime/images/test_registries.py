@@ -205,7 +205,7 @@ async def test_images_that_no_pod_uses_go(address: str, driver: Path, tmp_path: 
     async with node(tmp_path, address, **config) as runtime:
         key = await runtime.create(pod_of("sleep", "1000", image=image))
         await runtime.running(key)
-        registry = runtime.provider._registries
+        registry = runtime.provider.services.registries
         assert registry is not None
         status = await runtime.running(key)
         await registry.keep({status.image_id}, set())
