@@ -531,7 +531,7 @@ def test_the_worker_imports_nothing_of_wasmlet(python: str) -> None:
         "spec.loader.exec_module(package)\n"
         f"for name in {names!r}:\n    importlib.import_module('w.' + name)\n"
         "assert not [m for m in sys.modules if m.split('.')[0] in ('wasmlet', 'attrs', 'attr', 'structlog')]\n"
-        "print(len([m for m in sys.modules if m[:2] == 'w.' and m[2:] not in ('guest', 'supervisor')]))\n"
+        "print(len([m for m in sys.modules if m[:2] == 'w.' and m[2:] not in ('broker', 'guest', 'supervisor')]))\n"
     )
     answer = subprocess.run(
         [python, "-I", "-S", "-W", "error", "-c", script], capture_output=True, text=True, cwd="/", env={}
@@ -543,7 +543,7 @@ def test_the_worker_imports_nothing_of_wasmlet(python: str) -> None:
 def test_an_unknown_command_is_said_so() -> None:
     answer = subprocess.run([sys.executable, "-I", str(WORKER), "dance"], capture_output=True, text=True)
     assert answer.returncode == 2
-    assert "expected one of shim, zygote, compile" in answer.stderr
+    assert "expected one of shim, zygote, broker, compile" in answer.stderr
 
 
 def test_messages_are_bounded() -> None:

@@ -206,7 +206,6 @@ async def test_images_that_no_pod_uses_go(address: str, driver: Path, tmp_path: 
         key = await runtime.create(pod_of("sleep", "1000", image=image))
         await runtime.running(key)
         registry = runtime.provider.services.registries
-        assert registry is not None
         status = await runtime.running(key)
         await registry.keep({status.image_id}, set())
         assert (await registry.collect()).images == ()
