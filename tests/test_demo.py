@@ -21,6 +21,7 @@ from tests.guests import build
 from wasmlet.artifacts.hosts import RegistryConfig
 from wasmlet.cli import demo as demo_module
 from wasmlet.cli.manifests import objects_of
+from wasmlet.cli.showing import Show
 from wasmlet.controlplane.faults import Delay
 from wasmlet.kube import Client, load_identity
 
@@ -288,8 +289,8 @@ async def test_instances_that_ended_before_the_api_heard_of_them_are_shown(tmp_p
         await demo_module._create_classes(client)
         objects = await asyncio.to_thread(objects_of, examples / "retries.yaml")
         with plane.faults.add(Delay(), verb="patch", path="*/pods/retries/status"):
-            work = demo_module._show(client, objects, said.put_nowait, provider.earlier_logs)
-            show = group.create_task(work)
+            shown = Show(client, plane.kubeconfig, provider.earlier_logs, said.put_nowait)
+            show = group.create_task(shown.run(objects))
             await _event(client, "BackOff")  # two instances have ended, and the third waits
         tries: list[str] = []
         while len(tries) < 2:
@@ -350,9 +351,12 @@ async def test_a_pod_that_never_runs_fails_the_demo_and_says_why(tmp_path: Path)
         (None, "No such file"),
         ("{", "expected YAML or JSON"),
         ("kind: Deployment", "document 1: expected an object with apiVersion, kind and metadata"),
-        ("apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: x}", "has no Deployment of apps/v1"),
+        ("apiVersion: apps/v1\nkind: DaemonSet\nmetadata: {name: x}", "has no DaemonSet of apps/v1"),
         ("apiVersion: v1\nkind: Pot\nmetadata: {name: x}", "has no Pot of v1; did you mean 'Pod'?"),
-        ("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: x}", "expected at least one Pod, found 1 other"),
+        (
+            "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: x}",
+            "expected at least one of Pod, Deployment, ReplicaSet, found 1 other",
+        ),
         ("apiVersion: v1\nkind: Pod\nmetadata: {}", "expected metadata.name of the Pod"),
         ("apiVersion: v1\nkind: Pod\nmetadata: {name: x, annotations: text}", "annotations: expected an object"),
         ("apiVersion: v1\nkind: Pod\nmetadata: {name: x, labels: {a: !!binary eA==}}", "expected what JSON can hold"),
@@ -364,7 +368,7 @@ async def test_a_pod_that_never_runs_fails_the_demo_and_says_why(tmp_path: Path)
         ('apiVersion: v1\nkind: Pod\nmetadata: {name: x, namespace: ".."}', "at both ends, found '..'"),
         ("apiVersion: v1\nkind: Pod\nmetadata: {name: x, namespace: a/b}", "at both ends, found 'a/b'"),
         ("[" * 100_000, "expected YAML or JSON"),
-        ("# nothing\n---\n", "expected at least one Pod, found 0 other"),
+        ("# nothing\n---\n", "expected at least one of Pod, Deployment, ReplicaSet, found 0 other"),
         ("a: b\n---\n- 1", "document 1: expected an object"),
         ("apiVersion: v1\nkind: Pod\nmetadata: {name: x}\nspec: {}", "the pod x is not accepted"),
     ],

@@ -254,10 +254,23 @@ async def test_what_kubectl_creates_from_words_is_what_it_says(kube: Kubectl, tm
     made = json.loads(await kube("get", "-n", "x", "secret/s", "-o", "json"))
     assert (made["data"], made["type"]) == ({"a": "Yg==", "raw": raw}, "Opaque")
     assert "robot" in await kube("get", "-n", "x", "serviceaccounts", "-o", "name")
+    await kube(
+        "create", "-n", "x", "deployment", "d", "--image=img:1", "--replicas=3", "--port=8080", "--", "run", "it"
+    )
+    made = json.loads(await kube("get", "-n", "x", "deployment/d", "-o", "json"))["spec"]
+    (container,) = made["template"]["spec"]["containers"]
+    assert (made["replicas"], made["selector"]) == (3, {"matchLabels": {"app": "d"}})
+    assert (container["image"], container["command"]) == ("img:1", ["run", "it"])
+    assert container["ports"] == [{"containerPort": 8080, "protocol": "TCP"}]
+    await kube("create", "-n", "x", "service", "nodeport", "d", "--tcp=80:8080", "--node-port=30080")
+    made = json.loads(await kube("get", "-n", "x", "service/d", "-o", "json"))["spec"]
+    assert (made["type"], made["selector"]) == ("NodePort", {"app": "d"})
+    port = {"name": "80-8080", "port": 80, "protocol": "TCP", "targetPort": 8080, "nodePort": 30080}
+    assert made["ports"] == [port]
 
 
 async def test_protobuf_is_refused_with_the_way_out(kube: Kubectl) -> None:
-    code, _, err = await kube.run("create", "service", "clusterip", "x", "--tcp=80")
+    code, _, err = await kube.run("create", "priorityclass", "x", "--value=1")
     assert code != 0
     assert "use kubectl apply" in err
 

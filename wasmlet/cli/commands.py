@@ -178,6 +178,12 @@ class _DemoCommand(click.Command):
     help="Port of the API server; 6443 without it, or a free one.",
 )
 @click.option(
+    "--serve",
+    type=click.IntRange(1, 65535),
+    metavar="PORT",
+    help="The module is a server: its pod has this port, as descriptor 3, and is asked over HTTP once it is ready.",
+)
+@click.option(
     "--node-monitor-grace-period",
     type=click.FloatRange(1, 86400),
     default=50,
@@ -191,14 +197,15 @@ def _demo(
     args: tuple[str, ...],
     keep: bool,
     port: int | None,
+    serve: int | None,
     node_monitor_grace_period: float,
     log_level: str,
     **registries: Any,
 ) -> None:
     """Try it: an embedded control plane, one wasmtime node, and pods. Needs no cluster and no root.
 
-    FILE is a manifest of one or more objects, with a pod among them; examples/hello.yaml without it. Relative modules
-    in it (file://./x.wasm) are looked for beside it.
+    FILE is a manifest of one or more objects, with a pod among them or what makes pods; examples/hello.yaml without it.
+    Relative modules in it (file://./x.wasm) are looked for beside it.
 
     FILE may also be a module (FILE.wasm), which is run in a pod of its own. ARGS are its arguments; options of the
     demo go before FILE.
@@ -206,7 +213,7 @@ def _demo(
     from wasmlet.cli.demo import Settings, demo
 
     log.configure(log_level)
-    settings = Settings(keep, port, node_monitor_grace_period, instance_of(RegistryConfig, registries))
+    settings = Settings(keep, port, node_monitor_grace_period, instance_of(RegistryConfig, registries), serve)
     run_loop(demo(file, args[1:] if args[:1] == ("--",) else args, settings, click.echo))
 
 

@@ -20,25 +20,21 @@ import yaml
 
 from wasmlet.artifacts.hosts import RegistryConfig
 from wasmlet.cli import providers
-from wasmlet.cli.follow import Earlier, Say, follow
-from wasmlet.cli.manifests import is_module, objects_of, path_of, pod_of_module
+from wasmlet.cli.follow import Say
+from wasmlet.cli.manifests import RUNS, is_module, objects_of, of_module
+from wasmlet.cli.showing import DemoFailed, Show
 from wasmlet.controlplane.controllers.lifecycle import GRACE_SECONDS
-from wasmlet.errors import ConfigError, WasmletError
-from wasmlet.kube import Client, errors, load_identity
-from wasmlet.kube.client import MERGE_PATCH
-from wasmlet.model.pod import Pod
+from wasmlet.errors import ConfigError
+from wasmlet.kube import Client, load_identity
 from wasmlet.node import Node, NodeConfig
 from wasmlet.runtime import RuntimeProvider
+from wasmlet.runtime.network.config import ADDRESS
 from wasmlet.signals import on_stop_signals
 from wasmlet.testing import ControlPlane
 
 PROVIDER = "wasmtime"
 NODE_NAME = "wasmlet-demo"
 PORT = 6443
-
-
-class DemoFailed(WasmletError):
-    """A pod did not do what the demo shows."""
 
 
 @attrs.frozen
@@ -50,16 +46,18 @@ class Settings:
         port: the API server's; None is 6443, or a free one where that is taken.
         grace: for how many seconds a node may be silent before it counts as gone.
         registries: where and how images are pulled.
+        serve: the module is a server, and this is the TCP port of its pod; None where it is none.
     """
 
     keep: bool = False
     port: int | None = None
     grace: float = GRACE_SECONDS
     registries: RegistryConfig = attrs.field(factory=RegistryConfig)
+    serve: int | None = None
 
 
 async def demo(file: Path | None, arguments: Sequence[str], settings: Settings, say: Say) -> None:
-    """Show pods from Pending to Succeeded.
+    """Show pods from Pending to Succeeded, or to where they answer.
 
     Args:
         file: a manifest, or a module, which is run with these arguments; None is `examples/hello.yaml`.
@@ -68,83 +66,68 @@ async def demo(file: Path | None, arguments: Sequence[str], settings: Settings, 
         DemoFailed: a guest failed, or nothing ran within 30 seconds.
         ConfigError: the file cannot be read, or this machine cannot run the provider.
     """
-    file = file or _example("hello.yaml")
-    if await asyncio.to_thread(is_module, file):
-        objects = [pod_of_module(file, arguments)]
-    elif arguments:
-        raise ConfigError(f"{file} is a manifest, which takes no arguments; found {' '.join(arguments)!r}")
-    else:
-        objects = await asyncio.to_thread(objects_of, file)
-    first = next(body["metadata"] for body in objects if body["kind"] == "Pod")
-    name = first.get("name") or "POD"
+    acts = [await _objects(path, arguments, settings.serve) for path in _files(file)]
+    modules = _files(file)[0].absolute().parent
     keep = settings.keep
     stop = asyncio.Event()
     began = time.monotonic()
     with on_stop_signals(stop.set), tempfile.TemporaryDirectory(prefix="wasmlet-demo-") as directory:
         async with _control_plane(settings.port, Path(directory), settings.grace) as plane:
             say(f"control plane  {plane.url}")
-            async with _node(plane, Path(directory), file.absolute().parent, settings.registries) as provider:
+            async with _node(plane, Path(directory), modules, settings.registries) as provider:
                 say(f"node           {NODE_NAME} is Ready, provider {PROVIDER} ({time.monotonic() - began:.1f} s)")
                 if keep:  # before the pods, which may run for as long as they like
-                    _hints(plane.kubeconfig, name, keep, say)
+                    _hints(plane.kubeconfig, acts[0], keep, say)
                 async with Client(await load_identity(plane.kubeconfig)) as client:
                     await _create_classes(client)
-                    await _until(stop, _show(client, objects, say, provider.earlier_logs))
+                    show = Show(client, plane.kubeconfig, provider.earlier_logs, say)
+                    await _until(stop, _show(show, acts))
                 if not keep:
-                    _hints(plane.kubeconfig, name, keep, say)
+                    _hints(plane.kubeconfig, acts[0], keep, say)
                 elif not stop.is_set():
                     say("up until Ctrl-C")
                     await stop.wait()
             say("stopped")
 
 
-async def _apply(client: Client, objects: Sequence[dict[str, Any]], say: Say) -> list[Pod]:
-    """Apply the objects in their order; the pods among them."""
-    pods = []
-    for body in objects:
-        name = body["metadata"].get("name") or body["metadata"]["generateName"]
-        path = path_of(body)
-        try:
-            try:
-                made = await client.create(path, body)
-            except errors.AlreadyExists:  # as a RuntimeClass that the demo has made
-                made = await client.patch(f"{path}/{name}", body, MERGE_PATCH)
-        except errors.ApiError as error:
-            raise DemoFailed(f"the {body['kind'].lower()} {name} is not accepted: {error}") from None
-        metadata = made["metadata"]
-        where = "/".join(filter(None, (metadata.get("namespace"), metadata["name"])))
-        say(f"applied        {body['kind'].lower()} {where}")
-        if body["kind"] == "Pod":
-            pods.append(Pod(made))
-    return pods
+def _files(file: Path | None) -> list[Path]:
+    """What is shown, one after the other."""
+    return [file or example("hello.yaml")]
 
 
-async def _show(client: Client, objects: Sequence[dict[str, Any]], say: Say, earlier: Earlier) -> None:
-    """Apply the objects and tell what becomes of the pods."""
-    pods = await _apply(client, objects, say)
-    several = len(pods) > 1
-    async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(follow(client, pod, say, earlier, several=several)) for pod in pods]
-    failed = [(pod, why) for pod, task in zip(pods, tasks, strict=True) if (why := task.result())]
-    if failed:
-        raise DemoFailed("\n".join(f"{pod.name}: {why}" if several else why for pod, why in failed))
+async def _objects(file: Path, arguments: Sequence[str], port: int | None) -> list[dict[str, Any]]:
+    if await asyncio.to_thread(is_module, file):
+        return await asyncio.to_thread(of_module, file, arguments, port)
+    if arguments:
+        raise ConfigError(f"{file} is a manifest, which takes no arguments; found {' '.join(arguments)!r}")
+    if port is not None:
+        raise ConfigError(f"{file} is a manifest, which says itself what its pods serve; --serve is for a module")
+    return await asyncio.to_thread(objects_of, file)
 
 
-def _hints(kubeconfig: Path, pod: str, keep: bool, say: Say) -> None:
+async def _show(show: Show, acts: Sequence[Sequence[dict[str, Any]]]) -> None:
+    for objects in acts:
+        await show.run(objects)
+
+
+def _hints(kubeconfig: Path, objects: Sequence[dict[str, Any]], keep: bool, say: Say) -> None:
+    first = next(body for body in objects if body["kind"] in RUNS)
+    kind, name = first["kind"].lower(), first["metadata"].get("name") or first["kind"].upper()
     say(f"kubeconfig     {kubeconfig}")
     say("try            (in another terminal)" if keep else "try            (while `wasmlet demo --keep` is up)")
-    for command in ("get pods -o wide", f"describe pod {pod}", f"logs {pod}"):
+    logs = f"logs {name}" if kind == "pod" else f"logs {kind}/{name}"
+    for command in ("get pods -o wide", f"describe {kind} {name}", logs):
         say(f"  kubectl --kubeconfig {kubeconfig} {command}")
 
 
 async def _create_classes(client: Client) -> None:
     """Have the RuntimeClasses of `examples/runtimeclasses.yaml`, as a cluster has them."""
-    text = await asyncio.to_thread(_example("runtimeclasses.yaml").read_text, "utf-8")
+    text = await asyncio.to_thread(example("runtimeclasses.yaml").read_text, "utf-8")
     for body in yaml.safe_load_all(text):
         await client.create("/apis/node.k8s.io/v1/runtimeclasses", body)
 
 
-def _example(name: str) -> Path:
+def example(name: str) -> Path:
     """A file of `examples/`: of the checkout, or the copy that the package carries."""
     here = Path(__file__).parents[1]
     for folder in (here.parent / "examples", here / "_examples"):
@@ -198,7 +181,10 @@ async def _node(
         drain_on_exit=True,
     )
     settings: Any = kind.Config(
-        allow_local_modules=True, module_dir=modules, network="address", **attrs.asdict(registries, recurse=False)
+        allow_local_modules=True,
+        module_dir=modules,
+        network=ADDRESS,  # of 127.0.0.0/8, which needs no root
+        **attrs.asdict(registries, recurse=False),
     )
     provider = kind(settings)
     async with Node(provider, config):

@@ -79,10 +79,10 @@ async def follow(client: Client, pod: Pod, say: Say, earlier: Earlier, *, severa
                 if pod.finished:
                     break
     except TimeoutError:
-        return _why(pod, f"nothing runs after {PATIENCE_SECONDS:g} s")
+        return why(pod, f"nothing runs after {PATIENCE_SECONDS:g} s")
     if pod.phase == "Succeeded":
         return None
-    return _why(pod, f"the pod ended as {pod.phase}" if pod.finished else "the pod was deleted")
+    return why(pod, f"the pod ended as {pod.phase}" if pod.finished else "the pod was deleted")
 
 
 def _started(pod: Pod) -> list[tuple[str, int]]:
@@ -188,7 +188,7 @@ def _waiting(pod: Pod) -> str:
     return ""
 
 
-def _why(pod: Pod, what: str) -> str:
+def why(pod: Pod, what: str) -> str:
     """What went wrong, in the pod's own words."""
     said: list[Any] = [what, _waiting(pod), str(pod.status.get("message", ""))]
     for condition in pod.status.get("conditions") or ():

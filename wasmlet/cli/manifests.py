@@ -1,7 +1,7 @@
 """What `wasmlet demo FILE` is to apply: the objects of a manifest, or a pod made around a module.
 
 A manifest has one or more documents of kinds that the embedded API server knows, also as a `List`, in the order in
-which they are applied. There is a pod among them, since the demo shows what pods do.
+which they are applied. There is a pod among them or what makes pods, since the demo shows what pods do.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from wasmlet.names import did_you_mean
 
 _MAGIC = b"\0asm"
 _NAME_LENGTH = 63
+RUNS = ("Pod", "Deployment", "ReplicaSet")
+"""The kinds that make pods; the demo shows what becomes of them."""
 _NAMESPACE = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 
 
@@ -39,8 +41,11 @@ def _start_of(file: Path) -> bytes:
         return opened.read(len(_MAGIC))
 
 
-def pod_of_module(file: Path, arguments: Sequence[str]) -> dict[str, Any]:
+def of_module(file: Path, arguments: Sequence[str], port: int | None = None) -> list[dict[str, Any]]:
     """A pod that runs a module of this machine once, with these arguments.
+
+    Args:
+        port: the module is a server, and its pod has this TCP port and is behind a Service; None where it is none.
 
     Raises:
         ConfigError: there is no such file, or a manifest cannot hold its name or an argument.
@@ -62,7 +67,7 @@ def pod_of_module(file: Path, arguments: Sequence[str]) -> dict[str, Any]:
     if arguments:
         # The API expands $(NAME) in arguments; $$ is a dollar sign.
         container["args"] = [argument.replace("$", "$$") for argument in arguments]
-    return {
+    pod: dict[str, Any] = {
         "apiVersion": "v1",
         "kind": "Pod",
         "metadata": {"name": name, "namespace": "default"},
@@ -73,13 +78,27 @@ def pod_of_module(file: Path, arguments: Sequence[str]) -> dict[str, Any]:
             "containers": [container],
         },
     }
+    if port is None:
+        return [pod]
+    container["ports"] = [{"name": "http", "containerPort": port}]
+    container["readinessProbe"] = {"tcpSocket": {"port": "http"}, "periodSeconds": 1}
+    pod["metadata"]["labels"] = labels = {"app.kubernetes.io/name": name}
+    service = {
+        "apiVersion": "v1",
+        "kind": "Service",
+        # A Service's name begins with a letter.
+        "metadata": {"name": (name if name[0].isalpha() else f"web-{name}")[:_NAME_LENGTH], "namespace": "default"},
+        "spec": {"selector": labels, "ports": [{"name": "http", "port": port, "targetPort": "http"}]},
+    }
+    return [pod, service]
 
 
 def objects_of(manifest: Path) -> list[dict[str, Any]]:
     """The objects of a manifest, as `kubectl apply` would send them.
 
     Raises:
-        ConfigError: it cannot be read, one of its documents is no object of a kind that there is, or none is a Pod.
+        ConfigError: it cannot be read, one of its documents is no object of a kind that there is, or none of them
+            makes pods.
     """
     try:
         documents = list(read_all(manifest.read_bytes()))
@@ -93,8 +112,9 @@ def objects_of(manifest: Path) -> list[dict[str, Any]]:
         if document is not None
         for body in _flat(document)
     ]
-    if not any(body["kind"] == "Pod" for body in objects):
-        raise ConfigError(f"{manifest}: expected at least one Pod, found {len(objects)} other objects")
+    if not any(body["kind"] in RUNS for body in objects):
+        wanted = ", ".join(RUNS)
+        raise ConfigError(f"{manifest}: expected at least one of {wanted}, found {len(objects)} other objects")
     return objects
 
 

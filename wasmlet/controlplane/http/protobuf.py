@@ -1,6 +1,6 @@
 """The few bodies that kubectl sends as protobuf and nothing else, read into what they would be as JSON.
 
-`kubectl certificate approve`, `auth can-i`, `create token`, `create configmap` and their like do not fall back to JSON
+`kubectl certificate approve`, `auth can-i`, `create token`, `create deployment` and their like do not fall back to JSON
 when refused. A message is read by a table of its fields; a field that the table lacks is passed over. Numbers are those
 of the `generated.proto` files.
 """
@@ -20,7 +20,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 Fields = dict[int, tuple[str, Any]]
 """A message: field numbers with the name in JSON and the type: "text", "bytes", "int", "bool", "time", "map" (of text),
-"data" (a map of bytes), another message, or a list of one of these for a repeated field."""
+"data" (a map of bytes), "int-or-text", another message, or a list of one of these for a repeated field."""
 
 _META: Fields = {
     1: ("name", "text"),
@@ -59,6 +59,30 @@ _PATH: Fields = {1: ("path", "text"), 2: ("verb", "text")}
 _BOUND: Fields = {1: ("kind", "text"), 2: ("apiVersion", "text"), 3: ("name", "text"), 4: ("uid", "text")}
 _TOKEN: Fields = {1: ("audiences", ["text"]), 3: ("boundObjectRef", _BOUND), 4: ("expirationSeconds", "int")}
 
+_CONTAINER: Fields = {
+    1: ("name", "text"),
+    2: ("image", "text"),
+    3: ("command", ["text"]),
+    4: ("args", ["text"]),
+    6: ("ports", [{1: ("name", "text"), 3: ("containerPort", "int"), 4: ("protocol", "text")}]),
+}
+_TEMPLATE: Fields = {1: ("metadata", _META), 2: ("spec", {2: ("containers", [_CONTAINER])})}
+_PORT: Fields = {
+    1: ("name", "text"),
+    2: ("protocol", "text"),
+    3: ("port", "int"),
+    4: ("targetPort", "int-or-text"),
+    5: ("nodePort", "int"),
+    6: ("appProtocol", "text"),
+}
+_SERVICE: Fields = {
+    1: ("ports", [_PORT]),
+    2: ("selector", "map"),
+    3: ("clusterIP", "text"),
+    4: ("type", "text"),
+    10: ("externalName", "text"),
+}
+
 _KINDS: dict[tuple[str, str], Fields] = {
     ("certificates.k8s.io/v1", "CertificateSigningRequest"): {
         1: ("metadata", _META),
@@ -84,6 +108,11 @@ _KINDS: dict[tuple[str, str], Fields] = {
         5: ("immutable", "bool"),
     },
     ("v1", "Namespace"): {1: ("metadata", _META)},
+    ("v1", "Service"): {1: ("metadata", _META), 2: ("spec", _SERVICE)},
+    ("apps/v1", "Deployment"): {
+        1: ("metadata", _META),
+        2: ("spec", {1: ("replicas", "int"), 2: ("selector", {1: ("matchLabels", "map")}), 3: ("template", _TEMPLATE)}),
+    },
     ("v1", "ServiceAccount"): {1: ("metadata", _META)},
 }
 
@@ -160,6 +189,9 @@ def _value(raw: int | memoryview, kind: str | Fields) -> Any:
     match kind:
         case "bytes":
             return base64.b64encode(data).decode()
+        case "int-or-text":
+            either = _message(data, {1: ("type", "int"), 2: ("number", "int"), 3: ("text", "text")})
+            return either.get("text", "") if either.get("type") else either.get("number", 0)
         case "time":
             seconds = _message(data, {1: ("seconds", "int")}).get("seconds")
             return None if not seconds else (_EPOCH + timedelta(seconds=seconds)).strftime("%Y-%m-%dT%H:%M:%SZ")

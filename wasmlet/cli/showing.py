@@ -1,0 +1,89 @@
+"""What `wasmlet demo` does with the objects of a manifest: it applies them and tells what becomes of their pods."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from wasmlet.cli.follow import Earlier, Say, follow
+from wasmlet.cli.manifests import path_of
+from wasmlet.cli.serving import answer, chosen, rolled_out, serves
+from wasmlet.errors import WasmletError
+from wasmlet.kube import Client, errors
+from wasmlet.kube.client import MERGE_PATCH
+from wasmlet.model.pod import Pod
+
+
+class DemoFailed(WasmletError):
+    """A pod did not do what the demo shows."""
+
+
+@attrs.frozen
+class Show:
+    """Shows objects.
+
+    Attributes:
+        kubeconfig: named in the lines that say what to type.
+        earlier: reads what the node still has of a container's earlier instances.
+    """
+
+    client: Client
+    kubeconfig: Path
+    earlier: Earlier
+    say: Say
+
+    async def run(self, objects: Sequence[dict[str, Any]]) -> None:
+        """Apply the objects and tell what becomes of the pods: that they ended, or that they answer for a Service.
+
+        Raises:
+            DemoFailed: an object is refused, a pod failed, or one that is to serve does not.
+        """
+        made = await self._apply(objects)
+        services = [body for body in made if body["kind"] == "Service" and serves(body)]
+        pods = [Pod(body) for body in made if body["kind"] == "Pod"]
+        servers = [pod for pod in pods if any(chosen(service, pod) for service in services)]
+        workloads = [body for body in made if body["kind"] in ("Deployment", "ReplicaSet")]
+        async with asyncio.TaskGroup() as group:
+            several = len(pods) > 1
+            follows = {pod.key: group.create_task(self._follow(pod, several=several)) for pod in pods}
+            rollouts = [group.create_task(rolled_out(self.client, body, self.say)) for body in workloads]
+            ends = [follows[pod.key] for pod in pods if pod not in servers]
+            problems = [problem for task in (*ends, *rollouts) if (problem := await task)]
+            for service in services if not problems else ():
+                if problem := await answer(self.client, service, self.kubeconfig, self.say):
+                    problems.append(problem)
+            for pod in servers:  # they serve until they are deleted
+                task = follows[pod.key]
+                if not task.done():
+                    task.cancel()
+                elif problem := task.result():
+                    problems.append(problem)
+        if problems:
+            raise DemoFailed("\n".join(problems))
+
+    async def _follow(self, pod: Pod, *, several: bool) -> str | None:
+        problem = await follow(self.client, pod, self.say, self.earlier, several=several)
+        return f"{pod.name}: {problem}" if problem and several else problem
+
+    async def _apply(self, objects: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Apply the objects in their order; what they are then."""
+        out = []
+        for body in objects:
+            name = body["metadata"].get("name") or body["metadata"]["generateName"]
+            path = path_of(body)
+            try:
+                try:
+                    made = await self.client.create(path, body)
+                except errors.AlreadyExists:  # as a RuntimeClass that the demo has made
+                    made = await self.client.patch(f"{path}/{name}", body, MERGE_PATCH)
+            except errors.ApiError as error:
+                raise DemoFailed(f"the {body['kind'].lower()} {name} is not accepted: {error}") from None
+            metadata = made["metadata"]
+            where = "/".join(filter(None, (metadata.get("namespace"), metadata["name"])))
+            self.say(f"applied        {body['kind'].lower()} {where}")
+            out.append(made)
+        return out
