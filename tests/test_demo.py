@@ -91,7 +91,11 @@ async def test_it_shows_the_pod_from_pending_to_succeeded() -> None:
     phases = re.findall(r"^pod/hello +(\w+)$", output, re.MULTILINE)
     assert phases == ["Pending", "Running", "Succeeded"]
     assert "  | Hello, from WebAssembly in namespace default\n" in output
-    assert len(re.findall(r"^  kubectl --kubeconfig \S+ ", output, re.MULTILINE)) == 3
+    assert len(re.findall(r"^  kubectl --kubeconfig \S+ ", output, re.MULTILINE)) == 4
+    url = re.search(r"^service/web +answers at (http://127\S+/)$", output, re.MULTILINE)
+    assert url
+    assert f"  curl {url[1]}\n" in output
+    assert re.search(r"^  \| Hello from web-\S+: /$", output, re.MULTILINE)
     kubeconfig = re.search(r"^kubeconfig +(\S+)$", output, re.MULTILINE)
     assert kubeconfig
     assert not Path(kubeconfig[1]).parent.exists()

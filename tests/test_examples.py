@@ -101,6 +101,7 @@ async def kube(
     settings = WasmtimeProvider.Config(
         allow_local_modules=True,
         module_dir=EXAMPLES,
+        network="address",
         shim_idle_exit=1.0,
         max_container_restart_period=1.0,
         insecure_registries=insecure,
@@ -276,7 +277,7 @@ class TestRegistries:
 
 
 def test_every_manifest_has_a_test() -> None:
-    here = Path(__file__).read_text()
+    here = Path(__file__).read_text() + Path(__file__).with_name("test_web.py").read_text()
     for manifest in EXAMPLES.glob("*.yaml"):
         assert manifest.name in here, f"{manifest.name}: nothing shows that it does what its comment says"
 
@@ -288,9 +289,9 @@ def test_manifests_are_explained_and_restricted(manifest: Path) -> None:
     assert text.startswith("# ")
     assert f"kubectl apply -f examples/{manifest.name}" in text
     for body in yaml.safe_load_all(text):
-        if body["kind"] != "Pod":
+        if body["kind"] not in ("Pod", "Deployment"):
             continue
-        spec = body["spec"]
+        spec = body["spec"]["template"]["spec"] if body["kind"] == "Deployment" else body["spec"]
         assert spec["securityContext"] == {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
         for container in (*spec.get("initContainers", ()), *spec["containers"]):
             assert container["securityContext"] == {

@@ -113,3 +113,13 @@ def test_the_box_of_the_other_examples_is_what_its_source_says(compile_guest: An
     ):
         assert run(rebuilt, arguments, {"NAME": "value"}) == (output, code)
         assert run(prebuilt, arguments, {"NAME": "value"}) == (output, code)
+
+
+def test_the_server_of_the_example_is_what_its_source_says(compile_guest: Any, tmp_path: Path) -> None:
+    """Built by the command in its README; without a port it says what it needs."""
+    prebuilt, options = EXAMPLES / "web" / "web.wasm", ("-Os", "-s", "-Wl,-z,stack-size=65536")
+    assert " ".join(options) in (EXAMPLES / "web" / "README.md").read_text()
+    rebuilt = tmp_path / "web.wasm"
+    compile_guest(EXAMPLES / "web" / "web.c", rebuilt, *options)
+    assert len(prebuilt.read_bytes()) < 100 * 1024
+    assert prebuilt.read_bytes() == rebuilt.read_bytes()

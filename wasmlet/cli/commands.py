@@ -204,8 +204,8 @@ def _demo(
 ) -> None:
     """Try it: an embedded control plane, one wasmtime node, and pods. Needs no cluster and no root.
 
-    FILE is a manifest of one or more objects, with a pod among them or what makes pods; examples/hello.yaml without it.
-    Relative modules in it (file://./x.wasm) are looked for beside it.
+    FILE is a manifest of one or more objects, with a pod among them or what makes pods; without it examples/hello.yaml
+    and then examples/web.yaml. Relative modules in it (file://./x.wasm) are looked for beside it.
 
     FILE may also be a module (FILE.wasm), which is run in a pod of its own. ARGS are its arguments; options of the
     demo go before FILE.

@@ -60,7 +60,8 @@ async def demo(file: Path | None, arguments: Sequence[str], settings: Settings, 
     """Show pods from Pending to Succeeded, or to where they answer.
 
     Args:
-        file: a manifest, or a module, which is run with these arguments; None is `examples/hello.yaml`.
+        file: a manifest, or a module, which is run with these arguments; None is `examples/hello.yaml` and then
+            `examples/web.yaml`.
 
     Raises:
         DemoFailed: a guest failed, or nothing ran within 30 seconds.
@@ -92,7 +93,7 @@ async def demo(file: Path | None, arguments: Sequence[str], settings: Settings, 
 
 def _files(file: Path | None) -> list[Path]:
     """What is shown, one after the other."""
-    return [file or example("hello.yaml")]
+    return [file] if file else [example("hello.yaml"), example("web.yaml")]
 
 
 async def _objects(file: Path, arguments: Sequence[str], port: int | None) -> list[dict[str, Any]]:

@@ -54,7 +54,8 @@ class Show:
             ends = [follows[pod.key] for pod in pods if pod not in servers]
             problems = [problem for task in (*ends, *rollouts) if (problem := await task)]
             for service in services if not problems else ():
-                if problem := await answer(self.client, service, self.kubeconfig, self.say):
+                own = [follows[pod.key] for pod in servers if chosen(service, pod)]
+                if problem := await self._answer(service, () if workloads else own):
                     problems.append(problem)
             for pod in servers:  # they serve until they are deleted
                 task = follows[pod.key]
@@ -68,6 +69,22 @@ class Show:
     async def _follow(self, pod: Pod, *, several: bool) -> str | None:
         problem = await follow(self.client, pod, self.say, self.earlier, several=several)
         return f"{pod.name}: {problem}" if problem and several else problem
+
+    async def _answer(self, service: dict[str, Any], servers: Sequence[asyncio.Task[str | None]]) -> str | None:
+        """Show what a Service answers; what went wrong, as that its pods have all ended.
+
+        Args:
+            servers: follow the pods that are the only ones of the Service; none where there may be others.
+        """
+        work = asyncio.ensure_future(answer(self.client, service, self.kubeconfig, self.say))
+        ended = asyncio.ensure_future(asyncio.wait(servers)) if servers else None
+        try:
+            await asyncio.wait(filter(None, (work, ended)), return_when=asyncio.FIRST_COMPLETED)
+            if work.done():
+                return work.result()
+            return f"service/{service['metadata']['name']}: its pods have ended, and none was ready to serve"
+        finally:
+            await _end(*filter(None, (work, ended)))
 
     async def _apply(self, objects: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         """Apply the objects in their order; what they are then."""
@@ -87,3 +104,10 @@ class Show:
             self.say(f"applied        {body['kind'].lower()} {where}")
             out.append(made)
         return out
+
+
+async def _end(*tasks: asyncio.Future[Any]) -> None:
+    """Cancel what is not done, and wait for it."""
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)

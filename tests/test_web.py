@@ -1,0 +1,134 @@
+"""Pods that serve, from a Deployment to an HTTP answer: `examples/web.yaml`, with kubectl and in the demo."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from tests.test_demo import wasmlet
+from tests.test_examples import Kubectl, kube
+from tests.test_examples import insecure as insecure
+
+__all__ = ["kube"]
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+SECONDS = 60.0
+_HELLO = re.compile(r"^Hello from (\S+): (\S*)\n$")
+
+
+async def get(url: str) -> tuple[str, str]:
+    """The pod that answers, and the path that it was asked for."""
+    async with aiohttp.ClientSession(trust_env=False) as session, session.get(url) as answer:
+        assert answer.status == 200
+        found = _HELLO.match(await answer.text())
+    assert found
+    return found[1], found[2]
+
+
+async def endpoints(kube: Kubectl) -> dict[str, str]:
+    """The URLs of the pods that are ready to serve, by their names."""
+    listed = json.loads(await kube("get", "endpointslices", "-l", "kubernetes.io/service-name=web", "-o", "json"))
+    return {
+        endpoint["targetRef"]["name"]: f"http://{endpoint['addresses'][0]}:{item['ports'][0]['port']}"
+        for item in listed["items"]
+        for endpoint in item["endpoints"]
+        if endpoint["conditions"]["ready"]
+    }
+
+
+async def test_web(kube: Kubectl) -> None:
+    """The example does what its comment says."""
+    await kube("apply", "-f", "examples/web.yaml")
+    assert "successfully rolled out" in await kube("rollout", "status", "deployment/web", f"--timeout={SECONDS:g}s")
+    urls = await endpoints(kube)
+    assert len(urls) == 2
+    for name, url in urls.items():
+        assert await get(f"{url}/hello?x=1") == (name, "/hello?x=1")
+    assert "GET /hello?x=1" in await kube("logs", "-l", "app=web", "--prefix")
+
+    await kube("scale", "deployment/web", "--replicas=3")
+    await kube("rollout", "status", "deployment/web", f"--timeout={SECONDS:g}s")
+    assert len(await endpoints(kube)) == 3
+    await kube("rollout", "restart", "deployment/web")
+    await kube("rollout", "status", "deployment/web", f"--timeout={SECONDS:g}s")
+    after = await endpoints(kube)
+    assert len(after) == 3
+    assert not urls.keys() & after.keys()
+    for name, url in after.items():
+        assert await get(f"{url}/") == (name, "/")
+
+    await kube("delete", "-f", "examples/web.yaml")
+    await kube("wait", "pod", "-l", "app=web", "--for=delete", f"--timeout={SECONDS:g}s")
+    assert await endpoints(kube) == {}
+    with pytest.raises(aiohttp.ClientConnectionError):
+        await get(f"{url}/")
+
+
+async def test_a_pod_that_sends_nothing_and_a_request_in_pieces(kube: Kubectl) -> None:
+    """Clients that are slow do not keep others waiting."""
+    await kube("apply", "-f", "examples/web.yaml")
+    await kube("rollout", "status", "deployment/web", f"--timeout={SECONDS:g}s")
+    name, url = next(iter((await endpoints(kube)).items()))
+    host, port = url.removeprefix("http://").split(":")
+    silent = [await asyncio.open_connection(host, port) for _ in range(40)]  # more than the server has places
+    reader, writer = await asyncio.open_connection(host, port)
+    try:
+        writer.write(b"HEAD /pieces HT")
+        await writer.drain()
+        assert await get(f"{url}/") == (name, "/")
+        writer.write(b"TP/1.1\r\nHost: web\r\n\r\n")
+        async with asyncio.timeout(SECONDS):
+            answer = await reader.read()
+        assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
+        assert answer.endswith(b"\r\n\r\n")
+        assert await get(f"{url}/") == (name, "/")
+    finally:
+        for _, each in [*silent, (reader, writer)]:
+            each.close()
+
+
+async def test_the_demo_shows_an_answer_and_how_to_get_one(kubectl: Path) -> None:
+    async with wasmlet("demo", "--port", "0", "--keep", "examples/web.yaml") as demo:
+        await demo.line(r"^deployment/web 2 of 2 pods are available$")
+        url = (await demo.line(r"^service/web +answers at (http://127\S+/)$"))[1]
+        await demo.line(r"^  \| HTTP 200 OK$")
+        await demo.line(r"^  \| Hello from web-\S+: /$")
+        assert (await demo.line(r"^  curl (\S+)$"))[1] == url
+        command = (await demo.line(r"^  kubectl (--kubeconfig \S+ port-forward service/web) 8080:80$"))[1]
+        await demo.line("up until Ctrl-C")
+        assert (await get(url))[0].startswith("web-")
+        forward = await asyncio.create_subprocess_exec(kubectl, *command.split(), ":80", stdout=asyncio.subprocess.PIPE)
+        try:
+            assert forward.stdout is not None
+            async with asyncio.timeout(SECONDS):
+                line = (await forward.stdout.readline()).decode()
+            found = re.search(r"127\.0\.0\.1:(\d+) -> 8080", line)
+            assert found, line
+            assert (await get(f"http://127.0.0.1:{found[1]}/forwarded"))[1] == "/forwarded"
+        finally:
+            forward.terminate()
+            await forward.wait()
+        demo.process.terminate()
+        code, _ = await demo.end()
+    assert code == 0
+
+
+async def test_a_module_that_serves() -> None:
+    async with wasmlet("demo", "--port", "0", "--serve", "9090", "examples/web/web.wasm") as demo:
+        code, output = await demo.end()
+    assert code == 0, output
+    assert re.search(r"^service/web +answers at http://127\S+:9090/$", output, re.MULTILINE)
+    assert "  | Hello from web: /\n" in output
+    assert re.search(r"^  kubectl --kubeconfig \S+ port-forward service/web 9090:9090$", output, re.MULTILINE)
+
+
+async def test_a_module_that_does_not_serve_is_told_of() -> None:
+    async with wasmlet("demo", "--port", "0", "--serve", "9090", "examples/hello/hello.wasm") as demo:
+        code, output = await demo.end()
+    assert code == 1
+    assert "Error: service/hello: its pods have ended, and none was ready to serve" in output
