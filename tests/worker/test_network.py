@@ -17,7 +17,7 @@ import pytest
 
 from tests.runtime.network.spaces import own_namespace
 from tests.worker import harness
-from tests.worker.harness import PATIENCE, WORKER, Shim, alive, children, kill, running, wait_gone
+from tests.worker.harness import PATIENCE, WORKER, Connection, Shim, alive, children, kill, running, wait_gone
 from tests.worker.test_execs import begin
 from wasmlet.worker.grants import UDP, Grant, Port, Rule
 from wasmlet.worker.supervisor import brokers
@@ -157,6 +157,28 @@ def test_a_broker_that_dies_is_replaced(tmp_path: Path, python: str, more: dict[
         assert shim.ended(name)["exit_code"] == 0
         assert shim.output(name) == b"hello\n"
         assert wait_for(shim, before) != before
+
+
+@CLASSES
+def test_sockets_stay_when_the_node_loop_leaves(tmp_path: Path, more: dict[str, str]) -> None:
+    with socket.create_server(("127.9.0.8", 0)) as server, running(tmp_path / "state") as shim:
+        port = free_port()
+        grant = Grant(addresses=(POD,), ports=(Port(port),), egress=(Rule(cidr="127.9.0.8/32"),))
+        words = asking(ask="connect", host="127.9.0.8", port=server.getsockname()[1])
+        name = shim.run("start", "serve", "2", *words, "exit", "3", network=grant, **more)
+        assert reached((POD, port)) == b"x"
+        before = shim.broker()
+        shim.connection.close()
+        assert reached((POD, port)) == b"x"
+        accepted, _ = server.accept()
+        with accepted:
+            accepted.sendall(b"hello")
+        shim.connection = Connection(shim.state)
+        until = time.monotonic() + PATIENCE
+        while shim.connection.ask("list", watch=True)[0]["state"] != "ended":
+            assert time.monotonic() < until
+            time.sleep(0.01)
+        assert (shim.output(name), shim.broker()) == (b"hello\n", before)
 
 
 def test_nothing_is_left_of_a_shim_that_was_killed(tmp_path: Path) -> None:

@@ -125,7 +125,7 @@ class Client:
     def restarted(self) -> None:
         """Tell the guest that another broker had its requests."""
         self._repeating = True
-        self._send({"restarted": True}, [])
+        self._send(wire.pack({"restarted": True}), [])
 
     # Packets
 
@@ -164,11 +164,11 @@ class Client:
                 self._control.shutdown(socket.SHUT_RDWR)
             self.close()
 
-    def _send(self, message: wire.Message, sockets: list[socket.socket]) -> None:
+    def _send(self, packet: bytes, sockets: list[socket.socket]) -> None:
         if self._control is None:
             _close(sockets)
             return
-        self._backlog.append((json.dumps(message, separators=(",", ":")).encode(), sockets))
+        self._backlog.append((packet, sockets))
         if len(self._backlog) == 1:
             self._flush()
 
@@ -196,11 +196,11 @@ class Client:
 
     def _answer(self, number: int, fields: wire.Message, sockets: list[socket.socket]) -> None:
         self._under_way.pop(number, None)
-        self._send({"re": number, **fields}, sockets)
+        self._send(wire.pack({"re": number, **fields}), sockets)
 
     def _refuse(self, number: Any, error: int, why: str) -> None:
         self._under_way.pop(number, None)
-        self._send(json.loads(_refusal(number, error, why)), [])
+        self._send(_refusal(number, error, why), [])
 
     # Requests
 
@@ -395,7 +395,7 @@ def _parsed(data: bytes, flags: int) -> tuple[int, wire.Message]:
 
 def _refusal(number: Any, error: int, why: str) -> bytes:
     name = errno.errorcode.get(error, "EIO")
-    return json.dumps({"re": number, "error": name, "why": why[:_MAX_WHY]}, separators=(",", ":")).encode()
+    return wire.pack({"re": number, "error": name, "why": why[:_MAX_WHY]})
 
 
 def _port(request: wire.Message) -> int:

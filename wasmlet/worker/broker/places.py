@@ -15,6 +15,7 @@ NODE, GONE = -1, -2
 """Stand for the node's own namespace, and for a pod's that is not there any more."""
 
 _IP_BIND_ADDRESS_NO_PORT = 24
+_FLAGS = int(socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
 
 
 class Places:
@@ -29,7 +30,7 @@ class Places:
         Raises:
             OSError: that is not possible.
         """
-        kind |= socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
+        kind |= _FLAGS
         if namespace == NODE:
             return socket.socket(family, kind)
         if namespace == GONE:

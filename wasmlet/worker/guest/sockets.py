@@ -24,7 +24,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from .. import packets
+from .. import packets, wire
 from ..grants import TCP, Port
 
 _RESOLVED = 16
@@ -32,6 +32,8 @@ _RESOLVED = 16
 ANSWER_SECONDS = 120.0
 """After how long a request counts as not answered: longer than the broker takes for any."""
 _LOOK_SECONDS = 5.0
+_SPACE = socket.CMSG_SPACE(packets.MAX_SOCKETS * array.array("i").itemsize)
+_FLAGS = int(socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC)
 
 
 class Answer(NamedTuple):
@@ -104,8 +106,11 @@ class Sockets:
         """
         self._number += 1
         number = self._number
-        packet = json.dumps({"n": number, "ask": operation, **fields}).encode()
-        if len(packet) > packets.MAX_PACKET:
+        try:
+            packet = wire.pack({"n": number, "ask": operation, **fields})
+        except wire.WireError:  # much too long
+            packet = b""
+        if not 0 < len(packet) <= packets.MAX_PACKET:
             self._answers[number] = Answer(error=errno.ENAMETOOLONG, why="the request is too long")
         elif len(self._asked) >= packets.MAX_UNDER_WAY:
             self._answers[number] = Answer(error=errno.EAGAIN, why="too many requests are under way")
@@ -194,10 +199,8 @@ class Sockets:
         """Take in all that has come."""
         while self._socket is not None:
             descriptors = array.array("i")
-            space = socket.CMSG_SPACE(packets.MAX_SOCKETS * descriptors.itemsize)
-            flags = socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC
             try:
-                data, ancillary, _, _ = self._socket.recvmsg(packets.MAX_PACKET, space, flags)
+                data, ancillary, _, _ = self._socket.recvmsg(packets.MAX_PACKET, _SPACE, _FLAGS)
             except BlockingIOError:
                 return
             except ConnectionResetError:
