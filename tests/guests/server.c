@@ -37,9 +37,27 @@ static void serve_in_turn(int listener) {
   }
 }
 
+/* Takes all that it can get, then answers to the first and goes on when that one leaves. */
+static void hoard(int listener) {
+  int count = 0, last = 0, first = -1;
+  for (;;) {
+    int fd = accept(listener, NULL, NULL);
+    if (fd < 0) break;
+    if (first < 0) first = fd;
+    last = fd;
+    count++;
+  }
+  if (errno != EMFILE) die("accept");
+  printf("no more than %d\n", count);
+  fflush(stdout);
+  while (serve_one(first)) {}
+  for (int fd = first; fd <= last; fd++) close(fd);
+  serve_in_turn(listener);
+}
+
 static void serve_many(int listeners, int quiet) {
-  static struct pollfd fds[16384];
-  int count = listeners, refused = 0;
+  static struct pollfd fds[1024];
+  int count = listeners;
   for (int i = 0; i < listeners; i++) fds[i] = (struct pollfd){.fd = 3 + i, .events = POLLIN};
   for (;;) {
     if (poll(fds, count, -1) < 0) die("poll");
@@ -48,11 +66,7 @@ static void serve_many(int listeners, int quiet) {
       int fd = accept(fds[i].fd, NULL, NULL);
       if (fd >= 0) {
         fds[count++] = (struct pollfd){.fd = fd, .events = POLLIN};
-      } else if (errno == EMFILE && !refused) {
-        refused = 1;
-        printf("no more than %d\n", count - listeners);
-        fflush(stdout);
-      } else if (errno != EAGAIN && errno != EMFILE) {
+      } else if (errno != EAGAIN) {
         die("accept");
       }
     }
@@ -70,6 +84,7 @@ int main(int argc, char **argv) {
   const char *what = argc > 1 ? argv[1] : "turn";
   int listeners = getenv("LISTEN_FDS") ? atoi(getenv("LISTEN_FDS")) : 1;
   if (!strcmp(what, "turn")) serve_in_turn(3);
+  if (!strcmp(what, "hoard")) hoard(3);
   if (!strcmp(what, "many")) serve_many(listeners, 0);
   if (!strcmp(what, "deaf")) serve_many(listeners, 1);
   if (!strcmp(what, "file")) { /* one connection is sent what is in a file, which then has what it says */
@@ -97,6 +112,22 @@ int main(int argc, char **argv) {
     printf("%zd %zd %.12s\n", peeked, got, buffer);
     if (shutdown(fd, SHUT_WR) != 0) die("shutdown");
     printf("%zd\n", read(fd, buffer, sizeof buffer));
+    return 0;
+  }
+  if (!strcmp(what, "wait")) { /* what the second argument says, for ever */
+    if (!strcmp(argv[2], "accept")) accept(3, NULL, NULL);
+    if (!strcmp(argv[2], "poll")) poll(&(struct pollfd){.fd = 3, .events = POLLIN}, 1, -1);
+    if (!strcmp(argv[2], "sleep")) sleep(100000);
+    int fd = accept(3, NULL, NULL);
+    if (!strcmp(argv[2], "read")) read(fd, buffer, 1);
+    if (!strcmp(argv[2], "recv")) recv(fd, buffer, 100, MSG_WAITALL);
+    if (!strcmp(argv[2], "write")) for (;;) write(fd, buffer, sizeof buffer);
+    return 9;
+  }
+  if (!strcmp(what, "flood")) { /* a whole megabyte, at once */
+    int fd = accept(3, NULL, NULL);
+    char *much = calloc(1, 1 << 20);
+    if (write(fd, much, 1 << 20) != 1 << 20) die("write");
     return 0;
   }
   die("what");

@@ -11,7 +11,7 @@ import select
 import struct
 import termios
 import time
-from typing import Any, NamedTuple
+from typing import Any
 
 from .functions import INVAL
 from .sockets import BADF, FAULT, LOOK, MOST, SUCCESS, Network, Socket, of_host
@@ -24,34 +24,46 @@ _CLOCK, _READ, _WRITE = 0, 1, 2
 _REALTIME, _MONOTONIC, _ABSOLUTE = 0, 1, 1
 _MOST_SUBSCRIPTIONS = 2 * MOST + 64
 _HANGUP = 1
-_FEW = 2
-"""As many subscriptions as the C library has where it wants to know how many bytes there are."""
 _ALWAYS = select.POLLERR | select.POLLHUP | select.POLLNVAL
 _MASKS = {_READ: select.POLLIN, _WRITE: select.POLLOUT}
+_KIND = 8
+"""Where in a subscription its kind is."""
+
+_Clock = tuple[int, int, int, int]
+_Event = tuple[int, int, int, int, int]
 
 
-class Plan(NamedTuple):
-    """What subscriptions mean.
+class Plan:
+    """What subscriptions mean, but for clocks at their beginning and their end.
 
     Attributes:
         text: the subscriptions.
-        changes: of the guest's sockets, so far.
+        changes: of the guest's sockets, when it was made.
         clocks: user data, clock, timeout, flags.
         wanted: by descriptor of the host: the place, user data, kind and socket of each that asks for it.
+        masks: what is waited for, by descriptor.
         poller: for these.
         answered: events that are there already.
         files: places of subscriptions that are the engine's.
         connecting: user data, kind and socket of those that wait for the broker.
     """
 
-    text: bytes
-    changes: int
-    clocks: list[tuple[int, int, int, int]]
-    wanted: dict[int, list[tuple[int, int, int, Socket]]]
-    poller: select.poll
-    answered: list[tuple[int, int, int, int, int]]
-    files: list[int]
-    connecting: list[tuple[int, int, Socket]]
+    __slots__ = ("answered", "changes", "clocks", "connecting", "files", "masks", "poller", "text", "wanted")
+
+    def __init__(self, network: Network) -> None:
+        self.text = b""
+        self.changes = network.changes
+        self.clocks: list[_Clock] = []
+        self.wanted: dict[int, list[tuple[int, int, int, Socket]]] = {}
+        self.masks: dict[int, int] = {}
+        self.poller = network.poller()
+        self.answered: list[_Event] = []
+        self.files: list[int] = []
+        self.connecting: list[tuple[int, int, Socket]] = []
+
+    def lasts(self) -> bool:
+        """Whether it is right as long as the sockets are the same."""
+        return not (self.answered or self.files or self.connecting)
 
 
 def poll_oneoff(network: Network, subscriptions: int, events: int, count: int, stored: int) -> int:
@@ -60,71 +72,98 @@ def poll_oneoff(network: Network, subscriptions: int, events: int, count: int, s
     end = subscriptions + count * _SUBSCRIPTION.size
     if end > network.size or events + count * _EVENT.size > network.size or stored + 4 > network.size:
         return FAULT
-    plan = network.plan
     text = bytes(network.memory[subscriptions:end])
-    if plan is None or plan.changes != network.changes or plan.text != text:
-        plan = network.plan = _plan(network, text)
-    now = time.monotonic_ns()
-    due = [(_due(network, clock, now, events), clock[0]) for clock in plan.clocks]
-    if due and min(due)[0] < 0:
-        return INVAL
-    found = plan.answered + [_file(network, subscriptions, events, stored, place) for place in plan.files]
-    found += _waited(network, plan, due, now, count, bool(found))
-    if plan.connecting or plan.files or plan.answered:
-        network.plan = None
+    clocks, first = _ends(text)
+    body = text[first * _SUBSCRIPTION.size : len(text) - (len(clocks) - first) * _SUBSCRIPTION.size]
+    plan = _plan(network, body, first)
+    if clocks or plan.clocks or not plan.lasts():
+        now = time.monotonic_ns()
+        due = [(_due(network, clock, now, events), clock[0]) for clock in clocks + plan.clocks]
+        if due and min(due)[0] < 0:
+            return INVAL
+        found = plan.answered + [_file(network, subscriptions, events, stored, place) for place in plan.files]
+        found += _waited(network, plan, due, now, bool(found))
+        network.plan = plan if plan.lasts() else None
+    else:
+        found = _found(plan, network.poll(plan.poller))
+        network.plan = plan
     for place, event in enumerate(found):
         _EVENT.pack_into(network.memory, events + place * _EVENT.size, *event)
     network.put(stored, len(found))
     return SUCCESS
 
 
-def _plan(network: Network, text: bytes) -> Plan:
-    plan = Plan(text, network.changes, [], {}, network.poller(), [], [], [])
-    masks: dict[int, int] = {}
-    for place, (user, kind, which, timeout, _, flags) in enumerate(_SUBSCRIPTION.iter_unpack(text)):
+def _ends(text: bytes) -> tuple[list[_Clock], int]:
+    """The clocks at both ends, where runtimes have the one whose timeout changes; how many are at the beginning."""
+    clocks, first = [], 0
+    if text[_KIND] == _CLOCK:
+        user, _, which, timeout, _, flags = _SUBSCRIPTION.unpack_from(text)
+        clocks.append((user, which, timeout, flags))
+        first = 1
+    last = len(text) - _SUBSCRIPTION.size
+    if last and text[last + _KIND] == _CLOCK:
+        user, _, which, timeout, _, flags = _SUBSCRIPTION.unpack_from(text, last)
+        clocks.append((user, which, timeout, flags))
+    return clocks, first
+
+
+def _plan(network: Network, text: bytes, first: int) -> Plan:
+    """What was worked out the last time, if it still holds; with what has come behind it since."""
+    plan: Plan | None = network.plan
+    if plan is not None and plan.changes == network.changes:
+        if plan.text == text:
+            return plan
+        if text.startswith(plan.text):
+            return _extended(network, plan, text, first)
+    return _extended(network, Plan(network), text, first)
+
+
+def _extended(network: Network, plan: Plan, text: bytes, first: int) -> Plan:
+    """The plan, with what is in the text behind what it knows."""
+    sockets, wanted, masks = network.sockets, plan.wanted, plan.masks
+    changed: set[int] = set()
+    known, plan.text = len(plan.text), text
+    subscriptions = _SUBSCRIPTION.iter_unpack(text[known:])
+    for place, (user, kind, which, timeout, _, flags) in enumerate(subscriptions, first + known // _SUBSCRIPTION.size):
         if kind == _CLOCK:
             plan.clocks.append((user, which, timeout, flags))
         elif kind not in _MASKS:
             plan.answered.append((user, INVAL, kind, 0, 0))
+        elif which not in sockets:
+            plan.files.append(place)
         else:
-            _subscribe(network, plan, masks, place, (user, kind, which))
-    for descriptor, mask in masks.items():
-        plan.poller.register(descriptor, mask)
+            found = sockets[which]
+            if found.patient or not found.fds or (found.port and not found.listening):
+                _prepare(network, plan, (user, kind, found))
+            for descriptor in found.fds:
+                wanted.setdefault(descriptor, []).append((place, user, kind, found))
+                masks[descriptor] = masks.get(descriptor, 0) | _MASKS[kind]
+                changed.add(descriptor)
+    for descriptor in changed:
+        plan.poller.register(descriptor, masks[descriptor])
     return plan
 
 
-def _subscribe(network: Network, plan: Plan, masks: dict[int, int], place: int, asked: tuple[int, int, int]) -> None:
-    user, kind, number = asked
-    found = network.sockets.get(number)
-    if found is None:
-        plan.files.append(place)
-    elif found.request is not None and not _answered(network, found):
-        plan.connecting.append((user, kind, found))
-        masks[network.broker.fileno()] = select.POLLIN
-    elif not found.fds:  # as a socket that is not connected, or has failed to: whatever it does then does not wait
+def _prepare(network: Network, plan: Plan, asked: tuple[int, int, Socket]) -> None:
+    """A socket that nothing could be waited for yet, or a listener that is polled for the first time."""
+    user, kind, found = asked
+    if found.fds:
+        found.patient = False
+        try:
+            if not found.listening:
+                found.listen()  # now that the guest asks for connections
+        except OSError as error:
+            plan.answered.append((user, of_host(error.errno), kind, 0, 0))
+    elif found.request is None:  # it is not connected, or has failed to be: whatever it does then does not wait
         plan.answered.append((user, SUCCESS, kind, 0, _HANGUP))
+    elif _answered(network, found):
+        plan.answered.append((user, SUCCESS, kind, 0, 0))
     else:
-        if found.port and found.kind != 0 and not found.listening:
-            error = _listening(found)
-            if error:
-                plan.answered.append((user, error, kind, 0, 0))
-                return
-        for descriptor in found.fds:
-            plan.wanted.setdefault(descriptor, []).append((place, user, kind, found))
-            masks[descriptor] = masks.get(descriptor, 0) | _MASKS[kind]
+        plan.connecting.append(asked)
+        plan.poller.register(network.broker.fileno(), select.POLLIN)
 
 
-def _listening(found: Socket) -> int:
-    """Have the listener listen, now that the guest asks for connections; the error number where it cannot."""
-    found.patient = False
-    try:
-        found.listen()
-    except OSError as error:
-        return of_host(error.errno)
-    return SUCCESS
-
-
-def _due(network: Network, clock: tuple[int, int, int, int], now: int, scratch: int) -> int:
+def _due(network: Network, clock: _Clock, now: int, scratch: int) -> int:
     """When a clock is due, on the host's monotonic clock, in nanoseconds; less than 0 for a clock that is none."""
     _, which, timeout, flags = clock
     if which not in (_REALTIME, _MONOTONIC):
@@ -150,33 +189,38 @@ def _file(network: Network, subscriptions: int, events: int, stored: int, place:
     return _EVENT.unpack_from(network.memory, events)
 
 
-def _waited(
-    network: Network, plan: Plan, due: list[tuple[int, int]], now: int, count: int, ready: bool
-) -> list[tuple[int, int, int, int, int]]:
+def _waited(network: Network, plan: Plan, due: list[tuple[int, int]], now: int, ready: bool) -> list[_Event]:
     """The events of sockets and clocks, waited for unless something is ready."""
     until = min(due)[0] if due else None
+    look = until is not None and until <= now  # as the C library asks how much there is to read
     while True:
         seconds = 0.0 if ready else None if until is None else max(0, until - now) / 1e9
         if plan.connecting:
             seconds = LOOK if seconds is None else min(seconds, LOOK)
-        found = []
         if not plan.wanted and not plan.connecting and network.wake < 0 and seconds is not None:
             time.sleep(seconds)  # to the microsecond
-            polled: list[tuple[int, int]] = []
+            found = []
         else:
-            polled = network.poll(plan.poller, seconds)
-        told: set[int] = set()
-        for descriptor, mask in polled:
-            for place, user, kind, one in plan.wanted.get(descriptor, ()):
-                if mask & (_MASKS[kind] | _ALWAYS) and place not in told:
-                    told.add(place)  # a listener may have several descriptors
-                    hangup = _HANGUP if mask & select.POLLHUP else 0
-                    found.append((user, SUCCESS, kind, _bytes(descriptor, kind, one, count), hangup))
+            found = _found(plan, network.poll(plan.poller, seconds), look)
         found += [(user, SUCCESS, kind, 0, 0) for user, kind, one in plan.connecting if _answered(network, one)]
         now = time.monotonic_ns()
         found += [(user, SUCCESS, _CLOCK, 0, 0) for when, user in due if when <= now]
         if found or ready:
             return found
+
+
+def _found(plan: Plan, polled: list[tuple[int, int]], look: bool = False) -> list[_Event]:
+    """The events of sockets. `look`: say how much there is to read."""
+    found: list[_Event] = []
+    told: set[int] = set()
+    for descriptor, mask in polled:
+        for place, user, kind, one in plan.wanted.get(descriptor, ()):
+            if mask & (_MASKS[kind] | _ALWAYS) and place not in told:
+                told.add(place)  # a listener may have several descriptors
+                one.drained = False
+                size = _bytes(descriptor) if look and kind == _READ and not one.port else 1
+                found.append((user, SUCCESS, kind, size, _HANGUP if mask & select.POLLHUP else 0))
+    return found
 
 
 def _answered(network: Network, one: Socket) -> bool:
@@ -189,13 +233,12 @@ def _answered(network: Network, one: Socket) -> bool:
         network.changes += 1
         if not answer.error:
             one.become(answer.fds)
+            network.settle(one)
     return True
 
 
-def _bytes(descriptor: int, kind: int, one: Socket, count: int) -> int:
-    """How much there is to read; 1, for "something", where nobody wants to know."""
-    if count > _FEW or kind != _READ or one.port:
-        return 1
+def _bytes(descriptor: int) -> int:
+    """How much there is to read."""
     found = array.array("i", [0])
     try:
         fcntl.ioctl(descriptor, termios.FIONREAD, found)

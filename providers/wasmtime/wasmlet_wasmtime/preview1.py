@@ -13,6 +13,7 @@ from .sockets import (
     AGAIN,
     BADF,
     DATAGRAM,
+    FAULT,
     MFILE,
     NOTSUP,
     STREAM,
@@ -73,17 +74,22 @@ def fd_read(network: Network, number: int, iovs: int, count: int, stored: int) -
     if found is None:
         return BADF
     buffers = network.buffers(iovs, count)
-    network.check(stored, 4)
+    if stored + 4 > network.size:
+        return FAULT
     if found.drained and not found.nonblocking and not _ready(network, found, select.POLLIN):
         return AGAIN
+    if found.kind < DATAGRAM and found.nonblocking and not network.wait(found.fds, select.POLLIN, 0.0):
+        return AGAIN
+    fds = found.fds
     while True:
         try:
-            got = os.readv(found.fd, buffers)
+            got = os.readv(fds[0] if fds else found.fd, buffers)
         except BlockingIOError:
             if found.nonblocking or not _ready(network, found, select.POLLIN):
                 return AGAIN
         else:
-            found.drained = got < len(buffers[0]) if buffers else False
+            if not found.blocks:
+                found.drained = not buffers or got < len(buffers[0])
             network.put(stored, got)
             return SUCCESS
 
@@ -93,7 +99,8 @@ def fd_write(network: Network, number: int, iovs: int, count: int, stored: int) 
     if found is None:
         return BADF
     buffers = network.buffers(iovs, count)
-    network.check(stored, 4)
+    if stored + 4 > network.size:
+        return FAULT
     network.put(stored, _written(network, found, buffers))
     return SUCCESS
 
@@ -101,9 +108,10 @@ def fd_write(network: Network, number: int, iovs: int, count: int, stored: int) 
 def _written(network: Network, found: Socket, buffers: list[memoryview]) -> int:
     """Write as much as there is room for; all of it for a guest that waits, as `write` does it elsewhere."""
     written = 0
+    fds = found.fds
     while True:
         try:
-            got = os.writev(found.fd, buffers)
+            got = os.writev(fds[0] if fds else found.fd, buffers)
         except BlockingIOError:
             if found.nonblocking or not _ready(network, found, select.POLLOUT):
                 if written:
@@ -139,7 +147,7 @@ def _ready(network: Network, found: Socket, events: int) -> bool:
     if found.request is not None:
         connected(network, found)
         return True
-    return network.wait(found.fds or (found.fd,), events, found.timeout(events))
+    return found.ready(network, events)
 
 
 def connected(network: Network, found: Socket) -> None:
@@ -148,6 +156,7 @@ def connected(network: Network, found: Socket) -> None:
         answer = network.answer(found.request)
         found.request = None
         found.become(checked(answer).fds)
+        network.settle(found)
 
 
 def fd_fdstat_get(network: Network, number: int, stored: int) -> int:
@@ -164,6 +173,7 @@ def fd_fdstat_set_flags(network: Network, number: int, flags: int) -> int:
     found = network.find(number)
     found.nonblocking = bool(flags & _NONBLOCK)
     found.patient = False
+    network.settle(found)
     return SUCCESS
 
 
@@ -189,16 +199,19 @@ def sock_accept(network: Network, number: int, flags: int, stored: int) -> int:
         return INVAL
     if not found.listening:
         found.listen()
+    nonblocking = bool(flags & _NONBLOCK)
+    blocks = network.wake < 0 and not nonblocking
     while True:
         try:
-            descriptor = found.accept()
+            descriptor = found.accept(blocks)
             break
         except BlockingIOError:
             if found.nonblocking and not found.patient:
                 return AGAIN
-            if not network.wait(found.fds, select.POLLIN, found.timeout(select.POLLIN)):
+            if not found.ready(network, select.POLLIN):
                 return AGAIN
-    accepted = Socket(STREAM, (descriptor,), nonblocking=bool(flags & _NONBLOCK))
+    accepted = Socket(STREAM, (descriptor,), nonblocking=nonblocking)
+    accepted.blocks = blocks
     network.put(stored, network.add(accepted))
     return SUCCESS
 

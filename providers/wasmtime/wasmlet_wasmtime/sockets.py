@@ -38,8 +38,8 @@ _OF_HOST = {getattr(errno, f"E{name}"): number for name, number in _NUMBERS.item
 
 DATAGRAM, STREAM = 5, 6
 """WASI's file types of sockets."""
-MOST = 8192
-"""Sockets of one guest."""
+MOST = 8000
+"""Sockets of one guest. A process has 8192 descriptors, and wasmtime ends it where it needs one and there is none."""
 _BACKLOG = 4096
 _MOST_BUFFERS = 1024
 LOOK = 5.0
@@ -52,6 +52,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 _accept4, _listen, _shutdown = _libc.accept4, _libc.listen, _libc.shutdown
 _accept4.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int)
 _listen.argtypes = _shutdown.argtypes = (ctypes.c_int, ctypes.c_int)
+_BLOCKING = socket.SOCK_CLOEXEC
 _ACCEPTED = socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
 
 
@@ -114,11 +115,12 @@ class Socket:
         request: number of an unanswered `connect`; None for none.
         error: of the host, of such a request, which the guest has not seen.
         drained: whether the last read found no more, so that the next one is to wait first.
+        blocks: whether the host itself waits.
     """
 
     __slots__ = (
-        "_python", "drained", "error", "fds", "kind", "listening", "nonblocking", "options", "patient", "peer", "port",
-        "request", "timeouts",
+        "_python", "_waiter", "blocks", "drained", "error", "fds", "kind", "listening", "nonblocking", "options",
+        "patient", "peer", "port", "request", "timeouts",
     )  # fmt: skip
 
     def __init__(self, kind: int, fds: Iterable[int] = (), port: int = 0, nonblocking: bool = False) -> None:
@@ -126,13 +128,14 @@ class Socket:
         self.kind = kind
         self.port = port
         self.nonblocking = nonblocking
-        self.listening = self.patient = self.drained = False
+        self.listening = self.patient = self.drained = self.blocks = False
         self.request: int | None = None
         self.error = 0
         self.peer: tuple[str, int] | None = None
         self.timeouts: dict[int, float] | None = None
         self.options: dict[int, bytes] | None = None
         self._python: socket.socket | None = None
+        self._waiter: tuple[select.poll, int] | None = None
 
     @property
     def fd(self) -> int:
@@ -153,9 +156,19 @@ class Socket:
             self._python = socket.socket(socket.AF_INET, kind, 0, fileno=self.fd)
         return self._python
 
-    def timeout(self, events: int) -> float | None:
-        """Seconds that the guest wants to wait at most for one of `select.POLLIN` and `select.POLLOUT`."""
-        return self.timeouts.get(events) if self.timeouts else None
+    def ready(self, network: Network, events: int) -> bool:
+        """Wait for `select.POLLIN` or `select.POLLOUT`; False where the guest does not want to wait so long.
+
+        Raises:
+            OSError: it is not connected.
+            Interrupted: the guest is to end.
+        """
+        if self._waiter is None or self._waiter[1] != events:
+            poller = network.poller()
+            for descriptor in self.fds or (self.fd,):
+                poller.register(descriptor, events)
+            self._waiter = poller, events
+        return bool(network.poll(self._waiter[0], self.timeouts.get(events) if self.timeouts else None))
 
     def listen(self, backlog: int = _BACKLOG) -> None:
         """Have connections come, from the first time on that the guest asks for them."""
@@ -164,11 +177,11 @@ class Socket:
                 _raise()
         self.listening = True
 
-    def accept(self) -> int:
-        """A connection as a descriptor of the host's. It does not wait."""
+    def accept(self, blocking: bool) -> int:
+        """A connection as a descriptor of the host's. It does not wait. `blocking`: whether reading from it is to."""
         for _ in range(len(self.fds)):
             self.fds.append(descriptor := self.fds.pop(0))  # those that came to the others have their turn, too
-            accepted: int = _accept4(descriptor, None, None, _ACCEPTED)
+            accepted: int = _accept4(descriptor, None, None, _BLOCKING if blocking else _ACCEPTED)
             if accepted >= 0:
                 return accepted
             if ctypes.get_errno() != errno.EAGAIN:
@@ -183,11 +196,13 @@ class Socket:
         """Have these descriptors in place of those that it had."""
         self.close()
         self.fds = list(fds)
+        self.blocks = False
 
     def close(self) -> None:
         if self._python is not None:
             self._python.detach()
             self._python = None
+        self._waiter = None
         for descriptor in self.fds:
             with contextlib.suppress(OSError):
                 os.close(descriptor)
@@ -217,7 +232,7 @@ class Network:
         self.wake = wake
         self.sockets: dict[int, Socket] = {}
         self.changes = 0
-        """How often it has become another set of sockets: what was worked out of it is no longer right."""
+        """How often a socket has become another one: what was worked out of them is no longer right."""
         self.plan: Any = None
         self.began: int | None = None
         self.memory = memoryview(b"")
@@ -299,7 +314,6 @@ class Network:
             number = self._next
             self._next += 1
         self.sockets[number] = made
-        self.changes += 1
         return number
 
     def has_room(self) -> bool:
@@ -325,6 +339,13 @@ class Network:
             self.broker.drop(one.request)
         one.close()
 
+    def settle(self, one: Socket) -> None:
+        """Have the host wait where the guest wants to, if nobody has to wake it then."""
+        blocks = self.wake < 0 and one.kind == STREAM and not (one.nonblocking or one.timeouts or one.port)
+        if blocks != one.blocks and one.fds:
+            os.set_blocking(one.fds[0], blocks)
+            one.blocks = blocks
+
     def wait(self, descriptors: Iterable[int], events: int, seconds: float | None = None) -> bool:
         """Wait until one of these is ready; False where that takes too long.
 
@@ -349,14 +370,22 @@ class Network:
         Raises:
             Interrupted: it is to end.
         """
-        until = None if seconds is None else time.monotonic() + seconds
+        if seconds is None:
+            found = poller.poll()
+            if self.wake >= 0:
+                self._check(found)
+            return found
+        until = time.monotonic() + seconds
         while True:
-            left = None if until is None else max(0.0, until - time.monotonic()) * 1000
-            found = poller.poll(None if left is None else min(left, _LONGEST_WAIT))
-            if self.wake >= 0 and any(descriptor == self.wake for descriptor, _ in found):
-                raise Interrupted
-            if found or (until is not None and time.monotonic() >= until):
+            found = poller.poll(min(max(0.0, until - time.monotonic()) * 1000, _LONGEST_WAIT))
+            self._check(found)
+            if found or time.monotonic() >= until:
                 return found
+
+    def _check(self, found: list[tuple[int, int]]) -> None:
+        for descriptor, _ in found:
+            if descriptor == self.wake:
+                raise Interrupted
 
     def wait_for_broker(self, descriptor: int) -> bool:
         """Wait until the broker may have answered, or a while; see `Broker.wait`."""

@@ -53,6 +53,7 @@ def sock_bind(network: Network, number: int, address: int, port: int) -> int:
     if port:  # without one it is as if it were not bound
         found.become(_inherited(network, found.kind, port) or _bound(network, found.kind, port))
         found.port = port
+        found.listening = found.kind == DATAGRAM  # which is all there is to do
         network.changes += 1
     return SUCCESS
 
@@ -101,6 +102,7 @@ def sock_connect(network: Network, number: int, address: int, port: int) -> int:
         raise OSError(errno.EINPROGRESS, "the broker is asked")
     found.request = None
     found.become(checked(answer).fds)
+    network.settle(found)
     return SUCCESS
 
 
@@ -135,7 +137,7 @@ def _send_from_bound(network: Network, found: Socket, data: tuple[int, int, int]
             network.put(stored, found.python.sendmsg(buffers, (), 0, peer))
             return SUCCESS
         except BlockingIOError:
-            if found.nonblocking or not network.wait(found.fds, select.POLLOUT, found.timeout(select.POLLOUT)):
+            if found.nonblocking or not found.ready(network, select.POLLOUT):
                 raise
 
 
@@ -263,6 +265,7 @@ def sock_setsockopt(network: Network, number: int, level: int, name: int, value:
         found.timeouts = (found.timeouts or {}) | {_TIMEOUTS[name]: whole + micro / 1e6}
         if whole + micro <= 0:
             del found.timeouts[_TIMEOUTS[name]]
+        network.settle(found)
     found.options = (found.options or {}) | {name: data}
     return SUCCESS
 
@@ -279,7 +282,7 @@ def sock_getsockopt(network: Network, number: int, level: int, name: int, value:
         data = (of_host(found.error) if found.error else 0).to_bytes(4, "little")
         found.error = 0
     elif name == _ACCEPTS:
-        data = int(found.listening).to_bytes(4, "little")
+        data = int(found.listening and found.kind == STREAM).to_bytes(4, "little")
     else:
         data = (found.options or {}).get(name, bytes(_SIZES.get(name, 4)))
     network.write(value, data[:room])
