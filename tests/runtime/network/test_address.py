@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 
 from wasmlet.errors import ConfigError
 from wasmlet.model.pod import PodKey
-from wasmlet.runtime.network.address import POLICY_ANNOTATION, AddressNetwork, pod_cidrs_of
+from wasmlet.runtime.network.address import AddressNetwork, pod_cidrs_of
 from wasmlet.runtime.network.config import Cidr, cidrs_of
-from wasmlet.runtime.network.network import NetworkError, NetworkRequest, PodNetwork
+from wasmlet.runtime.network.network import POLICY_ANNOTATION, NetworkError, NetworkRequest, PodNetwork
 from wasmlet.runtime.network.ranges import Pool, loopback_range
 
 CIDRS = ("127.77.0.0/29", "fd00::/64")

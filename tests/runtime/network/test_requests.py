@@ -202,11 +202,11 @@ def test_without_a_network_ports_and_grants_mean_nothing() -> None:
 
 def test_ports_that_nobody_listens_at_are_told() -> None:
     container = pod_of(ports=PORTS).containers[0]
-    plain = list(unserved(container, ON, sockets=True))
+    plain = list(unserved(container, namespace=False, sockets=True))
     assert [text.split()[1] for text in plain] == ["53/UDP", "7/SCTP"]
-    inside = list(unserved(container, NodeNetwork(on=True, namespaces=True), sockets=True))
+    inside = list(unserved(container, namespace=True, sockets=True))
     assert [text.split()[1] for text in inside] == ["7/SCTP"]
-    assert len(list(unserved(container, ON, sockets=False))) == 4
+    assert len(list(unserved(container, namespace=False, sockets=False))) == 4
 
 
 def test_a_run_carries_the_grant() -> None:

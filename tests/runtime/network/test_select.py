@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,7 @@ from wasmlet.errors import ConfigError
 from wasmlet.model.pod import PodKey
 from wasmlet.runtime import RuntimeConfig
 from wasmlet.runtime.network import conflist, select
-from wasmlet.runtime.network.address import POLICY_ANNOTATION
-from wasmlet.runtime.network.network import NetworkRequest
+from wasmlet.runtime.network.network import POLICY_ANNOTATION, NetworkRequest
 
 
 def settings(tmp_path: Path, **more: Any) -> RuntimeConfig:
@@ -52,13 +52,32 @@ def test_settings_that_are_none(setting: dict[str, Any], words: str) -> None:
 
 async def test_the_node_says_which_network_it_has(tmp_path: Path) -> None:
     none = await select.started(settings(tmp_path, network="none"), tmp_path)
-    assert none.remarks() == {select.ANNOTATION: "none: --network none asks for it"}
+    assert none.remarks() == {
+        select.ANNOTATION: "none: --network none asks for it",
+        POLICY_ANNOTATION: "not enforced: pods have no network",
+    }
     assert not none.node.on
     address = await select.started(settings(tmp_path, network="address"), tmp_path)
     assert address.remarks()[select.ANNOTATION] == "address: --network address asks for it"
     assert address.remarks()[POLICY_ANNOTATION].startswith("not enforced")
     assert address.node.on
     assert not address.node.namespaces
+
+
+async def test_auto_goes_without_what_cannot_be_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A node that ran before must not fail to start because somebody has put a file into a directory."""
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    plugins = tmp_path / "bin"
+    for directory in (tmp_path / "net.d", plugins):
+        directory.mkdir()
+    (tmp_path / "net.d" / "10-a.conflist").write_text(
+        json.dumps({"cniVersion": "1.0.0", "name": "a", "plugins": [{"type": "not-installed"}]})
+    )
+    auto = await select.started(settings(tmp_path, cni_bin_dir=(plugins,)), tmp_path)
+    assert not auto.node.on
+    assert "not-installed" in auto.remarks()[select.ANNOTATION]
+    with pytest.raises(ConfigError, match="not-installed"):
+        await select.started(settings(tmp_path, network="cni", cni_bin_dir=(plugins,)), tmp_path)
 
 
 async def test_a_pod_keeps_its_address_when_the_node_has_another_network(tmp_path: Path) -> None:

@@ -27,13 +27,12 @@ from wasmlet.errors import ConfigError
 from wasmlet.model.pod import Raw
 from wasmlet.runtime.files.beneath import file_name
 from wasmlet.runtime.network.config import Cidr, cidrs_of
-from wasmlet.runtime.network.network import Network, NetworkError, NetworkRequest, PodNetwork
+from wasmlet.runtime.network.network import POLICY_ANNOTATION, Network, NetworkError, NetworkRequest, PodNetwork
 from wasmlet.runtime.network.ranges import Pool, loopback_range
 
 log = structlog.get_logger(__name__)
 
-POLICY_ANNOTATION = "wasmlet.dev/network-policy"
-"""Of the Node."""
+_WRITE = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
 
 
 class Reach(Protocol):
@@ -196,13 +195,16 @@ class AddressNetwork(Network):
         return found
 
     def _write(self, uid: str, found: PodNetwork) -> None:
-        self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        text = json.dumps({"uid": uid, "ips": found.ips})
-        descriptor = os.open(
-            self.directory / file_name(uid), os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600
-        )
-        with os.fdopen(descriptor, "w") as file:
-            file.write(text)
+        file = f"{self.directory}/{file_name(uid)}"
+        try:
+            descriptor = os.open(file, _WRITE, 0o600)
+        except FileNotFoundError:
+            self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            descriptor = os.open(file, _WRITE, 0o600)
+        try:
+            os.write(descriptor, json.dumps({"uid": uid, "ips": found.ips}).encode())
+        finally:
+            os.close(descriptor)
 
     def _unlink(self, uid: str) -> None:
         (self.directory / file_name(uid)).unlink(missing_ok=True)

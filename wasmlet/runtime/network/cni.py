@@ -23,7 +23,7 @@ from wasmlet.model.pod import PodKey
 from wasmlet.runtime.files.beneath import file_name
 from wasmlet.runtime.network import conflist, namespaces
 from wasmlet.runtime.network.conflist import PORT_MAPPINGS, Conflist
-from wasmlet.runtime.network.network import Network, NetworkError, NetworkRequest, PodNetwork
+from wasmlet.runtime.network.network import POLICY_ANNOTATION, Network, NetworkError, NetworkRequest, PodNetwork
 from wasmlet.runtime.network.plugins import Attachment, Plugins, addresses
 
 log = structlog.get_logger(__name__)
@@ -164,7 +164,7 @@ class CniNetwork(Network):
 
     def remarks(self) -> Mapping[str, str]:
         source = self._source or "a bridge of this node alone"
-        return {"wasmlet.dev/network-policy": f"as the CNI plugins of {source} have it"}
+        return {POLICY_ANNOTATION: f"as the CNI plugins of {source} have it"}
 
     # Files; all of these block
 

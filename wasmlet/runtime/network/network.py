@@ -15,6 +15,9 @@ import attrs
 from wasmlet.errors import WasmletError
 from wasmlet.model.pod import PodKey
 
+POLICY_ANNOTATION = "wasmlet.dev/network-policy"
+"""Of the Node: who enforces NetworkPolicy. Every network says it, so that none says what another has said before."""
+
 
 class NetworkError(WasmletError):
     """A pod cannot have a network (now): the message is for the pod's owner; it is tried again."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar
 
-from wasmlet.runtime.network.network import Network, NetworkRequest, PodNetwork
+from wasmlet.runtime.network.network import POLICY_ANNOTATION, Network, NetworkRequest, PodNetwork
 
 
 class NoNetwork(Network):
@@ -26,4 +26,4 @@ class NoNetwork(Network):
         return {}
 
     def remarks(self) -> Mapping[str, str]:
-        return {}
+        return {POLICY_ANNOTATION: "not enforced: pods have no network"}

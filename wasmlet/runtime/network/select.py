@@ -11,6 +11,7 @@ import structlog
 
 from wasmlet.clock import SystemClock
 from wasmlet.concurrency import in_thread
+from wasmlet.errors import ConfigError
 from wasmlet.model.pod import Raw
 from wasmlet.runtime.network import conflist
 from wasmlet.runtime.network.address import AddressNetwork, Reach, pod_cidrs_of
@@ -65,7 +66,12 @@ async def started(config: NetworkConfig, state_dir: Path, node: Callable[[], Raw
     """
     choice = await in_thread(choose, config)
     chosen = await in_thread(_made, choice.kind, config, state_dir, node)
-    await chosen.check()
+    try:
+        await chosen.check()
+    except ConfigError as error:
+        if config.network != AUTO:
+            raise
+        choice, chosen = Choice(NONE, f"what this machine has cannot be used: {error}"), NoNetwork()
     log.info("the network of pods", network=choice.kind, why=choice.why)
     former = [await in_thread(_made, kind, config, state_dir, node) for kind in _former(choice.kind, state_dir)]
     facts = NodeNetwork(

@@ -184,8 +184,10 @@ def _runtime_variables(request: StartRequest, grant: Grant | None) -> dict[str, 
 
 
 def _unserved(request: StartRequest) -> Iterator[str]:
-    if request.network.found is not None:
-        yield from requests.unserved(request.container, request.network.node, sockets=request.network.sockets)
+    network = request.network
+    if network.found is not None:
+        namespace = bool(network.found.namespace)
+        yield from requests.unserved(request.container, namespace=namespace, sockets=network.sockets)
 
 
 def _labels(request: StartRequest, module: Module) -> Labels:
