@@ -13,7 +13,10 @@ from wasmlet.errors import ConfigError
 from wasmlet.model.pod import PodKey
 from wasmlet.runtime import RuntimeConfig
 from wasmlet.runtime.network import conflist, select
-from wasmlet.runtime.network.network import POLICY_ANNOTATION, NetworkRequest
+from wasmlet.runtime.network.address import AddressNetwork
+from wasmlet.runtime.network.network import POLICY_ANNOTATION, NetworkError, NetworkRequest, PodNetwork
+from wasmlet.runtime.network.node_network import NodeNetwork
+from wasmlet.runtime.network.pod_networks import PodNetworks
 
 
 def settings(tmp_path: Path, **more: Any) -> RuntimeConfig:
@@ -99,6 +102,40 @@ async def test_a_pod_keeps_its_address_when_the_node_has_another_network(tmp_pat
     await after.remove("one")
     assert os.listdir(directory) == []
     assert after.of("one") is None
+
+
+class Counted(AddressNetwork):
+    """Counts what it is asked to take back, and fails to add as often as it is told."""
+
+    removed: list[str]
+    failures = 0
+
+    async def add(self, request: NetworkRequest) -> PodNetwork | None:
+        if self.failures:
+            self.failures -= 1
+            raise NetworkError("not now")
+        return await super().add(request)
+
+    async def remove(self, uid: str) -> None:
+        self.removed.append(uid)
+        await super().remove(uid)
+
+
+async def test_a_pod_that_never_had_a_network_costs_nothing_at_its_end(tmp_path: Path) -> None:
+    network = Counted(tmp_path)
+    network.removed = []
+    networks = PodNetworks(network, NodeNetwork(on=True), {})
+    await networks.start(set())
+    await networks.remove("plain")
+    assert network.removed == []
+    # One whose network was not added to its end has something to take back.
+    network.failures = 1
+    with pytest.raises(NetworkError):
+        await networks.add(NetworkRequest(PodKey("default", "half", "half")), ())
+    assert networks.of("half") is None
+    await networks.remove("half")
+    await networks.remove("half")
+    assert network.removed == ["half"]
 
 
 async def test_the_nodes_own_network(tmp_path: Path) -> None:

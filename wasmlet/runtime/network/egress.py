@@ -109,7 +109,7 @@ def _rule(entry: str) -> Rule:
     if entry == "*":
         return EVERYTHING
     if not entry:
-        raise EgressError(f"{_FORM}, found an empty entry; without the annotation nobody may be dialled")
+        raise EgressError(f"{_FORM}, found an empty entry")
     if "://" in entry:
         raise EgressError(f"{_FORM}, found {_found(entry)}: leave the scheme out, and name the port")
     match = _ENTRY.fullmatch(entry)

@@ -33,7 +33,8 @@ class PodNetworks:
         self._chosen = chosen
         self._why = why
         self._all = (chosen, *former)
-        self._known: dict[str, tuple[Network | None, PodNetwork]] = {}
+        self._known: dict[str, tuple[Network | None, PodNetwork | None]] = {}
+        """Where a pod's network is from (None: it is the node's own), and what it is, None while it is being added."""
 
     async def start(self, uids: Collection[str]) -> None:
         """Find what pods have from the time before this process, and take it back from all but these.
@@ -70,22 +71,23 @@ class PodNetworks:
             NetworkError: not now.
         """
         uid = request.pod.uid
-        network, _ = self._known.get(uid, (None if request.host else self._chosen, None))
         if request.host:
-            found: PodNetwork | None = PodNetwork(tuple(node_ips)) if self.node.on and node_ips else None
-        else:
-            found = await (network or self._chosen).add(request)
-        if found is not None:
-            self._known[uid] = (network, found)
+            found = PodNetwork(tuple(node_ips)) if self.node.on and node_ips else None
+            self._known[uid] = (None, found)
+            return found
+        network, _ = self._known.setdefault(uid, (self._chosen, None))
+        assert network is not None
+        found = await network.add(request)
+        self._known[uid] = (network, found)
         return found
 
     async def remove(self, uid: str) -> None:
-        """Take back what the pod has; nothing is no error.
+        """Take back what the pod has; nothing is no error, and costs nothing.
 
         Raises:
             NetworkError: not now; something is left.
         """
-        network, _ = self._known.get(uid, (self._chosen, None))
+        network, _ = self._known.get(uid, (None, None))
         if network is not None:
             await network.remove(uid)
         self._known.pop(uid, None)
