@@ -129,6 +129,17 @@ def test_what_was_not_granted(python: str) -> None:
 ROOT_ONLY = pytest.mark.skipif(os.getuid() != 0, reason="namespaces are for root")
 
 
+def test_what_nobody_dials_at_any_address_of_the_node(python: str) -> None:
+    """Who listens at all addresses of the node listens at those of pods, too, and at those that it does not tell."""
+    with socket.create_server(("", 0)) as kubelet, broker(python) as it:
+        port = kubelet.getsockname()[1]
+        grant = Grant(addresses=(POD,), egress=(Rule(name="*"),), never_at=(("192.0.2.1", port),))
+        container = it.add(grant)
+        for host in (POD, "127.9.0.8", "127.0.0.1", "192.0.2.1", "::ffff:127.9.0.8"):
+            assert container.error("connect", host=host, port=port) == "EACCES"
+        assert it.add(grant._replace(never_at=())).error("connect", host=POD, port=port) == ""
+
+
 @ROOT_ONLY
 def test_a_port_of_udp_in_a_namespace(python: str) -> None:
     with broker(python) as it, ThreadPoolExecutor(1) as thread:

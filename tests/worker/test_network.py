@@ -19,7 +19,7 @@ from tests.runtime.network.spaces import own_namespace
 from tests.worker import harness
 from tests.worker.harness import PATIENCE, WORKER, Connection, Shim, alive, children, kill, running, wait_gone
 from tests.worker.test_execs import begin
-from wasmlet.worker.grants import UDP, Grant, Port, Rule
+from wasmlet.worker.grants import UDP, Grant, Port, Resolver, Rule
 from wasmlet.worker.supervisor import brokers
 
 POD = "127.9.0.7"
@@ -220,8 +220,10 @@ def test_sockets_are_in_the_namespace_of_the_pod(
     with running(tmp_path / "state", python) as shim, socket.create_server((POD, 0)) as outside:
         port, dialled = 8080, outside.getsockname()[1]
         inside = place.do(lambda: socket.create_server((POD, dialled)))
-        grant = Grant(place.path, ("10.9.0.2",), (Port(port),), never=("127.0.0.0/8",))
-        words = asking(ask="connect", host="localhost", port=1), asking(ask="connect", host=POD, port=dialled)
+        resolver = Resolver(hosts={"localhost": ("127.0.0.1", "::1"), "other": ("127.0.0.1", "10.1.2.3")})
+        grant = Grant(place.path, ("10.9.0.2",), (Port(port),), never=("127.0.0.0/8",), resolver=resolver)
+        words = asking(ask="connect", host="other", port=1), asking(ask="connect", host=POD, port=dialled)
+        words = (words[0] + asking(ask="connect", host="localhost", port=1), words[1])
         name = shim.run("start", *words[0], *words[1], "serve", "1", "sleep", "1000", network=grant, **more)
         accepted, _ = place.do(inside.accept)
         accepted.sendall(b"inside")
@@ -231,8 +233,9 @@ def test_sockets_are_in_the_namespace_of_the_pod(
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection(("127.0.0.1", port), 5)
         said = shim.output(name).splitlines()
-        assert said[0].startswith(b"EACCES")  # a name is none of the pod's own addresses
-        assert said[1] == b"inside"
+        assert said[0].startswith(b"EACCES")  # which is not the pod's own alone
+        assert said[1].startswith(b"ECONNREFUSED")
+        assert said[2] == b"inside"
         own, node = os.readlink(place.path), os.readlink("/proc/self/ns/net")
         guest = shim.running(name)["pid"]
         assert os.readlink(f"/proc/{guest}/ns/net") == (node if more else own)

@@ -85,10 +85,12 @@ class Grant(NamedTuple):
         namespace: path of the pod's network namespace; "" where it has none, and is known by its addresses alone.
         addresses: of the pod, at least one. Without a namespace its sockets are bound to them.
         ports: in the order of the manifest.
-        egress: what the pod was granted; nothing may be dialled without a rule.
+        egress: what the pod was granted; nothing may be dialled without a rule, but for the pod itself where it has a
+            namespace (its addresses, its loopback, and names of these in its hosts file). Without one, 127.0.0.1 and
+            ::1 mean the pod's address, for which it takes a rule.
         ceiling: what the node's owner grants at most; None for no ceiling. A dial has to fit both.
         never: networks that are never dialled, whatever the rules say.
-        never_at: the same for a port of an address (the node's kubelet).
+        never_at: the same for a port of an address (the node's kubelet), at every address that the node has.
         resolver: how it resolves names.
     """
 

@@ -191,3 +191,13 @@ async def test_what_is_refused_is_an_event_once(networked: Runtime, image: str) 
     events = [event for event in networked.events if event.reason == "EgressDenied"]
     assert [event.message.split()[5] for event in events] == ["a.example.com:443:", "10.0.0.1:80:"]
     assert {event.container_field for event in events} == {"spec.containers{main}"}
+
+
+async def test_a_hosts_file_that_is_too_much_for_the_shim_is_named(networked: Runtime, image: str) -> None:
+    names = [f"a{number}.{'.'.join(['b' * 60] * 4)}" for number in range(260)]
+    pod = pod_of("sleep", "60", image=image)
+    aliases = [{"ip": "192.0.2.1", "hostnames": names}]
+    key = await networked.create(Pod({**pod.raw, "spec": {**pod.raw["spec"], "hostAliases": aliases}}), NODE)
+    waiting = await networked.waiting(key, "RunContainerError")
+    assert "does not fit into one message" in waiting.message
+    assert "hostAliases" in waiting.message

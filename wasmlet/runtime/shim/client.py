@@ -17,7 +17,7 @@ from typing import Any
 
 from wasmlet.runtime.shim.connection import ShimConnection, ShimError
 from wasmlet.runtime.shim.records import ContainerRecord
-from wasmlet.worker import messages
+from wasmlet.worker import messages, wire
 from wasmlet.worker.fields import Resources, ZygoteKey
 
 __all__ = ["ShimClient", "ShimError"]
@@ -47,7 +47,13 @@ class ShimClient(ShimConnection):
                 "pods, and start it again"
             )
         with _sealed(spec) as file:
-            reply = await self._ask(request, (file, module, *mounts))
+            try:
+                reply = await self._ask(request, (file, module, *mounts))
+            except wire.WireError as error:
+                raise ShimError(
+                    f"what the shim has to know of the container does not fit into one message ({error}): the names in "
+                    "the pod's hostAliases and its rules of egress are the most of that; make them fewer or shorter"
+                ) from None
         record = ContainerRecord.of(reply["container"])
         self.records.setdefault(record.id, record)
         return self.records[record.id]

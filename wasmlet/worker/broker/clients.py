@@ -92,7 +92,7 @@ class Client:
         self._grant = grant
         self._datagrams = datagrams
         self._services = services
-        self._egress = Egress(grant)
+        self._egress = Egress(grant, services.places.is_nodes)
         self._under_way: dict[int, _Work] = {}
         self._resolving: set[int] = set()
         self._repeating = False
@@ -320,10 +320,21 @@ class Client:
         names = dns.candidates(host, tuple(resolver.searches), resolver.ndots)
         if not names:
             raise Refused(errno.ENOENT, f"{host[:100]!r} is no name of a host")
-        granted = [name for name in names if self._egress.grants_name(name, port)]
+        granted = [name for name in names if self._egress.grants_name(name, port) or self._leads_home(name)]
         if not granted:
             raise self._denied(names[0].asked if port is None else f"{names[0].asked}:{port}")
         return granted
+
+    def _in_hosts(self, name: Name) -> list[Address]:
+        """Its addresses in the pod's hosts file; none where it is not there."""
+        hosts = self._grant.resolver.hosts
+        texts = next((hosts[text] for text in (name.asked, name.full) if text in hosts), ())
+        return [address for address in map(address_of, texts) if address is not None]
+
+    def _leads_home(self, name: Name) -> bool:
+        """Whether it is a name of the pod itself, by its hosts file."""
+        addresses = self._in_hosts(name)
+        return bool(addresses) and all(map(self._egress.leads_home, addresses))
 
     def _dialable(self, found: Found, port: int | None) -> list[Address]:
         """Those of the addresses of a name that may be dialled."""
@@ -332,17 +343,16 @@ class Client:
         return [
             address
             for address in meant
-            if self._egress.grants_address_of(found.name, address, port) and not self._egress.never(address, port)
+            if (self._egress.leads_home(address) or self._egress.grants_address_of(found.name, address, port))
+            and not self._egress.never(address, port)
         ]
 
     def _look_up(self, number: int, names: list[Name], found: Callable[[Found], None]) -> None:
         grant = self._grant
         for name in names:
-            for text in (name.asked, name.full):
-                if text in grant.resolver.hosts:
-                    addresses = map(address_of, grant.resolver.hosts[text])
-                    found(Found(name, tuple(address for address in addresses if address is not None)))
-                    return
+            if addresses := self._in_hosts(name):
+                found(Found(name, tuple(addresses)))
+                return
         own = {family_of(address) for address in grant.addresses} or {socket.AF_INET}
         kinds = [kind for kind, family in ((dns.A, socket.AF_INET), (dns.AAAA, socket.AF_INET6)) if family in own]
 

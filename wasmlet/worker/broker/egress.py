@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from ..grants import Grant, Rule
@@ -50,9 +50,14 @@ def address_of(text: str) -> Address | None:
 
 
 class Egress:
-    """What one container may dial."""
+    """What one container may dial.
 
-    def __init__(self, grant: Grant) -> None:
+    Args:
+        is_nodes: whether an address is one of the node's own.
+    """
+
+    def __init__(self, grant: Grant, is_nodes: Callable[[str], bool]) -> None:
+        self._is_nodes = is_nodes
         self._searches = grant.resolver.searches
         self._has_namespace = bool(grant.namespace)
         self._own = [address for address in map(address_of, grant.addresses) if address is not None]
@@ -60,6 +65,7 @@ class Egress:
         self._ceiling = None if grant.ceiling is None else _Rules(grant.ceiling)
         self._never = [ipaddress.ip_network(text) for text in grant.never]
         self._never_at = {(address_of(text), port) for text, port in grant.never_at}
+        # A node has more addresses than it tells, and what listens there listens at all of them.
         self._never_ports = {port for _, port in grant.never_at}
         self._remembered: OrderedDict[Address, tuple[Name, ...]] = OrderedDict()
 
@@ -70,6 +76,10 @@ class Egress:
                 if own.version == address.version:
                     return own
         return address
+
+    def leads_home(self, address: Address) -> bool:
+        """Whether it leads into the pod itself and nowhere else: in its own namespace. Nobody has to grant that."""
+        return self._has_namespace and (address.is_loopback or address in self._own)
 
     def grants_name(self, name: Name, port: int | None = None) -> bool:
         """Whether this name may be looked up, for a dial to this port or (None) to any."""
@@ -88,7 +98,7 @@ class Egress:
 
     def grants_address(self, address: Address, port: int) -> bool:
         """Whether this address may be dialled as such."""
-        if self._is_the_pods(address):
+        if self.leads_home(address):
             return True
         if any(self.grants_address_of(name, address, port) for name in self._remembered.get(address, ())):
             return True
@@ -105,23 +115,18 @@ class Egress:
 
     def never(self, address: Address, port: int | None = None) -> bool:
         """Whether nobody dials this address (at this port), whatever was granted."""
-        if self._is_the_pods(address):
+        if self.leads_home(address):
             return False
         return any(self._never_as_such(one, port) for one in (address, *_inside(address)))
 
     def _never_as_such(self, address: Address, port: int | None) -> bool:
-        if (address, port) in self._never_at:
+        if (address, port) in self._never_at or (port in self._never_ports and self._is_nodes(str(address))):
             return True
         if address in self._own:
-            # An address that is not the pod's alone: what the node listens at on all addresses is there, too.
-            return port in self._never_ports
+            return False
         if address.is_link_local or address.is_unspecified or address.is_multicast or address == _BROADCAST:
             return True
         return any(address in network for network in self._never)
-
-    def _is_the_pods(self, address: Address) -> bool:
-        """Whether it leads into the pod itself and nowhere else: its own namespace's."""
-        return self._has_namespace and (address.is_loopback or address in self._own)
 
 
 class _Rules:

@@ -64,6 +64,14 @@ class Places:
             raise
         return sock
 
+    def is_nodes(self, address: str) -> bool:
+        """Whether this is an address of the node itself, to which others cannot bind anything."""
+        try:
+            self.bound(NODE, address, 0, socket.SOCK_DGRAM).close()
+        except OSError as error:
+            return error.errno != errno.EADDRNOTAVAIL
+        return True
+
     def towards(self, namespace: int, address: str, kind: int, sources: tuple[str, ...]) -> socket.socket:
         """A socket to be connected to this address, from one of `sources` where the pod has no namespace.
 
