@@ -131,3 +131,24 @@ async def test_an_exec_has_no_listeners(tmp_path: Path, image: str) -> None:
         await runtime.logged(key, b"LISTEN_FDS=1\nPORT=8080\n")
         code, output = await runtime.provider.services.commands.run(key, "main", ["x", "env", "LISTEN_FDS"])
         assert (code, output) == (0, b"LISTEN_FDS is not set\n")
+
+
+async def test_a_pod_goes_on_with_its_network_when_the_node_has_none_any_more(tmp_path: Path, server: str) -> None:
+    runtime = Runtime(WasmtimeProvider, tmp_path / "state", CONFIG)
+    async with runtime:
+        probe = {"tcpSocket": {"port": 8080}, "periodSeconds": 1}
+        pod = pod_of("turn", image=server, ports=[{"containerPort": 8080}], readinessProbe=probe, restart="Always")
+        key = await runtime.create(pod, NODE)
+        ip = await address(runtime, key)
+        runtime.config = attrs.evolve(CONFIG, network="none")
+        await runtime.restart()
+        await runtime.create(pod, NODE)
+        (record,) = runtime.provider.services.client.records.values()
+        await runtime.provider.services.client.stop(record.id, 0)
+        await runtime.main(key, lambda status: status.restart_count == 1 and bool(status.ready))
+        assert await address(runtime, key) == ip
+        assert b"200 OK" in await answer(ip, 8080)
+        with pytest.raises(Refused, match=r"readinessProbe\.tcpSocket"):
+            await runtime.create(pod_of("turn", image=server, name="new", readinessProbe=probe), NODE)
+        await runtime.provider.delete_pod(key, 0)
+        assert list((tmp_path / "state" / "runtime" / "network" / "addresses").iterdir()) == []

@@ -32,7 +32,7 @@ class NodeNetwork:
         on: whether pods have one; else what needs one is refused.
         host: whether pods may have the node's own (`--allow-host-network`).
         namespaces: whether each pod has a network namespace; else a pod is known by its address alone.
-        loopback: the part of 127.0.0.0/8 that pods have addresses of; "" for none.
+        loopback: the part of 127.0.0.0/8 that pods have addresses of, where they have such; "" for none.
         least_port: the lowest port that a pod may listen at; the kernel keeps those below to root.
         ceiling: whom pods may dial at most; None for no such bound.
         node: the Node as the API has it now.

@@ -22,6 +22,7 @@ from wasmlet.runtime.network.node_network import NodeNetwork, least_port
 from wasmlet.runtime.network.none import NoNetwork
 from wasmlet.runtime.network.plugins import Plugins
 from wasmlet.runtime.network.pod_networks import PodNetworks
+from wasmlet.runtime.network.ranges import loopback_range
 from wasmlet.runtime.network.reach import AnyIp
 
 log = structlog.get_logger(__name__)
@@ -78,7 +79,7 @@ async def started(config: NetworkConfig, state_dir: Path, node: Callable[[], Raw
         on=choice.kind != NONE,
         host=config.allow_host_network,
         namespaces=choice.kind == CNI,
-        loopback=str(chosen.loopback) if isinstance(chosen, AddressNetwork) else "",
+        loopback=str(loopback_range(state_dir)),
         least_port=await in_thread(least_port),
         ceiling=config.egress_ceiling(),
         node=node,

@@ -48,6 +48,11 @@ class Networking:
     sockets: bool = False
 
     @property
+    def on(self) -> bool:
+        """Whether pods have one: those of the node now, or this one from before the node had another network."""
+        return self.node.on or self.found is not None
+
+    @property
     def ips(self) -> tuple[str, ...]:
         """The pod's addresses."""
         return self.found.ips if self.found is not None else ()
@@ -65,6 +70,7 @@ class StartRequest:
         handler: the name of the RuntimeClass handler that runs the pod.
         dense: whether containers of this handler share a process.
         user: the pod's own user; None where all pods are the node's user.
+        network: that of its pod.
     """
 
     manifest: Pod
@@ -132,7 +138,7 @@ def plan(request: StartRequest, module: Module, files: Files) -> StartPlan:
         Refused: the manifest asks for what this node cannot give; names the field.
     """
     pod, container = request.manifest, request.container
-    manifest.check_container(container, network=request.network.node.on)
+    manifest.check_container(container, network=request.network.on)
     volume_rules.check_mounts(container, {volume["name"] for volume in pod.spec.get("volumes") or ()})
     found = environment(pod, container, request.inputs, request.network.ips, files)
     if found.binary:
