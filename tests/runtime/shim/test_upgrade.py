@@ -18,10 +18,6 @@ from wasmlet.clock import Clock
 from wasmlet.errors import WasmletError
 from wasmlet.runtime import PROCESS, Isolation, RuntimeConfig, RuntimeProvider, engine
 from wasmlet.runtime.shim import records as worker
-from wasmlet.runtime.shim.client import ShimError
-from wasmlet.worker import messages
-from wasmlet.worker.fields import ZygoteKey
-from wasmlet.worker.grants import Grant
 
 
 def other_version(directory: Path, of: Path, changes: Mapping[str, tuple[str, str]]) -> Path:
@@ -191,12 +187,15 @@ async def test_an_engine_that_is_upgraded_in_place(tmp_path: Path, image: str) -
 async def test_a_shim_that_knows_no_networks_says_so(
     tmp_path: Path, image: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Where a container has something to ask of its network; all others start as before."""
     monkeypatch.setattr(worker, "WORKER", other_version(tmp_path / "other", worker.WORKER, NO_NETWORK))
-    async with Runtime(WasmtimeProvider, tmp_path / "state") as runtime:
+    config = RuntimeConfig(allow_local_modules=True, network="address")
+    async with Runtime(WasmtimeProvider, tmp_path / "state", config) as runtime:
         key = await runtime.create(pod_of("sleep", "1000", image=image))
         await runtime.running(key)
-        client = runtime.provider.services.client
-        zygote, grant = ZygoteKey("/python", "/engine", ""), Grant(addresses=("127.9.0.7",))
-        request = messages.Run("0" * 16, {}, "logs/x/0.log", zygote, network=grant)
-        with pytest.raises(ShimError, match=r"an older wasmlet has started the shim .* knows no networks of pods"):
-            await client.run(request, b"{}", 0)
+        assert len((await runtime.provider.pod_status(key)).pod_ips) == 1
+        ports = [{"containerPort": 8080}]
+        serves = await runtime.create(pod_of("sleep", "1000", image=image, name="serves", ports=ports))
+        waiting = await runtime.waiting(serves, "RunContainerError")
+        assert waiting.message.startswith("an older wasmlet has started the shim")
+        assert "knows no networks of pods" in waiting.message

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import fcntl
 import json
 import os
@@ -37,10 +38,13 @@ class ShimClient(ShimConnection):
             module: descriptor of the compiled module, which stays the caller's; so do those of `mounts`.
 
         Raises:
-            ShimError: the shim refuses, or is too old to give the container a network.
+            ShimError: the shim refuses, or is too old to give the container the sockets that it was granted.
         """
         await self._connected.wait()
-        if request.network is not None and messages.NETWORK not in self._extensions:
+        grant = request.network
+        if grant is not None and messages.NETWORK not in self._extensions:
+            if not (grant.ports or grant.egress):
+                return await self.run(dataclasses.replace(request, network=None), spec, module, mounts)
             raise ShimError(
                 "an older wasmlet has started the shim that runs this node's containers, and it knows no networks of "
                 "pods: the container can have no sockets until that shim has ended. Drain the node, or delete its "
