@@ -15,6 +15,7 @@ REQUESTS = [
     messages.Hello(),
     messages.List(watch=True),
     messages.Warm(ZYGOTE),
+    messages.Warm(ZYGOTE, network=True),
     messages.Run(ID, {"a": 1}, "logs/x/0.log", ZYGOTE),
     messages.Run(
         ID,

@@ -313,9 +313,11 @@ def test_a_broker_ends_when_nobody_needs_it(tmp_path: Path, monkeypatch: pytest.
     directory = tmp_path / "worker"
     shutil.copytree(WORKER, directory, ignore=shutil.ignore_patterns("__pycache__"))
     path = directory / "supervisor/brokers.py"
-    path.write_text(path.read_text().replace("IDLE_SECONDS = 30.0", "IDLE_SECONDS = 0.2"))
+    path.write_text(path.read_text().replace("IDLE_SECONDS = 600.0", "IDLE_SECONDS = 0.2"))
     monkeypatch.setattr(harness, "WORKER", directory)
     with running(tmp_path / "state") as shim:
+        shim.connection.ask("warm", zygote=shim.zygote, network=True)
+        wait_gone(shim.broker())
         name = shim.run("start", "sleep", "1000", network=Grant(addresses=(POD,)))
         shim.running(name)
         first = shim.broker()

@@ -138,7 +138,8 @@ class RuntimeProvider(Provider):
         log.info("what guests are isolated by", **self._isolation)
         await in_thread(services.storage.remove_orphans, set(self._pods))
         await services.networks.start(set(self._pods))
-        await services.client.warm(services.handlers.default.zygote)
+        default = services.handlers.default
+        await services.client.warm(default.zygote, network=services.networks.node.on and default.engine.sockets)
         collection = collecting.collect(
             services.registries, services.handlers.compilers, self._modules, services.storage
         )

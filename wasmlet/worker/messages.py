@@ -75,14 +75,15 @@ class List(Request):
 
 @dataclasses.dataclass(frozen=True)
 class Warm(Request):
-    """Have this zygote ready."""
+    """Have this zygote ready, and with `network` the broker."""
 
     OPERATION = "warm"
     zygote: ZygoteKey
+    network: bool = False
 
     @classmethod
     def of(cls, message: wire.Message) -> Warm:
-        return cls(ZygoteKey.of(message.get("zygote")))
+        return cls(ZygoteKey.of(message.get("zygote")), message.get("network") is True)
 
 
 @dataclasses.dataclass(frozen=True)

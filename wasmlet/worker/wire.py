@@ -10,7 +10,7 @@ Node loop to shim, each with a number `n` that the reply repeats as `re`:
 |---|---|---|
 | `hello` | | `protocol`, `pid`, `confinement`, `groups`, `extensions` |
 | `list` | `watch`: go on with a `container` event for each change | an `item` message per container, then `count` |
-| `warm` | `zygote` | nothing; the zygote is there soon |
+| `warm` | `zygote`, `network` | nothing; the zygote is there soon, and with `network` true the broker |
 | `run` | `id`, `labels`, `log`, `zygote`, and see below; descriptors: spec, compiled module, mounts | `container` |
 | `stop` | `id` of a container or exec, `grace` in seconds: interrupted at once, killed after that | `container` |
 | `resize` | `id` of a container that runs, `resources` | `container` |

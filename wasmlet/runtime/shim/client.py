@@ -159,9 +159,9 @@ class ShimClient(ShimConnection):
         for container_id in container_ids:
             self.records.pop(container_id, None)
 
-    async def warm(self, zygote: Mapping[str, str]) -> None:
-        """Have a zygote ready before it is needed."""
-        await self._ask(messages.Warm(ZygoteKey.of(zygote)))
+    async def warm(self, zygote: Mapping[str, str], *, network: bool = False) -> None:
+        """Have a zygote ready before it is needed, and with `network` what opens guests' sockets."""
+        await self._ask(messages.Warm(ZygoteKey.of(zygote), network))
 
     async def ping(self) -> None:
         """Return when the shim has answered."""

@@ -1,4 +1,4 @@
-"""The broker as the shim holds it: started when a container first needs it, and again whenever it dies.
+"""The broker as the shim holds it: started when a container first needs it, or ahead, and again whenever it dies.
 
 The shim keeps of each container that has a network its grant and the broker's end of its control socket, so that
 another broker is told the same; what the guest asked meanwhile is still in there. What was handed out lives on. One
@@ -30,8 +30,8 @@ START_SECONDS = 30.0
 """How long one may take to be ready."""
 STEADY_SECONDS = 10.0
 """One that lived so long after it was ready does not count among those that die at once."""
-IDLE_SECONDS = 30.0
-"""After how long a broker that no container needs ends."""
+IDLE_SECONDS = 600.0
+"""After how long a broker that no container needs ends: longer than containers that end wait to be started again."""
 PAUSE, LONGEST_PAUSE = 0.1, 10.0
 """Seconds before another one is started: these, then twice as many each time, up to the most."""
 _MESSAGES_PER_TURN = 16
@@ -135,6 +135,12 @@ class Broker:
             self._start()
         return theirs.detach()
 
+    def warm(self) -> None:
+        """Have the process ready before a container needs it."""
+        if not self.pid and self._again is None:
+            self._start(anyway=True)
+            self._end_when_idle()
+
     def forget(self, name: str) -> None:
         """This container has ended, or has another control socket."""
         link = self._links.pop(name, None)
@@ -143,8 +149,7 @@ class Broker:
             self._given.discard(name)
             self._queue.append((name, False))
             self._flush()
-        if not self._links and self._idle is None:
-            self._idle = self._loop.later(IDLE_SECONDS, self._when_idle)
+        self._end_when_idle()
 
     def reaped(self, status: int) -> None:
         """The process has ended with this wait status."""
@@ -177,6 +182,10 @@ class Broker:
             os.waitpid(self.pid, 0)
             self.pid = 0
 
+    def _end_when_idle(self) -> None:
+        if not self._links and self._idle is None:
+            self._idle = self._loop.later(IDLE_SECONDS, self._when_idle)
+
     def _when_idle(self) -> None:
         self._idle = None
         if not self._links and self._channel is not None:
@@ -204,9 +213,9 @@ class Broker:
                 wire.send(link.control, json.dumps({"gone": why}).encode())
             link.control.close()
 
-    def _start(self) -> None:
+    def _start(self, *, anyway: bool = False) -> None:
         self._again = None
-        if self._stopped or not self._links:
+        if self._stopped or not (self._links or anyway):
             return
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._ready_at = 0.0

@@ -15,7 +15,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from .. import messages, wire
-from ..fields import ZygoteKey
 from ..log import log_problem
 from ..loop import READ, WRITE, Loop
 from .containers import Container
@@ -51,7 +50,7 @@ class Operations(Protocol):
 
     def forget(self, names: Sequence[str]) -> int: ...
 
-    def warm(self, key: ZygoteKey) -> None: ...
+    def warm(self, request: messages.Warm) -> None: ...
 
     def check_shutdown(self, force: bool) -> None: ...
 
@@ -225,7 +224,7 @@ class Connection:
             case messages.List():
                 self._list(number, request)
             case messages.Warm():
-                shim.warm(request.zygote)
+                shim.warm(request)
                 self._reply(number, {})
             case messages.Stop():
                 stopped = shim.stop(request.id, request.grace)

@@ -168,9 +168,11 @@ class Shim:
                 count += 1
         return count
 
-    def warm(self, key: ZygoteKey) -> None:
-        """Have a zygote ready before it is needed."""
-        self._zygote(key)
+    def warm(self, request: messages.Warm) -> None:
+        """Have a zygote, and perhaps the broker, ready before they are needed."""
+        self._zygote(request.zygote)
+        if request.network:
+            self._broker.warm()
 
     def check_shutdown(self, force: bool) -> None:
         """Raise what `shutdown` would raise, so that the answer can be sent before the shim leaves."""
