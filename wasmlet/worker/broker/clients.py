@@ -20,26 +20,18 @@ from .. import packets, wire
 from ..grants import TCP, UDP, Grant
 from ..log import log_problem
 from ..loop import READ, WRITE, Loop
-from . import dns
+from . import dns, requests
 from .dial import Dial
 from .egress import Address, Egress, Name, address_of
 from .lookup import Found, Lookup, Servers
 from .places import NODE, Places, family_of
+from .requests import Refused
 
 MAX_REFUSED = 32
 """Dials of one container that are told as refused, each once."""
-_MAX_WHY = 500
 _KINDS = {TCP: socket.SOCK_STREAM, UDP: socket.SOCK_DGRAM}
 _WILDCARDS: Mapping[int, str] = {socket.AF_INET: "0.0.0.0", socket.AF_INET6: "::"}
 _SEND_BUFFER = 65536
-
-
-class Refused(Exception):
-    """A request that is answered with an errno, and why."""
-
-    def __init__(self, number: int, why: str) -> None:
-        super().__init__(why)
-        self.number = number
 
 
 class Services(NamedTuple):
@@ -145,7 +137,7 @@ class Client:
             return
         number: Any = None
         try:
-            number, request = _parsed(data, flags)
+            number, request = requests.parsed(data, flags)
             self._serve(number, request)
         except Refused as refused:
             self._refuse(number, refused.number, str(refused))
@@ -184,7 +176,9 @@ class Client:
                     self._backlog.popleft()
                     _close(sockets)
                     number = json.loads(data).get("re")
-                    self._backlog.appendleft((_refusal(number, errno.EMFILE, "too many sockets are on their way"), []))
+                    self._backlog.appendleft(
+                        (requests.refusal(number, errno.EMFILE, "too many sockets are on their way"), [])
+                    )
                     continue
                 self._hang_up()
                 return
@@ -200,7 +194,7 @@ class Client:
 
     def _refuse(self, number: Any, error: int, why: str) -> None:
         self._under_way.pop(number, None)
-        self._send(_refusal(number, error, why), [])
+        self._send(requests.refusal(number, error, why), [])
 
     # Requests
 
@@ -215,11 +209,13 @@ class Client:
             raise Refused(errno.EAGAIN, f"{len(self._under_way)} requests are under way")
         operation = request.get("ask")
         if operation == packets.LISTEN:
-            self._listen(number, _port(request), _protocol(request))
+            self._listen(number, requests.port_of(request), requests.protocol_of(request))
         elif operation == packets.CONNECT:
-            self._connect(number, _text(request, "host"), _port(request), _protocol(request))
+            self._connect(
+                number, requests.text_of(request, "host"), requests.port_of(request), requests.protocol_of(request)
+            )
         elif operation == packets.RESOLVE:
-            self._resolve(number, _text(request, "name"))
+            self._resolve(number, requests.text_of(request, "name"))
         else:
             raise Refused(errno.EPROTO, f"expected an operation, found {str(operation)[:40]!r}")
 
@@ -387,46 +383,6 @@ class Client:
             self._told.add(what)
             self._services.refused(self._name, what)
         return Refused(errno.EACCES, f"{what} is not among what the pod may dial")
-
-
-def _parsed(data: bytes, flags: int) -> tuple[int, wire.Message]:
-    """The number of a request, and the request."""
-    if flags & socket.MSG_TRUNC:
-        raise Refused(errno.EPROTO, f"a packet is longer than {packets.MAX_PACKET} bytes")
-    try:
-        request = wire.unpack(data)
-    except (wire.WireError, RecursionError):
-        raise Refused(errno.EPROTO, "a packet is no JSON object") from None
-    number = request.get("n")
-    if type(number) is not int or not 0 <= number < 1 << 53:
-        raise Refused(errno.EPROTO, "a request has no number")
-    return number, request
-
-
-def _refusal(number: Any, error: int, why: str) -> bytes:
-    name = errno.errorcode.get(error, "EIO")
-    return wire.pack({"re": number, "error": name, "why": why[:_MAX_WHY]})
-
-
-def _port(request: wire.Message) -> int:
-    port = request.get("port")
-    if type(port) is not int or not 0 < port < 65536:
-        raise Refused(errno.EPROTO, "expected a port from 1 to 65535")
-    return port
-
-
-def _protocol(request: wire.Message) -> str:
-    protocol = request.get("protocol", TCP)
-    if protocol not in (TCP, UDP):
-        raise Refused(errno.EPROTO, f"expected protocol {TCP} or {UDP}")
-    return str(protocol)
-
-
-def _text(request: wire.Message, field: str) -> str:
-    text = request.get(field)
-    if not isinstance(text, str) or not 0 < len(text) <= 2 * dns.MAX_NAME:
-        raise Refused(errno.EPROTO, f"expected a {field} of at most {2 * dns.MAX_NAME} characters")
-    return text
 
 
 def _close(sockets: Sequence[socket.socket]) -> None:
