@@ -23,10 +23,10 @@ from typing import Any
 
 from tests.worker import harness
 from tests.worker.escape_engine import DEEDS
-from tests.worker.harness import Shim, running
+from tests.worker.harness import POD, Shim, running
 from wasmlet.worker.grants import Grant, Port, Rule
 
-POD, GRANTED, OTHER = "127.9.0.11", ("127.9.0.12", 9), "127.9.0.13"
+GRANTED, OTHER = ("127.9.0.12", 9), "127.9.0.13"
 STATUS = ("Seccomp", "NoNewPrivs", "CapEff", "CapPrm", "Uid", "Groups", "Threads")
 
 

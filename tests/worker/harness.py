@@ -21,6 +21,8 @@ from wasmlet.worker.supervisor.zygotes import SPARE
 WORKER = Path(wire.__file__).parent
 FAKE_ENGINE = Path(__file__).with_name("fake_engine.py")
 PATIENCE = 30.0
+POD = f"127.{64 + (os.getpid() >> 16) % 64}.{os.getpid() >> 8 & 255}.{os.getpid() & 255}"
+"""An address of a pod that no other process of tests has."""
 
 
 def launch(python: str, state: Path, idle_exit: float, *more: str) -> None:

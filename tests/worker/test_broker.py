@@ -17,11 +17,10 @@ from hypothesis import strategies as st
 from tests.runtime.network.spaces import own_namespace
 from tests.worker.broker_process import BrokerProcess, Container, broker
 from tests.worker.dns_server import dns, zone
+from tests.worker.harness import POD
 from wasmlet.worker import wire
 from wasmlet.worker.grants import UDP, Grant, Port, Resolver, Rule
 from wasmlet.worker.packets import MAX_UNDER_WAY
-
-POD = "127.9.0.7"
 
 
 @pytest.fixture
@@ -44,11 +43,11 @@ def taken(descriptor: int, kind: int = socket.SOCK_STREAM) -> socket.socket:
 
 def test_a_listener_is_bound_and_does_not_listen(python: str) -> None:
     with broker(python) as it:
-        container = it.add(Grant(addresses=(POD,), ports=(Port(8080, hosts=(("127.9.1.1", 18080),)),)))
+        container = it.add(Grant(addresses=(POD,), ports=(Port(8080, hosts=((POD, 18080),)),)))
         before = held(it, container)
         answer = container.ask("listen", port=8080)
         assert (answer.error, len(answer.fds)) == (0, 2)
-        for descriptor, address in zip(answer.fds, ((POD, 8080), ("127.9.1.1", 18080)), strict=True):
+        for descriptor, address in zip(answer.fds, ((POD, 8080), (POD, 18080)), strict=True):
             with taken(descriptor) as listener:
                 assert listener.getsockname() == address
                 assert not os.get_blocking(descriptor)

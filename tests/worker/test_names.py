@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 
 from tests.worker.broker_process import broker
 from tests.worker.dns_server import AAAA, CNAME, A, Query, answer, dns, zone
+from tests.worker.harness import POD
 from wasmlet.worker import wire
 from wasmlet.worker.broker import dns as messages
 from wasmlet.worker.broker.dns import Bad, candidates, normal, question, read
 from wasmlet.worker.broker.egress import Name
 from wasmlet.worker.grants import Grant, Resolver, Rule
 
-POD = "127.9.0.7"
 ANYBODY = (Rule(name="*"),)
 HERE = "127.9.0.8"
 

@@ -17,12 +17,11 @@ import pytest
 
 from tests.runtime.network.spaces import own_namespace
 from tests.worker import harness
-from tests.worker.harness import PATIENCE, WORKER, Connection, Shim, alive, children, kill, running, wait_gone
+from tests.worker.harness import PATIENCE, POD, WORKER, Connection, Shim, alive, children, kill, running, wait_gone
 from tests.worker.test_execs import begin
 from wasmlet.worker.grants import UDP, Grant, Port, Resolver, Rule
 from wasmlet.worker.supervisor import brokers
 
-POD = "127.9.0.7"
 ESCAPES = Path(__file__).with_name("escape_engine.py")
 ROOT_ONLY = pytest.mark.skipif(os.getuid() != 0, reason="namespaces are for root")
 CLASSES = pytest.mark.parametrize("more", [{}, {"dense": "namespace"}], ids=["process", "dense"])
