@@ -29,6 +29,7 @@ class EndpointSlices:
         self._store = registry.store
         self._deletion = deletion
         self._queue = Queue(clock, self._settle)
+        self._writing = False
         self._store.listeners.append(self._on_change)
 
     async def run(self) -> None:
@@ -43,7 +44,7 @@ class EndpointSlices:
             old = event.old.raw if event.old is not None and event.change == "MODIFIED" else None
             if old is None or _projection(old) != _projection(record.raw):
                 self._wake(record, *filter(None, (old,)))
-        elif kind.plural == "endpointslices":
+        elif kind.plural == "endpointslices" and not self._writing:
             labels = record.raw["metadata"].get("labels") or {}
             if labels.get(slices.MANAGED) == slices.MANAGER:
                 self._queue.add((record.namespace, str(labels.get(slices.SERVICE))))
@@ -90,12 +91,16 @@ class EndpointSlices:
 
     def _carry_out(self, namespace: str, changes: slices.Changes) -> None:
         kind = core("endpointslices")
-        for body in changes.create:
-            self._registry.create(Call(kind, namespace, manager=_MANAGER), body)
-        for record, body in changes.update:
-            self._registry.replace(Call(kind, record.namespace, record.name, manager=_MANAGER), record, body)
-        for record in changes.delete:
-            self._delete(record)
+        self._writing = True
+        try:
+            for body in changes.create:
+                self._registry.create(Call(kind, namespace, manager=_MANAGER), body)
+            for record, body in changes.update:
+                self._registry.replace(Call(kind, record.namespace, record.name, manager=_MANAGER), record, body)
+            for record in changes.delete:
+                self._delete(record)
+        finally:
+            self._writing = False
 
     def _delete(self, record: Record) -> None:
         self._deletion.delete(Call(core("endpointslices"), record.namespace, record.name), record, Options())

@@ -12,9 +12,15 @@ from wasmlet.controlplane.storage.status import ApiError
 Key = tuple[str, str]
 """Namespace and name, or a kind's plural and a UID."""
 Settle = Callable[[Key], float | None]
-"""Looks at an object and does what is to do; returns in how many seconds it has to be looked at again, if so."""
+"""Looks at an object and does what is to do; returns in how many seconds it has to be looked at again, if so.
+
+Zero seconds mean that there was too much to do at once."""
 FIRST_RETRY, LAST_RETRY = 1.0, 300.0
 """The pause in seconds after the first write that was refused, which doubles each time, and the longest one."""
+LONG = 0.005
+"""From how many seconds on it counts as long to look at an object, as at a ReplicaSet of hundreds of pods."""
+REST = 10
+"""How many times as long as it took such an object is left alone, so that its many changes are looked at together."""
 
 
 class Queue:
@@ -25,6 +31,9 @@ class Queue:
         self._due: Timers[Key] = Timers(clock)
         self._keys: dict[Key, None] = {}
         self._refused: dict[Key, int] = {}
+        self._rests: dict[Key, float] = {}
+        """Until when, by the monotonic clock, an object is left alone."""
+        self._clock = clock
         self._wake = asyncio.Event()
 
     def add(self, key: Key) -> None:
@@ -36,6 +45,7 @@ class Queue:
         """Drop what is known of an object that is gone."""
         self._keys.pop(key, None)
         self._refused.pop(key, None)
+        self._rests.pop(key, None)
         self._due.cancel(key)
 
     async def run(self) -> None:
@@ -53,21 +63,30 @@ class Queue:
             while self._keys:
                 key = next(iter(self._keys))
                 del self._keys[key]
-                self._look(key)
+                began = self._clock.monotonic()
+                if (rest := self._rests.pop(key, began) - began) > 0:
+                    self._rests[key] = began + rest
+                    self._due.set(key, rest)
+                    continue
+                more = self._look(key)
+                if (took := self._clock.monotonic() - began) > LONG and not more:
+                    self._rests[key] = began + took + REST * took
                 await asyncio.sleep(0)  # others get their turn on the event loop
             self._wake.clear()
             await self._wake.wait()
 
-    def _look(self, key: Key) -> None:
+    def _look(self, key: Key) -> bool:
+        """Look at an object; whether there is more to do at once."""
         try:
             seconds = self._settle(key)
         except ApiError:  # the controller has said so in an event or a condition
             count = self._refused.get(key, 0)
             self._refused[key] = count + 1
             self._due.set(key, min(FIRST_RETRY * 2 ** min(count, 16), LAST_RETRY))
-            return
+            return False
         self._refused.pop(key, None)
         if seconds is None:
             self._due.cancel(key)
         else:
             self._due.set(key, seconds)
+        return seconds == 0

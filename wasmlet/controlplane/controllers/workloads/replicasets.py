@@ -71,7 +71,7 @@ class ReplicaSets:
             if event.change == "DELETED":
                 self._queue.forget(record.key)
                 self._failures.pop(uid_of(record.raw), None)
-            else:
+            elif event.old is None or _asked(event.old.raw) != _asked(record.raw):
                 self._queue.add(record.key)
         elif kind.plural == "pods":
             old = event.old.raw if event.old is not None and event.change == "MODIFIED" else None
@@ -210,6 +210,12 @@ class ReplicaSets:
             "readyReplicas": sum(wait is not None for wait in waits),
             "availableReplicas": sum(wait == 0 for wait in waits),
         }
+
+
+def _asked(replica_set: Object) -> tuple[Any, Any]:
+    """What a ReplicaSet asks for, without its status, which is written here."""
+    metadata = {key: value for key, value in replica_set["metadata"].items() if key != "resourceVersion"}
+    return replica_set["spec"], metadata
 
 
 def _projection(pod: Object) -> tuple[Any, ...]:
