@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import os
 import shutil
@@ -49,6 +50,18 @@ def test_no_folder_is_a_hall() -> None:
     for path in house.modules(ROOT, "wasmlet").values():
         folders[path.parent] = folders.get(path.parent, 0) + 1
     assert {str(folder.relative_to(ROOT)): count for folder, count in folders.items() if count > MOST_MODULES} == {}
+
+
+def test_no_descriptor_is_closed_twice() -> None:
+    """uvloop closes that of a file object which it is given twice; another thread may have it by then (see `ready`)."""
+    given = {
+        f"{path.relative_to(ROOT)}: {node.attr}"
+        for base in ("wasmlet", "providers")
+        for path in (ROOT / base).rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_bytes()))
+        if isinstance(node, ast.Attribute) and node.attr in ("connect_read_pipe", "connect_write_pipe")
+    }
+    assert given == set()
 
 
 def test_the_worker_is_the_standard_library_alone() -> None:

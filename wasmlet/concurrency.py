@@ -1,4 +1,4 @@
-"""What everybody uses to wait, for the first of several things and for work in threads, and to break a connection."""
+"""What everybody uses to wait (for one of several things, for threads, for descriptors) and to cut a connection."""
 
 from __future__ import annotations
 
@@ -54,6 +54,25 @@ async def opened_in_thread(work: Callable[[], T], close: Callable[[T], object]) 
             close(one)
         raise
     return opened[0]
+
+
+async def ready(
+    descriptor: int, add: Callable[[int, Callable[[], object]], object], remove: Callable[[int], object]
+) -> None:
+    """Wait until a descriptor can be read or written.
+
+    Not `connect_read_pipe` and `connect_write_pipe`: uvloop closes the descriptor of a file object twice. Between the
+    two, a thread may have opened something else that has the same number.
+
+    Args:
+        add, remove: of the running loop, `add_reader` and `remove_reader` or those of writers.
+    """
+    event = asyncio.Event()
+    add(descriptor, event.set)
+    try:
+        await event.wait()
+    finally:
+        remove(descriptor)
 
 
 def cut(transport: asyncio.BaseTransport | None) -> None:

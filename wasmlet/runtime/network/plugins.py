@@ -19,7 +19,7 @@ from typing import Any, Literal
 import attrs
 
 from wasmlet.clock import Clock
-from wasmlet.concurrency import first_of
+from wasmlet.concurrency import first_of, ready
 from wasmlet.model.pod import PodKey
 from wasmlet.runtime.network.conflist import Conflist
 from wasmlet.runtime.network.network import NetworkError
@@ -185,6 +185,7 @@ class Plugins:
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
+            os.close(reader)
             await _reap(process)
         if late or output is None:
             raise NetworkError(f"CNI plugin {program.name}: {verb} took longer than {SECONDS:g} seconds")
@@ -194,17 +195,18 @@ class Plugins:
 
 
 async def _said(reader: int) -> bytes:
-    """What comes out of a pipe until its end, or more than `MAX_OUTPUT` bytes. Closes it."""
-    stream = asyncio.StreamReader()
-    transport, _ = await asyncio.get_running_loop().connect_read_pipe(
-        lambda: asyncio.StreamReaderProtocol(stream), os.fdopen(reader, "rb", 0)
-    )
-    output = b""
-    try:
-        while len(output) <= MAX_OUTPUT and (piece := await stream.read(65536)):
-            output += piece
-    finally:
-        transport.close()
+    """What comes out of a pipe until its end, or more than `MAX_OUTPUT` bytes."""
+    os.set_blocking(reader, False)
+    loop, output = asyncio.get_running_loop(), b""
+    while len(output) <= MAX_OUTPUT:
+        try:
+            piece = os.read(reader, 65536)
+        except BlockingIOError:
+            await ready(reader, loop.add_reader, loop.remove_reader)
+            continue
+        if not piece:
+            break
+        output += piece
     return output
 
 

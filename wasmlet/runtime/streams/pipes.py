@@ -11,8 +11,9 @@ import fcntl
 import os
 import struct
 import termios
-from collections.abc import Callable
 from types import TracebackType
+
+from wasmlet.concurrency import ready
 
 CHUNK = 64 * 1024
 
@@ -45,7 +46,7 @@ class Pipe:
             try:
                 return os.read(self.descriptor, CHUNK)
             except BlockingIOError:
-                await _ready(self.descriptor, loop.add_reader, loop.remove_reader)
+                await ready(self.descriptor, loop.add_reader, loop.remove_reader)
             except OSError as error:
                 if error.errno == errno.EIO:  # how a terminal ends
                     return b""
@@ -62,7 +63,7 @@ class Pipe:
             try:
                 rest = rest[os.write(self.descriptor, rest) :]
             except BlockingIOError:
-                await _ready(self.descriptor, loop.add_writer, loop.remove_writer)
+                await ready(self.descriptor, loop.add_writer, loop.remove_writer)
             except OSError as error:
                 if error.errno == errno.EIO:
                     raise BrokenPipeError(error.errno, "the terminal is closed") from error
@@ -72,14 +73,3 @@ class Pipe:
         """Set the size of a terminal."""
         size = struct.pack("HHHH", min(rows, 0xFFFF), min(columns, 0xFFFF), 0, 0)
         fcntl.ioctl(self.descriptor, termios.TIOCSWINSZ, size)
-
-
-async def _ready(
-    descriptor: int, add: Callable[[int, Callable[[], object]], object], remove: Callable[[int], object]
-) -> None:
-    ready = asyncio.Event()
-    add(descriptor, ready.set)
-    try:
-        await ready.wait()
-    finally:
-        remove(descriptor)
