@@ -28,11 +28,13 @@ from wasmlet.cli import log, providers
 from wasmlet.cli.commands import run_loop
 from wasmlet.errors import ConfigError, WasmletError
 
-WHAT = ("node", "memory", "wasmtime", "engines")
+WHAT = ("node", "memory", "wasmtime", "engines", "serving")
 REFERENCE = "reference"
 ENGINE = "wasmtime"
-MOST_ASLEEP = 200
-"""Pods of a class that sleep side by side where the memory of one is taken."""
+MOST_ASLEEP, MOST_SERVING = 200, 50
+"""Pods of a class that sleep side by side where the memory of one is taken, and of such that serve."""
+LEAST_ROUNDS = 9
+"""Of requests to guests that serve."""
 
 Found = dict[str, Any]
 
@@ -58,8 +60,8 @@ async def measure(options: Options, progress: Progress) -> Found:
     """
     found: Found = {}
     for what in options.what:
-        if what == "engines":
-            found |= await _engines(options, progress)
+        if what in ("engines", "serving"):
+            found |= await (_engines if what == "engines" else _serving)(options, progress)
             continue
         async with open_cluster(options.real) as cluster:
             found["api_server"] = cluster.name
@@ -87,6 +89,20 @@ async def _engines(options: Options, progress: Progress) -> Found:
     with tempfile.TemporaryDirectory(prefix="wasmlet-bench-") as directory:
         size = Size(options.starts, min(options.pods, MOST_ASLEEP))
         return {"engines": await classes(Path(directory), size, progress)}
+
+
+async def _serving(options: Options, progress: Progress) -> Found:
+    """Guests that serve, beside a process of the system's; no API server has a part in it."""
+    try:
+        providers.load(ENGINE)
+    except ConfigError as error:
+        progress.line(f"serving is left out: {error}")
+        return {}
+    from benchmarks.serving import Size, serving
+
+    with tempfile.TemporaryDirectory(prefix="wasmlet-bench-") as directory:
+        size = Size(max(options.rounds, LEAST_ROUNDS), options.starts, min(options.pods, MOST_SERVING))
+        return {"serving": await serving(Path(directory), size, progress)}
 
 
 async def _engine(cluster: Cluster, load: Load, options: Options, progress: Progress) -> Found:
@@ -127,6 +143,8 @@ def tables(found: Found) -> str:
         texts.append(report.table(f"one pod at a time, a process of {ENGINE}", found["first_byte"], "fork, exec"))
     if "engines" in found:
         texts.append(report.columns("the classes of engines, by turns", found["engines"]))
+    if "serving" in found:
+        texts.append(report.columns("guests that serve, by turns", found["serving"]))
     if "memory" in found:
         texts.append(report.stages("RSS of a node that runs nothing, MiB", found["memory"]))
     machine = found["machine"]
@@ -159,9 +177,9 @@ def command(
 ) -> None:
     """Measure how fast and how small a node is, beside a bare client that makes the same writes and nothing else.
 
-    WHAT is node (the node loop alone), memory (where that goes), wasmtime (with an engine) or engines (their classes
-    side by side, without an API server); all of it without any. The API server is an embedded one, or that of
-    --kubeconfig. --handler is for wasmtime.
+    WHAT is node (the node loop alone), memory (where that goes), wasmtime (with an engine), engines (their classes
+    side by side, without an API server) or serving (guests that answer requests); all of it without any. The API server
+    is an embedded one, or that of --kubeconfig. --handler is for wasmtime.
     """
     real = None
     if kubeconfig is not None:

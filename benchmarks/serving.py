@@ -1,0 +1,222 @@
+"""Guests that serve, beside the same program as a process of the system's: requests, first answers, memory asleep.
+
+One source in C is compiled for WASI and for this machine. Each server has one connection at a time, from a client in C
+on this machine; servers are measured by turns, so that whatever else the machine is doing meets all alike. Pods have
+addresses of loopback (`--network address`), all hardening is on that the machine has.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from benchmarks.burst import quantile
+from benchmarks.guest import group_memory
+from benchmarks.processes import BenchmarkFailed
+from benchmarks.report import Progress
+from wasmlet.cli import providers
+from wasmlet.model.inputs import Inputs
+from wasmlet.model.pod import Pod
+from wasmlet.provider import NodeContext, Provider
+
+NATIVE = "native"
+HANDLERS = ("wasmlet", "wasmlet-dense")
+PORT = 8080
+HERE = Path(__file__).parent
+PATIENCE_SECONDS = 60.0
+SECONDS = 1.0
+"""Of requests, in each round."""
+
+Found = dict[str, dict[str, float]]
+
+
+@attrs.frozen
+class Size:
+    """How much is measured: rounds of requests, starts one at a time, and servers that sleep side by side."""
+
+    rounds: int
+    starts: int
+    asleep: int
+
+
+async def serving(directory: Path, size: Size, progress: Progress) -> Found:
+    """Figure by figure, what each class has.
+
+    Raises:
+        BenchmarkFailed: there is no compiler, or a server did not answer.
+    """
+    with progress.step("compiling the servers"):
+        module, server, client = await asyncio.to_thread(_compiled, directory)
+    kind = providers.load("wasmtime")
+    settings: Any = kind.Config
+    provider: Provider = kind(settings(allow_local_modules=True, network="address"))
+    state = directory / "state"
+    state.mkdir(mode=0o700)
+    await provider.start(NodeContext("bench", "127.0.0.1", size.asleep + 4, state))
+    try:
+        image = f"file://{module}"
+        found = await _requests(provider, image, (server, client), size.rounds, progress)
+        found |= await _first_answers(provider, image, size.starts, progress)
+        return found | await _memory(provider, image, state, size.asleep, progress)
+    finally:
+        await provider.stop()
+
+
+def _compiled(directory: Path) -> tuple[Path, Path, Path]:
+    """The server as a module and as a program, and the client."""
+    module, server, client = directory / "server.wasm", directory / "server", directory / "client"
+    for source, made, target in (
+        ("server.c", module, ["-target", "wasm32-wasi"]),
+        ("server.c", server, []),
+        ("client.c", client, []),
+    ):
+        command = [sys.executable, "-m", "ziglang", "cc", *target, "-O2", "-s", "-o", str(made), str(HERE / source)]
+        answer = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+        if answer.returncode:
+            raise BenchmarkFailed(f"{source} does not compile; try `make setup`: {answer.stderr[-500:]}")
+    return module, server, client
+
+
+async def _requests(
+    provider: Provider, image: str, programs: tuple[Path, Path], rounds: int, progress: Progress
+) -> Found:
+    server, client = programs
+    rates: dict[str, list[float]] = {name: [] for name in (NATIVE, *HANDLERS)}
+    times: dict[str, list[float]] = {name: [] for name in rates}
+    pods = {handler: _pod(f"serves-{handler}", image) for handler in HANDLERS}
+    try:
+        with _native(server) as port:
+            places = {NATIVE: ("127.0.0.1", port)}
+            for handler, pod in pods.items():
+                places[handler] = (await _answering(provider, pod, handler), PORT)
+            with progress.step(f"requests, {rounds} rounds"):
+                for _ in range(rounds):
+                    for name, place in places.items():
+                        rate, median = await asyncio.to_thread(_asked, client, place)
+                        rates[name].append(rate)
+                        times[name].append(median)
+    finally:
+        for pod in pods.values():
+            await provider.delete_pod(pod.key, 0)
+    middle = {name: statistics.median(found) for name, found in rates.items()}
+    usual = {name: statistics.median(found) for name, found in times.items()}
+    return {
+        "requests a second, one connection": middle,
+        f"requests a second, of {NATIVE}": {name: rate / middle[NATIVE] for name, rate in middle.items()},
+        "one request, p50, us": usual,
+        f"one request, p50, in those of {NATIVE}": {name: took / usual[NATIVE] for name, took in usual.items()},
+    }
+
+
+async def _first_answers(provider: Provider, image: str, count: int, progress: Progress) -> Found:
+    """From `create_pod` to the first byte of an answer."""
+    took: dict[str, list[float]] = {handler: [] for handler in HANDLERS}
+    with progress.step("first answers"):
+        for number in range(count):
+            for handler in HANDLERS:
+                pod = _pod(f"first-{handler}-{number}", image)
+                begin = time.perf_counter()
+                try:
+                    await _answering(provider, pod, handler)
+                    took[handler].append(1000 * (time.perf_counter() - begin))
+                finally:
+                    await provider.delete_pod(pod.key, 0)
+    return {
+        f"first answer after the pod is made, p{share}, ms": {
+            handler: quantile(sorted(found), share / 100) for handler, found in took.items()
+        }
+        for share in (50, 99)
+    }
+
+
+async def _memory(provider: Provider, image: str, state: Path, count: int, progress: Progress) -> Found:
+    """By the control groups of the workers, with kernel memory; {} where there are none."""
+    figures = {}
+    for handler in HANDLERS:
+        with progress.step(f"{count} asleep, {handler}"):
+            pods = [_pod(f"asleep-{handler}-{number}", image) for number in range(count)]
+            warm = _pod(f"warm-{handler}", image)
+            await _answering(provider, warm, handler)
+            before = await asyncio.to_thread(group_memory, state.parent)
+            try:
+                for pod in pods:
+                    await _answering(provider, pod, handler)
+                after = await asyncio.to_thread(group_memory, state.parent)
+            finally:
+                await asyncio.gather(*(provider.delete_pod(pod.key, 0) for pod in [*pods, warm]))
+        if before is None or after is None:
+            progress.line(f"{handler} has no figure for memory: the workers have no control groups here")
+        else:
+            figures[handler] = (after - before) / count
+    return {"memory of a server asleep, with the kernel's, KiB": figures} if figures else {}
+
+
+def _pod(name: str, image: str) -> Pod:
+    container = {"name": "c", "image": image, "ports": [{"containerPort": PORT}]}
+    return Pod(
+        {
+            "metadata": {"name": name, "namespace": "bench", "uid": f"uid-of-{name}"},
+            "spec": {"restartPolicy": "Never", "containers": [container]},
+        }
+    )
+
+
+async def _answering(provider: Provider, pod: Pod, handler: str) -> str:
+    """Make the pod, and return its address when it has answered a request."""
+    await provider.create_pod(pod, Inputs(runtime_handler=handler))
+    try:
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while not (addresses := (await provider.pod_status(pod.key)).pod_ips):  # noqa: ASYNC110 - a stream costs more
+                await asyncio.sleep(0.0005)
+            while True:
+                with contextlib.suppress(ConnectionRefusedError):
+                    reader, writer = await asyncio.open_connection(addresses[0], PORT)
+                    break
+                await asyncio.sleep(0.0005)
+            writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+            if not await reader.read(1):
+                raise BenchmarkFailed(f"pod {pod.key.name}: expected an answer, found none")
+            writer.close()
+            return addresses[0]
+    except TimeoutError:
+        status = await provider.pod_status(pod.key)
+        raise BenchmarkFailed(f"pod {pod.key.name} gave no answer within {PATIENCE_SECONDS:g} s: {status}") from None
+
+
+@contextlib.contextmanager
+def _native(server: Path) -> Iterator[int]:
+    """The server as a process of the system's; its port."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        # As descriptor 3 in the child, as a guest has it.
+        process = os.posix_spawn(
+            server, [str(server)], {}, file_actions=[(os.POSIX_SPAWN_DUP2, listener.fileno(), 3)], setsigmask=()
+        )
+        try:
+            yield int(listener.getsockname()[1])
+        finally:
+            os.kill(process, 9)
+            os.waitpid(process, 0)
+
+
+def _asked(client: Path, place: tuple[str, int]) -> tuple[float, float]:
+    """Requests a second and the median of one, in microseconds."""
+    answer = subprocess.run(
+        [client, place[0], str(place[1]), str(SECONDS)], capture_output=True, text=True, timeout=PATIENCE_SECONDS
+    )
+    try:
+        rate, median = answer.stdout.split()
+    except ValueError:
+        raise BenchmarkFailed(f"expected figures of the client, found status {answer.returncode}") from None
+    return float(rate), float(median)
