@@ -293,7 +293,7 @@ async def test_instances_that_ended_before_the_api_heard_of_them_are_shown(tmp_p
         await demo_module._create_classes(client)
         objects = await asyncio.to_thread(objects_of, examples / "retries.yaml")
         with plane.faults.add(Delay(), verb="patch", path="*/pods/retries/status"):
-            shown = Show(client, plane.kubeconfig, provider.earlier_logs, said.put_nowait)
+            shown = Show(client, plane.kubeconfig, provider.earlier_logs, said.put_nowait, said.put_nowait)
             show = group.create_task(shown.run(objects))
             await _event(client, "BackOff")  # two instances have ended, and the third waits
         tries: list[str] = []

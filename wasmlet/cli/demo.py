@@ -69,7 +69,7 @@ async def demo(file: Path | None, arguments: Sequence[str], settings: Settings, 
     """
     acts = [await _objects(path, arguments, settings.serve) for path in _files(file)]
     modules = _files(file)[0].absolute().parent
-    keep = settings.keep
+    keep, hints = settings.keep, list[str]()
     stop = asyncio.Event()
     began = time.monotonic()
     with on_stop_signals(stop.set), tempfile.TemporaryDirectory(prefix="wasmlet-demo-") as directory:
@@ -81,10 +81,12 @@ async def demo(file: Path | None, arguments: Sequence[str], settings: Settings, 
                     _hints(plane.kubeconfig, acts[0], keep, say)
                 async with Client(await load_identity(plane.kubeconfig)) as client:
                     await _create_classes(client)
-                    show = Show(client, plane.kubeconfig, provider.earlier_logs, say)
+                    show = Show(client, plane.kubeconfig, provider.earlier_logs, say, say if keep else hints.append)
                     await _until(stop, _show(show, acts))
                 if not keep:
                     _hints(plane.kubeconfig, acts[0], keep, say)
+                    for line in hints:
+                        say(line)
                 elif not stop.is_set():
                     say("up until Ctrl-C")
                     await stop.wait()

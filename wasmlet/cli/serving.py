@@ -105,8 +105,11 @@ async def _warning(client: Client, pod: Pod) -> str:
     return f"; {messages[-1]}" if messages else ""
 
 
-async def answer(client: Client, service: Object, kubeconfig: Path, say: Say) -> str | None:
+async def answer(client: Client, service: Object, kubeconfig: Path, say: Say, hint: Say) -> str | None:
     """Wait until a pod of a Service is ready, show what it answers, and say how to ask it.
+
+    Args:
+        hint: takes the lines to type.
 
     Returns:
         What went wrong; None where there is an answer.
@@ -128,8 +131,8 @@ async def answer(client: Client, service: Object, kubeconfig: Path, say: Say) ->
     port = next(int(item["port"]) for item in service["spec"]["ports"] if item.get("protocol", "TCP") == "TCP")
     local = port if port > 1023 else 8080
     space = f" -n {meta['namespace']}" if meta["namespace"] != "default" else ""
-    say(f"  curl {serving.url}")
-    say(f"  kubectl --kubeconfig {kubeconfig}{space} port-forward {what} {local}:{port}")
+    hint(f"  curl {serving.url}")
+    hint(f"  kubectl --kubeconfig {kubeconfig}{space} port-forward {what} {local}:{port}")
     return None
 
 

@@ -29,12 +29,14 @@ class Show:
     Attributes:
         kubeconfig: named in the lines that say what to type.
         earlier: reads what the node still has of a container's earlier instances.
+        hint: takes the lines to type.
     """
 
     client: Client
     kubeconfig: Path
     earlier: Earlier
     say: Say
+    hint: Say
 
     async def run(self, objects: Sequence[dict[str, Any]]) -> None:
         """Apply the objects and tell what becomes of the pods: that they ended, or that they answer for a Service.
@@ -76,7 +78,7 @@ class Show:
         Args:
             servers: follow the pods that are the only ones of the Service; none where there may be others.
         """
-        work = asyncio.ensure_future(answer(self.client, service, self.kubeconfig, self.say))
+        work = asyncio.ensure_future(answer(self.client, service, self.kubeconfig, self.say, self.hint))
         ended = asyncio.ensure_future(asyncio.wait(servers)) if servers else None
         try:
             await asyncio.wait(filter(None, (work, ended)), return_when=asyncio.FIRST_COMPLETED)
