@@ -15,6 +15,7 @@ from wasmlet.model.inputs import Inputs
 from wasmlet.model.pod import Pod, PodKey
 from wasmlet.model.status import PodStatus, Running, Terminated, Waiting, phase_of
 from wasmlet.node.pods.status import api_status
+from wasmlet.runtime.pods import announce_compile
 
 
 def sidecar(name: str, image: str, *args: str, **fields: Any) -> dict[str, Any]:
@@ -123,8 +124,12 @@ async def test_an_init_container_is_tried_again(timed: Runtime, image: str) -> N
     assert phase_of(pod, await timed.provider.pod_status(key)) == "Pending"
 
 
-async def test_main_containers_start_in_order(scripted: Runtime, image: str) -> None:
-    """A postStart hook of the first holds up the second, as at a kubelet."""
+@pytest.mark.parametrize("quiet", [announce_compile.QUIET_SECONDS, 0.0])
+async def test_main_containers_start_in_order(
+    scripted: Runtime, image: str, quiet: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A postStart hook of the first holds up the second, as at a kubelet; also where the first is compiled for long."""
+    monkeypatch.setattr(announce_compile, "QUIET_SECONDS", quiet)
     script = script_of(scripted)
     script.held.add("hook")
     hook = {"postStart": {"exec": {"command": ["hook"]}}}

@@ -358,7 +358,8 @@ class ContainerLife:
     def show(self, state: ContainerState) -> None:
         """The container's state is this, whatever the shim says of the last instance."""
         self.state = state
-        self.tried.set()
+        if not isinstance(state, Waiting) or state.reason != self.creating.reason:  # else it is on its way still
+            self.tried.set()
         self.pod_life.publish()
 
     def say(self, type: Literal["Normal", "Warning"], reason: str, message: str) -> None:  # noqa: A002
