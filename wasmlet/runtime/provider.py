@@ -59,7 +59,7 @@ from wasmlet.runtime.services import RuntimeServices
 from wasmlet.runtime.shim.client import ShimError
 from wasmlet.runtime.shim.instances import Labels
 from wasmlet.runtime.shim.records import ContainerRecord
-from wasmlet.runtime.stats.summary import Measured, Stats
+from wasmlet.runtime.stats.summary import Stats, running_of
 from wasmlet.runtime.streams import attach
 from wasmlet.runtime.streams.commands import Commands
 from wasmlet.runtime.streams.execs import Execs
@@ -267,16 +267,10 @@ class RuntimeProvider(Provider):
 
     async def stats(self) -> Raw:
         """What the node, its pods and what runs of them take; see `wasmlet.runtime.stats.summary`."""
-        running, pods = [], {}
-        for life in self._pods.values():
-            if life.start_time is not None:
-                pods[life.key] = life.start_time.timestamp()
+        began = {life.key: life.start_time.timestamp() for life in self._pods.values() if life.start_time is not None}
         client = self.services.client
-        for record in client.records.values():
-            labels = Labels.of(record.labels)
-            if labels is not None and record.state == wire.RUNNING and record.pid:
-                running.append(Measured.of(record, labels, client.groups))
-        return await in_thread(self._stats.summary, running, pods, self.state_dir)
+        running = running_of(client.records.values(), client.groups)
+        return await in_thread(self._stats.summary, running, began, self.state_dir)
 
     async def node_status(self) -> NodeStatus:
         return NodeStatus(

@@ -22,6 +22,7 @@ from wasmlet.runtime.shim.instances import Labels
 from wasmlet.runtime.shim.records import ContainerRecord
 from wasmlet.runtime.stats import cgroups as cgroup_stats
 from wasmlet.runtime.stats import dense as dense_stats
+from wasmlet.worker import wire
 
 _NANO = 1_000_000_000
 
@@ -45,6 +46,12 @@ class Measured:
         dense = dense_stats.Thread(record.thread, record.memory) if record.thread else None
         group = cgroup_stats.Group.of(record.group, places)
         return cls(record.id, labels.pod, labels.container, record.pid, record.started, group, dense)
+
+
+def running_of(records: Iterable[ContainerRecord], places: Mapping[str, Any]) -> list[Measured]:
+    """Those of the records whose containers run; `places` as for `cgroup_stats.Group.of`."""
+    found = [(record, Labels.of(record.labels)) for record in records if record.state == wire.RUNNING and record.pid]
+    return [Measured.of(record, labels, places) for record, labels in found if labels is not None]
 
 
 @attrs.frozen
