@@ -194,6 +194,18 @@ def test_addresses_that_a_container_was_told() -> None:
             assert container.error("connect", host=HERE, port=port) == ""
 
 
+def test_a_guest_that_does_not_ask_another_broker_again() -> None:
+    """It is not waited for: what it was told is forgotten then."""
+    with broker() as it:
+        container = it.add(grant(egress=(Rule(name="one.example"),)))
+        assert container.error("resolve", name="one.example") == "EHOSTDOWN"
+        it.replace()
+        container.raw(b'{"n": 7, "ask": "connect", "host": "127.9.0.8", "port": 9}')
+        assert container.next() == {"restarted": True}
+        denied = container.next()
+        assert (denied["re"], denied["error"]) == (7, "EACCES")
+
+
 def test_only_the_last_addresses_are_remembered() -> None:
     def respond(query: Query) -> bytes:
         number = int(query.name.partition(".")[0])

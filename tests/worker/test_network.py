@@ -308,6 +308,15 @@ def test_a_broker_that_dies_at_once_does_not_spin(tmp_path: Path) -> None:
         assert reached((POD, port)) == b"x"
 
 
+def test_a_broker_is_there_before_it_is_needed(tmp_path: Path) -> None:
+    with running(tmp_path / "state") as shim:
+        shim.connection.ask("warm", zygote=shim.zygote, network=True)
+        ahead, port = shim.broker(), free_port()
+        shim.run("start", "serve", "1", network=Grant(addresses=(POD,), ports=(Port(port),)))
+        assert reached((POD, port)) == b"x"
+        assert shim.broker() == ahead
+
+
 def test_a_broker_ends_when_nobody_needs_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     directory = tmp_path / "worker"
     shutil.copytree(WORKER, directory, ignore=shutil.ignore_patterns("__pycache__"))
@@ -315,8 +324,6 @@ def test_a_broker_ends_when_nobody_needs_it(tmp_path: Path, monkeypatch: pytest.
     path.write_text(path.read_text().replace("IDLE_SECONDS = 600.0", "IDLE_SECONDS = 0.2"))
     monkeypatch.setattr(harness, "WORKER", directory)
     with running(tmp_path / "state") as shim:
-        shim.connection.ask("warm", zygote=shim.zygote, network=True)
-        wait_gone(shim.broker())
         name = shim.run("start", "sleep", "1000", network=Grant(addresses=(POD,)))
         shim.running(name)
         first = shim.broker()

@@ -32,6 +32,8 @@ MAX_REFUSED = 32
 _KINDS = {TCP: socket.SOCK_STREAM, UDP: socket.SOCK_DGRAM}
 _WILDCARDS: Mapping[int, str] = {socket.AF_INET: "0.0.0.0", socket.AF_INET6: "::"}
 _SEND_BUFFER = 65536
+_REPEAT_SECONDS = 5.0
+"""How long a guest may take to ask again for what another broker had told it."""
 
 
 class Services(NamedTuple):
@@ -117,6 +119,7 @@ class Client:
     def restarted(self) -> None:
         """Tell the guest that another broker had its requests."""
         self._repeating = True
+        self._services.loop.later(_REPEAT_SECONDS, self._repeated)
         self._send(wire.pack({"restarted": True}), [])
 
     # Packets
@@ -202,8 +205,7 @@ class Client:
         if number in self._under_way:
             return  # it was there before the guest asked again
         if request.get("ask") == packets.REPEATED:
-            self._repeating = False
-            self._connect_parked()
+            self._repeated()
             return
         if len(self._under_way) >= min(packets.MAX_UNDER_WAY, self._services.most()):
             raise Refused(errno.EAGAIN, f"{len(self._under_way)} requests are under way")
@@ -277,6 +279,10 @@ class Client:
             # What a container was told, a broker before this one may have told it: it has asked this one, too.
             self._parked[number] = address, port, protocol
             self._begin(number, _Nothing())
+
+    def _repeated(self) -> None:
+        self._repeating = False
+        self._connect_parked()
 
     def _connect_parked(self) -> None:
         parked, self._parked = self._parked, {}
