@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import socket
+import time
 from collections.abc import AsyncIterator, Iterator
 from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
 import pytest_asyncio
+import uvloop
 
 from tests.runtime.network.spaces import own_namespace, run
 from wasmlet.clock import SystemClock
@@ -141,3 +144,21 @@ async def test_after_a_restart_of_the_machine(neighbour: Path, tmp_path: Path) -
         assert [reached(neighbour, found.ips[0], port) for port in (80, 81)] == [True, False]
     run("nft", "flush", "ruleset")
     await AddressNetwork(tmp_path, [CIDR], reach=AnyIp(tmp_path, SystemClock())).remove("uid")
+
+
+def test_programs_that_end_before_they_are_told_anything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under uvloop, as a node runs, where the stream to such a program may be closed before it is used."""
+    (tmp_path / "ip").write_text("#!/bin/sh\n")
+    (tmp_path / "ip").chmod(0o755)
+    (tmp_path / "nft").symlink_to("ip")
+    monkeypatch.setenv("PATH", str(tmp_path))
+
+    async def open_many() -> None:
+        for number in range(40):
+            opening = asyncio.ensure_future(AnyIp(tmp_path / str(number), SystemClock()).open(CIDR))
+            while not opening.done():
+                time.sleep(0.002)  # a busy node: programs end before it looks at them again
+                await asyncio.sleep(0)
+            await opening
+
+    uvloop.run(open_many())

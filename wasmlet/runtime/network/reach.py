@@ -167,16 +167,20 @@ class AnyIp:
         path = await in_thread(_found, program)
         if path is None:
             raise NetworkError(f"{program} is not here; install it (Debian: {PROGRAMS[program]})")
-        pipe = asyncio.subprocess.PIPE
+        # No pipe for what is said: where the program ends without reading it, uvloop raises a RuntimeError.
+        given, pipe = os.memfd_create("said", os.MFD_CLOEXEC), asyncio.subprocess.PIPE
         try:
-            process = await asyncio.create_subprocess_exec(path, *arguments, stdin=pipe, stdout=pipe, stderr=pipe)
+            os.pwrite(given, said, 0)
+            process = await asyncio.create_subprocess_exec(path, *arguments, stdin=given, stdout=pipe, stderr=pipe)
         except OSError as error:
             raise NetworkError(f"{program}: cannot be run: {error.strerror}") from error
+        finally:
+            os.close(given)
         answer: tuple[bytes, bytes] | None = None
 
         async def talk() -> None:
             nonlocal answer
-            answer = await process.communicate(said)
+            answer = await process.communicate()
 
         try:
             await first_of(talk(), self._clock.sleep(SECONDS))
