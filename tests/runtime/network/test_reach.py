@@ -153,11 +153,15 @@ def test_programs_that_end_before_they_are_told_anything(tmp_path: Path, monkeyp
     (tmp_path / "nft").symlink_to("ip")
     monkeypatch.setenv("PATH", str(tmp_path))
 
+    def busy() -> None:
+        """Programs end before the node looks at them again."""
+        time.sleep(0.002)
+
     async def open_many() -> None:
         for number in range(40):
             opening = asyncio.ensure_future(AnyIp(tmp_path / str(number), SystemClock()).open(CIDR))
             while not opening.done():
-                time.sleep(0.002)  # a busy node: programs end before it looks at them again
+                busy()
                 await asyncio.sleep(0)
             await opening
 
