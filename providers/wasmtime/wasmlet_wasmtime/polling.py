@@ -11,7 +11,7 @@ import select
 import struct
 import termios
 import time
-from typing import Any
+from typing import NamedTuple
 
 from .functions import INVAL
 from .sockets import BADF, FAULT, LOOK, MOST, SUCCESS, Network, Socket, of_host
@@ -30,7 +30,22 @@ _KIND = 8
 """Where in a subscription its kind is."""
 
 _Clock = tuple[int, int, int, int]
-_Event = tuple[int, int, int, int, int]
+
+
+class _Asked(NamedTuple):
+    """A subscription to a socket.
+
+    Attributes:
+        mask: what it is ready by, as `poll` says it.
+        event: what is said then.
+        hangup: what is said where the other side has left.
+        socket: of which it is.
+    """
+
+    mask: int
+    event: bytes
+    hangup: bytes
+    socket: Socket
 
 
 class Plan:
@@ -40,12 +55,12 @@ class Plan:
         text: the subscriptions.
         changes: of the guest's sockets, when it was made.
         clocks: user data, clock, timeout, flags.
-        wanted: by descriptor of the host: the place, user data, kind and socket of each that asks for it.
+        wanted: by descriptor of the host.
         masks: what is waited for, by descriptor.
         poller: for these.
         answered: events that are there already.
         files: places of subscriptions that are the engine's.
-        connecting: user data, kind and socket of those that wait for the broker.
+        connecting: those that wait for the broker.
     """
 
     __slots__ = ("answered", "changes", "clocks", "connecting", "files", "masks", "poller", "text", "wanted")
@@ -54,12 +69,12 @@ class Plan:
         self.text = b""
         self.changes = network.changes
         self.clocks: list[_Clock] = []
-        self.wanted: dict[int, list[tuple[int, int, int, Socket]]] = {}
+        self.wanted: dict[int, list[_Asked]] = {}
         self.masks: dict[int, int] = {}
         self.poller = network.poller()
-        self.answered: list[_Event] = []
+        self.answered: list[bytes] = []
         self.files: list[int] = []
-        self.connecting: list[tuple[int, int, Socket]] = []
+        self.connecting: list[tuple[bytes, Socket]] = []
 
     def lasts(self) -> bool:
         """Whether it is right as long as the sockets are the same."""
@@ -73,10 +88,13 @@ def poll_oneoff(network: Network, subscriptions: int, events: int, count: int, s
     if end > network.size or events + count * _EVENT.size > network.size or stored + 4 > network.size:
         return FAULT
     text = bytes(network.memory[subscriptions:end])
-    clocks, first = _ends(text)
-    body = text[first * _SUBSCRIPTION.size : len(text) - (len(clocks) - first) * _SUBSCRIPTION.size]
-    plan = _plan(network, body, first)
-    if clocks or plan.clocks or not plan.lasts():
+    plan: Plan | None = network.plan
+    if plan is not None and plan.text == text and plan.changes == network.changes and not plan.clocks:
+        found = _found(plan, network.poll(plan.poller))
+    else:
+        clocks, first = _ends(text)
+        body = text[first * _SUBSCRIPTION.size : len(text) - (len(clocks) - first) * _SUBSCRIPTION.size]
+        plan = _plan(network, body, first)
         now = time.monotonic_ns()
         due = [(_due(network, clock, now, events), clock[0]) for clock in clocks + plan.clocks]
         if due and min(due)[0] < 0:
@@ -84,11 +102,7 @@ def poll_oneoff(network: Network, subscriptions: int, events: int, count: int, s
         found = plan.answered + [_file(network, subscriptions, events, stored, place) for place in plan.files]
         found += _waited(network, plan, due, now, bool(found))
         network.plan = plan if plan.lasts() else None
-    else:
-        found = _found(plan, network.poll(plan.poller))
-        network.plan = plan
-    for place, event in enumerate(found):
-        _EVENT.pack_into(network.memory, events + place * _EVENT.size, *event)
+    network.memory[events : events + len(found) * _EVENT.size] = b"".join(found)
     network.put(stored, len(found))
     return SUCCESS
 
@@ -128,16 +142,19 @@ def _extended(network: Network, plan: Plan, text: bytes, first: int) -> Plan:
         if kind == _CLOCK:
             plan.clocks.append((user, which, timeout, flags))
         elif kind not in _MASKS:
-            plan.answered.append((user, INVAL, kind, 0, 0))
+            plan.answered.append(_EVENT.pack(user, INVAL, kind, 0, 0))
         elif which not in sockets:
             plan.files.append(place)
         else:
-            found = sockets[which]
+            found, mask = sockets[which], _MASKS[kind]
             if found.patient or not found.fds or (found.port and not found.listening):
                 _prepare(network, plan, (user, kind, found))
+            asked = _Asked(
+                mask | _ALWAYS, _EVENT.pack(user, 0, kind, 1, 0), _EVENT.pack(user, 0, kind, 1, _HANGUP), found
+            )
             for descriptor in found.fds:
-                wanted.setdefault(descriptor, []).append((place, user, kind, found))
-                masks[descriptor] = masks.get(descriptor, 0) | _MASKS[kind]
+                wanted.setdefault(descriptor, []).append(asked)
+                masks[descriptor] = masks.get(descriptor, 0) | mask
                 changed.add(descriptor)
     for descriptor in changed:
         plan.poller.register(descriptor, masks[descriptor])
@@ -147,19 +164,20 @@ def _extended(network: Network, plan: Plan, text: bytes, first: int) -> Plan:
 def _prepare(network: Network, plan: Plan, asked: tuple[int, int, Socket]) -> None:
     """A socket that nothing could be waited for yet, or a listener that is polled for the first time."""
     user, kind, found = asked
+    ready = _EVENT.pack(user, SUCCESS, kind, 0, 0)
     if found.fds:
         found.patient = False
         try:
             if not found.listening:
                 found.listen()  # now that the guest asks for connections
         except OSError as error:
-            plan.answered.append((user, of_host(error.errno), kind, 0, 0))
+            plan.answered.append(_EVENT.pack(user, of_host(error.errno), kind, 0, 0))
     elif found.request is None:  # it is not connected, or has failed to be: whatever it does then does not wait
-        plan.answered.append((user, SUCCESS, kind, 0, _HANGUP))
+        plan.answered.append(_EVENT.pack(user, SUCCESS, kind, 0, _HANGUP))
     elif _answered(network, found):
-        plan.answered.append((user, SUCCESS, kind, 0, 0))
+        plan.answered.append(ready)
     else:
-        plan.connecting.append(asked)
+        plan.connecting.append((ready, found))
         plan.poller.register(network.broker.fileno(), select.POLLIN)
 
 
@@ -179,17 +197,17 @@ def _due(network: Network, clock: _Clock, now: int, scratch: int) -> int:
     return network.began + timeout
 
 
-def _file(network: Network, subscriptions: int, events: int, stored: int, place: int) -> tuple[Any, ...]:
+def _file(network: Network, subscriptions: int, events: int, stored: int, place: int) -> bytes:
     """The engine's event for a descriptor that is its own. None of these keeps a guest waiting."""
     source = subscriptions + place * _SUBSCRIPTION.size
     user, kind = _SUBSCRIPTION.unpack_from(network.memory, source)[:2]
     error = network.native_poll(source, events, 1, stored)
     if error or network.get(stored) != 1:
-        return user, error or BADF, kind, 0, 0
-    return _EVENT.unpack_from(network.memory, events)
+        return _EVENT.pack(user, error or BADF, kind, 0, 0)
+    return network.read(events, _EVENT.size)
 
 
-def _waited(network: Network, plan: Plan, due: list[tuple[int, int]], now: int, ready: bool) -> list[_Event]:
+def _waited(network: Network, plan: Plan, due: list[tuple[int, int]], now: int, ready: bool) -> list[bytes]:
     """The events of sockets and clocks, waited for unless something is ready."""
     until = min(due)[0] if due else None
     look = until is not None and until <= now  # as the C library asks how much there is to read
@@ -202,25 +220,38 @@ def _waited(network: Network, plan: Plan, due: list[tuple[int, int]], now: int, 
             found = []
         else:
             found = _found(plan, network.poll(plan.poller, seconds), look)
-        found += [(user, SUCCESS, kind, 0, 0) for user, kind, one in plan.connecting if _answered(network, one)]
+        found += [event for event, one in plan.connecting if _answered(network, one)]
         now = time.monotonic_ns()
-        found += [(user, SUCCESS, _CLOCK, 0, 0) for when, user in due if when <= now]
+        found += [_EVENT.pack(user, SUCCESS, _CLOCK, 0, 0) for when, user in due if when <= now]
         if found or ready:
             return found
 
 
-def _found(plan: Plan, polled: list[tuple[int, int]], look: bool = False) -> list[_Event]:
+def _found(plan: Plan, polled: list[tuple[int, int]], look: bool = False) -> list[bytes]:
     """The events of sockets. `look`: say how much there is to read."""
-    found: list[_Event] = []
-    told: set[int] = set()
+    found: list[bytes] = []
     for descriptor, mask in polled:
-        for place, user, kind, one in plan.wanted.get(descriptor, ()):
-            if mask & (_MASKS[kind] | _ALWAYS) and place not in told:
-                told.add(place)  # a listener may have several descriptors
-                one.drained = False
-                size = _bytes(descriptor) if look and kind == _READ and not one.port else 1
-                found.append((user, SUCCESS, kind, size, _HANGUP if mask & select.POLLHUP else 0))
+        for wants, event, hangup, one in plan.wanted.get(descriptor, ()):
+            if not mask & wants or (len(one.fds) > 1 and any(event is other for other in found)):
+                continue  # a listener may have several descriptors
+            one.drained = False
+            if look and not one.port:
+                event = _sized(event, descriptor)
+            found.append(hangup if mask & select.POLLHUP else event)
     return found
+
+
+def _sized(event: bytes, descriptor: int) -> bytes:
+    """The event with the number of bytes that there are to read, if it is one of reading."""
+    user, error, kind, _, flags = _EVENT.unpack(event)
+    if kind != _READ:
+        return event
+    size = array.array("i", [0])
+    try:
+        fcntl.ioctl(descriptor, termios.FIONREAD, size)
+    except OSError:
+        return event
+    return _EVENT.pack(user, error, kind, size[0], flags)
 
 
 def _answered(network: Network, one: Socket) -> bool:
@@ -235,13 +266,3 @@ def _answered(network: Network, one: Socket) -> bool:
             one.become(answer.fds)
             network.settle(one)
     return True
-
-
-def _bytes(descriptor: int) -> int:
-    """How much there is to read."""
-    found = array.array("i", [0])
-    try:
-        fcntl.ioctl(descriptor, termios.FIONREAD, found)
-    except OSError:
-        return 1
-    return found[0]

@@ -223,9 +223,12 @@ def sock_accept_plain(network: Network, number: int, stored: int) -> int:
 
 def sock_recv(network: Network, number: int, iovs: int, count: int, flags: int, stored: int, told: int) -> int:
     found = network.find(number)
+    network.check(told, 2)
+    if not flags and found.kind == STREAM:
+        _U16.pack_into(network.memory, told, 0)
+        return fd_read(network, number, iovs, count, stored)
     buffers = network.buffers(iovs, count)
     network.check(stored, 4)
-    network.check(told, 2)
     got, what, _ = received(network, found, buffers, flags)
     network.put(stored, got)
     _U16.pack_into(network.memory, told, _TRUNCATED if what & socket.MSG_TRUNC else 0)
