@@ -8,6 +8,9 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
+#ifdef __wasi__
+#include <wasi/libc.h>
+#endif
 
 static const char answer[] = "HTTP/1.1 200 OK\r\nContent-Length: 12\r\nContent-Type: text/plain\r\n\r\nhello, wasm\n";
 static char buffer[65536];
@@ -123,6 +126,19 @@ int main(int argc, char **argv) {
     if (!strcmp(argv[2], "recv")) recv(fd, buffer, 100, MSG_WAITALL);
     if (!strcmp(argv[2], "write")) for (;;) write(fd, buffer, sizeof buffer);
     return 9;
+  }
+  if (!strcmp(what, "renumber")) { /* a connection takes a file's number, and a file the listener's */
+    int fd = accept(3, NULL, NULL), first = open(argv[2], O_RDONLY), second = open(argv[2], O_RDONLY);
+    if (fd < 0 || first < 0 || second < 0) die("open");
+    if (__wasilibc_fd_renumber(fd, first) != 0) die("renumber");
+    if (write(fd, "x", 1) != -1 || errno != EBADF) die("the old number");
+    if (__wasilibc_fd_renumber(second, 3) != 0) die("renumber");
+    ssize_t size = read(3, buffer, sizeof buffer);
+    if (write(first, buffer, size) != size) die("write");
+    if (accept(3, NULL, NULL) != -1) die("accept");
+    close(first);
+    if (open(argv[2], O_RDONLY) != second) die("the lowest number that is free");
+    return 0;
   }
   if (!strcmp(what, "flood")) { /* a whole megabyte, at once */
     int fd = accept(3, NULL, NULL);

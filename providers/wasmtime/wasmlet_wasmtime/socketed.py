@@ -49,9 +49,9 @@ TABLES = 1
 """That a guest's store has beside its own."""
 _UNKNOWN, _TERMINAL = 0, 2
 """WASI's file types of a standard input."""
-_IN_START = (
-    "in the start function of a module, which can use WASI only where it has no sockets: use _initialize or _start"
-)
+_NOTHING_YET = "uninitialized element"
+"""What wasmtime says of a call by way of `shim` before `fixup` is there."""
+_IN_START = "the module uses WASI in its start function, where one with sockets cannot: have it do so in _start"
 
 
 class Links(NamedTuple):
@@ -196,6 +196,10 @@ def instantiate(links: Links, context: int, module: int, seconds: Iterable[str],
             _export(context, at_shim, ours, len(ours), at_item)
             direct.check(_define(own, context, _WASI, len(_WASI), theirs, len(theirs), at_item))
         _make(own, context, module, instance)
+    except wasmtime.Trap as error:
+        if _NOTHING_YET in str(error):
+            raise ValueError(_IN_START) from None
+        raise
     finally:
         _delete(own)
     if not _export(context, instance, b"memory", 6, at_item) or item.kind != _MEMORY:

@@ -120,6 +120,20 @@ async def test_files_are_beside_sockets(networked: Runtime, server: str, inputs:
 
 
 @CLASSES
+async def test_descriptors_are_renumbered(networked: Runtime, server: str, inputs: Inputs, image: str) -> None:
+    spec = VOLUME | {"initContainers": [{"name": "init", "image": image, "args": ["put", "/data/f", "in a file"],
+                                         "volumeMounts": MOUNTED}]}  # fmt: skip
+    listed = [{"containerPort": PORT}]
+    pod = pod_of("renumber", "/data/f", image=server, ports=listed, spec=spec, volumeMounts=MOUNTED)
+    key = await networked.create(pod, inputs)
+    with await connected(await address(networked, key)) as connection:
+        assert await asyncio.get_running_loop().sock_recv(connection, 100) == b"in a file"
+        assert await asyncio.get_running_loop().sock_recv(connection, 100) == b""
+    ended = await networked.ended(key)
+    assert (ended.exit_code, await networked.output(key)) == (0, b"")
+
+
+@CLASSES
 async def test_what_sockets_say_of_themselves(networked: Runtime, server: str, inputs: Inputs) -> None:
     key = await serving(networked, inputs, server, "flags")
     loop = asyncio.get_running_loop()
