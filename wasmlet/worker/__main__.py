@@ -11,7 +11,7 @@ import sys
 
 PACKAGE = "wasmlet_worker"
 COMMANDS = {
-    "shim": "supervisor.shim",
+    "shim": "supervisor.daemon",
     "zygote": "guest.zygote",
     "broker": "broker.broker",
     "compile": "guest.compiler",
