@@ -27,10 +27,14 @@ def compile_c(source: Path, module: Path, *arguments: str) -> None:
     assert answer.returncode == 0, f"{source} does not compile:\n{answer.stderr}"
 
 
-def build(name: str, compile_guest: Callable[..., None]) -> Path:
-    """The module of `<name>.c`, built unless it is there already; its file is named `<name>.wasm`."""
-    source = SOURCES / f"{name}.c"
-    directory = BUILT / hashlib.sha256(source.read_bytes()).hexdigest()[:16]
+def build(name: str, compile_guest: Callable[..., None], folder: Path = SOURCES) -> Path:
+    """The module of `<name>.c` in this folder, built unless it is there already; its file is named `<name>.wasm`.
+
+    A component is made of the WIT file beside it, too.
+    """
+    source = folder / f"{name}.c"
+    parts = b"".join(part.read_bytes() for part in (source, source.with_suffix(".wit")) if part.exists())
+    directory = BUILT / hashlib.sha256(parts).hexdigest()[:16]
     directory.mkdir(parents=True, exist_ok=True)
     module = directory / f"{name}.wasm"
     with open(directory / "lock", "w") as lock:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from tests.guests import SOURCES, build, compile_c
+from tests.guests import SOURCES, build, compile_c, components
 
 for source in sorted(SOURCES.glob("*.c")):
     print(build(source.stem, compile_c))
+print(components.web())

@@ -98,6 +98,6 @@ def worker_version(engine: Engine, module: Path) -> str:
 def _digest(directory: Path) -> str:
     """A digest of the Python files in a directory, as they were when this was first called."""
     digest = hashlib.sha256()
-    for file in sorted(directory.glob("*.py")):
-        digest.update(file.name.encode() + b"\0" + file.read_bytes())
+    for file in sorted(directory.rglob("*.py")):
+        digest.update(file.relative_to(directory).as_posix().encode() + b"\0" + file.read_bytes())
     return digest.hexdigest()[:16]

@@ -18,16 +18,20 @@ from wasmlet.artifacts.wasm_reader import NotWasm
 from wasmlet.artifacts.wasm_types import Signature
 from wasmlet.runtime.wasi import PREVIEW0, PREVIEW1
 
-RULES = 2
+RULES = 3
 """Part of the key that refusals are kept under; raise it when this module refuses something else than before."""
 
 COMMAND = "wasi:cli/run@0.2"
 """What a component exports that is a command, in whichever version of 0.2."""
 
+HANDLER = "wasi:http/incoming-handler@0.2"
+"""What a component exports that serves HTTP, likewise."""
+
 _SOCKETS = "sock_"
 """How the names of WASI's functions for sockets begin."""
 _LISTED = 5
 _LONGEST_NAME = 80
+_NEWER = "@0.3"
 _TARGET = "target wasm32-wasip1"
 _BARE = Signature((), ())
 _NEEDED = ("function", "resource", "core module", "component")
@@ -53,12 +57,14 @@ class Links:
     Attributes:
         functions: for modules: by the name of the module that is imported from, and their own.
         interfaces: for components: as `wasi:io/poll@0.2`, which stands for every version that is compatible with it.
+        served: the same for components that serve HTTP and are no commands; none where the engine serves none.
         memory: whether a module that imports functions has to export a memory of the name `memory`.
         others: of `functions`, another type under which they can be imported, too.
     """
 
     functions: Mapping[str, Mapping[str, Signature]]
     interfaces: Collection[str] = ()
+    served: Collection[str] = ()
     memory: bool = False
     others: Mapping[str, Mapping[str, Signature]] = {}
 
@@ -140,24 +146,47 @@ def _advice(missing: Iterable[Extern], links: Links, engine: str) -> str:
 
 def _of_component(component: Binary, links: Links, engine: str) -> list[str]:
     reasons = []
-    missing = [wanted.name for wanted in component.imports if _is_missing(wanted, links)]
+    exports = {compatible(export.name) for export in component.exports}
+    serves = COMMAND not in exports and HANDLER in exports and bool(links.served)
+    there = links.served if serves else links.interfaces
+    missing = [wanted.name for wanted in component.imports if _is_missing(wanted, there)]
     if missing:
         reasons.append(f"the component imports what does not exist here: {_list(missing)}")
-        reasons.append(f"expected imports of WASI preview 2 only, of which {engine} has no wasi:http here")
-    if not any(compatible(export.name) == COMMAND for export in component.exports):
+        reasons.append(_component_advice(missing, links, engine, serves=serves))
+    if not serves and COMMAND not in exports:
+        newer = [
+            export.name for export in component.exports if export.name.startswith("wasi:") and _NEWER in export.name
+        ]
+        if newer:
+            reasons.append(
+                f"the component is built for WASI 0.3, which {engine} does not have: it exports {_list(newer)}"
+            )
         found = _list(sorted(export.name for export in component.exports)) or "nothing"
         reasons.append(
-            f"the component does not export {COMMAND}.0 with a function run: expected a WASI command, found a library "
-            f"that exports {found} (build it with a main function)"
+            f"the component does not export {COMMAND}.0 with a function run: expected a WASI command, "
+            f"{'or one that exports ' + HANDLER + '.0, ' if links.served else ''}found a library that exports {found} "
+            "(build it with a main function)"
         )
     return reasons
 
 
-def _is_missing(wanted: Extern, links: Links) -> bool:
+def _component_advice(missing: Iterable[str], links: Links, engine: str, *, serves: bool) -> str:
+    names = list(missing)
+    if any(_NEWER in name for name in names):
+        return f"{engine} has WASI 0.2 here, and no newer one: build it for WASI 0.2 (target wasm32-wasip2)"
+    http = all(compatible(name) in links.served for name in names)
+    if http and not serves:
+        return f"commands have no wasi:http here: expected no import of it, or a component that exports {HANDLER}.0"
+    return "expected imports of WASI preview 2 only" + (
+        "" if links.served else f", of which {engine} has no wasi:http here"
+    )
+
+
+def _is_missing(wanted: Extern, there: Collection[str]) -> bool:
     if wanted.kind != "instance":
         return wanted.kind in _NEEDED
     needs = any(kind in _NEEDED for kind in (wanted.interface or {}).values())
-    return needs and compatible(wanted.name) not in links.interfaces
+    return needs and compatible(wanted.name) not in there
 
 
 def compatible(name: str) -> str:

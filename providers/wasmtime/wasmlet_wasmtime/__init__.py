@@ -40,6 +40,13 @@ _INTERFACES = {
 }
 """What `add_wasip2` of wasmtime links, by the package of WASI."""
 
+_SERVED = _INTERFACES | {"http": "types outgoing-handler"}
+"""What our own world (`p2`) has, for components that serve."""
+
+
+def _named(interfaces: Mapping[str, str]) -> list[str]:
+    return [f"wasi:{package}/{name}@0.2" for package, names in interfaces.items() for name in names.split()]
+
 
 def _signatures(table: Mapping[str, str]) -> dict[str, Signature]:
     return {name: Signature(("i32",) * len(params), ("i32",)) for name, params in table.items()}
@@ -54,7 +61,8 @@ class WasmtimeEngine(Engine):
     sockets: ClassVar[bool] = True
     links: ClassVar[Links | None] = Links(
         {PREVIEW1: PREVIEW1_FUNCTIONS | _signatures(functions.WASMEDGE)},
-        [f"wasi:{package}/{name}@0.2" for package, names in _INTERFACES.items() for name in names.split()],
+        _named(_INTERFACES),
+        served=_named(_SERVED),
         others={PREVIEW1: _signatures(functions.SECOND)},
     )
 

@@ -1,8 +1,8 @@
 """Components: commands for WASI preview 2, which export `wasi:cli/run`. `guest` hands them on to here.
 
-They get what modules get. The interfaces of WASI for sockets are there and answer `access-denied`; there is no HTTP.
-Run by wasmtime's bindings directly: its Python package for components takes 4 MiB and 40 ms, which nobody pays whose
-guests are modules, so that it is used for compiling only. What shapes this further, found by measuring wasmtime 50:
+They get what modules get. The interfaces of WASI for sockets are there and answer `access-denied`; there is no HTTP
+(components that serve have a world of their own, `p2`).
+Run by wasmtime's bindings directly. What shapes this further, found by measuring wasmtime 50:
 
 - `exit-with-code` of `wasi:cli/exit` is there, and exact; `exit` itself knows only success and failure, 0 and 1.
 - A trap is an error like any other, but for its text.
@@ -20,6 +20,7 @@ import wasmtime
 from wasmtime import _bindings as bindings
 
 from .errors import TRAPPED, BadArtifact, causes, refusal, trap_text
+from .p2 import serving
 
 RUN = "wasi:cli/run@0.2.0"
 """Newer versions of 0.2 are found by this name too."""
@@ -130,11 +131,14 @@ class Component:
         _check(bindings.wasmtime_component_linker_instantiate(linker, store._context(), made, ctypes.byref(instance)))
 
 
-def compiled(engine: wasmtime.Engine, wasm: bytes) -> bytes:
+def compiled(engine: wasmtime.Engine, wasm: bytes, *, serves: bool = False) -> bytes:
     """A component, compiled after checking that it can be run.
 
+    Args:
+        serves: it is to serve (`p2.serving`); else it is a command.
+
     Raises:
-        ValueError: it is not a valid component, imports what does not exist here, or is no command.
+        ValueError: it is not a valid component, imports what does not exist here, or is neither.
     """
     from wasmtime import component
 
@@ -142,8 +146,11 @@ def compiled(engine: wasmtime.Engine, wasm: bytes) -> bytes:
         made = component.Component(engine, wasm)
     except wasmtime.WasmtimeError as error:
         raise ValueError(refusal("component", error)) from error
-    _check_exports(engine, made)
-    _check_imports(engine, made)
+    if serves:
+        serving.check(engine, made)
+    else:
+        _check_exports(engine, made)
+        _check_imports(engine, made)
     return bytes(made.serialize())
 
 

@@ -86,7 +86,7 @@ def prepare() -> Prepared:
     between = guest.compiled_apart(engine, (split.shim(), split.fixup()))
     links = guest.links_between(engine, dense, between)
     socketed.define(direct.pointer(process))
-    of_process = guest.Prepared(engine, process, links._replace(linker=direct.pointer(process)))
+    of_process = guest.Prepared(engine, process, links._replace(linker=direct.pointer(process)), None)
     return Prepared(engine, of_process, dense, links)
 
 

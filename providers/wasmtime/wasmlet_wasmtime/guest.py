@@ -19,9 +19,11 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import wasmtime
+from wasmtime import _bindings as bindings
 
 from . import components, direct, hostcalls, limits, socketed, split
 from .errors import TRAPPED, BadArtifact, causes, refusal, trap_text
+from .p2 import outgoing, serving
 
 WASI = "wasi_snapshot_preview1"
 INITIALIZE, DEFAULT, START = b"_initialize", b"", b"_start"
@@ -37,17 +39,30 @@ _idle = b""
 
 
 class Prepared(NamedTuple):
-    """What every child starts from."""
+    """What every child starts from.
+
+    Attributes:
+        serving: the engine of components that serve; None where there are none.
+    """
 
     engine: wasmtime.Engine
     linker: wasmtime.Linker
     sockets: socketed.Links
+    serving: wasmtime.Engine | None
 
 
-def configuration(parallel: bool = False) -> wasmtime.Config:
-    """What all engines here have in common. `parallel`: compile on several threads, where no fork is near."""
+def configuration(parallel: bool = False, *, serving: bool = False) -> wasmtime.Config:
+    """What all engines here have in common.
+
+    Args:
+        parallel: compile on several threads, where no fork is near.
+        serving: for components that serve: a request that takes too long has to be ended without its process.
+    """
     config = wasmtime.Config()
     config.parallel_compilation = parallel
+    config.epoch_interruption = serving
+    # With it, wasmtime 50 traps whenever a function of ours is given two handles that are borrowed.
+    bindings.wasmtime_config_concurrency_support_set(config.ptr(), not serving)
     return config
 
 
@@ -69,7 +84,9 @@ def prepare() -> Prepared:
     engine = wasmtime.Engine(configuration())
     linker = linked(engine)
     _idle, *between = compiled_apart(engine, (_IDLE, split.shim(), split.fixup()))
-    prepared = Prepared(engine, linker, links_between(engine, linker, between))
+    serves = wasmtime.Engine(configuration(serving=True))
+    outgoing.prepare()
+    prepared = Prepared(engine, linker, links_between(engine, linker, between), serves)
     for _ in range(_REHEARSALS):
         warm(prepared)
     return prepared
@@ -153,7 +170,7 @@ def run(prepared: Prepared, spec: dict[str, Any], module: str, started: Callable
     try:
         code = direct.load(engine, module)
     except wasmtime.WasmtimeError:  # it says itself which of the two it is
-        return _run_component(prepared.engine, spec, module, started)
+        return _run_component(prepared, spec, module, started)
     try:
         context = _instantiate(prepared.sockets, engine, code, spec)
     except wasmtime.Trap as error:  # in the start function of the module itself: the guest has run
@@ -193,10 +210,16 @@ def _instantiate(links: socketed.Links, engine: int, code: int, spec: dict[str, 
     return context
 
 
-def _run_component(
-    engine: wasmtime.Engine, spec: dict[str, Any], path: str, started: Callable[[], None]
-) -> tuple[int, str]:
-    code = components.Component(engine, path)
+def _run_component(prepared: Prepared, spec: dict[str, Any], path: str, started: Callable[[], None]) -> tuple[int, str]:
+    engine = prepared.engine
+    try:
+        code = components.Component(engine, path)
+    except BadArtifact:
+        # One that serves is of an engine with other settings.
+        server = serving.load(prepared.serving, path) if prepared.serving is not None else None
+        if prepared.serving is None or server is None:
+            raise
+        return serving.serve(prepared.serving, server, spec, started)
     wasi = wasi_config(spec)
     wasi.inherit_stdin()
     wasi.inherit_stdout()
@@ -217,8 +240,10 @@ def compile(wasm: bytes) -> bytes:  # noqa: A001 - the name that the worker asks
     Raises:
         ValueError: it is not valid, or its imports do not fit.
     """
-    engine = wasmtime.Engine(configuration(parallel=True))
-    return components.compiled(engine, wasm) if components.is_component(wasm) else compiled(engine, wasm)
+    if components.is_component(wasm):
+        serves = serving.looks_like_server(wasm)
+        return components.compiled(wasmtime.Engine(configuration(parallel=True, serving=serves)), wasm, serves=serves)
+    return compiled(wasmtime.Engine(configuration(parallel=True)), wasm)
 
 
 def compiled(engine: wasmtime.Engine, wasm: bytes) -> bytes:

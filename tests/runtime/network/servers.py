@@ -24,11 +24,11 @@ Connection = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[No
 
 
 @contextlib.asynccontextmanager
-async def http_server(handler: Handler, tls: ssl.SSLContext | None = None) -> AsyncIterator[int]:
+async def http_server(handler: Handler, tls: ssl.SSLContext | None = None, ip: str = "127.0.0.1") -> AsyncIterator[int]:
     """A server; its port."""
     runner = web.ServerRunner(web.Server(handler))
     await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls)
+    site = web.TCPSite(runner, ip, 0, ssl_context=tls)
     await site.start()
     try:
         yield int(runner.addresses[0][1])

@@ -81,7 +81,7 @@ def test_the_grant_of_a_container() -> None:
         "LISTEN_FDNAMES": "web:unknown",
         "PORT": "8080",
     }
-    assert granting.as_spec(grant) == {
+    assert granting.as_spec(grant, {}) == {
         "addresses": ["127.9.0.7"],
         "listeners": [
             {"number": 8080, "name": "web", "protocol": "TCP"},

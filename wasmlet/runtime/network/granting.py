@@ -69,10 +69,14 @@ def listeners_of(grant: Grant) -> list[Port]:
     return [port for port in grant.ports if port.protocol == TCP]
 
 
-def as_spec(grant: Grant) -> dict[str, Any]:
-    """What the guest's process is told of its network."""
+def as_spec(grant: Grant, http: Mapping[str, Any]) -> dict[str, Any]:
+    """What the guest's process is told of its network.
+
+    Args:
+        http: how it serves HTTP, see `http_serving`.
+    """
     listeners = [{"number": port.number, "name": port.name, "protocol": port.protocol} for port in listeners_of(grant)]
-    return {"addresses": list(grant.addresses), "listeners": listeners}
+    return {"addresses": list(grant.addresses), "listeners": listeners, **({"http": dict(http)} if http else {})}
 
 
 def listening_variables(grant: Grant) -> dict[str, str]:

@@ -10,7 +10,7 @@ import attrs
 
 from wasmlet.errors import Refused
 from wasmlet.model.pod import Container, Pod, Raw
-from wasmlet.runtime.network import egress
+from wasmlet.runtime.network import egress, http_serving
 from wasmlet.runtime.network.network import HostPort, NetworkRequest
 from wasmlet.runtime.network.node_network import NodeNetwork
 from wasmlet.worker.grants import MAX_PORTS, TCP, UDP
@@ -118,6 +118,7 @@ def check(pod: Pod, network: NodeNetwork, *, sockets: bool = True) -> None:
         )
     if network.on:
         egress.of_pod(pod)
+        http_serving.of_pod(pod)
     for container in _lasting(pod) if sockets or not network.on else ():
         for field, why in _port_refusals(container, network, on_host(pod)):
             raise Refused(field, why, container=container.name)

@@ -7,6 +7,7 @@ A plan is made anew for each instance, so that a restart sees what has changed o
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import attrs
 
@@ -20,7 +21,7 @@ from wasmlet.runtime.files import volume_rules
 from wasmlet.runtime.files.mounts import MountRequest
 from wasmlet.runtime.files.pod_users import User
 from wasmlet.runtime.images.images import Module
-from wasmlet.runtime.network import granting, requests
+from wasmlet.runtime.network import granting, http_serving, requests
 from wasmlet.runtime.network.network import PodNetwork
 from wasmlet.runtime.network.node_network import NO_NETWORK, NodeNetwork
 from wasmlet.runtime.pods import limits, manifest
@@ -112,6 +113,7 @@ class StartPlan:
     Attributes:
         argv: the guest's arguments, its name first.
         grant: what the guest may ask of its pod's network; None for nothing.
+        http: how it serves HTTP, where it does (`wasmlet.runtime.network.http_serving`).
         remarks: reasons and messages of events that warn the pod's owner before the start.
         image_remarks: the same, of what of its image the guest does not get.
     """
@@ -124,6 +126,7 @@ class StartPlan:
     labels: Labels
     user: User | None
     grant: Grant | None
+    http: Mapping[str, Any]
     remarks: tuple[tuple[str, str], ...]
     image_remarks: tuple[tuple[str, str], ...]
 
@@ -162,6 +165,7 @@ def plan(request: StartRequest, module: Module, files: Files) -> StartPlan:
         labels=_labels(request, module),
         user=request.user,
         grant=grant,
+        http=http_serving.of_pod(pod),
         remarks=(
             *(("InvalidEnvironmentVariableNames", message) for message in found.skipped),
             *(("PortNotListenedAt", message) for message in _unserved(request)),

@@ -1,0 +1,306 @@
+"""Who serves which connection when: the threads of a component that serves.
+
+One thread at a time is in front: it waits for all connections, and reads until it has a request. It then serves that
+request itself, and goes on where it was, which costs no switch between threads. It leaves the front to another one when
+the guest has to wait for something, or has run for some milliseconds (`_watch`); there are as many threads as there may
+be instances at a time. A connection belongs to whoever is in front while it waits for a request or for room to write,
+and to the thread that serves it in between.
+
+No asyncio: a confined process can make none of what its loop wants. epoll is told of each connection for one event.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import errno
+import os
+import select
+import socket
+import threading
+import time
+from collections.abc import Callable, Sequence
+
+from .connections import Connection, Exchange, Gone, Limits, Refused
+
+MOST_CONNECTIONS = 2048
+_BACKLOG = 1024
+_LOOK_SECONDS = 1.0
+"""How often connections are looked at that nothing happens to."""
+_TURN_SECONDS = 0.005
+"""How long a guest may keep the others from being served, where there is another thread."""
+_ONCE = select.EPOLLONESHOT
+_ACCEPTED = 64
+"""Connections at once, before others have their turn."""
+
+Handle = Callable[[Exchange, "Turn"], "tuple[int, str] | None"]
+"""Serves a request; the status and the words for the client where that has failed."""
+
+
+class Turn:
+    """A request that is being served by a thread.
+
+    Attributes:
+        until: when it has to be done, by the monotonic clock in seconds.
+    """
+
+    def __init__(self, front: Front, until: float) -> None:
+        self._front = front
+        self.began = time.monotonic()
+        self.until = until
+
+    def leave_front(self) -> None:
+        """Let another thread be in front."""
+        self._front.leave(self)
+
+
+class Front:
+    """See above. Takes over the sockets, which are bound.
+
+    Args:
+        listeners: descriptors of sockets.
+        handle: what serves a request.
+        interrupt: called when a request has not been served in time, from another thread than the one that serves it.
+        seconds: how long a request may be served.
+        log: takes a line.
+    """
+
+    def __init__(
+        self,
+        listeners: Sequence[int],
+        handle: Handle,
+        interrupt: Callable[[], None],
+        seconds: float,
+        log: Callable[[str], None],
+        limits: Limits = Limits(),  # noqa: B008 - it does not change
+    ) -> None:
+        self._handle, self._interrupt, self._seconds, self._log, self._limits = handle, interrupt, seconds, log, limits
+        self._epoll = select.epoll()
+        self._listeners = {fd: socket.socket(_family(fd), socket.SOCK_STREAM, 0, fileno=fd) for fd in listeners}
+        self._connections: dict[int, Connection] = {}
+        self._ready: collections.deque[Connection] = collections.deque()
+        self._front = threading.Lock()
+        self._in_front: dict[Turn, None] = {}
+        """The turn whose thread is in front, if it serves: who takes it out gives the front away, or keeps it."""
+        self._turns: dict[Turn, None] = {}
+        self._awake = threading.Event()
+        self._wake_read, self._wake_write = os.pipe()
+        os.set_blocking(self._wake_read, False)
+        os.set_blocking(self._wake_write, False)
+        self._epoll.register(self._wake_read, select.EPOLLIN)
+        self._accepting = True
+
+    def listen(self) -> None:
+        """From now on clients can connect.
+
+        Raises:
+            OSError: it cannot listen.
+        """
+        for fd, listener in self._listeners.items():
+            listener.listen(_BACKLOG)
+            listener.setblocking(False)
+            self._epoll.register(fd, select.EPOLLIN)
+
+    def serve(self, threads: int) -> None:
+        """Serve, with so many threads. Does not return."""
+        threading.Thread(target=self._watch, daemon=True).start()
+        for _ in range(threads - 1):
+            threading.Thread(target=self._work, daemon=True).start()
+        self._work()
+
+    def leave(self, turn: Turn) -> None:
+        """The thread of this turn is no longer in front, if it was."""
+        if self._in_front.pop(turn, self) is None:
+            self._front.release()
+
+    def _work(self) -> None:
+        """Be in front, serve, and begin again."""
+        in_front = False
+        while True:
+            if not in_front:
+                self._front.acquire()
+            connection, exchange = self._next()
+            connection.serving = True
+            turn = Turn(self, time.monotonic() + self._seconds)
+            self._turns[turn] = None
+            self._in_front[turn] = None
+            if not self._awake.is_set():
+                self._awake.set()
+            try:
+                failure = self._handle(exchange, turn)
+            finally:
+                del self._turns[turn]
+                in_front = self._in_front.pop(turn, self) is None
+            self._answered(connection, exchange, failure, in_front=in_front)
+
+    def _answered(
+        self, connection: Connection, exchange: Exchange, failure: tuple[int, str] | None, *, in_front: bool
+    ) -> None:
+        """Bring a request to its end, and give its connection back."""
+        connection.serving = False
+        said = exchange.finish(failure)
+        if said:
+            self._log(f"{exchange.method} {exchange.path}: the handler failed: {said}")
+        try:
+            goes_on = exchange.settle()
+            connection.write()
+            if not goes_on and not connection.out:
+                connection.shut()
+        except Gone:
+            self._close(connection)
+            return
+        connection.ending = not goes_on
+        if goes_on and not connection.out and not connection.idle:
+            self._ready.append(connection)
+            if not in_front:
+                self._wake()
+            return
+        self._arm(connection)
+
+    def _next(self) -> tuple[Connection, Exchange]:
+        """The next request."""
+        looked = time.monotonic()
+        while True:
+            while self._ready:
+                found = self._request(self._ready.popleft())
+                if found is not None:
+                    return found
+            events = self._epoll.poll(_LOOK_SECONDS if self._connections else -1)
+            for descriptor, event in events:
+                self._happened(descriptor, event)
+            now = time.monotonic()
+            if now - looked >= _LOOK_SECONDS:
+                looked = now
+                self._close_late(now)
+
+    def _happened(self, descriptor: int, event: int) -> None:
+        if descriptor in self._listeners:
+            self._accept(self._listeners[descriptor])
+            return
+        if descriptor == self._wake_read:
+            with contextlib.suppress(BlockingIOError):
+                os.read(descriptor, 4096)
+            return
+        connection = self._connections.get(descriptor)
+        if connection is None:
+            return
+        try:
+            if connection.out:
+                connection.write()
+                if not connection.out and connection.ending:
+                    connection.shut()
+            elif connection.closing:
+                connection.fill()
+            else:
+                self._ready.append(connection)
+                return
+        except Gone:
+            self._close(connection)
+            return
+        if connection.out or connection.closing or connection.idle:
+            self._arm(connection)
+        else:
+            self._ready.append(connection)
+
+    def _request(self, connection: Connection) -> tuple[Connection, Exchange] | None:
+        """The request of a connection, if all of its head has come."""
+        try:
+            request = connection.request()
+            if request is not None:
+                return connection, Exchange(connection, request)
+        except Gone:
+            self._close(connection)
+            return None
+        except Refused as error:
+            self._refuse(connection, error)
+            return None
+        self._arm(connection)
+        return None
+
+    def _refuse(self, connection: Connection, error: Refused) -> None:
+        try:
+            connection.answer(error.status, str(error))
+            connection.ending = True
+            connection.write()
+            if not connection.out:
+                connection.shut()
+        except Gone:
+            self._close(connection)
+            return
+        self._arm(connection)
+
+    def _accept(self, listener: socket.socket) -> None:
+        for _ in range(_ACCEPTED):
+            if len(self._connections) >= MOST_CONNECTIONS:
+                self._listen(accepting=False)
+                return
+            try:
+                descriptor, _ = listener._accept()  # type: ignore[attr-defined]
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
+                    self._listen(accepting=False)
+                    return
+                continue
+            # The system gives a connection what its listener has (TCP_NODELAY).
+            sock = socket.socket(listener.family, socket.SOCK_STREAM, 0, fileno=descriptor)
+            sock.setblocking(False)
+            connection = Connection(sock, self._limits)
+            self._connections[descriptor] = connection
+            self._epoll.register(descriptor, select.EPOLLIN | _ONCE)
+
+    def _listen(self, *, accepting: bool) -> None:
+        """Take new connections, or leave them where they are until others are closed."""
+        if self._accepting != accepting:
+            self._accepting = accepting
+            for descriptor in self._listeners:
+                self._epoll.modify(descriptor, select.EPOLLIN if accepting else 0)
+
+    def _arm(self, connection: Connection) -> None:
+        """Have whoever is in front look at a connection when something happens to it."""
+        events = select.EPOLLOUT if connection.out else select.EPOLLIN
+        self._epoll.modify(connection.descriptor, events | _ONCE)
+
+    def _close(self, connection: Connection) -> None:
+        self._connections.pop(connection.descriptor, None)
+        connection.close()
+        if not self._accepting:
+            self._listen(accepting=True)
+
+    def _close_late(self, now: float) -> None:
+        """Close connections that nothing has happened to for too long."""
+        for connection in list(self._connections.values()):
+            if connection.until < now and not connection.serving:
+                self._close(connection)
+
+    def _wake(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.write(self._wake_write, b"\0")
+
+    def _watch(self) -> None:
+        """Have another thread be in front when a guest takes its time, and end the guest when that is too much."""
+        while True:
+            turns = list(self._turns)
+            if not turns:
+                self._awake.clear()
+                if not self._turns:
+                    self._awake.wait()
+                continue
+            time.sleep(_TURN_SECONDS)
+            now = time.monotonic()
+            for turn in turns:
+                if now - turn.began >= _TURN_SECONDS:
+                    self.leave(turn)
+                if now >= turn.until and turn in self._turns:
+                    self._interrupt()
+
+
+def _family(descriptor: int) -> int:
+    """Whether a socket is of IPv4 or IPv6, found without getsockopt, which a confined process does not have."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM, 0, fileno=os.dup(descriptor)) as probe:
+        try:
+            found = probe.getsockname()
+        except OSError:
+            return socket.AF_INET6
+    return socket.AF_INET6 if ":" in str(found[0]) else socket.AF_INET

@@ -1,0 +1,306 @@
+"""One instance of a component: its store, the resources that it has, and how it waits."""
+
+from __future__ import annotations
+
+import ctypes
+import select
+import time
+from _thread import get_ident
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import wasmtime
+
+from .. import direct, limits
+from .values import SIZE, check, held, lower_resource
+
+_POINTER = ctypes.c_void_p
+_store_new = held("wasmtime_store_new", _POINTER, _POINTER, _POINTER, _POINTER)
+_store_delete = direct.function("wasmtime_store_delete", None, _POINTER)
+_context_of = held("wasmtime_store_context", _POINTER, _POINTER)
+_limit = held("wasmtime_store_limiter", None, _POINTER, *[ctypes.c_int64] * 5)
+_set_deadline = held("wasmtime_context_set_epoch_deadline", None, _POINTER, ctypes.c_uint64)
+_on_deadline = held("wasmtime_store_epoch_deadline_callback", None, _POINTER, _POINTER, _POINTER, _POINTER)
+_error_new = held("wasmtime_error_new", _POINTER, ctypes.c_char_p)
+_instantiate = direct.function("wasmtime_component_linker_instantiate", *[_POINTER] * 5)
+_export_index = held("wasmtime_component_instance_get_export_index", *[_POINTER] * 4, ctypes.c_char_p, ctypes.c_size_t)
+_get_function = held("wasmtime_component_instance_get_func", ctypes.c_bool, *[_POINTER] * 4)
+_call = direct.function(
+    "wasmtime_component_func_call", *[_POINTER] * 3, ctypes.c_char_p, ctypes.c_size_t, _POINTER, ctypes.c_size_t
+)
+
+MOST_RESOURCES = 16384
+"""Handles of one instance. Each is memory of the host's."""
+MOST_POLLABLES = 4096
+_LONGEST = 3_600_000.0
+"""Milliseconds of one wait: a time may lie further ahead than the system can wait."""
+_HANDLE = ctypes.c_uint8 * 64
+"""Room for an instance and for a function, which the engine describes in fewer bytes."""
+
+
+class Failed(Exception):
+    """What a function answers in place of its result: the payload of `err`."""
+
+    def __init__(self, payload: Any = None) -> None:
+        super().__init__(payload)
+        self.payload = payload
+
+
+class Trapped(Exception):
+    """The guest has done what the interface forbids: it goes no further. The text says what."""
+
+
+class TimedOut(Trapped):
+    """The guest has taken longer than it may."""
+
+
+class Exited(Trapped):
+    """The guest has asked to end, with this code."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__(f"the guest has exited with code {code}")
+        self.code = code
+
+
+class Resource:
+    """What a guest may have a handle of. Class attribute `number`: its type, see `resource`."""
+
+    number = 0
+
+    def close(self) -> None:
+        """The guest has no handle of it any more."""
+
+
+class Source(Protocol):
+    """What can be waited for."""
+
+    @property
+    def until(self) -> float | None:
+        """When it is ready at the latest, by the monotonic clock in seconds; None for no time."""
+        ...
+
+    def polls(self) -> Sequence[tuple[int, int]]:
+        """Descriptors to be polled, and for what."""
+        ...
+
+    def ready(self) -> bool:
+        """Whether it is; does whatever can be done without waiting."""
+        ...
+
+
+numbers: dict[str, int] = {}
+"""Of the types of resources, by the name that they have in their interface: no two of WASI have the same one."""
+_ALIASES = {"headers": "fields", "trailers": "fields", "io-error": "error"}
+
+
+def number_of(name: str) -> int:
+    """The number of a type of resources."""
+    name = _ALIASES.get(name, name)
+    return numbers.setdefault(name, len(numbers) + 1)
+
+
+def resource(name: str) -> Callable[[Any], Any]:
+    """Makes a class the one of this type of resources."""
+
+    def mark(cls: Any) -> Any:
+        cls.number = number_of(name)
+        return cls
+
+    return mark
+
+
+class Code(NamedTuple):
+    """A component that is ready to be instantiated: pointers of the engine's."""
+
+    engine: int
+    linker: int
+    component: int
+
+
+class Instance:
+    """An instance of a component, in a store of its own.
+
+    Args:
+        host: what its functions ask about this process (`system.Process`).
+        code: what it is an instance of.
+        memory: the most that it may have, in bytes; None for no limit.
+        until: when it has to be done, by the monotonic clock in seconds.
+        before_wait: called before it waits for anything.
+
+    Attributes:
+        resources: what it has handles of.
+        cause: why it goes no further, where that was the host's doing.
+
+    Raises:
+        wasmtime.WasmtimeError: it cannot be instantiated.
+        Trapped: what runs at its start goes wrong.
+    """
+
+    def __init__(
+        self,
+        host: Any,
+        code: Code,
+        memory: int | None,
+        until: float | None = None,
+        before_wait: Callable[[], None] | None = None,
+    ) -> None:
+        self.host = host
+        self.resources: dict[int, Any] = {}
+        self.cause: BaseException | None = None
+        self.until = until
+        self.before_wait = before_wait or _nothing
+        self._next = 0
+        self._store = _store_new(code.engine, None, None)
+        self.context = _context_of(self._store)
+        if memory:
+            _limit(self._store, *limits.of_component(memory))
+        _on_deadline(self._store, ctypes.cast(_on_epoch, _POINTER), None, None)
+        self._handle = _HANDLE()
+        try:
+            self._enter(_instantiate, code.linker, self.context, code.component, ctypes.addressof(self._handle))
+        except BaseException:
+            self.close()
+            raise
+
+    def _enter(self, call: Callable[..., Any], *arguments: Any) -> None:
+        """Have the guest run."""
+        me = get_ident()
+        before, running[me] = running.get(me), self
+        _set_deadline(self.context, 1)
+        try:
+            error = call(*arguments)
+        finally:
+            if before is None:
+                del running[me]
+            else:
+                running[me] = before
+        if error:
+            cause = self.cause
+            try:
+                check(error)
+            except (wasmtime.WasmtimeError, wasmtime.Trap) as found:
+                if cause is not None:
+                    raise cause from found
+                raise
+
+    def function(self, *path: str) -> Any:
+        """The function at the end of this path of exports.
+
+        Raises:
+            ValueError: there is none.
+        """
+        index = None
+        for part in path:
+            name = part.encode()
+            index = _export_index(ctypes.addressof(self._handle), self.context, index, name, len(name))
+        found = _HANDLE()
+        if not index or not _get_function(ctypes.addressof(self._handle), self.context, index, ctypes.addressof(found)):
+            raise ValueError(f"the component has no function {path[-1]}")
+        return found
+
+    def call(self, function: Any, *resources: Any, results: int = 0) -> bytes:
+        """Call a function that takes resources, which are the guest's from then on.
+
+        Returns:
+            The results, as they are in memory.
+        """
+        arguments = b"".join([lower_resource(self, one) for one in resources])
+        room = ctypes.create_string_buffer(SIZE * results) if results else None
+        self._enter(
+            _call, ctypes.addressof(function), self.context, arguments, len(resources),
+            ctypes.addressof(room) if room is not None else None, results,
+        )  # fmt: skip
+        return room.raw if room is not None else b""
+
+    def add(self, value: Any) -> int:
+        """Its number among the resources of this instance."""
+        if len(self.resources) >= MOST_RESOURCES:
+            raise Trapped(f"the guest has {MOST_RESOURCES} resources open, which is the most; it has to drop them")
+        self._next += 1
+        while self._next in self.resources or self._next >= 2**32:
+            self._next = self._next + 1 if self._next < 2**32 - 1 else 1
+        self.resources[self._next] = value
+        return self._next
+
+    def take(self, number: int) -> Any:
+        """What the guest gives back for good."""
+        return self.resources.pop(number)
+
+    def drop(self, number: int) -> None:
+        """The guest has dropped a handle."""
+        found = self.resources.pop(number, None)
+        if found is not None:
+            found.close()
+
+    def wait(self, sources: Sequence[Source]) -> list[int]:
+        """Which of these are ready, when one is.
+
+        Raises:
+            TimedOut: none is until the guest's time is over.
+        """
+        while not (found := [place for place, source in enumerate(sources) if source.ready()]):
+            self.before_wait()
+            poll = select.poll()
+            until = [source.until for source in sources if source.until is not None]
+            if self.until is not None:
+                until.append(self.until)
+            for descriptor, events in _merged(sources).items():
+                poll.register(descriptor, events)
+            poll.poll(min(max(0.0, min(until) - time.monotonic()) * 1000 + 0.5, _LONGEST) if until else None)
+            self.check_time()
+        return found
+
+    def check_time(self) -> None:
+        """Raise `TimedOut` if its time is over."""
+        if self.until is not None and time.monotonic() >= self.until:
+            raise TimedOut("the guest has taken longer than it may")
+
+    def release(self) -> None:
+        """Let go of all resources: what the guest has left behind."""
+        while self.resources:
+            _, found = self.resources.popitem()
+            found.close()
+
+    def close(self) -> None:
+        """Let go of the guest."""
+        self.release()
+        if self._store:
+            store, self._store = self._store, None
+            _store_delete(store)
+
+
+running: dict[int, Instance] = {}
+"""The instances that run, by their thread."""
+
+
+def _merged(sources: Iterable[Source]) -> dict[int, int]:
+    found: dict[int, int] = {}
+    for source in sources:
+        for descriptor, events in source.polls():
+            found[descriptor] = found.get(descriptor, 0) | events
+    return found
+
+
+def _nothing() -> None:
+    pass
+
+
+def trap(instance: Instance, error: BaseException) -> int:
+    """An error of the engine's that ends the guest, because of this one."""
+    if instance.cause is None:
+        instance.cause = error
+    return int(_error_new(str(error).encode(errors="replace").replace(b"\0", b"?")))
+
+
+@ctypes.CFUNCTYPE(  # type: ignore[untyped-decorator]
+    ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p, ctypes.POINTER(ctypes.c_uint64), ctypes.POINTER(ctypes.c_uint8)
+)
+def _on_epoch(context: Any, data: Any, ticks: Any, kind: Any) -> int:
+    """Somebody's time is over: is it that of the guest of this thread?"""
+    instance = running[get_ident()]
+    try:
+        instance.check_time()
+    except TimedOut as error:
+        return trap(instance, error)
+    ticks[0], kind[0] = 1, 0
+    return 0

@@ -1,0 +1,241 @@
+"""A component that exports wasi:http/incoming-handler, served until its process ends."""
+
+from __future__ import annotations
+
+import gc
+import os
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import wasmtime
+from wasmtime import component as components
+
+from .. import direct
+from ..errors import causes, trap_text
+from . import fields, files, outgoing, sockets, streams, system, world
+from .connections import Exchange
+from .front import Front, Turn
+from .http import ResponseOutparam
+from .instances import Code, Exited, Instance, TimedOut, Trapped
+
+HANDLER = "wasi:http/incoming-handler@0.2."
+"""What a component exports that serves, in whichever version of 0.2."""
+_COMMAND = "wasi:cli/run@0.2."
+PORT = 8080
+_MODULES = (fields, files, outgoing, sockets, streams, system)
+"""Whose functions guests import; named here so that they are there."""
+_LINES = 40
+_START_SECONDS = 60.0
+"""How long the first instance may take to be ready."""
+
+
+class Settings(NamedTuple):
+    """How it is served, from `spec["network"]["http"]`.
+
+    Attributes:
+        reuse: an instance serves one request after the other; else each request has an instance of its own.
+        concurrency: how many instances there are at a time.
+        seconds: how long a request may be served.
+    """
+
+    reuse: bool = False
+    concurrency: int = 8
+    seconds: float = 60.0
+
+    @classmethod
+    def of(cls, spec: dict[str, Any]) -> Settings:
+        found = (spec.get("network") or {}).get("http") or {}
+        reuse = bool(found.get("reuse", False))
+        return cls(reuse, found.get("concurrency") or (1 if reuse else 8), float(found.get("seconds") or 60))
+
+
+def looks_like_server(wasm: bytes) -> bool:
+    """Whether a component may be one that serves: it is compiled for an engine that can end one request.
+
+    What it is in the end shows when it is compiled, and compiling it twice takes as long as it takes.
+    """
+    return HANDLER.encode() in wasm and _COMMAND.encode() not in wasm
+
+
+def check(engine: wasmtime.Engine, component: Any) -> None:
+    """Find out whether a component can be served.
+
+    Raises:
+        ValueError: it cannot; the message says why.
+    """
+    exports = component.type.exports(engine)
+    handler = next((item.ty for name, item in exports.items() if name.startswith(HANDLER)), None)
+    handle = None
+    if isinstance(handler, components.ComponentInstanceType):
+        item = handler.exports(engine).get("handle")
+        handle = item and item.ty
+    if not isinstance(handle, components.FuncType) or len(handle.params) != 2 or handle.result is not None:
+        raise ValueError(f"the component does not export {HANDLER}0 with a function handle of two parameters")
+    linker = world.linker_of(engine, component)
+    store = wasmtime.Store(engine)
+    store.set_limits(instances=0, memories=0)
+    try:
+        world.instantiate(linker, store, component)
+    except wasmtime.WasmtimeError as error:
+        text = causes(error)
+        if not text.startswith("resource limit exceeded"):
+            raise ValueError(f"the component's imports do not fit: {text}") from error
+
+
+def load(engine: wasmtime.Engine, path: str) -> Any:
+    """The compiled component in the file of this path; None where it is none of this engine."""
+    try:
+        return components.Component.deserialize_file(engine, path)
+    except wasmtime.WasmtimeError:
+        return None
+
+
+class Server:
+    """A component and what its instances have in common.
+
+    Raises:
+        ValueError: it cannot be served.
+    """
+
+    def __init__(self, engine: wasmtime.Engine, component: Any, spec: dict[str, Any]) -> None:
+        self._engine = engine
+        self.settings = Settings.of(spec)
+        self._host = system.Process(spec)
+        self._memory = spec.get("memory")
+        self._component = component
+        self._name = next(name for name in component.type.exports(engine) if name.startswith(HANDLER))
+        try:
+            linker = world.linker_of(engine, component)
+        except wasmtime.WasmtimeError as error:
+            raise ValueError(f"the component cannot be linked: {causes(error)}") from error
+        self._code = Code(direct.pointer(engine), linker, direct.pointer(component))
+        self._waiting: list[tuple[Instance, Any]] = []
+        """Instances that serve nothing at this moment, and their handlers."""
+
+    def _instance(self, until: float, before_wait: Callable[[], None] | None) -> tuple[Instance, Any]:
+        if self._waiting:
+            instance, handler = self._waiting.pop()
+            instance.until, instance.before_wait = until, before_wait or _nothing
+            return instance, handler
+        instance = Instance(self._host, self._code, self._memory, until, before_wait)
+        try:
+            return instance, instance.function(self._name, "handle")
+        except BaseException:
+            instance.close()
+            raise
+
+    def start(self) -> None:
+        """Have a first instance, which shows whether there can be any.
+
+        Raises:
+            ValueError: there can be none.
+        """
+        try:
+            self._waiting.append(self._instance(time.monotonic() + _START_SECONDS, None))
+        except (wasmtime.WasmtimeError, wasmtime.Trap, Trapped) as error:
+            raise ValueError(f"the component cannot be instantiated: {causes(error)}") from error
+
+    def handle(self, exchange: Exchange, turn: Turn) -> tuple[int, str] | None:
+        """Serve a request; the status and the words for the client where that has failed."""
+
+        def before_wait() -> None:
+            exchange.push(now=True)
+            turn.leave_front()
+
+        instance, good = None, False
+        try:
+            instance, handler = self._instance(turn.until, before_wait)
+            instance.call(handler, exchange.incoming, ResponseOutparam(exchange))
+            good = True
+        except TimedOut:
+            _say(exchange, f"the handler has taken longer than {self.settings.seconds:g} s")
+            return 504, "the handler has taken too long"
+        except Exited as error:
+            _say(exchange, str(error))
+            return 500, "the handler failed"
+        except (wasmtime.WasmtimeError, wasmtime.Trap, Trapped) as error:
+            _say(exchange, f"the handler failed: {_words(error)}")
+            return 500, "the handler failed"
+        finally:
+            if instance is not None:
+                if good and self.settings.reuse:
+                    self._waiting.append((instance, handler))
+                else:
+                    instance.close()
+        return None
+
+    def interrupt(self) -> None:
+        """Have guests look whether their time is over."""
+        self._engine.increment_epoch()
+
+
+def serve(
+    engine: wasmtime.Engine, component: Any, spec: dict[str, Any], started: Callable[[], None]
+) -> tuple[int, str]:
+    """Serve. Does not return but by an error.
+
+    Args:
+        component: of `wasmtime.component`.
+
+    Raises:
+        ValueError: it cannot start; the message says why.
+    """
+    broker = spec.get("sockets")
+    if broker is None:
+        raise ValueError(
+            "the component is a server (it exports wasi:http/incoming-handler), and its pod has no network; expected a "
+            "node with a network (--network)"
+        )
+    server = Server(engine, component, spec)
+    server.start()
+    listeners = listeners_of(broker)
+    front = Front(listeners, server.handle, server.interrupt, server.settings.seconds, log)
+    # Requests leave cycles behind, and a zygote's children do not look for them. What it had itself is frozen.
+    gc.enable()
+    try:
+        front.listen()
+    except OSError as error:
+        raise ValueError(f"the component cannot be served: {error.strerror}") from error
+    started()
+    front.serve(server.settings.concurrency)
+    return 0, ""
+
+
+def listeners_of(broker: Any) -> tuple[int, ...]:
+    """The sockets that are listened at: those of the first port of the container, or else of the usual one.
+
+    Raises:
+        ValueError: there are none.
+    """
+    if broker.listeners:
+        first, *others = broker.open_listeners()
+        for descriptors in others:
+            for descriptor in descriptors:
+                os.close(descriptor)
+        return tuple(first)
+    raise ValueError(
+        "the component is a server (it exports wasi:http/incoming-handler) and has no port: expected the container to "
+        f"have ports, as `ports: [{{containerPort: {PORT}}}]`"
+    )
+
+
+def log(text: str) -> None:
+    """A line to the container's log."""
+    line = f"wasmlet: {text}\n".encode(errors="replace")
+    while line:
+        line = line[os.write(2, line) :]
+
+
+def _say(exchange: Exchange, text: str) -> None:
+    path = "".join(c if c.isprintable() else "?" for c in exchange.path[:200])
+    log(f"{exchange.method} {path}: {text}")
+
+
+def _words(error: Exception) -> str:
+    lines = trap_text(error).splitlines()
+    return "\n".join([*lines[:_LINES], *(["..."] if len(lines) > _LINES else [])])
+
+
+def _nothing() -> None:
+    pass

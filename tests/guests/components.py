@@ -1,0 +1,35 @@
+"""Components for tests, of C and an interface in WIT: made once, as the modules are (`tests.guests`).
+
+C becomes a module that follows the component model's canonical ABI, and `wasm-tools` makes a component of it.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.guests import SOURCES, build, compile_c
+
+_MODULE = ("-target", "wasm32-freestanding", "-nostdlib", "-Wl,--no-entry", "-mno-bulk-memory")
+
+
+def compile_component(source: Path, component: Path, *arguments: str) -> None:
+    """Make a component of a C file and the world of its name in the WIT file beside it."""
+    module = component.with_suffix(".module")
+    compile_c(source, module, *_MODULE, *arguments)
+    world = source.with_suffix(".wit")
+    _tool("component", "embed", world, module, "--world", source.stem, "--output", module)
+    _tool("component", "new", module, "--output", component)
+    module.unlink()
+
+
+def _tool(*arguments: object) -> None:
+    command = [str(Path(sys.executable).with_name("wasm-tools")), *map(str, arguments)]
+    answer = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    assert answer.returncode == 0, f"{' '.join(command)}:\n{answer.stderr}"
+
+
+def web() -> Path:
+    """The component that serves."""
+    return build("web", compile_component, SOURCES / "web")

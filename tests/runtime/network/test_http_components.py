@@ -1,0 +1,202 @@
+"""Components that serve HTTP, as pods: unmodified, confined, reached at their pods' addresses."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+from collections.abc import AsyncGenerator
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+from aiohttp import ClientSession, ClientTimeout, web
+from wasmlet_wasmtime import WasmtimeProvider
+
+from tests.guests import components
+from tests.runtime.harness import Runtime, pod_of
+from tests.runtime.network.servers import certificate, http_server
+from wasmlet.errors import Refused
+from wasmlet.model.inputs import Inputs
+from wasmlet.model.pod import Pod, PodKey
+from wasmlet.runtime import RuntimeConfig
+from wasmlet.runtime.network.ranges import loopback_range
+
+CONFIG = RuntimeConfig(allow_local_modules=True, network="address")
+NODE = Inputs(node_name="node", node_ips=["127.0.0.1"])
+PORTS = [{"name": "http", "containerPort": 8080}]
+LATE = ClientTimeout(20)
+
+
+@pytest.fixture
+async def networked(tmp_path: Path) -> AsyncGenerator[Runtime, None]:
+    """A node whose pods have addresses."""
+    async with Runtime(WasmtimeProvider, tmp_path / "state", CONFIG) as started:
+        yield started
+
+
+@pytest.fixture
+def image() -> str:
+    """The component whose paths say what it does."""
+    return f"file://{components.web()}"
+
+
+def serving(image: str, annotations: dict[str, str] | None = None, **more: Any) -> Pod:
+    pod = pod_of(image=image, **{"ports": PORTS, **more})
+    return Pod({**pod.raw, "metadata": {**pod.raw["metadata"], "annotations": annotations or {}}})
+
+
+async def started(runtime: Runtime, pod: Pod) -> tuple[PodKey, str]:
+    """The pod, and where it serves."""
+    key = await runtime.create(pod, NODE)
+    await runtime.running(key)
+    (ip,) = (await runtime.provider.pod_status(key)).pod_ips
+    return key, f"http://{ip}:8080"
+
+
+async def test_it_serves_at_the_first_port_and_sees_the_request(networked: Runtime, image: str) -> None:
+    env = [{"name": "A", "value": "b"}]
+    key, url = await started(networked, serving(image, env=env))
+    async with ClientSession(timeout=LATE) as client:
+        async with client.get(f"{url}/hello") as answer:
+            assert (answer.status, await answer.text()) == (200, "hello, component\n")
+            assert answer.headers["Content-Type"] == "text/plain"
+        headers = {"X-Twice": "1", "Authorization": "secret"}
+        async with client.put(f"{url}/request?x=%20y", headers=headers) as answer:
+            lines = (await answer.text()).splitlines()
+        assert lines[:2] == ["method 3", f"authority {url.removeprefix('http://')}"]
+        assert "x-twice: 1" in lines
+        assert "authorization: secret" in lines
+        assert not any(line.startswith(("host:", "connection:")) for line in lines)
+        async with client.get(f"{url}/environment") as answer:
+            variables = (await answer.text()).splitlines()
+        assert {"A=b", "PORT=8080", "HOSTNAME=web"} <= set(variables)
+        async with client.get(f"{url}/status?418") as answer:
+            assert (answer.status, answer.reason) == (418, "I'm a Teapot")
+        async with client.head(f"{url}/hello") as answer:
+            assert (answer.status, await answer.read()) == (200, b"")
+        async with client.get(f"{url}/log") as answer:
+            assert answer.status == 200
+    assert await networked.logged(key, b"a line of the guest\n")
+
+
+async def test_bodies_stream_both_ways(networked: Runtime, image: str) -> None:
+    _, url = await started(networked, serving(image))
+    parts: asyncio.Queue[bytes | None] = asyncio.Queue()
+
+    async def body() -> AsyncGenerator[bytes, None]:
+        while (part := await parts.get()) is not None:
+            yield part
+
+    async with ClientSession(timeout=LATE) as client:
+        parts.put_nowait(b"first")
+        async with client.post(f"{url}/echo", data=body()) as answer:
+            assert await answer.content.read(5) == b"first"  # before the request has come to its end
+            parts.put_nowait(b"second")
+            assert await answer.content.read(6) == b"second"
+            parts.put_nowait(None)
+            assert await answer.content.read() == b""
+        much = bytes(range(256)) * 8192
+        async with client.post(f"{url}/echo", data=io.BytesIO(much)) as answer:
+            assert await answer.read() == much
+        async with client.get(f"{url}/much?500") as answer:
+            assert len(await answer.read()) == 500 * 4096
+
+
+async def test_an_instance_per_request_and_one_that_is_reused(networked: Runtime, image: str) -> None:
+    _, fresh = await started(networked, serving(image))
+    async with ClientSession(timeout=LATE) as client:
+        for _ in range(3):
+            async with client.get(f"{fresh}/total") as answer:
+                assert await answer.text() == "1"
+        await networked.provider.delete_pod(PodKey("default", "web", "uid-of-web"), 0)
+        _, reused = await started(networked, serving(image, {"wasmlet.dev/http-instances": "reuse"}))
+        for count in range(1, 4):
+            async with client.get(f"{reused}/total") as answer:
+                assert await answer.text() == str(count)
+        async with client.get(f"{reused}/trap") as answer:
+            assert answer.status == 500
+        async with client.get(f"{reused}/total") as answer:  # another instance
+            assert await answer.text() == "1"
+
+
+async def test_a_handler_that_fails_or_never_ends_is_no_end_of_the_container(networked: Runtime, image: str) -> None:
+    key, url = await started(networked, serving(image, {"wasmlet.dev/http-timeout": "1"}))
+    async with ClientSession(timeout=LATE) as client:
+        for path, status in (("spin", 504), ("sleep?60000", 504), ("trap", 500), ("none", 500), ("hold", 500)):
+            async with client.get(f"{url}/{path}") as answer:
+                assert answer.status == status, path
+        async with client.get(f"{url}/hello") as answer:
+            assert answer.status == 200
+    text = (await networked.log(key)).decode()
+    assert "GET /spin: the handler has taken longer than 1 s" in text
+    assert "unreachable" in text
+    assert "it has ended without a response" in text
+    status = await networked.running(key)
+    assert status.restart_count == 0
+
+
+async def test_many_at_a_time_and_no_more_than_it_may(networked: Runtime, image: str) -> None:
+    _, url = await started(networked, serving(image, {"wasmlet.dev/http-concurrency": "2"}))
+    loop = asyncio.get_running_loop()
+
+    async def one(client: ClientSession) -> float:
+        async with client.get(f"{url}/sleep?300") as answer:
+            assert answer.status == 200
+        return loop.time()
+
+    async with ClientSession(timeout=LATE) as client:
+        began = loop.time()
+        ended = sorted(await asyncio.gather(*(one(client) for _ in range(4))))
+    assert ended[1] - began < 0.6 <= ended[3] - began
+
+
+async def test_it_calls_what_its_pod_may_dial(networked: Runtime, image: str, tmp_path: Path) -> None:
+    seen: list[tuple[str, str, bytes, str | None]] = []
+
+    async def answer(request: web.Request) -> web.Response:
+        seen.append((request.method, request.path_qs, await request.read(), request.headers.get("x-from")))
+        return web.Response(status=203, body=b"x" * 200_000)
+
+    # An address of the pods' own: what is the machine's is never dialled.
+    ip = str(loopback_range(networked.state_dir / "runtime")[-2])
+    async with http_server(answer, ip=ip) as port, http_server(answer, certificate(tmp_path), ip) as secure:
+        annotations = {"wasmlet.dev/egress": f"{ip}:{port}, {ip}:{secure}, {ip}:1"}
+        key, url = await started(networked, serving(image, annotations))
+        async with ClientSession(timeout=LATE) as client:
+            async with client.post(f"{url}/fetch/http/{ip}:{port}/a?b=c", data=b"sent") as got:
+                assert (got.status, len(await got.read())) == (203, 200_000)
+            assert seen == [("POST", "/a?b=c", b"sent", "guest")]
+            refused, denied, certificate_error = "error 6", "error 15", "error 13"
+            for where, says in (
+                (f"https/{ip}:{secure}/", certificate_error),
+                (f"http/{ip}:1/", refused),
+                (f"http/{ip}:2/", denied),
+                ("http/example.com/", denied),
+            ):
+                async with client.get(f"{url}/fetch/{where}") as got:
+                    assert (got.status, await got.text()) == (502, says), await networked.log(key)
+    assert len(seen) == 1
+    await networked.event(key, "EgressDenied")
+
+
+async def test_without_a_port_it_is_told_to_have_one(networked: Runtime, image: str) -> None:
+    pod = serving(image, ports=[])
+    ended = await networked.ended(await networked.create(pod, NODE))
+    assert (ended.exit_code, ended.reason) == (128, "StartError")
+    assert "containerPort: 8080" in ended.message
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("http-instances", "sometimes"), ("http-concurrency", "0"), ("http-concurrency", "x"), ("http-timeout", "-1")],
+)
+async def test_annotations_that_say_nothing(networked: Runtime, image: str, name: str, text: str) -> None:
+    with pytest.raises(Refused, match=rf"annotations\[wasmlet.dev/{name}\]"):
+        await networked.create(serving(image, {f"wasmlet.dev/{name}": text}), NODE)
+
+
+async def test_dense_pods_have_no_components(networked: Runtime, image: str) -> None:
+    key = await networked.create(serving(image), attrs.evolve(NODE, runtime_handler="wasmlet-dense"))
+    waiting = await networked.waiting(key, "CreateContainerError")
+    assert "component" in waiting.message

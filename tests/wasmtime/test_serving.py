@@ -1,0 +1,349 @@
+"""A component that serves, against clients and handlers that are up to no good: bounded, and nothing leaks."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.guests import components
+
+PROGRAM = Path(__file__).with_name("serve_direct.py")
+HEAD = b"GET /hello HTTP/1.1\r\nHost: x\r\n"
+
+
+class Served:
+    """A component that is served by a process."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self._process = process
+        assert process.stdout is not None
+        self.port = int(process.stdout.readline())
+        end = time.monotonic() + 20
+        while status(self.get("/hello")) != 200:  # it says its port before it listens
+            assert time.monotonic() < end
+            time.sleep(0.05)
+
+    def counts(self) -> dict[str, int]:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write("\n")
+        self._process.stdin.flush()
+        found: dict[str, int] = json.loads(self._process.stdout.readline())
+        return found
+
+    def settled(self, before: dict[str, int]) -> dict[str, int]:
+        """The counts once they are those of before, or what they are in the end."""
+        end = time.monotonic() + 10
+        while (found := self.counts()) != before and time.monotonic() < end:
+            time.sleep(0.05)
+        return found
+
+    def connect(self) -> socket.socket:
+        return socket.create_connection(("127.0.0.1", self.port), timeout=20)
+
+    def say(self, data: bytes) -> bytes:
+        """All that comes back when this is sent and the client sends no more."""
+        with contextlib.suppress(ConnectionError), self.connect() as sock:
+            with contextlib.suppress(ConnectionError):
+                sock.sendall(data)
+                sock.shutdown(socket.SHUT_WR)
+            return everything(sock)
+        return b""
+
+    def get(self, path: str) -> bytes:
+        return self.say(f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+
+
+def everything(sock: socket.socket) -> bytes:
+    found = b""
+    with contextlib.suppress(ConnectionError):
+        while part := sock.recv(65536):
+            found += part
+    return found
+
+
+@contextlib.contextmanager
+def serving(**http: Any) -> Iterator[Served]:
+    command = [sys.executable, str(PROGRAM), str(components.web()), json.dumps(http)]
+    process = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+    try:
+        yield Served(process)
+    finally:
+        process.kill()
+        process.communicate()
+
+
+@pytest.fixture(scope="module")
+def served() -> Iterator[Served]:
+    with serving(seconds=2) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def reused() -> Iterator[Served]:
+    with serving(reuse=True, seconds=2) as found:
+        yield found
+
+
+def status(answer: bytes) -> int:
+    return int(answer.split(b" ", 2)[1]) if answer else 0
+
+
+def body(answer: bytes) -> bytes:
+    head, _, found = answer.partition(b"\r\n\r\n")
+    if b"chunked" not in head:
+        return found
+    whole = b""
+    while found:
+        size, _, found = found.partition(b"\r\n")
+        whole, found = whole + found[: int(size, 16)], found[int(size, 16) + 2 :]
+    return whole
+
+
+@pytest.mark.parametrize(
+    ("request_", "statuses"),
+    [
+        (b"GET / HTTP/1.1\r\n\r\n", (400,)),
+        (HEAD + b"Host: y\r\n\r\n", (400,)),
+        (
+            b"POST /count HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+            (400,),
+        ),
+        (
+            b"POST /count HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n0\r\n\r\n",
+            (400,),
+        ),
+        (b"POST /count HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello!", (400,)),
+        (b"POST /count HTTP/1.1\r\nHost: x\r\nContent-Length: +5\r\n\r\nhello", (400,)),
+        (b"POST /count HTTP/1.1\r\nHost: x\r\nContent-Length: 5, 6\r\n\r\nhello!", (400,)),
+        (b"POST /count HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: xchunked\r\n\r\n0\r\n\r\n", (400, 501)),
+        (b"POST /count HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked, identity\r\n\r\n0\r\n\r\n", (400, 501)),
+        (b"POST /count HTTP/1.1\r\nHost: x\r\nTransfer-Encoding : chunked\r\n\r\n0\r\n\r\n", (400,)),
+        (b"POST /count HTTP/1.0\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", (400,)),
+        (b"GET /hello HTTP/1.1\r\nHost: x\r\n folded: y\r\n\r\n", (400, 200)),
+        (b"GET /hello\x00 HTTP/1.1\r\nHost: x\r\n\r\n", (400,)),
+        (HEAD + b"X: a\x00b\r\n\r\n", (400,)),
+        (HEAD + b"X\x01: a\r\n\r\n", (400,)),
+        (b"GET hello HTTP/1.1\r\nHost: x\r\n\r\n", (400,)),
+        (b"GET file:///etc/passwd HTTP/1.1\r\nHost: x\r\n\r\n", (400,)),
+        (b"CONNECT x:443 HTTP/1.1\r\nHost: x\r\n\r\n", (501,)),
+        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", (400, 505)),
+        (b"POST /count HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999999999999\r\n\r\n", (400, 413)),
+        (b"POST /count HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999\r\n\r\n", (413,)),
+        (HEAD + b"X: " + b"y" * 200_000 + b"\r\n\r\n", (431,)),
+        (b"GET /" + b"y" * 200_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n", (431,)),
+        (HEAD + b"X: y\r\n" * 20_000 + b"\r\n", (431,)),
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(600), (400,)),
+        (b"\r\n" * 10, (400, 0)),
+        (b"", (0,)),
+    ],
+)
+def test_what_is_no_request(served: Served, request_: bytes, statuses: tuple[int, ...]) -> None:
+    answer = served.say(request_)
+    assert status(answer) in statuses, answer[:300]
+    assert answer.count(b"HTTP/1.1 ") <= 1
+    assert status(served.get("/hello")) == 200
+
+
+def test_bodies_that_break_off_or_are_no_chunks(served: Served) -> None:
+    chunked = b"POST /count HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+    for rest in (
+        b"5\r\nhel",
+        b"zz\r\nhello\r\n0\r\n\r\n",
+        b"-1\r\n\r\n",
+        b"5\r\nhelloX\r\n0\r\n\r\n",
+        b"f" * 40 + b"\r\n",
+    ):
+        answer = served.say(chunked + rest)
+        assert (status(answer), body(answer)) == (400, b"broken"), (rest, answer)
+    answer = served.say(b"POST /count HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nhello")
+    assert (status(answer), body(answer)) == (400, b"broken")
+
+
+def test_requests_behind_each_other_are_answered_in_their_order(served: Served) -> None:
+    paths = ["/status?201", "/sleep?50", "/status?202", "/hello", "/status?203"]
+    requests = b"".join(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode() for path in paths)
+    answer = served.say(requests)
+    found = [int(part.split(b" ", 1)[0]) for part in answer.split(b"HTTP/1.1 ")[1:]]
+    assert found == [201, 200, 202, 200, 203]
+
+
+def test_a_body_that_nobody_reads_does_not_become_a_request(served: Served) -> None:
+    smuggled = b"GET /status?299 HTTP/1.1\r\nHost: x\r\n\r\n"
+    with served.connect() as sock:
+        sock.sendall(
+            b"POST /hello HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(smuggled) + smuggled + HEAD + b"\r\n"
+        )
+        sock.shutdown(socket.SHUT_WR)
+        answer = everything(sock)
+    assert b"299" not in answer
+    assert answer.count(b"HTTP/1.1 200") == 2
+
+
+def test_upgrades_are_not_taken(served: Served) -> None:
+    answer = served.say(HEAD + b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\r\n")
+    assert status(answer) == 200
+    answer = served.say(
+        HEAD + b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n\r\n"
+    )
+    assert status(answer) == 200
+
+
+def test_who_waits_to_be_told_to_go_on_is_told(served: Served) -> None:
+    with served.connect() as sock:
+        sock.sendall(b"POST /count HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n")
+        assert sock.recv(4096).startswith(b"HTTP/1.1 100 ")
+        sock.sendall(b"hello")
+        sock.shutdown(socket.SHUT_WR)
+        assert body(everything(sock)) == b"5"
+
+
+def test_trailers_come_and_go(served: Served) -> None:
+    answer = served.say(
+        b"POST /echo HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\nX-Sum: 42\r\n\r\n"
+    )
+    assert answer.endswith(b"5\r\nhello\r\n0\r\nx-sum: 42\r\n\r\n")
+
+
+def test_waiting_for_a_body_or_a_time(served: Served) -> None:
+    head = b"POST /race?200 HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\n"
+    with served.connect() as sock:
+        sock.sendall(head)
+        assert body(everything(sock)) == b"time"
+    assert body(served.say(head + b"hello")) == b"body"
+
+
+def test_a_slow_body_takes_no_longer_than_a_handler_may(served: Served) -> None:
+    began = time.monotonic()
+    with served.connect() as sock:
+        sock.sendall(b"POST /count HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n")
+        answer = b""
+        sock.settimeout(0.2)
+        while not answer:
+            with contextlib.suppress(ConnectionError):
+                sock.sendall(b"x")
+            with contextlib.suppress(TimeoutError):
+                answer = sock.recv(4096)
+    assert status(answer) == 504
+    assert 1.5 < time.monotonic() - began < 10
+
+
+def test_handlers_that_go_wrong(served: Served) -> None:
+    before = served.counts()
+    for path, expected in (
+        ("/trap", 500), ("/none", 500), ("/refuse", 500), ("/hold", 500), ("/spin", 504), ("/sleep?60000", 504),
+        ("/twice", 200), ("/leak?1000", 200), ("/leak?100000", 500), ("/length?5", 200),
+    ):  # fmt: skip
+        assert status(served.get(path)) == expected, path
+    late = served.get("/trap-late")
+    assert status(late) == 200
+    assert not late.endswith(b"0\r\n\r\n")  # so that the client knows that it is not all
+    too_short = served.get("/length?9")
+    assert status(too_short) in (0, 500) or len(body(too_short)) < 9
+    assert body(served.get("/forbidden")) == b"1"
+    assert served.settled(before) == before
+
+
+def test_a_reused_instance_may_keep_things_but_not_without_end(reused: Served) -> None:
+    assert status(reused.get("/hello")) == 200
+    before = reused.counts()
+    assert before["instances"] == 1
+    assert status(reused.get("/leak?1000")) == 200
+    assert reused.counts()["resources"] >= before["resources"] + 1000
+    assert status(reused.get("/leak?20000")) == 500  # which ends this instance
+    assert status(reused.get("/hello")) == 200
+    after = reused.counts()
+    assert (after["instances"], after["descriptors"]) == (1, before["descriptors"])
+    assert after["resources"] <= before["resources"]
+
+
+def test_clients_that_go_away(served: Served) -> None:
+    before = served.counts()
+    for path in (b"/much?1000", b"/pieces?5", b"/echo", b"/sleep?300"):
+        with served.connect() as sock:
+            sock.sendall(b"POST " + path + b" HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n")
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
+    assert status(served.get("/hello")) == 200
+    assert served.settled(before) == before
+
+
+def test_a_client_that_reads_nothing_keeps_nobody_else_from_being_served(served: Served) -> None:
+    with contextlib.ExitStack() as stack:
+        for _ in range(4):
+            sock = stack.enter_context(served.connect())
+            sock.sendall(b"GET /much?5000 HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert status(served.get("/hello")) == 200
+
+
+def test_a_thousand_connections_at_once(served: Served) -> None:
+    before = served.counts()
+    with contextlib.ExitStack() as stack:
+        socks = [stack.enter_context(served.connect()) for _ in range(1000)]
+        for sock in socks:
+            sock.sendall(HEAD + b"\r\n")
+        for sock in socks:
+            answer = b""
+            while b"hello, component" not in answer:
+                part = sock.recv(4096)
+                assert part
+                answer += part
+        assert status(served.get("/hello")) == 200
+    assert served.settled(before) == before
+
+
+def test_what_a_guest_asks_of_others(served: Served) -> None:
+    """The other is served by the same component: nothing here listens but that."""
+    before = served.counts()
+    assert body(served.get(f"/fetch/http/127.0.0.1:{served.port}/hello")) == b"hello, component\n"
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        began = time.monotonic()
+        answer = served.get(f"/fetch/http/127.0.0.1:{silent.getsockname()[1]}/")
+        assert status(answer) in (502, 504)
+        assert time.monotonic() - began < 10
+    for wrong, code in (
+        (b"no HTTP at all\r\n\r\n", b"error 35"),
+        (b"HTTP/1.1 200 OK\r\nX: ", b"error 25"),
+        (b"", b"error 25"),
+        (b"HTTP/1.1 101 X\r\n\r\n", b"error 35"),
+    ):
+        with answering(wrong) as port:
+            assert body(served.get(f"/fetch/http/127.0.0.1:{port}/")) == code, wrong
+    with answering(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhello") as port:
+        assert b"[broken]" in served.get(f"/fetch/http/127.0.0.1:{port}/")
+    with answering(b"HTTP/1.1 200 OK\r\nX: " + b"y" * 200_000 + b"\r\n\r\n") as port:
+        assert status(served.get(f"/fetch/http/127.0.0.1:{port}/")) == 502
+    assert served.settled(before) == before
+
+
+@contextlib.contextmanager
+def answering(data: bytes) -> Iterator[int]:
+    """A server that says this to its first client and closes the connection."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+
+        def answer() -> None:
+            with contextlib.suppress(OSError):
+                sock, _ = listener.accept()
+                with sock:
+                    sock.recv(65536)
+                    sock.sendall(data)
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        yield listener.getsockname()[1]
+        thread.join(10)
