@@ -146,6 +146,23 @@ async def test_after_a_restart_of_the_machine(neighbour: Path, tmp_path: Path) -
     await AddressNetwork(tmp_path, [CIDR], reach=AnyIp(tmp_path, SystemClock())).remove("uid")
 
 
+async def test_after_the_firewall_of_the_machine_was_loaded_again(neighbour: Path, tmp_path: Path) -> None:
+    """The table is gone while the node runs: the next pod brings it back, with the ports of those that are there."""
+    network = AddressNetwork(tmp_path, [CIDR], reach=AnyIp(tmp_path, SystemClock()))
+    pods = []
+    for name in ("a", "b"):
+        found = await network.add(NetworkRequest(PodKey("ns", name, f"uid-{name}"), ports=[(80, "TCP")]))
+        assert found is not None
+        pods.append(found.ips[0])
+        run("nft", "flush", "ruleset")
+    found = await network.add(NetworkRequest(PodKey("ns", "c", "uid-c"), ports=[(80, "TCP")]))
+    assert found is not None
+    pods.append(found.ips[0])
+    with listening("0.0.0.0", 80), listening("0.0.0.0", 81):
+        assert [reached(neighbour, pod, 80) for pod in pods] == [True, True, True]
+        assert [reached(neighbour, pod, 81) for pod in pods] == [False, False, False]
+
+
 def test_programs_that_end_before_they_are_told_anything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Under uvloop, as a node runs, where the stream to such a program may be closed before it is used."""
     (tmp_path / "ip").write_text("#!/bin/sh\n")

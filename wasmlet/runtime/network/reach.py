@@ -13,7 +13,7 @@ import ipaddress
 import json
 import os
 import shutil
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from wasmlet.clock import Clock
@@ -92,7 +92,11 @@ class AnyIp:
             stale |= {(ip, port) for ip in wanted for port in self._ports.get(ip, ()) if port not in numbers}
             fresh = {(ip, port) for ip in wanted for port in numbers}
             if stale or fresh:
-                await self._nft([*self._changes("delete", stale), *self._changes("add", fresh)])
+                try:
+                    await self._nft([*self._changes("delete", stale), *self._changes("add", fresh)])
+                except NetworkError:
+                    # Who loads the machine's own firewall again (`flush ruleset`) takes this table away, too.
+                    await self._restore({**self._ports, **dict.fromkeys(wanted, numbers)})
             self._ports.update(dict.fromkeys(wanted, numbers))
 
     async def remove(self, found: PodNetwork) -> None:
@@ -119,6 +123,11 @@ class AnyIp:
             if self._open:
                 await self._nft([f"delete table inet {self.table}"])
             self._open.clear()
+
+    async def _restore(self, ports: Mapping[str, Collection[int]]) -> None:
+        """Have the table with these ports in it, whatever is there now."""
+        elements = {(ip, port) for ip, numbers in ports.items() for port in numbers}
+        await self._nft([*self._rules(self._open), *self._changes("add", elements)])
 
     def _rules(self, cidrs: Collection[Cidr]) -> list[str]:
         """The table, without the elements of its sets, which stay."""
