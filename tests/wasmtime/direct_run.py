@@ -86,12 +86,16 @@ class Sockets:
     def _kind(self, protocol: str) -> int:
         return socket.SOCK_STREAM if protocol == "TCP" else socket.SOCK_DGRAM
 
+    def _at(self, port: int) -> int:
+        """The port of this machine that stands for the guest's."""
+        return port
+
     def _listen(self, port: int, protocol: str) -> Answer:
         if port not in [one.number for one in self.listeners]:
             return Answer(error=errno.EACCES, why="no grant")
         made = socket.socket(socket.AF_INET, self._kind(protocol))
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        made.bind(("127.0.0.1", port))
+        made.bind(("127.0.0.1", self._at(port)))
         if protocol == "TCP":
             made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         made.setblocking(False)
@@ -101,7 +105,11 @@ class Sockets:
         if not host.startswith("127."):
             return Answer(error=errno.EACCES, why="no grant")
         made = socket.socket(socket.AF_INET, self._kind(protocol))
-        made.connect((host, port))
+        try:
+            made.connect((host, port))
+        except OSError:
+            made.close()
+            raise
         if protocol == "TCP":
             made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         made.setblocking(False)

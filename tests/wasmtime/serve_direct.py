@@ -28,8 +28,11 @@ class Loopback(Sockets):
     def wait(self, descriptor: int) -> bool:
         return bool(select.select([descriptor], [], [], 5.0))
 
+    def _at(self, port: int) -> int:
+        return 0
+
     def _listen(self, port: int, protocol: str) -> Answer:
-        answer = super()._listen(0, protocol)
+        answer = super()._listen(port, protocol)
         with socket.socket(fileno=os.dup(answer.fds[0])) as sock:
             print(sock.getsockname()[1], flush=True)
         return answer
