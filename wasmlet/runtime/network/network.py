@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import attrs
 
@@ -64,13 +64,11 @@ class PodNetwork:
             made when the process ended.
         namespace: path of its network namespace; "" where it has none.
         mapped: whether the network itself sees to host ports, so that no broker needs to.
-        dns: what a CNI plugin says of name servers; empty for the rules of the cluster.
     """
 
     ips: tuple[str, ...]
     namespace: str = ""
     mapped: bool = False
-    dns: Mapping[str, Any] = attrs.field(factory=dict)
 
 
 class Network(abc.ABC):
