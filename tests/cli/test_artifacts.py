@@ -9,10 +9,12 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.artifacts import registries
 from tests.artifacts.conftest import docker_registry
 from tests.artifacts.modules import module, sha
+from tests.guests import components
 
 __all__ = ["docker_registry"]
 HELLO = Path(__file__).parents[2] / "examples" / "hello" / "hello.wasm"
@@ -93,3 +95,19 @@ def test_what_a_user_gets_wrong(tmp_path: Path, arguments: tuple[str, ...], why:
     (tmp_path / "m.wasm").write_bytes(module())
     assert why in wasmlet(tmp_path, *arguments, code=1).stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == ["m.wasm", "text"]
+
+
+def test_what_a_component_needs(tmp_path: Path) -> None:
+    web = components.web()
+    shown = wasmlet(tmp_path, "inspect", web).stdout
+    assert "component (HTTP handler)" in shown
+    assert "needs      a port: ports: [{containerPort: 8080}]" in shown
+    assert "needs      a grant: annotation wasmlet.dev/egress" in shown
+    pod = yaml.safe_load(wasmlet(tmp_path, "inspect", "--manifest", web).stdout)
+    (container,) = pod["spec"]["containers"]
+    assert container["image"] == f"file://{web}"
+    assert container["ports"] == [{"name": "http", "containerPort": 8080}]
+    assert "wasmlet.dev/egress" in pod["metadata"]["annotations"]
+    assert "needs" not in wasmlet(tmp_path, "inspect", HELLO).stdout
+    plain = yaml.safe_load(wasmlet(tmp_path, "inspect", "--manifest", HELLO).stdout)
+    assert list(plain["spec"]["containers"][0]) == ["name", "image"]

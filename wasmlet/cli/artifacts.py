@@ -20,6 +20,7 @@ import attrs
 import click
 
 from wasmlet.artifacts.hosts import RegistryConfig
+from wasmlet.artifacts.needs import manifest_of, needs_of
 from wasmlet.artifacts.references import Reference, parse
 from wasmlet.cli.options import instance_of, options_of
 from wasmlet.clock import SystemClock
@@ -92,8 +93,12 @@ def _inspect_command(run: Run, registries: Sequence[click.Parameter]) -> click.C
     return click.Command(
         "inspect",
         callback=inspect,
-        help="Show what a module is: kind, imports, exports, sizes. WHAT is a file or a reference.",
-        params=[click.Argument(["what"]), *registries],
+        help="Show what a module is: kind, needs, imports, exports, sizes. WHAT is a file or a reference.",
+        params=[
+            click.Argument(["what"]),
+            click.Option(["--manifest"], is_flag=True, help="Write a pod that runs it instead, as YAML."),
+            *registries,
+        ],
     )
 
 
@@ -174,11 +179,14 @@ def _is_local(what: str) -> bool:
     return what.startswith(("/", "./", "../")) or Path(what).is_file() or ("/" not in what and what.endswith(".wasm"))
 
 
-async def _inspect(what: str, config: RegistryConfig, *, local: bool) -> None:
+async def _inspect(what: str, manifest: bool, config: RegistryConfig, *, local: bool) -> None:
     from wasmlet.artifacts.push import load
 
     if local:
         module = await asyncio.to_thread(load, Path(what))
+        if manifest:
+            _write_manifest(module.binary, _as_image(what))
+            return
         _show([("file", what), ("digest", module.digest)], module.binary)
         return
     try:
@@ -190,6 +198,9 @@ async def _inspect(what: str, config: RegistryConfig, *, local: bool) -> None:
         pulled = await _pulled(stack, Path(directory), wanted, config)
         image = pulled.lease.image
         module = await asyncio.to_thread(load, pulled.lease.path)
+    if manifest:
+        _write_manifest(module.binary, str(wanted))
+        return
     lines = [("reference", str(wanted)), ("manifest", image.digest), ("digest", image.module)]
     if image.command:
         lines.append(("command", " ".join((*image.command, *image.arguments))))
@@ -199,6 +210,8 @@ async def _inspect(what: str, config: RegistryConfig, *, local: bool) -> None:
 def _show(lines: Iterable[tuple[str, str]], binary: Binary) -> None:
     for name, text in (*lines, ("kind", binary.kind), ("size", f"{binary.size} bytes")):
         click.echo(f"{name:<10} {_printable(text)}")
+    for need, how in needs_of(binary):
+        click.echo(f"{'needs':<10} {need}: {how}")
     for title, externs in (("imports", binary.imports), ("exports", binary.exports)):
         click.echo(f"{title:<10} {len(externs)}")
         for extern in externs:
@@ -206,6 +219,17 @@ def _show(lines: Iterable[tuple[str, str]], binary: Binary) -> None:
     click.echo(f"{'sections':<10} {len(binary.sections)}")
     for name, size in binary.sections:
         click.echo(f"  {size:>9} {_printable(name)}")
+
+
+def _as_image(file: str) -> str:
+    """A file of this machine as the image of a container."""
+    return f"file://{Path(file).absolute()}"
+
+
+def _write_manifest(binary: Binary, image: str) -> None:
+    import yaml
+
+    click.echo(yaml.safe_dump(manifest_of(binary, image), sort_keys=False), nl=False)
 
 
 def _printable(text: str) -> str:
