@@ -27,7 +27,8 @@ from wasmtime import _bindings as bindings
 
 from . import calls, direct, guest, hostcalls, limits, socketed, split
 from .errors import TRAPPED, causes, trap_text
-from .sockets import Broker, Interrupted, Network
+from .seam import Broker
+from .sockets import Interrupted, Network
 
 STACK = 1024 * 1024
 """Bytes of a thread's stack; they take memory only when they are used."""

@@ -15,7 +15,8 @@ from wasmtime import _ffi as ffi
 
 from . import direct, hostcalls, split
 from .functions import SECOND, WASMEDGE, second
-from .sockets import STREAM, Broker, Network, Socket
+from .seam import Broker
+from .sockets import STREAM, Network, Socket
 
 _POINTER, _SIZE, _TEXT = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_char_p
 _function = direct.function

@@ -17,9 +17,10 @@ import select
 import socket
 import struct
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Iterable
+from typing import Any
 
+from .seam import Answer, Broker
 from .split import FIRST, LOW
 
 _NAMES = """
@@ -54,34 +55,6 @@ _accept4.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_in
 _listen.argtypes = _shutdown.argtypes = (ctypes.c_int, ctypes.c_int)
 _BLOCKING = socket.SOCK_CLOEXEC
 _ACCEPTED = socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
-
-
-class Answer(Protocol):
-    """What the broker says. `error` is the host's number, 0 for none."""
-
-    @property
-    def fds(self) -> Sequence[int]: ...
-    @property
-    def fields(self) -> Mapping[str, Any]: ...
-    @property
-    def error(self) -> int: ...
-    @property
-    def why(self) -> str: ...
-
-
-class Broker(Protocol):
-    """What a container has of the broker: `spec["sockets"]`."""
-
-    wait: Callable[[int], bool]
-
-    @property
-    def listeners(self) -> Sequence[Any]: ...
-    def open_listeners(self) -> Sequence[Sequence[int]]: ...
-    def fileno(self) -> int: ...
-    def begin(self, operation: str, **fields: Any) -> int: ...
-    def take(self, number: int) -> Answer | None: ...
-    def drop(self, number: int) -> None: ...
-    def ask(self, operation: str, **fields: Any) -> Answer: ...
 
 
 class Failed(Exception):
