@@ -20,8 +20,8 @@ import attrs
 import click
 
 from wasmlet.artifacts.hosts import RegistryConfig
-from wasmlet.artifacts.needs import manifest_of, needs_of
 from wasmlet.artifacts.references import Reference, parse
+from wasmlet.cli.needs import manifest_of, needs_of
 from wasmlet.cli.options import instance_of, options_of
 from wasmlet.clock import SystemClock
 from wasmlet.errors import ConfigError, WasmletError
