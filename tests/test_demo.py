@@ -26,6 +26,8 @@ from wasmlet.controlplane.faults import Delay
 from wasmlet.kube import Client, load_identity
 
 WASMLET = str(Path(sys.executable).parent / "wasmlet")
+PATIENCE = 100.0
+"""Seconds; what bounds a whole test is a little more."""
 POD = """
 apiVersion: v1
 kind: Pod
@@ -50,7 +52,7 @@ class Demo:
     async def line(self, pattern: str) -> re.Match[str]:
         """Wait for a line that matches."""
         assert self.process.stdout is not None
-        async with asyncio.timeout(40):
+        async with asyncio.timeout(PATIENCE):
             while text := (await self.process.stdout.readline()).decode():
                 self.lines.append(text)
                 if match := re.search(pattern, text):
@@ -60,7 +62,7 @@ class Demo:
     async def end(self) -> tuple[int, str]:
         """Exit code and the whole output, once it has ended."""
         assert self.process.stdout is not None
-        async with asyncio.timeout(40):
+        async with asyncio.timeout(PATIENCE):
             self.lines.append((await self.process.stdout.read()).decode())
             return await self.process.wait(), "".join(self.lines)
 
