@@ -15,7 +15,7 @@ import signal
 import socket
 import termios
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from .. import linux, wire
 from .confine import Confinement
@@ -24,6 +24,37 @@ from .sockets import Sockets
 
 LISTENER_VARIABLES = ("LISTEN_FDS", "LISTEN_FDNAMES")
 """Of a guest: how many listeners it has, and how they are called (sd_listen_fds(3))."""
+
+
+class Inherited(NamedTuple):
+    """The descriptors that a container is made of.
+
+    Attributes:
+        arguments: a file with its arguments, which come in place of those of the spec; or none.
+        cgroup_fds: those by which an exec joins its container's group.
+        asking: its control socket for the broker; None where it has no network.
+        namespace: its pod's network namespace; None where that has none.
+    """
+
+    spec: int
+    module: int
+    mounts: Sequence[int]
+    streams: tuple[int, int, int]
+    arguments: Sequence[int]
+    cgroup_fds: Sequence[int]
+    asking: int | None
+    namespace: int | None
+
+    @classmethod
+    def of(cls, descriptors: Sequence[int], instructions: wire.Message) -> Inherited:
+        """In the order in which the shim gives them; see `main` for the instructions."""
+        rest = list(descriptors)
+        namespace = rest.pop() if instructions.get("namespace") else None
+        asking = rest.pop() if instructions.get("sockets") else None
+        count = len(rest) - instructions.get("cgroup_fds", 0)
+        spec, module, *mounts, stdin, stdout, stderr = rest[:count]
+        arguments = [mounts.pop()] if instructions.get("arguments") else []
+        return cls(spec, module, mounts, (stdin, stdout, stderr), arguments, rest[count:], asking, namespace)
 
 
 def main(
@@ -39,53 +70,51 @@ def main(
     Args:
         instructions: what it becomes: `limited` where its control group holds the limit of memory, so that the engine
             need not; for an exec `cgroup_fds`: how many of `inherited`, at its end, are those by which it joins its
-            container's group, and `arguments`: whether there is a file behind its mounts with its arguments, which come
-            in place of those of the spec; and where the pod has a network `sockets`: whether there is a control socket
-            behind all that, `namespace`: whether there is the pod's network namespace behind that, and `datagrams` (see
-            `Confinement.confine_guest`).
+            container's group, and `arguments`: whether there is a file behind its mounts with its arguments; and where
+            the pod has a network `sockets`: whether there is a control socket behind all that, `namespace`: whether
+            there is the pod's network namespace behind that, and `datagrams` (see `Confinement.confine_guest`).
 
     Returns:
         Its exit code.
     """
-    rest = list(inherited)
-    namespace = rest.pop() if instructions.get("namespace") else None
-    asking = rest.pop() if instructions.get("sockets") else None
-    count = len(rest) - instructions.get("cgroup_fds", 0)
-    cgroup_fds = rest[count:]
-    spec_file, module, *mounts, stdin, stdout, stderr = rest[:count]
+    own = Inherited.of(inherited, instructions)
 
     def started() -> None:
         wire.write(control, wire.pack({"started": True}))
 
     try:
-        linux.join_group(cgroup_fds)
-        wire.close(cgroup_fds)
+        linux.join_group(own.cgroup_fds)
+        wire.close(own.cgroup_fds)
         linux.set_name("wasmlet-guest")
-        take_streams((stdin, stdout, stderr))
+        take_streams(own.streams)
         if os.isatty(1):
             _take_terminal()
-        mounts, arguments = (mounts[:-1], mounts[-1:]) if instructions.get("arguments") else (mounts, [])
-        spec = _take_spec(spec_file, arguments)
+        spec = _take_spec(own.spec, own.arguments)
         if instructions.get("limited"):
             spec["memory"] = None
-        take_network(spec, asking)
-        known = list(zip(spec.get("mounts") or (), mounts, strict=True))
-        for mount, directory in known:
-            mount["directory"] = f"/proc/self/fd/{directory}"
-        given_mounts = [(directory, mount["read_only"]) for mount, directory in known]
-        if namespace is not None:
+        take_network(spec, own.asking)
+        mounts = _take_mounts(spec, own.mounts)
+        if own.namespace is not None:
             # Its sockets are in there anyway. Whatever else might come to make one is in there as well.
-            linux.enter_network(namespace)
-            os.close(namespace)
+            linux.enter_network(own.namespace)
+            os.close(own.namespace)
         needs, datagrams = getattr(engine, "REQUIRES", ()), bool(instructions.get("datagrams"))
-        confinement.confine_guest(module, given_mounts, spec.get("user"), needs, datagrams=datagrams)
-        code, message = engine.run(prepared, spec, f"/proc/self/fd/{module}", started)
+        confinement.confine_guest(own.module, mounts, spec.get("user"), needs, datagrams=datagrams)
+        code, message = engine.run(prepared, spec, f"/proc/self/fd/{own.module}", started)
     except BaseException as error:
         wire.write(control, wire.pack(failure(error)))
         return wire.START_ERROR_CODE
     if message:
         wire.write(control, wire.pack({"ended": shorten(message)}))
     return int(code)
+
+
+def _take_mounts(spec: dict[str, Any], mounts: Sequence[int]) -> list[tuple[int, bool]]:
+    """Tell the spec's mounts where their directories are; each descriptor, and whether it is to be read only."""
+    known = list(zip(spec.get("mounts") or (), mounts, strict=True))
+    for mount, directory in known:
+        mount["directory"] = f"/proc/self/fd/{directory}"
+    return [(directory, mount["read_only"]) for mount, directory in known]
 
 
 def _take_spec(spec_file: int, arguments: Sequence[int]) -> dict[str, Any]:
