@@ -23,7 +23,7 @@ from wasmtime import _bindings as bindings
 
 from . import components, direct, hostcalls, limits, socketed, split
 from .errors import TRAPPED, BadArtifact, causes, refusal, trap_text
-from .p2 import outgoing, serving
+from .p2 import serving, wire
 
 WASI = "wasi_snapshot_preview1"
 INITIALIZE, DEFAULT, START = b"_initialize", b"", b"_start"
@@ -85,7 +85,7 @@ def prepare() -> Prepared:
     linker = linked(engine)
     _idle, *between = compiled_apart(engine, (_IDLE, split.shim(), split.fixup()))
     serves = wasmtime.Engine(configuration(serving=True))
-    outgoing.prepare()
+    wire.prepare()
     prepared = Prepared(engine, linker, links_between(engine, linker, between), serves)
     for _ in range(_REHEARSALS):
         warm(prepared)

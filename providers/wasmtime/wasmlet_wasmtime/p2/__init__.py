@@ -7,7 +7,10 @@ version of 0.2 fits, and an import that is not there is known before anything ru
 - `instances`: one instance of a component, its store, and the resources that it has;
 - `world`: the imports of a component, from the functions that the modules above it offer;
 - `streams`, `system`: wasi:io, and clocks, randomness, arguments, variables and streams of a process;
-- `http`: wasi:http/types; `connections`: HTTP/1.1 at a socket; `front`: who serves which connection when;
+- `files`: wasi:filesystem, of `descriptors`; `sockets`: wasi:sockets, of `addresses`;
+- `dialing`: what a guest asks the broker for; `wire`: the bytes of a connection that it gave; `outgoing`: requests;
+- `http`: wasi:http/types, of `fields` and `bodies`; `connections`: HTTP/1.1 at a socket; `exchanges`: one request and
+  its answer; `front`: who serves which connection when;
 - `serving`: a component that exports wasi:http/incoming-handler, served to its end.
 
 The standard library, wasmtime and h11; Python 3.10. All is imported in the zygote: a child can read no file of

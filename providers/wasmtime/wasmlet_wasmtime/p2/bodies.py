@@ -1,6 +1,6 @@
 """Bodies of HTTP messages: what a guest reads of one that comes, and writes of one that goes.
 
-Where a body comes from or goes to is a `Feed` or a `Sink`, which never wait: a connection (`connections`, `client`).
+Where a body comes from or goes to is a `Feed` or a `Sink`, which never wait: a connection (`exchanges`, `outgoing`).
 """
 
 from __future__ import annotations

@@ -21,7 +21,8 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
-from .connections import Connection, Exchange, Gone, Limits, Refused
+from .connections import Connection, Gone, Limits, Refused
+from .exchanges import Exchange
 
 MOST_CONNECTIONS = 2048
 _BACKLOG = 1024

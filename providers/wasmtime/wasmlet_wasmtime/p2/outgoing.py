@@ -1,17 +1,13 @@
 """wasi:http/outgoing-handler: requests of a guest, to where its pod may dial.
 
-The broker dials (`dialing`), so a guest reaches what its pod was granted. TLS is verified against the authorities that
-the system trusts; they are loaded in the zygote, because a confined process reads no file. Each request has a
-connection of its own.
+The broker dials (`dialing`), so a guest reaches what its pod was granted. Each request has a connection of its own
+(`wire`).
 """
 
 from __future__ import annotations
 
 import contextlib
-import os
 import re
-import select
-import ssl
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -24,10 +20,10 @@ from .fields import Pairs, encoded, is_forbidden
 from .http import IncomingResponse, OutgoingRequest, RequestOptions, method_text
 from .instances import Failed, Instance, resource
 from .streams import ROOM, Pollable, Waitable
+from .wire import Wire
 from .world import function
 
 _TYPES = "wasi:http/types"
-_READ = 64 * 1024
 _HEAD = 64 * 1024
 """Bytes of a response's head, at most."""
 _PORTS = {"HTTP": 80, "HTTPS": 443}
@@ -38,18 +34,6 @@ _NANO = 1_000_000_000
 _AUTHORITY = re.compile(
     r"(?:\[(?P<six>[0-9A-Fa-f:.]+)\]|(?P<host>[-A-Za-z0-9._~%!$&'()*+,;=]+))(?::(?P<port>[0-9]{1,5}))?"
 )
-
-_trusted: list[ssl.SSLContext] = []
-
-
-def prepare() -> None:
-    """In the zygote: load what the system trusts."""
-    if not _trusted:
-        context = ssl.create_default_context()
-        context.set_alpn_protocols(["http/1.1"])
-        # What Python loads only when a name is given, it could not load in a child.
-        context.wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO(), server_hostname="example.com")
-        _trusted.append(context)
 
 
 class Call(Waitable):
@@ -76,15 +60,7 @@ class Call(Waitable):
         self._host = f"[{host}]" if found["six"] else host
         self._host += f":{found['port']}" if found["port"] else ""
         self._protocol = h11.Connection(h11.CLIENT, max_incomplete_event_size=_HEAD)
-        self._tls: ssl.SSLObject | None = None
-        self._in, self._wire = ssl.MemoryBIO(), ssl.MemoryBIO()
-        if scheme == "HTTPS":
-            prepare()
-            self._tls = _trusted[0].wrap_bio(self._in, self._wire, server_hostname=host)
-        self._shaken = self._tls is None
-        self._descriptor = -1
-        self._plain, self._out = bytearray(), bytearray()
-        self._closed = False
+        self._wire = Wire(host if scheme == "HTTPS" else None)
         self._begun = self._over = self._ended = self._read_over = False
         self._held: list[bytes] = []
         self._size = 0
@@ -108,9 +84,7 @@ class Call(Waitable):
     # What is waited for.
 
     def polls(self) -> Sequence[tuple[int, int]]:
-        if self._descriptor < 0:
-            return self._dial.polls()
-        return ((self._descriptor, select.POLLIN | (select.POLLOUT if self._out else 0)),)
+        return self._wire.polls() if self._wire.connected else self._dial.polls()
 
     reads = writes = polls
 
@@ -119,7 +93,7 @@ class Call(Waitable):
         if self._answer is None:
             try:
                 self._advance()
-                response = self._response() if self._shaken and self._begun else None
+                response = self._response() if self._wire.shaken and self._begun else None
             except Broken as error:
                 self._fail(error.code)
                 return True
@@ -147,94 +121,18 @@ class Call(Waitable):
             raise Broken(self._broken)
         if self.until is not None and time.monotonic() >= self.until:
             raise Broken(self._late)
-        if self._descriptor < 0:
+        if not self._wire.connected:
             answer = self._dial.answer()
             if answer is None:
                 return
             if answer.error:
                 raise Broken(code_of(answer.error))
-            (self._descriptor,) = self._dial.take()
+            (self._wire.descriptor,) = self._dial.take()
             self._dial.drop()
             self._time("HTTP-response-timeout", self._first)
-        if not self._shaken:
-            self._shake()
-        if self._shaken:
+        if self._wire.shake():
             self._encode()
-        self._write()
-
-    def _shake(self) -> None:
-        assert self._tls is not None
-        while True:
-            try:
-                self._tls.do_handshake()
-                self._shaken = True
-                return
-            except ssl.SSLWantReadError:
-                self._write()
-                if not self._fill():
-                    return
-            except ssl.SSLCertVerificationError:
-                self._write_last()
-                raise Broken(("TLS-certificate-error", None)) from None
-            except ssl.SSLError:
-                raise Broken(("TLS-protocol-error", None)) from None
-
-    def _write_last(self) -> None:
-        with contextlib.suppress(Broken):
-            self._write()
-
-    def _fill(self) -> bool:
-        """Read what has come from the network; False where that is nothing."""
-        try:
-            data = os.read(self._descriptor, _READ)
-        except BlockingIOError:
-            return False
-        except OSError:
-            raise Broken(("connection-terminated", None)) from None
-        self._closed = not data
-        if self._tls is None:
-            self._protocol.receive_data(data)
-            return True
-        if data:
-            self._in.write(data)
-        else:
-            self._in.write_eof()
-        return True
-
-    def _more(self) -> bool:
-        """Give the protocol what has come; False where that is nothing."""
-        if self._tls is None:
-            return self._fill()
-        while True:
-            try:
-                self._protocol.receive_data(self._tls.read(_READ))
-                return True
-            except ssl.SSLWantReadError:
-                if not self._fill():
-                    return False
-            except ssl.SSLZeroReturnError:
-                self._protocol.receive_data(b"")
-                return True
-            except ssl.SSLError:  # the connection has ended without saying so, too
-                raise Broken(("connection-terminated", None)) from None
-
-    def _write(self) -> None:
-        if self._tls is not None:
-            if self._plain and self._shaken:
-                self._tls.write(self._plain)
-                self._plain.clear()
-            self._out += self._wire.read()
-        else:
-            self._out += self._plain
-            self._plain.clear()
-        try:
-            while self._out:
-                del self._out[: os.write(self._descriptor, self._out)]
-        except BlockingIOError:
-            pass
-        except OSError:
-            # The server may have said why before it closed.
-            self._out.clear()
+        self._wire.write()
 
     # The request.
 
@@ -243,7 +141,7 @@ class Call(Waitable):
         self._pump()
         if self._over:
             return 0
-        return max(0, ROOM - self._size - len(self._plain) - len(self._out))
+        return max(0, ROOM - self._size - len(self._wire.plain) - len(self._wire.out))
 
     def send(self, data: bytes) -> None:
         """See `bodies.Sink`."""
@@ -258,7 +156,7 @@ class Call(Waitable):
     def sent(self) -> bool:
         """See `bodies.Sink`. As long as there is no connection, it waits for nothing."""
         self._pump()
-        return self._descriptor < 0 or not (self._out or self._held)
+        return not self._wire.connected or not (self._wire.out or self._held)
 
     def end(self, trailers: Pairs) -> None:
         """See `bodies.Sink`."""
@@ -285,11 +183,11 @@ class Call(Waitable):
                 self._begin()
             if self._held:
                 held, self._held, self._size = self._held, [], 0
-                self._plain += self._protocol.send(h11.Data(data=b"".join(held))) or b""
+                self._wire.plain += self._protocol.send(h11.Data(data=b"".join(held))) or b""
             if self._ended and not self._over:
                 self._over = True
                 trailers = self._end_trailers if self._chunked else []
-                self._plain += self._protocol.send(h11.EndOfMessage(headers=encoded(trailers))) or b""
+                self._wire.plain += self._protocol.send(h11.EndOfMessage(headers=encoded(trailers))) or b""
         except h11.LocalProtocolError:
             if self._protocol.their_state is h11.ERROR or self._answer is not None:
                 self._held.clear()  # the answer came before the request's end, which nobody wants any more
@@ -313,7 +211,7 @@ class Call(Waitable):
                 fields.append(("transfer-encoding", "chunked"))
         self._begun = True
         head = h11.Request(method=method, target=request.path or "/", headers=fields)
-        self._plain += self._protocol.send(head) or b""
+        self._wire.plain += self._protocol.send(head) or b""
 
     # The response.
 
@@ -323,11 +221,13 @@ class Call(Waitable):
             try:
                 event = self._protocol.next_event()
             except h11.RemoteProtocolError:
-                code = "HTTP-response-incomplete" if self._closed else "HTTP-protocol-error"
+                code = "HTTP-response-incomplete" if self._wire.ended else "HTTP-protocol-error"
                 raise Broken((code, None)) from None
             if event is h11.NEED_DATA:
-                if not self._more():
+                data = self._wire.receive()
+                if data is None:
                     return None
+                self._protocol.receive_data(data)
             elif isinstance(event, h11.InformationalResponse):
                 if event.status_code == 101:
                     raise Broken(("HTTP-upgrade-failed", None))
@@ -375,9 +275,7 @@ class Call(Waitable):
 
     def _close(self) -> None:
         self._dial.drop()
-        descriptor, self._descriptor = self._descriptor, -1
-        if descriptor >= 0:
-            os.close(descriptor)
+        self._wire.close()
 
 
 @resource("future-incoming-response")

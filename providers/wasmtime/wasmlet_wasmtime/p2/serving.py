@@ -14,7 +14,7 @@ from wasmtime import component as components
 from .. import direct
 from ..errors import causes, trap_text
 from . import fields, files, outgoing, sockets, streams, system, world
-from .connections import Exchange
+from .exchanges import Exchange
 from .front import Front, Turn
 from .http import ResponseOutparam
 from .instances import Code, Exited, Instance, TimedOut, Trapped

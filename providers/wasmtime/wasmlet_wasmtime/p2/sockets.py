@@ -1,4 +1,4 @@
-"""wasi:sockets: TCP and names, under what the pod was granted; the broker makes the sockets (`dialing`).
+"""wasi:sockets: TCP, under what the pod was granted; the broker makes the sockets (`dialing`).
 
 A guest listens at the ports of its container, and dials what its pod may dial. There is no UDP.
 """
@@ -13,56 +13,15 @@ import socket
 from collections.abc import Sequence
 from typing import Any
 
+from .addresses import Address, Network, address_of, code_of, text_of
 from .dialing import Asked
-from .instances import Failed, Instance, Resource, Trapped, resource
+from .instances import Failed, Instance, Trapped, resource
 from .streams import CLOSED, ROOM, InputStream, OutputStream, Pollable, Waitable, failed
 from .world import function
 
 _TCP = "wasi:sockets/tcp.[method]tcp-socket."
 _UDP = "wasi:sockets/udp.[method]"
 _BACKLOG = 128
-_NAMES = {
-    errno.EACCES: "access-denied", errno.EPERM: "access-denied", errno.ENOTSUP: "not-supported",
-    errno.EINVAL: "invalid-argument", errno.ENOMEM: "out-of-memory", errno.ETIMEDOUT: "timeout",
-    errno.EAGAIN: "would-block", errno.EMFILE: "new-socket-limit", errno.ENFILE: "new-socket-limit",
-    errno.EADDRNOTAVAIL: "address-not-bindable", errno.EADDRINUSE: "address-in-use",
-    errno.EHOSTUNREACH: "remote-unreachable", errno.ENETUNREACH: "remote-unreachable",
-    errno.ECONNREFUSED: "connection-refused", errno.ECONNRESET: "connection-reset", errno.EPIPE: "connection-reset",
-    errno.ECONNABORTED: "connection-aborted", errno.ENOENT: "name-unresolvable",
-    errno.EHOSTDOWN: "temporary-resolver-failure", errno.EIO: "permanent-resolver-failure",
-}  # fmt: skip
-Address = tuple[str, tuple[Any, ...]]
-
-
-def _code(number: int | None) -> str:
-    return _NAMES.get(number or 0, "unknown")
-
-
-def _text(address: Address) -> tuple[str, int]:
-    """An address of the interface as a text, and its port."""
-    kind, parts = address
-    if kind == "ipv4":
-        return ".".join(map(str, parts[1])), parts[0]
-    return str(ipaddress.IPv6Address(b"".join(part.to_bytes(2, "big") for part in parts[2]))), parts[0]
-
-
-def _parts(text: str) -> tuple[str, tuple[int, ...]]:
-    """An address as a variant."""
-    found = ipaddress.ip_address(text.partition("%")[0])
-    if found.version == 4:
-        return "ipv4", tuple(found.packed)
-    return "ipv6", tuple(int.from_bytes(found.packed[at : at + 2], "big") for at in range(0, 16, 2))
-
-
-def _address(name: Sequence[Any]) -> Address:
-    """What getsockname says."""
-    kind, parts = _parts(str(name[0]))
-    return (kind, (name[1], parts)) if kind == "ipv4" else (kind, (name[1], 0, parts, 0))
-
-
-@resource("network")
-class Network(Resource):
-    """What a guest opens sockets with; what it may reach is said elsewhere."""
 
 
 class SocketInput(InputStream):
@@ -193,7 +152,7 @@ class TcpSocket(Waitable):
         if found.error:
             asked.drop()
             self.state = "closed" if state == "connecting" else "bound"
-            raise Failed(_code(found.error))
+            raise Failed(code_of(found.error))
         first, *others = asked.take()
         asked.drop()
         for more in others:  # the same port of the node
@@ -209,39 +168,6 @@ class TcpSocket(Waitable):
         # Its streams, which a guest drops first, are the only others that have it.
         if self.sock is not None:
             self.sock.close()
-
-
-@resource("resolve-address-stream")
-class Addresses(Waitable):
-    """The addresses of a name."""
-
-    def __init__(self, asked: Asked) -> None:
-        self._asked = asked
-        self._found: list[str] | None = None
-
-    def polls(self) -> Sequence[tuple[int, int]]:
-        return self._asked.polls()
-
-    def ready(self) -> bool:
-        return self._found is not None or self._asked.answer() is not None
-
-    def next(self) -> Any:
-        if self._found is None:
-            answer = self._asked.answer()
-            if answer is None:
-                raise Failed("would-block")
-            if answer.error:
-                raise Failed(_code(answer.error))
-            self._found = [str(one) for one in answer.fields.get("addresses") or ()]
-        return _parts(self._found.pop(0)) if self._found else None
-
-    def close(self) -> None:
-        self._asked.drop()
-
-
-@function("wasi:sockets/instance-network.instance-network")
-def _network(instance: Instance) -> Network:
-    return Network()
 
 
 @function("wasi:sockets/tcp-create-socket.create-tcp-socket")
@@ -272,7 +198,7 @@ def _finish_bind(instance: Instance, sock: TcpSocket) -> None:
 @function(f"{_TCP}start-connect")
 def _start_connect(instance: Instance, sock: TcpSocket, network: Network, address: Address) -> None:
     sock.require("unbound", "bound")
-    text, port = _text(address)
+    text, port = text_of(address)
     if address[0] != sock.family or not port or ipaddress.ip_address(text).is_unspecified:
         raise Failed("invalid-argument")
     sock.asked = Asked(instance.host.broker, "connect", host=text, port=port, protocol="TCP")
@@ -291,7 +217,7 @@ def _finish_connect(instance: Instance, sock: TcpSocket) -> tuple[SocketInput, S
 def _start_listen(instance: Instance, sock: TcpSocket) -> None:
     sock.require("bound")
     assert sock.bound is not None
-    sock.asked = Asked(instance.host.broker, "listen", port=_text(sock.bound)[1] or 0, protocol="TCP")
+    sock.asked = Asked(instance.host.broker, "listen", port=text_of(sock.bound)[1] or 0, protocol="TCP")
     sock.state = "starting"
 
 
@@ -310,7 +236,7 @@ def _accept(instance: Instance, sock: TcpSocket) -> tuple[TcpSocket, SocketInput
     try:
         descriptor, _ = sock.sock._accept()  # type: ignore[attr-defined]
     except OSError as error:
-        raise Failed(_code(error.errno)) from None
+        raise Failed(code_of(error.errno)) from None
     made = socket.socket(sock.sock.family, socket.SOCK_STREAM, 0, fileno=descriptor)
     made.setblocking(False)
     return TcpSocket(sock.family, made), SocketInput(made), SocketOutput(made)
@@ -319,7 +245,7 @@ def _accept(instance: Instance, sock: TcpSocket) -> tuple[TcpSocket, SocketInput
 @function(f"{_TCP}local-address")
 def _local(instance: Instance, sock: TcpSocket) -> Address:
     if sock.sock is not None:
-        return _address(sock.sock.getsockname())
+        return address_of(sock.sock.getsockname())
     if sock.bound is None:
         raise Failed("invalid-state")
     return sock.bound
@@ -330,7 +256,7 @@ def _remote(instance: Instance, sock: TcpSocket) -> Address:
     sock.require("connected")
     assert sock.sock is not None
     try:
-        return _address(sock.sock.getpeername())
+        return address_of(sock.sock.getpeername())
     except OSError:
         raise Failed("invalid-state") from None
 
@@ -366,7 +292,7 @@ def _shutdown(instance: Instance, sock: TcpSocket, how: str) -> None:
     try:
         sock.sock.shutdown({"receive": socket.SHUT_RD, "send": socket.SHUT_WR}.get(how, socket.SHUT_RDWR))
     except OSError as error:
-        raise Failed(_code(error.errno)) from None
+        raise Failed(code_of(error.errno)) from None
 
 
 def _option(name: str) -> None:
@@ -389,27 +315,6 @@ for _name in (
     "receive-buffer-size", "send-buffer-size",
 ):  # fmt: skip
     _option(_name)
-
-
-@function("wasi:sockets/ip-name-lookup.resolve-addresses")
-def _resolve(instance: Instance, network: Network, name: str) -> Addresses:
-    try:
-        literal = str(ipaddress.ip_address(name.strip("[]")))
-    except ValueError:
-        literal = ""
-    if not literal and (not name or len(name) > 253 or not name.isascii()):
-        raise Failed("invalid-argument")
-    return Addresses(Asked(instance.host.broker, "resolve", name=literal or name))
-
-
-@function("wasi:sockets/ip-name-lookup.[method]resolve-address-stream.resolve-next-address")
-def _next_address(instance: Instance, addresses: Addresses) -> Any:
-    return addresses.next()
-
-
-@function("wasi:sockets/ip-name-lookup.[method]resolve-address-stream.subscribe")
-def _subscribe_addresses(instance: Instance, addresses: Addresses) -> Pollable:
-    return Pollable(addresses)
 
 
 def _without_udp(instance: Instance, *_: Any) -> Any:

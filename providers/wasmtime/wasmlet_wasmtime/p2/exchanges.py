@@ -1,0 +1,322 @@
+"""One request to a component that serves, and the answer to it: heads, bodies and trailers at a connection.
+
+h11 refuses what is no HTTP; what it lets pass and two servers might read in two ways (a length beside chunks, chunks
+before HTTP/1.1) is refused here.
+"""
+
+from __future__ import annotations
+
+import select
+import time
+from collections.abc import Sequence
+from typing import Any
+from urllib.parse import urlsplit
+
+import h11
+
+from .bodies import Broken, ErrorCode
+from .connections import READ, REASONS, Connection, Gone, Refused, date
+from .fields import Pairs, encoded, is_forbidden
+from .http import IncomingRequest, OutgoingResponse
+from .streams import ROOM
+
+_CORK_SECONDS = 0.005
+"""So long after a request came, what the guest writes may wait for more, to go out as one."""
+_CORK = 16 * 1024
+"""Bytes that wait so, at most."""
+_DRAINED = 256 * 1024
+"""Bytes of a body that nobody has read, and that are read so that the connection can go on."""
+_GONE: ErrorCode = ("connection-terminated", None)
+
+
+class Exchange:
+    """A request, the guest's answer to it, and their bodies (`bodies.Feed`, `bodies.Sink`).
+
+    Raises:
+        Refused: the request is not taken.
+    """
+
+    read_until: float | None = None
+
+    def __init__(self, connection: Connection, request: h11.Request) -> None:
+        self._connection, self._protocol = connection, connection.protocol
+        self.method = request.method.decode("ascii")
+        self.began = time.monotonic()
+        self._begun = False
+        self.response: OutgoingResponse | None = None
+        self.refusal: tuple[str, Any] | None = None
+        self._held: list[bytes] = []
+        self._size = 0
+        self._ended = self._over = self._abandoned = False
+        self._end_trailers: Pairs = []
+        self._body_ended = False
+        self._body_size = 0
+        self._trailers: Pairs = []
+        self._unread: ErrorCode | None = None
+        """Why no more of the request comes."""
+        self._unsent: ErrorCode | None = None
+        """Why no more of the answer goes."""
+        self.incoming = self._incoming(request)
+
+    def _incoming(self, request: h11.Request) -> IncomingRequest:
+        fields, host, length, chunks = [], "", False, False
+        size = len(request.target)
+        for name, value in request.headers:
+            size += len(name) + len(value) + 4
+            if name == b"host":
+                host = value.decode("latin-1")
+            elif name == b"transfer-encoding":
+                chunks = True
+            elif name == b"content-length":
+                length = True
+                if len(value) > 18 or int(value) > self._connection.limits.body:
+                    raise Refused(413, "the request's body is too large")
+            text = name.decode("ascii")
+            if not is_forbidden(text):
+                fields.append((text, bytes(value)))
+        if size > self._connection.limits.head:
+            raise Refused(431, "the request's head is too large")
+        if chunks and (length or request.http_version < b"1.1"):
+            raise Refused(400, "the request says in two ways how long it is")
+        if self.method == "CONNECT":
+            raise Refused(501, "this is no proxy")
+        target = request.target.decode("latin-1")
+        path: str | None = target
+        if not target.startswith("/"):
+            path, host = _elsewhere(target, self.method, host)
+        return IncomingRequest(self.method, path, host or None, fields, self)
+
+    @property
+    def path(self) -> str:
+        """What was asked for, for the log."""
+        return self.incoming.path or ""
+
+    # What comes.
+
+    def reads(self) -> Sequence[tuple[int, int]]:
+        """See `bodies.Feed`."""
+        return ((self._connection.descriptor, select.POLLIN),)
+
+    def close(self) -> None:
+        """See `bodies.Feed`. The connection goes on."""
+
+    def take(self, limit: int) -> bytes | None:
+        """See `bodies.Feed`."""
+        if self._unread is not None:
+            raise Broken(self._unread)
+        if self._body_ended:
+            return None
+        try:
+            return self._take()
+        except Broken as error:
+            self._unread = error.code
+            raise
+
+    def _take(self) -> bytes | None:
+        while True:
+            try:
+                event = self._protocol.next_event()
+            except h11.RemoteProtocolError:
+                raise Broken(("HTTP-protocol-error", None)) from None
+            if isinstance(event, h11.Data):
+                self._body_size += len(event.data)
+                if self._body_size > self._connection.limits.body:
+                    raise Broken(("HTTP-request-body-size", self._body_size))
+                if event.data:
+                    return bytes(event.data)
+            elif isinstance(event, h11.EndOfMessage):
+                self._body_ended = True
+                self._trailers = [(name.decode("ascii"), bytes(value)) for name, value in event.headers]
+                return None
+            elif event is h11.NEED_DATA:
+                self._want()
+                try:
+                    if not self._connection.fill():
+                        return b""
+                except Gone:
+                    raise Broken(_GONE) from None
+            else:
+                raise Broken(_GONE)
+
+    def _want(self) -> None:
+        """Tell a client that waits for it to go on."""
+        if self._protocol.they_are_waiting_for_100_continue:
+            self._connection.out += (
+                self._protocol.send(h11.InformationalResponse(status_code=100, headers=[], reason="Continue")) or b""
+            )
+            self._write()
+
+    @property
+    def trailers(self) -> Pairs:
+        """See `bodies.Feed`."""
+        return self._trailers
+
+    # What goes.
+
+    def writes(self) -> Sequence[tuple[int, int]]:
+        """See `bodies.Sink`."""
+        return ((self._connection.descriptor, select.POLLOUT),)
+
+    def respond(self, response: OutgoingResponse) -> None:
+        """See `http.Exchange`."""
+        self.response = response
+        if response.body is not None:
+            response.body.attach(self)
+        else:
+            self.end([])
+
+    def refuse(self, code: tuple[str, Any]) -> None:
+        """See `http.Exchange`."""
+        self.refusal = code
+
+    def inform(self, status: int, fields: Pairs) -> None:
+        """See `http.Exchange`."""
+        self._connection.out += (
+            self._protocol.send(h11.InformationalResponse(status_code=status, headers=encoded(fields))) or b""
+        )
+        self._write()
+
+    def room(self) -> int:
+        """See `bodies.Sink`."""
+        if self._unsent is not None:
+            raise Broken(self._unsent)
+        free = ROOM - self._size - len(self._connection.out)
+        if free <= 0:
+            self.push(now=True)
+            free = ROOM - len(self._connection.out)
+        return max(0, free)
+
+    def send(self, data: bytes) -> None:
+        """See `bodies.Sink`."""
+        self._held.append(data)
+        self._size += len(data)
+        if self._size > _CORK:
+            self.push(now=True)
+
+    def push(self, *, now: bool = False) -> None:
+        """See `bodies.Sink`. What has not waited long waits on for what comes with it."""
+        if (
+            self._over
+            or self._unsent is not None
+            or self.response is None
+            or not (now or time.monotonic() - self.began > _CORK_SECONDS)
+        ):
+            return
+        try:
+            self._encode()
+        except h11.LocalProtocolError as error:
+            self._unsent = ("internal-error", str(error))
+            return
+        self._write()
+
+    def sent(self) -> bool:
+        """See `bodies.Sink`."""
+        if self._connection.out and self._unsent is None:
+            self._write()
+        return self._unsent is not None or not self._connection.out
+
+    def end(self, trailers: Pairs) -> None:
+        """See `bodies.Sink`."""
+        self._ended, self._end_trailers = True, trailers
+        self.push(now=True)
+
+    def abandon(self) -> None:
+        """See `bodies.Sink`."""
+        self._abandoned = True
+
+    def _encode(self) -> None:
+        """Make bytes for the connection of what is held."""
+        response, protocol, out = self.response, self._protocol, self._connection.out
+        assert response is not None
+        without = self.method == "HEAD" or response.status in (204, 304)
+        if not self._begun:
+            fields: list[tuple[str, Any]] = list(response.fields)
+            names = {name.lower() for name, _ in fields}
+            if self._ended and not self._end_trailers and not without and "content-length" not in names:
+                fields.append(("content-length", str(self._size)))
+            if "date" not in names:
+                fields.append(("date", date()))
+            self._begun = True
+            out += (
+                protocol.send(
+                    h11.Response(status_code=response.status, headers=fields, reason=REASONS.get(response.status, b""))
+                )
+                or b""
+            )
+        held, self._held, self._size = self._held, [], 0
+        if held and not without:
+            out += protocol.send(h11.Data(data=b"".join(held))) or b""
+        if self._ended and not self._over:
+            self._over = True
+            chunked = (
+                not without and protocol._writer is not None and type(protocol._writer).__name__ == "ChunkedWriter"
+            )
+            out += protocol.send(h11.EndOfMessage(headers=encoded(self._end_trailers) if chunked else [])) or b""
+
+    def _write(self) -> None:
+        try:
+            self._connection.write()
+        except Gone:
+            self._connection.out.clear()
+            self._unsent = self._unsent or _GONE
+
+    def finish(self, failure: tuple[int, str] | None) -> str:
+        """The guest has done what it does.
+
+        Args:
+            failure: the status and the words for the client, where it has not come to its end.
+
+        Returns:
+            What is wrong with its answer; "" for nothing.
+        """
+        said = ""
+        if failure is None and not self._over:
+            said = self._complaint()
+            failure = (500, "the handler failed") if said else None
+        if self._over and not self._abandoned:
+            return said
+        if failure is not None and not self._begun and self._unsent is not _GONE:
+            self._held.clear()
+            self._connection.answer(*failure)
+        return said
+
+    def _complaint(self) -> str:
+        """Why the answer is none."""
+        if self._unsent is not None:
+            return "" if self._unsent is _GONE else f"its response cannot be sent: {self._unsent[1] or self._unsent[0]}"
+        if self.refusal is not None:
+            return f"it answered with the error {self.refusal[0]}"
+        if self.response is None:
+            return "it has ended without a response"
+        return "it has not finished the body of its response"
+
+    def settle(self) -> bool:
+        """Read what is left of the request, and have nothing to do with the connection any more.
+
+        Returns:
+            False where the connection has had its last request.
+        """
+        left = _DRAINED
+        try:
+            while left > 0 and self._over and (found := self.take(READ)) is not None:
+                if not found:
+                    return False
+                left -= len(found)
+        except Broken:
+            return False
+        finally:
+            self._unread = self._unsent = _GONE  # the guest may still have a stream of it
+        return self._over and self._connection.next_cycle()
+
+
+def _elsewhere(target: str, method: str, host: str) -> tuple[str | None, str]:
+    """Path and authority of a request that does not begin with a path."""
+    if target == "*" and method == "OPTIONS":
+        return None, host
+    try:
+        parts = urlsplit(target)
+    except ValueError:
+        parts = None
+    if parts is None or parts.scheme.lower() not in ("http", "https") or not parts.netloc:
+        raise Refused(400, "the request is for nothing that is here")
+    return (parts.path or "/") + (f"?{parts.query}" if parts.query else ""), parts.netloc
