@@ -28,6 +28,7 @@ from wasmlet.testing import ControlPlane
 __all__ = ["docker_registry"]
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
+MANIFESTS = sorted((*EXAMPLES.glob("*.yaml"), *EXAMPLES.glob("http/*.yaml")))
 SECONDS = 60.0
 CLASSES = "runtimeclasses.yaml"
 
@@ -278,16 +279,16 @@ class TestRegistries:
 
 def test_every_manifest_has_a_test() -> None:
     here = Path(__file__).read_text() + Path(__file__).with_name("test_web.py").read_text()
-    for manifest in EXAMPLES.glob("*.yaml"):
+    for manifest in MANIFESTS:
         assert manifest.name in here, f"{manifest.name}: nothing shows that it does what its comment says"
 
 
-@pytest.mark.parametrize("manifest", sorted(EXAMPLES.glob("*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("manifest", MANIFESTS, ids=lambda path: path.stem)
 def test_manifests_are_explained_and_restricted(manifest: Path) -> None:
     """Each begins with a comment, and its pods ask for what Pod Security "restricted" wants of every pod."""
     text = manifest.read_text()
     assert text.startswith("# ")
-    assert f"kubectl apply -f examples/{manifest.name}" in text
+    assert f"kubectl apply -f examples/{manifest.relative_to(EXAMPLES)}" in text
     for body in yaml.safe_load_all(text):
         if body["kind"] not in ("Pod", "Deployment"):
             continue

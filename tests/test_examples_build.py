@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.guests.components import MODULE, compile_component
+
 EXAMPLES = Path(__file__).parents[1] / "examples"
 PREBUILT = EXAMPLES / "hello" / "hello.wasm"
 
@@ -123,3 +125,14 @@ def test_the_server_of_the_example_is_what_its_source_says(compile_guest: Any, t
     compile_guest(EXAMPLES / "web" / "web.c", rebuilt, *options)
     assert len(prebuilt.read_bytes()) < 100 * 1024
     assert prebuilt.read_bytes() == rebuilt.read_bytes()
+
+
+def test_the_component_of_the_example_is_what_its_source_says(tmp_path: Path) -> None:
+    """Built by the commands in its README."""
+    folder, rebuilt = EXAMPLES / "http", tmp_path / "http.wasm"
+    options = (*MODULE, "-Os", "-s", "-Wl,-z,stack-size=65536")
+    readme = (folder / "README.md").read_text()
+    assert [option for option in options if option not in readme] == []
+    compile_component(folder / "http.c", rebuilt, "-Os", "-s", "-Wl,-z,stack-size=65536")
+    assert len(rebuilt.read_bytes()) < 100 * 1024
+    assert (folder / "http.wasm").read_bytes() == rebuilt.read_bytes()

@@ -61,6 +61,7 @@ PLACES = (
     "docs/threat-model.md",
     "providers/wasmer/README.md",
     "examples/custom_provider/README.md",
+    "examples/http/README.md",
 )
 
 

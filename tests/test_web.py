@@ -1,4 +1,4 @@
-"""Pods that serve, from a Deployment to an HTTP answer: `examples/web.yaml`, with kubectl and in the demo."""
+"""Pods that serve, from a Deployment to an HTTP answer: `web.yaml` and `http.yaml`, with kubectl and in the demo."""
 
 from __future__ import annotations
 
@@ -113,6 +113,31 @@ async def test_the_demo_shows_an_answer_and_how_to_get_one(kubectl: Path) -> Non
         finally:
             forward.terminate()
             await forward.wait()
+        demo.process.terminate()
+        code, _ = await demo.end()
+    assert code == 0
+
+
+async def test_the_demo_of_a_component() -> None:
+    """`examples/http/http.yaml`: a greeting, and bodies that come back whole."""
+    async with wasmlet("demo", "--port", "0", "--keep", "examples/http/http.yaml") as demo:
+        await demo.line(r"^deployment/http 2 of 2 pods are available$")
+        url = (await demo.line(r"^service/http +answers at (http://127\S+/)$"))[1]
+        await demo.line(r"^  \| HTTP 200 OK$")
+        await demo.line(r"^  \| Hello from http-\S+: /$")
+        assert (await demo.line(r"^  curl (\S+)$"))[1] == url
+        await demo.line("up until Ctrl-C")
+        name, path = await get(f"{url}hello?x=1")
+        assert name.startswith("http-")
+        assert path == "/hello?x=1"
+        body = bytes(range(256)) * 2048  # more than the component has memory for
+        async with aiohttp.ClientSession(trust_env=False) as session:
+            async with session.post(url, data=body) as answer:
+                assert (answer.status, await answer.read()) == (200, body)
+            async with session.head(url) as answer:
+                assert (answer.status, await answer.read()) == (200, b"")
+            async with session.delete(url) as answer:
+                assert (answer.status, await answer.text()) == (405, "GET or POST\n")
         demo.process.terminate()
         code, _ = await demo.end()
     assert code == 0

@@ -11,13 +11,13 @@ from pathlib import Path
 
 from tests.guests import SOURCES, build, compile_c
 
-_MODULE = ("-target", "wasm32-freestanding", "-nostdlib", "-Wl,--no-entry", "-mno-bulk-memory")
+MODULE = ("-target", "wasm32-freestanding", "-nostdlib", "-Wl,--no-entry", "-mno-bulk-memory")
 
 
 def compile_component(source: Path, component: Path, *arguments: str) -> None:
     """Make a component of a C file and the world of its name in the WIT file beside it."""
     module = component.with_suffix(".module")
-    compile_c(source, module, *_MODULE, *arguments)
+    compile_c(source, module, *MODULE, *arguments)
     world = source.with_suffix(".wit")
     _tool("component", "embed", world, module, "--world", source.stem, "--output", module)
     _tool("component", "new", module, "--output", component)
