@@ -74,6 +74,32 @@ async def test_what_is_missing_is_named_before_anything_is_compiled(
     assert "build it for WASI preview 1 (target wasm32-wasip1)" in why
 
 
+@pytest.mark.parametrize("interface", ["wasi:http/types@0.3.0", "wasi:http/client@0.3.0-rc-2026-01-06"])
+@pytest.mark.parametrize("exported", ["wasi:http/incoming-handler@0.2.0", "wasi:http/handler@0.3.0"])
+async def test_a_component_for_wasi_0_3_is_refused_before_anything_is_compiled(
+    tmp_path: Path, exported: str, interface: str
+) -> None:
+    """By the names of what it imports and exports; the same component with an import of 0.2 is not."""
+    text = f"""(component
+      (import "{interface}" (instance (export "fields" (type (sub resource)))))
+      (core module $m (func (export "handle")))
+      (core instance $i (instantiate $m))
+      (func $handle (canon lift (core func $i "handle")))
+      (instance (export "{exported}") (export "handle" (func $handle))))"""
+    why = await refusal(Idle(), tmp_path, text_module(text))
+    assert why.startswith(f"the component imports what does not exist here: {interface}; ")
+    assert "has WASI 0.2 here, and no newer one: build it for WASI 0.2 (target wasm32-wasip2)" in why
+    newer = f"{Idle().version} does not have: it exports {exported}"
+    assert (newer in why) is ("@0.3" in exported)
+    links = Idle.links
+    assert links is not None
+    fits = tmp_path / "fits.wasm"
+    fits.write_bytes(
+        text_module(text.replace(interface, "wasi:http/types@0.2.0").replace("/handler@0.3", "/incoming-handler@0.2"))
+    )
+    assert linking.unfit(fits, links, "this") == ""
+
+
 @pytest.mark.parametrize("engine", [Idle(), IdleWasmer()])
 async def test_a_large_module_is_refused_in_no_time(tmp_path: Path, engine: Engine) -> None:
     parts = [
