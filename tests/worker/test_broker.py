@@ -125,6 +125,22 @@ def test_what_was_not_granted(python: str) -> None:
         assert container.error("connect", host="a b", port=443) == "ENOENT"
 
 
+def test_a_ceiling_of_names_does_not_hold_for_names_that_the_pod_leads_elsewhere(python: str) -> None:
+    hosts = {"x.example.org": ("127.9.0.8",)}
+    ceiling = (Rule(name="*.example.org"), Rule(cidr="127.8.0.0/16"))
+    chosen = Resolver(hosts=hosts, chosen=True)
+    grant = Grant(addresses=(POD,), egress=(Rule(name="*"),), ceiling=ceiling, resolver=chosen)
+    with broker(python) as it:
+        assert it.add(grant).error("connect", host="x.example.org", port=9) == "EACCES"
+        assert it.add(grant).error("connect", host="127.9.0.8", port=9) == "EACCES"
+        within = grant._replace(ceiling=(Rule(cidr="127.9.0.0/16"),))
+        assert it.add(within).error("connect", host="x.example.org", port=9) == "ECONNREFUSED"
+        everything = grant._replace(ceiling=(Rule(name="*"),))
+        assert it.add(everything).error("connect", host="x.example.org", port=9) == "ECONNREFUSED"
+        the_nodes = grant._replace(resolver=Resolver(hosts=hosts))
+        assert it.add(the_nodes).error("connect", host="x.example.org", port=9) == "ECONNREFUSED"
+
+
 ROOT_ONLY = pytest.mark.skipif(os.getuid() != 0, reason="namespaces are for root")
 
 

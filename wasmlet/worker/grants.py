@@ -68,6 +68,8 @@ class Resolver(NamedTuple):
         timeout: seconds that one server is waited for.
         attempts: how often all servers are asked.
         hosts: addresses of names that no server is asked for, by the name in lower case.
+        chosen: whether the pod's author has a part in where names lead (servers, search domains, hosts). The names of a
+            ceiling then do not count, for they would lead where the author likes.
     """
 
     servers: tuple[str, ...] = ()
@@ -76,6 +78,7 @@ class Resolver(NamedTuple):
     timeout: float = 5.0
     attempts: int = 2
     hosts: Mapping[str, tuple[str, ...]] = {}
+    chosen: bool = False
 
 
 class Grant(NamedTuple):
@@ -196,4 +199,5 @@ def _resolver(value: Any) -> Resolver:
         timeout=float(value.get("timeout", 5.0)),
         attempts=int(value.get("attempts", 2)),
         hosts={str(name): tuple(_address(one) for one in _listed(known, 16)) for name, known in hosts.items()},
+        chosen=value.get("chosen") is True,
     )

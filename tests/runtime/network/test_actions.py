@@ -148,6 +148,27 @@ async def test_a_body_without_end_is_not_read_to_its_end() -> None:
     assert len(found.body) == http_get.MAX_BODY
 
 
+@pytest.mark.parametrize(
+    "flood", [b"HTTP/1.1 100 Continue\r\n\r\n", b"a: b\r\n", b"x", b"HTTP/1.1 103 Hints\r\na: b\r\n\r\n"]
+)
+async def test_answers_that_never_begin_are_not_read_for_ever(flood: bytes) -> None:
+    """Else one pod could keep the node busy, and take its memory."""
+    sent = 0
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal sent
+        await reader.read(1000)
+        while True:
+            writer.write(flood * 100)
+            sent += 100 * len(flood)
+            await writer.drain()
+
+    async with tcp_server(talk) as port:
+        outcome = await probe(HttpRequest("http", port, "/"))
+    assert outcome.result == "failure"
+    assert sent < 20_000_000
+
+
 async def test_nobody_listens() -> None:
     port = free_port()
     refused = f"dial tcp 127.0.0.1:{port}: connect: connection refused"

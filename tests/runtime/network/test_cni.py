@@ -253,6 +253,7 @@ async def test_what_is_missing_is_named(tmp_path: Path) -> None:
         ('{"name": "n", "plugins": [{"type": "../x"}]}', "the name of a program"),
         ('{"name": "n", "cniVersion": "9.0", "plugins": [{"type": "x"}]}', "expected cniVersion"),
         ('{"plugins": [{"type": "x"}]}', "expected a name"),
+        ('{"name": "a\\n", "plugins": [{"type": "x"}]}', "expected a name"),
         ('{"name": "n", "plugins": [{"type": "x", "capabilities": [1]}]}', "expected the capabilities of x"),
     ],
 )
@@ -261,6 +262,12 @@ def test_a_file_that_is_no_network(tmp_path: Path, content: str, words: str) -> 
     with pytest.raises(ConfigError, match=words) as failed:
         find(tmp_path)
     assert str(tmp_path / "1.conf") in str(failed.value)
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "1.conflist")
+    with pytest.raises(ConfigError, match="expected a regular file"):
+        find(tmp_path)
 
 
 def test_the_first_file_counts_and_one_plugin_is_a_list(tmp_path: Path) -> None:

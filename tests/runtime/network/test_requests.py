@@ -9,6 +9,7 @@ import pytest
 
 from tests.runtime.harness import pod_of
 from wasmlet.errors import Refused
+from wasmlet.model.hosts import Dns, resolv_conf
 from wasmlet.model.pod import Pod
 from wasmlet.runtime.network import egress, granting
 from wasmlet.runtime.network.granting import NameFiles, grant_of
@@ -90,6 +91,25 @@ def test_the_grant_of_a_container() -> None:
     }
     assert Grant.of(grant.as_message()) == grant
     assert granting.listening_variables(granted(pod_of())) == {}
+
+
+def test_a_pod_that_says_itself_where_names_lead() -> None:
+    """Its servers are dialled like anybody else, and the names of the owner's ceiling do not hold for it."""
+    servers = ["198.51.100.5", "127.0.0.53", "169.254.169.254"]
+
+    def resolver(rules: str, **spec: Any) -> Resolver:
+        pod = with_annotations(pod_of(spec=spec), **{egress.ANNOTATION: rules})
+        return granted(pod, names=NameFiles(resolv_conf(pod, Dns()))).resolver
+
+    config = {"dnsPolicy": "None", "dnsConfig": {"nameservers": servers}}
+    assert resolver("a.example.com:443", **config).servers == ()
+    assert resolver("198.51.100.0/24:443", **config).servers == ()
+    assert resolver("198.51.100.0/24:53", **config).servers == ("198.51.100.5",)
+    assert resolver("*", **config).servers == ("198.51.100.5",)
+    assert resolver("*", **config).chosen
+    assert resolver("*", dnsConfig={"searches": ["evil.example"]}).chosen
+    assert resolver("*", hostAliases=[{"ip": "203.0.113.5", "hostnames": ["x.example"]}]).chosen
+    assert not resolver("*", dnsConfig={"options": [{"name": "ndots", "value": "2"}]}).chosen
 
 
 def test_the_grant_of_a_pod_with_a_namespace_or_the_nodes_network() -> None:

@@ -6,6 +6,7 @@ reasons and the shape of `details` are those of `metav1.Status`.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -66,7 +67,7 @@ class Cause:
 
     @classmethod
     def invalid(cls, field: str, value: object, message: str) -> Cause:
-        shown = f'"{value}"' if isinstance(value, str) else value
+        shown = f'"{value}"' if isinstance(value, str) else json.dumps(value, default=str)
         return cls(field, f"Invalid value: {shown}: {message}")
 
     @classmethod

@@ -7,6 +7,9 @@ single plugin's file is a list of one; a plugin's `capabilities` say what of `ru
 from __future__ import annotations
 
 import json
+import os
+import re
+import stat
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +22,8 @@ SUFFIXES = (".conflist", ".conf", ".json")
 MAX_BYTES = 1024 * 1024
 VERSIONS = ("0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0")
 PORT_MAPPINGS = "portMappings"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+"""As plugins take it."""
 
 
 @attrs.frozen
@@ -97,7 +102,10 @@ def read(file: Path) -> Conflist:
         ConfigError: it is none; the message names the file and what is wrong.
     """
     try:
-        with file.open("rb") as opened:
+        # A pipe would be waited for without end.
+        with open(os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as opened:
+            if not stat.S_ISREG(os.fstat(opened.fileno()).st_mode):
+                raise ConfigError(f"CNI network {file}: expected a regular file")
             data = opened.read(MAX_BYTES + 1)
     except OSError as error:
         raise ConfigError(f"CNI network {file}: cannot be read: {error.strerror}") from error
@@ -129,8 +137,8 @@ def parse(raw: object, source: str = "") -> Conflist:
         if not isinstance(plugin.get("capabilities") or {}, Mapping):
             raise ConfigError(f"{where}: expected the capabilities of {kind} as an object")
     name, version = raw.get("name"), raw.get("cniVersion", "0.3.1")
-    if not isinstance(name, str) or not name:
-        raise ConfigError(f"{where}: expected a name")
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise ConfigError(f"{where}: expected a name of letters, digits and '_.-', found {str(name)[:80]!r}")
     if version not in VERSIONS:
         raise ConfigError(f"{where}: expected cniVersion {', '.join(VERSIONS)}, found {str(version)[:20]!r}")
     check = version not in VERSIONS[:2] and str(raw.get("disableCheck", False)).lower() not in ("true", "1")

@@ -32,6 +32,9 @@ _LABEL = re.compile(r"[a-z0-9_]([-a-z0-9_]{0,61}[a-z0-9_])?")
 _ENTRY = re.compile(r"(?:\[(?P<bracketed>[^\[\]]*)\]|(?P<plain>[^:\[\]]*)):(?P<ports>[^:]*)")
 _PORTS = re.compile(r"(?P<first>[0-9]{1,5})(?:-(?P<last>[0-9]{1,5}))?")
 _FORM = "expected HOST:PORT with a DNS name, an address or a network (of IPv6 in brackets), and a port, a range or *"
+_NUMERIC = re.compile(r"[0-9]+|0[xX][0-9a-fA-F]*")
+_MAPPED = ipaddress.IPv6Network("::ffff:0:0/96")
+"""Addresses of IPv4 in another form: rules have them as such."""
 _SCHEME_PORTS = {"http": 80, "https": 443}
 _SHOWN = 80
 """Characters of what was found that are told."""
@@ -90,7 +93,7 @@ def parse_origins(text: str) -> tuple[Rule, ...]:
         return (EVERYTHING,)
     try:
         origins = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         origins = None
     if not isinstance(origins, list) or not all(isinstance(origin, str) for origin in origins):
         raise EgressError(f'expected a JSON list of origins such as ["https://api.example.com"], found {_found(text)}')
@@ -136,7 +139,8 @@ def _host(host: str, entry: str, *, bracketed: bool) -> tuple[str, str]:
     """The name or the network that is meant; the other one is ""."""
     if host == "*" and not bracketed:
         return "*", ""
-    if bracketed or "/" in host or host.rpartition(".")[2].isdigit():
+    # What looks like an address is none of a name, whichever form some resolver may read in it.
+    if bracketed or "/" in host or _NUMERIC.fullmatch(host.removesuffix(".").rpartition(".")[2]):
         return "", _network(host, entry, bracketed=bracketed)
     return _name(host, entry), ""
 
@@ -148,14 +152,17 @@ def _network(text: str, entry: str, *, bracketed: bool) -> str:
         found, why = None, f": {error}" if "host bits" in str(error) else ""
     else:
         why = ""
-    if found is None or (found.version == 6) != bracketed or "%" in text:
+    odd = "%" in text or text.partition("/")[2].strip("0123456789") != ""
+    if isinstance(found, ipaddress.IPv6Network):
+        odd = odd or found.subnet_of(_MAPPED)
+    if found is None or (found.version == 6) != bracketed or odd:
         form = "a network of IPv6 such as [fd00::/8]" if bracketed else "a network such as 10.0.0.0/8"
         raise EgressError(f"expected {form}, found {_found(entry)}{why}")
     return str(found)
 
 
 def _name(text: str, entry: str) -> str:
-    name = text.lower().removesuffix(".")
+    name = text.lower().removesuffix(".") if text.isascii() else ""
     labels = name.removeprefix("*.").split(".")
     if len(name) > MAX_NAME or not all(map(_LABEL.fullmatch, labels)):
         raise EgressError(

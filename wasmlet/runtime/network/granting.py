@@ -15,12 +15,13 @@ from wasmlet.runtime.network import egress
 from wasmlet.runtime.network.network import PodNetwork
 from wasmlet.runtime.network.node_network import NodeNetwork
 from wasmlet.runtime.network.requests import ContainerPort, on_host, ports_of
-from wasmlet.worker.grants import MAX_HOSTS, MAX_NAME, MAX_SEARCHES, MAX_SERVERS, TCP, UDP, Grant, Port, Resolver
+from wasmlet.worker.grants import MAX_HOSTS, MAX_NAME, MAX_SEARCHES, MAX_SERVERS, TCP, UDP, Grant, Port, Resolver, Rule
 
 _MOST_ADDRESSES = 16
 """Of one name in a hosts file."""
 _LIMITS = {"ndots": 15, "timeout": 30, "attempts": 5}
 """The most that a resolver takes of these options, as resolv.conf(5) has it."""
+_DNS_PORT = 53
 _UNNAMED = "unknown"
 """What sd_listen_fds(3) calls a listener without a name."""
 
@@ -48,6 +49,7 @@ def grant_of(
     host = on_host(pod)
     ports = ports_of(container, host=host)
     served = (TCP, UDP) if found.namespace else (TCP,)
+    rules, never = egress.of_pod(pod), network.never(found)
     return Grant(
         namespace=found.namespace,
         addresses=found.ips,
@@ -56,11 +58,11 @@ def grant_of(
             for p in ports
             if p.protocol in served
         ),
-        egress=egress.of_pod(pod),
+        egress=rules,
         ceiling=network.ceiling,
-        never=network.never(found),
+        never=never,
         never_at=network.never_at(),
-        resolver=resolver_of(names),
+        resolver=_for_pod(pod, resolver_of(names), _Allowed(rules, network.ceiling, never)),
     )
 
 
@@ -95,6 +97,39 @@ def _hosts(port: ContainerPort, node_ips: Sequence[str]) -> tuple[tuple[str, int
     if not port.host_port:
         return ()
     return tuple((ip, port.host_port) for ip in ((port.host_ip,) if port.host_ip else node_ips))
+
+
+@attrs.frozen
+class _Allowed:
+    """Whom a pod may ask for names beside the servers of the node and of the cluster."""
+
+    egress: Sequence[Rule]
+    ceiling: Sequence[Rule] | None
+    never: Sequence[str]
+
+    def server(self, ip: str) -> bool:
+        """Whether a DNS server at this address may be asked: it is dialled like anybody else."""
+        address = ipaddress.ip_address(ip)
+        if address.is_link_local or any(address in ipaddress.ip_network(one) for one in self.never):
+            return False
+        return _fits(address, self.egress) and (self.ceiling is None or _fits(address, self.ceiling))
+
+
+def _fits(address: ipaddress.IPv4Address | ipaddress.IPv6Address, rules: Sequence[Rule]) -> bool:
+    return any(
+        rule.first <= _DNS_PORT <= rule.last
+        and (rule.name == "*" or (rule.cidr != "" and address in ipaddress.ip_network(rule.cidr)))
+        for rule in rules
+    )
+
+
+def _for_pod(pod: Pod, resolver: Resolver, allowed: _Allowed) -> Resolver:
+    """Without the servers that the pod's author chose and that were not granted."""
+    config = pod.spec.get("dnsConfig") or {}
+    own = {_address(str(server)) for server in config.get("nameservers") or ()}
+    chosen = bool(own or config.get("searches") or pod.spec.get("hostAliases"))
+    servers = tuple(ip for ip in resolver.servers if ip not in own or allowed.server(ip))
+    return resolver._replace(servers=servers, chosen=chosen)
 
 
 def resolver_of(names: NameFiles) -> Resolver:

@@ -6,13 +6,16 @@ bounded. The rules are those of the kubelet's `pkg/probe/http` and `pkg/kubelet/
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import functools
 import os
-from collections.abc import AsyncIterator
+import ssl
 from typing import Literal
 from urllib.parse import urlsplit
 
-import aiohttp
 import attrs
+import h11
 from multidict import CIMultiDict
 from yarl import URL
 
@@ -20,6 +23,9 @@ from wasmlet.errors import WasmletError
 
 MAX_BODY = 10 * 1024
 """Bytes of an answer that are read."""
+MAX_HEAD = 16 * 1024
+"""Bytes within which an answer has to begin."""
+_CHUNK = 4096
 MAX_REDIRECTS = 10
 KUBERNETES = "1.36"
 """The version that the User-Agent names: servers tell probes from other callers by `kube-probe/`."""
@@ -102,41 +108,29 @@ async def get(request: HttpRequest, host: str, purpose: Purpose) -> HttpAnswer:
         NoAnswer: there was none, or none in HTTP.
     """
     url = request.url(host)
-    connector = aiohttp.TCPConnector(ssl=False, force_close=True, limit=1)
-    # Headers that are not said are not sent: a guest sees what the manifest says.
-    quiet = ("Accept", "Accept-Encoding", "User-Agent")
-    async with aiohttp.ClientSession(
-        connector=connector,
-        skip_auto_headers=quiet,
-        auto_decompress=False,
-        cookie_jar=aiohttp.DummyCookieJar(),
-        timeout=aiohttp.ClientTimeout(total=None),
-        trust_env=False,
-    ) as session:
-        try:
-            return await _follow(session, url, request.header_fields(purpose))
-        except (aiohttp.ClientError, OSError, ValueError) as error:
-            plain = request.scheme == "https" and any(word in str(error) for word in _NO_TLS)
-            why = "server gave HTTP response to HTTPS client" if plain else _reason(error, f"{host}:{request.port}")
-            raise NoAnswer(f'Get "{url}": {why}', speaks_http=plain) from error
+    try:
+        return await _follow(url, request.header_fields(purpose))
+    except (h11.ProtocolError, OSError, ValueError) as error:  # errors of TLS are those of the system, too
+        plain = request.scheme == "https" and any(word in str(error) for word in _NO_TLS)
+        why = "server gave HTTP response to HTTPS client" if plain else _reason(error, f"{host}:{request.port}")
+        raise NoAnswer(f'Get "{url}": {why}', speaks_http=plain) from error
 
 
-async def _follow(session: aiohttp.ClientSession, url: URL, headers: CIMultiDict[str]) -> HttpAnswer:
-    first = url
+async def _follow(first: URL, headers: CIMultiDict[str]) -> HttpAnswer:
+    url = first
     for _ in range(MAX_REDIRECTS):
-        async with session.get(url, headers=headers, allow_redirects=False) as response:
-            target = _target(url, response)
-            if target is None or target.host != first.host:
-                return HttpAnswer(response.status, await _body(aiter(response.content.iter_any())))
-            if target.host != url.host or target.port != url.port:
-                headers.popall("Host", None)
-            url = target
+        answer, location = await _exchange(url, headers)
+        target = _target(url, answer.status, location)
+        if target is None or target.host != first.host:
+            return answer
+        if target.port != url.port:
+            headers.popall("Host", None)
+        url = target
     raise ValueError(f"stopped after {MAX_REDIRECTS} redirects")
 
 
-def _target(url: URL, response: aiohttp.ClientResponse) -> URL | None:
-    location = response.headers.get("Location")
-    if response.status not in (301, 302, 303, 307, 308) or not location:
+def _target(url: URL, status: int, location: str) -> URL | None:
+    if status not in (301, 302, 303, 307, 308) or not location:
         return None
     target = url.join(URL(location))
     if target.scheme not in ("http", "https"):
@@ -144,20 +138,64 @@ def _target(url: URL, response: aiohttp.ClientResponse) -> URL | None:
     return target
 
 
-async def _body(pieces: AsyncIterator[bytes]) -> bytes:
-    body = b""
-    async for piece in pieces:
-        body += piece
-        if len(body) >= MAX_BODY:
+async def _exchange(url: URL, headers: CIMultiDict[str]) -> tuple[HttpAnswer, str]:
+    """One request, over a connection of its own: its answer, and where that leads ("" for nowhere)."""
+    fields = [(name, value) for name, value in headers.items() if name.lower() not in ("host", "connection")]
+    authority = headers.get("Host") or url.authority
+    connection = h11.Connection(h11.CLIENT)
+    asked = connection.send(
+        h11.Request(
+            method="GET",
+            target=url.raw_path_qs,
+            headers=[("Host", authority), *fields, ("Connection", "close")],
+        )
+    )
+    assert asked is not None
+    reader, writer = await asyncio.open_connection(
+        url.host, url.port, ssl=_unverified() if url.scheme == "https" else None
+    )
+    try:
+        writer.write(asked + (connection.send(h11.EndOfMessage()) or b""))
+        return await _read(connection, reader)
+    finally:
+        writer.close()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
+
+
+async def _read(connection: h11.Connection, reader: asyncio.StreamReader) -> tuple[HttpAnswer, str]:
+    """What comes back, of bounded size whatever it is: a server may say `100 Continue` without end."""
+    response, body, received = None, b"", 0
+    while len(body) < MAX_BODY:
+        event = connection.next_event()
+        if event is h11.NEED_DATA:
+            if response is None and received > MAX_HEAD:
+                raise ValueError(f"no answer within {MAX_HEAD} bytes")
+            data = await reader.read(_CHUNK)
+            received += len(data)
+            connection.receive_data(data)
+        elif isinstance(event, h11.Response):
+            response = event
+        elif isinstance(event, h11.Data):
+            body += bytes(event.data)
+        elif isinstance(event, (h11.EndOfMessage, h11.ConnectionClosed)):
             break
-    return body[:MAX_BODY]
+    if response is None:
+        raise ValueError("EOF")
+    location = next((value.decode("latin-1") for name, value in response.headers if name == b"location"), "")
+    return HttpAnswer(response.status_code, body[:MAX_BODY]), location
 
 
-def _reason(error: BaseException, address: str) -> str:
+@functools.cache
+def _unverified() -> ssl.SSLContext:
+    """As at a kubelet: a pod's certificate is for names that the node does not know it by."""
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return context
+
+
+def _reason(error: Exception, address: str) -> str:
     """Why there was no answer, in words that name the address."""
-    inner = getattr(error, "os_error", None) or error
-    if isinstance(inner, OSError) and inner.errno and isinstance(error, aiohttp.ClientConnectorError):
-        return f"dial tcp {address}: connect: {os.strerror(inner.errno).lower()}"
-    if isinstance(error, aiohttp.ServerDisconnectedError):
-        return "EOF"
+    if isinstance(error, OSError) and error.errno and not isinstance(error, ssl.SSLError):
+        return f"dial tcp {address}: connect: {os.strerror(error.errno).lower()}"
     return (str(error) or type(error).__name__)[:300]

@@ -32,5 +32,8 @@ class Denials:
             self._instances.append(record.id)
             return
         for target in sorted(new):
-            message = f"The container may not dial {target}: the pod was not granted it; see annotation {ANNOTATION}"
+            message = (
+                f"The container may not dial {target}: annotation {ANNOTATION} does not grant it within the node's "
+                "bounds, or it is never dialled (link-local, the node's loopback and its API)"
+            )
             self._say("Warning", "EgressDenied", message)

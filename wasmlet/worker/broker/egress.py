@@ -2,7 +2,8 @@
 
 A dial has to fit a rule of the grant and, where there is a ceiling, a rule of that. Names fit rules with names; so an
 address fits that such a name has just had. An address that a guest gives as such fits networks and `*`, and it fits as
-the address of a name that it was told for that (`remember`).
+the address of a name that it was told for that (`remember`). Names of a ceiling count only where the pod's author has
+no part in where names lead (`Resolver.chosen`).
 
 What is never dialled is looked at last, for the address that is really dialled. A name server that gives another
 answer each time, or an address of the node itself, gains nothing.
@@ -59,6 +60,7 @@ class Egress:
     def __init__(self, grant: Grant, is_nodes: Callable[[str], bool]) -> None:
         self._is_nodes = is_nodes
         self._searches = grant.resolver.searches
+        self._chosen = grant.resolver.chosen
         self._has_namespace = bool(grant.namespace)
         self._own = [address for address in map(address_of, grant.addresses) if address is not None]
         self._rules = _Rules(grant.egress)
@@ -87,14 +89,19 @@ class Egress:
             return False
         ceiling = self._ceiling
         # Networks of a ceiling are looked at when the addresses are known.
-        return ceiling is None or ceiling.has_name(name, port, self._searches) or ceiling.has_networks(port)
+        return ceiling is None or self._ceiling_has_name(name, port) or ceiling.has_networks(port)
 
     def grants_address_of(self, name: Name, address: Address, port: int | None = None) -> bool:
         """Whether this address may be dialled because it is that of this name."""
         if not self._rules.has_name(name, port, self._searches):
             return False
         ceiling = self._ceiling
-        return ceiling is None or ceiling.has_name(name, port, self._searches) or ceiling.has_address(address, port)
+        return ceiling is None or self._ceiling_has_name(name, port) or ceiling.has_address(address, port)
+
+    def _ceiling_has_name(self, name: Name, port: int | None) -> bool:
+        if self._ceiling is None or self._chosen:
+            return False
+        return self._ceiling.has_name(name, port, self._searches)
 
     def grants_address(self, address: Address, port: int) -> bool:
         """Whether this address may be dialled as such."""
@@ -142,7 +149,9 @@ class _Rules:
         return any(_at(rule, port) and _names(rule.name, name, searches) for rule in self._names)
 
     def has_networks(self, port: int | None) -> bool:
-        return any(_at(rule, port) for _, rule in self._networks)
+        """Whether there is anything that fits addresses as such."""
+        everything = any(rule.name == ALL and _at(rule, port) for rule in self._names)
+        return everything or any(_at(rule, port) for _, rule in self._networks)
 
     def has_address(self, address: Address, port: int | None) -> bool:
         if any(rule.name == ALL and _at(rule, port) for rule in self._names):
