@@ -39,9 +39,18 @@ async def test_its_failure_kills(kube: Kube) -> None:
 
 
 async def test_over_http(net: Kube) -> None:
-    await net.serve(lifecycle={"postStart": {"httpGet": {"path": "/begun", "port": "web"}}})
+    """It asks once, and does not wait for a server that is starting: here another container serves already."""
+    server = {
+        "name": "server",
+        "image": f"file://{net.machine.web}",
+        "restartPolicy": "Always",
+        "ports": [{"name": "web", "containerPort": 8080}],
+        "startupProbe": {"tcpSocket": {"port": "web"}, "periodSeconds": 1},
+    }
+    hook = {"postStart": {"httpGet": {"path": "/begun", "port": 8080}}}
+    await net.create("sleep", "1000", lifecycle=hook, spec={"initContainers": [server]})
     await net.ready()
-    assert "User-Agent: kube-lifecycle/" in await net.logged("GET /begun HTTP/1.1")
+    assert "User-Agent: kube-lifecycle/" in await net.logged("GET /begun HTTP/1.1", container="server")
 
 
 async def test_a_connection_is_no_hook(net: Kube) -> None:

@@ -8,7 +8,7 @@ import pytest
 from wasmlet_wasmer import WasmerProvider
 
 from tests.runtime.test_contract_wasmtime import TestWasmtimeProvider as OverWasmtime
-from wasmlet.errors import Unsupported
+from wasmlet.errors import InvalidInput
 from wasmlet.testing.contract.streams import Client
 from wasmlet.testing.contract.trial import Trial
 
@@ -24,7 +24,8 @@ class TestWasmerProvider(OverWasmtime):
         return WasmerProvider(WasmerProvider.Config(allow_local_modules=True, shim_idle_exit=1.0))
 
     async def test_port_forward_passes_bytes_both_ways(self, trial: Trial) -> None:
-        with pytest.raises(Unsupported, match="provider wasmer does not support port-forward"):
+        """Without a network, whoever asks hears so."""
+        with pytest.raises(InvalidInput, match="has no network: nothing can be forwarded to it"):
             await trial.provider.port_forward((await trial.running()).key, 80, Client())
 
 

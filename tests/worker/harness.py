@@ -298,7 +298,8 @@ def running(state: Path, python: str = sys.executable, idle_exit: float = 60.0, 
 
 def kill(pid: int) -> None:
     """End a process that this test has started, and wait for that."""
-    os.kill(pid, signal.SIGKILL)
+    with contextlib.suppress(ProcessLookupError):  # it was about to end by itself
+        os.kill(pid, signal.SIGKILL)
     wait_gone(pid)
 
 

@@ -118,6 +118,7 @@ def compiled_apart(engine: wasmtime.Engine, texts: Sequence[str]) -> list[bytes]
     child = os.fork()
     if child == 0:
         try:
+            os.close(reader)  # else a zygote that is gone would be waited for without end
             with open(writer, "wb") as answers:
                 for text in texts:
                     found = wasmtime.Module(engine, text).serialize()
