@@ -304,7 +304,8 @@ async def test_many_pods_come_and_go_while_workers_die(runtime: Runtime, image: 
                 await asyncio.to_thread(wait_gone, pid)
         left = {path.name for path in (runtime.state_dir / "runtime" / "logs").iterdir()}
         assert left == {"uid-of-first"}
-        assert len(os.listdir("/proc/self/fd")) == descriptors
+        # Fewer where what a test before this one had open has been closed meanwhile.
+        assert len(os.listdir("/proc/self/fd")) <= descriptors
     assert "an error of wasmlet's own" not in log_of_shim(runtime)
 
 
