@@ -5,7 +5,9 @@ Nothing but a number or a trap goes back: an exception that left it would be los
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import os
 import struct
 from _thread import get_ident
 from collections.abc import Callable
@@ -47,6 +49,13 @@ def _named(name: str) -> Callable[..., int]:
     return found
 
 
+def _complain(text: str) -> None:
+    """A line on stderr, where a process-class guest's log is; a dense worker has none there."""
+    with contextlib.suppress(OSError):
+        os.write(2, text[:_LONGEST].encode(errors="replace") + b"\n")
+
+
+_LONGEST = 300
 _FUNCTIONS = _functions()
 
 
@@ -78,6 +87,7 @@ def call(data: Any, caller: Any, values: Any, count: int) -> int:
         values[0] = FAULT
     except Interrupted:
         return int(_trap_new(_INTERRUPTED, len(_INTERRUPTED)))
-    except Exception:
+    except Exception as error:  # nothing may be raised into the engine: the guest has EIO, and its log says why
+        _complain(f"wasmlet: a function of sockets failed: {type(error).__name__}: {error}")
         values[0] = IO
     return 0
