@@ -92,6 +92,16 @@ class Provider(abc.ABC):
     def __init__(self, config: Any = None) -> None:
         self.config = self.Config() if config is None else config
 
+    def supports(self, call: str) -> bool:
+        """Whether an optional call can be made here at all; where not, its callers are told before they are connected.
+
+        The default says so of those that the class overrides. Asked at any time after `start`.
+
+        Args:
+            call: the name of a method: `logs`, `exec`, `attach`, `port_forward` or `stats`.
+        """
+        return getattr(type(self), call) is not getattr(Provider, call)
+
     async def check(self) -> None:  # noqa: B027 - a provider may have nothing to check
         """Find out whether it can run on this machine, without starting anything; `wasmlet providers` shows it.
 

@@ -158,8 +158,8 @@ class Streaming:
         return view
 
     def _require(self, name: str) -> None:
-        """Refuse what the provider has left as it is, before a connection is upgraded for it."""
-        if getattr(type(self._provider), name) is getattr(Provider, name):
+        """Refuse what the provider cannot do, before a connection is upgraded for it."""
+        if not self._provider.supports(name):
             raise Unsupported(f"provider {self._provider.name} does not support {name.replace('_', '-')}")
 
 

@@ -1,0 +1,29 @@
+"""The protocol `/v1` between a node loop and an agent: its paths, headers, messages, errors and frames. No I/O.
+
+- `messages`: the bodies, as attrs classes;
+- `codec`: attrs classes to JSON and back;
+- `failures`: errors to HTTP answers and back;
+- `frames`: what exec, attach and port-forward send over a websocket.
+
+JSON leaves out what has its default and ignores keys that it does not know, so that versions understand each other.
+"""
+
+from __future__ import annotations
+
+PREFIX = "/v1"
+
+SESSION_HEADER = "Wasmlet-Session"
+"""The number of the session that a request belongs to; every request but those of `/v1/session` has it."""
+SEQUENCE_HEADER = "Wasmlet-Sequence"
+"""The number of a request that changes something, growing within its session. An agent refuses, for each pod, what is
+not newer than the newest that it has seen; so a request that was held back on its way changes nothing any more."""
+
+MOST_BODY = 32 * 1024 * 1024
+"""Bytes of a request's body, after it is unpacked: a pod may refer to many config maps and secrets of 1 MiB."""
+MOST_LINE = MOST_BODY
+"""Bytes of one line of the stream of changes."""
+
+BEAT_SECONDS = 5.0
+"""How often an agent says on the stream that it is there."""
+SILENCE_SECONDS = 15.0
+"""After so long without a line, a node loop takes the agent as away."""

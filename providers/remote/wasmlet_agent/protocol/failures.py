@@ -1,0 +1,93 @@
+"""Errors to HTTP answers and back: what a provider raises at an agent is raised again by `RemoteProvider`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import attrs
+
+from wasmlet.errors import InvalidInput, MissingReference, NotFound, Refused, Rejected, Unsupported, WasmletError
+from wasmlet_agent.protocol.codec import decode
+
+_MESSAGE = 4096
+"""Characters of an error's text that are sent."""
+
+
+class Stale(WasmletError):
+    """The request is older than one that the agent has taken, or its session is over."""
+
+
+class SessionOver(Stale):
+    """Another node loop has taken the agent over."""
+
+
+class Starting(WasmletError):
+    """The agent's provider has not started, or does not have all its pods again yet."""
+
+
+STATUSES: Mapping[str, int] = {
+    "InvalidInput": 400,
+    "NotFound": 404,
+    "SessionOver": 409,
+    "Stale": 409,
+    "MissingReference": 422,
+    "Refused": 422,
+    "Rejected": 422,
+    "Unsupported": 501,
+    "Starting": 503,
+}
+"""The HTTP status of each error; anything else is a 500 with the error `Failed`."""
+
+_PLAIN: Mapping[str, type[WasmletError]] = {
+    "InvalidInput": InvalidInput,
+    "NotFound": NotFound,
+    "SessionOver": SessionOver,
+    "Stale": Stale,
+    "Starting": Starting,
+    "Unsupported": Unsupported,
+}
+
+
+@attrs.frozen
+class Failure:
+    """The body of an answer that is an error."""
+
+    error: str
+    message: str = ""
+    field: str = ""
+    container: str | None = None
+    reason: str = ""
+
+
+def failure_of(error: Exception) -> tuple[int, Failure]:
+    """The HTTP status and the body for an error. The text is the error's own: providers name no secret in it."""
+    name = type(error).__name__
+    message = str(error)[:_MESSAGE] or name
+    if name not in STATUSES:
+        return 500, Failure("Failed", message)
+    if isinstance(error, Refused):
+        if not isinstance(error, MissingReference):
+            message = message.removeprefix(f"{error.field}: ")
+        return STATUSES[name], Failure(name, message, error.field, error.container, error.reason)
+    if isinstance(error, Rejected):
+        return STATUSES[name], Failure(name, message, reason=error.reason)
+    return STATUSES[name], Failure(name, message)
+
+
+def error_of(failure: Failure) -> WasmletError:
+    """The error that the other side has raised."""
+    if failure.error == "Refused":
+        return Refused(failure.field, failure.message, container=failure.container, reason=failure.reason)
+    if failure.error == "MissingReference":
+        return MissingReference(failure.field, failure.message, container=failure.container, reason=failure.reason)
+    if failure.error == "Rejected":
+        return Rejected(failure.reason, failure.message)
+    return _PLAIN.get(failure.error, WasmletError)(failure.message)
+
+
+def error_in(status: int, body: bytes) -> WasmletError:
+    """The error that an HTTP answer stands for; one that is not of this protocol is told with its status."""
+    try:
+        return error_of(decode(Failure, body))
+    except InvalidInput:
+        return WasmletError(f"expected an answer of an agent, found HTTP {status}")

@@ -1,0 +1,200 @@
+"""The bodies of requests and answers, and the lines of the stream of changes.
+
+Numbers of changes are of one agent process (`instance`): each change of a pod, each event and each change of the node
+gets the next one. The stream says what holds now, with the number of its last change; it is no log. A reader that was
+away asks for what is newer than the number that it has, and misses nothing but what was overtaken meanwhile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+import attrs
+import orjson
+
+from wasmlet.errors import InvalidInput
+from wasmlet.model.inputs import Inputs
+from wasmlet.model.pod import PodKey, Raw
+from wasmlet.model.status import PodStatus
+from wasmlet.provider import NodeStatus, PodEvent, ProbeCount
+from wasmlet_agent.protocol.codec import structure, unstructure
+
+
+@attrs.frozen
+class NodeDescription:
+    """What an agent is told of the Node that it makes, `NodeContext` without what is of one machine."""
+
+    name: str
+    ip: str
+    max_pods: int
+    cluster_dns: tuple[str, ...] = ()
+    cluster_domain: str = "cluster.local"
+
+
+@attrs.frozen
+class SessionRequest:
+    """`POST /v1/session`: a node loop takes the agent over.
+
+    Attributes:
+        claimant: which node loop asks, a name that is made anew by each process.
+        previous: the number of the session that it knows to be the newest; 0 where it knows none. An agent that has a
+            newer one of the same claimant answers 412: this request is a late duplicate.
+    """
+
+    node: NodeDescription
+    claimant: str
+    previous: int = 0
+
+
+@attrs.frozen
+class SessionAnswer:
+    """The session is begun, and every older one is over.
+
+    Attributes:
+        session: its number; the agent keeps the newest on disk, so that no number is ever used again.
+        instance: of this process of the agent.
+        provider: its name.
+        version: of wasmlet, at the agent.
+        supports: the optional calls that the provider has (`Provider.supports`).
+        n: the number of the newest change.
+        now: the agent's clock.
+    """
+
+    session: int
+    instance: str
+    provider: str
+    version: str
+    n: int
+    now: datetime
+    supports: tuple[str, ...] = ()
+
+
+@attrs.frozen
+class PodRequest:
+    """`PUT` and `PATCH /v1/pods/{uid}`: the pod as the API has it, and what it refers to."""
+
+    pod: Raw
+    inputs: Inputs
+
+
+@attrs.frozen
+class ListedPod:
+    """One pod that the agent holds.
+
+    `digest` is of the body with which it was handed over last (`digest_of`); "" where the agent has not got that body,
+    or not all that was in it.
+    """
+
+    key: PodKey
+    status: PodStatus
+    digest: str = ""
+
+
+@attrs.frozen
+class PodList:
+    """`GET /v1/pods`. `n` is the number of the newest change that is in it."""
+
+    n: int
+    pods: tuple[ListedPod, ...] = ()
+
+
+@attrs.frozen
+class Hello:
+    """The first line of a stream. Where `instance` is another than the reader knows, its number means nothing."""
+
+    instance: str
+    n: int
+    now: datetime
+
+
+@attrs.frozen
+class StatusLine:
+    """The pod's status is now this."""
+
+    n: int
+    key: PodKey
+    status: PodStatus
+
+
+@attrs.frozen
+class EventLine:
+    """Something to tell the pod's owner. The agent keeps the newest 1000."""
+
+    n: int
+    event: PodEvent
+
+
+@attrs.frozen
+class NodeLine:
+    """What `Provider.node_status` says now."""
+
+    n: int
+    node: NodeStatus
+
+
+@attrs.frozen
+class EndedLine:
+    """A delete is done: nothing is left of the pod. `status` is its last; None where there was nothing to tell."""
+
+    n: int
+    uid: str
+    status: PodStatus | None = None
+
+
+@attrs.frozen
+class ProbeResult:
+    """How often a kind of result was seen."""
+
+    of: ProbeCount
+    times: int
+
+
+@attrs.frozen
+class Beat:
+    """The agent is there, and nothing has changed since `n`.
+
+    `trouble` is what `Provider.ping` says against it, or "".
+    """
+
+    n: int
+    now: datetime
+    trouble: str = ""
+    probes: tuple[ProbeResult, ...] = ()
+
+
+Line = Hello | StatusLine | EventLine | NodeLine | EndedLine | Beat
+
+_LINES: Mapping[str, type[Line]] = {
+    "hello": Hello,
+    "status": StatusLine,
+    "event": EventLine,
+    "node": NodeLine,
+    "ended": EndedLine,
+    "beat": Beat,
+}
+_NAMES = {kind: name for name, kind in _LINES.items()}
+
+
+def line_out(line: Line) -> bytes:
+    """A line of the stream, with its end: an object whose `type` says which it is."""
+    body: dict[str, Any] = {"type": _NAMES[type(line)], **unstructure(line)}
+    return orjson.dumps(body) + b"\n"
+
+
+def line_in(text: bytes) -> Line | None:
+    """What a line says; None for one of a type that this version does not know.
+
+    Raises:
+        InvalidInput: it is not of the right form.
+    """
+    try:
+        raw = orjson.loads(text)
+    except orjson.JSONDecodeError as error:
+        raise InvalidInput(f"expected a line of JSON, found something else: {error}") from None
+    if not isinstance(raw, dict):
+        raise InvalidInput("expected a line with an object, found something else")
+    name = raw.pop("type", None)
+    kind = _LINES.get(name) if isinstance(name, str) else None
+    return structure(kind, raw) if kind is not None else None
