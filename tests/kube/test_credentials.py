@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.descriptors import open_descriptors
 from tests.kube.judge import At, Pki, Server, credential, issued, jwt, plugged
 from wasmlet.errors import ConfigError
 from wasmlet.kube import Client, Identity, config, errors, exec_plugin, load_identity
@@ -114,14 +115,14 @@ async def test_no_certificate_or_key_lies_in_a_file(at: At, monkeypatch: pytest.
     temporary.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(temporary))
     kubeconfig = at.file("k", at.config(plugged(at.plugin(f"cat {at.directory}/answer"))))
-    before = len(os.listdir("/proc/self/fd"))
+    before = open_descriptors()
     for _ in range(10):
         pki = Pki.made()
         answer = credential(clientCertificateData=pki.certificate.decode(), clientKeyData=pki.key.decode())
         at.file("answer", json.dumps(answer))
         await load_identity(kubeconfig)
     assert list(temporary.iterdir()) == []
-    assert len(os.listdir("/proc/self/fd")) <= before + 1
+    assert open_descriptors() <= before + 1
 
 
 async def test_an_encrypted_key_is_refused_without_a_question(at: At) -> None:

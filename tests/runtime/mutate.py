@@ -25,6 +25,7 @@ from pathlib import Path
 import attrs
 from wasmlet_wasmtime import WasmtimeProvider
 
+from tests.descriptors import open_descriptors
 from tests.runtime.harness import Runtime, pod_of
 from tests.runtime.mutations import mutants, seeds
 from tests.worker.harness import PATIENCE, children
@@ -136,7 +137,7 @@ async def _run(runtime: Runtime, directory: Path, image: str, modules: Iterable[
     beside = await runtime.create(pod_of("print", "here", "sleep", "100000", name="beside", image=image))
     before, shim = await runtime.running(beside), runtime.shim
     await runtime.logged(beside, b"here")
-    files, descriptors = _files(runtime), len(os.listdir("/proc/self/fd"))
+    files, descriptors = _files(runtime), open_descriptors()
     queue = iter(enumerate(modules))
 
     async def work() -> None:
@@ -161,7 +162,7 @@ async def _run(runtime: Runtime, directory: Path, image: str, modules: Iterable[
         found.broken.append("the shim is another one")
     if left := _files(runtime) - files:
         found.broken.append(f"files are left: {sorted(left)[:10]}")
-    if (now := len(os.listdir("/proc/self/fd"))) > descriptors:
+    if (now := open_descriptors()) > descriptors:
         found.broken.append(f"{now - descriptors} descriptors are left")
     names = Counter(children(shim).values()) - Counter({"wasmlet-guest": 1, "wasmlet-zygote": 1, "wasmlet-spare": 3})
     if names or zombies(shim) or zombies(os.getpid()):

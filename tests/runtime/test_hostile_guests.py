@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -12,6 +11,7 @@ import pytest
 import wasmtime
 from wasmlet_wasmtime import WasmtimeProvider
 
+from tests.descriptors import open_descriptors
 from tests.guests import build
 from tests.machine import may_limit
 from tests.runtime.harness import Runtime, pod_of
@@ -38,7 +38,7 @@ async def unharmed(runtime: Runtime, image: str) -> AsyncIterator[None]:
     beside = await runtime.create(pod_of("print", "here", "sleep", "1000", image=image, name="beside"))
     before, shim = await runtime.running(beside), runtime.shim
     await runtime.logged(beside, b"here\n")
-    files, descriptors = files_of(runtime), len(os.listdir("/proc/self/fd"))
+    files, descriptors = files_of(runtime), open_descriptors()
     yield
     for record in await runtime.provider.list_pods():
         if record.key != beside:
@@ -52,7 +52,7 @@ async def unharmed(runtime: Runtime, image: str) -> AsyncIterator[None]:
     assert files_of(runtime) == files
     for compiler in runtime.provider.services.handlers.compilers:
         await compiler.keep(())
-    assert len(os.listdir("/proc/self/fd")) <= descriptors
+    assert open_descriptors() <= descriptors
     assert "an error of wasmlet's own" not in (runtime.state_dir / "runtime" / "shim.log").read_text()
 
 

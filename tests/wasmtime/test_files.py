@@ -13,6 +13,8 @@ import pytest
 from wasmlet_wasmtime.p2 import files, streams, world
 from wasmlet_wasmtime.p2.instances import Failed
 
+from tests.descriptors import open_descriptors
+
 NONE: frozenset[str] = frozenset()
 FOLLOW = frozenset(("symlink-follow",))
 READ, WRITE = frozenset(("read",)), frozenset(("read", "write"))
@@ -65,11 +67,11 @@ def directory(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def guest(directory: Path) -> Iterator[Guest]:
-    before = len(os.listdir("/proc/self/fd"))
+    before = open_descriptors()
     made = Guest(directory)
     yield made
     made.close()
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert open_descriptors() <= before
 
 
 def test_reading_and_writing(guest: Guest, directory: Path) -> None:

@@ -41,12 +41,12 @@ class Served:
         found: dict[str, int] = json.loads(self._process.stdout.readline())
         return found
 
-    def settled(self, before: dict[str, int]) -> dict[str, int]:
-        """The counts once they are those of before, or what they are in the end."""
-        end = time.monotonic() + 10
-        while (found := self.counts()) != before and time.monotonic() < end:
+    def settle(self, before: dict[str, int]) -> None:
+        """Wait until nothing is counted more often than before; less often what an earlier test had left to go."""
+        end = time.monotonic() + 30
+        while over := {what: now for what, now in self.counts().items() if now > before[what]}:
+            assert time.monotonic() < end, (over, before)
             time.sleep(0.05)
-        return found
 
     def connect(self) -> socket.socket:
         return socket.create_connection(("127.0.0.1", self.port), timeout=20)
@@ -253,7 +253,7 @@ def test_handlers_that_go_wrong(served: Served) -> None:
     too_short = served.get("/length?9")
     assert status(too_short) in (0, 500) or len(body(too_short)) < 9
     assert body(served.get("/forbidden")) == b"1"
-    assert served.settled(before) == before
+    served.settle(before)
 
 
 def test_a_reused_instance_may_keep_things_but_not_without_end(reused: Served) -> None:
@@ -265,7 +265,8 @@ def test_a_reused_instance_may_keep_things_but_not_without_end(reused: Served) -
     assert status(reused.get("/leak?20000")) == 500  # which ends this instance
     assert status(reused.get("/hello")) == 200
     after = reused.counts()
-    assert (after["instances"], after["descriptors"]) == (1, before["descriptors"])
+    assert after["instances"] == 1
+    assert after["descriptors"] <= before["descriptors"]
     assert after["resources"] <= before["resources"]
 
 
@@ -276,7 +277,7 @@ def test_clients_that_go_away(served: Served) -> None:
             sock.sendall(b"POST " + path + b" HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n")
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
     assert status(served.get("/hello")) == 200
-    assert served.settled(before) == before
+    served.settle(before)
 
 
 def test_a_client_that_reads_nothing_keeps_nobody_else_from_being_served(served: Served) -> None:
@@ -300,7 +301,7 @@ def test_a_thousand_connections_at_once(served: Served) -> None:
                 assert part
                 answer += part
         assert status(served.get("/hello")) == 200
-    assert served.settled(before) == before
+    served.settle(before)
 
 
 def test_what_a_guest_asks_of_others(served: Served) -> None:
@@ -326,7 +327,7 @@ def test_what_a_guest_asks_of_others(served: Served) -> None:
         assert b"[broken]" in served.get(f"/fetch/http/127.0.0.1:{port}/")
     with answering(b"HTTP/1.1 200 OK\r\nX: " + b"y" * 200_000 + b"\r\n\r\n") as port:
         assert status(served.get(f"/fetch/http/127.0.0.1:{port}/")) == 502
-    assert served.settled(before) == before
+    served.settle(before)
 
 
 @contextlib.contextmanager

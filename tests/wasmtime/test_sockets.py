@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import select
 import socket
 import sys
@@ -19,6 +18,8 @@ from wasmlet_wasmtime.p2.instances import Failed, Instance
 sys.path.insert(0, str(Path(__file__).parent))
 
 from direct_run import Sockets
+
+from tests.descriptors import open_descriptors
 
 
 class Loopback(Sockets):
@@ -52,10 +53,6 @@ def tcp(name: str) -> str:
 
 def address(port: int, *parts: int) -> Any:
     return "ipv4", (port, parts or (127, 0, 0, 1))
-
-
-def open_descriptors() -> int:
-    return len(os.listdir("/proc/self/fd"))
 
 
 def test_listening_and_dialling(guest: Any) -> None:
@@ -98,7 +95,7 @@ def test_listening_and_dialling(guest: Any) -> None:
         incoming.read(1)
     for one in (incoming, outgoing, client, server_in, server_out, accepted, listener):
         one.close()
-    assert open_descriptors() == before
+    assert open_descriptors() <= before
 
 
 def test_what_is_refused(guest: Any) -> None:
@@ -125,7 +122,7 @@ def test_what_is_refused(guest: Any) -> None:
     assert call(guest, tcp("start-connect"), six, network, ("ipv6", (0, 0, (0,) * 7 + (1,), 0))) == "invalid-argument"
     assert call(guest, tcp("set-keep-alive-count"), six, 0) == "invalid-argument"
     assert call(guest, "udp-create-socket.create-udp-socket", "ipv4") == "not-supported"
-    assert open_descriptors() == before
+    assert open_descriptors() <= before
 
 
 def test_a_dial_that_is_given_up_leaves_nothing(guest: Any) -> None:
@@ -136,7 +133,7 @@ def test_a_dial_that_is_given_up_leaves_nothing(guest: Any) -> None:
         call(guest, tcp("start-connect"), client, network, address(server.getsockname()[1]))
         wait(guest, client)
         client.close()
-    assert open_descriptors() == before
+    assert open_descriptors() <= before
 
 
 def test_names(guest: Any) -> None:

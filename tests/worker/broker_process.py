@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from tests.descriptors import open_descriptors
 from tests.worker.harness import PATIENCE, WORKER
 from wasmlet.worker import wire
 from wasmlet.worker.grants import Grant
@@ -120,7 +121,7 @@ class BrokerProcess:
 
     def descriptors(self) -> int:
         """How many it has open."""
-        return len(os.listdir(f"/proc/{self.pid}/fd"))
+        return open_descriptors(self.pid)
 
     def memory(self) -> int:
         """Bytes that are its own."""

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import pytest
 
+from tests.descriptors import open_descriptors
 from tests.runtime.network.spaces import own_namespace
 from tests.worker import harness
 from tests.worker.harness import PATIENCE, POD, WORKER, Connection, Shim, alive, children, kill, running, wait_gone
@@ -343,19 +344,16 @@ def test_no_descriptor_is_left_in_the_shim(tmp_path: Path, more: dict[str, str])
         grant = Grant(addresses=(POD,), ports=(Port(free_port()),))
         shim.ended(shim.run("start", "serve", "0", network=grant, **more))
         shim.filled()
-        before = descriptors(shim.pid), descriptors(shim.broker())
+        processes = shim.pid, shim.broker()
+        before = [open_descriptors(pid) for pid in processes]
         for _ in range(3):
             shim.ended(shim.run("start", "serve", "0", network=grant, **more))
             shim.ended(shim.run("refuse", "no", network=grant, **more))
         shim.filled()
         until = time.monotonic() + PATIENCE
-        while (now := (descriptors(shim.pid), descriptors(shim.broker()))) != before:
-            assert time.monotonic() < until, (before, now)
+        while any(now > then for now, then in zip(map(open_descriptors, processes), before, strict=True)):
+            assert time.monotonic() < until, (before, [open_descriptors(pid) for pid in processes])
             time.sleep(0.05)
-
-
-def descriptors(pid: int) -> int:
-    return len(os.listdir(f"/proc/{pid}/fd"))
 
 
 @ROOT_ONLY

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import socket
 from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
@@ -13,6 +12,7 @@ import attrs
 import pytest
 from wasmlet_wasmtime import WasmtimeProvider
 
+from tests.descriptors import open_descriptors
 from tests.guests import build
 from tests.runtime.harness import PATIENCE, Runtime, pod_of
 from tests.worker.harness import children
@@ -206,7 +206,7 @@ async def test_a_dense_guest_ends_wherever_it_waits(networked: Runtime, server: 
     key = await serving(networked, DENSE, server, "wait", what)
     host = await address(networked, key)
     worker = workers(networked)
-    descriptors = len(os.listdir(f"/proc/{worker}/fd"))
+    descriptors = open_descriptors(worker)
     with await connected(host) if what in ("read", "recv", "write") else contextlib.nullcontext() as connection:
         if connection is not None and what == "write":
             assert await asyncio.get_running_loop().sock_recv(connection, 1) != b""
@@ -215,7 +215,7 @@ async def test_a_dense_guest_ends_wherever_it_waits(networked: Runtime, server: 
     assert final.containers[0].state.exit_code == 137
     assert workers(networked) == worker
     assert await networked.running(beside) == before
-    assert len(os.listdir(f"/proc/{worker}/fd")) < descriptors
+    assert open_descriptors(worker) < descriptors
 
 
 def workers(runtime: Runtime) -> int:

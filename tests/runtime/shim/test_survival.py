@@ -15,6 +15,7 @@ import attrs
 import pytest
 from wasmlet_wasmtime import WasmtimeProvider
 
+from tests.descriptors import open_descriptors
 from tests.runtime.harness import Runtime, pod_of
 from tests.worker.harness import alive, children, kill, wait_gone, zygote_of
 from wasmlet.errors import ConfigError, NotFound
@@ -283,7 +284,7 @@ async def test_many_pods_come_and_go_while_workers_die(runtime: Runtime, image: 
             await runtime.provider.delete_pod(key, grace)
 
     await runtime.ended(await runtime.create(pod_of("print", "x", name="first", image=image)))
-    descriptors = len(os.listdir("/proc/self/fd"))
+    descriptors = open_descriptors()
     for victim in ("nobody", "wasmlet-zygote", "wasmlet-shim"):
         async with asyncio.timeout(60), asyncio.TaskGroup() as group:
             for number in range(30):
@@ -305,7 +306,7 @@ async def test_many_pods_come_and_go_while_workers_die(runtime: Runtime, image: 
         left = {path.name for path in (runtime.state_dir / "runtime" / "logs").iterdir()}
         assert left == {"uid-of-first"}
         # Fewer where what a test before this one had open has been closed meanwhile.
-        assert len(os.listdir("/proc/self/fd")) <= descriptors
+        assert open_descriptors() <= descriptors
     assert "an error of wasmlet's own" not in log_of_shim(runtime)
 
 

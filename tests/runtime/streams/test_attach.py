@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 import pytest
 from wasmlet_wasmtime import WasmtimeProvider
 
+from tests.descriptors import open_descriptors
 from tests.runtime.callers import Caller
 from tests.runtime.harness import PATIENCE, Runtime, pod_of
 from wasmlet.errors import NotFound, WasmletError
@@ -181,7 +181,7 @@ async def test_nothing_is_left_of_those_who_left(runtime: Runtime, image: str) -
     key = await started(runtime, image, "copy", stdin=True)
 
     def descriptors() -> tuple[int, int]:
-        return len(os.listdir(f"/proc/{runtime.shim}/fd")), len(os.listdir("/proc/self/fd"))
+        return open_descriptors(runtime.shim), open_descriptors()
 
     async def visit(number: int) -> None:
         async with attached(runtime, key, stdin=True) as caller:
