@@ -6,7 +6,7 @@
 ;;   copy          stdin to stdout             sleep S      seconds
 ;;   cat PATH      a file's content            put PATH TEXT   makes or overwrites a file
 ;;                 (both in the first directory that it is given)
-;;   grow N        by N pages, or "no memory"  connect      to 127.0.0.1:80, and shows which error that is
+;;   grow N        by N pages, or "no memory"
 ;;   trap          recurse                     spin
 ;;   exit N        ends with that code         fail         ends as one that went wrong
 ;;   return        with what run returns for one that went wrong
@@ -85,55 +85,6 @@
     (alias outer 1 $descriptor-type (type $d))
     (export "descriptor" (type $descriptor (eq $d)))
     (export "get-directories" (func (result (list (tuple (own $descriptor) string)))))))
-  (import "wasi:sockets/network@0.2.0" (instance $network
-    (export "network" (type (sub resource)))
-    (type $codes (enum "unknown" "access-denied" "not-supported" "invalid-argument" "out-of-memory" "timeout"
-      "concurrency-conflict" "not-in-progress" "would-block" "invalid-state" "new-socket-limit"
-      "address-not-bindable" "address-in-use" "remote-unreachable" "connection-refused" "connection-reset"
-      "connection-aborted" "datagram-too-large" "name-unresolvable" "temporary-resolver-failure"
-      "permanent-resolver-failure"))
-    (export "error-code" (type (eq $codes)))
-    (type $families (enum "ipv4" "ipv6"))
-    (export "ip-address-family" (type (eq $families)))
-    (type $four (tuple u8 u8 u8 u8))
-    (export "ipv4-address" (type $ipv4 (eq $four)))
-    (type $six (tuple u16 u16 u16 u16 u16 u16 u16 u16))
-    (export "ipv6-address" (type $ipv6 (eq $six)))
-    (type $four-and-port (record (field "port" u16) (field "address" $ipv4)))
-    (export "ipv4-socket-address" (type $ipv4-socket (eq $four-and-port)))
-    (type $six-and-port
-      (record (field "port" u16) (field "flow-info" u32) (field "address" $ipv6) (field "scope-id" u32)))
-    (export "ipv6-socket-address" (type $ipv6-socket (eq $six-and-port)))
-    (type $either (variant (case "ipv4" $ipv4-socket) (case "ipv6" $ipv6-socket)))
-    (export "ip-socket-address" (type (eq $either)))))
-  (alias export $network "network" (type $network-type))
-  (alias export $network "error-code" (type $network-code))
-  (alias export $network "ip-address-family" (type $family-type))
-  (alias export $network "ip-socket-address" (type $address-type))
-  (import "wasi:sockets/instance-network@0.2.0" (instance $instance-network
-    (alias outer 1 $network-type (type $n))
-    (export "network" (type $network (eq $n)))
-    (export "instance-network" (func (result (own $network))))))
-  (import "wasi:sockets/tcp@0.2.0" (instance $tcp
-    (alias outer 1 $network-type (type $n))
-    (export "network" (type $network (eq $n)))
-    (alias outer 1 $network-code (type $c))
-    (export "error-code" (type $code (eq $c)))
-    (alias outer 1 $address-type (type $a))
-    (export "ip-socket-address" (type $address (eq $a)))
-    (export "tcp-socket" (type $socket (sub resource)))
-    (export "[method]tcp-socket.start-connect" (func (param "self" (borrow $socket))
-      (param "network" (borrow $network)) (param "remote-address" $address) (result (result (error $code)))))))
-  (alias export $tcp "tcp-socket" (type $socket-type))
-  (import "wasi:sockets/tcp-create-socket@0.2.0" (instance $create
-    (alias outer 1 $network-code (type $c))
-    (export "error-code" (type $code (eq $c)))
-    (alias outer 1 $family-type (type $f))
-    (export "ip-address-family" (type $family (eq $f)))
-    (alias outer 1 $socket-type (type $s))
-    (export "tcp-socket" (type $socket (eq $s)))
-    (export "create-tcp-socket"
-      (func (param "address-family" $family) (result (result (own $socket) (error $code)))))))
 
   ;; The memory, and where what a host returns is put.
   (core module $memory
@@ -169,9 +120,6 @@
   (core func $pread (canon lower (func $files "[method]descriptor.read") (memory $mem) (realloc $realloc)))
   (core func $pwrite (canon lower (func $files "[method]descriptor.write") (memory $mem)))
   (core func $drop-file (canon resource.drop $descriptor-type))
-  (core func $the-network (canon lower (func $instance-network "instance-network")))
-  (core func $make-socket (canon lower (func $create "create-tcp-socket") (memory $mem)))
-  (core func $connect (canon lower (func $tcp "[method]tcp-socket.start-connect") (memory $mem)))
 
   (core module $main
     (import "wasi" "memory" (memory 4))
@@ -194,14 +142,10 @@
     (import "wasi" "pread" (func $pread (param i32 i64 i64 i32)))
     (import "wasi" "pwrite" (func $pwrite (param i32 i32 i32 i64 i32)))
     (import "wasi" "drop-file" (func $drop-file (param i32)))
-    (import "wasi" "the-network" (func $the-network (result i32)))
-    (import "wasi" "make-socket" (func $make-socket (param i32 i32)))
-    (import "wasi" "connect" (func $connect
-      (param i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32)))
     ;; 16: the answer of a call; 64: digits; 128: texts; 256: the words
     (data (i32.const 128) "\0a=no memoryerror ")
     (data (i32.const 256)
-      "print   error   args    environ copy    sleep   cat     put     grow    connect trap    recurse spin    "
+      "print   error   args    environ copy    sleep   cat     put     grow    trap    recurse spin    "
       "exit    fail    return  part    flood   ")
     (global $stdout (mut i32) (i32.const 0))
     (global $stderr (mut i32) (i32.const 0))
@@ -223,7 +167,7 @@
               (i32.add (i32.mul (local.get $entry) (i32.const 8)) (local.get $i)))))
             (br_if $letters (i32.lt_u (local.tee $i (i32.add (local.get $i) (i32.const 1))) (i32.const 8))))
           (return (local.get $entry)))
-        (br_if $entries (i32.lt_u (local.tee $entry (i32.add (local.get $entry) (i32.const 1))) (i32.const 18))))
+        (br_if $entries (i32.lt_u (local.tee $entry (i32.add (local.get $entry) (i32.const 1))) (i32.const 17))))
       (i32.const -1))
 
     (func $say (param $stream i32) (param $text i32) (param $size i32)
@@ -311,14 +255,6 @@
       (if (i32.load8_u (i32.const 16)) (then (call $failed (i32.load8_u (i32.const 24)))))
       (call $drop-file (local.get $file)))
 
-    (func $reach
-      (call $make-socket (i32.const 0) (i32.const 16))
-      (if (i32.load8_u (i32.const 16)) (then (call $failed (i32.load8_u (i32.const 20))) (return)))
-      (call $connect (i32.load (i32.const 20)) (call $the-network) (i32.const 0)
-        (i32.const 80) (i32.const 127) (i32.const 0) (i32.const 0) (i32.const 1)
-        (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 16))
-      (if (i32.load8_u (i32.const 16)) (then (call $failed (i32.load8_u (i32.const 17))))))
-
     (func $recurse (param $depth i32) (result i32)
       (i32.add (call $recurse (i32.add (local.get $depth) (i32.const 1))) (local.get $depth)))
     (func $trap unreachable)
@@ -327,9 +263,9 @@
     (func $do (param $word i32) (result i32)
       (local $next i32)
       (local.set $next (i32.add (local.get $word) (i32.const 8)))
-      (block $return (block $fail (block $flood (block $part (block $exit (block $spin (block $recurse (block $trap (block $connect (block $grow
+      (block $return (block $fail (block $flood (block $part (block $exit (block $spin (block $recurse (block $trap (block $grow
       (block $put (block $cat (block $sleep (block $copy (block $environ (block $args (block $error (block $print
-        (br_table $print $error $args $environ $copy $sleep $cat $put $grow $connect $trap $recurse $spin $exit $fail
+        (br_table $print $error $args $environ $copy $sleep $cat $put $grow $trap $recurse $spin $exit $fail
           $return $part $flood $fail (call $which (i32.load (local.get $word)) (i32.load offset=4 (local.get $word)))))
         ;; print
         (call $line (global.get $stdout) (local.get $next)) (return (i32.const 2)))
@@ -358,8 +294,6 @@
         (if (i32.eq (memory.grow (call $number (local.get $next))) (i32.const -1)) (then
           (call $say (global.get $stdout) (i32.const 130) (i32.const 9)) (call $newline (global.get $stdout))))
         (return (i32.const 2)))
-        ;; connect
-        (call $reach) (return (i32.const 1)))
         ;; trap
         (call $trap))
         ;; recurse
@@ -422,9 +356,6 @@
     (export "open" (func $open))
     (export "pread" (func $pread))
     (export "pwrite" (func $pwrite))
-    (export "drop-file" (func $drop-file))
-    (export "the-network" (func $the-network))
-    (export "make-socket" (func $make-socket))
-    (export "connect" (func $connect))))))
+    (export "drop-file" (func $drop-file))))))
   (func $run (result (result)) (canon lift (core func $program "run")))
   (instance (export "wasi:cli/run@0.2.0") (export "run" (func $run))))

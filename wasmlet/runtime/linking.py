@@ -18,7 +18,7 @@ from wasmlet.artifacts.wasm_reader import NotWasm
 from wasmlet.artifacts.wasm_types import Signature
 from wasmlet.runtime.wasi import PREVIEW0, PREVIEW1
 
-RULES = 3
+RULES = 4
 """Part of the key that refusals are kept under; raise it when this module refuses something else than before."""
 
 COMMAND = "wasi:cli/run@0.2"
@@ -57,14 +57,14 @@ class Links:
     Attributes:
         functions: for modules: by the name of the module that is imported from, and their own.
         interfaces: for components: as `wasi:io/poll@0.2`, which stands for every version that is compatible with it.
-        served: the same for components that serve HTTP and are no commands; none where the engine serves none.
+        serves: whether it serves components that export `HANDLER` and are no commands.
         memory: whether a module that imports functions has to export a memory of the name `memory`.
         others: of `functions`, another type under which they can be imported, too.
     """
 
     functions: Mapping[str, Mapping[str, Signature]]
     interfaces: Collection[str] = ()
-    served: Collection[str] = ()
+    serves: bool = False
     memory: bool = False
     others: Mapping[str, Mapping[str, Signature]] = {}
 
@@ -147,12 +147,11 @@ def _advice(missing: Iterable[Extern], links: Links, engine: str) -> str:
 def _of_component(component: Binary, links: Links, engine: str) -> list[str]:
     reasons = []
     exports = {compatible(export.name) for export in component.exports}
-    serves = COMMAND not in exports and HANDLER in exports and bool(links.served)
-    there = links.served if serves else links.interfaces
-    missing = [wanted.name for wanted in component.imports if _is_missing(wanted, there)]
+    serves = COMMAND not in exports and HANDLER in exports and links.serves
+    missing = [wanted.name for wanted in component.imports if _is_missing(wanted, links.interfaces)]
     if missing:
         reasons.append(f"the component imports what does not exist here: {_list(missing)}")
-        reasons.append(_component_advice(missing, links, engine, serves=serves))
+        reasons.append(_component_advice(missing, links, engine))
     if not serves and COMMAND not in exports:
         newer = [
             export.name for export in component.exports if export.name.startswith("wasi:") and _NEWER in export.name
@@ -164,21 +163,17 @@ def _of_component(component: Binary, links: Links, engine: str) -> list[str]:
         found = _list(sorted(export.name for export in component.exports)) or "nothing"
         reasons.append(
             f"the component does not export {COMMAND}.0 with a function run: expected a WASI command, "
-            f"{'or one that exports ' + HANDLER + '.0, ' if links.served else ''}found a library that exports {found} "
+            f"{'or one that exports ' + HANDLER + '.0, ' if links.serves else ''}found a library that exports {found} "
             "(build it with a main function)"
         )
     return reasons
 
 
-def _component_advice(missing: Iterable[str], links: Links, engine: str, *, serves: bool) -> str:
-    names = list(missing)
-    if any(_NEWER in name for name in names):
+def _component_advice(missing: Iterable[str], links: Links, engine: str) -> str:
+    if any(_NEWER in name for name in missing):
         return f"{engine} has WASI 0.2 here, and no newer one: build it for WASI 0.2 (target wasm32-wasip2)"
-    http = all(compatible(name) in links.served for name in names)
-    if http and not serves:
-        return f"commands have no wasi:http here: expected no import of it, or a component that exports {HANDLER}.0"
     return "expected imports of WASI preview 2 only" + (
-        "" if links.served else f", of which {engine} has no wasi:http here"
+        "" if links.serves else f", of which {engine} has no wasi:http here"
     )
 
 

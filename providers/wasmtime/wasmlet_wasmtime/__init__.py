@@ -32,20 +32,18 @@ __all__ = ["WasmtimeEngine", "WasmtimeProvider", "main"]
 _INTERFACES = {
     "cli": "environment exit stdin stdout stderr terminal-input terminal-output terminal-stdin terminal-stdout "
     "terminal-stderr",
-    "clocks": "monotonic-clock wall-clock",
+    "clocks": "monotonic-clock wall-clock timezone",
     "filesystem": "types preopens",
+    "http": "types outgoing-handler",
     "io": "error poll streams",
     "random": "random insecure insecure-seed",
     "sockets": "network instance-network udp udp-create-socket tcp tcp-create-socket ip-name-lookup",
 }
-"""What `add_wasip2` of wasmtime links, by the package of WASI."""
-
-_SERVED = _INTERFACES | {"http": "types outgoing-handler"}
-"""What our own world (`p2`) has, for components that serve."""
+"""What components may import, by the package of WASI: from wasmtime's own world, or from ours (`p2`)."""
 
 
-def _named(interfaces: Mapping[str, str]) -> list[str]:
-    return [f"wasi:{package}/{name}@0.2" for package, names in interfaces.items() for name in names.split()]
+def _interfaces() -> list[str]:
+    return [f"wasi:{package}/{name}@0.2" for package, names in _INTERFACES.items() for name in names.split()]
 
 
 def _signatures(table: Mapping[str, str]) -> dict[str, Signature]:
@@ -61,8 +59,8 @@ class WasmtimeEngine(Engine):
     sockets: ClassVar[bool] = True
     links: ClassVar[Links | None] = Links(
         {PREVIEW1: PREVIEW1_FUNCTIONS | _signatures(functions.WASMEDGE)},
-        _named(_INTERFACES),
-        served=_named(_SERVED),
+        _interfaces(),
+        serves=True,
         others={PREVIEW1: _signatures(functions.SECOND)},
     )
 

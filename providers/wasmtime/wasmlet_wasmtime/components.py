@@ -1,7 +1,6 @@
 """Components: commands for WASI preview 2, which export `wasi:cli/run`. `guest` hands them on to here.
 
-They get what modules get. The interfaces of WASI for sockets are there and answer `access-denied`; there is no HTTP
-(components that serve have a world of their own, `p2`).
+They get what modules get, but for sockets: what uses those or HTTP, or serves, has a world of its own (`p2`).
 Run by wasmtime's bindings directly. What shapes this further, found by measuring wasmtime 50:
 
 - `exit-with-code` of `wasi:cli/exit` is there, and exact; `exit` itself knows only success and failure, 0 and 1.
@@ -20,7 +19,7 @@ import wasmtime
 from wasmtime import _bindings as bindings
 
 from .errors import TRAPPED, BadArtifact, causes, refusal, trap_text
-from .p2 import serving
+from .p2 import commands, interfaces, serving
 
 RUN = "wasi:cli/run@0.2.0"
 """Newer versions of 0.2 are found by this name too."""
@@ -131,11 +130,27 @@ class Component:
         _check(bindings.wasmtime_component_linker_instantiate(linker, store._context(), made, ctypes.byref(instance)))
 
 
-def compiled(engine: wasmtime.Engine, wasm: bytes, *, serves: bool = False) -> bytes:
+def run(engine: wasmtime.Engine, component: Any, spec: dict[str, Any], started: Callable[[], None]) -> tuple[int, str]:
+    """Run or serve a component, of `wasmtime.component`, that is compiled for our own world.
+
+    Raises:
+        ValueError: it cannot start; the message says why.
+    """
+    if _serves(engine, component):
+        return serving.serve(engine, component, spec, started)
+    return commands.run(engine, component, spec, started)
+
+
+def _serves(engine: wasmtime.Engine, component: Any) -> bool:
+    exports = [interfaces.exported(engine, component, name) for name in (interfaces.COMMAND, serving.HANDLER)]
+    return exports[0] is None and exports[1] is not None
+
+
+def compiled(engine: wasmtime.Engine, wasm: bytes, *, own_world: bool = False) -> bytes:
     """A component, compiled after checking that it can be run.
 
     Args:
-        serves: it is to serve (`p2.serving`); else it is a command.
+        own_world: it runs or serves in our own world (`p2`); else it is a command in wasmtime's.
 
     Raises:
         ValueError: it is not a valid component, imports what does not exist here, or is neither.
@@ -146,11 +161,11 @@ def compiled(engine: wasmtime.Engine, wasm: bytes, *, serves: bool = False) -> b
         made = component.Component(engine, wasm)
     except wasmtime.WasmtimeError as error:
         raise ValueError(refusal("component", error)) from error
-    if serves:
+    if own_world and _serves(engine, made):
         serving.check(engine, made)
     else:
         _check_exports(engine, made)
-        _check_imports(engine, made)
+        (interfaces.check_imports if own_world else _check_imports)(engine, made)
     return bytes(made.serialize())
 
 

@@ -23,7 +23,7 @@ from wasmtime import _bindings as bindings
 
 from . import components, direct, hostcalls, limits, socketed, split
 from .errors import TRAPPED, BadArtifact, causes, refusal, trap_text
-from .p2 import serving, wire
+from .p2 import interfaces, wire
 
 WASI = "wasi_snapshot_preview1"
 INITIALIZE, DEFAULT, START = b"_initialize", b"", b"_start"
@@ -42,27 +42,27 @@ class Prepared(NamedTuple):
     """What every child starts from.
 
     Attributes:
-        serving: the engine of components that serve; None where there are none.
+        components: the engine of components that serve, or use sockets or HTTP; None where there are none.
     """
 
     engine: wasmtime.Engine
     linker: wasmtime.Linker
     sockets: socketed.Links
-    serving: wasmtime.Engine | None
+    components: wasmtime.Engine | None
 
 
-def configuration(parallel: bool = False, *, serving: bool = False) -> wasmtime.Config:
+def configuration(parallel: bool = False, *, own_world: bool = False) -> wasmtime.Config:
     """What all engines here have in common.
 
     Args:
         parallel: compile on several threads, where no fork is near.
-        serving: for components that serve: a request that takes too long has to be ended without its process.
+        own_world: for components in our own world (`p2`): a request that takes too long is ended without its process.
     """
     config = wasmtime.Config()
     config.parallel_compilation = parallel
-    config.epoch_interruption = serving
+    config.epoch_interruption = own_world
     # With it, wasmtime 50 traps whenever a function of ours is given two handles that are borrowed.
-    bindings.wasmtime_config_concurrency_support_set(config.ptr(), not serving)
+    bindings.wasmtime_config_concurrency_support_set(config.ptr(), not own_world)
     return config
 
 
@@ -84,9 +84,9 @@ def prepare() -> Prepared:
     engine = wasmtime.Engine(configuration())
     linker = linked(engine)
     _idle, *between = compiled_apart(engine, (_IDLE, split.shim(), split.fixup()))
-    serves = wasmtime.Engine(configuration(serving=True))
+    ours = wasmtime.Engine(configuration(own_world=True))
     wire.prepare()
-    prepared = Prepared(engine, linker, links_between(engine, linker, between), serves)
+    prepared = Prepared(engine, linker, links_between(engine, linker, between), ours)
     for _ in range(_REHEARSALS):
         warm(prepared)
     return prepared
@@ -216,11 +216,11 @@ def _run_component(prepared: Prepared, spec: dict[str, Any], path: str, started:
     try:
         code = components.Component(engine, path)
     except BadArtifact:
-        # One that serves is of an engine with other settings.
-        server = serving.load(prepared.serving, path) if prepared.serving is not None else None
-        if prepared.serving is None or server is None:
+        # One for our own world is of an engine with other settings.
+        ours = interfaces.load(prepared.components, path) if prepared.components is not None else None
+        if prepared.components is None or ours is None:
             raise
-        return serving.serve(prepared.serving, server, spec, started)
+        return components.run(prepared.components, ours, spec, started)
     wasi = wasi_config(spec)
     wasi.inherit_stdin()
     wasi.inherit_stdout()
@@ -242,8 +242,8 @@ def compile(wasm: bytes) -> bytes:  # noqa: A001 - the name that the worker asks
         ValueError: it is not valid, or its imports do not fit.
     """
     if components.is_component(wasm):
-        serves = serving.looks_like_server(wasm)
-        return components.compiled(wasmtime.Engine(configuration(parallel=True, serving=serves)), wasm, serves=serves)
+        ours = interfaces.needs_world(wasm)
+        return components.compiled(wasmtime.Engine(configuration(parallel=True, own_world=ours)), wasm, own_world=ours)
     return compiled(wasmtime.Engine(configuration(parallel=True)), wasm)
 
 

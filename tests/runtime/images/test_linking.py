@@ -162,9 +162,9 @@ def test_what_to_do(tmp_path: Path, imports: list[tuple[str, str]], advice: str)
         ('(module (import "env" "f" (func)))', "has no _start function"),
         ("(component)", "found a library that exports nothing"),
         (
-            '(component (import "wasi:http/types@0.2.0" (instance (export "fields" (type (sub resource)))))'
+            '(component (import "wasi:keyvalue/store@0.2.0" (instance (export "bucket" (type (sub resource)))))'
             ' (import "own:plugin/api" (instance (export "f" (func)))) (import "g" (func)))',
-            "the component imports what does not exist here: wasi:http/types@0.2.0, own:plugin/api, g; ",
+            "the component imports what does not exist here: wasi:keyvalue/store@0.2.0, own:plugin/api, g; ",
         ),
     ],
 )
@@ -247,7 +247,8 @@ RESOURCES = {"cli/terminal-input": "terminal-input", "cli/terminal-output": "ter
 
 @pytest.mark.parametrize("interface", WASI_0_2)
 def test_the_interfaces_of_wasmtime(interface: str) -> None:
-    """Those that the engine says it has are those that it has."""
+    """Those that the engine says it has are those that it has, in wasmtime's own world or in ours."""
+    from wasmlet_wasmtime.p2 import interfaces, world
     from wasmtime import component
 
     thing = f'(export "{WASI_0_2[interface]}" (func))'
@@ -262,6 +263,8 @@ def test_the_interfaces_of_wasmtime(interface: str) -> None:
         found = True
     except wasmtime.WasmtimeError as error:
         found = "implementation is missing" not in str(error)  # else the function is there, and of another type
+    if interfaces.needs_world(f"wasi:{interface}@0.2.0".encode()):
+        found = any(name.startswith(f"wasi:{interface}.") for name in world.functions)
     links = WasmtimeEngine.links
     assert links is not None
     assert (f"wasi:{interface}@0.2" in links.interfaces) is found

@@ -11,6 +11,8 @@ version of 0.2 fits, and an import that is not there is known before anything ru
 - `dialing`: what a guest asks the broker for; `wire`: the bytes of a connection that it gave; `outgoing`: requests;
 - `http`: wasi:http/types, of `fields` and `bodies`; `connections`: HTTP/1.1 at a socket; `exchanges`: one request and
   its answer; `front`: who serves which connection when;
+- `interfaces`: which components need this world, and how they are checked and loaded;
+- `commands`: a component that exports wasi:cli/run, run to its end;
 - `serving`: a component that exports wasi:http/incoming-handler, served to its end.
 
 The standard library, wasmtime and h11; Python 3.10. All is imported in the zygote: a child can read no file of

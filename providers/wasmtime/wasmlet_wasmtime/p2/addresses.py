@@ -9,7 +9,7 @@ from typing import Any
 
 from .dialing import Asked
 from .instances import Failed, Instance, Resource, resource
-from .streams import Pollable, Waitable
+from .streams import IoError, Pollable, Waitable
 from .world import function
 
 _NAMES = {
@@ -88,6 +88,11 @@ class Addresses(Waitable):
 @function("wasi:sockets/instance-network.instance-network")
 def _network(instance: Instance) -> Network:
     return Network()
+
+
+@function("wasi:sockets/network.network-error-code")
+def _network_error_code(instance: Instance, error: IoError) -> str | None:
+    return error.network
 
 
 @function("wasi:sockets/ip-name-lookup.resolve-addresses")

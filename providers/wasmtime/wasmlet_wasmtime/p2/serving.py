@@ -13,7 +13,7 @@ from wasmtime import component as components
 
 from .. import direct
 from ..errors import causes, trap_text
-from . import fields, files, outgoing, sockets, streams, system, world
+from . import interfaces, system, world
 from .exchanges import Exchange
 from .front import Front, Turn
 from .http import ResponseOutparam
@@ -21,10 +21,7 @@ from .instances import Code, Exited, Instance, TimedOut, Trapped
 
 HANDLER = "wasi:http/incoming-handler@0.2."
 """What a component exports that serves, in whichever version of 0.2."""
-_COMMAND = "wasi:cli/run@0.2."
 PORT = 8080
-_MODULES = (fields, files, outgoing, sockets, streams, system)
-"""Whose functions guests import; named here so that they are there."""
 _LINES = 40
 _START_SECONDS = 60.0
 """How long the first instance may take to be ready."""
@@ -50,14 +47,6 @@ class Settings(NamedTuple):
         return cls(reuse, found.get("concurrency") or (1 if reuse else 8), float(found.get("seconds") or 60))
 
 
-def looks_like_server(wasm: bytes) -> bool:
-    """Whether a component may be one that serves: it is compiled for an engine that can end one request.
-
-    What it is in the end shows when it is compiled, and compiling it twice takes as long as it takes.
-    """
-    return HANDLER.encode() in wasm and _COMMAND.encode() not in wasm
-
-
 def check(engine: wasmtime.Engine, component: Any) -> None:
     """Find out whether a component can be served.
 
@@ -72,23 +61,7 @@ def check(engine: wasmtime.Engine, component: Any) -> None:
         handle = item and item.ty
     if not isinstance(handle, components.FuncType) or len(handle.params) != 2 or handle.result is not None:
         raise ValueError(f"the component does not export {HANDLER}0 with a function handle of two parameters")
-    linker = world.linker_of(engine, component)
-    store = wasmtime.Store(engine)
-    store.set_limits(instances=0, memories=0)
-    try:
-        world.instantiate(linker, store, component)
-    except wasmtime.WasmtimeError as error:
-        text = causes(error)
-        if not text.startswith("resource limit exceeded"):
-            raise ValueError(f"the component's imports do not fit: {text}") from error
-
-
-def load(engine: wasmtime.Engine, path: str) -> Any:
-    """The compiled component in the file of this path; None where it is none of this engine."""
-    try:
-        return components.Component.deserialize_file(engine, path)
-    except wasmtime.WasmtimeError:
-        return None
+    interfaces.check_imports(engine, component)
 
 
 class Server:
@@ -104,7 +77,7 @@ class Server:
         self._host = system.Process(spec)
         self._memory = spec.get("memory")
         self._component = component
-        self._name = next(name for name in component.type.exports(engine) if name.startswith(HANDLER))
+        self._name = str(interfaces.exported(engine, component, HANDLER))
         try:
             linker = world.linker_of(engine, component)
         except wasmtime.WasmtimeError as error:

@@ -32,15 +32,16 @@ class IoError(Resource):
     Attributes:
         http: the error code of wasi:http, where it is one.
         file: the one of wasi:filesystem.
+        network: the one of wasi:sockets.
     """
 
-    def __init__(self, text: str, http: Any = None, file: str | None = None) -> None:
-        self.text, self.http, self.file = text, http, file
+    def __init__(self, text: str, http: Any = None, file: str | None = None, network: str | None = None) -> None:
+        self.text, self.http, self.file, self.network = text, http, file, network
 
 
-def failed(text: str, http: Any = None, file: str | None = None) -> Failed:
+def failed(text: str, http: Any = None, file: str | None = None, network: str | None = None) -> Failed:
     """What a function of a stream raises when the last operation has failed."""
-    return Failed(("last-operation-failed", IoError(text, http, file)))
+    return Failed(("last-operation-failed", IoError(text, http, file, network)))
 
 
 @resource("pollable")

@@ -84,6 +84,17 @@ def _wall_resolution(instance: Instance) -> tuple[int, int]:
     return divmod(max(1, int(time.clock_getres(time.CLOCK_REALTIME) * _SECOND)), _SECOND)
 
 
+@function("wasi:clocks/timezone.display")
+def _display(instance: Instance, when: tuple[int, int]) -> tuple[int, str, bool]:
+    """A container has no time zone of its own, as its variable `TZ` is for the guest itself to read."""
+    return 0, "UTC", False
+
+
+@function("wasi:clocks/timezone.utc-offset")
+def _utc_offset(instance: Instance, when: tuple[int, int]) -> int:
+    return 0
+
+
 @function("wasi:random/random.get-random-bytes", "wasi:random/insecure.get-insecure-random-bytes")
 def _random_bytes(instance: Instance, size: int) -> bytes:
     if size > _MOST_RANDOM:
