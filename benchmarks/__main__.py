@@ -25,7 +25,7 @@ from benchmarks.cluster import Cluster, RealCluster, open_cluster
 from benchmarks.memory import memory
 from benchmarks.report import Progress
 from wasmlet.cli import log, providers
-from wasmlet.cli.commands import run_loop
+from wasmlet.cli.execution import run_loop
 from wasmlet.errors import ConfigError, WasmletError
 
 WHAT = ("node", "memory", "wasmtime", "engines", "serving")

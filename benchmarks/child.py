@@ -140,7 +140,7 @@ def main() -> None:
     if what == "node":
         _import()
     from wasmlet.cli import log
-    from wasmlet.cli.commands import run_loop
+    from wasmlet.cli.execution import run_loop
     from wasmlet.errors import WasmletError
 
     log.configure("error")

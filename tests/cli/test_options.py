@@ -12,7 +12,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 import wasmlet.cli
-from wasmlet.cli.commands import _common, cli
+from wasmlet.cli.commands import cli
+from wasmlet.cli.execution import common
 from wasmlet.cli.options import instance_of, options_of, warn_of_variables
 from wasmlet.errors import ConfigError
 from wasmlet.node import NodeConfig
@@ -33,7 +34,7 @@ def run(*args: str, env: dict[str, str] | None = None) -> Result:
     made: list[Settings] = []
     command = click.Command(
         "x",
-        params=[*_common(), *options_of(Settings)],
+        params=[*common(), *options_of(Settings)],
         callback=lambda **values: made.append(instance_of(Settings, values)),
     )
     result = CliRunner().invoke(command, args, env=env)

@@ -43,7 +43,7 @@ def execute(command: "click.Command", args: Sequence[str] | None, name: str) -> 
         args: what comes after the program's name; None takes those of this process.
         name: what help and errors call the command.
     """
-    from wasmlet.cli.commands import execute
+    from wasmlet.cli.execution import execute
 
     execute(command, args, name)
 

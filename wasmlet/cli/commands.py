@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import sys
-from collections.abc import Coroutine, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -14,38 +12,12 @@ import click
 import wasmlet
 from wasmlet.artifacts.hosts import RegistryConfig
 from wasmlet.cli import artifacts, log, providers
+from wasmlet.cli.execution import LEVELS, common, execute, fail, run_loop
 from wasmlet.cli.manifests import is_module
-from wasmlet.cli.options import instance_of, options_of, read_toml, warn_of_variables
-from wasmlet.cli.output import OutputLost, guard
+from wasmlet.cli.options import instance_of, options_of, warn_of_variables
 from wasmlet.errors import ConfigError, WasmletError
 from wasmlet.node import Node, NodeConfig
 from wasmlet.node import run as run_node
-
-LEVELS = ("debug", "info", "warning", "error")
-
-
-def _common() -> list[click.Parameter]:
-    return [
-        click.Option(
-            ["--config"],
-            type=click.Path(path_type=Path),
-            is_eager=True,
-            callback=read_toml,
-            metavar="FILE",
-            envvar="WASMLET_CONFIG",
-            show_envvar=True,
-            help="TOML file with options, as max-pods = 200.",
-        ),
-        click.Option(
-            ["--log-level"],
-            type=click.Choice(LEVELS),
-            default="info",
-            show_default=True,
-            envvar="WASMLET_LOG_LEVEL",
-            show_envvar=True,
-            help="How much is logged.",
-        ),
-    ]
 
 
 class _RunCommand(click.Command):
@@ -67,7 +39,7 @@ class _RunCommand(click.Command):
         )
         super().__init__(
             "run",
-            params=[*chosen, *_common(), *options_of(NodeConfig)],
+            params=[*chosen, *common(), *options_of(NodeConfig)],
             help=f"Run a node against a cluster, with the {fixed} provider." if fixed else "Run a node.",
             callback=self._run,
         )
@@ -76,14 +48,14 @@ class _RunCommand(click.Command):
             self._take(fixed)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        if self._provider is None and (name := _provider_name(args)):
+        if self._provider is None and (name := providers.named(args)):
             self._take(name)
         warn_of_variables(self.params)
         try:
             return super().parse_args(ctx, args)
         except click.NoSuchOption as error:
             if self._provider is None and not error.possibilities:
-                raise _which_provider() from None  # whose option it may be
+                raise providers.which() from None  # whose option it may be
             raise
 
     def _take(self, name: str) -> None:
@@ -93,29 +65,11 @@ class _RunCommand(click.Command):
 
     def _run(self, **values: Any) -> None:
         if self._provider is None:
-            raise _which_provider()
+            raise providers.which()
         log.configure(values["log_level"])
         provider = self._provider(instance_of(self._provider.Config, values))
         node = Node(provider, instance_of(NodeConfig, values))
         run_loop(run_node(node))
-
-
-def _which_provider() -> ConfigError:
-    found = ", ".join(providers.installed()) or "none; try: pip install wasmlet-wasmtime"
-    return ConfigError(f"which provider? Give --provider NAME (installed: {found})")
-
-
-def _provider_name(args: Sequence[str]) -> str | None:
-    """The provider that the arguments or the environment name, before they are parsed; or the only one there is."""
-    for i, arg in enumerate(args):
-        if arg == "--provider" and i + 1 < len(args):
-            return args[i + 1]
-        if arg.startswith("--provider="):
-            return arg.partition("=")[2]
-    if name := os.environ.get("WASMLET_PROVIDER"):
-        return name
-    found = list(providers.installed())
-    return found[0] if len(found) == 1 else None
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -217,16 +171,6 @@ def _demo(
     run_loop(demo(file, args[1:] if args[:1] == ("--",) else args, settings, click.echo))
 
 
-def run_loop(work: Coroutine[Any, Any, None]) -> None:
-    """Run the coroutine on the fastest loop there is."""
-    try:
-        import uvloop
-    except ImportError:
-        asyncio.run(work)
-    else:
-        uvloop.run(work)
-
-
 def main(args: Sequence[str] | None = None) -> NoReturn:
     """Entry point of `wasmlet`."""
     execute(cli, args, "wasmlet")
@@ -237,49 +181,8 @@ def main_for(provider: str, args: Sequence[str] | None = None) -> NoReturn:
     try:
         command = _RunCommand(provider)
     except WasmletError as error:
-        _fail(error)
+        fail(error)
     execute(command, args, f"wasmlet-{provider}")
-
-
-def execute(command: click.Command, args: Sequence[str] | None, name: str) -> NoReturn:
-    """Run a command as this process: what goes wrong is said in a line or two, and the exit code tells of it."""
-    guard()
-    try:
-        try:
-            command.main(args=args, prog_name=name, standalone_mode=False)
-            sys.stdout.flush()
-        except BaseExceptionGroup as group:  # of tasks that failed together: the first of ours says why
-            told, rest = group.split(WasmletError)
-            if told is None or rest is not None:
-                raise
-            raise next(_leaves(told)) from None
-    except OutputLost as lost:
-        if not lost.gone:
-            click.echo(f"Error: {lost}", err=True)
-        sys.exit(lost.code)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
-    except (click.Abort, KeyboardInterrupt):
-        sys.exit(130)
-    except click.exceptions.Exit as done:
-        sys.exit(done.exit_code)
-    except WasmletError as error:
-        _fail(error)
-    sys.exit(0)
-
-
-def _leaves(group: BaseExceptionGroup[WasmletError]) -> Iterator[WasmletError]:
-    for error in group.exceptions:
-        if isinstance(error, BaseExceptionGroup):
-            yield from _leaves(error)
-        else:
-            yield error
-
-
-def _fail(error: WasmletError) -> NoReturn:
-    click.echo(f"Error: {error}", err=True)
-    sys.exit(1)
 
 
 _demo.params += options_of(RegistryConfig)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
 from importlib.metadata import EntryPoint, entry_points
 
 from wasmlet.errors import ConfigError
@@ -32,3 +34,22 @@ def load(name: str) -> type[Provider]:
     if not (isinstance(provider, type) and issubclass(provider, Provider)):
         raise ConfigError(f"provider {name!r}: its entry point names {provider!r}, which is no subclass of Provider")
     return provider
+
+
+def which() -> ConfigError:
+    """The error where nobody has said which provider is meant."""
+    found = ", ".join(installed()) or "none; try: pip install wasmlet-wasmtime"
+    return ConfigError(f"which provider? Give --provider NAME (installed: {found})")
+
+
+def named(args: Sequence[str]) -> str | None:
+    """The provider that the arguments or the environment name, before they are parsed; or the only one there is."""
+    for i, arg in enumerate(args):
+        if arg == "--provider" and i + 1 < len(args):
+            return args[i + 1]
+        if arg.startswith("--provider="):
+            return arg.partition("=")[2]
+    if name := os.environ.get("WASMLET_PROVIDER"):
+        return name
+    found = list(installed())
+    return found[0] if len(found) == 1 else None
