@@ -198,7 +198,8 @@ class Provider(abc.ABC):
 
         Called after `start`, and again if the stream ends or raises; one stream is read at a time. The loop lists all
         pods before it reads, so what changes while nobody reads must be in the next stream: keep it, or begin a stream
-        with the status of every pod.
+        with the status of every pod. After a stream that broke off the loop hands each pod that is listed to
+        `update_pod` again: what is behind the provider may have started anew, and know less than it was told.
         """
         return None
 

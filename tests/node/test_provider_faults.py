@@ -261,6 +261,23 @@ class TestChangesThatBreak:
             assert (await cluster.get("kept")).status == before.status
         assert Counter(provider.created) == {made.key: 2 if policy == "Always" else 1, kept.key: 1}
 
+    async def test_what_is_still_there_is_handed_over_again(self, cluster: Cluster) -> None:
+        """What is behind the provider may have started anew, and know less of its pods than it was told."""
+        provider = Troubled()
+        async with fast_node(cluster, provider):
+            runs, done = await cluster.create("runs"), await cluster.create("done", restartPolicy="Never")
+            await cluster.until(running, "runs")
+            await cluster.until(running, "done")
+            provider.finish(done.key)
+            await cluster.until(lambda pod: pod.finished, "done")
+            assert provider.updated == []
+            provider.break_changes()
+            await provider.until(lambda: provider.updated)
+            provider.break_changes()
+            await provider.until(lambda: len(provider.updated) > 1)
+        assert provider.updated == [runs.key, runs.key]
+        assert provider.created == [runs.key, done.key]
+
     async def test_what_the_api_does_not_know_is_ended(self, cluster: Cluster) -> None:
         provider = Troubled()
         async with fast_node(cluster, provider):

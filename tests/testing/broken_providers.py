@@ -510,6 +510,49 @@ class StopsOnlyWhatStarted(ReferenceProvider):
         del self.directory
 
 
+class Restarts(ReferenceProvider):
+    """Starts a container again when it has ended, of a pod whose manifest it has and whose restartPolicy is Always."""
+
+    def __init__(self, config: object = None) -> None:
+        super().__init__(config)
+        self.manifests: dict[str, Pod] = {}
+
+    async def create_pod(self, pod: Pod, inputs: Inputs) -> None:
+        self.manifests[pod.uid] = pod
+        await super().create_pod(pod, inputs)
+
+    async def update_pod(self, pod: Pod, inputs: Inputs) -> None:
+        self.manifests[pod.uid] = pod
+        await super().update_pod(pod, inputs)
+
+    async def pod_status(self, key: PodKey) -> PodStatus:
+        status, manifest = await super().pod_status(key), self.manifests.get(key.uid)
+        if manifest is None or manifest.restart_policy != "Always":
+            return status
+        containers = tuple(_started_again(container) for container in status.containers)
+        self.pods[key.uid].status = attrs.evolve(status, containers=containers)
+        return self.pods[key.uid].status
+
+
+def _started_again(container: ContainerStatus) -> ContainerStatus:
+    if not isinstance(ended := container.state, Terminated):
+        return container
+    state, count = Running(datetime.now(UTC)), container.restart_count + 1
+    return attrs.evolve(container, state=state, last_state=ended, restart_count=count)
+
+
+@found_by(test_a_container_that_ends_after_a_restart_is_started_again="pod_status")
+class ForgetsManifests(Restarts):
+    """Finds its pods again after a restart, and has no use for what it is told of them then."""
+
+    async def start(self, context: NodeContext) -> None:
+        await super().start(context)
+        self.manifests.clear()
+
+    async def update_pod(self, pod: Pod, inputs: Inputs) -> None:
+        await ReferenceProvider.update_pod(self, pod, inputs)
+
+
 @found_by(test_pods_after_a_restart="list_pods", test_what_ended_while_the_provider_was_away="list_pods")
 class ForgetsWithItsProcess(ReferenceProvider):
     """Does not survive, although it is said to."""

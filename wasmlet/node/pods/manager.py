@@ -119,7 +119,7 @@ class PodManager:
     async def follow(self) -> None:
         """Read the provider's changes for ever; one that has no stream is polled."""
         provider = self._services.provider
-        pauses, first = self._services.backoff.pauses(self._services.rng), True
+        pauses, first, again = self._services.backoff.pauses(self._services.rng), True, False
         while True:
             began, changed = self._services.clock.monotonic(), False
             try:
@@ -127,7 +127,8 @@ class PodManager:
                 if changes is None:
                     await self._poll(provider.poll_seconds)
                 # The stream is opened before the list is asked for, so that no change falls between them.
-                listing = asyncio.create_task(self._list())
+                listing = asyncio.create_task(self._list(again=again))
+                again = True
                 try:
                     async with aclosing(changes) as stream:
                         async for change in stream:
@@ -154,8 +155,13 @@ class PodManager:
         """Ask the provider once for what it holds; what is wrong with its answer, or ""."""
         return "" if await self._records() is not None else self._unlisted
 
-    async def _list(self) -> None:
-        """Match what the provider holds with what we know. What it reports meanwhile is newer than its list."""
+    async def _list(self, *, again: bool) -> None:
+        """Match what the provider holds with what we know. What it reports meanwhile is newer than its list.
+
+        Args:
+            again: its changes broke off. It may have started anew, with less than it was told, so that it is told again
+                of each pod that it holds.
+        """
         pauses = self._services.backoff.pauses(self._services.rng)
         while True:
             known = {uid for uid, task in self._tasks.items() if task.accepted}
@@ -165,6 +171,8 @@ class PodManager:
         for uid in known - {record.key.uid for record in records}:
             if (task := self._tasks.get(uid)) is not None:
                 task.ask()
+        for record in records if again else ():
+            self.inputs_changed(record.key.uid)
 
     async def _records(self) -> Sequence[PodRecord] | None:
         """What the provider lists, adopted; None where it lists nothing now."""

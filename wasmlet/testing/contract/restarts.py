@@ -11,7 +11,7 @@ import attrs
 
 from wasmlet.model.pod import Pod
 from wasmlet.model.quantity import Quantity
-from wasmlet.model.status import Condition
+from wasmlet.model.status import Condition, PodStatus
 from wasmlet.options import HELP
 from wasmlet.provider import NodeContext, NodeStatus
 from wasmlet.testing.contract.heartbeat import Heartbeat
@@ -153,6 +153,30 @@ class Restarts(Suite):
         found = f"{shown(now)}: {differing(status, now)}"
         demand(now == status, "create_pod", f"the pod to stay ended: {shown(status)}", found, mend)
 
+    async def test_a_container_that_ends_after_a_restart_is_started_again(self, trial: Trial) -> None:
+        """A provider that starts containers again does so for pods from before its restart, once they are handed over.
+
+        The node loop hands each pod that it finds to `update_pod`, at its own start and after the changes broke off.
+        """
+        if not self.survives:
+            return
+        tried = trial.pod(restart="Always", exit_code=3, after=self.moment_seconds)
+        await trial.create(tried)
+        await trial.until(tried, lambda status: ended(status) or _restarts(status), "the container ended")
+        await trial.later()
+        if not _restarts(await trial.status(tried)):
+            return  # it leaves containers ended, whatever their restartPolicy
+        await trial.delete(tried)
+
+        pod = trial.pod(restart="Always", exit_code=3, after=6 * self.moment_seconds)
+        await trial.create(pod)
+        await trial.until(pod, runs, "the container started")
+        await trial.restart()
+        await trial.call("update_pod", trial.provider.update_pod(pod, inputs()))
+        mend = "keep the pod that update_pod was given, and go by it for what ends later"
+        await trial.until(pod, _restarts, "after a restart, the container started again when it had ended", mend=mend)
+        await trial.delete(pod)
+
     async def test_the_event_loop_is_not_held_up(self, trial: Trial) -> None:
         """No call computes, sleeps or waits for a disk or a network without letting others go on."""
         async with Heartbeat() as heartbeat:
@@ -172,6 +196,11 @@ class Restarts(Suite):
         found = f"{heartbeat.longest:.2f} s, in\n{heartbeat.where}"
         mend = "await asyncio.to_thread(...) for what blocks, or use the asynchronous form of the call"
         demand(heartbeat.longest <= self.block_seconds, "every method", expected, found, mend)
+
+
+def _restarts(status: PodStatus) -> bool:
+    """Whether a container was started again."""
+    return any(container.restart_count for container in status.containers)
 
 
 def _quantities(what: str, amounts: Mapping[str, str]) -> dict[str, Quantity]:

@@ -311,7 +311,14 @@ class Trial:
         demand(record is None, "list_pods", "no pod that delete_pod has ended", record and record.key, mend)
         await self.missing("pod_status", self.provider.pod_status(pod.key), "a pod that delete_pod has ended")
 
-    async def until(self, pod: Pod, holds: Callable[[PodStatus], bool], what: str) -> PodStatus:  # noqa: RET503 - it does not return
+    async def until(  # noqa: RET503 - it does not return
+        self,
+        pod: Pod,
+        holds: Callable[[PodStatus], bool],
+        what: str,
+        *,
+        mend: str = "report what becomes of each container as soon as it is known",
+    ) -> PodStatus:
         """The pod's status once it is as wanted, by asking for it."""
         status: PodStatus | None = None
         loop = asyncio.get_running_loop()
@@ -322,7 +329,7 @@ class Trial:
                 return status
             await asyncio.sleep(LOOK_SECONDS)
         where = f"{what} within {self.suite.patience_seconds:g} s of create_pod"
-        broken("pod_status", where, shown(status), "report what becomes of each container as soon as it is known")
+        broken("pod_status", where, shown(status), mend)
 
     async def told(self, pod: Pod, holds: Callable[[PodStatus], bool], what: str) -> PodStatus:  # noqa: RET503 - it does not return
         """The first status that the provider's changes had for the pod and that is as wanted, once it has come."""
