@@ -12,7 +12,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from wasmlet_agent.protocol import codec, failures, frames, messages
-from wasmlet_agent.protocol.failures import SessionOver, Stale, Starting
+from wasmlet_agent.protocol.failures import (
+    LateDuplicate,
+    OtherNode,
+    SessionOver,
+    Stale,
+    Starting,
+    TooLarge,
+    Unauthorized,
+)
 
 from wasmlet.errors import InvalidInput, MissingReference, NotFound, Refused, Rejected, Unsupported, WasmletError
 from wasmlet.model.inputs import Inputs, TokenKey
@@ -164,6 +172,10 @@ def test_what_has_its_default_is_left_out() -> None:
         (Rejected("OutOfcpu", "full"), 422),
         (Stale("old"), 409),
         (SessionOver("taken over"), 409),
+        (LateDuplicate("newer one"), 412),
+        (OtherNode("of another"), 409),
+        (Unauthorized("no token"), 401),
+        (TooLarge("40 MiB"), 413),
         (Starting("not yet"), 503),
     ],
 )

@@ -21,15 +21,35 @@ class SessionOver(Stale):
     """Another node loop has taken the agent over."""
 
 
+class LateDuplicate(Stale):
+    """The claimant of a session has begun a newer one since: this request was held back on its way."""
+
+
+class OtherNode(WasmletError):
+    """The agent belongs to a Node of another name."""
+
+
+class Unauthorized(WasmletError):
+    """The request shows neither a client certificate that the agent trusts nor its token."""
+
+
+class TooLarge(InvalidInput):
+    """The body has more bytes than the agent takes."""
+
+
 class Starting(WasmletError):
     """The agent's provider has not started, or does not have all its pods again yet."""
 
 
 STATUSES: Mapping[str, int] = {
     "InvalidInput": 400,
+    "Unauthorized": 401,
     "NotFound": 404,
+    "OtherNode": 409,
     "SessionOver": 409,
     "Stale": 409,
+    "LateDuplicate": 412,
+    "TooLarge": 413,
     "MissingReference": 422,
     "Refused": 422,
     "Rejected": 422,
@@ -40,10 +60,14 @@ STATUSES: Mapping[str, int] = {
 
 _PLAIN: Mapping[str, type[WasmletError]] = {
     "InvalidInput": InvalidInput,
+    "LateDuplicate": LateDuplicate,
     "NotFound": NotFound,
+    "OtherNode": OtherNode,
     "SessionOver": SessionOver,
     "Stale": Stale,
     "Starting": Starting,
+    "TooLarge": TooLarge,
+    "Unauthorized": Unauthorized,
     "Unsupported": Unsupported,
 }
 

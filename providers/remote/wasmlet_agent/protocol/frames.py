@@ -2,6 +2,11 @@
 
 A caller sends stdin, terminal sizes and the end of stdin; an agent sends stdout, stderr and, last, the result. For a
 port-forward, the caller's bytes are stdin and the pod's are stdout; there the agent may send the end of stdout, too.
+
+A caller that leaves sends a close frame; the agent answers it once the provider's call has ended. Each side sends a
+ping every `BEAT_SECONDS`, whether or not it reads. A side that waits for a message and gets none, not even a ping, for
+`SILENCE_SECONDS` takes the other as gone. (Pongs alone would not do: one that does not read sends none, and a caller
+may leave output unread for as long as it likes.)
 """
 
 from __future__ import annotations

@@ -81,15 +81,20 @@ class PodRequest:
 
 @attrs.frozen
 class ListedPod:
-    """One pod that the agent holds.
+    """One pod that the agent holds; `GET /v1/pods/{uid}` answers with it, too.
 
-    `digest` is of the body with which it was handed over last (`digest_of`); "" where the agent has not got that body,
+    `digest` is of the body with which it was handed over last (SHA-256, lower-case hex); "" where the agent has not got that body,
     or not all that was in it.
     """
 
     key: PodKey
     status: PodStatus
     digest: str = ""
+
+
+@attrs.frozen
+class Accepted:
+    """A request was taken; there is nothing to tell of it."""
 
 
 @attrs.frozen
