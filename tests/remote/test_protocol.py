@@ -20,6 +20,7 @@ from wasmlet_agent.protocol.failures import (
     Starting,
     TooLarge,
     Unauthorized,
+    Unclaimed,
 )
 
 from wasmlet.errors import InvalidInput, MissingReference, NotFound, Refused, Rejected, Unsupported, WasmletError
@@ -172,7 +173,8 @@ def test_what_has_its_default_is_left_out() -> None:
         (Rejected("OutOfcpu", "full"), 422),
         (Stale("old"), 409),
         (SessionOver("taken over"), 409),
-        (LateDuplicate("newer one"), 412),
+        (LateDuplicate("newer one", 7), 412),
+        (Unclaimed("no session 7"), 409),
         (OtherNode("of another"), 409),
         (Unauthorized("no token"), 401),
         (TooLarge("40 MiB"), 413),
@@ -183,7 +185,7 @@ def test_an_error_survives_the_way_there_and_back(error: WasmletError, status: i
     code, failure = failures.failure_of(error)
     again = failures.error_in(code, codec.encode(failure))
     assert (code, type(again), str(again)) == (status, type(error), str(error))
-    for name in ("field", "container", "reason"):
+    for name in ("field", "container", "reason", "session"):
         assert getattr(again, name, None) == getattr(error, name, None)
 
 

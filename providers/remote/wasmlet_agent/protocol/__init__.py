@@ -13,7 +13,9 @@ from __future__ import annotations
 PREFIX = "/v1"
 
 SESSION_HEADER = "Wasmlet-Session"
-"""The number of the session that a request belongs to; every request but those of `/v1/session` has it."""
+"""The number of the session that a request belongs to; every request but those of `/v1/session` has it.
+An agent answers one with a smaller number than its newest with 409 SessionOver, one with a larger number with 409
+Unclaimed: the agent's disk is gone, and the node loop begins a session anew."""
 SEQUENCE_HEADER = "Wasmlet-Sequence"
 """The number of a request that changes something, growing within its session. An agent refuses, for each pod, what is
 not newer than the newest that it has seen; so a request that was held back on its way changes nothing any more."""
@@ -25,5 +27,5 @@ MOST_LINE = MOST_BODY
 
 BEAT_SECONDS = 5.0
 """How often an agent says on the stream that it is there."""
-SILENCE_SECONDS = 15.0
-"""After so long without a line, a node loop takes the agent as away."""
+SILENCE_SECONDS = 13.0
+"""After so long without a line, a node loop takes the agent as away; the Node says so within 15 seconds."""

@@ -22,7 +22,21 @@ class SessionOver(Stale):
 
 
 class LateDuplicate(Stale):
-    """The claimant of a session has begun a newer one since: this request was held back on its way."""
+    """A session cannot be begun, because the newest one is not that which the request names.
+
+    The request was held back on its way, or its sender does not know the newest one yet.
+
+    Args:
+        session: the number of the newest session.
+    """
+
+    def __init__(self, message: str, session: int = 0) -> None:
+        super().__init__(message)
+        self.session = session
+
+
+class Unclaimed(Stale):
+    """The agent has begun no session as new as the request's: what it had on its disk is gone."""
 
 
 class OtherNode(WasmletError):
@@ -48,6 +62,7 @@ STATUSES: Mapping[str, int] = {
     "OtherNode": 409,
     "SessionOver": 409,
     "Stale": 409,
+    "Unclaimed": 409,
     "LateDuplicate": 412,
     "TooLarge": 413,
     "MissingReference": 422,
@@ -60,7 +75,6 @@ STATUSES: Mapping[str, int] = {
 
 _PLAIN: Mapping[str, type[WasmletError]] = {
     "InvalidInput": InvalidInput,
-    "LateDuplicate": LateDuplicate,
     "NotFound": NotFound,
     "OtherNode": OtherNode,
     "SessionOver": SessionOver,
@@ -68,6 +82,7 @@ _PLAIN: Mapping[str, type[WasmletError]] = {
     "Starting": Starting,
     "TooLarge": TooLarge,
     "Unauthorized": Unauthorized,
+    "Unclaimed": Unclaimed,
     "Unsupported": Unsupported,
 }
 
@@ -81,6 +96,7 @@ class Failure:
     field: str = ""
     container: str | None = None
     reason: str = ""
+    session: int = 0
 
 
 def failure_of(error: Exception) -> tuple[int, Failure]:
@@ -93,6 +109,8 @@ def failure_of(error: Exception) -> tuple[int, Failure]:
         if not isinstance(error, MissingReference):
             message = message.removeprefix(f"{error.field}: ")
         return STATUSES[name], Failure(name, message, error.field, error.container, error.reason)
+    if isinstance(error, LateDuplicate):
+        return STATUSES[name], Failure(name, message, session=error.session)
     if isinstance(error, Rejected):
         return STATUSES[name], Failure(name, message, reason=error.reason)
     return STATUSES[name], Failure(name, message)
@@ -106,6 +124,8 @@ def error_of(failure: Failure) -> WasmletError:
         return MissingReference(failure.field, failure.message, container=failure.container, reason=failure.reason)
     if failure.error == "Rejected":
         return Rejected(failure.reason, failure.message)
+    if failure.error == "LateDuplicate":
+        return LateDuplicate(failure.message, failure.session)
     return _PLAIN.get(failure.error, WasmletError)(failure.message)
 
 

@@ -39,8 +39,9 @@ class SessionRequest:
 
     Attributes:
         claimant: which node loop asks, a name that is made anew by each process.
-        previous: the number of the session that it knows to be the newest; 0 where it knows none. An agent that has a
-            newer one of the same claimant answers 412: this request is a late duplicate.
+        previous: the number of the newest session. An agent that has another one answers 412 with that number, and the
+            request is made anew with it; so one that was held back on its way never takes an agent over. 0 is right
+            where an agent has had none, and a first guess elsewhere.
     """
 
     node: NodeDescription
@@ -83,8 +84,8 @@ class PodRequest:
 class ListedPod:
     """One pod that the agent holds; `GET /v1/pods/{uid}` answers with it, too.
 
-    `digest` is of the body with which it was handed over last (SHA-256, lower-case hex); "" where the agent has not got that body,
-    or not all that was in it.
+    `digest` is of the body with which it was handed over last (SHA-256, lower-case hex); "" where the agent has not got
+    that body, or not all that was in it.
     """
 
     key: PodKey
