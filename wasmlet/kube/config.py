@@ -198,15 +198,16 @@ async def _granted(cluster: Cluster, user: User, clock: Clock, refused: Granted 
         plugin, about = user.exec, json.dumps([cluster.raw(), cluster.extension], sort_keys=True, default=str)
         return await grants.shared((plugin, about), lambda _: exec_plugin.ask(plugin, cluster), refused, clock.now)
     if user.provider is not None:
-        name, config = user.provider
+        provider, name = user.provider, user.provider.name
         if name in ("gcp", "azure"):
             other = {"gcp": "gke-gcloud-auth-plugin", "azure": "kubelogin"}[name]
             raise ConfigError(f"auth-provider {name} is no more; use the credential plugin {other} (exec)")
         if name != "oidc":
             raise ConfigError(f"auth-provider: expected oidc, found {name!r}")
         if not own:
-            key = (name, *sorted(config.items()))
-            return await grants.shared(key, lambda last: oidc.ask(config, clock.now(), last), refused, clock.now)
+            key = (name, *sorted(provider.config.items()))
+            ask = lambda last: oidc.ask(provider, clock.now(), last, refused)  # noqa: E731
+            return await grants.shared(key, ask, refused, clock.now)
     return Granted()
 
 

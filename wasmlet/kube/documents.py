@@ -37,6 +37,10 @@ class _Loader(_Base):  # type: ignore[misc]
         return float(text.replace(".inf", "inf").replace(".Inf", "inf").replace(".INF", "inf").replace(".", ""))
 
 
+class _Dumper(yaml.SafeDumper):
+    """Puts a text in quotes that `_Loader` would take for something else."""
+
+
 _MAX_DEPTH = 200
 _NUMBER = r"""[-+]?(?:0[xX][0-9a-fA-F_]+|0[oO]?[0-7_]+|0[bB][01_]+|[0-9][0-9_]*
     |(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|\.(?:inf|Inf|INF))|\.(?:nan|NaN|NAN)"""
@@ -48,6 +52,7 @@ for _tag, _pattern, _first in (
 ):
     _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"(?:{_pattern})$", re.X), list(_first))
 _Loader.add_constructor("tag:yaml.org,2002:float", _Loader.construct_number)
+_Dumper.yaml_implicit_resolvers = _Loader.yaml_implicit_resolvers
 _Loader.bool_values = {**yaml.SafeLoader.bool_values, "y": True, "n": False}
 
 
@@ -91,6 +96,11 @@ def read_all(content: bytes) -> Iterator[Any]:
         raise ValueError(f"expected YAML or JSON: {problem}{where}") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ValueError(f"expected YAML or JSON, found something else ({type(error).__name__})") from None
+
+
+def write(value: Any) -> bytes:
+    """One document in YAML, of a value as JSON has it: `read` gives the same again."""
+    return yaml.dump(value, Dumper=_Dumper, sort_keys=False, encoding="ascii", width=1 << 20)
 
 
 def _check_depth(ahead: Any) -> None:

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import ipaddress
-import os
-import secrets
 from datetime import datetime
 from pathlib import Path
 from typing import Self
@@ -20,6 +18,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from wasmlet import files
 from wasmlet.errors import ConfigError
 
 NAME_LENGTH = 64
@@ -139,18 +138,8 @@ def write_private(path: Path, data: bytes) -> None:
     Raises:
         ConfigError: it cannot be written.
     """
-    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         path.parent.mkdir(mode=0o700, exist_ok=True)
-        handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(handle)
-            part.replace(path)
-        except BaseException:
-            part.unlink(missing_ok=True)
-            raise
+        files.replace(path, data)
     except OSError as error:
         raise ConfigError(f"{path} cannot be written: {error.strerror or error}") from None

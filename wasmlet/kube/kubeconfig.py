@@ -70,6 +70,22 @@ class Exec:
 
 
 @attrs.frozen
+class AuthProvider:
+    """An issuer of tokens.
+
+    Attributes:
+        config: what the kubeconfig has for it, secrets included.
+        file: the kubeconfig, and
+        user: the name in it of the user who has this.
+    """
+
+    name: str
+    config: Mapping[str, str] = attrs.field(repr=False)
+    file: Path
+    user: str
+
+
+@attrs.frozen
 class User:
     """Who we are to an API server, in any of the ways that a kubeconfig knows."""
 
@@ -85,7 +101,7 @@ class User:
     as_uid: str = ""
     as_groups: tuple[str, ...] = ()
     as_extra: tuple[tuple[str, str], ...] = ()
-    provider: tuple[str, Mapping[str, str]] | None = attrs.field(default=None, repr=False)
+    provider: AuthProvider | None = None
     exec: Exec | None = attrs.field(default=None, repr=False)
 
 
@@ -155,17 +171,17 @@ def load(paths: Sequence[Path]) -> Kubeconfig:
         except OSError as error:
             raise ConfigError(f"kubeconfig {path}: {error.strerror or error}; {HELP}") from None
         try:
-            merged = merged.under(parse(content, path.absolute().parent))
+            merged = merged.under(parse(content, path.absolute()))
         except (ConfigError, ValueError) as error:
             raise ConfigError(f"kubeconfig {path} cannot be used: {error}") from None
     return merged
 
 
-def parse(content: bytes, directory: Path) -> Kubeconfig:
+def parse(content: bytes, file: Path) -> Kubeconfig:
     """One file's content.
 
     Args:
-        directory: what the paths in it are relative to.
+        file: absolute; the paths in it are relative to its directory.
 
     Raises:
         ConfigError: a field has another type than it must.
@@ -181,19 +197,19 @@ def parse(content: bytes, directory: Path) -> Kubeconfig:
     _extensions(top)
     return Kubeconfig(
         top.text("current-context"),
-        _by_name(top, "contexts", "context", _context),
-        _by_name(top, "clusters", "cluster", lambda fields: _cluster(fields, directory)),
-        _by_name(top, "users", "user", lambda fields: _user(fields, directory)),
+        _by_name(top, "contexts", "context", lambda _, fields: _context(fields)),
+        _by_name(top, "clusters", "cluster", lambda _, fields: _cluster(fields, file.parent)),
+        _by_name(top, "users", "user", lambda name, fields: _user(name, fields, file)),
     )
 
 
-def _by_name(top: Fields, plural: str, single: str, made: Callable[[Fields], _Value]) -> dict[str, _Value]:
+def _by_name(top: Fields, plural: str, single: str, made: Callable[[str, Fields], _Value]) -> dict[str, _Value]:
     found: dict[str, _Value] = {}
     for entry in top.parts(plural):
         name = entry.text("name")
         if name in found:
             raise ConfigError(f"{plural}: expected each name once, found {name!r} twice")
-        found[name] = made(entry.part(single))
+        found[name] = made(name, entry.part(single))
     return found
 
 
@@ -227,8 +243,9 @@ def _cluster(fields: Fields, directory: Path) -> Cluster:
     )
 
 
-def _user(fields: Fields, directory: Path) -> User:
+def _user(name: str, fields: Fields, file: Path) -> User:
     _extensions(fields)
+    directory = file.parent
     extra = fields.part("as-user-extra")
     provider, plugin = fields.value.get("auth-provider"), fields.value.get("exec")
     return User(
@@ -244,14 +261,14 @@ def _user(fields: Fields, directory: Path) -> User:
         as_uid=fields.text("as-uid"),
         as_groups=fields.texts("as-groups"),
         as_extra=tuple((key, value) for key in extra.value for value in extra.texts(key)),
-        provider=None if provider is None else _provider(fields.part("auth-provider")),
+        provider=None if provider is None else _provider(name, fields.part("auth-provider"), file),
         exec=None if plugin is None else _exec(fields.part("exec"), directory),
     )
 
 
-def _provider(fields: Fields) -> tuple[str, Mapping[str, str]]:
+def _provider(user: str, fields: Fields, file: Path) -> AuthProvider:
     config = fields.part("config")
-    return fields.text("name"), {key: config.text(key) for key in config.value}
+    return AuthProvider(fields.text("name"), {key: config.text(key) for key in config.value}, file, user)
 
 
 def _exec(fields: Fields, directory: Path) -> Exec:

@@ -2,8 +2,8 @@
 
 kubernetes-asyncio asks the issuer, by connections of ours: its own verify no issuer whose CA the kubeconfig does not
 have, and choose proxies by other rules.
-A renewed token is kept in memory (`grants`), and so is a refresh token that the issuer gives in place of the one that
-was used. They are not written into the kubeconfig, which may be somebody else's.
+A renewed token is kept in memory (`grants`) and in the kubeconfig (`logins`), and so is a refresh token that the issuer
+gives in place of the one that was used.
 """
 
 from __future__ import annotations
@@ -21,37 +21,54 @@ from typing import Any
 from urllib.parse import quote_plus
 
 import aiohttp
+import structlog
 
 from wasmlet.errors import ConfigError
+from wasmlet.kube import logins
 from wasmlet.kube.connections import opened_session
 from wasmlet.kube.grants import Granted
+from wasmlet.kube.kubeconfig import AuthProvider
 from wasmlet.proxies import Proxies
 from wasmlet.tls import client_context
+
+log = structlog.get_logger(__name__)
 
 REFRESH_SECONDS = 30.0
 _EARLY = timedelta(seconds=10)
 
 
-async def ask(config: Mapping[str, str], now: datetime, last: Granted | None = None) -> Granted:
-    """The ID token of the configuration, or a new one where it has run out.
+async def ask(
+    provider: AuthProvider, now: datetime, last: Granted | None = None, refused: Granted | None = None
+) -> Granted:
+    """The ID token of the kubeconfig, or a new one where that has run out, which is then written into it.
 
     Args:
-        last: what was given last: its refresh token may be another one than that of the configuration.
+        last: what was given last for this kubeconfig: its refresh token may be another one.
+        refused: what the API server does not accept any more.
 
     Raises:
         ConfigError: there is none that is valid, and none can be had.
     """
+    config = provider.config
     for name in ("idp-issuer-url", "client-id"):
         if not config.get(name):
             raise ConfigError(f"auth-provider oidc: its {name} is missing")
     token = config.get("id-token", "")
-    if token and (until := _end(token)) > now:
+    if token and (until := _end(token)) > now and (refused is None or token != refused.token):
         return Granted(token, until=until)
     refresh = (last.refresh_token if last is not None else "") or config.get("refresh-token", "")
     if not refresh:
         raise ConfigError("auth-provider oidc: its id-token is missing or has run out, and it has no refresh-token")
     token, following = await _refreshed(config, refresh)
-    return Granted(token, until=_end(token), refresh_token=following)
+    granted = Granted(token, until=_end(token), refresh_token=following)
+    why_not = await asyncio.to_thread(logins.keep, provider, {"id-token": token, "refresh-token": following})
+    if why_not and following != config.get("refresh-token"):
+        log.warning(
+            "the issuer gave another refresh token, which the kubeconfig does not have: it is lost when this ends",
+            kubeconfig=str(provider.file),
+            why=why_not,
+        )
+    return granted
 
 
 async def _refreshed(config: Mapping[str, str], refresh: str) -> tuple[str, str]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import base64
-import os
 import re
 from pathlib import Path
 
 import yaml
 
+from wasmlet import files
 from wasmlet.controlplane.certificates.pki import Pair
 from wasmlet.controlplane.storage.status import Object
 
@@ -16,12 +16,8 @@ CLUSTER = "wasmlet"
 
 
 def write_private(path: Path, data: bytes) -> Path:
-    """Write a file with mode 0600, in one piece: a reader sees the old file or the new one."""
-    part = path.with_name(path.name + ".part")
-    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(data)
-    part.replace(path)
+    """Write a file for its owner alone, in one piece."""
+    files.replace(path, data)
     return path
 
 
