@@ -101,12 +101,29 @@ def test_a_wrong_file_is_said(tmp_path: Path, text: str, expected: str) -> None:
 
 
 def test_a_misspelt_variable_is_said(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    for name in ("WASMLET_MAX_THING", "WASMLET_NAME", "WASMLET_SERVICE_HOST"):
+    of_services = (
+        "WASMLET_SERVICE_HOST",
+        "WASMLET_HOST_SERVICE_HOST",
+        "WASMLET_HOST_SERVICE_PORT_HTTPS",
+        "WASMLET_HOST_PORT",
+        "WASMLET_PORT_10250_TCP",
+        "WASMLET_HOST_PORT_443_TCP_ADDR",
+    )
+    for name in ("WASMLET_MAX_THING", "WASMLET_NAME", *of_services):
         monkeypatch.setenv(name, "1")
     warn_of_variables(options_of(Settings))
     assert capsys.readouterr().err == (
         "Warning: no option reads WASMLET_MAX_THING; did you mean 'WASMLET_MAX_THINGS'?\n"
     )
+
+
+def test_a_service_named_like_us_sets_no_option(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kubernetes sets WASMLET_PORT in each pod of a namespace that has a Service `wasmlet`."""
+    monkeypatch.setenv("WASMLET_PORT", "tcp://10.96.0.17:443")
+    command = click.Command("x", params=options_of(NodeConfig), callback=lambda port, **_: click.echo(port))
+    assert CliRunner().invoke(command, []).output == "10250\n"
+    monkeypatch.setenv("WASMLET_PORT", "10251")
+    assert CliRunner().invoke(command, []).output == "10251\n"
 
 
 def test_without_a_provider_a_right_option_of_one_is_not_called_wrong(monkeypatch: pytest.MonkeyPatch) -> None:

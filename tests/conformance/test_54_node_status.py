@@ -17,7 +17,8 @@ async def test_status(kube: Kube) -> None:
     assert info["containerRuntimeVersion"].startswith(f"{engine}://")
     assert info["kubeletVersion"].startswith("v1.")
     assert all(info[name] for name in ("bootID", "kernelVersion", "osImage"))
-    assert {address["type"] for address in status["addresses"]} >= {"InternalIP", "Hostname"}
+    # A kubelet's Hostname is there, too, only where it resolves: an API server may dial it first.
+    assert "InternalIP" in {address["type"] for address in status["addresses"]}
     assert status["daemonEndpoints"]["kubeletEndpoint"]["Port"] > 0
     labels = node["metadata"]["labels"]
     assert labels["kubernetes.io/hostname"] == kube.node

@@ -13,7 +13,7 @@ from tests.controlplane.client import MERGE, PODS, STRATEGIC, Api, node, open_ap
 from wasmlet.controlplane.controllers.eviction import patience
 from wasmlet.controlplane.http.discovery import VERSION
 from wasmlet.model.times import rfc3339, rfc3339_micro
-from wasmlet.node.registration import KUBELET_VERSION
+from wasmlet.node.description import KUBELET_VERSION
 from wasmlet.testing import ControlPlane, FakeClock
 
 NODES = "/api/v1/nodes"

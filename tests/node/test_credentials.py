@@ -342,6 +342,15 @@ class TestServing:
             second = await until_requested(cluster, SERVING)
         assert second != first
 
+    async def test_another_signer_is_asked_where_one_is_named(
+        self, cluster: Cluster, provider: ReferenceProvider
+    ) -> None:
+        signer = "example.com/serving"
+        async with cluster.node(provider, serving_csr=True, serving_signer=signer):
+            await until_requested(cluster, signer)
+            (request,) = await requests(cluster, signer)
+            assert sorted(request["spec"]["usages"]) == ["digital signature", "server auth"]
+
     async def test_without_it_nothing_is_asked(self, cluster: Cluster, provider: ReferenceProvider) -> None:
         async with cluster.node(provider, serving_csr=False):
             await cluster.create()

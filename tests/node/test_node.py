@@ -32,6 +32,7 @@ async def test_the_node_says_what_it_is(cluster: Cluster, provider: ReferencePro
     assert labels["kubernetes.io/arch"] == "wasm"
     assert labels["kubernetes.io/hostname"] == NODE
     assert labels["zone"] == "a"
+    assert labels["node.kubernetes.io/exclude-from-external-load-balancers"] == "true"
     # A real API server adds not-ready, which the cluster's node controller takes away again.
     assert {(t["key"], t.get("value"), t["effect"]) for t in node["spec"]["taints"]} >= {
         ("wasmlet.dev/provider", "reference", "NoSchedule"),
@@ -45,7 +46,7 @@ async def test_the_node_says_what_it_is(cluster: Cluster, provider: ReferencePro
     assert amounts.pop("pods") == wasmlet.Quantity.parse("17")
     assert status["allocatable"] == status["capacity"]
     assert {"type": "InternalIP", "address": "127.0.0.1"} in status["addresses"]
-    assert {"type": "Hostname", "address": NODE} in status["addresses"]
+    assert [a["type"] for a in status["addresses"]] == ["InternalIP"], "the node's name does not resolve"
     assert status["daemonEndpoints"]["kubeletEndpoint"]["Port"] > 0
     assert status["declaredFeatures"] == ["ExtendWebSocketsToKubelet"]
     assert status["nodeInfo"]["operatingSystem"] == "wasi"
@@ -199,6 +200,40 @@ async def test_stopping_leaves_pods_running_and_draining_ends_them(
     assert (ready["status"], ready["message"]) == ("False", "node is shutting down")
 
 
+async def test_what_is_reserved_is_not_given_to_pods(cluster: Cluster, provider: ReferenceProvider) -> None:
+    async with cluster.node(provider, system_reserved="cpu=500m,memory=2Ti,example.com/none=1"):
+        status = (await cluster.admin.get(f"/api/v1/nodes/{NODE}"))["status"]
+    allocatable = {name: wasmlet.Quantity.parse(text) for name, text in status["allocatable"].items()}
+    assert allocatable["cpu"] == wasmlet.Quantity.parse("999500m")
+    assert not allocatable["memory"], "more is reserved than there is"
+    assert status["allocatable"]["pods"] == status["capacity"]["pods"]
+    assert "example.com/none" not in allocatable
+
+
+@pytest.mark.parametrize(("given", "shown"), [("gce://null/null/null", "gce://null/null/null"), ("", None)])
+async def test_the_provider_id_is_as_given(
+    cluster: Cluster, provider: ReferenceProvider, given: str, shown: str | None
+) -> None:
+    async with cluster.node(provider, provider_id=given):
+        node = await cluster.admin.get(f"/api/v1/nodes/{NODE}")
+    assert node["spec"].get("providerID") == shown
+
+
+@pytest.mark.parametrize(("address", "told"), [("127.0.0.1", True), ("192.0.2.1", False)])
+async def test_a_hostname_is_an_address_where_it_is_the_nodes(
+    cluster: Cluster, provider: ReferenceProvider, monkeypatch: pytest.MonkeyPatch, address: str, told: bool
+) -> None:
+    real = socket.getaddrinfo
+
+    def resolve(host: str, *rest: object, **options: object) -> object:
+        return real(address if host == NODE else host, *rest, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    async with cluster.node(provider):
+        addresses = (await cluster.admin.get(f"/api/v1/nodes/{NODE}"))["status"]["addresses"]
+    assert ({"type": "Hostname", "address": NODE} in addresses) is told
+
+
 class TestOneNodeOneProcess:
     async def test_a_second_process_with_the_same_name_is_refused(
         self, cluster: Cluster, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
@@ -229,11 +264,23 @@ class TestOneNodeOneProcess:
         async with cluster.node(ReferenceProvider()):
             pass
 
+    async def test_a_node_that_has_ended_by_itself_is_replaced_without_waiting(
+        self, cluster: Cluster, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        async with cluster.node(ReferenceProvider()):
+            pass
+        monkeypatch.setattr(lease, "CLAIM_SECONDS", 10_000.0)
+        async with cluster.node(ReferenceProvider(), state_dir=tmp_path / "other"):
+            found = await cluster.admin.get(LEASE)
+        assert found["metadata"]["annotations"]["wasmlet.dev/instance"]
+
     async def test_a_lease_that_nobody_renews_is_taken_over(
         self, cluster: Cluster, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ) -> None:
         async with cluster.node(ReferenceProvider()):
             pass
+        killed = {"metadata": {"annotations": {"wasmlet.dev/instance": "of-a-node-that-was-killed"}}}
+        await cluster.admin.patch(LEASE, killed, MERGE_PATCH)
         monkeypatch.setattr(lease, "CLAIM_SECONDS", 0.3)
         async with cluster.node(ReferenceProvider(), state_dir=tmp_path / "other"):
             found = await cluster.admin.get(LEASE)

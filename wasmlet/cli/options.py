@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import tomllib
 import types
 import typing
@@ -23,7 +24,12 @@ from wasmlet.options import HELP
 
 T = TypeVar("T")
 
-_OF_A_SERVICE = ("WASMLET_SERVICE_", "WASMLET_PORT_")
+_OF_A_SERVICE = re.compile(
+    r"WASMLET_([A-Z0-9_]+_)?(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9_]+)?|PORT(_[0-9]+_(TCP|UDP|SCTP)(_[A-Z]+)?)?)"
+)
+"""Variables that Kubernetes sets in a pod for a Service whose name is `wasmlet`, or begins so (see `envvars.go`)."""
+_LINK = re.compile(r"(tcp|udp|sctp)://.+:[0-9]+")
+"""The value of such a variable that may have the name of an option: `WASMLET_PORT`."""
 
 
 def options_of(settings: type[Any]) -> list[click.Parameter]:
@@ -73,11 +79,7 @@ def warn_of_variables(options: Sequence[click.Parameter]) -> None:
     """
     known = {str(option.envvar) for option in options}
     for name in sorted(os.environ):
-        if (
-            name.startswith("WASMLET_")
-            and name not in known
-            and not name.startswith(("WASMLET_SERVICE_", "WASMLET_PORT_"))
-        ):
+        if name.startswith("WASMLET_") and name not in known and not _OF_A_SERVICE.fullmatch(name):
             click.echo(f"Warning: no option reads {name}{did_you_mean(name, known)}", err=True)
 
 
@@ -101,6 +103,14 @@ def _unlike_one(option: click.Parameter, value: Any) -> str | None:
             return None if isinstance(value, str) else "text in quotes"
 
 
+class _Option(click.Option):
+    """An option whose variable may also be set by Kubernetes, for a Service of that name: then it says nothing."""
+
+    def resolve_envvar_value(self, ctx: click.Context) -> str | None:
+        found = super().resolve_envvar_value(ctx)
+        return None if found is not None and _LINK.fullmatch(found) else found
+
+
 def _option(field: attrs.Attribute[Any], hint: Any) -> click.Option:
     flag = "--" + field.name.replace("_", "-")
     multiple = typing.get_origin(hint) is tuple
@@ -111,7 +121,7 @@ def _option(field: attrs.Attribute[Any], hint: Any) -> click.Option:
     default = field.default
     computed = isinstance(default, attrs.Factory)  # type: ignore[arg-type]
     shown = None if default is attrs.NOTHING or computed else default
-    return click.Option(
+    return _Option(
         [f"{flag}/--no-{flag[2:]}" if kind is bool else flag],
         type=None if kind is bool else parsed,
         multiple=multiple,

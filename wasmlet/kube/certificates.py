@@ -50,8 +50,6 @@ between them, so that a signer whose certificates last for seconds is not floode
 ANEW = Backoff(initial=60, cap=3600, jitter=0.5)
 """The pauses before a request is made again that was denied or has failed."""
 
-_USAGES = {CLIENT_SIGNER: "client auth", SERVING_SIGNER: "server auth"}
-"""What each signer's certificates are for."""
 Pending = Callable[[str, float], None]
 """Told that the request of that name is undecided, and for how many seconds."""
 
@@ -65,7 +63,7 @@ class CertificateKeeper:
 
     Args:
         file: holds the key and the certificate; the key of a request under way is beside it.
-        signer: `CLIENT_SIGNER` or `SERVING_SIGNER`.
+        signer: `CLIENT_SIGNER`, or one whose certificates are for servers (`SERVING_SIGNER`).
         wanted: what it is to say; asked again each time, since addresses change.
     """
 
@@ -216,7 +214,7 @@ class CertificateKeeper:
             "spec": {
                 "request": base64.b64encode(request).decode(),
                 "signerName": self._signer,
-                "usages": ["digital signature", _USAGES[self._signer]],
+                "usages": ["digital signature", "client auth" if self._signer == CLIENT_SIGNER else "server auth"],
             },
         }
         try:

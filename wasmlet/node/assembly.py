@@ -85,7 +85,7 @@ def assemble(base: Foundation, group: asyncio.TaskGroup) -> Parts:
     pods = PodManager(services, registration.changed)
     services.metrics.watch(lambda: services.writer.unwritten, pods.phases)
     api = NodeApi(services, base.config, pods, registration)
-    serving = ServingCertificate(services, base.config.node_name, base.directory, registration, api.show)
+    serving = ServingCertificate(services, base.config, base.directory, registration, api.show)
     return Parts(watching=watching, services=services, pods=pods, api=api, serving=serving)
 
 

@@ -12,6 +12,7 @@ from typing import Literal, cast
 import attrs
 
 from wasmlet.errors import ConfigError
+from wasmlet.model.quantity import Quantity
 from wasmlet.options import option
 from wasmlet.provider import Taint
 
@@ -37,6 +38,9 @@ class NodeConfig:
     serving_csr: bool = option(
         True, help="Have the cluster sign the certificate of the node's API; it is self-signed until then."
     )
+    serving_signer: str = option(
+        "kubernetes.io/kubelet-serving", help="Signer of that certificate; EKS has one of its own."
+    )
     healthz_port: int = option(
         0,
         most=65535,
@@ -56,6 +60,12 @@ class NodeConfig:
     register_with_taints: tuple[str, ...] = option(
         (), help="KEY=VALUE:EFFECT taint beside the provider's own; may be repeated."
     )
+    provider_id: str | None = option(
+        None, help="The Node's providerID, wasmlet://NAME without it; '' for none. It cannot be changed later."
+    )
+    system_reserved: str = option(
+        "", help="NAME=QUANTITY,... that pods are not given (cpu=100m,memory=256Mi), as a kubelet's."
+    )
     state_dir: Path | None = option(
         None, help="Directory that outlives the process; below /run or the user's without it."
     )
@@ -74,7 +84,7 @@ class NodeConfig:
             except ValueError:
                 found = f"found {self.node_ip!r}; set it with --node-ip"
                 raise ConfigError(f"node ip: expected an IP address, {found}") from None
-        _ = self.labels, self.taints  # so that a wrong one is told at once
+        _ = self.labels, self.taints, self.reserved  # so that a wrong one is told at once
 
     @property
     def labels(self) -> dict[str, str]:
@@ -105,6 +115,19 @@ class NodeConfig:
             effect = cast(Literal["NoSchedule", "PreferNoSchedule", "NoExecute"], effect)
             taints.append(Taint(key, value or "", effect))
         return taints
+
+    @property
+    def reserved(self) -> dict[str, Quantity]:
+        """`system_reserved`, read: how much of each resource is set aside."""
+        reserved = {}
+        for text in filter(None, self.system_reserved.split(",")):
+            name, _, amount = text.partition("=")
+            try:
+                reserved[name.strip()] = Quantity.parse(amount.strip())
+            except ValueError:
+                wanted = "expected NAME=QUANTITY, as in cpu=100m,memory=256Mi"
+                raise ConfigError(f"system reserved: {wanted}, found {text!r}; set it with --system-reserved") from None
+        return reserved
 
     def directory(self) -> Path:
         """The state directory of this node, made if need be, for its owner alone.

@@ -8,7 +8,8 @@ lease is tried each second. Tries overlap, because one that is not answered may 
 
 The lease is also how a second process with the same node name is found out. Its holder cannot tell, being the node's
 name, so an annotation names the state directory that renews it: a restart knows its own and goes on at once, anybody
-else waits to see whether the lease is still being renewed.
+else waits to see whether the lease is still being renewed. A node that ends empties the annotation, so that whoever
+takes its place elsewhere need not wait.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ import structlog
 from wasmlet.clock import Clock, either
 from wasmlet.errors import ConfigError
 from wasmlet.kube import History, errors, paths
-from wasmlet.kube.client import MERGE_PATCH, Client
+from wasmlet.kube.client import JSON_PATCH, MERGE_PATCH, Client
 from wasmlet.model.pod import Raw
 from wasmlet.model.times import parse, rfc3339_micro
 from wasmlet.node.registration import NodeRegistration
@@ -45,6 +46,10 @@ that always fail, while the lease is well, cost next to nothing."""
 CLAIM_SECONDS = 15.0
 """How long somebody else's lease is watched: longer than a renewal takes."""
 ANNOTATION = "wasmlet.dev/instance"
+RELEASED = ""
+"""The annotation of a lease whose node has ended by itself."""
+RELEASE_SECONDS = 2.0
+"""How long the end of the node waits for that."""
 
 
 class LeaseKeeper:
@@ -83,7 +88,7 @@ class LeaseKeeper:
             ConfigError: another process renews the lease.
         """
         found = await self._read()
-        if found is None or _annotation(found) == self._instance:
+        if found is None or _annotation(found) in (self._instance, RELEASED):
             return
         renewed = _renewed(found)
         if renewed is None or (self._clock.now() - renewed).total_seconds() > DURATION_SECONDS:
@@ -195,6 +200,21 @@ class LeaseKeeper:
         except errors.ObjectNotFound:
             lease = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": metadata, "spec": spec}
             await self._client.create(paths.LEASES, lease)
+
+    async def release(self) -> None:
+        """Say that the node has ended, unless somebody else has the lease by now. Nothing is raised where that fails.
+
+        The lease itself stays as it is: pods go on, and the node counts as alive until it runs out.
+        """
+        at = f"/metadata/annotations/{ANNOTATION.replace('/', '~1')}"
+        patch = [
+            {"op": "test", "path": at, "value": self._instance},
+            {"op": "replace", "path": at, "value": RELEASED},
+        ]
+        path = f"{paths.LEASES}/{self._name}"
+        with suppress(errors.ApiError, TimeoutError):
+            async with asyncio.timeout(RELEASE_SECONDS):
+                await self._client.request("PATCH", path, body=patch, content_type=JSON_PATCH, seconds=RELEASE_SECONDS)
 
 
 def _annotation(lease: Raw) -> str | None:

@@ -31,6 +31,7 @@ from wasmlet.memory import give_back
 from wasmlet.node.assembly import Foundation, Parts, assemble
 from wasmlet.node.config import NodeConfig
 from wasmlet.node.credentials import Credentials, first_contact
+from wasmlet.node.description import NodeDescription
 from wasmlet.node.lease import LeaseKeeper
 from wasmlet.node.pods.manager import PodManager
 from wasmlet.node.pods.pod_task import PodTask
@@ -44,6 +45,8 @@ log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
 
+RESOLVE_SECONDS = 2.0
+"""How long the node's start waits for what its name resolves to."""
 FLUSH_SECONDS = 3.0
 """How long the end of a node waits for statuses and events that are still on their way."""
 
@@ -127,11 +130,18 @@ class Node:
             ip = self.config.node_ip
             if ip is None:
                 ip = await asyncio.to_thread(_own_address, identity.server)
-            registration = NodeRegistration(client, self.provider, self.config, ip, self._clock)
+            description = NodeDescription(
+                config=self.config,
+                provider=self.provider.name,
+                ip=ip,
+                has_hostname=await _resolves(self.config.node_name, ip),
+            )
+            registration = NodeRegistration(client, self.provider, description, self._clock)
             lease = LeaseKeeper(
                 lease_client, self.config.node_name, state.instance, registration, self._clock, self._rng
             )
             await _reached(lease.claim())
+            stack.push_async_callback(lease.release)
             stack.push_async_callback(self.provider.stop)
             config = self.config
             context = NodeContext(
@@ -333,6 +343,16 @@ def _trim_memory() -> None:
     gc.freeze()
     gc.set_threshold(20_000, 20, 50)
     give_back()
+
+
+async def _resolves(name: str, ip: str) -> bool:
+    """Whether the name is that of the address, as far as this machine finds out in a short time."""
+    try:
+        async with asyncio.timeout(RESOLVE_SECONDS):
+            found = await asyncio.get_running_loop().getaddrinfo(name, None, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError, TimeoutError):
+        return False
+    return ip in {str(address[0]) for *_, address in found}
 
 
 def _own_address(server: str) -> str:

@@ -11,12 +11,10 @@ the Node is read and reported at once.
 from __future__ import annotations
 
 import asyncio
-import platform
 import random
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import attrs
 import structlog
 
 from wasmlet.clock import Backoff, Clock, Pacing, either
@@ -24,17 +22,14 @@ from wasmlet.errors import ConfigError
 from wasmlet.failures import described, text_of
 from wasmlet.kube import Client, History, Reflector, Selection, errors, later, paths
 from wasmlet.model.pod import Raw
-from wasmlet.node.config import NodeConfig
-from wasmlet.node.node_status import conditions, machine, owned, patch_of, stamped, version_of
+from wasmlet.node.description import HANDLER_LABEL, NodeDescription
+from wasmlet.node.node_status import owned, patch_of, stamped, version_of
 from wasmlet.node.provider_calls import answer
-from wasmlet.provider import NodeStatus, Provider, Taint
+from wasmlet.provider import NodeStatus, Provider
 
 log = structlog.get_logger(__name__)
 
 CHECK_SECONDS = 10.0
-MOST_IMAGES, MOST_NAMES = 50, 5
-"""Of `status.images`, as a kubelet's: nodeStatusMaxImages, and the names of each."""
-
 REPORT_SECONDS = 300.0
 SHUTTING_DOWN = "node is shutting down"
 RETRIES = Backoff(initial=1, cap=CHECK_SECONDS, jitter=0.2)
@@ -46,34 +41,24 @@ PING_SECONDS = 10.0
 """How long the provider may take to say that it is well, and what the node's status is."""
 STUCK_SECONDS = 120.0
 """Without a look at the node for this long, `/healthz` says that the node loop is stuck (a kubelet's time)."""
-KUBELET_VERSION = "v1.34.0"
-"""What the node says its kubelet is: clusters compare it with the API server's (version skew) and refuse odd ones."""
-FEATURES = ("ExtendWebSocketsToKubelet",)
-"""What the node declares that it can do (KEP-5328), sorted: its API takes websockets of kubectl as they are (KEP-4006).
-
-API servers before 1.36 drop the field or make nothing of it, and go on to translate to SPDY.
-"""
-
-HANDLER_LABEL = "handler.wasmlet.dev/"
-"""With a handler's name: the node's label that says it is offered, for the selector of a RuntimeClass."""
 
 
 class NodeRegistration:
     """Keeps one Node object true.
 
     Args:
-        ip: the node's address.
+        description: what the Node says of itself.
     """
 
-    def __init__(self, client: Client, provider: Provider, config: NodeConfig, ip: str, clock: Clock) -> None:
+    def __init__(self, client: Client, provider: Provider, description: NodeDescription, clock: Clock) -> None:
         self._client = client
         self._provider = provider
-        self._config = config
-        self._ip = ip
+        self._description = description
+        self._name = description.config.node_name
         self._port: int | None = None
         self._clock = clock
         self._wake = asyncio.Event()
-        self._path = f"{paths.NODES}/{config.node_name}"
+        self._path = f"{paths.NODES}/{self._name}"
         self._reported: dict[str, Any] = {}
         """What was sent last."""
         self._reported_at = float("-inf")
@@ -85,7 +70,7 @@ class NodeRegistration:
         """The API server was away: what the watch has told may be out of date."""
         self._put_right_at = float("-inf")
         client.recovery.on_end(self._recovered)
-        self.node: Raw = {"metadata": {"name": config.node_name}}
+        self.node: Raw = {"metadata": {"name": self._name}}
         """The Node as the API has it."""
         self.runtime_handlers: frozenset[str] = frozenset([""])
         self._missing = False
@@ -142,30 +127,26 @@ class NodeRegistration:
         pauses = FIRST_STATUS.pauses()
         while (status := await self._ask()) is None:
             await self._clock.sleep(next(pauses))
-        own = Taint("wasmlet.dev/provider", self._provider.name)
-        taints = [
-            {"key": t.key, "effect": t.effect} | ({"value": t.value} if t.value else {})
-            for t in (own, *status.taints, *self._config.taints)
-        ]
+        labels = self._description.labels(status)
         annotations = dict(status.annotations)
         body = {
             "apiVersion": "v1",
             "kind": "Node",
-            "metadata": {"name": self._config.node_name, "labels": self._labels(status), "annotations": annotations},
-            "spec": {"taints": taints, "providerID": f"wasmlet://{self._config.node_name}"},
+            "metadata": {"name": self._name, "labels": labels, "annotations": annotations},
+            "spec": self._description.spec(status),
         }
         try:
             node = await self._client.create(paths.NODES, body)
-            log.info("node registered", node=self._config.node_name)
+            log.info("node registered", node=self._name)
         except errors.AlreadyExists:
             node = await self._client.get(self._path)
             changes = {
-                "labels": _changes(node["metadata"].get("labels") or {}, self._labels(status)),
+                "labels": _changes(node["metadata"].get("labels") or {}, labels),
                 "annotations": _changes(node["metadata"].get("annotations") or {}, annotations),
             }
             if any(changes.values()):
                 node = await self._client.patch(self._path, {"metadata": changes})
-            log.info("node found", node=self._config.node_name)
+            log.info("node found", node=self._name)
         self.uid = node["metadata"]["uid"]
         self.node = node
         self._due = True
@@ -214,7 +195,7 @@ class NodeRegistration:
 
     async def run(self, watch_client: Client, rng: random.Random, history: History) -> None:
         """Keep the Node true until cancelled."""
-        selection = Selection(paths.NODES, {"fieldSelector": f"metadata.name={self._config.node_name}"})
+        selection = Selection(paths.NODES, {"fieldSelector": f"metadata.name={self._name}"})
         history.on_rewound(self._rewound)
         reflector = Reflector(watch_client, selection, self, pacing=Pacing(self._clock, rng), history=history)
         async with asyncio.TaskGroup() as group:
@@ -249,7 +230,7 @@ class NodeRegistration:
         if self._uncertain:
             await self._read()
         if self._missing:
-            log.warning("the node was deleted by somebody else; registering it again", node=self._config.node_name)
+            log.warning("the node was deleted by somebody else; registering it again", node=self._name)
             await self.register(self._port)
             self._missing = False
         if status is None:
@@ -322,57 +303,8 @@ class NodeRegistration:
             self._wake.set()
 
     def _status(self, status: NodeStatus, trouble: str) -> dict[str, Any]:
-        capacity = machine() | {"pods": str(self._config.max_pods)} | dict(status.capacity)
-        allocatable = capacity | dict(status.allocatable or {})
         self.runtime_handlers = frozenset(["", *status.runtime_handlers])
-        features = {"features": dict(status.handler_features)} if status.handler_features else {}
-        handlers = [{"name": name, **features} for name in status.runtime_handlers]
-        body: dict[str, Any] = {
-            "capacity": capacity,
-            "allocatable": allocatable,
-            "conditions": [attrs.asdict(c) for c in conditions(status.conditions, self._provider.name, trouble)],
-            "addresses": [
-                {"type": "InternalIP", "address": self._ip},
-                {"type": "Hostname", "address": self._config.node_name},
-                *({"type": a.type, "address": a.address} for a in status.addresses),
-            ],
-            "nodeInfo": self._info(status),
-            "images": [
-                {"names": list(one.names[:MOST_NAMES]), "sizeBytes": one.size} for one in status.images[:MOST_IMAGES]
-            ],
-        }
-        if self._port is not None:
-            body["daemonEndpoints"] = {"kubeletEndpoint": {"Port": self._port}}
-            body["declaredFeatures"] = list(FEATURES)
-        if handlers:
-            body["runtimeHandlers"] = handlers
-        return body
-
-    def _labels(self, status: NodeStatus) -> dict[str, str]:
-        return {
-            "kubernetes.io/os": "wasi",
-            "kubernetes.io/arch": "wasm",
-            "kubernetes.io/hostname": self._config.node_name,
-            "wasmlet.dev/provider": self._provider.name,
-            **{f"{HANDLER_LABEL}{name}": "true" for name in status.runtime_handlers if name},
-            **status.labels,
-            **self._config.labels,
-        }
-
-    def _info(self, status: NodeStatus) -> dict[str, str]:
-        return {
-            "operatingSystem": "wasi",
-            "architecture": "wasm",
-            "kubeletVersion": KUBELET_VERSION,
-            "kubeProxyVersion": "",
-            "containerRuntimeVersion": f"{self._provider.name}://0",
-            "kernelVersion": platform.release(),
-            "osImage": platform.platform(terse=True),
-            "machineID": "",
-            "systemUUID": "",
-            "bootID": "",
-            **status.system_info,
-        }
+        return self._description.status(status, trouble, self._port)
 
 
 def _changes(labels: Mapping[str, str], wanted: Mapping[str, str]) -> dict[str, str | None]:

@@ -1,7 +1,8 @@
 """The certificate that the node's HTTPS API shows, signed by the cluster.
 
 The node begins with one of its own making, which an API server that verifies kubelets does not accept. It asks for one
-that the cluster signs (signer kubernetes.io/kubelet-serving, as a kubelet with `serverTLSBootstrap`), which somebody
+that the cluster signs (signer kubernetes.io/kubelet-serving unless `--serving-signer` names another, as a kubelet with
+`serverTLSBootstrap`), which somebody
 has to approve: no cluster does that by itself, for only an administrator knows whose an address is. Until then an event
 on the Node says why `kubectl logs` may fail. The certificate is kept in the state directory and renewed.
 """
@@ -16,8 +17,9 @@ from pathlib import Path
 import structlog
 
 from wasmlet.kube import Client
-from wasmlet.kube.certificates import SERVING_SIGNER, CertificateKeeper
+from wasmlet.kube.certificates import CertificateKeeper
 from wasmlet.kube.keys import Pair, Wanted
+from wasmlet.node.config import NodeConfig
 from wasmlet.node.registration import NodeRegistration
 from wasmlet.node.services import NodeServices
 
@@ -35,19 +37,19 @@ class ServingCertificate:
     def __init__(
         self,
         services: NodeServices,
-        node_name: str,
+        config: NodeConfig,
         directory: Path,
         registration: NodeRegistration,
         show: Callable[[bytes], Awaitable[None]],
     ) -> None:
         self._client = services.client
-        self._name = node_name
+        self._name = config.node_name
         self._registration = registration
         self._events = services.events
         self._show = show
         file = directory / "pki" / "serving.pem"
         self._keeper = CertificateKeeper(
-            file, SERVING_SIGNER, self._wanted, services.clock, services.rng, pending=self._say_pending
+            file, config.serving_signer, self._wanted, services.clock, services.rng, pending=self._say_pending
         )
 
     async def load(self) -> None:
@@ -69,7 +71,8 @@ class ServingCertificate:
         await self._keeper.keep(requester, installed)
 
     def _wanted(self) -> Wanted:
-        dns, ips = set(), set()
+        # What approves requests looks for the node's name, though the name may not be among the Node's addresses.
+        dns, ips = {self._name}, set()
         for item in self._registration.addresses:
             try:
                 ips.add(str(ipaddress.ip_address(item["address"])))
