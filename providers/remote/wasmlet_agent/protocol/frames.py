@@ -11,7 +11,7 @@ may leave output unread for as long as it likes.)
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Final, Literal
 
 import attrs
 
@@ -22,7 +22,12 @@ from wasmlet_agent.protocol.failures import Failure
 MOST_FRAME = 1024 * 1024
 """Bytes of a message, its first byte among them."""
 
-STDIN, STDOUT, STDERR, RESULT, RESIZE, END = 0, 1, 2, 3, 4, 255
+STDIN: Final = 0
+STDOUT: Final = 1
+STDERR: Final = 2
+RESULT: Final = 3
+RESIZE: Final = 4
+END: Final = 255
 
 
 @attrs.frozen

@@ -1,0 +1,82 @@
+"""What a pod is handed over with: as little of it as an agent needs, and packed where it is large."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+from typing import Any
+
+import attrs
+from wasmlet_agent.protocol.codec import encode
+from wasmlet_agent.protocol.messages import PodRequest
+
+from wasmlet import Inputs, Pod
+from wasmlet.model.pod import Raw
+
+PACKED_ABOVE = 16 * 1024
+"""Bytes of a body from which on it is packed: what is shorter costs more time than it saves."""
+_LEVEL = 1
+
+
+@attrs.frozen
+class Body:
+    """The body of a PUT or PATCH.
+
+    Attributes:
+        content: as it is sent.
+        headers: that go with it.
+        digest: of what was packed.
+    """
+
+    content: bytes = attrs.field(repr=False)
+    headers: dict[str, str]
+    digest: str
+
+
+def body_of(pod: Pod, inputs: Inputs) -> Body:
+    """What hands the pod over.
+
+    The status of the pod is left out, since it is the agent that tells it, and so are `managedFields`.
+    """
+    raw = {key: value for key, value in pod.raw.items() if key != "status"}
+    raw["metadata"] = _lean(pod.metadata)
+    plain = encode(PodRequest(raw, _lean_inputs(pod, inputs)))
+    headers = {"Content-Type": "application/json"}
+    digest = hashlib.sha256(plain).hexdigest()
+    if len(plain) <= PACKED_ABOVE:
+        return Body(plain, headers, digest)
+    return Body(gzip.compress(plain, _LEVEL, mtime=0), headers | {"Content-Encoding": "gzip"}, digest)
+
+
+def _lean_inputs(pod: Pod, inputs: Inputs) -> Inputs:
+    return attrs.evolve(
+        inputs,
+        config_maps={name: _object(value) for name, value in inputs.config_maps.items()},
+        secrets={name: _object(value) for name, value in inputs.secrets.items()},
+        services=[_service(value) for value in inputs.services if _needed(pod, value)],
+    )
+
+
+def _needed(pod: Pod, service: Raw) -> bool:
+    """Whether the pod is told of the service: without service links of the API server's alone."""
+    if pod.spec.get("enableServiceLinks") is not False:
+        return True
+    metadata = service["metadata"]
+    return (metadata.get("namespace"), metadata.get("name")) == ("default", "kubernetes")
+
+
+def _service(service: Raw) -> Raw:
+    """Name, address and ports: what a pod's variables are made of. A namespace may have hundreds of services."""
+    metadata, spec = service["metadata"], service.get("spec") or {}
+    return {
+        "metadata": {"name": metadata["name"], "namespace": metadata["namespace"]},
+        "spec": {key: spec[key] for key in ("clusterIP", "ports") if key in spec},
+    }
+
+
+def _object(value: Raw) -> Raw:
+    return {**value, "metadata": _lean(value.get("metadata") or {})}
+
+
+def _lean(metadata: Raw) -> dict[str, Any]:
+    return {key: value for key, value in metadata.items() if key != "managedFields"}

@@ -1,0 +1,235 @@
+"""Reads an agent's stream of changes, again and again from where it broke off, and knows whether the agent is there."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import aclosing
+
+import attrs
+import httpx
+import structlog
+from wasmlet_agent.protocol import MOST_LINE, SILENCE_SECONDS
+from wasmlet_agent.protocol.failures import SessionOver, Unclaimed
+from wasmlet_agent.protocol.messages import Beat, EndedLine, EventLine, Hello, Line, NodeLine, StatusLine, line_in
+
+from wasmlet import (
+    Clock,
+    Condition,
+    ConfigError,
+    InvalidInput,
+    NodeChanged,
+    NodeStatus,
+    PodStatus,
+    ProbeCount,
+    StatusChanged,
+    WasmletError,
+)
+from wasmlet.clock import Retries
+from wasmlet.concurrency import first_of
+from wasmlet.failures import described
+from wasmlet_remote.clocks import Offset
+from wasmlet_remote.link import Away, Link
+from wasmlet_remote.mailbox import Mailbox
+from wasmlet_remote.session import RETRIES, Sessions
+
+log = structlog.get_logger(__name__)
+
+LEAST_PAUSE = 0.1
+"""Seconds between two tries to open the stream, whatever else succeeds."""
+
+
+class Follower:
+    """Follows one agent.
+
+    Attributes:
+        connected: set while the agent's stream is read: requests have a chance.
+        offset: of the agent's clock.
+        probes: what the agent has counted.
+    """
+
+    def __init__(self, link: Link, sessions: Sessions, mailbox: Mailbox, clock: Clock, rng: random.Random) -> None:
+        self._link = link
+        self._sessions = sessions
+        self._mailbox = mailbox
+        self._clock = clock
+        self._retries = Retries(RETRIES, clock, rng)
+        self._instance, self._newest = "", 0
+        self._heard = clock.monotonic()
+        self._came = asyncio.Event()
+        self._node: NodeStatus | None = None
+        self._node_known = asyncio.Event()
+        self._trouble = ""
+        self._broke = "it has not answered yet"
+        self._endings: dict[str, asyncio.Future[PodStatus | None]] = {}
+        self._nonsense = False
+        self.connected = asyncio.Event()
+        self.offset = Offset()
+        self.probes: Mapping[ProbeCount, int] = {}
+
+    async def run(self) -> None:
+        """Follow until cancelled, or until another node loop has taken the agent over."""
+        await first_of(self._follow(), self._watch())
+
+    def superseded(self) -> None:
+        """Another node loop has taken the agent over: this one ends, and does not take it back."""
+        self._mailbox.over(
+            ConfigError(
+                f"another node loop has taken over the agent {self._link.url}; this one ends, and its pods go on there"
+            )
+        )
+
+    # --- what others ask
+
+    def check(self) -> None:
+        """See that the agent is there and well.
+
+        Raises:
+            WasmletError: it is not.
+        """
+        if self._silent:
+            seconds = self._clock.monotonic() - self._heard
+            raise Away(f"agent {self._link.url} is away since {seconds:.0f} s: {self._broke}")
+        if self._trouble:
+            raise WasmletError(f"agent {self._link.url}: {self._trouble}")
+
+    async def node(self) -> NodeStatus:
+        """What the agent said last of the node; waits until it has said something."""
+        await self._node_known.wait()
+        assert self._node is not None
+        if not self.offset.skewed:
+            return self._node
+        ahead = self.offset.value.total_seconds()
+        text = f"the agent's clock is {abs(ahead):.0f} s {'ahead' if ahead > 0 else 'behind'}; times are corrected"
+        skew = Condition("ClockSkew", "True", "ClocksDiffer", text)
+        return attrs.evolve(self._node, conditions=(*self._node.conditions, skew))
+
+    def ending(self, uid: str) -> asyncio.Future[PodStatus | None]:
+        """What will be told of the end of a pod whose delete is asked for next; `no_ending` when nobody waits."""
+        return self._endings.setdefault(uid, asyncio.get_running_loop().create_future())
+
+    def no_ending(self, uid: str) -> None:
+        """Nobody waits for the pod's end any more."""
+        self._endings.pop(uid, None)
+
+    # --- the stream
+
+    @property
+    def _silent(self) -> bool:
+        return self._clock.monotonic() - self._heard >= SILENCE_SECONDS
+
+    async def _follow(self) -> None:
+        first = True
+        while True:
+            self._retries.begin()
+            try:
+                await self._read()
+                self._broke = "it ended its stream of changes"
+            except SessionOver:
+                self.superseded()
+                return
+            except Unclaimed:
+                log.warning("the agent has lost what was on its disk; beginning anew", agent=self._link.url)
+                await self._sessions.begin()
+            except Exception as error:  # whatever an agent sends must not end the provider
+                self._broke = str(error) or type(error).__name__
+                if first or self._retries.steady:
+                    log.warning("the agent's changes broke off, trying again", **described(error))
+                first = False
+            self.connected.clear()
+            self._link.succeeded.clear()
+            await self._retries.wait(self._link.succeeded, at_least=LEAST_PAUSE)
+
+    async def _watch(self) -> None:
+        """Tell the node loop when the agent goes away; that it is back, the stream tells."""
+        while True:
+            while not self._silent:
+                await self._clock.sleep(self._heard + SILENCE_SECONDS - self._clock.monotonic())
+            log.warning("the agent is away", agent=self._link.url, error=self._broke)
+            self._mailbox.put(NodeChanged())
+            self._came.clear()
+            await self._came.wait()
+            log.info("the agent is back", agent=self._link.url)
+
+    async def _read(self) -> None:
+        """Read one stream to its end."""
+        params = {"instance": self._instance, "after": str(self._newest)}
+        async with (
+            self._link.stream("/changes", params=params, silence=SILENCE_SECONDS) as response,
+            aclosing(_lines(response)) as lines,
+        ):
+            async for text in lines:
+                if (line := self._understood(text)) is not None:
+                    self._take(line)
+
+    def _understood(self, text: bytes) -> Line | None:
+        """What a line says; None for one that says nothing to us."""
+        try:
+            return line_in(text)
+        except InvalidInput as error:
+            if not self._nonsense:
+                log.warning("the agent's changes have a line that makes no sense", error=str(error))
+            self._nonsense = True
+            return None
+
+    def _take(self, line: Line) -> None:
+        if self._silent:
+            self._mailbox.put(NodeChanged())
+        self._heard = self._clock.monotonic()
+        self._came.set()
+        match line:
+            case Hello():
+                self._greeted(line)
+            case StatusLine(_, key, status):
+                self._mailbox.put(StatusChanged(key, self.offset.ours(status)))
+            case EventLine(_, event):
+                self._mailbox.put(event)
+            case NodeLine(_, node):
+                self._node = node
+                self._node_known.set()
+                self._mailbox.put(NodeChanged())
+            case EndedLine(_, uid, status):
+                if (waiting := self._endings.get(uid)) is not None and not waiting.done():
+                    waiting.set_result(None if status is None else self.offset.ours(status))
+            case Beat():
+                self._beaten(line)
+        if not isinstance(line, Hello):
+            self._newest = max(self._newest, line.n)
+
+    def _greeted(self, hello: Hello) -> None:
+        self._measure(hello)
+        if hello.instance != self._instance:
+            if self._instance:
+                self._mailbox.again()
+            self._instance, self._newest = hello.instance, 0
+        self.connected.set()
+
+    def _beaten(self, beat: Beat) -> None:
+        self._measure(beat)
+        if beat.trouble != self._trouble:
+            self._trouble = beat.trouble
+            self._mailbox.put(NodeChanged())
+        self.probes = {result.of: result.times for result in beat.probes}
+
+    def _measure(self, line: Hello | Beat) -> None:
+        if self.offset.measured(line.now, self._clock.now()):
+            seconds = self.offset.value.total_seconds()
+            if self.offset.skewed:
+                log.warning("ClockSkew: the agent's clock differs from ours", agent=self._link.url, seconds=seconds)
+            self._mailbox.put(NodeChanged())
+
+
+async def _lines(response: httpx.Response) -> AsyncGenerator[bytes, None]:
+    """The lines of a body, each of a bounded length."""
+    pieces: AsyncIterator[bytes] = response.aiter_raw()
+    rest = bytearray()
+    async for piece in pieces:
+        start = len(rest)
+        rest += piece
+        while (end := rest.find(b"\n", start)) >= 0:
+            yield bytes(rest[:end])
+            del rest[: end + 1]
+            start = 0
+        if len(rest) > MOST_LINE:
+            raise Away(f"expected lines of at most {MOST_LINE} bytes, found a longer one")

@@ -1,0 +1,208 @@
+"""The way to one agent: requests and long streams over HTTP, with what both sides show each other."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ssl
+from collections.abc import AsyncIterator, Callable, Mapping
+
+import httpx
+from wasmlet_agent.protocol import MOST_BODY, PREFIX, SESSION_HEADER
+from wasmlet_agent.protocol.failures import error_in
+
+from wasmlet import ConfigError, WasmletError
+from wasmlet.proxies import Proxies
+from wasmlet.tls import client_context, show
+from wasmlet_remote.config import Config
+
+CONNECT_SECONDS = 5.0
+ANSWER_SECONDS = 10.0
+"""Without a byte of its answer for so long, a request has failed."""
+KEEP_SECONDS = 60.0
+"""How long a connection that nobody uses is kept."""
+_MOST_ERROR = 64 * 1024
+
+Params = Mapping[str, str] | tuple[tuple[str, str], ...]
+Transports = Callable[[httpx.Limits], httpx.AsyncBaseTransport]
+"""Makes what carries requests, within the limits."""
+
+
+class Away(WasmletError):
+    """The agent cannot be reached, or does not answer."""
+
+
+class Untrusted(Away):
+    """The agent is not who is meant, or does not take us for who we are."""
+
+
+class Link:
+    """Requests to one agent.
+
+    Requests and streams have clients of their own: streams live long and would use up the places of short requests.
+
+    Args:
+        url: of the agent.
+        transports: makes what carries the requests.
+        connections: how many requests are under way at once.
+        token: shown to the agent; "" shows none.
+    """
+
+    def __init__(self, url: str, transports: Transports, connections: int, token: str = "") -> None:
+        self.url = url.rstrip("/")
+        headers = {"Accept-Encoding": "identity", "User-Agent": "wasmlet-remote"}
+        if token:
+            headers["Authorization"] = f"Bearer {token}"
+        self.succeeded = asyncio.Event()
+        """Set by each request that is answered."""
+        # httpcore walks over all that wait for a connection whenever one is free, so nothing is to wait there.
+        self._slots = asyncio.Semaphore(connections)
+        limits = httpx.Limits(
+            max_connections=connections, max_keepalive_connections=connections, keepalive_expiry=KEEP_SECONDS
+        )
+        timeout = httpx.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS, pool=None)
+        self._requests, self._streams = (
+            httpx.AsyncClient(base_url=self.url, transport=transports(each), headers=headers, timeout=timeout)
+            for each in (limits, httpx.Limits(max_connections=None, max_keepalive_connections=0))
+        )
+
+    def in_session(self, number: int) -> None:
+        """From now on, requests belong to this session."""
+        for client in (self._requests, self._streams):
+            client.headers[SESSION_HEADER] = str(number)
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._requests.aclose()
+        await self._streams.aclose()
+
+    async def ask(
+        self,
+        method: str,
+        path: str,
+        *,
+        body: bytes = b"",
+        params: Params | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> bytes:
+        """The body of the answer to a request below `/v1`.
+
+        Raises:
+            Away: there is no whole answer.
+            WasmletError: the agent answers with this error.
+        """
+        try:
+            async with (
+                self._slots,
+                self._requests.stream(
+                    method, PREFIX + path, content=body or None, params=params, headers=headers
+                ) as response,
+            ):
+                good = response.status_code < 400
+                content = await self._content(response, MOST_BODY if good else _MOST_ERROR)
+        except httpx.HTTPError as error:
+            raise self._away(error) from None
+        self.succeeded.set()
+        if not good:
+            raise self._refused(response.status_code, content)
+        return content
+
+    @contextlib.asynccontextmanager
+    async def stream(
+        self,
+        path: str,
+        *,
+        params: Params | None = None,
+        headers: Mapping[str, str] | None = None,
+        silence: float | None = None,
+    ) -> AsyncIterator[httpx.Response]:
+        """The answer to a GET below `/v1` whose body comes as long as it likes.
+
+        Args:
+            silence: seconds without a byte of the body after which it has failed; None waits for ever.
+
+        Raises:
+            Away: the agent does not answer; also out of the body, where it breaks off.
+            WasmletError: the agent answers with this error.
+        """
+        timeout = httpx.Timeout(silence, connect=CONNECT_SECONDS, write=ANSWER_SECONDS, pool=None)
+        try:
+            async with self._streams.stream(
+                "GET", PREFIX + path, params=params, headers=headers, timeout=timeout
+            ) as response:
+                if response.status_code >= 400:
+                    raise self._refused(response.status_code, await self._content(response, _MOST_ERROR))
+                yield response
+        except httpx.HTTPError as error:
+            raise self._away(error) from None
+
+    async def _content(self, response: httpx.Response, most: int) -> bytes:
+        """The body, of a bounded size."""
+        found = bytearray()
+        async for piece in response.aiter_raw():
+            found += piece
+            if len(found) > most:
+                raise Away(f"agent {self.url}: expected an answer of at most {most} bytes, found a longer one")
+        return bytes(found)
+
+    def _away(self, error: httpx.HTTPError) -> Away:
+        text = f"agent {self.url}: {error or type(error).__name__}"
+        cause: BaseException | None = error
+        while cause is not None:
+            if isinstance(cause, ssl.SSLCertVerificationError):
+                return Untrusted(f"{text}; name the authority that vouches for it with --tls-ca-file")
+            cause = cause.__cause__ or cause.__context__
+        return Away(text)
+
+    def _refused(self, status: int, content: bytes) -> WasmletError:
+        error = error_in(status, content)
+        if status in (401, 403):
+            return Untrusted(f"agent {self.url}: {error}; see --token-file and --tls-cert-file")
+        return error
+
+
+def direct(config: Config) -> tuple[Transports, str]:
+    """What carries requests to the agent that the settings name, and the token to show it. Reads files.
+
+    Raises:
+        ConfigError: a file cannot be read or does not hold what is meant.
+    """
+    config.check()
+    context = _context(config)
+    proxy = Proxies.of_environment().before(config.endpoint)
+
+    def transport(limits: httpx.Limits) -> httpx.AsyncBaseTransport:
+        return httpx.AsyncHTTPTransport(verify=context, limits=limits, proxy=proxy, trust_env=False)
+
+    token = ""
+    if config.token_file is not None:
+        token = _read(config.token_file, "token-file").decode("utf-8", "replace").strip()
+        if not token.isascii() or not token.isprintable() or " " in token or not token:
+            raise ConfigError(f"token-file: expected a token in {config.token_file}, found something else")
+    return transport, token
+
+
+def _context(config: Config) -> ssl.SSLContext:
+    authorities = None if config.tls_ca_file is None else _read(config.tls_ca_file, "tls-ca-file")
+    try:
+        context = client_context(authorities)
+    except ValueError as error:
+        raise ConfigError(f"tls-ca-file: {config.tls_ca_file}: {error}") from None
+    if config.tls_cert_file is not None and config.tls_key_file is not None:
+        try:
+            show(
+                context,
+                _read(config.tls_cert_file, "tls-cert-file"),
+                _read(config.tls_key_file, "tls-key-file"),
+            )
+        except ValueError as error:
+            raise ConfigError(f"tls-cert-file: {config.tls_cert_file}: {error}") from None
+    return context
+
+
+def _read(path: object, flag: str) -> bytes:
+    try:
+        with open(str(path), "rb") as file:
+            return file.read(1024 * 1024)
+    except OSError as error:
+        raise ConfigError(f"{flag}: {path} cannot be read: {error.strerror}") from None

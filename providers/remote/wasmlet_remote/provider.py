@@ -1,0 +1,269 @@
+"""`RemoteProvider`: each call of a provider is a request to an agent."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import random
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import suppress
+from typing import Any, ClassVar
+
+import orjson
+from wasmlet_agent.protocol import SEQUENCE_HEADER
+from wasmlet_agent.protocol.codec import decode
+from wasmlet_agent.protocol.failures import SessionOver, Stale, Starting, Unclaimed
+from wasmlet_agent.protocol.messages import ListedPod, PodList
+
+from wasmlet import (
+    Change,
+    Channel,
+    Clock,
+    Inputs,
+    LogOptions,
+    NodeContext,
+    NodeStatus,
+    NotFound,
+    Pod,
+    PodKey,
+    PodRecord,
+    PodStatus,
+    ProbeCount,
+    Provider,
+    Streams,
+    SystemClock,
+    Unsupported,
+    WasmletError,
+)
+from wasmlet.clock import Retries, either
+from wasmlet_remote.bodies import Body, body_of
+from wasmlet_remote.changes import Follower
+from wasmlet_remote.config import Config as Settings
+from wasmlet_remote.link import Away, Link, Params, Transports, direct
+from wasmlet_remote.mailbox import Mailbox
+from wasmlet_remote.session import RETRIES, Sessions
+from wasmlet_remote.streams import attached, forwarded
+
+REPEAT_SECONDS = 5.0
+"""How often an agent is asked again to end a pod whose end it has not told."""
+FORGET_SECONDS = 60.0
+"""How long after it was told here an agent keeps the last status of a pod: the API has it by then."""
+FIRST_BYTE_SECONDS = 30.0
+"""How long a log that is not followed may be silent."""
+
+
+class RemoteProvider(Provider):
+    """Its pods run where an agent is.
+
+    Calls that change something wait for the agent while it is away. What the agent tells (statuses, ends, the node) is
+    read from one stream, which goes on where it broke off.
+
+    Args:
+        transports: makes what carries requests to the agent; without it, connections to the endpoint.
+    """
+
+    name: ClassVar[str] = "remote"
+    Config: ClassVar[type[Any]] = Settings
+
+    def __init__(
+        self,
+        config: Settings | None = None,
+        *,
+        clock: Clock | None = None,
+        rng: random.Random | None = None,
+        transports: Transports | None = None,
+    ) -> None:
+        super().__init__(config)
+        self._clock = clock or SystemClock()
+        self._rng = rng or random.Random()
+        self._transports = transports
+        self._supported: frozenset[str] = frozenset()
+        self._sequence = itertools.count(1)
+        self._lacking: set[str] = set()
+        """UIDs of pods that the agent holds without all that they were handed over with."""
+        self._told: dict[str, float] = {}
+        """UIDs of pods whose end the node loop has been told, and when."""
+        self._following: asyncio.Task[None] | None = None
+        self._link: Link | None = None
+
+    def supports(self, call: str) -> bool:
+        return call in self._supported
+
+    async def check(self) -> None:
+        await asyncio.to_thread(direct, self.config)
+
+    async def start(self, context: NodeContext) -> None:
+        given = self._transports
+        transports, token = (given, "") if given is not None else await asyncio.to_thread(direct, self.config)
+        link = self._link = Link(self.config.endpoint, transports, self.config.connections, token)
+        sessions = Sessions(link, context, self._clock, self._rng)
+        answer = await sessions.begin()
+        self._supported = frozenset(answer.supports)
+        self._mailbox = Mailbox(1000 + 10 * context.max_pods)
+        self._follower = Follower(link, sessions, self._mailbox, self._clock, self._rng)
+        self._following = asyncio.create_task(self._follow(), name=f"agent {link.url}")
+
+    async def stop(self) -> None:
+        if self._following is not None:
+            self._following.cancel()
+            await asyncio.wait([self._following])
+        if self._link is not None:
+            await self._link.close()
+
+    async def _follow(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._follower.run())
+            group.create_task(self._forget())
+
+    # --- pods
+
+    async def create_pod(self, pod: Pod, inputs: Inputs) -> None:
+        self._told.pop(pod.uid, None)
+        await self._write("PUT", f"/pods/{pod.uid}", body=body_of(pod, inputs))
+        self._lacking.discard(pod.uid)
+
+    async def update_pod(self, pod: Pod, inputs: Inputs) -> None:
+        body = body_of(pod, inputs)
+        if pod.uid in self._lacking:
+            await self._write("PUT", f"/pods/{pod.uid}", body=body)
+            self._lacking.discard(pod.uid)
+        await self._write("PATCH", f"/pods/{pod.uid}", body=body)
+
+    async def delete_pod(self, key: PodKey, grace_seconds: float) -> PodStatus | None:
+        if key.uid in self._told:
+            raise NotFound(f"pod {key} has been ended")
+        until = self._clock.monotonic() + grace_seconds
+        end = self._follower.ending(key.uid)
+        done = asyncio.Event()
+        end.add_done_callback(lambda _: done.set())
+        try:
+            while not end.done():
+                left = max(0.0, until - self._clock.monotonic())
+                params = {"namespace": key.namespace, "name": key.name, "grace": f"{left:g}"}
+                await self._write("DELETE", f"/pods/{key.uid}", params=params)
+                await either(self._clock, REPEAT_SECONDS, done)
+        finally:
+            self._follower.no_ending(key.uid)
+        self._lacking.discard(key.uid)
+        self._told[key.uid] = self._clock.monotonic()
+        return end.result()
+
+    async def pod_status(self, key: PodKey) -> PodStatus:
+        found = decode(ListedPod, await self._read(f"/pods/{key.uid}"))
+        return self._follower.offset.ours(found.status)
+
+    async def list_pods(self) -> Sequence[PodRecord]:
+        listed = decode(PodList, await self._read("/pods")).pods
+        self._lacking = {pod.key.uid for pod in listed if not pod.digest}
+        return [PodRecord(pod.key, self._follower.offset.ours(pod.status)) for pod in listed]
+
+    def changes(self) -> AsyncGenerator[Change, None]:
+        return self._mailbox.changes()
+
+    # --- the node
+
+    async def node_status(self) -> NodeStatus:
+        return await self._follower.node()
+
+    async def ping(self) -> None:
+        self._follower.check()
+
+    async def stats(self) -> Mapping[str, Any]:
+        found = orjson.loads(await self._now("GET", "/stats"))
+        return found if isinstance(found, dict) else {}
+
+    def probe_counts(self) -> Mapping[ProbeCount, int]:
+        return self._follower.probes
+
+    # --- streams
+
+    async def logs(self, key: PodKey, container: str, options: LogOptions) -> AsyncGenerator[bytes, None]:
+        self._require("logs")
+        params = {name: "true" for name in ("follow", "previous", "timestamps") if getattr(options, name)}
+        if options.since_time is not None:
+            params["since"] = (options.since_time + self._follower.offset.value).isoformat()
+        if options.tail_lines is not None:
+            params["tail"] = str(options.tail_lines)
+        if options.limit_bytes is not None:
+            params["limit"] = str(options.limit_bytes)
+        path = f"/pods/{key.uid}/containers/{container}/logs"
+        silence = None if options.follow else FIRST_BYTE_SECONDS
+        async with self._opened.stream(path, params=params, silence=silence) as response:
+            async for piece in response.aiter_raw():
+                yield piece
+
+    async def exec(self, key: PodKey, container: str, command: Sequence[str], streams: Streams) -> int:
+        self._require("exec")
+        path = f"/pods/{key.uid}/containers/{container}/exec"
+        return await attached(self._opened, path, streams, [("command", word) for word in command])
+
+    async def attach(self, key: PodKey, container: str, streams: Streams) -> None:
+        self._require("attach")
+        await attached(self._opened, f"/pods/{key.uid}/containers/{container}/attach", streams, [])
+
+    async def port_forward(self, key: PodKey, port: int, channel: Channel) -> None:
+        self._require("port_forward")
+        await forwarded(self._opened, f"/pods/{key.uid}/portforward", channel, [("port", str(port))])
+
+    def _require(self, call: str) -> None:
+        if not self.supports(call):
+            raise Unsupported(f"the agent's provider does not support {call.replace('_', '-')}")
+
+    # --- requests
+
+    @property
+    def _opened(self) -> Link:
+        assert self._link is not None
+        return self._link
+
+    async def _write(self, method: str, path: str, *, body: Body | None = None, params: Params | None = None) -> bytes:
+        """Make a request that changes something, as often as it takes.
+
+        Each try has a sequence number of its own: one that was held back on its way is older than the next, and is
+        refused when it arrives.
+        """
+        content, headers = (b"", {}) if body is None else (body.content, body.headers)
+        retries = Retries(RETRIES, self._clock, self._rng)
+        while True:
+            await self._follower.connected.wait()
+            numbered = {**headers, SEQUENCE_HEADER: str(next(self._sequence))}
+            try:
+                return await self._now(method, path, body=content, params=params, headers=numbered)
+            except SessionOver:
+                raise
+            except (Away, Starting, Stale):  # stale: overtaken by a copy of itself
+                await retries.wait()
+
+    async def _read(self, path: str) -> bytes:
+        """The answer to a GET, however long the agent is away."""
+        retries = Retries(RETRIES, self._clock, self._rng)
+        while True:
+            await self._follower.connected.wait()
+            try:
+                return await self._now("GET", path)
+            except (Away, Starting, Unclaimed):
+                await retries.wait()
+
+    async def _now(self, method: str, path: str, **rest: Any) -> bytes:
+        """The answer to a request, which fails where the agent is away."""
+        try:
+            return await self._opened.ask(method, path, **rest)
+        except SessionOver:
+            self._follower.superseded()
+            raise
+
+    async def _forget(self) -> None:
+        """Tell the agent which ends need not be kept any more."""
+        while True:
+            await self._clock.sleep(FORGET_SECONDS / 4)
+            due = self._clock.monotonic() - FORGET_SECONDS
+            for uid in [uid for uid, told in self._told.items() if told <= due]:
+                if not self._follower.connected.is_set():
+                    break
+                headers = {SEQUENCE_HEADER: str(next(self._sequence))}
+                with suppress(NotFound, Stale):
+                    try:
+                        await self._now("POST", f"/pods/{uid}/forget", headers=headers)
+                    except WasmletError:
+                        break
+                self._told.pop(uid, None)
