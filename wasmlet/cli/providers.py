@@ -42,8 +42,12 @@ def which() -> ConfigError:
     return ConfigError(f"which provider? Give --provider NAME (installed: {found})")
 
 
-def named(args: Sequence[str]) -> str | None:
-    """The provider that the arguments or the environment name, before they are parsed; or the only one there is."""
+def named(args: Sequence[str], without: str = "") -> str | None:
+    """The provider that the arguments or the environment name, before they are parsed; or the only one there is.
+
+    Args:
+        without: the name of one that counts only where it is named.
+    """
     for i, arg in enumerate(args):
         if arg == "--provider" and i + 1 < len(args):
             return args[i + 1]
@@ -51,5 +55,5 @@ def named(args: Sequence[str]) -> str | None:
             return arg.partition("=")[2]
     if name := os.environ.get("WASMLET_PROVIDER"):
         return name
-    found = list(installed())
+    found = [name for name in installed() if name != without]
     return found[0] if len(found) == 1 else None

@@ -4,3 +4,17 @@
 """
 
 from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+
+def main(args: Sequence[str] | None = None) -> NoReturn:
+    """Entry point of `wasmlet-agent`."""
+    try:
+        from wasmlet_agent.cli import main  # takes a second, in which Ctrl-C is no error either
+
+        main(args)
+    except KeyboardInterrupt:
+        sys.exit(130)

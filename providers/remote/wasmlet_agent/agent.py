@@ -1,0 +1,249 @@
+"""The agent: one provider, the pods that it has been handed, and the session that may ask for more."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib.metadata
+from collections.abc import Callable, Coroutine
+from datetime import datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+import attrs
+import structlog
+
+from wasmlet.clock import Backoff, Clock, Retries, SystemClock, either
+from wasmlet.failures import described, text_of
+from wasmlet.provider import NodeChanged, NodeContext, PodEvent, Provider, StatusChanged
+from wasmlet_agent.changes import Changes
+from wasmlet_agent.pods import Pods
+from wasmlet_agent.protocol import BEAT_SECONDS
+from wasmlet_agent.protocol.messages import Beat, NodeDescription, ProbeResult, SessionAnswer, SessionRequest
+from wasmlet_agent.sessions import Sessions
+from wasmlet_agent.store import Store
+
+log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
+
+SUPPORTED = ("logs", "exec", "attach", "port_forward", "stats")
+_ANSWER_SECONDS = 10.0
+"""What `node_status` and `ping` have."""
+
+
+@attrs.frozen
+class Places:
+    """Where the agent keeps what.
+
+    Attributes:
+        state_dir: exists, mode 0700, of this agent alone.
+        keep_secrets: whether secrets and tokens of pods go to the disk.
+        handover: whether the node loop of another Node may take the agent over.
+    """
+
+    state_dir: Path
+    keep_secrets: bool = False
+    handover: bool = False
+
+
+class Agent:
+    """Use as an async context manager, in which it starts its provider where it knows the Node.
+
+    Args:
+        make: a new provider; another one is made where a node loop describes the Node in another way.
+
+    Raises (on entering):
+        ConfigError: this machine cannot run the provider, or the state directory cannot be read.
+    """
+
+    def __init__(self, make: Callable[[], Provider], places: Places, clock: Clock | None = None) -> None:
+        self._make = make
+        self._clock = clock or SystemClock()
+        self._state_dir = places.state_dir
+        self._store = Store(places.state_dir, keep_secrets=places.keep_secrets)
+        self.sessions = Sessions(places.state_dir / "session.json", handover=places.handover)
+        self.changes = Changes()
+        self.pods = Pods(self._store, self.changes, self._clock, self._spawn)
+        self._group = asyncio.TaskGroup()
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._claiming = asyncio.Lock()
+        self._served: NodeDescription | None = None
+        self._provider: Provider | None = None
+        self._followers: list[asyncio.Task[Any]] = []
+        self._trouble = ""
+        self._look_again = asyncio.Event()
+
+    async def __aenter__(self) -> Agent:
+        await self.pods.load()
+        await self._group.__aenter__()
+        self._spawn(self.pods.save())
+        if (node := self.sessions.newest.node) is not None:
+            self._spawn(self._serve_again(node))
+        return self
+
+    async def __aexit__(self, *error: Any) -> None:
+        try:
+            await self._leave()
+        finally:
+            for task in self._tasks:
+                task.cancel()
+            await self._group.__aexit__(*error)
+        self._store.close()
+
+    @property
+    def trouble(self) -> str:
+        """What is wrong with the provider, or ""; one that waits for its first node loop is well."""
+        if self.sessions.newest.node is None:
+            return ""
+        return "the provider is starting" if self._served is None else self._trouble
+
+    async def claim(self, request: SessionRequest) -> SessionAnswer:
+        """Begin a session; the provider has started when it returns.
+
+        Raises:
+            OtherNode, LateDuplicate: as `Sessions.admit`.
+            WasmletError: the provider does not start.
+        """
+        self.sessions.admit(request)
+        return await self._settled(self._claim(request))
+
+    def beat(self) -> Beat:
+        """What is told while nothing changes."""
+        counts = self._provider.probe_counts() if self._served is not None and self._provider is not None else {}
+        probes = tuple(ProbeResult(of, times) for of, times in counts.items())
+        return Beat(self.changes.n, self._clock.now(), self.trouble, probes)
+
+    def now(self) -> datetime:
+        """This machine's time."""
+        return self._clock.now()
+
+    async def _claim(self, request: SessionRequest) -> SessionAnswer:
+        async with self._claiming:
+            self.sessions.admit(request)
+            await self._serve(request.node)
+            number = await self.sessions.begin(request)
+            provider = self.pods.provider
+            return SessionAnswer(
+                session=number,
+                instance=self.changes.instance,
+                provider=provider.name,
+                version=importlib.metadata.version("wasmlet"),
+                n=self.changes.n,
+                now=self._clock.now(),
+                supports=tuple(call for call in SUPPORTED if provider.supports(call)),
+            )
+
+    async def _serve_again(self, node: NodeDescription) -> None:
+        """Start the provider without a node loop, as after a reboot; tries until it starts."""
+        retries = Retries(Backoff(initial=1.0, cap=30.0), self._clock)
+        while True:
+            try:
+                async with self._claiming:
+                    if self._served is None:
+                        await self._serve(node)
+                return
+            except Exception as error:
+                log.error("the provider does not start", **described(error))
+            await retries.wait()
+
+    async def _serve(self, node: NodeDescription) -> None:
+        if self._served == node:
+            return
+        await self._leave()
+        directory = self._state_dir / "provider"
+        directory.mkdir(mode=0o700, exist_ok=True)
+        context = NodeContext(node.name, node.ip, node.max_pods, directory, node.cluster_dns, node.cluster_domain)
+        self._provider = provider = self._make()
+        try:
+            await provider.start(context)
+            await self.pods.attach(provider)
+        except BaseException:
+            await self._leave()
+            raise
+        self._followers = [self._spawn(self._follow(provider)), self._spawn(self._look(provider))]
+        self._served = node
+        log.info("the provider has started", provider=provider.name, node=node.name)
+
+    async def _leave(self) -> None:
+        """Stop the provider; what runs goes on running."""
+        self._served = None
+        for task in self._followers:
+            task.cancel()
+        await asyncio.gather(*self._followers, return_exceptions=True)
+        self._followers = []
+        await self.pods.detach()
+        provider, self._provider = self._provider, None
+        if provider is not None:
+            await provider.stop()
+
+    async def _follow(self, provider: Provider) -> None:
+        """Pass on what the provider tells."""
+        retries = Retries(Backoff(initial=0.2, cap=10.0), self._clock)
+        while True:
+            retries.begin()
+            try:
+                stream = provider.changes()
+                if stream is None:
+                    await self._poll(provider)
+                    return
+                await self._list(provider)
+                async with contextlib.aclosing(stream) as changes:
+                    async for change in changes:
+                        match change:
+                            case StatusChanged(key, status):
+                                self.pods.saw(key, status)
+                            case PodEvent():
+                                self.changes.event(change)
+                            case NodeChanged():
+                                self._look_again.set()
+            except Exception as error:
+                log.warning("the provider's changes have ended", **described(error))
+            await retries.wait()
+
+    async def _poll(self, provider: Provider) -> None:
+        while True:
+            await self._list(provider)
+            await self._clock.sleep(provider.poll_seconds)
+
+    async def _list(self, provider: Provider) -> None:
+        for record in await provider.list_pods():
+            self.pods.saw(record.key, record.status)
+
+    async def _look(self, provider: Provider) -> None:
+        """Ask again and again how the provider and its node are."""
+        while True:
+            self._look_again.clear()
+            try:
+                async with asyncio.timeout(_ANSWER_SECONDS):
+                    await provider.ping()
+                self._trouble = ""
+            except Exception as error:
+                self._trouble = text_of(error)
+            try:
+                async with asyncio.timeout(_ANSWER_SECONDS):
+                    self.changes.node(await provider.node_status())
+            except Exception as error:
+                log.warning("the provider does not say how the node is", **described(error))
+            await either(self._clock, BEAT_SECONDS, self._look_again)
+
+    def _spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        task = self._group.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def _settled(self, work: Coroutine[Any, Any, T]) -> T:
+        """What it returns or raises; it goes on where the caller leaves."""
+
+        async def settled() -> None:
+            try:
+                found.set_result(await work)
+            except Exception as error:
+                found.set_exception(error)
+            finally:
+                found.cancel()
+
+        found: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        await asyncio.wait([self._spawn(settled())])
+        return await found

@@ -1,0 +1,55 @@
+"""Who may drive the agent: whoever shows a client certificate that it trusts, or its token."""
+
+from __future__ import annotations
+
+import hmac
+import ssl
+
+import attrs
+from aiohttp import web
+
+from wasmlet.clock import Clock, SystemClock
+from wasmlet_agent.protocol.failures import Unauthorized
+
+
+@attrs.frozen
+class Guard:
+    """Decides on requests.
+
+    Attributes:
+        token: what a request may show as `Authorization: Bearer`; None where there is none.
+        certificates: whether client certificates are verified; one that is shown suffices then.
+        open: whether a request needs to show nothing: plain HTTP on loopback, or a connection that the agent dialled.
+    """
+
+    token: str | None = attrs.field(default=None, repr=False)
+    certificates: bool = False
+    open: bool = False
+    clock: Clock = attrs.field(factory=SystemClock)
+
+    def check(self, request: web.Request) -> None:
+        """Let the request pass.
+
+        Raises:
+            Unauthorized: it shows nothing that suffices.
+        """
+        if request.headers.get("Origin"):
+            raise Unauthorized("no web page may drive an agent")
+        if self.open or self._certified(request) or self._token_shown(request):
+            return
+        wanted = [*(["a client certificate"] * self.certificates), *(["a bearer token"] * (self.token is not None))]
+        raise Unauthorized(f"expected {' or '.join(wanted)}, found none that suffices")
+
+    def _certified(self, request: web.Request) -> bool:
+        certificate = request.get_extra_info("peercert")
+        if not self.certificates or not certificate:
+            return False
+        # A connection may outlive the certificate that it was made with.
+        return ssl.cert_time_to_seconds(certificate["notAfter"]) > self.clock.now().timestamp()
+
+    def _token_shown(self, request: web.Request) -> bool:
+        if self.token is None:
+            return False
+        kind, _, shown = request.headers.get("Authorization", "").partition(" ")
+        same = hmac.compare_digest(shown.strip().encode("utf-8", "surrogateescape"), self.token.encode())
+        return same and kind.lower() == "bearer"

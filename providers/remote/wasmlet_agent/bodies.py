@@ -1,0 +1,71 @@
+"""Bodies of requests: their size is bounded, before they are unpacked and after."""
+
+from __future__ import annotations
+
+import asyncio
+import zlib
+
+from aiohttp import web
+
+from wasmlet.concurrency import in_thread
+from wasmlet.errors import InvalidInput
+from wasmlet_agent.protocol import MOST_BODY
+from wasmlet_agent.protocol.failures import TooLarge
+
+SECONDS = 60.0
+"""How long a body may be on its way."""
+_AT_ONCE = 4
+"""Bodies that are read side by side: as many as a node loop has connections."""
+_GZIP = 16 + zlib.MAX_WBITS
+
+
+class Bodies:
+    """Reads bodies, a few at a time, so that many large ones take no more memory than a few."""
+
+    def __init__(self) -> None:
+        self._free = asyncio.Semaphore(_AT_ONCE)
+
+    async def read(self, request: web.Request) -> bytes:
+        """The body, unpacked.
+
+        Raises:
+            TooLarge: it is larger than `MOST_BODY`.
+            InvalidInput: it is packed in another way than gzip, broken off, or too long on its way.
+        """
+        packing = request.headers.get("Content-Encoding", "identity").lower()
+        if packing not in ("gzip", "identity"):
+            raise InvalidInput(f"Content-Encoding: expected gzip or identity, found {packing[:40]!r}")
+        if (request.content_length or 0) > MOST_BODY:
+            raise _too_large()
+        async with self._free:
+            try:
+                async with asyncio.timeout(SECONDS):
+                    found = await self._all(request)
+            except TimeoutError:
+                raise InvalidInput(f"expected the whole body within {SECONDS:g} s") from None
+            return await in_thread(_unpacked, found) if packing == "gzip" else found
+
+    async def _all(self, request: web.Request) -> bytes:
+        found = bytearray()
+        async for piece in request.content.iter_any():
+            found += piece
+            if len(found) > MOST_BODY:
+                raise _too_large()
+        return bytes(found)
+
+
+def _unpacked(packed: bytes) -> bytes:
+    unpacking = zlib.decompressobj(_GZIP)
+    try:
+        found = unpacking.decompress(packed, MOST_BODY + 1)
+    except zlib.error as error:
+        raise InvalidInput(f"expected a body packed with gzip, found something else: {error}") from None
+    if len(found) > MOST_BODY:
+        raise _too_large()
+    if not unpacking.eof:
+        raise InvalidInput("expected a body packed with gzip, found one that breaks off")
+    return found
+
+
+def _too_large() -> TooLarge:
+    return TooLarge(f"expected a body of at most {MOST_BODY} bytes")

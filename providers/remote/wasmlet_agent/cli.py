@@ -1,0 +1,89 @@
+"""The command line: `wasmlet-agent`, which serves, and `wasmlet-agent keys`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+import click
+
+from wasmlet.cli import execution, log, providers
+from wasmlet.cli.options import instance_of, options_of, warn_of_variables
+from wasmlet.provider import Provider
+from wasmlet_agent.config import AgentConfig
+
+_SERVE = "serve"
+
+
+class ProviderCommand(click.Command):
+    """A command whose options are the agent's, and those of the provider that the arguments name.
+
+    Args:
+        name: of the command.
+        run: is called with the values of all options, and with what makes a provider.
+        settings: the attrs classes of the command's own options.
+        about: what `--help` says of it.
+    """
+
+    def __init__(
+        self, name: str, run: Callable[[dict[str, Any], Callable[[], Provider]], None], *settings: type[Any], about: str
+    ) -> None:
+        own = [option for kind in settings for option in options_of(kind)]
+        chosen = click.Option(
+            ["--provider"],
+            metavar="NAME",
+            envvar="WASMLET_PROVIDER",
+            show_envvar=True,
+            help="The provider that runs the pods; see `wasmlet providers`.",
+        )
+        super().__init__(name, params=[chosen, *execution.common(), *own], help=about, callback=self._run)
+        self._do = run
+        self._provider: type[Provider] | None = None
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if name := providers.named(args, without="remote"):
+            self._provider = providers.load(name)
+            have = {parameter.name for parameter in self.params}
+            self.params += [p for p in options_of(self._provider.Config) if p.name not in have]
+        warn_of_variables(self.params)
+        return super().parse_args(ctx, args)
+
+    def _run(self, **values: Any) -> None:
+        kind = self._provider
+        if kind is None:
+            raise providers.which()
+        log.configure(values["log_level"])
+        config = instance_of(kind.Config, values)
+        self._do(values, lambda: kind(config))
+
+
+class _Commands(click.Group):
+    """Without the name of a command, `serve` is meant."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if not args or (args[0] not in self.commands and args[0] not in ("-h", "--help", "--version")):
+            args = [_SERVE, *args]
+        return super().parse_args(ctx, args)
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="wasmlet-remote", prog_name="wasmlet-agent")
+def cli() -> None:
+    """Run pods on this machine for a node loop that is elsewhere.
+
+    Without a command, `serve` is meant: wasmlet-agent --provider wasmtime
+    """
+
+
+def _serve(values: dict[str, Any], make: Callable[[], Provider]) -> None:
+    from wasmlet_agent.serving import serve
+
+    execution.run_loop(serve(instance_of(AgentConfig, values), make))
+
+
+cli.add_command(ProviderCommand(_SERVE, _serve, AgentConfig, about="Serve node loops at an address."))
+
+
+def main(args: Sequence[str] | None = None) -> NoReturn:
+    """Entry point of `wasmlet-agent`."""
+    execution.execute(cli, args, "wasmlet-agent")

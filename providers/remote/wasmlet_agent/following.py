@@ -1,0 +1,48 @@
+"""`GET /v1/changes`: the stream of changes, a JSON object a line."""
+
+from __future__ import annotations
+
+import asyncio
+
+from aiohttp import web
+
+from wasmlet_agent.agent import Agent
+from wasmlet_agent.breaking import breaking_off
+from wasmlet_agent.protocol import BEAT_SECONDS
+from wasmlet_agent.protocol.messages import Hello, line_out
+
+_WRITE_SECONDS = 60.0
+"""How long a reader may leave unread what was sent."""
+
+
+async def send_changes(request: web.Request, agent: Agent, after: int) -> web.StreamResponse:
+    """Answer with what is newer than a number, and then with each change, until the session is over."""
+    changes, over = agent.changes, agent.sessions.over
+    answer = web.StreamResponse(headers={"Content-Type": "application/x-ndjson", "X-Accel-Buffering": "no"})
+    await answer.prepare(request)
+    with breaking_off(request):
+        await _write(answer, line_out(Hello(changes.instance, changes.n, agent.now())))
+        ended = asyncio.ensure_future(over.wait())
+        try:
+            while not over.is_set():
+                told = asyncio.ensure_future(changes.told.wait())
+                try:
+                    for line in changes.newer(after):
+                        after = line.n
+                        await _write(answer, line_out(line))
+                    done, _ = await asyncio.wait(
+                        [told, ended], timeout=BEAT_SECONDS, return_when=asyncio.FIRST_COMPLETED
+                    )
+                finally:
+                    told.cancel()
+                if not done:
+                    await _write(answer, line_out(agent.beat()))
+        finally:
+            ended.cancel()
+        await answer.write_eof()
+    return answer
+
+
+async def _write(answer: web.StreamResponse, data: bytes) -> None:
+    async with asyncio.timeout(_WRITE_SECONDS):
+        await answer.write(data)

@@ -1,0 +1,446 @@
+"""The pods of an agent: calls for one pod come one after the other, and go on without whoever asked for them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine
+from datetime import timedelta
+from typing import Any
+
+import attrs
+import structlog
+
+from wasmlet.clock import Backoff, Clock, either
+from wasmlet.concurrency import in_thread
+from wasmlet.errors import InvalidInput, NotFound, Refused, Rejected
+from wasmlet.failures import described, text_of
+from wasmlet.model.pod import Pod, PodKey
+from wasmlet.model.status import PodStatus
+from wasmlet.provider import Provider
+from wasmlet_agent import unseen
+from wasmlet_agent.changes import Changes
+from wasmlet_agent.fences import Fence, Fences
+from wasmlet_agent.protocol.failures import Stale, Starting
+from wasmlet_agent.protocol.messages import ListedPod, PodRequest
+from wasmlet_agent.store import END_LIFE, MOST_ENDS, KeptEnd, KeptPod, KeptStatus, Store
+
+log = structlog.get_logger(__name__)
+
+Spawn = Callable[[Coroutine[Any, Any, Any]], asyncio.Task[Any]]
+
+CALL_SECONDS = 60.0
+"""What a call for a pod has, and `delete_pod` beside its grace period."""
+_AGAIN = Backoff(initial=1.0, cap=30.0)
+"""Pauses between tries to end a pod, or to start it again."""
+
+
+@attrs.define(eq=False)
+class _Ending:
+    """A pod that is being ended.
+
+    Attributes:
+        deadline: when its grace is over, on the monotonic clock.
+        failure: what the last try has raised; None while one goes on.
+        again: set to try again at once.
+        done: the provider has ended it; what is left is to keep that.
+    """
+
+    deadline: float
+    fence: Fence
+    task: asyncio.Task[Any] | None = None
+    failure: Exception | None = None
+    again: asyncio.Event = attrs.field(factory=asyncio.Event)
+    done: bool = False
+
+
+@attrs.define(eq=False)
+class _Held:
+    """What the agent has of one pod.
+
+    Attributes:
+        here: whether it was taken on, or is just being taken on.
+        instead: its status where the provider does not have it (see `unseen`).
+        last: its newest status.
+        calls: those that create or update it, and those that wait to.
+    """
+
+    key: PodKey
+    here: bool = False
+    kept: KeptPod | None = None
+    instead: PodStatus | None = None
+    last: PodStatus | None = None
+    lock: asyncio.Lock = attrs.field(factory=asyncio.Lock)
+    calls: set[asyncio.Task[Any]] = attrs.field(factory=set)
+    ending: _Ending | None = None
+
+    def tasks(self) -> list[asyncio.Task[Any]]:
+        """What goes on for it."""
+        ending = self.ending.task if self.ending is not None else None
+        return [*self.calls, *([ending] if ending is not None else [])]
+
+    @property
+    def digest(self) -> str:
+        return self.kept.digest if self.kept is not None and self.kept.complete else ""
+
+
+class Pods:
+    """What node loops ask of the pods, and what the provider says of them.
+
+    Args:
+        spawn: runs a coroutine as a task that the agent owns; it raises nothing.
+    """
+
+    def __init__(self, store: Store, changes: Changes, clock: Clock, spawn: Spawn) -> None:
+        self._store = store
+        self._changes = changes
+        self._clock = clock
+        self._spawn = spawn
+        self._provider: Provider | None = None
+        self._fences = Fences()
+        self._held: dict[str, _Held] = {}
+        self._ends: dict[str, KeptEnd] = {}
+        self._unsaved: dict[str, KeptStatus] = {}
+        self._touched = asyncio.Event()
+
+    # --- what node loops ask
+
+    async def create(self, uid: str, fence: Fence, digest: str, request: PodRequest) -> None:
+        """Take the pod on; one that is here goes on as it is, with what has changed.
+
+        Raises:
+            Stale: a newer request for this pod was taken.
+            WasmletError: as `Provider.create_pod`.
+        """
+        pod = _pod_of(uid, request)
+        self._fences.take(uid, fence)
+        held = self._held.setdefault(uid, _Held(pod.key))
+        kept = KeptPod(request.pod, request.inputs, digest, fence)
+        await self._call(held, fence, lambda: self._create(held, pod, kept))
+
+    async def update(self, uid: str, fence: Fence, digest: str, request: PodRequest) -> None:
+        """Hand over what has changed.
+
+        Raises:
+            NotFound: the pod is not here.
+            Stale: a newer request for this pod was taken.
+            WasmletError: as `Provider.update_pod`.
+        """
+        pod = _pod_of(uid, request)
+        self._fences.take(uid, fence)
+        held = self._here(uid)
+        kept = KeptPod(request.pod, request.inputs, digest, fence)
+        await self._call(held, fence, lambda: self._update(held, pod, kept))
+
+    async def delete(self, key: PodKey, fence: Fence, grace_seconds: float) -> None:
+        """End the pod in its own time; the end is told among the changes.
+
+        Said again with less grace it hurries. Said again after an error it tells of the error, and tries again at once.
+
+        Raises:
+            NotFound: the pod is not here and never was, or it was forgotten.
+            Stale: a newer request for this pod was taken.
+        """
+        self._fences.take(key.uid, fence)
+        held = self._held.get(key.uid)
+        if held is None:
+            if (end := self._ends.get(key.uid)) is None:
+                raise NotFound(f"pod {key} ({key.uid}) is not here")
+            self._changes.ended(key.uid, end.status)
+            return
+        deadline = self._clock.monotonic() + grace_seconds
+        if (ending := held.ending) is not None:
+            if (failure := ending.failure) is not None:
+                ending.again.set()
+                raise failure
+            if ending.done or deadline >= ending.deadline:
+                return
+        self._begin_end(held, deadline, fence)
+        if (kept := held.kept) is not None:
+            held.kept = attrs.evolve(kept, ends_at=self._clock.now() + timedelta(seconds=grace_seconds))
+            await self._keep(held)
+
+    async def forget(self, uid: str, fence: Fence) -> None:
+        """The API has the last status of a pod that has ended."""
+        self._fences.take(uid, fence)
+        await self._forget(uid)
+
+    async def get(self, uid: str) -> ListedPod:
+        """The pod, with its status now.
+
+        Raises:
+            NotFound: it is not here.
+        """
+        held = self._here(uid)
+        return ListedPod(held.key, held.instead or await self.provider.pod_status(held.key), held.digest)
+
+    async def listed(self) -> tuple[ListedPod, ...]:
+        """Every pod."""
+        found = {record.key.uid: record.status for record in await self.provider.list_pods()}
+        found |= {uid: held.instead for uid, held in self._held.items() if held.instead is not None}
+        here = ((self._held.get(uid), status) for uid, status in found.items())
+        return tuple(ListedPod(held.key, status, held.digest) for held, status in here if held is not None)
+
+    def key(self, uid: str) -> PodKey:
+        """Which pod this is.
+
+        Raises:
+            NotFound: it is not here.
+        """
+        return self._here(uid).key
+
+    @property
+    def provider(self) -> Provider:
+        """The provider, which has started.
+
+        Raises:
+            Starting: it has not.
+        """
+        if self._provider is None:
+            raise Starting("the agent's provider is starting")
+        return self._provider
+
+    # --- the provider comes, speaks and goes
+
+    async def load(self) -> None:
+        """Read what was kept on disk, before there is a provider."""
+        kept, statuses, ends = await in_thread(lambda: (self._store.pods(), self._store.statuses(), self._store.ends()))
+        for uid, pod in kept.items():
+            last = statuses[uid].status if uid in statuses else None
+            self._held[uid] = _Held(Pod(pod.pod).key, here=True, kept=pod, last=last)
+            self._fences.known(uid, pod.fence)
+        for uid in statuses.keys() - kept.keys():
+            await in_thread(self._store.drop, uid)
+        for uid, end in sorted(ends.items(), key=lambda entry: entry[1].at):
+            self._ends[uid] = end
+            self._fences.known(uid, end.fence)
+            self._changes.ended(uid, end.status)
+        await self._expire()
+
+    async def attach(self, provider: Provider) -> None:
+        """Take on what the provider has, and start again what it lacks."""
+        listed = {record.key.uid: record for record in await provider.list_pods()}
+        for uid, record in listed.items():
+            self._held.setdefault(uid, _Held(record.key)).here = True
+        self._provider = provider
+        for uid, held in list(self._held.items()):
+            held.instead = None
+            await self._revive(held, listed[uid].status if uid in listed else None)
+
+    async def detach(self) -> None:
+        """The provider is going to stop."""
+        self._provider = None
+        going = [
+            task for held in self._held.values() for task in (*held.calls, held.ending and held.ending.task) if task
+        ]
+        for task in going:
+            task.cancel()
+        if going:
+            await asyncio.wait(going)
+
+    def saw(self, key: PodKey, status: PodStatus) -> None:
+        """A pod's status is now this; what is told of pods that have ended is passed over."""
+        held = self._held.get(key.uid)
+        if held is not None and held.here and held.instead is None:
+            self._say(held, status)
+
+    async def save(self) -> None:
+        """Keep statuses on disk as they change, until cancelled."""
+        while True:
+            await self._touched.wait()
+            self._touched.clear()
+            unsaved, self._unsaved = self._unsaved, {}
+            try:
+                await in_thread(self._store.keep_statuses, unsaved)
+            except OSError as error:
+                log.warning("the pods' statuses cannot be kept", **described(error))
+
+    def _say(self, held: _Held, status: PodStatus) -> None:
+        held.last = status
+        if self._changes.status(held.key, status):
+            self._unsaved[held.key.uid] = KeptStatus(held.key, status)
+            self._touched.set()
+
+    async def _revive(self, held: _Held, status: PodStatus | None) -> None:
+        """Hand a pod to a provider that has just started.
+
+        Args:
+            status: what the provider says of it; None where it does not have it.
+        """
+        if status is not None:
+            self._say(held, status)
+        if (ending := held.ending) is not None:
+            self._begin_end(held, ending.deadline, ending.fence)
+            return
+        if (kept := held.kept) is None:
+            return
+        if kept.ends_at is not None:
+            left = (kept.ends_at - self._clock.now()).total_seconds()
+            self._begin_end(held, self._clock.monotonic() + max(0.0, left), kept.fence)
+            return
+        pod = Pod(kept.pod)
+        if status is None:
+            held.instead = unseen.verdict(pod, held.last, kept.complete, self._clock.now())
+            if held.instead is not None:
+                self._say(held, held.instead)
+                return
+        if kept.complete:
+            await self._call(held, kept.fence, lambda: self._start_again(held, pod, kept))
+
+    async def _start_again(self, held: _Held, pod: Pod, kept: KeptPod) -> None:
+        try:
+            await self.provider.create_pod(pod, kept.inputs)
+            held.instead = None
+        except (Refused, Rejected) as error:
+            held.instead = unseen.refused(pod, error)
+        except Exception as error:
+            log.error("a pod cannot be started again", pod=str(held.key), **described(error))
+            # Without a digest the node loop hands it over again.
+            held.kept = attrs.evolve(kept, digest="")
+            held.instead = unseen.waiting(pod, "CreateContainerError", text_of(error))
+        if held.instead is not None:
+            self._say(held, held.instead)
+
+    # --- calls
+
+    async def _call(self, held: _Held, fence: Fence, work: Callable[[], Awaitable[None]]) -> None:
+        """Do it after what goes on for the pod, also where the caller leaves meanwhile."""
+
+        async def settled() -> Exception | None:
+            try:
+                async with held.lock:
+                    self._fences.check(held.key.uid, fence)
+                    async with asyncio.timeout(CALL_SECONDS):
+                        await work()
+            except Exception as error:
+                return error
+            return None
+
+        task = self._spawn(settled())
+        held.calls.add(task)
+        task.add_done_callback(lambda _: self._tidy(held, task))
+        await asyncio.wait([task])
+        if task.cancelled():
+            raise Stale("the pod is being ended")
+        if (error := task.result()) is not None:
+            raise error
+
+    async def _create(self, held: _Held, pod: Pod, kept: KeptPod) -> None:
+        before = held.here, held.kept, held.instead
+        await self._forget(held.key.uid)  # where the API was restored from a backup, a pod comes again
+        held.kept = kept
+        await self._keep(held)
+        if held.instead is not None and unseen.over(pod, held.instead):
+            return
+        held.here, held.instead = True, None
+        try:
+            await self.provider.create_pod(pod, kept.inputs)
+        except (Refused, Rejected, InvalidInput):
+            held.here, held.kept, held.instead = before
+            await self._keep(held)
+            raise
+
+    async def _update(self, held: _Held, pod: Pod, kept: KeptPod) -> None:
+        if held.instead is not None:
+            if not pod.deleting:
+                await self._create(held, pod, kept)
+            return
+        await self.provider.update_pod(pod, kept.inputs)
+        held.kept = kept
+        await self._keep(held)
+
+    def _begin_end(self, held: _Held, deadline: float, fence: Fence) -> None:
+        for task in held.tasks():
+            task.cancel()
+        held.ending = ending = _Ending(deadline, fence)
+        ending.task = self._spawn(self._end(held, ending))
+
+    async def _end(self, held: _Held, ending: _Ending) -> None:
+        uid = held.key.uid
+        async with held.lock:
+            final = await self._ended(held, ending)
+            ending.done = True
+            if final is None and held.last is not None and unseen.begun(held.last):
+                final = unseen.ended(held.last, self._clock.now())
+            end = self._ends[uid] = KeptEnd(final, ending.fence, self._clock.now())
+            try:
+                await in_thread(self._store.end, uid, end)
+                await self._expire()
+            except OSError as error:
+                log.error("the end of a pod cannot be kept", pod=str(held.key), **described(error))
+            held.here, held.kept, held.instead, held.last, held.ending = False, None, None, None, None
+            self._unsaved.pop(uid, None)
+            self._changes.ended(uid, final)
+        self._tidy(held, None)
+
+    async def _ended(self, held: _Held, ending: _Ending) -> PodStatus | None:
+        """The pod's last status from the provider; tries until it has ended."""
+        first = True
+        for pause in _AGAIN.pauses():
+            left = max(0.0, ending.deadline - self._clock.monotonic())
+            try:
+                async with asyncio.timeout(left + CALL_SECONDS):
+                    return await self.provider.delete_pod(held.key, left)
+            except NotFound:
+                return None
+            except Exception as error:
+                ending.failure = error
+                log.error("a pod does not end", pod=str(held.key), **described(error, first=first))
+            first = False
+            ending.again.clear()
+            await either(self._clock, pause, ending.again)
+            ending.failure = None
+        raise AssertionError("pauses never end")
+
+    def _tidy(self, held: _Held, done: asyncio.Task[Any] | None) -> None:
+        if done is not None:
+            held.calls.discard(done)
+        if not held.here and not held.calls and held.ending is None and self._held.get(held.key.uid) is held:
+            del self._held[held.key.uid]
+
+    # --- keeping
+
+    async def _keep(self, held: _Held) -> None:
+        uid, kept = held.key.uid, held.kept
+        try:
+            if kept is None:
+                await in_thread(self._store.drop, uid)
+            else:
+                await in_thread(self._store.keep, uid, kept)
+        except OSError as error:
+            log.error("a pod cannot be kept: it does not outlive this agent", pod=str(held.key), **described(error))
+
+    async def _forget(self, uid: str) -> None:
+        if self._ends.pop(uid, None) is not None:
+            self._changes.forget(uid)
+            await in_thread(self._store.forget, uid)
+
+    async def _expire(self) -> None:
+        """Let go of ends that nobody has asked for in a long time."""
+        since = self._clock.now() - END_LIFE
+        for uid, end in list(self._ends.items()):
+            if end.at >= since and len(self._ends) <= MOST_ENDS:
+                break
+            await self._forget(uid)
+
+    def _here(self, uid: str) -> _Held:
+        held = self._held.get(uid)
+        if held is None or not held.here:
+            raise NotFound(f"pod {uid} is not here")
+        return held
+
+
+def _pod_of(uid: str, request: PodRequest) -> Pod:
+    """The pod of a request.
+
+    Raises:
+        InvalidInput: it is not the one that the path names, or is no pod.
+    """
+    metadata = request.pod.get("metadata")
+    if not isinstance(metadata, dict) or not isinstance(request.pod.get("spec"), dict):
+        raise InvalidInput("pod: expected an object with metadata and spec")
+    for name in ("namespace", "name", "uid"):
+        if not isinstance(metadata.get(name), str):
+            raise InvalidInput(f"pod.metadata.{name}: expected text")
+    if metadata["uid"] != uid:
+        raise InvalidInput(f"pod.metadata.uid: expected {uid!r} as in the path, found {metadata['uid'][:40]!r}")
+    return Pod(request.pod)

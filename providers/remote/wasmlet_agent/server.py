@@ -1,0 +1,176 @@
+"""The agent's HTTP API, `/v1`; `openapi` describes it, and `protocol` has what is sent."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+import structlog
+from aiohttp import web
+
+from wasmlet.errors import Unsupported, WasmletError
+from wasmlet.failures import described
+from wasmlet.model.pod import PodKey
+from wasmlet.provider import Provider
+from wasmlet_agent.agent import Agent
+from wasmlet_agent.auth import Guard
+from wasmlet_agent.bodies import Bodies
+from wasmlet_agent.fences import Fence
+from wasmlet_agent.following import send_changes
+from wasmlet_agent.logs import log_options, send_log
+from wasmlet_agent.protocol import PREFIX, SEQUENCE_HEADER, SESSION_HEADER
+from wasmlet_agent.protocol.codec import decode, encode
+from wasmlet_agent.protocol.failures import Failure, failure_of
+from wasmlet_agent.protocol.messages import Accepted, PodList, PodRequest, SessionRequest
+from wasmlet_agent.queries import number, seconds, wanted
+from wasmlet_agent.store import check_uid
+
+log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+SESSION = PREFIX + "/session"
+PODS = PREFIX + "/pods"
+POD = PODS + "/{uid}"
+_PUBLIC = ("/healthz", "/openapi.json")
+
+
+class Server:
+    """Serves one agent.
+
+    Args:
+        guard: decides who may ask.
+    """
+
+    def __init__(self, agent: Agent, guard: Guard) -> None:
+        self._agent = agent
+        self._guard = guard
+        self._bodies = Bodies()
+
+    def runner(self) -> web.AppRunner:
+        """What serves the API on sites, or on connections that are handed to its `server`."""
+        app = web.Application(middlewares=[self._answer])
+        app.router.add_get("/healthz", self._healthz)
+        app.router.add_post(SESSION, self._session)
+        app.router.add_get(PODS, self._list)
+        app.router.add_put(POD, self._create)
+        app.router.add_patch(POD, self._update)
+        app.router.add_get(POD, self._get)
+        app.router.add_delete(POD, self._delete)
+        app.router.add_post(POD + "/forget", self._forget)
+        app.router.add_get(POD + "/containers/{container}/logs", self._logs)
+        app.router.add_get(PREFIX + "/changes", self._changes)
+        app.router.add_get(PREFIX + "/node", self._node)
+        app.router.add_get(PREFIX + "/stats", self._stats)
+        # A caller that leaves ends its stream. Calls for pods go on: they are tasks of the agent's.
+        return web.AppRunner(
+            app, access_log=None, handler_cancellation=True, auto_decompress=False, shutdown_timeout=1.0
+        )
+
+    @web.middleware
+    async def _answer(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Answer errors in the form of the protocol, and let nobody through who may not ask."""
+        try:
+            if request.path not in _PUBLIC:
+                self._guard.check(request)
+                if request.path.startswith(PREFIX) and request.path != SESSION:
+                    self._agent.sessions.check(wanted(request.headers, SESSION_HEADER, least=0))
+            return await handler(request)
+        except web.HTTPException as error:
+            name = "NotFound" if error.status == 404 else "InvalidInput"
+            return _json(Failure(name, error.reason), error.status, error.headers.get("Allow"))
+        except (ConnectionError, asyncio.CancelledError):
+            raise
+        except Exception as error:
+            if not isinstance(error, WasmletError):
+                log.error("a request has failed", method=request.method, path=request.path, **described(error))
+            status, failure = failure_of(error)
+            answer = _json(failure, status)
+            if not request.content.at_eof():
+                answer.force_close()  # what is left of its body is not read
+            return answer
+
+    # --- the session, and what is asked of the node
+
+    async def _healthz(self, _: web.Request) -> web.Response:
+        trouble = self._agent.trouble
+        return _json(Failure("Failed", trouble), 503) if trouble else _json(Accepted())
+
+    async def _session(self, request: web.Request) -> web.Response:
+        return _json(await self._agent.claim(await self._body(request, SessionRequest)))
+
+    async def _node(self, _: web.Request) -> web.Response:
+        return _json(await self._agent.pods.provider.node_status())
+
+    async def _stats(self, _: web.Request) -> web.Response:
+        return web.json_response(await self._supported("stats").stats())
+
+    async def _changes(self, request: web.Request) -> web.StreamResponse:
+        after = number(request.query, "after", least=0) or 0
+        known = request.query.get("instance") == self._agent.changes.instance
+        _ = self._agent.pods.provider
+        return await send_changes(request, self._agent, after if known else 0)
+
+    # --- pods
+
+    async def _list(self, _: web.Request) -> web.Response:
+        n = self._agent.changes.n
+        return _json(PodList(n, await self._agent.pods.listed()))
+
+    async def _create(self, request: web.Request) -> web.Response:
+        body, uid = await self._bodies.read(request), _uid(request)
+        await self._agent.pods.create(uid, _fence(request), _digest(body), decode(PodRequest, body))
+        return _json(Accepted())
+
+    async def _update(self, request: web.Request) -> web.Response:
+        body, uid = await self._bodies.read(request), _uid(request)
+        await self._agent.pods.update(uid, _fence(request), _digest(body), decode(PodRequest, body))
+        return _json(Accepted())
+
+    async def _get(self, request: web.Request) -> web.Response:
+        return _json(await self._agent.pods.get(_uid(request)))
+
+    async def _delete(self, request: web.Request) -> web.Response:
+        query = request.query
+        key = PodKey(query.get("namespace", ""), query.get("name", ""), _uid(request))
+        await self._agent.pods.delete(key, _fence(request), seconds(query, "grace"))
+        return _json(Accepted(), 202)
+
+    async def _forget(self, request: web.Request) -> web.Response:
+        await self._agent.pods.forget(_uid(request), _fence(request))
+        return _json(Accepted())
+
+    async def _logs(self, request: web.Request) -> web.StreamResponse:
+        options = log_options(request.query)
+        key = self._agent.pods.key(_uid(request))
+        pieces = self._supported("logs").logs(key, request.match_info["container"], options)
+        return await send_log(request, pieces, follow=options.follow)
+
+    def _supported(self, call: str) -> Provider:
+        provider = self._agent.pods.provider
+        if not provider.supports(call):
+            raise Unsupported(f"provider {provider.name} does not support {call.replace('_', '-')}")
+        return provider
+
+    async def _body(self, request: web.Request, kind: type[T]) -> T:
+        return decode(kind, await self._bodies.read(request))
+
+
+def _uid(request: web.Request) -> str:
+    return check_uid(request.match_info["uid"])
+
+
+def _fence(request: web.Request) -> Fence:
+    return Fence(wanted(request.headers, SESSION_HEADER, least=0), wanted(request.headers, SEQUENCE_HEADER, least=1))
+
+
+def _digest(body: bytes) -> str:
+    return hashlib.sha256(body).hexdigest()
+
+
+def _json(value: object, status: int = 200, allow: str | None = None) -> web.Response:
+    headers = {"Allow": allow} if allow is not None else None
+    return web.Response(body=encode(value), status=status, headers=headers, content_type="application/json")

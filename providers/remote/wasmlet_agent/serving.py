@@ -1,0 +1,73 @@
+"""The agent as a process: it listens, until a signal ends it; its pods go on running."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+import structlog
+from aiohttp import web
+
+from wasmlet.artifacts.files import lock
+from wasmlet.errors import ConfigError
+from wasmlet.provider import Provider
+from wasmlet.signals import on_stop_signals
+from wasmlet_agent.agent import Agent, Places
+from wasmlet_agent.config import AgentConfig
+from wasmlet_agent.server import Server
+
+log = structlog.get_logger(__name__)
+
+
+async def serve(config: AgentConfig, make: Callable[[], Provider]) -> None:
+    """Serve node loops at an address until SIGTERM or SIGINT.
+
+    Args:
+        make: a new provider.
+
+    Raises:
+        ConfigError: a setting is wrong, this machine cannot run the provider, or the address cannot be had.
+    """
+    guard, context = config.guard(), config.context()
+    stop = asyncio.Event()
+    with on_stop_signals(stop.set):
+        async with started(config, make) as agent:
+            runner = Server(agent, guard).runner()
+            await runner.setup()
+            try:
+                host, port = config.address
+                site = web.TCPSite(runner, host, port, ssl_context=context)
+                try:
+                    await site.start()
+                except OSError as error:
+                    raise ConfigError(f"--listen {config.listen}: {error.strerror}") from None
+                log.info("the agent serves", at=_url(runner, tls=context is not None))
+                await stop.wait()
+            finally:
+                await runner.cleanup()
+
+
+def _url(runner: web.AppRunner, *, tls: bool) -> str:
+    host, port = runner.addresses[0][:2]
+    return f"{'https' if tls else 'http'}://{f'[{host}]' if ':' in host else host}:{port}"
+
+
+@asynccontextmanager
+async def started(config: AgentConfig, make: Callable[[], Provider]) -> AsyncIterator[Agent]:
+    """An agent whose state directory is its alone, and whose provider can run here.
+
+    Raises:
+        ConfigError: another agent has the state directory, or this machine cannot run the provider.
+    """
+    await make().check()
+    directory = config.directory()
+    held = lock(directory / "lock", create=True)
+    if held is None:
+        raise ConfigError(f"state directory {directory} is in use by another agent; choose another with --state-dir")
+    try:
+        async with Agent(make, Places(directory, config.keep_secrets, config.handover)) as agent:
+            yield agent
+    finally:
+        os.close(held)
