@@ -11,7 +11,8 @@
 
 With pytest, the fixture `control_plane` is a `ControlPlane` that runs. `ProviderContract` holds a provider to what the
 node loop relies on (see `wasmlet.testing.contract`), and `ReferenceProvider` is one that passes it and runs nothing.
-`FakeClock` stands still until a test moves it. Importing this package costs nothing until a name is used.
+`FakeClock` stands still until a test moves it, and `FaultProxy` makes trouble between a client and an HTTP server.
+Importing this package costs nothing until a name is used.
 """
 
 from __future__ import annotations
@@ -23,13 +24,15 @@ if TYPE_CHECKING:
     from wasmlet.controlplane.control_plane import ControlPlane
     from wasmlet.testing.clock import FakeClock
     from wasmlet.testing.contract import ProviderContract
+    from wasmlet.testing.fault_proxy import FaultProxy
     from wasmlet.testing.reference import ReferenceProvider
 
-__all__ = ["ControlPlane", "FakeClock", "ProviderContract", "ReferenceProvider"]
+__all__ = ["ControlPlane", "FakeClock", "FaultProxy", "ProviderContract", "ReferenceProvider"]
 
 _MODULES = {
     "ControlPlane": "wasmlet.controlplane.control_plane",
     "FakeClock": "wasmlet.testing.clock",
+    "FaultProxy": "wasmlet.testing.fault_proxy",
     "ProviderContract": "wasmlet.testing.contract",
     "ReferenceProvider": "wasmlet.testing.reference",
 }
