@@ -20,6 +20,7 @@ class Config:
     """Where the agent is, and what both sides show each other."""
 
     endpoint: str = option("https://127.0.0.1:8443", help="URL of the agent; http:// to a loopback address only.")
+    protocol: str = option("wasmlet", help="What is spoken at the endpoint: wasmlet, or a plugin's interlink.")
     tls_ca_file: Path | None = option(None, help="Authorities that vouch for the agent; the system's without it.")
     tls_cert_file: Path | None = option(None, help="Certificate to show the agent, with --tls-key-file.")
     tls_key_file: Path | None = option(None, help="Key of --tls-cert-file.")
@@ -32,6 +33,9 @@ class Config:
         Raises:
             ConfigError: they do not; the message says what to do.
         """
+        if self.protocol != "wasmlet":
+            where = "say interlink with --protocol or WASMLET_PROTOCOL, which is looked at before anything else"
+            raise ConfigError(f"protocol: expected wasmlet, found {self.protocol!r}; {where}")
         try:
             url = urlsplit(self.endpoint)
             host, _ = url.hostname, url.port
