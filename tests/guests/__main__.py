@@ -6,4 +6,5 @@ from tests.guests import SOURCES, build, compile_c, components
 
 for source in sorted(SOURCES.glob("*.c")):
     print(build(source.stem, compile_c))
+print(components.files())
 print(components.web())

@@ -30,6 +30,11 @@ def _tool(*arguments: object) -> None:
     assert answer.returncode == 0, f"{' '.join(command)}:\n{answer.stderr}"
 
 
+def files() -> Path:
+    """The command that does with files what it is told."""
+    return build("files", compile_component, SOURCES / "files")
+
+
 def web() -> Path:
     """The component that serves."""
     return build("web", compile_component, SOURCES / "web")

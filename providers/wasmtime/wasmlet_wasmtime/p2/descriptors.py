@@ -22,6 +22,8 @@ _HOW = struct.Struct("QQQ")
 _BENEATH = 0x08 | 0x02
 """RESOLVE_BENEATH and RESOLVE_NO_MAGICLINKS."""
 _TRIES = 100
+_LONGEST = 4096
+"""Bytes of a path with the one that ends it (PATH_MAX)."""
 _ABOVE = os.O_PATH | os.O_DIRECTORY
 _syscall = ctypes.CDLL(None, use_errno=True).syscall
 
@@ -70,12 +72,15 @@ class Descriptor(Resource):
         if number >= 0:
             os.close(number)
 
-    def file(self, needed: str) -> int:
-        """The descriptor of a file for which this is allowed."""
+    def file(self, *, write: bool = False, directory: str = "bad-descriptor") -> int:
+        """The descriptor of a file; `write`: which is to be changed.
+
+        What it was not opened for the system refuses itself. `directory`: the code where it is one.
+        """
         if self.directory:
-            raise Failed("is-directory" if needed == WRITE else "bad-descriptor")
-        if needed not in self.flags:
-            raise Failed("bad-descriptor" if needed == READ else "not-permitted")
+            raise Failed(directory)
+        if write and not self.changes:
+            raise Failed("not-permitted")
         return self.number_of_file
 
     def folder(self, *, change: bool = False) -> int:
@@ -94,10 +99,7 @@ def open_beneath(directory: int, path: str, flags: int, mode: int = 0) -> int:
         Failed: it would leave it.
         OSError: the usual.
     """
-    if "\0" in path:
-        raise Failed("invalid")
-    if path.startswith("/"):
-        raise Failed("not-permitted")
+    _check(path)
     how = _HOW.pack(flags | os.O_CLOEXEC, mode, _BENEATH)
     number = errno.EAGAIN
     for _ in range(_TRIES):
@@ -114,23 +116,35 @@ def open_beneath(directory: int, path: str, flags: int, mode: int = 0) -> int:
     raise OSError(number, os.strerror(number))
 
 
-class Parent:
-    """The directory that holds what a path names, open, and the name in it."""
+def _check(path: str) -> None:
+    if "\0" in path:
+        raise Failed("invalid")
+    if len(path.encode()) >= _LONGEST:
+        raise Failed("name-too-long")
+    if path.startswith("/"):
+        raise Failed("not-permitted")
 
-    def __init__(self, directory: int, path: str) -> None:
+
+class Parent:
+    """The directory that holds what a path names, open, and the name in it.
+
+    Args:
+        directory: where the path begins.
+        dots: the code where the name is . or .., by which nothing is made, moved or removed.
+        slash: the code where the path ends in a slash and names a directory; None where it may.
+    """
+
+    def __init__(self, directory: int, path: str, *, dots: str, slash: str | None = None) -> None:
+        _check(path)
         stripped = path.rstrip("/")
-        self.slash = stripped != path
+        self.slash = "/" if stripped != path else ""
         above, _, self.name = stripped.rpartition("/")
-        if path.startswith("/"):
-            raise Failed("not-permitted")
-        if "\0" in path:
-            raise Failed("invalid")
         if not self.name:
             raise Failed("no-entry")
-        if self.name in (".", ".."):
-            # Nothing is made, moved or removed by such a name; where it would lead counts first.
+        if self.name in (".", "..") or (self.slash and slash):
+            # Where it would lead counts first.
             os.close(open_beneath(directory, path, os.O_PATH))
-            raise Failed("invalid" if self.name == "." else "not-permitted")
+            raise Failed(slash if slash and self.name not in (".", "..") else dots)
         self.number = open_beneath(directory, above or ".", _ABOVE)
 
     def __enter__(self) -> Parent:
@@ -146,14 +160,16 @@ class FileInput(InputStream):
     def __init__(self, descriptor: Descriptor, offset: int) -> None:
         self._file = os.dup(descriptor.number_of_file)
         self._offset = offset
+        self._closed = False
 
     def read(self, limit: int) -> bytes:
+        if self._closed:
+            raise Failed(CLOSED)
         try:
             found = os.pread(self._file, limit, self._offset)
-        except OSError as error:
-            raise failed(str(error.strerror), file=name_of(error)) from None
-        except OverflowError:
-            found = b""
+        except (OSError, OverflowError) as error:
+            self._closed = True
+            raise _broken(error) from None
         if not found:
             raise Failed(CLOSED)
         self._offset += len(found)
@@ -169,8 +185,11 @@ class FileOutput(OutputStream):
     def __init__(self, descriptor: Descriptor, offset: int | None) -> None:
         self._file = os.dup(descriptor.number_of_file)
         self._offset = offset
+        self._closed = False
 
     def room(self) -> int:
+        if self._closed:
+            raise Failed(CLOSED)
         return ROOM
 
     def write(self, data: bytes) -> None:
@@ -181,13 +200,19 @@ class FileOutput(OutputStream):
                 if self._offset is not None:
                     self._offset += written
                 data = data[written:]
-        except OSError as error:
-            raise failed(str(error.strerror), file=name_of(error)) from None
-        except OverflowError:
-            raise failed("the file cannot be so large", file="file-too-large") from None
+        except (OSError, OverflowError) as error:
+            self._closed = True
+            raise _broken(error) from None
 
     def close(self) -> None:
         os.close(self._file)
+
+
+def _broken(error: OSError | OverflowError) -> Failed:
+    """What a stream says once, before it is closed."""
+    if isinstance(error, OSError):
+        return failed(str(error.strerror), file=name_of(error))
+    return failed("no file has such a place", file="invalid")
 
 
 @resource("directory-entry-stream")

@@ -32,6 +32,8 @@ _TYPES = "wasi:filesystem/types"
 _D = f"{_TYPES}.[method]descriptor."
 _MOST_READ = 64 * 1024
 _SECOND = 1_000_000_000
+_LAST_SECOND = 2**63 // _SECOND - 1
+"""Nanoseconds since 1970 are numbers of 64 bits."""
 _ADVICE = {
     "normal": os.POSIX_FADV_NORMAL, "sequential": os.POSIX_FADV_SEQUENTIAL, "random": os.POSIX_FADV_RANDOM,
     "will-need": os.POSIX_FADV_WILLNEED, "dont-need": os.POSIX_FADV_DONTNEED, "no-reuse": os.POSIX_FADV_NOREUSE,
@@ -85,6 +87,8 @@ def _times(accessed: tuple[str, Any], modified: tuple[str, Any], now: os.stat_re
             seconds, nanoseconds = wanted[1]
             if nanoseconds >= _SECOND:
                 raise Failed("invalid")
+            if seconds > _LAST_SECOND:
+                raise Failed("overflow")
             return int(seconds * _SECOND + nanoseconds)
         return moment if wanted[0] == "now" else before
 
@@ -109,27 +113,25 @@ def _error_code(instance: Instance, error: IoError) -> str | None:
 
 @_function("read-via-stream")
 def _read_via_stream(instance: Instance, descriptor: Descriptor, offset: int) -> FileInput:
-    descriptor.file(READ)
+    descriptor.file(directory="is-directory")
     return FileInput(descriptor, offset)
 
 
 @_function("write-via-stream")
 def _write_via_stream(instance: Instance, descriptor: Descriptor, offset: int) -> FileOutput:
-    descriptor.file(WRITE)
+    descriptor.file(write=True)
     return FileOutput(descriptor, offset)
 
 
 @_function("append-via-stream")
 def _append_via_stream(instance: Instance, descriptor: Descriptor) -> FileOutput:
-    descriptor.file(WRITE)
+    descriptor.file(write=True)
     return FileOutput(descriptor, None)
 
 
 @_function("advise")
 def _advise(instance: Instance, descriptor: Descriptor, offset: int, length: int, advice: str) -> None:
-    if descriptor.directory:
-        raise Failed("bad-descriptor")
-    os.posix_fadvise(descriptor.number_of_file, offset, length, _ADVICE[advice])
+    os.posix_fadvise(descriptor.file(), offset, length, _ADVICE[advice])
 
 
 @_function("sync-data")
@@ -163,7 +165,7 @@ def _get_type(instance: Instance, descriptor: Descriptor) -> str:
 
 @_function("set-size")
 def _set_size(instance: Instance, descriptor: Descriptor, size: int) -> None:
-    os.ftruncate(descriptor.file(WRITE), size)
+    os.ftruncate(descriptor.file(write=True), size)
 
 
 @_function("set-times")
@@ -176,14 +178,14 @@ def _set_times(instance: Instance, descriptor: Descriptor, accessed: Any, modifi
 
 @_function("read")
 def _read(instance: Instance, descriptor: Descriptor, length: int, offset: int) -> tuple[bytes, bool]:
-    number = descriptor.file(READ)
+    number = descriptor.file()
     found = os.pread(number, min(length, _MOST_READ), offset)
     return found, not found and length > 0
 
 
 @_function("write")
 def _write(instance: Instance, descriptor: Descriptor, data: bytes, offset: int) -> int:
-    return os.pwrite(descriptor.file(WRITE), data, offset)
+    return os.pwrite(descriptor.file(write=True), data, offset)
 
 
 @_function("read-directory")
@@ -200,7 +202,7 @@ def _read_entry(instance: Instance, entries: Entries) -> tuple[str, str] | None:
 
 @_function("create-directory-at")
 def _create_directory(instance: Instance, descriptor: Descriptor, path: str) -> None:
-    with Parent(descriptor.folder(change=True), path) as parent:
+    with Parent(descriptor.folder(change=True), path, dots="exist") as parent:
         os.mkdir(parent.name, dir_fd=parent.number)
 
 
@@ -227,7 +229,7 @@ def _set_times_at(
         finally:
             os.close(number)
         return
-    with Parent(directory, path) as parent:
+    with Parent(directory, path, dots="invalid") as parent:
         os.utime(parent.name, ns=_times(accessed, modified, now), dir_fd=parent.number, follow_symlinks=False)
 
 
@@ -237,9 +239,10 @@ def _link(
 ) -> None:
     if "symlink-follow" in flags:
         raise Failed("invalid")
-    with Parent(descriptor.folder(change=True), path) as old, Parent(other.folder(change=True), other_path) as new:
-        if old.slash or new.slash:
-            raise Failed("not-directory")
+    with (
+        Parent(descriptor.folder(change=True), path, dots="not-permitted", slash="not-permitted") as old,
+        Parent(other.folder(change=True), other_path, dots="exist", slash="exist") as new,
+    ):
         os.link(old.name, new.name, src_dir_fd=old.number, dst_dir_fd=new.number, follow_symlinks=False)
 
 
@@ -251,20 +254,28 @@ def _open(
     directory = descriptor.folder()
     if flags & _SYNC:
         raise Failed("unsupported")
-    changes = bool(flags & {WRITE, MUTATE} or open_flags & {"create", "truncate", "exclusive"})
+    changes = bool(WRITE in flags or open_flags & {"create", "truncate", "exclusive"})
     if changes and not (descriptor.changes and MUTATE in descriptor.flags):
         raise Failed("not-permitted")
     mode = os.O_RDONLY if WRITE not in flags else os.O_RDWR if READ in flags else os.O_WRONLY
     for flag, number in (("create", os.O_CREAT), ("exclusive", os.O_EXCL), ("truncate", os.O_TRUNC)):
         mode |= number if flag in open_flags else 0
     if "directory" in open_flags:
-        if "create" in open_flags:
+        if len(open_flags) > 1:
             raise Failed("invalid")
         mode |= os.O_DIRECTORY
     if "symlink-follow" not in path_flags:
         mode |= os.O_NOFOLLOW
     # A pipe that nobody reads would keep this process waiting.
-    made = open_beneath(directory, path, mode | os.O_NONBLOCK | os.O_NOCTTY, 0o666 if mode & os.O_CREAT else 0)
+    mode |= os.O_NONBLOCK | os.O_NOCTTY
+    try:
+        made = open_beneath(directory, path, mode, 0o666 if mode & os.O_CREAT else 0)
+    except NotADirectoryError:
+        # The system does not say of a link that it is one when a directory is wanted.
+        wanted = os.O_DIRECTORY | os.O_NOFOLLOW
+        if mode & wanted == wanted and stat.S_ISLNK(_stat_at(descriptor, path_flags, path).st_mode):
+            raise Failed("loop") from None
+        raise
     found = Descriptor(made, flags, changes=descriptor.changes)
     if found.directory:
         found.flags = frozenset((READ, MUTATE) if descriptor.changes else (READ,))
@@ -275,24 +286,29 @@ def _open(
 
 @_function("readlink-at")
 def _readlink(instance: Instance, descriptor: Descriptor, path: str) -> str:
-    with Parent(descriptor.folder(), path) as parent:
-        found = os.readlink(parent.name, dir_fd=parent.number)
-    if found.startswith("/"):
+    with Parent(descriptor.folder(), path, dots="invalid", slash="invalid") as parent:
+        found = os.fsencode(os.readlink(parent.name, dir_fd=parent.number))
+    if found.startswith(b"/"):
         raise Failed("not-permitted")
-    return found
+    try:
+        return found.decode()
+    except UnicodeDecodeError:
+        raise Failed("illegal-byte-sequence") from None
 
 
 @_function("remove-directory-at")
 def _remove_directory(instance: Instance, descriptor: Descriptor, path: str) -> None:
-    with Parent(descriptor.folder(change=True), path) as parent:
+    with Parent(descriptor.folder(change=True), path, dots="invalid") as parent:
         os.rmdir(parent.name, dir_fd=parent.number)
 
 
 @_function("rename-at")
 def _rename(instance: Instance, descriptor: Descriptor, path: str, other: Descriptor, other_path: str) -> None:
-    with Parent(descriptor.folder(change=True), path) as old, Parent(other.folder(change=True), other_path) as new:
-        slashes = ["/" if one.slash else "" for one in (old, new)]
-        os.rename(old.name + slashes[0], new.name + slashes[1], src_dir_fd=old.number, dst_dir_fd=new.number)
+    with (
+        Parent(descriptor.folder(change=True), path, dots="busy") as old,
+        Parent(other.folder(change=True), other_path, dots="busy") as new,
+    ):
+        os.rename(old.name + old.slash, new.name + new.slash, src_dir_fd=old.number, dst_dir_fd=new.number)
 
 
 @_function("symlink-at")
@@ -301,17 +317,13 @@ def _symlink(instance: Instance, descriptor: Descriptor, target: str, path: str)
         raise Failed("not-permitted")
     if "\0" in target:
         raise Failed("invalid")
-    with Parent(descriptor.folder(change=True), path) as parent:
-        if parent.slash:
-            raise Failed("no-entry")
+    with Parent(descriptor.folder(change=True), path, dots="exist", slash="exist") as parent:
         os.symlink(target, parent.name, dir_fd=parent.number)
 
 
 @_function("unlink-file-at")
 def _unlink(instance: Instance, descriptor: Descriptor, path: str) -> None:
-    with Parent(descriptor.folder(change=True), path) as parent:
-        if parent.slash:
-            raise Failed("not-directory")
+    with Parent(descriptor.folder(change=True), path, dots="is-directory", slash="is-directory") as parent:
         os.unlink(parent.name, dir_fd=parent.number)
 
 
