@@ -4,28 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, TypeVar
 
 import structlog
 from aiohttp import web
 
-from wasmlet.errors import Unsupported, WasmletError
+from wasmlet.errors import InvalidInput, Unsupported, WasmletError
 from wasmlet.failures import described
 from wasmlet.model.pod import PodKey
 from wasmlet.provider import Provider
 from wasmlet_agent.agent import Agent
 from wasmlet_agent.auth import Guard
 from wasmlet_agent.bodies import Bodies
+from wasmlet_agent.breaking import breaking_off
 from wasmlet_agent.fences import Fence
 from wasmlet_agent.following import send_changes
 from wasmlet_agent.logs import log_options, send_log
 from wasmlet_agent.protocol import PREFIX, SEQUENCE_HEADER, SESSION_HEADER
 from wasmlet_agent.protocol.codec import decode, encode
-from wasmlet_agent.protocol.failures import Failure, failure_of
+from wasmlet_agent.protocol.failures import Failure, SessionOver, failure_of
 from wasmlet_agent.protocol.messages import Accepted, PodList, PodRequest, SessionRequest
 from wasmlet_agent.queries import number, seconds, wanted
 from wasmlet_agent.store import check_uid
+from wasmlet_agent.streams import serve_stream
 
 log = structlog.get_logger(__name__)
 
@@ -62,6 +64,9 @@ class Server:
         app.router.add_delete(POD, self._delete)
         app.router.add_post(POD + "/forget", self._forget)
         app.router.add_get(POD + "/containers/{container}/logs", self._logs)
+        app.router.add_get(POD + "/containers/{container}/exec", self._exec)
+        app.router.add_get(POD + "/containers/{container}/attach", self._attach)
+        app.router.add_get(POD + "/portforward", self._port_forward)
         app.router.add_get(PREFIX + "/changes", self._changes)
         app.router.add_get(PREFIX + "/node", self._node)
         app.router.add_get(PREFIX + "/stats", self._stats)
@@ -147,7 +152,47 @@ class Server:
         options = log_options(request.query)
         key = self._agent.pods.key(_uid(request))
         pieces = self._supported("logs").logs(key, request.match_info["container"], options)
-        return await send_log(request, pieces, follow=options.follow)
+        return await self._while_in_session(request, send_log(request, pieces, follow=options.follow))
+
+    async def _exec(self, request: web.Request) -> web.StreamResponse:
+        provider, key = self._supported("exec"), self._agent.pods.key(_uid(request))
+        command, container = request.query.getall("command", []), request.match_info["container"]
+        if not command:
+            raise InvalidInput("command: expected a program, found nothing")
+        return await self._while_in_session(
+            request, serve_stream(request, lambda caller: provider.exec(key, container, command, caller))
+        )
+
+    async def _attach(self, request: web.Request) -> web.StreamResponse:
+        provider, key = self._supported("attach"), self._agent.pods.key(_uid(request))
+        container = request.match_info["container"]
+        return await self._while_in_session(
+            request, serve_stream(request, lambda caller: provider.attach(key, container, caller))
+        )
+
+    async def _port_forward(self, request: web.Request) -> web.StreamResponse:
+        provider, key = self._supported("port_forward"), self._agent.pods.key(_uid(request))
+        port = wanted(request.query, "port", least=1)
+        return await self._while_in_session(
+            request, serve_stream(request, lambda caller: provider.port_forward(key, port, caller))
+        )
+
+    async def _while_in_session(
+        self, request: web.Request, work: Coroutine[Any, Any, web.StreamResponse]
+    ) -> web.StreamResponse:
+        """The stream, which ends when its session does."""
+        task, over = asyncio.ensure_future(work), asyncio.ensure_future(self._agent.sessions.over.wait())
+        try:
+            await asyncio.wait([task, over], return_when=asyncio.FIRST_COMPLETED)
+            if task.done():
+                return await task
+            with breaking_off(request):
+                raise SessionOver("another node loop has taken the agent over")
+        finally:
+            over.cancel()
+            task.cancel()
+            await asyncio.wait([task])
+        raise AssertionError("an answer is broken off with an error")
 
     def _supported(self, call: str) -> Provider:
         provider = self._agent.pods.provider
