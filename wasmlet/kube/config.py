@@ -61,6 +61,9 @@ class Identity:
     _impersonated: tuple[tuple[str, str], ...]
     _clock: Clock
     _granted: Granted = attrs.field(repr=False)
+    node: str = ""
+    """The node as which requests are made with the credentials of somebody else; "" where they are made as who we are.
+    """
 
     async def headers(self) -> CIMultiDict[str]:
         """Headers that say who sends a request; a token file is read again when it is time."""
@@ -71,7 +74,24 @@ class Identity:
 
     async def reload(self) -> Identity:
         """The same identity with its credentials read anew."""
-        return await load_identity(self.source, self.context, clock=self._clock, refused=self._granted)
+        found = await load_identity(self.source, self.context, clock=self._clock, refused=self._granted)
+        return found.as_node(self.node) if self.node else found
+
+    def as_node(self, name: str) -> Identity:
+        """The same credentials, with which requests are made as a node: `system:node:NAME` in group `system:nodes`.
+
+        Whoever has them needs the right to impersonate that user and that group; the API server then looks at what
+        the node may do, by the rules for nodes.
+
+        Raises:
+            ConfigError: the kubeconfig says already as whom requests are made.
+        """
+        if self._impersonated and not self.node:
+            raise ConfigError(
+                "the kubeconfig's user has `as`, and --impersonate-node makes requests as the node: leave one out"
+            )
+        headers = (("Impersonate-User", f"system:node:{name}"), ("Impersonate-Group", "system:nodes"))
+        return attrs.evolve(self, impersonated=headers, node=name)
 
 
 async def load_identity(

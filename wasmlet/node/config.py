@@ -29,6 +29,9 @@ class NodeConfig:
     bootstrap_kubeconfig: Path | None = option(
         None, help="Credentials that get the node its own ones, kept in the state directory or as --kubeconfig."
     )
+    impersonate_node: bool = option(
+        False, help="Make requests as system:node:NAME with these credentials, which need the right to impersonate it."
+    )
     node_name: str = option(factory=lambda: socket.gethostname().lower(), help="Name of the Node object.")
     node_ip: str | None = option(None, help="Address the API server reaches this node at; found out without it.")
     port: int = option(10250, most=65535, help="Port of the node's HTTPS API; 0 takes a free one.")
@@ -77,6 +80,11 @@ class NodeConfig:
             raise ConfigError(
                 f"node name: expected lower-case letters, digits, '-' and '.', found {self.node_name!r}; "
                 "set it with --node-name"
+            )
+        if self.impersonate_node and self.bootstrap_kubeconfig is not None:
+            raise ConfigError(
+                "expected --impersonate-node or --bootstrap-kubeconfig, found both: with the one the node needs no "
+                "credentials of its own, with the other it gets them"
             )
         if self.node_ip is not None:
             try:

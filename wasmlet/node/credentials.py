@@ -66,7 +66,7 @@ class Credentials:
         if config.bootstrap_kubeconfig is None:
             identity = await load_identity(config.kubeconfig, clock=self._clock)
             await self._keeper.load()
-            return identity
+            return identity.as_node(config.node_name) if config.impersonate_node else identity
         if not await self._has_certificate():
             await self._bootstrap(config.bootstrap_kubeconfig)
         return await load_identity(self._kubeconfig, clock=self._clock)

@@ -17,7 +17,8 @@ import orjson
 from aiohttp import web
 
 from wasmlet.controlplane.access.authorizer import Attributes, Authorizer
-from wasmlet.controlplane.access.users import Authenticator, User, user
+from wasmlet.controlplane.access.impersonation import impersonated
+from wasmlet.controlplane.access.users import Authenticator, User
 from wasmlet.controlplane.http import discovery, forms
 from wasmlet.controlplane.http.bodies import parse_body
 from wasmlet.controlplane.http.fields import FieldValidation
@@ -131,14 +132,7 @@ class Server:
         transport = request.transport
         peer = transport.get_extra_info("peercert") if transport else None
         who = self._services.authenticator.authenticate(request.headers.get("Authorization"), peer)
-        other = request.headers.get("Impersonate-User")
-        if other is None:
-            return who
-        if not who.master:
-            raise ApiError(
-                403, "Forbidden", f'users "{other}" is forbidden: User "{who.name}" cannot impersonate resource "users"'
-            )
-        return user(other, request.headers.getall("Impersonate-Group", []))
+        return impersonated(self._services.authorizer, who, request.headers)
 
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
         who = self._who(request)
