@@ -37,9 +37,14 @@ async def test_a_claim(own: Own, machine: Machine, tmp_path: Path) -> None:
         await kube.event("FailedMount", part="no such claim: other")
 
 
+async def test_a_claim_that_the_api_has(kube: Kube, tmp_path: Path) -> None:
+    """It is mounted when it is bound, and waited for until then, as with a kubelet."""
+    await kube.create("put", "/v/file", "kept", spec=CLAIM, volumeMounts=MOUNTS)
+    await kube.event("FailedMount", part='persistentvolumeclaim "data" not found')
+
+
 @pytest.mark.refused
 async def test_drivers(kube: Kube) -> None:
-    await kube.refuses("claim", "spec.volumes[0].persistentVolumeClaim", spec=CLAIM, volumeMounts=MOUNTS)
     csi = {"volumes": [{"name": "v", "csi": {"driver": "example.com"}}]}
     await kube.refuses("csi", "spec.volumes[0].csi", spec=csi, volumeMounts=MOUNTS)
 

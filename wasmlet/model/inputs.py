@@ -1,8 +1,9 @@
 """The objects that a pod refers to, as they stand now.
 
-A provider is handed `Inputs` with each pod: raw config maps, secrets, services and tokens, by name, each with the
-revision that the API server gave it. What becomes of them (variables, files) is worked out by pure functions when a
-container starts, so a restart sees new values. Everything here is of the pod's own namespace.
+A provider is handed `Inputs` with each pod: raw config maps, secrets, services, claims and tokens, by name, each
+with the revision that the API server gave it. What becomes of them (variables, files) is worked out by pure functions
+when a container starts, so a restart sees new values. Everything here is of the pod's own namespace, but for
+persistent volumes, which have none.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ class Inputs:
         config_maps, secrets: raw objects by name.
         tokens: of the pod's service account, bound to the pod.
         services: the services of the pod's namespace, and `default/kubernetes`.
+        claims, persistent_volumes: raw objects by the claim's name; a claim that is not bound has no volume here.
         node_name, node_ips: of the node that runs the pod.
         runtime_handler: of the pod's RuntimeClass; "" without one, None where that class does not exist (any more).
         node_allocatable: resource name to quantity, what `resourceFieldRef` falls back to.
@@ -50,6 +52,8 @@ class Inputs:
     secrets: Mapping[str, Raw] = attrs.field(factory=dict, repr=False)
     tokens: Mapping[TokenKey, str] = attrs.field(factory=dict, repr=False)
     services: Sequence[Raw] = ()
+    claims: Mapping[str, Raw] = attrs.field(factory=dict)
+    persistent_volumes: Mapping[str, Raw] = attrs.field(factory=dict)
     node_name: str = ""
     node_ips: Sequence[str] = ()
     runtime_handler: str | None = ""

@@ -19,6 +19,7 @@ from wasmlet.kube import errors
 from wasmlet.model.inputs import Inputs
 from wasmlet.model.pod import Pod, Raw
 from wasmlet.model.references import References, references
+from wasmlet.node.claims import ClaimStore
 from wasmlet.node.collection import LOAD_SECONDS, Collection, Watching
 from wasmlet.node.tokens import TokenManager
 
@@ -78,6 +79,7 @@ class InputStore:
         self._used: dict[str, frozenset[ObjectKey]] = {}
         self._services = Collection(watching, "/api/v1/services")
         self._tokens = TokenManager(watching.client, watching.group, changed, watching.clock, watching.rng)
+        self._claims = ClaimStore(watching.client, watching.group, changed, watching.clock, watching.rng)
         self._slots = asyncio.Semaphore(WATCHES)
 
     async def inputs(self, pod: Pod) -> Inputs:
@@ -99,6 +101,7 @@ class InputStore:
             unknown = sorted(str(key) for key in keys if not self._objects[key].loaded.is_set())
             raise WasmletError(f"{', '.join(unknown)} could not be read from the API server yet") from None
         tokens = await self._tokens.tokens(pod, wanted.tokens)
+        bound = await self._claims.bound(pod)
         found: dict[str, dict[str, Raw]] = {kind: {} for kind in _COLLECTIONS}
         for key in keys:
             if (value := self._objects[key].value) is not None:
@@ -108,6 +111,8 @@ class InputStore:
             secrets=found["Secret"],
             tokens=tokens,
             services=self._services_of(pod.namespace),
+            claims=bound.claims,
+            persistent_volumes=bound.volumes,
             node_name=self._node_name,
             node_ips=self._node_ips,
             runtime_handler=await self._handler(pod),
@@ -122,6 +127,7 @@ class InputStore:
     def release(self, uid: str) -> None:
         """The pod is gone: what only it referred to is watched no more."""
         self._tokens.release(uid)
+        self._claims.release(uid)
         self._drop(uid, self._used.pop(uid, frozenset()))
 
     @property

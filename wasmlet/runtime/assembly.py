@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +12,13 @@ import attrs
 from wasmlet.clock import Clock
 from wasmlet.concurrency import in_thread
 from wasmlet.model.hosts import Dns
-from wasmlet.model.pod import Pod, PodKey
+from wasmlet.model.pod import PodKey
 from wasmlet.runtime import machine, resizing
 from wasmlet.runtime.changes import Changes
 from wasmlet.runtime.config import RuntimeConfig
 from wasmlet.runtime.engine import Engine
 from wasmlet.runtime.files import pod_users
+from wasmlet.runtime.files.claims import Claims, Directory
 from wasmlet.runtime.files.memory import Memory
 from wasmlet.runtime.files.volumes import Storage
 from wasmlet.runtime.handlers import Handlers
@@ -39,14 +40,14 @@ class PodsOwner:
 
     Attributes:
         saw: told what the shim says of a container.
-        claim_directory: the directory of a claim.
+        claim_directory: the directory of a claim, of a provider that knows it by itself.
         background: runs a task that its caller does not wait for.
         used: what is set aside for all pods but one.
         instance: the instance of a container that runs.
     """
 
     saw: Callable[[ContainerRecord], None]
-    claim_directory: Callable[[Pod, str], Awaitable[Path]]
+    claim_directory: Directory | None
     background: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]]
     used: Callable[[PodKey], resizing.Amounts]
     instance: Callable[[PodKey, str], ContainerRecord]
@@ -90,7 +91,9 @@ async def assembled(setting: Setting, owner: PodsOwner) -> tuple[RuntimeServices
     handlers = Handlers(
         setting.engines, lambda engine, dense: Compiler(engine, registries.store, limits, turns, dense=dense)
     )
-    storage = Storage(state_dir, Memory(state_dir), config.host_paths(), owner.claim_directory, setting.dns)
+    host_paths = config.host_paths()
+    claims = Claims(owner.claim_directory, host_paths, config.allow_storage_class)
+    storage = Storage(state_dir, Memory(state_dir), host_paths, claims, setting.dns)
     execs = Execs(client, handlers, config.max_module_bytes)
     users, words = await in_thread(pod_users.started, state_dir, config.users())
     capacity = await asyncio.to_thread(machine.capacity)

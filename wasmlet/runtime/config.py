@@ -42,6 +42,9 @@ class RuntimeConfig(ImageConfig, NetworkConfig):
     allow_host_path: tuple[str, ...] = option(
         (), help="Directory of this node that pods may mount (hostPath), with all below it; may be repeated."
     )
+    allow_storage_class: tuple[str, ...] = option(
+        (), help="StorageClass whose volumes (hostPath, local, nfs) pods may mount wherever they lie; may be repeated."
+    )
     pod_users: str = option(
         "2000000000-2099999999",
         help="FIRST-LAST: user ids of which each pod gets one of its own, where the node is root; or none.",

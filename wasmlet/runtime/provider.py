@@ -124,9 +124,10 @@ class RuntimeProvider(Provider):
             networks=networks,
             commands=self._commands,
         )
+        own_claims = type(self).claim_directory is not RuntimeProvider.claim_directory
         owner = PodsOwner(
             saw=self._saw,
-            claim_directory=self.claim_directory,
+            claim_directory=self.claim_directory if own_claims else None,
             background=self._background,
             used=self._used,
             instance=self._instance,
@@ -175,8 +176,7 @@ class RuntimeProvider(Provider):
         services = self.services
         if pod.uid not in self._pods:
             manifest.check(pod, services.networks.node, sockets=self._sockets(inputs))
-            claims = type(self).claim_directory is not RuntimeProvider.claim_directory
-            volume_rules.check(pod, host_paths=bool(self.config.allow_host_path), claims=claims)
+            volume_rules.check(pod, host_paths=bool(self.config.allow_host_path), claims=services.storage.claims.any)
             self._pods[pod.uid] = PodLife(services, pod.key)
         self._pods[pod.uid].accept(pod, inputs)
 
@@ -295,14 +295,16 @@ class RuntimeProvider(Provider):
     async def claim_directory(self, pod: Pod, claim: str) -> Path:
         """The directory that is mounted for a persistentVolumeClaim of this name in the pod's namespace.
 
-        Override it to have claims, and read the API objects or a table of your own; the default has none, and pods with
-        claims are refused. Called for each pod before its containers start, and again after a restart of the node; the
-        directory stays yours. An ephemeral volume's claim has the name `<pod>-<volume>`.
+        Override it where claims are in a table of your own. The default has them as the API objects say: bound to
+        PersistentVolumes of type hostPath, local or nfs, where the node's owner allows it. Called for each pod before
+        its containers start, and again after a restart of the node; the directory stays yours. An ephemeral volume's
+        claim has the name `<pod>-<volume>`.
 
         Raises:
             WasmletError: not (yet); the message goes into a FailedMount event, and it is asked again.
         """
-        raise WasmletError(f"this node's provider has no storage for claim {claim!r}")
+        claims, inputs = self.services.storage.claims, self._life(pod.key).inputs
+        return (await in_thread(claims.bound, pod, claim, inputs)).path
 
     # --- within
 

@@ -64,6 +64,8 @@ def references(pod: Object) -> Iterator[tuple[str, str]]:
                 yield from _named(source.get("secretKeyRef"), "secrets")
     for volume in spec.get("volumes") or ():
         yield from _volume(volume)
+        if volume.get("ephemeral") is not None:
+            yield "persistentvolumeclaims", f"{pod['metadata']['name']}-{volume['name']}"
         for source in (volume.get("projected") or {}).get("sources") or ():
             yield from _volume(source)
 
@@ -127,6 +129,10 @@ class Authorizer:
                 if not what.name:
                     return "can only read resources of this type by name"
                 return self._refers(node, what)
+            case ("", "persistentvolumes"):
+                if verb != "get" or not what.name:
+                    return "can only read resources of this type by name"
+                return self._binds(node, what)
             case ("", "persistentvolumeclaims/status"):
                 return self._refers(node, what) if verb in ("patch", "update") else ""
             case ("", "serviceaccounts/token"):
@@ -163,6 +169,16 @@ class Authorizer:
         wanted = (what.resource, what.name)
         for record in self._store["pods"].on_node(node):
             if record.namespace == what.namespace and wanted in references(record.raw):
+                return None
+        return f"no relationship found between node '{node}' and this object"
+
+    def _binds(self, node: str, what: Attributes) -> str | None:
+        """A volume is its claim's, and so that of the pods that refer to the claim."""
+        volume = self._store["persistentvolumes"].get("", what.name)
+        claim = (volume.raw["spec"].get("claimRef") or {}) if volume is not None else {}
+        wanted = ("persistentvolumeclaims", str(claim.get("name")))
+        for record in self._store["pods"].on_node(node):
+            if record.namespace == claim.get("namespace") and wanted in references(record.raw):
                 return None
         return f"no relationship found between node '{node}' and this object"
 

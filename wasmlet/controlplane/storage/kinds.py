@@ -110,6 +110,14 @@ KINDS: tuple[Kind, ...] = (
     ),
     Kind("Node", "nodes", namespaced=False, short=("no",), fields=("spec.unschedulable",), subresources=(STATUS,)),
     Kind(
+        "PersistentVolume",
+        "persistentvolumes",
+        namespaced=False,
+        short=("pv",),
+        subresources=(STATUS,),
+        returns_deleted=True,
+    ),
+    Kind(
         "PersistentVolumeClaim",
         "persistentvolumeclaims",
         short=("pvc",),

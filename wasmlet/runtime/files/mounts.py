@@ -39,7 +39,7 @@ from wasmlet.runtime.files import beneath
 from wasmlet.runtime.files.image_files import ImageFiles
 from wasmlet.runtime.files.staging import Opened, Owners, Places, Stage, cover, kubelet_files, staged_files
 from wasmlet.runtime.files.volume_rules import kind_of
-from wasmlet.runtime.files.volumes import PodVolumes, read_only
+from wasmlet.runtime.files.volumes import PodVolumes
 from wasmlet.worker import wire
 
 TERMINATION_LOG = "/dev/termination-log"
@@ -215,7 +215,7 @@ def _open(
     pod: Pod, container: Container, mount: Raw, field: str, volumes: PodVolumes, variables: Mapping[str, str]
 ) -> Opened:
     volume = next(volume for volume in pod.spec.get("volumes") or () if volume["name"] == mount["name"])
-    fixed = read_only(volume)
+    fixed = volumes.read_only(volume)
     path = posixpath.normpath("/" + mount["mountPath"].lstrip("/"))
     sub = _sub_path(container, mount, field, variables)
     descriptor = volumes.open(volume)

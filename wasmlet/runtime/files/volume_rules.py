@@ -18,7 +18,7 @@ CLAIMS = frozenset({"persistentVolumeClaim", "ephemeral"})
 KNOWN = FILE_VOLUMES | CLAIMS | {"emptyDir", "hostPath", "image"}
 
 REASONS = {
-    "csi": "there are no storage drivers on this node; use a persistentVolumeClaim where its provider has claims",
+    "csi": "there are no storage drivers on this node; use a persistentVolumeClaim of a class that it allows",
 }
 POLICIES = ("Always", "IfNotPresent", "Never")
 NO_DRIVER = "there are no storage drivers on this node"
@@ -39,7 +39,7 @@ def check(pod: Pod, *, host_paths: bool, claims: bool) -> None:
 
     Args:
         host_paths: whether the node allows any.
-        claims: whether the provider knows where claims are.
+        claims: whether there can be any.
 
     Raises:
         Refused: names the field.
@@ -108,7 +108,8 @@ def _check_source(kind: str, source: Raw, field: str, host_paths: bool, claims: 
         if source.get("pullPolicy") not in (None, "", *POLICIES):
             raise Refused(f"{field}.pullPolicy", f"expected one of {', '.join(POLICIES)}")
     elif kind in CLAIMS and not claims:
-        raise Refused(field, "this node's provider has no storage for claims")
+        allow = "--allow-storage-class NAME or --allow-host-path DIRECTORY"
+        raise Refused(field, f"this node gives pods no volumes of claims; its owner can: {allow}")
 
 
 def _quantity(value: Any, field: str) -> None:

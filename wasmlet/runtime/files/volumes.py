@@ -12,7 +12,7 @@ import contextlib
 import os
 import random
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 
@@ -29,6 +29,7 @@ from wasmlet.model.pod import Pod, Raw
 from wasmlet.model.quantity import Quantity
 from wasmlet.model.volumes import FILE_VOLUMES, VolumeFile, volume_files
 from wasmlet.runtime.files import atomic, beneath, fs_group, memory
+from wasmlet.runtime.files.claims import ClaimedVolume, Claims
 from wasmlet.runtime.files.hostpath import HostPaths
 from wasmlet.runtime.files.pod_users import User
 from wasmlet.runtime.files.volume_rules import CLAIMS, kind_of
@@ -49,9 +50,6 @@ PLUGINS = {
 IN_MEMORY = frozenset({"secret", "projected", "downwardAPI"})
 """The volumes that a kubelet always has in memory."""
 
-Claims = Callable[[Pod, str], Awaitable[Path]]
-"""The directory of a pod's claim, by the claim's name; it is `RuntimeProvider.claim_directory`."""
-
 
 @attrs.frozen
 class Storage:
@@ -60,7 +58,7 @@ class Storage:
     Attributes:
         state_dir: of the provider; volumes lie below its `pods`.
         host_paths: what of the node's own files pods may have.
-        claims: see `Claims`.
+        claims: where the volumes of claims are.
         dns: what goes into pods' hosts and resolv.conf files.
     """
 
@@ -140,7 +138,7 @@ class PodVolumes:
         self._uid = uid
         self._say = say
         self._made: set[str] = set()
-        self._claimed: dict[str, Path] = {}
+        self._claimed: dict[str, ClaimedVolume] = {}
         self._images: dict[str, Path] = {}
         self._applied: tuple[Pod, Inputs] | None = None
         self._lock = asyncio.Lock()
@@ -222,8 +220,9 @@ class PodVolumes:
         elif kind == "emptyDir":
             await in_thread(self._make_empty, pod, volume, inputs)
         elif kind in CLAIMS:
-            self._claimed[name] = await self._claim(pod, volume)
-            await in_thread(_give_claim, pod, volume, self._claimed[name])
+            claimed = self._claimed[name] = await self.storage.claims.find(pod, volume, inputs)
+            if claimed.gives_group and not self.read_only(volume):
+                await in_thread(_give_claim, pod, claimed.path)
         elif kind == "image":
             pass  # `pods.image_volumes` pulls it when a container that mounts it starts
         else:
@@ -238,10 +237,9 @@ class PodVolumes:
         kind, source = kind_of(volume), volume[kind_of(volume)]
         if kind == "hostPath":
             return self.storage.host_paths.open(str(source["path"]), str(source.get("type") or ""))
-        if kind == "image":
-            path = self._images[volume["name"]]
-        else:
-            path = self._claimed[volume["name"]] if kind in CLAIMS else self._directory(volume)
+        if kind in CLAIMS:
+            return self._claimed[volume["name"]].open()
+        path = self._images[volume["name"]] if kind == "image" else self._directory(volume)
         return os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
 
     def use_image(self, volume: Raw, digest: str, directory: Path) -> None:
@@ -298,20 +296,15 @@ class PodVolumes:
     def _user_id(self) -> int | None:
         return None if self.user is None else self.user.id
 
-    async def _claim(self, pod: Pod, volume: Raw) -> Path:
-        if "persistentVolumeClaim" in volume:
-            claim = str(volume["persistentVolumeClaim"]["claimName"])
-        else:
-            claim = f"{pod.name}-{volume['name']}"
-        return await self.storage.claims(pod, claim)
-
-
-def read_only(volume: Raw) -> bool:
-    """Whether no container may write to the volume, whatever its mounts say: the kubelet's rule for files it writes."""
-    source = volume[kind_of(volume)]
-    return kind_of(volume) in FILE_VOLUMES | {"image"} or bool(
-        kind_of(volume) == "persistentVolumeClaim" and source.get("readOnly")
-    )
+    def read_only(self, volume: Raw) -> bool:
+        """Whether no container may write to the volume, whatever its mounts say: the kubelet's rule for files that it
+        writes, and what claim and volume say themselves.
+        """
+        kind = kind_of(volume)
+        if kind not in CLAIMS:
+            return kind in FILE_VOLUMES | {"image"}
+        claimed = self._claimed.get(volume["name"])
+        return bool(volume[kind].get("readOnly") or (claimed is not None and claimed.read_only))
 
 
 def mounted_volumes(pod: Pod) -> set[str]:
@@ -336,10 +329,10 @@ def _group(pod: Pod) -> int | None:
     return None if group is None else int(group)
 
 
-def _give_claim(pod: Pod, volume: Raw, directory: Path) -> None:
+def _give_claim(pod: Pod, directory: Path) -> None:
     """What is in a claim becomes the fsGroup's, as far as this process may give files away."""
     group = _group(pod)
-    if group is None or read_only(volume) or os.geteuid() != 0:
+    if group is None or os.geteuid() != 0:
         return
     policy = (pod.spec.get("securityContext") or {}).get("fsGroupChangePolicy")
     fs_group.apply(directory, group, only_where_top_differs=policy == "OnRootMismatch")
