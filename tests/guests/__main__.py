@@ -6,5 +6,4 @@ from tests.guests import SOURCES, build, compile_c, components
 
 for source in sorted(SOURCES.glob("*.c")):
     print(build(source.stem, compile_c))
-print(components.files())
-print(components.web())
+print(components.files(), components.web(), components.net(), sep="\n")

@@ -38,3 +38,8 @@ def files() -> Path:
 def web() -> Path:
     """The component that serves."""
     return build("web", compile_component, SOURCES / "web")
+
+
+def net() -> Path:
+    """The command that uses sockets and HTTP."""
+    return build("net", compile_component, SOURCES / "net")

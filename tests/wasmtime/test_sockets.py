@@ -4,55 +4,26 @@ from __future__ import annotations
 
 import select
 import socket
-import sys
 import threading
-from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from wasmlet_wasmtime.p2 import sockets, world
-from wasmlet_wasmtime.p2.dialing import Asked, Broker
-from wasmlet_wasmtime.p2.instances import Failed, Instance
-
-sys.path.insert(0, str(Path(__file__).parent))
-
-from direct_run import Sockets
+from wasmlet_wasmtime.p2 import sockets
+from wasmlet_wasmtime.p2.dialing import Asked
+from wasmlet_wasmtime.p2.instances import Failed
+from wasmlet_wasmtime.p2.streams import IoError
 
 from tests.descriptors import open_descriptors
-
-
-class Loopback(Sockets):
-    """Opens what it is asked for, at ports that are free."""
-
-    def _at(self, port: int) -> int:
-        return 0
+from tests.wasmtime.calling import SECOND, Loopback, address, call, guest_of, wait
 
 
 @pytest.fixture
 def guest() -> Any:
-    host = SimpleNamespace(broker=Broker(Loopback([8080])))
-    return SimpleNamespace(host=host, until=None, before_wait=lambda: None, check_time=lambda: None)
-
-
-def call(guest: Any, name: str, *arguments: Any) -> Any:
-    """The result, or the error code."""
-    try:
-        return world.functions[f"wasi:sockets/{name}"](guest, *arguments)
-    except Failed as failed:
-        return failed.payload
-
-
-def wait(guest: Any, source: Any) -> None:
-    Instance.wait(guest, [source])
+    return guest_of(Loopback([8080]))
 
 
 def tcp(name: str) -> str:
     return f"tcp.[method]tcp-socket.{name}"
-
-
-def address(port: int, *parts: int) -> Any:
-    return "ipv4", (port, parts or (127, 0, 0, 1))
 
 
 def test_listening_and_dialling(guest: Any) -> None:
@@ -121,7 +92,6 @@ def test_what_is_refused(guest: Any) -> None:
     assert call(guest, tcp("start-connect"), six, network, address(80)) == "invalid-argument"
     assert call(guest, tcp("start-connect"), six, network, ("ipv6", (0, 0, (0,) * 7 + (1,), 0))) == "invalid-argument"
     assert call(guest, tcp("set-keep-alive-count"), six, 0) == "invalid-argument"
-    assert call(guest, "udp-create-socket.create-udp-socket", "ipv4") == "not-supported"
     assert open_descriptors() <= before
 
 
@@ -134,6 +104,73 @@ def test_a_dial_that_is_given_up_leaves_nothing(guest: Any) -> None:
         wait(guest, client)
         client.close()
     assert open_descriptors() <= before
+
+
+def test_options_are_those_of_the_sockets(guest: Any) -> None:
+    """What is set before there is a socket counts for it, and for what a listener accepts; what is read is so."""
+    network = call(guest, "instance-network.instance-network")
+    listener = call(guest, "tcp-create-socket.create-tcp-socket", "ipv4")
+    times = {"keep-alive-idle-time": 30 * SECOND, "keep-alive-interval": 5 * SECOND}
+    wanted: dict[str, Any] = times | {"keep-alive-enabled": True, "keep-alive-count": 4, "hop-limit": 33}
+    for name, value in wanted.items():
+        assert call(guest, tcp(f"set-{name}"), listener, value) is None
+        assert call(guest, tcp(name), listener) == value
+        if name != "keep-alive-enabled":
+            assert call(guest, tcp(f"set-{name}"), listener, 0) == "invalid-argument"
+    for name in ("receive-buffer-size", "send-buffer-size"):
+        assert call(guest, tcp(f"set-{name}"), listener, 0) == "invalid-argument"
+        assert call(guest, tcp(f"set-{name}"), listener, 20_000) is None
+    assert call(guest, tcp("set-listen-backlog-size"), listener, 0) == "invalid-argument"
+    assert call(guest, tcp("set-listen-backlog-size"), listener, 2**40) is None
+    call(guest, tcp("start-bind"), listener, network, address(8080))
+    call(guest, tcp("finish-bind"), listener)
+    call(guest, tcp("start-listen"), listener)
+    wait(guest, listener)
+    call(guest, tcp("finish-listen"), listener)
+    assert call(guest, tcp("set-listen-backlog-size"), listener, 7) is None
+
+    client = call(guest, "tcp-create-socket.create-tcp-socket", "ipv4")
+    call(guest, tcp("start-connect"), client, network, call(guest, tcp("local-address"), listener))
+    assert call(guest, tcp("set-listen-backlog-size"), client, 7) == "invalid-state"
+    wait(guest, client)
+    streams = call(guest, tcp("finish-connect"), client)
+    wait(guest, listener)
+    accepted, *more = call(guest, tcp("accept"), listener)
+    for one in (listener, accepted):
+        assert {name: call(guest, tcp(name), one) for name in wanted} == wanted
+        assert one.sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        assert one.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 30
+        assert one.sock.getsockopt(socket.IPPROTO_IP, socket.IP_TTL) == 33
+        assert call(guest, tcp("send-buffer-size"), one) == call(guest, tcp("receive-buffer-size"), one) == 20_000
+    assert call(guest, tcp("keep-alive-enabled"), client) is False
+    assert call(guest, tcp("set-keep-alive-idle-time"), client, 1) is None  # rounded to what the system has
+    assert call(guest, tcp("keep-alive-idle-time"), client) == SECOND
+    assert call(guest, tcp("set-keep-alive-count"), client, 2**32 - 1) is None
+    assert call(guest, tcp("keep-alive-count"), client) == 127
+    assert call(guest, tcp("set-send-buffer-size"), client, 2**64 - 1) is None
+    for one in (*streams, *more, client, accepted, listener):
+        one.close()
+
+
+def test_why_a_stream_has_failed(guest: Any) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        client = call(guest, "tcp-create-socket.create-tcp-socket", "ipv4")
+        network = call(guest, "instance-network.instance-network")
+        call(guest, tcp("start-connect"), client, network, address(server.getsockname()[1]))
+        wait(guest, client)
+        incoming, outgoing = call(guest, tcp("finish-connect"), client)
+        other, _ = server.accept()
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
+        other.close()
+        wait(guest, incoming)
+        with pytest.raises(Failed) as found:
+            incoming.read(1)
+        case, error = found.value.payload
+        assert case == "last-operation-failed"
+        assert call(guest, "network.network-error-code", error) == "connection-reset"
+        assert call(guest, "network.network-error-code", IoError("of something else")) is None
+        for one in (incoming, outgoing, client):
+            one.close()
 
 
 def test_names(guest: Any) -> None:
@@ -177,7 +214,7 @@ def test_answers_for_one_thread_that_another_one_takes(guest: Any) -> None:
 
 
 def test_without_a_network_everything_is_denied() -> None:
-    guest: Any = SimpleNamespace(host=SimpleNamespace(broker=Broker(None)))
+    guest = guest_of(None)
     client = call(guest, "tcp-create-socket.create-tcp-socket", "ipv4")
     call(guest, tcp("start-connect"), client, sockets.Network(), address(80))
     assert call(guest, tcp("finish-connect"), client) == "access-denied"

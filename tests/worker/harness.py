@@ -122,7 +122,7 @@ class Shim:
         return {"python": self.python, "module": str(self.engine)}
 
     def run(self, *args: str, name: str | None = None, **more: Any) -> str:
-        """Start a container with these arguments; its id."""
+        """Start a container with these arguments; its id. `compiled`: its module."""
         name = name or secrets.token_hex(8)
         spec = os.memfd_create("spec")
         module = os.memfd_create("module")
@@ -134,7 +134,7 @@ class Shim:
                 words["network"] = {"addresses": grant.addresses, "listeners": listeners}
                 more["network"] = grant.as_message()
             os.write(spec, json.dumps(words).encode())
-            os.write(module, b"the module")
+            os.write(module, more.pop("compiled", b"the module"))
             fields = {"labels": {"name": name}, "log": f"logs/{name}/0.log", "zygote": self.zygote} | more
             self.connection.ask("run", (spec, module), id=name, **fields)
         finally:

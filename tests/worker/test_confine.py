@@ -234,9 +234,36 @@ def test_arguments_that_would_say_an_address_or_another_namespace(
     assert not answer(broker, "sendto", 4096)
 
 
-def _run(code: bytes, architecture: int, number: int, argument: int = 99) -> int:
-    """A few of the instructions of classic BPF, on a call whose arguments are all 99 (or this)."""
-    arguments = {16 + 8 * i + 4 * half: argument * (not half) for i in range(6) for half in (0, 1)}
+@pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
+def test_options_of_sockets(monkeypatch: pytest.MonkeyPatch, machine: str) -> None:
+    class Machine:
+        pass
+
+    Machine.machine = machine  # type: ignore[attr-defined]
+    monkeypatch.setattr(os, "uname", Machine)
+    architecture, column = seccomp._ARCHITECTURES[machine]
+    code = seccomp.Program(seccomp.guest_calls())._code
+    allowed = {
+        (socket.SOL_SOCKET, socket.SO_KEEPALIVE), (socket.SOL_SOCKET, socket.SO_RCVBUF),
+        (socket.SOL_SOCKET, socket.SO_SNDBUF), (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE),
+        (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL), (socket.IPPROTO_TCP, socket.TCP_KEEPCNT),
+        (socket.IPPROTO_IP, socket.IP_TTL), (socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS),
+    }  # fmt: skip
+    for name in ("setsockopt", "getsockopt"):
+        number = seccomp._NUMBERS[name][column]
+        found = {
+            (level, option)
+            for level in (*range(64), 255, 270)
+            for option in range(128)
+            if _run(code, architecture, number, 3, level, option) == 0x7FFF0000
+        }
+        assert found == allowed
+
+
+def _run(code: bytes, architecture: int, number: int, *given: int) -> int:
+    """A few of the instructions of classic BPF, on a call with these arguments; all others are the last, or 99."""
+    values = [*given, *[given[-1] if given else 99] * 6]
+    arguments = {16 + 8 * i + 4 * half: values[i] * (not half) for i in range(6) for half in (0, 1)}
     data = {0: number, 4: architecture} | arguments
     place = held = 0
     while True:

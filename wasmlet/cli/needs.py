@@ -28,7 +28,7 @@ def serves(binary: Binary) -> bool:
 def dials(binary: Binary) -> bool:
     """Whether it is a component that can dial."""
     imports, _ = _names(binary)
-    return binary.component and bool(imports & {"wasi:http/outgoing-handler", "wasi:sockets/tcp"})
+    return binary.component and bool(imports & {"wasi:http/outgoing-handler", "wasi:sockets/tcp", "wasi:sockets/udp"})
 
 
 def needs_of(binary: Binary) -> Iterator[tuple[str, str]]:

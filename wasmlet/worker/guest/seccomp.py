@@ -86,6 +86,9 @@ _IOCTLS = (0x5401, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451)
 """TCGETS, TIOCGWINSZ, FIONREAD, FIONBIO, FIONCLEX, FIOCLEX."""
 _FCNTLS = (0, 1, 2, 3, 4, 5, 6, 7, 1030, 1033, 1034)
 """Duplicates, flags, locks, seals: nothing that has signals sent."""
+_SOCKOPTS = {1: (7, 8, 9), 6: (4, 5, 6), 0: (2,), 41: (16,)}
+"""By their level: sizes of buffers, keep-alive; its times and count; the hop limits of IPv4 and IPv6. None says an
+address, an interface or another process, and the kernel bounds each."""
 _MSG_FASTOPEN = 0x20000000
 _CLONE_NEWNET = 0x40000000
 
@@ -189,6 +192,7 @@ def guest_calls(*, datagrams: bool = False) -> Mapping[str, _Code]:
         _ends(_ALLOW),
         _ends(_REFUSE),
     ]
+    answers |= {name: _pairs(_SOCKOPTS) for name in ("setsockopt", "getsockopt")}
     answers["ioctl"] = _one_of(1, _IOCTLS)
     answers["fcntl"] = _one_of(1, _FCNTLS)
     answers["prctl"] = _one_of(0, (_PR_SET_NAME,))
@@ -234,6 +238,15 @@ def _one_of(argument: int, values: Iterable[int]) -> _Code:
     code = [(_LD, 0, 0, _ARGUMENTS + 8 * argument)]
     for value in values:
         code += [(_JEQ, 0, 1, value), _ends(_ALLOW)]
+    return [*code, _ends(_REFUSE)]
+
+
+def _pairs(pairs: Mapping[int, Iterable[int]]) -> _Code:
+    """Allowed if the low halves of the second and third argument are one of these pairs; all of them for ints."""
+    code = [(_LD, 0, 0, _ARGUMENTS + 8)]
+    for first, others in pairs.items():
+        found = _one_of(2, others)
+        code += [(_JEQ, 0, len(found), first), *found]
     return [*code, _ends(_REFUSE)]
 
 

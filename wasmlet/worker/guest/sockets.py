@@ -7,7 +7,7 @@ are descriptors of sockets that do not block (`O_NONBLOCK`) and are the caller's
   first accepts or polls, so that a probe sees what is so;
 - whatever a guest sends is written with `os.write` or `os.writev`, and read with `os.read` or `recvmsg`. The process
   has neither `send` and `sendto` nor (but for unconnected sockets of UDP) `sendmsg`, because these take an address; and
-  no `getsockopt`, so `socket.socket` has to be told family and type.
+  of `getsockopt` and `setsockopt` a few options only (`seccomp`), so `socket.socket` has to be told family and type.
 
 An exec in a container has none of this: neither `sockets` nor `network` is in its spec.
 """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import ipaddress
+import socket
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,7 +20,7 @@ _NAMES = {
     errno.EADDRNOTAVAIL: "address-not-bindable", errno.EADDRINUSE: "address-in-use",
     errno.EHOSTUNREACH: "remote-unreachable", errno.ENETUNREACH: "remote-unreachable",
     errno.ECONNREFUSED: "connection-refused", errno.ECONNRESET: "connection-reset", errno.EPIPE: "connection-reset",
-    errno.ECONNABORTED: "connection-aborted", errno.ENOENT: "name-unresolvable",
+    errno.ECONNABORTED: "connection-aborted", errno.EMSGSIZE: "datagram-too-large", errno.ENOENT: "name-unresolvable",
     errno.EHOSTDOWN: "temporary-resolver-failure", errno.EIO: "permanent-resolver-failure",
 }  # fmt: skip
 Address = tuple[str, tuple[Any, ...]]
@@ -36,6 +37,23 @@ def text_of(address: Address) -> tuple[str, int]:
     if kind == "ipv4":
         return ".".join(map(str, parts[1])), parts[0]
     return str(ipaddress.IPv6Address(b"".join(part.to_bytes(2, "big") for part in parts[2]))), parts[0]
+
+
+def family_number(family: str) -> int:
+    """The system's number of `ipv4` or `ipv6`."""
+    return socket.AF_INET if family == "ipv4" else socket.AF_INET6
+
+
+def remote_of(address: Address, family: str) -> tuple[str, int]:
+    """As `text_of`, of one that can be sent to by a socket of this family.
+
+    Raises:
+        Failed: it cannot.
+    """
+    text, port = text_of(address)
+    if address[0] != family or not port or ipaddress.ip_address(text).is_unspecified:
+        raise Failed("invalid-argument")
+    return text, port
 
 
 def _parts(text: str) -> tuple[str, tuple[int, ...]]:

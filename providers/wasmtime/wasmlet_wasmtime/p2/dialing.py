@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import select
+import socket
 import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -121,6 +122,16 @@ class Asked:
         self.taken = True
         return tuple(self.found.fds)
 
+    def take_sockets(self, family: int, kind: int) -> list[socket.socket]:
+        """The sockets of this family that have come; there may be others."""
+        found = []
+        for descriptor in self.take():
+            if family_of(descriptor) == family:
+                found.append(socket.socket(family, kind, 0, fileno=descriptor))
+            else:
+                os.close(descriptor)
+        return found
+
     def drop(self) -> None:
         """Nobody waits for it any more."""
         if self._pipe is None:
@@ -136,3 +147,13 @@ class Dial(Asked):
 
     def __init__(self, broker: Broker, host: str, port: int) -> None:
         super().__init__(broker, "connect", host=host, port=port, protocol="TCP")
+
+
+def family_of(descriptor: int) -> int:
+    """Whether a socket is of IPv4 or IPv6, found without getsockopt, which a confined process does not have for it."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM, 0, fileno=os.dup(descriptor)) as probe:
+        try:
+            found = probe.getsockname()
+        except OSError:
+            return socket.AF_INET6
+    return socket.AF_INET6 if ":" in str(found[0]) else socket.AF_INET

@@ -22,6 +22,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from .connections import Connection, Gone, Limits, Refused
+from .dialing import family_of
 from .exchanges import Exchange
 
 MOST_CONNECTIONS = 2048
@@ -77,7 +78,7 @@ class Front:
     ) -> None:
         self._handle, self._interrupt, self._seconds, self._log, self._limits = handle, interrupt, seconds, log, limits
         self._epoll = select.epoll()
-        self._listeners = {fd: socket.socket(_family(fd), socket.SOCK_STREAM, 0, fileno=fd) for fd in listeners}
+        self._listeners = {fd: socket.socket(family_of(fd), socket.SOCK_STREAM, 0, fileno=fd) for fd in listeners}
         self._connections: dict[int, Connection] = {}
         self._ready: collections.deque[Connection] = collections.deque()
         self._front = threading.Lock()
@@ -295,13 +296,3 @@ class Front:
                     self.leave(turn)
                 if now >= turn.until and turn in self._turns:
                     self._interrupt()
-
-
-def _family(descriptor: int) -> int:
-    """Whether a socket is of IPv4 or IPv6, found without getsockopt, which a confined process does not have."""
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM, 0, fileno=os.dup(descriptor)) as probe:
-        try:
-            found = probe.getsockname()
-        except OSError:
-            return socket.AF_INET6
-    return socket.AF_INET6 if ":" in str(found[0]) else socket.AF_INET

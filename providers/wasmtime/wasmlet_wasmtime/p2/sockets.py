@@ -1,27 +1,25 @@
 """wasi:sockets: TCP, under what the pod was granted; the broker makes the sockets (`dialing`).
 
-A guest listens at the ports of its container, and dials what its pod may dial. There is no UDP.
+A guest listens at the ports of its container, and dials what its pod may dial. UDP is in `datagrams`.
 """
 
 from __future__ import annotations
 
 import errno
-import ipaddress
 import os
 import select
 import socket
 from collections.abc import Sequence
-from typing import Any
 
-from .addresses import Address, Network, address_of, code_of, text_of
+from . import options
+from .addresses import Address, Network, address_of, code_of, family_number, remote_of, text_of
 from .dialing import Asked
-from .instances import Failed, Instance, Trapped, resource
+from .instances import Failed, Instance, resource
 from .streams import CLOSED, ROOM, InputStream, OutputStream, Pollable, Waitable, failed
 from .world import function
 
 _TCP = "wasi:sockets/tcp.[method]tcp-socket."
-_UDP = "wasi:sockets/udp.[method]"
-_BACKLOG = 128
+_BACKLOG, _MOST_BACKLOG = 128, 4096
 
 
 class SocketInput(InputStream):
@@ -34,7 +32,7 @@ class SocketInput(InputStream):
         return ((self._socket.fileno(), select.POLLIN),)
 
     def ready(self) -> bool:
-        return _is(self._socket, select.POLLIN)
+        return is_ready((self._socket,), select.POLLIN)
 
     def read(self, limit: int) -> bytes:
         try:
@@ -42,7 +40,7 @@ class SocketInput(InputStream):
         except BlockingIOError:
             return b""
         except OSError as error:
-            raise failed(str(error.strerror)) from None
+            raise _failed(error) from None
         if not found:
             raise Failed(CLOSED)
         return found
@@ -64,7 +62,7 @@ class SocketOutput(OutputStream):
         if self._error is not None:
             if self._error.errno == errno.EPIPE:
                 raise Failed(CLOSED)
-            raise failed(str(self._error.strerror))
+            raise _failed(self._error)
         return max(0, ROOM - len(self._out))
 
     def ready(self) -> bool:
@@ -91,9 +89,15 @@ class SocketOutput(OutputStream):
             self._error = error
 
 
-def _is(sock: socket.socket, events: int) -> bool:
+def _failed(error: OSError) -> Failed:
+    return failed(str(error.strerror), network=code_of(error.errno))
+
+
+def is_ready(sockets: Sequence[socket.socket], events: int) -> bool:
+    """Whether one of these is."""
     poll = select.poll()
-    poll.register(sock.fileno(), events)
+    for sock in sockets:
+        poll.register(sock.fileno(), events)
     return bool(poll.poll(0))
 
 
@@ -112,33 +116,35 @@ class TcpSocket(Waitable):
         self.remote: Address | None = None
         self.asked: Asked | None = None
         self.sock = sock
+        self.more: list[socket.socket] = []
+        """A listener's others: the same port of the node."""
         self.backlog = _BACKLOG
-        self.values: dict[str, Any] = {
-            "keep-alive-enabled": False, "keep-alive-idle-time": 7200 * 10**9, "keep-alive-interval": 75 * 10**9,
-            "keep-alive-count": 9, "hop-limit": 64, "receive-buffer-size": 131072, "send-buffer-size": 131072,
-        }  # fmt: skip
+        self.options = options.Options(options.TCP, six=family == "ipv6")
 
     def polls(self) -> Sequence[tuple[int, int]]:
         if self.asked is not None:
             return self.asked.polls()
-        if self.sock is not None and self.state == "listening":
-            return ((self.sock.fileno(), select.POLLIN),)
+        if self.state == "listening":
+            return [(sock.fileno(), select.POLLIN) for sock in self.listeners()]
         return ()
 
     def ready(self) -> bool:
         if self.asked is not None:
             return self.asked.answer() is not None
-        if self.sock is not None and self.state == "listening":
-            return _is(self.sock, select.POLLIN)
-        return True
+        return self.state != "listening" or is_ready(self.listeners(), select.POLLIN)
+
+    def listeners(self) -> list[socket.socket]:
+        """All that it listens at."""
+        assert self.sock is not None
+        return [self.sock, *self.more]
 
     def require(self, *states: str) -> None:
         """Raise `invalid-state` in another one."""
         if self.state not in states:
             raise Failed("invalid-state")
 
-    def answer(self, state: str) -> Any:
-        """What has come of an operation that was begun.
+    def answer(self, state: str) -> None:
+        """Take what has come of an operation that was begun.
 
         Raises:
             Failed: nothing yet, or an error.
@@ -153,13 +159,13 @@ class TcpSocket(Waitable):
             asked.drop()
             self.state = "closed" if state == "connecting" else "bound"
             raise Failed(code_of(found.error))
-        first, *others = asked.take()
+        found = asked.take_sockets(family_number(self.family), socket.SOCK_STREAM)
         asked.drop()
-        for more in others:  # the same port of the node
-            os.close(more)
-        family = socket.AF_INET if self.family == "ipv4" else socket.AF_INET6
-        self.sock = socket.socket(family, socket.SOCK_STREAM, 0, fileno=first)
-        return found
+        if not found:
+            raise Failed("not-supported")
+        self.sock, *self.more = found
+        for sock in found:
+            self.options.apply(sock)
 
     def close(self) -> None:
         if self.asked is not None:
@@ -167,17 +173,13 @@ class TcpSocket(Waitable):
             self.asked = None
         # Its streams, which a guest drops first, are the only others that have it.
         if self.sock is not None:
-            self.sock.close()
+            for sock in self.listeners():
+                sock.close()
 
 
 @function("wasi:sockets/tcp-create-socket.create-tcp-socket")
 def _create(instance: Instance, family: str) -> TcpSocket:
     return TcpSocket(family)
-
-
-@function("wasi:sockets/udp-create-socket.create-udp-socket")
-def _create_udp(instance: Instance, family: str) -> Any:
-    raise Failed("not-supported")
 
 
 @function(f"{_TCP}start-bind")
@@ -198,9 +200,7 @@ def _finish_bind(instance: Instance, sock: TcpSocket) -> None:
 @function(f"{_TCP}start-connect")
 def _start_connect(instance: Instance, sock: TcpSocket, network: Network, address: Address) -> None:
     sock.require("unbound", "bound")
-    text, port = text_of(address)
-    if address[0] != sock.family or not port or ipaddress.ip_address(text).is_unspecified:
-        raise Failed("invalid-argument")
+    text, port = remote_of(address, sock.family)
     sock.asked = Asked(instance.host.broker, "connect", host=text, port=port, protocol="TCP")
     sock.remote, sock.state = address, "connecting"
 
@@ -224,22 +224,25 @@ def _start_listen(instance: Instance, sock: TcpSocket) -> None:
 @function(f"{_TCP}finish-listen")
 def _finish_listen(instance: Instance, sock: TcpSocket) -> None:
     sock.answer("starting")
-    assert sock.sock is not None
-    sock.sock.listen(sock.backlog)
+    for one in sock.listeners():
+        one.listen(sock.backlog)
     sock.state = "listening"
 
 
 @function(f"{_TCP}accept")
 def _accept(instance: Instance, sock: TcpSocket) -> tuple[TcpSocket, SocketInput, SocketOutput]:
     sock.require("listening")
-    assert sock.sock is not None
-    try:
-        descriptor, _ = sock.sock._accept()  # type: ignore[attr-defined]
-    except OSError as error:
-        raise Failed(code_of(error.errno)) from None
-    made = socket.socket(sock.sock.family, socket.SOCK_STREAM, 0, fileno=descriptor)
-    made.setblocking(False)
-    return TcpSocket(sock.family, made), SocketInput(made), SocketOutput(made)
+    for one in sock.listeners():
+        try:
+            descriptor, _ = one._accept()  # type: ignore[attr-defined]
+        except BlockingIOError:
+            continue
+        except OSError as error:
+            raise Failed(code_of(error.errno)) from None
+        made = socket.socket(one.family, socket.SOCK_STREAM, 0, fileno=descriptor)
+        made.setblocking(False)
+        return TcpSocket(sock.family, made), SocketInput(made), SocketOutput(made)
+    raise Failed("would-block")
 
 
 @function(f"{_TCP}local-address")
@@ -275,9 +278,11 @@ def _family(instance: Instance, sock: TcpSocket) -> str:
 def _set_backlog(instance: Instance, sock: TcpSocket, size: int) -> None:
     if not size:
         raise Failed("invalid-argument")
-    sock.backlog = min(size, 4096)
-    if sock.state == "listening" and sock.sock is not None:
-        sock.sock.listen(sock.backlog)
+    sock.require("unbound", "binding", "bound", "starting", "listening")
+    sock.backlog = min(size, _MOST_BACKLOG)
+    if sock.state == "listening":
+        for one in sock.listeners():
+            one.listen(sock.backlog)
 
 
 @function(f"{_TCP}subscribe")
@@ -295,41 +300,4 @@ def _shutdown(instance: Instance, sock: TcpSocket, how: str) -> None:
         raise Failed(code_of(error.errno)) from None
 
 
-def _option(name: str) -> None:
-    """A value that the guest may ask and set. The system has its own, which a guest's process cannot set."""
-
-    def get(instance: Instance, sock: TcpSocket) -> Any:
-        return sock.values[name]
-
-    def put(instance: Instance, sock: TcpSocket, value: Any) -> None:
-        if value is not True and not value and name != "keep-alive-enabled":
-            raise Failed("invalid-argument")
-        sock.values[name] = value
-
-    function(f"{_TCP}{name}")(get)
-    function(f"{_TCP}set-{name}")(put)
-
-
-for _name in (
-    "keep-alive-enabled", "keep-alive-idle-time", "keep-alive-interval", "keep-alive-count", "hop-limit",
-    "receive-buffer-size", "send-buffer-size",
-):  # fmt: skip
-    _option(_name)
-
-
-def _without_udp(instance: Instance, *_: Any) -> Any:
-    raise Trapped("there is no socket of UDP here")
-
-
-function(
-    *(
-        f"{_UDP}udp-socket.{name}"
-        for name in (
-            "start-bind", "finish-bind", "stream", "local-address", "remote-address", "address-family",
-            "unicast-hop-limit", "set-unicast-hop-limit", "receive-buffer-size", "set-receive-buffer-size",
-            "send-buffer-size", "set-send-buffer-size", "subscribe",
-        )
-    ),
-    *(f"{_UDP}incoming-datagram-stream.{name}" for name in ("receive", "subscribe")),
-    *(f"{_UDP}outgoing-datagram-stream.{name}" for name in ("check-send", "send", "subscribe")),
-)(_without_udp)  # fmt: skip
+options.functions(_TCP, options.TCP)
