@@ -13,6 +13,7 @@ import wasmlet
 from wasmlet.artifacts.hosts import RegistryConfig
 from wasmlet.cli import artifacts, log, providers
 from wasmlet.cli.execution import LEVELS, common, execute, fail, run_loop
+from wasmlet.cli.installed import Commands
 from wasmlet.cli.manifests import is_module
 from wasmlet.cli.options import instance_of, options_of, warn_of_variables
 from wasmlet.errors import ConfigError, WasmletError
@@ -72,7 +73,7 @@ class _RunCommand(click.Command):
         run_loop(run_node(node))
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(wasmlet.__version__, "--version", prog_name="wasmlet")
 def cli() -> None:
     """Run WebAssembly modules as Kubernetes pods."""
