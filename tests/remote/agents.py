@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -15,7 +14,7 @@ from typing import Any
 import httpx
 from wasmlet_agent.protocol.codec import decode
 from wasmlet_agent.protocol.failures import error_in
-from wasmlet_agent.protocol.messages import Line, ListedPod, NodeDescription, PodList, SessionAnswer, line_in
+from wasmlet_agent.protocol.messages import EndedLine, Line, ListedPod, NodeDescription, PodList, SessionAnswer, line_in
 
 from wasmlet.model.pod import Raw
 
@@ -44,15 +43,18 @@ class AgentProcess:
         self._reader: asyncio.Task[None] | None = None
         self._serves = asyncio.Event()
 
+    def command(self) -> list[str]:
+        """What is run."""
+        listen = "--listen=127.0.0.1:0"
+        return [sys.executable, *self.program, f"--state-dir={self.state}", listen, *self.options]
+
     async def start(self) -> None:
         """Start it; returns when it serves."""
         self._serves.clear()
-        paths = [str(ROOT), *filter(None, sys.path)]
+        pipe = asyncio.subprocess.PIPE
         self.process = await asyncio.create_subprocess_exec(
-            sys.executable, *self.program, f"--state-dir={self.state}", "--listen=127.0.0.1:0", *self.options,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)}, cwd=ROOT,
-            stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-        )  # fmt: skip
+            *self.command(), cwd=ROOT, stdin=asyncio.subprocess.DEVNULL, stdout=pipe, stderr=pipe
+        )
         self._reader = asyncio.create_task(self._read(self.process))
         serves = asyncio.create_task(self._serves.wait())
         await asyncio.wait([serves, self._reader], timeout=PATIENCE, return_when=asyncio.FIRST_COMPLETED)
@@ -136,13 +138,27 @@ class Caller:
     async def claim(
         self, node: NodeDescription = NODE, claimant: str = "loop", previous: int | None = None
     ) -> SessionAnswer:
-        """Begin a session."""
+        """Begin a session after the newest, or after that of this number."""
         node_raw = {"name": node.name, "ip": node.ip, "max_pods": node.max_pods}
         body = {"node": node_raw, "claimant": claimant, "previous": self.session if previous is None else previous}
-        found = decode(SessionAnswer, (await self.ask("POST", "/v1/session", json=body)).content)
+        answer = await self.http.post(f"{self.agent.url}/v1/session", json=body)
+        if answer.status_code == 412 and previous is None:
+            answer = await self.http.post(
+                f"{self.agent.url}/v1/session", json=body | {"previous": answer.json()["session"]}
+            )
+        assert answer.status_code == 200, answer.text
+        found = decode(SessionAnswer, answer.content)
         self.session = found.session
         self.sequence = 0
         return found
+
+    async def clear(self) -> None:
+        """End and forget every pod."""
+        async with asyncio.timeout(PATIENCE):
+            for uid in await self.pods():
+                await self.delete(uid, sequence=10_000)
+                await self.until(lambda line, uid=uid: isinstance(line, EndedLine) and line.uid == uid)
+                await self.ask("POST", f"/v1/pods/{uid}/forget", sequence=10_001)
 
     async def put(self, pod: Raw, inputs: Raw | None = None, **rest: Any) -> httpx.Response:
         """Hand a pod over."""

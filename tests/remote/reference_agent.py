@@ -6,7 +6,6 @@ process has loaded, when it is sent SIGUSR1.
 
 from __future__ import annotations
 
-import asyncio
 import signal
 import sys
 from typing import Any
@@ -15,16 +14,16 @@ import click
 from wasmlet_agent.config import AgentConfig
 from wasmlet_agent.serving import serve
 
-from wasmlet.cli import log
+from wasmlet.cli import execution, log
 from wasmlet.cli.options import instance_of, options_of
 from wasmlet.testing.reference import ReferenceProvider
 
 
 def _run(**values: Any) -> None:
     log.configure("debug")
-    asyncio.run(serve(instance_of(AgentConfig, values), ReferenceProvider))
+    execution.run_loop(serve(instance_of(AgentConfig, values), ReferenceProvider))
 
 
 if __name__ == "__main__":
     signal.signal(signal.SIGUSR1, lambda *_: print(*sorted(sys.modules), flush=True))
-    click.Command("agent", params=options_of(AgentConfig), callback=_run).main()
+    execution.execute(click.Command("agent", params=options_of(AgentConfig), callback=_run), None, "agent")

@@ -6,22 +6,31 @@ import asyncio
 import hashlib
 import json
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
+import pytest_asyncio
 from wasmlet_agent.protocol.failures import Stale
 from wasmlet_agent.protocol.messages import EndedLine, Hello, NodeLine, StatusLine
 
-from tests.remote.agents import Caller, calling, pod, running
+from tests.remote.agents import AgentProcess, Caller, calling, pod, running
 from wasmlet.errors import InvalidInput, NotFound, Refused
 from wasmlet.model.status import Running, Terminated
 
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-@pytest.fixture
-async def caller(tmp_path: Path) -> AsyncIterator[Caller]:
-    async with running(tmp_path / "state") as agent, calling(agent) as found:
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def agent(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[AgentProcess]:
+    async with running(tmp_path_factory.mktemp("agent") / "state") as found:
         yield found
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def caller(agent: AgentProcess) -> AsyncIterator[Caller]:
+    async with calling(agent) as found:
+        yield found
+        await found.clear()
 
 
 async def test_a_pod_runs_and_its_end_is_told_until_it_is_forgotten(caller: Caller) -> None:

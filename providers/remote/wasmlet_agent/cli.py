@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable, Sequence
+from datetime import timedelta
+from pathlib import Path
 from typing import Any, NoReturn
 
 import click
 
 from wasmlet.cli import execution, log, providers
 from wasmlet.cli.options import instance_of, options_of, warn_of_variables
+from wasmlet.clock import SystemClock
 from wasmlet.provider import Provider
-from wasmlet_agent.config import AgentConfig
+from wasmlet_agent.config import PORT, AgentConfig
 
 _SERVE = "serve"
 
@@ -82,6 +86,23 @@ def _serve(values: dict[str, Any], make: Callable[[], Provider]) -> None:
 
 
 cli.add_command(ProviderCommand(_SERVE, _serve, AgentConfig, about="Serve node loops at an address."))
+
+
+@cli.command("keys")
+@click.argument("directory", type=click.Path(path_type=Path))
+@click.argument("names", nargs=-1)
+@click.option("--port", type=click.IntRange(1, 65535), default=PORT, show_default=True, help="Where the agent serves.")
+@click.option("--days", type=click.IntRange(1, 36500), default=3650, show_default=True, help="How long they last.")
+def _keys(directory: Path, names: tuple[str, ...], port: int, days: int) -> None:
+    """Make what an agent and its node loop show each other, and say how to use it.
+
+    NAMES are the host names and addresses at which the node loop reaches this machine; without them, its own name.
+    """
+    from wasmlet_agent.keys import commands, make_keys
+
+    reached = names or (socket.gethostname(),)
+    make_keys(directory, reached, SystemClock().now() + timedelta(days=days))
+    click.echo(commands(directory, reached[0], port))
 
 
 def main(args: Sequence[str] | None = None) -> NoReturn:
