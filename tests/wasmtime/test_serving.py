@@ -33,6 +33,25 @@ class Served:
             assert time.monotonic() < end
             time.sleep(0.05)
 
+    def interrupt(self) -> None:
+        """As a container is told to end."""
+        self._process.terminate()
+
+    def ended(self) -> int:
+        """Its exit code, once it has ended."""
+        return self._process.wait(30)
+
+    def refuses(self) -> bool:
+        """Whether it comes to refuse connections."""
+        end = time.monotonic() + 30
+        while time.monotonic() < end:
+            try:
+                self.connect().close()
+            except ConnectionRefusedError:
+                return True
+            time.sleep(0.01)
+        return False
+
     def counts(self) -> dict[str, int]:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
@@ -328,6 +347,34 @@ def test_what_a_guest_asks_of_others(served: Served) -> None:
     with answering(b"HTTP/1.1 200 OK\r\nX: " + b"y" * 200_000 + b"\r\n\r\n") as port:
         assert status(served.get(f"/fetch/http/127.0.0.1:{port}/")) == 502
     served.settle(before)
+
+
+@pytest.mark.parametrize("concurrency", [1, 8])
+def test_told_to_end_it_answers_what_it_has_begun_and_takes_nothing_else(concurrency: int) -> None:
+    """Whether a thread is free to look after the connections or all wait for their clients."""
+    head = b"POST /count HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n"
+    with serving(concurrency=concurrency) as served, contextlib.ExitStack() as stack:
+        idle, silent, begun = (stack.enter_context(served.connect()) for _ in range(3))
+        idle.sendall(HEAD + b"\r\n")
+        assert b"hello, component" in idle.recv(4096)
+        begun.sendall(head)
+        assert begun.recv(4096).startswith(b"HTTP/1.1 100 ")  # a guest waits for the body
+        served.interrupt()
+        assert served.refuses()
+        if concurrency > 1:
+            assert idle.recv(4096) == silent.recv(4096) == b""
+        begun.sendall(b"hello" + HEAD + b"\r\n")
+        answer = everything(begun)
+        assert (status(answer), answer.count(b"HTTP/1.1 ")) == (200, 1)
+        assert b"\r\nconnection: close\r\n" in answer.lower()
+        begun.close()
+        assert served.ended() == 143
+
+
+def test_told_to_end_while_nothing_goes_on() -> None:
+    with serving() as served:
+        served.interrupt()
+        assert served.ended() == 143
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ from typing import Any
 
 import attrs
 import pytest
-from aiohttp import ClientSession, ClientTimeout, web
+from aiohttp import ClientError, ClientSession, ClientTimeout, web
 from wasmlet_wasmtime import WasmtimeProvider
 
 from tests.guests import components
@@ -200,3 +200,49 @@ async def test_dense_pods_have_no_components(networked: Runtime, image: str) -> 
     key = await networked.create(serving(image), attrs.evolve(NODE, runtime_handler="wasmlet-dense"))
     waiting = await networked.waiting(key, "CreateContainerError")
     assert "component" in waiting.message
+
+
+async def refused(url: str) -> None:
+    """Return once nobody listens there."""
+    host, _, port = url.removeprefix("http://").partition(":")
+    async with asyncio.timeout(30):
+        while True:
+            try:
+                _, writer = await asyncio.open_connection(host, int(port))
+            except ConnectionRefusedError:
+                return
+            writer.close()
+            await asyncio.sleep(0.01)
+
+
+async def test_a_request_in_flight_is_answered_within_the_grace_period(networked: Runtime, image: str) -> None:
+    key, url = await started(networked, serving(image))
+    more = asyncio.Event()
+
+    async def body() -> AsyncGenerator[bytes, None]:
+        yield b"first"
+        await more.wait()
+        yield b"second"
+
+    async with ClientSession(timeout=LATE) as client, client.post(f"{url}/echo", data=body()) as answer:
+        assert await answer.content.read(5) == b"first"
+        async with asyncio.TaskGroup() as tasks:
+            deleted = tasks.create_task(networked.provider.delete_pod(key, 30))
+            await refused(url)
+            more.set()
+            assert await answer.content.read() == b"second"
+        final = deleted.result()
+    assert final is not None
+    assert final.containers[0].state.exit_code == 143
+
+
+async def test_a_request_in_flight_ends_with_the_grace_period(networked: Runtime, image: str) -> None:
+    key, url = await started(networked, serving(image))
+    async with ClientSession(timeout=LATE) as client:
+        answer = await client.get(f"{url}/much?1000000")  # nobody reads it
+        final = await networked.provider.delete_pod(key, 1)
+        with pytest.raises(ClientError):
+            await answer.read()
+        answer.close()
+    assert final is not None
+    assert final.containers[0].state.exit_code == 137

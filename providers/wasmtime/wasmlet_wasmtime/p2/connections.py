@@ -8,6 +8,7 @@ from __future__ import annotations
 import email.utils
 import http
 import os
+import select
 import socket
 import time
 from typing import NamedTuple
@@ -57,6 +58,8 @@ class Connection:
         idle: it waits for the first byte of a request that is not the first one.
         serving: a guest is at work for it.
         ending: what waits to be written is the last.
+        heard: something has come over it.
+        last: no request comes after the one that is served.
         closing: it is read until the client closes it, and nothing is answered any more.
     """
 
@@ -68,7 +71,7 @@ class Connection:
         self.out = bytearray()
         self.until = time.monotonic() + limits.head_seconds
         self.idle = False
-        self.serving = self.ending = self.closing = False
+        self.heard = self.serving = self.last = self.ending = self.closing = False
 
     def fill(self) -> bool:
         """Read what has come; False where that is nothing.
@@ -86,6 +89,7 @@ class Connection:
             if not data:
                 raise Gone
             return True
+        self.heard = True
         if self.idle and data:
             self.idle = False
             self.until = time.monotonic() + self.limits.head_seconds
@@ -127,6 +131,12 @@ class Connection:
                 raise Gone
             if not self.fill():
                 return None
+
+    def is_quiet(self) -> bool:
+        """Whether it waits for a request of which nothing has come."""
+        poll = select.poll()
+        poll.register(self.descriptor, select.POLLIN)
+        return (self.idle or not self.heard) and not self.serving and not poll.poll(0)
 
     def next_cycle(self) -> bool:
         """Get ready for the next request; False where this connection has had its last one."""

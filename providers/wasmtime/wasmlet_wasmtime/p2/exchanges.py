@@ -236,6 +236,8 @@ class Exchange:
                 fields.append(("content-length", str(self._size)))
             if "date" not in names:
                 fields.append(("date", date()))
+            if self._connection.last:
+                fields.append(("connection", "close"))
             self._begun = True
             out += (
                 protocol.send(

@@ -6,6 +6,8 @@ the guest has to wait for something, or has run for some milliseconds (`_watch`)
 be instances at a time. A connection belongs to whoever is in front while it waits for a request or for room to write,
 and to the thread that serves it in between.
 
+Who is told to end (SIGTERM) takes no more connections, brings the requests that it has to their ends, and leaves.
+
 No asyncio: a confined process can make none of what its loop wants. epoll is told of each connection for one event.
 """
 
@@ -16,6 +18,7 @@ import contextlib
 import errno
 import os
 import select
+import signal
 import socket
 import threading
 import time
@@ -31,6 +34,8 @@ _LOOK_SECONDS = 1.0
 """How often connections are looked at that nothing happens to."""
 _TURN_SECONDS = 0.005
 """How long a guest may keep the others from being served, where there is another thread."""
+_SILENT_SECONDS = 1.0
+"""How long a client that has not said anything yet has for it, once no more connections are taken."""
 _ONCE = select.EPOLLONESHOT
 _ACCEPTED = 64
 """Connections at once, before others have their turn."""
@@ -65,6 +70,9 @@ class Front:
         interrupt: called when a request has not been served in time, from another thread than the one that serves it.
         seconds: how long a request may be served.
         log: takes a line.
+
+    Attributes:
+        told: a descriptor that takes the numbers of signals, a byte each (`signal.set_wakeup_fd`).
     """
 
     def __init__(
@@ -85,10 +93,14 @@ class Front:
         self._in_front: dict[Turn, None] = {}
         """The turn whose thread is in front, if it serves: who takes it out gives the front away, or keeps it."""
         self._turns: dict[Turn, None] = {}
-        self._awake = threading.Event()
+        self._asleep = False
+        """Whether the watcher waits to be told something: by a byte, the number of a signal or 0 for a turn."""
+        self._told_read, self.told = os.pipe()
+        self._ending = self._refusing = False
+        self._ended = _nothing
         self._wake_read, self._wake_write = os.pipe()
-        os.set_blocking(self._wake_read, False)
-        os.set_blocking(self._wake_write, False)
+        for end in (self._wake_read, self._wake_write, self._told_read, self.told):
+            os.set_blocking(end, False)
         self._epoll.register(self._wake_read, select.EPOLLIN)
         self._accepting = True
 
@@ -103,8 +115,9 @@ class Front:
             listener.setblocking(False)
             self._epoll.register(fd, select.EPOLLIN)
 
-    def serve(self, threads: int) -> None:
-        """Serve, with so many threads. Does not return."""
+    def serve(self, threads: int, ended: Callable[[], None]) -> None:
+        """Serve, with so many threads. Does not return; `ended` is called when it has come to its end."""
+        self._ended = ended
         threading.Thread(target=self._watch, daemon=True).start()
         for _ in range(threads - 1):
             threading.Thread(target=self._work, daemon=True).start()
@@ -126,8 +139,10 @@ class Front:
             turn = Turn(self, time.monotonic() + self._seconds)
             self._turns[turn] = None
             self._in_front[turn] = None
-            if not self._awake.is_set():
-                self._awake.set()
+            if self._asleep:
+                self._asleep = False
+                with contextlib.suppress(BlockingIOError):
+                    os.write(self.told, b"\0")
             try:
                 failure = self._handle(exchange, turn)
             finally:
@@ -144,7 +159,7 @@ class Front:
         if said:
             self._log(f"{exchange.method} {exchange.path}: the handler failed: {said}")
         try:
-            goes_on = exchange.settle()
+            goes_on = exchange.settle() and not self._ending
             connection.write()
             if not goes_on and not connection.out:
                 connection.shut()
@@ -163,6 +178,8 @@ class Front:
         """The next request."""
         looked = time.monotonic()
         while True:
+            if self._ending:
+                self._refuse_others()
             while self._ready:
                 found = self._request(self._ready.popleft())
                 if found is not None:
@@ -264,9 +281,30 @@ class Front:
         events = select.EPOLLOUT if connection.out else select.EPOLLIN
         self._epoll.modify(connection.descriptor, events | _ONCE)
 
+    def _refuse_others(self) -> None:
+        """Take no more connections, and close those on which nothing goes on; whoever is in front does it."""
+        if not self._refusing:
+            self._refusing = True
+            for descriptor, listener in self._listeners.items():
+                for _ in range(_BACKLOG // _ACCEPTED):  # the system has told these clients that they are connected
+                    self._accept(listener)
+                self._epoll.unregister(descriptor)
+                listener.close()
+            self._listeners.clear()
+            late = time.monotonic() + _SILENT_SECONDS
+            for connection in list(self._connections.values()):
+                connection.last = True
+                if connection.is_quiet():
+                    connection.until = min(connection.until, 0.0 if connection.idle else late)
+            self._close_late(late - _SILENT_SECONDS)
+        if not self._connections:
+            self._ended()
+
     def _close(self, connection: Connection) -> None:
         self._connections.pop(connection.descriptor, None)
         connection.close()
+        if self._ending:
+            self._wake()
         if not self._accepting:
             self._listen(accepting=True)
 
@@ -282,17 +320,27 @@ class Front:
 
     def _watch(self) -> None:
         """Have another thread be in front when a guest takes its time, and end the guest when that is too much."""
+        told = select.poll()
+        told.register(self._told_read, select.POLLIN)
         while True:
-            turns = list(self._turns)
-            if not turns:
-                self._awake.clear()
-                if not self._turns:
-                    self._awake.wait()
-                continue
-            time.sleep(_TURN_SECONDS)
+            self._asleep = True
+            if self._turns:
+                self._asleep = False
+            if told.poll(None if self._asleep else _TURN_SECONDS * 1000):
+                self._asleep = False
+                if signal.SIGTERM in os.read(self._told_read, 4096):
+                    self._ending = True
+                    self._wake()
             now = time.monotonic()
-            for turn in turns:
+            for turn in list(self._turns):
                 if now - turn.began >= _TURN_SECONDS:
                     self.leave(turn)
                 if now >= turn.until and turn in self._turns:
                     self._interrupt()
+            if self._ending and not self._refusing and self._front.acquire(blocking=False):
+                self._refuse_others()  # all threads serve
+                self._front.release()
+
+
+def _nothing() -> None:
+    pass

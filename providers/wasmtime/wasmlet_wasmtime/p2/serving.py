@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -170,9 +171,16 @@ def serve(
         front.listen()
     except OSError as error:
         raise ValueError(f"the component cannot be served: {error.strerror}") from error
+    signal.set_wakeup_fd(front.told, warn_on_full_buffer=False)
+    signal.signal(signal.SIGTERM, lambda *_: None)
     started()
-    front.serve(server.settings.concurrency)
+    front.serve(server.settings.concurrency, _leave)
     return 0, ""
+
+
+def _leave() -> None:
+    """End as a guest that is interrupted does."""
+    os._exit(128 + signal.SIGTERM)
 
 
 def listeners_of(broker: Any) -> tuple[int, ...]:
