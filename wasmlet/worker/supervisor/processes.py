@@ -199,7 +199,8 @@ class Process:
         """Interrupt the guest at once, and kill it `grace` seconds from now; 0 kills it at once.
 
         WASI has no signals. SIGTERM keeps its default disposition in a child, so the kernel ends it in the midst of
-        whatever it does, asleep or in compiled code (a component that serves ends what it has begun). Called again with a shorter grace it hurries, never the opposite.
+        whatever it does, asleep or in compiled code; a component that serves ends what it has begun. Called again with
+        a shorter grace it hurries, never the opposite.
         """
         if self._stage.over:
             return
