@@ -200,6 +200,10 @@ class Provider(abc.ABC):
         pods before it reads, so what changes while nobody reads must be in the next stream: keep it, or begin a stream
         with the status of every pod. After a stream that broke off the loop hands each pod that is listed to
         `update_pod` again: what is behind the provider may have started anew, and know less than it was told.
+
+        Raises:
+            ConfigError: the provider cannot go on, as where another node loop drives what is behind it now; the node
+                ends, and says this. Its pods go on.
         """
         return None
 

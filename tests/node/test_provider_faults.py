@@ -278,6 +278,23 @@ class TestChangesThatBreak:
         assert provider.updated == [runs.key, runs.key]
         assert provider.created == [runs.key, done.key]
 
+    async def test_a_provider_that_cannot_go_on_ends_the_node_and_no_pod(self, cluster: Cluster) -> None:
+        provider = Troubled()
+
+        async def trouble(call: str, after: bool) -> None:
+            if call == "changes":
+                raise wasmlet.ConfigError("somebody else has it")
+
+        node = wasmlet.Node(provider, cluster.config())
+        await node.__aenter__()
+        made = await cluster.create()
+        await cluster.until(running)
+        provider.trouble = trouble
+        provider.break_changes()
+        with pytest.raises(wasmlet.ConfigError, match="somebody else has it"):
+            await node.wait()
+        assert list(provider.pods) == [made.uid]
+
     async def test_what_the_api_does_not_know_is_ended(self, cluster: Cluster) -> None:
         provider = Troubled()
         async with fast_node(cluster, provider):

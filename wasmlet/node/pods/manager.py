@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 
 import structlog
 
+from wasmlet.errors import ConfigError
 from wasmlet.failures import described, text_of
 from wasmlet.model.pod import Pod, PodKey, Raw
 from wasmlet.model.status import PodStatus
@@ -117,7 +118,11 @@ class PodManager:
     # --- what the provider says
 
     async def follow(self) -> None:
-        """Read the provider's changes for ever; one that has no stream is polled."""
+        """Read the provider's changes for ever; one that has no stream is polled.
+
+        Raises:
+            ConfigError: the provider cannot go on.
+        """
         provider = self._services.provider
         pauses, first, again = self._services.backoff.pauses(self._services.rng), True, False
         while True:
@@ -138,6 +143,8 @@ class PodManager:
                     listing.cancel()
                     await asyncio.wait([listing])
                 log.warning("the provider's changes ended; listing its pods and following again")
+            except ConfigError:
+                raise  # for the user: it would be the same again
             except Exception as error:
                 log.warning("the provider's changes broke off", **described(error, first=first))
                 first = False
