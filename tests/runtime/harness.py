@@ -87,10 +87,13 @@ class Runtime:
             raise
         with contextlib.suppress(Exception):
             await around.client.shutdown(force=True)
+        for uid in list(self.provider._pods):  # pods that a test did not delete
+            with contextlib.suppress(WasmletError):
+                await around.networks.remove(uid)
         for uid in self.provider._pods if around.users is not None else ():
             around.users.free(uid)
         await self.stop()
-        around.storage.remove_orphans(set())  # pods that a test did not delete: there may be mounts
+        around.storage.remove_orphans(set())  # there may be mounts
         around.storage.memory.close()
         for pid in (*self._pids, *below):
             await asyncio.to_thread(wait_gone, pid)

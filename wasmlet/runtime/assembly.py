@@ -24,6 +24,7 @@ from wasmlet.runtime.files.volumes import Storage
 from wasmlet.runtime.handlers import Handlers
 from wasmlet.runtime.images.compiler import Compiler
 from wasmlet.runtime.images.images import Images
+from wasmlet.runtime.images.imports import Imports
 from wasmlet.runtime.images.registries import Registries
 from wasmlet.runtime.images.turns import Turns, places
 from wasmlet.runtime.network.pod_networks import PodNetworks
@@ -100,6 +101,7 @@ async def assembled(setting: Setting, owner: PodsOwner) -> tuple[RuntimeServices
     services = RuntimeServices(
         client=client,
         images=images,
+        imports=Imports(config.max_module_bytes),
         registries=await registries.__aenter__(),
         handlers=handlers,
         changes=setting.changes,

@@ -86,6 +86,21 @@ def unfit(path: Path, links: Links, engine: str) -> str:
     return "; ".join(reasons)
 
 
+def may_use_sockets(path: Path) -> bool:
+    """Whether what is in the file may ask for sockets; False where it is known that it cannot. Blocks.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    try:
+        found = wasm.read_file(path)
+    except NotWasm:
+        return True
+    return found.component or any(
+        wanted.module != PREVIEW1 or wanted.name.startswith(_SOCKETS) for wanted in found.imports
+    )
+
+
 def _of_module(module: Binary, links: Links, engine: str) -> list[str]:
     missing, other, reasons = [], [], []
     for wanted in module.imports:

@@ -18,6 +18,7 @@ from wasmlet.runtime.files.pod_users import PodUsers
 from wasmlet.runtime.files.volumes import Storage
 from wasmlet.runtime.handlers import Handlers
 from wasmlet.runtime.images.images import Images
+from wasmlet.runtime.images.imports import Imports
 from wasmlet.runtime.images.registries import Registries
 from wasmlet.runtime.logs import files as log_files
 from wasmlet.runtime.network.pod_networks import PodNetworks
@@ -46,6 +47,7 @@ class RuntimeServices:
 
     client: ShimClient
     images: Images
+    imports: Imports
     registries: Registries
     handlers: Handlers
     changes: Changes

@@ -27,6 +27,7 @@ from wasmlet.runtime import DENSE, Engine, Links, linking
 from wasmlet.runtime.images.compile_process import CompileError, Unfit
 from wasmlet.runtime.images.compiler import CompileLimits, Compiler
 from wasmlet.runtime.images.images import Images, Module
+from wasmlet.runtime.images.imports import Imports
 from wasmlet.runtime.wasi import PREVIEW1, PREVIEW1_FUNCTIONS
 
 NOWHERE = Path("/nonexistent/python")
@@ -394,3 +395,28 @@ async def test_where_a_module_begins(runtime: Runtime, tmp_path: Path, handler: 
     found = {which: (await runtime.ended(key)).exit_code for which, key in keys.items()}
     assert found == {which: code for which, (_, code) in ENTRIES.items()}
     assert DENSE in WasmtimeEngine.handlers.values()
+
+
+@pytest.mark.parametrize(
+    ("wasm", "may"),
+    [
+        (text_module(f"(module {START})"), False),
+        (text_module(f"(module {imports_of((PREVIEW1, 'fd_write'), (PREVIEW1, 'poll_oneoff'))} {START})"), False),
+        (text_module(f"(module {imports_of((PREVIEW1, 'fd_write'), (PREVIEW1, 'sock_accept'))} {START})"), True),
+        (text_module(f"(module {imports_of(('wasi_experimental_http', 'req'))} {START})"), True),
+        (HEAD[:4] + b"\x0d\0\1\0", True),
+        (HEAD + b"\x01\xff", True),
+    ],
+    ids=["nothing", "no sockets", "sockets", "something else", "component", "damaged"],
+)
+async def test_what_imports_no_functions_for_sockets_is_known_not_to_use_them(
+    tmp_path: Path, wasm: bytes, may: bool
+) -> None:
+    path = tmp_path / "x.wasm"
+    path.write_bytes(wasm)
+    found, imports = await Images(True, None, 2**20).find(f"file://{path}"), Imports(2**20)
+    assert await imports.may_use_sockets(found) is may
+    # What has this digest is known; another file in its place is another module.
+    path.write_bytes(text_module(f"(module {START})"))
+    assert await imports.may_use_sockets(found) is may
+    assert await Imports(2**20).may_use_sockets(attrs.evolve(found, digest="0" * 64))

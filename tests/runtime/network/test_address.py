@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import ipaddress
-import os
 import random
 import socket
 from collections.abc import Sequence
@@ -17,12 +17,19 @@ from hypothesis import strategies as st
 
 from wasmlet.errors import ConfigError
 from wasmlet.model.pod import PodKey
-from wasmlet.runtime.network.address import AddressNetwork, pod_cidrs_of
+from wasmlet.runtime.files import memory
+from wasmlet.runtime.network import address
+from wasmlet.runtime.network.address import AddressNetwork, directories, pod_cidrs_of
 from wasmlet.runtime.network.config import Cidr, cidrs_of
 from wasmlet.runtime.network.network import POLICY_ANNOTATION, NetworkError, NetworkRequest, PodNetwork
 from wasmlet.runtime.network.ranges import Pool, loopback_range
 
 CIDRS = ("127.77.0.0/29", "fd00::/64")
+
+
+def files(state_dir: Path) -> list[str]:
+    """The names of the files that say which pod has which address."""
+    return sorted(file.name for directory in directories(state_dir) for file in directory.iterdir())
 
 
 def request_of(uid: str, *ports: int) -> NetworkRequest:
@@ -113,7 +120,7 @@ async def test_a_uid_that_is_no_file_name(tmp_path: Path) -> None:
     assert found is not None
     assert await AddressNetwork(tmp_path).list() == {"../../etc/x": found}
     await AddressNetwork(tmp_path).remove("../../etc/x")
-    assert os.listdir(network.directory) == []
+    assert files(tmp_path) == []
 
 
 @pytest.mark.parametrize(
@@ -121,10 +128,12 @@ async def test_a_uid_that_is_no_file_name(tmp_path: Path) -> None:
 )
 async def test_a_file_that_was_not_written_to_its_end_goes(tmp_path: Path, text: str) -> None:
     network = AddressNetwork(tmp_path)
-    network.directory.mkdir(parents=True)
-    (network.directory / "x").write_bytes(text.encode("latin-1"))
+    directory = memory.Memory(tmp_path).find() / address.DIRECTORY
+    directory.mkdir()
+    (directory / "x").write_bytes(text.encode("latin-1"))
+    assert files(tmp_path) == ["x"]
     assert await network.list() == {}
-    assert os.listdir(network.directory) == []
+    assert files(tmp_path) == []
 
 
 async def test_pods_at_once_have_an_address_each(tmp_path: Path) -> None:
@@ -140,12 +149,43 @@ async def test_pods_at_once_have_an_address_each(tmp_path: Path) -> None:
 async def test_an_address_that_cannot_be_written_down_is_given_to_another(tmp_path: Path) -> None:
     network = AddressNetwork(tmp_path, cidrs_of(("127.9.0.0/29",)))
     await network.list()
-    network.directory.parent.write_text("in the way")
+    in_the_way = memory.Memory(tmp_path).find() / address.DIRECTORY
+    in_the_way.write_text("in the way")
     for _ in range(6):
         with pytest.raises(NetworkError, match="cannot be written down"):
             await network.add(request_of("one"))
-    network.directory.parent.unlink()
+    in_the_way.unlink()
     assert await network.add(request_of("one")) is not None
+
+
+async def test_addresses_are_written_down_on_the_disk_where_there_is_no_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = AddressNetwork(tmp_path)
+    before = await network.add(request_of("before"))
+    (in_memory,) = directories(tmp_path)
+    created = address._create
+
+    def full(file: Path, data: bytes) -> None:
+        if file.is_relative_to(in_memory):
+            raise OSError(errno.ENOSPC, "no space left")
+        created(file, data)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(address, "_create", full)
+        late = await network.add(request_of("late"))
+    assert await AddressNetwork(tmp_path).list() == {"before": before, "late": late}
+    for uid in ("before", "late"):
+        await network.remove(uid)
+    await network.close()
+    assert directories(tmp_path) == []
+    assert memory.Memory(tmp_path).existing() is None
+    with monkeypatch.context() as patched:
+        patched.setattr(memory, "SHARED", tmp_path / "none")
+        found = await network.add(request_of("one"))
+        assert await AddressNetwork(tmp_path).list() == {"one": found}
+        assert files(tmp_path) == ["one"]
+        assert memory.Memory(tmp_path).existing() is None
 
 
 async def test_a_network_of_each_family_and_what_makes_it_this_machines(tmp_path: Path) -> None:
@@ -180,6 +220,7 @@ async def test_the_nodes_own_network_for_pods(tmp_path: Path) -> None:
     assert len(late.ips) == 2
     assert "10.7.0.0/24" in network.remarks()[POLICY_ANNOTATION]
     # Where nothing can make it this machine's, it is passed over.
+    (tmp_path / "other").mkdir()
     other = AddressNetwork(tmp_path / "other", node=lambda: node)
     plain = await other.add(request_of("plain"))
     assert plain is not None

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import ipaddress
 import json
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
 
 import attrs
 import pytest
 from wasmlet_wasmtime import WasmtimeProvider
 
+from tests.guests import build
 from tests.runtime.harness import Runtime, pod_of
 from wasmlet.errors import Refused
 from wasmlet.model.inputs import Inputs
 from wasmlet.model.pod import Pod
 from wasmlet.runtime import RuntimeConfig
+from wasmlet.runtime.network.address import directories
 from wasmlet.runtime.network.ranges import loopback_range
 from wasmlet.testing.clock import FakeClock
 
@@ -34,8 +36,8 @@ async def networked(tmp_path: Path) -> AsyncGenerator[Runtime, None]:
 
 def written(runtime: Runtime) -> list[str]:
     """The UIDs of the pods whose addresses are written down."""
-    directory = runtime.state_dir / "runtime" / "network" / "addresses"
-    return sorted(json.loads(file.read_text())["uid"] for file in directory.iterdir())
+    places = directories(runtime.state_dir / "runtime")
+    return sorted(json.loads(file.read_text())["uid"] for place in places for file in place.iterdir())
 
 
 def annotated(pod: Pod, **annotations: str) -> Pod:
@@ -96,7 +98,7 @@ async def test_a_pod_that_is_done_has_no_address_any_more(networked: Runtime, im
 async def test_what_a_killed_node_loop_left_goes_at_the_next_start(networked: Runtime, image: str) -> None:
     key = await networked.create(pod_of("sleep", "60", image=image), NODE)
     await networked.running(key)
-    directory = networked.state_dir / "runtime" / "network" / "addresses"
+    (directory,) = directories(networked.state_dir / "runtime")
     (directory / "lost").write_text(json.dumps({"uid": "lost", "ips": ["127.9.9.9"]}))
     (directory / "torn").write_text("{")
     await networked.restart()
@@ -123,6 +125,7 @@ async def test_without_a_network_a_pod_is_as_it_was(runtime: Runtime, image: str
     assert await runtime.output(key) == b"IP=127.0.0.1\nPORT is not set\n"
     assert (await runtime.provider.pod_status(key)).pod_ips == ()
     assert not (runtime.state_dir / "runtime" / "network").exists()
+    assert directories(runtime.state_dir / "runtime") == []
 
 
 async def test_an_annotation_that_is_no_grant_refuses_the_pod(networked: Runtime, image: str) -> None:
@@ -193,9 +196,11 @@ async def test_what_is_refused_is_an_event_once(networked: Runtime, image: str) 
     assert {event.container_field for event in events} == {"spec.containers{main}"}
 
 
-async def test_a_hosts_file_that_is_too_much_for_the_shim_is_named(networked: Runtime, image: str) -> None:
+async def test_a_hosts_file_that_is_too_much_for_the_shim_is_named(
+    networked: Runtime, compile_guest: Callable[..., None]
+) -> None:
     names = [f"a{number}.{'.'.join(['b' * 60] * 4)}" for number in range(260)]
-    pod = pod_of("sleep", "60", image=image)
+    pod = pod_of("turn", image=f"file://{build('server', compile_guest)}")
     aliases = [{"ip": "192.0.2.1", "hostnames": names}]
     key = await networked.create(Pod({**pod.raw, "spec": {**pod.raw["spec"], "hostAliases": aliases}}), NODE)
     waiting = await networked.waiting(key, "RunContainerError")

@@ -222,11 +222,13 @@ def test_without_a_network_ports_and_grants_mean_nothing() -> None:
 
 def test_ports_that_nobody_listens_at_are_told() -> None:
     container = pod_of(ports=PORTS).containers[0]
-    plain = list(unserved(container, namespace=False, sockets=True))
+    plain = list(unserved(container, namespace=False))
     assert [text.split()[1] for text in plain] == ["53/UDP", "7/SCTP"]
-    inside = list(unserved(container, namespace=True, sockets=True))
+    inside = list(unserved(container, namespace=True))
     assert [text.split()[1] for text in inside] == ["7/SCTP"]
-    assert len(list(unserved(container, namespace=False, sockets=False))) == 4
+    none = list(unserved(container, namespace=False, no_sockets="it has none"))
+    assert len(none) == 4
+    assert all(text.endswith(": it has none") for text in none)
 
 
 def test_a_run_carries_the_grant() -> None:

@@ -13,7 +13,7 @@ from wasmlet.errors import ConfigError
 from wasmlet.model.pod import PodKey
 from wasmlet.runtime import RuntimeConfig
 from wasmlet.runtime.network import conflist, select
-from wasmlet.runtime.network.address import AddressNetwork
+from wasmlet.runtime.network.address import AddressNetwork, directories
 from wasmlet.runtime.network.network import POLICY_ANNOTATION, NetworkError, NetworkRequest, PodNetwork
 from wasmlet.runtime.network.node_network import NodeNetwork
 from wasmlet.runtime.network.pod_networks import PodNetworks
@@ -96,11 +96,13 @@ async def test_a_pod_keeps_its_address_when_the_node_has_another_network(tmp_pat
     assert after.of("gone") is None
     assert await after.add(NetworkRequest(key), ()) == found
     assert await after.add(NetworkRequest(PodKey("default", "new", "new")), ()) is None
-    directory = tmp_path / "network" / "addresses"
+    (directory,) = directories(tmp_path)
     assert os.listdir(directory) == ["one"]
     await after.remove("one")
     await after.remove("one")
     assert os.listdir(directory) == []
+    await after.close()
+    assert not directory.exists()
     assert after.of("one") is None
 
 

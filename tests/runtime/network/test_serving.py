@@ -18,6 +18,7 @@ from wasmlet.errors import Refused
 from wasmlet.model.inputs import Inputs
 from wasmlet.model.pod import PodKey
 from wasmlet.runtime import RuntimeConfig
+from wasmlet.runtime.network.address import directories
 
 NODE = Inputs(node_name="node", node_ips=["127.0.0.1"])
 DENSE = attrs.evolve(NODE, runtime_handler="wasmlet-dense")
@@ -117,20 +118,32 @@ async def test_a_port_that_somebody_else_has_ends_the_container_in_words(tmp_pat
 
 async def test_a_port_of_the_node_is_not_one_of_another_pod(tmp_path: Path, server: str) -> None:
     async with Runtime(WasmtimeProvider, tmp_path / "state", CONFIG) as runtime:
-        key = await runtime.create(pod_of("turn", image=server), NODE)
+        key = await runtime.create(pod_of("turn", image=server, ports=[{"containerPort": 8080}]), NODE)
         ip = await address(runtime, key)
         thief = pod_of("turn", image=server, name="thief", ports=[{"containerPort": 1, "hostPort": 80, "hostIP": ip}])
         with pytest.raises(Refused, match=r"ports\[0\]\.hostIP.*of pods"):
             await runtime.create(thief, NODE)
 
 
-async def test_an_exec_has_no_listeners(tmp_path: Path, image: str) -> None:
+async def test_an_exec_has_no_listeners(tmp_path: Path, server: str) -> None:
     async with Runtime(WasmtimeProvider, tmp_path / "state", CONFIG) as runtime:
-        pod = pod_of("env", "LISTEN_FDS", "env", "PORT", "sleep", "60", image=image, ports=[{"containerPort": 8080}])
+        pod = pod_of("many", image=server, ports=[{"containerPort": 8080}, {"containerPort": 8081}])
         key = await runtime.create(pod, NODE)
-        await runtime.logged(key, b"LISTEN_FDS=1\nPORT=8080\n")
-        code, output = await runtime.provider.services.commands.run(key, "main", ["x", "env", "LISTEN_FDS"])
-        assert (code, output) == (0, b"LISTEN_FDS is not set\n")
+        ip = await address(runtime, key)
+        assert b"200 OK" in await answer(ip, 8081)  # it was told of two listeners
+        code, output = await runtime.provider.services.commands.run(key, "main", ["x", "told"])
+        assert (code, output) == (0, b"nothing\n")
+
+
+@pytest.mark.parametrize("inputs", [NODE, DENSE], ids=["process", "dense"])
+async def test_a_module_without_functions_for_sockets_has_none(tmp_path: Path, image: str, inputs: Inputs) -> None:
+    async with Runtime(WasmtimeProvider, tmp_path / "state", CONFIG) as runtime:
+        pod = pod_of("env", "LISTEN_FDS", "sleep", "60", image=image, ports=[{"containerPort": 8080}])
+        key = await runtime.create(pod, inputs)
+        await runtime.logged(key, b"LISTEN_FDS is not set\n")
+        told = await runtime.event(key, "PortNotListenedAt")
+        assert told.message.endswith("is not listened at: its module imports none of the functions for sockets")
+        assert (await runtime.provider.pod_status(key)).pod_ips
 
 
 async def test_a_pod_goes_on_with_its_network_when_the_node_has_none_any_more(tmp_path: Path, server: str) -> None:
@@ -151,4 +164,4 @@ async def test_a_pod_goes_on_with_its_network_when_the_node_has_none_any_more(tm
         with pytest.raises(Refused, match=r"readinessProbe\.tcpSocket"):
             await runtime.create(pod_of("turn", image=server, name="new", readinessProbe=probe), NODE)
         await runtime.provider.delete_pod(key, 0)
-        assert list((tmp_path / "state" / "runtime" / "network" / "addresses").iterdir()) == []
+        assert [file for place in directories(tmp_path / "state" / "runtime") for file in place.iterdir()] == []

@@ -1,7 +1,7 @@
 """Directories in memory.
 
 They are for secrets and tokens, which should reach no disk, for emptyDir volumes that ask for memory, and for what is
-made for each start of a container (`staging`), because that is quicker.
+made for each pod and each start of a container (`network.address`, `staging`), because that is quicker.
 
 Files of secret, projected and downwardAPI volumes lie below one directory of the node's own in /dev/shm, mode 0700,
 which the link `memory` in the state directory names. An emptyDir of medium Memory is a tmpfs of its own where this
@@ -20,6 +20,9 @@ from pathlib import Path
 
 SHARED = Path("/dev/shm")
 
+_making = threading.Lock()
+"""Threads of several pods come at once, by a `Memory` of their own or by the same."""
+
 _MS_NOSUID, _MS_NODEV, _MS_NOEXEC = 2, 4, 8
 _MNT_DETACH, _UMOUNT_NOFOLLOW = 2, 8
 
@@ -36,11 +39,10 @@ class Memory:
     def __init__(self, state_dir: Path) -> None:
         self._link = state_dir / "memory"
         self._fallback = state_dir
-        self._lock = threading.Lock()
 
     def find(self) -> Path:
         """The directory, made when first needed; the state directory itself where there is no memory to be had."""
-        with self._lock:  # threads of several pods come here at once
+        with _making:
             return self.existing() or self._make()
 
     def _make(self) -> Path:
@@ -51,9 +53,13 @@ class Memory:
         except OSError:
             return self._fallback
         new = self._link.with_suffix(".new")
-        new.unlink(missing_ok=True)
-        new.symlink_to(made)
-        new.rename(self._link)
+        try:
+            new.unlink(missing_ok=True)
+            new.symlink_to(made)
+            new.rename(self._link)
+        except OSError:
+            made.rmdir()
+            raise
         return made
 
     def existing(self) -> Path | None:

@@ -149,17 +149,17 @@ def _port_refusals(container: Container, network: NodeNetwork, host: bool) -> It
                 )
 
 
-def unserved(container: Container, *, namespace: bool, sockets: bool) -> Iterator[str]:
+def unserved(container: Container, *, namespace: bool, no_sockets: str = "") -> Iterator[str]:
     """Which of its ports nobody listens at though they are declared, in words for the pod's owner.
 
     Args:
         namespace: whether the pod has a network namespace of its own.
-        sockets: whether the engine gives its guests sockets.
+        no_sockets: why its guest has no sockets; "" where it has.
     """
     for port in ports_of(container, host=False):
         what = f"Port {port.number}/{port.protocol} of container {container.name} is not listened at"
-        if not sockets:
-            yield f"{what}: the engine that runs it gives guests no sockets"
+        if no_sockets:
+            yield f"{what}: {no_sockets}"
         elif port.protocol == UDP and not namespace:
             yield f"{what}: without a network namespace of its own, a pod listens at TCP ports alone"
         elif port.protocol not in (TCP, UDP):

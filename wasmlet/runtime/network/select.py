@@ -14,7 +14,7 @@ from wasmlet.concurrency import in_thread
 from wasmlet.errors import ConfigError
 from wasmlet.model.pod import Raw
 from wasmlet.runtime.network import conflist
-from wasmlet.runtime.network.address import AddressNetwork, Reach, pod_cidrs_of
+from wasmlet.runtime.network.address import AddressNetwork, Reach, directories, pod_cidrs_of
 from wasmlet.runtime.network.cni import CniNetwork
 from wasmlet.runtime.network.config import ADDRESS, AUTO, CNI, NONE, NetworkConfig
 from wasmlet.runtime.network.network import Network
@@ -74,7 +74,8 @@ async def started(config: NetworkConfig, state_dir: Path, node: Callable[[], Raw
             raise
         choice, chosen = Choice(NONE, f"what this machine has cannot be used: {error}"), NoNetwork()
     log.info("the network of pods", network=choice.kind, why=choice.why)
-    former = [await in_thread(_made, kind, config, state_dir, node) for kind in _former(choice.kind, state_dir)]
+    kinds = await in_thread(_former, choice.kind, state_dir)
+    former = [await in_thread(_made, kind, config, state_dir, node) for kind in kinds]
     facts = NodeNetwork(
         on=choice.kind != NONE,
         host=config.allow_host_network,
@@ -109,6 +110,6 @@ def _reach(state_dir: Path) -> Reach | None:
 
 
 def _former(chosen: str, state_dir: Path) -> Sequence[str]:
-    """The kinds of which pods may have networks though the node has another one now."""
-    places = {ADDRESS: state_dir / "network" / "addresses", CNI: state_dir / "network" / "cni"}
-    return [kind for kind, place in places.items() if kind != chosen and place.is_dir()]
+    """The kinds of which pods may have networks though the node has another one now; blocks."""
+    known = {ADDRESS: bool(directories(state_dir)), CNI: (state_dir / "network" / "cni").is_dir()}
+    return [kind for kind, there in known.items() if kind != chosen and there]

@@ -101,7 +101,8 @@ class ContainerRunner:
         needs = launch.ImageNeeds(pod.manifest, spec, pod.inputs, self._life.say, pod.say)
         module = await launch.ensure_images(needs, volumes, services)
         files = await launch.env_files_of(pod.manifest, spec, volumes)
-        wanted = plan(self._next(spec, handler), module, files)
+        used = await services.imports.may_use_sockets(module)
+        wanted = plan(self._next(spec, handler, sockets_used=used), module, files)
         self._warn(wanted.remarks)
         await volumes.refresh(pod.manifest, pod.inputs)
         async with launch.prepared(wanted, module, handler, volumes, services, self._life) as ready:
@@ -116,7 +117,7 @@ class ContainerRunner:
         else:
             self._life.say("Normal", "Started", f"Started container {self._life.name}")
 
-    def _next(self, spec: Container, handler: Handler) -> StartRequest:
+    def _next(self, spec: Container, handler: Handler, *, sockets_used: bool) -> StartRequest:
         """The instance that comes after the present one."""
         pod = self._life.pod_life
         return StartRequest(
@@ -131,7 +132,11 @@ class ContainerRunner:
             dense=handler.dense,
             user=pod.volumes.user,
             network=Networking(
-                pod.sandbox.network, pod.services.networks.node, pod.services.storage.dns, handler.engine.sockets
+                pod.sandbox.network,
+                pod.services.networks.node,
+                pod.services.storage.dns,
+                handler.engine.sockets,
+                sockets_used,
             ),
         )
 

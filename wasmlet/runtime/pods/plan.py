@@ -21,7 +21,7 @@ from wasmlet.runtime.files import volume_rules
 from wasmlet.runtime.files.mounts import MountRequest
 from wasmlet.runtime.files.pod_users import User
 from wasmlet.runtime.images.images import Module
-from wasmlet.runtime.network import granting, http_serving, requests
+from wasmlet.runtime.network import egress, granting, http_serving, requests
 from wasmlet.runtime.network.network import PodNetwork
 from wasmlet.runtime.network.node_network import NO_NETWORK, NodeNetwork
 from wasmlet.runtime.pods import limits, manifest
@@ -41,12 +41,14 @@ class Networking:
         node: what the node's network means for pods.
         dns: how the cluster resolves names.
         sockets: whether the engine gives its guests sockets.
+        used: whether the container's guest may ask for sockets, by what its module imports.
     """
 
     found: PodNetwork | None = None
     node: NodeNetwork = NO_NETWORK
     dns: Dns = attrs.field(factory=Dns)
     sockets: bool = False
+    used: bool = True
 
     @property
     def on(self) -> bool:
@@ -57,6 +59,13 @@ class Networking:
     def ips(self) -> tuple[str, ...]:
         """The pod's addresses."""
         return self.found.ips if self.found is not None else ()
+
+    @property
+    def no_sockets(self) -> str:
+        """Why the container's guest has no sockets; "" where it has."""
+        if not self.sockets:
+            return "the engine that runs it gives guests no sockets"
+        return "" if self.used else "its module imports none of the functions for sockets"
 
 
 @attrs.frozen
@@ -183,6 +192,10 @@ def _grant(request: StartRequest) -> Grant | None:
     pod, network = request.manifest, request.network
     if network.found is None or not network.sockets:
         return None
+    if not network.used:
+        egress.of_pod(pod)
+        # It asks for nothing. Where its pod has a namespace it enters that all the same.
+        return Grant(network.found.namespace, network.ips) if network.found.namespace else None
     names = granting.NameFiles(resolv_conf(pod, network.dns), hosts_file(pod, request.inputs, network.dns, network.ips))
     return granting.grant_of(pod, request.container, network.found, network.node, names, request.inputs.node_ips)
 
@@ -197,7 +210,7 @@ def _unserved(request: StartRequest) -> Iterator[str]:
     network = request.network
     if network.found is not None:
         namespace = bool(network.found.namespace)
-        yield from requests.unserved(request.container, namespace=namespace, sockets=network.sockets)
+        yield from requests.unserved(request.container, namespace=namespace, no_sockets=network.no_sockets)
 
 
 def _labels(request: StartRequest, module: Module) -> Labels:

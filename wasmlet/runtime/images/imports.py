@@ -1,0 +1,47 @@
+"""Whether modules may ask for sockets, by what they import: most do not, and their start is spared all of it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from wasmlet.concurrency import in_thread
+from wasmlet.runtime import linking
+from wasmlet.runtime.images.images import ImageError, Module, read
+
+_MOST_KNOWN = 1000
+
+
+class Imports:
+    """Reads each module once.
+
+    Args:
+        max_bytes: the largest module.
+    """
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._known: dict[str, bool] = {}
+
+    async def may_use_sockets(self, module: Module) -> bool:
+        """Whether its guest may ask for sockets; False where it is known that it cannot."""
+        known = self._known.get(module.digest)
+        if known is None:
+            known = await in_thread(self._find, module)
+        return known
+
+    def _find(self, module: Module) -> bool:
+        # A copy, so that what is looked at is what has this digest, whatever becomes of the file meanwhile.
+        copy = os.memfd_create("module", os.MFD_CLOEXEC)
+        try:
+            if read(module.path, self._max_bytes, copy) != module.digest:
+                return True
+            found = linking.may_use_sockets(Path(f"/proc/self/fd/{copy}"))
+        except (ImageError, OSError):  # whoever compiles it says what is wrong
+            return True
+        finally:
+            os.close(copy)
+        if len(self._known) >= _MOST_KNOWN:
+            self._known.clear()
+        self._known[module.digest] = found
+        return found
