@@ -1,0 +1,182 @@
+"""An agent that is killed, a machine that is started anew: pods go on without a node loop, and nothing runs twice."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import stat
+from pathlib import Path
+from typing import Any
+
+import pytest
+from wasmlet_agent.protocol.messages import EndedLine
+
+from tests.remote.agents import AgentProcess, Caller, calling, pod, running
+from wasmlet.model.status import Running, Terminated, Waiting
+
+SECRET = "correct-horse-battery-staple"
+
+
+def inputs() -> dict[str, Any]:
+    secret = {"metadata": {"name": "s"}, "data": {"key": SECRET}}
+    token = {"audience": "", "expiration_seconds": 3600, "token": f"token-{SECRET}"}
+    return {"secrets": {"s": secret}, "tokens": [token], "config_maps": {"c": {"data": {"k": "v"}}}}
+
+
+def found_in(directory: Path) -> list[str]:
+    """The files below a directory that have the secret."""
+    return [
+        str(file.relative_to(directory))
+        for file in directory.rglob("*")
+        if file.is_file() and SECRET.encode() in file.read_bytes()
+    ]
+
+
+def modes_in(directory: Path) -> set[int]:
+    """The modes of the files that are kept of pods."""
+    return {stat.S_IMODE(file.stat().st_mode) for file in directory.glob("*/*.json")}
+
+
+def reboot(agent: AgentProcess) -> None:
+    """What a machine that starts anew clears."""
+    shutil.rmtree(os.readlink(agent.state / "memory"))
+
+
+async def state_of(caller: Caller, uid: str) -> Running | Terminated | Waiting:
+    return (await caller.pods())[uid].status.containers[0].state
+
+
+async def test_pods_start_again_by_themselves(tmp_path: Path) -> None:
+    async with running(tmp_path / "state") as agent, calling(agent) as caller:
+        for uid in ("a", "b"):
+            await caller.put(pod(uid, "print", "text"), inputs())
+        before = await caller.pods()
+        await agent.restart(signal.SIGKILL)
+        after = await caller.pods()
+        assert {uid: found.digest for uid, found in after.items()} == {uid: p.digest for uid, p in before.items()}
+        assert all(isinstance(found.status.containers[0].state, Running) for found in after.values())
+        await caller.put(pod("a", "print", "text"), inputs(), sequence=1, expect=409)  # held back since before
+
+
+async def test_secrets_reach_neither_disk_nor_log(tmp_path: Path) -> None:
+    async with running(tmp_path / "state") as agent, calling(agent) as caller:
+        await caller.put(pod("a"), inputs())
+        memory = Path(os.readlink(agent.state / "memory"))
+        assert found_in(agent.state) == []
+        assert found_in(memory) == ["pods/a.json"]
+        assert modes_in(agent.state) | modes_in(memory) == {0o600}
+        await caller.ask("PUT", "/v1/pods/b", expect=400, json={"pod": pod("b"), "inputs": {"secrets": [SECRET]}})
+        await agent.restart(signal.SIGKILL)
+        assert (await caller.pods())["a"].digest
+        await caller.delete("a", sequence=50)
+        await caller.until(lambda line: isinstance(line, EndedLine))
+        assert found_in(memory) == []
+        assert await agent.end() == 0
+        assert not memory.exists()  # noqa: ASYNC240
+        assert SECRET not in "".join(agent.log)
+
+
+async def test_after_a_reboot_pods_with_secrets_wait_for_their_node_loop(tmp_path: Path) -> None:
+    async with running(tmp_path / "state") as agent, calling(agent) as caller:
+        await caller.put(pod("secret"), inputs())
+        await caller.put(pod("plain"), {"config_maps": {"c": {"data": {"k": "v"}}}})
+        await agent.end(signal.SIGKILL)
+        reboot(agent)
+        await agent.start()
+        pods = await caller.pods()
+        assert isinstance(pods["plain"].status.containers[0].state, Running)
+        assert pods["plain"].digest
+        state = pods["secret"].status.containers[0].state
+        assert isinstance(state, Waiting)
+        assert state.reason == "WaitingForSecrets"
+        assert "--keep-secrets" in state.message
+        assert pods["secret"].digest == ""
+        await caller.put(pod("secret"), inputs(), sequence=100)
+        assert isinstance(await state_of(caller, "secret"), Running)
+        await agent.restart(signal.SIGKILL)
+        assert isinstance(await state_of(caller, "secret"), Running)
+
+
+async def test_with_keep_secrets_pods_start_after_a_reboot(tmp_path: Path) -> None:
+    async with running(tmp_path / "state", "--keep-secrets") as agent, calling(agent) as caller:
+        await caller.put(pod("a"), inputs())
+        assert found_in(agent.state) == ["secrets/a.json"]
+        await agent.restart(signal.SIGKILL)
+        assert isinstance(await state_of(caller, "a"), Running)
+        agent.options.remove("--keep-secrets")
+        await agent.restart(signal.SIGKILL)
+        assert found_in(agent.state) == []
+        assert isinstance(await state_of(caller, "a"), Waiting)
+
+
+async def test_what_has_ended_does_not_run_again(tmp_path: Path) -> None:
+    async with running(tmp_path / "state") as agent, calling(agent) as caller:
+        await caller.put(pod("done", "print", "once", "exit", "7", restart="Never"))
+        await caller.put(pod("lost", "sleep", "600", restart="Never"))
+        await caller.put(pod("always", "exit", "7"))
+        # Statuses are kept as they change: that of a pod that comes later is, once it is there.
+        while len(list((agent.state / "statuses").glob("*.json"))) < 3:
+            await caller.pods()
+        await agent.restart(signal.SIGKILL)
+        pods = {uid: found.status.containers[0].state for uid, found in (await caller.pods()).items()}
+        assert isinstance(pods["done"], Terminated)
+        assert pods["done"].exit_code == 7
+        assert isinstance(pods["lost"], Terminated)
+        assert (pods["lost"].exit_code, pods["lost"].reason) == (137, "ContainerStatusUnknown")
+        await caller.put(pod("done", restart="Never"), sequence=100)
+        assert (await state_of(caller, "done")) == pods["done"]
+        await caller.delete("done", sequence=101)
+        line = await caller.until(lambda line: isinstance(line, EndedLine))
+        assert isinstance(line, EndedLine)
+        assert line.status is not None
+        assert line.status.containers[0].state == pods["done"]
+
+
+async def test_an_end_outlives_the_agent_until_it_is_forgotten(tmp_path: Path) -> None:
+    async with running(tmp_path / "state") as agent, calling(agent) as caller:
+        await caller.put(pod("a", "exit", "5", restart="Never"))
+        await caller.delete("a")
+        first = await caller.until(lambda line: isinstance(line, EndedLine))
+        await agent.restart(signal.SIGKILL)
+        await caller.pods()
+        again = await caller.until(lambda line: isinstance(line, EndedLine))
+        assert isinstance(first, EndedLine)
+        assert isinstance(again, EndedLine)
+        assert again.status == first.status
+        await caller.put(pod("a"), sequence=1, expect=409)
+        await caller.ask("POST", "/v1/pods/a/forget", sequence=50)
+        await agent.restart(signal.SIGKILL)
+        assert await caller.pods() == {}
+        await caller.delete("a", sequence=51, expect=404)
+
+
+async def test_an_end_that_has_begun_goes_on(tmp_path: Path) -> None:
+    async with running(tmp_path / "state") as agent, calling(agent) as caller:
+        await caller.put(pod("a", "ignore"))
+        await caller.delete("a", 3)
+        await agent.restart(signal.SIGKILL)
+        line = await caller.until(lambda line: isinstance(line, EndedLine))
+        assert isinstance(line, EndedLine)
+        assert await caller.pods() == {}
+
+
+async def test_files_that_were_half_written_are_passed_over(tmp_path: Path) -> None:
+    async with running(tmp_path / "state") as agent, calling(agent) as caller:
+        for uid in ("a", "b"):
+            await caller.put(pod(uid))
+        await agent.end(signal.SIGKILL)
+        (agent.state / "pods/a.json").write_bytes(b'{"pod":')
+        (agent.state / "pods/.x.new").write_bytes(b"{}")
+        await agent.start()
+        assert set(await caller.pods()) == {"b"}
+        await caller.put(pod("a"), sequence=100)
+        assert set(await caller.pods()) == {"a", "b"}
+
+
+async def test_two_agents_do_not_share_a_state_directory(tmp_path: Path) -> None:
+    async with running(tmp_path / "state") as agent:
+        second = AgentProcess(agent.state)
+        with pytest.raises(AssertionError, match="is in use by another agent"):
+            await second.start()
+        assert len(second.log) == 1
