@@ -174,6 +174,19 @@ class Provider(abc.ABC):
             NotFound: no pod has this UID here; the loop takes the delete as done.
         """
 
+    async def end_pod(self, key: PodKey, grace_seconds: float) -> PodStatus | None:
+        """End the pod as `delete_pod` does, and keep of it what may be read until it is deleted: its logs.
+
+        Called for a pod that the API goes on having: somebody else has marked it Failed or Succeeded, or the node ends.
+        `delete_pod` comes when the API has it no more; `create_pod`, if the API was restored from a backup that has the
+        pod running: it is then started again. By default it is `delete_pod`: whoever asks for a log is told that there
+        is no such pod.
+
+        Raises:
+            NotFound: no pod has this UID here; the loop takes the pod as ended.
+        """
+        return await self.delete_pod(key, grace_seconds)
+
     @abc.abstractmethod
     async def pod_status(self, key: PodKey) -> PodStatus:
         """The pod's status now, with every container that was started.

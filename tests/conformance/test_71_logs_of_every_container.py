@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.conformance.harness import Kube, terminated
 from tests.conformance.test_63_ephemeral_containers import add
 
@@ -30,3 +32,26 @@ async def test_what_waits_to_start(kube: Kube) -> None:
     await kube.waiting("ErrImagePull", "no-image")
     assert "is waiting to start: " in await kube.kubectl("logs", "no-image", code=1)
     assert await kube.log_status("no-image") == 400
+
+
+@pytest.mark.parametrize("phase", ["Failed", "Succeeded"])
+async def test_what_somebody_else_has_ended(kube: Kube, phase: str) -> None:
+    """The log is there until the pod is deleted: it may say why."""
+    inits = [kube.container("print", "init", name="init")]
+    await kube.create("print", "main", "sleep", "1000", spec={"restartPolicy": "Always", "initContainers": inits})
+    await kube.ready()
+    await kube.patch({"status": {"phase": phase, "reason": "Marked"}}, "p/status")
+    await kube.until(terminated)
+    assert await kube.kubectl("logs", "p", "-c", "c") == "main\n"
+    assert await kube.log(container="init") == "init\n"
+    assert "main" in await kube.kubectl("logs", "-f", "p", "-c", "c", "--timestamps")
+    await kube.remove()
+    assert await kube.log_status() == 404
+
+
+async def test_what_is_past_its_deadline(kube: Kube) -> None:
+    await kube.create("print", "main", "sleep", "1000")
+    await kube.ready()
+    await kube.patch({"spec": {"activeDeadlineSeconds": 1}})
+    assert (await kube.phase("Failed"))["status"]["reason"] == "DeadlineExceeded"
+    assert await kube.kubectl("logs", "p") == "main\n"

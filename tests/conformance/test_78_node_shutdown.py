@@ -14,8 +14,8 @@ async def test_order_and_status(machine: Machine) -> None:
     async with machine.namespace(name) as kube:
         async with machine.node(name, drain_on_exit=True):
             critical = {"priorityClassName": "system-node-critical"}
-            await kube.create("sleep", "1000", name="critical", spec=critical)
-            await kube.create("sleep", "1000", name="plain")
+            await kube.create("print", "critical", "sleep", "1000", name="critical", spec=critical)
+            await kube.create("print", "plain", "sleep", "1000", name="plain", spec={"restartPolicy": "Always"})
             await kube.create("print", "x", name="done")
             for pod in ("critical", "plain"):
                 await kube.ready(pod)
@@ -31,6 +31,10 @@ async def test_order_and_status(machine: Machine) -> None:
         assert (await kube.get("done"))["status"] == done["status"]
         node = await kube.node_object()
         assert condition(node, "Ready")["status"] == "False"
+        ended = {pod_name: (await kube.get(pod_name))["status"] for pod_name in ends}
         async with machine.node(name):
+            for pod_name, status in ended.items():
+                assert await kube.log(pod_name) == f"{pod_name}\n"
+                assert (await kube.get(pod_name))["status"] == status
             await kube.clear()
     await machine.forget(name)

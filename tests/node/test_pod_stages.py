@@ -10,20 +10,26 @@ from wasmlet.node.pods.stages import TRANSITIONS, Stage, StageEvent, after
 FOLLOWS = {
     ("new", "offer"): "offered",
     ("new", "reject"): "new",
+    ("new", "stop"): "kept",
     ("new", "end"): "ended",
     ("new", "restore"): "new",
     ("new", "vanish"): "withdrawn",
     ("offered", "offer"): "offered",
     ("offered", "accept"): "accepted",
     ("offered", "reject"): "new",
+    ("offered", "stop"): "kept",
     ("offered", "end"): "ended",
     ("offered", "restore"): "offered",
     ("offered", "vanish"): "withdrawn",
     ("accepted", "reject"): "accepted",
     ("accepted", "lose"): "new",
+    ("accepted", "stop"): "kept",
     ("accepted", "end"): "ended",
     ("accepted", "restore"): "accepted",
     ("accepted", "vanish"): "orphaned",
+    ("kept", "end"): "ended",
+    ("kept", "restore"): "kept",
+    ("kept", "vanish"): "left",
     ("ended", "forget"): "forgetting",
     ("ended", "restore"): "ended",
     ("ended", "vanish"): "over",
@@ -38,6 +44,8 @@ FOLLOWS = {
     ("orphaned", "lose"): "withdrawn",
     ("orphaned", "end"): "over",
     ("orphaned", "vanish"): "orphaned",
+    ("left", "end"): "over",
+    ("left", "vanish"): "left",
     ("over", "forget"): "over",
     ("over", "vanish"): "over",
 }
@@ -55,9 +63,10 @@ def test_every_stage_is_left_and_reached() -> None:
 
 
 def test_what_a_stage_says_of_the_pod_changes_with_the_events_that_say_so() -> None:
-    """`gone`, `ended` and `accepted` agree with the table: no other event changes them, and none takes them back."""
+    """`gone`, `ended`, `forgotten` and `accepted` agree with the table: no other event changes these."""
     for (before, event), now in TRANSITIONS.items():
         assert now.gone == (before.gone or event is StageEvent.VANISH)
-        assert now.ended == (before.ended or event is StageEvent.END)
-        starts, stops = event is StageEvent.ACCEPT, event in (StageEvent.LOSE, StageEvent.END)
+        assert now.ended == (before.ended or event in (StageEvent.STOP, StageEvent.END))
+        assert now.forgotten == (before.forgotten or event is StageEvent.END)
+        starts, stops = event is StageEvent.ACCEPT, event in (StageEvent.LOSE, StageEvent.STOP, StageEvent.END)
         assert now.accepted == (starts or (before.accepted and not stops))

@@ -172,8 +172,10 @@ class RuntimeProvider(Provider):
         self._pods.clear()
 
     async def create_pod(self, pod: Pod, inputs: Inputs) -> None:
-        """Accept the pod. One that runs already goes on."""
+        """Accept the pod. One that runs already goes on; one that `end_pod` has ended starts anew."""
         services = self.services
+        if (before := self._pods.get(pod.uid)) is not None and before.stopped:
+            await self.delete_pod(pod.key, 0)
         if pod.uid not in self._pods:
             manifest.check(pod, services.networks.node, sockets=self._sockets(inputs))
             volume_rules.check(pod, host_paths=bool(self.config.allow_host_path), claims=services.storage.claims.any)
@@ -189,8 +191,12 @@ class RuntimeProvider(Provider):
         final = await life.end(grace_seconds)
         if self._pods.get(key.uid) is life:
             del self._pods[key.uid]
-        for other in self._pods.values():
-            other.room_made()
+        self._room_made()
+        return final
+
+    async def end_pod(self, key: PodKey, grace_seconds: float) -> PodStatus | None:
+        final = await self._life(key).stop(grace_seconds)
+        self._room_made()
         return final
 
     async def pod_status(self, key: PodKey) -> PodStatus:
@@ -308,6 +314,10 @@ class RuntimeProvider(Provider):
 
     # --- within
 
+    def _room_made(self) -> None:
+        for life in self._pods.values():
+            life.room_made()
+
     def _modules(self) -> set[str]:
         """Digests of the modules of all containers that are here."""
         known = self._services.client.records.values() if self._services is not None else ()
@@ -352,17 +362,8 @@ class RuntimeProvider(Provider):
         return record
 
     def _log(self, record: ContainerRecord) -> Log:
-        client, name = self.services.client, record.id
         assert self._watcher is not None
-
-        def ended() -> bool:
-            known = client.records.get(name)
-            return known is None or known.ended
-
-        async def wait_ended() -> None:
-            await client.wait(name, wire.ENDED)
-
-        return Log(self.state_dir / record.log, ended, wait_ended, self._watcher)
+        return Log.of(self.services.client, record, self.state_dir, self._watcher)
 
     def _life(self, key: PodKey) -> PodLife:
         life = self._pods.get(key.uid)

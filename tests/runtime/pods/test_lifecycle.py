@@ -445,3 +445,35 @@ async def test_a_uid_that_is_no_file_name(runtime: Runtime, image: str) -> None:
     assert not (runtime.state_dir.parent / "escape").exists()
     await runtime.provider.delete_pod(key, 0)
     assert list((runtime.state_dir / "runtime" / "logs").iterdir()) == []
+
+
+async def test_ended_but_kept(runtime: Runtime, image: str) -> None:
+    """Of a pod that the API goes on having there is the log, over a restart of the node loop, and nothing else."""
+    volume = {"volumes": [{"name": "v", "emptyDir": {}}]}
+    mounts = [{"name": "v", "mountPath": "/v"}]
+    pod = pod_of("print", "x", "sleep", "1000", image=image, restart="Always", spec=volume, volumeMounts=mounts)
+    key = await runtime.create(pod)
+    await runtime.logged(key, b"x\n")
+    status = await runtime.provider.end_pod(key, 0)
+    assert status is not None
+    assert isinstance(status.containers[0].state, Terminated)
+    assert status.containers[0].state.exit_code == 137
+    await runtime.provider.update_pod(pod, Inputs())  # nothing starts
+    assert await runtime.provider.end_pod(key, 0) == status
+    for _ in range(2):
+        assert await runtime.log(key, follow=True) == b"x\n"
+        assert (await runtime.provider.pod_status(key)).containers[0].state == status.containers[0].state
+        assert not any(key.uid in path.name for path in (runtime.state_dir / "runtime" / "volumes").rglob("*"))
+        assert "wasmlet-guest" not in children(runtime.shim).values()
+        await runtime.restart()
+    # The API was restored from a backup that has it running.
+    await runtime.create(pod)
+    assert (await runtime.running(key)).restart_count == 1
+    await runtime.provider.end_pod(key, 0)
+    await runtime.create(pod)
+    assert (await runtime.running(key)).restart_count == 0
+    await runtime.provider.delete_pod(key, 0)
+    with pytest.raises(NotFound):
+        await runtime.log(key)
+    with pytest.raises(NotFound):
+        await runtime.provider.end_pod(key, 0)

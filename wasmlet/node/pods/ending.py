@@ -65,15 +65,19 @@ async def tell_before_end(services: NodeServices, calls: ProviderCalls, pod: Pod
         await calls.run(services.provider.update_pod(pod, Inputs()), services.call_seconds)
 
 
-async def end(services: NodeServices, calls: ProviderCalls, pod: Pod, grace: float) -> PodStatus | None:
+async def end(services: NodeServices, calls: ProviderCalls, pod: Pod, grace: float, *, keep: bool) -> PodStatus | None:
     """Have the provider end the pod; its last status, None where the provider has none to tell.
+
+    Args:
+        keep: the API goes on having the pod, whose logs may be read.
 
     Raises:
         Interrupted: something else is due now, such as an end with a shorter grace period.
     """
-    call = services.provider.delete_pod(pod.key, grace)
+    provider = services.provider
+    call = provider.end_pod(pod.key, grace) if keep else provider.delete_pod(pod.key, grace)
     try:
-        with services.metrics.provider_call("delete_pod"):
+        with services.metrics.provider_call("end_pod" if keep else "delete_pod"):
             return await calls.run(call, grace + services.call_seconds)
     except NotFound:
         return None

@@ -38,7 +38,7 @@ class PodTask:
     `_stage` is where the pod stands with the provider and the API (see `stages`). Beside it:
 
     - `_delivery` is what the provider has been told of the pod.
-    - `_was_accepted` is true if and only if nothing of the pod is left with the provider, and the provider held it.
+    - `_was_accepted` is true if and only if nothing of the pod runs any more, and the provider held it.
     - `_began_before` is true if and only if the pod was being deleted already when this node loop found it with the
       provider: the provider has not been told what the pod is to do at its end.
     - `_torn_down` is true if and only if a change of the pod showed that somebody else has ended it in the API.
@@ -62,9 +62,8 @@ class PodTask:
         self._delivery = Delivery()
         self._was_accepted = False
         self._began_before = known is not None and pod.deleting
-        self._torn_down = False
+        self._torn_down = self._rewound = False
         self._drain_by: float | None = None
-        self._rewound = False
         self._failures = StepFailures(pod.key, self._tell_failure)
         self._calls = ProviderCalls(services.provider.name)
         self._questions = StatusQuestions(pod.key, services.provider.poll_seconds, services.clock, services.rng)
@@ -253,13 +252,13 @@ class PodTask:
 
     async def _step(self, pod: Pod) -> bool:
         if self._overruled:
-            if await self._end(pod):
+            if await self._end(pod, keep=True):
                 self._report.say(losses.with_losses(pod, self.status, self._services.clock.now()))
         elif self._shutting_down:
             await self._shut_down(pod)
         elif not self.leaving:
             await self._tell(pod)
-        elif self._stage.ended or await self._end(pod):
+        elif self._stage.forgotten or await self._end(pod):
             if not self._stage.gone:
                 await self._remove(pod)
             return self._stage.gone
@@ -301,7 +300,6 @@ class PodTask:
                 self._report.say(statuses.refused(self.pod, "CreateContainerError", text))
 
     def over(self) -> None:
-        """The pod is gone from the API and from the provider."""
         self._tell_ended(self)
 
     async def _tell(self, pod: Pod) -> None:
@@ -351,31 +349,33 @@ class PodTask:
             # A call that failed may have started the pod, which then goes on as it was handed over that time.
         await delivery.update(services, pod, inputs)
 
-    async def _end(self, pod: Pod) -> bool:
-        """Have the provider end the pod; False where something shorter is wanted meanwhile."""
+    async def _end(self, pod: Pod, *, keep: bool = False) -> bool:
+        """Have the provider end the pod (logs stay with `keep`); False where something shorter is wanted meanwhile."""
         services = self._services
         try:
             if self._began_before and not self._stage.gone:
                 await ending.tell_before_end(services, self._calls, pod)
-            last = await ending.end(services, self._calls, pod, self._grace(pod))
+            last = await ending.end(services, self._calls, pod, self._grace(pod), keep=keep)
         except Interrupted:
             return False
-        self._has_ended(last)
+        self._has_ended(last, StageEvent.STOP if keep else StageEvent.END)
         services.inputs.release(pod.uid)
         services.admission.release(pod.uid)
         return True
 
-    def _has_ended(self, last: PodStatus | None) -> None:
-        """Nothing of the pod is left with the provider; `last` is its last status, where the provider has told one."""
-        self._was_accepted = self._stage.accepted
-        self._become(StageEvent.END)
-        self._report.ended(last)
+    def _has_ended(self, last: PodStatus | None, event: StageEvent) -> None:
+        """Nothing of the pod runs any more; `last` is its last status, where the provider has told one."""
+        before = self._stage
+        self._become(event)
+        if not before.ended:  # else it has been told how the pod ended
+            self._was_accepted = before.accepted
+            self._report.ended(last)
 
     async def _shut_down(self, pod: Pod) -> None:
         """End the pod because the node ends, and say so."""
         if not self._stage.may_be_held:
-            self._has_ended(None)
-        elif not await self._end(pod):
+            self._has_ended(None, StageEvent.STOP)
+        elif not await self._end(pod, keep=True):
             return
         self._report.say(ending.shut_down_status(pod, self.status, self._services.clock.now()))
 
@@ -390,9 +390,9 @@ class PodTask:
     async def _remove(self, pod: Pod) -> None:
         """Tell the API how the pod ended, then ask it to forget the pod."""
         # Without a status it may have run once, and nobody knows how it ended. What ended without us has been told.
+        # Said once, and not at each try: a time at which something ended does not move.
         told = self._was_accepted or not self.finished
         if told and (self.status is not None or self._report.current.get("containerStatuses")):
-            # Once, and not at each try: a time at which something ended does not move.
             self._report.say(losses.with_losses(pod, self.status, self._services.clock.now()))
             await self._report.flushed()
         if not self._stage.gone:

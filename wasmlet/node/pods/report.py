@@ -44,7 +44,7 @@ class PodReport:
         self.by_provider = known
         """What the provider said last."""
         self.final = False
-        """Nothing of the pod is left with the provider: the status is its last."""
+        """Nothing of the pod runs any more: the status is its last."""
         self.current = pod.status
         """What the API has."""
         self._version = pod.resource_version
@@ -106,7 +106,7 @@ class PodReport:
         self.by_provider = None
 
     def ended(self, status: PodStatus | None) -> None:
-        """Nothing of the pod is left with the provider, which says that this is its last status; None: nothing new."""
+        """Nothing of the pod runs any more, and the provider says that this is its last status; None: nothing new."""
         if status is not None:
             self.status = status
         self.final = True

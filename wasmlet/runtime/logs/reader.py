@@ -31,6 +31,9 @@ from wasmlet.provider import LogOptions
 from wasmlet.runtime.logs import files as log_files
 from wasmlet.runtime.logs.files import Part
 from wasmlet.runtime.logs.inotify import Watcher
+from wasmlet.runtime.shim.client import ShimClient
+from wasmlet.runtime.shim.records import ContainerRecord
+from wasmlet.worker import wire
 
 Begin = Callable[[], tuple[Part, int]]
 """Opens a file of a log, and says where in it to begin."""
@@ -51,6 +54,20 @@ class Log:
     ended: Callable[[], bool]
     wait_ended: Callable[[], Awaitable[None]]
     watcher: Watcher
+
+    @classmethod
+    def of(cls, client: ShimClient, record: ContainerRecord, state_dir: Path, watcher: Watcher) -> Log:
+        """The log of a container of the shim, whose paths are below `state_dir`."""
+        name = record.id
+
+        def ended() -> bool:
+            known = client.records.get(name)
+            return known is None or known.ended
+
+        async def wait_ended() -> None:
+            await client.wait(name, wire.ENDED)
+
+        return cls(state_dir / record.log, ended, wait_ended, watcher)
 
 
 async def read(log: Log, options: LogOptions) -> AsyncGenerator[bytes, None]:

@@ -71,6 +71,8 @@ class PodLife:
         self._records: dict[str, ContainerRecord] = {}
         self._task: asyncio.Task[None] | None = None
         self._ending = False
+        self.stopped = False
+        """Whether `stop` has ended it for good."""
         self._published: PodStatus | None = None
         self.log_directory = f"logs/{file_name(key.uid)}"
         self.volumes = PodVolumes(services.storage, services.clock, key.uid, self._failed_mount)
@@ -306,29 +308,33 @@ class PodLife:
                 reader.cancel()
             await asyncio.gather(*readers, return_exceptions=True)
 
-    async def end(self, grace: float) -> PodStatus:
-        """End whatever runs, free everything, and return the last status. Goes on where a cancelled call left off."""
+    async def stop(self, grace: float) -> PodStatus:
+        """End whatever runs, free all but the logs, and return the last status; a cancelled call is gone on with."""
         self._ending = True
-        client = self.services.client
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
-        await client.ping()  # a container whose start was cancelled under way is known by the time this is answered
+        # A container whose start was cancelled under way is known by the time this is answered.
+        await self.services.client.ping()
         async with self._read_on():
             await self.stop_containers(grace)
         final = self.status()
         await self.sandbox.leave()
-        await client.forget(list(self._records))
+        await in_thread(self.services.storage.remove, self.key.uid)
+        self.stopped = True
+        return final
+
+    async def end(self, grace: float) -> PodStatus:
+        """End whatever runs, free everything, and return the last status; a cancelled call is gone on with."""
+        final = await self.stop(grace)
+        await self.services.client.forget(list(self._records))
         self._records.clear()
         self.services.probe_counts.forget(self.key)
-        await in_thread(self._remove_files)
+        logs = self.services.state_dir / self.log_directory
+        await in_thread(lambda: shutil.rmtree(logs, ignore_errors=True))
         if self.services.users is not None:
             self.services.users.free(self.key.uid)
         return final
-
-    def _remove_files(self) -> None:
-        shutil.rmtree(self.services.state_dir / self.log_directory, ignore_errors=True)
-        self.services.storage.remove(self.key.uid)
 
     def status(self) -> PodStatus:
         """The pod's status now."""
