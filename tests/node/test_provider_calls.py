@@ -141,7 +141,8 @@ class TestPolling:
             await provider.until(lambda: tries >= 4)
             asked = provider.calls.count("pod_status")
             await provider.until(lambda: tries >= 7)  # 4 to 32 seconds between each
-            assert provider.calls.count("pod_status") - asked > 50
+            # Some 300 times; less often on a busy machine, but not only when the update is tried.
+            assert provider.calls.count("pod_status") - asked > 6
             provider.finish(made.key, 2)
             await cluster.until(lambda pod: pod.finished)
         assert provider.overlaps == []
