@@ -169,7 +169,7 @@ async def kubelet(
             pods,
             runs,
             Guard(NODE, Reviews(client, time, seconds=review_seconds), time),
-            NodeFacts(NODE, lambda: b"", **facts),
+            NodeFacts(NODE, lambda: b"", capacity=lambda: {"cpu": "4"}, **facts),
             time,
             timeouts=Timeouts(head=header_seconds),
         )

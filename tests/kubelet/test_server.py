@@ -21,6 +21,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.kubelet.harness import NODE, Kubelet, View, kubelet
 from wasmlet.errors import Unsupported
 from wasmlet.kubelet import stats
+from wasmlet.kubelet.cadvisor import cadvisor_metrics
 from wasmlet.kubelet.server import REQUEST_BYTES
 from wasmlet.kubelet.tls import self_signed
 from wasmlet.model.inputs import Inputs
@@ -146,6 +147,35 @@ class TestStats:
         assert found["resource_scrape_error",] == found["scrape_error",] == (0, None)
         assert "# TYPE container_cpu_usage_seconds_total counter" in text
 
+    async def test_what_boards_read_of_containers(self, node: Kubelet) -> None:
+        """The queries of public boards: of containers they take the series that have an image, of pods the others."""
+        node.provider.usage["u1", "c"] = Usage(cpu_seconds=2.5, memory_bytes=7 * 2**20)
+        status, text = await node("/metrics/cadvisor")
+        assert status == 200
+        found = {
+            (sample.name, sample.labels.get("container")): sample
+            for family in text_string_to_metric_families(text)
+            for sample in family.samples
+        }
+        cpu = found["container_cpu_usage_seconds_total", "c"]
+        instance = (await node.provider.pod_status(POD.key)).containers[0].container_id.removeprefix("reference://")
+        assert cpu.value == 2.5
+        assert cpu.labels == {
+            "container": "c",
+            "cpu": "total",
+            "id": f"/kubepods/podu1/{instance}",
+            "image": POD.containers[0].image,
+            "name": instance,
+            "namespace": "default",
+            "pod": "p",
+        }
+        assert cpu.labels["image"]
+        whole = found["container_memory_working_set_bytes", ""]
+        assert (whole.value, whole.labels["image"], whole.labels["pod"]) == (7 * 2**20, "", "p")
+        assert found["container_spec_memory_limit_bytes", "c"].value == 0
+        assert found["container_scrape_error", None].value == 0
+        assert found["machine_cpu_cores", None].value == 4
+
     async def test_a_container_that_ended_has_no_figures(self, node: Kubelet) -> None:
         node.provider.finish(POD.key)
         assert not [name for name in samples((await node("/metrics/resource"))[1]) if name[0].startswith("container")]
@@ -156,7 +186,7 @@ class TestStats:
                 raise Unsupported("provider reference does not measure its pods")
 
         async with kubelet(tmp_path, provider=Unmeasured()) as node:
-            for path in ("/stats/summary", "/metrics/resource"):
+            for path in ("/stats/summary", "/metrics/resource", "/metrics/cadvisor"):
                 assert await node(path) == (501, "provider reference does not measure its pods")
 
     @pytest.mark.parametrize("fault", ["raises", "hangs", "talks nonsense"])
@@ -177,6 +207,7 @@ class TestStats:
             status, text = await node("/metrics/resource")
             assert status == 200
             assert samples(text)["resource_scrape_error",] == (1, None)
+            assert samples((await node("/metrics/cadvisor"))[1])["container_scrape_error",] == (1, None)
             with structlog.testing.capture_logs():
                 assert (await node("/stats/summary"))[0] == (200 if fault == "talks nonsense" else 500)
 
@@ -200,6 +231,8 @@ _PODS = st.fixed_dictionaries(
 def test_any_summary_makes_metrics_that_can_be_read(summary: dict[str, Any]) -> None:
     found = samples(stats.resource_metrics(summary).decode())
     assert found["resource_scrape_error",][0] in (0, 1)
+    page = cadvisor_metrics(summary, lambda namespace, name, uid: None, {"cpu": "2"}).decode()
+    assert samples(page)["machine_cpu_cores",][0] == 2
 
 
 class TestBounds:

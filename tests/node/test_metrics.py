@@ -58,6 +58,17 @@ async def test_pods_calls_writes_and_retries_are_counted(cluster: Cluster) -> No
         after = await scraped(cluster)
     assert after["wasmlet_pods Running"] == 1
     assert after["wasmlet_pods Succeeded"] == 1
+    # The same under a kubelet's names.
+    assert after[f"kubelet_node_name {NODE}"] == 1
+    assert after["kubelet_running_pods"] == 1
+    assert after["kubelet_running_containers running"] == 1
+    assert after["kubelet_running_containers exited"] == 1
+    assert after["kubelet_pod_start_duration_seconds_count"] == 3
+    assert after["kubelet_runtime_operations_total create_pod"] == 5
+    assert after["kubelet_runtime_operations_errors_total create_pod"] == 2
+    assert after["kubelet_runtime_operations_duration_seconds_count create_pod"] == 5
+    assert after["process_resident_memory_bytes"] > 1e6
+    assert not [name for name in after if "_created" in name.partition(" ")[0]]
     assert after["wasmlet_pod_retries_total"] == 2
     assert after["wasmlet_provider_call_seconds_count create_pod"] == 5
     assert after["wasmlet_provider_call_seconds_count delete_pod"] == 1

@@ -22,6 +22,7 @@ from wasmlet.errors import ConfigError, InvalidInput, NotFound, Unsupported
 from wasmlet.failures import described
 from wasmlet.kubelet import stats, views
 from wasmlet.kubelet.auth import Guard
+from wasmlet.kubelet.cadvisor import cadvisor_metrics
 from wasmlet.kubelet.connections import Connection, timed
 from wasmlet.kubelet.descriptors import report_shortage_once
 from wasmlet.kubelet.logs import BadQuery, check_container, log_options
@@ -50,12 +51,14 @@ class NodeFacts:
         metrics: the node's own figures, in Prometheus' text format.
         settings: what `/configz` shows, under the names of a KubeletConfiguration; no secrets.
         checks: what `/healthz` looks at, by name.
+        capacity: of the node, resource name to quantity.
     """
 
     name: str
     metrics: Callable[[], bytes]
     settings: Mapping[str, Any] = attrs.field(factory=dict)
     checks: Mapping[str, views.Check] = attrs.field(factory=lambda: {"ping": str, "log": str})
+    capacity: Callable[[], Raw] = dict
 
 
 class KubeletServer:
@@ -97,6 +100,7 @@ class KubeletServer:
             "/runningpods": self._list_running,
             "/stats/summary": self._show_stats,
             "/metrics": self._show_metrics,
+            "/metrics/cadvisor": self._show_container_metrics,
             "/metrics/resource": self._show_resource_metrics,
             "/metrics/probes": self._show_probe_metrics,
             "/configz": self._show_settings,
@@ -225,15 +229,21 @@ class KubeletServer:
         return web.Response(body=stats.probe_metrics(self._provider.probe_counts()), headers=PROMETHEUS)
 
     async def _show_resource_metrics(self, request: web.Request) -> web.Response:
+        return web.Response(body=stats.resource_metrics(await self._measured()), headers=PROMETHEUS)
+
+    async def _show_container_metrics(self, request: web.Request) -> web.Response:
+        body = cadvisor_metrics(await self._measured(), self._pods.find, self._facts.capacity())
+        return web.Response(body=body, headers=PROMETHEUS)
+
+    async def _measured(self) -> Raw | None:
+        """The provider's Summary; None where it cannot be had, which a scraper sees in a metric, as with a kubelet."""
         try:
-            summary = await self._summary()
+            return await self._summary()
         except Unsupported:
             raise
         except Exception as error:
-            # As with a kubelet, the scraper sees the error in `resource_scrape_error`.
             log.warning("the provider's stats cannot be had", error=str(error) or type(error).__name__)
-            summary = None
-        return web.Response(body=stats.resource_metrics(summary), headers=PROMETHEUS)
+            return None
 
     async def _show_stats(self, request: web.Request) -> web.Response:
         try:

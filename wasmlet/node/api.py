@@ -43,6 +43,7 @@ class NodeApi:
             services.metrics.text,
             settings(config, self._trusted),
             {"ping": str, "log": str, "syncloop": registration.stuck},
+            lambda: registration.capacity,
         )
         guard = Guard(config.node_name, Reviews(client, clock), clock)
         timeouts = Timeouts(idle=config.streaming_connection_idle_timeout)

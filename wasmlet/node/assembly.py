@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.metadata
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -83,7 +84,7 @@ def assemble(base: Foundation, group: asyncio.TaskGroup) -> Parts:
     watching = Watching(client=base.watch_client, group=group, clock=clock, rng=rng, history=History())
     services = _services(base, watching, inputs_changed=lambda uid: pods.inputs_changed(uid))
     pods = PodManager(services, registration.changed)
-    services.metrics.watch(lambda: services.writer.unwritten, pods.phases)
+    services.metrics.watch(lambda: services.writer.unwritten, pods.phases, pods.container_states)
     api = NodeApi(services, base.config, pods, registration)
     serving = ServingCertificate(services, base.config, base.directory, registration, api.show)
     return Parts(watching=watching, services=services, pods=pods, api=api, serving=serving)
@@ -116,7 +117,7 @@ def _services(base: Foundation, watching: Watching, inputs_changed: Callable[[st
         runtime_class,
         lambda: registration.leaving,
     )
-    metrics = Metrics()
+    metrics = Metrics(config.node_name, importlib.metadata.version("wasmlet"))
     return NodeServices(
         provider=base.provider,
         client=base.client,

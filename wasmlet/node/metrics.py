@@ -1,7 +1,8 @@
 """What a node counts of itself, for Prometheus: retries, latencies, queue lengths, pod phases.
 
 Each node has a registry of its own, so that several in one process do not mix. The node's HTTPS API serves it under
-`/metrics`.
+`/metrics`. What a kubelet counts too has its names beside ours, for the boards and alerts that people have; what there
+is none of here (PLEG, a manager of control groups) is left out.
 """
 
 from __future__ import annotations
@@ -11,17 +12,41 @@ from contextlib import contextmanager
 from functools import partial
 from time import perf_counter
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    Info,
+    ProcessCollector,
+    disable_created_metrics,
+    generate_latest,
+)
+
+disable_created_metrics()  # a series for each counter that nobody reads
 
 PHASES = ("Pending", "Running", "Succeeded", "Failed", "Unknown")
+STATES = ("created", "running", "exited")
+"""Of containers, in the kubelet's words."""
 _SECONDS = (0.001, 0.005, 0.025, 0.1, 0.5, 2.5, 10, 60)
+
+Numbers = Callable[[], dict[str, int]]
 
 
 class Metrics:
-    """The figures of one node."""
+    """The figures of one node.
 
-    def __init__(self) -> None:
+    Args:
+        version: of wasmlet.
+    """
+
+    def __init__(self, node_name: str, version: str) -> None:
         self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        Info("wasmlet_build", "The version of wasmlet.", registry=self.registry).info({"version": version})
+        Gauge("kubelet_node_name", "The node's name; the value is 1.", ["node"], registry=self.registry).labels(
+            node_name
+        ).set(1)
         self.retries = Counter(
             "wasmlet_pod_retries", "Steps of pods that failed and are tried again.", registry=self.registry
         )
@@ -51,12 +76,50 @@ class Metrics:
             "wasmlet_unwritten_statuses", "Pods whose status the API does not have yet.", registry=self.registry
         )
         self._pods = Gauge("wasmlet_pods", "Pods of this node by phase.", ["phase"], registry=self.registry)
+        self._running_pods = Gauge("kubelet_running_pods", "Number of pods that run.", registry=self.registry)
+        self._containers = Gauge(
+            "kubelet_running_containers", "Number of containers by state.", ["container_state"], registry=self.registry
+        )
+        self._start_seconds = Histogram(
+            "kubelet_pod_start_duration_seconds",
+            "From hearing of a pod to its phase Running in the API.",
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
+        self._operations = Counter(
+            "kubelet_runtime_operations", "Calls to the provider.", ["operation_type"], registry=self.registry
+        )
+        self._operation_errors = Counter(
+            "kubelet_runtime_operations_errors",
+            "Calls to the provider that failed.",
+            ["operation_type"],
+            registry=self.registry,
+        )
+        self._operation_seconds = Histogram(
+            "kubelet_runtime_operations_duration_seconds",
+            "Time of a call to the provider.",
+            ["operation_type"],
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
 
-    def watch(self, unwritten: Callable[[], int], phases: Callable[[], dict[str, int]]) -> None:
-        """Say where the figures come from that are looked up when somebody asks."""
+    def watch(
+        self,
+        unwritten: Callable[[], int],
+        phases: Callable[[], dict[str, int]],
+        containers: Callable[[], dict[str, int]],
+    ) -> None:
+        """Say where the figures come from that are looked up when somebody asks.
+
+        Args:
+            containers: how many there are in each of `STATES`.
+        """
         self._unwritten.set_function(unwritten)
+        self._running_pods.set_function(partial(_count, phases, "Running"))
         for phase in PHASES:
             self._pods.labels(phase).set_function(partial(_count, phases, phase))
+        for state in STATES:
+            self._containers.labels(state).set_function(partial(_count, containers, state))
 
     @contextmanager
     def status_write(self) -> Iterator[None]:
@@ -71,19 +134,26 @@ class Metrics:
     def provider_call(self, call: str) -> Iterator[None]:
         """Times one call to the provider, as `create_pod`."""
         began = perf_counter()
+        self._operations.labels(call).inc()
         try:
             yield
+        except Exception:
+            self._operation_errors.labels(call).inc()
+            raise
         finally:
-            self._call_seconds.labels(call).observe(perf_counter() - began)
+            seconds = perf_counter() - began
+            self._call_seconds.labels(call).observe(seconds)
+            self._operation_seconds.labels(call).observe(seconds)
 
     def running_after(self, seconds: float) -> None:
         """A pod got to Running that many seconds after it was heard of."""
         self._running_seconds.observe(seconds)
+        self._start_seconds.observe(seconds)
 
     def text(self) -> bytes:
         """All of it in Prometheus' text format."""
         return generate_latest(self.registry)
 
 
-def _count(phases: Callable[[], dict[str, int]], phase: str) -> float:
-    return phases().get(phase, 0)
+def _count(counted: Numbers, what: str) -> float:
+    return counted().get(what, 0)

@@ -111,6 +111,11 @@ class NodeRegistration:
         return self._reported.get("allocatable") or {}
 
     @property
+    def capacity(self) -> Mapping[str, str]:
+        """What the Node says that it has."""
+        return self._reported.get("capacity") or {}
+
+    @property
     def addresses(self) -> Sequence[Raw]:
         """The node's addresses, as its status has them."""
         return self._reported.get("addresses") or ()

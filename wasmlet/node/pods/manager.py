@@ -18,7 +18,7 @@ import structlog
 from wasmlet.errors import ConfigError
 from wasmlet.failures import described, text_of
 from wasmlet.model.pod import Pod, PodKey, Raw
-from wasmlet.model.status import PodStatus
+from wasmlet.model.status import PodStatus, Running, Terminated, Waiting
 from wasmlet.node.pods import losses
 from wasmlet.node.pods.pod_task import PodTask
 from wasmlet.node.provider_calls import answer
@@ -241,6 +241,17 @@ class PodManager:
     def phases(self) -> dict[str, int]:
         """How many pods the API has in each phase."""
         return Counter(task.phase for task in self._tasks.values())
+
+    def container_states(self) -> dict[str, int]:
+        """How many containers wait, run and have ended, in the kubelet's words for these."""
+        names = {Waiting: "created", Running: "running", Terminated: "exited"}
+        statuses = (task.status for task in self._tasks.values())
+        return Counter(
+            names[type(container.state)]
+            for status in statuses
+            if status is not None
+            for container in (*status.init_containers, *status.containers, *status.ephemeral_containers)
+        )
 
     def leave(self) -> None:
         """The node ends: nothing new is begun for any pod."""
