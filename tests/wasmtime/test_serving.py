@@ -325,6 +325,7 @@ def test_a_thousand_connections_at_once(served: Served) -> None:
 
 def test_what_a_guest_asks_of_others(served: Served) -> None:
     """The other is served by the same component: nothing here listens but that."""
+    assert body(served.get(f"/fetch/http/127.0.0.1:{served.port}/hello")) == b"hello, component\n"
     before = served.counts()
     assert body(served.get(f"/fetch/http/127.0.0.1:{served.port}/hello")) == b"hello, component\n"
     with socket.socket() as silent:

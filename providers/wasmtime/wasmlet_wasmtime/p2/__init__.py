@@ -8,7 +8,8 @@ version of 0.2 fits, and an import that is not there is known before anything ru
 - `world`: the imports of a component, from the functions that the modules above it offer;
 - `streams`, `system`: wasi:io, and clocks, randomness, arguments, variables and streams of a process;
 - `files`: wasi:filesystem, of `descriptors`; `sockets` and `datagrams`: wasi:sockets, of `addresses` and `options`;
-- `dialing`: what a guest asks the broker for; `wire`: the bytes of a connection that it gave; `outgoing`: requests;
+- `dialing`: what a guest asks the broker for; `wire`: the bytes of a connection that it gave; `pool`: those that
+  wait; `outgoing`: requests;
 - `http`: wasi:http/types, of `fields` and `bodies`; `connections`: HTTP/1.1 at a socket; `exchanges`: one request and
   its answer; `front`: who serves which connection when;
 - `interfaces`: which components need this world, and how they are checked and loaded;

@@ -72,6 +72,7 @@ class Front:
         log: takes a line.
 
     Attributes:
+        tidy: called about once a second as long as it says that there is something left to tidy.
         told: a descriptor that takes the numbers of signals, a byte each (`signal.set_wakeup_fd`).
     """
 
@@ -98,6 +99,8 @@ class Front:
         self._told_read, self.told = os.pipe()
         self._ending = self._refusing = False
         self._ended = _nothing
+        self.tidy: Callable[[], bool] = lambda: False
+        self._untidy = False
         self._wake_read, self._wake_write = os.pipe()
         for end in (self._wake_read, self._wake_write, self._told_read, self.told):
             os.set_blocking(end, False)
@@ -155,6 +158,7 @@ class Front:
     ) -> None:
         """Bring a request to its end, and give its connection back."""
         connection.serving = False
+        self._untidy = True
         said = exchange.finish(failure)
         if said:
             self._log(f"{exchange.method} {exchange.path}: the handler failed: {said}")
@@ -184,13 +188,14 @@ class Front:
                 found = self._request(self._ready.popleft())
                 if found is not None:
                     return found
-            events = self._epoll.poll(_LOOK_SECONDS if self._connections else -1)
+            events = self._epoll.poll(_LOOK_SECONDS if self._connections or self._untidy else -1)
             for descriptor, event in events:
                 self._happened(descriptor, event)
             now = time.monotonic()
             if now - looked >= _LOOK_SECONDS:
                 looked = now
                 self._close_late(now)
+                self._untidy = self._untidy and self.tidy()
 
     def _happened(self, descriptor: int, event: int) -> None:
         if descriptor in self._listeners:

@@ -1,7 +1,7 @@
 """wasi:http/outgoing-handler: requests of a guest, to where its pod may dial.
 
-The broker dials (`dialing`), so a guest reaches what its pod was granted. Each request has a connection of its own
-(`wire`).
+The broker dials (`dialing`), so a guest reaches what its pod was granted. A connection (`wire`) waits for another
+request to the same place (`pool`): for one that may be sent again, since its server may close it at that moment.
 """
 
 from __future__ import annotations
@@ -10,15 +10,16 @@ import contextlib
 import re
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import h11
 
 from .bodies import Broken, ErrorCode
-from .dialing import Dial, code_of
+from .dialing import Broker, Dial, code_of
 from .fields import Pairs, encoded, is_forbidden
 from .http import IncomingResponse, OutgoingRequest, RequestOptions, method_text
 from .instances import Failed, Instance, resource
+from .pool import Place, Pool
 from .streams import ROOM, Pollable, Waitable
 from .wire import Wire
 from .world import function
@@ -27,6 +28,8 @@ _TYPES = "wasi:http/types"
 _HEAD = 64 * 1024
 """Bytes of a response's head, at most."""
 _PORTS = {"HTTP": 80, "HTTPS": 443}
+_IDEMPOTENT = ("GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE")
+"""Methods of requests that may be sent twice (RFC 9110, 9.2.2)."""
 _SECONDS = 60.0
 """How long each part of a request may take, where the guest does not say it."""
 _MOST_SECONDS = 3600.0
@@ -36,6 +39,15 @@ _AUTHORITY = re.compile(
 )
 
 
+class Host(Protocol):
+    """What a request needs of the process that sends it."""
+
+    @property
+    def broker(self) -> Broker: ...
+    @property
+    def pool(self) -> Pool: ...
+
+
 class Call(Waitable):
     """A request on its way, and the response to it (`bodies.Sink`, `bodies.Feed`). It never waits.
 
@@ -43,7 +55,7 @@ class Call(Waitable):
         Failed: it cannot be sent as it is; an error-code.
     """
 
-    def __init__(self, instance: Instance, request: OutgoingRequest, options: RequestOptions | None) -> None:
+    def __init__(self, process: Host, request: OutgoingRequest, options: RequestOptions | None) -> None:
         scheme = (request.scheme or ("HTTPS", None))[0]
         found = _AUTHORITY.fullmatch(request.authority or "")
         if found is None or scheme not in _PORTS:
@@ -59,8 +71,10 @@ class Call(Waitable):
         self._request = request
         self._host = f"[{host}]" if found["six"] else host
         self._host += f":{found['port']}" if found["port"] else ""
-        self._protocol = h11.Connection(h11.CLIENT, max_incomplete_event_size=_HEAD)
-        self._wire = Wire(host if scheme == "HTTPS" else None)
+        self._process, self._place = process, Place(scheme == "HTTPS", host, port)
+        self._protocol, self._wire = _fresh(), Wire(None)
+        self._dial: Dial | None = None
+        self._connecting = self._reused = self._heard = False
         self._begun = self._over = self._ended = self._read_over = False
         self._held: list[bytes] = []
         self._size = 0
@@ -69,7 +83,6 @@ class Call(Waitable):
         self._broken: ErrorCode | None = None
         self._answer: Any = None
         self._time("connection-timeout", self._connect)
-        self._dial = Dial(instance.host.broker, host, port)
 
     def _time(self, code: str, seconds: float) -> None:
         """From now on it may take so long until something happens."""
@@ -84,7 +97,9 @@ class Call(Waitable):
     # What is waited for.
 
     def polls(self) -> Sequence[tuple[int, int]]:
-        return self._wire.polls() if self._wire.connected else self._dial.polls()
+        if self._wire.connected:
+            return self._wire.polls()
+        return self._dial.polls() if self._dial is not None else ()
 
     reads = writes = polls
 
@@ -95,6 +110,9 @@ class Call(Waitable):
                 self._advance()
                 response = self._response() if self._wire.shaken and self._begun else None
             except Broken as error:
+                if self._reused and not self._heard and time.monotonic() < (self.until or 0.0):
+                    self._again()
+                    return False
                 self._fail(error.code)
                 return True
             if response is None:
@@ -121,7 +139,10 @@ class Call(Waitable):
             raise Broken(self._broken)
         if self.until is not None and time.monotonic() >= self.until:
             raise Broken(self._late)
+        if not self._connecting:
+            self._begin_connecting(reuse=True)
         if not self._wire.connected:
+            assert self._dial is not None
             answer = self._dial.answer()
             if answer is None:
                 return
@@ -133,6 +154,29 @@ class Call(Waitable):
         if self._wire.shake():
             self._encode()
         self._wire.write()
+
+    def _begin_connecting(self, *, reuse: bool) -> None:
+        """Have a connection that waits, or else ask for one."""
+        self._connecting = True
+        empty = self._request.body is None or (self._ended and not self._size and not self._end_trailers)
+        link = None
+        if reuse and empty and method_text(self._request.method) in _IDEMPOTENT:
+            link = self._process.pool.take(self._place)
+        if link is not None:
+            self._wire, self._protocol, self._reused = link.wire, link.protocol, True
+            self._time("HTTP-response-timeout", self._first)
+            return
+        secure, host, port = self._place
+        self._wire = Wire(host if secure else None)
+        self._dial = Dial(self._process.broker, host, port)
+
+    def _again(self) -> None:
+        """Send it over another connection: the server has closed the one that waited, without an answer."""
+        self._wire.close()
+        self._protocol = _fresh()
+        self._reused = self._begun = self._over = False
+        self._time("connection-timeout", self._connect)
+        self._begin_connecting(reuse=False)
 
     # The request.
 
@@ -197,7 +241,7 @@ class Call(Waitable):
     def _begin(self) -> None:
         request = self._request
         method = method_text(request.method)
-        fields: list[tuple[str, Any]] = [("host", self._host), ("connection", "close"), *request.fields]
+        fields: list[tuple[str, Any]] = [("host", self._host), *request.fields]
         declared = any(name.lower() == "content-length" for name, _ in request.fields)
         if request.body is None:
             self._ended = True
@@ -227,6 +271,7 @@ class Call(Waitable):
                 data = self._wire.receive()
                 if data is None:
                     return None
+                self._heard = self._heard or bool(data)
                 self._protocol.receive_data(data)
             elif isinstance(event, h11.InformationalResponse):
                 if event.status_code == 101:
@@ -260,7 +305,8 @@ class Call(Waitable):
         if isinstance(event, h11.EndOfMessage):
             self._trailers = [(name.decode("ascii"), bytes(value)) for name, value in event.headers]
         self._read_over = True
-        self._close()
+        wire, self._wire = self._wire, Wire(None)
+        self._process.pool.put(self._place, wire, self._protocol)
         return None
 
     @property
@@ -270,11 +316,15 @@ class Call(Waitable):
 
     def close(self) -> None:
         """See `bodies.Feed`."""
+        if self._answer is not None and self._broken is None:
+            with contextlib.suppress(Broken):
+                self.take(ROOM)  # the end may be there, and the connection can go on
         self._broken = self._broken or ("connection-terminated", None)
         self._close()
 
     def _close(self) -> None:
-        self._dial.drop()
+        if self._dial is not None:
+            self._dial.drop()
         self._wire.close()
 
 
@@ -301,13 +351,17 @@ class FutureResponse(Waitable):
             self.call.close()
 
 
+def _fresh() -> h11.Connection:
+    return h11.Connection(h11.CLIENT, max_incomplete_event_size=_HEAD)
+
+
 def _seconds(nanoseconds: int | None) -> float:
     return _SECONDS if nanoseconds is None else min(nanoseconds / _NANO, _MOST_SECONDS)
 
 
 @function("wasi:http/outgoing-handler.handle")
 def _handle(instance: Instance, request: OutgoingRequest, options: RequestOptions | None) -> FutureResponse:
-    call = Call(instance, request, options)
+    call = Call(instance.host, request, options)
     if request.body is not None:
         request.body.attach(call)
     return FutureResponse(call)

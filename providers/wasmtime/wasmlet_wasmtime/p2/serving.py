@@ -139,6 +139,10 @@ class Server:
                     instance.close()
         return None
 
+    def tidy(self) -> bool:
+        """See `Front`."""
+        return self._host.pool.tidy()
+
     def interrupt(self) -> None:
         """Have guests look whether their time is over."""
         self._engine.increment_epoch()
@@ -165,6 +169,7 @@ def serve(
     server.start()
     listeners = listeners_of(broker)
     front = Front(listeners, server.handle, server.interrupt, server.settings.seconds, log)
+    front.tidy = server.tidy
     # Requests leave cycles behind, and a zygote's children do not look for them. What it had itself is frozen.
     gc.enable()
     try:

@@ -9,6 +9,7 @@ from typing import Any
 
 from .dialing import Broker
 from .instances import Exited, Instance, Resource, Trapped, resource
+from .pool import Pool
 from .streams import DescriptorInput, DescriptorOutput, Pollable
 from .world import function
 
@@ -29,6 +30,7 @@ class Process:
         self.variables: Sequence[tuple[str, str]] = [(name, value) for name, value in spec["env"]]
         self.mounts: Sequence[dict[str, Any]] = spec.get("mounts") or ()
         self.broker = Broker(spec.get("sockets"))
+        self.pool = Pool()
 
 
 class At:

@@ -1,0 +1,92 @@
+"""Connections of a guest's own requests that wait for the next one to the same place.
+
+They are those of one process, which is one container: what it dialled, it was granted, until it ends.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import NamedTuple
+
+import h11
+
+from .bodies import Broken
+from .wire import Wire
+
+MOST, MOST_EACH = 32, 8
+"""Connections that wait, and of these to one place."""
+IDLE_SECONDS = 15.0
+"""How long one waits."""
+
+
+class Place(NamedTuple):
+    """Where a connection leads, in the guest's words."""
+
+    secure: bool
+    host: str
+    port: int
+
+
+class Link(NamedTuple):
+    """A connection that is ready for a request."""
+
+    wire: Wire
+    protocol: h11.Connection
+
+
+class Pool:
+    """The connections that wait, for all threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._waiting: list[tuple[float, Place, Link]] = []
+        """And since when, the longest first."""
+
+    def put(self, place: Place, wire: Wire, protocol: h11.Connection) -> None:
+        """Take over a connection whose request and response are over; it is closed if it cannot be used again."""
+        clean = protocol.our_state is h11.DONE and protocol.their_state is h11.DONE and not protocol.trailing_data[0]
+        if not clean or wire.out or wire.plain:
+            wire.close()
+            return
+        protocol.start_next_cycle()
+        with self._lock:
+            self._waiting.append((time.monotonic(), place, Link(wire, protocol)))
+            same = [entry for entry in self._waiting if entry[1] == place]
+            surplus = same[:-MOST_EACH] or self._waiting[:-MOST]
+            for entry in surplus:
+                self._waiting.remove(entry)
+        for _, _, link in surplus:
+            link.wire.close()
+
+    def take(self, place: Place) -> Link | None:
+        """A connection to that place, as far as is known one that is still open; now the caller's. None without any."""
+        self.tidy()
+        while True:
+            with self._lock:
+                found = next((entry for entry in reversed(self._waiting) if entry[1] == place), None)
+                if found is None:
+                    return None
+                self._waiting.remove(found)
+            link = found[2]
+            if _is_quiet(link.wire):
+                return link
+            link.wire.close()
+
+    def tidy(self) -> bool:
+        """Close what has waited for too long; whether there is any left."""
+        late = time.monotonic() - IDLE_SECONDS
+        with self._lock:
+            closed = [entry for entry in self._waiting if entry[0] < late]
+            self._waiting = self._waiting[len(closed) :]
+        for _, _, link in closed:
+            link.wire.close()
+        return bool(self._waiting)
+
+
+def _is_quiet(wire: Wire) -> bool:
+    """Whether nothing has come over a connection: no end, and nothing that nobody has asked for."""
+    try:
+        return wire.receive() is None
+    except Broken:
+        return False
