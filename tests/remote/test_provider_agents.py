@@ -1,0 +1,183 @@
+"""A node whose agent is killed, stopped, or taken over by another node loop."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+from wasmlet_remote import RemoteProvider
+
+import wasmlet
+from tests.node.cluster import NODE, Cluster, running
+from tests.node.trouble import troubled_cluster
+from tests.node_process import NodeProcess
+from tests.remote.agents import REAL, REFERENCE, AgentProcess
+from tests.remote.agents import running as agent_running
+from tests.worker.harness import kill
+from wasmlet.testing import FakeClock
+
+PATIENCE = 60.0
+WASMTIME = ("--provider=wasmtime", "--allow-local-modules", "--shim-idle-exit=1")
+
+
+@pytest.fixture
+async def cluster(tmp_path: Path) -> AsyncIterator[Cluster]:
+    async with troubled_cluster(tmp_path) as cluster:
+        cluster.seconds = PATIENCE
+        yield cluster
+
+
+def provider_of(agent: AgentProcess, **settings: Any) -> RemoteProvider:
+    """A provider that drives the agent, which keeps its port from now on."""
+    if not any("--listen" in option for option in agent.options):
+        agent.options.append(f"--listen={agent.url.removeprefix('http://')}")
+    return RemoteProvider(RemoteProvider.Config(endpoint=agent.url), **settings)
+
+
+@asynccontextmanager
+async def wasmtime_agent(cluster: Cluster, image: str) -> AsyncIterator[tuple[AgentProcess, NodeProcess]]:
+    """An agent with wasmtime, and its guests seen from the side; they are gone at the end."""
+    state = cluster.directory / "agent"
+    async with agent_running(state, *WASMTIME, program=REAL) as agent:
+        seen = NodeProcess(cluster, image)
+        seen.state = state / "provider"
+        try:
+            yield agent, seen
+        finally:
+            await seen.end()
+
+
+async def test_an_agent_that_is_killed_again_and_again(cluster: Cluster, image: str) -> None:
+    """Guests go on without it. One that ends later is started again, by the agent's next process."""
+    rounds = 3
+    async with AsyncExitStack() as stack:
+        agent, seen = await stack.enter_async_context(wasmtime_agent(cluster, image))
+        await stack.enter_async_context(wasmlet.Node(provider_of(agent), cluster.config()))
+        names = [f"p{number}" for number in range(rounds + 2)]
+        containers = [{"name": "c", "image": image, "args": ["print", "begun", "sleep", "100000"]}]
+        for name in names:
+            await cluster.create(name, containers=containers, automountServiceAccountToken=False)
+        first = {name: container(await cluster.until(running, name))["containerID"] for name in names}
+        for name in names[:rounds]:
+            before = await seen.guests()
+            await agent.restart()
+            assert await seen.guests() == before
+            await asyncio.to_thread(kill, seen.records()[name][0]["pid"])
+            await cluster.until(lambda pod: container(pod)["restartCount"] == 1 and running(pod), name)
+        for name in names[rounds:]:
+            assert container(await cluster.get(name))["containerID"] == first[name]
+            assert container(await cluster.get(name))["restartCount"] == 0
+        for name in names:
+            await cluster.delete(name, gracePeriodSeconds=0)
+        for name in names:
+            await cluster.until_gone(name)
+
+
+async def test_an_agent_that_is_killed_while_pods_begin_and_end(cluster: Cluster, image: str) -> None:
+    async with AsyncExitStack() as stack:
+        agent, _ = await stack.enter_async_context(wasmtime_agent(cluster, image))
+        await stack.enter_async_context(wasmlet.Node(provider_of(agent), cluster.config()))
+        codes = {}
+        for number in range(10):
+            codes[f"p{number}"] = number
+            containers = [{"name": "c", "image": image, "args": ["print", "begun", "exit", str(number)]}]
+            await cluster.create(
+                f"p{number}", containers=containers, restartPolicy="Never", automountServiceAccountToken=False
+            )
+            if number % 4 == 2:
+                await agent.restart()
+        for name, code in codes.items():
+            pod = await cluster.until(lambda pod: pod.finished, name)
+            assert container(pod)["state"]["terminated"]["exitCode"] == code
+            assert container(pod)["restartCount"] == 0
+        for name in codes:
+            await cluster.delete(name)
+        await agent.restart()
+        for name in codes:
+            await cluster.until_gone(name)
+
+
+async def test_an_agent_that_stands_still(cluster: Cluster, tmp_path: Path) -> None:
+    """The Node says so when nothing was heard for a while, and that it is back as soon as something is."""
+    clock = FakeClock()
+    async with AsyncExitStack() as stack:
+        agent = await stack.enter_async_context(agent_running(tmp_path / "agent", program=REFERENCE))
+        await stack.enter_async_context(wasmlet.Node(provider_of(agent, clock=clock), cluster.config()))
+        await cluster.create()
+        await cluster.until(running)
+        assert agent.process is not None
+        agent.process.send_signal(signal.SIGSTOP)
+        try:
+            clock.advance(14)
+            message = await ready(cluster, "False")
+            assert f"agent {agent.url} is away since 14 s" in message
+        finally:
+            agent.process.send_signal(signal.SIGCONT)
+        await ready(cluster, "True")
+        assert running(await cluster.get())
+
+
+async def test_a_second_node_loop_takes_the_agent_over(cluster: Cluster, tmp_path: Path) -> None:
+    """The first one ends, with a sentence, and its pods go on; it does not take the agent back."""
+    async with AsyncExitStack() as stack:
+        agent = await stack.enter_async_context(agent_running(tmp_path / "agent", program=REFERENCE))
+        node = wasmlet.Node(provider_of(agent), cluster.config())
+        await node.__aenter__()
+        pod = await cluster.create()
+        await cluster.until(running)
+        second = provider_of(agent)
+        stack.push_async_callback(second.stop)
+        await second.start(wasmlet.NodeContext(NODE, "127.0.0.1", 110, tmp_path))
+        with pytest.raises(wasmlet.ConfigError, match="another node loop has taken over the agent") as ended:
+            await asyncio.wait_for(node.wait(), PATIENCE)
+        assert "\n" not in str(ended.value)
+        assert [record.key for record in await second.list_pods()] == [pod.key]
+
+
+async def test_an_agent_of_another_node_is_not_taken(tmp_path: Path) -> None:
+    async with AsyncExitStack() as stack:
+        agent = await stack.enter_async_context(agent_running(tmp_path / "agent", program=REFERENCE))
+        for name in ("first", "second"):
+            provider = provider_of(agent)
+            stack.push_async_callback(provider.stop)
+            context = wasmlet.NodeContext(name, "127.0.0.1", 110, tmp_path)
+            if name == "first":
+                await provider.start(context)
+            else:
+                with pytest.raises(wasmlet.ConfigError, match="first"):
+                    await provider.start(context)
+
+
+async def test_an_agent_that_lost_its_disk_is_taken_anew(cluster: Cluster, tmp_path: Path) -> None:
+    async with AsyncExitStack() as stack:
+        agent = await stack.enter_async_context(agent_running(tmp_path / "agent", program=REFERENCE))
+        await stack.enter_async_context(wasmlet.Node(provider_of(agent), cluster.config()))
+        await cluster.create()
+        await cluster.until(running)
+        await agent.end(signal.SIGKILL)
+        agent.state = tmp_path / "another"
+        await agent.start()
+        pod = await cluster.until(lambda pod: running(pod) and container(pod)["restartCount"] == 1)
+        assert container(pod)["lastState"]["terminated"]["reason"] == "ContainerStatusUnknown"
+
+
+def container(pod: wasmlet.Pod) -> Any:
+    """The status of the pod's container."""
+    return pod.status["containerStatuses"][0]
+
+
+async def ready(cluster: Cluster, wanted: str) -> str:
+    """Return when the Node's Ready condition is this; its message."""
+    async with asyncio.timeout(PATIENCE), cluster.admin.stream("/api/v1/nodes", {"watch": "1"}) as lines:
+        async for line in lines:
+            conditions = orjson.loads(line)["object"]["status"].get("conditions", ())
+            for condition in conditions:
+                if condition["type"] == "Ready" and condition["status"] == wanted:
+                    return str(condition["message"])
+    raise AssertionError("the watch ended")
