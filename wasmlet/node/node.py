@@ -319,21 +319,21 @@ async def _stoppable() -> AsyncIterator[asyncio.TaskGroup]:
 
 async def run(node: Node) -> None:
     """Run the node until SIGTERM, SIGINT or SIGHUP. Pods go on running, unless the node drains on exit."""
-    _raise_descriptor_limit()
+    raise_descriptor_limit()
     with on_stop_signals(node.request_stop):
         async with node:
-            _trim_memory()
+            trim_memory()
             await node.wait()
 
 
-def _raise_descriptor_limit() -> None:
+def raise_descriptor_limit() -> None:
     """Raise the limit of open files to what is allowed: each module in use needs one, and each watched object."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with suppress(ValueError, OSError):  # where there is no limit, some systems want a number
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-def _trim_memory() -> None:
+def trim_memory() -> None:
     """Make the process of a node that has started small, and its garbage collector cheap.
 
     What was imported stays for good, and pods are trees without cycles: the collector is told to look at the former

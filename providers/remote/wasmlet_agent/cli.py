@@ -85,7 +85,24 @@ def _serve(values: dict[str, Any], make: Callable[[], Provider]) -> None:
     execution.run_loop(serve(instance_of(AgentConfig, values), make))
 
 
+def _join(values: dict[str, Any], make: Callable[[], Provider]) -> None:
+    from wasmlet_agent.joining import JoinConfig
+    from wasmlet_agent.serving import join
+
+    execution.run_loop(join(instance_of(JoinConfig, values), values["host"], make))
+
+
+def _join_command() -> click.Command:
+    from wasmlet_agent.joining import JoinConfig
+
+    about = "Serve the node loop of a host that this machine dials, as https://host.example:8443."
+    command = ProviderCommand("join", _join, JoinConfig, about=about)
+    command.params.insert(0, click.Argument(["host"]))
+    return command
+
+
 cli.add_command(ProviderCommand(_SERVE, _serve, AgentConfig, about="Serve node loops at an address."))
+cli.add_command(_join_command())
 
 
 @cli.command("keys")

@@ -18,14 +18,9 @@ PORT = 8443
 
 
 @attrs.frozen
-class AgentConfig:
-    """Where the agent listens, who may drive it, and where it keeps what it needs."""
+class StateConfig:
+    """What an agent keeps, and where."""
 
-    listen: str = option(f"127.0.0.1:{PORT}", help="ADDRESS:PORT to serve node loops at; port 0 takes a free one.")
-    tls_cert_file: Path | None = option(None, help="The agent's certificate, in PEM; plain HTTP without it.")
-    tls_key_file: Path | None = option(None, help="The key of the agent's certificate, in PEM.")
-    client_ca_file: Path | None = option(None, help="CA of the client certificates that may drive this agent.")
-    token_file: Path | None = option(None, help="File with the bearer token that may drive this agent.")
     state_dir: Path | None = option(
         None, help="Directory that outlives the machine's restart; /var/lib/wasmlet-agent or the user's without it."
     )
@@ -33,6 +28,41 @@ class AgentConfig:
         False, help="Keep pods' secrets and tokens on disk, so that these pods start after a reboot by themselves."
     )
     handover: bool = option(False, help="Let a node loop of another Node take this agent over.")
+
+    def directory(self) -> Path:
+        """The state directory, made if need be, for its owner alone.
+
+        Raises:
+            ConfigError: it cannot be made, or belongs to somebody else.
+        """
+        if self.state_dir is not None:
+            path = self.state_dir
+        elif os.geteuid() == 0:
+            path = Path("/var/lib/wasmlet-agent")
+        else:
+            path = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state") / "wasmlet-agent"
+        try:
+            path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            found = path.stat()
+        except OSError as error:
+            raise ConfigError(f"state directory {path}: {error.strerror}; choose another with --state-dir") from None
+        if found.st_uid != os.geteuid() or found.st_mode & 0o077:
+            raise ConfigError(
+                f"state directory {path}: expected one of mode 0700 that belongs to this user; "
+                "choose another with --state-dir"
+            )
+        return path.absolute()
+
+
+@attrs.frozen
+class AgentConfig(StateConfig):
+    """Where the agent listens, and who may drive it."""
+
+    listen: str = option(f"127.0.0.1:{PORT}", help="ADDRESS:PORT to serve node loops at; port 0 takes a free one.")
+    tls_cert_file: Path | None = option(None, help="The agent's certificate, in PEM; plain HTTP without it.")
+    tls_key_file: Path | None = option(None, help="The key of the agent's certificate, in PEM.")
+    client_ca_file: Path | None = option(None, help="CA of the client certificates that may drive this agent.")
+    token_file: Path | None = option(None, help="File with the bearer token that may drive this agent.")
 
     def __attrs_post_init__(self) -> None:
         address, _ = self.address
@@ -102,30 +132,6 @@ class AgentConfig:
         except ValueError as error:
             raise ConfigError(f"TLS of --listen: {error}") from None
         return context
-
-    def directory(self) -> Path:
-        """The state directory, made if need be, for its owner alone.
-
-        Raises:
-            ConfigError: it cannot be made, or belongs to somebody else.
-        """
-        if self.state_dir is not None:
-            path = self.state_dir
-        elif os.geteuid() == 0:
-            path = Path("/var/lib/wasmlet-agent")
-        else:
-            path = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state") / "wasmlet-agent"
-        try:
-            path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            found = path.stat()
-        except OSError as error:
-            raise ConfigError(f"state directory {path}: {error.strerror}; choose another with --state-dir") from None
-        if found.st_uid != os.geteuid() or found.st_mode & 0o077:
-            raise ConfigError(
-                f"state directory {path}: expected one of mode 0700 that belongs to this user; "
-                "choose another with --state-dir"
-            )
-        return path.absolute()
 
 
 def _read(file: Path, flag: str) -> bytes:

@@ -11,11 +11,15 @@ import structlog
 from aiohttp import web
 
 from wasmlet.artifacts.files import lock
+from wasmlet.concurrency import first_of
 from wasmlet.errors import ConfigError
 from wasmlet.provider import Provider
 from wasmlet.signals import on_stop_signals
 from wasmlet_agent.agent import Agent, Places
-from wasmlet_agent.config import AgentConfig
+from wasmlet_agent.auth import Guard
+from wasmlet_agent.config import AgentConfig, StateConfig
+from wasmlet_agent.joining import JoinConfig, Joining
+from wasmlet_agent.links import Links
 from wasmlet_agent.server import Server
 
 log = structlog.get_logger(__name__)
@@ -49,13 +53,39 @@ async def serve(config: AgentConfig, make: Callable[[], Provider]) -> None:
                 await runner.cleanup()
 
 
+async def join(config: JoinConfig, host: str, make: Callable[[], Provider]) -> None:
+    """Serve the node loop of a host over connections that this machine makes, until SIGTERM or SIGINT.
+
+    Args:
+        make: a new provider.
+
+    Raises:
+        ConfigError: a setting is wrong, this machine cannot run the provider, or the host refuses.
+    """
+    stop = asyncio.Event()
+    with on_stop_signals(stop.set):
+        async with started(config, make) as agent:
+            runner = Server(agent, Guard(open=True)).runner()
+            await runner.setup()
+            try:
+                joining = Joining(config, host, config.directory())
+                await first_of(_linked(joining, runner), stop.wait())
+            finally:
+                await runner.cleanup()
+
+
+async def _linked(joining: Joining, runner: web.AppRunner) -> None:
+    assert runner.server is not None
+    await Links(await joining.joined(), runner.server).run()
+
+
 def _url(runner: web.AppRunner, *, tls: bool) -> str:
     host, port = runner.addresses[0][:2]
     return f"{'https' if tls else 'http'}://{f'[{host}]' if ':' in host else host}:{port}"
 
 
 @asynccontextmanager
-async def started(config: AgentConfig, make: Callable[[], Provider]) -> AsyncIterator[Agent]:
+async def started(config: StateConfig, make: Callable[[], Provider]) -> AsyncIterator[Agent]:
     """An agent whose state directory is its alone, and whose provider can run here.
 
     Raises:

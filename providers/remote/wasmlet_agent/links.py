@@ -1,0 +1,171 @@
+"""The agent's side of links: it dials its host, and answers on what it has dialled.
+
+There are always some spare links that nobody uses; one that is used is replaced. A link's bytes go through a pair of
+sockets to the agent's own HTTP server, so that the flow is held back as on any connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import socket
+from collections.abc import Callable
+from contextlib import suppress
+
+import aiohttp
+import structlog
+
+from wasmlet.clock import Backoff, Clock, Retries, SystemClock
+from wasmlet.concurrency import first_of
+from wasmlet.errors import WasmletError
+from wasmlet_agent.joining import Joined, session
+from wasmlet_agent.protocol.joining import DEAD_SECONDS, LINK, MOST_MESSAGE, PING_SECONDS
+
+log = structlog.get_logger(__name__)
+
+SPARES = 2
+MOST_LINKS = 256
+RETRIES = Backoff(initial=0.2, cap=5.0, jitter=0.5)
+REFUSED = Backoff(initial=5.0, cap=60.0, jitter=0.5)
+"""Between the tries while the host refuses: somebody has to do something about it."""
+DIAL_SECONDS = 15.0
+_READ = 32 * 1024
+
+
+class Refused(WasmletError):
+    """The host does not take the agent's key."""
+
+
+class Links:
+    """Keeps spare links to a host.
+
+    Args:
+        serve: makes the protocol of a connection of the agent's HTTP server.
+    """
+
+    def __init__(
+        self,
+        joined: Joined,
+        serve: Callable[[], asyncio.BaseProtocol],
+        clock: Clock | None = None,
+        rng: random.Random | None = None,
+    ) -> None:
+        self._joined = joined
+        self._serve = serve
+        self._clock = clock or SystemClock()
+        rng = rng or random.Random()
+        self._pauses = Retries(RETRIES, self._clock, rng)
+        self._refusals = Retries(REFUSED, self._clock, rng)
+        self._told = ""
+        """What was said last about links that fail."""
+        self._places = asyncio.Semaphore(MOST_LINKS)
+        self._spares = asyncio.Semaphore(SPARES)
+        self.connected = asyncio.Event()
+        """There has been a link."""
+
+    async def run(self) -> None:
+        """Keep links for ever."""
+        async with session(self._joined) as client, asyncio.TaskGroup() as group:
+            while True:
+                await self._places.acquire()
+                await self._spares.acquire()
+                group.create_task(self._one(client))
+
+    async def _one(self, client: aiohttp.ClientSession) -> None:
+        """One link, from its dial to its end. Its place among the spares is free when it is used, or has failed."""
+        used = asyncio.Event()
+
+        def use() -> None:
+            if not used.is_set():
+                used.set()
+                self._pauses.start_over()
+                self._refusals.start_over()
+                self._spares.release()
+
+        try:
+            failed = await self._attempt(client, use)
+            if not used.is_set():
+                await self._pause(failed)
+        finally:
+            if not used.is_set():
+                self._spares.release()
+            self._places.release()
+
+    async def _attempt(self, client: aiohttp.ClientSession, use: Callable[[], None]) -> Exception | None:
+        """Dial, and serve what comes; the error that ended it."""
+        try:
+            async with asyncio.timeout(DIAL_SECONDS) as dialling:
+                async with client.ws_connect(
+                    self._joined.host + LINK.format(name=self._joined.name),
+                    headers={"Authorization": f"Bearer {self._joined.key}"},
+                    max_msg_size=MOST_MESSAGE,
+                    timeout=aiohttp.ClientWSTimeout(ws_close=5.0),
+                ) as link:
+                    dialling.reschedule(None)
+                    self.connected.set()
+                    if self._told:
+                        log.info("the host has the agent again", host=self._joined.host)
+                    self._told = ""
+                    await self._answer(link, use)
+        except aiohttp.WSServerHandshakeError as error:
+            if error.status in (401, 403):
+                return Refused(f"{self._joined.host} does not know this agent's key (HTTP {error.status})")
+            return error
+        except (aiohttp.ClientError, OSError) as error:
+            return error
+        return None
+
+    async def _pause(self, failed: Exception | None) -> None:
+        text = str(failed or "the link was closed before it was used") or type(failed).__name__
+        if text != self._told:
+            log.warning("there is no link to the host, trying again", host=self._joined.host, error=text)
+            self._told = text
+        if isinstance(failed, Refused):
+            await self._refusals.wait()
+        else:
+            await self._pauses.wait()
+
+    async def _answer(self, link: aiohttp.ClientWebSocketResponse, use: Callable[[], None]) -> None:
+        """Have the agent's server answer what comes over the link, until either side ends it."""
+        ours, servers = socket.socketpair()
+        with servers:
+            ours.setblocking(False)
+            reader, writer = await asyncio.open_connection(sock=ours)
+            try:
+                await asyncio.get_running_loop().connect_accepted_socket(self._serve, servers.dup())
+                await first_of(self._inwards(link, writer, use), _outwards(link, reader), self._pings(link))
+            finally:
+                writer.close()
+                with suppress(OSError):
+                    await writer.wait_closed()
+
+    async def _inwards(
+        self, link: aiohttp.ClientWebSocketResponse, writer: asyncio.StreamWriter, use: Callable[[], None]
+    ) -> None:
+        """Pass on what the host sends.
+
+        A spare link on which nothing comes, not even the answer to a ping, is dead. On one that is used the host may be
+        held back for as long as it likes.
+        """
+        dead: float | None = DEAD_SECONDS
+        while True:
+            try:
+                message = await link.receive(timeout=dead)
+            except TimeoutError:
+                raise OSError(f"the host was silent for {DEAD_SECONDS:g} s") from None
+            if message.type is not aiohttp.WSMsgType.BINARY:
+                return
+            dead = None
+            use()
+            writer.write(message.data)
+            await writer.drain()
+
+    async def _pings(self, link: aiohttp.ClientWebSocketResponse) -> None:
+        while True:
+            await self._clock.sleep(PING_SECONDS)
+            await link.ping()
+
+
+async def _outwards(link: aiohttp.ClientWebSocketResponse, reader: asyncio.StreamReader) -> None:
+    while data := await reader.read(_READ):
+        await link.send_bytes(data)

@@ -1,0 +1,132 @@
+"""Where agents dial in: they join here, and their links arrive here."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import ssl
+from collections.abc import Awaitable, Callable
+
+import structlog
+from aiohttp import web
+from wasmlet_agent.protocol.codec import decode, encode
+from wasmlet_agent.protocol.failures import Failure, Unauthorized
+from wasmlet_agent.protocol.joining import AUTHORITIES, JOIN, LINK, MOST_JOIN, MOST_MESSAGE, JoinAnswer, JoinRequest
+
+from wasmlet import ConfigError, InvalidInput, WasmletError
+from wasmlet.failures import described
+from wasmlet.kube import errors
+from wasmlet_remote.host.links import Line
+from wasmlet_remote.host.nodes import Nodes
+from wasmlet_remote.host.tokens import Agent, Refusal
+
+log = structlog.get_logger(__name__)
+
+JOINS = 8
+"""Requests to join that are looked at at once: each asks the API server."""
+JOIN_SECONDS = 20.0
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+Admit = Callable[[JoinRequest], Awaitable[Agent]]
+
+
+class Acceptor:
+    """Serves agents.
+
+    Args:
+        admit: lets an agent in by its token, or raises.
+        authorities: PEM, shown to anybody.
+    """
+
+    def __init__(self, nodes: Nodes, admit: Admit, authorities: bytes) -> None:
+        self._nodes = nodes
+        self._admit = admit
+        self._authorities = authorities
+        self._joins = asyncio.Semaphore(JOINS)
+        self._runner: web.AppRunner | None = None
+
+    async def start(self, host: str, port: int, context: ssl.SSLContext | None) -> str:
+        """Listen; returns the URL.
+
+        Raises:
+            ConfigError: the address cannot be had.
+        """
+        app = web.Application(middlewares=[_answered], client_max_size=MOST_JOIN)
+        app.router.add_get("/healthz", self._healthz)
+        app.router.add_get(AUTHORITIES, self._show_authorities)
+        app.router.add_post(JOIN, self._join)
+        app.router.add_get(LINK, self._link)
+        runner = self._runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=1.0)
+        await runner.setup()
+        try:
+            await web.TCPSite(runner, host, port, ssl_context=context, backlog=1024).start()
+        except OSError as error:
+            raise ConfigError(f"--listen {host}:{port}: {error.strerror}") from None
+        shown, number = runner.addresses[0][:2]
+        return f"{'https' if context else 'http'}://{f'[{shown}]' if ':' in shown else shown}:{number}"
+
+    async def stop(self) -> None:
+        """End all links, and listen no more."""
+        if self._runner is not None:
+            await self._runner.cleanup()
+
+    async def _healthz(self, _: web.Request) -> web.Response:
+        return web.json_response({"agents": len(self._nodes)})
+
+    async def _show_authorities(self, _: web.Request) -> web.Response:
+        return web.Response(body=self._authorities, content_type="application/x-pem-file")
+
+    async def _join(self, request: web.Request) -> web.Response:
+        body = decode(JoinRequest, await request.read())
+        if self._joins.locked():
+            raise web.HTTPTooManyRequests
+        async with self._joins, asyncio.timeout(JOIN_SECONDS):
+            agent = await self._admit(body)
+        self._nodes.joined(agent)
+        log.info("an agent has joined", node=agent.name, pool=agent.pool)
+        return web.Response(body=encode(JoinAnswer(agent.name, agent.pool)), content_type="application/json")
+
+    async def _link(self, request: web.Request) -> web.StreamResponse:
+        kind, _, key = request.headers.get("Authorization", "").partition(" ")
+        digest = hashlib.sha256(key.strip().encode("utf-8", "surrogateescape")).hexdigest()
+        lines = self._nodes.lines(request.match_info["name"], digest)
+        if not self._nodes.in_sync.is_set():
+            raise web.HTTPServiceUnavailable
+        if lines is None or kind.lower() != "bearer" or request.headers.get("Origin"):
+            raise Unauthorized("expected the key of an agent that has joined under this name, found another")
+        if lines.full:
+            raise web.HTTPTooManyRequests
+        socket = web.WebSocketResponse(max_msg_size=MOST_MESSAGE, compress=False, timeout=5.0)
+        await socket.prepare(request)
+        await lines.keep(Line(socket))
+        await socket.close()
+        return socket
+
+
+@web.middleware
+async def _answered(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Answer errors in the form of the protocol, without what only a log may say."""
+    try:
+        return await handler(request)
+    except web.HTTPException as error:
+        return _failed(error.status, "Failed", error.reason)
+    except Unauthorized as error:
+        log.warning("an agent is not let in", path=request.path, error=str(error))
+        return _failed(401, "Unauthorized", str(error))
+    except InvalidInput as error:
+        return _failed(400, "InvalidInput", str(error))
+    except Refusal as error:
+        log.warning("an agent cannot join", error=str(error))
+        return _failed(403, "Refused", str(error))
+    except (ConnectionError, asyncio.CancelledError):
+        raise
+    except (errors.ApiError, TimeoutError) as error:
+        log.warning("the API server does not let an agent join", error=str(error))
+        return _failed(503, "Starting", "the host cannot reach its API server, or may not ask it")
+    except Exception as error:
+        if not isinstance(error, WasmletError):
+            log.error("a request of an agent has failed", path=request.path, **described(error))
+        return _failed(500, "Failed", "the host has failed; its log says why")
+
+
+def _failed(status: int, name: str, message: str) -> web.Response:
+    return web.Response(status=status, body=encode(Failure(name, message)), content_type="application/json")

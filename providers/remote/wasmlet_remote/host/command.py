@@ -1,0 +1,70 @@
+"""`wasmlet host` on the command line."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import attrs
+import click
+import yaml
+
+from wasmlet import NodeConfig, SystemClock
+from wasmlet.cli import log
+from wasmlet.cli.execution import common, run_loop
+from wasmlet.cli.options import instance_of, options_of
+from wasmlet_remote.host.config import EACH, HostConfig
+
+
+def _node_options() -> list[click.Parameter]:
+    return [option for option in options_of(NodeConfig) if option.name in EACH]
+
+
+@click.group("host", invoke_without_command=True)
+@click.pass_context
+def command(context: click.Context, /, **values: Any) -> None:
+    """Be the node loop of many agents, each of which is a node of its own.
+
+    Agents dial in with `wasmlet-agent join`. Requests for a node are made as that node, so that the host needs no
+    rights but to make them, by name: `wasmlet host rbac` prints these, `wasmlet host token` makes tokens.
+    """
+    if context.invoked_subcommand is not None:
+        return
+    from wasmlet_remote.host.host import serve
+
+    log.configure(values["log_level"])
+    run_loop(serve(instance_of(HostConfig, values), instance_of(NodeConfig, values)))
+
+
+command.params += [*common(), *options_of(HostConfig), *_node_options()]
+
+
+@command.command("rbac")
+@click.argument("names", nargs=-1, required=True)
+@click.option("--namespace", default=attrs.fields(HostConfig).namespace.default, show_default=True)
+def _rbac(names: tuple[str, ...], namespace: str) -> None:
+    """Print the rights of a host whose agents have these NAMES, for `kubectl apply -f -`."""
+    from wasmlet_remote.host.manifests import rights
+
+    click.echo(yaml.safe_dump_all(rights(names, namespace), sort_keys=False), nl=False)
+
+
+@command.command("token")
+@click.option("--namespace", default=attrs.fields(HostConfig).namespace.default, show_default=True)
+@click.option("--names", default="*", show_default=True, help="Which names agents may join under; a glob.")
+@click.option("--uses", type=click.IntRange(1, 10_000), default=1, show_default=True, help="How many agents may join.")
+@click.option("--hours", type=click.FloatRange(0.01, 8760), default=24.0, show_default=True, help="How long it lasts.")
+@click.option("--pool", default="", help="Label wasmlet.dev/pool of the nodes.")
+@click.option(
+    "--token-file", type=click.Path(path_type=Path), required=True, help="Where the token itself is written, mode 0600."
+)
+def _token(namespace: str, names: str, uses: int, hours: float, pool: str, token_file: Path) -> None:
+    """Print the Secret of a new join token, for `kubectl apply -f -`; the token itself goes to a file."""
+    from wasmlet.kube.keys import write_private
+    from wasmlet_remote.host.manifests import token
+
+    expires = SystemClock().now() + timedelta(hours=hours)
+    manifest, text = token(namespace, names=names, uses=uses, expires=expires, pool=pool)
+    write_private(token_file, f"{text}\n".encode())
+    click.echo(yaml.safe_dump(manifest, sort_keys=False), nl=False)

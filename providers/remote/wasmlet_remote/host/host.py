@@ -1,0 +1,90 @@
+"""The host as a process: agents dial in, and each of them is a node."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import structlog
+
+from wasmlet import Clock, ConfigError, NodeConfig, SystemClock
+from wasmlet.kube import Client, Identity, Reflector, Selection, errors, load_identity
+from wasmlet.node.node import raise_descriptor_limit, trim_memory
+from wasmlet.signals import on_stop_signals
+from wasmlet_remote.host.acceptor import Acceptor
+from wasmlet_remote.host.config import HostConfig
+from wasmlet_remote.host.nodes import Nodes
+from wasmlet_remote.host.tokens import AGENT_LABEL, Refusal, Tokens
+
+log = structlog.get_logger(__name__)
+
+OURS = "remote"
+"""The provider whose nodes a host makes (label `wasmlet.dev/provider`)."""
+
+
+async def serve(config: HostConfig, common: NodeConfig) -> None:
+    """Be the host until SIGTERM or SIGINT; pods go on running.
+
+    Raises:
+        ConfigError: something that only the user can mend.
+    """
+    stop = asyncio.Event()
+    raise_descriptor_limit()
+    with on_stop_signals(stop.set):
+        async with hosting(config, common) as url:
+            log.info("the host serves", at=url)
+            trim_memory()
+            await stop.wait()
+
+
+@asynccontextmanager
+async def hosting(config: HostConfig, common: NodeConfig, clock: Clock | None = None) -> AsyncIterator[str]:
+    """A host that serves while the context is open; gives its URL."""
+    clock = clock or SystemClock()
+    context, authorities = await asyncio.to_thread(config.context), await asyncio.to_thread(config.authorities)
+    identity = await load_identity(common.kubeconfig, clock=clock)
+    async with AsyncExitStack() as stack:
+        client = await stack.enter_async_context(Client(identity, clock=clock))
+        group = await stack.enter_async_context(asyncio.TaskGroup())
+        nodes = Nodes(identity, common, group, clock)
+        tokens = Tokens(client, config.namespace, lambda name: may_be(identity, name, clock), clock)
+        following = group.create_task(_follow(client, tokens.path, nodes))
+        acceptor = Acceptor(nodes, tokens.admit, authorities)
+        url = await acceptor.start(*config.address, context)
+        try:
+            yield url
+        finally:
+            await acceptor.stop()
+            following.cancel()
+            await nodes.stop()
+
+
+async def _follow(client: Client, path: str, nodes: Nodes) -> None:
+    """Have a node for each key, for ever."""
+    keys = Selection(path, {"labelSelector": f"{AGENT_LABEL}=true"})
+    try:
+        await Reflector(client, keys, nodes, fatal=(errors.Forbidden,)).run()
+    except errors.Forbidden as error:
+        raise ConfigError(f"the host may not read its Secrets: {error}; see `wasmlet host rbac`") from None
+
+
+async def may_be(identity: Identity, name: str, clock: Clock) -> None:
+    """See that the host may make requests as that node, and that it is not the node of somebody else.
+
+    Raises:
+        Refusal: it may not, or it is.
+    """
+    async with Client(identity.as_node(name), clock=clock) as client:
+        try:
+            found = await client.get(f"/api/v1/nodes/{name}")
+        except errors.ObjectNotFound:
+            return
+        except errors.Forbidden:
+            raise Refusal(
+                f"the host may not make requests as system:node:{name}; an administrator lets it with "
+                f"`wasmlet host rbac {name}`"
+            ) from None
+    labels = (found.get("metadata") or {}).get("labels") or {}
+    if labels.get("wasmlet.dev/provider") != OURS:
+        raise Refusal(f"there is a node {name} already that is no agent's; choose another name with --node-name")

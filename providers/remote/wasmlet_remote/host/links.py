@@ -1,0 +1,194 @@
+"""The host's side of links: connections that agents have dialled and that wait until somebody asks something.
+
+An agent's links are its `Line`s. `LineBackend` takes one whenever httpcore wants to connect, so that the same
+`RemoteProvider` drives an agent that has joined.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections import deque
+from collections.abc import Iterable
+from contextlib import suppress
+from typing import Any
+
+import httpcore
+import httpx
+from aiohttp import WSMsgType, web
+from wasmlet_agent.protocol.joining import DEAD_SECONDS, MOST_MESSAGE
+
+MOST_SPARE = 8
+"""Links of one agent that wait; an agent keeps two."""
+MOST_LINES = 300
+"""Links of one agent."""
+BUFFER_BYTES = 256 * 1024
+"""What may wait in a link to be read before the agent is held back."""
+
+
+class Line(httpcore.AsyncNetworkStream):
+    """One link, as httpcore reads and writes it. `pump` runs for as long as it lasts."""
+
+    def __init__(self, socket: web.WebSocketResponse) -> None:
+        self._socket = socket
+        self._in = bytearray()
+        self._taken = False
+        self._told = asyncio.Event()
+        self._room = asyncio.Event()
+        self._room.set()
+        self._closing = asyncio.Event()
+        self.over = False
+
+    def take(self) -> None:
+        """Somebody uses it from now on."""
+        self._taken = True
+
+    def close(self) -> None:
+        """End it."""
+        self._closing.set()
+
+    async def pump(self) -> None:
+        """Read what the agent sends, until either side ends the link."""
+        reading = asyncio.ensure_future(self._read())
+        closing = asyncio.ensure_future(self._closing.wait())
+        try:
+            await asyncio.wait([reading, closing], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            self.over = True
+            self._told.set()
+            for task in (reading, closing):
+                task.cancel()
+            await asyncio.gather(reading, closing, return_exceptions=True)
+
+    async def _read(self) -> None:
+        while True:
+            await self._room.wait()
+            message = await self._socket.receive(timeout=DEAD_SECONDS)
+            if message.type is not WSMsgType.BINARY or not self._taken:
+                return  # an agent has nothing to say on a link that nobody uses
+            self._in += message.data
+            self._told.set()
+            if len(self._in) >= BUFFER_BYTES:
+                self._room.clear()
+
+    # --- httpcore's side
+
+    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ASYNC109 - httpcore's
+        try:
+            async with asyncio.timeout(timeout):
+                while not self._in and not self.over:
+                    self._told.clear()
+                    await self._told.wait()
+        except TimeoutError:
+            raise httpcore.ReadTimeout from None
+        data = bytes(self._in[:max_bytes])
+        del self._in[:max_bytes]
+        if len(self._in) < BUFFER_BYTES:
+            self._room.set()
+        return data
+
+    async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ASYNC109 - httpcore's
+        try:
+            async with asyncio.timeout(timeout):
+                for start in range(0, len(buffer), MOST_MESSAGE // 2):
+                    if self.over:
+                        raise httpcore.WriteError("the agent has ended the link")
+                    await self._socket.send_bytes(buffer[start : start + MOST_MESSAGE // 2])
+        except TimeoutError:
+            raise httpcore.WriteTimeout from None
+        except (OSError, RuntimeError) as error:
+            raise httpcore.WriteError(str(error)) from None
+
+    async def aclose(self) -> None:
+        self.close()
+
+    async def start_tls(
+        self,
+        ssl_context: ssl.SSLContext,
+        server_hostname: str | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109 - httpcore's
+    ) -> httpcore.AsyncNetworkStream:
+        raise NotImplementedError("a link has TLS below it already")
+
+    def get_extra_info(self, info: str) -> Any:
+        return bool(self._in) or self.over if info == "is_readable" else None
+
+
+class Lines:
+    """The links of one agent."""
+
+    def __init__(self) -> None:
+        self._spare: deque[Line] = deque()
+        self._all: set[Line] = set()
+        self._new = asyncio.Event()
+
+    @property
+    def full(self) -> bool:
+        """Whether no more are taken."""
+        return len(self._spare) >= MOST_SPARE or len(self._all) >= MOST_LINES
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+    async def keep(self, line: Line) -> None:
+        """Have the link used, until its end."""
+        self._all.add(line)
+        self._spare.append(line)
+        self._new.set()
+        try:
+            await line.pump()
+        finally:
+            self._all.discard(line)
+            with suppress(ValueError):
+                self._spare.remove(line)
+
+    async def take(self) -> Line:
+        """A link that nobody uses; waits for one."""
+        while not self._spare:
+            self._new.clear()
+            await self._new.wait()
+        line = self._spare.pop()
+        line.take()
+        return line
+
+    def close(self) -> None:
+        """End them all."""
+        for line in self._all:
+            line.close()
+
+
+class LineBackend(httpcore.AsyncNetworkBackend):
+    """Connects over the links of one agent, whatever the address."""
+
+    def __init__(self, lines: Lines) -> None:
+        self._lines = lines
+
+    async def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,  # noqa: ASYNC109 - httpcore's
+        local_address: str | None = None,
+        socket_options: Iterable[Any] | None = None,
+    ) -> httpcore.AsyncNetworkStream:
+        try:
+            async with asyncio.timeout(timeout):
+                return await self._lines.take()
+        except TimeoutError:
+            raise httpcore.ConnectTimeout("the agent has no link to this host") from None
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+
+
+class LineTransport(httpx.AsyncHTTPTransport):
+    """httpx over the links of one agent."""
+
+    def __init__(self, lines: Lines, limits: httpx.Limits) -> None:
+        # What the base class makes is a pool with a network of its own, and a TLS context that costs 0.5 MiB.
+        self._pool = httpcore.AsyncConnectionPool(
+            max_connections=limits.max_connections,
+            max_keepalive_connections=limits.max_keepalive_connections,
+            keepalive_expiry=limits.keepalive_expiry,
+            network_backend=LineBackend(lines),
+        )
