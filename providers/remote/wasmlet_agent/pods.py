@@ -441,6 +441,12 @@ def _pod_of(uid: str, request: PodRequest) -> Pod:
     for name in ("namespace", "name", "uid"):
         if not isinstance(metadata.get(name), str):
             raise InvalidInput(f"pod.metadata.{name}: expected text")
+    containers = request.pod["spec"].get("containers")
+    named = isinstance(containers, list) and all(
+        isinstance(one, dict) and isinstance(one.get("name"), str) for one in containers
+    )
+    if not containers or not named:
+        raise InvalidInput("pod.spec.containers: expected at least one object with a name")
     if metadata["uid"] != uid:
         raise InvalidInput(f"pod.metadata.uid: expected {uid!r} as in the path, found {metadata['uid'][:40]!r}")
     return Pod(request.pod)

@@ -21,6 +21,7 @@ from wasmlet_agent.breaking import breaking_off
 from wasmlet_agent.fences import Fence
 from wasmlet_agent.following import send_changes
 from wasmlet_agent.logs import log_options, send_log
+from wasmlet_agent.openapi import document
 from wasmlet_agent.protocol import PREFIX, SEQUENCE_HEADER, SESSION_HEADER
 from wasmlet_agent.protocol.codec import decode, encode
 from wasmlet_agent.protocol.failures import Failure, SessionOver, failure_of
@@ -56,6 +57,7 @@ class Server:
         """What serves the API on sites, or on connections that are handed to its `server`."""
         app = web.Application(middlewares=[self._answer])
         app.router.add_get("/healthz", self._healthz)
+        app.router.add_get("/openapi.json", self._openapi)
         app.router.add_post(SESSION, self._session)
         app.router.add_get(PODS, self._list)
         app.router.add_put(POD, self._create)
@@ -103,6 +105,9 @@ class Server:
     async def _healthz(self, _: web.Request) -> web.Response:
         trouble = self._agent.trouble
         return _json(Failure("Failed", trouble), 503) if trouble else _json(Accepted())
+
+    async def _openapi(self, _: web.Request) -> web.Response:
+        return web.json_response(document())
 
     async def _session(self, request: web.Request) -> web.Response:
         return _json(await self._agent.claim(await self._body(request, SessionRequest)))

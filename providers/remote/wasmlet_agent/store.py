@@ -38,7 +38,8 @@ T = TypeVar("T")
 MOST_ENDS = 10_000
 END_LIFE = timedelta(hours=24)
 
-_UID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,199}")
+UID = "[A-Za-z0-9][A-Za-z0-9_.-]{0,199}"
+"""The form of a UID, as a regular expression: it is the name of a file."""
 
 
 def check_uid(uid: str) -> str:
@@ -47,7 +48,7 @@ def check_uid(uid: str) -> str:
     Raises:
         InvalidInput: it is not.
     """
-    if not _UID.fullmatch(uid):
+    if not re.fullmatch(UID, uid):
         raise InvalidInput(f"uid: expected at most 200 letters, digits, '-', '_' and '.', found {uid[:40]!r}")
     return uid
 

@@ -1,0 +1,204 @@
+"""`/openapi.json`: the API of an agent in OpenAPI 3.1, made from the messages of the protocol."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import attrs
+
+from wasmlet.provider import NodeStatus
+from wasmlet_agent.protocol import PREFIX, SEQUENCE_HEADER, SESSION_HEADER
+from wasmlet_agent.protocol.failures import STATUSES, Failure
+from wasmlet_agent.protocol.messages import (
+    Accepted,
+    Beat,
+    EndedLine,
+    EventLine,
+    Hello,
+    ListedPod,
+    NodeLine,
+    PodList,
+    PodRequest,
+    SessionAnswer,
+    SessionRequest,
+    StatusLine,
+)
+from wasmlet_agent.schemas import Schema, Schemas
+from wasmlet_agent.store import UID
+
+_MOST = 2**53
+_NAME = {"type": "string", "minLength": 1}
+_FLAG = {"type": "string", "enum": ["", "1", "true", "0", "false"]}
+_COUNT = {"type": "integer", "minimum": 0, "maximum": _MOST}
+_CONTAINER = {"type": "object", "required": ["name"], "properties": {"name": {"type": "string"}}}
+_POD: Schema = {
+    "description": "A Pod as the Kubernetes API has it.",
+    "type": "object",
+    "required": ["metadata", "spec"],
+    "properties": {
+        "metadata": {
+            "type": "object",
+            "required": ["namespace", "name", "uid"],
+            "properties": {name: {"type": "string"} for name in ("namespace", "name", "uid")},
+        },
+        "spec": {
+            "type": "object",
+            "required": ["containers"],
+            "properties": {"containers": {"type": "array", "minItems": 1, "items": _CONTAINER}},
+        },
+    },
+}
+
+
+@attrs.frozen
+class _Operation:
+    """One request: what it asks with, and what it is answered with.
+
+    Attributes:
+        errors: the HTTP statuses of errors beside those that every request of its kind may have.
+        answer: a class of `messages`, or a media type for bytes.
+        session: whether it belongs to a session.
+        changes: whether it has a sequence number.
+    """
+
+    summary: str
+    answer: type[Any] | str | None = None
+    errors: Sequence[int] = ()
+    body: type[Any] | None = None
+    query: Mapping[str, Schema] = attrs.field(factory=dict)
+    required: Sequence[str] = ()
+    status: int = 200
+    session: bool = True
+    changes: bool = False
+
+
+_PODS = PREFIX + "/pods"
+_POD_PATH = _PODS + "/{uid}"
+_CONTAINER_PATH = _POD_PATH + "/containers/{container}"
+_STREAM = dict.fromkeys(("stdin", "stdout", "stderr", "tty"), _FLAG)
+_OPERATIONS: Mapping[tuple[str, str], _Operation] = {
+    ("get", "/healthz"): _Operation("Whether the provider is well.", Accepted, [503], session=False),
+    ("post", PREFIX + "/session"): _Operation(
+        "Take the agent over: every older session is over.", SessionAnswer, [409, 412, 413, 500, 503],
+        body=SessionRequest, session=False,
+    ),
+    ("get", PREFIX + "/node"): _Operation("What the provider says of the node.", NodeStatus),
+    ("get", PREFIX + "/stats"): _Operation("A kubelet's /stats/summary.", "application/json", [501]),
+    ("get", PREFIX + "/changes"): _Operation(
+        "A line of JSON for each change that is newer than a number, and for each that comes; see `Line`.",
+        "application/x-ndjson", query={"instance": _NAME, "after": _COUNT},
+    ),
+    ("get", _PODS): _Operation("Every pod.", PodList),
+    ("get", _POD_PATH): _Operation("One pod.", ListedPod, [404]),
+    ("put", _POD_PATH): _Operation(
+        "Create the pod; one that is here goes on as it is.", Accepted, [413, 422, 500], body=PodRequest, changes=True
+    ),
+    ("patch", _POD_PATH): _Operation(
+        "Hand over what has changed.", Accepted, [404, 413, 422, 500], body=PodRequest, changes=True
+    ),
+    ("delete", _POD_PATH): _Operation(
+        "End the pod; its end comes among the changes.", Accepted, [404, 500], status=202, changes=True,
+        query={"grace": {"type": "number", "minimum": 0, "maximum": _MOST}, "namespace": _NAME, "name": _NAME},
+        required=["grace"],
+    ),
+    ("post", _POD_PATH + "/forget"): _Operation("The API has the last status of the pod.", Accepted, changes=True),
+    ("get", _CONTAINER_PATH + "/logs"): _Operation(
+        "The log of a container.", "application/octet-stream", [404, 501],
+        query={
+            **dict.fromkeys(("follow", "previous", "timestamps"), _FLAG),
+            "since": {"type": "string", "format": "date-time"},
+            "tail": _COUNT,
+            "limit": _COUNT | {"minimum": 1},
+        },
+    ),
+    ("get", _CONTAINER_PATH + "/exec"): _Operation(
+        "Run a command: a websocket with binary messages.", errors=[404, 501], status=101,
+        query={"command": {"type": "array", "minItems": 1, "items": _NAME}, **_STREAM}, required=["command"],
+    ),
+    ("get", _CONTAINER_PATH + "/attach"): _Operation(
+        "Connect to a container: a websocket with binary messages.", errors=[404, 501], status=101, query=_STREAM
+    ),
+    ("get", _POD_PATH + "/portforward"): _Operation(
+        "Connect to a port: a websocket with binary messages.", errors=[404, 501], status=101,
+        query={"port": {"type": "integer", "minimum": 1, "maximum": 65535}}, required=["port"],
+    ),
+}  # fmt: skip
+
+
+def document() -> Schema:
+    """The whole document."""
+    schemas = Schemas()
+    paths: dict[str, Schema] = {}
+    for (method, path), operation in _OPERATIONS.items():
+        paths.setdefault(path, {})[method] = _described(path, operation, schemas)
+    lines = [schemas.of(line) for line in (Hello, StatusLine, EventLine, NodeLine, EndedLine, Beat)]
+    schemas.found["Line"] = {"oneOf": lines, "description": "A line of the changes; it has its `type`, too."}
+    schemas.found["PodRequest"]["properties"]["pod"] = _POD
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "wasmlet-agent", "version": importlib.metadata.version("wasmlet-remote")},
+        "security": [{"token": []}, {"certificate": []}],
+        "paths": paths,
+        "components": {
+            "schemas": schemas.found,
+            "securitySchemes": {
+                "token": {"type": "http", "scheme": "bearer"},
+                "certificate": {"type": "mutualTLS"},
+            },
+        },
+    }
+
+
+def _described(path: str, operation: _Operation, schemas: Schemas) -> Schema:
+    found: Schema = {"summary": operation.summary, "parameters": _parameters(path, operation)}
+    if operation.body is not None:
+        found["requestBody"] = {
+            "required": True,
+            "content": {"application/json": {"schema": schemas.of(operation.body)}},
+        }
+    answers: dict[str, Schema] = {str(operation.status): _answer(operation.answer, schemas)}
+    for status in sorted({*operation.errors, *_errors(path, operation)}):
+        answers[str(status)] = _answer(Failure, schemas, _names(status))
+    found["responses"] = answers
+    if path == "/healthz":
+        found["security"] = []
+    return found
+
+
+def _errors(path: str, operation: _Operation) -> Sequence[int]:
+    if path == "/healthz":
+        return ()
+    return (400, 401, 409, 503) if operation.session else (400, 401)
+
+
+def _names(status: int) -> str:
+    return ", ".join(name for name, code in STATUSES.items() if code == status) or "Failed"
+
+
+def _answer(kind: type[Any] | str | None, schemas: Schemas, text: str = "Done.") -> Schema:
+    if kind is None:
+        return {"description": "A websocket."}
+    if isinstance(kind, str):
+        return {"description": text, "content": {kind: {}}}
+    return {"description": text, "content": {"application/json": {"schema": schemas.of(kind)}}}
+
+
+def _parameters(path: str, operation: _Operation) -> list[Schema]:
+    found = []
+    if "{uid}" in path:
+        found.append(_parameter("uid", "path", {"type": "string", "pattern": f"^{UID}$"}, required=True))
+    if "{container}" in path:
+        found.append(_parameter("container", "path", _NAME, required=True))
+    if operation.session:
+        found.append(_parameter(SESSION_HEADER, "header", _COUNT, required=True))
+    if operation.changes:
+        found.append(_parameter(SEQUENCE_HEADER, "header", _COUNT | {"minimum": 1}, required=True))
+    for name, schema in operation.query.items():
+        found.append(_parameter(name, "query", schema, required=name in operation.required))
+    return found
+
+
+def _parameter(name: str, place: str, schema: Schema, *, required: bool) -> Schema:
+    return {"name": name, "in": place, "required": required, "schema": schema}
