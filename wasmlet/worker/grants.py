@@ -34,7 +34,8 @@ class Port(NamedTuple):
         number: 1 to 65535.
         name: of the manifest; "" for none.
         protocol: `TCP` or `UDP`.
-        hosts: where else it is to be reached: addresses and ports of the node (`hostPort`) that the broker binds, too.
+        hosts: where else it is to be reached: addresses and ports of the node (`hostPort`) that the broker binds, too;
+            of TCP only.
     """
 
     number: int

@@ -121,6 +121,9 @@ def test_the_grant_of_a_pod_with_a_namespace_or_the_nodes_network() -> None:
         (9090, "TCP", ()),
     ]
     assert not any("127." in network for network in inside.never)  # it is the pod's own
+    both = [{"containerPort": 53, "hostPort": 5353, "protocol": protocol} for protocol in ("TCP", "UDP")]
+    unmapped = granted(pod_of(ports=both), PodNetwork(("10.1.0.4",), namespace="/run/ns/u"))
+    assert [(port.protocol, len(port.hosts)) for port in unmapped.ports] == [("TCP", 1), ("UDP", 0)]
     host = granted(pod_of(ports=PORTS, spec={"hostNetwork": True}), PodNetwork(("192.0.2.7",)))
     assert [(port.number, port.hosts) for port in host.ports] == [(8080, ()), (9090, ())]
     assert "127.0.0.0/8" in host.never
@@ -229,6 +232,10 @@ def test_ports_that_nobody_listens_at_are_told() -> None:
     none = list(unserved(container, namespace=False, no_sockets="it has none"))
     assert len(none) == 4
     assert all(text.endswith(": it has none") for text in none)
+    udp = pod_of(ports=[{"containerPort": 53, "hostPort": 5353, "protocol": "UDP"}]).containers[0]
+    (told,) = unserved(udp, namespace=True)
+    assert "on the node (hostPort 5353)" in told
+    assert not list(unserved(udp, namespace=True, mapped=True))
 
 
 def test_a_run_carries_the_grant() -> None:

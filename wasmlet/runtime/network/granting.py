@@ -54,7 +54,7 @@ def grant_of(
         namespace=found.namespace,
         addresses=found.ips,
         ports=tuple(
-            Port(p.number, p.name, p.protocol, () if host or found.mapped else _hosts(p, node_ips))
+            Port(p.number, p.name, p.protocol, () if host or found.mapped or p.protocol != TCP else _hosts(p, node_ips))
             for p in ports
             if p.protocol in served
         ),

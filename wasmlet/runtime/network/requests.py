@@ -149,12 +149,13 @@ def _port_refusals(container: Container, network: NodeNetwork, host: bool) -> It
                 )
 
 
-def unserved(container: Container, *, namespace: bool, no_sockets: str = "") -> Iterator[str]:
+def unserved(container: Container, *, namespace: bool, no_sockets: str = "", mapped: bool = False) -> Iterator[str]:
     """Which of its ports nobody listens at though they are declared, in words for the pod's owner.
 
     Args:
         namespace: whether the pod has a network namespace of its own.
         no_sockets: why its guest has no sockets; "" where it has.
+        mapped: whether the network itself sees to host ports.
     """
     for port in ports_of(container, host=False):
         what = f"Port {port.number}/{port.protocol} of container {container.name} is not listened at"
@@ -164,6 +165,11 @@ def unserved(container: Container, *, namespace: bool, no_sockets: str = "") -> 
             yield f"{what}: without a network namespace of its own, a pod listens at TCP ports alone"
         elif port.protocol not in (TCP, UDP):
             yield f"{what}: guests have sockets of TCP and UDP"
+        elif port.protocol == UDP and port.host_port and not mapped:
+            yield (
+                f"{what} on the node (hostPort {port.host_port}): only a CNI plugin such as portmap can map a port of "
+                "UDP, and this node's configuration has none"
+            )
 
 
 def _lasting(pod: Pod) -> Sequence[Container]:

@@ -209,8 +209,10 @@ def _runtime_variables(request: StartRequest, grant: Grant | None) -> dict[str, 
 def _unserved(request: StartRequest) -> Iterator[str]:
     network = request.network
     if network.found is not None:
-        namespace = bool(network.found.namespace)
-        yield from requests.unserved(request.container, namespace=namespace, no_sockets=network.no_sockets)
+        namespace, mapped = bool(network.found.namespace), network.found.mapped
+        yield from requests.unserved(
+            request.container, namespace=namespace, no_sockets=network.no_sockets, mapped=mapped
+        )
 
 
 def _labels(request: StartRequest, module: Module) -> Labels:

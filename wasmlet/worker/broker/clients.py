@@ -232,7 +232,9 @@ class Client:
         if protocol == UDP and not self._datagrams:
             raise Refused(errno.EPROTONOSUPPORT, "a port of UDP needs a process and a network namespace of its own")
         places = [(self._namespace, address, port) for address in self._own_addresses()]
-        places += [(NODE, address, host_port) for address, host_port in granted.hosts]
+        if protocol == TCP:
+            # A socket of UDP that is not connected sends to anybody, and would do so from the node's own namespace.
+            places += [(NODE, address, host_port) for address, host_port in granted.hosts]
         made: list[socket.socket] = []
         try:
             for place in places[: packets.MAX_SOCKETS]:
