@@ -64,9 +64,8 @@ _record_new = held("wasmtime_component_valrecord_new", None, _POINTER, _LENGTH, 
 _flags_new = held("wasmtime_component_valflags_new", None, _POINTER, _LENGTH, _TEXT)
 _bytes_new = held("wasm_byte_vec_new", None, _POINTER, _LENGTH, _TEXT)
 
-_scratch = ctypes.create_string_buffer(16)
-_at_scratch = ctypes.addressof(_scratch)
-"""For a pointer, or a length and a pointer: nothing else runs between writing and reading it."""
+_Scratch = ctypes.c_char * 16
+"""For a pointer, or a length and a pointer. Each use has its own: Python may let another thread run after any call."""
 
 _two = struct.Struct("<QQ").unpack_from
 _one = struct.Struct("<Q").unpack_from
@@ -211,8 +210,9 @@ def _lift_flags(kind: Any) -> Lift:
 
 def _number_of(instance: Any, data: bytes, at: int) -> int:
     """Which of the instance's resources it is."""
-    check(_any_to_host(instance.context, _one(data, at + _AT)[0], _at_scratch))
-    (host,) = _one(_scratch, 0)
+    scratch = _Scratch()
+    check(_any_to_host(instance.context, _one(data, at + _AT)[0], scratch))
+    (host,) = _one(scratch, 0)
     number = _host_rep(host)
     _host_delete(host)
     return int(number)
@@ -253,8 +253,9 @@ def lower(kind: Any) -> Lower:
 def _name(text: str) -> bytes:
     """A name in memory of its own: its length and pointer."""
     encoded = text.encode()
-    _bytes_new(_at_scratch, len(encoded), encoded)
-    return _scratch.raw
+    scratch = _Scratch()
+    _bytes_new(scratch, len(encoded), encoded)
+    return scratch.raw
 
 
 def _lower_bool(kind: Any) -> Lower:
@@ -281,16 +282,18 @@ def _lower_list(kind: Any) -> Lower:
             inner = bytearray(size * SIZE)
             inner[0::SIZE] = b"\x02" * size
             inner[_AT::SIZE] = value
-            _list_new(_at_scratch, size, bytes(inner))
-            return _pack_pair(_LIST, _scratch.raw)
+            scratch = _Scratch()
+            _list_new(scratch, size, bytes(inner))
+            return _pack_pair(_LIST, scratch.raw)
 
         return lower_bytes
     element = lower(kind.element)
 
     def lower_list(instance: Any, value: Any) -> bytes:
         inner = b"".join([element(instance, one) for one in value])
-        _list_new(_at_scratch, len(value), inner)
-        return _pack_pair(_LIST, _scratch.raw)
+        scratch = _Scratch()
+        _list_new(scratch, len(value), inner)
+        return _pack_pair(_LIST, scratch.raw)
 
     return lower_list
 
@@ -300,8 +303,9 @@ def _lower_tuple(kind: Any) -> Lower:
 
     def lower_tuple(instance: Any, value: Any) -> bytes:
         inner = b"".join([element(instance, one) for element, one in zip(elements, value)])  # noqa: B905 - Python 3.10
-        _tuple_new(_at_scratch, len(elements), inner)
-        return _pack_pair(_TUPLE, _scratch.raw)
+        scratch = _Scratch()
+        _tuple_new(scratch, len(elements), inner)
+        return _pack_pair(_TUPLE, scratch.raw)
 
     return lower_tuple
 
@@ -314,8 +318,9 @@ def _lower_record(kind: Any) -> Lower:
         for (name, field), one in zip(fields, value):  # noqa: B905 - Python 3.10
             lowered = field(instance, one)
             parts.append(_name(name) + lowered)
-        _record_new(_at_scratch, len(fields), b"".join(parts))
-        return _pack_pair(_RECORD, _scratch.raw)
+        scratch = _Scratch()
+        _record_new(scratch, len(fields), b"".join(parts))
+        return _pack_pair(_RECORD, scratch.raw)
 
     return lower_record
 
@@ -354,8 +359,9 @@ def _lower_result(kind: Any) -> Lower:
 
 def _lower_flags(kind: Any) -> Lower:
     def lower_flags(instance: Any, value: Any) -> bytes:
-        _flags_new(_at_scratch, len(value), b"".join([_name(name) for name in value]))
-        return _pack_pair(_FLAGS, _scratch.raw)
+        scratch = _Scratch()
+        _flags_new(scratch, len(value), b"".join([_name(name) for name in value]))
+        return _pack_pair(_FLAGS, scratch.raw)
 
     return lower_flags
 
@@ -367,10 +373,11 @@ def _lower_own(kind: Any) -> Lower:
 def lower_resource(instance: Any, value: Any) -> bytes:
     """A new handle of the instance, which owns this object from now on."""
     host = _host_new(True, instance.add(value), value.number)
-    error = _host_to_any(instance.context, host, _at_scratch)
+    scratch = _Scratch()
+    error = _host_to_any(instance.context, host, scratch)
     _host_delete(host)
     check(error)
-    return _pack_one(_RESOURCE, _one(_scratch, 0)[0])
+    return _pack_one(_RESOURCE, _one(scratch, 0)[0])
 
 
 _LOWERS: dict[Any, Callable[[Any], Lower]] = {
