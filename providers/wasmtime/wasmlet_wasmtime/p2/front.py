@@ -148,6 +148,9 @@ class Front:
                     os.write(self.told, b"\0")
             try:
                 failure = self._handle(exchange, turn)
+            except Exception as error:  # a fault of ours, with which the thread would end, and maybe the front
+                failure = 500, "the handler failed"
+                self._log(f"{exchange.method} {exchange.path}: wasmlet failed: {type(error).__name__}: {error}")
             finally:
                 del self._turns[turn]
                 in_front = self._in_front.pop(turn, self) is None
@@ -157,7 +160,7 @@ class Front:
         self, connection: Connection, exchange: Exchange, failure: tuple[int, str] | None, *, in_front: bool
     ) -> None:
         """Bring a request to its end, and give its connection back."""
-        connection.serving = False
+        connection.until = time.monotonic() + self._limits.write_seconds  # what was before has passed by now
         self._untidy = True
         said = exchange.finish(failure)
         if said:
@@ -171,6 +174,7 @@ class Front:
             self._close(connection)
             return
         connection.ending = not goes_on
+        connection.serving = False
         if goes_on and not connection.out and not connection.idle:
             self._ready.append(connection)
             if not in_front:

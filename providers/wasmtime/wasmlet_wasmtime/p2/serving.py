@@ -88,10 +88,14 @@ class Server:
         """Instances that serve nothing at this moment, and their handlers."""
 
     def _instance(self, until: float, before_wait: Callable[[], None] | None) -> tuple[Instance, Any]:
-        if self._waiting:
+        try:
             instance, handler = self._waiting.pop()
-            instance.until, instance.before_wait = until, before_wait or _nothing
-            return instance, handler
+        except IndexError:  # not looked at before: another thread may take the last one
+            return self._new_instance(until, before_wait)
+        instance.until, instance.before_wait = until, before_wait or _nothing
+        return instance, handler
+
+    def _new_instance(self, until: float, before_wait: Callable[[], None] | None) -> tuple[Instance, Any]:
         instance = Instance(self._host, self._code, self._memory, until, before_wait)
         try:
             return instance, instance.function(self._name, "handle")

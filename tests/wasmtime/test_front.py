@@ -1,0 +1,116 @@
+"""Who serves which connection when, with handlers of the test's own in place of a component."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from wasmlet_wasmtime.p2.connections import Connection, Limits
+from wasmlet_wasmtime.p2.exchanges import Exchange
+from wasmlet_wasmtime.p2.front import Front, Turn
+from wasmlet_wasmtime.p2.serving import Server
+
+REQUEST = b"GET %s HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+class Handler:
+    """Answers with its path, fails at `/bad`, and ends the thread that serves it at `/end`."""
+
+    def __call__(self, exchange: Exchange, turn: Turn) -> tuple[int, str]:
+        if exchange.path == "/bad":
+            raise RuntimeError("a fault")
+        if exchange.path == "/end":
+            raise SystemExit
+        return 404, f"nothing at {exchange.path}"
+
+
+@contextlib.contextmanager
+def front_of(listener: socket.socket, log: Any) -> Iterator[Front]:
+    made = Front([os.dup(listener.fileno())], Handler(), lambda: None, 60.0, log)
+    try:
+        yield made
+    finally:
+        for sock in (*made._listeners.values(), *made._connections.values()):
+            sock.close()
+        made._epoll.close()
+        os.close(made._wake_read)
+        os.close(made._wake_write)
+
+
+def ask(address: Any, path: bytes) -> bytes:
+    """The first line of the answer."""
+    with socket.create_connection(address, 30) as sock:
+        sock.sendall(REQUEST % path)
+        return first_line(sock)
+
+
+def first_line(sock: socket.socket) -> bytes:
+    with sock.makefile("rb") as file:
+        return file.readline()
+
+
+def test_a_fault_of_ours_ends_no_thread() -> None:
+    said: list[str] = []
+    with socket.create_server(("127.0.0.1", 0)) as listener, front_of(listener, said.append) as front:
+        front.listen()
+
+        def work() -> None:
+            with contextlib.suppress(SystemExit):
+                front._work()
+
+        thread = threading.Thread(target=work, daemon=True)
+        thread.start()
+        address = listener.getsockname()
+        assert ask(address, b"/bad").split()[1] == b"500"
+        assert ask(address, b"/good").split()[1] == b"404"
+        with socket.create_connection(address, 30) as sock:
+            sock.sendall(REQUEST % b"/end")
+            thread.join(30)
+        assert not thread.is_alive()
+    assert said[0] == "GET /bad: wasmlet failed: RuntimeError: a fault"
+
+
+def test_a_connection_is_not_closed_while_it_is_answered() -> None:
+    """A handler may take longer than a head: whoever is in front then must not take the connection for a late one."""
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listener,
+        front_of(listener, print) as front,
+        socket.create_connection(listener.getsockname(), 30) as client,
+    ):
+        client.sendall(REQUEST % b"/slow")
+        accepted, _ = listener.accept()
+        connection = Connection(accepted, Limits())
+        front._connections[connection.descriptor] = connection
+        front._epoll.register(connection.descriptor, 0)
+        request = connection.request()
+        assert request is not None
+
+        class Slow(Exchange):
+            def finish(self, failure: tuple[int, str] | None) -> str:
+                front._close_late(time.monotonic())
+                return super().finish(failure)
+
+        connection.serving, connection.until = True, 0.0
+        exchange = Slow(connection, request)
+        front._answered(connection, exchange, (404, "nothing"), in_front=True)
+        assert first_line(client).split()[1] == b"404"
+
+
+class Taken(list[Any]):
+    """Something was in it when it was looked at, and another thread has taken it."""
+
+    def __bool__(self) -> bool:
+        return True
+
+
+def test_an_instance_that_another_thread_took_is_made_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    server = Server.__new__(Server)
+    server._waiting = Taken()
+    monkeypatch.setattr(server, "_new_instance", lambda until, before_wait: ("new", "handler"), raising=False)
+    assert server._instance(0.0, None) == ("new", "handler")
