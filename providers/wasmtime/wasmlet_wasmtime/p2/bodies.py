@@ -72,15 +72,27 @@ class Sink(Protocol):
         ...
 
     def send(self, data: bytes) -> None:
-        """Take these bytes, for which there is room."""
+        """Take these bytes, for which there is room.
+
+        Raises:
+            Broken: it takes no more.
+        """
         ...
 
     def push(self) -> None:
-        """Write what was taken, as far as it goes."""
+        """Write what was taken, as far as it goes.
+
+        Raises:
+            Broken: it takes no more.
+        """
         ...
 
     def sent(self) -> bool:
-        """Whether all that was taken is written."""
+        """Whether all that was taken is written.
+
+        Raises:
+            Broken: it takes no more.
+        """
         ...
 
     def end(self, trailers: Pairs) -> None:
@@ -269,11 +281,17 @@ class BodyOutput(OutputStream):
             raise failed(f"the body cannot be sent: {error}", error.code) from None
 
     def flush(self) -> None:
-        if self._body.sink is not None:
-            self._body.sink.push()
+        try:
+            if self._body.sink is not None:
+                self._body.sink.push()
+        except Broken as error:
+            raise failed(f"the body cannot be sent: {error}", error.code) from None
 
     def drained(self) -> bool:
-        return self._body.sink is None or self._body.sink.sent()
+        try:
+            return self._body.sink is None or self._body.sink.sent()
+        except Broken:  # `room` says so
+            return True
 
     def close(self) -> None:
         self._open = False

@@ -167,7 +167,10 @@ class Call(Waitable):
             self._time("HTTP-response-timeout", self._first)
             return
         secure, host, port = self._place
-        self._wire = Wire(host if secure else None)
+        try:
+            self._wire = Wire(host if secure else None)
+        except ValueError:  # TLS takes no such name
+            raise Broken(("HTTP-request-URI-invalid", None)) from None
         self._dial = Dial(self._process.broker, host, port)
 
     def _again(self) -> None:
@@ -363,7 +366,8 @@ def _seconds(nanoseconds: int | None) -> float:
 def _handle(instance: Instance, request: OutgoingRequest, options: RequestOptions | None) -> FutureResponse:
     call = Call(instance.host, request, options)
     if request.body is not None:
-        request.body.attach(call)
+        with contextlib.suppress(Broken):  # the answer says so
+            request.body.attach(call)
     return FutureResponse(call)
 
 
