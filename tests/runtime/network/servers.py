@@ -37,7 +37,7 @@ async def http_server(handler: Handler, tls: ssl.SSLContext | None = None, ip: s
 
 
 @contextlib.asynccontextmanager
-async def tcp_server(talk: Connection) -> AsyncIterator[int]:
+async def tcp_server(talk: Connection, tls: ssl.SSLContext | None = None) -> AsyncIterator[int]:
     """A server that does this with each connection; its port."""
     tasks: set[asyncio.Task[None]] = set()
 
@@ -52,7 +52,7 @@ async def tcp_server(talk: Connection) -> AsyncIterator[int]:
         finally:
             writer.close()
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=tls)
     try:
         yield int(server.sockets[0].getsockname()[1])
     finally:

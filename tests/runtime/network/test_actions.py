@@ -169,6 +169,32 @@ async def test_answers_that_never_begin_are_not_read_for_ever(flood: bytes) -> N
     assert sent < 20_000_000
 
 
+@pytest.mark.parametrize(
+    ("said", "outcome"), [(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", "success"), (b"", "failure")]
+)
+async def test_a_server_that_does_not_end_its_tls_is_not_waited_for(tmp_path: Path, said: bytes, outcome: str) -> None:
+    """Else a probe would take half a minute longer than its time-out."""
+
+    async def stuck(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1000)
+        writer.write(said)
+        await writer.drain()
+        writer.transport.pause_reading()  # type: ignore[attr-defined]
+        try:
+            await asyncio.Event().wait()
+        finally:
+            writer.transport.abort()
+
+    async with tcp_server(stuck, certificate(tmp_path)) as port:
+        clock = FakeClock()
+        asking = asyncio.create_task(actions.probe(HttpRequest("https", port, "/"), asked(), 3, clock))
+        assert await clock.next_sleep() == 3
+        if not said:
+            clock.advance(3)
+        async with asyncio.timeout(25):  # TLS is given up after 30 seconds
+            assert (await asking).result == outcome
+
+
 async def test_nobody_listens() -> None:
     port = free_port()
     refused = f"dial tcp 127.0.0.1:{port}: connect: connection refused"

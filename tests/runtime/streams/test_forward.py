@@ -72,6 +72,29 @@ async def test_a_caller_who_leaves_hangs_up() -> None:
         await ended.wait()
 
 
+async def test_a_pod_that_reads_nothing_keeps_no_caller() -> None:
+    """What is on its way to the pod would be waited for as long as the pod exists."""
+    begun = asyncio.Event()
+
+    async def deaf(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1)
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            writer.transport.abort()
+
+    client = Client()
+    client.sends.put_nowait(bytes(32 * 1024 * 1024))
+    async with tcp_server(deaf) as port:
+        job = asyncio.create_task(forward(POD, port, client))
+        await begun.wait()
+        job.cancel()
+        done, _ = await asyncio.wait([job], timeout=PATIENCE)
+        job.cancel()
+        assert done
+
+
 async def test_nothing_listens() -> None:
     async with tcp_server(echo) as port:
         pass

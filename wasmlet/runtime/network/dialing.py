@@ -20,7 +20,16 @@ async def connects(host: str, port: int) -> None:
         OSError: nobody listens there.
     """
     _, writer = await asyncio.open_connection(host, port)
-    writer.close()
+    await hang_up(writer)
+
+
+async def hang_up(writer: asyncio.StreamWriter) -> None:
+    """Close a connection at once.
+
+    Nothing waits for the other side, which is a pod's: it may never read what is on its way, nor end its TLS.
+    """
+    writer.close()  # which says goodbye where there is TLS
+    writer.transport.abort()
     with contextlib.suppress(OSError):
         await writer.wait_closed()
 

@@ -6,7 +6,6 @@ A message of this service has one field, so no library for gRPC or protobuf is n
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import struct
 from collections.abc import Sequence
 
@@ -25,6 +24,7 @@ from h2.events import (
 )
 from h2.exceptions import H2Error
 
+from wasmlet.runtime.network.dialing import hang_up
 from wasmlet.runtime.network.http_get import KUBERNETES, NoAnswer
 
 SERVING = "SERVING"
@@ -94,9 +94,7 @@ async def check(host: str, port: int, service: str) -> str:
     except H2Error as error:
         raise NoAnswer(f"the server does not speak HTTP/2: {str(error)[:200]}") from error
     finally:
-        writer.close()
-        with contextlib.suppress(OSError):
-            await writer.wait_closed()
+        await hang_up(writer)
     if call.status == _UNIMPLEMENTED:
         raise NotImplementedThere(call.message)
     if call.status != _OK:

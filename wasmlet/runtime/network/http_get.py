@@ -7,7 +7,6 @@ bounded. The rules are those of the kubelet's `pkg/probe/http` and `pkg/kubelet/
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import functools
 import os
 import ssl
@@ -20,6 +19,7 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from wasmlet.errors import WasmletError
+from wasmlet.runtime.network.dialing import hang_up
 
 MAX_BODY = 10 * 1024
 """Bytes of an answer that are read."""
@@ -158,9 +158,7 @@ async def _exchange(url: URL, headers: CIMultiDict[str]) -> tuple[HttpAnswer, st
         writer.write(asked + (connection.send(h11.EndOfMessage()) or b""))
         return await _read(connection, reader)
     finally:
-        writer.close()
-        with contextlib.suppress(OSError):
-            await writer.wait_closed()
+        await hang_up(writer)
 
 
 async def _read(connection: h11.Connection, reader: asyncio.StreamReader) -> tuple[HttpAnswer, str]:

@@ -33,9 +33,7 @@ async def forward(network: PodNetwork, port: int, channel: Channel) -> None:
                     await channel.write(data)
             sending.cancel()
     finally:
-        writer.close()
-        with contextlib.suppress(OSError):
-            await writer.wait_closed()
+        await dialing.hang_up(writer)
 
 
 async def _send(channel: Channel, writer: asyncio.StreamWriter) -> None:
