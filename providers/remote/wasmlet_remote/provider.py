@@ -39,7 +39,7 @@ from wasmlet.clock import Retries, either
 from wasmlet_remote.bodies import Body, body_of
 from wasmlet_remote.changes import Follower
 from wasmlet_remote.config import Config as Settings
-from wasmlet_remote.link import Away, Link, Params, Transports, direct
+from wasmlet_remote.link import Away, Link, Params, Transports, Untrusted, direct
 from wasmlet_remote.mailbox import Mailbox
 from wasmlet_remote.session import RETRIES, Sessions
 from wasmlet_remote.streams import attached, forwarded
@@ -169,8 +169,13 @@ class RemoteProvider(Provider):
         self._follower.check()
 
     async def stats(self) -> Mapping[str, Any]:
-        found = orjson.loads(await self._now("GET", "/stats"))
-        return found if isinstance(found, dict) else {}
+        try:
+            found = orjson.loads(await self._now("GET", "/stats"))
+        except orjson.JSONDecodeError as error:
+            raise WasmletError(f"expected statistics of the agent, found no JSON: {error}") from None
+        if not isinstance(found, dict):
+            raise WasmletError("expected statistics of the agent, found no object")
+        return found
 
     def probe_counts(self) -> Mapping[ProbeCount, int]:
         return self._follower.probes
@@ -229,7 +234,7 @@ class RemoteProvider(Provider):
             numbered = {**headers, SEQUENCE_HEADER: str(next(self._sequence))}
             try:
                 return await self._now(method, path, body=content, params=params, headers=numbered)
-            except SessionOver:
+            except (SessionOver, Untrusted):
                 raise
             except (Away, Starting, Stale):  # stale: overtaken by a copy of itself
                 await retries.wait()
@@ -241,6 +246,8 @@ class RemoteProvider(Provider):
             await self._follower.connected.wait()
             try:
                 return await self._now("GET", path)
+            except Untrusted:
+                raise
             except (Away, Starting, Unclaimed):
                 await retries.wait()
 
