@@ -312,7 +312,7 @@ class _Connection:
         """Send the request, and pass its answer on; whether the connection can go on.
 
         Args:
-            most: bytes of the answer that are passed on, after which the rest is only read; None is all.
+            most: bytes of the answer that are passed on; of 0 the answer is read to its end. None passes all on.
         """
         if self._server is None:
             self._server = await self._proxy.dial()
@@ -342,6 +342,8 @@ class _Connection:
                 self._writer.write(data[:left])
                 left = None if left is None else max(0, left - len(data))
                 await self._writer.drain()
+                if left == 0:
+                    return
             if upgraded.is_set():
                 continue
             answer.receive_data(data)
