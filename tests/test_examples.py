@@ -28,7 +28,7 @@ from wasmlet.testing import ControlPlane
 __all__ = ["docker_registry"]
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
-MANIFESTS = sorted((*EXAMPLES.glob("*.yaml"), *EXAMPLES.glob("http/*.yaml")))
+MANIFESTS = sorted((*EXAMPLES.glob("*.yaml"), *EXAMPLES.glob("http/**/*.yaml")))
 SECONDS = 60.0
 CLASSES = "runtimeclasses.yaml"
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.guests import components
 from tests.guests.components import MODULE, compile_component
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -136,3 +137,10 @@ def test_the_component_of_the_example_is_what_its_source_says(tmp_path: Path) ->
     compile_component(folder / "http.c", rebuilt, "-Os", "-s", "-Wl,-z,stack-size=65536")
     assert len(rebuilt.read_bytes()) < 100 * 1024
     assert (folder / "http.wasm").read_bytes() == rebuilt.read_bytes()
+
+
+def test_the_component_in_python_is_built_by_the_command_in_its_readme() -> None:
+    readme = " ".join((EXAMPLES / "http" / "README.md").read_text().replace("\\", "").split())
+    options = "-d examples/http/http.wit -w asking componentize -p examples/http/python"
+    assert f"componentize-py {options} -o examples/http/python/app.wasm app" in readme
+    assert components.python().read_bytes()[:8] == b"\0asm\x0d\0\x01\0"

@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import aiohttp
 import pytest
 
+from tests.guests import components
 from tests.test_demo import wasmlet
 from tests.test_examples import Kubectl, kube
 from tests.test_examples import insecure as insecure
@@ -30,15 +33,32 @@ async def get(url: str) -> tuple[str, str]:
     return found[1], found[2]
 
 
-async def endpoints(kube: Kubectl) -> dict[str, str]:
+async def endpoints(kube: Kubectl, service: str = "web") -> dict[str, str]:
     """The URLs of the pods that are ready to serve, by their names."""
-    listed = json.loads(await kube("get", "endpointslices", "-l", "kubernetes.io/service-name=web", "-o", "json"))
+    chosen = f"kubernetes.io/service-name={service}"
+    listed = json.loads(await kube("get", "endpointslices", "-l", chosen, "-o", "json"))
     return {
         endpoint["targetRef"]["name"]: f"http://{endpoint['addresses'][0]}:{item['ports'][0]['port']}"
         for item in listed["items"]
         for endpoint in item["endpoints"]
         if endpoint["conditions"]["ready"]
     }
+
+
+@asynccontextmanager
+async def forwarded(kubectl: Path, *command: str) -> AsyncIterator[int]:
+    """The port of this machine that `kubectl port-forward` leads to a pod from, given all but its ports."""
+    process = await asyncio.create_subprocess_exec(kubectl, *command, ":80", stdout=asyncio.subprocess.PIPE)
+    try:
+        assert process.stdout is not None
+        async with asyncio.timeout(SECONDS):
+            line = (await process.stdout.readline()).decode()
+        found = re.search(r"127\.0\.0\.1:(\d+) -> 8080", line)
+        assert found, line
+        yield int(found[1])
+    finally:
+        process.terminate()
+        await process.wait()
 
 
 async def test_web(kube: Kubectl) -> None:
@@ -102,17 +122,8 @@ async def test_the_demo_shows_an_answer_and_how_to_get_one(kubectl: Path) -> Non
         command = (await demo.line(r"^  kubectl (--kubeconfig \S+ port-forward service/web) 8080:80$"))[1]
         await demo.line("up until Ctrl-C")
         assert (await get(url))[0].startswith("web-")
-        forward = await asyncio.create_subprocess_exec(kubectl, *command.split(), ":80", stdout=asyncio.subprocess.PIPE)
-        try:
-            assert forward.stdout is not None
-            async with asyncio.timeout(SECONDS):
-                line = (await forward.stdout.readline()).decode()
-            found = re.search(r"127\.0\.0\.1:(\d+) -> 8080", line)
-            assert found, line
-            assert (await get(f"http://127.0.0.1:{found[1]}/forwarded"))[1] == "/forwarded"
-        finally:
-            forward.terminate()
-            await forward.wait()
+        async with forwarded(kubectl, *command.split()) as port:
+            assert (await get(f"http://127.0.0.1:{port}/forwarded"))[1] == "/forwarded"
         demo.process.terminate()
         code, _ = await demo.end()
     assert code == 0
@@ -141,6 +152,37 @@ async def test_the_demo_of_a_component() -> None:
         demo.process.terminate()
         code, _ = await demo.end()
     assert code == 0
+
+
+@pytest.mark.timeout(300)  # a compiler takes as long as others let it
+async def test_a_component_in_python(kube: Kubectl) -> None:
+    """`examples/http/python`: built by componentize-py, reached by probes and a Service, and asks another component."""
+    http = (EXAMPLES / "http" / "http.yaml").read_text().replace("file://./", f"file://{EXAMPLES}/http/")
+    await kube("apply", "-f", "-", stdin=http)
+    await kube("rollout", "status", "deployment/http", f"--timeout={SECONDS:g}s")
+    other = next(iter((await endpoints(kube, "http")).values())).removeprefix("http://")
+    manifest = (EXAMPLES / "http" / "python" / "python.yaml").read_text()
+    manifest = manifest.replace("file://./app.wasm", f"file://{components.python()}").replace("example.com:80", other)
+    await kube("apply", "-f", "-", stdin=manifest)
+    while "successfully rolled out" not in await kube(
+        "rollout", "status", "deployment/python", "--timeout=50s", code=None
+    ):
+        assert "Error" not in await kube("get", "pods", "-l", "app=python")  # it is compiled, which may take its time
+    ((name, url),) = (await endpoints(kube, "python")).items()
+    assert await get(f"{url}/hello?x=1") == (name, "/hello?x=1")
+    service = ("--kubeconfig", str(kube.plane.kubeconfig), "port-forward", "service/python")
+    async with forwarded(kube.program, *service) as port:
+        assert await get(f"http://127.0.0.1:{port}/forwarded") == (name, "/forwarded")
+    async with aiohttp.ClientSession(trust_env=False) as session:
+        async with session.post(url, data=bytes(range(256)) * 1024) as answer:
+            assert (answer.status, await answer.read()) == (200, bytes(range(256)) * 1024)
+        async with session.get(f"{url}/fetch/{other}/asked") as answer:
+            assert answer.status == 200
+            assert re.fullmatch(r"Hello from http-\S+: /asked\n", await answer.text())
+        async with session.get(f"{url}/fetch/192.0.2.1:80/") as answer:
+            assert (answer.status, await answer.text()) == (502, "192.0.2.1:80: HttpRequestDenied\n")
+    assert await kube("get", "pod", name, "-o", "jsonpath={.status.containerStatuses[0].restartCount}") == "0"
+    assert "EgressDenied" in await kube("get", "events", "--field-selector", f"involvedObject.name={name}")
 
 
 async def test_a_module_that_serves() -> None:

@@ -7,7 +7,7 @@ import hashlib
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 SOURCES = Path(__file__).parent
@@ -33,8 +33,13 @@ def build(name: str, compile_guest: Callable[..., None], folder: Path = SOURCES)
     A component is made of the WIT file beside it, too.
     """
     source = folder / f"{name}.c"
-    parts = b"".join(part.read_bytes() for part in (source, source.with_suffix(".wit")) if part.exists())
-    directory = BUILT / hashlib.sha256(parts).hexdigest()[:16]
+    parts = [part.read_bytes() for part in (source, source.with_suffix(".wit")) if part.exists()]
+    return kept(name, parts, lambda module: compile_guest(source, module, "-O1"))
+
+
+def kept(name: str, parts: Iterable[bytes], make: Callable[[Path], None]) -> Path:
+    """What `make` makes of these parts, made unless it is there already; its file is named `<name>.wasm`."""
+    directory = BUILT / hashlib.sha256(b"".join(parts)).hexdigest()[:16]
     directory.mkdir(parents=True, exist_ok=True)
     module = directory / f"{name}.wasm"
     with open(directory / "lock", "w") as lock:
@@ -42,7 +47,7 @@ def build(name: str, compile_guest: Callable[..., None], folder: Path = SOURCES)
         if not module.exists():
             unfinished = directory / str(os.getpid()) / module.name  # the module is named after its file
             unfinished.parent.mkdir(exist_ok=True)
-            compile_guest(source, unfinished, "-O1")
+            make(unfinished)
             unfinished.rename(module)
             unfinished.parent.rmdir()
     return module

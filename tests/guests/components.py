@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
-from tests.guests import SOURCES, build, compile_c
+from tests.guests import SOURCES, build, compile_c, kept
 
+EXAMPLE = SOURCES.parents[1] / "examples" / "http"
 MODULE = ("-target", "wasm32-freestanding", "-nostdlib", "-Wl,--no-entry", "-mno-bulk-memory")
 
 
@@ -19,13 +21,13 @@ def compile_component(source: Path, component: Path, *arguments: str) -> None:
     module = component.with_suffix(".module")
     compile_c(source, module, *MODULE, *arguments)
     world = source.with_suffix(".wit")
-    _tool("component", "embed", world, module, "--world", source.stem, "--output", module)
-    _tool("component", "new", module, "--output", component)
+    _tool("wasm-tools", "component", "embed", world, module, "--world", source.stem, "--output", module)
+    _tool("wasm-tools", "component", "new", module, "--output", component)
     module.unlink()
 
 
-def _tool(*arguments: object) -> None:
-    command = [str(Path(sys.executable).with_name("wasm-tools")), *map(str, arguments)]
+def _tool(name: str, *arguments: object) -> None:
+    command = [str(Path(sys.executable).with_name(name)), *map(str, arguments)]
     answer = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
     assert answer.returncode == 0, f"{' '.join(command)}:\n{answer.stderr}"
 
@@ -43,3 +45,16 @@ def web() -> Path:
 def net() -> Path:
     """The command that uses sockets and HTTP."""
     return build("net", compile_component, SOURCES / "net")
+
+
+def python() -> Path:
+    """The component of the example in Python."""
+
+    def make(component: Path) -> None:
+        _tool(
+            "componentize-py", "--quiet", "-d", EXAMPLE / "http.wit", "-w", "asking", "componentize",
+            "-p", EXAMPLE / "python", "-o", component, "app",
+        )  # fmt: skip
+
+    parts = [part.read_bytes() for part in (EXAMPLE / "http.wit", EXAMPLE / "python" / "app.py")]
+    return kept("app", [*parts, version("componentize-py").encode()], make)

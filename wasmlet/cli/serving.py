@@ -17,10 +17,12 @@ from urllib.parse import quote
 import attrs
 import orjson
 
-from wasmlet.cli.follow import PATIENCE_SECONDS, Say, why
+from wasmlet.cli.follow import Say, why
 from wasmlet.kube import Client
 from wasmlet.model.pod import Pod
 
+_PATIENCE_SECONDS = 90.0
+"""How long pods may take to be ready: an interpreter is compiled for ten seconds where nothing else is done."""
 _REQUEST_SECONDS = 5.0
 _BODY = 4096
 """How many bytes of an answer are shown."""
@@ -82,7 +84,7 @@ async def rolled_out(client: Client, workload: Object, say: Say) -> str | None:
         return available >= wanted and status.get("observedGeneration", 0) >= found["metadata"]["generation"]
 
     if await _until(client, path, {"fieldSelector": f"metadata.name={meta['name']}"}, complete) is None:
-        return await _reasons(client, workload, f"{what}: not all pods are available after {PATIENCE_SECONDS:g} s")
+        return await _reasons(client, workload, f"{what}: not all pods are available after {_PATIENCE_SECONDS:g} s")
     return None
 
 
@@ -120,7 +122,7 @@ async def answer(client: Client, service: Object, kubeconfig: Path, say: Say, hi
     found = await _until(client, path, {"labelSelector": label}, lambda item: _ready(item) is not None)
     serving = _ready(found) if found is not None else None
     if serving is None:
-        return f"{what}: no pod of it is ready to serve after {PATIENCE_SECONDS:g} s"
+        return f"{what}: no pod of it is ready to serve after {_PATIENCE_SECONDS:g} s"
     try:
         said = await asyncio.to_thread(_ask, serving)
     except (OSError, http.client.HTTPException) as error:
@@ -160,7 +162,7 @@ def _ask(serving: Serving) -> list[str]:
 async def _until(client: Client, path: str, params: dict[str, str], hold: Callable[[Object], bool]) -> Object | None:
     """Follow the objects of a list until something holds of one; None where that takes too long."""
     try:
-        async with asyncio.timeout(PATIENCE_SECONDS), aclosing(_versions(client, path, params)) as versions:
+        async with asyncio.timeout(_PATIENCE_SECONDS), aclosing(_versions(client, path, params)) as versions:
             async for found in versions:
                 if hold(found):
                     return found
