@@ -352,6 +352,29 @@ async def test_a_pod_that_never_runs_fails_the_demo_and_says_why(tmp_path: Path)
 
 
 @pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (("", ""), "CreateContainerError: module file://./empty.wasm: the module has no _start function"),
+        (
+            ("  containers:", "  initContainers: [{name: i, image: file://./empty.wasm}]\n  containers:"),
+            "has no _start",
+        ),
+        (("file://./empty.wasm", "file://%%"), "InvalidImageName"),
+        (("    image:", "    envFrom: [{configMapRef: {name: none}}]\n    image:"), 'configmap "none" not found'),
+        (("tolerations: [{operator: Exists}]", "tolerations: []"), "untolerated taint"),
+    ],
+    ids=["a library", "a library in an init container", "an image's name", "a config map", "a taint"],
+)
+async def test_what_no_waiting_mends_is_said_sooner(tmp_path: Path, change: tuple[str, str], expected: str) -> None:
+    (tmp_path / "empty.wasm").write_bytes(b"\0asm\1\0\0\0")
+    (tmp_path / "pod.yaml").write_text(POD.format(image="file://./empty.wasm").replace(*change))
+    async with wasmlet("demo", "--port", "0", str(tmp_path / "pod.yaml")) as demo:
+        code, output = await demo.end()
+    assert code == 1
+    assert expected in output.partition("\nError: nothing runs; ")[2]
+
+
+@pytest.mark.parametrize(
     ("text", "expected"),
     [
         (None, "No such file"),

@@ -20,6 +20,14 @@ from wasmlet.kube import Client, errors, paths
 from wasmlet.model.pod import Pod, PodKey
 
 PATIENCE_SECONDS = 30.0
+FUTILE_SECONDS = {
+    "CreateContainerError": 0.0,
+    "CreateContainerConfigError": 5.0,  # a manifest may have the ConfigMap behind the pod
+    "ErrImageNeverPull": 0.0,
+    "InvalidImageName": 0.0,
+    "Unschedulable": 5.0,
+}
+"""How much longer a pod is waited for that waits for this reason, which does not go away by itself."""
 
 Say = Callable[[str], None]
 Earlier = Callable[[PodKey, str], Sequence[AsyncGenerator[bytes, None]]]
@@ -55,10 +63,11 @@ async def follow(client: Client, pod: Pod, say: Say, earlier: Earlier, *, severa
     Returns:
         What went wrong; None where the pod has succeeded.
     """
-    shown = _Shown()
+    shown, waits, futile = _Shown(), "", False
+    last = asyncio.get_running_loop().time() + PATIENCE_SECONDS
     try:
         async with (
-            asyncio.timeout(PATIENCE_SECONDS) as patience,
+            asyncio.timeout_at(last) as patience,
             asyncio.TaskGroup() as group,
             aclosing(_versions(client, pod)) as versions,
         ):
@@ -68,6 +77,10 @@ async def follow(client: Client, pod: Pod, say: Say, earlier: Earlier, *, severa
                 if pod.phase != "Pending" and patience.when() is not None:
                     patience.reschedule(None)  # it runs: how long is its own affair
                     shown.tell("Running", pod, say)  # a short one may have ended by the time we look
+                elif pod.phase == "Pending" and (reason := _reason(pod)) != waits:
+                    waits, futile = reason, reason in FUTILE_SECONDS
+                    now = asyncio.get_running_loop().time()
+                    patience.reschedule(min(last, now + FUTILE_SECONDS.get(waits, PATIENCE_SECONDS)))
                 for key in _started(pod):
                     if key not in logs:
                         name, prefix = key[0], _prefix(pod, key[0], several)
@@ -79,7 +92,7 @@ async def follow(client: Client, pod: Pod, say: Say, earlier: Earlier, *, severa
                 if pod.finished:
                     break
     except TimeoutError:
-        return why(pod, f"nothing runs after {PATIENCE_SECONDS:g} s")
+        return why(pod, "nothing runs" if futile else f"nothing runs after {PATIENCE_SECONDS:g} s")
     if pod.phase == "Succeeded":
         return None
     return why(pod, f"the pod ended as {pod.phase}" if pod.finished else "the pod was deleted")
@@ -182,18 +195,29 @@ async def _lines(pieces: AsyncIterable[bytes]) -> AsyncGenerator[bytes, None]:
 
 
 def _waiting(pod: Pod) -> str:
-    for status in pod.status.get("containerStatuses") or ():
-        if waiting := status.get("state", {}).get("waiting"):
-            return f"{waiting.get('reason', '')}: {waiting.get('message', '')}".rstrip(": ")
+    for which in ("initContainerStatuses", "containerStatuses"):
+        for status in pod.status.get(which) or ():
+            if (waiting := status.get("state", {}).get("waiting")) and waiting.get("reason") != "PodInitializing":
+                return f"{waiting.get('reason', '')}: {waiting.get('message', '')}".rstrip(": ")
+    return ""
+
+
+def _reason(pod: Pod) -> str:
+    """What a pod waits for that does not run."""
+    return "Unschedulable" if _unscheduled(pod) else _waiting(pod).partition(":")[0]
+
+
+def _unscheduled(pod: Pod) -> str:
+    """Why no node was found for the pod."""
+    for condition in pod.status.get("conditions") or ():
+        if condition.get("type") == "PodScheduled" and condition.get("status") == "False":
+            return str(condition.get("message", ""))
     return ""
 
 
 def why(pod: Pod, what: str) -> str:
     """What went wrong, in the pod's own words."""
-    said: list[Any] = [what, _waiting(pod), str(pod.status.get("message", ""))]
-    for condition in pod.status.get("conditions") or ():
-        if condition.get("type") == "PodScheduled" and condition.get("status") == "False":
-            said.append(str(condition.get("message", "")))
+    said: list[Any] = [what, _waiting(pod), str(pod.status.get("message", "")), _unscheduled(pod)]
     for status in pod.status.get("containerStatuses") or ():
         if ended := status.get("state", {}).get("terminated"):
             said.append(f"exit code {ended['exitCode']} ({ended.get('reason', '')}) {ended.get('message', '')}".strip())
