@@ -125,7 +125,7 @@ async def test_kept_up_it_serves_kubectl_until_a_signal(kubectl: Path, tmp_path:
         assert "pod/hello configured" in await kube("apply", "-f", str(examples / "hello.yaml"))
         await kube("delete", "pod", "hello")
         assert "created" in await kube("apply", "-f", str(examples / "hello.yaml"))
-        assert (await kube("logs", "--follow", "--pod-running-timeout=20s", "hello")).endswith("Bye\n")
+        assert (await kube("logs", "--follow", "--pod-running-timeout=60s", "hello")).endswith("Bye\n")
         # A pod that says no more of where it runs than its class.
         image = f"file://{examples}/hello/hello.wasm"
         spec = {"runtimeClassName": "wasmlet", "restartPolicy": "Never", "containers": [{"name": "c", "image": image}]}
@@ -133,7 +133,7 @@ async def test_kept_up_it_serves_kubectl_until_a_signal(kubectl: Path, tmp_path:
         manifest = tmp_path / "classy.json"
         manifest.write_text(json.dumps(pod))
         await kube("apply", "-f", str(manifest))
-        assert (await kube("logs", "--follow", "--pod-running-timeout=20s", "classy")).endswith("Bye\n")
+        assert (await kube("logs", "--follow", "--pod-running-timeout=60s", "classy")).endswith("Bye\n")
         for pod_name in ("hello", "classy"):
             listed = await kube("get", "events", "--field-selector", f"involvedObject.name={pod_name}")
             reasons = [line.split()[2] for line in listed.splitlines()[1:]]

@@ -86,7 +86,7 @@ class Kube:
 
     async def wait(self, name: str, path: str, value: str) -> dict[str, Any]:
         """The pod once the value at that JSON path is as wanted."""
-        await self.run("wait", f"pod/{name}", f"--for=jsonpath={{{path}}}={value}", "--timeout=20s")
+        await self.run("wait", f"pod/{name}", f"--for=jsonpath={{{path}}}={value}", "--timeout=60s")
         return await self.get(name)
 
     async def get(self, name: str) -> dict[str, Any]:
@@ -137,10 +137,10 @@ async def test_a_running_guest_is_gone_at_once_when_it_is_deleted(
     kube: Kube, node: wasmlet.Node, guest: Guest, name: str, text: str
 ) -> None:
     await kube.apply(name, guest(name, text))
-    await kube.run("wait", f"pod/{name}", "--for=condition=Ready", "--timeout=20s")
+    await kube.run("wait", f"pod/{name}", "--for=condition=Ready", "--timeout=60s")
     loop = asyncio.get_running_loop()
     before = loop.time()
-    await kube.run("delete", "pod", name, "--timeout=20s")
+    await kube.run("delete", "pod", name, "--timeout=60s")
     # The grace period is the default, 30 s; how near to 0 this is, is for benchmarks.
     assert loop.time() - before < 10
     await kube.run("get", "pod", name, code=1)
@@ -148,10 +148,10 @@ async def test_a_running_guest_is_gone_at_once_when_it_is_deleted(
 
 async def test_logs_as_kubectl_asks_for_them(kube: Kube, node: wasmlet.Node, guest: Guest) -> None:
     await kube.apply("p", guest("sleeper", SLEEPER), "one", "two", "three")
-    await kube.run("wait", "pod/p", "--for=condition=Ready", "--timeout=20s")
+    await kube.run("wait", "pod/p", "--for=condition=Ready", "--timeout=60s")
     assert await kube.run("logs", "p", "--limit-bytes=6") == "one\ntw"
     follow = asyncio.create_task(kube.run("logs", "--follow", "p"))
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(30):
         while await kube.run("logs", "p") != "one\ntwo\nthree\n":
             pass
     assert await kube.run("logs", "p", "--tail=1") == "three\n"
@@ -248,13 +248,13 @@ async def test_a_module_that_cannot_run_is_told_in_the_pod_and_an_event_and_reco
     assert expected.lower() in message.lower()
     assert "Traceback" not in message
     assert pod["status"]["phase"] == "Pending"
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(30):
         while expected.lower() not in (await kube.run("get", "events")).lower():
             pass
     # Nothing of it holds up another pod, or its own end.
     await kube.apply("other", guest("exiter", EXITER))
     await kube.wait("other", ".status.phase", "Succeeded")
-    await kube.run("delete", "pod", "p", "--timeout=20s")
+    await kube.run("delete", "pod", "p", "--timeout=60s")
 
 
 async def test_local_modules_are_refused_without_the_flag(
@@ -270,11 +270,11 @@ async def test_local_modules_are_refused_without_the_flag(
     )
     async with wasmlet.Node(WasmtimeProvider(WasmtimeProvider.Config(shim_idle_exit=1.0)), config):
         await kube.apply("p", guest("exiter", EXITER))
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(30):
             while not (state := (await kube.get("p"))["status"].get("containerStatuses")):
                 pass
         assert "--allow-local-modules" in state[0]["state"]["waiting"]["message"]
-        await kube.run("delete", "pod", "p", "--timeout=20s")
+        await kube.run("delete", "pod", "p", "--timeout=60s")
 
 
 async def test_a_field_that_cannot_be_honoured_is_named(kube: Kube, node: wasmlet.Node, guest: Guest) -> None:
@@ -315,7 +315,7 @@ async def test_guests_go_on_when_the_node_loop_is_restarted(
 
     async with make(False):
         await kube.apply("p", guest("sleeper", SLEEPER), "hello", restartPolicy="Always")
-        await kube.run("wait", "pod/p", "--for=condition=Ready", "--timeout=20s")
+        await kube.run("wait", "pod/p", "--for=condition=Ready", "--timeout=60s")
         before = (await kube.get("p"))["status"]["containerStatuses"][0]
     async with make(True):
         await kube.apply("other", guest("exiter", EXITER))
@@ -328,7 +328,7 @@ async def test_guests_go_on_when_the_node_loop_is_restarted(
 async def test_ephemeral_containers_are_added(kube: Kube, node: wasmlet.Node, guest: Guest) -> None:
     """As `kubectl debug` adds them; it does not itself take an image that is a file's URL."""
     await kube.apply("web", guest("sleeper", SLEEPER))
-    await kube.run("wait", "pod/web", "--for=condition=Ready", "--timeout=20s")
+    await kube.run("wait", "pod/web", "--for=condition=Ready", "--timeout=60s")
     pod = await kube.get("web")
     added: list[dict[str, Any]] = []
     for number, code in enumerate((0, 7)):

@@ -135,7 +135,7 @@ async def test_the_provider_of_the_readme(control_plane: ControlPlane, kubectl: 
     node = await asyncio.create_subprocess_exec(sys.executable, program, env=environment)
     try:
         async with Client(await load_identity(control_plane.kubeconfig)) as admin:
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(30):
                 async with admin.stream("/api/v1/nodes", {"watch": "1"}) as content:
                     while b'"Ready"' not in await content.readline():
                         pass
@@ -153,14 +153,14 @@ async def test_the_provider_of_the_readme(control_plane: ControlPlane, kubectl: 
             await kube(
                 "run", name, "--image=none", "--restart=Never", "--command", f"--overrides={overrides}", "--", *command
             )
-        await kube("wait", "pod/good", "--for=jsonpath={.status.phase}=Succeeded", "--timeout=20s")
-        await kube("wait", "pod/bad", "--for=jsonpath={.status.phase}=Failed", "--timeout=20s")
-        await kube("wait", "pod/long", "--for=condition=Ready", "--timeout=20s")
-        await kube("delete", "pod", "--all", "--timeout=20s")
+        await kube("wait", "pod/good", "--for=jsonpath={.status.phase}=Succeeded", "--timeout=60s")
+        await kube("wait", "pod/bad", "--for=jsonpath={.status.phase}=Failed", "--timeout=60s")
+        await kube("wait", "pod/long", "--for=condition=Ready", "--timeout=60s")
+        await kube("delete", "pod", "--all", "--timeout=60s")
         assert await kube("get", "pods", "-o", "name") == ""
     finally:
         node.terminate()
-        await asyncio.wait_for(node.wait(), 10)
+        await asyncio.wait_for(node.wait(), 30)
     assert node.returncode == 0
 
 

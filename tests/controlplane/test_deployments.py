@@ -123,7 +123,7 @@ async def test_recreate_ends_all_old_pods_before_it_makes_new_ones(kube: Kubectl
 
 async def test_a_deployment_that_does_not_get_ready_says_so_in_time(kube: Kubectl, api: Api) -> None:
     await api.ok("POST", DEPLOYMENTS, deployment(progressDeadlineSeconds=1))
-    code, _, err = await kube.run("rollout", "status", "deployment/web", "--timeout=20s")
+    code, _, err = await kube.run("rollout", "status", "deployment/web", "--timeout=60s")
     assert code != 0
     assert 'deployment "web" exceeded its progress deadline' in err
 

@@ -104,7 +104,7 @@ async def test_get_follows_changes(kube: Kubectl, api: Api, running: str) -> Non
     process = await kube.start("get", "pods", "-w", "--no-headers")
     assert process.stdout is not None
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(30):
             assert (await process.stdout.readline()).split()[2] == b"Running"
             status = {"status": {"phase": "Failed", "reason": "Evicted", "containerStatuses": []}}
             await api.ok("PATCH", f"{PODS}/p/status", status, media=STRATEGIC)
@@ -194,7 +194,7 @@ async def test_server_side_apply(kube: Kubectl) -> None:
 async def test_wait(kube: Kubectl, api: Api, running: str) -> None:
     assert "condition met" in await kube("wait", "--for=condition=Ready", "pod/p", "--timeout=10s")
     assert "condition met" in await kube("wait", "--for=jsonpath={.status.phase}=Running", "pod/p", "--timeout=10s")
-    process = await kube.start("wait", "--for=delete", "pod/p", "--timeout=20s")
+    process = await kube.start("wait", "--for=delete", "pod/p", "--timeout=60s")
     await api.ok("DELETE", f"{PODS}/p", {"gracePeriodSeconds": 0})
     out, err = await process.communicate()
     assert (process.returncode, err) == (0, b""), out

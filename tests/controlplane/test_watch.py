@@ -123,7 +123,7 @@ async def test_a_reader_is_cut_off_that_leaves_many_bytes_unread(monkeypatch: py
 
     # What it is told at first does not count: it cannot have been read yet.
     watcher.open(since=None, replay=True, mark_initial=False, version=store.version)
-    async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+    async with asyncio.timeout(30), asyncio.TaskGroup() as group:
         running = group.create_task(watcher.run(sent.put, seconds=600, bookmarks=None, version=lambda: store.version))
         assert (await sent.get()).count(b"\n") == 3
         for at in range(3):  # changes that are read at once
@@ -190,7 +190,7 @@ async def test_a_watch_ends_with_the_control_plane() -> None:
         begin = asyncio.get_running_loop().time()
         await plane.__aexit__(None, None, None)
         assert await lines.ended()
-        assert asyncio.get_running_loop().time() - begin < 2
+        assert asyncio.get_running_loop().time() - begin < 20
 
 
 def test_a_reader_that_falls_behind_is_cut_off() -> None:
@@ -214,7 +214,7 @@ def test_a_reader_that_falls_behind_is_cut_off() -> None:
         for at in range(5):
             store.write(kind, {"metadata": {"name": f"x{at}", "namespace": "default"}})
         release.set()
-        await asyncio.wait_for(task, 5)
+        await asyncio.wait_for(task, 30)
         return sent
 
     sent = asyncio.run(run())

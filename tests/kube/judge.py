@@ -298,7 +298,7 @@ async def kubectl_says(
 async def wasmlet_says(kubeconfig: Path | None) -> tuple[bool, str]:
     """The same of wasmlet, in this process and its environment."""
     try:
-        async with asyncio.timeout(20), Client(await load_identity(kubeconfig)) as client:
+        async with asyncio.timeout(30), Client(await load_identity(kubeconfig)) as client:
             await client.get("/api/v1")
     except WasmletError as error:
         return False, str(error)

@@ -144,7 +144,7 @@ async def test_a_watch_goes_on_while_credentials_change_again_and_again(
         server = probe.identity.server
         write_kubeconfig(tmp_path, server, token=token)
         async with Client(await load_identity(tmp_path / "kubeconfig")) as client:
-            async with asyncio.timeout(5), client.stream("/watch", {}) as content:
+            async with asyncio.timeout(30), client.stream("/watch", {}) as content:
                 assert await content.readany() == b"one"
                 for token in ("second", "third", "fourth"):
                     write_kubeconfig(tmp_path, server, token=token)
@@ -181,7 +181,7 @@ async def test_other_credentials_are_used_from_the_next_request_on(tmp_path: Pat
     async with serving(answer, tmp_path) as probe:
         server = probe.identity.server
         async with Client(await load_identity(write_kubeconfig(tmp_path, server, token="old"))) as client:
-            async with asyncio.timeout(5), client.stream("/watch", {}) as content:
+            async with asyncio.timeout(30), client.stream("/watch", {}) as content:
                 assert await content.readany() == b"one"
                 await client.use(await load_identity(write_kubeconfig(tmp_path, server, token="new")))
                 await client.get("/x")

@@ -195,7 +195,7 @@ async def test_a_plugin_that_hangs_is_ended_with_all_that_it_has_begun(
     os.mkfifo(alive)
     # Everything that the plugin begins has the pipe open: it ends when the last of them does.
     plugin = at.plugin(f"exec 9>{alive}\n{body}")
-    async with asyncio.timeout(20), asyncio.TaskGroup() as group:
+    async with asyncio.timeout(30), asyncio.TaskGroup() as group:
         group.create_task(asyncio.to_thread(alive.read_bytes))
         with pytest.raises(ConfigError, match=r"did not end within 0.5 s"):
             await load_identity(at.file("k", at.config(plugged(plugin))))

@@ -53,7 +53,7 @@ class Seen:
         self._news.set()
 
     async def until(self, count: int) -> list[tuple[str, Any]]:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while len(self.calls) < count:
                 self._news.clear()
                 await self._news.wait()

@@ -250,7 +250,7 @@ class TestBounds:
             context = node.client("root")
             reader, writer = await asyncio.open_connection("127.0.0.1", node.server.port, ssl=context)
             writer.write(sent)
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(30):
                 with suppress(ConnectionError, ssl.SSLError):
                     assert await reader.read() == b""
             writer.close()
@@ -258,7 +258,7 @@ class TestBounds:
     async def test_a_handshake_that_stalls_ends_the_connection(self, tmp_path: Path) -> None:
         async with kubelet(tmp_path, header_seconds=0.3) as node:
             reader, writer = await asyncio.open_connection("127.0.0.1", node.server.port)
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(30):
                 with suppress(ConnectionError):
                     assert await reader.read() == b""
             writer.close()
@@ -344,7 +344,7 @@ class TestLogs:
                     async with node.session.get(url, ssl=node.client("root")) as answer:
                         await answer.content.readexactly(2**18)
                         answer.close()
-                    async with asyncio.timeout(20):
+                    async with asyncio.timeout(30):
                         await provider.closed.wait()
         assert not [entry for entry in logs if entry["log_level"] in ("warning", "error")]
         assert not [record for record in caplog.records if record.levelname == "ERROR"]

@@ -55,7 +55,7 @@ async def exchange(node: Kubelet, request: bytes, who: str | None) -> bytes:
     context = node.client(who)
     reader, writer = await asyncio.open_connection("127.0.0.1", node.server.port, ssl=context)
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(30):
             writer.write(request)
             with suppress(ConnectionError, ssl.SSLError):
                 try:
@@ -180,7 +180,7 @@ async def test_a_server_name_of_any_bytes_is_not_logged(
     hello = outgoing.read().replace(b"aaaaaaaa", b"\xff" * 8)
     reader, writer = await asyncio.open_connection("127.0.0.1", node.server.port)
     writer.write(hello)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(30):
         assert await reader.read(1)
     writer.transport.abort()
     assert not unraisable

@@ -15,7 +15,7 @@ import wasmlet
 from wasmlet.kube import Client
 
 NODE = "n1"
-SECONDS = 20.0
+SECONDS = 60.0
 
 
 @attrs.define

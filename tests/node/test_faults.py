@@ -143,7 +143,7 @@ async def test_the_lease_is_renewed_after_an_outage(cluster: Cluster, provider: 
             async with cluster.plane.faults.outage():
                 pass
         params = {"watch": "1", "fieldSelector": f"metadata.name={NODE}"}
-        async with asyncio.timeout(10), cluster.admin.stream(LEASE.rpartition("/")[0], params) as lines:
+        async with asyncio.timeout(30), cluster.admin.stream(LEASE.rpartition("/")[0], params) as lines:
             async for line in lines:
                 if orjson.loads(line)["object"]["spec"]["renewTime"] > before:
                     return
@@ -365,7 +365,7 @@ class TestRestoredFromABackup:
             await cluster.plane.faults.restart(state)
             params = {"watch": "1", "fieldSelector": f"metadata.name={NODE}"}
             node: Any = None
-            async with asyncio.timeout(10), cluster.admin.stream("/api/v1/nodes", params) as lines:
+            async with asyncio.timeout(30), cluster.admin.stream("/api/v1/nodes", params) as lines:
                 async for line in lines:
                     node = orjson.loads(line)["object"]
                     if (condition(node, "Ready") or {}).get("status") == "True":
@@ -412,7 +412,7 @@ async def test_an_api_server_that_restarts_as_it_was_is_not_listed_again(
         await cluster.create("other")
         await cluster.until(running, "other")
         assert (await cluster.get()).resource_version == before.resource_version
-        async with asyncio.timeout(5), aclosing(cluster.versions("p")) as versions:
+        async with asyncio.timeout(30), aclosing(cluster.versions("p")) as versions:
             assert (await anext(versions))[1]["metadata"]["uid"] == before.uid
     assert len(provider.created) == 2
 

@@ -108,7 +108,7 @@ async def test_a_node_that_was_deleted_is_made_again(cluster: Cluster, provider:
         before = await cluster.admin.get(path)
         await cluster.admin.delete(path)
         provider.node_changed()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             async with cluster.admin.stream("/api/v1/nodes", {"watch": "1"}) as content:
                 line = await content.readline()
     assert line.startswith(b'{"type":"ADDED"')
@@ -127,7 +127,7 @@ async def test_a_provider_that_does_not_answer_makes_the_node_not_ready(cluster:
     provider = Sick()
 
     async def ready(status: str) -> str:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while True:
                 found = condition(await cluster.admin.get(f"/api/v1/nodes/{NODE}"), "Ready")
                 if found["status"] == status:

@@ -64,7 +64,7 @@ async def test_a_deleted_pod_shows_how_it_ended_before_it_goes(cluster: Cluster,
     async with cluster.node(provider):
         await cluster.create()
         await cluster.until(running)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             seen = asyncio.create_task(_states(cluster))
             await cluster.delete()
             states = await seen
@@ -353,7 +353,7 @@ class TestEndedBySomebodyElse:
             await cluster.until(running)
             with cluster.plane.faults.add(Fail(500), path="*/pods/p/status", user=KUBELET) as rule:
                 await self.mark(cluster, "Failed")
-                await asyncio.wait_for(provider.ended.wait(), 10)
+                await asyncio.wait_for(provider.ended.wait(), 30)
                 await rule.until()
                 await cluster.admin.patch(f"{cluster.pods}/p", {"metadata": {"labels": {"changed": "meanwhile"}}})
                 again = await cluster.create("q")  # once this one runs, the node has heard of the change
@@ -376,7 +376,7 @@ class TestEndedBySomebodyElse:
             await cluster.create()
             await cluster.until(running)
             await self.mark(cluster, "Failed")
-            await asyncio.wait_for(provider.ending.wait(), 10)
+            await asyncio.wait_for(provider.ending.wait(), 30)
             await cluster.create("early")
             assert (await cluster.until(lambda pod: pod.finished, "early")).status["reason"] == "OutOfpods"
             provider.may_end.set()
@@ -396,7 +396,7 @@ class TestEndedBySomebodyElse:
         provider = Slow()
         async with cluster.node(provider):
             made = await cluster.create()
-            await asyncio.wait_for(provider.creating.wait(), 10)
+            await asyncio.wait_for(provider.creating.wait(), 30)
             await self.mark(cluster, "Failed")
             await cluster.until(self.ended)
         assert provider.deleted == [made.key]

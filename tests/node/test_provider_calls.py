@@ -73,11 +73,11 @@ class TestPolling:
             await hung.wait()
             provider.finish(before.key, 3)
             await cluster.create("after")
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(30):
                 await cluster.until(lambda pod: pod.phase == "Failed", "before")
                 await cluster.until(running, "after")
             # What hangs is no reason to leave the pod itself alone, and is not waited for.
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(30):
                 await cluster.admin.patch(f"{cluster.pods}/hangs", {"metadata": {"labels": {"a": "b"}}}, MERGE_PATCH)
                 await provider.until(lambda: any(key.name == "hangs" for key in provider.updated))
                 await cluster.delete("hangs", gracePeriodSeconds=0)
@@ -95,7 +95,7 @@ class TestPolling:
             await asyncio.gather(*(cluster.until(running, name) for name in names))
             for pod in pods:
                 provider.finish(pod.key, 1)
-            async with asyncio.timeout(5):  # 15 s one after another
+            async with asyncio.timeout(14):  # 15 s one after another
                 await asyncio.gather(*(cluster.until(lambda pod: pod.finished, name) for name in names))
         assert provider.overlaps == []
 
@@ -218,7 +218,7 @@ class TestTheStart:
         node = wasmlet.Node(provider, cluster.config())
         entering = asyncio.create_task(node.__aenter__())
         await provider.until(lambda: provider.listed)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             await node.stop()
             await entering
 
@@ -307,7 +307,7 @@ class TestTheNodeStatus:
             before = await cluster.admin.get(NODE_PATH)
             provider.asked = raises
             await cluster.admin.delete(NODE_PATH)
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(30):
                 async with cluster.admin.stream("/api/v1/nodes", {"watch": "1"}) as content:
                     assert (await content.readline()).startswith(b'{"type":"ADDED"')
         after = await cluster.admin.get(NODE_PATH)

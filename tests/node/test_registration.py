@@ -119,7 +119,7 @@ async def test_what_is_others_stays_and_costs_no_writes(cluster: Cluster) -> Non
     async with fast_node(cluster, Rich()):
         await cluster.admin.patch(f"{PATH}/status", {"status": others})
         with faults.add(Delay(0), verb="patch", path=f"{PATH}/status", user=KUBELET) as writes:
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(30):
                 with faults.add(Delay(0), path=LEASE, user=KUBELET) as renewals:
                     await renewals.until(6)
             assert writes.met == 0

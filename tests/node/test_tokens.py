@@ -54,7 +54,7 @@ class Server:
         return web.json_response({"status": {"token": f"token-{len(self.asked)}", "expirationTimestamp": until}})
 
     async def until_asked(self, times: int) -> None:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while len(self.asked) < times:
                 self.news.clear()
                 await self.news.wait()

@@ -58,7 +58,7 @@ async def test_a_reader_that_left_misses_nothing() -> None:
     assert (await anext(stream)) == PodEvent(ONE, "x", "0")
     await stream.aclose()
     again = changes.stream()
-    assert (await asyncio.wait_for(anext(again), 5)) == PodEvent(ONE, "x", "1")
+    assert (await asyncio.wait_for(anext(again), 30)) == PodEvent(ONE, "x", "1")
 
 
 async def test_first_of() -> None:

@@ -357,7 +357,7 @@ def test_the_next_address_is_tried_while_one_does_not_answer() -> None:
             began = time.monotonic()
             answer = container.ask("connect", host="www", port=server.getsockname()[1])
             assert answer.fields["peer"][0] == "127.9.0.8"
-            assert time.monotonic() - began < 10
+            assert time.monotonic() - began < 20
             wire.close(answer.fds)
         for sock in full:
             sock.close()

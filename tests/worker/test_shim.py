@@ -69,7 +69,7 @@ def test_interrupts_at_once_whatever_the_guest_does(tmp_path: Path, work: tuple[
         began = time.monotonic()
         shim.connection.ask("stop", id=name, grace=30)
         record = shim.ended(name)
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 20
         assert (record["exit_code"], record["signal"], record["requested"]) == (143, 0, "interrupt")
 
 
@@ -483,7 +483,7 @@ def test_a_flood_starves_nobody_and_stays_small(tmp_path: Path) -> None:
             name = shim.run("start", "print", str(number))
             assert shim.ended(name)["exit_code"] == 0
             assert shim.output(name) == f"{number}\n".encode()
-            assert time.monotonic() - began < 5
+            assert time.monotonic() - began < 20
             grown = shim.logged(loud)
             assert grown > logged  # it goes on meanwhile
             logged = grown

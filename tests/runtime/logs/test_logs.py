@@ -146,12 +146,12 @@ async def test_followers_share_a_watch_and_leave_one_by_one(tmp_path: Path, watc
     with watcher.watch(part, path) as one:
         with watcher.watch(part, path) as two:
             written(path, b"x\n")
-            await asyncio.wait_for(two.changed.wait(), 10)
+            await asyncio.wait_for(two.changed.wait(), 30)
             assert one.changed.is_set()
             one.changed.clear()
             assert await one.read(0) is await two.read(0)  # what the one has read, the other need not
         written(path, b"y\n")
-        await asyncio.wait_for(one.changed.wait(), 10)
+        await asyncio.wait_for(one.changed.wait(), 30)
         path.unlink()
     part.close()
     assert watcher._files == {}

@@ -13,7 +13,7 @@ from wasmlet.runtime.streams.forward import forward
 from wasmlet.testing.contract.streams import Client
 
 POD = PodNetwork(("127.0.0.1",))
-PATIENCE = 20
+PATIENCE = 30
 
 
 async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
