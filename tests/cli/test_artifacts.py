@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+import wasmtime
 import yaml
 
 from tests.artifacts import registries
@@ -108,6 +109,10 @@ def test_what_a_component_needs(tmp_path: Path) -> None:
     assert container["image"] == f"file://{web}"
     assert container["ports"] == [{"name": "http", "containerPort": 8080}]
     assert "wasmlet.dev/egress" in pod["metadata"]["annotations"]
+    assert "needs      a grant" in wasmlet(tmp_path, "inspect", components.net()).stdout
+    asks = tmp_path / "asks.wasm"
+    asks.write_bytes(wasmtime.wat2wasm('(module (import "wasi_experimental_http" "close" (func (param i32))))'))
+    assert "needs      a grant" in wasmlet(tmp_path, "inspect", asks).stdout
     assert "needs" not in wasmlet(tmp_path, "inspect", HELLO).stdout
     plain = yaml.safe_load(wasmlet(tmp_path, "inspect", "--manifest", HELLO).stdout)
     assert list(plain["spec"]["containers"][0]) == ["name", "image"]

@@ -11,6 +11,7 @@ PORT = 8080
 _NAME = "app"
 _EGRESS = "wasmlet.dev/egress"
 _HOSTS = "HOST:PORT, ..."
+_KRUSTLET = "wasi_experimental_http"
 
 
 def _names(binary: Binary) -> tuple[set[str], set[str]]:
@@ -26,9 +27,11 @@ def serves(binary: Binary) -> bool:
 
 
 def dials(binary: Binary) -> bool:
-    """Whether it is a component that can dial."""
+    """Whether it is a component that can dial, or a module that asks over HTTP."""
     imports, _ = _names(binary)
-    return binary.component and bool(imports & {"wasi:http/outgoing-handler", "wasi:sockets/tcp", "wasi:sockets/udp"})
+    if not binary.component:
+        return any(extern.module == _KRUSTLET for extern in binary.imports)
+    return bool(imports & {"wasi:http/outgoing-handler", "wasi:sockets/tcp", "wasi:sockets/udp"})
 
 
 def needs_of(binary: Binary) -> Iterator[tuple[str, str]]:

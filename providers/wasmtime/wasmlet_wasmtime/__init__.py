@@ -58,7 +58,10 @@ class WasmtimeEngine(Engine):
     components: ClassVar[Collection[Isolation]] = (PROCESS,)
     sockets: ClassVar[bool] = True
     links: ClassVar[Links | None] = Links(
-        {PREVIEW1: PREVIEW1_FUNCTIONS | _signatures(functions.WASMEDGE)},
+        {
+            PREVIEW1: PREVIEW1_FUNCTIONS | _signatures(functions.WASMEDGE),
+            functions.HTTP_MODULE: _signatures(functions.HTTP),
+        },
         _interfaces(),
         serves=True,
         others={PREVIEW1: _signatures(functions.SECOND)},

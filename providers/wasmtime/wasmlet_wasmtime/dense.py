@@ -27,6 +27,7 @@ from wasmtime import _bindings as bindings
 
 from . import calls, direct, guest, hostcalls, limits, socketed, split
 from .errors import TRAPPED, causes, trap_text
+from .p2 import wire
 from .seam import Broker
 from .sockets import Interrupted, Network
 
@@ -78,6 +79,7 @@ def _engine(parallel: bool = False) -> wasmtime.Engine:
 
 def prepare() -> Prepared:
     """As `guest.prepare`."""
+    wire.prepare()
     engine = _engine()
     dense = guest.linked(engine)
     i32 = wasmtime.ValType.i32
@@ -221,7 +223,7 @@ class Guest:
         if network is not None:
             socketed.instantiate(
                 self._prepared.sockets, calls.pointer(context), direct.pointer(self._code.module),
-                self._code.wants.seconds, network, ctypes.addressof(instance),
+                self._code.wants, network, ctypes.addressof(instance),
             )  # fmt: skip
             return instance
         trap = calls.no_trap()

@@ -95,6 +95,16 @@ WASMEDGE: Mapping[str, str] = {
 }
 """What WasmEdge has beyond preview 1, in the same module."""
 
+HTTP_MODULE = "wasi_experimental_http"
+HTTP: Mapping[str, str] = {
+    "req": "iiiiiiiiii",
+    "close": "i",
+    "header_get": "iiiiii",
+    "headers_get_all": "iiii",
+    "body_read": "iiii",
+}
+"""What Krustlet had in a module of its own (`krustlet`)."""
+
 SECOND: Mapping[str, str] = {
     "sock_accept": "ii",
     "sock_recv_from": "iiiiiiii",
@@ -114,6 +124,12 @@ def second(name: str) -> str:
     return f"{name}:{len(SECOND[name])}"
 
 
+def of_http(name: str) -> str:
+    """What a function of `HTTP` is called here."""
+    return f"http_{name}"
+
+
 def own() -> dict[str, str]:
     """All that are ours alone, by the name that they have here."""
-    return {**OWN, **WASMEDGE, **{second(name): params for name, params in SECOND.items()}}
+    seconds = {second(name): params for name, params in SECOND.items()}
+    return {**OWN, **WASMEDGE, **seconds, **{of_http(name): params for name, params in HTTP.items()}}

@@ -207,7 +207,7 @@ def _instantiate(links: socketed.Links, engine: int, code: int, spec: dict[str, 
     hostcalls.networks[get_ident()] = network
     config = direct.wasi_config(spec, len(wants.listeners(broker)))
     _, context = direct.store(engine, config, spec.get("memory"), socketed.TABLES)
-    socketed.instantiate(links, context, code, wants.seconds, network, direct.at_instance)
+    socketed.instantiate(links, context, code, wants, network, direct.at_instance)
     return context
 
 

@@ -13,7 +13,7 @@ from _thread import get_ident
 from collections.abc import Callable
 from typing import Any
 
-from . import addrinfo, direct, polling, preview1, split, wasmedge
+from . import addrinfo, direct, krustlet, polling, preview1, split, wasmedge
 from .functions import SAME, SECOND, SPLIT, own, second
 from .sockets import FAULT, IO, NOTSUP, Failed, Interrupted, Network, of_host
 
@@ -44,7 +44,7 @@ def _named(name: str) -> Callable[..., int]:
     if name == second("sock_accept"):
         return preview1.sock_accept_plain
     name = next((f"{one}_v2" for one in SECOND if name == second(one)), SAME.get(name, name))
-    places = (preview1, polling, wasmedge, addrinfo)
+    places = (preview1, polling, wasmedge, addrinfo, krustlet)
     found: Callable[..., int] = next(filter(None, (getattr(place, name, None) for place in places)))
     return found
 
@@ -66,6 +66,20 @@ _CALLBACK = ctypes.CFUNCTYPE(_SIZE, _POINTER, _POINTER, ctypes.POINTER(ctypes.c_
 def absent(data: Any, caller: Any, values: Any, count: int) -> int:
     """A function of a guest that has no network."""
     values[0] = NOTSUP
+    return 0
+
+
+@_CALLBACK  # type: ignore[untyped-decorator]
+def absent_req(data: Any, caller: Any, values: Any, count: int) -> int:
+    """`req` of a guest that has no network."""
+    values[0] = krustlet.DESTINATION_NOT_ALLOWED
+    return 0
+
+
+@_CALLBACK  # type: ignore[untyped-decorator]
+def absent_response(data: Any, caller: Any, values: Any, count: int) -> int:
+    """A function on a response, which such a guest never has."""
+    values[0] = krustlet.INVALID_HANDLE
     return 0
 
 

@@ -14,7 +14,7 @@ import wasmtime
 from wasmtime import _ffi as ffi
 
 from . import direct, hostcalls, split
-from .functions import SECOND, WASMEDGE, second
+from .functions import HTTP, HTTP_MODULE, SECOND, WASMEDGE, of_http, second
 from .seam import Broker
 from .sockets import STREAM, Network, Socket
 
@@ -42,7 +42,7 @@ _import_type = _function("wasm_importtype_type", _POINTER, _POINTER)
 _as_function = _function("wasm_externtype_as_functype_const", _POINTER, _POINTER)
 _params = _function("wasm_functype_params", ctypes.POINTER(ffi.wasm_valtype_vec_t), _POINTER)
 
-_WASI = split.WASI.encode()
+_WASI, _HTTP = split.WASI.encode(), HTTP_MODULE.encode()
 _MEMORY = ffi.WASMTIME_EXTERN_MEMORY.value
 _ITEM = ffi.wasmtime_extern_t.of.offset
 _FIRST_LISTENER = 3
@@ -89,16 +89,18 @@ def _define_host(linker: int, module: bytes, name: bytes, params: int, function:
 
 
 def imported(module: int) -> dict[str, int]:
-    """The functions with names of sockets that a module imports from WASI, and how many parameters they have."""
+    """The functions for a network that a module imports, by their names here, and how many parameters they have."""
     found, vector = {}, ffi.wasm_importtype_vec_t()
     _imports(module, ctypes.addressof(vector))
     for place in range(vector.size):
         item = ctypes.cast(vector.data[place], _POINTER)
         name = _bytes(_import_name(item))
-        if name.startswith(b"sock_") and _bytes(_import_module(item)) == _WASI:
+        of_sockets = name.startswith(b"sock_") and _bytes(_import_module(item)) == _WASI
+        if of_sockets or _bytes(_import_module(item)) == _HTTP:
             function = _as_function(_import_type(item))
             if function:
-                found[name.decode()] = int(_params(function).contents.size)
+                known = name.decode() if of_sockets else of_http(name.decode())
+                found[known] = int(_params(function).contents.size)
     _imports_delete(ctypes.addressof(vector))
     return found
 
@@ -114,11 +116,13 @@ class Wanted(NamedTuple):
         accepts: it can have listeners.
         opens: it can ask for sockets of its own.
         seconds: the functions that it imports under their second types.
+        http: it imports functions of `HTTP`.
     """
 
     accepts: bool
     opens: bool
     seconds: tuple[str, ...]
+    http: bool
 
     def listeners(self, broker: Broker | None) -> Sequence[Any]:
         """The ports of those that the guest is given at its start."""
@@ -126,7 +130,7 @@ class Wanted(NamedTuple):
 
     def any(self, broker: Broker | None) -> bool:
         """Whether the guest is to have a network."""
-        return broker is not None and (self.opens or bool(self.listeners(broker)))
+        return broker is not None and (self.opens or self.http or bool(self.listeners(broker)))
 
 
 def wanted(module: int) -> Wanted:
@@ -134,7 +138,7 @@ def wanted(module: int) -> Wanted:
     names = imported(module)
     accepts, opens = (bool({name, f"{name}_v2"} & names.keys()) for name in ("sock_accept", "sock_open"))
     found = tuple(name for name, count in names.items() if name in SECOND and count == len(SECOND[name]))
-    return Wanted(accepts, opens, found)
+    return Wanted(accepts, opens, found, any(of_http(name) in names for name in HTTP))
 
 
 def network(broker: Broker, wants: Wanted, wake: int = -1) -> Network:
@@ -162,6 +166,9 @@ def network(broker: Broker, wants: Wanted, wake: int = -1) -> Network:
 def define_absent(linker: int) -> None:
     """Have the functions that the engine has not answer that there is no network."""
     _define_absent(linker, WASMEDGE)
+    for name, params in HTTP.items():
+        absent = hostcalls.absent_req if name == "req" else hostcalls.absent_response
+        _define_host(linker, _HTTP, name.encode(), len(params), absent)
 
 
 def define_seconds(linker: int, seconds: Iterable[str]) -> None:
@@ -174,11 +181,11 @@ def _define_absent(linker: int, functions: Mapping[str, str]) -> None:
         _define_host(linker, _WASI, name.encode(), len(params), hostcalls.absent)
 
 
-def instantiate(links: Links, context: int, module: int, seconds: Iterable[str], made: Network, instance: int) -> None:
+def instantiate(links: Links, context: int, module: int, wants: Wanted, made: Network, instance: int) -> None:
     """Make the guest's instance, and what is between it and WASI; its start function runs, if it has one.
 
     Args:
-        seconds: of `Wanted`.
+        wants: what it imports.
         instance: address of where the instance goes.
 
     Raises:
@@ -192,10 +199,12 @@ def instantiate(links: Links, context: int, module: int, seconds: Iterable[str],
     own = _clone(links.linker)
     try:
         direct.check(_define_instance(own, context, _WASI, len(_WASI), at_shim))
-        for name in seconds:
-            theirs, ours = name.encode(), second(name).encode()
+        others = [(_WASI, name, second(name)) for name in wants.seconds]
+        others += [(_HTTP, name, of_http(name)) for name in HTTP if wants.http]
+        for place, name, known in others:
+            theirs, ours = name.encode(), known.encode()
             _export(context, at_shim, ours, len(ours), at_item)
-            direct.check(_define(own, context, _WASI, len(_WASI), theirs, len(theirs), at_item))
+            direct.check(_define(own, context, place, len(place), theirs, len(theirs), at_item))
         _make(own, context, module, instance)
     except wasmtime.Trap as error:
         if _NOTHING_YET in str(error):

@@ -196,7 +196,7 @@ class Network:
     """
 
     __slots__ = (
-        "_free", "_next", "_refresh", "began", "broker", "changes", "keep", "memory", "native_now",
+        "_free", "_next", "_refresh", "began", "broker", "changes", "http", "keep", "memory", "native_now",
         "native_poll", "pages", "plan", "size", "sockets", "wake",
     )  # fmt: skip
 
@@ -207,6 +207,8 @@ class Network:
         self.changes = 0
         """How often a socket has become another one: what was worked out of them is no longer right."""
         self.plan: Any = None
+        self.http: Any = None
+        """What `krustlet` has for this guest; None where it has asked for nothing."""
         self.began: int | None = None
         self.memory = memoryview(b"")
         self.size, self.pages = 0, -1
@@ -302,6 +304,8 @@ class Network:
 
     def close(self) -> None:
         """Let go of everything."""
+        if self.http is not None:
+            self.http.close()
         for one in self.sockets.values():
             self.end(one)
         self.sockets.clear()

@@ -25,7 +25,7 @@ _NAMED = [*(name for name, split in SPLIT.items() if split.refusal is None), *ow
 OPERATIONS = {name: number for number, name in enumerate(_NAMED, 4)}
 """By the name of the function."""
 
-_ARGUMENTS = 8
+_ARGUMENTS = 10
 PARAMETERS = 2 + _ARGUMENTS
 """Of `net.call`."""
 _BADF, _NOTSUP = 8, 58

@@ -14,7 +14,7 @@ from .world import function
 _TYPES = "wasi:http/types"
 _METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"))
 _TOKEN = re.compile(r"[-!#$%&'*+.^_`|~0-9A-Za-z]+")
-_PATH = re.compile(r"[\x21-\x22\x24-\x7e]*")
+PATH = re.compile(r"[\x21-\x22\x24-\x7e]*")
 """Visible characters but `#`, which begins what is not sent."""
 _AUTHORITY = re.compile(r"[-A-Za-z0-9._~!$&'()*+,;=%\[\]:@]+")
 Method: TypeAlias = tuple[str, Any]
@@ -244,7 +244,7 @@ def _get_path(instance: Instance, request: OutgoingRequest) -> str | None:
 
 @function(f"{_TYPES}.[method]outgoing-request.set-path-with-query")
 def _set_path(instance: Instance, request: OutgoingRequest, path: str | None) -> None:
-    if path is not None and not _PATH.fullmatch(path):
+    if path is not None and not PATH.fullmatch(path):
         raise Failed
     request.path = path
 

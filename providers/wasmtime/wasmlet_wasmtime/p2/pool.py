@@ -73,6 +73,13 @@ class Pool:
                 return link
             link.wire.close()
 
+    def close(self) -> None:
+        """Close all that wait."""
+        with self._lock:
+            closed, self._waiting = self._waiting, []
+        for _, _, link in closed:
+            link.wire.close()
+
     def tidy(self) -> bool:
         """Close what has waited for too long; whether there is any left."""
         late = time.monotonic() - IDLE_SECONDS
