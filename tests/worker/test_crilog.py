@@ -5,8 +5,11 @@ from __future__ import annotations
 import itertools
 import os
 import re
+import resource
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -100,6 +103,61 @@ def test_a_full_disk_loses_whole_entries_and_stops_nothing(tmp_path: Path) -> No
     assert log.lost == len(b"second\n")
     assert path.read_bytes() == b"first\nthird\n"
     assert path.stat().st_mode & 0o777 == 0o600
+
+
+@contextmanager
+def room_for(size: int) -> Iterator[None]:
+    """The kernel takes files of this size from this process, and no byte more: as on a disk that is nearly full."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_an_entry_that_the_disk_took_in_part_is_completed_first(tmp_path: Path) -> None:
+    """Nothing is taken back: who follows the log may have read it."""
+    path = tmp_path / "x" / "0.log"
+    log = LogFile(str(path))
+    log.write(b"first\n")
+    with room_for(9):
+        log.write(b"second\nthird\n")
+        assert path.read_bytes() == b"first\nsec"
+        log.write(b"fourth\n")
+    with room_for(11):
+        log.write(b"fifth\n")
+        assert path.read_bytes() == b"first\nsecon"
+    assert log.position == (1, len(b"first\nsecond\n"))
+    assert log.lost == len(b"third\nfourth\nfifth\n")
+    log.write(b"sixth\n")
+    log.close()
+    assert path.read_bytes() == b"first\nsecond\nsixth\n"
+    assert log.lost == len(b"third\nfourth\nfifth\n")
+
+
+def test_a_file_is_not_put_aside_before_its_last_entry_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "x" / "0.log"
+    log = LogFile(str(path), max_size=16)
+    with room_for(9):
+        log.write(b"first\nsecond\n")
+        log.write(b"third\n")
+    assert [file.name for file in path.parent.iterdir()] == ["0.log"]
+    log.write(b"fourth\n")
+    log.close()
+    assert (path.parent / "0.log.1").read_bytes() == b"first\nsecond\n"
+    assert path.read_bytes() == b"fourth\n"
+    assert log.lost == len(b"third\n")
+
+
+def test_an_entry_that_is_never_completed_is_not_in_the_log(tmp_path: Path) -> None:
+    path = tmp_path / "x" / "0.log"
+    log = LogFile(str(path))
+    with room_for(9):
+        log.write(b"first\nsecond\n")
+        log.close()
+    assert path.read_bytes() == b"first\n"
+    assert log.lost == len(b"second\n")
 
 
 def test_a_link_in_the_place_of_a_log_is_not_followed(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import resource
 import tempfile
 from collections.abc import AsyncGenerator
 from datetime import UTC, datetime, timedelta
@@ -18,6 +19,7 @@ from wasmlet_wasmtime import WasmtimeProvider
 from tests.runtime.harness import Runtime, pod_of
 from wasmlet.errors import InvalidInput, NotFound
 from wasmlet.provider import LogOptions
+from wasmlet.runtime.logs import reader
 from wasmlet.runtime.logs.files import Part, open_newest
 from wasmlet.runtime.logs.inotify import Watcher
 from wasmlet.runtime.logs.reader import Entries, Log, read, tail_offset
@@ -446,3 +448,29 @@ async def flooded(tmp_path: Path) -> AsyncGenerator[Runtime, None]:
     config = WasmtimeProvider.Config(allow_local_modules=True, container_log_max_size="100k", container_log_max_files=3)
     async with Runtime(WasmtimeProvider, tmp_path / "state", config) as started:
         yield started
+
+
+async def test_who_follows_reads_on_after_the_disk_was_full(tmp_path: Path, watcher: Watcher) -> None:
+    """An entry of which the disk took a part is read once, and so is what comes after it."""
+    path = tmp_path / "logs" / "0.log"
+    log, splitter = LogFile(str(path)), Splitter("stdout")
+    before, entry = splitter.feed(b"before\n", 1), splitter.feed(b"cut in two\n", 2)
+    log.write(before)
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 40, limit[1]))
+    try:
+        log.write(entry)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    found, seen = b"", b""
+    following = reader.pieces(Log(path, lambda: False, never, watcher), lambda: (open_newest(path), 0), follow=True)
+    entries = Entries(b"", False)
+    async with asyncio.timeout(30), contextlib.aclosing(following):
+        async for _, data in following:
+            found, seen = found + data, seen + entries.feed(data)
+            if found == (before + entry)[: len(before) + 40]:
+                log.write(splitter.feed(b"after\n", 3))
+            if b"after\n" in seen:
+                break
+    log.close()
+    assert seen == b"before\ncut in two\nafter\n"

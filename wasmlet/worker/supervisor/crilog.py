@@ -69,7 +69,8 @@ class LogFile:
     As on a kubelet, of the full ones the newest stays as it is for those who read it, and older ones are compressed
     (`compression`) to `path`.N.gz. A file is full before an entry would take it above `max_size`, so a log never takes
     more of the disk than `max_files` times that. A disk that is full loses the guest's output and stops nothing: `lost`
-    counts the bytes.
+    counts the bytes. What is in a file stays there, since a reader may have it already: of an entry that the disk took
+    in part, the rest is written before anything else is.
 
     Args:
         compress: called with the name of each file that is to be compressed; it may be removed before or meanwhile.
@@ -89,6 +90,10 @@ class LogFile:
         self._compress = compress
         self._file = self._open()
         self._size = os.fstat(self._file).st_size
+        self._cut = b""
+        """The rest of the file's last entry, of which the disk took a part; `_size` counts it in."""
+        self._cut_at = 0
+        """Where that entry begins."""
         self.rotated = 0
         """How many files have been full; the number of the last one."""
         self.lost = 0
@@ -117,6 +122,10 @@ class LogFile:
 
     def close(self) -> None:
         if self._file >= 0:
+            if not self._completed():
+                self.lost += self._size - self._cut_at
+                with contextlib.suppress(OSError):
+                    os.ftruncate(self._file, self._cut_at)
             os.close(self._file)
             self._file = -1
 
@@ -125,24 +134,34 @@ class LogFile:
         return os.open(self._path, flags, 0o600)
 
     def _append(self, entries: bytes) -> None:
-        """Write the entries. Where the disk takes a part of them, remove that part, so that no entry is incomplete."""
+        """Write the entries. Where the disk takes a part of them, the entry at its end is completed later."""
         if not entries:
             return
         try:
             if self._file < 0:  # it could not be made when the one before was full
                 self._file = self._open()
-            written = os.write(self._file, entries)
-            if written < len(entries):
-                os.ftruncate(self._file, self._size)
-                self.lost += len(entries)
-            else:
-                self._size += written
+            written = os.write(self._file, entries) if self._completed() else 0
         except OSError:
-            self.lost += len(entries)
+            written = 0
+        begin, end = entries.rfind(b"\n", 0, written) + 1, written
+        if begin < written:
+            end = entries.index(b"\n", written) + 1
+            self._cut, self._cut_at = entries[written:end], self._size + begin
+        self._size += end
+        self.lost += len(entries) - end
+
+    def _completed(self) -> bool:
+        """Whether the file's last entry is whole, now that what it lacks was tried again."""
+        if self._cut:
+            with contextlib.suppress(OSError):
+                self._cut = self._cut[os.write(self._file, self._cut) :]
+        return not self._cut
 
     def _rotate(self) -> bool:
         """Put the full file aside and begin another; False where that is not possible."""
         number = self.rotated + 1
+        if not self._completed():
+            return False
         try:
             os.rename(self._path, f"{self._path}.{number}")
         except OSError:
