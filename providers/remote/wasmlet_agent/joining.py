@@ -220,6 +220,12 @@ class Joining:
             raise ConfigError(f"{self._file} cannot be written: {error.strerror}") from None
 
 
+def ca_hash(certificate: x509.Certificate) -> str:
+    """What `--ca-hash` takes for an authority: the hash of its public key, as kubeadm has it."""
+    public = certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    return _HASH + hashlib.sha256(public).hexdigest()
+
+
 def meant(authorities: bytes, digest: str) -> str:
     """The certificate among these whose public key has that hash, in PEM.
 
@@ -231,8 +237,7 @@ def meant(authorities: bytes, digest: str) -> str:
     except ValueError:
         found = []
     for certificate in found:
-        public = certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-        if secrets.compare_digest(_HASH + hashlib.sha256(public).hexdigest(), digest):
+        if secrets.compare_digest(ca_hash(certificate), digest):
             return certificate.public_bytes(Encoding.PEM).decode()
     raise ConfigError("the host shows no authority with the hash that --ca-hash names: it is another one, or forged")
 

@@ -96,7 +96,8 @@ class Acceptor:
         if lines.full:
             raise web.HTTPTooManyRequests
         socket = web.WebSocketResponse(max_msg_size=MOST_MESSAGE, compress=False, timeout=5.0)
-        await socket.prepare(request)
+        with lines.opening():
+            await socket.prepare(request)
         await lines.keep(Line(socket))
         await socket.close()
         return socket

@@ -10,7 +10,7 @@ import attrs
 import click
 import yaml
 
-from wasmlet import NodeConfig, SystemClock
+from wasmlet import ConfigError, NodeConfig, SystemClock
 from wasmlet.cli import log
 from wasmlet.cli.execution import common, run_loop
 from wasmlet.cli.options import instance_of, options_of
@@ -59,12 +59,28 @@ def _rbac(names: tuple[str, ...], namespace: str) -> None:
 @click.option(
     "--token-file", type=click.Path(path_type=Path), required=True, help="Where the token itself is written, mode 0600."
 )
-def _token(namespace: str, names: str, uses: int, hours: float, pool: str, token_file: Path) -> None:
+@click.option(
+    "--tls-ca-file", type=click.Path(path_type=Path), help="Authority of the host's certificate, for the line to type."
+)
+def _token(**given: Any) -> None:
     """Print the Secret of a new join token, for `kubectl apply -f -`; the token itself goes to a file."""
     from wasmlet.kube.keys import write_private
     from wasmlet_remote.host.manifests import token
 
-    expires = SystemClock().now() + timedelta(hours=hours)
-    manifest, text = token(namespace, names=names, uses=uses, expires=expires, pool=pool)
-    write_private(token_file, f"{text}\n".encode())
+    expires = SystemClock().now() + timedelta(hours=given["hours"])
+    wanted = {key: given[key] for key in ("names", "uses", "pool")}
+    manifest, text = token(given["namespace"], expires=expires, **wanted)
+    write_private(given["token_file"], f"{text}\n".encode())
     click.echo(yaml.safe_dump(manifest, sort_keys=False), nl=False)
+    trust = f" --ca-hash {_hash(given['tls_ca_file'])}" if given["tls_ca_file"] else ""
+    click.echo(f"wasmlet-agent join https://HOST:8443 --token-file {given['token_file']}{trust}", err=True)
+
+
+def _hash(file: Path) -> str:
+    from cryptography import x509
+    from wasmlet_agent.joining import ca_hash
+
+    try:
+        return ca_hash(x509.load_pem_x509_certificate(file.read_bytes()))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"--tls-ca-file {file}: expected a certificate in PEM: {error}") from None

@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections import deque
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import httpcore
@@ -121,11 +121,21 @@ class Lines:
         self._spare: deque[Line] = deque()
         self._all: set[Line] = set()
         self._new = asyncio.Event()
+        self._opening = 0
 
     @property
     def full(self) -> bool:
         """Whether no more are taken."""
-        return len(self._spare) >= MOST_SPARE or len(self._all) >= MOST_LINES
+        return len(self._spare) + self._opening >= MOST_SPARE or len(self._all) + self._opening >= MOST_LINES
+
+    @contextmanager
+    def opening(self) -> Iterator[None]:
+        """A link is being opened, and has its place already."""
+        self._opening += 1
+        try:
+            yield
+        finally:
+            self._opening -= 1
 
     def __len__(self) -> int:
         return len(self._all)
