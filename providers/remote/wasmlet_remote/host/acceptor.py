@@ -117,7 +117,7 @@ async def _answered(request: web.Request, handler: Handler) -> web.StreamRespons
         return _failed(400, "InvalidInput", str(error))
     except Refusal as error:
         log.warning("an agent cannot join", error=str(error))
-        return _failed(403, "Refused", str(error))
+        return _failed(403, "NotAdmitted", str(error))
     except (ConnectionError, asyncio.CancelledError):
         raise
     except (errors.ApiError, TimeoutError) as error:

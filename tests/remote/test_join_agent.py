@@ -1,0 +1,338 @@
+"""The agent's side of joining: whom it trusts, what it keeps, and that it never spins."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+from cryptography import x509
+from wasmlet_agent import links
+from wasmlet_agent.joining import JoinConfig, Joined, Joining, base_url, ca_hash
+from wasmlet_agent.keys import make_keys
+from wasmlet_agent.links import Links
+from wasmlet_agent.protocol.codec import decode, encode
+from wasmlet_agent.protocol.failures import Failure
+from wasmlet_agent.protocol.joining import JoinAnswer, JoinRequest, hash_of
+
+from tests.remote.test_host_links import echoing, until
+from wasmlet import ConfigError
+from wasmlet.testing import FakeClock
+
+TOKEN = "abcd.0123456789abcdef0123"
+PATIENCE = 30.0
+
+
+class FarHost:
+    """What stands for a host: it takes what it is told to take."""
+
+    def __init__(self) -> None:
+        self.joins: list[JoinRequest] = []
+        self.keys: dict[str, str] = {}
+        self.dials: list[str] = []
+        self.status = 0
+        """What links are answered with instead."""
+        self.refusal: tuple[int, bytes] | None = None
+        self.lose = False
+        """The answer to the next request to join is lost."""
+        self.authorities = b""
+        self.close_at_once = False
+        self.sockets: list[web.WebSocketResponse] = []
+        self.url = ""
+
+    def app(self) -> web.Application:
+        app = web.Application()
+        app.router.add_post("/v1/join", self._join)
+        app.router.add_get("/v1/link/{name}", self._link)
+        app.router.add_get("/v1/authorities", self._authorities)
+        return app
+
+    async def _authorities(self, _: web.Request) -> web.Response:
+        return web.Response(body=self.authorities)
+
+    async def _join(self, request: web.Request) -> web.Response:
+        body = decode(JoinRequest, await request.read())
+        self.joins.append(body)
+        if self.refusal is not None:
+            status, told = self.refusal
+            return web.Response(status=status, body=told)
+        if body.token != TOKEN:
+            return web.Response(status=401, body=encode(Failure("Unauthorized", "no such token")))
+        self.keys[body.name] = body.key
+        if self.lose and request.transport is not None:
+            self.lose = False
+            request.transport.abort()
+        return web.Response(body=encode(JoinAnswer(body.name)))
+
+    async def _link(self, request: web.Request) -> web.StreamResponse:
+        name = request.match_info["name"]
+        self.dials.append(name)
+        if self.status:
+            return web.Response(status=self.status)
+        if self.keys.get(name) != hash_of(request.headers["Authorization"].removeprefix("Bearer ")):
+            return web.Response(status=401)
+        socket = web.WebSocketResponse()
+        await socket.prepare(request)
+        self.sockets.append(socket)
+        if not self.close_at_once:
+            await socket.receive()
+        await socket.close()
+        self.sockets.remove(socket)
+        return socket
+
+
+@pytest.fixture
+async def far() -> AsyncIterator[FarHost]:
+    host = FarHost()
+    async with TestServer(host.app(), host="127.0.0.1") as server:
+        host.url = str(server.make_url("/")).rstrip("/")
+        yield host
+
+
+def joining(far: FarHost, directory: Path, **settings: Any) -> Joining:
+    given = {"node_name": "edge-1", "token": TOKEN, "state_dir": directory, **settings}
+    return Joining(JoinConfig(**given), far.url, directory)
+
+
+# --- the key
+
+
+async def test_a_key_is_made_kept_and_used_from_then_on(far: FarHost, tmp_path: Path) -> None:
+    joined = await joining(far, tmp_path).joined()
+    assert far.keys == {"edge-1": hash_of(joined.key)}
+    file = tmp_path / "joined.json"
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert TOKEN not in file.read_text()
+    assert joined.key not in repr(joined)
+    assert await joining(far, tmp_path, token=None).joined() == joined
+    assert len(far.joins) == 1
+    assert joined.key not in str(far.joins)
+
+
+async def test_a_join_whose_answer_is_lost_is_repeated_with_the_same_key(far: FarHost, tmp_path: Path) -> None:
+    far.lose = True
+    await joining(far, tmp_path).joined()
+    first, second = far.joins
+    assert first == second
+
+
+@pytest.mark.parametrize(
+    ("settings", "why"),
+    [
+        ({"token": "abcd.0123456789abcdef012X"}, "refuses this agent: no such token"),
+        ({"token": "nonsense"}, "--token: expected ID.SECRET"),
+        ({"token": None}, "has not joined .* give --token"),
+        ({"token": None, "token_file": Path("/nowhere")}, "--token-file /nowhere"),
+    ],
+)
+async def test_a_token_that_is_wrong_is_told(far: FarHost, tmp_path: Path, settings: dict[str, Any], why: str) -> None:
+    with pytest.raises(ConfigError, match=why):
+        await joining(far, tmp_path, **settings).joined()
+
+
+@pytest.mark.parametrize(
+    "refusal", [(403, encode(Failure("NotAdmitted", "the token has expired"))), (400, b"<html>"), (403, b"x" * 200_000)]
+)
+async def test_a_refusal_ends_the_agent_and_is_told(far: FarHost, tmp_path: Path, refusal: tuple[int, bytes]) -> None:
+    far.refusal = refusal
+    with pytest.raises(ConfigError, match=r"refuses this agent: (the token has expired|expected an answer)"):
+        await joining(far, tmp_path).joined()
+
+
+async def test_a_host_that_is_away_is_waited_for(far: FarHost, tmp_path: Path) -> None:
+    clock = FakeClock()
+    far.refusal = (503, b"")
+    config = JoinConfig(node_name="edge-1", token=TOKEN, state_dir=tmp_path)
+    task = asyncio.create_task(Joining(config, far.url, tmp_path, clock).joined())
+    async with asyncio.timeout(PATIENCE):
+        for tries in range(1, 5):
+            await until(lambda tries=tries: len(far.joins) == tries)
+            left = await clock.next_sleep(at_least=0.5 * 2 ** (tries - 1))
+            clock.advance(left + 0.01 if tries < 4 else 0)
+        far.refusal = None
+        clock.advance(60)
+        assert (await task).taken
+
+
+async def test_what_was_joined_before_is_not_left_without_a_token(far: FarHost, tmp_path: Path) -> None:
+    await joining(far, tmp_path).joined()
+    with pytest.raises(ConfigError, match=r"has joined .* as edge-1: give --token to join .* as edge-2"):
+        await joining(far, tmp_path, token=None, node_name="edge-2").joined()
+    assert (await joining(far, tmp_path, node_name="edge-2").joined()).name == "edge-2"
+
+
+async def test_a_file_that_cannot_be_read_is_told(far: FarHost, tmp_path: Path) -> None:
+    (tmp_path / "joined.json").write_bytes(b"{rubbish")
+    with pytest.raises(ConfigError, match=r"joined\.json cannot be read"):
+        await joining(far, tmp_path).joined()
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["host.example", "http://host.example", "https://me:pw@host", "ftp://127.0.0.1", "https://h/path", "http://[::1"],
+)
+def test_a_host_that_is_none_or_not_safe_is_told(url: str) -> None:
+    with pytest.raises(ConfigError, match=r"expected the URL of a host|plain http"):
+        base_url(url)
+
+
+@pytest.mark.parametrize("digest", ["abc", "sha256:abc", "sha256:" + "G" * 64, "sha512:" + "a" * 64])
+def test_a_hash_that_is_none_is_told(digest: str) -> None:
+    with pytest.raises(ConfigError, match="--ca-hash: expected sha256:"):
+        JoinConfig(ca_hash=digest)
+
+
+# --- whom it trusts
+
+
+@pytest.fixture
+async def secure(tmp_path: Path) -> AsyncIterator[tuple[FarHost, Path]]:
+    """A host with TLS, and where its certificates are."""
+    host, directory = FarHost(), tmp_path / "keys"
+    make_keys(directory, ["127.0.0.1"], datetime.now(UTC) + timedelta(days=1))
+    from wasmlet_remote.host.config import HostConfig
+
+    config = HostConfig(
+        tls_cert_file=directory / "agent.crt", tls_key_file=directory / "agent.key", tls_ca_file=directory / "ca.crt"
+    )
+    host.authorities = config.authorities()
+    server = TestServer(host.app(), host="127.0.0.1", scheme="https")
+    await server.start_server(ssl=config.context())
+    host.url = str(server.make_url("/")).rstrip("/")
+    yield host, directory
+    await server.close()
+
+
+def hash_in(file: Path) -> str:
+    return ca_hash(x509.load_pem_x509_certificate(file.read_bytes()))
+
+
+async def test_a_host_is_known_by_the_hash_of_its_authority(secure: tuple[FarHost, Path], tmp_path: Path) -> None:
+    far, keys = secure
+    joined = await joining(far, tmp_path, ca_hash=hash_in(keys / "ca.crt")).joined()
+    assert joined.authorities == (keys / "ca.crt").read_text()
+    assert (await joining(far, tmp_path, token=None).joined()) == joined
+    file = await joining(far, tmp_path, ca_file=keys / "ca.crt", node_name="edge-2").joined()
+    assert file.taken
+
+
+async def test_a_host_that_is_another_gets_no_token(secure: tuple[FarHost, Path], tmp_path: Path) -> None:
+    far, _ = secure
+    make_keys(tmp_path / "others", ["127.0.0.1"], datetime.now(UTC) + timedelta(days=1))
+    other = tmp_path / "others" / "ca.crt"
+    with pytest.raises(ConfigError, match="another one, or forged"):
+        await joining(far, tmp_path, ca_hash=hash_in(other)).joined()
+    far.authorities = other.read_bytes()  # it shows the right authority, and has no certificate of it
+    for name, settings in (("a", {"ca_hash": hash_in(other)}), ("b", {"ca_file": other}), ("c", {})):
+        (tmp_path / name).mkdir()
+        with pytest.raises(ConfigError, match="is not vouched for"):
+            await joining(far, tmp_path / name, **settings).joined()
+    assert far.joins == []
+
+
+# --- links
+
+
+class Dialling:
+    """Links to a host, on a clock that a test moves."""
+
+    def __init__(self, far: FarHost, runner: web.AppRunner, clock: FakeClock) -> None:
+        assert runner.server is not None
+        far.keys["edge-1"] = hash_of("key")
+        self.clock = clock
+        self.links = Links(Joined(far.url, "edge-1", "key"), runner.server, clock, random.Random(1))
+        self.task = asyncio.create_task(self.links.run())
+
+    def paused(self) -> bool:
+        """Whether every spare link waits for its next try."""
+        left = [deadline - self.clock.monotonic() for deadline, _ in self.clock._sleepers]
+        return len(left) == links.SPARES and min(left) > 0 and links.PING_SECONDS not in left
+
+
+@pytest.fixture
+async def dialling(far: FarHost) -> AsyncIterator[Any]:
+    runner = web.AppRunner(echoing())
+    await runner.setup()
+    made: list[Dialling] = []
+
+    def make() -> Dialling:
+        made.append(Dialling(far, runner, FakeClock()))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.task.cancel()
+        await asyncio.wait([one.task])
+    await runner.cleanup()
+
+
+@pytest.mark.parametrize(
+    ("settings", "shortest"),
+    [
+        ({"status": 503}, links.RETRIES.initial),
+        ({"status": 429}, links.RETRIES.initial),
+        ({"status": 200}, links.RETRIES.initial),
+        ({"close_at_once": True}, links.RETRIES.initial),
+        ({"status": 401}, links.REFUSED.initial),
+        ({"status": 403}, links.REFUSED.initial),
+    ],
+)
+async def test_links_that_fail_are_dialled_again_after_growing_pauses(
+    far: FarHost, dialling: Any, settings: dict[str, Any], shortest: float
+) -> None:
+    for name, value in settings.items():
+        setattr(far, name, value)
+    dial = dialling()
+    pauses = []
+    async with asyncio.timeout(PATIENCE):
+        for _ in range(4):
+            await until(dial.paused)
+            pauses.append(await dial.clock.until_asleep(links.SPARES))
+            assert len(far.dials) == links.SPARES * len(pauses)
+            dial.clock.advance(100)
+    assert pauses[0] >= shortest
+    assert pauses == sorted(pauses)
+    assert pauses[-1] > 4 * shortest
+
+
+async def test_a_host_that_is_not_there_is_dialled_after_pauses_and_found_again(
+    far: FarHost, dialling: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    url, far.url = far.url, "http://127.0.0.1:1"
+    dial = dialling()
+    async with asyncio.timeout(PATIENCE):
+        for _ in range(3):
+            await dial.clock.until_asleep(links.SPARES)
+            dial.clock.advance(100)
+        await dial.clock.until_asleep(links.SPARES)
+        dial.links._joined = Joined(url, "edge-1", "key")
+        dial.clock.advance(100)
+        await until(lambda: len(far.sockets) == links.SPARES)
+
+
+async def test_spare_links_stay_as_many(far: FarHost, dialling: Any) -> None:
+    dial = dialling()
+    async with asyncio.timeout(PATIENCE):
+        await until(lambda: len(far.sockets) == links.SPARES)
+        await far.sockets[0].close()
+        await dial.clock.next_sleep(at_most=links.RETRIES.cap)
+        dial.clock.advance(1)
+        await until(lambda: len(far.sockets) == links.SPARES)
+    assert len(far.dials) == links.SPARES + 1
+
+
+async def test_a_spare_link_without_an_answer_to_pings_is_dead(
+    far: FarHost, dialling: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(links, "DEAD_SECONDS", 0.2)
+    dial = dialling()
+    async with asyncio.timeout(PATIENCE):
+        await until(lambda: len(far.dials) == links.SPARES)
+        await dial.clock.next_sleep(at_most=links.RETRIES.cap * 1.5)
+        assert dial.links._told.startswith("the host was silent")
