@@ -13,7 +13,6 @@ from .sockets import (
     AGAIN,
     BADF,
     DATAGRAM,
-    FAULT,
     MFILE,
     NOTSUP,
     STREAM,
@@ -69,13 +68,18 @@ def refuse(network: Network, number: int, error: int) -> int:
     return error
 
 
-def fd_read(network: Network, number: int, iovs: int, count: int, stored: int) -> int:
+def _asked(network: Network, number: int, iovs: int, count: int, stored: int) -> tuple[Socket, list[memoryview]]:
+    """The socket that is read or written, and the buffers; how many bytes it was goes to `stored`."""
     found = network.sockets.get(number)
     if found is None:
-        return BADF
+        raise Failed(BADF)
     buffers = network.buffers(iovs, count)
-    if stored + 4 > network.size:
-        return FAULT
+    network.check(stored, 4)
+    return found, buffers
+
+
+def fd_read(network: Network, number: int, iovs: int, count: int, stored: int) -> int:
+    found, buffers = _asked(network, number, iovs, count, stored)
     if found.drained and not found.nonblocking and not _ready(network, found, select.POLLIN):
         return AGAIN
     if found.kind < DATAGRAM and found.nonblocking and not network.wait(found.fds, select.POLLIN, 0.0):
@@ -95,12 +99,7 @@ def fd_read(network: Network, number: int, iovs: int, count: int, stored: int) -
 
 
 def fd_write(network: Network, number: int, iovs: int, count: int, stored: int) -> int:
-    found = network.sockets.get(number)
-    if found is None:
-        return BADF
-    buffers = network.buffers(iovs, count)
-    if stored + 4 > network.size:
-        return FAULT
+    found, buffers = _asked(network, number, iovs, count, stored)
     network.put(stored, _written(network, found, buffers))
     return SUCCESS
 

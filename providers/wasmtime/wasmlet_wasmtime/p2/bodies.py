@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 from .fields import Fields, Pairs
-from .instances import Failed, Instance, Resource, Trapped, resource
+from .instances import Failed, Instance, Resource, Trapped, once, resource
 from .streams import CLOSED, ROOM, InputStream, OutputStream, Pollable, Waitable, failed
 from .world import function
 
@@ -299,9 +299,7 @@ class BodyOutput(OutputStream):
 
 @function(f"{_TYPES}.[method]incoming-body.stream")
 def _stream(instance: Instance, body: IncomingBody) -> BodyInput:
-    if body.opened:
-        raise Failed
-    body.opened = True
+    once(body, "opened")
     return BodyInput(body.feed)
 
 
@@ -327,9 +325,7 @@ def _get_trailers(instance: Instance, future: FutureTrailers) -> Any:
 
 @function(f"{_TYPES}.[method]outgoing-body.write")
 def _write(instance: Instance, body: OutgoingBody) -> BodyOutput:
-    if body.opened:
-        raise Failed
-    body.opened = True
+    once(body, "opened")
     body.stream = BodyOutput(body)
     return body.stream
 

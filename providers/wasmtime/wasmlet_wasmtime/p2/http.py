@@ -7,7 +7,7 @@ from typing import Any, Protocol, TypeAlias
 
 from .bodies import Feed, IncomingBody, OutgoingBody
 from .fields import Fields, Pairs
-from .instances import Failed, Instance, Resource, resource
+from .instances import Failed, Instance, Resource, once, resource
 from .streams import IoError
 from .world import function
 
@@ -125,6 +125,14 @@ def _length(fields: Pairs) -> int | None:
     return int(text)
 
 
+def _body(message: OutgoingRequest | OutgoingResponse, size_code: str) -> OutgoingBody:
+    """The body of a message, once."""
+    if message.body is not None:
+        raise Failed
+    message.body = OutgoingBody(_length(message.fields), size_code)
+    return message.body
+
+
 @function(f"{_TYPES}.http-error-code")
 def _http_error_code(instance: Instance, error: IoError) -> Any:
     return error.http
@@ -160,9 +168,7 @@ def _headers(instance: Instance, message: Any) -> Fields:
 
 @function(f"{_TYPES}.[method]incoming-request.consume", f"{_TYPES}.[method]incoming-response.consume")
 def _consume(instance: Instance, message: Any) -> IncomingBody:
-    if message.consumed:
-        raise Failed
-    message.consumed = True
+    once(message, "consumed")
     return IncomingBody(message.feed)
 
 
@@ -185,10 +191,7 @@ def _set_status_code(instance: Instance, response: OutgoingResponse, status: int
 
 @function(f"{_TYPES}.[method]outgoing-response.body")
 def _response_body(instance: Instance, response: OutgoingResponse) -> OutgoingBody:
-    if response.body is not None:
-        raise Failed
-    response.body = OutgoingBody(_length(response.fields), "HTTP-response-body-size")
-    return response.body
+    return _body(response, "HTTP-response-body-size")
 
 
 @function(f"{_TYPES}.[static]response-outparam.set")
@@ -219,10 +222,7 @@ def _request(instance: Instance, fields: Fields) -> OutgoingRequest:
 
 @function(f"{_TYPES}.[method]outgoing-request.body")
 def _request_body(instance: Instance, request: OutgoingRequest) -> OutgoingBody:
-    if request.body is not None:
-        raise Failed
-    request.body = OutgoingBody(_length(request.fields), "HTTP-request-body-size")
-    return request.body
+    return _body(request, "HTTP-request-body-size")
 
 
 @function(f"{_TYPES}.[method]outgoing-request.method")

@@ -71,6 +71,17 @@ class Resource:
         """The guest has no handle of it any more."""
 
 
+def once(found: Any, flag: str) -> None:
+    """Set a flag of a resource, for what is done with it once.
+
+    Raises:
+        Failed: it is set.
+    """
+    if getattr(found, flag):
+        raise Failed
+    setattr(found, flag, True)
+
+
 class Source(Protocol):
     """What can be waited for."""
 
