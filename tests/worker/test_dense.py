@@ -6,6 +6,7 @@ import ast
 import json
 import os
 import secrets
+import socket
 import time
 from pathlib import Path
 
@@ -105,6 +106,34 @@ def test_how_a_container_ended(tmp_path: Path, args: tuple[str, ...], code: int,
         assert alive(pid)
         shim.connection.ask("stop", id=other, grace=30)
         assert shim.ended(other)["exit_code"] == 143
+
+
+def test_a_worker_may_say_anything_of_its_containers(tmp_path: Path) -> None:
+    """A guest that has broken its engine: what it sends becomes no record that others stumble over."""
+    name = secrets.token_hex(8)
+    begins = {"id": name, "started": "../../1", "memory": {"a": [1e999]}}
+    ends = {"id": name, "over": True, "code": "none", "message": ["no text"], "interrupted": 0}
+    with running(tmp_path / "state") as shim:
+        shim.run("say", json.dumps(begins), "say", json.dumps(ends), "sleep", "1000", name=name, dense="ns")
+        record = shim.ended(name)
+        assert (record["thread"], record["memory"]) == (0, 0)
+        assert (record["exit_code"], record["message"]) == (0, "")
+        assert b"Traceback" not in (shim.state / "shim.log").read_bytes()
+
+
+def test_what_is_nested_without_end_is_not_understood(tmp_path: Path) -> None:
+    """Descriptors that come with it are closed, and nothing is logged each time."""
+    with running(tmp_path / "state") as shim:
+        name = shim.run("start", "say", "[" * 60_000, "sleep", "1000", dense="ns")
+        assert shim.ended(name)["exit_code"] == 137  # of a worker that breaks the rules nothing more is heard
+        assert b"Traceback" not in (shim.state / "shim.log").read_bytes()
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, theirs:
+        before = open_descriptors()
+        wire.send(ours, b'{"a":' * 10_000, (0, 0, 0))
+        with pytest.raises(wire.WireError):
+            wire.receive(theirs)
+        assert open_descriptors() <= before
 
 
 def test_ends_the_one_that_is_meant(tmp_path: Path) -> None:

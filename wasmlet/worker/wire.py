@@ -117,7 +117,7 @@ def unpack(data: bytes) -> Message:
     """
     try:
         message = json.loads(data)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:  # the latter: what a guest sends may be nested without end
         raise WireError(f"expected a JSON object, found {data[:40]!r}") from error
     if not isinstance(message, dict):
         raise WireError(f"expected a JSON object, found {data[:40]!r}")

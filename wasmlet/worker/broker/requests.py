@@ -27,7 +27,7 @@ def parsed(data: bytes, flags: int) -> tuple[int, wire.Message]:
         raise Refused(errno.EPROTO, f"a packet is longer than {packets.MAX_PACKET} bytes")
     try:
         request = wire.unpack(data)
-    except (wire.WireError, RecursionError):
+    except wire.WireError:
         raise Refused(errno.EPROTO, "a packet is no JSON object") from None
     number = request.get("n")
     if type(number) is not int or not 0 <= number < 1 << 53:

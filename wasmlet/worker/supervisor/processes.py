@@ -310,8 +310,14 @@ class Process:
 
 
 def text_of(value: Any) -> str:
-    """A message of bounded length."""
-    return str(value).encode(errors="replace")[:MAX_TEXT].decode(errors="ignore")
+    """A text of bounded length that a guest's process has sent, which may send anything: "" for what is none."""
+    text = value if isinstance(value, str) else ""
+    return text.encode(errors="replace")[:MAX_TEXT].decode(errors="ignore")
+
+
+def number_of(value: Any) -> int:
+    """The same for a number from 0 on, of 64 bits: 0 for what is none."""
+    return value if type(value) is int and 0 <= value < 1 << 64 else 0
 
 
 def _why_not_begun(status: int | None) -> str:

@@ -26,7 +26,7 @@ from ..loop import Loop, Timer
 from .children import Child
 from .containers import Container, Settings
 from .groups import Group, shares_of
-from .processes import Hooks, Process, text_of
+from .processes import Hooks, Process, number_of, text_of
 from .records import Record
 from .stages import Event, Stage
 
@@ -125,7 +125,8 @@ class DenseContainer(Container):
         if self.worker is None or self.stage not in (Stage.STARTING, Stage.RUNNING):
             return
         if "started" in message and self.stage is Stage.STARTING:
-            record.pid, record.thread, record.memory = self.worker.record.pid, message["started"], message["memory"]
+            record.pid = self.worker.record.pid
+            record.thread, record.memory = number_of(message["started"]), number_of(message.get("memory"))
             self._begun()
         elif "failed" in message and self.stage is Stage.STARTING:
             self.fail(*self._failed(message))
@@ -156,7 +157,7 @@ class DenseContainer(Container):
         """The wait status of a process that ended in the same way."""
         if message.get("interrupted"):
             return int(signal.SIGKILL if self.record.requested == "kill" else signal.SIGTERM)
-        return (int(message.get("code", 0)) & 0xFF) << 8
+        return (number_of(message.get("code")) & 0xFF) << 8
 
     def _leave_worker(self) -> None:
         worker, self.worker = self.worker, None
