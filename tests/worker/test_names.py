@@ -237,10 +237,11 @@ def test_only_the_last_addresses_are_remembered() -> None:
         ("db.default.svc", "db.other.svc", False),
         ("db", "db.default.svc", True),
         ("db", "db.other.svc", False),
+        ("db.default", "db", True),  # with the second of the domains, in whichever form that is written
     ],
 )
 def test_which_names_a_rule_means(rule: str, asked: str, fits: bool) -> None:
-    searches = ("default.svc.cluster.local", "svc.cluster.local", "cluster.local")
+    searches = ("default.svc.cluster.local", "SVC.Cluster.local.", "cluster.local")
     with dns(lambda query: answer(query, [(query.name, A, HERE)])) as server, broker(dns_port=server.port) as it:
         container = it.add(grant(server.address, egress=(Rule(name=rule),), searches=searches, ndots=5))
         assert (container.error("resolve", name=asked) == "") is fits

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from ..grants import Grant, Rule
@@ -59,12 +59,12 @@ class Egress:
 
     def __init__(self, grant: Grant, is_nodes: Callable[[str], bool]) -> None:
         self._is_nodes = is_nodes
-        self._searches = grant.resolver.searches
         self._chosen = grant.resolver.chosen
         self._has_namespace = bool(grant.namespace)
         self._own = [address for address in map(address_of, grant.addresses) if address is not None]
-        self._rules = _Rules(grant.egress)
-        self._ceiling = None if grant.ceiling is None else _Rules(grant.ceiling)
+        searches = grant.resolver.searches
+        self._rules = _Rules(grant.egress, searches)
+        self._ceiling = None if grant.ceiling is None else _Rules(grant.ceiling, searches)
         self._never = [ipaddress.ip_network(text) for text in grant.never]
         self._never_at = {(address_of(text), port) for text, port in grant.never_at}
         # A node has more addresses than it tells, and what listens there listens at all of them.
@@ -85,7 +85,7 @@ class Egress:
 
     def grants_name(self, name: Name, port: int | None = None) -> bool:
         """Whether this name may be looked up, for a dial to this port or (None) to any."""
-        if not self._rules.has_name(name, port, self._searches):
+        if not self._rules.has_name(name, port):
             return False
         ceiling = self._ceiling
         # Networks of a ceiling are looked at when the addresses are known.
@@ -93,7 +93,7 @@ class Egress:
 
     def grants_address_of(self, name: Name, address: Address, port: int | None = None) -> bool:
         """Whether this address may be dialled because it is that of this name."""
-        if not self._rules.has_name(name, port, self._searches):
+        if not self._rules.has_name(name, port):
             return False
         ceiling = self._ceiling
         return ceiling is None or self._ceiling_has_name(name, port) or ceiling.has_address(address, port)
@@ -101,7 +101,7 @@ class Egress:
     def _ceiling_has_name(self, name: Name, port: int | None) -> bool:
         if self._ceiling is None or self._chosen:
             return False
-        return self._ceiling.has_name(name, port, self._searches)
+        return self._ceiling.has_name(name, port)
 
     def grants_address(self, address: Address, port: int) -> bool:
         """Whether this address may be dialled as such."""
@@ -137,39 +137,52 @@ class Egress:
 
 
 class _Rules:
-    """The rules of a grant, or of a ceiling."""
+    """The rules of a grant, or of a ceiling; by their names, since a guest may ask for many that are not granted."""
 
-    def __init__(self, rules: Sequence[Rule]) -> None:
-        self._names = [rule for rule in rules if rule.name]
+    def __init__(self, rules: Sequence[Rule], searches: Sequence[str]) -> None:
+        self._everything: list[Rule] = []
+        self._names: dict[str, list[Rule]] = {}
+        self._below: dict[str, list[Rule]] = {}
+        """By the end of the names that fit: `.example.org`."""
+        for rule in rules:
+            if rule.name == ALL:
+                self._everything.append(rule)
+            elif rule.name.startswith("*."):
+                self._below.setdefault(rule.name[1:], []).append(rule)
+            elif rule.name:
+                self._names.setdefault(rule.name, []).append(rule)
+        self._searches = [f".{search.lower().removesuffix('.')}" for search in searches]
         self._networks: list[tuple[_Network, Rule]] = [
             (ipaddress.ip_network(rule.cidr), rule) for rule in rules if rule.cidr
         ]
 
-    def has_name(self, name: Name, port: int | None, searches: Sequence[str]) -> bool:
-        return any(_at(rule, port) and _names(rule.name, name, searches) for rule in self._names)
+    def has_name(self, name: Name, port: int | None) -> bool:
+        return any(_at(rule, port) for rule in self._of(name))
+
+    def _of(self, name: Name) -> Iterator[Rule]:
+        """The rules whose name is this one: as it was asked for, or looked up, or as the rule's own is looked up."""
+        yield from self._everything
+        for one in name:
+            yield from self._names.get(one, ())
+            for place, letter in enumerate(one):
+                if letter == ".":
+                    yield from self._below.get(one[place:], ())
+        for search in self._searches:
+            if name.full.endswith(search):
+                yield from self._names.get(name.full[: -len(search)], ())
 
     def has_networks(self, port: int | None) -> bool:
         """Whether there is anything that fits addresses as such."""
-        everything = any(rule.name == ALL and _at(rule, port) for rule in self._names)
-        return everything or any(_at(rule, port) for _, rule in self._networks)
+        return any(_at(rule, port) for rule in self._everything) or any(_at(rule, port) for _, rule in self._networks)
 
     def has_address(self, address: Address, port: int | None) -> bool:
-        if any(rule.name == ALL and _at(rule, port) for rule in self._names):
+        if any(_at(rule, port) for rule in self._everything):
             return True
         return any(_at(rule, port) and address in network for network, rule in self._networks)
 
 
 def _at(rule: Rule, port: int | None) -> bool:
     return port is None or rule.first <= port <= rule.last
-
-
-def _names(granted: str, name: Name, searches: Sequence[str]) -> bool:
-    """Whether a rule's name is this one: as it was asked for, or looked up, or as the rule's own is looked up."""
-    if granted == ALL:
-        return True
-    if granted.startswith("*."):
-        return any(one.endswith(granted[1:]) and len(one) >= len(granted) for one in name)
-    return granted in name or any(name.full == f"{granted}.{search}" for search in searches)
 
 
 def _inside(address: Address) -> tuple[Address, ...]:
