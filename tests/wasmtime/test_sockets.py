@@ -5,7 +5,8 @@ from __future__ import annotations
 import select
 import socket
 import threading
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from wasmlet_wasmtime.p2 import sockets
@@ -218,3 +219,20 @@ def test_without_a_network_everything_is_denied() -> None:
     client = call(guest, "tcp-create-socket.create-tcp-socket", "ipv4")
     call(guest, tcp("start-connect"), client, sockets.Network(), address(80))
     assert call(guest, tcp("finish-connect"), client) == "access-denied"
+
+
+def test_a_port_at_which_somebody_listens_already() -> None:
+    """The broker binds it, and only listening shows it: an error for the guest, not its end."""
+    with socket.socket() as first, socket.socket() as second:
+        for one in (first, second):
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        first.bind(("127.0.0.1", 0))
+        second.bind(first.getsockname())
+        first.listen()
+        asked = SimpleNamespace(
+            answer=lambda: SimpleNamespace(error=0), take_sockets=lambda *_: [second], drop=lambda: None
+        )
+        sock = sockets.TcpSocket("ipv4")
+        sock.state, sock.asked = "starting", cast(Any, asked)
+        assert call(guest_of(None), "tcp.[method]tcp-socket.finish-listen", sock) == "address-in-use"
+        assert (sock.state, sock.sock) == ("bound", None)

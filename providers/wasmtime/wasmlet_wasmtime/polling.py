@@ -23,6 +23,8 @@ _EVENT = struct.Struct("<QHB5xQH6x")
 _CLOCK, _READ, _WRITE = 0, 1, 2
 _REALTIME, _MONOTONIC, _ABSOLUTE = 0, 1, 1
 _MOST_SUBSCRIPTIONS = 2 * MOST + 64
+_LONGEST = 1e6
+"""Seconds of one sleep: a time may lie further ahead than the system can wait."""
 _HANGUP = 1
 _ALWAYS = select.POLLERR | select.POLLHUP | select.POLLNVAL
 _MASKS = {_READ: select.POLLIN, _WRITE: select.POLLOUT}
@@ -102,6 +104,7 @@ def poll_oneoff(network: Network, subscriptions: int, events: int, count: int, s
         found = plan.answered + [_file(network, subscriptions, events, stored, place) for place in plan.files]
         found += _waited(network, plan, due, now, bool(found))
         network.plan = plan if plan.lasts() else None
+    found = found[:count]  # a listener that cannot listen is told of twice, as failed and as closed
     network.memory[events : events + len(found) * _EVENT.size] = b"".join(found)
     network.put(stored, len(found))
     return SUCCESS
@@ -216,7 +219,7 @@ def _waited(network: Network, plan: Plan, due: list[tuple[int, int]], now: int, 
         if plan.connecting:
             seconds = LOOK if seconds is None else min(seconds, LOOK)
         if not plan.wanted and not plan.connecting and network.wake < 0 and seconds is not None:
-            time.sleep(seconds)  # to the microsecond
+            time.sleep(min(seconds, _LONGEST))  # to the microsecond
             found = []
         else:
             found = _found(plan, network.poll(plan.poller, seconds), look)

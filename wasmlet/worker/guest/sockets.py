@@ -153,13 +153,16 @@ class Sockets:
             ValueError: one cannot be had; names the port, and says what to do.
         """
         opened: list[tuple[int, ...]] = []
-        for port in self.listeners:
-            answer = self.ask(packets.LISTEN, port=port.number, protocol=port.protocol)
-            if answer.error:
-                for descriptors in opened:
-                    _close(descriptors)
-                raise ValueError(_words(port, answer))
-            opened.append(answer.fds)
+        try:
+            for port in self.listeners:
+                answer = self.ask(packets.LISTEN, port=port.number, protocol=port.protocol)
+                if answer.error:
+                    raise ValueError(_words(port, answer))
+                opened.append(answer.fds)
+        except BaseException:  # an engine's `wait` may raise, too
+            for descriptors in opened:
+                _close(descriptors)
+            raise
         return tuple(opened)
 
     def close(self) -> None:

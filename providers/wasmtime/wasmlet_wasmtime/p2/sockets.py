@@ -224,8 +224,13 @@ def _start_listen(instance: Instance, sock: TcpSocket) -> None:
 @function(f"{_TCP}finish-listen")
 def _finish_listen(instance: Instance, sock: TcpSocket) -> None:
     sock.answer("starting")
-    for one in sock.listeners():
-        one.listen(sock.backlog)
+    try:
+        for one in sock.listeners():
+            one.listen(sock.backlog)
+    except OSError as error:  # that somebody else listens there shows only now
+        sock.close()
+        sock.sock, sock.more, sock.state = None, [], "bound"
+        raise Failed(code_of(error.errno)) from None
     sock.state = "listening"
 
 
