@@ -14,7 +14,7 @@ from aiohttp import WSMsgType, web
 from wasmlet_agent.joining import Joined
 from wasmlet_agent.links import Links
 from wasmlet_agent.protocol.joining import JoinRequest, hash_of
-from wasmlet_remote.host import links
+from wasmlet_remote.host import acceptor, links
 from wasmlet_remote.host.acceptor import Acceptor
 from wasmlet_remote.host.links import Lines, LineTransport
 from wasmlet_remote.host.tokens import Agent, Refusal
@@ -168,13 +168,29 @@ async def test_requests_to_join(host: Host, body: bytes, status: int) -> None:
     assert ("n" in host.known.agents) == (status == 200)
 
 
-async def test_a_body_that_does_not_come_holds_up_nobody_else(host: Host) -> None:
-    port = int(host.url.rpartition(":")[2])
-    _, writer = await asyncio.open_connection("127.0.0.1", port)
-    writer.write(b"POST /v1/join HTTP/1.1\r\nHost: h\r\nContent-Length: 100\r\n\r\n{")
-    async with host.client.get(f"{host.url}/healthz") as response:
-        assert response.status == 200
-    writer.close()
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"",
+        b"POST /v1/join HTTP/1.1\r\nHost: h\r\n",
+        b"POST /v1/join HTTP/1.1\r\nHost: h\r\nContent-Length: 100\r\n\r\n{",
+    ],
+)
+async def test_who_sends_nothing_more_is_cut_off(monkeypatch: pytest.MonkeyPatch, sent: bytes) -> None:
+    monkeypatch.setattr(acceptor, "HEAD_SECONDS", 0.2)
+    monkeypatch.setattr(acceptor, "JOIN_SECONDS", 0.2)
+    known = Known()
+    found = Acceptor(known, None, b"")  # type: ignore[arg-type]
+    port = int((await found.start("127.0.0.1", 0, None)).rpartition(":")[2])
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        writer.write(sent)
+        async with asyncio.timeout(PATIENCE):
+            answer = await reader.read(1000)
+        assert answer == b"" or answer.startswith(b"HTTP/1.1 503")
+    finally:
+        writer.close()
+        await found.stop()
 
 
 # --- an agent that answers on links

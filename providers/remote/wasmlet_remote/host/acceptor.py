@@ -16,6 +16,8 @@ from wasmlet_agent.protocol.joining import AUTHORITIES, JOIN, LINK, MOST_JOIN, M
 from wasmlet import ConfigError, InvalidInput, WasmletError
 from wasmlet.failures import described
 from wasmlet.kube import errors
+from wasmlet.kubelet.connections import Connection, timed
+from wasmlet.kubelet.descriptors import report_shortage_once
 from wasmlet_remote.host.links import Line
 from wasmlet_remote.host.nodes import Nodes
 from wasmlet_remote.host.tokens import Agent, Refusal
@@ -25,6 +27,8 @@ log = structlog.get_logger(__name__)
 JOINS = 8
 """Requests to join that are looked at at once: each asks the API server."""
 JOIN_SECONDS = 20.0
+HEAD_SECONDS = 10.0
+"""How long the head of a request, or a TLS handshake, may take."""
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Admit = Callable[[JoinRequest], Awaitable[Agent]]
 
@@ -43,6 +47,7 @@ class Acceptor:
         self._authorities = authorities
         self._joins = asyncio.Semaphore(JOINS)
         self._runner: web.AppRunner | None = None
+        self._listener: asyncio.Server | None = None
 
     async def start(self, host: str, port: int, context: ssl.SSLContext | None) -> str:
         """Listen; returns the URL.
@@ -57,15 +62,28 @@ class Acceptor:
         app.router.add_get(LINK, self._link)
         runner = self._runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=1.0)
         await runner.setup()
+        server, loop = runner.server, asyncio.get_running_loop()
+        assert server is not None
+        server.request_handler = timed(server.request_handler)  # anybody may connect here, and be slow
+        report_shortage_once(loop)
         try:
-            await web.TCPSite(runner, host, port, ssl_context=context, backlog=1024).start()
+            self._listener = await loop.create_server(
+                lambda: Connection(server, loop=loop, head_seconds=HEAD_SECONDS),
+                host,
+                port,
+                ssl=context,
+                ssl_handshake_timeout=None if context is None else HEAD_SECONDS,
+                backlog=1024,
+            )
         except OSError as error:
             raise ConfigError(f"--listen {host}:{port}: {error.strerror}") from None
-        shown, number = runner.addresses[0][:2]
+        shown, number = self._listener.sockets[0].getsockname()[:2]
         return f"{'https' if context else 'http'}://{f'[{shown}]' if ':' in shown else shown}:{number}"
 
     async def stop(self) -> None:
         """End all links, and listen no more."""
+        if self._listener is not None:
+            self._listener.close()
         if self._runner is not None:
             await self._runner.cleanup()
 
@@ -76,11 +94,12 @@ class Acceptor:
         return web.Response(body=self._authorities, content_type="application/x-pem-file")
 
     async def _join(self, request: web.Request) -> web.Response:
-        body = decode(JoinRequest, await request.read())
-        if self._joins.locked():
-            raise web.HTTPTooManyRequests
-        async with self._joins, asyncio.timeout(JOIN_SECONDS):
-            agent = await self._admit(body)
+        async with asyncio.timeout(JOIN_SECONDS):
+            body = decode(JoinRequest, await request.read())
+            if self._joins.locked():
+                raise web.HTTPTooManyRequests
+            async with self._joins:
+                agent = await self._admit(body)
         self._nodes.joined(agent)
         log.info("an agent has joined", node=agent.name, pool=agent.pool)
         return web.Response(body=encode(JoinAnswer(agent.name, agent.pool)), content_type="application/json")
