@@ -13,13 +13,14 @@ INSTALL := $(UV) pip install $(if $(CI),--quiet) --python $(BIN)/python --constr
 OWN := $(foreach project,wasmlet $(patsubst providers/%/pyproject.toml,wasmlet-%,$(wildcard providers/*/pyproject.toml)),--no-emit-package $(project))
 # wasmer has a Python of its own.
 WASMER = $(BIN)/wasmlet-wasmer setup --directory $(VENV)/wasmer
+VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 HEADING = @printf '\n==> %s\n'
 # Images of containers set it. With it every process of the tests, which start thousands, would compile all it imports.
 unexport PYTHONDONTWRITEBYTECODE
 
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench churn conformance mutate lint setup kubectl registry wasmer lock clean checks ruff format types imports tests
+.PHONY: help demo test bench image churn conformance mutate lint setup kubectl registry wasmer lock clean checks ruff format types imports tests
 
 help:  ## list the targets
 	@echo 'make TARGET, where TARGET is one of'
@@ -37,6 +38,11 @@ bench: $(VENV)/.base  ## measure how fast and how small a node is (ARGS='node --
 
 conformance: $(VENV)/.dev  ## hold a node to the behaviour of a kubelet, number by number (ARGS='--engine wasmer', '--kubeconfig ...')
 	@$(BIN)/python -m pytest -q -n auto -p tests.conformance.report --engine wasmtime tests/conformance $(ARGS)
+
+image:  ## build the container image with buildah, or podman or docker (ARGS='--build-arg BASE=...')
+	@tool=$$(command -v buildah || command -v podman || command -v docker) || \
+		{ echo 'make image needs buildah, podman or docker' >&2; exit 1; }; \
+	$$tool build -f Containerfile -t wasmlet:$(VERSION) $(ARGS) .
 
 churn: $(VENV)/.dev  ## pods, faults and restarts at random for ten minutes (ARGS='--seconds 60 --seed 1')
 	@$(BIN)/python -m tests.node.churn $(ARGS)
