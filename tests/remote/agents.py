@@ -14,9 +14,19 @@ from typing import Any
 import httpx
 from wasmlet_agent.protocol.codec import decode
 from wasmlet_agent.protocol.failures import error_in
-from wasmlet_agent.protocol.messages import EndedLine, Line, ListedPod, NodeDescription, PodList, SessionAnswer, line_in
+from wasmlet_agent.protocol.messages import (
+    EndedLine,
+    Line,
+    ListedPod,
+    NodeDescription,
+    PodList,
+    SessionAnswer,
+    StatusLine,
+    line_in,
+)
 
 from wasmlet.model.pod import Raw
+from wasmlet.model.status import Running, Waiting
 
 ROOT = Path(__file__).parents[2]
 PATIENCE = 60.0
@@ -204,6 +214,30 @@ class Caller:
                 if hold(line):
                     return line
         raise AssertionError("the stream has ended")
+
+    async def until_running(self, uid: str) -> ListedPod:
+        """The pod, once its first container runs."""
+
+        def runs(line: Line) -> bool:
+            return (
+                isinstance(line, StatusLine)
+                and line.key.uid == uid
+                and any(isinstance(one.state, Running) for one in line.status.containers)
+            )
+
+        await self.until(runs)
+        return (await self.pods())[uid]
+
+    async def until_log(self, uid: str, container: str) -> bytes:
+        """The log of a container that ends, once it has begun."""
+        await self.until(
+            lambda line: (
+                isinstance(line, StatusLine)
+                and line.key.uid == uid
+                and not isinstance(line.status.containers[0].state, Waiting)
+            )
+        )
+        return (await self.ask("GET", f"/v1/pods/{uid}/containers/{container}/logs?follow")).content
 
     async def close(self) -> None:
         await self.http.aclose()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from cryptography import x509
-from wasmlet_agent.joining import ca_hash
+from wasmlet_agent.authorities import ca_hash
 from wasmlet_agent.keys import make_keys
 
 from tests.node.cluster import running

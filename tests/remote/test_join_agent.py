@@ -14,7 +14,8 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 from cryptography import x509
 from wasmlet_agent import links
-from wasmlet_agent.joining import JoinConfig, Joined, Joining, base_url, ca_hash
+from wasmlet_agent.authorities import ca_hash
+from wasmlet_agent.joining import JoinConfig, Joined, Joining, base_url
 from wasmlet_agent.keys import make_keys
 from wasmlet_agent.links import Links
 from wasmlet_agent.protocol.codec import decode, encode

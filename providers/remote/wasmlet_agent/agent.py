@@ -14,7 +14,9 @@ import attrs
 import structlog
 
 from wasmlet.clock import Backoff, Clock, Retries, SystemClock, either
+from wasmlet.concurrency import in_thread
 from wasmlet.failures import described, text_of
+from wasmlet.memory import give_back
 from wasmlet.provider import NodeChanged, NodeContext, PodEvent, Provider, StatusChanged
 from wasmlet_agent.changes import Changes
 from wasmlet_agent.pods import Pods
@@ -163,6 +165,7 @@ class Agent:
             raise
         self._followers = [self._spawn(self._follow(provider)), self._spawn(self._look(provider))]
         self._served = node
+        await in_thread(give_back)  # what was needed to start
         log.info("the provider has started", provider=provider.name, node=node.name)
 
     async def _leave(self) -> None:

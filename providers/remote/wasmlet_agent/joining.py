@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import ipaddress
 import secrets
 import socket
@@ -15,8 +14,6 @@ from urllib.parse import urlsplit
 import aiohttp
 import attrs
 import structlog
-from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from wasmlet.clock import Backoff, Clock, Retries, SystemClock
 from wasmlet.concurrency import in_thread
@@ -195,6 +192,8 @@ class Joining:
             client.get(self._host + AUTHORITIES, timeout=ANSWER) as response,
         ):
             content = await response.content.read(_MOST_ANSWER)
+        from wasmlet_agent.authorities import meant  # 8 MiB, which an agent that has joined does without
+
         return meant(content, config.ca_hash)
 
     def _load(self) -> Joined | None:
@@ -218,28 +217,6 @@ class Joining:
             write_durably(self._file, encode(joined))
         except OSError as error:
             raise ConfigError(f"{self._file} cannot be written: {error.strerror}") from None
-
-
-def ca_hash(certificate: x509.Certificate) -> str:
-    """What `--ca-hash` takes for an authority: the hash of its public key, as kubeadm has it."""
-    public = certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    return _HASH + hashlib.sha256(public).hexdigest()
-
-
-def meant(authorities: bytes, digest: str) -> str:
-    """The certificate among these whose public key has that hash, in PEM.
-
-    Raises:
-        ConfigError: there is none.
-    """
-    try:
-        found = x509.load_pem_x509_certificates(authorities)
-    except ValueError:
-        found = []
-    for certificate in found:
-        if secrets.compare_digest(ca_hash(certificate), digest):
-            return certificate.public_bytes(Encoding.PEM).decode()
-    raise ConfigError("the host shows no authority with the hash that --ca-hash names: it is another one, or forged")
 
 
 @asynccontextmanager

@@ -72,6 +72,7 @@ class Server:
         app.router.add_get(PREFIX + "/changes", self._changes)
         app.router.add_get(PREFIX + "/node", self._node)
         app.router.add_get(PREFIX + "/stats", self._stats)
+        app.on_shutdown.append(self._end_streams)
         # A caller that leaves ends its stream. Calls for pods go on: they are tasks of the agent's.
         return web.AppRunner(
             app, access_log=None, handler_cancellation=True, auto_decompress=False, shutdown_timeout=1.0
@@ -99,6 +100,9 @@ class Server:
             if not request.content.at_eof():
                 answer.force_close()  # what is left of its body is not read
             return answer
+
+    async def _end_streams(self, _: web.Application) -> None:
+        self._agent.sessions.end_streams()
 
     # --- the session, and what is asked of the node
 
@@ -192,7 +196,7 @@ class Server:
             if task.done():
                 return await task
             with breaking_off(request):
-                raise SessionOver("another node loop has taken the agent over")
+                raise SessionOver("another node loop has taken the agent over, or the agent stops")
         finally:
             over.cancel()
             task.cancel()

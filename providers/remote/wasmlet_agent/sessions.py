@@ -43,7 +43,7 @@ class Sessions:
         self._handover = handover
         self._claiming = asyncio.Lock()
         self.over = asyncio.Event()
-        """Set, and replaced, when a session ends because another begins."""
+        """Set, and replaced, when streams are to end: another session begins, or the agent stops."""
         try:
             self.newest = decode(Session, file.read_bytes())
         except FileNotFoundError:
@@ -81,6 +81,11 @@ class Sessions:
             text = f"the newest session is {kept.number}, not {request.previous}; name it to begin the next one"
             raise LateDuplicate(text, kept.number)
 
+    def end_streams(self) -> None:
+        """End what is under way for the session; it may ask for it again unless another has begun."""
+        over, self.over = self.over, asyncio.Event()
+        over.set()
+
     async def begin(self, request: SessionRequest) -> int:
         """The number of the new session; every older one is over."""
         async with self._claiming:
@@ -88,7 +93,6 @@ class Sessions:
             begun = Session(self.newest.number + 1, request.claimant, request.node)
             await in_thread(write_durably, self._file, encode(begun))
             self.newest = begun
-            over, self.over = self.over, asyncio.Event()
-            over.set()
+            self.end_streams()
         log.info("a session has begun", session=begun.number, node=request.node.name)
         return begun.number

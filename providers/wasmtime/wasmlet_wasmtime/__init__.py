@@ -8,6 +8,8 @@ from __future__ import annotations
 import functools
 import importlib.metadata
 import importlib.util
+import platform
+import sys
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import ClassVar
@@ -40,6 +42,10 @@ _INTERFACES = {
     "sockets": "network instance-network udp udp-create-socket tcp tcp-create-socket ip-name-lookup",
 }
 """What components may import, by the package of WASI: from wasmtime's own world, or from ours (`p2`)."""
+
+
+_MACHINES = ("x86_64", "AMD64", "aarch64", "arm64")
+"""What `platform.machine` says where there is a wheel of wasmtime."""
 
 
 def _interfaces() -> list[str]:
@@ -80,6 +86,11 @@ class WasmtimeEngine(Engine):
         return Path(__file__).with_name("dense.py")
 
     async def check(self) -> None:
+        machine = platform.machine()
+        if machine not in _MACHINES or sys.maxsize < 2**32:
+            raise ConfigError(
+                f"there is no wasmtime for this machine ({machine}): it is made for x86_64 and aarch64, 64 bits"
+            )
         if importlib.util.find_spec("wasmtime") is None:
             raise ConfigError("wasmtime is not installed; try: pip install wasmlet-wasmtime")
 

@@ -78,7 +78,7 @@ def _token(**given: Any) -> None:
 
 def _hash(file: Path) -> str:
     from cryptography import x509
-    from wasmlet_agent.joining import ca_hash
+    from wasmlet_agent.authorities import ca_hash
 
     try:
         return ca_hash(x509.load_pem_x509_certificate(file.read_bytes()))
