@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import wasmtime
 from wasmtime import _bindings as bindings
 
-from . import components, direct, hostcalls, limits, socketed, split
+from . import components, direct, hostcalls, limits, rehearsal, socketed, split
 from .errors import TRAPPED, BadArtifact, causes, refusal, trap_text
 from .p2 import interfaces, wire
 
@@ -83,12 +83,13 @@ def prepare() -> Prepared:
     os.environ.update(_ENVIRONMENT)
     engine = wasmtime.Engine(configuration())
     linker = linked(engine)
-    _idle, *between = compiled_apart(engine, (_IDLE, split.shim(), split.fixup()))
+    _idle, server, *between = compiled_apart(engine, (_IDLE, rehearsal.SERVER, split.shim(), split.fixup()))
     ours = wasmtime.Engine(configuration(own_world=True))
     wire.prepare()
     prepared = Prepared(engine, linker, links_between(engine, linker, between), ours)
     for _ in range(_REHEARSALS):
         warm(prepared)
+        rehearsal.serve(prepared.sockets, direct.pointer(engine), server)
     return prepared
 
 

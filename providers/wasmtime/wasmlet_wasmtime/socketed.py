@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import wasmtime
@@ -20,14 +20,11 @@ from .sockets import STREAM, Network, Socket
 
 _POINTER, _SIZE, _TEXT = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_char_p
 _function = direct.function
-_clone = _function("wasmtime_linker_clone", _POINTER, _POINTER)
-_delete = _function("wasmtime_linker_delete", None, _POINTER)
-_define = _function("wasmtime_linker_define", _POINTER, _POINTER, _POINTER, _TEXT, _SIZE, _TEXT, _SIZE, _POINTER)
-_define_instance = _function("wasmtime_linker_define_instance", _POINTER, _POINTER, _POINTER, _TEXT, _SIZE, _POINTER)
+_get = _function("wasmtime_linker_get", ctypes.c_bool, *[_POINTER] * 2, _TEXT, _SIZE, _TEXT, _SIZE, _POINTER)
 _define_function = _function(
     "wasmtime_linker_define_func_unchecked", _POINTER, _POINTER, _TEXT, _SIZE, _TEXT, _SIZE, *[_POINTER] * 4
 )
-_instantiate = _function("wasmtime_linker_instantiate", *[_POINTER] * 6)
+_instantiate = _function("wasmtime_instance_new", *[_POINTER] * 4, _SIZE, *[_POINTER] * 2)
 _export = _function("wasmtime_instance_export_get", ctypes.c_bool, _POINTER, _POINTER, _TEXT, _SIZE, _POINTER)
 _call = _function("wasmtime_func_call_unchecked", *[_POINTER] * 4, _SIZE, _POINTER)
 _memory_data = _function("wasmtime_memory_data", _POINTER, _POINTER, _POINTER)
@@ -36,20 +33,21 @@ _error_delete = _function("wasmtime_error_delete", None, _POINTER)
 _trap_delete = _function("wasm_trap_delete", None, _POINTER)
 _imports = _function("wasmtime_module_imports", None, _POINTER, _POINTER)
 _imports_delete = _function("wasm_importtype_vec_delete", None, _POINTER)
-_import_module = _function("wasm_importtype_module", ctypes.POINTER(ffi.wasm_byte_vec_t), _POINTER)
-_import_name = _function("wasm_importtype_name", ctypes.POINTER(ffi.wasm_byte_vec_t), _POINTER)
+_import_module = _function("wasm_importtype_module", _POINTER, _POINTER)
+_import_name = _function("wasm_importtype_name", _POINTER, _POINTER)
 _import_type = _function("wasm_importtype_type", _POINTER, _POINTER)
 _as_function = _function("wasm_externtype_as_functype_const", _POINTER, _POINTER)
-_params = _function("wasm_functype_params", ctypes.POINTER(ffi.wasm_valtype_vec_t), _POINTER)
+_params = _function("wasm_functype_params", _POINTER, _POINTER)
 
-_WASI, _HTTP = split.WASI.encode(), HTTP_MODULE.encode()
+_WASI, _HTTP, _SOCKETS = split.WASI.encode(), HTTP_MODULE.encode(), b"sock_"
 _MEMORY = ffi.WASMTIME_EXTERN_MEMORY.value
-_ITEM = ffi.wasmtime_extern_t.of.offset
+_ITEM, _ITEM_SIZE = ffi.wasmtime_extern_t.of.offset, ctypes.sizeof(ffi.wasmtime_extern_t)
 _FIRST_LISTENER = 3
 TABLES = 1
 """That a guest's store has beside its own."""
 _UNKNOWN, _TERMINAL = 0, 2
 """WASI's file types of a standard input."""
+_INSTANCES = (b"guest", b"shim")
 _NOTHING_YET = "uninitialized element"
 """What wasmtime says of a call by way of `shim` before `fixup` is there."""
 _IN_START = "the module uses WASI in its start function, where one with sockets cannot: have it do so in _start"
@@ -88,25 +86,61 @@ def _define_host(linker: int, module: bytes, name: bytes, params: int, function:
     direct.check(error)
 
 
-def imported(module: int) -> dict[str, int]:
-    """The functions for a network that a module imports, by their names here, and how many parameters they have."""
-    found, vector = {}, ffi.wasm_importtype_vec_t()
+class _Vector(ctypes.Structure):
+    """A vector of the C API, whatever it has in it."""
+
+    _fields_ = (("size", _SIZE), ("data", _POINTER))
+
+
+class Import(NamedTuple):
+    """What a module imports.
+
+    Attributes:
+        params: how many parameters it has; 0 where that does not matter.
+    """
+
+    module: bytes
+    name: bytes
+    params: int = 0
+
+    @property
+    def second(self) -> bool:
+        """Whether it is a function of sockets under its second type."""
+        params = SECOND.get(self.name.decode())
+        return self.module == _WASI and params is not None and self.params == len(params)
+
+    @property
+    def ours(self) -> bytes:
+        """What it is called in `shim`, where that has it; b"" for what is the engine's in any case."""
+        if self.module == _HTTP:
+            return of_http(self.name.decode()).encode()
+        if self.module != _WASI:
+            return b""
+        return second(self.name.decode()).encode() if self.second else self.name
+
+
+_FIXUP = [Import(module.encode(), name.encode()) for module, name in split.fixup_imports()]
+
+
+def imported(module: int) -> list[Import]:
+    """What a module imports, in its order."""
+    found, vector = [], _Vector()
     _imports(module, ctypes.addressof(vector))
+    size = ctypes.sizeof(_POINTER)
     for place in range(vector.size):
-        item = ctypes.cast(vector.data[place], _POINTER)
-        name = _bytes(_import_name(item))
-        of_sockets = name.startswith(b"sock_") and _bytes(_import_module(item)) == _WASI
-        if of_sockets or _bytes(_import_module(item)) == _HTTP:
-            function = _as_function(_import_type(item))
-            if function:
-                known = name.decode() if of_sockets else of_http(name.decode())
-                found[known] = int(_params(function).contents.size)
+        item = _POINTER.from_address(vector.data + place * size).value
+        origin, name = _bytes(_import_module(item)), _bytes(_import_name(item))
+        params = 0
+        if name.startswith(_SOCKETS) and origin == _WASI and (function := _as_function(_import_type(item))):
+            params = int(_Vector.from_address(_params(function)).size)
+        found.append(Import(origin, name, params))
     _imports_delete(ctypes.addressof(vector))
     return found
 
 
-def _bytes(vector: Any) -> bytes:
-    return ctypes.string_at(vector.contents.data, vector.contents.size)
+def _bytes(address: int) -> bytes:
+    vector = _Vector.from_address(address)
+    return ctypes.string_at(vector.data, vector.size)
 
 
 class Wanted(NamedTuple):
@@ -115,14 +149,19 @@ class Wanted(NamedTuple):
     Attributes:
         accepts: it can have listeners.
         opens: it can ask for sockets of its own.
-        seconds: the functions that it imports under their second types.
         http: it imports functions of `HTTP`.
+        imports: all that it imports, in its order.
     """
 
     accepts: bool
     opens: bool
-    seconds: tuple[str, ...]
     http: bool
+    imports: tuple[Import, ...]
+
+    @property
+    def seconds(self) -> list[str]:
+        """The functions that it imports under their second types."""
+        return [one.name.decode() for one in self.imports if one.second]
 
     def listeners(self, broker: Broker | None) -> Sequence[Any]:
         """The ports of those that the guest is given at its start."""
@@ -135,10 +174,10 @@ class Wanted(NamedTuple):
 
 def wanted(module: int) -> Wanted:
     """What a compiled module imports."""
-    names = imported(module)
-    accepts, opens = (bool({name, f"{name}_v2"} & names.keys()) for name in ("sock_accept", "sock_open"))
-    found = tuple(name for name, count in names.items() if name in SECOND and count == len(SECOND[name]))
-    return Wanted(accepts, opens, found, any(of_http(name) in names for name in HTTP))
+    imports = tuple(imported(module))
+    names = {one.name for one in imports if one.module == _WASI}
+    accepts, opens = (bool({name, name + b"_v2"} & names) for name in (b"sock_accept", b"sock_open"))
+    return Wanted(accepts, opens, any(one.module == _HTTP for one in imports), imports)
 
 
 def network(broker: Broker, wants: Wanted, wake: int = -1) -> Network:
@@ -184,8 +223,11 @@ def _define_absent(linker: int, functions: Mapping[str, str]) -> None:
 def instantiate(links: Links, context: int, module: int, wants: Wanted, made: Network, instance: int) -> None:
     """Make the guest's instance, and what is between it and WASI; its start function runs, if it has one.
 
+    What each of the three imports is put together one by one: a linker of the guest's own, as a copy of the one that
+    has all of WASI, would take 400 KiB.
+
     Args:
-        wants: what it imports.
+        wants: of the module.
         instance: address of where the instance goes.
 
     Raises:
@@ -195,43 +237,53 @@ def instantiate(links: Links, context: int, module: int, wants: Wanted, made: Ne
     """
     shim, fixup, item = ffi.wasmtime_instance_t(), ffi.wasmtime_instance_t(), ffi.wasmtime_extern_t()
     at_shim, at_item = ctypes.addressof(shim), ctypes.addressof(item)
-    _make(links.linker, context, links.shim, at_shim)
-    own = _clone(links.linker)
+    _make(context, links.shim, b"", at_shim)
+
+    def of_guest(one: Import) -> bool:
+        name = one.ours
+        if name and _export(context, at_shim, name, len(name), at_item):
+            return True
+        return bool(_get(links.linker, context, one.module, len(one.module), one.name, len(one.name), at_item))
+
     try:
-        direct.check(_define_instance(own, context, _WASI, len(_WASI), at_shim))
-        others = [(_WASI, name, second(name)) for name in wants.seconds]
-        others += [(_HTTP, name, of_http(name)) for name in HTTP if wants.http]
-        for place, name, known in others:
-            theirs, ours = name.encode(), known.encode()
-            _export(context, at_shim, ours, len(ours), at_item)
-            direct.check(_define(own, context, place, len(place), theirs, len(theirs), at_item))
-        _make(own, context, module, instance)
+        _make(context, module, _externs(wants.imports, of_guest, item), instance)
     except wasmtime.Trap as error:
         if _NOTHING_YET in str(error):
             raise ValueError(_IN_START) from None
         raise
-    finally:
-        _delete(own)
     if not _export(context, instance, b"memory", 6, at_item) or item.kind != _MEMORY:
         raise ValueError("the module exports no memory; expected one of the name memory, which WASI works on")
     memory = ffi.wasmtime_extern_t.from_buffer_copy(item)
     at_memory = ctypes.addressof(memory) + _ITEM
     made.attach(lambda: (_memory_data(context, at_memory), _memory_size(context, at_memory)), memory)
-    own = _clone(links.linker)
+
+    def of_fixup(one: Import) -> bool:
+        origin, name = one[:2]
+        if origin in _INSTANCES:
+            return bool(_export(context, instance if origin == b"guest" else at_shim, name, len(name), at_item))
+        return bool(_get(links.linker, context, origin, len(origin), name, len(name), at_item))
+
     try:
-        direct.check(_define(own, context, b"guest", 5, b"memory", 6, at_item))
-        direct.check(_define_instance(own, context, b"shim", 4, at_shim))
-        _make(own, context, links.fixup, ctypes.addressof(fixup))
+        _make(context, links.fixup, _externs(_FIXUP, of_fixup, item), ctypes.addressof(fixup))
     except wasmtime.WasmtimeError as error:
         raise ValueError(f"a module that has sockets needs a memory of 32 bits: {error}") from None
-    finally:
-        _delete(own)
     made.native_poll, made.native_now = (_native(context, fixup, name) for name in (b"poll", b"now"))
 
 
-def _make(linker: int, context: int, module: int, instance: int) -> None:
-    trap = _POINTER()
-    direct.check(_instantiate(linker, context, module, instance, ctypes.addressof(trap)))
+def _externs(imports: Iterable[Import], find: Callable[[Import], bool], item: Any) -> bytes:
+    """What is to be imported, one behind the other; `find` puts each into `item`."""
+    found = bytearray()
+    for one in imports:
+        if not find(one):
+            raise ValueError(f"the module imports what does not exist here: {one.name.decode(errors='replace')[:80]}")
+        found += item
+    return bytes(found)
+
+
+def _make(context: int, module: int, externs: bytes, instance: int) -> None:
+    trap, given = _POINTER(), ctypes.create_string_buffer(externs, max(1, len(externs)))
+    count = len(externs) // _ITEM_SIZE
+    direct.check(_instantiate(context, module, ctypes.addressof(given), count, instance, ctypes.addressof(trap)))
     direct.check_trap(trap)
 
 

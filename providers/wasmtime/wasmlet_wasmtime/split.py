@@ -61,6 +61,12 @@ def shim() -> str:
     return f'(module (table (export "table") {len(_TABLE)} {len(_TABLE)} funcref) {" ".join(functions)})'
 
 
+def fixup_imports() -> list[tuple[str, str]]:
+    """What `fixup` imports: modules and names, in their order."""
+    others = [("guest", "memory"), ("shim", "table"), ("net", "call"), (WASI, "poll_oneoff"), (WASI, "clock_time_get")]
+    return [*others, *((WASI, name) for name in _NATIVE)]
+
+
 def fixup() -> str:
     """What fills the table, as text."""
     imports = [f'(import "{WASI}" "{name}" (func $native_{name} {_type(params)}))' for name, params in _NATIVE.items()]

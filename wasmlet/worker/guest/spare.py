@@ -12,7 +12,7 @@ import os
 import select
 import signal
 import socket
-from typing import cast
+from typing import Any, cast
 
 from .. import linux, wire
 from . import child, dense
@@ -100,9 +100,23 @@ def warm_up(confinement: Confinement) -> None:
             assert received is not None
             wire.close(received[1])
             child.read_spec(spec)
+            _warm_up_sockets()
             confinement.warm_up()
             linux.set_name("wasmlet-zygote")
     os.close(spec)
+
+
+def _warm_up_sockets() -> None:
+    """Be a child that is given its listener by the broker."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours:
+        wire.send(ours, wire.pack({"re": 1}), (ours.fileno(),))
+        spec: dict[str, Any] = {"env": [], "network": {"addresses": ["127.0.0.1"], "listeners": [{"number": 1}]}}
+        child.take_network(spec, theirs.detach())
+        sockets = spec["sockets"]
+        for descriptors in sockets.open_listeners():
+            wire.close(descriptors)
+        sockets.close()
 
 
 def report_failure(control: int, text: str) -> None:
