@@ -23,11 +23,11 @@ class Handler:
     """Answers with its path, fails at `/bad`, and ends the thread that serves it at `/end`."""
 
     def __call__(self, exchange: Exchange, turn: Turn) -> tuple[int, str]:
-        if exchange.path == "/bad":
+        if exchange.title == "GET /bad":
             raise RuntimeError("a fault")
-        if exchange.path == "/end":
+        if exchange.title == "GET /end":
             raise SystemExit
-        return 404, f"nothing at {exchange.path}"
+        return 404, f"nothing at {exchange.title}"
 
 
 @contextlib.contextmanager

@@ -189,7 +189,13 @@ async def test_without_a_port_it_is_told_to_have_one(networked: Runtime, image: 
 
 @pytest.mark.parametrize(
     ("name", "text"),
-    [("http-instances", "sometimes"), ("http-concurrency", "0"), ("http-concurrency", "x"), ("http-timeout", "-1")],
+    [
+        ("http-instances", "sometimes"),
+        ("http-concurrency", "0"),
+        ("http-concurrency", "x"),
+        ("http-timeout", "-1"),
+        ("http-access-log", "yes"),
+    ],
 )
 async def test_annotations_that_say_nothing(networked: Runtime, image: str, name: str, text: str) -> None:
     with pytest.raises(Refused, match=rf"annotations\[wasmlet.dev/{name}\]"):
@@ -246,3 +252,15 @@ async def test_a_request_in_flight_ends_with_the_grace_period(networked: Runtime
         answer.close()
     assert final is not None
     assert final.containers[0].state.exit_code == 137
+
+
+async def test_requests_are_in_the_log_where_the_pod_says_so(networked: Runtime, image: str) -> None:
+    key, url = await started(networked, serving(image, {"wasmlet.dev/http-access-log": "true"}))
+    async with ClientSession(timeout=LATE) as client:
+        for path in ("hello?token=secret", "status?404", "trap"):
+            async with client.get(f"{url}/{path}"):
+                pass
+    text = await networked.logged(key, b"GET /trap 500 ")
+    assert b"wasmlet: GET /hello 200 0." in text
+    assert b"wasmlet: GET /status 404 0." in text
+    assert b"secret" not in text

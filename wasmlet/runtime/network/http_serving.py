@@ -3,6 +3,7 @@
 wasmlet.dev/http-instances: reuse        one instance serves one request after the other; else each has its own
 wasmlet.dev/http-concurrency: "4"        so many instances at a time
 wasmlet.dev/http-timeout: "30"           seconds that a request may be served
+wasmlet.dev/http-access-log: "true"      each request is a line of the container's log
 """
 
 from __future__ import annotations
@@ -12,10 +13,11 @@ from typing import Any
 from wasmlet.errors import Refused
 from wasmlet.model.pod import Pod
 
-INSTANCES, CONCURRENCY, TIMEOUT = (
+INSTANCES, CONCURRENCY, TIMEOUT, ACCESS_LOG = (
     "wasmlet.dev/http-instances",
     "wasmlet.dev/http-concurrency",
     "wasmlet.dev/http-timeout",
+    "wasmlet.dev/http-access-log",
 )
 REUSE, PER_REQUEST = "reuse", "per-request"
 MOST_INSTANCES = 64
@@ -40,6 +42,11 @@ def of_pod(pod: Pod) -> dict[str, Any]:
             if not (text.isascii() and text.isdigit() and len(text) < 6 and 1 <= int(text) <= most):
                 raise _refused(name, f"a whole number from 1 to {most}", text)
             found[key] = int(text)
+    log = pod.annotations.get(ACCESS_LOG)
+    if log is not None:
+        if log not in ("true", "false"):
+            raise _refused(ACCESS_LOG, "true or false", log)
+        found["log"] = log == "true"
     return found
 
 

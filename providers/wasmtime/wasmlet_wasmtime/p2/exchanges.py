@@ -26,6 +26,7 @@ _CORK = 16 * 1024
 """Bytes that wait so, at most."""
 _DRAINED = 256 * 1024
 """Bytes of a body that nobody has read, and that are read so that the connection can go on."""
+_LONGEST_TITLE = 200
 _GONE: ErrorCode = ("connection-terminated", None)
 
 
@@ -43,6 +44,8 @@ class Exchange:
         self.method = request.method.decode("ascii")
         self.began = time.monotonic()
         self._begun = False
+        self.status = 0
+        """Of the answer, as far as there is one."""
         self.response: OutgoingResponse | None = None
         self.refusal: tuple[str, Any] | None = None
         self._held: list[bytes] = []
@@ -87,9 +90,10 @@ class Exchange:
         return IncomingRequest(self.method, path, host or None, fields, self)
 
     @property
-    def path(self) -> str:
-        """What was asked for, for the log."""
-        return self.incoming.path or ""
+    def title(self) -> str:
+        """What was asked for, for the log: without the query, in which there may be secrets."""
+        path = (self.incoming.path or "*").partition("?")[0][:_LONGEST_TITLE]
+        return f"{self.method} {''.join(c if c.isprintable() else '?' for c in path)}"
 
     # What comes.
 
@@ -239,6 +243,7 @@ class Exchange:
             if self._connection.last:
                 fields.append(("connection", "close"))
             self._begun = True
+            self.status = response.status
             out += (
                 protocol.send(
                     h11.Response(status_code=response.status, headers=fields, reason=REASONS.get(response.status, b""))
@@ -279,6 +284,7 @@ class Exchange:
             return said
         if failure is not None and not self._begun and self._unsent is not _GONE:
             self._held.clear()
+            self.status = failure[0]
             self._connection.answer(*failure)
         return said
 

@@ -72,6 +72,7 @@ class Front:
         log: takes a line.
 
     Attributes:
+        logs_access: every request is a line of the log.
         tidy: called about once a second as long as it says that there is something left to tidy.
         told: a descriptor that takes the numbers of signals, a byte each (`signal.set_wakeup_fd`).
     """
@@ -100,7 +101,7 @@ class Front:
         self._ending = self._refusing = False
         self._ended = _nothing
         self.tidy: Callable[[], bool] = lambda: False
-        self._untidy = False
+        self._untidy = self.logs_access = False
         self._wake_read, self._wake_write = os.pipe()
         for end in (self._wake_read, self._wake_write, self._told_read, self.told):
             os.set_blocking(end, False)
@@ -150,7 +151,7 @@ class Front:
                 failure = self._handle(exchange, turn)
             except Exception as error:  # a fault of ours, with which the thread would end, and maybe the front
                 failure = 500, "the handler failed"
-                self._log(f"{exchange.method} {exchange.path}: wasmlet failed: {type(error).__name__}: {error}")
+                self._log(f"{exchange.title}: wasmlet failed: {type(error).__name__}: {error}")
             finally:
                 del self._turns[turn]
                 in_front = self._in_front.pop(turn, self) is None
@@ -164,7 +165,9 @@ class Front:
         self._untidy = True
         said = exchange.finish(failure)
         if said:
-            self._log(f"{exchange.method} {exchange.path}: the handler failed: {said}")
+            self._log(f"{exchange.title}: the handler failed: {said}")
+        if self.logs_access:
+            self._log(f"{exchange.title} {exchange.status} {time.monotonic() - exchange.began:.3f} s")
         try:
             goes_on = exchange.settle() and not self._ending
             connection.write()

@@ -35,17 +35,20 @@ class Settings(NamedTuple):
         reuse: an instance serves one request after the other; else each request has an instance of its own.
         concurrency: how many instances there are at a time.
         seconds: how long a request may be served.
+        log: each request is a line of the container's log.
     """
 
     reuse: bool = False
     concurrency: int = 8
     seconds: float = 60.0
+    log: bool = False
 
     @classmethod
     def of(cls, spec: dict[str, Any]) -> Settings:
         found = (spec.get("network") or {}).get("http") or {}
         reuse = bool(found.get("reuse", False))
-        return cls(reuse, found.get("concurrency") or (1 if reuse else 8), float(found.get("seconds") or 60))
+        concurrency = found.get("concurrency") or (1 if reuse else 8)
+        return cls(reuse, concurrency, float(found.get("seconds") or 60), bool(found.get("log")))
 
 
 def check(engine: wasmtime.Engine, component: Any) -> None:
@@ -173,7 +176,7 @@ def serve(
     server.start()
     listeners = listeners_of(broker)
     front = Front(listeners, server.handle, server.interrupt, server.settings.seconds, log)
-    front.tidy = server.tidy
+    front.tidy, front.logs_access = server.tidy, server.settings.log
     # Requests leave cycles behind, and a zygote's children do not look for them. What it had itself is frozen.
     gc.enable()
     try:
@@ -218,8 +221,7 @@ def log(text: str) -> None:
 
 
 def _say(exchange: Exchange, text: str) -> None:
-    path = "".join(c if c.isprintable() else "?" for c in exchange.path[:200])
-    log(f"{exchange.method} {path}: {text}")
+    log(f"{exchange.title}: {text}")
 
 
 def _words(error: Exception) -> str:
