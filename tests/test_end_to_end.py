@@ -99,19 +99,24 @@ async def kube(control_plane: ControlPlane, kubectl: Path, tmp_path: Path) -> Ku
     return Kube(kubectl, control_plane.kubeconfig, tmp_path)
 
 
-@pytest.fixture
-async def node(control_plane: ControlPlane, tmp_path: Path) -> AsyncIterator[wasmlet.Node]:
-    provider = WasmtimeProvider(WasmtimeProvider.Config(allow_local_modules=True, shim_idle_exit=1.0))
+def node_of(control_plane: ControlPlane, directory: Path, *, drain: bool = True, **settings: Any) -> wasmlet.Node:
+    """A node whose provider has these settings and keeps its state below that directory."""
+    provider = WasmtimeProvider(WasmtimeProvider.Config(shim_idle_exit=1.0, **settings))
     config = wasmlet.NodeConfig(
         kubeconfig=control_plane.node_kubeconfig(NODE),
         node_name=NODE,
         node_ip="127.0.0.1",
         port=0,
         client_ca_file=control_plane.client_ca_file,
-        state_dir=tmp_path / "state",
-        drain_on_exit=True,
+        state_dir=directory / "state",
+        drain_on_exit=drain,
     )
-    async with wasmlet.Node(provider, config) as node:
+    return wasmlet.Node(provider, config)
+
+
+@pytest.fixture
+async def node(control_plane: ControlPlane, tmp_path: Path) -> AsyncIterator[wasmlet.Node]:
+    async with node_of(control_plane, tmp_path, allow_local_modules=True) as node:
         yield node
 
 
@@ -300,24 +305,11 @@ async def test_the_token_that_admission_mounts_is_there(kube: Kube, node: wasmle
 async def test_guests_go_on_when_the_node_loop_is_restarted(
     control_plane: ControlPlane, kube: Kube, guest: Guest, tmp_path: Path
 ) -> None:
-    def make(drain: bool) -> wasmlet.Node:
-        provider = WasmtimeProvider(WasmtimeProvider.Config(allow_local_modules=True, shim_idle_exit=1.0))
-        config = wasmlet.NodeConfig(
-            kubeconfig=control_plane.node_kubeconfig(NODE),
-            node_name=NODE,
-            node_ip="127.0.0.1",
-            port=0,
-            client_ca_file=control_plane.client_ca_file,
-            state_dir=tmp_path / "state",
-            drain_on_exit=drain,
-        )
-        return wasmlet.Node(provider, config)
-
-    async with make(False):
+    async with node_of(control_plane, tmp_path, drain=False, allow_local_modules=True):
         await kube.apply("p", guest("sleeper", SLEEPER), "hello", restartPolicy="Always")
         await kube.run("wait", "pod/p", "--for=condition=Ready", "--timeout=60s")
         before = (await kube.get("p"))["status"]["containerStatuses"][0]
-    async with make(True):
+    async with node_of(control_plane, tmp_path, allow_local_modules=True):
         await kube.apply("other", guest("exiter", EXITER))
         await kube.wait("other", ".status.phase", "Succeeded")
         after = (await kube.get("p"))["status"]["containerStatuses"][0]

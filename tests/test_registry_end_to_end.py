@@ -8,31 +8,14 @@ import os
 import sys
 from pathlib import Path
 
-from wasmlet_wasmtime import WasmtimeProvider
-
-import wasmlet
 from tests.artifacts import registries
 from tests.artifacts.conftest import docker_registry
 from tests.artifacts.registries import PASSWORD, USER
-from tests.test_end_to_end import NODE, Kube, kube
+from tests.test_end_to_end import Kube, kube, node_of
 from wasmlet.testing import ControlPlane
 
 __all__ = ["docker_registry", "kube"]
 HELLO = Path(__file__).parents[1] / "examples" / "hello" / "hello.wasm"
-
-
-def node(control_plane: ControlPlane, directory: Path, address: str) -> wasmlet.Node:
-    provider = WasmtimeProvider(WasmtimeProvider.Config(insecure_registries=(address,), shim_idle_exit=1.0))
-    config = wasmlet.NodeConfig(
-        kubeconfig=control_plane.node_kubeconfig(NODE),
-        node_name=NODE,
-        node_ip="127.0.0.1",
-        port=0,
-        client_ca_file=control_plane.client_ca_file,
-        state_dir=directory / "state",
-        drain_on_exit=True,
-    )
-    return wasmlet.Node(provider, config)
 
 
 async def test_a_private_registry(
@@ -57,7 +40,7 @@ async def test_a_private_registry(
             env=os.environ | {"DOCKER_CONFIG": str(docker)},
         )  # fmt: skip
         assert await push.wait() == 0
-        async with node(control_plane, tmp_path, address):
+        async with node_of(control_plane, tmp_path, insecure_registries=(address,)):
             await kube.apply("first", image, **secret)
             await kube.wait("first", ".status.phase", "Succeeded")
             assert "Successfully pulled image" in await kube.run("get", "events")
@@ -66,7 +49,7 @@ async def test_a_private_registry(
             await kube.wait("without", state, "ImagePullBackOff")
         compiled = await asyncio.to_thread(_compiled, tmp_path)
         assert len(compiled) == 1
-        async with node(control_plane, tmp_path, address):
+        async with node_of(control_plane, tmp_path, insecure_registries=(address,)):
             await kube.apply("second", image, **secret)
             await kube.wait("second", ".status.phase", "Succeeded")
             assert "Hello" in await kube.run("logs", "second")

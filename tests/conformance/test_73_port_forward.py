@@ -34,6 +34,18 @@ async def forwarded(kube: Kube, port: int) -> AsyncIterator[tuple[int, asyncio.S
         await process.wait()
 
 
+async def told(port: int, said: asyncio.StreamReader, what: str) -> None:
+    """Return when kubectl has said this of a connection to its port."""
+    _, writer = await asyncio.open_connection("127.0.0.1", port)
+    text = ""
+    async with asyncio.timeout(SECONDS):
+        while what not in text:
+            line = await said.readline()
+            assert line, text
+            text += line.decode()
+    writer.close()
+
+
 async def test_a_port_of_the_pod(net: Kube) -> None:
     await net.serve()
     await net.logged("listening")
@@ -47,25 +59,11 @@ async def test_nothing_listens(net: Kube) -> None:
     await net.serve()
     await net.logged("listening")
     async with forwarded(net, 8081) as (port, said):
-        _, writer = await asyncio.open_connection("127.0.0.1", port)
-        text = ""
-        async with asyncio.timeout(SECONDS):
-            while "connection refused" not in text:
-                line = await said.readline()
-                assert line, text
-                text += line.decode()
-        writer.close()
+        await told(port, said, "connection refused")
 
 
 async def test_without_a_network(kube: Kube) -> None:
     await kube.create("sleep", "1000")
     await kube.ready()
     async with forwarded(kube, 8080) as (port, said):
-        _, writer = await asyncio.open_connection("127.0.0.1", port)
-        text = ""
-        async with asyncio.timeout(SECONDS):
-            while "has no network" not in text:
-                line = await said.readline()
-                assert line, text
-                text += line.decode()
-        writer.close()
+        await told(port, said, "has no network")

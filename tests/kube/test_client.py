@@ -28,6 +28,16 @@ KINDS = [
 ]
 
 
+async def in_two_parts(request: web.Request, more: asyncio.Event) -> web.StreamResponse:
+    """An answer of which there is more once that is set."""
+    response = web.StreamResponse()
+    await response.prepare(request)
+    await response.write(b"one")
+    await more.wait()
+    await response.write(b"two")
+    return response
+
+
 @pytest.mark.parametrize(("status", "reason", "kind"), KINDS)
 async def test_each_answer_has_its_error(tmp_path: Path, status: int, reason: str, kind: type[errors.ApiError]) -> None:
     async def answer(request: web.Request) -> web.Response:
@@ -133,12 +143,7 @@ async def test_a_watch_goes_on_while_credentials_change_again_and_again(
             return web.json_response({"kind": "Status", "code": 401, "message": "no"}, status=401)
         if request.path != "/watch":
             return web.json_response({"who": token})
-        response = web.StreamResponse()
-        await response.prepare(request)
-        await response.write(b"one")
-        await more.wait()
-        await response.write(b"two")
-        return response
+        return await in_two_parts(request, more)
 
     async with serving(answer, tmp_path) as probe:
         server = probe.identity.server
@@ -171,12 +176,7 @@ async def test_other_credentials_are_used_from_the_next_request_on(tmp_path: Pat
         seen.append(request.headers.get("Authorization"))
         if request.path != "/watch":
             return web.json_response({})
-        response = web.StreamResponse()
-        await response.prepare(request)
-        await response.write(b"one")
-        await more.wait()
-        await response.write(b"two")
-        return response
+        return await in_two_parts(request, more)
 
     async with serving(answer, tmp_path) as probe:
         server = probe.identity.server

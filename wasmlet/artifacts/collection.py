@@ -14,7 +14,7 @@ import contextlib
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -123,36 +123,35 @@ def _idle(store: Store, limits: Limits) -> Iterable[_Idle]:
         yield _Idle(path, found.st_mtime, min(ages), partial(_remove_refusal, path))
 
 
+@contextlib.contextmanager
+def _unused(path: Path, same: Callable[[os.stat_result], bool]) -> Iterator[bool]:
+    """Whether the file is not in use, nor was meanwhile; nobody begins to use it in the context."""
+    descriptor = lock(path, create=False)
+    try:
+        yield descriptor is not None and same(os.fstat(descriptor))
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)
+
+
 def _remove(store: Store, path: Path, used: float) -> bool:
     """Remove an image and, before it, its references; not one that is in use or was used meanwhile."""
-    descriptor = lock(path, create=False)
-    if descriptor is None:
-        return False
-    try:
-        if os.fstat(descriptor).st_mtime != used:
-            return False
-        _forget(store, path, (store.trees / path.name).exists())
-        path.unlink(missing_ok=True)
-        return True
-    finally:
-        os.close(descriptor)
+    with _unused(path, lambda found: found.st_mtime == used) as unused:
+        if unused:
+            _forget(store, path, (store.trees / path.name).exists())
+            path.unlink(missing_ok=True)
+        return unused
 
 
 def _remove_tree(store: Store, path: Path, used: float) -> bool:
     """The same for an image that is a directory."""
-    descriptor = lock(path, create=False)
-    if descriptor is None:
-        return False
-    try:
-        if os.fstat(descriptor).st_mtime != used:
-            return False
-        _forget(store, path, (store.images / path.name).exists())
-        gone = store.ingest / f"{secrets.token_hex(16)}.part"  # where it is cleared away, if this process dies now
-        path.rename(gone)
-        shutil.rmtree(gone)
-        return True
-    finally:
-        os.close(descriptor)
+    with _unused(path, lambda found: found.st_mtime == used) as unused:
+        if unused:
+            _forget(store, path, (store.images / path.name).exists())
+            gone = store.ingest / f"{secrets.token_hex(16)}.part"  # where it is cleared away, if this process dies now
+            path.rename(gone)
+            shutil.rmtree(gone)
+        return unused
 
 
 def _forget(store: Store, path: Path, otherwise: bool) -> None:
@@ -168,16 +167,10 @@ def _forget(store: Store, path: Path, otherwise: bool) -> None:
 
 def _remove_compiled(path: Path, used: float) -> bool:
     """The same for a compiled module."""
-    descriptor = lock(path, create=False)
-    if descriptor is None:
-        return False
-    try:
-        if os.fstat(descriptor).st_atime != used:
-            return False
-        path.unlink(missing_ok=True)
-        return True
-    finally:
-        os.close(descriptor)
+    with _unused(path, lambda found: found.st_atime == used) as unused:
+        if unused:
+            path.unlink(missing_ok=True)
+        return unused
 
 
 def _remove_refusal(path: Path) -> bool:

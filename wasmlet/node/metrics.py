@@ -43,10 +43,11 @@ class Metrics:
     def __init__(self, node_name: str, version: str) -> None:
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
+        self._make_own(version)
+        self._make_kubelets(node_name)
+
+    def _make_own(self, version: str) -> None:
         Info("wasmlet_build", "The version of wasmlet.", registry=self.registry).info({"version": version})
-        Gauge("kubelet_node_name", "The node's name; the value is 1.", ["node"], registry=self.registry).labels(
-            node_name
-        ).set(1)
         self.retries = Counter(
             "wasmlet_pod_retries", "Steps of pods that failed and are tried again.", registry=self.registry
         )
@@ -76,6 +77,12 @@ class Metrics:
             "wasmlet_unwritten_statuses", "Pods whose status the API does not have yet.", registry=self.registry
         )
         self._pods = Gauge("wasmlet_pods", "Pods of this node by phase.", ["phase"], registry=self.registry)
+
+    def _make_kubelets(self, node_name: str) -> None:
+        """Those that a kubelet has, by its names."""
+        Gauge("kubelet_node_name", "The node's name; the value is 1.", ["node"], registry=self.registry).labels(
+            node_name
+        ).set(1)
         self._running_pods = Gauge("kubelet_running_pods", "Number of pods that run.", registry=self.registry)
         self._containers = Gauge(
             "kubelet_running_containers", "Number of containers by state.", ["container_state"], registry=self.registry

@@ -125,28 +125,18 @@ class Node:
             identity = self._identity or await self._unless_stopped(credentials.identity())
             if identity is None:
                 return
+            config = self.config
             client, lease_client, watch_client = await self._connect(stack, identity)
             await first_contact(client, self._clock)
-            ip = self.config.node_ip
-            if ip is None:
-                ip = await asyncio.to_thread(_own_address, identity.server)
-            description = NodeDescription(
-                config=self.config,
-                provider=self.provider.name,
-                ip=ip,
-                has_hostname=await _resolves(self.config.node_name, ip),
-            )
+            description = await self._describe(identity)
             registration = NodeRegistration(client, self.provider, description, self._clock)
-            lease = LeaseKeeper(
-                lease_client, self.config.node_name, state.instance, registration, self._clock, self._rng
-            )
+            lease = LeaseKeeper(lease_client, config.node_name, state.instance, registration, self._clock, self._rng)
             await _reached(lease.claim())
             stack.push_async_callback(lease.release)
             stack.push_async_callback(self.provider.stop)
-            config = self.config
             context = NodeContext(
                 config.node_name,
-                ip,
+                description.ip,
                 config.max_pods,
                 state.path,
                 config.cluster_dns,
@@ -164,12 +154,19 @@ class Node:
                 watch_client=watch_client,
                 registration=registration,
                 lease=lease,
-                ip=ip,
+                ip=description.ip,
                 directory=state.path,
                 clock=self._clock,
                 rng=self._rng,
             )
             await self._serve(stack, base, renewal)
+
+    async def _describe(self, identity: Identity) -> NodeDescription:
+        ip = self.config.node_ip
+        if ip is None:
+            ip = await asyncio.to_thread(_own_address, identity.server)
+        has_hostname = await _resolves(self.config.node_name, ip)
+        return NodeDescription(config=self.config, provider=self.provider.name, ip=ip, has_hostname=has_hostname)
 
     async def _connect(self, stack: AsyncExitStack, identity: Identity) -> tuple[Client, Client, Client]:
         """Three clients of the API server: for requests, for the lease's renewals, and for watches.

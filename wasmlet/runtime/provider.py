@@ -349,15 +349,13 @@ class RuntimeProvider(Provider):
         return self._services
 
     def _container(self, key: PodKey, container: str) -> ContainerLife:
-        life = self._life(key).life(container)
-        if life is None:
+        if (life := self._life(key).life(container)) is None:
             raise NotFound(f"container {container} in pod {key.name} is not known here")
         return life
 
     def _instance(self, key: PodKey, container: str) -> ContainerRecord:
         """The instance of a container that runs."""
-        record = self._container(key, container).record
-        if record is None or record.state != wire.RUNNING:
+        if (record := self._container(key, container).record) is None or record.state != wire.RUNNING:
             raise NotFound(f"container {container} in pod {key.name} is not running")
         return record
 

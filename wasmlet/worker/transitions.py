@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 State = TypeVar("State", bound=enum.Enum)
 Event = TypeVar("Event", bound=enum.Enum)
@@ -18,16 +18,24 @@ class NoTransition(AssertionError):
     """A state does not have an event that happened: a bug of ours."""
 
 
-def follow(transitions: Mapping[tuple[State, Event], State], state: State, event: Event, what: str) -> State:
-    """The state that follows.
+class Transitions(Generic[State, Event]):
+    """The state that follows: `after = Transitions(table, ...)`, then `after(state, event)`.
 
     Args:
         what: whose state it is, for the message, as `a pod in stage`.
-
-    Raises:
-        NoTransition: the table does not have this event in this state.
     """
-    try:
-        return transitions[state, event]
-    except KeyError:
-        raise NoTransition(f"{what} {state.value} has no event {event.value}") from None
+
+    def __init__(self, table: Mapping[tuple[State, Event], State], what: str) -> None:
+        self._table = table
+        self._what = what
+
+    def __call__(self, state: State, event: Event) -> State:
+        """The state that follows.
+
+        Raises:
+            NoTransition: the table does not have this event in this state.
+        """
+        try:
+            return self._table[state, event]
+        except KeyError:
+            raise NoTransition(f"{self._what} {state.value} has no event {event.value}") from None

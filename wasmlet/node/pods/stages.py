@@ -8,7 +8,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping
 
-from wasmlet.worker.transitions import follow
+from wasmlet.worker.transitions import Transitions
 
 
 class Stage(enum.Enum):
@@ -130,11 +130,4 @@ TRANSITIONS: Mapping[tuple[Stage, StageEvent], Stage] = {
     (_S.OVER, _E.VANISH): _S.OVER,
 }
 
-
-def after(stage: Stage, event: StageEvent) -> Stage:
-    """The stage that follows.
-
-    Raises:
-        NoTransition: this stage does not have this event.
-    """
-    return follow(TRANSITIONS, stage, event, "a pod in stage")
+after = Transitions(TRANSITIONS, "a pod in stage")

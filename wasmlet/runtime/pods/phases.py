@@ -8,7 +8,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping
 
-from wasmlet.worker.transitions import follow
+from wasmlet.worker.transitions import Transitions
 
 
 class Phase(enum.Enum):
@@ -81,11 +81,4 @@ TRANSITIONS: Mapping[tuple[Phase, PhaseEvent], Phase] = {
     (_P.BACKING_OFF, _E.BEGIN): _P.STARTING,
 }
 
-
-def after(phase: Phase, event: PhaseEvent) -> Phase:
-    """The phase that follows.
-
-    Raises:
-        NoTransition: this phase does not have this event.
-    """
-    return follow(TRANSITIONS, phase, event, "a container in phase")
+after = Transitions(TRANSITIONS, "a container in phase")

@@ -9,7 +9,7 @@ import enum
 from collections.abc import Mapping
 
 from .. import wire
-from ..transitions import follow
+from ..transitions import Transitions
 
 
 class Stage(enum.Enum):
@@ -87,11 +87,4 @@ TRANSITIONS: Mapping[tuple[Stage, Event], Stage] = {
     (_S.GIVEN_UP, _E.COMPLETE): _S.ENDED,
 }
 
-
-def after(stage: Stage, event: Event) -> Stage:
-    """The stage that follows.
-
-    Raises:
-        NoTransition: this stage does not have this event.
-    """
-    return follow(TRANSITIONS, stage, event, "a process in stage")
+after = Transitions(TRANSITIONS, "a process in stage")
