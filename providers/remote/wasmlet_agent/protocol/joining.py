@@ -19,9 +19,9 @@ AUTHORITIES = PREFIX + "/authorities"
 """PEM certificates that vouch for the host, for whoever knows the hash of one."""
 LINK = PREFIX + "/link/{name}"
 
-PING_SECONDS = 20.0
+PING_SECONDS = 30.0
 """How often an agent pings a link on which it hears nothing."""
-DEAD_SECONDS = 50.0
+DEAD_SECONDS = 75.0
 """After so long without a message or a ping, a host takes a link for dead."""
 MOST_JOIN = 8 * 1024
 """Bytes of the body of a request to join."""
