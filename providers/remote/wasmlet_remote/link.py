@@ -11,10 +11,11 @@ import httpx
 from wasmlet_agent.protocol import MOST_BODY, PREFIX, SESSION_HEADER
 from wasmlet_agent.protocol.failures import error_in
 
-from wasmlet import ConfigError, WasmletError
+from wasmlet import ConfigError, InvalidInput, WasmletError
 from wasmlet.proxies import Proxies
 from wasmlet.tls import client_context, show
 from wasmlet_remote.config import Config
+from wasmlet_remote.network import PoolTransport, StreamBackend
 
 CONNECT_SECONDS = 5.0
 ANSWER_SECONDS = 10.0
@@ -133,6 +134,8 @@ class Link:
                 if response.status_code >= 400:
                     raise self._refused(response.status_code, await self._content(response, _MOST_ERROR))
                 yield response
+        except httpx.InvalidURL as error:
+            raise InvalidInput(f"the request is too long for an agent: {error}") from None
         except httpx.HTTPError as error:
             raise self._away(error) from None
 
@@ -172,7 +175,9 @@ def direct(config: Config) -> tuple[Transports, str]:
     proxy = Proxies.of_environment().before(config.endpoint)
 
     def transport(limits: httpx.Limits) -> httpx.AsyncBaseTransport:
-        return httpx.AsyncHTTPTransport(verify=context, limits=limits, proxy=proxy, trust_env=False)
+        if proxy is not None:
+            return httpx.AsyncHTTPTransport(verify=context, limits=limits, proxy=proxy, trust_env=False)
+        return PoolTransport(StreamBackend(), limits, context)
 
     token = ""
     if config.token_file is not None:
