@@ -28,7 +28,7 @@ from wasmlet.cli import log, providers
 from wasmlet.cli.execution import run_loop
 from wasmlet.errors import ConfigError, WasmletError
 
-WHAT = ("node", "memory", "wasmtime", "engines", "serving")
+WHAT = ("node", "memory", "wasmtime", "engines", "serving", "remote")
 REFERENCE = "reference"
 ENGINE = "wasmtime"
 MOST_ASLEEP, MOST_SERVING = 200, 50
@@ -60,8 +60,8 @@ async def measure(options: Options, progress: Progress) -> Found:
     """
     found: Found = {}
     for what in options.what:
-        if what in ("engines", "serving"):
-            found |= await (_engines if what == "engines" else _serving)(options, progress)
+        if what in (alone := {"engines": _engines, "serving": _serving, "remote": _remote}):
+            found |= await alone[what](options, progress)
             continue
         async with open_cluster(options.real) as cluster:
             found["api_server"] = cluster.name
@@ -105,6 +105,22 @@ async def _serving(options: Options, progress: Progress) -> Found:
         return {"serving": await serving(Path(directory), size, progress)}
 
 
+async def _remote(options: Options, progress: Progress) -> Found:
+    """A node with an agent beside one without, each on an embedded control plane of its own."""
+    try:
+        providers.load("remote")
+    except ConfigError as error:
+        progress.line(f"remote is left out: {error}")
+        return {}
+    from benchmarks.remote import MOST, Size, columns, remote
+
+    with tempfile.TemporaryDirectory(prefix="wasmlet-bench-") as directory:
+        load, size = Load(min(options.pods, MOST), hold=0), Size(options.rounds, options.starts, options.hold)
+        found = await remote(Path(directory), load, size, progress)
+    of_bursts = report.summary(found["rounds"])
+    return {"remote": {**found, "bursts": of_bursts, "columns": columns(found), "pods": load.pods}}
+
+
 async def _engine(cluster: Cluster, load: Load, options: Options, progress: Progress) -> Found:
     """The same with an engine, and one pod at a time."""
     try:
@@ -145,6 +161,10 @@ def tables(found: Found) -> str:
         texts.append(report.columns("the classes of engines, by turns", found["engines"]))
     if "serving" in found:
         texts.append(report.columns("guests that serve, by turns", found["serving"]))
+    if "remote" in found:
+        remote = found["remote"]
+        texts.append(report.table(f"{remote['pods']} pods at once, behind an agent", remote["bursts"], "local"))
+        texts.append(report.columns("pods behind an agent, over TLS on loopback", remote["columns"]))
     if "memory" in found:
         texts.append(report.stages("RSS of a node that runs nothing, MiB", found["memory"]))
     machine = found["machine"]
@@ -178,7 +198,8 @@ def command(
     """Measure how fast and how small a node is, beside a bare client that makes the same writes and nothing else.
 
     WHAT is node (the node loop alone), memory (where that goes), wasmtime (with an engine), engines (their classes
-    side by side, without an API server) or serving (guests that answer requests); all of it without any. The API server
+    side by side, without an API server), serving (guests that answer requests) or remote (pods behind an agent, beside
+    pods of the node's own); all of it without any. The API server
     is an embedded one, or that of --kubeconfig. --handler is for wasmtime.
     """
     real = None

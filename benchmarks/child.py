@@ -1,7 +1,9 @@
-"""What a benchmark runs in processes of its own: `python -m benchmarks.child plane|node ...`; `processes` starts them.
+"""What a benchmark runs in processes of its own: `python -m benchmarks.child WHAT ...`; `processes` starts them.
 
     plane DIRECTORY NODE                                     an embedded control plane, with credentials for that node
-    node PROVIDER NAME KUBECONFIG CLIENT_CA STATE_DIR PODS   a node, as `wasmlet run` would run it
+    node PROVIDER NAME KUBECONFIG CLIENT_CA STATE_DIR PODS [SETTING=VALUE ...]
+                                                             a node, as `wasmlet run` would run it
+    agent STATE_DIR KEYS                                     an agent that runs nothing, with keys of `wasmlet-agent`
     alone MODULE                                             a module under wasmtime and nothing else, once
 
 Each says JSON objects on stdout, a line each, the last of them with the key `ready`, and ends on SIGTERM or when its
@@ -16,7 +18,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +64,38 @@ async def _plane(directory: str, node: str) -> None:
         await stop.wait()
 
 
-async def _node(provider: str, name: str, kubeconfig: str, client_ca: str, state_dir: str, pods: str) -> None:
+async def _agent(state_dir: str, keys: str) -> None:
+    import asyncio
+
+    from aiohttp import web
+    from wasmlet_agent.config import AgentConfig
+    from wasmlet_agent.server import Server
+    from wasmlet_agent.serving import started
+
+    from wasmlet.testing import ReferenceProvider
+
+    of = Path(keys)
+    config = AgentConfig(
+        tls_cert_file=of / "agent.crt",
+        tls_key_file=of / "agent.key",
+        client_ca_file=of / "ca.crt",
+        state_dir=Path(state_dir),
+    )
+    stop = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    _when_orphaned(stop.set)
+    async with started(config, ReferenceProvider) as agent:
+        runner = Server(agent, config.guard()).runner()
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=config.context()).start()
+        _say(ready=True, url=f"https://127.0.0.1:{runner.addresses[0][1]}")
+        await stop.wait()
+        await runner.cleanup()
+
+
+async def _node(
+    provider: str, name: str, kubeconfig: str, client_ca: str, state_dir: str, pods: str, *settings: str
+) -> None:
     import wasmlet
     from wasmlet.cli import providers
     from wasmlet.node import run
@@ -81,8 +114,9 @@ async def _node(provider: str, name: str, kubeconfig: str, client_ca: str, state
         runs = ReferenceProvider()
     else:
         kind = providers.load(provider)
-        settings: Any = kind.Config
-        runs = kind(settings(allow_local_modules=True))
+        config_of: Any = kind.Config
+        given = dict(setting.split("=", 1) for setting in settings)
+        runs = kind(config_of(**given) if given else config_of(allow_local_modules=True))
     config = wasmlet.NodeConfig(
         kubeconfig=Path(kubeconfig),
         node_name=name,
@@ -131,6 +165,9 @@ def rss(pid: int | None = None) -> float:
     return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmRSS:"))
 
 
+_WHAT: dict[str, Callable[..., Coroutine[Any, Any, None]]] = {"node": _node, "plane": _plane, "agent": _agent}
+
+
 def main() -> None:
     """Be what the arguments say."""
     what, *arguments = sys.argv[1:]
@@ -145,7 +182,7 @@ def main() -> None:
 
     log.configure("error")
     try:
-        run_loop(_node(*arguments) if what == "node" else _plane(*arguments))
+        run_loop(_WHAT[what](*arguments))
     except WasmletError as error:
         print(f"Error: {error}", file=sys.stderr)
         sys.exit(1)

@@ -56,10 +56,14 @@ class Cluster:
     client_ca_file: Path
 
     @asynccontextmanager
-    async def running_node(self, provider: str, pods: int) -> AsyncIterator[Process]:
-        """A node in a process of its own, registered and ready to take that many pods."""
+    async def running_node(self, provider: str, pods: int, *settings: str) -> AsyncIterator[Process]:
+        """A node in a process of its own, registered and ready to take that many pods.
+
+        Args:
+            settings: of the provider, NAME=VALUE.
+        """
         state = self.directory / "state"
-        arguments = (provider, self.node, self.node_kubeconfig, self.client_ca_file, state, pods)
+        arguments = (provider, self.node, self.node_kubeconfig, self.client_ca_file, state, pods, *settings)
         try:
             async with started("node", *map(str, arguments)) as process:
                 yield process
