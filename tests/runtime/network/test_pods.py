@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import json
 from collections.abc import AsyncGenerator, Callable
@@ -13,13 +14,14 @@ from wasmlet_wasmtime import WasmtimeProvider
 
 from tests.guests import build
 from tests.runtime.harness import Runtime, pod_of
-from wasmlet.errors import Refused
+from wasmlet.errors import InvalidInput, Refused
 from wasmlet.model.inputs import Inputs
 from wasmlet.model.pod import Pod
 from wasmlet.runtime import RuntimeConfig
 from wasmlet.runtime.network.address import directories
 from wasmlet.runtime.network.ranges import loopback_range
 from wasmlet.testing.clock import FakeClock
+from wasmlet.testing.contract.streams import Client
 
 ADDRESS = RuntimeConfig(allow_local_modules=True, network="address")
 NODE = Inputs(node_name="node", node_ips=["127.0.0.1"])
@@ -85,6 +87,17 @@ async def test_an_address_outlives_containers_and_node_loops_and_is_free_after_t
     assert written(networked) == [key.uid]
     await networked.provider.delete_pod(key, 0)
     assert written(networked) == []
+
+
+async def test_what_listens_at_all_addresses_of_the_node_is_no_port_of_a_pod(networked: Runtime, image: str) -> None:
+    key = await networked.create(pod_of("sleep", "60", image=image, ports=[{"containerPort": 8080}]), NODE)
+    await networked.running(key)
+    (ip,) = (await networked.provider.pod_status(key)).pod_ips
+    server = await asyncio.start_server(lambda reader, writer: writer.close(), ip, 0)
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+        with pytest.raises(InvalidInput, match=f"port {port} of the pod: connection refused: no container declares it"):
+            await networked.provider.port_forward(key, port, Client())
 
 
 async def test_a_pod_that_is_done_has_no_address_any_more(networked: Runtime, image: str) -> None:

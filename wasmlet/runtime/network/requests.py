@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import attrs
@@ -98,6 +98,11 @@ def request_of(pod: Pod) -> NetworkRequest:
         [(port.number, port.protocol) for port in ports],
         [HostPort(p.host_ip, p.host_port, p.number, p.protocol) for p in ports if p.host_port and not host],
     )
+
+
+def tcp_ports(pod: Pod) -> Collection[int]:
+    """The ports of TCP that its containers declare."""
+    return {number for number, protocol in request_of(pod).ports if protocol == TCP}
 
 
 def check(pod: Pod, network: NodeNetwork, *, sockets: bool = True) -> None:
