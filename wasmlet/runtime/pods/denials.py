@@ -10,6 +10,8 @@ from wasmlet.runtime.shim.records import ContainerRecord
 
 _INSTANCES = 4
 """The shim keeps the last two of a container."""
+MOST_TOLD = 256
+"""How many that were told of are remembered: a guest that is started again may make up others each time."""
 
 
 class Denials:
@@ -22,12 +24,14 @@ class Denials:
     def __init__(self, say: Say) -> None:
         self._say = say
         self._instances: deque[str] = deque(maxlen=_INSTANCES)
-        self._told: set[str] = set()
+        self._told: dict[str, None] = {}
 
     def saw(self, record: ContainerRecord) -> None:
         """The shim says this of an instance."""
-        new = set(record.refused) - self._told
-        self._told |= new
+        new = set(record.refused) - self._told.keys()
+        self._told |= dict.fromkeys(new)
+        for target in list(self._told)[:-MOST_TOLD]:
+            del self._told[target]
         if record.id not in self._instances:
             self._instances.append(record.id)
             return
