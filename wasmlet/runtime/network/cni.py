@@ -21,7 +21,7 @@ from wasmlet.concurrency import in_thread
 from wasmlet.errors import ConfigError
 from wasmlet.model.pod import PodKey
 from wasmlet.runtime.files.beneath import file_name
-from wasmlet.runtime.network import conflist, namespaces
+from wasmlet.runtime.network import bandwidth, conflist, namespaces
 from wasmlet.runtime.network.conflist import PORT_MAPPINGS, Conflist
 from wasmlet.runtime.network.network import POLICY_ANNOTATION, Network, NetworkError, NetworkRequest, PodNetwork
 from wasmlet.runtime.network.plugins import Attachment, Plugins, addresses
@@ -145,8 +145,8 @@ class CniNetwork(Network):
             kept = await in_thread(self._read, uid)
             if kept is not None:
                 await self._take_back(kept)
-            else:
-                await in_thread(self._forget, uid)
+            elif await in_thread(self._is_left, uid):
+                await self._take_back_unread(uid)
 
     async def _take_back(self, kept: _Kept) -> None:
         attachment = kept.attachment
@@ -155,11 +155,24 @@ class CniNetwork(Network):
         await self._plugins.delete(kept.network, known, kept.result)
         await in_thread(self._forget, attachment.pod.uid)
 
+    async def _take_back_unread(self, uid: str) -> None:
+        """Take back what a pod has of which nothing is known any more but its UID, by which plugins know it, too."""
+        namespace = self._namespace(uid)
+        there = str(namespace) if await in_thread(namespaces.exists, namespace) else ""
+        try:
+            network = await in_thread(self._network)
+            await self._plugins.delete(network, Attachment(PodKey("", "", uid), there), None)
+        except (ConfigError, NetworkError) as error:  # it may be of another network
+            log.warning("network: plugins cannot take back what a pod had", uid=uid, error=str(error))
+        await in_thread(self._forget, uid)
+
     async def list(self) -> Mapping[str, PodNetwork]:
         found: dict[str, PodNetwork] = {}
         for kept in await in_thread(self._all):
             known = _network_of(kept) if kept.result is not None else PodNetwork(())
             found[kept.attachment.pod.uid] = known
+        for name in await in_thread(self._names):
+            found.setdefault(name, PodNetwork(()))  # nothing is known of it any more
         return found
 
     def remarks(self) -> Mapping[str, str]:
@@ -183,6 +196,14 @@ class CniNetwork(Network):
         except OSError:
             return []
         return [kept for file in files if (kept := _kept(file)) is not None]
+
+    def _names(self) -> set[str]:
+        """Pods by the names of their files (which are their UIDs), whether they can be read or not."""
+        files = {file.stem for file in (self._directory / "pods").glob("*.json")}
+        return files | {file.name for file in (self._directory / "namespaces").glob("*")}
+
+    def _is_left(self, uid: str) -> bool:
+        return self._file(uid).exists() or self._namespace(uid).exists()
 
     def _begin(self, kept: _Kept) -> None:
         for name in ("pods", "namespaces"):
@@ -217,7 +238,11 @@ def _network_of(kept: _Kept) -> PodNetwork:
 
 
 def _runtime(request: NetworkRequest) -> Mapping[str, Any]:
-    """What the pod asks for, by CNI's capabilities."""
+    """What the pod asks for, by CNI's capabilities.
+
+    Raises:
+        NetworkError: its annotations ask for what cannot be.
+    """
     mappings = [
         {
             "hostPort": port.host_port,
@@ -227,4 +252,8 @@ def _runtime(request: NetworkRequest) -> Mapping[str, Any]:
         }
         for port in request.host_ports
     ]
-    return {PORT_MAPPINGS: mappings} if mappings else {}
+    rates = bandwidth.as_capability(request.bandwidth)
+    return {
+        **({PORT_MAPPINGS: mappings} if mappings else {}),
+        **({bandwidth.CAPABILITY: rates} if rates else {}),
+    }

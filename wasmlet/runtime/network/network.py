@@ -47,12 +47,14 @@ class NetworkRequest:
         host: it wants the node's own network (`hostNetwork`).
         ports: what its containers listen at, as (number, protocol).
         host_ports: those that are to be reached at the node, too.
+        bandwidth: how much it may receive and send, as its annotations say it, by `ingress` and `egress`.
     """
 
     pod: PodKey
     host: bool = False
     ports: Sequence[tuple[int, str]] = ()
     host_ports: Sequence[HostPort] = ()
+    bandwidth: Mapping[str, str] = attrs.field(factory=dict)
 
 
 @attrs.frozen

@@ -10,7 +10,7 @@ import attrs
 
 from wasmlet.errors import Refused
 from wasmlet.model.pod import Container, Pod, Raw
-from wasmlet.runtime.network import egress, http_serving
+from wasmlet.runtime.network import bandwidth, egress, http_serving
 from wasmlet.runtime.network.network import HostPort, NetworkRequest
 from wasmlet.runtime.network.node_network import NodeNetwork
 from wasmlet.worker.grants import MAX_PORTS, TCP, UDP
@@ -97,6 +97,7 @@ def request_of(pod: Pod) -> NetworkRequest:
         host,
         [(port.number, port.protocol) for port in ports],
         [HostPort(p.host_ip, p.host_port, p.number, p.protocol) for p in ports if p.host_port and not host],
+        bandwidth.asked(pod.annotations),
     )
 
 
