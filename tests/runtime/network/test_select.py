@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +122,18 @@ class Counted(AddressNetwork):
     async def remove(self, uid: str) -> None:
         self.removed.append(uid)
         await super().remove(uid)
+
+
+class Unreadable(AddressNetwork):
+    async def list(self) -> Mapping[str, PodNetwork]:
+        raise NetworkError("the disk fails")
+
+
+async def test_a_network_that_the_node_had_before_may_be_unreadable_and_the_one_it_has_may_not(tmp_path: Path) -> None:
+    networks = PodNetworks(AddressNetwork(tmp_path / "now"), NodeNetwork(on=True), {}, [Unreadable(tmp_path)])
+    await networks.start(set())
+    with pytest.raises(ConfigError, match="network address: the disk fails"):
+        await PodNetworks(Unreadable(tmp_path), NodeNetwork(on=True), {}).start(set())
 
 
 async def test_a_pod_that_never_had_a_network_costs_nothing_at_its_end(tmp_path: Path) -> None:

@@ -40,13 +40,17 @@ class PodNetworks:
         """Find what pods have from the time before this process, and take it back from all but these.
 
         Raises:
-            ConfigError: that cannot be found out.
+            ConfigError: that cannot be found out of the network that the node has now.
         """
         for network in self._all:
             try:
                 listed = await network.list()
             except NetworkError as error:
-                raise ConfigError(f"network {network.name}: {error}") from error
+                if network is self._chosen:
+                    raise ConfigError(f"network {network.name}: {error}") from error
+                # What those of its pods have that are gone stays; the others go on with it.
+                log.warning("network: that of a former kind cannot be listed", network=network.name, error=str(error))
+                continue
             for uid, found in listed.items():
                 if uid in uids:
                     self._known[uid] = (network, found)
