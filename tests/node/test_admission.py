@@ -103,6 +103,18 @@ async def test_a_port_of_the_node_is_taken_over_a_restart_and_free_after_its_pod
         await cluster.until(running, "c")
 
 
+async def test_a_pod_that_has_run_keeps_its_port_though_its_provider_has_lost_it(cluster: Cluster) -> None:
+    port = {"containerPort": 80, "hostPort": 8080}
+    async with cluster.node(ReferenceProvider()):
+        await cluster.create("b", **on_ports(port))
+        await cluster.until(running, "b")
+    await cluster.create("a", **on_ports(port))  # which the API lists first
+    async with cluster.node(ReferenceProvider()):
+        pod = await cluster.until(lambda pod: pod.finished, "a")
+        assert pod.status["reason"] == "NodePorts"
+        await cluster.until(running, "b")
+
+
 async def test_an_untolerated_noexecute_taint_and_a_noschedule_one(cluster: Cluster) -> None:
     taints = ("gone=1:NoExecute", "busy=1:NoSchedule")
     async with cluster.node(Small(), register_with_taints=taints):

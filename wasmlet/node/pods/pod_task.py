@@ -73,6 +73,7 @@ class PodTask:
             services.admission.count(pod)
             self._report.count_reported()
         elif known is None and losses.has_run(pod.status) and not (self.finished or pod.deleting):
+            services.admission.count(pod)  # it has its place here, before any pod that has not run yet
             self._recover()
 
     @property
