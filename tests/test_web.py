@@ -16,6 +16,7 @@ from tests.guests import components
 from tests.test_demo import wasmlet
 from tests.test_examples import Kubectl, kube
 from tests.test_examples import insecure as insecure
+from wasmlet.cli.manifests import of_module
 
 __all__ = ["kube"]
 
@@ -192,6 +193,27 @@ async def test_a_module_that_serves() -> None:
     assert re.search(r"^service/web +answers at http://127\S+:9090/$", output, re.MULTILINE)
     assert "  | Hello from web: /\n" in output
     assert re.search(r"^  kubectl --kubeconfig \S+ port-forward service/web 9090:9090$", output, re.MULTILINE)
+
+
+async def test_a_component_that_serves_needs_no_port() -> None:
+    async with wasmlet("demo", "--port", "0", "examples/http/http.wasm") as demo:
+        code, output = await demo.end()
+    assert code == 0, output
+    assert re.search(r"^service/http +answers at http://127\S+:8080/$", output, re.MULTILINE)
+    assert "  | Hello from http: /\n" in output
+
+
+async def test_whom_a_module_dials_is_said_to_the_demo() -> None:
+    (pod,) = of_module(components.net(), ("zone",), egress="example.com:443")
+    assert pod["metadata"]["annotations"] == {"wasmlet.dev/egress": "example.com:443"}
+    async with wasmlet("demo", "--port", "0", "--egress", "no grant", str(components.net()), "zone") as demo:
+        code, output = await demo.end()
+    assert code == 1
+    assert "metadata.annotations[wasmlet.dev/egress]" in output
+    async with wasmlet("demo", "--port", "0", "--egress", "*", "examples/hello.yaml") as demo:
+        code, output = await demo.end()
+    assert code == 1
+    assert "--egress is for a module" in output
 
 
 async def test_a_module_that_does_not_serve_is_told_of() -> None:

@@ -136,7 +136,13 @@ class _DemoCommand(click.Command):
     "--serve",
     type=click.IntRange(1, 65535),
     metavar="PORT",
-    help="The module is a server: its pod has this port, as descriptor 3, and is asked over HTTP once it is ready.",
+    help="The module is a server: its pod has this port, as descriptor 3, and is asked over HTTP once it is ready. A "
+    "component that serves HTTP has port 8080 without it.",
+)
+@click.option(
+    "--egress",
+    metavar="HOST:PORT,...",
+    help="Whom the module may dial, as the annotation wasmlet.dev/egress says it; nobody without it.",
 )
 @click.option(
     "--node-monitor-grace-period",
@@ -153,6 +159,7 @@ def _demo(
     keep: bool,
     port: int | None,
     serve: int | None,
+    egress: str | None,
     node_monitor_grace_period: float,
     log_level: str,
     **registries: Any,
@@ -168,7 +175,7 @@ def _demo(
     from wasmlet.cli.demo import Settings, demo
 
     log.configure(log_level)
-    settings = Settings(keep, port, node_monitor_grace_period, instance_of(RegistryConfig, registries), serve)
+    settings = Settings(keep, port, node_monitor_grace_period, instance_of(RegistryConfig, registries), serve, egress)
     run_loop(demo(file, args[1:] if args[:1] == ("--",) else args, settings, click.echo))
 
 

@@ -47,6 +47,7 @@ class Settings:
         grace: for how many seconds a node may be silent before it counts as gone.
         registries: where and how images are pulled.
         serve: the module is a server, and this is the TCP port of its pod; None where it is none.
+        egress: whom the module may dial; None for nobody.
     """
 
     keep: bool = False
@@ -54,6 +55,7 @@ class Settings:
     grace: float = GRACE_SECONDS
     registries: RegistryConfig = attrs.field(factory=RegistryConfig)
     serve: int | None = None
+    egress: str | None = None
 
 
 async def demo(file: Path | None, arguments: Sequence[str], settings: Settings, say: Say) -> None:
@@ -67,7 +69,7 @@ async def demo(file: Path | None, arguments: Sequence[str], settings: Settings, 
         DemoFailed: a guest failed, or nothing ran within 30 seconds.
         ConfigError: the file cannot be read, or this machine cannot run the provider.
     """
-    acts = [await _objects(path, arguments, settings.serve) for path in _files(file)]
+    acts = [await _objects(path, arguments, settings) for path in _files(file)]
     modules = _files(file)[0].absolute().parent
     keep, hints = settings.keep, list[str]()
     stop = asyncio.Event()
@@ -98,13 +100,15 @@ def _files(file: Path | None) -> list[Path]:
     return [file] if file else [example("hello.yaml"), example("web.yaml")]
 
 
-async def _objects(file: Path, arguments: Sequence[str], port: int | None) -> list[dict[str, Any]]:
+async def _objects(file: Path, arguments: Sequence[str], settings: Settings) -> list[dict[str, Any]]:
     if await asyncio.to_thread(is_module, file):
-        return await asyncio.to_thread(of_module, file, arguments, port)
+        return await asyncio.to_thread(of_module, file, arguments, settings.serve, settings.egress)
     if arguments:
         raise ConfigError(f"{file} is a manifest, which takes no arguments; found {' '.join(arguments)!r}")
-    if port is not None:
+    if settings.serve is not None:
         raise ConfigError(f"{file} is a manifest, which says itself what its pods serve; --serve is for a module")
+    if settings.egress is not None:
+        raise ConfigError(f"{file} is a manifest, which says itself whom its pods dial; --egress is for a module")
     return await asyncio.to_thread(objects_of, file)
 
 

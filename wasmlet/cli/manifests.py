@@ -14,6 +14,9 @@ from urllib.parse import quote
 
 import orjson
 
+from wasmlet.artifacts import wasm
+from wasmlet.artifacts.wasm_reader import NotWasm
+from wasmlet.cli.needs import EGRESS, PORT, serves
 from wasmlet.controlplane.storage.kinds import KINDS, Kind
 from wasmlet.errors import ConfigError
 from wasmlet.kube.documents import read_all
@@ -41,11 +44,15 @@ def _start_of(file: Path) -> bytes:
         return opened.read(len(_MAGIC))
 
 
-def of_module(file: Path, arguments: Sequence[str], port: int | None = None) -> list[dict[str, Any]]:
+def of_module(
+    file: Path, arguments: Sequence[str], port: int | None = None, egress: str | None = None
+) -> list[dict[str, Any]]:
     """A pod that runs a module of this machine once, with these arguments.
 
     Args:
-        port: the module is a server, and its pod has this TCP port and is behind a Service; None where it is none.
+        port: the module is a server, and its pod has this TCP port and is behind a Service; None where it is none. A
+            component that serves HTTP has one anyway.
+        egress: whom it may dial, as the annotation of that name says it; None for nobody.
 
     Raises:
         ConfigError: there is no such file, or a manifest cannot hold its name or an argument.
@@ -78,6 +85,10 @@ def of_module(file: Path, arguments: Sequence[str], port: int | None = None) -> 
             "containers": [container],
         },
     }
+    if egress is not None:
+        pod["metadata"]["annotations"] = {EGRESS: egress}
+    if port is None:
+        port = _port_of(file)
     if port is None:
         return [pod]
     container["ports"] = [{"name": "http", "containerPort": port}]
@@ -91,6 +102,14 @@ def of_module(file: Path, arguments: Sequence[str], port: int | None = None) -> 
         "spec": {"selector": labels, "ports": [{"name": "http", "port": port, "targetPort": "http"}]},
     }
     return [pod, service]
+
+
+def _port_of(file: Path) -> int | None:
+    """The port of a component that serves HTTP; None of all else."""
+    try:
+        return PORT if serves(wasm.read_file(file)) else None
+    except NotWasm:  # which is for the engine to say
+        return None
 
 
 def objects_of(manifest: Path) -> list[dict[str, Any]]:

@@ -9,7 +9,7 @@ from wasmlet.artifacts.wasm import Binary
 
 PORT = 8080
 _NAME = "app"
-_EGRESS = "wasmlet.dev/egress"
+EGRESS = "wasmlet.dev/egress"
 _HOSTS = "HOST:PORT, ..."
 _KRUSTLET = "wasi_experimental_http"
 
@@ -39,7 +39,7 @@ def needs_of(binary: Binary) -> Iterator[tuple[str, str]]:
     if serves(binary):
         yield "a port", f"ports: [{{containerPort: {PORT}}}]; it is served at the container's first one"
     if dials(binary):
-        yield "a grant", f'annotation {_EGRESS}: "{_HOSTS}" for whom it dials; without it, nobody'
+        yield "a grant", f'annotation {EGRESS}: "{_HOSTS}" for whom it dials; without it, nobody'
 
 
 def manifest_of(binary: Binary, image: str) -> dict[str, Any]:
@@ -50,6 +50,6 @@ def manifest_of(binary: Binary, image: str) -> dict[str, Any]:
         container["ports"] = [{"name": "http", "containerPort": PORT}]
         container["readinessProbe"] = {"tcpSocket": {"port": "http"}}
     if dials(binary):
-        metadata["annotations"] = {_EGRESS: ""}
+        metadata["annotations"] = {EGRESS: ""}
     spec: dict[str, Any] = {"runtimeClassName": "wasmlet", "containers": [container]}
     return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
