@@ -103,6 +103,10 @@ class BrokerProcess:
                 theirs.close()
                 wire.send(self.channel, wire.pack({"remove": name}))
 
+    def say(self, message: dict[str, Any]) -> None:
+        """What a shim says that brings no descriptors."""
+        wire.send(self.channel, wire.pack(message))
+
     def hear_refused(self) -> str:
         """What it says next of a dial that was refused."""
         return str(self._next()["what"])

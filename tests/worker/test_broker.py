@@ -125,6 +125,25 @@ def test_what_was_not_granted(python: str) -> None:
         assert container.error("connect", host="a b", port=443) == "ENOENT"
 
 
+def test_the_nodes_api_is_not_dialled_wherever_it_is_now(python: str) -> None:
+    with socket.create_server(("127.9.0.8", 0)) as server, broker(python) as it:
+        port = server.getsockname()[1]
+        container = it.add(Grant(addresses=(POD,), egress=(Rule(name="*"),), never_at=(("127.9.0.9", port),)))
+        assert container.error("connect", host="127.9.0.9", port=port) == "EACCES"
+        # What listens at a port of one address of the node listens there at all of them.
+        assert container.error("connect", host="127.9.0.8", port=port) == "EACCES"
+        other = it.add(Grant(addresses=(POD,), egress=(Rule(name="*"),)))
+        assert other.error("connect", host="127.9.0.8", port=port) == ""
+        for rubbish in (7, [["x", port]], [[port]]):
+            it.say({"never": rubbish})
+        it.say({"never": [["127.9.0.7", port]]})
+        assert other.error("connect", host="127.9.0.8", port=port) == "EACCES"
+        it.say({"never": [["127.9.0.7", 1]]})  # it has moved
+        assert other.error("connect", host="127.9.0.8", port=port) == ""
+        # A container goes on to leave alone where it was when it started.
+        assert container.error("connect", host="127.9.0.8", port=port) == "EACCES"
+
+
 def test_a_ceiling_of_names_does_not_hold_for_names_that_the_pod_leads_elsewhere(python: str) -> None:
     hosts = {"x.example.org": ("127.9.0.8",)}
     ceiling = (Rule(name="*.example.org"), Rule(cidr="127.8.0.0/16"))

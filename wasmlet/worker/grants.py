@@ -134,11 +134,20 @@ class Grant(NamedTuple):
                 egress=tuple(_rule(one) for one in _listed(message.get("egress"), MAX_RULES)),
                 ceiling=_ceiling(message.get("ceiling")),
                 never=tuple(_network(one) for one in _listed(message.get("never"), MAX_RULES)),
-                never_at=tuple((_address(one[0]), _number(one[1])) for one in _listed(message.get("never_at"), 64)),
+                never_at=places_of(message.get("never_at")),
                 resolver=_resolver(message.get("resolver") or {}),
             )
         except (KeyError, TypeError, ValueError, IndexError) as error:
             raise wire.WireError(f"expected a grant of network, found {str(message)[:80]!r}: {error}") from None
+
+
+def places_of(value: Any) -> tuple[tuple[str, int], ...]:
+    """Addresses and ports.
+
+    Raises:
+        ValueError, TypeError, IndexError: they are none.
+    """
+    return tuple((_address(one[0]), _number(one[1])) for one in _listed(value, 64))
 
 
 def _ceiling(value: Any) -> tuple[Rule, ...] | None:

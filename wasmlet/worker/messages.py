@@ -23,7 +23,7 @@ from .fields import (
     name_of,
     within_of,
 )
-from .grants import Grant
+from .grants import Grant, places_of
 
 EXEC_COMMAND = "exec-command"
 """Of `Greeting.extensions`: the shim takes `Exec.command`."""
@@ -56,9 +56,17 @@ class Request:
 
 @dataclasses.dataclass(frozen=True)
 class Hello(Request):
-    """Answered with a `Greeting`."""
+    """Answered with a `Greeting`. `never_at`: where the node's own API is now (`Grant.never_at`); () says nothing."""
 
     OPERATION = "hello"
+    never_at: tuple[tuple[str, int], ...] = ()
+
+    @classmethod
+    def of(cls, message: wire.Message) -> Hello:
+        try:
+            return cls(places_of(message.get("never_at")))
+        except (ValueError, TypeError, IndexError) as error:
+            raise wire.WireError(f"expected addresses and ports: {error}") from None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,7 +8,7 @@ Node loop to shim, each with a number `n` that the reply repeats as `re`:
 
 | op | fields | reply |
 |---|---|---|
-| `hello` | | `protocol`, `pid`, `confinement`, `groups`, `extensions` |
+| `hello` | `never_at`: where the node's API is now | `protocol`, `pid`, `confinement`, `groups`, `extensions` |
 | `list` | `watch`: go on with a `container` event for each change | an `item` message per container, then `count` |
 | `warm` | `zygote`, `network` | nothing; the zygote is there soon, and with `network` true the broker |
 | `run` | `id`, `labels`, `log`, `zygote`, and see below; descriptors: spec, compiled module, mounts | `container` |

@@ -20,8 +20,11 @@ from wasmlet.model.pod import Pod
 from wasmlet.runtime import RuntimeConfig
 from wasmlet.runtime.network.address import directories
 from wasmlet.runtime.network.ranges import loopback_range
+from wasmlet.runtime.pods.denials import Denials
+from wasmlet.runtime.shim.records import ContainerRecord
 from wasmlet.testing.clock import FakeClock
 from wasmlet.testing.contract.streams import Client
+from wasmlet.worker import wire
 
 ADDRESS = RuntimeConfig(allow_local_modules=True, network="address")
 NODE = Inputs(node_name="node", node_ips=["127.0.0.1"])
@@ -207,6 +210,16 @@ async def test_what_is_refused_is_an_event_once(networked: Runtime, image: str) 
     events = [event for event in networked.events if event.reason == "EgressDenied"]
     assert [event.message.split()[5] for event in events] == ["a.example.com:443:", "10.0.0.1:80:"]
     assert {event.container_field for event in events} == {"spec.containers{main}"}
+
+
+def test_what_was_refused_while_no_node_loop_was_there_is_told_by_the_next_one() -> None:
+    told: list[str] = []
+    denials = Denials(lambda _kind, _reason, message: told.append(message.split()[5]))
+    record = ContainerRecord("a" * 32, {}, "log", wire.RUNNING, refused=("a:1", "b:1"), unheard=("b:1",))
+    denials.saw(record)
+    assert told == ["b:1:"]
+    denials.saw(attrs.evolve(record, refused=("a:1", "b:1", "c:1")))
+    assert told == ["b:1:", "c:1:"]
 
 
 async def test_a_hosts_file_that_is_too_much_for_the_shim_is_named(

@@ -17,8 +17,8 @@ MOST_TOLD = 256
 class Denials:
     """Tells of what instances of one container were refused.
 
-    What stands in the record of an instance when it is first seen here was told by the node loop before this one: a
-    record of our own begins without any.
+    What stands in the record of an instance when it is first seen here was told by the node loop before this one, but
+    for what came while there was none; a record of our own begins without any.
     """
 
     def __init__(self, say: Say) -> None:
@@ -34,7 +34,7 @@ class Denials:
             del self._told[target]
         if record.id not in self._instances:
             self._instances.append(record.id)
-            return
+            new &= set(record.unheard)
         for target in sorted(new):
             message = (
                 f"The container may not dial {target}: annotation {ANNOTATION} does not grant it within the node's "

@@ -163,9 +163,13 @@ class ShimClient(ShimConnection):
         """Have a zygote ready before it is needed, and with `network` what opens guests' sockets."""
         await self._ask(messages.Warm(ZygoteKey.of(zygote), network))
 
-    async def ping(self) -> None:
-        """Return when the shim has answered."""
-        await self._ask(messages.Hello())
+    async def ping(self, never_at: tuple[tuple[str, int], ...] = ()) -> None:
+        """Return when the shim has answered.
+
+        Args:
+            never_at: where the node's own API is now, which no guest dials; () says nothing of it.
+        """
+        await self._ask(messages.Hello(never_at))
 
     async def shutdown(self, *, force: bool) -> None:
         """End the shim and return when it has ended; with containers running only if `force`, and then they are killed.

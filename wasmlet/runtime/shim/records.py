@@ -56,6 +56,7 @@ class ContainerRecord:
     message: str = ""
     fault: str = ""
     refused: tuple[str, ...] = ()
+    unheard: tuple[str, ...] = ()
 
     @property
     def ended(self) -> bool:
@@ -65,7 +66,8 @@ class ContainerRecord:
     def of(cls, message: Mapping[str, Any]) -> ContainerRecord:
         """From the wire; fields that only a newer shim knows are passed over."""
         known = {field.name: message[field.name] for field in attrs.fields(cls) if field.name in message}
-        return cls(**{**known, "refused": tuple(map(str, message.get("refused") or ()))})
+        lists = {name: tuple(map(str, message.get(name) or ())) for name in ("refused", "unheard")}
+        return cls(**{**known, **lists})
 
 
 def worker_environment() -> dict[str, str]:

@@ -2,8 +2,9 @@
 
 That is all it knows; when it dies, the shim starts another one and tells it the same. The other end is
 `supervisor.brokers`. What the shim says: `add` (a container's name; `grant`, `datagrams`, `again` where another broker
-had it before; descriptors: its control socket, the pod's network namespace if it has one), `remove` (a name). What it
-is told: `ready`; `refused` (a name, and `what` the container was not granted to dial).
+had it before; descriptors: its control socket, the pod's network namespace if it has one), `remove` (a name), `never`
+(addresses and ports of the node's own API, in place of those that were said before). What it is told: `ready`;
+`refused` (a name, and `what` the container was not granted to dial).
 """
 
 from __future__ import annotations
@@ -18,11 +19,12 @@ import traceback
 from collections import deque
 
 from .. import linux, packets, wire
-from ..grants import Grant
+from ..grants import Grant, places_of
 from ..log import log_problem
 from ..loop import READ, WRITE, Loop
 from . import confinement
 from .clients import Client, Services
+from .egress import NodeApi
 from .places import GONE, NODE, Places
 
 _SOCKETS_OF_REQUEST = 3
@@ -47,7 +49,7 @@ class Broker:
         self._descriptors = descriptors
         self._clients: dict[str, Client] = {}
         self._unsaid: deque[bytes] = deque()
-        self._services = Services(loop, Places(), self._refused, self._most, dns_port)
+        self._services = Services(loop, Places(), self._refused, self._most, NodeApi(), dns_port)
         channel.setblocking(False)
         loop.add(channel, READ, self._ready)
 
@@ -100,6 +102,13 @@ class Broker:
             self._hear(*received)
 
     def _hear(self, message: wire.Message, descriptors: list[int]) -> None:
+        if "never" in message:
+            wire.close(descriptors)
+            try:
+                self._services.node_api.moved_to(places_of(message["never"]))
+            except (ValueError, TypeError, IndexError) as error:
+                log_problem(f"the broker cannot understand where the node's API is: {error}")
+            return
         if "add" not in message or not descriptors:
             wire.close(descriptors)
             known = self._clients.pop(str(message.get("remove")), None)

@@ -22,7 +22,7 @@ from ..log import log_problem
 from ..loop import READ, WRITE, Loop
 from . import dns, requests
 from .dial import Dial
-from .egress import Address, Egress, Name, address_of
+from .egress import Address, Egress, Name, NodeApi, address_of
 from .lookup import Found, Lookup, Servers
 from .places import NODE, Places, family_of
 from .requests import Refused
@@ -42,6 +42,7 @@ class Services(NamedTuple):
     Attributes:
         refused: told of each dial that was not granted: the container's name, and what it wanted to dial.
         most: how many requests each may have under way now.
+        node_api: where the node's own API is.
         dns_port: of every DNS server.
     """
 
@@ -49,6 +50,7 @@ class Services(NamedTuple):
     places: Places
     refused: Callable[[str, str], None]
     most: Callable[[], int]
+    node_api: NodeApi
     dns_port: int = 53
 
 
@@ -86,7 +88,7 @@ class Client:
         self._grant = grant
         self._datagrams = datagrams
         self._services = services
-        self._egress = Egress(grant, services.places.is_nodes)
+        self._egress = Egress(grant, services.places.is_nodes, services.node_api)
         self._under_way: dict[int, _Work] = {}
         self._resolving: set[int] = set()
         self._repeating = False

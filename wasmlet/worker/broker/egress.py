@@ -50,15 +50,38 @@ def address_of(text: str) -> Address | None:
     return found
 
 
+class NodeApi:
+    """Where the node's own API is, which nobody dials.
+
+    Args:
+        at: addresses and ports.
+    """
+
+    def __init__(self, at: Iterable[tuple[str, int]] = ()) -> None:
+        self.moved_to(at)
+
+    def moved_to(self, at: Iterable[tuple[str, int]]) -> None:
+        """It is there from now on."""
+        self._at = {(address_of(text), port) for text, port in at}
+        # A node has more addresses than it tells, and what listens there listens at all of them.
+        self._ports = {port for _, port in self._at}
+
+    def has(self, address: Address, port: int | None, is_nodes: Callable[[str], bool]) -> bool:
+        """Whether it is there. `is_nodes`: whether an address is one of the node's own."""
+        return (address, port) in self._at or (port in self._ports and is_nodes(str(address)))
+
+
 class Egress:
     """What one container may dial.
 
     Args:
         is_nodes: whether an address is one of the node's own.
+        node_api: where the node's API is now; that of the grant is where it was when the container started.
     """
 
-    def __init__(self, grant: Grant, is_nodes: Callable[[str], bool]) -> None:
+    def __init__(self, grant: Grant, is_nodes: Callable[[str], bool], node_api: NodeApi) -> None:
         self._is_nodes = is_nodes
+        self._node_apis = (NodeApi(grant.never_at), node_api)
         self._chosen = grant.resolver.chosen
         self._has_namespace = bool(grant.namespace)
         self._own = [address for address in map(address_of, grant.addresses) if address is not None]
@@ -66,9 +89,6 @@ class Egress:
         self._rules = _Rules(grant.egress, searches)
         self._ceiling = None if grant.ceiling is None else _Rules(grant.ceiling, searches)
         self._never = [ipaddress.ip_network(text) for text in grant.never]
-        self._never_at = {(address_of(text), port) for text, port in grant.never_at}
-        # A node has more addresses than it tells, and what listens there listens at all of them.
-        self._never_ports = {port for _, port in grant.never_at}
         self._remembered: OrderedDict[Address, tuple[Name, ...]] = OrderedDict()
 
     def meant(self, address: Address) -> Address:
@@ -127,7 +147,7 @@ class Egress:
         return any(self._never_as_such(one, port) for one in (address, *_inside(address)))
 
     def _never_as_such(self, address: Address, port: int | None) -> bool:
-        if (address, port) in self._never_at or (port in self._never_ports and self._is_nodes(str(address))):
+        if any(api.has(address, port, self._is_nodes) for api in self._node_apis):
             return True
         if address in self._own:
             return False

@@ -104,6 +104,8 @@ class Broker:
         self._channel: socket.socket | None = None
         self._queue: deque[tuple[str, bool]] = deque()
         """Names to add (true) or to remove."""
+        self._never_at: tuple[tuple[str, int], ...] = ()
+        self._never_told = True
         self._ready_at = 0.0
         self._failures = 0
         self._unready = 0
@@ -134,6 +136,12 @@ class Broker:
         elif self._again is None:
             self._start()
         return theirs.detach()
+
+    def never_dial(self, places: tuple[tuple[str, int], ...]) -> None:
+        """The node's own API is there now: containers that run already do not dial it either."""
+        if places != self._never_at:
+            self._never_at, self._never_told = places, False
+            self._flush()
 
     def warm(self) -> None:
         """Have the process ready before a container needs it."""
@@ -240,6 +248,7 @@ class Broker:
         ours.setblocking(False)
         self._channel = ours
         self._queue = deque((name, True) for name in self._links)
+        self._never_told = not self._never_at
         self._patience = self._loop.later(START_SECONDS, self._kill)
         self._loop.add(ours, READ, self._on_channel)
         self._flush()
@@ -295,10 +304,13 @@ class Broker:
             os.kill(self.pid, signal.SIGKILL)
 
     def _flush(self) -> None:
-        while self._queue and self._channel is not None:
-            name, add = self._queue[0]
+        while (self._queue or not self._never_told) and self._channel is not None:
             try:
-                self._tell(name, add)
+                if not self._never_told:
+                    wire.send(self._channel, wire.pack({"never": self._never_at}))
+                    self._never_told = True
+                    continue
+                self._tell(*self._queue[0])
             except BlockingIOError:
                 break
             except OSError:
@@ -306,7 +318,7 @@ class Broker:
                 return
             self._queue.popleft()
         if self._channel is not None:
-            self._loop.change(self._channel, READ | WRITE if self._queue else READ)
+            self._loop.change(self._channel, READ | WRITE if self._queue or not self._never_told else READ)
 
     def _tell(self, name: str, add: bool) -> None:
         assert self._channel is not None

@@ -48,7 +48,11 @@ class Operations(Protocol):
 
     def exec(self, request: messages.Exec, descriptors: list[int], ended: Callable[[Record], None]) -> Exec: ...
 
+    def listed(self, record: Record) -> None: ...
+
     def forget(self, names: Sequence[str]) -> int: ...
+
+    def hello(self, request: messages.Hello) -> None: ...
 
     def warm(self, request: messages.Warm) -> None: ...
 
@@ -86,6 +90,11 @@ class Listener:
         sock.setblocking(False)
         self.connections.add(Connection(self._shim, self, sock))
         self._shim.consider_leaving()
+
+    @property
+    def watched(self) -> bool:
+        """Whether a node loop hears of changes."""
+        return any(connection.watches for connection in self.connections)
 
     def _tell(self, record: Record) -> None:
         watching = [connection for connection in self.connections if connection.watches]
@@ -220,6 +229,7 @@ class Connection:
         shim = self._shim
         match request:
             case messages.Hello():
+                shim.hello(request)
                 self._greet(number)
             case messages.List():
                 self._list(number, request)
@@ -256,6 +266,8 @@ class Connection:
     def _list(self, number: Any, request: messages.List) -> None:
         for record in list(self._shim.records.values()):
             self.send(wire.pack({"re": number, "item": record.as_message()}))
+            if request.watch:
+                self._shim.listed(record)
         self.watches = request.watch
         self._reply(number, {"count": len(self._shim.records)})
 

@@ -55,6 +55,7 @@ class Record:
         fault: "" or `wire.BAD_ARTIFACT`.
         requested: "" or "interrupt" or "kill", what the node loop has asked for.
         refused: whom it wanted to dial and was not granted to, as `name:port` or a name; the first `MAX_REFUSED`.
+        unheard: those of `refused` that no node loop was there to hear of.
     """
 
     id: str
@@ -75,13 +76,16 @@ class Record:
     fault: str = ""
     requested: str = ""
     refused: list[str] = dataclasses.field(default_factory=list)
+    unheard: list[str] = dataclasses.field(default_factory=list)
 
-    def refuse(self, what: str) -> bool:
-        """Note a dial that was refused; whether that is new."""
+    def refuse(self, what: str, *, heard: bool) -> bool:
+        """Note a dial that was refused; whether that is new. `heard`: a node loop is there."""
         what = what[:MAX_WHAT]
         if what in self.refused or len(self.refused) >= MAX_REFUSED:
             return False
         self.refused.append(what)
+        if not heard:
+            self.unheard.append(what)
         return True
 
     def as_message(self) -> dict[str, Any]:

@@ -152,6 +152,12 @@ class Shim:
             if not taken:
                 wire.close(descriptors)
 
+    def listed(self, record: Record) -> None:
+        """A node loop that watches has been told of this container: what it says then is told once."""
+        if record.unheard:
+            record.unheard.clear()
+            self._store.save(record)
+
     def forget(self, names: Sequence[str]) -> int:
         """Drop the records of these containers, but keep those that have not ended; return how many were dropped."""
         count = 0
@@ -162,6 +168,11 @@ class Shim:
                 self._compressor.forget(record.log)
                 count += 1
         return count
+
+    def hello(self, request: messages.Hello) -> None:
+        """A node loop has greeted."""
+        if request.never_at:
+            self._broker.never_dial(request.never_at)
 
     def warm(self, request: messages.Warm) -> None:
         """Have a zygote, and perhaps the broker, ready before they are needed."""
@@ -269,7 +280,7 @@ class Shim:
     def _refused(self, name: str, what: str) -> None:
         """A container wanted to dial this, and may not."""
         container = self._running.get(name)
-        if container is not None and container.record.refuse(what):
+        if container is not None and container.record.refuse(what, heard=self._listener.watched):
             self._changed(container)
 
     def _catch_signals(self) -> None:
