@@ -173,12 +173,16 @@ async def test_the_node_is_reported_with_the_first_renewal_after_an_outage(clust
         await rule.until(25)
         written = {**UNKNOWN, "lastTransitionTime": "2040-01-01T00:00:00Z"}
         await cluster.admin.patch(f"{PATH}/status", {"status": {"conditions": [written]}})
-        with faults.add(Delay(0), path=LEASE, user=KUBELET) as renewals:
+        with (
+            faults.add(Delay(0), path=LEASE, user=KUBELET) as renewals,
+            faults.add(Delay(0), verb="patch", path=f"{PATH}/status", user=KUBELET) as reports,
+        ):
             rule.remove()
-            found = await until(cluster, lambda node: condition(node, "Ready")["status"] == "True")
+            await reports.until()
             # One that failed when the rule went, the one that did not, and one more while the report was on its way;
             # of a silent outage, all the tries that were under way at once.
             assert renewals.met <= (rule.met if silent else 3)
+            found = await until(cluster, lambda node: condition(node, "Ready")["status"] == "True")
         watches.remove()
         assert condition(found, "Ready")["reason"] == before["reason"]
         # Not what the watch said last, which the controller had written over.
