@@ -243,11 +243,11 @@ async def test_a_host_that_is_another_gets_no_token(secure: tuple[FarHost, Path]
 class Dialling:
     """Links to a host, on a clock that a test moves."""
 
-    def __init__(self, far: FarHost, runner: web.AppRunner, clock: FakeClock) -> None:
+    def __init__(self, far: FarHost, runner: web.AppRunner, clock: FakeClock, again: Any = None) -> None:
         assert runner.server is not None
         far.keys["edge-1"] = hash_of("key")
         self.clock = clock
-        self.links = Links(Joined(far.url, "edge-1", "key"), runner.server, clock, random.Random(1))
+        self.links = Links(Joined(far.url, "edge-1", "key"), runner.server, clock, random.Random(1), again)
         self.task = asyncio.create_task(self.links.run())
 
     def paused(self) -> bool:
@@ -262,8 +262,8 @@ async def dialling(far: FarHost) -> AsyncIterator[Any]:
     await runner.setup()
     made: list[Dialling] = []
 
-    def make() -> Dialling:
-        made.append(Dialling(far, runner, FakeClock()))
+    def make(again: Any = None) -> Dialling:
+        made.append(Dialling(far, runner, FakeClock(), again))
         return made[-1]
 
     yield make
@@ -315,6 +315,33 @@ async def test_a_host_that_is_not_there_is_dialled_after_pauses_and_found_again(
         dial.links._joined = Joined(url, "edge-1", "key")
         dial.clock.advance(100)
         await until(lambda: len(far.sockets) == links.SPARES)
+
+
+@pytest.mark.parametrize("token", [TOKEN, "abcd.0123456789abcdef012X", None])
+async def test_an_agent_that_the_host_has_forgotten_joins_again_with_a_token_that_is_good(
+    far: FarHost, dialling: Any, tmp_path: Path, token: str | None
+) -> None:
+    dial = dialling(joining(far, tmp_path, token=token).again)
+    far.keys.clear()
+    async with asyncio.timeout(PATIENCE):
+        if token == TOKEN:
+            await until(lambda: len(far.sockets) == links.SPARES)
+            assert far.keys == {"edge-1": hash_of("key")}
+            return
+        await dial.clock.until_asleep(links.SPARES)
+        assert len(far.dials) == links.SPARES
+        assert len(far.joins) == (links.SPARES if token else 0)
+
+
+async def test_a_host_that_takes_a_token_and_no_key_is_not_asked_over_and_over(
+    far: FarHost, dialling: Any, tmp_path: Path
+) -> None:
+    dial = dialling(joining(far, tmp_path).again)
+    far.status = 401
+    async with asyncio.timeout(PATIENCE):
+        await until(dial.paused)
+        assert len(far.joins) <= links.SPARES
+        assert len(far.dials) <= 2 * links.SPARES
 
 
 async def test_spare_links_stay_as_many(far: FarHost, dialling: Any) -> None:

@@ -167,6 +167,22 @@ class Joining:
         await in_thread(self._save, found)
         return found
 
+    async def again(self, joined: Joined) -> bool:
+        """Join once more with the same key, where the host does not know it any more; whether that was done.
+
+        It takes a token that is good: who takes an agent's key back takes back what it might join with, too.
+        """
+        token = await in_thread(self._config.secret)
+        if token is None:
+            return False
+        try:
+            await self._join(joined, token)
+        except (ConfigError, OSError, aiohttp.ClientError) as error:
+            log.warning("the agent cannot join again", host=self._host, error=str(error))
+            return False
+        log.info("the agent has joined again", host=self._host, node=joined.name)
+        return True
+
     async def _join(self, joined: Joined, token: str) -> str:
         body = encode(JoinRequest(joined.name, token, hash_of(joined.key)))
         async with session(joined) as client, client.post(joined.host + JOIN, data=body, timeout=ANSWER) as response:

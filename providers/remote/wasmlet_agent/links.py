@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 import socket
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 import aiohttp
@@ -41,6 +41,7 @@ class Links:
 
     Args:
         serve: makes the protocol of a connection of the agent's HTTP server.
+        again: joins again where the host does not know the agent; whether it could.
     """
 
     def __init__(
@@ -49,7 +50,9 @@ class Links:
         serve: Callable[[], asyncio.BaseProtocol],
         clock: Clock | None = None,
         rng: random.Random | None = None,
+        again: Callable[[Joined], Awaitable[bool]] | None = None,
     ) -> None:
+        self._again = again
         self._joined = joined
         self._serve = serve
         self._clock = clock or SystemClock()
@@ -58,6 +61,8 @@ class Links:
         self._refusals = Retries(REFUSED, self._clock, rng)
         self._told = ""
         """What was said last about links that fail."""
+        self._forgotten = False
+        """The agent has joined again, and has had no link since."""
         self._places = asyncio.Semaphore(MOST_LINKS)
         self._spares = asyncio.Semaphore(SPARES)
         self.connected = asyncio.Event()
@@ -103,6 +108,7 @@ class Links:
                 ) as link:
                     dialling.reschedule(None)
                     self.connected.set()
+                    self._forgotten = False
                     if self._told:
                         log.info("the host has the agent again", host=self._joined.host)
                     self._told = ""
@@ -121,7 +127,10 @@ class Links:
             log.warning("there is no link to the host, trying again", host=self._joined.host, error=text)
             self._told = text
         if isinstance(failed, Refused):
-            await self._refusals.wait()
+            if self._again is None or self._forgotten or not await self._again(self._joined):
+                await self._refusals.wait()
+            else:
+                self._forgotten = True
         else:
             await self._pauses.wait()
 

@@ -76,7 +76,7 @@ async def join(config: JoinConfig, host: str, make: Callable[[], Provider]) -> N
 
 async def _linked(joining: Joining, runner: web.AppRunner) -> None:
     assert runner.server is not None
-    await Links(await joining.joined(), runner.server).run()
+    await Links(await joining.joined(), runner.server, again=joining.again).run()
 
 
 def _url(runner: web.AppRunner, *, tls: bool) -> str:
