@@ -7,7 +7,7 @@ out signed tokens bound to a pod, as the node needs them for its pods.
 from __future__ import annotations
 
 import base64
-from datetime import UTC, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import attrs
@@ -125,6 +125,7 @@ class Reviews:
                 answer = self._token(spec)
             case "selfsubjectreviews":
                 answer = {"userInfo": _described(call.user)}
+                body = {**body, "metadata": {"creationTimestamp": rfc3339(datetime.now(UTC))}}
             case "selfsubjectaccessreviews":
                 answer = self._access(call.user, spec)
             case "subjectaccessreviews" | "localsubjectaccessreviews":
