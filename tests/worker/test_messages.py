@@ -77,6 +77,8 @@ def test_every_request_is_among_them() -> None:
         ({"op": "run", "id": ID, "labels": {}, "log": "logs/x", "log_files": True}, "expected log files"),
         (RUN | {"network": {"addresses": ["here"]}}, "expected a grant of network"),
         (RUN | {"network": {"addresses": [], "ports": [{"number": 0}]}}, "expected a port from 1 to 65535, found 0"),
+        (RUN | {"network": {"addresses": [], "egress": [7]}}, "expected a grant of network"),
+        (RUN | {"network": {"addresses": [], "resolver": {"ndots": 1e999}}}, "expected a grant of network"),
         ({"op": "exec", "id": ID, "container": ID}, "expected a zygote"),
         ({"op": "exec", "id": [ID], "container": ID}, "expected a container id"),
         ({"op": "warm"}, "expected a zygote"),

@@ -137,7 +137,7 @@ class Grant(NamedTuple):
                 never_at=places_of(message.get("never_at")),
                 resolver=_resolver(message.get("resolver") or {}),
             )
-        except (KeyError, TypeError, ValueError, IndexError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError, IndexError, OverflowError) as error:
             raise wire.WireError(f"expected a grant of network, found {str(message)[:80]!r}: {error}") from None
 
 

@@ -109,6 +109,7 @@ class Client:
         for work in self._under_way.values():
             work.cancel()
         self._under_way.clear()
+        self._parked.clear()
         for _, sockets in self._backlog:
             _close(sockets)
         self._backlog.clear()
