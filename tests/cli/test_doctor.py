@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
@@ -115,4 +116,4 @@ async def test_a_clock_that_is_wrong_is_told(plane: ControlPlane) -> None:
         found = await diagnosis.cluster(admin, wasmlet.NodeConfig(node_name="box"), Late())
     (clock,) = [finding for finding in found if finding.what == "clock"]
     assert clock.level == "fails"
-    assert clock.said.startswith("differs from the API server's by 36")
+    assert re.search(r"by 3(59|60)\d s", clock.said), clock.said
