@@ -28,7 +28,7 @@ from wasmlet.cli import log, providers
 from wasmlet.cli.execution import run_loop
 from wasmlet.errors import ConfigError, WasmletError
 
-WHAT = ("node", "memory", "wasmtime", "engines", "serving", "remote")
+WHAT = ("node", "memory", "wasmtime", "engines", "serving", "components", "remote")
 REFERENCE = "reference"
 ENGINE = "wasmtime"
 MOST_ASLEEP, MOST_SERVING = 200, 50
@@ -60,7 +60,8 @@ async def measure(options: Options, progress: Progress) -> Found:
     """
     found: Found = {}
     for what in options.what:
-        if what in (alone := {"engines": _engines, "serving": _serving, "remote": _remote}):
+        alone = {"engines": _engines, "serving": _serving, "components": _components, "remote": _remote}
+        if what in alone:
             found |= await alone[what](options, progress)
             continue
         async with open_cluster(options.real) as cluster:
@@ -103,6 +104,19 @@ async def _serving(options: Options, progress: Progress) -> Found:
     with tempfile.TemporaryDirectory(prefix="wasmlet-bench-") as directory:
         size = Size(max(options.rounds, LEAST_ROUNDS), options.starts, min(options.pods, MOST_SERVING))
         return {"serving": await serving(Path(directory), size, progress)}
+
+
+async def _components(options: Options, progress: Progress) -> Found:
+    """Components that serve, beside what else serves them; no API server has a part in it."""
+    try:
+        providers.load(ENGINE)
+    except ConfigError as error:
+        progress.line(f"components are left out: {error}")
+        return {}
+    from benchmarks.components import components
+
+    with tempfile.TemporaryDirectory(prefix="wasmlet-bench-") as directory:
+        return {"components": await components(Path(directory), options.rounds, options.starts, progress)}
 
 
 async def _remote(options: Options, progress: Progress) -> Found:
@@ -161,6 +175,8 @@ def tables(found: Found) -> str:
         texts.append(report.columns("the classes of engines, by turns", found["engines"]))
     if "serving" in found:
         texts.append(report.columns("guests that serve, by turns", found["serving"]))
+    if "components" in found:
+        texts.append(report.columns("components that serve, by turns", found["components"]))
     if "remote" in found:
         remote = found["remote"]
         texts.append(report.table(f"{remote['pods']} pods at once, behind an agent", remote["bursts"], "local"))
@@ -198,9 +214,9 @@ def command(
     """Measure how fast and how small a node is, beside a bare client that makes the same writes and nothing else.
 
     WHAT is node (the node loop alone), memory (where that goes), wasmtime (with an engine), engines (their classes
-    side by side, without an API server), serving (guests that answer requests) or remote (pods behind an agent, beside
-    pods of the node's own); all of it without any. The API server
-    is an embedded one, or that of --kubeconfig. --handler is for wasmtime.
+    side by side, without an API server), serving (guests that answer requests), components (of wasi:http, beside
+    `wasmtime serve`) or remote (pods behind an agent, beside pods of the node's own); all of it without any. The API
+    server is an embedded one, or that of --kubeconfig. --handler is for wasmtime.
     """
     real = None
     if kubeconfig is not None:

@@ -1,5 +1,6 @@
-/* client ADDRESS PORT SECONDS: requests one after the other over one connection; prints how many a second, and the
-   median time of one in microseconds. */
+/* client ADDRESS PORT SECONDS END: requests one after the other over one connection; prints how many a second, and the
+   median time of one in microseconds. END is how an answer ends that is not in
+   chunks. */
 #include <arpa/inet.h>
 #include <netinet/tcp.h>
 #include <stdio.h>
@@ -19,13 +20,21 @@ static double now(void) {
   return time.tv_sec + time.tv_nsec / 1e9;
 }
 
+/* Whether the answer is all there. */
+static int whole(size_t got, const char *end) {
+  answer[got] = 0;
+  if (strstr(answer, "chunked")) end = "\r\n0\r\n\r\n";
+  size_t size = strlen(end);
+  return got >= size && !memcmp(answer + got - size, end, size);
+}
+
 static int shorter(const void *left, const void *right) {
   double difference = *(const double *)left - *(const double *)right;
   return difference < 0 ? -1 : difference > 0;
 }
 
 int main(int argc, char **argv) {
-  if (argc != 4) return 2;
+  if (argc != 5) return 2;
   struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons(atoi(argv[2]))};
   inet_pton(AF_INET, argv[1], &to.sin_addr);
   int connection = socket(AF_INET, SOCK_STREAM, 0), on = 1;
@@ -36,8 +45,8 @@ int main(int argc, char **argv) {
   while (before < end && count < sizeof took / sizeof *took) {
     if (write(connection, request, sizeof request - 1) < 0) return 1;
     size_t got = 0;
-    while (got < 6 || memcmp(answer + got - 6, "hello\n", 6)) {
-      ssize_t more = read(connection, answer + got, sizeof answer - got);
+    while (!whole(got, argv[4])) {
+      ssize_t more = read(connection, answer + got, sizeof answer - 1 - got);
       if (more <= 0) return 1;
       got += more;
     }

@@ -57,7 +57,7 @@ async def serving(directory: Path, size: Size, progress: Progress) -> Found:
         BenchmarkFailed: there is no compiler, or a server did not answer.
     """
     with progress.step("compiling the servers"):
-        module, server, client = await asyncio.to_thread(_compiled, directory)
+        module, server, client = await asyncio.to_thread(compiled, directory)
     kind = providers.load("wasmtime")
     settings: Any = kind.Config
     provider: Provider = kind(settings(allow_local_modules=True, network="address"))
@@ -73,7 +73,7 @@ async def serving(directory: Path, size: Size, progress: Progress) -> Found:
         await provider.stop()
 
 
-def _compiled(directory: Path) -> tuple[Path, Path, Path]:
+def compiled(directory: Path) -> tuple[Path, Path, Path]:
     """The server as a module and as a program, and the client."""
     module, server, client = directory / "server.wasm", directory / "server", directory / "client"
     for source, made, target in (
@@ -94,16 +94,16 @@ async def _requests(
     server, client = programs
     rates: dict[str, list[float]] = {name: [] for name in (NATIVE, *HANDLERS)}
     times: dict[str, list[float]] = {name: [] for name in rates}
-    pods = {handler: _pod(f"serves-{handler}", image) for handler in HANDLERS}
+    pods = {handler: pod_of(f"serves-{handler}", image) for handler in HANDLERS}
     try:
         with _native(server) as port:
             places = {NATIVE: ("127.0.0.1", port)}
             for handler, pod in pods.items():
-                places[handler] = (await _answering(provider, pod, handler), PORT)
+                places[handler] = (await answering(provider, pod, handler), PORT)
             with progress.step(f"requests, {rounds} rounds"):
                 for _ in range(rounds):
                     for name, place in places.items():
-                        rate, median = await asyncio.to_thread(_asked, client, place)
+                        rate, median = await asyncio.to_thread(asked, client, place)
                         rates[name].append(rate)
                         times[name].append(median)
     finally:
@@ -125,10 +125,10 @@ async def _first_answers(provider: Provider, image: str, count: int, progress: P
     with progress.step("first answers"):
         for number in range(count):
             for handler in HANDLERS:
-                pod = _pod(f"first-{handler}-{number}", image)
+                pod = pod_of(f"first-{handler}-{number}", image)
                 begin = time.perf_counter()
                 try:
-                    await _answering(provider, pod, handler)
+                    await answering(provider, pod, handler)
                     took[handler].append(1000 * (time.perf_counter() - begin))
                 finally:
                     await provider.delete_pod(pod.key, 0)
@@ -145,13 +145,13 @@ async def _memory(provider: Provider, image: str, state: Path, count: int, progr
     figures = {}
     for handler in HANDLERS:
         with progress.step(f"{count} asleep, {handler}"):
-            pods = [_pod(f"asleep-{handler}-{number}", image) for number in range(count)]
-            warm = _pod(f"warm-{handler}", image)
-            await _answering(provider, warm, handler)
+            pods = [pod_of(f"asleep-{handler}-{number}", image) for number in range(count)]
+            warm = pod_of(f"warm-{handler}", image)
+            await answering(provider, warm, handler)
             before = await asyncio.to_thread(group_memory, state.parent)
             try:
                 for pod in pods:
-                    await _answering(provider, pod, handler)
+                    await answering(provider, pod, handler)
                 after = await asyncio.to_thread(group_memory, state.parent)
             finally:
                 await asyncio.gather(*(provider.delete_pod(pod.key, 0) for pod in [*pods, warm]))
@@ -162,7 +162,8 @@ async def _memory(provider: Provider, image: str, state: Path, count: int, progr
     return {"memory of a server asleep, with the kernel's, KiB": figures} if figures else {}
 
 
-def _pod(name: str, image: str) -> Pod:
+def pod_of(name: str, image: str) -> Pod:
+    """A pod that serves."""
     container = {"name": "c", "image": image, "ports": [{"containerPort": PORT}]}
     return Pod(
         {
@@ -172,11 +173,11 @@ def _pod(name: str, image: str) -> Pod:
     )
 
 
-async def _answering(provider: Provider, pod: Pod, handler: str) -> str:
-    """Make the pod, and return its address when it has answered a request."""
+async def answering(provider: Provider, pod: Pod, handler: str, seconds: float = PATIENCE_SECONDS) -> str:
+    """Make the pod, and return its address when it has answered a request, within so many seconds."""
     await provider.create_pod(pod, Inputs(runtime_handler=handler))
     try:
-        async with asyncio.timeout(PATIENCE_SECONDS):
+        async with asyncio.timeout(seconds):
             while not (addresses := (await provider.pod_status(pod.key)).pod_ips):  # noqa: ASYNC110 - a stream costs more
                 await asyncio.sleep(0.0005)
             while True:
@@ -191,7 +192,7 @@ async def _answering(provider: Provider, pod: Pod, handler: str) -> str:
             return addresses[0]
     except TimeoutError:
         status = await provider.pod_status(pod.key)
-        raise BenchmarkFailed(f"pod {pod.key.name} gave no answer within {PATIENCE_SECONDS:g} s: {status}") from None
+        raise BenchmarkFailed(f"pod {pod.key.name} gave no answer within {seconds:g} s: {status}") from None
 
 
 @contextlib.contextmanager
@@ -210,10 +211,10 @@ def _native(server: Path) -> Iterator[int]:
             os.waitpid(process, 0)
 
 
-def _asked(client: Path, place: tuple[str, int]) -> tuple[float, float]:
-    """Requests a second and the median of one, in microseconds."""
+def asked(client: Path, place: tuple[str, int], end: str = "hello\n") -> tuple[float, float]:
+    """Requests a second and the median of one, in microseconds; `end`: of each answer."""
     answer = subprocess.run(
-        [client, place[0], str(place[1]), str(SECONDS)], capture_output=True, text=True, timeout=PATIENCE_SECONDS
+        [client, place[0], str(place[1]), str(SECONDS), end], capture_output=True, text=True, timeout=PATIENCE_SECONDS
     )
     try:
         rate, median = answer.stdout.split()

@@ -99,3 +99,13 @@ async def test_a_real_cluster_needs_all_three(tmp_path: Path) -> None:
     _, said = await process.communicate()
     assert process.returncode == 2
     assert b"--kubeconfig needs --node-credentials and --client-ca-file beside it" in said
+
+
+async def test_components_that_serve(tmp_path: Path) -> None:
+    """The one in Python, and `wasmtime serve`, are measured where they are there."""
+    answer = await found(tmp_path, "components", "--rounds", "1", "--starts", "1")
+    figures = answer["components"]
+    assert all(value > 0 for columns in figures.values() for value in columns.values())
+    for name in ("requests a second", "one request, p50, us", "PSS, MiB", "first answer after the pod is made, ms"):
+        assert {"an instance per request", "reused"} <= figures[f"C: {name}"].keys()
+    assert left_over(tmp_path) == []

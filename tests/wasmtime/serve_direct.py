@@ -1,8 +1,9 @@
 """Serve a component in a process of its own, without a shim: `python serve_direct.py WASM JSON`.
 
-JSON: what `spec["network"]["http"]` has. The first line of the output is the port, on 127.0.0.1; what the guest and the
-engine say comes on standard error. The broker is that of `direct_run`: this process itself. It is served until standard
-input ends. A line there asks for the numbers of descriptors, resources and instances, which come as a line of JSON.
+JSON: what `spec["network"]["http"]` has, and `limits` of connections. The first line of the output is the port, on
+127.0.0.1; what the guest and the engine say comes on standard error. The broker is that of `direct_run`: this process
+itself. It is served until standard input ends. A line there asks for the numbers of descriptors, resources and
+instances, which come as a line of JSON.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import socket
 import sys
 import tempfile
 import threading
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -40,13 +42,17 @@ class Loopback(Sockets):
 
 def main() -> None:
     from wasmlet_wasmtime import guest
+    from wasmlet_wasmtime.p2 import serving
+    from wasmlet_wasmtime.p2.connections import Limits
     from wasmlet_wasmtime.p2.instances import Instance
 
     compiled = guest.compile(Path(sys.argv[1]).read_bytes())
     directory = tempfile.mkdtemp()
     mounts = [{"directory": directory, "path": "/data", "read_only": False}]
     spec = {"args": ["guest"], "env": [], "mounts": mounts, "sockets": Loopback([8080]), "memory": None}
-    spec["network"] = {"http": json.loads(sys.argv[2])}
+    wanted = json.loads(sys.argv[2])
+    serving.Front = partial(serving.Front, limits=Limits(**wanted.pop("limits", {})))  # type: ignore[assignment,misc]
+    spec["network"] = {"http": wanted}
 
     def count() -> None:
         for _ in sys.stdin:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from wasmlet_wasmtime.p2.front import MOST_CONNECTIONS
 
 from tests.guests import components
 
@@ -113,6 +114,13 @@ def served() -> Iterator[Served]:
 @pytest.fixture(scope="module")
 def reused() -> Iterator[Served]:
     with serving(reuse=True, seconds=2) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def impatient() -> Iterator[Served]:
+    """One that takes little, and waits for little."""
+    with serving(seconds=2, limits={"body": 1000, "head_seconds": 1, "idle_seconds": 1, "write_seconds": 1}) as found:
         yield found
 
 
@@ -257,6 +265,56 @@ def test_a_slow_body_takes_no_longer_than_a_handler_may(served: Served) -> None:
                 answer = sock.recv(4096)
     assert status(answer) == 504
     assert 1.5 < time.monotonic() - began < 10
+
+
+def test_clients_that_take_their_time_are_sent_away(impatient: Served) -> None:
+    """One whose head never ends, one that says nothing, one that asks nothing more, and one that takes nothing."""
+    before = impatient.counts()
+    with contextlib.ExitStack() as stack:
+        silent, asked, deaf = (stack.enter_context(impatient.connect()) for _ in range(3))
+        asked.sendall(HEAD + b"\r\n")
+        deaf.sendall(b"GET /much?50000 HTTP/1.1\r\nHost: x\r\n\r\n")
+        slow = stack.enter_context(impatient.connect())
+        slow.sendall(b"GET /hello HTTP/1.1\r\nHost: x\r\nX: ")
+        slow.settimeout(0.2)
+        end = time.monotonic() + 30
+        said = None
+        while said is None and time.monotonic() < end:
+            with contextlib.suppress(ConnectionError):
+                slow.sendall(b"y")
+            try:
+                said = slow.recv(4096)
+            except TimeoutError:
+                continue
+            except ConnectionError:
+                said = b""
+        assert said == b""
+        assert everything(silent) == b""
+        assert everything(asked).count(b"HTTP/1.1 200") == 1
+        impatient.settle(before)  # the handler that writes to the deaf one has ended, too
+    assert status(impatient.get("/hello")) == 200
+
+
+def test_a_body_in_chunks_that_is_larger_than_it_may_be(impatient: Served) -> None:
+    head = b"POST /count HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+    chunk = b"64\r\n" + b"x" * 100 + b"\r\n"
+    assert body(impatient.say(head + chunk * 10 + b"0\r\n\r\n")) == b"1000"
+    answer = impatient.say(head + chunk * 11 + b"0\r\n\r\n")
+    assert (status(answer), body(answer)) == (400, b"broken")
+    assert status(impatient.say(b"POST /count HTTP/1.1\r\nHost: x\r\nContent-Length: 1001\r\n\r\n")) == 413
+
+
+def test_more_connections_than_it_takes_wait(served: Served) -> None:
+    before = served.counts()
+    with contextlib.ExitStack() as stack:
+        socks = [stack.enter_context(served.connect()) for _ in range(MOST_CONNECTIONS)]
+        late = stack.enter_context(served.connect())
+        late.sendall(HEAD + b"Connection: close\r\n\r\n")
+        assert served.counts()["descriptors"] <= before["descriptors"] + MOST_CONNECTIONS
+        for sock in socks[:100]:
+            sock.close()
+        assert status(everything(late)) == 200
+    served.settle(before)
 
 
 def test_handlers_that_go_wrong(served: Served) -> None:

@@ -264,3 +264,23 @@ async def test_requests_are_in_the_log_where_the_pod_says_so(networked: Runtime,
     assert b"wasmlet: GET /hello 200 0." in text
     assert b"wasmlet: GET /status 404 0." in text
     assert b"secret" not in text
+
+
+async def test_probes_over_http_reach_the_handler(networked: Runtime, image: str) -> None:
+    """What a component answers decides whether it is ready, and whether it goes on."""
+    often = {"periodSeconds": 1, "failureThreshold": 1}
+
+    def asks(path: str) -> dict[str, Any]:
+        return {"httpGet": {"path": path, "port": "http"}, **often}
+
+    key = await networked.create(serving(image, startupProbe=asks("/hello"), readinessProbe=asks("/status?204")), NODE)
+    await networked.main(key, lambda status: status.started and status.ready)
+    assert (await networked.running(key)).restart_count == 0
+    await networked.provider.delete_pod(key, 0)
+    key = await networked.create(serving(image, readinessProbe=asks("/trap")), NODE)
+    await networked.event(key, "Unhealthy", "500")
+    assert not (await networked.running(key)).ready
+    await networked.provider.delete_pod(key, 0)
+    key = await networked.create(serving(image, restart="Always", livenessProbe=asks("/status?503")), NODE)
+    await networked.event(key, "Unhealthy", "503")
+    await networked.main(key, lambda status: status.restart_count > 0)

@@ -84,14 +84,17 @@ def missing(engine: Any, component: Any) -> list[str]:
     return found
 
 
-def linker_of(engine: Any, component: Any) -> int:
+def linker_of(engine: Any, component: Any, *, checked: bool = True) -> int:
     """A linker with all that a component imports.
+
+    Args:
+        checked: it has been found that all is here, and of types that are; else it is found out now.
 
     Raises:
         ValueError: something is not here.
         wasmtime.WasmtimeError: the engine refuses.
     """
-    if absent := missing(engine, component):
+    if not checked and (absent := missing(engine, component)):
         raise ValueError(f"the component imports what does not exist here: {', '.join(absent[:5])}")
     linker = _linker_new(ctypes.cast(engine.ptr(), _POINTER))
     root = _linker_root(linker)
@@ -101,6 +104,8 @@ def linker_of(engine: Any, component: Any) -> int:
         check(_add_instance(root, name, len(name), ctypes.byref(made)))
         for item, kind in found.ty.exports(engine).items():
             _define(made, interface, item, kind.ty)
+            if not checked and isinstance(kind.ty, components.FuncType):
+                _caller(functions[f"{interface_of(interface)}.{item}"], kind.ty)
         _instance_delete(made)
     _instance_delete(root)
     return int(linker)
@@ -125,7 +130,7 @@ def _define(instance: Any, interface: str, name: str, kind: Any) -> None:
         _resource_type_delete(made)
     elif isinstance(kind, components.FuncType):
         found = functions[f"{interface_of(interface)}.{name}"]
-        callback = _CALLBACK(_caller(found, kind))
+        callback = _CALLBACK(_called(found, kind))
         _kept.append(callback)
         check(_add_function(instance, encoded, len(encoded), callback, None, None))
 
@@ -141,8 +146,24 @@ def _drop(data: Any, context: Any, number: int) -> int:
     return 0
 
 
+def _called(found: _Function, kind: Any) -> Callable[..., int]:
+    """What the engine calls. Its converters are made at the first call: most of what is imported is never called."""
+    made: Callable[..., int] | None = None
+
+    def call(*arguments: Any) -> int:
+        nonlocal made
+        if made is None:
+            try:
+                made = _caller(found, kind)
+            except BaseException as error:
+                return trap(running[get_ident()], _told(error))
+        return made(*arguments)
+
+    return call
+
+
 def _caller(found: _Function, kind: Any) -> Callable[..., int]:
-    """What the engine calls."""
+    """The function, between converters."""
     lifts = [(lift(param), index * SIZE) for index, (_, param) in enumerate(kind.params)]
     size = len(lifts) * SIZE
     result = kind.result
