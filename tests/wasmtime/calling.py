@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,7 +10,7 @@ from wasmlet_wasmtime.p2 import datagrams, sockets, world
 from wasmlet_wasmtime.p2.dialing import Broker
 from wasmlet_wasmtime.p2.instances import Failed, Instance
 
-from tests.wasmtime.direct_run import Sockets
+from tests.wasmtime.direct_run import Answer, Sockets
 
 OFFERED = (datagrams, sockets)
 SECOND = 10**9
@@ -21,6 +22,37 @@ class Loopback(Sockets):
 
     def _at(self, port: int) -> int:
         return 0
+
+
+class Six(Loopback):
+    """The same for IPv6."""
+
+    def _listen(self, port: int, protocol: str) -> Answer:
+        made = socket.socket(socket.AF_INET6, self._kind(protocol))
+        made.bind(("::1", 0))
+        made.setblocking(False)
+        four = super()._listen(port, protocol)  # a node may give sockets of both families
+        return Answer((*four.fds, made.detach()))
+
+    def _connect(self, host: str, port: int, protocol: str) -> Answer:
+        made = socket.socket(socket.AF_INET6, self._kind(protocol))
+        try:
+            made.connect((host, port))
+        except OSError:
+            made.close()
+            raise
+        made.setblocking(False)
+        return Answer((made.detach(),))
+
+
+def has_ipv6() -> bool:
+    """Whether this machine has an address of IPv6 to itself."""
+    try:
+        with socket.socket(socket.AF_INET6) as sock:
+            sock.bind(("::1", 0))
+    except OSError:
+        return False
+    return True
 
 
 class Guest(SimpleNamespace):
@@ -49,3 +81,8 @@ def wait(guest: Any, source: Any) -> None:
 
 def address(port: int, *parts: int) -> Any:
     return "ipv4", (port, parts or (127, 0, 0, 1))
+
+
+def six(port: int) -> Any:
+    """The address of this machine to itself."""
+    return "ipv6", (port, 0, (0,) * 7 + (1,), 0)

@@ -11,7 +11,7 @@ from wasmlet_wasmtime.p2.datagrams import Outgoing
 from wasmlet_wasmtime.p2.instances import Trapped
 
 from tests.descriptors import open_descriptors
-from tests.wasmtime.calling import Loopback, address, call, guest_of, wait
+from tests.wasmtime.calling import Loopback, Six, address, call, guest_of, has_ipv6, six, wait
 
 
 @pytest.fixture
@@ -199,3 +199,30 @@ def test_options(guest: Any, peer: socket.socket) -> None:
     assert sock.sock.getsockopt(socket.IPPROTO_IP, socket.IP_TTL) == 7
     assert call(guest, udp("address-family"), sock) == "ipv4"
     sock.close()
+
+
+@pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6")
+def test_ipv6() -> None:
+    guest = guest_of(Six([5353]))
+    before = open_descriptors()
+    network = call(guest, "instance-network.instance-network")
+    server, client = (call(guest, "udp-create-socket.create-udp-socket", "ipv6") for _ in range(2))
+    for sock, port in ((server, 5353), (client, 0)):
+        assert call(guest, udp("start-bind"), sock, network, six(port)) is None
+        wait(guest, sock)
+        assert call(guest, udp("finish-bind"), sock) is None
+        assert call(guest, udp("set-unicast-hop-limit"), sock, 9) is None
+    there = call(guest, udp("local-address"), server)
+    questions, answers = call(guest, udp("stream"), server, None)
+    incoming, outgoing = call(guest, udp("stream"), client, there)
+    assert call(guest, udp("unicast-hop-limit"), client) == 9
+    assert send(guest, outgoing, (b"question", None)) == 1
+    wait(guest, questions)
+    ((data, who),) = receive(guest, questions)
+    assert (data, who[0]) == (b"question", "ipv6")
+    assert send(guest, answers, (b"answer", who)) == 1
+    wait(guest, incoming)
+    assert receive(guest, incoming) == [(b"answer", there)]
+    for sock in (server, client):
+        sock.close()
+    assert open_descriptors() <= before

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import resource
 import select
 import socket
 import threading
@@ -15,7 +18,7 @@ from wasmlet_wasmtime.p2.instances import Failed
 from wasmlet_wasmtime.p2.streams import IoError
 
 from tests.descriptors import open_descriptors
-from tests.wasmtime.calling import SECOND, Loopback, address, call, guest_of, wait
+from tests.wasmtime.calling import SECOND, Loopback, Six, address, call, guest_of, has_ipv6, six, wait
 
 
 @pytest.fixture
@@ -236,3 +239,55 @@ def test_a_port_at_which_somebody_listens_already() -> None:
         sock.state, sock.asked = "starting", cast(Any, asked)
         assert call(guest_of(None), "tcp.[method]tcp-socket.finish-listen", sock) == "address-in-use"
         assert (sock.state, sock.sock) == ("bound", None)
+
+
+def test_no_descriptor_left(guest: Any) -> None:
+    """A guest that has used them up is told so, and goes on."""
+    network = call(guest, "instance-network.instance-network")
+    client = call(guest, "tcp-create-socket.create-tcp-socket", "ipv4")
+    peer = call(guest, "udp-create-socket.create-udp-socket", "ipv4")
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        there = address(server.getsockname()[1])
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(map(int, os.listdir("/proc/self/fd"))) + 2, limits[1]))
+        held: list[int] = []
+        try:
+            with contextlib.suppress(OSError):
+                while True:
+                    held.append(os.dup(0))
+            assert call(guest, tcp("start-connect"), client, network, there) == "new-socket-limit"
+            lookup = call(guest, "ip-name-lookup.resolve-addresses", network, "known.example")
+            assert lookup == "new-socket-limit"
+            assert call(guest, "udp.[method]udp-socket.start-bind", peer, network, address(5353)) == "new-socket-limit"
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+            for descriptor in held:
+                os.close(descriptor)
+        assert call(guest, tcp("start-connect"), client, network, there) is None
+        wait(guest, client)
+        for one in (*call(guest, tcp("finish-connect"), client), client, peer):
+            one.close()
+
+
+@pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6")
+def test_ipv6() -> None:
+    guest = guest_of(Six([8080]))
+    before = open_descriptors()
+    network = call(guest, "instance-network.instance-network")
+    listener, client = (call(guest, "tcp-create-socket.create-tcp-socket", "ipv6") for _ in range(2))
+    assert call(guest, tcp("set-hop-limit"), client, 9) is None
+    call(guest, tcp("start-bind"), listener, network, six(8080))
+    call(guest, tcp("finish-bind"), listener)
+    call(guest, tcp("start-listen"), listener)
+    wait(guest, listener)
+    assert call(guest, tcp("finish-listen"), listener) is None
+    call(guest, tcp("start-connect"), client, network, call(guest, tcp("local-address"), listener))
+    wait(guest, client)
+    streams = call(guest, tcp("finish-connect"), client)
+    assert call(guest, tcp("hop-limit"), client) == 9
+    wait(guest, listener)
+    accepted, *more = call(guest, tcp("accept"), listener)
+    assert call(guest, tcp("remote-address"), accepted) == call(guest, tcp("local-address"), client)
+    for one in (*streams, *more, client, accepted, listener):
+        one.close()
+    assert open_descriptors() <= before

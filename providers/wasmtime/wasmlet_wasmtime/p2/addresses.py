@@ -70,6 +70,18 @@ def address_of(name: Sequence[Any]) -> Address:
     return (kind, (name[1], parts)) if kind == "ipv4" else (kind, (name[1], 0, parts, 0))
 
 
+def ask(instance: Instance, operation: str, **fields: Any) -> Asked:
+    """A question to the broker.
+
+    Raises:
+        Failed: it cannot be asked; the process has no descriptor left.
+    """
+    try:
+        return Asked(instance.host.broker, operation, **fields)
+    except OSError as error:
+        raise Failed(code_of(error.errno)) from None
+
+
 @resource("network")
 class Network(Resource):
     """What a guest opens sockets with; what it may reach is said elsewhere."""
@@ -121,7 +133,7 @@ def _resolve(instance: Instance, network: Network, name: str) -> Addresses:
         literal = ""
     if not literal and (not name or len(name) > 253 or not name.isascii()):
         raise Failed("invalid-argument")
-    return Addresses(Asked(instance.host.broker, "resolve", name=literal or name))
+    return Addresses(ask(instance, "resolve", name=literal or name))
 
 
 @function("wasi:sockets/ip-name-lookup.[method]resolve-address-stream.resolve-next-address")

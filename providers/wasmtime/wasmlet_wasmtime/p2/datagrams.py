@@ -14,7 +14,7 @@ import socket
 from collections.abc import Sequence
 
 from . import options
-from .addresses import Address, Network, address_of, code_of, family_number, remote_of, text_of
+from .addresses import Address, Network, address_of, ask, code_of, family_number, remote_of, text_of
 from .dialing import Asked
 from .instances import Failed, Instance, Trapped, resource
 from .sockets import is_ready
@@ -91,7 +91,7 @@ class UdpSocket(Waitable):
             self.peers[address] = self.peers.pop(address)
             return self.peers[address]
         text, port = text_of(address)
-        asked = Asked(instance.host.broker, "connect", host=text, port=port, protocol="UDP")
+        asked = ask(instance, "connect", host=text, port=port, protocol="UDP")
         try:
             instance.wait([_Answered(asked)])
             made = self.settle(asked)
@@ -268,7 +268,7 @@ def _start_bind(instance: Instance, sock: UdpSocket, network: Network, address: 
         raise Failed("invalid-argument")
     port = text_of(address)[1]
     if port:  # without one it is bound as soon as it sends
-        sock.asked = Asked(instance.host.broker, "listen", port=port, protocol="UDP")
+        sock.asked = ask(instance, "listen", port=port, protocol="UDP")
     sock.bound, sock.state = address, "binding"
 
 

@@ -151,9 +151,11 @@ class Dial(Asked):
 
 def family_of(descriptor: int) -> int:
     """Whether a socket is of IPv4 or IPv6, found without getsockopt, which a confined process does not have for it."""
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM, 0, fileno=os.dup(descriptor)) as probe:
-        try:
-            found = probe.getsockname()
-        except OSError:
-            return socket.AF_INET6
+    probe = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 0, fileno=descriptor)
+    try:
+        found = probe.getsockname()
+    except OSError:
+        return socket.AF_INET6
+    finally:
+        probe.detach()
     return socket.AF_INET6 if ":" in str(found[0]) else socket.AF_INET

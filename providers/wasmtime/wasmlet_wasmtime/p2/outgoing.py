@@ -171,7 +171,10 @@ class Call(Waitable):
             self._wire = Wire(host if secure else None)
         except ValueError:  # TLS takes no such name
             raise Broken(("HTTP-request-URI-invalid", None)) from None
-        self._dial = Dial(self._process.broker, host, port)
+        try:
+            self._dial = Dial(self._process.broker, host, port)
+        except OSError as error:  # the process has no descriptor left
+            raise Broken(code_of(error.errno or 0)) from None
 
     def _again(self) -> None:
         """Send it over another connection: the server has closed the one that waited, without an answer."""

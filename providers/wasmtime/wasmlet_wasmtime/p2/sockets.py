@@ -12,7 +12,7 @@ import socket
 from collections.abc import Sequence
 
 from . import options
-from .addresses import Address, Network, address_of, code_of, family_number, remote_of, text_of
+from .addresses import Address, Network, address_of, ask, code_of, family_number, remote_of, text_of
 from .dialing import Asked
 from .instances import Failed, Instance, resource
 from .streams import CLOSED, ROOM, InputStream, OutputStream, Pollable, Waitable, failed
@@ -201,7 +201,7 @@ def _finish_bind(instance: Instance, sock: TcpSocket) -> None:
 def _start_connect(instance: Instance, sock: TcpSocket, network: Network, address: Address) -> None:
     sock.require("unbound", "bound")
     text, port = remote_of(address, sock.family)
-    sock.asked = Asked(instance.host.broker, "connect", host=text, port=port, protocol="TCP")
+    sock.asked = ask(instance, "connect", host=text, port=port, protocol="TCP")
     sock.remote, sock.state = address, "connecting"
 
 
@@ -217,7 +217,7 @@ def _finish_connect(instance: Instance, sock: TcpSocket) -> tuple[SocketInput, S
 def _start_listen(instance: Instance, sock: TcpSocket) -> None:
     sock.require("bound")
     assert sock.bound is not None
-    sock.asked = Asked(instance.host.broker, "listen", port=text_of(sock.bound)[1] or 0, protocol="TCP")
+    sock.asked = ask(instance, "listen", port=text_of(sock.bound)[1] or 0, protocol="TCP")
     sock.state = "starting"
 
 
