@@ -209,6 +209,7 @@ async def test_pods_that_fail_at_once_do_not_pile_up(api: Api) -> None:
         ({"template": template(image="")}, "spec.template.spec.containers[0].image: Required value"),
         ({"strategy": {"type": "Slowly"}}, 'Unsupported value: "Slowly"'),
         ({"strategy": {"rollingUpdate": {"maxSurge": 0, "maxUnavailable": 0}}}, "may not be 0 when `maxSurge` is 0"),
+        ({"strategy": {"rollingUpdate": {"maxUnavailable": "1" * 5000 + "%"}}}, "a valid percent string"),
         ({"strategy": {"rollingUpdate": {"maxSurge": "a lot"}}}, "a valid percent string"),
         ({"minReadySeconds": 600}, "must be greater than minReadySeconds"),
     ],

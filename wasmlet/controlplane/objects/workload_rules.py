@@ -15,7 +15,7 @@ from wasmlet.controlplane.storage import selectors
 from wasmlet.controlplane.storage.status import Cause, Object
 
 PLURALS = ("deployments", "replicasets")
-_PERCENT = re.compile(r"[0-9]+%")
+_PERCENT = re.compile(r"[0-9]{1,9}%")  # Python reads no number of thousands of digits
 _STRATEGIES = ("Recreate", "RollingUpdate")
 
 
