@@ -12,7 +12,7 @@ from wasmlet_wasmtime import WasmtimeProvider
 
 from tests.guests import build
 from tests.runtime.harness import Runtime, pod_of
-from tests.runtime.network.servers import http_server
+from tests.runtime.network.servers import certificate, http_server
 from tests.runtime.network.test_pods import annotated
 from tests.runtime.network.test_servers import ADDRESS, CLASSES
 from wasmlet.model.inputs import Inputs
@@ -97,6 +97,16 @@ async def test_what_was_not_granted(networked: Runtime, krustlet: str, inputs: I
         await networked.event(key, "EgressDenied", there)
         await networked.provider.delete_pod(key, 0)
         key = await run(networked, inputs, krustlet, "get", f"http://{there}:1/", egress="*")
+        assert await said(networked, key) == ["error 11"]
+
+
+@CLASSES
+async def test_a_server_that_nobody_vouches_for(
+    networked: Runtime, krustlet: str, inputs: Inputs, there: str, tmp_path: Path
+) -> None:
+    """Its certificate is verified, in a process that reads no file any more."""
+    async with http_server(answer, certificate(tmp_path), there) as port:
+        key = await run(networked, inputs, krustlet, "get", f"https://{there}:{port}/", egress=f"{there}/32:{port}")
         assert await said(networked, key) == ["error 11"]
 
 
