@@ -127,6 +127,21 @@ static void datagram(const char *host, int port) {
   printf("then %u\n", sock_recv_from(fd, &vector, 1, &sender, 0, &from, &size, &told));
 }
 
+/* One datagram goes back to whoever has sent it. */
+static void answer(int port) {
+  uint32_t fd = opened(DATAGRAM), size, told, from = 0;
+  check("bind", sock_bind(fd, of("0.0.0.0"), port));
+  puts("listening");
+  fflush(stdout);
+  uint8_t room[128] = {0};
+  struct address sender = {room, sizeof room};
+  struct vector vector = {data, sizeof data};
+  check("recv_from", sock_recv_from(fd, &vector, 1, &sender, 0, &from, &size, &told));
+  struct address back = {room + 2, 4};
+  vector.size = size;
+  check("send_to", sock_send_to(fd, &vector, 1, &back, from, 0, &size));
+}
+
 static void resolve(const char *name) {
   static uint8_t room[4][26];
   static struct sockaddr_info addresses[4];
@@ -148,6 +163,7 @@ int main(int argc, char **argv) {
   if (!strcmp(argv[1], "dial")) dial(argv[2], atoi(argv[3]), 0);
   if (!strcmp(argv[1], "begin")) dial(argv[2], atoi(argv[3]), 1);
   if (!strcmp(argv[1], "datagram")) datagram(argv[2], atoi(argv[3]));
+  if (!strcmp(argv[1], "answer")) answer(atoi(argv[2]));
   if (!strcmp(argv[1], "resolve")) resolve(argv[2]);
   return 0;
 }

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from wasmlet.worker import wire
+from wasmlet.worker.grants import TCP
 from wasmlet.worker.supervisor.zygotes import SPARE
 
 WORKER = Path(wire.__file__).parent
@@ -130,7 +131,8 @@ class Shim:
             words = {"args": args, "env": more.pop("env", []), "memory": None}
             if "network" in more:  # a grant
                 grant = more["network"]
-                listeners = [{"number": port.number, "name": port.name} for port in grant.ports]
+                of_tcp = (port for port in grant.ports if port.protocol == TCP)
+                listeners = [{"number": port.number, "name": port.name} for port in of_tcp]
                 words["network"] = {"addresses": grant.addresses, "listeners": listeners}
                 more["network"] = grant.as_message()
             os.write(spec, json.dumps(words).encode())

@@ -1,16 +1,17 @@
-"""A component with a port of UDP, in a network namespace, under a shim and its broker, confined."""
+"""Guests with a port of UDP, in a network namespace, under a shim and its broker, confined."""
 
 from __future__ import annotations
 
 import os
 import socket
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from wasmlet_wasmtime import WasmtimeEngine, guest
 
-from tests.guests import components
+from tests.guests import build, components
 from tests.worker.harness import PATIENCE, running
 from tests.worker.test_network import Namespace, place
 from wasmlet.worker.grants import UDP, Grant, Port, Rule
@@ -28,12 +29,17 @@ def ask(question: bytes) -> bytes:
         return sock.recv(100)
 
 
-def test_it_answers_whoever_asks(tmp_path: Path, place: Namespace) -> None:
-    compiled = guest.compile(components.net().read_bytes())
+@pytest.mark.parametrize("kind", ["component", "WasmEdge's functions"])
+def test_it_answers_whoever_asks(
+    tmp_path: Path, place: Namespace, compile_guest: Callable[..., None], kind: str
+) -> None:
+    component = kind == "component"
+    module = components.net() if component else build("edge", compile_guest)
+    compiled = guest.compile(module.read_bytes())
     with running(tmp_path / "state") as shim:
         shim.engine = WasmtimeEngine().guest_module
         grant = Grant(place.path, ("10.9.0.2",), (Port(5353, "dns", UDP),), (Rule(cidr="127.0.0.1/32"),))
-        name = shim.run("net", "answer", "5353", network=grant, compiled=compiled)
+        name = shim.run(module.stem, "answer", "5353", network=grant, compiled=compiled)
         until = time.monotonic() + PATIENCE
         while b"listening" not in shim.log(name):
             assert time.monotonic() < until
