@@ -17,8 +17,11 @@ from wasmlet.worker.grants import Rule
 
 _MAPPED = "::ffff:0:0/96"
 """Addresses of IPv4 in another form, which would go round the rules."""
+_METADATA = "fd00:ec2::254/128"
+"""Where a machine of AWS asks by IPv6 for its credentials, as by IPv4 at a link-local address."""
 _NEVER = tuple(
-    str(ipaddress.ip_network(text)) for text in ("0.0.0.0/8", "::/128", "169.254.0.0/16", "fe80::/10", _MAPPED)
+    str(ipaddress.ip_network(text))
+    for text in ("0.0.0.0/8", "::/128", "169.254.0.0/16", "fe80::/10", _METADATA, _MAPPED)
 )
 _LOOPBACK = ipaddress.IPv4Network("127.0.0.0/8")
 _LOOPBACK6 = "::1/128"
