@@ -162,6 +162,14 @@ def test_what_has_its_default_is_left_out() -> None:
     assert codec.encode(PodStatus(containers=(ContainerStatus("a"),))) == b'{"containers":[{"name":"a"}]}'
 
 
+def test_text_that_is_no_unicode_is_told_as_well_as_it_can_be() -> None:
+    status = PodStatus(message="caf\udce9", containers=(ContainerStatus("a", image="\ud800"),))
+    assert codec.decode(PodStatus, codec.encode(status)).message == "caf?"
+    line = messages.line_in(messages.line_out(messages.StatusLine(1, PodKey("d", "a", "u"), status)))
+    assert isinstance(line, messages.StatusLine)
+    assert line.status.containers[0].image == "?"
+
+
 @pytest.mark.parametrize(
     ("error", "status"),
     [

@@ -251,7 +251,7 @@ class Pods:
             unsaved, self._unsaved = self._unsaved, {}
             try:
                 await in_thread(self._store.keep_statuses, unsaved)
-            except OSError as error:
+            except Exception as error:
                 log.warning("the pods' statuses cannot be kept", **described(error))
 
     def _say(self, held: _Held, status: PodStatus) -> None:

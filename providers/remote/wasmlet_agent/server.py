@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import structlog
 from aiohttp import web
 
+from wasmlet.concurrency import in_thread
 from wasmlet.errors import InvalidInput, Unsupported, WasmletError
 from wasmlet.failures import described
 from wasmlet.model.pod import PodKey
@@ -38,6 +39,8 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 SESSION = PREFIX + "/session"
 PODS = PREFIX + "/pods"
 POD = PODS + "/{uid}"
+_LARGE = 256 * 1024
+"""Bytes of a body from which on reading it takes longer than going to a thread."""
 _PUBLIC = ("/healthz", "/openapi.json")
 
 
@@ -135,13 +138,15 @@ class Server:
         return _json(PodList(n, await self._agent.pods.listed()))
 
     async def _create(self, request: web.Request) -> web.Response:
-        body, uid = await self._bodies.read(request), _uid(request)
-        await self._agent.pods.create(uid, _fence(request), _digest(body), decode(PodRequest, body))
+        uid, fence = _uid(request), _fence(request)
+        digest, body = await self._handed_over(request)
+        await self._agent.pods.create(uid, fence, digest, body)
         return _json(Accepted())
 
     async def _update(self, request: web.Request) -> web.Response:
-        body, uid = await self._bodies.read(request), _uid(request)
-        await self._agent.pods.update(uid, _fence(request), _digest(body), decode(PodRequest, body))
+        uid, fence = _uid(request), _fence(request)
+        digest, body = await self._handed_over(request)
+        await self._agent.pods.update(uid, fence, digest, body)
         return _json(Accepted())
 
     async def _get(self, request: web.Request) -> web.Response:
@@ -209,6 +214,10 @@ class Server:
             raise Unsupported(f"provider {provider.name} does not support {call.replace('_', '-')}")
         return provider
 
+    async def _handed_over(self, request: web.Request) -> tuple[str, PodRequest]:
+        body = await self._bodies.read(request)
+        return _pod_request(body) if len(body) < _LARGE else await in_thread(_pod_request, body)
+
     async def _body(self, request: web.Request, kind: type[T]) -> T:
         return decode(kind, await self._bodies.read(request))
 
@@ -221,8 +230,9 @@ def _fence(request: web.Request) -> Fence:
     return Fence(wanted(request.headers, SESSION_HEADER, least=0), wanted(request.headers, SEQUENCE_HEADER, least=1))
 
 
-def _digest(body: bytes) -> str:
-    return hashlib.sha256(body).hexdigest()
+def _pod_request(body: bytes) -> tuple[str, PodRequest]:
+    """The digest of a body, and what it says."""
+    return hashlib.sha256(body).hexdigest(), decode(PodRequest, body)
 
 
 def _json(value: object, status: int = 200, allow: str | None = None) -> web.Response:

@@ -29,7 +29,30 @@ _STATES: Mapping[str, type[Any]] = {"waiting": Waiting, "running": Running, "ter
 
 def encode(value: Any) -> bytes:
     """JSON of an attrs instance; what has its default is left out."""
-    return orjson.dumps(_fast.unstructure(value), default=dict)
+    return dumped(_fast.unstructure(value))
+
+
+def dumped(plain: Any) -> bytes:
+    """JSON of what `unstructure` gives.
+
+    Text that is no Unicode, as of file names that are none, is told with question marks: an agent tells what a provider
+    says, and goes on whatever that is.
+    """
+    try:
+        return orjson.dumps(plain, default=dict)
+    except TypeError:
+        return orjson.dumps(_printable(plain), default=dict)
+
+
+def _printable(plain: Any) -> Any:
+    """The same with text only that JSON can have."""
+    if isinstance(plain, str):
+        return plain.encode("utf-8", "replace").decode()
+    if isinstance(plain, Mapping):
+        return {_printable(key): _printable(value) for key, value in plain.items()}
+    if isinstance(plain, list | tuple):
+        return [_printable(one) for one in plain]
+    return plain
 
 
 def decode(kind: type[T], body: bytes) -> T:

@@ -19,7 +19,7 @@ from wasmlet.model.inputs import Inputs
 from wasmlet.model.pod import PodKey, Raw
 from wasmlet.model.status import PodStatus
 from wasmlet.provider import NodeStatus, PodEvent, ProbeCount
-from wasmlet_agent.protocol.codec import structure, unstructure
+from wasmlet_agent.protocol.codec import dumped, structure, unstructure
 
 
 @attrs.frozen
@@ -186,7 +186,7 @@ _NAMES = {kind: name for name, kind in _LINES.items()}
 def line_out(line: Line) -> bytes:
     """A line of the stream, with its end: an object whose `type` says which it is."""
     body: dict[str, Any] = {"type": _NAMES[type(line)], **unstructure(line)}
-    return orjson.dumps(body) + b"\n"
+    return dumped(body) + b"\n"
 
 
 def line_in(text: bytes) -> Line | None:
