@@ -72,7 +72,8 @@ async def test_a_body_of_100_megabytes_is_refused_before_it_is_sent(caller: Call
     await asyncio.gather(*(send({"Content-Length": str(100 * MIB)} if told else {}) for told in (True, False) * 2))
     # One that only says how long it is.
     reader, writer = await asyncio.open_connection("127.0.0.1", int(caller.agent.url.rpartition(":")[2]))
-    head = ("PUT /v1/pods/b HTTP/1.1", "Host: a", f"Content-Length: {100 * MIB}", f"Wasmlet-Session: {caller.session}")
+    session = (f"Wasmlet-Session: {caller.session}", "Wasmlet-Sequence: 501")
+    head = ("PUT /v1/pods/b HTTP/1.1", "Host: a", f"Content-Length: {100 * MIB}", *session)
     writer.write(("\r\n".join(head) + "\r\n\r\n").encode())
     async with asyncio.timeout(PATIENCE):
         answer = await reader.read()

@@ -13,7 +13,7 @@ import pytest_asyncio
 from wasmlet_agent.protocol.failures import Stale
 from wasmlet_agent.protocol.messages import EndedLine, Hello, NodeLine, StatusLine
 
-from tests.remote.agents import AgentProcess, Caller, calling, pod, running
+from tests.remote.agents import PATIENCE, AgentProcess, Caller, calling, pod, running
 from wasmlet.errors import InvalidInput, NotFound, Refused
 from wasmlet.model.status import Running, Terminated
 
@@ -112,6 +112,24 @@ async def test_a_pod_that_is_refused_is_not_held(caller: Caller) -> None:
     assert await caller.pods() == {}
     assert not list((caller.agent.state / "pods").iterdir())
     await caller.delete("a", expect=404)
+
+
+async def test_nothing_is_kept_of_pods_that_have_ended(caller: Caller) -> None:
+    async def life(uid: str) -> None:
+        await caller.put(pod(uid), sequence=1)
+        await caller.delete(uid, sequence=2)
+
+    uids = {f"p{number}" for number in range(50)}
+    await asyncio.gather(*map(life, uids))
+    async with asyncio.timeout(PATIENCE), caller.changes() as lines:
+        ended: set[str] = set()
+        async for line in lines:
+            ended |= {line.uid} if isinstance(line, EndedLine) else set()
+            if ended >= uids:
+                break
+    assert not list((caller.agent.state / "pods").iterdir())
+    for uid in uids:
+        await caller.ask("POST", f"/v1/pods/{uid}/forget", sequence=3)
 
 
 async def test_updates_are_for_pods_that_are_here(caller: Caller) -> None:

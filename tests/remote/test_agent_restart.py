@@ -155,6 +155,8 @@ async def test_an_end_that_has_begun_goes_on(tmp_path: Path) -> None:
     async with running(tmp_path / "state") as agent, calling(agent) as caller:
         await caller.put(pod("a", "ignore"))
         await caller.delete("a", 3)
+        while b"ends_at" not in (agent.state / "pods/a.json").read_bytes():
+            await caller.pods()
         await agent.restart(signal.SIGKILL)
         line = await caller.until(lambda line: isinstance(line, EndedLine))
         assert isinstance(line, EndedLine)

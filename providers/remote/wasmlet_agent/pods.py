@@ -155,9 +155,6 @@ class Pods:
             if ending.done or deadline >= ending.deadline:
                 return
         self._begin_end(held, deadline, fence)
-        if (kept := held.kept) is not None:
-            held.kept = attrs.evolve(kept, ends_at=self._clock.now() + timedelta(seconds=grace_seconds))
-            await self._keep(held)
 
     async def forget(self, uid: str, fence: Fence) -> None:
         """The API has the last status of a pod that has ended."""
@@ -357,6 +354,10 @@ class Pods:
     async def _end(self, held: _Held, ending: _Ending) -> None:
         uid = held.key.uid
         async with held.lock:
+            if (kept := held.kept) is not None:  # so that the agent's next process goes on with it
+                left = timedelta(seconds=max(0.0, ending.deadline - self._clock.monotonic()))
+                held.kept = attrs.evolve(kept, ends_at=self._clock.now() + left)
+                await self._keep(held)
             final = await self._ended(held, ending)
             ending.done = True
             if final is None and held.last is not None and unseen.begun(held.last):
