@@ -18,7 +18,6 @@ from pathlib import Path
 import pytest
 
 from tests.guests import build
-from wasmlet.artifacts.hosts import RegistryConfig
 from wasmlet.cli import demo as demo_module
 from wasmlet.cli.manifests import objects_of
 from wasmlet.cli.showing import Show
@@ -86,10 +85,15 @@ async def wasmlet(*arguments: str) -> AsyncIterator[Demo]:
             await process.communicate()
 
 
-async def test_it_shows_the_pod_from_pending_to_succeeded() -> None:
-    async with wasmlet("demo", "--port", "0") as demo:
+@pytest.mark.parametrize("provider", ["wasmtime", "remote"])
+async def test_it_shows_the_pod_from_pending_to_succeeded(provider: str) -> None:
+    async with wasmlet("demo", "--port", "0", "--provider", provider) as demo:
         code, output = await demo.end()
     assert code == 0, output
+    assert re.search(rf"^node +wasmlet-demo is Ready, provider {provider} ", output, re.MULTILINE)
+    assert bool(re.search(r"^agent +http://127\S+, a process of its own", output, re.MULTILINE)) == (
+        provider == "remote"
+    )
     phases = re.findall(r"^pod/hello +(\w+)$", output, re.MULTILINE)
     assert phases == ["Pending", "Running", "Succeeded"]
     assert "  | Hello, from WebAssembly in namespace default\n" in output
@@ -287,7 +291,7 @@ async def test_instances_that_ended_before_the_api_heard_of_them_are_shown(tmp_p
     said: asyncio.Queue[str] = asyncio.Queue()
     async with (
         demo_module._control_plane(0, tmp_path) as plane,
-        demo_module._node(plane, tmp_path, examples, RegistryConfig()) as provider,
+        demo_module._node(plane, tmp_path, examples, demo_module.Settings(), print) as running,
         Client(await load_identity(plane.kubeconfig)) as client,
         asyncio.timeout(60),
         asyncio.TaskGroup() as group,
@@ -295,7 +299,7 @@ async def test_instances_that_ended_before_the_api_heard_of_them_are_shown(tmp_p
         await demo_module._create_classes(client)
         objects = await asyncio.to_thread(objects_of, examples / "retries.yaml")
         with plane.faults.add(Delay(), verb="patch", path="*/pods/retries/status"):
-            shown = Show(client, plane.kubeconfig, provider.earlier_logs, said.put_nowait, said.put_nowait)
+            shown = Show(client, plane.kubeconfig, running.earlier, said.put_nowait, said.put_nowait)
             show = group.create_task(shown.run(objects))
             await _event(client, "BackOff")  # two instances have ended, and the third waits
         tries: list[str] = []

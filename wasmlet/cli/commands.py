@@ -127,6 +127,13 @@ class _DemoCommand(click.Command):
 @cli.command("demo", cls=_DemoCommand)
 @click.argument("file", required=False, type=click.Path(path_type=Path))
 @click.argument("args", nargs=-1, type=click.UNPROCESSED)
+@click.option(
+    "--provider",
+    type=click.Choice(["wasmtime", "remote"]),
+    default="wasmtime",
+    show_default=True,
+    help="What the node is made of; remote runs wasmtime in an agent, which is a process of its own.",
+)
 @click.option("--keep", is_flag=True, help="Stay up until Ctrl-C, so that kubectl can be used.")
 @click.option(
     "--port",
@@ -157,6 +164,7 @@ class _DemoCommand(click.Command):
 def _demo(
     file: Path | None,
     args: tuple[str, ...],
+    provider: str,
     keep: bool,
     port: int | None,
     serve: int | None,
@@ -165,7 +173,7 @@ def _demo(
     log_level: str,
     **registries: Any,
 ) -> None:
-    """Try it: an embedded control plane, one wasmtime node, and pods. Needs no cluster and no root.
+    """Try it: an embedded control plane, one node, and pods. Needs no cluster and no root.
 
     FILE is a manifest of one or more objects, with a pod among them or what makes pods; without it examples/hello.yaml
     and then examples/web.yaml. Relative modules in it (file://./x.wasm) are looked for beside it.
@@ -176,7 +184,8 @@ def _demo(
     from wasmlet.cli.demo import Settings, demo
 
     log.configure(log_level)
-    settings = Settings(keep, port, node_monitor_grace_period, instance_of(RegistryConfig, registries), serve, egress)
+    pulling = instance_of(RegistryConfig, registries)
+    settings = Settings(keep, port, node_monitor_grace_period, pulling, serve, egress, provider)
     run_loop(demo(file, args[1:] if args[:1] == ("--",) else args, settings, click.echo))
 
 

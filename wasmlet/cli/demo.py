@@ -1,8 +1,8 @@
 """`wasmlet demo`: a control plane, a node and pods in one command, to see it work before there is a cluster.
 
-Everything is real but the cluster: the pods are applied through an API server on loopback, a wasmtime node runs their
-modules in worker processes, and the logs come back through the node's HTTPS API (but for those that the API has no way
-to, see `follow`). What is started here is ended here.
+Everything is real but the cluster: the pods are applied through an API server on loopback, a wasmtime node (or an agent
+that a node drives) runs their modules in worker processes, and the logs come back through the node's HTTPS API (but for
+those that the API has no way to, see `follow`). What is started here is ended here.
 """
 
 from __future__ import annotations
@@ -19,20 +19,17 @@ import attrs
 import yaml
 
 from wasmlet.artifacts.hosts import RegistryConfig
-from wasmlet.cli import providers
 from wasmlet.cli.follow import Say
+from wasmlet.cli.halves import LOCAL, Half, Place, half, tolerating
 from wasmlet.cli.manifests import RUNS, is_module, objects_of, of_module
 from wasmlet.cli.showing import DemoFailed, Show
 from wasmlet.controlplane.controllers.lifecycle import GRACE_SECONDS
 from wasmlet.errors import ConfigError
 from wasmlet.kube import Client, load_identity
 from wasmlet.node import Node, NodeConfig
-from wasmlet.runtime import RuntimeProvider
-from wasmlet.runtime.network.config import ADDRESS
 from wasmlet.signals import on_stop_signals
 from wasmlet.testing import ControlPlane
 
-PROVIDER = "wasmtime"
 NODE_NAME = "wasmlet-demo"
 PORT = 6443
 
@@ -48,6 +45,7 @@ class Settings:
         registries: where and how images are pulled.
         serve: the module is a server, and this is the TCP port of its pod; None where it is none.
         egress: whom the module may dial; None for nobody.
+        provider: `wasmtime`, or `remote` with that behind an agent.
     """
 
     keep: bool = False
@@ -56,6 +54,7 @@ class Settings:
     registries: RegistryConfig = attrs.field(factory=RegistryConfig)
     serve: int | None = None
     egress: str | None = None
+    provider: str = LOCAL
 
 
 async def demo(file: Path | None, arguments: Sequence[str], settings: Settings, say: Say) -> None:
@@ -70,6 +69,8 @@ async def demo(file: Path | None, arguments: Sequence[str], settings: Settings, 
         ConfigError: the file cannot be read, or this machine cannot run the provider.
     """
     acts = [await _objects(path, arguments, settings) for path in _files(file)]
+    for objects in acts:
+        tolerating(objects, settings.provider)
     modules = _files(file)[0].absolute().parent
     keep, hints = settings.keep, list[str]()
     stop = asyncio.Event()
@@ -77,13 +78,14 @@ async def demo(file: Path | None, arguments: Sequence[str], settings: Settings, 
     with on_stop_signals(stop.set), tempfile.TemporaryDirectory(prefix="wasmlet-demo-") as directory:
         async with _control_plane(settings.port, Path(directory), settings.grace) as plane:
             say(f"control plane  {plane.url}")
-            async with _node(plane, Path(directory), modules, settings.registries) as provider:
-                say(f"node           {NODE_NAME} is Ready, provider {PROVIDER} ({time.monotonic() - began:.1f} s)")
+            async with _node(plane, Path(directory), modules, settings, say) as running:
+                took = f"{time.monotonic() - began:.1f} s"
+                say(f"node           {NODE_NAME} is Ready, provider {settings.provider} ({took})")
                 if keep:  # before the pods, which may run for as long as they like
                     _hints(plane.kubeconfig, acts[0], keep, say)
                 async with Client(await load_identity(plane.kubeconfig)) as client:
                     await _create_classes(client)
-                    show = Show(client, plane.kubeconfig, provider.earlier_logs, say, say if keep else hints.append)
+                    show = Show(client, plane.kubeconfig, running.earlier, say, say if keep else hints.append)
                     await _until(stop, _show(show, acts))
                 if not keep:
                     _hints(plane.kubeconfig, acts[0], keep, say)
@@ -169,14 +171,9 @@ async def _control_plane(
 
 @asynccontextmanager
 async def _node(
-    plane: ControlPlane, directory: Path, modules: Path, registries: RegistryConfig
-) -> AsyncGenerator[RuntimeProvider, None]:
-    """The provider of a wasmtime node that may run modules from this disk; the node ends its pods when it stops.
-
-    Its pods have addresses of 127.0.0.0/8, which needs no root.
-    """
-    kind = providers.load(PROVIDER)
-    assert issubclass(kind, RuntimeProvider)
+    plane: ControlPlane, directory: Path, modules: Path, settings: Settings, say: Say
+) -> AsyncGenerator[Half, None]:
+    """A node that may run modules from this disk; it ends its pods when it stops."""
     config = NodeConfig(
         kubeconfig=plane.node_kubeconfig(NODE_NAME),
         node_name=NODE_NAME,
@@ -187,15 +184,9 @@ async def _node(
         serving_csr=False,  # the demo's API server does not verify it, and nobody would approve the request
         drain_on_exit=True,
     )
-    settings: Any = kind.Config(
-        allow_local_modules=True,
-        module_dir=modules,
-        network=ADDRESS,  # of 127.0.0.0/8, which needs no root
-        **attrs.asdict(registries, recurse=False),
-    )
-    provider = kind(settings)
-    async with Node(provider, config):
-        yield provider
+    place = Place(directory, modules, settings.registries)
+    async with half(settings.provider, place, say) as running, Node(running.provider, config):
+        yield running
 
 
 async def _until(stop: asyncio.Event, work: Any) -> None:

@@ -1,0 +1,143 @@
+"""The provider of a demo's node: in its own process, or in that of an agent beside it, as if it were elsewhere."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import secrets
+import sys
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from wasmlet.artifacts.hosts import RegistryConfig
+from wasmlet.cli import providers
+from wasmlet.cli.follow import Earlier, Say
+from wasmlet.errors import ConfigError
+from wasmlet.provider import Provider
+from wasmlet.runtime import RuntimeProvider
+from wasmlet.runtime.network.config import ADDRESS
+
+LOCAL, REMOTE = "wasmtime", "remote"
+START_SECONDS = 60.0
+STOP_SECONDS = 10.0
+
+
+@attrs.frozen
+class Place:
+    """Where pods run: a directory for the state, one with modules, and where images are pulled from."""
+
+    directory: Path
+    modules: Path
+    registries: RegistryConfig
+
+
+@attrs.frozen
+class Half:
+    """A provider, and what reads the logs of earlier instances where it has them."""
+
+    provider: Provider
+    earlier: Earlier
+
+
+@asynccontextmanager
+async def half(name: str, place: Place, say: Say) -> AsyncGenerator[Half, None]:
+    """The node's provider; with `remote`, the agent that it drives runs while the context is open.
+
+    Its pods have addresses of 127.0.0.0/8, which needs no root.
+
+    Raises:
+        ConfigError: the provider is not installed, or cannot run here.
+    """
+    kind = providers.load(name)
+    config: Any = kind.Config
+    if name == LOCAL:
+        assert issubclass(kind, RuntimeProvider)
+        settings = {"allow_local_modules": True, "module_dir": place.modules, "network": ADDRESS}
+        provider = kind(config(**settings, **attrs.asdict(place.registries, recurse=False)))
+        yield Half(provider, provider.earlier_logs)
+        return
+    token = place.directory / "token"
+    token.touch(0o600)
+    token.write_text(secrets.token_urlsafe(32))
+    async with _agent(place, token) as url:
+        say(f"agent          {url}, a process of its own, provider {LOCAL}")
+        yield Half(kind(config(endpoint=url, token_file=token)), lambda pod, container: ())
+
+
+def tolerating(objects: Sequence[dict[str, Any]], name: str) -> None:
+    """Have pods that tolerate a node of wasmtime's tolerate one with that provider, too."""
+    taint = "wasmlet.dev/provider"
+    for body in objects if name != LOCAL else ():
+        spec = body.get("spec") or {}
+        spec = spec if body["kind"] == "Pod" else (spec.get("template") or {}).get("spec") or {}
+        found = spec.get("tolerations") or []
+        spec["tolerations"] = [*found, *({**each, "value": name} for each in found if each.get("key") == taint)]
+
+
+@asynccontextmanager
+async def _agent(place: Place, token: Path) -> AsyncGenerator[str, None]:
+    """An agent with wasmtime, at a free port; its URL."""
+    (state := place.directory / "agent").mkdir(0o700)
+    options = [
+        f"--provider={LOCAL}", "--listen=127.0.0.1:0", f"--token-file={token}", f"--state-dir={state}",
+        "--allow-local-modules", f"--module-dir={place.modules}", f"--network={ADDRESS}", *_flags(place.registries),
+    ]  # fmt: skip
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "wasmlet_agent", *options,
+        stdin=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE,
+        start_new_session=True,  # Ctrl-C is for the demo, which ends the pods first
+    )  # fmt: skip
+    assert process.stderr is not None
+    reading: asyncio.Task[None] | None = None
+    try:
+        async with asyncio.timeout(START_SECONDS):
+            url = await _serving(process.stderr)
+        reading = asyncio.create_task(_drain(process.stderr))
+        yield url
+    except TimeoutError:
+        raise ConfigError("the agent did not start in time") from None
+    finally:
+        await _end(process)
+        if reading is not None:
+            await reading
+
+
+async def _serving(log: asyncio.StreamReader) -> str:
+    """The URL of the agent, once its log says that it serves."""
+    last = ""
+    while line := await log.readline():
+        last = line.decode(errors="replace").strip() or last
+        with suppress(ValueError, AttributeError):
+            if (told := json.loads(line)).get("event") == "the agent serves":
+                return str(told["at"])
+    raise ConfigError(f"the agent did not start: {last.removeprefix('Error: ')}")
+
+
+async def _drain(log: asyncio.StreamReader) -> None:
+    while await log.read(65536):
+        pass
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    with suppress(ProcessLookupError):
+        process.terminate()
+    try:
+        async with asyncio.timeout(STOP_SECONDS):
+            await process.wait()
+    except TimeoutError:
+        process.kill()
+        await process.wait()
+
+
+def _flags(registries: RegistryConfig) -> list[str]:
+    """The settings as options of a command line."""
+    found = []
+    for field in attrs.fields(type(registries)):
+        value = getattr(registries, field.name)
+        values = value if isinstance(value, tuple) else () if value is None else (value,)
+        found += [f"--{field.name.replace('_', '-')}={each}" for each in values]
+    return found
