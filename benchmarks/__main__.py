@@ -28,7 +28,7 @@ from wasmlet.cli import log, providers
 from wasmlet.cli.execution import run_loop
 from wasmlet.errors import ConfigError, WasmletError
 
-WHAT = ("node", "memory", "wasmtime", "engines", "serving", "components", "remote")
+WHAT = ("node", "memory", "wasmtime", "engines", "serving", "components", "remote", "host")
 REFERENCE = "reference"
 ENGINE = "wasmtime"
 MOST_ASLEEP, MOST_SERVING = 200, 50
@@ -60,7 +60,7 @@ async def measure(options: Options, progress: Progress) -> Found:
     """
     found: Found = {}
     for what in options.what:
-        alone = {"engines": _engines, "serving": _serving, "components": _components, "remote": _remote}
+        alone = {"engines": _engines, "serving": _serving, "components": _components, "remote": _remote, "host": _host}
         if what in alone:
             found |= await alone[what](options, progress)
             continue
@@ -135,6 +135,19 @@ async def _remote(options: Options, progress: Progress) -> Found:
     return {"remote": {**found, "bursts": of_bursts, "columns": columns(found), "pods": load.pods}}
 
 
+async def _host(options: Options, progress: Progress) -> Found:
+    """A host and agents that have joined it, on an embedded control plane of its own."""
+    try:
+        providers.load("remote")
+    except ConfigError as error:
+        progress.line(f"host is left out: {error}")
+        return {}
+    from benchmarks.hosted import AGENTS, Size, hosted
+
+    with tempfile.TemporaryDirectory(prefix="wasmlet-bench-") as directory:
+        return {"host": await hosted(Path(directory), Size(min(options.pods, AGENTS), options.hold), progress)}
+
+
 async def _engine(cluster: Cluster, load: Load, options: Options, progress: Progress) -> Found:
     """The same with an engine, and one pod at a time."""
     try:
@@ -181,6 +194,11 @@ def tables(found: Found) -> str:
         remote = found["remote"]
         texts.append(report.table(f"{remote['pods']} pods at once, behind an agent", remote["bursts"], "local"))
         texts.append(report.columns("pods behind an agent, over TLS on loopback", remote["columns"]))
+    if "host" in found:
+        from benchmarks.hosted import columns
+
+        text = f"a host of {found['host']['agents']} agents that run nothing"
+        texts.append(report.columns(text, columns(found["host"])))
     if "memory" in found:
         texts.append(report.stages("RSS of a node that runs nothing, MiB", found["memory"]))
     machine = found["machine"]
@@ -215,8 +233,9 @@ def command(
 
     WHAT is node (the node loop alone), memory (where that goes), wasmtime (with an engine), engines (their classes
     side by side, without an API server), serving (guests that answer requests), components (of wasi:http, beside
-    `wasmtime serve`) or remote (pods behind an agent, beside pods of the node's own); all of it without any. The API
-    server is an embedded one, or that of --kubeconfig. --handler is for wasmtime.
+    `wasmtime serve`), remote (pods behind an agent, beside pods of the node's own) or host (many agents that have joined
+    one process); all of it without any. The API server is an embedded one, or that of --kubeconfig. --handler is for
+    wasmtime.
     """
     real = None
     if kubeconfig is not None:

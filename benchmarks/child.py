@@ -4,6 +4,8 @@
     node PROVIDER NAME KUBECONFIG CLIENT_CA STATE_DIR PODS [SETTING=VALUE ...]
                                                              a node, as `wasmlet run` would run it
     agent STATE_DIR KEYS                                     an agent that runs nothing, with keys of `wasmlet-agent`
+    host KUBECONFIG CLIENT_CA STATE_DIR NAMESPACE            a host of agents, as `wasmlet host` would run it
+    joined URL TOKEN STATE_DIR COUNT                         so many agents that run nothing and join a host
     alone MODULE                                             a module under wasmtime and nothing else, once
 
 Each says JSON objects on stdout, a line each, the last of them with the key `ready`, and ends on SIGTERM or when its
@@ -93,6 +95,60 @@ async def _agent(state_dir: str, keys: str) -> None:
         await runner.cleanup()
 
 
+async def _host(kubeconfig: str, client_ca: str, state_dir: str, namespace: str) -> None:
+    import asyncio
+
+    from wasmlet_remote.host.config import HostConfig
+    from wasmlet_remote.host.host import hosting
+
+    from wasmlet import NodeConfig
+    from wasmlet.node.node import raise_descriptor_limit, trim_memory
+
+    common = NodeConfig(
+        kubeconfig=Path(kubeconfig),
+        node_ip="127.0.0.1",
+        client_ca_file=Path(client_ca),
+        state_dir=Path(state_dir),
+        serving_csr=False,
+    )
+    stop = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    _when_orphaned(stop.set)
+    raise_descriptor_limit()
+    async with hosting(HostConfig(listen="127.0.0.1:0", namespace=namespace), common) as url:
+        trim_memory()
+        _say(ready=True, url=url)
+        await stop.wait()
+
+
+async def _joined(url: str, token: str, state_dir: str, count: str) -> None:
+    import asyncio
+
+    from wasmlet_agent.joining import JoinConfig
+    from wasmlet_agent.serving import stay_joined
+
+    from wasmlet.concurrency import first_of
+    from wasmlet.testing import ReferenceProvider
+
+    stop = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    _when_orphaned(stop.set)
+    state = Path(state_dir)
+    os.mkdir(state, 0o700)
+    configs = [
+        JoinConfig(node_name=f"bench-{number}", token=token, state_dir=state / str(number))
+        for number in range(int(count))
+    ]
+
+    async def all_join() -> None:
+        async with asyncio.TaskGroup() as group:
+            for config in configs:
+                group.create_task(stay_joined(config, url, ReferenceProvider))
+
+    _say(ready=True)
+    await first_of(all_join(), stop.wait())
+
+
 async def _node(
     provider: str, name: str, kubeconfig: str, client_ca: str, state_dir: str, pods: str, *settings: str
 ) -> None:
@@ -165,7 +221,13 @@ def rss(pid: int | None = None) -> float:
     return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmRSS:"))
 
 
-_WHAT: dict[str, Callable[..., Coroutine[Any, Any, None]]] = {"node": _node, "plane": _plane, "agent": _agent}
+_WHAT: dict[str, Callable[..., Coroutine[Any, Any, None]]] = {
+    "node": _node,
+    "plane": _plane,
+    "agent": _agent,
+    "host": _host,
+    "joined": _joined,
+}
 
 
 def main() -> None:

@@ -109,3 +109,12 @@ async def test_components_that_serve(tmp_path: Path) -> None:
     for name in ("requests a second", "one request, p50, us", "PSS, MiB", "first answer after the pod is made, ms"):
         assert {"an instance per request", "reused"} <= figures[f"C: {name}"].keys()
     assert left_over(tmp_path) == []
+
+
+async def test_a_host_of_agents(tmp_path: Path) -> None:
+    answer = await found(tmp_path, "host", "--pods", "3", "--hold", "0.5")
+    host = answer["host"]
+    assert host["agents"] == 3
+    assert host["rss_mib"] > host["rss_mib_empty"] > 10
+    assert host["all_ready"] > 0
+    assert left_over(tmp_path) == []

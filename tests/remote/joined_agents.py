@@ -12,7 +12,7 @@ from typing import Any
 import attrs
 import click
 from wasmlet_agent.joining import JoinConfig
-from wasmlet_agent.serving import join
+from wasmlet_agent.serving import join, stay_joined
 
 from wasmlet.cli import execution, log
 from wasmlet.cli.options import instance_of, options_of
@@ -28,7 +28,7 @@ async def _join(config: JoinConfig, host: str, agents: int) -> None:
         for number in range(agents):
             name = f"{config.node_name}-{number}"
             one = attrs.evolve(config, node_name=name, state_dir=config.state_dir / name)
-            group.create_task(join(one, host, ReferenceProvider))
+            group.create_task(stay_joined(one, host, ReferenceProvider))
 
 
 def _run(host: str, agents: int, **values: Any) -> None:

@@ -64,19 +64,20 @@ async def join(config: JoinConfig, host: str, make: Callable[[], Provider]) -> N
     """
     stop = asyncio.Event()
     with on_stop_signals(stop.set):
-        async with started(config, make) as agent:
-            runner = Server(agent, Guard(open=True)).runner()
-            await runner.setup()
-            try:
-                joining = Joining(config, host, config.directory())
-                await first_of(_linked(joining, runner), stop.wait())
-            finally:
-                await runner.cleanup()
+        await first_of(stay_joined(config, host, make), stop.wait())
 
 
-async def _linked(joining: Joining, runner: web.AppRunner) -> None:
-    assert runner.server is not None
-    await Links(await joining.joined(), runner.server, again=joining.again).run()
+async def stay_joined(config: JoinConfig, host: str, make: Callable[[], Provider]) -> None:
+    """The same until it is cancelled; signals are the caller's."""
+    async with started(config, make) as agent:
+        runner = Server(agent, Guard(open=True)).runner()
+        await runner.setup()
+        assert runner.server is not None
+        try:
+            joining = Joining(config, host, config.directory())
+            await Links(await joining.joined(), runner.server, again=joining.again).run()
+        finally:
+            await runner.cleanup()
 
 
 def _url(runner: web.AppRunner, *, tls: bool) -> str:
