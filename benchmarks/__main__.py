@@ -233,8 +233,8 @@ def command(
 
     WHAT is node (the node loop alone), memory (where that goes), wasmtime (with an engine), engines (their classes
     side by side, without an API server), serving (guests that answer requests), components (of wasi:http, beside
-    `wasmtime serve`), remote (pods behind an agent, beside pods of the node's own) or host (many agents that have joined
-    one process); all of it without any. The API server is an embedded one, or that of --kubeconfig. --handler is for
+    `wasmtime serve`), remote (pods behind an agent, beside pods of the node's own) or host (many agents that joined one
+    process); all of it without any. The API server is an embedded one, or that of --kubeconfig. --handler is for
     wasmtime.
     """
     real = None
