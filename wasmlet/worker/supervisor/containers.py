@@ -23,7 +23,7 @@ from .brokers import Network
 from .crilog import LogFile, Splitter
 from .groups import Group
 from .processes import Hooks, Process
-from .records import Record
+from .records import Record, fitting
 from .termination import TerminationMessage
 
 CHUNK = 64 * 1024
@@ -239,6 +239,7 @@ class Container(Process):
         if self._log.lost:
             note = f"{self._log.lost} bytes of output were lost: they could not be written to the log"
             record.message = f"{record.message}\n{note}".strip()
+        record.message = fitting(record.message)
         self._log.close()
         self._close_streams()
         if self.network is not None:

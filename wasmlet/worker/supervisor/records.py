@@ -26,8 +26,18 @@ FORMAT = 1
 
 CONTAINERS = "containers"
 
+MAX_ENCODED = 24 * 1024
+"""Bytes of a record's message as JSON, which has six for one of some characters: a record has to fit into a message of
+`wire`, whatever its guest writes."""
 MAX_REFUSED, MAX_WHAT = 32, 300
 """Dials that were refused that a record keeps, and characters of each."""
+
+
+def fitting(text: str) -> str:
+    """As much of the beginning of a text as a record's message may be."""
+    while (size := len(json.dumps(text))) > MAX_ENCODED:
+        text = text[: len(text) * MAX_ENCODED // size]
+    return text
 
 
 class StateError(Exception):
