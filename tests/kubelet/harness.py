@@ -18,7 +18,9 @@ from aiohttp import web
 from tests.kube.server import serving
 from wasmlet.clock import SystemClock
 from wasmlet.controlplane.certificates.pki import Authority, Pair
-from wasmlet.kubelet import Guard, KubeletServer, NodeFacts, Reviews
+from wasmlet.kubelet.auth import Guard
+from wasmlet.kubelet.reviews import Reviews
+from wasmlet.kubelet.server import KubeletServer, NodeFacts
 from wasmlet.kubelet.sessions import Timeouts
 from wasmlet.kubelet.tls import ServerTls, self_signed
 from wasmlet.model.pod import Pod, Raw

@@ -16,7 +16,7 @@ WASMTIME = ("--provider=wasmtime", "--allow-local-modules", "--shim-idle-exit=1"
 TELLS = "import signal, sys; signal.signal(signal.SIGUSR1, lambda *_: print(*sorted(sys.modules), flush=True))"
 WATCHED = ("-c", f"{TELLS}; from wasmlet_agent import main; main()")
 """The command line's agent, which tells what it has loaded when it is sent SIGUSR1."""
-KUBERNETES = ("kopf", "kubernetes_asyncio", "wasmlet.kube", "wasmlet.kubelet", "wasmlet.node", "wasmlet.controlplane")
+KUBERNETES = ("kopf", "kubernetes_asyncio", "wasmlet.kube", "wasmlet.node", "wasmlet.controlplane")
 
 
 async def loaded(agent: AgentProcess) -> set[str]:

@@ -7,17 +7,23 @@ import re
 import stat
 import sys
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 import pytest_asyncio
+from wasmlet_agent.agent import Agent, Places
+from wasmlet_agent.auth import Guard
 from wasmlet_agent.config import AgentConfig
+from wasmlet_agent.listening import listening
 from wasmlet_agent.protocol.failures import Unauthorized
+from wasmlet_agent.server import Server
 
-from tests.remote.agents import REAL, AgentProcess, Caller, calling, running
+from tests.remote.agents import PATIENCE, REAL, AgentProcess, Caller, calling, running
 from wasmlet.errors import ConfigError
+from wasmlet.testing import ReferenceProvider
 from wasmlet.tls import client_context, show
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -134,3 +140,18 @@ async def test_a_wrong_provider_is_told_in_a_line(tmp_path: Path) -> None:
     assert code == 1
     assert err.startswith("Error: there is no provider")
     assert len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET /healthz HTT", b"GET /healthz HTTP/1.1\r\nHost: a\r\nX: "])
+async def test_who_does_not_finish_the_head_of_a_request_is_cut_off(tmp_path: Path, sent: bytes) -> None:
+    (tmp_path / "state").mkdir(mode=0o700)
+    async with Agent(ReferenceProvider, Places(tmp_path / "state")) as agent:
+        runner = Server(agent, Guard(open=True)).runner()
+        await runner.setup()
+        async with listening(runner, ("127.0.0.1", 0), None, head_seconds=0.2) as url:
+            reader, writer = await asyncio.open_connection("127.0.0.1", int(url.rpartition(":")[2]))
+            writer.write(sent)
+            async with asyncio.timeout(PATIENCE):
+                with suppress(ConnectionResetError):
+                    assert await reader.read() == b""
+            writer.close()

@@ -1,8 +1,4 @@
-"""The node's HTTPS API: what `kubectl logs` and the API server reach a node through, as they reach a kubelet."""
+"""The node's HTTPS API: what `kubectl logs` and the API server reach a node through, as they reach a kubelet.
 
-from wasmlet.kubelet.auth import Guard
-from wasmlet.kubelet.pods import PodSource
-from wasmlet.kubelet.reviews import Reviews
-from wasmlet.kubelet.server import KubeletServer, NodeFacts
-
-__all__ = ["Guard", "KubeletServer", "NodeFacts", "PodSource", "Reviews"]
+Modules are imported one by one: an agent uses those that know no API server.
+"""

@@ -9,8 +9,9 @@ from typing import Any
 
 import structlog
 
-from wasmlet.kubelet import Guard, KubeletServer, NodeFacts, Reviews
-from wasmlet.kubelet.reviews import ALLOWED_SECONDS, DENIED_SECONDS, TOKEN_SECONDS
+from wasmlet.kubelet.auth import Guard
+from wasmlet.kubelet.reviews import ALLOWED_SECONDS, DENIED_SECONDS, TOKEN_SECONDS, Reviews
+from wasmlet.kubelet.server import KubeletServer, NodeFacts
 from wasmlet.kubelet.sessions import Timeouts
 from wasmlet.kubelet.tls import ServerTls, self_signed
 from wasmlet.node.config import NodeConfig

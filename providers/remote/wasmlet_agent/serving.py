@@ -20,6 +20,7 @@ from wasmlet_agent.auth import Guard
 from wasmlet_agent.config import AgentConfig, StateConfig
 from wasmlet_agent.joining import JoinConfig, Joining
 from wasmlet_agent.links import Links
+from wasmlet_agent.listening import listening
 from wasmlet_agent.server import Server
 
 log = structlog.get_logger(__name__)
@@ -41,16 +42,11 @@ async def serve(config: AgentConfig, make: Callable[[], Provider]) -> None:
             runner = Server(agent, guard).runner()
             await runner.setup()
             try:
-                host, port = config.address
-                site = web.TCPSite(runner, host, port, ssl_context=context)
-                try:
-                    await site.start()
-                except OSError as error:
-                    raise ConfigError(f"--listen {config.listen}: {error.strerror}") from None
-                log.info("the agent serves", at=_url(runner, tls=context is not None))
-                await stop.wait()
-            finally:
-                await runner.cleanup()
+                async with listening(runner, config.address, context) as url:
+                    log.info("the agent serves", at=url)
+                    await stop.wait()
+            except OSError as error:
+                raise ConfigError(f"--listen {config.listen}: {error.strerror}") from None
 
 
 async def join(config: JoinConfig, host: str, make: Callable[[], Provider]) -> None:
@@ -78,11 +74,6 @@ async def stay_joined(config: JoinConfig, host: str, make: Callable[[], Provider
             await Links(await joining.joined(), runner.server, again=joining.again).run()
         finally:
             await runner.cleanup()
-
-
-def _url(runner: web.AppRunner, *, tls: bool) -> str:
-    host, port = runner.addresses[0][:2]
-    return f"{'https' if tls else 'http'}://{f'[{host}]' if ':' in host else host}:{port}"
 
 
 @asynccontextmanager
