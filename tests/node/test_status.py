@@ -267,3 +267,23 @@ def test_no_restart_count_goes_down_while_a_lost_pod_starts_again() -> None:
     wanted = api_status(subject, current, PodStatus(containers=(started,)), node_ips=[], now=NOW, final=False)
     losses.never_fewer(wanted, current)
     assert [(c["name"], c["restartCount"]) for c in wanted["containerStatuses"]] == [("c0", 3), ("c1", 1)]
+
+
+@pytest.mark.parametrize(
+    ("current", "wanted", "same"),
+    [
+        ({"imageID": ""}, {}, True),
+        ({}, {"imageID": "", "ready": False, "resources": {}}, True),
+        ({"state": {"running": {"startedAt": None}}}, {"state": {"running": {}}}, True),
+        ({"resources": {"limits": {}}}, {"resources": {}}, False),
+        ({"lastState": {"terminated": {"exitCode": 1}}}, {}, False),
+        ({}, {"ready": True}, False),
+        ({"state": {"running": {}}}, {"state": {"terminated": {"exitCode": 0}}}, False),
+    ],
+)
+def test_what_the_api_leaves_out_because_it_is_empty_is_no_change(
+    current: dict[str, Any], wanted: dict[str, Any], same: bool
+) -> None:
+    pod = Pod({"metadata": {"namespace": "default", "name": "p", "uid": "u"}, "spec": {"containers": [{"name": "c"}]}})
+    before, now = ({"containerStatuses": [{"name": "c", **entry}]} for entry in (current, wanted))
+    assert (patch_of(pod, before, now) is None) == same

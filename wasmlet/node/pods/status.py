@@ -316,9 +316,12 @@ def _same(key: str, current: Any, wanted: Any) -> bool:
 
 def _covers(current: Any, wanted: Any) -> bool:
     """Whether `current` is `wanted`, but for what the API server leaves out because it is empty."""
-    if isinstance(wanted, Mapping) and isinstance(current, Mapping):
-        return all(_covers(current.get(key), wanted.get(key)) for key in current.keys() | wanted.keys())
-    return bool(current == wanted) or not (current or wanted)
+    if current == wanted:  # mostly so, and then one call says it
+        return True
+    if isinstance(wanted, dict) and isinstance(current, dict):
+        missing = (value for key, value in current.items() if key not in wanted)
+        return all(_covers(current.get(key), value) for key, value in wanted.items()) and not any(missing)
+    return not (current or wanted)
 
 
 def only_starting(status: PodStatus) -> bool:
