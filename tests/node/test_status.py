@@ -275,7 +275,7 @@ def test_no_restart_count_goes_down_while_a_lost_pod_starts_again() -> None:
         ({"imageID": ""}, {}, True),
         ({}, {"imageID": "", "ready": False, "resources": {}}, True),
         ({"state": {"running": {"startedAt": None}}}, {"state": {"running": {}}}, True),
-        ({"resources": {"limits": {}}}, {"resources": {}}, False),
+        ({"resources": {"limits": {}}}, {"resources": {}}, True),
         ({"lastState": {"terminated": {"exitCode": 1}}}, {}, False),
         ({}, {"ready": True}, False),
         ({"state": {"running": {}}}, {"state": {"terminated": {"exitCode": 0}}}, False),

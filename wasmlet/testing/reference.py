@@ -73,7 +73,7 @@ class ReferenceProvider(Provider):
         self.updated: list[PodKey] = []
         """Every update, in order."""
         self.inputs: dict[str, Inputs] = {}
-        """What each pod was last handed, by UID."""
+        """What each pod that is here was last handed, by UID."""
         self.usage: dict[tuple[str, str], Usage] = {}
         """What a container has used, by the pod's UID and its own name."""
         self._changes: asyncio.Queue[Change] = asyncio.Queue()
@@ -114,6 +114,7 @@ class ReferenceProvider(Provider):
         for guest in held.guests:
             guest.end()
         del self.pods[key.uid]
+        self.inputs.pop(key.uid, None)
         self.deleted.append(key)
         held.tell()
         self._touched.set()
