@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import structlog
-from aiohttp import web
 
 from wasmlet.artifacts.files import lock
 from wasmlet.concurrency import first_of
