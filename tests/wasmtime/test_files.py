@@ -201,3 +201,12 @@ def test_what_is_to_be_read_only(directory: Path) -> None:
     sub = guest.open("sub", READ, frozenset(("directory",)))
     assert guest.call("create-directory-at", "x", on=sub) == no
     guest.close()
+
+
+def test_a_file_from_before_1970_is_of_1970(tmp_path: Path) -> None:
+    """The interface has no word for an earlier time."""
+    file = tmp_path / "old"
+    file.touch()
+    os.utime(file, ns=(-5_000_000_000, -1))
+    *_, accessed, modified, _ = files._stat(file.stat())
+    assert (accessed, modified) == ((0, 0), (0, 0))

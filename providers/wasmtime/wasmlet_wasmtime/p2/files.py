@@ -61,7 +61,8 @@ def _function(name: str) -> Callable[[_Function], _Function]:
 
 
 def _stat(found: os.stat_result) -> tuple[Any, ...]:
-    times = (divmod(when, _SECOND) for when in (found.st_atime_ns, found.st_mtime_ns, found.st_ctime_ns))
+    # The interface's times begin in 1970; a file may be older.
+    times = (divmod(max(when, 0), _SECOND) for when in (found.st_atime_ns, found.st_mtime_ns, found.st_ctime_ns))
     return (kind_of(found.st_mode), found.st_nlink, found.st_size, *times)
 
 
