@@ -319,9 +319,8 @@ class PodLife:
         async with self._read_on():
             await self.stop_containers(grace)
         final = self.status()
-        await in_thread(
-            self.services.storage.remove, self.key.uid
-        )  # first: secrets do not wait for a network that hangs
+        # First: secrets do not wait for a network that hangs.
+        await in_thread(self.services.storage.remove, self.key.uid)
         await self.sandbox.leave()
         self.stopped = True
         return final
