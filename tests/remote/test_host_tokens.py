@@ -15,6 +15,7 @@ from wasmlet_agent.protocol.failures import Unauthorized
 from wasmlet_agent.protocol.joining import JoinRequest, hash_of
 from wasmlet_remote.host import manifests
 from wasmlet_remote.host.command import command
+from wasmlet_remote.host.config import HostConfig
 from wasmlet_remote.host.tokens import KEY_TYPE, Refusal, Tokens, agent_in, data_of
 
 from tests.remote.hosts import ACCOUNT, NAMESPACE, SECRETS, Stand, stand
@@ -96,7 +97,7 @@ async def test_a_wrong_token_learns_nothing(there: Stand, tokens: Tokens) -> Non
     )
     said = set()
     for wrong in (
-        f"{identifier}.{secret[:-1]}X", f"{identifier}.{secret}x", f"nosuch.{secret}", "other." + "x" * 24,
+        f"{identifier}.{secret.swapcase()}", f"{identifier}.{secret}x", f"nosuch.{secret}", "other." + "x" * 24,
         "empty." + "x" * 24, "", ".", secret, f"{identifier}.", f"../{identifier}.{secret}", "a" * 9000,
     ):  # fmt: skip
         with pytest.raises(Unauthorized) as refused:
@@ -197,3 +198,27 @@ def test_a_token_goes_to_a_file_and_its_secret_to_the_output(tmp_path: Path, cap
     assert (data["secret"], data["names"], data["uses"]) == (secret, "edge-*", "3")
     until = datetime.fromisoformat(data["expires"]) - datetime.now(UTC)
     assert timedelta(minutes=110) < until < timedelta(minutes=121)
+
+
+@pytest.mark.parametrize(
+    ("settings", "why"),
+    [
+        ({"listen": "0.0.0.0:8443"}, "plain HTTP is for loopback only"),
+        ({"listen": "localhost"}, "--listen: expected ADDRESS:PORT"),
+        ({"listen": "127.0.0.1:99999"}, "--listen: expected ADDRESS:PORT"),
+        ({"tls_cert_file": Path("x")}, "both, or neither"),
+    ],
+)
+def test_settings_of_a_host_that_are_wrong_are_named(settings: dict[str, Any], why: str) -> None:
+    with pytest.raises(ConfigError, match=why):
+        HostConfig(**settings)
+
+
+def test_files_of_a_host_that_are_wrong_are_named(tmp_path: Path) -> None:
+    config = HostConfig(tls_cert_file=tmp_path / "crt", tls_key_file=tmp_path / "key")
+    with pytest.raises(ConfigError, match=r"--tls-cert-file .*: No such file"):
+        config.context()
+    for file in ("crt", "key"):
+        (tmp_path / file).write_text("nothing")
+    with pytest.raises(ConfigError, match="TLS of --listen: expected a certificate"):
+        config.context()

@@ -561,7 +561,7 @@ def test_settings_that_are_wrong_are_named(settings: dict[str, Any], names: str)
 async def test_a_ca_file_without_certificates_is_named(tmp_path: Path) -> None:
     file = tmp_path / "ca.crt"
     file.write_text("nothing")
-    with pytest.raises(ConfigError, match=r"--tls-ca-file .*/ca\.crt: expected certificates"):
+    with pytest.raises(ConfigError, match=r"tls-ca-file: .*/ca\.crt: expected certificates"):
         await PluginProvider(InterlinkConfig(endpoint="https://localhost:1", tls_ca_file=file)).check()
     with pytest.raises(ConfigError, match="--endpoint URL"):
         await PluginProvider().check()

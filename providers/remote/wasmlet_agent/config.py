@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import ssl
 from pathlib import Path
@@ -13,6 +12,7 @@ from wasmlet.errors import ConfigError
 from wasmlet.options import option
 from wasmlet.tls import show, trust
 from wasmlet_agent.auth import Guard
+from wasmlet_agent.protocol.addresses import is_loopback, listen_address
 
 PORT = 8443
 
@@ -71,7 +71,7 @@ class AgentConfig(StateConfig):
         if self.tls_cert_file is None:
             if self.client_ca_file is not None:
                 raise ConfigError("--client-ca-file: certificates are shown over TLS only; give --tls-cert-file, too")
-            if not ipaddress.ip_address(address).is_loopback:
+            if not is_loopback(address):
                 raise ConfigError(
                     f"--listen {self.listen}: plain HTTP is for loopback only; give --tls-cert-file and "
                     "--tls-key-file (`wasmlet-agent keys DIR` makes them)"
@@ -86,15 +86,7 @@ class AgentConfig(StateConfig):
         Raises:
             ConfigError: `listen` has another form.
         """
-        host, _, port = self.listen.rpartition(":")
-        host = host.removeprefix("[").removesuffix("]")
-        try:
-            ipaddress.ip_address(host)
-            if not port.isdigit() or int(port) > 65535:
-                raise ValueError
-        except ValueError:
-            raise ConfigError(f"--listen: expected ADDRESS:PORT, found {self.listen!r}") from None
-        return host, int(port)
+        return listen_address(self.listen)
 
     def guard(self) -> Guard:
         """Who may drive the agent.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import secrets
 import socket
 import ssl
@@ -22,6 +21,7 @@ from wasmlet.options import option
 from wasmlet.tls import client_context, unverified_context
 from wasmlet_agent.config import StateConfig
 from wasmlet_agent.files import write_durably
+from wasmlet_agent.protocol.addresses import is_loopback
 from wasmlet_agent.protocol.codec import decode, encode
 from wasmlet_agent.protocol.failures import error_in
 from wasmlet_agent.protocol.joining import AUTHORITIES, JOIN, NAME, TOKEN, JoinAnswer, JoinRequest, hash_of
@@ -104,16 +104,9 @@ def base_url(text: str) -> str:
         url, host = urlsplit(""), None
     if not host or url.scheme not in ("http", "https") or url.path not in ("", "/") or url.query or "@" in url.netloc:
         raise ConfigError(f"expected the URL of a host, as https://host.example:8443, found {text!r}")
-    if url.scheme == "http" and not _is_loopback(host):
+    if url.scheme == "http" and not is_loopback(host):
         raise ConfigError(f"{text}: plain http goes to a loopback address only; use https")
     return f"{url.scheme}://{url.netloc}"
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 class Joining:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import ipaddress
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import attrs
+from wasmlet_agent.protocol.addresses import is_loopback
 
 from wasmlet import ConfigError
 from wasmlet.options import option
@@ -43,17 +43,10 @@ class Config:
             host = None
         if not host or url.scheme not in ("http", "https") or url.path not in ("", "/") or url.query or url.username:
             raise ConfigError("endpoint: expected the URL of an agent, as https://device:8443; set it with --endpoint")
-        if url.scheme == "http" and not _is_loopback(host):
+        if url.scheme == "http" and not is_loopback(host):
             raise ConfigError(
                 f"endpoint: expected https:// or a loopback address, found {self.endpoint}: without TLS anybody on the "
                 "way could read the pods' secrets; `wasmlet-agent keys` makes what both sides need"
             )
         if (self.tls_cert_file is None) != (self.tls_key_file is None):
             raise ConfigError("tls-cert-file and tls-key-file belong together: give both or neither")
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

@@ -6,6 +6,8 @@ import asyncio
 import contextlib
 import ssl
 from collections.abc import AsyncIterator, Callable, Mapping
+from pathlib import Path
+from typing import Protocol
 
 import httpx
 from wasmlet_agent.protocol import MOST_BODY, PREFIX, SESSION_HEADER
@@ -171,7 +173,7 @@ def direct(config: Config) -> tuple[Transports, str]:
         ConfigError: a file cannot be read or does not hold what is meant.
     """
     config.check()
-    context = _context(config)
+    context = tls_context(config)
     proxy = Proxies.of_environment().before(config.endpoint)
 
     def transport(limits: httpx.Limits) -> httpx.AsyncBaseTransport:
@@ -187,7 +189,23 @@ def direct(config: Config) -> tuple[Transports, str]:
     return transport, token
 
 
-def _context(config: Config) -> ssl.SSLContext:
+class Trust(Protocol):
+    """Settings that name the files of TLS, `Config` for one."""
+
+    @property
+    def tls_ca_file(self) -> Path | None: ...
+    @property
+    def tls_cert_file(self) -> Path | None: ...
+    @property
+    def tls_key_file(self) -> Path | None: ...
+
+
+def tls_context(config: Trust) -> ssl.SSLContext:
+    """Whom a client trusts and what it shows. Reads files.
+
+    Raises:
+        ConfigError: a file cannot be read or does not hold what is meant.
+    """
     authorities = None if config.tls_ca_file is None else _read(config.tls_ca_file, "tls-ca-file")
     try:
         context = client_context(authorities)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import ipaddress
 import ssl
 from pathlib import Path
 from typing import Any
 
 import attrs
+from wasmlet_agent.protocol.addresses import is_loopback, listen_address
 
 from wasmlet import ConfigError, NodeConfig
 from wasmlet.options import option
@@ -46,7 +46,7 @@ class HostConfig:
         address, _ = self.address
         if (self.tls_cert_file is None) != (self.tls_key_file is None):
             raise ConfigError("give --tls-cert-file and --tls-key-file both, or neither")
-        if self.tls_cert_file is None and not ipaddress.ip_address(address).is_loopback:
+        if self.tls_cert_file is None and not is_loopback(address):
             raise ConfigError(
                 f"--listen {self.listen}: plain HTTP is for loopback only; give --tls-cert-file and --tls-key-file "
                 "(`wasmlet-agent keys DIR NAME` makes them)"
@@ -59,15 +59,7 @@ class HostConfig:
         Raises:
             ConfigError: `listen` has another form.
         """
-        host, _, port = self.listen.rpartition(":")
-        host = host.removeprefix("[").removesuffix("]")
-        try:
-            ipaddress.ip_address(host)
-            if not port.isdigit() or int(port) > 65535:
-                raise ValueError
-        except ValueError:
-            raise ConfigError(f"--listen: expected ADDRESS:PORT, found {self.listen!r}") from None
-        return host, int(port)
+        return listen_address(self.listen)
 
     def context(self) -> ssl.SSLContext | None:
         """TLS for what agents dial; None for plain HTTP.

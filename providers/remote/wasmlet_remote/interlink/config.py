@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
-import ssl
 from collections.abc import AsyncGenerator, Mapping
 from pathlib import Path
 from typing import Any
 
 import attrs
 import httpx
+from wasmlet_agent.protocol.addresses import is_loopback
 
 from wasmlet import ConfigError, Quantity
 from wasmlet.options import option
-from wasmlet.tls import client_context, show
+from wasmlet_remote.link import tls_context
 
 PROTOCOL = "interlink"
 ANSWER_SECONDS = 50.0
@@ -42,18 +41,11 @@ def _endpoint(settings: Any, field: attrs.Attribute[Any], text: str) -> None:
         url = httpx.URL("")
     if url.scheme not in ("http", "https") or not url.host or url.userinfo or url.query or url.fragment:
         raise ConfigError(f"--endpoint: expected a URL such as https://plugin.example:4000, found {text!r}")
-    if url.scheme == "http" and not _is_loopback(url.host):
+    if url.scheme == "http" and not is_loopback(url.host):
         raise ConfigError(
             f"--endpoint: plain http goes to a loopback address only, found {url.host}; "
             "use https, or a tunnel that ends on this machine"
         )
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _capacity(settings: Any, field: attrs.Attribute[Any], entries: tuple[str, ...]) -> None:
@@ -119,23 +111,11 @@ class InterlinkConfig:
             base_url=self.endpoint,
             auth=_Bearer(self.token_file) if self.token_file else None,
             headers={"Accept-Encoding": "identity"},
-            verify=self._tls() if self.endpoint.startswith("https:") else False,
+            verify=tls_context(self) if self.endpoint.startswith("https:") else False,
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=CALLS),
             timeout=httpx.Timeout(ANSWER_SECONDS, connect=10.0),
             trust_env=False,
         )
-
-    def _tls(self) -> ssl.SSLContext:
-        try:
-            context = client_context(self.tls_ca_file.read_bytes() if self.tls_ca_file else None)
-        except ValueError as error:
-            raise ConfigError(f"--tls-ca-file {self.tls_ca_file}: {error}") from None
-        if self.tls_cert_file is not None and self.tls_key_file is not None:
-            try:
-                show(context, self.tls_cert_file.read_bytes(), self.tls_key_file.read_bytes())
-            except ValueError as error:
-                raise ConfigError(f"--tls-cert-file {self.tls_cert_file}: {error}") from None
-        return context
 
 
 class _Bearer(httpx.Auth):

@@ -1,0 +1,32 @@
+"""Addresses in settings of either side."""
+
+from __future__ import annotations
+
+import ipaddress
+
+from wasmlet.errors import ConfigError
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host of a URL is this machine: what goes there needs no TLS."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def listen_address(text: str) -> tuple[str, int]:
+    """Address and port of `--listen`.
+
+    Raises:
+        ConfigError: it has another form than ADDRESS:PORT.
+    """
+    host, _, port = text.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    try:
+        ipaddress.ip_address(host)
+        if not port.isdigit() or int(port) > 65535:
+            raise ValueError
+    except ValueError:
+        raise ConfigError(f"--listen: expected ADDRESS:PORT, found {text!r}") from None
+    return host, int(port)
