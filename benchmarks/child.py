@@ -124,7 +124,7 @@ async def _host(kubeconfig: str, client_ca: str, state_dir: str, namespace: str)
 async def _joined(url: str, token: str, state_dir: str, count: str) -> None:
     import asyncio
 
-    from wasmlet_agent.joining import JoinConfig
+    from wasmlet_agent.join.joining import JoinConfig
     from wasmlet_agent.serving import stay_joined
 
     from wasmlet.concurrency import first_of

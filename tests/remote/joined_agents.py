@@ -11,7 +11,7 @@ from typing import Any
 
 import attrs
 import click
-from wasmlet_agent.joining import JoinConfig
+from wasmlet_agent.join.joining import JoinConfig
 from wasmlet_agent.serving import join, stay_joined
 
 from wasmlet.cli import execution, log

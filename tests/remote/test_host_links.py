@@ -11,8 +11,8 @@ import aiohttp
 import httpx
 import pytest
 from aiohttp import WSMsgType, web
-from wasmlet_agent.joining import Joined
-from wasmlet_agent.links import Links
+from wasmlet_agent.join.joining import Joined
+from wasmlet_agent.join.links import Links
 from wasmlet_agent.protocol.joining import JoinRequest, hash_of
 from wasmlet_remote.host import acceptor, links
 from wasmlet_remote.host.acceptor import Acceptor

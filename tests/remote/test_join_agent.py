@@ -13,11 +13,11 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 from cryptography import x509
-from wasmlet_agent import links
 from wasmlet_agent.authorities import ca_hash
-from wasmlet_agent.joining import JoinConfig, Joined, Joining, base_url
+from wasmlet_agent.join import links
+from wasmlet_agent.join.joining import JoinConfig, Joined, Joining, base_url
+from wasmlet_agent.join.links import Links
 from wasmlet_agent.keys import make_keys
-from wasmlet_agent.links import Links
 from wasmlet_agent.protocol.codec import decode, encode
 from wasmlet_agent.protocol.failures import Failure
 from wasmlet_agent.protocol.joining import JoinAnswer, JoinRequest, hash_of

@@ -12,8 +12,8 @@ import attrs
 import pytest
 from wasmlet_agent.agent import Agent, Places
 from wasmlet_agent.auth import Guard
-from wasmlet_agent.joining import Joined
-from wasmlet_agent.links import Links
+from wasmlet_agent.join.joining import Joined
+from wasmlet_agent.join.links import Links
 from wasmlet_agent.server import Server
 from wasmlet_remote import RemoteProvider
 from wasmlet_remote.host.acceptor import Acceptor

@@ -86,14 +86,14 @@ def _serve(values: dict[str, Any], make: Callable[[], Provider]) -> None:
 
 
 def _join(values: dict[str, Any], make: Callable[[], Provider]) -> None:
-    from wasmlet_agent.joining import JoinConfig
+    from wasmlet_agent.join.joining import JoinConfig
     from wasmlet_agent.serving import join
 
     execution.run_loop(join(instance_of(JoinConfig, values), values["host"], make))
 
 
 def _join_command() -> click.Command:
-    from wasmlet_agent.joining import JoinConfig
+    from wasmlet_agent.join.joining import JoinConfig
 
     about = "Serve the node loop of a host that this machine dials, as https://host.example:8443."
     command = ProviderCommand("join", _join, JoinConfig, about=about)

@@ -17,8 +17,8 @@ from wasmlet.signals import on_stop_signals
 from wasmlet_agent.agent import Agent, Places
 from wasmlet_agent.auth import Guard
 from wasmlet_agent.config import AgentConfig, StateConfig
-from wasmlet_agent.joining import JoinConfig, Joining
-from wasmlet_agent.links import Links
+from wasmlet_agent.join.joining import JoinConfig, Joining
+from wasmlet_agent.join.links import Links
 from wasmlet_agent.listening import listening
 from wasmlet_agent.server import Server
 

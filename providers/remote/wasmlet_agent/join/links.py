@@ -18,7 +18,7 @@ import structlog
 from wasmlet.clock import Backoff, Clock, Retries, SystemClock
 from wasmlet.concurrency import first_of
 from wasmlet.errors import WasmletError
-from wasmlet_agent.joining import Joined, session
+from wasmlet_agent.join.joining import Joined, session
 from wasmlet_agent.protocol.joining import DEAD_SECONDS, LINK, MOST_MESSAGE, PING_SECONDS
 
 log = structlog.get_logger(__name__)
