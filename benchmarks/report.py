@@ -25,6 +25,7 @@ NAMES = {
     "idle_cpu_percent": "idle, all Running, % of a core",
     "rss_mib": "RSS of the node, all Running, MiB",
     "guests_pss_mib_per_pod": "memory of its workers (PSS), MiB a pod",
+    "cpu_ms_per_pod_agent": "CPU of the agent to gone, ms a pod",
     "p50": "started to first byte, p50, ms",
     "p99": "started to first byte, p99, ms",
 }

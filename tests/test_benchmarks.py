@@ -80,6 +80,17 @@ async def test_engine_and_one_at_a_time(tmp_path: Path) -> None:
     assert left_over(tmp_path) == []
 
 
+async def test_pods_behind_an_agent(tmp_path: Path) -> None:
+    answer = await found(tmp_path, "remote", "--pods", "5", "--rounds", "1", "--hold", "0", "--starts", "3")
+    remote = answer["remote"]
+    assert set(remote["bursts"]["floor"]) == TIMES | OF_THE_NODE
+    assert set(remote["bursts"]["node"]) == TIMES | OF_THE_NODE | {"cpu_ms_per_pod_agent"}
+    one = remote["one_at_a_time"]
+    assert 0 < one["local"]["p50"] < one["remote"]["p50"] <= one["remote"]["p99"]
+    assert set(remote["idle"]) == {"node, local", "node, remote", "agent"}
+    assert left_over(tmp_path) == []
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 async def test_nothing_is_left_when_it_is_interrupted(tmp_path: Path, number: signal.Signals, code: int) -> None:
     process = await started(tmp_path, "wasmtime", "--pods", "5", "--rounds", "1", "--hold", "100")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-OWN = ("wasmer", "wasmtime")
+OWN = {"provider": ("remote", "wasmer", "wasmtime"), "engine": ("wasmer", "wasmtime")}
 """The providers and engines that this project publishes, each as the distribution `wasmlet-NAME`."""
 
 
@@ -34,7 +34,7 @@ def not_installed(what: str, word: str, installed: Iterable[str]) -> str:
     """
     there = sorted(installed)
     text = f"there is no {what} {word!r} (installed: {', '.join(there) or 'none'})"
-    if near := did_you_mean(word, {*there, *OWN}, 0.75):
-        missing = [name for name in OWN if name not in there and repr(name) in near]
+    if near := did_you_mean(word, {*there, *OWN[what]}, 0.75):
+        missing = [name for name in OWN[what] if name not in there and repr(name) in near]
         return text + near + "".join(f" It is not installed; try: pip install wasmlet-{name}" for name in missing)
     return text if there else f"{text}; try: pip install wasmlet-wasmtime"

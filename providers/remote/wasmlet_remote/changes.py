@@ -69,8 +69,11 @@ class Follower:
         self.probes: Mapping[ProbeCount, int] = {}
 
     async def run(self) -> None:
-        """Follow until cancelled, or until another node loop has taken the agent over."""
-        await first_of(self._follow(), self._watch())
+        """Follow until cancelled, or until the agent is another node loop's or another Node's."""
+        try:
+            await first_of(self._follow(), self._watch())
+        except ConfigError as error:
+            self._mailbox.over(error)
 
     def superseded(self) -> None:
         """Another node loop has taken the agent over: this one ends, and does not take it back."""

@@ -106,7 +106,7 @@ class RemoteProvider(Provider):
     async def stop(self) -> None:
         if self._following is not None:
             self._following.cancel()
-            await asyncio.wait([self._following])
+            await asyncio.gather(self._following, return_exceptions=True)
         if self._link is not None:
             await self._link.close()
 
