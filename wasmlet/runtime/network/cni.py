@@ -104,28 +104,27 @@ class CniNetwork(Network):
         )
 
     async def add(self, request: NetworkRequest) -> PodNetwork | None:
-        async with self._turns:
-            kept = await in_thread(self._read, request.pod.uid)
-            if kept is not None:
+        kept = await in_thread(self._read, request.pod.uid)
+        if kept is not None:
+            async with self._turns:
                 if (known := await self._again(kept)) is not None:
                     return known
                 await self._take_back(kept)
-            try:
-                network = await in_thread(self._network)
-                attachment = Attachment(request.pod, str(self._namespace(request.pod.uid)), _runtime(request))
-                kept = _Kept(network, attachment, None)
-                # Written down first: whatever ends this process now, the next one takes it back.
-                await in_thread(self._begin, kept)
-            except (ConfigError, OSError) as error:
-                raise NetworkError(str(error)) from error
-            try:
-                result = await self._plugins.add(network, attachment)
-                kept = attrs.evolve(kept, result=result)
-                await in_thread(self._write, kept)
-            except (NetworkError, OSError) as error:
-                with contextlib.suppress(NetworkError):
+        try:
+            # Before its turn: while plugins work for others, its namespace is made.
+            kept = await in_thread(self._begin, request)
+        except (ConfigError, OSError) as error:
+            raise NetworkError(str(error)) from error
+        try:
+            async with self._turns:
+                result = await self._plugins.add(kept.network, kept.attachment)
+            kept = attrs.evolve(kept, result=result)
+            await in_thread(self._write, kept)
+        except (NetworkError, OSError) as error:
+            with contextlib.suppress(NetworkError):
+                async with self._turns:
                     await self._take_back(kept)
-                raise NetworkError(str(error)) from error
+            raise NetworkError(str(error)) from error
         return _network_of(kept)
 
     async def _again(self, kept: _Kept) -> PodNetwork | None:
@@ -205,11 +204,16 @@ class CniNetwork(Network):
     def _is_left(self, uid: str) -> bool:
         return self._file(uid).exists() or self._namespace(uid).exists()
 
-    def _begin(self, kept: _Kept) -> None:
+    def _begin(self, request: NetworkRequest) -> _Kept:
+        """A namespace for the pod, and what is to be done in it."""
+        namespace = self._namespace(request.pod.uid)
+        kept = _Kept(self._network(), Attachment(request.pod, str(namespace), _runtime(request)), None)
         for name in ("pods", "namespaces"):
             (self._directory / name).mkdir(mode=0o700, parents=True, exist_ok=True)
+        # Written down first: whatever ends this process now, the next one takes it back.
         self._write(kept)
-        namespaces.make(Path(kept.attachment.namespace))
+        namespaces.make(namespace)
+        return kept
 
     def _write(self, kept: _Kept) -> None:
         file = self._file(kept.attachment.pod.uid)
