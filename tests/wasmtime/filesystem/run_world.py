@@ -236,8 +236,10 @@ def temporary() -> Iterator[Path]:
         os.chmod(made, 0o777)
         yield Path(made)
     finally:
-        for folder, _, _ in os.walk(made):
-            os.chmod(folder, stat.S_IRWXU)
+        for folder, names, _ in os.walk(made):
+            for path in (Path(folder, name) for name in names):
+                if not path.is_symlink():
+                    path.chmod(stat.S_IRWXU)
         shutil.rmtree(made)
 
 
