@@ -81,7 +81,9 @@ def assemble(base: Foundation, group: asyncio.TaskGroup) -> Parts:
         group: owns the tasks of the parts.
     """
     registration, clock, rng = base.registration, base.clock, base.rng
-    watching = Watching(client=base.watch_client, group=group, clock=clock, rng=rng, history=History())
+    watching = Watching(
+        client=base.watch_client, requests=base.client, group=group, clock=clock, rng=rng, history=History()
+    )
     services = _services(base, watching, inputs_changed=lambda uid: pods.inputs_changed(uid))
     pods = PodManager(services, registration.changed)
     services.metrics.watch(lambda: services.writer.unwritten, pods.phases, pods.container_states)

@@ -27,11 +27,13 @@ class Watching:
 
     Attributes:
         client: one that has a connection for each watch.
+        requests: one for all else, which has so many connections and no more.
         group: owns a task for each watch.
         history: told of the versions that are seen, so that a restored API server is noticed.
     """
 
     client: Client
+    requests: Client
     group: asyncio.TaskGroup
     clock: Clock
     rng: random.Random

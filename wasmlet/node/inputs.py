@@ -78,8 +78,8 @@ class InputStore:
         self._objects: dict[ObjectKey, _Object] = {}
         self._used: dict[str, frozenset[ObjectKey]] = {}
         self._services = Collection(watching, "/api/v1/services")
-        self._tokens = TokenManager(watching.client, watching.group, changed, watching.clock, watching.rng)
-        self._claims = ClaimStore(watching.client, watching.group, changed, watching.clock, watching.rng)
+        self._tokens = TokenManager(watching.requests, watching.group, changed, watching.clock, watching.rng)
+        self._claims = ClaimStore(watching.requests, watching.group, changed, watching.clock, watching.rng)
         self._slots = asyncio.Semaphore(WATCHES)
 
     async def inputs(self, pod: Pod) -> Inputs:
