@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
+import shutil
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -116,6 +118,8 @@ async def running(state: Path, *options: str, program: tuple[str, ...] = REFEREN
     finally:
         if agent.process is not None and agent.process.returncode is None:
             await agent.end(signal.SIGTERM)
+        # The secrets of pods that are left outlive their agent; not the test.
+        await asyncio.to_thread(lambda: shutil.rmtree(os.path.realpath(state / "memory"), ignore_errors=True))
 
 
 class Caller:
