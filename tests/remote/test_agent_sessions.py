@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import attrs
@@ -64,6 +66,24 @@ async def test_a_session_that_is_over_changes_nothing_and_hears_nothing(tmp_path
             assert isinstance(await old.error(method, path, 409, sequence=1000, **rest), SessionOver)
         assert set(await new.pods()) == {"a"}
         await new.put(pod("a"), sequence=1)  # numbers begin anew with each session
+
+
+async def test_a_session_that_ends_while_a_body_is_on_its_way(tmp_path: Path) -> None:
+    body = json.dumps({"pod": pod("b"), "inputs": {}}).encode()
+    sent = asyncio.Event()
+
+    async def pieces() -> AsyncIterator[bytes]:
+        yield body[:10]
+        await sent.wait()
+        yield body[10:]
+
+    async with running(tmp_path / "state") as agent, calling(agent) as old, calling(agent, claim=False) as new:
+        late = asyncio.create_task(old.error("PUT", "/v1/pods/b", 409, content=pieces()))
+        await old.error("PUT", "/v1/pods/other", 400, content=b"")  # by then the head has come
+        assert (await new.claim(claimant="second", previous=1)).session == 2
+        sent.set()
+        assert isinstance(await late, SessionOver)
+        assert await new.pods() == {}
 
 
 async def test_an_agent_belongs_to_one_node_unless_it_may_be_handed_over(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import pytest
 from aiohttp import web
 from wasmlet_agent.protocol import BEAT_SECONDS, MOST_BODY
 from wasmlet_agent.protocol.codec import encode
+from wasmlet_agent.protocol.failures import Failure
 from wasmlet_agent.protocol.messages import (
     Accepted,
     Beat,
@@ -53,6 +54,9 @@ class Liar:
         self.answers: dict[str, Callable[[web.Request], Awaitable[web.StreamResponse]]] = {}
         self.ahead = timedelta()
         self.floods = False
+        self.forgets = False
+        """The next stream is answered as by an agent whose disk is gone, and the session that follows with an error."""
+        self._forgot = False
         self.requests: list[str] = []
         self._came = asyncio.Event()
         self.sinces: list[str] = []
@@ -78,11 +82,17 @@ class Liar:
         return StatusLine(n, key, wasmlet.PodStatus((wasmlet.ContainerStatus("c", state),)))
 
     async def _session(self, request: web.Request) -> web.Response:
+        if self._forgot:
+            self._forgot = False
+            return _json(Failure("Failed", "the provider does not start"), 500)
         answer = SessionAnswer(1, "i", "liar", "0", 0, self._now(), ("logs", "stats"))
         return _json(answer)
 
     async def _changes(self, request: web.Request) -> web.StreamResponse:
         self.came("changes")
+        if self.forgets:
+            self.forgets, self._forgot = False, True
+            return _json(Failure("Unclaimed"), 409)
         answer = web.StreamResponse()
         await answer.prepare(request)
         await answer.write(line_out(Hello("i", 1, self._now())))
@@ -251,6 +261,14 @@ async def test_lines_that_make_no_sense_are_passed_over(liar: Liar, tmp_path: Pa
 
 async def test_a_line_that_never_ends_ends_the_stream(liar: Liar, tmp_path: Path) -> None:
     liar.floods = True
+    async with liar.started(tmp_path) as provider:
+        await liar.asked("changes", 2)
+        liar.say(liar.running(STRANGER))
+        assert (await status_told(provider)).key == STRANGER
+
+
+async def test_an_agent_that_is_begun_with_anew_may_fail_at_first(liar: Liar, tmp_path: Path) -> None:
+    liar.forgets = True
     async with liar.started(tmp_path) as provider:
         await liar.asked("changes", 2)
         liar.say(liar.running(STRANGER))

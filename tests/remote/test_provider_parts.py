@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import hashlib
 from datetime import UTC, datetime, timedelta
@@ -10,10 +11,14 @@ from typing import Any
 
 import orjson
 import pytest
+from wasmlet_agent.protocol.frames import STDIN, STDOUT, Data, frame_out
 from wasmlet_remote import Config, RemoteProvider
 from wasmlet_remote.bodies import PACKED_ABOVE, body_of
 from wasmlet_remote.clocks import Offset
 from wasmlet_remote.mailbox import MOST_EVENTS, Mailbox
+from wasmlet_remote.websocket import WebSocket
+from wsproto.connection import Connection, ConnectionType
+from wsproto.events import BytesMessage, Ping, Pong
 
 import wasmlet
 
@@ -163,3 +168,40 @@ async def test_a_mailbox_keeps_the_newest_of_each_pod_and_a_bounded_number_of_ev
     assert found[0] == wasmlet.StatusChanged(KEY, wasmlet.PodStatus(message="new"))
     assert len(found) == 2 + MOST_EVENTS + 1
     assert found[-1] == wasmlet.NodeChanged()
+
+
+class HeldBack:
+    """The network of a websocket whose agent reads nothing until `reads` is set, and has sent this."""
+
+    def __init__(self, sent: bytes) -> None:
+        self._sent = sent
+        self.writes = asyncio.Event()
+        self.reads = asyncio.Event()
+        self.written = b""
+
+    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ASYNC109
+        sent, self._sent = self._sent, b""
+        return sent
+
+    async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ASYNC109
+        self.writes.set()
+        await self.reads.wait()
+        self.written += buffer
+
+
+async def test_output_is_read_while_the_agent_takes_no_input_though_it_pings() -> None:
+    """Else neither side would read: what runs there may read on only when its output is taken."""
+    agent = Connection(ConnectionType.SERVER)
+    output, stdin = Data(STDOUT, b"output"), Data(STDIN, b"input")
+    network = HeldBack(agent.send(Ping(b"p")) + agent.send(BytesMessage(data=frame_out(output))))
+    socket = WebSocket(network, "http://agent")
+    writing = asyncio.create_task(socket.send(stdin))
+    await network.writes.wait()
+    async with asyncio.timeout(30):
+        assert await socket.receive() == output
+    network.reads.set()
+    await writing
+    await socket.send(stdin)
+    agent.receive_data(network.written)
+    message = frame_out(stdin)
+    assert list(agent.events()) == [BytesMessage(data=message), Pong(b"p"), BytesMessage(data=message)]

@@ -216,6 +216,7 @@ class Server:
 
     async def _handed_over(self, request: web.Request) -> tuple[str, PodRequest]:
         body = await self._bodies.read(request)
+        self._agent.sessions.check(_fence(request).session)  # it may have ended while the body was on its way
         return _pod_request(body) if len(body) < _LARGE else await in_thread(_pod_request, body)
 
     async def _body(self, request: web.Request, kind: type[T]) -> T:

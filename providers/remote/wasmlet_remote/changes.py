@@ -127,14 +127,13 @@ class Follower:
         while True:
             self._retries.begin()
             try:
-                await self._read()
+                await self._read_or_begin()
                 self._broke = "it ended its stream of changes"
             except SessionOver:
                 self.superseded()
                 return
-            except Unclaimed:
-                log.warning("the agent has lost what was on its disk; beginning anew", agent=self._link.url)
-                await self._sessions.begin()
+            except ConfigError:
+                raise
             except Exception as error:  # whatever an agent sends must not end the provider
                 self._broke = str(error) or type(error).__name__
                 if first or self._retries.steady:
@@ -154,6 +153,18 @@ class Follower:
             self._came.clear()
             await self._came.wait()
             log.info("the agent is back", agent=self._link.url)
+
+    async def _read_or_begin(self) -> None:
+        """Read one stream to its end. An agent that does not know the session is taken over anew instead.
+
+        Raises:
+            ConfigError: it cannot be, and that would be the same again.
+        """
+        try:
+            await self._read()
+        except Unclaimed:
+            log.warning("the agent has lost what was on its disk; beginning anew", agent=self._link.url)
+            await self._sessions.begin()
 
     async def _read(self) -> None:
         """Read one stream to its end."""

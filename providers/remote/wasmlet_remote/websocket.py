@@ -14,7 +14,7 @@ import httpcore
 from wasmlet_agent.protocol import BEAT_SECONDS, SILENCE_SECONDS
 from wasmlet_agent.protocol.frames import MOST_FRAME, Frame, frame_in, frame_out
 from wsproto.connection import Connection, ConnectionType
-from wsproto.events import BytesMessage, CloseConnection, Event, Ping, Pong
+from wsproto.events import BytesMessage, CloseConnection, Event, Ping
 from wsproto.utilities import ProtocolError
 
 from wasmlet import InvalidInput
@@ -49,6 +49,9 @@ class WebSocket:
         self._writing = asyncio.Lock()
         self._frames: list[Frame] = []
         self._message = bytearray()
+        self._pong = b""
+        """What is owed for the newest ping. It goes out with what is sent next, at the latest with our own ping: who
+        waits here for others to write reads nothing meanwhile, and an agent that is not read may read nothing."""
         self._closed = False
 
     async def send(self, frame: Frame) -> None:
@@ -112,16 +115,17 @@ class WebSocket:
                     message, self._message = bytes(self._message), bytearray()
                     self._frames.append(frame_in(message))
             case Ping():
-                await self._send(event.response())
+                self._pong = self._connection.send(event.response())
             case CloseConnection():
                 self._closed = True
                 with contextlib.suppress(Away):
                     await self._send(event.response())
 
-    async def _send(self, event: BytesMessage | Ping | Pong | CloseConnection) -> None:
+    async def _send(self, event: BytesMessage | Ping | CloseConnection) -> None:
         async with self._writing:
             try:
-                await self._network.write(self._connection.send(event), None)
+                pong, self._pong = self._pong, b""
+                await self._network.write(pong + self._connection.send(event), None)
             except _BROKEN as error:
                 raise self._broken(error) from None
 
