@@ -54,8 +54,14 @@ class FarHost:
         app.router.add_get("/v1/authorities", self._authorities)
         return app
 
-    async def _authorities(self, _: web.Request) -> web.Response:
-        return web.Response(body=self.authorities)
+    async def _authorities(self, request: web.Request) -> web.StreamResponse:
+        answer = web.StreamResponse()
+        await answer.prepare(request)
+        half = len(self.authorities) // 2
+        for part in (self.authorities[:half], self.authorities[half:]):  # as a proxy may pass it on
+            await answer.write(part)
+            await asyncio.sleep(0.1)
+        return answer
 
     async def _join(self, request: web.Request) -> web.Response:
         body = decode(JoinRequest, await request.read())
@@ -130,11 +136,43 @@ async def test_a_join_whose_answer_is_lost_is_repeated_with_the_same_key(far: Fa
         ({"token": "nonsense"}, "--token: expected ID.SECRET"),
         ({"token": None}, "has not joined .* give --token"),
         ({"token": None, "token_file": Path("/nowhere")}, "--token-file /nowhere"),
+        ({"ca_file": Path("/nowhere")}, "--ca-file /nowhere: expected certificates"),
+        ({"ca_file": Path(__file__)}, "--ca-file .*: expected certificates"),
     ],
 )
 async def test_a_token_that_is_wrong_is_told(far: FarHost, tmp_path: Path, settings: dict[str, Any], why: str) -> None:
     with pytest.raises(ConfigError, match=why):
         await joining(far, tmp_path, **settings).joined()
+
+
+async def test_an_agent_that_has_joined_needs_no_token_file(far: FarHost, tmp_path: Path) -> None:
+    joined = await joining(far, tmp_path).joined()
+    without = joining(far, tmp_path, token=None, token_file=tmp_path / "gone")
+    assert await without.joined() == joined
+    assert not await without.again(joined)
+
+
+async def test_an_answer_that_makes_no_sense_does_not_end_an_agent_that_has_joined(
+    far: FarHost, tmp_path: Path
+) -> None:
+    joined = await joining(far, tmp_path).joined()
+    far.refusal = (200, b"<html>")
+    assert not await joining(far, tmp_path).again(joined)
+
+
+async def test_a_token_goes_to_its_host_and_to_nobody_that_it_names(far: FarHost, tmp_path: Path) -> None:
+    """A redirect may lead anywhere, also to plain HTTP."""
+
+    async def elsewhere(_: web.Request) -> web.Response:
+        raise web.HTTPTemporaryRedirect(f"{far.url}/v1/join")
+
+    app = web.Application()
+    app.router.add_post("/v1/join", elsewhere)
+    async with TestServer(app, host="127.0.0.1") as server:
+        config = JoinConfig(node_name="edge-1", token=TOKEN, state_dir=tmp_path)
+        with pytest.raises(ConfigError, match="HTTP 307"):
+            await Joining(config, str(server.make_url("/")), tmp_path).joined()
+    assert far.joins == []
 
 
 @pytest.mark.parametrize(

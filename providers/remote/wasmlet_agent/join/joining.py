@@ -130,9 +130,9 @@ class Joining:
             ConfigError: the host refuses, it is not the one that is meant, or there is no token.
         """
         found = await in_thread(self._load)
-        token = await in_thread(self._config.secret)
         if found is not None and found.taken:
             return found
+        token = await in_thread(self._config.secret)
         if token is None:
             raise ConfigError(
                 f"this agent has not joined {self._host}: give --token, as `wasmlet host token` prints it"
@@ -165,12 +165,12 @@ class Joining:
 
         It takes a token that is good: who takes an agent's key back takes back what it might join with, too.
         """
-        token = await in_thread(self._config.secret)
-        if token is None:
-            return False
         try:
+            token = await in_thread(self._config.secret)
+            if token is None:
+                return False
             await self._join(joined, token)
-        except (ConfigError, OSError, aiohttp.ClientError) as error:
+        except (WasmletError, OSError, aiohttp.ClientError) as error:
             log.warning("the agent cannot join again", host=self._host, error=str(error))
             return False
         log.info("the agent has joined again", host=self._host, node=joined.name)
@@ -178,8 +178,12 @@ class Joining:
 
     async def _join(self, joined: Joined, token: str) -> str:
         body = encode(JoinRequest(joined.name, token, hash_of(joined.key)))
-        async with session(joined) as client, client.post(joined.host + JOIN, data=body, timeout=ANSWER) as response:
-            content = await response.content.read(_MOST_ANSWER)
+        url = joined.host + JOIN
+        async with (
+            session(joined) as client,
+            client.post(url, data=body, timeout=ANSWER, allow_redirects=False) as response,
+        ):
+            content = await _content(response)
         if response.status == 200:
             return decode(JoinAnswer, content).pool
         if response.status == 429 or response.status >= 500:
@@ -190,17 +194,15 @@ class Joining:
         """Who vouches for the host; where only a hash is known, the host says, and is held to it."""
         config = self._config
         if config.ca_file is not None:
-            text = (await in_thread(config.ca_file.read_bytes)).decode("utf-8", "replace")
-            client_context(text.encode())
-            return text
+            return await in_thread(_trusted, config.ca_file)
         if config.ca_hash is None or self._host.startswith("http:"):
             return ""
         connector = aiohttp.TCPConnector(ssl=unverified_context())
         async with (
             aiohttp.ClientSession(connector=connector) as client,
-            client.get(self._host + AUTHORITIES, timeout=ANSWER) as response,
+            client.get(self._host + AUTHORITIES, timeout=ANSWER, allow_redirects=False) as response,
         ):
-            content = await response.content.read(_MOST_ANSWER)
+            content = await _content(response)
         from wasmlet_agent.authorities import meant  # 8 MiB, which an agent that has joined does without
 
         return meant(content, config.ca_hash)
@@ -226,6 +228,30 @@ class Joining:
             write_durably(self._file, encode(joined))
         except OSError as error:
             raise ConfigError(f"{self._file} cannot be written: {error.strerror}") from None
+
+
+def _trusted(file: Path) -> str:
+    """The certificates in a file, in PEM.
+
+    Raises:
+        ConfigError: it has none, or cannot be read.
+    """
+    try:
+        text = file.read_bytes().decode("utf-8", "replace")
+        client_context(text.encode())
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"--ca-file {file}: expected certificates in PEM: {error}") from None
+    return text
+
+
+async def _content(response: aiohttp.ClientResponse) -> bytes:
+    """The body of an answer; the beginning of one that is too long."""
+    found = bytearray()
+    async for piece in response.content.iter_any():
+        found += piece
+        if len(found) >= _MOST_ANSWER:
+            break
+    return bytes(found[:_MOST_ANSWER])
 
 
 @asynccontextmanager
