@@ -20,7 +20,7 @@ from wasmlet_agent.join.links import Links
 from wasmlet_agent.keys import make_keys
 from wasmlet_agent.protocol.codec import decode, encode
 from wasmlet_agent.protocol.failures import Failure
-from wasmlet_agent.protocol.joining import JoinAnswer, JoinRequest, hash_of
+from wasmlet_agent.protocol.joining import PING_SECONDS, JoinAnswer, JoinRequest, hash_of
 
 from tests.remote.test_host_links import echoing, until
 from wasmlet import ConfigError
@@ -291,7 +291,7 @@ class Dialling:
     def paused(self) -> bool:
         """Whether every spare link waits for its next try."""
         left = [deadline - self.clock.monotonic() for deadline, _ in self.clock._sleepers]
-        return len(left) == links.SPARES and min(left) > 0 and links.PING_SECONDS not in left
+        return len(left) == links.SPARES and min(left) > 0 and PING_SECONDS not in left
 
 
 @pytest.fixture

@@ -19,11 +19,11 @@ from wasmlet.failures import described, text_of
 from wasmlet.memory import give_back
 from wasmlet.provider import NodeChanged, NodeContext, PodEvent, Provider, StatusChanged
 from wasmlet_agent.changes import Changes
-from wasmlet_agent.pods import Pods
+from wasmlet_agent.pods.pods import Pods
+from wasmlet_agent.pods.store import Store
 from wasmlet_agent.protocol import BEAT_SECONDS
 from wasmlet_agent.protocol.messages import Beat, NodeDescription, ProbeResult, SessionAnswer, SessionRequest
 from wasmlet_agent.sessions import Sessions
-from wasmlet_agent.store import Store
 
 log = structlog.get_logger(__name__)
 

@@ -9,6 +9,7 @@ from typing import Any
 import attrs
 
 from wasmlet.provider import NodeStatus
+from wasmlet_agent.pods.store import UID
 from wasmlet_agent.protocol import PREFIX, SEQUENCE_HEADER, SESSION_HEADER
 from wasmlet_agent.protocol.failures import STATUSES, Failure
 from wasmlet_agent.protocol.messages import (
@@ -26,7 +27,6 @@ from wasmlet_agent.protocol.messages import (
     StatusLine,
 )
 from wasmlet_agent.schemas import Schema, Schemas
-from wasmlet_agent.store import UID
 
 _MOST = 2**53
 _NAME = {"type": "string", "minLength": 1}

@@ -19,16 +19,16 @@ from wasmlet_agent.agent import Agent
 from wasmlet_agent.auth import Guard
 from wasmlet_agent.bodies import Bodies
 from wasmlet_agent.breaking import breaking_off
-from wasmlet_agent.fences import Fence
 from wasmlet_agent.following import send_changes
 from wasmlet_agent.logs import log_options, send_log
 from wasmlet_agent.openapi import document
+from wasmlet_agent.pods.fences import Fence
+from wasmlet_agent.pods.store import check_uid
 from wasmlet_agent.protocol import PREFIX, SEQUENCE_HEADER, SESSION_HEADER
 from wasmlet_agent.protocol.codec import decode, encode
 from wasmlet_agent.protocol.failures import Failure, SessionOver, failure_of
 from wasmlet_agent.protocol.messages import Accepted, PodList, PodRequest, SessionRequest
 from wasmlet_agent.queries import number, seconds, wanted
-from wasmlet_agent.store import check_uid
 from wasmlet_agent.streams import serve_stream
 
 log = structlog.get_logger(__name__)

@@ -17,12 +17,13 @@ from wasmlet.failures import described, text_of
 from wasmlet.model.pod import Pod, PodKey
 from wasmlet.model.status import PodStatus
 from wasmlet.provider import Provider
-from wasmlet_agent import unseen
 from wasmlet_agent.changes import Changes
-from wasmlet_agent.fences import Fence, Fences
+from wasmlet_agent.pods import unseen
+from wasmlet_agent.pods.fences import Fence, Fences
+from wasmlet_agent.pods.held import Ending, Held, pod_of
+from wasmlet_agent.pods.store import END_LIFE, MOST_ENDS, KeptEnd, KeptPod, KeptStatus, Store
 from wasmlet_agent.protocol.failures import Stale, Starting
 from wasmlet_agent.protocol.messages import ListedPod, PodRequest
-from wasmlet_agent.store import END_LIFE, MOST_ENDS, KeptEnd, KeptPod, KeptStatus, Store
 
 log = structlog.get_logger(__name__)
 
@@ -32,55 +33,6 @@ CALL_SECONDS = 60.0
 """What a call for a pod has, and `delete_pod` beside its grace period."""
 _AGAIN = Backoff(initial=1.0, cap=30.0)
 """Pauses between tries to end a pod, or to start it again."""
-
-
-@attrs.define(eq=False)
-class _Ending:
-    """A pod that is being ended.
-
-    Attributes:
-        deadline: when its grace is over, on the monotonic clock.
-        failure: what the last try has raised; None while one goes on.
-        again: set to try again at once.
-        done: the provider has ended it; what is left is to keep that.
-    """
-
-    deadline: float
-    fence: Fence
-    task: asyncio.Task[Any] | None = None
-    failure: Exception | None = None
-    again: asyncio.Event = attrs.field(factory=asyncio.Event)
-    done: bool = False
-
-
-@attrs.define(eq=False)
-class _Held:
-    """What the agent has of one pod.
-
-    Attributes:
-        here: whether it was taken on, or is just being taken on.
-        instead: its status where the provider does not have it (see `unseen`).
-        last: its newest status.
-        calls: those that create or update it, and those that wait to.
-    """
-
-    key: PodKey
-    here: bool = False
-    kept: KeptPod | None = None
-    instead: PodStatus | None = None
-    last: PodStatus | None = None
-    lock: asyncio.Lock = attrs.field(factory=asyncio.Lock)
-    calls: set[asyncio.Task[Any]] = attrs.field(factory=set)
-    ending: _Ending | None = None
-
-    def tasks(self) -> list[asyncio.Task[Any]]:
-        """What goes on for it."""
-        ending = self.ending.task if self.ending is not None else None
-        return [*self.calls, *([ending] if ending is not None else [])]
-
-    @property
-    def digest(self) -> str:
-        return self.kept.digest if self.kept is not None and self.kept.complete else ""
 
 
 class Pods:
@@ -97,7 +49,7 @@ class Pods:
         self._spawn = spawn
         self._provider: Provider | None = None
         self._fences = Fences()
-        self._held: dict[str, _Held] = {}
+        self._held: dict[str, Held] = {}
         self._ends: dict[str, KeptEnd] = {}
         self._unsaved: dict[str, KeptStatus] = {}
         self._touched = asyncio.Event()
@@ -111,9 +63,9 @@ class Pods:
             Stale: a newer request for this pod was taken.
             WasmletError: as `Provider.create_pod`.
         """
-        pod = _pod_of(uid, request)
+        pod = pod_of(uid, request)
         self._fences.take(uid, fence)
-        held = self._held.setdefault(uid, _Held(pod.key))
+        held = self._held.setdefault(uid, Held(pod.key))
         kept = KeptPod(request.pod, request.inputs, digest, fence)
         await self._call(held, fence, lambda: self._create(held, pod, kept))
 
@@ -125,7 +77,7 @@ class Pods:
             Stale: a newer request for this pod was taken.
             WasmletError: as `Provider.update_pod`.
         """
-        pod = _pod_of(uid, request)
+        pod = pod_of(uid, request)
         self._fences.take(uid, fence)
         held = self._here(uid)
         kept = KeptPod(request.pod, request.inputs, digest, fence)
@@ -203,7 +155,7 @@ class Pods:
         kept, statuses, ends = await in_thread(lambda: (self._store.pods(), self._store.statuses(), self._store.ends()))
         for uid, pod in kept.items():
             last = statuses[uid].status if uid in statuses else None
-            self._held[uid] = _Held(Pod(pod.pod).key, here=True, kept=pod, last=last)
+            self._held[uid] = Held(Pod(pod.pod).key, here=True, kept=pod, last=last)
             self._fences.known(uid, pod.fence)
         for uid in statuses.keys() - kept.keys():
             await in_thread(self._store.drop, uid)
@@ -217,7 +169,7 @@ class Pods:
         """Take on what the provider has, and start again what it lacks."""
         listed = {record.key.uid: record for record in await provider.list_pods()}
         for uid, record in listed.items():
-            self._held.setdefault(uid, _Held(record.key)).here = True
+            self._held.setdefault(uid, Held(record.key)).here = True
         self._provider = provider
         for uid, held in list(self._held.items()):
             held.instead = None
@@ -251,13 +203,13 @@ class Pods:
             except Exception as error:
                 log.warning("the pods' statuses cannot be kept", **described(error))
 
-    def _say(self, held: _Held, status: PodStatus) -> None:
+    def _say(self, held: Held, status: PodStatus) -> None:
         held.last = status
         if self._changes.status(held.key, status):
             self._unsaved[held.key.uid] = KeptStatus(held.key, status)
             self._touched.set()
 
-    async def _revive(self, held: _Held, status: PodStatus | None) -> None:
+    async def _revive(self, held: Held, status: PodStatus | None) -> None:
         """Hand a pod to a provider that has just started.
 
         Args:
@@ -283,7 +235,7 @@ class Pods:
         if kept.complete:
             await self._call(held, kept.fence, lambda: self._start_again(held, pod, kept))
 
-    async def _start_again(self, held: _Held, pod: Pod, kept: KeptPod) -> None:
+    async def _start_again(self, held: Held, pod: Pod, kept: KeptPod) -> None:
         try:
             await self.provider.create_pod(pod, kept.inputs)
             held.instead = None
@@ -299,7 +251,7 @@ class Pods:
 
     # --- calls
 
-    async def _call(self, held: _Held, fence: Fence, work: Callable[[], Awaitable[None]]) -> None:
+    async def _call(self, held: Held, fence: Fence, work: Callable[[], Awaitable[None]]) -> None:
         """Do it after what goes on for the pod, also where the caller leaves meanwhile."""
 
         async def settled() -> Exception | None:
@@ -321,7 +273,7 @@ class Pods:
         if (error := task.result()) is not None:
             raise error
 
-    async def _create(self, held: _Held, pod: Pod, kept: KeptPod) -> None:
+    async def _create(self, held: Held, pod: Pod, kept: KeptPod) -> None:
         before = held.here, held.kept, held.instead
         await self._forget(held.key.uid)  # where the API was restored from a backup, a pod comes again
         held.kept = kept
@@ -336,7 +288,7 @@ class Pods:
             await self._keep(held)
             raise
 
-    async def _update(self, held: _Held, pod: Pod, kept: KeptPod) -> None:
+    async def _update(self, held: Held, pod: Pod, kept: KeptPod) -> None:
         if held.instead is not None:
             if not pod.deleting:
                 await self._create(held, pod, kept)
@@ -345,13 +297,13 @@ class Pods:
         held.kept = kept
         await self._keep(held)
 
-    def _begin_end(self, held: _Held, deadline: float, fence: Fence) -> None:
+    def _begin_end(self, held: Held, deadline: float, fence: Fence) -> None:
         for task in held.tasks():
             task.cancel()
-        held.ending = ending = _Ending(deadline, fence)
+        held.ending = ending = Ending(deadline, fence)
         ending.task = self._spawn(self._end(held, ending))
 
-    async def _end(self, held: _Held, ending: _Ending) -> None:
+    async def _end(self, held: Held, ending: Ending) -> None:
         uid = held.key.uid
         async with held.lock:
             if (kept := held.kept) is not None:  # so that the agent's next process goes on with it
@@ -373,7 +325,7 @@ class Pods:
             self._changes.ended(uid, final)
         self._tidy(held, None)
 
-    async def _ended(self, held: _Held, ending: _Ending) -> PodStatus | None:
+    async def _ended(self, held: Held, ending: Ending) -> PodStatus | None:
         """The pod's last status from the provider; tries until it has ended."""
         first = True
         for pause in _AGAIN.pauses():
@@ -392,7 +344,7 @@ class Pods:
             ending.failure = None
         raise AssertionError("pauses never end")
 
-    def _tidy(self, held: _Held, done: asyncio.Task[Any] | None) -> None:
+    def _tidy(self, held: Held, done: asyncio.Task[Any] | None) -> None:
         if done is not None:
             held.calls.discard(done)
         if not held.here and not held.calls and held.ending is None and self._held.get(held.key.uid) is held:
@@ -400,7 +352,7 @@ class Pods:
 
     # --- keeping
 
-    async def _keep(self, held: _Held) -> None:
+    async def _keep(self, held: Held) -> None:
         uid, kept = held.key.uid, held.kept
         try:
             if kept is None:
@@ -423,31 +375,8 @@ class Pods:
                 break
             await self._forget(uid)
 
-    def _here(self, uid: str) -> _Held:
+    def _here(self, uid: str) -> Held:
         held = self._held.get(uid)
         if held is None or not held.here:
             raise NotFound(f"pod {uid} is not here")
         return held
-
-
-def _pod_of(uid: str, request: PodRequest) -> Pod:
-    """The pod of a request.
-
-    Raises:
-        InvalidInput: it is not the one that the path names, or is no pod.
-    """
-    metadata = request.pod.get("metadata")
-    if not isinstance(metadata, dict) or not isinstance(request.pod.get("spec"), dict):
-        raise InvalidInput("pod: expected an object with metadata and spec")
-    for name in ("namespace", "name", "uid"):
-        if not isinstance(metadata.get(name), str):
-            raise InvalidInput(f"pod.metadata.{name}: expected text")
-    containers = request.pod["spec"].get("containers")
-    named = isinstance(containers, list) and all(
-        isinstance(one, dict) and isinstance(one.get("name"), str) for one in containers
-    )
-    if not containers or not named:
-        raise InvalidInput("pod.spec.containers: expected at least one object with a name")
-    if metadata["uid"] != uid:
-        raise InvalidInput(f"pod.metadata.uid: expected {uid!r} as in the path, found {metadata['uid'][:40]!r}")
-    return Pod(request.pod)

@@ -27,8 +27,8 @@ from wasmlet.model.inputs import Inputs
 from wasmlet.model.pod import PodKey, Raw
 from wasmlet.model.status import PodStatus
 from wasmlet.runtime.files.memory import Memory
-from wasmlet_agent.fences import Fence
 from wasmlet_agent.files import write_private
+from wasmlet_agent.pods.fences import Fence
 from wasmlet_agent.protocol.codec import decode, encode
 
 log = structlog.get_logger(__name__)

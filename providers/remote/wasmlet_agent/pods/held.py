@@ -1,0 +1,87 @@
+"""What an agent knows of one pod."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import attrs
+
+from wasmlet.errors import InvalidInput
+from wasmlet.model.pod import Pod, PodKey
+from wasmlet.model.status import PodStatus
+from wasmlet_agent.pods.fences import Fence
+from wasmlet_agent.pods.store import KeptPod
+from wasmlet_agent.protocol.messages import PodRequest
+
+
+@attrs.define(eq=False)
+class Ending:
+    """A pod that is being ended.
+
+    Attributes:
+        deadline: when its grace is over, on the monotonic clock.
+        failure: what the last try has raised; None while one goes on.
+        again: set to try again at once.
+        done: the provider has ended it; what is left is to keep that.
+    """
+
+    deadline: float
+    fence: Fence
+    task: asyncio.Task[Any] | None = None
+    failure: Exception | None = None
+    again: asyncio.Event = attrs.field(factory=asyncio.Event)
+    done: bool = False
+
+
+@attrs.define(eq=False)
+class Held:
+    """What the agent has of one pod.
+
+    Attributes:
+        here: whether it was taken on, or is just being taken on.
+        instead: its status where the provider does not have it (see `unseen`).
+        last: its newest status.
+        calls: those that create or update it, and those that wait to.
+    """
+
+    key: PodKey
+    here: bool = False
+    kept: KeptPod | None = None
+    instead: PodStatus | None = None
+    last: PodStatus | None = None
+    lock: asyncio.Lock = attrs.field(factory=asyncio.Lock)
+    calls: set[asyncio.Task[Any]] = attrs.field(factory=set)
+    ending: Ending | None = None
+
+    def tasks(self) -> list[asyncio.Task[Any]]:
+        """What goes on for it."""
+        ending = self.ending.task if self.ending is not None else None
+        return [*self.calls, *([ending] if ending is not None else [])]
+
+    @property
+    def digest(self) -> str:
+        return self.kept.digest if self.kept is not None and self.kept.complete else ""
+
+
+def pod_of(uid: str, request: PodRequest) -> Pod:
+    """The pod of a request.
+
+    Raises:
+        InvalidInput: it is not the one that the path names, or is no pod.
+    """
+    metadata = request.pod.get("metadata")
+    if not isinstance(metadata, dict) or not isinstance(request.pod.get("spec"), dict):
+        raise InvalidInput("pod: expected an object with metadata and spec")
+    for name in ("namespace", "name", "uid"):
+        if not isinstance(metadata.get(name), str):
+            raise InvalidInput(f"pod.metadata.{name}: expected text")
+    containers = request.pod["spec"].get("containers")
+    named = isinstance(containers, list) and all(
+        isinstance(one, dict) and isinstance(one.get("name"), str) for one in containers
+    )
+    if not containers or not named:
+        raise InvalidInput("pod.spec.containers: expected at least one object with a name")
+    if metadata["uid"] != uid:
+        raise InvalidInput(f"pod.metadata.uid: expected {uid!r} as in the path, found {metadata['uid'][:40]!r}")
+    return Pod(request.pod)
