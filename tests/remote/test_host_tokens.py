@@ -20,7 +20,8 @@ from wasmlet_remote.host.tokens import KEY_TYPE, Refusal, Tokens, agent_in, data
 
 from tests.remote.hosts import ACCOUNT, NAMESPACE, SECRETS, Stand, stand
 from wasmlet import ConfigError, InvalidInput, SystemClock
-from wasmlet.kube import Client, load_identity
+from wasmlet.controlplane.faults import Fail
+from wasmlet.kube import Client, errors, load_identity
 
 KEY = hash_of("a key")
 
@@ -67,6 +68,20 @@ async def test_the_same_request_again_uses_nothing(there: Stand, tokens: Tokens)
     first = await tokens.admit(JoinRequest("edge-1", token, KEY))
     assert await tokens.admit(JoinRequest("edge-1", token, KEY)) == first
     assert await uses(there, token) == "0"
+
+
+async def test_a_use_whose_key_could_not_be_kept_is_not_lost(there: Stand, tokens: Tokens) -> None:
+    token = await there.token(uses=1)
+    with there.plane.faults.add(Fail(403), verb="create", path="*/secrets"), pytest.raises(errors.ApiError):
+        await tokens.admit(JoinRequest("edge-1", token, KEY))
+    assert await uses(there, token) == "0"
+    for other in (JoinRequest("edge-1", token, hash_of("another")), JoinRequest("edge-2", token, KEY)):
+        with pytest.raises(Refusal, match="has been used up"):
+            await tokens.admit(other)
+    assert (await tokens.admit(JoinRequest("edge-1", token, KEY))).name == "edge-1"
+    await there.admin.delete(f"{SECRETS}/agent-edge-1")  # that takes the key back, for the token is used up
+    with pytest.raises(Refusal, match="has been used up"):
+        await tokens.admit(JoinRequest("edge-1", token, KEY))
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,8 @@
 """Join tokens and agents' keys, which are Secrets of one namespace.
 
 A token is `wasmlet.dev/join-token`: `secret`, and as far as somebody limits it `expires` (RFC 3339), `names` (a glob),
-`uses` (a number) and `pool`. A key is `wasmlet.dev/agent-key`: the agent's `name` and the key's `hash`. Whoever deletes
-one takes back what it grants.
+`uses` (a number) and `pool`; from a use until the key is kept also `last`, who used it. A key is
+`wasmlet.dev/agent-key`: the agent's `name` and the key's `hash`. Whoever deletes one takes back what it grants.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ KEY_TYPE = "wasmlet.dev/agent-key"
 POOL_LABEL = "wasmlet.dev/pool"
 AGENT_LABEL = "wasmlet.dev/agent"
 """Of the Secrets with keys, so that they can be listed without all others."""
-TRIES = 5
+TRIES = 10
 """How often a use of a token is counted where others use it at the same time."""
 _HASH = 64
 
@@ -63,6 +63,11 @@ class _Token:
     names: str
     uses: int | None
     pool: str
+    last: str
+
+    def used_by(self, request: JoinRequest) -> bool:
+        """Whether it was used for this very request, whose key could not be kept then."""
+        return hmac.compare_digest(self.last.encode(), _user(request).encode())
 
     def check(self, name: str, now: datetime) -> None:
         """See that an agent of this name may join now.
@@ -109,15 +114,19 @@ class Tokens:
         known = await self._key(request.name)
         if known is not None:
             if known.has(request.key):
+                await self._settle(request, token)
                 return known
             raise Refusal(
                 f"another agent has joined as {request.name}; choose another name with --node-name, or delete Secret "
                 f"{key_name(request.name)}"
             )
-        token.check(request.name, self._clock.now())
+        if not token.used_by(request):
+            token.check(request.name, self._clock.now())
         await self._vet(request.name)
-        await self._use(request, token)
-        return await self._keep(Agent(request.name, request.key, token.pool))
+        token = await self._use(request, token)
+        agent = await self._keep(Agent(request.name, request.key, token.pool))
+        await self._settle(request, token)
+        return agent
 
     async def _token(self, text: str) -> _Token:
         match = TOKEN.fullmatch(text)
@@ -138,28 +147,36 @@ class Tokens:
                 names=data.get("names") or "*",
                 uses=int(data["uses"]) if data.get("uses") else None,
                 pool=data.get("pool", ""),
+                last=data.get("last", ""),
             )
         except ValueError:
             raise Refusal(f"Secret {name} has an `expires` or `uses` that cannot be read; mend it") from None
 
-    async def _use(self, request: JoinRequest, token: _Token) -> None:
-        """Count one use, against others who count at the same time."""
+    async def _use(self, request: JoinRequest, token: _Token) -> _Token:
+        """Count one use, against others who count at the same time; the token as it is then."""
         for _ in range(TRIES):
-            if token.uses is None:
-                return
-            match = TOKEN.fullmatch(request.token)
-            assert match is not None
-            patch = {
-                "metadata": {"resourceVersion": token.version},
-                "data": {"uses": base64.b64encode(str(token.uses - 1).encode()).decode()},
-            }
+            if token.uses is None or token.used_by(request):
+                return token
+            user = _user(request)
+            data = {"uses": _base64(str(token.uses - 1)), "last": _base64(user)}
             try:
-                await self._client.patch(f"{self.path}/{token_name(match[1])}", patch, "application/merge-patch+json")
-                return
+                await self._patch(request, {"metadata": {"resourceVersion": token.version}, "data": data})
+                return attrs.evolve(token, uses=token.uses - 1, last=user)
             except errors.Conflict:
                 token = await self._token(request.token)
-                token.check(request.name, self._clock.now())
+                if not token.used_by(request):
+                    token.check(request.name, self._clock.now())
         raise errors.TooManyRequests(429, "Conflict", "many agents join with this token at once; try again")
+
+    async def _settle(self, request: JoinRequest, token: _Token) -> None:
+        """The key is kept: from now on the use is over, and whoever takes the key back need not look at the token."""
+        if token.used_by(request):
+            await self._patch(request, {"data": {"last": None}})
+
+    async def _patch(self, request: JoinRequest, patch: Mapping[str, Any]) -> None:
+        match = TOKEN.fullmatch(request.token)
+        assert match is not None
+        await self._client.patch(f"{self.path}/{token_name(match[1])}", patch, "application/merge-patch+json")
 
     async def _key(self, name: str) -> Agent | None:
         try:
@@ -175,8 +192,7 @@ class Tokens:
             "metadata": {"name": key_name(agent.name), "labels": labels},
             "type": KEY_TYPE,
             "data": {
-                key: base64.b64encode(text.encode()).decode()
-                for key, text in (("name", agent.name), ("hash", agent.hash), ("pool", agent.pool))
+                key: _base64(text) for key, text in (("name", agent.name), ("hash", agent.hash), ("pool", agent.pool))
             },
         }
         try:
@@ -186,6 +202,14 @@ class Tokens:
             if known is None or not known.has(agent.hash):
                 raise Refusal(f"another agent has just joined as {agent.name}") from None
         return agent
+
+
+def _user(request: JoinRequest) -> str:
+    return f"{request.name} {request.key}"
+
+
+def _base64(text: str) -> str:
+    return base64.b64encode(text.encode()).decode()
 
 
 def token_name(token: str) -> str:
