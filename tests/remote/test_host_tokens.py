@@ -123,7 +123,8 @@ async def test_a_wrong_token_learns_nothing(there: Stand, tokens: Tokens) -> Non
 
 
 @pytest.mark.parametrize(
-    ("name", "key"), [("Edge", KEY), ("", KEY), ("a/../b", KEY), ("a" * 201, KEY), ("edge-1", "x")]
+    ("name", "key"),
+    [("Edge", KEY), ("", KEY), ("a/../b", KEY), ("a..b", KEY), ("a.-b", KEY), ("a" * 201, KEY), ("edge-1", "x")],
 )
 async def test_a_name_or_key_that_is_none_is_told(there: Stand, tokens: Tokens, name: str, key: str) -> None:
     with pytest.raises(InvalidInput, match=r"^(name|key): expected"):
@@ -199,6 +200,15 @@ def test_rights_name_each_node_and_no_other(capfd: pytest.CaptureFixture[str]) -
 def test_rights_at_large_are_not_printed(names: list[str]) -> None:
     with pytest.raises(ConfigError):
         manifests.rights(names, NAMESPACE)
+
+
+def test_a_token_whose_authority_cannot_be_read_is_not_made(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "token"
+    args = ["token", "--token-file", str(file), "--tls-ca-file", str(tmp_path / "nowhere")]
+    with pytest.raises(ConfigError, match="--tls-ca-file"):
+        command.main(args, standalone_mode=False)
+    assert capfd.readouterr().out == ""
+    assert not file.exists()
 
 
 def test_a_token_goes_to_a_file_and_its_secret_to_the_output(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -29,8 +29,9 @@ MOST_MESSAGE = 64 * 1024
 """Bytes of a message of a link."""
 TOKEN = re.compile(r"([a-z0-9]{4,32})\.([A-Za-z0-9_-]{16,128})")
 """A join token: which Secret, and what it has to hold."""
-NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,198}[a-z0-9])?")
-"""A node's name; shorter than the API allows, since a Secret is named after it."""
+_LABEL = "[a-z0-9]([-a-z0-9]*[a-z0-9])?"
+NAME = re.compile(rf"(?=.{{1,200}}$){_LABEL}(\.{_LABEL})*")
+"""A node's name, labels with dots between them; shorter than the API allows, since a Secret is named after it."""
 
 
 @attrs.frozen

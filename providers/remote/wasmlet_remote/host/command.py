@@ -69,10 +69,10 @@ def _token(**given: Any) -> None:
 
     expires = SystemClock().now() + timedelta(hours=given["hours"])
     wanted = {key: given[key] for key in ("names", "uses", "pool")}
+    trust = f" --ca-hash {_hash(given['tls_ca_file'])}" if given["tls_ca_file"] else ""
     manifest, text = token(given["namespace"], expires=expires, **wanted)
     write_private(given["token_file"], f"{text}\n".encode())
     click.echo(yaml.safe_dump(manifest, sort_keys=False), nl=False)
-    trust = f" --ca-hash {_hash(given['tls_ca_file'])}" if given["tls_ca_file"] else ""
     click.echo(f"wasmlet-agent join https://HOST:8443 --token-file {given['token_file']}{trust}", err=True)
 
 
