@@ -320,10 +320,11 @@ class Pods:
                 await self._expire()
             except OSError as error:
                 log.error("the end of a pod cannot be kept", pod=str(held.key), **described(error))
-            held.here, held.kept, held.instead, held.last, held.ending = False, None, None, None, None
-            self._unsaved.pop(uid, None)
-            self._changes.ended(uid, final)
-        self._tidy(held, None)
+            finally:  # also where the agent lets its provider go meanwhile: the pod ends once
+                held.here, held.kept, held.instead, held.last, held.ending = False, None, None, None, None
+                self._unsaved.pop(uid, None)
+                self._changes.ended(uid, final)
+                self._tidy(held, None)
 
     async def _ended(self, held: Held, ending: Ending) -> PodStatus | None:
         """The pod's last status from the provider; tries until it has ended."""
