@@ -177,3 +177,16 @@ def test_no_python_at_all(tmp_path: Path) -> None:
     answer = venv(tmp_path, "nonesuch")
     assert answer.returncode == 1
     assert "found: none" in answer.stderr
+
+
+def test_what_an_ordinary_user_runs_is_there() -> None:
+    """pytest collects nothing at all where one of the tests that it is told to run is not there."""
+    script = """source <(sed -n '/^PARTS=(/,/^)/p' .ci/ordinary_user); printf '%s\\n' "${PARTS[@]}\""""
+    done = subprocess.run(["bash", "-c", script], cwd=TOOLS.parent, check=True, capture_output=True, text=True)
+    parts = done.stdout.split()
+    assert len(parts) > 20
+    for part in parts:
+        path, _, name = part.partition("::")
+        assert (TOOLS.parent / path).exists(), part
+        if name:
+            assert f"def {name}(" in (TOOLS.parent / path).read_text(), part

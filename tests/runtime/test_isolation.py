@@ -46,8 +46,12 @@ async def test_a_worker_that_cannot_run(monkeypatch: pytest.MonkeyPatch, tmp_pat
 
 
 @pytest.mark.needs_root("only root becomes another user")
-def test_wasmlet_providers_says_what_is_lacking() -> None:
-    said = as_nobody("from wasmlet.cli import main; main(['providers'])")
+def test_wasmlet_providers_says_what_is_lacking(tmp_path: Path) -> None:
+    """Also where a directory that its settings name is root's alone, as /etc/cni/net.d may be: it is not looked at."""
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o700)
+    variable = f"import os; os.environ['WASMLET_CNI_CONF_DIR'] = {str(closed)!r}; "
+    said = as_nobody(variable + "from wasmlet.cli import main; main(['providers'])")
     (line,) = [line for line in said.splitlines() if line.startswith("wasmtime ")]
     assert "  ready, but " in line
     assert "user is off: " in line

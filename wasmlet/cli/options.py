@@ -115,7 +115,9 @@ def _option(field: attrs.Attribute[Any], hint: Any) -> click.Option:
     flag = "--" + field.name.replace("_", "-")
     multiple = typing.get_origin(hint) is tuple
     kind = _plain(typing.get_args(hint)[0] if multiple else hint)
-    parsed: click.ParamType[Any] | type = click.Path(path_type=Path) if kind is Path else kind
+    # Whether it can be read is for whoever reads it, and says what for: a default that nobody uses may be root's alone.
+    path = click.Path(path_type=Path, readable=False)
+    parsed: click.ParamType[Any] | type = path if kind is Path else kind
     if kind not in (str, int, float, bool, Path):
         raise TypeError(f"{field.name}: an option cannot be a {kind}")
     default = field.default

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import ClassVar
 
 import pytest
 from wasmlet_wasmtime import WasmtimeEngine, WasmtimeProvider
 
+from tests.guests import build
 from tests.runtime.callers import Caller
 from tests.runtime.harness import PATIENCE, Runtime, pod_of
 from tests.worker.harness import Connection, alive, children, kill, wait_gone, zygote_of
@@ -185,9 +186,10 @@ async def test_an_engine_that_is_upgraded_in_place(tmp_path: Path, image: str) -
 
 
 async def test_a_shim_that_knows_no_networks_says_so(
-    tmp_path: Path, image: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, image: str, compile_guest: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where a container has something to ask of its network; all others start as before."""
+    server = f"file://{build('server', compile_guest)}"
     monkeypatch.setattr(worker, "WORKER", other_version(tmp_path / "other", worker.WORKER, NO_NETWORK))
     config = RuntimeConfig(allow_local_modules=True, network="address")
     async with Runtime(WasmtimeProvider, tmp_path / "state", config) as runtime:
@@ -195,7 +197,7 @@ async def test_a_shim_that_knows_no_networks_says_so(
         await runtime.running(key)
         assert len((await runtime.provider.pod_status(key)).pod_ips) == 1
         ports = [{"containerPort": 8080}]
-        serves = await runtime.create(pod_of("sleep", "1000", image=image, name="serves", ports=ports))
+        serves = await runtime.create(pod_of(image=server, name="serves", ports=ports))
         waiting = await runtime.waiting(serves, "RunContainerError")
         assert waiting.message.startswith("an older wasmlet has started the shim")
         assert "knows no networks of pods" in waiting.message
