@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from tests.runtime.harness import pod_of
 from tests.runtime.network.servers import certificate, health, http_server, tcp_server
 from wasmlet.clock import SystemClock
+from wasmlet.concurrency import cut
 from wasmlet.errors import Refused, WasmletError
 from wasmlet.model.pod import Container, PodKey
 from wasmlet.runtime.network import dialing, http_get
@@ -183,7 +184,7 @@ async def test_a_server_that_does_not_end_its_tls_is_not_waited_for(tmp_path: Pa
         try:
             await asyncio.Event().wait()
         finally:
-            writer.transport.abort()
+            cut(writer.transport)
 
     async with tcp_server(stuck, certificate(tmp_path)) as port:
         clock = FakeClock()

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import socket
 
-from wasmlet.concurrency import opened_in_thread
+from wasmlet.concurrency import cut, opened_in_thread
 from wasmlet.runtime.network.namespaces import socket_in
 from wasmlet.runtime.network.network import PodNetwork
 
@@ -29,7 +29,7 @@ async def hang_up(writer: asyncio.StreamWriter) -> None:
     Nothing waits for the other side, which is a pod's: it may never read what is on its way, nor end its TLS.
     """
     writer.close()  # which says goodbye where there is TLS
-    writer.transport.abort()
+    cut(writer.transport)
     with contextlib.suppress(OSError):
         await writer.wait_closed()
 
