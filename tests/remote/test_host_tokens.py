@@ -58,6 +58,9 @@ async def test_a_token_is_used_and_a_key_is_kept(there: Stand, tokens: Tokens) -
     assert kept is not None
     assert kept["type"] == KEY_TYPE
     assert agent_in(kept) == agent
+    for other in ("é" * 32, "A" * 64, "0" * 63):
+        data = kept["data"] | {"hash": base64.b64encode(other.encode()).decode()}
+        assert agent_in({**kept, "data": data}) is None
     assert agent.has(KEY)
     assert KEY not in repr(agent)
     assert await uses(there, token) == "1"

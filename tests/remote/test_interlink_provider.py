@@ -278,6 +278,22 @@ async def test_a_pod_is_lost_only_after_a_while(stand: Stand) -> None:
         assert stand.far.created == ["u-1", "u-1"]
 
 
+async def test_a_plugin_in_trouble_loses_no_pods_for_a_long_while(stand: Stand) -> None:
+    """As when its batch system is down, which it may answer with an error of its own."""
+    pod = a_pod()
+    async with stand.provider() as found:
+        await found.create_pod(pod, Inputs())
+        before = await found.pod_status(pod.key)
+        stand.far.answers["/status"] = web.Response(status=500, text="squeue: cannot contact slurm controller")
+        for _ in range(provider.MISSES + 2):
+            assert await found.pod_status(pod.key) == before
+        stand.clock.advance(provider.MISSED_SECONDS)
+        assert await found.pod_status(pod.key) == before
+        stand.clock.advance(provider.TROUBLE_SECONDS)
+        with pytest.raises(NotFound, match="no pod"):
+            await found.pod_status(pod.key)
+
+
 @pytest.mark.parametrize(
     "cached",
     [

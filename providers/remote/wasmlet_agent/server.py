@@ -110,8 +110,8 @@ class Server:
     # --- the session, and what is asked of the node
 
     async def _healthz(self, _: web.Request) -> web.Response:
-        trouble = self._agent.trouble
-        return _json(Failure("Failed", trouble), 503) if trouble else _json(Accepted())
+        # Whoever asks may be a stranger: what is wrong is told on the stream of changes.
+        return _json(Failure("Failed", "the agent is not well"), 503) if self._agent.trouble else _json(Accepted())
 
     async def _openapi(self, _: web.Request) -> web.Response:
         return web.json_response(document())

@@ -108,7 +108,7 @@ class Tokens:
         """
         if not NAME.fullmatch(request.name):
             raise InvalidInput("name: expected at most 200 lower-case letters, digits, '-' and '.'")
-        if len(request.key) != _HASH or set(request.key) - set("0123456789abcdef"):
+        if not _is_hash(request.key):
             raise InvalidInput("key: expected a SHA-256 in hexadecimal")
         token = await self._token(request.token)
         known = await self._key(request.name)
@@ -222,11 +222,16 @@ def key_name(agent: str) -> str:
     return f"agent-{agent}"
 
 
+def _is_hash(text: str) -> bool:
+    """Whether it is a SHA-256 in lower-case hexadecimal."""
+    return len(text) == _HASH and not set(text) - set("0123456789abcdef")
+
+
 def agent_in(secret: Mapping[str, Any]) -> Agent | None:
     """The agent whose key a Secret has; None where it has none."""
     data = data_of(secret)
     name, digest = data.get("name", ""), data.get("hash", "")
-    right = secret.get("type") == KEY_TYPE and NAME.fullmatch(name) and len(digest) == _HASH
+    right = secret.get("type") == KEY_TYPE and NAME.fullmatch(name) and _is_hash(digest)
     mine = right and (secret.get("metadata") or {}).get("name") == key_name(name)
     return Agent(name, digest, data.get("pool", "")) if mine else None
 

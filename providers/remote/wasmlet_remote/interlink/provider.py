@@ -46,6 +46,9 @@ MISSES = 3
 MISSED_SECONDS = 60.0
 """A pod is lost when a plugin has not known it so often, and for so long: some do not know one that they have just
 taken, and some answer what they were asked before."""
+TROUBLE_SECONDS = 600.0
+"""The same where it answers with an error of its own (5xx): some do so for a pod that they do not know, and others
+while their batch system is down."""
 KILLED_CODE = 137
 """A plugin does not say how a pod ended that it was told to end."""
 
@@ -65,6 +68,8 @@ class PluginProvider(Provider):
         self._records: Records
         self._creating: dict[str, asyncio.Task[None]] = {}
         self._missed: dict[str, tuple[int, float]] = {}
+        self._troubled: set[str] = set()
+        """Pods for which the plugin's last answer was an error of its own."""
         """How often in a row, and since when, the plugin has not known a pod."""
 
     async def check(self) -> None:
@@ -123,6 +128,7 @@ class PluginProvider(Provider):
                 raise  # it knows the pod, and cannot end it
         await in_thread(self._records.drop, key.uid)
         self._missed.pop(key.uid, None)
+        self._troubled.discard(key.uid)
         return _killed(status or record.status, self._clock.now())
 
     async def pod_status(self, key: PodKey) -> PodStatus:
@@ -137,10 +143,12 @@ class PluginProvider(Provider):
             return status
         times, since = self._missed.get(key.uid, (0, self._clock.monotonic()))
         self._missed[key.uid] = times + 1, since
-        if times + 1 < MISSES or self._clock.monotonic() - since < MISSED_SECONDS:
+        patience = TROUBLE_SECONDS if key.uid in self._troubled else MISSED_SECONDS
+        if times + 1 < MISSES or self._clock.monotonic() - since < patience:
             return record.status
         await in_thread(self._records.drop, key.uid)
         self._missed.pop(key.uid, None)
+        self._troubled.discard(key.uid)
         raise NotFound(f"the interLink plugin has no pod {key} any more")
 
     async def logs(self, key: PodKey, container: str, options: LogOptions) -> AsyncGenerator[bytes, None]:
@@ -200,10 +208,13 @@ class PluginProvider(Provider):
         Raises:
             WasmletError: it does not answer.
         """
+        uid = record.of.uid
         try:
             answer = await self._plugin.status(record.pod)
-        except PluginError:
-            return None  # what a plugin answers for a pod that it does not know differs
+        except PluginError as error:  # what a plugin answers for a pod that it does not know differs
+            (self._troubled.add if error.status >= 500 else self._troubled.discard)(uid)
+            return None
+        self._troubled.discard(uid)
         return answers.status_in(answer, record.of, record.created)
 
 
