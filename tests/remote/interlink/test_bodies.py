@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from wasmlet_remote.interlink.bodies import create_body, pod_body
 
-from tests.remote.interlink_plugin import problems
+from tests.remote.interlink.plugin import problems
 from wasmlet import Inputs, Pod, Refused
 from wasmlet.errors import MissingReference
 from wasmlet.model.inputs import TokenKey

@@ -21,7 +21,7 @@ from wasmlet_remote.host.links import Lines, LineTransport
 
 import wasmlet
 from tests.node.cluster import NODE, Cluster, running
-from tests.remote.test_host_links import KEY, Known
+from tests.remote.host.test_links import KEY, Known
 from wasmlet.kube import Client, load_identity
 from wasmlet.testing import ControlPlane, FaultProxy, ReferenceProvider
 

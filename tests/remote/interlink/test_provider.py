@@ -20,7 +20,7 @@ from wasmlet_remote.config import Config
 from wasmlet_remote.interlink import InterlinkConfig, PluginProvider, plugin, provider
 
 from tests.node.cluster import Cluster
-from tests.remote.interlink_plugin import STARTED, StrictPlugin, serving
+from tests.remote.interlink.plugin import STARTED, StrictPlugin, serving
 from wasmlet import (
     ConfigError,
     Inputs,

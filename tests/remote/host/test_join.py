@@ -22,7 +22,7 @@ from wasmlet_agent.protocol.codec import decode, encode
 from wasmlet_agent.protocol.failures import Failure
 from wasmlet_agent.protocol.joining import PING_SECONDS, JoinAnswer, JoinRequest, hash_of
 
-from tests.remote.test_host_links import echoing, until
+from tests.remote.host.test_links import echoing, until
 from wasmlet import ConfigError
 from wasmlet.testing import FakeClock
 
