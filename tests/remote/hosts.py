@@ -18,13 +18,12 @@ from wasmlet_remote.host import manifests
 from wasmlet_remote.host.config import HostConfig
 
 from tests.node.cluster import Cluster
+from tests.remote.agents import PATIENCE, ROOT
 from wasmlet import NodeConfig
 from wasmlet.controlplane.access.rules import Rule
 from wasmlet.kube import Client, errors, load_identity
 from wasmlet.testing import ControlPlane
 
-ROOT = Path(__file__).parents[2]
-PATIENCE = 60.0
 NAMESPACE = "wasmlet"
 ACCOUNT = f"system:serviceaccount:{NAMESPACE}:{manifests.ACCOUNT}"
 SECRETS = f"/api/v1/namespaces/{NAMESPACE}/secrets"

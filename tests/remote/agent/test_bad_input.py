@@ -19,7 +19,7 @@ from wasmlet_agent.protocol.codec import decode
 from wasmlet_agent.protocol.failures import Failure, TooLarge
 from wasmlet_agent.protocol.messages import Line, StatusLine
 
-from tests.remote.agents import PATIENCE, AgentProcess, Caller, calling, pod, running
+from tests.remote.agents import PATIENCE, AgentProcess, Caller, calling, pod
 from wasmlet.errors import InvalidInput
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -27,12 +27,6 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 MIB = 1024 * 1024
 MOST_MEMORY = 400 * MIB
 """What the agent's process may ever have taken: some bodies of 32 MiB and what is made of them."""
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def agent(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[AgentProcess]:
-    async with running(tmp_path_factory.mktemp("agent") / "state") as found:
-        yield found
 
 
 @pytest_asyncio.fixture(loop_scope="module")

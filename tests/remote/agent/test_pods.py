@@ -13,17 +13,11 @@ import pytest_asyncio
 from wasmlet_agent.protocol.failures import Stale
 from wasmlet_agent.protocol.messages import EndedLine, Hello, NodeLine, StatusLine
 
-from tests.remote.agents import PATIENCE, AgentProcess, Caller, calling, pod, running
+from tests.remote.agents import PATIENCE, AgentProcess, Caller, calling, pod
 from wasmlet.errors import InvalidInput, NotFound, Refused
 from wasmlet.model.status import Running, Terminated
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def agent(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[AgentProcess]:
-    async with running(tmp_path_factory.mktemp("agent") / "state") as found:
-        yield found
 
 
 @pytest_asyncio.fixture(loop_scope="module")

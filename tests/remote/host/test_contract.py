@@ -19,7 +19,7 @@ from wasmlet_remote import RemoteProvider
 from wasmlet_remote.host.acceptor import Acceptor
 from wasmlet_remote.host.links import LineTransport
 
-from tests.remote.host.test_links import KEY, Known
+from tests.remote.host.known import KEY, Known
 from tests.testing.test_contract_reference import TestReferenceProvider as OfReference
 from wasmlet.testing import ReferenceProvider
 

@@ -22,12 +22,12 @@ from wasmlet_agent.protocol.codec import decode, encode
 from wasmlet_agent.protocol.failures import Failure
 from wasmlet_agent.protocol.joining import PING_SECONDS, JoinAnswer, JoinRequest, hash_of
 
-from tests.remote.host.test_links import echoing, until
+from tests.remote.agents import PATIENCE
+from tests.remote.host.known import echoing, until
 from wasmlet import ConfigError
 from wasmlet.testing import FakeClock
 
 TOKEN = "abcd.0123456789abcdef0123"
-PATIENCE = 30.0
 
 
 class FarHost:

@@ -19,32 +19,8 @@ from wasmlet_remote.host.acceptor import Acceptor
 from wasmlet_remote.host.links import Lines, LineTransport
 from wasmlet_remote.host.tokens import Agent, Refusal
 
-KEY = "the agent's key"
-PATIENCE = 30.0
-
-
-class Known:
-    """What an acceptor has to know of agents, without nodes."""
-
-    def __init__(self) -> None:
-        self.agents: dict[str, tuple[Agent, Lines]] = {}
-        self.in_sync = asyncio.Event()
-        self.in_sync.set()
-        self.add("edge-1", KEY)
-        self.add("edge-2", "another key")
-
-    def add(self, name: str, key: str) -> None:
-        self.agents[name] = Agent(name, hash_of(key)), Lines()
-
-    def lines(self, name: str, digest: str) -> Lines | None:
-        agent, lines = self.agents.get(name, (None, None))
-        return lines if agent is not None and agent.has(digest) else None
-
-    def joined(self, agent: Agent) -> None:
-        self.agents[agent.name] = agent, Lines()
-
-    def __len__(self) -> int:
-        return len(self.agents)
+from tests.remote.agents import PATIENCE
+from tests.remote.host.known import KEY, Known, echoing, until
 
 
 class Host:
@@ -89,13 +65,6 @@ async def host() -> AsyncIterator[Host]:
         found.url = await acceptor.start("127.0.0.1", 0, None)
         stack.push_async_callback(acceptor.stop)
         yield found
-
-
-async def until(check: Any) -> None:
-    """Return when it holds, as events on the loop let it."""
-    async with asyncio.timeout(PATIENCE):
-        while not check():  # noqa: ASYNC110 - connections end in the loop, and tell nobody else
-            await asyncio.sleep(0.01)
 
 
 # --- who may open one
@@ -194,25 +163,6 @@ async def test_who_sends_nothing_more_is_cut_off(monkeypatch: pytest.MonkeyPatch
 
 
 # --- an agent that answers on links
-
-
-def echoing() -> web.Application:
-    """What stands for an agent's server."""
-
-    async def echo(request: web.Request) -> web.Response:
-        return web.Response(body=await request.read())
-
-    async def stream(request: web.Request) -> web.StreamResponse:
-        response = web.StreamResponse()
-        await response.prepare(request)
-        for _ in range(400):
-            await response.write(b"x" * 65536)
-        return response
-
-    app = web.Application(client_max_size=1 << 28)
-    app.router.add_post("/echo", echo)
-    app.router.add_get("/stream", stream)
-    return app
 
 
 @pytest.fixture

@@ -21,11 +21,10 @@ from wasmlet_remote.host.links import Lines, LineTransport
 
 import wasmlet
 from tests.node.cluster import NODE, Cluster, running
-from tests.remote.host.test_links import KEY, Known
+from tests.remote.agents import PATIENCE
+from tests.remote.host.known import KEY, Known
 from wasmlet.kube import Client, load_identity
 from wasmlet.testing import ControlPlane, FaultProxy, ReferenceProvider
-
-PATIENCE = 60.0
 
 
 @attrs.define

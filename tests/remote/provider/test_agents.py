@@ -15,22 +15,13 @@ from wasmlet_remote import RemoteProvider
 
 import wasmlet
 from tests.node.cluster import NODE, Cluster, running
-from tests.node.trouble import troubled_cluster
 from tests.node_process import NodeProcess
-from tests.remote.agents import REAL, REFERENCE, AgentProcess
+from tests.remote.agents import PATIENCE, REAL, REFERENCE, AgentProcess
 from tests.remote.agents import running as agent_running
 from tests.worker.harness import kill
 from wasmlet.testing import FakeClock
 
-PATIENCE = 60.0
 WASMTIME = ("--provider=wasmtime", "--allow-local-modules", "--shim-idle-exit=1")
-
-
-@pytest.fixture
-async def cluster(tmp_path: Path) -> AsyncIterator[Cluster]:
-    async with troubled_cluster(tmp_path) as cluster:
-        cluster.seconds = PATIENCE
-        yield cluster
 
 
 def provider_of(agent: AgentProcess, **settings: Any) -> RemoteProvider:

@@ -31,9 +31,8 @@ from wasmlet_remote import RemoteProvider
 
 import wasmlet
 from tests.node.cluster import NODE, Cluster, running
-from tests.node.trouble import troubled_cluster
+from tests.remote.agents import PATIENCE
 
-PATIENCE = 60.0
 STRANGER = wasmlet.PodKey("kube-system", "stranger", "no-such-uid")
 
 
@@ -184,13 +183,6 @@ async def liar() -> AsyncIterator[Liar]:
     liar = Liar()
     async with liar.serving():
         yield liar
-
-
-@pytest.fixture
-async def cluster(tmp_path: Path) -> AsyncIterator[Cluster]:
-    async with troubled_cluster(tmp_path) as cluster:
-        cluster.seconds = PATIENCE
-        yield cluster
 
 
 @asynccontextmanager

@@ -3,29 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from pathlib import Path
-
-import pytest
 
 from tests.node.cluster import Cluster, running
-from tests.node.trouble import FastClock, troubled_cluster
-from tests.remote.beside import Beside, agent_beside
-
-PATIENCE = 60.0
-
-
-@pytest.fixture
-async def cluster(tmp_path: Path) -> AsyncIterator[Cluster]:
-    async with troubled_cluster(tmp_path) as cluster:
-        cluster.seconds = PATIENCE
-        yield cluster
-
-
-@pytest.fixture
-async def beside(tmp_path: Path) -> AsyncIterator[Beside]:
-    async with agent_beside(tmp_path / "agent") as beside:
-        yield beside
+from tests.node.trouble import FastClock
+from tests.remote.agents import PATIENCE
+from tests.remote.beside import Beside
 
 
 async def test_an_idle_node_asks_nothing(cluster: Cluster, beside: Beside) -> None:

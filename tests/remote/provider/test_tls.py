@@ -14,10 +14,8 @@ from wasmlet_agent.keys import make_keys
 from wasmlet_remote import RemoteProvider
 
 import wasmlet
-from tests.remote.agents import AgentProcess
+from tests.remote.agents import PATIENCE, AgentProcess
 from tests.remote.agents import running as agent_running
-
-PATIENCE = 60.0
 
 
 @pytest.fixture

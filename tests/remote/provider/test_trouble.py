@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
@@ -14,24 +13,10 @@ import pytest
 
 import wasmlet
 from tests.node.cluster import Cluster, running
-from tests.node.trouble import FastClock, troubled_cluster
-from tests.remote.beside import Beside, agent_beside
+from tests.node.trouble import FastClock
+from tests.remote.agents import PATIENCE
+from tests.remote.beside import Beside
 from wasmlet.testing.fault_proxy import Fault
-
-PATIENCE = 60.0
-
-
-@pytest.fixture
-async def cluster(tmp_path: Path) -> AsyncIterator[Cluster]:
-    async with troubled_cluster(tmp_path) as cluster:
-        cluster.seconds = PATIENCE
-        yield cluster
-
-
-@pytest.fixture
-async def beside(tmp_path: Path) -> AsyncIterator[Beside]:
-    async with agent_beside(tmp_path / "agent") as beside:
-        yield beside
 
 
 async def test_a_create_that_is_held_back_never_runs_after_the_delete(cluster: Cluster, beside: Beside) -> None:

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncGenerator
-from pathlib import Path
 
 import pytest
 from aiohttp import web
-from wasmlet_wasmtime import WasmtimeProvider
 
 from tests.guests import components
 from tests.runtime.harness import Runtime, pod_of
@@ -17,26 +14,10 @@ from tests.runtime.network.servers import http_server
 from tests.runtime.network.test_pods import annotated
 from wasmlet.model.inputs import Inputs
 from wasmlet.model.pod import PodKey
-from wasmlet.runtime import RuntimeConfig
-from wasmlet.runtime.network.ranges import loopback_range
 
-CONFIG = RuntimeConfig(allow_local_modules=True, network="address")
 NODE = Inputs(node_name="node", node_ips=["127.0.0.1"])
 PORT = 8080
 DENIED, REFUSED = "error 1\n", "error 14\n"
-
-
-@pytest.fixture
-async def networked(tmp_path: Path) -> AsyncGenerator[Runtime, None]:
-    """A node whose pods have addresses of 127.0.0.0/8."""
-    async with Runtime(WasmtimeProvider, tmp_path / "state", CONFIG) as started:
-        yield started
-
-
-@pytest.fixture
-def there(networked: Runtime) -> str:
-    """An address among those of pods, which is nobody's."""
-    return str(loopback_range(networked.state_dir / "runtime")[-2])
 
 
 async def run(runtime: Runtime, *args: object, egress: str = "") -> PodKey:

@@ -4,38 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncGenerator, Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterator
 
 import pytest
-from wasmlet_wasmtime import WasmtimeProvider
 
 from tests.guests import build
 from tests.runtime.harness import Runtime, pod_of
 from tests.runtime.network.test_pods import annotated
-from tests.runtime.network.test_servers import ADDRESS, CLASSES, PORT, address, connected
+from tests.runtime.network.test_servers import CLASSES, PORT, address, connected
 from wasmlet.model.inputs import Inputs
 from wasmlet.model.pod import PodKey
-from wasmlet.runtime.network.ranges import loopback_range
 
 
 @pytest.fixture(scope="session")
 def edge(compile_guest: Callable[..., None]) -> str:
     """The guest as an image; the first argument says what it does."""
     return f"file://{build('edge', compile_guest)}"
-
-
-@pytest.fixture
-async def networked(tmp_path: Path) -> AsyncGenerator[Runtime, None]:
-    """A node whose pods have addresses of 127.0.0.0/8."""
-    async with Runtime(WasmtimeProvider, tmp_path / "state", ADDRESS) as started:
-        yield started
-
-
-@pytest.fixture
-def there(networked: Runtime) -> str:
-    """An address among those of pods, which is nobody's: others of 127.0.0.0/8 are never dialled."""
-    return str(loopback_range(networked.state_dir / "runtime")[-2])
 
 
 @pytest.fixture

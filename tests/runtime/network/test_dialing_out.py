@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import Callable
 from pathlib import Path
 
 import attrs
@@ -12,14 +12,13 @@ from wasmlet_wasmtime import WasmtimeProvider
 
 from tests.guests import build
 from tests.runtime.harness import Runtime, pod_of
+from tests.runtime.network.conftest import ADDRESS
 from wasmlet.model.inputs import Inputs
 from wasmlet.model.pod import Pod
-from wasmlet.runtime import RuntimeConfig
 from wasmlet.runtime.network import egress
 
 NODE = Inputs(node_name="node", node_ips=["127.0.0.1"])
 DENSE = attrs.evolve(NODE, runtime_handler="wasmlet-dense")
-CONFIG = RuntimeConfig(allow_local_modules=True, network="address")
 
 
 @pytest.fixture(scope="session")
@@ -30,12 +29,6 @@ def server(compile_guest: Callable[..., None]) -> str:
 @pytest.fixture(scope="session")
 def dialer(compile_guest: Callable[..., None]) -> str:
     return f"file://{build('dial', compile_guest)}"
-
-
-@pytest.fixture
-async def networked(tmp_path: Path) -> AsyncGenerator[Runtime, None]:
-    async with Runtime(WasmtimeProvider, tmp_path / "state", CONFIG) as started:
-        yield started
 
 
 async def served(runtime: Runtime, server: str) -> str:
@@ -89,7 +82,7 @@ async def test_the_nodes_own_is_never_dialled(networked: Runtime, dialer: str) -
 
 
 async def test_the_owners_ceiling_holds_whatever_a_pod_is_granted(tmp_path: Path, server: str, dialer: str) -> None:
-    config = attrs.evolve(CONFIG, egress_max="127.0.0.0/8:8080")
+    config = attrs.evolve(ADDRESS, egress_max="127.0.0.0/8:8080")
     async with Runtime(WasmtimeProvider, tmp_path / "state", config) as runtime:
         ip = await served(runtime, server)
         key = await runtime.create(granted(pod_of(f"{ip}:8080", f"{ip}:8081", image=dialer), "*"), NODE)

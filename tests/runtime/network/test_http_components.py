@@ -11,7 +11,6 @@ from typing import Any
 import attrs
 import pytest
 from aiohttp import ClientError, ClientSession, ClientTimeout, web
-from wasmlet_wasmtime import WasmtimeProvider
 
 from tests.guests import components
 from tests.runtime.harness import Runtime, pod_of
@@ -19,20 +18,10 @@ from tests.runtime.network.servers import certificate, http_server
 from wasmlet.errors import Refused
 from wasmlet.model.inputs import Inputs
 from wasmlet.model.pod import Pod, PodKey
-from wasmlet.runtime import RuntimeConfig
-from wasmlet.runtime.network.ranges import loopback_range
 
-CONFIG = RuntimeConfig(allow_local_modules=True, network="address")
 NODE = Inputs(node_name="node", node_ips=["127.0.0.1"])
 PORTS = [{"name": "http", "containerPort": 8080}]
 LATE = ClientTimeout(20)
-
-
-@pytest.fixture
-async def networked(tmp_path: Path) -> AsyncGenerator[Runtime, None]:
-    """A node whose pods have addresses."""
-    async with Runtime(WasmtimeProvider, tmp_path / "state", CONFIG) as started:
-        yield started
 
 
 @pytest.fixture
@@ -151,27 +140,25 @@ async def test_many_at_a_time_and_no_more_than_it_may(networked: Runtime, image:
     assert ended[1] - began < 0.6 <= ended[3] - began
 
 
-async def test_it_calls_what_its_pod_may_dial(networked: Runtime, image: str, tmp_path: Path) -> None:
+async def test_it_calls_what_its_pod_may_dial(networked: Runtime, image: str, there: str, tmp_path: Path) -> None:
     seen: list[tuple[str, str, bytes, str | None]] = []
 
     async def answer(request: web.Request) -> web.Response:
         seen.append((request.method, request.path_qs, await request.read(), request.headers.get("x-from")))
         return web.Response(status=203, body=b"x" * 200_000)
 
-    # An address of the pods' own: what is the machine's is never dialled.
-    ip = str(loopback_range(networked.state_dir / "runtime")[-2])
-    async with http_server(answer, ip=ip) as port, http_server(answer, certificate(tmp_path), ip) as secure:
-        annotations = {"wasmlet.dev/egress": f"{ip}:{port}, {ip}:{secure}, {ip}:1"}
+    async with http_server(answer, ip=there) as port, http_server(answer, certificate(tmp_path), there) as secure:
+        annotations = {"wasmlet.dev/egress": f"{there}:{port}, {there}:{secure}, {there}:1"}
         key, url = await started(networked, serving(image, annotations))
         async with ClientSession(timeout=LATE) as client:
-            async with client.post(f"{url}/fetch/http/{ip}:{port}/a?b=c", data=b"sent") as got:
+            async with client.post(f"{url}/fetch/http/{there}:{port}/a?b=c", data=b"sent") as got:
                 assert (got.status, len(await got.read())) == (203, 200_000)
             assert seen == [("POST", "/a?b=c", b"sent", "guest")]
             refused, denied, certificate_error = "error 6", "error 15", "error 13"
             for where, says in (
-                (f"https/{ip}:{secure}/", certificate_error),
-                (f"http/{ip}:1/", refused),
-                (f"http/{ip}:2/", denied),
+                (f"https/{there}:{secure}/", certificate_error),
+                (f"http/{there}:1/", refused),
+                (f"http/{there}:2/", denied),
                 ("http/example.com/", denied),
             ):
                 async with client.get(f"{url}/fetch/{where}") as got:

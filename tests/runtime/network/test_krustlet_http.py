@@ -3,40 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from aiohttp import web
-from wasmlet_wasmtime import WasmtimeProvider
 
 from tests.guests import build
 from tests.runtime.harness import Runtime, pod_of
 from tests.runtime.network.servers import certificate, http_server
 from tests.runtime.network.test_pods import annotated
-from tests.runtime.network.test_servers import ADDRESS, CLASSES
+from tests.runtime.network.test_servers import CLASSES
 from wasmlet.model.inputs import Inputs
 from wasmlet.model.pod import PodKey
-from wasmlet.runtime.network.ranges import loopback_range
 
 
 @pytest.fixture(scope="session")
 def krustlet(compile_guest: Callable[..., None]) -> str:
     """The guest as an image; its arguments say what it does."""
     return f"file://{build('krustlet', compile_guest)}"
-
-
-@pytest.fixture
-async def networked(tmp_path: Path) -> AsyncGenerator[Runtime, None]:
-    """A node whose pods have addresses of 127.0.0.0/8."""
-    async with Runtime(WasmtimeProvider, tmp_path / "state", ADDRESS) as started:
-        yield started
-
-
-@pytest.fixture
-def there(networked: Runtime) -> str:
-    """An address among those of pods, which is nobody's."""
-    return str(loopback_range(networked.state_dir / "runtime")[-2])
 
 
 async def run(runtime: Runtime, inputs: Inputs, image: str, *args: object, egress: str = "") -> PodKey:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import json
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import Callable
 from pathlib import Path
 
 import attrs
@@ -14,10 +14,10 @@ from wasmlet_wasmtime import WasmtimeProvider
 
 from tests.guests import build
 from tests.runtime.harness import Runtime, pod_of
+from tests.runtime.network.conftest import ADDRESS
 from wasmlet.errors import InvalidInput, Refused
 from wasmlet.model.inputs import Inputs
 from wasmlet.model.pod import Pod
-from wasmlet.runtime import RuntimeConfig
 from wasmlet.runtime.network.address import directories
 from wasmlet.runtime.network.ranges import loopback_range
 from wasmlet.runtime.pods.denials import Denials
@@ -26,17 +26,9 @@ from wasmlet.testing.clock import FakeClock
 from wasmlet.testing.contract.streams import Client
 from wasmlet.worker import wire
 
-ADDRESS = RuntimeConfig(allow_local_modules=True, network="address")
 NODE = Inputs(node_name="node", node_ips=["127.0.0.1"])
 POD_IP = {"name": "IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}}
 DENSE = attrs.evolve(NODE, runtime_handler="wasmlet-dense")
-
-
-@pytest.fixture
-async def networked(tmp_path: Path) -> AsyncGenerator[Runtime, None]:
-    """A node whose pods have addresses."""
-    async with Runtime(WasmtimeProvider, tmp_path / "state", ADDRESS) as started:
-        yield started
 
 
 def written(runtime: Runtime) -> list[str]:

@@ -5,12 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncGenerator, Callable
-from pathlib import Path
+from collections.abc import Callable
 
 import attrs
 import pytest
-from wasmlet_wasmtime import WasmtimeProvider
 
 from tests.descriptors import open_descriptors
 from tests.guests import build
@@ -18,9 +16,7 @@ from tests.runtime.harness import PATIENCE, Runtime, pod_of
 from tests.worker.harness import children
 from wasmlet.model.inputs import Inputs
 from wasmlet.model.pod import PodKey
-from wasmlet.runtime import RuntimeConfig
 
-ADDRESS = RuntimeConfig(allow_local_modules=True, network="address")
 PROCESS = Inputs(node_name="node", node_ips=["127.0.0.1"])
 DENSE = attrs.evolve(PROCESS, runtime_handler="wasmlet-dense")
 CLASSES = pytest.mark.parametrize("inputs", [PROCESS, DENSE], ids=["process", "dense"])
@@ -34,13 +30,6 @@ MOUNTED = [{"name": "v", "mountPath": "/data"}]
 def server(compile_guest: Callable[..., None]) -> str:
     """The servers in C as an image; the first argument says which."""
     return f"file://{build('server', compile_guest)}"
-
-
-@pytest.fixture
-async def networked(tmp_path: Path) -> AsyncGenerator[Runtime, None]:
-    """A node whose pods have addresses of 127.0.0.0/8."""
-    async with Runtime(WasmtimeProvider, tmp_path / "state", ADDRESS) as started:
-        yield started
 
 
 async def serving(runtime: Runtime, inputs: Inputs, image: str, *args: str, ports: int = 1, **more: object) -> PodKey:
