@@ -30,6 +30,7 @@ from wasmlet.controlplane.certificates.pki import Authority
 from wasmlet.controlplane.certificates.signer import YEAR, Signer
 from wasmlet.controlplane.controllers.eviction import TaintEviction
 from wasmlet.controlplane.controllers.lifecycle import GRACE_SECONDS, NodeLifecycle
+from wasmlet.controlplane.controllers.stateful.sets import StatefulSets
 from wasmlet.controlplane.controllers.workloads.deployments import Deployments
 from wasmlet.controlplane.controllers.workloads.endpoints import EndpointSlices
 from wasmlet.controlplane.controllers.workloads.garbage import GarbageCollector
@@ -86,8 +87,8 @@ class _Prepared:
 
 class ControlPlane:
     """A small Kubernetes control plane in memory: API server, scheduler, the signer of certificates, the
-    controllers of nodes that fell silent, of taints, of Deployments, ReplicaSets and EndpointSlices, and the collector
-    of what has lost its owner; nothing else.
+    controllers of nodes that fell silent, of taints, of Deployments, ReplicaSets, StatefulSets and EndpointSlices, and
+    the collector of what has lost its owner; nothing else.
 
     Args:
         host: the address to listen on; also what kubeconfigs point at.
@@ -328,6 +329,7 @@ class ControlPlane:
         runs |= {
             "wasmlet-garbage": GarbageCollector(registry, deletion, ownership, clock).run,
             "wasmlet-replicasets": ReplicaSets(registry, deletion, ownership, clock).run,
+            "wasmlet-statefulsets": StatefulSets(registry, deletion, ownership, clock).run,
             "wasmlet-deployments": Deployments(registry, deletion, ownership, clock).run,
             "wasmlet-endpointslices": EndpointSlices(registry, deletion, clock).run,
         }

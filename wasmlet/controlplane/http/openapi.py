@@ -98,7 +98,7 @@ class _Builder:
         if text in _PLAIN:
             return dict(_PLAIN[text])
         if text == "object":
-            return dict(_INT_OR_STRING) if field.lower().endswith(("port", "unavailable", "surge")) else {}
+            return dict(_INT_OR_STRING) if field.lower().endswith(("port", "available", "surge")) else {}
         return {"allOf": [{"$ref": _REF + self.add(text)}], "default": {}}
 
     def add(self, model: str) -> str:

@@ -7,52 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime
-from typing import Any
 
+from wasmlet.controlplane.http import access_cells, workload_cells
+from wasmlet.controlplane.http.cells import NONE, UNKNOWN, UNSET, Cells, age, aged, duration
 from wasmlet.controlplane.storage.status import Object
-
-Cells = list[Any]
-_NONE, _UNKNOWN, _UNSET = "<none>", "<unknown>", "<unset>"
-
-
-def age(stamp: object, now: datetime) -> str:
-    """How long ago a time was, as kubectl shows it: 5s, 2m30s, 4h12m, 3d."""
-    if not isinstance(stamp, str) or not stamp:
-        return _UNKNOWN
-    try:
-        seconds = int((now - datetime.fromisoformat(stamp)).total_seconds())
-    except ValueError:
-        return "<invalid>"
-    return duration(seconds)
-
-
-def duration(seconds: int) -> str:
-    """A span of time with no more precision than its length deserves."""
-    if seconds < -1:
-        return "<invalid>"
-    if seconds <= 0:
-        return "0s"
-    minutes, hours, days = seconds // 60, seconds // 3600, seconds // 86400
-    if seconds < 120:
-        return f"{seconds}s"
-    if minutes < 10:
-        return _two(minutes, "m", seconds % 60, "s")
-    if minutes < 180:
-        return f"{minutes}m"
-    if hours < 8:
-        return _two(hours, "h", minutes % 60, "m")
-    if hours < 48:
-        return f"{hours}h"
-    if hours < 192:
-        return _two(days, "d", hours % 24, "h")
-    if days < 730:
-        return f"{days}d"
-    years = days // 365
-    return _two(years, "y", days % 365, "d") if years < 8 else f"{years}y"
-
-
-def _two(big: int, big_unit: str, small: int, small_unit: str) -> str:
-    return f"{big}{big_unit}{small}{small_unit}" if small else f"{big}{big_unit}"
 
 
 def _initial(pod: Object, spec: Object, status: Object) -> tuple[str | None, int, int]:
@@ -93,7 +51,7 @@ def _condition(conditions: object, kind: str) -> Object:
 
 def _pod(pod: Object, now: datetime) -> Cells:
     spec, status, meta = pod.get("spec") or {}, pod.get("status") or {}, pod["metadata"]
-    reason = status.get("reason") or status.get("phase") or _UNKNOWN
+    reason = status.get("reason") or status.get("phase") or UNKNOWN
     scheduled = _condition(status.get("conditions"), "PodScheduled")
     if scheduled.get("reason") == "SchedulingGated":
         reason = "SchedulingGated"
@@ -135,10 +93,10 @@ def _pod(pod: Object, now: datetime) -> Cells:
         reason,
         restarted,
         age(meta.get("creationTimestamp"), now),
-        status.get("podIP") or _NONE,
-        spec.get("nodeName") or _NONE,
-        status.get("nominatedNodeName") or _NONE,
-        f"{met}/{len(gates)}" if gates else _NONE,
+        status.get("podIP") or NONE,
+        spec.get("nodeName") or NONE,
+        status.get("nominatedNodeName") or NONE,
+        f"{met}/{len(gates)}" if gates else NONE,
     ]
 
 
@@ -156,14 +114,14 @@ def _node(node: Object, now: datetime) -> Cells:
     return [
         meta["name"],
         state,
-        ",".join(roles) or _NONE,
+        ",".join(roles) or NONE,
         age(meta.get("creationTimestamp"), now),
         info.get("kubeletVersion", ""),
-        addresses.get("InternalIP") or _NONE,
-        addresses.get("ExternalIP") or _NONE,
-        info.get("osImage") or _UNKNOWN,
-        info.get("kernelVersion") or _UNKNOWN,
-        info.get("containerRuntimeVersion") or _UNKNOWN,
+        addresses.get("InternalIP") or NONE,
+        addresses.get("ExternalIP") or NONE,
+        info.get("osImage") or UNKNOWN,
+        info.get("kernelVersion") or UNKNOWN,
+        info.get("containerRuntimeVersion") or UNKNOWN,
     ]
 
 
@@ -201,11 +159,11 @@ def _service(service: Object, now: datetime) -> Cells:
     return [
         meta["name"],
         spec.get("type", ""),
-        spec.get("clusterIP") or _NONE,
-        ",".join(spec.get("externalIPs") or ()) or _NONE,
-        ports or _NONE,
+        spec.get("clusterIP") or NONE,
+        ",".join(spec.get("externalIPs") or ()) or NONE,
+        ports or NONE,
         age(meta.get("creationTimestamp"), now),
-        chosen or _NONE,
+        chosen or NONE,
     ]
 
 
@@ -221,49 +179,9 @@ def _claim(claim: Object, now: datetime) -> Cells:
         (status.get("capacity") or {}).get("storage", "") if bound else "",
         modes,
         spec.get("storageClassName", ""),
-        spec.get("volumeAttributesClassName") or _UNSET,
+        spec.get("volumeAttributesClassName") or UNSET,
         age(meta.get("creationTimestamp"), now),
-        spec.get("volumeMode") or _UNSET,
-    ]
-
-
-def _templated(obj: Object, now: datetime) -> Cells:
-    """The cells that all kinds with a template of pods end with: age, containers, images, selector."""
-    spec = obj.get("spec") or {}
-    containers = ((spec.get("template") or {}).get("spec") or {}).get("containers") or ()
-    chosen = spec.get("selector") or {}
-    labels = [f"{key}={value}" for key, value in sorted((chosen.get("matchLabels") or {}).items())]
-    for item in chosen.get("matchExpressions") or ():
-        values = f" ({','.join(sorted(item['values']))})" if item.get("values") else ""
-        operator = str(item.get("operator", "")).lower()
-        labels.append(f"{item.get('key')} {operator}{values}" if values else f"{item.get('key')} {operator}")
-    return [
-        age(obj["metadata"].get("creationTimestamp"), now),
-        ",".join(item.get("name", "") for item in containers),
-        ",".join(item.get("image", "") for item in containers),
-        ",".join(labels),
-    ]
-
-
-def _deployment(deployment: Object, now: datetime) -> Cells:
-    spec, status = deployment.get("spec") or {}, deployment.get("status") or {}
-    return [
-        deployment["metadata"]["name"],
-        f"{status.get('readyReplicas', 0)}/{spec.get('replicas', 0)}",
-        status.get("updatedReplicas", 0),
-        status.get("availableReplicas", 0),
-        *_templated(deployment, now),
-    ]
-
-
-def _replica_set(replica_set: Object, now: datetime) -> Cells:
-    spec, status = replica_set.get("spec") or {}, replica_set.get("status") or {}
-    return [
-        replica_set["metadata"]["name"],
-        spec.get("replicas", 0),
-        status.get("replicas", 0),
-        status.get("readyReplicas", 0),
-        *_templated(replica_set, now),
+        spec.get("volumeMode") or UNSET,
     ]
 
 
@@ -273,7 +191,7 @@ _SHOWN = 3
 
 def _some(texts: list[str]) -> str:
     more = f" + {len(texts) - _SHOWN} more..." if len(texts) > _SHOWN else ""
-    return ",".join(texts[:_SHOWN]) + more if texts else _UNSET
+    return ",".join(texts[:_SHOWN]) + more if texts else UNSET
 
 
 def _slice(slice_: Object, now: datetime) -> Cells:
@@ -298,21 +216,11 @@ def _request(request: Object, now: datetime) -> Cells:
     return [
         meta["name"],
         age(meta.get("creationTimestamp"), now),
-        spec.get("signerName") or _NONE,
+        spec.get("signerName") or NONE,
         spec.get("username", ""),
-        duration(seconds) if seconds else _NONE,
+        duration(seconds) if seconds else NONE,
         ",".join(words),
     ]
-
-
-def _aged(*fields: Callable[[Object], Any]) -> Callable[[Object, datetime], Cells]:
-    """Cells of a simple kind: its name, some fields, its age."""
-
-    def line(obj: Object, now: datetime) -> Cells:
-        meta = obj["metadata"]
-        return [meta["name"], *(field(obj) for field in fields), age(meta.get("creationTimestamp"), now)]
-
-    return line
 
 
 def _count(*keys: str) -> Callable[[Object], int]:
@@ -327,6 +235,7 @@ def _holder(obj: Object) -> str:
     return str((obj.get("spec") or {}).get("holderIdentity") or "")
 
 
+_BOUND = "Age Users* Groups* ServiceAccounts*"
 _TABLES: dict[str, tuple[str, Callable[[Object, datetime], Cells]]] = {
     "pods": ("Name Ready Status Restarts Age IP* Node* Nominated_Node* Readiness_Gates*", _pod),
     "nodes": (
@@ -334,15 +243,22 @@ _TABLES: dict[str, tuple[str, Callable[[Object, datetime], Cells]]] = {
         _node,
     ),
     "events": ("Last_Seen Type Reason Object Subobject* Source* Message First_Seen* Count* Name*", _event),
-    "namespaces": ("Name Status Age", _aged(_namespace_state)),
-    "configmaps": ("Name Data Age", _aged(_count("data", "binaryData"))),
-    "secrets": ("Name Type Data Age", _aged(lambda obj: obj.get("type", ""), _count("data"))),
-    "serviceaccounts": ("Name Secrets Age", _aged(_count("secrets"))),
-    "leases": ("Name Holder Age", _aged(_holder)),
-    "runtimeclasses": ("Name Handler Age", _aged(lambda obj: obj.get("handler", ""))),
+    "namespaces": ("Name Status Age", aged(_namespace_state)),
+    "configmaps": ("Name Data Age", aged(_count("data", "binaryData"))),
+    "secrets": ("Name Type Data Age", aged(lambda obj: obj.get("type", ""), _count("data"))),
+    "serviceaccounts": ("Name Secrets Age", aged(_count("secrets"))),
+    "leases": ("Name Holder Age", aged(_holder)),
+    "runtimeclasses": ("Name Handler Age", aged(lambda obj: obj.get("handler", ""))),
     "services": ("Name Type Cluster-IP External-IP Port(s) Age Selector*", _service),
-    "deployments": ("Name Ready Up-to-date Available Age Containers* Images* Selector*", _deployment),
-    "replicasets": ("Name Desired Current Ready Age Containers* Images* Selector*", _replica_set),
+    "deployments": ("Name Ready Up-to-date Available Age Containers* Images* Selector*", workload_cells.deployment),
+    "replicasets": ("Name Desired Current Ready Age Containers* Images* Selector*", workload_cells.replica_set),
+    "statefulsets": ("Name Ready Age Containers* Images*", workload_cells.stateful_set),
+    "controllerrevisions": ("Name Controller Revision Age", workload_cells.controller_revision),
+    "poddisruptionbudgets": ("Name Min_Available Max_Unavailable Allowed_Disruptions Age", workload_cells.budget),
+    "roles": ("Name Created_At", access_cells.role),
+    "clusterroles": ("Name Created_At", access_cells.role),
+    "rolebindings": (f"Name Role {_BOUND}", access_cells.binding),
+    "clusterrolebindings": (f"Name Role {_BOUND}", access_cells.binding),
     "endpointslices": ("Name AddressType Ports Endpoints Age", _slice),
     "persistentvolumeclaims": (
         "Name Status Volume Capacity Access_Modes StorageClass VolumeAttributesClass Age VolumeMode*",
@@ -360,8 +276,8 @@ _TABLES: dict[str, tuple[str, Callable[[Object, datetime], Cells]]] = {
         ],
     ),
 }
-_PLAIN = ("Name Age", _aged())
-_INTEGERS = {"Data", "Secrets", "Value", "Count"}
+_PLAIN = ("Name Age", aged())
+_INTEGERS = {"Data", "Secrets", "Value", "Count", "Allowed Disruptions"}
 _COUNTS = {"deployments": {"Up-to-date", "Available"}, "replicasets": {"Desired", "Current", "Ready"}}
 """Columns that are numbers in the tables of some kinds alone."""
 

@@ -226,8 +226,36 @@ def _deployment(obj: Object) -> None:
             rolling.setdefault("maxSurge", "25%")
 
 
+def _stateful_set(obj: Object) -> None:
+    _replica_set(obj)
+    spec = obj["spec"]
+    if not isinstance(spec, dict):
+        return
+    spec.setdefault("podManagementPolicy", "OrderedReady")
+    if spec.get("revisionHistoryLimit") is None:
+        spec["revisionHistoryLimit"] = 10
+    strategy = spec.setdefault("updateStrategy", {})
+    if isinstance(strategy, dict):
+        if not strategy.get("type"):
+            strategy["type"] = "RollingUpdate"
+            strategy.setdefault("rollingUpdate", {})
+        rolling = strategy.get("rollingUpdate")
+        if strategy["type"] == "RollingUpdate" and isinstance(rolling, dict):
+            rolling.setdefault("partition", 0)
+            rolling.pop("maxUnavailable", None)  # its feature gate is off by default
+    kept = spec.setdefault("persistentVolumeClaimRetentionPolicy", {})
+    if isinstance(kept, dict):
+        for when in ("whenDeleted", "whenScaled"):
+            kept.setdefault(when, "Retain")
+    for claim in _dicts(spec.get("volumeClaimTemplates")):
+        claim |= {"apiVersion": "v1", "kind": "PersistentVolumeClaim"}
+        _claim(claim)
+
+
 def _claim(obj: Object) -> None:
-    obj.setdefault("spec", {}).setdefault("volumeMode", "Filesystem")
+    spec = obj.setdefault("spec", {})
+    if isinstance(spec, dict):
+        spec.setdefault("volumeMode", "Filesystem")
     obj["status"] = {"phase": "Pending"}
 
 
@@ -252,6 +280,7 @@ _DEFAULTS: dict[str, Callable[[Object], None]] = {
     "endpointslices": _slice,
     "deployments": _deployment,
     "replicasets": _replica_set,
+    "statefulsets": _stateful_set,
 }
 
 

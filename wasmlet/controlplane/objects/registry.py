@@ -36,7 +36,7 @@ _CONDITIONAL = ("leases", "runtimeclasses", "csidrivers")
 """Kinds whose PUT must name the resourceVersion that it replaces."""
 
 
-_DEFAULTED = ("nodes", "priorityclasses", "services", *workload_rules.PLURALS)
+_DEFAULTED = ("nodes", "priorityclasses", "services", "statefulsets", *workload_rules.PLURALS)
 """Kinds beside pods whose defaults an update fills in, too."""
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from wasmlet.controlplane.objects import services, validation, workload_rules
+from wasmlet.controlplane.objects import services, stateful_rules, validation, workload_rules
 from wasmlet.controlplane.storage.kinds import Kind
 from wasmlet.controlplane.storage.status import Cause, Object
 
@@ -12,6 +12,8 @@ def check(kind: Kind, obj: Object, old: Object | None) -> list[Cause]:
     causes = validation.check(kind, obj, old)
     if kind.plural in workload_rules.PLURALS:
         causes += workload_rules.check(kind.plural, obj, old)
+    elif kind.plural == stateful_rules.PLURAL:
+        causes += stateful_rules.check(obj, old)
     elif kind.plural == "services":
         causes += services.check(obj, old)
     return causes

@@ -30,8 +30,8 @@ def check(plural: str, obj: Object, old: Object | None) -> list[Cause]:
         if spec.get(field) is not None
         for cause in count(spec[field], f"spec.{field}")
     ]
-    out += _selector(spec, old)
-    out += _template(spec)
+    out += selector(spec, old)
+    out += template(spec, "ReplicaSet")
     if plural == "deployments" and not out:
         deadline = spec.get("progressDeadlineSeconds")
         if deadline is not None and deadline <= spec.get("minReadySeconds", 0):
@@ -47,20 +47,21 @@ def count(value: object, field: str) -> list[Cause]:
     return []
 
 
-def _selector(spec: Object, old: Object | None) -> list[Cause]:
-    selector = spec.get("selector")
-    if not selector:
+def selector(spec: Object, old: Object | None) -> list[Cause]:
+    """What is wrong with a selector, which has to choose the pods of its template."""
+    chosen = spec.get("selector")
+    if not chosen:
         return [Cause.required("spec.selector")]
     try:
-        wanted = selectors.of_object(selector)
+        wanted = selectors.of_object(chosen)
     except ValueError as error:
-        return [Cause.invalid("spec.selector", str(selector), str(error))]
+        return [Cause.invalid("spec.selector", str(chosen), str(error))]
     if not wanted:
-        return [Cause.invalid("spec.selector", str(selector), "empty selector is invalid for this kind")]
-    if old is not None and old["spec"].get("selector") != selector:
-        return [Cause.invalid("spec.selector", str(selector), "field is immutable")]
-    template = spec.get("template")
-    metadata = template.get("metadata") if isinstance(template, dict) else None
+        return [Cause.invalid("spec.selector", str(chosen), "empty selector is invalid for this kind")]
+    if old is not None and old["spec"].get("selector") != chosen:
+        return [Cause.invalid("spec.selector", str(chosen), "field is immutable")]
+    template_ = spec.get("template")
+    metadata = template_.get("metadata") if isinstance(template_, dict) else None
     have = metadata.get("labels") if isinstance(metadata, dict) else None
     have = have if isinstance(have, dict) else {}
     if not all(requirement.matches(have) for requirement in wanted):
@@ -69,20 +70,21 @@ def _selector(spec: Object, old: Object | None) -> list[Cause]:
     return []
 
 
-def _template(spec: Object) -> list[Cause]:
-    template = spec.get("template")
-    if not isinstance(template, dict):
+def template(spec: Object, kind: str) -> list[Cause]:
+    """What is wrong with a template of pods that run for ever; `kind` is whose it is, as messages name it."""
+    given = spec.get("template")
+    if not isinstance(given, dict):
         return [Cause.required("spec.template")]
-    metadata = template.get("metadata")
+    metadata = given.get("metadata")
     out = labels(metadata.get("labels"), "spec.template.metadata.labels") if isinstance(metadata, dict) else []
-    pod = template.get("spec")
+    pod = given.get("spec")
     out += [attrs.evolve(cause, field=f"spec.template.{cause.field}") for cause in pod_rules.check({"spec": pod})]
     if not isinstance(pod, dict):
         return out
     if (policy := pod.get("restartPolicy")) in ("OnFailure", "Never"):
         out.append(Cause.unsupported("spec.template.spec.restartPolicy", policy, ("Always",)))
     if pod.get("activeDeadlineSeconds") is not None:
-        why = "activeDeadlineSeconds in ReplicaSet is not Supported"
+        why = f"activeDeadlineSeconds in {kind} is not Supported"
         out.append(Cause.forbidden("spec.template.spec.activeDeadlineSeconds", why))
     return out
 

@@ -93,6 +93,8 @@ LISTS: dict[str, dict[str, ListRule]] = {
     "serviceaccounts": {**_META, "secrets": ListRule.by("name")},
     "deployments": _WORKLOAD,
     "replicasets": _WORKLOAD,
+    "statefulsets": _WORKLOAD,
+    "poddisruptionbudgets": {**_META, "status.conditions": ListRule.by("type")},
     "namespaces": {**_META, **_CONDITIONS},
     "persistentvolumeclaims": {**_META, **_CONDITIONS},
     "certificatesigningrequests": {**_META, "status.conditions": ListRule(None, ("type",))},

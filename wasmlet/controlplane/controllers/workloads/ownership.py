@@ -8,7 +8,7 @@ from wasmlet.controlplane.storage.kinds import Kind
 from wasmlet.controlplane.storage.status import Object
 from wasmlet.controlplane.storage.store import Event, Record, Store
 
-_CONTROLLED = ("pods", "replicasets")
+_CONTROLLED = ("pods", "replicasets", "controllerrevisions")
 """Kinds whose orphans are looked for."""
 Place = tuple[str, str, str]
 """Where an object is: the plural of its kind, its namespace, its name."""
@@ -104,7 +104,7 @@ class Ownership:
         return [record for known, record in self.dependents(uid) if known == plural and _controls(uid, record)]
 
     def orphans(self, plural: str, namespace: str) -> list[Record]:
-        """The pods or ReplicaSets in a namespace that nobody controls."""
+        """The objects of a kind in a namespace that nobody controls; of pods, ReplicaSets and ControllerRevisions."""
         found = (self._store[plural].get(namespace, name) for name in self._orphans.get((plural, namespace), ()))
         return [record for record in found if record is not None]
 

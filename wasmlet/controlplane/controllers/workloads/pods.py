@@ -7,12 +7,21 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
+from wasmlet.controlplane.controllers.workloads.ownership import controller_reference
 from wasmlet.controlplane.objects.pod_rules import TERMINAL
 from wasmlet.controlplane.storage.status import Object
 from wasmlet.controlplane.storage.store import Record
 
 _COST = "controller.kubernetes.io/pod-deletion-cost"
 _PHASES = {"Pending": 0, "Unknown": 1, "Running": 2}
+
+
+def from_template(template: Object, owner: Record) -> Object:
+    """A pod without a name, made of a template and controlled by its owner (`GetPodFromTemplate`)."""
+    given = template.get("metadata") or {}
+    metadata: Object = {key: given[key] for key in ("labels", "annotations", "finalizers") if key in given}
+    metadata["ownerReferences"] = [controller_reference(owner)]
+    return {"metadata": metadata, "spec": template["spec"]}
 
 
 def finished(pod: Object) -> bool:

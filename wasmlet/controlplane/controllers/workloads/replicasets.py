@@ -10,16 +10,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-import attrs
-
 from wasmlet.clock import Clock
 from wasmlet.controlplane.controllers.recorder import Recorder
 from wasmlet.controlplane.controllers.workloads import pods as podlist
 from wasmlet.controlplane.controllers.workloads.adoption import adopt
+from wasmlet.controlplane.controllers.workloads.failures import Failures
 from wasmlet.controlplane.controllers.workloads.ownership import (
     Ownership,
     controller_of,
-    controller_reference,
     uid_of,
 )
 from wasmlet.controlplane.controllers.workloads.queue import Key, Queue
@@ -32,17 +30,6 @@ from wasmlet.controlplane.storage.store import Event, Record
 
 BURST = 50
 """How many pods are made or deleted before others get their turn on the event loop."""
-FIRST_PAUSE, LAST_PAUSE = 1.0, 60.0
-"""The pause in seconds before the second failed pod in a row is replaced, which doubles each time; the longest one."""
-
-
-@attrs.define
-class _Failures:
-    """The pods of a ReplicaSet that failed, since one was ready last."""
-
-    count: int = 0
-    until: float = 0.0
-    """When the next pod may be made, by the monotonic clock."""
 
 
 class ReplicaSets:
@@ -53,10 +40,9 @@ class ReplicaSets:
         self._store = registry.store
         self._deletion = deletion
         self._ownership = ownership
-        self._clock = clock
         self._events = Recorder(registry, "replicaset-controller")
         self._queue = Queue(clock, self._settle)
-        self._failures: dict[str, _Failures] = {}
+        self._failures = Failures("ReplicaSet", clock)
         self._store.listeners.append(self._on_change)
 
     async def run(self) -> None:
@@ -70,13 +56,13 @@ class ReplicaSets:
         if kind.plural == "replicasets":
             if event.change == "DELETED":
                 self._queue.forget(record.key)
-                self._failures.pop(uid_of(record.raw), None)
+                self._failures.forget(uid_of(record.raw))
             elif event.old is None or _asked(event.old.raw) != _asked(record.raw):
                 self._queue.add(record.key)
         elif kind.plural == "pods":
             old = event.old.raw if event.old is not None and event.change == "MODIFIED" else None
             if old is None or _projection(old) != _projection(record.raw):
-                self._note(old, record.raw, gone=event.change == "DELETED")
+                self._failures.note(old, record.raw, gone=event.change == "DELETED")
                 for raw in filter(None, (old, record.raw)):
                     self._wake(raw, record.namespace)
 
@@ -92,20 +78,6 @@ class ReplicaSets:
             wanted = selectors.of_object(record.raw["spec"].get("selector"))
             if wanted and all(requirement.matches(labels) for requirement in wanted):
                 self._queue.add(record.key)
-
-    def _note(self, old: Object | None, pod: Object, *, gone: bool) -> None:
-        """Count pods that fail one after the other."""
-        reference = controller_of(pod)
-        if reference is None or gone:
-            return
-        uid = str(reference.get("uid"))
-        if podlist.ready_since(pod) is not None:
-            self._failures.pop(uid, None)
-        elif podlist.finished(pod) and not (old is not None and podlist.finished(old)) and not podlist.leaving(pod):
-            failures = self._failures.setdefault(uid, _Failures())
-            pause = min(FIRST_PAUSE * 2 ** min(failures.count - 1, 16), LAST_PAUSE) if failures.count else 0.0
-            failures.count += 1
-            failures.until = self._clock.monotonic() + pause
 
     # -- one ReplicaSet
 
@@ -144,22 +116,18 @@ class ReplicaSets:
                 self._deletion.delete(Call(core("pods"), pod.namespace, pod.name), pod, Options())
                 self._events.tell(record, "Normal", "SuccessfulDelete", f"Deleted pod: {pod.name}")
             return 0.0 if -missing > BURST else None
-        failures = self._failures.get(uid_of(record.raw))
-        if missing and failures is not None and (pause := failures.until - self._clock.monotonic()) > 0:
+        if missing and (pause := self._failures.pause(uid_of(record.raw))) is not None:
             return pause
         for _ in range(min(missing, BURST)):  # the first that is refused is the last that is tried
             self._make(record)
         return 0.0 if missing > BURST else None
 
     def _make(self, record: Record) -> None:
-        template = record.raw["spec"]["template"]
-        given = template.get("metadata") or {}
-        metadata: dict[str, Any] = {key: given[key] for key in ("labels", "annotations", "finalizers") if key in given}
-        metadata["generateName"] = f"{record.name}-"
-        metadata["ownerReferences"] = [controller_reference(record)]
+        body = podlist.from_template(record.raw["spec"]["template"], record)
+        body["metadata"]["generateName"] = f"{record.name}-"
         call = Call(core("pods"), record.namespace, manager="kube-controller-manager")
         try:
-            made = self._registry.create(call, {"metadata": metadata, "spec": template["spec"]})
+            made = self._registry.create(call, body)
         except ApiError as error:
             self._events.tell(record, "Warning", "FailedCreate", f"Error creating: {error.message}")
             raise

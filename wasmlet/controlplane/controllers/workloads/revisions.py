@@ -71,8 +71,12 @@ def revision(obj: Object) -> int:
 def template_hash(deployment: Object) -> str:
     """A short text that differs between templates, and between those that once had the same one."""
     collisions = (deployment.get("status") or {}).get("collisionCount") or 0
-    text = orjson.dumps([_template(deployment), collisions], option=orjson.OPT_SORT_KEYS)
-    digest = hashlib.sha256(text).digest()
+    return short_hash([_template(deployment), collisions])
+
+
+def short_hash(value: object) -> str:
+    """Ten letters for a value as JSON has it, fit for names."""
+    digest = hashlib.sha256(orjson.dumps(value, option=orjson.OPT_SORT_KEYS)).digest()
     return "".join(SUFFIX[byte % len(SUFFIX)] for byte in digest[:10])
 
 
