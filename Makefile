@@ -36,7 +36,7 @@ test: $(VENV)/.dev  ## run every check: ruff, mypy, import contracts, pytest (AR
 bench: $(VENV)/.base  ## measure how fast and how small a node is (ARGS='node --pods 100'; ARGS=--help lists more)
 	@$(BIN)/python -m benchmarks $(ARGS)
 
-conformance: $(VENV)/.dev  ## hold a node to the behaviour of a kubelet, number by number (ARGS='--engine wasmer', '--kubeconfig ...')
+conformance: $(VENV)/.dev  ## hold a node to the behaviour of a kubelet, number by number (ARGS='--engine wasmer', '--runtime remote', '--kubeconfig ...')
 	@$(BIN)/python -m pytest -q -n auto -p tests.conformance.report --engine wasmtime tests/conformance $(ARGS)
 
 image:  ## build the container image with buildah, or podman or docker (ARGS='--build-arg BASE=...')

@@ -140,6 +140,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("conformance", "what runs the guests of the conformance checks")
     group.addoption("--engine", choices=("wasmtime", "wasmer"), help="one engine; without it each in turn")
     group.addoption("--handler", default="", help="the RuntimeClass handler, of those that the engine has")
+    runtimes = ("local", "remote", "joined")
+    group.addoption("--runtime", choices=runtimes, help="where pods run: in the node, or behind an agent")
 
 
 @pytest.fixture(scope="session")

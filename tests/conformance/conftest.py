@@ -18,6 +18,7 @@ from wasmlet_wasmer import WasmerProvider
 from wasmlet_wasmtime import WasmtimeProvider
 
 from tests.conformance.harness import Kube, Machine, administrator
+from tests.conformance.runtimes import JOINED, LOCAL, REMOTE
 from tests.conftest import wasmer_is_here
 from tests.guests import build
 from tests.node.real import RealPlane
@@ -34,6 +35,8 @@ PROVIDERS = {"wasmtime": WasmtimeProvider, "wasmer": WasmerProvider}
 DENSE = "wasmtime/wasmlet-dense"
 OF_DENSE = {1, 8, 9, 10, 11, 12, 13, 14, 15, 16, 18, 19, 22, 23, 29, *range(32, 47), 61, 65, 66, 69, 70, 71, 72, 73, 74}
 """What the dense class is held to in every run: restarts, ends and exit codes, variables, files, logs, exec, ports."""
+BEHIND_AGENTS = {REMOTE: {9, 22, 29, 40, 69}, JOINED: {72, 73}}
+"""And nodes whose pods run behind an agent: what crosses the wire; `--runtime` has all checks there."""
 OF_WASMER = {1, 7, 9, 10, 13, 23, 29, *range(32, 35), *range(39, 47), 61, 62, 63, 67, 69, 70, 71, 72, 74}
 """And wasmer: what an engine has a part in."""
 
@@ -57,12 +60,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Every check that has a node is made with the engine and the handler that are asked for; see also `OF_DENSE`."""
     if "machine" in metafunc.fixturenames:
-        engine, handler, cluster = map(metafunc.config.getoption, ("--engine", "--handler", "--kubeconfig"))
-        ways = [f"{engine or 'wasmtime'}/{handler}".rstrip("/")]
+        names = ("--engine", "--handler", "--runtime", "--kubeconfig")
+        engine, handler, runtime, cluster = map(metafunc.config.getoption, names)
+        ways = [f"{engine or 'wasmtime'}/{handler}/{runtime or ''}".rstrip("/")]
         number = int(metafunc.definition.path.name.split("_")[1])
-        if not (engine or handler or cluster):
+        if not (engine or handler or runtime or cluster):
             ways += [DENSE] if number in OF_DENSE else []
             ways += ["wasmer"] if number in OF_WASMER else []
+            ways += [f"wasmtime//{where}" for where, numbers in BEHIND_AGENTS.items() if number in numbers]
         metafunc.parametrize("machine", ways, indirect=True, scope="session")
 
 
@@ -74,7 +79,7 @@ async def machine(
     compile_guest: Callable[..., None],
 ) -> AsyncGenerator[Machine, None]:
     """An API server, the guests, and what nodes are made of."""
-    engine, _, handler = request.param.partition("/")
+    engine, handler, runtime, *_ = [*request.param.split("/"), "", ""]
     if engine == "wasmer":
         await wasmer_is_here()
     async with AsyncExitStack() as stack:
@@ -95,6 +100,7 @@ async def machine(
             f"c{uuid.uuid4().hex[:8]}",
             PROVIDERS[engine],
             handler,
+            runtime or LOCAL,
         )
 
 

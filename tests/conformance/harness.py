@@ -11,7 +11,7 @@ import json
 import ssl
 import subprocess
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import aclosing, asynccontextmanager
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ import orjson
 import yaml
 
 import wasmlet
+from tests.conformance import runtimes
 from tests.machine import may_limit
 from tests.node.real import RealPlane
 from wasmlet.clock import Clock
@@ -53,6 +54,8 @@ class Machine:
     """With the engine that runs the guests."""
     handler: str = ""
     """Of those that a node offers, the one that runs pods without a RuntimeClass; "": as it is with users."""
+    runtime: str = runtimes.LOCAL
+    """Where pods run (`runtimes`)."""
     made: int = 0
 
     @property
@@ -95,11 +98,7 @@ class Machine:
             settings: of the node.
         """
         options = {"allow_local_modules": True, "module_dir": self.driver.parent, "shim_idle_exit": 1.0}
-        kind = kind or self.provider
-        provider = kind(kind.Config(**(options | (given or {}))), clock=clock)
-        if self.handler:
-            engine = provider.engines[0]
-            engine.handlers = {self.handler: engine.handlers[self.handler], **engine.handlers}
+        provider = self._provider(kind or self.provider, options | (given or {}), clock)
         defaults = {
             "kubeconfig": await asyncio.to_thread(self.plane.node_kubeconfig, name),
             "node_name": name,
@@ -110,8 +109,21 @@ class Machine:
             "serving_csr": False,
             "drain_on_exit": True,
         }
-        async with wasmlet.Node(provider, wasmlet.NodeConfig(**(defaults | settings)), clock=node_clock) as node:
-            yield node
+        config = wasmlet.NodeConfig(**(defaults | settings))
+        async with AsyncExitStack() as stack:
+            driven: wasmlet.Provider = provider
+            if self.runtime != runtimes.LOCAL:
+                agent = runtimes.behind_an_agent(self.runtime, lambda: provider, self.directory / f"{name}-a")
+                driven = await stack.enter_async_context(agent)
+            yield await stack.enter_async_context(wasmlet.Node(driven, config, clock=node_clock))
+
+    def _provider(self, kind: type[RuntimeProvider], settings: Raw, clock: Clock | None) -> RuntimeProvider:
+        """A provider of pods, with the handler of its engine that is asked for."""
+        provider = kind(kind.Config(**settings), clock=clock)
+        if self.handler:
+            engine = provider.engines[0]
+            engine.handlers = {self.handler: engine.handlers[self.handler], **engine.handlers}
+        return provider
 
     @asynccontextmanager
     async def namespace(self, node: str) -> AsyncIterator[Kube]:

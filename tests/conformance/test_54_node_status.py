@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tests.conformance.harness import Kube
+from tests.conformance.runtimes import LOCAL
 from wasmlet.model.quantity import Quantity
 
 
@@ -23,5 +24,6 @@ async def test_status(kube: Kube) -> None:
     labels = node["metadata"]["labels"]
     assert labels["kubernetes.io/hostname"] == kube.node
     assert (labels["kubernetes.io/os"], labels["kubernetes.io/arch"]) == ("wasi", "wasm")
+    name = engine if kube.machine.runtime == LOCAL else "remote"
     taints = [taint for taint in node["spec"]["taints"] if taint["key"] == "wasmlet.dev/provider"]
-    assert taints == [{"key": "wasmlet.dev/provider", "value": engine, "effect": "NoSchedule"}]
+    assert taints == [{"key": "wasmlet.dev/provider", "value": name, "effect": "NoSchedule"}]

@@ -26,10 +26,12 @@ class Beside:
 
     Attributes:
         there: the agent's provider.
+        agent: the agent itself.
         proxy: on the way to it.
     """
 
     there: ReferenceProvider
+    agent: Agent
     proxy: FaultProxy
 
     def provider(self, clock: Clock | None = None) -> RemoteProvider:
@@ -68,4 +70,4 @@ async def agent_beside(
         await web.TCPSite(runner, "127.0.0.1", 0).start()
         port = runner.addresses[0][1]
         proxy = await stack.enter_async_context(FaultProxy("127.0.0.1", port))
-        yield Beside(provider, proxy)
+        yield Beside(provider, agent, proxy)

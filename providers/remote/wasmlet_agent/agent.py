@@ -110,11 +110,11 @@ class Agent:
         self.sessions.admit(request)
         return await self._settled(self._claim(request))
 
-    def beat(self) -> Beat:
-        """What is told while nothing changes."""
+    def beat(self, n: int) -> Beat:
+        """What is told every few seconds, to a reader that has been told all up to change `n`."""
         counts = self._provider.probe_counts() if self._served is not None and self._provider is not None else {}
         probes = tuple(ProbeResult(of, times) for of, times in counts.items())
-        return Beat(self.changes.n, self._clock.now(), self.trouble, probes)
+        return Beat(n, self._clock.now(), self.trouble, probes)
 
     def now(self) -> datetime:
         """This machine's time."""

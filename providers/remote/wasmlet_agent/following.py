@@ -23,6 +23,8 @@ async def send_changes(request: web.Request, agent: Agent, after: int) -> web.St
     with breaking_off(request):
         await _write(answer, line_out(Hello(changes.instance, changes.n, agent.now())))
         ended = asyncio.ensure_future(over.wait())
+        loop = asyncio.get_running_loop()
+        beat_at = loop.time() + BEAT_SECONDS
         try:
             while not over.is_set():
                 told = asyncio.ensure_future(changes.told.wait())
@@ -30,13 +32,13 @@ async def send_changes(request: web.Request, agent: Agent, after: int) -> web.St
                     for line in changes.newer(after):
                         after = line.n
                         await _write(answer, line_out(line))
-                    done, _ = await asyncio.wait(
-                        [told, ended], timeout=BEAT_SECONDS, return_when=asyncio.FIRST_COMPLETED
-                    )
+                    left = max(0.0, beat_at - loop.time())
+                    await asyncio.wait([told, ended], timeout=left, return_when=asyncio.FIRST_COMPLETED)
                 finally:
                     told.cancel()
-                if not done:
-                    await _write(answer, line_out(agent.beat()))
+                if loop.time() >= beat_at:  # whatever else is told: only beats say how often probes have failed
+                    await _write(answer, line_out(agent.beat(after)))
+                    beat_at = loop.time() + BEAT_SECONDS
         finally:
             ended.cancel()
         await answer.write_eof()

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import aclosing
+from pathlib import Path
 
 from tests.node.cluster import Cluster, running
 from tests.node.trouble import FastClock
 from tests.remote.agents import PATIENCE
 from tests.remote.beside import Beside
+from wasmlet import PodEvent, PodKey, ProbeCount
 
 
 async def test_an_idle_node_asks_nothing(cluster: Cluster, beside: Beside) -> None:
@@ -64,3 +67,25 @@ async def test_a_stream_that_always_breaks_is_opened_about_once_a_second(cluster
 async def _made(cluster: Cluster) -> None:
     await cluster.create("after")
     await cluster.until(running, "after")
+
+
+async def test_an_agent_whose_pods_always_change_says_how_their_probes_do(tmp_path: Path, beside: Beside) -> None:
+    """What it counts comes with its beats, and these number no change that was not told."""
+    key, counted = PodKey("default", "p", "p"), ProbeCount(PodKey("default", "p", "p"), "c", "Readiness", "failed")
+
+    async def change() -> None:
+        while True:
+            beside.agent.changes.event(PodEvent(key, "Unhealthy", "again"))
+            await asyncio.sleep(0.2)
+
+    beside.there.probe_counts = lambda: {counted: 3}  # type: ignore[method-assign]
+    async with beside.started(tmp_path) as provider, asyncio.timeout(PATIENCE):
+        changing = asyncio.create_task(change())
+        try:
+            async with aclosing(provider.changes()) as told:
+                async for _ in told:
+                    if provider.probe_counts():
+                        break
+            assert provider.probe_counts() == {counted: 3}
+        finally:
+            changing.cancel()
