@@ -23,7 +23,9 @@ from wasmlet.clock import Clock, SystemClock
 from wasmlet.controlplane.access import users
 from wasmlet.controlplane.access.authorizer import Authorizer
 from wasmlet.controlplane.access.certificate_requests import KUBELET_CLIENT
-from wasmlet.controlplane.access.rules import Rule, Rules
+from wasmlet.controlplane.access.rights import GROUP as RBAC
+from wasmlet.controlplane.access.rights import Rights
+from wasmlet.controlplane.access.rules import ROLES, Rule, as_policy
 from wasmlet.controlplane.access.users import MASTERS, NODES, Authenticator, Token
 from wasmlet.controlplane.certificates.kubeconfig import file_name, kubeconfig, write_private
 from wasmlet.controlplane.certificates.pki import Authority
@@ -153,9 +155,9 @@ class ControlPlane:
         self._grace = node_monitor_grace
         self._approve = approve
         self._certificate_seconds = certificate_seconds
-        self._rules = Rules()
         self._tokens: BootstrapTokens | None = None
         self._store = Store(ring=ring)
+        self._rights = Rights(self._store)
         self.faults = Faults(self._store, random.Random(seed))
         self._authenticator = Authenticator(self._clock)
         self._stack = contextlib.AsyncExitStack()
@@ -215,11 +217,11 @@ class ControlPlane:
 
     def grant(self, subject: str, *rules: Rule) -> None:
         """Allow a user or a group what these rules say; rules have the form of RBAC, see `access.rules`."""
-        self._rules.grant(subject, *rules)
+        self._rights.grant(subject, *rules)
 
     def revoke(self, subject: str) -> None:
-        """Remove all that a user or a group was granted by name; what masters and nodes may do stays."""
-        self._rules.revoke(subject)
+        """Remove what `grant` gave a user or a group; what bindings say stays, and what masters and nodes may do."""
+        self._rights.revoke(subject)
 
     def _write(self, file: str, name: str, groups: Iterable[str], *, token: bool) -> Path:
         authority = _started(self._authority)
@@ -295,9 +297,9 @@ class ControlPlane:
     def _services(self, prepared: _Prepared) -> ServerServices:
         """Make all that requests are answered with."""
         authority = prepared.authority.pem.decode()
-        registry = Registry(self._store, self._clock, self._rng, root_ca=authority)
+        registry = Registry(self._store, self._clock, self._rng, root_ca=authority, rights=self._rights)
         deletion = Deletion(registry)
-        authorizer = Authorizer(self._store, self._rules)
+        authorizer = Authorizer(self._store, self._rights)
         kubelets = Kubelets(
             registry,
             prepared.kubelet_certificate,
@@ -366,6 +368,17 @@ class ControlPlane:
             registry.create(Call(core("namespaces")), {"metadata": {"name": name}})
         for name, value in _CRITICAL.items():
             registry.create(Call(core("priorityclasses")), {"metadata": {"name": name}, "value": value})
+        for name, rules in ROLES.items():
+            role = {"metadata": {"name": name}, "rules": [as_policy(rule) for rule in rules]}
+            registry.create(Call(core("clusterroles")), role)
+        registry.create(
+            Call(core("clusterrolebindings")),
+            {
+                "metadata": {"name": "cluster-admin"},
+                "roleRef": {"apiGroup": RBAC, "kind": "ClusterRole", "name": "cluster-admin"},
+                "subjects": [{"apiGroup": RBAC, "kind": "Group", "name": MASTERS}],
+            },
+        )
         registry.create(
             Call(core("services"), "default"),
             {

@@ -1,4 +1,4 @@
-"""Who may do what: masters everything, nodes what the Node authorizer allows, everyone else only what `rules` has.
+"""Who may do what: masters everything, nodes what the Node authorizer allows, everyone else only what `rights` has.
 
 The rules for nodes are those of the Node authorizer with AuthorizeNodeWithSelectors; what a node may write into the
 objects that it may write is checked by `restriction`.
@@ -11,7 +11,7 @@ from typing import Any
 
 import attrs
 
-from wasmlet.controlplane.access.rules import Rules
+from wasmlet.controlplane.access.rights import Rights
 from wasmlet.controlplane.access.users import ANONYMOUS, UNAUTHENTICATED, User
 from wasmlet.controlplane.storage.status import ApiError, Object
 from wasmlet.controlplane.storage.store import Store
@@ -92,9 +92,9 @@ def _volume(source: Object) -> Iterator[tuple[str, str]]:
 class Authorizer:
     """Decides on requests, with the store at hand for what a node's pods refer to."""
 
-    def __init__(self, store: Store, rules: Rules) -> None:
+    def __init__(self, store: Store, rights: Rights) -> None:
         self._store = store
-        self._rules = rules
+        self._rights = rights
 
     def check(self, user: User, what: Attributes) -> None:
         """Let a request pass.
@@ -108,7 +108,7 @@ class Authorizer:
 
     def denial(self, user: User, what: Attributes) -> str | None:
         """Why a request is refused; None if it is allowed."""
-        if user.master or self._rules.allow(user, what):
+        if user.master or self._rights.allow(user, what):
             return None
         if what.path:
             public = _OPEN if UNAUTHENTICATED in user.groups else _DISCOVERY

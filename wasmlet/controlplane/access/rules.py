@@ -1,19 +1,15 @@
-"""A table of who may do what, in place of RBAC: rules as roles have them, given to a user or to a group.
-
-It holds what a cluster binds from the start (bootstrappers may ask for a node's certificate, a node for its own) and
-what a test adds with `ControlPlane.grant`. `authorizer` consults it after the rules for masters.
-"""
+"""Rules of RBAC: what one allows, those of a role, and the roles that every cluster has from the start."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import Protocol
 
 import attrs
 
-from wasmlet.controlplane.access.users import NODES, User
+from wasmlet.controlplane.storage.status import Object
 
 ANY = "*"
-_BOOTSTRAPPERS = "system:bootstrappers"
 _REQUESTS = "certificatesigningrequests"
 
 
@@ -85,24 +81,38 @@ SELF_NODE_CLIENT = (Rule(("create",), (f"{_REQUESTS}/selfnodeclient",), "certifi
 """ClusterRole system:certificates.k8s.io:certificatesigningrequests:selfnodeclient."""
 
 
-class Rules:
-    """The table: subjects, which are names of users and of groups, and their rules."""
+_ALL = (Rule((ANY,), (ANY,), ANY), Rule((ANY,), paths=(ANY,)))
+ROLES: dict[str, tuple[Rule, ...]] = {
+    "cluster-admin": _ALL,
+    "system:kubelet-api-admin": KUBELET_API_ADMIN,
+    "system:node-bootstrapper": NODE_BOOTSTRAPPER[:1],
+    "system:certificates.k8s.io:certificatesigningrequests:nodeclient": NODE_BOOTSTRAPPER[1:],
+    "system:certificates.k8s.io:certificatesigningrequests:selfnodeclient": SELF_NODE_CLIENT,
+    "system:auth-delegator": (
+        Rule(("create",), ("tokenreviews",), "authentication.k8s.io"),
+        Rule(("create",), ("subjectaccessreviews",), "authorization.k8s.io"),
+    ),
+}
+"""ClusterRoles of every cluster, by name, as far as they mean something here."""
 
-    def __init__(self) -> None:
-        self._rules: dict[str, list[Rule]] = {
-            _BOOTSTRAPPERS: list(NODE_BOOTSTRAPPER),
-            NODES: list(SELF_NODE_CLIENT),
-        }
 
-    def grant(self, subject: str, *rules: Rule) -> None:
-        """Let a user or a group do what these rules say, too."""
-        self._rules.setdefault(subject, []).extend(rules)
+def as_policy(rule: Rule) -> Object:
+    """A rule as an object of kind Role has it."""
+    if rule.paths:
+        return {"verbs": list(rule.verbs), "nonResourceURLs": list(rule.paths)}
+    out: Object = {"verbs": list(rule.verbs), "apiGroups": [rule.group], "resources": list(rule.resources)}
+    return {**out, "resourceNames": list(rule.names)} if rule.names else out
 
-    def revoke(self, subject: str) -> None:
-        """Remove all rules of a user or a group."""
-        self._rules.pop(subject, None)
 
-    def allow(self, user: User, what: Request) -> bool:
-        """Whether a rule of the user or of a group of theirs lets the request pass."""
-        subjects = (user.name, *user.groups)
-        return any(rule.allows(what) for subject in subjects for rule in self._rules.get(subject, ()))
+def of_policies(policies: Iterable[Object], namespace: str) -> Iterator[Rule]:
+    """The rules of a role, in a namespace or, where that is empty, everywhere.
+
+    A role that is bound in a namespace says nothing of paths, which are in none.
+    """
+    for policy in policies:
+        verbs = tuple(policy.get("verbs") or ())
+        if (paths := tuple(policy.get("nonResourceURLs") or ())) and not namespace:
+            yield Rule(verbs, paths=paths)
+        resources, names = tuple(policy.get("resources") or ()), tuple(policy.get("resourceNames") or ())
+        for group in policy.get("apiGroups") or ():
+            yield Rule(verbs, resources, group, names, namespace)

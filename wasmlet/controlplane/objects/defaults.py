@@ -259,6 +259,15 @@ def _claim(obj: Object) -> None:
     obj["status"] = {"phase": "Pending"}
 
 
+def _binding(obj: Object) -> None:
+    group = "rbac.authorization.k8s.io"
+    if isinstance(reference := obj.get("roleRef"), dict) and not reference.get("apiGroup"):
+        reference["apiGroup"] = group
+    for subject in _dicts(obj.get("subjects")):
+        if subject.get("kind") in ("User", "Group") and not subject.get("apiGroup"):
+            subject["apiGroup"] = group
+
+
 def _priority_class(obj: Object) -> None:
     obj.setdefault("preemptionPolicy", "PreemptLowerPriority")
 
@@ -281,6 +290,8 @@ _DEFAULTS: dict[str, Callable[[Object], None]] = {
     "deployments": _deployment,
     "replicasets": _replica_set,
     "statefulsets": _stateful_set,
+    "rolebindings": _binding,
+    "clusterrolebindings": _binding,
 }
 
 

@@ -18,7 +18,8 @@ from typing import Any
 import attrs
 
 from wasmlet.clock import Clock
-from wasmlet.controlplane.access import certificate_requests, restriction
+from wasmlet.controlplane.access import certificate_requests, escalation, restriction
+from wasmlet.controlplane.access.rights import Rights
 from wasmlet.controlplane.access.users import MASTERS, User, user
 from wasmlet.controlplane.objects import defaults, events, pod_rules, rules, validation, workload_rules
 from wasmlet.controlplane.objects.admission import ROOT_CA, PodAdmission, suffix
@@ -36,7 +37,15 @@ _CONDITIONAL = ("leases", "runtimeclasses", "csidrivers")
 """Kinds whose PUT must name the resourceVersion that it replaces."""
 
 
-_DEFAULTED = ("nodes", "priorityclasses", "services", "statefulsets", *workload_rules.PLURALS)
+_DEFAULTED = (
+    "clusterrolebindings",
+    "nodes",
+    "priorityclasses",
+    "rolebindings",
+    "services",
+    "statefulsets",
+    *workload_rules.PLURALS,
+)
 """Kinds beside pods whose defaults an update fills in, too."""
 
 
@@ -64,13 +73,14 @@ class Call:
 class Registry:
     """All writes but deletes."""
 
-    def __init__(self, store: Store, clock: Clock, rng: random.Random, *, root_ca: str) -> None:
+    def __init__(self, store: Store, clock: Clock, rng: random.Random, *, root_ca: str, rights: Rights) -> None:
         self.store = store
         self.clock = clock
         self.rng = rng
         self.restriction = restriction.NodeRestriction(store)
         self._admission = PodAdmission(store, rng)
         self._root_ca = root_ca
+        self._rights = rights
         self._services = Services(store)
         self.finish: Callable[[Kind, Record], Record | None] = lambda kind, record: None
         """Removes an object that is being deleted and has no finalizer left; `deletion` sets it."""
@@ -168,6 +178,7 @@ class Registry:
             causes += pod_rules.check(obj)
         if causes:
             raise status.invalid(kind, str(meta.get("name", "")), causes)
+        escalation.check(self._rights, call.user, kind, obj, None)
         space, collection = meta.get("namespace", ""), self.store.of(kind)
         for _ in range(_TRIES):
             if collection.get(space, meta["name"]) is None:
@@ -272,6 +283,7 @@ class Registry:
         if new == old.raw:
             return old
         self.restriction.write(call.user, kind, call.sub, new, old.raw)
+        escalation.check(self._rights, call.user, kind, new, old.raw)
         record = self._commit(call, new)
         if "deletionTimestamp" in before and not call.dry_run:
             return self.finish(kind, record) or record
@@ -333,10 +345,9 @@ class Registry:
                 causes = self._pod_update(call, new, old)
                 if causes:
                     raise status.invalid(kind, call.name, causes)
-        elif kind.plural != "pods" and new.get("spec") is not None:
-            if kind.plural in _DEFAULTED:
-                new = {**new, "spec": copy.deepcopy(new["spec"])}
-                defaults.fill(kind.plural, new)
+        elif kind.plural in _DEFAULTED:
+            new = copy.deepcopy(new)
+            defaults.fill(kind.plural, new)
             if kind.plural == "services":
                 self._services.update(new, old)
         causes = rules.check(kind, new, old)

@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable
 
 from wasmlet.controlplane.access import certificate_requests
+from wasmlet.controlplane.access.rights import GROUP as RBAC
 from wasmlet.controlplane.storage.kinds import Kind
 from wasmlet.controlplane.storage.selectors import valid_label_key, valid_label_value
 from wasmlet.controlplane.storage.status import Cause, Object
@@ -39,9 +40,18 @@ def _name(kind: Kind, name: str) -> str | None:
         return None if DNS_LABEL.fullmatch(name) else LABEL_RULE
     if kind.plural == "services":
         return None if _DNS_1035.fullmatch(name) else "a service name is a DNS label that starts with a letter"
+    if kind.group == RBAC:
+        return segment(name)
     if len(name) > 253 or not DNS_SUBDOMAIN.fullmatch(name):
         return SUBDOMAIN_RULE
     return None
+
+
+def segment(name: str) -> str | None:
+    """What is wrong with a name that need only be a segment of a path (`IsValidPathSegmentName`)."""
+    if name in (".", ".."):
+        return f"may not be '{name}'"
+    return next((f"may not contain '{letter}'" for letter in "/%" if letter in name), None)
 
 
 def labels(value: object, field: str) -> list[Cause]:
