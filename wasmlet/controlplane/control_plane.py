@@ -30,6 +30,7 @@ from wasmlet.controlplane.access.users import MASTERS, NODES, Authenticator, Tok
 from wasmlet.controlplane.certificates.kubeconfig import file_name, kubeconfig, write_private
 from wasmlet.controlplane.certificates.pki import Authority
 from wasmlet.controlplane.certificates.signer import YEAR, Signer
+from wasmlet.controlplane.controllers.disruption import Disruptions
 from wasmlet.controlplane.controllers.eviction import TaintEviction
 from wasmlet.controlplane.controllers.lifecycle import GRACE_SECONDS, NodeLifecycle
 from wasmlet.controlplane.controllers.stateful.sets import StatefulSets
@@ -333,6 +334,7 @@ class ControlPlane:
             "wasmlet-replicasets": ReplicaSets(registry, deletion, ownership, clock).run,
             "wasmlet-statefulsets": StatefulSets(registry, deletion, ownership, clock).run,
             "wasmlet-deployments": Deployments(registry, deletion, ownership, clock).run,
+            "wasmlet-disruptions": Disruptions(registry, ownership, clock).run,
             "wasmlet-endpointslices": EndpointSlices(registry, deletion, clock).run,
         }
         if self._grace is not None:

@@ -15,7 +15,8 @@ from typing import Any
 
 from wasmlet.controlplane.controllers.lifecycle import NOT_READY
 from wasmlet.controlplane.controllers.recorder import Recorder
-from wasmlet.controlplane.objects.pod_operations import PodOperations, with_condition
+from wasmlet.controlplane.objects.conditions import with_condition
+from wasmlet.controlplane.objects.pod_operations import PodOperations
 from wasmlet.controlplane.objects.pod_rules import TERMINAL
 from wasmlet.controlplane.objects.registry import Registry
 from wasmlet.controlplane.storage.kinds import Kind, core

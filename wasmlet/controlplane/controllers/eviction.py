@@ -11,8 +11,8 @@ import asyncio
 from wasmlet.clock import Clock
 from wasmlet.controlplane.controllers.recorder import Recorder
 from wasmlet.controlplane.controllers.timers import Timers
+from wasmlet.controlplane.objects.conditions import with_condition
 from wasmlet.controlplane.objects.deletion import Deletion, Options
-from wasmlet.controlplane.objects.pod_operations import with_condition
 from wasmlet.controlplane.objects.registry import Call, Registry
 from wasmlet.controlplane.storage.kinds import Kind, core
 from wasmlet.controlplane.storage.status import ApiError, Object

@@ -21,7 +21,7 @@ import attrs
 from wasmlet.clock import Clock
 from wasmlet.controlplane.controllers.recorder import Recorder
 from wasmlet.controlplane.controllers.timers import Timers
-from wasmlet.controlplane.objects.pod_operations import with_condition
+from wasmlet.controlplane.objects.conditions import with_condition
 from wasmlet.controlplane.objects.registry import Registry
 from wasmlet.controlplane.storage.kinds import Kind, core
 from wasmlet.controlplane.storage.status import Object

@@ -88,21 +88,9 @@ class Deletion:
         Raises:
             ApiError: 403, a node deletes what is not its own; 409, a precondition does not hold.
         """
+        self.check(call, old, options)
         kind, raw = call.kind, _held(old.raw, options.propagation)
         meta = raw["metadata"]
-        self._registry.restriction.delete(call.user, kind, raw)
-        if options.uid is not None and options.uid != meta["uid"]:
-            why = f"Precondition failed: UID in precondition: {options.uid}, UID in object meta: {meta['uid']}"
-            raise status.conflict(kind, old.name, why)
-        if options.version is not None and options.version != meta["resourceVersion"]:
-            why = (
-                f"Precondition failed: ResourceVersion in precondition: {options.version}, "
-                f"ResourceVersion in object meta: {meta['resourceVersion']}"
-            )
-            raise status.conflict(kind, old.name, why)
-        if options.grace is not None and options.grace < 0:
-            causes = [Cause.invalid("gracePeriodSeconds", options.grace, "must be greater than or equal to 0")]
-            raise status.invalid(kind, old.name, causes)
         if call.dry_run:
             return old, kind.plural != "pods"
         if kind.plural == "namespaces":
@@ -116,6 +104,28 @@ class Deletion:
         if grace == 0 and not meta.get("finalizers"):
             return self._store.remove(kind, marked, self._mark(raw, 0) if kind.plural == "pods" else None), True
         return marked, False
+
+    def check(self, call: Call, old: Record, options: Options) -> None:
+        """Refuse a delete that may not be, before anything is done.
+
+        Raises:
+            ApiError: 403, a node deletes what is not its own; 409, a precondition does not hold; 422, an option is
+                wrong.
+        """
+        kind, meta = call.kind, old.raw["metadata"]
+        self._registry.restriction.delete(call.user, kind, old.raw)
+        if options.uid is not None and options.uid != meta["uid"]:
+            why = f"Precondition failed: UID in precondition: {options.uid}, UID in object meta: {meta['uid']}"
+            raise status.conflict(kind, old.name, why)
+        if options.version is not None and options.version != meta["resourceVersion"]:
+            why = (
+                f"Precondition failed: ResourceVersion in precondition: {options.version}, "
+                f"ResourceVersion in object meta: {meta['resourceVersion']}"
+            )
+            raise status.conflict(kind, old.name, why)
+        if options.grace is not None and options.grace < 0:
+            causes = [Cause.invalid("gracePeriodSeconds", options.grace, "must be greater than or equal to 0")]
+            raise status.invalid(kind, old.name, causes)
 
     def _grace(self, kind: Kind, raw: Object, asked: int | None) -> int | None:
         """The seconds until the object goes; None if it is being deleted and this changes nothing."""

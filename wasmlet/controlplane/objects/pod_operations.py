@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from wasmlet.controlplane.objects.deletion import Deletion, Options
+from wasmlet.controlplane.objects.conditions import with_condition
+from wasmlet.controlplane.objects.deletion import Deletion
+from wasmlet.controlplane.objects.evictions import Evictions
 from wasmlet.controlplane.objects.registry import Call, Registry
 from wasmlet.controlplane.storage import status
 from wasmlet.controlplane.storage.kinds import core
@@ -20,37 +22,23 @@ _DONE: Mapping[str, object] = {
 }
 
 
-def with_condition(conditions: object, condition: Object) -> list[Object]:
-    """Conditions with one of them set; its transition time only moves when its status does."""
-    out = []
-    for item in conditions if isinstance(conditions, list) else ():
-        if item.get("type") == condition["type"]:
-            if item.get("status") == condition["status"] and "lastTransitionTime" in item:
-                condition = {**condition, "lastTransitionTime": item["lastTransitionTime"]}
-        else:
-            out.append(item)
-    return [*out, condition]
-
-
 class PodOperations:
     """Binds pods to nodes and evicts them."""
 
     def __init__(self, registry: Registry, deletion: Deletion) -> None:
         self._registry = registry
-        self._deletion = deletion
+        self._evictions = Evictions(registry, deletion)
 
     def post(self, call: Call, body: Object) -> Object:
         """Carry out what was posted to `pods/binding`, `pods/eviction` or `bindings`.
 
         Raises:
-            ApiError: 400, 403, 404, 409.
+            ApiError: 400, 403, 404, 409; 429 and 500, see `Evictions`.
         """
         name = call.name or str((body.get("metadata") or {}).get("name", ""))
         record = self._registry.find(core("pods"), call.namespace, name)
         if call.sub == "eviction":
-            options = body.get("deleteOptions")
-            grace = Options.parse(options, None)
-            self._deletion.delete(Call(core("pods"), call.namespace, name, user=call.user), record, grace)
+            self._evictions.evict(call, record, body)
         else:
             node = (body.get("target") or {}).get("name")
             if not isinstance(node, str) or not node:

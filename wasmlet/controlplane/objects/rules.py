@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from wasmlet.controlplane.access.rights import GROUP as RBAC
-from wasmlet.controlplane.objects import access_rules, services, stateful_rules, validation, workload_rules
+from wasmlet.controlplane.objects import access_rules, budgets, services, stateful_rules, validation, workload_rules
 from wasmlet.controlplane.storage.kinds import Kind
 from wasmlet.controlplane.storage.status import Cause, Object
 
@@ -15,6 +15,8 @@ def check(kind: Kind, obj: Object, old: Object | None) -> list[Cause]:
         causes += workload_rules.check(kind.plural, obj, old)
     elif kind.plural == stateful_rules.PLURAL:
         causes += stateful_rules.check(obj, old)
+    elif kind.plural == budgets.PLURAL:
+        causes += budgets.check(obj, old)
     elif kind.group == RBAC:
         causes += access_rules.check(kind.plural, obj, old)
     elif kind.plural == "services":
