@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 
 from tests.controlplane.client import PODS, STRATEGIC, Api, Kubectl, node, pod
+from tests.controlplane.test_protobuf import envelope
+from wasmlet.controlplane.http import protobuf
 
 RUNNING = {
     "phase": "Running",
@@ -269,10 +271,11 @@ async def test_what_kubectl_creates_from_words_is_what_it_says(kube: Kubectl, tm
     assert made["ports"] == [port]
 
 
-async def test_protobuf_is_refused_with_the_way_out(kube: Kubectl) -> None:
-    code, _, err = await kube.run("create", "priorityclass", "x", "--value=1")
-    assert code != 0
-    assert "use kubectl apply" in err
+async def test_protobuf_is_refused_with_the_way_out(api: Api) -> None:
+    body = envelope("coordination.k8s.io/v1", "Lease", b"")
+    path = "/apis/coordination.k8s.io/v1/namespaces/default/leases"
+    status, answer = await api("POST", path, body, media=protobuf.MEDIA)
+    assert (status, "use kubectl apply" in answer["message"]) == (415, True)
 
 
 async def test_events(kube: Kubectl, api: Api) -> None:
@@ -307,3 +310,11 @@ async def test_other_kinds(kube: Kubectl) -> None:
     assert "80/TCP" in await kube("get", "svc", "svc")
     assert "wasmlet" in await kube("get", "runtimeclass")
     assert "pods" in await kube("api-resources", "--categories=all")
+
+
+async def test_who_am_i_and_no_debugging_of_nodes(kube: Kubectl, api: Api) -> None:
+    assert "system:masters" in await kube("auth", "whoami")
+    await api.ok("POST", "/api/v1/nodes", node("n1"))
+    code, _, err = await kube.run("debug", "node/n1", "--image=busybox", "--profile=general")
+    assert code != 0
+    assert "nodes that run WebAssembly have no such pods" in err

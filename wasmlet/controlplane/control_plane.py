@@ -41,12 +41,14 @@ from wasmlet.controlplane.controllers.workloads.ownership import Ownership
 from wasmlet.controlplane.controllers.workloads.replicasets import ReplicaSets
 from wasmlet.controlplane.faults import Faults
 from wasmlet.controlplane.http.listener import Listener
+from wasmlet.controlplane.http.metrics_api import MetricsApi
 from wasmlet.controlplane.http.openapi import OpenApi
 from wasmlet.controlplane.http.reviews import Reviews
 from wasmlet.controlplane.http.server import BODY, Server, ServerServices
 from wasmlet.controlplane.kubelets.proxy import LogProxy
 from wasmlet.controlplane.kubelets.registered import ADDRESSES, Kubelets
 from wasmlet.controlplane.kubelets.streams import Mode, PodStreams
+from wasmlet.controlplane.kubelets.usage import Usage
 from wasmlet.controlplane.objects.bootstrap import SECONDS, BootstrapTokens
 from wasmlet.controlplane.objects.deletion import Deletion
 from wasmlet.controlplane.objects.pod_operations import PodOperations
@@ -282,6 +284,7 @@ class ControlPlane:
         self._directory, self._authority = prepared.directory, prepared.authority
         services = self._services(prepared)
         stack.push_async_callback(services.log_proxy.close)
+        stack.push_async_callback(services.metrics.close)
         self._tokens = BootstrapTokens(services.registry)
         self._authenticator.bootstrap = self._tokens.user
         controllers = self._controllers(services, prepared.authority)
@@ -317,6 +320,7 @@ class ControlPlane:
             log_proxy=LogProxy(kubelets),
             streams=PodStreams(kubelets, self._streams),
             reviews=Reviews(registry, self._authenticator, authorizer),
+            metrics=MetricsApi(self._store, Usage(kubelets, self._clock)),
             openapi=OpenApi(),
         )
 

@@ -9,10 +9,16 @@ import yaml
 
 from wasmlet.controlplane.http import protobuf
 from wasmlet.controlplane.objects.patching import PATCHES, UnsupportedMedia
-from wasmlet.controlplane.storage.status import bad_request
+from wasmlet.controlplane.storage.status import ApiError, bad_request
 
 JSON = "application/json"
 YAML = "application/yaml"
+_NO_DEBUGGER = (
+    "kubectl debug node/NAME makes a pod that has the file system and the processes of the host, and nodes that run "
+    "WebAssembly have no such pods. Look at a node with kubectl describe node, kubectl top node, kubectl get events. "
+    "If this was to be another pod, make it with kubectl run or kubectl apply, which send JSON"
+)
+"""The answer to a Pod in protobuf, which is what `kubectl debug node/NAME` sends."""
 
 
 def parse_body(data: bytes, media: str) -> Any:
@@ -24,7 +30,9 @@ def parse_body(data: bytes, media: str) -> Any:
     if media == protobuf.MEDIA:
         try:
             return protobuf.decode(data)
-        except protobuf.UnknownKind:
+        except protobuf.UnknownKind as error:
+            if str(error) == "Pod":
+                raise ApiError(415, "UnsupportedMediaType", _NO_DEBUGGER, details={}) from None
             raise UnsupportedMedia(media) from None
     if media not in ("", JSON, YAML, *PATCHES):
         raise UnsupportedMedia(media)

@@ -23,6 +23,7 @@ from wasmlet.controlplane.http import discovery, forms
 from wasmlet.controlplane.http.bodies import parse_body
 from wasmlet.controlplane.http.fields import FieldValidation
 from wasmlet.controlplane.http.lists import Lists
+from wasmlet.controlplane.http.metrics_api import MetricsApi
 from wasmlet.controlplane.http.openapi import OpenApi
 from wasmlet.controlplane.http.paths import TRUE, Target, parse
 from wasmlet.controlplane.http.reviews import Reviews
@@ -58,6 +59,7 @@ class ServerServices:
     log_proxy: LogProxy
     streams: PodStreams
     reviews: Reviews
+    metrics: MetricsApi
     openapi: OpenApi
 
 
@@ -143,6 +145,8 @@ class Server:
             self._services.authorizer.check(who, Attributes(verb, path=path))
             return await self._other(request, path)
         self._services.authorizer.check(who, target.attributes(params))
+        if self._services.metrics.answers(target.kind):
+            return _json(await self._services.metrics.answer(target, params))
         if target.kind.plural == "pods" and target.sub in SUBRESOURCES:
             return await self._upgrade(request, who, target)
         if target.kind.stored and not (target.sub and target.verb == "create"):

@@ -12,6 +12,9 @@ import attrs
 
 CRUD = ("create", "delete", "deletecollection", "get", "list", "patch", "update", "watch")
 CREATE_ONLY = ("create",)
+READ_ONLY = ("get", "list")
+METRICS = "metrics.k8s.io"
+"""The group whose objects are made as somebody asks for them."""
 
 
 @attrs.frozen
@@ -69,8 +72,8 @@ class Kind:
 
     @property
     def stored(self) -> bool:
-        """Whether objects of it are stored; a review is only answered."""
-        return self.verbs != CREATE_ONLY
+        """Whether objects of it are stored; a review is only answered, a metric only made."""
+        return self.verbs not in (CREATE_ONLY, READ_ONLY)
 
 
 _EVENT_FIELDS = (
@@ -215,6 +218,8 @@ KINDS: tuple[Kind, ...] = (
     Kind("Lease", "leases", "coordination.k8s.io"),
     Kind("EndpointSlice", "endpointslices", "discovery.k8s.io", generation=True),
     Kind("Event", "events", "events.k8s.io", short=("ev",), fields=_REGARDING_FIELDS, shares="events"),
+    Kind("NodeMetrics", "nodes", METRICS, "v1beta1", namespaced=False, verbs=READ_ONLY),
+    Kind("PodMetrics", "pods", METRICS, "v1beta1", verbs=READ_ONLY),
     Kind("RuntimeClass", "runtimeclasses", "node.k8s.io", namespaced=False),
     Kind(
         "PodDisruptionBudget",
