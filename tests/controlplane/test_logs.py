@@ -1,4 +1,4 @@
-"""`pods/log` through the control plane, with a TLS server in the kubelet's place that checks who calls."""
+"""`pods/log` and `nodes/proxy` through the control plane, with a TLS server as the kubelet that checks who calls."""
 
 from __future__ import annotations
 
@@ -60,6 +60,7 @@ async def kubelet(control_plane: ControlPlane, api: Api, tmp_path: Path) -> Asyn
     context.load_cert_chain(file)
     app = web.Application()
     app.router.add_get("/containerLogs/{namespace}/{pod}/{container}", found.answer)
+    app.router.add_get("/stats/summary", found.answer)
     runner = web.AppRunner(app, shutdown_timeout=0.1)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context).start()
@@ -151,3 +152,15 @@ async def test_a_log_that_is_cut_does_not_look_complete(kubelet: Kubelet, kube: 
     kubelet.more.set()
     _, err = await process.communicate()
     assert (process.returncode, bool(err)) == (1, True)
+
+
+async def test_a_path_of_a_nodes_own_api(
+    kubelet: Kubelet, api: Api, kube: Kubectl, control_plane: ControlPlane
+) -> None:
+    path = "/api/v1/nodes/n1/proxy/stats/summary?only_cpu_and_memory=true"
+    assert await kube("get", "--raw", path) == "first\n"
+    assert kubelet.asked == ["/stats/summary?only_cpu_and_memory=true"]
+    assert (await api("GET", "/api/v1/nodes/n1/proxy/nothing"))[0] == 404
+    assert (await api("GET", "/api/v1/nodes/none/proxy/stats/summary"))[0] == 404
+    assert (await api("POST", path, {}))[0] == 405
+    assert (await api("GET", "/api/v1/nodes/n1/status/more"))[0] == 404

@@ -13,18 +13,25 @@ from wasmlet.controlplane.storage.kinds import Kind
 from wasmlet.controlplane.storage.selectors import parse_fields
 
 _VERBS = {"POST": "create", "PUT": "update", "PATCH": "patch"}
+PROXY = "proxy"
+"""The subresource of nodes that passes on what follows it to the node's own API."""
 TRUE = ("1", "true", "True", "t", "T", "TRUE")
 
 
 @attrs.frozen
 class Target:
-    """What a request is about."""
+    """What a request is about.
+
+    Attributes:
+        rest: what follows the subresource `proxy`, which has paths of its own.
+    """
 
     verb: str
     kind: Kind
     namespace: str = ""
     name: str = ""
     sub: str = ""
+    rest: str = ""
 
     def attributes(self, params: Mapping[str, str]) -> Attributes:
         """The request as an authorizer sees it; a name in the field selector counts as a name."""
@@ -70,6 +77,9 @@ def parse(method: str, path: str, params: Mapping[str, str]) -> Target | None:
         namespace, rest = rest[1], rest[2:]
     plural, name, sub = rest[0], rest[1] if len(rest) > 1 else "", rest[2] if len(rest) > 2 else ""
     kind = kinds.find(group, version, plural)
+    beyond = ""
+    if plural == "nodes" and sub == PROXY:
+        beyond, rest = "/".join(rest[3:]), rest[:3]
     if kind is None or len(rest) > 3 or not all(rest) or (namespace and not kind.namespaced):
         raise status.no_such_path()
     verb = _verb(method, name, params)
@@ -84,4 +94,4 @@ def parse(method: str, path: str, params: Mapping[str, str]) -> Target | None:
         raise status.no_such_path()
     if verb not in allowed or (verb == "create" and name and not sub):
         raise status.method_not_allowed()
-    return Target(verb, kind, namespace, name, sub)
+    return Target(verb, kind, namespace, name, sub, beyond)

@@ -25,7 +25,7 @@ from wasmlet.controlplane.http.fields import FieldValidation
 from wasmlet.controlplane.http.lists import Lists
 from wasmlet.controlplane.http.metrics_api import MetricsApi
 from wasmlet.controlplane.http.openapi import OpenApi
-from wasmlet.controlplane.http.paths import TRUE, Target, parse
+from wasmlet.controlplane.http.paths import PROXY, TRUE, Target, parse
 from wasmlet.controlplane.http.reviews import Reviews
 from wasmlet.controlplane.http.watch import Watcher
 from wasmlet.controlplane.kubelets.proxy import LogProxy
@@ -158,6 +158,8 @@ class Server:
                 case "get" if target.sub == "log":
                     record = self._registry.find(target.kind, target.namespace, target.name)
                     return await self._services.log_proxy.logs(request, record.raw)
+                case "get" if target.sub == PROXY:
+                    return await self._services.log_proxy.node(request, target.name, target.rest)
                 case "get" if target.sub == SCALE:
                     return _json(scale_of(self._registry.find(target.kind, target.namespace, target.name)))
                 case "get":

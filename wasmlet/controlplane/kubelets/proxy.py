@@ -1,6 +1,7 @@
-"""`pods/log`: the API server's side of kubectl logs, passed on to the kubelet of the pod's node and streamed back.
+"""`pods/log` and `nodes/proxy`: what is passed on to a kubelet, and streamed back.
 
-The kubelet is called at https://<address>:<port>/containerLogs/... with the API server's own client certificate.
+The kubelet is called at https://<address>:<port>/containerLogs/..., or at the path that follows `proxy`, with the API
+server's own client certificate.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ def _check(request: web.BaseRequest) -> None:
 
 
 class LogProxy:
-    """Streams logs from kubelets."""
+    """Streams logs, and what else can be read there, from kubelets."""
 
     def __init__(self, kubelets: Kubelets) -> None:
         self._kubelets = kubelets
@@ -103,8 +104,21 @@ class LogProxy:
             part for part in request.rel_url.raw_query_string.split("&") if unquote(part.partition("=")[0]) in _OPTIONS
         ]
         target = URL(url + ("?" + "&".join(kept) if kept else ""), encoded=True)
+        return await self._stream(request, node, target)
+
+    async def node(self, request: web.BaseRequest, name: str, path: str) -> web.StreamResponse:
+        """Answer a GET of a path of the node's own API.
+
+        Raises:
+            ApiError: 404 for the node, whatever the kubelet says, 500 if it cannot be reached.
+        """
+        url = f"{self._kubelets.url(name)}/{quote(path, safe='/')}"
+        query = request.rel_url.raw_query_string
+        return await self._stream(request, name, URL(url + ("?" + query if query else ""), encoded=True))
+
+    async def _stream(self, request: web.BaseRequest, node: str, target: URL) -> web.StreamResponse:
         try:
-            answer = await self._client().get(target)
+            answer = await self._client().get(target, allow_redirects=False)
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
             raise unreachable(node, error) from None
         self._open.add(answer)

@@ -111,7 +111,14 @@ KINDS: tuple[Kind, ...] = (
         fields=("status.phase",),
         subresources=(STATUS,),
     ),
-    Kind("Node", "nodes", namespaced=False, short=("no",), fields=("spec.unschedulable",), subresources=(STATUS,)),
+    Kind(
+        "Node",
+        "nodes",
+        namespaced=False,
+        short=("no",),
+        fields=("spec.unschedulable",),
+        subresources=(Subresource("proxy", ("get",), kind="NodeProxyOptions"), STATUS),
+    ),
     Kind(
         "PersistentVolume",
         "persistentvolumes",
