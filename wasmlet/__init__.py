@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from wasmlet import lean  # noqa: F401 - first of all
 from wasmlet.clock import Backoff, Clock, SystemClock
 from wasmlet.errors import ConfigError, InvalidInput, NotFound, Refused, Rejected, Unsupported, WasmletError
 from wasmlet.model.environment import Environment, environment

@@ -1,4 +1,4 @@
-"""The commands: `run`, `demo`, `doctor`, `providers`, and those of `artifacts`."""
+"""The commands: `run`, `demo`, `doctor`, `providers`, `top`, and those of `artifacts`."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from wasmlet.cli.execution import LEVELS, common, execute, fail, run_loop
 from wasmlet.cli.installed import Commands
 from wasmlet.cli.manifests import is_module
 from wasmlet.cli.options import instance_of, options_of, warn_of_variables
+from wasmlet.cli.top.command import top
 from wasmlet.errors import ConfigError, WasmletError
 from wasmlet.node import Node, NodeConfig
 from wasmlet.node import run as run_node
@@ -206,5 +207,6 @@ def main_for(provider: str, args: Sequence[str] | None = None) -> NoReturn:
 _demo.params += options_of(RegistryConfig)
 cli.add_command(_RunCommand())
 cli.add_command(DoctorCommand())
+cli.add_command(top)
 for _command in artifacts.commands(run_loop):
     cli.add_command(_command)
