@@ -33,6 +33,7 @@ from wasmlet.cli.top.screen import View
 from wasmlet.cli.top.tables import GAP, Column, Table, ordered
 from wasmlet.cli.top.usage import Amount, Usage
 from wasmlet.controlplane.access.rules import Rule as Allowed
+from wasmlet.controlplane.faults import Fail
 from wasmlet.kube import Client, load_identity
 from wasmlet.testing import ControlPlane
 from wasmlet.testing.reference import ReferenceProvider
@@ -84,7 +85,15 @@ class Counting:
         return await proceed()
 
 
-async def test_nodes_and_pods_with_what_the_nodes_measure(cluster: Cluster) -> None:
+def without_metrics(cluster: Cluster) -> None:
+    """Have the cluster be one without metrics-server."""
+    cluster.plane.faults.add(Fail(404), path="/apis/metrics.k8s.io/*")
+
+
+@pytest.mark.parametrize("metrics", [True, False])
+async def test_nodes_and_pods_with_what_the_nodes_measure(cluster: Cluster, metrics: bool) -> None:
+    if not metrics:
+        without_metrics(cluster)
     found = await top("--kubeconfig", cluster.plane.kubeconfig)
     assert found.exception is None, found.output
     head, whole, _, nodes, node, _, pods, pod, *more = found.stdout.splitlines()
@@ -139,6 +148,7 @@ async def test_who_may_see_nothing_is_told_what_is_needed(cluster: Cluster) -> N
 
 @pytest.mark.parametrize("answer", [{}, {"node": 1}, {"node": {}, "pods": [{}]}, []])
 async def test_a_node_that_answers_nonsense_has_no_usage(cluster: Cluster, answer: Any) -> None:
+    without_metrics(cluster)
     cluster.plane.faults.add(Answer(answer), path="*/proxy/*")
     found = await top("--kubeconfig", cluster.plane.kubeconfig)
     assert found.exception is None, found.output
@@ -245,8 +255,11 @@ async def test_an_api_server_that_is_away_is_said_and_comes_back_by_itself(clust
         await screen.until("wasmlet top(?:(?!away)[^q])*q quit")
 
 
-async def test_what_it_asks_for_in_an_interval(cluster: Cluster) -> None:
-    """Two watches, and one request for a node's usage; the Metrics API that is not there once in a minute."""
+@pytest.mark.parametrize("metrics", [True, False])
+async def test_what_it_asks_for_in_an_interval(cluster: Cluster, metrics: bool) -> None:
+    """Two watches; beside them two lists of the Metrics API, or where that is not there a request for each node."""
+    if not metrics:
+        without_metrics(cluster)
     async with terminal("--kubeconfig", cluster.plane.kubeconfig, "--interval", 1) as screen:
         await screen.until("1 pod: 1 Running")
         await screen.until(r"CPU \d+m")
@@ -256,8 +269,9 @@ async def test_what_it_asks_for_in_an_interval(cluster: Cluster) -> None:
                 await screen.until("wasmlet top   https://")
                 await asyncio.sleep(1)
         asked = {path: n for path, n in counting.asked.items() if "leases" not in path and "authorization" not in path}
-    assert set(asked) == {f"/api/v1/nodes/{NODE}/proxy/stats/summary"}
-    assert asked.popitem()[1] <= 6
+    lists = {f"/apis/metrics.k8s.io/v1beta1/{kind}" for kind in ("nodes", "pods")}
+    assert set(asked) == (lists if metrics else {f"/api/v1/nodes/{NODE}/proxy/stats/summary"})
+    assert max(asked.values()) <= 6
 
 
 async def test_lines_elsewhere(cluster: Cluster) -> None:
