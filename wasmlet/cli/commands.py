@@ -1,4 +1,4 @@
-"""The commands: `run`, `demo`, `doctor`, `providers`, `top`, and those of `artifacts`."""
+"""The commands: `run`, `demo`, `doctor`, `operator`, `providers`, `top`, and those of `artifacts`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import click
 
 import wasmlet
 from wasmlet.artifacts.hosts import RegistryConfig
-from wasmlet.cli import artifacts, log, providers
+from wasmlet.cli import artifacts, log, operator, providers
 from wasmlet.cli.doctor import DoctorCommand
 from wasmlet.cli.execution import LEVELS, common, execute, fail, run_loop
 from wasmlet.cli.installed import Commands
@@ -207,6 +207,7 @@ def main_for(provider: str, args: Sequence[str] | None = None) -> NoReturn:
 _demo.params += options_of(RegistryConfig)
 cli.add_command(_RunCommand())
 cli.add_command(DoctorCommand())
+cli.add_command(operator.command)
 cli.add_command(top)
 for _command in artifacts.commands(run_loop):
     cli.add_command(_command)

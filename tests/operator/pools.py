@@ -1,0 +1,67 @@
+"""Pools and what is seen of them, for the tests of the operator's pure parts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from wasmlet.operator.pool import Pool
+from wasmlet.operator.seen import Member, NodeSeen, PodSeen, Seen, SetSeen
+
+NEW, OLD = "edge-new", "edge-old"
+
+
+def pool(name: str = "edge", **spec: Any) -> Pool:
+    """A pool as the API server gives it: with the defaults of its schema."""
+    given = {"replicas": 1, "provider": "wasmtime", "capacity": {"pods": 250}, **spec}
+    metadata = {"name": name, "uid": f"uid-of-{name}", "generation": 1, "resourceVersion": "1"}
+    return Pool.of({"metadata": metadata, "spec": given})
+
+
+def node(ordinal: int, *, ready: bool = True, draining: datetime | None = None, **more: Any) -> NodeSeen:
+    given: dict[str, Any] = {
+        "name": f"edge-{ordinal}",
+        "uid": f"node-{ordinal}",
+        "version": "1",
+        "ready": ready,
+        "cordoned": draining is not None,
+        "draining": draining,
+        "program": "wasmlet",
+        "pods": "250",
+        "labels": {},
+        "annotations": {},
+        "taints": (),
+    }
+    return NodeSeen(**(given | more))
+
+
+def pod(ordinal: int, revision: str = NEW, *, ready: bool = True, ending: bool = False) -> PodSeen:
+    return PodSeen(f"edge-{ordinal}", f"pod-{ordinal}", revision, ready, ending, "")
+
+
+def member(
+    ordinal: int,
+    revision: str = NEW,
+    *,
+    ready: bool = True,
+    ending: bool = False,
+    draining: datetime | None = None,
+    has_pod: bool = True,
+    has_node: bool = True,
+) -> Member:
+    """A node of the pool `edge`."""
+    return Member(
+        ordinal,
+        f"edge-{ordinal}",
+        pod(ordinal, revision, ready=ready, ending=ending) if has_pod else None,
+        node(ordinal, ready=ready, draining=draining) if has_node else None,
+    )
+
+
+def stateful(replicas: int, revision: str = NEW) -> SetSeen:
+    return SetSeen("set", replicas, revision, replicas == 0, frozenset({"uid-of-edge"}))
+
+
+def seen(members: Sequence[Member], replicas: int, revision: str = NEW) -> Seen:
+    return Seen(stateful(replicas, revision), list(members))

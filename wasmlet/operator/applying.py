@@ -1,0 +1,82 @@
+"""Objects are made what they are to be, by server-side apply, and again where somebody has changed them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+
+import orjson
+
+from wasmlet.clock import Clock
+from wasmlet.kube import Client, errors
+from wasmlet.kube.client import APPLY_PATCH
+from wasmlet.operator.fleet import Fleet
+from wasmlet.operator.objects import Object
+from wasmlet.operator.pool import LABEL, Unusable
+
+MANAGER = "wasmlet-operator"
+MEND_SECONDS = 10.0
+"""The least time between two times that somebody else's change is undone: who always writes gets no more than that."""
+
+
+class Applier:
+    """The objects of one pool.
+
+    What was applied is remembered with the edition that the API server made of it, so that nothing is applied twice
+    while nobody changes it. After a restart everything is applied once.
+    """
+
+    def __init__(self, client: Client, fleet: Fleet, pool: str, clock: Clock) -> None:
+        self._client = client
+        self._fleet = fleet
+        self._pool = pool
+        self._clock = clock
+        self._applied: dict[str, tuple[bytes, str]] = {}
+        self._mended: dict[str, float] = {}
+
+    async def apply(self, objects: Iterable[Object]) -> float | None:
+        """Apply what is not as it is to be.
+
+        Returns:
+            In how many seconds there is something to mend; None where nothing is.
+
+        Raises:
+            Unusable: an object of that name belongs to somebody else.
+            ApiError: the API server does not take one.
+        """
+        wait: list[float] = []
+        for one in objects:
+            digest = hashlib.sha256(orjson.dumps(one.body)).digest()
+            known = self._applied.get(one.path)
+            if known is None:
+                await self._check_owner(one)
+            elif known[0] == digest:
+                if known[1] == self._fleet.edition(one.path, self._pool):
+                    continue
+                left = self._mended.get(one.path, float("-inf")) + MEND_SECONDS - self._clock.monotonic()
+                if left > 0:
+                    wait.append(left)
+                    continue
+                self._mended[one.path] = self._clock.monotonic()
+            await self._write(one, digest)
+        return min(wait, default=None)
+
+    async def _write(self, one: Object, digest: bytes) -> None:
+        params = {"fieldManager": MANAGER, "force": "true"}
+        answer = await self._client.request("PATCH", one.path, params=params, body=one.body, content_type=APPLY_PATCH)
+        self._fleet.written(one.path, answer)
+        edition = self._fleet.edition(one.path, self._pool)
+        assert edition is not None
+        self._applied[one.path] = digest, edition
+
+    async def _check_owner(self, one: Object) -> None:
+        """An object that somebody else made is not taken over."""
+        try:
+            found = await self._client.get(one.path)
+        except errors.ObjectNotFound:
+            return
+        if (found["metadata"].get("labels") or {}).get(LABEL) != self._pool:
+            what = f"{one.body['kind']} {one.body['metadata']['name']}"
+            raise Unusable(
+                "NameTaken", f"{what} is there already and belongs to no pool; delete it, or rename the pool"
+            )

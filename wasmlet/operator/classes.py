@@ -1,0 +1,38 @@
+"""RuntimeClasses, by which pods choose nodes. They belong to no pool: pods of all namespaces use them."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from wasmlet.kube import Client, errors
+
+CLASSES = "/apis/node.k8s.io/v1/runtimeclasses"
+_OF_ENGINE = {"wasmtime": ("wasmlet", "wasmlet-dense"), "wasmer": ("wasmlet-wasmer",), "wascc": ("wasmlet-wascc",)}
+_MEMORY = {"wasmlet": "3Mi", "wasmlet-dense": "128Ki", "wasmlet-wasmer": "4Mi", "wasmlet-wascc": "4Mi"}
+"""Overheads; examples/runtimeclasses.yaml says how they were measured."""
+
+
+def classes_of(engines: Iterable[str]) -> Iterator[dict[str, Any]]:
+    """The RuntimeClasses of the engines that are wasmlet's own."""
+    for engine in engines:
+        for handler in _OF_ENGINE.get(engine, ()):
+            yield {
+                "apiVersion": "node.k8s.io/v1",
+                "kind": "RuntimeClass",
+                "metadata": {"name": handler},
+                "handler": handler,
+                "overhead": {"podFixed": {"memory": _MEMORY[handler]}},
+                "scheduling": {
+                    "nodeSelector": {f"handler.wasmlet.dev/{handler}": "true"},
+                    "tolerations": [{"key": "wasmlet.dev/provider", "operator": "Exists", "effect": "NoSchedule"}],
+                },
+            }
+
+
+async def make_classes(client: Client, engines: Iterable[str]) -> None:
+    """Make those that are not there; one that is there is left as it is."""
+    for body in classes_of(engines):
+        with contextlib.suppress(errors.AlreadyExists):
+            await client.create(CLASSES, body)

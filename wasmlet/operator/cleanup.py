@@ -1,0 +1,63 @@
+"""Removing all pools, as before the operator itself is removed: nothing is left that would wait for it for ever."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import Any
+
+import structlog
+
+from wasmlet.kube import errors
+from wasmlet.kube.client import MERGE_PATCH
+from wasmlet.operator.keeper import Keeper
+from wasmlet.operator.pool import FINALIZER, POOLS
+from wasmlet.operator.shared import Shared
+
+log = structlog.get_logger(__name__)
+
+PAGE = "500"
+
+
+async def remove_all(shared: Shared) -> None:
+    """Delete every pool; its nodes are emptied and end, as budgets allow and within each pool's drainTimeout.
+
+    It makes no difference whether an operator runs beside it.
+
+    Raises:
+        ApiError: pools cannot be listed or deleted.
+    """
+    try:
+        pools = (await shared.client.get(POOLS, limit=PAGE))["items"]
+    except errors.ObjectNotFound:
+        log.info("the cluster has no WasmNodePools: nothing is to be removed")
+        return
+    async with asyncio.TaskGroup() as group:
+        for pool in pools:
+            group.create_task(_remove(shared, pool["metadata"]))
+
+
+async def _remove(shared: Shared, metadata: dict[str, Any]) -> None:
+    name, uid = metadata["name"], metadata["uid"]
+    path = f"{POOLS}/{name}"
+    with contextlib.suppress(errors.ObjectNotFound, errors.Conflict):
+        await shared.client.delete(path, {"preconditions": {"uid": uid}})
+        log.info("a pool is removed", pool=name)
+        await Keeper(name, uid, shared, lambda: shared.client.get(path), removing=True).run()
+        await _release(shared, path, uid)
+        log.info("a pool is gone", pool=name)
+
+
+async def _release(shared: Shared, path: str, uid: str) -> None:
+    """Take off the finalizer, unless an operator has done so."""
+    while True:
+        found = (await shared.client.get(path))["metadata"]
+        if found["uid"] != uid or FINALIZER not in (found.get("finalizers") or ()):
+            return
+        left = [one for one in found["finalizers"] if one != FINALIZER]
+        patch = {"metadata": {"resourceVersion": found["resourceVersion"], "finalizers": left}}
+        try:
+            await shared.client.patch(path, patch, MERGE_PATCH)
+        except errors.Conflict:
+            continue  # somebody else has changed it meanwhile
+        return

@@ -1,0 +1,140 @@
+"""Emptying a node: every pod is asked to leave by the Eviction API, which says no while a budget would be broken."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import structlog
+
+from wasmlet.clock import Backoff, Clock, Pacing, either
+from wasmlet.kube import Client, Reflector, Selection, errors, paths
+
+log = structlog.get_logger(__name__)
+
+PAUSES = Backoff(initial=0.5, cap=5, jitter=0.3)
+"""Between two tries of what a budget forbids; kubectl waits 5 s each time."""
+
+
+class Drain:
+    """The emptying of one node. `run` ends when no pod is left that has to go.
+
+    Args:
+        client: one that does not repeat by itself what the API server puts off (429).
+        tell: called when `left` or `held` is another.
+
+    Attributes:
+        node: the name of the Node.
+        left: how many pods are still there; None until they have been counted.
+        held: what the API server says against an eviction, with the name of the pod; "" where nothing is held.
+    """
+
+    def __init__(self, client: Client, node: str, clock: Clock, rng: random.Random, tell: Callable[[], None]) -> None:
+        self.node = node
+        self.left: int | None = None
+        self.held = ""
+        self._client = client
+        self._clock = clock
+        self._rng = rng
+        self._tell = tell
+        self._pods: dict[str, dict[str, Any]] = {}
+        self._changed = asyncio.Event()
+
+    async def run(self) -> None:
+        """Empty the node, until nothing is left or until cancelled."""
+        selection = Selection(paths.PODS, {"fieldSelector": f"spec.nodeName={self.node}"})
+        reflector = Reflector(self._client, selection, self, pacing=Pacing(self._clock, self._rng))
+        async with asyncio.TaskGroup() as group:
+            watch = group.create_task(reflector.run())
+            await self._changed.wait()
+            await self._evict()
+            watch.cancel()
+
+    async def _evict(self) -> None:
+        pauses = PAUSES.pauses(self._rng)
+        while self._pods:
+            self._changed.clear()
+            before = len(self._pods)
+            held = await self._round([pod for pod in self._pods.values() if not _ending(pod)])
+            self._say(held)
+            await either(self._clock, next(pauses), self._changed)
+            if len(self._pods) < before:
+                pauses = PAUSES.pauses(self._rng)
+
+    async def _round(self, pods: Sequence[dict[str, Any]]) -> str:
+        """Ask each pod to leave; of those that one owner has, no more after the first that may not."""
+        held, refused = "", set()
+        for pod in pods:
+            metadata = pod["metadata"]
+            group = (metadata["namespace"], _owner(pod))
+            if group in refused:
+                continue
+            try:
+                await self._client.create(f"{_path(metadata)}/eviction", _eviction(metadata))
+            except errors.ObjectNotFound:
+                continue
+            except errors.Conflict:
+                continue  # another pod has that name by now; the watch tells of it
+            except errors.ApiError as error:
+                # 429 of a budget, 500 where several budgets have the pod, or no answer: it is tried again.
+                refused.add(group)
+                held = held or f"{metadata['namespace']}/{metadata['name']}: {error}"
+        return held
+
+    def _say(self, held: str) -> None:
+        if held != self.held:
+            self.held = held
+            if held:
+                log.info("a pod may not leave yet", node=self.node, why=held)
+            self._tell()
+
+    # --- Handler of a reflector
+
+    def synced(self, items: Sequence[dict[str, Any]]) -> None:
+        self._pods = {pod["metadata"]["uid"]: pod for pod in items if _leaves(pod)}
+        self._told()
+
+    def applied(self, item: dict[str, Any]) -> None:
+        if _leaves(item):
+            self._pods[item["metadata"]["uid"]] = item
+            self._told()
+
+    def deleted(self, item: dict[str, Any]) -> None:
+        self._pods.pop(item["metadata"]["uid"], None)
+        self._told()
+
+    def _told(self) -> None:
+        self._changed.set()
+        if self.left != len(self._pods):
+            self.left = len(self._pods)
+            self._tell()
+
+
+def _leaves(pod: dict[str, Any]) -> bool:
+    """Whether the pod has to go: a DaemonSet's would come back, as it tolerates nodes that take no pods."""
+    owners = pod["metadata"].get("ownerReferences") or ()
+    return not any(owner.get("kind") == "DaemonSet" and owner.get("controller") for owner in owners)
+
+
+def _ending(pod: dict[str, Any]) -> bool:
+    return "deletionTimestamp" in pod["metadata"]
+
+
+def _owner(pod: dict[str, Any]) -> str:
+    owners = pod["metadata"].get("ownerReferences") or ()
+    return str(next((owner["uid"] for owner in owners if owner.get("controller")), pod["metadata"]["uid"]))
+
+
+def _path(metadata: dict[str, Any]) -> str:
+    return f"/api/v1/namespaces/{metadata['namespace']}/pods/{metadata['name']}"
+
+
+def _eviction(metadata: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "apiVersion": "policy/v1",
+        "kind": "Eviction",
+        "metadata": {"name": metadata["name"], "namespace": metadata["namespace"]},
+        "deleteOptions": {"preconditions": {"uid": metadata["uid"]}},
+    }

@@ -1,0 +1,143 @@
+"""The nodes of a pool that are being emptied: cordoned, with a task each, and released where they are wanted again."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Iterator, Sequence
+from datetime import timedelta
+from types import TracebackType
+from typing import Any, Self
+
+import structlog
+
+from wasmlet.kube import errors, paths
+from wasmlet.kube.client import MERGE_PATCH
+from wasmlet.model.times import rfc3339
+from wasmlet.operator.drain import Drain
+from wasmlet.operator.seen import CORDONED_BEFORE, DRAINING, NodeSeen, Seen
+from wasmlet.operator.shared import Shared, Tell
+from wasmlet.operator.status import Emptying
+
+log = structlog.get_logger(__name__)
+
+CORDON_SECONDS = 5.0
+"""The least time between two times that a node is cordoned: somebody else may always undo it."""
+
+
+class Drains:
+    """Use as an async context manager; what is under way ends with it, and goes on where another begins.
+
+    Since when a node is emptied stands in an annotation of its Node, so a restart of the operator gives no more time.
+    """
+
+    def __init__(self, shared: Shared, pool: str, tell: Tell) -> None:
+        self._shared = shared
+        self._pool = pool
+        self._tell = tell
+        self._group = asyncio.TaskGroup()
+        self._tasks: dict[str, tuple[Drain, asyncio.Task[None]]] = {}
+        """By UID of the Node."""
+        self._cordoned: dict[str, float] = {}
+        self._overdue: set[str] = set()
+
+    async def __aenter__(self) -> Self:
+        await self._group.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for _, task in self._tasks.values():
+            task.cancel()
+        await self._group.__aexit__(kind, error, trace)
+
+    def emptied(self, seen: Seen, timeout: float) -> set[str]:
+        """UIDs of the Nodes that are empty, or have had the time for it."""
+        found = {uid for uid, (_, task) in self._tasks.items() if task.done()}
+        now = self._shared.clock.now()
+        for node in _nodes(seen):
+            if node.draining is None or node.draining + timedelta(seconds=timeout) > now:
+                self._overdue.discard(node.uid)
+                continue
+            if node.uid not in found and node.uid not in self._overdue:
+                self._overdue.add(node.uid)
+                self._tell("DrainTimedOut", f"node {node.name} is not empty after {timeout:g} s and ends", warning=True)
+            found.add(node.uid)
+        return found
+
+    def progress(self) -> list[Emptying]:
+        """How far each of those is that are under way."""
+        return [Emptying(d.node, d.left, d.held) for d, task in self._tasks.values() if not task.done()]
+
+    async def follow(self, nodes: Sequence[NodeSeen], seen: Seen, seconds: float) -> float | None:
+        """Empty these nodes and no others.
+
+        Args:
+            seconds: how long emptying one may take.
+
+        Returns:
+            In how many seconds the first of them is overdue; None where none will be.
+        """
+        wanted = {node.uid for node in nodes}
+        there = {node.uid for node in _nodes(seen)}
+        for uid in [uid for uid, (_, task) in self._tasks.items() if uid not in wanted and not task.done()]:
+            self._tasks.pop(uid)[1].cancel()
+        for uid in [uid for uid in self._tasks if uid not in there]:
+            del self._tasks[uid]
+        due = []
+        for node in nodes:
+            await self._begin(node)
+            since = node.draining or self._shared.clock.now()
+            due.append((since + timedelta(seconds=seconds) - self._shared.clock.now()).total_seconds())
+        return max(0.05, min(due)) if due else None
+
+    async def release(self, node: NodeSeen) -> None:
+        """The node is wanted again."""
+        patch = _patch(node, {DRAINING: None, CORDONED_BEFORE: None})
+        if CORDONED_BEFORE not in node.annotations:
+            patch["spec"] = {"unschedulable": None}
+        if await self._write(node, patch):
+            log.info("a node takes pods again", pool=self._pool, node=node.name)
+        if node.uid in self._tasks:
+            self._tasks.pop(node.uid)[1].cancel()
+
+    async def _begin(self, node: NodeSeen) -> None:
+        shared = self._shared
+        if node.draining is None or not node.cordoned:
+            if self._cordoned.get(node.uid, float("-inf")) + CORDON_SECONDS > shared.clock.monotonic():
+                return
+            self._cordoned[node.uid] = shared.clock.monotonic()
+            annotations: dict[str, Any] = {}
+            if node.draining is None:
+                annotations = {DRAINING: rfc3339(shared.clock.now())}
+                if node.cordoned:
+                    annotations[CORDONED_BEFORE] = "true"
+            patch = _patch(node, annotations) | {"spec": {"unschedulable": True}}
+            if not await self._write(node, patch):
+                return
+            if node.draining is None:
+                log.info("a node is emptied", pool=self._pool, node=node.name)
+                self._tell("Draining", f"node {node.name} takes no more pods, and those on it are asked to leave")
+        if node.uid not in self._tasks:
+            wake = shared.wakes.of(self._pool)
+            drain = Drain(shared.evicting, node.name, shared.clock, shared.rng, wake.set)
+            task = self._group.create_task(drain.run(), name=f"drain {node.name}")
+            task.add_done_callback(lambda _: wake.set())
+            self._tasks[node.uid] = drain, task
+
+    async def _write(self, node: NodeSeen, patch: dict[str, Any]) -> bool:
+        """Whether the Node is still there and was changed."""
+        with contextlib.suppress(errors.ObjectNotFound, errors.Conflict):
+            answer = await self._shared.client.patch(f"{paths.NODES}/{node.name}", patch, MERGE_PATCH)
+            self._shared.fleet.nodes.applied(answer)
+            return True
+        return False
+
+
+def _patch(node: NodeSeen, annotations: dict[str, Any]) -> dict[str, Any]:
+    return {"metadata": {"uid": node.uid, "annotations": annotations}}
+
+
+def _nodes(seen: Seen) -> Iterator[NodeSeen]:
+    return (member.node for member in seen.members if member.node is not None)

@@ -1,0 +1,67 @@
+"""What a Node has from its pool's template: labels, annotations and taints. Pure.
+
+NodeRestriction lets a node set few labels and none of its taints later, so the operator does. A Node remembers in an
+annotation what it has from the template, so that what leaves the template leaves the Node, and nothing else does.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from wasmlet.operator.node_pod import UNPREPARED
+from wasmlet.operator.pool import Pool
+from wasmlet.operator.seen import DRESS, NodeSeen
+
+
+def dressed(pool: Pool, node: NodeSeen) -> dict[str, Any] | None:
+    """A merge patch that gives the Node what the template says; None where it has that."""
+    before = _before(node)
+    labels = _changes(node.labels, pool.labels, before["labels"])
+    wanted = {(taint["key"], taint["effect"]): taint for taint in pool.taints}
+    kept = [
+        taint
+        for taint in node.taints
+        if taint.get("key") != UNPREPARED
+        and (taint.get("key"), taint.get("effect")) not in wanted
+        and [taint.get("key"), taint.get("effect")] not in before["taints"]
+    ]
+    taints = [*kept, *wanted.values()]
+    have = {
+        "labels": sorted(pool.labels),
+        "annotations": sorted(pool.annotations),
+        "taints": sorted(map(list, wanted)),
+    }
+    text = json.dumps(have, separators=(",", ":")) if any(have.values()) else None
+    annotations = _changes(node.annotations, pool.annotations, before["annotations"])
+    if node.annotations.get(DRESS) != text:
+        annotations[DRESS] = text
+    metadata: dict[str, Any] = {}
+    if labels:
+        metadata["labels"] = labels
+    if annotations:
+        metadata["annotations"] = annotations
+    different = _keyed(taints) != _keyed(node.taints)
+    if not metadata and not different:
+        return None
+    patch: dict[str, Any] = {"metadata": {**metadata, "uid": node.uid, "resourceVersion": node.version}}
+    return patch | ({"spec": {"taints": taints or None}} if different else {})
+
+
+def _before(node: NodeSeen) -> dict[str, list[Any]]:
+    """What the Node has had from the template."""
+    try:
+        found = json.loads(node.annotations.get(DRESS, "{}"))
+        return {key: list(found.get(key) or ()) for key in ("labels", "annotations", "taints")}
+    except (ValueError, TypeError, AttributeError):
+        return {"labels": [], "annotations": [], "taints": []}  # somebody wrote it by hand
+
+
+def _changes(have: Mapping[str, str], wanted: Mapping[str, str], before: list[Any]) -> dict[str, str | None]:
+    gone = {key: None for key in before if key not in wanted and key in have}
+    return gone | {key: value for key, value in wanted.items() if have.get(key) != value}
+
+
+def _keyed(taints: Any) -> dict[tuple[str, str], str]:
+    return {(taint["key"], taint["effect"]): taint.get("value") or "" for taint in taints}

@@ -1,0 +1,171 @@
+"""What the API server has of all pools, kept up to date by watches, and who is told when it changes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Generic, TypeVar
+
+from wasmlet.clock import Pacing
+from wasmlet.kube import Client, History, Reflector, Selection, later, paths
+from wasmlet.model.pod import Raw
+from wasmlet.operator.pool import LABEL, ordinal_of
+from wasmlet.operator.seen import Member, NodeSeen, PodSeen, Seen, SetSeen
+
+T = TypeVar("T")
+Wake = Callable[[str], None]
+"""Called with the name of a pool, of which something has changed."""
+
+
+class Kept(Generic[T]):
+    """One kind of objects, by pool and name: of each what `read` makes of it. A reflector's handler."""
+
+    def __init__(self, read: Callable[[Raw], T], wake: Wake) -> None:
+        self._read = read
+        self._wake = wake
+        self._found: defaultdict[str, dict[str, tuple[str, T]]] = defaultdict(dict)
+        self.in_sync = asyncio.Event()
+
+    def of(self, pool: str) -> Mapping[str, T]:
+        """What the pool has, by name."""
+        return {name: value for name, (_, value) in self._found.get(pool, {}).items()}
+
+    def synced(self, items: Sequence[dict[str, Any]]) -> None:
+        before, self._found = self._found, defaultdict(dict)
+        for item in items:
+            self._put(item)
+        for pool in before.keys() | self._found.keys():
+            if before.get(pool) != self._found.get(pool):
+                self._wake(pool)
+        self.in_sync.set()
+
+    def applied(self, item: dict[str, Any]) -> None:
+        """Something is new; also what was answered to a write, which a watch may tell of later."""
+        metadata = item["metadata"]
+        known = self._found.get(_pool(item), {}).get(metadata["name"])
+        if known is not None and not later(metadata["resourceVersion"], known[0]):
+            return
+        value = self._put(item)
+        if known is None or known[1] != value:
+            self._wake(_pool(item))
+
+    def deleted(self, item: dict[str, Any]) -> None:
+        pool, name = _pool(item), item["metadata"]["name"]
+        if self._found.get(pool, {}).pop(name, None) is not None:
+            if not self._found[pool]:
+                del self._found[pool]
+            self._wake(pool)
+
+    def _put(self, item: dict[str, Any]) -> T:
+        metadata, value = item["metadata"], self._read(item)
+        self._found[_pool(item)][metadata["name"]] = (metadata["resourceVersion"], value)
+        return value
+
+
+def _pool(item: Raw) -> str:
+    return str((item["metadata"].get("labels") or {}).get(LABEL, ""))
+
+
+def edition(item: Raw) -> str:
+    """What changes when somebody changes what an object says: its generation, where it has one."""
+    metadata = item["metadata"]
+    return f"{metadata['uid']}/{metadata.get('generation') or metadata['resourceVersion']}"
+
+
+class Fleet:
+    """The objects of all pools.
+
+    Args:
+        namespace: of the nodes' pods.
+        wake: told of each pool of which something has changed.
+    """
+
+    def __init__(self, client: Client, namespace: str, pacing: Pacing, wake: Wake) -> None:
+        self.sets = Kept(SetSeen.of, wake)
+        self.pods = Kept(PodSeen.of, wake)
+        self.nodes = Kept(NodeSeen.of, wake)
+        self._editions: dict[str, Kept[str]] = {}
+        self._handlers: list[tuple[str, Any]] = [
+            (f"/api/v1/namespaces/{namespace}/pods", self.pods),
+            (paths.NODES, self.nodes),
+        ]
+        core, rbac = f"/api/v1/namespaces/{namespace}", "/apis/rbac.authorization.k8s.io/v1"
+        for path in (
+            f"{core}/serviceaccounts",
+            f"{core}/services",
+            f"{rbac}/clusterroles",
+            f"{rbac}/clusterrolebindings",
+        ):
+            self._editions[path] = Kept(edition, wake)
+            self._handlers.append((path, self._editions[path]))
+        sets = f"/apis/apps/v1/namespaces/{namespace}/statefulsets"
+        self._editions[sets] = Kept(edition, wake)
+        self._handlers.append((sets, _Both(self._editions[sets], self.sets)))
+        self._client = client
+        self._pacing = pacing
+
+    async def run(self) -> None:
+        """Follow all of them until cancelled."""
+        history, params = History(), {"labelSelector": LABEL}
+        async with asyncio.TaskGroup() as group:
+            for path, handler in self._handlers:
+                selection = Selection(path, params)
+                group.create_task(
+                    Reflector(self._client, selection, handler, pacing=self._pacing, history=history).run()
+                )
+
+    async def in_sync(self) -> None:
+        """Return when everything has been listed."""
+        for listed in self._listed():
+            await listed.wait()
+
+    def known(self) -> bool:
+        """Whether everything has been listed."""
+        return all(listed.is_set() for listed in self._listed())
+
+    def _listed(self) -> list[asyncio.Event]:
+        own = [self.pods.in_sync, self.nodes.in_sync, self.sets.in_sync]
+        return own + [kept.in_sync for kept in self._editions.values()]
+
+    def of(self, pool: str) -> Seen:
+        """What there is of the pool's nodes."""
+        return Seen(self.sets.of(pool).get(pool), list(self._members(pool)))
+
+    def edition(self, path: str, pool: str) -> str | None:
+        """The edition of the object at that path, as it was seen last; None where it is not there."""
+        collection, _, name = path.rpartition("/")
+        return self._editions[collection].of(pool).get(name)
+
+    def written(self, path: str, answer: Raw) -> None:
+        """The API server has answered a write with this object."""
+        collection = path.rpartition("/")[0]
+        self._editions[collection].applied(dict(answer))
+        if collection.endswith("/statefulsets"):
+            self.sets.applied(dict(answer))
+
+    def _members(self, pool: str) -> Iterator[Member]:
+        pods, nodes = self.pods.of(pool), self.nodes.of(pool)
+        ordinals = {ordinal_of(name, pool) for name in pods.keys() | nodes.keys()}
+        for ordinal in sorted(ordinal for ordinal in ordinals if ordinal is not None):
+            name = f"{pool}-{ordinal}"
+            yield Member(ordinal, name, pods.get(name), nodes.get(name))
+
+
+class _Both:
+    """One watch for two handlers."""
+
+    def __init__(self, *handlers: Kept[Any]) -> None:
+        self._handlers = handlers
+
+    def synced(self, items: Sequence[dict[str, Any]]) -> None:
+        for handler in self._handlers:
+            handler.synced(items)
+
+    def applied(self, item: dict[str, Any]) -> None:
+        for handler in self._handlers:
+            handler.applied(item)
+
+    def deleted(self, item: dict[str, Any]) -> None:
+        for handler in self._handlers:
+            handler.deleted(item)

@@ -1,0 +1,153 @@
+"""kopf's part: it follows the pools, starts a task for each, and lets none go before its nodes have ended."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import aiohttp
+import structlog
+from multidict import CIMultiDict
+
+from wasmlet.concurrency import first_of
+from wasmlet.failures import traceback_of
+from wasmlet.kube import Identity
+from wasmlet.kube.connections import opened_session
+from wasmlet.model.pod import Raw
+from wasmlet.operator.keeper import Keeper
+from wasmlet.operator.pool import FINALIZER, GROUP, PLURAL, POOLS, VERSION
+from wasmlet.operator.shared import Shared
+
+
+@contextlib.contextmanager
+def _absent(module: str) -> Iterator[None]:
+    """While open, importing the module fails where it has not been imported yet."""
+    if module in sys.modules:
+        yield
+        return
+    sys.modules[module] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        del sys.modules[module]
+
+
+# Where kopf finds this client it imports all of its models, 60 MiB, to recognize them; there are none here.
+with _absent("kubernetes_asyncio"):
+    import kopf
+
+CANCEL_SECONDS = 10.0
+
+
+class _Endless:
+    """Pauses of kopf's requests: an API server that is away is no reason to end."""
+
+    def __iter__(self) -> Iterator[float]:
+        yield from (1, 1, 2, 3, 5)
+        while True:
+            yield 8
+
+
+class _NothingStored(kopf.DiffBaseStorage):
+    """kopf remembers in each object what it has handled. Here nothing depends on what was: an object is as it is."""
+
+    def fetch(self, *, body: kopf.Body) -> Any:
+        return self.build(body=body)
+
+    def store(self, *, body: kopf.Body, patch: kopf.Patch, essence: Any) -> None:
+        return None
+
+
+def settings() -> kopf.OperatorSettings:
+    """kopf's settings."""
+    found = kopf.OperatorSettings()
+    found.persistence.finalizer = FINALIZER
+    found.persistence.progress_storage = kopf.AnnotationsProgressStorage(prefix=GROUP)
+    found.persistence.diffbase_storage = _NothingStored()
+    found.posting.enabled = False
+    found.networking.error_backoffs = _Endless()
+    found.networking.request_timeout = 30
+    found.process.ultimate_exiting_timeout = None
+    return found
+
+
+def registry(shared: Shared, identity: Identity) -> kopf.OperatorRegistry:
+    """kopf's handlers."""
+    found = kopf.OperatorRegistry()
+    pools = (GROUP, VERSION, PLURAL)
+
+    @kopf.on.login(registry=found)
+    async def login(**_: Any) -> Any:
+        nonlocal identity
+        identity = shared.client.identity
+        return kopf.AiohttpSession(server=identity.server, aiohttp_session=_session(identity))
+
+    @kopf.on.event(*pools, registry=found)
+    async def changed(name: str, type: str, **_: Any) -> None:  # noqa: A002 - kopf's name
+        shared.wakes.wake(name)
+        if type == "DELETED":
+            shared.wakes.forget(name)
+            shared.metrics.forget(name)
+
+    @kopf.daemon(*pools, registry=found, cancellation_timeout=CANCEL_SECONDS)
+    async def keep(name: str, uid: str, body: kopf.Body, stopped: kopf.DaemonStopped, **_: Any) -> None:
+        async def ask() -> Raw:
+            return dict(body)
+
+        keeper = Keeper(name, uid, shared, ask, removing=False)
+        await first_of(keeper.run(), stopped.wait())
+
+    @kopf.on.delete(*pools, registry=found)
+    async def remove(name: str, uid: str, **_: Any) -> None:
+        await Keeper(name, uid, shared, lambda: shared.client.get(f"{POOLS}/{name}"), removing=True).run()
+
+    return found
+
+
+def _session(identity: Identity) -> aiohttp.ClientSession:
+    """A session for kopf, with the same credentials as all others."""
+
+    async def as_us(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+        for name, value in (await identity.headers()).items():
+            request.headers.add(name, value)
+        return await handler(request)
+
+    headers = CIMultiDict({"User-Agent": "wasmlet-operator", "Accept": "application/json"})
+    return opened_session(identity.proxy, identity.ssl_context, limit=0, headers=headers, middlewares=(as_us,))
+
+
+async def serve(shared: Shared, stop: asyncio.Event) -> None:
+    """Run kopf until stopped."""
+    with _logged():
+        await kopf.operator(
+            registry=registry(shared, shared.client.identity),
+            settings=settings(),
+            clusterwide=True,
+            standalone=True,
+            stop_flag=stop,
+        )
+
+
+@contextlib.contextmanager
+def _logged() -> Iterator[None]:
+    """While open, what kopf logs is logged as everything else here is; of its news only what is wrong."""
+    logger, handler = logging.getLogger("kopf"), _Forward()
+    before = logger.level, logger.propagate
+    logger.addHandler(handler)
+    logger.setLevel(logging.WARNING)
+    logger.propagate = False
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.level, logger.propagate = before
+
+
+class _Forward(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        more = {"exception": traceback_of(record.exc_info[1])} if record.exc_info and record.exc_info[1] else {}
+        structlog.get_logger(record.name).log(record.levelno, record.getMessage()[:1000], **more)

@@ -1,0 +1,92 @@
+"""What the operator counts of itself, for Prometheus, and whether it lives: `/metrics`, `/healthz`, `/readyz`."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+from aiohttp import web
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    ProcessCollector,
+    generate_latest,
+)
+
+STATES = ("wanted", "ready", "updated", "draining")
+
+
+class Metrics:
+    """The figures of one operator."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        self._nodes = Gauge(
+            "wasmlet_pool_nodes", "Nodes of a pool, by what they are.", ["pool", "state"], registry=self.registry
+        )
+        self._looks = Counter(
+            "wasmlet_pool_looks", "How often a pool was compared with what it says.", ["pool"], registry=self.registry
+        )
+        self._failures = Counter(
+            "wasmlet_pool_failures", "Steps that failed and are tried again.", ["pool"], registry=self.registry
+        )
+
+    def looked(self, pool: str, **nodes: int) -> None:
+        """A pool was looked at.
+
+        Args:
+            nodes: how many there are, by `STATES`.
+        """
+        self._looks.labels(pool).inc()
+        for state in STATES:
+            self._nodes.labels(pool, state).set(nodes.get(state, 0))
+
+    def failed(self, pool: str) -> None:
+        """A step failed."""
+        self._failures.labels(pool).inc()
+
+    def forget(self, pool: str) -> None:
+        """The pool is gone, and so are its series."""
+        for one in (self._looks, self._failures):
+            with contextlib.suppress(KeyError):
+                one.remove(pool)
+        for state in STATES:
+            with contextlib.suppress(KeyError):
+                self._nodes.remove(pool, state)
+
+
+@asynccontextmanager
+async def served(address: str, port: int, metrics: Metrics, ready: Callable[[], bool]) -> AsyncIterator[None]:
+    """Serve them while open.
+
+    Args:
+        port: 0 serves nothing.
+        ready: whether what the cluster has is known.
+    """
+    if not port:
+        yield
+        return
+
+    async def healthz(_: web.Request) -> web.Response:
+        return web.Response(text="ok")  # the loop runs; an API server that is away is not mended by a restart
+
+    async def readyz(_: web.Request) -> web.Response:
+        return web.Response(text="ok") if ready() else web.Response(status=503, text="not in sync yet")
+
+    async def figures(_: web.Request) -> web.Response:
+        headers = {"Content-Type": CONTENT_TYPE_LATEST}
+        return web.Response(body=generate_latest(metrics.registry), headers=headers)
+
+    app = web.Application()
+    app.add_routes([web.get("/healthz", healthz), web.get("/readyz", readyz), web.get("/metrics", figures)])
+    runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1.0)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, address, port).start()
+        yield
+    finally:
+        await runner.cleanup()

@@ -1,0 +1,155 @@
+"""The pod of a node, from what its pool says. Pure; a change here rolls every pool's nodes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import attrs
+
+from wasmlet.node.config import NodeConfig
+from wasmlet.operator.pool import LABEL, Pool, Unusable
+from wasmlet.runtime.config import RuntimeConfig
+
+DRAIN_SECONDS = 25
+GRACE_SECONDS = 40
+"""More than the node takes to end what is left on it."""
+STATE = "/var/lib/wasmlet"
+UNPREPARED = "wasmlet.dev/unprepared"
+"""Taint of a Node until it has what the pool's template says."""
+_USER = 65532
+_OWN = (
+    "bootstrap_kubeconfig", "drain_on_exit", "drain_seconds", "engine", "healthz_port", "impersonate_node",
+    "kubeconfig", "max_pods", "node_ip", "node_labels", "node_name", "port", "register_with_taints", "state_dir",
+    "system_reserved",
+)  # fmt: skip
+"""Options of a node that the operator sets itself."""
+_RESOURCES = {"requests": {"cpu": "100m", "memory": "256Mi"}, "limits": {"memory": "1Gi"}}
+_RESTRICTED = {
+    "allowPrivilegeEscalation": False,
+    "readOnlyRootFilesystem": True,
+    "capabilities": {"drop": ["ALL"]},
+}
+_PLACEMENT = ("affinity", "imagePullSecrets", "priorityClassName", "tolerations", "topologySpreadConstraints")
+
+
+def check_config(pool: Pool) -> None:
+    """See that each setting in `spec.config` is an option, and not one that the operator sets.
+
+    Raises:
+        Unusable: one is not; the message names it.
+    """
+    for key in pool.config:
+        name = key.replace("-", "_")
+        if name in _OWN:
+            raise Unusable("InvalidConfig", f"spec.config: {key} is the operator's to set; leave it out")
+        if pool.provider != "custom" and name not in _known():
+            raise Unusable(
+                "InvalidConfig", f"spec.config: a node has no option {key!r}; `wasmlet run --help` lists them"
+            )
+    if len({key.replace("-", "_") for key in pool.config}) != len(pool.config):
+        raise Unusable("InvalidConfig", "spec.config: an option is there twice, with '-' and with '_'")
+
+
+def template(pool: Pool, image: str, account: str) -> dict[str, Any]:
+    """The pod template of the pool's StatefulSet.
+
+    Args:
+        image: of pools that name none.
+        account: the service account.
+    """
+    given = pool.node_pod
+    container: dict[str, Any] = {
+        "name": "node",
+        "image": given.get("image") or image,
+        "args": options(pool),
+        "env": [
+            _field("POD_NAME", "metadata.name"),
+            _field("POD_IP", "status.podIP"),
+            *({"name": f"WASMLET_{_upper(key)}", "value": value} for key, value in sorted(pool.config.items())),
+        ],
+        "ports": [{"name": "kubelet", "containerPort": 10250, "protocol": "TCP"}],
+        "readinessProbe": {"tcpSocket": {"port": "kubelet"}},
+        "resources": given.get("resources") or _RESOURCES,
+        "volumeMounts": [
+            {"name": "state", "mountPath": STATE},
+            {"name": "memory", "mountPath": "/dev/shm"},
+            {"name": "tmp", "mountPath": "/tmp"},
+        ],
+    }
+    container |= {key: given[key] for key in ("command", "imagePullPolicy") if key in given}
+    spec: dict[str, Any] = {
+        "serviceAccountName": account,
+        "nodeSelector": given.get("nodeSelector") or {"kubernetes.io/os": "linux"},
+        "terminationGracePeriodSeconds": GRACE_SECONDS,
+        "containers": [container],
+        "volumes": [
+            {"name": "state", "emptyDir": {}},
+            # Secrets of pods and what is staged for guests lie here; 64 MiB, the default, is too little.
+            {"name": "memory", "emptyDir": {"medium": "Memory", "sizeLimit": "256Mi"}},
+            {"name": "tmp", "emptyDir": {}},
+        ],
+    }
+    spec |= {key: given[key] for key in _PLACEMENT if key in given}
+    _secure(spec, container, privileged=given.get("privileged", False))
+    return {"metadata": {"labels": labels(pool.name)}, "spec": spec}
+
+
+def options(pool: Pool) -> list[str]:
+    """The command line of each node."""
+    settings = [f"--{name}={value}" for name, value in _settings(pool)]
+    provider = [] if pool.provider == "custom" else [f"--provider={pool.provider}"]
+    identity = ["--serving-csr"] if pool.certificates else ["--impersonate-node", "--no-serving-csr"]
+    if "serving-csr" in pool.config or "serving_csr" in pool.config:
+        identity = [flag for flag in identity if "serving" not in flag]
+    return [*provider, "--drain-on-exit", *identity, *settings]
+
+
+def labels(pool: str) -> dict[str, str]:
+    """The labels of whatever belongs to the pool."""
+    return {
+        "app.kubernetes.io/name": "wasmlet",
+        "app.kubernetes.io/component": "node",
+        "app.kubernetes.io/managed-by": "wasmlet-operator",
+        LABEL: pool,
+    }
+
+
+def _settings(pool: Pool) -> Iterable[tuple[str, str]]:
+    yield "node-name", "$(POD_NAME)"
+    yield "node-ip", "$(POD_IP)"
+    yield "state-dir", f"{STATE}/state"
+    yield "drain-seconds", str(DRAIN_SECONDS)
+    yield "max-pods", str(pool.max_pods)
+    yield "system-reserved", ",".join(f"{name}={amount}" for name, amount in sorted(pool.reserved.items()))
+    yield "node-labels", f"{LABEL}={pool.name}"
+    yield "register-with-taints", f"{UNPREPARED}:NoSchedule"
+    for engine in sorted(pool.engines):
+        yield "engine", engine
+
+
+def _secure(spec: dict[str, Any], container: dict[str, Any], *, privileged: bool) -> None:
+    """What Pod Security "restricted" asks for, or the opposite."""
+    if privileged:
+        container["securityContext"] = {"privileged": True, "runAsUser": 0}
+        return
+    container["securityContext"] = _RESTRICTED
+    spec["securityContext"] = {
+        "runAsNonRoot": True,
+        "runAsUser": _USER,
+        "runAsGroup": _USER,
+        "fsGroup": _USER,
+        "seccompProfile": {"type": "RuntimeDefault"},
+    }
+
+
+def _field(name: str, path: str) -> dict[str, Any]:
+    return {"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}}
+
+
+def _upper(key: str) -> str:
+    return key.upper().replace("-", "_")
+
+
+def _known() -> Sequence[str]:
+    return [field.name for kind in (NodeConfig, RuntimeConfig) for field in attrs.fields(kind) if field.init]

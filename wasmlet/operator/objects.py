@@ -1,0 +1,111 @@
+"""The objects of a pool, as they are to be. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import attrs
+
+from wasmlet.operator import node_pod
+from wasmlet.operator.pool import LABEL, Pool
+
+_RBAC = "rbac.authorization.k8s.io"
+
+
+@attrs.frozen
+class Object:
+    """An object that is to be.
+
+    Attributes:
+        path: of the object itself, for a request.
+        body: what is applied.
+    """
+
+    path: str
+    body: dict[str, Any]
+
+
+def prefixed(pool: str) -> str:
+    """The name of a pool's objects that are not its nodes'."""
+    return f"wasmlet-pool-{pool}"
+
+
+def set_path(namespace: str, pool: str) -> str:
+    return f"/apis/apps/v1/namespaces/{namespace}/statefulsets/{pool}"
+
+
+def of_nodes(pool: Pool, namespace: str, image: str, replicas: int, names: Sequence[str]) -> Iterator[Object]:
+    """Everything of a pool whose nodes are pods, in the order in which it is needed.
+
+    Args:
+        replicas: how many pods there are to be now, which may be more than the pool wants.
+        names: of the nodes, those included that are still to end.
+    """
+    account = prefixed(pool.name)
+    yield _made(
+        f"/api/v1/namespaces/{namespace}/serviceaccounts", "v1", "ServiceAccount", pool, namespace, name=account
+    )
+    if pool.certificates:
+        rules = [_rule("certificates.k8s.io", ["certificatesigningrequests"], ["create", "get", "list", "watch"])]
+    else:
+        rules = impersonation(names)
+    yield from _bound(pool, namespace, account, rules)
+    service = {
+        "clusterIP": "None",
+        "selector": {LABEL: pool.name},
+        "ports": [{"name": "kubelet", "port": 10250, "protocol": "TCP", "targetPort": "kubelet"}],
+        "publishNotReadyAddresses": True,
+    }
+    yield _made(f"/api/v1/namespaces/{namespace}/services", "v1", "Service", pool, namespace, spec=service)
+    # Guests run in the pod of their node, and end with it: nothing but the operator replaces a pod (OnDelete).
+    stateful = {
+        "replicas": replicas,
+        "serviceName": pool.name,
+        "podManagementPolicy": "Parallel",
+        "updateStrategy": {"type": "OnDelete"},
+        "revisionHistoryLimit": 2,
+        "selector": {"matchLabels": {LABEL: pool.name}},
+        "template": node_pod.template(pool, image, account),
+    }
+    path = set_path(namespace, pool.name).rpartition("/")[0]
+    yield _made(path, "apps/v1", "StatefulSet", pool, namespace, spec=stateful)
+
+
+def impersonation(nodes: Sequence[str]) -> list[dict[str, Any]]:
+    """The right to act as each of these nodes. Without names a rule would be about all users, so there is none then."""
+    if not nodes:
+        return []
+    return [
+        _rule("", ["users"], ["impersonate"], [f"system:node:{name}" for name in nodes]),
+        _rule("", ["groups"], ["impersonate"], ["system:nodes"]),
+    ]
+
+
+def _bound(pool: Pool, namespace: str, account: str, rules: list[dict[str, Any]]) -> Iterator[Object]:
+    """A ClusterRole with these rules, and its binding to the account."""
+    path = f"/apis/{_RBAC}/v1/clusterrole"
+    yield _made(f"{path}s", f"{_RBAC}/v1", "ClusterRole", pool, name=account, rules=rules)
+    subject = {"kind": "ServiceAccount", "name": account, "namespace": namespace}
+    role = {"apiGroup": _RBAC, "kind": "ClusterRole", "name": account}
+    kind, version = "ClusterRoleBinding", f"{_RBAC}/v1"
+    yield _made(f"{path}bindings", version, kind, pool, name=account, subjects=[subject], roleRef=role)
+
+
+def _made(
+    collection: str, version: str, kind: str, pool: Pool, namespace: str = "", *, name: str = "", **content: Any
+) -> Object:
+    metadata: dict[str, Any] = {
+        "name": name or pool.name,
+        "labels": node_pod.labels(pool.name),
+        "ownerReferences": [pool.owner],
+    }
+    if namespace:
+        metadata["namespace"] = namespace
+    body = {"apiVersion": version, "kind": kind, "metadata": metadata, **content}
+    return Object(f"{collection}/{metadata['name']}", body)
+
+
+def _rule(group: str, resources: list[str], verbs: list[str], names: Sequence[str] = ()) -> dict[str, Any]:
+    rule: dict[str, Any] = {"apiGroups": [group], "resources": resources, "verbs": verbs}
+    return rule | ({"resourceNames": list(names)} if names else {})

@@ -1,0 +1,87 @@
+"""The operator as a whole: its clients, its watches, and kopf."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import structlog
+
+from wasmlet.clock import Clock, Pacing, SystemClock
+from wasmlet.kube import Client, errors, load_identity
+from wasmlet.kube.events import EventRecorder
+from wasmlet.node.credentials import first_contact
+from wasmlet.operator import handlers
+from wasmlet.operator.cleanup import remove_all
+from wasmlet.operator.config import OperatorConfig
+from wasmlet.operator.fleet import Fleet
+from wasmlet.operator.health import Metrics, served
+from wasmlet.operator.pool import POOLS
+from wasmlet.operator.shared import RETRIES, Shared, Wakes
+from wasmlet.signals import on_stop_signals
+
+log = structlog.get_logger(__name__)
+
+
+async def run(config: OperatorConfig) -> None:
+    """Keep all pools until a signal comes. Nodes and pods stay as they are then.
+
+    Raises:
+        ConfigError: the API server is away at the start, or does not accept the credentials.
+    """
+    stop = asyncio.Event()
+    with on_stop_signals(stop.set):
+        async with _shared(config) as shared:
+            await _look_for_pools(shared.client)
+            log.info("operator started", namespace=config.namespace)
+            await handlers.serve(shared, stop)
+            await shared.events.flush(1.0)
+
+
+async def cleanup(config: OperatorConfig) -> None:
+    """Remove all pools and their nodes.
+
+    Raises:
+        ConfigError: the API server is away at the start, or does not accept the credentials.
+        ApiError: pools cannot be listed or deleted.
+    """
+    async with _shared(config) as shared:
+        await remove_all(shared)
+        await shared.events.flush(1.0)
+
+
+@asynccontextmanager
+async def _shared(config: OperatorConfig) -> AsyncIterator[Shared]:
+    """What the tasks of all pools share; watches and events run while it is open."""
+    clock: Clock = SystemClock()
+    identity, rng = await load_identity(config.kubeconfig), random.Random()
+    async with (
+        Client(identity, clock=clock, rng=rng) as client,
+        Client(identity, clock=clock, rng=rng, throttled_tries=0) as evicting,
+        asyncio.TaskGroup() as group,
+    ):
+        await first_contact(client, clock)
+        wakes = Wakes()
+        fleet = Fleet(client, config.namespace, Pacing(clock, rng, RETRIES), wakes.wake)
+        events = EventRecorder(client, "wasmlet-operator", clock=clock)
+        tasks = [group.create_task(fleet.run()), group.create_task(events.run())]
+        metrics = Metrics()
+        try:
+            async with served(config.health_address, config.health_port, metrics, fleet.known):
+                yield Shared(config, client, evicting, fleet, events, wakes, clock, rng, metrics)
+        finally:
+            for task in tasks:
+                task.cancel()
+
+
+async def _look_for_pools(client: Client) -> None:
+    try:
+        await client.get(POOLS, limit="1")
+    except errors.ObjectNotFound:
+        log.warning(
+            "the cluster has no WasmNodePools yet; apply charts/wasmlet-operator/crds, and the operator goes on"
+        )
+    except errors.ApiError as error:
+        log.warning("pools cannot be listed", error=str(error))

@@ -1,0 +1,105 @@
+"""What is to be done with the nodes of a pool next. Pure: what the API server has goes in, steps come out.
+
+Guests run in the pod of their node and end with it. So a node that is to go, or to be made anew, is emptied first; its
+pod goes when that is done or has taken too long; its Node goes last, when no node loop is there to make it again. A
+StatefulSet ends the pods with the highest ordinals, so the number of replicas is lowered past those that are empty.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+import attrs
+
+from wasmlet.operator.seen import Member, NodeSeen, PodSeen, Seen, SetSeen
+
+
+@attrs.frozen
+class Plan:
+    """The next steps.
+
+    Attributes:
+        replicas: of the StatefulSet; more than wanted while nodes are emptied.
+        drain: nodes to be emptied.
+        restart: pods whose node is empty, to be deleted so that the StatefulSet makes new ones.
+        release: Nodes that were to be emptied and are not any more.
+        forget: Nodes without a pod that nobody wants.
+        outdated: names of nodes whose pod is not what the StatefulSet says.
+        surplus: names of nodes that are to go.
+    """
+
+    replicas: int
+    drain: Sequence[NodeSeen]
+    restart: Sequence[PodSeen]
+    release: Sequence[NodeSeen]
+    forget: Sequence[NodeSeen]
+    outdated: Sequence[str]
+    surplus: Sequence[str]
+
+    @property
+    def done(self) -> bool:
+        """Whether all nodes are as they are to be, as far as the plan sees."""
+        return not (self.drain or self.restart or self.release or self.forget or self.outdated or self.surplus)
+
+
+def planned(wanted: int, seen: Seen, emptied: Collection[str], max_unavailable: int) -> Plan:
+    """The next steps towards so many nodes, all of them what the StatefulSet says.
+
+    Args:
+        wanted: how many; 0 for a pool that is deleted.
+        emptied: UIDs of Nodes that are empty, or have had the time for it.
+        max_unavailable: how many nodes may be away for a change at a time.
+    """
+    surplus = [member for member in seen.members if member.ordinal >= wanted]
+    kept = [member for member in seen.members if member.ordinal < wanted]
+    waiting = [member for member in surplus if _holds_guests(member) and not _emptied(member, emptied)]
+    current = seen.set.replicas if seen.set is not None else 0
+    replicas = wanted if wanted >= current else min(current, max([wanted, *(m.ordinal + 1 for m in waiting)]))
+    outdated = [member for member in kept if _outdated(member, seen.set)]
+    turn = _turn(wanted, kept, outdated, max_unavailable)
+    draining = [*waiting, *(member for member in turn if _holds_guests(member) and not _emptied(member, emptied))]
+    return Plan(
+        replicas=replicas,
+        drain=[member.node for member in draining if member.node is not None],
+        restart=[member.pod for member in turn if member.pod is not None and member not in draining],
+        release=[m.node for m in kept if m.node is not None and _released(m, outdated)],
+        forget=[m.node for m in surplus if m.node is not None and m.pod is None and m.ordinal >= current],
+        outdated=[member.name for member in outdated],
+        surplus=[member.name for member in surplus],
+    )
+
+
+def _holds_guests(member: Member) -> bool:
+    """Whether pods may run on it: there is a Node, and a pod that may run its node loop."""
+    if member.node is None or member.pod is None:
+        return False
+    return not member.pod.ending and (member.pod.ready or member.node.ready)
+
+
+def _emptied(member: Member, emptied: Collection[str]) -> bool:
+    return member.node is not None and member.node.uid in emptied and member.node.draining is not None
+
+
+def _outdated(member: Member, target: SetSeen | None) -> bool:
+    if member.pod is None or member.pod.ending or target is None or not target.revision:
+        return False
+    return member.pod.revision != target.revision
+
+
+def _turn(wanted: int, kept: Sequence[Member], outdated: Sequence[Member], most: int) -> list[Member]:
+    """Which of the outdated nodes are made anew now.
+
+    One that is away already costs nothing. One that is being emptied goes on.
+    """
+    away = [member for member in outdated if not member.available]
+    available = sum(member.available for member in kept)
+    more = max(0, most - (wanted - available))
+    rest = sorted((m for m in outdated if m.available), key=lambda member: -member.ordinal)
+    return [*away, *rest[:more]]
+
+
+def _released(member: Member, outdated: Sequence[Member]) -> bool:
+    assert member.node is not None
+    if member.node.draining is None or member in outdated:
+        return False
+    return member.pod is not None and member.pod.ready and not member.pod.ending and member.node.ready

@@ -1,0 +1,150 @@
+"""A pool as its object says it, read. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import attrs
+
+from wasmlet.errors import WasmletError
+from wasmlet.model.pod import Raw
+
+GROUP = "wasmlet.dev"
+VERSION = "v1alpha1"
+PLURAL = "wasmnodepools"
+KIND = "WasmNodePool"
+POOLS = f"/apis/{GROUP}/{VERSION}/{PLURAL}"
+FINALIZER = f"{GROUP}/nodes"
+"""A pool has it until its nodes have ended."""
+LABEL = f"{GROUP}/pool"
+"""Of everything that belongs to a pool; its value is the pool's name."""
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+_DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h)")
+RESERVED = {"cpu": "100m", "memory": "256Mi"}
+
+
+class Unusable(WasmletError):
+    """The pool cannot be made as it stands; `reason` is that of the condition Degraded."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+@attrs.frozen
+class Autoscaling:
+    """Between how many nodes the operator chooses, and how long it waits (seconds)."""
+
+    least: int
+    most: int
+    pending_seconds: float
+    empty_seconds: float
+
+
+@attrs.frozen
+class Pool:
+    """What a `WasmNodePool` says, with the defaults of its schema.
+
+    Attributes:
+        replicas: None where nobody has said yet; a remote pool has none.
+        drain_timeout: seconds.
+        agents: names of the nodes of a remote pool.
+    """
+
+    name: str
+    uid: str
+    generation: int
+    provider: str
+    replicas: int | None
+    engines: Sequence[str]
+    config: Mapping[str, str]
+    labels: Mapping[str, str]
+    annotations: Mapping[str, str]
+    taints: Sequence[Raw]
+    node_pod: Raw
+    max_pods: int
+    reserved: Mapping[str, str]
+    drain_timeout: float
+    max_unavailable: int
+    certificates: bool
+    listen: Raw
+    agents: Sequence[str]
+    autoscaling: Autoscaling | None
+
+    @classmethod
+    def of(cls, raw: Raw) -> Pool:
+        """Read a pool that the API server has taken, so that its schema and rules hold."""
+        metadata, spec = raw["metadata"], raw["spec"]
+        template, remote = spec.get("template") or {}, spec.get("remote") or {}
+        dress, disruption = template.get("metadata") or {}, spec.get("disruption") or {}
+        scaling = spec.get("autoscaling")
+        return cls(
+            name=metadata["name"],
+            uid=metadata["uid"],
+            generation=metadata.get("generation", 0),
+            provider=spec.get("provider", "wasmtime"),
+            replicas=spec.get("replicas"),
+            engines=spec.get("engines") or (),
+            config=spec.get("config") or {},
+            labels=dress.get("labels") or {},
+            annotations=dress.get("annotations") or {},
+            taints=template.get("taints") or (),
+            node_pod=spec.get("nodePod") or {},
+            max_pods=(spec.get("capacity") or {}).get("pods", 250),
+            reserved={key: str(value) for key, value in (spec.get("reserved") or RESERVED).items()},
+            drain_timeout=seconds(disruption.get("drainTimeout", "10m")),
+            max_unavailable=disruption.get("maxUnavailable", 1),
+            certificates=spec.get("identity") == "Certificate",
+            listen=remote.get("listen") or {},
+            agents=[agent["name"] for agent in remote.get("agents") or ()],
+            autoscaling=None if scaling is None else _autoscaling(scaling),
+        )
+
+    @property
+    def remote(self) -> bool:
+        return self.provider == "remote"
+
+    def node(self, ordinal: int) -> str:
+        """The name of the node, and of its pod."""
+        return f"{self.name}-{ordinal}"
+
+    @property
+    def owner(self) -> dict[str, Any]:
+        """The `OwnerReference` to this pool."""
+        return {
+            "apiVersion": f"{GROUP}/{VERSION}",
+            "kind": KIND,
+            "name": self.name,
+            "uid": self.uid,
+            "controller": True,
+            "blockOwnerDeletion": True,
+        }
+
+
+def ordinal_of(name: str, pool: str) -> int | None:
+    """Which of the pool's nodes or pods has this name; None where none has."""
+    stem, _, last = name.rpartition("-")
+    return int(last) if stem == pool and last.isdecimal() and last == str(int(last)) else None
+
+
+def seconds(text: str) -> float:
+    """A duration as Go writes it, such as 1h30m, in seconds.
+
+    Raises:
+        Unusable: it is none.
+    """
+    parts = _DURATION.findall(text)
+    if not parts or "".join(number + unit for number, unit in parts) != text:
+        raise Unusable("InvalidSpec", f"expected a duration as 90s, 10m or 1h30m, found {text!r}")
+    return sum(float(number) * _UNITS[unit] for number, unit in parts)
+
+
+def _autoscaling(raw: Raw) -> Autoscaling:
+    return Autoscaling(
+        least=raw["min"],
+        most=raw["max"],
+        pending_seconds=raw.get("pendingSeconds", 30),
+        empty_seconds=raw.get("emptySeconds", 600),
+    )

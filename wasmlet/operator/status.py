@@ -1,0 +1,161 @@
+"""The status of a pool, in words for a person. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from typing import Any
+
+import attrs
+
+from wasmlet.model.pod import Raw
+from wasmlet.model.quantity import Quantity
+from wasmlet.model.times import rfc3339
+from wasmlet.operator.plan import Plan
+from wasmlet.operator.pool import LABEL, Pool, Unusable
+from wasmlet.operator.seen import Member, Seen
+
+MOST_NODES = 100
+_MOST_NAMED = 3
+
+
+@attrs.frozen
+class Emptying:
+    """How far the emptying of a node is; see `wasmlet.operator.drain.Drain`."""
+
+    node: str
+    left: int | None
+    held: str
+
+
+@attrs.frozen
+class _Condition:
+    type: str
+    status: bool
+    reason: str
+    message: str
+
+
+def status_of(
+    pool: Pool, seen: Seen, plan: Plan, emptying: Sequence[Emptying], *, trouble: Unusable | None, removing: bool
+) -> dict[str, Any]:
+    """The status, without the times of its conditions.
+
+    Args:
+        trouble: why the pool cannot be as it stands.
+        removing: whether the pool is deleted.
+    """
+    wanted = 0 if removing else pool.replicas or 0
+    ready = [member for member in seen.members if member.ordinal < wanted and member.available]
+    pods = sum((Quantity.parse(m.node.pods) for m in ready if m.node is not None), Quantity.parse(0))
+    conditions = (
+        _ready(wanted, ready, seen.members),
+        _progressing(wanted, ready, plan, removing=removing),
+        _draining(emptying),
+        _degraded(trouble),
+    )
+    return {
+        "observedGeneration": pool.generation,
+        "replicas": sum(member.pod is not None for member in seen.members),
+        "readyReplicas": len(ready),
+        "updatedReplicas": sum(m.pod is not None and m.name not in plan.outdated for m in seen.members),
+        "selector": f"{LABEL}={pool.name}",
+        "capacity": {"pods": str(pods)},
+        "nodes": [_node(member, plan) for member in seen.members[:MOST_NODES]],
+        "conditions": [_raw(condition, pool.generation) for condition in conditions],
+    }
+
+
+def stamped(status: dict[str, Any], before: Raw, now: datetime) -> dict[str, Any] | None:
+    """The status with the time since when each condition is what it is; None where `before` says the same."""
+    known = {condition["type"]: condition for condition in before.get("conditions") or ()}
+    conditions = []
+    for condition in status["conditions"]:
+        old = known.get(condition["type"], {})
+        since = old["lastTransitionTime"] if old.get("status") == condition["status"] else rfc3339(now)
+        conditions.append({**condition, "lastTransitionTime": since})
+    found = {**status, "conditions": conditions}
+    return None if all(before.get(key) == value for key, value in found.items()) else found
+
+
+def _ready(wanted: int, ready: Sequence[Member], members: Sequence[Member]) -> _Condition:
+    message = f"{len(ready)} of {wanted} nodes ready"
+    if len(ready) == wanted:
+        return _Condition("Ready", True, "NodesReady", message)
+    troubles = [
+        f"{m.name}: {m.pod.trouble}"
+        for m in members
+        if m.ordinal < wanted and m.pod is not None and not m.available and m.pod.trouble
+    ]
+    return _Condition("Ready", False, "NodesNotReady", "; ".join([message, *troubles[:_MOST_NAMED]]))
+
+
+def _progressing(wanted: int, ready: Sequence[Member], plan: Plan, *, removing: bool) -> _Condition:
+    def going(reason: str, message: str) -> _Condition:
+        return _Condition("Progressing", True, reason, message)
+
+    if removing:
+        return going("Removing", f"{_nodes(len(plan.surplus))} still to end")
+    if plan.surplus or plan.replicas > wanted:
+        return going("ScalingDown", f"from {plan.replicas} to {_nodes(wanted)}: {_named(plan.surplus)} to end")
+    if plan.outdated:
+        return going("RollingUpdate", f"{_named(plan.outdated)} still to be made anew")
+    if len(ready) < wanted:
+        return going("ScalingUp", f"{_nodes(wanted - len(ready))} still to be ready")
+    return _Condition("Progressing", False, "UpToDate", "nothing is to be done")
+
+
+def _draining(emptying: Sequence[Emptying]) -> _Condition:
+    if not emptying:
+        return _Condition("Draining", False, "NoneToEmpty", "no node is being emptied")
+    parts = []
+    for one in emptying[:_MOST_NAMED]:
+        left = "" if one.left is None else f": {one.left} pod{'' if one.left == 1 else 's'} left"
+        parts.append(f"{one.node}{left}" + (f", held: {one.held}" if one.held else ""))
+    more = f"; and {len(emptying) - _MOST_NAMED} more" if len(emptying) > _MOST_NAMED else ""
+    held = any(one.held for one in emptying)
+    return _Condition("Draining", True, "Held" if held else "Evicting", "; ".join(parts) + more)
+
+
+def _degraded(trouble: Unusable | None) -> _Condition:
+    if trouble is None:
+        return _Condition("Degraded", False, "AsSpecified", "the pool can be as it says")
+    return _Condition("Degraded", True, trouble.reason, str(trouble))
+
+
+def _node(member: Member, plan: Plan) -> dict[str, Any]:
+    draining = any(node.name == member.name for node in plan.drain)
+    if member.pod is None or member.pod.ending:
+        state = "Ending"
+    elif draining:
+        state = "Draining"
+    elif member.node is None:
+        state = "Starting"
+    else:
+        state = "Ready" if member.available else "NotReady"
+    found = {"name": member.name, "ready": state == "Ready", "state": state}
+    return found | ({"version": member.node.program} if member.node is not None and member.node.program else {})
+
+
+def _raw(condition: _Condition, generation: int) -> dict[str, Any]:
+    return {
+        "type": condition.type,
+        "status": str(condition.status),
+        "reason": condition.reason,
+        "message": condition.message[:1024],
+        "observedGeneration": generation,
+    }
+
+
+def _named(names: Sequence[str]) -> str:
+    return ", ".join(_some(names))
+
+
+def _some(names: Sequence[str]) -> Iterator[str]:
+    yield from names[:_MOST_NAMED]
+    if len(names) > _MOST_NAMED:
+        yield f"and {len(names) - _MOST_NAMED} more"
+
+
+def _nodes(count: int) -> str:
+    return f"{count} node{'' if count == 1 else 's'}"
