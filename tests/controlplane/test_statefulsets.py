@@ -75,7 +75,7 @@ async def test_a_pod_has_a_name_that_stays(kube: Kubectl, api: Api) -> None:
         assert await kube("scale", "sts/web", "--replicas=1") == "statefulset.apps/web scaled\n"
         await settled(api, 1)
         events = await kube("get", "events", "--field-selector=involvedObject.name=web,reason=SuccessfulDelete")
-        assert "delete Pod web-1 in StatefulSet web successful" in events
+        assert "Delete Pod web-1 in StatefulSet web successful" in events
         await kube("delete", "sts", "web")
         await until(api, PODS, lambda found: not found)
         await until(api, REVISIONS, lambda found: not found)

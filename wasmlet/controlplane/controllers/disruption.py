@@ -67,7 +67,7 @@ class Disruptions:
         before = record.raw.get("status") or {}
         space = self._store["pods"].spaces.get(record.namespace, {}).values()
         pods = [pod for pod in space if budgets.covers(record.raw, pod.raw["metadata"].get("labels") or {})]
-        if not pods and before.get("expectedPods") != 0:
+        if not pods and (before.get("observedGeneration") is None or before.get("expectedPods")):
             self._events.tell(record, "Normal", "NoPods", "No matching pods found")
         disrupted, again = self._disrupted(record, before.get("disruptedPods") or {}, pods)
         try:
@@ -90,7 +90,7 @@ class Disruptions:
         }
         status = budgets.with_condition(status, self._registry.now())
         if status != before:
-            if unmanaged and not before:
+            if unmanaged and before.get("observedGeneration") is None:
                 self._tell_unmanaged(record)
             self._store.write(core(budgets.PLURAL), {**record.raw, "status": status})
         return again

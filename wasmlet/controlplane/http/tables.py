@@ -282,6 +282,12 @@ _COUNTS = {"deployments": {"Up-to-date", "Available"}, "replicasets": {"Desired"
 """Columns that are numbers in the tables of some kinds alone."""
 
 
+def _type(plural: str, column: str) -> str:
+    if column == "Created At":
+        return "date"
+    return "integer" if column in _INTEGERS | _COUNTS.get(plural, set()) else "string"
+
+
 def columns(plural: str) -> list[Object]:
     """The column definitions of a kind's table."""
     out = []
@@ -290,7 +296,7 @@ def columns(plural: str) -> list[Object]:
         out.append(
             {
                 "name": name,
-                "type": "integer" if name in _INTEGERS | _COUNTS.get(plural, set()) else "string",
+                "type": _type(plural, name),
                 "format": "name" if name == "Name" else "",
                 "description": "",
                 "priority": int(word.endswith("*")),

@@ -21,12 +21,12 @@ def check(plural: str, obj: Object, old: Object | None) -> list[Cause]:
 
 def _policies(policies: Any, *, namespaced: bool) -> Iterator[Cause]:
     if not isinstance(policies, list | None):
-        yield Cause.invalid("rules", str(policies), "must be a list")
+        yield Cause.invalid("rules", policies, "must be a list")
         return
     for at, policy in enumerate(policies or ()):
         field = f"rules[{at}]"
         if not isinstance(policy, dict):
-            yield Cause.invalid(field, str(policy), "must be an object")
+            yield Cause.invalid(field, policy, "must be an object")
             continue
         lists = {key: policy.get(key) or [] for key in ("verbs", "apiGroups", "resources", "resourceNames")}
         paths = policy.get("nonResourceURLs") or []
@@ -36,17 +36,17 @@ def _policies(policies: Any, *, namespaced: bool) -> Iterator[Cause]:
             if not isinstance(value, list) or not all(isinstance(item, str) for item in value)
         ]
         if wrong:
-            yield from (Cause.invalid(f"{field}.{key}", str(policy[key]), "must be a list of strings") for key in wrong)
+            yield from (Cause.invalid(f"{field}.{key}", policy[key], "must be a list of strings") for key in wrong)
             continue
         if not lists["verbs"]:
             yield Cause.required(f"{field}.verbs", "verbs must contain at least one value")
         if paths:
             field = f"{field}.nonResourceURLs"
             if namespaced:
-                yield Cause.invalid(field, str(paths), "namespaced rules cannot apply to non-resource URLs")
+                yield Cause.invalid(field, paths, "namespaced rules cannot apply to non-resource URLs")
             if any(lists[key] for key in ("apiGroups", "resources", "resourceNames")):
                 why = "rules cannot apply to both regular resources and non-resource URLs"
-                yield Cause.invalid(field, str(paths), why)
+                yield Cause.invalid(field, paths, why)
             continue
         if not lists["apiGroups"]:
             yield Cause.required(f"{field}.apiGroups", "resource rules must supply at least one api group")
@@ -69,10 +69,10 @@ def _binding(obj: Object, old: Object | None, *, namespaced: bool) -> Iterator[C
     elif (wrong := segment(reference["name"])) is not None:
         yield Cause.invalid("roleRef.name", reference["name"], wrong)
     if old is not None and old.get("roleRef") != reference:
-        yield Cause.invalid("roleRef", str(reference), "cannot change roleRef")
+        yield Cause.invalid("roleRef", reference, "cannot change roleRef")
     subjects = obj.get("subjects")
     if not isinstance(subjects, list | None):
-        yield Cause.invalid("subjects", str(subjects), "must be a list")
+        yield Cause.invalid("subjects", subjects, "must be a list")
         return
     for at, subject in enumerate(subjects or ()):
         yield from _subject(subject, f"subjects[{at}]", namespaced=namespaced)
@@ -80,7 +80,7 @@ def _binding(obj: Object, old: Object | None, *, namespaced: bool) -> Iterator[C
 
 def _subject(subject: Any, field: str, *, namespaced: bool) -> Iterator[Cause]:
     if not isinstance(subject, dict):
-        yield Cause.invalid(field, str(subject), "must be an object")
+        yield Cause.invalid(field, subject, "must be an object")
         return
     if not isinstance(subject.get("name"), str) or not subject["name"]:
         yield Cause.required(f"{field}.name")

@@ -28,7 +28,7 @@ def check(obj: Object, old: Object | None) -> list[Cause]:
     spec = obj.get("spec") or {}
     out = []
     if spec.get("minAvailable") is not None and spec.get("maxUnavailable") is not None:
-        out.append(Cause.invalid("spec", str(spec), "minAvailable and maxUnavailable cannot be both set"))
+        out.append(Cause.invalid("spec", spec, "minAvailable and maxUnavailable cannot be both set"))
     for key in ("minAvailable", "maxUnavailable"):
         value, field = spec.get(key), f"spec.{key}"
         if isinstance(value, str) and not _PERCENT.fullmatch(value):
@@ -43,7 +43,7 @@ def check(obj: Object, old: Object | None) -> list[Cause]:
         try:
             selectors.of_object(spec["selector"])
         except ValueError as error:
-            out.append(Cause.invalid("spec.selector", str(spec["selector"]), str(error)))
+            out.append(Cause.invalid("spec.selector", spec["selector"], str(error)))
     policy = spec.get("unhealthyPodEvictionPolicy")
     if policy is not None and policy not in _POLICIES:
         out.append(Cause.unsupported("spec.unhealthyPodEvictionPolicy", policy, _POLICIES))

@@ -228,6 +228,7 @@ def _deployment(obj: Object) -> None:
 
 def _stateful_set(obj: Object) -> None:
     _replica_set(obj)
+    obj.setdefault("status", {"replicas": 0, "availableReplicas": 0})
     spec = obj["spec"]
     if not isinstance(spec, dict):
         return
@@ -257,6 +258,11 @@ def _claim(obj: Object) -> None:
     if isinstance(spec, dict):
         spec.setdefault("volumeMode", "Filesystem")
     obj["status"] = {"phase": "Pending"}
+
+
+def _budget(obj: Object) -> None:
+    counts = ("disruptionsAllowed", "currentHealthy", "desiredHealthy", "expectedPods")
+    obj.setdefault("status", dict.fromkeys(counts, 0))
 
 
 def _binding(obj: Object) -> None:
@@ -290,6 +296,7 @@ _DEFAULTS: dict[str, Callable[[Object], None]] = {
     "deployments": _deployment,
     "replicasets": _replica_set,
     "statefulsets": _stateful_set,
+    "poddisruptionbudgets": _budget,
     "rolebindings": _binding,
     "clusterrolebindings": _binding,
 }

@@ -40,7 +40,7 @@ def check(obj: Object, old: Object | None) -> list[Cause]:
     if isinstance(ordinals, dict):
         out += count(ordinals.get("start", 0), "spec.ordinals.start")
     elif ordinals is not None:
-        out.append(Cause.invalid("spec.ordinals", str(ordinals), "must be an object"))
+        out.append(Cause.invalid("spec.ordinals", ordinals, "must be an object"))
     service = spec.get("serviceName")
     if service and (not isinstance(service, str) or not DNS_LABEL.fullmatch(service)):
         out.append(Cause.invalid("spec.serviceName", service, LABEL_RULE))
@@ -48,7 +48,7 @@ def check(obj: Object, old: Object | None) -> list[Cause]:
     if not out:
         out += selector(spec, None)
         out += template({"template": _as_made(spec)}, "StatefulSet")
-    if old is not None and not out and _fixed(spec) != _fixed(old["spec"]):
+    if old is not None and _fixed(spec) != _fixed(old["spec"]):
         names = f"{', '.join(repr(name) for name in _CHANGEABLE[:-1])} and {_CHANGEABLE[-1]!r}"
         out.append(Cause.forbidden("spec", f"updates to statefulset spec for fields other than {names} are forbidden"))
     return out
@@ -67,24 +67,24 @@ def _fixed(spec: Object) -> Object:
 def _strategy(strategy: object) -> list[Cause]:
     field = "spec.updateStrategy"
     if not isinstance(strategy, dict):
-        return [Cause.invalid(field, str(strategy), "must be an object")]
+        return [Cause.invalid(field, strategy, "must be an object")]
     kind, rolling = strategy.get("type"), strategy.get("rollingUpdate")
     if kind not in _STRATEGIES:
-        return [Cause.invalid(field, str(strategy), "must be 'RollingUpdate' or 'OnDelete'")]
+        return [Cause.invalid(field, strategy, "must be 'RollingUpdate' or 'OnDelete'")]
     if rolling is None:
         return []
     if kind == "OnDelete":
         why = "only allowed for updateStrategy 'RollingUpdate'"
-        return [Cause.invalid(f"{field}.rollingUpdate", str(rolling), why)]
+        return [Cause.invalid(f"{field}.rollingUpdate", rolling, why)]
     if not isinstance(rolling, dict):
-        return [Cause.invalid(f"{field}.rollingUpdate", str(rolling), "must be an object")]
+        return [Cause.invalid(f"{field}.rollingUpdate", rolling, "must be an object")]
     return count(rolling.get("partition"), f"{field}.rollingUpdate.partition")
 
 
 def _retention(policy: object) -> list[Cause]:
     field = "spec.persistentVolumeClaimRetentionPolicy"
     if not isinstance(policy, dict):
-        return [Cause.invalid(field, str(policy), "must be an object")]
+        return [Cause.invalid(field, policy, "must be an object")]
     return [
         Cause.unsupported(f"{field}.{when}", policy.get(when), _KEPT)
         for when in ("whenDeleted", "whenScaled")
@@ -95,12 +95,12 @@ def _retention(policy: object) -> list[Cause]:
 def _claims(claims: Any) -> list[Cause]:
     field = "spec.volumeClaimTemplates"
     if not isinstance(claims, list | None):
-        return [Cause.invalid(field, str(claims), "must be a list")]
+        return [Cause.invalid(field, claims, "must be a list")]
     out = []
     for at, claim in enumerate(claims or ()):
         metadata, spec = (claim.get(key) if isinstance(claim, dict) else None for key in ("metadata", "spec"))
         if not isinstance(metadata, dict) or not isinstance(spec, dict):
-            out.append(Cause.invalid(f"{field}[{at}]", str(claim), "must be an object with metadata and spec"))
+            out.append(Cause.invalid(f"{field}[{at}]", claim, "must be an object with metadata and spec"))
             continue
         if not isinstance(metadata.get("name"), str) or not DNS_LABEL.fullmatch(metadata["name"]):
             out.append(Cause.invalid(f"{field}[{at}].metadata.name", metadata.get("name"), LABEL_RULE))

@@ -55,18 +55,18 @@ def selector(spec: Object, old: Object | None) -> list[Cause]:
     try:
         wanted = selectors.of_object(chosen)
     except ValueError as error:
-        return [Cause.invalid("spec.selector", str(chosen), str(error))]
+        return [Cause.invalid("spec.selector", chosen, str(error))]
     if not wanted:
-        return [Cause.invalid("spec.selector", str(chosen), "empty selector is invalid for this kind")]
+        return [Cause.invalid("spec.selector", chosen, "empty selector is invalid for this kind")]
     if old is not None and old["spec"].get("selector") != chosen:
-        return [Cause.invalid("spec.selector", str(chosen), "field is immutable")]
+        return [Cause.invalid("spec.selector", chosen, "field is immutable")]
     template_ = spec.get("template")
     metadata = template_.get("metadata") if isinstance(template_, dict) else None
     have = metadata.get("labels") if isinstance(metadata, dict) else None
     have = have if isinstance(have, dict) else {}
     if not all(requirement.matches(have) for requirement in wanted):
         why = "`selector` does not match template `labels`"
-        return [Cause.invalid("spec.template.metadata.labels", str(have), why)]
+        return [Cause.invalid("spec.template.metadata.labels", have, why)]
     return []
 
 

@@ -46,8 +46,9 @@ class ApiError(Exception):
             "metadata": {},
             "status": "Failure",
             "message": self.message,
-            "reason": self.reason,
         }
+        if self.reason:
+            body["reason"] = self.reason
         details = dict(self.details or {})
         if self.retry_after is not None:
             details["retryAfterSeconds"] = self.retry_after
@@ -67,7 +68,7 @@ class Cause:
 
     @classmethod
     def invalid(cls, field: str, value: object, message: str) -> Cause:
-        shown = f'"{value}"' if isinstance(value, str) else json.dumps(value, default=str)
+        shown = f'"{value}"' if isinstance(value, str) else json.dumps(value, default=str, separators=(",", ":"))
         return cls(field, f"Invalid value: {shown}: {message}")
 
     @classmethod

@@ -47,10 +47,10 @@ class Claims:
             try:
                 self._registry.create(Call(core(PLURAL), owner.namespace), body)
             except ApiError as error:
-                message = f"create Claim {name} for Pod {pod} in StatefulSet {owner.name} failed error: {error.message}"
+                message = f"Create Claim {name} for Pod {pod} in StatefulSet {owner.name} failed error: {error.message}"
                 self._events.tell(owner, "Warning", "FailedCreate", message)
                 raise
-            message = f"create Claim {name} Pod {pod} in StatefulSet {owner.name} success"
+            message = f"Create Claim {name} Pod {pod} in StatefulSet {owner.name} success"
             self._events.tell(owner, "Normal", "SuccessfulCreate", message)
 
     def stale(self, owner: Record, number: int) -> bool:

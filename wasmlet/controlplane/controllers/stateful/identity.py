@@ -69,8 +69,9 @@ def make(owner: Record, template: Object, revision: str, number: int) -> Object:
         **pod["spec"],
         "hostname": name,
         "subdomain": owner.raw["spec"].get("serviceName") or "",
-        "volumes": _volumes(owner, pod["spec"], number),
     }
+    if owner.raw["spec"].get("volumeClaimTemplates"):
+        pod["spec"]["volumes"] = _volumes(owner, pod["spec"], number)
     return pod
 
 

@@ -253,7 +253,7 @@ class StatefulSets:
             made = self._registry.create(Call(core("pods"), plan.owner.namespace, manager=_MANAGER), body)
         except ApiError as error:
             if error.reason != "AlreadyExists":
-                message = f"create Pod {name} in StatefulSet {plan.owner.name} failed error: {error.message}"
+                message = f"Create Pod {name} in StatefulSet {plan.owner.name} failed error: {error.message}"
                 self._events.tell(plan.owner, "Warning", "FailedCreate", message)
             raise
         self._claims.own(plan.owner, made, number)
@@ -265,7 +265,7 @@ class StatefulSets:
         self._tell(owner, "Delete", pod.name)
 
     def _tell(self, owner: Record, verb: str, pod: str) -> None:
-        message = f"{verb.lower()} Pod {pod} in StatefulSet {owner.name} successful"
+        message = f"{verb} Pod {pod} in StatefulSet {owner.name} successful"
         self._events.tell(owner, "Normal", f"Successful{verb}", message)
 
     # -- its status

@@ -20,6 +20,7 @@ def from_template(template: Object, owner: Record) -> Object:
     """A pod without a name, made of a template and controlled by its owner (`GetPodFromTemplate`)."""
     given = template.get("metadata") or {}
     metadata: Object = {key: given[key] for key in ("labels", "annotations", "finalizers") if key in given}
+    metadata["generateName"] = f"{owner.name}-"
     metadata["ownerReferences"] = [controller_reference(owner)]
     return {"metadata": metadata, "spec": template["spec"]}
 

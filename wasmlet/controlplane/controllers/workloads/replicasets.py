@@ -124,7 +124,6 @@ class ReplicaSets:
 
     def _make(self, record: Record) -> None:
         body = podlist.from_template(record.raw["spec"]["template"], record)
-        body["metadata"]["generateName"] = f"{record.name}-"
         call = Call(core("pods"), record.namespace, manager="kube-controller-manager")
         try:
             made = self._registry.create(call, body)
