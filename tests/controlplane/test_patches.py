@@ -242,14 +242,14 @@ def owned(config: dict[str, Any], variables: list[dict[str, str]]) -> dict[str, 
 @given(first=labels, second=labels, env_one=keyed, env_two=keyed)
 def test_apply_leaves_exactly_what_its_only_manager_wants(first: Any, second: Any, env_one: Any, env_two: Any) -> None:
     writer = apply.Writer(manager="m", version="v1", now="t")
-    live = apply.apply("pods", None, owned(first, env_one), writer, force=False)
-    changed = apply.apply("pods", live, owned(second, env_two), writer, force=False)
+    live = apply.apply(apply.BuiltIn("pods"), None, owned(first, env_one), writer, force=False)
+    changed = apply.apply(apply.BuiltIn("pods"), live, owned(second, env_two), writer, force=False)
     assert changed["metadata"].get("labels", {}) == second
     containers = changed["spec"]["containers"]
     assert {item["name"]: item["value"] for item in containers[0].get("env", [])} == {
         item["name"]: item["value"] for item in env_two
     }
-    again = apply.apply("pods", changed, owned(second, env_two), writer, force=False)
+    again = apply.apply(apply.BuiltIn("pods"), changed, owned(second, env_two), writer, force=False)
     assert again == changed
 
 
@@ -259,15 +259,15 @@ def test_apply_never_touches_what_another_manager_owns(mine: Any, theirs: Any) -
         return {"metadata": {"name": "x", "labels": found}}
 
     me, other = (apply.Writer(manager=name, version="v1", now="t") for name in ("me", "other"))
-    live = apply.apply("configmaps", None, config(theirs), other, force=False)
+    live = apply.apply(apply.BuiltIn("configmaps"), None, config(theirs), other, force=False)
     clash = {key for key in mine if theirs.get(key, mine[key]) != mine[key]}
     if clash:
         with pytest.raises(ApiError) as caught:
-            apply.apply("configmaps", live, config(mine), me, force=False)
+            apply.apply(apply.BuiltIn("configmaps"), live, config(mine), me, force=False)
         fields = {cause["field"] for cause in (caught.value.details or {})["causes"]}
         assert fields == {f".metadata.labels.{key}" for key in clash}
         return
-    both = apply.apply("configmaps", live, config(mine), me, force=False)
+    both = apply.apply(apply.BuiltIn("configmaps"), live, config(mine), me, force=False)
     assert both["metadata"].get("labels", {}) == {**theirs, **mine}
-    alone = apply.apply("configmaps", both, config({}), me, force=False)
+    alone = apply.apply(apply.BuiltIn("configmaps"), both, config({}), me, force=False)
     assert alone["metadata"].get("labels", {}) == theirs

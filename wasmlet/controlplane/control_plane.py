@@ -30,6 +30,7 @@ from wasmlet.controlplane.access.users import MASTERS, NODES, Authenticator, Tok
 from wasmlet.controlplane.certificates.kubeconfig import file_name, kubeconfig, write_private
 from wasmlet.controlplane.certificates.pki import Authority
 from wasmlet.controlplane.certificates.signer import YEAR, Signer
+from wasmlet.controlplane.controllers.definitions import CustomResourceCleanup
 from wasmlet.controlplane.controllers.disruption import Disruptions
 from wasmlet.controlplane.controllers.eviction import TaintEviction
 from wasmlet.controlplane.controllers.lifecycle import GRACE_SECONDS, NodeLifecycle
@@ -321,7 +322,7 @@ class ControlPlane:
             streams=PodStreams(kubelets, self._streams),
             reviews=Reviews(registry, self._authenticator, authorizer),
             metrics=MetricsApi(self._store, Usage(kubelets, self._clock)),
-            openapi=OpenApi(),
+            openapi=OpenApi(registry.definitions, self._store.catalog),
         )
 
     def _controllers(self, services: ServerServices, authority: Authority) -> dict[str, Callable[[], _Run]]:
@@ -334,6 +335,7 @@ class ControlPlane:
         Retention(self._store)
         ownership, deletion, clock = Ownership(self._store), services.deletion, self._clock
         runs |= {
+            "wasmlet-definitions": CustomResourceCleanup(registry, deletion, clock).run,
             "wasmlet-garbage": GarbageCollector(registry, deletion, ownership, clock).run,
             "wasmlet-replicasets": ReplicaSets(registry, deletion, ownership, clock).run,
             "wasmlet-statefulsets": StatefulSets(registry, deletion, ownership, clock).run,

@@ -15,6 +15,7 @@ Without rules a request costs one comparison more. `http.server` answers the req
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
@@ -70,7 +71,7 @@ class Fail:
     async def apply(self, rule: Rule, request: web.BaseRequest, proceed: Proceed) -> web.StreamResponse:
         reason = self.reason or _REASONS.get(self.code, "Unknown")
         error = ApiError(self.code, reason, self.message, retry_after=self.retry_after)
-        if self.code == 410 and _verb(request) == "watch":
+        if self.code == 410 and rule.faults.verb(request) == "watch":
             return await ErrorEvent(410).apply(rule, request, proceed)
         return refusal(error)
 
@@ -202,7 +203,7 @@ class Rule:
         """Whether this request is one for this rule; counts it if so."""
         if self.removed.is_set() or not fnmatchcase(request.path, self.path):
             return False
-        if not fnmatchcase(_verb(request), self.verb):
+        if not fnmatchcase(self.faults.verb(request), self.verb):
             return False
         if self.user != "*" and not fnmatchcase(user(request), self.user):
             return False
@@ -233,6 +234,22 @@ class Faults:
         """Stand between a server and its clients; `ControlPlane` calls this when it starts."""
         self._server, self._listener = server, listener
         server.sender = self._sender
+
+    def verb(self, request: web.BaseRequest) -> str:
+        """The verb of a request, as Kubernetes names it.
+
+        One of get, list, watch, create, update, patch, delete and deletecollection; for a path outside of the API, get,
+        watch, or the method in small letters.
+        """
+        target = None
+        if request.path.startswith("/api"):
+            with contextlib.suppress(ApiError):
+                target = parse(self._store.catalog, request.method, request.path, request.query)
+        if target is not None:
+            return target.verb
+        if request.query.get("watch") in TRUE:
+            return "watch"
+        return "get" if request.method in ("GET", "HEAD") else request.method.lower()
 
     # -- rules
 
@@ -358,23 +375,6 @@ class Faults:
             await _break(request, flush=True)
 
         return send
-
-
-def _verb(request: web.BaseRequest) -> str:
-    """The verb of a request, as Kubernetes names it.
-
-    One of get, list, watch, create, update, patch, delete and deletecollection; for a path outside of the API, get,
-    watch, or the method in small letters.
-    """
-    try:
-        target = parse(request.method, request.path, request.query) if request.path.startswith("/api") else None
-    except ApiError:
-        target = None
-    if target is not None:
-        return target.verb
-    if request.query.get("watch") in TRUE:
-        return "watch"
-    return "get" if request.method in ("GET", "HEAD") else request.method.lower()
 
 
 async def _break(request: web.BaseRequest, *, flush: bool = False) -> web.StreamResponse:

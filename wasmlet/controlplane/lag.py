@@ -16,8 +16,10 @@ from aiohttp import web
 
 from wasmlet.controlplane.faults import Fail, Proceed, Rule
 from wasmlet.controlplane.http.paths import Target, parse
+from wasmlet.controlplane.storage.kinds import Catalog
 from wasmlet.controlplane.storage.status import ApiError
 
+_BUILT_IN = Catalog()
 _NAMED = ("configmaps", "secrets", "persistentvolumeclaims")
 
 
@@ -46,16 +48,17 @@ class Lag:
     def _fault(self, request: web.BaseRequest) -> Fail | None:
         """What the request is answered with; None where no pod is needed for it."""
         try:
-            target = parse(request.method, request.path, request.query) if request.path.startswith("/api") else None
+            api = request.path.startswith("/api")
+            target = parse(_BUILT_IN, request.method, request.path, request.query) if api else None
         except ApiError:
             target = None
         if target is None:
             return None
-        token = (target.kind.plural, target.sub) == ("serviceaccounts", "token")
+        token = (target.kind.key, target.sub) == ("serviceaccounts", "token")
         if self.admission:
-            ends = (target.kind.plural, target.sub, target.verb) == ("pods", "", "delete")
+            ends = (target.kind.key, target.sub, target.verb) == ("pods", "", "delete")
             return Fail(404, "NotFound", "the pod was not found") if token or ends else None
-        return Fail(403, message=_no_relationship(target)) if token or target.kind.plural in _NAMED else None
+        return Fail(403, message=_no_relationship(target)) if token or target.kind.key in _NAMED else None
 
 
 def _object(request: web.BaseRequest) -> str:

@@ -89,7 +89,7 @@ class Scheduler:
 
     def _on_change(self, kind: Kind, event: Event) -> None:
         record = event.record
-        if kind.plural == "pods":
+        if kind.key == "pods":
             self._room.note(record, event.change == "DELETED")
             if event.change == "DELETED" or record.node:
                 self._queue.pop(record.key, None)
@@ -100,7 +100,7 @@ class Scheduler:
             elif event.change == "ADDED" or self._spec_changed(event):
                 self._queue[record.key] = None
                 self._wake.set()
-        elif kind.plural == "nodes":
+        elif kind.key == "nodes":
             self._retry()
 
     @staticmethod

@@ -85,7 +85,7 @@ class NodeRestriction:
         if node is None:
             return
         name = str(new["metadata"].get("name", ""))
-        match kind.plural:
+        match kind.key:
             case "nodes":
                 self._node(node, kind, name, sub, new, old)
             case "pods" if old is None:
@@ -106,7 +106,7 @@ class NodeRestriction:
     def delete(self, user: User, kind: Kind, old: Object) -> None:
         """Judge a delete or an eviction of a pod by a node."""
         node = user.node
-        if node is None or kind.plural != "pods":
+        if node is None or kind.key != "pods":
             return
         if (old.get("spec") or {}).get("nodeName") != node:
             who = old["metadata"]["name"]

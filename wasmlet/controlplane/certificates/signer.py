@@ -100,7 +100,7 @@ class Signer:
         registry.store.listeners.append(self._on_change)
 
     def _on_change(self, kind: Kind, event: Event) -> None:
-        if kind.plural == PLURAL and event.change != "DELETED":
+        if kind.key == PLURAL and event.change != "DELETED":
             self._queue[event.record.name] = None
             self._wake.set()
 

@@ -41,12 +41,12 @@ class Disruptions:
 
     def _on_change(self, kind: Kind, event: Event) -> None:
         record = event.record
-        if kind.plural == budgets.PLURAL:
+        if kind.key == budgets.PLURAL:
             if event.change == "DELETED":
                 self._queue.forget(record.key)
             else:
                 self._queue.add(record.key)
-        elif kind.plural == "pods" and self._store[budgets.PLURAL].spaces.get(record.namespace):
+        elif kind.key == "pods" and self._store[budgets.PLURAL].spaces.get(record.namespace):
             old = event.old.raw if event.old is not None and event.change == "MODIFIED" else None
             if old is None or _projection(old) != _projection(record.raw):
                 for raw in filter(None, (old, record.raw)):

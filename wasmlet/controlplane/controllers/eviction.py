@@ -59,13 +59,13 @@ class TaintEviction:
 
     def _on_change(self, kind: Kind, event: Event) -> None:
         record = event.record
-        if kind.plural == "nodes":
+        if kind.key == "nodes":
             if event.change != "DELETED":
                 before = _no_execute(event.old.raw) if event.old is not None else []
                 if (taints := _no_execute(record.raw)) != before:
                     for pod in self._store["pods"].on_node(record.name):
                         self._consider(pod, taints)
-        elif kind.plural == "pods" and record.node:
+        elif kind.key == "pods" and record.node:
             if event.change == "DELETED":
                 self._cancel(_key(record))
             elif event.old is None or self._concerns(event.old, record):

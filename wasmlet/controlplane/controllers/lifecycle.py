@@ -100,7 +100,7 @@ class NodeLifecycle:
 
     def _on_change(self, kind: Kind, event: Event) -> None:
         record = event.record
-        if kind.plural == "nodes":
+        if kind.key == "nodes":
             if event.change == "DELETED":
                 self._health.pop(record.name, None)
                 self._silent.cancel(record.name)
@@ -111,7 +111,7 @@ class NodeLifecycle:
                 self._hear(record.name, ready)
             self._changed[record.name] = None
             self._wake.set()
-        elif kind.plural == "leases" and record.namespace == "kube-node-lease" and event.change != "DELETED":
+        elif kind.key == "leases" and record.namespace == "kube-node-lease" and event.change != "DELETED":
             health = self._health.get(record.name)
             renewed = str((record.raw.get("spec") or {}).get("renewTime") or "")
             if health is not None and renewed and (not health.renewed or parse(renewed) > parse(health.renewed)):

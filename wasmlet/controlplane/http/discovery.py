@@ -1,13 +1,12 @@
-"""Discovery: /api, /apis and /version, in the old form and in the aggregated one, from `storage.kinds`."""
+"""Discovery: /api, /apis and /version, in the old form and in the aggregated one, from a catalog of kinds."""
 
 from __future__ import annotations
 
-import functools
 import platform
 
 import orjson
 
-from wasmlet.controlplane.storage.kinds import Kind, Subresource, group_versions, of_group
+from wasmlet.controlplane.storage.kinds import Catalog, Kind, Subresource
 from wasmlet.controlplane.storage.status import Object
 
 VERSION = "v1.34.0"
@@ -65,9 +64,9 @@ def _subresource(kind: Kind, sub: Subresource) -> Object:
     return out
 
 
-def resources(group: str, version_: str) -> Object | None:
+def resources(catalog: Catalog, group: str, version_: str) -> Object | None:
     """APIResourceList of a group version; None where there is none."""
-    kinds = list(of_group(group, version_))
+    kinds = list(catalog.of_group(group, version_))
     if not kinds:
         return None
     items = []
@@ -78,26 +77,26 @@ def resources(group: str, version_: str) -> Object | None:
     return {"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": group_version, "resources": items}
 
 
-def _group(name: str) -> Object:
+def _group(catalog: Catalog, name: str) -> Object:
     versions = [
         {"groupVersion": f"{name}/{version_}", "version": version_}
-        for group, version_ in group_versions()
+        for group, version_ in catalog.group_versions()
         if group == name
     ]
     return {"name": name, "versions": versions, "preferredVersion": versions[0]}
 
 
-def group(name: str) -> Object | None:
+def group(catalog: Catalog, name: str) -> Object | None:
     """APIGroup of a group; None where there is none."""
-    if not name or all(name != known for known, _ in group_versions()):
+    if not name or all(name != known for known, _ in catalog.group_versions()):
         return None
-    return {"kind": "APIGroup", "apiVersion": "v1", **_group(name)}
+    return {"kind": "APIGroup", "apiVersion": "v1", **_group(catalog, name)}
 
 
-def groups() -> Object:
+def groups(catalog: Catalog) -> Object:
     """APIGroupList."""
-    names = dict.fromkeys(name for name, _ in group_versions() if name)
-    return {"kind": "APIGroupList", "apiVersion": "v1", "groups": [_group(name) for name in names]}
+    names = dict.fromkeys(name for name, _ in catalog.group_versions() if name)
+    return {"kind": "APIGroupList", "apiVersion": "v1", "groups": [_group(catalog, name) for name in names]}
 
 
 def core_versions(address: str) -> Object:
@@ -135,19 +134,18 @@ def _aggregated_resource(kind: Kind) -> Object:
     return out
 
 
-@functools.cache
-def aggregated(root: str, version_: str) -> bytes:
+def aggregated(catalog: Catalog, root: str, version_: str) -> bytes:
     """APIGroupDiscoveryList for /api or /apis, serialised."""
     items = []
-    names = dict.fromkeys(name for name, _ in group_versions() if bool(name) == (root == "apis"))
+    names = dict.fromkeys(name for name, _ in catalog.group_versions() if bool(name) == (root == "apis"))
     for name in names:
         versions = [
             {
                 "version": each,
-                "resources": [_aggregated_resource(kind) for kind in of_group(name, each)],
+                "resources": [_aggregated_resource(kind) for kind in catalog.of_group(name, each)],
                 "freshness": "Current",
             }
-            for known, each in group_versions()
+            for known, each in catalog.group_versions()
             if known == name
         ]
         items.append({"metadata": {"name": name, "creationTimestamp": None}, "versions": versions})

@@ -13,7 +13,8 @@ from typing import Protocol
 import attrs
 import orjson
 
-from wasmlet.controlplane.http import tables
+from wasmlet.controlplane.extensions.version import Version
+from wasmlet.controlplane.http import custom_tables, tables
 from wasmlet.controlplane.objects import events
 from wasmlet.controlplane.storage.kinds import Kind
 from wasmlet.controlplane.storage.status import ApiError, Object
@@ -42,12 +43,31 @@ class Plain:
         return record.json
 
     def many(self, records: Sequence[Record], meta: Object) -> bytes:
-        head = {"kind": f"{self.kind.kind}List", "apiVersion": self.kind.api_version, "metadata": meta}
+        head = {"kind": self.kind.list_kind, "apiVersion": self.kind.api_version, "metadata": meta}
         items = b",".join([record.bare for record in records])
         return orjson.dumps(head)[:-1] + b',"items":[' + items + b"]}"
 
     def bookmark(self, meta: Object) -> bytes:
         return orjson.dumps({"kind": self.kind.kind, "apiVersion": self.kind.api_version, "metadata": meta})
+
+
+@attrs.frozen
+class Custom:
+    """Custom resources, in one of their versions."""
+
+    version: Version
+
+    def one(self, record: Record) -> bytes:
+        return record.json if self.version.fits(record) else orjson.dumps(self.version.shown(record))
+
+    def many(self, records: Sequence[Record], meta: Object) -> bytes:
+        kind = self.version.kind
+        head = {"kind": kind.list_kind, "apiVersion": kind.api_version, "metadata": meta}
+        items = b",".join([self.one(record) for record in records])
+        return orjson.dumps(head)[:-1] + b',"items":[' + items + b"]}"
+
+    def bookmark(self, meta: Object) -> bytes:
+        return Plain(self.version.kind).bookmark(meta)
 
 
 @attrs.frozen
@@ -105,11 +125,17 @@ class Table:
     kind: Kind
     include: str
     now: Callable[[], datetime]
+    version: Version | None
 
     def _row(self, record: Record) -> Object:
-        row: Object = {"cells": tables.cells(self.kind.plural, record.raw, self.now())}
+        raw, version = record.raw, self.version
+        if version is None:
+            row: Object = {"cells": tables.cells(self.kind.key, raw, self.now())}
+        else:
+            raw = version.shown(record)
+            row = {"cells": custom_tables.cells(version, raw, self.now())}
         if self.include == "Object":
-            row["object"] = record.raw
+            row["object"] = raw
         elif self.include != "None":
             row["object"] = {
                 "kind": "PartialObjectMetadata",
@@ -118,13 +144,16 @@ class Table:
             }
         return row
 
+    def _columns(self) -> list[Object]:
+        return tables.columns(self.kind.key) if self.version is None else custom_tables.columns(self.version)
+
     def _table(self, rows: list[Object], meta: Object) -> bytes:
         return orjson.dumps(
             {
                 "kind": "Table",
                 "apiVersion": "meta.k8s.io/v1",
                 "metadata": meta,
-                "columnDefinitions": tables.columns(self.kind.plural),
+                "columnDefinitions": self._columns(),
                 "rows": rows,
             }
         )
@@ -139,13 +168,13 @@ class Table:
         return self._table([], meta)
 
 
-def choose(kind: Kind, accept: str, include: str, now: Callable[[], datetime]) -> Form:
-    """The form that an Accept header asks for, the first that is known here.
+def choose(kind: Kind, version: Version | None, accept: str, include: str, now: Callable[[], datetime]) -> Form:
+    """The form that an Accept header asks for, the first that is known here. `version` is that of a custom resource.
 
     Raises:
         ApiError: 406, nothing that is asked for can be had (protobuf alone, for one).
     """
-    plain: Form = Newer(kind) if kind.shares else Plain(kind)
+    plain: Form = Newer(kind) if kind.shares else Plain(kind) if version is None else Custom(version)
     if accept in ("application/json", "*/*", ""):
         return plain
     for choice in accept.split(","):
@@ -157,7 +186,7 @@ def choose(kind: Kind, accept: str, include: str, now: Callable[[], datetime]) -
             case None:
                 return plain
             case "Table" if wanted.get("v") == "v1" and wanted.get("g") == "meta.k8s.io":
-                return Table(kind, include or "Metadata", now)
+                return Table(kind, include or "Metadata", now, version)
             case "PartialObjectMetadata" | "PartialObjectMetadataList" if wanted.get("v") == "v1":
                 return Partial(kind)
     raise ApiError(

@@ -13,16 +13,19 @@ import hashlib
 import importlib
 import re
 import threading
+from collections.abc import Iterable
 from typing import Any
 
 import orjson
 from aiohttp import web
 
+from wasmlet.controlplane.extensions.definitions import Definitions
+from wasmlet.controlplane.extensions.version import Version
 from wasmlet.controlplane.http import discovery
-from wasmlet.controlplane.objects.patching import PATCHES
+from wasmlet.controlplane.objects.patching import PATCHES, STRATEGIC_PATCH
 from wasmlet.controlplane.patches.strategic import rules
 from wasmlet.controlplane.storage import status
-from wasmlet.controlplane.storage.kinds import KINDS, Kind, group_versions, of_group
+from wasmlet.controlplane.storage.kinds import KINDS, Catalog, Kind
 from wasmlet.controlplane.storage.status import Object
 
 _PROTOBUF = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf"
@@ -168,6 +171,10 @@ def resolve(schemas: dict[str, Object], schema: Object) -> Object:
 _QUERY = ("dryRun", "fieldManager", "fieldValidation", "force")
 
 
+def _patches(kind: Kind) -> tuple[str, ...]:
+    return tuple(media for media in PATCHES if not kind.custom or media != STRATEGIC_PATCH)
+
+
 def _paths(kind: Kind, name: str) -> Object:
     root = f"/apis/{kind.group}/{kind.version}" if kind.group else f"/api/{kind.version}"
     space = "/namespaces/{namespace}" if kind.namespaced else ""
@@ -189,7 +196,7 @@ def _paths(kind: Kind, name: str) -> Object:
     if "patch" in kind.verbs:
         out[f"{root}{space}/{kind.plural}/{{name}}"] = {
             "put": operation("put", ("application/json",)),
-            "patch": operation("patch", PATCHES),
+            "patch": operation("patch", _patches(kind)),
         }
     return out
 
@@ -223,21 +230,57 @@ def _build() -> tuple[dict[str, Object], dict[str, bytes]]:
     builder = _Builder()
     names = {kind: builder.kind(kind) for kind in KINDS if hasattr(builder._models, builder.model_of(kind))}
     documents = {}
-    for group, version in group_versions():
+    catalog = Catalog()
+    for group, version in catalog.group_versions():
         paths: Object = {}
         needed: dict[str, Object] = {}
-        for kind in of_group(group, version):
+        for kind in catalog.of_group(group, version):
             if kind in names:
                 paths |= _paths(kind, names[kind])
                 _gather(builder.schemas, names[kind], needed)
-        document = {
+        documents[_path(group, version)] = _document(paths, needed)
+    return builder.schemas, documents
+
+
+def _path(group: str, version: str) -> str:
+    return f"apis/{group}/{version}" if group else f"api/{version}"
+
+
+def _document(paths: Object, schemas: Object) -> bytes:
+    return orjson.dumps(
+        {
             "openapi": "3.0.0",
             "info": {"title": "wasmlet.testing", "version": discovery.VERSION},
             "paths": paths,
-            "components": {"schemas": needed},
+            "components": {"schemas": schemas},
         }
-        documents[f"apis/{group}/{version}" if group else f"api/{version}"] = orjson.dumps(document)
-    return builder.schemas, documents
+    )
+
+
+_META = "v1.ObjectMeta"
+
+
+def _custom(versions: Iterable[Version], schemas: dict[str, Object]) -> dict[str, bytes]:
+    """The documents of custom resources, by the path of their group version."""
+    paths: dict[str, Object] = {}
+    needed: dict[str, dict[str, Object]] = {}
+    for version in versions:
+        kind = version.kind
+        at = _path(kind.group, kind.version)
+        name = f"{'.'.join(reversed(kind.group.split('.')))}.{kind.version}.{kind.kind}"
+        paths.setdefault(at, {}).update(_paths(kind, name))
+        _gather(schemas, _META, needed.setdefault(at, {}))
+        needed[at][name] = {
+            **version.schema,
+            "properties": {
+                **(version.schema.get("properties") or {}),
+                "apiVersion": {"type": "string", "description": "The version of the schema of this object."},
+                "kind": {"type": "string", "description": "What this object is."},
+                "metadata": {"allOf": [{"$ref": _REF + _META}], "default": {}},
+            },
+            "x-kubernetes-group-version-kind": [{"group": kind.group, "version": kind.version, "kind": kind.kind}],
+        }
+    return {at: _document(paths[at], needed[at]) for at in paths}
 
 
 def _gather(schemas: dict[str, Object], name: str, into: dict[str, Object]) -> None:
@@ -257,6 +300,18 @@ def _locked() -> tuple[dict[str, Object], dict[str, bytes]]:
 class OpenApi:
     """Serves the documents."""
 
+    def __init__(self, definitions: Definitions, catalog: Catalog) -> None:
+        self._definitions = definitions
+        self._catalog = catalog
+        self._custom: tuple[int, dict[str, bytes]] = (0, {})
+
+    async def _documents(self) -> dict[str, bytes]:
+        """All documents; those of custom resources are made anew where these have changed."""
+        schemas, documents = await asyncio.to_thread(_locked)
+        if self._custom[0] != self._catalog.revision:
+            self._custom = (self._catalog.revision, _custom(self._definitions.versions(), schemas))
+        return documents | self._custom[1]
+
     async def schemas(self) -> dict[str, Object]:
         """All schemas by name."""
         return (await asyncio.to_thread(_locked))[0]
@@ -271,7 +326,7 @@ class OpenApi:
             return _version_2(request.headers.get("Accept", ""))
         if not rest or rest[0] != "v3":
             raise status.no_such_path()
-        documents = (await asyncio.to_thread(_locked))[1]
+        documents = await self._documents()
         if len(rest) == 1:
             paths = {
                 path: {"serverRelativeURL": f"/openapi/v3/{path}?hash={hashlib.sha256(body).hexdigest()[:32].upper()}"}

@@ -8,8 +8,8 @@ from urllib.parse import unquote
 import attrs
 
 from wasmlet.controlplane.access.authorizer import Attributes
-from wasmlet.controlplane.storage import kinds, status
-from wasmlet.controlplane.storage.kinds import Kind
+from wasmlet.controlplane.storage import status
+from wasmlet.controlplane.storage.kinds import Catalog, Kind
 from wasmlet.controlplane.storage.selectors import parse_fields
 
 _VERBS = {"POST": "create", "PUT": "update", "PATCH": "patch"}
@@ -59,8 +59,8 @@ def _verb(method: str, name: str, params: Mapping[str, str]) -> str:
         raise status.method_not_allowed() from None
 
 
-def parse(method: str, path: str, params: Mapping[str, str]) -> Target | None:
-    """What a path below /api or /apis is about; None if it is about no resource.
+def parse(catalog: Catalog, method: str, path: str, params: Mapping[str, str]) -> Target | None:
+    """What a path below /api or /apis is about; None if it is about no resource of the catalog.
 
     Raises:
         ApiError: 404, there is no such resource; 405, it knows no such verb.
@@ -76,7 +76,7 @@ def parse(method: str, path: str, params: Mapping[str, str]) -> Target | None:
     if rest[0] == "namespaces" and len(rest) > 2 and rest[2] not in ("status", "finalize"):
         namespace, rest = rest[1], rest[2:]
     plural, name, sub = rest[0], rest[1] if len(rest) > 1 else "", rest[2] if len(rest) > 2 else ""
-    kind = kinds.find(group, version, plural)
+    kind = catalog.find(group, version, plural)
     beyond = ""
     if plural == "nodes" and sub == PROXY:
         beyond, rest = "/".join(rest[3:]), rest[:3]

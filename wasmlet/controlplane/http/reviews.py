@@ -120,7 +120,7 @@ class Reviews:
         spec = body.get("spec") or {}
         if not isinstance(spec, dict):
             raise bad_request("spec is an object")
-        match call.kind.plural:
+        match call.kind.key:
             case "tokenreviews":
                 answer = self._token(spec)
             case "selfsubjectreviews":

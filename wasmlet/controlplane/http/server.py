@@ -35,7 +35,7 @@ from wasmlet.controlplane.objects.patching import APPLY_PATCH, PATCHES, Patching
 from wasmlet.controlplane.objects.pod_operations import PodOperations
 from wasmlet.controlplane.objects.registry import Call, Registry
 from wasmlet.controlplane.objects.scale import NAME as SCALE
-from wasmlet.controlplane.objects.scale import Scaling, scale_of
+from wasmlet.controlplane.objects.scale import Scaling
 from wasmlet.controlplane.storage import status
 from wasmlet.controlplane.storage.selectors import selector
 from wasmlet.controlplane.storage.status import ApiError, Object, bad_request
@@ -139,7 +139,7 @@ class Server:
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
         who = self._who(request)
         path, params = request.path, request.query
-        target = parse(request.method, path, params) if path.startswith("/api") else None
+        target = parse(self._store.catalog, request.method, path, params) if path.startswith("/api") else None
         if target is None:
             verb = "get" if request.method in ("GET", "HEAD") else request.method.lower()
             self._services.authorizer.check(who, Attributes(verb, path=path))
@@ -147,7 +147,7 @@ class Server:
         self._services.authorizer.check(who, target.attributes(params))
         if self._services.metrics.answers(target.kind):
             return _json(await self._services.metrics.answer(target, params))
-        if target.kind.plural == "pods" and target.sub in SUBRESOURCES:
+        if target.kind.key == "pods" and target.sub in SUBRESOURCES:
             return await self._upgrade(request, who, target)
         if target.kind.stored and not (target.sub and target.verb == "create"):
             match target.verb:
@@ -161,7 +161,7 @@ class Server:
                 case "get" if target.sub == PROXY:
                     return await self._services.log_proxy.node(request, target.name, target.rest)
                 case "get" if target.sub == SCALE:
-                    return _json(scale_of(self._registry.find(target.kind, target.namespace, target.name)))
+                    return _json(self._scaling.get(target.kind, target.namespace, target.name))
                 case "get":
                     record = self._registry.find(target.kind, target.namespace, target.name)
                     return self._object(request, target, record)
@@ -176,8 +176,9 @@ class Server:
     # -- reading
 
     def _form(self, request: web.BaseRequest, target: Target) -> forms.Form:
-        accept = request.headers.get("Accept", "")
-        return forms.choose(target.kind, accept, request.query.get("includeObject", ""), self._registry.clock.now)
+        accept, include = request.headers.get("Accept", ""), request.query.get("includeObject", "")
+        version = self._registry.definitions.of(target.kind)
+        return forms.choose(target.kind, version, accept, include, self._registry.clock.now)
 
     def _object(
         self,
@@ -250,6 +251,7 @@ class Server:
             _manager(request, media),
             dry_run="dryRun" in params,
             force=params.get("force") in TRUE,
+            strict=params.get("fieldValidation") == "Strict",
         )
         if target.verb in ("delete", "deletecollection"):
             return self._delete(request, call, target, data, media)
@@ -262,9 +264,9 @@ class Server:
             patched = target.verb == "patch"
             return _json(self._scaling.patch(call, media, body) if patched else self._scaling.update(call, body))
         mode = params.get("fieldValidation", "")
-        warnings: list[str] = []
-        if mode in ("Strict", "Warn"):
-            warnings = await self._fields.check(target, media, body, strict=mode == "Strict")
+        if mode in ("Strict", "Warn") and not target.kind.custom:
+            call.warnings.extend(await self._fields.check(target, media, body, strict=mode == "Strict"))
+        warnings = call.warnings if mode != "Ignore" else []
         match target.verb:
             case "create":
                 return self._object(request, target, self._registry.create(call, body), 201, warnings)
@@ -294,7 +296,7 @@ class Server:
         """Answer a POST that creates no object: bindings, evictions, tokens and reviews."""
         if not isinstance(body, dict):
             raise bad_request("the body is not an object")
-        if call.kind.plural == "pods" or call.kind.plural == "bindings":
+        if call.kind.key == "pods" or call.kind.key == "bindings":
             return _json(self._services.pod_operations.post(call, body), 201)
         return _json(self._services.reviews.answer(call, body), 201)
 
@@ -312,11 +314,11 @@ class Server:
             case ["api" | "apis" as root]:
                 return self._roots(request, root)
             case ["api", version]:
-                return _found(discovery.resources("", version))
+                return _found(discovery.resources(self._store.catalog, "", version))
             case ["apis", group]:
-                return _found(discovery.group(group))
+                return _found(discovery.group(self._store.catalog, group))
             case ["apis", group, version]:
-                return _found(discovery.resources(group, version))
+                return _found(discovery.resources(self._store.catalog, group, version))
             case ["openapi", *rest]:
                 return await self._services.openapi.answer(request, rest)
             case [""]:
@@ -329,10 +331,11 @@ class Server:
             words = dict(part.split("=", 1) for part in choice.replace(" ", "").split(";") if "=" in part)
             if words.get("g") == "apidiscovery.k8s.io" and words.get("v") in discovery.AGGREGATED:
                 media = f"application/json;g=apidiscovery.k8s.io;v={words['v']};as=APIGroupDiscoveryList"
-                return web.Response(
-                    body=discovery.aggregated(root, words["v"]), headers={"Content-Type": media, "Vary": "Accept"}
-                )
-        return _json(discovery.core_versions(request.host) if root == "api" else discovery.groups())
+                body = discovery.aggregated(self._store.catalog, root, words["v"])
+                return web.Response(body=body, headers={"Content-Type": media, "Vary": "Accept"})
+        if root == "api":
+            return _json(discovery.core_versions(request.host))
+        return _json(discovery.groups(self._store.catalog))
 
 
 def _manager(request: web.BaseRequest, media: str) -> str:

@@ -249,6 +249,10 @@ _TABLES: dict[str, tuple[str, Callable[[Object, datetime], Cells]]] = {
     "serviceaccounts": ("Name Secrets Age", aged(_count("secrets"))),
     "leases": ("Name Holder Age", aged(_holder)),
     "runtimeclasses": ("Name Handler Age", aged(lambda obj: obj.get("handler", ""))),
+    "customresourcedefinitions": (
+        "Name Created_At",
+        lambda obj, now: [obj["metadata"]["name"], obj["metadata"].get("creationTimestamp", "")],
+    ),
     "services": ("Name Type Cluster-IP External-IP Port(s) Age Selector*", _service),
     "deployments": ("Name Ready Up-to-date Available Age Containers* Images* Selector*", workload_cells.deployment),
     "replicasets": ("Name Desired Current Ready Age Containers* Images* Selector*", workload_cells.replica_set),

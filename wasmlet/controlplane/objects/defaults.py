@@ -6,9 +6,11 @@ change. `admission` comes next, then `validation`.
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Callable
 from typing import Any
 
+from wasmlet.controlplane.extensions import definition_rules
 from wasmlet.controlplane.storage.status import Object
 
 TOLERATION_SECONDS = 300
@@ -284,6 +286,14 @@ def _slice(obj: Object) -> None:
         port.setdefault("protocol", "TCP")
 
 
+def encode_string_data(obj: Object) -> None:
+    """Move what a Secret has as text to its data."""
+    given = obj.pop("stringData", None)
+    if isinstance(given, dict):
+        encoded = {key: base64.b64encode(str(value).encode()).decode() for key, value in given.items()}
+        obj["data"] = {**(obj.get("data") or {}), **encoded}
+
+
 _DEFAULTS: dict[str, Callable[[Object], None]] = {
     "pods": pod,
     "nodes": _node,
@@ -294,6 +304,7 @@ _DEFAULTS: dict[str, Callable[[Object], None]] = {
     "priorityclasses": _priority_class,
     "endpointslices": _slice,
     "deployments": _deployment,
+    definition_rules.PLURAL: definition_rules.fill,
     "replicasets": _replica_set,
     "statefulsets": _stateful_set,
     "poddisruptionbudgets": _budget,

@@ -14,10 +14,11 @@ from typing import Any
 
 import attrs
 
+from wasmlet.controlplane.extensions.definitions import DEFINITION, doomed
 from wasmlet.controlplane.objects.pod_rules import TERMINAL
 from wasmlet.controlplane.objects.registry import Call, Registry, rfc3339
 from wasmlet.controlplane.storage import status
-from wasmlet.controlplane.storage.kinds import KINDS, Kind, core
+from wasmlet.controlplane.storage.kinds import Kind, core
 from wasmlet.controlplane.storage.status import Cause, Object, bad_request
 from wasmlet.controlplane.storage.store import Event, Record
 
@@ -91,9 +92,12 @@ class Deletion:
         self.check(call, old, options)
         kind, raw = call.kind, _held(old.raw, options.propagation)
         meta = raw["metadata"]
+        if kind == DEFINITION and "deletionTimestamp" not in meta:
+            raw = doomed(raw, self._registry.now())
+            meta = raw["metadata"]
         if call.dry_run:
-            return old, kind.plural != "pods"
-        if kind.plural == "namespaces":
+            return old, kind.key != "pods"
+        if kind.key == "namespaces":
             return self._namespace(call, old)
         grace = self._grace(kind, raw, options.grace)
         if grace is None:
@@ -102,7 +106,7 @@ class Deletion:
         if grace > 0 or meta.get("finalizers"):
             marked = self._store.write(kind, self._mark(raw, grace))
         if grace == 0 and not meta.get("finalizers"):
-            return self._store.remove(kind, marked, self._mark(raw, 0) if kind.plural == "pods" else None), True
+            return self._store.remove(kind, marked, self._mark(raw, 0) if kind.key == "pods" else None), True
         return marked, False
 
     def check(self, call: Call, old: Record, options: Options) -> None:
@@ -135,7 +139,7 @@ class Deletion:
             if current is None:
                 return 0
             return None if asked is None or asked >= current else asked
-        if kind.plural != "pods":
+        if kind.key != "pods":
             return 0
         spec = raw["spec"]
         seconds = asked if asked is not None else int(spec.get("terminationGracePeriodSeconds", 30))
@@ -160,7 +164,7 @@ class Deletion:
         meta = record.raw["metadata"]
         if meta.get("finalizers") or meta.get("deletionGracePeriodSeconds"):
             return None
-        if kind.plural == "namespaces":
+        if kind.key == "namespaces":
             return None
         return self._store.remove(kind, record)
 
@@ -194,8 +198,8 @@ class Deletion:
             marked = {**self._mark(old.raw, 0), "status": {**old.raw.get("status", {}), "phase": "Terminating"}}
             marked["metadata"].pop("deletionGracePeriodSeconds")
             old = self._store.write(call.kind, marked)
-        for kind in KINDS:
-            if not kind.stored or kind.shares or not kind.namespaced:
+        for kind in self._store.catalog.stored():
+            if not kind.namespaced:
                 continue
             for record in list(self._store.of(kind).spaces.get(old.name, {}).values()):
                 self.delete(Call(kind, record.namespace, record.name), record, Options())
@@ -216,5 +220,5 @@ class Deletion:
     def _on_change(self, kind: Kind, event: Event) -> None:
         if event.change == "DELETED" and kind.namespaced:
             self._if_empty(event.record.namespace)
-        elif kind.plural == "namespaces" and event.change == "MODIFIED":
+        elif kind.key == "namespaces" and event.change == "MODIFIED":
             self._if_empty(event.record.name)

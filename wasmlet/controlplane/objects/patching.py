@@ -9,7 +9,6 @@ from typing import Any
 
 import attrs
 
-from wasmlet.controlplane.objects import events
 from wasmlet.controlplane.objects.registry import Call, Registry
 from wasmlet.controlplane.patches import apply as server_side
 from wasmlet.controlplane.patches import patch, strategic
@@ -62,15 +61,17 @@ class Patching:
             return self._apply(call, old, body)
         if old is None:
             raise status.not_found(kind, call.name)
-        target = events.newer(old.raw) if kind.shares else old.raw
+        target = self._registry.custom.view(kind, old)
         if media == JSON_PATCH:
             new = patch.json_patch(target, body)
+        elif kind.custom and media == STRATEGIC_PATCH:
+            raise UnsupportedMedia(media)
         elif media == MERGE_PATCH:
             if not isinstance(body, dict):
                 raise bad_request("a merge patch of an object is an object")
             new = patch.merge(target, body)
         else:
-            new = strategic.merge(kind.shares or kind.plural, target, body)
+            new = strategic.merge(kind.shares or kind.key, target, body)
         return self._registry.replace(call, old, self._registry.incoming(call, new)), False
 
     def _apply(self, call: Call, old: Record | None, body: Any) -> tuple[Record, bool]:
@@ -83,11 +84,11 @@ class Patching:
         config["metadata"].setdefault("name", call.name)
         config.setdefault("apiVersion", kind.api_version)
         writer = server_side.Writer(manager=call.manager, version=kind.api_version, now=self._registry.now())
-        plural = kind.shares or kind.plural
+        fields = self._registry.custom.fields(kind)
         if old is None:
             if call.sub:
                 raise status.not_found(kind, call.name)
-            made = server_side.apply(plural, None, config, writer, force=call.force)
+            made = server_side.apply(fields, None, config, writer, force=call.force)
             return self._registry.create(attrs.evolve(call, applied=True), made), True
-        new = server_side.apply(plural, old.raw, config, writer, force=call.force)
+        new = server_side.apply(fields, self._registry.custom.view(kind, old), config, writer, force=call.force)
         return self._registry.replace(attrs.evolve(call, applied=True), old, new), False

@@ -340,3 +340,31 @@ def keep_observed(new: Object, old: Object) -> None:
             else item
             for item in new.get("conditions") or ()
         ]
+
+
+def check_write(sub: str, new: Object, old: Object) -> list[Cause]:
+    """What is wrong with an update of a pod, or of a subresource that changes its spec."""
+    if sub == "ephemeralcontainers":
+        had = old["spec"].get("ephemeralContainers") or []
+        now = new["spec"].get("ephemeralContainers") or []
+        if now[: len(had)] != had:
+            return [Cause.forbidden("spec.ephemeralContainers", "existing ephemeral containers may not be changed")]
+        rest = {**new, "spec": {**new["spec"], "ephemeralContainers": had}}
+        if not had:
+            rest["spec"].pop("ephemeralContainers")
+        return check_update(rest, old)
+    if sub == "resize":
+        return check_update(_with_resources_of(new, old), old)
+    return check_update(new, old)
+
+
+def _with_resources_of(new: Object, old: Object) -> Object:
+    """The new pod with the resources of the old one: what else a resize changed shows then."""
+    spec = dict(new["spec"])
+    for which in ("containers", "initContainers"):
+        before = {item["name"]: item for item in old["spec"].get(which) or ()}
+        if which in spec:
+            spec[which] = [
+                {**item, "resources": before.get(item.get("name"), {}).get("resources", {})} for item in spec[which]
+            ]
+    return {**new, "spec": spec}

@@ -7,7 +7,6 @@ scheduler) goes through the same steps, as user `system:apiserver`.
 
 from __future__ import annotations
 
-import base64
 import copy
 import random
 import uuid
@@ -21,8 +20,11 @@ from wasmlet.clock import Clock
 from wasmlet.controlplane.access import certificate_requests, escalation, restriction
 from wasmlet.controlplane.access.rights import Rights
 from wasmlet.controlplane.access.users import MASTERS, User, user
+from wasmlet.controlplane.extensions import definition_rules
+from wasmlet.controlplane.extensions.definitions import Definitions
 from wasmlet.controlplane.objects import defaults, events, pod_rules, rules, validation, workload_rules
 from wasmlet.controlplane.objects.admission import ROOT_CA, PodAdmission, suffix
+from wasmlet.controlplane.objects.custom import CustomResources
 from wasmlet.controlplane.objects.services import Services
 from wasmlet.controlplane.patches import apply as server_side
 from wasmlet.controlplane.storage import status
@@ -33,12 +35,13 @@ from wasmlet.controlplane.storage.store import Record, Store
 INTERNAL = user("system:apiserver", [MASTERS])
 _TRIES = 8
 _CREATE_BY_PUT = ("leases", "events")
-_CONDITIONAL = ("leases", "runtimeclasses", "csidrivers")
-"""Kinds whose PUT must name the resourceVersion that it replaces."""
+_CONDITIONAL = ("leases", "runtimeclasses", "csidrivers", definition_rules.PLURAL)
+"""Built-in kinds whose PUT must name the resourceVersion that it replaces. That of custom ones must, too."""
 
 
 _DEFAULTED = (
     "clusterrolebindings",
+    definition_rules.PLURAL,
     "nodes",
     "priorityclasses",
     "rolebindings",
@@ -68,6 +71,10 @@ class Call:
     force: bool = False
     applied: bool = False
     """Whether the managedFields of the object are final, as after server-side apply."""
+    strict: bool = False
+    """Whether a custom resource with unknown fields is refused. Otherwise they are taken out, with a warning."""
+    warnings: list[str] = attrs.field(factory=list, eq=False)
+    """What the answer warns of."""
 
 
 class Registry:
@@ -77,6 +84,8 @@ class Registry:
         self.store = store
         self.clock = clock
         self.rng = rng
+        self.definitions = Definitions(store)
+        self.custom = CustomResources(self.definitions)
         self.restriction = restriction.NodeRestriction(store)
         self._admission = PodAdmission(store, rng)
         self._root_ca = root_ca
@@ -114,7 +123,7 @@ class Registry:
         if meta is not None and not isinstance(meta, dict):
             raise bad_request("metadata is not an object")
         for part in ("spec", "status"):
-            if not isinstance(obj.get(part), dict | None):
+            if not kind.custom and not isinstance(obj.get(part), dict | None):
                 raise bad_request(f"{part} of a {kind.kind} is an object, found {obj[part]!r}")
         out = {**obj, "metadata": dict(meta or {})}
         if kind.shares:
@@ -137,7 +146,10 @@ class Registry:
 
     def _commit(self, call: Call, obj: Object) -> Record:
         if call.dry_run:
-            return Record(obj, self.store.version, len(self.store.of(call.kind).head))
+            collection = self.store.of(call.kind)
+            ordered = {"apiVersion": collection.kind.api_version, "kind": call.kind.kind}
+            ordered |= {key: value for key, value in obj.items() if key not in ordered}
+            return Record(ordered, self.store.version + 1, len(collection.head))
         return self.store.write(call.kind, obj)
 
     # -- create
@@ -164,9 +176,12 @@ class Registry:
         generated = not meta.get("name") and bool(meta.get("generateName"))
         if generated:
             meta["name"] = str(meta["generateName"])[:58] + suffix(self.rng)
-        if kind.has_status and kind.plural not in ("nodes",):
+        obj, warnings = self.custom.read(kind, obj, strict=call.strict)
+        call.warnings.extend(warnings)
+        meta = obj["metadata"]
+        if kind.has_status and kind.key not in ("nodes",):
             obj.pop("status", None)
-        defaults.fill(kind.plural, obj)
+        defaults.fill(kind.key, obj)
         meta["uid"] = str(uuid.uuid4())
         meta["creationTimestamp"] = self.now()
         if kind.generation:
@@ -174,11 +189,14 @@ class Registry:
         self.restriction.write(call.user, kind, call.sub, obj, None)
         self._admit(call, obj)
         causes = rules.check(kind, obj, None)
-        if kind.plural == "pods":
+        if kind.key == "pods":
             causes += pod_rules.check(obj)
+        causes += self.custom.check(kind, obj, None)
         if causes:
             raise status.invalid(kind, str(meta.get("name", "")), causes)
         escalation.check(self._rights, call.user, kind, obj, None)
+        obj = self.custom.final(kind, obj, self.now())
+        meta = obj["metadata"]
         space, collection = meta.get("namespace", ""), self.store.of(kind)
         for _ in range(_TRIES):
             if collection.get(space, meta["name"]) is None:
@@ -189,11 +207,13 @@ class Registry:
         else:
             raise status.already_exists(kind, meta["name"])
         record = self._commit(call, obj)
-        if kind.plural == "namespaces" and not call.dry_run:
+        if kind.key == "namespaces" and not call.dry_run:
             self.furnish(record.name)
         return record
 
     def _check_namespace(self, call: Call) -> None:
+        if self.definitions.leaving(call.kind):
+            raise status.leaving(call.kind)
         if not call.kind.namespaced:
             return
         space = self.store["namespaces"].get("", call.namespace)
@@ -204,7 +224,7 @@ class Registry:
             raise status.forbidden(call.kind, call.name, why)
 
     def _admit(self, call: Call, obj: Object) -> None:
-        match call.kind.plural:
+        match call.kind.key:
             case "pods":
                 self._admission.admit(obj)
             case "services":
@@ -212,7 +232,7 @@ class Registry:
             case certificate_requests.PLURAL:
                 certificate_requests.prepare(obj, call.user)
             case "secrets":
-                _encode_string_data(obj)
+                defaults.encode_string_data(obj)
 
     def furnish(self, namespace: str) -> None:
         """Put into a new namespace what every namespace has: its service account and the root certificate."""
@@ -229,10 +249,10 @@ class Registry:
         obj = self.incoming(call, body)
         old = self.store.of(call.kind).get(call.namespace, call.name)
         if old is None:
-            if call.kind.plural in _CREATE_BY_PUT and not call.sub:
+            if call.kind.key in _CREATE_BY_PUT and not call.sub:
                 return self.create(call, body), True
             raise status.not_found(call.kind, call.name)
-        if call.kind.plural in _CONDITIONAL and not obj["metadata"].get("resourceVersion"):
+        if (call.kind.custom or call.kind.key in _CONDITIONAL) and not obj["metadata"].get("resourceVersion"):
             raise status.invalid(
                 call.kind,
                 call.name,
@@ -272,8 +292,11 @@ class Registry:
         _tidy(meta)
         new = {"apiVersion": old.raw["apiVersion"], "kind": old.raw["kind"], **new, "metadata": meta}
         new["apiVersion"], new["kind"] = old.raw["apiVersion"], old.raw["kind"]
+        new, warnings = self.custom.read(kind, new, strict=call.strict)
+        call.warnings.extend(warnings)
         written = self._status if call.sub in ("status", "approval") else self._main
-        new = written(call, old.raw, new)
+        new = written(call, self.custom.view(kind, old) if kind.custom else old.raw, new)
+        new = self.custom.final(kind, new, self.now())
         if "deletionTimestamp" in before:
             had = before.get("finalizers") or []
             added = [name for name in new["metadata"].get("finalizers") or () if name not in had]
@@ -300,10 +323,15 @@ class Registry:
                 out["metadata"].pop(key, None)
         if "status" in new:
             out["status"] = new["status"]
-        causes = validation.metadata(kind, out) if out["metadata"] != old["metadata"] else []
-        if kind.plural == certificate_requests.PLURAL:
+        if kind.custom:
+            kept = {key: value for key, value in new["metadata"].items() if key == "managedFields"}
+            out["metadata"] = {**old["metadata"], **kept}
+            causes = self.custom.check(kind, out, old)
+        else:
+            causes = validation.metadata(kind, out) if out["metadata"] != old["metadata"] else []
+        if kind.key == certificate_requests.PLURAL:
             causes += certificate_requests.update(call.sub, out, old, self.now())
-        if kind.plural == "pods":
+        if kind.key == "pods":
             given = out.get("status")
             fresh = dict(given) if isinstance(given, dict) else {}
             fresh.setdefault("phase", "Pending")
@@ -313,7 +341,7 @@ class Registry:
             pod_rules.keep_observed(fresh, before)
             out["status"] = fresh
             causes += pod_rules.check_status(out, old)
-        elif kind.plural == "nodes":
+        elif kind.key == "nodes":
             causes += validation.check(kind, out, old)
         if causes:
             raise status.invalid(kind, call.name, causes)
@@ -327,11 +355,11 @@ class Registry:
                 new["status"] = old["status"]
             else:
                 new.pop("status", None)
-        if kind.plural == "secrets" and "stringData" in new:
-            _encode_string_data(new)
-        if kind.plural in ("namespaces", certificate_requests.PLURAL):
+        if kind.key == "secrets" and "stringData" in new:
+            defaults.encode_string_data(new)
+        if kind.key in ("namespaces", certificate_requests.PLURAL):
             new["spec"] = old["spec"]
-        if kind.plural == "pods":
+        if kind.key == "pods":
             if new.get("spec") != old["spec"]:
                 new["spec"] = copy.deepcopy(new.get("spec") or {})
                 filled = {**new, "status": {}}
@@ -342,37 +370,24 @@ class Registry:
                 new["spec"].setdefault("tolerations", old["spec"].get("tolerations", []))
                 self._admission.tolerate_for_a_while(new["spec"])
             if call.sub in ("", "ephemeralcontainers", "resize"):
-                causes = self._pod_update(call, new, old)
+                causes = pod_rules.check_write(call.sub, new, old)
                 if causes:
                     raise status.invalid(kind, call.name, causes)
-        elif kind.plural in _DEFAULTED:
+        elif kind.key in _DEFAULTED:
             new = copy.deepcopy(new)
-            defaults.fill(kind.plural, new)
-            if kind.plural == "services":
+            defaults.fill(kind.key, new)
+            if kind.key == "services":
                 self._services.update(new, old)
         causes = rules.check(kind, new, old)
+        causes += self.custom.check(kind, new, old)
         if causes:
             raise status.invalid(kind, call.name, causes)
-        if kind.generation and new.get("spec") != old.get("spec"):
+        if kind.generation and self.custom.counted(kind, new) != self.custom.counted(kind, old):
             new["metadata"]["generation"] = old["metadata"].get("generation", 1) + 1
         if not call.applied:
             writer = server_side.Writer(manager=call.manager, version=kind.api_version, now=self.now())
-            new = server_side.note_update(kind.plural, old, new, writer)
+            new = server_side.note_update(self.custom.fields(kind), old, new, writer)
         return new
-
-    def _pod_update(self, call: Call, new: Object, old: Object) -> list[Cause]:
-        if call.sub == "ephemeralcontainers":
-            had = old["spec"].get("ephemeralContainers") or []
-            now = new["spec"].get("ephemeralContainers") or []
-            if now[: len(had)] != had:
-                return [Cause.forbidden("spec.ephemeralContainers", "existing ephemeral containers may not be changed")]
-            rest = {**new, "spec": {**new["spec"], "ephemeralContainers": had}}
-            if not had:
-                rest["spec"].pop("ephemeralContainers")
-            return pod_rules.check_update(rest, old)
-        if call.sub == "resize":
-            return pod_rules.check_update(_with_resources_of(new, old), old)
-        return pod_rules.check_update(new, old)
 
 
 def _tidy(meta: Object) -> None:
@@ -380,22 +395,3 @@ def _tidy(meta: Object) -> None:
     for key in ("labels", "annotations", "finalizers", "ownerReferences", "managedFields"):
         if key in meta and not meta[key]:
             del meta[key]
-
-
-def _encode_string_data(obj: Object) -> None:
-    given = obj.pop("stringData", None)
-    if isinstance(given, dict):
-        encoded = {key: base64.b64encode(str(value).encode()).decode() for key, value in given.items()}
-        obj["data"] = {**(obj.get("data") or {}), **encoded}
-
-
-def _with_resources_of(new: Object, old: Object) -> Object:
-    """The new pod with the resources of the old one: what else a resize changed shows then."""
-    spec = dict(new["spec"])
-    for which in ("containers", "initContainers"):
-        before = {item["name"]: item for item in old["spec"].get(which) or ()}
-        if which in spec:
-            spec[which] = [
-                {**item, "resources": before.get(item.get("name"), {}).get("resources", {})} for item in spec[which]
-            ]
-    return {**new, "spec": spec}

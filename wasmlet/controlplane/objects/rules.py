@@ -11,14 +11,14 @@ from wasmlet.controlplane.storage.status import Cause, Object
 def check(kind: Kind, obj: Object, old: Object | None) -> list[Cause]:
     """What is wrong with an object after defaults; `old` is what it replaces."""
     causes = validation.check(kind, obj, old)
-    if kind.plural in workload_rules.PLURALS:
-        causes += workload_rules.check(kind.plural, obj, old)
-    elif kind.plural == stateful_rules.PLURAL:
+    if kind.key in workload_rules.PLURALS:
+        causes += workload_rules.check(kind.key, obj, old)
+    elif kind.key == stateful_rules.PLURAL:
         causes += stateful_rules.check(obj, old)
-    elif kind.plural == budgets.PLURAL:
+    elif kind.key == budgets.PLURAL:
         causes += budgets.check(obj, old)
     elif kind.group == RBAC:
-        causes += access_rules.check(kind.plural, obj, old)
-    elif kind.plural == "services":
+        causes += access_rules.check(kind.key, obj, old)
+    elif kind.key == "services":
         causes += services.check(obj, old)
     return causes

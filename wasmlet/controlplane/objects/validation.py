@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 from wasmlet.controlplane.access import certificate_requests
 from wasmlet.controlplane.access.rights import GROUP as RBAC
+from wasmlet.controlplane.extensions import definition_rules
 from wasmlet.controlplane.storage.kinds import Kind
 from wasmlet.controlplane.storage.selectors import valid_label_key, valid_label_value
 from wasmlet.controlplane.storage.status import Cause, Object
@@ -36,9 +37,9 @@ LABEL_RULE = (
 
 def _name(kind: Kind, name: str) -> str | None:
     """What is wrong with the name of an object."""
-    if kind.plural == "namespaces":
+    if kind.key == "namespaces":
         return None if DNS_LABEL.fullmatch(name) else LABEL_RULE
-    if kind.plural == "services":
+    if kind.key == "services":
         return None if _DNS_1035.fullmatch(name) else "a service name is a DNS label that starts with a letter"
     if kind.group == RBAC:
         return segment(name)
@@ -235,10 +236,11 @@ _CHECKS: dict[str, Callable[[Object, Object | None], list[Cause]]] = {
     "nodes": _node,
     "events": _event,
     certificate_requests.PLURAL: certificate_requests.check,
+    definition_rules.PLURAL: definition_rules.check,
 }
 
 
 def check(kind: Kind, obj: Object, old: Object | None) -> list[Cause]:
     """What is wrong with an object of a kind; `old` is what it replaces."""
-    rule = _CHECKS.get(kind.plural)
+    rule = _CHECKS.get(kind.key)
     return metadata(kind, obj) + (rule(obj, old) if rule else [])

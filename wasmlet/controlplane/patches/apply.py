@@ -8,7 +8,7 @@ it for objects whose managed fields were cleared. Fields of `status` have no own
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Protocol
 
 import attrs
 import orjson
@@ -19,6 +19,35 @@ from wasmlet.controlplane.storage.status import ApiError, Object, bad_request
 
 Path = tuple[str, ...]
 """The way to a field: "f:name" for a key, 'k:{...}' for an element of a list, 'v:...' for a member of a set."""
+
+Place = tuple[str, ...]
+"""The names on the way to a field; elements of lists add none."""
+
+
+class Fields(Protocol):
+    """What is known of the fields of a kind."""
+
+    def rule(self, at: Place) -> ListRule | None:
+        """How the list at a place is merged."""
+        ...
+
+    def atomic(self, at: Place) -> bool:
+        """Whether the object at a place is owned as a whole."""
+        ...
+
+
+@attrs.frozen
+class BuiltIn:
+    """The fields of a built-in kind, by its plural name."""
+
+    plural: str
+
+    def rule(self, at: Place) -> ListRule | None:
+        return rules(self.plural).get(".".join(at))
+
+    def atomic(self, at: Place) -> bool:
+        return bool(at) and at[-1] in _ATOMIC
+
 
 _ATOMIC = {
     "nodeSelector",
@@ -34,6 +63,8 @@ _ATOMIC = {
     "overhead",
     "labelSelector",
 }
+_METADATA = ("metadata",)
+_UNOWNED = {("apiVersion",), ("kind",), ("status",)}
 _SYSTEM = {
     "name",
     "namespace",
@@ -49,32 +80,31 @@ _SYSTEM = {
 }
 
 
-def _key(rule: ListRule, item: Any, at: str) -> str:
+def _key(rule: ListRule, item: Any, at: Place) -> str:
     if rule.is_set:
         return "v:" + orjson.dumps(item).decode()
     if not isinstance(item, dict):
-        raise bad_request(f"{at}: every element is an object, found {item!r}")
+        raise bad_request(f"{'.'.join(at)}: every element is an object, found {item!r}")
     keys = {key: item[key] for key in rule.map_keys if key in item}
     if "protocol" in rule.map_keys:
         keys.setdefault("protocol", "TCP")
     if not keys:
-        raise bad_request(f"{at}: an element lacks its key {rule.map_keys[0]}")
+        raise bad_request(f"{'.'.join(at)}: an element lacks its key {rule.map_keys[0]}")
     return "k:" + orjson.dumps(keys, option=orjson.OPT_SORT_KEYS).decode()
 
 
-def leaves(plural: str, obj: Object) -> dict[Path, Any]:
+def leaves(fields: Fields, obj: Object) -> dict[Path, Any]:
     """Every field that can be owned, with its value: plain values, lists and maps owned whole, and list elements."""
-    table = rules(plural)
     out: dict[Path, Any] = {}
 
-    def walk(value: Any, at: str, path: Path, atomic: bool) -> None:
-        rule = table.get(at)
-        if isinstance(value, dict) and value and not atomic:
+    def walk(value: Any, at: Place, path: Path) -> None:
+        rule = fields.rule(at)
+        if isinstance(value, dict) and value and not fields.atomic(at):
             for key, item in value.items():
-                below = f"{at}.{key}" if at else key
-                if below in ("apiVersion", "kind", "status") or (at == "metadata" and key in _SYSTEM):
+                below = (*at, key)
+                if below in _UNOWNED or (at == _METADATA and key in _SYSTEM):
                     continue
-                walk(item, below, (*path, f"f:{key}"), key in _ATOMIC)
+                walk(item, below, (*path, f"f:{key}"))
         elif isinstance(value, list) and value and rule is not None and (rule.map_keys or rule.is_set):
             for item in value:
                 here = (*path, _key(rule, item, at))
@@ -82,11 +112,11 @@ def leaves(plural: str, obj: Object) -> dict[Path, Any]:
                     out[here] = item
                 else:
                     out[(*here, ".")] = None
-                    walk(item, at, here, False)
+                    walk(item, at, here)
         elif path:
             out[path] = value
 
-    walk(obj, "", (), False)
+    walk(obj, (), ())
     return out
 
 
@@ -179,40 +209,39 @@ def _readable(path: Path) -> str:
     return text
 
 
-def _merge(plural: str, live: Any, config: Any, at: str = "", atomic: bool = False) -> Any:
+def _merge(fields: Fields, live: Any, config: Any, at: Place = ()) -> Any:
     """What is applied laid over what is there."""
-    if isinstance(config, dict) and isinstance(live, dict) and not atomic:
+    if isinstance(config, dict) and isinstance(live, dict) and not fields.atomic(at):
         out = dict(live)
         for key, value in config.items():
-            below = f"{at}.{key}" if at else key
-            if at == "metadata" and key in _SYSTEM:
+            if at == _METADATA and key in _SYSTEM:
                 continue
-            out[key] = _merge(plural, live.get(key), value, below, key in _ATOMIC)
+            out[key] = _merge(fields, live.get(key), value, (*at, key))
         return out
-    rule = rules(plural).get(at)
+    rule = fields.rule(at)
     if isinstance(config, list) and isinstance(live, list) and rule is not None and (rule.map_keys or rule.is_set):
         wanted = {_key(rule, item, at): item for item in config}
         out_list, done = [], set()
         for item in live:
             key = _key(rule, item, at)
             done.add(key)
-            out_list.append(_merge(plural, item, wanted[key], at) if key in wanted and not rule.is_set else item)
+            out_list.append(_merge(fields, item, wanted[key], at) if key in wanted and not rule.is_set else item)
         return out_list + [item for key, item in wanted.items() if key not in done]
     return config
 
 
-def _remove(plural: str, obj: Any, path: Path, at: str = "") -> Any:
+def _remove(fields: Fields, obj: Any, path: Path, at: Place = ()) -> Any:
     """The object without a field; containers that become empty go too."""
     part, rest = path[0], path[1:]
     if part.startswith("f:") and isinstance(obj, dict):
         key = part[2:]
         if key not in obj:
             return obj
-        below = _remove(plural, obj[key], rest, f"{at}.{key}" if at else key) if rest else None
+        below = _remove(fields, obj[key], rest, (*at, key)) if rest else None
         if below in (None, {}, []):
             return {name: value for name, value in obj.items() if name != key}
         return {**obj, key: below}
-    rule = rules(plural).get(at)
+    rule = fields.rule(at)
     if rule is not None and isinstance(obj, list):
         out = []
         for item in obj:
@@ -221,23 +250,23 @@ def _remove(plural: str, obj: Any, path: Path, at: str = "") -> Any:
                     continue
                 if rest[0][2:] in rule.map_keys:  # an element that stays keeps what it is known by
                     return obj
-                item = _remove(plural, item, rest, at)
+                item = _remove(fields, item, rest, at)
             out.append(item)
         return out
     return obj
 
 
-def apply(plural: str, live: Object | None, config: Object, writer: Writer, *, force: bool) -> Object:
+def apply(fields: Fields, live: Object | None, config: Object, writer: Writer, *, force: bool) -> Object:
     """The object as it is after `writer` applied `config`; `live` is None where it is to be made.
 
     Raises:
         ApiError: 409 with a cause per field that another manager owns with another value, unless `force`.
     """
-    mine = leaves(plural, config)
+    mine = leaves(fields, config)
     wanted = set(mine)
     if live is None:
         return _with_owners(config, [writer.owner("Apply", wanted)])
-    there = leaves(plural, live)
+    there = leaves(fields, live)
     everyone = owners(live) or [Owner("before-first-apply", "Update", set(there), writer.version, writer.now)]
     me = next((owner for owner in everyone if (owner.manager, owner.operation) == (writer.manager, "Apply")), None)
     others = [owner for owner in everyone if owner is not me]
@@ -251,13 +280,13 @@ def apply(plural: str, live: Object | None, config: Object, writer: Writer, *, f
         raise _conflict(conflicts)
     for owner, path in conflicts:
         owner.fields.discard(path)
-    out = _merge(plural, live, config)
+    out = _merge(fields, live, config)
     kept = set().union(*(owner.fields for owner in others)) | wanted
     gone = me.fields - wanted if me else set()
     for path in sorted(gone, key=lambda path: (path[-1] != ".", len(path), path)):  # whole elements before their parts
         stem = path[:-1] if path[-1] == "." else path
         if not any(other[: len(stem)] == stem for other in kept):
-            out = _remove(plural, out, path)
+            out = _remove(fields, out, path)
     if me is not None and me.fields == wanted:
         return _with_owners(out, everyone)
     who = writer.owner("Apply", wanted)
@@ -279,13 +308,13 @@ def _conflict(conflicts: list[tuple[Owner, Path]]) -> ApiError:
     return ApiError(409, "Conflict", f"Apply failed with {some}: {lines}", details={"causes": causes})
 
 
-def note_update(plural: str, old: Object, new: Object, writer: Writer) -> Object:
+def note_update(fields: Fields, old: Object, new: Object, writer: Writer) -> Object:
     """The new object, in which `writer` owns the fields that its update changed; unchanged before the first apply."""
     if not old["metadata"].get("managedFields"):
         return new
     if new["metadata"].get("managedFields") == [{}]:  # how a client clears them; leaving them out keeps them
         return {**new, "metadata": {key: value for key, value in new["metadata"].items() if key != "managedFields"}}
-    before, after = leaves(plural, old), leaves(plural, new)
+    before, after = leaves(fields, old), leaves(fields, new)
     changed = {path for path, value in after.items() if path not in before or not same(before[path], value)}
     gone = before.keys() - after.keys()
     everyone = owners(old)

@@ -1,12 +1,13 @@
 """The kinds that this control plane serves: one table, and adding a kind is a row in it.
 
 `store`, `selectors`, `objects.registry`, `http.discovery` and `http.openapi` read this table. What else is special
-about a kind is keyed by its plural name, in `objects.defaults`, `objects.validation` and `http.tables`.
+about a kind is keyed by its plural name, in `objects.defaults`, `objects.validation` and `http.tables`. Kinds of custom
+resources are added to a `Catalog` while it is used (`extensions`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import attrs
 
@@ -38,6 +39,8 @@ class Kind:
     `shares` is the plural of the core kind whose objects this one shows in another form (events.k8s.io).
     `generation` says whether `metadata.generation` counts the changes of `spec`.
     `returns_deleted` says whether a finished delete answers with the object rather than with a Status.
+    `custom` says whether a CustomResourceDefinition made it; `named` is the singular name that it gives, and `listed`
+    the kind of its lists.
     """
 
     kind: str
@@ -53,6 +56,23 @@ class Kind:
     generation: bool = False
     returns_deleted: bool = False
     shares: str = ""
+    custom: bool = False
+    named: str = ""
+    listed: str = ""
+
+    @property
+    def key(self) -> str:
+        """What the kind is told apart by in this control plane: all versions of one have the same."""
+        return self.qualified if self.custom else self.plural
+
+    @property
+    def list_kind(self) -> str:
+        return self.listed or f"{self.kind}List"
+
+    @property
+    def head(self) -> bytes:
+        """How an object of the kind begins as JSON."""
+        return f'{{"apiVersion":"{self.api_version}","kind":"{self.kind}",'.encode()
 
     @property
     def api_version(self) -> str:
@@ -64,7 +84,7 @@ class Kind:
 
     @property
     def singular(self) -> str:
-        return self.kind.lower()
+        return self.named or self.kind.lower()
 
     @property
     def has_status(self) -> bool:
@@ -202,6 +222,16 @@ KINDS: tuple[Kind, ...] = (
         subresources=(SCALE, STATUS),
     ),
     Kind("ControllerRevision", "controllerrevisions", "apps"),
+    Kind(
+        "CustomResourceDefinition",
+        "customresourcedefinitions",
+        "apiextensions.k8s.io",
+        namespaced=False,
+        short=("crd", "crds"),
+        categories=("api-extensions",),
+        generation=True,
+        subresources=(STATUS,),
+    ),
     Kind("SelfSubjectReview", "selfsubjectreviews", "authentication.k8s.io", namespaced=False, verbs=CREATE_ONLY),
     Kind("TokenReview", "tokenreviews", "authentication.k8s.io", namespaced=False, verbs=CREATE_ONLY),
     Kind("LocalSubjectAccessReview", "localsubjectaccessreviews", "authorization.k8s.io", verbs=CREATE_ONLY),
@@ -244,27 +274,70 @@ KINDS: tuple[Kind, ...] = (
     Kind("CSIDriver", "csidrivers", "storage.k8s.io", namespaced=False),
 )
 
-_BY_PATH = {(kind.group, kind.version, kind.plural): kind for kind in KINDS}
-
-
-def find(group: str, version: str, plural: str) -> Kind | None:
-    """The kind behind a path, or None."""
-    return _BY_PATH.get((group, version, plural))
-
 
 def core(plural: str) -> Kind:
-    """A kind by its plural name, the first of that name: the core one where there are two."""
+    """A built-in kind by its plural name, the first of that name: the core one where there are two."""
     return _BY_PLURAL[plural]
 
 
 _BY_PLURAL = {kind.plural: kind for kind in reversed(KINDS)}
 
 
-def group_versions() -> list[tuple[str, str]]:
-    """Every (group, version), the core first."""
-    return list(dict.fromkeys((kind.group, kind.version) for kind in KINDS))
+class Catalog:
+    """The kinds that one control plane serves: those of the table, and those of custom resources.
 
+    Attributes:
+        revision: changes whenever kinds come or go.
+    """
 
-def of_group(group: str, version: str) -> Iterator[Kind]:
-    """The kinds of one group version."""
-    return (kind for kind in KINDS if (kind.group, kind.version) == (group, version))
+    def __init__(self) -> None:
+        self._custom: dict[str, tuple[Kind, tuple[Kind, ...]]] = {}
+        self._by_path: dict[tuple[str, str, str], Kind] = {}
+        self._by_kind: dict[tuple[str, str], Kind] = {}
+        self.revision = 0
+        self._index()
+
+    def _index(self) -> None:
+        self.revision += 1
+        self._by_path = {(kind.group, kind.version, kind.plural): kind for kind in self}
+        self._by_kind = {(kind.api_version, kind.kind): kind for kind in self if kind.stored}
+
+    def __iter__(self) -> Iterator[Kind]:
+        yield from KINDS
+        for _, served in self._custom.values():
+            yield from served
+
+    def define(self, stored: Kind, served: Sequence[Kind]) -> None:
+        """Serve a custom resource in these versions, the preferred one first; `stored` is the one that is kept."""
+        self._custom[stored.key] = (stored, tuple(served))
+        self._index()
+
+    def drop(self, key: str) -> None:
+        """Serve a custom resource no longer."""
+        if self._custom.pop(key, None) is not None:
+            self._index()
+
+    def find(self, group: str, version: str, plural: str) -> Kind | None:
+        """The kind behind a path, or None."""
+        return self._by_path.get((group, version, plural))
+
+    def called(self, api_version: str, kind: str) -> Kind | None:
+        """The kind of an object that says this of itself, or None; one that is stored."""
+        return self._by_kind.get((api_version, kind))
+
+    def of_key(self, key: str) -> Kind:
+        """The kind that is stored under a key."""
+        return self._custom[key][0] if key in self._custom else core(key)
+
+    def stored(self) -> Iterator[Kind]:
+        """Every kind that has objects of its own, each in one version."""
+        yield from (kind for kind in KINDS if kind.stored and not kind.shares)
+        yield from (stored for stored, _ in self._custom.values())
+
+    def group_versions(self) -> list[tuple[str, str]]:
+        """Every (group, version), the core first."""
+        return list(dict.fromkeys((kind.group, kind.version) for kind in self))
+
+    def of_group(self, group: str, version: str) -> Iterator[Kind]:
+        """The kinds of one group version."""
+        return (kind for kind in self if (kind.group, kind.version) == (group, version))

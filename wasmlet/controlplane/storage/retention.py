@@ -26,7 +26,7 @@ class Retention:
         store.listeners.append(self._on_change)
 
     def _on_change(self, kind: Kind, event: Event) -> None:
-        if kind.plural != "events" or event.change != "ADDED":
+        if kind.key != "events" or event.change != "ADDED":
             return
         self._known.append((event.record.key, size := len(event.record.json)))
         self._bytes += size

@@ -217,7 +217,7 @@ def field_value(obj: Object, path: tuple[str, ...]) -> str:
 
 def _reader(kind: Kind, field: str) -> Callable[[Object], str]:
     core = field.replace("regarding.", "involvedObject.") if kind.shares else field
-    if kind.plural == "events" and core == "source":
+    if kind.key == "events" and core == "source":
         return lambda obj: field_value(obj, ("source", "component")) or field_value(obj, ("reportingComponent",))
     if core in ("spec.unschedulable", "spec.hostNetwork"):
         flag = tuple(core.split("."))

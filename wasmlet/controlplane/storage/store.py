@@ -14,7 +14,7 @@ from typing import Literal, Protocol
 import attrs
 import orjson
 
-from wasmlet.controlplane.storage.kinds import KINDS, Kind
+from wasmlet.controlplane.storage.kinds import Catalog, Kind
 from wasmlet.controlplane.storage.selectors import Selector
 from wasmlet.controlplane.storage.status import Object, expired
 
@@ -98,13 +98,16 @@ class Follower(Protocol):
 
     def offer(self, event: Event) -> None: ...
 
+    def end(self) -> None:
+        """There will be no more changes."""
+        ...
+
 
 class Collection:
     """All objects of one kind."""
 
     def __init__(self, kind: Kind, ring: int, start: int) -> None:
         self.kind = kind
-        self.head = f'{{"apiVersion":"{kind.api_version}","kind":"{kind.kind}",'.encode()
         self.spaces: dict[str, dict[str, Record]] = {}
         self.nodes: dict[str, dict[tuple[str, str], Record]] = {}
         self.ring: deque[Event] = deque()
@@ -112,6 +115,16 @@ class Collection:
         self._ring_bytes = 0
         self.start = start
         self.followers: set[Follower] = set()
+
+    @property
+    def head(self) -> bytes:
+        """How each object of the kind begins as JSON."""
+        return self.kind.head
+
+    def end(self) -> None:
+        """End all watches."""
+        for follower in list(self.followers):
+            follower.end()
 
     def get(self, namespace: str, name: str) -> Record | None:
         space = self.spaces.get(namespace)
@@ -129,7 +142,7 @@ class Collection:
         """What a selector picks, in the order of namespace and name."""
         candidates: Iterable[Record]
         name = selector.exact("metadata.name")
-        node = selector.exact("spec.nodeName") if self.kind.plural == "pods" else None
+        node = selector.exact("spec.nodeName") if self.kind.key == "pods" else None
         if name is not None and selector.namespace:
             found = self.get(selector.namespace, name)
             candidates = [found] if found else []
@@ -163,7 +176,7 @@ class Collection:
 
     def _put(self, record: Record, old: Record | None) -> None:
         self.spaces.setdefault(record.namespace, {})[record.name] = record
-        if self.kind.plural == "pods":
+        if self.kind.key == "pods":
             if old is not None and old.node and old.node != record.node:
                 self.nodes[old.node].pop(old.key, None)
             if record.node:
@@ -174,7 +187,7 @@ class Collection:
         del space[record.name]
         if not space:
             del self.spaces[record.namespace]
-        if self.kind.plural == "pods" and record.node and record.node in self.nodes:
+        if self.kind.key == "pods" and record.node and record.node in self.nodes:
             self.nodes[record.node].pop(record.key, None)
             if not self.nodes[record.node]:
                 del self.nodes[record.node]
@@ -222,7 +235,7 @@ class State:
     """Everything that a store held at one time, for `Store.restore`."""
 
     version: int
-    records: Mapping[str, Sequence[Record]] = attrs.field(repr=False)
+    records: Mapping[str, tuple[Kind, Sequence[Record]]] = attrs.field(repr=False)
 
 
 class Store:
@@ -230,17 +243,34 @@ class Store:
 
     def __init__(self, *, ring: int = RING) -> None:
         self.version = 1
-        self.collections = {
-            kind.plural: Collection(kind, ring, self.version) for kind in KINDS if kind.stored and not kind.shares
-        }
+        self.catalog = Catalog()
+        self._ring = ring
+        self.collections = {kind.key: Collection(kind, ring, self.version) for kind in self.catalog.stored()}
         self.listeners: list[Callable[[Kind, Event], None]] = []
         self._snapshots: OrderedDict[str, tuple[list[Record], int]] = OrderedDict()
 
     def of(self, kind: Kind) -> Collection:
-        return self.collections[kind.shares or kind.plural]
+        return self.collections[kind.shares or kind.key]
 
-    def __getitem__(self, plural: str) -> Collection:
-        return self.collections[plural]
+    def __getitem__(self, key: str) -> Collection:
+        return self.collections[key]
+
+    def define(self, stored: Kind, served: Sequence[Kind]) -> None:
+        """Serve a custom resource from now on, or serve it otherwise: watches end, and begin anew as it is now."""
+        self.catalog.define(stored, served)
+        collection = self.collections.get(stored.key)
+        if collection is None:
+            self.collections[stored.key] = Collection(stored, self._ring, self.version)
+        else:
+            collection.kind = stored
+            collection.end()
+
+    def undefine(self, key: str) -> None:
+        """Serve a custom resource no longer; what there is of it is forgotten."""
+        self.catalog.drop(key)
+        collection = self.collections.pop(key, None)
+        if collection is not None:
+            collection.end()
 
     def _record(self, collection: Collection, raw: Object) -> Record:
         self.version += 1
@@ -301,16 +331,18 @@ class Store:
 
     def snapshot(self) -> State:
         """What there is now."""
-        return State(self.version, {plural: tuple(found) for plural, found in self.collections.items()})
+        return State(self.version, {key: (found.kind, tuple(found)) for key, found in self.collections.items()})
 
     def restore(self, state: State) -> None:
         """Go back to a state: the version too. Listeners hear of what that changes, followers have to be gone."""
         self.version = state.version
         self._snapshots.clear()
+        for key, (kind, _) in state.records.items():
+            self.collections.setdefault(key, Collection(kind, self._ring, state.version))
         changes = [
             (collection.kind, event)
-            for plural, collection in self.collections.items()
-            for event in collection.put_back(state.records[plural], state.version)
+            for key, collection in list(self.collections.items())
+            for event in collection.put_back(state.records[key][1] if key in state.records else (), state.version)
         ]
         for kind, event in changes:
             for listener in self.listeners:

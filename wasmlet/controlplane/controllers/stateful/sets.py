@@ -92,13 +92,13 @@ class StatefulSets:
 
     def _on_change(self, kind: Kind, event: Event) -> None:
         record = event.record
-        if kind.plural == PLURAL:
+        if kind.key == PLURAL:
             if event.change == "DELETED":
                 self._queue.forget(record.key)
                 self._failures.forget(uid_of(record.raw))
             else:
                 self._queue.add(record.key)
-        elif kind.plural == "pods":
+        elif kind.key == "pods":
             old = event.old.raw if event.old is not None and event.change == "MODIFIED" else None
             self._failures.note(old, record.raw, gone=event.change == "DELETED")
             for raw in filter(None, (old, record.raw)):

@@ -34,11 +34,11 @@ def adopt(
         labels = record.raw["metadata"].get("labels") or {}
         return all(requirement.matches(labels) for requirement in wanted)
 
-    for record in ownership.controlled(owner, kind.plural):
+    for record in ownership.controlled(owner, kind.key):
         if not chosen(record) and not leaving(record.raw):
             rest = [item for item in owners(record.raw) if item.get("uid") != uid_of(owner.raw)]
             _set_owners(store, kind, record, rest)
-    for record in ownership.orphans(kind.plural, owner.namespace):
+    for record in ownership.orphans(kind.key, owner.namespace):
         if chosen(record) and not leaving(record.raw) and fit(record.raw):
             _set_owners(store, kind, record, [*owners(record.raw), controller_reference(owner)])
 

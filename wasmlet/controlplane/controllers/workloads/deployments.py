@@ -71,15 +71,15 @@ class Deployments:
 
     def _on_change(self, kind: Kind, event: Event) -> None:
         record = event.record
-        if kind.plural == "deployments":
+        if kind.key == "deployments":
             if event.change == "DELETED":
                 self._queue.forget(record.key)
             else:
                 self._queue.add(record.key)
-        elif kind.plural == "replicasets":
+        elif kind.key == "replicasets":
             for raw in (record.raw, *(() if event.old is None else (event.old.raw,))):
                 self._wake(raw, record.namespace)
-        elif kind.plural == "pods" and (event.change == "DELETED" or podlist.finished(record.raw)):
+        elif kind.key == "pods" and (event.change == "DELETED" or podlist.finished(record.raw)):
             self._wake_for_pod(record)
 
     def _wake(self, replica_set: Object, namespace: str) -> None:

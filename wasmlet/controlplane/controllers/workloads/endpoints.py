@@ -38,13 +38,13 @@ class EndpointSlices:
 
     def _on_change(self, kind: Kind, event: Event) -> None:
         record = event.record
-        if kind.plural == "services":
+        if kind.key == "services":
             self._queue.add(record.key)
-        elif kind.plural == "pods":
+        elif kind.key == "pods":
             old = event.old.raw if event.old is not None and event.change == "MODIFIED" else None
             if old is None or _projection(old) != _projection(record.raw):
                 self._wake(record, *filter(None, (old,)))
-        elif kind.plural == "endpointslices" and not self._writing:
+        elif kind.key == "endpointslices" and not self._writing:
             labels = record.raw["metadata"].get("labels") or {}
             if labels.get(slices.MANAGED) == slices.MANAGER:
                 self._queue.add((record.namespace, str(labels.get(slices.SERVICE))))

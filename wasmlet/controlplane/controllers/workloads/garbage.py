@@ -14,11 +14,9 @@ from wasmlet.controlplane.controllers.workloads.pods import leaving
 from wasmlet.controlplane.controllers.workloads.queue import Key, Queue
 from wasmlet.controlplane.objects.deletion import FINALIZERS, Deletion, Options
 from wasmlet.controlplane.objects.registry import Call, Registry
-from wasmlet.controlplane.storage.kinds import KINDS, Kind, core
+from wasmlet.controlplane.storage.kinds import Kind
 from wasmlet.controlplane.storage.status import Object
 from wasmlet.controlplane.storage.store import Event, Record
-
-_KNOWN = {(kind.api_version, kind.kind): kind for kind in KINDS if kind.stored}
 
 
 def _finalizers(raw: Object) -> list[str]:
@@ -35,6 +33,7 @@ class GarbageCollector:
 
     def __init__(self, registry: Registry, deletion: Deletion, ownership: Ownership, clock: Clock) -> None:
         self._registry = registry
+        self._catalog = registry.store.catalog
         self._deletion = deletion
         self._ownership = ownership
         self._queue = Queue(clock, self._settle)
@@ -45,7 +44,7 @@ class GarbageCollector:
         uid = uid_of(raw)
         references = owners(raw)
         if event.change == "DELETED":
-            self._queue.forget((kind.plural, uid))
+            self._queue.forget((kind.key, uid))
             for plural, dependent in self._ownership.dependents(uid):
                 self._queue.add((plural, uid_of(dependent.raw)))
             for reference in references:  # an owner may have waited for this one
@@ -54,10 +53,10 @@ class GarbageCollector:
         elif (leaving(raw) and _finalizers(raw)) or (
             references and not all(self._is_there(reference, event.record) for reference in references)
         ):
-            self._queue.add((kind.plural, uid))
+            self._queue.add((kind.key, uid))
 
     def _is_there(self, reference: Object, dependent: Record) -> bool:
-        kind = _KNOWN.get((str(reference.get("apiVersion")), str(reference.get("kind"))))
+        kind = self._catalog.called(str(reference.get("apiVersion")), str(reference.get("kind")))
         if kind is None:
             return True
         found = self._ownership.find(str(reference.get("uid")))
@@ -71,7 +70,7 @@ class GarbageCollector:
         found = self._ownership.find(key[1])
         if found is None:
             return
-        kind, record = core(found[0]), found[1]
+        kind, record = self._catalog.of_key(found[0]), found[1]
         if leaving(record.raw):
             self._finish(kind, record)
         else:
@@ -82,12 +81,12 @@ class GarbageCollector:
         uid, finalizers = uid_of(owner.raw), _finalizers(owner.raw)
         if FINALIZERS["Orphan"] in finalizers:
             for plural, dependent in self._ownership.dependents(uid):
-                self._drop_owners(core(plural), dependent, {uid})
+                self._drop_owners(self._catalog.of_key(plural), dependent, {uid})
             self._deletion.release(kind, owner, FINALIZERS["Orphan"])
         elif FINALIZERS["Foreground"] in finalizers:
             for plural, dependent in self._ownership.dependents(uid):
                 if not leaving(dependent.raw):
-                    self._check_owners(core(plural), dependent)
+                    self._check_owners(self._catalog.of_key(plural), dependent)
             blocking = [record for _, record in self._ownership.dependents(uid) if _blocks(record, uid)]
             if not blocking:
                 self._deletion.release(kind, owner, FINALIZERS["Foreground"])

@@ -11,7 +11,7 @@ from wasmlet.controlplane.storage.store import Event, Record, Store
 _CONTROLLED = ("pods", "replicasets", "controllerrevisions")
 """Kinds whose orphans are looked for."""
 Place = tuple[str, str, str]
-"""Where an object is: the plural of its kind, its namespace, its name."""
+"""Where an object is: the key of its kind, its namespace, its name."""
 
 
 def owners(raw: Object) -> list[Object]:
@@ -51,25 +51,25 @@ class Ownership:
         self._owners: dict[Place, frozenset[str]] = {}
         self._dependents: dict[str, dict[Place, None]] = {}
         self._orphans: dict[tuple[str, str], dict[str, None]] = {}
-        for plural, collection in store.collections.items():
+        for key, collection in store.collections.items():
             for record in collection:
-                self._note(plural, record, gone=False)
+                self._note(key, record, gone=False)
         store.listeners.append(self._on_change)
 
     def _on_change(self, kind: Kind, event: Event) -> None:
-        self._note(kind.plural, event.record, gone=event.change == "DELETED")
+        self._note(kind.key, event.record, gone=event.change == "DELETED")
 
-    def _note(self, plural: str, record: Record, *, gone: bool) -> None:
-        if plural == "events":  # there are many, and they neither own nor are owned
+    def _note(self, key: str, record: Record, *, gone: bool) -> None:
+        if key == "events":  # there are many, and they neither own nor are owned
             return
         metadata: dict[str, Any] = record.raw["metadata"]
-        place, uid = (plural, record.namespace, record.name), str(metadata["uid"])
+        place, uid = (key, record.namespace, record.name), str(metadata["uid"])
         if gone:
             self._places.pop(uid, None)
         else:
             self._places[uid] = place
-        if plural in _CONTROLLED:
-            orphans = self._orphans.setdefault((plural, record.namespace), {})
+        if key in _CONTROLLED:
+            orphans = self._orphans.setdefault((key, record.namespace), {})
             if gone or controller_of(record.raw) is not None:
                 orphans.pop(record.name, None)
             else:
@@ -88,15 +88,19 @@ class Ownership:
             self._dependents.setdefault(owner, {})[place] = None
 
     def find(self, uid: str) -> tuple[str, Record] | None:
-        """The object of a UID, with the plural of its kind."""
+        """The object of a UID, with the key of its kind."""
         place = self._places.get(uid)
-        record = self._store[place[0]].get(*place[1:]) if place else None
+        record = self._at(place) if place else None
         return (place[0], record) if place and record else None
 
+    def _at(self, place: Place) -> Record | None:
+        collection = self._store.collections.get(place[0])
+        return collection.get(*place[1:]) if collection else None
+
     def dependents(self, uid: str) -> list[tuple[str, Record]]:
-        """The objects that name an owner of this UID, with the plural of their kind."""
-        found = [(place[0], self._store[place[0]].get(*place[1:])) for place in self._dependents.get(uid, ())]
-        return [(plural, record) for plural, record in found if record is not None]
+        """The objects that name an owner of this UID, with the key of their kind."""
+        found = [(place[0], self._at(place)) for place in self._dependents.get(uid, ())]
+        return [(key, record) for key, record in found if record is not None]
 
     def controlled(self, owner: Record, plural: str) -> list[Record]:
         """The objects of a kind that an owner controls."""

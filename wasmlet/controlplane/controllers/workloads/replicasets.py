@@ -53,13 +53,13 @@ class ReplicaSets:
 
     def _on_change(self, kind: Kind, event: Event) -> None:
         record = event.record
-        if kind.plural == "replicasets":
+        if kind.key == "replicasets":
             if event.change == "DELETED":
                 self._queue.forget(record.key)
                 self._failures.forget(uid_of(record.raw))
             elif event.old is None or _asked(event.old.raw) != _asked(record.raw):
                 self._queue.add(record.key)
-        elif kind.plural == "pods":
+        elif kind.key == "pods":
             old = event.old.raw if event.old is not None and event.change == "MODIFIED" else None
             if old is None or _projection(old) != _projection(record.raw):
                 self._failures.note(old, record.raw, gone=event.change == "DELETED")

@@ -1,0 +1,1 @@
+"""Custom resources: what a CustomResourceDefinition says, and what follows from it for the objects of its kind."""

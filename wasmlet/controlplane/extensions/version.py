@@ -1,0 +1,147 @@
+"""`Version`: one version of a custom resource, and all that its definition says of the objects."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import attrs
+
+from wasmlet.controlplane.extensions import listtypes, values
+from wasmlet.controlplane.extensions.pruning import Pruner, additional, fill
+from wasmlet.controlplane.patches import strategic
+from wasmlet.controlplane.patches.apply import Place
+from wasmlet.controlplane.patches.strategic import ListRule
+from wasmlet.controlplane.storage.kinds import CRUD, SCALE, STATUS, Kind
+from wasmlet.controlplane.storage.status import Cause, Object
+from wasmlet.controlplane.storage.store import Record
+
+_AGE: Object = {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"}
+_BLOCKING = (
+    "FieldValueNotSupported",
+    "FieldValueRequired",
+    "FieldValueTooLong",
+    "FieldValueTooMany",
+    values.TYPE_INVALID,
+)
+"""Reasons that keep the rules of a schema from being looked at."""
+
+
+@attrs.frozen
+class Scale:
+    """Where a custom resource keeps what its scale subresource shows, as JSONPaths; `selector` may be empty."""
+
+    replicas: str
+    status_replicas: str
+    selector: str
+
+
+@attrs.frozen
+class SchemaFields:
+    """The fields of a custom resource, as server-side apply sees them (`patches.apply.Fields`)."""
+
+    schema: Object
+
+    def _at(self, at: Place) -> Object:
+        schema = self.schema
+        for name in at:
+            schema = _element(schema)
+            schema = (schema.get("properties") or {}).get(name) or additional(schema) or {}
+        return schema
+
+    def rule(self, at: Place) -> ListRule | None:
+        if at[:1] == ("metadata",):
+            return strategic.rules("").get(".".join(at))
+        schema = self._at(at)
+        match schema.get("x-kubernetes-list-type"):
+            case "map":
+                return ListRule(None, tuple(schema.get("x-kubernetes-list-map-keys") or ()))
+            case "set":
+                return ListRule(None, is_set=True)
+        return None
+
+    def atomic(self, at: Place) -> bool:
+        return bool(at) and _element(self._at(at)).get("x-kubernetes-map-type") == "atomic"
+
+
+def _element(schema: Object) -> Object:
+    """The schema of the elements of a list; that of anything else is its own."""
+    items = schema.get("items")
+    return items if isinstance(items, dict) else schema
+
+
+class Version:
+    """One version of a custom resource.
+
+    Args:
+        spec: the `spec` of the definition.
+        version: the element of `spec.versions`.
+        since: the store's version when this became so; objects from before may lack what the schema demands now.
+
+    Attributes:
+        columns: what `kubectl get` shows beside the name, as `additionalPrinterColumns` have it.
+        warning: what its use is answered with where it is deprecated, else None.
+    """
+
+    def __init__(self, spec: Object, version: Object, since: int = 0) -> None:
+        names, subresources = spec["names"], version.get("subresources") or {}
+        scale = subresources.get("scale")
+        has_status = subresources.get("status") is not None
+        self.schema: Object = (version.get("schema") or {}).get("openAPIV3Schema") or {}
+        self.selectable = tuple(item["jsonPath"].removeprefix(".") for item in version.get("selectableFields") or ())
+        self.kind = Kind(
+            names["kind"],
+            names["plural"],
+            spec["group"],
+            version["name"],
+            namespaced=spec["scope"] == "Namespaced",
+            short=tuple(names.get("shortNames") or ()),
+            categories=tuple(names.get("categories") or ()),
+            subresources=(*((STATUS,) if has_status else ()), *((SCALE,) if scale else ())),
+            fields=self.selectable,
+            verbs=CRUD,
+            generation=True,
+            custom=True,
+            named=names["singular"],
+            listed=names["listKind"],
+        )
+        self.columns: list[Object] = version.get("additionalPrinterColumns") or [_AGE]
+        self.scale = scale and Scale(
+            scale["specReplicasPath"], scale["statusReplicasPath"], scale.get("labelSelectorPath", "")
+        )
+        self.fields = SchemaFields(self.schema)
+        self._since = since
+        self.warning: str | None = None
+        if version.get("deprecated"):
+            default = f"{self.kind.api_version} {self.kind.kind} is deprecated"
+            self.warning = version.get("deprecationWarning") or default
+
+    def read(self, obj: Object) -> tuple[Object, list[str]]:
+        """An object as this version has it, pruned and with defaults, in a copy; the paths of what was taken out."""
+        pruner = Pruner()
+        out = pruner.root(obj, self.schema)
+        fill(out, self.schema)
+        return out, pruner.unknown
+
+    def fits(self, record: Record) -> bool:
+        """Whether a stored object is as this version has it, so that its JSON can go out as it is."""
+        return record.version > self._since and record.json.startswith(self.kind.head)
+
+    def shown(self, record: Record) -> Object:
+        """A stored object as this version has it."""
+        if self.fits(record):
+            return record.raw
+        return {**self.read(record.raw)[0], "apiVersion": self.kind.api_version}
+
+    def check(self, obj: Object, old: Object | None) -> list[Cause]:
+        """What is wrong with an object; `old` is what it replaces."""
+        causes = list(values.check(_shown(obj), self.schema, old=values.NEW if old is None else _shown(old)))
+        if old is None or not any(listtypes.check(old, self.schema)):
+            causes += listtypes.check(obj, self.schema)
+        return causes
+
+
+def _shown(obj: Object) -> Any:
+    """An object without what a schema says nothing of."""
+    return {key: value for key, value in obj.items() if key != "metadata"} | {
+        "metadata": {key: obj["metadata"][key] for key in ("name", "generateName") if key in obj["metadata"]}
+    }
