@@ -1,6 +1,7 @@
 """Serve a component in a process of its own, without a shim: `python serve_direct.py WASM JSON`.
 
-JSON: what `spec["network"]["http"]` has, and `limits` of connections. The first line of the output is the port, on
+JSON: what `spec["network"]["http"]` has, `limits` of connections, and `buffer`, the bytes that the system keeps of what
+is sent over one of them. The first line of the output is the port, on
 127.0.0.1; what the guest and the engine say comes on standard error. The broker is that of `direct_run`: this process
 itself. It is served until standard input ends. A line there asks for the numbers of descriptors, resources and
 instances, which come as a line of JSON.
@@ -27,6 +28,8 @@ from direct_run import Answer, Sockets
 class Loopback(Sockets):
     """One that listens at a free port, and says at which."""
 
+    buffer = 0
+
     def wait(self, descriptor: int) -> bool:
         return bool(select.select([descriptor], [], [], 5.0))
 
@@ -36,6 +39,8 @@ class Loopback(Sockets):
     def _listen(self, port: int, protocol: str) -> Answer:
         answer = super()._listen(port, protocol)
         with socket.socket(fileno=os.dup(answer.fds[0])) as sock:
+            if self.buffer:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, self.buffer)
             print(sock.getsockname()[1], flush=True)
         return answer
 
@@ -52,6 +57,7 @@ def main() -> None:
     spec = {"args": ["guest"], "env": [], "mounts": mounts, "sockets": Loopback([8080]), "memory": None}
     wanted = json.loads(sys.argv[2])
     serving.Front = partial(serving.Front, limits=Limits(**wanted.pop("limits", {})))  # type: ignore[assignment,misc]
+    spec["sockets"].buffer = wanted.pop("buffer", 0)
     spec["network"] = {"http": wanted}
 
     def count() -> None:

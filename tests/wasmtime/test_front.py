@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 from wasmlet_wasmtime.p2.connections import Connection, Limits
 from wasmlet_wasmtime.p2.exchanges import Exchange
-from wasmlet_wasmtime.p2.front import Front, Turn
+from wasmlet_wasmtime.p2.front import Front
 from wasmlet_wasmtime.p2.serving import Server
+from wasmlet_wasmtime.p2.turns import Turn
 
 REQUEST = b"GET %s HTTP/1.1\r\nHost: x\r\n\r\n"
 
@@ -112,5 +113,5 @@ class Taken(list[Any]):
 def test_an_instance_that_another_thread_took_is_made_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     server = Server.__new__(Server)
     server._waiting = Taken()
-    monkeypatch.setattr(server, "_new_instance", lambda until, before_wait: ("new", "handler"), raising=False)
-    assert server._instance(0.0, None) == ("new", "handler")
+    monkeypatch.setattr(server, "_new_instance", lambda until, waits: ("new", "handler"), raising=False)
+    assert server._instance(0.0) == ("new", "handler")

@@ -5,6 +5,7 @@ A connection belongs to one thread at a time (`front`). One request of it is an 
 
 from __future__ import annotations
 
+import contextlib
 import email.utils
 import http
 import os
@@ -59,6 +60,7 @@ class Connection:
         serving: a guest is at work for it.
         ending: what waits to be written is the last.
         heard: something has come over it.
+        moved: bytes that have come and gone.
         last: no request comes after the one that is served.
         closing: it is read until the client closes it, and nothing is answered any more.
     """
@@ -71,6 +73,7 @@ class Connection:
         self.out = bytearray()
         self.until = time.monotonic() + limits.head_seconds
         self.idle = False
+        self.moved = 0
         self.heard = self.serving = self.last = self.ending = self.closing = False
 
     def fill(self) -> bool:
@@ -90,6 +93,7 @@ class Connection:
                 raise Gone
             return True
         self.heard = True
+        self.moved += len(data)
         if self.idle and data:
             self.idle = False
             self.until = time.monotonic() + self.limits.head_seconds
@@ -104,7 +108,9 @@ class Connection:
         """
         try:
             while self.out:
-                del self.out[: os.write(self.descriptor, self.out)]
+                written = os.write(self.descriptor, self.out)
+                self.moved += written
+                del self.out[:written]
                 self.until = time.monotonic() + self.limits.write_seconds
         except BlockingIOError:
             pass
@@ -161,6 +167,11 @@ class Connection:
         if not without:
             self.out += self.protocol.send(h11.Data(data=body)) or b""
         self.out += self.protocol.send(h11.EndOfMessage()) or b""
+
+    def cut(self, *, answered: bool) -> None:
+        """Have whoever waits for the client go on: no more comes from it, and where it is answered, no more goes."""
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR if answered else socket.SHUT_RD)
 
     def shut(self) -> None:
         """Say that nothing more will be written. What the client still sends is dropped, for a while."""

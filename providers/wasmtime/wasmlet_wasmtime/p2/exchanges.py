@@ -59,10 +59,12 @@ class Exchange:
         """Why no more of the request comes."""
         self._unsent: ErrorCode | None = None
         """Why no more of the answer goes."""
+        self.whole = False
+        """Whether all of the request had come by now."""
         self.incoming = self._incoming(request)
 
     def _incoming(self, request: h11.Request) -> IncomingRequest:
-        fields, host, length, chunks = [], "", False, False
+        fields, host, length, chunks, left = [], "", False, False, 0
         size = len(request.target)
         for name, value in request.headers:
             size += len(name) + len(value) + 4
@@ -72,7 +74,7 @@ class Exchange:
                 chunks = True
             elif name == b"content-length":
                 length = True
-                if len(value) > 18 or int(value) > self._connection.limits.body:
+                if len(value) > 18 or (left := int(value)) > self._connection.limits.body:
                     raise Refused(413, "the request's body is too large")
             text = name.decode("ascii")
             if not is_forbidden(text):
@@ -81,6 +83,7 @@ class Exchange:
             raise Refused(431, "the request's head is too large")
         if chunks and (length or request.http_version < b"1.1"):
             raise Refused(400, "the request says in two ways how long it is")
+        self.whole = not chunks and len(self._protocol.trailing_data[0]) >= left
         if self.method == "CONNECT":
             raise Refused(501, "this is no proxy")
         target = request.target.decode("latin-1")
@@ -154,6 +157,11 @@ class Exchange:
     def trailers(self) -> Pairs:
         """See `bodies.Feed`."""
         return self._trailers
+
+    @property
+    def begun(self) -> bool:
+        """Whether something of the answer may have gone."""
+        return self._begun
 
     # What goes.
 

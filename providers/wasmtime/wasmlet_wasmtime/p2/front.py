@@ -6,6 +6,10 @@ the guest has to wait for something, or has run for some milliseconds (`_watch`)
 be instances at a time. A connection belongs to whoever is in front while it waits for a request or for room to write,
 and to the thread that serves it in between.
 
+Where all threads serve, the one that watches them (`_watch`) looks who else waits, and gives up a client that is too
+slow (`turns`). Of those that wait, requests that have come as a whole and others are served by turns, so that slow
+clients, however many, keep nobody waiting for long.
+
 Who is told to end (SIGTERM) takes no more connections, brings the requests that it has to their ends, and leaves.
 
 No asyncio: a confined process can make none of what its loop wants. epoll is told of each connection for one event.
@@ -27,6 +31,7 @@ from collections.abc import Callable, Sequence
 from .connections import Connection, Gone, Limits, Refused
 from .dialing import family_of
 from .exchanges import Exchange
+from .turns import Turn, give_up_slowest
 
 MOST_CONNECTIONS = 2048
 _BACKLOG = 1024
@@ -39,26 +44,11 @@ _SILENT_SECONDS = 1.0
 _ONCE = select.EPOLLONESHOT
 _ACCEPTED = 64
 """Connections at once, before others have their turn."""
+_MAKE_ROOM_SECONDS = 0.05
+"""How often it is looked who waits, while all threads serve."""
 
 Handle = Callable[[Exchange, "Turn"], "tuple[int, str] | None"]
 """Serves a request; the status and the words for the client where that has failed."""
-
-
-class Turn:
-    """A request that is being served by a thread.
-
-    Attributes:
-        until: when it has to be done, by the monotonic clock in seconds.
-    """
-
-    def __init__(self, front: Front, until: float) -> None:
-        self._front = front
-        self.began = time.monotonic()
-        self.until = until
-
-    def leave_front(self) -> None:
-        """Let another thread be in front."""
-        self._front.leave(self)
 
 
 class Front:
@@ -91,6 +81,11 @@ class Front:
         self._listeners = {fd: socket.socket(family_of(fd), socket.SOCK_STREAM, 0, fileno=fd) for fd in listeners}
         self._connections: dict[int, Connection] = {}
         self._ready: collections.deque[Connection] = collections.deque()
+        self._waiting: collections.deque[tuple[Connection, Exchange]] = collections.deque()
+        """Requests that nobody serves yet."""
+        self._whole_next = True
+        self._threads = 1
+        self._looked = self._made_room = time.monotonic()
         self._front = threading.Lock()
         self._in_front: dict[Turn, None] = {}
         """The turn whose thread is in front, if it serves: who takes it out gives the front away, or keeps it."""
@@ -121,7 +116,7 @@ class Front:
 
     def serve(self, threads: int, ended: Callable[[], None]) -> None:
         """Serve, with so many threads. Does not return; `ended` is called when it has come to its end."""
-        self._ended = ended
+        self._ended, self._threads = ended, threads
         threading.Thread(target=self._watch, daemon=True).start()
         for _ in range(threads - 1):
             threading.Thread(target=self._work, daemon=True).start()
@@ -139,8 +134,7 @@ class Front:
             if not in_front:
                 self._front.acquire()
             connection, exchange = self._next()
-            connection.serving = True
-            turn = Turn(self, time.monotonic() + self._seconds)
+            turn = Turn(self.leave, time.monotonic() + self._seconds, connection, exchange)
             self._turns[turn] = None
             self._in_front[turn] = None
             if self._asleep:
@@ -187,22 +181,34 @@ class Front:
 
     def _next(self) -> tuple[Connection, Exchange]:
         """The next request."""
-        looked = time.monotonic()
         while True:
             if self._ending:
                 self._refuse_others()
-            while self._ready:
-                found = self._request(self._ready.popleft())
-                if found is not None:
-                    return found
-            events = self._epoll.poll(_LOOK_SECONDS if self._connections or self._untidy else -1)
-            for descriptor, event in events:
-                self._happened(descriptor, event)
-            now = time.monotonic()
-            if now - looked >= _LOOK_SECONDS:
-                looked = now
-                self._close_late(now)
-                self._untidy = self._untidy and self.tidy()
+            while self._ready and not self._waiting:
+                self._hear(self._ready.popleft())
+            if self._waiting:
+                return self._chosen()
+            self._look(_LOOK_SECONDS if self._connections or self._untidy else -1)
+
+    def _chosen(self) -> tuple[Connection, Exchange]:
+        """One of those that wait."""
+        wanted, self._whole_next = self._whole_next, not self._whole_next
+        for place, (_, exchange) in enumerate(self._waiting):
+            if exchange.whole is wanted:
+                found = self._waiting[place]
+                del self._waiting[place]
+                return found
+        return self._waiting.popleft()
+
+    def _look(self, seconds: float) -> None:
+        """See what happens to connections, for so long at most; -1 for ever."""
+        for descriptor, event in self._epoll.poll(seconds):
+            self._happened(descriptor, event)
+        now = time.monotonic()
+        if now - self._looked >= _LOOK_SECONDS:
+            self._looked = now
+            self._close_late(now)
+            self._untidy = self._untidy and self.tidy()
 
     def _happened(self, descriptor: int, event: int) -> None:
         if descriptor in self._listeners:
@@ -233,20 +239,21 @@ class Front:
         else:
             self._ready.append(connection)
 
-    def _request(self, connection: Connection) -> tuple[Connection, Exchange] | None:
-        """The request of a connection, if all of its head has come."""
+    def _hear(self, connection: Connection) -> None:
+        """Take the request of a connection, if all of its head has come."""
         try:
             request = connection.request()
             if request is not None:
-                return connection, Exchange(connection, request)
+                self._waiting.append((connection, Exchange(connection, request)))
+                connection.serving = True
+                return
         except Gone:
             self._close(connection)
-            return None
+            return
         except Refused as error:
             self._refuse(connection, error)
-            return None
+            return
         self._arm(connection)
-        return None
 
     def _refuse(self, connection: Connection, error: Refused) -> None:
         try:
@@ -349,9 +356,22 @@ class Front:
                     self.leave(turn)
                 if now >= turn.until and turn in self._turns:
                     self._interrupt()
+            if len(self._turns) >= self._threads and now - self._made_room >= _MAKE_ROOM_SECONDS:
+                self._made_room = now
+                self._make_room(now)
             if self._ending and not self._refusing and self._front.acquire(blocking=False):
                 self._refuse_others()  # all threads serve
                 self._front.release()
+
+    def _make_room(self, now: float) -> None:
+        """All threads serve: where somebody waits, have a client that is too slow wait no longer."""
+        if self._front.acquire(blocking=False):
+            self._look(0)
+            while self._ready:
+                self._hear(self._ready.popleft())
+            self._front.release()
+        if self._waiting:
+            give_up_slowest(list(self._turns), len(self._waiting), now)
 
 
 def _nothing() -> None:

@@ -6,7 +6,7 @@ import ctypes
 import select
 import time
 from _thread import get_ident
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import wasmtime
@@ -54,6 +54,10 @@ class TimedOut(Trapped):
     """The guest has taken longer than it may."""
 
 
+class GivenUp(Trapped):
+    """Who asks is too slow, and others wait."""
+
+
 class Exited(Trapped):
     """The guest has asked to end, with this code."""
 
@@ -99,6 +103,24 @@ class Source(Protocol):
         ...
 
 
+class Waits:
+    """Is told when an instance waits; this one does nothing with it.
+
+    Attributes:
+        over: why it is to go no further; "" as long as it may.
+    """
+
+    over = ""
+
+    def begin(self, polled: Mapping[int, int]) -> None:
+        """It waits for one of these descriptors, or for a time."""
+
+    def end(self) -> None:
+        """It goes on."""
+
+
+NOBODY = Waits()
+
 numbers: dict[str, int] = {}
 """Of the types of resources, by the name that they have in their interface: no two of WASI have the same one."""
 _ALIASES = {"headers": "fields", "trailers": "fields", "io-error": "error"}
@@ -136,7 +158,7 @@ class Instance:
         code: what it is an instance of.
         memory: the most that it may have, in bytes; None for no limit.
         until: when it has to be done, by the monotonic clock in seconds.
-        before_wait: called before it waits for anything.
+        waits: is told when it waits, and for what.
 
     Attributes:
         resources: what it has handles of.
@@ -153,13 +175,13 @@ class Instance:
         code: Code,
         memory: int | None,
         until: float | None = None,
-        before_wait: Callable[[], None] | None = None,
+        waits: Waits | None = None,
     ) -> None:
         self.host = host
         self.resources: dict[int, Any] = {}
         self.cause: BaseException | None = None
         self.until = until
-        self.before_wait = before_wait or _nothing
+        self.waits = waits or NOBODY
         self._next = 0
         self._store = _store_new(code.engine, None, None)
         self.context = _context_of(self._store)
@@ -248,21 +270,26 @@ class Instance:
 
         Raises:
             TimedOut: none is until the guest's time is over.
+            GivenUp: see `Waits`.
         """
         while not (found := [place for place, source in enumerate(sources) if source.ready()]):
-            self.before_wait()
+            polled = _merged(sources)
+            self.waits.begin(polled)
             poll = select.poll()
             until = [source.until for source in sources if source.until is not None]
             if self.until is not None:
                 until.append(self.until)
-            for descriptor, events in _merged(sources).items():
+            for descriptor, events in polled.items():
                 poll.register(descriptor, events)
             poll.poll(min(max(0.0, min(until) - time.monotonic()) * 1000 + 0.5, _LONGEST) if until else None)
+            self.waits.end()
             self.check_time()
         return found
 
     def check_time(self) -> None:
-        """Raise `TimedOut` if its time is over."""
+        """Raise `TimedOut` if its time is over, `GivenUp` if its wait is over."""
+        if self.waits.over:
+            raise GivenUp(self.waits.over)
         if self.until is not None and time.monotonic() >= self.until:
             raise TimedOut("the guest has taken longer than it may")
 
@@ -292,10 +319,6 @@ def _merged(sources: Iterable[Source]) -> dict[int, int]:
     return found
 
 
-def _nothing() -> None:
-    pass
-
-
 def trap(instance: Instance, error: BaseException) -> int:
     """An error of the engine's that ends the guest, because of this one."""
     if instance.cause is None:
@@ -311,7 +334,7 @@ def _on_epoch(context: Any, data: Any, ticks: Any, kind: Any) -> int:
     instance = running[get_ident()]
     try:
         instance.check_time()
-    except TimedOut as error:
+    except Trapped as error:
         return trap(instance, error)
     ticks[0], kind[0] = 1, 0
     return 0

@@ -16,13 +16,13 @@ from .. import direct
 from ..errors import causes, trap_text
 from . import interfaces, system, world
 from .exchanges import Exchange
-from .front import Front, Turn
+from .front import Front
 from .http import ResponseOutparam
-from .instances import Code, Exited, Instance, TimedOut, Trapped
+from .instances import NOBODY, Code, Exited, GivenUp, Instance, TimedOut, Trapped, Waits
+from .turns import Turn
 
 HANDLER = "wasi:http/incoming-handler@0.2."
 """What a component exports that serves, in whichever version of 0.2."""
-PORT = 8080
 _LINES = 40
 _START_SECONDS = 60.0
 """How long the first instance may take to be ready."""
@@ -90,16 +90,16 @@ class Server:
         self._waiting: list[tuple[Instance, Any]] = []
         """Instances that serve nothing at this moment, and their handlers."""
 
-    def _instance(self, until: float, before_wait: Callable[[], None] | None) -> tuple[Instance, Any]:
+    def _instance(self, until: float, waits: Waits = NOBODY) -> tuple[Instance, Any]:
         try:
             instance, handler = self._waiting.pop()
         except IndexError:  # not looked at before: another thread may take the last one
-            return self._new_instance(until, before_wait)
-        instance.until, instance.before_wait = until, before_wait or _nothing
+            return self._new_instance(until, waits)
+        instance.until, instance.waits = until, waits
         return instance, handler
 
-    def _new_instance(self, until: float, before_wait: Callable[[], None] | None) -> tuple[Instance, Any]:
-        instance = Instance(self._host, self._code, self._memory, until, before_wait)
+    def _new_instance(self, until: float, waits: Waits) -> tuple[Instance, Any]:
+        instance = Instance(self._host, self._code, self._memory, until, waits)
         try:
             return instance, instance.function(self._name, "handle")
         except BaseException:
@@ -113,22 +113,20 @@ class Server:
             ValueError: there can be none.
         """
         try:
-            self._waiting.append(self._instance(time.monotonic() + _START_SECONDS, None))
+            self._waiting.append(self._instance(time.monotonic() + _START_SECONDS))
         except (wasmtime.WasmtimeError, wasmtime.Trap, Trapped) as error:
             raise ValueError(f"the component cannot be instantiated: {causes(error)}") from error
 
     def handle(self, exchange: Exchange, turn: Turn) -> tuple[int, str] | None:
         """Serve a request; the status and the words for the client where that has failed."""
-
-        def before_wait() -> None:
-            exchange.push(now=True)
-            turn.leave_front()
-
         instance, good = None, False
         try:
-            instance, handler = self._instance(turn.until, before_wait)
+            instance, handler = self._instance(turn.until, turn)
             instance.call(handler, exchange.incoming, ResponseOutparam(exchange))
             good = True
+        except GivenUp as error:
+            _say(exchange, str(error))
+            return 408, "too slow, while others wait"
         except TimedOut:
             _say(exchange, f"the handler has taken longer than {self.settings.seconds:g} s")
             return 504, "the handler has taken too long"
@@ -196,21 +194,16 @@ def _leave() -> None:
 
 
 def listeners_of(broker: Any) -> tuple[int, ...]:
-    """The sockets that are listened at: those of the first port of the container, or else of the usual one.
+    """The sockets that are listened at: those of the first port of the container, of which it has one at least.
 
     Raises:
-        ValueError: there are none.
+        ValueError: they cannot be had.
     """
-    if broker.listeners:
-        first, *others = broker.open_listeners()
-        for descriptors in others:
-            for descriptor in descriptors:
-                os.close(descriptor)
-        return tuple(first)
-    raise ValueError(
-        "the component is a server (it exports wasi:http/incoming-handler) and has no port: expected the container to "
-        f"have ports, as `ports: [{{containerPort: {PORT}}}]`"
-    )
+    first, *others = broker.open_listeners()
+    for descriptors in others:
+        for descriptor in descriptors:
+            os.close(descriptor)
+    return tuple(first)
 
 
 def log(text: str) -> None:
@@ -227,7 +220,3 @@ def _say(exchange: Exchange, text: str) -> None:
 def _words(error: Exception) -> str:
     lines = trap_text(error).splitlines()
     return "\n".join([*lines[:_LINES], *(["..."] if len(lines) > _LINES else [])])
-
-
-def _nothing() -> None:
-    pass
