@@ -37,7 +37,7 @@ def dials(binary: Binary) -> bool:
 def needs_of(binary: Binary) -> Iterator[tuple[str, str]]:
     """What it needs, and how a pod gives it that; nothing for what needs nothing that all pods do not have."""
     if serves(binary):
-        yield "a port", f"ports: [{{containerPort: {PORT}}}]; it is served at the container's first one"
+        yield "a port", f"ports: [{{containerPort: {PORT}}}]; it is served at the container's first one, or there"
     if dials(binary):
         yield "a grant", f'annotation {EGRESS}: "{_HOSTS}" for whom it dials; without it, nobody'
 

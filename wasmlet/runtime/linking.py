@@ -86,8 +86,21 @@ def unfit(path: Path, links: Links, engine: str) -> str:
     return "; ".join(reasons)
 
 
-def may_use_sockets(path: Path) -> bool:
-    """Whether what is in the file may ask for sockets; False where it is known that it cannot. Blocks.
+@attrs.frozen
+class Uses:
+    """What a module or component does with a network.
+
+    Attributes:
+        sockets: whether it may ask for sockets; False where it is known that it cannot.
+        serves: whether it is a component that serves HTTP, and no command.
+    """
+
+    sockets: bool = True
+    serves: bool = False
+
+
+def uses_of(path: Path) -> Uses:
+    """What is in the file does with a network; where nobody knows, it may use sockets. Blocks.
 
     Raises:
         OSError: the file cannot be read.
@@ -95,10 +108,14 @@ def may_use_sockets(path: Path) -> bool:
     try:
         found = wasm.read_file(path)
     except NotWasm:
-        return True
-    return found.component or any(
-        wanted.module != PREVIEW1 or wanted.name.startswith(_SOCKETS) for wanted in found.imports
-    )
+        return Uses()
+    if found.component:
+        return Uses(serves=_serves({compatible(export.name) for export in found.exports}))
+    return Uses(any(wanted.module != PREVIEW1 or wanted.name.startswith(_SOCKETS) for wanted in found.imports))
+
+
+def _serves(exports: Collection[str]) -> bool:
+    return COMMAND not in exports and HANDLER in exports
 
 
 def _of_module(module: Binary, links: Links, engine: str) -> list[str]:
@@ -162,7 +179,7 @@ def _advice(missing: Iterable[Extern], links: Links, engine: str) -> str:
 def _of_component(component: Binary, links: Links, engine: str) -> list[str]:
     reasons = []
     exports = {compatible(export.name) for export in component.exports}
-    serves = COMMAND not in exports and HANDLER in exports and links.serves
+    serves = _serves(exports) and links.serves
     missing = [wanted.name for wanted in component.imports if _is_missing(wanted, links.interfaces)]
     if missing:
         reasons.append(f"the component imports what does not exist here: {_list(missing)}")

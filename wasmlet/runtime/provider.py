@@ -51,7 +51,7 @@ from wasmlet.runtime.handlers import engines_of
 from wasmlet.runtime.logs import reader as logs
 from wasmlet.runtime.logs.inotify import Watcher
 from wasmlet.runtime.logs.reader import Log
-from wasmlet.runtime.network import requests, select
+from wasmlet.runtime.network import select
 from wasmlet.runtime.pods import manifest
 from wasmlet.runtime.pods.container import ContainerLife
 from wasmlet.runtime.pods.pod import PodLife
@@ -269,7 +269,7 @@ class RuntimeProvider(Provider):
         network = self.services.networks.of(key.uid)
         if network is None or not network.ips:
             raise InvalidInput(f"pod {key.name} has no network: nothing can be forwarded to it")
-        await forward(network, port, channel, requests.tcp_ports(life.manifest) if life.accepted else ())
+        await forward(network, port, channel, life.ports)
 
     async def stats(self) -> Raw:
         """What the node, its pods and what runs of them take; see `wasmlet.runtime.stats.summary`."""

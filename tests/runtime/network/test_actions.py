@@ -20,6 +20,7 @@ from wasmlet.concurrency import cut
 from wasmlet.errors import Refused, WasmletError
 from wasmlet.model.pod import Container, PodKey
 from wasmlet.runtime.network import dialing, http_get
+from wasmlet.runtime.network.dialing import Place
 from wasmlet.runtime.network.http_get import HttpRequest, NoAnswer
 from wasmlet.runtime.network.network import PodNetwork
 from wasmlet.runtime.network.node_network import NodeNetwork
@@ -39,7 +40,7 @@ class NoCommands:
 
 
 def asked(*ips: str) -> Asked:
-    return Asked(Target(PodKey("ns", "p", "uid"), "main"), NoCommands(), lambda: ips or ("127.0.0.1",))
+    return Asked(Target(PodKey("ns", "p", "uid"), "main"), NoCommands(), lambda: ips or ("127.0.0.1",), lambda: None)
 
 
 def container(**raw: Any) -> Container:
@@ -127,6 +128,34 @@ async def test_redirects_are_followed_on_the_same_host_only() -> None:
         assert len(asked_for) == 10
 
 
+async def test_what_is_no_port_of_a_pod_is_not_asked_even_by_a_redirect() -> None:
+    """Without a namespace, it is the node that listens there, at all of its addresses."""
+    seen: list[str] = []
+
+    async def nodes_own(request: web.Request) -> web.Response:
+        seen.append(request.path)
+        return web.Response()
+
+    async def pods(request: web.Request) -> web.Response:
+        return web.Response(status=302, headers={"Location": f"http://127.0.0.1:{own}/redirected"})
+
+    async with http_server(nodes_own) as own, http_server(pods) as port:
+        pod = Asked(Target(PodKey("ns", "p", "uid"), "main"), NoCommands(), lambda: ["127.0.0.1"], lambda: {port})
+        refused = f"dial tcp 127.0.0.1:{own}: connect: connection refused: no container of the pod listens there"
+        for action in (HttpRequest("http", own, "/probe"), TcpConnect(own), GrpcCheck(own, "")):
+            outcome = await actions.probe(action, pod, 20, SystemClock())
+            assert outcome.result == "failure"
+            assert "connection refused: no container of the pod listens there" in outcome.output
+        redirected = await actions.probe(HttpRequest("http", port, "/"), pod, 20, SystemClock())
+        assert redirected.result == "failure"
+        assert "no container of the pod listens there" in redirected.output
+        assert (await actions.probe(TcpConnect(port), pod, 20, SystemClock())).result == "success"
+        assert (await actions.probe(TcpConnect(own), pod, 20, SystemClock())).output == refused
+        with pytest.raises(NoAnswer, match="no container of the pod listens there"):
+            await actions.request_for_hook(HttpRequest("https", own, "/hook"), pod.place)
+    assert seen == []
+
+
 async def test_https_is_not_verified(tmp_path: Path) -> None:
     async def answer(request: web.Request) -> web.Response:
         return web.Response()
@@ -145,7 +174,7 @@ async def test_a_body_without_end_is_not_read_to_its_end() -> None:
 
     async with http_server(answer) as port:
         assert await probe(HttpRequest("http", port, "/")) == Outcome("success", "")
-        found = await http_get.get(HttpRequest("http", port, "/"), "127.0.0.1", "probe")
+        found = await http_get.get(HttpRequest("http", port, "/"), Place("127.0.0.1"), "probe")
     assert len(found.body) == http_get.MAX_BODY
 
 
@@ -266,16 +295,16 @@ async def test_a_hook_takes_any_answer(tmp_path: Path) -> None:
         return web.Response(status=500)
 
     async with http_server(answer) as port:
-        assert not await actions.request_for_hook(HttpRequest("http", port, "/"), "127.0.0.1")
+        assert not await actions.request_for_hook(HttpRequest("http", port, "/"), Place("127.0.0.1"))
         secret = (("Authorization", "secret"),)
-        assert await actions.request_for_hook(HttpRequest("https", port, "/", secret), "127.0.0.1")
+        assert await actions.request_for_hook(HttpRequest("https", port, "/", secret), Place("127.0.0.1"))
     assert seen == ["kube-lifecycle/1.36", "kube-lifecycle/1.36"]
     with pytest.raises(NoAnswer, match="connection refused"):
-        await actions.request_for_hook(HttpRequest("http", free_port(), "/"), "127.0.0.1")
+        await actions.request_for_hook(HttpRequest("http", free_port(), "/"), Place("127.0.0.1"))
 
 
 async def test_a_pod_without_an_address_cannot_be_asked() -> None:
-    nowhere = Asked(Target(PodKey("ns", "p", "uid"), "main"), NoCommands(), lambda: ())
+    nowhere = Asked(Target(PodKey("ns", "p", "uid"), "main"), NoCommands(), lambda: (), lambda: None)
     with pytest.raises(WasmletError, match="no address"):
         await actions.probe(TcpConnect(80), nowhere, 1, SystemClock())
 

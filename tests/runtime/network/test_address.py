@@ -7,7 +7,7 @@ import errno
 import ipaddress
 import random
 import socket
-from collections.abc import Sequence
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ def files(state_dir: Path) -> list[str]:
 
 
 def request_of(uid: str, *ports: int) -> NetworkRequest:
-    return NetworkRequest(PodKey("default", uid, uid), ports=[(port, "TCP") for port in ports])
+    return NetworkRequest(PodKey("default", uid, uid), ports=ports)
 
 
 class Reached:
@@ -49,7 +49,7 @@ class Reached:
     async def open(self, cidr: Cidr) -> None:
         self.told.append(("open", str(cidr)))
 
-    async def add(self, found: PodNetwork, ports: Sequence[tuple[int, str]]) -> None:
+    async def add(self, found: PodNetwork, ports: Collection[int]) -> None:
         if self.fails:
             raise NetworkError(self.fails.pop())
         self.told.append(("add", found.ips, list(ports)))
@@ -203,7 +203,7 @@ async def test_a_network_of_each_family_and_what_makes_it_this_machines(tmp_path
     await network.remove("one")
     await network.close()
     opened = [("open", "10.9.0.0/24"), ("open", "fd00::/64")]
-    added = ("add", found.ips, [(80, "TCP")])
+    added = ("add", found.ips, [80])
     assert reach.told == ["check", *opened, *opened, added, ("remove", found.ips), "close"]
 
 

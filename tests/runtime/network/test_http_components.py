@@ -167,13 +167,6 @@ async def test_it_calls_what_its_pod_may_dial(networked: Runtime, image: str, th
     await networked.event(key, "EgressDenied")
 
 
-async def test_without_a_port_it_is_told_to_have_one(networked: Runtime, image: str) -> None:
-    pod = serving(image, ports=[])
-    ended = await networked.ended(await networked.create(pod, NODE))
-    assert (ended.exit_code, ended.reason) == (128, "StartError")
-    assert "containerPort: 8080" in ended.message
-
-
 @pytest.mark.parametrize(
     ("name", "text"),
     [

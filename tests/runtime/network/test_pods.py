@@ -91,7 +91,7 @@ async def test_what_listens_at_all_addresses_of_the_node_is_no_port_of_a_pod(net
     server = await asyncio.start_server(lambda reader, writer: writer.close(), ip, 0)
     async with server:
         port = server.sockets[0].getsockname()[1]
-        with pytest.raises(InvalidInput, match=f"port {port} of the pod: connection refused: no container declares it"):
+        with pytest.raises(InvalidInput, match=f"port {port} of the pod: connection refused: no container of the pod"):
             await networked.provider.port_forward(key, port, Client())
 
 

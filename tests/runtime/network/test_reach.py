@@ -72,7 +72,7 @@ async def test_pods_are_reached_at_their_ports_alone(neighbour: Path, tmp_path: 
     await network.check()
     pods = []
     for name in ("a", "b"):
-        found = await network.add(NetworkRequest(PodKey("ns", name, f"uid-{name}"), ports=[(80, "TCP"), (53, "UDP")]))
+        found = await network.add(NetworkRequest(PodKey("ns", name, f"uid-{name}"), ports=[80]))
         assert found is not None
         pods.append(found.ips[0])
     # A wildcard listener of the node answers at its own address, and at no pod's.
@@ -97,8 +97,8 @@ async def test_a_pod_that_listens_elsewhere_now(neighbour: Path, tmp_path: Path)
     reach = AnyIp(tmp_path, SystemClock())
     await reach.open(CIDR)
     found = PodNetwork(("10.244.7.9",))
-    await reach.add(found, [(80, "TCP")])
-    await reach.add(found, [(81, "TCP")])
+    await reach.add(found, [80])
+    await reach.add(found, [81])
     with listening("0.0.0.0", 80), listening("0.0.0.0", 81):
         assert not reached(neighbour, "10.244.7.9", 80)
         assert reached(neighbour, "10.244.7.9", 81)
@@ -107,7 +107,7 @@ async def test_a_pod_that_listens_elsewhere_now(neighbour: Path, tmp_path: Path)
 async def test_nothing_is_left_of_a_node_that_ends_without_pods(neighbour: Path, tmp_path: Path) -> None:
     reach = AnyIp(tmp_path, SystemClock())
     network = AddressNetwork(tmp_path, [CIDR, ip_network("fd00:7::/64")], reach=reach)
-    found = await network.add(NetworkRequest(PodKey("ns", "p", "uid"), ports=[(80, "TCP")]))
+    found = await network.add(NetworkRequest(PodKey("ns", "p", "uid"), ports=[80]))
     assert found is not None
     assert len(found.ips) == 2
     await network.close()
@@ -123,7 +123,7 @@ async def test_two_nodes_of_a_machine_have_a_table_each(neighbour: Path, tmp_pat
     other = ip_network("10.244.8.0/24")
     await first.open(CIDR)
     await second.open(other)
-    await second.add(PodNetwork(("10.244.8.2",)), [(80, "TCP")])
+    await second.add(PodNetwork(("10.244.8.2",)), [80])
     await second.close()
     tables = run("nft", "list", "tables")
     assert first.table in tables
@@ -133,7 +133,7 @@ async def test_two_nodes_of_a_machine_have_a_table_each(neighbour: Path, tmp_pat
 async def test_after_a_restart_of_the_machine(neighbour: Path, tmp_path: Path) -> None:
     """The table and the route are gone, and what pods had is on file."""
     network = AddressNetwork(tmp_path, [CIDR], reach=AnyIp(tmp_path, SystemClock()))
-    pod = NetworkRequest(PodKey("ns", "p", "uid"), ports=[(80, "TCP")])
+    pod = NetworkRequest(PodKey("ns", "p", "uid"), ports=[80])
     found = await network.add(pod)
     assert found is not None
     run("nft", "flush", "ruleset")
@@ -151,11 +151,11 @@ async def test_after_the_firewall_of_the_machine_was_loaded_again(neighbour: Pat
     network = AddressNetwork(tmp_path, [CIDR], reach=AnyIp(tmp_path, SystemClock()))
     pods = []
     for name in ("a", "b"):
-        found = await network.add(NetworkRequest(PodKey("ns", name, f"uid-{name}"), ports=[(80, "TCP")]))
+        found = await network.add(NetworkRequest(PodKey("ns", name, f"uid-{name}"), ports=[80]))
         assert found is not None
         pods.append(found.ips[0])
         run("nft", "flush", "ruleset")
-    found = await network.add(NetworkRequest(PodKey("ns", "c", "uid-c"), ports=[(80, "TCP")]))
+    found = await network.add(NetworkRequest(PodKey("ns", "c", "uid-c"), ports=[80]))
     assert found is not None
     pods.append(found.ips[0])
     with listening("0.0.0.0", 80), listening("0.0.0.0", 81):

@@ -15,7 +15,7 @@ from wasmlet.runtime.network import egress, granting
 from wasmlet.runtime.network.granting import NameFiles, grant_of
 from wasmlet.runtime.network.network import HostPort, PodNetwork
 from wasmlet.runtime.network.node_network import NO_NETWORK, NodeNetwork
-from wasmlet.runtime.network.requests import check, request_of, unserved, wants_network
+from wasmlet.runtime.network.requests import check, listened, on_host, request_of, unserved, wants_network
 from wasmlet.worker.grants import Grant, Port, Resolver, Rule
 from wasmlet.worker.messages import Run
 
@@ -35,7 +35,8 @@ def with_annotations(pod: Pod, **annotations: str) -> Pod:
 
 
 def granted(pod: Pod, found: PodNetwork = FOUND, node: NodeNetwork = ON, names: NameFiles = NO_FILES) -> Grant:
-    return grant_of(pod, pod.containers[0], found, node, names, ["192.0.2.7"])
+    ports = listened(pod.containers[0], host=on_host(pod), serves=False)
+    return grant_of(pod, ports, found, node, names, ["192.0.2.7"])
 
 
 @pytest.mark.parametrize(
@@ -61,8 +62,8 @@ def test_who_gets_none() -> None:
 
 
 def test_what_the_network_is_asked_for() -> None:
-    found = request_of(pod_of(ports=PORTS))
-    assert found.ports == [(8080, "TCP"), (53, "UDP"), (9090, "TCP"), (7, "SCTP")]
+    found = request_of(pod_of(ports=PORTS), {8080})
+    assert found.ports == {8080}
     assert found.host_ports == [HostPort("", 80, 8080, "TCP"), HostPort("192.0.2.1", 9090, 9090, "TCP")]
     host = request_of(pod_of(ports=PORTS, spec={"hostNetwork": True}))
     assert host.host

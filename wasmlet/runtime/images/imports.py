@@ -1,4 +1,4 @@
-"""Whether modules may ask for sockets, by what they import: most do not, and their start is spared all of it."""
+"""What modules do with a network, by what they import and export: most do nothing, and are spared all of it."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ class Imports:
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
-        self._known: dict[str, bool] = {}
+        self._known: dict[str, linking.Uses] = {}
 
-    async def may_use_sockets(self, module: Module) -> bool:
-        """Whether its guest may ask for sockets; False where it is known that it cannot."""
+    async def uses_of(self, module: Module) -> linking.Uses:
+        """What it does with a network."""
         known = self._known.get(module.digest)
         if known is None:
             known = await in_thread(self._find, module)
         return known
 
-    def _find(self, module: Module) -> bool:
+    def _find(self, module: Module) -> linking.Uses:
         # A copy, so that what is looked at is what has this digest, whatever becomes of the file meanwhile.
         copy = os.memfd_create("module", os.MFD_CLOEXEC)
         try:
             if read(module.path, self._max_bytes, copy) != module.digest:
-                return True
-            found = linking.may_use_sockets(Path(f"/proc/self/fd/{copy}"))
+                return linking.Uses()
+            found = linking.uses_of(Path(f"/proc/self/fd/{copy}"))
         except (ImageError, OSError):  # whoever compiles it says what is wrong
-            return True
+            return linking.Uses()
         finally:
             os.close(copy)
         if len(self._known) >= _MOST_KNOWN:

@@ -19,7 +19,7 @@ import json
 import os
 import random
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar, Protocol
 
@@ -50,8 +50,8 @@ class Reach(Protocol):
     async def open(self, cidr: Cidr) -> None:
         """Addresses of this network are about to be given; called before each. Raises NetworkError: not now."""
 
-    async def add(self, found: PodNetwork, ports: Sequence[tuple[int, str]]) -> None:
-        """A pod has these addresses, and listens at these ports (number, protocol). Raises NetworkError: not now."""
+    async def add(self, found: PodNetwork, ports: Collection[int]) -> None:
+        """A pod has these addresses, and may listen at these ports of TCP alone. Raises NetworkError: not now."""
 
     async def remove(self, found: PodNetwork) -> None:
         """It has them no more; also for pods of the time before this process. Raises NetworkError: not now."""

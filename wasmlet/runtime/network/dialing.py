@@ -1,10 +1,16 @@
-"""Connections from the node to a pod: for probes of TCP, and for `kubectl port-forward`."""
+"""Connections from the node to a pod: for probes and hooks, and for `kubectl port-forward`."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
+import os
 import socket
+import ssl
+from collections.abc import Collection
+
+import attrs
 
 from wasmlet.concurrency import cut, opened_in_thread
 from wasmlet.runtime.network.namespaces import socket_in
@@ -13,13 +19,44 @@ from wasmlet.runtime.network.network import PodNetwork
 LOCALHOST = ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1"))
 
 
-async def connects(host: str, port: int) -> None:
-    """Connect to an address, and hang up. The caller bounds how long it may take.
+class NotThePods(ConnectionRefusedError):
+    """Whoever listens at that port is not the pod."""
+
+
+@attrs.frozen
+class Place:
+    """Where a pod is reached.
+
+    Attributes:
+        address: of the pod.
+        ports: of TCP, at which its containers may listen; None for all, where it has a network namespace. Without one,
+            what listens at another port is the node's own, and listens at all addresses.
+    """
+
+    address: str
+    ports: Collection[int] | None = None
+
+    def check(self, port: int) -> None:
+        """Raises `NotThePods`."""
+        if self.ports is not None and port not in self.ports:
+            raise NotThePods(errno.ECONNREFUSED, "connection refused: no container of the pod listens there")
+
+
+def words(error: OSError) -> str:
+    """Why there is no connection, in the words that people search for."""
+    if error.errno and not isinstance(error, (NotThePods, ssl.SSLError)):
+        return os.strerror(error.errno).lower()
+    return error.strerror or str(error)
+
+
+async def connects(place: Place, port: int) -> None:
+    """Connect to a port of a pod, and hang up. The caller bounds how long it may take.
 
     Raises:
         OSError: nobody listens there.
     """
-    _, writer = await asyncio.open_connection(host, port)
+    place.check(port)
+    _, writer = await asyncio.open_connection(place.address, port)
     await hang_up(writer)
 
 

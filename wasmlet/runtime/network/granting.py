@@ -10,11 +10,11 @@ from typing import Any
 import attrs
 
 from wasmlet.model.hosts import resolver_words
-from wasmlet.model.pod import Container, Pod
+from wasmlet.model.pod import Pod
 from wasmlet.runtime.network import egress
 from wasmlet.runtime.network.network import PodNetwork
 from wasmlet.runtime.network.node_network import NodeNetwork
-from wasmlet.runtime.network.requests import ContainerPort, on_host, ports_of
+from wasmlet.runtime.network.requests import ContainerPort, on_host
 from wasmlet.worker.grants import MAX_HOSTS, MAX_NAME, MAX_SEARCHES, MAX_SERVERS, TCP, UDP, Grant, Port, Resolver, Rule
 
 _MOST_ADDRESSES = 16
@@ -35,11 +35,17 @@ class NameFiles:
 
 
 def grant_of(
-    pod: Pod, container: Container, found: PodNetwork, network: NodeNetwork, names: NameFiles, node_ips: Sequence[str]
+    pod: Pod,
+    ports: Sequence[ContainerPort],
+    found: PodNetwork,
+    network: NodeNetwork,
+    names: NameFiles,
+    node_ips: Sequence[str],
 ) -> Grant:
     """What a container may ask.
 
     Args:
+        ports: that the container has.
         found: the network of its pod.
         node_ips: where host ports are that name no address.
 
@@ -47,7 +53,6 @@ def grant_of(
         Refused: an annotation of the pod is no grant.
     """
     host = on_host(pod)
-    ports = ports_of(container, host=host)
     served = (TCP, UDP) if found.namespace else (TCP,)
     rules, never = egress.of_pod(pod), network.never(found)
     return Grant(

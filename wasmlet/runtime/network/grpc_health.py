@@ -24,7 +24,7 @@ from h2.events import (
 )
 from h2.exceptions import H2Error
 
-from wasmlet.runtime.network.dialing import hang_up
+from wasmlet.runtime.network.dialing import Place, hang_up
 from wasmlet.runtime.network.http_get import KUBERNETES, NoAnswer
 
 SERVING = "SERVING"
@@ -73,11 +73,11 @@ class _Call:
                 self.message = text[:300]
 
 
-async def check(host: str, port: int, service: str) -> str:
+async def check(place: Place, port: int, service: str) -> str:
     """Ask how a service is. The caller bounds how long it may take.
 
     Args:
-        host: an address.
+        place: the pod.
         service: of the request; "" for the server as a whole.
 
     Returns:
@@ -88,7 +88,8 @@ async def check(host: str, port: int, service: str) -> str:
         NoAnswer: there was no answer, or none of gRPC.
         OSError: nobody listens there.
     """
-    reader, writer = await asyncio.open_connection(host, port)
+    place.check(port)
+    reader, writer = await asyncio.open_connection(place.address, port)
     try:
         call = await _call(reader, writer, service)
     except H2Error as error:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import os
 import ssl
 from typing import Literal
 from urllib.parse import urlsplit
@@ -19,7 +18,7 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from wasmlet.errors import WasmletError
-from wasmlet.runtime.network.dialing import hang_up
+from wasmlet.runtime.network.dialing import Place, hang_up, words
 
 MAX_BODY = 10 * 1024
 """Bytes of an answer that are read."""
@@ -98,27 +97,31 @@ class HttpAnswer:
         return 300 <= self.status < 400
 
 
-async def get(request: HttpRequest, host: str, purpose: Purpose) -> HttpAnswer:
+async def get(request: HttpRequest, place: Place, purpose: Purpose) -> HttpAnswer:
     """Make the request. The caller bounds how long it may take.
 
     Args:
-        host: the pod's address.
+        place: the pod.
 
     Raises:
         NoAnswer: there was none, or none in HTTP.
     """
-    url = request.url(host)
+    url = request.url(place.address)
     try:
-        return await _follow(url, request.header_fields(purpose))
+        return await _follow(url, request.header_fields(purpose), place)
     except (h11.ProtocolError, OSError, ValueError) as error:  # errors of TLS are those of the system, too
         plain = request.scheme == "https" and any(word in str(error) for word in _NO_TLS)
-        why = "server gave HTTP response to HTTPS client" if plain else _reason(error, f"{host}:{request.port}")
+        why = (
+            "server gave HTTP response to HTTPS client" if plain else _reason(error, f"{place.address}:{request.port}")
+        )
         raise NoAnswer(f'Get "{url}": {why}', speaks_http=plain) from error
 
 
-async def _follow(first: URL, headers: CIMultiDict[str]) -> HttpAnswer:
+async def _follow(first: URL, headers: CIMultiDict[str], place: Place) -> HttpAnswer:
     url = first
     for _ in range(MAX_REDIRECTS):
+        assert url.port is not None
+        place.check(url.port)
         answer, location = await _exchange(url, headers)
         target = _target(url, answer.status, location)
         if target is None or target.host != first.host:
@@ -195,5 +198,5 @@ def _unverified() -> ssl.SSLContext:
 def _reason(error: Exception, address: str) -> str:
     """Why there was no answer, in words that name the address."""
     if isinstance(error, OSError) and error.errno and not isinstance(error, ssl.SSLError):
-        return f"dial tcp {address}: connect: {os.strerror(error.errno).lower()}"
+        return f"dial tcp {address}: connect: {words(error)}"
     return (str(error) or type(error).__name__)[:300]

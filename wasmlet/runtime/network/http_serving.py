@@ -1,4 +1,4 @@
-"""How components that serve HTTP are served: the annotations of a pod that say it.
+"""How components that serve HTTP are served: at the first port of their container, and as annotations of the pod say.
 
 wasmlet.dev/http-instances: reuse        one instance serves one request after the other; else each has its own
 wasmlet.dev/http-concurrency: "4"        so many instances at a time
@@ -12,6 +12,9 @@ from typing import Any
 
 from wasmlet.errors import Refused
 from wasmlet.model.pod import Pod
+
+PORT = 8080
+"""Where one is served whose container declares no port of TCP."""
 
 INSTANCES, CONCURRENCY, TIMEOUT, ACCESS_LOG = (
     "wasmlet.dev/http-instances",

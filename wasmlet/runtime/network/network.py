@@ -7,7 +7,7 @@ and of the shim. The implementations are `none`, `address` and `cni`; `--network
 from __future__ import annotations
 
 import abc
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import ClassVar
 
 import attrs
@@ -45,14 +45,14 @@ class NetworkRequest:
 
     Attributes:
         host: it wants the node's own network (`hostNetwork`).
-        ports: what its containers listen at, as (number, protocol).
+        ports: of TCP, at which its containers may listen now.
         host_ports: those that are to be reached at the node, too.
         bandwidth: how much it may receive and send, as its annotations say it, by `ingress` and `egress`.
     """
 
     pod: PodKey
     host: bool = False
-    ports: Sequence[tuple[int, str]] = ()
+    ports: Collection[int] = ()
     host_ports: Sequence[HostPort] = ()
     bandwidth: Mapping[str, str] = attrs.field(factory=dict)
 
@@ -92,7 +92,7 @@ class Network(abc.ABC):
 
     @abc.abstractmethod
     async def add(self, request: NetworkRequest) -> PodNetwork | None:
-        """Give the pod its network; one that has it already keeps it. None where pods have none.
+        """Give the pod its network; one that has it already keeps it, with the ports of this request. None: no network.
 
         Raises:
             NetworkError: not now.

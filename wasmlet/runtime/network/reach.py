@@ -76,13 +76,13 @@ class AnyIp:
             await self._run("ip", f"-{cidr.version}", "route", "replace", "local", str(cidr), "dev", "lo")
             self._open.add(cidr)
 
-    async def add(self, found: PodNetwork, ports: Sequence[tuple[int, str]]) -> None:
-        """A pod has these addresses, and listens at these ports (number, protocol).
+    async def add(self, found: PodNetwork, ports: Collection[int]) -> None:
+        """A pod has these addresses, and may listen at these ports of TCP alone.
 
         Raises:
             NetworkError: not now.
         """
-        numbers = frozenset(number for number, protocol in ports if protocol == "TCP")
+        numbers = frozenset(ports)
         async with self._turn:
             wanted = [ip for ip in found.ips if numbers != self._ports.get(ip) and not _loopback(ip)]
             if not wanted:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import attrs
 
 from wasmlet.errors import Refused
 from wasmlet.model.pod import Container, Pod, Raw
+from wasmlet.model.restart import is_sidecar
 from wasmlet.runtime.network import bandwidth, egress, http_serving
 from wasmlet.runtime.network.network import HostPort, NetworkRequest
 from wasmlet.runtime.network.node_network import NodeNetwork
@@ -88,22 +89,40 @@ def _wants_network(container: Container) -> bool:
     return asked or bool(container.raw.get("ports"))
 
 
-def request_of(pod: Pod) -> NetworkRequest:
-    """What the pod asks of its network."""
+def listened(container: Container, *, host: bool, serves: bool) -> list[ContainerPort]:
+    """The ports that a container has, in their order: those that it declares, or the usual one of a server of HTTP.
+
+    Args:
+        host: see `ports_of`.
+        serves: it runs a component that serves HTTP, which needs a port of TCP.
+    """
+    found = ports_of(container, host=host)
+    if serves and not any(port.protocol == TCP for port in found):
+        found.append(ContainerPort("", http_serving.PORT, "http", TCP, 0, ""))
+    return found
+
+
+def beside(pod: Pod, container: Container) -> Mapping[int, str]:
+    """The ports of TCP that other containers declare which run beside this one, and their names."""
+    others = [one for one in (*filter(is_sidecar, pod.init_containers), *pod.containers) if one.name != container.name]
+    return {port.number: one.name for one in others for port in ports_of(one, host=False) if port.protocol == TCP}
+
+
+def request_of(pod: Pod, ports: Collection[int] = ()) -> NetworkRequest:
+    """What the pod asks of its network.
+
+    Args:
+        ports: of TCP, at which its containers may listen now.
+    """
     host = on_host(pod)
-    ports = [port for container in _lasting(pod) for port in ports_of(container, host=host)]
+    declared = [port for container in _lasting(pod) for port in ports_of(container, host=host)]
     return NetworkRequest(
         pod.key,
         host,
-        [(port.number, port.protocol) for port in ports],
-        [HostPort(p.host_ip, p.host_port, p.number, p.protocol) for p in ports if p.host_port and not host],
+        ports,
+        [HostPort(p.host_ip, p.host_port, p.number, p.protocol) for p in declared if p.host_port and not host],
         bandwidth.asked(pod.annotations),
     )
-
-
-def tcp_ports(pod: Pod) -> Collection[int]:
-    """The ports of TCP that its containers declare."""
-    return {number for number, protocol in request_of(pod).ports if protocol == TCP}
 
 
 def check(pod: Pod, network: NodeNetwork, *, sockets: bool = True) -> None:

@@ -5,9 +5,8 @@
 
 from __future__ import annotations
 
-import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Literal
 
 import attrs
@@ -17,6 +16,7 @@ from wasmlet.concurrency import first_of
 from wasmlet.errors import WasmletError
 from wasmlet.model.pod import Container, Raw
 from wasmlet.runtime.network import dialing, grpc_health, http_get
+from wasmlet.runtime.network.dialing import Place
 from wasmlet.runtime.network.http_get import HttpRequest, NoAnswer
 from wasmlet.runtime.shim.instances import Target
 from wasmlet.runtime.streams.commands import Commands
@@ -71,15 +71,17 @@ class Asked:
 
     Attributes:
         pod_ips: the pod's addresses, the main one first; empty where it has none.
+        ports: see `Place`.
     """
 
     target: Target
     commands: Commands
     pod_ips: Callable[[], Sequence[str]]
+    ports: Callable[[], Collection[int] | None]
 
     @property
-    def address(self) -> str:
-        """The pod's main address.
+    def place(self) -> Place:
+        """Where the pod is reached: at its main address.
 
         Raises:
             WasmletError: it has none.
@@ -87,7 +89,7 @@ class Asked:
         addresses = self.pod_ips()
         if not addresses:
             raise WasmletError("the pod has no address (yet)")
-        return addresses[0]
+        return Place(addresses[0], self.ports())
 
 
 def refusals(raw: Raw, container: Container, *, network: bool, hook: bool = False) -> Iterator[tuple[str, str]]:
@@ -181,21 +183,22 @@ async def _probe(action: Action, asked: Asked) -> Outcome:
             code, output = await asked.commands.run(target.pod, target.container, action.words)
             return Outcome("failure" if code else "success", output.decode("utf-8", "replace")[:MAX_OUTPUT])
         case HttpRequest():
-            return await _http(action, asked.address)
+            return await _http(action, asked.place)
         case TcpConnect():
-            address = asked.address
+            place = asked.place
             try:
-                await dialing.connects(address, action.port)
+                await dialing.connects(place, action.port)
             except OSError as error:
-                return Outcome("failure", f"dial tcp {_joined(address, action.port)}: connect: {_words(error)}")
+                where = _joined(place.address, action.port)
+                return Outcome("failure", f"dial tcp {where}: connect: {dialing.words(error)}")
             return Outcome("success", "")
         case GrpcCheck():
-            return await _grpc(action, asked.address)
+            return await _grpc(action, asked.place)
 
 
-async def _http(request: HttpRequest, address: str) -> Outcome:
+async def _http(request: HttpRequest, place: Place) -> Outcome:
     try:
-        answer = await http_get.get(request, address, "probe")
+        answer = await http_get.get(request, place, "probe")
     except NoAnswer as error:
         return Outcome("failure", str(error))
     if answer.redirects:
@@ -207,17 +210,17 @@ async def _http(request: HttpRequest, address: str) -> Outcome:
     return Outcome("failure", f"HTTP probe failed with statuscode: {answer.status}")
 
 
-async def _grpc(action: GrpcCheck, address: str) -> Outcome:
-    where = _joined(address, action.port)
+async def _grpc(action: GrpcCheck, place: Place) -> Outcome:
+    where = _joined(place.address, action.port)
     try:
-        status = await grpc_health.check(address, action.port, action.service)
+        status = await grpc_health.check(place, action.port, action.service)
     except grpc_health.NotImplementedThere as error:
         words = "error: this server does not implement the grpc health protocol (grpc.health.v1.Health)"
         return Outcome("failure", f"{words}: {error}")
     except NoAnswer as error:
         return Outcome("failure", f"error: health rpc probe failed: {error}")
     except OSError as error:
-        return Outcome("failure", f'error: failed to connect service at "{where}": {_words(error)}')
+        return Outcome("failure", f'error: failed to connect service at "{where}": {dialing.words(error)}')
     if status != grpc_health.SERVING:
         return Outcome("failure", f'service unhealthy (responded with "{status}")')
     return Outcome("success", "service healthy")
@@ -238,7 +241,7 @@ def _timed_out(action: Action, addresses: Sequence[str], timeout: float) -> str:
             return f"timeout: health rpc did not complete within {timeout:g}s"
 
 
-async def request_for_hook(request: HttpRequest, address: str) -> bool:
+async def request_for_hook(request: HttpRequest, place: Place) -> bool:
     """Make the request of a hook; any answer will do, as at a kubelet.
 
     Returns:
@@ -248,19 +251,15 @@ async def request_for_hook(request: HttpRequest, address: str) -> bool:
         NoAnswer: there was none.
     """
     try:
-        await http_get.get(request, address, "lifecycle")
+        await http_get.get(request, place, "lifecycle")
         return False
     except NoAnswer as error:
         if request.scheme != "https" or not error.speaks_http:
             raise
     plain = tuple((name, value) for name, value in request.headers if name.lower() != "authorization")
-    await http_get.get(attrs.evolve(request, scheme="http", headers=plain), address, "lifecycle")
+    await http_get.get(attrs.evolve(request, scheme="http", headers=plain), place, "lifecycle")
     return True
 
 
 def _joined(address: str, port: int) -> str:
     return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
-
-
-def _words(error: OSError) -> str:
-    return os.strerror(error.errno).lower() if error.errno else str(error)

@@ -131,6 +131,13 @@ class ContainerLife:
         """Whether there is a process of it."""
         return self.instances.lives
 
+    @property
+    def ports(self) -> tuple[int, ...]:
+        """Of TCP, at which it may listen now."""
+        labels, record = self.instances.labels, self.record
+        runs = record is not None and record.state == wire.RUNNING
+        return labels.ports if labels is not None and runs else ()
+
     def status(self) -> ContainerStatus:
         instances, labels = self.instances, self.instances.labels
         spec = self._manifest.container(self.name) if self.pod_life.accepted else None
@@ -339,7 +346,8 @@ class ContainerLife:
     @property
     def asked(self) -> Asked:
         """The present instance as probes and hooks ask it."""
-        return Asked(self.target, self.pod_life.services.commands, lambda: self.pod_life.ips)
+        pod = self.pod_life
+        return Asked(self.target, pod.services.commands, lambda: pod.ips, lambda: pod.ports)
 
     def hook_services(self) -> HookServices:
         """What hooks of the present instance need."""

@@ -16,6 +16,8 @@ from wasmlet.model.pod import Container, Raw
 from wasmlet.model.restart import restarts
 from wasmlet.model.status import Terminated, Waiting
 from wasmlet.runtime.handlers import Handler
+from wasmlet.runtime.linking import Uses
+from wasmlet.runtime.network import requests
 from wasmlet.runtime.pods import hooks, launch
 from wasmlet.runtime.pods.container import ContainerLife
 from wasmlet.runtime.pods.plan import Limits, Networking, StartRequest, plan
@@ -101,8 +103,10 @@ class ContainerRunner:
         needs = launch.ImageNeeds(pod.manifest, spec, pod.inputs, self._life.say, pod.say)
         module = await launch.ensure_images(needs, volumes, services)
         files = await launch.env_files_of(pod.manifest, spec, volumes)
-        used = await services.imports.may_use_sockets(module)
-        wanted = plan(self._next(spec, handler, sockets_used=used), module, files)
+        uses = await services.imports.uses_of(module)
+        wanted = plan(self._next(spec, handler, uses), module, files)
+        pod.sandbox.listens(self._life.name, wanted.labels.ports)
+        await pod.sandbox.open_ports(pod.manifest, pod.inputs)
         self._warn(wanted.remarks)
         await volumes.refresh(pod.manifest, pod.inputs)
         async with launch.prepared(wanted, module, handler, volumes, services, self._life) as ready:
@@ -114,10 +118,13 @@ class ContainerRunner:
             record = await services.client.wait(record.id, wire.RUNNING, wire.ENDED)
         if record.reason == wire.START_ERROR:
             self._life.say("Warning", "Failed", f"Error: {record.message}")
+            # It may be the node that listens there.
+            pod.sandbox.listens(self._life.name, ())
+            await pod.sandbox.open_ports(pod.manifest, pod.inputs)
         else:
             self._life.say("Normal", "Started", f"Started container {self._life.name}")
 
-    def _next(self, spec: Container, handler: Handler, *, sockets_used: bool) -> StartRequest:
+    def _next(self, spec: Container, handler: Handler, uses: Uses) -> StartRequest:
         """The instance that comes after the present one."""
         pod = self._life.pod_life
         return StartRequest(
@@ -136,7 +143,8 @@ class ContainerRunner:
                 pod.services.networks.node,
                 pod.services.storage.dns,
                 handler.engine.sockets,
-                sockets_used,
+                uses,
+                {**requests.beside(pod.manifest, spec), **pod.sandbox.taken(spec.name)},
             ),
         )
 

@@ -93,8 +93,8 @@ async def _request(hook: Raw, container: Container, services: HookServices) -> N
     try:
         request = actions.action_of(hook, container)
         assert isinstance(request, HttpRequest)
-        if await actions.request_for_hook(request, services.asked.address):
-            address = f"{services.asked.address}:{request.port}"
+        if await actions.request_for_hook(request, services.asked.place):
+            address = f"{services.asked.place.address}:{request.port}"
             services.say(
                 "Warning",
                 "LifecycleHTTPFallback",

@@ -21,6 +21,7 @@ from wasmlet.runtime.files import volume_rules
 from wasmlet.runtime.files.mounts import MountRequest
 from wasmlet.runtime.files.pod_users import User
 from wasmlet.runtime.images.images import Module
+from wasmlet.runtime.linking import Uses
 from wasmlet.runtime.network import egress, granting, http_serving, requests
 from wasmlet.runtime.network.network import PodNetwork
 from wasmlet.runtime.network.node_network import NO_NETWORK, NodeNetwork
@@ -41,14 +42,16 @@ class Networking:
         node: what the node's network means for pods.
         dns: how the cluster resolves names.
         sockets: whether the engine gives its guests sockets.
-        used: whether the container's guest may ask for sockets, by what its module imports.
+        uses: what the container's module does with a network.
+        taken: ports of TCP that other containers of the pod have, and their names.
     """
 
     found: PodNetwork | None = None
     node: NodeNetwork = NO_NETWORK
     dns: Dns = attrs.field(factory=Dns)
     sockets: bool = False
-    used: bool = True
+    uses: Uses = attrs.field(factory=Uses)
+    taken: Mapping[int, str] = attrs.field(factory=dict)
 
     @property
     def on(self) -> bool:
@@ -65,7 +68,7 @@ class Networking:
         """Why the container's guest has no sockets; "" where it has."""
         if not self.sockets:
             return "the engine that runs it gives guests no sockets"
-        return "" if self.used else "its module imports none of the functions for sockets"
+        return "" if self.uses.sockets else "its module imports none of the functions for sockets"
 
 
 @attrs.frozen
@@ -171,7 +174,7 @@ def plan(request: StartRequest, module: Module, files: Files) -> StartPlan:
         mounts=MountRequest(
             pod, container, request.inputs, found.variables, request.attempt, module.files, request.network.ips
         ),
-        labels=_labels(request, module),
+        labels=_labels(request, module, grant),
         user=request.user,
         grant=grant,
         http=http_serving.of_pod(pod),
@@ -192,12 +195,31 @@ def _grant(request: StartRequest) -> Grant | None:
     pod, network = request.manifest, request.network
     if network.found is None or not network.sockets:
         return None
-    if not network.used:
+    if not network.uses.sockets:
         egress.of_pod(pod)
         # It asks for nothing. Where its pod has a namespace it enters that all the same.
         return Grant(network.found.namespace, network.ips) if network.found.namespace else None
     names = granting.NameFiles(resolv_conf(pod, network.dns), hosts_file(pod, request.inputs, network.dns, network.ips))
-    return granting.grant_of(pod, request.container, network.found, network.node, names, request.inputs.node_ips)
+    return granting.grant_of(pod, _ports(request), network.found, network.node, names, request.inputs.node_ips)
+
+
+def _ports(request: StartRequest) -> list[requests.ContainerPort]:
+    """The ports that the container has.
+
+    Raises:
+        Refused: it declares none where its component needs one, and another container has the usual one.
+    """
+    pod, container, network = request.manifest, request.container, request.network
+    ports = requests.listened(container, host=requests.on_host(pod), serves=network.uses.serves)
+    for port in ports:
+        if not port.field and (other := network.taken.get(port.number)) is not None:
+            raise Refused(
+                f"{container.field}.ports",
+                f"the component serves HTTP, at port {port.number} where none is declared, and container {other} of "
+                "the pod has that one; declare another, such as ports: [{containerPort: 8081}]",
+                container=container.name,
+            )
+    return ports
 
 
 def _runtime_variables(request: StartRequest, grant: Grant | None) -> dict[str, str]:
@@ -215,7 +237,7 @@ def _unserved(request: StartRequest) -> Iterator[str]:
         )
 
 
-def _labels(request: StartRequest, module: Module) -> Labels:
+def _labels(request: StartRequest, module: Module, grant: Grant | None) -> Labels:
     return Labels(
         request.manifest.key,
         request.container.name,
@@ -226,6 +248,7 @@ def _labels(request: StartRequest, module: Module) -> Labels:
         request.backoff,
         request.handler,
         request.user.id if request.user is not None else 0,
+        tuple(port.number for port in granting.listeners_of(grant)) if grant is not None else (),
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import shutil
-from collections.abc import AsyncGenerator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Collection, Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Literal
 
@@ -110,6 +110,14 @@ class PodLife:
         """Its own addresses, the main one first; empty where it has none (yet)."""
         return self.sandbox.ips
 
+    @property
+    def ports(self) -> Collection[int] | None:
+        """See `wasmlet.runtime.network.dialing.Place`."""
+        network = self.sandbox.network
+        if network is not None and network.namespace:
+            return None
+        return {port for life in self.containers.values() for port in life.ports}
+
     def accept(self, pod: Pod, inputs: Inputs) -> None:
         """Run this pod, or go on with it; another time: it has changed."""
         first, self._manifest, self.inputs = self._manifest is None, pod, inputs
@@ -140,6 +148,8 @@ class PodLife:
             life = self.containers[labels.container] = ContainerLife(
                 self, labels.container, labels.kind, "ContainerCreating"
             )
+        if not record.ended:
+            self.sandbox.listens(labels.container, labels.ports)
         life.saw(record, labels)
         self.publish()
 
@@ -268,7 +278,9 @@ class PodLife:
             await self.stop_containers(self.manifest.termination_grace_seconds)
 
     async def _keep(self, container: str) -> Terminated:
-        return await ContainerRunner(self.containers[container]).run()
+        ended = await ContainerRunner(self.containers[container]).run()
+        self.sandbox.listens(container, ())
+        return ended
 
     def _evict(self, message: str) -> None:
         self.event("Warning", "Evicted", message, "")

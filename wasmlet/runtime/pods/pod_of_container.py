@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Literal, Protocol
 
 from wasmlet.model.inputs import Inputs
@@ -41,6 +41,11 @@ class PodOfContainer(Protocol):
     @property
     def ips(self) -> Sequence[str]:
         """Its own addresses, the main one first; empty where it has none (yet)."""
+        ...
+
+    @property
+    def ports(self) -> Collection[int] | None:
+        """See `wasmlet.runtime.network.dialing.Place`."""
         ...
 
     @property

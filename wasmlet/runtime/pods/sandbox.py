@@ -6,8 +6,9 @@ again with a growing pause, for as long as the pod exists.
 
 from __future__ import annotations
 
+import asyncio
 import random
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import TypeVar
 
 from wasmlet.concurrency import in_thread
@@ -15,7 +16,7 @@ from wasmlet.errors import WasmletError
 from wasmlet.model.inputs import Inputs
 from wasmlet.model.pod import Pod, PodKey
 from wasmlet.runtime.files.pod_users import User, groups_of
-from wasmlet.runtime.network.network import PodNetwork
+from wasmlet.runtime.network.network import NetworkRequest, PodNetwork
 from wasmlet.runtime.network.requests import on_host, request_of, wants_network
 from wasmlet.runtime.pods.restarts import POD_BACKOFF
 from wasmlet.runtime.services import RuntimeServices
@@ -38,6 +39,9 @@ class Sandbox:
         self._failed = failed
         self._left: tuple[str, ...] = ()
         """The addresses that the pod had: its status goes on to show them."""
+        self._ports: dict[str, tuple[int, ...]] = {}
+        """At which ports of TCP each container may listen."""
+        self._turn = asyncio.Lock()
 
     @property
     def network(self) -> PodNetwork | None:
@@ -82,9 +86,33 @@ class Sandbox:
             pod, inputs = now()
             begun = runs and not on_host(pod)
             if networks.of(self._key.uid) is not None or (not begun and wants_network(pod, dense=dense)):
-                await networks.add(request_of(pod), inputs.node_ips)
+                await networks.add(self._request(pod), inputs.node_ips)
 
         await self._until_had(add)
+
+    def listens(self, container: str, ports: tuple[int, ...]) -> None:
+        """This container may listen at these ports of TCP, and at no others."""
+        self._ports.pop(container, None)
+        if ports:
+            self._ports[container] = ports
+
+    def taken(self, container: str) -> Mapping[int, str]:
+        """The ports at which other containers than this one may listen, and their names."""
+        return {port: name for name, ports in self._ports.items() if name != container for port in ports}
+
+    async def open_ports(self, pod: Pod, inputs: Inputs) -> None:
+        """Have those ports open at the pod's address that its containers may listen at now.
+
+        Raises:
+            NetworkError: not now.
+        """
+        async with self._turn:
+            # In a namespace of the pod's own, there is nobody else who could listen.
+            if self.network is not None and not self.network.namespace and not on_host(pod):
+                await self._services.networks.add(self._request(pod), inputs.node_ips)
+
+    def _request(self, pod: Pod) -> NetworkRequest:
+        return request_of(pod, {port for ports in self._ports.values() for port in ports})
 
     async def leave(self) -> None:
         """Take back the pod's network.

@@ -38,6 +38,7 @@ class Labels:
         backoff: seconds to wait after this instance has ended.
         handler: what runs it, see `wasmlet.runtime.handlers`; "" is the default, and stands in old records.
         user: the pod's own user id, see `files.pod_users`; 0 where it has none.
+        ports: of TCP, at which it may listen.
     """
 
     pod: PodKey
@@ -49,6 +50,7 @@ class Labels:
     backoff: float
     handler: str = ""
     user: int = 0
+    ports: tuple[int, ...] = ()
 
     def as_message(self) -> dict[str, Any]:
         return attrs.asdict(self)
@@ -63,8 +65,8 @@ class Labels:
                 else labels.get(field.name, field.default)
                 for field in attrs.fields(cls)
             }
-            return cls(**{**known, "pod": PodKey(**known["pod"])})
-        except (KeyError, TypeError):
+            return cls(**{**known, "pod": PodKey(**known["pod"]), "ports": tuple(map(int, known["ports"]))})
+        except (KeyError, TypeError, ValueError):
             return None
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 from collections.abc import Collection
 
 from wasmlet.errors import InvalidInput
@@ -15,23 +14,20 @@ from wasmlet.runtime.network.network import PodNetwork
 _CHUNK = 65536
 
 
-async def forward(network: PodNetwork, port: int, channel: Channel, ports: Collection[int]) -> None:
+async def forward(network: PodNetwork, port: int, channel: Channel, ports: Collection[int] | None) -> None:
     """Pass bytes on between the caller and the port, until the pod's side closes. Cancelled when the caller leaves.
 
     Args:
-        ports: those of TCP that the pod's containers declare. A pod without a network namespace listens at no others;
-            what does so at its address is the node's own, and listens at all addresses.
+        ports: see `Place`.
 
     Raises:
         InvalidInput: nothing listens at that port.
     """
-    if not network.namespace and port not in ports:
-        raise InvalidInput(f"cannot connect to port {port} of the pod: connection refused: no container declares it")
     try:
+        dialing.Place(network.ips[0], ports).check(port)
         reader, writer = await dialing.connect_inside(network, port)
     except OSError as error:
-        why = os.strerror(error.errno).lower() if error.errno else str(error)
-        raise InvalidInput(f"cannot connect to port {port} of the pod: {why}") from error
+        raise InvalidInput(f"cannot connect to port {port} of the pod: {dialing.words(error)}") from error
     try:
         async with asyncio.TaskGroup() as group:
             sending = group.create_task(_send(channel, writer))
