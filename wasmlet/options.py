@@ -7,6 +7,8 @@ derives from each field a flag (`--max-pods`), a variable (`WASMLET_MAX_PODS`) a
 from __future__ import annotations
 
 import math
+import os
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -14,6 +16,8 @@ import attrs
 from wasmlet.errors import ConfigError
 
 HELP = "wasmlet.help"
+MOST_FILE = 1024 * 1024
+"""Bytes of a file that an option names: a key, certificates, a token."""
 
 
 def option(
@@ -49,3 +53,45 @@ def option(
     if factory is not None:
         return attrs.field(factory=factory, metadata={HELP: help}, **rest)
     return attrs.field(default=default, metadata={HELP: help}, **rest)
+
+
+def state_directory(path: Path, *, closed: int) -> Path:
+    """The directory that `--state-dir` names, made if need be, of this user alone. Blocks.
+
+    Args:
+        closed: bits of its mode that may not be set.
+
+    Raises:
+        ConfigError: it cannot be made, belongs to somebody else, or is open to others.
+    """
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        found = path.stat()
+    except OSError as error:
+        raise ConfigError(f"state directory {path}: {error.strerror}; choose another with --state-dir") from None
+    if found.st_uid != os.geteuid() or found.st_mode & closed:
+        what = "write" if not closed & 0o055 else "enter or read"
+        raise ConfigError(
+            f"state directory {path}: expected one that belongs to this user and that nobody else may {what}; "
+            "choose another with --state-dir"
+        )
+    return path.absolute()
+
+
+def content_of(file: Path, flag: str) -> bytes:
+    """What is in the file that an option names. Blocks.
+
+    Args:
+        flag: that option, as `--token-file`.
+
+    Raises:
+        ConfigError: it cannot be read, or has more than a mebibyte.
+    """
+    try:
+        with file.open("rb") as opened:
+            content = opened.read(MOST_FILE + 1)
+    except OSError as error:
+        raise ConfigError(f"{flag} {file}: {error.strerror}") from None
+    if len(content) > MOST_FILE:
+        raise ConfigError(f"{flag} {file}: expected at most {MOST_FILE} bytes, found more")
+    return content

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
@@ -11,11 +12,13 @@ import attrs
 from aiohttp import web
 from wasmlet_agent.agent import Agent, Places
 from wasmlet_agent.auth import Guard
+from wasmlet_agent.protocol.messages import SessionRequest
 from wasmlet_agent.server import Server
 from wasmlet_remote import RemoteProvider
 
 import wasmlet
 from tests.node.cluster import Cluster
+from tests.remote.agents import NODE, PATIENCE
 from wasmlet.clock import Clock
 from wasmlet.testing import FaultProxy, ReferenceProvider
 
@@ -71,3 +74,14 @@ async def agent_beside(
         port = runner.addresses[0][1]
         proxy = await stack.enter_async_context(FaultProxy("127.0.0.1", port))
         yield Beside(provider, agent, proxy)
+
+
+@asynccontextmanager
+async def claimed(
+    directory: Path, make: Callable[[], ReferenceProvider], clock: Clock | None = None
+) -> AsyncIterator[Agent]:
+    """An agent that nobody can reach, in a session that has begun."""
+    os.makedirs(directory, 0o700, exist_ok=True)
+    async with asyncio.timeout(PATIENCE), Agent(make, Places(directory), clock) as agent:
+        await agent.claim(SessionRequest(NODE, "loop", agent.sessions.newest.number))
+        yield agent

@@ -16,6 +16,7 @@ from pathlib import Path
 from wasmlet.artifacts.descriptors import hasher
 from wasmlet.artifacts.errors import BadContent
 from wasmlet.concurrency import in_thread
+from wasmlet.files import sync_directory
 
 _CHUNK = 1024 * 1024
 
@@ -59,15 +60,6 @@ def locked_directory(path: Path) -> int:
         descriptor = lock(path, create=False)
         if descriptor is not None:
             return descriptor
-
-
-def sync_directory(directory: Path) -> None:
-    """Write the names in it to the disk."""
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 class Part:

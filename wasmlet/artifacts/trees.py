@@ -27,7 +27,8 @@ import orjson
 
 from wasmlet.artifacts.archives import DEVICES, MAX_ENTRIES, REGULAR, Archive, Entry, cleaned
 from wasmlet.artifacts.errors import BadContent
-from wasmlet.artifacts.files import locked_directory, sync_directory
+from wasmlet.artifacts.files import locked_directory
+from wasmlet.files import sync_directory
 
 HIDE, HIDE_ALL = ".wh.", ".wh..wh..opq"
 """What names begin with that remove a file of the layers below, and the name that removes all of its directory."""

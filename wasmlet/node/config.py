@@ -13,7 +13,7 @@ import attrs
 
 from wasmlet.errors import ConfigError
 from wasmlet.model.quantity import Quantity
-from wasmlet.options import option
+from wasmlet.options import option, state_directory
 from wasmlet.provider import Taint
 
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
@@ -138,10 +138,10 @@ class NodeConfig:
         return reserved
 
     def directory(self) -> Path:
-        """The state directory of this node, made if need be, for its owner alone.
+        """The state directory of this node, made if need be. Blocks.
 
         Raises:
-            ConfigError: it cannot be made, or belongs to somebody else.
+            ConfigError: as `state_directory`.
         """
         if self.state_dir is not None:
             path = self.state_dir
@@ -150,14 +150,4 @@ class NodeConfig:
         else:
             base = os.environ.get("XDG_RUNTIME_DIR") or os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state"
             path = Path(base) / "wasmlet" / self.node_name
-        try:
-            path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            found = path.stat()
-        except OSError as error:
-            raise ConfigError(f"state directory {path}: {error.strerror}; choose another with --state-dir") from None
-        if found.st_uid != os.geteuid() or found.st_mode & 0o022:
-            raise ConfigError(
-                f"state directory {path}: expected one that belongs to this user and that nobody else may write; "
-                "choose another with --state-dir"
-            )
-        return path.absolute()
+        return state_directory(path, closed=0o022)

@@ -8,7 +8,7 @@ import importlib.metadata
 from collections.abc import Callable, Coroutine
 from datetime import datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import attrs
 import structlog
@@ -19,6 +19,7 @@ from wasmlet.failures import described, text_of
 from wasmlet.memory import give_back
 from wasmlet.provider import NodeChanged, NodeContext, PodEvent, Provider, StatusChanged
 from wasmlet_agent.changes import Changes
+from wasmlet_agent.outcomes import Outcome, outcome_of
 from wasmlet_agent.pods.pods import Pods
 from wasmlet_agent.pods.store import Store
 from wasmlet_agent.protocol import BEAT_SECONDS
@@ -26,8 +27,6 @@ from wasmlet_agent.protocol.messages import Beat, NodeDescription, ProbeResult, 
 from wasmlet_agent.sessions import Sessions
 
 log = structlog.get_logger(__name__)
-
-T = TypeVar("T")
 
 SUPPORTED = ("logs", "exec", "attach", "port_forward", "stats")
 _ANSWER_SECONDS = 10.0
@@ -108,7 +107,9 @@ class Agent:
             WasmletError: the provider does not start.
         """
         self.sessions.admit(request)
-        return await self._settled(self._claim(request))
+        task: asyncio.Task[Outcome[SessionAnswer]] = self._spawn(outcome_of(self._claim(request)))
+        await asyncio.wait([task])
+        return task.result().get()
 
     def beat(self, n: int) -> Beat:
         """What is told every few seconds, to a reader that has been told all up to change `n`."""
@@ -123,8 +124,15 @@ class Agent:
     async def _claim(self, request: SessionRequest) -> SessionAnswer:
         async with self._claiming:
             self.sessions.admit(request)
-            await self._serve(request.node)
-            number = await self.sessions.begin(request)
+            before = self._served
+            try:
+                await self._serve(request.node)
+                number = await self.sessions.begin(request)
+            except Exception:
+                if before is not None and self._served != before:  # the session that goes on has its provider back
+                    await self._leave()
+                    self._spawn(self._serve_again(before))
+                raise
             provider = self.pods.provider
             return SessionAnswer(
                 session=number,
@@ -138,7 +146,7 @@ class Agent:
 
     async def _serve_again(self, node: NodeDescription) -> None:
         """Start the provider without a node loop, as after a reboot; tries until it starts."""
-        retries = Retries(Backoff(initial=1.0, cap=30.0), self._clock)
+        retries, first = Retries(Backoff(initial=1.0, cap=30.0), self._clock), True
         while True:
             try:
                 async with self._claiming:
@@ -146,7 +154,8 @@ class Agent:
                         await self._serve(node)
                 return
             except Exception as error:
-                log.error("the provider does not start", **described(error))
+                log.error("the provider does not start", **described(error, first=first))
+            first = False
             await retries.wait()
 
     async def _serve(self, node: NodeDescription) -> None:
@@ -182,7 +191,7 @@ class Agent:
 
     async def _follow(self, provider: Provider) -> None:
         """Pass on what the provider tells."""
-        retries = Retries(Backoff(initial=0.2, cap=10.0), self._clock)
+        retries, first = Retries(Backoff(initial=0.2, cap=10.0), self._clock), True
         while True:
             retries.begin()
             try:
@@ -201,7 +210,8 @@ class Agent:
                             case NodeChanged():
                                 self._look_again.set()
             except Exception as error:
-                log.warning("the provider's changes have ended", **described(error))
+                log.warning("the provider's changes have ended", **described(error, first=first or retries.steady))
+                first = False
             await retries.wait()
 
     async def _poll(self, provider: Provider) -> None:
@@ -215,6 +225,7 @@ class Agent:
 
     async def _look(self, provider: Provider) -> None:
         """Ask again and again how the provider and its node are."""
+        said = ""
         while True:
             self._look_again.clear()
             try:
@@ -226,8 +237,11 @@ class Agent:
             try:
                 async with asyncio.timeout(_ANSWER_SECONDS):
                     self.changes.node(await provider.node_status())
+                said = ""
             except Exception as error:
-                log.warning("the provider does not say how the node is", **described(error))
+                if (text := text_of(error)) != said:  # it is asked every few seconds
+                    log.warning("the provider does not say how the node is", **described(error, first=not said))
+                said = text
             await either(self._clock, BEAT_SECONDS, self._look_again)
 
     def _spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
@@ -235,18 +249,3 @@ class Agent:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
-
-    async def _settled(self, work: Coroutine[Any, Any, T]) -> T:
-        """What it returns or raises; it goes on where the caller leaves."""
-
-        async def settled() -> None:
-            try:
-                found.set_result(await work)
-            except Exception as error:
-                found.set_exception(error)
-            finally:
-                found.cancel()
-
-        found: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        await asyncio.wait([self._spawn(settled())])
-        return await found

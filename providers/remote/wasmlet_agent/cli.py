@@ -14,7 +14,8 @@ from wasmlet.cli import execution, log, providers
 from wasmlet.cli.options import instance_of, options_of, warn_of_variables
 from wasmlet.clock import SystemClock
 from wasmlet.provider import Provider
-from wasmlet_agent.config import PORT, AgentConfig
+from wasmlet_agent.config import AgentConfig
+from wasmlet_agent.protocol.listening import PORT
 
 _SERVE = "serve"
 

@@ -34,7 +34,7 @@ async def serve(config: AgentConfig, make: Callable[[], Provider]) -> None:
     Raises:
         ConfigError: a setting is wrong, this machine cannot run the provider, or the address cannot be had.
     """
-    guard, context = config.guard(), config.context()
+    guard, context = config.guard(), config.context(config.client_ca_file)
     stop = asyncio.Event()
     with on_stop_signals(stop.set):
         async with started(config, make) as agent:

@@ -8,9 +8,9 @@ from pathlib import Path
 import attrs
 import structlog
 
+from wasmlet import files
 from wasmlet.concurrency import in_thread
 from wasmlet.errors import ConfigError, InvalidInput
-from wasmlet_agent.files import write_durably
 from wasmlet_agent.protocol.codec import decode, encode
 from wasmlet_agent.protocol.failures import LateDuplicate, OtherNode, SessionOver, Unclaimed
 from wasmlet_agent.protocol.messages import NodeDescription, SessionRequest
@@ -91,7 +91,7 @@ class Sessions:
         async with self._claiming:
             self.admit(request)
             begun = Session(self.newest.number + 1, request.claimant, request.node)
-            await in_thread(write_durably, self._file, encode(begun))
+            await in_thread(files.replace, self._file, encode(begun))
             self.newest = begun
             self.end_streams()
         log.info("a session has begun", session=begun.number, node=request.node.name)

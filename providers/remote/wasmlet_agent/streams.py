@@ -6,13 +6,17 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 
+import structlog
 from aiohttp import WSMsgType, web
 
-from wasmlet.errors import InvalidInput
+from wasmlet.errors import InvalidInput, WasmletError
+from wasmlet.failures import described
 from wasmlet_agent.protocol import BEAT_SECONDS, SILENCE_SECONDS
 from wasmlet_agent.protocol.failures import failure_of
 from wasmlet_agent.protocol.frames import MOST_FRAME, STDERR, STDOUT, Data, Frame, Resize, Result, frame_in, frame_out
 from wasmlet_agent.queries import flag
+
+log = structlog.get_logger(__name__)
 
 _WAITING = 4
 """Messages of stdin that wait for the call to read them; what comes then is held back at the caller."""
@@ -33,7 +37,7 @@ async def serve_stream(request: web.Request, call: Call) -> web.WebSocketRespons
         raise InvalidInput("expected a websocket: Connection: Upgrade, Upgrade: websocket and a Sec-WebSocket-Key")
     caller = Caller(socket, request.query)
     await socket.prepare(request)
-    job = asyncio.ensure_future(_made(call, caller))
+    job = asyncio.ensure_future(_made(call, caller, request.path))
     listening, pinging = asyncio.ensure_future(caller.listen()), asyncio.ensure_future(_ping(socket))
     try:
         await asyncio.wait([job, listening, pinging], return_when=asyncio.FIRST_COMPLETED)
@@ -53,10 +57,12 @@ async def serve_stream(request: web.Request, call: Call) -> web.WebSocketRespons
     return socket
 
 
-async def _made(call: Call, caller: Caller) -> Result:
+async def _made(call: Call, caller: Caller, path: str) -> Result:
     try:
         return Result(await call(caller) or 0)
     except Exception as error:
+        if not isinstance(error, WasmletError | ConnectionError):  # a caller that leaves is none of ours
+            log.error("a call of a stream has failed", path=path, **described(error))
         return Result(failure=failure_of(error)[1])
 
 

@@ -14,6 +14,7 @@ from wasmlet_agent.protocol import MOST_BODY, PREFIX, SESSION_HEADER
 from wasmlet_agent.protocol.failures import error_in
 
 from wasmlet import ConfigError, InvalidInput, WasmletError
+from wasmlet.options import content_of
 from wasmlet.proxies import Proxies
 from wasmlet.tls import client_context, show
 from wasmlet_remote.config import Config
@@ -183,7 +184,7 @@ def direct(config: Config) -> tuple[Transports, str]:
 
     token = ""
     if config.token_file is not None:
-        token = _read(config.token_file, "token-file").decode("utf-8", "replace").strip()
+        token = content_of(config.token_file, "--token-file").decode("utf-8", "replace").strip()
         if not token.isascii() or not token.isprintable() or " " in token or not token:
             raise ConfigError(f"token-file: expected a token in {config.token_file}, found something else")
     return transport, token
@@ -206,7 +207,7 @@ def tls_context(config: Trust) -> ssl.SSLContext:
     Raises:
         ConfigError: a file cannot be read or does not hold what is meant.
     """
-    authorities = None if config.tls_ca_file is None else _read(config.tls_ca_file, "tls-ca-file")
+    authorities = None if config.tls_ca_file is None else content_of(config.tls_ca_file, "--tls-ca-file")
     try:
         context = client_context(authorities)
     except ValueError as error:
@@ -215,17 +216,9 @@ def tls_context(config: Trust) -> ssl.SSLContext:
         try:
             show(
                 context,
-                _read(config.tls_cert_file, "tls-cert-file"),
-                _read(config.tls_key_file, "tls-key-file"),
+                content_of(config.tls_cert_file, "--tls-cert-file"),
+                content_of(config.tls_key_file, "--tls-key-file"),
             )
         except ValueError as error:
             raise ConfigError(f"tls-cert-file: {config.tls_cert_file}: {error}") from None
     return context
-
-
-def _read(path: object, flag: str) -> bytes:
-    try:
-        with open(str(path), "rb") as file:
-            return file.read(1024 * 1024)
-    except OSError as error:
-        raise ConfigError(f"{flag}: {path} cannot be read: {error.strerror}") from None

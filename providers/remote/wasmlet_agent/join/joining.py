@@ -14,13 +14,13 @@ import aiohttp
 import attrs
 import structlog
 
+from wasmlet import files
 from wasmlet.clock import Backoff, Clock, Retries, SystemClock
 from wasmlet.concurrency import in_thread
 from wasmlet.errors import ConfigError, InvalidInput, WasmletError
 from wasmlet.options import option
 from wasmlet.tls import client_context, unverified_context
 from wasmlet_agent.config import StateConfig
-from wasmlet_agent.files import write_durably
 from wasmlet_agent.protocol.addresses import is_loopback
 from wasmlet_agent.protocol.codec import decode, encode
 from wasmlet_agent.protocol.failures import error_in
@@ -225,7 +225,7 @@ class Joining:
 
     def _save(self, joined: Joined) -> None:
         try:
-            write_durably(self._file, encode(joined))
+            files.replace(self._file, encode(joined))
         except OSError as error:
             raise ConfigError(f"{self._file} cannot be written: {error.strerror}") from None
 

@@ -10,7 +10,7 @@ from typing import Any
 import attrs
 import structlog
 
-from wasmlet.clock import Backoff, Clock, either
+from wasmlet.clock import Backoff, Clock, Retries, either
 from wasmlet.concurrency import in_thread
 from wasmlet.errors import InvalidInput, NotFound, Refused, Rejected
 from wasmlet.failures import described, text_of
@@ -18,6 +18,7 @@ from wasmlet.model.pod import Pod, PodKey
 from wasmlet.model.status import PodStatus
 from wasmlet.provider import Provider
 from wasmlet_agent.changes import Changes
+from wasmlet_agent.outcomes import outcome_of
 from wasmlet_agent.pods import unseen
 from wasmlet_agent.pods.fences import Fence, Fences
 from wasmlet_agent.pods.held import Ending, Held, pod_of
@@ -32,7 +33,7 @@ Spawn = Callable[[Coroutine[Any, Any, Any]], asyncio.Task[Any]]
 CALL_SECONDS = 60.0
 """What a call for a pod has, and `delete_pod` beside its grace period."""
 _AGAIN = Backoff(initial=1.0, cap=30.0)
-"""Pauses between tries to end a pod, or to start it again."""
+"""Pauses between tries to end a pod, or to keep its status."""
 
 
 class Pods:
@@ -154,6 +155,9 @@ class Pods:
         """Read what was kept on disk, before there is a provider."""
         kept, statuses, ends = await in_thread(lambda: (self._store.pods(), self._store.statuses(), self._store.ends()))
         for uid, pod in kept.items():
+            if uid in ends and ends[uid].fence > pod.fence:  # the machine went off before the pod was removed
+                await in_thread(self._store.drop, uid)
+                continue
             last = statuses[uid].status if uid in statuses else None
             self._held[uid] = Held(Pod(pod.pod).key, here=True, kept=pod, last=last)
             self._fences.known(uid, pod.fence)
@@ -193,15 +197,27 @@ class Pods:
             self._say(held, status)
 
     async def save(self) -> None:
-        """Keep statuses on disk as they change, until cancelled."""
+        """Keep statuses on disk as they change, until cancelled; what cannot be written is written later."""
+        retries, first = Retries(_AGAIN, self._clock), True
         while True:
             await self._touched.wait()
             self._touched.clear()
             unsaved, self._unsaved = self._unsaved, {}
-            try:
-                await in_thread(self._store.keep_statuses, unsaved)
-            except Exception as error:
-                log.warning("the pods' statuses cannot be kept", **described(error))
+            if not (failed := await in_thread(self._store.keep_statuses, unsaved)):
+                retries.start_over()
+                first = True
+                continue
+            error = next(iter(failed.values()))
+            if first:
+                log.warning("statuses of pods cannot be kept, trying again", pods=len(failed), **described(error))
+            first = False
+            await retries.wait()
+            for uid in failed:
+                held = self._held.get(uid)
+                if held is not None and held.last == unsaved[uid].status:  # neither overtaken nor ended meanwhile
+                    self._unsaved.setdefault(uid, unsaved[uid])
+            if self._unsaved:
+                self._touched.set()
 
     def _say(self, held: Held, status: PodStatus) -> None:
         held.last = status
@@ -254,24 +270,19 @@ class Pods:
     async def _call(self, held: Held, fence: Fence, work: Callable[[], Awaitable[None]]) -> None:
         """Do it after what goes on for the pod, also where the caller leaves meanwhile."""
 
-        async def settled() -> Exception | None:
-            try:
-                async with held.lock:
-                    self._fences.check(held.key.uid, fence)
-                    async with asyncio.timeout(CALL_SECONDS):
-                        await work()
-            except Exception as error:
-                return error
-            return None
+        async def locked() -> None:
+            async with held.lock:
+                self._fences.check(held.key.uid, fence)
+                async with asyncio.timeout(CALL_SECONDS):
+                    await work()
 
-        task = self._spawn(settled())
+        task = self._spawn(outcome_of(locked()))
         held.calls.add(task)
         task.add_done_callback(lambda _: self._tidy(held, task))
         await asyncio.wait([task])
         if task.cancelled():
             raise Stale("the pod is being ended")
-        if (error := task.result()) is not None:
-            raise error
+        task.result().get()
 
     async def _create(self, held: Held, pod: Pod, kept: KeptPod) -> None:
         before = held.here, held.kept, held.instead

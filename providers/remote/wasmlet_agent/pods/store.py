@@ -8,7 +8,10 @@ In the state directory, 0700:
   hours and 10 000 of them.
 
 Secrets and tokens are in a directory in memory (`wasmlet.runtime.files.memory`), which a reboot clears. With
-`keep_secrets` they are on disk, too. Where there is no such directory they are kept nowhere. Everything blocks.
+`keep_secrets` they are on disk, too. Where there is no such directory they are kept nowhere.
+
+Pods and ends are on the disk when a call returns, so that a loss of power takes back nothing that a node loop was told.
+Everything blocks.
 """
 
 from __future__ import annotations
@@ -22,12 +25,12 @@ from typing import TypeVar
 import attrs
 import structlog
 
+from wasmlet import files
 from wasmlet.errors import InvalidInput
 from wasmlet.model.inputs import Inputs
 from wasmlet.model.pod import PodKey, Raw
 from wasmlet.model.status import PodStatus
 from wasmlet.runtime.files.memory import Memory
-from wasmlet_agent.files import write_private
 from wasmlet_agent.pods.fences import Fence
 from wasmlet_agent.protocol.codec import decode, encode
 
@@ -122,11 +125,11 @@ class Store:
         if self._hidden is not None:
             if hidden:
                 secret = Inputs(secrets=kept.inputs.secrets, tokens=kept.inputs.tokens)
-                write_private(_file(self._hidden, uid), encode(secret))
+                files.replace(_file(self._hidden, uid), encode(secret))
             else:
                 _file(self._hidden, uid).unlink(missing_ok=True)
         plain = attrs.evolve(kept.inputs, secrets={}, tokens={})
-        write_private(_file(self._pods, uid), encode(attrs.evolve(kept, inputs=plain, hidden=hidden, complete=True)))
+        files.replace(_file(self._pods, uid), encode(attrs.evolve(kept, inputs=plain, hidden=hidden, complete=True)))
 
     def drop(self, uid: str) -> None:
         """Keep a pod and its status no longer."""
@@ -138,10 +141,18 @@ class Store:
         """Every pod, by UID."""
         return {uid: self._revealed(uid, kept) for uid, kept in _read(self._pods, KeptPod)}
 
-    def keep_statuses(self, statuses: Mapping[str, KeptStatus]) -> None:
-        """Keep the newest status of some pods, by UID."""
+    def keep_statuses(self, statuses: Mapping[str, KeptStatus]) -> Mapping[str, OSError]:
+        """Keep the newest status of some pods, by UID; returns which could not be kept, and why.
+
+        Nothing waits for the disk: after a loss of power the provider says what has become of a pod.
+        """
+        failed: dict[str, OSError] = {}
         for uid, status in statuses.items():
-            write_private(_file(self._statuses, uid), encode(status))
+            try:
+                files.replace(_file(self._statuses, uid), encode(status), durable=False)
+            except OSError as error:
+                failed[uid] = error
+        return failed
 
     def statuses(self) -> Mapping[str, KeptStatus]:
         """The newest status of every pod, by UID."""
@@ -149,7 +160,7 @@ class Store:
 
     def end(self, uid: str, end: KeptEnd) -> None:
         """Keep how a pod has ended, and the pod no longer."""
-        write_private(_file(self._ends, uid), encode(end))
+        files.replace(_file(self._ends, uid), encode(end))
         self.drop(uid)
 
     def forget(self, uid: str) -> None:
