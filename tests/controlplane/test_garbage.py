@@ -50,6 +50,50 @@ async def test_an_owner_that_was_never_there_does_not_count(api: Api) -> None:
     await until(api, MAPS, lambda found: names(found) == ["kept", "one"])
 
 
+async def test_a_reference_has_to_name_its_owner_rightly(api: Api) -> None:
+    await api.ok("POST", "/api/v1/namespaces", {"metadata": {"name": "elsewhere"}})
+    one = await api.ok("POST", MAPS, config("one"))
+    far = "/api/v1/namespaces/elsewhere/configmaps"
+    await api.ok("POST", far, config("far", one))  # the owner is in another namespace
+    misnamed = {**one, "metadata": {**one["metadata"], "name": "two"}}
+    await api.ok("POST", MAPS, config("misnamed", misnamed))
+    mistaken = {**one, "kind": "Secret"}
+    await api.ok("POST", MAPS, config("mistaken", mistaken))
+    node = {"metadata": {"name": "n1", "ownerReferences": config("x", one)["metadata"]["ownerReferences"]}}
+    await api.ok("POST", "/api/v1/nodes", node)  # it is in no namespace, and may name no owner that is in one
+    await until(api, far, lambda found: names(found) == [])
+    await until(api, MAPS, lambda found: names(found) == ["one"])
+    await api.ok("GET", "/api/v1/nodes/n1")
+
+
+async def test_custom_resources_own_and_are_owned(api: Api) -> None:
+    names_ = {"plural": "pools", "singular": "pool", "kind": "Pool"}
+    schema = {"openAPIV3Schema": {"type": "object"}}
+    version_ = {"name": "v1", "served": True, "storage": True, "schema": schema}
+    spec = {"group": "example.com", "scope": "Cluster", "names": names_, "versions": [version_]}
+    path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+    await api.ok("POST", path, {"metadata": {"name": "pools.example.com"}, "spec": spec})
+    pools = "/apis/example.com/v1/pools"
+    pool = {"apiVersion": "example.com/v1", "kind": "Pool", "metadata": {"name": "p"}}
+    made = await api.ok("POST", pools, pool)
+    owned = {**pool, "metadata": {"name": "q", "ownerReferences": config("x", made)["metadata"]["ownerReferences"]}}
+    await api.ok("POST", pools, owned)
+    await api.ok("POST", MAPS, config("one", made))
+    blocking = config("two", made, blocks=True)
+    blocking["metadata"]["finalizers"] = ["example.com/hold"]
+    await api.ok("POST", MAPS, blocking)
+    await api.ok("DELETE", f"{pools}/p", {"propagationPolicy": "Foreground"})
+    await until(api, MAPS, lambda found: names(found) == ["two"] and "deletionTimestamp" in found[-1]["metadata"])
+    assert (await api.ok("GET", f"{pools}/p"))["metadata"]["finalizers"] == ["foregroundDeletion"]
+    await api.ok("PATCH", f"{MAPS}/two", {"metadata": {"finalizers": None}}, media=MERGE)
+    await until(api, pools, lambda found: found == [])
+    made = await api.ok("POST", pools, pool)
+    await api.ok("POST", MAPS, config("kept", made))
+    await api.ok("DELETE", f"{pools}/p", {"propagationPolicy": "Orphan"})
+    await until(api, MAPS, lambda found: all("ownerReferences" not in item["metadata"] for item in found))
+    assert names((await api.ok("GET", MAPS))["items"]) == ["kept"]
+
+
 async def test_foreground_waits_for_what_blocks_it(kube: Kubectl, api: Api) -> None:
     one = await api.ok("POST", MAPS, config("one"))
     below = config("below", one, blocks=True)

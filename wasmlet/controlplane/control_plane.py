@@ -30,6 +30,7 @@ from wasmlet.controlplane.access.users import MASTERS, NODES, Authenticator, Tok
 from wasmlet.controlplane.certificates.kubeconfig import file_name, kubeconfig, write_private
 from wasmlet.controlplane.certificates.pki import Authority
 from wasmlet.controlplane.certificates.signer import YEAR, Signer
+from wasmlet.controlplane.controllers.batch.jobs import Jobs
 from wasmlet.controlplane.controllers.definitions import CustomResourceCleanup
 from wasmlet.controlplane.controllers.disruption import Disruptions
 from wasmlet.controlplane.controllers.eviction import TaintEviction
@@ -93,8 +94,8 @@ class _Prepared:
 
 class ControlPlane:
     """A small Kubernetes control plane in memory: API server, scheduler, the signer of certificates, the
-    controllers of nodes that fell silent, of taints, of Deployments, ReplicaSets, StatefulSets and EndpointSlices, and
-    the collector of what has lost its owner; nothing else.
+    controllers of nodes that fell silent, of taints, of Deployments, ReplicaSets, StatefulSets, Jobs, EndpointSlices
+    and PodDisruptionBudgets, and the collector of what has lost its owner; nothing else.
 
     Args:
         host: the address to listen on; also what kubeconfigs point at.
@@ -339,6 +340,7 @@ class ControlPlane:
             "wasmlet-garbage": GarbageCollector(registry, deletion, ownership, clock).run,
             "wasmlet-replicasets": ReplicaSets(registry, deletion, ownership, clock).run,
             "wasmlet-statefulsets": StatefulSets(registry, deletion, ownership, clock).run,
+            "wasmlet-jobs": Jobs(registry, deletion, ownership, clock).run,
             "wasmlet-deployments": Deployments(registry, deletion, ownership, clock).run,
             "wasmlet-disruptions": Disruptions(registry, ownership, clock).run,
             "wasmlet-endpointslices": EndpointSlices(registry, deletion, clock).run,

@@ -124,7 +124,7 @@ class Disruptions:
     def _size(self, reference: Object, pod: Record) -> tuple[str, int]:
         """Who sets the number of a pod's like, by its UID, and that number: the Deployment of a ReplicaSet's pod."""
         found = self._ownership.find(str(reference.get("uid")))
-        while found is not None and SCALE in core(found[0]).subresources:
+        while found is not None and SCALE in self._store.catalog.of_key(found[0]).subresources:
             raw = found[1].raw
             above = controller_of(raw)
             higher = self._ownership.find(str(above.get("uid"))) if above is not None else None

@@ -52,7 +52,10 @@ _CONTAINER: Fields = {
     4: ("args", ["text"]),
     6: ("ports", [{1: ("name", "text"), 3: ("containerPort", "int"), 4: ("protocol", "text")}]),
 }
-_TEMPLATE: Fields = {1: ("metadata", _META), 2: ("spec", {2: ("containers", [_CONTAINER])})}
+_TEMPLATE: Fields = {
+    1: ("metadata", _META),
+    2: ("spec", {2: ("containers", [_CONTAINER]), 3: ("restartPolicy", "text")}),
+}
 _PORT: Fields = {
     1: ("name", "text"),
     2: ("protocol", "text"),
@@ -124,6 +127,7 @@ KINDS: dict[tuple[str, str], Fields] = {
         1: ("metadata", _META),
         2: ("spec", {1: ("replicas", "int"), 2: ("selector", {1: ("matchLabels", "map")}), 3: ("template", _TEMPLATE)}),
     },
+    ("batch/v1", "Job"): {1: ("metadata", _META), 2: ("spec", {6: ("template", _TEMPLATE)})},
     ("v1", "ServiceAccount"): {1: ("metadata", _META)},
     ("rbac.authorization.k8s.io/v1", "Role"): _ROLE,
     ("rbac.authorization.k8s.io/v1", "ClusterRole"): {

@@ -257,6 +257,7 @@ _TABLES: dict[str, tuple[str, Callable[[Object, datetime], Cells]]] = {
     "deployments": ("Name Ready Up-to-date Available Age Containers* Images* Selector*", workload_cells.deployment),
     "replicasets": ("Name Desired Current Ready Age Containers* Images* Selector*", workload_cells.replica_set),
     "statefulsets": ("Name Ready Age Containers* Images*", workload_cells.stateful_set),
+    "jobs": ("Name Status Completions Duration Age Containers* Images* Selector*", workload_cells.job),
     "controllerrevisions": ("Name Controller Revision Age", workload_cells.controller_revision),
     "poddisruptionbudgets": ("Name Min_Available Max_Unavailable Allowed_Disruptions Age", workload_cells.budget),
     "roles": ("Name Created_At", access_cells.role),

@@ -54,6 +54,23 @@ def stateful_set(set_: Object, now: datetime) -> Cells:
     return [set_["metadata"]["name"], ready, *_templated(set_, now)[:-1]]
 
 
+def job(job_: Object, now: datetime) -> Cells:
+    spec, status = job_.get("spec") or {}, job_.get("status") or {}
+    true = {item.get("type") for item in status.get("conditions") or () if item.get("status") == "True"}
+    words = [word for word in ("Complete", "Failed") if word in true]
+    words += ["Terminating"] if "deletionTimestamp" in job_["metadata"] else []
+    words += [word for word in ("Suspended", "FailureTarget", "SuccessCriteriaMet") if word in true]
+    succeeded, parallelism = status.get("succeeded", 0), spec.get("parallelism") or 0
+    wanted = spec.get("completions")
+    if wanted is None:
+        wanted = f"1 of {parallelism}" if parallelism > 1 else 1
+    took = ""
+    if status.get("startTime"):
+        end = datetime.fromisoformat(status["completionTime"]) if status.get("completionTime") else now
+        took = age(status["startTime"], end)
+    return [job_["metadata"]["name"], [*words, "Running"][0], f"{succeeded}/{wanted}", took, *_templated(job_, now)]
+
+
 def controller_revision(revision: Object, now: datetime) -> Cells:
     meta = revision["metadata"]
     owner = next((item for item in meta.get("ownerReferences") or () if item.get("controller")), None)

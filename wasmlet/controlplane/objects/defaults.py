@@ -255,6 +255,28 @@ def _stateful_set(obj: Object) -> None:
         _claim(claim)
 
 
+def _job(obj: Object) -> None:
+    spec: Any = obj.setdefault("spec", {})
+    if not isinstance(spec, dict):
+        return
+    if spec.get("completions") is None and spec.get("parallelism") is None:
+        spec["completions"] = 1
+    for key, value in (
+        ("parallelism", 1),
+        ("backoffLimit", 6),
+        ("completionMode", "NonIndexed"),
+        ("suspend", False),
+        ("manualSelector", False),
+        ("podReplacementPolicy", "TerminatingOrFailed"),
+    ):
+        if spec.get(key) is None:
+            spec[key] = value
+    obj.setdefault("status", {})
+    template = spec.get("template")
+    if isinstance(template, dict) and isinstance(pods := template.get("spec"), dict):
+        _pod_spec(pods)
+
+
 def _claim(obj: Object) -> None:
     spec = obj.setdefault("spec", {})
     if isinstance(spec, dict):
@@ -307,10 +329,16 @@ _DEFAULTS: dict[str, Callable[[Object], None]] = {
     definition_rules.PLURAL: definition_rules.fill,
     "replicasets": _replica_set,
     "statefulsets": _stateful_set,
+    "jobs": _job,
     "poddisruptionbudgets": _budget,
     "rolebindings": _binding,
     "clusterrolebindings": _binding,
 }
+
+
+ON_UPDATE = _DEFAULTS.keys() - {"pods", "namespaces", "secrets", "persistentvolumeclaims", "endpointslices"}
+"""Kinds whose defaults an update fills in, too. Those left out set the status that a new object has, or have rules of
+their own for updates."""
 
 
 def fill(plural: str, obj: Object) -> None:

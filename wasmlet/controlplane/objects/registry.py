@@ -22,7 +22,7 @@ from wasmlet.controlplane.access.rights import Rights
 from wasmlet.controlplane.access.users import MASTERS, User, user
 from wasmlet.controlplane.extensions import definition_rules
 from wasmlet.controlplane.extensions.definitions import Definitions
-from wasmlet.controlplane.objects import defaults, events, pod_rules, rules, validation, workload_rules
+from wasmlet.controlplane.objects import defaults, events, job_rules, pod_rules, rules, validation
 from wasmlet.controlplane.objects.admission import ROOT_CA, PodAdmission, suffix
 from wasmlet.controlplane.objects.custom import CustomResources
 from wasmlet.controlplane.objects.services import Services
@@ -37,19 +37,6 @@ _TRIES = 8
 _CREATE_BY_PUT = ("leases", "events")
 _CONDITIONAL = ("leases", "runtimeclasses", "csidrivers", definition_rules.PLURAL)
 """Built-in kinds whose PUT must name the resourceVersion that it replaces. That of custom ones must, too."""
-
-
-_DEFAULTED = (
-    "clusterrolebindings",
-    definition_rules.PLURAL,
-    "nodes",
-    "priorityclasses",
-    "rolebindings",
-    "services",
-    "statefulsets",
-    *workload_rules.PLURALS,
-)
-"""Kinds beside pods whose defaults an update fills in, too."""
 
 
 def rfc3339(moment: datetime) -> str:
@@ -229,6 +216,8 @@ class Registry:
                 self._admission.admit(obj)
             case "services":
                 self._services.admit(obj)
+            case job_rules.PLURAL:
+                job_rules.select(obj)
             case certificate_requests.PLURAL:
                 certificate_requests.prepare(obj, call.user)
             case "secrets":
@@ -373,7 +362,7 @@ class Registry:
                 causes = pod_rules.check_write(call.sub, new, old)
                 if causes:
                     raise status.invalid(kind, call.name, causes)
-        elif kind.key in _DEFAULTED:
+        elif kind.key in defaults.ON_UPDATE:
             new = copy.deepcopy(new)
             defaults.fill(kind.key, new)
             if kind.key == "services":

@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 from wasmlet.controlplane.access.rights import GROUP as RBAC
-from wasmlet.controlplane.objects import access_rules, budgets, services, stateful_rules, validation, workload_rules
+from wasmlet.controlplane.objects import (
+    access_rules,
+    budgets,
+    job_rules,
+    services,
+    stateful_rules,
+    validation,
+    workload_rules,
+)
 from wasmlet.controlplane.storage.kinds import Kind
 from wasmlet.controlplane.storage.status import Cause, Object
 
@@ -15,6 +23,8 @@ def check(kind: Kind, obj: Object, old: Object | None) -> list[Cause]:
         causes += workload_rules.check(kind.key, obj, old)
     elif kind.key == stateful_rules.PLURAL:
         causes += stateful_rules.check(obj, old)
+    elif kind.key == job_rules.PLURAL:
+        causes += job_rules.check(obj, old)
     elif kind.key == budgets.PLURAL:
         causes += budgets.check(obj, old)
     elif kind.group == RBAC:

@@ -72,13 +72,9 @@ def selector(spec: Object, old: Object | None) -> list[Cause]:
 
 def template(spec: Object, kind: str) -> list[Cause]:
     """What is wrong with a template of pods that run for ever; `kind` is whose it is, as messages name it."""
+    out = pod_template(spec)
     given = spec.get("template")
-    if not isinstance(given, dict):
-        return [Cause.required("spec.template")]
-    metadata = given.get("metadata")
-    out = labels(metadata.get("labels"), "spec.template.metadata.labels") if isinstance(metadata, dict) else []
-    pod = given.get("spec")
-    out += [attrs.evolve(cause, field=f"spec.template.{cause.field}") for cause in pod_rules.check({"spec": pod})]
+    pod = given.get("spec") if isinstance(given, dict) else None
     if not isinstance(pod, dict):
         return out
     if (policy := pod.get("restartPolicy")) in ("OnFailure", "Never"):
@@ -87,6 +83,17 @@ def template(spec: Object, kind: str) -> list[Cause]:
         why = f"activeDeadlineSeconds in {kind} is not Supported"
         out.append(Cause.forbidden("spec.template.spec.activeDeadlineSeconds", why))
     return out
+
+
+def pod_template(spec: Object) -> list[Cause]:
+    """What is wrong with any template of pods."""
+    given = spec.get("template")
+    if not isinstance(given, dict):
+        return [Cause.required("spec.template")]
+    metadata = given.get("metadata")
+    out = labels(metadata.get("labels"), "spec.template.metadata.labels") if isinstance(metadata, dict) else []
+    pod = given.get("spec")
+    return out + [attrs.evolve(cause, field=f"spec.template.{cause.field}") for cause in pod_rules.check({"spec": pod})]
 
 
 def _strategy(strategy: object) -> list[Cause]:

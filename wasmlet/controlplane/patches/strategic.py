@@ -94,6 +94,7 @@ LISTS: dict[str, dict[str, ListRule]] = {
     "deployments": _WORKLOAD,
     "replicasets": _WORKLOAD,
     "statefulsets": _WORKLOAD,
+    "jobs": _WORKLOAD,
     "poddisruptionbudgets": {**_META, "status.conditions": ListRule.by("type")},
     "namespaces": {**_META, **_CONDITIONS},
     "persistentvolumeclaims": {**_META, **_CONDITIONS},

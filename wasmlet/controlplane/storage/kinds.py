@@ -223,6 +223,15 @@ KINDS: tuple[Kind, ...] = (
     ),
     Kind("ControllerRevision", "controllerrevisions", "apps"),
     Kind(
+        "Job",
+        "jobs",
+        "batch",
+        categories=("all",),
+        fields=("status.successful",),
+        generation=True,
+        subresources=(STATUS,),
+    ),
+    Kind(
         "CustomResourceDefinition",
         "customresourcedefinitions",
         "apiextensions.k8s.io",

@@ -56,11 +56,17 @@ class GarbageCollector:
             self._queue.add((kind.key, uid))
 
     def _is_there(self, reference: Object, dependent: Record) -> bool:
+        """Whether the owner that a reference names is there: with that UID, kind and name, where it may be named from.
+
+        An object of no namespace cannot name an owner in one; such a reference is left alone.
+        """
         kind = self._catalog.called(str(reference.get("apiVersion")), str(reference.get("kind")))
-        if kind is None:
+        if kind is None or (kind.namespaced and not dependent.namespace):
             return True
         found = self._ownership.find(str(reference.get("uid")))
-        return found is not None and (not kind.namespaced or found[1].namespace == dependent.namespace)
+        if found is None or (found[0], found[1].name) != (kind.key, reference.get("name")):
+            return False
+        return not kind.namespaced or found[1].namespace == dependent.namespace
 
     async def run(self) -> None:
         """Delete what nobody owns any longer, until cancelled."""
