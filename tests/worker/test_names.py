@@ -249,6 +249,34 @@ def test_which_names_a_rule_means(rule: str, asked: str, fits: bool) -> None:
 
 
 @pytest.mark.parametrize(
+    ("ceiling", "asked", "led_to", "fits"),
+    [
+        # Whoever makes Services in a namespace says where these lead.
+        ("example.com", "example.com", "example.com.default.svc.cluster.local", False),
+        ("example.com", "example.com", "example.com.svc.cluster.local", False),
+        ("*.example.com", "a.example.com", "a.example.com.default.svc.cluster.local", False),
+        ("db", "db", "db.default.svc.cluster.local", False),
+        ("example.com", "example.com", "example.com", True),
+        ("*.example.com", "a.example.com", "a.example.com", True),
+        ("db.default.svc", "db", "db.default.svc.cluster.local", True),
+        ("db.default.svc", "db.default.svc", "db.default.svc.cluster.local", True),
+        ("db.default.svc.cluster.local", "db", "db.default.svc.cluster.local", True),
+        ("intranet", "intranet", "intranet.corp.example", True),
+    ],
+)
+def test_a_name_of_a_ceiling_is_the_one_that_is_looked_up(ceiling: str, asked: str, led_to: str, fits: bool) -> None:
+    """Search domains and `ndots` are the cluster's, and still a pod's author has a part in where they lead."""
+    searches = ("default.svc.cluster.local", "svc.cluster.local", "cluster.local", "corp.example")
+    with dns(zone({led_to: HERE})) as server, broker(dns_port=server.port) as it:
+        bounded = grant(server.address, searches=searches, ndots=5)._replace(ceiling=(Rule(name=ceiling),))
+        container = it.add(bounded)
+        assert (container.error("connect", host=asked, port=9) == "ECONNREFUSED") is fits
+        assert (container.error("connect", host=HERE, port=9) == "EACCES") is True
+        container.ask("resolve", name=asked)
+        assert (container.error("connect", host=HERE, port=9) == "ECONNREFUSED") is fits
+
+
+@pytest.mark.parametrize(
     "text",
     ["", ".", "a..b", "a b", "127.1", "0x7f000001", "1", "a." + "b" * 64, "x" * 300, "a/b", "é.org", "a\0b", "[::1]"],
 )

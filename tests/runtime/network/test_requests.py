@@ -151,7 +151,7 @@ def test_what_is_never_dialled() -> None:
     }
     known = NodeNetwork(on=True, node=lambda: node)
     assert granted(pod_of(), node=known).never_at == (("192.0.2.7", 10250),)
-    assert granted(pod_of()).never_at == ()
+    assert granted(pod_of()).never_at == (("127.0.0.1", 10250),)  # nothing is known of it yet
 
 
 def test_names_are_resolved_by_the_pods_files() -> None:

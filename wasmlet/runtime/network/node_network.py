@@ -23,6 +23,8 @@ _NEVER = tuple(
     str(ipaddress.ip_network(text))
     for text in ("0.0.0.0/8", "::/128", "169.254.0.0/16", "fe80::/10", _METADATA, _MAPPED)
 )
+_USUAL_API = (("127.0.0.1", 10250),)
+"""Its port counts at all of the node's addresses."""
 _LOOPBACK = ipaddress.IPv4Network("127.0.0.0/8")
 _LOOPBACK6 = "::1/128"
 
@@ -64,11 +66,14 @@ class NodeNetwork:
         return (*_NEVER, _LOOPBACK6, *_foreign_loopback(self.loopback if has_loopback else ""))
 
     def never_at(self) -> tuple[tuple[str, int], ...]:
-        """Addresses and ports that no pod dials: the node's own API, which trusts some of its callers."""
+        """Addresses and ports that no pod dials: the node's own API, which trusts some of its callers.
+
+        Where nobody knows yet at which port that is, it is the usual one.
+        """
         status = self.node().get("status") or {}
         port = ((status.get("daemonEndpoints") or {}).get("kubeletEndpoint") or {}).get("Port")
         if not port:
-            return ()
+            return _USUAL_API
         addresses = [one.get("address") for one in status.get("addresses") or () if "IP" in str(one.get("type"))]
         return tuple((str(address), int(port)) for address in addresses)
 

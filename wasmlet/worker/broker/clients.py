@@ -358,7 +358,9 @@ class Client:
         grant = self._grant
         for name in names:
             if addresses := self._in_hosts(name):
-                found(Found(name, tuple(addresses)))
+                # It was found as it was asked for, without a domain behind it.
+                known = Name(name.asked, name.asked) if name.asked in grant.resolver.hosts else name
+                found(Found(known, tuple(addresses)))
                 return
         own = {family_of(address) for address in grant.addresses} or {socket.AF_INET}
         kinds = [kind for kind, family in ((dns.A, socket.AF_INET), (dns.AAAA, socket.AF_INET6)) if family in own]

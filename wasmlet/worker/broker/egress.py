@@ -3,7 +3,8 @@
 A dial has to fit a rule of the grant and, where there is a ceiling, a rule of that. Names fit rules with names; so an
 address fits that such a name has just had. An address that a guest gives as such fits networks and `*`, and it fits as
 the address of a name that it was told for that (`remember`). Names of a ceiling count only where the pod's author has
-no part in where names lead (`Resolver.chosen`).
+no part in where names lead (`Resolver.chosen`), and then for what is really looked up: with a domain of the cluster's
+services behind it, a name leads to a Service, which may be that author's.
 
 What is never dialled is looked at last, for the address that is really dialled. A name server that gives another
 answer each time, or an address of the node itself, gains nothing.
@@ -27,6 +28,8 @@ REMEMBERED = 256
 _NAMES_OF_ADDRESS = 8
 
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+_SERVICES = "svc"
+"""The label below which the cluster's DNS has the names of Services."""
 _BROADCAST = ipaddress.IPv4Address("255.255.255.255")
 
 
@@ -87,7 +90,7 @@ class Egress:
         self._own = [address for address in map(address_of, grant.addresses) if address is not None]
         searches = grant.resolver.searches
         self._rules = _Rules(grant.egress, searches)
-        self._ceiling = None if grant.ceiling is None else _Rules(grant.ceiling, searches)
+        self._ceiling = None if grant.ceiling is None else _Rules(grant.ceiling, searches, as_looked_up=True)
         self._never = [ipaddress.ip_network(text) for text in grant.never]
         self._remembered: OrderedDict[Address, tuple[Name, ...]] = OrderedDict()
 
@@ -157,9 +160,15 @@ class Egress:
 
 
 class _Rules:
-    """The rules of a grant, or of a ceiling; by their names, since a guest may ask for many that are not granted."""
+    """The rules of a grant, or of a ceiling; by their names, since a guest may ask for many that are not granted.
 
-    def __init__(self, rules: Sequence[Rule], searches: Sequence[str]) -> None:
+    Args:
+        as_looked_up: names count for what is looked up, and not for what was asked for; a domain of the cluster's
+            services behind the name of a rule makes it another name.
+    """
+
+    def __init__(self, rules: Sequence[Rule], searches: Sequence[str], *, as_looked_up: bool = False) -> None:
+        self._as_looked_up = as_looked_up
         self._everything: list[Rule] = []
         self._names: dict[str, list[Rule]] = {}
         self._below: dict[str, list[Rule]] = {}
@@ -171,7 +180,8 @@ class _Rules:
                 self._below.setdefault(rule.name[1:], []).append(rule)
             elif rule.name:
                 self._names.setdefault(rule.name, []).append(rule)
-        self._searches = [f".{search.lower().removesuffix('.')}" for search in searches]
+        domains = [search.lower().removesuffix(".") for search in searches]
+        self._searches = [f".{one}" for one in domains if not (as_looked_up and _SERVICES in one.split("."))]
         self._networks: list[tuple[_Network, Rule]] = [
             (ipaddress.ip_network(rule.cidr), rule) for rule in rules if rule.cidr
         ]
@@ -182,7 +192,7 @@ class _Rules:
     def _of(self, name: Name) -> Iterator[Rule]:
         """The rules whose name is this one: as it was asked for, or looked up, or as the rule's own is looked up."""
         yield from self._everything
-        for one in name:
+        for one in (name.full,) if self._as_looked_up else name:
             yield from self._names.get(one, ())
             for place, letter in enumerate(one):
                 if letter == ".":
