@@ -28,7 +28,7 @@ from wasmlet.cli import log, providers
 from wasmlet.cli.execution import run_loop
 from wasmlet.errors import ConfigError, WasmletError
 
-WHAT = ("node", "memory", "wasmtime", "engines", "serving", "components", "remote", "host")
+WHAT = ("node", "memory", "wasmtime", "engines", "serving", "components", "remote", "host", "operator")
 REFERENCE = "reference"
 ENGINE = "wasmtime"
 MOST_ASLEEP, MOST_SERVING = 200, 50
@@ -60,7 +60,14 @@ async def measure(options: Options, progress: Progress) -> Found:
     """
     found: Found = {}
     for what in options.what:
-        alone = {"engines": _engines, "serving": _serving, "components": _components, "remote": _remote, "host": _host}
+        alone = {
+            "engines": _engines,
+            "serving": _serving,
+            "components": _components,
+            "remote": _remote,
+            "host": _host,
+            "operator": _operator,
+        }
         if what in alone:
             found |= await alone[what](options, progress)
             continue
@@ -148,6 +155,15 @@ async def _host(options: Options, progress: Progress) -> Found:
         return {"host": await hosted(Path(directory), Size(min(options.pods, AGENTS), options.hold), progress)}
 
 
+async def _operator(options: Options, progress: Progress) -> Found:
+    """An operator and its pools, on an embedded control plane of its own."""
+    from benchmarks.pools import MOST, Size, pools
+
+    with tempfile.TemporaryDirectory(prefix="wasmlet-bench-") as directory:
+        size = Size(min(options.pods, MOST), options.hold)
+        return {"operator": await pools(Path(directory), size, progress)}
+
+
 async def _engine(cluster: Cluster, load: Load, options: Options, progress: Progress) -> Found:
     """The same with an engine, and one pod at a time."""
     try:
@@ -199,6 +215,11 @@ def tables(found: Found) -> str:
 
         text = f"a host of {found['host']['agents']} agents that run nothing"
         texts.append(report.columns(text, columns(found["host"])))
+    if "operator" in found:
+        from benchmarks import pools
+
+        text = f"an operator of {found['operator']['pools']} pools"
+        texts.append(report.columns(text, pools.columns(found["operator"])))
     if "memory" in found:
         texts.append(report.stages("RSS of a node that runs nothing, MiB", found["memory"]))
     machine = found["machine"]
@@ -233,9 +254,9 @@ def command(
 
     WHAT is node (the node loop alone), memory (where that goes), wasmtime (with an engine), engines (their classes
     side by side, without an API server), serving (guests that answer requests), components (of wasi:http, beside
-    `wasmtime serve`), remote (pods behind an agent, beside pods of the node's own) or host (many agents that joined one
-    process); all of it without any. The API server is an embedded one, or that of --kubeconfig. --handler is for
-    wasmtime.
+    `wasmtime serve`), remote (pods behind an agent, beside pods of the node's own), host (many agents that joined one
+    process) or operator (which keeps pools of nodes); all of it without any. The API server is an embedded one, or that
+    of --kubeconfig. --handler is for wasmtime.
     """
     real = None
     if kubeconfig is not None:

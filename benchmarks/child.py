@@ -6,6 +6,7 @@
     agent STATE_DIR KEYS                                     an agent that runs nothing, with keys of `wasmlet-agent`
     host KUBECONFIG CLIENT_CA STATE_DIR NAMESPACE            a host of agents, as `wasmlet host` would run it
     joined URL TOKEN STATE_DIR COUNT                         so many agents that run nothing and join a host
+    operator KUBECONFIG NAMESPACE                            an operator, as `wasmlet operator` would run it
     alone MODULE                                             a module under wasmtime and nothing else, once
 
 Each says JSON objects on stdout, a line each, the last of them with the key `ready`, and ends on SIGTERM or when its
@@ -149,6 +150,15 @@ async def _joined(url: str, token: str, state_dir: str, count: str) -> None:
     await first_of(all_join(), stop.wait())
 
 
+async def _operator(kubeconfig: str, namespace: str) -> None:
+    from wasmlet.operator.config import OperatorConfig
+    from wasmlet.operator.operator import run
+
+    _when_orphaned(lambda: os.kill(os.getpid(), signal.SIGTERM))
+    _say(ready=True)
+    await run(OperatorConfig(kubeconfig=Path(kubeconfig), namespace=namespace))
+
+
 async def _node(
     provider: str, name: str, kubeconfig: str, client_ca: str, state_dir: str, pods: str, *settings: str
 ) -> None:
@@ -227,6 +237,7 @@ _WHAT: dict[str, Callable[..., Coroutine[Any, Any, None]]] = {
     "agent": _agent,
     "host": _host,
     "joined": _joined,
+    "operator": _operator,
 }
 
 

@@ -29,7 +29,7 @@ def node(ordinal: int, *, ready: bool = True, draining: datetime | None = None, 
         "draining": draining,
         "program": "wasmlet",
         "pods": "250",
-        "labels": {},
+        "labels": {"handler.wasmlet.dev/wasmlet": "true"},
         "annotations": {},
         "taints": (),
     }

@@ -88,7 +88,7 @@ def test_what_a_pool_says_of_the_pod_is_in_it() -> None:
     assert not [argument for argument in container["args"] if argument.startswith("--provider")]
 
 
-@pytest.mark.parametrize("spec", [{}, {"identity": "Certificate"}, {"engines": ["wasmer"]}])
+@pytest.mark.parametrize("spec", [{}, {"config": {"serving-csr": "true"}}, {"engines": ["wasmer"]}])
 def test_each_option_of_a_node_is_one(spec: dict[str, Any]) -> None:
     known = {
         flag.removeprefix("no-")

@@ -14,21 +14,25 @@ _MEMORY = {"wasmlet": "3Mi", "wasmlet-dense": "128Ki", "wasmlet-wasmer": "4Mi", 
 """Overheads; examples/runtimeclasses.yaml says how they were measured."""
 
 
+def handlers_of(engines: Iterable[str]) -> list[str]:
+    """The handlers of RuntimeClasses that nodes with these engines of wasmlet's own offer."""
+    return [handler for engine in engines for handler in _OF_ENGINE.get(engine, ())]
+
+
 def classes_of(engines: Iterable[str]) -> Iterator[dict[str, Any]]:
     """The RuntimeClasses of the engines that are wasmlet's own."""
-    for engine in engines:
-        for handler in _OF_ENGINE.get(engine, ()):
-            yield {
-                "apiVersion": "node.k8s.io/v1",
-                "kind": "RuntimeClass",
-                "metadata": {"name": handler},
-                "handler": handler,
-                "overhead": {"podFixed": {"memory": _MEMORY[handler]}},
-                "scheduling": {
-                    "nodeSelector": {f"handler.wasmlet.dev/{handler}": "true"},
-                    "tolerations": [{"key": "wasmlet.dev/provider", "operator": "Exists", "effect": "NoSchedule"}],
-                },
-            }
+    for handler in handlers_of(engines):
+        yield {
+            "apiVersion": "node.k8s.io/v1",
+            "kind": "RuntimeClass",
+            "metadata": {"name": handler},
+            "handler": handler,
+            "overhead": {"podFixed": {"memory": _MEMORY[handler]}},
+            "scheduling": {
+                "nodeSelector": {f"handler.wasmlet.dev/{handler}": "true"},
+                "tolerations": [{"key": "wasmlet.dev/provider", "operator": "Exists", "effect": "NoSchedule"}],
+            },
+        }
 
 
 async def make_classes(client: Client, engines: Iterable[str]) -> None:

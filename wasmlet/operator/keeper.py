@@ -11,7 +11,7 @@ import structlog
 from wasmlet.clock import either
 from wasmlet.failures import described
 from wasmlet.kube import errors, later, paths
-from wasmlet.kube.client import MERGE_PATCH
+from wasmlet.kube.client import JSON_PATCH, MERGE_PATCH
 from wasmlet.model.pod import Raw
 from wasmlet.operator import objects
 from wasmlet.operator.applying import Applier
@@ -20,7 +20,8 @@ from wasmlet.operator.draining import Drains
 from wasmlet.operator.dressing import dressed
 from wasmlet.operator.node_pod import check_config
 from wasmlet.operator.plan import Plan, planned
-from wasmlet.operator.pool import GROUP, KIND, LABEL, POOLS, VERSION, Pool, Unusable
+from wasmlet.operator.pool import GROUP, KIND, LABEL, POOLS, VERSION, Autoscaling, Pool, Unusable
+from wasmlet.operator.scaling import Scaler
 from wasmlet.operator.seen import Seen
 from wasmlet.operator.shared import Shared
 from wasmlet.operator.status import stamped, status_of
@@ -53,6 +54,7 @@ class Keeper:
         self._applier = Applier(shared.client, shared.fleet, name, shared.clock)
         self._answered: Raw = {}
         """The pool, as the API server answered when its status was written last."""
+        self._scaler = Scaler(shared.client, shared.waiting, shared.clock)
         self._classes: Collection[str] = ()
         """The engines whose RuntimeClasses are there."""
         self._free: set[str] = set()
@@ -99,6 +101,8 @@ class Keeper:
         plan = planned(wanted, seen, drains.emptied(seen, pool.drain_timeout), pool.max_unavailable)
         trouble, again = None, [LOOK_SECONDS]
         try:
+            if pool.autoscaling is not None and not self._removing:
+                again.append(await self._scale(pool, pool.autoscaling, seen))
             await self._check(pool, plan, seen)
             mend = await self._apply(pool, plan, seen)
             due = await drains.follow(plan.drain, seen, pool.drain_timeout)
@@ -121,9 +125,9 @@ class Keeper:
 
     async def _with_replicas(self, pool: Pool) -> Pool:
         """The pool with a number of nodes: where nobody says one, an autoscaler of pods would leave it alone."""
-        if pool.replicas is not None or pool.remote or self._removing:
+        if pool.replicas is not None or self._removing:
             return pool
-        count = 1 if pool.autoscaling is None else max(1, pool.autoscaling.least)
+        count = 1 if pool.autoscaling is None else pool.autoscaling.least
         patch = {"metadata": {"uid": pool.uid}, "spec": {"replicas": count}}
         return Pool.of(await self._shared.client.patch(f"{POOLS}/{pool.name}", patch, MERGE_PATCH))
 
@@ -153,6 +157,20 @@ class Keeper:
             return
         if (found["metadata"].get("labels") or {}).get(LABEL) != self._name:
             raise Unusable("NameTaken", f"there is a Node {name} that is not of this pool; rename the pool")
+
+    async def _scale(self, pool: Pool, rules: Autoscaling, seen: Seen) -> float:
+        """Change how many nodes the pool wants; the next look sees it. Returns in how many seconds to look again."""
+        wish, again = await self._scaler.wish(pool, rules, seen)
+        if wish != pool.replicas:
+            test = {"op": "test", "path": "/spec/replicas", "value": pool.replicas}
+            patch = [test, {"op": "replace", "path": "/spec/replicas", "value": wish}]
+            try:
+                await self._shared.client.patch(f"{POOLS}/{pool.name}", patch, JSON_PATCH)
+            except errors.Invalid:
+                return again  # somebody else has changed it meanwhile
+            why = "pods find no node" if wish > (pool.replicas or 0) else "the last node has no pods"
+            self._tell("Autoscaled", f"from {pool.replicas} to {wish} nodes: {why}")
+        return again
 
     # --- steps
 

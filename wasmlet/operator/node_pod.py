@@ -99,10 +99,9 @@ def options(pool: Pool) -> list[str]:
     """The command line of each node."""
     settings = [f"--{name}={value}" for name, value in _settings(pool)]
     provider = [] if pool.provider == "custom" else [f"--provider={pool.provider}"]
-    identity = ["--serving-csr"] if pool.certificates else ["--impersonate-node", "--no-serving-csr"]
-    if "serving-csr" in pool.config or "serving_csr" in pool.config:
-        identity = [flag for flag in identity if "serving" not in flag]
-    return [*provider, "--drain-on-exit", *identity, *settings]
+    # Nobody but a person would approve the certificates of the nodes' APIs; one that does sets serving-csr.
+    serving = [] if {"serving-csr", "serving_csr"} & set(pool.config) else ["--no-serving-csr"]
+    return [*provider, "--drain-on-exit", "--impersonate-node", *serving, *settings]
 
 
 def labels(pool: str) -> dict[str, str]:

@@ -46,11 +46,7 @@ def of_nodes(pool: Pool, namespace: str, image: str, replicas: int, names: Seque
     yield _made(
         f"/api/v1/namespaces/{namespace}/serviceaccounts", "v1", "ServiceAccount", pool, namespace, name=account
     )
-    if pool.certificates:
-        rules = [_rule("certificates.k8s.io", ["certificatesigningrequests"], ["create", "get", "list", "watch"])]
-    else:
-        rules = impersonation(names)
-    yield from _bound(pool, namespace, account, rules)
+    yield from _bound(pool, namespace, account, impersonation(names))
     service = {
         "clusterIP": "None",
         "selector": {LABEL: pool.name},

@@ -19,6 +19,7 @@ from wasmlet.operator.config import OperatorConfig
 from wasmlet.operator.fleet import Fleet
 from wasmlet.operator.health import Metrics, served
 from wasmlet.operator.pool import POOLS
+from wasmlet.operator.scaling import Waiting
 from wasmlet.operator.shared import RETRIES, Shared, Wakes
 from wasmlet.signals import on_stop_signals
 
@@ -66,11 +67,12 @@ async def _shared(config: OperatorConfig) -> AsyncIterator[Shared]:
         wakes = Wakes()
         fleet = Fleet(client, config.namespace, Pacing(clock, rng, RETRIES), wakes.wake)
         events = EventRecorder(client, "wasmlet-operator", clock=clock)
-        tasks = [group.create_task(fleet.run()), group.create_task(events.run())]
-        metrics = Metrics()
+        metrics, waiting = Metrics(), Waiting()
+        pacing = Pacing(clock, rng, RETRIES)
+        tasks = [group.create_task(work) for work in (fleet.run(), events.run(), waiting.run(client, pacing))]
         try:
             async with served(config.health_address, config.health_port, metrics, fleet.known):
-                yield Shared(config, client, evicting, fleet, events, wakes, clock, rng, metrics)
+                yield Shared(config, client, evicting, fleet, events, wakes, clock, rng, metrics, waiting)
         finally:
             for task in tasks:
                 task.cancel()

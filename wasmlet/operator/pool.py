@@ -48,9 +48,8 @@ class Pool:
     """What a `WasmNodePool` says, with the defaults of its schema.
 
     Attributes:
-        replicas: None where nobody has said yet; a remote pool has none.
+        replicas: None where nobody has said yet.
         drain_timeout: seconds.
-        agents: names of the nodes of a remote pool.
     """
 
     name: str
@@ -68,16 +67,13 @@ class Pool:
     reserved: Mapping[str, str]
     drain_timeout: float
     max_unavailable: int
-    certificates: bool
-    listen: Raw
-    agents: Sequence[str]
     autoscaling: Autoscaling | None
 
     @classmethod
     def of(cls, raw: Raw) -> Pool:
         """Read a pool that the API server has taken, so that its schema and rules hold."""
         metadata, spec = raw["metadata"], raw["spec"]
-        template, remote = spec.get("template") or {}, spec.get("remote") or {}
+        template = spec.get("template") or {}
         dress, disruption = template.get("metadata") or {}, spec.get("disruption") or {}
         scaling = spec.get("autoscaling")
         return cls(
@@ -96,15 +92,8 @@ class Pool:
             reserved={key: str(value) for key, value in (spec.get("reserved") or RESERVED).items()},
             drain_timeout=seconds(disruption.get("drainTimeout", "10m")),
             max_unavailable=disruption.get("maxUnavailable", 1),
-            certificates=spec.get("identity") == "Certificate",
-            listen=remote.get("listen") or {},
-            agents=[agent["name"] for agent in remote.get("agents") or ()],
             autoscaling=None if scaling is None else _autoscaling(scaling),
         )
-
-    @property
-    def remote(self) -> bool:
-        return self.provider == "remote"
 
     def node(self, ordinal: int) -> str:
         """The name of the node, and of its pod."""

@@ -15,6 +15,7 @@ from wasmlet.kube.events import EventRecorder
 from wasmlet.operator.config import OperatorConfig
 from wasmlet.operator.fleet import Fleet
 from wasmlet.operator.health import Metrics
+from wasmlet.operator.scaling import Waiting
 
 RETRIES = Backoff(initial=0.5, cap=10, jitter=0.5)
 """Pauses while the API server does not answer, or takes something badly."""
@@ -61,6 +62,7 @@ class Shared:
     clock: Clock
     rng: random.Random
     metrics: Metrics
+    waiting: Waiting
 
     @property
     def pacing(self) -> Pacing:

@@ -1,0 +1,147 @@
+"""How many nodes a pool has that scales itself: one more while pods find no node, one less while the last is empty."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+import attrs
+
+from wasmlet.clock import Clock, Pacing
+from wasmlet.kube import Client, Reflector, Selection, paths
+from wasmlet.model.pod import Raw
+from wasmlet.model.times import parse
+from wasmlet.operator.classes import handlers_of
+from wasmlet.operator.pool import LABEL, Autoscaling, Pool
+from wasmlet.operator.seen import Member, Seen
+
+LOOK_SECONDS = 30.0
+_OURS = ("handler.wasmlet.dev/", "wasmlet.dev/")
+_FINISHED = ("Succeeded", "Failed")
+
+
+@attrs.frozen
+class Pending:
+    """A pod for which the scheduler has found no node.
+
+    Attributes:
+        since: when it said so.
+    """
+
+    selector: Mapping[str, str]
+    since: datetime
+
+    @classmethod
+    def of(cls, raw: Raw) -> Pending | None:
+        """The pod, if it is one; its RuntimeClass has added to its node selector when it was made."""
+        spec, status = raw.get("spec") or {}, raw.get("status") or {}
+        for condition in status.get("conditions") or ():
+            if condition.get("type") == "PodScheduled" and condition.get("reason") == "Unschedulable":
+                return cls(spec.get("nodeSelector") or {}, parse(condition["lastTransitionTime"]))
+        return None
+
+
+class Waiting:
+    """The pods of the cluster that have no node; a reflector's handler. They are followed once a pool scales itself."""
+
+    def __init__(self) -> None:
+        self._asked = asyncio.Event()
+        self._found: dict[str, Pending] = {}
+
+    def pods(self) -> Sequence[Pending]:
+        """Those for which there is none, as far as they are known yet."""
+        self._asked.set()
+        return list(self._found.values())
+
+    async def run(self, client: Client, pacing: Pacing) -> None:
+        """Follow them until cancelled, from when somebody has asked for them."""
+        await self._asked.wait()
+        await Reflector(client, Selection(paths.PODS, {"fieldSelector": "spec.nodeName="}), self, pacing=pacing).run()
+
+    def synced(self, items: Sequence[dict[str, Any]]) -> None:
+        self._found = {}
+        for item in items:
+            self.applied(item)
+
+    def applied(self, item: dict[str, Any]) -> None:
+        self.deleted(item)
+        if (pending := Pending.of(item)) is not None:
+            self._found[item["metadata"]["uid"]] = pending
+
+    def deleted(self, item: dict[str, Any]) -> None:
+        self._found.pop(item["metadata"]["uid"], None)
+
+
+def selects(selector: Mapping[str, str], labels: Mapping[str, str]) -> bool:
+    """Whether pods with this node selector go to nodes with these labels, and are for wasmlet's nodes at all."""
+    ours = any(key.startswith(_OURS) for key in selector) or selector.get("kubernetes.io/arch") == "wasm"
+    return ours and all(labels.get(key) == value for key, value in selector.items())
+
+
+def labels_of(pool: Pool, members: Iterable[Member]) -> Mapping[str, str]:
+    """The labels of the pool's next node: those of one that there is, or what is known of them before."""
+    for member in members:
+        if member.node is not None:
+            return {**member.node.labels, **pool.labels}
+    handlers = handlers_of([pool.provider, *pool.engines])
+    return {
+        "kubernetes.io/os": "wasi",
+        "kubernetes.io/arch": "wasm",
+        "wasmlet.dev/provider": pool.provider,
+        LABEL: pool.name,
+        **{f"handler.wasmlet.dev/{handler}": "true" for handler in handlers},
+        **pool.labels,
+    }
+
+
+class Scaler:
+    """Says how many nodes one pool is to have."""
+
+    def __init__(self, client: Client, waiting: Waiting, clock: Clock) -> None:
+        self._client = client
+        self._waiting = waiting
+        self._clock = clock
+        self._empty: tuple[str, datetime] | None = None
+        """The UID of the last node, and since when it is known to be empty."""
+
+    async def wish(self, pool: Pool, rules: Autoscaling, seen: Seen) -> tuple[int, float]:
+        """How many nodes there are to be, and in how many seconds to ask again.
+
+        Raises:
+            ApiError: the pods of the last node cannot be listed.
+        """
+        have = pool.replicas or 0
+        again = min(LOOK_SECONDS, rules.pending_seconds)
+        if not rules.least <= have <= rules.most:
+            return min(max(have, rules.least), rules.most), again
+        kept = [member for member in seen.members if member.ordinal < have]
+        if len(kept) < have or not all(member.available for member in kept):
+            return have, again  # the last change is still under way
+        labels, now = labels_of(pool, seen.members), self._clock.now()
+        waiting = [pod for pod in self._waiting.pods() if selects(pod.selector, labels)]
+        if waiting:
+            self._empty = None
+            due = min(pod.since for pod in waiting) + timedelta(seconds=rules.pending_seconds)
+            return (have + 1 if due <= now and have < rules.most else have), again
+        if have > rules.least and await self._long_empty(kept[-1], rules.empty_seconds, now):
+            return have - 1, again
+        return have, min(again, rules.empty_seconds)
+
+    async def _long_empty(self, last: Member, seconds: float, now: datetime) -> bool:
+        assert last.node is not None
+        found = await self._client.get(paths.PODS, fieldSelector=f"spec.nodeName={last.name}")
+        if any(_counts(pod) for pod in found["items"]):
+            self._empty = None
+            return False
+        if self._empty is None or self._empty[0] != last.node.uid:
+            self._empty = last.node.uid, now
+        return now - self._empty[1] >= timedelta(seconds=seconds)
+
+
+def _counts(pod: Raw) -> bool:
+    """Whether a node with this pod is in use: a DaemonSet's does not count, nor one that has finished."""
+    owners = pod["metadata"].get("ownerReferences") or ()
+    of_set = any(owner.get("kind") == "DaemonSet" for owner in owners)
+    return not of_set and (pod.get("status") or {}).get("phase") not in _FINISHED
