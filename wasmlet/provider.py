@@ -38,6 +38,7 @@ from wasmlet.provider_values import (
     Address,
     Change,
     Channel,
+    Figure,
     LogOptions,
     NoConfig,
     NodeChanged,
@@ -57,6 +58,7 @@ __all__ = [
     "Address",
     "Change",
     "Channel",
+    "Figure",
     "LogOptions",
     "NoConfig",
     "NodeChanged",
@@ -280,6 +282,10 @@ class Provider(abc.ABC):
     async def stats(self) -> Raw:
         """CPU and memory in the form of the kubelet's `/stats/summary` (`stats/v1alpha1` Summary)."""
         raise Unsupported(f"provider {self.name} does not measure its pods")
+
+    def figures(self) -> Sequence[Figure]:
+        """What else is worth watching, looked up at each scrape; the default has nothing."""
+        return ()
 
     def probe_counts(self) -> Mapping[ProbeCount, int]:
         """How often the probes of the pods that are here have succeeded and failed; the default runs none."""

@@ -206,6 +206,22 @@ class NoConfig:
 
 
 @attrs.frozen
+class Figure:
+    """A figure of a provider's own that a node shows at `/metrics`, as a gauge.
+
+    Attributes:
+        name: as Prometheus writes names; `wasmlet_` is put before it.
+        text: what it says, in a sentence.
+        labels: what it is of; all figures of one name have the same labels.
+    """
+
+    name: str
+    text: str
+    value: float
+    labels: Mapping[str, str] = attrs.field(factory=dict)
+
+
+@attrs.frozen
 class ProbeCount:
     """Which results of probes are counted together; the labels of `prober_probe_total`.
 

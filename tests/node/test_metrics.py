@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
+import platform
 import ssl
+from collections.abc import Sequence
 
 import aiohttp
 from prometheus_client.parser import text_string_to_metric_families
@@ -68,6 +71,14 @@ async def test_pods_calls_writes_and_retries_are_counted(cluster: Cluster) -> No
     assert after["kubelet_runtime_operations_errors_total create_pod"] == 2
     assert after["kubelet_runtime_operations_duration_seconds_count create_pod"] == 5
     assert after["process_resident_memory_bytes"] > 1e6
+    # What is looked up.
+    assert after[f"wasmlet_build_info reference {platform.python_version()} {wasmlet.__version__}"] == 1
+    assert after["wasmlet_pods_allocatable"] == 1000
+    host = cluster.plane.url.partition("://")[2]
+    assert after[f"rest_client_requests_total 200 {host} PATCH"] >= 5
+    assert after[f"rest_client_requests_total 200 {host} GET"] > 1
+    assert after["kubelet_certificate_manager_client_ttl_seconds"] == math.inf  # it has its certificate from elsewhere
+    assert 0 < after["kubelet_certificate_manager_server_ttl_seconds"] < math.inf
     assert not [name for name in after if "_created" in name.partition(" ")[0]]
     assert after["wasmlet_pod_retries_total"] == 2
     assert after["wasmlet_provider_call_seconds_count create_pod"] == 5
@@ -75,3 +86,21 @@ async def test_pods_calls_writes_and_retries_are_counted(cluster: Cluster) -> No
     assert after["wasmlet_pod_running_seconds_count"] == 3
     assert after["wasmlet_status_write_seconds_count"] >= 5
     assert after["wasmlet_unwritten_statuses"] == 0
+
+
+async def test_a_provider_has_figures_of_its_own(cluster: Cluster) -> None:
+    class Measuring(ReferenceProvider):
+        figures_of_its_own: Sequence[wasmlet.Figure] = (
+            wasmlet.Figure("battery_volts", "Voltage of each battery.", 3.7, {"battery": "1"}),
+        )
+
+        def figures(self) -> Sequence[wasmlet.Figure]:
+            return self.figures_of_its_own
+
+    provider = Measuring()
+    async with cluster.node(provider):
+        assert (await scraped(cluster))["wasmlet_battery_volts 1"] == 3.7
+        provider.figures_of_its_own = (wasmlet.Figure("no name", "", 1),)
+        found = await scraped(cluster)
+    assert found["wasmlet_pods_allocatable"] == 1000, "what a provider gets wrong leaves the rest as it is"
+    assert not [name for name in found if "no name" in name or "battery" in name]

@@ -53,6 +53,8 @@ class Client:
     Args:
         recovery: shared by all clients of the same API server; told of requests that fail as in an outage.
         throttled_tries: how often a request that is put off with 429 is repeated before the caller hears of it.
+        answered: shared by clients whose requests are counted together: method and status code to how many were
+            answered so; `<error>` in place of the code where there was no answer.
     """
 
     def __init__(
@@ -64,10 +66,12 @@ class Client:
         recovery: Recovery | None = None,
         rng: random.Random | None = None,
         throttled_tries: int = THROTTLED_TRIES,
+        answered: Counter[tuple[str, str]] | None = None,
     ) -> None:
         self.identity = identity
         self.recovery = recovery or Recovery()
         self.recovery.on_end(self._recovered)
+        self.answered = Counter() if answered is None else answered
         self._connections = connections
         self._clock = clock or SystemClock()
         self._rng = rng or random.Random()
@@ -222,6 +226,7 @@ class Client:
         self._under_way[session] += 1
         cut = asyncio.timeout(None)
         self._waiting[cut] = self._clock.monotonic()
+        code = ""
         try:
             async with (
                 cut,
@@ -235,6 +240,8 @@ class Client:
                     timeout=limits,
                 ) as answer,
             ):
+                code = str(answer.status)
+                self.answered[method, code] += 1
                 if answer.status == 401 or answer.status >= 500:
                     self.recovery.doubt()
                 yield answer
@@ -250,6 +257,8 @@ class Client:
                 text = f"{error.status} {error.message}"
             raise self._unreachable(f"the connection to {identity.server} broke: {text}") from None
         finally:
+            if not code:
+                self.answered[method, "<error>"] += 1
             del self._waiting[cut]
             self._under_way[session] -= 1
             if self._retired:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import structlog
 
+from wasmlet.kube.keys import Pair
 from wasmlet.kubelet.auth import Guard
 from wasmlet.kubelet.reviews import ALLOWED_SECONDS, DENIED_SECONDS, TOKEN_SECONDS, Reviews
 from wasmlet.kubelet.server import KubeletServer, NodeFacts
@@ -39,6 +41,8 @@ class NodeApi:
         self._clock = clock
         self._trusted = config.client_ca_file or client.identity.authority
         self._tls: ServerTls | None = None
+        self.until: datetime | None = None
+        """When the certificate ends that it shows."""
         facts = NodeFacts(
             config.node_name,
             services.metrics.text,
@@ -73,6 +77,7 @@ class NodeApi:
         assert self._tls is not None
         # Not in a thread: the key is loaded a moment after the certificate, and a handshake in between would fail.
         self._tls.show(pem)
+        self.until = Pair.parse(pem).not_after
 
     async def stop(self) -> None:
         await self._server.stop()

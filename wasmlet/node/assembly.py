@@ -21,6 +21,7 @@ from wasmlet.node.admission import Admission
 from wasmlet.node.api import NodeApi
 from wasmlet.node.collection import Collection, Watching
 from wasmlet.node.config import NodeConfig
+from wasmlet.node.figures import Figures, Until
 from wasmlet.node.inputs import InputStore
 from wasmlet.node.lease import LeaseKeeper
 from wasmlet.node.metrics import Metrics
@@ -43,6 +44,7 @@ class Foundation:
         watch_client: has a connection for each watch.
         ip: the node's address.
         directory: the node's state directory.
+        certificate_until: when the node's client certificate ends; None where it has none of its own.
     """
 
     config: NodeConfig
@@ -53,6 +55,7 @@ class Foundation:
     lease: LeaseKeeper
     ip: str
     directory: Path
+    certificate_until: Until
     clock: Clock
     rng: random.Random
 
@@ -88,6 +91,17 @@ def assemble(base: Foundation, group: asyncio.TaskGroup) -> Parts:
     pods = PodManager(services, registration.changed)
     services.metrics.watch(lambda: services.writer.unwritten, pods.phases, pods.container_states)
     api = NodeApi(services, base.config, pods, registration)
+    services.metrics.registry.register(
+        Figures(
+            version=importlib.metadata.version("wasmlet"),
+            provider=base.provider,
+            client=base.client,
+            clock=base.clock,
+            allocatable=lambda: registration.allocatable,
+            client_until=base.certificate_until,
+            server_until=lambda: api.until,
+        )
+    )
     serving = ServingCertificate(services, base.config, base.directory, registration, api.show)
     return Parts(watching=watching, services=services, pods=pods, api=api, serving=serving)
 
@@ -119,7 +133,7 @@ def _services(base: Foundation, watching: Watching, inputs_changed: Callable[[st
         runtime_class,
         lambda: registration.leaving,
     )
-    metrics = Metrics(config.node_name, importlib.metadata.version("wasmlet"))
+    metrics = Metrics(config.node_name)
     return NodeServices(
         provider=base.provider,
         client=base.client,

@@ -11,6 +11,7 @@ import asyncio
 import random
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,11 @@ class Credentials:
         if not await self._has_certificate():
             await self._bootstrap(config.bootstrap_kubeconfig)
         return await load_identity(self._kubeconfig, clock=self._clock)
+
+    @property
+    def until(self) -> datetime | None:
+        """When the client certificate ends that the node has got itself; None where it has none."""
+        return self._keeper.pair.not_after if self._keeper.pair is not None else None
 
     async def _has_certificate(self) -> bool:
         """Whether an earlier start has left credentials that are still valid."""

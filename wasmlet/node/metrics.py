@@ -17,7 +17,6 @@ from prometheus_client import (
     Counter,
     Gauge,
     Histogram,
-    Info,
     ProcessCollector,
     disable_created_metrics,
     generate_latest,
@@ -34,20 +33,15 @@ Numbers = Callable[[], dict[str, int]]
 
 
 class Metrics:
-    """The figures of one node.
+    """What one node counts; `wasmlet.node.figures` adds to its registry what is looked up at each scrape."""
 
-    Args:
-        version: of wasmlet.
-    """
-
-    def __init__(self, node_name: str, version: str) -> None:
+    def __init__(self, node_name: str) -> None:
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
-        self._make_own(version)
+        self._make_own()
         self._make_kubelets(node_name)
 
-    def _make_own(self, version: str) -> None:
-        Info("wasmlet_build", "The version of wasmlet.", registry=self.registry).info({"version": version})
+    def _make_own(self) -> None:
         self.retries = Counter(
             "wasmlet_pod_retries", "Steps of pods that failed and are tried again.", registry=self.registry
         )

@@ -15,6 +15,7 @@ import itertools
 import random
 import resource
 import socket
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from types import TracebackType
@@ -156,6 +157,7 @@ class Node:
                 lease=lease,
                 ip=description.ip,
                 directory=state.path,
+                certificate_until=lambda: credentials.until,
                 clock=self._clock,
                 rng=self._rng,
             )
@@ -174,7 +176,7 @@ class Node:
         Renewals overlap in an outage, so one that the server turns down for now is not repeated within a try. Every
         watch holds a connection. The number of both is bounded where they are made, and has no bound here.
         """
-        recovery = Recovery()
+        recovery, answered = Recovery(), Counter[tuple[str, str]]()
         clients = [
             Client(
                 identity,
@@ -183,6 +185,7 @@ class Node:
                 recovery=recovery,
                 rng=self._rng,
                 throttled_tries=throttled_tries,
+                answered=answered,
             )
             for connections, throttled_tries in ((32, THROTTLED_TRIES), (0, 0), (0, THROTTLED_TRIES))
         ]

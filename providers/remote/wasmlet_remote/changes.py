@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
 
 import attrs
@@ -18,6 +18,7 @@ from wasmlet import (
     Clock,
     Condition,
     ConfigError,
+    Figure,
     InvalidInput,
     NodeChanged,
     NodeStatus,
@@ -57,6 +58,7 @@ class Follower:
         self._retries = Retries(RETRIES, clock, rng)
         self._instance, self._newest = "", 0
         self._heard = clock.monotonic()
+        self._begun = 1
         self._came = asyncio.Event()
         self._node: NodeStatus | None = None
         self._node_known = asyncio.Event()
@@ -116,6 +118,23 @@ class Follower:
         """Nobody waits for the pod's end any more."""
         self._endings.pop(uid, None)
 
+    def figures(self) -> Sequence[Figure]:
+        """The state of the link, for Prometheus."""
+        return (
+            Figure("agent_connected", "1 while the agent's changes are read, 0 otherwise.", self.connected.is_set()),
+            Figure(
+                "agent_silent_seconds",
+                "For how long nothing has come from the agent, which says something each few seconds.",
+                self._clock.monotonic() - self._heard,
+            ),
+            Figure(
+                "agent_clock_offset_seconds",
+                "By how much the agent's clock is ahead; differences up to a second count as none.",
+                self.offset.value.total_seconds(),
+            ),
+            Figure("agent_takeovers", "How often the agent was taken over since this node loop began.", self._begun),
+        )
+
     # --- the stream
 
     @property
@@ -165,6 +184,7 @@ class Follower:
         except Unclaimed:
             log.warning("the agent has lost what was on its disk; beginning anew", agent=self._link.url)
             await self._sessions.begin()
+            self._begun += 1
 
     async def _read(self) -> None:
         """Read one stream to its end."""

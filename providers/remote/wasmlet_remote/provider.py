@@ -19,6 +19,7 @@ from wasmlet import (
     Change,
     Channel,
     Clock,
+    Figure,
     Inputs,
     LogOptions,
     NodeContext,
@@ -179,6 +180,9 @@ class RemoteProvider(Provider):
 
     def probe_counts(self) -> Mapping[ProbeCount, int]:
         return self._follower.probes
+
+    def figures(self) -> Sequence[Figure]:
+        return self._follower.figures()
 
     # --- streams
 
