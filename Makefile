@@ -20,7 +20,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench image churn conformance mutate lint setup kubectl registry wasmer lock clean checks ruff format types imports tests
+.PHONY: help demo test bench image churn conformance mutate lint setup kubectl registry prometheus wasmer lock clean checks ruff format types imports tests
 
 help:  ## list the targets
 	@echo 'make TARGET, where TARGET is one of'
@@ -60,7 +60,10 @@ kubectl: $(VENV)/.base  ## fetch kubectl into .venv/bin where PATH has none that
 	@$(BIN)/python .ci/get_kubectl.py $(BIN)
 
 registry: $(VENV)/.base  ## fetch docker-registry, which tests use, into .venv/bin where PATH has none
-	@$(BIN)/python .ci/get_registry.py $(BIN)
+	@$(BIN)/python .ci/get_program.py docker-registry $(BIN)
+
+prometheus: $(VENV)/.base  ## fetch prometheus and promtool, which tests use, into .venv/bin where PATH has none
+	@$(BIN)/python .ci/get_program.py prometheus $(BIN)
 
 wasmer: $(VENV)/.base  ## make the environment that the wasmer engine runs in, of a Python 3.10 that is here
 	@$(WASMER)

@@ -1,4 +1,4 @@
-"""The tools that set a machine up: which python3 is taken, and where kubectl and docker-registry come from."""
+"""The tools that set a machine up: which python3 is taken, and where kubectl and other programs come from."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def get_kubectl() -> ModuleType:
 
 
 @pytest.fixture
-def get_registry() -> ModuleType:
-    return tool("get_registry")
+def get_program() -> ModuleType:
+    return tool("get_program")
 
 
 def script(path: Path, body: str) -> Path:
@@ -97,26 +97,26 @@ def test_an_old_one_counts_for_nothing_and_other_machines_are_told(
 
 
 def test_no_registry_is_fetched_where_path_has_one(
-    get_registry: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    get_program: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     there = script(tmp_path / "docker-registry", "exit 0")
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
-    assert get_registry.main(tmp_path / "bin") == 0
+    assert get_program.main("docker-registry", tmp_path / "bin") == 0
     assert capsys.readouterr().out == f"==> docker-registry: {there}\n"
     assert not (tmp_path / "bin").exists()
 
 
 def test_without_apt_the_registry_is_asked_for(
-    get_registry: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    get_program: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     script(tmp_path / "docker-registry", "exit 1")
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert get_registry.main(tmp_path / "bin") == 1
-    assert "docker-registry is needed on PATH, and there is no apt here" in capsys.readouterr().err
+    assert get_program.main("docker-registry", tmp_path / "bin") == 1
+    assert "docker-registry: needed on PATH, and there is no apt here" in capsys.readouterr().err
 
 
 def test_a_registry_comes_out_of_what_apt_downloads_with_lists_of_its_own(
-    get_registry: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    get_program: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The first download fails, as where apt has no lists; the lists are fetched elsewhere, and it works."""
     calls = tmp_path / "calls"
@@ -128,9 +128,9 @@ def test_a_registry_comes_out_of_what_apt_downloads_with_lists_of_its_own(
     unpack = "mkdir -p $3/usr/bin && printf '#!/bin/sh\\nexit 0\\n' > $3/usr/bin/docker-registry"
     script(tmp_path / "dpkg-deb", unpack)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
-    monkeypatch.setattr(get_registry.shutil, "which", lambda name: None if name == "docker-registry" else name)
-    assert get_registry.main(tmp_path / "bin") == 0
-    assert get_registry.works(tmp_path / "bin" / "docker-registry")
+    monkeypatch.setattr(get_program.shutil, "which", lambda name: None if name == "docker-registry" else name)
+    assert get_program.main("docker-registry", tmp_path / "bin") == 0
+    assert get_program.works(tmp_path / "bin" / "docker-registry")
     assert [line.split()[-1] for line in calls.read_text().splitlines()] == [
         "docker-registry",
         "update",
