@@ -209,7 +209,7 @@ class ContainerRun:
         commands: Any = None  # probes by exec are refused
         prober = Prober(
             self._spec,
-            Asked(Target(sandbox.pod.key, self._spec.name), commands, lambda: [sandbox.ip]),
+            Asked(Target(sandbox.pod.key, self._spec.name), commands, lambda: [sandbox.ip], lambda: None),
             ProbeServices(sandbox.counts, sandbox.clock),
             age=lambda: sandbox.clock.monotonic() - began,
             probed=self._probed,
