@@ -16,6 +16,8 @@ from prometheus_client import (
     generate_latest,
 )
 
+from wasmlet.errors import ConfigError
+
 STATES = ("wanted", "ready", "updated", "draining")
 
 
@@ -66,6 +68,9 @@ async def served(address: str, port: int, metrics: Metrics, ready: Callable[[], 
     Args:
         port: 0 serves nothing.
         ready: whether what the cluster has is known.
+
+    Raises:
+        ConfigError: the port cannot be had.
     """
     if not port:
         yield
@@ -86,7 +91,12 @@ async def served(address: str, port: int, metrics: Metrics, ready: Callable[[], 
     runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1.0)
     await runner.setup()
     try:
-        await web.TCPSite(runner, address, port).start()
+        try:
+            await web.TCPSite(runner, address, port).start()
+        except OSError as error:
+            raise ConfigError(
+                f"{address}:{port} cannot be listened on: {error.strerror}; set --health-address and --health-port"
+            ) from None
         yield
     finally:
         await runner.cleanup()
