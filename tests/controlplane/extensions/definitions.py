@@ -140,6 +140,32 @@ def conditions(obj: Object) -> dict[str, tuple[str, str]]:
 
 
 async def define(api: Api, body: Object) -> Object:
-    """Make a definition, which is Established at once."""
+    """Make a definition, and wait until it is Established or refused its names; the embedded plane has it at once."""
     made: Object = await api.ok("POST", DEFINITIONS, body)
+    if _settled(made):
+        return made
+    name, version_ = made["metadata"]["name"], made["metadata"]["resourceVersion"]
+    async with api.watch(DEFINITIONS, resourceVersion=version_, fieldSelector=f"metadata.name={name}") as changes:
+        while not _settled(made):
+            made = (await changes.next(30))["object"]
     return made
+
+
+def _settled(definition: Object) -> bool:
+    found = {item["type"]: item["status"] for item in definition["status"].get("conditions") or ()}
+    return found.get("NamesAccepted") == "False" or found.get("Established") == "True"
+
+
+async def remove_all(api: Api) -> None:
+    """Delete the definitions of these tests, and wait until they are gone."""
+    while True:
+        listed = await api.ok("GET", DEFINITIONS)
+        left = [item["metadata"] for item in listed["items"] if item["spec"]["group"] == GROUP]
+        if not left:
+            return
+        async with api.watch(DEFINITIONS, resourceVersion=listed["metadata"]["resourceVersion"]) as changes:
+            await api.ok("DELETE", f"{DEFINITIONS}/{left[0]['name']}")
+            while True:
+                event = await changes.next(30)
+                if event["type"] == "DELETED" and event["object"]["metadata"]["uid"] == left[0]["uid"]:
+                    break

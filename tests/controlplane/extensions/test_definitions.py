@@ -135,8 +135,10 @@ async def test_a_change_of_the_schema_counts_for_what_is_there(api: Api) -> None
     assert (changed["spec"]["floor"], "label" in changed["spec"]) == (0, False)
 
 
-async def test_it_survives_a_restore(control_plane: ControlPlane, api: Api) -> None:
-    faults = control_plane.faults
+async def test_it_survives_a_restore(plane: ControlPlane | None, api: Api) -> None:
+    if plane is None:
+        pytest.skip("needs the embedded control plane, which can go back to what it was")
+    faults = plane.faults
     without = faults.snapshot()
     await define(api, definition())
     await api.ok("POST", path(), shelf(size=7))
@@ -156,7 +158,7 @@ def _with(body: Object, *keys: Any, value: Any) -> Object:
 
 
 _SPEC = ("spec", "versions", 0, "schema", "openAPIV3Schema", "properties", "spec")
-_AT = "spec.versions[0].schema.openAPIV3Schema.properties[spec]"
+_AT = "spec.validation.openAPIV3Schema.properties[spec]"
 _BAD_PATTERN = 'pattern: Invalid value: "(": must be a valid regular expression, but isn\'t'
 REFUSED: dict[str, tuple[tuple[Any, ...], Any, str]] = {
     "name": (("metadata", "name"), "x.y.z", 'Invalid value: "x.y.z": must be spec.names.plural+"."+spec.group'),

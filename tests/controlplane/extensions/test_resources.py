@@ -50,7 +50,7 @@ async def test_unknown_fields_are_told_of(api: Api, mode: str, code: int) -> Non
 
 
 CASES: dict[str, tuple[Object, str, str]] = {
-    "type": ({"size": "3"}, "spec.size", 'Invalid value: "string": @ in body must be of type integer: "string"'),
+    "type": ({"tags": "x"}, "spec.tags", 'Invalid value: "string": @ in body must be of type array: "string"'),
     "maximum": ({"size": 11}, "spec.size", "Invalid value: 11: @ in body should be less than or equal to 10"),
     "minimum": ({"size": 0}, "spec.size", "Invalid value: 0: @ in body should be greater than or equal to 1"),
     "exclusive": ({"ratio": 0}, "spec.ratio", "Invalid value: 0: @ in body should be greater than 0"),
@@ -94,6 +94,18 @@ async def test_what_does_not_fit_is_refused(api: Api, case: str) -> None:
         field: message.replace("@", field)
     }
     assert answer["message"].startswith(f'Shelf.{GROUP} "s" is invalid: ')
+
+
+async def test_what_a_scale_shows_is_a_number(api: Api) -> None:
+    code, answer = await api("POST", path(), shelf(size="3"))
+    causes = {cause["field"]: cause["message"] for cause in answer["details"]["causes"]}
+    assert (code, causes) == (
+        422,
+        {
+            "spec.size": 'Invalid value: "string": spec.size in body must be of type integer: "string"',
+            ".spec.size": "Invalid value: 0: .spec.size accessor error: 3 is of the type string, expected int64",
+        },
+    )
 
 
 async def test_what_was_there_before_may_stay(api: Api) -> None:

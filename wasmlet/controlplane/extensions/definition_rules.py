@@ -6,7 +6,9 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from wasmlet.controlplane.extensions import jsonpath, structural
+import attrs
+
+from wasmlet.controlplane.extensions import jsonpath, rule_checks, structural
 from wasmlet.controlplane.extensions.names import established
 from wasmlet.controlplane.storage.status import Cause, Object
 
@@ -22,6 +24,12 @@ _COLUMN_TYPES = ("boolean", "date", "integer", "number", "string")
 _COLUMN_FORMATS = ("byte", "date", "date-time", "double", "float", "int32", "int64", "password")
 _APPROVAL = "api-approved.kubernetes.io"
 _PROTECTED = (".k8s.io", ".kubernetes.io")
+_SHARED = {
+    "schema": "validation",
+    "subresources": "subresources",
+    "additionalPrinterColumns": "additionalPrinterColumns",
+    "selectableFields": "selectableFields",
+}
 MOST_SELECTABLE = 8
 MOST_VERSIONS = 64
 
@@ -111,8 +119,14 @@ def _spec(spec: Object) -> Iterator[Cause]:
         yield Cause.invalid("spec.versions", found, "must contain unique version names")
     if sum(bool(version.get("storage")) for version in versions) != 1:
         yield Cause.invalid("spec.versions", found, "must have exactly one version marked as storage version")
+    same = {name for name in _SHARED if all(version.get(name) == versions[0].get(name) for version in versions)}
     for place, version in enumerate(versions):
-        yield from _version(version, f"spec.versions[{place}]")
+        for cause in _version(version, f"spec.versions[{place}]"):
+            shared = next((name for name in same if cause.field.startswith(f"spec.versions[{place}].{name}")), None)
+            if shared is None:
+                yield cause
+            elif place == 0:  # an API server names what all versions have as if the definition had it once
+                yield attrs.evolve(cause, field=cause.field.replace(f"versions[0].{shared}", _SHARED[shared], 1))
 
 
 def _names(names: Object) -> Iterator[Cause]:
@@ -163,6 +177,7 @@ def _version(version: Object, at: str) -> Iterator[Cause]:
     yield from _subresources(version.get("subresources"), f"{at}.subresources")
     yield from _columns(version.get("additionalPrinterColumns"), f"{at}.additionalPrinterColumns")
     if not wrong:
+        yield from rule_checks.check(schema, f"{at}.schema.openAPIV3Schema")
         yield from _selectable(version.get("selectableFields"), schema, f"{at}.selectableFields")
     if version.get("deprecationWarning") is not None and not version.get("deprecated"):
         yield Cause.invalid(

@@ -6,8 +6,9 @@ from typing import Any
 
 import attrs
 
-from wasmlet.controlplane.extensions import listtypes, values
+from wasmlet.controlplane.extensions import jsonpath, listtypes, values
 from wasmlet.controlplane.extensions.pruning import Pruner, additional, fill
+from wasmlet.controlplane.extensions.rules import UNCHECKED, Rules, with_metadata
 from wasmlet.controlplane.patches import strategic
 from wasmlet.controlplane.patches.apply import Place
 from wasmlet.controlplane.patches.strategic import ListRule
@@ -110,6 +111,7 @@ class Version:
         )
         self.fields = SchemaFields(self.schema)
         self._since = since
+        self._rules = Rules.of(with_metadata(self.schema))
         self.warning: str | None = None
         if version.get("deprecated"):
             default = f"{self.kind.api_version} {self.kind.kind} is deprecated"
@@ -135,9 +137,32 @@ class Version:
     def check(self, obj: Object, old: Object | None) -> list[Cause]:
         """What is wrong with an object; `old` is what it replaces."""
         causes = list(values.check(_shown(obj), self.schema, old=values.NEW if old is None else _shown(old)))
+        if self.scale is not None:
+            causes += _replicas(obj, self.scale.replicas)
         if old is None or not any(listtypes.check(old, self.schema)):
             causes += listtypes.check(obj, self.schema)
-        return causes
+        if self._rules is None:
+            return causes
+        if any(cause.reason in _BLOCKING for cause in causes):
+            return [*causes, UNCHECKED]
+        return causes + self._rules.check(obj, old)
+
+
+_GO = {"string": "string", "boolean": "bool", "number": "float64", "object": "map[string]interface {}"}
+
+
+def _replicas(obj: Object, path: str) -> list[Cause]:
+    """What is wrong with the number that a scale shows."""
+    found = jsonpath.first(obj, path)
+    if found is None:
+        return []
+    if isinstance(found, bool) or not isinstance(found, int):
+        kind = _GO.get(values.kind_of(found), "[]interface {}")
+        why = f"{path} accessor error: {found} is of the type {kind}, expected int64"
+        return [Cause(path, f"Invalid value: 0: {why}")]
+    if found < 0:
+        return [Cause(path, f"Invalid value: {found}: should be a non-negative integer")]
+    return []
 
 
 def _shown(obj: Object) -> Any:

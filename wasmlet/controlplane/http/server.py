@@ -19,6 +19,8 @@ from aiohttp import web
 from wasmlet.controlplane.access.authorizer import Attributes, Authorizer
 from wasmlet.controlplane.access.impersonation import impersonated
 from wasmlet.controlplane.access.users import Authenticator, User
+from wasmlet.controlplane.extensions import rules
+from wasmlet.controlplane.extensions.definitions import DEFINITION
 from wasmlet.controlplane.http import discovery, forms
 from wasmlet.controlplane.http.bodies import parse_body
 from wasmlet.controlplane.http.fields import FieldValidation
@@ -263,6 +265,8 @@ class Server:
         if target.sub == SCALE:
             patched = target.verb == "patch"
             return _json(self._scaling.patch(call, media, body) if patched else self._scaling.update(call, body))
+        if target.kind == DEFINITION and rules.used(body):
+            await asyncio.to_thread(rules.available)  # what reads them is imported once, which takes a while
         mode = params.get("fieldValidation", "")
         if mode in ("Strict", "Warn") and not target.kind.custom:
             call.warnings.extend(await self._fields.check(target, media, body, strict=mode == "Strict"))

@@ -9,7 +9,7 @@ from wasmlet.controlplane.extensions.definitions import DEFINITION, Definitions
 from wasmlet.controlplane.objects import events
 from wasmlet.controlplane.patches import apply as server_side
 from wasmlet.controlplane.storage.kinds import Kind
-from wasmlet.controlplane.storage.status import Cause, Object, bad_request
+from wasmlet.controlplane.storage.status import ApiError, Cause, Object, bad_request
 from wasmlet.controlplane.storage.store import Record
 
 
@@ -38,6 +38,19 @@ class CustomResources:
                 f"strict decoding error: {', '.join(fields)}"
             )
         return read, fields
+
+    def declared(self, kind: Kind, config: Object, namespace: str) -> None:
+        """Refuse what is applied where a field of it is not in the schema; `namespace` is the one that it names.
+
+        Raises:
+            ApiError: 500, as server-side apply answers.
+        """
+        version = self._definitions.of(kind)
+        unknown = version.read(config)[1] if version is not None else []
+        if unknown:
+            fields = "; ".join(f".{path}: field not declared in schema" for path in unknown)
+            what = f"{namespace}/{config['metadata'].get('name', '')}; {kind.api_version}, Kind={kind.kind}"
+            raise ApiError(500, "", f"failed to create typed patch object ({what}): {fields}", details={})
 
     def check(self, kind: Kind, obj: Object, old: Object | None) -> list[Cause]:
         """What is wrong with an object by its definition; `old` is what it replaces."""

@@ -81,6 +81,7 @@ class Patching:
         config = self._registry.incoming(call, body)
         if config["metadata"].get("managedFields"):
             raise bad_request("metadata.managedFields must be nil")
+        self._registry.custom.declared(kind, config, str((body.get("metadata") or {}).get("namespace", "")))
         config["metadata"].setdefault("name", call.name)
         config.setdefault("apiVersion", kind.api_version)
         writer = server_side.Writer(manager=call.manager, version=kind.api_version, now=self._registry.now())
