@@ -117,3 +117,19 @@ async def test_a_clock_that_is_wrong_is_told(plane: ControlPlane) -> None:
     (clock,) = [finding for finding in found if finding.what == "clock"]
     assert clock.level == "fails"
     assert re.search(r"by 3(59|60)\d s", clock.said), clock.said
+
+
+async def test_who_may_not_impersonate_the_node_is_told_which_right_is_missing(
+    plane: ControlPlane, tmp_path: Path
+) -> None:
+    somebody = plane.user_kubeconfig("somebody")
+    found = await doctor(tmp_path, "--kubeconfig", somebody, "--node-name", "box", "--impersonate-node")
+    assert isinstance(found.exception, Unwell)
+    assert "give them the right to impersonate system:node:box and system:nodes" in found.output
+
+
+async def test_a_serving_certificate_takes_a_right_of_its_own(plane: ControlPlane, tmp_path: Path) -> None:
+    somebody = plane.user_kubeconfig("somebody")
+    for option, told in (("--serving-csr", True), ("--no-serving-csr", False)):
+        found = await doctor(tmp_path, "--kubeconfig", somebody, "--node-name", "box", option)
+        assert ("create certificatesigningrequests" in found.output) == told

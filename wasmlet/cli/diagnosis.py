@@ -86,6 +86,8 @@ async def cluster(client: Client, config: NodeConfig, clock: Clock) -> list[Find
         version = str((await client.get("/version")).get("gitVersion"))
     except (errors.ApiError, WasmletError) as error:
         cure = "see whether kubectl reaches it with these credentials"
+        if config.impersonate_node and isinstance(error, errors.Forbidden):
+            cure = f"give them the right to impersonate {_NODE}{config.node_name} and system:nodes (docs/clusters.md)"
         return [Finding("fails", "API server", f"{server}: {error}", cure)]
     found = [Finding("ok", "API server", f"{server} is Kubernetes {version}")]
     if 0 < _minor(version) < _minor(KUBELET_VERSION):
@@ -204,6 +206,10 @@ _NEEDED: Sequence[tuple[str, str, str, str]] = (
 are there, so that this cannot be asked before."""
 
 
+_CERTIFICATE = ("create", "certificates.k8s.io", "certificatesigningrequests", "")
+"""What a node needs for a serving certificate that the cluster signs; `--no-serving-csr` does without."""
+
+
 async def _rights(client: Client, config: NodeConfig, *, node: bool) -> Finding:
     """Whether these credentials may do all that.
 
@@ -225,7 +231,8 @@ async def _rights(client: Client, config: NodeConfig, *, node: bool) -> Finding:
         answer = await client.create(_REVIEWS, body)
         return "" if (answer.get("status") or {}).get("allowed") else f"{verb} {kind}{part and '/'}{part}"
 
-    needed = [one for one in _NEEDED if not (node and one[2:] == ("pods", "") and one[0] in ("list", "watch"))]
+    asked = _NEEDED if not config.serving_csr else (*_NEEDED, _CERTIFICATE)
+    needed = [one for one in asked if not (node and one[2:] == ("pods", "") and one[0] in ("list", "watch"))]
     try:
         found = [one for one in await asyncio.gather(*(missing(*one) for one in needed)) if one]
     except errors.ApiError as error:

@@ -72,7 +72,8 @@ async def _examine(provider: wasmlet.Provider, config: NodeConfig) -> None:
     if bad:
         raise Unwell(f"no pod would run here, or nobody could see it: {', '.join(bad)}")
     lacking = sum(finding.level == "lacks" for finding in (*found, *cluster))
-    click.echo("a node would run here" + (f"; {lacking} things are missed, see above" if lacking else ""))
+    missed = f"; {lacking} {'thing is' if lacking == 1 else 'things are'} missed, see above" if lacking else ""
+    click.echo(f"a node would run here{missed}")
 
 
 async def _of_cluster(client: Client, config: NodeConfig, clock: Clock) -> list[Finding]:

@@ -27,7 +27,8 @@ def configure(level: str) -> None:
     ]
     if terminal:
         renderer: structlog.typing.Processor = structlog.dev.ConsoleRenderer(
-            exception_formatter=structlog.dev.plain_traceback
+            colors=not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb",
+            exception_formatter=structlog.dev.plain_traceback,
         )
     else:
         renderer = structlog.processors.JSONRenderer(sort_keys=False)
