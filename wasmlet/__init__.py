@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from wasmlet import lean  # noqa: F401 - first of all
 from wasmlet.clock import Backoff, Clock, SystemClock
-from wasmlet.errors import ConfigError, InvalidInput, NotFound, Refused, Rejected, Unsupported, WasmletError
+from wasmlet.errors import ConfigError, InvalidInput, NotFound, NotYet, Refused, Rejected, Unsupported, WasmletError
 from wasmlet.model.environment import Environment, environment
 from wasmlet.model.expansion import command_and_args
 from wasmlet.model.inputs import Inputs
@@ -71,6 +71,7 @@ __all__ = [
     "NodeImage",
     "NodeStatus",
     "NotFound",
+    "NotYet",
     "Pod",
     "PodEvent",
     "PodKey",

@@ -8,6 +8,7 @@ calls for. `wasmlet.kube.errors` adds one class per kind of API answer; everythi
 | `NotFound` | provider | takes the pod as gone (a delete has succeeded, a lost pod is reported) |
 | `Refused` | provider, node | leaves the pod Pending, names the field, tries again when the pod changes |
 | `MissingReference` | provider, node | the same, and tries again when the object that is missing appears |
+| `NotYet` | provider | shows its reason, then tries again with a growing pause, for ever |
 | `Rejected` | node, provider | sets phase Failed with this reason, as a kubelet's admission does |
 | `InvalidInput` | provider | answers 400 to an API caller |
 | `Unsupported` | provider | answers 501 to an API caller |
@@ -72,6 +73,19 @@ class MissingReference(Refused):
     ) -> None:
         super().__init__(field, message, container=container, reason=reason)
         self.args = (message,)
+
+
+class NotYet(WasmletError):
+    """The pod cannot be taken now for a reason that is not in it, and which passes: its image cannot be had, for one.
+
+    Args:
+        message: what is missing, and why.
+        reason: the containers' `waiting.reason`.
+    """
+
+    def __init__(self, message: str, reason: str) -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 class Rejected(WasmletError):

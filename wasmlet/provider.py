@@ -31,7 +31,7 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any, ClassVar
 
 from wasmlet.errors import Unsupported
-from wasmlet.model.inputs import Inputs
+from wasmlet.model.inputs import HandedImage, Inputs
 from wasmlet.model.pod import Pod, PodKey, Raw
 from wasmlet.model.status import PodStatus
 from wasmlet.provider_values import (
@@ -100,7 +100,7 @@ class Provider(abc.ABC):
         The default says so of those that the class overrides. Asked at any time after `start`.
 
         Args:
-            call: the name of a method: `logs`, `exec`, `attach`, `port_forward` or `stats`.
+            call: the name of a method: `logs`, `exec`, `attach`, `port_forward`, `stats` or `take_image`.
         """
         return getattr(type(self), call) is not getattr(Provider, call)
 
@@ -286,6 +286,40 @@ class Provider(abc.ABC):
     def figures(self) -> Sequence[Figure]:
         """What else is worth watching, looked up at each scrape; the default has nothing."""
         return ()
+
+    async def take_blob(self, digest: str, size: int, offset: int, data: bytes) -> int:
+        """Take a piece of a blob that `take_image` lacks; pieces come in order, and one may come again.
+
+        Args:
+            digest: of the whole, as `sha256:...`; what has another one in the end is dropped.
+            size: of the whole, bytes.
+            offset: where the piece begins.
+
+        Returns:
+            How many bytes of the blob are here, which is where the next piece begins.
+
+        Raises:
+            WasmletError: it is too large, or is not what its digest says.
+        """
+        raise Unsupported(f"provider {self.name} gets its images by itself")
+
+    async def take_image(self, reference: str, image: HandedImage, *, files: bool) -> Sequence[str]:
+        """Take an image of an OCI registry which the caller brings, where no registry is reached from here.
+
+        The pods that need it have it among their inputs (`Inputs.images`), and are handed over afterwards. `create_pod`
+        and `update_pod` raise `NotYet` where it is gone by then.
+
+        Args:
+            reference: what the pod calls it.
+            files: whether the pod mounts it, and does not run it.
+
+        Returns:
+            The digests of blobs that are missing, which `take_blob` brings; none once the image is here.
+
+        Raises:
+            WasmletError: it is no image that could be run, or mounted.
+        """
+        raise Unsupported(f"provider {self.name} gets its images by itself")
 
     def probe_counts(self) -> Mapping[ProbeCount, int]:
         """How often the probes of the pods that are here have succeeded and failed; the default runs none."""

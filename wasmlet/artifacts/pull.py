@@ -29,7 +29,7 @@ from wasmlet.artifacts.hosts import Endpoint, RegistryConfig, endpoints
 from wasmlet.artifacts.http import Http
 from wasmlet.artifacts.manifests import Index, Manifest
 from wasmlet.artifacts.references import Reference
-from wasmlet.artifacts.session import MAX_MANIFEST, Document, Session, SessionServices
+from wasmlet.artifacts.session import MAX_MANIFEST, Blobs, Document, Session, SessionServices
 from wasmlet.artifacts.store import Image, Kind, Lease, Store, Tree, close_lease
 from wasmlet.artifacts.tokens import Tokens
 from wasmlet.artifacts.trees import TreeMaker, has_other_files, open_file
@@ -76,13 +76,13 @@ class Pulled(Generic[Kind]):
 
 @attrs.frozen
 class Resolved:
-    """A manifest, and the session that could read it.
+    """A manifest, and where its blobs are: the session that could read it.
 
     Attributes:
         trusted: that an annotation or an index says that it is WebAssembly.
     """
 
-    session: Session
+    session: Blobs
     document: Document
     manifest: Manifest
     trusted: bool
@@ -127,12 +127,12 @@ class Puller:
             ArtifactError: it cannot be had; the message names the reference and the cause.
         """
         return await self._pull(
-            reference, keychain, lambda found: self._ensure_image(reference, found, watch or _no_progress)
+            reference, keychain, lambda found: self.ensure_image(reference, found, watch or _no_progress)
         )
 
     async def pull_tree(self, reference: Reference, keychain: Keychain) -> Pulled[Tree]:
         """The same for an image's files, as a directory. Artifacts and container images of any kind will do."""
-        return await self._pull(reference, keychain, lambda found: self._ensure_tree(reference, found), files=True)
+        return await self._pull(reference, keychain, lambda found: self.ensure_tree(reference, found), files=True)
 
     async def _pull(
         self,
@@ -148,7 +148,7 @@ class Puller:
                 waited = self._clock.monotonic() - began
                 try:
                     async with asyncio.timeout(self._limits.seconds):
-                        found = await self._resolve(reference, keychain, files)
+                        found = await self.resolve(reference, keychain, files)
                         lease = await have(found)
                 except TimeoutError:
                     raise Unavailable(f"took longer than the {self._limits.seconds:g} s allowed") from None
@@ -156,8 +156,8 @@ class Puller:
                     raise BadContent("the manifest is nested too deeply") from None
         return Pulled(lease, found.session.credential, waited)
 
-    async def _resolve(self, reference: Reference, keychain: Keychain, files: bool) -> Resolved:
-        """The manifest, from the first endpoint and with the first credential that has it."""
+    async def resolve(self, reference: Reference, keychain: Keychain, files: bool) -> Resolved:
+        """The manifest, from the first endpoint and with the first credential that has it; raises what `pull` does."""
         failed: list[str] = []
         for endpoint in endpoints(self._config, reference):
             try:
@@ -198,7 +198,8 @@ class Puller:
             trusted = trusted or manifests.for_wasm(platform) is not None or manifests.is_compat(chosen.annotations)
         raise BadContent(f"indexes lead to indexes, more than {_MAX_NESTING} deep")
 
-    async def _ensure_image(self, reference: Reference, found: Resolved, watch: Watch) -> Lease[Image]:
+    async def ensure_image(self, reference: Reference, found: Resolved, watch: Watch) -> Lease[Image]:
+        """Have the module of a manifest in the store; raises what `pull` does."""
         digest = found.document.digest
         async with self._store.locked(f"image-{digest.replace(':', '-')}"):
             for _ in range(3):  # again where it was removed before it could be leased
@@ -283,7 +284,8 @@ class Puller:
                 module.put(chunk)
         return has_other_files(tree, path)
 
-    async def _ensure_tree(self, reference: Reference, found: Resolved) -> Lease[Tree]:
+    async def ensure_tree(self, reference: Reference, found: Resolved) -> Lease[Tree]:
+        """The same for its files."""
         digest = found.document.digest
         async with self._tree_locked(digest):
             for _ in range(3):  # again where it was removed before it could be leased
@@ -343,14 +345,14 @@ class Puller:
                 making.add(title, file, layer.size)
 
     @asynccontextmanager
-    async def _layer(self, session: Session, layer: Descriptor, watch: Watch) -> AsyncIterator[Part]:
+    async def _layer(self, session: Blobs, layer: Descriptor, watch: Watch) -> AsyncIterator[Part]:
         """A layer, as long as something is taken out of it."""
         async with _part(self._store, layer.digest) as part:
             await session.blob(layer, part, lambda size: watch(size, layer.size))
             part.check()
             yield part
 
-    async def _small(self, session: Session, wanted: Descriptor) -> bytes:
+    async def _small(self, session: Blobs, wanted: Descriptor) -> bytes:
         """A configuration, which is small."""
         if wanted.size > MAX_MANIFEST:
             raise BadContent(f"the configuration has {wanted.size} bytes, more than the {MAX_MANIFEST} allowed")

@@ -102,6 +102,11 @@ def parse(text: str) -> Reference:
     return Reference(registry, repository, tag or (None if digest else DEFAULT_TAG), digest or None)
 
 
+def is_file(image: str) -> bool:
+    """Whether an image is something with a scheme, as `file:///x.wasm`, and no reference."""
+    return re.match(r"[a-z]+://", image) is not None
+
+
 def is_digest(text: object) -> bool:
     """Whether that is a digest of a kind that is checked here."""
     return isinstance(text, str) and _DIGEST.fullmatch(text) is not None

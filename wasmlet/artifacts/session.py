@@ -54,6 +54,15 @@ class Sink(Protocol):
     async def restart(self) -> None: ...
 
 
+class Blobs(Protocol):
+    """Where blobs come from, a `Session` for one."""
+
+    @property
+    def credential(self) -> Credential | None: ...
+
+    async def blob(self, wanted: Descriptor, sink: Sink, progress: Progress) -> None: ...
+
+
 @attrs.frozen
 class Document:
     """A manifest or an index, checked against its digest.

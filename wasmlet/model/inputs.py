@@ -35,6 +35,19 @@ class TokenKey:
 
 
 @attrs.frozen
+class HandedImage:
+    """An image that a node loop has brought to a provider which reaches no registry (`Provider.take_image`).
+
+    Attributes:
+        digest: of its manifest, `sha256:...`; what the image's name meant when the pod was handed over.
+        wasm: whether its index or an annotation says that it is WebAssembly, where its configuration may not.
+    """
+
+    digest: str
+    wasm: bool = False
+
+
+@attrs.frozen
 class Inputs:
     """A snapshot of what a pod refers to. An object that is absent here does not exist in the API.
 
@@ -46,6 +59,7 @@ class Inputs:
         node_name, node_ips: of the node that runs the pod.
         runtime_handler: of the pod's RuntimeClass; "" without one, None where that class does not exist (any more).
         node_allocatable: resource name to quantity, what `resourceFieldRef` falls back to.
+        images: those that were brought, by what the manifest calls them; every other one the provider gets by itself.
     """
 
     config_maps: Mapping[str, Raw] = attrs.field(factory=dict)
@@ -58,3 +72,4 @@ class Inputs:
     node_ips: Sequence[str] = ()
     runtime_handler: str | None = ""
     node_allocatable: Mapping[str, str] = attrs.field(factory=dict)
+    images: Mapping[str, HandedImage] = attrs.field(factory=dict)

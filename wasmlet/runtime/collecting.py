@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Collection
 from typing import NoReturn
 
+import attrs
 import structlog
 
 from wasmlet.concurrency import in_thread
@@ -19,13 +20,26 @@ log = structlog.get_logger(__name__)
 GC_SECONDS = 300.0
 
 
+@attrs.frozen
+class Used:
+    """What pods need of the images that are here.
+
+    Attributes:
+        modules: digests of the modules of all containers, as `sha256:...`.
+        brought: digests of the images that were brought for pods.
+    """
+
+    modules: Collection[str]
+    brought: Collection[str] = ()
+
+
 async def collect(
-    registries: Registries, compilers: Collection[Compiler], used: Callable[[], set[str]], storage: Storage
+    registries: Registries, compilers: Collection[Compiler], used: Callable[[], Used], storage: Storage
 ) -> NoReturn:
     """Keep and collect for as long as the node runs. Pauses are of real time, as no pod's behaviour depends on them.
 
     Args:
-        used: digests of the modules of all containers that are here, as `sha256:...`.
+        used: what pods need, now.
     """
     while True:
         try:
@@ -38,8 +52,8 @@ async def collect(
             await asyncio.sleep(GC_SECONDS)
 
 
-async def keep(registries: Registries, compilers: Collection[Compiler], used: set[str], storage: Storage) -> None:
+async def keep(registries: Registries, compilers: Collection[Compiler], used: Used, storage: Storage) -> None:
     """Keep these modules, their images and compiled forms, and what pods mount, also from other nodes' collections."""
-    await registries.keep(used, await in_thread(storage.images))
+    await registries.keep(used.modules, await in_thread(storage.images), used.brought)
     for compiler in compilers:
-        await compiler.keep({digest.removeprefix("sha256:") for digest in used})
+        await compiler.keep({digest.removeprefix("sha256:") for digest in used.modules})

@@ -27,7 +27,7 @@ from wasmlet.clock import Clock, SystemClock
 from wasmlet.concurrency import in_thread
 from wasmlet.errors import ConfigError, InvalidInput, NotFound, Refused, WasmletError
 from wasmlet.model.hosts import Dns
-from wasmlet.model.inputs import Inputs
+from wasmlet.model.inputs import HandedImage, Inputs
 from wasmlet.model.pod import Pod, PodKey, Raw
 from wasmlet.model.status import PodStatus, Waiting
 from wasmlet.provider import (
@@ -142,7 +142,7 @@ class RuntimeProvider(Provider):
         default = services.handlers.default
         await services.client.warm(default.zygote, network=services.networks.node.on and default.engine.sockets)
         collection = collecting.collect(
-            services.registries, services.handlers.compilers, self._modules, services.storage
+            services.registries, services.handlers.compilers, self._images, services.storage
         )
         self._collector = asyncio.create_task(collection, name="images")
 
@@ -174,6 +174,7 @@ class RuntimeProvider(Provider):
     async def create_pod(self, pod: Pod, inputs: Inputs) -> None:
         """Accept the pod. One that runs already goes on; one that `end_pod` has ended starts anew."""
         services = self.services
+        await services.registries.check_brought(inputs.images)
         if (before := self._pods.get(pod.uid)) is not None and before.stopped:
             await self.delete_pod(pod.key, 0)
         if pod.uid not in self._pods:
@@ -184,6 +185,7 @@ class RuntimeProvider(Provider):
 
     async def update_pod(self, pod: Pod, inputs: Inputs) -> None:
         """Take on what has changed; a container whose image changed is started anew."""
+        await self.services.registries.check_brought(inputs.images)
         self._life(pod.key).accept(pod, inputs)
 
     async def delete_pod(self, key: PodKey, grace_seconds: float) -> PodStatus | None:
@@ -238,12 +240,7 @@ class RuntimeProvider(Provider):
         return [logs.read(self._log(record), LogOptions(timestamps=True)) for _, record in earlier]
 
     async def exec(self, key: PodKey, container: str, command: Sequence[str], streams: Streams) -> int:
-        """A second instance of the container's module; see `wasmlet.runtime.streams.execs`.
-
-        Raises:
-            NotFound: the pod or container is not known, or does not run.
-            InvalidInput: the command names a file that cannot be run.
-        """
+        """A second instance of the container's module; see `wasmlet.runtime.streams.execs`."""
         assert self._execs is not None
         return await self._execs.stream(self._instance(key, container).id, command, streams)
 
@@ -279,6 +276,7 @@ class RuntimeProvider(Provider):
         return await in_thread(self._stats.summary, running, began, self.state_dir)
 
     async def node_status(self) -> NodeStatus:
+        remarks = self._services.networks.remarks() if self._services is not None else {}
         return NodeStatus(
             capacity=await asyncio.to_thread(lambda: machine.capacity() | machine.disk(self.state_dir)),
             system_info={
@@ -287,9 +285,15 @@ class RuntimeProvider(Provider):
             },
             runtime_handlers=("", *(name for engine in self.engines for name in engine.handlers)),
             images=await self._services.registries.listed() if self._services is not None else (),
-            annotations=self._annotations(),
+            annotations={**isolation.node_annotations(self._isolation), **remarks},
             handler_features={"recursiveReadOnlyMounts": True, "userNamespaces": False},
         )
+
+    async def take_blob(self, digest: str, size: int, offset: int, data: bytes) -> int:
+        return await self.services.registries.handed.take(digest, size, offset, data)
+
+    async def take_image(self, reference: str, image: HandedImage, *, files: bool) -> Sequence[str]:
+        return await self.services.registries.handed.have(reference, image, files=files)
 
     def probe_counts(self) -> Mapping[ProbeCount, int]:
         """How often the probes of the pods that are here have succeeded and failed (`prober_probe_total`)."""
@@ -318,17 +322,13 @@ class RuntimeProvider(Provider):
         for life in self._pods.values():
             life.room_made()
 
-    def _modules(self) -> set[str]:
-        """Digests of the modules of all containers that are here."""
+    def _images(self) -> collecting.Used:
+        """The images that the pods here need."""
         known = self._services.client.records.values() if self._services is not None else ()
         found = [Labels.of(record.labels) for record in known if not record.ended]
         found += [life.instances.labels for pod in self._pods.values() for life in pod.containers.values()]
-        return {labels.image_id for labels in found if labels is not None}
-
-    def _annotations(self) -> Mapping[str, str]:
-        """What the Node says of how its pods are kept apart, and of their network."""
-        remarks = self._services.networks.remarks() if self._services is not None else {}
-        return {**isolation.node_annotations(self._isolation), **remarks}
+        brought = {image.digest for life in self._pods.values() for image in life.inputs.images.values()}
+        return collecting.Used({labels.image_id for labels in found if labels is not None}, brought)
 
     def _sockets(self, inputs: Inputs) -> bool:
         """Whether the engine gives its guests sockets that runs a pod with these inputs."""

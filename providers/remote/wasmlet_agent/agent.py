@@ -28,7 +28,7 @@ from wasmlet_agent.sessions import Sessions
 
 log = structlog.get_logger(__name__)
 
-SUPPORTED = ("logs", "exec", "attach", "port_forward", "stats")
+SUPPORTED = ("logs", "exec", "attach", "port_forward", "stats", "take_image")
 _ANSWER_SECONDS = 10.0
 """What `node_status` and `ping` have."""
 

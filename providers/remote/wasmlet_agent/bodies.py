@@ -25,47 +25,51 @@ class Bodies:
     def __init__(self) -> None:
         self._free = asyncio.Semaphore(_AT_ONCE)
 
-    async def read(self, request: web.Request) -> bytes:
+    async def read(self, request: web.Request, most: int = MOST_BODY) -> bytes:
         """The body, unpacked.
 
+        Args:
+            most: bytes that it may have, also when it is unpacked.
+
         Raises:
-            TooLarge: it is larger than `MOST_BODY`.
+            TooLarge: it is larger.
             InvalidInput: it is packed in another way than gzip, broken off, or too long on its way.
         """
         packing = request.headers.get("Content-Encoding", "identity").lower()
         if packing not in ("gzip", "identity"):
             raise InvalidInput(f"Content-Encoding: expected gzip or identity, found {packing[:40]!r}")
-        if (request.content_length or 0) > MOST_BODY:
-            raise _too_large()
+        if (request.content_length or 0) > most:
+            raise _too_large(most)
         async with self._free:
             try:
                 async with asyncio.timeout(SECONDS):
-                    found = await self._all(request)
+                    found = await _all(request, most)
             except TimeoutError:
                 raise InvalidInput(f"expected the whole body within {SECONDS:g} s") from None
-            return await in_thread(_unpacked, found) if packing == "gzip" else found
-
-    async def _all(self, request: web.Request) -> bytes:
-        found = bytearray()
-        async for piece in request.content.iter_any():
-            found += piece
-            if len(found) > MOST_BODY:
-                raise _too_large()
-        return bytes(found)
+            return await in_thread(_unpacked, found, most) if packing == "gzip" else found
 
 
-def _unpacked(packed: bytes) -> bytes:
+async def _all(request: web.Request, most: int) -> bytes:
+    found = bytearray()
+    async for piece in request.content.iter_any():
+        found += piece
+        if len(found) > most:
+            raise _too_large(most)
+    return bytes(found)
+
+
+def _unpacked(packed: bytes, most: int) -> bytes:
     unpacking = zlib.decompressobj(_GZIP)
     try:
-        found = unpacking.decompress(packed, MOST_BODY + 1)
+        found = unpacking.decompress(packed, most + 1)
     except zlib.error as error:
         raise InvalidInput(f"expected a body packed with gzip, found something else: {error}") from None
-    if len(found) > MOST_BODY:
-        raise _too_large()
+    if len(found) > most:
+        raise _too_large(most)
     if not unpacking.eof:
         raise InvalidInput("expected a body packed with gzip, found one that breaks off")
     return found
 
 
-def _too_large() -> TooLarge:
-    return TooLarge(f"expected a body of at most {MOST_BODY} bytes")
+def _too_large(most: int) -> TooLarge:
+    return TooLarge(f"expected a body of at most {most} bytes")

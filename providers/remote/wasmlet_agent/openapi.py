@@ -15,9 +15,12 @@ from wasmlet_agent.protocol.failures import STATUSES, Failure
 from wasmlet_agent.protocol.messages import (
     Accepted,
     Beat,
+    BlobAnswer,
     EndedLine,
     EventLine,
     Hello,
+    ImageAnswer,
+    ImageRequest,
     ListedPod,
     NodeLine,
     PodList,
@@ -30,6 +33,7 @@ from wasmlet_agent.schemas import Schema, Schemas
 
 _MOST = 2**53
 _NAME = {"type": "string", "minLength": 1}
+_DIGEST = {"type": "string", "pattern": "^sha256:[0-9a-f]{64}$"}
 _FLAG = {"type": "string", "enum": ["", "1", "true", "0", "false"]}
 _COUNT = {"type": "integer", "minimum": 0, "maximum": _MOST}
 _CONTAINER = {"type": "object", "required": ["name"], "properties": {"name": {"type": "string"}}}
@@ -58,7 +62,7 @@ class _Operation:
 
     Attributes:
         errors: the HTTP statuses of errors beside those that every request of its kind may have.
-        answer: a class of `messages`, or a media type for bytes.
+        answer, body: a class of `messages`, or a media type for bytes.
         session: whether it belongs to a session.
         changes: whether it has a sequence number.
     """
@@ -66,7 +70,7 @@ class _Operation:
     summary: str
     answer: type[Any] | str | None = None
     errors: Sequence[int] = ()
-    body: type[Any] | None = None
+    body: type[Any] | str | None = None
     query: Mapping[str, Schema] = attrs.field(factory=dict)
     required: Sequence[str] = ()
     status: int = 200
@@ -89,6 +93,15 @@ _OPERATIONS: Mapping[tuple[str, str], _Operation] = {
     ("get", PREFIX + "/changes"): _Operation(
         "A line of JSON for each change that is newer than a number, and for each that comes; see `Line`.",
         "application/x-ndjson", query={"instance": _NAME, "after": _COUNT},
+    ),
+    ("put", PREFIX + "/images"): _Operation(
+        "Take an image that the node loop brings, once all of its blobs are here.", ImageAnswer, [413, 500, 501],
+        body=ImageRequest,
+    ),
+    ("put", PREFIX + "/blobs/{digest}"): _Operation(
+        "Take a piece of a blob; one that begins elsewhere than where the last one ended is passed over.", BlobAnswer,
+        [413, 500, 501], body="application/octet-stream", query={"size": _COUNT, "offset": _COUNT},
+        required=["size", "offset"],
     ),
     ("get", _PODS): _Operation("Every pod.", PodList),
     ("get", _POD_PATH): _Operation("One pod.", ListedPod, [404]),
@@ -153,7 +166,9 @@ def document() -> Schema:
 
 def _described(path: str, operation: _Operation, schemas: Schemas) -> Schema:
     found: Schema = {"summary": operation.summary, "parameters": _parameters(path, operation)}
-    if operation.body is not None:
+    if isinstance(operation.body, str):
+        found["requestBody"] = {"content": {operation.body: {}}}
+    elif operation.body is not None:
         found["requestBody"] = {
             "required": True,
             "content": {"application/json": {"schema": schemas.of(operation.body)}},
@@ -189,6 +204,8 @@ def _parameters(path: str, operation: _Operation) -> list[Schema]:
     found = []
     if "{uid}" in path:
         found.append(_parameter("uid", "path", {"type": "string", "pattern": f"^{UID}$"}, required=True))
+    if "{digest}" in path:
+        found.append(_parameter("digest", "path", _DIGEST, required=True))
     if "{container}" in path:
         found.append(_parameter("container", "path", _NAME, required=True))
     if operation.session:

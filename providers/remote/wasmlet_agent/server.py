@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from typing import Any, TypeVar
 
 import structlog
 from aiohttp import web
 
+from wasmlet.artifacts.errors import BadContent, InvalidReference
 from wasmlet.concurrency import in_thread
 from wasmlet.errors import InvalidInput, Unsupported, WasmletError
 from wasmlet.failures import described
@@ -24,10 +26,18 @@ from wasmlet_agent.logs import log_options, send_log
 from wasmlet_agent.openapi import document
 from wasmlet_agent.pods.fences import Fence
 from wasmlet_agent.pods.store import check_uid
-from wasmlet_agent.protocol import PREFIX, SEQUENCE_HEADER, SESSION_HEADER
+from wasmlet_agent.protocol import BLOB_PIECE, PREFIX, SEQUENCE_HEADER, SESSION_HEADER
 from wasmlet_agent.protocol.codec import decode, encode
 from wasmlet_agent.protocol.failures import Failure, SessionOver, failure_of
-from wasmlet_agent.protocol.messages import Accepted, PodList, PodRequest, SessionRequest
+from wasmlet_agent.protocol.messages import (
+    Accepted,
+    BlobAnswer,
+    ImageAnswer,
+    ImageRequest,
+    PodList,
+    PodRequest,
+    SessionRequest,
+)
 from wasmlet_agent.queries import number, seconds, wanted
 from wasmlet_agent.streams import serve_stream
 
@@ -62,6 +72,8 @@ class Server:
         app.router.add_get("/healthz", self._healthz)
         app.router.add_get("/openapi.json", self._openapi)
         app.router.add_post(SESSION, self._session)
+        app.router.add_put(PREFIX + "/images", self._image)
+        app.router.add_put(PREFIX + "/blobs/{digest}", self._blob)
         app.router.add_get(PODS, self._list)
         app.router.add_put(POD, self._create)
         app.router.add_patch(POD, self._update)
@@ -130,6 +142,20 @@ class Server:
         known = request.query.get("instance") == self._agent.changes.instance
         _ = self._agent.pods.provider
         return await send_changes(request, self._agent, after if known else 0)
+
+    # --- images that the node loop brings
+
+    async def _image(self, request: web.Request) -> web.Response:
+        provider, asked = self._supported("take_image"), await self._body(request, ImageRequest)
+        with _content():
+            return _json(ImageAnswer(tuple(await provider.take_image(asked.reference, asked.image, files=asked.files))))
+
+    async def _blob(self, request: web.Request) -> web.Response:
+        provider, query = self._supported("take_image"), request.query
+        size, offset = wanted(query, "size", least=0), wanted(query, "offset", least=0)
+        data = await self._bodies.read(request, most=BLOB_PIECE)
+        with _content():
+            return _json(BlobAnswer(await provider.take_blob(request.match_info["digest"], size, offset, data)))
 
     # --- pods
 
@@ -221,6 +247,15 @@ class Server:
 
     async def _body(self, request: web.Request, kind: type[T]) -> T:
         return decode(kind, await self._bodies.read(request))
+
+
+@contextlib.contextmanager
+def _content() -> Iterator[None]:
+    """What is wrong with an image is wrong with what was sent."""
+    try:
+        yield
+    except (BadContent, InvalidReference) as error:
+        raise InvalidInput(str(error)) from None
 
 
 def _uid(request: web.Request) -> str:

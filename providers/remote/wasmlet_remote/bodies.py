@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+from collections.abc import Mapping
 from typing import Any
 
 import attrs
@@ -12,6 +13,7 @@ from wasmlet_agent.protocol.messages import PodRequest
 
 from wasmlet import Inputs, Pod
 from wasmlet.model.pod import Raw
+from wasmlet.model.references import references
 
 PACKED_ABOVE = 16 * 1024
 """Bytes of a body from which on it is packed: what is shorter costs more time than it saves."""
@@ -36,7 +38,8 @@ class Body:
 def body_of(pod: Pod, inputs: Inputs) -> Body:
     """What hands the pod over.
 
-    The status of the pod is left out, since it is the agent that tells it, and so are `managedFields`.
+    The status of the pod is left out, since it is the agent that tells it, and so are `managedFields`. Where images are
+    brought, pull secrets stay here.
     """
     raw = {key: value for key, value in pod.raw.items() if key != "status"}
     raw["metadata"] = _lean(pod.metadata)
@@ -52,9 +55,18 @@ def _lean_inputs(pod: Pod, inputs: Inputs) -> Inputs:
     return attrs.evolve(
         inputs,
         config_maps={name: _object(value) for name, value in inputs.config_maps.items()},
-        secrets={name: _object(value) for name, value in inputs.secrets.items()},
+        secrets={name: _object(value) for name, value in _secrets(pod, inputs).items()},
         services=[_service(value) for value in inputs.services if _needed(pod, value)],
     )
+
+
+def _secrets(pod: Pod, inputs: Inputs) -> Mapping[str, Raw]:
+    """The secrets that the agent needs."""
+    if not inputs.images:
+        return inputs.secrets
+    spec = {key: value for key, value in pod.spec.items() if key != "imagePullSecrets"}
+    needed = references(Pod({**pod.raw, "spec": spec})).secrets
+    return {name: value for name, value in inputs.secrets.items() if name in needed}
 
 
 def _needed(pod: Pod, service: Raw) -> bool:

@@ -9,6 +9,7 @@ import attrs
 from wasmlet_agent.protocol.addresses import is_loopback
 
 from wasmlet import ConfigError
+from wasmlet.artifacts.hosts import RegistryConfig
 from wasmlet.options import option
 
 CONNECTIONS = 4
@@ -16,7 +17,15 @@ CONNECTIONS = 4
 
 
 @attrs.frozen
-class Config:
+class PushConfig(RegistryConfig):
+    """Whether images are brought to agents, and how they are had."""
+
+    push_images: bool = option(False, help="Pull images here and bring them to the agent, which needs no registry.")
+    registry_auth_file: Path | None = option(None, help="Docker's config.json with the node's own credentials.")
+
+
+@attrs.frozen
+class Config(PushConfig):
     """Where the agent is, and what both sides show each other."""
 
     endpoint: str = option("https://127.0.0.1:8443", help="URL of the agent; http:// to a loopback address only.")

@@ -7,8 +7,9 @@ import itertools
 import random
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
+import attrs
 import orjson
 from wasmlet_agent.protocol import SEQUENCE_HEADER
 from wasmlet_agent.protocol.codec import decode
@@ -19,12 +20,14 @@ from wasmlet import (
     Change,
     Channel,
     Clock,
+    ConfigError,
     Figure,
     Inputs,
     LogOptions,
     NodeContext,
     NodeStatus,
     NotFound,
+    NotYet,
     Pod,
     PodKey,
     PodRecord,
@@ -37,6 +40,7 @@ from wasmlet import (
     WasmletError,
 )
 from wasmlet.clock import Retries, either
+from wasmlet.model.inputs import HandedImage
 from wasmlet_remote.bodies import Body, body_of
 from wasmlet_remote.changes import Follower
 from wasmlet_remote.config import Config as Settings
@@ -44,6 +48,9 @@ from wasmlet_remote.link import Away, Link, Params, Transports, Untrusted, direc
 from wasmlet_remote.mailbox import Mailbox
 from wasmlet_remote.session import RETRIES, Sessions
 from wasmlet_remote.streams import attached, forwarded
+
+if TYPE_CHECKING:
+    from wasmlet_remote.images import Images
 
 REPEAT_SECONDS = 5.0
 """How often an agent is asked again to end a pod whose end it has not told."""
@@ -84,6 +91,9 @@ class RemoteProvider(Provider):
         """UIDs of pods that the agent holds without all that they were handed over with."""
         self._told: dict[str, float] = {}
         """UIDs of pods whose end the node loop has been told, and when."""
+        self._images: Images | None = None
+        self._handed: dict[str, Mapping[str, HandedImage]] = {}
+        """The images that were brought for each pod, by UID."""
         self._following: asyncio.Task[None] | None = None
         self._link: Link | None = None
 
@@ -102,14 +112,27 @@ class RemoteProvider(Provider):
         self._supported = frozenset(answer.supports)
         self._mailbox = Mailbox(1000 + 10 * context.max_pods)
         self._follower = Follower(link, sessions, self._mailbox, self._clock, self._rng)
+        if self.config.push_images:
+            await self._bring_images(context)
         self._following = asyncio.create_task(self._follow(), name=f"agent {link.url}")
 
     async def stop(self) -> None:
         if self._following is not None:
             self._following.cancel()
             await asyncio.gather(self._following, return_exceptions=True)
+        if self._images is not None:
+            await self._images.__aexit__(None, None, None)
         if self._link is not None:
             await self._link.close()
+
+    async def _bring_images(self, context: NodeContext) -> None:
+        if "take_image" not in self._supported:
+            raise ConfigError("push-images: the agent's provider takes no images; leave --push-images out")
+        from wasmlet_remote.images import Images  # most nodes need no client of registries
+
+        directory, say = context.state_dir / "images", self._mailbox.put
+        self._images = Images(self.config, directory, self._put, say, self._clock, self._rng)
+        await self._images.__aenter__()
 
     async def _follow(self) -> None:
         async with asyncio.TaskGroup() as group:
@@ -120,15 +143,32 @@ class RemoteProvider(Provider):
 
     async def create_pod(self, pod: Pod, inputs: Inputs) -> None:
         self._told.pop(pod.uid, None)
-        await self._write("PUT", f"/pods/{pod.uid}", body=body_of(pod, inputs))
+        await self._hand_over("PUT", pod, await self._with_images(pod, inputs))
         self._lacking.discard(pod.uid)
 
     async def update_pod(self, pod: Pod, inputs: Inputs) -> None:
-        body = body_of(pod, inputs)
+        inputs = await self._with_images(pod, inputs)
         if pod.uid in self._lacking:
-            await self._write("PUT", f"/pods/{pod.uid}", body=body)
+            await self._hand_over("PUT", pod, inputs)
             self._lacking.discard(pod.uid)
-        await self._write("PATCH", f"/pods/{pod.uid}", body=body)
+        await self._hand_over("PATCH", pod, inputs)
+
+    async def _with_images(self, pod: Pod, inputs: Inputs) -> Inputs:
+        """The inputs of a pod, with its images brought to the agent where that is what is wanted."""
+        if self._images is None or pod.deleting:
+            return inputs
+        images = await self._images.of(pod, inputs, self._handed.get(pod.uid, {}))
+        self._handed[pod.uid] = images
+        return attrs.evolve(inputs, images=images)
+
+    async def _hand_over(self, method: str, pod: Pod, inputs: Inputs) -> None:
+        try:
+            await self._write(method, f"/pods/{pod.uid}", body=body_of(pod, inputs))
+        except NotYet:
+            if self._images is not None:  # an image is gone there: the next call brings it again
+                self._handed.pop(pod.uid, None)
+                self._images.forget()
+            raise
 
     async def delete_pod(self, key: PodKey, grace_seconds: float) -> PodStatus | None:
         if key.uid in self._told:
@@ -146,6 +186,7 @@ class RemoteProvider(Provider):
         finally:
             self._follower.no_ending(key.uid)
         self._lacking.discard(key.uid)
+        self._handed.pop(key.uid, None)
         self._told[key.uid] = self._clock.monotonic()
         return end.result()
 
@@ -156,6 +197,9 @@ class RemoteProvider(Provider):
     async def list_pods(self) -> Sequence[PodRecord]:
         listed = decode(PodList, await self._read("/pods")).pods
         self._lacking = {pod.key.uid for pod in listed if not pod.digest}
+        self._handed = {pod.key.uid: pod.images for pod in listed}
+        if self._images is not None:
+            self._images.forget()
         return [PodRecord(pod.key, self._follower.offset.ours(pod.status)) for pod in listed]
 
     def changes(self) -> AsyncGenerator[Change, None]:
@@ -224,6 +268,9 @@ class RemoteProvider(Provider):
     def _opened(self) -> Link:
         assert self._link is not None
         return self._link
+
+    async def _put(self, path: str, body: Body, params: Params) -> bytes:
+        return await self._write("PUT", path, body=body, params=params)
 
     async def _write(self, method: str, path: str, *, body: Body | None = None, params: Params | None = None) -> bytes:
         """Make a request that changes something, as often as it takes.

@@ -290,7 +290,7 @@ class PodTask:
         self._services.metrics.retries.inc()
         self._failures.failed(error)
 
-    def _tell_failure(self, text: str) -> None:
+    def _tell_failure(self, text: str, reason: str) -> None:
         if self._stage.gone:
             return
         if self.pod.deleting:
@@ -298,7 +298,7 @@ class PodTask:
         else:
             self.event("Warning", "FailedCreatePodSandBox", f"Failed to create pod: {text}")
             if not self._stage.accepted and self._report.by_provider is None:
-                self._report.say(statuses.refused(self.pod, "CreateContainerError", text))
+                self._report.say(statuses.refused(self.pod, reason, text))
 
     def over(self) -> None:
         self._tell_ended(self)

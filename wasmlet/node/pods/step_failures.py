@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import structlog
 
+from wasmlet.errors import NotYet
 from wasmlet.failures import described, text_of
 from wasmlet.kube import errors
 from wasmlet.model.pod import PodKey
@@ -19,12 +20,13 @@ class StepFailures:
     `_newest` is the text of what the last step failed with; "" if and only if it has not failed.
 
     Args:
-        tell: tells the pod's owner, who has not heard this text, unless another reason came between.
+        tell: tells the pod's owner, who has not heard this text, unless another reason came between; with the reason
+            that its containers wait for, should they wait.
     """
 
     __slots__ = ("_key", "_newest", "_tell")
 
-    def __init__(self, key: PodKey, tell: Callable[[str], None]) -> None:
+    def __init__(self, key: PodKey, tell: Callable[[str, str], None]) -> None:
         self._key = key
         self._tell = tell
         self._newest = ""
@@ -41,4 +43,4 @@ class StepFailures:
             return
         self._newest = text
         if not isinstance(error, errors.ApiError):
-            self._tell(text)
+            self._tell(text, error.reason if isinstance(error, NotYet) else "CreateContainerError")

@@ -5,8 +5,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Awaitable, Collection, Iterable
+from collections.abc import Awaitable, Collection, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -23,13 +22,15 @@ from wasmlet.artifacts.helpers import DockerConfig, docker_config
 from wasmlet.artifacts.hosts import RegistryConfig
 from wasmlet.artifacts.listing import listed
 from wasmlet.artifacts.pull import Pulled, Puller, PullLimits
-from wasmlet.artifacts.references import Reference
+from wasmlet.artifacts.references import Reference, parse
 from wasmlet.artifacts.store import Image, Lease, Store, Tree, close_lease
 from wasmlet.clock import Clock
 from wasmlet.concurrency import in_thread, opened_in_thread
-from wasmlet.errors import ConfigError
+from wasmlet.errors import ConfigError, NotYet
+from wasmlet.model.inputs import HandedImage
 from wasmlet.options import option
 from wasmlet.provider import NodeImage
+from wasmlet.runtime.images.handed import Handed
 from wasmlet.runtime.images.images import ImageError, Module, read
 
 log = structlog.get_logger(__name__)
@@ -111,6 +112,7 @@ class Registries:
             parallel=config.max_parallel_image_pulls,
         )
         self._puller = Puller(self.store, config, clock, limits)
+        self.handed = Handed(self.store, self._puller, max(max_bytes, config.max_image_volume_bytes))
         self._leases: dict[str, Lease[Image]] = {}
         self._trees: dict[str, Lease[Tree]] = {}
 
@@ -125,6 +127,7 @@ class Registries:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self._puller.__aexit__(kind, error, trace)
+        self.handed.close()
         _close_all([*self._leases.values(), *self._trees.values()])
         self._leases.clear()
         self._trees.clear()
@@ -143,6 +146,39 @@ class Registries:
         """The same for an image that a pod mounts."""
         lease = await opened_in_thread(lambda: self.store.find_tree(reference), close_lease)
         return self._directory(self._allowed(reference, keyring, lease)) if lease is not None else None
+
+    async def brought(self, image: str, digest: str) -> Module:
+        """The image that a manifest calls `image` and that was brought with this digest.
+
+        Raises:
+            ImageError: it is not here any more, or is nothing that could be run.
+        """
+        lease = await opened_in_thread(lambda: self.store.lease(digest), close_lease)
+        if lease is None:
+            raise _not_brought(image, digest)
+        return await self._module(parse(image), lease)
+
+    async def brought_tree(self, image: str, digest: str) -> Directory:
+        """The same for an image that a pod mounts."""
+        lease = await opened_in_thread(lambda: self.store.lease_tree(digest), close_lease)
+        if lease is None:
+            raise _not_brought(image, digest)
+        return self._directory(lease)
+
+    async def check_brought(self, images: Mapping[str, HandedImage]) -> None:
+        """See that the images are here which were brought for a pod.
+
+        Raises:
+            NotYet: one is not; whoever hands the pod over is to bring it again.
+        """
+        for name, image in images.items():
+            if not await in_thread(self._is_here, image.digest):
+                raise NotYet(str(_not_brought(name, image.digest)), "ErrImagePull")
+
+    def _is_here(self, digest: str) -> bool:
+        found = self.store.lease(digest) or self.store.lease_tree(digest)
+        close_lease(found)
+        return found is not None
 
     async def pull(self, reference: Reference, keyring: Keyring) -> PullResult[Module]:
         """The image as the registry has it now.
@@ -209,13 +245,15 @@ class Registries:
             files=lease.files.path if lease.files is not None else None,
         )
 
-    async def keep(self, used: Collection[str], mounted: Collection[str]) -> None:
+    async def keep(self, used: Collection[str], mounted: Collection[str], brought: Collection[str] = ()) -> None:
         """Keep the images that have these modules or are mounted, whoever else collects, and let all others go.
 
         Args:
             used: digests of the modules of all containers that are here, as `sha256:...`.
             mounted: digests of the images that pods mount.
+            brought: digests of images that were brought for pods, whose containers may not have begun.
         """
+        mounted = {*mounted, *brought}
         for digest in list(self._trees):
             if digest not in mounted:
                 self._trees.pop(digest).close()
@@ -224,8 +262,14 @@ class Registries:
             if found is not None:
                 self._directory(found)
         for digest, lease in list(self._leases.items()):
-            if lease.image.module not in used:
+            if lease.image.module not in used and digest not in brought:
                 self._leases.pop(digest).close()
+        for digest in set(brought) - self._leases.keys():
+            kept = await opened_in_thread(partial(self.store.lease, digest), close_lease)
+            if kept is not None and digest not in self._leases:
+                self._leases[digest] = kept
+            elif kept is not None:
+                kept.close()
         missing = set(used) - {lease.image.module for lease in self._leases.values()}
         if missing:
             for lease in await opened_in_thread(lambda: self.store.leases_of(missing), _close_all):
@@ -260,9 +304,8 @@ class NotYours(ImageError):
     """The image is here, and this pod may not run it without asking the registry."""
 
 
-def is_file(image: str) -> bool:
-    """Whether an image is something with a scheme, as `file:///x.wasm`, and no reference."""
-    return re.match(r"[a-z]+://", image) is not None
+def _not_brought(image: str, digest: str) -> ImageError:
+    return ImageError(f"image {image!r} ({digest}) was brought by the node loop and is not here any more", absent=True)
 
 
 def _close_all(leases: Iterable[Lease[Image] | Lease[Tree]]) -> None:

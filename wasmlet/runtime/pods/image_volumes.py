@@ -16,7 +16,7 @@ from wasmlet.model.inputs import Inputs
 from wasmlet.model.pod import Container, Pod, Raw
 from wasmlet.runtime.files.volume_rules import kind_of
 from wasmlet.runtime.images.images import ImageError
-from wasmlet.runtime.pods.pulling import ImageRequest, ImageSources, ensure_image, pull_keyring
+from wasmlet.runtime.pods.pulling import ImageRequest, ImageSources, ensure_image, pull_keyring, say_present
 from wasmlet.runtime.shim.instances import Say
 
 
@@ -51,7 +51,11 @@ async def ensure_volumes(
         image, policy = str(source["reference"]), source.get("pullPolicy") or "IfNotPresent"
         request = ImageRequest(image, policy, say_of_pod, registries.present_tree, registries.pull_tree)
         try:
-            tree = await ensure_image(request, keyring, sources.clock)
+            if (brought := inputs.images.get(image)) is not None:
+                tree = await registries.brought_tree(image, brought.digest)
+                say_present(say_of_pod, image)
+            else:
+                tree = await ensure_image(request, keyring, sources.clock)
         except ImageError as error:
             error.image = image
             raise

@@ -13,12 +13,12 @@ import attrs
 
 from wasmlet.artifacts.credentials import Keyring, pull_secrets
 from wasmlet.artifacts.errors import InvalidReference
-from wasmlet.artifacts.references import Reference, parse
+from wasmlet.artifacts.references import Reference, is_file, parse
 from wasmlet.clock import Clock
 from wasmlet.model.inputs import Inputs
 from wasmlet.model.pod import Container, Pod
 from wasmlet.runtime.images.images import ImageError, Images, Module
-from wasmlet.runtime.images.registries import NotYours, PullResult, Registries, is_file
+from wasmlet.runtime.images.registries import NotYours, PullResult, Registries
 from wasmlet.runtime.shim.instances import Say
 
 T = TypeVar("T")
@@ -41,8 +41,12 @@ async def module_of(pod: Pod, container: Container, inputs: Inputs, sources: Ima
     """
     image, clock = container.image, sources.clock
     policy = container.raw.get("imagePullPolicy") or "IfNotPresent"
+    registries = sources.registries
+    if (brought := inputs.images.get(image)) is not None:
+        module = await registries.brought(image, brought.digest)
+        say_present(say, image)
+        return module
     if not is_file(image):
-        registries = sources.registries
         request = ImageRequest(image, policy, say, registries.present, registries.pull)
         return await ensure_image(request, pull_keyring(pod, inputs, say), clock)
     began = clock.monotonic()
@@ -62,7 +66,7 @@ async def module_of(pod: Pod, container: Container, inputs: Inputs, sources: Ima
         took = duration(clock.monotonic() - began)
         say("Normal", "Pulled", f'Successfully pulled image "{image}" in {took} ({took} including waiting)')
     else:
-        say("Normal", "Pulled", f'Container image "{image}" already present on machine')
+        say_present(say, image)
     return module
 
 
@@ -105,7 +109,7 @@ async def ensure_image(request: ImageRequest[T], keyring: Keyring, clock: Clock)
                 ) from error
             there = None
         if there is not None:
-            say("Normal", "Pulled", f'Container image "{image}" already present on machine')
+            say_present(say, image)
             return there
         if request.policy == "Never":
             raise _never(request, "not present", "")
@@ -120,6 +124,11 @@ async def ensure_image(request: ImageRequest[T], keyring: Keyring, clock: Clock)
         f"waiting). Image size: {result.size} bytes.",
     )
     return result.image
+
+
+def say_present(say: Say, image: str) -> None:
+    """Tell that an image is here."""
+    say("Normal", "Pulled", f'Container image "{image}" already present on machine')
 
 
 def _never(request: ImageRequest[T], how: str, rest: str) -> ImageError:

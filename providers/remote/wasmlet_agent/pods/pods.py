@@ -121,14 +121,14 @@ class Pods:
             NotFound: it is not here.
         """
         held = self._here(uid)
-        return ListedPod(held.key, held.instead or await self.provider.pod_status(held.key), held.digest)
+        return _listed(held, held.instead or await self.provider.pod_status(held.key))
 
     async def listed(self) -> tuple[ListedPod, ...]:
         """Every pod."""
         found = {record.key.uid: record.status for record in await self.provider.list_pods()}
         found |= {uid: held.instead for uid, held in self._held.items() if held.instead is not None}
         here = ((self._held.get(uid), status) for uid, status in found.items())
-        return tuple(ListedPod(held.key, status, held.digest) for held, status in here if held is not None)
+        return tuple(_listed(held, status) for held, status in here if held is not None)
 
     def key(self, uid: str) -> PodKey:
         """Which pod this is.
@@ -392,3 +392,7 @@ class Pods:
         if held is None or not held.here:
             raise NotFound(f"pod {uid} is not here")
         return held
+
+
+def _listed(held: Held, status: PodStatus) -> ListedPod:
+    return ListedPod(held.key, status, held.digest, held.kept.inputs.images if held.kept is not None else {})

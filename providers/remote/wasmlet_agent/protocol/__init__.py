@@ -22,6 +22,8 @@ not newer than the newest that it has seen; so a request that was held back on i
 
 MOST_BODY = 32 * 1024 * 1024
 """Bytes of a request's body, after it is unpacked: a pod may refer to many config maps and secrets of 1 MiB."""
+BLOB_PIECE = 256 * 1024
+"""Bytes of a blob that are sent at once: even a slow link passes them within the time that a request has."""
 MOST_LINE = MOST_BODY
 """Bytes of one line of the stream of changes."""
 

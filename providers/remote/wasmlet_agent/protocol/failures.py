@@ -6,7 +6,16 @@ from collections.abc import Mapping
 
 import attrs
 
-from wasmlet.errors import InvalidInput, MissingReference, NotFound, Refused, Rejected, Unsupported, WasmletError
+from wasmlet.errors import (
+    InvalidInput,
+    MissingReference,
+    NotFound,
+    NotYet,
+    Refused,
+    Rejected,
+    Unsupported,
+    WasmletError,
+)
 from wasmlet_agent.protocol.codec import decode
 
 _MESSAGE = 4096
@@ -66,6 +75,7 @@ STATUSES: Mapping[str, int] = {
     "LateDuplicate": 412,
     "TooLarge": 413,
     "MissingReference": 422,
+    "NotYet": 422,
     "Refused": 422,
     "Rejected": 422,
     "Unsupported": 501,
@@ -111,7 +121,7 @@ def failure_of(error: Exception) -> tuple[int, Failure]:
         return STATUSES[name], Failure(name, message, error.field, error.container, error.reason)
     if isinstance(error, LateDuplicate):
         return STATUSES[name], Failure(name, message, session=error.session)
-    if isinstance(error, Rejected):
+    if isinstance(error, Rejected | NotYet):
         return STATUSES[name], Failure(name, message, reason=error.reason)
     return STATUSES[name], Failure(name, message)
 
@@ -122,6 +132,8 @@ def error_of(failure: Failure) -> WasmletError:
         return Refused(failure.field, failure.message, container=failure.container, reason=failure.reason)
     if failure.error == "MissingReference":
         return MissingReference(failure.field, failure.message, container=failure.container, reason=failure.reason)
+    if failure.error == "NotYet":
+        return NotYet(failure.message, failure.reason)
     if failure.error == "Rejected":
         return Rejected(failure.reason, failure.message)
     if failure.error == "LateDuplicate":

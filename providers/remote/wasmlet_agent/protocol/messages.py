@@ -15,7 +15,7 @@ import attrs
 import orjson
 
 from wasmlet.errors import InvalidInput
-from wasmlet.model.inputs import Inputs
+from wasmlet.model.inputs import HandedImage, Inputs
 from wasmlet.model.pod import PodKey, Raw
 from wasmlet.model.status import PodStatus
 from wasmlet.provider import NodeStatus, PodEvent, ProbeCount
@@ -85,12 +85,40 @@ class ListedPod:
     """One pod that the agent holds; `GET /v1/pods/{uid}` answers with it, too.
 
     `digest` is of the body with which it was handed over last (SHA-256, lower-case hex); "" where the agent has not got
-    that body, or not all that was in it.
+    that body, or not all that was in it. `images` are those that were brought for it.
     """
 
     key: PodKey
     status: PodStatus
     digest: str = ""
+    images: Mapping[str, HandedImage] = attrs.field(factory=dict)
+
+
+@attrs.frozen
+class BlobAnswer:
+    """`PUT /v1/blobs/{digest}`: a piece of a blob was taken, or passed over because it begins elsewhere.
+
+    Attributes:
+        here: how many bytes of the blob are here, which is where the next piece begins.
+    """
+
+    here: int
+
+
+@attrs.frozen
+class ImageRequest:
+    """`PUT /v1/images`: see `Provider.take_image`."""
+
+    reference: str
+    image: HandedImage
+    files: bool = False
+
+
+@attrs.frozen
+class ImageAnswer:
+    """The digests of blobs that are missing; none once the image is here."""
+
+    missing: tuple[str, ...] = ()
 
 
 @attrs.frozen
@@ -159,7 +187,7 @@ class ProbeResult:
 
 @attrs.frozen
 class Beat:
-    """The agent is there, and nothing has changed since `n`.
+    """The agent is there; `n` is the number of the newest change that was told.
 
     `trouble` is what `Provider.ping` says against it, or "".
     """

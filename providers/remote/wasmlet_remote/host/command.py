@@ -14,6 +14,7 @@ from wasmlet import ConfigError, NodeConfig, SystemClock
 from wasmlet.cli import log
 from wasmlet.cli.execution import common, run_loop
 from wasmlet.cli.options import instance_of, options_of
+from wasmlet_remote.config import PushConfig
 from wasmlet_remote.host.config import EACH, HostConfig
 
 
@@ -34,10 +35,10 @@ def command(context: click.Context, /, **values: Any) -> None:
     from wasmlet_remote.host.host import serve
 
     log.configure(values["log_level"])
-    run_loop(serve(instance_of(HostConfig, values), instance_of(NodeConfig, values)))
+    run_loop(serve(instance_of(HostConfig, values), instance_of(NodeConfig, values), instance_of(PushConfig, values)))
 
 
-command.params += [*common(), *options_of(HostConfig), *_node_options()]
+command.params += [*common(), *options_of(HostConfig), *options_of(PushConfig), *_node_options()]
 
 
 @command.command("rbac")

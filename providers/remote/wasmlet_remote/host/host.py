@@ -12,6 +12,7 @@ from wasmlet import Clock, ConfigError, NodeConfig, SystemClock
 from wasmlet.kube import Client, Identity, Reflector, Selection, errors, load_identity
 from wasmlet.node.node import raise_descriptor_limit, trim_memory
 from wasmlet.signals import on_stop_signals
+from wasmlet_remote.config import PushConfig
 from wasmlet_remote.host.acceptor import Acceptor
 from wasmlet_remote.host.config import HostConfig
 from wasmlet_remote.host.nodes import Nodes
@@ -23,7 +24,7 @@ OURS = "remote"
 """The provider whose nodes a host makes (label `wasmlet.dev/provider`)."""
 
 
-async def serve(config: HostConfig, common: NodeConfig) -> None:
+async def serve(config: HostConfig, common: NodeConfig, push: PushConfig) -> None:
     """Be the host until SIGTERM or SIGINT; pods go on running.
 
     Raises:
@@ -32,14 +33,16 @@ async def serve(config: HostConfig, common: NodeConfig) -> None:
     stop = asyncio.Event()
     raise_descriptor_limit()
     with on_stop_signals(stop.set):
-        async with hosting(config, common) as url:
+        async with hosting(config, common, push) as url:
             log.info("the host serves", at=url)
             trim_memory()
             await stop.wait()
 
 
 @asynccontextmanager
-async def hosting(config: HostConfig, common: NodeConfig, clock: Clock | None = None) -> AsyncIterator[str]:
+async def hosting(
+    config: HostConfig, common: NodeConfig, push: PushConfig | None = None, clock: Clock | None = None
+) -> AsyncIterator[str]:
     """A host that serves while the context is open; gives its URL."""
     clock = clock or SystemClock()
     context, authorities = await asyncio.to_thread(config.context), await asyncio.to_thread(config.authorities)
@@ -47,7 +50,7 @@ async def hosting(config: HostConfig, common: NodeConfig, clock: Clock | None = 
     async with AsyncExitStack() as stack:
         client = await stack.enter_async_context(Client(identity, clock=clock))
         group = await stack.enter_async_context(asyncio.TaskGroup())
-        nodes = Nodes(identity, common, group, clock)
+        nodes = Nodes(identity, common, push or PushConfig(), group, clock)
         tokens = Tokens(client, config.namespace, lambda name: may_be(identity, name, clock), clock)
         following = group.create_task(_follow(client, tokens.path, nodes))
         acceptor = Acceptor(nodes, tokens.admit, authorities)

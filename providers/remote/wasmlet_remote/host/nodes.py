@@ -13,7 +13,7 @@ from wasmlet import Backoff, Clock, Node, NodeConfig
 from wasmlet.clock import Retries
 from wasmlet.failures import described
 from wasmlet.kube import Identity
-from wasmlet_remote.config import Config
+from wasmlet_remote.config import Config, PushConfig
 from wasmlet_remote.host.config import node_config
 from wasmlet_remote.host.links import Lines, LineTransport
 from wasmlet_remote.host.tokens import Agent, agent_in
@@ -47,12 +47,21 @@ class Nodes:
     Args:
         identity: the host's credentials, with which each node makes its requests as itself.
         common: settings that hold for each node.
+        push: whether agents are brought their images.
         group: what runs the nodes.
     """
 
-    def __init__(self, identity: Identity, common: NodeConfig, group: asyncio.TaskGroup, clock: Clock) -> None:
+    def __init__(
+        self,
+        identity: Identity,
+        common: NodeConfig,
+        push: PushConfig,
+        group: asyncio.TaskGroup,
+        clock: Clock,
+    ) -> None:
         self._identity = identity
         self._common = common
+        self._push = push
         self._group = group
         self._clock = clock
         self._kept: dict[str, _Kept] = {}
@@ -126,9 +135,8 @@ class Nodes:
 
     def _node(self, kept: _Kept) -> Node:
         agent = kept.agent
-        provider = RemoteProvider(
-            Config(endpoint=f"http://{agent.name}"), transports=_transports(kept.lines), clock=self._clock
-        )
+        settings = Config(endpoint=f"http://{agent.name}", **attrs.asdict(self._push, recurse=False))
+        provider = RemoteProvider(settings, transports=_transports(kept.lines), clock=self._clock)
         config = node_config(self._common, agent.name)
         if agent.pool:
             config = attrs.evolve(config, node_labels=(*config.node_labels, f"wasmlet.dev/pool={agent.pool}"))
