@@ -35,7 +35,7 @@ PROVIDERS = {"wasmtime": WasmtimeProvider, "wasmer": WasmerProvider}
 DENSE = "wasmtime/wasmlet-dense"
 OF_DENSE = {1, 8, 9, 10, 11, 12, 13, 14, 15, 16, 18, 19, 22, 23, 29, *range(32, 47), 61, 65, 66, 69, 70, 71, 72, 73, 74}
 """What the dense class is held to in every run: restarts, ends and exit codes, variables, files, logs, exec, ports."""
-BEHIND_AGENTS = {REMOTE: {9, 22, 29, 40, 69}, JOINED: {72, 73}}
+BEHIND_AGENTS = {REMOTE: {9, 22, 29, 40, 69, 71}, JOINED: {72, 73}}
 """And nodes whose pods run behind an agent: what crosses the wire; `--runtime` has all checks there."""
 OF_WASMER = {1, 7, 9, 10, 13, 23, 29, *range(32, 35), *range(39, 47), 61, 62, 63, 67, 69, 70, 71, 72, 74}
 """And wasmer: what an engine has a part in."""

@@ -36,6 +36,7 @@ _NAME = {"type": "string", "minLength": 1}
 _DIGEST = {"type": "string", "pattern": "^sha256:[0-9a-f]{64}$"}
 _FLAG = {"type": "string", "enum": ["", "1", "true", "0", "false"]}
 _COUNT = {"type": "integer", "minimum": 0, "maximum": _MOST}
+_SECONDS = {"type": "number", "minimum": 0, "maximum": _MOST}
 _CONTAINER = {"type": "object", "required": ["name"], "properties": {"name": {"type": "string"}}}
 _POD: Schema = {
     "description": "A Pod as the Kubernetes API has it.",
@@ -112,8 +113,9 @@ _OPERATIONS: Mapping[tuple[str, str], _Operation] = {
         "Hand over what has changed.", Accepted, [404, 413, 422, 500], body=PodRequest, changes=True
     ),
     ("delete", _POD_PATH): _Operation(
-        "End the pod; its end comes among the changes.", Accepted, [404, 500], status=202, changes=True,
-        query={"grace": {"type": "number", "minimum": 0, "maximum": _MOST}, "namespace": _NAME, "name": _NAME},
+        "End the pod; its end comes among the changes. With `keep` its logs stay until it is deleted without.",
+        Accepted, [404, 500], status=202, changes=True,
+        query={"grace": _SECONDS, "namespace": _NAME, "name": _NAME, "keep": _FLAG},
         required=["grace"],
     ),
     ("post", _POD_PATH + "/forget"): _Operation("The API has the last status of the pod.", Accepted, changes=True),

@@ -38,7 +38,7 @@ from wasmlet_agent.protocol.messages import (
     PodRequest,
     SessionRequest,
 )
-from wasmlet_agent.queries import number, seconds, wanted
+from wasmlet_agent.queries import flag, number, seconds, wanted
 from wasmlet_agent.streams import serve_stream
 
 log = structlog.get_logger(__name__)
@@ -181,7 +181,7 @@ class Server:
     async def _delete(self, request: web.Request) -> web.Response:
         query = request.query
         key = PodKey(query.get("namespace", ""), query.get("name", ""), _uid(request))
-        await self._agent.pods.delete(key, _fence(request), seconds(query, "grace"))
+        await self._agent.pods.delete(key, _fence(request), seconds(query, "grace"), keeps=flag(query, "keep"))
         return _json(Accepted(), 202)
 
     async def _forget(self, request: web.Request) -> web.Response:

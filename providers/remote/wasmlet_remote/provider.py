@@ -171,6 +171,16 @@ class RemoteProvider(Provider):
             raise
 
     async def delete_pod(self, key: PodKey, grace_seconds: float) -> PodStatus | None:
+        last = await self._end(key, grace_seconds, keep=False)
+        self._lacking.discard(key.uid)
+        self._handed.pop(key.uid, None)
+        self._told[key.uid] = self._clock.monotonic()
+        return last
+
+    async def end_pod(self, key: PodKey, grace_seconds: float) -> PodStatus | None:
+        return await self._end(key, grace_seconds, keep=True)
+
+    async def _end(self, key: PodKey, grace_seconds: float, *, keep: bool) -> PodStatus | None:
         if key.uid in self._told:
             raise NotFound(f"pod {key} has been ended")
         until = self._clock.monotonic() + grace_seconds
@@ -181,13 +191,11 @@ class RemoteProvider(Provider):
             while not end.done():
                 left = max(0.0, until - self._clock.monotonic())
                 params = {"namespace": key.namespace, "name": key.name, "grace": f"{left:g}"}
+                params |= {"keep": "true"} if keep else {}
                 await self._write("DELETE", f"/pods/{key.uid}", params=params)
                 await either(self._clock, REPEAT_SECONDS, done)
         finally:
             self._follower.no_ending(key.uid)
-        self._lacking.discard(key.uid)
-        self._handed.pop(key.uid, None)
-        self._told[key.uid] = self._clock.monotonic()
         return end.result()
 
     async def pod_status(self, key: PodKey) -> PodStatus:

@@ -12,7 +12,7 @@ from wasmlet.model.pod import Pod, PodKey
 from wasmlet.model.status import PodStatus
 from wasmlet_agent.pods.fences import Fence
 from wasmlet_agent.pods.store import KeptPod
-from wasmlet_agent.protocol.messages import PodRequest
+from wasmlet_agent.protocol.messages import ListedPod, PodRequest
 
 
 @attrs.define(eq=False)
@@ -24,10 +24,12 @@ class Ending:
         failure: what the last try has raised; None while one goes on.
         again: set to try again at once.
         done: the provider has ended it; what is left is to keep that.
+        keeps: its logs stay (`Provider.end_pod`).
     """
 
     deadline: float
     fence: Fence
+    keeps: bool = False
     task: asyncio.Task[Any] | None = None
     failure: Exception | None = None
     again: asyncio.Event = attrs.field(factory=asyncio.Event)
@@ -43,6 +45,7 @@ class Held:
         instead: its status where the provider does not have it (see `unseen`).
         last: its newest status.
         calls: those that create or update it, and those that wait to.
+        stopped: it was ended, and its logs stay until it is deleted.
     """
 
     key: PodKey
@@ -53,11 +56,16 @@ class Held:
     lock: asyncio.Lock = attrs.field(factory=asyncio.Lock)
     calls: set[asyncio.Task[Any]] = attrs.field(factory=set)
     ending: Ending | None = None
+    stopped: bool = False
 
     def tasks(self) -> list[asyncio.Task[Any]]:
         """What goes on for it."""
         ending = self.ending.task if self.ending is not None else None
         return [*self.calls, *([ending] if ending is not None else [])]
+
+    def listed(self, status: PodStatus) -> ListedPod:
+        """What is said of it, with this status."""
+        return ListedPod(self.key, status, self.digest, self.kept.inputs.images if self.kept is not None else {})
 
     @property
     def digest(self) -> str:

@@ -84,8 +84,8 @@ class Pods:
         kept = KeptPod(request.pod, request.inputs, digest, fence)
         await self._call(held, fence, lambda: self._update(held, pod, kept))
 
-    async def delete(self, key: PodKey, fence: Fence, grace_seconds: float) -> None:
-        """End the pod in its own time; the end is told among the changes.
+    async def delete(self, key: PodKey, fence: Fence, grace_seconds: float, *, keeps: bool = False) -> None:
+        """End the pod in its own time; the end is told among the changes. With `keeps` its logs stay.
 
         Said again with less grace it hurries. Said again after an error it tells of the error, and tries again at once.
 
@@ -100,14 +100,17 @@ class Pods:
                 raise NotFound(f"pod {key} ({key.uid}) is not here")
             self._changes.ended(key.uid, end.status)
             return
+        if held.stopped and keeps:
+            self._changes.ended(key.uid, held.last)
+            return
         deadline = self._clock.monotonic() + grace_seconds
-        if (ending := held.ending) is not None:
+        if (ending := held.ending) is not None and (keeps or not ending.keeps):
             if (failure := ending.failure) is not None:
                 ending.again.set()
                 raise failure
             if ending.done or deadline >= ending.deadline:
                 return
-        self._begin_end(held, deadline, fence)
+        self._begin_end(held, deadline, fence, keeps=keeps)
 
     async def forget(self, uid: str, fence: Fence) -> None:
         """The API has the last status of a pod that has ended."""
@@ -121,14 +124,14 @@ class Pods:
             NotFound: it is not here.
         """
         held = self._here(uid)
-        return _listed(held, held.instead or await self.provider.pod_status(held.key))
+        return held.listed(held.instead or await self.provider.pod_status(held.key))
 
     async def listed(self) -> tuple[ListedPod, ...]:
         """Every pod."""
         found = {record.key.uid: record.status for record in await self.provider.list_pods()}
         found |= {uid: held.instead for uid, held in self._held.items() if held.instead is not None}
         here = ((self._held.get(uid), status) for uid, status in found.items())
-        return tuple(_listed(held, status) for held, status in here if held is not None)
+        return tuple(held.listed(status) for held, status in here if held is not None)
 
     def key(self, uid: str) -> PodKey:
         """Which pod this is.
@@ -234,13 +237,13 @@ class Pods:
         if status is not None:
             self._say(held, status)
         if (ending := held.ending) is not None:
-            self._begin_end(held, ending.deadline, ending.fence)
+            self._begin_end(held, ending.deadline, ending.fence, keeps=ending.keeps)
             return
         if (kept := held.kept) is None:
             return
         if kept.ends_at is not None:
             left = (kept.ends_at - self._clock.now()).total_seconds()
-            self._begin_end(held, self._clock.monotonic() + max(0.0, left), kept.fence)
+            self._begin_end(held, self._clock.monotonic() + max(0.0, left), kept.fence, keeps=kept.keeps)
             return
         pod = Pod(kept.pod)
         if status is None:
@@ -286,6 +289,9 @@ class Pods:
 
     async def _create(self, held: Held, pod: Pod, kept: KeptPod) -> None:
         before = held.here, held.kept, held.instead
+        if held.stopped:  # it is started anew
+            held.stopped = False
+            self._changes.forget(held.key.uid)
         await self._forget(held.key.uid)  # where the API was restored from a backup, a pod comes again
         held.kept = kept
         await self._keep(held)
@@ -308,10 +314,10 @@ class Pods:
         held.kept = kept
         await self._keep(held)
 
-    def _begin_end(self, held: Held, deadline: float, fence: Fence) -> None:
+    def _begin_end(self, held: Held, deadline: float, fence: Fence, *, keeps: bool) -> None:
         for task in held.tasks():
             task.cancel()
-        held.ending = ending = Ending(deadline, fence)
+        held.ending = ending = Ending(deadline, fence, keeps)
         ending.task = self._spawn(self._end(held, ending))
 
     async def _end(self, held: Held, ending: Ending) -> None:
@@ -319,12 +325,16 @@ class Pods:
         async with held.lock:
             if (kept := held.kept) is not None:  # so that the agent's next process goes on with it
                 left = timedelta(seconds=max(0.0, ending.deadline - self._clock.monotonic()))
-                held.kept = attrs.evolve(kept, ends_at=self._clock.now() + left)
+                held.kept = attrs.evolve(kept, ends_at=self._clock.now() + left, keeps=ending.keeps)
                 await self._keep(held)
             final = await self._ended(held, ending)
             ending.done = True
             if final is None and held.last is not None and unseen.begun(held.last):
                 final = unseen.ended(held.last, self._clock.now())
+            if ending.keeps:
+                held.stopped, held.last, held.ending = True, final or held.last, None
+                self._changes.ended(uid, final)
+                return
             end = self._ends[uid] = KeptEnd(final, ending.fence, self._clock.now())
             try:
                 await in_thread(self._store.end, uid, end)
@@ -344,7 +354,8 @@ class Pods:
             left = max(0.0, ending.deadline - self._clock.monotonic())
             try:
                 async with asyncio.timeout(left + CALL_SECONDS):
-                    return await self.provider.delete_pod(held.key, left)
+                    end = self.provider.end_pod if ending.keeps else self.provider.delete_pod
+                    return await end(held.key, left)
             except NotFound:
                 return None
             except Exception as error:
@@ -392,7 +403,3 @@ class Pods:
         if held is None or not held.here:
             raise NotFound(f"pod {uid} is not here")
         return held
-
-
-def _listed(held: Held, status: PodStatus) -> ListedPod:
-    return ListedPod(held.key, status, held.digest, held.kept.inputs.images if held.kept is not None else {})

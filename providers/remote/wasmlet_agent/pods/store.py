@@ -65,6 +65,7 @@ class KeptPod:
         hidden: whether there were secrets or tokens among the inputs.
         complete: whether `inputs` has them.
         ends_at: when its grace is over, by this machine's clock; None while nobody has asked to end it.
+        keeps: its logs are to stay once it has ended, until it is deleted.
     """
 
     pod: Raw
@@ -74,6 +75,7 @@ class KeptPod:
     hidden: bool = False
     complete: bool = True
     ends_at: datetime | None = None
+    keeps: bool = False
 
 
 @attrs.frozen
