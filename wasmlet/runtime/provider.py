@@ -140,7 +140,8 @@ class RuntimeProvider(Provider):
         await in_thread(services.storage.remove_orphans, set(self._pods))
         await services.networks.start(set(self._pods))
         default = services.handlers.default
-        await services.client.warm(default.zygote, network=services.networks.node.on and default.engine.sockets)
+        network = services.networks.node.given(host=True) and default.engine.sockets
+        await services.client.warm(default.zygote, network=network)
         collection = collecting.collect(
             services.registries, services.handlers.compilers, self._images, services.storage
         )

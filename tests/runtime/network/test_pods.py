@@ -187,6 +187,24 @@ async def test_the_nodes_own_network_for_a_pod(tmp_path: Path, image: str) -> No
         assert (await runtime.provider.pod_status(key)).pod_ips == ("192.0.2.7",)
 
 
+async def test_the_nodes_own_network_where_pods_have_no_other(tmp_path: Path, image: str) -> None:
+    """As in a cluster, where a node runs in a pod and has no rights to make addresses."""
+    config = attrs.evolve(ADDRESS, network="none", allow_host_network=True)
+    node = attrs.evolve(NODE, node_ips=["192.0.2.7"])
+    async with Runtime(WasmtimeProvider, tmp_path, config) as runtime:
+        with pytest.raises(Refused, match="hostPort cannot be given: a guest has no network"):
+            await runtime.create(pod_of("env", image=image, ports=[{"containerPort": 8080, "hostPort": 8080}]), node)
+        other = await runtime.create(pod_of("env", "IP", image=image, env=[POD_IP], name="other"), node)
+        await runtime.output(other)
+        assert (await runtime.provider.pod_status(other)).pod_ips == ()
+        ports = [{"containerPort": 8080, "hostPort": 8080}]
+        key = await runtime.create(
+            pod_of("env", "IP", image=image, env=[POD_IP], ports=ports, spec={"hostNetwork": True}), node
+        )
+        assert (await runtime.output(key)).decode() == "IP=192.0.2.7\n"
+        assert (await runtime.provider.pod_status(key)).pod_ips == ("192.0.2.7",)
+
+
 async def test_what_is_refused_is_an_event_once(networked: Runtime, image: str) -> None:
     key = await networked.create(pod_of("sleep", "60", image=image), NODE)
     await networked.running(key)

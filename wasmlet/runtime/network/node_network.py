@@ -53,6 +53,10 @@ class NodeNetwork:
     node: Callable[[], Raw] = dict
     ranges: Callable[[], Sequence[Cidr]] = tuple
 
+    def given(self, *, host: bool) -> bool:
+        """Whether a pod has a network; `host` says that it asks for the node's own."""
+        return self.on or (host and self.host)
+
     def has_for_pods(self, address: str) -> bool:
         """Whether the address is one that a pod of this node may have."""
         found = ipaddress.ip_address(address)

@@ -76,7 +76,7 @@ class PodNetworks:
         """
         uid = request.pod.uid
         if request.host:
-            found = PodNetwork(tuple(node_ips)) if self.node.on and node_ips else None
+            found = PodNetwork(tuple(node_ips)) if self.node.given(host=True) and node_ips else None
             self._known[uid] = (None, found)
             return found
         network, _ = self._known.setdefault(uid, (self._chosen, None))

@@ -134,24 +134,23 @@ def check(pod: Pod, network: NodeNetwork, *, sockets: bool = True) -> None:
     Raises:
         Refused: names the field or the annotation.
     """
-    if on_host(pod) and not network.on:
-        raise Refused("spec.hostNetwork", "cannot be true: a guest has no network")
     if on_host(pod) and not network.host:
         raise Refused(
             "spec.hostNetwork",
             "this node gives pods no network of its own; its owner can: --allow-host-network",
         )
-    if network.on:
+    on = network.given(host=on_host(pod))
+    if on:
         egress.of_pod(pod)
         http_serving.of_pod(pod)
-    for container in _lasting(pod) if sockets or not network.on else ():
+    for container in _lasting(pod) if sockets or not on else ():
         for field, why in _port_refusals(container, network, on_host(pod)):
             raise Refused(field, why, container=container.name)
 
 
 def _port_refusals(container: Container, network: NodeNetwork, host: bool) -> Iterator[tuple[str, str]]:
     raw: Sequence[Raw] = container.raw.get("ports") or ()
-    if not network.on:
+    if not network.given(host=host):
         if any(port.get("hostPort") for port in raw):
             yield f"{container.field}.ports", "hostPort cannot be given: a guest has no network"
         return

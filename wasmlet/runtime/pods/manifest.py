@@ -60,7 +60,7 @@ def check(pod: Pod, network: NodeNetwork = NO_NETWORK, *, sockets: bool = True) 
         raise Refused(field, verdict)
     requests.check(pod, network, sockets=sockets)
     for container in (*pod.init_containers, *pod.containers):
-        check_container(container, network=network.on)
+        check_container(container, network=network.given(host=requests.on_host(pod)))
 
 
 def check_container(container: Container, *, network: bool = False) -> None:
