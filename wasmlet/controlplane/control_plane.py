@@ -36,6 +36,7 @@ from wasmlet.controlplane.controllers.disruption import Disruptions
 from wasmlet.controlplane.controllers.eviction import TaintEviction
 from wasmlet.controlplane.controllers.lifecycle import GRACE_SECONDS, NodeLifecycle
 from wasmlet.controlplane.controllers.stateful.sets import StatefulSets
+from wasmlet.controlplane.controllers.volumes.binder import Binder
 from wasmlet.controlplane.controllers.workloads.deployments import Deployments
 from wasmlet.controlplane.controllers.workloads.endpoints import EndpointSlices
 from wasmlet.controlplane.controllers.workloads.garbage import GarbageCollector
@@ -94,8 +95,8 @@ class _Prepared:
 
 class ControlPlane:
     """A small Kubernetes control plane in memory: API server, scheduler, the signer of certificates, the
-    controllers of nodes that fell silent, of taints, of Deployments, ReplicaSets, StatefulSets, Jobs, EndpointSlices
-    and PodDisruptionBudgets, and the collector of what has lost its owner; nothing else.
+    controllers of nodes that fell silent, of taints, of Deployments, ReplicaSets, StatefulSets, Jobs, EndpointSlices,
+    PodDisruptionBudgets and claims, and the collector of what has lost its owner; nothing else.
 
     Args:
         host: the address to listen on; also what kubeconfigs point at.
@@ -340,6 +341,7 @@ class ControlPlane:
             "wasmlet-garbage": GarbageCollector(registry, deletion, ownership, clock).run,
             "wasmlet-replicasets": ReplicaSets(registry, deletion, ownership, clock).run,
             "wasmlet-statefulsets": StatefulSets(registry, deletion, ownership, clock).run,
+            "wasmlet-volumes": Binder(registry, clock).run,
             "wasmlet-jobs": Jobs(registry, deletion, ownership, clock).run,
             "wasmlet-deployments": Deployments(registry, deletion, ownership, clock).run,
             "wasmlet-disruptions": Disruptions(registry, ownership, clock).run,

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import datetime
 
-from wasmlet.controlplane.http import access_cells, workload_cells
+from wasmlet.controlplane.http import access_cells, volume_cells, workload_cells
 from wasmlet.controlplane.http.cells import NONE, UNKNOWN, UNSET, Cells, age, aged, duration
 from wasmlet.controlplane.storage.status import Object
 
@@ -167,24 +167,6 @@ def _service(service: Object, now: datetime) -> Cells:
     ]
 
 
-def _claim(claim: Object, now: datetime) -> Cells:
-    spec, status, meta = claim.get("spec") or {}, claim.get("status") or {}, claim["metadata"]
-    short = {"ReadWriteOnce": "RWO", "ReadOnlyMany": "ROX", "ReadWriteMany": "RWX", "ReadWriteOncePod": "RWOP"}
-    bound = bool(spec.get("volumeName"))
-    modes = ",".join(short.get(mode, mode) for mode in status.get("accessModes") or ()) if bound else ""
-    return [
-        meta["name"],
-        "Terminating" if "deletionTimestamp" in meta else status.get("phase", ""),
-        spec.get("volumeName", ""),
-        (status.get("capacity") or {}).get("storage", "") if bound else "",
-        modes,
-        spec.get("storageClassName", ""),
-        spec.get("volumeAttributesClassName") or UNSET,
-        age(meta.get("creationTimestamp"), now),
-        spec.get("volumeMode") or UNSET,
-    ]
-
-
 _SHOWN = 3
 """How many ports and addresses of a slice are shown."""
 
@@ -267,7 +249,16 @@ _TABLES: dict[str, tuple[str, Callable[[Object, datetime], Cells]]] = {
     "endpointslices": ("Name AddressType Ports Endpoints Age", _slice),
     "persistentvolumeclaims": (
         "Name Status Volume Capacity Access_Modes StorageClass VolumeAttributesClass Age VolumeMode*",
-        _claim,
+        volume_cells.claim,
+    ),
+    "persistentvolumes": (
+        "Name Capacity Access_Modes Reclaim_Policy Status Claim StorageClass VolumeAttributesClass Reason Age "
+        "VolumeMode*",
+        volume_cells.volume,
+    ),
+    "storageclasses": (
+        "Name Provisioner ReclaimPolicy VolumeBindingMode AllowVolumeExpansion Age",
+        volume_cells.storage_class,
     ),
     "certificatesigningrequests": ("Name Age SignerName Requestor RequestedDuration Condition", _request),
     "priorityclasses": (

@@ -284,6 +284,19 @@ def _claim(obj: Object) -> None:
     obj["status"] = {"phase": "Pending"}
 
 
+def _persistent_volume(obj: Object) -> None:
+    spec = obj.setdefault("spec", {})
+    if isinstance(spec, dict):
+        spec.setdefault("persistentVolumeReclaimPolicy", "Retain")
+        spec.setdefault("volumeMode", "Filesystem")
+    obj.setdefault("status", {"phase": "Pending"})
+
+
+def _storage_class(obj: Object) -> None:
+    obj.setdefault("reclaimPolicy", "Delete")
+    obj.setdefault("volumeBindingMode", "Immediate")
+
+
 def _budget(obj: Object) -> None:
     counts = ("disruptionsAllowed", "currentHealthy", "desiredHealthy", "expectedPods")
     obj.setdefault("status", dict.fromkeys(counts, 0))
@@ -323,6 +336,8 @@ _DEFAULTS: dict[str, Callable[[Object], None]] = {
     "secrets": _secret,
     "services": _service,
     "persistentvolumeclaims": _claim,
+    "persistentvolumes": _persistent_volume,
+    "storageclasses": _storage_class,
     "priorityclasses": _priority_class,
     "endpointslices": _slice,
     "deployments": _deployment,

@@ -267,6 +267,7 @@ KINDS: tuple[Kind, ...] = (
     Kind("NodeMetrics", "nodes", METRICS, "v1beta1", namespaced=False, verbs=READ_ONLY),
     Kind("PodMetrics", "pods", METRICS, "v1beta1", verbs=READ_ONLY),
     Kind("RuntimeClass", "runtimeclasses", "node.k8s.io", namespaced=False),
+    Kind("StorageClass", "storageclasses", "storage.k8s.io", namespaced=False, short=("sc",), returns_deleted=True),
     Kind(
         "PodDisruptionBudget",
         "poddisruptionbudgets",
