@@ -197,7 +197,9 @@ class ContainerRun:
         finally:
             for task in (copying, probing):
                 task.cancel()
-            await asyncio.gather(copying, probing, return_exceptions=True)
+            for result in await asyncio.gather(copying, probing, return_exceptions=True):
+                if isinstance(result, Exception):
+                    raise result
 
     async def _copy(self, group: ProcessGroup, log: Log) -> None:
         assert group.process.stdout is not None

@@ -26,6 +26,7 @@ class Image:
             of them read-only.
         entrypoint, command: what a container runs that says nothing else.
         user, group: that it runs as.
+        extra: more files, by the paths where they are in it.
     """
 
     root: Path | None = None
@@ -34,6 +35,7 @@ class Image:
     variables: Mapping[str, str] = attrs.field(factory=lambda: {"PATH": PATH})
     user: int = 0
     group: int = 0
+    extra: Mapping[str, Path] = attrs.field(factory=dict)
 
     @classmethod
     def of_config(cls, root: Path, config: Mapping[str, Any]) -> Image:
@@ -60,6 +62,7 @@ class Image:
 
     def mounts(self) -> Iterator[dict[str, Any]]:
         """What the container's root needs beside `root`, as the launcher has it."""
+        yield from (bound(source, target) for target, source in self.extra.items())
         if self.root is not None:
             return
         for name in SYSTEM:

@@ -5,23 +5,28 @@ The chart is rendered by Helm's own code, the kustomization by kubectl's.
 
 from __future__ import annotations
 
+import asyncio
 import copy
-import json
 import subprocess
+import sys
 import tomllib
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from tests.node.real import RealPlane
 from wasmlet.cli.options import options_of
 from wasmlet.node import NodeConfig
 from wasmlet.runtime import RuntimeConfig
+from wasmlet.testing import ControlPlane
 
 helm = pytest.importorskip("helm_python", reason="Helm's library is not to be had for this platform or Python")
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
+WASMLET = Path(sys.executable).parent / "wasmlet"
 Objects = dict[str, dict[str, Any]]
 
 
@@ -35,6 +40,15 @@ def kustomized(kubectl: Path) -> Objects:
     return keyed(list(yaml.safe_load_all(done.stdout)))
 
 
+@pytest.fixture(scope="session")
+def host(kubectl: Path) -> Objects:
+    """What the kustomization of the host makes."""
+    done = subprocess.run(
+        [kubectl, "kustomize", ROOT / "examples/deploy/host"], check=True, capture_output=True, text=True
+    )
+    return keyed(list(yaml.safe_load_all(done.stdout)))
+
+
 def rendered(**values: Any) -> Objects:
     chart = helm.Chart.load(ROOT / "charts/wasmlet")
     files = chart.render(values, name="wasmlet", namespace="wasmlet")
@@ -44,14 +58,43 @@ def rendered(**values: Any) -> Objects:
 
 def test_the_chart_makes_what_the_kustomization_makes(kustomized: Objects) -> None:
     """But for the namespace, which Helm wants to be there before."""
-    wanted, found = copy.deepcopy(kustomized), rendered()
+    wanted = copy.deepcopy(kustomized)
     assert wanted.pop("Namespace/wasmlet")["metadata"]["labels"] == {"pod-security.kubernetes.io/enforce": "restricted"}
-    assert sorted(found) == sorted(wanted)
-    for objects in (wanted, found):
-        data = objects["ConfigMap/wasmlet"]["data"]
-        data["config.toml"] = json.dumps(tomllib.loads(data["config.toml"]), sort_keys=True)
-    for name, one in wanted.items():
-        assert found[name] == one, name
+    assert same(rendered()) == same(wanted)
+
+
+def test_the_chart_makes_the_host_that_the_kustomization_makes(host: Objects) -> None:
+    wanted = copy.deepcopy(host)
+    del wanted["Namespace/wasmlet"]
+    with_host, without = rendered(host={"enabled": True}), rendered()
+    assert same({name: one for name, one in with_host.items() if name not in without}) == same(wanted)
+    assert {name: with_host[name] for name in without} == without
+
+
+def test_the_host_may_do_what_its_command_says(host: Objects) -> None:
+    agents = ["edge-1", "edge-2"]
+    said = subprocess.run([WASMLET, "host", "rbac", *agents], check=True, capture_output=True, text=True)
+    wanted = keyed(list(yaml.safe_load_all(said.stdout)))
+    objects = rendered(host={"enabled": True, "agents": agents})
+    assert same({name: objects[name] for name in wanted if name in objects}) == same(
+        {name: one for name, one in wanted.items() if name != "Namespace/wasmlet"}
+    )
+    assert set(wanted) - set(objects) == {"Namespace/wasmlet"}
+
+
+def test_the_settings_of_the_host_are_its_options(host: Objects) -> None:
+    told = subprocess.run([WASMLET, "host", "--help"], check=True, capture_output=True, text=True).stdout
+    for name in tomllib.loads(host["ConfigMap/wasmlet-host"]["data"]["config.toml"]):
+        assert f"--{name} " in told, name
+
+
+def same(objects: Objects) -> Objects:
+    """The objects, with settings as values, however they are written."""
+    out = copy.deepcopy(objects)
+    for one in out.values():
+        if one["kind"] == "ConfigMap":
+            one["data"]["config.toml"] = tomllib.loads(one["data"]["config.toml"])
+    return out
 
 
 def test_helm_finds_nothing_wrong_with_the_chart() -> None:
@@ -68,16 +111,17 @@ def test_each_setting_is_an_option(kustomized: Objects) -> None:
     assert settings["drain-seconds"] < stateful["terminationGracePeriodSeconds"]
 
 
-def test_the_pod_needs_no_more_than_restricted_allows(kustomized: Objects) -> None:
+@pytest.mark.parametrize("name", ["StatefulSet/wasmlet", "Deployment/wasmlet-host"])
+def test_the_pods_need_no_more_than_restricted_allows(name: str, kustomized: Objects, host: Objects) -> None:
     """Pod Security Standards, "restricted"."""
-    spec = kustomized["StatefulSet/wasmlet"]["spec"]["template"]["spec"]
+    spec = (kustomized | host)[name]["spec"]["template"]["spec"]
     assert not {"hostNetwork", "hostPID", "hostIPC"} & set(spec)
     assert spec["securityContext"]["runAsNonRoot"] is True
     assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
     (container,) = spec["containers"]
     assert container["securityContext"]["allowPrivilegeEscalation"] is False
     assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
-    assert all({"configMap", "emptyDir"} & set(volume) for volume in spec["volumes"])
+    assert all({"configMap", "emptyDir", "secret"} & set(volume) for volume in spec["volumes"])
 
 
 @pytest.mark.parametrize("nodes", [1, 3])
@@ -111,3 +155,26 @@ def test_values_change_what_they_say() -> None:
     assert spec["tolerations"] == [{"operator": "Exists"}]
     assert objects["ServiceAccount/wasmlet"]["imagePullSecrets"] == [{"name": "pull"}]
     assert not [name for name in objects if name.startswith("RuntimeClass")]
+
+
+@pytest.mark.parametrize("values", [{}, {"host": {"enabled": True}}], ids=["nodes", "nodes and host"])
+async def test_an_api_server_takes_all_of_it(
+    values: dict[str, Any], request: pytest.FixtureRequest, kubectl: Path, tmp_path: Path
+) -> None:
+    """Applied by the server, and not kept; the embedded one, or one that is named (`tests.node.real`)."""
+    async with AsyncExitStack() as stack:
+        plane = RealPlane.of(request.config) or await stack.enter_async_context(ControlPlane())
+        file = tmp_path / "objects.yaml"
+        objects = rendered(**values)
+        for one in objects.values():
+            if "namespace" in one["metadata"]:
+                one["metadata"]["namespace"] = "default"
+        file.write_text(yaml.safe_dump_all(objects.values()))
+        apply = await asyncio.create_subprocess_exec(
+            kubectl, "--kubeconfig", plane.kubeconfig, "apply", "--server-side", "--dry-run=server", "-f", file,
+            stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
+        )  # fmt: skip
+        said = (await apply.communicate())[0].decode()
+        assert apply.returncode == 0, said
+        assert said.count("serverside-applied (server dry run)") == len(objects)
+        assert "Warning" not in said
