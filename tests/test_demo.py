@@ -317,6 +317,44 @@ async def _event(client: Client, reason: str) -> None:
         assert await events.readline()
 
 
+WORKLOADS = """
+apiVersion: batch/v1
+kind: Job
+metadata: {{name: greet}}
+spec:
+  completions: 2
+  template:
+    spec:
+      runtimeClassName: wasmlet
+      restartPolicy: Never
+      containers: [{{name: c, image: "file://{hello}"}}]
+---
+apiVersion: apps/v1
+kind: StatefulSet
+metadata: {{name: peers}}
+spec:
+  serviceName: peers
+  selector: {{matchLabels: {{app: peers}}}}
+  template:
+    metadata: {{labels: {{app: peers}}}}
+    spec:
+      runtimeClassName: wasmlet
+      terminationGracePeriodSeconds: 1
+      containers: [{{name: c, image: "file://{web}", ports: [{{containerPort: 8080}}]}}]
+"""
+
+
+async def test_a_job_ends_and_a_stateful_set_is_there(tmp_path: Path) -> None:
+    examples = Path(__file__).parents[1] / "examples"
+    files = {"hello": examples / "hello" / "hello.wasm", "web": examples / "web" / "web.wasm"}
+    (tmp_path / "workloads.yaml").write_text(WORKLOADS.format(**files))
+    async with wasmlet("demo", "--port", "0", str(tmp_path / "workloads.yaml")) as demo:
+        code, output = await demo.end()
+    assert code == 0, output
+    assert "job/greet      2 of 2 pods have succeeded" in output
+    assert "statefulset/peers 1 of 1 pods are available" in output
+
+
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
@@ -388,7 +426,7 @@ async def test_what_no_waiting_mends_is_said_sooner(tmp_path: Path, change: tupl
         ("apiVersion: v1\nkind: Pot\nmetadata: {name: x}", "has no Pot of v1; did you mean 'Pod'?"),
         (
             "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: x}",
-            "expected at least one of Pod, Deployment, ReplicaSet, found 1 other",
+            "expected at least one of Pod, Deployment, ReplicaSet, StatefulSet, Job, found 1 other",
         ),
         ("apiVersion: v1\nkind: Pod\nmetadata: {}", "expected metadata.name of the Pod"),
         ("apiVersion: v1\nkind: Pod\nmetadata: {name: x, annotations: text}", "annotations: expected an object"),
@@ -401,7 +439,7 @@ async def test_what_no_waiting_mends_is_said_sooner(tmp_path: Path, change: tupl
         ('apiVersion: v1\nkind: Pod\nmetadata: {name: x, namespace: ".."}', "at both ends, found '..'"),
         ("apiVersion: v1\nkind: Pod\nmetadata: {name: x, namespace: a/b}", "at both ends, found 'a/b'"),
         ("[" * 100_000, "expected YAML or JSON"),
-        ("# nothing\n---\n", "expected at least one of Pod, Deployment, ReplicaSet, found 0 other"),
+        ("# nothing\n---\n", "expected at least one of Pod, Deployment, ReplicaSet, StatefulSet, Job, found 0 other"),
         ("a: b\n---\n- 1", "document 1: expected an object"),
         ("apiVersion: v1\nkind: Pod\nmetadata: {name: x}\nspec: {}", "the pod x is not accepted"),
     ],

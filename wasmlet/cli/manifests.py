@@ -24,7 +24,7 @@ from wasmlet.names import did_you_mean
 
 _MAGIC = b"\0asm"
 _NAME_LENGTH = 63
-RUNS = ("Pod", "Deployment", "ReplicaSet")
+RUNS = ("Pod", "Deployment", "ReplicaSet", "StatefulSet", "Job")
 """The kinds that make pods; the demo shows what becomes of them."""
 _NAMESPACE = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 

@@ -27,7 +27,8 @@ _REQUEST_SECONDS = 5.0
 _BODY = 4096
 """How many bytes of an answer are shown."""
 _SLICES = "/apis/discovery.k8s.io/v1/namespaces/{}/endpointslices"
-_PLURALS = {"Deployment": "deployments", "ReplicaSet": "replicasets"}
+WORKLOADS = {"Deployment": "deployments", "ReplicaSet": "replicasets", "StatefulSet": "statefulsets"}
+"""Kinds whose pods run until they are deleted, with their names in paths."""
 
 Object = dict[str, Any]
 
@@ -65,14 +66,14 @@ def chosen(service: Object, pod: Pod) -> bool:
 
 
 async def rolled_out(client: Client, workload: Object, say: Say) -> str | None:
-    """Tell how many pods of a Deployment or ReplicaSet are available, until all are.
+    """Tell how many pods of a workload are available, until all are.
 
     Returns:
         What went wrong; None where all pods are available.
     """
     kind, meta = str(workload["kind"]), workload["metadata"]
     what = f"{kind.lower()}/{meta['name']}"
-    path = f"/apis/apps/v1/namespaces/{quote(meta['namespace'], safe='')}/{_PLURALS[kind]}"
+    path = f"/apis/apps/v1/namespaces/{quote(meta['namespace'], safe='')}/{WORKLOADS[kind]}"
     told = ""
 
     def complete(found: Object) -> bool:
@@ -86,6 +87,37 @@ async def rolled_out(client: Client, workload: Object, say: Say) -> str | None:
     if await _until(client, path, {"fieldSelector": f"metadata.name={meta['name']}"}, complete) is None:
         return await _reasons(client, workload, f"{what}: not all pods are available after {_PATIENCE_SECONDS:g} s")
     return None
+
+
+async def completed(client: Client, job: Object, say: Say) -> str | None:
+    """Tell how many pods of a Job have succeeded, until it has ended.
+
+    Returns:
+        What went wrong; None where the Job is complete.
+    """
+    meta = job["metadata"]
+    what = f"job/{meta['name']}"
+    path = f"/apis/batch/v1/namespaces/{quote(meta['namespace'], safe='')}/jobs"
+    told = ""
+
+    def ended(found: Object) -> bool:
+        nonlocal told
+        status, wanted = found.get("status") or {}, found["spec"].get("completions") or 1
+        if (text := f"{what:<14} {status.get('succeeded') or 0} of {wanted} pods have succeeded") != told:
+            say(told := text)
+        return _outcome(found) is not None
+
+    found = await _until(client, path, {"fieldSelector": f"metadata.name={meta['name']}"}, ended)
+    if found is None:
+        return await _reasons(client, job, f"{what}: it has not ended after {_PATIENCE_SECONDS:g} s")
+    outcome = _outcome(found) or {}
+    return None if outcome["type"] == "Complete" else f"{what}: {outcome['message']}"
+
+
+def _outcome(job: Object) -> Object | None:
+    """The condition that says how a Job has ended; None where it has not."""
+    told = (job.get("status") or {}).get("conditions") or ()
+    return next((item for item in told if item["type"] in ("Complete", "Failed") and item["status"] == "True"), None)
 
 
 async def _reasons(client: Client, workload: Object, what: str) -> str:

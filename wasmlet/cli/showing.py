@@ -11,7 +11,7 @@ import attrs
 
 from wasmlet.cli.follow import Earlier, Say, follow
 from wasmlet.cli.manifests import path_of
-from wasmlet.cli.serving import answer, chosen, rolled_out, serves
+from wasmlet.cli.serving import WORKLOADS, answer, chosen, completed, rolled_out, serves
 from wasmlet.errors import WasmletError
 from wasmlet.kube import Client, errors
 from wasmlet.kube.client import MERGE_PATCH
@@ -48,11 +48,13 @@ class Show:
         services = [body for body in made if body["kind"] == "Service" and serves(body)]
         pods = [Pod(body) for body in made if body["kind"] == "Pod"]
         servers = [pod for pod in pods if any(chosen(service, pod) for service in services)]
-        workloads = [body for body in made if body["kind"] in ("Deployment", "ReplicaSet")]
+        workloads = [body for body in made if body["kind"] in WORKLOADS]
+        jobs = [body for body in made if body["kind"] == "Job"]
         async with asyncio.TaskGroup() as group:
             several = len(pods) > 1
             follows = {pod.key: group.create_task(self._follow(pod, several=several)) for pod in pods}
             rollouts = [group.create_task(rolled_out(self.client, body, self.say)) for body in workloads]
+            rollouts += [group.create_task(completed(self.client, body, self.say)) for body in jobs]
             ends = [follows[pod.key] for pod in pods if pod not in servers]
             problems = [problem for task in (*ends, *rollouts) if (problem := await task)]
             for service in services if not problems else ():
