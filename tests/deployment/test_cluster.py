@@ -78,5 +78,5 @@ async def test_a_node_may_do_what_a_node_may_and_no_more(deployed: Deployed) -> 
             said = await deployed.sh(f"kubectl auth can-i {question} {who}", check=False)
             assert said.split()[-1] == answer, question
     finally:
-        await deployed.sh("kubectl delete -k examples/deploy --wait")
+        await deployed.sh("kubectl delete -k examples/deploy --ignore-not-found")
         await deployed.sh("kubectl delete node wasmlet-0 --ignore-not-found")
