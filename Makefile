@@ -104,7 +104,7 @@ $(VENV)/.base: $(BIN)/uv requirements.lock $(PROJECTS)
 	@$(INSTALL) -e . $(EDITABLE)
 	@touch $@
 
-$(VENV)/.dev: $(VENV)/.base examples/custom_provider/pyproject.toml
+$(VENV)/.dev: $(VENV)/.base examples/custom_provider/pyproject.toml examples/custom_capability/pyproject.toml
 	@echo '==> Installing what the checks need into $(VENV)'
-	@$(INSTALL) --group dev -e ./examples/custom_provider
+	@$(INSTALL) --group dev -e ./examples/custom_provider -e ./examples/custom_capability
 	@touch $@

@@ -11,6 +11,7 @@ from pathlib import Path
 import attrs
 import pytest
 import yaml
+from aiohttp import ClientSession
 from wasmlet_wasmtime import WasmtimeProvider
 
 import wasmlet
@@ -100,6 +101,7 @@ async def kube(
 ) -> AsyncIterator[Kubectl]:
     """A cluster with one wasmtime node, as `wasmlet demo --keep` has one; restarts wait a second at most."""
     settings = WasmtimeProvider.Config(
+        engine=("wascc",),
         allow_local_modules=True,
         module_dir=EXAMPLES,
         network="address",
@@ -298,3 +300,13 @@ def test_manifests_are_explained_and_restricted(manifest: Path) -> None:
             assert container["securityContext"] == {
                 "allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]},
             }  # fmt: skip
+
+
+async def test_an_actor_counts(kube: Kubectl) -> None:
+    await kube("apply", "-f", "examples/wascc.yaml")
+    await kube("wait", "pod/counter", "--for=condition=Ready", f"--timeout={SECONDS:g}s")
+    ip = await kube.get("counter", ".status.podIP")
+    async with ClientSession() as client:
+        for count in (1, 2):
+            async with client.get(f"http://{ip}:8080/any/path") as answer:
+                assert await answer.json() == {"counter": count}

@@ -10,9 +10,11 @@ from typing import Any
 
 import pytest
 import yaml
+from wasmlet_wascc import claims, sections
 
 from tests.guests import components
 from tests.guests.components import MODULE, compile_component
+from tests.wascc import signing
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 PREBUILT = EXAMPLES / "hello" / "hello.wasm"
@@ -144,3 +146,13 @@ def test_the_component_in_python_is_built_by_the_command_in_its_readme() -> None
     options = "-d examples/http/http.wit -w asking componentize -p examples/http/python"
     assert f"componentize-py {options} -o examples/http/python/app.wasm app" in readme
     assert components.python().read_bytes()[:8] == b"\0asm\x0d\0\x01\0"
+
+
+@pytest.mark.parametrize("name", ["echo", "counter"])
+def test_the_actors_are_what_their_sources_say(name: str) -> None:
+    """Built by the command in their README, whose options these are; what differs is who has signed them."""
+    assert " ".join(signing.FLAGS) in (signing.EXAMPLES / "README.md").read_text()
+    prebuilt = (signing.EXAMPLES / f"{name}.wasm").read_bytes()
+    assert claims.read(prebuilt).name == name
+    assert len(prebuilt) < 8 * 1024
+    assert sections.without(prebuilt, sections.tokens(prebuilt)) == signing.unsigned(name)

@@ -20,6 +20,7 @@ PUBLIC = ("wasmlet", "wasmlet.runtime", "wasmlet.testing", "wasmlet.cli")
 """The packages whose `__all__` is the API."""
 USERS = {
     "wasmlet_processes": ROOT / "examples/custom_provider",
+    "wasmlet_clock": ROOT / "examples/custom_capability",
     "wasmlet_wasmtime": ROOT / "providers/wasmtime",
     "wasmlet_wasmer": ROOT / "providers/wasmer",
 }

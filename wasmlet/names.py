@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-OWN = {"provider": ("remote", "wasmer", "wasmtime"), "engine": ("wasmer", "wasmtime")}
+OWN = {"provider": ("remote", "wascc", "wasmer", "wasmtime"), "engine": ("wascc", "wasmer", "wasmtime")}
 """The providers and engines that this project publishes, each as the distribution `wasmlet-NAME`."""
 
 

@@ -80,7 +80,7 @@ class Binary:
 
     @property
     def kind(self) -> str:
-        """As `preview 1 command`, `preview 1 reactor`, `component` or `library`."""
+        """As `preview 1 command`, `preview 1 reactor`, `component`, `waPC actor` or `library`."""
         names = {extern.name for extern in self.exports}
         if self.component:
             worlds = {"wasi:cli/run": "command", "wasi:http/incoming-handler": "HTTP handler"}
@@ -88,6 +88,8 @@ class Binary:
                 if any(name == world or name.startswith(f"{world}@") for name in names):
                     return f"component ({what})"
             return "component"
+        if "__guest_call" in names and any(extern.module == "wapc" for extern in self.imports):
+            return "waPC actor"
         preview = f"preview {self.preview} " if self.preview is not None else ""
         if "_start" in names:
             return f"{preview}command"

@@ -28,6 +28,7 @@ from wasmlet.errors import ConfigError, WasmletError
 
 if TYPE_CHECKING:
     from wasmlet.artifacts.pull import Pulled
+    from wasmlet.artifacts.push import Module
     from wasmlet.artifacts.store import Image
     from wasmlet.artifacts.wasm import Binary
 
@@ -187,7 +188,7 @@ async def _inspect(what: str, manifest: bool, config: RegistryConfig, *, local: 
         if manifest:
             _write_manifest(module.binary, _as_image(what))
             return
-        _show([("file", what), ("digest", module.digest)], module.binary)
+        _show([("file", what), ("digest", module.digest)], module.binary, await _facts(module))
         return
     try:
         wanted = parse(what)
@@ -198,17 +199,25 @@ async def _inspect(what: str, manifest: bool, config: RegistryConfig, *, local: 
         pulled = await _pulled(stack, Path(directory), wanted, config)
         image = pulled.lease.image
         module = await asyncio.to_thread(load, pulled.lease.path)
+        facts = await _facts(module)
     if manifest:
         _write_manifest(module.binary, str(wanted))
         return
     lines = [("reference", str(wanted)), ("manifest", image.digest), ("digest", image.module)]
     if image.command:
         lines.append(("command", " ".join((*image.command, *image.arguments))))
-    _show(lines, module.binary)
+    _show(lines, module.binary, facts)
 
 
-def _show(lines: Iterable[tuple[str, str]], binary: Binary) -> None:
-    for name, text in (*lines, ("kind", binary.kind), ("size", f"{binary.size} bytes")):
+async def _facts(module: Module) -> Sequence[tuple[str, str]]:
+    """What the engines that are installed find out about it."""
+    from wasmlet.cli.facts import facts_of
+
+    return await asyncio.to_thread(lambda: list(facts_of(module.path.read_bytes(), module.binary)))
+
+
+def _show(lines: Iterable[tuple[str, str]], binary: Binary, facts: Iterable[tuple[str, str]]) -> None:
+    for name, text in (*lines, ("kind", binary.kind), ("size", f"{binary.size} bytes"), *facts):
         click.echo(f"{name:<10} {_printable(text)}")
     for need, how in needs_of(binary):
         click.echo(f"{'needs':<10} {need}: {how}")

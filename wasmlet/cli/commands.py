@@ -130,10 +130,10 @@ class _DemoCommand(click.Command):
 @click.argument("args", nargs=-1, type=click.UNPROCESSED)
 @click.option(
     "--provider",
-    type=click.Choice(["wasmtime", "remote"]),
+    type=click.Choice(["wasmtime", "wascc", "remote"]),
     default="wasmtime",
     show_default=True,
-    help="What the node is made of; remote runs wasmtime in an agent, which is a process of its own.",
+    help="What the node is made of: wascc runs signed actors; remote runs wasmtime in an agent, a process of its own.",
 )
 @click.option("--keep", is_flag=True, help="Stay up until Ctrl-C, so that kubectl can be used.")
 @click.option(

@@ -54,8 +54,7 @@ async def half(name: str, place: Place, say: Say) -> AsyncGenerator[Half, None]:
     """
     kind = providers.load(name)
     config: Any = kind.Config
-    if name == LOCAL:
-        assert issubclass(kind, RuntimeProvider)
+    if issubclass(kind, RuntimeProvider):
         settings = {"allow_local_modules": True, "module_dir": place.modules, "network": ADDRESS}
         provider = kind(config(**settings, **attrs.asdict(place.registries, recurse=False)))
         yield Half(provider, provider.earlier_logs)

@@ -14,7 +14,7 @@ import click
 from wasmlet.errors import ConfigError
 
 GROUP = "wasmlet.commands"
-ELSEWHERE = {"host": "wasmlet-remote"}
+ELSEWHERE = {"host": "wasmlet-remote", "wascc": "wasmlet-wascc"}
 """The commands that this project publishes in a distribution of their own, by name."""
 
 

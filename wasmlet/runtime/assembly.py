@@ -23,6 +23,7 @@ from wasmlet.runtime.files.memory import Memory
 from wasmlet.runtime.files.volumes import Storage
 from wasmlet.runtime.handlers import Handlers
 from wasmlet.runtime.images.compiler import Compiler
+from wasmlet.runtime.images.facts import Facts
 from wasmlet.runtime.images.images import Images
 from wasmlet.runtime.images.imports import Imports
 from wasmlet.runtime.images.registries import Registries
@@ -102,6 +103,7 @@ async def assembled(setting: Setting, owner: PodsOwner) -> tuple[RuntimeServices
         client=client,
         images=images,
         imports=Imports(config.max_module_bytes),
+        facts=Facts(config.max_module_bytes),
         registries=await registries.__aenter__(),
         handlers=handlers,
         changes=setting.changes,

@@ -32,6 +32,9 @@ class RuntimeConfig(ImageConfig, NetworkConfig):
     engine_python: Path | None = option(
         None, help="The interpreter of engines that need one of their own (wasmer: a Python 3.10)."
     )
+    wascc_issuers: tuple[str, ...] = option(
+        (), help="Public key (A...) of an account whose actors the engine wascc runs; may be repeated. None: any."
+    )
     allow_local_modules: bool = option(False, help="Let pods run modules from this node's disk (image: file:///path).")
     module_dir: Path | None = option(
         None, help="Directory that relative images (file://./x.wasm) are in, and do not leave."

@@ -12,8 +12,11 @@ import hashlib
 import sys
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import ClassVar, Literal, Protocol, Self
+from typing import Any, ClassVar, Literal, Protocol, Self
 
+import attrs
+
+from wasmlet.model.pod import Container, Pod
 from wasmlet.runtime.linking import Links
 
 Isolation = Literal["process", "dense"]
@@ -31,6 +34,24 @@ class EngineSettings(Protocol):
         """The interpreter of engines that need one of their own; None where it was not set."""
         ...
 
+    @property
+    def wascc_issuers(self) -> tuple[str, ...]:
+        """Whose actors an engine of waSCC's runs; none: those of everybody who has signed one."""
+        ...
+
+
+@attrs.frozen
+class GuestSettings:
+    """What an engine wants of one instance of a container.
+
+    Attributes:
+        spec: for its in-worker module, which finds it in the spec as `engine`. May be secret.
+        remarks: reasons and messages of events that warn the pod's owner before the start.
+    """
+
+    spec: Mapping[str, Any] = attrs.field(factory=dict, repr=False)
+    remarks: tuple[tuple[str, str], ...] = ()
+
 
 class Engine(abc.ABC):
     """One WebAssembly engine. Abstract: `name`, `version`, `guest_module`.
@@ -43,6 +64,7 @@ class Engine(abc.ABC):
         links: what guests may import from it. What imports something else is refused before it is compiled; None leaves
             that to `compile` of the in-worker module, which sees it late.
         sockets: whether guests have the listeners and connections that their pod was granted.
+        examines: whether it wants to see modules on the node (`examine`) before anything is done with them.
     """
 
     name: ClassVar[str]
@@ -50,6 +72,7 @@ class Engine(abc.ABC):
     components: ClassVar[Collection[Isolation]] = ()
     links: ClassVar[Links | None] = None
     sockets: ClassVar[bool] = False
+    examines: ClassVar[bool] = False
 
     @classmethod
     def configured(cls, config: EngineSettings) -> Self:
@@ -87,6 +110,43 @@ class Engine(abc.ABC):
         Raises:
             ConfigError: it cannot; the message says what to do.
         """
+
+    def check_pod(self, pod: Pod) -> None:  # noqa: B027 - most engines take what a node takes
+        """See whether the engine's guests can have what the manifest asks, beside what every node checks.
+
+        Raises:
+            Refused: they cannot; names the field.
+        """
+
+    def examine(self, wasm: bytes) -> Any:
+        """Find out what the node has to know of a module, as who has signed it; where `examines`. Blocks.
+
+        Called once for each module before it is compiled, and again by another node loop.
+
+        Returns:
+            What `guest_settings` is given.
+
+        Raises:
+            ValueError: the module is not to be run, now or later; the message says why.
+        """
+        raise NotImplementedError(f"engine {self.name} examines modules and has no way to do it")
+
+    @classmethod
+    def shown(cls, facts: Any) -> Mapping[str, str]:
+        """What `wasmlet inspect` shows of what `examine` has found: names, of at most ten letters, and values."""
+        return {}
+
+    def guest_settings(self, pod: Pod, container: Container, facts: Any, now: float) -> GuestSettings:
+        """What the engine wants of the next instance of a container.
+
+        Args:
+            facts: what `examine` has found; None where the engine examines nothing.
+            now: seconds since 1970.
+
+        Raises:
+            Refused: it is not to be started, at this time or with this manifest; names the field.
+        """
+        return GuestSettings()
 
 
 def worker_version(engine: Engine, module: Path) -> str:

@@ -60,6 +60,7 @@ class Links:
         serves: whether it serves components that export `HANDLER` and are no commands.
         memory: whether a module that imports functions has to export a memory of the name `memory`.
         others: of `functions`, another type under which they can be imported, too.
+        entry: a function that modules have to export; "": a WASI command is expected.
     """
 
     functions: Mapping[str, Mapping[str, Signature]]
@@ -67,6 +68,7 @@ class Links:
     serves: bool = False
     memory: bool = False
     others: Mapping[str, Mapping[str, Signature]] = {}
+    entry: str = ""
 
 
 def unfit(path: Path, links: Links, engine: str) -> str:
@@ -131,7 +133,7 @@ def _of_module(module: Binary, links: Links, engine: str) -> list[str]:
         reasons.append(_advice(missing, links, engine))
     if other:
         reasons.append(f"the module's imports do not fit: incompatible import type: {_list(other)}")
-    if reason := _no_entry(module):
+    if reason := _lacks(module, links.entry) if links.entry else _no_entry(module):
         reasons.append(reason)
     memory = any(export.name == "memory" and export.kind == "memory" for export in module.exports)
     if links.memory and not memory and any(wanted.kind == "function" for wanted in module.imports):
@@ -158,6 +160,12 @@ def _no_entry(module: Binary) -> str:
                 f"found one that is {functions[name]}"
             )
     return ""
+
+
+def _lacks(module: Binary, entry: str) -> str:
+    if any(export.name == entry and export.kind == "function" for export in module.exports):
+        return ""
+    return f"the module does not export the function {entry}: this engine runs no other modules"
 
 
 def _advice(missing: Iterable[Extern], links: Links, engine: str) -> str:

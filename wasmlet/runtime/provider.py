@@ -179,7 +179,10 @@ class RuntimeProvider(Provider):
         if (before := self._pods.get(pod.uid)) is not None and before.stopped:
             await self.delete_pod(pod.key, 0)
         if pod.uid not in self._pods:
-            manifest.check(pod, services.networks.node, sockets=self._sockets(inputs))
+            engine = self._engine(inputs)
+            manifest.check(pod, services.networks.node, sockets=engine is None or engine.sockets)
+            if engine is not None:
+                engine.check_pod(pod)
             volume_rules.check(pod, host_paths=bool(self.config.allow_host_path), claims=services.storage.claims.any)
             self._pods[pod.uid] = PodLife(services, pod.key)
         self._pods[pod.uid].accept(pod, inputs)
@@ -331,12 +334,12 @@ class RuntimeProvider(Provider):
         brought = {image.digest for life in self._pods.values() for image in life.inputs.images.values()}
         return collecting.Used({labels.image_id for labels in found if labels is not None}, brought)
 
-    def _sockets(self, inputs: Inputs) -> bool:
-        """Whether the engine gives its guests sockets that runs a pod with these inputs."""
+    def _engine(self, inputs: Inputs) -> Engine | None:
+        """The engine that runs a pod with these inputs; None for a pod that is refused by the name of its handler."""
         try:
-            return self.services.handlers.of(inputs.runtime_handler or "").engine.sockets
+            return self.services.handlers.of(inputs.runtime_handler or "").engine
         except Refused:
-            return True  # it is refused by the name of its handler
+            return None
 
     @property
     def services(self) -> RuntimeServices:

@@ -17,6 +17,7 @@ from wasmlet.runtime.changes import Changes
 from wasmlet.runtime.files.pod_users import PodUsers
 from wasmlet.runtime.files.volumes import Storage
 from wasmlet.runtime.handlers import Handlers
+from wasmlet.runtime.images.facts import Facts
 from wasmlet.runtime.images.images import Images
 from wasmlet.runtime.images.imports import Imports
 from wasmlet.runtime.images.registries import Registries
@@ -48,6 +49,7 @@ class RuntimeServices:
     client: ShimClient
     images: Images
     imports: Imports
+    facts: Facts
     registries: Registries
     handlers: Handlers
     changes: Changes

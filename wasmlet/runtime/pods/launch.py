@@ -118,7 +118,7 @@ async def carry_out(launch: Launch, limits: Limits, log_path: str, services: Run
     plan, mounts = launch.plan, launch.mounts
     user = plan.user.as_spec() if plan.user is not None else None
     network = as_spec(plan.grant, plan.http) if plan.grant is not None else None
-    spec = spec_of(plan.argv, plan.variables, limits.memory, mounts.as_spec(), user, network)
+    spec = spec_of(plan.argv, plan.variables, limits.memory, mounts.as_spec(), user, network, plan.engine)
     request = _run_request(launch, limits, log_path, services)
     return await services.client.run(request, spec, launch.artifact, mounts.descriptors)
 

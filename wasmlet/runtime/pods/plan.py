@@ -17,6 +17,7 @@ from wasmlet.model.expansion import command_and_args
 from wasmlet.model.hosts import Dns, hosts_file, resolv_conf, set_hostname
 from wasmlet.model.inputs import Inputs
 from wasmlet.model.pod import Container, Pod, Raw
+from wasmlet.runtime.engine import GuestSettings
 from wasmlet.runtime.files import volume_rules
 from wasmlet.runtime.files.mounts import MountRequest
 from wasmlet.runtime.files.pod_users import User
@@ -28,6 +29,8 @@ from wasmlet.runtime.network.node_network import NO_NETWORK, NodeNetwork
 from wasmlet.runtime.pods import limits, manifest
 from wasmlet.runtime.shim.instances import Kind, Labels
 from wasmlet.worker.grants import Grant
+
+NO_SETTINGS = GuestSettings()
 
 STREAMS = {"stdin": "stdin", "stdin_once": "stdinOnce", "tty": "tty"}
 """The fields of a manifest that say how a container's streams are, by their names on the wire."""
@@ -126,6 +129,7 @@ class StartPlan:
         argv: the guest's arguments, its name first.
         grant: what the guest may ask of its pod's network; None for nothing.
         http: how it serves HTTP, where it does (`wasmlet.runtime.network.http_serving`).
+        engine: what the engine's in-worker module is told beside.
         remarks: reasons and messages of events that warn the pod's owner before the start.
         image_remarks: the same, of what of its image the guest does not get.
     """
@@ -139,15 +143,17 @@ class StartPlan:
     user: User | None
     grant: Grant | None
     http: Mapping[str, Any]
+    engine: Mapping[str, Any] = attrs.field(repr=False)
     remarks: tuple[tuple[str, str], ...]
     image_remarks: tuple[tuple[str, str], ...]
 
 
-def plan(request: StartRequest, module: Module, files: Files) -> StartPlan:
+def plan(request: StartRequest, module: Module, files: Files, settings: GuestSettings = NO_SETTINGS) -> StartPlan:
     """What this start comes to.
 
     Args:
         files: what `env[].valueFrom.fileKeyRef` of the container names.
+        settings: what the engine wants of it.
 
     Raises:
         Refused: the manifest asks for what this node cannot give; names the field.
@@ -178,7 +184,9 @@ def plan(request: StartRequest, module: Module, files: Files) -> StartPlan:
         user=request.user,
         grant=grant,
         http=http_serving.of_pod(pod),
+        engine=settings.spec,
         remarks=(
+            *settings.remarks,
             *(("InvalidEnvironmentVariableNames", message) for message in found.skipped),
             *(("PortNotListenedAt", message) for message in _unserved(request)),
         ),

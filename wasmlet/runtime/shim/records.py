@@ -149,9 +149,12 @@ def spec_of(
     mounts: Sequence[Mapping[str, Any]],
     user: Mapping[str, Any] | None = None,
     network: Mapping[str, Any] | None = None,
+    engine: Mapping[str, Any] | None = None,
 ) -> bytes:
     """The spec that a child reads (see `wasmlet.worker.wire`); `memory` in bytes, None: no limit."""
     spec = {"args": list(args), "env": list(env.items()), "memory": memory, "mounts": list(mounts), "user": user}
     if network is not None:
         spec["network"] = network
+    if engine:
+        spec["engine"] = engine
     return json.dumps(spec).encode()

@@ -1,0 +1,205 @@
+"""Which capabilities an actor is granted: those that its signature claims and its pod asks for.
+
+wascc.wasmlet.dev/capabilities: logging, extras           names; `wascc:` may be left out
+wascc.wasmlet.dev/keyvalue: memory                        or redis://HOST[:PORT][/DATABASE], with an egress grant;
+                                                          several as BINDING=redis://...
+wascc.wasmlet.dev/messaging: nats://HOST[:PORT]           with an egress grant
+wascc.wasmlet.dev/subscriptions: orders.new, audit.>      the subjects whose messages the actor is told
+wascc.wasmlet.dev/acme.clock: '{"zone": "UTC"}'           acme:clock of another distribution, and its settings
+
+A port of the container asks for `wascc:http_server`, a volume that it mounts for `wascc:blobstore`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Collection, Iterator
+from typing import Any
+from urllib.parse import urlsplit
+
+import attrs
+
+from wasmlet import Refused
+from wasmlet.model.pod import Container, Pod
+
+PREFIX = "wascc.wasmlet.dev/"
+HTTP, BLOBS, KEYVALUE, MESSAGING = "wascc:http_server", "wascc:blobstore", "wascc:keyvalue", "wascc:messaging"
+OWN = (BLOBS, "wascc:extras", HTTP, KEYVALUE, "wascc:logging", MESSAGING)
+"""The capabilities that every node with this provider has."""
+_TOKEN_MOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
+_SCHEMES = {"keyvalue": "redis", "messaging": "nats"}
+_MOST_SETTINGS, _LONGEST = 32, 4096
+_OTHER = re.compile(r"([a-z0-9][a-z0-9_-]*)\.([a-z0-9][a-z0-9_-]*)")
+
+
+@attrs.frozen
+class Asked:
+    """What a pod asks for its actors.
+
+    Attributes:
+        names: of capabilities.
+        settings: by the name of a capability.
+        bindings: of the blob store: the path of a mount by the name of its volume, and `default` for the only one.
+    """
+
+    names: tuple[str, ...]
+    settings: dict[str, dict[str, str]]
+    bindings: dict[str, str]
+
+    @classmethod
+    def of(cls, pod: Pod, container: Container) -> Asked:
+        """What the pod asks for this container.
+
+        Raises:
+            Refused: an annotation says nothing that can be; names it.
+        """
+        names: dict[str, None] = {}
+        settings: dict[str, dict[str, str]] = {}
+        for key, value in pod.annotations.items():
+            if key.startswith(PREFIX):
+                for name, found in _annotation(key.removeprefix(PREFIX), value):
+                    names[name] = None
+                    settings[name] = settings.get(name, {}) | found
+        if "subscriptions" in settings.get(MESSAGING, {}) and "url" not in settings[MESSAGING]:
+            raise _refused("subscriptions", f"{PREFIX}messaging beside it, which names the server", "none")
+        if any((port.get("protocol") or "TCP") == "TCP" for port in container.raw.get("ports") or ()):
+            names[HTTP] = None
+        bindings = _bindings(container)
+        if bindings:
+            names[BLOBS] = None
+        return cls(tuple(names), settings, bindings)
+
+
+@attrs.frozen
+class Decision:
+    """What an actor is granted.
+
+    Attributes:
+        granted: names of capabilities.
+        refused: why an actor does not get the others that it claims or is asked for, by name.
+        unclaimed: of these, those that the pod asks for and the signature does not claim.
+    """
+
+    granted: tuple[str, ...]
+    refused: dict[str, str]
+    unclaimed: tuple[str, ...]
+
+
+def decide(claimed: Collection[str], asked: Collection[str], installed: Collection[str]) -> Decision:
+    """What an actor is granted.
+
+    Args:
+        claimed: by its signature.
+        asked: by its pod.
+        installed: what this node has.
+    """
+    refused = {}
+    for name in claimed:
+        if name not in installed:
+            refused[name] = "this node does not have it"
+        elif name not in asked:
+            refused[name] = f"its pod does not ask for it ({_advice(name)})"
+    unclaimed = tuple(name for name in asked if name not in claimed)
+    refused |= dict.fromkeys(unclaimed, "its signature does not claim it")
+    return Decision(tuple(name for name in claimed if name not in refused), refused, unclaimed)
+
+
+def _advice(name: str) -> str:
+    """How a pod asks for a capability."""
+    if name == HTTP:
+        return "a containerPort does"
+    if name == BLOBS:
+        return "a volume that the container mounts does"
+    if name in (KEYVALUE, MESSAGING):
+        return f"annotation {PREFIX}{name.partition(':')[2]} does"
+    return f"annotation {PREFIX}capabilities does"
+
+
+def _annotation(key: str, value: str) -> Iterator[tuple[str, dict[str, str]]]:
+    """The capabilities that an annotation asks for, with their settings.
+
+    Raises:
+        Refused: it says nothing that can be.
+    """
+    if key == "capabilities":
+        for word in re.split(r"[\s,]+", value.strip()):
+            if word:
+                yield (word if ":" in word else f"wascc:{word}"), {}
+    elif key == "keyvalue" and value == "memory":
+        yield KEYVALUE, {}
+    elif key == "keyvalue":
+        yield KEYVALUE, _urls(value)
+    elif key == "messaging":
+        yield MESSAGING, {"url": _url(key, value)}
+    elif key == "subscriptions":
+        yield MESSAGING, {"subscriptions": _subjects(value)}
+    elif found := _OTHER.fullmatch(key):
+        yield f"{found[1]}:{found[2]}", _settings(key, value)
+    else:
+        raise _refused(key, "capabilities, keyvalue, messaging, subscriptions, or the name of a capability", key)
+
+
+def _urls(value: str) -> dict[str, str]:
+    """The URLs of an annotation by the names of their bindings."""
+    found: dict[str, str] = {}
+    for word in re.split(r"[\s,]+", value.strip()):
+        binding, equals, url = word.partition("=")
+        if not equals or ":" in binding:
+            binding, url = "default", word
+        if binding in found or len(found) >= _MOST_SETTINGS:
+            raise _refused("keyvalue", f"at most {_MOST_SETTINGS} bindings, each once", binding)
+        found[binding] = _url("keyvalue", url)
+    return found
+
+
+def _url(key: str, value: str) -> str:
+    expected = f"{_SCHEMES[key]}://HOST[:PORT]" + ("[/DATABASE], or memory" if key == "keyvalue" else "")
+    try:
+        parts = urlsplit(value)
+        good = parts.scheme == _SCHEMES[key] and parts.hostname and (parts.port is None or parts.port)
+    except ValueError:
+        good = False
+    if good and (parts.username or parts.password):
+        raise Refused(
+            f"metadata.annotations[{PREFIX}{key}]",
+            "names a user or a password, which everybody sees who sees the pod; put the password into the variable "
+            "REDIS_PASSWORD, from a Secret",
+        )
+    path = parts.path.strip("/") if good else ""
+    if not good or parts.query or parts.fragment or (path and not (key == "keyvalue" and path.isdigit())):
+        raise _refused(key, expected, value)
+    return value
+
+
+def _subjects(value: str) -> str:
+    for word in re.split(r"[\s,]+", value.strip()):
+        tokens = word.split(".")
+        wild = [token for token in tokens if set("*>") & set(token)]
+        if not all(tokens) or not {"*", ">"}.issuperset(wild) or ">" in tokens[:-1]:
+            raise _refused("subscriptions", "subjects of NATS, as orders.new or audit.>", value)
+    return value.strip()
+
+
+def _settings(key: str, value: str) -> dict[str, str]:
+    try:
+        found: Any = json.loads(value or "{}") if len(value) <= _LONGEST else None
+    except ValueError:
+        found = None
+    texts = isinstance(found, dict) and all(isinstance(one, str) for one in found.values())
+    if not texts or len(found) > _MOST_SETTINGS:
+        raise _refused(key, f"a JSON object of at most {_MOST_SETTINGS} texts", value)
+    settings: dict[str, str] = found
+    return settings
+
+
+def _bindings(container: Container) -> dict[str, str]:
+    mounts = [mount for mount in container.raw.get("volumeMounts") or () if mount["mountPath"] != _TOKEN_MOUNT]
+    found = {str(mount["name"]): str(mount["mountPath"]) for mount in mounts}
+    if len(mounts) == 1:
+        found.setdefault("default", mounts[0]["mountPath"])
+    return found
+
+
+def _refused(key: str, expected: str, found: str) -> Refused:
+    return Refused(f"metadata.annotations[{PREFIX}{key}]", f"expected {expected}, found {found[:80]!r}")

@@ -1,0 +1,350 @@
+"""One actor: an instance of its module, and waPC, by which host and guest call each other.
+
+The host hands over an operation and a message, and the guest takes both with `__guest_request`, answers with
+`__guest_response` or `__guest_error`, and calls the host in between with `__host_call`, whose answer it then takes.
+Source: waPC's specification; of `__host_call` there are two forms, with and without the name of a binding.
+
+The engine's C API is called directly, as `wasmlet_wasmtime` does it: a call of the host through its Python API takes
+three times as long.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import time
+from _thread import get_ident
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import wasmtime
+from wasmtime import _ffi as ffi
+
+from .borrowed import direct, errors, instances, limits
+from .failures import GuestError, HostError
+from .messages import MOST_BYTES
+
+MODULE = "wapc"
+GUEST_CALL = b"__guest_call"
+_STARTS = (b"_start", b"_initialize", b"wapc_init")
+"""The exports that are called at first, where they are there; in this order, as waPC's hosts do it."""
+_MOST_NAME = 1024
+_LONGEST_LINE = 4096
+_POINTER, _SIZE, _TEXT = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_char_p
+_VALUE = 4
+"""A value of wasm takes as much room as so many numbers of 32 bits."""
+_CALLBACK = ctypes.CFUNCTYPE(_POINTER, _POINTER, _POINTER, ctypes.POINTER(ctypes.c_uint32), _SIZE)
+
+_define = direct.function(
+    "wasmtime_linker_define_func_unchecked", *[_POINTER] * 2, _TEXT, _SIZE, _TEXT, _SIZE, _POINTER, _POINTER,
+    _POINTER, _POINTER,
+)  # fmt: skip
+_instantiate = direct.function("wasmtime_linker_instantiate", *[_POINTER] * 6)
+_export = direct.function("wasmtime_instance_export_get", ctypes.c_bool, *[_POINTER] * 2, _TEXT, _SIZE, _POINTER)
+_call = direct.function("wasmtime_func_call", *[_POINTER] * 4, _SIZE, _POINTER, _SIZE, _POINTER)
+_memory_data = direct.function("wasmtime_memory_data", _POINTER, _POINTER, _POINTER)
+_memory_size = direct.function("wasmtime_memory_data_size", _SIZE, _POINTER, _POINTER)
+_store_new = direct.function("wasmtime_store_new", *[_POINTER] * 4)
+_store_delete = direct.function("wasmtime_store_delete", None, _POINTER)
+_context_of = direct.function("wasmtime_store_context", _POINTER, _POINTER)
+_set_wasi = direct.function("wasmtime_context_set_wasi", *[_POINTER] * 3)
+_set_deadline = direct.function("wasmtime_context_set_epoch_deadline", None, _POINTER, ctypes.c_uint64)
+_on_deadline = direct.function("wasmtime_store_epoch_deadline_callback", None, *[_POINTER] * 4)
+_limit = direct.function("wasmtime_store_limiter", None, _POINTER, *[ctypes.c_int64] * 5)
+_trap_new = direct.function("wasmtime_trap_new", _POINTER, _TEXT, _SIZE)
+
+HostCall = Callable[[str, str, str, bytes], bytes]
+"""Answers what an actor asks: binding, capability, operation and message. Raises `HostError` where it does not."""
+
+
+class Code(NamedTuple):
+    """A module that is ready to be instantiated: pointers of the engine's.
+
+    Attributes:
+        bindings: whether it names bindings when it calls the host.
+    """
+
+    engine: int
+    linker: int
+    module: int
+
+
+class Actor:
+    """An instance of an actor. For one thread at a time.
+
+    Args:
+        memory: the most that it may have, in bytes; None for no limit.
+        ask: answers its calls.
+        say: takes a line that it writes to the console.
+        until: when its start has to be over, by the monotonic clock in seconds.
+
+    Attributes:
+        until: when what it does has to be over.
+        cause: why it goes no further, where that was the host's doing (`instances`).
+
+    Raises:
+        wasmtime.WasmtimeError, wasmtime.Trap: it cannot be instantiated.
+    """
+
+    def __init__(self, code: Code, memory: int | None, ask: HostCall, say: Callable[[str], None], until: float) -> None:
+        self._ask, self._say, self.until = ask, say, until
+        self.cause: BaseException | None = None
+        self._operation = self._message = b""
+        self._response: bytes | None = None
+        self._error = b""
+        self._host_response = self._host_error = b""
+        self._store = _store_new(code.engine, None, None)
+        self._context = _context_of(self._store)
+        self._instance, self._memory = ffi.wasmtime_instance_t(), ffi.wasmtime_extern_t()
+        self._entry = ffi.wasmtime_extern_t()
+        self._arguments, self._result = (ffi.wasmtime_val_t * 2)(), ffi.wasmtime_val_t()
+        for one in self._arguments:
+            one.kind = ffi.WASMTIME_I32.value
+        self._trap, self._has_memory = _POINTER(), False
+        try:
+            wasi = wasmtime.WasiConfig()
+            wasi.inherit_stdout()
+            wasi.inherit_stderr()
+            direct.check(_set_wasi(self._context, _released(wasi)))
+            if memory:
+                _limit(self._store, *limits.of_module(memory))
+            _on_deadline(self._store, ctypes.cast(instances._on_epoch, _POINTER), None, None)
+            self._enter(  # a start function of the module itself has no memory to hand anything over in
+                _instantiate, code.linker, self._context, code.module, ctypes.addressof(self._instance),
+                ctypes.addressof(self._trap),
+            )  # fmt: skip
+            self._find(b"memory", self._memory, ffi.WASMTIME_EXTERN_MEMORY.value)
+            self._has_memory = True
+            for name in _STARTS:
+                start = ffi.wasmtime_extern_t()
+                if self._get(name, start) and start.kind == ffi.WASMTIME_EXTERN_FUNC.value:
+                    self._enter(
+                        _call, self._context, ctypes.addressof(start.of.func), None, 0, None, 0,
+                        ctypes.addressof(self._trap),
+                    )  # fmt: skip
+            self._find(GUEST_CALL, self._entry, ffi.WASMTIME_EXTERN_FUNC.value)
+        except BaseException:
+            self.close()
+            raise
+
+    def call(self, operation: str, message: bytes, until: float) -> bytes:
+        """Have it do something; what it answers.
+
+        Args:
+            until: when it has to be done, by the monotonic clock in seconds.
+
+        Raises:
+            GuestError: it answers that it cannot; it may be called again.
+            wasmtime.Trap, wasmtime.WasmtimeError, instances.Trapped: it goes no further.
+        """
+        self.until = until
+        self._operation, self._message = operation.encode(), message
+        self._response, self._error = None, b""
+        first, second = self._arguments
+        first.of.i32, second.of.i32 = len(self._operation), len(message)
+        self._enter(
+            _call, self._context, ctypes.addressof(self._entry.of.func), ctypes.addressof(self._arguments), 2,
+            ctypes.addressof(self._result), 1, ctypes.addressof(self._trap),
+        )  # fmt: skip
+        response, self._response, self._message = self._response, None, b""
+        if not self._result.of.i32:
+            raise GuestError(self._error.decode(errors="replace") or "it says nothing")
+        return response or b""
+
+    def close(self) -> None:
+        """Let go of it."""
+        if self._store:
+            store, self._store = self._store, None
+            _store_delete(store)
+
+    def check_time(self) -> None:
+        """See `instances`."""
+        if time.monotonic() >= self.until:
+            raise instances.TimedOut("the actor has taken longer than it may")
+
+    def _enter(self, call: Any, *arguments: Any) -> None:
+        """Have the guest run."""
+        me = get_ident()
+        before, instances.running[me] = instances.running.get(me), self  # type: ignore[assignment]
+        self.cause, self._trap.value = None, None
+        _set_deadline(self._context, 1)
+        try:
+            error = call(*arguments)
+        finally:
+            if before is None:
+                del instances.running[me]
+            else:
+                instances.running[me] = before
+        try:
+            direct.check(error)
+            direct.check_trap(self._trap)
+        except (wasmtime.WasmtimeError, wasmtime.Trap) as found:
+            cause, self.cause = self.cause, None
+            if cause is not None:
+                raise cause from found
+            raise
+
+    def _get(self, name: bytes, found: Any) -> bool:
+        return bool(_export(self._context, ctypes.addressof(self._instance), name, len(name), ctypes.addressof(found)))
+
+    def _find(self, name: bytes, found: Any, kind: int) -> None:
+        if not self._get(name, found) or found.kind != kind:
+            raise wasmtime.WasmtimeError(f"the actor does not export {name.decode()}")
+
+    # What the guest calls.
+
+    def read(self, address: int, length: int, most: int) -> bytes:
+        """Bytes of its memory.
+
+        Raises:
+            instances.Trapped: it does not have these, or they are too many.
+        """
+        if length > most:
+            raise instances.Trapped(f"the actor hands over {length} bytes, which is more than {most}")
+        return ctypes.string_at(self._at(address, length), length) if length else b""
+
+    def write(self, address: int, data: bytes) -> None:
+        """Put bytes into its memory.
+
+        Raises:
+            instances.Trapped: they are not all within it.
+        """
+        if data:
+            ctypes.memmove(self._at(address, len(data)), data, len(data))
+
+    def _at(self, address: int, length: int) -> int:
+        memory = ctypes.addressof(self._memory.of.memory)
+        if not self._has_memory or address + length > _memory_size(self._context, memory):
+            raise instances.Trapped("the actor names memory that it does not have")
+        return int(_memory_data(self._context, memory)) + address
+
+    def guest_request(self, operation: int, message: int) -> None:
+        """The guest takes what it was called with."""
+        self.write(operation, self._operation)
+        self.write(message, self._message)
+
+    def guest_response(self, address: int, length: int) -> None:
+        """The guest answers."""
+        self._response = self.read(address, length, MOST_BYTES)
+
+    def guest_error(self, address: int, length: int) -> None:
+        """The guest says why it does not answer."""
+        self._error = self.read(address, min(length, _LONGEST_LINE), _LONGEST_LINE)
+
+    def host_call(self, *where: int) -> int:
+        """The guest asks for something: four texts by address and length, the binding first; 1 where it gets it."""
+        binding, capability, operation = (
+            self.read(where[place], where[place + 1], _MOST_NAME).decode(errors="replace") for place in (0, 2, 4)
+        )
+        message = self.read(where[6], where[7], MOST_BYTES)
+        self._host_response = self._host_error = b""
+        try:
+            self.check_time()
+            self._host_response = self._ask(binding, capability, operation, message)
+        except HostError as error:
+            self._host_error = str(error).encode()
+            return 0
+        return 1
+
+    def host_call_without_binding(self, *where: int) -> int:
+        """The same of older actors."""
+        return self.host_call(0, 0, *where)
+
+    def host_response_len(self) -> int:
+        """How long the host's answer is."""
+        return len(self._host_response)
+
+    def host_response(self, address: int) -> None:
+        """The guest takes the host's answer."""
+        self.write(address, self._host_response)
+
+    def host_error_len(self) -> int:
+        """How long the words are that the host answers instead."""
+        return len(self._host_error)
+
+    def host_error(self, address: int) -> None:
+        """The guest takes these."""
+        self.write(address, self._host_error)
+
+    def console_log(self, address: int, length: int) -> None:
+        """The guest writes a line."""
+        self._say(self.read(address, min(length, _LONGEST_LINE), _LONGEST_LINE).decode(errors="replace"))
+
+
+FUNCTIONS: dict[str, tuple[int, int, Callable[..., int | None]]] = {
+    "__guest_request": (2, 0, Actor.guest_request),
+    "__guest_response": (2, 0, Actor.guest_response),
+    "__guest_error": (2, 0, Actor.guest_error),
+    "__host_call": (8, 1, Actor.host_call),
+    "__host_response_len": (0, 1, Actor.host_response_len),
+    "__host_response": (1, 0, Actor.host_response),
+    "__host_error_len": (0, 1, Actor.host_error_len),
+    "__host_error": (1, 0, Actor.host_error),
+    "__console_log": (2, 0, Actor.console_log),
+}
+"""What the host has for actors: how many numbers each takes and returns, and what is called."""
+OLD_HOST_CALL = (6, 1, Actor.host_call_without_binding)
+
+
+def linker_of(engine: wasmtime.Engine, *, bindings: bool) -> wasmtime.Linker:
+    """All that an actor may import.
+
+    Args:
+        bindings: it names bindings when it calls the host.
+    """
+    linker = guest_linker(engine)
+    for name, (takes, gives, function) in FUNCTIONS.items():
+        if name == "__host_call" and not bindings:
+            takes, gives, function = OLD_HOST_CALL
+        i32 = wasmtime.ValType.i32
+        kind = wasmtime.FuncType([i32() for _ in range(takes)], [i32() for _ in range(gives)])
+        callback = _callback(takes, function)
+        _kept.append(callback)
+        direct.check(
+            _define(
+                direct.pointer(linker), MODULE.encode(), len(MODULE), name.encode(), len(name),
+                direct.pointer(kind), ctypes.cast(callback, _POINTER), None, None,
+            )
+        )  # fmt: skip
+    return linker
+
+
+def guest_linker(engine: wasmtime.Engine) -> wasmtime.Linker:
+    """WASI, for actors whose language brings it along: clocks, random numbers and output, no files."""
+    linker = wasmtime.Linker(engine)
+    linker.define_wasi()
+    linker.allow_shadowing = True
+    return linker
+
+
+_kept: list[Any] = []
+"""Callbacks, which live as long as the process."""
+
+
+def _callback(takes: int, function: Callable[..., int | None]) -> Any:
+    places = slice(0, takes * _VALUE, _VALUE)
+
+    @_CALLBACK  # type: ignore[untyped-decorator]
+    def called(_environment: Any, _caller: Any, values: Any, _count: int) -> int | None:
+        actor: Any = instances.running[get_ident()]
+        try:
+            found = function(actor, *values[places]) if takes else function(actor)
+        except BaseException as error:
+            if actor.cause is None:
+                actor.cause = error
+            text = str(error).encode(errors="replace")
+            return int(_trap_new(text, len(text)))
+        if found is not None:
+            values[0] = found
+        return None
+
+    return called
+
+
+def _released(config: wasmtime.WasiConfig) -> int:
+    """A pointer to it, which the engine now owns."""
+    return ctypes.cast(config._consume(), _POINTER).value or 0
+
+
+def trap_words(error: BaseException) -> str:
+    """What to tell of an actor that goes no further."""
+    return errors.trap_text(error) if isinstance(error, Exception) else str(error)

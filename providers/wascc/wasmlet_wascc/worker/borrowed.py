@@ -1,0 +1,55 @@
+"""What an actor's process has of wasmtime's: its in-worker modules, without what that package is on the node.
+
+They are loaded as a package of a name of their own, since importing `wasmlet_wasmtime` itself would load what a node
+needs into a process that runs guests.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import sys
+import types
+from typing import TYPE_CHECKING
+
+_NAME = "wasmlet_wasmtime_worker"
+
+
+def _package() -> None:
+    found = importlib.util.find_spec("wasmlet_wasmtime")
+    if found is None or found.origin is None:
+        raise ImportError("wasmlet-wasmtime is not installed")
+    package = types.ModuleType(_NAME)
+    package.__path__ = [os.path.dirname(found.origin)]
+    sys.modules[_NAME] = package
+
+
+if TYPE_CHECKING:
+    from wasmlet_wasmtime import direct, errors, guest, limits
+    from wasmlet_wasmtime.p2 import bodies, connections, dialing, exchanges, fields, front, instances, turns
+else:
+    _package()
+    direct, errors, guest, limits, bodies, connections, dialing, exchanges, fields, front, instances, turns = (
+        importlib.import_module(f"{_NAME}.{name}")
+        for name in (
+            "direct", "errors", "guest", "limits",
+            "p2.bodies", "p2.connections", "p2.dialing", "p2.exchanges", "p2.fields", "p2.front", "p2.instances",
+            "p2.turns",
+        )
+    )  # fmt: skip
+
+__all__ = [
+    "bodies",
+    "connections",
+    "dialing",
+    "direct",
+    "errors",
+    "exchanges",
+    "fields",
+    "front",
+    "guest",
+    "instances",
+    "limits",
+    "turns",
+]

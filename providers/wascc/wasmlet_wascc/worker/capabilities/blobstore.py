@@ -1,0 +1,144 @@
+"""`wascc:blobstore`: files in directories, one mount of the container for each binding.
+
+A container of the store is a directory of the mount, a blob is a file in it. Names are one part of a path, and links
+are not followed, so nothing outside a mount is reached; the kernel holds the process to its mounts besides.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+from ..capability import Context, HostError
+from ..messages import BadMessage, both, field, number, octets, text
+
+_DEFAULT_CHUNK, _MOST_CHUNK = 256 * 1024, 4 * 2**20
+_MOST_LISTED = 10_000
+_FLAGS = os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class BlobStore:
+    """Keeps blobs in the mounts that the pod has given the container."""
+
+    def __init__(self, context: Context) -> None:
+        self._mounts, self._tell = context.mounts, context.tell
+        self._operations = {
+            "CreateContainer": self._create,
+            "RemoveContainer": self._remove,
+            "RemoveObject": self._remove_object,
+            "ListObjects": self._list,
+            "GetObjectInfo": self._info,
+            "StartUpload": self._start_upload,
+            "UploadChunk": self._upload,
+            "StartDownload": self._download,
+        }
+
+    def call(self, binding: str, operation: str, message: Any) -> Any:
+        """See `Capability`."""
+        do = self._operations.get(operation)
+        if do is None:
+            raise HostError(f"wascc:blobstore has no operation {operation[:80]!r}")
+        mount = self._mounts.get(binding)
+        if mount is None:
+            known = ", ".join(sorted(self._mounts)) or "none"
+            raise HostError(f"there is no binding {binding[:80]!r}: the container mounts {known}")
+        try:
+            root = os.open(mount.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                return do(root, message)
+            finally:
+                os.close(root)
+        except OSError as error:
+            raise HostError(os.strerror(error.errno or 0)) from None
+
+    def _create(self, root: int, message: Any) -> Any:
+        name = _name(message, "id")
+        with suppress(FileExistsError):
+            os.mkdir(name, 0o755, dir_fd=root)
+        return {"id": name}
+
+    def _remove(self, root: int, message: Any) -> Any:
+        name = _name(message, "id")
+        with _container(root, name) as directory:
+            for one in os.listdir(directory):
+                os.unlink(one, dir_fd=directory)
+        os.rmdir(name, dir_fd=root)
+
+    def _remove_object(self, root: int, message: Any) -> Any:
+        with _container(root, _name(message, "container")) as directory:
+            os.unlink(_name(message, "id"), dir_fd=directory)
+
+    def _list(self, root: int, message: Any) -> Any:
+        name = _name(message, "id")
+        with _container(root, name) as directory:
+            found = []
+            for one in sorted(os.listdir(directory)):
+                info = os.stat(one, dir_fd=directory, follow_symlinks=False)
+                if stat.S_ISREG(info.st_mode):
+                    found.append(both({"id": one, "container": name, "byteSize": info.st_size}))
+            if len(found) > _MOST_LISTED:
+                raise HostError(f"the container has more than {_MOST_LISTED} blobs")
+        return {"blobs": found}
+
+    def _info(self, root: int, message: Any) -> Any:
+        container, name = _name(message, "container"), _name(message, "id")
+        with _container(root, container) as directory:
+            try:
+                size = os.stat(name, dir_fd=directory, follow_symlinks=False).st_size
+            except FileNotFoundError:
+                return both({"id": "none", "container": "none", "byteSize": 0})  # as waSCC's own provider says it
+        return both({"id": name, "container": container, "byteSize": size})
+
+    def _start_upload(self, root: int, message: Any) -> Any:
+        with _container(root, _name(message, "container")) as directory:
+            flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | _FLAGS
+            os.close(os.open(_name(message, "id"), flags, 0o644, dir_fd=directory))
+
+    def _upload(self, root: int, message: Any) -> Any:
+        data = octets(field(message, "chunkBytes"))
+        with _container(root, _name(message, "container")) as directory:
+            file = os.open(_name(message, "id"), os.O_WRONLY | os.O_APPEND | _FLAGS, dir_fd=directory)
+            try:
+                while data:
+                    data = data[os.write(file, data) :]
+            finally:
+                os.close(file)
+
+    def _download(self, root: int, message: Any) -> Any:
+        """Have the chunks delivered, one after the other, once this call is over."""
+        container, name = _name(message, "container"), _name(message, "id")
+        wanted = number(message, "chunkSize", 0) or _DEFAULT_CHUNK
+        size = min(max(1, wanted), _MOST_CHUNK)
+        with _container(root, container) as directory:
+            file = os.open(name, os.O_RDONLY | _FLAGS, dir_fd=directory)
+        try:
+            total, at = os.fstat(file).st_size, 0
+            while data := os.pread(file, size, at * size):
+                chunk = {
+                    "sequenceNo": at, "container": container, "id": name, "totalBytes": total, "chunkSize": size,
+                    "chunkBytes": data,
+                }  # fmt: skip
+                self._tell("ReceiveChunk", both(chunk))
+                at += 1
+        finally:
+            os.close(file)
+
+
+@contextmanager
+def _container(root: int, name: str) -> Iterator[int]:
+    directory = os.open(name, os.O_RDONLY | os.O_DIRECTORY | _FLAGS, dir_fd=root)
+    try:
+        yield directory
+    finally:
+        os.close(directory)
+
+
+def _name(message: Any, what: str) -> str:
+    """One part of a path."""
+    found = text(message, what)
+    if not found or found in (".", "..") or "/" in found or "\0" in found or len(found.encode()) > 255:
+        raise BadMessage(f"expected {what} to be a name without slashes, found {found[:80]!r}")
+    return found

@@ -1,0 +1,11 @@
+"""What is answered in place of what was asked."""
+
+from __future__ import annotations
+
+
+class HostError(ValueError):
+    """What the host answers an actor in place of what it asked for: words that its code sees."""
+
+
+class GuestError(Exception):
+    """What an actor answers in place of a response: its words."""

@@ -1,0 +1,185 @@
+"""The host of one actor: what it is granted, its one instance at a time, and what it is told beside requests.
+
+There is one instance, which serves one call after the other, as in waSCC: what it keeps in its memory stays. One that
+traps, or takes too long, is let go of, and the next call has a new one; capabilities and what they keep are the
+container's.
+"""
+
+from __future__ import annotations
+
+import collections
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import wasmtime
+
+from .actor import Actor, Code, trap_words
+from .borrowed import dialing, instances
+from .capabilities import OWN
+from .capability import Capability, Context, Mount
+from .failures import GuestError, HostError
+from .links import Dialler
+from .messages import MOST_BYTES, decoded, encoded
+
+START_SECONDS = 60.0
+"""How long an instance may take to be ready."""
+_MOST_HELD = 4 * MOST_BYTES
+"""Bytes of messages that wait for the actor."""
+_TOLD_SECONDS = 60.0
+
+
+class Busy(Exception):
+    """Another call has not come to its end in time."""
+
+
+class Host:
+    """See above.
+
+    Args:
+        spec: of the container; in its `engine` is what the node has decided (`granted`, `refused`, `settings`).
+        others: capabilities of other distributions, by name.
+        log: takes a line of the container's log.
+
+    Raises:
+        ValueError: a capability that is granted is not there.
+    """
+
+    def __init__(
+        self,
+        code: Code,
+        spec: dict[str, Any],
+        others: Mapping[str, Callable[[Context], Capability]],
+        log: Callable[[str], None],
+    ) -> None:
+        told = spec["engine"]
+        self._code, self._memory, self._log = code, spec.get("memory"), log
+        self._refused: Mapping[str, str] = told["refused"]
+        self._lock = threading.Lock()
+        self._actor: Actor | None = None
+        self._until = 0.0
+        self._owner = 0
+        self._held = 0
+        self._waiting: collections.deque[tuple[str, bytes]] = collections.deque()
+        self._more = threading.Condition()
+        self._threads: list[Callable[[], None]] = []
+        self._complained: set[str] = set()
+        broker = dialing.Broker(spec.get("sockets"))
+        dialler = Dialler(broker, self._deadline)
+        mounts = {mount["path"]: Mount(mount["directory"], mount["read_only"]) for mount in spec.get("mounts") or ()}
+        bindings = {name: mounts[path] for name, path in told["bindings"].items() if path in mounts}
+        self._capabilities: dict[str, Capability] = {}
+        for name in told["granted"]:
+            make = OWN.get(name) or others.get(name)
+            if make is None:
+                raise ValueError(f"capability {name} is not installed on this node")
+            settings = told["settings"].get(name) or {}
+            env = dict(map(tuple, spec["env"]))
+            context = Context(settings, env, bindings, log, dialler.dial, self.tell, self._threads.append)
+            try:
+                self._capabilities[name] = make(context)
+            except Exception as error:  # which may be anybody's code
+                raise ValueError(f"capability {name} cannot be made: {error}") from error
+
+    def start(self) -> None:
+        """Have an instance, which shows whether there can be one.
+
+        Raises:
+            ValueError: there can be none.
+        """
+        try:
+            self._actor = self._instance()
+        except (wasmtime.WasmtimeError, wasmtime.Trap, instances.Trapped) as error:
+            raise ValueError(f"the actor cannot be started: {trap_words(error)}") from error
+
+    def begin(self) -> None:
+        """Start what capabilities do on their own; from here on there are threads."""
+        for work in (*self._threads, self._tell_all):
+            threading.Thread(target=work, daemon=True).start()
+
+    def call(self, operation: str, message: bytes, until: float) -> bytes:
+        """Have the actor do something.
+
+        Args:
+            until: when it has to be done, by the monotonic clock in seconds.
+
+        Raises:
+            Busy: it is at something else for too long.
+            GuestError: it answers that it cannot.
+            instances.Trapped, wasmtime.Trap, wasmtime.WasmtimeError: it has failed, and a new instance comes next.
+        """
+        if not self._lock.acquire(timeout=max(0.0, until - time.monotonic())):
+            raise Busy
+        try:
+            self._until, self._owner = until, threading.get_ident()
+            actor = self._actor or self._instance()
+            self._actor = None  # unless it comes to a good end
+            try:
+                found = actor.call(operation, message, until)
+            except GuestError:
+                self._actor = actor
+                raise
+            except BaseException:
+                actor.close()
+                raise
+            self._actor = actor
+            return found
+        finally:
+            self._owner = 0
+            self._lock.release()
+
+    def tell(self, operation: str, value: Any) -> None:
+        """Have the actor do something, later.
+
+        Raises:
+            HostError: too much waits for it.
+        """
+        message = encoded(value)
+        with self._more:
+            if self._held + len(message) > _MOST_HELD:
+                raise HostError("too much waits for the actor already")
+            self._held += len(message)
+            self._waiting.append((operation, message))
+            self._more.notify()
+
+    def _instance(self) -> Actor:
+        return Actor(self._code, self._memory, self._ask, self._log, time.monotonic() + START_SECONDS)
+
+    def _deadline(self) -> float:
+        """When the call has to be over that this thread is in; another thread has a while."""
+        return self._until if self._owner == threading.get_ident() else time.monotonic() + _TOLD_SECONDS
+
+    def _ask(self, binding: str, capability: str, operation: str, message: bytes) -> bytes:
+        """See `actor.HostCall`."""
+        found = self._capabilities.get(capability)
+        if found is None:
+            why = self._refused.get(capability, "the actor's signature does not claim it")
+            if capability not in self._complained and len(self._complained) < 32:
+                self._complained.add(capability)
+                self._log(f"the actor may not use {capability[:80]}: {why}")
+            raise HostError(f"the actor may not use {capability[:80]}: {why}")
+        try:
+            answer = found.call(binding or "default", operation, decoded(message))
+            return answer if isinstance(answer, bytes) else b"" if answer is None else encoded(answer)
+        except HostError:
+            raise
+        except ValueError as error:
+            raise HostError(f"{capability}: {error}") from None
+        except Exception as error:  # a fault of the capability's, which may be anybody's code
+            self._log(f"{capability} {operation[:80]}: failed: {type(error).__name__}: {error}")
+            raise HostError(f"{capability} has failed") from None
+
+    def _tell_all(self) -> None:
+        """Hand over what waits for the actor, one thing after the other; in a thread of its own."""
+        while True:
+            with self._more:
+                self._more.wait_for(lambda: self._waiting)
+                operation, message = self._waiting.popleft()
+                self._held -= len(message)
+            try:
+                self.call(operation, message, time.monotonic() + _TOLD_SECONDS)
+            except Busy:
+                self._log(f"{operation}: the actor is busy for too long; the message is lost")
+            except (GuestError, wasmtime.WasmtimeError, wasmtime.Trap, instances.Trapped) as error:
+                self._log(f"{operation}: the actor has failed: {trap_words(error)}")

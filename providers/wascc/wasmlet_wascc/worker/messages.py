@@ -1,0 +1,148 @@
+"""What goes between host and actor: maps in MessagePack, as actors of two generations spell them.
+
+The older ones have names in snake_case, the newer ones in camelCase; each reads the names that it knows and passes
+over others, so the host sends both. Some read a body as bytes, some as a list of numbers.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Mapping
+from typing import Any
+
+import msgpack
+
+MOST_BYTES = 16 * 2**20
+"""Of one message."""
+_MOST_ITEMS = 100_000
+_DEEPEST = 16
+_INT32, _INT64 = struct.Struct(">bi"), struct.Struct(">bq")
+_SMALL, _LARGE = -46, -45
+"""The first bytes of signed numbers of 32 and 64 bits (0xd2, 0xd3)."""
+_CAPITAL = re.compile(r"(?<!^)([A-Z])")
+
+
+class BadMessage(ValueError):
+    """The bytes are no message, or one that is too large."""
+
+
+def encoded(value: Any) -> bytes:
+    """A value in MessagePack. Whole numbers have 32 or 64 bits and a sign: not all decoders of actors know others.
+
+    Raises:
+        BadMessage: it is too large, or is nothing that a message may have.
+    """
+    out = bytearray()
+    _encode(value, out)
+    if len(out) > MOST_BYTES:
+        raise BadMessage(f"a message of {len(out)} bytes is more than {MOST_BYTES}")
+    return bytes(out)
+
+
+def both(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """A map with each of its names, which are in camelCase, in snake_case, too."""
+    return dict(fields) | {_CAPITAL.sub(r"_\1", name).lower(): value for name, value in fields.items()}
+
+
+def decoded(data: bytes) -> Any:
+    """The first value of a message; None of an empty one. What follows is passed over: some actors send more.
+
+    Raises:
+        BadMessage: it is none.
+    """
+    if not data:
+        return None
+    if len(data) > MOST_BYTES:
+        raise BadMessage(f"a message of {len(data)} bytes is more than {MOST_BYTES}")
+    unpacker = msgpack.Unpacker(
+        max_buffer_size=MOST_BYTES, max_array_len=MOST_BYTES, max_map_len=_MOST_ITEMS, max_ext_len=0,
+        strict_map_key=True, unicode_errors="replace",
+    )  # fmt: skip
+    unpacker.feed(data)
+    try:
+        return unpacker.unpack()
+    except (ValueError, msgpack.exceptions.UnpackException, RecursionError) as error:
+        raise BadMessage(f"this is no MessagePack: {type(error).__name__}") from None
+
+
+def field(message: Any, name: str, default: Any = None) -> Any:
+    """What a map has under a name in camelCase, in either spelling."""
+    if not isinstance(message, dict):
+        raise BadMessage(f"expected a map with {name}, found {type(message).__name__}")
+    found = message.get(name)
+    return found if found is not None else message.get(_CAPITAL.sub(r"_\1", name).lower(), default)
+
+
+def text(message: Any, name: str) -> str:
+    """The same, of a text.
+
+    Raises:
+        BadMessage: it is none.
+    """
+    found = field(message, name)
+    if isinstance(found, bytes):
+        return found.decode(errors="replace")
+    if not isinstance(found, str):
+        raise BadMessage(f"expected {name} to be a text, found {type(found).__name__}")
+    return found
+
+
+def number(message: Any, name: str, default: int | None = None) -> int:
+    """The same, of a whole number.
+
+    Raises:
+        BadMessage: it is none.
+    """
+    found = field(message, name, default)
+    if isinstance(found, bool) or not isinstance(found, int):
+        raise BadMessage(f"expected {name} to be a whole number, found {type(found).__name__}")
+    return found
+
+
+def octets(value: Any) -> bytes:
+    """Bytes, however an actor sends them.
+
+    Raises:
+        BadMessage: they are none.
+    """
+    if value is None:
+        return b""
+    if isinstance(value, bytes):
+        return value
+    if isinstance(value, str):
+        return value.encode()
+    try:
+        return bytes(value)
+    except (TypeError, ValueError):
+        raise BadMessage(f"expected bytes, found {type(value).__name__}") from None
+
+
+def _encode(value: Any, out: bytearray, depth: int = 0) -> None:
+    if depth > _DEEPEST or len(out) > MOST_BYTES:
+        raise BadMessage("a message is too large, or too deep")
+    if isinstance(value, dict):
+        out += _packer.pack_map_header(len(value))
+        for key, item in value.items():
+            _encode(key, out, depth + 1)
+            _encode(item, out, depth + 1)
+    elif isinstance(value, (list, tuple)):
+        out += _packer.pack_array_header(len(value))
+        for item in value:
+            _encode(item, out, depth + 1)
+    elif isinstance(value, int) and not isinstance(value, bool):
+        out += _INT32.pack(_SMALL, value) if -(2**31) <= value < 2**31 else _wide(value)
+    else:
+        try:
+            out += msgpack.packb(value)
+        except (TypeError, ValueError):
+            raise BadMessage(f"a message has a {type(value).__name__}") from None
+
+
+def _wide(value: int) -> bytes:
+    if not -(2**63) <= value < 2**63:
+        raise BadMessage("a number has more than 64 bits")
+    return _INT64.pack(_LARGE, value)
+
+
+_packer = msgpack.Packer()

@@ -1,0 +1,23 @@
+"""What tests of actors in pods share."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from wasmlet_wascc import WasccProvider
+
+from tests.runtime.harness import Runtime
+from tests.runtime.network.conftest import _nothing_stays_in_memory
+from wasmlet.runtime import RuntimeConfig
+
+__all__ = ["_nothing_stays_in_memory"]
+
+
+@pytest.fixture
+async def node(tmp_path: Path) -> AsyncIterator[Runtime]:
+    """A node that runs actors, whose pods have addresses of 127.0.0.0/8."""
+    config = RuntimeConfig(allow_local_modules=True, network="address")
+    async with Runtime(WasccProvider, tmp_path / "state", config) as started:
+        yield started

@@ -1,0 +1,79 @@
+"""`wasmlet wascc`: what an author types, and what is said."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from wasmlet_wascc import PublicKey, Seed, claims
+
+from tests.wascc.signing import unsigned
+
+
+def wasmlet(*words: object, code: int = 0) -> str:
+    done = subprocess.run(
+        [str(Path(sys.executable).with_name("wasmlet")), *map(str, words)], capture_output=True, text=True,
+        stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+    return done.stdout + done.stderr
+
+
+@pytest.fixture
+def keys(tmp_path: Path) -> Path:
+    wasmlet("wascc", "keys", tmp_path / "keys")
+    return tmp_path / "keys"
+
+
+@pytest.fixture
+def module(tmp_path: Path) -> Path:
+    (tmp_path / "echo.wasm").write_bytes(unsigned("echo"))
+    return tmp_path / "echo.wasm"
+
+
+def test_keys_are_secret_and_never_overwritten(keys: Path) -> None:
+    before = {name: (keys / name).read_text() for name in ("account.nk", "module.nk")}
+    assert [(keys / name).stat().st_mode & 0o777 for name in before] == [0o600, 0o600]
+    assert "is there already" in wasmlet("wascc", "keys", keys, code=1)
+    assert {name: (keys / name).read_text() for name in before} == before
+
+
+def test_what_is_signed_is_shown(keys: Path, module: Path, tmp_path: Path) -> None:
+    seed = (keys / "account.nk").read_text().strip()
+    options = ["--account-key", keys / "account.nk", "--module-key", keys / "module.nk"]
+    out = tmp_path / "signed.wasm"
+    more = ["-c", "http_server", "-c", "example:clock", "--days", "2", "--tag", "one", "--revision", "3", "-o", out]
+    said = wasmlet("wascc", "sign", module, *options, *more)
+    assert seed not in said
+    assert module.read_bytes() == unsigned("echo")
+    found = claims.read(out.read_bytes())
+    assert (found.name, found.capabilities, found.tags) == ("echo", ("wascc:http_server", "example:clock"), ("one",))
+    assert found.expires is not None
+    assert found.expires - time.time() == pytest.approx(2 * 86400, abs=60)
+    shown = wasmlet("inspect", out)
+    assert "kind       waPC actor" in shown
+    assert f"issuer     {Seed.of(seed, 'account').public.text}" in shown
+    assert "may use    wascc:http_server, example:clock" in shown
+    assert "expires " in shown
+    PublicKey.of(found.subject, "module")
+
+
+def test_inspect_says_what_is_wrong_with_a_signature(module: Path) -> None:
+    assert "refused    the actor is not signed" in wasmlet("inspect", module)
+
+
+def test_what_is_no_key_or_no_module_is_said(keys: Path, module: Path, tmp_path: Path) -> None:
+    options = ["--account-key", keys / "module.nk", "--module-key", keys / "module.nk"]
+    said = wasmlet("wascc", "sign", module, *options, code=1)
+    assert "expected the seed of an account" in said
+    assert (keys / "module.nk").read_text().strip() not in said
+    (tmp_path / "text").write_text("this is no module at all")
+    good = ["--account-key", keys / "account.nk", "--module-key", keys / "module.nk"]
+    wasmlet("wascc", "sign", tmp_path / "text", *good, code=1)
+    assert (tmp_path / "text").read_text() == "this is no module at all"
+    assert "no name of a capability" in wasmlet("wascc", "sign", module, *good, "-c", "a:b c", code=1)
+    assert module.read_bytes() == unsigned("echo")

@@ -1,0 +1,60 @@
+"""What engines find out about modules on the node, before these are compiled: each module is looked at once."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from wasmlet.concurrency import in_thread
+from wasmlet.runtime.engine import Engine
+from wasmlet.runtime.images.compile_process import Unfit
+from wasmlet.runtime.images.images import ImageError, Module, read
+
+_MOST_KNOWN = 1000
+
+
+class Facts:
+    """Reads each module once for each engine that wants to see it.
+
+    Args:
+        max_bytes: the largest module.
+    """
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._known: dict[tuple[str, str], Any] = {}
+
+    async def of(self, engine: Engine, module: Module) -> Any:
+        """What the engine has found out; None where it wants to know nothing.
+
+        Raises:
+            Unfit: the engine does not run the module.
+            ImageError: the file is another one by now.
+        """
+        if not engine.examines:
+            return None
+        key = engine.name, module.digest
+        if key not in self._known:
+            found = await in_thread(self._look, engine, module)
+            if len(self._known) >= _MOST_KNOWN:
+                self._known.clear()
+            self._known[key] = found
+        found = self._known[key]
+        if isinstance(found, ValueError):
+            raise Unfit(module.image, str(found))
+        return found
+
+    def _look(self, engine: Engine, module: Module) -> Any:
+        # A copy, so that what is looked at is what has this digest, whatever becomes of the file meanwhile.
+        copy = os.memfd_create("module", os.MFD_CLOEXEC)
+        try:
+            if read(module.path, self._max_bytes, copy) != module.digest:
+                raise ImageError(f"module {module.image} changed while it was read")
+            with open(copy, "rb", closefd=False) as file:
+                file.seek(0)
+                try:
+                    return engine.examine(file.read())
+                except ValueError as error:
+                    return ValueError(str(error))  # without its frames
+        finally:
+            os.close(copy)
