@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import traceback
 
+from wasmlet.clock import Clock
 from wasmlet.errors import WasmletError
 
+SELDOM_SECONDS = 60.0
 MOST_TEXT = 1000
 """Characters of an error's text."""
 MOST_TRACEBACK = 6000
@@ -60,3 +62,29 @@ def _cut(text: str, most: int) -> str:
     if len(text) <= most:
         return text
     return f"{text[: most // 2]}\n... ({len(text) - most} characters left out) ...\n{text[-most // 2 :]}"
+
+
+class Seldom:
+    """What to log of that which anybody may cause, as often as they like: of each kind one line a minute.
+
+    Args:
+        most: of how many kinds in a minute; of others nothing is logged.
+    """
+
+    def __init__(self, clock: Clock, most: int = 64) -> None:
+        self._clock = clock
+        self._most = most
+        self._told: dict[str, float] = {}
+        self._left_out = 0
+
+    def fields(self, kind: str) -> dict[str, int] | None:
+        """Fields of the line to log now: how many were left out since the last one. None where it is left out."""
+        now = self._clock.monotonic()
+        if len(self._told) >= self._most:
+            self._told = {kind: at for kind, at in self._told.items() if now - at < SELDOM_SECONDS}
+        if now - self._told.get(kind, -SELDOM_SECONDS) < SELDOM_SECONDS or len(self._told) >= self._most:
+            self._left_out += 1
+            return None
+        self._told[kind] = now
+        left_out, self._left_out = self._left_out, 0
+        return {"left_out": left_out} if left_out else {}

@@ -51,8 +51,7 @@ async def behind_an_agent(
         known = Known()
         lines = known.agents["edge-1"][1]
         acceptor = Acceptor(known, None, b"")  # type: ignore[arg-type]
-        stack.push_async_callback(acceptor.stop)
-        url = await acceptor.start("127.0.0.1", 0, None)
+        url = await stack.enter_async_context(acceptor.serving(("127.0.0.1", 0), None))
         assert runner.server is not None
         links = asyncio.create_task(Links(Joined(url, "edge-1", KEY), runner.server).run())
         try:

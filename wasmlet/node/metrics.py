@@ -7,11 +7,12 @@ is none of here (PLEG, a manager of control groups) is left out.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from time import perf_counter
 
+import attrs
 from prometheus_client import (
     CollectorRegistry,
     Counter,
@@ -21,6 +22,8 @@ from prometheus_client import (
     disable_created_metrics,
     generate_latest,
 )
+from prometheus_client.core import CounterMetricFamily, Metric
+from prometheus_client.registry import Collector
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # each is a series more, that nobody reads
 
@@ -81,28 +84,24 @@ class Metrics:
         self._containers = Gauge(
             "kubelet_running_containers", "Number of containers by state.", ["container_state"], registry=self.registry
         )
-        self._start_seconds = Histogram(
-            "kubelet_pod_start_duration_seconds",
-            "From hearing of a pod to its phase Running in the API.",
-            buckets=_SECONDS,
-            registry=self.registry,
-        )
-        self._operations = Counter(
-            "kubelet_runtime_operations", "Calls to the provider.", ["operation_type"], registry=self.registry
-        )
         self._operation_errors = Counter(
             "kubelet_runtime_operations_errors",
             "Calls to the provider that failed.",
             ["operation_type"],
             registry=self.registry,
         )
-        self._operation_seconds = Histogram(
-            "kubelet_runtime_operations_duration_seconds",
-            "Time of a call to the provider.",
-            ["operation_type"],
-            buckets=_SECONDS,
-            registry=self.registry,
-        )
+        for renamed in (
+            _Renamed(
+                self._running_seconds,
+                "kubelet_pod_start_duration_seconds",
+                "From hearing of a pod to its phase Running in the API.",
+            ),
+            _Renamed(
+                self._call_seconds, "kubelet_runtime_operations_duration_seconds", "Time of a call to the provider."
+            ),
+            _Counted(self._call_seconds, "kubelet_runtime_operations", "Calls to the provider."),
+        ):
+            self.registry.register(renamed)
 
     def watch(
         self,
@@ -135,21 +134,17 @@ class Metrics:
     def provider_call(self, call: str) -> Iterator[None]:
         """Times one call to the provider, as `create_pod`."""
         began = perf_counter()
-        self._operations.labels(call).inc()
         try:
             yield
         except Exception:
             self._operation_errors.labels(call).inc()
             raise
         finally:
-            seconds = perf_counter() - began
-            self._call_seconds.labels(call).observe(seconds)
-            self._operation_seconds.labels(call).observe(seconds)
+            self._call_seconds.labels(call).observe(perf_counter() - began)
 
     def running_after(self, seconds: float) -> None:
         """A pod got to Running that many seconds after it was heard of."""
         self._running_seconds.observe(seconds)
-        self._start_seconds.observe(seconds)
 
     def text(self) -> bytes:
         """All of it in Prometheus' text format."""
@@ -158,3 +153,45 @@ class Metrics:
 
 def _count(counted: Numbers, what: str) -> float:
     return counted().get(what, 0)
+
+
+_KUBELETS = {"call": "operation_type"}
+"""Labels of ours, and what a kubelet calls them."""
+
+
+@attrs.frozen
+class _Renamed(Collector):
+    """A histogram under the name that a kubelet has for it, made when somebody asks."""
+
+    _source: Histogram
+    _name: str
+    _help: str
+
+    def collect(self) -> Iterator[Metric]:
+        for metric in self._source.collect():
+            renamed = Metric(self._name, self._help, metric.type)
+            for sample in metric.samples:
+                name = self._name + sample.name.removeprefix(metric.name)
+                renamed.add_sample(name, _kubelets(sample.labels), sample.value)
+            yield renamed
+
+
+@attrs.frozen
+class _Counted(Collector):
+    """How often a histogram has been observed, as the counter that a kubelet has for it."""
+
+    _source: Histogram
+    _name: str
+    _help: str
+
+    def collect(self) -> Iterator[Metric]:
+        for metric in self._source.collect():
+            counted = CounterMetricFamily(self._name, self._help)
+            for sample in metric.samples:
+                if sample.name == f"{metric.name}_count":
+                    counted.add_sample(f"{self._name}_total", _kubelets(sample.labels), sample.value)
+            yield counted
+
+
+def _kubelets(labels: Mapping[str, str]) -> dict[str, str]:
+    return {_KUBELETS.get(key, key): value for key, value in labels.items()}

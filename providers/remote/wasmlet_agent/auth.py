@@ -9,6 +9,7 @@ import attrs
 from aiohttp import web
 
 from wasmlet.clock import Clock, SystemClock
+from wasmlet_agent.protocol.addresses import host_of, is_loopback
 from wasmlet_agent.protocol.failures import Unauthorized
 
 
@@ -20,11 +21,14 @@ class Guard:
         token: what a request may show as `Authorization: Bearer`; None where there is none.
         certificates: whether client certificates are verified; one that is shown suffices then.
         open: whether a request needs to show nothing: plain HTTP on loopback, or a connection that the agent dialled.
+        loopback: whether a request has to name this machine as its host. A web page whose own name was made to lead
+            here (DNS rebinding) names another.
     """
 
     token: str | None = attrs.field(default=None, repr=False)
     certificates: bool = False
     open: bool = False
+    loopback: bool = False
     clock: Clock = attrs.field(factory=SystemClock)
 
     def check(self, request: web.Request) -> None:
@@ -35,6 +39,11 @@ class Guard:
         """
         if request.headers.get("Origin"):
             raise Unauthorized("no web page may drive an agent")
+        if self.loopback and not is_loopback(host_of(request.headers.get("Host", ""))):
+            raise Unauthorized(
+                "Host: expected localhost or a loopback address, found another name; an agent that is to be reached by "
+                "it needs --token-file or --client-ca-file"
+            )
         if self.open or self._certified(request) or self._token_shown(request):
             return
         wanted = [*(["a client certificate"] * self.certificates), *(["a bearer token"] * (self.token is not None))]

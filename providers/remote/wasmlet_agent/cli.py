@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import click
+from click.core import ParameterSource
 
 from wasmlet.cli import execution, log, providers
 from wasmlet.cli.options import instance_of, options_of, warn_of_variables
@@ -90,6 +91,12 @@ def _join(values: dict[str, Any], make: Callable[[], Provider]) -> None:
     from wasmlet_agent.join.joining import JoinConfig
     from wasmlet_agent.serving import join
 
+    if click.get_current_context().get_parameter_source("token") is ParameterSource.COMMANDLINE:
+        click.echo(
+            "Warning: --token shows the token to every user of this machine, in the list of processes; give it with "
+            "--token-file FILE, with --token-file - on standard input, or in WASMLET_TOKEN",
+            err=True,
+        )
     execution.run_loop(join(instance_of(JoinConfig, values), values["host"], make))
 
 

@@ -66,4 +66,5 @@ class AgentConfig(StateConfig, ListenConfig):
             if not (token.isascii() and token.isprintable() and len(token) >= 16):
                 raise ConfigError(f"--token-file {self.token_file}: expected at least 16 printable characters")
         certificates = self.client_ca_file is not None
-        return Guard(token, certificates, open=token is None and not certificates)
+        open_to_all = token is None and not certificates
+        return Guard(token, certificates, open=open_to_all, loopback=open_to_all)

@@ -15,6 +15,7 @@ from wasmlet.artifacts.errors import BadContent, InvalidReference
 from wasmlet.concurrency import in_thread
 from wasmlet.errors import InvalidInput, Unsupported, WasmletError
 from wasmlet.failures import described
+from wasmlet.kubelet.listening import known
 from wasmlet.model.pod import PodKey
 from wasmlet.provider import Provider
 from wasmlet_agent.agent import Agent
@@ -26,7 +27,7 @@ from wasmlet_agent.logs import log_options, send_log
 from wasmlet_agent.openapi import document
 from wasmlet_agent.pods.fences import Fence
 from wasmlet_agent.pods.store import check_uid
-from wasmlet_agent.protocol import BLOB_PIECE, PREFIX, SEQUENCE_HEADER, SESSION_HEADER
+from wasmlet_agent.protocol import BLOB_PIECE, LARGE, PREFIX, SEQUENCE_HEADER, SESSION_HEADER
 from wasmlet_agent.protocol.codec import decode, encode
 from wasmlet_agent.protocol.failures import Failure, SessionOver, failure_of
 from wasmlet_agent.protocol.messages import (
@@ -49,8 +50,6 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 SESSION = PREFIX + "/session"
 PODS = PREFIX + "/pods"
 POD = PODS + "/{uid}"
-_LARGE = 256 * 1024
-"""Bytes of a body from which on reading it takes longer than going to a thread."""
 _PUBLIC = ("/healthz", "/openapi.json")
 
 
@@ -99,6 +98,7 @@ class Server:
         try:
             if request.path not in _PUBLIC:
                 self._guard.check(request)
+                known(request)
                 if request.path.startswith(PREFIX) and request.path != SESSION:
                     self._agent.sessions.check(wanted(request.headers, SESSION_HEADER, least=0))
             return await handler(request)
@@ -243,7 +243,7 @@ class Server:
     async def _handed_over(self, request: web.Request) -> tuple[str, PodRequest]:
         body = await self._bodies.read(request)
         self._agent.sessions.check(_fence(request).session)  # it may have ended while the body was on its way
-        return _pod_request(body) if len(body) < _LARGE else await in_thread(_pod_request, body)
+        return _pod_request(body) if len(body) < LARGE else await in_thread(_pod_request, body)
 
     async def _body(self, request: web.Request, kind: type[T]) -> T:
         return decode(kind, await self._bodies.read(request))

@@ -6,12 +6,14 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 
 import structlog
 
 from wasmlet.artifacts.files import lock
 from wasmlet.concurrency import first_of
 from wasmlet.errors import ConfigError
+from wasmlet.kubelet.listening import listening
 from wasmlet.provider import Provider
 from wasmlet.signals import on_stop_signals
 from wasmlet_agent.agent import Agent, Places
@@ -19,10 +21,12 @@ from wasmlet_agent.auth import Guard
 from wasmlet_agent.config import AgentConfig, StateConfig
 from wasmlet_agent.join.joining import JoinConfig, Joining
 from wasmlet_agent.join.links import Links
-from wasmlet_agent.listening import listening
 from wasmlet_agent.server import Server
 
 log = structlog.get_logger(__name__)
+
+_LINGER_SECONDS = 1.0
+"""How long what is left of a refused body is read, so that its sender sees the answer."""
 
 
 async def serve(config: AgentConfig, make: Callable[[], Provider]) -> None:
@@ -41,7 +45,8 @@ async def serve(config: AgentConfig, make: Callable[[], Provider]) -> None:
             runner = Server(agent, guard).runner()
             await runner.setup()
             try:
-                async with listening(runner, config.address, context) as url:
+                options: dict[str, Any] = {"auto_decompress": False, "lingering_time": _LINGER_SECONDS}
+                async with listening(runner, config.address, context, **options) as url:
                     log.info("the agent serves", at=url)
                     await stop.wait()
             except OSError as error:

@@ -79,7 +79,7 @@ class Sessions:
             )
         if kept.number != request.previous:
             text = f"the newest session is {kept.number}, not {request.previous}; name it to begin the next one"
-            raise LateDuplicate(text, kept.number)
+            raise LateDuplicate(text, kept.number, kept.claimant)
 
     def end_streams(self) -> None:
         """End what is under way for the session; it may ask for it again unless another has begun."""

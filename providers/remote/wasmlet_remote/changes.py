@@ -10,7 +10,7 @@ from contextlib import aclosing
 import attrs
 import httpx
 import structlog
-from wasmlet_agent.protocol import MOST_LINE, SILENCE_SECONDS
+from wasmlet_agent.protocol import LARGE, MOST_LINE, SILENCE_SECONDS
 from wasmlet_agent.protocol.failures import SessionOver, Unclaimed
 from wasmlet_agent.protocol.messages import Beat, EndedLine, EventLine, Hello, Line, NodeLine, StatusLine, line_in
 
@@ -28,7 +28,7 @@ from wasmlet import (
     WasmletError,
 )
 from wasmlet.clock import Retries
-from wasmlet.concurrency import first_of
+from wasmlet.concurrency import first_of, in_thread
 from wasmlet.failures import described
 from wasmlet_remote.clocks import Offset
 from wasmlet_remote.link import Away, Link
@@ -177,13 +177,14 @@ class Follower:
         """Read one stream to its end. An agent that does not know the session is taken over anew instead.
 
         Raises:
+            SessionOver: another node loop has it.
             ConfigError: it cannot be, and that would be the same again.
         """
         try:
             await self._read()
         except Unclaimed:
             log.warning("the agent has lost what was on its disk; beginning anew", agent=self._link.url)
-            await self._sessions.begin()
+            await self._sessions.begin(again=True)
             self._begun += 1
 
     async def _read(self) -> None:
@@ -194,13 +195,13 @@ class Follower:
             aclosing(_lines(response)) as lines,
         ):
             async for text in lines:
-                if (line := self._understood(text)) is not None:
+                if (line := await self._understood(text)) is not None:
                     self._take(line)
 
-    def _understood(self, text: bytes) -> Line | None:
+    async def _understood(self, text: bytes) -> Line | None:
         """What a line says; None for one that says nothing to us."""
         try:
-            return line_in(text)
+            return line_in(text) if len(text) < LARGE else await in_thread(line_in, text)
         except InvalidInput as error:
             if not self._nonsense:
                 log.warning("the agent's changes have a line that makes no sense", error=str(error))

@@ -7,18 +7,22 @@ import contextlib
 import ssl
 from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import httpx
-from wasmlet_agent.protocol import MOST_BODY, PREFIX, SESSION_HEADER
+from wasmlet_agent.protocol import LARGE, MOST_BODY, PREFIX, SESSION_HEADER
+from wasmlet_agent.protocol.codec import decode
 from wasmlet_agent.protocol.failures import error_in
 
 from wasmlet import ConfigError, InvalidInput, WasmletError
+from wasmlet.concurrency import in_thread
 from wasmlet.options import content_of
 from wasmlet.proxies import Proxies
 from wasmlet.tls import client_context, show
 from wasmlet_remote.config import Config
 from wasmlet_remote.network import PoolTransport, StreamBackend
+
+T = TypeVar("T")
 
 CONNECT_SECONDS = 5.0
 ANSWER_SECONDS = 10.0
@@ -165,6 +169,15 @@ class Link:
         if status in (401, 403):
             return Untrusted(f"agent {self.url}: {error}; see --token-file and --tls-cert-file")
         return error
+
+
+async def understood(kind: type[T], content: bytes) -> T:
+    """What an answer says; one that is large is read in a thread.
+
+    Raises:
+        InvalidInput: it says something else.
+    """
+    return decode(kind, content) if len(content) < LARGE else await in_thread(decode, kind, content)
 
 
 def direct(config: Config) -> tuple[Transports, str]:

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import attrs
 import orjson
-from wasmlet_agent.protocol import SEQUENCE_HEADER
-from wasmlet_agent.protocol.codec import decode
+from wasmlet_agent.protocol import LARGE, SEQUENCE_HEADER
 from wasmlet_agent.protocol.failures import SessionOver, Stale, Starting, Unclaimed
 from wasmlet_agent.protocol.messages import ListedPod, PodList
 
@@ -40,11 +39,12 @@ from wasmlet import (
     WasmletError,
 )
 from wasmlet.clock import Retries, either
+from wasmlet.concurrency import in_thread
 from wasmlet.model.inputs import HandedImage
 from wasmlet_remote.bodies import Body, body_of
 from wasmlet_remote.changes import Follower
 from wasmlet_remote.config import Config as Settings
-from wasmlet_remote.link import Away, Link, Params, Transports, Untrusted, direct
+from wasmlet_remote.link import Away, Link, Params, Transports, Untrusted, direct, understood
 from wasmlet_remote.mailbox import Mailbox
 from wasmlet_remote.session import RETRIES, Sessions
 from wasmlet_remote.streams import attached, forwarded
@@ -199,11 +199,11 @@ class RemoteProvider(Provider):
         return end.result()
 
     async def pod_status(self, key: PodKey) -> PodStatus:
-        found = decode(ListedPod, await self._read(f"/pods/{key.uid}"))
+        found = await understood(ListedPod, await self._read(f"/pods/{key.uid}"))
         return self._follower.offset.ours(found.status)
 
     async def list_pods(self) -> Sequence[PodRecord]:
-        listed = decode(PodList, await self._read("/pods")).pods
+        listed = (await understood(PodList, await self._read("/pods"))).pods
         self._lacking = {pod.key.uid for pod in listed if not pod.digest}
         self._handed = {pod.key.uid: pod.images for pod in listed}
         if self._images is not None:
@@ -223,7 +223,8 @@ class RemoteProvider(Provider):
 
     async def stats(self) -> Mapping[str, Any]:
         try:
-            found = orjson.loads(await self._now("GET", "/stats"))
+            content = await self._now("GET", "/stats")
+            found = orjson.loads(content) if len(content) < LARGE else await in_thread(orjson.loads, content)
         except orjson.JSONDecodeError as error:
             raise WasmletError(f"expected statistics of the agent, found no JSON: {error}") from None
         if not isinstance(found, dict):

@@ -7,7 +7,7 @@ import uuid
 
 import structlog
 from wasmlet_agent.protocol.codec import decode, encode
-from wasmlet_agent.protocol.failures import LateDuplicate, OtherNode, Starting
+from wasmlet_agent.protocol.failures import LateDuplicate, OtherNode, SessionOver, Starting
 from wasmlet_agent.protocol.messages import NodeDescription, SessionAnswer, SessionRequest
 
 from wasmlet import Backoff, Clock, ConfigError, InvalidInput, NodeContext
@@ -37,10 +37,15 @@ class Sessions:
         self._clock = clock
         self._rng = rng
 
-    async def begin(self) -> SessionAnswer:
+    async def begin(self, *, again: bool = False) -> SessionAnswer:
         """Begin a session; waits until the agent answers.
 
+        Args:
+            again: this node loop had one, which the agent has lost with its disk. A session that it has then is of
+                another node loop, unless this one has begun it and not heard of it.
+
         Raises:
+            SessionOver: another node loop has begun one since.
             ConfigError: the agent is another Node's, or does not trust us, or we do not trust it.
         """
         retries, first = Retries(RETRIES, self._clock, self._rng), True
@@ -48,6 +53,8 @@ class Sessions:
             try:
                 return await self._try()
             except LateDuplicate as error:
+                if again and error.session and error.claimant != self._claimant:
+                    raise SessionOver(str(error)) from None
                 self._newest = error.session
             except (OtherNode, Untrusted) as error:
                 raise ConfigError(str(error)) from None

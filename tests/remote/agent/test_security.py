@@ -17,12 +17,12 @@ import pytest_asyncio
 from wasmlet_agent.agent import Agent, Places
 from wasmlet_agent.auth import Guard
 from wasmlet_agent.config import AgentConfig
-from wasmlet_agent.listening import listening
 from wasmlet_agent.protocol.failures import Unauthorized
 from wasmlet_agent.server import Server
 
 from tests.remote.agents import PATIENCE, REAL, AgentProcess, Caller, calling, running
 from wasmlet.errors import ConfigError
+from wasmlet.kubelet.listening import Limits, listening
 from wasmlet.testing import ReferenceProvider
 from wasmlet.tls import client_context, show
 
@@ -142,13 +142,31 @@ async def test_a_wrong_provider_is_told_in_a_line(tmp_path: Path) -> None:
     assert len(err.splitlines()) == 1
 
 
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("127.0.0.1:8443", 404),
+        ("localhost", 404),
+        ("[::1]:1", 404),
+        ("rebound.example:8443", 401),
+        ("", 401),
+        ("[", 401),
+    ],
+)
+async def test_an_open_agent_is_asked_by_a_name_of_this_machine(tmp_path: Path, host: str, status: int) -> None:
+    """A web page could have its own name lead here, and would be asked from nowhere else then."""
+    async with running(tmp_path / "state") as agent, calling(agent) as caller:
+        answer = await caller.ask("GET", "/v1/pods/nobody", headers={"Host": host}, expect=status)
+        assert (b"Host: expected localhost" in answer.content) == (status == 401)
+
+
 @pytest.mark.parametrize("sent", [b"", b"GET /healthz HTT", b"GET /healthz HTTP/1.1\r\nHost: a\r\nX: "])
 async def test_who_does_not_finish_the_head_of_a_request_is_cut_off(tmp_path: Path, sent: bytes) -> None:
     (tmp_path / "state").mkdir(mode=0o700)
     async with Agent(ReferenceProvider, Places(tmp_path / "state")) as agent:
         runner = Server(agent, Guard(open=True)).runner()
         await runner.setup()
-        async with listening(runner, ("127.0.0.1", 0), None, head_seconds=0.2) as url:
+        async with listening(runner, ("127.0.0.1", 0), None, Limits(head_seconds=0.2)) as url:
             reader, writer = await asyncio.open_connection("127.0.0.1", int(url.rpartition(":")[2]))
             writer.write(sent)
             async with asyncio.timeout(PATIENCE):

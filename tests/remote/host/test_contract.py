@@ -35,8 +35,7 @@ class TestReferenceThatHasJoined(OfReference):
             known = Known()
             self.lines = known.agents["edge-1"][1]
             acceptor = Acceptor(known, None, b"")  # type: ignore[arg-type]
-            stack.push_async_callback(acceptor.stop)
-            url = await acceptor.start("127.0.0.1", 0, None)
+            url = await stack.enter_async_context(acceptor.serving(("127.0.0.1", 0), None))
             os.mkdir(tmp_path / "agent", 0o700)
             agent = await stack.enter_async_context(Agent(ReferenceProvider, Places(tmp_path / "agent")))
             runner = Server(agent, Guard(open=True)).runner()

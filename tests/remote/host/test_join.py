@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
+import sys
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -134,7 +136,7 @@ async def test_a_join_whose_answer_is_lost_is_repeated_with_the_same_key(far: Fa
     [
         ({"token": "abcd.0123456789abcdef012X"}, "refuses this agent: no such token"),
         ({"token": "nonsense"}, "--token: expected ID.SECRET"),
-        ({"token": None}, "has not joined .* give --token"),
+        ({"token": None}, "has not joined .* give --token-file"),
         ({"token": None, "token_file": Path("/nowhere")}, "--token-file /nowhere"),
         ({"ca_file": Path("/nowhere")}, "--ca-file /nowhere: expected certificates"),
         ({"ca_file": Path(__file__)}, "--ca-file .*: expected certificates"),
@@ -201,7 +203,7 @@ async def test_a_host_that_is_away_is_waited_for(far: FarHost, tmp_path: Path) -
 
 async def test_what_was_joined_before_is_not_left_without_a_token(far: FarHost, tmp_path: Path) -> None:
     await joining(far, tmp_path).joined()
-    with pytest.raises(ConfigError, match=r"has joined .* as edge-1: give --token to join .* as edge-2"):
+    with pytest.raises(ConfigError, match=r"has joined .* as edge-1: give --token-file to join .* as edge-2"):
         await joining(far, tmp_path, token=None, node_name="edge-2").joined()
     assert (await joining(far, tmp_path, node_name="edge-2").joined()).name == "edge-2"
 
@@ -402,3 +404,34 @@ async def test_a_spare_link_without_an_answer_to_pings_is_dead(
         await until(lambda: len(far.dials) == links.SPARES)
         await dial.clock.next_sleep(at_most=links.RETRIES.cap * 1.5)
         assert dial.links._told.startswith("the host was silent")
+
+
+@pytest.mark.parametrize(
+    ("options", "sent", "says"),
+    [
+        (["--token=nonsense"], b"", "Warning: --token shows the token to every user of this machine"),
+        (["--token-file=-"], b"nonsense", "Error: --token-file -: expected ID.SECRET"),
+        (["--token-file=-"], b"abcd.0123456789abcdef0123\n", "the host cannot be joined"),
+    ],
+)
+async def test_a_token_comes_by_standard_input_and_not_by_the_arguments(
+    tmp_path: Path, options: list[str], sent: bytes, says: str
+) -> None:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "wasmlet_agent", "join", "http://127.0.0.1:1", "--provider=wasmtime",
+        "--node-name=edge-1", f"--state-dir={tmp_path}", *options,
+        stdin=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    assert process.stdin is not None
+    assert process.stderr is not None
+    process.stdin.write(sent)
+    process.stdin.close()
+    async with asyncio.timeout(PATIENCE):
+        while line := (await process.stderr.readline()).decode():
+            if says in line:
+                break
+        else:
+            pytest.fail("it never said so")
+    with contextlib.suppress(ProcessLookupError):
+        process.terminate()
+    await process.communicate()

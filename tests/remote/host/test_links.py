@@ -10,6 +10,7 @@ from typing import Any
 import aiohttp
 import httpx
 import pytest
+import structlog
 from aiohttp import WSMsgType, web
 from wasmlet_agent.join.joining import Joined
 from wasmlet_agent.join.links import Links
@@ -21,6 +22,7 @@ from wasmlet_remote.host.tokens import Agent, Refusal
 
 from tests.remote.agents import PATIENCE
 from tests.remote.host.known import KEY, Known, echoing, until
+from wasmlet.kubelet.listening import Limits
 
 
 class Host:
@@ -62,8 +64,7 @@ async def host() -> AsyncIterator[Host]:
             return Agent(request.name, request.key)
 
         acceptor = Acceptor(known, admit, b"PEM")  # type: ignore[arg-type]
-        found.url = await acceptor.start("127.0.0.1", 0, None)
-        stack.push_async_callback(acceptor.stop)
+        found.url = await stack.enter_async_context(acceptor.serving(("127.0.0.1", 0), None))
         yield found
 
 
@@ -146,20 +147,30 @@ async def test_requests_to_join(host: Host, body: bytes, status: int) -> None:
     ],
 )
 async def test_who_sends_nothing_more_is_cut_off(monkeypatch: pytest.MonkeyPatch, sent: bytes) -> None:
-    monkeypatch.setattr(acceptor, "HEAD_SECONDS", 0.2)
+    monkeypatch.setattr(acceptor, "LIMITS", Limits(head_seconds=0.2))
     monkeypatch.setattr(acceptor, "JOIN_SECONDS", 0.2)
-    known = Known()
-    found = Acceptor(known, None, b"")  # type: ignore[arg-type]
-    port = int((await found.start("127.0.0.1", 0, None)).rpartition(":")[2])
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    try:
-        writer.write(sent)
-        async with asyncio.timeout(PATIENCE):
-            answer = await reader.read(1000)
-        assert answer == b"" or answer.startswith(b"HTTP/1.1 503")
-    finally:
-        writer.close()
-        await found.stop()
+    found = Acceptor(Known(), None, b"")  # type: ignore[arg-type]
+    async with found.serving(("127.0.0.1", 0), None) as url:
+        reader, writer = await asyncio.open_connection("127.0.0.1", int(url.rpartition(":")[2]))
+        try:
+            writer.write(sent)
+            async with asyncio.timeout(PATIENCE):
+                answer = await reader.read(1000)
+            assert answer == b"" or answer.startswith(b"HTTP/1.1 503")
+        finally:
+            writer.close()
+
+
+async def test_what_strangers_ask_is_logged_now_and_then(host: Host) -> None:
+    """One line for each path in a minute, for a bounded number of paths, however long they are."""
+    with structlog.testing.capture_logs() as log:
+        for number in range(200):
+            for path in ("nobody", f"nobody-{number}", "x" * 4000):
+                async with host.client.get(f"{host.url}/v1/link/{path}") as answer:
+                    assert answer.status == 401
+    told = [line["path"] for line in log]
+    assert len(told) == len(set(told)) <= 64
+    assert {len(path) for path in told if "xx" in path} == {200}
 
 
 # --- an agent that answers on links

@@ -52,8 +52,7 @@ async def far(tmp_path: Path) -> AsyncIterator[Far]:
         admin = await stack.enter_async_context(Client(await load_identity(plane.kubeconfig)))
         cluster = Cluster(plane, admin, tmp_path, seconds=PATIENCE)
         acceptor = Acceptor(known, None, b"")  # type: ignore[arg-type]
-        stack.push_async_callback(acceptor.stop)
-        url = await acceptor.start("127.0.0.1", 0, None)
+        url = await stack.enter_async_context(acceptor.serving(("127.0.0.1", 0), None))
         proxy = await stack.enter_async_context(FaultProxy("127.0.0.1", int(url.rpartition(":")[2])))
         os.mkdir(tmp_path / "agent", 0o700)
         agent = await stack.enter_async_context(Agent(lambda: there, Places(tmp_path / "agent")))

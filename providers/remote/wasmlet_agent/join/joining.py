@@ -18,7 +18,7 @@ from wasmlet import files
 from wasmlet.clock import Backoff, Clock, Retries, SystemClock
 from wasmlet.concurrency import in_thread
 from wasmlet.errors import ConfigError, InvalidInput, WasmletError
-from wasmlet.options import option
+from wasmlet.options import content_of, option
 from wasmlet.tls import client_context, unverified_context
 from wasmlet_agent.config import StateConfig
 from wasmlet_agent.protocol.addresses import is_loopback
@@ -32,6 +32,7 @@ RETRIES = Backoff(initial=0.5, cap=30.0, jitter=0.5)
 ANSWER = aiohttp.ClientTimeout(total=30.0, connect=10.0)
 _MOST_ANSWER = 64 * 1024
 _HASH = "sha256:"
+STANDARD_INPUT = Path("-")
 
 
 @attrs.frozen
@@ -40,9 +41,11 @@ class JoinConfig(StateConfig):
 
     node_name: str = option(factory=lambda: socket.gethostname().lower(), help="Name of the Node that it is to be.")
     token: str | None = option(
-        None, help="Token of the host, ID.SECRET; needed until the agent has joined.", repr=False
+        None, help="Token of the host, ID.SECRET; as a variable only: others can see the arguments.", repr=False
     )
-    token_file: Path | None = option(None, help="File with that token, instead.")
+    token_file: Path | None = option(
+        None, help="File with the host's token, - for standard input; needed until the agent has joined."
+    )
     ca_hash: str | None = option(None, help="sha256:HEX of the public key of an authority that vouches for the host.")
     ca_file: Path | None = option(None, help="Authorities that vouch for the host; the system's without either.")
 
@@ -58,19 +61,21 @@ class JoinConfig(StateConfig):
             raise ConfigError(f"--ca-hash: expected sha256: and 64 hexadecimal digits, found {self.ca_hash!r}")
 
     def secret(self) -> str | None:
-        """The token; reads its file.
+        """The token; reads its file, or standard input. Blocks.
 
         Raises:
             ConfigError: it has another form, or cannot be read.
         """
-        text = self.token
         if self.token_file is not None:
-            try:
-                text = self.token_file.read_text("ascii").strip()
-            except (OSError, UnicodeDecodeError):
-                raise ConfigError(f"--token-file {self.token_file}: expected a token, found no readable text") from None
-        if text is not None and not TOKEN.fullmatch(text):
-            raise ConfigError("--token: expected ID.SECRET, as `wasmlet host token` prints it, found something else")
+            standard_input = self.token_file == STANDARD_INPUT
+            content = content_of(Path("/dev/stdin") if standard_input else self.token_file, "--token-file")
+            text, where = content.decode("ascii", "replace").strip(), f"--token-file {self.token_file}"
+        elif self.token is not None:
+            text, where = self.token, "WASMLET_TOKEN or --token"
+        else:
+            return None
+        if not TOKEN.fullmatch(text):
+            raise ConfigError(f"{where}: expected ID.SECRET, as `wasmlet host token` writes it, found something else")
         return text
 
 
@@ -121,6 +126,7 @@ class Joining:
         self._config = config
         self._host = base_url(host)
         self._file = directory / "joined.json"
+        self._token: str | None = None
         self._clock = clock or SystemClock()
 
     async def joined(self) -> Joined:
@@ -132,10 +138,10 @@ class Joining:
         found = await in_thread(self._load)
         if found is not None and found.taken:
             return found
-        token = await in_thread(self._config.secret)
+        token = await self._secret()
         if token is None:
             raise ConfigError(
-                f"this agent has not joined {self._host}: give --token, as `wasmlet host token` prints it"
+                f"this agent has not joined {self._host}: give --token-file, which `wasmlet host token` writes"
             )
         retries, first = Retries(RETRIES, self._clock), True
         while True:
@@ -166,7 +172,7 @@ class Joining:
         It takes a token that is good: who takes an agent's key back takes back what it might join with, too.
         """
         try:
-            token = await in_thread(self._config.secret)
+            token = await self._secret()
             if token is None:
                 return False
             await self._join(joined, token)
@@ -175,6 +181,13 @@ class Joining:
             return False
         log.info("the agent has joined again", host=self._host, node=joined.name)
         return True
+
+    async def _secret(self) -> str | None:
+        """The token. A file is read again, since another may be in it; standard input cannot be."""
+        token = self._token or await in_thread(self._config.secret)
+        if self._config.token_file == STANDARD_INPUT:
+            self._token = token
+        return token
 
     async def _join(self, joined: Joined, token: str) -> str:
         body = encode(JoinRequest(joined.name, token, hash_of(joined.key)))
@@ -218,7 +231,7 @@ class Joining:
             return found
         if found.taken and self._config.token is None and self._config.token_file is None:
             raise ConfigError(
-                f"this agent has joined {found.host} as {found.name}: give --token to join {self._host} as "
+                f"this agent has joined {found.host} as {found.name}: give --token-file to join {self._host} as "
                 f"{self._config.node_name}"
             )
         return None

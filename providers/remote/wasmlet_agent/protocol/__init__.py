@@ -24,8 +24,10 @@ MOST_BODY = 32 * 1024 * 1024
 """Bytes of a request's body, after it is unpacked: a pod may refer to many config maps and secrets of 1 MiB."""
 BLOB_PIECE = 256 * 1024
 """Bytes of a blob that are sent at once: even a slow link passes them within the time that a request has."""
-MOST_LINE = MOST_BODY
-"""Bytes of one line of the stream of changes."""
+MOST_LINE = 4 * 1024 * 1024
+"""Bytes of one line of the stream of changes: the status of one pod, or of the node."""
+LARGE = 256 * 1024
+"""Bytes of a body or a line from which on reading it takes longer than going to a thread."""
 
 BEAT_SECONDS = 5.0
 """How often an agent says on the stream that it is there."""

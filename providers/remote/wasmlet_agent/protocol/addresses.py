@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+from urllib.parse import urlsplit
 
 from wasmlet.errors import ConfigError
 
@@ -13,6 +14,14 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def host_of(authority: str) -> str:
+    """The host of `HOST:PORT` or `HOST`, as in a request's Host; "" where it has another form."""
+    try:
+        return urlsplit(f"//{authority}").hostname or ""
+    except ValueError:
+        return ""
 
 
 def listen_address(text: str) -> tuple[str, int]:

@@ -37,11 +37,13 @@ class LateDuplicate(Stale):
 
     Args:
         session: the number of the newest session.
+        claimant: who has begun it.
     """
 
-    def __init__(self, message: str, session: int = 0) -> None:
+    def __init__(self, message: str, session: int = 0, claimant: str = "") -> None:
         super().__init__(message)
         self.session = session
+        self.claimant = claimant
 
 
 class Unclaimed(Stale):
@@ -107,6 +109,7 @@ class Failure:
     container: str | None = None
     reason: str = ""
     session: int = 0
+    claimant: str = ""
 
 
 def failure_of(error: Exception) -> tuple[int, Failure]:
@@ -120,7 +123,7 @@ def failure_of(error: Exception) -> tuple[int, Failure]:
             message = message.removeprefix(f"{error.field}: ")
         return STATUSES[name], Failure(name, message, error.field, error.container, error.reason)
     if isinstance(error, LateDuplicate):
-        return STATUSES[name], Failure(name, message, session=error.session)
+        return STATUSES[name], Failure(name, message, session=error.session, claimant=error.claimant)
     if isinstance(error, Rejected | NotYet):
         return STATUSES[name], Failure(name, message, reason=error.reason)
     return STATUSES[name], Failure(name, message)
@@ -137,7 +140,7 @@ def error_of(failure: Failure) -> WasmletError:
     if failure.error == "Rejected":
         return Rejected(failure.reason, failure.message)
     if failure.error == "LateDuplicate":
-        return LateDuplicate(failure.message, failure.session)
+        return LateDuplicate(failure.message, failure.session, failure.claimant)
     return _PLAIN.get(failure.error, WasmletError)(failure.message)
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import ssl
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
 
 import structlog
 from aiohttp import web
@@ -13,11 +14,10 @@ from wasmlet_agent.protocol.codec import decode, encode
 from wasmlet_agent.protocol.failures import Failure, Unauthorized
 from wasmlet_agent.protocol.joining import AUTHORITIES, JOIN, LINK, MOST_JOIN, MOST_MESSAGE, JoinAnswer, JoinRequest
 
-from wasmlet import ConfigError, InvalidInput, WasmletError
-from wasmlet.failures import described
+from wasmlet import Clock, ConfigError, InvalidInput, SystemClock, WasmletError
+from wasmlet.failures import Seldom, described, text_of
 from wasmlet.kube import errors
-from wasmlet.kubelet.connections import Connection, timed
-from wasmlet.kubelet.descriptors import report_shortage_once
+from wasmlet.kubelet.listening import HEAD_SECONDS, Limits, known, listening
 from wasmlet_remote.host.links import Line
 from wasmlet_remote.host.nodes import Nodes
 from wasmlet_remote.host.tokens import Agent, Refusal
@@ -27,8 +27,10 @@ log = structlog.get_logger(__name__)
 JOINS = 8
 """Requests to join that are looked at at once: each asks the API server."""
 JOIN_SECONDS = 20.0
-HEAD_SECONDS = 10.0
-"""How long the head of a request, or a TLS handshake, may take."""
+LIMITS = Limits(strangers=512, seconds=HEAD_SECONDS + JOIN_SECONDS)
+"""Of whoever is no agent yet: it has the time that joining takes."""
+_MOST_PATH = 200
+"""Characters of a path that are logged."""
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Admit = Callable[[JoinRequest], Awaitable[Agent]]
 
@@ -41,51 +43,33 @@ class Acceptor:
         authorities: PEM, shown to anybody.
     """
 
-    def __init__(self, nodes: Nodes, admit: Admit, authorities: bytes) -> None:
+    def __init__(self, nodes: Nodes, admit: Admit, authorities: bytes, clock: Clock | None = None) -> None:
         self._nodes = nodes
         self._admit = admit
         self._authorities = authorities
         self._joins = asyncio.Semaphore(JOINS)
-        self._runner: web.AppRunner | None = None
-        self._listener: asyncio.Server | None = None
+        self._seldom = Seldom(clock or SystemClock())
 
-    async def start(self, host: str, port: int, context: ssl.SSLContext | None) -> str:
-        """Listen; returns the URL.
+    @asynccontextmanager
+    async def serving(self, address: tuple[str, int], context: ssl.SSLContext | None) -> AsyncIterator[str]:
+        """Listen while the context lasts; the URL.
 
         Raises:
             ConfigError: the address cannot be had.
         """
-        app = web.Application(middlewares=[_answered], client_max_size=MOST_JOIN)
+        app = web.Application(middlewares=[self._answered], client_max_size=MOST_JOIN)
         app.router.add_get("/healthz", self._healthz)
         app.router.add_get(AUTHORITIES, self._show_authorities)
         app.router.add_post(JOIN, self._join)
         app.router.add_get(LINK, self._link)
-        runner = self._runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=1.0)
+        runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=1.0)
         await runner.setup()
-        server, loop = runner.server, asyncio.get_running_loop()
-        assert server is not None
-        server.request_handler = timed(server.request_handler)  # anybody may connect here, and be slow
-        report_shortage_once(loop)
-        try:
-            self._listener = await loop.create_server(
-                lambda: Connection(server, loop=loop, head_seconds=HEAD_SECONDS),
-                host,
-                port,
-                ssl=context,
-                ssl_handshake_timeout=None if context is None else HEAD_SECONDS,
-                backlog=1024,
-            )
-        except OSError as error:
-            raise ConfigError(f"--listen {host}:{port}: {error.strerror}") from None
-        shown, number = self._listener.sockets[0].getsockname()[:2]
-        return f"{'https' if context else 'http'}://{f'[{shown}]' if ':' in shown else shown}:{number}"
-
-    async def stop(self) -> None:
-        """End all links, and listen no more."""
-        if self._listener is not None:
-            self._listener.close()
-        if self._runner is not None:
-            await self._runner.cleanup()
+        async with AsyncExitStack() as stack:
+            try:
+                url = await stack.enter_async_context(listening(runner, address, context, LIMITS))
+            except OSError as error:
+                raise ConfigError(f"--listen {address[0]}:{address[1]}: {error.strerror}") from None
+            yield url
 
     async def _healthz(self, _: web.Request) -> web.Response:
         return web.json_response({"agents": len(self._nodes)})
@@ -100,6 +84,7 @@ class Acceptor:
                 raise web.HTTPTooManyRequests
             async with self._joins:
                 agent = await self._admit(body)
+        known(request)
         self._nodes.joined(agent)
         log.info("an agent has joined", node=agent.name, pool=agent.pool)
         return web.Response(body=encode(JoinAnswer(agent.name, agent.pool)), content_type="application/json")
@@ -114,6 +99,7 @@ class Acceptor:
             raise Unauthorized("expected the key of an agent that has joined under this name, found another")
         if lines.full:
             raise web.HTTPTooManyRequests
+        known(request)
         socket = web.WebSocketResponse(max_msg_size=MOST_MESSAGE, compress=False, timeout=5.0)
         with lines.opening():
             await socket.prepare(request)
@@ -121,31 +107,36 @@ class Acceptor:
         await socket.close()
         return socket
 
+    @web.middleware
+    async def _answered(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Answer errors in the form of the protocol, without what only a log may say."""
+        try:
+            return await handler(request)
+        except web.HTTPException as error:
+            return _failed(error.status, "Failed", error.reason)
+        except Unauthorized as error:
+            self._warn("an agent is not let in", request, error)
+            return _failed(401, "Unauthorized", str(error))
+        except InvalidInput as error:
+            return _failed(400, "InvalidInput", str(error))
+        except Refusal as error:
+            self._warn("an agent cannot join", request, error)
+            return _failed(403, "NotAdmitted", str(error))
+        except (ConnectionError, asyncio.CancelledError):
+            raise
+        except (errors.ApiError, TimeoutError) as error:
+            self._warn("the API server does not let an agent join", request, error)
+            return _failed(503, "Starting", "the host cannot reach its API server, or may not ask it")
+        except Exception as error:
+            if not isinstance(error, WasmletError):
+                log.error("a request of an agent has failed", path=request.path, **described(error))
+            return _failed(500, "Failed", "the host has failed; its log says why")
 
-@web.middleware
-async def _answered(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Answer errors in the form of the protocol, without what only a log may say."""
-    try:
-        return await handler(request)
-    except web.HTTPException as error:
-        return _failed(error.status, "Failed", error.reason)
-    except Unauthorized as error:
-        log.warning("an agent is not let in", path=request.path, error=str(error))
-        return _failed(401, "Unauthorized", str(error))
-    except InvalidInput as error:
-        return _failed(400, "InvalidInput", str(error))
-    except Refusal as error:
-        log.warning("an agent cannot join", error=str(error))
-        return _failed(403, "NotAdmitted", str(error))
-    except (ConnectionError, asyncio.CancelledError):
-        raise
-    except (errors.ApiError, TimeoutError) as error:
-        log.warning("the API server does not let an agent join", error=str(error))
-        return _failed(503, "Starting", "the host cannot reach its API server, or may not ask it")
-    except Exception as error:
-        if not isinstance(error, WasmletError):
-            log.error("a request of an agent has failed", path=request.path, **described(error))
-        return _failed(500, "Failed", "the host has failed; its log says why")
+    def _warn(self, event: str, request: web.Request, error: Exception) -> None:
+        """Log what anybody may cause, now and then."""
+        path = request.path[:_MOST_PATH]
+        if (fields := self._seldom.fields(f"{event} {path}")) is not None:
+            log.warning(event, path=path, error=text_of(error), **fields)
 
 
 def _failed(status: int, name: str, message: str) -> web.Response:

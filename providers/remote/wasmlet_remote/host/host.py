@@ -53,12 +53,11 @@ async def hosting(
         nodes = Nodes(identity, common, push or PushConfig(), group, clock)
         tokens = Tokens(client, config.namespace, lambda name: may_be(identity, name, clock), clock)
         following = group.create_task(_follow(client, tokens.path, nodes))
-        acceptor = Acceptor(nodes, tokens.admit, authorities)
-        url = await acceptor.start(*config.address, context)
+        acceptor = Acceptor(nodes, tokens.admit, authorities, clock)
         try:
-            yield url
+            async with acceptor.serving(config.address, context) as url:
+                yield url
         finally:
-            await acceptor.stop()
             following.cancel()
             await nodes.stop()
 

@@ -121,7 +121,7 @@ class Nodes:
 
     async def _run(self, kept: _Kept) -> None:
         """The agent's node, made again where something ends it."""
-        name, retries = kept.agent.name, Retries(RETRIES, self._clock)
+        name, retries, first = kept.agent.name, Retries(RETRIES, self._clock), True
         while not kept.leaving.is_set():
             retries.begin()
             try:
@@ -129,7 +129,9 @@ class Nodes:
                 async with kept.node as node:
                     await node.wait()
             except Exception as error:
-                log.error("the node has ended; starting it again", node=name, **described(error))
+                fields = described(error, first=first or retries.steady)
+                log.error("the node has ended; starting it again", node=name, **fields)
+                first = False
             if not kept.leaving.is_set():
                 await retries.wait(kept.leaving)
 
