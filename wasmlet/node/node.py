@@ -33,6 +33,7 @@ from wasmlet.node.assembly import Foundation, Parts, assemble
 from wasmlet.node.config import NodeConfig
 from wasmlet.node.credentials import Credentials, first_contact
 from wasmlet.node.description import NodeDescription
+from wasmlet.node.hostname import names_this_node
 from wasmlet.node.lease import LeaseKeeper
 from wasmlet.node.pods.manager import PodManager
 from wasmlet.node.pods.pod_task import PodTask
@@ -46,8 +47,6 @@ log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
 
-RESOLVE_SECONDS = 2.0
-"""How long the node's start waits for what its name resolves to."""
 FLUSH_SECONDS = 3.0
 """How long the end of a node waits for statuses and events that are still on their way."""
 
@@ -167,7 +166,7 @@ class Node:
         ip = self.config.node_ip
         if ip is None:
             ip = await asyncio.to_thread(_own_address, identity.server)
-        has_hostname = await _resolves(self.config.node_name, ip)
+        has_hostname = await names_this_node(self.config.node_name, ip)
         return NodeDescription(config=self.config, provider=self.provider.name, ip=ip, has_hostname=has_hostname)
 
     async def _connect(self, stack: AsyncExitStack, identity: Identity) -> tuple[Client, Client, Client]:
@@ -343,16 +342,6 @@ def trim_memory() -> None:
     gc.freeze()
     gc.set_threshold(20_000, 20, 50)
     give_back()
-
-
-async def _resolves(name: str, ip: str) -> bool:
-    """Whether the name is that of the address, as far as this machine finds out in a short time."""
-    try:
-        async with asyncio.timeout(RESOLVE_SECONDS):
-            found = await asyncio.get_running_loop().getaddrinfo(name, None, type=socket.SOCK_STREAM)
-    except (OSError, UnicodeError, TimeoutError):
-        return False
-    return ip in {str(address[0]) for *_, address in found}
 
 
 def _own_address(server: str) -> str:
