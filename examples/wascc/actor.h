@@ -133,8 +133,14 @@ static uint8_t *put_map(uint8_t *out, uint8_t entries) {
     return out;
 }
 
+static uint32_t fail(const char *why) {
+    guest_error(why, length_of(why));
+    return 0;
+}
+
 /* Answer an HTTP request. */
 static uint32_t respond(int32_t status, const char *type, const void *body, uint32_t length) {
+    if (length + length_of(type) > MOST - 128) return fail("the answer is too long");
     uint8_t *out = put_map(answer, 4);
     out = put_number(put_text(out, "statusCode"), status);
     out = put_text(put_text(out, "status"), status == 200 ? "OK" : "");
@@ -142,11 +148,6 @@ static uint32_t respond(int32_t status, const char *type, const void *body, uint
     out = put_binary(put_text(out, "body"), body, length);
     guest_response(answer, (uint32_t)(out - answer));
     return 1;
-}
-
-static uint32_t fail(const char *why) {
-    guest_error(why, length_of(why));
-    return 0;
 }
 
 /* Ask the host, by the binding `default`; 0 where it refuses, which is then this actor's own error. */

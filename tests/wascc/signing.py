@@ -26,6 +26,7 @@ ACTOR = """
   (import "wapc" "__host_error_len" (func $host_error_len (result i32)))
   (import "wapc" "__host_error" (func $host_error (param i32)))
   (import "wapc" "__console_log" (func $console_log (param i32 i32)))
+  (import "wasi_snapshot_preview1" "poll_oneoff" (func $poll_oneoff (param i32 i32 i32 i32) (result i32)))
   (memory (export "memory") 2 {most})
   {data}
   (func (export "__guest_call") (param $operation i32) (param $message i32) (result i32)

@@ -125,7 +125,13 @@ async def test_an_actor_has_one_instance(node: Runtime) -> None:
         await node.create(actor_pod("file:///x.wasm", {"wasmlet.dev/http-concurrency": "2"}), NODE)
 
 
+A_YEAR = "(i64.store (i32.const 1016) (i64.const 1)) (i64.store (i32.const 1024) (i64.const 31536000000000000))"
+
 FAULTS = {
+    f"{A_YEAR} (drop (call $poll_oneoff (i32.const 1000) (i32.const 2000) (i32.const 1) (i32.const 2100))) "
+    "(i32.const 1)": "taken longer than 1 s",
+    "(call $response (i32.const 32) (i32.const 29)) (i32.const 1)": "whose name or value cannot be sent",
+    "(call $response (i32.const 96) (i32.const 24)) (i32.const 1)": "expected bytes, found int",
     "unreachable": "the actor has failed",
     "(i32.const 1)": "expected a map, found NoneType",
     "(call $response (i32.const 0) (i32.const 1)) (i32.const 1)": "expected a map, found int",
@@ -139,14 +145,20 @@ FAULTS = {
 }
 
 
+CODE = "\\aastatusCode\\cc\\c8"
+DATA = f"""(data (i32.const 0) "\\01\\81\\a1a\\01\\00\\00\\00\\00why")
+(data (i32.const 32) "\\82{CODE}\\a6header\\81\\a1a\\a4x\\0d\\0ay")
+(data (i32.const 96) "\\82{CODE}\\a4body\\ce\\77\\35\\94\\00")"""
+
+
 @pytest.mark.parametrize("body", FAULTS)
 async def test_a_request_that_fails_is_a_line_of_the_log(node: Runtime, tmp_path: Path, body: str) -> None:
-    image = actor(tmp_path, written(body, '(data (i32.const 0) "\\01\\81\\a1a\\01\\00\\00\\00\\00why")'), "http_server")
+    image = actor(tmp_path, written(body, DATA), "http_server")
     key, url = await serving(node, actor_pod(image, {"wasmlet.dev/http-timeout": "1"}))
     async with ClientSession(timeout=LATE) as client:
         for _ in range(2):  # a new instance comes after one that has failed
             async with client.get(f"{url}/path") as answer:
-                assert answer.status == (504 if "loop" in body else 500)
+                assert answer.status == (504 if "1 s" in FAULTS[body] else 500)
     log = await node.logged(key, FAULTS[body].encode())
     assert b"GET /path: " in log
     assert (await node.running(key)).restart_count == 0

@@ -66,6 +66,10 @@ def test_a_capability_has_settings() -> None:
         ("subscriptions", "a.b", "names the server"),
         ("acme.clock", "[]", "expected a JSON object"),
         ("acme.clock", '{"a": 1}', "expected a JSON object"),
+        ("messaging", "nats://u:geheim@bus", "NATS_TOKEN"),
+        ("capabilities", "http_server", "a containerPort of TCP"),
+        ("capabilities", "messaging", "names the server"),
+        ("wascc.keyvalue", "{}", "expected capabilities, keyvalue"),
         ("nonsense", "1", "expected capabilities, keyvalue"),
     ],
 )

@@ -38,6 +38,9 @@ class Plain:
     def receive(self, *, patient: bool = False) -> bytes:
         return self._socket.recv(65536)
 
+    def cut(self) -> None:
+        self._socket.shutdown(socket.SHUT_RDWR)
+
     def close(self) -> None:
         self._socket.close()
 
@@ -46,7 +49,7 @@ def context(settings: dict[str, str] | None = None, env: dict[str, str] | None =
     def nothing(*_: object) -> None:
         raise AssertionError
 
-    return Context(settings or {}, env or {}, {}, nothing, Plain, nothing, nothing)
+    return Context(settings or {}, env or {}, {}, nothing, Plain, nothing, nothing, lambda: 0.0)
 
 
 @pytest.fixture(scope="module")
@@ -181,6 +184,30 @@ def test_a_wrong_password_is_said_and_not_shown(redis: Server) -> None:
     with pytest.raises(HostError, match="redis: WRONGPASS") as refused:
         ask(store, "Get", key="a")
     assert "falsch" not in str(refused.value)
+
+
+def test_a_database_that_is_not_there_is_never_another_one(redis: Server) -> None:
+    store = KeyValue(context({"default": f"redis://127.0.0.1:{redis.port}/999"}, {"REDIS_PASSWORD": "geheim"}))
+    for _ in range(2):
+        with pytest.raises(HostError, match="redis: ERR DB index is out of range"):
+            ask(store, "Set", key="a", value="b")
+
+
+def test_a_value_that_does_not_fit_leaves_the_one_before_it() -> None:
+    store = keyvalue.Memory(keyvalue.Budget(1000))
+    store.set("a", b"before", 0)
+    with pytest.raises(HostError, match="the store is full"):
+        store.set("a", b"x" * 2000, 0)
+    assert store.get("a") == b"before"
+    assert store.range("none", 0, -5) == []
+
+
+def test_what_has_expired_makes_room() -> None:
+    now = [0.0]
+    store = keyvalue.Memory(keyvalue.Budget(10_000), lambda: now[0])
+    for number in range(200):
+        now[0] += 10.0
+        store.set(str(number), b"x" * 100, 5)
 
 
 def test_what_is_no_redis_is_said() -> None:

@@ -118,7 +118,7 @@ class Engine(abc.ABC):
             Refused: they cannot; names the field.
         """
 
-    def examine(self, wasm: bytes) -> Any:
+    def examine(self, wasm: bytes | memoryview) -> Any:
         """Find out what the node has to know of a module, as who has signed it; where `examines`. Blocks.
 
         Called once for each module before it is compiled, and again by another node loop.

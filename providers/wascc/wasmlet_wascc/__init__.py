@@ -9,8 +9,6 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-import structlog
-
 from wasmlet import Clock
 from wasmlet.runtime import RuntimeConfig, RuntimeProvider
 from wasmlet_wascc.claims import BadClaims, Claims
@@ -19,8 +17,6 @@ from wasmlet_wascc.nkeys import BadKey, PublicKey, Seed
 
 __all__ = ["BadClaims", "BadKey", "Claims", "PublicKey", "Seed", "WasccEngine", "WasccProvider", "main"]
 
-log = structlog.get_logger(__name__)
-
 
 class WasccProvider(RuntimeProvider):
     """Runs pods as actors, a process for each container."""
@@ -28,9 +24,7 @@ class WasccProvider(RuntimeProvider):
     name: ClassVar[str] = "wascc"
 
     def __init__(self, config: RuntimeConfig | None = None, *, clock: Clock | None = None) -> None:
-        engine = WasccEngine.configured(config or RuntimeConfig())
-        log.info("wascc", issuers=engine.notice)
-        super().__init__(engine, config, clock=clock)
+        super().__init__(WasccEngine.configured(config or RuntimeConfig()), config, clock=clock)
 
 
 def main() -> None:

@@ -83,7 +83,7 @@ class Claims:
             raise BadClaims(f"the actor is signed by {self.issuer}, who is not among the issuers that this node trusts")
 
 
-def read(wasm: bytes) -> Claims:
+def read(wasm: bytes | memoryview) -> Claims:
     """The claims of a module, verified but for their times and for who is trusted.
 
     Raises:
@@ -98,8 +98,8 @@ def read(wasm: bytes) -> Claims:
     size = found[0].end - found[0].body
     if size > _MOST_BYTES:
         raise BadClaims(f"the actor's claims have {size} bytes, expected at most {_MOST_BYTES}")
-    claims, digest = _verified(wasm[found[0].body : found[0].end])
-    if digest != _digest(sections.without(wasm, found)):
+    claims, digest = _verified(bytes(wasm[found[0].body : found[0].end]))
+    if digest != _digest(wasm[: found[0].start], wasm[found[0].end :]):
         raise BadClaims("the actor has been changed since it was signed: its hash is not the one that its claims name")
     return claims
 
@@ -193,8 +193,11 @@ def _claims(body: dict[str, Any], issuer: str, subject: str) -> tuple[Claims, st
     return claims, _text(own, "hash")
 
 
-def _digest(wasm: bytes) -> str:
-    return hashlib.sha256(wasm).hexdigest().upper()
+def _digest(*parts: bytes | memoryview) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part)
+    return digest.hexdigest().upper()
 
 
 def _base64(data: bytes) -> bytes:

@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import attrs
+import structlog
 from wasmlet_wasmtime import WasmtimeEngine
 
 from wasmlet import ConfigError, Refused
+from wasmlet.artifacts.wasm_reader import NotWasm
 from wasmlet.model.pod import Container, Pod
 from wasmlet.runtime import (
     PREVIEW1,
@@ -27,6 +29,8 @@ from wasmlet.runtime import (
 from wasmlet_wascc import claims, grants
 from wasmlet_wascc.capability import GROUP
 from wasmlet_wascc.nkeys import BadKey, PublicKey
+
+log = structlog.get_logger(__name__)
 
 _SIGNATURES = {
     "__guest_request": (2, 0), "__guest_response": (2, 0), "__guest_error": (2, 0), "__host_call": (8, 1),
@@ -93,6 +97,7 @@ class WasccEngine(Engine):
 
     async def check(self) -> None:
         await self._wasmtime.check()
+        log.info("wascc", issuers=self.notice)
 
     def check_pod(self, pod: Pod) -> None:
         if pod.init_containers:
@@ -107,8 +112,11 @@ class WasccEngine(Engine):
                 raise Refused(f"{container.field}.{path}", why, container=container.name)
             grants.Asked.of(pod, container)
 
-    def examine(self, wasm: bytes) -> dict[str, Any]:
-        return attrs.asdict(claims.read(wasm))
+    def examine(self, wasm: bytes | memoryview) -> dict[str, Any]:
+        try:
+            return attrs.asdict(claims.read(wasm))
+        except NotWasm as error:
+            raise ValueError(f"not a valid WebAssembly module: {error}") from None
 
     @classmethod
     def shown(cls, facts: Any) -> Mapping[str, str]:
@@ -144,6 +152,7 @@ class WasccEngine(Engine):
         return GuestSettings(spec, tuple(_remarks(decision)))
 
 
+@functools.cache
 def installed() -> frozenset[str]:
     """The names of all capabilities that this node has."""
     return frozenset(grants.OWN) | {point.name for point in importlib.metadata.entry_points(group=GROUP)}

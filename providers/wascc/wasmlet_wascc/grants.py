@@ -29,6 +29,7 @@ OWN = (BLOBS, "wascc:extras", HTTP, KEYVALUE, "wascc:logging", MESSAGING)
 """The capabilities that every node with this provider has."""
 _TOKEN_MOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
 _SCHEMES = {"keyvalue": "redis", "messaging": "nats"}
+_SECRETS = {"keyvalue": "REDIS_PASSWORD", "messaging": "NATS_TOKEN, or NATS_USER and NATS_PASSWORD"}
 _MOST_SETTINGS, _LONGEST = 32, 4096
 _OTHER = re.compile(r"([a-z0-9][a-z0-9_-]*)\.([a-z0-9][a-z0-9_-]*)")
 
@@ -61,9 +62,15 @@ class Asked:
                 for name, found in _annotation(key.removeprefix(PREFIX), value):
                     names[name] = None
                     settings[name] = settings.get(name, {}) | found
-        if "subscriptions" in settings.get(MESSAGING, {}) and "url" not in settings[MESSAGING]:
+        ports = [port for port in container.raw.get("ports") or () if (port.get("protocol") or "TCP") == "TCP"]
+        if HTTP in names and not ports:
+            raise _refused("capabilities", f"a containerPort of TCP where it names {HTTP}", "none")
+        bus = settings.get(MESSAGING, {})
+        if MESSAGING in names and not bus:
+            raise _refused("capabilities", f"{PREFIX}messaging beside it, which names the server", "none")
+        if "subscriptions" in bus and "url" not in bus:
             raise _refused("subscriptions", f"{PREFIX}messaging beside it, which names the server", "none")
-        if any((port.get("protocol") or "TCP") == "TCP" for port in container.raw.get("ports") or ()):
+        if ports:
             names[HTTP] = None
         bindings = _bindings(container)
         if bindings:
@@ -134,7 +141,7 @@ def _annotation(key: str, value: str) -> Iterator[tuple[str, dict[str, str]]]:
         yield MESSAGING, {"url": _url(key, value)}
     elif key == "subscriptions":
         yield MESSAGING, {"subscriptions": _subjects(value)}
-    elif found := _OTHER.fullmatch(key):
+    elif (found := _OTHER.fullmatch(key)) and f"{found[1]}:{found[2]}" not in OWN:
         yield f"{found[1]}:{found[2]}", _settings(key, value)
     else:
         raise _refused(key, "capabilities, keyvalue, messaging, subscriptions, or the name of a capability", key)
@@ -163,8 +170,8 @@ def _url(key: str, value: str) -> str:
     if good and (parts.username or parts.password):
         raise Refused(
             f"metadata.annotations[{PREFIX}{key}]",
-            "names a user or a password, which everybody sees who sees the pod; put the password into the variable "
-            "REDIS_PASSWORD, from a Secret",
+            "names a user or a password, which everybody sees who sees the pod; put it into the container's variable "
+            f"{_SECRETS[key]}, from a Secret",
         )
     path = parts.path.strip("/") if good else ""
     if not good or parts.query or parts.fragment or (path and not (key == "keyvalue" and path.isdigit())):

@@ -6,6 +6,7 @@ import abc
 import contextlib
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
@@ -36,7 +37,7 @@ def context(
     def nothing(*_: object) -> None:
         """Neither is there an actor to be told anything, nor a thread."""
 
-    return Context(settings or {}, {}, {}, log, dial or refuse, nothing, nothing)
+    return Context(settings or {}, {}, {}, log, dial or refuse, nothing, nothing, lambda: time.monotonic() + 60)
 
 
 class CapabilityContract(abc.ABC):

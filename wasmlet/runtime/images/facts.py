@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import mmap
 import os
 from typing import Any
 
@@ -23,6 +25,7 @@ class Facts:
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
         self._known: dict[tuple[str, str], Any] = {}
+        self._turn = asyncio.Lock()
 
     async def of(self, engine: Engine, module: Module) -> Any:
         """What the engine has found out; None where it wants to know nothing.
@@ -35,7 +38,8 @@ class Facts:
             return None
         key = engine.name, module.digest
         if key not in self._known:
-            found = await in_thread(self._look, engine, module)
+            async with self._turn:  # a module may be large: one of them at a time
+                found = self._known.get(key) or await in_thread(self._look, engine, module)
             if len(self._known) >= _MOST_KNOWN:
                 self._known.clear()
             self._known[key] = found
@@ -50,11 +54,10 @@ class Facts:
         try:
             if read(module.path, self._max_bytes, copy) != module.digest:
                 raise ImageError(f"module {module.image} changed while it was read")
-            with open(copy, "rb", closefd=False) as file:
-                file.seek(0)
+            with mmap.mmap(copy, 0, access=mmap.ACCESS_READ) as whole, memoryview(whole) as view:
                 try:
-                    return engine.examine(file.read())
+                    return engine.examine(view)
                 except ValueError as error:
-                    return ValueError(str(error))  # without its frames
+                    return ValueError(str(error))  # without its frames, which have the view
         finally:
             os.close(copy)

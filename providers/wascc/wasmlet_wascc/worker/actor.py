@@ -11,6 +11,8 @@ three times as long.
 from __future__ import annotations
 
 import ctypes
+import math
+import struct
 import time
 from _thread import get_ident
 from collections.abc import Callable
@@ -23,7 +25,7 @@ from .borrowed import direct, errors, instances, limits
 from .failures import GuestError, HostError
 from .messages import MOST_BYTES
 
-MODULE = "wapc"
+MODULE, WASI = "wapc", "wasi_snapshot_preview1"
 GUEST_CALL = b"__guest_call"
 _STARTS = (b"_start", b"_initialize", b"wapc_init")
 """The exports that are called at first, where they are there; in this order, as waPC's hosts do it."""
@@ -32,6 +34,9 @@ _LONGEST_LINE = 4096
 _POINTER, _SIZE, _TEXT = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_char_p
 _VALUE = 4
 """A value of wasm takes as much room as so many numbers of 32 bits."""
+_MOST_SLEEPS = 64
+_SUBSCRIPTION, _EVENT = struct.Struct("<QB7xI4xQQH6x"), struct.Struct("<QHB21x")
+_CLOCK, _ABSOLUTE, _REALTIME, _INVALID, _NOT_SUPPORTED = 0, 1, 0, 28, 58
 _CALLBACK = ctypes.CFUNCTYPE(_POINTER, _POINTER, _POINTER, ctypes.POINTER(ctypes.c_uint32), _SIZE)
 
 _define = direct.function(
@@ -265,6 +270,26 @@ class Actor:
         """The guest takes these."""
         self.write(address, self._host_error)
 
+    def poll_oneoff(self, subscriptions: int, events: int, count: int, done: int) -> int:
+        """WASI's: sleeps, for a time, and no longer than the call may take. An actor has nothing else to wait for."""
+        if not 0 < count <= _MOST_SLEEPS:
+            return _INVALID
+        shortest, sleeper = math.inf, 0
+        whole = self.read(subscriptions, count * _SUBSCRIPTION.size, count * _SUBSCRIPTION.size)
+        for user, kind, clock, timeout, _, flags in _SUBSCRIPTION.iter_unpack(whole):
+            seconds = timeout / 1e9
+            if kind != _CLOCK or (flags & _ABSOLUTE and clock != _REALTIME):
+                return _NOT_SUPPORTED
+            if flags & _ABSOLUTE:
+                seconds -= time.time()
+            if seconds < shortest:
+                shortest, sleeper = seconds, user
+        time.sleep(max(0.0, min(shortest, self.until - time.monotonic())))
+        self.check_time()
+        self.write(events, _EVENT.pack(sleeper, 0, _CLOCK))
+        self.write(done, (1).to_bytes(4, "little"))
+        return 0
+
     def console_log(self, address: int, length: int) -> None:
         """The guest writes a line."""
         self._say(self.read(address, min(length, _LONGEST_LINE), _LONGEST_LINE).decode(errors="replace"))
@@ -286,34 +311,34 @@ OLD_HOST_CALL = (6, 1, Actor.host_call_without_binding)
 
 
 def linker_of(engine: wasmtime.Engine, *, bindings: bool) -> wasmtime.Linker:
-    """All that an actor may import.
+    """All that an actor may import; of WASI output, clocks and random numbers, and no files.
 
     Args:
         bindings: it names bindings when it calls the host.
     """
-    linker = guest_linker(engine)
-    for name, (takes, gives, function) in FUNCTIONS.items():
-        if name == "__host_call" and not bindings:
-            takes, gives, function = OLD_HOST_CALL
-        i32 = wasmtime.ValType.i32
-        kind = wasmtime.FuncType([i32() for _ in range(takes)], [i32() for _ in range(gives)])
-        callback = _callback(takes, function)
-        _kept.append(callback)
-        direct.check(
-            _define(
-                direct.pointer(linker), MODULE.encode(), len(MODULE), name.encode(), len(name),
-                direct.pointer(kind), ctypes.cast(callback, _POINTER), None, None,
-            )
-        )  # fmt: skip
-    return linker
-
-
-def guest_linker(engine: wasmtime.Engine) -> wasmtime.Linker:
-    """WASI, for actors whose language brings it along: clocks, random numbers and output, no files."""
     linker = wasmtime.Linker(engine)
     linker.define_wasi()
     linker.allow_shadowing = True
+    functions = FUNCTIONS if bindings else FUNCTIONS | {"__host_call": OLD_HOST_CALL}
+    for name, (takes, gives, function) in functions.items():
+        _add(linker, MODULE, name, takes, gives, function)
+    _add(linker, WASI, "poll_oneoff", 4, 1, Actor.poll_oneoff)  # the engine's own would sleep past the end of a call
     return linker
+
+
+def _add(
+    linker: wasmtime.Linker, module: str, name: str, takes: int, gives: int, function: Callable[..., int | None]
+) -> None:
+    i32 = wasmtime.ValType.i32
+    kind = wasmtime.FuncType([i32() for _ in range(takes)], [i32() for _ in range(gives)])
+    callback = _callback(takes, function)
+    _kept.append(callback)
+    direct.check(
+        _define(
+            direct.pointer(linker), module.encode(), len(module), name.encode(), len(name),
+            direct.pointer(kind), ctypes.cast(callback, _POINTER), None, None,
+        )
+    )  # fmt: skip
 
 
 _kept: list[Any] = []

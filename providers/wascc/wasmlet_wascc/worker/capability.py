@@ -53,6 +53,10 @@ class Link(Protocol):
         """
         ...
 
+    def cut(self) -> None:
+        """End it, also for a thread that waits for it."""
+        ...
+
     def close(self) -> None:
         """Let go of it."""
         ...
@@ -67,8 +71,10 @@ class Context(NamedTuple):
         mounts: by the name of a binding.
         log: takes a line of the container's log.
         dial: opens a connection to a host and a port, where the pod's egress grant lets it. Raises `HostError`.
-        tell: has the actor do something, later: an operation, and a value for its message.
+        tell: has the actor do something, later: an operation, and a value for its message. Raises `HostError` where too
+            much waits already; `patient=True`, in a thread of one's own, waits for room.
         begin: runs something in a thread of its own.
+        deadline: when the present call has to be over, by the monotonic clock in seconds.
     """
 
     settings: Mapping[str, str]
@@ -76,8 +82,9 @@ class Context(NamedTuple):
     mounts: Mapping[str, Mount]
     log: Callable[[str], None]
     dial: Callable[[str, int], Link]
-    tell: Callable[[str, Any], None]
+    tell: Callable[..., None]
     begin: Callable[[Callable[[], None]], None]
+    deadline: Callable[[], float]
 
 
 class Capability(Protocol):

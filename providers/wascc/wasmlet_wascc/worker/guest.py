@@ -39,6 +39,7 @@ class Prepared(NamedTuple):
 
 def prepare() -> Prepared:
     """What every child starts from; no module and no thread."""
+    os.environ["TOKIO_WORKER_THREADS"] = "1"  # WASI in wasmtime has threads of its own; an actor has one
     engine = wasmtime.Engine(guest.configuration(own_world=True))
     linkers = actor.linker_of(engine, bindings=False), actor.linker_of(engine, bindings=True)
     return Prepared(engine, linkers, capability.others())
@@ -60,7 +61,7 @@ def run(prepared: Prepared, spec: dict[str, Any], module: str, started: Callable
     code = actor.Code(*(direct.pointer(one) for one in (prepared.engine, linker, loaded)))
     settings = spec["network"].get("http") or {}
     seconds = float(settings.get("seconds") or _SECONDS)
-    host = Host(code, spec, prepared.others, log)
+    host = Host(code, spec, prepared.others, prepared.engine.increment_epoch, log)
     host.start()
     serves = HTTP in spec["engine"]["serves"]
     server = serving.Server(host, log, seconds)

@@ -8,6 +8,7 @@ container's.
 from __future__ import annotations
 
 import collections
+import math
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -25,9 +26,11 @@ from .messages import MOST_BYTES, decoded, encoded
 
 START_SECONDS = 60.0
 """How long an instance may take to be ready."""
-_MOST_HELD = 4 * MOST_BYTES
+_MOST_HELD = 2 * MOST_BYTES
 """Bytes of messages that wait for the actor."""
 _TOLD_SECONDS = 60.0
+_TICK_SECONDS = 0.1
+"""How often is looked whether a call takes too long, while there is one."""
 
 
 class Busy(Exception):
@@ -40,6 +43,7 @@ class Host:
     Args:
         spec: of the container; in its `engine` is what the node has decided (`granted`, `refused`, `settings`).
         others: capabilities of other distributions, by name.
+        interrupt: has an actor that runs look whether its time is over.
         log: takes a line of the container's log.
 
     Raises:
@@ -51,6 +55,7 @@ class Host:
         code: Code,
         spec: dict[str, Any],
         others: Mapping[str, Callable[[Context], Capability]],
+        interrupt: Callable[[], None],
         log: Callable[[str], None],
     ) -> None:
         told = spec["engine"]
@@ -63,7 +68,9 @@ class Host:
         self._held = 0
         self._waiting: collections.deque[tuple[str, bytes]] = collections.deque()
         self._more = threading.Condition()
-        self._threads: list[Callable[[], None]] = []
+        self._threads: list[Callable[[], None]] | None = []
+        """What is to run once there may be threads; None from then on."""
+        self._interrupt, self._late, self._busy = interrupt, math.inf, threading.Event()
         self._complained: set[str] = set()
         broker = dialing.Broker(spec.get("sockets"))
         dialler = Dialler(broker, self._deadline)
@@ -76,7 +83,7 @@ class Host:
                 raise ValueError(f"capability {name} is not installed on this node")
             settings = told["settings"].get(name) or {}
             env = dict(map(tuple, spec["env"]))
-            context = Context(settings, env, bindings, log, dialler.dial, self.tell, self._threads.append)
+            context = Context(settings, env, bindings, log, dialler.dial, self.tell, self._begin, self._deadline)
             try:
                 self._capabilities[name] = make(context)
             except Exception as error:  # which may be anybody's code
@@ -88,6 +95,7 @@ class Host:
         Raises:
             ValueError: there can be none.
         """
+        threading.Thread(target=self._keep_time, daemon=True).start()
         try:
             self._actor = self._instance()
         except (wasmtime.WasmtimeError, wasmtime.Trap, instances.Trapped) as error:
@@ -95,8 +103,34 @@ class Host:
 
     def begin(self) -> None:
         """Start what capabilities do on their own; from here on there are threads."""
-        for work in (*self._threads, self._tell_all):
+        waiting, self._threads = self._threads or [], None
+        for work in (*waiting, self._tell_all):
+            self._begin(work)
+
+    def _begin(self, work: Callable[[], None]) -> None:
+        """Run something in a thread of its own, as soon as there may be threads."""
+        if self._threads is not None:
+            self._threads.append(work)
+        else:
             threading.Thread(target=work, daemon=True).start()
+
+    def _keep_time(self) -> None:
+        """End calls that take too long; in a thread of its own, which sleeps while there are none."""
+        while True:
+            self._busy.wait()
+            time.sleep(_TICK_SECONDS)
+            if self._late == math.inf:
+                self._busy.clear()
+                if self._late != math.inf:  # by now
+                    self._busy.set()
+            elif time.monotonic() >= self._late:
+                self._interrupt()
+
+    def _hurry(self, until: float) -> None:
+        """Whoever runs now has to be done by then; `math.inf` for nobody."""
+        self._late = until
+        if until != math.inf and not self._busy.is_set():
+            self._busy.set()
 
     def call(self, operation: str, message: bytes, until: float) -> bytes:
         """Have the actor do something.
@@ -114,6 +148,7 @@ class Host:
         try:
             self._until, self._owner = until, threading.get_ident()
             actor = self._actor or self._instance()
+            self._hurry(until)
             self._actor = None  # unless it comes to a good end
             try:
                 found = actor.call(operation, message, until)
@@ -126,25 +161,36 @@ class Host:
             self._actor = actor
             return found
         finally:
+            self._hurry(math.inf)
             self._owner = 0
             self._lock.release()
 
-    def tell(self, operation: str, value: Any) -> None:
+    def tell(self, operation: str, value: Any, *, patient: bool = False) -> None:
         """Have the actor do something, later.
+
+        Args:
+            patient: wait until there is room for it, in a thread of one's own.
 
         Raises:
             HostError: too much waits for it.
         """
         message = encoded(value)
         with self._more:
-            if self._held + len(message) > _MOST_HELD:
-                raise HostError("too much waits for the actor already")
+            while self._held + len(message) > _MOST_HELD:
+                if not patient:
+                    raise HostError("too much waits for the actor already")
+                self._more.wait()
             self._held += len(message)
             self._waiting.append((operation, message))
-            self._more.notify()
+            self._more.notify_all()
 
     def _instance(self) -> Actor:
-        return Actor(self._code, self._memory, self._ask, self._log, time.monotonic() + START_SECONDS)
+        until = time.monotonic() + START_SECONDS
+        self._hurry(until)
+        try:
+            return Actor(self._code, self._memory, self._ask, self._log, until)
+        finally:
+            self._hurry(math.inf)
 
     def _deadline(self) -> float:
         """When the call has to be over that this thread is in; another thread has a while."""
@@ -177,6 +223,7 @@ class Host:
                 self._more.wait_for(lambda: self._waiting)
                 operation, message = self._waiting.popleft()
                 self._held -= len(message)
+                self._more.notify_all()
             try:
                 self.call(operation, message, time.monotonic() + _TOLD_SECONDS)
             except Busy:

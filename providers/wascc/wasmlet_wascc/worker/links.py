@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import math
 import os
 import select
+import socket
 import time
 from collections.abc import Callable
 
@@ -29,11 +32,12 @@ class Dialler:
         """See `capability.Context`."""
         asked = dialing.Dial(self._broker, host, port)
         try:
+            until = self._until()
             while (answer := asked.answer()) is None:
                 poll = select.poll()
                 for descriptor, events in asked.polls():
                     poll.register(descriptor, events)
-                left = self._until() - time.monotonic()
+                left = until - time.monotonic()
                 if left <= 0:
                     raise HostError(f"{host}:{port} does not answer in time")
                 poll.poll(left * 1000)
@@ -55,33 +59,42 @@ class SocketLink:
         self._descriptor, self._name, self._until = descriptor, name, until
 
     def send(self, data: bytes) -> None:
-        view = memoryview(data)
+        view, until = memoryview(data), self._until()
         while view:
             try:
                 view = view[os.write(self._descriptor, view) :]
             except BlockingIOError:
-                self._wait(select.POLLOUT)
+                self._wait(select.POLLOUT, until)
             except OSError as error:
                 raise HostError(f"{self._name}: {error.strerror}") from None
 
     def receive(self, *, patient: bool = False) -> bytes:
+        until = math.inf if patient else self._until()
         while True:
             try:
                 return os.read(self._descriptor, _READ)
             except BlockingIOError:
-                self._wait(select.POLLIN, patient=patient)
+                self._wait(select.POLLIN, until)
             except OSError as error:
                 raise HostError(f"{self._name}: {error.strerror}") from None
+
+    def cut(self) -> None:
+        probe = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 0, fileno=self._descriptor)
+        try:
+            with contextlib.suppress(OSError):
+                probe.shutdown(socket.SHUT_RDWR)
+        finally:
+            probe.detach()
 
     def close(self) -> None:
         descriptor, self._descriptor = self._descriptor, -1
         if descriptor >= 0:
             os.close(descriptor)
 
-    def _wait(self, events: int, *, patient: bool = False) -> None:
+    def _wait(self, events: int, until: float) -> None:
         poll = select.poll()
         poll.register(self._descriptor, events)
-        left = self._until() - time.monotonic()
-        if not patient and left <= 0:
+        left = until - time.monotonic()
+        if left <= 0:
             raise HostError(f"{self._name} does not answer in time")
-        poll.poll(None if patient else left * 1000)
+        poll.poll(None if left == math.inf else left * 1000)

@@ -13,14 +13,19 @@ from typing import Any
 
 import msgpack
 
-MOST_BYTES = 16 * 2**20
+MOST_BYTES = 8 * 2**20
 """Of one message."""
 _MOST_ITEMS = 100_000
+"""Lists and maps in one message, all together: each takes much more memory than its bytes."""
 _DEEPEST = 16
 _INT32, _INT64 = struct.Struct(">bi"), struct.Struct(">bq")
 _SMALL, _LARGE = -46, -45
 """The first bytes of signed numbers of 32 and 64 bits (0xd2, 0xd3)."""
 _CAPITAL = re.compile(r"(?<!^)([A-Z])")
+
+
+class Packed(bytes):
+    """A part of a message that is encoded already."""
 
 
 class BadMessage(ValueError):
@@ -55,7 +60,17 @@ def decoded(data: bytes) -> Any:
         return None
     if len(data) > MOST_BYTES:
         raise BadMessage(f"a message of {len(data)} bytes is more than {MOST_BYTES}")
+    left = _MOST_ITEMS
+
+    def counted(found: Any) -> Any:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise ValueError
+        return found
+
     unpacker = msgpack.Unpacker(
+        list_hook=counted, object_hook=counted,
         max_buffer_size=MOST_BYTES, max_array_len=MOST_BYTES, max_map_len=_MOST_ITEMS, max_ext_len=0,
         strict_map_key=True, unicode_errors="replace",
     )  # fmt: skip
@@ -113,15 +128,19 @@ def octets(value: Any) -> bytes:
     if isinstance(value, str):
         return value.encode()
     try:
-        return bytes(value)
+        if isinstance(value, list):
+            return bytes(value)
     except (TypeError, ValueError):
-        raise BadMessage(f"expected bytes, found {type(value).__name__}") from None
+        pass
+    raise BadMessage(f"expected bytes, found {type(value).__name__}")
 
 
 def _encode(value: Any, out: bytearray, depth: int = 0) -> None:
     if depth > _DEEPEST or len(out) > MOST_BYTES:
         raise BadMessage("a message is too large, or too deep")
-    if isinstance(value, dict):
+    if isinstance(value, Packed):
+        out += value
+    elif isinstance(value, dict):
         out += _packer.pack_map_header(len(value))
         for key, item in value.items():
             _encode(key, out, depth + 1)

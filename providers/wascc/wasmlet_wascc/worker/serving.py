@@ -5,24 +5,34 @@ A probe that names no path (`/`) asks the actor for its health; everything else 
 
 from __future__ import annotations
 
+import re
 import select
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+import msgpack
 import wasmtime
 
 from .actor import trap_words
 from .borrowed import bodies, connections, exchanges, fields, instances, turns
 from .failures import GuestError
 from .host import Busy, Host
-from .messages import MOST_BYTES, BadMessage, both, decoded, encoded, octets
+from .messages import MOST_BYTES, BadMessage, Packed, both, decoded, encoded, octets
 
-MOST_BODY = MOST_BYTES // 4
+MOST_BODY = MOST_BYTES // 2
 """Bytes of a request's body, which the actor gets in one piece."""
 LIMITS = connections.Limits(body=MOST_BODY)
 _PROBE = b"kube-probe/"
 _READ = 64 * 1024
+_WANTS_LIST = ("expected a sequence", "byte array")
+"""In the words of an actor that has got bytes for a body, and takes them as numbers in a list."""
+_NAME, _VALUE = re.compile(r"[-!#$%&'*+.^_`|~0-9A-Za-z]+"), re.compile(rb"[\t\x20-\x7e\x80-\xff]*")
+"""Of a field. Source: RFC 9110, section 5."""
+_MOST_FIELDS = 64 * 1024
+"""Bytes of all fields of an answer."""
+_STATUS_OF = {"HTTP-request-body-size": (413, "the request's body is too large"),
+              "connection-timeout": (408, "the request has not come in time")}  # fmt: skip
 _OWN = frozenset(("content-length", "transfer-encoding", "date"))
 """Fields of an answer that are the server's to say."""
 
@@ -58,16 +68,18 @@ class Server:
             turn.begin({})  # the actor may be at something else
             if _is_probe(exchange):
                 self._host.call("HealthRequest", encoded({"placeholder": True}), turn.until)
-                _answer(exchange, 200, [("content-type", b"text/plain; charset=utf-8")], b"ok\n")
-                return None
-            _answer(exchange, *self._ask(exchange, body, turn.until))
-        except bodies.Broken:
-            return 400, "the request has not come to its end"
+                answer: Parts = 200, [("content-type", b"text/plain; charset=utf-8")], b"ok\n"
+            else:
+                answer = self._ask(exchange, body, turn.until)
+            turn.end()
+            _answer(exchange, turn, *answer)
+        except bodies.Broken as error:
+            return _STATUS_OF.get(error.code[0], (400, "the request has not come to its end"))
         except (Busy, instances.TimedOut):
             self._log(f"{exchange.title}: the actor has taken longer than {self._seconds:g} s")
             return 504, "the actor has taken too long"
         except GuestError as error:
-            self._log(f"{exchange.title}: the actor answers with an error: {str(error)[:1000]}")
+            self._log(f"{exchange.title}: the actor answers with an error: {' '.join(str(error)[:1000].splitlines())}")
             return 500, "the actor failed"
         except BadMessage as error:
             self._log(f"{exchange.title}: the actor's answer cannot be read: {error}")
@@ -89,14 +101,15 @@ class Server:
         try:
             return _read(self._call(request, body, until))
         except GuestError as error:
-            if self._body_as_list or "sequence" not in str(error):
+            if self._body_as_list or not all(words in str(error) for words in _WANTS_LIST):
                 raise
+            found = _read(self._call(request, body, until, as_list=True))
             self._body_as_list = True
-            return _read(self._call(request, body, until))
+            return found
 
-    def _call(self, request: dict[str, Any], body: bytes, until: float) -> bytes:
-        whole = both(request) | {"body": list(body) if self._body_as_list else body}
-        return self._host.call("HandleRequest", encoded(whole), until)
+    def _call(self, request: dict[str, Any], body: bytes, until: float, *, as_list: bool = False) -> bytes:
+        sent: Any = Packed(msgpack.packb(list(body))) if as_list or self._body_as_list else body
+        return self._host.call("HandleRequest", encoded(both(request) | {"body": sent}), until)
 
 
 def _body(exchange: exchanges.Exchange, turn: turns.Turn) -> bytes:
@@ -109,16 +122,9 @@ def _body(exchange: exchanges.Exchange, turn: turns.Turn) -> bytes:
     while (piece := exchange.take(_READ)) is not None:
         found += piece
         if not piece:
-            polled = dict(exchange.reads())
-            poll = select.poll()
-            for descriptor, events in polled.items():
-                poll.register(descriptor, events)
-            left = turn.until - time.monotonic()
-            if left <= 0:
+            if turn.until <= time.monotonic():
                 raise bodies.Broken(("connection-timeout", None))
-            turn.begin(polled)
-            poll.poll(left * 1000)
-            turn.end()
+            _wait(exchange.reads(), turn)
     return bytes(found)
 
 
@@ -157,16 +163,45 @@ def _read(data: bytes) -> Parts:
     header = found.get("header") or {}
     if not isinstance(header, dict):
         raise BadMessage("expected header to be a map")
-    pairs = [
-        (str(name).lower(), str(value).encode("latin-1", "replace"))
-        for name, value in header.items()
-        if str(name).lower() not in _OWN and not fields.is_forbidden(str(name))
-    ]
-    return status, pairs, octets(found.get("body"))
+    pairs = [_field(str(name), str(value)) for name, value in header.items()]
+    body = octets(found.get("body"))
+    if len(body) > MOST_BODY:
+        raise BadMessage(f"its body has {len(body)} bytes, expected at most {MOST_BODY}")
+    if sum(len(name) + len(value) for name, value in pairs) > _MOST_FIELDS:
+        raise BadMessage(f"its header has more than {_MOST_FIELDS} bytes")
+    return status, [(name, value) for name, value in pairs if name not in _OWN and not fields.is_forbidden(name)], body
 
 
-def _answer(exchange: exchanges.Exchange, status: int, pairs: list[tuple[str, bytes]], body: bytes) -> None:
+def _field(name: str, value: str) -> tuple[str, bytes]:
+    """A field of an answer.
+
+    Raises:
+        BadMessage: it cannot be one.
+    """
+    octets_of = value.encode("latin-1", "replace")
+    if not _NAME.fullmatch(name) or not _VALUE.fullmatch(octets_of):
+        raise BadMessage(f"its header has the field {name[:40]!r}, whose name or value cannot be sent")
+    return name.lower(), octets_of.strip()
+
+
+def _answer(
+    exchange: exchanges.Exchange, turn: turns.Turn, status: int, pairs: list[tuple[str, bytes]], body: bytes
+) -> None:
+    """Send an answer, and wait until the client has taken all of it: only so many may be in memory at a time."""
     exchange.response = Answer(status, pairs)  # type: ignore[assignment]
     if body:
         exchange.send(body)
     exchange.end([])
+    while not exchange.sent() and turn.until > time.monotonic():
+        _wait(exchange.writes(), turn)
+
+
+def _wait(wanted: Sequence[tuple[int, int]], turn: turns.Turn) -> None:
+    """Wait for the client, until its turn is over at the latest."""
+    polled = dict(wanted)
+    poll = select.poll()
+    for descriptor, events in polled.items():
+        poll.register(descriptor, events)
+    turn.begin(polled)
+    poll.poll(max(0.0, turn.until - time.monotonic()) * 1000)
+    turn.end()

@@ -15,16 +15,19 @@ from typing import Any
 from ..capability import Context, HostError
 from ..messages import BadMessage, both, field, number, octets, text
 
-_DEFAULT_CHUNK, _MOST_CHUNK = 256 * 1024, 4 * 2**20
+_DEFAULT_CHUNK, _MOST_CHUNK = 256 * 1024, 2**20
 _MOST_LISTED = 10_000
-_FLAGS = os.O_NOFOLLOW | os.O_CLOEXEC
+_FLAGS = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+_CHANGES = ("CreateContainer", "RemoveContainer", "RemoveObject", "StartUpload", "UploadChunk")
+_MOST_DOWNLOADS = 4
 
 
 class BlobStore:
     """Keeps blobs in the mounts that the pod has given the container."""
 
     def __init__(self, context: Context) -> None:
-        self._mounts, self._tell = context.mounts, context.tell
+        self._mounts, self._tell, self._begin, self._log = context.mounts, context.tell, context.begin, context.log
+        self._downloads = 0
         self._operations = {
             "CreateContainer": self._create,
             "RemoveContainer": self._remove,
@@ -45,6 +48,8 @@ class BlobStore:
         if mount is None:
             known = ", ".join(sorted(self._mounts)) or "none"
             raise HostError(f"there is no binding {binding[:80]!r}: the container mounts {known}")
+        if mount.read_only and operation in _CHANGES:
+            raise HostError("Read-only file system")
         try:
             root = os.open(mount.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             try:
@@ -94,13 +99,12 @@ class BlobStore:
 
     def _start_upload(self, root: int, message: Any) -> Any:
         with _container(root, _name(message, "container")) as directory:
-            flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | _FLAGS
-            os.close(os.open(_name(message, "id"), flags, 0o644, dir_fd=directory))
+            os.close(_regular(_name(message, "id"), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, directory))
 
     def _upload(self, root: int, message: Any) -> Any:
         data = octets(field(message, "chunkBytes"))
         with _container(root, _name(message, "container")) as directory:
-            file = os.open(_name(message, "id"), os.O_WRONLY | os.O_APPEND | _FLAGS, dir_fd=directory)
+            file = _regular(_name(message, "id"), os.O_WRONLY | os.O_APPEND, directory)
             try:
                 while data:
                     data = data[os.write(file, data) :]
@@ -113,7 +117,15 @@ class BlobStore:
         wanted = number(message, "chunkSize", 0) or _DEFAULT_CHUNK
         size = min(max(1, wanted), _MOST_CHUNK)
         with _container(root, container) as directory:
-            file = os.open(name, os.O_RDONLY | _FLAGS, dir_fd=directory)
+            file = _regular(name, os.O_RDONLY, directory)
+        if self._downloads >= _MOST_DOWNLOADS:
+            os.close(file)
+            raise HostError(f"there are {_MOST_DOWNLOADS} downloads under way")
+        self._downloads += 1
+        self._begin(lambda: self._deliver(file, container, name, size))
+
+    def _deliver(self, file: int, container: str, name: str, size: int) -> None:
+        """Tell the actor of each chunk of a file, as it takes them; in a thread of its own. Closes the file."""
         try:
             total, at = os.fstat(file).st_size, 0
             while data := os.pread(file, size, at * size):
@@ -121,10 +133,22 @@ class BlobStore:
                     "sequenceNo": at, "container": container, "id": name, "totalBytes": total, "chunkSize": size,
                     "chunkBytes": data,
                 }  # fmt: skip
-                self._tell("ReceiveChunk", both(chunk))
+                self._tell("ReceiveChunk", both(chunk), patient=True)
                 at += 1
+        except OSError as error:
+            self._log(f"wascc:blobstore: {name[:80]}: {error.strerror}")
         finally:
+            self._downloads -= 1
             os.close(file)
+
+
+def _regular(name: str, flags: int, directory: int) -> int:
+    """A file, opened; nothing else that has a name there."""
+    file = os.open(name, flags | _FLAGS, 0o644, dir_fd=directory)
+    if not stat.S_ISREG(os.fstat(file).st_mode):
+        os.close(file)
+        raise HostError("this is no file")
+    return file
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from .redis import Redis
 
 MOST_BYTES = 64 * 2**20
 """Of all that is kept in this process, keys too."""
+_MOST_KEYS = 1000
 _EACH = 64
 """Bytes that an entry counts beside its own."""
 
@@ -146,8 +147,14 @@ class Memory:
         raise HostError(f"the key holds a {_kind(found)}, not a value")
 
     def set(self, key: str, value: bytes, seconds: int) -> None:
-        self.delete(key)
-        self._budget.take(len(key) + len(value) + _EACH)
+        found = self._found.get(key)
+        size = len(key) + len(value) + _EACH
+        if isinstance(found, bytes) and len(found) >= len(value):
+            self.delete(key)  # which makes room enough
+            self._budget.take(size)
+        else:
+            self._take(size)
+            self.delete(key)
         self._found[key] = value
         if seconds:
             self._until[key] = self._clock() + seconds
@@ -176,7 +183,7 @@ class Memory:
 
     def push(self, key: str, value: bytes) -> int:
         found = self._of(key, list)
-        self._budget.take(len(value) + _EACH)
+        self._take(len(value) + _EACH)
         found.append(value)
         return len(found)
 
@@ -194,13 +201,13 @@ class Memory:
         if not isinstance(found, list):
             raise HostError(f"the key holds a {_kind(found)}, not a list")
         first = max(0, start + len(found)) if start < 0 else start
-        last = stop + len(found) if stop < 0 else stop
+        last = max(-1, stop + len(found)) if stop < 0 else stop
         return found[first : last + 1]
 
     def set_add(self, key: str, value: bytes) -> int:
         found = self._of(key, dict)
         if value not in found:
-            self._budget.take(len(value) + _EACH)
+            self._take(len(value) + _EACH)
             found[value] = None
         return len(found)
 
@@ -222,6 +229,20 @@ class Memory:
             return list({one: None for found in sets for one in found})
         return [one for one in (sets[0] if sets else ()) if all(one in found for found in sets[1:])]
 
+    def _take(self, size: int) -> None:
+        """Count these bytes, of which keys that have expired may have some.
+
+        Raises:
+            HostError: there are not so many.
+        """
+        try:
+            self._budget.take(size)
+        except HostError:
+            now = self._clock()
+            for key in [key for key, until in self._until.items() if until <= now]:
+                self.delete(key)
+            self._budget.take(size)
+
     def _live(self, key: str) -> Any:
         if key in self._until and self._clock() >= self._until[key]:
             self.delete(key)
@@ -230,7 +251,7 @@ class Memory:
     def _of(self, key: str, kind: type) -> Any:
         found = self._live(key)
         if found is None:
-            self._budget.take(len(key) + _EACH)
+            self._take(len(key) + _EACH)
             found = self._found[key] = kind()
         if not isinstance(found, kind):
             raise HostError(f"the key holds a {_kind(found)}")
@@ -258,4 +279,6 @@ def _keys(message: Any) -> list[str]:
     found = field(message, "keys")
     if not isinstance(found, list) or not all(isinstance(one, str) for one in found):
         raise BadMessage("expected keys to be a list of texts")
-    return found
+    if len(found) > _MOST_KEYS:
+        raise BadMessage(f"expected at most {_MOST_KEYS} keys, found {len(found)}")
+    return list(dict.fromkeys(found))

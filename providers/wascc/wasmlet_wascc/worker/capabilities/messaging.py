@@ -24,6 +24,9 @@ _PAUSES = (1.0, 2.0, 5.0, 10.0, 30.0)
 """Seconds between tries to connect again."""
 _MOST_MILLISECONDS = 60_000
 _INBOXES = 64
+_MOST_COMPLAINTS = 20
+_CREDENTIALS = {"auth_token": "NATS_TOKEN", "user": "NATS_USER", "pass": "NATS_PASSWORD"}
+"""By what the protocol calls them: the variables of the container that they are in."""
 
 
 class Messaging:
@@ -40,6 +43,8 @@ class Messaging:
         self._context = context
         self._sending = threading.Lock()
         self._link: Link | None = None
+        self._tries = 0
+        """How often it was tried to connect since anything has come."""
         self._up = threading.Condition()
         self._inbox = f"_INBOX.{secrets.token_hex(12)}"
         self._waiting: dict[str, list[bytes]] = {}
@@ -63,7 +68,7 @@ class Messaging:
             raise HostError("too many requests are under way")
         name = f"{self._inbox}.{secrets.token_hex(4)}"
         answers = self._waiting[name] = []
-        until = time.monotonic() + seconds
+        until = min(time.monotonic() + seconds, self._context.deadline())
         try:
             self._publish(subject, name, body)
             with self._up:
@@ -81,29 +86,37 @@ class Messaging:
         if len(body) > _MOST_BODY:
             raise HostError(f"a message has {len(body)} bytes, expected at most {_MOST_BODY}")
         words = " ".join(filter(None, ("PUB", subject, reply, str(len(body)))))
-        with self._sending:
-            if self._link is None:
+        if not self._sending.acquire(timeout=max(0.0, self._context.deadline() - time.monotonic())):
+            raise HostError("the NATS server takes nothing")
+        try:
+            link = self._link
+            if link is None:
                 raise HostError("there is no connection to the NATS server at this moment")
-            self._link.send(f"{words}\r\n".encode() + body + b"\r\n")
+            try:
+                link.send(f"{words}\r\n".encode() + body + b"\r\n")
+            except HostError:  # maybe in the middle of it
+                self._link = None
+                link.cut()
+                raise
+        finally:
+            self._sending.release()
 
     def _run(self) -> None:
         """Be connected; in a thread of its own, for as long as the container lives."""
-        tries = 0
         while True:
             try:
                 link = self._context.dial(self._host, self._port)
                 try:
                     self._listen(link)
-                    tries = 0
                 finally:
                     with self._sending:
                         self._link = None
                     link.close()
-            except HostError as error:
-                if not tries:
+            except ValueError as error:  # HostError is one; and what a server says may be no NATS at all
+                if not self._tries:
                     self._context.log(f"wascc:messaging: {error}; trying again")
-            time.sleep(_PAUSES[min(tries, len(_PAUSES) - 1)])
-            tries += 1
+            time.sleep(_PAUSES[min(self._tries, len(_PAUSES) - 1)])
+            self._tries += 1
 
     def _listen(self, link: Link) -> None:
         """Take what comes, until the connection ends."""
@@ -111,11 +124,14 @@ class Messaging:
         if not stream.line().startswith("INFO "):
             raise HostError("what answers is no NATS server")
         hello = {"verbose": False, "pedantic": False, "lang": "wasmlet", "version": "1", "headers": False}
+        env = self._context.env
+        hello |= {name: env[variable] for name, variable in _CREDENTIALS.items() if env.get(variable)}
         subscriptions = [f"{self._inbox}.*", *self._subjects]
         lines = [f"CONNECT {json.dumps(hello)}", *(f"SUB {one} {at}" for at, one in enumerate(subscriptions))]
         link.send("".join(f"{line}\r\n" for line in lines).encode())
         with self._sending:
             self._link = link
+        complaints = 0
         while True:
             verb, _, rest = stream.line().partition(" ")
             if verb == "PING":
@@ -123,10 +139,11 @@ class Messaging:
                     link.send(b"PONG\r\n")
             elif verb == "MSG":
                 subject, _, *reply, size = rest.split()
-                if not size.isdigit() or int(size) > _MOST_BODY:
+                self._tries = 0
+                if not (size.isascii() and size.isdigit()) or int(size) > _MOST_BODY:
                     raise HostError("the NATS server sends a message that is too large")
                 self._came(subject, reply[0] if reply else "", stream.take(int(size)))
-            elif verb == "-ERR":
+            elif verb == "-ERR" and (complaints := complaints + 1) <= _MOST_COMPLAINTS:
                 self._context.log(f"wascc:messaging: the NATS server says {rest[:200]}")
 
     def _came(self, subject: str, reply: str, body: bytes) -> None:
@@ -137,7 +154,10 @@ class Messaging:
                 self._up.notify_all()
             return
         message = both({"subject": subject, "replyTo": reply, "body": body})
-        self._context.tell("DeliverMessage", message | {"message": message})
+        try:
+            self._context.tell("DeliverMessage", message | {"message": message})
+        except HostError as error:
+            self._context.log(f"wascc:messaging: a message to {subject[:80]} is lost: {error}")
 
 
 class _Stream:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import Any
 from urllib.parse import urlsplit
@@ -9,8 +10,11 @@ from urllib.parse import urlsplit
 import hiredis
 
 from ..capability import Context, HostError, Link
+from ..messages import MOST_BYTES
 
 _PORT = 6379
+_IDLE_SECONDS = 5.0
+"""After so long it is asked whether it is still there: it may close what is idle."""
 _PASSWORD = "REDIS_PASSWORD"
 """The variable of the container that the password is in, where there is one: an annotation is no place for it."""
 
@@ -29,61 +33,70 @@ class Redis:
         self._password = context.env.get(_PASSWORD, "")
         self._dial = context.dial
         self._link: Link | None = None
+        self._used = 0.0
         self._reader = hiredis.Reader()
 
     def get(self, key: str) -> bytes | None:
-        found = self._ask("GET", key)
-        return found if found is None else bytes(found)
+        found = self._ask("GET", key, reads=True)
+        return None if found is None else _bytes(found)
 
     def set(self, key: str, value: bytes, seconds: int) -> None:
         self._ask("SET", key, value, *(("EX", str(seconds)) if seconds else ()))
 
     def add(self, key: str, value: int) -> int:
-        return int(self._ask("INCRBY", key, str(value)))
+        return _number(self._ask("INCRBY", key, str(value)))
 
     def delete(self, key: str) -> None:
         self._ask("DEL", key)
 
     def exists(self, key: str) -> bool:
-        return bool(self._ask("EXISTS", key))
+        return bool(_number(self._ask("EXISTS", key, reads=True)))
 
     def push(self, key: str, value: bytes) -> int:
-        return int(self._ask("RPUSH", key, value))
+        return _number(self._ask("RPUSH", key, value))
 
     def list_delete(self, key: str, value: bytes) -> int:
         self._ask("LREM", key, "0", value)
-        return int(self._ask("LLEN", key))
+        return _number(self._ask("LLEN", key, reads=True))
 
     def range(self, key: str, start: int, stop: int) -> Sequence[bytes]:
-        return list(self._ask("LRANGE", key, str(start), str(stop)))
+        return _list(self._ask("LRANGE", key, str(start), str(stop), reads=True))
 
     def set_add(self, key: str, value: bytes) -> int:
         self._ask("SADD", key, value)
-        return int(self._ask("SCARD", key))
+        return _number(self._ask("SCARD", key, reads=True))
 
     def set_remove(self, key: str, value: bytes) -> int:
         self._ask("SREM", key, value)
-        return int(self._ask("SCARD", key))
+        return _number(self._ask("SCARD", key, reads=True))
 
     def members(self, keys: Sequence[str], *, union: bool) -> Sequence[bytes]:
-        return list(self._ask("SUNION" if union else "SINTER", *keys)) if keys else []
+        return _list(self._ask("SUNION" if union else "SINTER", *keys, reads=True)) if keys else []
 
-    def _ask(self, *words: str | bytes) -> Any:
+    def _ask(self, *words: str | bytes, reads: bool = False) -> Any:
         """What it answers.
+
+        Args:
+            reads: it changes nothing, so that it may be asked twice.
 
         Raises:
             HostError: it answers with an error, or cannot be reached.
         """
-        if self._link is None:
-            self._connect()
-        try:
-            return self._answer(words)
-        except _Lost:  # while it was idle, maybe: tried once more, as nothing came back
-            self._connect()
+        if self._link is not None and time.monotonic() - self._used > _IDLE_SECONDS:
+            try:
+                self._answer(("PING",))
+            except (HostError, _Lost):
+                self._close()
+        for last in (not reads, True):
+            if self._link is None:
+                self._connect()
             try:
                 return self._answer(words)
             except _Lost:
-                raise HostError("redis has closed the connection") from None
+                if last:
+                    break
+        done = "" if reads else "; whether it has been done is not known"
+        raise HostError(f"redis has closed the connection{done}")
 
     def _connect(self) -> None:
         self._close()
@@ -93,25 +106,33 @@ class Redis:
                 self._answer(("AUTH", self._password))
             if self._database != "0":
                 self._answer(("SELECT", self._database))
-        except _Lost:
+        except (HostError, _Lost) as error:
+            self._close()
+            if isinstance(error, HostError):
+                raise
             raise HostError("redis has closed the connection") from None
 
     def _answer(self, words: tuple[str | bytes, ...]) -> Any:
         assert self._link is not None
+        size = 0
         try:
             self._link.send(hiredis.pack_command(words))
             while (found := self._reader.gets()) is False:
                 data = self._link.receive()
                 if not data:
                     raise _Lost
+                size += len(data)
+                if size > MOST_BYTES:
+                    raise HostError(f"redis answers with more than {MOST_BYTES} bytes")
                 self._reader.feed(data)
         except (HostError, _Lost, hiredis.ProtocolError) as error:
             self._close()
             if isinstance(error, hiredis.ProtocolError):
                 raise HostError("what answers is no redis") from None
             raise
+        self._used = time.monotonic()
         if isinstance(found, hiredis.ReplyError):
-            raise HostError(f"redis: {str(found)[:200]}")
+            raise HostError(f"redis: {' '.join(str(found)[:200].split())}")
         return found
 
     def _close(self) -> None:
@@ -119,6 +140,24 @@ class Redis:
             self._link.close()
             self._link = None
         self._reader = hiredis.Reader()
+
+
+def _bytes(found: Any) -> bytes:
+    if not isinstance(found, bytes):
+        raise HostError("what answers is no redis: expected a text")
+    return found
+
+
+def _number(found: Any) -> int:
+    if isinstance(found, bool) or not isinstance(found, int):
+        raise HostError("what answers is no redis: expected a number")
+    return found
+
+
+def _list(found: Any) -> list[bytes]:
+    if not isinstance(found, list):
+        raise HostError("what answers is no redis: expected a list")
+    return [_bytes(one) for one in found]
 
 
 class _Lost(Exception):

@@ -1,0 +1,51 @@
+"""The host of an actor by itself: time is kept where nobody serves HTTP, too."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import wasmlet_wascc
+
+from tests.wascc.signing import written
+
+RUN = """
+import sys, time
+from wasmlet.worker.guest.zygote import load
+
+guest = load(sys.argv[1])
+prepared = guest.prepare()
+compiled = guest.compile(open(sys.argv[2], "rb").read())
+open(sys.argv[2] + ".bin", "wb").write(compiled)
+loaded = guest.guest.load(prepared.engine, sys.argv[2] + ".bin")
+code = guest.actor.Code(*map(guest.direct.pointer, (prepared.engine, prepared.linkers[1], loaded)))
+told = {"granted": [], "refused": {}, "settings": {}, "bindings": {}}
+spec = {"env": [], "mounts": [], "engine": told, "memory": None}
+host = guest.Host(code, spec, {}, prepared.engine.increment_epoch, lambda line: print(line, flush=True))
+host.start()
+began = time.monotonic()
+try:
+    host.call("DeliverMessage", b"", began + 0.5)
+except Exception as error:
+    print(type(error).__name__, 0.4 < time.monotonic() - began < 10)
+try:
+    host.call("DeliverMessage", b"", time.monotonic() + 0.5)  # by another instance
+except Exception as error:
+    print(type(error).__name__)
+"""
+"""A process of its own, since a guest writes to the process's own streams."""
+
+
+@pytest.mark.parametrize(
+    "body", ["(loop (br 0)) (i32.const 1)", "(call $console_log (i32.const 0) (i32.const 4)) (loop (br 0)) unreachable"]
+)
+def test_a_call_that_takes_too_long_is_ended(tmp_path: Path, body: str) -> None:
+    module = tmp_path / "actor.wasm"
+    module.write_bytes(written(body, '(data (i32.const 0) "here")'))
+    guest = Path(wasmlet_wascc.__file__).parent / "worker" / "guest.py"
+    done = subprocess.run([sys.executable, "-c", RUN, guest, module], capture_output=True, text=True, timeout=120)
+    assert [line for line in done.stdout.splitlines() if "here" not in line] == ["TimedOut True", "TimedOut"], (
+        done.stderr
+    )
