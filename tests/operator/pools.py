@@ -36,8 +36,10 @@ def node(ordinal: int, *, ready: bool = True, draining: datetime | None = None, 
     return NodeSeen(**(given | more))
 
 
-def pod(ordinal: int, revision: str = NEW, *, ready: bool = True, ending: bool = False) -> PodSeen:
-    return PodSeen(f"edge-{ordinal}", f"pod-{ordinal}", revision, ready, ending, "")
+def pod(
+    ordinal: int, revision: str = NEW, *, ready: bool = True, running: bool = True, ending: bool = False
+) -> PodSeen:
+    return PodSeen(f"edge-{ordinal}", f"pod-{ordinal}", revision, ready, running, ending, "")
 
 
 def member(
@@ -45,6 +47,7 @@ def member(
     revision: str = NEW,
     *,
     ready: bool = True,
+    running: bool = True,
     ending: bool = False,
     draining: datetime | None = None,
     has_pod: bool = True,
@@ -54,7 +57,7 @@ def member(
     return Member(
         ordinal,
         f"edge-{ordinal}",
-        pod(ordinal, revision, ready=ready, ending=ending) if has_pod else None,
+        pod(ordinal, revision, ready=ready, running=running, ending=ending) if has_pod else None,
         node(ordinal, ready=ready, draining=draining) if has_node else None,
     )
 

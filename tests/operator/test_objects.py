@@ -172,6 +172,11 @@ def test_durations(text: str, wanted: float) -> None:
     assert seconds(text) == wanted
 
 
+@pytest.mark.parametrize("text", ["99999999h", "9" * 400 + "h"])
+def test_a_duration_has_an_end(text: str) -> None:
+    assert seconds(text) == 1e9
+
+
 @pytest.mark.parametrize("text", ["", "10", "m", "-1s", "1d", "1s x"])
 def test_no_durations(text: str) -> None:
     with pytest.raises(Unusable, match="expected a duration"):
@@ -216,6 +221,12 @@ def test_the_status_says_what_is_waited_for() -> None:
         ("edge-1", "Draining"),
         ("edge-2", "Draining"),
     ]
+
+
+def test_a_change_that_its_controller_has_not_seen_is_still_under_way() -> None:
+    found = seen([member(0)], 1, revision="")
+    status = status_of(pool(), found, planned(1, found, (), 1), [], trouble=None, removing=False)
+    assert conditions(status)["Progressing"][:2] == ("True", "Observing")
 
 
 def test_the_status_says_why_a_node_is_not_ready() -> None:

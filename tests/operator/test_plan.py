@@ -83,8 +83,39 @@ def test_a_node_that_is_away_counts_against_a_change() -> None:
 
 
 def test_a_node_that_is_away_with_an_old_pod_is_made_anew_at_once() -> None:
-    plan = planned(3, seen([member(0, OLD), member(1, OLD, ready=False), member(2, OLD)], 3), (), 1)
+    away = member(1, OLD, ready=False, running=False)
+    plan = planned(3, seen([member(0, OLD), away, member(2, OLD)], 3), (), 1)
     assert (plan.drain, names(plan.restart)) == ([], ["edge-1"])
+
+
+def test_nodes_that_are_not_ready_may_hold_guests() -> None:
+    members = [member(n, OLD, ready=False) for n in range(3)]
+    plan = planned(3, seen(members, 3), (), 1)
+    assert (names(plan.drain), plan.restart) == (["edge-2"], [])
+    plan = planned(0, seen(members, 3), (), 1)
+    assert (plan.replicas, names(plan.drain)) == (3, ["edge-0", "edge-1", "edge-2"])
+
+
+def test_one_that_is_not_ready_is_made_anew_before_one_that_is() -> None:
+    plan = planned(3, seen([member(0, OLD), member(1, OLD, ready=False), member(2, OLD)], 3), (), 1)
+    assert names(plan.drain) == ["edge-1"]
+
+
+def test_no_more_nodes_go_on_being_emptied_than_may_be_away() -> None:
+    """Nodes that were to go are wanted again, and the pool is changed."""
+    members = [member(0, OLD), *(member(n, OLD, draining=SINCE) for n in range(1, 4))]
+    plan = planned(4, seen(members, 4), (), 1)
+    assert (names(plan.drain), names(plan.release)) == (["edge-3"], ["edge-1", "edge-2"])
+    plan = planned(4, seen(members, 4), {"node-1"}, 1)
+    assert (names(plan.restart), plan.drain, names(plan.release)) == (["edge-1"], [], ["edge-2", "edge-3"])
+
+
+def test_what_is_emptied_goes_on_while_the_controller_has_not_seen_the_change() -> None:
+    members = [member(0), member(1, draining=SINCE)]
+    plan = planned(2, seen(members, 2, revision=""), (), 1)
+    assert (names(plan.drain), plan.release, plan.restart) == (["edge-1"], [], [])
+    plan = planned(2, seen(members, 2, revision=""), {"node-1"}, 1)
+    assert (plan.drain, plan.release, plan.restart) == ([], [], [])
 
 
 def test_nothing_is_made_anew_while_the_controller_has_not_seen_the_change() -> None:
@@ -105,6 +136,7 @@ MEMBERS = st.lists(
         st.integers(0, 6),
         st.sampled_from([OLD, NEW]),
         ready=st.booleans(),
+        running=st.booleans(),
         ending=st.booleans(),
         draining=st.sampled_from([None, SINCE]),
         has_pod=st.booleans(),
@@ -128,7 +160,7 @@ def test_no_node_ends_before_it_is_empty(
     plan = planned(wanted, Seen(stateful(current), members), emptied, most)
     ends = {pod.name for pod in plan.restart} | {m.name for m in members if plan.replicas <= m.ordinal < current}
     for one in members:
-        alive = one.pod is not None and not one.pod.ending and (one.pod.ready or (one.node and one.node.ready))
+        alive = one.pod is not None and not one.pod.ending and one.pod.running
         if one.name in ends and one.node is not None and alive:
             assert one.node.uid in emptied
             assert one.node.draining is not None

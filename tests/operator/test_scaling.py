@@ -68,6 +68,16 @@ async def test_one_more_when_a_pod_has_waited_long_enough(rig: Rig) -> None:
     assert await rig.wish(scaling(1)) == 1
 
 
+async def test_a_pod_of_which_nobody_says_since_when_has_waited_since_it_was_made(rig: Rig) -> None:
+    given = unschedulable(rig.clock, WASM)
+    del given["status"]["conditions"][0]["lastTransitionTime"]
+    given["metadata"]["creationTimestamp"] = rfc3339(rig.clock.now())
+    rig.waiting.applied(given)
+    assert await rig.wish(scaling(1, min=0)) == 1
+    rig.wait(31)
+    assert await rig.wish(scaling(1, min=0)) == 2
+
+
 async def test_none_more_while_the_last_one_is_still_starting(rig: Rig) -> None:
     rig.waiting.applied(unschedulable(rig.clock, WASM))
     rig.wait(31)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Iterator, Sequence
-from datetime import timedelta
 from types import TracebackType
 from typing import Any, Self
 
@@ -57,7 +56,7 @@ class Drains:
         found = {uid for uid, (_, task) in self._tasks.items() if task.done()}
         now = self._shared.clock.now()
         for node in _nodes(seen):
-            if node.draining is None or node.draining + timedelta(seconds=timeout) > now:
+            if node.draining is None or (now - node.draining).total_seconds() < timeout:
                 self._overdue.discard(node.uid)
                 continue
             if node.uid not in found and node.uid not in self._overdue:
@@ -77,19 +76,20 @@ class Drains:
             seconds: how long emptying one may take.
 
         Returns:
-            In how many seconds the first of them is overdue; None where none will be.
+            In how many seconds there is more to do, as one is overdue; None where nothing will be.
         """
         wanted = {node.uid for node in nodes}
-        there = {node.uid for node in _nodes(seen)}
-        for uid in [uid for uid, (_, task) in self._tasks.items() if uid not in wanted and not task.done()]:
-            self._tasks.pop(uid)[1].cancel()
-        for uid in [uid for uid in self._tasks if uid not in there]:
-            del self._tasks[uid]
+        # A Node outlives its pods: that it was empty once says nothing from when it has taken pods again.
+        drained = {node.uid for node in _nodes(seen) if node.draining is not None}
+        for uid, (_, task) in list(self._tasks.items()):
+            if uid not in drained or (uid not in wanted and not task.done()):
+                self._forget(uid)
         due = []
         for node in nodes:
-            await self._begin(node)
-            since = node.draining or self._shared.clock.now()
-            due.append((since + timedelta(seconds=seconds) - self._shared.clock.now()).total_seconds())
+            if (wait := await self._begin(node)) is not None:
+                due.append(wait)
+            now = self._shared.clock.now()
+            due.append(((node.draining or now) - now).total_seconds() + seconds)
         return max(0.05, min(due)) if due else None
 
     async def release(self, node: NodeSeen) -> None:
@@ -97,25 +97,35 @@ class Drains:
         patch = _patch(node, {DRAINING: None, CORDONED_BEFORE: None})
         if CORDONED_BEFORE not in node.annotations:
             patch["spec"] = {"unschedulable": None}
+        self._forget(node.uid)  # first: the answer may be lost
         if await self._write(node, patch):
             log.info("a node takes pods again", pool=self._pool, node=node.name)
-        if node.uid in self._tasks:
-            self._tasks.pop(node.uid)[1].cancel()
 
-    async def _begin(self, node: NodeSeen) -> None:
+    def _forget(self, uid: str) -> None:
+        if uid in self._tasks:
+            self._tasks.pop(uid)[1].cancel()
+
+    async def _begin(self, node: NodeSeen) -> float | None:
+        """Cordon the node, and have it emptied.
+
+        Returns:
+            In how many seconds to do that, where it was cordoned just now; None where it is done.
+        """
         shared = self._shared
         if node.draining is None or not node.cordoned:
-            if self._cordoned.get(node.uid, float("-inf")) + CORDON_SECONDS > shared.clock.monotonic():
-                return
-            self._cordoned[node.uid] = shared.clock.monotonic()
+            left = self._cordoned.get(node.uid, float("-inf")) + CORDON_SECONDS - shared.clock.monotonic()
+            if left > 0:
+                return left
             annotations: dict[str, Any] = {}
             if node.draining is None:
                 annotations = {DRAINING: rfc3339(shared.clock.now())}
                 if node.cordoned:
                     annotations[CORDONED_BEFORE] = "true"
             patch = _patch(node, annotations) | {"spec": {"unschedulable": True}}
-            if not await self._write(node, patch):
-                return
+            written = await self._write(node, patch)
+            self._cordoned[node.uid] = shared.clock.monotonic()
+            if not written:
+                return None
             if node.draining is None:
                 log.info("a node is emptied", pool=self._pool, node=node.name)
                 self._tell("Draining", f"node {node.name} takes no more pods, and those on it are asked to leave")
@@ -125,6 +135,7 @@ class Drains:
             task = self._group.create_task(drain.run(), name=f"drain {node.name}")
             task.add_done_callback(lambda _: wake.set())
             self._tasks[node.uid] = drain, task
+        return None
 
     async def _write(self, node: NodeSeen, patch: dict[str, Any]) -> bool:
         """Whether the Node is still there and was changed."""

@@ -56,13 +56,19 @@ def planned(wanted: int, seen: Seen, emptied: Collection[str], max_unavailable: 
     current = seen.set.replicas if seen.set is not None else 0
     replicas = wanted if wanted >= current else min(current, max([wanted, *(m.ordinal + 1 for m in waiting)]))
     outdated = [member for member in kept if _outdated(member, seen.set)]
-    turn = _turn(wanted, kept, outdated, max_unavailable)
+    known = seen.set is not None and bool(seen.set.revision)
+    if known:
+        idle = [member for member in outdated if not _holds_guests(member)]
+        turn = [*idle, *_turn(wanted, kept, outdated, emptied, max_unavailable)]
+        release = [member for member in kept if member not in turn and _released(member, outdated)]
+    else:  # what is emptied may be about to be outdated
+        turn, release = [member for member in kept if member.node is not None and member.node.draining is not None], []
     draining = [*waiting, *(member for member in turn if _holds_guests(member) and not _emptied(member, emptied))]
     return Plan(
         replicas=replicas,
         drain=[member.node for member in draining if member.node is not None],
-        restart=[member.pod for member in turn if member.pod is not None and member not in draining],
-        release=[m.node for m in kept if m.node is not None and _released(m, outdated)],
+        restart=[m.pod for m in turn if known and m.pod is not None and m not in draining],
+        release=[member.node for member in release if member.node is not None],
         forget=[m.node for m in surplus if m.node is not None and m.pod is None and m.ordinal >= current],
         outdated=[member.name for member in outdated],
         surplus=[member.name for member in surplus],
@@ -70,10 +76,10 @@ def planned(wanted: int, seen: Seen, emptied: Collection[str], max_unavailable: 
 
 
 def _holds_guests(member: Member) -> bool:
-    """Whether pods may run on it: there is a Node, and a pod that may run its node loop."""
-    if member.node is None or member.pod is None:
+    """Whether pods may run on it: there is a Node, and a pod whose container runs. One that is not ready may, too."""
+    if member.node is None or member.pod is None or member.pod.ending:
         return False
-    return not member.pod.ending and (member.pod.ready or member.node.ready)
+    return member.pod.running or member.pod.ready
 
 
 def _emptied(member: Member, emptied: Collection[str]) -> bool:
@@ -86,20 +92,25 @@ def _outdated(member: Member, target: SetSeen | None) -> bool:
     return member.pod.revision != target.revision
 
 
-def _turn(wanted: int, kept: Sequence[Member], outdated: Sequence[Member], most: int) -> list[Member]:
-    """Which of the outdated nodes are made anew now.
+def _turn(
+    wanted: int, kept: Sequence[Member], outdated: Sequence[Member], emptied: Collection[str], most: int
+) -> list[Member]:
+    """Which of the outdated nodes with guests are emptied, or made anew, now.
 
-    One that is away already costs nothing. One that is being emptied goes on.
+    Those that are being emptied go on, but no more than may be away. Then come those that are not ready.
     """
-    away = [member for member in outdated if not member.available]
-    available = sum(member.available for member in kept)
-    more = max(0, most - (wanted - available))
-    rest = sorted((m for m in outdated if m.available), key=lambda member: -member.ordinal)
-    return [*away, *rest[:more]]
+    busy = [member for member in outdated if _holds_guests(member)]
+    begun = [member for member in busy if member.node is not None and member.node.draining is not None]
+    begun.sort(key=lambda member: (not _emptied(member, emptied), -member.ordinal))
+    others = wanted - sum(member.available or member in busy for member in kept)
+    more = max(0, most - others - len(begun))
+    rest = sorted((m for m in busy if m not in begun), key=lambda member: (member.available, -member.ordinal))
+    return [*begun[:most], *rest[:more]]
 
 
 def _released(member: Member, outdated: Sequence[Member]) -> bool:
-    assert member.node is not None
-    if member.node.draining is None or member in outdated:
+    if member.node is None or member.node.draining is None:
         return False
+    if member in outdated:
+        return True
     return member.pod is not None and member.pod.ready and not member.pod.ending and member.node.ready

@@ -20,6 +20,8 @@ FINALIZER = f"{GROUP}/nodes"
 """A pool has it until its nodes have ended."""
 LABEL = f"{GROUP}/pool"
 """Of everything that belongs to a pool; its value is the pool's name."""
+MOST_SECONDS = 1e9
+"""A longer time is as good as for ever, and no date would be that far away."""
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h)")
 RESERVED = {"cpu": "100m", "memory": "256Mi"}
@@ -119,7 +121,7 @@ def ordinal_of(name: str, pool: str) -> int | None:
 
 
 def seconds(text: str) -> float:
-    """A duration as Go writes it, such as 1h30m, in seconds.
+    """A duration as Go writes it, such as 1h30m, in seconds: 30 years at most.
 
     Raises:
         Unusable: it is none.
@@ -127,7 +129,7 @@ def seconds(text: str) -> float:
     parts = _DURATION.findall(text)
     if not parts or "".join(number + unit for number, unit in parts) != text:
         raise Unusable("InvalidSpec", f"expected a duration as 90s, 10m or 1h30m, found {text!r}")
-    return sum(float(number) * _UNITS[unit] for number, unit in parts)
+    return min(MOST_SECONDS, sum(float(number) * _UNITS[unit] for number, unit in parts))
 
 
 def _autoscaling(raw: Raw) -> Autoscaling:

@@ -39,7 +39,8 @@ class Pending:
         spec, status = raw.get("spec") or {}, raw.get("status") or {}
         for condition in status.get("conditions") or ():
             if condition.get("type") == "PodScheduled" and condition.get("reason") == "Unschedulable":
-                return cls(spec.get("nodeSelector") or {}, parse(condition["lastTransitionTime"]))
+                since = condition.get("lastTransitionTime") or raw["metadata"]["creationTimestamp"]
+                return cls(spec.get("nodeSelector") or {}, parse(since))
         return None
 
 

@@ -60,6 +60,7 @@ class PodSeen:
     """The pod of a node.
 
     Attributes:
+        running: whether its container runs, as its kubelet said last; guests may run in it also while it is not ready.
         trouble: why it does not run, in the words of the scheduler or of its kubelet; "" where nothing is said.
     """
 
@@ -67,6 +68,7 @@ class PodSeen:
     uid: str
     revision: str
     ready: bool
+    running: bool
     ending: bool
     trouble: str
 
@@ -78,6 +80,7 @@ class PodSeen:
             uid=metadata["uid"],
             revision=(metadata.get("labels") or {}).get(_REVISION, ""),
             ready=_condition(status, "Ready") == "True",
+            running=any("running" in (one.get("state") or {}) for one in status.get("containerStatuses") or ()),
             ending="deletionTimestamp" in metadata,
             trouble=_trouble(status),
         )

@@ -48,9 +48,10 @@ def status_of(
     wanted = 0 if removing else pool.replicas or 0
     ready = [member for member in seen.members if member.ordinal < wanted and member.available]
     pods = sum((Quantity.parse(m.node.pods) for m in ready if m.node is not None), Quantity.parse(0))
+    unobserved = seen.set is not None and not seen.set.revision
     conditions = (
         _ready(wanted, ready, seen.members),
-        _progressing(wanted, ready, plan, removing=removing),
+        _progressing(wanted, ready, plan, removing=removing, unobserved=unobserved),
         _draining(emptying),
         _degraded(trouble),
     )
@@ -90,7 +91,7 @@ def _ready(wanted: int, ready: Sequence[Member], members: Sequence[Member]) -> _
     return _Condition("Ready", False, "NodesNotReady", "; ".join([message, *troubles[:_MOST_NAMED]]))
 
 
-def _progressing(wanted: int, ready: Sequence[Member], plan: Plan, *, removing: bool) -> _Condition:
+def _progressing(wanted: int, ready: Sequence[Member], plan: Plan, *, removing: bool, unobserved: bool) -> _Condition:
     def going(reason: str, message: str) -> _Condition:
         return _Condition("Progressing", True, reason, message)
 
@@ -100,6 +101,8 @@ def _progressing(wanted: int, ready: Sequence[Member], plan: Plan, *, removing: 
         return going("ScalingDown", f"from {plan.replicas} to {_nodes(wanted)}: {_named(plan.surplus)} to end")
     if plan.outdated:
         return going("RollingUpdate", f"{_named(plan.outdated)} still to be made anew")
+    if unobserved:
+        return going("Observing", "the controller of StatefulSets has yet to see the last change")
     if len(ready) < wanted:
         return going("ScalingUp", f"{_nodes(wanted - len(ready))} still to be ready")
     return _Condition("Progressing", False, "UpToDate", "nothing is to be done")

@@ -1,0 +1,132 @@
+"""Nodes that are emptied, and what is remembered of them, with a Node that an API server has."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from tests.operator.pools import pod
+from wasmlet.clock import Pacing
+from wasmlet.kube import Client, errors, load_identity
+from wasmlet.operator.config import OperatorConfig
+from wasmlet.operator.draining import CORDON_SECONDS, Drains
+from wasmlet.operator.fleet import Fleet
+from wasmlet.operator.health import Metrics
+from wasmlet.operator.pool import LABEL
+from wasmlet.operator.scaling import Waiting
+from wasmlet.operator.seen import DRAINING, Member, NodeSeen, Seen
+from wasmlet.operator.shared import Shared, Wakes
+from wasmlet.testing import ControlPlane, FakeClock
+
+NODE = "/api/v1/nodes/edge-0"
+
+
+class Unheard(Client):
+    """A client that does not hear the answers to its changes of Nodes while `deaf` says so."""
+
+    deaf = False
+
+    async def patch(self, path: str, *arguments: Any) -> dict[str, Any]:
+        answer = await super().patch(path, *arguments)
+        if self.deaf:
+            raise errors.Unreachable("the connection is broken")
+        return answer
+
+
+class Rig:
+    def __init__(self, client: Unheard, clock: FakeClock) -> None:
+        rng, wakes = random.Random(0), Wakes()
+        fleet = Fleet(client, "wasmlet", Pacing(clock, rng), wakes.wake)
+        more: Any = None  # no events
+        config = OperatorConfig(namespace="wasmlet")
+        self.client = client
+        self.clock = clock
+        self.wake = wakes.of("edge")
+        self.shared = Shared(config, client, client, fleet, more, wakes, clock, rng, Metrics(), Waiting())
+
+    async def seen(self) -> Seen:
+        """The one node, as the API server has it."""
+        return Seen(None, [Member(0, "edge-0", pod(0), NodeSeen.of(await self.client.get(NODE)))])
+
+    async def node(self) -> NodeSeen:
+        found = (await self.seen()).members[0].node
+        assert found is not None
+        return found
+
+    async def emptied(self, drains: Drains) -> None:
+        """Empty the node, and return when that is done; it has no pods."""
+        await drains.follow([await self.node()], await self.seen(), 3600)
+        while not drains.emptied(await self.seen(), 3600):
+            self.wake.clear()
+            if not drains.emptied(await self.seen(), 3600):
+                await self.wake.wait()
+
+
+@asynccontextmanager
+async def opened() -> AsyncIterator[tuple[Rig, Callable[[], Drains]]]:
+    async with (
+        ControlPlane(node_monitor_grace=None, schedule=False) as plane,
+        Unheard(await load_identity(plane.kubeconfig)) as client,
+    ):
+        metadata = {"name": "edge-0", "labels": {LABEL: "edge"}}
+        await client.create("/api/v1/nodes", {"apiVersion": "v1", "kind": "Node", "metadata": metadata})
+        rig = Rig(client, FakeClock())
+        yield rig, lambda: Drains(rig.shared, "edge", lambda *_, **__: None)
+
+
+@pytest.mark.parametrize("by", ["an answer that is lost", "another operator"])
+async def test_that_a_node_was_empty_once_says_nothing_the_next_time(by: str) -> None:
+    async with asyncio.timeout(30), opened() as (rig, drains_of), drains_of() as drains:
+        await rig.emptied(drains)
+        if by == "another operator":
+            async with drains_of() as other:
+                await other.release(await rig.node())
+        else:
+            rig.client.deaf = True
+            with pytest.raises(errors.Unreachable):
+                await drains.release(await rig.node())
+            rig.client.deaf = False
+        assert (await rig.node()).draining is None
+        await drains.follow([await rig.node()], await rig.seen(), 3600)
+        rig.clock.advance(CORDON_SECONDS)
+        await drains.follow([await rig.node()], await rig.seen(), 3600)
+        assert (await rig.node()).draining is not None
+        assert drains.emptied(await rig.seen(), 3600) == set()
+
+
+async def test_a_node_that_could_not_be_cordoned_is_cordoned_the_next_time() -> None:
+    async with asyncio.timeout(30), opened() as (rig, drains_of), drains_of() as drains:
+        before = await rig.seen()
+        rig.client.deaf = True
+        with pytest.raises(errors.Unreachable):
+            await drains.follow([await rig.node()], before, 3600)
+        rig.client.deaf = False
+        await rig.client.patch(NODE, {"metadata": {"annotations": {DRAINING: None}}, "spec": {"unschedulable": None}})
+        await drains.follow([await rig.node()], await rig.seen(), 3600)
+        assert (await rig.node()).cordoned
+
+
+async def test_a_node_that_somebody_else_takes_back_is_cordoned_again_in_seconds() -> None:
+    async with asyncio.timeout(30), opened() as (rig, drains_of), drains_of() as drains:
+        await rig.emptied(drains)
+        await rig.client.patch(NODE, {"spec": {"unschedulable": None}})
+        again = await drains.follow([await rig.node()], await rig.seen(), 3600)
+        assert again is not None
+        assert again <= CORDON_SECONDS
+        rig.clock.advance(again)
+        await drains.follow([await rig.node()], await rig.seen(), 3600)
+        assert (await rig.node()).cordoned
+
+
+async def test_a_time_that_never_ends_is_no_error() -> None:
+    async with asyncio.timeout(30), opened() as (rig, drains_of), drains_of() as drains:
+        await rig.client.patch(NODE, {"metadata": {"annotations": {DRAINING: "9999-12-31T23:59:59Z"}}})
+        assert drains.emptied(await rig.seen(), 1e9) == set()
+        again = await drains.follow([await rig.node()], await rig.seen(), 1e9)
+        assert again is not None
+        assert again >= 1e9
