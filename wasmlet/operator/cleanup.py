@@ -8,8 +8,10 @@ from typing import Any
 
 import structlog
 
+from wasmlet.errors import ConfigError
 from wasmlet.kube import errors
 from wasmlet.kube.client import MERGE_PATCH
+from wasmlet.operator.home import home_of
 from wasmlet.operator.keeper import Keeper
 from wasmlet.operator.pool import FINALIZER, POOLS
 from wasmlet.operator.shared import Shared
@@ -25,6 +27,7 @@ async def remove_all(shared: Shared) -> None:
     It makes no difference whether an operator runs beside it.
 
     Raises:
+        ConfigError: a pool's nodes are in another namespace; nothing is removed then.
         ApiError: pools cannot be listed or deleted.
     """
     try:
@@ -32,6 +35,10 @@ async def remove_all(shared: Shared) -> None:
     except errors.ObjectNotFound:
         log.info("the cluster has no WasmNodePools: nothing is to be removed")
         return
+    own = shared.config.namespace
+    for name in (pool["metadata"]["name"] for pool in pools):
+        if (home := await home_of(shared.client, name)) not in (None, own):
+            raise ConfigError(f"pool {name} has its nodes in namespace {home}, not in {own}: try --namespace {home}")
     async with asyncio.TaskGroup() as group:
         for pool in pools:
             group.create_task(_remove(shared, pool["metadata"]))

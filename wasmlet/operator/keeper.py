@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Any
 
+import attrs
 import structlog
 
 from wasmlet.clock import either
@@ -18,11 +19,12 @@ from wasmlet.operator.applying import Applier
 from wasmlet.operator.classes import make_classes
 from wasmlet.operator.draining import Drains
 from wasmlet.operator.dressing import dressed
+from wasmlet.operator.home import home_of
 from wasmlet.operator.node_pod import check_config
 from wasmlet.operator.plan import Plan, planned
 from wasmlet.operator.pool import GROUP, KIND, LABEL, POOLS, VERSION, Autoscaling, Pool, Unusable
 from wasmlet.operator.scaling import Scaler
-from wasmlet.operator.seen import Seen
+from wasmlet.operator.seen import Member, NodeSeen, Seen
 from wasmlet.operator.shared import Shared
 from wasmlet.operator.status import stamped, status_of
 
@@ -32,6 +34,10 @@ LOOK_SECONDS = 600.0
 """A pool is looked at that often where nothing is heard of it."""
 SETTLE_SECONDS = 0.1
 """Changes come in flocks; a look waits so long for the rest of one."""
+REMOVING_SECONDS = 5.0
+"""The same for a pool that is deleted: kopf tells of no change of an object while it handles its deletion."""
+AGAIN_SECONDS = 30.0
+"""What an administrator has to put right, and no watch tells of, is tried again so often."""
 Ask = Callable[[], Awaitable[Raw]]
 
 
@@ -59,6 +65,8 @@ class Keeper:
         """The engines whose RuntimeClasses are there."""
         self._free: set[str] = set()
         """Names that are no Node's of somebody else."""
+        self._home: str | None = None
+        """The namespace of the pool's nodes, where that is known."""
 
     async def run(self) -> None:
         """Keep the pool until cancelled, or until it is gone."""
@@ -91,6 +99,8 @@ class Keeper:
             raw = await self._ask()
             if raw["metadata"]["uid"] != self._uid:
                 return None
+            if not await self._at_home():
+                return AGAIN_SECONDS
             pool = await self._with_replicas(Pool.of(raw))
         except errors.ObjectNotFound:
             return None
@@ -98,20 +108,31 @@ class Keeper:
         if self._removing and _over(seen, pool.uid):
             return None
         wanted = 0 if self._removing else pool.replicas or 0
-        plan = planned(wanted, seen, drains.emptied(seen, pool.drain_timeout), pool.max_unavailable)
-        trouble, again = None, [LOOK_SECONDS]
+
+        def decided() -> Plan:
+            return planned(wanted, seen, drains.emptied(seen, pool.drain_timeout), pool.max_unavailable)
+
+        plan = decided()
+        trouble, again = None, [REMOVING_SECONDS if self._removing else LOOK_SECONDS]
         try:
-            if pool.autoscaling is not None and not self._removing:
-                again.append(await self._scale(pool, pool.autoscaling, seen))
-            await self._check(pool, plan, seen)
-            mend = await self._apply(pool, plan, seen)
+            _check_owner(pool, seen)
+            seen, strays = await self._completed(plan, seen)
+            plan = decided()
             due = await drains.follow(plan.drain, seen, pool.drain_timeout)
-            again += [wait for wait in (mend, due) if wait is not None]
             for node in plan.release:
                 await drains.release(node)
-            await self._step(pool, plan, seen)
+            await self._dress(pool, seen)
+            if pool.autoscaling is not None and not self._removing:
+                again.append(await self._scale(pool, pool.autoscaling, seen))
+            again += [] if due is None else [due]
+            await self._check(pool, plan, seen, strays)
+            mend = await self._apply(pool, plan, seen)
+            again += [] if mend is None else [mend]
+            await self._step(plan)
         except Unusable as error:
             trouble = error
+            again.append(AGAIN_SECONDS)
+        seen = self._shared.fleet.of(self._name)  # what was applied its controller has not seen
         status = status_of(pool, seen, plan, drains.progress(), trouble=trouble, removing=self._removing)
         await self._report(raw, status)
         self._shared.metrics.looked(
@@ -123,6 +144,48 @@ class Keeper:
         )
         return min(again)
 
+    async def _at_home(self) -> bool:
+        """Whether the pool's nodes are in this operator's namespace, or nowhere yet.
+
+        Where they are not, nothing is touched, the status neither: another operator may be there, and write it.
+        """
+        own = self._shared.config.namespace
+        if self._home != own:
+            before, self._home = self._home, await home_of(self._shared.client, self._name)
+            if self._home not in (None, own):
+                if self._home != before:
+                    said = f"its nodes are in namespace {self._home}, and this operator is for {own}: it does nothing"
+                    log.warning("a pool is another operator's", pool=self._name, why=said)
+                    self._tell("OtherNamespace", said, warning=True)
+                return False
+        return True
+
+    async def _completed(self, plan: Plan, seen: Seen) -> tuple[Seen, list[str]]:
+        """What is seen, with the Nodes of which the watch has not told yet, of pods that are to end.
+
+        Returns:
+            That, and the names of Nodes with pods that have lost the label by which they are seen.
+        """
+        have = 0 if seen.set is None else seen.set.replicas
+        ending = {pod.name for pod in plan.restart}
+        members, strays = [], []
+        for member in seen.members:
+            ends = member.name in ending or plan.replicas <= member.ordinal < have
+            if ends and _hides_guests(member) and (raw := await self._node(member.name)) is not None:
+                if (raw["metadata"].get("labels") or {}).get(LABEL) == self._name:
+                    members.append(attrs.evolve(member, node=NodeSeen.of(raw)))
+                    continue
+                pods = await self._shared.client.get(paths.PODS, fieldSelector=f"spec.nodeName={member.name}")
+                strays += [member.name] if pods["items"] else []
+            members.append(member)
+        return attrs.evolve(seen, members=members), strays
+
+    async def _node(self, name: str) -> Raw | None:
+        try:
+            return await self._shared.client.get(f"{paths.NODES}/{name}")
+        except errors.ObjectNotFound:
+            return None
+
     async def _with_replicas(self, pool: Pool) -> Pool:
         """The pool with a number of nodes: where nobody says one, an autoscaler of pods would leave it alone."""
         if pool.replicas is not None or self._removing:
@@ -131,7 +194,7 @@ class Keeper:
         patch = {"metadata": {"uid": pool.uid}, "spec": {"replicas": count}}
         return Pool.of(await self._shared.client.patch(f"{POOLS}/{pool.name}", patch, MERGE_PATCH))
 
-    async def _check(self, pool: Pool, plan: Plan, seen: Seen) -> None:
+    async def _check(self, pool: Pool, plan: Plan, seen: Seen, strays: Sequence[str]) -> None:
         """See that the pool can be as it says.
 
         Raises:
@@ -139,9 +202,11 @@ class Keeper:
         """
         if not self._removing:
             check_config(pool)
-        if seen.set is not None and pool.uid not in seen.set.owners:
+        if strays:
             raise Unusable(
-                "NameTaken", f"the StatefulSet {pool.name} is not this pool's; delete it, or rename the pool"
+                "LabelMissing",
+                f"the Node {strays[0]} has pods and is to end, but has lost its label; kubectl label node {strays[0]} "
+                f"--overwrite {LABEL}={pool.name}",
             )
         have = 0 if seen.set is None else seen.set.replicas
         for name in (pool.node(ordinal) for ordinal in range(have, plan.replicas)):
@@ -151,11 +216,8 @@ class Keeper:
 
     async def _check_free(self, name: str) -> None:
         """The nodes of a pool may act as the Nodes of their names, so none may be another machine's."""
-        try:
-            found = await self._shared.client.get(f"{paths.NODES}/{name}")
-        except errors.ObjectNotFound:
-            return
-        if (found["metadata"].get("labels") or {}).get(LABEL) != self._name:
+        found = await self._node(name)
+        if found is not None and (found["metadata"].get("labels") or {}).get(LABEL) != self._name:
             raise Unusable("NameTaken", f"there is a Node {name} that is not of this pool; rename the pool")
 
     async def _scale(self, pool: Pool, rules: Autoscaling, seen: Seen) -> float:
@@ -181,16 +243,24 @@ class Keeper:
         config = self._shared.config
         names = [pool.node(ordinal) for ordinal in range(plan.replicas)]
         names += [member.name for member in seen.members if member.ordinal >= plan.replicas]
+        if seen.set is not None and seen.set.replicas < plan.replicas:
+            self._tell("ScalingUp", f"from {seen.set.replicas} to {plan.replicas} nodes")
+        made = objects.of_nodes(pool, config.namespace, config.node_image, plan.replicas, names)
+        try:
+            await self._make_classes(pool)
+            return await self._applier.apply(made)
+        except (errors.BadRequest, errors.Forbidden, errors.Invalid) as error:
+            log.warning("the API server refuses what a pool needs", pool=self._name, error=str(error))
+            self._shared.metrics.failed(self._name)
+            raise Unusable("Refused", f"the API server refuses what the pool needs: {error}") from error
+
+    async def _make_classes(self, pool: Pool) -> None:
         engines = {*pool.engines, pool.provider}
         if not self._removing and engines != self._classes:
             await make_classes(self._shared.client, sorted(engines))
             self._classes = engines
-        if seen.set is not None and seen.set.replicas < plan.replicas:
-            self._tell("ScalingUp", f"from {seen.set.replicas} to {plan.replicas} nodes")
-        made = objects.of_nodes(pool, config.namespace, config.node_image, plan.replicas, names)
-        return await self._applier.apply(made)
 
-    async def _step(self, pool: Pool, plan: Plan, seen: Seen) -> None:
+    async def _step(self, plan: Plan) -> None:
         client, namespace = self._shared.client, self._shared.config.namespace
         for pod in plan.restart:
             path = f"/api/v1/namespaces/{namespace}/pods/{pod.name}"
@@ -205,10 +275,12 @@ class Keeper:
                 await client.delete(f"{paths.NODES}/{node.name}", {"preconditions": {"uid": node.uid}})
                 log.info("a node is gone", pool=self._name, node=node.name)
                 self._tell("NodeRemoved", f"node {node.name} is gone")
+
+    async def _dress(self, pool: Pool, seen: Seen) -> None:
         for member in () if self._removing else seen.members:
             if member.node is not None and (patch := dressed(pool, member.node)) is not None:
                 with contextlib.suppress(errors.ObjectNotFound, errors.Conflict):
-                    await client.patch(f"{paths.NODES}/{member.name}", patch, MERGE_PATCH)
+                    await self._shared.client.patch(f"{paths.NODES}/{member.name}", patch, MERGE_PATCH)
 
     async def _has_pod(self, name: str) -> bool:
         """Whether the node has a pod, which would make its Node again."""
@@ -231,6 +303,21 @@ class Keeper:
     def _tell(self, reason: str, message: str, *, warning: bool = False) -> None:
         pool = {"apiVersion": f"{GROUP}/{VERSION}", "kind": KIND, "name": self._name, "uid": self._uid}
         self._shared.events.record(pool, reason, message, "Warning" if warning else "Normal")
+
+
+def _check_owner(pool: Pool, seen: Seen) -> None:
+    """See that what is there is the pool's own; else nothing is touched.
+
+    Raises:
+        Unusable: it is not.
+    """
+    if seen.set is not None and pool.uid not in seen.set.owners:
+        raise Unusable("NameTaken", f"the StatefulSet {pool.name} is not this pool's; delete it, or rename the pool")
+
+
+def _hides_guests(member: Member) -> bool:
+    """Whether pods may run on it although its Node is not seen."""
+    return member.node is None and member.pod is not None and member.pod.running and not member.pod.ending
 
 
 def _over(seen: Seen, pool: str) -> bool:

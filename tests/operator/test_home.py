@@ -1,0 +1,79 @@
+"""An operator whose namespace is not that of a pool's nodes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.operator.harness import NODES, Fleet, Raw
+from tests.operator.test_operator import said
+from wasmlet.kube import Client, load_identity
+from wasmlet.operator.home import BINDINGS, home_of
+from wasmlet.operator.pool import LABEL, POOLS
+from wasmlet.testing import ControlPlane
+
+
+@asynccontextmanager
+async def pool_of(namespace: str, directory: Path, kubectl: Path) -> AsyncIterator[Fleet]:
+    """A pool that is to have no nodes, and has one with the rights of that namespace."""
+    async with ControlPlane() as plane, Client(await load_identity(plane.kubeconfig)) as admin:
+        fleet = Fleet(plane, admin, directory, kubectl, "default")
+        await fleet.define()
+        await fleet.pool(replicas=0)
+        name = "wasmlet-pool-edge"
+        await admin.create(
+            BINDINGS,
+            {
+                "apiVersion": "rbac.authorization.k8s.io/v1",
+                "kind": "ClusterRoleBinding",
+                "metadata": {"name": name, "labels": {LABEL: "edge"}},
+                "subjects": [{"kind": "ServiceAccount", "name": name, "namespace": namespace}],
+                "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": name},
+            },
+        )
+        metadata = {"name": "edge-0", "labels": {LABEL: "edge"}}
+        await admin.create(NODES, {"apiVersion": "v1", "kind": "Node", "metadata": metadata})
+        try:
+            yield fleet
+        finally:
+            await fleet.end()
+
+
+@pytest.mark.timeout(120)
+async def test_the_nodes_of_another_namespace_are_left_alone(tmp_path: Path, kubectl: Path) -> None:
+    async with pool_of("elsewhere", tmp_path, kubectl) as fleet:
+        assert await home_of(fleet.admin, "edge") == "elsewhere"
+        await fleet.operator()
+        events = "/api/v1/events"
+        told = await fleet.until(events, lambda found: any(e["reason"] == "OtherNamespace" for e in found.values()))
+        assert "in namespace elsewhere, and this operator is for default" in next(iter(told.values()))["message"]
+        await fleet.remove()
+        code, text = await said(f"--kubeconfig={fleet.plane.kubeconfig}", "--namespace=default", "--cleanup")
+        assert code == 1, text
+        assert "pool edge has its nodes in namespace elsewhere" in text
+        assert "Traceback" not in text
+        assert await fleet.names(NODES) == ["edge-0"]
+
+
+@pytest.mark.timeout(120)
+async def test_the_nodes_of_its_own_namespace_are_not(tmp_path: Path, kubectl: Path) -> None:
+    async with pool_of("default", tmp_path, kubectl) as fleet:
+        await fleet.operator()
+        async with asyncio.timeout(60):
+            await fleet.until(NODES, lambda found: "edge-0" not in found)
+
+
+@pytest.mark.timeout(120)
+async def test_what_the_api_server_refuses_is_said(tmp_path: Path, kubectl: Path) -> None:
+    async with pool_of("default", tmp_path, kubectl) as fleet:
+        await fleet.change(nodePod={"resources": {"limits": {"memory": "no quantity"}}})
+        await fleet.operator()
+
+        def refused(found: Mapping[str, Raw]) -> bool:
+            return "Refused" in str(found["edge"].get("status"))
+
+        await fleet.until(POOLS, refused, seconds=60)
