@@ -90,7 +90,7 @@ async def _agent(state_dir: str, keys: str) -> None:
     async with started(config, ReferenceProvider) as agent:
         runner = Server(agent, config.guard()).runner()
         await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=config.context()).start()
+        await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=config.context(config.client_ca_file)).start()
         _say(ready=True, url=f"https://127.0.0.1:{runner.addresses[0][1]}")
         await stop.wait()
         await runner.cleanup()
@@ -181,7 +181,8 @@ async def _node(
     else:
         kind = providers.load(provider)
         config_of: Any = kind.Config
-        given = dict(setting.split("=", 1) for setting in settings)
+        words = dict(setting.split("=", 1) for setting in settings)
+        given = {name: Path(value) if name.endswith(("_file", "_dir")) else value for name, value in words.items()}
         runs = kind(config_of(**given) if given else config_of(allow_local_modules=True))
     config = wasmlet.NodeConfig(
         kubeconfig=Path(kubeconfig),

@@ -310,3 +310,12 @@ async def test_an_actor_counts(kube: Kubectl) -> None:
         for count in (1, 2):
             async with client.get(f"http://{ip}:8080/any/path") as answer:
                 assert await answer.json() == {"counter": count}
+
+
+async def test_a_pool(control_plane: ControlPlane, kubectl: Path) -> None:
+    """What `wasmlet operator` makes of it is in tests/operator."""
+    kube = Kubectl(kubectl, control_plane)
+    await kube("apply", "--server-side", "-f", "charts/wasmlet-operator/crds")
+    await kube("apply", "-f", "examples/pool.yaml")
+    (pool,) = json.loads(await kube("get", "wnp", "-o", "json"))["items"]
+    assert pool["spec"]["provider"] == "wasmtime"

@@ -75,8 +75,9 @@ async def test_completions_and_parallelism(api: Api) -> None:
         await api.ok("PATCH", f"{JOBS}/sum", {"spec": {"parallelism": 1}}, media=MERGE)
         await until(api, PODS, lambda found: len(found) == 2)
         for _ in range(2):
-            under_way = [item for item in (await api.ok("GET", PODS))["items"] if item["status"]["phase"] == "Pending"]
-            await runner.say(under_way[0]["metadata"]["name"], ended("Succeeded"))
+            found = await until(api, PODS, lambda found: any(pod["status"]["phase"] == "Pending" for pod in found))
+            (under_way,) = [pod for pod in found if pod["status"]["phase"] == "Pending"]
+            await runner.say(under_way["metadata"]["name"], ended("Succeeded"))
         status = await finished(api, "Complete")
         assert (status["succeeded"], status.get("failed", 0)) == (3, 0)  # the pod that was too many does not count
         before = await version(api)
@@ -126,11 +127,11 @@ async def test_a_deadline_and_a_time_to_live(clock: FakeClock, slow: Api) -> Non
     async with running(slow, lambda pod: None):
         await slow.ok("POST", JOBS, job(activeDeadlineSeconds=30, ttlSecondsAfterFinished=100))
         await until(slow, PODS, lambda found: len(found) == 1)
-        clock.advance(await clock.next_sleep(25, 30))
+        clock.advance(await clock.next_sleep(25, 30) + 1)
         status = await finished(slow, "Failed")
         assert reasons(status)[-1] == ("Failed", "DeadlineExceeded")
         assert (await slow.ok("GET", PODS))["items"] == []
-        clock.advance(await clock.next_sleep(90, 100))
+        clock.advance(await clock.next_sleep(90, 100) + 1)
         await until(slow, JOBS, lambda found: not found)
 
 

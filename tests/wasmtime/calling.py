@@ -8,7 +8,7 @@ from typing import Any
 
 from wasmlet_wasmtime.p2 import datagrams, sockets, world
 from wasmlet_wasmtime.p2.dialing import Broker
-from wasmlet_wasmtime.p2.instances import Failed, Instance
+from wasmlet_wasmtime.p2.instances import NOBODY, Failed, Instance
 
 from tests.wasmtime.direct_run import Answer, Sockets
 
@@ -64,7 +64,7 @@ class Guest(SimpleNamespace):
 
 def guest_of(sockets: Sockets | None) -> Any:
     host = SimpleNamespace(broker=Broker(sockets))
-    return Guest(host=host, until=None, before_wait=lambda: None, check_time=lambda: None)
+    return Guest(host=host, until=None, waits=NOBODY, check_time=lambda: None)
 
 
 def call(guest: Any, name: str, *arguments: Any) -> Any:

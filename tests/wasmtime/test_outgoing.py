@@ -13,7 +13,7 @@ import pytest
 from wasmlet_wasmtime.p2 import http, outgoing, pool, world
 from wasmlet_wasmtime.p2.bodies import BodyInput
 from wasmlet_wasmtime.p2.dialing import Broker
-from wasmlet_wasmtime.p2.instances import Failed
+from wasmlet_wasmtime.p2.instances import NOBODY, Failed
 
 from tests.descriptors import open_descriptors
 from tests.wasmtime.calling import SECOND, Guest, Loopback
@@ -26,7 +26,7 @@ OK = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
 @pytest.fixture
 def guest() -> Iterator[Any]:
     host = SimpleNamespace(broker=Broker(Loopback([])), pool=pool.Pool())
-    yield Guest(host=host, until=None, before_wait=lambda: None, check_time=lambda: None)
+    yield Guest(host=host, until=None, waits=NOBODY, check_time=lambda: None)
     for _, _, link in host.pool._waiting:
         link.wire.close()
 

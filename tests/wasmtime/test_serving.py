@@ -416,9 +416,8 @@ def test_told_to_end_it_answers_what_it_has_begun_and_takes_nothing_else(concurr
         idle, silent, begun = (stack.enter_context(served.connect()) for _ in range(3))
         idle.sendall(HEAD + b"\r\n")
         greeting = b""
-        while not greeting.endswith(b"\r\n0\r\n\r\n"):
+        while b"hello, component\n" not in greeting or (b"chunked" in greeting and not greeting.endswith(b"0\r\n\r\n")):
             greeting += idle.recv(4096)
-        assert b"hello, component" in greeting
         begun.sendall(head)
         assert begun.recv(4096).startswith(b"HTTP/1.1 100 ")  # a guest waits for the body
         served.interrupt()

@@ -67,7 +67,7 @@ async def test_a_body_of_100_megabytes_is_refused_before_it_is_sent(caller: Call
     # One that only says how long it is.
     reader, writer = await asyncio.open_connection("127.0.0.1", int(caller.agent.url.rpartition(":")[2]))
     session = (f"Wasmlet-Session: {caller.session}", "Wasmlet-Sequence: 501")
-    head = ("PUT /v1/pods/b HTTP/1.1", "Host: a", f"Content-Length: {100 * MIB}", *session)
+    head = ("PUT /v1/pods/b HTTP/1.1", "Host: 127.0.0.1", f"Content-Length: {100 * MIB}", *session)
     writer.write(("\r\n".join(head) + "\r\n\r\n").encode())
     async with asyncio.timeout(PATIENCE):
         answer = await reader.read()

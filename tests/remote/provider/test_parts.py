@@ -37,9 +37,9 @@ KEY = wasmlet.PodKey("ns", "p", "u")
         ({"endpoint": "http://device:8443"}, "expected https:// or a loopback address"),
         ({"endpoint": "http://10.0.0.1:8443"}, "expected https:// or a loopback address"),
         ({"tls_cert_file": Path("x")}, "belong together"),
-        ({"tls_ca_file": Path("/nowhere")}, "/nowhere cannot be read"),
+        ({"tls_ca_file": Path("/nowhere")}, "/nowhere: No such file or directory"),
         ({"tls_ca_file": Path(__file__)}, "expected certificates in PEM"),
-        ({"token_file": Path("/nowhere")}, "/nowhere cannot be read"),
+        ({"token_file": Path("/nowhere")}, "/nowhere: No such file or directory"),
         ({"token_file": Path(__file__)}, "expected a token"),
     ],
 )

@@ -143,7 +143,7 @@ async def test_files_are_there_after_the_node_loop_comes_back_and_go_with_the_po
         await runtime.running(key)
         around = runtime.provider.services
         store = around.registries.store
-        await around.registries.keep(runtime.provider._modules(), set())
+        await around.registries.keep(runtime.provider._images().modules, set())
         await around.registries.collect()
         assert len(list(store.trees.iterdir())) == 1
         await runtime.provider.delete_pod(key, 0)
