@@ -5,7 +5,7 @@ app.kubernetes.io/name: wasmlet
 {{- /* The settings, as TOML: what the chart needs, overridden and added to by values.config. */ -}}
 {{- define "wasmlet.config" -}}
 {{- $own := dict "impersonate-node" true "serving-csr" false "drain-on-exit" true "drain-seconds" 25 "state-dir" "/var/lib/wasmlet/state" -}}
-{{- range $key, $value := merge (deepCopy .Values.config) $own }}
-{{ $key }} = {{ if kindIs "float64" $value }}{{ $value }}{{ else }}{{ toJson $value }}{{ end }}
+{{- range $key, $value := mergeOverwrite $own (deepCopy .Values.config) }}
+{{ $key }} = {{ toJson $value }}
 {{- end }}
 {{- end -}}

@@ -26,7 +26,8 @@ def inputs(source: dict[str, Any] | None, *, owner: str = "", name: str = "data"
     """A claim, bound to a volume of this source where there is one."""
     metadata: dict[str, Any] = {"name": name, "uid": "1"} | ({"ownerReferences": [{"uid": owner}]} if owner else {})
     claim = {"metadata": metadata, "spec": {"storageClassName": "standard", "accessModes": ["ReadWriteOnce"]} | spec}
-    return Inputs(claims={name: claim}, persistent_volumes={name: {"spec": source}} if source else {})
+    bound = {"metadata": {"name": "pv"}, "spec": {"storageClassName": "standard"} | (source or {})}
+    return Inputs(claims={name: claim}, persistent_volumes={name: bound} if source else {})
 
 
 def host(path: Path, kind: str = "") -> dict[str, Any]:
@@ -78,6 +79,11 @@ def test_a_volume_lies_below_what_is_allowed_or_is_of_a_class_that_is(allowed: P
     assert by_class.bound(POD, "data", inputs(elsewhere)).path == tmp_path / "elsewhere/d"
     with pytest.raises(WasmletError, match="does not lead below"):
         by_class.bound(POD, "data", inputs(elsewhere, storageClassName="other"))
+    with pytest.raises(
+        WasmletError, match="does not lead below"
+    ):  # a claim names its volume, and its class as it likes
+        by_class.bound(POD, "data", inputs(elsewhere | {"storageClassName": "manual"}))
+    assert by_path.bound(POD, "data", inputs(host(allowed / "d") | {"accessModes": ["ReadOnlyMany"]})).read_only
     (allowed / "out").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(WasmletError, match="does not lead below"):
         by_path.bound(POD, "data", inputs(host(allowed / "out/d")))

@@ -109,11 +109,17 @@ class Claims:
         if spec.get("volumeMode") == "Block":
             raise WasmletError(f"{what} is of volumeMode Block, a device, which a guest cannot use")
         found = _directory(bound.get("spec") or {}, what)
-        read_only = found.read_only or list(spec.get("accessModes") or ()) == ["ReadOnlyMany"]
-        allowed = HostPaths([found.path.parent]) if _class(claim) in self.classes else self.host_paths
+        volume = bound.get("spec") or {}
+        modes = (list(one.get("accessModes") or ()) for one in (spec, volume))
+        read_only = found.read_only or ["ReadOnlyMany"] in modes
+        # A claim may name any free volume, and its class is its author's word; the volume's is an administrator's.
+        by_class = _class(claim) in self.classes and _class(bound) == _class(claim)
+        allowed = HostPaths([found.path.parent]) if by_class else self.host_paths
         found = attrs.evolve(found, allowed=allowed, read_only=read_only)
         try:
             os.close(found.open())
+        except OSError as error:
+            raise WasmletError(f"{what}: the directory of its volume cannot be had here: {error.strerror}") from None
         except WasmletError as error:
             raise WasmletError(f"{what}: {error}; or allow its class by --allow-storage-class") from None
         return found

@@ -91,12 +91,14 @@ class AnyIp:
             stale = {(ip, port) for ip, port in before if ip in wanted and port not in numbers}
             stale |= {(ip, port) for ip in wanted for port in self._ports.get(ip, ()) if port not in numbers}
             fresh = {(ip, port) for ip in wanted for port in numbers}
+            others = {ip: known for ip, known in self._ports.items() if ip not in wanted}
+            self._ports = dict(others)  # until it is done: whoever is cancelled meanwhile leaves what nobody knows
             if stale or fresh:
                 try:
                     await self._nft([*self._changes("delete", stale), *self._changes("add", fresh)])
                 except NetworkError:
                     # Who loads the machine's own firewall again (`flush ruleset`) takes this table away, too.
-                    await self._restore({**self._ports, **dict.fromkeys(wanted, numbers)})
+                    await self._restore({**others, **dict.fromkeys(wanted, numbers)})
             self._ports.update(dict.fromkeys(wanted, numbers))
 
     async def remove(self, found: PodNetwork) -> None:

@@ -366,12 +366,14 @@ class Front:
     def _make_room(self, now: float) -> None:
         """All threads serve: where somebody waits, have a client that is too slow wait no longer."""
         if self._front.acquire(blocking=False):
-            self._look(0)
-            while self._ready:
-                self._hear(self._ready.popleft())
-            self._front.release()
-        if self._waiting:
-            give_up_slowest(list(self._turns), len(self._waiting), now)
+            try:
+                self._look(0)
+                while self._ready:
+                    self._hear(self._ready.popleft())
+            finally:
+                self._front.release()
+        if waiting := len(self._waiting):  # a thread in front may take the last one at any time
+            give_up_slowest(list(self._turns), waiting, now)
 
 
 def _nothing() -> None:
