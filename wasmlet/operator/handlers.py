@@ -20,7 +20,7 @@ from wasmlet.kube.connections import opened_session
 from wasmlet.model.pod import Raw
 from wasmlet.operator.keeper import Keeper
 from wasmlet.operator.pool import FINALIZER, GROUP, PLURAL, POOLS, VERSION
-from wasmlet.operator.shared import Shared
+from wasmlet.operator.shared import RETRIES, Shared
 
 
 @contextlib.contextmanager
@@ -79,10 +79,14 @@ def registry(shared: Shared, identity: Identity) -> kopf.OperatorRegistry:
     """kopf's handlers."""
     found = kopf.OperatorRegistry()
     pools = (GROUP, VERSION, PLURAL)
+    pauses, asked = RETRIES.pauses(shared.pacing.rng), False
 
     @kopf.on.login(registry=found)
     async def login(**_: Any) -> Any:
-        nonlocal identity
+        nonlocal identity, asked
+        if asked:  # kopf asks again at once whenever credentials are refused, and never waits by itself
+            await shared.pacing.clock.sleep(next(pauses))
+        asked = True
         identity = shared.client.identity
         return kopf.AiohttpSession(server=identity.server, aiohttp_session=_session(identity))
 
