@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from tests.controlplane.client import Object
-from tests.controlplane.workloads import deployment, replica_set
+from tests.controlplane.controllers.workloads import deployment, replica_set
 from wasmlet.controlplane.controllers.workloads import revisions, rollout
 from wasmlet.controlplane.controllers.workloads.queue import LAST_RETRY, LONG, REST, Key, Queue
 from wasmlet.controlplane.storage.status import ApiError

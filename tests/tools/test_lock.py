@@ -13,7 +13,7 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 LOCKS = [ROOT / "requirements.lock", *sorted((ROOT / "providers").glob("*/*/environment.lock"))]
 LOCK = "\n".join(path.read_text() for path in LOCKS)
 PROJECTS = [ROOT / "pyproject.toml", *sorted((ROOT / "providers").glob("*/pyproject.toml"))]

@@ -12,7 +12,7 @@ from types import ModuleType
 
 import pytest
 
-TOOLS = Path(__file__).parents[1] / ".ci"
+TOOLS = Path(__file__).parents[2] / ".ci"
 
 
 def tool(name: str) -> ModuleType:

@@ -16,10 +16,10 @@ import attrs
 import pytest
 from aiohttp import web
 
-from tests.test_tools import tool
+from tests.tools.test_set_up import tool
 from wasmlet.controlplane.certificates.pki import Authority
 
-CI = Path(__file__).parents[1] / ".ci"
+CI = Path(__file__).parents[2] / ".ci"
 UV = Path(sys.executable).parent / "uv"
 WHEEL = "greeting-1.0-py3-none-any.whl"
 

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from tests.controlplane.client import MERGE, PODS, Api, Kubectl, Object
-from tests.controlplane.test_deployments import images, version
-from tests.controlplane.workloads import APPS, deployment, ready_status, running, template, until
+from tests.controlplane.controllers.test_deployments import images, version
+from tests.controlplane.controllers.workloads import APPS, deployment, ready_status, running, template, until
 
 STATEFUL = f"{APPS}/statefulsets"
 REVISIONS = f"{APPS}/controllerrevisions"

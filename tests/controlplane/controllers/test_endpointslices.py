@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from tests.controlplane.client import MERGE, PODS, STRATEGIC, Api, Kubectl, Object, pod
-from tests.controlplane.test_deployments import version
-from tests.controlplane.workloads import (
+from tests.controlplane.controllers.test_deployments import version
+from tests.controlplane.controllers.workloads import (
     LABELS,
     SERVICES,
     SLICES,

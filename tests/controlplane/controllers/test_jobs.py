@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from tests.controlplane.client import MERGE, PODS, Api, Kubectl, Object, open_api
-from tests.controlplane.test_deployments import version
-from tests.controlplane.workloads import ready_status, running, until
+from tests.controlplane.controllers.test_deployments import version
+from tests.controlplane.controllers.workloads import ready_status, running, until
 from wasmlet.controlplane.controllers.batch.indexes import missing, text_of
 from wasmlet.controlplane.controllers.batch.tally import FIRST_PAUSE
 from wasmlet.testing import ControlPlane, FakeClock

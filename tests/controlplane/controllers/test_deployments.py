@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.controlplane.client import MERGE, PODS, Api, Kubectl, Object, pod
-from tests.controlplane.workloads import (
+from tests.controlplane.controllers.workloads import (
     DEPLOYMENTS,
     LABELS,
     SETS,

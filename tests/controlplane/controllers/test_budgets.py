@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from tests.controlplane.client import MERGE, PODS, STRATEGIC, Api, Kubectl, Object, pod
-from tests.controlplane.test_deployments import version
-from tests.controlplane.workloads import (
+from tests.controlplane.controllers.test_deployments import version
+from tests.controlplane.controllers.workloads import (
     DEPLOYMENTS,
     LABELS,
     available,

@@ -14,7 +14,7 @@ from aiohttp import WSMsgType
 
 from tests.controlplane.client import PODS, STRATEGIC, Api, open_api, pod
 from tests.controlplane.conftest import Login
-from tests.controlplane.stand_in import SECONDS, Command, Stand, raw_client, stand_in, upgraded
+from tests.controlplane.kubelets.stand_in import SECONDS, Command, Stand, raw_client, stand_in, upgraded
 from wasmlet.controlplane.access.rules import Rule
 from wasmlet.controlplane.kubelets.streams import FEATURE, Mode
 from wasmlet.kubelet import spdy

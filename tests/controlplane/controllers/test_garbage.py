@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from tests.controlplane.client import MERGE, PODS, Api, Kubectl, Object
-from tests.controlplane.test_deployments import version
-from tests.controlplane.workloads import DEPLOYMENTS, SETS, available, deployment, running, until
+from tests.controlplane.controllers.test_deployments import version
+from tests.controlplane.controllers.workloads import DEPLOYMENTS, SETS, available, deployment, running, until
 
 MAPS = "/api/v1/namespaces/default/configmaps"
 
