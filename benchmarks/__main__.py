@@ -28,7 +28,7 @@ from wasmlet.cli import log, providers
 from wasmlet.cli.execution import run_loop
 from wasmlet.errors import ConfigError, WasmletError
 
-WHAT = ("node", "memory", "wasmtime", "engines", "serving", "components", "remote", "host", "operator")
+WHAT = ("node", "memory", "wasmtime", "engines", "serving", "components", "actors", "remote", "host", "operator")
 REFERENCE = "reference"
 ENGINE = "wasmtime"
 MOST_ASLEEP, MOST_SERVING = 200, 50
@@ -64,6 +64,7 @@ async def measure(options: Options, progress: Progress) -> Found:
             "engines": _engines,
             "serving": _serving,
             "components": _components,
+            "actors": _actors,
             "remote": _remote,
             "host": _host,
             "operator": _operator,
@@ -124,6 +125,20 @@ async def _components(options: Options, progress: Progress) -> Found:
 
     with tempfile.TemporaryDirectory(prefix="wasmlet-bench-") as directory:
         return {"components": await components(Path(directory), options.rounds, options.starts, progress)}
+
+
+async def _actors(options: Options, progress: Progress) -> Found:
+    """An actor beside a component that does the same; no API server has a part in it."""
+    try:
+        providers.load("wascc")
+    except ConfigError as error:
+        progress.line(f"actors are left out: {error}")
+        return {}
+    from benchmarks.actors import actors
+
+    with tempfile.TemporaryDirectory(prefix="wasmlet-bench-") as directory:
+        rounds = max(options.rounds, LEAST_ROUNDS)
+        return {"actors": await actors(Path(directory), rounds, options.starts, progress)}
 
 
 async def _remote(options: Options, progress: Progress) -> Found:
@@ -206,6 +221,8 @@ def tables(found: Found) -> str:
         texts.append(report.columns("guests that serve, by turns", found["serving"]))
     if "components" in found:
         texts.append(report.columns("components that serve, by turns", found["components"]))
+    if "actors" in found:
+        texts.append(report.columns("an actor and a component that count, by turns", found["actors"]))
     if "remote" in found:
         remote = found["remote"]
         texts.append(report.table(f"{remote['pods']} pods at once, behind an agent", remote["bursts"], "local"))
@@ -254,9 +271,9 @@ def command(
 
     WHAT is node (the node loop alone), memory (where that goes), wasmtime (with an engine), engines (their classes
     side by side, without an API server), serving (guests that answer requests), components (of wasi:http, beside
-    `wasmtime serve`), remote (pods behind an agent, beside pods of the node's own), host (many agents that joined one
-    process) or operator (which keeps pools of nodes); all of it without any. The API server is an embedded one, or that
-    of --kubeconfig. --handler is for wasmtime.
+    `wasmtime serve`), actors (of waSCC, beside a component that does the same), remote (pods behind an agent, beside
+    pods of the node's own), host (many agents that joined one process) or operator (which keeps pools of nodes); all of
+    it without any. The API server is an embedded one, or that of --kubeconfig. --handler is for wasmtime.
     """
     real = None
     if kubeconfig is not None:

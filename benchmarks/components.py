@@ -53,7 +53,7 @@ async def components(directory: Path, rounds: int, starts: int, progress: Progre
         client = (await asyncio.to_thread(compiled, directory))[2]
     found: Found = {}
     cores = os.sched_getaffinity(0)
-    async with _provider(directory) as (provider, state):
+    async with provider_of(directory) as (provider, state):
         for language, file in files.items():
             what = _Asked(language, file, client, provider, state)
             with progress.step(f"{language}: compiling it"):
@@ -91,14 +91,14 @@ async def _component(what: _Asked, precompiled: Path | None, size: tuple[int, in
         places = {}
         for name in (FRESH, REUSED):
             places[name] = await stack.enter_async_context(_served(what, name))
-            processes[name] = _listener(places[name], workers(what.state))
+            processes[name] = listener(places[name], workers(what.state))
         if precompiled is not None:
             port, process = await stack.enter_async_context(_engine(precompiled))
             places[ENGINE], processes[ENGINE] = ("127.0.0.1", port), process
         with progress.step(f"{what.language}: requests, {rounds} rounds"):
             for _ in range(rounds):
                 for name, place in places.items():
-                    rate, median = await asyncio.to_thread(_from_another_core, what.client, place)
+                    rate, median = await asyncio.to_thread(from_another_core, what.client, place, END)
                     rates.setdefault(name, []).append(rate)
                     times.setdefault(name, []).append(median)
         memory = {name: pss([process]) for name, process in processes.items()}
@@ -137,10 +137,11 @@ async def _served(what: _Asked, name: str) -> AsyncIterator[tuple[str, int]]:
 
 
 @contextlib.asynccontextmanager
-async def _provider(directory: Path) -> AsyncIterator[tuple[Provider, Path]]:
+async def provider_of(directory: Path, engines: tuple[str, ...] = ()) -> AsyncIterator[tuple[Provider, Path]]:
+    """wasmtime beside these engines, with addresses of loopback for pods, and the directory of its state."""
     kind = providers.load("wasmtime")
     settings: Any = kind.Config
-    provider: Provider = kind(settings(allow_local_modules=True, network="address"))
+    provider: Provider = kind(settings(allow_local_modules=True, network="address", engine=engines))
     state = directory / "state"
     state.mkdir(mode=0o700)
     await provider.start(NodeContext("bench", "127.0.0.1", 10, state))
@@ -150,12 +151,13 @@ async def _provider(directory: Path) -> AsyncIterator[tuple[Provider, Path]]:
         await provider.stop()
 
 
-def _from_another_core(client: Path, place: tuple[str, int]) -> tuple[float, float]:
+def from_another_core(client: Path, place: tuple[str, int], end: str) -> tuple[float, float]:
+    """See `serving.asked`; the client runs on the last core."""
     os.sched_setaffinity(0, {max(range(os.cpu_count() or 1))})  # of this thread, and of what it starts
-    return asked(client, place, END)
+    return asked(client, place, end)
 
 
-def _listener(place: tuple[str, int], pids: list[int]) -> int:
+def listener(place: tuple[str, int], pids: list[int]) -> int:
     """Which of these processes listens at an address of IPv4."""
     wanted = f"{socket.inet_aton(place[0])[::-1].hex().upper()}:{place[1]:04X}"
     rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]

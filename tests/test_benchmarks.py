@@ -122,6 +122,15 @@ async def test_components_that_serve(tmp_path: Path) -> None:
     assert left_over(tmp_path) == []
 
 
+async def test_an_actor_beside_a_component(tmp_path: Path) -> None:
+    answer = await found(tmp_path, "actors", "--rounds", "1", "--starts", "1")
+    figures = answer["actors"]
+    assert all(columns.keys() == {"actor", "component, reused"} for columns in figures.values())
+    assert all(value > 0 for columns in figures.values() for value in columns.values())
+    assert {"requests a second", "first answer after the pod is made, p50, ms"} <= figures.keys()
+    assert left_over(tmp_path) == []
+
+
 async def test_a_host_of_agents(tmp_path: Path) -> None:
     answer = await found(tmp_path, "host", "--pods", "3", "--hold", "0.5")
     host = answer["host"]
