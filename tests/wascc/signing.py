@@ -44,7 +44,7 @@ def unsigned(name: str) -> bytes:
 
 
 def written(body: str, data: str = "", most: str = "4") -> bytes:
-    """An actor with this body of `__guest_call`."""
+    """An actor with this body of `__guest_call`; `data`: more of its fields."""
     return bytes(wasmtime.wat2wasm(ACTOR.replace("{body}", body).replace("{data}", data).replace("{most}", most)))
 
 

@@ -9,14 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from aiohttp import ClientSession
+from aiohttp import ClientConnectionError, ClientSession
 from wasmlet_wascc import Seed, WasccEngine
 from wasmlet_wascc.claims import signed
+from wasmtime import wat2wasm
 
 from tests.runtime.harness import Runtime
 from tests.wascc.pods import LATE, NODE, actor_pod, serving
 from tests.wascc.signing import ACCOUNT, actor, claims, unsigned, written
-from wasmlet.errors import ConfigError, Refused
+from wasmlet.errors import ConfigError, NotFound, Refused
 from wasmlet.model.pod import PodKey
 from wasmlet.model.status import Waiting
 
@@ -162,6 +163,92 @@ async def test_a_request_that_fails_is_a_line_of_the_log(node: Runtime, tmp_path
     log = await node.logged(key, FAULTS[body].encode())
     assert b"GET /path: " in log
     assert (await node.running(key)).restart_count == 0
+
+
+HELLO = "call $host_call (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0)"
+STARTS = {
+    "a start section": "(start $begin) (func $begin (loop (br 0)))",
+    "_start": '(func (export "_start") (loop (br 0)))',
+    "wapc_init": '(func (export "wapc_init") (loop (br 0)))',
+    "calls of the host": f'(func (export "wapc_init") (loop (drop ({HELLO} (i32.const 0) (i32.const 0))) (br 0)))',
+    "lines of the log": '(func (export "_start") (loop (call $console_log (i32.const 0) (i32.const 0)) (br 0)))',
+}
+
+
+@pytest.mark.parametrize("fields", STARTS.values(), ids=STARTS)
+async def test_an_actor_that_is_never_ready_is_ended(node: Runtime, tmp_path: Path, fields: str) -> None:
+    image = actor(tmp_path, written("(i32.const 1)", fields), "http_server")
+    key = await node.create(actor_pod(image), NODE)
+    ended = await node.ended(key)
+    assert ended.message == "the actor cannot be started: it is not ready after 10 s"
+    assert ended.reason == "StartError"
+
+
+async def test_an_actor_that_is_never_ready_can_be_deleted(node: Runtime, tmp_path: Path) -> None:
+    image = actor(tmp_path, written("(i32.const 1)", STARTS["_start"]), "http_server")
+    key = await node.create(actor_pod(image), NODE)
+    await node.event(key, "Created", "")
+    await node.provider.delete_pod(key, 0.1)
+    with pytest.raises(NotFound):
+        await node.provider.pod_status(key)
+
+
+async def test_an_actor_of_the_first_generation_is_refused_by_name(node: Runtime, tmp_path: Path) -> None:
+    oldest = """(module
+      (import "wapc" "__host_call" (func (param i32 i32 i32 i32) (result i32)))
+      (memory (export "memory") 1)
+      (func (export "__guest_call") (param i32 i32) (result i32) (i32.const 0)))"""
+    key = await node.create(actor_pod(actor(tmp_path, wat2wasm(oldest), "http_server")), NODE)
+    assert "which speaks protobuf, and this engine speaks MessagePack" in await _why(node, key)
+
+
+@pytest.mark.parametrize(("env", "port"), [([], 8080), ([{"name": "PORT", "value": "8089"}], 8089)])
+async def test_an_actor_needs_no_declared_port(
+    node: Runtime, tmp_path: Path, env: list[dict[str, str]], port: int
+) -> None:
+    image = actor(tmp_path, unsigned("echo"), "http_server")
+    key, url = await serving(node, actor_pod(image, ports=[], env=env))
+    async with ClientSession(timeout=LATE) as client:
+        assert await _text(client, f"{url.removesuffix(':8080')}:{port}/there") == "/there"
+    assert (await node.running(key)).restart_count == 0
+
+
+async def test_an_actor_that_does_not_claim_to_serve_is_not_served(node: Runtime, tmp_path: Path) -> None:
+    key, url = await serving(node, actor_pod(actor(tmp_path, unsigned("echo"))))
+    await node.event(key, "CapabilityNotClaimed", "wascc:http_server: its signature does not claim it")
+    async with ClientSession(timeout=LATE) as client:
+        with pytest.raises(ClientConnectionError):
+            await client.get(url)
+
+
+@pytest.mark.parametrize("words", ["Guest call failed: bad dispatch", 'Could not find function "HealthRequest"'])
+async def test_an_actor_that_has_nothing_to_say_of_its_health_is_well(
+    node: Runtime, tmp_path: Path, words: str
+) -> None:
+    told = words.replace('"', "\\22")
+    body = f"(call $error (i32.const 0) (i32.const {len(words)})) (i32.const 0)"
+    image = actor(tmp_path, written(body, f'(data (i32.const 0) "{told}")'), "http_server")
+    _, url = await serving(node, actor_pod(image))
+    async with ClientSession(timeout=LATE) as client:
+        async with client.get(url, headers={"User-Agent": "kube-probe/1.36"}) as answer:
+            assert answer.status == 200
+        async with client.get(url) as answer:
+            assert answer.status == 500
+
+
+async def test_an_actor_that_is_not_well_is_restarted(node: Runtime, tmp_path: Path) -> None:
+    image = actor(tmp_path, written("unreachable"), "http_server")
+    probe = {"httpGet": {"port": 8080}, "periodSeconds": 1, "failureThreshold": 1}
+    key = await node.create(actor_pod(image, livenessProbe=probe, restart="Always"), NODE)
+    await node.main(key, lambda status: status.restart_count >= 1)
+    await node.event(key, "Unhealthy", "Liveness probe failed: HTTP probe failed with statuscode: 500")
+
+
+async def test_init_containers_are_refused(node: Runtime) -> None:
+    init = {"name": "init", "image": "file:///x.wasm"}
+    with pytest.raises(Refused, match="it has no init containers") as refused:
+        await node.create(actor_pod("file:///x.wasm", spec={"initContainers": [init]}), NODE)
+    assert refused.value.field == "spec.initContainers"
 
 
 async def test_bodies_are_bounded(node: Runtime, tmp_path: Path) -> None:

@@ -84,6 +84,8 @@ async def test_logging_and_extras(node: Runtime, tmp_path: Path, client: ClientS
     assert "has no operation 'Nonsense'" in await ask("wascc:extras", "Nonsense")
     assert "may not use wascc:keyvalue: its pod does not ask for it" in await ask("wascc:keyvalue", "Get", key="a")
     assert "may not use acme:none: the actor's signature does not claim it" in await ask("acme:none", "x")
+    await node.event(key, "CapabilityDenied", "asked its host for acme:none, which it is not granted")
+    await node.event(key, "CapabilityDenied", "asked its host for wascc:keyvalue, which")
 
 
 async def test_redis_is_reached_by_an_egress_grant(

@@ -24,8 +24,8 @@ def asked(annotations: dict[str, str] | None = None, **container: Any) -> grants
 
 def test_a_pod_asks_by_annotations_ports_and_volumes() -> None:
     assert asked().names == ()
-    assert asked({"capabilities": "logging, wascc:extras acme:clock"}).names == (
-        "wascc:logging", "wascc:extras", "acme:clock",
+    assert asked({"capabilities": "logging, wascc:extras acme:clock wok:echoProvider"}).names == (
+        "wascc:logging", "wascc:extras", "acme:clock", "wok:echoProvider",
     )  # fmt: skip
     assert asked(ports=[{"containerPort": 80}]).names == (grants.HTTP,)
     assert asked(ports=[{"containerPort": 80, "protocol": "UDP"}]).names == ()
@@ -67,7 +67,6 @@ def test_a_capability_has_settings() -> None:
         ("acme.clock", "[]", "expected a JSON object"),
         ("acme.clock", '{"a": 1}', "expected a JSON object"),
         ("messaging", "nats://u:geheim@bus", "NATS_TOKEN"),
-        ("capabilities", "http_server", "a containerPort of TCP"),
         ("capabilities", "messaging", "names the server"),
         ("wascc.keyvalue", "{}", "expected capabilities, keyvalue"),
         ("nonsense", "1", "expected capabilities, keyvalue"),
@@ -91,3 +90,8 @@ def test_granted_is_what_is_claimed_and_asked_for() -> None:
         "wascc:keyvalue": "its signature does not claim it",
     }
     assert found.unclaimed == ("wascc:keyvalue",)
+
+
+def test_an_actor_that_claims_to_serve_needs_no_asking() -> None:
+    assert grants.decide([grants.HTTP], [], grants.OWN) == grants.Decision((grants.HTTP,), {}, ())
+    assert grants.decide([], [grants.HTTP], grants.OWN).unclaimed == (grants.HTTP,)

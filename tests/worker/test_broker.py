@@ -96,6 +96,16 @@ def test_a_connected_socket_of_udp(python: str) -> None:
         wire.close(answer.fds)
 
 
+def test_a_capability_that_was_refused_is_told_of(python: str) -> None:
+    with broker(python) as it:
+        container = it.add(Grant(addresses=(POD,)))
+        for name in ("acme:none", "acme:none", "a\nb"):
+            assert container.error("use", name=name) == "EACCES"
+        for name in ("", "x" * 10_000, 5):
+            assert container.error("use", name=name) in ("EPROTO", "ENAMETOOLONG")
+        assert [it.hear_refused() for _ in range(2)] == ["capability acme:none", "capability a?b"]
+
+
 def test_what_was_not_granted(python: str) -> None:
     grant = Grant(
         addresses=(POD,),

@@ -47,10 +47,12 @@ class GuestSettings:
     Attributes:
         spec: for its in-worker module, which finds it in the spec as `engine`. May be secret.
         remarks: reasons and messages of events that warn the pod's owner before the start.
+        serves: it serves HTTP, for which it has a port of TCP, be one declared or not.
     """
 
     spec: Mapping[str, Any] = attrs.field(factory=dict, repr=False)
     remarks: tuple[tuple[str, str], ...] = ()
+    serves: bool = False
 
 
 class Engine(abc.ABC):

@@ -18,7 +18,7 @@ from wasmlet.artifacts.wasm_reader import NotWasm
 from wasmlet.artifacts.wasm_types import Signature
 from wasmlet.runtime.wasi import PREVIEW0, PREVIEW1
 
-RULES = 4
+RULES = 5
 """Part of the key that refusals are kept under; raise it when this module refuses something else than before."""
 
 COMMAND = "wasi:cli/run@0.2"
@@ -61,6 +61,7 @@ class Links:
         memory: whether a module that imports functions has to export a memory of the name `memory`.
         others: of `functions`, another type under which they can be imported, too.
         entry: a function that modules have to export; "": a WASI command is expected.
+        explained: what to say of a function's import, as `module.name`, that has this other type.
     """
 
     functions: Mapping[str, Mapping[str, Signature]]
@@ -69,6 +70,7 @@ class Links:
     memory: bool = False
     others: Mapping[str, Mapping[str, Signature]] = {}
     entry: str = ""
+    explained: Mapping[tuple[str, Signature], str] = {}
 
 
 def unfit(path: Path, links: Links, engine: str) -> str:
@@ -126,7 +128,11 @@ def _of_module(module: Binary, links: Links, engine: str) -> list[str]:
         there = links.functions.get(wanted.module, {}).get(wanted.name) if wanted.kind == "function" else None
         if there is None:
             missing.append(wanted)
-        elif wanted.signature not in (None, there, links.others.get(wanted.module, {}).get(wanted.name)):
+        elif wanted.signature in (None, there, links.others.get(wanted.module, {}).get(wanted.name)):
+            continue
+        elif words := links.explained.get((_name(wanted), wanted.signature)):
+            reasons.append(words)
+        else:
             other.append(f"{_name(wanted)} is {wanted.signature}, expected {there}")
     if missing:
         reasons.append(f"the module imports what does not exist here: {_list(map(_name, missing))}")

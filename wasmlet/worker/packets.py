@@ -8,6 +8,7 @@ operation; the answer has that number as `re`. Several requests may be under way
 | `listen` | `port`, `protocol` (`TCP` where there is none) | descriptors: bound sockets that do not listen yet |
 | `connect` | `host` (a name or an address), `port`, `protocol` | a connected socket; `local`, `peer`: [address, port] |
 | `resolve` | `name` | `addresses`, the best first; maybe none that may be dialled |
+| `use` | `name` of a capability that its host has refused | EACCES, always; the pod's owner is told |
 
 A refusal is `error`, the name of an errno, and `why`, in words. These are:
 
@@ -32,4 +33,7 @@ MAX_UNDER_WAY = 64
 MAX_SOCKETS = 16
 """Descriptors of one answer."""
 
-LISTEN, CONNECT, RESOLVE, REPEATED = "listen", "connect", "resolve", "repeated"
+LISTEN, CONNECT, RESOLVE, USE, REPEATED = "listen", "connect", "resolve", "use", "repeated"
+
+CAPABILITY = "capability "
+"""How what is refused begins where it is no dial; no name of a host has a space."""

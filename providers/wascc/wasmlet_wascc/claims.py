@@ -29,7 +29,7 @@ _MOST_BYTES = 64 * 1024
 _MOST_CAPABILITIES, _MOST_TAGS, _LONGEST = 64, 64, 256
 _SKEW_SECONDS = 60
 """By which clocks may differ, for what is not valid yet."""
-_CAPABILITY = re.compile(r"[a-z0-9][a-z0-9_.-]*:[a-z0-9][a-z0-9_.:/-]*")
+_CAPABILITY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*:[A-Za-z0-9][A-Za-z0-9_.:/-]*")
 
 
 class BadClaims(ValueError):

@@ -38,6 +38,11 @@ _SIGNATURES = {
     "__console_log": (2, 0),
 }  # fmt: skip
 """How many numbers each function of waPC takes and returns."""
+_PROTOBUF = (
+    "the actor is of waSCC's first generation, which speaks protobuf, and this engine speaks MessagePack: build it "
+    "with wascc-actor 0.4 or newer"
+)
+"""Of actors whose `__host_call` names no capability's binding and has four numbers: all of them speak protobuf."""
 _ONE_INSTANCE = ("wasmlet.dev/http-instances", "wasmlet.dev/http-concurrency")
 
 
@@ -64,6 +69,7 @@ class WasccEngine(Engine):
         memory=True,
         others={"wapc": {"__host_call": _signature(6, 1)}},
         entry="__guest_call",
+        explained={("wapc.__host_call", _signature(4, 1)): _PROTOBUF},
     )
 
     def __init__(self, issuers: tuple[str, ...] = ()) -> None:
@@ -149,7 +155,7 @@ class WasccEngine(Engine):
             "settings": asked.settings,
             "bindings": asked.bindings,
         }
-        return GuestSettings(spec, tuple(_remarks(decision)))
+        return GuestSettings(spec, tuple(_remarks(decision)), serves=bool(spec["serves"]))
 
 
 @functools.cache

@@ -7,7 +7,8 @@ wascc.wasmlet.dev/messaging: nats://HOST[:PORT]           with an egress grant
 wascc.wasmlet.dev/subscriptions: orders.new, audit.>      the subjects whose messages the actor is told
 wascc.wasmlet.dev/acme.clock: '{"zone": "UTC"}'           acme:clock of another distribution, and its settings
 
-A port of the container asks for `wascc:http_server`, a volume that it mounts for `wascc:blobstore`.
+A volume that the container mounts asks for `wascc:blobstore`. `wascc:http_server` needs no asking, as components that
+serve need none: a port, or the variable `PORT`, says where.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ _TOKEN_MOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
 _SCHEMES = {"keyvalue": "redis", "messaging": "nats"}
 _SECRETS = {"keyvalue": "REDIS_PASSWORD", "messaging": "NATS_TOKEN, or NATS_USER and NATS_PASSWORD"}
 _MOST_SETTINGS, _LONGEST = 32, 4096
-_OTHER = re.compile(r"([a-z0-9][a-z0-9_-]*)\.([a-z0-9][a-z0-9_-]*)")
+_OTHER = re.compile(r"([A-Za-z0-9][A-Za-z0-9_-]*)\.([A-Za-z0-9][A-Za-z0-9_-]*)")
 
 
 @attrs.frozen
@@ -63,8 +64,6 @@ class Asked:
                     names[name] = None
                     settings[name] = settings.get(name, {}) | found
         ports = [port for port in container.raw.get("ports") or () if (port.get("protocol") or "TCP") == "TCP"]
-        if HTTP in names and not ports:
-            raise _refused("capabilities", f"a containerPort of TCP where it names {HTTP}", "none")
         bus = settings.get(MESSAGING, {})
         if MESSAGING in names and not bus:
             raise _refused("capabilities", f"{PREFIX}messaging beside it, which names the server", "none")
@@ -105,7 +104,7 @@ def decide(claimed: Collection[str], asked: Collection[str], installed: Collecti
     for name in claimed:
         if name not in installed:
             refused[name] = "this node does not have it"
-        elif name not in asked:
+        elif name not in asked and name != HTTP:
             refused[name] = f"its pod does not ask for it ({_advice(name)})"
     unclaimed = tuple(name for name in asked if name not in claimed)
     refused |= dict.fromkeys(unclaimed, "its signature does not claim it")
@@ -114,8 +113,6 @@ def decide(claimed: Collection[str], asked: Collection[str], installed: Collecti
 
 def _advice(name: str) -> str:
     """How a pod asks for a capability."""
-    if name == HTTP:
-        return "a containerPort does"
     if name == BLOBS:
         return "a volume that the container mounts does"
     if name in (KEYVALUE, MESSAGING):

@@ -35,7 +35,7 @@ def with_annotations(pod: Pod, **annotations: str) -> Pod:
 
 
 def granted(pod: Pod, found: PodNetwork = FOUND, node: NodeNetwork = ON, names: NameFiles = NO_FILES) -> Grant:
-    ports = listened(pod.containers[0], host=on_host(pod), serves=False)
+    ports = listened(pod.containers[0], {}, host=on_host(pod), serves=False)
     return grant_of(pod, ports, found, node, names, ["192.0.2.7"])
 
 
@@ -247,3 +247,22 @@ def test_a_run_carries_the_grant() -> None:
     assert run.network == grant
     assert Run.of(run.as_message()) == run
     assert "network" not in Run.of(fields).as_message()
+
+
+@pytest.mark.parametrize(("variables", "number"), [({}, 8080), ({"PORT": ""}, 8080), ({"PORT": "9001"}, 9001)])
+def test_a_server_has_a_port_that_nobody_has_declared(variables: dict[str, str], number: int) -> None:
+    (port,) = listened(pod_of().containers[0], variables, host=False, serves=True)
+    assert (port.number, port.protocol, port.field) == (number, "TCP", "")
+
+
+def test_a_declared_port_goes_before_the_variable() -> None:
+    container = pod_of(ports=[{"containerPort": 80}]).containers[0]
+    assert [port.number for port in listened(container, {"PORT": "9001"}, host=False, serves=True)] == [80]
+
+
+@pytest.mark.parametrize("text", ["http", "0", "65536", "-1", "\uff18\uff10", "999999"])
+def test_a_variable_that_is_no_port_is_named(text: str) -> None:
+    with pytest.raises(Refused, match="expected PORT to be a port") as refused:
+        listened(pod_of().containers[0], {"PORT": text}, host=False, serves=True)
+    assert refused.value.field == "spec.containers[0].env"
+    assert listened(pod_of().containers[0], {"PORT": text}, host=False, serves=False) == []

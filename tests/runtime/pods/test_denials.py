@@ -1,4 +1,4 @@
-"""Events of dials that were refused: each once, and nothing is kept without bound."""
+"""Events of dials and capabilities that were refused: each once, and nothing is kept without bound."""
 
 from __future__ import annotations
 
@@ -22,3 +22,13 @@ def test_each_is_told_once_and_the_last_ones_are_remembered() -> None:
     assert len(set(told)) == len(told)
     instance(MOST_TOLD, "a.example")
     assert told[-1] == "a.example"
+
+
+def test_a_capability_has_an_event_of_its_own() -> None:
+    told: list[tuple[str, str, str]] = []
+    denials = Denials(lambda *words: told.append(words))
+    denials.saw(ContainerRecord("id", {}, "", "running"))
+    denials.saw(ContainerRecord("id", {}, "", "running", refused=("capability acme:none",)))
+    assert told == [
+        ("Warning", "CapabilityDenied", "The container has asked its host for acme:none, which it is not granted")
+    ]

@@ -14,7 +14,8 @@ from wasmlet.errors import Refused
 from wasmlet.model.pod import Pod
 
 PORT = 8080
-"""Where one is served whose container declares no port of TCP."""
+"""Where one is served whose container declares no port of TCP, unless this variable of the container names another."""
+VARIABLE = "PORT"
 
 INSTANCES, CONCURRENCY, TIMEOUT, ACCESS_LOG = (
     "wasmlet.dev/http-instances",

@@ -89,16 +89,28 @@ def _wants_network(container: Container) -> bool:
     return asked or bool(container.raw.get("ports"))
 
 
-def listened(container: Container, *, host: bool, serves: bool) -> list[ContainerPort]:
-    """The ports that a container has, in their order: those that it declares, or the usual one of a server of HTTP.
+def listened(container: Container, variables: Mapping[str, str], *, host: bool, serves: bool) -> list[ContainerPort]:
+    """The ports that a container has, in their order: those that it declares, or the one of a server of HTTP.
 
     Args:
+        variables: of the container, of which `PORT` names a server's port where none is declared.
         host: see `ports_of`.
-        serves: it runs a component that serves HTTP, which needs a port of TCP.
+        serves: it serves HTTP, which needs a port of TCP.
+
+    Raises:
+        Refused: `PORT` is no port.
     """
     found = ports_of(container, host=host)
     if serves and not any(port.protocol == TCP for port in found):
-        found.append(ContainerPort("", http_serving.PORT, "http", TCP, 0, ""))
+        text = variables.get(http_serving.VARIABLE) or str(http_serving.PORT)
+        if not (text.isascii() and text.isdigit() and len(text) < 6 and 1 <= int(text) <= 65535):
+            raise Refused(
+                f"{container.field}.env",
+                f"expected {http_serving.VARIABLE} to be a port from 1 to 65535, at which HTTP is served, found "
+                f"{text[:40]!r}",
+                container=container.name,
+            )
+        found.append(ContainerPort("", int(text), "http", TCP, 0, ""))
     return found
 
 

@@ -1,4 +1,4 @@
-"""Whom a container wanted to dial and was not granted: an event for each, once."""
+"""Whom a container wanted to dial and was not granted, and capabilities likewise: an event for each, once."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections import deque
 from wasmlet.runtime.network.egress import ANNOTATION
 from wasmlet.runtime.shim.instances import Say
 from wasmlet.runtime.shim.records import ContainerRecord
+from wasmlet.worker.packets import CAPABILITY
 
 _INSTANCES = 4
 """The shim keeps the last two of a container."""
@@ -36,8 +37,15 @@ class Denials:
             self._instances.append(record.id)
             new &= set(record.unheard)
         for target in sorted(new):
-            message = (
-                f"The container may not dial {target}: annotation {ANNOTATION} does not grant it within the node's "
-                "bounds, or it is never dialled (link-local, the node's loopback and its API)"
-            )
-            self._say("Warning", "EgressDenied", message)
+            self._say("Warning", *_told(target))
+
+
+def _told(target: str) -> tuple[str, str]:
+    """The reason and the message of an event."""
+    if target.startswith(CAPABILITY):
+        name = target.removeprefix(CAPABILITY)
+        return "CapabilityDenied", f"The container has asked its host for {name}, which it is not granted"
+    return "EgressDenied", (
+        f"The container may not dial {target}: annotation {ANNOTATION} does not grant it within the node's bounds, or "
+        "it is never dialled (link-local, the node's loopback and its API)"
+    )

@@ -169,7 +169,7 @@ def plan(request: StartRequest, module: Module, files: Files, settings: GuestSet
             f"the value of {names} is not UTF-8, which a guest needs",
             container=container.name,
         )
-    grant = _grant(request)
+    grant = _grant(request, found.variables, serves=request.network.uses.serves or settings.serves)
     return StartPlan(
         argv=_argv(container, module, found.variables),
         # As container runtimes do: what they set themselves and those of the image are lowest, and unknown to what a
@@ -194,11 +194,11 @@ def plan(request: StartRequest, module: Module, files: Files, settings: GuestSet
     )
 
 
-def _grant(request: StartRequest) -> Grant | None:
-    """What the guest may ask of its pod's network.
+def _grant(request: StartRequest, variables: Mapping[str, str], *, serves: bool) -> Grant | None:
+    """What the guest may ask of its pod's network; `serves`: it serves HTTP.
 
     Raises:
-        Refused: an annotation of the pod is no grant.
+        Refused: an annotation of the pod is no grant, or there is no port for it.
     """
     pod, network = request.manifest, request.network
     if network.found is None or not network.sockets:
@@ -208,22 +208,25 @@ def _grant(request: StartRequest) -> Grant | None:
         # It asks for nothing. Where its pod has a namespace it enters that all the same.
         return Grant(network.found.namespace, network.ips) if network.found.namespace else None
     names = granting.NameFiles(resolv_conf(pod, network.dns), hosts_file(pod, request.inputs, network.dns, network.ips))
-    return granting.grant_of(pod, _ports(request), network.found, network.node, names, request.inputs.node_ips)
+    return granting.grant_of(
+        pod, _ports(request, variables, serves=serves), network.found, network.node, names, request.inputs.node_ips
+    )
 
 
-def _ports(request: StartRequest) -> list[requests.ContainerPort]:
+def _ports(request: StartRequest, variables: Mapping[str, str], *, serves: bool) -> list[requests.ContainerPort]:
     """The ports that the container has.
 
     Raises:
-        Refused: it declares none where its component needs one, and another container has the usual one.
+        Refused: it declares none where it serves HTTP, and another container has the one that it would have, or its
+            variable `PORT` names none.
     """
     pod, container, network = request.manifest, request.container, request.network
-    ports = requests.listened(container, host=requests.on_host(pod), serves=network.uses.serves)
+    ports = requests.listened(container, variables, host=requests.on_host(pod), serves=serves)
     for port in ports:
         if not port.field and (other := network.taken.get(port.number)) is not None:
             raise Refused(
                 f"{container.field}.ports",
-                f"the component serves HTTP, at port {port.number} where none is declared, and container {other} of "
+                f"the container serves HTTP, at port {port.number} where none is declared, and container {other} of "
                 "the pod has that one; declare another, such as ports: [{containerPort: 8081}]",
                 container=container.name,
             )

@@ -28,7 +28,7 @@ from .places import NODE, Places, family_of
 from .requests import Refused
 
 MAX_REFUSED = 32
-"""Dials of one container that are told as refused, each once."""
+"""What is told as refused of one container, dials and capabilities, each once."""
 _KINDS = {TCP: socket.SOCK_STREAM, UDP: socket.SOCK_DGRAM}
 _WILDCARDS: Mapping[int, str] = {socket.AF_INET: "0.0.0.0", socket.AF_INET6: "::"}
 _SEND_BUFFER = 65536
@@ -40,7 +40,8 @@ class Services(NamedTuple):
     """What all containers share.
 
     Attributes:
-        refused: told of each dial that was not granted: the container's name, and what it wanted to dial.
+        refused: told of each dial that was not granted: the container's name, and what it wanted to dial; and of
+            capabilities that its host has refused it (`packets.CAPABILITY`).
         most: how many requests each may have under way now.
         node_api: where the node's own API is.
         dns_port: of every DNS server.
@@ -221,6 +222,10 @@ class Client:
             )
         elif operation == packets.RESOLVE:
             self._resolve(number, requests.text_of(request, "name"))
+        elif operation == packets.USE:
+            name = "".join(letter if letter.isprintable() else "?" for letter in requests.text_of(request, "name"))
+            self._tell(packets.CAPABILITY + name)
+            raise Refused(errno.EACCES, f"{name} is not granted")
         else:
             raise Refused(errno.EPROTO, f"expected an operation, found {str(operation)[:40]!r}")
 
@@ -391,11 +396,15 @@ class Client:
         self._begin(number, Dial(self._services.loop, make, map(str, addresses), port, done))
 
     def _denied(self, what: str) -> Refused:
-        """A dial that was not granted, which is told once."""
+        """A dial that was not granted."""
+        self._tell(what)
+        return Refused(errno.EACCES, f"{what} is not among what the pod may dial")
+
+    def _tell(self, what: str) -> None:
+        """Tell of what was refused, once."""
         if what not in self._told and len(self._told) < MAX_REFUSED:
             self._told.add(what)
             self._services.refused(self._name, what)
-        return Refused(errno.EACCES, f"{what} is not among what the pod may dial")
 
 
 def _close(sockets: Sequence[socket.socket]) -> None:

@@ -30,7 +30,7 @@ MAX_ENCODED = 24 * 1024
 """Bytes of a record's message as JSON, which has six for one of some characters: a record has to fit into a message of
 `wire`, whatever its guest writes."""
 MAX_REFUSED, MAX_WHAT = 32, 300
-"""Dials that were refused that a record keeps, and characters of each."""
+"""Dials and capabilities that were refused that a record keeps, and characters of each."""
 
 
 def fitting(text: str) -> str:
@@ -64,7 +64,8 @@ class Record:
         message: what the child said of its end (a trap and the guest's backtrace).
         fault: "" or `wire.BAD_ARTIFACT`.
         requested: "" or "interrupt" or "kill", what the node loop has asked for.
-        refused: whom it wanted to dial and was not granted to, as `name:port` or a name; the first `MAX_REFUSED`.
+        refused: whom it wanted to dial and was not granted to, as `name:port` or a name, and capabilities
+            (`packets.CAPABILITY`); the first `MAX_REFUSED`.
         unheard: those of `refused` that no node loop was there to hear of.
     """
 

@@ -24,8 +24,8 @@ from .failures import GuestError, HostError
 from .links import Dialler
 from .messages import MOST_BYTES, decoded, encoded
 
-START_SECONDS = 60.0
-"""How long an instance may take to be ready."""
+START_SECONDS = 10.0
+"""How long an instance may take to be ready; it has nothing to do then but to set up its memory."""
 _MOST_HELD = 2 * MOST_BYTES
 """Bytes of messages that wait for the actor."""
 _TOLD_SECONDS = 60.0
@@ -72,8 +72,8 @@ class Host:
         """What is to run once there may be threads; None from then on."""
         self._interrupt, self._late, self._busy = interrupt, math.inf, threading.Event()
         self._complained: set[str] = set()
-        broker = dialing.Broker(spec.get("sockets"))
-        dialler = Dialler(broker, self._deadline)
+        self._broker = dialing.Broker(spec.get("sockets"))
+        dialler = Dialler(self._broker, self._deadline)
         mounts = {mount["path"]: Mount(mount["directory"], mount["read_only"]) for mount in spec.get("mounts") or ()}
         bindings = {name: mounts[path] for name, path in told["bindings"].items() if path in mounts}
         self._capabilities: dict[str, Capability] = {}
@@ -97,7 +97,9 @@ class Host:
         """
         threading.Thread(target=self._keep_time, daemon=True).start()
         try:
-            self._actor = self._instance()
+            self._actor = self._instance(time.monotonic() + START_SECONDS)
+        except instances.TimedOut:
+            raise ValueError(f"the actor cannot be started: it is not ready after {START_SECONDS:g} s") from None
         except (wasmtime.WasmtimeError, wasmtime.Trap, instances.Trapped) as error:
             raise ValueError(f"the actor cannot be started: {trap_words(error)}") from error
 
@@ -147,7 +149,7 @@ class Host:
             raise Busy
         try:
             self._until, self._owner = until, threading.get_ident()
-            actor = self._actor or self._instance()
+            actor = self._actor or self._instance(min(until, time.monotonic() + START_SECONDS))
             self._hurry(until)
             self._actor = None  # unless it comes to a good end
             try:
@@ -184,8 +186,7 @@ class Host:
             self._waiting.append((operation, message))
             self._more.notify_all()
 
-    def _instance(self) -> Actor:
-        until = time.monotonic() + START_SECONDS
+    def _instance(self, until: float) -> Actor:
         self._hurry(until)
         try:
             return Actor(self._code, self._memory, self._ask, self._log, until)
@@ -204,6 +205,7 @@ class Host:
             if capability not in self._complained and len(self._complained) < 32:
                 self._complained.add(capability)
                 self._log(f"the actor may not use {capability[:80]}: {why}")
+                dialing.Asked(self._broker, "use", name=capability[:80] or "(no name)").drop()
             raise HostError(f"the actor may not use {capability[:80]}: {why}")
         try:
             answer = found.call(binding or "default", operation, decoded(message))
