@@ -53,7 +53,7 @@ def slow_clients(served: Served, count: int, head: bytes) -> Iterator[list[socke
             dripping.join()
 
 
-@pytest.mark.parametrize("count", [INSTANCES, 100])
+@pytest.mark.parametrize("count", [INSTANCES, 200])
 @pytest.mark.parametrize("head", [SLOW_BODY, SLOW_READER], ids=["bodies", "readers"])
 def test_a_quick_client_is_served_among_slow_ones(served: Served, count: int, head: bytes) -> None:
     before = served.counts()
@@ -62,7 +62,9 @@ def test_a_quick_client_is_served_among_slow_ones(served: Served, count: int, he
         took = []
         for _ in range(3):
             began = time.monotonic()
-            assert status(served.get("/hello")) == 200
+            with socket.create_connection(("127.0.0.1", served.port), 20, ("127.0.0.2", 0)) as quick:
+                quick.sendall(b"GET /hello HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+                assert status(everything(quick)) == 200
             took.append(time.monotonic() - began)
     assert max(took) < SECONDS / 4, took
     served.settle(before)
@@ -111,6 +113,32 @@ def test_clients_who_send_fast_enough_are_never_given_up(served: Served) -> None
     assert len(answers) == INSTANCES + 2
     assert len(set(answers)) == 1
     assert str(size).encode() in answers[0]
+
+
+def test_downloads_over_a_line_of_100_kb_a_second_come_to_their_ends_while_others_wait() -> None:
+    """The system keeps more of each for its client than that reads in a second."""
+    size, rate, answers = 800_000, 100_000, []
+    with serving(seconds=SECONDS, concurrency=2, buffer=212_992) as served:
+
+        def download() -> None:
+            with socket.socket() as client:
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2 * BUFFER)
+                client.connect(("127.0.0.1", served.port))
+                client.sendall(b"GET /much?%d HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n" % (size // 4096))
+                answer, began = b"", time.monotonic()
+                while part := client.recv(8192):
+                    answer += part
+                    time.sleep(max(0.0, len(answer) / rate - (time.monotonic() - began)))
+                answers.append(body(answer))
+
+        threads = [threading.Thread(target=download) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        time.sleep(0.5)  # both instances are theirs by now
+        assert status(served.get("/hello")) == 200
+        for thread in threads:
+            thread.join()
+    assert [len(answer) for answer in answers] == [size // 4096 * 4096] * 2
 
 
 def test_the_only_instance_is_not_a_slow_clients(served: Served) -> None:

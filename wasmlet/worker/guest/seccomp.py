@@ -82,13 +82,13 @@ NEVER = (
 _CLONE_THREAD, _CLONE_NEW = 0x00010000, 0x7E020080
 """A thread is allowed, a process is not; nor is any new namespace."""
 _PR_SET_NAME = 15
-_IOCTLS = (0x5401, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451)
-"""TCGETS, TIOCGWINSZ, FIONREAD, FIONBIO, FIONCLEX, FIOCLEX."""
+_IOCTLS = (0x5401, 0x5411, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451)
+"""TCGETS, TIOCOUTQ, TIOCGWINSZ, FIONREAD, FIONBIO, FIONCLEX, FIOCLEX."""
 _FCNTLS = (0, 1, 2, 3, 4, 5, 6, 7, 1030, 1033, 1034)
 """Duplicates, flags, locks, seals: nothing that has signals sent."""
-_SOCKOPTS = {1: (7, 8, 9), 6: (4, 5, 6), 0: (2,), 41: (16,)}
-"""By their level: sizes of buffers, keep-alive; its times and count; the hop limits of IPv4 and IPv6. None says an
-address, an interface or another process, and the kernel bounds each."""
+_SOCKOPTS = {1: (7, 8, 9), 6: (4, 5, 6, 25), 0: (2,), 41: (16,)}
+"""By their level: sizes of buffers, keep-alive; its times and count, how much waits unsent; the hop limits of IPv4 and
+IPv6. None says an address, an interface or another process, and the kernel bounds each."""
 _MSG_FASTOPEN = 0x20000000
 _CLONE_NEWNET = 0x40000000
 

@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import contextlib
 import email.utils
+import fcntl
 import http
 import os
 import select
 import socket
+import struct
+import termios
 import time
 from typing import NamedTuple
 
@@ -54,19 +57,22 @@ class Refused(Exception):
 class Connection:
     """One client. Takes over the socket.
 
+    Args:
+        peer: the client's address.
+
     Attributes:
         until: when it is closed if nothing happens.
         idle: it waits for the first byte of a request that is not the first one.
         serving: a guest is at work for it.
         ending: what waits to be written is the last.
         heard: something has come over it.
-        moved: bytes that have come and gone.
+        moved: bytes that have come, and that this system has taken to send them.
         last: no request comes after the one that is served.
         closing: it is read until the client closes it, and nothing is answered any more.
     """
 
-    def __init__(self, sock: socket.socket, limits: Limits) -> None:
-        self._socket = sock
+    def __init__(self, sock: socket.socket, limits: Limits, peer: str = "") -> None:
+        self._socket, self.peer = sock, peer
         self.descriptor = sock.fileno()
         self.limits = limits
         self.protocol = h11.Connection(h11.SERVER, max_incomplete_event_size=limits.head)
@@ -116,6 +122,14 @@ class Connection:
             pass
         except OSError:
             raise Gone from None
+
+    def carried(self) -> int:
+        """Bytes that have come, and that the client's system has got."""
+        try:
+            (kept,) = struct.unpack("i", fcntl.ioctl(self.descriptor, termios.TIOCOUTQ, bytes(4)))
+        except OSError:
+            kept = 0
+        return self.moved - int(kept)
 
     def request(self) -> h11.Request | None:
         """The next request, when all of its head is there.
@@ -169,7 +183,11 @@ class Connection:
         self.out += self.protocol.send(h11.EndOfMessage()) or b""
 
     def cut(self, *, answered: bool) -> None:
-        """Have whoever waits for the client go on: no more comes from it, and where it is answered, no more goes."""
+        """Have whoever waits for the client go on: no more comes from it, and where it is answered, no more goes.
+
+        It has had its last request: what it has asked for behind that would go the same way.
+        """
+        self.last = True
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR if answered else socket.SHUT_RD)
 

@@ -7,8 +7,7 @@ be instances at a time. A connection belongs to whoever is in front while it wai
 and to the thread that serves it in between.
 
 Where all threads serve, the one that watches them (`_watch`) looks who else waits, and gives up a client that is too
-slow (`turns`). Of those that wait, requests that have come as a whole and others are served by turns, so that slow
-clients, however many, keep nobody waiting for long.
+slow (`turns`).
 
 Who is told to end (SIGTERM) takes no more connections, brings the requests that it has to their ends, and leaves.
 
@@ -31,7 +30,7 @@ from collections.abc import Callable, Sequence
 from .connections import Connection, Gone, Limits, Refused
 from .dialing import family_of
 from .exchanges import Exchange
-from .turns import Turn, give_up_slowest
+from .turns import Queue, Turn, give_up_slowest
 
 MOST_CONNECTIONS = 2048
 _BACKLOG = 1024
@@ -46,6 +45,8 @@ _ACCEPTED = 64
 """Connections at once, before others have their turn."""
 _MAKE_ROOM_SECONDS = 0.05
 """How often it is looked who waits, while all threads serve."""
+_UNSENT = 64 * 1024
+"""Bytes of an answer that the system keeps beyond those that are on their way: one slow client has no more of it."""
 
 Handle = Callable[[Exchange, "Turn"], "tuple[int, str] | None"]
 """Serves a request; the status and the words for the client where that has failed."""
@@ -81,9 +82,7 @@ class Front:
         self._listeners = {fd: socket.socket(family_of(fd), socket.SOCK_STREAM, 0, fileno=fd) for fd in listeners}
         self._connections: dict[int, Connection] = {}
         self._ready: collections.deque[Connection] = collections.deque()
-        self._waiting: collections.deque[tuple[Connection, Exchange]] = collections.deque()
-        """Requests that nobody serves yet."""
-        self._whole_next = True
+        self._waiting = Queue()
         self._threads = 1
         self._looked = self._made_room = time.monotonic()
         self._front = threading.Lock()
@@ -110,6 +109,8 @@ class Front:
             OSError: it cannot listen.
         """
         for fd, listener in self._listeners.items():
+            with contextlib.suppress(OSError):  # each connection has what its listener has, where the system has it
+                listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT)
             listener.listen(_BACKLOG)
             listener.setblocking(False)
             self._epoll.register(fd, select.EPOLLIN)
@@ -147,6 +148,7 @@ class Front:
                 failure = 500, "the handler failed"
                 self._log(f"{exchange.title}: wasmlet failed: {type(error).__name__}: {error}")
             finally:
+                turn.done()
                 del self._turns[turn]
                 in_front = self._in_front.pop(turn, self) is None
             self._answered(connection, exchange, failure, in_front=in_front)
@@ -163,7 +165,7 @@ class Front:
         if self.logs_access:
             self._log(f"{exchange.title} {exchange.status} {time.monotonic() - exchange.began:.3f} s")
         try:
-            goes_on = exchange.settle() and not self._ending
+            goes_on = exchange.settle() and not connection.last and not self._ending
             connection.write()
             if not goes_on and not connection.out:
                 connection.shut()
@@ -187,18 +189,8 @@ class Front:
             while self._ready and not self._waiting:
                 self._hear(self._ready.popleft())
             if self._waiting:
-                return self._chosen()
+                return self._waiting.next()
             self._look(_LOOK_SECONDS if self._connections or self._untidy else -1)
-
-    def _chosen(self) -> tuple[Connection, Exchange]:
-        """One of those that wait."""
-        wanted, self._whole_next = self._whole_next, not self._whole_next
-        for place, (_, exchange) in enumerate(self._waiting):
-            if exchange.whole is wanted:
-                found = self._waiting[place]
-                del self._waiting[place]
-                return found
-        return self._waiting.popleft()
 
     def _look(self, seconds: float) -> None:
         """See what happens to connections, for so long at most; -1 for ever."""
@@ -244,7 +236,7 @@ class Front:
         try:
             request = connection.request()
             if request is not None:
-                self._waiting.append((connection, Exchange(connection, request)))
+                self._waiting.add(connection, Exchange(connection, request))
                 connection.serving = True
                 return
         except Gone:
@@ -273,7 +265,7 @@ class Front:
                 self._listen(accepting=False)
                 return
             try:
-                descriptor, _ = listener._accept()  # type: ignore[attr-defined]
+                descriptor, address = listener._accept()  # type: ignore[attr-defined]
             except BlockingIOError:
                 return
             except OSError as error:
@@ -284,7 +276,7 @@ class Front:
             # The system gives a connection what its listener has (TCP_NODELAY).
             sock = socket.socket(listener.family, socket.SOCK_STREAM, 0, fileno=descriptor)
             sock.setblocking(False)
-            connection = Connection(sock, self._limits)
+            connection = Connection(sock, self._limits, str(address[0]))
             self._connections[descriptor] = connection
             self._epoll.register(descriptor, select.EPOLLIN | _ONCE)
 
