@@ -18,9 +18,9 @@ from pathlib import Path
 import pytest
 
 from tests.guests import build
-from wasmlet.cli import demo as demo_module
-from wasmlet.cli.manifests import objects_of
-from wasmlet.cli.showing import Show
+from wasmlet.cli.demo import demo as demo_module
+from wasmlet.cli.demo.manifests import objects_of
+from wasmlet.cli.demo.showing import Show
 from wasmlet.controlplane.faults import Delay
 from wasmlet.kube import Client, load_identity
 

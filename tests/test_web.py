@@ -16,7 +16,7 @@ from tests.guests import components
 from tests.test_demo import wasmlet
 from tests.test_examples import Kubectl, kube
 from tests.test_examples import insecure as insecure
-from wasmlet.cli.manifests import of_module
+from wasmlet.cli.demo.manifests import of_module
 
 __all__ = ["kube"]
 

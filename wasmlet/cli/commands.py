@@ -12,10 +12,10 @@ import click
 import wasmlet
 from wasmlet.artifacts.hosts import RegistryConfig
 from wasmlet.cli import artifacts, log, operator, providers
+from wasmlet.cli.demo.manifests import is_module
 from wasmlet.cli.doctor import DoctorCommand
 from wasmlet.cli.execution import LEVELS, common, execute, fail, run_loop
 from wasmlet.cli.installed import Commands
-from wasmlet.cli.manifests import is_module
 from wasmlet.cli.options import instance_of, options_of, warn_of_variables
 from wasmlet.cli.top.command import top
 from wasmlet.errors import ConfigError, WasmletError
@@ -182,7 +182,7 @@ def _demo(
     FILE may also be a module (FILE.wasm), which is run in a pod of its own. ARGS are its arguments; options of the
     demo go before FILE.
     """
-    from wasmlet.cli.demo import Settings, demo
+    from wasmlet.cli.demo.demo import Settings, demo
 
     log.configure(log_level)
     pulling = instance_of(RegistryConfig, registries)

@@ -9,9 +9,9 @@ from typing import Any
 
 import attrs
 
-from wasmlet.cli.follow import Earlier, Say, follow
-from wasmlet.cli.manifests import path_of
-from wasmlet.cli.serving import WORKLOADS, answer, chosen, completed, rolled_out, serves
+from wasmlet.cli.demo.follow import Earlier, Say, follow
+from wasmlet.cli.demo.manifests import path_of
+from wasmlet.cli.demo.serving import WORKLOADS, answer, chosen, completed, rolled_out, serves
 from wasmlet.errors import WasmletError
 from wasmlet.kube import Client, errors
 from wasmlet.kube.client import MERGE_PATCH

@@ -19,10 +19,10 @@ import attrs
 import yaml
 
 from wasmlet.artifacts.hosts import RegistryConfig
-from wasmlet.cli.follow import Say
-from wasmlet.cli.halves import LOCAL, Half, Place, half, tolerating
-from wasmlet.cli.manifests import RUNS, is_module, objects_of, of_module
-from wasmlet.cli.showing import DemoFailed, Show
+from wasmlet.cli.demo.follow import Say
+from wasmlet.cli.demo.halves import LOCAL, Half, Place, half, tolerating
+from wasmlet.cli.demo.manifests import RUNS, is_module, objects_of, of_module
+from wasmlet.cli.demo.showing import DemoFailed, Show
 from wasmlet.controlplane.controllers.lifecycle import GRACE_SECONDS
 from wasmlet.errors import ConfigError
 from wasmlet.kube import Client, load_identity
@@ -138,7 +138,7 @@ async def _create_classes(client: Client) -> None:
 
 def example(name: str) -> Path:
     """A file of `examples/`: of the checkout, or the copy that the package carries."""
-    here = Path(__file__).parents[1]
+    here = Path(__file__).parents[2]
     for folder in (here.parent / "examples", here / "_examples"):
         if (folder / name).is_file():
             return folder / name

@@ -17,7 +17,7 @@ from urllib.parse import quote
 import attrs
 import orjson
 
-from wasmlet.cli.follow import Say, why
+from wasmlet.cli.demo.follow import Say, why
 from wasmlet.kube import Client
 from wasmlet.model.pod import Pod
 

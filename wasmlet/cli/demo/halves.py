@@ -15,7 +15,7 @@ import attrs
 
 from wasmlet.artifacts.hosts import RegistryConfig
 from wasmlet.cli import providers
-from wasmlet.cli.follow import Earlier, Say
+from wasmlet.cli.demo.follow import Earlier, Say
 from wasmlet.errors import ConfigError
 from wasmlet.provider import Provider
 from wasmlet.runtime import RuntimeProvider
