@@ -28,7 +28,7 @@ from typing import Any
 IMPORTS = (
     ("asyncio, TLS", ("asyncio", "ssl")),
     ("aiohttp, uvloop, orjson", ("aiohttp", "uvloop", "orjson")),
-    ("wasmlet and the rest", ("wasmlet.node", "wasmlet.cli.commands")),
+    ("wasmlet and the rest", ("wasmlet.node", "wasmlet.cli.run")),
 )
 """What a node imports, in steps whose memory is told."""
 

@@ -11,41 +11,42 @@ What is exported here is the API; everything else may change.
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 from wasmlet import lean  # noqa: F401 - first of all
-from wasmlet.clock import Backoff, Clock, SystemClock
-from wasmlet.errors import ConfigError, InvalidInput, NotFound, NotYet, Refused, Rejected, Unsupported, WasmletError
-from wasmlet.model.environment import Environment, environment
-from wasmlet.model.expansion import command_and_args
-from wasmlet.model.inputs import Inputs
-from wasmlet.model.pod import Container, Pod, PodKey
-from wasmlet.model.quantity import Quantity
-from wasmlet.model.status import Condition, ContainerStatus, PodStatus, Running, Terminated, Waiting
-from wasmlet.model.times import rfc3339_micro
-from wasmlet.options import option
-from wasmlet.provider import (
-    Address,
-    Change,
-    Channel,
-    Figure,
-    LogOptions,
-    NodeChanged,
-    NodeContext,
-    NodeImage,
-    NodeStatus,
-    PodEvent,
-    PodRecord,
-    ProbeCount,
-    ProbeKind,
-    Provider,
-    StatusChanged,
-    Streams,
-    Taint,
-)
 
 if TYPE_CHECKING:
+    from wasmlet.clock import Backoff, Clock, SystemClock
+    from wasmlet.errors import ConfigError, InvalidInput, NotFound, NotYet, Refused, Rejected, Unsupported, WasmletError
+    from wasmlet.model.environment import Environment, environment
+    from wasmlet.model.expansion import command_and_args
+    from wasmlet.model.inputs import Inputs
+    from wasmlet.model.pod import Container, Pod, PodKey
+    from wasmlet.model.quantity import Quantity
+    from wasmlet.model.status import Condition, ContainerStatus, PodStatus, Running, Terminated, Waiting
+    from wasmlet.model.times import rfc3339_micro
     from wasmlet.node import Node, NodeConfig
+    from wasmlet.options import option
+    from wasmlet.provider import (
+        Address,
+        Change,
+        Channel,
+        Figure,
+        LogOptions,
+        NodeChanged,
+        NodeContext,
+        NodeImage,
+        NodeStatus,
+        PodEvent,
+        PodRecord,
+        ProbeCount,
+        ProbeKind,
+        Provider,
+        StatusChanged,
+        Streams,
+        Taint,
+    )
 
 __version__ = "0.1.0"
 
@@ -100,6 +101,25 @@ __all__ = [
 ]
 
 
+_NAMES = {
+    "wasmlet.clock": "Backoff Clock SystemClock",
+    "wasmlet.errors": "ConfigError InvalidInput NotFound NotYet Refused Rejected Unsupported WasmletError",
+    "wasmlet.model.environment": "Environment environment",
+    "wasmlet.model.expansion": "command_and_args",
+    "wasmlet.model.inputs": "Inputs",
+    "wasmlet.model.pod": "Container Pod PodKey",
+    "wasmlet.model.quantity": "Quantity",
+    "wasmlet.model.status": "Condition ContainerStatus PodStatus Running Terminated Waiting",
+    "wasmlet.model.times": "rfc3339_micro",
+    "wasmlet.options": "option",
+    "wasmlet.provider": "Address Change Channel Figure LogOptions NodeChanged NodeContext NodeImage NodeStatus "
+    "PodEvent PodRecord ProbeCount ProbeKind Provider StatusChanged Streams Taint",
+    "wasmlet.node": "Node NodeConfig",
+}
+"""Which module has what is exported: it is imported when the name is first used."""
+_MODULES = {name: module for module, names in _NAMES.items() for name in names.split()}
+
+
 def run(provider: Provider, config: NodeConfig | None = None) -> None:
     """Run a node with this provider until SIGTERM or SIGINT; its pods go on running.
 
@@ -118,6 +138,7 @@ def run(provider: Provider, config: NodeConfig | None = None) -> None:
     import sys
 
     from wasmlet.cli import output
+    from wasmlet.errors import WasmletError
 
     output.guard_errors()  # a node goes on when its log cannot be written
     try:
@@ -136,9 +157,8 @@ def run(provider: Provider, config: NodeConfig | None = None) -> None:
 
 
 def __getattr__(name: str) -> Any:
-    """The node loop is imported when it is first used: whoever only writes or tests a provider does not wait for it."""
-    if name in ("Node", "NodeConfig"):
-        from wasmlet import node
-
-        return getattr(node, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    """What is exported is imported when it is first used: a command that only prints help does not wait for it."""
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = globals()[name] = getattr(importlib.import_module(_MODULES[name]), name)
+    return found

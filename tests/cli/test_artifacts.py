@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
+import pty
+import re
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -58,6 +61,73 @@ def test_push_pull_and_inspect(address: str, tmp_path: Path) -> None:
     local = wasmlet(tmp_path, "inspect", "hello.wasm").stdout
     assert local.splitlines()[2:] == shown.splitlines()[3:]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["hello.wasm", "registry"]
+
+
+def test_inspect_as_json(address: str, tmp_path: Path) -> None:
+    image = f"{address}/hello:v1"
+    digest = wasmlet(tmp_path, "push", "--insecure", HELLO, image).stdout.strip()
+    found = json.loads(wasmlet(tmp_path, "inspect", "--insecure", "-o", "json", image).stdout)
+    assert (found["reference"], found["manifest"], found["kind"]) == (image, digest, "preview 1 command")
+    local = json.loads(wasmlet(tmp_path, "inspect", "-o", "json", HELLO).stdout)
+    assert local.pop("file") == str(HELLO)
+    assert local.items() <= found.items()
+    assert {"kind": "function", "module": "wasi_snapshot_preview1", "name": "fd_write"} in local["imports"]
+    refused = wasmlet(tmp_path, "inspect", "-o", "json", "--manifest", HELLO, code=2)
+    assert "--manifest writes YAML" in refused.stderr
+
+
+def test_inspect_a_directory(tmp_path: Path) -> None:
+    (tmp_path / "below").mkdir()
+    (tmp_path / "below" / "web.wasm").write_bytes(components.web().read_bytes())
+    (tmp_path / "hello.wasm").write_bytes(HELLO.read_bytes())
+    (tmp_path / "text").write_text("text")
+    lines = wasmlet(tmp_path, "inspect", ".").stdout.splitlines()
+    assert [line.split()[0] for line in lines] == ["below/web.wasm", "hello.wasm"]
+    assert lines[0].endswith("component (HTTP handler), needs a port, needs a grant")
+    assert lines[1].endswith("25.93 KiB  preview 1 command")
+    (tmp_path / "bad.wasm").write_text("text")
+    some = wasmlet(tmp_path, "inspect", tmp_path, code=1)
+    assert some.stdout.startswith("bad.wasm        not WebAssembly")
+    assert some.stderr == f"Error: {tmp_path}: 1 of 3 files cannot be run\n"
+    told = json.loads(wasmlet(tmp_path, "inspect", "-o", "json", tmp_path, code=1).stdout)
+    assert "not WebAssembly" in told[0]["problem"]
+    assert told[2]["kind"] == "preview 1 command"
+    (tmp_path / "empty").mkdir()
+    assert "found no file that ends in .wasm" in wasmlet(tmp_path, "inspect", "empty", code=1).stderr
+    assert "takes one module" in wasmlet(tmp_path, "inspect", "--manifest", ".", code=1).stderr
+
+
+def on_a_terminal(tmp_path: Path, *arguments: str | Path, **variables: str) -> str:
+    """What the command writes to standard error where that is a terminal."""
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "wasmlet", *arguments]
+    environment = {k: v for k, v in os.environ.items() if not k.lower().endswith("_proxy")} | {"TERM": "xterm"}
+    process = subprocess.Popen(
+        command, cwd=tmp_path, env=environment | variables, stderr=theirs, stdout=subprocess.DEVNULL
+    )
+    os.close(theirs)
+    shown = b""
+    try:
+        while piece := os.read(ours, 65536):
+            shown += piece
+    except OSError:  # the other end is closed
+        pass
+    os.close(ours)
+    assert process.wait(100) == 0, shown
+    return shown.decode()
+
+
+def test_progress_has_a_rate_on_a_terminal(address: str, tmp_path: Path) -> None:
+    big, image = tmp_path / "big.wasm", f"{address}/big:v1"
+    big.write_bytes(module(3_000_000))
+    pushed = on_a_terminal(tmp_path, "push", "--insecure", big, image, NO_COLOR="1")
+    assert "pushing big.wasm" in pushed
+    pulled = on_a_terminal(tmp_path, "pull", "--insecure", image, "-o", "copy.wasm")
+    assert re.search(r"\d+(\.\d+)?/\d+\.\d (MiB|KiB)", re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", pulled)), pulled
+    assert re.search(r"\x1b\[3[0-9]", pulled)
+    assert not re.search(r"\x1b\[[0-9;]*3[0-9]m", pushed)  # no colours
+    plain = on_a_terminal(tmp_path, "pull", "--insecure", image, "-o", "again.wasm", TERM="dumb")
+    assert plain.startswith("pulled ")
 
 
 def test_both_formats(address: str, tmp_path: Path) -> None:

@@ -13,8 +13,7 @@ from click.testing import CliRunner, Result
 
 import wasmlet.cli
 from wasmlet.cli.commands import cli
-from wasmlet.cli.execution import common
-from wasmlet.cli.options import instance_of, options_of, warn_of_variables
+from wasmlet.cli.options import common, instance_of, options_of, warn_of_variables
 from wasmlet.errors import ConfigError
 from wasmlet.node import NodeConfig
 from wasmlet.options import option
@@ -179,10 +178,11 @@ def test_the_state_directory_is_its_owners_alone(tmp_path: Path) -> None:
 def test_an_interrupt_while_it_loads_is_no_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     class Interrupting(importlib.abc.MetaPathFinder):
         def find_spec(self, fullname: str, path: object, target: object = None) -> None:
-            if fullname == "wasmlet.cli.commands":
+            if fullname in ("wasmlet.cli.commands", "wasmlet.cli.run"):
                 raise KeyboardInterrupt
 
-    monkeypatch.delitem(sys.modules, "wasmlet.cli.commands")
+    for name in ("wasmlet.cli.commands", "wasmlet.cli.run"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
     monkeypatch.setattr(sys, "meta_path", [Interrupting(), *sys.meta_path])
     for start in (lambda: wasmlet.cli.main([]), lambda: wasmlet.cli.main_for("wasmtime", [])):
         with pytest.raises(SystemExit) as ended:

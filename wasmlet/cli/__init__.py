@@ -26,12 +26,17 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
         sys.exit(INTERRUPTED)
 
 
-def main_for(provider: str, args: Sequence[str] | None = None) -> NoReturn:
-    """Entry point of a provider's own command: `wasmlet run` with the provider fixed."""
-    try:
-        from wasmlet.cli.commands import main_for
+def main_for(provider: str, args: Sequence[str] | None = None, more: str | None = None) -> NoReturn:
+    """Entry point of a provider's own command: `wasmlet run` with the provider fixed.
 
-        main_for(provider, args)
+    Args:
+        args: what comes after the program's name; None takes those of this process.
+        more: what `--help` says after the first line, as which other commands the program has.
+    """
+    try:
+        from wasmlet.cli.run import main_for
+
+        main_for(provider, args, more)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
 

@@ -10,8 +10,8 @@ import click
 import wasmlet
 from wasmlet.cli import diagnosis, providers
 from wasmlet.cli.diagnosis import Finding
-from wasmlet.cli.execution import common, run_loop
-from wasmlet.cli.options import instance_of, options_of
+from wasmlet.cli.execution import run_loop
+from wasmlet.cli.options import common, instance_of, options_of
 from wasmlet.clock import Clock, SystemClock
 from wasmlet.errors import ConfigError, WasmletError
 from wasmlet.kube import Client, load_identity
@@ -28,15 +28,7 @@ class DoctorCommand(click.Command):
     """Its options are those of `wasmlet run`, so that the same line can be tried; those of the provider, too."""
 
     def __init__(self) -> None:
-        chosen = click.Option(
-            ["--provider"],
-            metavar="NAME",
-            envvar="WASMLET_PROVIDER",
-            show_envvar=True,
-            default="wasmtime",
-            show_default=True,
-            help="The provider whose pods are to run.",
-        )
+        chosen = providers.option("The provider whose pods are to run", default="wasmtime", show_default=True)
         super().__init__(
             "doctor",
             params=[chosen, *common(), *options_of(NodeConfig)],

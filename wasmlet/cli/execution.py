@@ -2,48 +2,30 @@
 
 from __future__ import annotations
 
-import asyncio
+import os
 import sys
 from collections.abc import Coroutine, Iterator, Sequence
-from pathlib import Path
 from typing import Any, NoReturn
 
 import click
 
-from wasmlet.cli.options import read_toml
 from wasmlet.cli.output import OutputLost, guard
 from wasmlet.errors import WasmletError
 
-LEVELS = ("debug", "info", "warning", "error")
-
-
-def common() -> list[click.Parameter]:
-    """The options that every command has which runs for long: --config and --log-level."""
-    return [
-        click.Option(
-            ["--config"],
-            type=click.Path(path_type=Path),
-            is_eager=True,
-            callback=read_toml,
-            metavar="FILE",
-            envvar="WASMLET_CONFIG",
-            show_envvar=True,
-            help="TOML file with options, as max-pods = 200.",
-        ),
-        click.Option(
-            ["--log-level"],
-            type=click.Choice(LEVELS),
-            default="info",
-            show_default=True,
-            envvar="WASMLET_LOG_LEVEL",
-            show_envvar=True,
-            help="How much is logged.",
-        ),
-    ]
+EXIT_CODES = """\b
+Exit codes:
+  0    It did what it was told to do. A node was told to end.
+  1    It could not. A line on standard error says why.
+  2    The command line is wrong.
+  130  Ctrl-C ended it.
+  141  Nobody reads its output any more.
+"""
 
 
 def run_loop(work: Coroutine[Any, Any, None]) -> None:
     """Run the coroutine on the fastest loop there is."""
+    import asyncio
+
     try:
         import uvloop
     except ImportError:
@@ -55,9 +37,11 @@ def run_loop(work: Coroutine[Any, Any, None]) -> None:
 def execute(command: click.Command, args: Sequence[str] | None, name: str) -> NoReturn:
     """Run a command as this process: what goes wrong is said in a line or two, and the exit code tells of it."""
     guard()
+    command.epilog = command.epilog or EXIT_CODES
     try:
         try:
-            command.main(args=args, prog_name=name, standalone_mode=False)
+            # Subcommands take over which options show help.
+            command.main(args=args, prog_name=name, standalone_mode=False, help_option_names=["-h", "--help"])
             sys.stdout.flush()
         except BaseExceptionGroup as group:  # of tasks that failed together: the first of ours says why
             told, rest = group.split(WasmletError)
@@ -76,8 +60,15 @@ def execute(command: click.Command, args: Sequence[str] | None, name: str) -> No
     except click.exceptions.Exit as done:
         sys.exit(done.exit_code)
     except WasmletError as error:
+        if completing(name) in os.environ:  # a message would be in the midst of what somebody types
+            sys.exit(1)
         fail(error)
     sys.exit(0)
+
+
+def completing(name: str) -> str:
+    """The variable in which a shell asks the program of that name what may come next."""
+    return f"_{name}_COMPLETE".replace("-", "_").upper()
 
 
 def _leaves(group: BaseExceptionGroup[WasmletError]) -> Iterator[WasmletError]:

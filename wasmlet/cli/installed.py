@@ -1,28 +1,44 @@
-"""Commands of other distributions, which announce theirs in the entry-point group `wasmlet.commands`.
+"""A group whose commands are imported when they are used: its own, and those of other distributions.
 
-An entry point names a click command, or what makes one when it is called without arguments. It is imported when it is
-used or listed; one that cannot be imported says so when it is used, and leaves the others alone.
+Other distributions announce theirs in the entry-point group `wasmlet.commands`. An entry point names a click command,
+or what makes one when it is called without arguments. One that cannot be imported says so when it is used, and leaves
+the others alone.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, NoReturn
 
 import click
+from click.shell_completion import CompletionItem
 
 from wasmlet.errors import ConfigError
 
 GROUP = "wasmlet.commands"
-ELSEWHERE = {"host": "wasmlet-remote", "wascc": "wasmlet-wascc"}
-"""The commands that this project publishes in a distribution of their own, by name."""
+ELSEWHERE = {
+    "host": ("wasmlet-remote", "Be the node loop of many agents."),
+    "wascc": ("wasmlet-wascc", "Make keys, and sign actors."),
+}
+"""The commands that this project publishes in a distribution of their own: which one, and what is said of them."""
 
 
 class Commands(click.Group):
-    """A group with the commands that are installed beside its own, which come first."""
+    """A group with the commands that are installed beside its own, which come first.
+
+    Args:
+        own: for each command of its own the object that is one or makes one, as MODULE:NAME, and what the list of
+            commands says of it, in a line.
+    """
+
+    def __init__(self, *args: Any, own: Mapping[str, tuple[str, str]], **rest: Any) -> None:
+        super().__init__(*args, **rest)
+        self._own = {name: EntryPoint(name, where, GROUP) for name, (where, _) in own.items()}
+        self._said = {name: said for name, (_, said) in (ELSEWHERE | dict(own)).items()}
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted({*super().list_commands(ctx), *_points()})
+        return sorted({*self._own, *_points()})
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """The command of that name, or None.
@@ -30,34 +46,65 @@ class Commands(click.Group):
         Raises:
             ConfigError: it is in a distribution that is not installed.
         """
-        if (found := super().get_command(ctx, cmd_name)) is not None:
-            return found
-        if (point := _points().get(cmd_name)) is not None:
-            return _loaded(point)
-        if cmd_name in ELSEWHERE:
-            distribution = ELSEWHERE[cmd_name]
-            raise ConfigError(f"`wasmlet {cmd_name}` is a command of {distribution}; try: pip install {distribution}")
-        return None
+        if cmd_name not in self.commands:
+            if cmd_name in self._own:
+                self.add_command(_command(self._own[cmd_name]), cmd_name)
+            elif (point := _points().get(cmd_name)) is not None:
+                return _loaded(point)
+            elif cmd_name in ELSEWHERE:
+                distribution, _ = ELSEWHERE[cmd_name]
+                raise ConfigError(
+                    f"`wasmlet {cmd_name}` is a command of {distribution}; try: pip install {distribution}"
+                )
+        return self.commands.get(cmd_name)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands, each with a whole sentence, and import none of which is known what to say."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, self._about(ctx, name)) for name in self.list_commands(ctx)])
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        found = [
+            CompletionItem(name, help=self._about(ctx, name))
+            for name in self.list_commands(ctx)
+            if name.startswith(incomplete)
+        ]
+        return [*found, *click.Command.shell_complete(self, ctx, incomplete)]
+
+    def _about(self, ctx: click.Context, name: str) -> str:
+        if name in self._said:
+            return self._said[name]
+        command = self.get_command(ctx, name)
+        return command.get_short_help_str(1000) if command is not None else ""
 
 
 def _points() -> dict[str, EntryPoint]:
     return {point.name: point for point in entry_points(group=GROUP)}
 
 
+def _command(point: EntryPoint) -> click.Command:
+    """The click command that an entry point names or makes.
+
+    Raises:
+        TypeError: it names something else.
+    """
+    found = point.load()
+    if not isinstance(found, click.Command):
+        found = found()
+    if not isinstance(found, click.Command):
+        raise TypeError(f"its entry point names {point.value}, which gives no click command")
+    return found
+
+
 def _loaded(point: EntryPoint) -> click.Command:
     """The command, or one that says why it cannot be used."""
     try:
-        found = point.load()
-        if not isinstance(found, click.Command):
-            found = found()
-        if not isinstance(found, click.Command):
-            raise TypeError(f"its entry point names {point.value}, which gives no click command")
+        return _command(point)
     except Exception as error:
         whose = f" of {point.dist.name}" if point.dist is not None else ""
         return _Broken(
             point.name, f"command {point.name!r}{whose} cannot be used here: {error or type(error).__name__}"
         )
-    return found
 
 
 class _Broken(click.Command):

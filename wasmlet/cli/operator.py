@@ -7,8 +7,8 @@ from typing import Any
 import click
 
 from wasmlet.cli import log
-from wasmlet.cli.execution import common, run_loop
-from wasmlet.cli.options import instance_of, options_of
+from wasmlet.cli.execution import run_loop
+from wasmlet.cli.options import common, instance_of, options_of
 from wasmlet.errors import ConfigError
 from wasmlet.operator.config import OperatorConfig
 

@@ -24,6 +24,9 @@ from wasmlet.options import HELP
 
 T = TypeVar("T")
 
+LEVELS = ("debug", "info", "warning", "error")
+"""How much is logged."""
+
 _OF_A_SERVICE = re.compile(
     r"WASMLET_([A-Z0-9_]+_)?(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9_]+)?|PORT(_[0-9]+_(TCP|UDP|SCTP)(_[A-Z]+)?)?)"
 )
@@ -40,6 +43,31 @@ def options_of(settings: type[Any]) -> list[click.Parameter]:
     """
     hints = typing.get_type_hints(settings)
     return [_option(field, hints[field.name]) for field in attrs.fields(settings) if field.init]
+
+
+def common() -> list[click.Parameter]:
+    """The options that every command has which runs for long: --config and --log-level."""
+    return [
+        click.Option(
+            ["--config"],
+            type=click.Path(path_type=Path),
+            is_eager=True,
+            callback=read_toml,
+            metavar="FILE",
+            envvar="WASMLET_CONFIG",
+            show_envvar=True,
+            help="TOML file with options, as max-pods = 200.",
+        ),
+        click.Option(
+            ["--log-level"],
+            type=click.Choice(LEVELS),
+            default="info",
+            show_default=True,
+            envvar="WASMLET_LOG_LEVEL",
+            show_envvar=True,
+            help="How much is logged.",
+        ),
+    ]
 
 
 def instance_of(settings: type[T], values: dict[str, Any]) -> T:

@@ -13,10 +13,23 @@ import os
 import sys
 from typing import Any, TextIO
 
+import click
+
 from wasmlet.errors import WasmletError
 
 BROKEN_PIPE = 141
 """The exit code of a command whose reader has gone, as shells count SIGPIPE."""
+
+
+def format_option() -> click.Option:
+    """The option `-o`, which a command gets as `output`: lines for people, or JSON."""
+    return click.Option(
+        ["-o", "--output"],
+        type=click.Choice(("text", "json")),
+        default="text",
+        show_default=True,
+        help="Lines for people, or JSON.",
+    )
 
 
 class OutputLost(WasmletError):

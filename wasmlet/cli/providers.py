@@ -5,6 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+import click
+from click.shell_completion import CompletionItem
 
 from wasmlet.errors import ConfigError
 from wasmlet.names import not_installed
@@ -57,3 +61,24 @@ def named(args: Sequence[str], without: str = "") -> str | None:
         return name
     found = [name for name in installed() if name != without]
     return found[0] if len(found) == 1 else None
+
+
+def option(what: str, **given: Any) -> click.Option:
+    """The option `--provider`, whose values a shell completes.
+
+    Args:
+        what: is said of it.
+    """
+
+    def complete(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        return [CompletionItem(name) for name in installed() if name.startswith(incomplete)]
+
+    return click.Option(
+        ["--provider"],
+        metavar="NAME",
+        envvar="WASMLET_PROVIDER",
+        show_envvar=True,
+        shell_complete=complete,
+        help=f"{what}; see `wasmlet providers`.",
+        **given,
+    )

@@ -12,7 +12,8 @@ import click
 from click.core import ParameterSource
 
 from wasmlet.cli import execution, log, providers
-from wasmlet.cli.options import instance_of, options_of, warn_of_variables
+from wasmlet.cli.options import common, instance_of, options_of, warn_of_variables
+from wasmlet.cli.version import version_option
 from wasmlet.clock import SystemClock
 from wasmlet.provider import Provider
 from wasmlet_agent.config import AgentConfig
@@ -35,14 +36,8 @@ class ProviderCommand(click.Command):
         self, name: str, run: Callable[[dict[str, Any], Callable[[], Provider]], None], *settings: type[Any], about: str
     ) -> None:
         own = [option for kind in settings for option in options_of(kind)]
-        chosen = click.Option(
-            ["--provider"],
-            metavar="NAME",
-            envvar="WASMLET_PROVIDER",
-            show_envvar=True,
-            help="The provider that runs the pods; see `wasmlet providers`.",
-        )
-        super().__init__(name, params=[chosen, *execution.common(), *own], help=about, callback=self._run)
+        chosen = providers.option("The provider that runs the pods")
+        super().__init__(name, params=[chosen, *common(), *own], help=about, callback=self._run)
         self._do = run
         self._provider: type[Provider] | None = None
 
@@ -51,7 +46,8 @@ class ProviderCommand(click.Command):
             self._provider = providers.load(name)
             have = {parameter.name for parameter in self.params}
             self.params += [p for p in options_of(self._provider.Config) if p.name not in have]
-        warn_of_variables(self.params)
+        if not ctx.resilient_parsing:  # which a shell does that asks what may come next
+            warn_of_variables(self.params)
         return super().parse_args(ctx, args)
 
     def _run(self, **values: Any) -> None:
@@ -67,13 +63,14 @@ class _Commands(click.Group):
     """Without the name of a command, `serve` is meant."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if not args and ctx.resilient_parsing:  # a shell asks which commands there are
+            return super().parse_args(ctx, args)
         if not args or (args[0] not in self.commands and args[0] not in ("-h", "--help", "--version")):
             args = [_SERVE, *args]
         return super().parse_args(ctx, args)
 
 
-@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="wasmlet-remote", prog_name="wasmlet-agent")
+@click.group(cls=_Commands, params=[version_option()])
 def cli() -> None:
     """Run pods on this machine for a node loop that is elsewhere.
 
@@ -105,6 +102,7 @@ def _join_command() -> click.Command:
 
     about = "Serve the node loop of a host that this machine dials, as https://host.example:8443."
     command = ProviderCommand("join", _join, JoinConfig, about=about)
+    command.short_help = "Serve the node loop of a host that is dialled."
     command.params.insert(0, click.Argument(["host"]))
     return command
 
@@ -113,7 +111,7 @@ cli.add_command(ProviderCommand(_SERVE, _serve, AgentConfig, about="Serve node l
 cli.add_command(_join_command())
 
 
-@cli.command("keys")
+@cli.command("keys", short_help="Make keys for an agent and its node loop.")
 @click.argument("directory", type=click.Path(path_type=Path))
 @click.argument("names", nargs=-1)
 @click.option("--port", type=click.IntRange(1, 65535), default=PORT, show_default=True, help="Where the agent serves.")

@@ -25,7 +25,7 @@ def command() -> None:
     """Make keys, and sign actors."""
 
 
-@command.command("keys")
+@command.command("keys", short_help="Make the keys of an account and of a module.")
 @click.argument("directory", type=click.Path(file_okay=False, path_type=Path))
 def _keys(directory: Path) -> None:
     """Make the keys of an account and of a module in DIRECTORY: account.nk and module.nk.
@@ -48,7 +48,7 @@ def _keys(directory: Path) -> None:
         click.echo(f"{path}  {seed.public.text}")
 
 
-@command.command("sign")
+@command.command("sign", short_help="Sign an actor.")
 @click.argument("module", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--account-key", type=click.Path(exists=True, dir_okay=False, path_type=Path), required=True,
               help="File with the account's seed, as `wasmlet wascc keys` makes it.")  # fmt: skip

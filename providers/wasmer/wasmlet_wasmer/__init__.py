@@ -105,4 +105,8 @@ def main() -> None:
         setup(sys.argv[2:], "wasmlet-wasmer setup")
     from wasmlet.cli import main_for
 
-    main_for("wasmer")
+    main_for(
+        "wasmer",
+        more="wasmer needs a Python 3.10 of its own. `wasmlet-wasmer setup` makes it; run that once, before the first "
+        "node. `wasmlet-wasmer setup --help` has its options.",
+    )

@@ -12,8 +12,8 @@ import yaml
 
 from wasmlet import ConfigError, NodeConfig, SystemClock
 from wasmlet.cli import log
-from wasmlet.cli.execution import common, run_loop
-from wasmlet.cli.options import instance_of, options_of
+from wasmlet.cli.execution import run_loop
+from wasmlet.cli.options import common, instance_of, options_of
 from wasmlet_remote.config import PushConfig
 from wasmlet_remote.host.config import EACH, HostConfig
 
@@ -41,7 +41,7 @@ def command(context: click.Context, /, **values: Any) -> None:
 command.params += [*common(), *options_of(HostConfig), *options_of(PushConfig), *_node_options()]
 
 
-@command.command("rbac")
+@command.command("rbac", short_help="Print the rights that a host needs.")
 @click.argument("names", nargs=-1, required=True)
 @click.option("--namespace", default=attrs.fields(HostConfig).namespace.default, show_default=True)
 def _rbac(names: tuple[str, ...], namespace: str) -> None:
@@ -51,7 +51,7 @@ def _rbac(names: tuple[str, ...], namespace: str) -> None:
     click.echo(yaml.safe_dump_all(rights(names, namespace), sort_keys=False), nl=False)
 
 
-@command.command("token")
+@command.command("token", short_help="Make a token with which agents join.")
 @click.option("--namespace", default=attrs.fields(HostConfig).namespace.default, show_default=True)
 @click.option("--names", default="*", show_default=True, help="Which names agents may join under; a glob.")
 @click.option("--uses", type=click.IntRange(1, 10_000), default=1, show_default=True, help="How many agents may join.")

@@ -1,0 +1,92 @@
+"""`wasmlet demo` on the command line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from wasmlet.artifacts.hosts import RegistryConfig
+from wasmlet.cli import log
+from wasmlet.cli.demo.manifests import is_module
+from wasmlet.cli.execution import run_loop
+from wasmlet.cli.options import LEVELS, instance_of, options_of
+
+
+class _DemoCommand(click.Command):
+    """`demo`: what follows a module on the command line is the module's, options and all."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        ctx.allow_interspersed_args = False
+        file = self.make_parser(ctx).parse_args(list(args))[0].get("file")
+        ctx.allow_interspersed_args = not (isinstance(file, str) and is_module(Path(file)))
+        return super().parse_args(ctx, args)
+
+
+@click.command("demo", cls=_DemoCommand)
+@click.argument("file", required=False, type=click.Path(path_type=Path))
+@click.argument("args", nargs=-1, type=click.UNPROCESSED)
+@click.option(
+    "--provider",
+    type=click.Choice(["wasmtime", "wascc", "remote"]),
+    default="wasmtime",
+    show_default=True,
+    help="What the node is made of: wascc runs signed actors; remote runs wasmtime in an agent, a process of its own.",
+)
+@click.option("--keep", is_flag=True, help="Stay up until Ctrl-C, so that kubectl can be used.")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    help="Port of the API server; 6443 without it, or a free one.",
+)
+@click.option(
+    "--serve",
+    type=click.IntRange(1, 65535),
+    metavar="PORT",
+    help="The module is a server: its pod has this port, as descriptor 3, and is asked over HTTP once it is ready. A "
+    "component that serves HTTP has port 8080 without it.",
+)
+@click.option(
+    "--egress",
+    metavar="HOST:PORT,...",
+    help="Whom the module may dial, as the annotation wasmlet.dev/egress says it; nobody without it.",
+)
+@click.option(
+    "--node-monitor-grace-period",
+    type=click.FloatRange(1, 86400),
+    default=50,
+    show_default=True,
+    metavar="SECONDS",
+    help="For how long a node may be silent before it counts as gone.",
+)
+@click.option("--log-level", type=click.Choice(LEVELS), default="error", show_default=True, help="How much is logged.")
+def command(
+    file: Path | None,
+    args: tuple[str, ...],
+    provider: str,
+    keep: bool,
+    port: int | None,
+    serve: int | None,
+    egress: str | None,
+    node_monitor_grace_period: float,
+    log_level: str,
+    **registries: Any,
+) -> None:
+    """Try it: an embedded control plane, one node, and pods. Needs no cluster and no root.
+
+    FILE is a manifest of one or more objects, with a pod among them or what makes pods; without it examples/hello.yaml
+    and then examples/web.yaml. Relative modules in it (file://./x.wasm) are looked for beside it.
+
+    FILE may also be a module (FILE.wasm), which is run in a pod of its own. ARGS are its arguments; options of the
+    demo go before FILE.
+    """
+    from wasmlet.cli.demo.demo import Settings, demo
+
+    log.configure(log_level)
+    pulling = instance_of(RegistryConfig, registries)
+    settings = Settings(keep, port, node_monitor_grace_period, pulling, serve, egress, provider)
+    run_loop(demo(file, args[1:] if args[:1] == ("--",) else args, settings, click.echo))
+
+
+command.params += options_of(RegistryConfig)
