@@ -132,6 +132,34 @@ async def test_by_name_on_either_side(admin: Client) -> None:
     await until(admin, "/api/v1/events", lambda found: "already bound to a different claim" in str(found))
 
 
+@pytest.mark.parametrize(
+    ("offered", "words"),
+    [
+        ({"size": "1Gi"}, "requested PV is too small"),
+        ({"storageClassName": "other"}, "storageClassName does not match"),
+        ({"volumeMode": "Block"}, "incompatible volumeMode"),
+        ({"modes": ("ReadOnlyMany",)}, "incompatible accessMode"),
+    ],
+)
+async def test_a_volume_asked_for_by_name_has_to_fit(admin: Client, offered: dict[str, Any], words: str) -> None:
+    await admin.create(VOLUMES, volume("v", **{"size": "5Gi"} | offered))
+    await admin.create(CLAIMS, claim(size="2Gi", volumeName="v"))
+    message = f'Cannot bind to requested volume "v": {words}'
+    await until(admin, "/api/v1/events", lambda found: message in {event["message"] for event in found["items"]})
+    assert await reasons(admin, "c") == ["VolumeMismatch"]
+    assert (await admin.get(f"{CLAIMS}/c"))["status"]["phase"] == "Pending"
+    assert "claimRef" not in (await admin.get(f"{VOLUMES}/v"))["spec"]
+
+
+async def test_a_volume_that_is_kept_for_a_claim_may_be_of_any_class(admin: Client) -> None:
+    """It waits for no consumer either: an administrator has said which volume it is."""
+    waits = {"provisioner": "kubernetes.io/no-provisioner", "volumeBindingMode": "WaitForFirstConsumer"}
+    await admin.create(CLASSES, {"metadata": {"name": "local"}, **waits})
+    await admin.create(VOLUMES, volume("v", storageClassName="", claimRef={"namespace": "default", "name": "c"}))
+    await admin.create(CLAIMS, claim(storageClassName="local"))
+    assert (await until(admin, f"{CLAIMS}/c", phase("Bound")))["spec"]["volumeName"] == "v"
+
+
 @pytest.mark.parametrize(("policy", "left"), [("Retain", "Released"), ("Delete", "Failed")])
 async def test_what_a_claim_leaves_behind(admin: Client, policy: str, left: str) -> None:
     await admin.create(VOLUMES, volume("v", persistentVolumeReclaimPolicy=policy))

@@ -11,7 +11,7 @@ from typing import Any
 
 from wasmlet.clock import Clock
 from wasmlet.controlplane.controllers.recorder import Recorder
-from wasmlet.controlplane.controllers.volumes.matching import best, class_of, is_for
+from wasmlet.controlplane.controllers.volumes.matching import best, class_of, is_for, mismatch
 from wasmlet.controlplane.controllers.workloads.pods import finished
 from wasmlet.controlplane.controllers.workloads.queue import Key, Queue
 from wasmlet.controlplane.objects.registry import Call, Registry
@@ -88,9 +88,15 @@ class Binder:
                 self._bind(claim, volume)
         elif name := spec.get("volumeName"):
             volume = self._store[VOLUMES].get("", str(name))
-            if volume is not None and volume.raw["spec"].get("claimRef") and not is_for(volume.raw, claim.raw):
+            if volume is None:
+                return
+            taken = bool(volume.raw["spec"].get("claimRef"))
+            if taken and not is_for(volume.raw, claim.raw):
                 self._tell(claim, "Warning", "FailedBinding", f'volume "{name}" already bound to a different claim.')
-            elif volume is not None:
+            elif not taken and (why := mismatch(claim.raw, volume.raw)):
+                message = f'Cannot bind to requested volume "{name}": {why}'
+                self._tell(claim, "Warning", "VolumeMismatch", message)
+            else:
                 self._bind(claim, volume)
         elif "deletionTimestamp" not in claim.raw["metadata"]:
             self._find(claim)
@@ -100,11 +106,11 @@ class Binder:
         found = self._store[CLASSES].get("", name) if name else None
         waits = found is not None and found.raw.get("volumeBindingMode") == "WaitForFirstConsumer"
         node = self._node_of(claim) if waits else None
-        if waits and node is None:
+        volume = best(claim.raw, self._store[VOLUMES], node, free=not waits or node is not None)
+        if volume is None and waits and node is None:
             message = "waiting for first consumer to be created before binding"
             self._tell(claim, "Normal", "WaitForFirstConsumer", message)
             return
-        volume = best(claim.raw, self._store[VOLUMES], node)
         if volume is not None:
             self._bind(claim, volume)
         elif not name:

@@ -30,30 +30,51 @@ def is_for(volume: Object, claim: Object) -> bool:
     return named and reference.get("uid") in (None, "", meta["uid"])
 
 
-def best(claim: Object, volumes: Iterable[Record], node: Object | None = None) -> Record | None:
-    """The volume for a claim: one that is kept for it, else the smallest that fits.
+def best(claim: Object, volumes: Iterable[Record], node: Object | None = None, *, free: bool = True) -> Record | None:
+    """The volume for a claim: one that is kept for it, whatever its class and labels, else the smallest that fits.
 
     Args:
         node: where the claim is used, if that counts.
+        free: whether it may be one that is not kept for it.
     """
-    fitting = [volume for volume in volumes if _fits(claim, volume.raw, node)]
+    fitting = [
+        volume for volume in volumes if reaches(volume.raw, node) and not mismatch(claim, volume.raw, any_class=True)
+    ]
     kept = [volume for volume in fitting if is_for(volume.raw, claim)]
-    free = [volume for volume in fitting if not volume.raw["spec"].get("claimRef")]
-    found = sorted(kept or free, key=lambda volume: (_size(volume.raw["spec"].get("capacity")), volume.name))
+    others = [volume for volume in fitting if free and _is_free(volume.raw) and _chosen(claim, volume.raw)]
+    found = sorted(kept or others, key=lambda volume: (_size(volume.raw["spec"].get("capacity")), volume.name))
     return found[0] if found else None
 
 
-def _fits(claim: Object, volume: Object, node: Object | None) -> bool:
+def mismatch(claim: Object, volume: Object, *, any_class: bool = False) -> str:
+    """Why the volume is not what the claim asks for, in the words of the events that say so; "" where it is.
+
+    Args:
+        any_class: the volume's class does not count.
+    """
     wanted, offered = claim["spec"], volume.get("spec") or {}
-    selector, labels = wanted.get("selector"), volume["metadata"].get("labels") or {}
-    return (
-        "deletionTimestamp" not in volume["metadata"]
-        and class_of(claim) == class_of(volume)
-        and (wanted.get("volumeMode") or "Filesystem") == (offered.get("volumeMode") or "Filesystem")
-        and set(wanted.get("accessModes") or ()) <= set(offered.get("accessModes") or ())
-        and _size((wanted.get("resources") or {}).get("requests")) <= _size(offered.get("capacity"))
-        and (not selector or all(one.matches(labels) for one in of_object(selector)))
-        and reaches(volume, node)
+    if "deletionTimestamp" in volume["metadata"]:
+        return f'the volume is marked for deletion "{volume["metadata"]["name"]}"'
+    if _size(offered.get("capacity")) < _size((wanted.get("resources") or {}).get("requests")):
+        return "requested PV is too small"
+    if not any_class and class_of(claim) != class_of(volume):
+        return "storageClassName does not match"
+    if (wanted.get("volumeMode") or "Filesystem") != (offered.get("volumeMode") or "Filesystem"):
+        return "incompatible volumeMode"
+    if not set(wanted.get("accessModes") or ()) <= set(offered.get("accessModes") or ()):
+        return "incompatible accessMode"
+    return ""
+
+
+def _is_free(volume: Object) -> bool:
+    return not (volume.get("spec") or {}).get("claimRef")
+
+
+def _chosen(claim: Object, volume: Object) -> bool:
+    """Whether the volume is among those that the claim chooses from: by its class, and by labels."""
+    selector, labels = claim["spec"].get("selector"), volume["metadata"].get("labels") or {}
+    return class_of(claim) == class_of(volume) and (
+        not selector or all(one.matches(labels) for one in of_object(selector))
     )
 
 
