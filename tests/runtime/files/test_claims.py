@@ -91,6 +91,32 @@ def test_a_volume_lies_below_what_is_allowed_or_is_of_a_class_that_is(allowed: P
         by_class.bound(POD, "data", inputs(host(allowed / "out")))
 
 
+@pytest.mark.parametrize("kind", ["", "DirectoryOrCreate"])
+def test_a_directory_that_is_not_there_is_made_with_all_above_it(tmp_path: Path, kind: str) -> None:
+    """As a kubelet makes it, whatever the umask of the node is."""
+    before = os.umask(0o077)
+    try:
+        for claims, path in (
+            (Claims(None, HostPaths([]), ("standard",)), tmp_path / "by-class/pvc-1/data"),
+            (Claims(None, HostPaths([tmp_path / "by-path/here"])), tmp_path / "by-path/here/pvc-1/data"),
+        ):
+            assert claims.bound(POD, "data", inputs(host(path, kind))).path == path
+            assert [one.stat().st_mode & 0o777 for one in (path, *path.parents[:2])] == [0o755] * 3
+    finally:
+        os.umask(before)
+
+
+def test_a_directory_that_has_to_be_there_is_not_made(tmp_path: Path) -> None:
+    claims = Claims(None, HostPaths([]), ("standard",))
+    for source, words in (
+        (host(tmp_path / "a/b", "Directory"), "is not a directory"),
+        ({"local": {"path": str(tmp_path / "a/b")}}, "is not a directory"),
+    ):
+        with pytest.raises(WasmletError, match=words):
+            claims.bound(POD, "data", inputs(source))
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_link_that_is_turned_later_gains_nothing(allowed: Path, tmp_path: Path) -> None:
     found = Claims(None, HostPaths([allowed])).bound(POD, "data", inputs(host(allowed / "d")))
     (allowed / "d").rmdir()

@@ -370,6 +370,13 @@ def test_refused_by_name(field: str, spec: dict[str, Any], container: dict[str, 
     assert refused.value.field == field
 
 
+@pytest.mark.parametrize("kind", ["csi", "flexVolume"])
+def test_a_driver_that_is_not_here_is_named(kind: str) -> None:
+    pod = pod_of(spec={"volumes": [{"name": "v", kind: {"driver": "secrets-store.csi.k8s.io"}}]})
+    with pytest.raises(Refused, match=rf"volumes\[0\].{kind}: it needs the storage driver 'secrets-store.csi.k8s.io'"):
+        volume_rules.check(pod, host_paths=False, claims=False)
+
+
 @pytest.mark.parametrize(("kind", "path"), [("Socket", "/x"), ("CharDevice", "/x"), ("", "x"), ("", "/x/../y")])
 def test_host_paths_refused_by_name(kind: str, path: str) -> None:
     pod = pod_of(spec={"volumes": [{"name": "v", "hostPath": {"path": path, "type": kind}}]})

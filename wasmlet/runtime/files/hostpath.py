@@ -76,7 +76,7 @@ class HostPaths:
         if prefix is None or ".." in path.split("/"):
             raise WasmletError(self._refusal(path))
         relative = normal.relative_to(prefix)
-        root = os.open(prefix, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        root = _root(prefix, make=kind != "FileOrCreate")
         try:
             if kind != "FileOrCreate":
                 return make_beneath(root, str(relative), _MADE[kind])
@@ -93,6 +93,22 @@ class HostPaths:
     def _refusal(self, path: str) -> str:
         allowed = ", ".join(map(str, self.prefixes)) or "none"
         return f"{path} does not lead below a path that this node allows (--allow-host-path: {allowed})"
+
+
+def _root(prefix: Path, *, make: bool) -> int:
+    """A descriptor of a prefix; where it is not there, it may be made, as a kubelet makes all that a path names."""
+    flags = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+    try:
+        return os.open(prefix, flags)
+    except FileNotFoundError:
+        if not make:
+            raise
+    there = next(parent for parent in prefix.parents if parent.is_dir())
+    above = os.open(there, flags)
+    try:
+        return make_beneath(above, str(prefix.relative_to(there)), _MADE["DirectoryOrCreate"])
+    finally:
+        os.close(above)
 
 
 def _wrong(path: str, kind: str) -> str:

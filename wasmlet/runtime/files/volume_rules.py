@@ -17,9 +17,6 @@ from wasmlet.runtime.files import hostpath
 CLAIMS = frozenset({"persistentVolumeClaim", "ephemeral"})
 KNOWN = FILE_VOLUMES | CLAIMS | {"emptyDir", "hostPath", "image"}
 
-REASONS = {
-    "csi": "there are no storage drivers on this node; use a persistentVolumeClaim of a class that it allows",
-}
 POLICIES = ("Always", "IfNotPresent", "Never")
 NO_DRIVER = "there are no storage drivers on this node"
 
@@ -52,9 +49,7 @@ def check(pod: Pod, *, host_paths: bool, claims: bool) -> None:
         names.add(volume["name"])
         kind = kind_of(volume)
         if kind not in KNOWN:
-            raise Refused(
-                f"{field}.{kind}" if kind else field, REASONS.get(kind, NO_DRIVER if kind else "has no source")
-            )
+            raise Refused(f"{field}.{kind}" if kind else field, _no(kind, volume.get(kind)))
         _check_source(kind, volume[kind], f"{field}.{kind}", host_paths, claims)
     for container in (*pod.init_containers, *pod.containers, *pod.ephemeral_containers):
         check_mounts(container, names)
@@ -110,6 +105,19 @@ def _check_source(kind: str, source: Raw, field: str, host_paths: bool, claims: 
     elif kind in CLAIMS and not claims:
         allow = "--allow-storage-class NAME or --allow-host-path DIRECTORY"
         raise Refused(field, f"this node gives pods no volumes of claims; its owner can: {allow}")
+
+
+def _no(kind: str, source: Any) -> str:
+    """Why there are no volumes of this kind."""
+    if not kind:
+        return "has no source"
+    named = source.get("driver") if isinstance(source, dict) else None
+    if not named:
+        return NO_DRIVER
+    return (
+        f"it needs the storage driver {str(named)[:80]!r}, and this node has no drivers; use a persistentVolumeClaim "
+        "of a class that the node allows"
+    )
 
 
 def _quantity(value: Any, field: str) -> None:
