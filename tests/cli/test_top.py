@@ -31,11 +31,12 @@ from wasmlet.cli.top.cluster import PodRow, pod_row
 from wasmlet.cli.top.keys import parsed
 from wasmlet.cli.top.screen import View
 from wasmlet.cli.top.tables import GAP, Column, Table, ordered
-from wasmlet.cli.top.usage import Amount, Usage
+from wasmlet.cli.top.usage import Amount, Usage, UsageReader
 from wasmlet.controlplane.access.rules import Rule as Allowed
 from wasmlet.controlplane.faults import Fail
 from wasmlet.kube import Client, load_identity
 from wasmlet.testing import ControlPlane
+from wasmlet.testing.clock import FakeClock
 from wasmlet.testing.reference import ReferenceProvider
 
 BIN = Path(sys.executable).parent
@@ -144,6 +145,24 @@ async def test_who_may_not_read_usage_sees_the_rest_and_which_right_is_missing(c
 async def test_who_may_see_nothing_is_told_what_is_needed(cluster: Cluster) -> None:
     found = await top("--kubeconfig", cluster.plane.user_kubeconfig("nobody"))
     assert "needs the right to list and watch nodes, and pods" in str(found.exception)
+
+
+async def test_a_node_that_measures_nothing_keeps_no_other_one_from_being_asked(cluster: Cluster) -> None:
+    """The API server, or the node, knows no Summary of it: it is asked again after a minute, and the others go on."""
+    without_metrics(cluster)
+    clock, counting = FakeClock(), Counting()
+    reader = UsageReader(cluster.admin, None, clock)
+    cluster.plane.faults.add(counting, path="*/proxy/*")
+    for _ in range(2):
+        usage = await reader.read(["absent", NODE])
+        assert (list(usage.nodes), list(usage.pods)) == ([NODE], [("default", "web")])
+        assert "no usage of absent" in usage.remark
+        assert "absent: it has no Summary" in usage.remark
+    path = "/api/v1/nodes/{}/proxy/stats/summary"
+    assert counting.asked == {path.format("absent"): 1, path.format(NODE): 2}
+    clock.advance(61)
+    await reader.read(["absent", NODE])
+    assert counting.asked == {path.format("absent"): 2, path.format(NODE): 3}
 
 
 @pytest.mark.parametrize("answer", [{}, {"node": 1}, {"node": {}, "pods": [{}]}, []])

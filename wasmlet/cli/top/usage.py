@@ -2,7 +2,7 @@
 
 The Metrics API (metrics-server) is asked first. A node that it does not know is asked itself, by way of the API server
 (`nodes/NAME/proxy/stats/summary`), which takes a right that is as strong as exec in all pods of the node. A way that is
-not there or not allowed is tried again after a minute.
+not there or not allowed is tried again after a minute, and so is a node that does not have it.
 """
 
 from __future__ import annotations
@@ -70,6 +70,8 @@ class UsageReader:
         self._clock = clock
         self._without_metrics = self._without_proxy = float("-inf")
         """Until when each way is not tried."""
+        self._without: dict[str, float] = {}
+        """Until when a node is not asked that has no such answer."""
         self._why: dict[str, str] = {}
 
     async def read(self, names: Sequence[str]) -> Usage:
@@ -96,8 +98,10 @@ class UsageReader:
             else:
                 self._why.pop("the Metrics API", None)
         missing = [name for name in names if name not in nodes]
-        if missing and now >= self._without_proxy:
-            nodes_asked, pods_asked = await self._ask(missing[:MOST_ASKED], now)
+        self._without = {name: until for name, until in self._without.items() if until > now}
+        asked = [name for name in missing if name not in self._without] if now >= self._without_proxy else []
+        if asked:
+            nodes_asked, pods_asked = await self._ask(asked[:MOST_ASKED], now)
             nodes, pods = nodes_asked | nodes, pods_asked | pods
         elif now < self._without_metrics:
             await self._client.get("/version")  # somebody has to say whether the API server is there
@@ -121,9 +125,11 @@ class UsageReader:
                     pods.update(_pods_of(summary))
                 except errors.Unreachable as error:
                     unreachable.append(error)
-                except (errors.Forbidden, errors.ObjectNotFound) as error:
+                except errors.Forbidden as error:  # of all nodes
                     self._without_proxy = now + _AGAIN_SECONDS
                     self._why["nodes/proxy"] = _word(error)
+                except errors.ObjectNotFound:
+                    self._without[name] = now + _AGAIN_SECONDS
                 except (errors.ApiError, TimeoutError, *_ILL_FORMED) as error:
                     self._why["a node"] = f"{name}: {_word(error)}"
                 else:
@@ -157,7 +163,10 @@ class UsageReader:
         if not lost:
             return ""
         which = "" if len(lost) == count else f" of {', '.join(lost[:3])}{' and others' if len(lost) > 3 else ''}"
-        why = "; ".join(f"{way}: {said}" for way, said in self._why.items())
+        whys = dict(self._why)
+        if without := [name for name in lost if name in self._without]:
+            whys.setdefault("a node", f"{without[0]}: it has no Summary")
+        why = "; ".join(f"{way}: {said}" for way, said in whys.items())
         return f"no usage{which} ({why or 'not measured yet'}). {NEEDS}."
 
 
