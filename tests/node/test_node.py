@@ -17,7 +17,7 @@ import wasmlet
 from tests.node.cluster import NODE, Cluster, condition, running
 from wasmlet.concurrency import first_of
 from wasmlet.kube.client import MERGE_PATCH, STRATEGIC_PATCH
-from wasmlet.node import hostname, lease
+from wasmlet.node import lease, node
 from wasmlet.testing.reference import ReferenceProvider
 
 LEASE = f"/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/{NODE}"
@@ -219,35 +219,20 @@ async def test_the_provider_id_is_as_given(
     assert node["spec"].get("providerID") == shown
 
 
-@pytest.mark.parametrize(
-    ("address", "hosts", "told"),
-    [
-        ("127.0.0.1", "127.0.0.1 localhost", True),
-        ("192.0.2.1", "", False),
-        ("127.0.0.1", f"127.0.0.1 localhost {NODE.upper()} # as in every pod", False),
-        ("127.0.0.1", f"127.0.0.1 localhost # {NODE}", True),
-    ],
-)
-async def test_a_hostname_is_an_address_where_it_is_the_nodes_for_others_too(
-    cluster: Cluster,
-    provider: ReferenceProvider,
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
-    address: str,
-    hosts: str,
-    told: bool,
+async def test_a_hostname_is_told_where_it_is_the_nodes_for_others_too(
+    cluster: Cluster, provider: ReferenceProvider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = socket.getaddrinfo
-    (tmp_path / "hosts").write_text(f"{hosts}\n")
-    monkeypatch.setattr(hostname, "HOSTS", tmp_path / "hosts")
-
-    def resolve(host: str, *rest: object, **options: object) -> object:
-        return real(address if host == NODE else host, *rest, **options)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(socket, "getaddrinfo", resolve)
     async with cluster.node(provider):
         addresses = (await cluster.admin.get(f"/api/v1/nodes/{NODE}"))["status"]["addresses"]
-    assert ({"type": "Hostname", "address": NODE} in addresses) is told
+    assert [one["type"] for one in addresses] == ["InternalIP"]
+
+    async def known(name: str, ip: str) -> bool:
+        return name == NODE
+
+    monkeypatch.setattr(node, "names_this_node", known)
+    async with cluster.node(provider):
+        addresses = (await cluster.admin.get(f"/api/v1/nodes/{NODE}"))["status"]["addresses"]
+    assert addresses[1:] == [{"type": "Hostname", "address": NODE}]
 
 
 class TestOneNodeOneProcess:

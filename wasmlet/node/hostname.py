@@ -1,35 +1,143 @@
-"""Whether a node's name is an address that others may dial: an API server dials a Hostname first, if it is told one."""
+"""Whether a node's name is an address that others may dial: an API server dials a Hostname first, if it is told one.
+
+What this machine makes of a name says little of what others do: the hosts file, systemd's own answers for the machine's
+name (nss-myhostname, the resolver at 127.0.0.53) and search domains are its own. So DNS is asked for the whole name, at
+servers that are not on this machine, as anybody may ask it. Where there are none, or the name is one label, it is not
+told: InternalIP, which is always told, is enough.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import socket
+import ipaddress
+import secrets
+import struct
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
-HOSTS = Path("/etc/hosts")
-"""What it says is true on this machine alone. In a pod it always names the pod itself."""
+from wasmlet.concurrency import in_thread
+
+RESOLVERS = (Path("/etc/resolv.conf"), Path("/run/systemd/resolve/resolv.conf"))
+"""Where DNS servers are named; the second has those that systemd's own one asks."""
+PORT = 53
 RESOLVE_SECONDS = 2.0
 _MOST_BYTES = 2**20
+_MOST_SERVERS = 3  # resolv.conf(5), MAXNS
+_HEAD = struct.Struct("!6H")
+_RECORD = struct.Struct("!HHIH")
+_A, _AAAA, _IN = 1, 28, 1
+_ANSWERS, _RECURSE = 0x8000, 0x0100
 
 
 async def names_this_node(name: str, ip: str) -> bool:
-    """Whether the name stands for the address for others, too, as far as this machine finds out in a short time."""
-    if await asyncio.to_thread(_only_here, name):
+    """Whether DNS says for others, too, that the name stands for the address, as far as it answers in a short time."""
+    address = ipaddress.ip_address(ip)
+    if "." not in name.rstrip(".") or address.is_loopback:
         return False
+    servers = await in_thread(_servers)
+    asked = [asyncio.create_task(_ask(server, name, address.version)) for server in servers]
     try:
-        async with asyncio.timeout(RESOLVE_SECONDS):
-            found = await asyncio.get_running_loop().getaddrinfo(name, None, type=socket.SOCK_STREAM)
-    except (OSError, UnicodeError, TimeoutError):
-        return False
-    return ip in {str(address[0]) for *_, address in found}
+        for answer in asyncio.as_completed(asked, timeout=RESOLVE_SECONDS):
+            with suppress(OSError, ValueError, struct.error, IndexError):  # another server may have an answer
+                if address in await answer:
+                    return True
+    except TimeoutError:
+        pass
+    finally:
+        for task in asked:
+            task.cancel()
+        await asyncio.gather(*asked, return_exceptions=True)
+    return False
 
 
-def _only_here(name: str) -> bool:
-    """Whether the name is from the hosts file, so that nothing follows for others."""
+def _servers() -> list[str]:
+    """The DNS servers of this machine that are not on it; blocks."""
+    found: dict[str, None] = {}
+    for path in RESOLVERS:
+        try:
+            with path.open("rb") as file:
+                text = file.read(_MOST_BYTES).decode(errors="replace")
+        except OSError:
+            continue
+        for line in text.splitlines():
+            key, *values = line.split()[:2] or ("",)
+            with suppress(ValueError):
+                if key == "nameserver" and values and not ipaddress.ip_address(values[0].partition("%")[0]).is_loopback:
+                    found[values[0]] = None
+    return list(found)[:_MOST_SERVERS]
+
+
+async def _ask(server: str, name: str, version: int) -> set[ipaddress.IPv4Address | ipaddress.IPv6Address]:
+    """The addresses, of that version of IP, that a server has for a name.
+
+    Raises:
+        OSError: the server cannot be asked.
+        ValueError, struct.error, IndexError: the name, or the answer, is none.
+    """
+    number, kind = secrets.randbelow(2**16), _A if version == 4 else _AAAA
+    question = _question(name) + struct.pack("!HH", kind, _IN)
+    loop = asyncio.get_running_loop()
+    answer: asyncio.Future[bytes] = loop.create_future()
+    transport, _ = await loop.create_datagram_endpoint(lambda: _Answer(answer, number), remote_addr=(server, PORT))
     try:
-        with HOSTS.open("rb") as file:
-            text = file.read(_MOST_BYTES).decode(errors="replace")
-    except OSError:
-        return False
-    wanted = name.lower().rstrip(".")
-    return any(wanted in line.partition("#")[0].lower().split()[1:] for line in text.splitlines())
+        transport.sendto(_HEAD.pack(number, _RECURSE, 1, 0, 0, 0) + question)
+        return set(_addresses(await answer, question, kind))
+    finally:
+        transport.close()
+
+
+class _Answer(asyncio.DatagramProtocol):
+    """Waits for the first datagram that answers the question of that number."""
+
+    def __init__(self, answer: asyncio.Future[bytes], number: int) -> None:
+        self._answer = answer
+        self._number = number
+
+    def datagram_received(self, data: bytes, addr: object) -> None:
+        if len(data) >= _HEAD.size and not self._answer.done():
+            number, flags, *_ = _HEAD.unpack_from(data)
+            if number == self._number and flags & _ANSWERS:
+                self._answer.set_result(data)
+
+    def error_received(self, exc: Exception) -> None:
+        if not self._answer.done():
+            self._answer.set_exception(exc)
+
+
+def _question(name: str) -> bytes:
+    """A name as DNS writes it: labels with their lengths.
+
+    Raises:
+        ValueError: it is no such name.
+    """
+    labels = [label.encode("ascii") for label in name.rstrip(".").split(".")]
+    if not all(0 < len(label) < 64 for label in labels):
+        raise ValueError(f"expected labels of 1 to 63 characters, found {name[:80]!r}")
+    return b"".join(bytes([len(label)]) + label for label in labels) + b"\0"
+
+
+def _addresses(data: bytes, question: bytes, kind: int) -> Iterator[ipaddress.IPv4Address | ipaddress.IPv6Address]:
+    """The addresses in an answer, behind aliases, too.
+
+    Raises:
+        ValueError, struct.error, IndexError: it is not one to this question.
+    """
+    _, _, questions, answers, *_ = _HEAD.unpack_from(data)
+    at = _HEAD.size + len(question)
+    if questions != 1 or data[_HEAD.size : at].lower() != question.lower():
+        raise ValueError("expected an answer to the question that was asked, found another")
+    for _ in range(answers):
+        at = _behind_name(data, at)
+        found, group, _, size = _RECORD.unpack_from(data, at)
+        at += _RECORD.size
+        if (found, group) == (kind, _IN):
+            yield ipaddress.ip_address(data[at : at + size])
+        at += size
+
+
+def _behind_name(data: bytes, at: int) -> int:
+    """Where what follows a name begins; a reference to an earlier one ends it."""
+    while (length := data[at]) and length < 0xC0:
+        at += length + 1
+    return at + (2 if length else 1)
