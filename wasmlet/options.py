@@ -55,6 +55,29 @@ def option(
     return attrs.field(default=default, metadata={HELP: help}, **rest)
 
 
+def check_state_directory(path: Path, *, closed: int) -> bool:
+    """Whether the directory that `--state-dir` names is there; if not, it can be made. Changes nothing. Blocks.
+
+    Args:
+        closed: as for `state_directory`.
+
+    Raises:
+        ConfigError: as `state_directory` would.
+    """
+    if path.exists():
+        state_directory(path, closed=closed)
+        return True
+    above = next(parent for parent in path.absolute().parents if parent.exists())
+    if not above.is_dir():
+        raise ConfigError(f"state directory {path}: {above} is not a directory; choose another with --state-dir")
+    if not os.access(above, os.W_OK | os.X_OK):
+        raise ConfigError(
+            f"state directory {path}: it is not there, and this user may make nothing in {above}; "
+            "make it, or choose another with --state-dir"
+        )
+    return False
+
+
 def state_directory(path: Path, *, closed: int) -> Path:
     """The directory that `--state-dir` names, made if need be, of this user alone. Blocks.
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import os
+import random
 import re
 from collections.abc import AsyncIterator
 from datetime import timedelta
@@ -20,6 +23,9 @@ from wasmlet.cli.doctor import Unwell
 from wasmlet.clock import SystemClock
 from wasmlet.controlplane.faults import Fail
 from wasmlet.kube import Client, load_identity
+from wasmlet.kube.certificates import CLIENT_SIGNER, REQUESTS, SERVING_SIGNER
+from wasmlet.kube.keys import Wanted, new_key, request_for
+from wasmlet.node.credentials import Credentials
 from wasmlet.testing import ControlPlane
 
 
@@ -44,6 +50,90 @@ async def test_a_node_of_its_own_credentials_is_well(plane: ControlPlane, tmp_pa
     assert "kubectl apply -f examples/runtimeclasses.yaml" in found.output
     async with Client(await load_identity(plane.kubeconfig)) as admin:
         assert (await admin.get("/api/v1/nodes"))["items"] == [], "it has changed nothing"
+
+
+async def test_it_makes_no_state_directory(plane: ControlPlane, tmp_path: Path) -> None:
+    given = ("--kubeconfig", plane.node_kubeconfig("box"), "--node-name", "box")
+    found = await doctor(tmp_path, *given)
+    assert f"ok     state directory: {tmp_path}/state, which the node will make" in found.output
+    assert os.listdir(tmp_path) == []
+    (tmp_path / "file").touch()
+    (tmp_path / "open").mkdir()
+    (tmp_path / "open").chmod(0o777)
+    for place, words in (
+        (tmp_path / "file/state", f"{tmp_path}/file is not a directory"),
+        (tmp_path / "open", "that nobody else may write"),
+    ):
+        found = await doctor(tmp_path, *given, "--state-dir", place)
+        assert isinstance(found.exception, Unwell)
+        assert f"FAILS  state directory: state directory {place}: " in found.output
+        assert words in found.output
+
+
+async def test_a_bootstrap_token_gets_the_node_its_certificate(plane: ControlPlane, tmp_path: Path) -> None:
+    given = ("--bootstrap-kubeconfig", plane.bootstrap_kubeconfig(), "--node-name", "box")
+    found = await doctor(tmp_path, *given)
+    assert found.exception is None, found.output
+    assert "asks for a certificate of system:node:box when the node starts" in found.output
+    assert "ok     rights: asking for a certificate is allowed" in found.output
+    assert os.listdir(tmp_path) == []
+    # Once the node has its own credentials, they count.
+    config = wasmlet.NodeConfig(
+        bootstrap_kubeconfig=given[1], node_name="box", state_dir=tmp_path / "state", port=0, node_ip="127.0.0.1"
+    )
+    (tmp_path / "state").mkdir(mode=0o700)
+    credentials = Credentials(config, tmp_path / "state", SystemClock(), random.Random(1))
+    await credentials.identity()
+    found = await doctor(tmp_path, *given)
+    assert found.exception is None, found.output
+    assert "ok     identity: system:node:box" in found.output
+    assert "ok     rights: what every node does is allowed" in found.output
+
+
+async def test_a_bootstrap_token_that_has_ended_is_told(plane: ControlPlane, tmp_path: Path) -> None:
+    bootstrap = plane.bootstrap_kubeconfig()
+    async with Client(await load_identity(plane.kubeconfig)) as admin:
+        for secret in (await admin.get("/api/v1/namespaces/kube-system/secrets"))["items"]:
+            await admin.delete(f"/api/v1/namespaces/kube-system/secrets/{secret['metadata']['name']}")
+    found = await doctor(tmp_path, "--bootstrap-kubeconfig", bootstrap, "--node-name", "box")
+    assert isinstance(found.exception, Unwell)
+    assert "kubeadm token create makes another" in found.output
+
+
+@pytest.mark.parametrize(("signer", "level"), [(CLIENT_SIGNER, "FAILS"), (SERVING_SIGNER, "lacks")])
+async def test_a_request_that_is_undecided_or_denied_is_told(tmp_path: Path, signer: str, level: str) -> None:
+    async with ControlPlane(approve=()) as plane, Client(await load_identity(plane.kubeconfig)) as admin:
+        if signer == CLIENT_SIGNER:
+            given = ("--bootstrap-kubeconfig", plane.bootstrap_kubeconfig(), "--node-name", "box")
+        else:
+            given = ("--kubeconfig", plane.node_kubeconfig("box"), "--node-name", "box")
+        async with Client(await load_identity(given[1])) as asker:
+            for node in ("box", "other"):
+                dns = frozenset({node}) if signer == SERVING_SIGNER else frozenset()
+                wanted = Wanted(f"system:node:{node}", ("system:nodes",), dns)
+                if (node, signer) == ("other", SERVING_SIGNER):
+                    continue  # a node asks for none of another
+                await asker.create(REQUESTS, csr(f"of-{node}", wanted, signer))
+        found = await doctor(tmp_path, *given)
+        assert f"{level}  " in found.output
+        assert re.search(rf"^{level}  .*: request of-box waits for approval", found.output, re.MULTILINE), found.output
+        assert "kubectl certificate approve of-box" in found.output
+        assert "of-other" not in found.output
+        verdict = {"type": "Denied", "status": "True", "reason": "Stranger", "message": "not one of ours"}
+        request = await admin.get(f"{REQUESTS}/of-box")
+        request["status"] = {"conditions": [verdict]}
+        await admin.replace(f"{REQUESTS}/of-box/approval", request)
+        found = await doctor(tmp_path, *given)
+        assert "request of-box was denied (Stranger: not one of ours)" in found.output
+        assert isinstance(found.exception, Unwell) == (level == "FAILS")
+        await admin.delete(f"{REQUESTS}/of-box")
+        assert "of-box" not in (await doctor(tmp_path, *given)).output
+
+
+def csr(name: str, wanted: Wanted, signer: str) -> dict[str, Any]:
+    usages = ["digital signature", "client auth" if signer == CLIENT_SIGNER else "server auth"]
+    request = base64.b64encode(request_for(new_key(), wanted)).decode()
+    return {"metadata": {"name": name}, "spec": {"request": request, "signerName": signer, "usages": usages}}
 
 
 async def test_credentials_of_another_node_are_told(plane: ControlPlane, tmp_path: Path) -> None:

@@ -8,8 +8,9 @@ from __future__ import annotations
 import asyncio
 import os
 import resource
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
+from types import MappingProxyType
 from typing import Literal
 
 import attrs
@@ -60,7 +61,10 @@ async def machine(provider: wasmlet.Provider, config: NodeConfig) -> list[Findin
     except ConfigError as error:
         found.append(Finding("fails", f"provider {provider.name}", str(error)))
     try:
-        found.append(Finding("ok", "state directory", str(config.directory())))
+        there = await asyncio.to_thread(config.check_directory)
+        found.append(
+            Finding("ok", "state directory", f"{config.state_path()}{'' if there else ', which the node will make'}")
+        )
     except ConfigError as error:
         found.append(Finding("fails", "state directory", str(error)))
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -81,6 +85,15 @@ async def machine(provider: wasmlet.Provider, config: NodeConfig) -> list[Findin
 
 async def cluster(client: Client, config: NodeConfig, clock: Clock) -> list[Finding]:
     """What the API server says of these credentials, of the clock, and of what a node may do with them."""
+    found, user = await met(client, config, clock)
+    if user is not None:
+        found.append(_identity(user, config))
+        found.append(await _node_rights(client, config, node=str(user.get("username")).startswith(_NODE)))
+    return found
+
+
+async def met(client: Client, config: NodeConfig, clock: Clock) -> tuple[list[Finding], Raw | None]:
+    """What the API server says of itself, the clock, and whose these credentials are; None where it does not say it."""
     server = client.identity.server
     try:
         version = str((await client.get("/version")).get("gitVersion"))
@@ -88,7 +101,9 @@ async def cluster(client: Client, config: NodeConfig, clock: Clock) -> list[Find
         cure = "see whether kubectl reaches it with these credentials"
         if config.impersonate_node and isinstance(error, errors.Forbidden):
             cure = f"give them the right to impersonate {_NODE}{config.node_name} and system:nodes (docs/clusters.md)"
-        return [Finding("fails", "API server", f"{server}: {error}", cure)]
+        elif isinstance(error, errors.Unauthorized):
+            cure = "other credentials; a bootstrap token ends after a day or so: kubeadm token create makes another"
+        return [Finding("fails", "API server", f"{server}: {error}", cure)], None
     found = [Finding("ok", "API server", f"{server} is Kubernetes {version}")]
     if 0 < _minor(version) < _minor(KUBELET_VERSION):
         said = f"the node calls itself {KUBELET_VERSION}, which is newer than the API server"
@@ -97,19 +112,13 @@ async def cluster(client: Client, config: NodeConfig, clock: Clock) -> list[Find
     try:
         review = await client.create("/apis/authentication.k8s.io/v1/selfsubjectreviews", body)
     except errors.ApiError as error:
-        return [
-            *found,
-            Finding("fails", "credentials", f"the API server does not say whose they are: {error}", _OTHERS),
-        ]
+        said = f"the API server does not say whose they are: {error}"
+        return [*found, Finding("fails", "credentials", said, "give other credentials with --kubeconfig")], None
     found += _clock(review, clock)
-    user = review["status"]["userInfo"]
-    found.append(_identity(user, config))
-    found.append(await _rights(client, config, node=str(user.get("username")).startswith(_NODE)))
-    return found
+    return found, review["status"]["userInfo"]
 
 
 _NODE = "system:node:"
-_OTHERS = "give other credentials with --kubeconfig"
 
 
 def _clock(review: Raw, clock: Clock) -> list[Finding]:
@@ -210,19 +219,38 @@ _CERTIFICATE = ("create", "certificates.k8s.io", "certificatesigningrequests", "
 """What a node needs for a serving certificate that the cluster signs; `--no-serving-csr` does without."""
 
 
-async def _rights(client: Client, config: NodeConfig, *, node: bool) -> Finding:
-    """Whether these credentials may do all that.
+async def _node_rights(client: Client, config: NodeConfig, *, node: bool) -> Finding:
+    """Whether these credentials may do what a node does.
 
     Args:
         node: they are a node's, which may list pods with a selector only, for which a review has no word.
     """
+    asked = _NEEDED if not config.serving_csr else (*_NEEDED, _CERTIFICATE)
+    needed = [one for one in asked if not (node and one[2:] == ("pods", "") and one[0] in ("list", "watch"))]
+    names = {
+        "leases": {"namespace": "kube-node-lease", "name": config.node_name},
+        "nodes": {"name": config.node_name},
+    }
+    cure = "a node's credentials, or --impersonate-node (docs/clusters.md)"
+    return await rights(client, needed, "what every node does", cure, names)
+
+
+async def rights(
+    client: Client,
+    needed: Sequence[tuple[str, str, str, str]],
+    what: str,
+    cure: str,
+    names: Mapping[str, Mapping[str, str]] = MappingProxyType({}),
+) -> Finding:
+    """Whether these credentials may do all that.
+
+    Args:
+        needed: verb, group, resource and subresource.
+        names: by resource, of which object in which namespace.
+    """
 
     async def missing(verb: str, group: str, kind: str, part: str) -> str:
-        named = {
-            "leases": {"namespace": "kube-node-lease", "name": config.node_name},
-            "nodes": {"name": config.node_name},
-        }
-        attributes = {"verb": verb, "group": group, "resource": kind, "subresource": part, **named.get(kind, {})}
+        attributes = {"verb": verb, "group": group, "resource": kind, "subresource": part, **names.get(kind, {})}
         body = {
             "apiVersion": "authorization.k8s.io/v1",
             "kind": "SelfSubjectAccessReview",
@@ -231,13 +259,10 @@ async def _rights(client: Client, config: NodeConfig, *, node: bool) -> Finding:
         answer = await client.create(_REVIEWS, body)
         return "" if (answer.get("status") or {}).get("allowed") else f"{verb} {kind}{part and '/'}{part}"
 
-    asked = _NEEDED if not config.serving_csr else (*_NEEDED, _CERTIFICATE)
-    needed = [one for one in asked if not (node and one[2:] == ("pods", "") and one[0] in ("list", "watch"))]
     try:
         found = [one for one in await asyncio.gather(*(missing(*one) for one in needed)) if one]
     except errors.ApiError as error:
         return Finding("lacks", "rights", f"the API server does not say what these credentials may do: {error}")
     if not found:
-        return Finding("ok", "rights", "what every node does is allowed")
-    cure = "a node's credentials, or --impersonate-node (docs/clusters.md)"
+        return Finding("ok", "rights", f"{what} is allowed")
     return Finding("fails", "rights", f"it may not {', '.join(found)}", cure)

@@ -8,13 +8,13 @@ from typing import Any
 import click
 
 import wasmlet
-from wasmlet.cli import diagnosis, providers
+from wasmlet.cli import diagnosis, providers, requests
 from wasmlet.cli.diagnosis import Finding
 from wasmlet.cli.execution import run_loop
 from wasmlet.cli.options import common, instance_of, options_of
 from wasmlet.clock import Clock, SystemClock
 from wasmlet.errors import ConfigError, WasmletError
-from wasmlet.kube import Client, load_identity
+from wasmlet.kube import Client
 from wasmlet.node import NodeConfig
 
 _SIGNS = {"ok": "ok   ", "lacks": "lacks", "fails": "FAILS"}
@@ -49,17 +49,17 @@ class DoctorCommand(click.Command):
 
 
 async def _examine(provider: wasmlet.Provider, config: NodeConfig) -> None:
+    clock = SystemClock()
     found = await diagnosis.machine(provider, config)
     _tell(found)
     try:
-        identity = await load_identity(config.kubeconfig)
-        identity = identity.as_node(config.node_name) if config.impersonate_node else identity
+        identity, first = await requests.identity(config, clock)
     except ConfigError as error:
         cluster = [Finding("fails", "credentials", str(error))]
         _tell(cluster)
     else:
         async with Client(identity) as client:
-            cluster = await _of_cluster(client, config, SystemClock())
+            cluster = await (_of_bootstrap if first else _of_cluster)(client, config, clock)
     bad = [finding.what for finding in (*found, *cluster) if finding.level == "fails"]
     if bad:
         raise Unwell(f"no pod would run here, or nobody could see it: {', '.join(bad)}")
@@ -68,12 +68,18 @@ async def _examine(provider: wasmlet.Provider, config: NodeConfig) -> None:
     click.echo(f"a node would run here{missed}")
 
 
+async def _of_bootstrap(client: Client, config: NodeConfig, clock: Clock) -> list[Finding]:
+    found = await requests.bootstrap(client, config, clock)
+    _tell(found)
+    return found
+
+
 async def _of_cluster(client: Client, config: NodeConfig, clock: Clock) -> list[Finding]:
     found = await diagnosis.cluster(client, config, clock)
     _tell(found)
     if found[0].level == "fails":
         return found  # it cannot be reached
-    for check in (diagnosis.classes, diagnosis.reach):
+    for check in (diagnosis.classes, requests.of_node, diagnosis.reach):
         more = await check(client, config)
         _tell(more)
         found += more

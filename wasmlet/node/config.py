@@ -13,12 +13,15 @@ import attrs
 
 from wasmlet.errors import ConfigError
 from wasmlet.model.quantity import Quantity
-from wasmlet.options import option, state_directory
+from wasmlet.options import check_state_directory, option, state_directory
 from wasmlet.provider import Taint
 
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
 OWN_LABELS = ("kubernetes.io/os", "kubernetes.io/arch", "kubernetes.io/hostname", "wasmlet.dev/provider")
 _TAINT = re.compile(r"([^=:]+)(?:=([^:]*))?:(NoSchedule|PreferNoSchedule|NoExecute)")
+
+CLOSED = 0o022
+"""What the mode of the state directory may not have: nobody else writes to it."""
 
 
 @attrs.frozen
@@ -137,17 +140,27 @@ class NodeConfig:
                 raise ConfigError(f"system reserved: {wanted}, found {text!r}; set it with --system-reserved") from None
         return reserved
 
+    def state_path(self) -> Path:
+        """Where the state directory of this node is, or will be."""
+        if self.state_dir is not None:
+            return self.state_dir
+        if os.geteuid() == 0:
+            return Path("/run/wasmlet") / self.node_name
+        base = os.environ.get("XDG_RUNTIME_DIR") or os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state"
+        return Path(base) / "wasmlet" / self.node_name
+
     def directory(self) -> Path:
         """The state directory of this node, made if need be. Blocks.
 
         Raises:
             ConfigError: as `state_directory`.
         """
-        if self.state_dir is not None:
-            path = self.state_dir
-        elif os.geteuid() == 0:
-            path = Path("/run/wasmlet") / self.node_name
-        else:
-            base = os.environ.get("XDG_RUNTIME_DIR") or os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state"
-            path = Path(base) / "wasmlet" / self.node_name
-        return state_directory(path, closed=0o022)
+        return state_directory(self.state_path(), closed=CLOSED)
+
+    def check_directory(self) -> bool:
+        """Whether the state directory is there; if not, it can be made. Changes nothing. Blocks.
+
+        Raises:
+            ConfigError: as `directory` would.
+        """
+        return check_state_directory(self.state_path(), closed=CLOSED)

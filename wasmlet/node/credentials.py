@@ -68,8 +68,19 @@ class Credentials:
             identity = await load_identity(config.kubeconfig, clock=self._clock)
             await self._keeper.load()
             return identity.as_node(config.node_name) if config.impersonate_node else identity
+        if (kept := await self.kept()) is not None:
+            return kept
+        await self._bootstrap(config.bootstrap_kubeconfig)
+        return await load_identity(self._kubeconfig, clock=self._clock)
+
+    async def kept(self) -> Identity | None:
+        """What an earlier start has left, where that is still valid: a later one asks for nothing then.
+
+        Raises:
+            ConfigError: a kubeconfig is there that cannot be used.
+        """
         if not await self._has_certificate():
-            await self._bootstrap(config.bootstrap_kubeconfig)
+            return None
         return await load_identity(self._kubeconfig, clock=self._clock)
 
     @property
