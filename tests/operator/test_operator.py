@@ -59,7 +59,7 @@ async def test_a_port_that_is_taken_is_said() -> None:
             taken.listen()
             port = taken.getsockname()[1]
             code, text = await said(f"--kubeconfig={plane.kubeconfig}", f"--health-port={port}")
-    assert (code, text.count("Traceback")) == (1, 0)
+    assert (code, text.count("Traceback")) == (1, 0), text
     assert f"127.0.0.1:{port} cannot be listened on" in text
 
 
@@ -73,5 +73,5 @@ async def test_a_cluster_without_the_definition_of_pools_has_nothing_to_clean_up
 @pytest.mark.parametrize("argument", ["--kubeconfig=/no/such/file", "--health-port=x"])
 async def test_what_is_wrong_is_said_in_a_line(argument: str, tmp_path: Path) -> None:
     code, text = await said(argument)
-    assert code in (1, 2)
-    assert "Traceback" not in text
+    assert code in (1, 2), text
+    assert "Traceback" not in text, text

@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Coroutine, Iterator, Sequence
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
 from wasmlet.cli.output import OutputLost, guard
 from wasmlet.errors import WasmletError
+
+if TYPE_CHECKING:
+    from logging import LogRecord
 
 EXIT_CODES = """\b
 Exit codes:
@@ -25,13 +28,21 @@ Exit codes:
 def run_loop(work: Coroutine[Any, Any, None]) -> None:
     """Run the coroutine on the fastest loop there is."""
     import asyncio
+    import logging
 
+    logging.getLogger("asyncio").addFilter(_of_interest)
     try:
         import uvloop
     except ImportError:
         asyncio.run(work)
     else:
         uvloop.run(work)
+
+
+def _of_interest(record: LogRecord) -> bool:
+    """Whether what the loop reports is news: uvloop reports a TLS connection that we ended while it was being read."""
+    error = record.exc_info[1] if record.exc_info else None
+    return not (isinstance(error, RuntimeError) and str(error).endswith("the handler is closed"))
 
 
 def execute(command: click.Command, args: Sequence[str] | None, name: str) -> NoReturn:
