@@ -25,6 +25,7 @@ def node(ordinal: int, *, ready: bool = True, draining: datetime | None = None, 
         "uid": f"node-{ordinal}",
         "version": "1",
         "ready": ready,
+        "since": None,
         "cordoned": draining is not None,
         "draining": draining,
         "program": "wasmlet",
@@ -63,7 +64,7 @@ def member(
 
 
 def stateful(replicas: int, revision: str = NEW) -> SetSeen:
-    return SetSeen("set", replicas, revision, replicas == 0, frozenset({"uid-of-edge"}))
+    return SetSeen("set", replicas, revision, replicas == 0)
 
 
 def seen(members: Sequence[Member], replicas: int, revision: str = NEW) -> Seen:

@@ -16,7 +16,7 @@ from wasmlet.kube import Client, errors, load_identity
 from wasmlet.operator.config import OperatorConfig
 from wasmlet.operator.draining import CORDON_SECONDS, Drains
 from wasmlet.operator.fleet import Fleet
-from wasmlet.operator.health import Metrics
+from wasmlet.operator.health import Metrics, Pulse
 from wasmlet.operator.pool import LABEL
 from wasmlet.operator.scaling import Waiting
 from wasmlet.operator.seen import DRAINING, Member, NodeSeen, Seen
@@ -47,7 +47,7 @@ class Rig:
         self.client = client
         self.clock = clock
         self.wake = wakes.of("edge")
-        self.shared = Shared(config, client, client, fleet, more, wakes, clock, rng, Metrics(), Waiting())
+        self.shared = Shared(config, client, client, fleet, more, wakes, clock, rng, Metrics(), Pulse(clock), Waiting())
 
     async def seen(self) -> Seen:
         """The one node, as the API server has it."""
@@ -121,6 +121,24 @@ async def test_a_node_that_somebody_else_takes_back_is_cordoned_again_in_seconds
         rig.clock.advance(again)
         await drains.follow([await rig.node()], await rig.seen(), 3600)
         assert (await rig.node()).cordoned
+
+
+async def test_a_node_that_takes_pods_after_it_was_empty_is_not_empty() -> None:
+    async with asyncio.timeout(30), opened() as (rig, drains_of), drains_of() as drains:
+        await rig.emptied(drains)
+        spec = {"nodeName": "edge-0", "containers": [{"name": "c", "image": "i"}]}
+        body = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"}, "spec": spec}
+        path = "/api/v1/namespaces/default/pods"
+        await rig.client.create(path, body)
+        while drains.emptied(await rig.seen(), 3600):
+            rig.wake.clear()
+            if drains.emptied(await rig.seen(), 3600):
+                await rig.wake.wait()
+        while "deletionTimestamp" not in (await rig.client.get(f"{path}/p"))["metadata"]:  # noqa: ASYNC110 - looked at
+            await asyncio.sleep(0.05)
+        assert drains.emptied(await rig.seen(), 3600) == set()
+        await rig.client.delete(f"{path}/p", {"gracePeriodSeconds": 0})
+        await rig.emptied(drains)
 
 
 async def test_a_time_that_never_ends_is_no_error() -> None:

@@ -40,9 +40,9 @@ def test_a_pool_is_a_statefulset_that_only_the_operator_rolls() -> None:
     assert spec["updateStrategy"] == {"type": "OnDelete"}
 
 
-def test_all_objects_are_the_pools_and_go_with_it() -> None:
+def test_all_objects_are_the_pools_and_nobody_but_the_operator_ends_them() -> None:
     for body in made().values():
-        assert body["metadata"]["ownerReferences"][0]["uid"] == "uid-of-edge"
+        assert "ownerReferences" not in body["metadata"]
         assert body["metadata"]["labels"]["wasmlet.dev/pool"] == "edge"
     assert not [kind for kind in made() if kind == "RuntimeClass"]
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from wasmlet.operator.health import Metrics, served
-from wasmlet.testing import ControlPlane
+from wasmlet.operator.health import STUCK_SECONDS, Metrics, Pulse, served
+from wasmlet.testing import ControlPlane, FakeClock
 
 
 def free_port() -> int:
@@ -21,15 +21,20 @@ def free_port() -> int:
 
 
 async def test_what_is_served() -> None:
-    port, metrics, known = free_port(), Metrics(), False
+    port, metrics, clock, known = free_port(), Metrics(), FakeClock(), False
+    pulse = Pulse(clock)
     metrics.looked("edge", wanted=3, ready=2)
     metrics.failed("edge")
-    async with served("127.0.0.1", port, metrics, lambda: known), aiohttp.ClientSession() as session:
+    async with served("127.0.0.1", port, metrics, pulse, lambda: known), aiohttp.ClientSession() as session:
 
         async def get(path: str) -> tuple[int, str]:
             async with session.get(f"http://127.0.0.1:{port}{path}") as answer:
                 return answer.status, await answer.text()
 
+        with pulse.looking("edge"):
+            assert await get("/healthz") == (200, "ok")
+            clock.advance(STUCK_SECONDS + 1)
+            assert await get("/healthz") == (503, "a look at pool edge does not end")
         assert await get("/healthz") == (200, "ok")
         assert (await get("/readyz"))[0] == 503
         known = True

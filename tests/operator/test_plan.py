@@ -65,7 +65,7 @@ def test_a_change_takes_one_node_at_a_time() -> None:
     assert (names(plan.drain), plan.restart, plan.release) == (["edge-2"], [], [])
     members = [member(0, OLD), member(1, OLD), member(2, OLD, draining=SINCE)]
     plan = planned(3, seen(members, 3), {"node-2"}, 1)
-    assert (plan.drain, names(plan.restart)) == ([], ["edge-2"])
+    assert (names(plan.drain), names(plan.restart)) == (["edge-2"], ["edge-2"])
     members[2] = member(2, NEW, draining=SINCE)
     plan = planned(3, seen(members, 3), {"node-2"}, 1)
     assert (plan.drain, plan.restart, names(plan.release)) == ([], [], ["edge-2"])
@@ -107,7 +107,11 @@ def test_no_more_nodes_go_on_being_emptied_than_may_be_away() -> None:
     plan = planned(4, seen(members, 4), (), 1)
     assert (names(plan.drain), names(plan.release)) == (["edge-3"], ["edge-1", "edge-2"])
     plan = planned(4, seen(members, 4), {"node-1"}, 1)
-    assert (names(plan.restart), plan.drain, names(plan.release)) == (["edge-1"], [], ["edge-2", "edge-3"])
+    assert (names(plan.restart), names(plan.drain), names(plan.release)) == (
+        ["edge-1"],
+        ["edge-1"],
+        ["edge-2", "edge-3"],
+    )
 
 
 def test_what_is_emptied_goes_on_while_the_controller_has_not_seen_the_change() -> None:
@@ -115,7 +119,7 @@ def test_what_is_emptied_goes_on_while_the_controller_has_not_seen_the_change() 
     plan = planned(2, seen(members, 2, revision=""), (), 1)
     assert (names(plan.drain), plan.release, plan.restart) == (["edge-1"], [], [])
     plan = planned(2, seen(members, 2, revision=""), {"node-1"}, 1)
-    assert (plan.drain, plan.release, plan.restart) == ([], [], [])
+    assert (names(plan.drain), plan.release, plan.restart) == (["edge-1"], [], [])
 
 
 def test_nothing_is_made_anew_while_the_controller_has_not_seen_the_change() -> None:
@@ -208,3 +212,17 @@ def _after(plan: Plan, members: list[Member], replicas: int) -> list[Member]:
         elif one is not None and one.node is not None and name not in forget:
             after.append(member(ordinal, draining=since, has_pod=False))
     return after
+
+
+def test_a_node_that_is_empty_is_kept_so_while_another_is_emptied() -> None:
+    members = [member(0), member(1, draining=SINCE), member(2, draining=SINCE)]
+    plan = planned(1, seen(members, 3), {"node-1"}, 1)
+    assert (plan.replicas, names(plan.drain), plan.release) == (3, ["edge-1", "edge-2"], [])
+
+
+def test_pods_whose_statefulset_is_gone_are_emptied_before_it_is_made_anew_without_them() -> None:
+    """`kubectl delete sts edge --cascade=orphan`: the new one takes them, and ends those it does not want."""
+    plan = planned(0, Seen(None, [member(0), member(1)]), (), 1)
+    assert (plan.replicas, names(plan.drain), plan.forget) == (2, ["edge-0", "edge-1"], [])
+    plan = planned(0, Seen(None, [member(0, draining=SINCE), member(1, draining=SINCE)]), {"node-0", "node-1"}, 1)
+    assert plan.replicas == 0

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from datetime import datetime
 from typing import Any
 
+import attrs
 import pytest
 
 from tests.operator.pools import member, pool, seen
@@ -38,11 +40,12 @@ class Rig:
         self.waiting = Waiting()
         self.scaler = Scaler(client, self.waiting, self.clock)
 
-    async def wish(self, found: Pool, nodes: int | None = None, **more: Any) -> int:
+    async def wish(self, found: Pool, nodes: int | None = None, since: datetime | None = None, **more: Any) -> int:
         count = found.replicas if nodes is None else nodes
         assert found.autoscaling is not None
         assert count is not None
-        there = seen([member(n, **more) for n in range(count)], count)
+        members = [member(n, **more) for n in range(count)]
+        there = seen([attrs.evolve(m, node=m.node and attrs.evolve(m.node, since=since)) for m in members], count)
         return (await self.scaler.wish(found, found.autoscaling, there))[0]
 
     def wait(self, seconds: float) -> None:
@@ -83,6 +86,16 @@ async def test_none_more_while_the_last_one_is_still_starting(rig: Rig) -> None:
     rig.wait(31)
     assert await rig.wish(scaling(2), nodes=1) == 2
     assert await rig.wish(scaling(2), ready=False) == 2
+
+
+async def test_none_more_while_pods_may_be_about_to_be_given_to_the_last_one(rig: Rig) -> None:
+    """The scheduler tries a pod again some time after there is a new node, and says nothing new of it before."""
+    rig.waiting.applied(unschedulable(rig.clock, WASM))
+    rig.wait(31)
+    ready = rig.clock.now()
+    assert await rig.wish(scaling(2), since=ready) == 2
+    rig.wait(31)
+    assert await rig.wish(scaling(2), since=ready) == 3
 
 
 async def test_pods_that_go_elsewhere_count_for_nothing(rig: Rig) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import structlog
 
 from wasmlet.errors import ConfigError
-from wasmlet.kube import errors
+from wasmlet.kube import Client, errors
 from wasmlet.kube.client import MERGE_PATCH
 from wasmlet.operator.home import home_of
 from wasmlet.operator.keeper import Keeper
@@ -31,17 +31,28 @@ async def remove_all(shared: Shared) -> None:
         ApiError: pools cannot be listed or deleted.
     """
     try:
-        pools = (await shared.client.get(POOLS, limit=PAGE))["items"]
+        pools = await _listed(shared.client)
     except errors.ObjectNotFound:
         log.info("the cluster has no WasmNodePools: nothing is to be removed")
         return
     own = shared.config.namespace
-    for name in (pool["metadata"]["name"] for pool in pools):
+    for name in (pool["name"] for pool in pools):
         if (home := await home_of(shared.client, name)) not in (None, own):
             raise ConfigError(f"pool {name} has its nodes in namespace {home}, not in {own}: try --namespace {home}")
     async with asyncio.TaskGroup() as group:
         for pool in pools:
-            group.create_task(_remove(shared, pool["metadata"]))
+            group.create_task(_remove(shared, pool))
+
+
+async def _listed(client: Client) -> list[dict[str, Any]]:
+    """The metadata of all pools."""
+    found, params = [], {"limit": PAGE}
+    while True:
+        page = await client.get(POOLS, **params)
+        found += [pool["metadata"] for pool in page["items"]]
+        if not (more := page["metadata"].get("continue")):
+            return found
+        params["continue"] = more
 
 
 async def _remove(shared: Shared, metadata: dict[str, Any]) -> None:

@@ -19,7 +19,7 @@ PAUSES = Backoff(initial=0.5, cap=5, jitter=0.3)
 
 
 class Drain:
-    """The emptying of one node. `run` ends when no pod is left that has to go.
+    """The emptying of one node. `run` keeps it empty until cancelled: a pod that comes back has to go, too.
 
     Args:
         client: one that does not repeat by itself what the API server puts off (429).
@@ -42,23 +42,31 @@ class Drain:
         self._pods: dict[str, dict[str, Any]] = {}
         self._changed = asyncio.Event()
 
+    @property
+    def empty(self) -> bool:
+        """Whether no pod is left that has to go."""
+        return self.left == 0
+
     async def run(self) -> None:
-        """Empty the node, until nothing is left or until cancelled."""
+        """Empty the node, and keep it so until cancelled."""
         selection = Selection(paths.PODS, {"fieldSelector": f"spec.nodeName={self.node}"})
         reflector = Reflector(self._client, selection, self, pacing=Pacing(self._clock, self._rng))
         async with asyncio.TaskGroup() as group:
-            watch = group.create_task(reflector.run())
-            await self._changed.wait()
+            group.create_task(reflector.run())
             await self._evict()
-            watch.cancel()
 
     async def _evict(self) -> None:
         pauses = PAUSES.pauses(self._rng)
-        while self._pods:
+        while True:
+            if not self._pods:
+                self._say("")
+                await self._changed.wait()
             self._changed.clear()
             before = len(self._pods)
             held = await self._round([pod for pod in self._pods.values() if not _ending(pod)])
             self._say(held)
+            if not self._pods:
+                continue
             await either(self._clock, next(pauses), self._changed)
             if len(self._pods) < before:
                 pauses = PAUSES.pauses(self._rng)

@@ -16,7 +16,7 @@ from wasmlet.model.times import rfc3339
 from wasmlet.operator.drain import Drain
 from wasmlet.operator.seen import CORDONED_BEFORE, DRAINING, NodeSeen, Seen
 from wasmlet.operator.shared import Shared, Tell
-from wasmlet.operator.status import Emptying
+from wasmlet.operator.status import Emptying, some
 
 log = structlog.get_logger(__name__)
 
@@ -39,6 +39,8 @@ class Drains:
         """By UID of the Node."""
         self._cordoned: dict[str, float] = {}
         self._overdue: set[str] = set()
+        self._begun: list[str] = []
+        """Names of the nodes that nobody has been told of yet."""
 
     async def __aenter__(self) -> Self:
         await self._group.__aenter__()
@@ -53,7 +55,7 @@ class Drains:
 
     def emptied(self, seen: Seen, timeout: float) -> set[str]:
         """UIDs of the Nodes that are empty, or have had the time for it."""
-        found = {uid for uid, (_, task) in self._tasks.items() if task.done()}
+        found = {uid for uid, (drain, _) in self._tasks.items() if drain.empty}
         now = self._shared.clock.now()
         for node in _nodes(seen):
             if node.draining is None or (now - node.draining).total_seconds() < timeout:
@@ -67,10 +69,10 @@ class Drains:
 
     def progress(self) -> list[Emptying]:
         """How far each of those is that are under way."""
-        return [Emptying(d.node, d.left, d.held) for d, task in self._tasks.values() if not task.done()]
+        return [Emptying(drain.node, drain.left, drain.held) for drain, _ in self._tasks.values() if not drain.empty]
 
     async def follow(self, nodes: Sequence[NodeSeen], seen: Seen, seconds: float) -> float | None:
-        """Empty these nodes and no others.
+        """Empty these nodes and no others; those that are empty are kept so.
 
         Args:
             seconds: how long emptying one may take.
@@ -79,17 +81,21 @@ class Drains:
             In how many seconds there is more to do, as one is overdue; None where nothing will be.
         """
         wanted = {node.uid for node in nodes}
-        # A Node outlives its pods: that it was empty once says nothing from when it has taken pods again.
+        # A Node outlives its emptying: that it was empty once says nothing from when it has taken pods again.
         drained = {node.uid for node in _nodes(seen) if node.draining is not None}
-        for uid, (_, task) in list(self._tasks.items()):
-            if uid not in drained or (uid not in wanted and not task.done()):
+        for uid in list(self._tasks):
+            if uid not in drained or uid not in wanted:
                 self._forget(uid)
         due = []
         for node in nodes:
             if (wait := await self._begin(node)) is not None:
                 due.append(wait)
             now = self._shared.clock.now()
-            due.append(((node.draining or now) - now).total_seconds() + seconds)
+            if (left := ((node.draining or now) - now).total_seconds() + seconds) > 0:
+                due.append(left)
+        if self._begun:
+            said, self._begun = some(self._begun), []
+            self._tell("Draining", f"{said}: no more pods are taken, and those that are there are asked to leave")
         return max(0.05, min(due)) if due else None
 
     async def release(self, node: NodeSeen) -> None:
@@ -128,7 +134,7 @@ class Drains:
                 return None
             if node.draining is None:
                 log.info("a node is emptied", pool=self._pool, node=node.name)
-                self._tell("Draining", f"node {node.name} takes no more pods, and those on it are asked to leave")
+                self._begun.append(node.name)
         if node.uid not in self._tasks:
             wake = shared.wakes.of(self._pool)
             drain = Drain(shared.evicting, node.name, shared.clock, shared.rng, wake.set)

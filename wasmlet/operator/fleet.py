@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import OrderedDict, defaultdict
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
 from wasmlet.clock import Pacing
@@ -14,6 +14,8 @@ from wasmlet.operator.pool import LABEL, ordinal_of
 from wasmlet.operator.seen import Member, NodeSeen, PodSeen, Seen, SetSeen
 
 T = TypeVar("T")
+REMEMBERED = 1024
+"""How many of the objects that are gone are remembered."""
 Wake = Callable[[str], None]
 """Called with the name of a pool, of which something has changed."""
 
@@ -25,14 +27,22 @@ class Kept(Generic[T]):
         self._read = read
         self._wake = wake
         self._found: defaultdict[str, dict[str, tuple[str, T]]] = defaultdict(dict)
+        self._pools: dict[str, str] = {}
+        """Of each object, by name, the pool that has it."""
+        self._gone: OrderedDict[str, str] = OrderedDict()
+        """UID and version of what went last: the answer to an earlier write may come after the news of that."""
         self.in_sync = asyncio.Event()
+
+    def pools(self) -> Collection[str]:
+        """The pools that have something."""
+        return self._found.keys()
 
     def of(self, pool: str) -> Mapping[str, T]:
         """What the pool has, by name."""
         return {name: value for name, (_, value) in self._found.get(pool, {}).items()}
 
     def synced(self, items: Sequence[dict[str, Any]]) -> None:
-        before, self._found = self._found, defaultdict(dict)
+        before, self._found, self._pools = self._found, defaultdict(dict), {}
         for item in items:
             self._put(item)
         for pool in before.keys() | self._found.keys():
@@ -43,15 +53,28 @@ class Kept(Generic[T]):
     def applied(self, item: dict[str, Any]) -> None:
         """Something is new; also what was answered to a write, which a watch may tell of later."""
         metadata = item["metadata"]
+        version = metadata["resourceVersion"]
+        if (gone := self._gone.get(metadata["uid"])) is not None and not later(version, gone):
+            return
+        before = self._pools.get(metadata["name"])
+        if before not in (None, _pool(item)):
+            self._forget(str(before), metadata["name"])  # it has another label now
         known = self._found.get(_pool(item), {}).get(metadata["name"])
-        if known is not None and not later(metadata["resourceVersion"], known[0]):
+        if known is not None and not later(version, known[0]):
             return
         value = self._put(item)
         if known is None or known[1] != value:
             self._wake(_pool(item))
 
     def deleted(self, item: dict[str, Any]) -> None:
-        pool, name = _pool(item), item["metadata"]["name"]
+        metadata = item["metadata"]
+        self._gone[metadata["uid"]] = metadata["resourceVersion"]
+        while len(self._gone) > REMEMBERED:
+            self._gone.popitem(last=False)
+        self._forget(self._pools.get(metadata["name"], _pool(item)), metadata["name"])
+
+    def _forget(self, pool: str, name: str) -> None:
+        self._pools.pop(name, None)
         if self._found.get(pool, {}).pop(name, None) is not None:
             if not self._found[pool]:
                 del self._found[pool]
@@ -59,6 +82,7 @@ class Kept(Generic[T]):
 
     def _put(self, item: dict[str, Any]) -> T:
         metadata, value = item["metadata"], self._read(item)
+        self._pools[metadata["name"]] = _pool(item)
         self._found[_pool(item)][metadata["name"]] = (metadata["resourceVersion"], value)
         return value
 
@@ -131,6 +155,11 @@ class Fleet:
     def of(self, pool: str) -> Seen:
         """What there is of the pool's nodes."""
         return Seen(self.sets.of(pool).get(pool), list(self._members(pool)))
+
+    def pools(self) -> set[str]:
+        """The names of pools that have something."""
+        kept: list[Kept[Any]] = [self.sets, self.pods, self.nodes, *self._editions.values()]
+        return {name for one in kept for name in one.pools() if name}
 
     def edition(self, path: str, pool: str) -> str | None:
         """The edition of the object at that path, as it was seen last; None where it is not there."""

@@ -13,14 +13,17 @@ import aiohttp
 import structlog
 from multidict import CIMultiDict
 
+from wasmlet.clock import Clock, either
 from wasmlet.concurrency import first_of
-from wasmlet.failures import traceback_of
+from wasmlet.failures import text_of, traceback_of
 from wasmlet.kube import Identity
 from wasmlet.kube.connections import opened_session
 from wasmlet.model.pod import Raw
 from wasmlet.operator.keeper import Keeper
 from wasmlet.operator.pool import FINALIZER, GROUP, PLURAL, POOLS, VERSION
 from wasmlet.operator.shared import RETRIES, Shared
+
+log = structlog.get_logger(__name__)
 
 
 @contextlib.contextmanager
@@ -41,6 +44,8 @@ with _absent("kubernetes_asyncio"):
     import kopf
 
 CANCEL_SECONDS = 10.0
+WATCH_SECONDS = 1.0
+"""The least time between two watches of the same objects: a server may end each of them at once."""
 
 
 class _Endless:
@@ -71,6 +76,7 @@ def settings() -> kopf.OperatorSettings:
     found.posting.enabled = False
     found.networking.error_backoffs = _Endless()
     found.networking.request_timeout = 30
+    found.watching.reconnect_backoff = WATCH_SECONDS
     found.process.ultimate_exiting_timeout = None
     return found
 
@@ -88,7 +94,7 @@ def registry(shared: Shared, identity: Identity) -> kopf.OperatorRegistry:
             await shared.pacing.clock.sleep(next(pauses))
         asked = True
         identity = shared.client.identity
-        return kopf.AiohttpSession(server=identity.server, aiohttp_session=_session(identity))
+        return kopf.AiohttpSession(server=identity.server, aiohttp_session=_session(identity, shared.clock))
 
     @kopf.on.event(*pools, registry=found)
     async def changed(name: str, type: str, **_: Any) -> None:  # noqa: A002 - kopf's name
@@ -112,10 +118,15 @@ def registry(shared: Shared, identity: Identity) -> kopf.OperatorRegistry:
     return found
 
 
-def _session(identity: Identity) -> aiohttp.ClientSession:
+def _session(identity: Identity, clock: Clock) -> aiohttp.ClientSession:
     """A session for kopf, with the same credentials as all others."""
+    watched: dict[str, float] = {}
 
     async def as_us(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+        if "watch" in request.url.query:  # kopf opens the next one as soon as one ends
+            left = watched.get(request.url.path, float("-inf")) + WATCH_SECONDS - clock.monotonic()
+            watched[request.url.path] = clock.monotonic() + max(0.0, left)
+            await clock.sleep(max(0.0, left))
         for name, value in (await identity.headers()).items():
             request.headers.add(name, value)
         return await handler(request)
@@ -125,15 +136,21 @@ def _session(identity: Identity) -> aiohttp.ClientSession:
 
 
 async def serve(shared: Shared, stop: asyncio.Event) -> None:
-    """Run kopf until stopped."""
+    """Run kopf until stopped. It ends by itself at an error in a watch, and begins again then."""
+    pauses = RETRIES.pauses(shared.rng)
     with _logged():
-        await kopf.operator(
-            registry=registry(shared, shared.client.identity),
-            settings=settings(),
-            clusterwide=True,
-            standalone=True,
-            stop_flag=stop,
-        )
+        while not stop.is_set():
+            try:
+                await kopf.operator(
+                    registry=registry(shared, shared.client.identity),
+                    settings=settings(),
+                    clusterwide=True,
+                    standalone=True,
+                    stop_flag=stop,
+                )
+            except Exception as error:
+                log.warning("pools are no longer followed, beginning again", error=text_of(error))
+            await either(shared.clock, next(pauses), stop)
 
 
 @contextlib.contextmanager

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 
 from aiohttp import web
 from prometheus_client import (
@@ -16,8 +16,11 @@ from prometheus_client import (
     generate_latest,
 )
 
+from wasmlet.clock import Clock
 from wasmlet.errors import ConfigError
 
+STUCK_SECONDS = 1800.0
+"""More than the requests of a look take where the API server puts off each of them as often as it may."""
 STATES = ("wanted", "ready", "updated", "draining")
 
 
@@ -61,8 +64,36 @@ class Metrics:
                 self._nodes.remove(pool, state)
 
 
+class Pulse:
+    """Whether the operator lives: a look at a pool is a few requests, each of which ends in time.
+
+    Waiting is not part of a look, neither for the next one nor for an API server that is away.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._begun: dict[object, tuple[str, float]] = {}
+
+    @contextmanager
+    def looking(self, pool: str) -> Iterator[None]:
+        """While open, a pool is looked at."""
+        key = object()
+        self._begun[key] = pool, self._clock.monotonic()
+        try:
+            yield
+        finally:
+            del self._begun[key]
+
+    def stuck(self) -> str:
+        """The name of a pool at which a look does not end; "" where there is none."""
+        now = self._clock.monotonic()
+        return next((pool for pool, since in self._begun.values() if now - since > STUCK_SECONDS), "")
+
+
 @asynccontextmanager
-async def served(address: str, port: int, metrics: Metrics, ready: Callable[[], bool]) -> AsyncIterator[None]:
+async def served(
+    address: str, port: int, metrics: Metrics, pulse: Pulse, ready: Callable[[], bool]
+) -> AsyncIterator[None]:
     """Serve them while open.
 
     Args:
@@ -77,7 +108,9 @@ async def served(address: str, port: int, metrics: Metrics, ready: Callable[[], 
         return
 
     async def healthz(_: web.Request) -> web.Response:
-        return web.Response(text="ok")  # the loop runs; an API server that is away is not mended by a restart
+        if pool := pulse.stuck():
+            return web.Response(status=503, text=f"a look at pool {pool} does not end")
+        return web.Response(text="ok")  # an API server that is away is not mended by a restart
 
     async def readyz(_: web.Request) -> web.Response:
         return web.Response(text="ok") if ready() else web.Response(status=503, text="not in sync yet")

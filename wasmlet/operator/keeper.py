@@ -20,13 +20,14 @@ from wasmlet.operator.classes import make_classes
 from wasmlet.operator.draining import Drains
 from wasmlet.operator.dressing import dressed
 from wasmlet.operator.home import home_of
+from wasmlet.operator.leftovers import nothing_runs, remove_objects
 from wasmlet.operator.node_pod import check_config
 from wasmlet.operator.plan import Plan, planned
 from wasmlet.operator.pool import GROUP, KIND, LABEL, POOLS, VERSION, Autoscaling, Pool, Unusable
 from wasmlet.operator.scaling import Scaler
 from wasmlet.operator.seen import Member, NodeSeen, Seen
 from wasmlet.operator.shared import Shared
-from wasmlet.operator.status import stamped, status_of
+from wasmlet.operator.status import in_words_only, some, stamped, status_of
 
 log = structlog.get_logger(__name__)
 
@@ -38,6 +39,8 @@ REMOVING_SECONDS = 5.0
 """The same for a pool that is deleted: kopf tells of no change of an object while it handles its deletion."""
 AGAIN_SECONDS = 30.0
 """What an administrator has to put right, and no watch tells of, is tried again so often."""
+WORDS_SECONDS = 5.0
+"""The least time between two times that the same state is put into other words: another operator may do so, too."""
 Ask = Callable[[], Awaitable[Raw]]
 
 
@@ -60,6 +63,7 @@ class Keeper:
         self._applier = Applier(shared.client, shared.fleet, name, shared.clock)
         self._answered: Raw = {}
         """The pool, as the API server answered when its status was written last."""
+        self._reported = float("-inf")
         self._scaler = Scaler(shared.client, shared.waiting, shared.clock)
         self._classes: Collection[str] = ()
         """The engines whose RuntimeClasses are there."""
@@ -78,7 +82,8 @@ class Keeper:
                 self._wake.clear()
                 pauses.begin()
                 try:
-                    again = await self._look(drains)
+                    with shared.pulse.looking(self._name):
+                        again = await self._look(drains)
                 except errors.ApiError as error:
                     log.warning("a pool is not as it is to be, trying again", pool=self._name, **described(error))
                     shared.metrics.failed(self._name)
@@ -105,7 +110,8 @@ class Keeper:
         except errors.ObjectNotFound:
             return None
         seen = self._shared.fleet.of(self._name)
-        if self._removing and _over(seen, pool.uid):
+        if self._removing and nothing_runs(seen):
+            await remove_objects(self._shared.client, self._shared.config.namespace, self._name)
             return None
         wanted = 0 if self._removing else pool.replicas or 0
 
@@ -115,7 +121,6 @@ class Keeper:
         plan = decided()
         trouble, again = None, [REMOVING_SECONDS if self._removing else LOOK_SECONDS]
         try:
-            _check_owner(pool, seen)
             seen, strays = await self._completed(plan, seen)
             plan = decided()
             due = await drains.follow(plan.drain, seen, pool.drain_timeout)
@@ -134,7 +139,8 @@ class Keeper:
             again.append(AGAIN_SECONDS)
         seen = self._shared.fleet.of(self._name)  # what was applied its controller has not seen
         status = status_of(pool, seen, plan, drains.progress(), trouble=trouble, removing=self._removing)
-        await self._report(raw, status)
+        if (later_on := await self._report(raw, status)) is not None:
+            again.append(later_on)
         self._shared.metrics.looked(
             self._name,
             wanted=wanted,
@@ -190,8 +196,11 @@ class Keeper:
         """The pool with a number of nodes: where nobody says one, an autoscaler of pods would leave it alone."""
         if pool.replicas is not None or self._removing:
             return pool
+        raw = await self._shared.client.get(f"{POOLS}/{pool.name}")
+        if (found := Pool.of(raw)).replicas is not None or found.uid != pool.uid:
+            return attrs.evolve(pool, replicas=found.replicas)
         count = 1 if pool.autoscaling is None else pool.autoscaling.least
-        patch = {"metadata": {"uid": pool.uid}, "spec": {"replicas": count}}
+        patch = {"metadata": {"resourceVersion": version_of(raw)}, "spec": {"replicas": count}}
         return Pool.of(await self._shared.client.patch(f"{POOLS}/{pool.name}", patch, MERGE_PATCH))
 
     async def _check(self, pool: Pool, plan: Plan, seen: Seen, strays: Sequence[str]) -> None:
@@ -238,21 +247,22 @@ class Keeper:
 
     async def _apply(self, pool: Pool, plan: Plan, seen: Seen) -> float | None:
         """Make all objects what they are to be. Of a pool that goes only the number of its nodes is changed."""
-        if self._removing and (seen.set is None or seen.set.replicas == plan.replicas):
+        if self._removing and plan.replicas == (0 if seen.set is None else seen.set.replicas):
             return None
         config = self._shared.config
         names = [pool.node(ordinal) for ordinal in range(plan.replicas)]
         names += [member.name for member in seen.members if member.ordinal >= plan.replicas]
-        if seen.set is not None and seen.set.replicas < plan.replicas:
-            self._tell("ScalingUp", f"from {seen.set.replicas} to {plan.replicas} nodes")
         made = objects.of_nodes(pool, config.namespace, config.node_image, plan.replicas, names)
         try:
             await self._make_classes(pool)
-            return await self._applier.apply(made)
+            mend = await self._applier.apply(made)
         except (errors.BadRequest, errors.Forbidden, errors.Invalid) as error:
             log.warning("the API server refuses what a pool needs", pool=self._name, error=str(error))
             self._shared.metrics.failed(self._name)
             raise Unusable("Refused", f"the API server refuses what the pool needs: {error}") from error
+        if seen.set is not None and seen.set.replicas < plan.replicas:
+            self._tell("ScalingUp", f"from {seen.set.replicas} to {plan.replicas} nodes")
+        return mend
 
     async def _make_classes(self, pool: Pool) -> None:
         engines = {*pool.engines, pool.provider}
@@ -262,19 +272,24 @@ class Keeper:
 
     async def _step(self, plan: Plan) -> None:
         client, namespace = self._shared.client, self._shared.config.namespace
+        restarted, gone = [], []
         for pod in plan.restart:
             path = f"/api/v1/namespaces/{namespace}/pods/{pod.name}"
             with contextlib.suppress(errors.ObjectNotFound, errors.Conflict):
                 await client.delete(path, {"preconditions": {"uid": pod.uid}})
                 log.info("a node is made anew", pool=self._name, node=pod.name)
-                self._tell("NodeRestarted", f"node {pod.name} is made anew, as the pool says now")
+                restarted.append(pod.name)
         for node in plan.forget:
             if await self._has_pod(node.name):
                 continue  # the watch of pods is behind
             with contextlib.suppress(errors.ObjectNotFound, errors.Conflict):
                 await client.delete(f"{paths.NODES}/{node.name}", {"preconditions": {"uid": node.uid}})
                 log.info("a node is gone", pool=self._name, node=node.name)
-                self._tell("NodeRemoved", f"node {node.name} is gone")
+                gone.append(node.name)
+        if restarted:
+            self._tell("NodeRestarted", f"made anew, as the pool says now: {some(restarted)}")
+        if gone:
+            self._tell("NodeRemoved", f"gone: {some(gone)}")
 
     async def _dress(self, pool: Pool, seen: Seen) -> None:
         for member in () if self._removing else seen.members:
@@ -290,45 +305,34 @@ class Keeper:
             return False
         return True
 
-    async def _report(self, raw: Raw, status: dict[str, Any]) -> None:
-        """Write the status where it says something new."""
+    async def _report(self, raw: Raw, status: dict[str, Any]) -> float | None:
+        """Write the status where it says something new.
+
+        Returns:
+            In how many seconds to do that, where it says the same in other words and was written just now.
+        """
         if self._answered and not later(version_of(raw), version_of(self._answered)):
             raw = self._answered
-        if (changed := stamped(status, raw.get("status") or {}, self._shared.clock.now())) is None:
-            return
+        before, clock = raw.get("status") or {}, self._shared.clock
+        if (changed := stamped(status, before, clock.now())) is None:
+            return None
+        left = self._reported + WORDS_SECONDS - clock.monotonic()
+        if left > 0 and in_words_only(changed, before):
+            return left
+        self._reported = clock.monotonic()
         body = {"metadata": {"uid": self._uid}, "status": changed}
         with contextlib.suppress(errors.ObjectNotFound, errors.Conflict):
             self._answered = await self._shared.client.patch(f"{POOLS}/{self._name}/status", body, MERGE_PATCH)
+        return None
 
     def _tell(self, reason: str, message: str, *, warning: bool = False) -> None:
         pool = {"apiVersion": f"{GROUP}/{VERSION}", "kind": KIND, "name": self._name, "uid": self._uid}
         self._shared.events.record(pool, reason, message, "Warning" if warning else "Normal")
 
 
-def _check_owner(pool: Pool, seen: Seen) -> None:
-    """See that what is there is the pool's own; else nothing is touched.
-
-    Raises:
-        Unusable: it is not.
-    """
-    if seen.set is not None and pool.uid not in seen.set.owners:
-        raise Unusable("NameTaken", f"the StatefulSet {pool.name} is not this pool's; delete it, or rename the pool")
-
-
 def _hides_guests(member: Member) -> bool:
     """Whether pods may run on it although its Node is not seen."""
     return member.node is None and member.pod is not None and member.pod.running and not member.pod.ending
-
-
-def _over(seen: Seen, pool: str) -> bool:
-    """Whether nothing is left of a pool that is deleted: no node, and nobody who is about to make one.
-
-    Args:
-        pool: its UID.
-    """
-    if seen.set is None or pool not in seen.set.owners:
-        return not seen.members or seen.set is not None
-    return not seen.members and seen.set.empty
 
 
 def version_of(raw: Raw) -> str:

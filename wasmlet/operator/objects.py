@@ -1,4 +1,8 @@
-"""The objects of a pool, as they are to be. Pure."""
+"""The objects of a pool, as they are to be. Pure.
+
+They have no owner reference: `kubectl delete wnp --cascade=foreground` would end what a pool owns before its nodes are
+empty. The operator deletes them when they are.
+"""
 
 from __future__ import annotations
 
@@ -33,6 +37,18 @@ def prefixed(pool: str) -> str:
 
 def set_path(namespace: str, pool: str) -> str:
     return f"/apis/apps/v1/namespaces/{namespace}/statefulsets/{pool}"
+
+
+def paths_of(namespace: str, pool: str) -> Sequence[str]:
+    """Where the objects of a pool are, in the order in which they are removed."""
+    core, rbac = f"/api/v1/namespaces/{namespace}", f"/apis/{_RBAC}/v1"
+    return (
+        set_path(namespace, pool),
+        f"{core}/services/{pool}",
+        f"{rbac}/clusterroles/{prefixed(pool)}",
+        f"{core}/serviceaccounts/{prefixed(pool)}",
+        f"{rbac}/clusterrolebindings/{prefixed(pool)}",  # last: it says where the pool's nodes are
+    )
 
 
 def of_nodes(pool: Pool, namespace: str, image: str, replicas: int, names: Sequence[str]) -> Iterator[Object]:
@@ -91,11 +107,7 @@ def _bound(pool: Pool, namespace: str, account: str, rules: list[dict[str, Any]]
 def _made(
     collection: str, version: str, kind: str, pool: Pool, namespace: str = "", *, name: str = "", **content: Any
 ) -> Object:
-    metadata: dict[str, Any] = {
-        "name": name or pool.name,
-        "labels": node_pod.labels(pool.name),
-        "ownerReferences": [pool.owner],
-    }
+    metadata: dict[str, Any] = {"name": name or pool.name, "labels": node_pod.labels(pool.name)}
     if namespace:
         metadata["namespace"] = namespace
     body = {"apiVersion": version, "kind": kind, "metadata": metadata, **content}

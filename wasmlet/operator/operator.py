@@ -10,14 +10,15 @@ from contextlib import asynccontextmanager
 import structlog
 
 from wasmlet.clock import Clock, Pacing, SystemClock
+from wasmlet.concurrency import first_of
 from wasmlet.kube import Client, errors, load_identity
 from wasmlet.kube.events import EventRecorder
 from wasmlet.node.credentials import first_contact
-from wasmlet.operator import handlers
+from wasmlet.operator import handlers, leftovers
 from wasmlet.operator.cleanup import remove_all
 from wasmlet.operator.config import OperatorConfig
 from wasmlet.operator.fleet import Fleet
-from wasmlet.operator.health import Metrics, served
+from wasmlet.operator.health import Metrics, Pulse, served
 from wasmlet.operator.pool import POOLS
 from wasmlet.operator.scaling import Waiting
 from wasmlet.operator.shared import RETRIES, Shared, Wakes
@@ -37,7 +38,7 @@ async def run(config: OperatorConfig) -> None:
         async with _shared(config) as shared:
             await _look_for_pools(shared.client)
             log.info("operator started", namespace=config.namespace)
-            await handlers.serve(shared, stop)
+            await first_of(handlers.serve(shared, stop), leftovers.follow(shared))
             await shared.events.flush(1.0)
 
 
@@ -67,12 +68,12 @@ async def _shared(config: OperatorConfig) -> AsyncIterator[Shared]:
         wakes = Wakes()
         fleet = Fleet(client, config.namespace, Pacing(clock, rng, RETRIES), wakes.wake)
         events = EventRecorder(client, "wasmlet-operator", clock=clock)
-        metrics, waiting = Metrics(), Waiting()
+        metrics, pulse, waiting = Metrics(), Pulse(clock), Waiting()
         pacing = Pacing(clock, rng, RETRIES)
         tasks = [group.create_task(work) for work in (fleet.run(), events.run(), waiting.run(client, pacing))]
         try:
-            async with served(config.health_address, config.health_port, metrics, fleet.known):
-                yield Shared(config, client, evicting, fleet, events, wakes, clock, rng, metrics, waiting)
+            async with served(config.health_address, config.health_port, metrics, pulse, fleet.known):
+                yield Shared(config, client, evicting, fleet, events, wakes, clock, rng, metrics, pulse, waiting)
         finally:
             for task in tasks:
                 task.cancel()

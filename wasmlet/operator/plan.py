@@ -20,7 +20,7 @@ class Plan:
 
     Attributes:
         replicas: of the StatefulSet; more than wanted while nodes are emptied.
-        drain: nodes to be emptied.
+        drain: nodes to be emptied, and kept so until they end.
         restart: pods whose node is empty, to be deleted so that the StatefulSet makes new ones.
         release: Nodes that were to be emptied and are not any more.
         forget: Nodes without a pod that nobody wants.
@@ -53,7 +53,9 @@ def planned(wanted: int, seen: Seen, emptied: Collection[str], max_unavailable: 
     surplus = [member for member in seen.members if member.ordinal >= wanted]
     kept = [member for member in seen.members if member.ordinal < wanted]
     waiting = [member for member in surplus if _holds_guests(member) and not _emptied(member, emptied)]
-    current = seen.set.replicas if seen.set is not None else 0
+    # A StatefulSet that is made anew, as somebody has deleted it, takes the pods that it finds.
+    found = max((member.ordinal + 1 for member in seen.members if member.pod is not None), default=0)
+    current = seen.set.replicas if seen.set is not None else found
     replicas = wanted if wanted >= current else min(current, max([wanted, *(m.ordinal + 1 for m in waiting)]))
     outdated = [member for member in kept if _outdated(member, seen.set)]
     known = seen.set is not None and bool(seen.set.revision)
@@ -63,11 +65,12 @@ def planned(wanted: int, seen: Seen, emptied: Collection[str], max_unavailable: 
         release = [member for member in kept if member not in turn and _released(member, outdated)]
     else:  # what is emptied may be about to be outdated
         turn, release = [member for member in kept if member.node is not None and member.node.draining is not None], []
-    draining = [*waiting, *(member for member in turn if _holds_guests(member) and not _emptied(member, emptied))]
+    busy = [member for member in (*surplus, *turn) if _holds_guests(member)]
+    pending = [member for member in busy if not _emptied(member, emptied)]
     return Plan(
         replicas=replicas,
-        drain=[member.node for member in draining if member.node is not None],
-        restart=[m.pod for m in turn if known and m.pod is not None and m not in draining],
+        drain=[member.node for member in busy if member.node is not None],
+        restart=[m.pod for m in turn if known and m.pod is not None and m not in pending],
         release=[member.node for member in release if member.node is not None],
         forget=[m.node for m in surplus if m.node is not None and m.pod is None and m.ordinal >= current],
         outdated=[member.name for member in outdated],

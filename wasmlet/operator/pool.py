@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import attrs
 
@@ -100,18 +99,6 @@ class Pool:
     def node(self, ordinal: int) -> str:
         """The name of the node, and of its pod."""
         return f"{self.name}-{ordinal}"
-
-    @property
-    def owner(self) -> dict[str, Any]:
-        """The `OwnerReference` to this pool."""
-        return {
-            "apiVersion": f"{GROUP}/{VERSION}",
-            "kind": KIND,
-            "name": self.name,
-            "uid": self.uid,
-            "controller": True,
-            "blockOwnerDeletion": True,
-        }
 
 
 def ordinal_of(name: str, pool: str) -> int | None:

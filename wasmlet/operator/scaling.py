@@ -124,7 +124,9 @@ class Scaler:
         waiting = [pod for pod in self._waiting.pods() if selects(pod.selector, labels)]
         if waiting:
             self._empty = None
-            due = min(pod.since for pod in waiting) + timedelta(seconds=rules.pending_seconds)
+            # A pod that has waited for the last node, too, may be about to be given to it.
+            since = [min(pod.since for pod in waiting), *(m.node.since for m in kept if m.node and m.node.since)]
+            due = max(since) + timedelta(seconds=rules.pending_seconds)
             return (have + 1 if due <= now and have < rules.most else have), again
         if have > rules.least and await self._long_empty(kept[-1], rules.empty_seconds, now):
             return have - 1, again

@@ -22,12 +22,17 @@ _REVISION = "controller-revision-hash"
 
 @attrs.frozen
 class NodeSeen:
-    """A Node."""
+    """A Node.
+
+    Attributes:
+        since: when it became ready or not; None where it does not say.
+    """
 
     name: str
     uid: str
     version: str
     ready: bool
+    since: datetime | None
     cordoned: bool
     draining: datetime | None
     program: str
@@ -45,6 +50,7 @@ class NodeSeen:
             uid=metadata["uid"],
             version=metadata["resourceVersion"],
             ready=_condition(status, "Ready") == "True",
+            since=_time(_condition(status, "Ready", "lastTransitionTime") or None),
             cordoned=bool(spec.get("unschedulable")),
             draining=_time(annotations.get(DRAINING)),
             program=(status.get("nodeInfo") or {}).get("kubeletVersion", ""),
@@ -93,14 +99,12 @@ class SetSeen:
     Attributes:
         revision: what its pods are to be; "" while its controller has yet to see what the StatefulSet says.
         empty: no pod is wanted, and its controller has seen that and has none.
-        owners: UIDs.
     """
 
     uid: str
     replicas: int
     revision: str
     empty: bool
-    owners: frozenset[str]
 
     @classmethod
     def of(cls, raw: Raw) -> SetSeen:
@@ -112,7 +116,6 @@ class SetSeen:
             replicas=replicas,
             revision=str(status.get("updateRevision") or "") if current else "",
             empty=current and not replicas and not status.get("replicas"),
-            owners=frozenset(owner["uid"] for owner in metadata.get("ownerReferences") or ()),
         )
 
 
@@ -146,8 +149,8 @@ class Seen:
     """By ordinal; those that have neither a pod nor a Node are left out."""
 
 
-def _condition(status: Mapping[str, Any], kind: str) -> str:
-    return next((str(c.get("status")) for c in status.get("conditions") or () if c.get("type") == kind), "")
+def _condition(status: Mapping[str, Any], kind: str, key: str = "status") -> str:
+    return next((str(c.get(key) or "") for c in status.get("conditions") or () if c.get("type") == kind), "")
 
 
 def _trouble(status: Mapping[str, Any]) -> str:

@@ -14,7 +14,7 @@ from wasmlet.kube import Client
 from wasmlet.kube.events import EventRecorder
 from wasmlet.operator.config import OperatorConfig
 from wasmlet.operator.fleet import Fleet
-from wasmlet.operator.health import Metrics
+from wasmlet.operator.health import Metrics, Pulse
 from wasmlet.operator.scaling import Waiting
 
 RETRIES = Backoff(initial=0.5, cap=10, jitter=0.5)
@@ -41,6 +41,10 @@ class Wakes:
         if (event := self._events.get(pool)) is not None:
             event.set()
 
+    def knows(self, pool: str) -> bool:
+        """Whether somebody keeps the pool."""
+        return pool in self._events
+
     def forget(self, pool: str) -> None:
         self._events.pop(pool, None)
 
@@ -62,6 +66,7 @@ class Shared:
     clock: Clock
     rng: random.Random
     metrics: Metrics
+    pulse: Pulse
     waiting: Waiting
 
     @property

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
@@ -79,6 +79,24 @@ def stamped(status: dict[str, Any], before: Raw, now: datetime) -> dict[str, Any
     return None if all(before.get(key) == value for key, value in found.items()) else found
 
 
+def in_words_only(status: Raw, before: Raw) -> bool:
+    """Whether the two differ only in what they say of the same state, and of what holds a node.
+
+    Two operators ask for the eviction of the same pods, and each hears something else.
+    """
+
+    def facts(raw: Raw) -> Any:
+        kept = {key: value for key, value in raw.items() if key != "conditions"}
+        return kept, [_facts(condition) for condition in raw.get("conditions") or ()]
+
+    return bool(facts(status) == facts(before))
+
+
+def _facts(condition: Raw) -> Raw:
+    words = ("message", "reason") if condition["type"] == "Draining" else ("message",)
+    return {key: value for key, value in condition.items() if key not in words}
+
+
 def _ready(wanted: int, ready: Sequence[Member], members: Sequence[Member]) -> _Condition:
     message = f"{len(ready)} of {wanted} nodes ready"
     if len(ready) == wanted:
@@ -98,9 +116,9 @@ def _progressing(wanted: int, ready: Sequence[Member], plan: Plan, *, removing: 
     if removing:
         return going("Removing", f"{_nodes(len(plan.surplus))} still to end")
     if plan.surplus or plan.replicas > wanted:
-        return going("ScalingDown", f"from {plan.replicas} to {_nodes(wanted)}: {_named(plan.surplus)} to end")
+        return going("ScalingDown", f"from {plan.replicas} to {_nodes(wanted)}: {some(plan.surplus)} to end")
     if plan.outdated:
-        return going("RollingUpdate", f"{_named(plan.outdated)} still to be made anew")
+        return going("RollingUpdate", f"{some(plan.outdated)} still to be made anew")
     if unobserved:
         return going("Observing", "the controller of StatefulSets has yet to see the last change")
     if len(ready) < wanted:
@@ -150,14 +168,10 @@ def _raw(condition: _Condition, generation: int) -> dict[str, Any]:
     }
 
 
-def _named(names: Sequence[str]) -> str:
-    return ", ".join(_some(names))
-
-
-def _some(names: Sequence[str]) -> Iterator[str]:
-    yield from names[:_MOST_NAMED]
-    if len(names) > _MOST_NAMED:
-        yield f"and {len(names) - _MOST_NAMED} more"
+def some(names: Sequence[str]) -> str:
+    """The first of these names, and how many more there are."""
+    more = [f"and {len(names) - _MOST_NAMED} more"] if len(names) > _MOST_NAMED else []
+    return ", ".join([*names[:_MOST_NAMED], *more])
 
 
 def _nodes(count: int) -> str:

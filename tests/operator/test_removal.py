@@ -1,0 +1,91 @@
+"""Pools that are removed, in ways that would pass the operator by: no node ends before its pods have left it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from tests.operator.forged import guest, lone, registers, runs
+from tests.operator.harness import DEFINITION, Fleet, Raw
+from tests.operator.test_operator import said
+from wasmlet.operator.objects import paths_of, prefixed
+from wasmlet.operator.pool import LABEL, POOLS
+
+pytestmark = pytest.mark.timeout(180)
+MORE_THAN_A_PAGE = 501
+
+
+async def held(fleet: Fleet) -> None:
+    """A pool of one node with a guest that may not leave."""
+    await fleet.pool(replicas=1, disruption={"drainTimeout": "1h"})
+    await runs(fleet, "edge-0")
+    await registers(fleet, "edge-0")
+    await guest(fleet, "edge-0", app="web")
+    await fleet.admin.patch(
+        f"{fleet.pods}/guest/status",
+        {"status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}},
+    )
+    await fleet.budget("web", minAvailable=1)
+
+
+def is_held(found: Mapping[str, Raw]) -> bool:
+    conditions = (found["edge"].get("status") or {}).get("conditions") or ()
+    return any(one["reason"] == "Held" for one in conditions)
+
+
+async def let_go(fleet: Fleet) -> None:
+    """End the guest; its node may end then, and the pool goes."""
+    assert "deletionTimestamp" not in (await fleet.admin.get(f"{fleet.pods}/edge-0"))["metadata"]
+    await fleet.admin.delete(f"{fleet.pods}/guest", {"gracePeriodSeconds": 0})
+    await fleet.gone()
+
+
+async def test_a_pool_that_is_removed_with_what_it_owns_is_emptied_first(tmp_path: Path, kubectl: Path) -> None:
+    """The garbage collector would end what the pool owns at once."""
+    async with lone(tmp_path, kubectl) as fleet:
+        await fleet.operator()
+        await held(fleet)
+        before = {path: (await fleet.admin.get(path))["metadata"]["uid"] for path in paths_of("default", "edge")}
+        await fleet.run("delete", "wnp", "edge", "--cascade=foreground", "--wait=false")
+        await fleet.until(POOLS, is_held, seconds=60)
+        assert before == {path: (await fleet.admin.get(path))["metadata"]["uid"] for path in before}
+        await let_go(fleet)
+
+
+async def test_a_pool_whose_statefulset_somebody_has_deleted_is_emptied_and_goes(tmp_path: Path, kubectl: Path) -> None:
+    async with lone(tmp_path, kubectl) as fleet:
+        operator = await fleet.operator()
+        await held(fleet)
+        await operator.kill()
+        await fleet.run("delete", "sts", "edge", "--cascade=orphan")
+        assert (await fleet.admin.get(f"{POOLS}/edge"))["metadata"]["finalizers"]
+        await fleet.remove()
+        await fleet.operator()
+        await fleet.until(POOLS, is_held, seconds=60)
+        await let_go(fleet)
+
+
+async def test_what_a_pool_has_left_is_removed(tmp_path: Path, kubectl: Path) -> None:
+    """Somebody has taken off its finalizer, or a second operator was late."""
+    async with lone(tmp_path, kubectl) as fleet:
+        account = {"name": prefixed("edge"), "labels": {LABEL: "edge"}}
+        service = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "edge"}, "spec": {"clusterIP": "None"}}
+        accounts = "/api/v1/namespaces/default/serviceaccounts"
+        await fleet.admin.create(accounts, {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": account})
+        await fleet.admin.create("/api/v1/namespaces/default/services", service)
+        await fleet.operator()
+        await fleet.until(accounts, lambda found: prefixed("edge") not in found, seconds=60)
+        await fleet.admin.get("/api/v1/namespaces/default/services/edge")  # it is nobody's pool's
+
+
+async def test_cleanup_removes_more_pools_than_a_page_has(tmp_path: Path, kubectl: Path) -> None:
+    async with lone(tmp_path, kubectl) as fleet:
+        for number in range(MORE_THAN_A_PAGE):
+            await fleet.pool(f"pool-{number}", replicas=0)
+        code, text = await said(f"--kubeconfig={fleet.plane.kubeconfig}", "--namespace=default", "--cleanup")
+        assert code == 0, text
+        assert (await fleet.admin.get(POOLS))["items"] == []
+        await fleet.run("delete", "crd", "wasmnodepools.wasmlet.dev")
+        await fleet.until(DEFINITION.rpartition("/")[0], lambda found: "wasmnodepools.wasmlet.dev" not in found)

@@ -1,0 +1,63 @@
+"""What a pool's objects become when its nodes have ended: they are deleted, also where the pool went before them."""
+
+from __future__ import annotations
+
+import contextlib
+
+import structlog
+
+from wasmlet.kube import Client, errors
+from wasmlet.operator.home import home_of
+from wasmlet.operator.objects import paths_of
+from wasmlet.operator.pool import LABEL, POOLS
+from wasmlet.operator.seen import Seen
+from wasmlet.operator.shared import Shared
+
+log = structlog.get_logger(__name__)
+
+LOOK_SECONDS = 60.0
+
+
+async def remove_objects(client: Client, namespace: str, pool: str) -> None:
+    """Delete the objects of a pool that has no nodes any more; one of that name that is somebody else's stays.
+
+    Raises:
+        ApiError: one cannot be read or deleted.
+    """
+    for path in paths_of(namespace, pool):
+        with contextlib.suppress(errors.ObjectNotFound, errors.Conflict):
+            metadata = (await client.get(path))["metadata"]
+            if (metadata.get("labels") or {}).get(LABEL) == pool:
+                await client.delete(path, {"preconditions": {"uid": metadata["uid"]}})
+
+
+def nothing_runs(seen: Seen) -> bool:
+    """Whether a pool has no node, and nobody who is about to make one."""
+    return not seen.members and (seen.set is None or seen.set.empty)
+
+
+async def follow(shared: Shared) -> None:
+    """Until cancelled, delete the objects of pools that are gone and have no nodes.
+
+    A second operator, which has yet to hear that the first one is done, may make some again.
+    """
+    await shared.fleet.in_sync()
+    while True:
+        for pool in shared.fleet.pools():
+            try:
+                await _remove(shared, pool)
+            except errors.ApiError as error:
+                log.warning("what a pool has left cannot be removed, trying again", pool=pool, error=str(error))
+        await shared.clock.sleep(LOOK_SECONDS)
+
+
+async def _remove(shared: Shared, pool: str) -> None:
+    client, namespace = shared.client, shared.config.namespace
+    if shared.wakes.knows(pool) or not nothing_runs(shared.fleet.of(pool)):
+        return
+    with contextlib.suppress(errors.ObjectNotFound):
+        await client.get(f"{POOLS}/{pool}")
+        return
+    if await home_of(client, pool) in (None, namespace):
+        log.info("a pool that is gone has left something, which is removed", pool=pool)
+        await remove_objects(client, namespace, pool)
