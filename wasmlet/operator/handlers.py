@@ -170,5 +170,11 @@ def _logged() -> Iterator[None]:
 
 class _Forward(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
-        more = {"exception": traceback_of(record.exc_info[1])} if record.exc_info and record.exc_info[1] else {}
+        error = record.exc_info[1] if record.exc_info else None
+        more = {} if error is None or _of_the_api(error) else {"exception": traceback_of(error)}
         structlog.get_logger(record.name).log(record.levelno, record.getMessage()[:1000], **more)
+
+
+def _of_the_api(error: BaseException) -> bool:
+    """Whether the error is what an API server answers, or that it does not: where that was raised helps nobody."""
+    return isinstance(error, OSError | aiohttp.ClientError) or type(error).__module__.startswith("kopf.")

@@ -1,0 +1,93 @@
+"""An operator whose API server answers badly: it goes on by itself, and does not ask without a pause."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.operator.forged import lone
+from tests.operator.harness import Fleet, Operator
+from wasmlet.clock import Pacing, SystemClock
+from wasmlet.controlplane.faults import Effect, End, ErrorEvent, Fail
+from wasmlet.kube import Client, load_identity
+from wasmlet.kube.client import MERGE_PATCH
+from wasmlet.kube.events import EventRecorder
+from wasmlet.operator.config import OperatorConfig
+from wasmlet.operator.fleet import Fleet as Objects
+from wasmlet.operator.health import Metrics, Pulse
+from wasmlet.operator.keeper import Keeper
+from wasmlet.operator.pool import POOLS
+from wasmlet.operator.scaling import Waiting
+from wasmlet.operator.shared import Shared, Wakes
+
+pytestmark = pytest.mark.timeout(180)
+SECONDS = 5.0
+MOST = 20
+"""How many requests there may be in that time: fewer on a slow machine, and hundreds without pauses."""
+
+
+async def kept(fleet: Fleet, name: str) -> None:
+    """See that the operator keeps pools: one that is made now gets a status."""
+    await fleet.pool(name, replicas=0)
+    await fleet.until(POOLS, lambda found: "Ready" in str(found[name].get("status")), seconds=60)
+
+
+async def begun(fleet: Fleet) -> Operator:
+    operator = await fleet.operator()
+    await kept(fleet, "first")
+    return operator
+
+
+@pytest.mark.parametrize(
+    ("effect", "verb"),
+    [(Fail(401), "*"), (End(), "watch"), (ErrorEvent(500), "watch"), (ErrorEvent(410), "watch")],
+    ids=["credentials are refused", "watches end", "errors in watches", "watches are too old"],
+)
+async def test_what_is_answered_badly_is_asked_again_after_a_pause(
+    effect: Effect, verb: str, tmp_path: Path, kubectl: Path
+) -> None:
+    async with lone(tmp_path, kubectl) as fleet:
+        operator = await begun(fleet)
+        with fleet.plane.faults.add(effect, path=POOLS, verb=verb) as rule:
+            fleet.plane.faults.disconnect()
+            await rule.until(1)
+            before = rule.met
+            await asyncio.sleep(SECONDS)
+            assert rule.met - before <= MOST
+        await kept(fleet, "second")
+        assert operator.process.returncode is None
+        assert "Traceback" not in operator.log.read_text(), operator.log.read_text()
+
+
+class Raced(Client):
+    """A client before whose first change of a pool's spec somebody else scales the pool to 3."""
+
+    raced = False
+
+    async def patch(self, path: str, body: Any, *more: Any) -> dict[str, Any]:
+        if not self.raced and "replicas" in (body.get("spec") or {}):
+            self.raced = True
+            await super().patch(path, {"spec": {"replicas": 3}}, MERGE_PATCH)
+        return await super().patch(path, body, *more)
+
+
+async def test_the_default_does_not_overwrite_what_somebody_says_meanwhile(tmp_path: Path, kubectl: Path) -> None:
+    async with lone(tmp_path, kubectl) as fleet, Raced(await load_identity(fleet.plane.kubeconfig)) as client:
+        raw = await fleet.pool()
+        clock, rng, wakes = SystemClock(), random.Random(0), Wakes()
+        found = Objects(client, "default", Pacing(clock, rng), wakes.wake)
+        config, events = OperatorConfig(namespace="default"), EventRecorder(client, "operator")
+        shared = Shared(config, client, client, found, events, wakes, clock, rng, Metrics(), Pulse(clock), Waiting())
+        keeper = Keeper("edge", raw["metadata"]["uid"], shared, lambda: client.get(f"{POOLS}/edge"), removing=False)
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(found.run()), group.create_task(keeper.run())]
+            sets = "/apis/apps/v1/namespaces/default/statefulsets"
+            await fleet.until(sets, lambda made: "edge" in made and made["edge"]["spec"]["replicas"] == 3, seconds=60)
+            for task in tasks:
+                task.cancel()
+        assert client.raced
+        assert (await client.get(f"{POOLS}/edge"))["spec"]["replicas"] == 3
