@@ -20,7 +20,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench image churn conformance mutate lint setup kubectl registry prometheus wasmer lock clean checks ruff format types imports tests
+.PHONY: help demo test bench image churn conformance mutate docs pictures lint setup kubectl registry prometheus wasmer lock clean checks ruff format types imports tests
 
 help:  ## list the targets
 	@echo 'make TARGET, where TARGET is one of'
@@ -49,6 +49,13 @@ churn: $(VENV)/.dev  ## pods, faults and restarts at random for ten minutes (ARG
 
 mutate: $(VENV)/.dev  ## 10 000 mutated modules through compile and start (ARGS='--count 300 --seed 1')
 	@$(BIN)/python -m tests.runtime.mutate $(ARGS)
+
+docs: $(VENV)/.dev  ## build the documentation into build/docs; a broken link or reference is an error
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
+	@echo 'open build/docs/index.html'
+
+pictures: $(VENV)/.dev  ## draw docs/pictures/*.svg again, each from the text beside it
+	@$(BIN)/python -m docs.tools.draw
 
 lint: $(VENV)/.dev  ## run the checks that need no test run
 	@$(MAKE) --no-print-directory --keep-going ruff format types imports

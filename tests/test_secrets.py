@@ -242,7 +242,7 @@ class Leaky(wasmlet.Provider):
         variables = [pod.raw, inputs.secrets, inputs.tokens]
         if pod.name == "text":
             raise RuntimeError(f"cannot run {pod!r} with {inputs!r}")
-        await asyncio.create_subprocess_exec(*pod.containers[0].command)  # as without a command in README's
+        await asyncio.create_subprocess_exec(*pod.containers[0].command)  # as without a command in the tutorial's
 
     async def delete_pod(self, key, grace_seconds):
         raise wasmlet.NotFound("never")

@@ -37,7 +37,8 @@ def option(
     Args:
         default: the value where nobody sets one; a field without one must be set.
         help: one line, shown by `--help`.
-        least, most: between these, both included, a number has to be; one that is not finite is none.
+        least: the smallest number that is taken. A number has to be finite.
+        most: the largest number that is taken.
 
     Raises (when the class is instantiated):
         ConfigError: the number is another one.

@@ -35,7 +35,7 @@ async def cluster(tmp_path: Path) -> AsyncIterator[Cluster]:
 
 
 class Polled(Troubled):
-    """A provider without a stream of changes, as that of the README is."""
+    """A provider without a stream of changes, as that of the tutorial is."""
 
     poll_seconds = 0.2
 

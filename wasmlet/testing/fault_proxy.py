@@ -96,7 +96,8 @@ class FaultProxy:
     """Listens at a free port of loopback. Use as an async context manager.
 
     Args:
-        host, port: where the server is.
+        host: the address of the server.
+        port: its port.
     """
 
     def __init__(self, host: str, port: int) -> None:
