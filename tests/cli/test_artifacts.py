@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import base64
 import json
 import os
 import pty
@@ -128,6 +130,34 @@ def test_progress_has_a_rate_on_a_terminal(address: str, tmp_path: Path) -> None
     assert not re.search(r"\x1b\[[0-9;]*3[0-9]m", pushed)  # no colours
     plain = on_a_terminal(tmp_path, "pull", "--insecure", image, "-o", "again.wasm", TERM="dumb")
     assert plain.startswith("pulled ")
+
+
+async def test_a_wrong_password_is_said_as_such(docker_registry: Path, tmp_path: Path) -> None:
+    closed = registries.basic(tmp_path / "registry")
+    async with registries.registry(docker_registry, tmp_path / "registry", **closed) as address:
+        image = f"{address}/hello:v1"
+
+        async def refused(*arguments: str | Path) -> str:
+            return (await asyncio.to_thread(wasmlet, tmp_path, *arguments, code=1)).stderr
+
+        none = f"Error: {address} wants a user and a password for hello, or has no such repository; "
+        for arguments in (("push", "--insecure", HELLO, image), ("pull", "--insecure", image)):
+            assert (await refused(*arguments)).startswith(f"{none}try: docker login {address}\n")
+        log_in(tmp_path, address, f"{registries.USER}:looking-glass")
+        wrong = f"Error: {address} does not accept user 'alice': the password is wrong, or no longer valid; "
+        for arguments in (("push", "--insecure", HELLO, image), ("inspect", "--insecure", image)):
+            said = await refused(*arguments)
+            assert said.startswith(f"{wrong}try: docker login {address}\n")
+            assert "looking-glass" not in said
+        log_in(tmp_path, address, f"{registries.USER}:{registries.PASSWORD}")
+        await asyncio.to_thread(wasmlet, tmp_path, "push", "--insecure", HELLO, image)
+
+
+def log_in(tmp_path: Path, address: str, both: str) -> None:
+    """Leave what `docker login` leaves."""
+    (tmp_path / "docker").mkdir(exist_ok=True)
+    auths = {address: {"auth": base64.b64encode(both.encode()).decode()}}
+    (tmp_path / "docker" / "config.json").write_text(json.dumps({"auths": auths}))
 
 
 def test_both_formats(address: str, tmp_path: Path) -> None:

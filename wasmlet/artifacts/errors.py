@@ -26,7 +26,15 @@ class InvalidReference(ArtifactError):
 
 
 class Denied(ArtifactError):
-    """The registry wants other credentials, or any (401, 403)."""
+    """The registry wants other credentials, or any (401), or does not let this user do it (403).
+
+    Args:
+        forbidden: it knows who asks, and says no.
+    """
+
+    def __init__(self, message: str, *, forbidden: bool = False) -> None:
+        super().__init__(message)
+        self.forbidden = forbidden
 
 
 class Absent(ArtifactError):

@@ -135,7 +135,7 @@ class Http:
         said = await self._registry_message(response) if _origin(response.url) == _origin(url) else ""
         text = f"{host} answered {status} {response.reason_phrase} for {what}{said}".replace("  ", " ")
         if status in (401, 403):
-            return Denied(text)
+            return Denied(text, forbidden=status == 403)
         if status == 404:
             return Absent(text)
         if status in (408, 429) or status >= 500:

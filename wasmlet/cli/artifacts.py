@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import os
 import tempfile
-from contextlib import ExitStack
+from collections.abc import AsyncGenerator
+from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -17,7 +18,7 @@ import attrs
 import click
 
 from wasmlet.artifacts.hosts import RegistryConfig
-from wasmlet.artifacts.references import Reference, parse
+from wasmlet.artifacts.references import DEFAULT_REGISTRY, Reference, parse
 from wasmlet.cli.execution import run_loop
 from wasmlet.cli.options import instance_of, options_of
 from wasmlet.cli.progress import Bar
@@ -25,6 +26,7 @@ from wasmlet.clock import SystemClock
 from wasmlet.errors import ConfigError
 
 if TYPE_CHECKING:
+    from wasmlet.artifacts.credentials import Keychain
     from wasmlet.artifacts.pull import Pulled
     from wasmlet.artifacts.store import Image
 
@@ -102,9 +104,11 @@ async def _push(
     annotations = dict(_annotation(text) for text in annotation)
     module = await asyncio.to_thread(push.load, file)
     what = push.artifact(module, annotations, form)
+    keychain = docker_config()
     with Bar(f"pushing {file.name}") as bar:
-        pusher = push.Pusher(keychain=docker_config(), config=config, clock=SystemClock(), watch=bar.show)
-        digest = await pusher.push(module, what, target)
+        pusher = push.Pusher(keychain=keychain, config=config, clock=SystemClock(), watch=bar.show)
+        async with _logins(keychain, target):
+            digest = await pusher.push(module, what, target)
     _say(f"pushed {file} ({module.binary.kind}, {in_bytes(module.size)}) as {target}")
     click.echo(digest)
 
@@ -147,11 +151,34 @@ async def pulled_image(stack: ExitStack, directory: Path, wanted: Reference, con
 
     store = Store(directory, SystemClock())
     store.prepare()
+    keychain = docker_config()
     async with Puller(store, config, SystemClock()) as puller:
         with Bar(f"pulling {wanted.repository.rpartition('/')[2]}") as bar:
-            pulled = await puller.pull(wanted, docker_config(), bar.show)
+            async with _logins(keychain, wanted):
+                pulled = await puller.pull(wanted, keychain, bar.show)
     stack.callback(pulled.lease.close)
     return pulled
+
+
+@asynccontextmanager
+async def _logins(keychain: Keychain, reference: Reference) -> AsyncGenerator[None, None]:
+    """Where a registry refuses, say which one, whether the password is wrong, and what to do."""
+    from wasmlet.artifacts.errors import Denied
+
+    try:
+        yield
+    except Denied as error:
+        registry = reference.registry
+        login = "docker login" if registry == DEFAULT_REGISTRY else f"docker login {registry}"
+        known = await keychain.credentials(reference.name)
+        user = f"user {known[0].username!r}" if known and known[0].username else "these credentials"
+        if error.forbidden:
+            said = f"{registry} does not let {user if known else 'everybody'} do this"
+        elif known:
+            said = f"{registry} does not accept {user}: the password is wrong, or no longer valid"
+        else:
+            said = f"{registry} wants a user and a password for {reference.repository}, or has no such repository"
+        raise ConfigError(f"{said}; try: {login}\n  ({error})") from None
 
 
 def in_bytes(count: int) -> str:
