@@ -28,7 +28,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, get_args, get_origin
 
 from wasmlet.errors import Unsupported
 from wasmlet.model.inputs import HandedImage, Inputs
@@ -54,6 +54,15 @@ from wasmlet.provider_values import (
     Taint,
 )
 
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar
+
+    ConfigT = TypeVar("ConfigT", default=Any)
+else:
+    from typing import TypeVar
+
+    ConfigT = TypeVar("ConfigT")
+
 __all__ = [
     "Address",
     "Change",
@@ -76,13 +85,16 @@ __all__ = [
 ]
 
 
-class Provider(abc.ABC):
+class Provider(abc.ABC, Generic[ConfigT]):
     """Runs pods. Abstract: `create_pod`, `delete_pod`, `pod_status`, `list_pods`.
+
+    `Provider[MyConfig]` is a provider with settings: an attrs class whose fields are made with `wasmlet.option`. The
+    command line derives flags from it, `self.config` is an instance, and type checkers know that.
 
     Class attributes:
         name: what the provider is called, in labels, the node's taint and `--provider`; lower case, no spaces.
-        Config: an attrs class whose fields are made with `wasmlet.option`; the command line derives flags from it.
-            `__init__` is called with an instance as its only argument.
+        Config: the class of the settings; that of `Provider[MyConfig]` where it is not set. `__init__` is called with
+            an instance as its only argument.
         poll_seconds: how often `pod_status` is asked of every pod, of all side by side, while `changes` is not
             overridden.
     """
@@ -91,8 +103,15 @@ class Provider(abc.ABC):
     Config: ClassVar[type[Any]] = NoConfig
     poll_seconds: ClassVar[float] = 1.0
 
-    def __init__(self, config: Any = None) -> None:
-        self.config = self.Config() if config is None else config
+    def __init_subclass__(cls, **rest: Any) -> None:
+        super().__init_subclass__(**rest)
+        for base in cls.__dict__.get("__orig_bases__", ()):
+            found = get_args(base)
+            if get_origin(base) is Provider and isinstance(found[0], type) and "Config" not in cls.__dict__:
+                cls.Config = found[0]
+
+    def __init__(self, config: ConfigT | None = None) -> None:
+        self.config: ConfigT = self.Config() if config is None else config
 
     def supports(self, call: str) -> bool:
         """Whether an optional call can be made here at all; where not, its callers are told before they are connected.
@@ -104,7 +123,7 @@ class Provider(abc.ABC):
         """
         return getattr(type(self), call) is not getattr(Provider, call)
 
-    async def check(self) -> None:  # noqa: B027 - a provider may have nothing to check
+    async def check(self) -> None:
         """Find out whether it can run on this machine, without starting anything; `wasmlet providers` shows it.
 
         Raises:
@@ -119,13 +138,13 @@ class Provider(abc.ABC):
         """
         return ()
 
-    async def start(self, context: NodeContext) -> None:  # noqa: B027 - a provider may have nothing to start
+    async def start(self, context: NodeContext) -> None:
         """Get ready: called once, before anything else, and before the node registers.
 
         Find again what ran before (see `list_pods`). Raise `ConfigError` where this machine cannot run the provider.
         """
 
-    async def stop(self) -> None:  # noqa: B027 - a provider may have nothing to stop
+    async def stop(self) -> None:
         """The node loop ends. What runs goes on running; only what belongs to this process is closed.
 
         Called once, also after a `start` that failed or was cancelled. Pods that have to end were deleted before this.
@@ -148,7 +167,7 @@ class Provider(abc.ABC):
             Rejected: the pod must fail with this reason.
         """
 
-    async def update_pod(self, pod: Pod, inputs: Inputs) -> None:  # noqa: B027 - the default ignores updates
+    async def update_pod(self, pod: Pod, inputs: Inputs) -> None:
         """The pod's metadata, the mutable part of its spec, or its inputs have changed. The default does nothing.
 
         Never called for a pod that has finished. For one that is being deleted only where that began while no node loop
@@ -241,7 +260,7 @@ class Provider(abc.ABC):
         """
         return NodeStatus(capacity={})
 
-    async def ping(self) -> None:  # noqa: B027 - a provider in this process is there
+    async def ping(self) -> None:
         """Return when the provider can do its work; an error, or no answer in ten seconds, makes the node NotReady."""
 
     async def exec(self, key: PodKey, container: str, command: Sequence[str], streams: Streams) -> int:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -61,6 +62,15 @@ class NodeImage:
     size: int
 
 
+_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "i686": "386", "armv7l": "arm"}
+"""What Kubernetes calls machines that the kernel calls otherwise."""
+
+
+def _machine() -> str:
+    machine = platform.machine().lower()
+    return _ARCHITECTURES.get(machine, machine)
+
+
 @attrs.frozen
 class NodeStatus:
     """What a provider says of the node that it makes.
@@ -75,6 +85,9 @@ class NodeStatus:
         runtime_handlers: RuntimeClass handlers that pods may ask for; "" (the default) is always allowed. The node gets
             a label `handler.wasmlet.dev/<name>: "true"` for each, for the selector of its RuntimeClass.
         handler_features: of each of them, by the names of the API (`recursiveReadOnlyMounts`).
+        operating_system, architecture: what the pods' programs are made for, in the words of Kubernetes: labels and
+            fields of the Node. Without them they are this machine's, as `linux` and `amd64`; a provider that runs
+            WebAssembly says `wasi` and `wasm`.
         images: the largest first; 50 of them are shown, and 5 names of each.
     """
 
@@ -89,6 +102,8 @@ class NodeStatus:
     runtime_handlers: Sequence[str] = ()
     handler_features: Mapping[str, bool] = attrs.field(factory=dict)
     images: Sequence[NodeImage] = ()
+    operating_system: str = attrs.field(factory=lambda: platform.system().lower())
+    architecture: str = attrs.field(factory=_machine)
 
 
 @attrs.frozen

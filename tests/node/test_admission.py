@@ -16,7 +16,12 @@ class Small(ReferenceProvider):
     """A node with little to give."""
 
     async def node_status(self) -> wasmlet.NodeStatus:
-        return wasmlet.NodeStatus(capacity={"cpu": "2", "memory": "1Gi"}, runtime_handlers=("", "wasmlet"))
+        return wasmlet.NodeStatus(
+            capacity={"cpu": "2", "memory": "1Gi"},
+            runtime_handlers=("", "wasmlet"),
+            operating_system="wasi",
+            architecture="wasm",
+        )
 
 
 def requests(**amounts: str) -> list[dict[str, Any]]:

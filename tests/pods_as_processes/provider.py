@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import platform
 import random
 import shutil
 import socket
@@ -95,12 +94,7 @@ class PodsAsProcesses(wasmlet.Provider):
                 yield piece
 
     async def node_status(self) -> wasmlet.NodeStatus:
-        arch = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
-        return wasmlet.NodeStatus(
-            capacity={"cpu": "16", "memory": "64Gi"},
-            labels={"kubernetes.io/os": "linux", "kubernetes.io/arch": arch},
-            system_info={"operatingSystem": "linux", "architecture": arch},
-        )
+        return wasmlet.NodeStatus(capacity={"cpu": "16", "memory": "64Gi"})
 
     def _run(self, key: PodKey) -> PodRun:
         try:

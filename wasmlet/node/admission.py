@@ -16,8 +16,6 @@ from wasmlet.model.placement import ZERO, Amounts, add, amounts, demand, selects
 from wasmlet.model.pod import Pod, Raw
 from wasmlet.model.quantity import Quantity
 
-OPERATING_SYSTEM = "wasi"
-
 
 class Admission:
     """Decides over pods for one node.
@@ -107,11 +105,11 @@ def _check_place(pod: Pod, node: Raw) -> None:
     if wanted and wanted != node["metadata"]["name"]:
         raise Rejected("NodeName", "Predicate NodeName failed: node(s) didn't match the requested node name")
     system = (pod.spec.get("os") or {}).get("name")
-    if system and system != OPERATING_SYSTEM:
+    own = (node["metadata"].get("labels") or {}).get("kubernetes.io/os")
+    if system and system != own:
         raise Rejected(
             "PodOSNotSupported",
-            f"Failed to admit pod as the OS field doesn't match node OS: asked for {system}, the node is "
-            f"{OPERATING_SYSTEM}",
+            f"Failed to admit pod as the OS field doesn't match node OS: asked for {system}, the node is {own}",
         )
     if not selects(pod.spec, node):
         raise Rejected(

@@ -59,8 +59,8 @@ class NodeDescription:
     def labels(self, status: NodeStatus) -> dict[str, str]:
         """The Node's labels."""
         return {
-            "kubernetes.io/os": "wasi",
-            "kubernetes.io/arch": "wasm",
+            "kubernetes.io/os": status.operating_system,
+            "kubernetes.io/arch": status.architecture,
             "kubernetes.io/hostname": self.config.node_name,
             "wasmlet.dev/provider": self.provider,
             NOT_BALANCED: "true",
@@ -110,8 +110,8 @@ class NodeDescription:
 
     def _info(self, status: NodeStatus) -> dict[str, str]:
         return {
-            "operatingSystem": "wasi",
-            "architecture": "wasm",
+            "operatingSystem": status.operating_system,
+            "architecture": status.architecture,
             "kubeletVersion": KUBELET_VERSION,
             "kubeProxyVersion": "",
             "containerRuntimeVersion": f"{self.provider}://0",

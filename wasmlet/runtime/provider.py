@@ -69,12 +69,10 @@ from wasmlet.worker import wire
 log = structlog.get_logger(__name__)
 
 
-class RuntimeProvider(Provider):
+class RuntimeProvider(Provider[RuntimeConfig]):
     """Runs pods over an engine, and over those that `config.engine` adds. Subclasses set `name` and give the engine."""
 
     name: ClassVar[str] = "runtime"
-    Config: ClassVar[type[Any]] = RuntimeConfig
-    config: RuntimeConfig
 
     def __init__(self, engine: Engine, config: RuntimeConfig | None = None, *, clock: Clock | None = None) -> None:
         super().__init__(config)
@@ -290,6 +288,8 @@ class RuntimeProvider(Provider):
             runtime_handlers=("", *(name for engine in self.engines for name in engine.handlers)),
             images=await self._services.registries.listed() if self._services is not None else (),
             annotations={**isolation.node_annotations(self._isolation), **remarks},
+            operating_system="wasi",
+            architecture="wasm",
             handler_features={"recursiveReadOnlyMounts": True, "userNamespaces": False},
         )
 

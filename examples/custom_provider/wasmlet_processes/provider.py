@@ -9,7 +9,7 @@ import shutil
 import signal
 from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import attrs
 
@@ -30,7 +30,7 @@ class ProcessConfig:
     max_log_bytes: int = wasmlet.option(10 * 1024 * 1024, help="Bytes of a container's log before it is rotated.")
 
 
-class ProcessProvider(wasmlet.Provider):
+class ProcessProvider(wasmlet.Provider[ProcessConfig]):
     """Runs each container as a process with the node's own rights, files and network.
 
     The processes are children of the node's process, so they cannot outlive it: `stop` ends them, and `start` ends
@@ -38,7 +38,6 @@ class ProcessProvider(wasmlet.Provider):
     """
 
     name: ClassVar[str] = "processes"
-    Config: ClassVar[type[Any]] = ProcessConfig
     config: ProcessConfig
 
     def __init__(self, config: ProcessConfig | None = None, *, clock: Clock | None = None) -> None:

@@ -60,7 +60,7 @@ FIRST_BYTE_SECONDS = 30.0
 """How long a log that is not followed may be silent."""
 
 
-class RemoteProvider(Provider):
+class RemoteProvider(Provider[Settings]):
     """Its pods run where an agent is.
 
     Calls that change something wait for the agent while it is away. What the agent tells (statuses, ends, the node) is
@@ -71,7 +71,6 @@ class RemoteProvider(Provider):
     """
 
     name: ClassVar[str] = "remote"
-    Config: ClassVar[type[Any]] = Settings
 
     def __init__(
         self,

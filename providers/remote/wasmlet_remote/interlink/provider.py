@@ -53,11 +53,10 @@ KILLED_CODE = 137
 """A plugin does not say how a pod ended that it was told to end."""
 
 
-class PluginProvider(Provider):
+class PluginProvider(Provider[InterlinkConfig]):
     """Runs pods with the plugin at `config.endpoint`."""
 
     name: ClassVar[str] = "interlink"
-    Config: ClassVar[type[InterlinkConfig]] = InterlinkConfig
     poll_seconds: ClassVar[float] = 5.0
 
     def __init__(self, config: InterlinkConfig | None = None, *, clock: Clock | None = None) -> None:
