@@ -30,19 +30,29 @@ def free_port(host: str) -> int:
 
 
 @contextlib.contextmanager
-def redis_server(directory: Path, host: str = "127.0.0.1", password: str = "") -> Iterator[Server]:
-    """A redis that keeps nothing."""
+def redis_server(
+    directory: Path, host: str = "127.0.0.1", password: str = "", tls: tuple[Path, Path] | None = None
+) -> Iterator[Server]:
+    """A redis that keeps nothing; by TLS where it has files of a certificate and a key."""
     port = free_port(host)
-    words = ["--bind", host, "--port", str(port), "--save", "", "--appendonly", "no", "--dir", str(directory)]
-    with _running("redis-server", *words, *(["--requirepass", password] if password else []), at=(host, port)):
+    words = ["--bind", host, "--save", "", "--appendonly", "no", "--dir", str(directory)]
+    words += ["--requirepass", password] if password else []
+    if tls is None:
+        words += ["--port", str(port)]
+    else:
+        words += ["--port", "0", "--tls-port", str(port), "--tls-auth-clients", "no"]
+        words += ["--tls-cert-file", str(tls[0]), "--tls-key-file", str(tls[1])]
+    with _running("redis-server", *words, at=(host, port)):
         yield Server(port)
 
 
 @contextlib.contextmanager
-def nats_server(host: str = "127.0.0.1") -> Iterator[Server]:
-    """A NATS server."""
+def nats_server(host: str = "127.0.0.1", tls: tuple[Path, Path] | None = None, token: str = "") -> Iterator[Server]:
+    """A NATS server; by TLS where it has files of a certificate and a key."""
     port = free_port(host)
-    with _running("nats-server", "-a", host, "-p", str(port), at=(host, port)):
+    words = ["-a", host, "-p", str(port), *(["--auth", token] if token else [])]
+    words += ["--tls", "--tlscert", str(tls[0]), "--tlskey", str(tls[1])] if tls else []
+    with _running("nats-server", *words, at=(host, port)):
         yield Server(port)
 
 

@@ -3,68 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-import msgpack
 import pytest
 from aiohttp import ClientSession
 
 from tests.runtime.harness import Runtime
-from tests.wascc.pods import LATE, NODE, actor_pod, serving
+from tests.wascc.asking import ALL, EGRESS, Asker, until
+from tests.wascc.pods import NODE, actor_pod, serving
 from tests.wascc.servers import nats_server, redis_server
 from tests.wascc.signing import actor, relay
-from wasmlet.runtime.network.ranges import loopback_range
-
-EGRESS = "wasmlet.dev/egress"
-ALL = ("http_server", "logging", "extras", "keyvalue", "messaging", "blobstore")
-
-
-@pytest.fixture
-def there(node: Runtime) -> str:
-    """An address among those of pods, which is nobody's: others of 127.0.0.0/8 are never dialled."""
-    return str(loopback_range(node.state_dir / "runtime")[-2])
-
-
-class Asker:
-    """Asks an actor, which asks its host."""
-
-    def __init__(self, client: ClientSession, url: str) -> None:
-        self._client, self._url = client, url
-
-    async def __call__(self, capability: str, operation: str, binding: str = "default", **message: Any) -> Any:
-        """What the host answers; a text where it refuses."""
-        path = f"{self._url}/{binding}/{capability}/{operation}"
-        async with self._client.post(path, data=msgpack.packb(message)) as answer:
-            data = await answer.read()
-            if answer.status != 200:
-                return data.decode()
-            return msgpack.unpackb(data) if data else None
-
-    async def told(self) -> Any:
-        """The last message that the actor was told; None for none."""
-        async with self._client.get(f"{self._url}/told") as answer:
-            data = await answer.read()
-            return msgpack.unpackb(data) if data else None
-
-
-async def until(ask: Callable[[], Awaitable[Any]], holds: Callable[[Any], bool]) -> Any:
-    """An answer that is so, asked for again and again: nobody tells a client of an actor when something has come."""
-    async with asyncio.timeout(30):
-        for _ in itertools.count():
-            if holds(found := await ask()):
-                break
-            await asyncio.sleep(0.05)
-    return found
-
-
-@pytest.fixture
-async def client() -> AsyncIterator[ClientSession]:
-    async with ClientSession(timeout=LATE) as made:
-        yield made
 
 
 async def test_logging_and_extras(node: Runtime, tmp_path: Path, client: ClientSession) -> None:

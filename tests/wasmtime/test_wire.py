@@ -51,7 +51,7 @@ def pem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     file.write_bytes(private + made.public_bytes(serialization.Encoding.PEM))
     context = ssl.create_default_context()
     context.load_verify_locations(file)
-    monkeypatch.setattr(wire, "_trusted", [context])
+    monkeypatch.setitem(wire._trusted, ("http/1.1",), context)
     return file
 
 

@@ -29,6 +29,7 @@ from tests.worker.harness import (
     wait_gone,
 )
 from wasmlet.worker import wire
+from wasmlet.worker.linux import KEPT_VARIABLES
 from wasmlet.worker.supervisor.zygotes import ENVIRONMENT, SPARE
 
 
@@ -53,7 +54,7 @@ def test_a_child_has_nothing_but_what_it_was_given(tmp_path: Path, python: str) 
         # Streams, control, compiled module; the spec is closed.
         assert world["descriptors"] == [0, 1, 2, 3, 6]
         assert "hidden" not in repr(world)
-        assert set(world["environ"]) <= {"LC_CTYPE", "LD_LIBRARY_PATH", *ENVIRONMENT}
+        assert set(world["environ"]) <= {"LC_CTYPE", *KEPT_VARIABLES, *ENVIRONMENT}
         assert world["parent"] == shim.pid
         assert world["zygote"] == shim.zygote_pid()
         for pid in (shim.pid, shim.zygote_pid()):

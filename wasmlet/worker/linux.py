@@ -26,8 +26,9 @@ _text.argtypes = (ctypes.c_int, ctypes.c_char_p, *[ctypes.c_ulong] * 3)
 _close_range = getattr(_libc, "close_range", None)
 """None where the C library is older than the call."""
 
-KEPT_VARIABLES = ("LD_LIBRARY_PATH",)
-"""Of the shim's environment, which itself has next to nothing, what its processes get: what an interpreter may need."""
+KEPT_VARIABLES = ("LD_LIBRARY_PATH", "SSL_CERT_FILE", "SSL_CERT_DIR")
+"""Of the shim's environment, which itself has next to nothing, what its processes get: what an interpreter may need,
+and whom TLS trusts."""
 
 
 def kept_environment() -> dict[str, str]:

@@ -1,5 +1,5 @@
 """For authors of capabilities: what one is, and what it is given. Import this for typing and in tests alone."""
 
-from wasmlet_wascc.worker.capability import GROUP, Capability, Context, HostError, Link, Mount
+from wasmlet_wascc.worker.capability import GROUP, Capability, Context, HostError, Link, Mount, Silent
 
-__all__ = ["GROUP", "Capability", "Context", "HostError", "Link", "Mount"]
+__all__ = ["GROUP", "Capability", "Context", "HostError", "Link", "Mount", "Silent"]

@@ -2,8 +2,8 @@
 
 wascc.wasmlet.dev/capabilities: logging, extras           names; `wascc:` may be left out
 wascc.wasmlet.dev/keyvalue: memory                        or redis://HOST[:PORT][/DATABASE], with an egress grant;
-                                                          several as BINDING=redis://...
-wascc.wasmlet.dev/messaging: nats://HOST[:PORT]           with an egress grant
+                                                          several as BINDING=redis://...; rediss:// for TLS
+wascc.wasmlet.dev/messaging: nats://HOST[:PORT]           with an egress grant; tls:// for TLS
 wascc.wasmlet.dev/subscriptions: orders.new, audit.>      the subjects whose messages the actor is told
 wascc.wasmlet.dev/acme.clock: '{"zone": "UTC"}'           acme:clock of another distribution, and its settings
 
@@ -29,7 +29,7 @@ HTTP, BLOBS, KEYVALUE, MESSAGING = "wascc:http_server", "wascc:blobstore", "wasc
 OWN = (BLOBS, "wascc:extras", HTTP, KEYVALUE, "wascc:logging", MESSAGING)
 """The capabilities that every node with this provider has."""
 _TOKEN_MOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
-_SCHEMES = {"keyvalue": "redis", "messaging": "nats"}
+_SCHEMES = {"keyvalue": ("redis", "rediss"), "messaging": ("nats", "tls")}
 _SECRETS = {"keyvalue": "REDIS_PASSWORD", "messaging": "NATS_TOKEN, or NATS_USER and NATS_PASSWORD"}
 _MOST_SETTINGS, _LONGEST = 32, 4096
 _OTHER = re.compile(r"([A-Za-z0-9][A-Za-z0-9_-]*)\.([A-Za-z0-9][A-Za-z0-9_-]*)")
@@ -158,10 +158,12 @@ def _urls(value: str) -> dict[str, str]:
 
 
 def _url(key: str, value: str) -> str:
-    expected = f"{_SCHEMES[key]}://HOST[:PORT]" + ("[/DATABASE], or memory" if key == "keyvalue" else "")
+    more = "[/DATABASE]" if key == "keyvalue" else ""
+    expected = " or ".join(f"{scheme}://HOST[:PORT]{more}" for scheme in _SCHEMES[key])
+    expected += ", or memory" if key == "keyvalue" else ""
     try:
         parts = urlsplit(value)
-        good = parts.scheme == _SCHEMES[key] and parts.hostname and (parts.port is None or parts.port)
+        good = parts.scheme in _SCHEMES[key] and parts.hostname and (parts.port is None or parts.port)
     except ValueError:
         good = False
     if good and (parts.username or parts.password):

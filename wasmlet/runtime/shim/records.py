@@ -28,8 +28,8 @@ log = structlog.get_logger(__name__)
 WORKER = Path(wire.CODE)
 CODE = "worker"
 """Where in the state directory the code of its shim is."""
-KEPT_VARIABLES = ("LD_LIBRARY_PATH",)
-"""What of this process's environment a worker process gets: what an interpreter may need to start, nothing else."""
+KEPT_VARIABLES = ("LD_LIBRARY_PATH", "SSL_CERT_FILE", "SSL_CERT_DIR")
+"""What of this process's environment a worker process gets: what an interpreter may need, and whom TLS trusts."""
 
 
 @attrs.frozen

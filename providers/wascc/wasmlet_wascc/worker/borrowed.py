@@ -27,15 +27,15 @@ def _package() -> None:
 
 if TYPE_CHECKING:
     from wasmlet_wasmtime import direct, errors, guest, limits
-    from wasmlet_wasmtime.p2 import bodies, connections, dialing, exchanges, fields, front, instances, turns
+    from wasmlet_wasmtime.p2 import bodies, connections, dialing, exchanges, fields, front, instances, turns, wire
 else:
     _package()
-    direct, errors, guest, limits, bodies, connections, dialing, exchanges, fields, front, instances, turns = (
+    direct, errors, guest, limits, bodies, connections, dialing, exchanges, fields, front, instances, turns, wire = (
         importlib.import_module(f"{_NAME}.{name}")
         for name in (
             "direct", "errors", "guest", "limits",
             "p2.bodies", "p2.connections", "p2.dialing", "p2.exchanges", "p2.fields", "p2.front", "p2.instances",
-            "p2.turns",
+            "p2.turns", "p2.wire",
         )
     )  # fmt: skip
 
@@ -52,4 +52,5 @@ __all__ = [
     "instances",
     "limits",
     "turns",
+    "wire",
 ]

@@ -12,10 +12,10 @@ from collections.abc import Callable, Mapping
 from importlib.metadata import entry_points
 from typing import Any, NamedTuple, Protocol
 
-from .failures import HostError
+from .failures import HostError, Silent
 from .messages import BadMessage
 
-__all__ = ["GROUP", "BadMessage", "Capability", "Context", "HostError", "Link", "Mount", "others"]
+__all__ = ["GROUP", "BadMessage", "Capability", "Context", "HostError", "Link", "Mount", "Silent", "others"]
 
 GROUP = "wasmlet.wascc.capabilities"
 
@@ -32,7 +32,19 @@ class Mount(NamedTuple):
 
 
 class Link(Protocol):
-    """A connection that the pod was granted. Both wait until the present call has to be over."""
+    """A connection that the pod was granted. What waits does so until the present call has to be over at the latest,
+    and not longer than ten seconds for the other side to send or take something (`Silent`, a `HostError`)."""
+
+    def secure(self, host: str) -> None:
+        """Go on by TLS, before anything else goes over it, or where a protocol says so.
+
+        Args:
+            host: whose certificate the other side has to show, by the authorities that the node's system trusts.
+
+        Raises:
+            HostError: it does not.
+        """
+        ...
 
     def send(self, data: bytes) -> None:
         """Write all of it.
@@ -46,7 +58,7 @@ class Link(Protocol):
         """What comes next, at most 64 KiB; empty at the end.
 
         Args:
-            patient: wait without an end, in a thread of one's own.
+            patient: wait for two minutes, whatever the present call may take; in a thread of one's own.
 
         Raises:
             HostError: the connection is broken, or it takes too long.

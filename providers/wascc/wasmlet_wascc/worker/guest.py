@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import wasmtime
 
 from . import actor, capability, serving
-from .borrowed import direct, errors, front, guest
+from .borrowed import direct, errors, front, guest, wire
 from .host import Host
 
 _THREADS = 16
@@ -41,6 +41,7 @@ def prepare() -> Prepared:
     """What every child starts from; no module and no thread."""
     os.environ["TOKIO_WORKER_THREADS"] = "1"  # WASI in wasmtime has threads of its own; an actor has one
     engine = wasmtime.Engine(guest.configuration(own_world=True))
+    wire.trusted()
     linkers = actor.linker_of(engine, bindings=False), actor.linker_of(engine, bindings=True)
     return Prepared(engine, linkers, capability.others())
 

@@ -1,4 +1,5 @@
-"""Connections that capabilities ask for: opened by the node's broker where the pod was granted them."""
+"""Connections that capabilities ask for: opened by the node's broker where the pod was granted them; in the clear, or
+by TLS with those whom the system's authorities vouch for."""
 
 from __future__ import annotations
 
@@ -8,13 +9,21 @@ import math
 import os
 import select
 import socket
+import ssl
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
-from .borrowed import dialing
-from .capability import HostError
+from .borrowed import dialing, wire
+from .capability import HostError, Silent
+from .failures import Ended
 
 _READ = 64 * 1024
+_ENDS = (errno.EPIPE, errno.ECONNRESET)
+_SILENT_SECONDS = 10.0
+"""After so long without a byte, or with none taken, nobody waits any more, though the call might take longer."""
+_PATIENT_SECONDS = 120.0
+"""The same for those who are patient."""
 
 
 class Dialler:
@@ -32,14 +41,14 @@ class Dialler:
         """See `capability.Context`."""
         asked = dialing.Dial(self._broker, host, port)
         try:
-            until = self._until()
+            until = min(self._until(), time.monotonic() + _SILENT_SECONDS)
             while (answer := asked.answer()) is None:
                 poll = select.poll()
                 for descriptor, events in asked.polls():
                     poll.register(descriptor, events)
                 left = until - time.monotonic()
                 if left <= 0:
-                    raise HostError(f"{host}:{port} does not answer in time")
+                    raise Silent(f"{host}:{port} does not answer in time")
                 poll.poll(left * 1000)
             if answer.error or not answer.fds:
                 granted = "the pod's egress grant does not name it" if answer.error == errno.EACCES else ""
@@ -57,26 +66,51 @@ class SocketLink:
 
     def __init__(self, descriptor: int, name: str, until: Callable[[], float]) -> None:
         self._descriptor, self._name, self._until = descriptor, name, until
+        self._tls: _Tls | None = None
+        self._writing = threading.Lock()
+
+    def secure(self, host: str) -> None:
+        tls, until = _Tls(host), self._until()
+        try:
+            while not tls.shake():
+                self._write(tls.written(), until)
+                tls.came(self._read(until))
+            self._write(tls.written(), until)
+        except ssl.SSLCertVerificationError as error:
+            why = error.verify_message or "it is not trusted"
+            raise HostError(f"{self._name}: the certificate of {host} is refused: {why}") from None
+        except ssl.SSLError as error:
+            why = (error.reason or "it does not").lower().replace("_", " ")
+            raise HostError(f"{self._name} does not agree on TLS: {why}") from None
+        self._tls = tls
 
     def send(self, data: bytes) -> None:
-        view, until = memoryview(data), self._until()
-        while view:
-            try:
-                view = view[os.write(self._descriptor, view) :]
-            except BlockingIOError:
-                self._wait(select.POLLOUT, until)
-            except OSError as error:
-                raise HostError(f"{self._name}: {error.strerror}") from None
+        until, tls = self._until(), self._tls
+        if tls is None:
+            self._write(data, until)
+            return
+        with self._broken():
+            tls.write(data)
+        with self._writing:
+            while data := tls.written():
+                self._write(data, until)
 
     def receive(self, *, patient: bool = False) -> bytes:
-        until = math.inf if patient else self._until()
+        until, tls = math.inf if patient else self._until(), self._tls
+        if tls is None:
+            return self._read(until)
         while True:
-            try:
-                return os.read(self._descriptor, _READ)
-            except BlockingIOError:
-                self._wait(select.POLLIN, until)
-            except OSError as error:
-                raise HostError(f"{self._name}: {error.strerror}") from None
+            with self._broken():
+                found = tls.read(_READ)
+            # TLS may have something to say of its own; who sends at this moment says that, too.
+            if self._writing.acquire(blocking=False):
+                try:
+                    self._write(tls.written(), self._until())
+                finally:
+                    self._writing.release()
+            if found is not None:
+                return found
+            tls.came(self._read(until))
 
     def cut(self) -> None:
         probe = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 0, fileno=self._descriptor)
@@ -91,10 +125,86 @@ class SocketLink:
         if descriptor >= 0:
             os.close(descriptor)
 
+    @contextlib.contextmanager
+    def _broken(self) -> Iterator[None]:
+        try:
+            yield
+        except ssl.SSLError:
+            raise HostError(f"{self._name}: the connection is broken") from None
+
+    def _write(self, data: bytes, until: float) -> None:
+        view = memoryview(data)
+        while view:
+            try:
+                view = view[os.write(self._descriptor, view) :]
+            except BlockingIOError:
+                self._wait(select.POLLOUT, until)
+            except OSError as error:
+                kind = Ended if error.errno in _ENDS else HostError
+                raise kind(f"{self._name}: {error.strerror}") from None
+
+    def _read(self, until: float) -> bytes:
+        while True:
+            try:
+                return os.read(self._descriptor, _READ)
+            except BlockingIOError:
+                self._wait(select.POLLIN, until)
+            except OSError as error:
+                if error.errno in _ENDS:
+                    return b""
+                raise HostError(f"{self._name}: {error.strerror}") from None
+
     def _wait(self, events: int, until: float) -> None:
+        """Wait for the other side: not past `until`, and not longer than anybody should."""
         poll = select.poll()
         poll.register(self._descriptor, events)
-        left = until - time.monotonic()
-        if left <= 0:
-            raise HostError(f"{self._name} does not answer in time")
-        poll.poll(None if left == math.inf else left * 1000)
+        most = _PATIENT_SECONDS if until == math.inf else _SILENT_SECONDS
+        left = min(until - time.monotonic(), most)
+        if left <= 0 or not poll.poll(left * 1000):
+            raise Silent(f"{self._name} does not answer in time")
+
+
+class _Tls:
+    """TLS of one connection, for a thread that reads and others that write."""
+
+    def __init__(self, host: str) -> None:
+        self._in, self._out = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._tls = wire.trusted().wrap_bio(self._in, self._out, server_hostname=host)
+        self._lock = threading.Lock()
+
+    def shake(self) -> bool:
+        """Agree on how to go on, as far as that goes; whether it is done. Raises `ssl.SSLError`."""
+        try:
+            self._tls.do_handshake()
+        except ssl.SSLWantReadError:
+            return False
+        return True
+
+    def came(self, data: bytes) -> None:
+        """Take what has come from the network; empty at its end."""
+        with self._lock:
+            if data:
+                self._in.write(data)
+            else:
+                self._in.write_eof()
+
+    def written(self) -> bytes:
+        """What is to go over the network."""
+        with self._lock:
+            return self._out.read()
+
+    def write(self, data: bytes) -> None:
+        """Have this sent. Raises `ssl.SSLError`."""
+        with self._lock:
+            if data:
+                self._tls.write(data)
+
+    def read(self, most: int) -> bytes | None:
+        """What the other side has sent; None for nothing yet, empty at its end. Raises `ssl.SSLError`."""
+        with self._lock:
+            try:
+                return self._tls.read(most)
+            except ssl.SSLWantReadError:
+                return None
+            except ssl.SSLZeroReturnError:
+                return b""

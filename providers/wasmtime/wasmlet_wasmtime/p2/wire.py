@@ -16,17 +16,29 @@ from .bodies import Broken
 
 _READ = 64 * 1024
 
-_trusted: list[ssl.SSLContext] = []
+_HTTP = ("http/1.1",)
+_trusted: dict[tuple[str, ...], ssl.SSLContext] = {}
 
 
 def prepare() -> None:
     """In the zygote: load what the system trusts."""
-    if not _trusted:
+    trusted(_HTTP)
+
+
+def trusted(protocols: tuple[str, ...] = ()) -> ssl.SSLContext:
+    """How TLS is spoken with those whom the system trusts; first called in the zygote.
+
+    Args:
+        protocols: what is spoken by it, as ALPN names it.
+    """
+    if protocols not in _trusted:
         context = ssl.create_default_context()
-        context.set_alpn_protocols(["http/1.1"])
+        if protocols:
+            context.set_alpn_protocols(list(protocols))
         # What Python loads only when a name is given, it could not load in a child.
         context.wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO(), server_hostname="example.com")
-        _trusted.append(context)
+        _trusted[protocols] = context
+    return _trusted[protocols]
 
 
 class Wire:
@@ -50,8 +62,7 @@ class Wire:
         self._tls: ssl.SSLObject | None = None
         self._in, self._tls_out = ssl.MemoryBIO(), ssl.MemoryBIO()
         if host is not None:
-            prepare()
-            self._tls = _trusted[0].wrap_bio(self._in, self._tls_out, server_hostname=host)
+            self._tls = trusted(_HTTP).wrap_bio(self._in, self._tls_out, server_hostname=host)
         self.shaken = self._tls is None
 
     @property

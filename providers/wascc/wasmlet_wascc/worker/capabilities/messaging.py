@@ -1,6 +1,7 @@
 """`wascc:messaging`: messages by a NATS server that the pod was granted.
 
-Source: NATS's protocol for clients. TLS is not spoken.
+Source: NATS's protocol for clients. By TLS, it begins behind the server's first line, which everybody may have written:
+nothing of that line is believed.
 """
 
 from __future__ import annotations
@@ -13,13 +14,20 @@ import time
 from typing import Any
 from urllib.parse import urlsplit
 
-from ..capability import Context, HostError, Link
+from ..capability import Context, HostError, Link, Silent
 from ..messages import BadMessage, both, field, number, octets, text
+from ..reading import Reader
 
 _PORT = 4222
+_TLS = "tls"
 _SUBJECT = re.compile(r"[^\s\x00-\x1f.*>]+(\.[^\s\x00-\x1f.*>]+)*")
 _MOST_BODY = 2**20
-_LONGEST_LINE = 4096
+_MOST_SKIPPED = 2**30
+"""Bytes of a message that is too large to be handed over, and is passed over."""
+_HELLO_SECONDS = 10.0
+_QUIET_SECONDS = 10.0
+"""So long is nothing said of messages that are lost, after it was said of one."""
+_NO_NATS = "what answers is no NATS server"
 _PAUSES = (1.0, 2.0, 5.0, 10.0, 30.0)
 """Seconds between tries to connect again."""
 _MOST_MILLISECONDS = 60_000
@@ -38,6 +46,7 @@ class Messaging:
     def __init__(self, context: Context) -> None:
         parts = urlsplit(context.settings.get("url", ""))
         self._host, self._port = parts.hostname or "", parts.port or _PORT
+        self._by_tls = parts.scheme == _TLS
         subjects = context.settings.get("subscriptions", "")
         self._subjects = [one for one in re.split(r"[\s,]+", subjects) if one]
         self._context = context
@@ -48,6 +57,8 @@ class Messaging:
         self._up = threading.Condition()
         self._inbox = f"_INBOX.{secrets.token_hex(12)}"
         self._waiting: dict[str, list[bytes]] = {}
+        self._lost, self._said = 0, -_QUIET_SECONDS
+        """Messages that are lost and have not been spoken of, and when that was done."""
         context.begin(self._run)
 
     def call(self, binding: str, operation: str, message: Any) -> Any:
@@ -120,9 +131,40 @@ class Messaging:
 
     def _listen(self, link: Link) -> None:
         """Take what comes, until the connection ends."""
-        stream = _Stream(link)
-        if not stream.line().startswith("INFO "):
-            raise HostError("what answers is no NATS server")
+        reader = Reader(link, "the NATS server")
+        self._greet(link, reader)
+        reader.patient = True
+        complaints, quiet = 0, False
+        while True:
+            try:
+                verb, _, rest = reader.line().decode(errors="replace").partition(" ")
+            except Silent:
+                if quiet:
+                    raise
+                quiet = True
+                self._say(link, b"PING\r\n")
+                continue
+            quiet = False
+            if verb == "PING":
+                self._say(link, b"PONG\r\n")
+            elif verb == "MSG":
+                self._tries = 0
+                self._take(reader, rest.split())
+            elif verb == "-ERR":
+                if (complaints := complaints + 1) <= _MOST_COMPLAINTS:
+                    self._context.log(f"wascc:messaging: the NATS server says {rest[:200]}")
+            elif verb not in ("INFO", "PONG", "+OK"):
+                raise HostError(_NO_NATS)
+
+    def _greet(self, link: Link, reader: Reader) -> None:
+        """Say who this is, and what is wanted."""
+        until = time.monotonic() + _HELLO_SECONDS
+        if not reader.line(until).startswith(b"INFO "):
+            raise HostError(_NO_NATS)
+        if self._by_tls:
+            if not reader.empty:
+                raise HostError("the NATS server says more than it may before TLS")
+            link.secure(self._host)
         hello = {"verbose": False, "pedantic": False, "lang": "wasmlet", "version": "1", "headers": False}
         env = self._context.env
         hello |= {name: env[variable] for name, variable in _CREDENTIALS.items() if env.get(variable)}
@@ -131,25 +173,26 @@ class Messaging:
         link.send("".join(f"{line}\r\n" for line in lines).encode())
         with self._sending:
             self._link = link
-        complaints = 0
-        while True:
-            verb, _, rest = stream.line().partition(" ")
-            if verb == "PING":
-                with self._sending:
-                    link.send(b"PONG\r\n")
-            elif verb == "MSG":
-                subject, _, *reply, size = rest.split()
-                self._tries = 0
-                if not (size.isascii() and size.isdigit()) or int(size) > _MOST_BODY:
-                    raise HostError("the NATS server sends a message that is too large")
-                self._came(subject, reply[0] if reply else "", stream.take(int(size)))
-            elif verb == "-ERR" and (complaints := complaints + 1) <= _MOST_COMPLAINTS:
-                self._context.log(f"wascc:messaging: the NATS server says {rest[:200]}")
+
+    def _say(self, link: Link, line: bytes) -> None:
+        with self._sending:
+            link.send(line)
+
+    def _take(self, reader: Reader, words: list[str]) -> None:
+        """Take a message, which these words announce."""
+        size = words[-1] if len(words) in (3, 4) else ""
+        if not (size.isascii() and size.isdigit() and len(size) < 12 and int(size) <= _MOST_SKIPPED):
+            raise HostError(_NO_NATS)
+        if int(size) <= _MOST_BODY:
+            self._came(words[0], words[2] if len(words) == 4 else "", reader.take(int(size)))
+        else:
+            reader.skip(int(size))
+            self._is_lost(words[0], f"it has {size} bytes, expected at most {_MOST_BODY}")
 
     def _came(self, subject: str, reply: str, body: bytes) -> None:
         if subject.startswith(self._inbox):
             with self._up:
-                if (answers := self._waiting.get(subject)) is not None:
+                if (answers := self._waiting.get(subject)) == []:
                     answers.append(body)
                 self._up.notify_all()
             return
@@ -157,37 +200,15 @@ class Messaging:
         try:
             self._context.tell("DeliverMessage", message | {"message": message})
         except HostError as error:
-            self._context.log(f"wascc:messaging: a message to {subject[:80]} is lost: {error}")
+            self._is_lost(subject, str(error))
 
-
-class _Stream:
-    """Lines and bytes of a connection."""
-
-    def __init__(self, link: Link) -> None:
-        self._link = link
-        self._have = bytearray()
-
-    def line(self) -> str:
-        while (end := self._have.find(b"\r\n")) < 0:
-            if len(self._have) > _LONGEST_LINE * 16:
-                raise HostError("the NATS server sends a line that is too long")
-            self._fill()
-        found = bytes(self._have[:end])
-        del self._have[: end + 2]
-        return found.decode(errors="replace")
-
-    def take(self, size: int) -> bytes:
-        while len(self._have) < size + 2:
-            self._fill()
-        found = bytes(self._have[:size])
-        del self._have[: size + 2]
-        return found
-
-    def _fill(self) -> None:
-        data = self._link.receive(patient=True)
-        if not data:
-            raise HostError("the NATS server has closed the connection")
-        self._have += data
+    def _is_lost(self, subject: str, why: str) -> None:
+        """Say so, though not of each of very many."""
+        self._lost += 1
+        if (now := time.monotonic()) - self._said >= _QUIET_SECONDS:
+            others = f", and {self._lost - 1} others before it" if self._lost > 1 else ""
+            self._context.log(f"wascc:messaging: a message to {subject[:80]} is lost{others}: {why}")
+            self._lost, self._said = 0, now
 
 
 def text_or_none(message: Any, name: str) -> str:

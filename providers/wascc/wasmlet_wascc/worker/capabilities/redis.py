@@ -1,4 +1,7 @@
-"""A redis as the store of `wascc:keyvalue`, at an address that the pod was granted."""
+"""A redis as the store of `wascc:keyvalue`, at an address that the pod was granted.
+
+Source: redis's protocol, RESP2. An answer is bounded in its bytes, its entries and their depth.
+"""
 
 from __future__ import annotations
 
@@ -7,34 +10,40 @@ from collections.abc import Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
-import hiredis
-
 from ..capability import Context, HostError, Link
+from ..failures import Ended
 from ..messages import MOST_BYTES
+from ..reading import Reader
 
 _PORT = 6379
+_TLS = "rediss"
 _IDLE_SECONDS = 5.0
 """After so long it is asked whether it is still there: it may close what is idle."""
 _PASSWORD = "REDIS_PASSWORD"
 """The variable of the container that the password is in, where there is one: an annotation is no place for it."""
+_MOST_ENTRIES, _DEEPEST = 100_000, 4
+_LONGEST_NUMBER = 20
+_NO_REDIS = "what answers is no redis"
+_TOO_LARGE = f"redis answers with more than {MOST_BYTES} bytes, or {_MOST_ENTRIES} entries"
 
 
 class Redis:
     """See `keyvalue.Store`. Connects when it is first used, and again after a connection was lost.
 
     Args:
-        url: `redis://HOST[:PORT][/DATABASE]`.
+        url: `redis://HOST[:PORT][/DATABASE]`, or `rediss://` for TLS.
     """
 
     def __init__(self, url: str, context: Context) -> None:
         parts = urlsplit(url)
         self._host, self._port = parts.hostname or "", parts.port or _PORT
+        self._by_tls = parts.scheme == _TLS
         self._database = parts.path.strip("/") or "0"
         self._password = context.env.get(_PASSWORD, "")
         self._dial = context.dial
         self._link: Link | None = None
+        self._answers: _Answers | None = None
         self._used = 0.0
-        self._reader = hiredis.Reader()
 
     def get(self, key: str) -> bytes | None:
         found = self._ask("GET", key, reads=True)
@@ -85,14 +94,14 @@ class Redis:
         if self._link is not None and time.monotonic() - self._used > _IDLE_SECONDS:
             try:
                 self._answer(("PING",))
-            except (HostError, _Lost):
+            except HostError:
                 self._close()
         for last in (not reads, True):
             if self._link is None:
                 self._connect()
             try:
                 return self._answer(words)
-            except _Lost:
+            except Ended:
                 if last:
                     break
         done = "" if reads else "; whether it has been done is not known"
@@ -102,63 +111,121 @@ class Redis:
         self._close()
         self._link = self._dial(self._host, self._port)
         try:
+            if self._by_tls:
+                self._link.secure(self._host)
+            self._answers = _Answers(self._link)
             if self._password:
                 self._answer(("AUTH", self._password))
             if self._database != "0":
                 self._answer(("SELECT", self._database))
-        except (HostError, _Lost) as error:
+        except HostError as error:
             self._close()
-            if isinstance(error, HostError):
-                raise
-            raise HostError("redis has closed the connection") from None
+            if isinstance(error, Ended):
+                raise HostError("redis has closed the connection") from None
+            raise
 
     def _answer(self, words: tuple[str | bytes, ...]) -> Any:
         assert self._link is not None
-        size = 0
+        assert self._answers is not None
         try:
-            self._link.send(hiredis.pack_command(words))
-            while (found := self._reader.gets()) is False:
-                data = self._link.receive()
-                if not data:
-                    raise _Lost
-                size += len(data)
-                if size > MOST_BYTES:
-                    raise HostError(f"redis answers with more than {MOST_BYTES} bytes")
-                self._reader.feed(data)
-        except (HostError, _Lost, hiredis.ProtocolError) as error:
+            self._link.send(_packed(words))
+            found = self._answers.next()
+        except HostError:
             self._close()
-            if isinstance(error, hiredis.ProtocolError):
-                raise HostError("what answers is no redis") from None
             raise
         self._used = time.monotonic()
-        if isinstance(found, hiredis.ReplyError):
-            raise HostError(f"redis: {' '.join(str(found)[:200].split())}")
+        if isinstance(found, _Error):
+            raise HostError(f"redis: {' '.join(found.words[:200].split())}")
         return found
 
     def _close(self) -> None:
         if self._link is not None:
             self._link.close()
             self._link = None
-        self._reader = hiredis.Reader()
+        self._answers = None
+
+
+class _Error:
+    """What redis answers where it refuses."""
+
+    def __init__(self, words: str) -> None:
+        self.words = words
+
+
+class _Answers:
+    """The answers that come over a connection."""
+
+    def __init__(self, link: Link) -> None:
+        self._reader = Reader(link, "redis")
+        self._bytes = self._entries = 0
+        """What is left of them for the present answer."""
+
+    def next(self) -> Any:
+        """The next one: a number, bytes, a list, None, or an `_Error`.
+
+        Raises:
+            HostError: it does not come, is too large, or is none.
+        """
+        self._bytes, self._entries = MOST_BYTES, _MOST_ENTRIES
+        return self._value(0)
+
+    def _value(self, depth: int) -> Any:
+        line = self._reader.line()
+        self._take(len(line), 1)
+        kind, rest = line[:1], line[1:]
+        if kind == b"+":
+            return rest
+        if kind == b"-":
+            return _Error(rest.decode(errors="replace"))
+        if kind == b":":
+            return _whole(rest)
+        size = _whole(rest) if kind in (b"$", b"*") else -2
+        if size < -1 or depth > _DEEPEST:
+            raise HostError(_NO_REDIS)
+        if size == -1:
+            return None
+        if kind == b"$":
+            self._take(size, 0)
+            return self._reader.take(size)
+        if size > self._entries:
+            raise HostError(_TOO_LARGE)
+        return [self._value(depth + 1) for _ in range(size)]
+
+    def _take(self, size: int, entries: int) -> None:
+        self._bytes -= size
+        self._entries -= entries
+        if self._bytes < 0 or self._entries < 0:
+            raise HostError(_TOO_LARGE)
+
+
+def _packed(words: Sequence[str | bytes]) -> bytes:
+    """A command as it is sent."""
+    out = bytearray(b"*%d\r\n" % len(words))
+    for word in words:
+        data = word.encode() if isinstance(word, str) else word
+        out += b"$%d\r\n%b\r\n" % (len(data), data)
+    return bytes(out)
+
+
+def _whole(digits: bytes) -> int:
+    if len(digits) > _LONGEST_NUMBER or not digits.removeprefix(b"-").isdigit():
+        raise HostError(_NO_REDIS)
+    return int(digits)
 
 
 def _bytes(found: Any) -> bytes:
     if not isinstance(found, bytes):
-        raise HostError("what answers is no redis: expected a text")
+        raise HostError(f"{_NO_REDIS}: expected a text")
     return found
 
 
 def _number(found: Any) -> int:
     if isinstance(found, bool) or not isinstance(found, int):
-        raise HostError("what answers is no redis: expected a number")
+        raise HostError(f"{_NO_REDIS}: expected a number")
     return found
 
 
 def _list(found: Any) -> list[bytes]:
     if not isinstance(found, list):
-        raise HostError("what answers is no redis: expected a list")
+        raise HostError(f"{_NO_REDIS}: expected a list")
     return [_bytes(one) for one in found]
-
-
-class _Lost(Exception):
-    """The connection has ended."""
