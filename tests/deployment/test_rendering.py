@@ -49,9 +49,9 @@ def host(kubectl: Path) -> Objects:
     return keyed(list(yaml.safe_load_all(done.stdout)))
 
 
-def rendered(**values: Any) -> Objects:
+def rendered(*, name: str = "wasmlet", **values: Any) -> Objects:
     chart = helm.Chart.load(ROOT / "charts/wasmlet")
-    files = chart.render(values, name="wasmlet", namespace="wasmlet")
+    files = chart.render(values, name=name, namespace="wasmlet")
     texts = [text for path, text in files.items() if path.endswith(".yaml")]
     return keyed([one for text in texts for one in yaml.safe_load_all(text)])
 
@@ -133,6 +133,42 @@ def test_the_account_may_act_as_its_nodes_and_as_nobody_else(nodes: int) -> None
     assert groups["resourceNames"] == ["system:nodes"]
     assert {verb for rule in rules for verb in rule["verbs"]} == {"impersonate"}
     assert objects["StatefulSet/wasmlet"]["spec"]["replicas"] == nodes
+
+
+def test_two_releases_have_nothing_in_common_but_their_namespace() -> None:
+    """Neither objects nor nodes, nor pods that one would take for its own."""
+    both = [rendered(name=name, runtimeClasses=False, host={"enabled": True}) for name in ("wasmlet", "blue")]
+    assert not set(both[0]) & set(both[1])
+    assert {name.replace("blue-wasmlet", "wasmlet") for name in both[1]} == set(both[0])
+    for kind, part in (("StatefulSet", ""), ("Deployment", "-host")):
+        ours, theirs = (
+            one[f"{kind}/{name}{part}"]["spec"] for one, name in zip(both, ("wasmlet", "blue-wasmlet"), strict=True)
+        )
+        assert ours["template"]["metadata"]["labels"].items() >= ours["selector"]["matchLabels"].items()
+        assert not ours["template"]["metadata"]["labels"].items() >= theirs["selector"]["matchLabels"].items()
+        assert theirs["template"]["spec"]["serviceAccountName"] == f"blue-wasmlet{part}"
+        service = both[1][f"Service/blue-wasmlet{part}"]["spec"]["selector"]
+        assert not ours["template"]["metadata"]["labels"].items() >= service.items()
+    (users, _) = both[1]["ClusterRole/blue-wasmlet-impersonates-its-nodes"]["rules"]
+    assert users["resourceNames"] == ["system:node:blue-wasmlet-0"]
+
+
+def test_the_hosts_secrets_may_have_a_namespace_of_their_own() -> None:
+    objects = rendered(host={"enabled": True, "secretsNamespace": "agents"})
+    for kind in ("Role", "RoleBinding"):
+        assert objects[f"{kind}/wasmlet-host-keys"]["metadata"]["namespace"] == "agents"
+    assert objects["RoleBinding/wasmlet-host-keys"]["subjects"][0]["namespace"] == "wasmlet"
+    settings = tomllib.loads(objects["ConfigMap/wasmlet-host"]["data"]["config.toml"])
+    assert settings["namespace"] == "agents"
+    in_release = {one["metadata"].get("namespace", "wasmlet") for name, one in objects.items() if "Role" not in name}
+    assert in_release == {"wasmlet"}
+
+
+def test_whatever_grows_has_a_limit(kustomized: Objects, host: Objects) -> None:
+    for objects in (kustomized | host, rendered(host={"enabled": True})):
+        for name in ("StatefulSet/wasmlet", "Deployment/wasmlet-host"):
+            for volume in objects[name]["spec"]["template"]["spec"]["volumes"]:
+                assert "emptyDir" not in volume or volume["emptyDir"]["sizeLimit"]
 
 
 def test_values_change_what_they_say() -> None:

@@ -1,5 +1,16 @@
+{{- /* What all is called, and the nodes with a number behind it: "wasmlet" of a release of that name. */ -}}
+{{- define "wasmlet.name" -}}
+{{- ternary .Release.Name (printf "%s-wasmlet" .Release.Name) (contains "wasmlet" .Release.Name) | trunc 48 | trimSuffix "-" -}}
+{{- end -}}
+
 {{- define "wasmlet.labels" -}}
 app.kubernetes.io/name: wasmlet
+app.kubernetes.io/instance: {{ include "wasmlet.name" . }}
+{{- end -}}
+
+{{- define "wasmlet.hostLabels" -}}
+app.kubernetes.io/name: wasmlet-host
+app.kubernetes.io/instance: {{ include "wasmlet.name" . }}
 {{- end -}}
 
 {{- /* The settings, as TOML: what the chart needs, overridden and added to by values.config. */ -}}
