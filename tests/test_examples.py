@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import shutil
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
@@ -105,6 +106,7 @@ async def kube(
         allow_local_modules=True,
         module_dir=EXAMPLES,
         network="address",
+        allow_storage_class=("demo",),
         shim_idle_exit=1.0,
         max_container_restart_period=1.0,
         insecure_registries=insecure,
@@ -163,6 +165,28 @@ async def test_files(kube: Kubectl) -> None:
     assert (await kube("logs", "files")).splitlines() == [
         "cpu labels motto", 'team="blue"', "Small is beautiful", "written in memory",
     ]  # fmt: skip
+
+
+async def test_claim(kube: Kubectl) -> None:
+    (path,) = {
+        Path(body["spec"]["hostPath"]["path"])
+        for body in yaml.safe_load_all((EXAMPLES / "claim.yaml").read_text())
+        if body["kind"] == "PersistentVolume"
+    }
+    await asyncio.to_thread(shutil.rmtree, path, ignore_errors=True)  # left by somebody who has tried it
+    try:
+        await kube("apply", "-f", "examples/claim.yaml")
+        await kube.phase("reader", "Succeeded")
+        assert await kube("logs", "reader") == "written by another pod\n"
+        await kube.phase("writer", "Succeeded")
+        assert await kube("logs", "writer") == "ok\n"
+        rows = [line.split() for line in (await kube("get", "pv,pvc", "--no-headers")).splitlines() if line]
+        assert [rows[0][at] for at in (0, 4, 5)] == ["persistentvolume/notes", "Bound", "default/notes"]
+        assert rows[1][:3] == ["persistentvolumeclaim/notes", "Bound", "notes"]
+        await kube("delete", "-f", "examples/claim.yaml")
+        assert (path / "note").read_text() == "written by another pod\n"
+    finally:
+        await asyncio.to_thread(shutil.rmtree, path, ignore_errors=True)
 
 
 async def test_retries(kube: Kubectl) -> None:

@@ -22,6 +22,8 @@ from wasmlet.runtime import RuntimeProvider
 from wasmlet.runtime.network.config import ADDRESS
 
 LOCAL, REMOTE = "wasmtime", "remote"
+STORAGE_CLASS = "demo"
+"""Volumes of this class may be mounted wherever they lie; only an administrator of the demo makes volumes."""
 START_SECONDS = 60.0
 STOP_SECONDS = 10.0
 
@@ -55,7 +57,12 @@ async def half(name: str, place: Place, say: Say) -> AsyncGenerator[Half, None]:
     kind = providers.load(name)
     config: Any = kind.Config
     if issubclass(kind, RuntimeProvider):
-        settings = {"allow_local_modules": True, "module_dir": place.modules, "network": ADDRESS}
+        settings = {
+            "allow_local_modules": True,
+            "module_dir": place.modules,
+            "network": ADDRESS,
+            "allow_storage_class": (STORAGE_CLASS,),
+        }
         provider = kind(config(**settings, **attrs.asdict(place.registries, recurse=False)))
         yield Half(provider, provider.earlier_logs)
         return
@@ -83,7 +90,8 @@ async def _agent(place: Place, token: Path) -> AsyncGenerator[str, None]:
     (state := place.directory / "agent").mkdir(0o700)
     options = [
         f"--provider={LOCAL}", "--listen=127.0.0.1:0", f"--token-file={token}", f"--state-dir={state}",
-        "--allow-local-modules", f"--module-dir={place.modules}", f"--network={ADDRESS}", *_flags(place.registries),
+        "--allow-local-modules", f"--module-dir={place.modules}", f"--network={ADDRESS}",
+        f"--allow-storage-class={STORAGE_CLASS}", *_flags(place.registries),
     ]  # fmt: skip
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "wasmlet_agent", *options,
