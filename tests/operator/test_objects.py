@@ -19,6 +19,7 @@ from wasmlet.operator.node_pod import check_config, options, template
 from wasmlet.operator.objects import of_nodes
 from wasmlet.operator.plan import planned
 from wasmlet.operator.pool import Unusable, ordinal_of, seconds
+from wasmlet.operator.remote import of_agents
 from wasmlet.operator.seen import DRESS, NodeSeen, PodSeen
 from wasmlet.operator.status import Emptying, stamped, status_of
 from wasmlet.runtime import RuntimeConfig
@@ -262,3 +263,19 @@ def test_a_time_that_somebody_wrote_by_hand_is_long_past() -> None:
     found = NodeSeen.of(raw).draining
     assert found is not None
     assert found < NOW
+
+
+def test_the_host_of_agents_may_act_as_them_and_needs_no_more_than_restricted_allows() -> None:
+    agents = [{"name": "till-1"}, {"name": "till-2"}]
+    found = pool(provider="remote", replicas=None, remote={"agents": agents, "tlsSecret": "tls"})
+    assert found.remote is not None
+    objects = {one.body["kind"]: one.body for one in of_agents(found, found.remote, "fleet", "wasmlet:1", ["till-1"])}
+    assert objects["ClusterRole"]["rules"][0]["resourceNames"] == ["system:node:till-1"]
+    assert objects["RoleBinding"]["roleRef"]["name"] == "wasmlet-pool-keys"
+    spec = objects["Deployment"]["spec"]["template"]["spec"]
+    (container,) = spec["containers"]
+    assert "--pool=edge" in container["args"]
+    assert spec["securityContext"]["runAsNonRoot"] is True
+    assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+    with pytest.raises(Unusable, match="is the operator's to set"):
+        check_config(pool(provider="remote", remote={"tlsSecret": "tls"}, config={"listen": "x"}))

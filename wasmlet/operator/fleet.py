@@ -120,6 +120,8 @@ class Fleet:
             f"{core}/services",
             f"{rbac}/clusterroles",
             f"{rbac}/clusterrolebindings",
+            f"{rbac}/namespaces/{namespace}/rolebindings",
+            f"/apis/apps/v1/namespaces/{namespace}/deployments",
         ):
             self._editions[path] = Kept(edition, wake)
             self._handlers.append((path, self._editions[path]))
@@ -155,6 +157,12 @@ class Fleet:
     def of(self, pool: str) -> Seen:
         """What there is of the pool's nodes."""
         return Seen(self.sets.of(pool).get(pool), list(self._members(pool)))
+
+    def of_agents(self, pool: str, agents: Sequence[str]) -> Seen:
+        """What there is of a pool whose nodes are these agents, in their order, and of those that are to go."""
+        nodes = self.nodes.of(pool)
+        names = [*agents, *sorted(nodes.keys() - set(agents))]
+        return Seen(None, [Member(at, name, None, nodes.get(name), remote=True) for at, name in enumerate(names)])
 
     def pools(self) -> set[str]:
         """The names of pools that have something."""

@@ -22,8 +22,9 @@ from wasmlet.operator.dressing import dressed
 from wasmlet.operator.home import home_of
 from wasmlet.operator.leftovers import nothing_runs, remove_objects
 from wasmlet.operator.node_pod import check_config
-from wasmlet.operator.plan import Plan, planned
+from wasmlet.operator.plan import Plan, planned, planned_of_agents
 from wasmlet.operator.pool import GROUP, KIND, LABEL, POOLS, VERSION, Autoscaling, Pool, Unusable
+from wasmlet.operator.remote import of_agents
 from wasmlet.operator.scaling import Scaler
 from wasmlet.operator.seen import Member, NodeSeen, Seen
 from wasmlet.operator.shared import Shared
@@ -39,6 +40,8 @@ REMOVING_SECONDS = 5.0
 """The same for a pool that is deleted: kopf tells of no change of an object while it handles its deletion."""
 AGAIN_SECONDS = 30.0
 """What an administrator has to put right, and no watch tells of, is tried again so often."""
+HOST_SECONDS = 2.0
+"""What a host takes to end the node of an agent whose key is gone."""
 WORDS_SECONDS = 5.0
 """The least time between two times that the same state is put into other words: another operator may do so, too."""
 Ask = Callable[[], Awaitable[Raw]]
@@ -64,6 +67,9 @@ class Keeper:
         self._answered: Raw = {}
         """The pool, as the API server answered when its status was written last."""
         self._reported = float("-inf")
+        self._core = f"/api/v1/namespaces/{shared.config.namespace}"
+        self._locked_out: dict[str, float] = {}
+        """When the keys of agents were taken back, by UID of their Nodes."""
         self._scaler = Scaler(shared.client, shared.waiting, shared.clock)
         self._classes: Collection[str] = ()
         """The engines whose RuntimeClasses are there."""
@@ -109,14 +115,17 @@ class Keeper:
             pool = await self._with_replicas(Pool.of(raw))
         except errors.ObjectNotFound:
             return None
-        seen = self._shared.fleet.of(self._name)
+        seen = self._seen(pool)
         if self._removing and nothing_runs(seen):
             await remove_objects(self._shared.client, self._shared.config.namespace, self._name)
             return None
-        wanted = 0 if self._removing else pool.replicas or 0
+        wanted = 0 if self._removing else pool.wanted
 
         def decided() -> Plan:
-            return planned(wanted, seen, drains.emptied(seen, pool.drain_timeout), pool.max_unavailable)
+            emptied = drains.emptied(seen, pool.drain_timeout)
+            if pool.remote is not None:
+                return planned_of_agents(wanted, seen, emptied)
+            return planned(wanted, seen, emptied, pool.max_unavailable)
 
         plan = decided()
         trouble, again = None, [REMOVING_SECONDS if self._removing else LOOK_SECONDS]
@@ -133,11 +142,11 @@ class Keeper:
             await self._check(pool, plan, seen, strays)
             mend = await self._apply(pool, plan, seen)
             again += [] if mend is None else [mend]
-            await self._step(plan)
+            again += await self._step(pool, plan)
         except Unusable as error:
             trouble = error
             again.append(AGAIN_SECONDS)
-        seen = self._shared.fleet.of(self._name)  # what was applied its controller has not seen
+        seen = self._seen(pool)  # what was applied its controller has not seen
         status = status_of(pool, seen, plan, drains.progress(), trouble=trouble, removing=self._removing)
         if (later_on := await self._report(raw, status)) is not None:
             again.append(later_on)
@@ -149,6 +158,11 @@ class Keeper:
             draining=len(plan.drain),
         )
         return min(again)
+
+    def _seen(self, pool: Pool) -> Seen:
+        if pool.remote is not None:
+            return self._shared.fleet.of_agents(self._name, () if self._removing else pool.remote.agents)
+        return self._shared.fleet.of(self._name)
 
     async def _at_home(self) -> bool:
         """Whether the pool's nodes are in this operator's namespace, or nowhere yet.
@@ -194,7 +208,7 @@ class Keeper:
 
     async def _with_replicas(self, pool: Pool) -> Pool:
         """The pool with a number of nodes: where nobody says one, an autoscaler of pods would leave it alone."""
-        if pool.replicas is not None or self._removing:
+        if pool.replicas is not None or pool.remote is not None or self._removing:
             return pool
         raw = await self._shared.client.get(f"{POOLS}/{pool.name}")
         if (found := Pool.of(raw)).replicas is not None or found.uid != pool.uid:
@@ -218,7 +232,10 @@ class Keeper:
                 f"--overwrite {LABEL}={pool.name}",
             )
         have = 0 if seen.set is None else seen.set.replicas
-        for name in (pool.node(ordinal) for ordinal in range(have, plan.replicas)):
+        names = [pool.node(ordinal) for ordinal in range(have, plan.replicas)]
+        if pool.remote is not None:
+            names = [member.name for member in seen.members if member.node is None]
+        for name in names:
             if name not in self._free:
                 await self._check_free(name)
                 self._free.add(name)
@@ -247,12 +264,17 @@ class Keeper:
 
     async def _apply(self, pool: Pool, plan: Plan, seen: Seen) -> float | None:
         """Make all objects what they are to be. Of a pool that goes only the number of its nodes is changed."""
+        if self._removing and pool.remote is not None:
+            return None
         if self._removing and plan.replicas == (0 if seen.set is None else seen.set.replicas):
             return None
         config = self._shared.config
         names = [pool.node(ordinal) for ordinal in range(plan.replicas)]
         names += [member.name for member in seen.members if member.ordinal >= plan.replicas]
         made = objects.of_nodes(pool, config.namespace, config.node_image, plan.replicas, names)
+        if pool.remote is not None:
+            names = [member.name for member in seen.members]
+            made = of_agents(pool, pool.remote, config.namespace, config.node_image, names)
         try:
             await self._make_classes(pool)
             mend = await self._applier.apply(made)
@@ -265,21 +287,25 @@ class Keeper:
         return mend
 
     async def _make_classes(self, pool: Pool) -> None:
-        engines = {*pool.engines, pool.provider}
+        engines = {*pool.engines, pool.provider if pool.remote is None else "wasmtime"}
         if not self._removing and engines != self._classes:
             await make_classes(self._shared.client, sorted(engines))
             self._classes = engines
 
-    async def _step(self, plan: Plan) -> None:
-        client, namespace = self._shared.client, self._shared.config.namespace
+    async def _step(self, pool: Pool, plan: Plan) -> list[float]:
+        """What ends. Returns in how many seconds to look again, if something is about to."""
+        client = self._shared.client
         restarted, gone = [], []
         for pod in plan.restart:
-            path = f"/api/v1/namespaces/{namespace}/pods/{pod.name}"
+            path = f"{self._core}/pods/{pod.name}"
             with contextlib.suppress(errors.ObjectNotFound, errors.Conflict):
                 await client.delete(path, {"preconditions": {"uid": pod.uid}})
                 log.info("a node is made anew", pool=self._name, node=pod.name)
                 restarted.append(pod.name)
+        waits = [left for node in plan.forget if pool.remote is not None and (left := await self._lock_out(node)) > 0]
         for node in plan.forget:
+            if waits:
+                break
             if await self._has_pod(node.name):
                 continue  # the watch of pods is behind
             with contextlib.suppress(errors.ObjectNotFound, errors.Conflict):
@@ -290,6 +316,16 @@ class Keeper:
             self._tell("NodeRestarted", f"made anew, as the pool says now: {some(restarted)}")
         if gone:
             self._tell("NodeRemoved", f"gone: {some(gone)}")
+        return waits
+
+    async def _lock_out(self, node: NodeSeen) -> float:
+        """Take back the key of an agent; in how many seconds its host no longer makes its Node again."""
+        now = self._shared.clock.monotonic()
+        if node.uid not in self._locked_out:
+            with contextlib.suppress(errors.ObjectNotFound):
+                await self._shared.client.delete(f"{self._core}/secrets/agent-{node.name}")
+            self._locked_out[node.uid] = now
+        return self._locked_out[node.uid] + HOST_SECONDS - now
 
     async def _dress(self, pool: Pool, seen: Seen) -> None:
         for member in () if self._removing else seen.members:
@@ -300,7 +336,7 @@ class Keeper:
     async def _has_pod(self, name: str) -> bool:
         """Whether the node has a pod, which would make its Node again."""
         try:
-            await self._shared.client.get(f"/api/v1/namespaces/{self._shared.config.namespace}/pods/{name}")
+            await self._shared.client.get(f"{self._core}/pods/{name}")
         except errors.ObjectNotFound:
             return False
         return True

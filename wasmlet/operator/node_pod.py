@@ -24,6 +24,11 @@ _OWN = (
     "system_reserved",
 )  # fmt: skip
 """Options of a node that the operator sets itself."""
+_OWN_OF_HOST = (
+    "kubeconfig", "listen", "max_pods", "namespace", "node_ip", "pool", "register_with_taints", "state_dir",
+    "tls_ca_file", "tls_cert_file", "tls_key_file",
+)  # fmt: skip
+"""The same of a host."""
 _RESOURCES = {"requests": {"cpu": "100m", "memory": "256Mi"}, "limits": {"memory": "1Gi"}}
 _RESTRICTED = {
     "allowPrivilegeEscalation": False,
@@ -41,9 +46,9 @@ def check_config(pool: Pool) -> None:
     """
     for key in pool.config:
         name = key.replace("-", "_")
-        if name in _OWN:
+        if name in (_OWN_OF_HOST if pool.remote is not None else _OWN):
             raise Unusable("InvalidConfig", f"spec.config: {key} is the operator's to set; leave it out")
-        if pool.provider != "custom" and name not in _known():
+        if pool.provider not in ("custom", "remote") and name not in _known():
             raise Unusable(
                 "InvalidConfig", f"spec.config: a node has no option {key!r}; `wasmlet run --help` lists them"
             )
@@ -58,11 +63,17 @@ def template(pool: Pool, image: str, account: str) -> dict[str, Any]:
         image: of pools that name none.
         account: the service account.
     """
+    node = container(pool, image, options(pool))
+    return {"metadata": {"labels": labels(pool.name)}, "spec": spec_of(pool, node, account)}
+
+
+def container(pool: Pool, image: str, arguments: list[str]) -> dict[str, Any]:
+    """The container of a node's pod."""
     given = pool.node_pod
-    container: dict[str, Any] = {
+    found: dict[str, Any] = {
         "name": "node",
         "image": given.get("image") or image,
-        "args": options(pool),
+        "args": arguments,
         "env": [
             _field("POD_NAME", "metadata.name"),
             _field("POD_IP", "status.podIP"),
@@ -77,7 +88,12 @@ def template(pool: Pool, image: str, account: str) -> dict[str, Any]:
             {"name": "tmp", "mountPath": "/tmp"},
         ],
     }
-    container |= {key: given[key] for key in ("command", "imagePullPolicy") if key in given}
+    return found | {key: given[key] for key in ("command", "imagePullPolicy") if key in given}
+
+
+def spec_of(pool: Pool, container: dict[str, Any], account: str) -> dict[str, Any]:
+    """What the pod of this container is besides."""
+    given = pool.node_pod
     spec: dict[str, Any] = {
         "serviceAccountName": account,
         "nodeSelector": given.get("nodeSelector") or {"kubernetes.io/os": "linux"},
@@ -92,7 +108,7 @@ def template(pool: Pool, image: str, account: str) -> dict[str, Any]:
     }
     spec |= {key: given[key] for key in _PLACEMENT if key in given}
     _secure(spec, container, privileged=given.get("privileged", False))
-    return {"metadata": {"labels": labels(pool.name)}, "spec": spec}
+    return spec
 
 
 def options(pool: Pool) -> list[str]:

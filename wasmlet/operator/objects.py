@@ -14,7 +14,8 @@ import attrs
 from wasmlet.operator import node_pod
 from wasmlet.operator.pool import LABEL, Pool
 
-_RBAC = "rbac.authorization.k8s.io"
+RBAC = "rbac.authorization.k8s.io"
+APPS = "apps/v1"
 
 
 @attrs.frozen
@@ -41,10 +42,12 @@ def set_path(namespace: str, pool: str) -> str:
 
 def paths_of(namespace: str, pool: str) -> Sequence[str]:
     """Where the objects of a pool are, in the order in which they are removed."""
-    core, rbac = f"/api/v1/namespaces/{namespace}", f"/apis/{_RBAC}/v1"
+    core, rbac = f"/api/v1/namespaces/{namespace}", f"/apis/{RBAC}/v1"
     return (
         set_path(namespace, pool),
+        f"/apis/{APPS}/namespaces/{namespace}/deployments/{pool}",
         f"{core}/services/{pool}",
+        f"{rbac}/namespaces/{namespace}/rolebindings/{prefixed(pool)}",
         f"{rbac}/clusterroles/{prefixed(pool)}",
         f"{core}/serviceaccounts/{prefixed(pool)}",
         f"{rbac}/clusterrolebindings/{prefixed(pool)}",  # last: it says where the pool's nodes are
@@ -59,17 +62,15 @@ def of_nodes(pool: Pool, namespace: str, image: str, replicas: int, names: Seque
         names: of the nodes, those included that are still to end.
     """
     account = prefixed(pool.name)
-    yield _made(
-        f"/api/v1/namespaces/{namespace}/serviceaccounts", "v1", "ServiceAccount", pool, namespace, name=account
-    )
-    yield from _bound(pool, namespace, account, impersonation(names))
+    yield made(f"/api/v1/namespaces/{namespace}/serviceaccounts", "v1", "ServiceAccount", pool, namespace, name=account)
+    yield from bound(pool, namespace, account, impersonation(names))
     service = {
         "clusterIP": "None",
         "selector": {LABEL: pool.name},
         "ports": [{"name": "kubelet", "port": 10250, "protocol": "TCP", "targetPort": "kubelet"}],
         "publishNotReadyAddresses": True,
     }
-    yield _made(f"/api/v1/namespaces/{namespace}/services", "v1", "Service", pool, namespace, spec=service)
+    yield made(f"/api/v1/namespaces/{namespace}/services", "v1", "Service", pool, namespace, spec=service)
     # Guests run in the pod of their node, and end with it: nothing but the operator replaces a pod (OnDelete).
     stateful = {
         "replicas": replicas,
@@ -81,7 +82,7 @@ def of_nodes(pool: Pool, namespace: str, image: str, replicas: int, names: Seque
         "template": node_pod.template(pool, image, account),
     }
     path = set_path(namespace, pool.name).rpartition("/")[0]
-    yield _made(path, "apps/v1", "StatefulSet", pool, namespace, spec=stateful)
+    yield made(path, "apps/v1", "StatefulSet", pool, namespace, spec=stateful)
 
 
 def impersonation(nodes: Sequence[str]) -> list[dict[str, Any]]:
@@ -94,19 +95,25 @@ def impersonation(nodes: Sequence[str]) -> list[dict[str, Any]]:
     ]
 
 
-def _bound(pool: Pool, namespace: str, account: str, rules: list[dict[str, Any]]) -> Iterator[Object]:
+def bound(pool: Pool, namespace: str, account: str, rules: list[dict[str, Any]]) -> Iterator[Object]:
     """A ClusterRole with these rules, and its binding to the account."""
-    path = f"/apis/{_RBAC}/v1/clusterrole"
-    yield _made(f"{path}s", f"{_RBAC}/v1", "ClusterRole", pool, name=account, rules=rules)
+    path = f"/apis/{RBAC}/v1/clusterrole"
+    yield made(f"{path}s", f"{RBAC}/v1", "ClusterRole", pool, name=account, rules=rules)
     subject = {"kind": "ServiceAccount", "name": account, "namespace": namespace}
-    role = {"apiGroup": _RBAC, "kind": "ClusterRole", "name": account}
-    kind, version = "ClusterRoleBinding", f"{_RBAC}/v1"
-    yield _made(f"{path}bindings", version, kind, pool, name=account, subjects=[subject], roleRef=role)
+    role = {"apiGroup": RBAC, "kind": "ClusterRole", "name": account}
+    kind, version = "ClusterRoleBinding", f"{RBAC}/v1"
+    yield made(f"{path}bindings", version, kind, pool, name=account, subjects=[subject], roleRef=role)
 
 
-def _made(
+def made(
     collection: str, version: str, kind: str, pool: Pool, namespace: str = "", *, name: str = "", **content: Any
 ) -> Object:
+    """An object of a pool.
+
+    Args:
+        collection: its path.
+        name: that of the pool without it.
+    """
     metadata: dict[str, Any] = {"name": name or pool.name, "labels": node_pod.labels(pool.name)}
     if namespace:
         metadata["namespace"] = namespace

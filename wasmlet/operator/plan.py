@@ -117,3 +117,22 @@ def _released(member: Member, outdated: Sequence[Member]) -> bool:
     if member in outdated:
         return True
     return member.pod is not None and member.pod.ready and not member.pod.ending and member.node.ready
+
+
+def planned_of_agents(wanted: int, seen: Seen, emptied: Collection[str]) -> Plan:
+    """The next steps where nodes are agents: those that are to go are emptied, and then their Nodes go.
+
+    Args:
+        wanted: how many of the first members stay; 0 for a pool that is deleted.
+        emptied: UIDs of Nodes that are empty, or have had the time for it.
+    """
+    surplus = [member for member in seen.members[wanted:] if member.node is not None]
+    return Plan(
+        replicas=wanted + len(surplus),
+        drain=[member.node for member in surplus if member.node is not None],
+        restart=[],
+        release=[m.node for m in seen.members[:wanted] if m.node is not None and m.node.draining is not None],
+        forget=[member.node for member in surplus if member.node is not None and _emptied(member, emptied)],
+        outdated=[],
+        surplus=[member.name for member in surplus],
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import attrs
 
@@ -45,11 +46,25 @@ class Autoscaling:
 
 
 @attrs.frozen
+class Remote:
+    """The agents of a pool whose nodes are elsewhere, and how they reach their host.
+
+    Attributes:
+        agents: names, of the agents and of their Nodes.
+        tls_secret: name of the Secret with the host's certificate.
+    """
+
+    agents: Sequence[str]
+    tls_secret: str
+    service: Mapping[str, Any]
+
+
+@attrs.frozen
 class Pool:
     """What a `WasmNodePool` says, with the defaults of its schema.
 
     Attributes:
-        replicas: None where nobody has said yet.
+        replicas: None where nobody has said yet, and where the nodes are agents.
         drain_timeout: seconds.
     """
 
@@ -69,6 +84,7 @@ class Pool:
     drain_timeout: float
     max_unavailable: int
     autoscaling: Autoscaling | None
+    remote: Remote | None
 
     @classmethod
     def of(cls, raw: Raw) -> Pool:
@@ -94,7 +110,13 @@ class Pool:
             drain_timeout=seconds(disruption.get("drainTimeout", "10m")),
             max_unavailable=disruption.get("maxUnavailable", 1),
             autoscaling=None if scaling is None else _autoscaling(scaling),
+            remote=None if (remote := spec.get("remote")) is None else _remote(remote),
         )
+
+    @property
+    def wanted(self) -> int:
+        """How many nodes there are to be."""
+        return len(self.remote.agents) if self.remote is not None else self.replicas or 0
 
     def node(self, ordinal: int) -> str:
         """The name of the node, and of its pod."""
@@ -117,6 +139,11 @@ def seconds(text: str) -> float:
     if not parts or "".join(number + unit for number, unit in parts) != text:
         raise Unusable("InvalidSpec", f"expected a duration as 90s, 10m or 1h30m, found {text!r}")
     return min(MOST_SECONDS, sum(float(number) * _UNITS[unit] for number, unit in parts))
+
+
+def _remote(raw: Raw) -> Remote:
+    agents = [agent["name"] for agent in raw.get("agents") or ()]
+    return Remote(agents, raw["tlsSecret"], {"type": "ClusterIP", "port": 8443, **(raw.get("service") or {})})
 
 
 def _autoscaling(raw: Raw) -> Autoscaling:

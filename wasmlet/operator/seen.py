@@ -121,23 +121,28 @@ class SetSeen:
 
 @attrs.frozen
 class Member:
-    """A node of the pool: its pod and its Node, as far as they are there."""
+    """A node of the pool: its pod and its Node, as far as they are there.
+
+    Attributes:
+        remote: it is an agent, which has no pod.
+    """
 
     ordinal: int
     name: str
     pod: PodSeen | None = None
     node: NodeSeen | None = None
+    remote: bool = False
+
+    @property
+    def there(self) -> bool:
+        """Whether there is what runs pods."""
+        return self.node is not None if self.remote else self.pod is not None
 
     @property
     def available(self) -> bool:
         """Whether it runs pods and takes more."""
-        return (
-            self.pod is not None
-            and self.pod.ready
-            and not self.pod.ending
-            and self.node is not None
-            and (self.node.ready and self.node.draining is None)
-        )
+        runs = self.remote or (self.pod is not None and self.pod.ready and not self.pod.ending)
+        return runs and self.node is not None and self.node.ready and self.node.draining is None
 
 
 @attrs.frozen

@@ -45,10 +45,10 @@ def status_of(
         trouble: why the pool cannot be as it stands.
         removing: whether the pool is deleted.
     """
-    wanted = 0 if removing else pool.replicas or 0
+    wanted = 0 if removing else pool.wanted
     ready = [member for member in seen.members if member.ordinal < wanted and member.available]
     pods = sum((Quantity.parse(m.node.pods) for m in ready if m.node is not None), Quantity.parse(0))
-    unobserved = seen.set is not None and not seen.set.revision
+    unobserved = pool.remote is None and seen.set is not None and not seen.set.revision
     conditions = (
         _ready(wanted, ready, seen.members),
         _progressing(wanted, ready, plan, removing=removing, unobserved=unobserved),
@@ -57,9 +57,9 @@ def status_of(
     )
     return {
         "observedGeneration": pool.generation,
-        "replicas": sum(member.pod is not None for member in seen.members),
+        "replicas": sum(member.there for member in seen.members),
         "readyReplicas": len(ready),
-        "updatedReplicas": sum(m.pod is not None and m.name not in plan.outdated for m in seen.members),
+        "updatedReplicas": sum(m.there and m.name not in plan.outdated for m in seen.members),
         "selector": f"{LABEL}={pool.name}",
         "capacity": {"pods": str(pods)},
         "nodes": [_node(member, plan) for member in seen.members[:MOST_NODES]],
@@ -101,12 +101,15 @@ def _ready(wanted: int, ready: Sequence[Member], members: Sequence[Member]) -> _
     message = f"{len(ready)} of {wanted} nodes ready"
     if len(ready) == wanted:
         return _Condition("Ready", True, "NodesReady", message)
-    troubles = [
-        f"{m.name}: {m.pod.trouble}"
-        for m in members
-        if m.ordinal < wanted and m.pod is not None and not m.available and m.pod.trouble
-    ]
+    away = [m for m in members if m.ordinal < wanted and not m.available]
+    troubles = [f"{m.name}: {trouble}" for m in away if (trouble := _trouble(m))]
     return _Condition("Ready", False, "NodesNotReady", "; ".join([message, *troubles[:_MOST_NAMED]]))
+
+
+def _trouble(member: Member) -> str:
+    if member.remote:
+        return "the agent has not joined" if member.node is None else "the agent is away"
+    return "" if member.pod is None else member.pod.trouble
 
 
 def _progressing(wanted: int, ready: Sequence[Member], plan: Plan, *, removing: bool, unobserved: bool) -> _Condition:
@@ -146,7 +149,9 @@ def _degraded(trouble: Unusable | None) -> _Condition:
 
 def _node(member: Member, plan: Plan) -> dict[str, Any]:
     draining = any(node.name == member.name for node in plan.drain)
-    if member.pod is None or member.pod.ending:
+    if member.remote and member.node is None:
+        state = "Starting"
+    elif not member.remote and (member.pod is None or member.pod.ending):
         state = "Ending"
     elif draining:
         state = "Draining"

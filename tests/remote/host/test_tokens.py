@@ -174,6 +174,18 @@ async def test_a_name_that_the_host_may_not_have_uses_no_token(there: Stand) -> 
     assert await uses(there, token) == "1"
 
 
+async def test_a_host_of_a_pool_takes_its_tokens_alone(there: Stand) -> None:
+    async def anybody(name: str) -> None:
+        pass
+
+    async with Client(await load_identity(there.plane.kubeconfig)) as client:
+        tokens = Tokens(client, NAMESPACE, anybody, SystemClock(), pool="shop")
+        for pool in ("", "edge"):
+            with pytest.raises(Refusal, match="this host is pool shop's"):
+                await tokens.admit(JoinRequest("edge-1", await there.token(pool=pool), KEY))
+        assert (await tokens.admit(JoinRequest("edge-1", await there.token(pool="shop"), KEY))).pool == "shop"
+
+
 @pytest.mark.parametrize("field", [{"expires": "tomorrow"}, {"uses": "many"}])
 async def test_a_token_that_somebody_wrote_wrong_is_named(there: Stand, tokens: Tokens, field: dict[str, str]) -> None:
     token = await there.token()

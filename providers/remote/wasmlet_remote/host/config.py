@@ -36,6 +36,7 @@ class HostConfig(ListenConfig):
         None, help="Authority of that certificate, shown to agents that know its hash; the certificate without it."
     )
     namespace: str = option("wasmlet", help="Namespace of the Secrets with join tokens and agents' keys.")
+    pool: str = option("", help="Only the agents whose token is of this pool; all without it.")
 
     def __attrs_post_init__(self) -> None:
         self.check_listening()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 
 import structlog
 
@@ -16,7 +17,7 @@ from wasmlet_remote.config import PushConfig
 from wasmlet_remote.host.acceptor import Acceptor
 from wasmlet_remote.host.config import HostConfig
 from wasmlet_remote.host.nodes import Nodes
-from wasmlet_remote.host.tokens import AGENT_LABEL, Refusal, Tokens
+from wasmlet_remote.host.tokens import AGENT_LABEL, POOL_LABEL, Refusal, Tokens
 
 log = structlog.get_logger(__name__)
 
@@ -51,8 +52,9 @@ async def hosting(
         client = await stack.enter_async_context(Client(identity, clock=clock))
         group = await stack.enter_async_context(asyncio.TaskGroup())
         nodes = Nodes(identity, common, push or PushConfig(), group, clock)
-        tokens = Tokens(client, config.namespace, lambda name: may_be(identity, name, clock), clock)
-        following = group.create_task(_follow(client, tokens.path, nodes))
+        vet = partial(may_be, identity, clock=clock)
+        tokens = Tokens(client, config.namespace, vet, clock, pool=config.pool)
+        following = group.create_task(_follow(client, tokens.path, nodes, config.pool))
         acceptor = Acceptor(nodes, tokens.admit, authorities, clock)
         try:
             async with acceptor.serving(config.address, context) as url:
@@ -62,9 +64,10 @@ async def hosting(
             await nodes.stop()
 
 
-async def _follow(client: Client, path: str, nodes: Nodes) -> None:
+async def _follow(client: Client, path: str, nodes: Nodes, pool: str) -> None:
     """Have a node for each key, for ever."""
-    keys = Selection(path, {"labelSelector": f"{AGENT_LABEL}=true"})
+    of_pool = f",{POOL_LABEL}={pool}" if pool else ""
+    keys = Selection(path, {"labelSelector": f"{AGENT_LABEL}=true{of_pool}"})
     try:
         await Reflector(client, keys, nodes, fatal=(errors.Forbidden,)).run()
     except errors.Forbidden as error:

@@ -89,13 +89,17 @@ class Tokens:
     Args:
         namespace: that of the Secrets.
         vet: sees that there can be a node of a name, before a token is used for it, or raises.
+        pool: whose tokens alone are taken; "" takes all.
     """
 
-    def __init__(self, client: Client, namespace: str, vet: Callable[[str], Awaitable[None]], clock: Clock) -> None:
+    def __init__(
+        self, client: Client, namespace: str, vet: Callable[[str], Awaitable[None]], clock: Clock, *, pool: str = ""
+    ) -> None:
         self._client = client
         self._vet = vet
         self.path = f"/api/v1/namespaces/{namespace}/secrets"
         self._clock = clock
+        self._pool = pool
 
     async def admit(self, request: JoinRequest) -> Agent:
         """The agent with its token used once, and its key kept; the same request again uses nothing.
@@ -111,6 +115,10 @@ class Tokens:
         if not _is_hash(request.key):
             raise InvalidInput("key: expected a SHA-256 in hexadecimal")
         token = await self._token(request.token)
+        if self._pool not in ("", token.pool):
+            raise Refusal(
+                f"this host is pool {self._pool}'s; make a token with `wasmlet host token --pool {self._pool}`"
+            )
         known = await self._key(request.name)
         if known is not None:
             if known.has(request.key):

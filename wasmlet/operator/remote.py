@@ -1,0 +1,76 @@
+"""The objects of a pool whose nodes are agents elsewhere: one host process is the node loop of all of them. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from wasmlet.operator import node_pod
+from wasmlet.operator.objects import APPS, RBAC, Object, bound, impersonation, made, prefixed
+from wasmlet.operator.pool import LABEL, Pool, Remote
+
+KEYS_ROLE = "wasmlet-pool-keys"
+"""A Role of the operator's deployment: to keep join tokens and agents' keys, which are Secrets."""
+_TLS = "/etc/wasmlet/tls"
+_RESOURCES = {"requests": {"cpu": "100m", "memory": "128Mi"}, "limits": {"memory": "1Gi"}}
+
+
+def of_agents(pool: Pool, remote: Remote, namespace: str, image: str, names: Sequence[str]) -> Iterator[Object]:
+    """Everything of a pool whose nodes are agents, in the order in which it is needed.
+
+    Args:
+        names: of the nodes, those included that are still to end.
+    """
+    core, account = f"/api/v1/namespaces/{namespace}", prefixed(pool.name)
+    yield made(f"{core}/serviceaccounts", "v1", "ServiceAccount", pool, namespace, name=account)
+    yield from bound(pool, namespace, account, impersonation(names))
+    binding = {
+        "roleRef": {"apiGroup": RBAC, "kind": "Role", "name": KEYS_ROLE},
+        "subjects": [{"kind": "ServiceAccount", "name": account, "namespace": namespace}],
+    }
+    path = f"/apis/{RBAC}/v1/namespaces/{namespace}/rolebindings"
+    yield made(path, f"{RBAC}/v1", "RoleBinding", pool, namespace, name=account, **binding)
+    service = {
+        "type": remote.service["type"],
+        "selector": {LABEL: pool.name},
+        "ports": [{"name": "agents", "port": remote.service["port"], "protocol": "TCP", "targetPort": "agents"}],
+    }
+    yield made(f"{core}/services", "v1", "Service", pool, namespace, spec=service)
+    deployment = {
+        "replicas": 1,
+        # An agent has one host: a second one would take its nodes away. Guests run on, whoever the host is.
+        "strategy": {"type": "Recreate"},
+        "revisionHistoryLimit": 2,
+        "selector": {"matchLabels": {LABEL: pool.name}},
+        "template": _template(pool, remote, namespace, image, account),
+    }
+    path = f"/apis/{APPS}/namespaces/{namespace}/deployments"
+    yield made(path, APPS, "Deployment", pool, namespace, spec=deployment)
+
+
+def _template(pool: Pool, remote: Remote, namespace: str, image: str, account: str) -> dict[str, Any]:
+    settings = {
+        "listen": "$(POD_IP):8443",
+        "tls-cert-file": f"{_TLS}/tls.crt",
+        "tls-key-file": f"{_TLS}/tls.key",
+        "tls-ca-file": f"{_TLS}/ca.crt",
+        "namespace": namespace,
+        "pool": pool.name,
+        "node-ip": "$(POD_IP)",
+        "state-dir": f"{node_pod.STATE}/state",
+        "max-pods": str(pool.max_pods),
+        "register-with-taints": f"{node_pod.UNPREPARED}:NoSchedule",
+    }
+    serving = [] if {"serving-csr", "serving_csr"} & set(pool.config) else ["--no-serving-csr"]
+    container = node_pod.container(pool, image, [*serving, *(f"--{key}={value}" for key, value in settings.items())])
+    container |= {
+        "name": "host",
+        "command": pool.node_pod.get("command") or ["wasmlet", "host"],
+        "ports": [{"name": "agents", "containerPort": 8443, "protocol": "TCP"}],
+        "readinessProbe": {"tcpSocket": {"port": "agents"}},
+        "resources": pool.node_pod.get("resources") or _RESOURCES,
+    }
+    container["volumeMounts"].append({"name": "tls", "mountPath": _TLS, "readOnly": True})
+    spec = node_pod.spec_of(pool, container, account)
+    spec["volumes"].append({"name": "tls", "secret": {"secretName": remote.tls_secret}})
+    return {"metadata": {"labels": node_pod.labels(pool.name)}, "spec": spec}
