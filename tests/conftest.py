@@ -139,6 +139,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--client-ca-file", metavar="FILE", help="the CA of that cluster's clients")
     group = parser.getgroup("conformance", "what runs the guests of the conformance checks")
     group.addoption("--engine", choices=("wasmtime", "wasmer"), help="one engine; without it each in turn")
+    group.addoption("--actors", metavar="DIRECTORY", help="waSCC actors that others have built (tests/wascc)")
     group.addoption("--handler", default="", help="the RuntimeClass handler, of those that the engine has")
     runtimes = ("local", "remote", "joined")
     group.addoption("--runtime", choices=runtimes, help="where pods run: in the node, or behind an agent")

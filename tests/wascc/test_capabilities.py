@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import msgpack
 import pytest
 from aiohttp import ClientSession
 
@@ -23,6 +24,10 @@ async def test_logging_and_extras(node: Runtime, tmp_path: Path, client: ClientS
     ask = Asker(client, url)
     assert await ask("wascc:logging", "WriteLog", level=2, target="here", body="first\nsecond") is None
     await node.logged(key, b"WARN here: first\nWARN here: second\n")
+    for values, line in (([1, "short"], b"ERROR short\n"), ([4, "there", "long"], b"DEBUG there: long\n")):
+        async with client.post(f"{url}/default/wascc:logging/WriteLog", data=msgpack.packb(values)) as answer:
+            assert answer.status == 200
+        await node.logged(key, line)
     found = [await ask("wascc:extras", "RequestSequence", sequence=True) for _ in range(3)]
     assert [one["sequenceNumber"] for one in found] == [0, 1, 2]
     assert found[0]["sequence_number"] == 0

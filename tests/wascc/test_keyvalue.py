@@ -91,6 +91,17 @@ def test_numbers(store: KeyValue) -> None:
         ask(store, "Add", key="value", value=1)
 
 
+def test_values_alone_are_taken_too(store: KeyValue) -> None:
+    """As older actors send them."""
+    assert store.call("default", "Set", ["value", "one", 0]) == {"value": "one"}
+    assert store.call("default", "Get", ["value"]) == {"value": "one", "exists": True}
+    assert store.call("default", "Add", ["number", 2]) == {"value": 2}
+    store.call("default", "Push", ["list", "a"])
+    assert store.call("default", "Range", ["list", 0, -1]) == {"values": ["a"]}
+    store.call("default", "SetAdd", ["set", "a"])
+    assert store.call("default", "SetUnion", [["set"]]) == {"values": ["a"]}
+
+
 def test_lists(store: KeyValue) -> None:
     for count, value in enumerate(("a", "b", "a", "c"), 1):
         assert ask(store, "Push", key="list", value=value) == {"newCount": count, "new_count": count}

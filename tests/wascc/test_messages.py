@@ -8,7 +8,7 @@ import msgpack
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from wasmlet_wascc.worker.messages import BadMessage, both, decoded, encoded, field, number, octets, text
+from wasmlet_wascc.worker.messages import BadMessage, both, decoded, encoded, field, named, number, octets, text
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.text(max_size=20) | st.binary(max_size=20),
@@ -65,6 +65,14 @@ def test_names_have_two_spellings() -> None:
     assert field({}, "queryString", 5) == 5
     with pytest.raises(BadMessage, match="expected a map with a, found list"):
         field([], "a")
+
+
+def test_values_without_names_get_them() -> None:
+    assert named(["a", 1], ("key", "value", "expires")) == {"key": "a", "value": 1}
+    assert named({"key": "a"}, ("key",)) == {"key": "a"}
+    assert named(None, ("key",)) is None
+    with pytest.raises(BadMessage, match="expected key, value, found 3 values"):
+        named([1, 2, 3], ("key", "value"))
 
 
 def test_fields_have_types() -> None:

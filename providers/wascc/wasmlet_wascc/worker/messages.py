@@ -81,6 +81,19 @@ def decoded(data: bytes) -> Any:
         raise BadMessage(f"this is no MessagePack: {type(error).__name__}") from None
 
 
+def named(message: Any, names: tuple[str, ...]) -> Any:
+    """A message as a map. Actors of the older generation may send values alone, in the order of these names.
+
+    Raises:
+        BadMessage: there are more values than names.
+    """
+    if not isinstance(message, list):
+        return message
+    if len(message) > len(names):
+        raise BadMessage(f"expected {', '.join(names)}, found {len(message)} values")
+    return dict(zip(names, message))  # noqa: B905 - Python 3.10
+
+
 def field(message: Any, name: str, default: Any = None) -> Any:
     """What a map has under a name in camelCase, in either spelling."""
     if not isinstance(message, dict):

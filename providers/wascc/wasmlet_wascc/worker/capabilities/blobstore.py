@@ -13,13 +13,18 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from ..capability import Context, HostError
-from ..messages import BadMessage, both, field, number, octets, text
+from ..messages import BadMessage, both, field, named, number, octets, text
 
 _DEFAULT_CHUNK, _MOST_CHUNK = 256 * 1024, 2**20
 _MOST_LISTED = 10_000
 _FLAGS = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 _CHANGES = ("CreateContainer", "RemoveContainer", "RemoveObject", "StartUpload", "UploadChunk")
 _MOST_DOWNLOADS = 4
+_BLOB, _CONTAINER = ("id", "container", "byteSize"), ("id",)
+_CHUNK = ("sequenceNo", "container", "id", "totalBytes", "chunkSize", "chunkBytes")
+_NAMES = {"CreateContainer": _CONTAINER, "RemoveContainer": _CONTAINER, "ListObjects": _CONTAINER,
+          "RemoveObject": _BLOB, "GetObjectInfo": _BLOB, "StartDownload": ("id", "container", "chunkSize")}  # fmt: skip
+"""Of what operations take, in the order in which older actors send it; of all others it is a chunk."""
 
 
 class BlobStore:
@@ -53,7 +58,7 @@ class BlobStore:
         try:
             root = os.open(mount.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             try:
-                return do(root, message)
+                return do(root, named(message, _NAMES.get(operation, _CHUNK)))
             finally:
                 os.close(root)
         except OSError as error:

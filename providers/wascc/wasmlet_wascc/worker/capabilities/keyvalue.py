@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from ..capability import Context, HostError
-from ..messages import BadMessage, both, field, number, octets, text
+from ..messages import BadMessage, both, field, named, number, octets, text
 from .redis import Redis
 
 MOST_BYTES = 64 * 2**20
@@ -15,6 +15,12 @@ MOST_BYTES = 64 * 2**20
 _MOST_KEYS = 1000
 _EACH = 64
 """Bytes that an entry counts beside its own."""
+
+
+_KEY_VALUE = ("key", "value")
+_NAMES = {"Set": ("key", "value", "expires"), "Range": ("key", "start", "stop"), "SetUnion": ("keys",),
+          "SetIntersection": ("keys",)}  # fmt: skip
+"""Of what operations take, in the order in which older actors send it; of all others it is that above."""
 
 
 class Store(Protocol):
@@ -46,7 +52,7 @@ class KeyValue:
         do = _Operations(self._store(binding)).found.get(operation)
         if do is None:
             raise HostError(f"wascc:keyvalue has no operation {operation[:80]!r}")
-        return both(do(message))
+        return both(do(named(message, _NAMES.get(operation, _KEY_VALUE))))
 
     def _store(self, binding: str) -> Store:
         if self._named:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from ..capability import Context, HostError
-from ..messages import field, number, text
+from ..messages import field, named, number, text
 
 _LEVELS = ("off", "error", "warn", "info", "debug", "trace")
 """By the numbers that actors use."""
 _LONGEST = 16 * 1024
+_NAMES, _SHORT = ("level", "target", "body"), ("level", "body")
+"""Of what is sent, in the order in which older actors send it."""
 
 
 class Logging:
@@ -22,6 +24,8 @@ class Logging:
         """See `Capability`. Operations: `WriteLog`, `Log`."""
         if operation not in ("WriteLog", "Log"):
             raise HostError(f"wascc:logging has no operation {operation[:80]!r}, only WriteLog")
+        short = isinstance(message, list) and len(message) < len(_NAMES)
+        message = named(message, _SHORT if short else _NAMES)
         level = number(message, "level", 3)
         name = _LEVELS[level] if 0 <= level < len(_LEVELS) else str(level)
         target = field(message, "target") or ""

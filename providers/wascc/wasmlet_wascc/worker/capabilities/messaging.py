@@ -15,7 +15,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ..capability import Context, HostError, Link, Silent
-from ..messages import BadMessage, both, field, number, octets, text
+from ..messages import BadMessage, both, field, named, number, octets, text
 from ..reading import Reader
 
 _PORT = 4222
@@ -64,10 +64,12 @@ class Messaging:
     def call(self, binding: str, operation: str, message: Any) -> Any:
         """See `Capability`. Operations: `Publish`, `Request`."""
         if operation == "Publish":
+            message = named(message, ("subject", "replyTo", "body"))
             found = field(message, "message") or message
             self._publish(text(found, "subject"), text_or_none(found, "replyTo"), octets(field(found, "body")))
             return None
         if operation == "Request":
+            message = named(message, ("subject", "body", "timeout"))
             milliseconds = number(message, "timeout", number(message, "timeoutMs", 2000))
             body = octets(field(message, "body"))
             return self._request(text(message, "subject"), body, min(max(1, milliseconds), _MOST_MILLISECONDS) / 1000)
