@@ -26,6 +26,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.node.cluster import NODE, Cluster, running
+from wasmlet.cli import log
 from wasmlet.cli.commands import cli
 from wasmlet.cli.top.cluster import PodRow, pod_row
 from wasmlet.cli.top.keys import parsed
@@ -56,6 +57,12 @@ async def cluster(tmp_path: Path) -> AsyncIterator[Cluster]:
         await cluster.until(running, "web")
         await cluster.create("waits", nodeName="", runtimeClassName=None, nodeSelector={"a": "b"})
         yield cluster
+
+
+@pytest.fixture(autouse=True)
+def _logs_of_the_tests(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the command sets up for its own log is not that of the tests that this process runs later."""
+    monkeypatch.setattr(log, "configure", lambda level: None)
 
 
 async def top(*arguments: Any) -> Result:

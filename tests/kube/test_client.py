@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from aiohttp import web
 from tests.kube.server import serving, write_kubeconfig
 from wasmlet.kube import Client, errors, load_identity
 from wasmlet.kube import client as module
+from wasmlet.testing import ControlPlane
 
 KINDS = [
     (400, "BadRequest", errors.BadRequest),
@@ -189,3 +191,38 @@ async def test_other_credentials_are_used_from_the_next_request_on(tmp_path: Pat
                 assert await content.readany() == b"two"
             assert not client._retired
     assert seen == ["Bearer old", "Bearer new"]
+
+
+GIVES_UP = """
+import asyncio, sys, warnings
+from pathlib import Path
+from wasmlet.cli.execution import run_loop
+from wasmlet.kube import Client, load_identity
+
+warnings.simplefilter("error")
+
+async def watch(client):
+    async with client.stream("/api/v1/pods", {"watch": "1"}) as content:
+        await content.readline()
+
+async def work():
+    async with Client(await load_identity(Path(sys.argv[1]))) as client:
+        watches = [asyncio.create_task(watch(client)) for _ in range(20)]
+        await client.get("/version")
+        for turns in range(20):
+            await asyncio.sleep(0.001)
+            watches[turns].cancel()
+        await asyncio.gather(*watches, return_exceptions=True)
+
+run_loop(work())
+"""
+
+
+async def test_nothing_is_open_at_the_end_of_a_program_that_gives_up_watches() -> None:
+    """uvloop says so of each connection over TLS that it closes itself, with a traceback."""
+    async with ControlPlane() as plane:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", GIVES_UP, str(plane.kubeconfig), stderr=asyncio.subprocess.PIPE
+        )
+        _, said = await process.communicate()
+    assert (process.returncode, said.decode()) == (0, "")

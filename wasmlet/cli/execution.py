@@ -36,7 +36,23 @@ def run_loop(work: Coroutine[Any, Any, None]) -> None:
     except ImportError:
         asyncio.run(work)
     else:
-        uvloop.run(work)
+        uvloop.run(_without_late_writes(work))
+
+
+async def _without_late_writes(work: Coroutine[Any, Any, None]) -> None:
+    """Do the work; a connection that is written to after its end is no failure.
+
+    uvloop's TLS does so itself where an end comes while it reads or says goodbye, and reports it with a traceback.
+    """
+
+    def report(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        error = context.get("exception")
+        if "protocol" in context and isinstance(error, RuntimeError) and str(error).endswith(" closed"):
+            return
+        loop.default_exception_handler(context)
+
+    asyncio.get_running_loop().set_exception_handler(report)
+    await work
 
 
 def _of_interest(record: LogRecord) -> bool:

@@ -205,7 +205,11 @@ class Client:
                 if isinstance(error, errors.Unauthorized):
                     await self._reload()
                 raise error
-            yield answer.content
+            try:
+                yield answer.content
+            finally:
+                if answer.connection is not None and answer.connection.transport is not None:
+                    answer.connection.transport.abort()  # there is more to come, which nobody waits for
 
     @asynccontextmanager
     async def _open(

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import ssl
 from typing import Any
 from urllib.parse import unquote, urlsplit
+from weakref import WeakKeyDictionary
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
+from aiohttp.client_proto import ResponseHandler
 
 CONNECT_SECONDS = 30.0
+CLOSE_SECONDS = 1.0
+"""How long a server has to answer the goodbye on a connection that is closed; then it is broken off."""
 
 
 def opened_session(
@@ -26,10 +31,41 @@ def opened_session(
     common: dict[str, Any] = {"ssl": ssl_context or True, "limit": limit, "keepalive_timeout": 60}
     if proxy is not None and proxy.startswith("socks5"):
         return aiohttp.ClientSession(connector=_SocksConnector(proxy, **common), **more)
-    return aiohttp.ClientSession(connector=aiohttp.TCPConnector(socket_factory=_socket, **common), proxy=proxy, **more)
+    return aiohttp.ClientSession(connector=_Connector(socket_factory=_socket, **common), proxy=proxy, **more)
 
 
-class _SocksConnector(aiohttp.TCPConnector):
+class _Connector(aiohttp.TCPConnector):
+    """A connector that leaves no connection open when it is closed.
+
+    aiohttp says goodbye to the server on a connection whose request was given up, and waits for nobody. Where the event
+    loop ends before the server has answered, that ends in a traceback and an open socket.
+    """
+
+    def __init__(self, **more: Any) -> None:
+        super().__init__(**more)
+        self._made: WeakKeyDictionary[ResponseHandler, asyncio.Transport] = WeakKeyDictionary()
+
+    async def _create_connection(self, *args: Any) -> ResponseHandler:
+        protocol = await super()._create_connection(*args)
+        if protocol.transport is not None:
+            self._made[protocol] = protocol.transport
+        return protocol
+
+    async def close(self, *, abort_ssl: bool = False) -> None:
+        await super().close(abort_ssl=abort_ssl)
+        if not await self._closed_soon():
+            for protocol, transport in self._made.items():
+                if protocol.closed is not None:
+                    transport.abort()
+            await self._closed_soon()
+
+    async def _closed_soon(self) -> bool:
+        """Wait until all connections are closed, for a moment at most; whether they are."""
+        left = [closed for protocol in self._made if (closed := protocol.closed) is not None]
+        return not left or not (await asyncio.wait(left, timeout=CLOSE_SECONDS))[1]
+
+
+class _SocksConnector(_Connector):
     """A connector whose connections lead through a SOCKS5 proxy. The proxy looks up names, as with Go."""
 
     def __init__(self, proxy: str, **more: Any) -> None:

@@ -6,6 +6,9 @@ import asyncio
 import math
 from datetime import UTC, datetime, timedelta
 
+ROUNDED = 1e-6
+"""By how many seconds a sum of seconds may be beside what it ought to be."""
+
 
 class FakeClock:
     """Time as a test tells it (a `wasmlet.clock.Clock`).
@@ -48,11 +51,11 @@ class FakeClock:
     async def next_sleep(self, at_least: float = 0.0, at_most: float = math.inf) -> float:
         """Wait until a task sleeps on this clock; return how many seconds the shortest sleep has left.
 
-        With bounds: wait until what the shortest sleep has left is within them.
+        With bounds: wait until what the shortest sleep has left is within them, but for what adding seconds rounds off.
         """
         while True:
             due = [deadline - self._elapsed for deadline, event in self._sleepers if not event.is_set()]
-            if due and at_least <= min(due) <= at_most:
+            if due and at_least - ROUNDED <= min(due) <= at_most + ROUNDED:
                 return min(due)
             self._changed.clear()
             await self._changed.wait()
