@@ -12,7 +12,7 @@ from tests.worker.harness import children, kill, wait_gone
 from wasmlet.clock import Clock
 from wasmlet.errors import WasmletError
 from wasmlet.model.inputs import Inputs
-from wasmlet.model.pod import Pod, PodKey
+from wasmlet.model.pod import Pod, PodKey, Raw
 from wasmlet.model.status import ContainerStatus, PodStatus, Running, Terminated, Waiting
 from wasmlet.provider import LogOptions, NodeContext, PodEvent, StatusChanged
 from wasmlet.runtime import RuntimeConfig, RuntimeProvider
@@ -46,6 +46,8 @@ class Runtime:
         self.state_dir = state_dir
         self.config = config or RuntimeConfig(allow_local_modules=True)
         self.clock: Clock | None = None
+        self.node: Raw = {}
+        """The Node as the API has it."""
         self.events: list[PodEvent] = []
         self.history: list[StatusChanged] = []
         self._told = asyncio.Condition()
@@ -53,7 +55,7 @@ class Runtime:
 
     async def start(self) -> None:
         self.provider = self._make(self.config, clock=self.clock)
-        await self.provider.start(NodeContext("node", "127.0.0.1", 10, self.state_dir))
+        await self.provider.start(NodeContext("node", "127.0.0.1", 10, self.state_dir, node=lambda: self.node))
         self._reader = asyncio.create_task(self._read())
         self._pids.add(self.shim)
 

@@ -14,7 +14,7 @@ import pytest
 from wasmlet_wasmtime.p2.connections import Connection, Limits
 from wasmlet_wasmtime.p2.exchanges import Exchange
 from wasmlet_wasmtime.p2.front import Front
-from wasmlet_wasmtime.p2.serving import Server
+from wasmlet_wasmtime.p2.serving import Server, listeners_of
 from wasmlet_wasmtime.p2.turns import Turn
 
 REQUEST = b"GET %s HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -101,6 +101,15 @@ def test_a_connection_is_not_closed_while_it_is_answered() -> None:
         exchange = Slow(connection, request)
         front._answered(connection, exchange, (404, "nothing"), in_front=True)
         assert first_line(client).split()[1] == b"404"
+
+
+def test_a_server_without_a_port_is_told_to_declare_one() -> None:
+    class NoPorts:
+        def open_listeners(self) -> tuple[tuple[int, ...], ...]:
+            return ()
+
+    with pytest.raises(ValueError, match=r"has no port of TCP for that; declare one, such as ports: \[\{container"):
+        listeners_of(NoPorts())
 
 
 class Taken(list[Any]):

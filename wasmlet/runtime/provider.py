@@ -304,7 +304,7 @@ class RuntimeProvider(Provider[RuntimeConfig]):
         return self._services.probe_counts.all() if self._services is not None else {}
 
     async def ping(self) -> None:
-        await self.services.client.ping(self.services.networks.node.never_at())
+        await self.services.client.ping(self.services.networks.node.api_at())
 
     async def claim_directory(self, pod: Pod, claim: str) -> Path:
         """The directory that is mounted for a persistentVolumeClaim of this name in the pod's namespace.

@@ -81,6 +81,25 @@ async def test_the_nodes_own_is_never_dialled(networked: Runtime, dialer: str) -
     assert said == [f"{own}: Connection refused", *(f"{where}: Permission denied" for where in targets)]
 
 
+async def test_a_node_loop_that_comes_back_does_not_open_the_nodes_api(
+    networked: Runtime, server: str, dialer: str, there: str
+) -> None:
+    """Before it has registered, nobody has told it where that is; whom it told before goes on to know."""
+    with socket.create_server((there, 0)) as api:
+        where = f"{there}:{api.getsockname()[1]}"
+        addresses = [{"type": "InternalIP", "address": there}]
+        networked.node = {
+            "status": {"addresses": addresses, "daemonEndpoints": {"kubeletEndpoint": {"Port": api.getsockname()[1]}}}
+        }
+        await networked.provider.ping()
+        await served(networked, server)
+        networked.node = {}
+        await networked.restart()
+        await networked.provider.ping()
+        key = await networked.create(granted(pod_of(where, image=dialer), "*, 127.0.0.0/8:*"), NODE)
+        assert await networked.output(key) == f"{where}: Permission denied\n".encode()
+
+
 async def test_the_owners_ceiling_holds_whatever_a_pod_is_granted(tmp_path: Path, server: str, dialer: str) -> None:
     config = attrs.evolve(ADDRESS, egress_max="127.0.0.0/8:8080")
     async with Runtime(WasmtimeProvider, tmp_path / "state", config) as runtime:

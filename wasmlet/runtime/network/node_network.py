@@ -74,10 +74,14 @@ class NodeNetwork:
 
         Where nobody knows yet at which port that is, it is the usual one.
         """
+        return self.api_at() or _USUAL_API
+
+    def api_at(self) -> tuple[tuple[str, int], ...]:
+        """Where the node's own API is; () as long as nobody knows."""
         status = self.node().get("status") or {}
         port = ((status.get("daemonEndpoints") or {}).get("kubeletEndpoint") or {}).get("Port")
         if not port:
-            return _USUAL_API
+            return ()
         addresses = [one.get("address") for one in status.get("addresses") or () if "IP" in str(one.get("type"))]
         return tuple((str(address), int(port)) for address in addresses)
 

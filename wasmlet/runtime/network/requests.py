@@ -64,6 +64,11 @@ def ports_of(container: Container, *, host: bool) -> list[ContainerPort]:
     return found
 
 
+def declared(container: Container) -> tuple[int, ...]:
+    """The ports of TCP that a container declares."""
+    return tuple(port.number for port in ports_of(container, host=False) if port.protocol == TCP)
+
+
 def on_host(pod: Pod) -> bool:
     """Whether the pod asks for the node's own network."""
     return bool(pod.spec.get("hostNetwork"))
@@ -117,7 +122,7 @@ def listened(container: Container, variables: Mapping[str, str], *, host: bool, 
 def beside(pod: Pod, container: Container) -> Mapping[int, str]:
     """The ports of TCP that other containers declare which run beside this one, and their names."""
     others = [one for one in (*filter(is_sidecar, pod.init_containers), *pod.containers) if one.name != container.name]
-    return {port.number: one.name for one in others for port in ports_of(one, host=False) if port.protocol == TCP}
+    return {port: one.name for one in others for port in declared(one)}
 
 
 def request_of(pod: Pod, ports: Collection[int] = ()) -> NetworkRequest:
@@ -127,12 +132,12 @@ def request_of(pod: Pod, ports: Collection[int] = ()) -> NetworkRequest:
         ports: of TCP, at which its containers may listen now.
     """
     host = on_host(pod)
-    declared = [port for container in _lasting(pod) for port in ports_of(container, host=host)]
+    found = [port for container in _lasting(pod) for port in ports_of(container, host=host)]
     return NetworkRequest(
         pod.key,
         host,
         ports,
-        [HostPort(p.host_ip, p.host_port, p.number, p.protocol) for p in declared if p.host_port and not host],
+        [HostPort(p.host_ip, p.host_port, p.number, p.protocol) for p in found if p.host_port and not host],
         bandwidth.asked(pod.annotations),
     )
 

@@ -14,6 +14,7 @@ from wasmlet.concurrency import in_thread
 from wasmlet.errors import WasmletError
 from wasmlet.model.pod import Container, Pod, Raw
 from wasmlet.model.status import ContainerState, ContainerStatus, Running, Terminated, Waiting
+from wasmlet.runtime.network import requests
 from wasmlet.runtime.pods import hooks
 from wasmlet.runtime.pods.actions import Asked
 from wasmlet.runtime.pods.denials import Denials
@@ -135,8 +136,12 @@ class ContainerLife:
     def ports(self) -> tuple[int, ...]:
         """Of TCP, at which it may listen now."""
         labels, record = self.instances.labels, self.record
-        runs = record is not None and record.state == wire.RUNNING
-        return labels.ports if labels is not None and runs else ()
+        if labels is None or record is None or record.state != wire.RUNNING:
+            return ()
+        if labels.ports is not None:
+            return labels.ports
+        spec = self._manifest.container(self.name) if self.pod_life.accepted else None
+        return requests.declared(spec) if spec is not None else ()
 
     def status(self) -> ContainerStatus:
         instances, labels = self.instances, self.instances.labels

@@ -84,6 +84,10 @@ class ContainerRunner:
             try:
                 await self._launch(spec)
             except Exception as error:
+                pod = self._life.pod_life
+                if not self._life.lives:
+                    pod.sandbox.closes(self._life.name)
+                    pod.sandbox.sync_ports(pod.now)
                 await self._failed_starts.show(error, spec.image, pause, first=number == 0)
             else:
                 await self._run_post_start(hook)
@@ -120,9 +124,6 @@ class ContainerRunner:
             record = await services.client.wait(record.id, wire.RUNNING, wire.ENDED)
         if record.reason == wire.START_ERROR:
             self._life.say("Warning", "Failed", f"Error: {record.message}")
-            # It may be the node that listens there.
-            pod.sandbox.listens(self._life.name, ())
-            await pod.sandbox.open_ports(pod.manifest, pod.inputs)
         else:
             self._life.say("Normal", "Started", f"Started container {self._life.name}")
 

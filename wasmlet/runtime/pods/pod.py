@@ -105,6 +105,10 @@ class PodLife:
         assert self._manifest is not None
         return self._manifest
 
+    def now(self) -> tuple[Pod, Inputs]:
+        """The pod and its inputs as they are."""
+        return self.manifest, self.inputs
+
     @property
     def ips(self) -> Sequence[str]:
         """Its own addresses, the main one first; empty where it has none (yet)."""
@@ -148,9 +152,13 @@ class PodLife:
             life = self.containers[labels.container] = ContainerLife(
                 self, labels.container, labels.kind, "ContainerCreating"
             )
+        life.saw(record, labels)
         if not record.ended:
             self.sandbox.listens(labels.container, labels.ports)
-        life.saw(record, labels)
+        elif life.record is record:
+            self.sandbox.closes(labels.container)
+        if self.accepted:
+            self.sandbox.sync_ports(self.now)
         self.publish()
 
     def _go_on(self, pod: Pod) -> None:
@@ -261,25 +269,22 @@ class PodLife:
             await first_of(clock.sleep(left), self._updated.wait())
 
     async def _run_containers(self) -> None:
-        def now() -> tuple[Pod, Inputs]:
-            return self.manifest, self.inputs
-
         dense = self._dense()
         if not dense:
             self.volumes.user = await self.sandbox.user(self.manifest, self._records.values())
         runs = any(life.lives for life in self.containers.values())
-        await self.sandbox.join(now, dense=dense, runs=runs)
+        await self.sandbox.join(self.now, dense=dense, runs=runs)
         self.publish()
-        await self.volumes.set_up(now)
+        await self.volumes.set_up(self.now)
         logs = self.services.state_dir / self.log_directory
         eviction_watch = eviction.watched(self.manifest, self.volumes, logs, self.services.clock, self._evict)
-        async with self.volumes.kept(now), eviction_watch:
+        async with self.volumes.kept(self.now), eviction_watch:
             await Order(lambda: self.manifest, self.containers, self._keep, self._grown).run()
             await self.stop_containers(self.manifest.termination_grace_seconds)
 
     async def _keep(self, container: str) -> Terminated:
         ended = await ContainerRunner(self.containers[container]).run()
-        self.sandbox.listens(container, ())
+        self.sandbox.gives_up(container)
         return ended
 
     def _evict(self, message: str) -> None:

@@ -35,6 +35,10 @@ class PodOfContainer(Protocol):
     @property
     def inputs(self) -> Inputs: ...
 
+    def now(self) -> tuple[Pod, Inputs]:
+        """The two above."""
+        ...
+
     @property
     def volumes(self) -> PodVolumes: ...
 

@@ -11,19 +11,26 @@ import random
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import TypeVar
 
+import structlog
+
 from wasmlet.concurrency import in_thread
 from wasmlet.errors import WasmletError
+from wasmlet.failures import described
 from wasmlet.model.inputs import Inputs
 from wasmlet.model.pod import Pod, PodKey
 from wasmlet.runtime.files.pod_users import User, groups_of
 from wasmlet.runtime.network.network import NetworkRequest, PodNetwork
-from wasmlet.runtime.network.requests import on_host, request_of, wants_network
+from wasmlet.runtime.network.requests import declared, on_host, request_of, wants_network
 from wasmlet.runtime.pods.restarts import POD_BACKOFF
 from wasmlet.runtime.services import RuntimeServices
 from wasmlet.runtime.shim.instances import Labels
 from wasmlet.runtime.shim.records import ContainerRecord
 
+log = structlog.get_logger(__name__)
+
 T = TypeVar("T")
+Now = Callable[[], tuple[Pod, Inputs]]
+"""The pod and its inputs as they are."""
 
 
 class Sandbox:
@@ -39,8 +46,13 @@ class Sandbox:
         self._failed = failed
         self._left: tuple[str, ...] = ()
         """The addresses that the pod had: its status goes on to show them."""
-        self._ports: dict[str, tuple[int, ...]] = {}
-        """At which ports of TCP each container may listen."""
+        self._ports: dict[str, tuple[int, ...] | None] = {}
+        """The ports of TCP of each container, also while it waits to be run again; None: those that it declares."""
+        self._open: set[str] = set()
+        """The containers that may listen at theirs now."""
+        self._stale = False
+        """Others may be open at the pod's address."""
+        self._syncing: asyncio.Task[None] | None = None
         self._turn = asyncio.Lock()
 
     @property
@@ -72,11 +84,10 @@ class Sandbox:
 
         return User(await self._until_had(find), groups_of(pod))
 
-    async def join(self, now: Callable[[], tuple[Pod, Inputs]], *, dense: bool, runs: bool) -> None:
+    async def join(self, now: Now, *, dense: bool, runs: bool) -> None:
         """Give the pod its network, where it is to have one.
 
         Args:
-            now: the pod and its inputs as they are.
             dense: its containers share a process with those of other pods.
             runs: a container of it runs already: a pod that began without a network goes on without one.
         """
@@ -86,19 +97,35 @@ class Sandbox:
             pod, inputs = now()
             begun = runs and not on_host(pod)
             if networks.of(self._key.uid) is not None or (not begun and wants_network(pod, dense=dense)):
-                await networks.add(self._request(pod), inputs.node_ips)
+                async with self._turn:
+                    await self._add(pod, inputs)
 
         await self._until_had(add)
 
-    def listens(self, container: str, ports: tuple[int, ...]) -> None:
-        """This container may listen at these ports of TCP, and at no others."""
+    def listens(self, container: str, ports: tuple[int, ...] | None) -> None:
+        """This container may listen at these ports of TCP, and at no others; None: at those that it declares."""
+        if container in self._open and self._ports.get(container) == ports:
+            return
+        self.closes(container)
         self._ports.pop(container, None)
-        if ports:
+        if ports is None or ports:
             self._ports[container] = ports
+            self._open.add(container)
+            self._stale = True
+
+    def closes(self, container: str) -> None:
+        """It does not run (any more): nobody listens at its ports, which may be open for the node behind them."""
+        if container in self._open:
+            self._open.discard(container)
+            self._stale = True
+
+    def gives_up(self, container: str) -> None:
+        """It will not run again: another one may have its ports."""
+        self._ports.pop(container, None)
 
     def taken(self, container: str) -> Mapping[int, str]:
-        """The ports at which other containers than this one may listen, and their names."""
-        return {port: name for name, ports in self._ports.items() if name != container for port in ports}
+        """The ports that other containers than this one have, as far as these may be other than declared ones."""
+        return {port: name for name, ports in self._ports.items() if name != container for port in ports or ()}
 
     async def open_ports(self, pod: Pod, inputs: Inputs) -> None:
         """Have those ports open at the pod's address that its containers may listen at now.
@@ -109,10 +136,45 @@ class Sandbox:
         async with self._turn:
             # In a namespace of the pod's own, there is nobody else who could listen.
             if self.network is not None and not self.network.namespace and not on_host(pod):
-                await self._services.networks.add(self._request(pod), inputs.node_ips)
+                await self._add(pod, inputs)
+            else:
+                self._stale = False
+
+    async def _add(self, pod: Pod, inputs: Inputs) -> None:
+        self._stale = False
+        try:
+            await self._services.networks.add(self._request(pod), inputs.node_ips)
+        except BaseException:
+            self._stale = True
+            raise
+
+    def sync_ports(self, now: Now) -> None:
+        """As `open_ports`, where something has changed: soon, and as often as it has to be tried."""
+        if self._stale and (self._syncing is None or self._syncing.done()):
+            self._syncing = self._services.background(self._sync(now))
+
+    async def _sync(self, now: Now) -> None:
+        pauses, first = POD_BACKOFF.pauses(random.Random()), True
+        while self._stale:
+            try:
+                await self.open_ports(*now())
+            except (WasmletError, OSError) as error:
+                log.warning(
+                    "network: a pod's ports cannot be opened or closed, trying again",
+                    pod=str(self._key),
+                    **described(error, first=first),
+                )
+                first = False
+                await self._services.clock.sleep(next(pauses))
 
     def _request(self, pod: Pod) -> NetworkRequest:
-        return request_of(pod, {port for ports in self._ports.values() for port in ports})
+        found = set[int]()
+        for name in self._open:
+            ports, container = self._ports.get(name), pod.container(name)
+            if ports is None and container is not None:
+                ports = declared(container)
+            found.update(ports or ())
+        return request_of(pod, found)
 
     async def leave(self) -> None:
         """Take back the pod's network.
@@ -121,7 +183,8 @@ class Sandbox:
             NetworkError: not now; to be tried again.
         """
         self._left = self.ips
-        await self._services.networks.remove(self._key.uid)
+        async with self._turn:  # else it could be had again for its ports
+            await self._services.networks.remove(self._key.uid)
 
     async def _until_had(self, find: Callable[[], Awaitable[T]]) -> T:
         pauses = POD_BACKOFF.pauses(random.Random())

@@ -38,7 +38,8 @@ class Labels:
         backoff: seconds to wait after this instance has ended.
         handler: what runs it, see `wasmlet.runtime.handlers`; "" is the default, and stands in old records.
         user: the pod's own user id, see `files.pod_users`; 0 where it has none.
-        ports: of TCP, at which it may listen.
+        ports: of TCP, at which it may listen; None in records of versions that did not write them: those that its
+            manifest declares.
     """
 
     pod: PodKey
@@ -50,7 +51,7 @@ class Labels:
     backoff: float
     handler: str = ""
     user: int = 0
-    ports: tuple[int, ...] = ()
+    ports: tuple[int, ...] | None = None
 
     def as_message(self) -> dict[str, Any]:
         return attrs.asdict(self)
@@ -65,7 +66,9 @@ class Labels:
                 else labels.get(field.name, field.default)
                 for field in attrs.fields(cls)
             }
-            return cls(**{**known, "pod": PodKey(**known["pod"]), "ports": tuple(map(int, known["ports"]))})
+            ports = known["ports"]
+            known["ports"] = None if ports is None else tuple(map(int, ports))
+            return cls(**{**known, "pod": PodKey(**known["pod"])})
         except (KeyError, TypeError, ValueError):
             return None
 

@@ -194,12 +194,18 @@ def _leave() -> None:
 
 
 def listeners_of(broker: Any) -> tuple[int, ...]:
-    """The sockets that are listened at: those of the first port of the container, of which it has one at least.
+    """The sockets that are listened at: those of the first port of the container.
 
     Raises:
         ValueError: they cannot be had.
     """
-    first, *others = broker.open_listeners()
+    opened = broker.open_listeners()
+    if not opened:  # nobody knew, before it was compiled, that it serves
+        raise ValueError(
+            "the component serves HTTP, and its container has no port of TCP for that; declare one, such as ports: "
+            "[{containerPort: 8080}]"
+        )
+    first, *others = opened
     for descriptors in others:
         for descriptor in descriptors:
             os.close(descriptor)
