@@ -36,29 +36,13 @@ def run_loop(work: Coroutine[Any, Any, None]) -> None:
     except ImportError:
         asyncio.run(work)
     else:
-        uvloop.run(_without_late_writes(work))
-
-
-async def _without_late_writes(work: Coroutine[Any, Any, None]) -> None:
-    """Do the work; a connection that is written to after its end is no failure.
-
-    uvloop's TLS does so itself where an end comes while it reads or says goodbye, and reports it with a traceback.
-    """
-
-    def report(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        error = context.get("exception")
-        if "protocol" in context and isinstance(error, RuntimeError) and str(error).endswith(" closed"):
-            return
-        loop.default_exception_handler(context)
-
-    asyncio.get_running_loop().set_exception_handler(report)
-    await work
+        uvloop.run(work)
 
 
 def _of_interest(record: LogRecord) -> bool:
-    """Whether what the loop reports is news: uvloop reports a TLS connection that we ended while it was being read."""
+    """Whether what the loop reports is news: uvloop reports TLS that goes on for a moment on a connection that we ended."""
     error = record.exc_info[1] if record.exc_info else None
-    return not (isinstance(error, RuntimeError) and str(error).endswith("the handler is closed"))
+    return not (isinstance(error, RuntimeError) and str(error).endswith((" handler is closed", " loop is closed")))
 
 
 def execute(command: click.Command, args: Sequence[str] | None, name: str) -> NoReturn:
