@@ -16,7 +16,7 @@ from wasmlet.node import NodeConfig
 from wasmlet.operator.classes import classes_of
 from wasmlet.operator.dressing import dressed
 from wasmlet.operator.node_pod import check_config, options, template
-from wasmlet.operator.objects import of_nodes
+from wasmlet.operator.objects import Place, of_nodes
 from wasmlet.operator.plan import planned
 from wasmlet.operator.pool import Unusable, ordinal_of, seconds
 from wasmlet.operator.remote import of_agents
@@ -24,6 +24,7 @@ from wasmlet.operator.seen import DRESS, NodeSeen, PodSeen
 from wasmlet.operator.status import Emptying, stamped, status_of
 from wasmlet.runtime import RuntimeConfig
 
+PLACE = Place("fleet", "wasmlet:1", "https://api")
 ROOT = Path(__file__).parents[2]
 NOW, LATER = datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 1, 2, tzinfo=UTC)
 
@@ -31,7 +32,7 @@ NOW, LATER = datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 1, 2, tzinfo=UTC)
 def made(count: int = 2, **spec: Any) -> dict[str, dict[str, Any]]:
     """The objects of the pool `edge` by kind."""
     found = pool(**spec)
-    objects = of_nodes(found, "fleet", "wasmlet:1", count, [found.node(n) for n in range(count)])
+    objects = of_nodes(found, PLACE, count, [found.node(n) for n in range(count)])
     return {one.body["kind"]: one.body for one in objects}
 
 
@@ -57,13 +58,13 @@ def test_the_nodes_may_act_as_themselves_and_as_nobody_else() -> None:
 
 
 def test_the_pod_needs_no_more_than_restricted_allows() -> None:
-    spec = template(pool(), "wasmlet:1", "account")["spec"]
+    spec = template(pool(), "wasmlet:1", "account", "https://api")["spec"]
     (container,) = spec["containers"]
     assert spec["securityContext"]["runAsNonRoot"] is True
     assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
     assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
     assert container["securityContext"]["allowPrivilegeEscalation"] is False
-    privileged = template(pool(nodePod={"privileged": True}), "wasmlet:1", "account")["spec"]
+    privileged = template(pool(nodePod={"privileged": True}), "wasmlet:1", "account", "https://api")["spec"]
     assert privileged["containers"][0]["securityContext"]["privileged"] is True
     assert "securityContext" not in privileged
 
@@ -78,7 +79,7 @@ def test_what_a_pool_says_of_the_pod_is_in_it() -> None:
         "tolerations": [{"operator": "Exists"}],
         "priorityClassName": "high",
     }
-    spec = template(pool(provider="custom", nodePod=given), "wasmlet:1", "account")["spec"]
+    spec = template(pool(provider="custom", nodePod=given), "wasmlet:1", "account", "https://api")["spec"]
     (container,) = spec["containers"]
     assert {key: container[key] for key in ("image", "imagePullPolicy", "command", "resources")} == {
         key: given[key] for key in ("image", "imagePullPolicy", "command", "resources")
@@ -116,7 +117,7 @@ def test_settings_that_cannot_be_are_refused_by_name(key: str, word: str) -> Non
 def test_settings_become_variables() -> None:
     found = pool(config={"cluster-dns": "10.96.0.10"})
     check_config(found)
-    (container,) = template(found, "wasmlet:1", "account")["spec"]["containers"]
+    (container,) = template(found, "wasmlet:1", "account", "https://api")["spec"]["containers"]
     assert {"name": "WASMLET_CLUSTER_DNS", "value": "10.96.0.10"} in container["env"]
 
 
@@ -269,7 +270,7 @@ def test_the_host_of_agents_may_act_as_them_and_needs_no_more_than_restricted_al
     agents = [{"name": "till-1"}, {"name": "till-2"}]
     found = pool(provider="remote", replicas=None, remote={"agents": agents, "tlsSecret": "tls"})
     assert found.remote is not None
-    objects = {one.body["kind"]: one.body for one in of_agents(found, found.remote, "fleet", "wasmlet:1", ["till-1"])}
+    objects = {one.body["kind"]: one.body for one in of_agents(found, found.remote, PLACE, ["till-1"])}
     assert objects["ClusterRole"]["rules"][0]["resourceNames"] == ["system:node:till-1"]
     assert objects["RoleBinding"]["roleRef"]["name"] == "wasmlet-pool-keys"
     spec = objects["Deployment"]["spec"]["template"]["spec"]

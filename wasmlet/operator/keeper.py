@@ -271,10 +271,13 @@ class Keeper:
         config = self._shared.config
         names = [pool.node(ordinal) for ordinal in range(plan.replicas)]
         names += [member.name for member in seen.members if member.ordinal >= plan.replicas]
-        made = objects.of_nodes(pool, config.namespace, config.node_image, plan.replicas, names)
+        place = objects.Place(config.namespace, config.node_image, self._shared.client.identity.server)
+        made = objects.of_nodes(pool, place, plan.replicas, names)
         if pool.remote is not None:
             names = [member.name for member in seen.members]
-            made = of_agents(pool, pool.remote, config.namespace, config.node_image, names)
+            made = of_agents(pool, pool.remote, place, names)
+        if pool.certificates:
+            self._shared.approvals.ask()
         try:
             await self._make_classes(pool)
             mend = await self._applier.apply(made)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import attrs
 
+from wasmlet.kube.config import SERVICE_ACCOUNT
 from wasmlet.node.config import NodeConfig
 from wasmlet.operator.pool import LABEL, Pool, Unusable
 from wasmlet.runtime.config import RuntimeConfig
@@ -17,6 +19,9 @@ GRACE_SECONDS = 40
 STATE = "/var/lib/wasmlet"
 UNPREPARED = "wasmlet.dev/unprepared"
 """Taint of a Node until it has what the pool's template says."""
+BOOTSTRAP = "wasmlet.dev/bootstrap-kubeconfig"
+"""Annotation of a pod: the kubeconfig with which its node asks for a certificate; it names a file with the token."""
+_BOOTSTRAP = "/etc/wasmlet/bootstrap"
 _USER = 65532
 _OWN = (
     "bootstrap_kubeconfig", "drain_on_exit", "drain_seconds", "engine", "healthz_port", "impersonate_node",
@@ -56,15 +61,25 @@ def check_config(pool: Pool) -> None:
         raise Unusable("InvalidConfig", "spec.config: an option is there twice, with '-' and with '_'")
 
 
-def template(pool: Pool, image: str, account: str) -> dict[str, Any]:
+def template(pool: Pool, image: str, account: str, server: str) -> dict[str, Any]:
     """The pod template of the pool's StatefulSet.
 
     Args:
         image: of pools that name none.
         account: the service account.
+        server: URL of the API server, for nodes that ask for certificates.
     """
     node = container(pool, image, options(pool))
-    return {"metadata": {"labels": labels(pool.name)}, "spec": spec_of(pool, node, account)}
+    metadata: dict[str, Any] = {"labels": labels(pool.name)}
+    spec = spec_of(pool, node, account)
+    if pool.certificates:
+        metadata["annotations"] = {BOOTSTRAP: _bootstrap(server)}
+        node["volumeMounts"].append({"name": "bootstrap", "mountPath": _BOOTSTRAP, "readOnly": True})
+        field = {"fieldPath": f"metadata.annotations['{BOOTSTRAP}']"}
+        spec["volumes"].append(
+            {"name": "bootstrap", "downwardAPI": {"items": [{"path": "kubeconfig", "fieldRef": field}]}}
+        )
+    return {"metadata": metadata, "spec": spec}
 
 
 def container(pool: Pool, image: str, arguments: list[str]) -> dict[str, Any]:
@@ -117,7 +132,26 @@ def options(pool: Pool) -> list[str]:
     provider = [] if pool.provider == "custom" else [f"--provider={pool.provider}"]
     # Nobody but a person would approve the certificates of the nodes' APIs; one that does sets serving-csr.
     serving = [] if {"serving-csr", "serving_csr"} & set(pool.config) else ["--no-serving-csr"]
-    return [*provider, "--drain-on-exit", "--impersonate-node", *serving, *settings]
+    identity = ["--impersonate-node", *serving]
+    if pool.certificates:  # the operator approves those of the nodes' APIs, too
+        identity = [f"--bootstrap-kubeconfig={_BOOTSTRAP}/kubeconfig"]
+    return [*provider, "--drain-on-exit", *identity, *settings]
+
+
+def _bootstrap(server: str) -> str:
+    """A kubeconfig with the token of the pod, with which a node asks for its certificate."""
+    user = {"tokenFile": f"{SERVICE_ACCOUNT}/token"}
+    config = {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [
+            {"name": "c", "cluster": {"server": server, "certificate-authority": f"{SERVICE_ACCOUNT}/ca.crt"}}
+        ],
+        "users": [{"name": "u", "user": user}],
+        "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
+        "current-context": "c",
+    }
+    return json.dumps(config, separators=(",", ":"))
 
 
 def labels(pool: str) -> dict[str, str]:

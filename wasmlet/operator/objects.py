@@ -54,16 +54,30 @@ def paths_of(namespace: str, pool: str) -> Sequence[str]:
     )
 
 
-def of_nodes(pool: Pool, namespace: str, image: str, replicas: int, names: Sequence[str]) -> Iterator[Object]:
+@attrs.frozen
+class Place:
+    """Where the nodes' pods are, and what of.
+
+    Attributes:
+        image: of pools that name none.
+        server: URL of the API server.
+    """
+
+    namespace: str
+    image: str
+    server: str
+
+
+def of_nodes(pool: Pool, place: Place, replicas: int, names: Sequence[str]) -> Iterator[Object]:
     """Everything of a pool whose nodes are pods, in the order in which it is needed.
 
     Args:
         replicas: how many pods there are to be now, which may be more than the pool wants.
         names: of the nodes, those included that are still to end.
     """
-    account = prefixed(pool.name)
+    account, namespace = prefixed(pool.name), place.namespace
     yield made(f"/api/v1/namespaces/{namespace}/serviceaccounts", "v1", "ServiceAccount", pool, namespace, name=account)
-    yield from bound(pool, namespace, account, impersonation(names))
+    yield from bound(pool, namespace, account, requests() if pool.certificates else impersonation(names))
     service = {
         "clusterIP": "None",
         "selector": {LABEL: pool.name},
@@ -79,7 +93,7 @@ def of_nodes(pool: Pool, namespace: str, image: str, replicas: int, names: Seque
         "updateStrategy": {"type": "OnDelete"},
         "revisionHistoryLimit": 2,
         "selector": {"matchLabels": {LABEL: pool.name}},
-        "template": node_pod.template(pool, image, account),
+        "template": node_pod.template(pool, place.image, account, place.server),
     }
     path = set_path(namespace, pool.name).rpartition("/")[0]
     yield made(path, "apps/v1", "StatefulSet", pool, namespace, spec=stateful)
@@ -93,6 +107,11 @@ def impersonation(nodes: Sequence[str]) -> list[dict[str, Any]]:
         _rule("", ["users"], ["impersonate"], [f"system:node:{name}" for name in nodes]),
         _rule("", ["groups"], ["impersonate"], ["system:nodes"]),
     ]
+
+
+def requests() -> list[dict[str, Any]]:
+    """The right to ask for certificates; the operator approves what may be (`wasmlet.operator.identity`)."""
+    return [_rule("certificates.k8s.io", ["certificatesigningrequests"], ["create", "get", "list", "watch"])]
 
 
 def bound(pool: Pool, namespace: str, account: str, rules: list[dict[str, Any]]) -> Iterator[Object]:

@@ -19,6 +19,7 @@ from wasmlet.operator.cleanup import remove_all
 from wasmlet.operator.config import OperatorConfig
 from wasmlet.operator.fleet import Fleet
 from wasmlet.operator.health import Metrics, Pulse, served
+from wasmlet.operator.identity import Approvals
 from wasmlet.operator.pool import POOLS
 from wasmlet.operator.scaling import Waiting
 from wasmlet.operator.shared import RETRIES, Shared, Wakes
@@ -70,10 +71,16 @@ async def _shared(config: OperatorConfig) -> AsyncIterator[Shared]:
         events = EventRecorder(client, "wasmlet-operator", clock=clock)
         metrics, pulse, waiting = Metrics(), Pulse(clock), Waiting()
         pacing = Pacing(clock, rng, RETRIES)
-        tasks = [group.create_task(work) for work in (fleet.run(), events.run(), waiting.run(client, pacing))]
+        approvals = Approvals(client, config.namespace, pacing)
+        tasks = [
+            group.create_task(work)
+            for work in (fleet.run(), events.run(), waiting.run(client, pacing), approvals.run())
+        ]
         try:
             async with served(config.health_address, config.health_port, metrics, pulse, fleet.known):
-                yield Shared(config, client, evicting, fleet, events, wakes, clock, rng, metrics, pulse, waiting)
+                yield Shared(
+                    config, client, evicting, fleet, events, wakes, clock, rng, metrics, pulse, waiting, approvals
+                )
         finally:
             for task in tasks:
                 task.cancel()

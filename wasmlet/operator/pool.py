@@ -66,6 +66,7 @@ class Pool:
     Attributes:
         replicas: None where nobody has said yet, and where the nodes are agents.
         drain_timeout: seconds.
+        certificates: whether each node has a certificate of its own; they act as their nodes by name without it.
     """
 
     name: str
@@ -85,6 +86,7 @@ class Pool:
     max_unavailable: int
     autoscaling: Autoscaling | None
     remote: Remote | None
+    certificates: bool
 
     @classmethod
     def of(cls, raw: Raw) -> Pool:
@@ -110,6 +112,7 @@ class Pool:
             drain_timeout=seconds(disruption.get("drainTimeout", "10m")),
             max_unavailable=disruption.get("maxUnavailable", 1),
             autoscaling=None if scaling is None else _autoscaling(scaling),
+            certificates=spec.get("identity") == "Certificate",
             remote=None if (remote := spec.get("remote")) is None else _remote(remote),
         )
 

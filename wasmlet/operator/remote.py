@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from wasmlet.operator import node_pod
-from wasmlet.operator.objects import APPS, RBAC, Object, bound, impersonation, made, prefixed
+from wasmlet.operator.objects import APPS, RBAC, Object, Place, bound, impersonation, made, prefixed
 from wasmlet.operator.pool import LABEL, Pool, Remote
 
 KEYS_ROLE = "wasmlet-pool-keys"
@@ -15,13 +15,14 @@ _TLS = "/etc/wasmlet/tls"
 _RESOURCES = {"requests": {"cpu": "100m", "memory": "128Mi"}, "limits": {"memory": "1Gi"}}
 
 
-def of_agents(pool: Pool, remote: Remote, namespace: str, image: str, names: Sequence[str]) -> Iterator[Object]:
+def of_agents(pool: Pool, remote: Remote, place: Place, names: Sequence[str]) -> Iterator[Object]:
     """Everything of a pool whose nodes are agents, in the order in which it is needed.
 
     Args:
         names: of the nodes, those included that are still to end.
     """
-    core, account = f"/api/v1/namespaces/{namespace}", prefixed(pool.name)
+    namespace, account = place.namespace, prefixed(pool.name)
+    core = f"/api/v1/namespaces/{namespace}"
     yield made(f"{core}/serviceaccounts", "v1", "ServiceAccount", pool, namespace, name=account)
     yield from bound(pool, namespace, account, impersonation(names))
     binding = {
@@ -42,19 +43,19 @@ def of_agents(pool: Pool, remote: Remote, namespace: str, image: str, names: Seq
         "strategy": {"type": "Recreate"},
         "revisionHistoryLimit": 2,
         "selector": {"matchLabels": {LABEL: pool.name}},
-        "template": _template(pool, remote, namespace, image, account),
+        "template": _template(pool, remote, place, account),
     }
     path = f"/apis/{APPS}/namespaces/{namespace}/deployments"
     yield made(path, APPS, "Deployment", pool, namespace, spec=deployment)
 
 
-def _template(pool: Pool, remote: Remote, namespace: str, image: str, account: str) -> dict[str, Any]:
+def _template(pool: Pool, remote: Remote, place: Place, account: str) -> dict[str, Any]:
     settings = {
         "listen": "$(POD_IP):8443",
         "tls-cert-file": f"{_TLS}/tls.crt",
         "tls-key-file": f"{_TLS}/tls.key",
         "tls-ca-file": f"{_TLS}/ca.crt",
-        "namespace": namespace,
+        "namespace": place.namespace,
         "pool": pool.name,
         "node-ip": "$(POD_IP)",
         "state-dir": f"{node_pod.STATE}/state",
@@ -62,7 +63,9 @@ def _template(pool: Pool, remote: Remote, namespace: str, image: str, account: s
         "register-with-taints": f"{node_pod.UNPREPARED}:NoSchedule",
     }
     serving = [] if {"serving-csr", "serving_csr"} & set(pool.config) else ["--no-serving-csr"]
-    container = node_pod.container(pool, image, [*serving, *(f"--{key}={value}" for key, value in settings.items())])
+    container = node_pod.container(
+        pool, place.image, [*serving, *(f"--{key}={value}" for key, value in settings.items())]
+    )
     container |= {
         "name": "host",
         "command": pool.node_pod.get("command") or ["wasmlet", "host"],

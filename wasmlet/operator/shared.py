@@ -15,6 +15,7 @@ from wasmlet.kube.events import EventRecorder
 from wasmlet.operator.config import OperatorConfig
 from wasmlet.operator.fleet import Fleet
 from wasmlet.operator.health import Metrics, Pulse
+from wasmlet.operator.identity import Approvals
 from wasmlet.operator.scaling import Waiting
 
 RETRIES = Backoff(initial=0.5, cap=10, jitter=0.5)
@@ -68,6 +69,7 @@ class Shared:
     metrics: Metrics
     pulse: Pulse
     waiting: Waiting
+    approvals: Approvals
 
     @property
     def pacing(self) -> Pacing:

@@ -1,0 +1,183 @@
+"""Certificates of a pool's nodes: a request is approved where it is for the node whose pod asks, and for nothing else.
+
+A node asks for its first certificate with the token of its pod, and the API server writes into the request which pod
+that is (name and UID). Later ones, and those that its API shows, it asks for as itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+from collections.abc import Sequence
+from typing import Any
+
+import structlog
+from cryptography import x509
+from cryptography.x509.oid import NameOID
+
+from wasmlet.clock import Pacing
+from wasmlet.kube import Client, Reflector, Selection, errors
+from wasmlet.kube.certificates import CLIENT_SIGNER, REQUESTS, SERVING_SIGNER
+from wasmlet.model.pod import Raw
+from wasmlet.operator.objects import prefixed
+from wasmlet.operator.pool import LABEL, POOLS, ordinal_of
+
+log = structlog.get_logger(__name__)
+
+NODE = "system:node:"
+_POD = "authentication.kubernetes.io/pod-"
+_USAGES = {CLIENT_SIGNER: {"client auth"}, SERVING_SIGNER: {"server auth"}}
+_COMMON_USAGES = {"digital signature", "key encipherment"}
+_NO_POD: Raw = {"metadata": {}}
+
+
+class Approvals:
+    """Approves what may be; a reflector's handler. Requests are followed once a pool's nodes have certificates.
+
+    Args:
+        namespace: of the nodes' pods.
+    """
+
+    def __init__(self, client: Client, namespace: str, pacing: Pacing) -> None:
+        self._client = client
+        self._namespace = namespace
+        self._pacing = pacing
+        self._asked = asyncio.Event()
+        self._open: dict[str, Raw] = {}
+        self._news = asyncio.Event()
+
+    def ask(self) -> None:
+        """There is a pool whose nodes have certificates."""
+        self._asked.set()
+
+    async def run(self) -> None:
+        """Follow requests until cancelled."""
+        await self._asked.wait()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(Reflector(self._client, Selection(REQUESTS), self, pacing=self._pacing).run())
+            group.create_task(self._decide())
+
+    async def _decide(self) -> None:
+        pauses = self._client.recovery.pauses(self._pacing.backoff, self._pacing.clock, self._pacing.rng)
+        while True:
+            await self._news.wait()
+            self._news.clear()
+            pauses.begin()
+            try:
+                while self._open:
+                    name = next(iter(self._open))
+                    await self._settle(name, self._open[name])
+                    self._open.pop(name, None)
+            except errors.ApiError as error:
+                log.warning("a request for a certificate is not decided, trying again", error=str(error))
+                self._news.set()
+                await pauses.wait()
+
+    async def _settle(self, name: str, raw: Raw) -> None:
+        pod = await self._get(f"/api/v1/namespaces/{self._namespace}/pods/{asking(raw)}")
+        pool = (pod["metadata"].get("labels") or {}).get(LABEL, "")
+        why = objection(raw, pod, await self._get(f"{POOLS}/{pool}") if pool else _NO_POD, self._namespace)
+        if why:
+            log.warning("a request for a certificate is not approved", request=name, why=why)
+            return
+        said = {
+            "type": "Approved",
+            "status": "True",
+            "reason": "NodeOfPool",
+            "message": f"asked for by the pod of node {asking(raw)} of pool {pool}",
+        }
+        kind = {"apiVersion": "certificates.k8s.io/v1", "kind": "CertificateSigningRequest"}
+        try:
+            await self._client.replace(f"{REQUESTS}/{name}/approval", {**raw, **kind, "status": {"conditions": [said]}})
+        except (errors.ObjectNotFound, errors.Conflict):
+            return  # it is another one by now; the watch tells of it
+        log.info("a node gets a certificate", node=asking(raw), pool=pool)
+
+    async def _get(self, path: str) -> Raw:
+        try:
+            return await self._client.get(path)
+        except errors.ObjectNotFound:
+            return _NO_POD
+
+    # --- Handler of a reflector
+
+    def synced(self, items: Sequence[dict[str, Any]]) -> None:
+        self._open = {}
+        for item in items:
+            self.applied(item)
+
+    def applied(self, item: dict[str, Any]) -> None:
+        status, name = item.get("status") or {}, item["metadata"]["name"]
+        undecided = not status.get("conditions") and not status.get("certificate")
+        if undecided and item["spec"].get("signerName") in _USAGES and asking(item):
+            self._open[name] = item
+            self._news.set()
+        else:
+            self._open.pop(name, None)
+
+    def deleted(self, item: dict[str, Any]) -> None:
+        self._open.pop(item["metadata"]["name"], None)
+
+
+def asking(raw: Raw) -> str:
+    """The name of the node, and of its pod, that asks; "" where none does."""
+    spec = raw["spec"]
+    username = str(spec.get("username") or "")
+    return username.removeprefix(NODE) if username.startswith(NODE) else _extra(spec, "name")
+
+
+def objection(raw: Raw, pod: Raw, pool: Raw, namespace: str) -> str:
+    """Why a request is not to be approved; "" where it is.
+
+    Args:
+        raw: the CertificateSigningRequest.
+        pod: the one that asks, as the API server has it now.
+        pool: the one whose label the pod has.
+    """
+    spec, metadata = raw["spec"], pod["metadata"]
+    name, found = str(metadata.get("name") or ""), pool["metadata"].get("name", "")
+    if not name or "deletionTimestamp" in metadata:
+        return f"there is no pod {asking(raw)}"
+    owners = [one for one in metadata.get("ownerReferences") or () if one.get("controller")]
+    made = [(one.get("kind"), one.get("name")) for one in owners] == [("StatefulSet", found)]
+    if not found or ordinal_of(name, found) is None or not made:
+        return f"pod {name} is not of a pool's node"
+    if pool["spec"].get("identity") != "Certificate":
+        return f"the nodes of pool {found} have no certificates"
+    account = f"system:serviceaccount:{namespace}:{prefixed(found)}"
+    if spec.get("username") == account:
+        if spec.get("signerName") != CLIENT_SIGNER:
+            return "a pod asks for no more than its node's identity"
+        if (_extra(spec, "name"), _extra(spec, "uid")) != (name, metadata.get("uid")):
+            return f"it is not asked for by the pod {name} that there is now"
+    elif spec.get("username") != f"{NODE}{name}":
+        return f"{spec.get('username')} is neither node {name} nor its pod"
+    return _content(spec, name, str((pod.get("status") or {}).get("podIP") or ""))
+
+
+def _content(spec: Raw, name: str, address: str) -> str:
+    """What is wrong with what is asked for."""
+    wanted = _USAGES[spec["signerName"]]
+    usages = set(spec.get("usages") or ())
+    if not wanted <= usages or not usages <= wanted | _COMMON_USAGES:
+        return f"expected the usages {sorted(wanted | _COMMON_USAGES)}, found {sorted(usages)}"
+    try:
+        request = x509.load_pem_x509_csr(base64.b64decode(spec.get("request") or "", validate=True))
+        subject = [(attribute.oid, attribute.value) for attribute in request.subject]
+        hosts = list(request.extensions.get_extension_for_class(x509.SubjectAlternativeName).value)
+    except x509.ExtensionNotFound:
+        hosts = []
+    except (binascii.Error, TypeError, ValueError):
+        return "it cannot be read"
+    whole = [(NameOID.ORGANIZATION_NAME, "system:nodes"), (NameOID.COMMON_NAME, f"{NODE}{name}")]
+    if sorted(map(str, subject)) != sorted(map(str, whole)):
+        return f"its subject is not that of node {name}"
+    allowed = {("DNSName", name), ("IPAddress", address)} if spec["signerName"] == SERVING_SIGNER else set()
+    others = [host for host in hosts if (type(host).__name__, str(host.value)) not in allowed]
+    return f"it is for {others[0].value}, too" if others else ""
+
+
+def _extra(spec: Raw, key: str) -> str:
+    values = (spec.get("extra") or {}).get(f"{_POD}{key}") or [""]
+    return str(values[0]) if len(values) == 1 else ""
