@@ -6,13 +6,14 @@ import socket
 from types import SimpleNamespace
 from typing import Any
 
-from wasmlet_wasmtime.p2 import datagrams, sockets, world
+from wasmlet_wasmtime.p2 import world
 from wasmlet_wasmtime.p2.dialing import Broker
 from wasmlet_wasmtime.p2.instances import NOBODY, Failed, Instance
+from wasmlet_wasmtime.p2.sockets import datagrams, tcp
 
 from tests.wasmtime.direct_run import Answer, Sockets
 
-OFFERED = (datagrams, sockets)
+OFFERED = (datagrams, tcp)
 SECOND = 10**9
 """In nanoseconds, the interface's unit of times."""
 

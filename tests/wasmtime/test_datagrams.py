@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from wasmlet_wasmtime.p2.datagrams import Outgoing
 from wasmlet_wasmtime.p2.instances import Trapped
+from wasmlet_wasmtime.p2.sockets.datagrams import Outgoing
 
 from tests.descriptors import open_descriptors
 from tests.wasmtime.calling import Loopback, Six, address, call, guest_of, has_ipv6, six, wait

@@ -12,9 +12,9 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-from wasmlet_wasmtime.p2 import sockets
 from wasmlet_wasmtime.p2.dialing import Asked
 from wasmlet_wasmtime.p2.instances import Failed
+from wasmlet_wasmtime.p2.sockets import tcp as sockets
 from wasmlet_wasmtime.p2.streams import IoError
 
 from tests.descriptors import open_descriptors

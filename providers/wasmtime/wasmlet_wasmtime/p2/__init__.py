@@ -7,7 +7,7 @@ version of 0.2 fits, and an import that is not there is known before anything ru
 - `instances`: one instance of a component, its store, and the resources that it has;
 - `world`: the imports of a component, from the functions that the modules above it offer;
 - `streams`, `system`: wasi:io, and clocks, randomness, arguments, variables and streams of a process;
-- `files`: wasi:filesystem, of `descriptors`; `sockets` and `datagrams`: wasi:sockets, of `addresses` and `options`;
+- `files`: wasi:filesystem, of `descriptors`; the room `sockets`: wasi:sockets;
 - `dialing`: what a guest asks the broker for; `wire`: the bytes of a connection that it gave; `pool`: those that
   wait; `outgoing`: requests;
 - `http`: wasi:http/types, of `fields` and `bodies`; `connections`: HTTP/1.1 at a socket; `exchanges`: one request and

@@ -11,13 +11,14 @@ import wasmtime
 from wasmtime import component as components
 
 from ..errors import causes
-from . import datagrams, fields, files, outgoing, sockets, streams, system, world
+from . import fields, files, outgoing, streams, system, world
+from .sockets import datagrams, tcp
 
 COMMAND = "wasi:cli/run@0.2."
 """What a component exports that is a command, in whichever version of 0.2."""
 _NEEDED = ("wasi:http/", "wasi:sockets/", "wasi:clocks/timezone@")
 """How the names of interfaces begin that wasmtime's own world has not, or cannot grant."""
-_MODULES = (datagrams, fields, files, outgoing, sockets, streams, system)
+_MODULES = (datagrams, fields, files, outgoing, tcp, streams, system)
 """Whose functions guests import; named here so that they are there."""
 
 

@@ -1,4 +1,4 @@
-"""wasi:sockets: TCP, under what the pod was granted; the broker makes the sockets (`dialing`).
+"""wasi:sockets: TCP, under what the pod was granted; the broker makes the sockets (`p2.dialing`).
 
 A guest listens at the ports of its container, and dials what its pod may dial. UDP is in `datagrams`.
 """
@@ -11,12 +11,12 @@ import select
 import socket
 from collections.abc import Sequence
 
+from ..dialing import Asked
+from ..instances import Failed, Instance, resource
+from ..streams import CLOSED, ROOM, InputStream, OutputStream, Pollable, Waitable, failed
+from ..world import function
 from . import options
 from .addresses import Address, Network, address_of, ask, code_of, family_number, remote_of, text_of
-from .dialing import Asked
-from .instances import Failed, Instance, resource
-from .streams import CLOSED, ROOM, InputStream, OutputStream, Pollable, Waitable, failed
-from .world import function
 
 _TCP = "wasi:sockets/tcp.[method]tcp-socket."
 _BACKLOG, _MOST_BACKLOG = 128, 4096

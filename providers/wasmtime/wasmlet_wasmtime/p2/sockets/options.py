@@ -11,8 +11,8 @@ import socket
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
-from .instances import Failed, Instance
-from .world import function
+from ..instances import Failed, Instance
+from ..world import function
 
 _SECOND = 1_000_000_000
 _LONGEST, _MOST_PROBES = 32767, 127

@@ -8,10 +8,10 @@ import socket
 from collections.abc import Sequence
 from typing import Any
 
-from .dialing import Asked
-from .instances import Failed, Instance, Resource, resource
-from .streams import IoError, Pollable, Waitable
-from .world import function
+from ..dialing import Asked
+from ..instances import Failed, Instance, Resource, resource
+from ..streams import IoError, Pollable, Waitable
+from ..world import function
 
 _NAMES = {
     errno.EACCES: "access-denied", errno.EPERM: "access-denied", errno.ENOTSUP: "not-supported",

@@ -1,4 +1,4 @@
-"""wasi:sockets: UDP, under what the pod was granted; the broker makes the sockets (`dialing`).
+"""wasi:sockets: UDP, under what the pod was granted; the broker makes the sockets (`p2.dialing`).
 
 A socket that is bound to a port of its container is one of the system's that is not connected, and may send to whomever
 its pod's network reaches. (Such a port needs a namespace of the pod's own.) Any other one has a connected socket of the
@@ -13,13 +13,13 @@ import select
 import socket
 from collections.abc import Sequence
 
+from ..dialing import Asked
+from ..instances import Failed, Instance, Trapped, resource
+from ..streams import Pollable, Waitable
+from ..world import function
 from . import options
 from .addresses import Address, Network, address_of, ask, code_of, family_number, remote_of, text_of
-from .dialing import Asked
-from .instances import Failed, Instance, Trapped, resource
-from .sockets import is_ready
-from .streams import Pollable, Waitable
-from .world import function
+from .tcp import is_ready
 
 _UDP = "wasi:sockets/udp.[method]"
 _LARGEST = 65535

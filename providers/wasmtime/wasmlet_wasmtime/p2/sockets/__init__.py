@@ -1,0 +1,1 @@
+"""wasi:sockets: `tcp` and `datagrams`, of `addresses` and `options`."""
