@@ -28,7 +28,7 @@ from wasmlet.cli import log, providers
 from wasmlet.cli.execution import run_loop
 from wasmlet.errors import ConfigError, WasmletError
 
-WHAT = ("node", "memory", "wasmtime", "engines", "serving", "components", "actors", "remote", "host", "operator")
+WHAT = ("node", "memory", "account", "wasmtime", "engines", "serving", "components", "actors", "remote", "host", "operator")
 REFERENCE = "reference"
 ENGINE = "wasmtime"
 MOST_ASLEEP, MOST_SERVING = 200, 50
@@ -78,6 +78,8 @@ async def measure(options: Options, progress: Progress) -> Found:
             load = Load(options.pods, hold=options.hold)
             if what == "memory":
                 found[what] = await memory(cluster, load, REFERENCE, progress)
+            elif what == "account":
+                found[what] = await _account(cluster, load, options, progress)
             elif what == "node":
                 async with cluster.running_node(REFERENCE, options.pods) as node:
                     found[what] = report.summary(await rounds(cluster, load, options.rounds, progress, node))
@@ -179,6 +181,20 @@ async def _operator(options: Options, progress: Progress) -> Found:
         return {"operator": await pools(Path(directory), size, progress)}
 
 
+async def _account(cluster: Cluster, load: Load, options: Options, progress: Progress) -> Found:
+    """What a pod of a class of the engine costs, step by step."""
+    try:
+        providers.load(ENGINE)
+    except ConfigError as error:
+        progress.line(f"account is left out: {error}")
+        return {}
+    from benchmarks.account import account
+    from benchmarks.guest import sleeper
+
+    load = attrs.evolve(load, image=sleeper(cluster.directory), handler=options.handler)
+    return await account(cluster, load, ENGINE, progress)
+
+
 async def _engine(cluster: Cluster, load: Load, options: Options, progress: Progress) -> Found:
     """The same with an engine, and one pod at a time."""
     try:
@@ -237,6 +253,8 @@ def tables(found: Found) -> str:
 
         text = f"an operator of {found['operator']['pools']} pools"
         texts.append(report.columns(text, pools.columns(found["operator"])))
+    for title, rows in found.get("account", {}).items():
+        texts.append(report.columns(f"a pod, {title}; {pods} at once", rows))
     if "memory" in found:
         texts.append(report.stages("RSS of a node that runs nothing, MiB", found["memory"]))
     machine = found["machine"]

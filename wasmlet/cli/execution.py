@@ -40,7 +40,7 @@ def run_loop(work: Coroutine[Any, Any, None]) -> None:
 
 
 def _of_interest(record: LogRecord) -> bool:
-    """Whether what the loop reports is news: uvloop reports TLS that goes on for a moment on a connection that we ended."""
+    """Whether what the loop reports is news: uvloop reports what TLS still does on a connection that we ended."""
     error = record.exc_info[1] if record.exc_info else None
     return not (isinstance(error, RuntimeError) and str(error).endswith((" handler is closed", " loop is closed")))
 
