@@ -17,6 +17,7 @@ from wasmlet.operator.config import OperatorConfig
 from wasmlet.operator.draining import CORDON_SECONDS, Drains
 from wasmlet.operator.fleet import Fleet
 from wasmlet.operator.health import Metrics, Pulse
+from wasmlet.operator.identity import Approvals
 from wasmlet.operator.pool import LABEL
 from wasmlet.operator.scaling import Waiting
 from wasmlet.operator.seen import DRAINING, Member, NodeSeen, Seen
@@ -47,7 +48,21 @@ class Rig:
         self.client = client
         self.clock = clock
         self.wake = wakes.of("edge")
-        self.shared = Shared(config, client, client, fleet, more, wakes, clock, rng, Metrics(), Pulse(clock), Waiting())
+        approvals = Approvals(client, "wasmlet", Pacing(clock, rng))
+        self.shared = Shared(
+            config,
+            client,
+            client,
+            fleet,
+            more,
+            wakes,
+            clock,
+            rng,
+            Metrics(),
+            Pulse(clock),
+            Waiting(),
+            approvals,
+        )
 
     async def seen(self) -> Seen:
         """The one node, as the API server has it."""

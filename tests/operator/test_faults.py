@@ -19,6 +19,7 @@ from wasmlet.kube.events import EventRecorder
 from wasmlet.operator.config import OperatorConfig
 from wasmlet.operator.fleet import Fleet as Objects
 from wasmlet.operator.health import Metrics, Pulse
+from wasmlet.operator.identity import Approvals
 from wasmlet.operator.keeper import Keeper
 from wasmlet.operator.pool import POOLS
 from wasmlet.operator.scaling import Waiting
@@ -81,7 +82,21 @@ async def test_the_default_does_not_overwrite_what_somebody_says_meanwhile(tmp_p
         clock, rng, wakes = SystemClock(), random.Random(0), Wakes()
         found = Objects(client, "default", Pacing(clock, rng), wakes.wake)
         config, events = OperatorConfig(namespace="default"), EventRecorder(client, "operator")
-        shared = Shared(config, client, client, found, events, wakes, clock, rng, Metrics(), Pulse(clock), Waiting())
+        approvals = Approvals(client, "default", Pacing(clock, rng))
+        shared = Shared(
+            config,
+            client,
+            client,
+            found,
+            events,
+            wakes,
+            clock,
+            rng,
+            Metrics(),
+            Pulse(clock),
+            Waiting(),
+            Approvals(client, "wasmlet", Pacing(clock, rng)),
+        )
         keeper = Keeper("edge", raw["metadata"]["uid"], shared, lambda: client.get(f"{POOLS}/edge"), removing=False)
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(found.run()), group.create_task(keeper.run())]

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import sys
+import traceback
 from collections.abc import Iterator
 from typing import Any
 
@@ -171,10 +172,16 @@ def _logged() -> Iterator[None]:
 class _Forward(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         error = record.exc_info[1] if record.exc_info else None
-        more = {} if error is None or _of_the_api(error) else {"exception": traceback_of(error)}
+        more = {"exception": traceback_of(error)} if error is not None and _is_ours(error) else {}
         structlog.get_logger(record.name).log(record.levelno, record.getMessage()[:1000], **more)
 
 
-def _of_the_api(error: BaseException) -> bool:
-    """Whether the error is what an API server answers, or that it does not: where that was raised helps nobody."""
-    return isinstance(error, OSError | aiohttp.ClientError) or type(error).__module__.startswith("kopf.")
+def _is_ours(error: BaseException) -> bool:
+    """Whether the error was raised in a handler; where kopf's own watches and requests ended is of use to nobody."""
+    if isinstance(error, OSError | aiohttp.ClientError):
+        return False
+    return any(frame.f_code.co_filename == _keeper_file() for frame, _ in traceback.walk_tb(error.__traceback__))
+
+
+def _keeper_file() -> str:
+    return Keeper.run.__code__.co_filename
