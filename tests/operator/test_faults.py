@@ -95,7 +95,7 @@ async def test_the_default_does_not_overwrite_what_somebody_says_meanwhile(tmp_p
             Metrics(),
             Pulse(clock),
             Waiting(),
-            Approvals(client, "wasmlet", Pacing(clock, rng)),
+            approvals,
         )
         keeper = Keeper("edge", raw["metadata"]["uid"], shared, lambda: client.get(f"{POOLS}/edge"), removing=False)
         async with asyncio.TaskGroup() as group:
