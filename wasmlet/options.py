@@ -29,10 +29,10 @@ def option(
     most: float = math.inf,
     **rest: Any,
 ) -> Any:
-    """An attrs field with a help text.
+    """An attrs field with a help text, which the command line makes an option of.
 
-    The field's annotation decides how it is read: `bool` becomes `--x/--no-x`, `tuple[str, ...]` may be given again,
-    `Path`, `int`, `float` and `str` are what they are, each also with `| None`.
+    The field's annotation decides how the option is read: `bool` becomes `--x/--no-x`, `tuple[str, ...]` may be given
+    more than once, and `Path`, `int`, `float` and `str` are themselves. Each may also be `| None`.
 
     Args:
         default: the value where nobody sets one; a field without one must be set.
@@ -40,8 +40,8 @@ def option(
         least: the smallest number that is taken. A number has to be finite.
         most: the largest number that is taken.
 
-    Raises (when the class is instantiated):
-        ConfigError: the number is another one.
+    Raises:
+        ConfigError: the number is another one; raised when the class is instantiated.
     """
 
     def within(settings: Any, field: attrs.Attribute[Any], value: Any) -> None:

@@ -12,14 +12,16 @@ provider that does everything a kubelet does around containers for an engine tha
 
 The contract, for every method:
 
-- Pods are told apart by UID. Two pods with one name and different UIDs may exist at once, the older one ending.
-- A method may be cancelled at any await, and the loop calls it again later; so each is idempotent.
-- For one UID the loop makes one call at a time; calls for different pods run concurrently. A call that is no longer
-  wanted (the pod is deleted while it is created, its grace period is shortened) is cancelled, and the next one made.
-- No method holds up the event loop: what blocks goes to a thread.
-- A call for a pod has a minute, and `delete_pod` the grace period beside; one that takes longer is cancelled.
-- Raise what `wasmlet.errors` says; any other exception is reported in the pod and the call is repeated, for ever, with
-  growing pauses. Its text is shown to the pod's owner and logged: let it name no secret.
+- Pods are told apart by UID. Two pods with one name and different UIDs may exist at once: the older one is ending.
+- A method may be cancelled at any await, and the node loop calls it again later. So each method is idempotent.
+- For one UID the loop makes one call at a time. Calls for different pods run concurrently.
+- A call that is no longer wanted is cancelled, and the next one is made: the pod is deleted while it is created, or its
+  grace period is shortened.
+- No method blocks the event loop. What blocks runs in a thread.
+- A call for a pod has 60 seconds, and `delete_pod` has the grace period beside them. A call that takes longer is
+  cancelled.
+- Raise what `wasmlet.errors` says. Any other exception is shown in the pod, and the call is made again, for ever, with
+  growing pauses. The pod's owner sees the text of the exception, and it is logged: it must name no secret.
 
 `wasmlet.testing.ProviderContract` checks all of it.
 """
@@ -86,17 +88,20 @@ __all__ = [
 
 
 class Provider(abc.ABC, Generic[ConfigT]):
-    """Runs pods. Abstract: `create_pod`, `delete_pod`, `pod_status`, `list_pods`.
+    """Runs pods. A subclass implements `create_pod`, `delete_pod`, `pod_status` and `list_pods`.
+
+    All other methods have a default. `logs`, `exec`, `attach`, `port_forward` and `stats` answer "unsupported" until a
+    subclass overrides them.
 
     `Provider[MyConfig]` is a provider with settings: an attrs class whose fields are made with `wasmlet.option`. The
-    command line derives flags from it, `self.config` is an instance, and type checkers know that.
+    command line has a flag for each field, `self.config` is an instance, and type checkers know that.
 
-    Class attributes:
-        name: what the provider is called, in labels, the node's taint and `--provider`; lower case, no spaces.
-        Config: the class of the settings; that of `Provider[MyConfig]` where it is not set. `__init__` is called with
-            an instance as its only argument.
-        poll_seconds: how often `pod_status` is asked of every pod, of all side by side, while `changes` is not
-            overridden.
+    Attributes:
+        name: the provider's name, in labels, in the node's taint and for `--provider`: lower case, no spaces.
+        Config: the class of the settings; without it, that of `Provider[MyConfig]`. `__init__` is called with an
+            instance as its only argument.
+        poll_seconds: seconds between two looks at the pods, in which `pod_status` is called for every pod. Used only
+            while `changes` is not overridden.
     """
 
     name: ClassVar[str]
@@ -114,9 +119,9 @@ class Provider(abc.ABC, Generic[ConfigT]):
         self.config: ConfigT = self.Config() if config is None else config
 
     def supports(self, call: str) -> bool:
-        """Whether an optional call can be made here at all; where not, its callers are told before they are connected.
+        """Whether an optional call can be made here. Where it cannot, callers are told before they are connected.
 
-        The default says so of those that the class overrides. Asked at any time after `start`.
+        The default says yes for the methods that the class overrides. May be called at any time after `start`.
 
         Args:
             call: the name of a method: `logs`, `exec`, `attach`, `port_forward`, `stats` or `take_image`.
@@ -124,14 +129,14 @@ class Provider(abc.ABC, Generic[ConfigT]):
         return getattr(type(self), call) is not getattr(Provider, call)
 
     async def check(self) -> None:
-        """Find out whether it can run on this machine, without starting anything; `wasmlet providers` shows it.
+        """Find out whether the provider can run on this machine. Starts nothing. `wasmlet providers` shows the answer.
 
         Raises:
-            ConfigError: it cannot; the message says what to do.
+            ConfigError: it cannot run; the message says what to do.
         """
 
     async def remarks(self) -> Sequence[str]:
-        """What `wasmlet providers` adds of a provider that can run here: what it does without on this machine, and why.
+        """What this machine lacks for a provider that can run on it, and why. `wasmlet providers` shows it.
 
         Raises:
             ConfigError: as `check`.
@@ -139,28 +144,35 @@ class Provider(abc.ABC, Generic[ConfigT]):
         return ()
 
     async def start(self, context: NodeContext) -> None:
-        """Get ready: called once, before anything else, and before the node registers.
+        """Get ready. Called once, before all other methods but `check`, and before the node registers.
 
-        Find again what ran before (see `list_pods`). Raise `ConfigError` where this machine cannot run the provider.
+        Find the pods that went on running while no node loop was there; `list_pods` gives them.
+
+        Raises:
+            ConfigError: this machine cannot run the provider; the node ends with this message.
         """
 
     async def stop(self) -> None:
-        """The node loop ends. What runs goes on running; only what belongs to this process is closed.
+        """Close what belongs to this process: the node loop ends. Pods go on running.
 
-        Called once, also after a `start` that failed or was cancelled. Pods that have to end were deleted before this.
-        Where pods cannot outlive this process, end them here rather than leave behind what nobody would find again: the
-        node loop of the next process sees that they are lost, and reports them or creates them again.
+        Called once, also after a `start` that failed or was cancelled. Pods that have to end were deleted before.
+        If your pods cannot outlive this process, end them here, so that nothing is left behind that nobody finds again.
+        The next node loop sees that they are lost, and reports them or creates them again.
         """
 
     @abc.abstractmethod
     async def create_pod(self, pod: Pod, inputs: Inputs) -> None:
-        """Accept the pod and start it; return as soon as it is accepted, not when it runs.
+        """Accept the pod and start it. Return as soon as it is accepted, not when it runs.
 
-        May be called for a pod that exists already, after a restart or a failure half-way: the pod must then go on as
-        it is and must not run twice. One that has ended stays ended.
+        May be called for a pod that is here already: after a restart, or after a call that failed half-way. Then the
+        pod goes on as it is, and does not run twice. A pod that has ended stays ended.
 
-        A pod that is refused or rejected is not held, and `list_pods` leaves it out; it comes here again when it has
-        been changed.
+        A pod that was refused or rejected is not held, and `list_pods` leaves it out. It comes here again when somebody
+        has changed it.
+
+        Args:
+            pod: the pod, as the API has it.
+            inputs: the objects that it refers to: config maps, secrets, services, tokens.
 
         Raises:
             Refused: a field cannot be honoured; the pod stays Pending and says so.
@@ -168,12 +180,15 @@ class Provider(abc.ABC, Generic[ConfigT]):
         """
 
     async def update_pod(self, pod: Pod, inputs: Inputs) -> None:
-        """The pod's metadata, the mutable part of its spec, or its inputs have changed. The default does nothing.
+        """Take a change of the pod's metadata, of the mutable part of its spec, or of its inputs.
 
-        Never called for a pod that has finished. For one that is being deleted only where that began while no node loop
-        was there: then it is called before `delete_pod`, without inputs, so that what the manifest has done before the
-        end (preStop) is known; nothing is to be started. Only a changed image is a reason to start a
-        container anew, and only `create_pod` starts a pod that is not here.
+        The default does nothing.
+
+        Only a changed image is a reason to start a container again. Only `create_pod` starts a pod that is not here.
+
+        Not called for a pod that has finished. Called for a pod that is being deleted only if that began while no node
+        loop was there: then it is called before `delete_pod`, without inputs, so that the provider knows what the
+        manifest wants done before the end (preStop). It must start nothing then.
 
         Raises:
             NotFound: no pod has this UID here (any more).
@@ -181,27 +196,35 @@ class Provider(abc.ABC, Generic[ConfigT]):
 
     @abc.abstractmethod
     async def delete_pod(self, key: PodKey, grace_seconds: float) -> PodStatus | None:
-        """End the pod, free all that it holds, forget it; return its last status when nothing of it is left.
+        """End the pod, free all that it holds, and forget it. Return its last status when nothing of it is left.
 
-        In that status every container that was started is Terminated, with the exit code it ended with: 143 and 137 are
-        usual for one that was told to end and one that was made to. None only where there was never anything to tell.
+        The containers have `grace_seconds` from this call on to end by themselves. Then they are ended by force. A pod
+        that has ended already is forgotten at once. While the pod ends, its changes are still reported.
 
-        The containers get `grace_seconds`, from this call on, to end by themselves and are ended by force after that; 0
-        means at once. A cancelled call may have begun to end the pod; it is called again, perhaps with a shorter grace
-        period, and then hurries. A pod that has ended already is only forgotten, at once. While it ends, changes go on
-        to be reported. May be called for a pod whose `create_pod` was cancelled: nothing of it may start later.
+        A call that was cancelled may have begun to end the pod. It is made again, perhaps with a shorter grace period,
+        and then goes faster. May be called for a pod whose `create_pod` was cancelled: nothing of it may start later.
+
+        Args:
+            key: which pod.
+            grace_seconds: seconds; 0 means at once.
+
+        Returns:
+            The last status, in which every container that was started is Terminated with its exit code. Usual are 143
+            for a container that was told to end, and 137 for one that was ended by force. None only if nothing of the
+            pod was ever started.
 
         Raises:
             NotFound: no pod has this UID here; the loop takes the delete as done.
         """
 
     async def end_pod(self, key: PodKey, grace_seconds: float) -> PodStatus | None:
-        """End the pod as `delete_pod` does, and keep of it what may be read until it is deleted: its logs.
+        """End the pod as `delete_pod` does, but keep its logs, which may be read until the pod is deleted.
 
-        Called for a pod that the API goes on having: somebody else has marked it Failed or Succeeded, or the node ends.
-        `delete_pod` comes when the API has it no more; `create_pod`, if the API was restored from a backup that has the
-        pod running: it is then started again. By default it is `delete_pod`: whoever asks for a log is told that there
-        is no such pod.
+        Called for a pod that stays in the API: somebody else has marked it Failed or Succeeded, or the node ends.
+        `delete_pod` follows when it leaves the API. `create_pod` follows if the API was restored from a backup in which
+        the pod runs: it is then started again.
+
+        The default calls `delete_pod`: whoever asks for a log afterwards is told that there is no such pod.
 
         Raises:
             NotFound: no pod has this UID here; the loop takes the pod as ended.
@@ -212,7 +235,7 @@ class Provider(abc.ABC, Generic[ConfigT]):
     async def pod_status(self, key: PodKey) -> PodStatus:
         """The pod's status now, with every container that was started.
 
-        Under restartPolicy Never a container that is Terminated stays so.
+        With restartPolicy Never, a container that is Terminated stays Terminated.
 
         Raises:
             NotFound: no pod has this UID here.
@@ -220,31 +243,34 @@ class Provider(abc.ABC, Generic[ConfigT]):
 
     @abc.abstractmethod
     async def list_pods(self) -> Sequence[PodRecord]:
-        """Every pod that this provider holds, ended ones too until they are deleted, with what `pod_status` says.
+        """Every pod that this provider holds, with its status. Pods that have ended are held until they are deleted.
 
-        Asked after `start` to find what went on running while the node loop was away. A pod that the API has never
-        heard of or has no more is deleted; one that the API has and this list lacks has been lost. Until it returns the
-        node is there, NotReady, and takes no pods.
+        Called after `start`, to find what went on running while the node loop was away. A pod that the API does not
+        have is deleted. A pod that the API has and this list lacks has been lost. Until this returns, the Node is
+        NotReady and takes no pods.
         """
 
     def changes(self) -> AsyncGenerator[Change, None] | None:
-        """A stream of changes, as they happen; None (the default) means: poll `pod_status`.
+        """A stream of changes, as they happen. None, the default, means that the loop polls `pod_status`.
 
-        Called after `start`, and again if the stream ends or raises; one stream is read at a time. The loop lists all
-        pods before it reads, so what changes while nobody reads must be in the next stream: keep it, or begin a stream
-        with the status of every pod. After a stream that broke off the loop hands each pod that is listed to
-        `update_pod` again: what is behind the provider may have started anew, and know less than it was told.
+        Called after `start`, and again if the stream ends or raises. One stream is read at a time. What changes while
+        nobody reads must be in the next stream: keep it, or begin each stream with the status of every pod.
+
+        After a stream that broke off, the loop gives each listed pod to `update_pod` again: what is behind the provider
+        may have been restarted, and may know less than it was told.
 
         Raises:
-            ConfigError: the provider cannot go on, as where another node loop drives what is behind it now; the node
-                ends, and says this. Its pods go on.
+            ConfigError: the provider cannot go on, for example because another node loop drives what is behind it. The
+                node ends with this message; its pods go on.
         """
         return None
 
     def logs(self, key: PodKey, container: str, options: LogOptions) -> AsyncGenerator[bytes, None]:
         """The container's log, in pieces of any size. A reader may leave at any time, which closes the generator.
 
-        Raises (at the call or with the first piece):
+        Errors are raised by the call itself, or instead of the first piece.
+
+        Raises:
             NotFound: the pod, the container or, with `previous`, the earlier instance is not known.
             InvalidInput: the container has not been started yet.
             Unsupported: this provider keeps no logs (the default).
@@ -252,94 +278,111 @@ class Provider(abc.ABC, Generic[ConfigT]):
         raise Unsupported(f"provider {self.name} keeps no logs")
 
     async def node_status(self) -> NodeStatus:
-        """Capacity and the like; asked at start, with each heartbeat and after `NodeChanged`.
+        """The node's capacity and what else its Node object says.
 
-        It has ten seconds. Where it raises or does not return, the node goes on with what it returned last; whether the
-        node is Ready is what `ping` says. At the start there is nothing to go on with: the node registers when it has
-        returned.
+        Called at the start, with each heartbeat, and after `NodeChanged`. It has 10 seconds. If it raises or takes
+        longer, the node goes on with what it returned last; `ping` decides whether the node is Ready. At the start
+        there is nothing to go on with, so the node registers when this has returned.
         """
         return NodeStatus(capacity={})
 
     async def ping(self) -> None:
-        """Return when the provider can do its work; an error, or no answer in ten seconds, makes the node NotReady."""
+        """Return when the provider can do its work. An error, or no answer in 10 seconds, makes the node NotReady."""
 
     async def exec(self, key: PodKey, container: str, command: Sequence[str], streams: Streams) -> int:
-        """Run a command in the container until it ends; return its exit code (128 plus the number of a signal).
+        """Run a command in the container until it ends.
 
-        Everything that the command wrote has been passed to `streams` by then. Cancelled when the caller leaves: end
-        the command, and what it has started, before returning.
+        When this returns, everything that the command wrote has been passed to `streams`. It is cancelled when the
+        caller leaves: then end the command, and what it has started, before returning.
 
         Args:
-            command: the program and its arguments, at least one; no shell is implied.
+            command: the program and its arguments, one word or more; there is no shell.
+            streams: the caller's side.
+
+        Returns:
+            The exit code; 128 plus its number for a command that a signal ended.
 
         Raises:
             NotFound: the pod or the container is not known, or does not run.
-            InvalidInput: the command cannot be started, as when there is no such program.
-            Unsupported: there is no exec here (the default); so for attach, port-forward and stats.
+            InvalidInput: the command cannot be started, for example because there is no such program.
+            Unsupported: this provider has no exec (the default).
         """
         raise Unsupported(f"provider {self.name} does not support exec")
 
     async def attach(self, key: PodKey, container: str, streams: Streams) -> None:
-        """Connect to the streams of the container's main process until it ends.
+        """Connect `streams` to the container's main process until that ends.
 
-        Output starts with what is written from now on. Cancelled when the caller leaves: the container goes on. The end
-        of `streams`' stdin closes the container's where its `stdinOnce` is set, and otherwise means nothing.
+        Output begins with what is written from now on. Cancelled when the caller leaves; the container goes on. The end
+        of the caller's stdin closes the container's stdin only if the container has `stdinOnce`.
+
+        Raises:
+            NotFound: the pod or the container is not known, or does not run.
+            Unsupported: this provider has no attach (the default).
         """
         raise Unsupported(f"provider {self.name} does not support attach")
 
     async def port_forward(self, key: PodKey, port: int, channel: Channel) -> None:
-        """Connect the channel to a TCP port of the pod until the pod's side closes; then return.
+        """Connect the channel to a TCP port of the pod. Return when the pod's side closes.
 
-        Called once for each connection, side by side. Cancelled when the caller leaves.
+        Called once for each connection; several may be open at a time. Cancelled when the caller leaves.
 
         Raises:
             NotFound: the pod does not run.
             InvalidInput: nothing listens at that port.
+            Unsupported: this provider has no port-forward (the default).
         """
         raise Unsupported(f"provider {self.name} does not support port-forward")
 
     async def stats(self) -> Raw:
-        """CPU and memory in the form of the kubelet's `/stats/summary` (`stats/v1alpha1` Summary)."""
+        """CPU and memory, in the form of the kubelet's `/stats/summary` (`stats/v1alpha1` Summary).
+
+        Raises:
+            Unsupported: this provider does not measure its pods (the default).
+        """
         raise Unsupported(f"provider {self.name} does not measure its pods")
 
     def figures(self) -> Sequence[Figure]:
-        """What else is worth watching, looked up at each scrape; the default has nothing."""
+        """Figures of the provider's own for `/metrics`, looked up at each scrape. The default has none."""
         return ()
 
     async def take_blob(self, digest: str, size: int, offset: int, data: bytes) -> int:
-        """Take a piece of a blob that `take_image` lacks; pieces come in order, and one may come again.
+        """Take a piece of a blob that `take_image` lacks. Pieces come in order, and one may come again.
 
         Args:
-            digest: of the whole, as `sha256:...`; what has another one in the end is dropped.
-            size: of the whole, bytes.
-            offset: where the piece begins.
+            digest: the digest of the whole blob, `sha256:...`. A blob that has another digest in the end is dropped.
+            size: the size of the whole blob in bytes.
+            offset: where the piece begins, in bytes.
+            data: the piece.
 
         Returns:
-            How many bytes of the blob are here, which is where the next piece begins.
+            How many bytes of the blob are here. The next piece begins there.
 
         Raises:
-            WasmletError: it is too large, or is not what its digest says.
+            WasmletError: the blob is too large, or is not what its digest says.
+            Unsupported: this provider gets its images by itself (the default).
         """
         raise Unsupported(f"provider {self.name} gets its images by itself")
 
     async def take_image(self, reference: str, image: HandedImage, *, files: bool) -> Sequence[str]:
-        """Take an image of an OCI registry which the caller brings, where no registry is reached from here.
+        """Take an image that the caller brings, on a machine that reaches no registry.
 
-        The pods that need it have it among their inputs (`Inputs.images`), and are handed over afterwards. `create_pod`
-        and `update_pod` raise `NotYet` where it is gone by then.
+        The pods that need it have it among their inputs (`Inputs.images`) and are handed over afterwards. If it is gone
+        by then, `create_pod` and `update_pod` raise `NotYet`.
 
         Args:
-            reference: what the pod calls it.
-            files: whether the pod mounts it, and does not run it.
+            reference: the image's name in the pod.
+            image: the digest of its manifest, and whether its index says that it is WebAssembly.
+            files: True if the pod mounts the image, False if it runs it.
 
         Returns:
-            The digests of blobs that are missing, which `take_blob` brings; none once the image is here.
+            The digests of the blobs that are missing, which `take_blob` brings. Empty when the image is here.
 
         Raises:
-            WasmletError: it is no image that could be run, or mounted.
+            WasmletError: the image cannot be run, or cannot be mounted.
+            Unsupported: this provider gets its images by itself (the default).
         """
         raise Unsupported(f"provider {self.name} gets its images by itself")
 
     def probe_counts(self) -> Mapping[ProbeCount, int]:
-        """How often the probes of the pods that are here have succeeded and failed; the default runs none."""
+        """How often the probes of the pods have succeeded and failed. Empty where none are run (the default)."""
         return {}

@@ -21,12 +21,15 @@ ProbeKind = Literal["Startup", "Liveness", "Readiness"]
 
 @attrs.frozen
 class LogOptions:
-    """Which part of a container's log is wanted; the fields of `PodLogOptions` in the Kubernetes API.
+    """Which part of a container's log is wanted: the fields of `PodLogOptions` in the Kubernetes API.
 
-    `since_time` is the start (aware, UTC) that `sinceSeconds` or `sinceTime` gave; lines before it are left out.
-    `tail_lines` counts lines after that, and 0 is none. `limit_bytes` cuts the stream, within a line if need be. With
-    `follow` the stream goes on until the container has ended for good or the pod is deleted. With `previous` the log of
-    the instance before the present one is meant. With `timestamps` each line opens with its RFC 3339 time and a space.
+    Attributes:
+        follow: the stream goes on until the container has ended for good or the pod is deleted.
+        previous: the log of the instance before the present one.
+        timestamps: each line begins with its RFC 3339 time and a space.
+        since_time: earlier lines are left out (aware, UTC); `sinceSeconds` and `sinceTime` become this.
+        tail_lines: so many lines of the end, counted after `since_time`; 0 means no line.
+        limit_bytes: the stream is cut after so many bytes, inside a line if need be.
     """
 
     follow: bool = False
@@ -56,7 +59,12 @@ class Taint:
 
 @attrs.frozen
 class NodeImage:
-    """An image that is on the node: what it is called, and its size in bytes."""
+    """An image that is on the node.
+
+    Attributes:
+        names: its names, with tags and digests.
+        size: bytes.
+    """
 
     names: Sequence[str]
     size: int
@@ -76,19 +84,23 @@ class NodeStatus:
     """What a provider says of the node that it makes.
 
     Attributes:
-        capacity, allocatable: resource name to quantity (`{"cpu": "2", "memory": "4Gi"}`); allocatable defaults to
-            capacity; `pods` is set from the node's own limit where it is left out.
-        conditions: beside Ready, which the node loop owns. The pressure conditions that are left out are "False".
-        addresses: beside those the node loop knows.
-        labels, annotations, taints: added when the node registers.
-        system_info: fields of `status.nodeInfo` (`containerRuntimeVersion`, `operatingSystem`, ...).
-        runtime_handlers: RuntimeClass handlers that pods may ask for; "" (the default) is always allowed. The node gets
-            a label `handler.wasmlet.dev/<name>: "true"` for each, for the selector of its RuntimeClass.
-        handler_features: of each of them, by the names of the API (`recursiveReadOnlyMounts`).
-        operating_system, architecture: what the pods' programs are made for, in the words of Kubernetes: labels and
-            fields of the Node. Without them they are this machine's, as `linux` and `amd64`; a provider that runs
-            WebAssembly says `wasi` and `wasm`.
-        images: the largest first; 50 of them are shown, and 5 names of each.
+        capacity: resource name to quantity: `{"cpu": "2", "memory": "4Gi"}`. Without `pods`, the node's own limit
+            (`--max-pods`) counts.
+        allocatable: what pods may have of it; without it, all of the capacity.
+        conditions: conditions beside Ready, which the node loop sets. The pressure conditions that are left out are
+            "False".
+        addresses: addresses beside those that the node loop knows.
+        labels: labels that are added when the node registers.
+        annotations: annotations that are added when the node registers.
+        taints: taints that are added when the node registers.
+        system_info: fields of `status.nodeInfo` (`containerRuntimeVersion` and others).
+        runtime_handlers: handlers of RuntimeClasses that pods may ask for; "" (none) is always allowed. For each, the
+            Node has a label `handler.wasmlet.dev/<name>: "true"`, for the selector of its RuntimeClass.
+        handler_features: what each of them can do, by the names of the API (`recursiveReadOnlyMounts`).
+        operating_system: what the pods' programs are made for, in the words of Kubernetes: a label and a field of the
+            Node. Without it, this machine's (`linux`); a provider that runs WebAssembly says `wasi`.
+        architecture: likewise: this machine's (`amd64`), or `wasm`.
+        images: the images on the node, the largest first. The Node shows 50 of them, and 5 names of each.
     """
 
     capacity: Mapping[str, str]
@@ -116,7 +128,7 @@ class PodRecord:
 
 @attrs.frozen
 class StatusChanged:
-    """The pod's status is now this. Only the newest matters; order between pods does not."""
+    """A pod's status has changed, to this one. Only the newest of each pod counts."""
 
     key: PodKey
     status: PodStatus
@@ -124,7 +136,7 @@ class StatusChanged:
 
 @attrs.frozen
 class PodEvent:
-    """Something to tell the pod's owner, shown by `kubectl describe`. `reason` is a kubelet's word (`Pulled`)."""
+    """An event for the pod's owner, which `kubectl describe pod` shows. `reason` is a kubelet's word (`Pulled`)."""
 
     key: PodKey
     reason: str
@@ -136,7 +148,7 @@ class PodEvent:
 
 @attrs.frozen
 class NodeChanged:
-    """The answer of `Provider.node_status` is another one now."""
+    """`Provider.node_status` has another answer now."""
 
 
 Change = StatusChanged | PodEvent | NodeChanged
@@ -146,9 +158,14 @@ Change = StatusChanged | PodEvent | NodeChanged
 class NodeContext:
     """What a provider is told of the node when it starts.
 
-    `state_dir` is a directory of this node alone, mode 0700, that outlives the process; it exists. `cluster_dns` has
-    the addresses of the cluster's DNS service, none where nobody said, and `cluster_domain` the domain that it serves.
-    `node` gives the Node object as the API has it now; before the node has registered, that is its name alone.
+    Attributes:
+        node_name: the name of the Node.
+        node_ip: the address at which the API server reaches the node.
+        max_pods: how many pods the node takes.
+        state_dir: a directory of this node alone, mode 0700. It exists, and outlives the process.
+        cluster_dns: addresses of the cluster's DNS service; empty if nobody has said them.
+        cluster_domain: the domain that the DNS service serves.
+        node: gives the Node object as the API has it now. Before the node has registered, that is its name alone.
     """
 
     node_name: str
@@ -164,10 +181,11 @@ class Streams(Protocol):
     """The caller's side of an exec or attach: bytes in, bytes out, terminal sizes.
 
     Attributes:
-        stdin, stdout, stderr: which of them the caller has connected. A command whose stdin is not gets none (as from
-            /dev/null); what is written to an output that is not connected is dropped.
-        tty: the command is to have a terminal. There is one output then: everything goes to stdout, stderr is never
-            connected, and the end of stdin does not close the terminal.
+        stdin: whether the caller has connected it. Without it, a command gets no input, as from /dev/null.
+        stdout: whether the caller has connected it. What is written to an output that is not connected is dropped.
+        stderr: likewise.
+        tty: whether the command has a terminal. Then there is one output: everything goes to stdout, and the end of
+            stdin does not close the terminal.
     """
 
     stdin: bool
@@ -176,9 +194,9 @@ class Streams(Protocol):
     tty: bool
 
     async def read_stdin(self) -> bytes:
-        """The next bytes of stdin, of any size; b"" once the caller has closed it or if it is not connected.
+        """The next bytes of stdin, of any size; b"" when the caller has closed it, or if it is not connected.
 
-        Read no faster than the command takes it: what is not read is held back at the caller.
+        Read only as fast as the command takes it: what is not read waits at the caller.
         """
         ...
 
@@ -195,7 +213,7 @@ class Streams(Protocol):
         ...
 
     async def next_size(self) -> tuple[int, int]:
-        """Wait for the next terminal size, as columns and rows; only the newest is given, and without a tty none."""
+        """Wait for the next size of the terminal: columns and rows. Only the newest is given; without a tty, none."""
         ...
 
 
@@ -203,7 +221,7 @@ class Channel(Protocol):
     """A byte stream in both directions, one connection of a port-forward."""
 
     async def read(self) -> bytes:
-        """The next bytes from the caller, of any size; b"" once it sends no more, after which it may still read."""
+        """The next bytes from the caller, of any size; b"" when it sends no more. It may still read after that."""
         ...
 
     async def write(self, data: bytes) -> None:
@@ -222,12 +240,13 @@ class NoConfig:
 
 @attrs.frozen
 class Figure:
-    """A figure of a provider's own that a node shows at `/metrics`, as a gauge.
+    """A figure of a provider's own, which a node shows at `/metrics` as a gauge.
 
     Attributes:
-        name: as Prometheus writes names; `wasmlet_` is put before it.
-        text: what it says, in a sentence.
-        labels: what it is of; all figures of one name have the same labels.
+        name: a name as Prometheus writes them; `wasmlet_` is put before it.
+        text: what the figure says, in a sentence.
+        value: the figure.
+        labels: what it belongs to; all figures of one name have the same labels.
     """
 
     name: str
@@ -238,9 +257,13 @@ class Figure:
 
 @attrs.frozen
 class ProbeCount:
-    """Which results of probes are counted together; the labels of `prober_probe_total`.
+    """Which results of probes are counted together: the labels of `prober_probe_total`.
 
-    `result` is "successful" or "failed".
+    Attributes:
+        pod: whose probe.
+        container: the container's name.
+        kind: which probe.
+        result: "successful" or "failed".
     """
 
     pod: PodKey

@@ -38,9 +38,10 @@ def command_line() -> str:
     """A section for each command, with its help and its options."""
     parts = [
         "# Command line",
-        "This page is made from the commands themselves; `--help` says the same.",
-        "Most options also have a variable, and a key in the TOML file that `--config` names: see",
-        "[configuration](configuration.md). A command that fails says why in a line or two on standard error.",
+        "",
+        "This page is made from the commands themselves; `--help` says the same. What a node and its provider can be set",
+        "to is on the page [configuration](configuration.md). A command that fails says why in a line or two on standard",
+        "error, and ends with one of these codes:",
         "",
         "| exit code | means |",
         "|---|---|",
@@ -83,10 +84,12 @@ def _section(name: str, command: click.Command) -> list[str]:
     usage = " ".join([name, *command.collect_usage_pieces(context)])
     parts = [f"## `{name}`", "", "```text", usage, "```", "", _prose(command.help or ""), ""]
     options = [one for one in command.get_params(context) if isinstance(one, click.Option) and not one.hidden]
-    rows = [_row(one) for one in options if one.name not in ("help", "version")]
-    if rows:
-        parts += ["| option | meaning | default | variable |", "|---|---|---|---|", *rows, ""]
-    return parts
+    shown = [one for one in options if not {"--help", "--version"} & {*one.opts}]
+    return parts + (_table(shown) if shown else [])
+
+
+def _table(options: Sequence[click.Option]) -> list[str]:
+    return ["| option | meaning | default |", "|---|---|---|", *(_row(one) for one in options), ""]
 
 
 def _row(option: click.Option) -> str:
@@ -96,8 +99,10 @@ def _row(option: click.Option) -> str:
         value = " " + ", ".join(f"`{one}`" for one in option.type.choices)
     shown = option.default if isinstance(option.default, str | int | float | Path) and not option.is_flag else ""
     default = f"`{shown:g}`" if isinstance(shown, float) else f"`{shown}`" if shown not in ("", None) else ""
-    variable = f"`{option.envvar}`" if isinstance(option.envvar, str) else ""
-    return f"| {flags}{value} | {_cell(option.help or '')} | {default} | {variable} |"
+    meaning = _cell(option.help or "")
+    if isinstance(option.envvar, str) and option.name and option.envvar != f"WASMLET_{option.name.upper()}":
+        meaning += f" Variable: `{option.envvar}`."
+    return f"| {flags}{value} | {meaning} | {default} |"
 
 
 def configuration() -> str:
@@ -138,8 +143,7 @@ def configuration() -> str:
 
 
 def _settings(options: Sequence[click.Parameter]) -> list[str]:
-    rows = [_row(one) for one in options if isinstance(one, click.Option)]
-    return ["| option | meaning | default | variable |", "|---|---|---|---|", *rows, ""]
+    return _table([one for one in options if isinstance(one, click.Option)])
 
 
 def conformance() -> str:
@@ -194,13 +198,14 @@ def examples() -> str:
 
 
 def _prose(text: str) -> str:
-    """A help text as paragraphs; click keeps what `\\b` stands before as it is."""
+    """A help text as paragraphs; one that begins with a backspace is shown line by line, as click does."""
     paragraphs = []
     for paragraph in text.replace("\f", "").split("\n\n"):
-        if paragraph.startswith("\b"):
-            paragraphs.append(f"```text\n{paragraph.strip(chr(8)).strip(chr(10))}\n```")
+        own = paragraph.strip("\n ")
+        if own.startswith("\b"):
+            paragraphs.append("\n".join(["```text", own.removeprefix("\b").strip("\n"), "```"]))
         else:
-            paragraphs.append(_cell(" ".join(paragraph.split())))
+            paragraphs.append(_cell(" ".join(own.split())))
     return "\n\n".join(paragraphs)
 
 

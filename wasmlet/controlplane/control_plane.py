@@ -126,8 +126,8 @@ class ControlPlane:
     Attributes:
         faults: what may go wrong between clients and the API server; see `wasmlet.controlplane.faults`.
 
-    Raises (on entering):
-        OSError: the port is taken or the directory cannot be written.
+    Raises:
+        OSError: raised on entering: the port is taken or the directory cannot be written.
     """
 
     def __init__(

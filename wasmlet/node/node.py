@@ -55,11 +55,14 @@ class Node:
     """One node. Use as an async context manager: inside it, the node is registered and takes pods.
 
     Args:
-        config: see `NodeConfig`; the defaults are those of the command line.
-        identity: the API server and credentials; loaded from `config.kubeconfig` where it is left out.
+        provider: what runs the pods.
+        config: the settings; the defaults are those of the command line.
+        identity: the API server and credentials; without it, those of `config.kubeconfig`.
+        clock: the system's clock without it; for tests.
+        rng: randomness of pauses; for tests.
 
-    Raises (on entering):
-        ConfigError: something that only the user can mend; the message says what.
+    Raises:
+        ConfigError: raised on entering: something that only the user can mend; the message says what.
     """
 
     def __init__(

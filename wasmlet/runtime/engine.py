@@ -58,7 +58,7 @@ class GuestSettings:
 class Engine(abc.ABC):
     """One WebAssembly engine. Abstract: `name`, `version`, `guest_module`.
 
-    Class attributes:
+    Attributes:
         name: lower case, no spaces (`wasmtime`).
         handlers: RuntimeClass handlers whose pods it runs, and how each keeps guests apart. The first is what pods
             without a RuntimeClass get, if this is the node's first engine.

@@ -54,7 +54,7 @@ class Agent:
     Args:
         make: a new provider; another one is made where a node loop describes the Node in another way.
 
-    Raises (on entering):
+    Raises:
         ConfigError: this machine cannot run the provider, or the state directory cannot be read.
     """
 

@@ -43,7 +43,7 @@ def context(
 class CapabilityContract(abc.ABC):
     """What every capability has to keep; subclass it in a module of tests.
 
-    Class attributes:
+    Attributes:
         module: the name of the module that has it.
         settings: those of a pod that uses it.
         examples: operations, each with a message that it takes.

@@ -76,7 +76,7 @@ class PodNetwork:
 class Network(abc.ABC):
     """One way to give pods addresses. Calls for different pods run side by side; for one pod one at a time.
 
-    Class attributes:
+    Attributes:
         name: as `--network` has it.
     """
 

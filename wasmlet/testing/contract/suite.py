@@ -26,7 +26,7 @@ class Suite:
     A hook that needs something of pytest gets it from an autouse fixture of the subclass that sets an attribute, since
     pytest makes an instance of the class for each check.
 
-    Class attributes:
+    Attributes:
         survives: the provider's pods go on when it is stopped, or its process killed, and another instance with the
             same state directory finds them.
         accept_seconds: how long a call that only has to be accepted or answered may take.
