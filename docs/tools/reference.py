@@ -39,9 +39,9 @@ def command_line() -> str:
     parts = [
         "# Command line",
         "",
-        "This page is made from the commands themselves; `--help` says the same. What a node and its provider can be set",
-        "to is on the page [configuration](configuration.md). A command that fails says why in a line or two on standard",
-        "error, and ends with one of these codes:",
+        "This page is made from the commands themselves; `--help` says the same. The settings of a node and of its",
+        "provider are on the page [configuration](configuration.md). A command that fails says why in a line or two on",
+        "standard error, and ends with one of these codes:",
         "",
         "| exit code | means |",
         "|---|---|",

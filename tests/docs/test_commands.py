@@ -12,7 +12,6 @@ import pytest
 from tests.artifacts import registries
 from tests.artifacts.conftest import docker_registry
 from tests.docs.console import NOT_RUN, ROOT, Reader, commands, missing
-from tests.guests import components
 from wasmlet.testing import ControlPlane
 
 __all__ = ["docker_registry"]
@@ -84,12 +83,15 @@ async def test_first_pod(reader: Reader) -> None:
 
 
 async def test_first_component(reader: Reader) -> None:
-    """The component is built as the document says; where that was done before, by a copy of what came of it."""
+    """With the same server in C in the place of what componentize-py builds, which takes its node long to compile.
+
+    `tests/test_web.py` runs the one in Python, which `tests/guests/components.py` builds by the command that is here.
+    """
     document = "docs/tutorials/first-component.md"
     text = text_of(document)
     (build,) = (one for one in commands(text) if "componentize-py" in one.text)
     assert build.bare in " ".join(text_of("examples/http/README.md").replace("\\", "").split())
-    shutil.copy(components.python(), reader.directory / "examples/http/python/app.wasm")
+    shutil.copy(ROOT / "examples/http/http.wasm", reader.directory / "examples/http/python/app.wasm")
     output = await reader.follow(text.replace(build.text, f"{build.bare}    # {NOT_RUN}"))
     assert re.search(r"^Hello from python-\S+: /hello$", output, re.MULTILINE)
 
