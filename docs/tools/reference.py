@@ -15,6 +15,7 @@ from pathlib import Path
 import click
 
 from wasmlet.cli.commands import cli
+from wasmlet.cli.execution import EXIT_CODES
 from wasmlet.cli.options import options_of
 from wasmlet.cli.providers import load
 from wasmlet.node import NodeConfig
@@ -41,14 +42,9 @@ def command_line() -> str:
         "",
         "This page is made from the commands themselves; `--help` says the same. The settings of a node and of its",
         "provider are on the page [configuration](configuration.md). A command that fails says why in a line or two on",
-        "standard error, and ends with one of these codes:",
+        "standard error.",
         "",
-        "| exit code | means |",
-        "|---|---|",
-        "| 0 | the command did what it was asked |",
-        "| 1 | it could not: the message says why, and what to do |",
-        "| 2 | the command line is wrong: the message names the option or the argument |",
-        "| 130 | Ctrl-C ended it |",
+        _prose(EXIT_CODES),
         "",
     ]
     for name, command in _commands("wasmlet", cli):
