@@ -136,11 +136,11 @@ async def _actors(options: Options, progress: Progress) -> Found:
     except ConfigError as error:
         progress.line(f"actors are left out: {error}")
         return {}
-    from benchmarks.actors import actors
+    from benchmarks.actors import Size, actors
 
     with tempfile.TemporaryDirectory(prefix="wasmlet-bench-") as directory:
-        rounds = max(options.rounds, LEAST_ROUNDS)
-        return {"actors": await actors(Path(directory), rounds, options.starts, progress)}
+        size = Size(max(options.rounds, LEAST_ROUNDS), options.starts, min(options.pods, MOST_SERVING))
+        return {"actors": await actors(Path(directory), size, progress)}
 
 
 async def _remote(options: Options, progress: Progress) -> Found:

@@ -20,7 +20,7 @@ import attrs
 
 from benchmarks.burst import quantile
 from benchmarks.components import from_another_core, listener, provider_of
-from benchmarks.guest import pss, workers
+from benchmarks.guest import group_memory, pss, workers
 from benchmarks.processes import BenchmarkFailed
 from benchmarks.report import Progress
 from benchmarks.serving import PORT, Found, answering, compiled, pod_of
@@ -36,6 +36,15 @@ PATIENCE_SECONDS = 300.0
 
 
 @attrs.frozen
+class Size:
+    """How much is measured: rounds of requests, starts one at a time, and pods that rest side by side."""
+
+    rounds: int
+    starts: int
+    asleep: int
+
+
+@attrs.frozen
 class _Kind:
     """A way to count."""
 
@@ -44,12 +53,12 @@ class _Kind:
     handler: str
     annotations: dict[str, str]
 
-    def pod(self) -> Pod:
-        made = pod_of(self.name.replace(", ", "-"), f"file://{self.file}")
+    def pod(self, number: int = 0) -> Pod:
+        made = pod_of(f"{self.name.replace(', ', '-')}-{number}", f"file://{self.file}")
         return Pod({**made.raw, "metadata": {**made.raw["metadata"], "annotations": self.annotations}})
 
 
-async def actors(directory: Path, rounds: int, starts: int, progress: Progress) -> Found:
+async def actors(directory: Path, size: Size, progress: Progress) -> Found:
     """Figure by figure, what both have.
 
     Raises:
@@ -63,7 +72,7 @@ async def actors(directory: Path, rounds: int, starts: int, progress: Progress) 
         _Kind(COMPONENT, component, "wasmlet", {"wasmlet.dev/http-instances": "reuse"}),
     )
     cores = os.sched_getaffinity(0)
-    async with provider_of(directory, ("wascc",)) as (provider, state):
+    async with provider_of(directory, ("wascc",), size.asleep + 4) as (provider, state):
         with progress.step("compiling both"):
             for kind in kinds:
                 async with _served(provider, kind):
@@ -71,11 +80,30 @@ async def actors(directory: Path, rounds: int, starts: int, progress: Progress) 
         for process in (os.getpid(), *workers(state)):
             os.sched_setaffinity(process, {min(cores)})  # also of what they start
         try:
-            found = await _requests(provider, kinds, client, rounds, state, progress)
-            return found | await _first_answers(provider, kinds, starts, progress)
+            found = await _requests(provider, kinds, client, size.rounds, state, progress)
+            found |= await _first_answers(provider, kinds, size.starts, progress)
         finally:
             for process in (os.getpid(), *workers(state)):
                 os.sched_setaffinity(process, cores)
+        return found | await _memory(provider, kinds, size.asleep, state, progress)
+
+
+async def _memory(provider: Provider, kinds: tuple[_Kind, ...], count: int, state: Path, progress: Progress) -> Found:
+    """By the control groups of the workers, with kernel memory; {} where there are none."""
+    figures = {}
+    for kind in kinds:
+        with progress.step(f"{count} at rest, {kind.name}"):
+            async with contextlib.AsyncExitStack() as stack:
+                await stack.enter_async_context(_served(provider, kind))
+                before = await asyncio.to_thread(group_memory, state.parent)
+                for number in range(count):
+                    await stack.enter_async_context(_served(provider, kind, number + 1))
+                after = await asyncio.to_thread(group_memory, state.parent)
+        if before is None or after is None:
+            progress.line(f"{kind.name} has no figure for memory: the workers have no control groups here")
+        else:
+            figures[kind.name] = (after - before) / count
+    return {"memory at rest, with the kernel's, KiB a pod": figures} if figures else {}
 
 
 async def _requests(
@@ -120,9 +148,9 @@ async def _first_answers(provider: Provider, kinds: tuple[_Kind, ...], count: in
 
 
 @contextlib.asynccontextmanager
-async def _served(provider: Provider, kind: _Kind) -> AsyncIterator[str]:
+async def _served(provider: Provider, kind: _Kind, number: int = 0) -> AsyncIterator[str]:
     """The address of a pod that serves, and has answered."""
-    made = kind.pod()
+    made = kind.pod(number)
     try:
         yield await answering(provider, made, kind.handler, PATIENCE_SECONDS)
     finally:

@@ -137,14 +137,16 @@ async def _served(what: _Asked, name: str) -> AsyncIterator[tuple[str, int]]:
 
 
 @contextlib.asynccontextmanager
-async def provider_of(directory: Path, engines: tuple[str, ...] = ()) -> AsyncIterator[tuple[Provider, Path]]:
+async def provider_of(
+    directory: Path, engines: tuple[str, ...] = (), pods: int = 10
+) -> AsyncIterator[tuple[Provider, Path]]:
     """wasmtime beside these engines, with addresses of loopback for pods, and the directory of its state."""
     kind = providers.load("wasmtime")
     settings: Any = kind.Config
     provider: Provider = kind(settings(allow_local_modules=True, network="address", engine=engines))
     state = directory / "state"
     state.mkdir(mode=0o700)
-    await provider.start(NodeContext("bench", "127.0.0.1", 10, state))
+    await provider.start(NodeContext("bench", "127.0.0.1", pods, state))
     try:
         yield provider, state
     finally:

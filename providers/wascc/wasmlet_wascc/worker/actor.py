@@ -104,6 +104,7 @@ class Actor:
         self._arguments, self._result = (ffi.wasmtime_val_t * 2)(), ffi.wasmtime_val_t()
         for one in self._arguments:
             one.kind = ffi.WASMTIME_I32.value
+        self._memory_at = ctypes.addressof(self._memory.of.memory)
         self._trap, self._has_memory = _POINTER(), False
         try:
             wasi = wasmtime.WasiConfig()
@@ -205,7 +206,9 @@ class Actor:
         """
         if length > most:
             raise instances.Trapped(f"the actor hands over {length} bytes, which is more than {most}")
-        return ctypes.string_at(self._at(address, length), length) if length else b""
+        if not length:
+            return b""
+        return self._part(*self._whole(), address, length)
 
     def write(self, address: int, data: bytes) -> None:
         """Put bytes into its memory.
@@ -213,14 +216,27 @@ class Actor:
         Raises:
             instances.Trapped: they are not all within it.
         """
-        if data:
-            ctypes.memmove(self._at(address, len(data)), data, len(data))
+        if not data:
+            return
+        start, size = self._whole()
+        if address + len(data) > size:
+            raise _outside()
+        ctypes.memmove(start + address, data, len(data))
 
-    def _at(self, address: int, length: int) -> int:
-        memory = ctypes.addressof(self._memory.of.memory)
-        if not self._has_memory or address + length > _memory_size(self._context, memory):
-            raise instances.Trapped("the actor names memory that it does not have")
-        return int(_memory_data(self._context, memory)) + address
+    def _whole(self) -> tuple[int, int]:
+        """Where its memory is, and how large; it may be elsewhere as soon as the guest has gone on."""
+        if not self._has_memory:
+            raise _outside()
+        memory = self._memory_at
+        return int(_memory_data(self._context, memory)), _memory_size(self._context, memory)
+
+    @staticmethod
+    def _part(start: int, size: int, address: int, length: int) -> bytes:
+        if not length:  # wherever it begins
+            return b""
+        if address + length > size:
+            raise _outside()
+        return ctypes.string_at(start + address, length)
 
     def guest_request(self, operation: int, message: int) -> None:
         """The guest takes what it was called with."""
@@ -237,10 +253,14 @@ class Actor:
 
     def host_call(self, *where: int) -> int:
         """The guest asks for something: four texts by address and length, the binding first; 1 where it gets it."""
-        binding, capability, operation = (
-            self.read(where[place], where[place + 1], _MOST_NAME).decode(errors="replace") for place in (0, 2, 4)
-        )
+        start, size = self._whole()
+        texts = []
+        for place in (0, 2, 4):
+            if where[place + 1] > _MOST_NAME:
+                raise instances.Trapped(f"the actor names something by {where[place + 1]} bytes, expected {_MOST_NAME}")
+            texts.append(self._part(start, size, where[place], where[place + 1]).decode(errors="replace"))
         message = self.read(where[6], where[7], MOST_BYTES)
+        binding, capability, operation = texts
         self._host_response = self._host_error = b""
         try:
             self.check_time()
@@ -293,6 +313,10 @@ class Actor:
     def console_log(self, address: int, length: int) -> None:
         """The guest writes a line."""
         self._say(self.read(address, min(length, _LONGEST_LINE), _LONGEST_LINE).decode(errors="replace"))
+
+
+def _outside() -> instances.Trapped:
+    return instances.Trapped("the actor names memory that it does not have")
 
 
 FUNCTIONS: dict[str, tuple[int, int, Callable[..., int | None]]] = {

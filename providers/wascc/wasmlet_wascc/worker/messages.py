@@ -6,6 +6,7 @@ over others, so the host sends both. Some read a body as bytes, some as a list o
 
 from __future__ import annotations
 
+import functools
 import re
 import struct
 from collections.abc import Mapping
@@ -40,14 +41,27 @@ def encoded(value: Any) -> bytes:
     """
     out = bytearray()
     _encode(value, out)
-    if len(out) > MOST_BYTES:
-        raise BadMessage(f"a message of {len(out)} bytes is more than {MOST_BYTES}")
-    return bytes(out)
+    return _bounded(bytes(out))
 
 
 def both(fields: Mapping[str, Any]) -> dict[str, Any]:
     """A map with each of its names, which are in camelCase, in snake_case, too."""
-    return dict(fields) | {_CAPITAL.sub(r"_\1", name).lower(): value for name, value in fields.items()}
+    return {**fields, **{_snake(name): value for name, value in fields.items()}}
+
+
+@functools.lru_cache(maxsize=512)
+def _snake(name: str) -> str:
+    return _CAPITAL.sub(r"_\1", name).lower()
+
+
+def of_texts(fields: Mapping[str, Any]) -> bytes:
+    """A map that has texts, bytes and maps of them only, in MessagePack; the same as `encoded`, in less time.
+
+    Raises:
+        BadMessage: it is too large.
+    """
+    out: bytes = msgpack.packb(fields)
+    return _bounded(out)
 
 
 def decoded(data: bytes) -> Any:
@@ -99,7 +113,7 @@ def field(message: Any, name: str, default: Any = None) -> Any:
     if not isinstance(message, dict):
         raise BadMessage(f"expected a map with {name}, found {type(message).__name__}")
     found = message.get(name)
-    return found if found is not None else message.get(_CAPITAL.sub(r"_\1", name).lower(), default)
+    return found if found is not None else message.get(_snake(name), default)
 
 
 def text(message: Any, name: str) -> str:
@@ -169,6 +183,12 @@ def _encode(value: Any, out: bytearray, depth: int = 0) -> None:
             out += msgpack.packb(value)
         except (TypeError, ValueError):
             raise BadMessage(f"a message has a {type(value).__name__}") from None
+
+
+def _bounded(message: bytes) -> bytes:
+    if len(message) > MOST_BYTES:
+        raise BadMessage(f"a message of {len(message)} bytes is more than {MOST_BYTES}")
+    return message
 
 
 def _wide(value: int) -> bytes:

@@ -18,7 +18,7 @@ from .actor import trap_words
 from .borrowed import bodies, connections, exchanges, fields, instances, turns
 from .failures import GuestError
 from .host import Busy, Host
-from .messages import MOST_BYTES, BadMessage, Packed, both, decoded, encoded, octets
+from .messages import MOST_BYTES, BadMessage, Packed, both, decoded, encoded, octets, of_texts
 
 MOST_BODY = MOST_BYTES // 2
 """Bytes of a request's body, which the actor gets in one piece."""
@@ -118,8 +118,11 @@ class Server:
             return found
 
     def _call(self, request: dict[str, Any], body: bytes, until: float, *, as_list: bool = False) -> bytes:
-        sent: Any = Packed(msgpack.packb(list(body))) if as_list or self._body_as_list else body
-        return self._host.call("HandleRequest", encoded(both(request) | {"body": sent}), until)
+        if as_list or self._body_as_list:
+            message = encoded(both(request) | {"body": Packed(msgpack.packb(list(body)))})
+        else:
+            message = of_texts(both(request) | {"body": body})
+        return self._host.call("HandleRequest", message, until)
 
 
 def _body(exchange: exchanges.Exchange, turn: turns.Turn) -> bytes:

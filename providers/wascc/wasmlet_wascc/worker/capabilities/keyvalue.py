@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from ..capability import Context, HostError
@@ -43,25 +43,25 @@ class KeyValue:
     """Answers actors from stores, one for each binding: those that the pod names, or this process's memory."""
 
     def __init__(self, context: Context) -> None:
-        self._named: Mapping[str, Store] = {name: Redis(url, context) for name, url in context.settings.items()}
-        self._here: dict[str, Memory] = {}
+        self._named = {name: _Operations(Redis(url, context)) for name, url in context.settings.items()}
+        self._here: dict[str, _Operations] = {}
         self._budget = Budget(MOST_BYTES)
 
     def call(self, binding: str, operation: str, message: Any) -> Any:
         """See `Capability`."""
-        do = _Operations(self._store(binding)).found.get(operation)
+        do = self._store(binding).found.get(operation)
         if do is None:
             raise HostError(f"wascc:keyvalue has no operation {operation[:80]!r}")
         return both(do(named(message, _NAMES.get(operation, _KEY_VALUE))))
 
-    def _store(self, binding: str) -> Store:
+    def _store(self, binding: str) -> _Operations:
         if self._named:
             if binding not in self._named:
                 raise HostError(f"there is no binding {binding[:80]!r}; the pod names {', '.join(self._named)}")
             return self._named[binding]
         if binding not in self._here:
             self._budget.take(len(binding) + _EACH)
-            self._here[binding] = Memory(self._budget)
+            self._here[binding] = _Operations(Memory(self._budget))
         return self._here[binding]
 
 
