@@ -4,7 +4,8 @@
 - The manifests in `examples/` are files of the site, so that a page may link to one.
 - Pages of the reference are made from the sources (`docs.tools.reference`).
 - A link in any of these is written for somebody who reads it in the checkout. Where its target is part of the site it
-  leads there; where it is another file of the checkout, its text stays; where it is nothing, the build fails.
+  leads there; where it is another file of the checkout, its text stays; where it is nothing, the build fails. A path of
+  a page in backquotes becomes a link, too.
 """
 
 from __future__ import annotations
@@ -37,6 +38,8 @@ ELSEWHERE = {
 SHOWN = {path.relative_to(ROOT).as_posix() for path in (ROOT / "examples").rglob("*.yaml")}
 """Files of the checkout that the site has as they are."""
 LINK = re.compile(r"(?<!!)\[((?:[^\[\]]|\[[^\]]*\])+)\]\(([^)\s]+)\)")
+PATH = re.compile(r"(?<!\[)`((?:docs|examples|providers)/[\w./-]+\.(?:md|yaml))`(?!\])")
+"""A page or a manifest that a text names in backquotes, as those do that a package index shows."""
 FENCE = re.compile(r"(^```.*?^```[^\n]*\n)", re.DOTALL | re.MULTILINE)
 
 
@@ -81,7 +84,12 @@ def rewritten(markdown: str, source: str) -> str:
             LOG.warning("%s: a link leads to %r, which is not there", source, target)
         return text
 
-    return LINK.sub(link, markdown)
+    def named(match: re.Match[str]) -> str:
+        if (uri := uri_of(match[1])) is None:
+            return match[0]
+        return f"[`{match[1]}`]({posixpath.relpath(uri, posixpath.dirname(own) or '.')})"
+
+    return PATH.sub(named, LINK.sub(link, markdown))
 
 
 def uri_of(path: str) -> str | None:
