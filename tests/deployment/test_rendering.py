@@ -135,6 +135,16 @@ def test_the_account_may_act_as_its_nodes_and_as_nobody_else(nodes: int) -> None
     assert objects["StatefulSet/wasmlet"]["spec"]["replicas"] == nodes
 
 
+def test_the_chart_runs_actors() -> None:
+    issuers = ["A", "B"]
+    objects = rendered(provider="wascc", config={"wascc-issuers": issuers})
+    (settings,) = [one["data"]["config.toml"] for name, one in objects.items() if name == "ConfigMap/wasmlet"]
+    assert tomllib.loads(settings)["wascc-issuers"] == issuers
+    (container,) = objects["StatefulSet/wasmlet"]["spec"]["template"]["spec"]["containers"]
+    assert "--provider=wascc" in container["args"]
+    assert objects["RuntimeClass/wasmlet-wascc"]["handler"] == "wasmlet-wascc"
+
+
 def test_two_releases_have_nothing_in_common_but_their_namespace() -> None:
     """Neither objects nor nodes, nor pods that one would take for its own."""
     both = [rendered(name=name, runtimeClasses=False, host={"enabled": True}) for name in ("wasmlet", "blue")]

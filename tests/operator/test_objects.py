@@ -90,7 +90,9 @@ def test_what_a_pool_says_of_the_pod_is_in_it() -> None:
     assert not [argument for argument in container["args"] if argument.startswith("--provider")]
 
 
-@pytest.mark.parametrize("spec", [{}, {"config": {"serving-csr": "true"}}, {"engines": ["wasmer"]}])
+@pytest.mark.parametrize(
+    "spec", [{}, {"config": {"serving-csr": "true"}}, {"engines": ["wasmer", "wascc"]}, {"provider": "wascc"}]
+)
 def test_each_option_of_a_node_is_one(spec: dict[str, Any]) -> None:
     known = {
         flag.removeprefix("no-")
@@ -121,6 +123,14 @@ def test_settings_become_variables() -> None:
     assert {"name": "WASMLET_CLUSTER_DNS", "value": "10.96.0.10"} in container["env"]
 
 
+def test_a_pool_of_actors_names_whom_it_trusts() -> None:
+    found = pool(provider="wascc", config={"wascc-issuers": "A"})
+    check_config(found)
+    assert "--provider=wascc" in options(found)
+    (container,) = template(found, "wasmlet:1", "account", "https://api")["spec"]["containers"]
+    assert {"name": "WASMLET_WASCC_ISSUERS", "value": "A"} in container["env"]
+
+
 def test_an_image_of_ones_own_has_options_of_its_own() -> None:
     check_config(pool(provider="custom", nodePod={"image": "x"}, config={"of-my-own": "1"}))
 
@@ -128,8 +138,9 @@ def test_an_image_of_ones_own_has_options_of_its_own() -> None:
 def test_classes_are_those_of_the_examples() -> None:
     with (ROOT / "examples/runtimeclasses.yaml").open() as file:
         wanted = {one["metadata"]["name"]: one for one in yaml.safe_load_all(file) if one}
-    for one in classes_of(["wasmtime", "wasmer"]):
-        assert one == wanted[one["metadata"]["name"]]
+    for one in classes_of(["wasmtime", "wasmer", "wascc"]):
+        assert one == wanted.pop(one["metadata"]["name"])
+    assert not wanted
 
 
 def test_a_node_has_what_the_template_says_and_keeps_what_is_anothers() -> None:
