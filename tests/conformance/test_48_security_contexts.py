@@ -26,12 +26,24 @@ async def test_restricted(kube: Kube) -> None:
     assert not text.startswith("put /file: ok")
 
 
+async def test_what_openshift_gives_a_pod(kube: Kube) -> None:
+    """Its security context constraint "restricted-v2": numbers and an SELinux level of the namespace."""
+    own = {"runAsUser": 1000660000, "runAsNonRoot": True, "allowPrivilegeEscalation": False}
+    pod = {
+        "fsGroup": 1000660000,
+        "seLinuxOptions": {"level": "s0:c26,c10"},
+        "seccompProfile": {"type": "RuntimeDefault"},
+    }
+    await kube.create("print", "ran", securityContext=own, spec={"securityContext": pod})
+    assert await kube.output() == "ran\n"
+
+
 CONTAINER: dict[str, dict[str, Any]] = {
     "privileged": {"privileged": True},
     "runAsUser": {"runAsUser": 0},
     "capabilities": {"capabilities": {"add": ["NET_ADMIN"]}},
     "seccompProfile": {"seccompProfile": {"type": "Localhost", "localhostProfile": "x.json"}},
-    "seLinuxOptions": {"seLinuxOptions": {"level": "s0:c1,c2"}},
+    "seLinuxOptions": {"seLinuxOptions": {"level": "s0:c1,c2", "type": "spc_t"}},
 }
 POD: dict[str, dict[str, Any]] = {
     "sysctls": {"sysctls": [{"name": "kernel.shm_rmid_forced", "value": "1"}]},

@@ -376,7 +376,7 @@ REFUSED: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ("spec.containers[0].securityContext.privileged", {}, {"securityContext": {"privileged": True}}),
     ("spec.containers[0].securityContext.runAsUser", {}, {"securityContext": {"runAsUser": 0}}),
     ("spec.containers[0].securityContext.capabilities", {}, {"securityContext": {"capabilities": {"add": ["X"]}}}),
-    ("spec.containers[0].securityContext.seLinuxOptions", {}, {"securityContext": {"seLinuxOptions": {"level": "x"}}}),
+    ("spec.containers[0].securityContext.seLinuxOptions", {}, {"securityContext": {"seLinuxOptions": {"type": "x"}}}),
     ("spec.securityContext.sysctls", {"securityContext": {"sysctls": [{"name": "x", "value": "1"}]}}, {}),
     ("spec.hostNetwork", {"hostNetwork": True}, {}),
     ("spec.containers[0].ports", {}, {"ports": [{"containerPort": 80, "hostPort": 80}]}),
