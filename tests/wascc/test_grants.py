@@ -33,6 +33,8 @@ def test_a_pod_asks_by_annotations_ports_and_volumes() -> None:
     assert asked(volumeMounts=[token]).names == ()
     one = asked(volumeMounts=[token, {"name": "data", "mountPath": "/data"}])
     assert (one.names, one.bindings) == ((grants.BLOBS,), {"data": "/data", "default": "/data"})
+    again = {"name": "kube-api-access-x", "mountPath": f"{token['mountPath']}/"}
+    assert asked(volumeMounts=[again, {"name": "data", "mountPath": "data//"}]).bindings == one.bindings
     two = asked(volumeMounts=[{"name": "a", "mountPath": "/a"}, {"name": "b", "mountPath": "/b"}])
     assert two.bindings == {"a": "/a", "b": "/b"}
 

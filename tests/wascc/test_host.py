@@ -38,6 +38,47 @@ except Exception as error:
 """A process of its own, since a guest writes to the process's own streams."""
 
 
+ASKS = """
+import sys, time
+from wasmlet.worker.guest.zygote import load
+
+guest = load(sys.argv[1])
+prepared = guest.prepare()
+open(sys.argv[2] + ".bin", "wb").write(guest.compile(open(sys.argv[2], "rb").read()))
+loaded = guest.guest.load(prepared.engine, sys.argv[2] + ".bin")
+code = guest.actor.Code(*map(guest.direct.pointer, (prepared.engine, prepared.linkers[1], loaded)))
+told = {"granted": ["a:b"], "refused": {}, "settings": {}, "bindings": {}}
+spec = {"env": [], "mounts": [], "engine": told, "memory": None}
+
+
+class Asked:
+    def __init__(self, context):
+        self.deadline = context.deadline
+
+    def call(self, binding, operation, message):
+        print("seconds", round(self.deadline() - time.monotonic()))
+
+
+host = guest.Host(code, spec, {"a:b": Asked}, prepared.engine.increment_epoch, print)
+host.start()
+host.call("x", b"", time.monotonic() + 30)
+"""
+
+
+def test_what_an_actor_asks_has_as_long_as_the_actor(tmp_path: Path) -> None:
+    """At its start, too."""
+    call = "(call $host_call (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 3) {rest})".replace(
+        "{rest}", "(i32.const 0) (i32.const 1) (i32.const 0) (i32.const 0)"
+    )
+    module = tmp_path / "actor.wasm"
+    starts = f'(data (i32.const 0) "a:b") (func (export "wapc_init") (drop {call}))'
+    module.write_bytes(written(call, starts))
+    guest = Path(wasmlet_wascc.__file__).parent / "worker" / "guest.py"
+    done = subprocess.run([sys.executable, "-c", ASKS, guest, module], capture_output=True, text=True, timeout=120)
+    first, second = (int(line.split()[1]) for line in done.stdout.splitlines())
+    assert first <= 10 < second <= 30
+
+
 @pytest.mark.parametrize(
     "body", ["(loop (br 0)) (i32.const 1)", "(call $console_log (i32.const 0) (i32.const 4)) (loop (br 0)) unreachable"]
 )

@@ -192,6 +192,15 @@ def test_a_connection_that_was_lost_is_made_again(redis: Server) -> None:
     admin.close()
 
 
+def test_a_binding_may_have_a_password_of_its_own(redis: Server) -> None:
+    url = f"redis://127.0.0.1:{redis.port}"
+    env = {"REDIS_PASSWORD": "falsch", "REDIS_PASSWORD_MY_CACHE": "geheim"}
+    store = KeyValue(context({"my-cache": url, "other": url}, env))
+    assert store.call("my-cache", "KeyExists", {"key": "none"})["exists"] is False
+    with pytest.raises(HostError, match="redis: WRONGPASS"):
+        store.call("other", "KeyExists", {"key": "none"})
+
+
 def test_a_wrong_password_is_said_and_not_shown(redis: Server) -> None:
     store = KeyValue(context({"default": f"redis://127.0.0.1:{redis.port}"}, {"REDIS_PASSWORD": "falsch"}))
     with pytest.raises(HostError, match="redis: WRONGPASS") as refused:

@@ -14,6 +14,7 @@ serve need none: a port, or the variable `PORT`, says where.
 from __future__ import annotations
 
 import json
+import posixpath
 import re
 from collections.abc import Collection, Iterator
 from typing import Any
@@ -200,10 +201,11 @@ def _settings(key: str, value: str) -> dict[str, str]:
 
 
 def _bindings(container: Container) -> dict[str, str]:
-    mounts = [mount for mount in container.raw.get("volumeMounts") or () if mount["mountPath"] != _TOKEN_MOUNT]
-    found = {str(mount["name"]): str(mount["mountPath"]) for mount in mounts}
-    if len(mounts) == 1:
-        found.setdefault("default", mounts[0]["mountPath"])
+    mounts = container.raw.get("volumeMounts") or ()
+    paths = [(str(one["name"]), posixpath.normpath("/" + str(one["mountPath"]).lstrip("/"))) for one in mounts]
+    found = {name: path for name, path in paths if path != _TOKEN_MOUNT}
+    if len(found) == 1:
+        found.setdefault("default", *found.values())
     return found
 
 

@@ -26,8 +26,10 @@ from .messages import MOST_BYTES, decoded, encoded
 
 START_SECONDS = 10.0
 """How long an instance may take to be ready; it has nothing to do then but to set up its memory."""
-_MOST_HELD = 2 * MOST_BYTES
-"""Bytes of messages that wait for the actor."""
+_MOST_HELD, _EACH = 2 * MOST_BYTES, 1024
+"""Bytes of messages that wait for the actor, and what each of them counts beside its own."""
+_MOST_COMPLAINTS = 32
+"""Of capabilities that it may not use, lines of the log."""
 _TOLD_SECONDS = 60.0
 _TICK_SECONDS = 0.1
 """How often is looked whether a call takes too long, while there is one."""
@@ -178,20 +180,23 @@ class Host:
         """
         message = encoded(value)
         with self._more:
-            while self._held + len(message) > _MOST_HELD:
+            while self._held + len(message) + _EACH > _MOST_HELD:
                 if not patient:
                     raise HostError("too much waits for the actor already")
                 self._more.wait()
-            self._held += len(message)
+            self._held += len(message) + _EACH
             self._waiting.append((operation, message))
             self._more.notify_all()
 
     def _instance(self, until: float) -> Actor:
+        before = self._until, self._owner
+        self._until, self._owner = until, threading.get_ident()  # also for what it asks of its host meanwhile
         self._hurry(until)
         try:
             return Actor(self._code, self._memory, self._ask, self._log, until)
         finally:
             self._hurry(math.inf)
+            self._until, self._owner = before
 
     def _deadline(self) -> float:
         """When the call has to be over that this thread is in; another thread has a while."""
@@ -202,11 +207,12 @@ class Host:
         found = self._capabilities.get(capability)
         if found is None:
             why = self._refused.get(capability, "the actor's signature does not claim it")
-            if capability not in self._complained and len(self._complained) < 32:
-                self._complained.add(capability)
-                self._log(f"the actor may not use {capability[:80]}: {why}")
-                dialing.Asked(self._broker, "use", name=capability[:80] or "(no name)").drop()
-            raise HostError(f"the actor may not use {capability[:80]}: {why}")
+            name = "".join(letter if letter.isprintable() else "?" for letter in capability[:80]) or "(no name)"
+            if name not in self._complained and len(self._complained) < _MOST_COMPLAINTS:
+                self._complained.add(name)
+                self._log(f"the actor may not use {name}: {why}")
+                dialing.Asked(self._broker, "use", name=name).drop()
+            raise HostError(f"the actor may not use {name}: {why}")
         try:
             answer = found.call(binding or "default", operation, decoded(message))
             return answer if isinstance(answer, bytes) else b"" if answer is None else encoded(answer)
@@ -215,7 +221,7 @@ class Host:
         except ValueError as error:
             raise HostError(f"{capability}: {error}") from None
         except Exception as error:  # a fault of the capability's, which may be anybody's code
-            self._log(f"{capability} {operation[:80]}: failed: {type(error).__name__}: {error}")
+            self._log(f"{capability} {operation[:80]!r}: failed: {type(error).__name__}: {error}")
             raise HostError(f"{capability} has failed") from None
 
     def _tell_all(self) -> None:
@@ -224,7 +230,7 @@ class Host:
             with self._more:
                 self._more.wait_for(lambda: self._waiting)
                 operation, message = self._waiting.popleft()
-                self._held -= len(message)
+                self._held -= len(message) + _EACH
                 self._more.notify_all()
             try:
                 self.call(operation, message, time.monotonic() + _TOLD_SECONDS)

@@ -6,8 +6,10 @@ are not followed, so nothing outside a mount is reached; the kernel holds the pr
 
 from __future__ import annotations
 
+import itertools
 import os
 import stat
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -16,7 +18,7 @@ from ..capability import Context, HostError
 from ..messages import BadMessage, both, field, named, number, octets, text
 
 _DEFAULT_CHUNK, _MOST_CHUNK = 256 * 1024, 2**20
-_MOST_LISTED = 10_000
+_MOST_LISTED, _AT_ONCE = 10_000, 1000
 _FLAGS = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 _CHANGES = ("CreateContainer", "RemoveContainer", "RemoveObject", "StartUpload", "UploadChunk")
 _MOST_DOWNLOADS = 4
@@ -32,6 +34,7 @@ class BlobStore:
 
     def __init__(self, context: Context) -> None:
         self._mounts, self._tell, self._begin, self._log = context.mounts, context.tell, context.begin, context.log
+        self._deadline = context.deadline
         self._downloads = 0
         self._operations = {
             "CreateContainer": self._create,
@@ -73,9 +76,21 @@ class BlobStore:
     def _remove(self, root: int, message: Any) -> Any:
         name = _name(message, "id")
         with _container(root, name) as directory:
-            for one in os.listdir(directory):
-                os.unlink(one, dir_fd=directory)
+            while found := self._names(directory, _AT_ONCE):
+                for one in found:
+                    os.unlink(one, dir_fd=directory)
         os.rmdir(name, dir_fd=root)
+
+    def _names(self, directory: int, most: int) -> list[str]:
+        """So many names of what is in a directory.
+
+        Raises:
+            HostError: the present call has taken too long.
+        """
+        if time.monotonic() >= self._deadline():
+            raise HostError("it takes longer than a call may")
+        with os.scandir(directory) as entries:
+            return [entry.name for entry in itertools.islice(entries, most)]
 
     def _remove_object(self, root: int, message: Any) -> Any:
         with _container(root, _name(message, "container")) as directory:
@@ -84,13 +99,13 @@ class BlobStore:
     def _list(self, root: int, message: Any) -> Any:
         name = _name(message, "id")
         with _container(root, name) as directory:
-            found = []
-            for one in sorted(os.listdir(directory)):
+            found, names = [], self._names(directory, _MOST_LISTED + 1)
+            if len(names) > _MOST_LISTED:
+                raise HostError(f"the container has more than {_MOST_LISTED} blobs")
+            for one in sorted(names):
                 info = os.stat(one, dir_fd=directory, follow_symlinks=False)
                 if stat.S_ISREG(info.st_mode):
                     found.append(both({"id": one, "container": name, "byteSize": info.st_size}))
-            if len(found) > _MOST_LISTED:
-                raise HostError(f"the container has more than {_MOST_LISTED} blobs")
         return {"blobs": found}
 
     def _info(self, root: int, message: Any) -> Any:

@@ -43,7 +43,7 @@ class KeyValue:
     """Answers actors from stores, one for each binding: those that the pod names, or this process's memory."""
 
     def __init__(self, context: Context) -> None:
-        self._named = {name: _Operations(Redis(url, context)) for name, url in context.settings.items()}
+        self._named = {name: _Operations(Redis(url, name, context)) for name, url in context.settings.items()}
         self._here: dict[str, _Operations] = {}
         self._budget = Budget(MOST_BYTES)
 

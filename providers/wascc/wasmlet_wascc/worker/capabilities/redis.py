@@ -5,6 +5,7 @@ Source: redis's protocol, RESP2. An answer is bounded in its bytes, its entries 
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -20,7 +21,9 @@ _TLS = "rediss"
 _IDLE_SECONDS = 5.0
 """After so long it is asked whether it is still there: it may close what is idle."""
 _PASSWORD = "REDIS_PASSWORD"
-"""The variable of the container that the password is in, where there is one: an annotation is no place for it."""
+"""The variable of the container that the password is in, where there is one: an annotation is no place for it. That of
+one binding has the binding's name behind it, and goes before it: REDIS_PASSWORD_CACHE."""
+_NO_VARIABLE = re.compile(r"[^A-Z0-9]")
 _MOST_ENTRIES, _DEEPEST = 100_000, 4
 _LONGEST_NUMBER = 20
 _NO_REDIS = "what answers is no redis"
@@ -32,14 +35,16 @@ class Redis:
 
     Args:
         url: `redis://HOST[:PORT][/DATABASE]`, or `rediss://` for TLS.
+        binding: the name by which actors have it.
     """
 
-    def __init__(self, url: str, context: Context) -> None:
+    def __init__(self, url: str, binding: str, context: Context) -> None:
         parts = urlsplit(url)
         self._host, self._port = parts.hostname or "", parts.port or _PORT
         self._by_tls = parts.scheme == _TLS
         self._database = parts.path.strip("/") or "0"
-        self._password = context.env.get(_PASSWORD, "")
+        own = f"{_PASSWORD}_{_NO_VARIABLE.sub('_', binding.upper())}"
+        self._password = context.env.get(own, context.env.get(_PASSWORD, ""))
         self._dial = context.dial
         self._link: Link | None = None
         self._answers: _Answers | None = None
