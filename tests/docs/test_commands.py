@@ -16,17 +16,26 @@ from wasmlet.testing import ControlPlane
 
 __all__ = ["docker_registry"]
 
-ELSEWHERE = ("docs/clusters.md",)
-"""Documents whose commands another test runs (`tests/deployment/test_quickstarts.py`)."""
+ELSEWHERE = (
+    "docs/clusters.md",  # tests/deployment/test_quickstarts.py
+    "examples/custom_provider/README.md",  # tests/test_readme.py
+    "examples/custom_capability/README.md",  # its tests are part of every run
+)
+"""Documents whose commands another test runs."""
 RUN = (
     "docs/tutorials/first-pod.md",
     "docs/tutorials/first-provider.md",
     "docs/tutorials/first-component.md",
     "docs/how-to/registry.md",
     "docs/host.md",
+    "examples/wascc/README.md",
 )
 """Documents whose commands are run below."""
-PAGES = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").rglob("*.md"))
+PAGES = sorted(
+    path.relative_to(ROOT).as_posix()
+    for pattern in ("docs/**/*.md", "providers/*/README.md", "examples/*/README.md")
+    for path in ROOT.glob(pattern)
+)
 
 
 def text_of(document: str) -> str:
@@ -117,6 +126,12 @@ async def test_registries(reader: Reader, docker_registry: Path, tmp_path: Path)
         reader.environment.update(REGISTRY=f"{host}/team", WASMLET_INSECURE_REGISTRIES=host)
         await reader.follow(text_of("docs/how-to/registry.md"))
     assert (reader.directory / "copy.wasm").read_bytes() == (ROOT / "examples/hello/hello.wasm").read_bytes()
+
+
+async def test_signed_actors(reader: Reader) -> None:
+    output = await reader.follow(text_of("examples/wascc/README.md"))
+    assert re.search(r"^capabilit|http_server", output, re.MULTILINE)
+    assert "HTTP 200 OK" in output
 
 
 async def test_a_host_of_agents(reader: Reader, control_plane: ControlPlane) -> None:
