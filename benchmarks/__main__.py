@@ -28,7 +28,19 @@ from wasmlet.cli import log, providers
 from wasmlet.cli.execution import run_loop
 from wasmlet.errors import ConfigError, WasmletError
 
-WHAT = ("node", "memory", "account", "wasmtime", "engines", "serving", "components", "actors", "remote", "host", "operator")
+WHAT = (
+    "node",
+    "memory",
+    "account",
+    "wasmtime",
+    "engines",
+    "serving",
+    "components",
+    "actors",
+    "remote",
+    "host",
+    "operator",
+)
 REFERENCE = "reference"
 ENGINE = "wasmtime"
 MOST_ASLEEP, MOST_SERVING = 200, 50
@@ -287,11 +299,12 @@ def command(
 ) -> None:
     """Measure how fast and how small a node is, beside a bare client that makes the same writes and nothing else.
 
-    WHAT is node (the node loop alone), memory (where that goes), wasmtime (with an engine), engines (their classes
-    side by side, without an API server), serving (guests that answer requests), components (of wasi:http, beside
-    `wasmtime serve`), actors (of waSCC, beside a component that does the same), remote (pods behind an agent, beside
-    pods of the node's own), host (many agents that joined one process) or operator (which keeps pools of nodes); all of
-    it without any. The API server is an embedded one, or that of --kubeconfig. --handler is for wasmtime.
+    WHAT is node (the node loop alone), memory (where that goes), account (what a pod costs each process), wasmtime
+    (with an engine), engines (their classes side by side, without an API server), serving (guests that answer
+    requests), components (of wasi:http, beside `wasmtime serve`), actors (of waSCC, beside a component that does the
+    same), remote (pods behind an agent, beside pods of the node's own), host (many agents that joined one process) or
+    operator (which keeps pools of nodes); all of it without any. The API server is an embedded one, or that of
+    --kubeconfig. --handler is for wasmtime and account.
     """
     real = None
     if kubeconfig is not None:
