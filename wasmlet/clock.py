@@ -58,10 +58,14 @@ async def either(clock: Clock, seconds: float, *events: asyncio.Event) -> None:
 
 @attrs.frozen
 class Backoff:
-    """A pause that grows by `factor` from `initial` up to `cap` (seconds), spread by `jitter`.
+    """A pause that grows from try to try.
 
-    `jitter` is the share by which a pause may be longer: 0.1 means up to 10 % more, so that many clients that failed
-    together do not return together.
+    Attributes:
+        initial: the first pause, in seconds.
+        factor: how many times as long the next one is.
+        cap: the longest pause, in seconds.
+        jitter: the share by which a pause may be longer: 0.1 means up to 10 % more. So clients that failed together do
+            not return together.
     """
 
     initial: float

@@ -23,13 +23,13 @@ from wasmlet.model.services import service_variables
 
 @attrs.frozen
 class Environment:
-    """What a container's environment came to.
+    """A container's variables.
 
     Attributes:
-        variables: name to value: service variables, then those of `envFrom`, then those of `env`. A byte of a secret
-            that is no UTF-8 is kept as a surrogate (`os.fsencode` gives it back), as the kubelet hands on the bytes.
-        binary: names of the variables with such a byte, for a runtime that can only pass text on.
-        skipped: messages, each for an event InvalidEnvironmentVariableNames.
+        variables: name to value: variables of services, then those of `envFrom`, then those of `env`. A byte of a
+            secret that is not UTF-8 is a surrogate; `os.fsencode` gives the byte back.
+        binary: names of the variables with such a byte, for a runtime that can only take text.
+        skipped: messages about names that are not valid, each for an event InvalidEnvironmentVariableNames.
     """
 
     variables: dict[str, str]

@@ -49,7 +49,9 @@ def expand(text: str, *variables: Mapping[str, str]) -> str:
 
 
 def command_and_args(container: Container, variables: Mapping[str, str]) -> tuple[list[str], list[str]]:
-    """The container's command and arguments with references expanded; both empty where the image's own are meant.
+    """The container's command and arguments, with references to variables replaced.
+
+    Both are empty if the manifest leaves them to the image.
 
     Raises:
         Refused: together they are too long.

@@ -39,8 +39,8 @@ class HandedImage:
     """An image that a node loop has brought to a provider which reaches no registry (`Provider.take_image`).
 
     Attributes:
-        digest: of its manifest, `sha256:...`; what the image's name meant when the pod was handed over.
-        wasm: whether its index or an annotation says that it is WebAssembly, where its configuration may not.
+        digest: the digest of its manifest, `sha256:...`: what the image's name meant when the pod was handed over.
+        wasm: whether its index or an annotation says that it is WebAssembly. Its configuration may not say so.
     """
 
     digest: str
@@ -49,17 +49,21 @@ class HandedImage:
 
 @attrs.frozen
 class Inputs:
-    """A snapshot of what a pod refers to. An object that is absent here does not exist in the API.
+    """A snapshot of what a pod refers to. An object that is not here does not exist in the API.
 
     Attributes:
-        config_maps, secrets: raw objects by name.
-        tokens: of the pod's service account, bound to the pod.
+        config_maps: raw objects by name.
+        secrets: raw objects by name.
+        tokens: tokens of the pod's service account, bound to the pod.
         services: the services of the pod's namespace, and `default/kubernetes`.
-        claims, persistent_volumes: raw objects by the claim's name; a claim that is not bound has no volume here.
-        node_name, node_ips: of the node that runs the pod.
-        runtime_handler: of the pod's RuntimeClass; "" without one, None where that class does not exist (any more).
-        node_allocatable: resource name to quantity, what `resourceFieldRef` falls back to.
-        images: those that were brought, by what the manifest calls them; every other one the provider gets by itself.
+        claims: raw objects by name.
+        persistent_volumes: raw objects by the name of the claim that is bound to them. A claim that is not bound has
+            none.
+        node_name: the name of the node that runs the pod.
+        node_ips: the addresses of that node.
+        runtime_handler: the handler of the pod's RuntimeClass; "" without a class, None if the class does not exist.
+        node_allocatable: resource name to quantity: the values of `resourceFieldRef` for a container without a limit.
+        images: images that the node loop has brought, by their names in the manifest. The provider gets all others.
     """
 
     config_maps: Mapping[str, Raw] = attrs.field(factory=dict)

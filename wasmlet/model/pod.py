@@ -20,9 +20,9 @@ RestartPolicy = Literal["Always", "OnFailure", "Never"]
 
 @attrs.frozen(order=True)
 class PodKey:
-    """Which pod: its UID says so alone; namespace and name are there for people and for API paths.
+    """Which pod. The UID alone identifies it; namespace and name are for people and for paths of the API.
 
-    A pod that is made again under the same name has another UID and is another pod.
+    A pod that is made again under the same name has another UID, and is another pod.
     """
 
     namespace: str
@@ -42,7 +42,9 @@ class PodKey:
 class Container:
     """One entry of `spec.containers`, `spec.initContainers` or `spec.ephemeralContainers`.
 
-    `field` is its path in the manifest (`spec.containers[0]`), for messages.
+    Attributes:
+        raw: the entry, as the API has it. Do not change it.
+        field: its path in the manifest (`spec.containers[0]`), for messages.
     """
 
     raw: Raw
@@ -50,26 +52,32 @@ class Container:
 
     @functools.cached_property
     def name(self) -> str:
+        """Its name."""
         return str(self.raw["name"])
 
     @property
     def image(self) -> str:
+        """Its image, as the manifest names it."""
         return str(self.raw.get("image", ""))
 
     @property
     def command(self) -> Sequence[str]:
+        """`command` of the manifest, without references replaced; see `wasmlet.command_and_args`."""
         return list(self.raw.get("command") or ())
 
     @property
     def args(self) -> Sequence[str]:
+        """`args` of the manifest, likewise."""
         return list(self.raw.get("args") or ())
 
     @property
     def env(self) -> Sequence[Raw]:
+        """The entries of `env`; see `wasmlet.environment` for what becomes of them."""
         return list(self.raw.get("env") or ())
 
     @property
     def resources(self) -> Raw:
+        """Requests and limits, as the manifest has them."""
         return self.raw.get("resources") or {}
 
     def __repr__(self) -> str:
@@ -78,101 +86,122 @@ class Container:
 
 @attrs.frozen(eq=False, slots=False)
 class Pod:
-    """A pod around its raw API object.
+    """A pod, around its raw API object.
 
-    Cheap to make: parts are read when asked for. Compare `pod.key` for identity and `pod.generation` for the spec.
+    It is cheap to make: parts are read when they are asked for. Compare `pod.key` to know whether two are one pod, and
+    `pod.generation` to know whether the spec has changed.
+
+    Attributes:
+        raw: the pod, as the API has it. Do not change it. What has no property here is read from `raw`.
     """
 
     raw: Raw
 
     @functools.cached_property
     def key(self) -> PodKey:
+        """Which pod it is."""
         metadata = self.raw["metadata"]
         return PodKey(metadata["namespace"], metadata["name"], metadata["uid"])
 
     @property
     def metadata(self) -> Raw:
+        """`metadata`."""
         return self.raw["metadata"]  # type: ignore[no-any-return]
 
     @property
     def spec(self) -> Raw:
+        """`spec`; empty if there is none."""
         return self.raw.get("spec") or {}
 
     @property
     def status(self) -> Raw:
+        """`status`, as the API has it; empty if there is none."""
         return self.raw.get("status") or {}
 
     @property
     def namespace(self) -> str:
+        """Its namespace."""
         return self.key.namespace
 
     @property
     def name(self) -> str:
+        """Its name."""
         return self.key.name
 
     @property
     def uid(self) -> str:
+        """Its UID."""
         return self.key.uid
 
     @property
     def labels(self) -> Mapping[str, str]:
+        """Its labels."""
         return self.metadata.get("labels") or {}
 
     @property
     def annotations(self) -> Mapping[str, str]:
+        """Its annotations."""
         return self.metadata.get("annotations") or {}
 
     @property
     def generation(self) -> int:
-        """Grows with each change of the spec; 0 where the API server does not set it."""
+        """A number that grows with each change of the spec; 0 if the API server does not set it."""
         return int(self.metadata.get("generation") or 0)
 
     @property
     def resource_version(self) -> str:
+        """The version of the object."""
         return str(self.metadata.get("resourceVersion", ""))
 
     @property
     def phase(self) -> str:
+        """The phase that the API has: Pending, Running, Succeeded, Failed or Unknown."""
         return str(self.status.get("phase") or "Pending")
 
     @property
     def finished(self) -> bool:
-        """Whether the phase is one that a pod never leaves."""
+        """Whether the phase is Succeeded or Failed, which a pod never leaves."""
         return self.phase in ("Succeeded", "Failed")
 
     @property
     def deleting(self) -> bool:
+        """Whether it is being deleted."""
         return bool(self.metadata.get("deletionTimestamp"))
 
     @property
     def deletion_grace_seconds(self) -> int:
-        """How long the containers may take to end, in seconds, once the pod is being deleted."""
+        """Seconds that the containers have to end, once the pod is being deleted."""
         grace = self.metadata.get("deletionGracePeriodSeconds")
         return int(grace if grace is not None else self.termination_grace_seconds)
 
     @property
     def termination_grace_seconds(self) -> int:
+        """Seconds that its containers have to end, as the manifest says; 30 without it."""
         grace = self.spec.get("terminationGracePeriodSeconds")
         return 30 if grace is None else int(grace)
 
     @property
     def restart_policy(self) -> RestartPolicy:
+        """Always, OnFailure or Never."""
         return self.spec.get("restartPolicy") or "Always"
 
     @functools.cached_property
     def containers(self) -> Sequence[Container]:
+        """Its containers."""
         return _containers(self.spec, "containers")
 
     @functools.cached_property
     def init_containers(self) -> Sequence[Container]:
+        """Its init containers, sidecars among them."""
         return _containers(self.spec, "initContainers")
 
     @functools.cached_property
     def ephemeral_containers(self) -> Sequence[Container]:
+        """The containers that `kubectl debug` has added."""
         return _containers(self.spec, "ephemeralContainers")
 
     def container(self, name: str) -> Container | None:
-        """The container of that name among all three kinds, or None."""
+        """The container, init container or ephemeral container of that name, or None."""
         for group in (self.containers, self.init_containers, self.ephemeral_containers):
             for container in group:
                 if container.name == name:

@@ -27,7 +27,12 @@ LOST_EXIT_CODE = wire.LOST_CODE
 
 @attrs.frozen
 class Waiting:
-    """Not started: `reason` is a word that kubectl shows as STATUS (`ContainerCreating`, `ErrImagePull`)."""
+    """The container has not started.
+
+    Attributes:
+        reason: a word that kubectl shows as STATUS (`ContainerCreating`, `ErrImagePull`).
+        message: why, for people.
+    """
 
     reason: str = "ContainerCreating"
     message: str = ""
@@ -35,14 +40,28 @@ class Waiting:
 
 @attrs.frozen
 class Running:
-    """Started at `started_at` (aware, UTC) and not known to have ended."""
+    """The container has started, and is not known to have ended.
+
+    Attributes:
+        started_at: when (aware, UTC).
+    """
 
     started_at: datetime
 
 
 @attrs.frozen
 class Terminated:
-    """Ended. `signal` is set where a signal ended it; `reason` is a kubelet's word (Completed, Error, OOMKilled)."""
+    """The container has ended.
+
+    Attributes:
+        exit_code: its exit code; 128 plus the signal's number if a signal ended it.
+        reason: a kubelet's word (Completed, Error, OOMKilled); see `cause`.
+        message: what it has left for people: its termination message, or why it could not run.
+        signal: the signal that ended it, or None.
+        started_at: when it started (aware, UTC), or None if nobody knows.
+        finished_at: when it ended (aware, UTC), or None if nobody knows.
+        container_id: the instance that ended, `<runtime>://<id>`.
+    """
 
     exit_code: int
     reason: str = ""
@@ -54,7 +73,7 @@ class Terminated:
 
     @property
     def cause(self) -> str:
-        """`reason`, or what the exit code alone says."""
+        """The reason, or without one what the exit code says: Completed or Error."""
         return self.reason or ("Completed" if self.exit_code == 0 else "Error")
 
 
@@ -65,12 +84,20 @@ ContainerState = Waiting | Running | Terminated
 class ContainerStatus:
     """The state of one container.
 
-    `ready` left None means "ready while running"; set it where readiness probes decide. `started` likewise; of a pod
-    that is adopted, None means for both that what the API says of this very container goes on. `container_id` has the
-    form `<runtime>://<id>`. `resources` (requests and limits) are those that the running container has been given and
-    `allocated` the requests that the node has set aside for it, where they may differ from the manifest's (KEP-1287);
-    None means that they do not. `recursive_read_only` says that its
-    read-only mounts are so with all that is mounted below them (KEP-3857).
+    Attributes:
+        name: the container's name.
+        state: what it is doing now.
+        last_state: how its instance before this one ended, or None.
+        ready: None means "ready while it runs". Set it if readiness probes decide. For a pod that this node loop found
+            already running, None means that what the API says of this instance stays true.
+        started: whether its startup probe has succeeded; None as for `ready`.
+        restart_count: how often it was started again.
+        image: the image's name.
+        image_id: the image's digest.
+        container_id: the instance, `<runtime>://<id>`.
+        resources: requests and limits that the running container has; None if they are the manifest's (KEP-1287).
+        allocated: requests that the node has set aside for it, likewise.
+        recursive_read_only: whether its read-only mounts are read-only with all that is mounted below them (KEP-3857).
     """
 
     name: str
@@ -88,16 +115,25 @@ class ContainerStatus:
 
     @property
     def is_ready(self) -> bool:
+        """Whether it is ready, `ready` None taken into account."""
         return isinstance(self.state, Running) if self.ready is None else self.ready
 
     @property
     def is_started(self) -> bool:
+        """Whether it has started, `started` None taken into account."""
         return isinstance(self.state, Running) if self.started is None else self.started
 
 
 @attrs.frozen
 class Condition:
-    """A pod or node condition; `status` is "True", "False" or "Unknown". Transition times are kept by the node loop."""
+    """A condition of a pod or a node. The node loop keeps the times of its transitions.
+
+    Attributes:
+        type: its name (`DiskPressure`).
+        status: "True", "False" or "Unknown".
+        reason: one word.
+        message: a sentence for people.
+    """
 
     type: str
     status: Literal["True", "False", "Unknown"]
@@ -107,10 +143,19 @@ class Condition:
 
 @attrs.frozen
 class PodStatus:
-    """Everything a provider knows of a pod.
+    """Everything that a provider knows of a pod.
 
-    Containers that it leaves out are shown as waiting (ContainerCreating; PodInitializing while an init container
-    has still to run). `phase` None means: compute it. `pod_ips` empty means that the pod has no address of its own.
+    Attributes:
+        containers: their states. One that is left out is shown as waiting: ContainerCreating, or PodInitializing while
+            an init container has still to run.
+        init_containers: likewise.
+        ephemeral_containers: likewise.
+        phase: None means that the node loop computes it from the states, as a kubelet does.
+        reason: one word for the whole pod (`Evicted`), if there is one.
+        message: a sentence about it.
+        pod_ips: the pod's addresses; empty if it has none of its own.
+        conditions: conditions beside those that the node loop sets.
+        start_time: when the pod was accepted (aware, UTC), or None.
     """
 
     containers: tuple[ContainerStatus, ...] = ()
@@ -124,7 +169,7 @@ class PodStatus:
     start_time: datetime | None = None
 
     def container(self, name: str) -> ContainerStatus | None:
-        """The status of the container of that name among all three kinds, or None."""
+        """The status of the container, init container or ephemeral container of that name, or None."""
         for status in (*self.containers, *self.init_containers, *self.ephemeral_containers):
             if status.name == name:
                 return status
