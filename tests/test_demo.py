@@ -108,6 +108,15 @@ async def test_it_shows_the_pod_from_pending_to_succeeded(provider: str) -> None
     assert await _processes_with(kubeconfig[1].rpartition("/")[0]) == []
 
 
+async def test_it_shows_actors() -> None:
+    async with wasmlet("demo", "--port", "0", "--provider", "wascc") as demo:
+        code, output = await demo.end()
+    assert code == 0, output
+    assert re.search(r"^service/counter +answers at (http://127\S+/)$", output, re.MULTILINE)
+    assert '  | {"counter": 1}\n' in output
+    assert re.search(r"^service/echo +answers at (http://127\S+/)$", output, re.MULTILINE)
+
+
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGHUP], ids=lambda how: how.name)
 async def test_kept_up_it_serves_kubectl_until_a_signal(kubectl: Path, tmp_path: Path, how: signal.Signals) -> None:
     async with wasmlet("demo", "--port", "0", "--keep") as demo:

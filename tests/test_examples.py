@@ -334,6 +334,9 @@ async def test_an_actor_counts(kube: Kubectl) -> None:
         for count in (1, 2):
             async with client.get(f"http://{ip}:8080/any/path") as answer:
                 assert await answer.json() == {"counter": count}
+        await kube.phase("echo", "Running")
+        async with client.post(f"http://{await kube.get('echo', '.status.podIP')}:8080/", data=b"and back") as answer:
+            assert await answer.read() == b"and back"
 
 
 async def test_a_pool(control_plane: ControlPlane, kubectl: Path) -> None:

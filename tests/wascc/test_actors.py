@@ -261,6 +261,11 @@ async def test_bodies_are_bounded(node: Runtime, tmp_path: Path) -> None:
         assert await _text(client, f"{url}/x") == "/x"
 
 
+def test_whom_a_node_trusts_is_said() -> None:
+    assert "--wascc-issuers names those whom you trust" in WasccEngine().notice
+    assert WasccEngine((ACCOUNT.public.text,)).notice.endswith(f"are run: {ACCOUNT.public.text}")
+
+
 def test_only_actors_of_trusted_issuers_run() -> None:
     with pytest.raises(ConfigError, match="--wascc-issuers"):
         WasccEngine(("nobody",))

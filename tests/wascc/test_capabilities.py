@@ -80,6 +80,10 @@ async def test_messages_of_a_broker(node: Runtime, tmp_path: Path, client: Clien
         nobody = await says("wascc:messaging", "Request", subject="nobody.here", body=b"", timeout=100)
         assert "nobody has answered at nobody.here" in nobody
 
+        mine = await hears("wascc:messaging", "Request", subject="orders.mine", body=b"me", timeout=100)
+        assert "nobody has answered at orders.mine" in mine  # it cannot hear what it asks itself before it is done
+        await until(hears.told, lambda told: told["body"] == b"me")
+
         reader, writer = await asyncio.open_connection(there, server.port)
         writer.write(b"CONNECT {}\r\nSUB answers 1\r\nPING\r\n")
         await reader.readuntil(b"PONG\r\n")

@@ -98,7 +98,7 @@ class WasccEngine(Engine):
     def notice(self) -> str:
         """What the owner of the node is told at its start."""
         if self._issuers:
-            return f"actors of {len(self._issuers)} issuers are run"
+            return f"only actors of these issuers are run: {', '.join(sorted(self._issuers))}"
         return "actors of every issuer are run, whoever has signed them; --wascc-issuers names those whom you trust"
 
     async def check(self) -> None:

@@ -76,7 +76,8 @@ def command(
     """Try it: an embedded control plane, one node, and pods. Needs no cluster and no root.
 
     FILE is a manifest of one or more objects, with a pod among them or what makes pods; without it examples/hello.yaml
-    and then examples/web.yaml. Relative modules in it (file://./x.wasm) are looked for beside it.
+    and then examples/web.yaml, or examples/wascc.yaml with provider wascc. Relative modules in it (file://./x.wasm) are
+    looked for beside it.
 
     FILE may also be a module (FILE.wasm), which is run in a pod of its own. ARGS are its arguments; options of the
     demo go before FILE.

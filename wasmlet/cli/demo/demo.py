@@ -62,16 +62,16 @@ async def demo(file: Path | None, arguments: Sequence[str], settings: Settings, 
 
     Args:
         file: a manifest, or a module, which is run with these arguments; None is `examples/hello.yaml` and then
-            `examples/web.yaml`.
+            `examples/web.yaml`, or `examples/wascc.yaml` of that provider.
 
     Raises:
         DemoFailed: a guest failed, or nothing ran within 30 seconds.
         ConfigError: the file cannot be read, or this machine cannot run the provider.
     """
-    acts = [await _objects(path, arguments, settings) for path in _files(file)]
+    acts = [await _objects(path, arguments, settings) for path in _files(file, settings.provider)]
     for objects in acts:
         tolerating(objects, settings.provider)
-    modules = _files(file)[0].absolute().parent
+    modules = _files(file, settings.provider)[0].absolute().parent
     keep, hints = settings.keep, list[str]()
     stop = asyncio.Event()
     began = time.monotonic()
@@ -97,9 +97,11 @@ async def demo(file: Path | None, arguments: Sequence[str], settings: Settings, 
             say("stopped")
 
 
-def _files(file: Path | None) -> list[Path]:
+def _files(file: Path | None, provider: str) -> list[Path]:
     """What is shown, one after the other."""
-    return [file] if file else [example("hello.yaml"), example("web.yaml")]
+    if file:
+        return [file]
+    return [example(name) for name in (("wascc.yaml",) if provider == "wascc" else ("hello.yaml", "web.yaml"))]
 
 
 async def _objects(file: Path, arguments: Sequence[str], settings: Settings) -> list[dict[str, Any]]:
