@@ -25,6 +25,8 @@ from wasmlet.controlplane.faults import Delay
 from wasmlet.kube import Client, load_identity
 
 WASMLET = str(Path(sys.executable).parent / "wasmlet")
+RELATIVE = os.path.relpath(WASMLET)
+EXAMPLES = {os.path.relpath(path) for path in (Path(__file__).parents[1] / "examples").glob("*.yaml")}
 PATIENCE = 100.0
 """Seconds; what bounds a whole test is a little more."""
 POD = """
@@ -97,15 +99,18 @@ async def test_it_shows_the_pod_from_pending_to_succeeded(provider: str) -> None
     phases = re.findall(r"^pod/hello +(\w+)$", output, re.MULTILINE)
     assert phases == ["Pending", "Running", "Succeeded"]
     assert "  | Hello, from WebAssembly in namespace default\n" in output
-    assert len(re.findall(r"^  kubectl --kubeconfig \S+ ", output, re.MULTILINE)) == 4
     url = re.search(r"^service/web +answers at (http://127\S+/)$", output, re.MULTILINE)
     assert url
-    assert f"  curl {url[1]}\n" in output
     assert re.search(r"^  \| Hello from web-\S+: /$", output, re.MULTILINE)
-    kubeconfig = re.search(r"^kubeconfig +(\S+)$", output, re.MULTILINE)
-    assert kubeconfig
-    assert not Path(kubeconfig[1]).parent.exists()
-    assert await _processes_with(kubeconfig[1].rpartition("/")[0]) == []
+    # What it needed is gone, and nothing is to be typed that would need it.
+    assert "kubeconfig" not in output.lower()
+    assert not re.search(r"^  (kubectl|curl) ", output, re.MULTILINE)
+    after = output.partition("\nstopped\ntry next\n")[2].splitlines()
+    assert [re.sub(r" +#.*", "", line).split()[1:] for line in after][:2] == [
+        ["demo", "--keep"],
+        ["demo", "examples/retries.yaml"],
+    ]
+    assert {str(shutil.which(line.split()[0])) for line in after} <= {WASMLET, RELATIVE}
 
 
 async def test_it_shows_actors() -> None:
@@ -121,8 +126,16 @@ async def test_it_shows_actors() -> None:
 async def test_kept_up_it_serves_kubectl_until_a_signal(kubectl: Path, tmp_path: Path, how: signal.Signals) -> None:
     async with wasmlet("demo", "--port", "0", "--keep") as demo:
         plane = int((await demo.line(r"^control plane +https://127.0.0.1:(\d+)$"))[1])
-        kubeconfig = (await demo.line(r"^kubeconfig +(\S+)$"))[1]
+        kubeconfig = (await demo.line(r"^  export KUBECONFIG=(\S+)$"))[1]
         await demo.line("up until Ctrl-C")
+        shown = "".join(demo.lines)
+        assert shown.count("KUBECONFIG") == 1
+        assert "--kubeconfig" not in shown
+        url = re.search(r"^service/web +answers at (http://127\S+/)$", shown, re.MULTILINE)
+        assert url
+        assert f"  curl {url[1]}\n" in shown
+        # What it names to try next is there.
+        assert set(re.findall(r"^  kubectl apply -f (\S+)", shown, re.MULTILINE)) <= EXAMPLES
 
         async def kube(*arguments: str) -> str:
             process = await asyncio.create_subprocess_exec(
@@ -135,10 +148,16 @@ async def test_kept_up_it_serves_kubectl_until_a_signal(kubectl: Path, tmp_path:
         assert "Completed" in await kube("get", "pods")
         assert "I am pod hello on node wasmlet-demo" in await kube("logs", "hello")
         examples = Path(__file__).parents[1] / "examples"
+        applied = await kube("apply", "-f", str(examples / "runtimeclasses.yaml"))
+        assert "runtimeclass.node.k8s.io/wasmlet configured" in applied
+        assert "Warning" not in applied
+        assert "Username    admin" in await kube("auth", "whoami")
         assert "pod/hello configured" in await kube("apply", "-f", str(examples / "hello.yaml"))
         await kube("delete", "pod", "hello")
         assert "created" in await kube("apply", "-f", str(examples / "hello.yaml"))
-        assert (await kube("logs", "--follow", "--pod-running-timeout=60s", "hello")).endswith("Bye\n")
+        succeeded = ("--for=jsonpath={.status.phase}=Succeeded", "--timeout=60s")
+        await kube("wait", "pod/hello", *succeeded)
+        assert (await kube("logs", "hello")).endswith("Bye\n")
         # A pod that says no more of where it runs than its class.
         image = f"file://{examples}/hello/hello.wasm"
         spec = {"runtimeClassName": "wasmlet", "restartPolicy": "Never", "containers": [{"name": "c", "image": image}]}
@@ -146,7 +165,8 @@ async def test_kept_up_it_serves_kubectl_until_a_signal(kubectl: Path, tmp_path:
         manifest = tmp_path / "classy.json"
         manifest.write_text(json.dumps(pod))
         await kube("apply", "-f", str(manifest))
-        assert (await kube("logs", "--follow", "--pod-running-timeout=60s", "classy")).endswith("Bye\n")
+        await kube("wait", "pod/classy", *succeeded)
+        assert (await kube("logs", "classy")).endswith("Bye\n")
         for pod_name in ("hello", "classy"):
             listed = await kube("get", "events", "--field-selector", f"involvedObject.name={pod_name}")
             reasons = [line.split()[2] for line in listed.splitlines()[1:]]
@@ -162,6 +182,29 @@ async def test_kept_up_it_serves_kubectl_until_a_signal(kubectl: Path, tmp_path:
     assert code == 0
     assert "Traceback" not in output
     assert await _processes_with(kubeconfig.rpartition("/")[0]) == []
+
+
+async def test_a_pod_of_an_engine_that_is_not_there_is_told_what_to_install(tmp_path: Path) -> None:
+    examples = Path(__file__).parents[1] / "examples"
+    (tmp_path / "actor.yaml").write_text(
+        (examples / "wascc.yaml").read_text().replace("file://./", f"file://{examples}/")
+    )
+    async with wasmlet("demo", "--port", "0", str(tmp_path / "actor.yaml")) as demo:
+        code, output = await demo.end()
+    assert code == 0, output  # the engine is installed, and offered because the pod asks for it
+    hidden = "import importlib.metadata as m; real = m.entry_points\n"
+    hidden += "m.entry_points = lambda **given: () if given['group'] == 'wasmlet.engines' else real(**given)\n"
+    (tmp_path / "sitecustomize.py").write_text(hidden)
+    process = await asyncio.create_subprocess_exec(
+        WASMLET, "demo", "--port", "0", str(tmp_path / "actor.yaml"),
+        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
+    )  # fmt: skip
+    async with asyncio.timeout(PATIENCE):
+        out, _ = await process.communicate()
+    assert process.returncode == 1
+    assert b"a pod has runtimeClassName wasmlet-wascc, and the engine wascc is not installed" in out
+    assert b"try: pip install wasmlet-wascc" in out
 
 
 async def _shout(port: int) -> None:
@@ -300,7 +343,7 @@ async def test_instances_that_ended_before_the_api_heard_of_them_are_shown(tmp_p
     said: asyncio.Queue[str] = asyncio.Queue()
     async with (
         demo_module._control_plane(0, tmp_path) as plane,
-        demo_module._node(plane, tmp_path, examples, demo_module.Settings(), print) as running,
+        demo_module._node(plane, tmp_path, examples, demo_module.Settings(), (), print) as running,
         Client(await load_identity(plane.kubeconfig)) as client,
         asyncio.timeout(60),
         asyncio.TaskGroup() as group,
@@ -308,7 +351,7 @@ async def test_instances_that_ended_before_the_api_heard_of_them_are_shown(tmp_p
         await demo_module._create_classes(client)
         objects = await asyncio.to_thread(objects_of, examples / "retries.yaml")
         with plane.faults.add(Delay(), verb="patch", path="*/pods/retries/status"):
-            shown = Show(client, plane.kubeconfig, running.earlier, said.put_nowait, said.put_nowait)
+            shown = Show(client, running.earlier, said.put_nowait, said.put_nowait)
             show = group.create_task(shown.run(objects))
             await _event(client, "BackOff")  # two instances have ended, and the third waits
         tries: list[str] = []

@@ -15,7 +15,7 @@ import attrs
 
 from wasmlet.errors import ConfigError
 
-HELP = "wasmlet.help"
+HELP, UNIT = "wasmlet.help", "wasmlet.unit"
 MOST_FILE = 1024 * 1024
 """Bytes of a file that an option names: a key, certificates, a token."""
 
@@ -27,6 +27,7 @@ def option(
     factory: Any = None,
     least: float = 0,
     most: float = math.inf,
+    unit: str = "",
     **rest: Any,
 ) -> Any:
     """An attrs field with a help text, which the command line makes an option of.
@@ -39,6 +40,7 @@ def option(
         help: one line, shown by `--help`.
         least: the smallest number that is taken. A number has to be finite.
         most: the largest number that is taken.
+        unit: of a number, in capitals, as `--help` shows it; that of a `float` is SECONDS without it.
 
     Raises:
         ConfigError: the number is another one; raised when the class is instantiated.
@@ -51,9 +53,10 @@ def option(
             raise ConfigError(f"{flag.replace('-', ' ')}: expected {expected}, found {value}; set it with --{flag}")
 
     rest["validator"] = [within, *rest.get("validator", ())]
+    metadata = {HELP: help, UNIT: unit}
     if factory is not None:
-        return attrs.field(factory=factory, metadata={HELP: help}, **rest)
-    return attrs.field(default=default, metadata={HELP: help}, **rest)
+        return attrs.field(factory=factory, metadata=metadata, **rest)
+    return attrs.field(default=default, metadata=metadata, **rest)
 
 
 def check_state_directory(path: Path, *, closed: int) -> bool:

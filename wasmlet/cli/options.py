@@ -20,7 +20,7 @@ import click
 
 from wasmlet.errors import ConfigError
 from wasmlet.names import did_you_mean
-from wasmlet.options import HELP
+from wasmlet.options import HELP, UNIT
 
 T = TypeVar("T")
 
@@ -159,7 +159,7 @@ def _option(field: attrs.Attribute[Any], hint: Any) -> click.Option:
         required=default is attrs.NOTHING,
         help=field.metadata.get(HELP, ""),
         show_default=shown not in (None, (), "", False),
-        metavar=None if kind is bool else _metavar(field.name, kind),
+        metavar=None if kind is bool else field.metadata.get(UNIT) or _metavar(field.name, kind),
         show_envvar=True,
         envvar=f"WASMLET_{field.name.upper()}",
     )

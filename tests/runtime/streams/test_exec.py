@@ -17,6 +17,7 @@ from tests.worker.harness import children, filled, kill, wait_gone, zygote_of
 from wasmlet.errors import InvalidInput, NotFound, WasmletError
 from wasmlet.model.pod import PodKey
 from wasmlet.model.status import Running, Terminated
+from wasmlet.runtime.streams.execs import NO_SHELL
 
 
 async def started(runtime: Runtime, image: str, *args: str, **more: Any) -> PodKey:
@@ -99,6 +100,25 @@ async def test_a_terminal(runtime: Runtime, image: str) -> None:
     assert (await running)[0] == 130
     # Without stdin only the outputs are a terminal.
     assert (await run(runtime, key, "terminal", caller=Caller(tty=True)))[1].out == b"011\r\n"
+
+
+async def test_whoever_asks_for_a_shell_is_told_that_there_is_none(runtime: Runtime, image: str) -> None:
+    key = await started(runtime, image)
+
+    async def shell(*words: str, caller: Caller) -> tuple[bytes, bytes]:
+        async with asyncio.timeout(PATIENCE):
+            await runtime.provider.exec(key, "main", words, caller)
+        return caller.out, caller.err
+
+    said = NO_SHELL.encode()
+    typing = Caller(stdin=True, tty=True)
+    running = asyncio.ensure_future(shell("/bin/sh", "print", "on", "sleep", "1000", caller=typing))
+    await typing.until(said + b"\r\non\r\n")  # first of all: the program may say nothing for as long as it runs
+    typing.type(b"\x03")
+    await running
+    assert await shell("sh", caller=Caller()) == (b"", said + b"\n")
+    assert await shell("bash", "print", "hello", caller=Caller()) == (b"hello\n", b"")  # it does something with it
+    assert await shell("driver", caller=Caller()) == (b"", b"")
 
 
 async def test_a_trap_is_told(runtime: Runtime, image: str) -> None:

@@ -16,12 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import attrs
-import yaml
 
 from wasmlet.artifacts.hosts import RegistryConfig
+from wasmlet.cli.demo import hints
+from wasmlet.cli.demo.engines import wanted_engines
 from wasmlet.cli.demo.follow import Say
 from wasmlet.cli.demo.halves import LOCAL, Half, Place, half, tolerating
-from wasmlet.cli.demo.manifests import RUNS, is_module, objects_of, of_module
+from wasmlet.cli.demo.manifests import checked_objects, is_module, objects_of, of_module
 from wasmlet.cli.demo.showing import DemoFailed, Show
 from wasmlet.controlplane.controllers.lifecycle import GRACE_SECONDS
 from wasmlet.errors import ConfigError
@@ -72,29 +73,34 @@ async def demo(file: Path | None, arguments: Sequence[str], settings: Settings, 
     for objects in acts:
         tolerating(objects, settings.provider)
     modules = _files(file, settings.provider)[0].absolute().parent
-    keep, hints = settings.keep, list[str]()
+    keep = settings.keep
     stop = asyncio.Event()
     began = time.monotonic()
     with on_stop_signals(stop.set), tempfile.TemporaryDirectory(prefix="wasmlet-demo-") as directory:
         async with _control_plane(settings.port, Path(directory), settings.grace) as plane:
             say(f"control plane  {plane.url}")
-            async with _node(plane, Path(directory), modules, settings, say) as running:
+            engines = await wanted_engines(settings.provider, acts, keep=keep)
+            async with _node(plane, Path(directory), modules, settings, engines, say) as running:
                 took = f"{time.monotonic() - began:.1f} s"
                 say(f"node           {NODE_NAME} is Ready, provider {settings.provider} ({took})")
                 if keep:  # before the pods, which may run for as long as they like
-                    _hints(plane.kubeconfig, acts[0], keep, say)
+                    hints.to_type(plane.kubeconfig, acts[0], say)
                 async with Client(await load_identity(plane.kubeconfig)) as client:
                     await _create_classes(client)
-                    show = Show(client, plane.kubeconfig, running.earlier, say, say if keep else hints.append)
+                    show = Show(client, running.earlier, say, say if keep else _nothing)
                     await _until(stop, _show(show, acts))
-                if not keep:
-                    _hints(plane.kubeconfig, acts[0], keep, say)
-                    for line in hints:
-                        say(line)
-                elif not stop.is_set():
+                if keep and not stop.is_set():
+                    if file is None:
+                        hints.next_examples(modules, say)
                     say("up until Ctrl-C")
                     await stop.wait()
             say("stopped")
+            if not keep and not stop.is_set():
+                hints.next_commands(example("hello.yaml").parent, say)
+
+
+def _nothing(line: str) -> None:
+    """A line that is of use only while the demo stays up."""
 
 
 def _files(file: Path | None, provider: str) -> list[Path]:
@@ -121,21 +127,13 @@ async def _show(show: Show, acts: Sequence[Sequence[dict[str, Any]]]) -> None:
         await show.run(objects)
 
 
-def _hints(kubeconfig: Path, objects: Sequence[dict[str, Any]], keep: bool, say: Say) -> None:
-    first = next(body for body in objects if body["kind"] in RUNS)
-    kind, name = first["kind"].lower(), first["metadata"].get("name") or first["kind"].upper()
-    say(f"kubeconfig     {kubeconfig}")
-    say("try            (in another terminal)" if keep else "try            (while `wasmlet demo --keep` is up)")
-    logs = f"logs {name}" if kind == "pod" else f"logs {kind}/{name}"
-    for command in ("get pods -o wide", f"describe {kind} {name}", logs):
-        say(f"  kubectl --kubeconfig {kubeconfig} {command}")
-
-
 async def _create_classes(client: Client) -> None:
-    """Have the RuntimeClasses of `examples/runtimeclasses.yaml`, as a cluster has them."""
-    text = await asyncio.to_thread(example("runtimeclasses.yaml").read_text, "utf-8")
-    for body in yaml.safe_load_all(text):
-        await client.create("/apis/node.k8s.io/v1/runtimeclasses", body)
+    """Have those RuntimeClasses of `examples/runtimeclasses.yaml` whose handlers the node offers."""
+    node = await client.get(f"/api/v1/nodes/{NODE_NAME}")
+    offered = {handler["name"] for handler in node["status"].get("runtimeHandlers") or ()}
+    for body in await asyncio.to_thread(checked_objects, example("runtimeclasses.yaml")):
+        if body["handler"] in offered:
+            await client.create("/apis/node.k8s.io/v1/runtimeclasses", body)
 
 
 def example(name: str) -> Path:
@@ -173,9 +171,13 @@ async def _control_plane(
 
 @asynccontextmanager
 async def _node(
-    plane: ControlPlane, directory: Path, modules: Path, settings: Settings, say: Say
+    plane: ControlPlane, directory: Path, modules: Path, settings: Settings, engines: Sequence[str], say: Say
 ) -> AsyncGenerator[Half, None]:
-    """A node that may run modules from this disk; it ends its pods when it stops."""
+    """A node that may run modules from this disk; it ends its pods when it stops.
+
+    Args:
+        engines: are offered beside the provider's own.
+    """
     config = NodeConfig(
         kubeconfig=plane.node_kubeconfig(NODE_NAME),
         node_name=NODE_NAME,
@@ -186,7 +188,7 @@ async def _node(
         serving_csr=False,  # the demo's API server does not verify it, and nobody would approve the request
         drain_on_exit=True,
     )
-    place = Place(directory, modules, settings.registries)
+    place = Place(directory, modules, settings.registries, tuple(engines))
     async with half(settings.provider, place, say) as running, Node(running.provider, config):
         yield running
 

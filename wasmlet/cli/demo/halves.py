@@ -30,11 +30,19 @@ STOP_SECONDS = 10.0
 
 @attrs.frozen
 class Place:
-    """Where pods run: a directory for the state, one with modules, and where images are pulled from."""
+    """Where pods run.
+
+    Attributes:
+        directory: for the state.
+        modules: has the modules that pods name.
+        registries: where images are pulled from.
+        engines: are offered beside the provider's own.
+    """
 
     directory: Path
     modules: Path
     registries: RegistryConfig
+    engines: tuple[str, ...] = ()
 
 
 @attrs.frozen
@@ -62,6 +70,7 @@ async def half(name: str, place: Place, say: Say) -> AsyncGenerator[Half, None]:
             "module_dir": place.modules,
             "network": ADDRESS,
             "allow_storage_class": (STORAGE_CLASS,),
+            "engine": place.engines,
         }
         provider = kind(config(**settings, **attrs.asdict(place.registries, recurse=False)))
         yield Half(provider, provider.earlier_logs)
@@ -92,6 +101,7 @@ async def _agent(place: Place, token: Path) -> AsyncGenerator[str, None]:
         f"--provider={LOCAL}", "--listen=127.0.0.1:0", f"--token-file={token}", f"--state-dir={state}",
         "--allow-local-modules", f"--module-dir={place.modules}", f"--network={ADDRESS}",
         f"--allow-storage-class={STORAGE_CLASS}", *_flags(place.registries),
+        *(f"--engine={name}" for name in place.engines),
     ]  # fmt: skip
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "wasmlet_agent", *options,

@@ -119,22 +119,27 @@ def objects_of(manifest: Path) -> list[dict[str, Any]]:
         ConfigError: it cannot be read, one of its documents is no object of a kind that there is, or none of them
             makes pods.
     """
+    objects = checked_objects(manifest)
+    if not any(body["kind"] in RUNS for body in objects):
+        wanted = ", ".join(RUNS)
+        raise ConfigError(f"{manifest}: expected at least one of {wanted}, found {len(objects)} other objects")
+    return objects
+
+
+def checked_objects(manifest: Path) -> list[dict[str, Any]]:
+    """The same of a manifest that makes no pods."""
     try:
         documents = list(read_all(manifest.read_bytes()))
     except OSError as error:
         raise ConfigError(f"{manifest}: {error.strerror}") from None
     except ValueError as error:
         raise ConfigError(f"{manifest}: {error}") from None
-    objects = [
+    return [
         _checked(body, f"{manifest}: document {number}")
         for number, document in enumerate(documents, 1)
         if document is not None
         for body in _flat(document)
     ]
-    if not any(body["kind"] in RUNS for body in objects):
-        wanted = ", ".join(RUNS)
-        raise ConfigError(f"{manifest}: expected at least one of {wanted}, found {len(objects)} other objects")
-    return objects
 
 
 def _flat(document: Any) -> Iterator[Any]:

@@ -10,7 +10,6 @@ import asyncio
 import http.client
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -139,7 +138,7 @@ async def _warning(client: Client, pod: Pod) -> str:
     return f"; {messages[-1]}" if messages else ""
 
 
-async def answer(client: Client, service: Object, kubeconfig: Path, say: Say, hint: Say) -> str | None:
+async def answer(client: Client, service: Object, say: Say, hint: Say) -> str | None:
     """Wait until a pod of a Service is ready, show what it answers, and say how to ask it.
 
     Args:
@@ -166,7 +165,7 @@ async def answer(client: Client, service: Object, kubeconfig: Path, say: Say, hi
     local = port if port > 1023 else 8080
     space = f" -n {meta['namespace']}" if meta["namespace"] != "default" else ""
     hint(f"  curl {serving.url}")
-    hint(f"  kubectl --kubeconfig {kubeconfig}{space} port-forward {what} {local}:{port}")
+    hint(f"  kubectl{space} port-forward {what} {local}:{port}")
     return None
 
 

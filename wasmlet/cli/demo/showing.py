@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import attrs
@@ -27,13 +26,11 @@ class Show:
     """Shows objects.
 
     Attributes:
-        kubeconfig: named in the lines that say what to type.
         earlier: reads what the node still has of a container's earlier instances.
         hint: takes the lines to type.
     """
 
     client: Client
-    kubeconfig: Path
     earlier: Earlier
     say: Say
     hint: Say
@@ -80,7 +77,7 @@ class Show:
         Args:
             servers: follow the pods that are the only ones of the Service; none where there may be others.
         """
-        work = asyncio.ensure_future(answer(self.client, service, self.kubeconfig, self.say, self.hint))
+        work = asyncio.ensure_future(answer(self.client, service, self.say, self.hint))
         ended = asyncio.ensure_future(asyncio.wait(servers)) if servers else None
         try:
             await asyncio.wait(filter(None, (work, ended)), return_when=asyncio.FIRST_COMPLETED)

@@ -45,9 +45,15 @@ class ImageConfig(RegistryConfig):
     max_parallel_image_pulls: int = option(5, least=1, help="The most images that are pulled at a time.")
     image_pull_timeout: float = option(1800.0, least=0.001, help="How long pulling one image may take.")
     image_gc_high_threshold: float = option(
-        85.0, least=0, most=100, help="Percent of the disk above which images that are not used go."
+        85.0,
+        least=0,
+        most=100,
+        unit="PERCENT",
+        help="Remove unused images when the disk is fuller than this.",
     )
-    image_gc_low_threshold: float = option(80.0, least=0, most=100, help="Percent of the disk at which that ends.")
+    image_gc_low_threshold: float = option(
+        80.0, least=0, most=100, unit="PERCENT", help="Stop removing images when the disk is less full than this."
+    )
     minimum_image_ttl: float = option(120.0, least=0, help="How long an image stays after its last use at least.")
     max_image_volume_bytes: int = option(
         2**32,

@@ -41,6 +41,12 @@ T = TypeVar("T")
 MODULE = ".wasm"
 """What the name of a file ends with that a command may name."""
 
+SHELLS = ("ash", "bash", "dash", "ksh", "sh", "zsh")
+NO_SHELL = (
+    "there is no shell in this container: it has one program, which runs once more with these words as its arguments"
+)
+"""What is said to whoever asks for a shell, and would see nothing otherwise."""
+
 MAX_OUTPUT = 10 * 1024
 """Bytes of a probe's or hook's output that are kept, as a kubelet keeps them."""
 
@@ -80,7 +86,8 @@ class Execs:
     async def stream(self, container_id: str, command: Sequence[str], streams: Streams) -> int:
         """Run a command with the caller's streams; return its exit code. Cancelled: it is killed.
 
-        A trap is told on stderr, with the guest's backtrace, and has exit code 134.
+        A trap is told on stderr, with the guest's backtrace, and has exit code 134. Whoever asks for a shell is told
+        that there is none: at once where somebody types, and at the end where nothing has been written.
 
         Raises:
             WasmletError: it cannot be run, or the container does not run.
@@ -88,10 +95,14 @@ class Execs:
         """
         with _Guests() as guest:
             outputs, inputs = guest.terminal(streams) if streams.tty else guest.pipes(streams)
+            shell = bool(command) and posixpath.basename(command[0]) in SHELLS
+            if shell and streams.stdin:
+                await _tell(streams, NO_SHELL)
             record = await self._run(container_id, command, guest, outputs, inputs)
         if record.message:
-            write = streams.write_stdout if streams.tty else streams.write_stderr
-            await write(record.message.encode() + (b"\r\n" if streams.tty else b"\n"))
+            await _tell(streams, record.message)
+        elif shell and not streams.stdin and not guest.wrote:
+            await _tell(streams, NO_SHELL)
         return record.exit_code
 
     async def _run(
@@ -193,6 +204,11 @@ class Execs:
             os.close(opened)
 
 
+async def _tell(streams: Streams, message: str) -> None:
+    write = streams.write_stdout if streams.tty else streams.write_stderr
+    await write(message.encode() + (b"\r\n" if streams.tty else b"\n"))
+
+
 def _opened(spec: Mapping[str, Any], mounts: Sequence[int], word: str) -> int | None:
     """Open the file that the first word of a command names; None where it names none. Blocks.
 
@@ -232,6 +248,7 @@ class _Guests:
     """The guest's side of an exec's streams, for as long as it runs, and ours."""
 
     def __init__(self) -> None:
+        self.wrote = False
         self.theirs: list[int] = []
         self._ours: list[Pipe] = []
 
@@ -264,7 +281,7 @@ class _Guests:
             self.theirs.append(_nothing())
         for wanted, write in ((streams.stdout, streams.write_stdout), (streams.stderr, streams.write_stderr)):
             if wanted:
-                outputs.append(_pump(self._pipe(reading=True), write))
+                outputs.append(self._copy(self._pipe(reading=True), write))
             else:
                 self.theirs.append(_nothing())
         return outputs, inputs
@@ -280,7 +297,16 @@ class _Guests:
         inputs: list[Awaitable[None]] = [_follow_size(ours, streams)]
         if streams.stdin:
             inputs.append(_feed(ours, streams, close=False))
-        return [_pump(ours, streams.write_stdout)], inputs
+        return [self._copy(ours, streams.write_stdout)], inputs
+
+    async def _copy(self, pipe: Pipe, write: Callable[[bytes], Awaitable[None]]) -> None:
+        """Pump what the guest writes, and remember that it has."""
+
+        async def noted(data: bytes) -> None:
+            self.wrote = True
+            await write(data)
+
+        await _pump(pipe, noted)
 
     def _pipe(self, *, reading: bool) -> Pipe:
         reader, writer = os.pipe2(os.O_CLOEXEC)

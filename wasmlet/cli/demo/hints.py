@@ -1,0 +1,76 @@
+"""What `wasmlet demo` says to type: while it stays up, and what to try next."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from wasmlet.cli.demo.follow import Say
+from wasmlet.cli.demo.manifests import RUNS
+
+TRY = {
+    "retries.yaml": "work that fails twice, and is tried again",
+    "config.yaml": "variables and files from a ConfigMap and a Secret",
+    "sidecar.yaml": "an init container and a sidecar",
+    "probes.yaml": "a pod that says when it is ready",
+    "limits.yaml": "pods that want more than they may have",
+    "periodic.yaml": "a preStop hook, and a good end",
+}
+"""Manifests of `examples/` that run in the demo as they are, and what each shows."""
+
+
+def to_type(kubeconfig: Path, objects: Sequence[dict[str, Any]], say: Say) -> None:
+    """The first lines for kubectl, while the demo stays up."""
+    first = next(body for body in objects if body["kind"] in RUNS)
+    kind, name = first["kind"].lower(), first["metadata"].get("name") or first["kind"].upper()
+    logs = f"logs {name}" if kind == "pod" else f"logs {kind}/{name}"
+    say(f"kubeconfig     {kubeconfig}")
+    say("try            (in another terminal)")
+    say(f"  export KUBECONFIG={kubeconfig}")
+    for command in ("get pods -o wide", f"describe {kind} {name}", logs, "top pods"):
+        say(f"  kubectl {command}")
+
+
+def next_examples(examples: Path, say: Say) -> None:
+    """More to apply, while the demo stays up.
+
+    Args:
+        examples: the directory with the manifests.
+    """
+    there = [(examples / name, about) for name, about in TRY.items() if (examples / name).is_file()]
+    if not there:
+        return
+    say("try next       (each file says at its top what to expect)")
+    width = max(len(_shown(file)) for file, _ in there)
+    for file, about in there:
+        say(f"  kubectl apply -f {_shown(file):<{width}}  # {about}")
+
+
+def next_commands(examples: Path, say: Say) -> None:
+    """What to try once the demo has ended."""
+    program = "wasmlet" if _on_path() else _shown(Path(sys.argv[0]).absolute())
+    lines = [
+        ("demo --keep", "the same, and it stays up for kubectl and curl"),
+        (f"demo {_shown(examples / 'retries.yaml')}", TRY["retries.yaml"]),
+        ("demo FILE.wasm ARGS", "a module of yours"),
+        ("new provider NAME", "a package that makes pods of something else"),
+        ("doctor", "what a node in your cluster would lack"),
+    ]
+    width = max(len(line) for line, _ in lines)
+    say("try next")
+    for line, about in lines:
+        say(f"  {program} {line:<{width}}  # {about}")
+
+
+def _on_path() -> bool:
+    found = shutil.which("wasmlet")
+    return found is not None and Path(found).resolve() == Path(sys.argv[0]).resolve()
+
+
+def _shown(file: Path) -> str:
+    """The path as one types it here."""
+    here = Path.cwd()
+    return str(file.relative_to(here) if file.is_relative_to(here) else file)
