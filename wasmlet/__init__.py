@@ -137,11 +137,12 @@ def run(provider: Provider, config: NodeConfig | None = None) -> None:
     import asyncio
     import sys
 
-    from wasmlet.cli import output
+    from wasmlet.cli import execution, output
     from wasmlet.errors import WasmletError
 
     output.guard_errors()  # a node goes on when its log cannot be written
     try:
+        execution.need_linux()
         import structlog
 
         from wasmlet import node

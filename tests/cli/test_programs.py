@@ -99,6 +99,25 @@ def test_exit_codes_are_those_that_help_names(tmp_path: Path) -> None:
     assert (reader.stdout, reader.stderr) in (("141\n", ""), ("0\n", ""))  # 0 where it was faster than its reader
 
 
+@pytest.mark.parametrize(
+    "start",
+    [
+        "from wasmlet.cli import main; main(['demo'])",
+        "from wasmlet.cli import main; main(['run', '--help'])",
+        "from wasmlet.cli import main_for; main_for('wasmtime')",
+        "from wasmlet_agent import main; main([])",
+        "import wasmlet; wasmlet.run(None)",
+    ],
+)
+def test_where_nodes_do_not_run_it_is_said(start: str) -> None:
+    code = f"import sys; sys.platform = 'darwin'; {start}"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=100)
+    assert done.returncode == 1
+    assert done.stderr == (
+        "Error: nodes run on Linux only, and this is macOS; run wasmlet in a Linux virtual machine or container\n"
+    )
+
+
 # -- completion
 
 

@@ -34,6 +34,9 @@ def main_for(provider: str, args: Sequence[str] | None = None, more: str | None 
         more: what `--help` says after the first line, as which other commands the program has.
     """
     try:
+        from wasmlet.cli.execution import end_unless_on_linux
+
+        end_unless_on_linux()
         from wasmlet.cli.run import main_for
 
         main_for(provider, args, more)

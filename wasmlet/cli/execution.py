@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from wasmlet.cli.output import OutputLost, guard
-from wasmlet.errors import WasmletError
+from wasmlet.errors import ConfigError, WasmletError
 
 if TYPE_CHECKING:
     from logging import LogRecord
@@ -23,6 +23,27 @@ Exit codes:
   130  Ctrl-C ended it.
   141  Nobody reads its output any more.
 """
+
+
+def need_linux() -> None:
+    """See that this is Linux, before anything is imported that only Linux has.
+
+    Raises:
+        ConfigError: it is not.
+    """
+    if sys.platform != "linux":
+        system = {"darwin": "macOS", "win32": "Windows"}.get(sys.platform, sys.platform)
+        raise ConfigError(
+            f"nodes run on Linux only, and this is {system}; run wasmlet in a Linux virtual machine or container"
+        )
+
+
+def end_unless_on_linux() -> None:
+    """The same for a program that does nothing else: it ends with the message."""
+    try:
+        need_linux()
+    except ConfigError as error:
+        fail(error)
 
 
 def run_loop(work: Coroutine[Any, Any, None]) -> None:

@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 import click
 from click.shell_completion import CompletionItem
 
+from wasmlet.cli.execution import need_linux
 from wasmlet.errors import ConfigError
 
 GROUP = "wasmlet.commands"
@@ -22,6 +23,10 @@ ELSEWHERE = {
     "wascc": ("wasmlet-wascc", "Make keys, and sign actors."),
 }
 """The commands that this project publishes in a distribution of their own: which one, and what is said of them."""
+
+
+ON_LINUX = ("demo", "doctor", "host", "run")
+"""The commands that make nodes."""
 
 
 class Commands(click.Group):
@@ -44,8 +49,10 @@ class Commands(click.Group):
         """The command of that name, or None.
 
         Raises:
-            ConfigError: it is in a distribution that is not installed.
+            ConfigError: it is in a distribution that is not installed, or not for this system.
         """
+        if cmd_name in ON_LINUX and not ctx.resilient_parsing:
+            need_linux()
         if cmd_name not in self.commands:
             if cmd_name in self._own:
                 self.add_command(_command(self._own[cmd_name]), cmd_name)

@@ -13,6 +13,9 @@ from typing import NoReturn
 def main(args: Sequence[str] | None = None) -> NoReturn:
     """Entry point of `wasmlet-agent`."""
     try:
+        from wasmlet.cli.execution import end_unless_on_linux
+
+        end_unless_on_linux()
         from wasmlet_agent.cli import main  # takes a second, in which Ctrl-C is no error either
 
         main(args)
