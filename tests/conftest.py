@@ -137,6 +137,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--kubeconfig", metavar="FILE", help="administrator's credentials of a cluster made for tests")
     group.addoption("--node-credentials", metavar="COMMAND", help="given a node's name, prints its kubeconfig's path")
     group.addoption("--client-ca-file", metavar="FILE", help="the CA of that cluster's clients")
+    group.addoption(
+        "--api-server", metavar="COMMAND", help="given stop or start, does that to its API server and waits"
+    )
     group = parser.getgroup("conformance", "what runs the guests of the conformance checks")
     group.addoption("--engine", choices=("wasmtime", "wasmer"), help="one engine; without it each in turn")
     group.addoption("--actors", metavar="DIRECTORY", help="waSCC actors that others have built (tests/wascc)")

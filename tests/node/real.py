@@ -41,6 +41,8 @@ class RealPlane:
     kubeconfig: Path
     client_ca_file: Path
     credentials: str
+    api_server: str | None = None
+    """A command that stops and starts the API server."""
     nodes: set[str] = attrs.field(factory=set)
     """The names that credentials were asked for: these nodes are the tests'."""
 
@@ -52,7 +54,7 @@ class RealPlane:
         ca, credentials = config.getoption("--client-ca-file"), config.getoption("--node-credentials")
         if not ca or not credentials:
             raise pytest.UsageError("--kubeconfig needs --client-ca-file and --node-credentials beside it")
-        return cls(Path(kubeconfig), Path(ca), credentials)
+        return cls(Path(kubeconfig), Path(ca), credentials, config.getoption("--api-server"))
 
     def node_kubeconfig(self, name: str) -> Path:
         self.nodes.add(name)

@@ -14,8 +14,10 @@ from typing import Any
 
 import attrs
 import orjson
+import pytest
 import yaml
 
+from tests.node.real import RealPlane
 from wasmlet.kube import Client, errors
 from wasmlet.kube.client import APPLY_PATCH, MERGE_PATCH
 from wasmlet.operator.pool import LABEL, POOLS
@@ -270,6 +272,27 @@ class Fleet:
         return (await process.communicate())[0].decode()
 
 
+@asynccontextmanager
+async def outage(fleet: Fleet) -> AsyncIterator[None]:
+    """While open, the API server is away: the embedded one refuses connections, a real one is stopped."""
+    if not isinstance(fleet.plane, RealPlane):
+        async with fleet.plane.faults.outage():
+            yield
+        return
+    if fleet.plane.api_server is None:
+        pytest.skip("needs --api-server beside --kubeconfig")
+
+    async def tell(word: str) -> None:
+        process = await asyncio.create_subprocess_exec(str(fleet.plane.api_server), word)
+        assert await process.wait() == 0
+
+    await tell("stop")
+    try:
+        yield
+    finally:
+        await tell("start")
+
+
 def condition(status: Raw, kind: str) -> str:
     """The status of a condition; "" where there is none."""
     return next((str(one["status"]) for one in status.get("conditions") or () if one["type"] == kind), "")
@@ -317,6 +340,8 @@ async def _without_pools(fleet: Fleet) -> None:
         with contextlib.suppress(errors.ObjectNotFound):
             await fleet.admin.patch(f"{POOLS}/{name}", {"metadata": {"finalizers": []}}, MERGE_PATCH)
             await fleet.admin.delete(f"{POOLS}/{name}")
-    for item in (await fleet.admin.get(NODES, labelSelector=LABEL))["items"]:
-        with contextlib.suppress(errors.ObjectNotFound):
-            await fleet.admin.delete(f"{NODES}/{item['metadata']['name']}")
+    rbac = "/apis/rbac.authorization.k8s.io/v1"
+    for path in (NODES, f"{rbac}/clusterroles", f"{rbac}/clusterrolebindings"):
+        for item in (await fleet.admin.get(path, labelSelector=LABEL))["items"]:
+            with contextlib.suppress(errors.ObjectNotFound):
+                await fleet.admin.delete(f"{path}/{item['metadata']['name']}")

@@ -18,11 +18,13 @@ from wasmlet.testing import ControlPlane
 
 
 @asynccontextmanager
-async def pool_of(namespace: str, directory: Path, kubectl: Path) -> AsyncIterator[Fleet]:
+async def pool_of(namespace: str, directory: Path, kubectl: Path, *, there: bool = True) -> AsyncIterator[Fleet]:
     """A pool that is to have no nodes, and has one with the rights of that namespace."""
     async with ControlPlane() as plane, Client(await load_identity(plane.kubeconfig)) as admin:
         fleet = Fleet(plane, admin, directory, kubectl, "default")
         await fleet.define()
+        if there:
+            await admin.create("/api/v1/namespaces", {"metadata": {"name": "elsewhere"}})
         await fleet.pool(replicas=0)
         name = "wasmlet-pool-edge"
         await admin.create(
@@ -46,7 +48,7 @@ async def pool_of(namespace: str, directory: Path, kubectl: Path) -> AsyncIterat
 @pytest.mark.timeout(120)
 async def test_the_nodes_of_another_namespace_are_left_alone(tmp_path: Path, kubectl: Path) -> None:
     async with pool_of("elsewhere", tmp_path, kubectl) as fleet:
-        assert await home_of(fleet.admin, "edge") == "elsewhere"
+        assert await home_of(fleet.admin, "edge", "default") == "elsewhere"
         await fleet.operator()
         events = "/api/v1/events"
         told = await fleet.until(events, lambda found: any(e["reason"] == "OtherNamespace" for e in found.values()))
@@ -65,6 +67,13 @@ async def test_the_nodes_of_its_own_namespace_are_not(tmp_path: Path, kubectl: P
         await fleet.operator()
         async with asyncio.timeout(60):
             await fleet.until(NODES, lambda found: "edge-0" not in found)
+
+
+@pytest.mark.timeout(120)
+async def test_the_nodes_of_a_namespace_that_is_gone_are_taken_over(tmp_path: Path, kubectl: Path) -> None:
+    async with pool_of("elsewhere", tmp_path, kubectl, there=False) as fleet:
+        await fleet.operator()
+        await fleet.until(NODES, lambda found: "edge-0" not in found, seconds=60)
 
 
 @pytest.mark.timeout(120)

@@ -11,7 +11,8 @@ import pytest
 
 from tests.conftest import CompileGuest
 from tests.guests import build
-from tests.operator.harness import NODES, POOLS, Fleet, Raw, healthy
+from tests.operator.harness import NODES, POOLS, Fleet, Raw, healthy, outage
+from tests.operator.test_operator import said
 from wasmlet.operator.pool import LABEL
 from wasmlet.operator.seen import DRAINING
 
@@ -157,3 +158,47 @@ async def test_an_operator_that_is_killed_at_each_step(fleet: Fleet, guest: str)
     await fleet.remove()
     assert await killed_at_each_step(fleet, lambda pool: not pool.of("pools")) >= 3
     await fleet.gone()
+
+
+OUTAGE_SECONDS = 30.0
+
+
+async def test_two_operators_and_an_api_server_that_is_away_in_the_middle(fleet: Fleet, guest: str) -> None:
+    operators = [await fleet.operator(), await fleet.operator()]
+    await fleet.pool(replicas=2, disruption={"drainTimeout": "1h"})
+    await fleet.ready(2)
+    await fleet.deployment("web", 4, guest)
+    await fleet.budget("web", minAvailable=3)
+    before = (await fleet.admin.get(fleet.pods, labelSelector="app=web"))["items"]
+    staying = {pod["metadata"]["uid"] for pod in before if pod["spec"]["nodeName"] == "edge-0"}
+    await fleet.change(replicas=1)
+    async with outage(fleet):
+        await asyncio.sleep(OUTAGE_SECONDS)
+    await fleet.ready(1)
+    await fleet.available("web", 4)
+    after = (await fleet.admin.get(fleet.pods, labelSelector="app=web"))["items"]
+    kept = {pod["metadata"]["uid"]: pod for pod in after if pod["metadata"]["uid"] in staying}
+    assert kept.keys() == staying
+    assert not [pod for pod in kept.values() if pod["status"]["containerStatuses"][0]["restartCount"]]
+    await fleet.change(disruption={"drainTimeout": "1s"})  # the budget would hold the last node
+    await fleet.remove()
+    await fleet.gone()
+    for one in operators:
+        assert one.process.returncode is None
+        assert "Traceback" not in one.log.read_text(), one.log.read_text()
+
+
+@pytest.mark.parametrize("beside", [False, True], ids=["alone", "beside an operator"])
+async def test_cleanup_empties_the_nodes_and_leaves_nothing(fleet: Fleet, guest: str, beside: bool) -> None:
+    operator = await fleet.operator()
+    await fleet.pool(replicas=2)
+    await fleet.ready(2)
+    await fleet.deployment("web", 2, guest)
+    if not beside:
+        await operator.kill()
+    code, text = await said(f"--kubeconfig={fleet.plane.kubeconfig}", f"--namespace={fleet.namespace}", "--cleanup")
+    assert code == 0, text
+    assert "Traceback" not in text, text
+    await fleet.gone()
+    evicted = (await fleet.admin.get(fleet.pods, labelSelector="app=web"))["items"]
+    assert not [pod for pod in evicted if pod["spec"].get("nodeName")]  # they left, and wait for another node

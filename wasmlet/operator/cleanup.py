@@ -37,7 +37,7 @@ async def remove_all(shared: Shared) -> None:
         return
     own = shared.config.namespace
     for name in (pool["name"] for pool in pools):
-        if (home := await home_of(shared.client, name)) not in (None, own):
+        if (home := await home_of(shared.client, name, own)) not in (None, own):
             raise ConfigError(f"pool {name} has its nodes in namespace {home}, not in {own}: try --namespace {home}")
     async with asyncio.TaskGroup() as group:
         for pool in pools:

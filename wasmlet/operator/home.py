@@ -9,10 +9,13 @@ from wasmlet.operator.pool import LABEL
 BINDINGS = "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings"
 
 
-async def home_of(client: Client, pool: str) -> str | None:
-    """The namespace of the pool's nodes, which their rights name; None where there are none yet.
+async def home_of(client: Client, pool: str, own: str) -> str | None:
+    """The namespace of the pool's nodes, which their rights name; None where there are none yet, or it is gone.
 
     To an operator of another namespace all Nodes of the pool would look as if they had no pod.
+
+    Args:
+        own: the namespace of the operator that asks.
 
     Raises:
         ApiError: the API server does not say.
@@ -23,4 +26,11 @@ async def home_of(client: Client, pool: str) -> str | None:
         return None
     if (found["metadata"].get("labels") or {}).get(LABEL) != pool:
         return None
-    return next((one["namespace"] for one in found.get("subjects") or () if one.get("namespace")), None)
+    namespace = next((str(one["namespace"]) for one in found.get("subjects") or () if one.get("namespace")), None)
+    if namespace is None or namespace == own:
+        return namespace
+    try:
+        await client.get(f"/api/v1/namespaces/{namespace}")
+    except errors.ObjectNotFound:
+        return None
+    return namespace

@@ -171,7 +171,7 @@ class Keeper:
         """
         own = self._shared.config.namespace
         if self._home != own:
-            before, self._home = self._home, await home_of(self._shared.client, self._name)
+            before, self._home = self._home, await home_of(self._shared.client, self._name, own)
             if self._home not in (None, own):
                 if self._home != before:
                     said = f"its nodes are in namespace {self._home}, and this operator is for {own}: it does nothing"

@@ -58,6 +58,6 @@ async def _remove(shared: Shared, pool: str) -> None:
     with contextlib.suppress(errors.ObjectNotFound):
         await client.get(f"{POOLS}/{pool}")
         return
-    if await home_of(client, pool) in (None, namespace):
+    if await home_of(client, pool, namespace) in (None, namespace):
         log.info("a pool that is gone has left something, which is removed", pool=pool)
         await remove_objects(client, namespace, pool)
