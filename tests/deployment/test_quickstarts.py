@@ -87,8 +87,9 @@ async def test_the_commands(deployed: Deployed, tmp_path: Path) -> None:
     lines = [command for command in commands(DOCUMENT) if NOT_RUN not in command]
     at = next(index for index, line in enumerate(lines) if line.startswith("kubectl delete"))
     looks = [look.replace("NODE", "wasmlet-0").replace("POD", "web") for look in troubles()]
-    if isinstance(deployed.plane, RealPlane):  # it takes no loopback address for a node's, which this one's is
-        looks = [look for look in looks if "/proxy/" not in look]
+    if isinstance(deployed.plane, RealPlane):
+        # It takes no loopback address for a node's, which this one's is, and has no metrics-server.
+        looks = [look for look in looks if "/proxy/" not in look and "/metrics.k8s.io/" not in look]
     shown = [line for line in lines[:at] if line.startswith(("kubectl logs", "curl"))]
     assert len(shown) == 2
     before = await deployed.objects()
