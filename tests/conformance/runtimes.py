@@ -19,7 +19,7 @@ from wasmlet_agent.join.links import Links
 from wasmlet_agent.server import Server
 from wasmlet_remote import RemoteProvider
 from wasmlet_remote.host.acceptor import Acceptor
-from wasmlet_remote.host.links import LineTransport
+from wasmlet_remote.host.links import transports
 
 from tests.remote.host.known import KEY, Known
 from wasmlet import Provider
@@ -56,7 +56,7 @@ async def behind_an_agent(
         links = asyncio.create_task(Links(Joined(url, "edge-1", KEY), runner.server).run())
         try:
             config = RemoteProvider.Config(endpoint="http://edge-1")
-            yield RemoteProvider(config, transports=lambda limits: LineTransport(lines, limits))
+            yield RemoteProvider(config, transports=transports(lines))
         finally:
             links.cancel()
             await asyncio.wait([links])

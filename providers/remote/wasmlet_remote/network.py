@@ -5,10 +5,11 @@ httpx's own goes through anyio, whose TLS is written in Python; with it a reques
 
 from __future__ import annotations
 
+import abc
 import asyncio
 import ssl
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, ClassVar
 
 import httpcore
 import httpx
@@ -87,8 +88,18 @@ class Stream(httpcore.AsyncNetworkStream):
         return self._writer.get_extra_info(info)
 
 
-class StreamBackend(httpcore.AsyncNetworkBackend):
-    """Connects by TCP."""
+class Backend(httpcore.AsyncNetworkBackend):
+    """Connects for httpcore. Abstract: `open`.
+
+    Class attributes:
+        late: what is said where there is no connection in time.
+    """
+
+    late: ClassVar[str]
+
+    @abc.abstractmethod
+    async def open(self, host: str, port: int) -> httpcore.AsyncNetworkStream:
+        """A connection. Raises `OSError` where there is none."""
 
     async def connect_tcp(
         self,
@@ -100,9 +111,9 @@ class StreamBackend(httpcore.AsyncNetworkBackend):
     ) -> httpcore.AsyncNetworkStream:
         try:
             async with asyncio.timeout(timeout):
-                return Stream(*await asyncio.open_connection(host, port))
+                return await self.open(host, port)
         except TimeoutError:
-            raise httpcore.ConnectTimeout("it cannot be reached in time") from None
+            raise httpcore.ConnectTimeout(self.late) from None
         except OSError as error:
             raise httpcore.ConnectError(str(error)) from None
 
@@ -110,12 +121,19 @@ class StreamBackend(httpcore.AsyncNetworkBackend):
         await asyncio.sleep(seconds)
 
 
+class StreamBackend(Backend):
+    """Connects by TCP."""
+
+    late = "it cannot be reached in time"
+
+    async def open(self, host: str, port: int) -> httpcore.AsyncNetworkStream:
+        return Stream(*await asyncio.open_connection(host, port))
+
+
 class PoolTransport(httpx.AsyncHTTPTransport):
     """httpx over connections that a backend makes."""
 
-    def __init__(
-        self, backend: httpcore.AsyncNetworkBackend, limits: httpx.Limits, context: ssl.SSLContext | None = None
-    ) -> None:
+    def __init__(self, backend: Backend, limits: httpx.Limits, context: ssl.SSLContext | None = None) -> None:
         # What the base class makes is a pool with a network of its own, and a TLS context that costs 0.5 MiB.
         self._pool = httpcore.AsyncConnectionPool(
             ssl_context=context,

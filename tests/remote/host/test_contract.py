@@ -17,7 +17,7 @@ from wasmlet_agent.join.links import Links
 from wasmlet_agent.server import Server
 from wasmlet_remote import RemoteProvider
 from wasmlet_remote.host.acceptor import Acceptor
-from wasmlet_remote.host.links import LineTransport
+from wasmlet_remote.host.links import transports
 
 from tests.remote.host.known import KEY, Known
 from tests.testing.test_contract_reference import TestReferenceProvider as OfReference
@@ -49,4 +49,4 @@ class TestReferenceThatHasJoined(OfReference):
 
     def make_provider(self) -> Any:
         config = RemoteProvider.Config(endpoint="http://edge-1")
-        return RemoteProvider(config, transports=lambda limits: LineTransport(self.lines, limits))
+        return RemoteProvider(config, transports=transports(self.lines))

@@ -17,7 +17,7 @@ from wasmlet_agent.join.links import Links
 from wasmlet_agent.protocol.joining import JoinRequest, hash_of
 from wasmlet_remote.host import acceptor, links
 from wasmlet_remote.host.acceptor import Acceptor
-from wasmlet_remote.host.links import Lines, LineTransport
+from wasmlet_remote.host.links import Lines, transports
 from wasmlet_remote.host.tokens import Agent, Refusal
 
 from tests.remote.agents import PATIENCE
@@ -44,7 +44,7 @@ class Host:
 
     def asking(self, **timeouts: float) -> httpx.AsyncClient:
         """A client of the agent behind the links."""
-        transport = LineTransport(self.lines, httpx.Limits(max_connections=4, max_keepalive_connections=4))
+        transport = transports(self.lines)(httpx.Limits(max_connections=4, max_keepalive_connections=4))
         return httpx.AsyncClient(transport=transport, base_url="http://edge-1", timeout=httpx.Timeout(10, **timeouts))
 
 

@@ -17,7 +17,7 @@ from wasmlet_agent.join.links import Links
 from wasmlet_agent.server import Server
 from wasmlet_remote import RemoteProvider
 from wasmlet_remote.host.acceptor import Acceptor
-from wasmlet_remote.host.links import Lines, LineTransport
+from wasmlet_remote.host.links import Lines, transports
 
 import wasmlet
 from tests.node.cluster import NODE, Cluster, running
@@ -62,7 +62,7 @@ async def far(tmp_path: Path) -> AsyncIterator[Far]:
         assert runner.server is not None
         links = asyncio.create_task(Links(Joined(proxy.url, "edge-1", KEY), runner.server).run())
         config = RemoteProvider.Config(endpoint="http://edge-1")
-        provider = RemoteProvider(config, transports=lambda limits: LineTransport(lines, limits))
+        provider = RemoteProvider(config, transports=transports(lines))
         async with wasmlet.Node(provider, cluster.config()):
             yield Far(cluster, there, proxy, lines)
         links.cancel()

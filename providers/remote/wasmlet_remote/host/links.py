@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -17,6 +17,8 @@ import httpcore
 import httpx
 from aiohttp import WSMsgType, web
 from wasmlet_agent.protocol.joining import DEAD_SECONDS, MOST_MESSAGE
+
+from wasmlet_remote.network import Backend, PoolTransport
 
 MOST_SPARE = 8
 """Links of one agent that wait; an agent keeps two."""
@@ -167,38 +169,18 @@ class Lines:
             line.close()
 
 
-class LineBackend(httpcore.AsyncNetworkBackend):
+class LineBackend(Backend):
     """Connects over the links of one agent, whatever the address."""
+
+    late = "the agent has no link to this host"
 
     def __init__(self, lines: Lines) -> None:
         self._lines = lines
 
-    async def connect_tcp(
-        self,
-        host: str,
-        port: int,
-        timeout: float | None = None,  # noqa: ASYNC109 - httpcore's
-        local_address: str | None = None,
-        socket_options: Iterable[Any] | None = None,
-    ) -> httpcore.AsyncNetworkStream:
-        try:
-            async with asyncio.timeout(timeout):
-                return await self._lines.take()
-        except TimeoutError:
-            raise httpcore.ConnectTimeout("the agent has no link to this host") from None
-
-    async def sleep(self, seconds: float) -> None:
-        await asyncio.sleep(seconds)
+    async def open(self, host: str, port: int) -> httpcore.AsyncNetworkStream:
+        return await self._lines.take()
 
 
-class LineTransport(httpx.AsyncHTTPTransport):
-    """httpx over the links of one agent."""
-
-    def __init__(self, lines: Lines, limits: httpx.Limits) -> None:
-        # What the base class makes is a pool with a network of its own, and a TLS context that costs 0.5 MiB.
-        self._pool = httpcore.AsyncConnectionPool(
-            max_connections=limits.max_connections,
-            max_keepalive_connections=limits.max_keepalive_connections,
-            keepalive_expiry=limits.keepalive_expiry,
-            network_backend=LineBackend(lines),
-        )
+def transports(lines: Lines) -> Callable[[httpx.Limits], PoolTransport]:
+    """What makes httpx use the links of one agent."""
+    return lambda limits: PoolTransport(LineBackend(lines), limits)

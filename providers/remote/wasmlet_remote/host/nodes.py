@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -15,7 +15,7 @@ from wasmlet.failures import described
 from wasmlet.kube import Identity
 from wasmlet_remote.config import Config, PushConfig
 from wasmlet_remote.host.config import node_config
-from wasmlet_remote.host.links import Lines, LineTransport
+from wasmlet_remote.host.links import Lines, transports
 from wasmlet_remote.host.tokens import Agent, agent_in
 from wasmlet_remote.provider import RemoteProvider
 
@@ -138,12 +138,8 @@ class Nodes:
     def _node(self, kept: _Kept) -> Node:
         agent = kept.agent
         settings = Config(endpoint=f"http://{agent.name}", **attrs.asdict(self._push, recurse=False))
-        provider = RemoteProvider(settings, transports=_transports(kept.lines), clock=self._clock)
+        provider = RemoteProvider(settings, transports=transports(kept.lines), clock=self._clock)
         config = node_config(self._common, agent.name)
         if agent.pool:
             config = attrs.evolve(config, node_labels=(*config.node_labels, f"wasmlet.dev/pool={agent.pool}"))
         return Node(provider, config, identity=self._identity.as_node(agent.name), clock=self._clock)
-
-
-def _transports(lines: Lines) -> Callable[[Any], LineTransport]:
-    return lambda limits: LineTransport(lines, limits)
