@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from wasmlet.cli.demo.hints import TRY
 from wasmlet.cli.new.writing import Names, write
 
 ROOT = Path(__file__).parents[2]
@@ -74,5 +75,7 @@ def test_installed_apart_they_are_found(wheels: list[Path], tmp_path: Path) -> N
     made = tmp_path / "made"
     run(sys.executable, "-c", start, "new", "engine", "windows", "--directory", str(made))
     assert (made / "wasmlet_windows" / "guest.py").is_file()
+    # What the demo names to try is there, too.
+    assert set(TRY) <= {file.name for file in (target / "wasmlet" / "_examples").iterdir()}
     shown = run(sys.executable, "-c", start, "demo", "--port", "0")
     assert "pod/hello      Succeeded" in shown

@@ -7,6 +7,8 @@ import sys
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
+import click
+
 if TYPE_CHECKING:
     from rich.progress import Progress
 
@@ -46,6 +48,61 @@ class Bar:
             self._bar.add_task(self._label, total=whole)
             self._bar.start()
         self._bar.update(self._bar.task_ids[0], completed=there, total=whole)
+
+
+class Working:
+    """A line on standard error with what is worked at and for how long, below all that is said on standard output.
+
+    Used as a context; without a terminal there is no such line.
+    """
+
+    def __init__(self) -> None:
+        self._line: Progress | None = None
+        self._what = ""
+        self._shown = on_terminal()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.show("")
+
+    def say(self, text: str) -> None:
+        """Write a line to standard output."""
+        if self._line is None:
+            click.echo(text)
+            return
+        self._line.stop()
+        click.echo(text)
+        self._line.start()
+
+    def show(self, what: str) -> None:
+        """Show that this is worked at; "" for nothing."""
+        if not self._shown or what == self._what:
+            return
+        self._what = what
+        if self._line is not None:
+            self._line.stop()
+            self._line = None
+        if what:
+            self._line = _timed()
+            self._line.add_task(what, total=None)
+            self._line.start()
+
+
+def _timed() -> Progress:
+    from rich.console import Console
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    return Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}", markup=False),
+        TimeElapsedColumn(),
+        console=Console(stderr=True),
+        transient=True,
+    )
 
 
 def _progress() -> Progress:

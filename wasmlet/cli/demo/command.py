@@ -12,6 +12,7 @@ from wasmlet.cli import log
 from wasmlet.cli.demo.manifests import is_module
 from wasmlet.cli.execution import run_loop
 from wasmlet.cli.options import LEVELS, instance_of, options_of
+from wasmlet.cli.progress import Working
 
 
 class _DemoCommand(click.Command):
@@ -87,7 +88,8 @@ def command(
     log.configure(log_level)
     pulling = instance_of(RegistryConfig, registries)
     settings = Settings(keep, port, node_monitor_grace_period, pulling, serve, egress, provider)
-    run_loop(demo(file, args[1:] if args[:1] == ("--",) else args, settings, click.echo))
+    with Working() as working:
+        run_loop(demo(file, args[1:] if args[:1] == ("--",) else args, settings, working.say, working.show))
 
 
 command.params += options_of(RegistryConfig)

@@ -58,12 +58,13 @@ class Settings:
     provider: str = LOCAL
 
 
-async def demo(file: Path | None, arguments: Sequence[str], settings: Settings, say: Say) -> None:
+async def demo(file: Path | None, arguments: Sequence[str], settings: Settings, say: Say, busy: Say) -> None:
     """Show pods from Pending to Succeeded, or to where they answer.
 
     Args:
         file: a manifest, or a module, which is run with these arguments; None is `examples/hello.yaml` and then
             `examples/web.yaml`, or `examples/wascc.yaml` of that provider.
+        busy: takes what is worked at, as the compiling of a module; "" for nothing.
 
     Raises:
         DemoFailed: a guest failed, or nothing ran within 30 seconds.
@@ -87,7 +88,7 @@ async def demo(file: Path | None, arguments: Sequence[str], settings: Settings, 
                     hints.to_type(plane.kubeconfig, acts[0], say)
                 async with Client(await load_identity(plane.kubeconfig)) as client:
                     await _create_classes(client)
-                    show = Show(client, running.earlier, say, say if keep else _nothing)
+                    show = Show(client, running.earlier, say, say if keep else _nothing, busy)
                     await _until(stop, _show(show, acts))
                 if keep and not stop.is_set():
                     if file is None:

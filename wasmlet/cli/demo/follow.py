@@ -53,11 +53,12 @@ class _Shown:
                 say(f"{'pod/' + pod.name:<14} {waiting}")
 
 
-async def follow(client: Client, pod: Pod, say: Say, earlier: Earlier, *, several: bool) -> str | None:
+async def follow(client: Client, pod: Pod, say: Say, earlier: Earlier, busy: Say, *, several: bool) -> str | None:
     """Tell what becomes of a pod until it has ended.
 
     Args:
         earlier: reads what the node still has of a container's earlier instances.
+        busy: takes what is worked at for the pod; "" for nothing.
         several: whether other pods are shown beside it, so that each line of a log needs a name.
 
     Returns:
@@ -89,9 +90,11 @@ async def follow(client: Client, pod: Pod, say: Say, earlier: Earlier, *, severa
                 if pod.finished and logs:
                     await asyncio.wait(logs.values())
                 shown.tell(pod.phase, pod, say)
+                busy(_working(pod))
                 if pod.finished:
                     break
     except TimeoutError:
+        busy("")
         return why(pod, "nothing runs" if futile else f"nothing runs after {PATIENCE_SECONDS:g} s")
     if pod.phase == "Succeeded":
         return None
@@ -200,6 +203,12 @@ def _waiting(pod: Pod) -> str:
             if (waiting := status.get("state", {}).get("waiting")) and waiting.get("reason") != "PodInitializing":
                 return f"{waiting.get('reason', '')}: {waiting.get('message', '')}".rstrip(": ")
     return ""
+
+
+def _working(pod: Pod) -> str:
+    """What the node does for a pod that is on its way, as compiling its module."""
+    reason, _, message = _waiting(pod).partition(": ")
+    return message if reason == "ContainerCreating" else ""
 
 
 def _reason(pod: Pod) -> str:

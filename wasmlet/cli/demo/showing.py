@@ -28,12 +28,14 @@ class Show:
     Attributes:
         earlier: reads what the node still has of a container's earlier instances.
         hint: takes the lines to type.
+        busy: takes what is worked at; "" for nothing.
     """
 
     client: Client
     earlier: Earlier
     say: Say
     hint: Say
+    busy: Say = lambda what: None
 
     async def run(self, objects: Sequence[dict[str, Any]]) -> None:
         """Apply the objects and tell what becomes of the pods: that they ended, or that they answer for a Service.
@@ -68,7 +70,7 @@ class Show:
             raise DemoFailed("\n".join(problems))
 
     async def _follow(self, pod: Pod, *, several: bool) -> str | None:
-        problem = await follow(self.client, pod, self.say, self.earlier, several=several)
+        problem = await follow(self.client, pod, self.say, self.earlier, self.busy, several=several)
         return f"{pod.name}: {problem}" if problem and several else problem
 
     async def _answer(self, service: dict[str, Any], servers: Sequence[asyncio.Task[str | None]]) -> str | None:
