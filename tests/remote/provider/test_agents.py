@@ -4,70 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Any
 
 import orjson
 import pytest
-from wasmlet_remote import RemoteProvider
 
 import wasmlet
 from tests.node.cluster import NODE, Cluster, running
-from tests.node_process import NodeProcess
-from tests.remote.agents import PATIENCE, REAL, REFERENCE, AgentProcess
+from tests.remote.agents import PATIENCE, REFERENCE
 from tests.remote.agents import running as agent_running
-from tests.worker.harness import kill
+from tests.remote.killings import container, killed, provider_of, wasmtime_agent
 from wasmlet.testing import FakeClock
-
-WASMTIME = ("--provider=wasmtime", "--allow-local-modules", "--shim-idle-exit=1")
-
-
-def provider_of(agent: AgentProcess, **settings: Any) -> RemoteProvider:
-    """A provider that drives the agent, which keeps its port from now on."""
-    if not any("--listen" in option for option in agent.options):
-        agent.options.append(f"--listen={agent.url.removeprefix('http://')}")
-    return RemoteProvider(RemoteProvider.Config(endpoint=agent.url), **settings)
-
-
-@asynccontextmanager
-async def wasmtime_agent(cluster: Cluster, image: str) -> AsyncIterator[tuple[AgentProcess, NodeProcess]]:
-    """An agent with wasmtime, and its guests seen from the side; they are gone at the end."""
-    state = cluster.directory / "agent"
-    async with agent_running(state, *WASMTIME, program=REAL) as agent:
-        seen = NodeProcess(cluster, image)
-        seen.state = state / "provider"
-        try:
-            yield agent, seen
-        finally:
-            await seen.end()
 
 
 async def test_an_agent_that_is_killed_again_and_again(cluster: Cluster, image: str) -> None:
-    """Guests go on without it. One that ends later is started again, by the agent's next process."""
-    rounds = 3
-    async with AsyncExitStack() as stack:
-        agent, seen = await stack.enter_async_context(wasmtime_agent(cluster, image))
-        await stack.enter_async_context(wasmlet.Node(provider_of(agent), cluster.config()))
-        names = [f"p{number}" for number in range(rounds + 2)]
-        containers = [{"name": "c", "image": image, "args": ["print", "begun", "sleep", "100000"]}]
-        for name in names:
-            await cluster.create(name, containers=containers, automountServiceAccountToken=False)
-        first = {name: container(await cluster.until(running, name))["containerID"] for name in names}
-        for name in names[:rounds]:
-            before = await seen.guests()
-            await agent.restart()
-            assert await seen.guests() == before
-            await asyncio.to_thread(kill, seen.records()[name][0]["pid"])
-            await cluster.until(lambda pod: container(pod)["restartCount"] == 1 and running(pod), name)
-        for name in names[rounds:]:
-            assert container(await cluster.get(name))["containerID"] == first[name]
-            assert container(await cluster.get(name))["restartCount"] == 0
-        for name in names:
-            await cluster.delete(name, gracePeriodSeconds=0)
-        for name in names:
-            await cluster.until_gone(name)
+    """`tests.remote.killings` has it with more pods, and more often."""
+    await killed(cluster, image, pods=5, kills=3)
 
 
 async def test_an_agent_that_is_killed_while_pods_begin_and_end(cluster: Cluster, image: str) -> None:
@@ -156,11 +109,6 @@ async def test_an_agent_that_lost_its_disk_is_taken_anew(cluster: Cluster, tmp_p
         await agent.start()
         pod = await cluster.until(lambda pod: running(pod) and container(pod)["restartCount"] == 1)
         assert container(pod)["lastState"]["terminated"]["reason"] == "ContainerStatusUnknown"
-
-
-def container(pod: wasmlet.Pod) -> Any:
-    """The status of the pod's container."""
-    return pod.status["containerStatuses"][0]
 
 
 async def ready(cluster: Cluster, wanted: str) -> str:
