@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hmac
 import ssl
 
@@ -54,7 +55,7 @@ class Guard:
         if not self.certificates or not certificate:
             return False
         # A connection may outlive the certificate that it was made with.
-        return ssl.cert_time_to_seconds(certificate["notAfter"]) > self.clock.now().timestamp()
+        return _seconds(certificate["notAfter"]) > self.clock.now().timestamp()
 
     def _token_shown(self, request: web.Request) -> bool:
         if self.token is None:
@@ -62,3 +63,9 @@ class Guard:
         kind, _, shown = request.headers.get("Authorization", "").partition(" ")
         same = hmac.compare_digest(shown.strip().encode("utf-8", "surrogateescape"), self.token.encode())
         return same and kind.lower() == "bearer"
+
+
+@functools.lru_cache(maxsize=64)
+def _seconds(until: str) -> int:
+    """A certificate's time in seconds since the epoch. Every request asks for it, and to read it takes long."""
+    return ssl.cert_time_to_seconds(until)
