@@ -61,6 +61,7 @@ async def test_what_is_answered_badly_is_asked_again_after_a_pause(
             assert rule.met - before <= MOST
         await kept(fleet, "second")
         assert operator.process.returncode is None
+        assert await operator.stop() == 0
         assert "Traceback" not in operator.log.read_text(), operator.log.read_text()
 
 

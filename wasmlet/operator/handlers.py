@@ -151,6 +151,8 @@ async def serve(shared: Shared, stop: asyncio.Event) -> None:
                 )
             except Exception as error:
                 log.warning("pools are no longer followed, beginning again", error=text_of(error))
+            else:
+                return  # at a signal, which kopf takes for itself
             await either(shared.clock, next(pauses), stop)
 
 
