@@ -178,7 +178,8 @@ async def _host(options: Options, progress: Progress) -> Found:
     except ConfigError as error:
         progress.line(f"host is left out: {error}")
         return {}
-    from benchmarks.hosted import AGENTS, Size, hosted
+    from benchmarks.hosted import AGENTS, hosted
+    from benchmarks.idle import Size
 
     with tempfile.TemporaryDirectory(prefix="wasmlet-bench-") as directory:
         return {"host": await hosted(Path(directory), Size(min(options.pods, AGENTS), options.hold), progress)}
@@ -186,7 +187,8 @@ async def _host(options: Options, progress: Progress) -> Found:
 
 async def _operator(options: Options, progress: Progress) -> Found:
     """An operator and its pools, on an embedded control plane of its own."""
-    from benchmarks.pools import MOST, Size, pools
+    from benchmarks.idle import Size
+    from benchmarks.pools import MOST, pools
 
     with tempfile.TemporaryDirectory(prefix="wasmlet-bench-") as directory:
         size = Size(min(options.pods, MOST), options.hold)
@@ -256,15 +258,15 @@ def tables(found: Found) -> str:
         texts.append(report.table(f"{remote['pods']} pods at once, behind an agent", remote["bursts"], "local"))
         texts.append(report.columns("pods behind an agent, over TLS on loopback", remote["columns"]))
     if "host" in found:
-        from benchmarks.hosted import columns
+        from benchmarks.idle import columns
 
-        text = f"a host of {found['host']['agents']} agents that run nothing"
-        texts.append(report.columns(text, columns(found["host"])))
+        text = f"a host of {found['host']['count']} agents that run nothing"
+        texts.append(report.columns(text, columns(found["host"], "host", "an agent")))
     if "operator" in found:
-        from benchmarks import pools
+        from benchmarks.idle import columns
 
-        text = f"an operator of {found['operator']['pools']} pools"
-        texts.append(report.columns(text, pools.columns(found["operator"])))
+        text = f"an operator of {found['operator']['count']} pools, and one before"
+        texts.append(report.columns(text, columns(found["operator"], "operator", "a pool")))
     for title, rows in found.get("account", {}).items():
         texts.append(report.columns(f"a pod, {title}; {pods} at once", rows))
     if "memory" in found:

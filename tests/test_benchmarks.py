@@ -136,16 +136,16 @@ async def test_an_actor_beside_a_component(tmp_path: Path) -> None:
 async def test_a_host_of_agents(tmp_path: Path) -> None:
     answer = await found(tmp_path, "host", "--pods", "3", "--hold", "0.5")
     host = answer["host"]
-    assert host["agents"] == 3
+    assert host["count"] == 3
     assert host["rss_mib"] > host["rss_mib_empty"] > 10
-    assert host["all_ready"] > 0
+    assert host["all_there"] > 0
     assert left_over(tmp_path) == []
 
 
 async def test_an_operator_of_pools(tmp_path: Path) -> None:
     answer = await found(tmp_path, "operator", "--pods", "3", "--hold", "0.5")
     operator = answer["operator"]
-    assert operator["pools"] == 3
+    assert operator["count"] == 3
     assert operator["rss_mib"] >= operator["rss_mib_empty"] > 10
-    assert operator["all_settled"] > 0
+    assert operator["all_there"] > 0
     assert left_over(tmp_path) == []
