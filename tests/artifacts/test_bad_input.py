@@ -11,11 +11,11 @@ import zlib
 from collections.abc import AsyncIterator, Callable
 
 import pytest
-import zstandard
 
 from tests.artifacts import modules
 from tests.artifacts.modules import descriptor, manifest, module, serve, sha, tar, tar_of
 from tests.artifacts.registries import Request, Scripted, reply, scripted
+from wasmlet.artifacts.archives import zstd
 from wasmlet.artifacts.credentials import Keyring
 from wasmlet.artifacts.errors import ArtifactError, BadContent, StoreError, Unavailable
 from wasmlet.artifacts.hosts import RegistryConfig
@@ -235,9 +235,7 @@ LAYERS = [
 async def test_layers_that_are_not_to_be_trusted(
     server: Scripted, store: Store, layer: bytes, packing: str, why: str
 ) -> None:
-    data = {"": lambda: layer, "+gzip": lambda: gzip.compress(layer), "+zstd": lambda: zstandard.compress(layer)}[
-        packing
-    ]()
+    data = {"": lambda: layer, "+gzip": lambda: gzip.compress(layer), "+zstd": lambda: zstd.compress(layer)}[packing]()
     config = modules.image_config("/app.wasm", layers=[layer])
     serve(
         server, manifest(descriptor(data, TAR + packing), config=descriptor(config, modules.OCI_CONFIG)), config, data
@@ -266,7 +264,7 @@ DAMAGED = [
     (b"\x28\xb5\x2f\xfd" + b"\xff" * 20, "+gzip", "begins as zstd does and is damaged"),
     (gzip.compress(bytes(3000))[:-9], "+gzip", "in the middle of its compression"),
     (gzip.compress(tar_of({"app.wasm": WASM}))[:-8] + bytes(8), "+gzip", "begins as gzip does and is damaged"),
-    (zstandard.compress(tar_of({"app.wasm": WASM}))[:-20], "+zstd", "in the middle of its archive|zstd"),
+    (zstd.compress(tar_of({"app.wasm": WASM}))[:-20], "+zstd", "in the middle of its archive|zstd"),
     (gzip.compress(zlib.compress(bytes(4_000_001), 9)), "+gzip", "no tar archive|middle of its archive"),
 ]
 

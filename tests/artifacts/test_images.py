@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-import zstandard
 
 from tests.artifacts import modules
 from tests.artifacts.modules import descriptor, manifest, module, sha, tar_of
 from tests.artifacts.registries import Scripted, scripted
 from wasmlet.artifacts import collection
+from wasmlet.artifacts.archives import zstd
 from wasmlet.artifacts.credentials import Keyring
 from wasmlet.artifacts.errors import BadContent
 from wasmlet.artifacts.hosts import RegistryConfig
@@ -129,7 +129,7 @@ async def test_what_an_index_says_counts_where_the_configuration_says_another(se
 KINDS: dict[str, Callable[[bytes], bytes]] = {
     "plain": lambda data: data,
     "gzip": gzip.compress,
-    "zstd": zstandard.compress,
+    "zstd": zstd.compress,
 }
 
 

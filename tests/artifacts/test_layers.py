@@ -10,15 +10,15 @@ import tempfile
 from pathlib import Path
 
 import pytest
-import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.artifacts.modules import add, tar, tar_of
+from wasmlet.artifacts.archives import zstd
 from wasmlet.artifacts.errors import BadContent
 from wasmlet.artifacts.trees import TreeMaker, has_other_files, open_file
 
-PACKINGS = {"": lambda data: data, "gzip": gzip.compress, "zstd": zstandard.compress}
+PACKINGS = {"": lambda data: data, "gzip": gzip.compress, "zstd": zstd.compress}
 
 
 def extract(layer: bytes, path: str, packing: str = "", limit: int = 10_000_000) -> bytes | None:
@@ -191,5 +191,5 @@ def test_gzip_in_several_members() -> None:
 
 
 def test_zstd_that_begins_with_a_frame_to_be_skipped() -> None:
-    packed = b"\x50\x2a\x4d\x18\x04\0\0\0skip" + zstandard.compress(tar_of({"app.wasm": b"x"}))
+    packed = b"\x50\x2a\x4d\x18\x04\0\0\0skip" + zstd.compress(tar_of({"app.wasm": b"x"}))
     assert extract(packed, "app.wasm") == b"x"

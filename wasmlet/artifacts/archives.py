@@ -8,18 +8,23 @@ sparse files (`sparse`). Nothing is unpacked here; `trees` does that.
 from __future__ import annotations
 
 import posixpath
+import sys
 import tarfile
 import zlib
 from collections.abc import Iterator
 from typing import BinaryIO
 
 import attrs
-import zstandard
 
 from wasmlet.artifacts import sparse
 from wasmlet.artifacts.descriptors import hasher
 from wasmlet.artifacts.errors import BadContent
 from wasmlet.artifacts.sparse import BLOCK, Sparse
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
 
 _CHUNK = 256 * 1024
 _MAX_HEADER = 1024 * 1024
@@ -282,27 +287,22 @@ def _gunzipped(layer: BinaryIO) -> Iterator[bytes]:
 
 
 def _unzstd(layer: BinaryIO) -> Iterator[bytes]:
-    start, empty = layer.tell(), True
-    decompressor = zstandard.ZstdDecompressor(max_window_size=_MAX_WINDOW)
-    reader = decompressor.stream_reader(layer, read_across_frames=True, closefd=False)
+    frame, waiting = _frame(), b""
     try:
-        while chunk := reader.read(_CHUNK):
-            empty = False
-            yield chunk
-        # The reader does not tell the end of a frame from the end of the file, and a whole archive may have no bytes.
-        if empty and not _is_whole(decompressor, layer, start):
-            raise BadContent("a layer begins as zstd does and ends in the middle of its compression")
-    except zstandard.ZstdError as error:
+        while more := waiting or layer.read(_CHUNK):
+            if frame.eof:
+                frame = _frame()
+            if chunk := frame.decompress(more, _CHUNK):
+                yield chunk
+            while not (frame.eof or frame.needs_input):
+                if chunk := frame.decompress(b"", _CHUNK):
+                    yield chunk
+            waiting = frame.unused_data if frame.eof else b""
+    except zstd.ZstdError as error:
         raise BadContent(f"a layer begins as zstd does and is damaged: {error}") from None
+    if not frame.eof:
+        raise BadContent("a layer begins as zstd does and ends in the middle of its compression")
 
 
-def _is_whole(decompressor: zstandard.ZstdDecompressor, layer: BinaryIO, start: int) -> bool:
-    """Whether a layer that has no bytes ends where a frame ends."""
-    layer.seek(start)
-    frame, waiting = decompressor.decompressobj(), b""
-    while chunk := waiting or layer.read(_CHUNK):
-        if frame.eof:
-            frame = decompressor.decompressobj()
-        frame.decompress(chunk)
-        waiting = frame.unused_data if frame.eof else b""
-    return frame.eof
+def _frame() -> zstd.ZstdDecompressor:
+    return zstd.ZstdDecompressor(options={zstd.DecompressionParameter.window_log_max: _MAX_WINDOW.bit_length() - 1})
