@@ -163,3 +163,19 @@ async def test_a_time_that_never_ends_is_no_error() -> None:
         again = await drains.follow([await rig.node()], await rig.seen(), 1e9)
         assert again is not None
         assert again >= 1e9
+
+
+async def test_nodes_that_are_emptied_together_are_one_event() -> None:
+    """An API server keeps each event for an hour, and a recorder drops those of an object that has had too many."""
+    async with asyncio.timeout(30), opened() as (rig, _):
+        names = [f"edge-{number}" for number in range(5)]
+        for name in names[1:]:
+            body = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "labels": {LABEL: "edge"}}}
+            await rig.client.create("/api/v1/nodes", body)
+        nodes = [NodeSeen.of(await rig.client.get(f"/api/v1/nodes/{name}")) for name in names]
+        found = Seen(None, [Member(at, node.name, pod(at), node) for at, node in enumerate(nodes)])
+        told: list[str] = []
+        async with Drains(rig.shared, "edge", lambda reason, message, **_: told.append(message)) as drains:
+            await drains.follow(nodes, found, 3600)
+        (message,) = told
+        assert message.startswith("edge-0, edge-1, edge-2, and 2 more: ")
