@@ -3,7 +3,8 @@
 A command begins with `$ `, and a line that ends in a backslash goes on. What stands below it is what it prints; `...`
 is anything. A comment at its end says what a test cannot do as it is written:
 
-- `# not run here`: it needs a cluster, a registry or a machine that is not here;
+- `# not run here`: it needs a cluster, a registry or a machine that is not here. Where that is so of a whole block, a
+  comment of HTML before it says it, which readers do not see;
 - `# in a terminal of its own`: it stays up beside the commands that follow, until its document ends;
 - `# the path that the demo prints`, `# the address that the demo prints`: taken from that terminal.
 """
@@ -23,6 +24,8 @@ import attrs
 
 ROOT = Path(__file__).parents[2]
 NOT_RUN = "not run here"
+NEVER = (NOT_RUN, "pip install", "node.kubeconfig", "registry.example", "# stays up")
+"""In what no test runs: also what installs something, needs a node's credentials or a registry, or does not end."""
 OWN_TERMINAL = "# in a terminal of its own"
 INSTALLED = ("make setup", "make kubectl")
 """What was done before the tests began."""
@@ -31,14 +34,11 @@ PATIENCE = 240.0
 
 @attrs.frozen
 class Command:
-    """One command, and what the document shows of its output."""
+    """One command, what the document shows of its output, and whether a test runs it."""
 
     text: str
     printed: tuple[str, ...]
-
-    @property
-    def run(self) -> bool:
-        return NOT_RUN not in self.text
+    run: bool
 
     @property
     def bare(self) -> str:
@@ -49,11 +49,16 @@ class Command:
 def commands(markdown: str) -> list[Command]:
     """The commands of all console blocks, in their order."""
     found = []
-    for block in re.findall(r"```console\n(.*?)```", markdown, re.DOTALL):
+    for hidden, block in re.findall(r"(<!-- not run here.*? -->\n)?```console\n(.*?)```", markdown, re.DOTALL):
         for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
             lines = part.rstrip("\n").split("\n")
             end = next((i for i, line in enumerate(lines) if not line.endswith("\\")), len(lines) - 1)
-            found.append(Command("\n".join(lines[: end + 1]), tuple(line for line in lines[end + 1 :] if line)))
+            printed = tuple(line for line in lines[end + 1 :] if line)
+            found.append(
+                Command(
+                    "\n".join(lines[: end + 1]), printed, run=not hidden and not any(word in part for word in NEVER)
+                )
+            )
     return found
 
 
