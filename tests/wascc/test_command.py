@@ -8,9 +8,12 @@ import time
 from pathlib import Path
 
 import pytest
+import yaml
 from wasmlet_wascc import PublicKey, Seed, claims
+from wasmlet_wascc.grants import OWN, Asked, decide
 
 from tests.wascc.signing import unsigned
+from wasmlet.model.pod import Pod
 
 
 def wasmlet(*words: object, code: int = 0) -> str:
@@ -60,6 +63,30 @@ def test_what_is_signed_is_shown(keys: Path, module: Path, tmp_path: Path) -> No
     assert "may use    wascc:http_server, example:clock" in shown
     assert "expires " in shown
     PublicKey.of(found.subject, "module")
+
+
+def test_a_pod_for_an_actor_is_written(keys: Path, module: Path) -> None:
+    options = ["--account-key", keys / "account.nk", "--module-key", keys / "module.nk"]
+    claimed = ("http_server", "logging", "keyvalue", "messaging", "blobstore", "acme:clock")
+    wasmlet("wascc", "sign", module, *options, *(word for name in claimed for word in ("-c", name)))
+    shown = wasmlet("inspect", module)
+    assert 'needs      an annotation: wascc.wasmlet.dev/keyvalue: "memory"' in shown
+    assert "needs      a port: ports: [{containerPort: 8080}]" in shown
+    pod = yaml.safe_load(wasmlet("inspect", "--manifest", module))
+    assert pod["spec"]["runtimeClassName"] == "wasmlet-wascc"
+    assert pod["metadata"]["annotations"] == {
+        "wascc.wasmlet.dev/capabilities": "logging, acme:clock",
+        "wascc.wasmlet.dev/keyvalue": "memory",
+        "wascc.wasmlet.dev/messaging": "nats://HOST:4222",
+        "wascc.wasmlet.dev/subscriptions": "SUBJECT",
+        "wasmlet.dev/egress": "HOST:4222",
+    }
+    (container,) = pod["spec"]["containers"]
+    assert container["ports"] == [{"name": "http", "containerPort": 8080}]
+    assert container["volumeMounts"] == [{"name": "data", "mountPath": "/data"}]
+    asked = Asked.of(Pod(pod), Pod(pod).containers[0])
+    granted = decide(claims.read(module.read_bytes()).capabilities, asked.names, {*OWN, "acme:clock"})
+    assert (granted.refused, len(granted.granted)) == ({}, len(claimed))
 
 
 def test_inspect_says_what_is_wrong_with_a_signature(module: Path) -> None:

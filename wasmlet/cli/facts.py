@@ -2,16 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Mapping
 from importlib.metadata import entry_points
 
+import attrs
+
 from wasmlet.artifacts.wasm import Binary
-from wasmlet.runtime.engine import Engine
+from wasmlet.runtime.engine import Engine, Needs
 from wasmlet.runtime.handlers import GROUP
 
 
-def facts_of(wasm: bytes, binary: Binary) -> Iterator[tuple[str, str]]:
-    """Names and values; what is wrong where an engine would refuse the module.
+@attrs.frozen
+class Facts:
+    """What is found out.
+
+    Attributes:
+        shown: names and values; what is wrong where an engine would refuse the module.
+        handler: the RuntimeClass of the pods that run it; "" where any does.
+        needs: what these pods need.
+    """
+
+    shown: Mapping[str, str] = attrs.field(factory=dict)
+    handler: str = ""
+    needs: Needs = attrs.field(factory=Needs)
+
+
+def facts_of(wasm: bytes, binary: Binary) -> Facts:
+    """What the engine says that runs modules like this, where it is installed.
 
     An engine that examines modules names the function that all of its modules export; it sees those that do.
     """
@@ -25,8 +42,10 @@ def facts_of(wasm: bytes, binary: Binary) -> Iterator[tuple[str, str]]:
             continue
         if kind.links is not None and kind.links.entry not in exports:
             continue
+        handler = next(iter(kind.handlers))
         try:
-            found = kind.shown(kind().examine(wasm))
+            found = kind().examine(wasm)
         except ValueError as error:
-            found = {"refused": str(error)}
-        yield from found.items()
+            return Facts({"refused": str(error)}, handler)
+        return Facts(kind.shown(found), handler, kind.needs(found))
+    return Facts()

@@ -24,6 +24,7 @@ from wasmlet.errors import ConfigError, WasmletError
 if TYPE_CHECKING:
     from wasmlet.artifacts.push import Module
     from wasmlet.artifacts.wasm import Binary
+    from wasmlet.cli.facts import Facts
 
 MOST_FILES = 10_000
 """How many modules of a directory are looked at."""
@@ -40,7 +41,7 @@ class _Found:
 
     source: Mapping[str, str]
     binary: Binary
-    facts: Mapping[str, str]
+    facts: Facts
 
     def as_json(self) -> dict[str, Any]:
         """All of it, for `-o json`."""
@@ -49,8 +50,8 @@ class _Found:
             **self.source,
             "kind": binary.kind,
             "size": binary.size,
-            "facts": dict(self.facts),
-            "needs": [{"what": need, "how": how} for need, how in needs_of(binary)],
+            "facts": dict(self.facts.shown),
+            "needs": [{"what": need, "how": how} for need, how in needs_of(binary, self.facts)],
             "imports": [{"kind": e.kind, "module": e.module, "name": e.name} for e in binary.imports],
             "exports": [{"kind": e.kind, "name": e.name} for e in binary.exports],
             "sections": [{"name": name, "size": size} for name, size in binary.sections],
@@ -100,7 +101,7 @@ async def _inspect(what: str, manifest: bool, output: str, config: RegistryConfi
         import yaml
 
         image = found.source["reference"] if file is None else f"file://{file}"
-        click.echo(yaml.safe_dump(manifest_of(found.binary, image), sort_keys=False), nl=False)
+        click.echo(yaml.safe_dump(manifest_of(found.binary, image, found.facts), sort_keys=False), nl=False)
     elif output == "json":
         click.echo(json.dumps(found.as_json(), indent=2))
     else:
@@ -148,7 +149,7 @@ async def _inspect_directory(directory: Path, output: str) -> None:
             line = _printable(str(error).removeprefix(f"{file}: "))
         else:
             told.append(found.as_json())
-            needs = "".join(f", needs {need}" for need, _ in needs_of(found.binary))
+            needs = "".join(f", needs {need}" for need, _ in needs_of(found.binary, found.facts))
             line = f"{in_bytes(found.binary.size):>11}  {found.binary.kind}{needs}"
         if output == "text":
             click.echo(f"{_printable(name):<{width}}  {line}")
@@ -177,19 +178,19 @@ def _modules(directory: Path) -> list[Path]:
     return sorted(files)
 
 
-async def _facts(module: Module) -> Mapping[str, str]:
+async def _facts(module: Module) -> Facts:
     """What the engines that are installed find out about it."""
     from wasmlet.cli.facts import facts_of
 
-    return await asyncio.to_thread(lambda: dict(facts_of(module.path.read_bytes(), module.binary)))
+    return await asyncio.to_thread(lambda: facts_of(module.path.read_bytes(), module.binary))
 
 
 def _show(found: _Found) -> None:
     binary = found.binary
-    lines = {**found.source, "kind": binary.kind, "size": f"{binary.size} bytes", **found.facts}
+    lines = {**found.source, "kind": binary.kind, "size": f"{binary.size} bytes", **found.facts.shown}
     for name, text in lines.items():
         click.echo(f"{name:<10} {_printable(text)}")
-    for need, how in needs_of(binary):
+    for need, how in needs_of(binary, found.facts):
         click.echo(f"{'needs':<10} {need}: {how}")
     for title, externs in (("imports", binary.imports), ("exports", binary.exports)):
         click.echo(f"{title:<10} {len(externs)}")

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from wasmlet.artifacts.wasm import Binary
+
+if TYPE_CHECKING:
+    from wasmlet.cli.facts import Facts
 
 PORT = 8080
 _NAME = "app"
@@ -34,22 +37,32 @@ def dials(binary: Binary) -> bool:
     return bool(imports & {"wasi:http/outgoing-handler", "wasi:sockets/tcp", "wasi:sockets/udp"})
 
 
-def needs_of(binary: Binary) -> Iterator[tuple[str, str]]:
+def needs_of(binary: Binary, facts: Facts) -> Iterator[tuple[str, str]]:
     """What it needs, and how a pod gives it that; nothing for what needs nothing that all pods do not have."""
-    if serves(binary):
+    if serves(binary) or facts.needs.serves:
         yield "a port", f"ports: [{{containerPort: {PORT}}}]; it is served at the container's first one, or there"
     if dials(binary):
         yield "a grant", f'annotation {EGRESS}: "{_HOSTS}" for whom it dials; without it, nobody'
+    for name, value in facts.needs.annotations.items():
+        yield "an annotation", f'{name}: "{value}"'
+    for name in facts.needs.volumes:
+        yield "a volume", f"mounted at any path, under the name by which it is asked for: {name}"
 
 
-def manifest_of(binary: Binary, image: str) -> dict[str, Any]:
+def manifest_of(binary: Binary, image: str, facts: Facts) -> dict[str, Any]:
     """A pod that runs it, with a field for each thing that it needs."""
     metadata: dict[str, Any] = {"name": _NAME}
     container: dict[str, Any] = {"name": _NAME, "image": image}
-    if serves(binary):
+    spec: dict[str, Any] = {"runtimeClassName": facts.handler or "wasmlet", "containers": [container]}
+    if serves(binary) or facts.needs.serves:
         container["ports"] = [{"name": "http", "containerPort": PORT}]
-        container["readinessProbe"] = {"tcpSocket": {"port": "http"}}
+        container["readinessProbe"] = {"httpGet" if facts.needs.serves else "tcpSocket": {"port": "http"}}
+    annotations = dict(facts.needs.annotations)
     if dials(binary):
-        metadata["annotations"] = {EGRESS: ""}
-    spec: dict[str, Any] = {"runtimeClassName": "wasmlet", "containers": [container]}
+        annotations[EGRESS] = ""
+    if annotations:
+        metadata["annotations"] = annotations
+    if facts.needs.volumes:
+        container["volumeMounts"] = [{"name": name, "mountPath": f"/{name}"} for name in facts.needs.volumes]
+        spec["volumes"] = [{"name": name, "emptyDir": {}} for name in facts.needs.volumes]
     return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}

@@ -14,7 +14,7 @@ An engine says how a module is compiled and run (`engine`); everything else is s
 
 from wasmlet.artifacts.wasm_types import Signature
 from wasmlet.runtime.config import RuntimeConfig
-from wasmlet.runtime.engine import DENSE, PROCESS, Engine, EngineSettings, GuestSettings, Isolation
+from wasmlet.runtime.engine import DENSE, PROCESS, Engine, EngineSettings, GuestSettings, Isolation, Needs
 from wasmlet.runtime.linking import Links
 from wasmlet.runtime.provider import RuntimeProvider
 from wasmlet.runtime.wasi import PREVIEW0, PREVIEW0_FUNCTIONS, PREVIEW1, PREVIEW1_FUNCTIONS
@@ -36,6 +36,7 @@ __all__ = [
     "GuestSettings",
     "Isolation",
     "Links",
+    "Needs",
     "RuntimeConfig",
     "RuntimeProvider",
     "Signature",

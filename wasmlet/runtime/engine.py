@@ -55,6 +55,21 @@ class GuestSettings:
     serves: bool = False
 
 
+@attrs.frozen
+class Needs:
+    """What a pod has to have for a module, beside its image.
+
+    Attributes:
+        annotations: of the pod; words in capital letters are for its author to fill in.
+        serves: it serves HTTP.
+        volumes: names of volumes that it works on.
+    """
+
+    annotations: Mapping[str, str] = attrs.field(factory=dict)
+    serves: bool = False
+    volumes: tuple[str, ...] = ()
+
+
 class Engine(abc.ABC):
     """One WebAssembly engine. Abstract: `name`, `version`, `guest_module`.
 
@@ -137,6 +152,11 @@ class Engine(abc.ABC):
     def shown(cls, facts: Any) -> Mapping[str, str]:
         """What `wasmlet inspect` shows of what `examine` has found: names, of at most ten letters, and values."""
         return {}
+
+    @classmethod
+    def needs(cls, facts: Any) -> Needs:
+        """What `wasmlet inspect` says that a pod needs, from what `examine` has found."""
+        return Needs()
 
     def guest_settings(self, pod: Pod, container: Container, facts: Any, now: float) -> GuestSettings:
         """What the engine wants of the next instance of a container.

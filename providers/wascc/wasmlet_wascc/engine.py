@@ -24,6 +24,7 @@ from wasmlet.runtime import (
     GuestSettings,
     Isolation,
     Links,
+    Needs,
     Signature,
 )
 from wasmlet_wascc import claims, grants
@@ -138,6 +139,12 @@ class WasccEngine(Engine):
             **({"version": found.version} if found.version else {}),
             **({"tags": ", ".join(found.tags)} if found.tags else {}),
         }
+
+    @classmethod
+    def needs(cls, facts: Any) -> Needs:
+        claimed = claims.Claims(**facts).capabilities
+        volumes = ("data",) if grants.BLOBS in claimed else ()
+        return Needs(grants.annotations_for(claimed), grants.HTTP in claimed, volumes)
 
     def guest_settings(self, pod: Pod, container: Container, facts: Any, now: float) -> GuestSettings:
         found = claims.Claims(**facts)

@@ -29,6 +29,7 @@ PREFIX = "wascc.wasmlet.dev/"
 HTTP, BLOBS, KEYVALUE, MESSAGING = "wascc:http_server", "wascc:blobstore", "wascc:keyvalue", "wascc:messaging"
 OWN = (BLOBS, "wascc:extras", HTTP, KEYVALUE, "wascc:logging", MESSAGING)
 """The capabilities that every node with this provider has."""
+_EGRESS = "wasmlet.dev/egress"
 _TOKEN_MOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
 _SCHEMES = {"keyvalue": ("redis", "rediss"), "messaging": ("nats", "tls")}
 _SECRETS = {"keyvalue": "REDIS_PASSWORD", "messaging": "NATS_TOKEN, or NATS_USER and NATS_PASSWORD"}
@@ -110,6 +111,18 @@ def decide(claimed: Collection[str], asked: Collection[str], installed: Collecti
     unclaimed = tuple(name for name in asked if name not in claimed)
     refused |= dict.fromkeys(unclaimed, "its signature does not claim it")
     return Decision(tuple(name for name in claimed if name not in refused), refused, unclaimed)
+
+
+def annotations_for(claimed: Collection[str]) -> dict[str, str]:
+    """The annotations by which a pod asks for these capabilities; words in capital letters are to be filled in."""
+    words = [name.removeprefix("wascc:") for name in claimed if name not in (HTTP, BLOBS, KEYVALUE, MESSAGING)]
+    found = {"capabilities": ", ".join(words)} if words else {}
+    if KEYVALUE in claimed:
+        found["keyvalue"] = "memory"
+    if MESSAGING in claimed:
+        found |= {"messaging": "nats://HOST:4222", "subscriptions": "SUBJECT"}
+    annotations = {PREFIX + key: value for key, value in found.items()}
+    return annotations | ({_EGRESS: "HOST:4222"} if MESSAGING in claimed else {})
 
 
 def _advice(name: str) -> str:
