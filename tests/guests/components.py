@@ -21,12 +21,13 @@ def compile_component(source: Path, component: Path, *arguments: str) -> None:
     module = component.with_suffix(".module")
     compile_c(source, module, *MODULE, *arguments)
     world = source.with_suffix(".wit")
-    _tool("wasm-tools", "component", "embed", world, module, "--world", source.stem, "--output", module)
-    _tool("wasm-tools", "component", "new", module, "--output", component)
+    tool("wasm-tools", "component", "embed", world, module, "--world", source.stem, "--output", module)
+    tool("wasm-tools", "component", "new", module, "--output", component)
     module.unlink()
 
 
-def _tool(name: str, *arguments: object) -> None:
+def tool(name: str, *arguments: object) -> None:
+    """Run a program that is beside Python; it has to succeed."""
     command = [str(Path(sys.executable).with_name(name)), *map(str, arguments)]
     answer = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
     assert answer.returncode == 0, f"{' '.join(command)}:\n{answer.stderr}"
@@ -51,7 +52,7 @@ def python() -> Path:
     """The component of the example in Python."""
 
     def make(component: Path) -> None:
-        _tool(
+        tool(
             "componentize-py", "--quiet", "-d", EXAMPLE / "http.wit", "-w", "asking", "componentize",
             "-p", EXAMPLE / "python", "-o", component, "app",
         )  # fmt: skip

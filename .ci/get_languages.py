@@ -1,0 +1,87 @@
+"""Brings what makes components of JavaScript and of Rust for tests: `get_languages.py DIRECTORY` puts it there.
+
+componentize-js comes by npm; its packages have WASI's public adapter for modules of preview 1, too. Rust's compiler and
+its standard library for WebAssembly come from Debian's packages, which are unpacked and not installed. What cannot be
+had is named, and the tests that need it are skipped; nothing global changes.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from get_program import download
+
+COMPONENTIZE_JS = "@bytecodealliance/componentize-js@0.23.0"
+RUST = ("rustc", "libstd-rust-dev-wasm32")
+"""Debian's packages, beside those with a version in their names."""
+
+
+def run(*command: str) -> str:
+    """What a command says.
+
+    Raises:
+        OSError, subprocess.SubprocessError: it does not run, or fails.
+    """
+    answer = subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=900, stdin=subprocess.DEVNULL)
+    answer.check_returncode()
+    return answer.stdout
+
+
+def depends(package: str) -> str:
+    """What apt says of the packages that one needs."""
+    return run("apt-cache", "depends", package)
+
+
+def get_javascript(directory: Path) -> None:
+    """Install componentize-js, without running anything that its packages would run."""
+    if shutil.which("npm") is None:
+        raise FileNotFoundError("npm is not here (Debian: npm)")
+    unfinished = directory.with_suffix(".unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir(parents=True)
+    (unfinished / "package.json").write_text('{"private": true}\n')
+    options = ("--ignore-scripts", "--no-audit", "--no-fund", "--no-package-lock", "--loglevel=error")
+    run("npm", "install", *options, "--prefix", str(unfinished), COMPONENTIZE_JS)
+    unfinished.rename(directory)
+
+
+def get_rust(directory: Path) -> None:
+    """Unpack Rust's compiler, its linker and its libraries."""
+    (library,) = re.findall(r"Depends: (libstd-rust-[\d.]+)$", depends("libstd-rust-dev"), re.MULTILINE)
+    (llvm,) = re.findall(r"Depends: (libllvm(\d+))$", depends(library), re.MULTILINE)
+    unfinished = directory.with_suffix(".unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    with tempfile.TemporaryDirectory() as scratch:
+        for package in (*RUST, library, llvm[0], f"lld-{llvm[1]}"):
+            place = Path(scratch) / package
+            place.mkdir()
+            file = download(package, place)
+            if file is None:
+                raise FileNotFoundError(f"apt could not download {package}")
+            run("dpkg-deb", "--extract", str(file), str(unfinished))
+    unfinished.rename(directory)
+
+
+def main(directory: Path) -> int:
+    missing = False
+    for name, get in (("javascript", get_javascript), ("rust", get_rust)):
+        if (directory / name).is_dir():
+            continue
+        print(f"==> Fetching what makes components of {name} into {directory}", flush=True)
+        try:
+            get(directory / name)
+        except (OSError, ValueError, subprocess.SubprocessError) as error:
+            print(f"wasmlet: {name}: {error}; the tests that need it are skipped.", file=sys.stderr)
+            missing = True
+    return missing
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit("usage: get_languages.py DIRECTORY")
+    sys.exit(main(Path(sys.argv[1])))

@@ -1,0 +1,71 @@
+"""Components of JavaScript, Go and Rust, made of the examples' sources by the tools that `make languages` fetches."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.guests import BUILD, kept
+from tests.guests.components import EXAMPLE, tool
+
+LANGUAGES = Path(sys.executable).parents[1] / "languages"
+MODULES = LANGUAGES / "javascript" / "node_modules"
+GO = LANGUAGES / "go" / "go" / "bin" / "go"
+ADAPTER = MODULES / "@bytecodealliance" / "jco" / "lib" / "wasi_snapshot_preview1.reactor.wasm"
+
+
+def built(language: str) -> Path:
+    """The component of this language; skips the test where its tools are not here."""
+    make, sources, needed = {
+        "javascript": (_javascript, ("app.js", "app.wit", "build.mjs"), [MODULES]),
+        "go": (_go, ("main.go", "go.mod", "../http.wit"), [GO, ADAPTER]),
+        "rust": (_rust, ("main.rs", "../http.wit"), [LANGUAGES / "rust"]),
+    }[language]
+    if not all(place.exists() for place in needed) or (language == "javascript" and shutil.which("node") is None):
+        pytest.skip(f"the tools of {language} are not here: make languages")
+    return kept(language, [(EXAMPLE / language / name).read_bytes() for name in sources], make)
+
+
+def _javascript(component: Path) -> None:
+    _run("node", EXAMPLE / "javascript" / "build.mjs", MODULES, component)
+
+
+def _go(component: Path) -> None:
+    module = component.with_suffix(".module")
+    _run(
+        GO, "build", "-C", EXAMPLE / "go", "-buildmode=c-shared", "-ldflags=-s -w",
+        "-trimpath", "-o", module, ".",
+        GOOS="wasip1", GOARCH="wasm", GOTOOLCHAIN="local", GOFLAGS="-mod=mod", GOPROXY="off", GOWORK="off",
+        GOCACHE=str(BUILD / "go"), GOPATH=str(BUILD / "go"),
+    )  # fmt: skip
+    tool("wasm-tools", "component", "embed", EXAMPLE / "http.wit", module, "--world", "http", "--output", module)
+    adapter = f"wasi_snapshot_preview1={ADAPTER}"
+    tool("wasm-tools", "component", "new", module, "--adapt", adapter, "--output", component)
+    module.unlink()
+
+
+def _rust(component: Path) -> None:
+    module, root = component.with_suffix(".module"), LANGUAGES / "rust" / "usr"
+    libraries = [*root.glob("lib/*-linux-gnu"), *root.glob("lib/llvm-*/lib")]
+    (linker,) = root.glob("lib/llvm-*/bin/wasm-ld")
+    _run(
+        root / "bin" / "rustc", "--sysroot", root, "--target", "wasm32-unknown-unknown", "-C", "opt-level=s",
+        "-C", "panic=abort", "-C", "strip=symbols", "-C", f"linker={linker}", EXAMPLE / "rust" / "main.rs",
+        "-o", module, LD_LIBRARY_PATH=":".join(map(str, libraries)),
+    )  # fmt: skip
+    tool("wasm-tools", "component", "embed", EXAMPLE / "http.wit", module, "--world", "http", "--output", module)
+    tool("wasm-tools", "component", "new", module, "--output", component)
+    module.unlink()
+
+
+def _run(*command: object, **variables: str) -> None:
+    words = list(map(str, command))
+    answer = subprocess.run(
+        words, env={**os.environ, **variables}, capture_output=True, text=True, stdin=subprocess.DEVNULL
+    )
+    assert answer.returncode == 0, f"{' '.join(words)}:\n{answer.stdout}{answer.stderr}"

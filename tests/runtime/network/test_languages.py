@@ -1,0 +1,63 @@
+"""What the tools of JavaScript, Go and Rust make of the examples serves and calls in pods, unmodified and confined."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from aiohttp import ClientSession, ClientTimeout, web
+
+from tests.guests import languages
+from tests.runtime.harness import Runtime, pod_of
+from tests.runtime.network.servers import http_server
+from wasmlet.model.inputs import Inputs
+from wasmlet.model.pod import Pod
+from wasmlet.model.status import Running
+
+NODE = Inputs(node_name="node", node_ips=["127.0.0.1"])
+LATE = ClientTimeout(60)
+COMPILING = 600
+"""Seconds: an engine for JavaScript is compiled for half a minute, and more where others work."""
+
+
+def serving(language: str, grant: str = "") -> Pod:
+    asks = {"httpGet": {"path": "/", "port": 8080}, "periodSeconds": 1, "timeoutSeconds": 10}
+    pod = pod_of(image=f"file://{languages.built(language)}", ports=[{"containerPort": 8080}], readinessProbe=asks)
+    annotations = {"wasmlet.dev/egress": grant} if grant else {}
+    return Pod({**pod.raw, "metadata": {**pod.raw["metadata"], "annotations": annotations}})
+
+
+async def started(runtime: Runtime, pod: Pod) -> str:
+    """Where it serves, once it does."""
+    await runtime.provider.create_pod(pod, NODE)
+    async with asyncio.timeout(COMPILING):
+        while True:
+            status = await runtime.provider.pod_status(pod.key)
+            (main,) = status.containers
+            if isinstance(main.state, Running) and main.ready:
+                return f"http://{status.pod_ips[0]}:8080"
+            await asyncio.sleep(0.1)
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("language", ["javascript", "go", "rust"])
+async def test_it_serves(networked: Runtime, there: str, language: str) -> None:
+    """And calls whom its pod may dial, in JavaScript."""
+    much = bytes(range(256)) * 1000
+
+    async def answered(request: web.Request) -> web.Response:
+        return web.Response(status=203, text=f"you asked for {request.path_qs}")
+
+    async with http_server(answered, ip=there) as port, ClientSession(timeout=LATE) as client:
+        url = await started(networked, serving(language, f"{there}:{port}"))
+        for turn in range(3):
+            async with client.get(f"{url}/x?y={turn}") as answer:
+                assert answer.status == 200
+                assert (await answer.text()).lower() == f"hello from {language}: /x?y={turn}\n"
+        async with client.post(url, data=much) as answer:
+            assert (answer.status, await answer.read()) == (200, much)
+        if language == "javascript":
+            async with client.get(f"{url}/fetch/{there}:{port}/a?b") as answer:
+                assert (answer.status, await answer.text()) == (203, "you asked for /a?b")
+            async with client.get(f"{url}/fetch/{there}:1/") as answer:
+                assert answer.status == 502
