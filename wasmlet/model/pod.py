@@ -105,17 +105,17 @@ class Pod:
 
     @property
     def metadata(self) -> Raw:
-        """`metadata`."""
+        """The pod's `metadata`."""
         return self.raw["metadata"]  # type: ignore[no-any-return]
 
     @property
     def spec(self) -> Raw:
-        """`spec`; empty if there is none."""
+        """The pod's `spec`; empty if there is none."""
         return self.raw.get("spec") or {}
 
     @property
     def status(self) -> Raw:
-        """`status`, as the API has it; empty if there is none."""
+        """The pod's `status`, as the API has it; empty if there is none."""
         return self.raw.get("status") or {}
 
     @property
