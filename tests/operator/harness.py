@@ -326,8 +326,6 @@ async def open_fleet(plane: Any, admin: Client, directory: Path, kubectl: Path) 
                 await _without_pools(fleet)
     finally:
         await admin.delete(f"{namespaces}/{namespace}")
-        with contextlib.suppress(errors.ObjectNotFound):
-            await admin.delete(f"{NODES}/{machine}")
 
 
 async def _without_pools(fleet: Fleet) -> None:

@@ -39,8 +39,9 @@ async def linux_node(
     administrator = await load_identity(plane.kubeconfig)
     server = urlsplit(administrator.server)
     provider = PodsAsProcesses(images, (str(server.hostname), int(server.port or 443)))
-    async with wasmlet.Node(provider, wasmlet.NodeConfig(**(given | settings))) as node:
-        # A node of this library registers with its provider's taint, which only an administrator can take off.
-        async with Client(administrator) as admin:
+    async with Client(administrator) as admin:
+        async with wasmlet.Node(provider, wasmlet.NodeConfig(**(given | settings))) as node:
+            # A node of this library registers with its provider's taint, which only an administrator can take off.
             await admin.patch(f"/api/v1/nodes/{name}", {"spec": {"taints": None}}, MERGE_PATCH)
-        yield node
+            yield node
+        await admin.delete(f"/api/v1/nodes/{name}")  # a cluster that stays has a scheduler, which would go on with it
