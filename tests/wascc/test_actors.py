@@ -165,27 +165,19 @@ async def test_a_request_that_fails_is_a_line_of_the_log(node: Runtime, tmp_path
     assert (await node.running(key)).restart_count == 0
 
 
-HELLO = "call $host_call (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0)"
-STARTS = {
-    "a start section": "(start $begin) (func $begin (loop (br 0)))",
-    "_start": '(func (export "_start") (loop (br 0)))',
-    "wapc_init": '(func (export "wapc_init") (loop (br 0)))',
-    "calls of the host": f'(func (export "wapc_init") (loop (drop ({HELLO} (i32.const 0) (i32.const 0))) (br 0)))',
-    "lines of the log": '(func (export "_start") (loop (call $console_log (i32.const 0) (i32.const 0)) (br 0)))',
-}
+NEVER = '(func (export "_start") (loop (br 0)))'
 
 
-@pytest.mark.parametrize("fields", STARTS.values(), ids=STARTS)
-async def test_an_actor_that_is_never_ready_is_ended(node: Runtime, tmp_path: Path, fields: str) -> None:
-    image = actor(tmp_path, written("(i32.const 1)", fields), "http_server")
-    key = await node.create(actor_pod(image), NODE)
+async def test_an_actor_that_is_never_ready_is_ended(node: Runtime, tmp_path: Path) -> None:
+    """`test_host` has more of these."""
+    key = await node.create(actor_pod(actor(tmp_path, written("(i32.const 1)", NEVER), "http_server")), NODE)
     ended = await node.ended(key)
     assert ended.message == "the actor cannot be started: it is not ready after 10 s"
     assert ended.reason == "StartError"
 
 
 async def test_an_actor_that_is_never_ready_can_be_deleted(node: Runtime, tmp_path: Path) -> None:
-    image = actor(tmp_path, written("(i32.const 1)", STARTS["_start"]), "http_server")
+    image = actor(tmp_path, written("(i32.const 1)", NEVER), "http_server")
     key = await node.create(actor_pod(image), NODE)
     await node.event(key, "Created", "")
     await node.provider.delete_pod(key, 0.1)
