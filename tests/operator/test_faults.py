@@ -26,7 +26,7 @@ from wasmlet.operator.scaling import Waiting
 from wasmlet.operator.shared import Shared, Wakes
 
 pytestmark = pytest.mark.timeout(180)
-SECONDS = 5.0
+SECONDS = 4.0
 MOST = 20
 """How many requests there may be in that time: fewer on a slow machine, and hundreds without pauses."""
 

@@ -173,6 +173,8 @@ def _logged() -> Iterator[None]:
 
 class _Forward(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
+        if record.getMessage().startswith("Request attempt"):
+            return  # it is tried again, for ever; our own watches of the same API server say what is wrong
         error = record.exc_info[1] if record.exc_info else None
         more = {"exception": traceback_of(error)} if error is not None and _is_ours(error) else {}
         structlog.get_logger(record.name).log(record.levelno, record.getMessage()[:1000], **more)

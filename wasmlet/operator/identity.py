@@ -92,6 +92,9 @@ class Approvals:
             await self._client.replace(f"{REQUESTS}/{name}/approval", {**raw, **kind, "status": {"conditions": [said]}})
         except (errors.ObjectNotFound, errors.Conflict):
             return  # it is another one by now; the watch tells of it
+        except (errors.BadRequest, errors.Forbidden, errors.Invalid) as error:
+            log.warning("a request for a certificate cannot be approved", request=name, error=str(error))
+            return  # others are not to wait for it
         log.info("a node gets a certificate", node=asking(raw), pool=pool)
 
     async def _get(self, path: str) -> Raw:
