@@ -16,6 +16,7 @@ TRY = {
     "config.yaml": "variables and files from a ConfigMap and a Secret",
     "sidecar.yaml": "an init container and a sidecar",
     "probes.yaml": "a pod that says when it is ready",
+    "claim.yaml": "a volume that outlives the pod which wrote to it",
     "limits.yaml": "pods that want more than they may have",
     "periodic.yaml": "a preStop hook, and a good end",
 }

@@ -43,7 +43,8 @@ MODULE = ".wasm"
 
 SHELLS = ("ash", "bash", "dash", "ksh", "sh", "zsh")
 NO_SHELL = (
-    "there is no shell in this container: it has one program, which runs once more with these words as its arguments"
+    "there is no shell in this container: it has one program, which runs once more with these words as its arguments; "
+    "kubectl debug adds a container to look around with"
 )
 """What is said to whoever asks for a shell, and would see nothing otherwise."""
 
