@@ -42,12 +42,12 @@ class EngineSettings(Protocol):
 
 @attrs.frozen
 class GuestSettings:
-    """What an engine wants of one instance of a container.
+    """What an engine wants for one instance of a container.
 
     Attributes:
-        spec: for its in-worker module, which finds it in the spec as `engine`. May be secret.
+        spec: values for its in-worker module, which finds them in the spec as `engine`. They may be secret.
         remarks: reasons and messages of events that warn the pod's owner before the start.
-        serves: it serves HTTP, for which it has a port of TCP, be one declared or not.
+        serves: whether it serves HTTP. Then it has a TCP port, declared or not.
     """
 
     spec: Mapping[str, Any] = attrs.field(factory=dict, repr=False)
@@ -60,9 +60,9 @@ class Needs:
     """What a pod has to have for a module, beside its image.
 
     Attributes:
-        annotations: of the pod; words in capital letters are for its author to fill in.
-        serves: it serves HTTP.
-        volumes: names of volumes that it works on.
+        annotations: annotations of the pod; the pod's author fills in words in capital letters.
+        serves: whether it serves HTTP.
+        volumes: names of the volumes that it works on.
     """
 
     annotations: Mapping[str, str] = attrs.field(factory=dict)
@@ -71,17 +71,17 @@ class Needs:
 
 
 class Engine(abc.ABC):
-    """One WebAssembly engine. Abstract: `name`, `version`, `guest_module`.
+    """One WebAssembly engine. A subclass sets `name`, and implements `version` and `guest_module`.
 
     Attributes:
-        name: lower case, no spaces (`wasmtime`).
-        handlers: RuntimeClass handlers whose pods it runs, and how each keeps guests apart. The first is what pods
-            without a RuntimeClass get, if this is the node's first engine.
-        components: in which of these ways it runs components (WASI preview 2 commands); modules it runs in all of them.
-        links: what guests may import from it. What imports something else is refused before it is compiled; None leaves
-            that to `compile` of the in-worker module, which sees it late.
+        name: the engine's name: lower case, no spaces (`wasmtime`).
+        handlers: the RuntimeClass handlers whose pods it runs, and how each keeps guests apart. Pods without a
+            RuntimeClass get the first one, if this is the node's first engine.
+        components: the ways of keeping guests apart in which it runs components, too. It runs modules in all ways.
+        links: what guests may import. A guest that imports something else is refused before it is compiled. With None,
+            `compile` of the in-worker module finds out, which is later.
         sockets: whether guests have the listeners and connections that their pod was granted.
-        examines: whether it wants to see modules on the node (`examine`) before anything is done with them.
+        examines: whether `examine` is called for each module before anything is done with it.
     """
 
     name: ClassVar[str]
@@ -93,18 +93,18 @@ class Engine(abc.ABC):
 
     @classmethod
     def configured(cls, config: EngineSettings) -> Self:
-        """The engine as a node's configuration wants it (`config.engine_python` where it needs an interpreter)."""
+        """Make the engine for a node's settings (`engine_python` is for one that needs an interpreter of its own)."""
         return cls()
 
     @property
     @abc.abstractmethod
     def version(self) -> str:
-        """The engine's own version. Compiled modules of another version are never used."""
+        """The engine's version. Modules that another version has compiled are never used."""
 
     @property
     @abc.abstractmethod
     def guest_module(self) -> Path:
-        """The in-worker module, loaded by path under `python`."""
+        """The file of the in-worker module, which the interpreter `python` loads."""
 
     @property
     def dense_module(self) -> Path:
@@ -118,7 +118,7 @@ class Engine(abc.ABC):
 
     @property
     def settings(self) -> str:
-        """Whatever else of the engine's configuration makes compiled modules differ; part of their cache key."""
+        """What else of the engine's settings makes compiled modules differ. It is part of their key in the cache."""
         return ""
 
     async def check(self) -> None:  # noqa: B027 - an engine may have nothing to check
@@ -136,9 +136,9 @@ class Engine(abc.ABC):
         """
 
     def examine(self, wasm: bytes | memoryview) -> Any:
-        """Find out what the node has to know of a module, as who has signed it; where `examines`. Blocks.
+        """Find out what the node has to know of a module: who has signed it, for example. May block.
 
-        Called once for each module before it is compiled, and again by another node loop.
+        Called if `examines`, once for each module before it is compiled, and again by another node loop.
 
         Returns:
             What `guest_settings` is given.

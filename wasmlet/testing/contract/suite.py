@@ -21,19 +21,20 @@ __tracebackhide__ = True  # a failure shows what to mend, and of the calls the p
 
 
 class Suite:
-    """Hooks and settings. `make_provider` has to be overridden; the rest has defaults.
+    """Hooks and settings. A subclass overrides `make_provider`; the rest has defaults.
 
-    A hook that needs something of pytest gets it from an autouse fixture of the subclass that sets an attribute, since
-    pytest makes an instance of the class for each check.
+    pytest makes an instance of the class for each check. A hook that needs a fixture of pytest gets it from an autouse
+    fixture of the subclass, which sets an attribute.
 
     Attributes:
-        survives: the provider's pods go on when it is stopped, or its process killed, and another instance with the
-            same state directory finds them.
-        accept_seconds: how long a call that only has to be accepted or answered may take.
-        patience_seconds: how long what happens in its own time may take: a container starts, runs, is ended.
-        moment_seconds: how long a container runs that is to be seen running before it ends; twice that is the grace
-            period of one that does not end when asked to. More than it takes the provider to notice a start.
-        block_seconds: how long the event loop may be held up.
+        survives: whether pods go on when the provider is stopped or its process is killed, and another instance with
+            the same state directory finds them.
+        accept_seconds: seconds that a call may take that only has to be accepted or answered.
+        patience_seconds: seconds that something may take that happens in its own time: a container starts, runs, ends.
+        moment_seconds: seconds that a container runs which is to be seen running before it ends. It has to be longer
+            than the provider takes to notice a start. Twice as long is the grace period of a container that does not
+            end when it is asked to.
+        block_seconds: seconds that the event loop may be blocked.
         many: how many pods are created and deleted at once.
     """
 
