@@ -31,6 +31,21 @@ def built(language: str) -> Path:
     return kept(language, [(EXAMPLE / language / name).read_bytes() for name in sources], make)
 
 
+def adapted(module: Path) -> Path:
+    """A module of preview 1, a command, as the component that the public adapter makes of it; skips as `built` does."""
+    adapter = ADAPTER.with_name("wasi_snapshot_preview1.command.wasm")
+    if not adapter.exists():
+        pytest.skip("the public adapter is not here: make languages")
+
+    def make(component: Path) -> None:
+        tool(
+            "wasm-tools", "component", "new", module, "--adapt", f"wasi_snapshot_preview1={adapter}",
+            "--output", component,
+        )  # fmt: skip
+
+    return kept(f"{module.stem}-adapted", [module.read_bytes(), adapter.read_bytes()], make)
+
+
 def _javascript(component: Path) -> None:
     _run("node", EXAMPLE / "javascript" / "build.mjs", MODULES, component)
 

@@ -246,6 +246,15 @@ async def test_requests_are_in_the_log_where_the_pod_says_so(networked: Runtime,
     assert b"secret" not in text
 
 
+async def test_requests_are_not_in_the_log_else(networked: Runtime, image: str) -> None:
+    key, url = await started(networked, serving(image))
+    async with ClientSession(timeout=LATE) as client:
+        for path in ("hello", "status?404", "log"):
+            async with client.get(f"{url}/{path}"):
+                pass
+    assert await networked.logged(key, b"a line of the guest\n") == b"a line of the guest\n"
+
+
 async def test_probes_over_http_reach_the_handler(networked: Runtime, image: str) -> None:
     """What a component answers decides whether it is ready, and whether it goes on."""
     often = {"periodSeconds": 1, "failureThreshold": 1}
