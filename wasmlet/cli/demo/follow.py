@@ -20,6 +20,8 @@ from wasmlet.kube import Client, errors, paths
 from wasmlet.model.pod import Pod, PodKey
 
 PATIENCE_SECONDS = 30.0
+COMPILE_SECONDS = 600.0
+"""How much longer a pod is waited for whose module is compiled: more than a node gives that."""
 FUTILE_SECONDS = {
     "CreateContainerError": 0.0,
     "CreateContainerConfigError": 5.0,  # a manifest may have the ConfigMap behind the pod
@@ -78,6 +80,9 @@ async def follow(client: Client, pod: Pod, say: Say, earlier: Earlier, busy: Say
                 if pod.phase != "Pending" and patience.when() is not None:
                     patience.reschedule(None)  # it runs: how long is its own affair
                     shown.tell("Running", pod, say)  # a short one may have ended by the time we look
+                elif pod.phase == "Pending" and _working(pod):  # for which the node has a limit of its own
+                    last = asyncio.get_running_loop().time() + COMPILE_SECONDS
+                    patience.reschedule(last)
                 elif pod.phase == "Pending" and (reason := _reason(pod)) != waits:
                     waits, futile = reason, reason in FUTILE_SECONDS
                     now = asyncio.get_running_loop().time()
