@@ -148,6 +148,7 @@ def test_the_component_in_python_is_built_by_the_command_in_its_readme() -> None
     assert components.python().read_bytes()[:8] == b"\0asm\x0d\0\x01\0"
 
 
+@pytest.mark.timeout(900)  # an engine for JavaScript is made ready, which takes as long as others let it
 @pytest.mark.parametrize(
     ("language", "options"),
     [
