@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import io
+import socket
+import sys
 from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
@@ -232,6 +234,27 @@ async def test_a_request_in_flight_ends_with_the_grace_period(networked: Runtime
         answer.close()
     assert final is not None
     assert final.containers[0].state.exit_code == 137
+
+
+def unsent(ip: str) -> int:
+    """Bytes that the system keeps for clients of this server."""
+    address = f"{int.from_bytes(socket.inet_aton(ip), sys.byteorder):08X}:{8080:04X}"
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()]
+    return sum(int(row[4].partition(":")[0], 16) for row in rows if row[1] == address)
+
+
+async def test_a_client_that_reads_nothing_has_little_of_the_systems_memory(networked: Runtime, image: str) -> None:
+    _, url = await started(networked, serving(image))
+    ip = url.removeprefix("http://").partition(":")[0]
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16 * 1024)
+        client.connect((ip, 8080))
+        client.sendall(b"GET /much?5000 HTTP/1.1\r\nHost: x\r\n\r\n")
+        found, before = 0, -1
+        while not 0 < found == before:  # as much as there will be
+            await asyncio.sleep(0.5)
+            found, before = unsent(ip), found
+    assert found < 512 * 1024
 
 
 async def test_requests_are_in_the_log_where_the_pod_says_so(networked: Runtime, image: str) -> None:
