@@ -22,7 +22,7 @@ from wasmlet_agent.changes import Changes
 from wasmlet_agent.outcomes import Outcome, outcome_of
 from wasmlet_agent.pods.pods import Pods
 from wasmlet_agent.pods.store import Store
-from wasmlet_agent.protocol import BEAT_SECONDS
+from wasmlet_agent.protocol import BATCHES, BEAT_SECONDS
 from wasmlet_agent.protocol.messages import Beat, NodeDescription, ProbeResult, SessionAnswer, SessionRequest
 from wasmlet_agent.sessions import Sessions
 
@@ -141,7 +141,7 @@ class Agent:
                 version=importlib.metadata.version("wasmlet"),
                 n=self.changes.n,
                 now=self._clock.now(),
-                supports=tuple(call for call in SUPPORTED if provider.supports(call)),
+                supports=(BATCHES, *(call for call in SUPPORTED if provider.supports(call))),
             )
 
     async def _serve_again(self, node: NodeDescription) -> None:

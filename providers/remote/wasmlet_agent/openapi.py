@@ -14,6 +14,8 @@ from wasmlet_agent.protocol import PREFIX, SEQUENCE_HEADER, SESSION_HEADER
 from wasmlet_agent.protocol.failures import STATUSES, Failure
 from wasmlet_agent.protocol.messages import (
     Accepted,
+    BatchedAnswer,
+    BatchedPod,
     Beat,
     BlobAnswer,
     EndedLine,
@@ -105,6 +107,10 @@ _OPERATIONS: Mapping[tuple[str, str], _Operation] = {
         required=["size", "offset"],
     ),
     ("get", _PODS): _Operation("Every pod.", PodList),
+    ("post", _PODS): _Operation(
+        "Create several pods: two lines for each, a `BatchedPod` and a `PodRequest`; a `BatchedAnswer` for each.",
+        "application/x-ndjson", [413, 500], body="application/x-ndjson",
+    ),
     ("get", _POD_PATH): _Operation("One pod.", ListedPod, [404]),
     ("put", _POD_PATH): _Operation(
         "Create the pod; one that is here goes on as it is.", Accepted, [413, 422, 500], body=PodRequest, changes=True
@@ -150,6 +156,8 @@ def document() -> Schema:
         paths.setdefault(path, {})[method] = _described(path, operation, schemas)
     lines = [schemas.of(line) for line in (Hello, StatusLine, EventLine, NodeLine, EndedLine, Beat)]
     schemas.found["Line"] = {"oneOf": lines, "description": "A line of the changes; it has its `type`, too."}
+    for line in (BatchedPod, BatchedAnswer):
+        schemas.of(line)
     schemas.found["PodRequest"]["properties"]["pod"] = _POD
     return {
         "openapi": "3.1.0",

@@ -20,6 +20,7 @@ from wasmlet.model.pod import PodKey
 from wasmlet.provider import Provider
 from wasmlet_agent.agent import Agent
 from wasmlet_agent.auth import Guard
+from wasmlet_agent.batches import create_batch
 from wasmlet_agent.bodies import Bodies
 from wasmlet_agent.breaking import breaking_off
 from wasmlet_agent.following import send_changes
@@ -74,6 +75,7 @@ class Server:
         app.router.add_put(PREFIX + "/images", self._image)
         app.router.add_put(PREFIX + "/blobs/{digest}", self._blob)
         app.router.add_get(PODS, self._list)
+        app.router.add_post(PODS, self._batch)
         app.router.add_put(POD, self._create)
         app.router.add_patch(POD, self._update)
         app.router.add_get(POD, self._get)
@@ -168,6 +170,13 @@ class Server:
         digest, body = await self._handed_over(request)
         await self._agent.pods.create(uid, fence, digest, body)
         return _json(Accepted())
+
+    async def _batch(self, request: web.Request) -> web.StreamResponse:
+        session = wanted(request.headers, SESSION_HEADER, least=0)
+        body = await self._bodies.read(request)
+        self._agent.sessions.check(session)  # it may have ended while the body was on its way
+        _ = self._agent.pods.provider
+        return await create_batch(request, self._agent, session, body)
 
     async def _update(self, request: web.Request) -> web.Response:
         uid, fence = _uid(request), _fence(request)

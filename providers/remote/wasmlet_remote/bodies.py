@@ -34,6 +34,10 @@ class Body:
     headers: dict[str, str]
     digest: str
 
+    @property
+    def packed(self) -> bool:
+        return "Content-Encoding" in self.headers
+
 
 def body_of(pod: Pod, inputs: Inputs) -> Body:
     """What hands the pod over.

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import aclosing
 
 import attrs
-import httpx
 import structlog
-from wasmlet_agent.protocol import LARGE, MOST_LINE, SILENCE_SECONDS
+from wasmlet_agent.protocol import LARGE, SILENCE_SECONDS
 from wasmlet_agent.protocol.failures import SessionOver, Unclaimed
 from wasmlet_agent.protocol.messages import Beat, EndedLine, EventLine, Hello, Line, NodeLine, StatusLine, line_in
 
@@ -31,7 +30,7 @@ from wasmlet.clock import Retries
 from wasmlet.concurrency import first_of, in_thread
 from wasmlet.failures import described
 from wasmlet_remote.clocks import Offset
-from wasmlet_remote.link import Away, Link
+from wasmlet_remote.link import Away, Link, lines_of
 from wasmlet_remote.mailbox import Mailbox
 from wasmlet_remote.session import RETRIES, Sessions
 
@@ -192,7 +191,7 @@ class Follower:
         params = {"instance": self._instance, "after": str(self._newest)}
         async with (
             self._link.stream("/changes", params=params, silence=SILENCE_SECONDS) as response,
-            aclosing(_lines(response)) as lines,
+            aclosing(lines_of(response)) as lines,
         ):
             async for text in lines:
                 if (line := await self._understood(text)) is not None:
@@ -253,18 +252,3 @@ class Follower:
             if self.offset.skewed:
                 log.warning("ClockSkew: the agent's clock differs from ours", agent=self._link.url, seconds=seconds)
             self._mailbox.put(NodeChanged())
-
-
-async def _lines(response: httpx.Response) -> AsyncGenerator[bytes, None]:
-    """The lines of a body, each of a bounded length."""
-    pieces: AsyncIterator[bytes] = response.aiter_raw()
-    rest = bytearray()
-    async for piece in pieces:
-        start = len(rest)
-        rest += piece
-        while (end := rest.find(b"\n", start)) >= 0:
-            yield bytes(rest[:end])
-            del rest[: end + 1]
-            start = 0
-        if len(rest) > MOST_LINE:
-            raise Away(f"expected lines of at most {MOST_LINE} bytes, found a longer one")

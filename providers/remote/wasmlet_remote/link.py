@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import Protocol, TypeVar
 
 import httpx
-from wasmlet_agent.protocol import LARGE, MOST_BODY, PREFIX, SESSION_HEADER
+from wasmlet_agent.protocol import LARGE, MOST_BODY, MOST_LINE, PREFIX, SESSION_HEADER
 from wasmlet_agent.protocol.codec import decode
 from wasmlet_agent.protocol.failures import error_in
 
@@ -115,6 +115,28 @@ class Link:
             raise self._refused(response.status_code, content)
         return content
 
+    async def lines(self, path: str, body: bytes) -> AsyncGenerator[bytes, None]:
+        """The lines of the answer to a POST below `/v1`, as they come.
+
+        Raises:
+            Away: there is no whole answer.
+            WasmletError: the agent answers with this error.
+        """
+        headers = {"Content-Type": "application/x-ndjson"}
+        try:
+            async with (
+                self._slots,
+                self._requests.stream("POST", PREFIX + path, content=body, headers=headers) as response,
+            ):
+                if response.status_code >= 400:
+                    raise self._refused(response.status_code, await self._content(response, _MOST_ERROR))
+                async with contextlib.aclosing(lines_of(response)) as lines:
+                    async for line in lines:
+                        yield line
+        except httpx.HTTPError as error:
+            raise self._away(error) from None
+        self.succeeded.set()
+
     @contextlib.asynccontextmanager
     async def stream(
         self,
@@ -178,6 +200,24 @@ async def understood(kind: type[T], content: bytes) -> T:
         InvalidInput: it says something else.
     """
     return decode(kind, content) if len(content) < LARGE else await in_thread(decode, kind, content)
+
+
+async def lines_of(response: httpx.Response) -> AsyncGenerator[bytes, None]:
+    """The lines of a body, each of a bounded length.
+
+    Raises:
+        Away: one is longer.
+    """
+    rest = bytearray()
+    async for piece in response.aiter_raw():
+        start = len(rest)
+        rest += piece
+        while (end := rest.find(b"\n", start)) >= 0:
+            yield bytes(rest[:end])
+            del rest[: end + 1]
+            start = 0
+        if len(rest) > MOST_LINE:
+            raise Away(f"expected lines of at most {MOST_LINE} bytes, found a longer one")
 
 
 def direct(config: Config) -> tuple[Transports, str]:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import itertools
 import random
-from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import suppress
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
+from contextlib import aclosing, suppress
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import attrs
 import orjson
-from wasmlet_agent.protocol import LARGE, SEQUENCE_HEADER
+from wasmlet_agent.protocol import BATCHES, LARGE, SEQUENCE_HEADER
 from wasmlet_agent.protocol.failures import SessionOver, Stale, Starting, Unclaimed
 from wasmlet_agent.protocol.messages import ListedPod, PodList
 
@@ -44,6 +44,7 @@ from wasmlet.model.inputs import HandedImage
 from wasmlet_remote.bodies import Body, body_of
 from wasmlet_remote.changes import Follower
 from wasmlet_remote.config import Config as Settings
+from wasmlet_remote.creates import Creates
 from wasmlet_remote.link import Away, Link, Params, Transports, Untrusted, direct, understood
 from wasmlet_remote.mailbox import Mailbox
 from wasmlet_remote.session import RETRIES, Sessions
@@ -51,6 +52,8 @@ from wasmlet_remote.streams import attached, forwarded
 
 if TYPE_CHECKING:
     from wasmlet_remote.images import Images
+
+T = TypeVar("T")
 
 REPEAT_SECONDS = 5.0
 """How often an agent is asked again to end a pod whose end it has not told."""
@@ -93,6 +96,7 @@ class RemoteProvider(Provider[Settings]):
         self._images: Images | None = None
         self._handed: dict[str, Mapping[str, HandedImage]] = {}
         """The images that were brought for each pod, by UID."""
+        self._creates = Creates(self, self._sequence)
         self._following: asyncio.Task[None] | None = None
         self._link: Link | None = None
 
@@ -137,6 +141,7 @@ class RemoteProvider(Provider[Settings]):
         async with asyncio.TaskGroup() as group:
             group.create_task(self._follower.run())
             group.create_task(self._forget())
+            group.create_task(self._creates.run())
 
     # --- pods
 
@@ -161,8 +166,12 @@ class RemoteProvider(Provider[Settings]):
         return attrs.evolve(inputs, images=images)
 
     async def _hand_over(self, method: str, pod: Pod, inputs: Inputs) -> None:
+        body = body_of(pod, inputs)
         try:
-            await self._write(method, f"/pods/{pod.uid}", body=body_of(pod, inputs))
+            if method == "PUT" and BATCHES in self._supported and not body.packed:
+                await self._again(lambda: self._creates.put(pod.uid, body))
+            else:
+                await self._write(method, f"/pods/{pod.uid}", body=body)
         except NotYet:
             if self._images is not None:  # an image is gone there: the next call brings it again
                 self._handed.pop(pod.uid, None)
@@ -287,16 +296,38 @@ class RemoteProvider(Provider[Settings]):
         refused when it arrives.
         """
         content, headers = (b"", {}) if body is None else (body.content, body.headers)
+
+        def once() -> Coroutine[Any, Any, bytes]:
+            numbered = {**headers, SEQUENCE_HEADER: str(next(self._sequence))}
+            return self._now(method, path, body=content, params=params, headers=numbered)
+
+        return await self._again(once)
+
+    async def _again(self, once: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """What a request that changes something gives, which is made as often as it takes."""
         retries = Retries(RETRIES, self._clock, self._rng)
         while True:
             await self._follower.connected.wait()
-            numbered = {**headers, SEQUENCE_HEADER: str(next(self._sequence))}
             try:
-                return await self._now(method, path, body=content, params=params, headers=numbered)
+                return await once()
             except (SessionOver, Untrusted):
                 raise
             except (Away, Starting, Stale):  # stale: overtaken by a copy of itself
                 await retries.wait()
+
+    async def ask(self, method: str, path: str, body: bytes, headers: dict[str, str]) -> bytes:
+        """A request of `Creates`."""
+        return await self._now(method, path, body=body, headers=headers)
+
+    async def lines(self, path: str, body: bytes) -> AsyncGenerator[bytes, None]:
+        """Another one."""
+        try:
+            async with aclosing(self._opened.lines(path, body)) as lines:
+                async for line in lines:
+                    yield line
+        except SessionOver:
+            self._follower.superseded()
+            raise
 
     async def _read(self, path: str) -> bytes:
         """The answer to a GET, however long the agent is away."""

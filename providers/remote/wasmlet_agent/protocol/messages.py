@@ -20,6 +20,7 @@ from wasmlet.model.pod import PodKey, Raw
 from wasmlet.model.status import PodStatus
 from wasmlet.provider import NodeStatus, PodEvent, ProbeCount
 from wasmlet_agent.protocol.codec import dumped, structure, unstructure
+from wasmlet_agent.protocol.failures import Failure
 
 
 @attrs.frozen
@@ -70,6 +71,27 @@ class SessionAnswer:
     n: int
     now: datetime
     supports: tuple[str, ...] = ()
+
+
+@attrs.frozen
+class BatchedPod:
+    """`POST /v1/pods`: the line before each line with a `PodRequest`.
+
+    Attributes:
+        uid: of the pod.
+        sequence: the number of the request for this pod, as `SEQUENCE_HEADER` has it elsewhere.
+    """
+
+    uid: str
+    sequence: int
+
+
+@attrs.frozen
+class BatchedAnswer:
+    """A line of the answer to `POST /v1/pods`, as soon as that pod is taken on or refused."""
+
+    uid: str
+    failure: Failure | None = None
 
 
 @attrs.frozen

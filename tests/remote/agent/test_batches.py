@@ -1,0 +1,105 @@
+"""Many pods in one request: what is no batch is refused, and each pod of one has an answer of its own."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import orjson
+import pytest
+import pytest_asyncio
+from hypothesis import given
+from hypothesis import strategies as st
+from wasmlet_agent.batches import read_batch
+from wasmlet_agent.protocol import MOST_BATCH
+from wasmlet_agent.protocol.codec import decode, encode
+from wasmlet_agent.protocol.failures import Failure, Stale, error_of
+from wasmlet_agent.protocol.messages import BatchedAnswer, BatchedPod
+
+from tests.remote.agents import AgentProcess, Caller, calling, pod
+from wasmlet.errors import InvalidInput
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def caller(agent: AgentProcess) -> AsyncIterator[Caller]:
+    async with calling(agent) as found:
+        yield found
+        await found.clear()
+
+
+def handed(uid: str) -> bytes:
+    return orjson.dumps({"pod": pod(uid, "sleep", "1000"), "inputs": {}})
+
+
+def batch(*pods: tuple[str, int, bytes]) -> bytes:
+    return b"".join(encode(BatchedPod(uid, sequence)) + b"\n" + body + b"\n" for uid, sequence, body in pods)
+
+
+async def answers(caller: Caller, body: bytes) -> dict[str, Failure | None]:
+    lines = (await caller.ask("POST", "/v1/pods", content=body)).content.splitlines()
+    found = [decode(BatchedAnswer, line) for line in lines]
+    assert len({answer.uid for answer in found}) == len(found)
+    return {answer.uid: answer.failure for answer in found}
+
+
+async def test_each_pod_has_its_own_answer(caller: Caller) -> None:
+    await caller.put(pod("old", "sleep", "1000"))
+    first = caller.sequence + 1
+    found = await answers(
+        caller,
+        batch(
+            ("a", first, handed("a")),
+            ("other", first + 1, handed("b")),
+            ("broken", first + 2, b"{"),
+            ("old", 1, handed("old")),
+            ("b", first + 3, handed("b")),
+        ),
+    )
+    caller.sequence += 4
+    errors = {uid: type(error_of(failure)) for uid, failure in found.items() if failure is not None}
+    assert errors == {"other": InvalidInput, "broken": InvalidInput, "old": Stale}
+    assert {uid for uid, failure in found.items() if failure is None} == {"a", "b"}
+    assert {"a", "b", "old"} <= (await caller.pods()).keys()
+
+
+async def test_what_is_taken_on_in_a_batch_is_the_same_as_what_is_put(caller: Caller) -> None:
+    """Handed over again by a PUT it has the same digest."""
+    body = handed("same")
+    assert await answers(caller, batch(("same", caller.sequence + 1, body))) == {"same": None}
+    caller.sequence += 1
+    before = (await caller.pods())["same"].digest
+    await caller.ask("PUT", "/v1/pods/same", content=body)
+    assert (await caller.pods())["same"].digest == before != ""
+
+
+POD = handed("a")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"\n",
+        b"{}\n{}\n",
+        encode(BatchedPod("a", 1)) + b"\n",
+        batch(("a", 0, POD)),
+        batch(("../a", 1, POD)),
+        batch(("a", 1, POD), ("a", 2, POD)),
+        batch(*((f"p{number}", 1, POD) for number in range(MOST_BATCH + 1))),
+    ],
+)
+async def test_what_is_no_batch_is_refused(caller: Caller, body: bytes) -> None:
+    assert isinstance(await caller.error("POST", "/v1/pods", 400, content=body), InvalidInput)
+
+
+@given(
+    st.binary(max_size=200) | st.lists(st.sampled_from([b"\n", b'{"uid":"a","sequence":1}', POD, b"{"])).map(b"".join)
+)
+async def test_anything_else_is_no_batch_either(body: bytes) -> None:
+    try:
+        found = read_batch(body)
+    except InvalidInput:
+        return
+    assert 1 <= len(found) <= MOST_BATCH
+    assert all(head.sequence >= 1 for head, _ in found)
