@@ -1,7 +1,7 @@
 """A waSCC actor that counts beside a component of wasi:http that does the same and is reused: requests, starts, memory.
 
-Both run on one node, whose processes are on one core; the client, with one connection, is on another where there is
-one. They are asked by turns, so that whatever else the machine is doing meets both alike.
+Both run on one node. While requests are counted its processes are on one core, and the client, with one connection, is
+on another where there is one. They are asked by turns, so that whatever else the machine is doing meets both alike.
 """
 
 from __future__ import annotations
@@ -77,11 +77,11 @@ async def actors(directory: Path, size: Size, progress: Progress) -> Found:
             for kind in kinds:
                 async with _served(provider, kind):
                     pass
+        found = await _first_answers(provider, kinds, size.starts, progress)
         for process in (os.getpid(), *workers(state)):
             os.sched_setaffinity(process, {min(cores)})  # also of what they start
         try:
-            found = await _requests(provider, kinds, client, size.rounds, state, progress)
-            found |= await _first_answers(provider, kinds, size.starts, progress)
+            found |= await _requests(provider, kinds, client, size.rounds, state, progress)
         finally:
             for process in (os.getpid(), *workers(state)):
                 os.sched_setaffinity(process, cores)
