@@ -216,7 +216,7 @@ async def test_a_plane_that_approves_nothing() -> None:
 @pytest.mark.parametrize(
     ("changed", "field", "message"),
     [
-        ({"request": "bm8="}, "spec.request", "PEM block type must be CERTIFICATE REQUEST"),
+        ({"request": "bm8="}, "spec.request", "expected one PEM block of type CERTIFICATE REQUEST"),
         ({"request": "%"}, "spec.request", "is not base64"),
         ({"signerName": ""}, "spec.signerName", "Required value"),
         ({"signerName": "kubernetes.io/legacy-unknown"}, "spec.signerName", "the legacy signerName is not allowed"),
@@ -246,6 +246,14 @@ async def test_a_request_with_a_wrong_signature_is_refused(api: Api) -> None:
     status, answer = await api("POST", REQUESTS, request("bad", wrong.encode()))
     assert status == 422
     assert "not signed with its own key" in answer["message"]
+
+
+async def test_only_one_request_in_a_file_is_taken(api: Api) -> None:
+    """Others begin a block elsewhere, and would approve another request than is signed."""
+    (one, _), (other, _) = pem_request("system:node:n1"), pem_request("system:node:n2")
+    status, answer = await api("POST", REQUESTS, request("both", b"x" + one + other))
+    assert status == 422
+    assert "expected one PEM block" in answer["message"]
 
 
 @pytest.mark.parametrize(

@@ -98,6 +98,31 @@ def test_what_is_not_is_left_to_others(raw: dict[str, Any], word: str) -> None:
     assert word in objection(raw, POD, POOL, "fleet")
 
 
+EXTENSIONS = x509.ObjectIdentifier("1.3.6.1.4.1.311.2.1.14")
+"""Microsoft's attribute that asks for extensions."""
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [(b"x", b""), (b" x\n", b""), (b"", b"x"), (b"-----BEGIN CERTIFICATE REQUEST-----\nAAAA\n", b"")],
+)
+def test_a_file_in_which_another_reader_finds_another_request_is_not_read(before: bytes, after: bytes) -> None:
+    """To Go's reader a block begins at the beginning of a line, so the signer would see the second one."""
+    own, other = (base64.b64decode(one["spec"]["request"]) for one in (asked(), asked(name="control-plane")))
+    both = base64.b64encode(before + own + after + other).decode()
+    assert objection(changed(asked(), both, "spec", "request"), POD, POOL, "fleet") == "it cannot be read"
+
+
+def test_a_request_that_asks_for_extensions_twice_is_not_read() -> None:
+    """One reader takes the first, and another one the one that it knows."""
+    own = x509.load_pem_x509_csr(base64.b64decode(serving("edge-0")["spec"]["request"]))
+    twice = x509.CertificateSigningRequestBuilder(own.subject, list(own.extensions)).add_attribute(
+        EXTENSIONS, b"another"
+    )
+    pem = base64.b64encode(twice.sign(KEY, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)).decode()
+    assert objection(changed(serving("edge-0"), pem, "spec", "request"), POD, POOL, "fleet") == "it cannot be read"
+
+
 @pytest.mark.parametrize(
     ("pod", "pool", "word"),
     [

@@ -6,7 +6,6 @@ import base64
 import random
 
 import attrs
-from cryptography import x509
 from cryptography.x509.oid import NameOID
 
 from wasmlet.cli.diagnosis import Finding, met, rights
@@ -14,6 +13,7 @@ from wasmlet.clock import Clock
 from wasmlet.errors import ConfigError
 from wasmlet.kube import Client, Identity, errors, load_identity
 from wasmlet.kube.certificates import CLIENT_SIGNER, REQUESTS
+from wasmlet.kube.keys import read_request
 from wasmlet.model.pod import Raw
 from wasmlet.node import NodeConfig
 from wasmlet.node.credentials import Credentials
@@ -103,7 +103,7 @@ def _is_of(request: Raw, node: str) -> bool:
     """Whether somebody asks for a certificate of that node."""
     try:
         pem = base64.b64decode(request["spec"]["request"])
-        subject = x509.load_pem_x509_csr(pem).subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+        subject = read_request(pem).subject.get_attributes_for_oid(NameOID.COMMON_NAME)
     except (KeyError, ValueError):
         return False
     return [attribute.value for attribute in subject] == [f"{_NODE}{node}"]

@@ -6,14 +6,18 @@ key in its text form, so that none gets into a log.
 
 from __future__ import annotations
 
+import base64
+import binascii
 import hashlib
 import ipaddress
+import re
 from datetime import datetime
 from pathlib import Path
 from typing import Self
 
 import attrs
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
@@ -23,6 +27,35 @@ from wasmlet.errors import ConfigError
 
 NAME_LENGTH = 64
 """The longest common name of a certificate (RFC 5280, ub-common-name)."""
+_REQUEST = re.compile(
+    rb"\s*-----BEGIN CERTIFICATE REQUEST-----\r?\n([A-Za-z0-9+/\r\n]+={0,2})\s*-----END CERTIFICATE REQUEST-----\s*"
+)
+_EXTENSIONS = ("1.2.840.113549.1.9.14", "1.3.6.1.4.1.311.2.1.14")
+"""Attributes of a request that ask for extensions, of PKCS #9 and Microsoft's; some readers know the first alone."""
+
+
+def read_request(data: bytes) -> x509.CertificateSigningRequest:
+    """Read the request for a certificate that a file has, so that no other reader finds another one in it.
+
+    Readers of PEM differ in where a block may begin. So there must be one, and nothing else.
+
+    Raises:
+        ValueError: it is not the PEM of one request, or that is not signed with the key that it names.
+    """
+    found = _REQUEST.fullmatch(data)
+    if found is None:
+        raise ValueError("expected one PEM block of type CERTIFICATE REQUEST and nothing before or after it")
+    try:
+        request = x509.load_der_x509_csr(base64.b64decode(b"".join(found[1].split()), validate=True))
+        asking = [one for one in request.attributes if one.oid.dotted_string in _EXTENSIONS]
+        sound = request.is_signature_valid
+    except (binascii.Error, InvalidSignature, UnsupportedAlgorithm, TypeError, ValueError) as error:
+        raise ValueError(f"cannot be read: {error}") from None
+    if not sound:
+        raise ValueError("the request is not signed with its own key")
+    if len(asking) > 1 or any(one.oid.dotted_string != _EXTENSIONS[0] for one in asking):
+        raise ValueError("the request asks for extensions in more than one place, or in Microsoft's way")
+    return request
 
 
 @attrs.frozen

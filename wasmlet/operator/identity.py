@@ -19,6 +19,7 @@ from cryptography.x509.oid import NameOID
 from wasmlet.clock import Pacing
 from wasmlet.kube import Client, Reflector, Selection, errors
 from wasmlet.kube.certificates import CLIENT_SIGNER, REQUESTS, SERVING_SIGNER
+from wasmlet.kube.keys import read_request
 from wasmlet.model.pod import Raw
 from wasmlet.operator.objects import prefixed
 from wasmlet.operator.pool import LABEL, POOLS, ordinal_of
@@ -166,7 +167,7 @@ def _content(spec: Raw, name: str, address: str) -> str:
     if not wanted <= usages or not usages <= wanted | _COMMON_USAGES:
         return f"expected the usages {sorted(wanted | _COMMON_USAGES)}, found {sorted(usages)}"
     try:
-        request = x509.load_pem_x509_csr(base64.b64decode(spec.get("request") or "", validate=True))
+        request = read_request(base64.b64decode(spec.get("request") or "", validate=True))
         subject = [(attribute.oid, attribute.value) for attribute in request.subject]
         hosts = list(request.extensions.get_extension_for_class(x509.SubjectAlternativeName).value)
     except x509.ExtensionNotFound:

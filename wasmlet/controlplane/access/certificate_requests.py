@@ -13,12 +13,12 @@ import re
 from typing import Any
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.x509.oid import NameOID
 
 from wasmlet.controlplane.access.users import MASTERS, User
 from wasmlet.controlplane.storage.kinds import core
 from wasmlet.controlplane.storage.status import Cause, Object, forbidden
+from wasmlet.kube.keys import read_request
 
 PLURAL = "certificatesigningrequests"
 KUBELET_CLIENT = "kubernetes.io/kube-apiserver-client-kubelet"
@@ -58,7 +58,6 @@ _DECISIONS = ("Approved", "Denied")
 _FOR_EVER = (*_DECISIONS, "Failed")
 _LABEL = r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?"
 _SIGNER = re.compile(rf"{_LABEL}(\.{_LABEL})+/[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
-_BEGIN = b"-----BEGIN CERTIFICATE REQUEST-----"
 
 
 def parse(spec: Object) -> x509.CertificateSigningRequest:
@@ -71,16 +70,7 @@ def parse(spec: Object) -> x509.CertificateSigningRequest:
         data = base64.b64decode(spec.get("request") or "", validate=True)
     except (binascii.Error, TypeError, ValueError):
         raise ValueError("is not base64") from None
-    if _BEGIN not in data:
-        raise ValueError("PEM block type must be CERTIFICATE REQUEST")
-    try:
-        found = x509.load_pem_x509_csr(data)
-        sound = found.is_signature_valid
-    except (InvalidSignature, UnsupportedAlgorithm, TypeError, ValueError) as error:
-        raise ValueError(f"cannot be read: {error}") from None
-    if not sound:
-        raise ValueError("the request is not signed with its own key")
-    return found
+    return read_request(data)
 
 
 def names(subject: x509.Name, oid: x509.ObjectIdentifier) -> list[str]:
