@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Mapping
 from pathlib import Path
 
 
@@ -18,31 +17,6 @@ def replace(path: Path, data: bytes, like: os.stat_result | None = None, *, dura
     Raises:
         OSError: it cannot be written, or not be given to that owner; what was there is as before.
     """
-    _write(path, data, like, durable=durable)
-    if durable:
-        sync_directory(path.parent)
-
-
-def replace_all(wanted: Mapping[Path, bytes]) -> dict[Path, OSError]:
-    """Write several files, each in one piece, and wait until the disk has them all. Blocks.
-
-    Returns which could not be written, and why; these are as before.
-    """
-    failed: dict[Path, OSError] = {}
-    for path, data in wanted.items():
-        try:
-            _write(path, data, None, durable=True)
-        except OSError as error:
-            failed[path] = error
-    for directory in {path.parent for path in wanted.keys() - failed.keys()}:
-        try:
-            sync_directory(directory)
-        except OSError as error:
-            failed |= {path: error for path in wanted if path.parent == directory}
-    return failed
-
-
-def _write(path: Path, data: bytes, like: os.stat_result | None, *, durable: bool) -> None:
     part = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
@@ -58,6 +32,8 @@ def _write(path: Path, data: bytes, like: os.stat_result | None, *, durable: boo
     except BaseException:
         part.unlink(missing_ok=True)
         raise
+    if durable:
+        sync_directory(path.parent)
 
 
 def sync_directory(directory: Path) -> None:

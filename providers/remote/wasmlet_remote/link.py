@@ -119,19 +119,23 @@ class Link:
         """The lines of the answer to a POST below `/v1`, as they come.
 
         Raises:
-            Away: there is no whole answer.
+            Away: there is no whole answer, or it is too long.
             WasmletError: the agent answers with this error.
         """
-        headers = {"Content-Type": "application/x-ndjson"}
+        headers, size = {"Content-Type": "application/x-ndjson"}, 0
         try:
             async with (
                 self._slots,
                 self._requests.stream("POST", PREFIX + path, content=body, headers=headers) as response,
             ):
                 if response.status_code >= 400:
+                    self.succeeded.set()
                     raise self._refused(response.status_code, await self._content(response, _MOST_ERROR))
                 async with contextlib.aclosing(lines_of(response)) as lines:
                     async for line in lines:
+                        size += len(line) + 1
+                        if size > MOST_BODY:
+                            raise Away(f"agent {self.url}: expected an answer of at most {MOST_BODY} bytes")
                         yield line
         except httpx.HTTPError as error:
             raise self._away(error) from None

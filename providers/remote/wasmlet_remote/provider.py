@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import random
 from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
-from contextlib import aclosing, suppress
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import attrs
@@ -310,7 +310,10 @@ class RemoteProvider(Provider[Settings]):
             await self._follower.connected.wait()
             try:
                 return await once()
-            except (SessionOver, Untrusted):
+            except SessionOver:
+                self._follower.superseded()
+                raise
+            except Untrusted:
                 raise
             except (Away, Starting, Stale):  # stale: overtaken by a copy of itself
                 await retries.wait()
@@ -319,15 +322,9 @@ class RemoteProvider(Provider[Settings]):
         """A request of `Creates`."""
         return await self._now(method, path, body=body, headers=headers)
 
-    async def lines(self, path: str, body: bytes) -> AsyncGenerator[bytes, None]:
+    def lines(self, path: str, body: bytes) -> AsyncGenerator[bytes, None]:
         """Another one."""
-        try:
-            async with aclosing(self._opened.lines(path, body)) as lines:
-                async for line in lines:
-                    yield line
-        except SessionOver:
-            self._follower.superseded()
-            raise
+        return self._opened.lines(path, body)
 
     async def _read(self, path: str) -> bytes:
         """The answer to a GET, however long the agent is away."""

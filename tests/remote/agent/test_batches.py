@@ -87,6 +87,7 @@ POD = handed("a")
         batch(("../a", 1, POD)),
         batch(("a", 1, POD), ("a", 2, POD)),
         batch(*((f"p{number}", 1, POD) for number in range(MOST_BATCH + 1))),
+        b"ab\n" * 2**20,
     ],
 )
 async def test_what_is_no_batch_is_refused(caller: Caller, body: bytes) -> None:
@@ -103,3 +104,13 @@ async def test_anything_else_is_no_batch_either(body: bytes) -> None:
         return
     assert 1 <= len(found) <= MOST_BATCH
     assert all(head.sequence >= 1 for head, _ in found)
+
+
+async def test_a_pod_that_cannot_be_written_down_costs_nobody_else_anything(caller: Caller) -> None:
+    deep = handed("deep").replace(b'"spec":{', b'"spec":{"x":' + b'{"a":' * 400 + b"1" + b"}" * 400 + b",")
+    found = await answers(
+        caller, batch(("deep", caller.sequence + 1, deep), ("good", caller.sequence + 2, handed("good")))
+    )
+    caller.sequence += 2
+    assert found["good"] is None
+    assert (await caller.ask("GET", "/healthz")).status_code == 200

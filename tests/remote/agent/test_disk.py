@@ -61,7 +61,7 @@ async def test_an_end_outweighs_the_pod_that_a_loss_of_power_brought_back(tmp_pa
     disk = Store(directory, keep_secrets=True)
     for uid, sequence in (("old", 1), ("again", 5)):
         disk.end(uid, KeptEnd(end, Fence(1, 2), now))
-        disk.keep({uid: KeptPod(pod(uid), Inputs(), "digest", Fence(1, sequence))})
+        disk.keep(uid, KeptPod(pod(uid), Inputs(), "digest", Fence(1, sequence)))
     async with claimed(directory, ReferenceProvider) as agent:
         (listed,) = await agent.pods.listed()
         assert listed.key.uid == "again"

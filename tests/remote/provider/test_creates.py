@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from wasmlet_remote.bodies import Body
+from wasmlet_remote.creates import NEW_SECONDS, Creates
+from wasmlet_remote.link import Away
 
 import wasmlet
 from tests.remote.agents import PATIENCE
@@ -82,6 +88,103 @@ async def test_each_is_told_its_own_outcome_when_it_is_there(tmp_path: Path) -> 
     refused = [str(outcome) for outcome in outcomes if outcome is not None]
     assert all(isinstance(outcome, wasmlet.Rejected) for outcome in outcomes if outcome is not None)
     assert [text.rpartition(" ")[2] for text in refused] == [name for name in names() if name.endswith("5")]
+
+
+class Answers:
+    """Stands in for the requests to an agent: what a batch is answered, and what is asked for one pod at a time."""
+
+    def __init__(self, *lines: bytes, error: Exception | None = None, forever: bool = False) -> None:
+        self.told = lines
+        self.error = error
+        self.forever = forever
+        self.begun = asyncio.Event()
+        self.one_by_one: list[str] = []
+        self.left = asyncio.Event()
+
+    async def ask(self, method: str, path: str, body: bytes, headers: dict[str, str]) -> bytes:
+        self.one_by_one.append(path)
+        if path.endswith("/refused"):
+            raise wasmlet.Rejected("Full", "no room")
+        return b"{}"
+
+    async def lines(self, path: str, body: bytes) -> AsyncGenerator[bytes, None]:
+        self.begun.set()
+        if self.error is not None:
+            raise self.error
+        for line in self.told:
+            yield line
+        try:
+            while self.forever:
+                yield b'{"uid":"unknown"}'
+                await asyncio.sleep(0)
+        finally:
+            self.left.set()
+
+
+BODY = Body(b"{}", {}, "digest")
+
+
+@asynccontextmanager
+async def creating(agent: Answers) -> AsyncIterator[Creates]:
+    creates = Creates(agent, itertools.count(1))
+    task = asyncio.create_task(creates.run())
+    try:
+        async with asyncio.timeout(PATIENCE):
+            yield creates
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def put(creates: Creates, *uids: str) -> list[BaseException | None]:
+    return await asyncio.gather(*(creates.put(uid, BODY) for uid in uids), return_exceptions=True)
+
+
+async def test_a_request_that_is_refused_as_a_whole_is_made_for_each_pod() -> None:
+    """As by an agent that was put back to an earlier version, or for one pod that no agent takes."""
+    agent = Answers(error=wasmlet.InvalidInput("Method Not Allowed"))
+    async with creating(agent) as creates:
+        first, refused, last = await put(creates, "a", "refused", "b")
+    assert (first, last) == (None, None)
+    assert isinstance(refused, wasmlet.Rejected)
+    assert agent.one_by_one == ["/pods/a", "/pods/refused", "/pods/b"]
+
+
+async def test_lines_that_make_no_sense_answer_for_no_pod() -> None:
+    lines = b"", b"rubbish", b"[]", b'{"uid":"other"}', b'{"uid":"a"}', b'{"uid":"a","failure":{"error":"Stale"}}'
+    async with creating(Answers(*lines)) as creates:
+        told, untold = await put(creates, "a", "b")
+    assert told is None
+    assert isinstance(untold, Away)
+
+
+async def test_an_answer_without_an_end_holds_nobody_up() -> None:
+    """Neither those who have been told, nor those who come later, nor one who leaves."""
+    agent = Answers(b'{"uid":"a"}', b'{"uid":"b"}', forever=True)
+    async with creating(agent) as creates:
+        assert await put(creates, "a", "b") == [None, None]
+        await agent.left.wait()
+        waits = [asyncio.create_task(creates.put(uid, BODY)) for uid in ("c", "d", "e", "f", "g", "h")]
+        more = [asyncio.create_task(put(creates, f"{turn}", f"{turn}x")) for turn in range(3)]
+        await asyncio.sleep(NEW_SECONDS)  # the requests that came to nothing are not new any more
+        assert await put(creates, "alone") == [None]
+        for wait in waits:
+            wait.cancel()
+        await asyncio.gather(*waits, return_exceptions=True)
+    outcomes = [outcome for found in await asyncio.gather(*more) for outcome in found]
+    assert all(isinstance(outcome, wasmlet.WasmletError) for outcome in outcomes), "they are told that it has stopped"
+
+
+async def test_nobody_waits_for_ever_when_it_stops_nor_after() -> None:
+    agent = Answers(forever=True)
+    async with creating(agent) as creates:
+        waits = asyncio.create_task(put(creates, "a", "b", "a"))
+        await agent.begun.wait()
+    one, other, again = await waits
+    assert (type(one), type(other)) == (wasmlet.WasmletError, wasmlet.WasmletError)
+    assert again is None, "the same pod is in another request"
+    with pytest.raises(wasmlet.WasmletError):
+        await creates.put("late", BODY)
 
 
 async def test_an_agent_that_takes_one_at_a_time_gets_one_at_a_time(

@@ -22,7 +22,6 @@ from wasmlet_agent.outcomes import outcome_of
 from wasmlet_agent.pods import unseen
 from wasmlet_agent.pods.fences import Fence, Fences
 from wasmlet_agent.pods.held import Ending, Held, pod_of
-from wasmlet_agent.pods.keeper import Keeper
 from wasmlet_agent.pods.store import END_LIFE, MOST_ENDS, KeptEnd, KeptPod, KeptStatus, Store
 from wasmlet_agent.protocol.failures import Stale, Starting
 from wasmlet_agent.protocol.messages import ListedPod, PodRequest
@@ -46,7 +45,6 @@ class Pods:
 
     def __init__(self, store: Store, changes: Changes, clock: Clock, spawn: Spawn) -> None:
         self._store = store
-        self._keeper = Keeper(store, spawn)
         self._changes = changes
         self._clock = clock
         self._spawn = spawn
@@ -383,7 +381,7 @@ class Pods:
             if kept is None:
                 await in_thread(self._store.drop, uid)
             else:
-                await self._keeper.keep(uid, kept)
+                await in_thread(self._store.keep, uid, kept)
         except OSError as error:
             log.error("a pod cannot be kept: it does not outlive this agent", pod=str(held.key), **described(error))
 

@@ -121,23 +121,17 @@ class Store:
         if self._hidden is not None:
             self._hidden.mkdir(mode=0o700, exist_ok=True)
 
-    def keep(self, kept: Mapping[str, KeptPod]) -> Mapping[str, OSError]:
-        """Keep some pods, by UID; returns which could not be kept, and why."""
-        failed: dict[str, OSError] = {}
-        secret: dict[Path, bytes] = {}
-        if (hidden := self._hidden) is not None:
-            for uid, pod in kept.items():
-                path = _file(hidden, uid)
-                if pod.inputs.secrets or pod.inputs.tokens:
-                    secret[path] = encode(Inputs(secrets=pod.inputs.secrets, tokens=pod.inputs.tokens))
-                    continue
-                try:
-                    path.unlink(missing_ok=True)
-                except OSError as error:
-                    failed[uid] = error
-        failed |= {path.stem: error for path, error in files.replace_all(secret).items()}
-        plain = {_file(self._pods, uid): encode(_plain(pod)) for uid, pod in kept.items() if uid not in failed}
-        return failed | {path.stem: error for path, error in files.replace_all(plain).items()}
+    def keep(self, uid: str, kept: KeptPod) -> None:
+        """Keep a pod."""
+        hidden = bool(kept.inputs.secrets or kept.inputs.tokens)
+        if self._hidden is not None:
+            if hidden:
+                secret = Inputs(secrets=kept.inputs.secrets, tokens=kept.inputs.tokens)
+                files.replace(_file(self._hidden, uid), encode(secret))
+            else:
+                _file(self._hidden, uid).unlink(missing_ok=True)
+        plain = attrs.evolve(kept.inputs, secrets={}, tokens={})
+        files.replace(_file(self._pods, uid), encode(attrs.evolve(kept, inputs=plain, hidden=hidden, complete=True)))
 
     def drop(self, uid: str) -> None:
         """Keep a pod and its status no longer."""
@@ -193,12 +187,6 @@ class Store:
         except (OSError, InvalidInput):
             return attrs.evolve(kept, complete=False)
         return attrs.evolve(kept, inputs=attrs.evolve(kept.inputs, secrets=secret.secrets, tokens=secret.tokens))
-
-
-def _plain(kept: KeptPod) -> KeptPod:
-    """What of a pod may go to any disk."""
-    hidden = bool(kept.inputs.secrets or kept.inputs.tokens)
-    return attrs.evolve(kept, inputs=attrs.evolve(kept.inputs, secrets={}, tokens={}), hidden=hidden, complete=True)
 
 
 def _file(directory: Path, uid: str) -> Path:
