@@ -20,6 +20,7 @@ import yaml
 from tests.node.real import RealPlane
 from wasmlet.kube import Client, errors
 from wasmlet.kube.client import APPLY_PATCH, MERGE_PATCH
+from wasmlet.operator.objects import keys_namespace
 from wasmlet.operator.pool import LABEL, POOLS
 
 ROOT = Path(__file__).parents[2]
@@ -103,12 +104,13 @@ class Fleet:
     @asynccontextmanager
     async def account(self) -> AsyncIterator[Path]:
         """The kubeconfig of the account that the deployment has, with its rights."""
-        objects = list(yaml.safe_load_all((ROOT / "examples/operator/identity.yaml").read_text()))
+        texts = [(ROOT / f"examples/operator/{name}.yaml").read_text() for name in ("identity", "keys")]
+        objects = [one for text in texts for one in yaml.safe_load_all(text) if one["kind"] != "Namespace"]
+        own = {"wasmlet": self.namespace, "wasmlet-keys": keys_namespace(self.namespace)}
         for one in objects:
-            if not one["kind"].startswith("Cluster"):
-                one["metadata"]["namespace"] = self.namespace
-            for subject in one.get("subjects", ()):
-                subject["namespace"] = self.namespace
+            for place in (one["metadata"], *one.get("subjects", ())):
+                if "namespace" in place:
+                    place["namespace"] = own[place["namespace"]]
         file = self.directory / "identity.yaml"
         file.write_text(yaml.safe_dump_all(objects))
         try:
@@ -315,6 +317,8 @@ async def open_fleet(plane: Any, admin: Client, directory: Path, kubectl: Path) 
     namespaces = "/api/v1/namespaces"
     body = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"generateName": "wasmlet-test-"}}
     namespace = (await admin.create(namespaces, body))["metadata"]["name"]
+    keys = keys_namespace(namespace)
+    await admin.create(namespaces, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": keys}})
     fleet, machine = Fleet(plane, admin, directory, kubectl, namespace), f"linux-{namespace[-5:]}"
     try:
         async with linux_node(plane, directory, {"wasmlet": Image.wasmlet()}, machine):
@@ -326,6 +330,7 @@ async def open_fleet(plane: Any, admin: Client, directory: Path, kubectl: Path) 
                 await _without_pools(fleet)
     finally:
         await admin.delete(f"{namespaces}/{namespace}")
+        await admin.delete(f"{namespaces}/{keys}")
 
 
 async def _without_pools(fleet: Fleet) -> None:

@@ -77,10 +77,27 @@ def test_the_right_to_give_away_rights_can_be_narrowed() -> None:
 
 
 def test_no_right_is_for_everything() -> None:
-    for objects in (rendered()["ClusterRole/wasmlet-operator"], rendered()["Role/wasmlet-operator"]):
+    for name in ("ClusterRole/wasmlet-operator", "Role/wasmlet-operator", "Role/wasmlet-operator-keys"):
+        objects = rendered()[name]
         for rule in objects["rules"]:
             assert "*" not in {*rule["apiGroups"], *rule["resources"], *rule["verbs"]}
             assert "secrets" not in rule["resources"] or rule["verbs"] == ["delete"]
+
+
+def test_no_account_is_where_hosts_may_make_secrets() -> None:
+    """A Secret can ask for a token of any service account of its namespace."""
+    objects = rendered()
+    namespaces = {name: one["metadata"].get("namespace") for name, one in objects.items()}
+    rules = {name: one["rules"] for name, one in objects.items() if name.startswith(("Role/", "ClusterRole/"))}
+    makers = [
+        name
+        for name, given in rules.items()
+        if any("secrets" in rule["resources"] and "create" in rule["verbs"] for rule in given)
+    ]
+    assert makers == ["Role/wasmlet-pool-keys"]
+    accounts = [name for name in objects if name.startswith("ServiceAccount/")]
+    assert accounts
+    assert namespaces["Role/wasmlet-pool-keys"] not in {namespaces[name] for name in accounts}
 
 
 def test_values_change_what_they_say() -> None:

@@ -16,7 +16,7 @@ from wasmlet.node import NodeConfig
 from wasmlet.operator.classes import classes_of
 from wasmlet.operator.dressing import dressed
 from wasmlet.operator.node_pod import check_config, options, template
-from wasmlet.operator.objects import Place, of_nodes
+from wasmlet.operator.objects import Place, keys_namespace, of_nodes
 from wasmlet.operator.plan import planned
 from wasmlet.operator.pool import Unusable, ordinal_of, seconds
 from wasmlet.operator.remote import of_agents
@@ -284,9 +284,10 @@ def test_the_host_of_agents_may_act_as_them_and_needs_no_more_than_restricted_al
     objects = {one.body["kind"]: one.body for one in of_agents(found, found.remote, PLACE, ["till-1"])}
     assert objects["ClusterRole"]["rules"][0]["resourceNames"] == ["system:node:till-1"]
     assert objects["RoleBinding"]["roleRef"]["name"] == "wasmlet-pool-keys"
+    assert objects["RoleBinding"]["metadata"]["namespace"] == keys_namespace(PLACE.namespace) != PLACE.namespace
     spec = objects["Deployment"]["spec"]["template"]["spec"]
     (container,) = spec["containers"]
-    assert "--pool=edge" in container["args"]
+    assert {"--pool=edge", f"--namespace={keys_namespace(PLACE.namespace)}"} <= set(container["args"])
     assert spec["securityContext"]["runAsNonRoot"] is True
     assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
     with pytest.raises(Unusable, match="is the operator's to set"):

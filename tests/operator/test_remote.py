@@ -18,6 +18,7 @@ from wasmlet_remote.host import manifests
 
 from tests.operator.harness import NODES, Fleet, Raw, condition
 from tests.remote.hosts import Program
+from wasmlet.operator.objects import keys_namespace
 from wasmlet.operator.pool import POOLS
 
 pytestmark = [pytest.mark.needs_root("the pod of the host is put into namespaces"), pytest.mark.timeout(600)]
@@ -71,8 +72,9 @@ async def certificate(fleet: Fleet) -> None:
 
 async def token(fleet: Fleet, pool: str = "edge") -> str:
     until = datetime.now(UTC) + timedelta(hours=1)
-    manifest, text = manifests.token(fleet.namespace, names="*", uses=9, expires=until, pool=pool)
-    await fleet.admin.create(f"/api/v1/namespaces/{fleet.namespace}/secrets", manifest)
+    namespace = keys_namespace(fleet.namespace)
+    manifest, text = manifests.token(namespace, names="*", uses=9, expires=until, pool=pool)
+    await fleet.admin.create(f"/api/v1/namespaces/{namespace}/secrets", manifest)
     return text
 
 
@@ -153,7 +155,7 @@ async def test_agents_are_a_pool(fleet: Fleet) -> None:
             await fleet.admin.delete(f"/apis/policy/v1/namespaces/{fleet.namespace}/poddisruptionbudgets/leaves")
             await fleet.ready(1)
             assert await fleet.names(NODES) == ["shop-a"]
-            keys = (await fleet.admin.get(f"/api/v1/namespaces/{fleet.namespace}/secrets"))["items"]
+            keys = (await fleet.admin.get(f"/api/v1/namespaces/{keys_namespace(fleet.namespace)}/secrets"))["items"]
             assert [one["metadata"]["name"] for one in keys if one["type"] == "wasmlet.dev/agent-key"] == [
                 "agent-shop-a"
             ]

@@ -10,6 +10,7 @@ from typing import Any, Generic, TypeVar
 from wasmlet.clock import Pacing
 from wasmlet.kube import Client, History, Reflector, Selection, later, paths
 from wasmlet.model.pod import Raw
+from wasmlet.operator.objects import keys_namespace
 from wasmlet.operator.pool import LABEL, ordinal_of
 from wasmlet.operator.seen import Member, NodeSeen, PodSeen, Seen, SetSeen
 
@@ -120,7 +121,7 @@ class Fleet:
             f"{core}/services",
             f"{rbac}/clusterroles",
             f"{rbac}/clusterrolebindings",
-            f"{rbac}/namespaces/{namespace}/rolebindings",
+            f"{rbac}/namespaces/{keys_namespace(namespace)}/rolebindings",
             f"/apis/apps/v1/namespaces/{namespace}/deployments",
         ):
             self._editions[path] = Kept(edition, wake)

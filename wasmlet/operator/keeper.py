@@ -68,6 +68,7 @@ class Keeper:
         """The pool, as the API server answered when its status was written last."""
         self._reported = float("-inf")
         self._core = f"/api/v1/namespaces/{shared.config.namespace}"
+        self._keys = f"/api/v1/namespaces/{objects.keys_namespace(shared.config.namespace)}/secrets"
         self._locked_out: dict[str, float] = {}
         """When the keys of agents were taken back, by UID of their Nodes."""
         self._scaler = Scaler(shared.client, shared.waiting, shared.clock)
@@ -326,7 +327,7 @@ class Keeper:
         now = self._shared.clock.monotonic()
         if node.uid not in self._locked_out:
             with contextlib.suppress(errors.ObjectNotFound):
-                await self._shared.client.delete(f"{self._core}/secrets/agent-{node.name}")
+                await self._shared.client.delete(f"{self._keys}/agent-{node.name}")
             self._locked_out[node.uid] = now
         return self._locked_out[node.uid] + HOST_SECONDS - now
 

@@ -40,6 +40,15 @@ def set_path(namespace: str, pool: str) -> str:
     return f"/apis/apps/v1/namespaces/{namespace}/statefulsets/{pool}"
 
 
+def keys_namespace(namespace: str) -> str:
+    """The namespace of join tokens and agents' keys, where the nodes' pods are in this one.
+
+    A host may make Secrets there, and by a Secret of the kind that asks for a token it is every service account of the
+    namespace. So it is another than the operator's.
+    """
+    return f"{namespace}-keys"
+
+
 def paths_of(namespace: str, pool: str) -> Sequence[str]:
     """Where the objects of a pool are, in the order in which they are removed."""
     core, rbac = f"/api/v1/namespaces/{namespace}", f"/apis/{RBAC}/v1"
@@ -47,7 +56,7 @@ def paths_of(namespace: str, pool: str) -> Sequence[str]:
         set_path(namespace, pool),
         f"/apis/{APPS}/namespaces/{namespace}/deployments/{pool}",
         f"{core}/services/{pool}",
-        f"{rbac}/namespaces/{namespace}/rolebindings/{prefixed(pool)}",
+        f"{rbac}/namespaces/{keys_namespace(namespace)}/rolebindings/{prefixed(pool)}",
         f"{rbac}/clusterroles/{prefixed(pool)}",
         f"{core}/serviceaccounts/{prefixed(pool)}",
         f"{rbac}/clusterrolebindings/{prefixed(pool)}",  # last: it says where the pool's nodes are

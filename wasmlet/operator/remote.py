@@ -6,11 +6,11 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from wasmlet.operator import node_pod
-from wasmlet.operator.objects import APPS, RBAC, Object, Place, bound, impersonation, made, prefixed
+from wasmlet.operator.objects import APPS, RBAC, Object, Place, bound, impersonation, keys_namespace, made, prefixed
 from wasmlet.operator.pool import LABEL, Pool, Remote
 
 KEYS_ROLE = "wasmlet-pool-keys"
-"""A Role of the operator's deployment: to keep join tokens and agents' keys, which are Secrets."""
+"""A Role of the operator's deployment in `keys_namespace`: to keep join tokens and agents' keys, which are Secrets."""
 _TLS = "/etc/wasmlet/tls"
 _RESOURCES = {"requests": {"cpu": "100m", "memory": "128Mi"}, "limits": {"memory": "1Gi"}}
 
@@ -29,8 +29,9 @@ def of_agents(pool: Pool, remote: Remote, place: Place, names: Sequence[str]) ->
         "roleRef": {"apiGroup": RBAC, "kind": "Role", "name": KEYS_ROLE},
         "subjects": [{"kind": "ServiceAccount", "name": account, "namespace": namespace}],
     }
-    path = f"/apis/{RBAC}/v1/namespaces/{namespace}/rolebindings"
-    yield made(path, f"{RBAC}/v1", "RoleBinding", pool, namespace, name=account, **binding)
+    keys = keys_namespace(namespace)
+    path = f"/apis/{RBAC}/v1/namespaces/{keys}/rolebindings"
+    yield made(path, f"{RBAC}/v1", "RoleBinding", pool, keys, name=account, **binding)
     service = {
         "type": remote.service["type"],
         "selector": {LABEL: pool.name},
@@ -55,7 +56,7 @@ def _template(pool: Pool, remote: Remote, place: Place, account: str) -> dict[st
         "tls-cert-file": f"{_TLS}/tls.crt",
         "tls-key-file": f"{_TLS}/tls.key",
         "tls-ca-file": f"{_TLS}/ca.crt",
-        "namespace": place.namespace,
+        "namespace": keys_namespace(place.namespace),
         "pool": pool.name,
         "node-ip": "$(POD_IP)",
         "state-dir": f"{node_pod.STATE}/state",

@@ -28,3 +28,8 @@ seccompProfile:
 - wasmlet-pool-{{ . }}
 {{- end }}
 {{- end -}}
+
+{{- /* The namespace of join tokens and agents' keys; `helm lint` has no release. */ -}}
+{{- define "operator.keys" -}}
+{{ .Release.Namespace | default "default" }}-keys
+{{- end -}}
