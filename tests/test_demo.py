@@ -68,13 +68,17 @@ class Demo:
             return await self.process.wait(), "".join(self.lines)
 
 
+OWN: dict[str, str] = {}
+"""Variables that a test sets for the programs that it starts."""
+
+
 @asynccontextmanager
 async def wasmlet(*arguments: str) -> AsyncIterator[Demo]:
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("WASMLET_", "KUBE"))}
     process = await asyncio.create_subprocess_exec(
         WASMLET,
         *arguments,
-        env=environment | {"PYTHONUNBUFFERED": "1"},
+        env=environment | {"PYTHONUNBUFFERED": "1"} | OWN,
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
@@ -527,7 +531,10 @@ async def test_a_manifest_that_cannot_be(tmp_path: Path, text: str | None, expec
         (["run", "--config", "/nowhere.toml"], "--config /nowhere.toml", 1),
     ],
 )
-async def test_what_is_wrong_on_the_command_line_is_said(arguments: list[str], expected: str, status: int) -> None:
+async def test_what_is_wrong_on_the_command_line_is_said(
+    arguments: list[str], expected: str, status: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setitem(OWN, "WASMLET_STATE_DIR", str(tmp_path / "state"))  # the usual one is another test's, maybe
     async with wasmlet(*arguments) as process:
         code, output = await process.end()
     assert code == status, output

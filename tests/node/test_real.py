@@ -33,7 +33,7 @@ async def objects(admin: Client) -> set[str]:
 async def test_what_others_have_is_left_alone() -> None:
     async with ControlPlane() as plane:
         identity = await load_identity(plane.kubeconfig)
-        real = RealPlane(plane.kubeconfig, plane.client_ca_file, "true", {NODE})
+        real = RealPlane(plane.kubeconfig, plane.client_ca_file, "true", nodes={NODE})
         async with Client(identity) as somebody, Recording(identity) as admin:
             await make(somebody, "theirs", "their-node")
             before = await objects(somebody)
