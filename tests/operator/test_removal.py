@@ -86,6 +86,20 @@ async def test_what_a_pool_has_left_is_removed(tmp_path: Path, kubectl: Path) ->
         await fleet.admin.get("/api/v1/namespaces/default/services/edge")  # it is nobody's pool's
 
 
+async def test_what_a_pool_has_left_stays_while_it_has_nodes(tmp_path: Path, kubectl: Path) -> None:
+    """They may be agents: their host is none of their own pods."""
+    accounts = "/api/v1/namespaces/default/serviceaccounts"
+    async with lone(tmp_path, kubectl) as fleet:
+        await registers(fleet, "till-1")
+        for pool in ("edge", "later"):
+            account = {"name": prefixed(pool), "labels": {LABEL: pool}}
+            await fleet.admin.create(accounts, {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": account})
+        operator = await fleet.operator()
+        await fleet.until(accounts, lambda found: prefixed("later") not in found, seconds=60)
+        await fleet.admin.get(f"{accounts}/{prefixed('edge')}")  # pools are looked at by name
+        assert [line["pool"] for line in operator.said() if "has left something" in line["event"]] == ["later"]
+
+
 async def test_cleanup_removes_more_pools_than_a_page_has(tmp_path: Path, kubectl: Path) -> None:
     async with lone(tmp_path, kubectl) as fleet:
         for number in range(MORE_THAN_A_PAGE):

@@ -166,8 +166,8 @@ class Fleet:
         return Seen(None, [Member(at, name, None, nodes.get(name), remote=True) for at, name in enumerate(names)])
 
     def pools(self) -> set[str]:
-        """The names of pools that have something."""
-        kept: list[Kept[Any]] = [self.sets, self.pods, self.nodes, *self._editions.values()]
+        """The names of pools that have something other than Nodes, which may have that label from somebody else."""
+        kept: list[Kept[Any]] = [self.sets, self.pods, *self._editions.values()]
         return {name for one in kept for name in one.pools() if name}
 
     def edition(self, path: str, pool: str) -> str | None:

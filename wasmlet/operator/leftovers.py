@@ -43,7 +43,7 @@ async def follow(shared: Shared) -> None:
     """
     await shared.fleet.in_sync()
     while True:
-        for pool in shared.fleet.pools():
+        for pool in sorted(shared.fleet.pools()):
             try:
                 await _remove(shared, pool)
             except errors.ApiError as error:
@@ -53,8 +53,9 @@ async def follow(shared: Shared) -> None:
 
 async def _remove(shared: Shared, pool: str) -> None:
     client, namespace = shared.client, shared.config.namespace
-    if shared.wakes.knows(pool) or not nothing_runs(shared.fleet.of(pool)):
-        return
+    fleet = shared.fleet
+    if shared.wakes.knows(pool) or fleet.nodes.of(pool) or not nothing_runs(fleet.of(pool)):
+        return  # its Nodes may be agents, whose host is the last that this would delete
     with contextlib.suppress(errors.ObjectNotFound):
         await client.get(f"{POOLS}/{pool}")
         return
