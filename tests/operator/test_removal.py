@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 
 from tests.operator.forged import guest, lone, registers, runs
-from tests.operator.harness import DEFINITION, Fleet, Raw
+from tests.operator.harness import DEFINITION, NODES, Fleet, Raw
 from tests.operator.test_operator import said
-from wasmlet.operator.objects import paths_of, prefixed
+from wasmlet.operator.objects import keys_namespace, paths_of, prefixed
 from wasmlet.operator.pool import LABEL, POOLS
+from wasmlet.operator.seen import MEMBER
 
 pytestmark = pytest.mark.timeout(180)
 MORE_THAN_A_PAGE = 501
@@ -98,6 +99,29 @@ async def test_what_a_pool_has_left_stays_while_it_has_nodes(tmp_path: Path, kub
         await fleet.until(accounts, lambda found: prefixed("later") not in found, seconds=60)
         await fleet.admin.get(f"{accounts}/{prefixed('edge')}")  # pools are looked at by name
         assert [line["pool"] for line in operator.said() if "has left something" in line["event"]] == ["later"]
+
+
+async def test_agents_that_leave_go_and_other_nodes_with_the_label_stay(tmp_path: Path, kubectl: Path) -> None:
+    async with lone(tmp_path, kubectl) as fleet:
+        await fleet.admin.create("/api/v1/namespaces", {"metadata": {"name": keys_namespace("default")}})
+        await fleet.operator()
+        agents = [{"name": "till-1"}, {"name": "till-2"}]
+        await fleet.pool(provider="remote", config={}, remote={"agents": agents, "tlsSecret": "tls"})
+        for name in ("till-1", "till-2", "stranger"):
+            await registers(fleet, name)
+
+        def marked(found: Mapping[str, Raw]) -> bool:
+            return all(MEMBER in found[name]["metadata"].get("annotations", {}) for name in ("till-1", "till-2"))
+
+        await fleet.until(NODES, marked, seconds=60)
+        await fleet.change(remote={"agents": agents[:1]})
+        found = await fleet.until(NODES, lambda found: "till-2" not in found, seconds=60)
+        await fleet.remove()
+        await fleet.until(POOLS, lambda found: "edge" not in found, seconds=60)
+        found = await fleet.until(NODES, lambda found: "till-1" not in found, seconds=60)
+        assert list(found) == ["stranger"]
+        assert "annotations" not in found["stranger"]["metadata"]
+        assert not found["stranger"].get("spec", {}).get("unschedulable")
 
 
 async def test_cleanup_removes_more_pools_than_a_page_has(tmp_path: Path, kubectl: Path) -> None:

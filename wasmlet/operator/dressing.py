@@ -12,7 +12,7 @@ from typing import Any
 
 from wasmlet.operator.node_pod import UNPREPARED
 from wasmlet.operator.pool import Pool
-from wasmlet.operator.seen import DRESS, NodeSeen
+from wasmlet.operator.seen import DRESS, MEMBER, NodeSeen
 
 
 def dressed(pool: Pool, node: NodeSeen) -> dict[str, Any] | None:
@@ -34,7 +34,8 @@ def dressed(pool: Pool, node: NodeSeen) -> dict[str, Any] | None:
         "taints": sorted(map(list, wanted)),
     }
     text = json.dumps(have, separators=(",", ":")) if any(have.values()) else None
-    annotations = _changes(node.annotations, pool.annotations, before["annotations"])
+    own = {} if pool.remote is None else {MEMBER: pool.uid}
+    annotations = _changes(node.annotations, {**pool.annotations, **own}, before["annotations"])
     if node.annotations.get(DRESS) != text:
         annotations[DRESS] = text
     metadata: dict[str, Any] = {}

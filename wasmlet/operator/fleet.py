@@ -12,7 +12,7 @@ from wasmlet.kube import Client, History, Reflector, Selection, later, paths
 from wasmlet.model.pod import Raw
 from wasmlet.operator.objects import keys_namespace
 from wasmlet.operator.pool import LABEL, ordinal_of
-from wasmlet.operator.seen import Member, NodeSeen, PodSeen, Seen, SetSeen
+from wasmlet.operator.seen import MEMBER, Member, NodeSeen, PodSeen, Seen, SetSeen
 
 T = TypeVar("T")
 REMEMBERED = 1024
@@ -159,10 +159,14 @@ class Fleet:
         """What there is of the pool's nodes."""
         return Seen(self.sets.of(pool).get(pool), list(self._members(pool)))
 
-    def of_agents(self, pool: str, agents: Sequence[str]) -> Seen:
-        """What there is of a pool whose nodes are these agents, in their order, and of those that are to go."""
+    def of_agents(self, pool: str, uid: str, agents: Sequence[str]) -> Seen:
+        """What there is of a pool whose nodes are these agents, in their order, and of those that are to go.
+
+        A Node that was never one of them stays out of it: others use that label, too.
+        """
         nodes = self.nodes.of(pool)
-        names = [*agents, *sorted(nodes.keys() - set(agents))]
+        own = {name for name, node in nodes.items() if node.annotations.get(MEMBER) == uid}
+        names = [*agents, *sorted(own - set(agents))]
         return Seen(None, [Member(at, name, None, nodes.get(name), remote=True) for at, name in enumerate(names)])
 
     def pools(self) -> set[str]:

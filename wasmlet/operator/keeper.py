@@ -162,7 +162,11 @@ class Keeper:
 
     def _seen(self, pool: Pool) -> Seen:
         if pool.remote is not None:
-            return self._shared.fleet.of_agents(self._name, () if self._removing else pool.remote.agents)
+            agents = pool.remote.agents
+            if self._removing:
+                nodes = self._shared.fleet.nodes.of(self._name)
+                agents = [name for name in agents if name in nodes]
+            return self._shared.fleet.of_agents(self._name, self._uid, agents)
         return self._shared.fleet.of(self._name)
 
     async def _at_home(self) -> bool:

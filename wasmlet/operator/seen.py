@@ -17,6 +17,8 @@ CORDONED_BEFORE = "wasmlet.dev/cordoned-before-draining"
 """Annotation of such a Node that somebody else had cordoned: the operator leaves it so."""
 DRESS = "wasmlet.dev/pool-template"
 """Annotation of a Node: which labels, annotations and taints it has from its pool (JSON)."""
+MEMBER = "wasmlet.dev/pool-uid"
+"""Annotation of a Node that was an agent of a pool: the UID of that pool, by which the operator knows its own."""
 _REVISION = "controller-revision-hash"
 
 
