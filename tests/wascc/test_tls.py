@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import socket
+import ssl
+import threading
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -9,6 +13,9 @@ from typing import Any
 import pytest
 from aiohttp import ClientSession
 from wasmlet_wascc import WasccProvider
+from wasmlet_wascc.worker.borrowed import wire
+from wasmlet_wascc.worker.failures import Ended
+from wasmlet_wascc.worker.links import SocketLink
 
 from tests.runtime.harness import Runtime
 from tests.wascc.asking import ALL, EGRESS, Asker, until
@@ -50,7 +57,7 @@ async def test_redis_by_tls(
             "keyvalue": " ".join(f"{name}=rediss://{there}:{port}" for name, port in ports.items()),
             EGRESS: ", ".join(f"{there}:{port}" for port in ports.values()),
         }
-        env = [{"name": "REDIS_PASSWORD", "value": "geheim"}]
+        env = [{"name": "REDIS_PASSWORD_GOOD", "value": "geheim"}]
         key, url = await serving(node, actor_pod(actor(tmp_path, relay(), *ALL), annotations, env=env))
         ask = Asker(client, url)
 
@@ -65,6 +72,36 @@ async def test_redis_by_tls(
         assert f"the certificate of {there} is refused: " in await add("unknown")
         assert "does not agree on TLS" in await add("plain") or "has closed" in await add("plain")
         assert b"geheim" not in await node.log(key)
+
+
+def test_an_end_without_a_farewell_is_an_end(
+    tmp_path: Path, authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of a server that was killed: what only reads may then be asked again."""
+    monkeypatch.setenv("SSL_CERT_FILE", str(authority.file))
+    monkeypatch.setattr(wire, "_trusted", {})
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*authority.certificate("127.0.0.1"))
+
+    def serve() -> None:
+        with context.wrap_socket(theirs, server_side=True) as link:
+            link.sendall(b"hello")
+            assert link.recv(5) == b"hello"
+
+    server = threading.Thread(target=serve)
+    server.start()
+    link = SocketLink(ours.detach(), "redis", lambda: time.monotonic() + 60)
+    try:
+        link.secure("127.0.0.1")
+        assert link.receive() == b"hello"
+        link.send(b"hello")
+        server.join()
+        with pytest.raises(Ended, match="redis has closed the connection"):
+            link.receive()
+    finally:
+        link.close()
 
 
 async def test_messages_by_tls(

@@ -160,6 +160,7 @@ def _annotation(key: str, value: str) -> Iterator[tuple[str, dict[str, str]]]:
 
 def _urls(value: str) -> dict[str, str]:
     """The URLs of an annotation by the names of their bindings."""
+    _without_secrets("keyvalue", value)
     found: dict[str, str] = {}
     for word in re.split(r"[\s,]+", value.strip()):
         binding, equals, url = word.partition("=")
@@ -171,7 +172,22 @@ def _urls(value: str) -> dict[str, str]:
     return found
 
 
+def _without_secrets(key: str, value: str) -> None:
+    """See that the annotation holds no password. What may be one is not repeated: events go to others than pods do.
+
+    Raises:
+        Refused: it may.
+    """
+    if "@" in value or "?" in value:
+        raise Refused(
+            f"metadata.annotations[{PREFIX}{key}]",
+            "has '@' or '?', as a URL with a user or a password, which everybody sees who sees the pod; put it into "
+            f"the container's variable {_SECRETS[key]}, from a Secret",
+        )
+
+
 def _url(key: str, value: str) -> str:
+    _without_secrets(key, value)
     more = "[/DATABASE]" if key == "keyvalue" else ""
     expected = " or ".join(f"{scheme}://HOST[:PORT]{more}" for scheme in _SCHEMES[key])
     expected += ", or memory" if key == "keyvalue" else ""
@@ -180,14 +196,8 @@ def _url(key: str, value: str) -> str:
         good = parts.scheme in _SCHEMES[key] and parts.hostname and (parts.port is None or parts.port)
     except ValueError:
         good = False
-    if good and (parts.username or parts.password):
-        raise Refused(
-            f"metadata.annotations[{PREFIX}{key}]",
-            "names a user or a password, which everybody sees who sees the pod; put it into the container's variable "
-            f"{_SECRETS[key]}, from a Secret",
-        )
     path = parts.path.strip("/") if good else ""
-    if not good or parts.query or parts.fragment or (path and not (key == "keyvalue" and path.isdigit())):
+    if not good or parts.fragment or (path and not (key == "keyvalue" and path.isdigit())):
         raise _refused(key, expected, value)
     return value
 
@@ -204,7 +214,7 @@ def _subjects(value: str) -> str:
 def _settings(key: str, value: str) -> dict[str, str]:
     try:
         found: Any = json.loads(value or "{}") if len(value) <= _LONGEST else None
-    except ValueError:
+    except (ValueError, RecursionError):
         found = None
     texts = isinstance(found, dict) and all(isinstance(one, str) for one in found.values())
     if not texts or len(found) > _MOST_SETTINGS:

@@ -129,6 +129,8 @@ class SocketLink:
     def _broken(self) -> Iterator[None]:
         try:
             yield
+        except ssl.SSLEOFError:  # without a farewell of TLS, as when its process was killed
+            raise Ended(f"{self._name} has closed the connection") from None
         except ssl.SSLError:
             raise HostError(f"{self._name}: the connection is broken") from None
 

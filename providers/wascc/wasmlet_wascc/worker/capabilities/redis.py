@@ -22,7 +22,8 @@ _IDLE_SECONDS = 5.0
 """After so long it is asked whether it is still there: it may close what is idle."""
 _PASSWORD = "REDIS_PASSWORD"
 """The variable of the container that the password is in, where there is one: an annotation is no place for it. That of
-one binding has the binding's name behind it, and goes before it: REDIS_PASSWORD_CACHE."""
+one binding has the binding's name behind it: REDIS_PASSWORD_CACHE. Without it counts only where there is one binding:
+no server gets the password of another."""
 _NO_VARIABLE = re.compile(r"[^A-Z0-9]")
 _MOST_ENTRIES, _DEEPEST = 100_000, 4
 _LONGEST_NUMBER = 20
@@ -44,7 +45,8 @@ class Redis:
         self._by_tls = parts.scheme == _TLS
         self._database = parts.path.strip("/") or "0"
         own = f"{_PASSWORD}_{_NO_VARIABLE.sub('_', binding.upper())}"
-        self._password = context.env.get(own, context.env.get(_PASSWORD, ""))
+        self._variable = _PASSWORD if len(context.settings) == 1 and own not in context.env else own
+        self._password = context.env.get(self._variable, "")
         self._dial = context.dial
         self._link: Link | None = None
         self._answers: _Answers | None = None
@@ -120,7 +122,7 @@ class Redis:
                 self._link.secure(self._host)
             self._answers = _Answers(self._link)
             if self._password:
-                self._answer(("AUTH", self._password))
+                self._authenticate()
             if self._database != "0":
                 self._answer(("SELECT", self._database))
         except HostError as error:
@@ -128,6 +130,13 @@ class Redis:
             if isinstance(error, Ended):
                 raise HostError("redis has closed the connection") from None
             raise
+
+    def _authenticate(self) -> None:
+        """Say the password. What redis answers is not passed on: it may repeat the password."""
+        try:
+            self._answer(("AUTH", self._password))
+        except _Refusal:
+            raise HostError(f"redis refuses the password of the container's variable {self._variable}") from None
 
     def _answer(self, words: tuple[str | bytes, ...]) -> Any:
         assert self._link is not None
@@ -140,7 +149,9 @@ class Redis:
             raise
         self._used = time.monotonic()
         if isinstance(found, _Error):
-            raise HostError(f"redis: {' '.join(found.words[:200].split())}")
+            if found.words.startswith("NOAUTH"):
+                raise _Refusal(f"redis expects a password; put it into the container's variable {self._variable}")
+            raise _Refusal(f"redis: {' '.join(found.words[:200].split())}")
         return found
 
     def _close(self) -> None:
@@ -148,6 +159,10 @@ class Redis:
             self._link.close()
             self._link = None
         self._answers = None
+
+
+class _Refusal(HostError):
+    """Redis has answered, with an error."""
 
 
 class _Error:
