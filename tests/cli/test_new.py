@@ -49,7 +49,11 @@ def test_what_is_written_passes_at_once(tmp_path: Path, kind: str) -> None:
     [
         (("provider", "Lamps"), 2, "expected small letters, digits and dashes"),
         (("provider", "../lamps"), 2, "expected small letters, digits and dashes"),
-        (("engine", "wasmtime"), 1, "'wasmtime' is an engine of wasmlet's own; choose another name"),
+        (("engine", "wasmtime"), 1, "'wasmtime' is a name of wasmlet's own; choose another name"),
+        (("provider", "agent"), 1, "'agent' is a name of wasmlet's own; choose another name"),
+        (("provider", "interlink"), 1, "'interlink' is a name of wasmlet's own; choose another name"),
+        (("engine", "dense"), 1, "'dense' is a name of wasmlet's own; choose another name"),
+        (("engine", "runtime"), 1, "'runtime' is a name of wasmlet's own; choose another name"),
         (("engine", "doors", "--directory", "."), 1, "expected nothing there, found something"),
         (("provider",), 2, "Missing argument 'NAME'"),
         (("thing", "x"), 2, "No such command 'thing'"),

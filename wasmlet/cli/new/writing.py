@@ -13,6 +13,8 @@ from wasmlet.names import OWN
 
 TEMPLATES = Path(__file__).with_name("templates")
 _SUFFIX, _PACKAGE = ".txt", "package"
+_TAKEN = ("agent", "dense", "interlink", "runtime")
+"""What would collide with a package or program, a RuntimeClass, a provider, and a class of wasmlet's."""
 
 
 @attrs.frozen
@@ -51,9 +53,8 @@ def write(kind: str, names: Names, directory: Path) -> Iterator[Path]:
     Raises:
         ConfigError: the name is one of wasmlet's own, the directory holds something, or cannot be written to.
     """
-    if names.name in {*OWN["provider"], *OWN["engine"]}:
-        own = "an engine" if names.name in OWN["engine"] else "a provider"
-        raise ConfigError(f"{names.name!r} is {own} of wasmlet's own; choose another name")
+    if names.name in {*OWN["provider"], *OWN["engine"], *_TAKEN}:
+        raise ConfigError(f"{names.name!r} is a name of wasmlet's own; choose another name")
     templates = sorted((TEMPLATES / kind).rglob(f"*{_SUFFIX}"))
     try:
         if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
