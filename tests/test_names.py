@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 from click.testing import CliRunner
 
+import wasmlet
 from wasmlet.cli import providers
 from wasmlet.cli.commands import cli
 from wasmlet.errors import ConfigError
@@ -39,3 +43,16 @@ def test_a_mistyped_provider_is_not_to_be_installed(word: str, monkeypatch: pyte
     monkeypatch.setenv("WASMLET_PROVIDER", word)
     result = CliRunner().invoke(cli, ["run"])
     assert str(result.exception) == str(found.value)
+
+
+def test_a_name_that_the_package_does_not_have() -> None:
+    """The type checker says so, too: if it did not, it would take the comment for one that nothing needs."""
+    with pytest.raises(ImportError, match="cannot import name 'Providr'"):
+        from wasmlet import Providr  # type: ignore[attr-defined] # noqa: F401
+
+
+def test_the_package_lists_what_it_exports() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", "import wasmlet; print(*dir(wasmlet))"], capture_output=True, text=True
+    )
+    assert set(wasmlet.__all__) <= set(done.stdout.split())

@@ -157,9 +157,14 @@ def run(provider: Provider, config: NodeConfig | None = None) -> None:
         sys.exit(130)
 
 
-def __getattr__(name: str) -> Any:
-    """What is exported is imported when it is first used: a command that only prints help does not wait for it."""
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    found = globals()[name] = getattr(importlib.import_module(_MODULES[name]), name)
-    return found
+if not TYPE_CHECKING:  # with it every name would be one of the package's
+
+    def __getattr__(name: str) -> Any:
+        """What is exported is imported when it is first used: a command that only prints help does not wait for it."""
+        if name not in _MODULES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        found = globals()[name] = getattr(importlib.import_module(_MODULES[name]), name)
+        return found
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})
