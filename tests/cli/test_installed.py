@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Sequence
 from importlib.metadata import EntryPoint
 from pathlib import Path
@@ -95,3 +98,49 @@ def test_an_unknown_one_is_told_without_advice_to_install_anything(capfd: pytest
 def test_what_is_said_to_be_elsewhere_is_a_distribution_of_ours() -> None:
     own = {Requirement(path.name).name for path in (ROOT / "providers").iterdir() if path.is_dir()}
     assert {name.removeprefix("wasmlet-") for name, _ in installed.ELSEWHERE.values()} <= own
+
+
+def test_a_provider_and_an_engine_that_are_broken_leave_the_others_alone(tmp_path: Path) -> None:
+    """By real commands, which find a distribution that has both."""
+    about = tmp_path / "broken-1.0.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: broken\nVersion: 1.0\n")
+    points = "[wasmlet.providers]\naaa = broken:Mine\n[wasmlet.engines]\naaa = broken:Fails\n"
+    (about / "entry_points.txt").write_text(points)
+    (tmp_path / "broken.py").write_text(
+        "from wasmlet import Provider\n"
+        "from wasmlet.runtime import Engine\n"
+        "class Mine(Provider):\n"
+        "    name = 'aaa'\n"
+        "    def __init__(self, config=None): raise KeyError('lamps')\n"
+        "Mine.__abstractmethods__ = frozenset()\n"
+        "class Fails(Engine):\n"
+        "    name, handlers, links, examines, version, guest_module = 'aaa', {}, None, True, '1', None\n"
+        "    def examine(self, wasm): raise KeyError('lamps')\n"
+        "class Shows(Fails):\n"
+        "    def examine(self, wasm): return len(wasm)\n"
+        "    @classmethod\n"
+        "    def shown(cls, facts): return {'bytes': str(facts)}\n"
+    )
+    (tmp_path / "one.wasm").write_bytes(b"\0asm\1\0\0\0")
+
+    def said(*words: str) -> str:
+        done = subprocess.run(
+            [Path(sys.executable).with_name("wasmlet"), *words],
+            env=os.environ | {"PYTHONPATH": str(tmp_path)},
+            capture_output=True,
+            text=True,
+            stdin=subprocess.DEVNULL,
+            timeout=100,
+        )
+        assert (done.returncode, done.stderr) == (0, "")
+        return done.stdout
+
+    listed = said("providers")
+    assert "aaa  1.0  provider 'aaa' cannot be used here: KeyError: 'lamps'\n" in listed
+    assert "\nwasmtime  " in listed
+    assert "engine 'aaa' has failed: KeyError: 'lamps'" in said("inspect", str(tmp_path / "one.wasm"))
+    (about / "entry_points.txt").write_text(f"{points}bbb = broken:Shows\n")
+    shown = said("inspect", str(tmp_path / "one.wasm"))
+    assert "bytes" in shown
+    assert "has failed" not in shown

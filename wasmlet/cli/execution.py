@@ -76,7 +76,7 @@ def execute(command: click.Command, args: Sequence[str] | None, name: str) -> No
             command.main(args=args, prog_name=name, standalone_mode=False, help_option_names=["-h", "--help"])
             sys.stdout.flush()
         except BaseExceptionGroup as group:  # of tasks that failed together: the first of ours says why
-            told, rest = group.split(WasmletError)
+            told, rest = group.split(_says_why)
             if told is None or rest is not None:
                 raise
             raise next(_leaves(told)) from None
@@ -91,10 +91,12 @@ def execute(command: click.Command, args: Sequence[str] | None, name: str) -> No
         sys.exit(130)
     except click.exceptions.Exit as done:
         sys.exit(done.exit_code)
-    except WasmletError as error:
+    except (WasmletError, OSError) as error:
+        if not _says_why(error):
+            raise
         if completing(name) in os.environ:  # a message would be in the midst of what somebody types
             sys.exit(1)
-        fail(error)
+        fail(error if isinstance(error, WasmletError) else ConfigError(_of_system(error)))
     sys.exit(0)
 
 
@@ -103,7 +105,25 @@ def completing(name: str) -> str:
     return f"_{name}_COMPLETE".replace("-", "_").upper()
 
 
-def _leaves(group: BaseExceptionGroup[WasmletError]) -> Iterator[WasmletError]:
+def _says_why(error: BaseException) -> bool:
+    """Whether its words tell a user what to mend: ours do, and those of the system."""
+    return isinstance(error, WasmletError) or (isinstance(error, OSError) and error.errno is not None)
+
+
+def _of_system(error: OSError) -> str:
+    """What a system call failed with, which no command has foreseen: a file without permission, a name too long."""
+    if error.filename is not None:
+        return f"{os.fsdecode(error.filename)}: {error.strerror}"
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        return "the directory that this is run in is no longer there; go to another one"
+    except OSError:
+        pass
+    return str(error)
+
+
+def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
     for error in group.exceptions:
         if isinstance(error, BaseExceptionGroup):
             yield from _leaves(error)

@@ -33,6 +33,7 @@ def facts_of(wasm: bytes, binary: Binary) -> Facts:
     An engine that examines modules names the function that all of its modules export; it sees those that do.
     """
     exports = {extern.name for extern in binary.exports}
+    failed: list[str] = []
     for point in entry_points(group=GROUP):
         try:
             kind = point.load()
@@ -42,10 +43,17 @@ def facts_of(wasm: bytes, binary: Binary) -> Facts:
             continue
         if kind.links is not None and kind.links.entry not in exports:
             continue
-        handler = next(iter(kind.handlers))
         try:
-            found = kind().examine(wasm)
-        except ValueError as error:
-            return Facts({"refused": str(error)}, handler)
-        return Facts(kind.shown(found), handler, kind.needs(found))
-    return Facts()
+            return _of(kind, wasm)
+        except Exception as error:  # an engine that is broken is no reason to show nothing
+            failed.append(f"engine {point.name!r} has failed: {type(error).__name__}: {error}")
+    return Facts({"not examined": "; ".join(failed)} if failed else {})
+
+
+def _of(kind: type[Engine], wasm: bytes) -> Facts:
+    handler = next(iter(kind.handlers), "")
+    try:
+        found = kind().examine(wasm)
+    except ValueError as error:
+        return Facts({"refused": str(error)}, handler)
+    return Facts(kind.shown(found), handler, kind.needs(found))

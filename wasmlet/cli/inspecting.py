@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
@@ -169,6 +170,7 @@ def _modules(directory: Path) -> list[Path]:
 
     files = []
     try:
+        os.scandir(directory).close()  # rglob says nothing of a directory that cannot be read
         for file in found():
             files.append(file)
             if len(files) > MOST_FILES:

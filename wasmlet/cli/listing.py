@@ -62,6 +62,9 @@ def _all() -> Iterator[_Found]:
             yield _Found(name, version, ready=False, problem=str(error))
         except click.UsageError as error:
             yield _Found(name, version, ready=False, problem=error.format_message())
+        except Exception as error:  # one that is broken is no reason to show nothing of the others
+            why = f"provider {name!r} cannot be used here: {type(error).__name__}: {error}"
+            yield _Found(name, version, ready=False, problem=why)
 
 
 def _check(name: str) -> Sequence[str]:
