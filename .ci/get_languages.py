@@ -32,9 +32,22 @@ def run(*command: str) -> str:
     return answer.stdout
 
 
-def depends(package: str) -> str:
-    """What apt says of the packages that one needs."""
-    return run("apt-cache", "depends", package)
+def needed(package: str, name: str) -> str:
+    """The package that this one needs, as apt's lists have it.
+
+    Args:
+        name: of the other one, a regular expression.
+
+    Raises:
+        OSError: the lists do not have it, or there is no apt.
+    """
+    try:
+        found = re.findall(f"Depends: ({name})$", run("apt-cache", "depends", package), re.MULTILINE)
+    except subprocess.CalledProcessError:
+        found = []
+    if len(found) != 1:
+        raise FileNotFoundError(f"apt does not say what {package} needs; its lists are missing or old: apt-get update")
+    return str(found[0])
 
 
 def get_javascript(directory: Path) -> None:
@@ -52,12 +65,12 @@ def get_javascript(directory: Path) -> None:
 
 def get_rust(directory: Path) -> None:
     """Unpack Rust's compiler, its linker and its libraries."""
-    (library,) = re.findall(r"Depends: (libstd-rust-[\d.]+)$", depends("libstd-rust-dev"), re.MULTILINE)
-    (llvm,) = re.findall(r"Depends: (libllvm(\d+))$", depends(library), re.MULTILINE)
+    library = needed("libstd-rust-dev", r"libstd-rust-[\d.]+")
+    llvm = needed(library, r"libllvm\d+")
     unfinished = directory.with_suffix(".unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
     with tempfile.TemporaryDirectory() as scratch:
-        for package in (*RUST, library, llvm[0], f"lld-{llvm[1]}"):
+        for package in (*RUST, library, llvm, llvm.replace("libllvm", "lld-")):
             place = Path(scratch) / package
             place.mkdir()
             file = download(package, place)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import io
 import subprocess
+import sys
 import tarfile
 import zipfile
 from pathlib import Path
@@ -136,6 +137,54 @@ def test_a_registry_comes_out_of_what_apt_downloads_with_lists_of_its_own(
         "update",
         "docker-registry",
     ]
+
+
+def languages(venv: Path, python: str) -> subprocess.CompletedProcess[str]:
+    """What `make languages` says, where this script is the environment's python."""
+    (venv / "bin").mkdir(parents=True, exist_ok=True)
+    script(venv / "bin" / "python", python)
+    for file in ("bin/uv", ".base"):
+        (venv / file).touch()
+    return subprocess.run(
+        ["make", "languages", f"VENV={venv}", f"--assume-old={venv}/.base"],
+        cwd=TOOLS.parent,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+def test_a_language_that_could_not_be_fetched_is_fetched_by_the_next_run(tmp_path: Path) -> None:
+    go, others = tmp_path / "languages" / "go", tmp_path / "others"
+    installs = 'while [ "$1" != --target ]; do shift; done; mkdir -p "$2/go"'
+    python = f'case "$1" in *uv.py) {installs}; FINISH;; *get_languages.py) echo "$2" >> {others};; esac'
+    failed = languages(tmp_path, python.replace("FINISH", "exit 1"))
+    assert failed.returncode != 0
+    assert "wasmlet: go: it could not be fetched" in failed.stderr
+    assert others.read_text() == f"{tmp_path}/languages\n"  # the others are fetched nevertheless
+    assert not go.exists()
+    finish = 'mkdir "$2/go/bin" && cp /bin/true "$2/go/bin/go"'
+    assert languages(tmp_path, python.replace("FINISH", finish)).returncode == 0
+    assert (go / "go" / "bin" / "go").exists()
+    assert not go.with_suffix(".unfinished").exists()
+    assert languages(tmp_path, python.replace("FINISH", "exit 1")).returncode == 0  # it is there
+
+
+def test_missing_lists_of_apt_are_named(tmp_path: Path) -> None:
+    script(tmp_path / "apt-cache", "exit 100")
+    done = subprocess.run(
+        [sys.executable, TOOLS / "get_languages.py", tmp_path / "languages"],
+        env={"PATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 1
+    assert "javascript: npm is not here (Debian: npm); the tests that need it are skipped." in done.stderr
+    assert (
+        "rust: apt does not say what libstd-rust-dev needs; its lists are missing or old: apt-get update; the tests "
+        in done.stderr
+    )
 
 
 def venv(tmp_path: Path, python: str) -> subprocess.CompletedProcess[str]:
