@@ -81,7 +81,7 @@ def test_no_right_is_for_everything() -> None:
         objects = rendered()[name]
         for rule in objects["rules"]:
             assert "*" not in {*rule["apiGroups"], *rule["resources"], *rule["verbs"]}
-            assert "secrets" not in rule["resources"] or rule["verbs"] == ["delete"]
+            assert "secrets" not in rule["resources"] or rule["verbs"] == ["list", "delete"]
 
 
 def test_no_account_is_where_hosts_may_make_secrets() -> None:

@@ -10,6 +10,7 @@ import pytest
 from tests.operator.forged import guest, lone, registers, runs
 from tests.operator.harness import DEFINITION, NODES, Fleet, Raw
 from tests.operator.test_operator import said
+from wasmlet.operator.leftovers import KEY_TYPE
 from wasmlet.operator.objects import keys_namespace, paths_of, prefixed
 from wasmlet.operator.pool import LABEL, POOLS
 from wasmlet.operator.seen import MEMBER
@@ -101,9 +102,20 @@ async def test_what_a_pool_has_left_stays_while_it_has_nodes(tmp_path: Path, kub
         assert [line["pool"] for line in operator.said() if "has left something" in line["event"]] == ["later"]
 
 
+async def key(fleet: Fleet, path: str, name: str, pool: str, kind: str = KEY_TYPE) -> None:
+    """Make the Secret of an agent that has joined."""
+    metadata = {"name": f"agent-{name}", "labels": {"wasmlet.dev/agent": "true", LABEL: pool}}
+    await fleet.admin.create(path, {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "type": kind})
+
+
 async def test_agents_that_leave_go_and_other_nodes_with_the_label_stay(tmp_path: Path, kubectl: Path) -> None:
     async with lone(tmp_path, kubectl) as fleet:
-        await fleet.admin.create("/api/v1/namespaces", {"metadata": {"name": keys_namespace("default")}})
+        namespace = keys_namespace("default")
+        await fleet.admin.create("/api/v1/namespaces", {"metadata": {"name": namespace}})
+        keys = f"/api/v1/namespaces/{namespace}/secrets"
+        for name, pool in (("till-1", "edge"), ("till-2", "edge"), ("till-3", "edge"), ("other", "another")):
+            await key(fleet, keys, name, pool)
+        await key(fleet, keys, "till-4", "edge", kind="Opaque")
         await fleet.operator()
         agents = [{"name": "till-1"}, {"name": "till-2"}]
         await fleet.pool(provider="remote", config={}, remote={"agents": agents, "tlsSecret": "tls"})
@@ -115,11 +127,18 @@ async def test_agents_that_leave_go_and_other_nodes_with_the_label_stay(tmp_path
 
         await fleet.until(NODES, marked, seconds=60)
         await fleet.change(remote={"agents": agents[:1]})
-        found = await fleet.until(NODES, lambda found: "till-2" not in found, seconds=60)
+        await fleet.until(NODES, lambda found: "till-2" not in found, seconds=60)
+        assert sorted(one["metadata"]["name"] for one in (await fleet.admin.get(keys))["items"]) == [
+            "agent-other", "agent-till-1", "agent-till-4",
+        ]  # fmt: skip
+        role = await fleet.admin.get(f"/apis/rbac.authorization.k8s.io/v1/clusterroles/{prefixed('edge')}")
+        assert role["rules"][0]["resourceNames"] == ["system:node:till-1"]
         await fleet.remove()
         await fleet.until(POOLS, lambda found: "edge" not in found, seconds=60)
         found = await fleet.until(NODES, lambda found: "till-1" not in found, seconds=60)
         assert list(found) == ["stranger"]
+        left = await fleet.until(keys, lambda found: "agent-till-1" not in found, seconds=60)
+        assert sorted(left) == ["agent-other", "agent-till-4"]
         assert "annotations" not in found["stranger"]["metadata"]
         assert not found["stranger"].get("spec", {}).get("unschedulable")
 

@@ -20,7 +20,7 @@ from wasmlet.operator.classes import make_classes
 from wasmlet.operator.draining import Drains
 from wasmlet.operator.dressing import dressed
 from wasmlet.operator.home import home_of
-from wasmlet.operator.leftovers import nothing_runs, remove_objects
+from wasmlet.operator.leftovers import nothing_runs, remove_objects, take_back_keys
 from wasmlet.operator.node_pod import check_config
 from wasmlet.operator.plan import Plan, planned, planned_of_agents
 from wasmlet.operator.pool import GROUP, KIND, LABEL, POOLS, VERSION, Autoscaling, Pool, Unusable
@@ -68,9 +68,10 @@ class Keeper:
         """The pool, as the API server answered when its status was written last."""
         self._reported = float("-inf")
         self._core = f"/api/v1/namespaces/{shared.config.namespace}"
-        self._keys = f"/api/v1/namespaces/{objects.keys_namespace(shared.config.namespace)}/secrets"
         self._locked_out: dict[str, float] = {}
         """When the keys of agents were taken back, by UID of their Nodes."""
+        self._let_in: Sequence[str] | None = None
+        """The agents that alone have keys."""
         self._scaler = Scaler(shared.client, shared.waiting, shared.clock)
         self._classes: Collection[str] = ()
         """The engines whose RuntimeClasses are there."""
@@ -269,9 +270,9 @@ class Keeper:
 
     async def _apply(self, pool: Pool, plan: Plan, seen: Seen) -> float | None:
         """Make all objects what they are to be. Of a pool that goes only the number of its nodes is changed."""
-        if self._removing and pool.remote is not None:
+        if self._removing and pool.remote is not None and not plan.forget:
             return None
-        if self._removing and plan.replicas == (0 if seen.set is None else seen.set.replicas):
+        if self._removing and pool.remote is None and plan.replicas == (0 if seen.set is None else seen.set.replicas):
             return None
         config = self._shared.config
         names = [pool.node(ordinal) for ordinal in range(plan.replicas)]
@@ -279,13 +280,19 @@ class Keeper:
         place = objects.Place(config.namespace, config.node_image, self._shared.client.identity.server)
         made = objects.of_nodes(pool, place, plan.replicas, names)
         if pool.remote is not None:
-            names = [member.name for member in seen.members]
+            # One that goes must not come back with its token when its key is taken.
+            names = [member.name for member in seen.members if member.node not in plan.forget]
             made = of_agents(pool, pool.remote, place, names)
+            if self._removing:
+                made = (one for one in made if one.body["kind"] == "ClusterRole")
         if pool.certificates:
             self._shared.approvals.ask()
         try:
             await self._make_classes(pool)
             mend = await self._applier.apply(made)
+            if pool.remote is not None and names != self._let_in:
+                await take_back_keys(self._shared.client, config.namespace, pool.name, names)
+                self._let_in = names
         except (errors.BadRequest, errors.Forbidden, errors.Invalid) as error:
             log.warning("the API server refuses what a pool needs", pool=self._name, error=str(error))
             self._shared.metrics.failed(self._name)
@@ -310,7 +317,7 @@ class Keeper:
                 await client.delete(path, {"preconditions": {"uid": pod.uid}})
                 log.info("a node is made anew", pool=self._name, node=pod.name)
                 restarted.append(pod.name)
-        waits = [left for node in plan.forget if pool.remote is not None and (left := await self._lock_out(node)) > 0]
+        waits = [left for node in plan.forget if pool.remote is not None and (left := self._locked(node)) > 0]
         for node in plan.forget:
             if waits:
                 break
@@ -326,14 +333,10 @@ class Keeper:
             self._tell("NodeRemoved", f"gone: {some(gone)}")
         return waits
 
-    async def _lock_out(self, node: NodeSeen) -> float:
-        """Take back the key of an agent; in how many seconds its host no longer makes its Node again."""
+    def _locked(self, node: NodeSeen) -> float:
+        """In how many seconds the host of an agent whose key was taken back no longer makes its Node again."""
         now = self._shared.clock.monotonic()
-        if node.uid not in self._locked_out:
-            with contextlib.suppress(errors.ObjectNotFound):
-                await self._shared.client.delete(f"{self._keys}/agent-{node.name}")
-            self._locked_out[node.uid] = now
-        return self._locked_out[node.uid] + HOST_SECONDS - now
+        return self._locked_out.setdefault(node.uid, now) + HOST_SECONDS - now
 
     async def _dress(self, pool: Pool, seen: Seen) -> None:
         for member in () if self._removing else seen.members:

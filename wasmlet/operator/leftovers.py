@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Collection
 
 import structlog
 
 from wasmlet.kube import Client, errors
 from wasmlet.operator.home import home_of
-from wasmlet.operator.objects import paths_of
+from wasmlet.operator.objects import keys_namespace, paths_of
 from wasmlet.operator.pool import LABEL, POOLS
 from wasmlet.operator.seen import Seen
 from wasmlet.operator.shared import Shared
@@ -16,6 +17,9 @@ from wasmlet.operator.shared import Shared
 log = structlog.get_logger(__name__)
 
 LOOK_SECONDS = 60.0
+KEY_TYPE = "wasmlet.dev/agent-key"
+_AGENT = "wasmlet.dev/agent"
+"""Label of the Secrets with agents' keys."""
 
 
 async def remove_objects(client: Client, namespace: str, pool: str) -> None:
@@ -29,6 +33,23 @@ async def remove_objects(client: Client, namespace: str, pool: str) -> None:
             metadata = (await client.get(path))["metadata"]
             if (metadata.get("labels") or {}).get(LABEL) == pool:
                 await client.delete(path, {"preconditions": {"uid": metadata["uid"]}})
+    await take_back_keys(client, namespace, pool, ())
+
+
+async def take_back_keys(client: Client, namespace: str, pool: str, kept: Collection[str]) -> None:
+    """Delete the keys of a pool's agents, but for those of these names; what else is in that namespace stays.
+
+    Raises:
+        ApiError: they cannot be listed, or one cannot be deleted.
+    """
+    path = f"/api/v1/namespaces/{keys_namespace(namespace)}/secrets"
+    found = await client.get(path, labelSelector=f"{_AGENT},{LABEL}={pool}", fieldSelector=f"type={KEY_TYPE}")
+    names = {f"agent-{name}" for name in kept}
+    for metadata in (one["metadata"] for one in found["items"]):
+        if metadata["name"] not in names:
+            with contextlib.suppress(errors.ObjectNotFound, errors.Conflict):
+                await client.delete(f"{path}/{metadata['name']}", {"preconditions": {"uid": metadata["uid"]}})
+                log.info("the key of an agent is taken back", pool=pool, secret=metadata["name"])
 
 
 def nothing_runs(seen: Seen) -> bool:
