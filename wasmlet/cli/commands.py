@@ -16,7 +16,7 @@ OWN = {
     "demo": ("wasmlet.cli.demo.command:command", "Try it: a control plane, a node and pods, here."),
     "doctor": ("wasmlet.cli.doctor:DoctorCommand", "Say what would keep a node from working here."),
     "inspect": ("wasmlet.cli.inspecting:inspect_command", "Show what a module is, and what it needs."),
-    "new": ("wasmlet.cli.new.command:command", "Write a package with a provider of your own."),
+    "new": ("wasmlet.cli.new.command:command", "Write a package with a provider or an engine of your own."),
     "operator": ("wasmlet.cli.operator:command", "Make fleets of nodes, as the cluster's pools say."),
     "providers": ("wasmlet.cli.listing:command", "List the providers that are installed."),
     "pull": ("wasmlet.cli.artifacts:pull_command", "Pull a module from a registry into a file."),

@@ -62,9 +62,9 @@ async def _examine(provider: wasmlet.Provider, config: NodeConfig) -> None:
             cluster = await (_of_bootstrap if first else _of_cluster)(client, config, clock)
     bad = [finding.what for finding in (*found, *cluster) if finding.level == "fails"]
     if bad:
-        raise Unwell(f"no pod would run here, or nobody could see it: {', '.join(bad)}")
+        raise Unwell(f"pods would not run here, or could not be seen; what fails: {', '.join(bad)}")
     lacking = sum(finding.level == "lacks" for finding in (*found, *cluster))
-    missed = f"; {lacking} {'thing is' if lacking == 1 else 'things are'} missed, see above" if lacking else ""
+    missed = f"; {lacking} {'thing is' if lacking == 1 else 'things are'} missing, see above" if lacking else ""
     click.echo(f"a node would run here{missed}")
 
 

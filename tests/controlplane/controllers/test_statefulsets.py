@@ -68,7 +68,8 @@ async def test_a_pod_has_a_name_that_stays(kube: Kubectl, api: Api) -> None:
         head, line = (await kube("get", "sts")).splitlines()
         assert (head.split(), line.split()[:2]) == (["NAME", "READY", "AGE"], ["web", "2/2"])
         uid = pods[0]["metadata"]["uid"]
-        await kube("delete", "pod", "web-0")
+        # kubectl that waits takes the next pod of this name for the one that was deleted, if it comes at once.
+        await kube("delete", "pod", "web-0", "--wait=false")
         again = await until(api, PODS, lambda found: len(found) == 2 and found[0]["metadata"]["uid"] != uid)
         assert names(again) == ["web-0", "web-1"]
         await settled(api, 2)
