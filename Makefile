@@ -83,10 +83,12 @@ languages: $(VENV)/.base  ## fetch what makes components of JavaScript, Go and R
 	$(BIN)/python .ci/get_languages.py $(VENV)/languages || missing=1; \
 	exit $$missing
 
-lock: $(BIN)/uv  ## write requirements.lock again (ARGS=--upgrade takes the newest of everything)
+lock: $(BIN)/uv  ## write requirements.lock and npm's lock again (ARGS=--upgrade takes the newest of everything)
 	$(UV) pip compile --quiet --universal --generate-hashes --python-version 3.11 \
 		--no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock' \
 		$(OWN) $(ARGS) $(PROJECTS) --group dev --group build --group languages --output-file requirements.lock
+	@if command -v npm >/dev/null; then $(BIN)/python .ci/get_languages.py --lock; \
+	else echo 'npm is not here: .ci/javascript/package-lock.json stays as it is.'; fi
 
 clean:  ## remove .venv and all that was built
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -1,12 +1,14 @@
 """Brings what makes components of JavaScript and of Rust for tests: `get_languages.py DIRECTORY` puts it there.
 
-componentize-js comes by npm; its packages have WASI's public adapter for modules of preview 1, too. Rust's compiler and
+componentize-js comes by npm, each package as `.ci/javascript/package-lock.json` has it with its hash, which
+`get_languages.py --lock` writes; among them is WASI's public adapter for modules of preview 1, too. Rust's compiler and
 its standard library for WebAssembly come from Debian's packages, which are unpacked and not installed. What cannot be
 had is named, and the tests that need it are skipped; nothing global changes.
 """
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
@@ -16,7 +18,11 @@ from pathlib import Path
 
 from get_program import download
 
-COMPONENTIZE_JS = "@bytecodealliance/componentize-js@0.23.0"
+JAVASCRIPT = Path(__file__).with_name("javascript")
+WANTED, LOCK = "package.json", "package-lock.json"
+NPM = ("--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error")
+REMARKS = ("deprecated", "engines", "funding", "license")
+"""What npm writes of a package beside what it needs itself."""
 RUST = ("rustc", "libstd-rust-dev-wasm32")
 """Debian's packages, beside those with a version in their names."""
 
@@ -51,16 +57,35 @@ def needed(package: str, name: str) -> str:
 
 
 def get_javascript(directory: Path) -> None:
-    """Install componentize-js, without running anything that its packages would run."""
+    """Install componentize-js, without running anything that its packages would run.
+
+    It imports preview2-shim, which it does not name among what it needs: package.json does.
+    """
     if shutil.which("npm") is None:
         raise FileNotFoundError("npm is not here (Debian: npm)")
     unfinished = directory.with_suffix(".unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)
-    (unfinished / "package.json").write_text('{"private": true}\n')
-    options = ("--ignore-scripts", "--no-audit", "--no-fund", "--no-package-lock", "--loglevel=error")
-    run("npm", "install", *options, "--prefix", str(unfinished), COMPONENTIZE_JS)
+    for name in (WANTED, LOCK):
+        shutil.copyfile(JAVASCRIPT / name, unfinished / name)
+    run("npm", "ci", *NPM, "--prefix", str(unfinished))
     unfinished.rename(directory)
+
+
+def lock_javascript() -> None:
+    """Write the lock again: a line for each package, without the address of a registry. Versions stay what they are."""
+    with tempfile.TemporaryDirectory() as scratch:
+        for name in (WANTED, LOCK):
+            if (JAVASCRIPT / name).exists():
+                shutil.copyfile(JAVASCRIPT / name, Path(scratch) / name)
+        run("npm", "install", *NPM, "--package-lock-only", "--omit-lockfile-registry-resolved", "--prefix", scratch)
+        found = json.loads((Path(scratch) / LOCK).read_text())
+    lines = []
+    for name, package in found["packages"].items():
+        kept = {key: value for key, value in package.items() if key not in REMARKS}
+        lines.append(f"    {json.dumps(name)}: {json.dumps(kept)}")
+    head = f'{{\n  "lockfileVersion": {found["lockfileVersion"]},\n  "requires": true,\n  "packages": {{\n'
+    (JAVASCRIPT / LOCK).write_text(head + ",\n".join(lines) + "\n  }\n}\n")
 
 
 def get_rust(directory: Path) -> None:
@@ -96,5 +121,8 @@ def main(directory: Path) -> int:
 
 if __name__ == "__main__":
     if len(sys.argv) != 2:
-        sys.exit("usage: get_languages.py DIRECTORY")
-    sys.exit(main(Path(sys.argv[1])))
+        sys.exit("usage: get_languages.py DIRECTORY | --lock")
+    if sys.argv[1] == "--lock":
+        lock_javascript()
+    else:
+        sys.exit(main(Path(sys.argv[1])))

@@ -5,6 +5,7 @@ requirements.lock is for the Pythons that wasmlet runs under; an engine that nee
 
 from __future__ import annotations
 
+import json
 import re
 import tomllib
 from collections.abc import Iterator
@@ -16,6 +17,8 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).parents[2]
 LOCKS = [ROOT / "requirements.lock", *sorted((ROOT / "providers").glob("*/*/environment.lock"))]
 LOCK = "\n".join(path.read_text() for path in LOCKS)
+JAVASCRIPT = ROOT / ".ci" / "javascript"
+NPM = json.loads((JAVASCRIPT / "package-lock.json").read_text())
 PROJECTS = [ROOT / "pyproject.toml", *sorted((ROOT / "providers").glob("*/pyproject.toml"))]
 
 
@@ -52,5 +55,13 @@ def test_every_pin_has_hashes() -> None:
     assert without == []
 
 
+def test_every_package_of_npm_has_a_hash() -> None:
+    (_, _), *packages = NPM["packages"].items()
+    assert len(packages) > 100
+    assert [name for name, package in packages if not package["integrity"].startswith("sha512-")] == []
+    assert NPM["packages"][""]["dependencies"] == json.loads((JAVASCRIPT / "package.json").read_text())["dependencies"]
+
+
 def test_no_address() -> None:
     assert re.findall(r"(?:https?|file|git\+\w+):\S*|--(?:extra-)?index-url\S*|--find-links\S*", LOCK) == []
+    assert not re.search(r"https?:|git\+|file:|resolved", json.dumps(NPM))

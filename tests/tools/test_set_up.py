@@ -170,6 +170,23 @@ def test_a_language_that_could_not_be_fetched_is_fetched_by_the_next_run(tmp_pat
     assert languages(tmp_path, python.replace("FINISH", "exit 1")).returncode == 0  # it is there
 
 
+def test_npm_installs_what_the_lock_has_and_runs_nothing_of_it(tmp_path: Path) -> None:
+    calls = tmp_path / "calls"
+    script(tmp_path / "npm", f'echo "$@" >> {calls}')
+    done = subprocess.run(
+        [sys.executable, TOOLS / "get_languages.py", tmp_path / "languages"],
+        env={"PATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert "javascript: " not in done.stderr
+    assert calls.read_text().startswith("ci --ignore-scripts ")
+    lock = "package-lock.json"
+    written = (tmp_path / "languages" / "javascript" / lock).read_bytes()
+    assert written == (TOOLS / "javascript" / lock).read_bytes()
+
+
 def test_missing_lists_of_apt_are_named(tmp_path: Path) -> None:
     script(tmp_path / "apt-cache", "exit 100")
     done = subprocess.run(
