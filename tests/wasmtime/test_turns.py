@@ -10,7 +10,15 @@ from collections.abc import Iterator
 import pytest
 from wasmlet_wasmtime.p2.connections import Connection, Gone, Limits
 from wasmlet_wasmtime.p2.exchanges import Exchange
-from wasmlet_wasmtime.p2.turns import BYTES_PER_SECOND, CREDIT_SECONDS, PATIENCE_SECONDS, Queue, Turn, give_up_slowest
+from wasmlet_wasmtime.p2.turns import (
+    BYTES_PER_SECOND,
+    CREDIT_SECONDS,
+    PATIENCE_SECONDS,
+    STEP_SECONDS,
+    Queue,
+    Turn,
+    give_up_slowest,
+)
 
 REQUEST = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n"
 MANY = 1000
@@ -124,6 +132,47 @@ def test_what_a_client_reads_in_the_middle_of_a_wait_counts(served: Served) -> N
     served.now += PATIENCE_SECONDS + 4 * CREDIT_SECONDS
     give_up_slowest([served.turn], MANY, served.now)
     assert served.turn.over
+
+
+STEADY = [(16, 0, 0), (20, 0, 0), (32, 0, 0), (64, 0, 0), (20, 1 << 19, 0), (32, 1 << 20, 0), (40, 0, 8 << 20)]
+"""KiB a second, the size of the client's buffer (0: as the system has it), and bytes that it takes quickly before."""
+
+
+@pytest.mark.parametrize(("rate", "buffer", "quick"), STEADY)
+def test_who_reads_steadily_is_never_given_up(rate: int, buffer: int, quick: int) -> None:
+    """Its system says for many seconds that its buffer is full, and then takes much at once."""
+    with socket.create_server(("127.0.0.1", 0)) as listener, socket.socket() as client:
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, 64 * 1024)
+        if buffer:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
+        client.settimeout(30)
+        client.connect(listener.getsockname())
+        sock, _ = listener.accept()
+        with contextlib.closing(sock):
+            served = Served(client, sock)
+            got, most, gap, carried = -quick, 0.0, 0.0, 0
+            while served.now < 120:
+                served.write(64 * 1024 - len(served.connection.out))
+                served.turn.begin({served.connection.descriptor: select.POLLOUT})
+                part = len(client.recv(4096 if got >= 0 else 1 << 20))
+                got += part
+                if got > 0:
+                    served.now += part / (rate * 1024)
+                    gap = gap + part / (rate * 1024) if served.connection.carried() == carried else 0.0
+                most, carried = max(most, gap), served.connection.carried()
+                give_up_slowest([served.turn], MANY, served.now)
+                assert not served.turn.over, f"after {served.now:.1f} s, of which {gap:.1f} s without a byte"
+                served.turn.end()
+    assert most > PATIENCE_SECONDS  # else this test shows nothing
+
+
+def test_who_stops_reading_is_given_up_in_the_end(served: Served) -> None:
+    for _ in range(100):
+        served.write(64 * 1024 - len(served.connection.out))
+        served.turn.begin({served.connection.descriptor: select.POLLOUT})
+        assert served.client.recv(1 << 16)
+        served.turn.end()
+    assert served.wait(PATIENCE_SECONDS + CREDIT_SECONDS + STEP_SECONDS + 0.1)
 
 
 def test_a_guest_that_waits_for_somebody_else_waits_for_no_client(served: Served) -> None:

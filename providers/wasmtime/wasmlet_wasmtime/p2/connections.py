@@ -67,6 +67,7 @@ class Connection:
         ending: what waits to be written is the last.
         heard: something has come over it.
         moved: bytes that have come, and that this system has taken to send them.
+        sent: the latter alone.
         last: no request comes after the one that is served.
         closing: it is read until the client closes it, and nothing is answered any more.
     """
@@ -79,7 +80,7 @@ class Connection:
         self.out = bytearray()
         self.until = time.monotonic() + limits.head_seconds
         self.idle = False
-        self.moved = 0
+        self.moved = self.sent = 0
         self.heard = self.serving = self.last = self.ending = self.closing = False
 
     def fill(self) -> bool:
@@ -116,6 +117,7 @@ class Connection:
             while self.out:
                 written = os.write(self.descriptor, self.out)
                 self.moved += written
+                self.sent += written
                 del self.out[:written]
                 self.until = time.monotonic() + self.limits.write_seconds
         except BlockingIOError:

@@ -4,8 +4,9 @@ There are few instances, and a client that sends or reads slowly keeps one for a
 its right while there are others; where all are taken and somebody waits for one, the slowest client is given up.
 
 What counts is what really comes and goes, also in the middle of one wait: bytes that this system still keeps for a
-client do not (`Connection.carried`). So whoever takes `BYTES_PER_SECOND` is never too slow, and a pause of
-`PATIENCE_SECONDS`, which may be a round trip or a lost packet, harms nobody.
+client do not (`Connection.carried`). So whoever sends or takes `BYTES_PER_SECOND` is never too slow, and a pause of
+`PATIENCE_SECONDS`, which may be a round trip or a lost packet, harms nobody. The system of a client that reads steadily
+says for many seconds that its buffer is full, and then takes much at once: `STEP_SECONDS` bridge that.
 
 Of those that wait, requests that have come as a whole and others are served by turns, and of each kind the addresses
 that they come from: slow clients, however many, keep nobody else waiting for long.
@@ -26,6 +27,8 @@ PATIENCE_SECONDS = 1.0
 """How long a guest may have waited for its client, while others wait for an instance."""
 CREDIT_SECONDS = 2.0
 """So much longer at most, at the begin and for bytes ahead of their time: less where more wait than are served."""
+STEP_SECONDS = 24.0
+"""So much longer at most, for bytes that a client's system has got: 384 KiB, a 16th of a buffer of Linux."""
 BYTES_PER_SECOND = 16 * 1024
 """So many that come or go make up for a second of waiting."""
 
@@ -52,7 +55,7 @@ class Turn(Waits):
         self._leave, self._connection, self._exchange, self._clock = leave, connection, exchange, clock
         self.began = clock()
         self.until = until
-        self._carried = connection.carried()
+        self._carried, self._sent = connection.carried(), connection.sent
         self._owed = -CREDIT_SECONDS
         """Seconds for which the guest has waited for its client, and for which no bytes had made up by then."""
         self._since: float | None = None
@@ -77,7 +80,8 @@ class Turn(Waits):
         """What is owed by now, and what the connection has carried."""
         carried = self._connection.carried()
         paid = (carried - self._carried) / BYTES_PER_SECOND
-        return max(-CREDIT_SECONDS, self._owed + now - since - paid), carried
+        steps = min(STEP_SECONDS, (self._connection.sent - self._sent) / BYTES_PER_SECOND)
+        return max(-CREDIT_SECONDS - steps, self._owed + now - since - paid), carried
 
     def done(self) -> None:
         """It is served: from now on nobody gives it up, since its connection may have the next request."""
