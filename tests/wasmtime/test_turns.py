@@ -17,6 +17,7 @@ from wasmlet_wasmtime.p2.turns import (
     STEP_SECONDS,
     Queue,
     Turn,
+    client_of,
     give_up_slowest,
 )
 
@@ -190,7 +191,7 @@ def test_the_next_request_of_a_connection_is_not_given_up_for_the_one_before(ser
     assert before.waited(served.now) > PATIENCE_SECONDS
     before.done()
     served.turn = served.next_turn()
-    before.give_up()
+    before.give_up(served.now, PATIENCE_SECONDS)
     give_up_slowest([before], MANY, served.now)
     assert not before.over
     served.client.sendall(b"more")
@@ -198,6 +199,20 @@ def test_the_next_request_of_a_connection_is_not_given_up_for_the_one_before(ser
     assert served.connection.fill()
     served.write(4)
     assert not served.connection.out
+
+
+def test_who_has_sent_much_since_it_was_found_too_slow_is_not_given_up(served: Served) -> None:
+    served.turn.begin({served.connection.descriptor: select.POLLIN})
+    served.now = PATIENCE_SECONDS + CREDIT_SECONDS + 0.1
+    assert served.turn.waited(served.now) > PATIENCE_SECONDS
+    served.client.sendall(PART)
+    while served.connection.moved < len(REQUEST) + len(PART):
+        select.select([served.connection.descriptor], [], [], 30)
+        assert served.connection.fill()
+    served.turn.end()
+    served.turn.begin({served.connection.descriptor: select.POLLIN})
+    served.turn.give_up(served.now, PATIENCE_SECONDS)
+    assert not served.turn.over
 
 
 def test_a_connection_that_was_cut_has_had_its_last_request(served: Served) -> None:
@@ -240,3 +255,19 @@ def test_addresses_are_served_by_turns() -> None:
 def test_what_has_come_as_a_whole_and_what_has_not_are_served_by_turns() -> None:
     parts = [*(Part("a", whole=False) for _ in range(3)), Part("b"), Part("a")]
     assert waiting(queue_of(*parts)) == ["b", "a-", "a", "a-", "a-"]
+
+
+def test_whose_turn_it_is_changes_only_where_there_was_a_choice() -> None:
+    queue = queue_of(Part("slow", whole=False))
+    queue.next()
+    for part in (Part("slow", whole=False), Part("good")):
+        queue.add(part, part)  # type: ignore[arg-type]
+    assert waiting(queue) == ["good", "slow-"]
+
+
+def test_a_network_of_ipv6_is_one_client() -> None:
+    parts = [*(Part(client_of(f"2001:db8::{number:x}")) for number in range(1, 9)), Part(client_of("192.0.2.1"))]
+    assert waiting(queue_of(*parts))[1] == "192.0.2.1"
+    assert client_of("2001:db8:0:1::1") != client_of("2001:db8::1")
+    assert client_of("::ffff:192.0.2.1") == "192.0.2.1"
+    assert client_of("fe80::1%eth0") == client_of("fe80::2%eth1")

@@ -58,7 +58,7 @@ class Connection:
     """One client. Takes over the socket.
 
     Args:
-        peer: the client's address.
+        peer: whose turn its requests are (`turns.client_of`).
 
     Attributes:
         until: when it is closed if nothing happens.

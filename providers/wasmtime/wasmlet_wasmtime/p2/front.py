@@ -30,7 +30,7 @@ from collections.abc import Callable, Sequence
 from .connections import Connection, Gone, Limits, Refused
 from .dialing import family_of
 from .exchanges import Exchange
-from .turns import Queue, Turn, give_up_slowest
+from .turns import Queue, Turn, client_of, give_up_slowest
 
 MOST_CONNECTIONS = 2048
 _BACKLOG = 1024
@@ -276,7 +276,7 @@ class Front:
             # The system gives a connection what its listener has (TCP_NODELAY).
             sock = socket.socket(listener.family, socket.SOCK_STREAM, 0, fileno=descriptor)
             sock.setblocking(False)
-            connection = Connection(sock, self._limits, str(address[0]))
+            connection = Connection(sock, self._limits, client_of(str(address[0])))
             self._connections[descriptor] = connection
             self._epoll.register(descriptor, select.EPOLLIN | _ONCE)
 

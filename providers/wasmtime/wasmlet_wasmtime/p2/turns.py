@@ -9,12 +9,13 @@ client do not (`Connection.carried`). So whoever sends or takes `BYTES_PER_SECON
 says for many seconds that its buffer is full, and then takes much at once: `STEP_SECONDS` bridge that.
 
 Of those that wait, requests that have come as a whole and others are served by turns, and of each kind the addresses
-that they come from: slow clients, however many, keep nobody else waiting for long.
+that they come from (`client_of`): slow clients, however many, keep nobody else waiting for long.
 """
 
 from __future__ import annotations
 
 import collections
+import ipaddress
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -97,21 +98,33 @@ class Turn(Waits):
             since = self._since
             return float("-inf") if since is None or self._done else self._account(since, now)[0]
 
-    def give_up(self) -> None:
-        """End it, because of its client; another thread than the one that serves it does so."""
+    def give_up(self, now: float, most: float) -> None:
+        """End it, because of its client, where `waited` is still more than so many seconds.
+
+        Another thread than the one that serves it does so, and that one has gone on since `waited` was asked.
+        """
         with self._giving_up:
-            if self._since is not None and not self._done:
+            since = self._since
+            if since is not None and not self._done and self._account(since, now)[0] > most:
                 self.over = "its client was too slow while others waited to be served"
                 self._connection.cut(answered=self._exchange.begun)
 
 
 def give_up_slowest(turns: Sequence[Turn], waiting: int, now: float) -> None:
     """Give up requests whose clients are too slow, the slowest first, but no more than there are who wait."""
-    forgiven = CREDIT_SECONDS * max(0.0, 1.0 - len(turns) / waiting)
-    late = [(turn.waited(now) + forgiven, turn) for turn in turns if not turn.over]
+    most = PATIENCE_SECONDS - CREDIT_SECONDS * max(0.0, 1.0 - len(turns) / waiting)
+    late = [(turn.waited(now), turn) for turn in turns if not turn.over]
     for waited, turn in sorted(late, key=lambda one: one[0], reverse=True)[:waiting]:
-        if waited > PATIENCE_SECONDS:
-            turn.give_up()
+        if waited > most:
+            turn.give_up(now, most)
+
+
+def client_of(address: str) -> str:
+    """Whose turn requests from this address are: of IPv6, a network of 64 bits is one client's, which has all of it."""
+    if ":" not in address:
+        return address
+    found = ipaddress.IPv6Address(address)
+    return str(found.ipv4_mapped or ipaddress.IPv6Address(int(found) >> 64 << 64))
 
 
 class Queue:
@@ -133,8 +146,10 @@ class Queue:
 
     def next(self) -> tuple[Connection, Exchange]:
         """One of them, of which there is one at least; it does not wait any more."""
-        waiting = self._kinds[self._whole_next] or self._kinds[not self._whole_next]
-        self._whole_next = not self._whole_next
+        whole = self._whole_next
+        if all(self._kinds):
+            self._whole_next = not whole
+        waiting = self._kinds[whole] or self._kinds[not whole]
         peer, requests = next(iter(waiting.items()))
         found = requests.popleft()
         del waiting[peer]
