@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
 from typing import Any
 
@@ -26,10 +27,12 @@ async def started(runtime: Runtime, image: str, *args: str, **more: Any) -> PodK
     return key
 
 
-async def run(runtime: Runtime, key: PodKey, *words: str, caller: Caller | None = None) -> tuple[int, Caller]:
+async def run(
+    runtime: Runtime, key: PodKey, *words: str, caller: Caller | None = None, program: str = "driver"
+) -> tuple[int, Caller]:
     caller = caller or Caller()
     async with asyncio.timeout(PATIENCE):
-        return await runtime.provider.exec(key, "main", ["driver", *words], caller), caller
+        return await runtime.provider.exec(key, "main", [program, *words], caller), caller
 
 
 def guests(runtime: Runtime) -> int:
@@ -152,6 +155,20 @@ async def test_a_caller_that_is_gone_ends_the_command(runtime: Runtime, image: s
     with pytest.raises(ConnectionResetError):
         await run(runtime, key, "print", "x", "sleep", "1000", caller=Gone())
     await until_guests(runtime, 1)
+
+
+async def test_a_caller_that_is_gone_before_it_is_told_of_the_shell(runtime: Runtime, image: str) -> None:
+    class Gone(Caller):
+        async def write_stderr(self, data: bytes) -> None:
+            raise ConnectionResetError("the caller is gone")
+
+    key = await started(runtime, image)
+    before = open_descriptors(os.getpid())
+    with pytest.raises(ConnectionResetError):
+        await run(runtime, key, caller=Gone(stdin=True), program="sh")
+    gc.collect()  # a coroutine that nobody has run would warn now
+    assert open_descriptors(os.getpid()) == before
+    assert guests(runtime) == 1
 
 
 async def test_ends_with_its_container_and_before_it(runtime: Runtime, image: str) -> None:

@@ -79,7 +79,7 @@ class Execs:
 
         with _Guests() as guest:
             out = guest.output()
-            record = await self._run(container_id, command, guest, [_pump(out, keep)], [])
+            record = await self._run(self._start(container_id, command, guest.theirs), guest, [_pump(out, keep)], [])
         if record.message:
             await keep(record.message.encode() + b"\n")
         return record.exit_code, bytes(kept)
@@ -97,9 +97,13 @@ class Execs:
         with _Guests() as guest:
             outputs, inputs = guest.terminal(streams) if streams.tty else guest.pipes(streams)
             shell = bool(command) and posixpath.basename(command[0]) in SHELLS
-            if shell and streams.stdin:
-                await _tell(streams, NO_SHELL)
-            record = await self._run(container_id, command, guest, outputs, inputs)
+
+            async def start() -> ContainerRecord:
+                if shell and streams.stdin:
+                    await _tell(streams, NO_SHELL)
+                return await self._start(container_id, command, guest.theirs)
+
+            record = await self._run(start(), guest, outputs, inputs)
         if record.message:
             await _tell(streams, record.message)
         elif shell and not streams.stdin and not guest.wrote:
@@ -108,8 +112,7 @@ class Execs:
 
     async def _run(
         self,
-        container_id: str,
-        command: Sequence[str],
+        start: Awaitable[ContainerRecord],
         guest: _Guests,
         outputs: Sequence[Awaitable[None]],
         inputs: Sequence[Awaitable[None]],
@@ -117,7 +120,7 @@ class Execs:
         """Run it while the streams are pumped: outputs to their ends, inputs for as long as it runs."""
         writing = [asyncio.ensure_future(output) for output in outputs]
         reading = [asyncio.ensure_future(each) for each in inputs]
-        running = asyncio.ensure_future(self._start(container_id, command, guest.theirs))
+        running = asyncio.ensure_future(start)
         everything = [running, *writing, *reading]
         try:
             pending: set[asyncio.Future[Any]] = set(everything)
