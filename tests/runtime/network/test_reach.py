@@ -104,6 +104,17 @@ async def test_a_pod_that_listens_elsewhere_now(neighbour: Path, tmp_path: Path)
         assert reached(neighbour, "10.244.7.9", 81)
 
 
+async def test_nothing_is_kept_of_pods_that_are_gone(neighbour: Path, tmp_path: Path) -> None:
+    reach = AnyIp(tmp_path, SystemClock())
+    await reach.open(CIDR)
+    for number, ports in ((1, [8080]), (2, [])):
+        pod = PodNetwork((f"10.244.7.{number}",))
+        await reach.add(pod, [8080])
+        await reach.add(pod, ports)
+        await reach.remove(pod)
+    assert not reach._ports
+
+
 async def test_nothing_is_left_of_a_node_that_ends_without_pods(neighbour: Path, tmp_path: Path) -> None:
     reach = AnyIp(tmp_path, SystemClock())
     network = AddressNetwork(tmp_path, [CIDR, ip_network("fd00:7::/64")], reach=reach)

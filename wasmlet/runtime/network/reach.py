@@ -109,11 +109,10 @@ class AnyIp:
         """
         async with self._turn:
             gone = [ip for ip in found.ips if not _loopback(ip)]
-            if not gone or all(self._ports.get(ip) == frozenset() for ip in gone):
-                return
-            stale = {(ip, port) for ip, port in await self._elements() if ip in gone}
-            if stale:
-                await self._nft(list(self._changes("delete", stale)))
+            if any(self._ports.get(ip) != frozenset() for ip in gone):
+                stale = {(ip, port) for ip, port in await self._elements() if ip in gone}
+                if stale:
+                    await self._nft(list(self._changes("delete", stale)))
             for ip in gone:
                 self._ports.pop(ip, None)
 
