@@ -28,6 +28,7 @@ from wasmlet.runtime import RuntimeConfig
 from wasmlet.runtime.shim.instances import Labels
 from wasmlet.testing.clock import FakeClock
 from wasmlet.testing.contract.streams import Client
+from wasmlet.worker import messages
 
 pytestmark = pytest.mark.needs_root("routes and nftables")
 
@@ -92,10 +93,38 @@ async def address(runtime: Runtime, key: PodKey) -> str:
     return (await runtime.provider.pod_status(key)).pod_ips[0]
 
 
-async def end(runtime: Runtime, key: PodKey) -> None:
-    """End the instance that runs, as a crash does."""
-    (record,) = [one for one in runtime.provider.services.client.records.values() if not one.ended]
-    await runtime.provider.services.client.stop(record.id, 0)
+async def end(runtime: Runtime, key: PodKey, name: str = "main") -> None:
+    """End the instance of this container that runs, as a crash does."""
+    client = runtime.provider.services.client
+    (record,) = [one for one in client.records.values() if not one.ended and one.labels["container"] == name]
+    await client.stop(record.id, 0)
+
+
+def pod_of_two(server: str, **main: Any) -> Pod:
+    """Its containers are `main`, at 8080, and `other`, at 8081."""
+    pod = pod_of(image=server, ports=PORTS, **main)
+    other = {"name": "other", "image": server, "ports": [{"containerPort": 8081}]}
+    return Pod({**pod.raw, "spec": {**pod.raw["spec"], "containers": [*pod.raw["spec"]["containers"], other]}})
+
+
+class Failing:
+    """An nft that fails to delete, and to make its table again, while the file `fails` is there."""
+
+    def __init__(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.fails, self.tried = tmp_path / "fails", tmp_path / "tried"
+        program = tmp_path / "bin" / "nft"
+        program.parent.mkdir()
+        program.write_text(
+            f"""#!/bin/sh
+said=$(cat)
+case "$said" in *"delete element"*|*"flush chain"*)
+    if [ -e {self.fails} ]; then echo x >> {self.tried}; exit 1; fi ;;
+esac
+printf "%s\\n" "$said" | {shutil.which("nft")} "$@"
+"""
+        )
+        program.chmod(0o755)
+        monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
 
 
 async def test_they_are_closed_while_a_container_waits_to_be_restarted(node: Runtime, server: str) -> None:
@@ -121,18 +150,12 @@ async def test_they_are_closed_while_a_container_waits_to_be_restarted(node: Run
 
 
 async def test_they_are_closed_when_a_container_has_ended_and_others_go_on(node: Runtime, server: str) -> None:
-    pod = pod_of(image=server, ports=PORTS)
-    (main,) = pod.raw["spec"]["containers"]
-    other = {**main, "name": "other", "ports": [{"containerPort": 8081}]}
-    pod = Pod({**pod.raw, "spec": {**pod.raw["spec"], "containers": [main, other]}})
-    key = await node.create(pod, NODE)
+    key = await node.create(pod_of_two(server), NODE)
     await node.running(key)
     await node.running(key, "other")
     ip = await address(node, key)
     await until(lambda: answers(ip) and answers(ip, 8081))
-    client = node.provider.services.client
-    (record,) = [one for one in client.records.values() if one.labels["container"] == "main"]
-    await client.stop(record.id, 0)
+    await end(node, key)
     await node.ended(key)
     await until(lambda: not opened(ip))
     with behind(8080):
@@ -163,36 +186,106 @@ async def test_a_port_that_the_node_has_itself_ends_the_container_once(
     tmp_path: Path, server: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its restart policy is Never, and that holds when nft fails just then; it is tried until it has not failed."""
-    fails, tried = tmp_path / "fails", tmp_path / "tried"
-    program = tmp_path / "bin" / "nft"
-    program.parent.mkdir()
-    program.write_text(
-        f"""#!/bin/sh
-said=$(cat)
-case "$said" in *"delete element"*|*"flush chain"*) if [ -e {fails} ]; then echo x >> {tried}; exit 1; fi ;; esac
-printf "%s\\n" "$said" | {shutil.which("nft")} "$@"
-"""
-    )
-    program.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    nft = Failing(tmp_path, monkeypatch)
     async with started(tmp_path) as node:
         key = await node.create(pod_of(image=server, name="first"), NODE)
         await node.running(key)
         with behind(9090):
-            fails.touch()
+            nft.fails.touch()
             key = await node.create(pod_of(image=server, ports=[{"containerPort": 9090}], restart="Never"), NODE)
             ended = await node.ended(key)
             assert ended.reason == "StartError"
             ip = await address(node, key)
-            await until(tried.exists)
+            await until(nft.tried.exists)
             assert opened(ip, 9090)
-            fails.unlink()
+            nft.fails.unlink()
             await node.fake_clock.next_sleep()
             node.fake_clock.advance(600)
             await until(lambda: not opened(ip, 9090))
             assert not answers(ip, 9090)
             records = [one for one in node.provider.services.client.records.values() if one.ended]
             assert len(records) == 1
+
+
+async def test_what_changes_while_nft_fails_is_tried_at_once(
+    tmp_path: Path, server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nft = Failing(tmp_path, monkeypatch)
+    async with started(tmp_path) as node:
+        key = await node.create(pod_of_two(server), NODE)
+        await node.running(key)
+        await node.running(key, "other")
+        ip = await address(node, key)
+        nft.fails.touch()
+        await end(node, key)
+        await until(nft.tried.exists)
+        for _ in range(8):
+            assert await node.fake_clock.next_sleep() <= 10
+            node.fake_clock.advance(10)
+        await node.fake_clock.next_sleep()
+        assert opened(ip)
+        nft.fails.unlink()
+        await end(node, key, "other")
+        await until(lambda: not opened(ip) and not opened(ip, 8081))
+
+
+async def test_an_end_that_is_told_again_closes_nothing_of_the_next_instance(
+    node: Runtime, server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = await node.create(pod_of(image=server, ports=PORTS, restart="Always"), NODE)
+    await node.running(key)
+    ip, client = await address(node, key), node.provider.services.client
+    begun, go_on, run_ = asyncio.Event(), asyncio.Event(), client.run
+
+    async def later(*arguments: Any, **more: Any) -> Any:
+        begun.set()
+        await go_on.wait()
+        return await run_(*arguments, **more)
+
+    monkeypatch.setattr(client, "run", later)
+    await end(node, key)
+    async with asyncio.timeout(PATIENCE):
+        await begun.wait()
+    assert opened(ip)
+    (before,) = client.records.values()
+    node.provider._saw(before)  # as the shim tells it when the connection to it is made again
+    syncing = node.provider._pods[key.uid].sandbox._syncing
+    if syncing is not None:
+        await syncing
+    assert opened(ip)
+    go_on.set()
+    await node.running(key)
+    await node.provider.delete_pod(key, 0)
+
+
+async def test_they_are_closed_when_the_start_is_cancelled_and_others_take_their_time(
+    node: Runtime, server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = node.provider.services.client
+    begun, run_ = asyncio.Event(), client.run
+
+    async def never(request: messages.Run, *arguments: Any) -> Any:
+        if request.labels["container"] == "other":
+            begun.set()
+            await asyncio.Event().wait()
+        return await run_(request, *arguments)
+
+    monkeypatch.setattr(client, "run", never)
+    hook = {"preStop": {"sleep": {"seconds": 60}}}
+    key = await node.create(pod_of_two(server, lifecycle=hook), NODE)
+    await node.running(key)
+    async with asyncio.timeout(PATIENCE):
+        await begun.wait()
+    ip = await address(node, key)
+    assert opened(ip, 8081)
+    deleting = asyncio.ensure_future(node.provider.delete_pod(key, 100))
+    await until(lambda: not opened(ip, 8081))
+    assert opened(ip)
+    assert not deleting.done()
+    while not deleting.done():
+        node.fake_clock.advance(60)
+        await asyncio.sleep(0.02)
+    await deleting
 
 
 async def test_a_server_of_a_version_that_did_not_write_them_down(

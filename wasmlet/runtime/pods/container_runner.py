@@ -84,14 +84,21 @@ class ContainerRunner:
             try:
                 await self._launch(spec)
             except Exception as error:
-                pod = self._life.pod_life
-                if not self._life.lives:
-                    pod.sandbox.closes(self._life.name)
-                    pod.sandbox.sync_ports(pod.now)
+                self._close_ports()
                 await self._failed_starts.show(error, spec.image, pause, first=number == 0)
+            except BaseException:
+                self._close_ports()  # other containers of the pod may go on for as long as they have to end
+                raise
             else:
                 await self._run_post_start(hook)
                 return
+
+    def _close_ports(self) -> None:
+        """Nothing has been started, so nobody listens at its ports."""
+        pod = self._life.pod_life
+        if not self._life.lives:
+            pod.sandbox.closes(self._life.name)
+            pod.sandbox.sync_ports(pod.now)
 
     async def _launch(self, spec: Container) -> None:
         """Start the next instance; return once its guest runs or has ended.

@@ -144,6 +144,7 @@ class PodLife:
 
     def saw(self, record: ContainerRecord, labels: Labels) -> None:
         """The shim says this of one of the pod's containers."""
+        before = self._records.get(record.id)
         self._records[record.id] = record
         if labels.user and self.services.users is not None:
             self.services.users.take(self.key.uid, labels.user)
@@ -155,8 +156,8 @@ class PodLife:
         life.saw(record, labels)
         if not record.ended:
             self.sandbox.listens(labels.container, labels.ports)
-        elif life.record is record:
-            self.sandbox.closes(labels.container)
+        elif life.record is record and (before is None or not before.ended):
+            self.sandbox.closes(labels.container)  # once: later they may be open for the next instance already
         if self.accepted:
             self.sandbox.sync_ports(self.now)
         self.publish()

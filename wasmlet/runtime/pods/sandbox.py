@@ -13,7 +13,8 @@ from typing import TypeVar
 
 import structlog
 
-from wasmlet.concurrency import in_thread
+from wasmlet.clock import Backoff
+from wasmlet.concurrency import first_of, in_thread
 from wasmlet.errors import WasmletError
 from wasmlet.failures import described
 from wasmlet.model.inputs import Inputs
@@ -27,6 +28,9 @@ from wasmlet.runtime.shim.instances import Labels
 from wasmlet.runtime.shim.records import ContainerRecord
 
 log = structlog.get_logger(__name__)
+
+PORTS_BACKOFF = Backoff(1.0, 10.0, jitter=0.0)
+"""The pauses between tries to open and close ports, in seconds."""
 
 T = TypeVar("T")
 Now = Callable[[], tuple[Pod, Inputs]]
@@ -52,6 +56,8 @@ class Sandbox:
         """The containers that may listen at theirs now."""
         self._stale = False
         """Others may be open at the pod's address."""
+        self._changed = asyncio.Event()
+        """Others are to be open than at the last try."""
         self._syncing: asyncio.Task[None] | None = None
         self._turn = asyncio.Lock()
 
@@ -112,12 +118,14 @@ class Sandbox:
             self._ports[container] = ports
             self._open.add(container)
             self._stale = True
+            self._changed.set()
 
     def closes(self, container: str) -> None:
         """It does not run (any more): nobody listens at its ports, which may be open for the node behind them."""
         if container in self._open:
             self._open.discard(container)
             self._stale = True
+            self._changed.set()
 
     def gives_up(self, container: str) -> None:
         """It will not run again: another one may have its ports."""
@@ -154,8 +162,9 @@ class Sandbox:
             self._syncing = self._services.background(self._sync(now))
 
     async def _sync(self, now: Now) -> None:
-        pauses, first = POD_BACKOFF.pauses(random.Random()), True
+        pauses, first = PORTS_BACKOFF.pauses(random.Random()), True
         while self._stale:
+            self._changed.clear()
             try:
                 await self.open_ports(*now())
             except (WasmletError, OSError) as error:
@@ -165,7 +174,7 @@ class Sandbox:
                     **described(error, first=first),
                 )
                 first = False
-                await self._services.clock.sleep(next(pauses))
+                await first_of(self._services.clock.sleep(next(pauses)), self._changed.wait())
 
     def _request(self, pod: Pod) -> NetworkRequest:
         found = set[int]()
