@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,7 +17,7 @@ import structlog
 from cryptography import x509
 from cryptography.x509.oid import NameOID
 
-from wasmlet.clock import Pacing
+from wasmlet.clock import Pacing, either
 from wasmlet.kube import Client, Reflector, Selection, errors
 from wasmlet.kube.certificates import CLIENT_SIGNER, REQUESTS, SERVING_SIGNER
 from wasmlet.kube.keys import read_request
@@ -31,6 +32,12 @@ _POD = "authentication.kubernetes.io/pod-"
 _USAGES = {CLIENT_SIGNER: {"client auth"}, SERVING_SIGNER: {"server auth"}}
 _COMMON_USAGES = {"digital signature", "key encipherment"}
 _NO_POD: Raw = {"metadata": {}}
+_NAME = re.compile(r"[a-z0-9]([-.a-z0-9]{0,251}[a-z0-9])?")
+"""Of a Node; other names must not become part of a path."""
+AGAIN_SECONDS = 30.0
+"""What is against a request may pass, as the address of a pod comes later: it is looked at again so often."""
+MOST_LATER = 1000
+"""So many requests are looked at again; any pod of a pool can make more."""
 
 
 class Approvals:
@@ -46,6 +53,10 @@ class Approvals:
         self._pacing = pacing
         self._asked = asyncio.Event()
         self._open: dict[str, Raw] = {}
+        self._later: dict[str, Raw] = {}
+        """Those that may not be approved now, and are looked at again."""
+        self._said: dict[str, str] = {}
+        """Why, as it was said last."""
         self._news = asyncio.Event()
 
     def ask(self) -> None:
@@ -62,26 +73,38 @@ class Approvals:
     async def _decide(self) -> None:
         pauses = self._client.recovery.pauses(self._pacing.backoff, self._pacing.clock, self._pacing.rng)
         while True:
-            await self._news.wait()
+            await either(self._pacing.clock, AGAIN_SECONDS, self._news)
             self._news.clear()
-            pauses.begin()
-            try:
-                while self._open:
-                    name = next(iter(self._open))
-                    await self._settle(name, self._open[name])
-                    self._open.pop(name, None)
-            except errors.ApiError as error:
-                log.warning("a request for a certificate is not decided, trying again", error=str(error))
-                self._news.set()
-                await pauses.wait()
+            self._open, self._later = {**self._later, **self._open}, {}
+            while self._open:
+                name, raw = next(iter(self._open.items()))
+                pauses.begin()
+                try:
+                    why = await self._settle(name, raw)
+                except errors.ApiError as error:
+                    log.warning("a request for a certificate is not decided, trying again", error=str(error))
+                    if (newest := self._open.pop(name, None)) is not None:
+                        self._open[name] = newest  # the others are not to wait for it
+                    await pauses.wait()
+                    continue
+                if self._open.get(name) is raw:  # else a newer one has come meanwhile
+                    del self._open[name]
+                    if why and len(self._later) < MOST_LATER:
+                        self._later[name] = raw
+                if why and self._said.get(name) != why:
+                    self._said[name] = why
+                    log.warning("a request for a certificate is not approved", request=name, why=why)
 
-    async def _settle(self, name: str, raw: Raw) -> None:
+    async def _settle(self, name: str, raw: Raw) -> str:
+        """Approve a request that may be. Returns why not, where that may pass; "" where it is decided."""
         pod = await self._get(f"/api/v1/namespaces/{self._namespace}/pods/{asking(raw)}")
         pool = (pod["metadata"].get("labels") or {}).get(LABEL, "")
         why = objection(raw, pod, await self._get(f"{POOLS}/{pool}") if pool else _NO_POD, self._namespace)
-        if why:
+        if why and "name" not in pod["metadata"]:
             log.warning("a request for a certificate is not approved", request=name, why=why)
-            return
+            return ""
+        if why:
+            return why  # as long as there is a pod: it may have no address yet
         said = {
             "type": "Approved",
             "status": "True",
@@ -92,11 +115,11 @@ class Approvals:
         try:
             await self._client.replace(f"{REQUESTS}/{name}/approval", {**raw, **kind, "status": {"conditions": [said]}})
         except (errors.ObjectNotFound, errors.Conflict):
-            return  # it is another one by now; the watch tells of it
+            return ""  # it is another one by now; the watch tells of it
         except (errors.BadRequest, errors.Forbidden, errors.Invalid) as error:
-            log.warning("a request for a certificate cannot be approved", request=name, error=str(error))
-            return  # others are not to wait for it
+            return str(error)
         log.info("a node gets a certificate", node=asking(raw), pool=pool)
+        return ""
 
     async def _get(self, path: str) -> Raw:
         try:
@@ -107,28 +130,32 @@ class Approvals:
     # --- Handler of a reflector
 
     def synced(self, items: Sequence[dict[str, Any]]) -> None:
-        self._open = {}
+        self._open, self._later = {}, {}
         for item in items:
             self.applied(item)
+        self._said = {name: why for name, why in self._said.items() if name in self._open}
 
     def applied(self, item: dict[str, Any]) -> None:
         status, name = item.get("status") or {}, item["metadata"]["name"]
         undecided = not status.get("conditions") and not status.get("certificate")
         if undecided and item["spec"].get("signerName") in _USAGES and asking(item):
+            self._later.pop(name, None)
             self._open[name] = item
             self._news.set()
         else:
-            self._open.pop(name, None)
+            self.deleted(item)
 
     def deleted(self, item: dict[str, Any]) -> None:
-        self._open.pop(item["metadata"]["name"], None)
+        for kept in (self._open, self._later, self._said):
+            kept.pop(item["metadata"]["name"], None)
 
 
 def asking(raw: Raw) -> str:
     """The name of the node, and of its pod, that asks; "" where none does."""
     spec = raw["spec"]
     username = str(spec.get("username") or "")
-    return username.removeprefix(NODE) if username.startswith(NODE) else _extra(spec, "name")
+    name = username.removeprefix(NODE) if username.startswith(NODE) else _extra(spec, "name")
+    return name if _NAME.fullmatch(name) else ""
 
 
 def objection(raw: Raw, pod: Raw, pool: Raw, namespace: str) -> str:
