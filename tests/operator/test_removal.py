@@ -62,6 +62,26 @@ async def test_a_pool_that_is_removed_with_what_it_owns_is_emptied_first(tmp_pat
         await let_go(fleet)
 
 
+async def test_a_node_keeps_its_rights_until_it_is_made_anew(tmp_path: Path, kubectl: Path) -> None:
+    """Its pool is to have certificates, and it is held by a guest."""
+    role = "/apis/rbac.authorization.k8s.io/v1/clusterroles"
+
+    def resources(found: Mapping[str, Raw]) -> list[tuple[str, list[str]]]:
+        rules = found[prefixed("edge")].get("rules") or ()
+        return [(rule["resources"][0], rule.get("resourceNames", [])) for rule in rules]
+
+    requests = ("certificatesigningrequests", list[str]())
+    async with lone(tmp_path, kubectl) as fleet:
+        await fleet.operator()
+        await held(fleet)
+        await fleet.change(identity="Certificate")
+        found = await fleet.until(role, lambda found: requests in resources(found), seconds=60)
+        assert resources(found) == [requests, ("users", ["system:node:edge-0"]), ("groups", ["system:nodes"])]
+        await fleet.until(POOLS, is_held, seconds=60)
+        await fleet.admin.delete(f"{fleet.pods}/guest", {"gracePeriodSeconds": 0})
+        await fleet.until(role, lambda found: resources(found) == [requests], seconds=60)
+
+
 async def test_a_pool_whose_statefulset_somebody_has_deleted_is_emptied_and_goes(tmp_path: Path, kubectl: Path) -> None:
     async with lone(tmp_path, kubectl) as fleet:
         operator = await fleet.operator()

@@ -277,6 +277,8 @@ class Keeper:
         config = self._shared.config
         names = [pool.node(ordinal) for ordinal in range(plan.replicas)]
         names += [member.name for member in seen.members if member.ordinal >= plan.replicas]
+        if pool.certificates:  # until a pod is made anew it has the rights that it was made for
+            names = [m.name for m in seen.members if m.pod is not None and not m.pod.certificates]
         place = objects.Place(config.namespace, config.node_image, self._shared.client.identity.server)
         made = objects.of_nodes(pool, place, plan.replicas, names)
         if pool.remote is not None:

@@ -82,11 +82,12 @@ def of_nodes(pool: Pool, place: Place, replicas: int, names: Sequence[str]) -> I
 
     Args:
         replicas: how many pods there are to be now, which may be more than the pool wants.
-        names: of the nodes, those included that are still to end.
+        names: of the nodes that act as the Nodes of their names, those included that are still to end.
     """
     account, namespace = prefixed(pool.name), place.namespace
+    rules = [*(requests() if pool.certificates else ()), *impersonation(names)]
     yield made(f"/api/v1/namespaces/{namespace}/serviceaccounts", "v1", "ServiceAccount", pool, namespace, name=account)
-    yield from bound(pool, namespace, account, requests() if pool.certificates else impersonation(names))
+    yield from bound(pool, namespace, account, rules)
     service = {
         "clusterIP": "None",
         "selector": {LABEL: pool.name},

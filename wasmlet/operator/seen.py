@@ -10,6 +10,7 @@ import attrs
 
 from wasmlet.model.pod import Raw
 from wasmlet.model.times import parse
+from wasmlet.operator.node_pod import BOOTSTRAP
 
 DRAINING = "wasmlet.dev/draining"
 """Annotation of a Node that the operator empties: since when."""
@@ -69,6 +70,7 @@ class PodSeen:
 
     Attributes:
         running: whether its container runs, as its kubelet said last; guests may run in it also while it is not ready.
+        certificates: whether its node asks for a certificate, and so does not act as the Node of its name.
         trouble: why it does not run, in the words of the scheduler or of its kubelet; "" where nothing is said.
     """
 
@@ -79,6 +81,7 @@ class PodSeen:
     running: bool
     ending: bool
     trouble: str
+    certificates: bool = False
 
     @classmethod
     def of(cls, raw: Raw) -> PodSeen:
@@ -91,6 +94,7 @@ class PodSeen:
             running=any("running" in (one.get("state") or {}) for one in status.get("containerStatuses") or ()),
             ending="deletionTimestamp" in metadata,
             trouble=_trouble(status),
+            certificates=BOOTSTRAP in (metadata.get("annotations") or {}),
         )
 
 
