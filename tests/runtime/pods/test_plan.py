@@ -13,7 +13,10 @@ from wasmlet.errors import Refused
 from wasmlet.model.inputs import Inputs
 from wasmlet.runtime.files.pod_users import User
 from wasmlet.runtime.images.images import Module
-from wasmlet.runtime.pods.plan import Limits, StartPlan, StartRequest, plan
+from wasmlet.runtime.linking import Uses
+from wasmlet.runtime.network.network import PodNetwork
+from wasmlet.runtime.network.node_network import NodeNetwork
+from wasmlet.runtime.pods.plan import Limits, Networking, StartPlan, StartRequest, plan
 
 MODULE = Module("file:///m/hello.wasm", "d" * 64, Path("/m/hello.wasm"))
 
@@ -64,6 +67,31 @@ def test_the_host_name_is_a_variable_as_a_container_runtime_sets_it(spec: dict[s
     # What a kubelet expands does not know it.
     assert found.argv[1:] == ("$(HOSTNAME)",)
     assert found.variables["B"] == "$(HOSTNAME)"
+
+
+def served(module: Module, least_port: int = 1, namespace: str = "", **container: Any) -> StartPlan:
+    """The plan of a component that serves HTTP and declares no port."""
+    node = NodeNetwork(on=True, least_port=least_port)
+    network = Networking(
+        PodNetwork(("127.1.0.2",), namespace), node, sockets=True, uses=Uses(sockets=True, serves=True)
+    )
+    return plan(attrs.evolve(request_of(**container), network=network), module, {})
+
+
+def test_a_server_has_the_port_that_its_guest_is_told() -> None:
+    module = attrs.evolve(MODULE, environment=("PORT=3000",))
+    for found in (served(MODULE), served(module), served(module, env=[{"name": "PORT", "value": "9001"}])):
+        assert found.labels.ports == (int(found.variables["PORT"]),)
+    assert served(module).labels.ports == (3000,)
+
+
+def test_a_port_that_is_kept_to_root_is_refused_where_nobody_declares_it() -> None:
+    env = [{"name": "PORT", "value": "80"}]
+    with pytest.raises(Refused, match=r"PORT: 80 cannot be listened at.*use one from 1024 on") as refused:
+        served(MODULE, least_port=1024, env=env)
+    assert refused.value.field == "spec.containers[0].env"
+    assert served(MODULE, env=env).labels.ports == (80,)
+    assert served(MODULE, least_port=1024, namespace="/run/netns/x", env=env).labels.ports == (80,)
 
 
 def test_variables_of_the_image_are_not_expanded() -> None:

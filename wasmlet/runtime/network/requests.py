@@ -182,12 +182,18 @@ def _port_refusals(container: Container, network: NodeNetwork, host: bool) -> It
             yield f"{port.field}.hostIP", f"expected an address of the node, found one of pods, {port.host_ip}"
         wanted = (("containerPort", 0 if network.namespaces else port.number), ("hostPort", port.host_port))
         for name, number in wanted:
-            if 0 < number < network.least_port:
-                yield (
-                    f"{port.field}.{name}",
-                    f"{number} cannot be listened at: the node does not run as root, and the kernel keeps ports below "
-                    f"{network.least_port} to root (ip_unprivileged_port_start); use one from {network.least_port} on",
-                )
+            if number and (why := kept_to_root(number, network)):
+                yield f"{port.field}.{name}", why
+
+
+def kept_to_root(number: int, network: NodeNetwork) -> str:
+    """Why a port of the node's own network cannot be listened at; "" where it can."""
+    if number >= network.least_port:
+        return ""
+    return (
+        f"{number} cannot be listened at: the node does not run as root, and the kernel keeps ports below "
+        f"{network.least_port} to root (ip_unprivileged_port_start); use one from {network.least_port} on"
+    )
 
 
 def unserved(container: Container, *, namespace: bool, no_sockets: str = "", mapped: bool = False) -> Iterator[str]:

@@ -169,12 +169,13 @@ def plan(request: StartRequest, module: Module, files: Files, settings: GuestSet
             f"the value of {names} is not UTF-8, which a guest needs",
             container=container.name,
         )
-    grant = _grant(request, found.variables, serves=request.network.uses.serves or settings.serves)
+    given = _image_variables(module) | found.variables
+    grant = _grant(request, given, serves=request.network.uses.serves or settings.serves)
     return StartPlan(
         argv=_argv(container, module, found.variables),
         # As container runtimes do: what they set themselves and those of the image are lowest, and unknown to what a
         # kubelet expands.
-        variables=_runtime_variables(request, grant) | _image_variables(module) | found.variables,
+        variables=_runtime_variables(request, grant) | given,
         limits=Limits.of(request.resources),
         streams=_streams(request),
         mounts=MountRequest(
@@ -218,7 +219,7 @@ def _ports(request: StartRequest, variables: Mapping[str, str], *, serves: bool)
 
     Raises:
         Refused: it declares none where it serves HTTP, and another container has the one that it would have, or its
-            variable `PORT` names none.
+            variable `PORT` names none, or one that the kernel keeps to root.
     """
     pod, container, network = request.manifest, request.container, request.network
     ports = requests.listened(container, variables, host=requests.on_host(pod), serves=serves)
@@ -230,6 +231,9 @@ def _ports(request: StartRequest, variables: Mapping[str, str], *, serves: bool)
                 "the pod has that one; declare another, such as ports: [{containerPort: 8081}]",
                 container=container.name,
             )
+        own = network.found is not None and bool(network.found.namespace)
+        if not port.field and not own and (why := requests.kept_to_root(port.number, network.node)):
+            raise Refused(f"{container.field}.env", f"the variable PORT: {why}", container=container.name)
     return ports
 
 
