@@ -10,7 +10,8 @@ import pytest
 from tests.operator.forged import guest, lone, registers, runs
 from tests.operator.harness import DEFINITION, NODES, Fleet, Raw
 from tests.operator.test_operator import said
-from wasmlet.operator.leftovers import KEY_TYPE
+from wasmlet.kube import errors
+from wasmlet.operator.leftovers import KEY_TYPE, remove_objects
 from wasmlet.operator.objects import keys_namespace, paths_of, prefixed
 from wasmlet.operator.pool import LABEL, POOLS
 from wasmlet.operator.seen import MEMBER
@@ -161,6 +162,20 @@ async def test_agents_that_leave_go_and_other_nodes_with_the_label_stay(tmp_path
         assert sorted(left) == ["agent-other", "agent-till-4"]
         assert "annotations" not in found["stranger"]["metadata"]
         assert not found["stranger"].get("spec", {}).get("unschedulable")
+
+
+async def test_a_statefulset_that_has_pods_by_now_stays(tmp_path: Path, kubectl: Path) -> None:
+    """A watch that is behind has not told of them."""
+    async with lone(tmp_path, kubectl) as fleet:
+        operator = await fleet.operator()
+        await fleet.pool(replicas=1)
+        await runs(fleet, "edge-0")
+        await operator.kill()
+        with pytest.raises(errors.Conflict, match="StatefulSet edge has pods again"):
+            await remove_objects(fleet.admin, "default", "edge")
+        assert "deletionTimestamp" not in (await fleet.admin.get(f"{fleet.pods}/edge-0"))["metadata"]
+        there = [path for path in paths_of("default", "edge") if not of_agents(path)]
+        assert all([await fleet.admin.get(path) for path in there])
 
 
 async def test_cleanup_removes_more_pools_than_a_page_has(tmp_path: Path, kubectl: Path) -> None:

@@ -9,9 +9,9 @@ import structlog
 
 from wasmlet.kube import Client, errors
 from wasmlet.operator.home import home_of
-from wasmlet.operator.objects import keys_namespace, paths_of
+from wasmlet.operator.objects import keys_namespace, paths_of, set_path
 from wasmlet.operator.pool import LABEL, POOLS
-from wasmlet.operator.seen import Seen
+from wasmlet.operator.seen import Seen, SetSeen
 from wasmlet.operator.shared import Shared
 
 log = structlog.get_logger(__name__)
@@ -26,13 +26,20 @@ async def remove_objects(client: Client, namespace: str, pool: str) -> None:
     """Delete the objects of a pool that has no nodes any more; one of that name that is somebody else's stays.
 
     Raises:
-        ApiError: one cannot be read or deleted.
+        ApiError: one cannot be read or deleted, or the StatefulSet has pods again.
     """
     for path in paths_of(namespace, pool):
-        with contextlib.suppress(errors.ObjectNotFound, errors.Conflict):
-            metadata = (await client.get(path))["metadata"]
-            if (metadata.get("labels") or {}).get(LABEL) == pool:
-                await client.delete(path, {"preconditions": {"uid": metadata["uid"]}})
+        with contextlib.suppress(errors.ObjectNotFound):
+            raw = await client.get(path)
+            metadata = raw["metadata"]
+            if (metadata.get("labels") or {}).get(LABEL) != pool:
+                continue
+            before = {"uid": metadata["uid"]}
+            if path == set_path(namespace, pool):  # what a watch has told may be old, and its pods would end with it
+                if not SetSeen.of(raw).empty:
+                    raise errors.Conflict(409, "Conflict", f"StatefulSet {pool} has pods again")
+                before["resourceVersion"] = metadata["resourceVersion"]
+            await client.delete(path, {"preconditions": before})
     await take_back_keys(client, namespace, pool, ())
 
 
