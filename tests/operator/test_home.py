@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.operator.forged import lone, registers, runs
 from tests.operator.harness import NODES, Fleet, Raw
 from tests.operator.test_operator import said
+from wasmlet.controlplane.faults import Fail
 from wasmlet.kube import Client, load_identity
 from wasmlet.operator.home import BINDINGS, home_of
 from wasmlet.operator.pool import LABEL, POOLS
@@ -74,6 +76,18 @@ async def test_the_nodes_of_a_namespace_that_is_gone_are_taken_over(tmp_path: Pa
     async with pool_of("elsewhere", tmp_path, kubectl, there=False) as fleet:
         await fleet.operator()
         await fleet.until(NODES, lambda found: "edge-0" not in found, seconds=60)
+
+
+@pytest.mark.timeout(120)
+async def test_a_right_that_is_missing_is_said(tmp_path: Path, kubectl: Path) -> None:
+    """Also where it is not about an object of the pool, but about its Nodes."""
+    async with lone(tmp_path, kubectl) as fleet:
+        with fleet.plane.faults.add(Fail(403), path=f"{NODES}/edge-0", verb="patch"):
+            await fleet.pool(replicas=1, template={"metadata": {"labels": {"zone": "a"}}})
+            await fleet.operator()
+            await runs(fleet, "edge-0")
+            await registers(fleet, "edge-0")
+            await fleet.until(POOLS, lambda found: "Refused" in str(found["edge"].get("status")), seconds=60)
 
 
 @pytest.mark.timeout(120)

@@ -148,6 +148,11 @@ class Keeper:
         except Unusable as error:
             trouble = error
             again.append(AGAIN_SECONDS)
+        except (errors.BadRequest, errors.Forbidden, errors.Invalid, errors.ObjectNotFound) as error:
+            log.warning("the API server refuses what a pool needs", pool=self._name, error=str(error))
+            self._shared.metrics.failed(self._name)
+            trouble = Unusable("Refused", f"the API server refuses what the pool needs: {error}")
+            again.append(AGAIN_SECONDS)
         seen = self._seen(pool)  # what was applied its controller has not seen
         status = status_of(pool, seen, plan, drains.progress(), trouble=trouble, removing=self._removing)
         if (later_on := await self._report(raw, status)) is not None:
@@ -289,16 +294,11 @@ class Keeper:
                 made = (one for one in made if one.body["kind"] == "ClusterRole")
         if pool.certificates:
             self._shared.approvals.ask()
-        try:
-            await self._make_classes(pool)
-            mend = await self._applier.apply(made)
-            if pool.remote is not None and names != self._let_in:
-                await take_back_keys(self._shared.client, config.namespace, pool.name, names)
-                self._let_in = names
-        except (errors.BadRequest, errors.Forbidden, errors.Invalid) as error:
-            log.warning("the API server refuses what a pool needs", pool=self._name, error=str(error))
-            self._shared.metrics.failed(self._name)
-            raise Unusable("Refused", f"the API server refuses what the pool needs: {error}") from error
+        await self._make_classes(pool)
+        mend = await self._applier.apply(made)
+        if pool.remote is not None and names != self._let_in:
+            await take_back_keys(self._shared.client, config.namespace, pool.name, names)
+            self._let_in = names
         if seen.set is not None and seen.set.replicas < plan.replicas:
             self._tell("ScalingUp", f"from {seen.set.replicas} to {plan.replicas} nodes")
         return mend
