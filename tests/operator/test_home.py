@@ -14,8 +14,8 @@ from tests.operator.harness import NODES, Fleet, Raw
 from tests.operator.test_operator import said
 from wasmlet.controlplane.faults import Fail
 from wasmlet.kube import Client, load_identity
-from wasmlet.operator.home import BINDINGS, home_of
-from wasmlet.operator.pool import LABEL, POOLS
+from wasmlet.operator.home import BINDINGS, claim, home_of
+from wasmlet.operator.pool import LABEL, POOLS, Pool
 from wasmlet.testing import ControlPlane
 
 
@@ -61,6 +61,15 @@ async def test_the_nodes_of_another_namespace_are_left_alone(tmp_path: Path, kub
         assert "pool edge has its nodes in namespace elsewhere" in text
         assert "Traceback" not in text
         assert await fleet.names(NODES) == ["edge-0"]
+
+
+@pytest.mark.timeout(120)
+async def test_of_two_operators_one_is_the_first(tmp_path: Path, kubectl: Path) -> None:
+    async with lone(tmp_path, kubectl) as fleet:
+        raw = Pool.of(await fleet.pool(replicas=1))
+        given = await asyncio.gather(*(claim(fleet.admin, raw, name) for name in ("default", "kube-system")))
+        assert given[0] == given[1] == await home_of(fleet.admin, "edge", "default")
+        assert given[0] in ("default", "kube-system")
 
 
 @pytest.mark.timeout(120)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from wasmlet.kube import Client, errors
-from wasmlet.operator.objects import prefixed
-from wasmlet.operator.pool import LABEL
+from wasmlet.operator.objects import bound, prefixed
+from wasmlet.operator.pool import LABEL, Pool
 
 BINDINGS = "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings"
 
@@ -34,3 +34,20 @@ async def home_of(client: Client, pool: str, own: str) -> str | None:
     except errors.ObjectNotFound:
         return None
     return namespace
+
+
+async def claim(client: Client, pool: Pool, own: str) -> str | None:
+    """Have the nodes of a pool that has none in the operator's namespace; of two operators one is the first.
+
+    Returns:
+        The namespace of its nodes then; None where that of another is gone.
+
+    Raises:
+        ApiError: the API server does not take it.
+    """
+    _, binding = bound(pool, own, prefixed(pool.name), [])
+    try:
+        await client.create(BINDINGS, binding.body)
+    except errors.AlreadyExists:
+        return await home_of(client, pool.name, own)
+    return own

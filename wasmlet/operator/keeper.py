@@ -19,7 +19,7 @@ from wasmlet.operator.applying import Applier
 from wasmlet.operator.classes import make_classes
 from wasmlet.operator.draining import Drains
 from wasmlet.operator.dressing import dressed
-from wasmlet.operator.home import home_of
+from wasmlet.operator.home import claim, home_of
 from wasmlet.operator.leftovers import nothing_runs, remove_objects, take_back_keys
 from wasmlet.operator.node_pod import check_config
 from wasmlet.operator.plan import Plan, planned, planned_of_agents
@@ -112,7 +112,7 @@ class Keeper:
             raw = await self._ask()
             if raw["metadata"]["uid"] != self._uid:
                 return None
-            if not await self._at_home():
+            if not await self._at_home(raw):
                 return AGAIN_SECONDS
             pool = await self._with_replicas(Pool.of(raw))
         except errors.ObjectNotFound:
@@ -175,7 +175,7 @@ class Keeper:
             return self._shared.fleet.of_agents(self._name, self._uid, agents)
         return self._shared.fleet.of(self._name)
 
-    async def _at_home(self) -> bool:
+    async def _at_home(self, raw: Raw) -> bool:
         """Whether the pool's nodes are in this operator's namespace, or nowhere yet.
 
         Where they are not, nothing is touched, the status neither: another operator may be there, and write it.
@@ -183,6 +183,8 @@ class Keeper:
         own = self._shared.config.namespace
         if self._home != own:
             before, self._home = self._home, await home_of(self._shared.client, self._name, own)
+            if self._home is None and not self._removing:
+                self._home = await claim(self._shared.client, Pool.of(raw), own)
             if self._home not in (None, own):
                 if self._home != before:
                     said = f"its nodes are in namespace {self._home}, and this operator is for {own}: it does nothing"
