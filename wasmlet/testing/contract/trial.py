@@ -217,6 +217,7 @@ class Trial:
         """Return when the provider has had the time in which it starts a pod, so that what is wrong has come out."""
         pod = await self.running()
         await self.call("delete_pod", self.provider.delete_pod(pod.key, 0), seconds=self.suite.patience_seconds)
+        await asyncio.sleep(LOOK_SECONDS)  # whoever reads the changes had no turn yet, maybe
 
     # --- calls
 
