@@ -67,13 +67,14 @@ def test_the_pods_need_no_more_than_restricted_allows(kind: str) -> None:
 
 
 def test_the_right_to_give_away_rights_can_be_narrowed() -> None:
-    def escalation(objects: Objects) -> dict[str, Any]:
+    def about(verb: str, objects: Objects) -> dict[str, Any]:
         rules = objects["ClusterRole/wasmlet-operator"]["rules"]
-        (found,) = [rule for rule in rules if "escalate" in rule["verbs"]]
+        (found,) = [rule for rule in rules if verb in rule["verbs"] and "clusterroles" in rule["resources"]]
         return dict(found)
 
-    assert "resourceNames" not in escalation(rendered())
-    assert escalation(rendered(pools=["a", "b"]))["resourceNames"] == ["wasmlet-pool-a", "wasmlet-pool-b"]
+    for verb in ("escalate", "bind", "patch", "delete"):
+        assert "resourceNames" not in about(verb, rendered())
+        assert about(verb, rendered(pools=["a", "b"]))["resourceNames"] == ["wasmlet-pool-a", "wasmlet-pool-b"]
 
 
 def test_no_right_is_for_everything() -> None:
