@@ -135,7 +135,7 @@ def test_what_a_client_reads_in_the_middle_of_a_wait_counts(served: Served) -> N
     assert served.turn.over
 
 
-STEADY = [(16, 0, 0), (20, 0, 0), (32, 0, 0), (64, 0, 0), (20, 1 << 19, 0), (32, 1 << 20, 0), (40, 0, 8 << 20)]
+STEADY = [(16, 0, 0), (20, 0, 0), (32, 0, 0), (64, 0, 0), (20, 1 << 19, 0), (32, 1 << 20, 0), (32, 1 << 19, 8 << 20)]
 """KiB a second, the size of the client's buffer (0: as the system has it), and bytes that it takes quickly before."""
 
 
