@@ -108,10 +108,10 @@ async def test_a_terminal(runtime: Runtime, image: str) -> None:
 async def test_whoever_asks_for_a_shell_is_told_that_there_is_none(runtime: Runtime, image: str) -> None:
     key = await started(runtime, image)
 
-    async def shell(*words: str, caller: Caller) -> tuple[bytes, bytes]:
+    async def shell(*words: str, caller: Caller) -> tuple[int, bytes, bytes]:
         async with asyncio.timeout(PATIENCE):
-            await runtime.provider.exec(key, "main", words, caller)
-        return caller.out, caller.err
+            code = await runtime.provider.exec(key, "main", words, caller)
+        return code, caller.out, caller.err
 
     said = NO_SHELL.encode()
     typing = Caller(stdin=True, tty=True)
@@ -119,9 +119,9 @@ async def test_whoever_asks_for_a_shell_is_told_that_there_is_none(runtime: Runt
     await typing.until(said + b"\r\non\r\n")  # first of all: the program may say nothing for as long as it runs
     typing.type(b"\x03")
     await running
-    assert await shell("sh", caller=Caller()) == (b"", said + b"\n")
-    assert await shell("bash", "print", "hello", caller=Caller()) == (b"hello\n", b"")  # it does something with it
-    assert await shell("driver", caller=Caller()) == (b"", b"")
+    assert await shell("sh", caller=Caller()) == (127, b"", said + b"\n")
+    assert await shell("bash", "print", "hello", caller=Caller()) == (0, b"hello\n", b"")  # it does something with it
+    assert await shell("driver", caller=Caller()) == (0, b"", b"")
 
 
 async def test_a_trap_is_told(runtime: Runtime, image: str) -> None:

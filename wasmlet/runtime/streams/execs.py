@@ -47,6 +47,8 @@ NO_SHELL = (
     "kubectl debug adds a container to look around with"
 )
 """What is said to whoever asks for a shell, and would see nothing otherwise."""
+NOT_FOUND_CODE = 127
+"""How a command ends that is not there: a script that asks for a shell must not take its silence for success."""
 
 MAX_OUTPUT = 10 * 1024
 """Bytes of a probe's or hook's output that are kept, as a kubelet keeps them."""
@@ -106,9 +108,9 @@ class Execs:
             record = await self._run(start(), guest, outputs, inputs)
         if record.message:
             await _tell(streams, record.message)
-        elif shell and not streams.stdin and not guest.wrote:
+        elif shell and not guest.wrote and not streams.stdin:
             await _tell(streams, NO_SHELL)
-        return record.exit_code
+        return NOT_FOUND_CODE if shell and not guest.wrote and record.exit_code == 0 else record.exit_code
 
     async def _run(
         self,
