@@ -116,20 +116,20 @@ _NAMES = {
     "PodEvent PodRecord ProbeCount ProbeKind Provider StatusChanged Streams Taint",
     "wasmlet.node": "Node NodeConfig",
 }
-"""Which module has what is exported: it is imported when the name is first used."""
+"""For each module the names that are exported from it. A module is imported when one of its names is first used."""
 _MODULES = {name: module for module, names in _NAMES.items() for name in names.split()}
 
 
 def run(provider: Provider, config: NodeConfig | None = None) -> None:
-    """Run a node with this provider until SIGTERM or SIGINT; its pods go on running.
+    """Run a node with this provider until SIGTERM, SIGINT or SIGHUP. Its pods go on, unless `config` drains the node.
 
-    The settings are those of `config` and of the provider's own; a program decides itself where it has them from.
-    Flags, `WASMLET_*` variables and TOML files are the command line's: `wasmlet run --provider NAME`, for a provider
-    that is announced as an entry point of the group `wasmlet.providers`. (`KUBECONFIG` counts where `config` names no
-    file.) What the node logs goes to stderr, as with the command line, unless the program has set up structlog.
+    The settings are in `config` and in the provider. Only the command line reads flags, `WASMLET_*` variables and TOML
+    files: `wasmlet run --provider NAME`, which finds providers in the entry-point group `wasmlet.providers`.
+    (`KUBECONFIG` is read here, too, if `config` names no kubeconfig.) The node logs to standard error, as with the
+    command line, unless the program has set up structlog.
 
-    It is the whole of a program: what only the user can mend is said in a line on standard error, and the process ends.
-    A program that wants to go on uses `Node` itself.
+    This function is meant to be all that a program does. If only the user can mend an error, it prints one line on
+    standard error and ends the process. A program that has to go on afterwards uses `Node` itself.
 
     Raises:
         SystemExit: 1 with what is wrong (a `WasmletError`); 130 where Ctrl-C came before the node had started.
@@ -157,7 +157,7 @@ def run(provider: Provider, config: NodeConfig | None = None) -> None:
         sys.exit(130)
 
 
-if not TYPE_CHECKING:  # with it every name would be one of the package's
+if not TYPE_CHECKING:  # a type checker that sees __getattr__ accepts every name as one of this package
 
     def __getattr__(name: str) -> Any:
         """What is exported is imported when it is first used: a command that only prints help does not wait for it."""

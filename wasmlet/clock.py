@@ -84,7 +84,7 @@ class Backoff:
 
 @attrs.frozen
 class Pacing:
-    """How somebody waits who tries again: the clock, the randomness and the pauses."""
+    """What a caller needs to wait between two tries: the clock, the randomness and the pauses."""
 
     clock: Clock = attrs.field(factory=SystemClock)
     rng: random.Random = attrs.field(factory=random.Random)
@@ -121,7 +121,7 @@ class Retries:
         self._began = math.inf
 
     def begin(self) -> None:
-        """A try begins now. Where nobody says that, only `start_over` counts."""
+        """A try begins now. Without this call `wait` does not know how long a try lasted, and pauses go on growing."""
         self._began = self._clock.monotonic()
 
     def start_over(self) -> None:

@@ -1,4 +1,4 @@
-"""What everybody uses to wait (for one of several things, for threads, for descriptors) and to cut a connection."""
+"""Helpers for asyncio: wait for the first of several things, for a thread or a descriptor, and break a connection."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 async def first_of(*awaitables: Awaitable[Any]) -> None:
-    """Return when one of them is done, after ending the others; raise what the first one to be done raised."""
+    """Wait until one of them is done, then cancel the others and wait for them; raise what the first one raised."""
     tasks = [asyncio.ensure_future(awaitable) for awaitable in awaitables]
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -27,7 +27,11 @@ async def first_of(*awaitables: Awaitable[Any]) -> None:
 
 
 async def in_thread(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Run it in a thread. Cancelled, it is still waited for: it may be using a descriptor that is closed next."""
+    """Run `work` in a thread, and return what it returns.
+
+    If the caller is cancelled, it still waits for the thread to end: the thread may be using a descriptor that the
+    caller closes next.
+    """
     context = contextvars.copy_context()
     # As asyncio.to_thread() does it, without a task: each start of a container does this a few times.
     task = asyncio.get_running_loop().run_in_executor(None, functools.partial(context.run, work, *args, **kwargs))
@@ -45,7 +49,7 @@ async def in_thread(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> 
 
 
 async def opened_in_thread(work: Callable[[], T], close: Callable[[T], object]) -> T:
-    """Run what opens something in a thread. Cancelled, what it has opened is closed again."""
+    """Run `work`, which opens something, in a thread. If the caller is cancelled, what was opened goes to `close`."""
     opened: list[T] = []
     try:
         await in_thread(lambda: opened.append(work()))
@@ -76,7 +80,7 @@ async def ready(
 
 
 def cut(transport: asyncio.BaseTransport | None) -> None:
-    """Break a connection at once; nothing where there is none any more, or it is one that only reads.
+    """Break a connection at once. Does nothing for None, or for a transport that only reads and has no `abort`.
 
     A TLS transport that was closed twice has let go of its connection. On Python 3.11.2, which Debian 12 has, `abort`
     raises an AttributeError then.

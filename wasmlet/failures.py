@@ -1,7 +1,7 @@
-"""What is said of an error in a log: its text and, where it was not expected, a traceback, both of a bounded size.
+"""Log fields for an error: its text and, if nobody expected it, a traceback. Both have a size limit.
 
-A traceback shows where an error was raised and never the value of a variable: the variables of a pod's provider are
-its secrets, tokens and environment. What is tried again logs the traceback of the first failure only.
+A traceback shows where an error was raised, and never the value of a variable: a provider's variables hold secrets,
+tokens and environments of pods. Of something that is tried again, only the first failure is logged with a traceback.
 """
 
 from __future__ import annotations
@@ -58,17 +58,17 @@ def described(error: BaseException, *, first: bool = True) -> dict[str, str]:
 
 
 def _cut(text: str, most: int) -> str:
-    """The text, without its middle where it is too long: what an error is comes last in a traceback."""
+    """The text; if it is too long, without its middle. The end is kept because a traceback ends with the error."""
     if len(text) <= most:
         return text
     return f"{text[: most // 2]}\n... ({len(text) - most} characters left out) ...\n{text[-most // 2 :]}"
 
 
 class Seldom:
-    """What to log of that which anybody may cause, as often as they like: of each kind one line a minute.
+    """Limits log lines about what strangers can cause as often as they like: one line a minute for each kind.
 
     Args:
-        most: of how many kinds in a minute; of others nothing is logged.
+        most: how many kinds are logged in a minute; any further kind is not logged.
     """
 
     def __init__(self, clock: Clock, most: int = 64) -> None:
@@ -78,7 +78,7 @@ class Seldom:
         self._left_out = 0
 
     def fields(self, kind: str) -> dict[str, int] | None:
-        """Fields of the line to log now: how many were left out since the last one. None where it is left out."""
+        """Fields of the line to log now: how many lines were left out since the last one. None: log no line."""
         now = self._clock.monotonic()
         if len(self._told) >= self._most:
             self._told = {kind: at for kind, at in self._told.items() if now - at < SELDOM_SECONDS}

@@ -1,4 +1,4 @@
-"""Files that are written in one piece: a reader sees the old one or the new one."""
+"""Writes files atomically: a reader sees the whole old file or the whole new one, and never a part."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from pathlib import Path
 
 
 def replace(path: Path, data: bytes, like: os.stat_result | None = None, *, durable: bool = True) -> None:
-    """Write a file in one piece. Blocks.
+    """Write a file atomically, in place of the one at `path`. Blocks.
 
     Args:
-        like: whose owner, group and mode it gets; without one it is its owner's alone (0600).
-        durable: wait until the disk has it, its name too.
+        like: gives the file's owner, group and mode; if None, only the owner may read and write it (0600).
+        durable: wait until the content and the name are on the disk.
 
     Raises:
-        OSError: it cannot be written, or not be given to that owner; what was there is as before.
+        OSError: the file cannot be written, or cannot be given to that owner. The old file is still there.
     """
     part = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
@@ -37,7 +37,7 @@ def replace(path: Path, data: bytes, like: os.stat_result | None = None, *, dura
 
 
 def sync_directory(directory: Path) -> None:
-    """Write the names in it to the disk. Blocks."""
+    """Wait until the names of the files in a directory are on the disk. Blocks."""
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)

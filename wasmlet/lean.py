@@ -1,9 +1,9 @@
-"""Has structlog and httpx loaded without rich, which they would load wherever that is installed.
+"""Keeps rich out of memory: structlog and httpx are imported as if rich were not installed.
 
-structlog draws tracebacks with rich, and httpx has a command line; nothing here uses either. rich and its highlighter
-are some 6 MiB in each process, of nodes too, and only commands that draw on a terminal use them. `wasmlet` imports this
-before all else. It loads nothing: it waits for the two to be imported. A program that has loaded rich or one of the two
-before keeps what it has.
+structlog can draw tracebacks with rich, and httpx has a command line that uses it. wasmlet needs neither. rich and its
+highlighter (pygments) take about 6 MiB in each process, also in nodes, and only commands that draw on a terminal use
+them. `wasmlet` imports this module first. The module itself imports neither of the two: it installs an import hook,
+which acts when one of them is imported. If rich or one of the two was imported before, it stays as it is.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _WITHOUT = ("rich", "pygments")
 
 
 class _WithoutRich(importlib.abc.Loader):
-    """Loads a module; while it does, an import of rich fails as where it is not installed."""
+    """Loads a module. Meanwhile an import of rich fails, as if it were not installed."""
 
     def __init__(self, loader: importlib.abc.Loader) -> None:
         self._loader = loader
@@ -42,7 +42,7 @@ class _WithoutRich(importlib.abc.Loader):
 
 
 class _Finder(importlib.abc.MetaPathFinder):
-    """Finds the two, as those that come after it would."""
+    """Import hook: finds structlog and httpx as Python itself does, and wraps their loader in `_WithoutRich`."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None

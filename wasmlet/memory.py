@@ -1,4 +1,4 @@
-"""Memory that a process has freed and keeps."""
+"""Gives memory that this process has freed back to the system."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import suppress
 
 
 def give_back() -> None:
-    """Give memory that is free back to the system: the C library keeps most of it. Takes some milliseconds."""
+    """Have the C library return freed memory, most of which it keeps otherwise. Takes some milliseconds."""
     if sys.platform == "linux":
         with suppress(AttributeError, OSError):  # not with every C library
             ctypes.CDLL(None).malloc_trim(0)

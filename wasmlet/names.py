@@ -1,7 +1,7 @@
-"""What to say to somebody who gave a name that is not known: the nearest one that exists, and nothing else.
+"""Messages about a name that is not known: they suggest the nearest known name, and nothing else.
 
-A name that somebody mistyped never becomes part of advice, above all not of `pip install wasmlet-NAME`: anybody may
-register that distribution.
+The name that the user typed never becomes part of advice such as `pip install wasmlet-NAME`: it may be mistyped, and
+anybody may have registered a distribution of that name.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def did_you_mean(word: str, known: Iterable[str], likeness: float = 0.6) -> str:
 
 
 def not_installed(what: str, word: str, installed: Iterable[str]) -> str:
-    """The message about a provider or an engine of which there is none: what is installed, and what to try.
+    """The message about a provider or an engine that is not installed: which ones are, and what to try.
 
     Args:
         what: "provider" or "engine".

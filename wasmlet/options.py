@@ -30,7 +30,7 @@ def option(
     unit: str = "",
     **rest: Any,
 ) -> Any:
-    """An attrs field with a help text, which the command line makes an option of.
+    """An attrs field with a help text. The command line makes an option of it.
 
     The field's annotation decides how the option is read: `bool` becomes `--x/--no-x`, `tuple[str, ...]` may be given
     more than once, and `Path`, `int`, `float` and `str` are themselves. Each may also be `| None`.
@@ -43,7 +43,7 @@ def option(
         unit: of a number, in capitals, as `--help` shows it; that of a `float` is SECONDS without it.
 
     Raises:
-        ConfigError: the number is another one; raised when the class is instantiated.
+        ConfigError: the number is out of range or not finite; raised when the class is instantiated.
     """
 
     def within(settings: Any, field: attrs.Attribute[Any], value: Any) -> None:
@@ -60,7 +60,7 @@ def option(
 
 
 def check_state_directory(path: Path, *, closed: int) -> bool:
-    """Whether the directory that `--state-dir` names is there; if not, it can be made. Changes nothing. Blocks.
+    """True if the directory that `--state-dir` names is there, False if it can be made. Changes nothing. Blocks.
 
     Args:
         closed: as for `state_directory`.
@@ -83,10 +83,10 @@ def check_state_directory(path: Path, *, closed: int) -> bool:
 
 
 def state_directory(path: Path, *, closed: int) -> Path:
-    """The directory that `--state-dir` names, made if need be, of this user alone. Blocks.
+    """The directory that `--state-dir` names, as an absolute path. It is made if it is not there. Blocks.
 
     Args:
-        closed: bits of its mode that may not be set.
+        closed: permission bits that the directory's mode must not have.
 
     Raises:
         ConfigError: it cannot be made, belongs to somebody else, or is open to others.

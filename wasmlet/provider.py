@@ -18,8 +18,8 @@ The contract, for every method:
 - A call that is no longer wanted is cancelled, and the next one is made: the pod is deleted while it is created, or its
   grace period is shortened.
 - No method blocks the event loop. What blocks runs in a thread.
-- A call for a pod has 60 seconds, and `delete_pod` has the grace period beside them. A call that takes longer is
-  cancelled.
+- A call for a pod may take 60 seconds; `delete_pod` and `end_pod` have the grace period in addition. A call that takes
+  longer is cancelled.
 - Raise what `wasmlet.errors` says. Any other exception is shown in the pod, and the call is made again, for ever, with
   growing pauses. The pod's owner sees the text of the exception, and it is logged: it must name no secret.
 

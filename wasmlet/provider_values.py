@@ -1,6 +1,6 @@
-"""What a provider is told and what it says: values, and the caller's side of streams and connections.
+"""The values that the node loop and a provider exchange, and the caller's side of streams and connections.
 
-`wasmlet.provider` has the calls that they belong to, and exports them all.
+`wasmlet.provider` has the methods that take and return them, and exports them all.
 """
 
 from __future__ import annotations

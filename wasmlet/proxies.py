@@ -1,8 +1,9 @@
-"""Which proxy stands before a server, by the variables of the environment and by Go's rules (its package httpproxy).
+"""Finds the proxy for a server in the environment variables, by the rules of Go (its package httpproxy).
 
-`HTTPS_PROXY` is for servers with TLS and `HTTP_PROXY` for those without; where a name is not set in capitals, the one
-in small letters counts. Loopback never has a proxy. `NO_PROXY` lists what has none either: addresses, networks in CIDR
-notation, names (with all below them), names with a leading dot (only what is below), a port behind either, or `*`.
+`HTTPS_PROXY` is for servers with TLS and `HTTP_PROXY` for those without. If the name in capital letters is not set, the
+same name in small letters is read. A server on loopback never has a proxy. `NO_PROXY` lists other servers without one:
+addresses, networks in CIDR notation, names (with all names below them), names with a leading dot (only the names below
+them), each of them perhaps with a port, or `*` for all servers.
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ class Proxies:
     """The proxies that an environment names.
 
     Attributes:
-        proxies: scheme of a server to what to call its proxy in an error, and to the variable's value.
-        no_proxy: the list of what has none.
+        proxies: by the scheme of the server: what an error calls its proxy, and the variable's value.
+        no_proxy: the value of `NO_PROXY`; entries are separated by commas.
     """
 
     proxies: Mapping[str, tuple[str, str]]
@@ -52,7 +53,7 @@ class Proxies:
         )
 
     def check(self) -> None:
-        """See that the variables name proxies.
+        """Check that each variable holds the URL of a proxy.
 
         Raises:
             ConfigError: one does not.
@@ -61,10 +62,10 @@ class Proxies:
             proxy_url(value, name)
 
     def before(self, url: str) -> str | None:
-        """URL of the proxy through which a server is reached; None where there is none.
+        """The URL of the proxy through which the server at `url` is reached; None if there is no proxy.
 
         Raises:
-            ConfigError: there is one, and it is no address of a proxy.
+            ConfigError: the variable for this server does not hold the URL of a proxy.
         """
         parts = urlsplit(url)
         name, value = self.proxies.get(parts.scheme, ("", ""))
@@ -88,10 +89,10 @@ def proxy_url(value: str, where: str) -> str:
     """The URL of a proxy, as a variable or a kubeconfig names it; HOST:PORT means HTTP.
 
     Args:
-        where: what to call the place that it was found in, should it be wrong.
+        where: what an error calls the place where the value was found.
 
     Raises:
-        ConfigError: it is no URL of a proxy, or of a kind that is not known.
+        ConfigError: the value is not the URL of a proxy, or the kind of proxy is not known.
     """
     parts = _split(value if "://" in value else f"http://{value}")
     # The value is not shown: it may have a password in it.
@@ -112,7 +113,7 @@ def _split(value: str) -> SplitResult | None:
 
 
 def _matches(entry: str, host: str, address: _Address | None, port: int) -> bool:
-    """Whether an entry of NO_PROXY stands for a server; one that makes no sense stands for none."""
+    """Whether an entry of NO_PROXY covers a server. An entry that makes no sense covers none."""
     if not entry:
         return False
     if entry == "*":
@@ -141,7 +142,7 @@ def _matches(entry: str, host: str, address: _Address | None, port: int) -> bool
 
 
 def _parted(entry: str) -> tuple[str, str]:
-    """An entry's host, and its port or "" where it names none. Brackets without a port behind them are no address."""
+    """The host and the port of an entry; the port is "" if it has none. `[...]` without a port stays as it is."""
     if entry.startswith("[") and "]:" in entry:
         host, _, port = entry[1:].partition("]:")
         return host, port

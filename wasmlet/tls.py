@@ -1,8 +1,8 @@
-"""TLS contexts out of memory, the same on each version of Python.
+"""Makes TLS contexts from certificates in memory, with the same rules on each version of Python.
 
-What a client trusts follows Go, in which kubectl, kubelet and registries' clients are written: an authority needs no
-key identifiers (EKS's has none; Python 3.13 refuses it by default), every certificate that is trusted may end a chain,
-and a server's name must be among its subject alternative names.
+A client verifies servers by the rules of Go, in which kubectl, the kubelet and clients of registries are written. A CA
+certificate needs no key identifiers (that of EKS has none; Python 3.13 refuses it by default). A chain may end at any
+trusted certificate. A server's name must be among the subject alternative names of its certificate.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def client_context(authorities: bytes | None = None, *, system: bool | None = No
 
 
 def unverified_context() -> ssl.SSLContext:
-    """A context that takes any server for the one that was meant."""
+    """A context that accepts every server without verifying it."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
@@ -48,7 +48,7 @@ def unverified_context() -> ssl.SSLContext:
 
 
 def trust(context: ssl.SSLContext, authorities: bytes) -> None:
-    """Trust these PEM certificates; text between them, and one among others that cannot be read, are passed over.
+    """Trust these PEM certificates. Text between them is ignored, and so is a certificate that cannot be read.
 
     Raises:
         ValueError: there is no certificate that can be read.
@@ -65,10 +65,14 @@ def trust(context: ssl.SSLContext, authorities: bytes) -> None:
 
 
 def show(context: ssl.SSLContext, certificate: bytes, key: bytes) -> None:
-    """Show this PEM certificate (with those that vouch for it behind it) from the next handshake on.
+    """Present this certificate to the other side from the next handshake on.
+
+    Args:
+        certificate: PEM; intermediate certificates follow the certificate itself.
+        key: its private key, PEM.
 
     Raises:
-        ValueError: they are no certificate and key in PEM, do not belong together, or the key is encrypted.
+        ValueError: they are not a certificate and a key, do not belong together, or the key is encrypted.
     """
     try:
         with _file(certificate) as certificate_file, _file(key) as key_file:
@@ -86,9 +90,9 @@ def _no_password() -> str:
 
 @contextlib.contextmanager
 def _file(content: bytes) -> Iterator[str]:
-    """A name under which the TLS library, which reads keys from files only, finds the content while the context lasts.
+    """The name of a temporary file with this content, for the TLS library, which reads keys only from files.
 
-    On Linux it is a file in memory; elsewhere a private file that is removed at once.
+    The file lasts as long as the context manager. On Linux it is in memory; elsewhere it is a private file on disk.
     """
     if hasattr(os, "memfd_create") and os.path.isdir("/proc/self/fd"):
         handle = os.memfd_create("wasmlet-tls")

@@ -1,7 +1,7 @@
-"""`wasmlet push` and `pull`: modules, and registries that hold them.
+"""`wasmlet push` and `pull`: copy a WebAssembly module into a registry, or from a registry into a file.
 
-Credentials are those of `docker login`. What is said goes to standard error, with a bar on a terminal; standard output
-has the digest alone.
+Credentials are those of `docker login`. Messages go to standard error, with a progress bar on a terminal; standard
+output has only the digest.
 """
 
 from __future__ import annotations
@@ -80,11 +80,11 @@ def pull_command() -> click.Command:
 
 
 def with_config(values: dict[str, Any], reference: str | None) -> dict[str, Any]:
-    """The options of registries as one.
+    """The values with those of all options about registries put together as one, `config`.
 
     Args:
         values: of all options and arguments.
-        reference: whose registry is insecure where --insecure says so; None where no registry is asked.
+        reference: with --insecure, the registry of this reference counts as insecure; None if no registry is used.
     """
     config = instance_of(RegistryConfig, values)
     if values["insecure"] and reference is not None:

@@ -1,4 +1,4 @@
-"""`wasmlet completion`: what has a shell complete the commands, options and providers of all programs."""
+"""`wasmlet completion`: prints the code with which a shell completes the commands and options of all programs."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def command(shell: str) -> None:
 
 
 def programs() -> list[str]:
-    """The programs of wasmlet and of the distributions that have a provider, which complete what is typed."""
+    """The programs of wasmlet, and of the distributions that have a provider; these can be completed."""
     providers = {point.dist.name for point in entry_points(group="wasmlet.providers") if point.dist is not None}
     return sorted(
         point.name

@@ -1,4 +1,4 @@
-"""What `wasmlet doctor` looks at: a machine, credentials, and a cluster, by what a node would do there.
+"""The checks of `wasmlet doctor`: whether a node would work on this machine, with these credentials, in this cluster.
 
 Each check is a function that returns findings, or none where there is nothing to say. None of them changes anything.
 """
@@ -36,8 +36,8 @@ class Finding:
     """What a check has found.
 
     Attributes:
-        level: `fails` where no pod would run, or nobody could read its log; `lacks` where something is missed.
-        what: that was looked at, in a few words.
+        level: `fails` if no pod would run, or nobody could read its log; `lacks` if something less vital is missing.
+        what: what was looked at, in a few words.
         said: what was found.
         cure: what to do; "" where there is nothing to do.
     """
@@ -93,7 +93,7 @@ async def cluster(client: Client, config: NodeConfig, clock: Clock) -> list[Find
 
 
 async def met(client: Client, config: NodeConfig, clock: Clock) -> tuple[list[Finding], Raw | None]:
-    """What the API server says of itself, the clock, and whose these credentials are; None where it does not say it."""
+    """Findings about the API server and the clock, and the user of these credentials; None if it cannot be known."""
     server = client.identity.server
     try:
         version = str((await client.get("/version")).get("gitVersion"))

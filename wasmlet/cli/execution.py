@@ -1,4 +1,4 @@
-"""How a command is run as this process: its loop, its errors and its exit code. Knows no command, and no cluster."""
+"""Runs a click command as this process: its event loop, its error messages and its exit code."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def need_linux() -> None:
 
 
 def end_unless_on_linux() -> None:
-    """The same for a program that does nothing else: it ends with the message."""
+    """End the process with a message unless this is Linux; for programs that only run nodes."""
     try:
         need_linux()
     except ConfigError as error:
@@ -47,7 +47,7 @@ def end_unless_on_linux() -> None:
 
 
 def run_loop(work: Coroutine[Any, Any, None]) -> None:
-    """Run the coroutine on the fastest loop there is."""
+    """Run the coroutine on the loop of uvloop, or on that of asyncio if uvloop is not installed."""
     import asyncio
     import logging
 
@@ -61,7 +61,7 @@ def run_loop(work: Coroutine[Any, Any, None]) -> None:
 
 
 def _of_interest(record: LogRecord) -> bool:
-    """Whether what the loop reports is news: uvloop reports what TLS still does on a connection that we ended."""
+    """Whether to log what the loop reports: uvloop reports what TLS still does on connections that we have ended."""
     error = record.exc_info[1] if record.exc_info else None
     return not (isinstance(error, RuntimeError) and str(error).endswith((" handler is closed", " loop is closed")))
 

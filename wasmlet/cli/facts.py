@@ -1,4 +1,4 @@
-"""What the engines that are installed find out about a module, as who has signed it."""
+"""Asks the engines that are installed what they find out about a module, such as who has signed it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from wasmlet.runtime.handlers import GROUP
 
 @attrs.frozen
 class Facts:
-    """What is found out.
+    """What an engine has found out about a module.
 
     Attributes:
         shown: names and values; what is wrong where an engine would refuse the module.
@@ -28,9 +28,10 @@ class Facts:
 
 
 def facts_of(wasm: bytes, binary: Binary) -> Facts:
-    """What the engine says that runs modules like this, where it is installed.
+    """What the first engine that can examine this module says of it; nothing if no such engine is installed.
 
-    An engine that examines modules names the function that all of its modules export; it sees those that do.
+    An engine may name a function that all of its modules export (`links.entry`). It is asked only about modules that
+    export that function.
     """
     exports = {extern.name for extern in binary.exports}
     failed: list[str] = []

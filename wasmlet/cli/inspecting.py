@@ -1,4 +1,4 @@
-"""`wasmlet inspect`: what a module is, of a file, of a registry, or of all modules in a directory."""
+"""`wasmlet inspect`: shows what a module is: one in a file or a registry, or all modules in a directory."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class _Found:
 
     Attributes:
         source: where it was found: names and values, the first of which is the file or reference.
-        facts: what the engines that are installed find out about it, as who has signed it.
+        facts: what the engines that are installed find out about it, such as who has signed it.
     """
 
     source: Mapping[str, str]

@@ -66,7 +66,7 @@ class Commands(click.Group):
         return self.commands.get(cmd_name)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """List the commands, each with a whole sentence, and import none of which is known what to say."""
+        """List the commands, each with a whole sentence. A command whose sentence is known is not imported for it."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, self._about(ctx, name)) for name in self.list_commands(ctx)])
 

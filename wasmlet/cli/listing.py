@@ -68,7 +68,7 @@ def _all() -> Iterator[_Found]:
 
 
 def _check(name: str) -> Sequence[str]:
-    """Its remarks, where it can run."""
+    """The remarks of the provider of that name; raises if it cannot run here."""
     kind = providers.load(name)
     with click.Command(name, params=options_of(kind.Config)).make_context(name, []) as context:
         provider = kind(instance_of(kind.Config, context.params))

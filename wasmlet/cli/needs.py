@@ -38,7 +38,7 @@ def dials(binary: Binary) -> bool:
 
 
 def needs_of(binary: Binary, facts: Facts) -> Iterator[tuple[str, str]]:
-    """What it needs, and how a pod gives it that; nothing for what needs nothing that all pods do not have."""
+    """Pairs: a thing that the module needs beyond what every pod has, and how a pod gives it that."""
     if serves(binary) or facts.needs.serves:
         yield "a port", f"ports: [{{containerPort: {PORT}}}]; it is served at the container's first one, or there"
     if dials(binary):

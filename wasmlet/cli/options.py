@@ -46,7 +46,7 @@ def options_of(settings: type[Any]) -> list[click.Parameter]:
 
 
 def common() -> list[click.Parameter]:
-    """The options that every command has which runs for long: --config and --log-level."""
+    """The options of all commands that run for long: --config and --log-level."""
     return [
         click.Option(
             ["--config"],
@@ -132,7 +132,7 @@ def _unlike_one(option: click.Parameter, value: Any) -> str | None:
 
 
 class _Option(click.Option):
-    """An option whose variable may also be set by Kubernetes, for a Service of that name: then it says nothing."""
+    """An option that ignores its variable if Kubernetes has set it, as it does for a Service of that name."""
 
     def resolve_envvar_value(self, ctx: click.Context) -> str | None:
         found = super().resolve_envvar_value(ctx)

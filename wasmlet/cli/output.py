@@ -82,7 +82,7 @@ class _Writer(io.RawIOBase):
 
 
 def guard() -> None:
-    """Have both streams of this process behave like that; other streams in their place are left alone."""
+    """Make both streams of this process behave as the module says. Other streams in their place are left alone."""
     _open_the_closed()
     if (out := sys.__stdout__) is not None and sys.stdout is out:
         sys.stdout = _stream(out, vital=True)
@@ -90,16 +90,16 @@ def guard() -> None:
 
 
 def guard_errors() -> None:
-    """Have standard error drop what cannot be written; another stream in its place is left alone."""
+    """Make standard error drop what cannot be written. Another stream in its place is left alone."""
     if (err := sys.__stderr__) is not None and sys.stderr is err:
         sys.stderr = _stream(err, vital=False)
 
 
 def _open_the_closed() -> None:
-    """Have descriptors 0 to 2 lead to nowhere where the caller has closed them (`>&-`).
+    """Open /dev/null for each of the descriptors 0 to 2 that the caller has closed (`>&-`).
 
-    Otherwise a socket would get such a number: libuv ends the process when it is to close one, and children would
-    write into it.
+    Otherwise a socket could get such a number. libuv ends the process when it has to close such a descriptor, and child
+    processes would write into the socket.
     """
     while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
         os.set_inheritable(descriptor, True)

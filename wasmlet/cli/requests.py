@@ -1,4 +1,4 @@
-"""What `wasmlet doctor` finds of a node's certificates: what a bootstrap token may do, and how its requests stand."""
+"""The checks of `wasmlet doctor` about a node's certificates: what a bootstrap token may do, and open requests."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""What a request says of who sends it: a token that stays, one in a file that is changed now and then, a password.
+"""The `Authorization` header of requests: a fixed token, a token in a file that may change, or a name and a password.
 
 A token file is read again each minute, as client-go does: that is half of the time between a kubelet's renewal of a
-service account's token and the end of the one before. The end of the file (a line break, spaces) is no part of a token.
+service account's token and the end of the one before. White space around the token in the file is ignored.
 """
 
 from __future__ import annotations
@@ -96,10 +96,10 @@ def basic(username: str, password: str) -> Fixed:
 
 
 def sendable(value: str, what: str) -> str:
-    """The value as an HTTP header carries it, which is without spaces at its end.
+    """The value as an HTTP header can carry it: without spaces at its end.
 
     Raises:
-        ConfigError: it cannot; the message shows nothing of the value.
+        ConfigError: it has a control character in it; the message shows nothing of the value.
     """
     if _CONTROL.search(value):
         raise ConfigError(f"{what} has a line break or another control character in it, which no request can carry")

@@ -35,7 +35,7 @@ RENEWED_AT = (0.7, 0.9)
 """The share of its life after which a certificate is renewed, by chance in this range so that nodes do not do it
 together (a kubelet's)."""
 LEAST = 0.1
-"""The share of what is left of its life that a certificate is used at least."""
+"""A certificate is used for at least this share of the life that it has left, before it is renewed."""
 LOOK_SECONDS = 60.0
 QUIET_SECONDS = 3.0
 """How long a request may be undecided before users are asked to approve it: many clusters approve by themselves."""
@@ -64,7 +64,7 @@ class CertificateKeeper:
     Args:
         file: holds the key and the certificate; the key of a request under way is beside it.
         signer: `CLIENT_SIGNER`, or one whose certificates are for servers (`SERVING_SIGNER`).
-        wanted: what it is to say; asked again each time, since addresses change.
+        wanted: gives the names that the certificate has to contain; called each time, since addresses change.
     """
 
     def __init__(
@@ -102,7 +102,7 @@ class CertificateKeeper:
         return pair
 
     def deadline(self, pair: Pair) -> datetime:
-        """When to renew it: another moment at each call, and never at once, whatever a signer backdates."""
+        """When to renew it: a random time, another one at each call; never at once, even if a signer backdates."""
         now = self._clock.now()
         aged = pair.not_before + (pair.not_after - pair.not_before) * self._rng.uniform(*RENEWED_AT)
         return max(aged, now + (pair.not_after - now) * LEAST)
@@ -118,7 +118,7 @@ class CertificateKeeper:
             await self._clock.sleep(min(left.total_seconds(), LOOK_SECONDS))
 
     async def obtain(self, client: Client) -> Pair:
-        """Ask for a certificate, wait until it is signed, and keep it. Cancelled and called again, it goes on.
+        """Ask for a certificate, wait until it is signed, and keep it. A call after a cancelled one goes on with it.
 
         Raises:
             NotSigned: the next call makes another request.
@@ -149,11 +149,11 @@ class CertificateKeeper:
         requester: Callable[[], AbstractAsyncContextManager[Client]],
         installed: Callable[[Pair], Awaitable[None]],
     ) -> None:
-        """Keep a certificate that is not old, until cancelled.
+        """Get a certificate if there is none, and renew it in time, until cancelled.
 
         Args:
-            requester: a client to ask with, for one request.
-            installed: puts a new one to use.
+            requester: gives the client to ask with, for one request.
+            installed: called with each new certificate, to put it to use.
         """
         tries, anew = (Retries(pauses, self._clock, self._rng) for pauses in (TRIES, ANEW))
         renewals = Retries(RENEWALS, self._clock, self._rng, steady=SOON_SECONDS)

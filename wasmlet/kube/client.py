@@ -53,8 +53,8 @@ class Client:
     Args:
         recovery: shared by all clients of the same API server; told of requests that fail as in an outage.
         throttled_tries: how often a request that is put off with 429 is repeated before the caller hears of it.
-        answered: shared by clients whose requests are counted together: method and status code to how many were
-            answered so; `<error>` in place of the code where there was no answer.
+        answered: counts answers by method and status code; the code is `<error>` if there was no answer. Clients may
+            share it.
     """
 
     def __init__(
@@ -273,11 +273,11 @@ class Client:
         return errors.Unreachable(message)
 
     def _recovered(self, silent: bool, began: float) -> None:
-        """An outage has ended. What a silent one swallowed is given up, as a kubelet closes its connections then.
+        """An outage has ended. If it was silent (no answers), older requests are given up, as a kubelet does.
 
-        A connection through which nothing came for long sends again only after a long pause, or never (a router that
-        was restarted has forgotten it): requests and watches that began before the API server was seen to be back are
-        ended soon, so that their callers repeat them, and new connections are made.
+        A connection on which nothing came for long may send again only after a long pause, or never (a router that was
+        restarted has forgotten it). So requests and watches that began before the API server was back are ended soon.
+        Their callers repeat them, over new connections.
         """
         if not silent:
             return

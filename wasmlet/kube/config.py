@@ -1,8 +1,8 @@
 """Where the API server is and who we are to it.
 
-`load_identity` reads what kubectl reads and means the same by it: `kubeconfig` has the files, `exec_plugin` and `oidc`
-have the credentials that somebody else gives, `authorization` the tokens. An `Identity` holds values and a TLS context;
-nothing of it lies in a temporary file.
+`load_identity` reads the same configuration as kubectl, and gives it the same meaning. The module `kubeconfig` reads
+the files, `exec_plugin` and `oidc` get credentials from a plugin or an issuer, and `authorization` makes the header. An
+`Identity` holds values and a TLS context, and writes no temporary files.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ class Identity:
     Attributes:
         server: base URL without a trailing slash.
         ssl_context: None for plain http.
-        server_hostname: whose certificate the server has, where that is not the host of the URL.
+        server_hostname: the name that the server's certificate must have, if that is not the host of the URL.
         authority: the CA that signed the server's certificate, as a file or in PEM; a first guess at the CA of the
             cluster's clients.
         certificate: path of our client certificate, where it is in a file.
-        source: the kubeconfig that was asked for; None means what the surroundings have.
+        source: the kubeconfig that was asked for; None means the default places (see `load_identity`).
         until: when the credentials end and have to be read anew; None means that it is not known.
     """
 
@@ -62,8 +62,7 @@ class Identity:
     _clock: Clock
     _granted: Granted = attrs.field(repr=False)
     node: str = ""
-    """The node as which requests are made with the credentials of somebody else; "" where they are made as who we are.
-    """
+    """The name of the node that requests impersonate; "" if they impersonate no node."""
 
     async def headers(self) -> CIMultiDict[str]:
         """Headers that say who sends a request; a token file is read again when it is time."""

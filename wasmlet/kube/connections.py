@@ -15,7 +15,7 @@ from aiohttp.client_proto import ResponseHandler
 
 CONNECT_SECONDS = 30.0
 CLOSE_SECONDS = 1.0
-"""How long a server has to answer the goodbye on a connection that is closed; then it is broken off."""
+"""How long a server may take to close its side of a connection that is closed here; then it is broken off."""
 
 
 def opened_session(
@@ -25,7 +25,7 @@ def opened_session(
 
     Args:
         ssl_context: for servers with TLS; None means that none has it.
-        limit: of connections at a time; 0 means none.
+        limit: the largest number of connections at a time; 0 means no limit.
         more: what else aiohttp's session takes.
     """
     common: dict[str, Any] = {"ssl": ssl_context or True, "limit": limit, "keepalive_timeout": 60}
@@ -37,8 +37,9 @@ def opened_session(
 class _Connector(aiohttp.TCPConnector):
     """A connector that leaves no connection open when it is closed.
 
-    aiohttp says goodbye to the server on a connection whose request was given up, and waits for nobody. Where the event
-    loop ends before the server has answered, that ends in a traceback and an open socket.
+    When a request was given up, aiohttp begins to close its TLS connection, and does not wait for the server's part. If
+    the event loop ends before that, a traceback and an open socket are left. So this connector waits for a moment, and
+    then breaks the connections off.
     """
 
     def __init__(self, **more: Any) -> None:

@@ -104,10 +104,13 @@ def write(value: Any) -> bytes:
 
 
 def _check_depth(ahead: Any) -> None:
-    """See that the next document is not nested too deep: libyaml composes it by recursion and ends the process then.
+    """Check that the next document is not nested too deeply: libyaml works by recursion, and would crash the process.
+
+    Args:
+        ahead: a second parser of the same content, which reads the document before the loader does.
 
     Raises:
-        RecursionError: it is.
+        RecursionError: it is nested too deeply.
     """
     depth = 0
     while not isinstance(event := ahead.get_event(), yaml.DocumentEndEvent | type(None)):
@@ -117,7 +120,7 @@ def _check_depth(ahead: Any) -> None:
 
 
 def _jsonable(value: Any) -> Any:
-    """Keys that are no text become one, as where YAML is turned into JSON."""
+    """The value with all keys of its objects as text, as when YAML is turned into JSON."""
     if isinstance(value, dict):
         return {_key(key): _jsonable(item) for key, item in value.items()}
     if isinstance(value, list):

@@ -1,10 +1,10 @@
 """Events: what `kubectl describe` shows under a pod or a node.
 
-`EventRecorder.record` never waits and never fails: events are told in the background, one that repeats becomes a
-count on the first, one object may have so many at once and then one every five minutes (the kubelet's spam filter:
-25, then 1 in 300 s), a node sends so many at once and then so many a second (100 and 50, the kubelet's --event-burst
-and --event-qps). While the API server is away events wait, the newest 2000 of them; one that it does not take for
-another reason is dropped, after some tries where another try may help.
+`EventRecorder.record` never waits and never fails: events are sent in the background. An event that repeats raises the
+count of the first one. There are two limits. One object may have 25 events at once, and then one every five minutes
+(the kubelet's spam filter). A node sends 100 events at once, and then 50 a second (the kubelet's --event-burst and
+--event-qps). While the API server is away, the newest 2000 events wait. An event that it refuses for another reason is
+dropped, after several tries if another try may help.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class _Waiting:
     event: _Event
     at: str
     name: str
-    """What it is called where it is not a repetition; the same at each try, so that none makes a second object."""
+    """The name of its object, unless it repeats an event. It is the same at each try: no try makes a second object."""
 
 
 @attrs.define
@@ -85,7 +85,7 @@ class EventRecorder:
         self._sent: OrderedDict[_Event, _Sent] = OrderedDict()
         self._buckets: OrderedDict[str, _Bucket] = OrderedDict()
         self._paid_until = -math.inf
-        """When as many have been sent as the rate allows."""
+        """The monotonic time up to which the events that were sent use up the node's rate."""
 
     def record(
         self,

@@ -71,10 +71,10 @@ async def ask(plugin: Exec, cluster: Cluster) -> Granted:
 
 
 def check(plugin: Exec) -> None:
-    """See that a plugin is described as it must be.
+    """Check that the kubeconfig describes the plugin as it must.
 
     Raises:
-        ConfigError: it is not.
+        ConfigError: a field is missing or has a wrong value.
     """
     if not plugin.command:
         raise ConfigError("exec: its command is missing")

@@ -22,7 +22,7 @@ class Granted:
 
     Attributes:
         until: when they end; None where the plugin did not say.
-        refresh_token: what the next ones are asked for with, where the issuer has given another.
+        refresh_token: the token to ask for the next credentials with, if the issuer has given one.
     """
 
     token: str = attrs.field(default="", repr=False)
@@ -57,14 +57,15 @@ _held: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[Hashable, _Held]] = Wea
 
 
 async def shared(key: Hashable, ask: Ask, refused: Granted | None, now: Callable[[], datetime]) -> Granted:
-    """What was given for this, or what is given now.
+    """The credentials for `key`: those that were given before, if they are still good, or new ones.
 
     Args:
         key: what is asked for, and of whom.
-        refused: what the API server does not accept any more; nobody is given it again.
+        ask: gets new credentials.
+        refused: credentials that the API server does not accept any more; they are never returned again.
 
     Raises:
-        ConfigError: nothing is given, to this caller or to one that asked at the same time.
+        ConfigError: `ask` failed, for this caller or for one that asked at the same time.
     """
     held = _held.setdefault(asyncio.get_running_loop(), {}).setdefault(key, _Held())
     asked = held.asked

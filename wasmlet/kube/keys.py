@@ -35,9 +35,9 @@ _EXTENSIONS = ("1.2.840.113549.1.9.14", "1.3.6.1.4.1.311.2.1.14")
 
 
 def read_request(data: bytes) -> x509.CertificateSigningRequest:
-    """Read the request for a certificate that a file has, so that no other reader finds another one in it.
+    """Read a certificate request from PEM, strictly: any other program must find the same request in this data.
 
-    Readers of PEM differ in where a block may begin. So there must be one, and nothing else.
+    Readers of PEM differ in where they let a block begin. So the data must be one block, and nothing else.
 
     Raises:
         ValueError: it is not the PEM of one request, or that is not signed with the key that it names.
@@ -60,7 +60,7 @@ def read_request(data: bytes) -> x509.CertificateSigningRequest:
 
 @attrs.frozen
 class Wanted:
-    """What a certificate is to say."""
+    """The names that a certificate has to contain."""
 
     common_name: str
     organizations: tuple[str, ...] = ()
@@ -70,12 +70,12 @@ class Wanted:
 
 @attrs.frozen
 class Pair:
-    """A private key and the certificate for it, with those that vouch for it behind it.
+    """A private key and the certificate for it, followed by any intermediate certificates.
 
     Attributes:
-        pem: both, the key first.
+        pem: all of them, the key first.
         not_before, not_after: the certificate's life, in UTC.
-        names: what it says.
+        names: the names that it contains.
     """
 
     pem: bytes = attrs.field(repr=False)
@@ -114,7 +114,7 @@ class Pair:
         return self.not_before <= now < self.not_after
 
     def says(self, wanted: Wanted) -> bool:
-        """Whether all that is wanted is in it; more does no harm."""
+        """Whether the certificate contains all names that are wanted. It may contain more."""
         has = self.names
         return (
             has.common_name == wanted.common_name

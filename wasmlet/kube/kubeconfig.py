@@ -29,7 +29,7 @@ class Cluster:
     """Where an API server is and how to know it.
 
     Attributes:
-        authority_file: of the CA that signed the server's certificate; `authority` are its contents.
+        authority_file: the file of the CA that signed the server's certificate; `authority` has its content.
         extension: what the kubeconfig has for the credential plugin; JSON.
     """
 
@@ -75,8 +75,8 @@ class AuthProvider:
 
     Attributes:
         config: what the kubeconfig has for it, secrets included.
-        file: the kubeconfig, and
-        user: the name in it of the user who has this.
+        file: the kubeconfig.
+        user: the name of the user in the kubeconfig who has this auth-provider.
     """
 
     name: str
@@ -120,7 +120,7 @@ class Kubeconfig:
         return self == Kubeconfig()
 
     def under(self, other: Kubeconfig) -> Kubeconfig:
-        """This one, with what it does not have from the other."""
+        """This configuration, completed with what only the other one has."""
         return Kubeconfig(
             self.current or other.current,
             {**other.contexts, **self.contexts},

@@ -1,7 +1,7 @@
-"""Writes what an issuer of tokens has given into the kubeconfig that it was asked for, as kubectl does.
+"""Writes new tokens of an issuer (OpenID Connect) back into the kubeconfig, as kubectl does.
 
-The next process begins with it: an issuer that takes each refresh token but once has no use for the old one. As with
-kubectl, comments of the file are lost. A file that may not be written, as one in a Secret's volume, is left as it is.
+The next process needs them there: some issuers accept each refresh token only once. As with kubectl, comments in the
+file are lost. A file that may not be written, such as one in a Secret's volume, is left as it is.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ def keep(provider: AuthProvider, given: Mapping[str, str]) -> str:
     """Write these fields into the configuration of a user's auth-provider. Blocks.
 
     Args:
-        provider: as the file had it when the issuer was asked.
+        provider: the auth-provider as the file had it before; if the file has another one now, nothing is written.
 
     Returns:
         Why the file was left as it is; empty when it was written.

@@ -1,9 +1,8 @@
 """OpenID Connect, the one `auth-provider` that client-go still has: an ID token, renewed with a refresh token.
 
-kubernetes-asyncio asks the issuer, by connections of ours: its own verify no issuer whose CA the kubeconfig does not
-have, and choose proxies by other rules.
-A renewed token is kept in memory (`grants`) and in the kubeconfig (`logins`), and so is a refresh token that the issuer
-gives in place of the one that was used.
+kubernetes-asyncio asks the issuer, but over connections that are made here. Its own connections do not verify an issuer
+if the kubeconfig has no CA for it, and choose proxies by other rules. A renewed token is kept in memory (`grants`) and
+in the kubeconfig (`logins`), and so is a refresh token that the issuer gives in place of the one that was used.
 """
 
 from __future__ import annotations
@@ -114,7 +113,7 @@ def _context(config: Mapping[str, str]) -> ssl.SSLContext:
 
 
 def _end(token: str) -> datetime:
-    """When a token ends, a little before its time, so that it is still good when it arrives."""
+    """When a token ends, less a few seconds, so that a token that is sent before is still good when it arrives."""
     parts = token.split(".")
     try:
         if len(parts) != 3:

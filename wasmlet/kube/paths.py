@@ -18,7 +18,7 @@ def events(namespace: str) -> str:
 
 
 def written_kind(method: str, path: str) -> str:
-    """The kind of object that etcd has another version of when this request has succeeded; "" for none."""
+    """The kind of object that this request writes to etcd; "" if it writes none, as reads, reviews and tokens do."""
     parts = path.strip("/").split("/")
     if method == "GET" or parts[1] in ("authentication.k8s.io", "authorization.k8s.io"):
         return ""

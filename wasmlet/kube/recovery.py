@@ -65,7 +65,7 @@ class Recovery:
             stirred.set()
 
     def found(self, began: float) -> None:
-        """A request that began then was answered well: an outage, if there was one, is over."""
+        """A request that began at that monotonic time has succeeded: if there was an outage, it is over."""
         self.doubted.clear()
         if not self.away:
             return

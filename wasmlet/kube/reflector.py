@@ -1,10 +1,11 @@
 """A watch that never loses anything: list, watch, resume, and list again only when it must.
 
-`Reflector.run` keeps a handler told about every object of a collection. The API server ends watches as it pleases
-(time-outs, readers that fell behind), so a watch is resumed from the last version seen, bookmarks included; only an
-answer of 410 Gone makes it list again, and an API server whose versions have gone back because it was restored from a
-backup: a watch from a version that it has yet to reach would be silent until then. What fails is repeated without end,
-and so is what ends at once without having told anything: with pauses that grow (`wasmlet.clock.Retries`).
+`Reflector.run` tells a handler about every object of a collection. The API server ends watches as it pleases
+(time-outs, readers that fell behind), so a watch is resumed from the last version that was seen, bookmarks included. A
+new list is needed in two cases only. One is the answer 410 Gone. The other is an API server that was restored from a
+backup, so that its versions have gone back: a watch from a version that it has not reached yet would stay silent. What
+fails is repeated without end, with growing pauses (`wasmlet.clock.Retries`), and so is a watch that ends at once
+without an event.
 """
 
 from __future__ import annotations
@@ -76,10 +77,11 @@ class History:
             self.newest = max(self.newest, int(version))
 
     async def check(self, client: Client, path: str, params: Mapping[str, str], version: str | None = None) -> None:
-        """See that the API server has reached the newest version that there has been, or else that one.
+        """Check that the API server has reached the newest version that this node has seen.
 
         Args:
             path, params: the collection that is asked for, and its selectors.
+            version: is checked instead if the node has seen none.
 
         Raises:
             Gone: it has not; versions have gone back.

@@ -1,4 +1,5 @@
 """The node's HTTPS API: what `kubectl logs` and the API server reach a node through, as they reach a kubelet.
 
-Modules are imported one by one: an agent uses those that know no API server.
+This file imports none of the modules: an agent, which runs pods for a node elsewhere and knows no API server, uses only
+some of them.
 """

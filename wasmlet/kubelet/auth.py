@@ -1,4 +1,4 @@
-"""Who may use the node's API: a kubelet's webhook mode, and no other.
+"""Access control of the node's API: what a kubelet calls the webhook mode, and no other mode.
 
 A request is made by the owner of a client certificate of the cluster's client CA (common name: the user; organizations:
 the groups) or of a bearer token that the API server knows. What it does is a verb on a subresource of this `nodes`
@@ -40,7 +40,7 @@ def attributes(method: str, path: str) -> tuple[str, tuple[str, ...]]:
     """What a request does: the verb, and the subresources of `nodes` one of which has to be allowed.
 
     A GET that a websocket upgrades to a command in a container counts as `create`, as its POST does: with a kubelet
-    before 1.36, who might only read `nodes/proxy` could run commands that way.
+    before 1.36, a user with the right to read `nodes/proxy` could run commands that way.
 
     Args:
         path: decoded, without the query.

@@ -1,8 +1,8 @@
-"""`/metrics/cadvisor`: what boards and alerts of Kubernetes read of containers, made from the provider's Summary.
+"""`/metrics/cadvisor`: the container metrics that dashboards and alerts read, made from the provider's Summary.
 
-Names and labels are cAdvisor's, as a kubelet serves them: a series for each container, which has its image, and one
-without container and image for its pod as a whole. Figures that a Summary lacks are left out, and so is what guests do
-not have, as devices and network interfaces of their own.
+A Summary is what `/stats/summary` answers (`wasmlet.kubelet.stats`). Names and labels are cAdvisor's, as a kubelet
+serves them: a series for each container, with its image, and one for the pod as a whole, without container and image.
+Figures that a Summary lacks are left out, and so is what WebAssembly programs do not have, such as devices.
 """
 
 from __future__ import annotations
@@ -55,9 +55,10 @@ class _Families:
 
 
 def cadvisor_metrics(summary: Raw | None, known: Known, machine: Raw) -> bytes:
-    """The page of a Summary; None where there is none because of an error.
+    """The text of `/metrics/cadvisor`.
 
     Args:
+        summary: the provider's Summary; None if it could not be had because of an error.
         known: finds a pod that the node has, for images, ids and limits.
         machine: the capacity of the node, resource name to quantity.
     """

@@ -43,7 +43,7 @@ class ChannelStream:
             await self._session.send(self.number, data[at : at + WRITE_BYTES])
 
     async def end(self) -> None:
-        """Nothing: the caller has no way to be told."""
+        """Does nothing: this protocol has no message that tells the caller."""
 
 
 class ChannelSession(Carrier):

@@ -43,7 +43,7 @@ class Connection(web.RequestHandler):
         self._timer: asyncio.TimerHandle | None = None
         self._busy = False
         self._inside = False
-        """What came last did not end a head: another one may have begun."""
+        """The bytes that came last did not end a request's head, so a head may have begun."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
@@ -90,7 +90,7 @@ Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 
 def timed(serve: Handler) -> Handler:
-    """A handler that tells the connection when a request begins and ends; it stands before all others."""
+    """A handler that tells the connection when a request begins and ends; it must be the outermost one."""
 
     async def handle(request: web.BaseRequest) -> web.StreamResponse:
         connection = request.protocol

@@ -1,4 +1,4 @@
-"""Where anybody may connect, be slow, and come in large numbers: those who may use a server get through to it.
+"""Listens for connections in such a way that a flood of strangers does not lock out those who may use the server.
 
 A connection is a stranger's until a request on it has shown who its caller is. Strangers are bounded in number, and in
 the time that they have, TLS handshake included. A newcomer is always let in: where there are too many, it takes the

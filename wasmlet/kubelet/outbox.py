@@ -1,4 +1,4 @@
-"""What waits in the node for callers that do not read, of all of them together.
+"""Limits how much data waits in the node for callers that do not read, for all of them together.
 
 A caller that follows a log and reads nothing holds a piece of it and a full send buffer. Each of these is small, and
 there may be many callers. So what all of them hold has a bound, above which the one that has read nothing for longest
@@ -25,7 +25,7 @@ GIVE_BACK_SECONDS = 2.0
 
 
 class Outbox:
-    """Sends pieces of answers without an end.
+    """Sends pieces of answers that go on and on, such as a log that is followed.
 
     Args:
         most: how many bytes may wait.
@@ -64,7 +64,7 @@ class Outbox:
                 self._quiet()
 
     def close(self) -> None:
-        """Plan nothing more."""
+        """Cancel the plan to give memory back."""
         if self._timer is not None:
             self._timer.cancel()
 
@@ -76,7 +76,7 @@ class Outbox:
             cut(slowest)
 
     def _quiet(self) -> None:
-        """Nothing may wait any more."""
+        """If nothing waits any more, and much did, plan to give memory back."""
         if self._waiting or self._highest < NOTED_BYTES:
             return
         self._highest = 0

@@ -1,4 +1,4 @@
-"""The pods of a node, as its API needs them. `wasmlet.node` has what fits these protocols."""
+"""The pods of a node, as its API needs them. `wasmlet.node.pods` has the classes that fit these protocols."""
 
 from __future__ import annotations
 

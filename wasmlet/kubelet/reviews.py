@@ -36,7 +36,7 @@ DENIED_SECONDS = 30.0
 KEPT = 4096
 REVIEW_SECONDS = 10.0
 AT_ONCE = 8
-"""So that many strangers leave the node connections for its own work."""
+"""How many reviews run at a time. Without a limit, many strangers would leave the node no connections for its work."""
 WAITING = 512
 """How many reviews may be under way or wait for their turn; more are not asked, and so refused."""
 COMPLAINT_SECONDS = 10.0

@@ -17,7 +17,7 @@ from wasmlet.kubelet.spdy_frames import Limits, ProtocolError, Reset
 from wasmlet.kubelet.wires import Wire
 
 WAITING_BYTES = 64 * 1024
-"""Who has something to send waits while this much was not yet taken."""
+"""A writer waits while more than this has not been sent yet."""
 ANSWER_BYTES = 1024 * 1024
 """Nothing is read while so much waits to be sent, which can only be answers to pings and refusals."""
 

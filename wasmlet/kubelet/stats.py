@@ -62,7 +62,7 @@ def text_of(families: Iterable[Metric]) -> bytes:
 
 
 def resource_metrics(summary: Raw | None) -> bytes:
-    """`/metrics/resource` of a Summary; None where there is none because of an error."""
+    """The text of `/metrics/resource`; `summary` is None if it could not be had because of an error."""
     families = _ResourceMetrics()
     error = summary is None
     if summary is not None:

@@ -1,4 +1,4 @@
-"""`/exec`, `/attach` and `/portForward`: who is meant, whether it can be done, and over which protocol.
+"""`/exec`, `/attach` and `/portForward`: finds the pod, checks the request, and chooses the protocol.
 
 What is wrong with a request is answered before anything is upgraded, with a kubelet's status and words; what goes wrong
 later is told on the error stream.

@@ -31,9 +31,10 @@ LIFE = datetime.timedelta(days=365)
 class ServerTls:
     """TLS for the node's API, which follows its client CA file: who is trusted changes as soon as the file does.
 
-    A context takes further CAs and never gives one up. So connections are accepted with `context`, which hands each to
-    the one that was made from the file as it is then. A file that cannot be read changes nothing. (A callback for the
-    server's name could choose, too. But Python prints a traceback for a name that is not ASCII.)
+    An `ssl.SSLContext` can be given more CAs, but none can be taken away. So connections are accepted with `context`,
+    which hands each of them to a second context. That one is made anew when the file has changed. A file that cannot be
+    read changes nothing. (A callback for the server's name could choose the second context, too. But Python prints a
+    traceback for a name that is not ASCII.)
 
     Args:
         client_ca: of the clients that may use the API, as a file or in PEM; None trusts no certificate.
@@ -51,12 +52,12 @@ class ServerTls:
         self.context.choose = self._choose
 
     def show(self, pem: bytes) -> None:
-        """Show this certificate from the next handshake on; connections that are open keep theirs.
+        """Present this certificate from the next handshake on; connections that are open keep theirs.
 
         To be called on the event loop that serves: a handshake that sees the certificate and not yet its key fails.
 
         Args:
-            pem: the private key and the certificate, with those that vouch for it behind it.
+            pem: the private key and the certificate, followed by any intermediate certificates.
         """
         self._pem = pem
         show(self._present, pem, pem)
@@ -100,8 +101,8 @@ class _Chosen(ssl.SSLContext):
 def server_context(client_ca: Path | bytes | None) -> ssl.SSLContext:
     """TLS for the node's API, still without a certificate of its own.
 
-    Where it is known whose to trust, a client certificate is asked for, and not required: a client may have a token.
-    One that is not of the client CA ends the handshake.
+    With a client CA, a client is asked for a certificate, but does not need one: it may have a token. A certificate
+    that this CA has not signed ends the handshake.
 
     Raises:
         ConfigError: the client CA cannot be read.

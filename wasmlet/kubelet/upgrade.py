@@ -16,7 +16,7 @@ SPDY = "SPDY/3.1"
 VERSION = "X-Stream-Protocol-Version"
 ACCEPTED = "X-Accepted-Stream-Protocol-Versions"
 CLOSE_SECONDS = 30.0
-"""For the caller to take what is left and to close its side of a websocket."""
+"""How long the caller may take to read what is left and to close its side of a websocket."""
 MESSAGE_BYTES = 4 * 1024 * 1024
 
 

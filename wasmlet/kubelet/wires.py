@@ -38,7 +38,7 @@ class Wire(Protocol):
 
 
 class RawWire(asyncio.Protocol):
-    """A connection that aiohttp has answered with 101; what happens to it, aiohttp is told as before."""
+    """The raw connection, after aiohttp has answered 101. When it is lost, aiohttp's own protocol is told."""
 
     def __init__(self, transport: asyncio.Transport) -> None:
         self._transport = transport

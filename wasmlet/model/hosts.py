@@ -36,7 +36,7 @@ class Dns:
 
 
 def hostname(pod: Pod) -> str:
-    """The pod's host name: what `spec.hostname` says or the pod's name, cut to what a label may be long."""
+    """The pod's host name: `spec.hostname`, or the pod's name, cut to the length that a DNS label may have."""
     name = str(pod.spec.get("hostname") or pod.name)
     return name if len(name) <= _LONGEST_LABEL else name[:_LONGEST_LABEL].rstrip("-.")
 

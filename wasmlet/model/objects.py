@@ -25,9 +25,9 @@ class Lookup:
     """Finds objects for one asker: a container's variables, or a volume.
 
     Attributes:
-        container: who is told where an object is missing; None for every container of the pod.
-        reason: the `waiting.reason` then.
-        prefix: opens the message then.
+        container: the container that an error about a missing object names; None for every container of the pod.
+        reason: the `waiting.reason` of such an error.
+        prefix: begins the message of such an error.
     """
 
     inputs: Inputs

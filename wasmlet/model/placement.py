@@ -45,8 +45,9 @@ def add(into: Amounts, more: Mapping[str, Decimal]) -> None:
 def demand(spec: Raw) -> Amounts:
     """What a pod asks of a node, itself counted under `pods`.
 
-    The larger of its containers together and any step of its initialisation, sidecars (KEP-753) running beside both;
-    requests of the pod as a whole (KEP-2837) go before those; and the overhead of its RuntimeClass (KEP-688).
+    Of each resource, the sum over its containers, or the largest step of its initialisation if that is larger. Sidecars
+    (KEP-753) run beside both, so they are added to both. Requests of the pod as a whole (KEP-2837) take the place of
+    these sums. The overhead of its RuntimeClass (KEP-688) is added.
     """
     total: Amounts = {}
     for item in spec.get("containers") or ():
@@ -90,7 +91,7 @@ def tolerates(toleration: Raw, taint: Raw) -> bool:
 class Requirement:
     """One condition on a label; `operator` is `In`, `NotIn`, `Exists`, `DoesNotExist`, `Gt` or `Lt`.
 
-    A missing label satisfies `NotIn`, as in the API. Also what node affinity is made of.
+    A missing label satisfies `NotIn`, as in the API. The terms of node affinity consist of these, too.
     """
 
     key: str

@@ -190,10 +190,10 @@ def restartable_init(pod: Pod) -> frozenset[str]:
 def phase_of(pod: Pod, status: PodStatus, *, final: bool = False) -> Phase:
     """The phase that container states and restart policies give, by the kubelet's rules (`getPhase`).
 
-    Pending until every regular init container has succeeded, every sidecar has started and every main container has
-    been; then Running while anything runs or will be restarted; Succeeded when all main containers ended with 0 and
-    none is to be restarted; Failed when all ended, at least one not with 0. A sidecar that is ended after the main
-    containers does not count.
+    Pending until every regular init container has succeeded, every sidecar has started, and every main container has
+    been started once. Then Running while anything runs or will be restarted. Succeeded when all main containers have
+    ended with 0 and none is to be restarted. Failed when all have ended, and at least one not with 0. The exit code of
+    a sidecar that is ended after the main containers does not count.
 
     `final` says that nothing will be started again (the pod is being deleted and has ended): then the phase is always
     a terminal one.
@@ -231,7 +231,7 @@ def _begun(status: ContainerStatus | None) -> bool:
 
 
 def _sidecar_started(status: ContainerStatus | None) -> bool:
-    """Whether a sidecar does not hold up what comes after it; one that has ended did, and is started again."""
+    """Whether the containers after this sidecar may start. One that has ended had started, and is started again."""
     return status is not None and _begun(status) and (not isinstance(status.state, Running) or status.is_started)
 
 

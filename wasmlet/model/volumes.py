@@ -142,7 +142,8 @@ def _mode(item: Raw, source: _Source) -> int:
 def _checked(path: str, field: str) -> str:
     """The path in its shortest form.
 
-    Names that open with ".." are the kubelet's own: it changes all files of a volume at once by turning `..data`.
+    Names that begin with ".." are the kubelet's own: it changes all files of a volume at once by making the symbolic
+    link `..data` lead to another directory.
     """
     parts = path.split("/")
     if not path or posixpath.normpath(path) == ".":

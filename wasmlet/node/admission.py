@@ -1,9 +1,8 @@
-"""What a node turns away, as a kubelet does at admission: phase Failed, with a reason of its own.
+"""Decides which pods a node rejects, as a kubelet does at admission: such a pod gets phase Failed and a reason.
 
-A pod that somebody bound to this node without the scheduler, or that was bound while the node changed, may not fit it.
-`Admission` looks at that once, before the provider hears of the pod, and keeps count of what the admitted pods ask for
-of resources and of the node's ports.
-Reasons and wording are the kubelet's (`lifecycle.predicateAdmitHandler`).
+A pod may not fit its node: somebody may have bound it without the scheduler, or the node has changed since it was
+bound. `Admission` checks that once, before the provider gets the pod. It also adds up the resources and the host ports
+of the admitted pods. Reasons and wording are the kubelet's (`lifecycle.predicateAdmitHandler`).
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from wasmlet.model.quantity import Quantity
 
 
 class Admission:
-    """Decides over pods for one node.
+    """Admits or rejects the pods of one node.
 
     Args:
         node: the Node object as the API has it now.
@@ -43,7 +42,7 @@ class Admission:
         self._ports = TakenPorts()
 
     async def admit(self, pod: Pod) -> None:
-        """Count the pod in.
+        """Check that the pod may run here, and count its resources and ports.
 
         Raises:
             Rejected: it may not run here.
@@ -70,7 +69,7 @@ class Admission:
         self.count(pod)
 
     def count(self, pod: Pod) -> None:
-        """Count a pod in that runs here already, or whose requests have changed; it is never turned away."""
+        """Count a pod without checking it: it runs here already, or its requests have changed."""
         self.release(pod.uid)
         wanted = demand(pod.spec)
         self._admitted[pod.uid] = wanted
@@ -78,7 +77,7 @@ class Admission:
         self._ports.take(pod.uid, pod.spec)
 
     def release(self, uid: str) -> None:
-        """The pod asks for nothing any more."""
+        """The pod has ended: its resources and ports are free again."""
         self._ports.free(uid)
         if (wanted := self._admitted.pop(uid, None)) is not None:
             add(self._used, {name: -amount for name, amount in wanted.items()})

@@ -1,4 +1,4 @@
-"""The node's HTTPS API, put together for this node: what it tells of itself, and on which port."""
+"""Puts the node's HTTPS API together: the server, who may use it, its certificate, and what it tells of the node."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ class NodeApi:
     """Serves the API of one node until `stop`.
 
     Args:
-        services: its client asks the API server who may use the API; the client's CA is the guess at the CA of the
-            cluster's clients.
+        services: its client asks the API server who may use this API. If `config` names no client CA, the CA by which
+            that client trusts the API server is taken for it.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class NodeApi:
         self._trusted = config.client_ca_file or client.identity.authority
         self._tls: ServerTls | None = None
         self.until: datetime | None = None
-        """When the certificate ends that it shows."""
+        """When the certificate that the API presents expires."""
         facts = NodeFacts(
             config.node_name,
             services.metrics.text,
@@ -55,7 +55,7 @@ class NodeApi:
         self._server = KubeletServer(pods, services.provider, guard, facts, clock, timeouts=timeouts)
 
     async def start(self, ip: str) -> int:
-        """Listen with a certificate of our own; the port.
+        """Listen, at first with a self-signed certificate. Returns the port.
 
         Raises:
             ConfigError: a port cannot be had, or the client CA cannot be read.

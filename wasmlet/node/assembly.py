@@ -1,6 +1,6 @@
-"""What a node consists of while it serves pods, put together from what it has before that.
+"""Makes the parts that a node needs to serve pods, from those that it has before (`Foundation`).
 
-`node` starts the parts in the order in which they are needed; here they are made, and nothing is started.
+Nothing is started here: `wasmlet.node.node` starts the parts, in the order in which they are needed.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ RUNTIME_CLASSES = "/apis/node.k8s.io/v1/runtimeclasses"
 
 @attrs.frozen(kw_only=True)
 class Foundation:
-    """What a node has when its provider is started, and before it serves pods.
+    """The parts that a node has once its provider is started, and before it serves pods.
 
     Attributes:
         client: for requests.
@@ -62,7 +62,7 @@ class Foundation:
 
 @attrs.frozen(kw_only=True)
 class Parts:
-    """What a node consists of while it serves pods.
+    """The further parts that a node has while it serves pods.
 
     Attributes:
         watching: what the watches are made with.

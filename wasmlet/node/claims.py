@@ -1,8 +1,7 @@
-"""The claims of pods and the volumes that they are bound to, read by name.
+"""Reads the PersistentVolumeClaims of the node's pods, and the PersistentVolumes that they are bound to, by name.
 
-A node's identity may read a PersistentVolumeClaim that one of its pods refers to, and the PersistentVolume that it is
-bound to, one by one, and may watch neither (Node authorizer). A binding does not change, so each is read until it is
-there, and never again for the same pod.
+The Node authorizer lets a node read the claims of its own pods and their volumes one by one, and watch neither. A
+binding does not change. So the claims of a pod are read until all are bound, and then never again for that pod.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from wasmlet.model.pod import Pod, Raw
 log = structlog.get_logger(__name__)
 
 LOOKS = Backoff(initial=1, cap=60, jitter=0.5)
-"""Between two looks at claims that are not bound yet."""
+"""The pauses between two reads of claims that are not bound yet."""
 
 
 @attrs.frozen
@@ -34,7 +33,7 @@ class BoundClaims:
 
 
 def claims_of(pod: Pod) -> frozenset[str]:
-    """The names of the claims that the pod's volumes are of; those of ephemeral volumes have the pod's name in them."""
+    """The names of the pod's claims. The claim of an ephemeral volume is named after the pod and the volume."""
     found = set()
     for volume in pod.spec.get("volumes") or ():
         if (source := volume.get("persistentVolumeClaim")) is not None:
@@ -48,7 +47,7 @@ class ClaimStore:
     """Knows the claims of the node's pods.
 
     Args:
-        changed: told the UID of a pod when all its claims are bound that were not when it asked.
+        changed: called with the UID of a pod once all its claims are bound, if `bound` found that one was not.
     """
 
     def __init__(
@@ -60,11 +59,11 @@ class ClaimStore:
         self._clock = clock
         self._rng = rng
         self._bound: dict[str, BoundClaims] = {}
-        """Of each pod that has all it needs."""
+        """By UID, for the pods whose claims are all bound."""
         self._looking: dict[str, asyncio.Task[None]] = {}
 
     async def bound(self, pod: Pod) -> BoundClaims:
-        """The pod's claims as they stand now. Where one is not bound, they are looked at until all are."""
+        """The pod's claims as they are now. If one is not bound, a task goes on reading them until all are."""
         if not (names := claims_of(pod)):
             return BoundClaims()
         if (known := self._bound.get(pod.uid)) is not None:

@@ -27,7 +27,7 @@ class Watching:
 
     Attributes:
         client: one that has a connection for each watch.
-        requests: one for all else, which has so many connections and no more.
+        requests: a client for all other requests; it has a limited number of connections.
         group: owns a task for each watch.
         history: told of the versions that are seen, so that a restored API server is noticed.
     """

@@ -74,7 +74,7 @@ class Credentials:
         return await load_identity(self._kubeconfig, clock=self._clock)
 
     async def kept(self) -> Identity | None:
-        """What an earlier start has left, where that is still valid: a later one asks for nothing then.
+        """The identity that an earlier start has kept, if it is still valid; else None. Makes no request.
 
         Raises:
             ConfigError: a kubeconfig is there that cannot be used.
@@ -184,7 +184,7 @@ def _kubeconfig(bootstrap: Path, certificate: Path) -> bytes:
 
 
 async def first_contact(client: Client, clock: Clock) -> None:
-    """See that the API server is there and knows us, before anything is started.
+    """Check that the API server can be reached and accepts our credentials, before anything is started.
 
     Raises:
         ConfigError: it is away, or does not accept us.

@@ -1,4 +1,7 @@
-"""What the Node object says of this node: labels, taints, capacity, addresses. Pure, from settings and status."""
+"""Makes the content of the Node object (labels, taints, capacity, addresses) from settings and the provider's status.
+
+Does no I/O; `wasmlet.node.registration` writes it to the API.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ from wasmlet.node.node_status import conditions, machine
 from wasmlet.provider import NodeStatus, Taint
 
 MOST_IMAGES, MOST_NAMES = 50, 5
-"""Of `status.images`, as a kubelet's: nodeStatusMaxImages, and the names of each."""
+"""How many images `status.images` has at most, and how many names of each: a kubelet's limits."""
 KUBELET_VERSION = "v1.34.0"
 """What the node says its kubelet is: clusters compare it with the API server's (version skew) and refuse odd ones."""
 FEATURES = ("ExtendWebSocketsToKubelet",)
@@ -26,18 +29,19 @@ API servers before 1.36 drop the field or make nothing of it, and go on to trans
 HANDLER_LABEL = "handler.wasmlet.dev/"
 """With a handler's name: the node's label that says it is offered, for the selector of a RuntimeClass."""
 NOT_BALANCED = "node.kubernetes.io/exclude-from-external-load-balancers"
-"""Cloud controllers look up an instance for each node that load balancers may send to, and stop at one that is none."""
+"""The label that keeps a node from load balancers. Without it a cloud controller would look for the node's machine in
+the cloud, and fail because there is none."""
 
 
 @attrs.frozen(kw_only=True)
 class NodeDescription:
-    """What does not change while the node runs.
+    """Makes the parts of the Node object. Its attributes do not change while the node runs.
 
     Attributes:
         provider: its name.
         ip: the node's address.
-        has_hostname: the node's name resolves to that address. An API server may dial the Hostname address first, so
-            that one that does not resolve keeps `kubectl logs` from working.
+        has_hostname: whether the node's name resolves to that address. Only then the Node has a Hostname address: an
+            API server may dial that one first, and `kubectl logs` fails if it does not resolve.
     """
 
     config: NodeConfig

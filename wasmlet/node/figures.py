@@ -1,6 +1,6 @@
-"""Figures that are looked up when somebody scrapes: of requests to the API server, certificates, and the provider.
+"""Metrics that are made at each scrape: requests to the API server, certificates, and the provider's own figures.
 
-`wasmlet.node.metrics` has what is counted while it happens; both are in one registry.
+`wasmlet.node.metrics` has the metrics that are counted as things happen. Both are in one registry.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class Figures:
         yield from self._provider()
 
     def _provider(self) -> Iterator[Metric]:
-        """The provider's own; none where it fails, or where one is none."""
+        """The provider's own figures. There are none if its call fails or one of them is not valid."""
         try:
             found = [_family(figure) for figure in self.provider.figures()]
         except Exception as error:

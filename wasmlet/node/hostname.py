@@ -1,9 +1,9 @@
-"""Whether a node's name is an address that others may dial: an API server dials a Hostname first, if it is told one.
+"""Finds out whether other machines can resolve the node's name. An API server dials a Node's Hostname address first.
 
-What this machine makes of a name says little of what others do: the hosts file, systemd's own answers for the machine's
-name (nss-myhostname, the resolver at 127.0.0.53) and search domains are its own. So DNS is asked for the whole name, at
-servers that are not on this machine, as anybody may ask it. Where there are none, or the name is one label, it is not
-told: InternalIP, which is always told, is enough.
+This machine may resolve the name although others cannot: it has its own hosts file, its own search domains, and the
+answers of systemd for the machine's own name (nss-myhostname, the resolver at 127.0.0.53). So DNS servers that are not
+on this machine are asked for the whole name. If there is no such server, or the name has only one label, the answer is
+no. The Node then has no Hostname address; its InternalIP, which it always has, is enough.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _ANSWERS, _RECURSE = 0x8000, 0x0100
 
 
 async def names_this_node(name: str, ip: str) -> bool:
-    """Whether DNS says for others, too, that the name stands for the address, as far as it answers in a short time."""
+    """Whether a DNS server outside this machine says, within `RESOLVE_SECONDS`, that the name has the address."""
     address = ipaddress.ip_address(ip)
     if "." not in name.rstrip(".") or address.is_loopback:
         return False
@@ -73,7 +73,7 @@ async def _ask(server: str, name: str, version: int) -> set[ipaddress.IPv4Addres
 
     Raises:
         OSError: the server cannot be asked.
-        ValueError, struct.error, IndexError: the name, or the answer, is none.
+        ValueError, struct.error, IndexError: the name or the answer is not valid.
     """
     number, kind = secrets.randbelow(2**16), _A if version == 4 else _AAAA
     question = _question(name) + struct.pack("!HH", kind, _IN)
@@ -109,7 +109,7 @@ def _question(name: str) -> bytes:
     """A name as DNS writes it: labels with their lengths.
 
     Raises:
-        ValueError: it is no such name.
+        ValueError: DNS cannot have such a name.
     """
     labels = [label.encode("ascii") for label in name.rstrip(".").split(".")]
     if not all(0 < len(label) < 64 for label in labels):
@@ -118,10 +118,10 @@ def _question(name: str) -> bytes:
 
 
 def _addresses(data: bytes, question: bytes, kind: int) -> Iterator[ipaddress.IPv4Address | ipaddress.IPv6Address]:
-    """The addresses in an answer, behind aliases, too.
+    """The addresses in an answer, including those that an alias leads to.
 
     Raises:
-        ValueError, struct.error, IndexError: it is not one to this question.
+        ValueError, struct.error, IndexError: it is not a valid answer to this question.
     """
     _, _, questions, answers, *_ = _HEAD.unpack_from(data)
     at = _HEAD.size + len(question)
@@ -137,7 +137,7 @@ def _addresses(data: bytes, question: bytes, kind: int) -> Iterator[ipaddress.IP
 
 
 def _behind_name(data: bytes, at: int) -> int:
-    """Where what follows a name begins; a reference to an earlier one ends it."""
+    """The position after the name that begins at `at`. An empty label or a reference to an earlier name ends a name."""
     while (length := data[at]) and length < 0xC0:
         at += length + 1
     return at + (2 if length else 1)

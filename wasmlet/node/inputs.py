@@ -28,7 +28,7 @@ log = structlog.get_logger(__name__)
 WATCHES = 200
 POLL_SECONDS = 60.0
 POLL_RETRIES = Backoff(initial=0.2, cap=POLL_SECONDS, jitter=0.5)
-"""Between the tries of a look that fails: the API server may not know yet that the pod is on this node."""
+"""The pauses after a read of an object that failed: the API server may not know yet that the pod is on this node."""
 
 _COLLECTIONS = {"ConfigMap": "configmaps", "Secret": "secrets"}
 
@@ -132,7 +132,7 @@ class InputStore:
 
     @property
     def watched(self) -> int:
-        """How many objects are kept."""
+        """How many objects are watched or read again and again."""
         return len(self._objects)
 
     def _services_of(self, namespace: str) -> Sequence[Raw]:
@@ -180,7 +180,7 @@ class InputStore:
             self._changed(uid)
 
     async def _follow(self, key: ObjectKey, found: _Object) -> None:
-        """Keep one object true, by watching it or, with too many watches, by looking now and then."""
+        """Keep one object up to date: watch it or, if there are too many watches, read it about once a minute."""
         if self._slots.locked():
             await self._poll(key, found)
             return

@@ -3,13 +3,14 @@
 40 s long, renewed every 10 s, held by the node's name, as a kubelet's is. It has a connection of its own, so that no
 load on the others delays it: a lease that runs out makes the cluster move the pods elsewhere.
 
-A renewal is also how the node finds out whether the API server is away (`wasmlet.kube.recovery`): while it is, the
-lease is tried each second. Tries overlap, because one that is not answered may stay so after the API server is back.
+A renewal also shows the node whether the API server is away (`wasmlet.kube.recovery`). While it is away, a renewal is
+tried each second. A new try does not wait for the one before, which may never be answered, even when the API server is
+back.
 
-The lease is also how a second process with the same node name is found out. Its holder cannot tell, being the node's
-name, so an annotation names the state directory that renews it: a restart knows its own and goes on at once, anybody
-else waits to see whether the lease is still being renewed. A node that ends empties the annotation, so that whoever
-takes its place elsewhere need not wait.
+The lease also shows whether a second process has the same node name. Both would write the same holder, the node's name.
+So an annotation has the id of the state directory of the process that renews the lease. A node that is restarted finds
+its own id there and goes on at once. Any other process waits, and sees whether the lease is still being renewed. A node
+that ends empties the annotation, so that a process that takes its place need not wait.
 """
 
 from __future__ import annotations
@@ -41,8 +42,8 @@ PATIENCE_SECONDS = 3.0
 SILENT_SECONDS = 6.0
 """Without an answer for this long the API server counts as away."""
 DOUBTS, DOUBT_SECONDS = 10, 10.0
-"""How many renewals other requests' failures may bring about at once, and how soon another one after that: requests
-that always fail, while the lease is well, cost next to nothing."""
+"""When another request fails, the lease is renewed early, to see whether the API server is away. So many early renewals
+may follow each other at once, and then one in so many seconds: requests that always fail must not cost much."""
 CLAIM_SECONDS = 15.0
 """How long somebody else's lease is watched: longer than a renewal takes."""
 ANNOTATION = "wasmlet.dev/instance"
@@ -57,7 +58,7 @@ class LeaseKeeper:
 
     Args:
         client: used by nothing else; its `recovery` is told whether the API server is away.
-        instance: tells this state directory from all others.
+        instance: the id of this state directory, which no other one has.
         registration: says the UID of the Node, which owns the lease.
     """
 
@@ -79,7 +80,7 @@ class LeaseKeeper:
         self._recovery = client.recovery
         self._doubts, self._doubts_at = float(DOUBTS), clock.monotonic()
         self._put_off = 0.0
-        """For how long the API server has asked for no further try."""
+        """How many seconds the API server has asked to wait before the next try."""
 
     async def claim(self) -> None:
         """See that nobody else is this node.
@@ -114,8 +115,9 @@ class LeaseKeeper:
         """Renew every 10 s, and as soon as another request's failure makes it doubtful that the API server is there.
 
         Args:
-            history: where the API server may have been away, asked whether it was restored from a backup. Before
-                anything is written: our own writes may take its versions beyond those that we know.
+            history: says whether the API server was restored from a backup. It is asked when the API server may have
+                been away, and before anything is written: our own writes could raise the server's versions above those
+                that we know, and so hide the restore.
         """
         while True:
             # Counted from the time that is in the lease: a slow answer takes nothing from the lease's duration.
@@ -132,7 +134,7 @@ class LeaseKeeper:
         return self._doubts >= 1
 
     async def _until_renewed(self, history: History) -> float:
-        """Renew, with one try after the other, and beside the other, until one is answered well; when it began."""
+        """Start tries, also while earlier ones wait for an answer, until one succeeds; when that one was sent."""
         begun, answer = self._clock.monotonic(), asyncio.Event()
         tries: set[asyncio.Task[float | None]] = set()
         try:
@@ -154,7 +156,7 @@ class LeaseKeeper:
             await asyncio.gather(*tries, return_exceptions=True)
 
     async def _try(self, answer: asyncio.Event, history: History) -> float | None:
-        """Renew once; when, on the monotonic clock, or None where that failed."""
+        """Renew once. Returns when the renewal was sent, on the monotonic clock, or None if it failed."""
         began = self._clock.monotonic()
         try:
             if self._recovery.away or self._recovery.doubted.is_set():

@@ -1,8 +1,8 @@
 """What a node counts of itself, for Prometheus: retries, latencies, queue lengths, pod phases.
 
 Each node has a registry of its own, so that several in one process do not mix. The node's HTTPS API serves it under
-`/metrics`. What a kubelet counts too has its names beside ours, for the boards and alerts that people have; what there
-is none of here (PLEG, a manager of control groups) is left out.
+`/metrics`. Metrics that a kubelet has, too, are also there under the kubelet's names, for existing dashboards and
+alerts. A kubelet's metrics about things that do not exist here (PLEG, the manager of control groups) are left out.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ class Metrics:
         phases: Callable[[], dict[str, int]],
         containers: Callable[[], dict[str, int]],
     ) -> None:
-        """Say where the figures come from that are looked up when somebody asks.
+        """Set the functions that give the figures which are looked up at each scrape.
 
         Args:
             containers: how many there are in each of `STATES`.

@@ -175,8 +175,9 @@ class Node:
     async def _connect(self, stack: AsyncExitStack, identity: Identity) -> tuple[Client, Client, Client]:
         """Three clients of the API server: for requests, for the lease's renewals, and for watches.
 
-        Renewals overlap in an outage, so one that the server turns down for now is not repeated within a try. Every
-        watch holds a connection. The number of both is bounded where they are made, and has no bound here.
+        The second client does not repeat a renewal that the server answers with 429: the lease keeper makes another
+        try itself. The last two have no limit of connections. A renewal in an outage and a watch each hold one; whoever
+        makes them limits their number.
         """
         recovery, answered = Recovery(), Counter[tuple[str, str]]()
         clients = [
@@ -296,7 +297,7 @@ def _priority(task: PodTask) -> int:
 
 
 async def _reached(work: Awaitable[None]) -> None:
-    """Something without which there is no node; what the API server says against it is for the user."""
+    """Do something that a node cannot start without. An error of the API server becomes a ConfigError for the user."""
     try:
         await work
     except errors.ApiError as error:
@@ -309,7 +310,7 @@ class _Stopped(Exception):
 
 @asynccontextmanager
 async def _stoppable() -> AsyncIterator[asyncio.TaskGroup]:
-    """A task group whose body ends it, tasks and all, by raising `_Stopped`; a lone error comes out as itself."""
+    """A task group whose body ends all its tasks by raising `_Stopped`. A single error of a task is raised as it is."""
     try:
         async with asyncio.TaskGroup() as group:
             yield group
@@ -338,8 +339,8 @@ def raise_descriptor_limit() -> None:
 def trim_memory() -> None:
     """Make the process of a node that has started small, and its garbage collector cheap.
 
-    What was imported stays for good, and pods are trees without cycles: the collector is told to look at the former
-    never and at the latter seldom. What importing has freed goes back to the system (some 20 MiB).
+    Modules that were imported are never freed, so the collector is told to skip them. Pods are trees without cycles, so
+    it is told to run seldom. The memory that the imports have freed goes back to the system (some 20 MiB).
     """
     gc.collect()
     gc.freeze()
@@ -348,7 +349,7 @@ def trim_memory() -> None:
 
 
 def _own_address(server: str) -> str:
-    """The address of this machine on the way to the API server. Nothing is sent."""
+    """The address from which this machine would reach the API server. Nothing is sent."""
     url = urlsplit(server)
     try:
         family, kind, _, _, address = socket.getaddrinfo(url.hostname, url.port or 443, type=socket.SOCK_DGRAM)[0]

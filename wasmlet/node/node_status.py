@@ -1,6 +1,7 @@
-"""What of a Node's status is this node's, and the patch that brings the API to it. But for `machine`, pure functions.
+"""Which part of a Node's status this node owns, and the patch that writes it. Pure functions, except `machine`.
 
-Others write there too: capacities of devices, conditions of a problem detector. These stay as they are.
+Other programs write to the same status: capacities of devices, conditions of a problem detector. These stay as they
+are.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ def conditions(of_provider: Sequence[Condition], provider: str, trouble: str) ->
 
 
 def stamped(condition: Raw, node: Raw, now: datetime) -> dict[str, Any]:
-    """The condition with its times; that of its transition stays while the API's Node says the same."""
+    """The condition with its times. The transition time stays while the Node in the API has the same status for it."""
     found = (node.get("status") or {}).get("conditions") or ()
     before = next((c for c in found if c.get("type") == condition["type"]), None)
     same = before is not None and before.get("status") == condition["status"]
@@ -48,7 +49,7 @@ def stamped(condition: Raw, node: Raw, now: datetime) -> dict[str, Any]:
 
 
 def owned(node: Raw, sent: Raw) -> dict[str, Any]:
-    """The part of a Node's status that is this node's: that of which it has sent something."""
+    """What the Node in the API has in those fields and conditions that this node has `sent`."""
     status = node.get("status") or {}
     found: dict[str, Any] = {}
     for key, ours in sent.items():
@@ -64,7 +65,7 @@ def owned(node: Raw, sent: Raw) -> dict[str, Any]:
 
 
 def patch_of(before: Raw, now: Raw) -> dict[str, Any]:
-    """What brings a status to `now`, with what takes away that of `before` which is gone: maps and conditions merge."""
+    """The patch from status `before` to `now`. The API merges maps and conditions, so it also names what is gone."""
     found: dict[str, Any] = dict.fromkeys(before.keys() - now.keys())
     for key, value in now.items():
         if isinstance(value, Mapping):
@@ -83,6 +84,6 @@ def version_of(node: Raw) -> str:
 
 
 def machine() -> dict[str, str]:
-    """What this machine has, where the provider does not say what it can give."""
+    """The CPU and memory of this machine, for a provider that does not say what it can give."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return {"cpu": str(os.cpu_count() or 1), "memory": f"{memory // 1024}Ki"}

@@ -1,4 +1,4 @@
-"""Calls to a provider: within a time, and ended early when something else is due.
+"""Calls a provider with a time limit, and ends a call early when something else is due.
 
 A provider may hang, and a pod may be deleted while it is created; either way its task must get on. A call is ended by
 cancelling it, which the contract of `wasmlet.provider` allows at every await.
@@ -24,11 +24,11 @@ async def answer(provider: str, call: Awaitable[T], seconds: float, limit: async
 
     Args:
         provider: its name, for messages.
-        limit: of so many seconds, not entered yet, where the caller wants to end the call sooner.
+        limit: a timeout of that many seconds, not entered yet, by which the caller can end the call sooner.
 
     Raises:
         TimeoutError: it took too long; the message names the provider.
-        WasmletError: it cancelled itself.
+        WasmletError: the provider raised a CancelledError although nobody cancelled the call.
     """
     limit = limit or asyncio.timeout(seconds)
     try:

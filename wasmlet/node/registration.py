@@ -1,11 +1,11 @@
-"""The Node object: made, kept true, made again when somebody deletes it.
+"""Creates the Node object, keeps it up to date, and creates it again if somebody deletes it.
 
 `NodeRegistration.register` creates the Node or takes over one that exists, leaving labels, taints and conditions that
 others set alone (a node may not change its taints after registration, by NodeRestriction). `run` watches the Node,
 looks every ten seconds whether something changed and reports at least every five minutes, as a kubelet does; the lease
-(`wasmlet.node.lease`) is the heartbeat in between. What the node owns of the status is put right when somebody else
-writes over it: the node lifecycle controller does, of a node whose lease it did not see. When the API server was away,
-the Node is read and reported at once.
+(`wasmlet.node.lease`) is the heartbeat in between. If somebody else overwrites the part of the status that the node
+owns, the node writes it again. (The node lifecycle controller overwrites it if it has not seen the lease renewed.) When
+the API server was away, the Node is read and reported at once.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ STUCK_SECONDS = 120.0
 
 
 class NodeRegistration:
-    """Keeps one Node object true.
+    """Keeps one Node object up to date.
 
     Args:
         description: what the Node says of itself.
@@ -63,9 +63,9 @@ class NodeRegistration:
         """What was sent last."""
         self._reported_at = float("-inf")
         self._answered: dict[str, Any] = {}
-        """How the API had it then: it writes quantities in its own way, and leaves out fields that it does not know."""
+        """What the API answered: it writes quantities in its own way, and leaves out fields that it does not know."""
         self._due = True
-        """To be reported, though nothing is different from what was sent."""
+        """The status has to be written, even if it is the same as the one that was sent last."""
         self._uncertain = False
         """The API server was away: what the watch has told may be out of date."""
         self._put_right_at = float("-inf")
@@ -76,9 +76,9 @@ class NodeRegistration:
         self._missing = False
         """Somebody else has deleted the Node."""
         self._newest_status: NodeStatus | None = None
-        """What the provider said last of the node, as the API has taken it."""
+        """The last node status of the provider that the API has accepted."""
         self._silent = False
-        """The provider did not say it when it was asked last."""
+        """The provider did not give its node status when it was asked last."""
         self._leaving = False
         self.trouble = ""
         """What keeps the node from being ready, beside what the provider says itself."""
@@ -92,7 +92,7 @@ class NodeRegistration:
         return self._leaving
 
     async def shut_down(self) -> None:
-        """Ask for no new pods, since all are being ended: NotReady, as at a kubelet's graceful shutdown (KEP-2000)."""
+        """Set the node NotReady, so that it gets no new pods while it ends: a kubelet's graceful shutdown, KEP-2000."""
         self._leaving = True
         try:
             async with asyncio.timeout(SHUTDOWN_SECONDS):
@@ -191,7 +191,7 @@ class NodeRegistration:
         self._wake.set()
 
     def _overwritten(self) -> bool:
-        """Whether the Node is not what was sent: somebody else has written what this node owns."""
+        """Whether somebody else has changed what this node owns, since the API answered our last write."""
         return bool(self._reported) and owned(self.node, self._reported) != self._answered
 
     def _gone(self) -> None:
@@ -249,9 +249,9 @@ class NodeRegistration:
             await self._report(self._newest_status, trouble)
 
     async def _ask(self) -> NodeStatus | None:
-        """What the provider says of the node; where it does not say it now, what it said last.
+        """The provider's node status; if it cannot be had now, the last one that the API accepted, or None.
 
-        The node's Ready condition does not wait for it.
+        The node's Ready condition does not depend on it.
         """
         try:
             status = await answer(self._provider.name, self._provider.node_status(), PING_SECONDS)
@@ -268,7 +268,7 @@ class NodeRegistration:
         return status
 
     async def _read(self) -> None:
-        """See how the Node stands, whatever the watch has told, and have it reported."""
+        """Read the Node from the API, which may know more than the watch has told, and have the status written."""
         self._uncertain = False
         try:
             self.node = await self._client.get(self._path)

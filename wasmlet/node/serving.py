@@ -1,10 +1,10 @@
 """The certificate that the node's HTTPS API shows, signed by the cluster.
 
-The node begins with one of its own making, which an API server that verifies kubelets does not accept. It asks for one
-that the cluster signs (signer kubernetes.io/kubelet-serving unless `--serving-signer` names another, as a kubelet with
-`serverTLSBootstrap`), which somebody
-has to approve: no cluster does that by itself, for only an administrator knows whose an address is. Until then an event
-on the Node says why `kubectl logs` may fail. The certificate is kept in the state directory and renewed.
+The node begins with a self-signed certificate, which an API server that verifies kubelets does not accept. It asks the
+cluster for a signed one, as a kubelet with `serverTLSBootstrap` does. The signer is kubernetes.io/kubelet-serving,
+unless `--serving-signer` names another. Somebody has to approve the request: no cluster does that by itself, because
+only an administrator knows to whom an address belongs. Until then an event on the Node says why `kubectl logs` may
+fail. The certificate is kept in the state directory, and renewed before it expires.
 """
 
 from __future__ import annotations

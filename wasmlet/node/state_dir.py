@@ -1,4 +1,4 @@
-"""The node's state directory: for one node loop at a time, and known again after a restart."""
+"""The node's state directory: locked for one process at a time, with an id that stays the same across restarts."""
 
 from __future__ import annotations
 

@@ -65,7 +65,7 @@ class StatusWriter:
         self._slots = asyncio.Semaphore(in_flight)
         self._entries: dict[str, _Entry] = {}
         self._nonsense: set[str] = set()
-        """UIDs of the pods whose status was none when it was to be written last."""
+        """UIDs of the pods whose last status was not valid, so that it could not be written."""
 
     @property
     def unwritten(self) -> int:
@@ -138,7 +138,7 @@ class StatusWriter:
         return True
 
     def _no_status(self, entry: _Entry, error: Exception) -> None:
-        """Pass over what a provider reports and is no status: it must not end the node."""
+        """Log, and write nothing: the provider has reported a status that is not valid, which must not end the node."""
         uid = entry.key.uid
         log.warning(
             "not a status: it is not written", pod=str(entry.key), **described(error, first=uid not in self._nonsense)

@@ -52,7 +52,7 @@ class TokenManager:
     """The tokens of all pods of the node.
 
     Args:
-        changed: told the UID of a pod whose tokens are new.
+        changed: called with the UID of a pod that has new tokens.
     """
 
     def __init__(
@@ -164,7 +164,7 @@ class TokenManager:
 
 
 def _may_lag(error: errors.ApiError) -> bool:
-    """Whether an API server answers so that does not know yet that a pod is on the node."""
+    """Whether this may be the answer of an API server that does not know yet that the pod is on this node."""
     missing = str(error.details.get("kind") or "pods")
     return isinstance(error, errors.Forbidden) or (
         isinstance(error, errors.ObjectNotFound) and missing in ("pod", "pods")

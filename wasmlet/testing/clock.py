@@ -7,14 +7,14 @@ import math
 from datetime import UTC, datetime, timedelta
 
 ROUNDED = 1e-6
-"""By how many seconds a sum of seconds may be beside what it ought to be."""
+"""How many seconds a sum of seconds may be wrong because of rounding."""
 
 
 class FakeClock:
     """Time as a test tells it (a `wasmlet.clock.Clock`).
 
     Args:
-        start: the wall-clock time at first; the real one by default, for the sake of others who stamp with that.
+        start: the wall-clock time at first; by default the real one, since others in the test use real timestamps.
     """
 
     def __init__(self, start: datetime | None = None) -> None:
@@ -51,7 +51,7 @@ class FakeClock:
     async def next_sleep(self, at_least: float = 0.0, at_most: float = math.inf) -> float:
         """Wait until a task sleeps on this clock; return how many seconds the shortest sleep has left.
 
-        With bounds: wait until what the shortest sleep has left is within them, but for what adding seconds rounds off.
+        With bounds: wait until what the shortest sleep has left is within them, apart from rounding.
         """
         while True:
             due = [deadline - self._elapsed for deadline, event in self._sleepers if not event.is_set()]

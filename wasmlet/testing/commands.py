@@ -1,6 +1,6 @@
-"""What the reference provider plays where kubectl runs a command, attaches, or forwards a port.
+"""What the reference provider does when kubectl runs a command in a container, or forwards a port.
 
-Nothing runs, so there are a few commands of its own, each of which does one thing that a caller may depend on:
+It runs no real programs. So it has a few commands of its own, each of which does one thing that a caller may depend on:
 
 | command | does |
 |---|---|
@@ -27,7 +27,7 @@ PIECE = 32 * 1024
 
 
 async def play(command: Sequence[str], streams: Streams) -> int:
-    """Do what the command says, to the first part that does not end with 0; that part's exit code.
+    """Run the parts of the command in order, until one does not end with 0. Returns its exit code, or 0.
 
     Raises:
         InvalidInput: there is no such command.

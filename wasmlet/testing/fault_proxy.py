@@ -313,7 +313,7 @@ class _Connection:
         """Send the request, and pass its answer on; whether the connection can go on.
 
         Args:
-            most: bytes of the answer that are passed on; of 0 the answer is read to its end. None passes all on.
+            most: how many bytes of the answer are passed on; None for all. With 0 it is still read to its end.
         """
         if self._server is None:
             self._server = await self._proxy.dial()
@@ -367,7 +367,7 @@ class _Connection:
 
 
 def _follow(answer: h11.Connection, request: bytes) -> None:
-    """Bring the parser of an answer to where it expects that of the request."""
+    """Tell the parser of the answer about the request, so that it knows which kind of answer to expect."""
     incoming = h11.Connection(h11.SERVER)
     incoming.receive_data(request)
     while not isinstance(event := incoming.next_event(), h11.EndOfMessage):

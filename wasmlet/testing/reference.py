@@ -1,9 +1,10 @@
 """A provider that keeps its pods in memory and runs nothing.
 
-It does all that the contract of `wasmlet.provider` asks and no more, so it shows an author what is needed, tests of the
-node loop what is relied on, and benchmarks what the node loop itself costs. `finish` and `log` play the guest; so does
-a container whose command is `script`: its arguments are instructions, carried out in order (see `_Guest`). What
-`kubectl exec` can run is in `wasmlet.testing.commands`; ports echo.
+It does all that the contract of `wasmlet.provider` asks, and no more. So it shows authors what a provider needs, it
+serves tests of the node loop, and benchmarks measure with it what the node loop itself costs. A test says with `finish`
+and `log` what the program in a container does. If the container's command is `script`, its arguments are instructions,
+which are carried out in order (see `_Guest`). `kubectl exec` can run the commands of `wasmlet.testing.commands`, and
+ports send back what comes.
 """
 
 from __future__ import annotations
@@ -251,7 +252,7 @@ class ReferenceProvider(Provider):
 
 
 class _Guest:
-    """Plays one container: `print TEXT` writes a line, `sleep SECONDS` waits, `exit CODE` ends it.
+    """Carries out a container's instructions: `print TEXT` writes a line, `sleep SECONDS` waits, `exit CODE` ends it.
 
     `ignore` makes it one that does not end when asked to: it uses its grace period up and is ended by force. A script
     without `exit` runs on.

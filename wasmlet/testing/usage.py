@@ -1,4 +1,4 @@
-"""What the reference provider's containers seem to use: made up, or as a test sets it; as `/stats/summary` has it."""
+"""The CPU and memory that the reference provider reports, made up or set by a test, as `/stats/summary` has them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from wasmlet.model.status import PodStatus, Running
 from wasmlet.model.times import rfc3339
 
 SHARE = 0.01
-"""Of a core, which a container uses from its start on unless a test says otherwise."""
+"""The share of a core that a container uses, unless a test sets its usage."""
 
 
 @attrs.frozen

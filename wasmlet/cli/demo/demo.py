@@ -101,11 +101,11 @@ async def demo(file: Path | None, arguments: Sequence[str], settings: Settings, 
 
 
 def _nothing(line: str) -> None:
-    """A line that is of use only while the demo stays up."""
+    """Drop a line that is of use only while the demo stays up."""
 
 
 def _files(file: Path | None, provider: str) -> list[Path]:
-    """What is shown, one after the other."""
+    """The files to show, one after the other."""
     if file:
         return [file]
     return [example(name) for name in (("wascc.yaml",) if provider == "wascc" else ("hello.yaml", "web.yaml"))]

@@ -21,7 +21,7 @@ from wasmlet.model.pod import Pod, PodKey
 
 PATIENCE_SECONDS = 30.0
 COMPILE_SECONDS = 600.0
-"""How much longer a pod is waited for whose module is compiled: more than a node gives that."""
+"""How much longer the demo waits for a pod while its module is compiled: longer than the node itself does."""
 FUTILE_SECONDS = {
     "CreateContainerError": 0.0,
     "CreateContainerConfigError": 5.0,  # a manifest may have the ConfigMap behind the pod
@@ -29,7 +29,7 @@ FUTILE_SECONDS = {
     "InvalidImageName": 0.0,
     "Unschedulable": 5.0,
 }
-"""How much longer a pod is waited for that waits for this reason, which does not go away by itself."""
+"""Reasons for waiting that do not go away by themselves, and how many seconds the demo still waits for such a pod."""
 
 Say = Callable[[str], None]
 Earlier = Callable[[PodKey, str], Sequence[AsyncGenerator[bytes, None]]]

@@ -1,4 +1,7 @@
-"""The provider of a demo's node: in its own process, or in that of an agent beside it, as if it were elsewhere."""
+"""Makes the provider of the demo's node: one in the demo's process, or `remote`, which has the pods run by an agent.
+
+An agent is a process that runs pods for a node elsewhere. The demo starts it on this machine.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +50,7 @@ class Place:
 
 @attrs.frozen
 class Half:
-    """A provider, and what reads the logs of earlier instances where it has them."""
+    """The node's provider, and a function that reads the logs of earlier instances of a container from it."""
 
     provider: Provider
     earlier: Earlier
@@ -84,7 +87,7 @@ async def half(name: str, place: Place, say: Say) -> AsyncGenerator[Half, None]:
 
 
 def tolerating(objects: Sequence[dict[str, Any]], name: str) -> None:
-    """Have pods that tolerate a node of wasmtime's tolerate one with that provider, too."""
+    """Add tolerations to the objects: pods that tolerate a wasmtime node tolerate one with provider `name`, too."""
     taint = "wasmlet.dev/provider"
     for body in objects if name != LOCAL else ():
         spec = body.get("spec") or {}

@@ -23,7 +23,7 @@ class DemoFailed(WasmletError):
 
 @attrs.frozen
 class Show:
-    """Shows objects.
+    """Applies objects, and shows what becomes of them.
 
     Attributes:
         earlier: reads what the node still has of a container's earlier instances.

@@ -10,10 +10,11 @@ _ENDLESS = 10**6
 
 
 def lines(head: Sequence[str], tables: Sequence[Table], *, headers: bool) -> Iterator[str]:
-    """The lines: a few of the whole, then tables, with an empty line before each that has rows.
+    """The lines: a summary, then the tables that have rows, with empty lines between them.
 
     Args:
-        headers: whether there are names of columns, and lines of the whole.
+        head: the lines of the summary.
+        headers: whether to print the summary and the names of the columns.
     """
     if headers:
         yield from head

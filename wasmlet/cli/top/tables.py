@@ -23,9 +23,9 @@ class Column:
     """A column.
 
     Attributes:
-        right: its cells stand at the right.
-        least: characters that are kept where a line is too long; None for all.
-        spare: the first to be left out where a line is still too long is the one with the highest number; 0 never.
+        right: its cells are aligned to the right.
+        least: how many characters are kept if a line is too long; None for all.
+        spare: if a line is still too long, columns are left out, those with the highest number first; 0 means never.
     """
 
     name: str

@@ -1,8 +1,8 @@
 """CPU and memory of nodes and pods: two lists of the Metrics API, and one request for each node that it does not have.
 
 The Metrics API (metrics-server) is asked first. A node that it does not know is asked itself, by way of the API server
-(`nodes/NAME/proxy/stats/summary`), which takes a right that is as strong as exec in all pods of the node. A way that is
-not there or not allowed is tried again after a minute, and so is a node that does not have it.
+(`nodes/NAME/proxy/stats/summary`), which takes a right that is as strong as exec in all pods of the node. If one of the
+two ways is missing or not allowed, it is tried again after a minute. So is a node that has no summary.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ _ANSWER_BYTES = 16 * 2**20
 """The longest Summary that is read: some thousands of pods."""
 _AT_ONCE = 4
 _ILL_FORMED = (AttributeError, KeyError, TypeError, ValueError)
-"""What reading something raises that is not of the expected form."""
+"""The errors that are raised when an answer does not have the expected form."""
 MOST_ASKED = 64
-"""How many nodes are asked themselves."""
+"""How many nodes are asked themselves, at most."""
 NEEDS = (
     "CPU and memory need the Metrics API (rights: get, list of nodes and pods in metrics.k8s.io), "
     "or the right to get nodes/proxy, which is as strong as exec"
@@ -45,7 +45,7 @@ class Amount:
 
 @attrs.frozen
 class Usage:
-    """What is known of it at one time.
+    """The CPU and memory that nodes and pods take, at one time.
 
     Attributes:
         pods: by namespace and name.
@@ -58,7 +58,7 @@ class Usage:
 
 
 class UsageReader:
-    """Reads it.
+    """Reads CPU and memory.
 
     Args:
         namespace: whose pods; None for all.
@@ -71,7 +71,7 @@ class UsageReader:
         self._without_metrics = self._without_proxy = float("-inf")
         """Until when each way is not tried."""
         self._without: dict[str, float] = {}
-        """Until when a node is not asked that has no such answer."""
+        """By name of a node that has no summary: until when it is not asked again."""
         self._why: dict[str, str] = {}
 
     async def read(self, names: Sequence[str]) -> Usage:

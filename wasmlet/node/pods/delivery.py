@@ -1,4 +1,4 @@
-"""What a provider is given of a pod: the calls that hand it over, and which version it was given last."""
+"""Hands a pod over to the provider, and keeps which version of it the provider was given last."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from wasmlet.node.services import NodeServices
 
 
 async def admitted_inputs(services: NodeServices, pod: Pod, *, has_run: bool) -> Inputs:
-    """What the pod refers to, as it stands now, once the pod is counted among those of this node.
+    """Admit the pod to this node, then return the objects that it refers to, as they are now.
 
     Args:
-        has_run: the pod has its place on this node already, so it is counted and not admitted.
+        has_run: the pod has run on this node before, so it is counted and not checked.
 
     Raises:
         Rejected: the pod cannot run on this node.
@@ -51,7 +51,7 @@ class DeliveredVersion:
     annotations: Mapping[str, str]
     generation: int
     spec: Raw | None
-    """Only where the API server counts no generations."""
+    """None if the API server sets `generation`, which is compared instead."""
 
     @classmethod
     def of(cls, pod: Pod) -> DeliveredVersion:
@@ -80,7 +80,7 @@ class Delivery:
         self._stale = False
 
     def due(self, pod: Pod) -> bool:
-        """Whether the provider has to be told of the pod, which is as given here now."""
+        """Whether the provider has to be told of this version of the pod, or of changed inputs."""
         return self._version is None or self._stale or self._version.differs(pod)
 
     def inputs_changed(self) -> None:
@@ -88,10 +88,10 @@ class Delivery:
         self._stale = True
 
     def begin(self) -> bool:
-        """The provider is being told.
+        """The provider is being told now.
 
         Returns:
-            Whether it had to be because of what the pod refers to; `failed` takes it.
+            Whether inputs of the pod had changed. Pass it to `failed` if the call fails.
         """
         stale, self._stale = self._stale, False
         return stale

@@ -1,4 +1,4 @@
-"""How a pod ends: how long it has, what its last status is, and the calls that end it. `pod_task` says when."""
+"""How a pod ends: its grace period, its last status, and the calls that end it. `pod_task` decides when."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from wasmlet.node.provider_calls import ProviderCalls
 from wasmlet.node.services import NodeServices
 
 LEAST_GRACE_SECONDS = 2.0
-"""What a pod has even where its grace period is over, as with a kubelet."""
+"""How long a pod has to end even if its grace period is over already, as with a kubelet."""
 DRAIN_SLACK_SECONDS = 5.0
 """How long a drain waits for a pod beyond the time that the pod has to end."""
 SHUTDOWN_MESSAGE = "Pod was terminated in response to imminent node shutdown."
@@ -56,7 +56,9 @@ def shut_down_status(pod: Pod, status: PodStatus | None, now: datetime) -> PodSt
 
 
 async def tell_before_end(services: NodeServices, calls: ProviderCalls, pod: Pod) -> None:
-    """Tell the provider of a pod that it has run all along: the pod may have something to do before it ends.
+    """Give the provider the manifest of a pod that it has run since before this node loop began.
+
+    The manifest may ask for something to be done before the end (preStop).
 
     Raises:
         Interrupted: something else is due now.
@@ -69,7 +71,7 @@ async def end(services: NodeServices, calls: ProviderCalls, pod: Pod, grace: flo
     """Have the provider end the pod; its last status, None where the provider has none to tell.
 
     Args:
-        keep: the API goes on having the pod, whose logs may be read.
+        keep: the pod stays in the API, so its logs must still be readable.
 
     Raises:
         Interrupted: something else is due now, such as an end with a shorter grace period.
@@ -84,11 +86,12 @@ async def end(services: NodeServices, calls: ProviderCalls, pod: Pod, grace: flo
 
 
 async def have_forgotten(client: Client, pod: Pod) -> None:
-    """Ask the API to forget the pod, whose object stays where it has finalizers.
+    """Delete the pod's object from the API. An object with finalizers stays until they are removed.
 
     Raises:
-        ApiError: it has not. Also where it says that there is no such pod: the watch then tells so, or else the API
-            server does not know of the pod yet (its admission plugin NodeRestriction learns of pods from a watch).
+        ApiError: it was not deleted. Also if the API server says that there is no such pod: then either the watch will
+            say so, too, or the API server does not know the pod yet (its admission plugin NodeRestriction learns of
+            pods from a watch), and another try is needed.
     """
     options = {"gracePeriodSeconds": 0, "preconditions": {"uid": pod.uid}}
     try:

@@ -1,4 +1,4 @@
-"""Containers whose end nobody saw, and what came before the present instance of one.
+"""Lost containers, whose end nobody saw, and the restart counts of the containers that take their place.
 
 A provider may have lost a pod that the API remembers (its machine was restarted, its records are gone). The kubelet
 reports such a container as ContainerStatusUnknown with exit code 137; the one that takes its place is a restart, and a
@@ -21,7 +21,7 @@ _KINDS = ("containerStatuses", "initContainerStatuses", "ephemeralContainerStatu
 
 
 def has_run(current: Raw) -> bool:
-    """Whether the API, whose status of the pod this is, was told that a container of it has run."""
+    """Whether a container of the pod has run, by its status in the API (`current`)."""
     states = [c.get("state") or {} for c in current.get("containerStatuses") or ()]
     return any("running" in state or "terminated" in state for state in states)
 
@@ -46,7 +46,7 @@ class EarlierInstances:
 
 
 def reported_before(current: Raw, known: PodStatus | None) -> dict[str, EarlierInstances]:
-    """By container, what the API has heard of and the provider does not count: a restart count never goes down."""
+    """By container, the restarts that the API has and the provider does not count. They are added to its count."""
     found = {}
     for entry in _entries(current):
         mine = known.container(entry["name"]) if known is not None else None
@@ -56,7 +56,7 @@ def reported_before(current: Raw, known: PodStatus | None) -> dict[str, EarlierI
 
 
 def lost_before(pod: Pod, current: Raw, now: datetime) -> dict[str, EarlierInstances]:
-    """By container, that its present instance was lost: the next one is a restart, after a ContainerStatusUnknown."""
+    """By container, what precedes the next instance: all earlier restarts, one more, and a ContainerStatusUnknown."""
     found = {}
     for entry in _entries(current):
         (status,) = lost(pod, now, [entry["name"]])
@@ -71,7 +71,7 @@ def most(one: Mapping[str, EarlierInstances], other: Mapping[str, EarlierInstanc
 
 
 def counting(status: PodStatus, earlier: Mapping[str, EarlierInstances]) -> PodStatus:
-    """The status with what went before counted in."""
+    """The status with the earlier restarts added, and with the end of the earlier instance."""
 
     def count(container: ContainerStatus) -> ContainerStatus:
         if (known := earlier.get(container.name)) is None:
@@ -88,7 +88,7 @@ def counting(status: PodStatus, earlier: Mapping[str, EarlierInstances]) -> PodS
 
 
 def never_fewer(wanted: dict[str, Any], current: Raw) -> None:
-    """Let no restart count of a status be lower than the API's: a container that has yet to start again has none."""
+    """Raise each restart count in `wanted` to that of the API: a container that has not started again yet has 0."""
     counts = {entry["name"]: int(entry.get("restartCount") or 0) for entry in _entries(current)}
     for kind in _KINDS:
         for entry in wanted.get(kind) or ():
@@ -96,7 +96,7 @@ def never_fewer(wanted: dict[str, Any], current: Raw) -> None:
 
 
 def ends_in_api(current: Raw) -> PodStatus:
-    """The containers that the API knows to have ended, as it knows it."""
+    """The containers that have ended according to the API, as a `PodStatus`."""
 
     def ends(key: str) -> tuple[ContainerStatus, ...]:
         return tuple(
@@ -128,10 +128,10 @@ def _terminated(raw: Raw) -> Terminated:
 
 
 def failed_by_loss(pod: Pod, current: Raw, now: datetime) -> PodStatus | None:
-    """The last status of a pod whose containers are lost, where its restart policy lets none start again; else None.
+    """The last status of a pod whose containers are lost, if its restart policy forbids to start it again; else None.
 
-    With OnFailure that is so where a container has completed: the API refuses a container that is done and runs again,
-    and a provider cannot start half a pod.
+    OnFailure forbids it if a container has completed: the API refuses a completed container that runs again, and a
+    provider cannot start only some containers of a pod.
     """
     ends = ends_in_api(current)
     completed = any(isinstance(c.state, Terminated) and c.state.exit_code == 0 for c in ends.containers)
@@ -141,7 +141,7 @@ def failed_by_loss(pod: Pod, current: Raw, now: datetime) -> PodStatus | None:
 
 
 def in_service(status: PodStatus, current: Raw) -> PodStatus:
-    """The status of an adopted pod: where it leaves open whether a container is ready, the API's word goes on."""
+    """The status of a pod from before this node loop began. If it does not say what is ready, the API's word stays."""
     known = {entry.get("containerID"): entry for entry in _entries(current)}
 
     def go_on(container: ContainerStatus) -> ContainerStatus:

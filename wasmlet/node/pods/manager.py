@@ -44,14 +44,14 @@ class PodManager:
         self._held: dict[str, PodRecord] = {}
         """What the provider held when it was listed, until a complete list of the API says whose it is."""
         self._revived: dict[str, dict[str, Any]] = {}
-        """What the API has again while its task has still to end."""
+        """By UID, pods that a restored API server has again while the task that ended them is not over yet."""
         self._unlisted = ""
         """Why the provider did not list its pods when it was asked last."""
         self._heard: set[str] | None = None
-        """While the provider is asked for its list: the pods that its changes have told of since."""
+        """While the provider is asked for its list: the UIDs of the pods that it has reported meanwhile; else None."""
 
     def adopt(self, records: Iterable[PodRecord]) -> None:
-        """The provider holds these. Call before the reflector runs, and after the provider's changes broke off."""
+        """Take over the provider's list. Call before the reflector runs, and after the stream of changes broke off."""
         for record in records:
             task = self._tasks.get(record.key.uid)
             if task is None:
@@ -166,8 +166,8 @@ class PodManager:
         """Match what the provider holds with what we know. What it reports meanwhile is newer than its list.
 
         Args:
-            again: its changes broke off. It may have started anew, with less than it was told, so that it is told again
-                of each pod that it holds.
+            again: the stream of changes broke off. The provider may have started anew and know less than it was told,
+                so each pod on its list is handed to it again.
         """
         pauses = self._services.backoff.pauses(self._services.rng)
         while True:
@@ -182,7 +182,7 @@ class PodManager:
             self.inputs_changed(record.key.uid)
 
     async def _records(self) -> Sequence[PodRecord] | None:
-        """What the provider lists, adopted; None where it lists nothing now."""
+        """The provider's list of pods, which has been taken over (`adopt`); None if the call failed."""
         provider = self._services.provider
         self._heard = set()
         try:
@@ -230,7 +230,7 @@ class PodManager:
     # --- what others ask (the kubelet's API, the node's end)
 
     def find(self, namespace: str, name: str, uid: str | None = None) -> PodTask | None:
-        """The pod of that name, one that the API has and is not deleting first; or the one with that UID."""
+        """The pod with that name, and with that UID if one is given. Of several, one that is not being deleted."""
         found = [
             task
             for task in self._tasks.values()

@@ -97,7 +97,7 @@ class PodTask:
 
     @property
     def finished(self) -> bool:
-        """Whether that is one that the pod never leaves."""
+        """Whether the API has phase Succeeded or Failed, which a pod never leaves."""
         return self._report.finished
 
     @property
@@ -134,8 +134,8 @@ class PodTask:
     def revived(self, pod: Pod) -> bool:
         """Whether the API, restored from a backup, has a pod again that we have ended.
 
-        A pod that was ended though nobody deleted it (the node ends, somebody else marked it Failed) goes on being
-        changed, if only by our own writes: that says nothing.
+        A pod that was ended though nobody deleted it (the node ends, somebody else marked it Failed) stays in the API.
+        It changes there, if only by our own writes. Such a change does not mean that it is back.
         """
         ended = self._stage.ended and not pod.deleting
         return self._stage.gone or (ended and (self.pod.deleting or self._rewound))
@@ -158,7 +158,7 @@ class PodTask:
 
     def reported(self, status: PodStatus) -> None:
         """The provider says that this is the pod's status."""
-        # While it is drained, what its containers end with is not yet how the pod ended: that has a reason.
+        # While the pod is drained, what its containers end with is not reported: `_shut_down` does it, with a reason.
         if not self._stage.ended and not self._shutting_down:
             self._report.told(status)
 
@@ -230,7 +230,7 @@ class PodTask:
 
     @property
     def _overruled(self) -> bool:
-        """Whether somebody else has ended in the API what the provider runs: it ends here, too (as in pod_workers)."""
+        """Whether the API has a final phase that somebody else wrote: the pod ends here, too (as in pod_workers)."""
         return self._stage.may_be_held and not self.leaving and self._report.overruled
 
     @property
@@ -351,7 +351,7 @@ class PodTask:
         await delivery.update(services, pod, inputs)
 
     async def _end(self, pod: Pod, *, keep: bool = False) -> bool:
-        """Have the provider end the pod (logs stay with `keep`); False where something shorter is wanted meanwhile."""
+        """Have the provider end the pod; with `keep` its logs stay. False if the call was interrupted."""
         services = self._services
         try:
             if self._began_before and not self._stage.gone:

@@ -1,4 +1,4 @@
-"""What the API is told of one pod, and what it is known to have heard.
+"""Reports the status of one pod to the API, and keeps what the API has.
 
 A `PodReport` holds the newest status of a pod on one side and the API's on the other, and hands what is different to
 the status writer. `pod_task` says what the newest is; `status` works out how the API puts it.
@@ -22,11 +22,12 @@ from wasmlet.node.services import NodeServices
 STARTING_SECONDS = 0.3
 """A pod that only waits to be started is reported after this time: most run by then, which saves a write each."""
 STARTING_SECONDS_EACH = 0.02
-"""What is added for each pod that is about to start beside it: where many are, writes are what they wait for."""
+"""This is added for each other pod that is about to start: with many of them, the writes themselves take long."""
 
 EACH_CONTAINER_SECONDS, MOST_SECONDS = 0.005, 1.0
-"""Between two writes for one pod, by the number of its containers, and at most: a status has all of them, and those
-that start, become ready or end together would each be a write of it. A kubelet looks at a pod each second, too."""
+"""The least time between two writes for one pod: so much for each of its containers, and at most the second number. One
+status has all containers. Without a pause, containers that start or end together would cause a write each. A kubelet
+looks at a pod each second, too."""
 
 
 class PodReport:
@@ -65,12 +66,12 @@ class PodReport:
 
     @property
     def finished(self) -> bool:
-        """Whether that is one that the pod never leaves."""
+        """Whether that phase is Succeeded or Failed, which a pod never leaves."""
         return _ended(self.phase) is not None
 
     @property
     def overruled(self) -> bool:
-        """Whether the pod has ended for the API, though the provider did not say so: somebody else has written it."""
+        """Whether the API has a final phase that the provider did not report: somebody else has written it."""
         return self.finished and not self.final and (self.by_provider is None or self._goes_on)
 
     @property
@@ -138,7 +139,7 @@ class PodReport:
             self.send()
 
     def send(self) -> None:
-        """Have written what the API lacks."""
+        """Have the status written to the API: at once, or when the pause after the last write is over."""
         self._cancel_starting()
         if self._pacing is None and not self._closed:
             loop = asyncio.get_running_loop()

@@ -1,4 +1,4 @@
-"""When a provider may be asked for a pod's status: ever less often while it cannot say it."""
+"""Limits how often a provider is asked for a pod's status: less and less often while it cannot answer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is told of a pod's steps that fail: once for each reason, where the pod's owner looks."""
+"""Reports the failed steps of a pod: each one in the log, and to the pod's owner only when the reason is a new one."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ log = structlog.get_logger(__name__)
 class StepFailures:
     """The failures of one pod's steps.
 
-    `_newest` is the text of what the last step failed with; "" if and only if it has not failed.
+    `_newest` is the error text of the last step; "" if and only if that step has not failed.
 
     Args:
-        tell: tells the pod's owner, who has not heard this text, unless another reason came between; with the reason
-            that its containers wait for, should they wait.
+        tell: called if the error text differs from that of the step before. Its arguments are the text for the pod's
+            owner, and the `waiting.reason` of the pod's containers.
     """
 
     __slots__ = ("_key", "_newest", "_tell")

@@ -9,7 +9,7 @@ import traceback
 from types import FrameType, TracebackType
 from typing import Self
 
-__tracebackhide__ = True  # a failure shows what to mend, and of the calls the provider's
+__tracebackhide__ = True  # pytest leaves calls in this module out of tracebacks, which so show the provider's
 
 TICK = 0.02
 

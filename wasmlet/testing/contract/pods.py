@@ -16,7 +16,7 @@ def pod_of(containers: Sequence[dict[str, Any]], name: str, uid: str | None = No
     """A pod around these containers.
 
     Args:
-        uid: one of its own where it is None.
+        uid: None gives the pod a new one.
         restart: its restart policy.
     """
     defaults = {
@@ -59,5 +59,5 @@ def unknown() -> PodKey:
 
 
 def inputs() -> Inputs:
-    """Of a pod that refers to nothing."""
+    """The inputs of a pod that refers to nothing."""
     return Inputs(node_name="contract", node_ips=(NODE_IP,), node_allocatable={"cpu": "4", "memory": "4Gi"})

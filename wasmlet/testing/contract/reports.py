@@ -13,7 +13,7 @@ from wasmlet.testing.contract.suite import Suite
 from wasmlet.testing.contract.trial import Trial
 from wasmlet.testing.contract.verdict import broken, demand, differing, ended, runs, shown
 
-__tracebackhide__ = True  # a failure shows what to mend, and of the calls the provider's
+__tracebackhide__ = True  # pytest leaves calls in this module out of tracebacks, which so show the provider's
 
 
 class Reports(Suite):

@@ -17,7 +17,7 @@ from wasmlet.testing.contract.suite import Suite
 from wasmlet.testing.contract.trial import Trial
 from wasmlet.testing.contract.verdict import broken, demand, ended, runs
 
-__tracebackhide__ = True  # a failure shows what to mend, and of the calls the provider's
+__tracebackhide__ = True  # pytest leaves calls in this module out of tracebacks, which so show the provider's
 
 BYTES = bytes(range(256)) * 2000
 """More than a pipe holds, of every value."""

@@ -17,7 +17,7 @@ from wasmlet.provider import Provider
 from wasmlet.testing.contract.trial import Trial
 from wasmlet.testing.contract.verdict import broken
 
-__tracebackhide__ = True  # a failure shows what to mend, and of the calls the provider's
+__tracebackhide__ = True  # pytest leaves calls in this module out of tracebacks, which so show the provider's
 
 
 class Suite:

@@ -32,7 +32,7 @@ from wasmlet.testing.contract.verdict import (
     shown,
 )
 
-__tracebackhide__ = True  # a failure shows what to mend, and of the calls the provider's
+__tracebackhide__ = True  # pytest leaves calls in this module out of tracebacks, which so show the provider's
 
 LOOK_SECONDS = 0.02
 """How often a provider is asked for what it does in its own time."""
@@ -59,7 +59,7 @@ class Hooks(Protocol):
 
 
 class Trial:
-    """One check's provider. Inside the context it is started, and its changes are read.
+    """The provider of one check, and what the check does with it. Inside the context it runs and its changes are read.
 
     Args:
         suite: the author's class, for its hooks and limits.

@@ -1,4 +1,4 @@
-"""One call at a time for each pod, as the node loop makes them: who calls a provider in a check takes turns here.
+"""Makes sure that a check makes one call at a time for each pod, as the node loop does.
 
 A check that calls a provider for a pod while another call for it is under way would ask for more than the contract
 does, so it fails. A question for a pod's status that the suite asks by itself makes way for any other call.
@@ -16,7 +16,7 @@ from wasmlet.model.status import PodStatus
 from wasmlet.provider import Provider
 from wasmlet.testing.contract.verdict import broken, let_go
 
-__tracebackhide__ = True  # a failure shows what to mend, and of the calls the provider's
+__tracebackhide__ = True  # pytest leaves calls in this module out of tracebacks, which so show the provider's
 
 T = TypeVar("T")
 
