@@ -1,4 +1,8 @@
-"""`example:clock`: tells actors the time."""
+"""`example:clock`: a waSCC capability that tells actors the time.
+
+An actor is a signed WebAssembly module, and a capability is something that it may ask its host for. This is an example
+of a capability that comes in a distribution of its own (`wasmlet_wascc.capability`).
+"""
 
 from __future__ import annotations
 
@@ -18,7 +22,11 @@ class Clock:
         self._offset = int(context.settings.get("offset", "0"))
 
     def call(self, binding: str, operation: str, message: Any) -> Any:
-        """What an actor asks; `ValueError` has the words for it where that cannot be done."""
+        """Answer one request of an actor.
+
+        Raises:
+            ValueError: the request cannot be answered; the actor gets the text of the error.
+        """
         if operation != "Now":
             raise ValueError(f"there is no operation {operation[:80]!r}, only Now")
         if message is not None and not isinstance(message, dict):

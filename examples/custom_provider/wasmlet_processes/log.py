@@ -1,6 +1,7 @@
-"""What one run of a container has written: in files, each line with its time before it.
+"""The log of one run of a container, kept in files. Each line begins with the time when it was written.
 
-The writer and all readers are in one process, so a reader that follows waits for an event and not for the disk.
+The writer and all readers are in one process. So a reader that follows the log waits for an event, and need not look
+at the disk again and again.
 """
 
 from __future__ import annotations
@@ -21,7 +22,10 @@ _LINES = re.compile(rb"[^\n]*\n|[^\n]+")
 
 
 class _File:
-    """Part of a log: bytes `begin` to `end` of it all. Stays readable, removed or not, for as long as it is in use."""
+    """One file of a log: the bytes from `begin` to `end` of the whole log.
+
+    It can be read until nobody uses it any more, even when it has been removed from its directory.
+    """
 
     def __init__(self, path: Path, begin: int) -> None:
         self.begin = self.end = begin
@@ -39,7 +43,9 @@ class _File:
 
 
 class Log:
-    """One run's output. Two files at most: beyond `max_bytes` the older one goes.
+    """The output of one run, in at most two files.
+
+    Once a file has more than `max_bytes`, a new one is begun, and the one before it is dropped.
 
     Args:
         path: of the newer file; the older one has `.1` after it.
@@ -54,7 +60,7 @@ class Log:
         self._grown = asyncio.Event()
 
     async def write(self, data: bytes, at: datetime) -> None:
-        """The container has written this; one call at a time."""
+        """Append what the container has written at this time. Only one call may run at a time."""
         stamp = rfc3339_micro(at).encode() + b" "
         lines = [stamp + line for line in _LINES.findall(data)]
         if self._line_open:
@@ -64,12 +70,12 @@ class Log:
         self._tell()
 
     def close(self) -> None:
-        """The container has ended: readers that follow have all there is."""
+        """The container has ended: nothing more will be written, so readers that follow end, too."""
         self._ended = True
         self._tell()
 
     async def read(self, options: LogOptions) -> AsyncGenerator[bytes, None]:
-        """The log, as `options` ask for it; to the end of the container with `follow`."""
+        """The part of the log that `options` ask for. With `follow` it goes on until the container has ended."""
         since = rfc3339_micro(options.since_time).encode() if options.since_time else b""
         position, left, tail, wanted = 0, options.limit_bytes, options.tail_lines, True
         line_open = False
@@ -97,7 +103,7 @@ class Log:
             await grown.wait()
 
     def remove(self) -> None:
-        """Remove the files; who reads them goes on. Blocks."""
+        """Remove the files. A reader that has begun can still read them. Blocks."""
         for path in (self._path, f"{self._path}.1"):
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(path)
@@ -115,7 +121,10 @@ class Log:
         self._files[-1].append(data)
 
     def _since(self, position: int) -> tuple[bytes, int]:
-        """All that is kept from there on, and where it ends. What was written at once is there as a whole."""
+        """What the files have from this position on, and the position behind it.
+
+        The data of one `write` is returned as a whole, or not at all.
+        """
         pieces = []
         for file in self._files:
             begin, end = max(position, file.begin), file.end

@@ -115,7 +115,10 @@ class PodLife:
         raise NotFound(f"container {name} is not in pod {self.key}")
 
     def sessions(self) -> set[int]:
-        """By which the machine tells the pod's processes from others."""
+        """The ids of the operating system's sessions of this pod, one for each container that runs.
+
+        They show which processes of the machine belong to the pod.
+        """
         return {session for container in self._containers if (session := container.session) is not None}
 
     async def end(self, grace_seconds: float) -> None:
@@ -141,7 +144,7 @@ class PodLife:
 
 
 class ContainerLife:
-    """One container of a pod: a process at a time."""
+    """One container of a pod. It runs one process at a time."""
 
     def __init__(self, life: PodLife, index: int) -> None:
         self._life = life
@@ -218,7 +221,11 @@ class ContainerLife:
         )
 
     async def _prepared(self) -> list[str] | None:
-        """The command line, once the container has all that it refers to; None if the pod ends before."""
+        """Wait until all objects that the container refers to are there, and return its command line.
+
+        Returns:
+            The command line, or None if the pod ends before.
+        """
         life = self._life
         while not life.ending.is_set():
             changed = life.changed
@@ -239,7 +246,7 @@ class ContainerLife:
         return None
 
     async def _spawn(self, command: Sequence[str], **streams: int) -> ProcessGroup:
-        """Start a process where and with what the container's own is started."""
+        """Start a process in the directory, and with the variables, of the container."""
         directory = self._spec.raw.get("workingDir") or "/"
         return await ProcessGroup.start(command, directory=directory, variables=self._variables, **streams)
 
@@ -308,7 +315,7 @@ class ContainerLife:
 
     @property
     def session(self) -> int | None:
-        """The session of the container's processes while it runs, which is named by the first one's id."""
+        """The id of the session of the container's processes: the id of its first process. None if it does not run."""
         return None if self._process is None else self._process.process.pid
 
     def _running(self) -> ProcessGroup:
@@ -317,7 +324,7 @@ class ContainerLife:
         return self._process
 
     async def attach(self, streams: Streams) -> None:
-        """Pass on what the container writes from now on, and to its stdin what comes, until it ends.
+        """Connect the caller's streams to the container: its stdin, and what it writes from now on, until it ends.
 
         Raises:
             NotFound: the container does not run.

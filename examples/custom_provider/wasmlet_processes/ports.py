@@ -1,4 +1,4 @@
-"""Port-forward: to what a pod's own processes listen at, and to nothing else of this machine."""
+"""Port-forward: connections to ports at which the pod's own processes listen, and to no other port of this machine."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ async def forward(sessions: Collection[int], port: int, channel: Channel) -> Non
     """Connect the channel to the port until the process closes the connection.
 
     Args:
-        sessions: of the pod's processes: each container is one, named by its first process's id.
+        sessions: ids of the operating system's sessions of the pod, one for each container.
 
     Raises:
-        InvalidInput: none of them listens there.
+        InvalidInput: no process in these sessions listens at the port.
     """
     address = await asyncio.to_thread(_address, sessions, port)
     if address is None:
@@ -50,8 +50,8 @@ async def forward(sessions: Collection[int], port: int, channel: Channel) -> Non
 
 
 def _address(sessions: Collection[int], port: int) -> str | None:
-    """Where to reach the port, if one of these listens there; blocks."""
-    listeners: dict[str, str] = {}  # a socket's link, as a process has it, to its address
+    """The address at which a process of these sessions listens at the port; None if none does. Blocks."""
+    listeners: dict[str, str] = {}  # from a link such as socket:[123], as in /proc/PID/fd, to the address
     for name in ("tcp", "tcp6"):
         with contextlib.suppress(OSError):  # a machine without IPv6
             for line in Path(f"/proc/net/{name}").read_text().splitlines()[1:]:
@@ -74,7 +74,10 @@ def _session(entry: Path) -> int:
 
 
 def _readable(host: str) -> str:
-    """An address of /proc/net: words in the machine's byte order; all zeros is every address, loopback among them."""
+    """An address of /proc/net/tcp as text. There it is hexadecimal: words of 32 bits, in the machine's byte order.
+
+    An address of zeros only stands for every address of the machine; the loopback address is returned for it.
+    """
     words = bytes.fromhex(host)
     packed = b"".join(words[at : at + 4][::-1] for at in range(0, len(words), 4))
     family, loopback = (socket.AF_INET, "127.0.0.1") if len(packed) == 4 else (socket.AF_INET6, "::1")

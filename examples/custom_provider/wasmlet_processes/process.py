@@ -1,4 +1,4 @@
-"""A process and what it has started: one group, which is signalled and ended as a whole."""
+"""A process together with all processes that it has started: one process group, which gets signals as a whole."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ from typing import Any
 
 
 class ProcessGroup:
-    """Use `start`; the streams that were asked for are `process.stdin`, `stdout` and `stderr`."""
+    """A process group. Make one with `start`.
+
+    The streams that `start` was asked for are `process.stdin`, `process.stdout` and `process.stderr`.
+    """
 
     def __init__(self, process: Process, protocol: _Protocol, transport: asyncio.SubprocessTransport) -> None:
         self.process = process
@@ -23,7 +26,7 @@ class ProcessGroup:
     async def start(
         cls, command: Sequence[str], *, directory: str, variables: Mapping[str, str], **streams: Any
     ) -> ProcessGroup:
-        """Start a process at the head of a group of its own.
+        """Start a process as the first one of a new session and process group.
 
         Raises:
             OSError: the program, or the directory, cannot be used.
@@ -61,7 +64,7 @@ class ProcessGroup:
 
 
 class _Protocol(SubprocessStreamProtocol):
-    """asyncio's own, which also says when the process has ended."""
+    """The subprocess protocol of asyncio, with an event that is set when the process has ended."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(limit=64 * 1024, loop=loop)

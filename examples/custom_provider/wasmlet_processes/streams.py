@@ -1,4 +1,4 @@
-"""Between a process and the caller of an exec or attach."""
+"""Copies the standard streams between a process and the caller of an exec or attach."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from wasmlet_processes.process import ProcessGroup
 
 CHUNK = 64 * 1024
 LAST_OUTPUT = 1.0
-"""Seconds that output is waited for once a process has ended, should something that left its group hold it open."""
+"""How many seconds to wait for more output after a process has ended.
+
+A process that has left the group may hold the streams open for ever."""
 
 
 async def connect(group: ProcessGroup, streams: Streams) -> int:

@@ -74,7 +74,7 @@ def fetch(out: ResponseOutparam, target: str) -> None:
 
 
 def send_back(message: IncomingRequest | IncomingResponse, out: ResponseOutparam, status: int = 200) -> None:
-    """What comes in one stream goes out by the other one, piece by piece."""
+    """Answer with the body of the message, piece by piece as it arrives."""
     body = begin(out, status)
     with message.consume() as incoming, incoming.stream() as source, body.write() as stream:
         while part := read(source):

@@ -1,4 +1,8 @@
-"""The agent: one provider, the pods that it has been handed, and the session that may ask for more."""
+"""The agent: runs one provider on this machine, for a node loop on another one.
+
+It keeps the pods that it was given (`pods`), and knows which node loop may give orders now (`sessions`). A node loop
+begins with `Agent.claim`. The pods go on running while no node loop is connected.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +34,7 @@ log = structlog.get_logger(__name__)
 
 SUPPORTED = ("logs", "exec", "attach", "port_forward", "stats", "take_image")
 _ANSWER_SECONDS = 10.0
-"""What `node_status` and `ping` have."""
+"""How long `node_status` and `ping` of the provider may take."""
 
 
 @attrs.frozen
@@ -52,7 +56,7 @@ class Agent:
     """Use as an async context manager, in which it starts its provider where it knows the Node.
 
     Args:
-        make: a new provider; another one is made where a node loop describes the Node in another way.
+        make: makes a provider; called again whenever a node loop describes the Node differently than before.
 
     Raises:
         ConfigError: this machine cannot run the provider, or the state directory cannot be read.
@@ -94,7 +98,7 @@ class Agent:
 
     @property
     def trouble(self) -> str:
-        """What is wrong with the provider, or ""; one that waits for its first node loop is well."""
+        """What is wrong with the provider, or "". An agent that no node loop has claimed yet has no trouble."""
         if self.sessions.newest.node is None:
             return ""
         return "the provider is starting" if self._served is None else self._trouble
@@ -112,7 +116,11 @@ class Agent:
         return task.result().get()
 
     def beat(self, n: int) -> Beat:
-        """What is told every few seconds, to a reader that has been told all up to change `n`."""
+        """The line that a reader of the stream of changes gets every few seconds.
+
+        Args:
+            n: the number of the newest change that this reader has got.
+        """
         counts = self._provider.probe_counts() if self._served is not None and self._provider is not None else {}
         probes = tuple(ProbeResult(of, times) for of, times in counts.items())
         return Beat(n, self._clock.now(), self.trouble, probes)

@@ -1,4 +1,7 @@
-"""Who vouches for a host, where an agent knows no more of it than a hash."""
+"""The certificate authority of a host, for an agent that knows only the hash of its public key.
+
+The host sends its authorities over a connection that nobody has verified. The hash shows which of them to trust.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from wasmlet.errors import ConfigError
 
 
 def ca_hash(certificate: x509.Certificate) -> str:
-    """What `--ca-hash` takes for an authority: the hash of its public key, as kubeadm has it."""
+    """The hash of an authority's public key, in the form of `--ca-hash`, which is also that of kubeadm."""
     public = certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     return "sha256:" + hashlib.sha256(public).hexdigest()
 

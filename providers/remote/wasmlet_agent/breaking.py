@@ -1,4 +1,8 @@
-"""Answers whose status is sent already: an error breaks the connection off, so that no caller takes it for the end."""
+"""Errors that happen when the status of an answer is sent already.
+
+It is too late then for an error status. So the connection is broken off: otherwise the caller would take what it has
+got for the whole answer.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +23,7 @@ def breaking_off(request: web.Request) -> Iterator[None]:
     """Turn any error into a connection that is broken off.
 
     Raises:
-        ConnectionError: there was one.
+        ConnectionError: there was an error, and the connection is broken off.
     """
     try:
         yield

@@ -1,7 +1,8 @@
-"""What has changed, numbered: the newest line about each thing, in the order of their numbers.
+"""The changes that the agent tells its node loop, each with a number: only the newest one about each thing is kept.
 
-It is no log. A reader asks for what is newer than the number that it has, at its own pace; what was overtaken meanwhile
-it never sees. So a reader that reads slowly, or not at all, costs nothing.
+So this is no log of all that happened. A reader asks for the changes with greater numbers than the last one that it has
+got. Of two changes of the same pod since then it gets the newer one only. Therefore a slow reader, or none, costs no
+memory.
 """
 
 from __future__ import annotations
@@ -23,12 +24,12 @@ MOST_EVENTS = 1000
 
 
 class Changes:
-    """The lines of one process of the agent.
+    """The changes since this process of the agent has started.
 
     Attributes:
-        instance: of this process; numbers are its own.
+        instance: a random name of this process; numbers of another process mean nothing here.
         n: the number of the newest change.
-        told: set, and replaced, with each change.
+        told: set when there is a change, and replaced by a new event at the same time.
     """
 
     def __init__(self) -> None:
@@ -39,7 +40,7 @@ class Changes:
         self._events: deque[tuple[str, object]] = deque()
 
     def status(self, key: PodKey, status: PodStatus) -> bool:
-        """A pod's status is now this; False where it was before."""
+        """A pod has this status now. Returns False if that was its status already."""
         before = self._lines.get(("status", key.uid))
         if isinstance(before, StatusLine) and before.status == status:
             return False
@@ -61,12 +62,12 @@ class Changes:
             self._put(("node", ""), lambda n: NodeLine(n, node))
 
     def ended(self, uid: str, status: PodStatus | None) -> None:
-        """Nothing is left of a pod."""
+        """A pod was ended and removed. `status` is its last one."""
         self._lines.pop(("status", uid), None)
         self._put(("ended", uid), lambda n: EndedLine(n, uid, status))
 
     def forget(self, uid: str) -> None:
-        """Tell nothing of a pod any more."""
+        """Drop what is kept about a pod."""
         self._lines.pop(("status", uid), None)
         self._lines.pop(("ended", uid), None)
 

@@ -27,7 +27,7 @@ class ProviderCommand(click.Command):
 
     Args:
         name: of the command.
-        run: is called with the values of all options, and with what makes a provider.
+        run: called with the values of all options, and with a function that makes a provider.
         settings: the attrs classes of the command's own options.
         about: what `--help` says of it.
     """

@@ -1,4 +1,4 @@
-"""`wasmlet-agent keys`: what an agent and its node loop show each other."""
+"""`wasmlet-agent keys`: makes the certificates and the token with which an agent and its node loop know each other."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID, ObjectIdentifier
 from wasmlet.errors import ConfigError
 
 _SINCE = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
-"""A device without a battery boots with a clock of long ago, and its node loop is to be let in before it is set."""
+"""From when certificates hold. A device without a battery starts with a clock in the past, and its node loop has to be
+let in before the clock is set."""
 
 _SIGNS = x509.KeyUsage(
     digital_signature=False,

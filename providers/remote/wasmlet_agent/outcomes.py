@@ -1,4 +1,4 @@
-"""Work that goes on where whoever waits for it leaves."""
+"""Work that goes on when the task that waits for it is cancelled."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ T = TypeVar("T")
 
 @attrs.frozen
 class Outcome(Generic[T]):
-    """What some work has returned or raised. A task that returns one neither ends its group nor has to be asked."""
+    """The result of some work: what it has returned, or the error that it has raised.
+
+    A task returns this instead of raising. So an error does not end the task group, and nobody has to fetch it.
+    """
 
     _value: T | None = None
     _error: Exception | None = None

@@ -229,7 +229,7 @@ class Server:
     async def _while_in_session(
         self, request: web.Request, work: Coroutine[Any, Any, web.StreamResponse]
     ) -> web.StreamResponse:
-        """The stream, which ends when its session does."""
+        """Send a stream, which is broken off when its session is over."""
         task, over = asyncio.ensure_future(work), asyncio.ensure_future(self._agent.sessions.over.wait())
         try:
             await asyncio.wait([task, over], return_when=asyncio.FIRST_COMPLETED)
@@ -260,7 +260,7 @@ class Server:
 
 @contextlib.contextmanager
 def _content() -> Iterator[None]:
-    """What is wrong with an image is wrong with what was sent."""
+    """Turn errors about an image into `InvalidInput`: the fault is in what the caller has sent."""
     try:
         yield
     except (BadContent, InvalidReference) as error:

@@ -68,7 +68,7 @@ async def join(config: JoinConfig, host: str, make: Callable[[], Provider]) -> N
 
 
 async def stay_joined(config: JoinConfig, host: str, make: Callable[[], Provider]) -> None:
-    """The same until it is cancelled; signals are the caller's."""
+    """As `join`, but until it is cancelled: the caller handles signals."""
     async with started(config, make) as agent:
         runner = Server(agent, Guard(open=True)).runner()
         await runner.setup()

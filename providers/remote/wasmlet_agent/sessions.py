@@ -1,4 +1,7 @@
-"""Which node loop drives this agent: the number of its session, on disk, so that none is ever used again."""
+"""Which node loop may give orders to this agent: the one with the newest session.
+
+The number of the newest session is kept on disk, so that no number is ever used twice.
+"""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ from wasmlet_agent.queries import flag
 log = structlog.get_logger(__name__)
 
 _WAITING = 4
-"""Messages of stdin that wait for the call to read them; what comes then is held back at the caller."""
+"""How many messages of stdin may wait to be read; more of them wait at the caller."""
 
 Call = Callable[["Caller"], Awaitable[int | None]]
 

@@ -1,4 +1,4 @@
-"""What a pod is handed over with: as little of it as an agent needs, and packed where it is large."""
+"""The bodies of requests that give a pod to an agent: only what the agent needs, compressed if it is large."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ class Body:
 
 
 def body_of(pod: Pod, inputs: Inputs) -> Body:
-    """What hands the pod over.
+    """The body that gives this pod to an agent.
 
-    The status of the pod is left out, since it is the agent that tells it, and so are `managedFields`. Where images are
-    brought, pull secrets stay here.
+    The pod's status is left out, since the agent reports it, and so is `managedFields`. If the node loop brings the
+    images (`--push-images`), the pull secrets are left out, too.
     """
     raw = {key: value for key, value in pod.raw.items() if key != "status"}
     raw["metadata"] = _lean(pod.metadata)
@@ -74,7 +74,7 @@ def _secrets(pod: Pod, inputs: Inputs) -> Mapping[str, Raw]:
 
 
 def _needed(pod: Pod, service: Raw) -> bool:
-    """Whether the pod is told of the service: without service links of the API server's alone."""
+    """Whether the pod gets variables for the service. Without service links, only the API server's service counts."""
     if pod.spec.get("enableServiceLinks") is not False:
         return True
     metadata = service["metadata"]

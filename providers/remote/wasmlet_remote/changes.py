@@ -1,4 +1,4 @@
-"""Reads an agent's stream of changes, again and again from where it broke off, and knows whether the agent is there."""
+"""Reads the agent's stream of changes, reconnects where it broke off, and knows whether the agent is reachable."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Follower:
     """Follows one agent.
 
     Attributes:
-        connected: set while the agent's stream is read: requests have a chance.
+        connected: set while the agent's stream is read; only then it makes sense to send requests.
         offset: of the agent's clock.
         probes: what the agent has counted.
     """
@@ -110,7 +110,10 @@ class Follower:
         return attrs.evolve(self._node, conditions=(*self._node.conditions, skew))
 
     def ending(self, uid: str) -> asyncio.Future[PodStatus | None]:
-        """What will be told of the end of a pod whose delete is asked for next; `no_ending` when nobody waits."""
+        """A future with the last status of a pod, set when the agent says that the pod has ended.
+
+        Ask for it before the delete is sent, and call `no_ending` when nobody waits any more.
+        """
         return self._endings.setdefault(uid, asyncio.get_running_loop().create_future())
 
     def no_ending(self, uid: str) -> None:

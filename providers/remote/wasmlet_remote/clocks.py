@@ -1,4 +1,4 @@
-"""How far an agent's clock is from ours, and times of the one in terms of the other."""
+"""How far the agent's clock is from this machine's clock, and the agent's times converted to this machine's."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _MEASURES = 3
 
 
 class Offset:
-    """What has to be added to our time to have the agent's."""
+    """How far the agent's clock is ahead of ours; negative if it is behind."""
 
     def __init__(self) -> None:
         self.value = timedelta()
@@ -26,7 +26,11 @@ class Offset:
         self._measured: deque[timedelta] = deque(maxlen=_MEASURES)
 
     def measured(self, theirs: datetime, ours: datetime) -> bool:
-        """The agent's clock said this when it sent what arrives now; whether the difference is another one now."""
+        """Take one measurement: a line that arrives now says that the agent's clock was `theirs` when it was sent.
+
+        Returns:
+            Whether the offset has changed.
+        """
         self._measured.append(theirs - ours)
         found = max(self._measured)
         if abs(found) <= timedelta(seconds=STEADY_SECONDS):

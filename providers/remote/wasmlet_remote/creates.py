@@ -1,4 +1,4 @@
-"""Pods that are handed over at once go to the agent together: a request has what came while others were away."""
+"""Creates many pods with few requests: pods that arrive while other requests are on their way go out together."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from wasmlet_remote.bodies import Body
 from wasmlet_remote.link import Away
 
 AT_ONCE = 2
-"""Requests that are new: while they are, what comes is collected."""
+"""How many new requests may be on their way. Pods that arrive meanwhile are collected for the next one."""
 NEW_SECONDS = 1.0
-"""After so long a request is not new any more: a pod that takes long holds nobody up but itself."""
+"""A request counts as new for so long. After that the next one is sent, so that a slow pod does not delay others."""
 WHOLE_SECONDS = 75.0
 """What a request may take: longer than an agent gives the call for a pod."""
 _BYTES = 1024 * 1024
@@ -47,7 +47,7 @@ class _Pod:
 
 
 class Creates:
-    """Hands pods over. `run` does so.
+    """Gives pods to the agent, several in one request. `put` adds a pod, and `run` sends them.
 
     Args:
         sequence: the numbers of requests.
@@ -61,7 +61,7 @@ class Creates:
         self._stopped = False
 
     async def put(self, uid: str, body: Body) -> None:
-        """Have the agent take a pod on; the body is not packed.
+        """Have the agent create a pod, and wait until it has done so. The body is not compressed.
 
         Raises:
             WasmletError: as a `PUT` of the pod.
@@ -104,7 +104,7 @@ class Creates:
         return wanted
 
     async def _send(self, wanted: dict[str, _Pod], places: asyncio.Semaphore) -> None:
-        """Hand pods over, as long as somebody waits for one of them; raises nothing."""
+        """Send pods, as long as somebody waits for at least one of them. Raises nothing."""
         work = asyncio.ensure_future(self._hand_over(wanted))
         told = asyncio.ensure_future(asyncio.wait([pod.done for pod in wanted.values()]))
         try:

@@ -33,11 +33,11 @@ from wasmlet_remote.bodies import Body
 from wasmlet_remote.config import PushConfig
 
 WAIT_SECONDS = 45.0
-"""How long a pod is held back for its images within one call; the call after that finds them further on."""
+"""How long one call waits for the images of a pod. They are still sent after that, and the next call waits again."""
 BRING_SECONDS = 3600.0
 """How long one image may take."""
 FRESH_SECONDS = 10.0
-"""How long what a registry says is taken as true for other pods with the same credentials."""
+"""For so long an answer of a registry is used again, for other pods with the same credentials."""
 MOST_KNOWN = 1000
 _AT_ONCE = 2
 _ROUNDS = 8
@@ -136,7 +136,7 @@ class Images:
         await self._stack.aclose()
 
     def forget(self) -> None:
-        """The agent may have lost what it was brought."""
+        """Forget which images the agent has: it may have lost them."""
         self._brought.clear()
 
     async def of(self, pod: Pod, inputs: Inputs, known: Mapping[str, HandedImage]) -> dict[str, HandedImage]:

@@ -1,4 +1,4 @@
-"""What the node loop has still to be told: the newest status of each pod, events, and that the Node has changed."""
+"""What the node loop has not been told yet: the newest status of each pod, events, and whether the Node has changed."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Mailbox:
         self._told = asyncio.Event()
 
     def put(self, change: Change) -> None:
-        """Have this told.
+        """Keep a change until the node loop reads it.
 
         Raises:
             WasmletError: there are statuses of more pods than an agent can have.
@@ -45,7 +45,10 @@ class Mailbox:
         self._told.set()
 
     def again(self) -> None:
-        """The agent has started anew: the node loop is to list its pods, and to hand them over."""
+        """The agent has restarted.
+
+        So `changes` ends, and the node loop lists the pods and gives them to the agent again.
+        """
         self._again = True
         self._told.set()
 

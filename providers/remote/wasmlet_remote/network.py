@@ -1,6 +1,6 @@
-"""The network under httpx's requests to an agent: asyncio's own streams, whose TLS is that of the event loop.
+"""The network connections below httpx, made with asyncio's own streams and the TLS of the event loop.
 
-httpx's own goes through anyio, whose TLS is written in Python; with it a request takes half as much CPU again.
+httpx itself would use anyio, whose TLS is written in Python. With it a request takes half as much CPU time again.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ _AT_ONCE = 64 * 1024
 class Stream(httpcore.AsyncNetworkStream):
     """One connection.
 
-    The parts of a request (its head, its body, its end, which is empty) are sent together where they are small: what is
-    written while nobody reads waits for the next part, or for a read.
+    httpcore writes a request in parts: its head, its body, and an empty part for its end. Small parts are sent
+    together: a part waits until there are enough bytes, until the empty part comes, or until somebody reads.
     """
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -92,7 +92,7 @@ class Backend(httpcore.AsyncNetworkBackend):
     """Connects for httpcore. Abstract: `open`.
 
     Class attributes:
-        late: what is said where there is no connection in time.
+        late: the text of the error when no connection was made in time.
     """
 
     late: ClassVar[str]

@@ -58,7 +58,7 @@ T = TypeVar("T")
 REPEAT_SECONDS = 5.0
 """How often an agent is asked again to end a pod whose end it has not told."""
 FORGET_SECONDS = 60.0
-"""How long after it was told here an agent keeps the last status of a pod: the API has it by then."""
+"""So long after a pod's end was reported here, the agent may forget its last status: by then the API server has it."""
 FIRST_BYTE_SECONDS = 30.0
 """How long a log that is not followed may be silent."""
 
@@ -304,7 +304,7 @@ class RemoteProvider(Provider[Settings]):
         return await self._again(once)
 
     async def _again(self, once: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """What a request that changes something gives, which is made as often as it takes."""
+        """Make a request that changes something, again and again until the agent answers it. Returns the answer."""
         retries = Retries(RETRIES, self._clock, self._rng)
         while True:
             await self._follower.connected.wait()
@@ -319,11 +319,11 @@ class RemoteProvider(Provider[Settings]):
                 await retries.wait()
 
     async def ask(self, method: str, path: str, body: bytes, headers: dict[str, str]) -> bytes:
-        """A request of `Creates`."""
+        """Send a request, for `Creates`."""
         return await self._now(method, path, body=body, headers=headers)
 
     def lines(self, path: str, body: bytes) -> AsyncGenerator[bytes, None]:
-        """Another one."""
+        """Send a request, and give the lines of its answer, for `Creates`."""
         return self._opened.lines(path, body)
 
     async def _read(self, path: str) -> bytes:
@@ -339,7 +339,7 @@ class RemoteProvider(Provider[Settings]):
                 await retries.wait()
 
     async def _now(self, method: str, path: str, **rest: Any) -> bytes:
-        """The answer to a request, which fails where the agent is away."""
+        """Make a request once. Fails if the agent is away."""
         try:
             return await self._opened.ask(method, path, **rest)
         except SessionOver:

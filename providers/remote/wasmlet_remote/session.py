@@ -17,7 +17,7 @@ from wasmlet_remote.link import Away, Link, Untrusted
 log = structlog.get_logger(__name__)
 
 RETRIES = Backoff(initial=0.1, cap=1.0, jitter=0.5)
-"""Between the tries to reach an agent: it is back on the Node within a second of its return."""
+"""Pauses between tries to reach the agent. They are short: the Node is ready within a second of the agent's return."""
 
 
 class Sessions:

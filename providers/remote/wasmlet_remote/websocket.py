@@ -1,4 +1,8 @@
-"""A websocket to an agent over an answer 101 of httpx, so that it goes over whatever carries the requests."""
+"""A websocket to an agent.
+
+It begins as a request of httpx whose answer has the status 101. So it uses the same connections as other requests:
+direct ones, or the links of a host.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +25,7 @@ from wasmlet import InvalidInput
 from wasmlet_remote.link import ANSWER_SECONDS, Away, Link, Params
 
 CLOSE_SECONDS = 10.0
-"""How long an agent has to end a call that was left."""
+"""How long the agent may take to end a call after the caller has left."""
 _READ = 64 * 1024
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 """What RFC 6455 appends to a key to prove that the other side speaks websockets."""
@@ -37,9 +41,9 @@ class Network(Protocol):
 
 
 class WebSocket:
-    """One reader, and writers that take turns.
+    """A websocket for one reader and any number of writers, which take turns.
 
-    Who reads and hears nothing for `SILENCE_SECONDS`, not even a ping, takes the agent as gone.
+    A reader that gets nothing for `SILENCE_SECONDS`, not even a ping, counts the agent as gone.
     """
 
     def __init__(self, network: Network, url: str) -> None:

@@ -1,8 +1,12 @@
 """waSCC as a wasmlet provider: `WasccProvider`, and `wasmlet-wascc` on the command line.
 
-An actor is a module that is signed, says in its signature what it may use, and gets that from its host and nothing
-else. `claims` and `nkeys` read and make signatures, `grants` decides, `engine` is the node's half; `worker` is what
-runs in an actor's process.
+waSCC runs actors. An actor is a signed WebAssembly module that answers requests. It may use capabilities, such as a
+key-value store. Its host provides them, and its signature lists those that it may use; it gets nothing else.
+
+- `claims` and `nkeys` read and make signatures;
+- `grants` decides which capabilities an actor gets;
+- `engine` is the part that runs in the node's process;
+- `worker` is the part that runs in each actor's own process.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ _MOST_BYTES = 64 * 1024
 """Of a token; those of real actors have less than one kilobyte."""
 _MOST_CAPABILITIES, _MOST_TAGS, _LONGEST = 64, 64, 256
 _SKEW_SECONDS = 60
-"""By which clocks may differ, for what is not valid yet."""
+"""How far clocks may differ, where claims are not valid yet."""
 _CAPABILITY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*:[A-Za-z0-9][A-Za-z0-9_.:/-]*")
 
 

@@ -1,4 +1,4 @@
-"""waSCC as an engine of a node: what is checked of actors and their pods before anything runs."""
+"""The waSCC engine in the node's process: it checks actors and their pods before anything runs."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ _PROTOBUF = (
     "the actor is of waSCC's first generation, which speaks protobuf, and this engine speaks MessagePack: build it "
     "with wascc-actor 0.4 or newer"
 )
-"""Of actors whose `__host_call` names no capability's binding and has four numbers: all of them speak protobuf."""
+"""The advice for actors whose `__host_call` takes four numbers: all of them speak protobuf."""
 _ONE_INSTANCE = ("wasmlet.dev/http-instances", "wasmlet.dev/http-concurrency")
 
 

@@ -1,7 +1,8 @@
-"""nkeys: ed25519 keys as text, which say what they are the key of.
+"""nkeys: ed25519 keys written as text. The text itself says what kind of key it is.
 
-An address is base32 without padding of a prefix byte, the 32 bytes of a public key, and their CRC-16/XMODEM in little
-endian; a seed has two prefix bytes, the second of which says what it is the seed of.
+The text of a public key is the base32, without padding, of a prefix byte, the 32 bytes of the key, and their
+CRC-16/XMODEM in little endian. The text of a seed has two prefix bytes; the second one says what it is the seed of.
+
 Source: the nkeys of NATS, as waSCC's signing tool uses them.
 """
 

@@ -1,4 +1,4 @@
-"""The custom section of a module that has its claims: found, left out, and put in."""
+"""Finds, removes and appends the custom section of a module that holds its claims (`jwt`)."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class Found:
     """Where a section `jwt` is.
 
     Attributes:
-        start, end: of all of it, with its number and its size.
-        body: where the token begins, which goes up to `end`.
+        start, end: the whole section, together with the number and the size that it begins with.
+        body: where the token begins; the token goes up to `end`.
     """
 
     start: int

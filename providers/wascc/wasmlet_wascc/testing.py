@@ -1,4 +1,4 @@
-"""For tests of capabilities: a contract that each has to keep, and a context to make one with."""
+"""For tests of capabilities: a test class that every capability has to pass, and a context to make one with."""
 
 from __future__ import annotations
 

@@ -1,8 +1,10 @@
-"""Where the Python is that has wasmer: which places are looked at, and what is found there.
+"""Finds the Python interpreter that has wasmer.
 
-wasmer's last release is for Python 3.7 to 3.10, and wasmlet's workers need 3.10. In this order: the interpreter that
-the configuration names and no other; an environment that `wasmlet-wasmer setup` made (`setup`); a python3.10 on PATH or
-of uv or pyenv that has wasmer.
+wasmer's last release is for Python 3.7 to 3.10, and wasmlet's workers need 3.10. These places are tried, in this order:
+
+- the interpreter that the configuration names; if it names one, no other is tried;
+- an environment that `wasmlet-wasmer setup` has made (`setup`);
+- a python3.10 on PATH, or of uv or pyenv, if it has wasmer.
 """
 
 from __future__ import annotations

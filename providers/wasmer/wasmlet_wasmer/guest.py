@@ -1,20 +1,21 @@
-"""wasmer inside a worker process: the three functions that `wasmlet.worker.guest.engines` asks of one.
+"""wasmer inside a worker process: the three functions that `wasmlet.worker.guest.engines` calls on an engine.
 
-Loaded by file path, under Python 3.10, the newest that wasmer has; the standard library and wasmer, nothing of wasmlet.
-A guest gets its arguments, its environment, its mounts, clocks, randomness and its three streams, nothing else.
+Loaded by file path, under Python 3.10, the newest that wasmer has; it uses the standard library and wasmer only,
+nothing of wasmlet. A guest gets its arguments, its environment, its mounts, clocks, randomness and its three streams,
+nothing else.
 
-What shapes this code, each found by measuring wasmer 1.1:
+Why the code is as it is; each point was found by measuring wasmer 1.1:
 
-- It follows absolute paths and symbolic links out of a mounted directory. So guests have mounts only where landlock
+- wasmer follows absolute paths and symbolic links out of a mounted directory. So guests have mounts only where landlock
   confines their process (`REQUIRES`).
-- It opens every file for writing that the directory's rights let it, whatever the guest asked for, and has no mounts
-  that are read-only. But WASI has a call that takes rights away; a module of our own makes it (`_HELPER`), before the
-  guest begins, for each mount that is read-only. Without it such files could not even be read: landlock forbids it.
-- It cannot limit a guest's memory, but a guest can import memory that was made with a limit. `compile` turns the memory
-  of a module into such an import, and `run` makes the memory.
-- An exit code is only in an error's text; every other error of a run is a trap.
-- `Module.deserialize` believes what it is given, so an artifact says what it is and how long.
-- The compiler is needed to compile only; a child's engine has none.
+- wasmer opens every file for writing if the rights of its directory allow it, even if the guest wants to read only; and
+  it has no read-only mounts. Landlock forbids writing there, so reading would fail, too. But WASI has a call that takes
+  rights away. A small module of ours (`_HELPER`) makes that call for each read-only mount, before the guest begins.
+- wasmer cannot limit a guest's memory, but a guest can import a memory that was made with a limit. So `compile` turns
+  the memory of a module into an import, and `run` makes the memory.
+- An exit code appears only in the text of an error. Every other error of a run is a trap.
+- `Module.deserialize` does not check its input. So a compiled file begins with a mark and sizes, which are checked.
+- Only compiling needs the compiler; the engine of a child has none.
 """
 
 from __future__ import annotations
@@ -66,16 +67,16 @@ _CODES = {"0x1f": "exceptions", "0xa": "exceptions", "0xfb": "garbage collection
           "0x15": "function references", "0xd3": "function references", "0xd4": "function references",
           "0xd5": "function references", "0xd6": "function references", "0xfd": "relaxed SIMD",
           "0xfc": "wide arithmetic"}  # fmt: skip
-"""The same by an operation that wasmer does not know, or by its first byte."""
+"""The same, by the number of an instruction that wasmer does not know, or by the first byte of it."""
 _BYTES = {
     "type definition": dict.fromkeys((0x4E, 0x4F, 0x50, 0x5E, 0x5F), "garbage collection") | {0x5D: "stack switching"},
     "limits flags": dict.fromkeys((4, 5, 6, 7), "memory64") | dict.fromkeys(range(8, 16), "custom page sizes"),
 }
-"""The same by words of an error and the byte that it is about."""
+"""The same, by words of an error and the byte at the place that it names."""
 _UNKNOWN = re.compile(r"Unknown (?:(0x\w+) sub)?opcode: (0x\w+)")
 _OFFSET = re.compile(r"at offset (\d+)\)")
 _IS_NEW = re.compile(r"(?i)unknown (opcode|0x)|invalid|not enabled|must be enabled|not supported|unsupported")
-"""What wasmer says where it does not know something; else it knows that the module is wrong."""
+"""In errors about what wasmer does not know, which a newer engine may. In all other errors the module is wrong."""
 _ELSE = "build it without, or run it with another engine"
 
 _EXIT = re.compile(r"RuntimeError: WASI exited with code: (\d+)")
@@ -176,7 +177,11 @@ def _version(code: wasmer.Module) -> wasi.Version:
 
 
 def _load(store: wasmer.Store, path: str) -> tuple[wasmer.Module, int, bytes]:
-    """The module, how many bytes further its code is than it was, and the compiled helper."""
+    """The compiled module in a file.
+
+    Returns:
+        The module, by how many bytes its code was moved (see `_with_imported_memory`), and the compiled `_HELPER`.
+    """
     with open(path, "rb") as file:
         head = file.read(_ARTIFACT.size)
         magic, shift, first, second = _ARTIFACT.unpack(head) if len(head) == _ARTIFACT.size else (b"", 0, 0, 0)
@@ -190,7 +195,7 @@ def _load(store: wasmer.Store, path: str) -> tuple[wasmer.Module, int, bytes]:
 
 
 def _take_rights(store: wasmer.Store, helper: bytes, imports: wasmer.ImportObject, mounts: Sequence[Any]) -> None:
-    """Leave the guest, whose imports these are as well, none but `_READING` in mounts that are read-only."""
+    """In read-only mounts, take all rights but `_READING` away from the guest, which uses the same imports."""
     calls = wasmer.Instance(wasmer.Module.deserialize(store, helper), imports).exports
     for number, mount in enumerate(mounts, _FIRST_MOUNT):
         path = mount["path"].lstrip("/").encode()  # as wasmer names it
@@ -259,10 +264,10 @@ def _feature(wasm: bytes, text: str) -> str:
 
 
 def _with_imported_memory(wasm: bytes) -> tuple[bytes, int]:
-    """A valid module with its memory as an import, and without what only a debugger reads.
+    """A valid module with its memory as an import, and without sections for debuggers.
 
     Returns:
-        the module, and how many bytes further its code is than it was.
+        The module, and by how many bytes its code was moved.
     """
     parts = [part for part in _sections(wasm) if part[0] != _CUSTOM or part[1].startswith(_name("name"))]
     own = next((content for number, content in parts if number == _MEMORIES and content[0]), None)

@@ -1,6 +1,7 @@
 """wasmtime as a wasmlet provider: `WasmtimeProvider`, and `wasmlet-wasmtime` on the command line.
 
-What is wasmtime's own is here and, on the worker side, in `guest`; the rest is `wasmlet.runtime`.
+This module runs on the node. `guest` and `dense`, and all that they import, run in the worker processes. What is the
+same for all engines is in `wasmlet.runtime`.
 """
 
 from __future__ import annotations

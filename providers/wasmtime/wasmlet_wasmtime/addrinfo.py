@@ -1,7 +1,7 @@
-"""`sock_getaddrinfo` of WasmEdge: names become addresses by the broker, where the guest's pod may ask for them.
+"""WasmEdge's `sock_getaddrinfo`: looks up the addresses of a name, by asking the broker.
 
-The guest gives a list with room for the answers: `addrinfo` structures, each with a place for a `sockaddr`, which has
-one for its data.
+The guest passes a list of `addrinfo` structures in its memory. Each points to a `sockaddr`, and that one to room for
+the address. The answers are written there.
 """
 
 from __future__ import annotations
@@ -21,10 +21,11 @@ _BAD_FLAGS, _FAIL, _FAMILY, _MEMORY, _NO_NAME, _SERVICE, _AGAIN = 79, 80, 81, 82
 _ERRORS = {errno.ENOENT: _NO_NAME, errno.EAGAIN: _AGAIN, errno.ETIMEDOUT: _AGAIN, errno.EIO: _FAIL}
 _FLAGS = 0x7F
 _INFO = struct.Struct("<HBBBxxxIIIII")
-"""Flags, family, kind, protocol, length of an address, and where are: it, a name, the name's length, the next one."""
+"""Flags, family, kind, protocol, length of the address; pointers to the address and a name; the name's length; and a
+pointer to the next structure."""
 _SOCKADDR = struct.Struct("<BxxxII")
 _PROTOCOLS = {1: 2, 2: 1, 0: 0}
-"""Of a kind of socket: UDP for datagrams, TCP for streams."""
+"""From the kind of a socket to its protocol: UDP for datagrams, TCP for streams."""
 _LENGTHS = {_INET4: 16, _INET6: 28}
 _LONGEST_NAME = 255
 _MOST = 64
@@ -111,7 +112,7 @@ def _packed(address: str) -> tuple[int, bytes] | None:
 
 
 def _store(network: Network, place: int, found: list[tuple[int, bytes]], hint: Hint, port: int) -> int:
-    """Fill the guest's list with what fits; how many that are."""
+    """Fill the guest's list, as far as there is room. Returns how many addresses were stored."""
     stored = 0
     for family, address in found:
         *_, where, name, _, following = _INFO.unpack(network.read(place, _INFO.size))

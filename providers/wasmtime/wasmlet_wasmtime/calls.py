@@ -1,7 +1,8 @@
-"""wasmtime's bindings, called directly: what its Python API has no call for, or only one that threads cannot share.
+"""Calls of wasmtime's C API through its low-level bindings, for `dense`.
 
-Host functions and instances by their pointers, the memory of a guest that calls one, and the engine's own WASI
-functions on behalf of a guest (`Delegate`). `dense` is what uses it.
+The Python API has no call for some of these things, and for others only one that threads cannot share. There are host
+functions, instances by their pointers, the memory of a guest that calls the host, and calls of the engine's own WASI
+functions on behalf of a guest (`Delegate`).
 """
 
 from __future__ import annotations
@@ -31,7 +32,10 @@ _DELEGATE = f"""
   (func (export "now") (param i32 i32 i32 i32) (result i32)
     (call $clock (i32.const 1) (i64.const 0) (local.get 0))))
 """
-"""Calls the engine's own functions on the memory of a guest, which they find among their caller's exports."""
+"""A module that calls the engine's own functions for a guest.
+
+These look for the memory among the exports of the module that calls them. So this one imports the guest's memory, and
+exports it again."""
 
 
 @ctypes.CFUNCTYPE(None, ctypes.c_void_p)  # type: ignore[untyped-decorator]
@@ -80,7 +84,7 @@ def address(context: Any, instance: Any) -> int:
 
 
 def no_trap() -> Any:
-    """Where a call may put a trap."""
+    """An empty place, where a call stores its trap."""
     return ctypes.POINTER(bindings.wasm_trap_t)()
 
 
@@ -93,7 +97,7 @@ def trap(text: bytes) -> int:
 
 
 class Memory:
-    """The memory of the guest that calls, while it does. One that exports none has a memory of no bytes."""
+    """The memory of the guest that calls the host now. A guest that exports no memory has one of 0 bytes."""
 
     def __init__(self, caller: Any) -> None:
         self.context = bindings.wasmtime_caller_context(caller)
@@ -121,7 +125,7 @@ def _delegates(engine: wasmtime.Engine) -> wasmtime.Module:
 
 
 class Delegate:
-    """The engine's own functions, called for a guest: by an instance that has the guest's memory, where they look."""
+    """Calls the engine's own WASI functions for a guest, through an instance of `_DELEGATE` with the guest's memory."""
 
     def __init__(self, engine: wasmtime.Engine, linker: wasmtime.Linker, memory: Memory) -> None:
         self._context = memory.context
@@ -141,7 +145,7 @@ class Delegate:
             raise wasmtime.WasmtimeError._from_ptr(error)
 
     def call(self, name: Any, *arguments: int) -> int:
-        """WASI's error number."""
+        """Call a function that `_DELEGATE` exports. Returns WASI's error number."""
         function = export(self._context, self._instance, name)
         values = (bindings.wasmtime_val_raw_t * 4)()
         for value, argument in zip(values, arguments):  # noqa: B905 - new in Python 3.10

@@ -1,12 +1,15 @@
-"""Components: commands for WASI preview 2, which export `wasi:cli/run`. `guest` hands them on to here.
+"""Components that are commands of WASI preview 2 (they export `wasi:cli/run`). `guest` passes them to this module.
 
-They get what modules get, but for sockets: what uses those or HTTP, or serves, has a world of its own (`p2`).
-Run by wasmtime's bindings directly. What shapes this further, found by measuring wasmtime 50:
+Most run in wasmtime's own world: they get what modules get, but no sockets. Components that use sockets or HTTP, or
+that serve, run in a world of our own (`p2`). A world is the set of all functions that a component may import.
 
-- `exit-with-code` of `wasi:cli/exit` is there, and exact; `exit` itself knows only success and failure, 0 and 1.
-- A trap is an error like any other, but for its text.
-- Output that a guest has not flushed waits in wasmtime for a newline, and would end with the process: `_FLUSH`.
-- A component that sleeps can be ended by a signal only, so that there are none in the dense class.
+They are run by wasmtime's low-level bindings. What else shapes the code, found by measuring wasmtime 50:
+
+- `exit-with-code` of `wasi:cli/exit` works with any code; `exit` itself knows only success and failure, 0 and 1.
+- A trap is an error like any other; only its text shows that it is one.
+- Output that a guest has not flushed waits in wasmtime for a newline, and would be lost with the process: `_FLUSH`.
+- A component that sleeps can be ended only by a signal to its process. So components do not run in dense workers, where
+  many guests share a process.
 """
 
 from __future__ import annotations
@@ -22,7 +25,7 @@ from .errors import TRAPPED, BadArtifact, causes, refusal, trap_text
 from .p2 import commands, interfaces, serving
 
 RUN = "wasi:cli/run@0.2.0"
-"""Newer versions of 0.2 are found by this name too."""
+"""wasmtime finds newer versions of 0.2 by this name, too."""
 _VERSION = b"\x0d\0\x01\0"
 _TRAP = "wasm trap:"
 
@@ -57,7 +60,7 @@ _FLUSH = b"""
     (export "get" (func $get))
     (export "flush" (func $flush)))))))
 """
-"""A component that flushes stdout, which all that is instantiated in a process shares."""
+"""A component that flushes stdout. All instances in a process share it, so this flushes the guest's output."""
 
 
 def is_component(wasm: bytes) -> bool:
@@ -187,7 +190,7 @@ def _check_exports(engine: wasmtime.Engine, made: Any) -> None:
 
 
 def _check_imports(engine: wasmtime.Engine, made: Any) -> None:
-    """Have it linked, in a store that has no room for any instance, so that nothing of it runs."""
+    """Check that the imports fit: link it in a store that allows no instances, so that nothing of it runs."""
     from wasmtime import component
 
     linker = component.Linker(engine)

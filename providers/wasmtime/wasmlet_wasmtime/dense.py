@@ -1,15 +1,18 @@
-"""wasmtime in a dense worker: many guests in one process, each on a thread with a store of its own.
+"""wasmtime in a dense worker: one process that runs many guests, each on a thread with a store of its own.
 
-Loaded as `guest` is, and has the same three functions (`run` for what is executed in a container: a process like any
-other), and two more things for `wasmlet.worker.guest.dense`: `load` and `Guest`.
+Loaded as `guest` is, and has the same three functions. It has two more things, for `wasmlet.worker.guest.dense`: `load`
+and `Guest`. Its `run` is for an exec, which gets a process of its own here, too.
 
-A guest has to be ended without its process, so code is compiled with checks of the epoch, and `poll_oneoff`, in which
-guests sleep, is ours: it waits for a lock that `Guest.interrupt` releases. What wasmtime's Python API keeps in globals
-(the last exception of a host function) would be mixed up between threads, so host functions are made and called by its
-bindings directly. What shapes this further, each found by measuring wasmtime 50:
+A guest has to be ended without ending the process. So its code is compiled with checks of the epoch, a counter of the
+engine: when it goes up, running guests call `_on_epoch`. And `poll_oneoff`, in which guests sleep, is ours: it waits
+for a lock that `Guest.interrupt` releases.
 
-- Output goes to pipes through `stdout_file`: written by the guest's own thread, without Python and its lock.
-- A guest's recursion must trap before the thread's stack is at its end, host functions included: half of it is wasm's.
+wasmtime's Python API keeps the last exception of a host function in a global variable. Threads would mix these up, so
+host functions are made and called by the low-level bindings. What else shapes the code, found by measuring wasmtime 50:
+
+- Output goes to pipes through `stdout_file`: the guest's own thread writes it, without Python and its lock.
+- Recursion of a guest must trap before the stack of its thread is full, together with host functions. So wasm gets half
+  of that stack.
 """
 
 from __future__ import annotations
@@ -117,7 +120,7 @@ def load(prepared: Prepared, module: str) -> Code:
 
 
 class Guest:
-    """One guest, which is run once, by the thread that calls `run`. What paths it is given are opened here and now."""
+    """One guest, which is run once, by the thread that calls `run`. Paths in its spec are opened when it is made."""
 
     __slots__ = (
         "_bell", "_broker", "_code", "_ending", "_exit", "_lock", "_memory", "_own", "_prepared", "_wake", "_wasi",
@@ -138,7 +141,7 @@ class Guest:
         self._wake.acquire()
         self._lock = _thread.allocate_lock()
         self._bell = -1
-        """For one that waits for its sockets: a descriptor that is readable when it is to end."""
+        """A descriptor that becomes readable when the guest is to end, for one that waits for sockets; -1 for none."""
 
     def interrupt(self) -> None:
         """Have it end, whatever it does. May be called by any thread, and more than once."""
@@ -171,7 +174,7 @@ class Guest:
                 return self._ended(None)
 
     def _network(self, broker: Broker, ending: contextlib.ExitStack) -> Network:
-        """Its sockets, open until `ending`, by which it knows that it is to end when it waits for one."""
+        """The guest's sockets, open until `ending`. While it waits for one, `_bell` tells it that it is to end."""
         self._bell = os.eventfd(0, os.EFD_CLOEXEC)
         ending.callback(self._take_bell)
         if self.ending():  # before there was something to wake it by
@@ -254,7 +257,7 @@ class Guest:
         return self._ending
 
     def delegate(self, memory: calls.Memory) -> calls.Delegate | None:
-        """The engine's own functions for this guest; None where its memory is not of a kind that they know."""
+        """The engine's own functions for this guest; None if they cannot use its kind of memory."""
         if self._own is None:
             try:
                 self._own = calls.Delegate(self._prepared.engine, self._prepared.process.linker, memory)
@@ -286,7 +289,7 @@ _guests: dict[int, Guest] = {}
     ctypes.POINTER(bindings.wasmtime_update_deadline_kind_t),
 )
 def _on_epoch(context: Any, data: Any, ticks: Any, kind: Any) -> int:
-    """Somebody is to end: is it the guest of this thread?"""
+    """Some guest of this process is to end. End the one of this thread if it is that one; else let it go on."""
     if _guests[_thread.get_ident()].ending():
         return calls.pointer(bindings.wasmtime_error_new(b"interrupted"))
     ticks[0], kind[0] = 1, 0

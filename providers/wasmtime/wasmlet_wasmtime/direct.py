@@ -1,12 +1,12 @@
-"""What a start needs of wasmtime, called through its C API with as little of Python as there can be.
+"""What starting a guest needs of wasmtime, through its C API and with as little Python as possible. For `guest`.
 
-A child shares the zygote's memory until it writes to it, and Python writes to whatever it looks at (it counts
-references). So what a start costs, in time and in memory that is a container's own, is how many objects it touches; the
-classes of wasmtime's Python API more than double that. Functions here are made for this use alone, one after the other,
-so that they lie side by side. Pointers are plain numbers. Only a rehearsal frees anything: else the process ends with
-its guest.
+A child shares the memory of the zygote, from which it was forked, until it writes to it. Python writes to every object
+that it uses, because it counts references. So each object that a start touches costs time, and memory that the
+container has to itself. The classes of wasmtime's Python API would more than double that.
 
-`guest` is what uses it. Errors are those of the Python API.
+The functions are loaded here a second time, one after the other, so that they lie side by side in memory and nobody
+else uses them. Pointers are plain numbers. Only a rehearsal (`rehearsal`) frees anything; otherwise the process ends
+with its guest. Errors are those of the Python API.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _POINTER, _SIZE, _TEXT = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_char_p
 
 def function(name: str, result: Any, *arguments: Any) -> Any:
     """A function of the C API, with these types."""
-    found = _library[name]  # by index: another one than anybody else has
+    found = _library[name]  # by index, ctypes makes a new object that nobody else uses
     found.restype, found.argtypes = result, arguments
     return found
 
@@ -50,7 +50,7 @@ _export = function("wasmtime_instance_export_get", ctypes.c_bool, _POINTER, _POI
 _call = function("wasmtime_func_call", _POINTER, _POINTER, _POINTER, _POINTER, _SIZE, _POINTER, _SIZE, _POINTER)
 
 NEVER = 2**62
-"""A deadline for engines that have such (`dense`): a process is ended by a signal."""
+"""The deadline where the engine checks the epoch (`dense`), but the guest has a process, which a signal ends."""
 
 _found, _trap = _POINTER(), _POINTER()
 _instance, _extern = ffi.wasmtime_instance_t(), ffi.wasmtime_extern_t()
@@ -62,7 +62,7 @@ _at_function = _at_extern + ffi.wasmtime_extern_t.of.offset
 
 
 def pointer(managed: Any) -> int:
-    """Of an object of the Python API."""
+    """The pointer to an object of the Python API, as a number."""
     return ctypes.cast(managed.ptr(), _POINTER).value or 0
 
 
@@ -73,13 +73,17 @@ def load(engine: int, path: str) -> int:
 
 
 def loaded(engine: int, compiled: bytes) -> int:
-    """The same from memory."""
+    """The compiled module in these bytes."""
     check(_deserialize_bytes(engine, compiled, len(compiled), _at_found))
     return _found.value or 0
 
 
 def wasi_config(spec: dict[str, Any], listeners: int = 0) -> int:
-    """What a guest is given, this process's streams among it. `listeners`: as `guest.wasi_config`."""
+    """The WASI configuration of a guest, with the streams of this process.
+
+    Args:
+        listeners: as in `guest.wasi_config`.
+    """
     config = _config_new()
     _set_argv(config, *_texts(spec["args"]))
     size, names = _texts([name for name, _ in spec["env"]])
@@ -100,7 +104,7 @@ def store(engine: int, config: int, memory: int | None, tables: int = 0) -> tupl
 
     Args:
         memory: the most that it may have, in bytes; None for no limit.
-        tables: how many there are beside its own.
+        tables: how many tables the store has in addition to the guest's own.
     """
     made = _store_new(engine, None, None)
     context = _context_of(made)
@@ -112,7 +116,7 @@ def store(engine: int, config: int, memory: int | None, tables: int = 0) -> tupl
 
 
 def free(store: int, module: int) -> None:
-    """Let go of a guest that has ended."""
+    """Free the store and the module of a guest that has ended."""
     _store_delete(store)
     _module_delete(module)
     _kept.clear()
@@ -148,7 +152,7 @@ def check_trap(trap: Any) -> None:
 
 
 _kept: list[Any] = []
-"""What is read by the engine until its config is used up."""
+"""Arrays that the engine still reads, kept so that Python does not free them."""
 
 
 def _texts(texts: Sequence[str]) -> tuple[int, int]:

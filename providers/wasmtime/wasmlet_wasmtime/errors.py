@@ -1,4 +1,4 @@
-"""What goes wrong in wasmtime, in words, and the code of a guest that traps: for `guest`, `dense` and `components`."""
+"""The texts of wasmtime's errors for users, and the exit code of a guest that traps."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def causes(error: Exception) -> str:
 
 
 _IS_OFF = ("proposal", "feature", "not enabled", "is disabled", "not supported")
-"""What wasmtime says of a valid module or component that needs what is off, or is not there."""
+"""Words in wasmtime's error when a valid module or component needs a feature that is switched off or missing."""
 
 
 def refusal(kind: str, error: Exception) -> str:

@@ -1,7 +1,10 @@
-"""The functions of WASI that have to do with descriptors or sockets: their types, and whose they are. Only data.
+"""Tables of the WASI functions for descriptors or sockets: their types, and who answers them. Only data.
 
-`i` is an i32, `I` an i64; each returns an i32, WASI's error number. The types of preview 1 are those of its witx files,
-the ones beyond it those of WasmEdge (`include/host/wasi/wasifunc.h`) and of the crate `wasmedge_wasi_socket`.
+"Ours" are functions that the host answers in Python (`hostcalls`); the others are those of the engine. In a type, `i`
+is an i32 and `I` an i64. Each function returns an i32, WASI's error number.
+
+Sources: the witx files of preview 1; for what is beyond it, WasmEdge (`include/host/wasi/wasifunc.h`) and the crate
+`wasmedge_wasi_socket`.
 """
 
 from __future__ import annotations
@@ -58,7 +61,7 @@ SPLIT: Mapping[str, Split] = {
     "path_symlink": Split("iiiii", NOTDIR, (2,)),
     "path_unlink_file": Split("iii", NOTDIR),
 }
-"""All that take a descriptor, but for `fd_close` and `fd_renumber`, which change whose it is."""
+"""All functions that take a descriptor, except `fd_close` and `fd_renumber`, which change what a number refers to."""
 
 OWN: Mapping[str, str] = {
     "poll_oneoff": "iiii",
@@ -67,7 +70,7 @@ OWN: Mapping[str, str] = {
     "sock_send": "iiiii",
     "sock_shutdown": "ii",
 }
-"""Those of preview 1 that are ours for every descriptor."""
+"""Functions of preview 1 that are ours for every descriptor, files as well."""
 
 WASMEDGE: Mapping[str, str] = {
     "sock_open": "iii",
@@ -111,25 +114,25 @@ SECOND: Mapping[str, str] = {
     "sock_getlocaladdr": "iii",
     "sock_getpeeraddr": "iii",
 }
-"""Functions that modules import under a second type, too: WasmEdge links what fits."""
+"""Functions with a second type. Modules import either one, because WasmEdge links the one that fits."""
 
 SAME = {"sock_recv_v2": "sock_recv", "sock_send_v2": "sock_send", "sock_accept_v2": "sock_accept"} | {
     f"{name}_v2": name for name in ("sock_open", "sock_bind", "sock_connect", "sock_listen", "sock_send_to")
 }
-"""Of the second version: those that do what the first one does."""
+"""Functions of the second version (`_v2`) that do the same as those of the first one."""
 
 
 def second(name: str) -> str:
-    """What a function is called here under its second type."""
+    """The name in `shim` of a function with its second type."""
     return f"{name}:{len(SECOND[name])}"
 
 
 def of_http(name: str) -> str:
-    """What a function of `HTTP` is called here."""
+    """The name in `shim` of a function of `HTTP`."""
     return f"http_{name}"
 
 
 def own() -> dict[str, str]:
-    """All that are ours alone, by the name that they have here."""
+    """The types of all functions that are always ours, by their names in `shim` (`split`)."""
     seconds = {second(name): params for name, params in SECOND.items()}
     return {**OWN, **WASMEDGE, **seconds, **{of_http(name): params for name, params in HTTP.items()}}

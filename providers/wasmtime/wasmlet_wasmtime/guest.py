@@ -1,14 +1,17 @@
-"""wasmtime inside a worker process: the three functions that `wasmlet.worker.guest.engines` asks of one.
+"""wasmtime inside a worker process: the three functions that `wasmlet.worker.guest.engines` calls on an engine.
 
-Loaded by file path, under any Python from 3.10; the standard library and wasmtime, nothing of wasmlet. A guest gets
-its arguments, its environment, its mounts, clocks, randomness and its three streams, nothing else.
+They are `prepare`, `run` and `compile`. `prepare` runs in the zygote, the process that has the engine loaded and from
+which each container's process, a child, is forked. `run` runs in a child.
 
-What shapes this code, each found by measuring wasmtime 50:
+Loaded by file path, under any Python from 3.10; it uses the standard library and wasmtime, nothing of wasmlet. A guest
+gets its arguments, its environment, its mounts, clocks, randomness and its three streams, nothing else.
 
-- A child that compiles with parallel compilation after a fork hangs, so it is off wherever a zygote may be near.
-- `stdout_custom` runs on the engine's threads and hangs after a fork; a pipe on descriptors 1 and 2 does neither.
-- `proc_exit` of WASI preview 1 in wasmtime takes 0 to 125 only and traps on any other code; ours takes all, as
-  processes do, and ends the process there and then.
+Why the code is as it is; each point was found by measuring wasmtime 50:
+
+- A child that compiles on several threads after a fork hangs, so that is off wherever there may be a fork.
+- `stdout_custom` runs on the engine's threads and hangs after a fork. Pipes on descriptors 1 and 2 do not.
+- `proc_exit` of WASI preview 1 in wasmtime takes 0 to 125 only, and traps on any other code. Ours takes all codes, as
+  processes do, and ends the process at once.
 """
 
 from __future__ import annotations
@@ -30,7 +33,7 @@ INITIALIZE, DEFAULT, START = b"_initialize", b"", b"_start"
 """The exports that are called, in this order: the first one, and then one of the others, as `wasmtime run` does it."""
 _IDLE = '(module (memory (export "memory") 1) (func (export "_start")))'
 _REHEARSALS = 16
-"""After so many Python has settled on the form of what it runs."""
+"""How often to rehearse: after that Python no longer changes (specialises) the bytecode that it runs."""
 _LENGTH = 4
 """Bytes of a length."""
 _ENVIRONMENT = {"TOKIO_WORKER_THREADS": "1"}
@@ -42,7 +45,7 @@ class Prepared(NamedTuple):
     """What every child starts from.
 
     Attributes:
-        components: the engine of components that serve, or use sockets or HTTP; None where there are none.
+        components: the engine for components that serve, or use sockets or HTTP; None if it is not supported here.
     """
 
     engine: wasmtime.Engine
@@ -61,7 +64,7 @@ def configuration(parallel: bool = False, *, own_world: bool = False) -> wasmtim
     config = wasmtime.Config()
     config.parallel_compilation = parallel
     config.epoch_interruption = own_world
-    # With it, wasmtime 50 traps whenever a function of ours is given two handles that are borrowed.
+    # With this support on, wasmtime 50 traps whenever a function of ours is given two borrowed handles.
     bindings.wasmtime_config_concurrency_support_set(config.ptr(), not own_world)
     return config
 
@@ -94,15 +97,20 @@ def prepare() -> Prepared:
 
 
 def links_between(engine: wasmtime.Engine, linker: wasmtime.Linker, compiled: Sequence[bytes]) -> socketed.Links:
-    """What guests with sockets are linked with; `compiled`: the two modules of `split`."""
+    """What connects guests that have sockets to WASI.
+
+    Args:
+        compiled: the two modules of `split`, compiled.
+    """
     return socketed.links(direct.pointer(engine), direct.pointer(linker), compiled)
 
 
 def warm(prepared: Prepared) -> None:
-    """Run a guest that does nothing.
+    """Run a guest that does nothing, to prepare memory for the next start.
 
-    In the zygote, what Python finds out about code as it runs is then there in every child. In a child that waits, what
-    a start writes to is its own already. Nothing of WASI is called: that would start threads.
+    In the zygote: Python adapts its bytecode when it runs, and all children then share the result. In a child that
+    waits for a container: the memory that a start writes to is its own already. No function of WASI is called,
+    because that would start threads.
     """
     engine, linker = map(direct.pointer, prepared[:2])
     code = direct.loaded(engine, _idle)
@@ -114,7 +122,7 @@ def warm(prepared: Prepared) -> None:
 
 
 def compiled_apart(engine: wasmtime.Engine, texts: Sequence[str]) -> list[bytes]:
-    """Modules compiled in another process, because that leaves much memory behind."""
+    """Compile modules in another process, because compiling leaves much memory in use."""
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
@@ -149,7 +157,8 @@ def wasi_config(spec: dict[str, Any], listeners: int = 0) -> wasmtime.WasiConfig
     """What a guest is given, but for its streams.
 
     Args:
-        listeners: how many descriptors are to be taken before those of the mounts, by directories that nobody sees.
+        listeners: how many descriptors to reserve before those of the mounts. Sockets take their numbers; until then
+            directories that the guest does not see keep them taken.
     """
     wasi = wasmtime.WasiConfig()
     wasi.argv = spec["args"]
@@ -190,7 +199,7 @@ def run(prepared: Prepared, spec: dict[str, Any], module: str, started: Callable
 
 
 def _instantiate(links: socketed.Links, engine: int, code: int, spec: dict[str, Any]) -> int:
-    """Make the guest's instance in a store of its own, whose context this is."""
+    """Make the guest's instance, in a store of its own. Returns the context of that store."""
     broker: Any = spec.get("sockets")
     wants = socketed.wanted(code) if broker is not None else None
     if wants is None or not wants.any(broker):
@@ -249,7 +258,7 @@ def compile(wasm: bytes) -> bytes:  # noqa: A001 - the name that the worker asks
 
 
 def compiled(engine: wasmtime.Engine, wasm: bytes) -> bytes:
-    """See `compile`; modules only."""
+    """As `compile`, for modules only."""
     try:
         module = wasmtime.Module(engine, wasm)
     except wasmtime.WasmtimeError as error:

@@ -1,6 +1,7 @@
-"""The one function of the host that guests with sockets call: it finds the guest and what is called (`split`).
+"""The one host function that guests with sockets call (`call`): it finds the guest, and runs what it asks for.
 
-Nothing but a number or a trap goes back: an exception that left it would be lost in the engine.
+The modules of `split` pass the number of an operation to it. It returns a number or a trap, and never raises: the
+engine would lose an exception.
 """
 
 from __future__ import annotations
@@ -21,14 +22,14 @@ _POINTER, _SIZE, _TEXT = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_char_p
 _trap_new = direct.function("wasmtime_trap_new", _POINTER, _TEXT, _SIZE)
 _INTERRUPTED = b"interrupted"
 _VALUE = 4
-"""A value of wasm is as long as so many numbers of 32 bits."""
+"""The engine passes each value in the room of so many numbers of 32 bits."""
 
 networks: dict[int, Network] = {}
-"""Of the guests that run, by their thread."""
+"""The networks of the guests that run, by thread."""
 
 
 def _functions() -> list[tuple[Callable[..., int], slice]]:
-    """By the number of an operation: what is called, and where its arguments are."""
+    """By the number of an operation: the function to call, and which of the values are its arguments."""
     params = {name: kind.params for name, kind in SPLIT.items()} | own()
     found: list[tuple[Callable[..., int], int]] = [
         (preview1.which, 1),
@@ -50,7 +51,7 @@ def _named(name: str) -> Callable[..., int]:
 
 
 def _complain(text: str) -> None:
-    """A line on stderr, where a process-class guest's log is; a dense worker has none there."""
+    """Write a line to stderr, which is the guest's log. In a dense worker it has no effect."""
     with contextlib.suppress(OSError):
         os.write(2, text[:_LONGEST].encode(errors="replace") + b"\n")
 
@@ -64,28 +65,28 @@ _CALLBACK = ctypes.CFUNCTYPE(_SIZE, _POINTER, _POINTER, ctypes.POINTER(ctypes.c_
 
 @_CALLBACK  # type: ignore[untyped-decorator]
 def absent(data: Any, caller: Any, values: Any, count: int) -> int:
-    """A function of a guest that has no network."""
+    """Answers any function of sockets, for a guest that has no network."""
     values[0] = NOTSUP
     return 0
 
 
 @_CALLBACK  # type: ignore[untyped-decorator]
 def absent_req(data: Any, caller: Any, values: Any, count: int) -> int:
-    """`req` of a guest that has no network."""
+    """Answers `req`, for a guest that has no network."""
     values[0] = krustlet.DESTINATION_NOT_ALLOWED
     return 0
 
 
 @_CALLBACK  # type: ignore[untyped-decorator]
 def absent_response(data: Any, caller: Any, values: Any, count: int) -> int:
-    """A function on a response, which such a guest never has."""
+    """Answers a function on a response, for a guest without a network, which can have none."""
     values[0] = krustlet.INVALID_HANDLE
     return 0
 
 
 @_CALLBACK  # type: ignore[untyped-decorator]
 def call(data: Any, caller: Any, values: Any, count: int) -> int:
-    """0 with WASI's error number in `values`, or a trap."""
+    """Run one operation. Puts WASI's error number into `values` and returns 0, or returns a trap."""
     try:
         network = networks[get_ident()]
         pages = values[_VALUE]

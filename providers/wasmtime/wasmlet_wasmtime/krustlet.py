@@ -39,7 +39,7 @@ _U16, _U32 = struct.Struct("<H"), struct.Struct("<I")
 
 
 class Wrong(Exception):
-    """A function answers with this number."""
+    """A function for guests fails, and answers with this number."""
 
     def __init__(self, number: int) -> None:
         super().__init__(number)
@@ -56,7 +56,7 @@ class Response:
 
 
 class Client:
-    """What one guest has of this.
+    """The HTTP client of one guest: its connections and its responses.
 
     Args:
         network: its own.
@@ -94,7 +94,7 @@ _Function = Callable[..., None]
 
 
 def _answers(function: _Function) -> Callable[..., int]:
-    """A function of the guest's from one that raises what is wrong."""
+    """Make a function for guests, which returns an error number, from one that raises its errors."""
 
     @functools.wraps(function)
     def call(network: Network, *arguments: int) -> int:
@@ -252,7 +252,7 @@ def _asked(
 
 @_answers
 def http_close(network: Network, handle: int) -> None:
-    """Let go of a response; of one that is not there, too."""
+    """Close a response. A handle that does not exist is no error."""
     response = client_of(network).responses.pop(handle, None)
     if response is not None:
         response.close()
@@ -290,7 +290,7 @@ def http_headers_get_all(network: Network, handle: int, buffer: int, size: int, 
 
 @_answers
 def http_body_read(network: Network, handle: int, buffer: int, size: int, written: int) -> None:
-    """As much of the body as the buffer holds; less at its end only, which is nothing."""
+    """Read as much of the body as the buffer holds. It is less only at the end of the body, and 0 after that."""
     response = client_of(network).find(handle)
     network.check(buffer, size)
     network.check(written, _U32.size)

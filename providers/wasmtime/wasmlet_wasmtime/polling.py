@@ -1,6 +1,7 @@
-"""`poll_oneoff` for a guest that has sockets: it waits for clocks, sockets and its standard input; files are ready.
+"""`poll_oneoff` for a guest that has sockets. It waits for clocks, sockets and standard input; files are always ready.
 
-What is worked out of a guest's subscriptions is kept, since most guests ask for the same again and again.
+Most guests ask for the same things again and again. So what their subscriptions mean is kept (`Plan`) for the next
+call.
 """
 
 from __future__ import annotations
@@ -38,10 +39,10 @@ class _Asked(NamedTuple):
     """A subscription to a socket.
 
     Attributes:
-        mask: what it is ready by, as `poll` says it.
-        event: what is said then.
-        hangup: what is said where the other side has left.
-        socket: of which it is.
+        mask: the events of `poll` that make it ready.
+        event: the event to write for the guest then.
+        hangup: the event to write if the other side has closed the connection.
+        socket: the socket.
     """
 
     mask: int
@@ -51,18 +52,18 @@ class _Asked(NamedTuple):
 
 
 class Plan:
-    """What subscriptions mean, but for clocks at their beginning and their end.
+    """What the subscriptions of a call mean, without a clock that is the first or the last of them.
 
     Attributes:
-        text: the subscriptions.
-        changes: of the guest's sockets, when it was made.
-        clocks: user data, clock, timeout, flags.
-        wanted: by descriptor of the host.
-        masks: what is waited for, by descriptor.
-        poller: for these.
-        answered: events that are there already.
-        files: places of subscriptions that are the engine's.
-        connecting: those that wait for the broker.
+        text: the subscriptions, as bytes.
+        changes: `Network.changes` when the plan was made.
+        clocks: user data, clock, timeout and flags of each clock.
+        wanted: the subscriptions to sockets, by descriptor of the host.
+        masks: the events to wait for, by descriptor.
+        poller: the poll object for these.
+        answered: events that are there without waiting.
+        files: places of subscriptions to the engine's own descriptors.
+        connecting: subscriptions to sockets that the broker has still to connect.
     """
 
     __slots__ = ("answered", "changes", "clocks", "connecting", "files", "masks", "poller", "text", "wanted")
@@ -79,7 +80,7 @@ class Plan:
         self.connecting: list[tuple[bytes, Socket]] = []
 
     def lasts(self) -> bool:
-        """Whether it is right as long as the sockets are the same."""
+        """Whether it can be used again, as long as the sockets do not change."""
         return not (self.answered or self.files or self.connecting)
 
 
@@ -111,7 +112,11 @@ def poll_oneoff(network: Network, subscriptions: int, events: int, count: int, s
 
 
 def _ends(text: bytes) -> tuple[list[_Clock], int]:
-    """The clocks at both ends, where runtimes have the one whose timeout changes; how many are at the beginning."""
+    """The clocks at the beginning and the end, where language runtimes put the one whose timeout changes.
+
+    Returns:
+        These clocks, and how many of them are at the beginning.
+    """
     clocks, first = [], 0
     if text[_KIND] == _CLOCK:
         user, _, which, timeout, _, flags = _SUBSCRIPTION.unpack_from(text)
@@ -125,7 +130,7 @@ def _ends(text: bytes) -> tuple[list[_Clock], int]:
 
 
 def _plan(network: Network, text: bytes, first: int) -> Plan:
-    """What was worked out the last time, if it still holds; with what has come behind it since."""
+    """The plan for these subscriptions: the last one if it is still valid, extended by new subscriptions at its end."""
     plan: Plan | None = network.plan
     if plan is not None and plan.changes == network.changes:
         if plan.text == text:
@@ -165,7 +170,7 @@ def _extended(network: Network, plan: Plan, text: bytes, first: int) -> Plan:
 
 
 def _prepare(network: Network, plan: Plan, asked: tuple[int, int, Socket]) -> None:
-    """A socket that nothing could be waited for yet, or a listener that is polled for the first time."""
+    """Prepare a socket that cannot be polled yet, or a listener that is polled for the first time."""
     user, kind, found = asked
     ready = _EVENT.pack(user, SUCCESS, kind, 0, 0)
     if found.fds:
@@ -258,7 +263,7 @@ def _sized(event: bytes, descriptor: int) -> bytes:
 
 
 def _answered(network: Network, one: Socket) -> bool:
-    """Whether the broker has answered a request for a connection, which is then made or has failed."""
+    """Whether the broker has answered a connect. If so, the socket is connected now, or has failed."""
     if one.request is not None:
         answer = network.broker.take(one.request)
         if answer is None:

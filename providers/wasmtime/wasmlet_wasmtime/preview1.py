@@ -1,4 +1,8 @@
-"""WASI preview 1 for descriptors that are sockets. `socketed` calls these, with the guest's `Network` and arguments."""
+"""The functions of WASI preview 1 for descriptors that are sockets.
+
+`hostcalls` calls them with the guest's `Network` and the arguments. Each returns WASI's error number, or raises (see
+`sockets`). The engine's own functions answer for files.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +35,7 @@ _FDSTAT = struct.Struct("<BxHxxxxQQ")
 _FILESTAT = struct.Struct("<QQBxxxxxxxQQQQQ")
 _PRESTAT = struct.Struct("<II")
 _NO_DIRECTORY = 1
-"""A kind of preopened thing that nobody knows: C and Go go on with the next one. An error would end their search."""
+"""A kind of preopened descriptor that no program knows: C and Go then try the next one. An error would stop them."""
 _PEEK, _WAITALL = 1, 2
 _TRUNCATED = 1
 _HOW = {1: socket.SHUT_RD, 2: socket.SHUT_WR, 3: socket.SHUT_RDWR}
@@ -39,7 +43,7 @@ _U16 = struct.Struct("<H")
 
 
 def which(network: Network, word: int) -> int:
-    """Which of 32 low descriptors are sockets; the answer is no error number."""
+    """A bit for each of 32 low descriptors: whether it is a socket. Unlike others, it returns no error number."""
     return sum(1 << number % 32 for number in network.sockets if number < LOW and number // 32 == word)
 
 
@@ -63,13 +67,13 @@ def renumber(network: Network, number: int, to: int) -> int:
 
 
 def refuse(network: Network, number: int, error: int) -> int:
-    """What sockets do not have."""
+    """Answer a function that sockets do not have, with this error number."""
     network.find(number)
     return error
 
 
 def _asked(network: Network, number: int, iovs: int, count: int, stored: int) -> tuple[Socket, list[memoryview]]:
-    """The socket that is read or written, and the buffers; how many bytes it was goes to `stored`."""
+    """The socket to read or write, and the buffers. Checks that `stored`, where the count goes, is in the memory."""
     found = network.sockets.get(number)
     if found is None:
         raise Failed(BADF)
@@ -105,7 +109,10 @@ def fd_write(network: Network, number: int, iovs: int, count: int, stored: int) 
 
 
 def _written(network: Network, found: Socket, buffers: list[memoryview]) -> int:
-    """Write as much as there is room for; all of it for a guest that waits, as `write` does it elsewhere."""
+    """Write the buffers, and return how many bytes that were.
+
+    On a non-blocking socket that is as much as there is room for; else all of it, as `write` does on other systems.
+    """
     written = 0
     fds = found.fds
     while True:
@@ -142,7 +149,7 @@ def _rest(buffers: list[memoryview], taken: int) -> list[memoryview]:
 
 
 def _ready(network: Network, found: Socket, events: int) -> bool:
-    """Wait, for a guest that wants to; False where it does not want to wait so long."""
+    """Wait until the socket is ready. Returns False when the time is over that the guest has set for waiting."""
     if found.request is not None:
         connected(network, found)
         return True
@@ -216,7 +223,7 @@ def sock_accept(network: Network, number: int, flags: int, stored: int) -> int:
 
 
 def sock_accept_plain(network: Network, number: int, stored: int) -> int:
-    """WasmEdge's, without flags."""
+    """WasmEdge's `sock_accept`, which has no flags."""
     return sock_accept(network, number, 0, stored)
 
 
@@ -237,7 +244,11 @@ def sock_recv(network: Network, number: int, iovs: int, count: int, flags: int, 
 def received(
     network: Network, found: Socket, buffers: list[memoryview], flags: int
 ) -> tuple[int, int, tuple[str, int] | None]:
-    """Bytes, what the host says of them, and who has sent them; waits for a guest that wants to."""
+    """Receive into the buffers; waits if the guest's socket is blocking.
+
+    Returns:
+        The number of bytes, the flags that the host gives with them, and the sender's address and port, if known.
+    """
     if flags & ~(_PEEK | _WAITALL):
         raise Failed(NOTSUP)
     wants = socket.MSG_PEEK if flags & _PEEK else 0

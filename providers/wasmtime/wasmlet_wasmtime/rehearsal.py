@@ -1,7 +1,7 @@
-"""A guest that serves, rehearsed in the zygote: what Python finds out about code as it runs is in every child then.
+"""Runs a guest that serves once in the zygote, before any real one.
 
-Else each child finds it out anew, which takes time, and writes it to memory, which is its own from then on. See
-`guest.warm` for a guest without sockets.
+Python adapts its bytecode when it runs. If that happens in the zygote, all children share the result. Otherwise each
+child would spend time on it, and write it to memory of its own. See `guest.warm` for a guest without sockets.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class _Port(NamedTuple):
 
 
 class _Broker:
-    """Has a listener that somebody has connected to already."""
+    """A broker for the rehearsal: it has one listener, to which a client has connected already."""
 
     listeners = (_Port(1),)
 

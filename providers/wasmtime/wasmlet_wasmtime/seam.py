@@ -1,4 +1,8 @@
-"""What opens sockets for a guest, as the worker hands it over: `wasmlet.worker.guest.sockets` has it."""
+"""The types of the broker's client, for type checking: `wasmlet.worker.guest.sockets` implements them.
+
+The broker is the process of the node that opens sockets for guests; a guest's own process may not. The worker passes
+its client to the engine as `spec["sockets"]`.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,7 @@ from typing import Any, Protocol
 
 
 class Answer(Protocol):
-    """What the broker says. `error` is the host's number, 0 for none."""
+    """An answer of the broker. `error` is an errno of the host, 0 for none."""
 
     @property
     def fds(self) -> Sequence[int]: ...
@@ -20,7 +24,7 @@ class Answer(Protocol):
 
 
 class Broker(Protocol):
-    """What a container has of the broker: `spec["sockets"]`."""
+    """The client of the broker in a container's process: `spec["sockets"]`."""
 
     wait: Callable[[int], bool]
 

@@ -1,6 +1,7 @@
-"""Guests that have sockets: what they import is linked by way of the two modules of `split`, compiled once.
+"""Makes instances of guests that have sockets, by way of the two modules of `split`.
 
-`wanted` says whether a module makes such a guest, `network` asks for its listeners, `instantiate` makes its instance.
+`wanted` says whether a module is such a guest, `network` makes its sockets and asks the broker for its listeners, and
+`instantiate` makes its instance.
 """
 
 from __future__ import annotations
@@ -44,12 +45,12 @@ _MEMORY = ffi.WASMTIME_EXTERN_MEMORY.value
 _ITEM, _ITEM_SIZE = ffi.wasmtime_extern_t.of.offset, ctypes.sizeof(ffi.wasmtime_extern_t)
 _FIRST_LISTENER = 3
 TABLES = 1
-"""That a guest's store has beside its own."""
+"""How many tables such a guest's store has in addition to the guest's own: the one of `shim`."""
 _UNKNOWN, _TERMINAL = 0, 2
 """WASI's file types of a standard input."""
 _INSTANCES = (b"guest", b"shim")
 _NOTHING_YET = "uninitialized element"
-"""What wasmtime says of a call by way of `shim` before `fixup` is there."""
+"""Words in wasmtime's trap when the guest calls `shim` before `fixup` has filled its table."""
 _IN_START = "the module uses WASI in its start function, where one with sockets cannot: have it do so in _start"
 
 
@@ -67,7 +68,11 @@ class Links(NamedTuple):
 
 
 def links(engine: int, linker: int, compiled: Sequence[bytes]) -> Links:
-    """Made once for an engine. `compiled`: the two modules; `linker` gets what they import of the host."""
+    """Load the two modules, once for an engine, and give `linker` what they import of the host.
+
+    Args:
+        compiled: the two modules, compiled.
+    """
     define(linker)
     shim, fixup = (direct.loaded(engine, one) for one in compiled)
     return Links(linker, shim, fixup)
@@ -147,8 +152,8 @@ class Wanted(NamedTuple):
     """What a module wants of sockets.
 
     Attributes:
-        accepts: it can have listeners.
-        opens: it can ask for sockets of its own.
+        accepts: it imports `sock_accept`, so it can have listeners.
+        opens: it imports `sock_open`, so it can open sockets.
         http: it imports functions of `HTTP`.
         imports: all that it imports, in its order.
     """
@@ -164,11 +169,11 @@ class Wanted(NamedTuple):
         return [one.name.decode() for one in self.imports if one.second]
 
     def listeners(self, broker: Broker | None) -> Sequence[Any]:
-        """The ports of those that the guest is given at its start."""
+        """The ports of the listeners that the guest is given at its start."""
         return broker.listeners if broker is not None and self.accepts else ()
 
     def any(self, broker: Broker | None) -> bool:
-        """Whether the guest is to have a network."""
+        """Whether the guest needs a network."""
         return broker is not None and (self.opens or self.http or bool(self.listeners(broker)))
 
 
@@ -203,7 +208,7 @@ def network(broker: Broker, wants: Wanted, wake: int = -1) -> Network:
 
 
 def define_absent(linker: int) -> None:
-    """Have the functions that the engine has not answer that there is no network."""
+    """Define the functions that the engine does not have: they answer that there is no network."""
     _define_absent(linker, WASMEDGE)
     for name, params in HTTP.items():
         absent = hostcalls.absent_req if name == "req" else hostcalls.absent_response
@@ -211,7 +216,7 @@ def define_absent(linker: int) -> None:
 
 
 def define_seconds(linker: int, seconds: Iterable[str]) -> None:
-    """Have these functions, under their second types, answer that there is no network."""
+    """Define these functions with their second types: they answer that there is no network."""
     _define_absent(linker, {name: SECOND[name] for name in seconds})
 
 
@@ -271,7 +276,7 @@ def instantiate(links: Links, context: int, module: int, wants: Wanted, made: Ne
 
 
 def _externs(imports: Iterable[Import], find: Callable[[Import], bool], item: Any) -> bytes:
-    """What is to be imported, one behind the other; `find` puts each into `item`."""
+    """The imports in the form of the C API, one behind the other. `find` puts each one into `item`."""
     found = bytearray()
     for one in imports:
         if not find(one):
@@ -288,7 +293,7 @@ def _make(context: int, module: int, externs: bytes, instance: int) -> None:
 
 
 def _native(context: int, fixup: Any, name: bytes) -> Any:
-    """A function that calls the engine's own WASI."""
+    """A Python function that calls one of the engine's own WASI functions, through an export of `fixup`."""
     item = ffi.wasmtime_extern_t()
     _export(context, ctypes.addressof(fixup), name, len(name), ctypes.addressof(item))
 

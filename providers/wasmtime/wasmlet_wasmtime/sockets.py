@@ -1,10 +1,10 @@
-"""The sockets of one guest: which descriptors they are, its memory while it calls, and how it waits.
+"""The sockets of one guest: which of its descriptors they are, its memory during a call, and how it waits.
 
-A guest's process opens no socket: all come from the broker (`broker` here, `wasmlet.worker.guest.sockets`), or are
-accepted. On the host's side all are non-blocking. A guest that wants to wait does so in `Network.wait`, which ends
-where the guest is to end.
+A guest's process opens no socket. All sockets come from the broker (see `seam`), or are accepted. Most are non-blocking
+on the host's side. A guest that wants to wait does so in `Network.poll`, which ends when the guest is to end. Only
+where nobody has to wake the guest, the host's socket itself blocks (`Network.settle`).
 
-Errors of functions for guests are exceptions: `OSError` with the host's number, `Failed` with WASI's.
+Functions for guests report errors as exceptions: `OSError` with the host's number, `Failed` with WASI's.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ MOST = 8000
 _BACKLOG = 4096
 _MOST_BUFFERS = 1024
 LOOK = 5.0
-"""Seconds after which one that waits for the broker asks again whether it has answered."""
+"""How many seconds to wait for the broker before asking again whether it has answered."""
 _LONGEST_WAIT = 10**9
-"""Milliseconds; a longer one is waited for again."""
+"""The longest single wait, in milliseconds. A longer one is made of several."""
 
 _U32, _PAIR = struct.Struct("<I"), struct.Struct("<II")
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -66,7 +66,7 @@ class Failed(Exception):
 
 
 class Interrupted(Exception):
-    """The guest is to end."""
+    """The guest has to end now."""
 
 
 def of_host(number: int | None) -> int:
@@ -81,14 +81,14 @@ class Socket:
         fds: of the host, which are this socket's alone: a listener may have several, one that is not connected none.
         kind: its file type.
         port: that a listener is bound to, 0 for other sockets.
-        nonblocking: what the guest has said.
-        patient: `accept` waits although the socket is non-blocking: the guest of an inherited listener has not asked
-            for its flags so far. One that looks at them (Go) finds a non-blocking one, one that does not (plain C) gets
-            what `accept` is elsewhere.
-        request: number of an unanswered `connect`; None for none.
-        error: of the host, of such a request, which the guest has not seen.
-        drained: whether the last read found no more, so that the next one is to wait first.
-        blocks: whether the host itself waits.
+        nonblocking: whether the guest has made it non-blocking.
+        patient: `accept` waits although the socket is non-blocking. It is so for a listener that the guest had from
+            its start, until the guest asks for its flags. A guest that does (Go) finds a non-blocking socket; one that
+            does not (plain C) gets an `accept` that waits, as on other systems.
+        request: the number of a `connect` that the broker has not answered; None for none.
+        error: the host's error number of a `connect` that has failed, until the guest has seen it; 0 for none.
+        drained: whether the last read has emptied it, so that the next one has to wait first.
+        blocks: whether the host's socket itself is blocking.
     """
 
     __slots__ = (
@@ -144,7 +144,7 @@ class Socket:
         return bool(network.poll(self._waiter[0], self.timeouts.get(events) if self.timeouts else None))
 
     def listen(self, backlog: int = _BACKLOG) -> None:
-        """Have connections come, from the first time on that the guest asks for them."""
+        """Accept connections from now on. Called when the guest asks for them for the first time."""
         for descriptor in self.fds:
             if _listen(descriptor, max(1, min(backlog, _BACKLOG))) < 0:
                 _raise()
@@ -166,7 +166,7 @@ class Socket:
             _raise()
 
     def become(self, fds: Iterable[int]) -> None:
-        """Have these descriptors in place of those that it had."""
+        """Close the descriptors of this socket, and use these instead."""
         self.close()
         self.fds = list(fds)
         self.blocks = False
@@ -188,10 +188,10 @@ def _raise() -> None:
 
 
 class Network:
-    """What one guest has of the network.
+    """The network of one guest: its sockets, and its view of its memory.
 
     Args:
-        broker: whom it asks.
+        broker: what it asks for sockets.
         wake: a descriptor that is readable when the guest is to end; -1 where its process ends with it.
     """
 
@@ -205,7 +205,7 @@ class Network:
         self.wake = wake
         self.sockets: dict[int, Socket] = {}
         self.changes = 0
-        """How often a socket has become another one: what was worked out of them is no longer right."""
+        """Goes up whenever a socket changes: a plan of `polling` that was made before is no longer valid."""
         self.plan: Any = None
         self.http: Any = None
         """What `krustlet` has for this guest; None where it has asked for nothing."""
@@ -219,21 +219,26 @@ class Network:
         self._free: list[int] = []
 
     def attach(self, refresh: Callable[[], tuple[int, int]], keep: object) -> None:
-        """From now on there is a memory; `refresh` says where it is and how many bytes it has. It needs `keep`."""
+        """Set where the guest's memory is.
+
+        Args:
+            refresh: returns the address and the number of bytes.
+            keep: an object that `refresh` needs, kept so that Python does not free it.
+        """
         self._refresh, self.keep = refresh, keep
 
     def look(self, pages: int) -> None:
-        """The memory has this size now. The view of it is as long, so that nothing behind its end is ever touched."""
+        """The memory has this size now. The view of it gets the same size, so that nothing outside is ever touched."""
         base, size = self._refresh()
         self.size, self.pages = size, pages
         self.memory = memoryview((ctypes.c_char * size).from_address(base)).cast("B") if base else memoryview(b"")
 
     def buffers(self, address: int, count: int) -> list[memoryview]:
-        """What an array of `iovec` says.
+        """The parts of the memory that an array of `iovec` names.
 
         Raises:
             struct.error: the array is not in the memory.
-            Failed: what it says is not, or it is too long.
+            Failed: a part is not in the memory, or the array is too long.
         """
         if count == 1:
             begin, size = _PAIR.unpack_from(self.memory, address)
@@ -282,7 +287,7 @@ class Network:
         return found
 
     def add(self, made: Socket) -> int:
-        """Give it a number of the guest's."""
+        """Give a socket a descriptor of the guest's, and return that."""
         if self._free:
             number = self._free.pop()
         else:
@@ -311,13 +316,13 @@ class Network:
         self.sockets.clear()
 
     def end(self, one: Socket) -> None:
-        """Let go of one that is no longer the guest's."""
+        """Close a socket that the guest no longer has."""
         if one.request is not None:
             self.broker.drop(one.request)
         one.close()
 
     def settle(self, one: Socket) -> None:
-        """Have the host wait where the guest wants to, if nobody has to wake it then."""
+        """Make the host's socket blocking, if the guest wants to wait on it and nobody has to wake it then."""
         blocks = self.wake < 0 and one.kind == STREAM and not (one.nonblocking or one.timeouts or one.port)
         if blocks != one.blocks and one.fds:
             os.set_blocking(one.fds[0], blocks)
@@ -335,7 +340,7 @@ class Network:
         return bool(self.poll(poller, seconds))
 
     def poller(self) -> select.poll:
-        """One that is for `poll`."""
+        """A poll object for `poll`; it watches `wake`, too."""
         made = select.poll()
         if self.wake >= 0:
             made.register(self.wake, select.POLLIN)

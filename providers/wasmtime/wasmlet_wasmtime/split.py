@@ -1,10 +1,14 @@
-"""The two small modules between a guest and WASI, where it has sockets: what is a file goes to the engine's own WASI.
+"""Two small WebAssembly modules between a guest with sockets and WASI: `shim` and `fixup`.
 
-A guest imports the functions of `shim`, each of which calls what the table has at its place. `fixup` is made after the
-guest, has its memory and puts its functions into that table: a descriptor that is a socket goes to the host's one
-function `net.call`, any other one to the engine's own, which look for the memory among the exports of their caller:
-that is why it exports it. It asks the host once which of the low descriptors are sockets; those that come later have
-numbers from `FIRST` on. So the two modules are the same for all guests, compiled once.
+A call for a socket has to go to the host's one function, `net.call`; a call for a file has to go to the engine's own
+WASI. That one looks for the guest's memory among the exports of the module that calls it.
+
+- `shim` is made before the guest, which imports its functions. Each of them calls what is at its place in a table.
+- `fixup` is made after the guest. It imports the guest's memory, exports it again for the engine, and fills the table
+  with its functions. These decide by the descriptor where a call goes.
+
+`fixup` asks the host once which of the low descriptors are sockets. Sockets that come later have numbers from `FIRST`
+on. So the two modules are the same for all guests, and are compiled once.
 
 `net.call` gets the number of an operation, the size of the memory in pages of 64 KiB, and the arguments.
 """
@@ -17,17 +21,18 @@ WASI = "wasi_snapshot_preview1"
 FIRST = 0x4000
 """The first number of a socket that a guest accepts or opens; the engine's own are below."""
 LOW = 128
-"""Below this any descriptor may be a socket: a listener, standard input, or one that was renumbered."""
+"""Descriptors below this may be files or sockets: a listener, standard input, or one that was renumbered."""
 
 WHICH, CLOSE, RENUMBER, REFUSE = range(4)
-"""Operations that are no function of WASI: which of the low ones are sockets, 32 at a time; and parts of some."""
+"""Operations that are not whole functions of WASI: `WHICH` asks which of 32 low descriptors are sockets, and the others
+are the host's part of closing, renumbering and refusing."""
 _NAMED = [*(name for name, split in SPLIT.items() if split.refusal is None), *own()]
 OPERATIONS = {name: number for number, name in enumerate(_NAMED, 4)}
-"""By the name of the function."""
+"""The number of each operation, by the name of its function."""
 
 _ARGUMENTS = 10
 PARAMETERS = 2 + _ARGUMENTS
-"""Of `net.call`."""
+"""How many parameters `net.call` has."""
 _BADF, _NOTSUP = 8, 58
 _TABLE = [*SPLIT, "fd_close", "fd_renumber", *own()]
 _NATIVE = {**{name: split.params for name, split in SPLIT.items()}, "fd_close": "i", "fd_renumber": "ii"}
@@ -52,7 +57,7 @@ def _params(name: str) -> str:
 
 
 def shim() -> str:
-    """What the guest imports, as text."""
+    """The text of `shim`, whose functions the guest imports."""
     functions = [
         f'(func (export "{name}") {_type(params)} '
         f"(call_indirect {_type(params)} {_locals(params)} (i32.const {place})))"
@@ -68,7 +73,7 @@ def fixup_imports() -> list[tuple[str, str]]:
 
 
 def fixup() -> str:
-    """What fills the table, as text."""
+    """The text of `fixup`, which fills the table."""
     imports = [f'(import "{WASI}" "{name}" (func $native_{name} {_type(params)}))' for name, params in _NATIVE.items()]
     functions = [_split(name) for name in SPLIT]
     functions += [
@@ -99,6 +104,7 @@ def _each(params: str) -> list[str]:
 
 
 def _split(name: str) -> str:
+    """A function of `fixup` that goes to the host for a socket, and to the engine for anything else."""
     split = SPLIT[name]
     is_ours = f"(call $is_ours (local.get {split.places[0]}))"
     which = f"(local.get {split.places[0]})"

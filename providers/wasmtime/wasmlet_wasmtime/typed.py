@@ -1,4 +1,7 @@
-"""For mypy: the in-worker modules have what the worker calls. Nothing imports this, since it would load the engine."""
+"""For mypy only: checks that `guest` and `dense` have the functions that the worker calls.
+
+Nothing imports this module, because that would load the engine.
+"""
 
 from __future__ import annotations
 

@@ -1,8 +1,10 @@
-"""The functions for sockets that WasmEdge has beyond preview 1, which many crates use. Called as `preview1` is.
+"""The socket functions of WasmEdge that preview 1 does not have, and that many crates use.
 
-A socket that is opened here is nothing of the host's until the broker has bound or connected it. Datagrams go to the
-address that the broker has connected the socket to; one that the broker has bound may send to any that it can reach.
-What it sets of a socket's options is only kept for it to be read: but for its time-outs, which hold.
+`hostcalls` calls them, as it does those of `preview1`. A socket that a guest opens has no descriptor of the host until
+the broker has bound or connected it. A datagram goes to the address to which the broker has connected the socket. A
+datagram socket that the broker has bound to a port may send to any address that it can reach.
+
+Options that a guest sets are stored, so that it can read them again. Only time-outs have an effect.
 """
 
 from __future__ import annotations
@@ -20,12 +22,12 @@ from .split import LOW
 
 _INET4, _INET6 = 1, 2
 _OLD_TYPE = {_INET4: 4, _INET6: 6}
-"""What the first version of a function says of a family."""
+"""The number of an address family in functions of the first version."""
 _KINDS = {1: DATAGRAM, 2: STREAM}
 _KIND_OF = {DATAGRAM: 1, STREAM: 2}
 _PROTOCOLS = {STREAM: "TCP", DATAGRAM: "UDP"}
 _STORAGE = 128
-"""Bytes of an address that begins with its family: the second version's."""
+"""Bytes of an address in functions of the second version; it begins with its family."""
 _SOL_SOCKET = 0
 _TYPE, _ERROR, _LINGER, _ACCEPTS, _DEVICE = 1, 2, 9, 13, 14
 _TIMEOUTS = {11: select.POLLIN, 12: select.POLLOUT}
@@ -59,7 +61,7 @@ def sock_bind(network: Network, number: int, address: int, port: int) -> int:
 
 
 def _inherited(network: Network, kind: int, port: int) -> list[int]:
-    """The descriptors of a listener for that port which the guest has had from its start on."""
+    """Descriptors for a port on which the guest has had a listener since its start; empty if there is none."""
     for number, one in network.sockets.items():
         if number < LOW and one.port == port and one.kind == kind:
             return [os.dup(descriptor) for descriptor in one.fds]
@@ -223,7 +225,7 @@ def _tell(network: Network, address: int, places: tuple[int | None, int], said: 
 
 
 def _address(network: Network, pointer: int) -> str:
-    """The address that a guest gives."""
+    """Read an address from the guest's memory."""
     begin, size = _PAIR.unpack_from(network.memory, pointer)
     data = network.read(begin, size if size in (4, 16, _STORAGE) else 0)
     if size == _STORAGE:
@@ -234,7 +236,7 @@ def _address(network: Network, pointer: int) -> str:
 
 
 def _store_address(network: Network, pointer: int, host: str) -> int:
-    """Write an address where a guest wants it; its family."""
+    """Write an address into the guest's memory. Returns its family."""
     begin, size = _PAIR.unpack_from(network.memory, pointer)
     network.check(begin, size)
     family = _INET6 if ":" in host else _INET4

@@ -1,7 +1,8 @@
-"""The agent's side of links: it dials its host, and answers on what it has dialled.
+"""The agent's side of links: connections that the agent has opened to its host, and on which it answers requests.
 
-There are always some spare links that nobody uses; one that is used is replaced. A link's bytes go through a pair of
-sockets to the agent's own HTTP server, so that the flow is held back as on any connection.
+Some links are always spare: they are open, and nothing was asked on them yet. When the host uses one, a new one is
+opened. The bytes of a link pass through a pair of sockets to the HTTP server of this process. So a slow reader on one
+side slows down the writer on the other side, as with any TCP connection.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ class Links:
 
     Args:
         serve: makes the protocol of a connection of the agent's HTTP server.
-        again: joins again where the host does not know the agent; whether it could.
+        again: joins once more when the host does not know the agent; returns whether that worked.
     """
 
     def __init__(
@@ -60,7 +61,7 @@ class Links:
         self._pauses = Retries(RETRIES, self._clock, rng)
         self._refusals = Retries(REFUSED, self._clock, rng)
         self._told = ""
-        """What was said last about links that fail."""
+        """The last warning that was logged about links, so that it is not repeated."""
         self._forgotten = False
         """The agent has joined again, and has had no link since."""
         self._places = asyncio.Semaphore(MOST_LINKS)
@@ -77,7 +78,7 @@ class Links:
                 group.create_task(self._one(client))
 
     async def _one(self, client: aiohttp.ClientSession) -> None:
-        """One link, from its dial to its end. Its place among the spares is free when it is used, or has failed."""
+        """One link, from dialling to its end. It counts as spare until it is used, or has failed."""
         used = asyncio.Event()
 
         def use() -> None:
@@ -97,7 +98,7 @@ class Links:
             self._places.release()
 
     async def _attempt(self, client: aiohttp.ClientSession, use: Callable[[], None]) -> Exception | None:
-        """Dial, and serve what comes; the error that ended it."""
+        """Dial, and answer requests until the link ends. Returns the error that ended it, or None."""
         try:
             async with asyncio.timeout(DIAL_SECONDS) as dialling:
                 async with client.ws_connect(
@@ -135,7 +136,7 @@ class Links:
             await self._pauses.wait()
 
     async def _answer(self, link: aiohttp.ClientWebSocketResponse, use: Callable[[], None]) -> None:
-        """Have the agent's server answer what comes over the link, until either side ends it."""
+        """Connect the link to the agent's own HTTP server, until either side ends it."""
         ours, servers = socket.socketpair()
         with servers:
             ours.setblocking(False)

@@ -1,4 +1,4 @@
-"""Which requests come too late: for each pod, the newest one that was taken."""
+"""Refuses requests that arrive too late: for each pod, the newest request that was taken is remembered."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ MOST = 100_000
 
 @attrs.frozen(order=True)
 class Fence:
-    """Where a request stands among all others: the session, and its number in it."""
+    """The place of a request in the order of all requests: its session, and its sequence number in that session."""
 
     session: int
     sequence: int
@@ -21,8 +21,8 @@ class Fence:
 class Fences:
     """The newest request of each pod.
 
-    Of a pod whose own was dropped, because there are more than `MOST`, anything is refused that is not newer than the
-    newest that was dropped.
+    At most `MOST` pods are remembered; then the oldest entry is dropped. For a pod without an entry, a request has to
+    be newer than every entry that was dropped.
     """
 
     def __init__(self) -> None:
@@ -33,7 +33,7 @@ class Fences:
         """Take a request, before anything is done for it.
 
         Raises:
-            Stale: one that is as new, or newer, was taken.
+            Stale: this request, or a newer one for this pod, was taken already.
         """
         newest = self._newest.get(uid, self._floor)
         if fence <= newest:
@@ -53,5 +53,5 @@ class Fences:
             raise Stale(f"request {newest.sequence} has overtaken request {fence.sequence}")
 
     def known(self, uid: str, fence: Fence) -> None:
-        """Take what an earlier process of the agent has taken."""
+        """Remember a request that an earlier process of this agent has taken."""
         self._newest[uid] = max(fence, self._newest.get(uid, self._floor))

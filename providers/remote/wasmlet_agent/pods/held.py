@@ -23,7 +23,7 @@ class Ending:
         deadline: when its grace is over, on the monotonic clock.
         failure: what the last try has raised; None while one goes on.
         again: set to try again at once.
-        done: the provider has ended it; what is left is to keep that.
+        done: the provider has ended it; only its last status has still to be written to disk.
         keeps: its logs stay (`Provider.end_pod`).
     """
 
@@ -41,10 +41,10 @@ class Held:
     """What the agent has of one pod.
 
     Attributes:
-        here: whether it was taken on, or is just being taken on.
-        instead: its status where the provider does not have it (see `unseen`).
+        here: whether the agent has accepted the pod, or is accepting it at this moment.
+        instead: the status to report while the provider does not know the pod (see `unseen`); None otherwise.
         last: its newest status.
-        calls: those that create or update it, and those that wait to.
+        calls: the tasks that create or update it, or wait for their turn to do so.
         stopped: it was ended, and its logs stay until it is deleted.
     """
 
@@ -59,12 +59,12 @@ class Held:
     stopped: bool = False
 
     def tasks(self) -> list[asyncio.Task[Any]]:
-        """What goes on for it."""
+        """All tasks that work on this pod now."""
         ending = self.ending.task if self.ending is not None else None
         return [*self.calls, *([ending] if ending is not None else [])]
 
     def listed(self, status: PodStatus) -> ListedPod:
-        """What is said of it, with this status."""
+        """The pod as a message, with this status."""
         return ListedPod(self.key, status, self.digest, self.kept.inputs.images if self.kept is not None else {})
 
     @property

@@ -1,4 +1,7 @@
-"""The pods of an agent: calls for one pod come one after the other, and go on without whoever asked for them."""
+"""The pods of an agent, and the calls that create, update and end them.
+
+For one pod, calls run one after the other. A call goes on when the request that has asked for it is broken off.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +34,7 @@ log = structlog.get_logger(__name__)
 Spawn = Callable[[Coroutine[Any, Any, Any]], asyncio.Task[Any]]
 
 CALL_SECONDS = 60.0
-"""What a call for a pod has, and `delete_pod` beside its grace period."""
+"""How long a call for a pod may take; `delete_pod` has its grace period in addition."""
 _AGAIN = Backoff(initial=1.0, cap=30.0)
 """Pauses between tries to end a pod, or to keep its status."""
 
@@ -271,7 +274,7 @@ class Pods:
     # --- calls
 
     async def _call(self, held: Held, fence: Fence, work: Callable[[], Awaitable[None]]) -> None:
-        """Do it after what goes on for the pod, also where the caller leaves meanwhile."""
+        """Do the work after the calls that wait already, also if the caller is cancelled meanwhile."""
 
         async def locked() -> None:
             async with held.lock:

@@ -1,4 +1,7 @@
-"""What to say of pods that the provider does not have: it or the machine has been started anew since."""
+"""The status of pods that the agent has on disk and its provider does not know.
+
+That happens when the provider or the machine was restarted.
+"""
 
 from __future__ import annotations
 
@@ -27,13 +30,13 @@ _SECRETS_GONE = (
 
 
 def verdict(pod: Pod, last: PodStatus | None, complete: bool, now: datetime) -> PodStatus | None:
-    """The status of a pod that the agent has kept and its provider has not; None where it is to be started again.
+    """The status of a pod that the agent has kept and its provider does not know; None if it is to be started again.
 
-    What has ended for good stays so. A pod that is never restarted and had begun has been lost.
+    A pod that has ended for good keeps its status. A pod that had begun, and may not be started a second time, is lost.
 
     Args:
-        last: what was known of it.
-        complete: whether its secrets and tokens are there.
+        last: the last status that was known; None if there was none.
+        complete: whether its secrets and tokens are still there.
     """
     if last is not None and over(pod, last):
         return last
@@ -73,7 +76,7 @@ def begun(status: PodStatus) -> bool:
 
 
 def ended(status: PodStatus, now: datetime) -> PodStatus:
-    """The same with every container ended that ran when it was last heard of, as the kubelet reports it."""
+    """The same status, but each container that was running counts as ended, as a kubelet reports a lost container."""
     message = "The container could not be located when the pod was terminated"
 
     def end(one: ContainerStatus) -> ContainerStatus:

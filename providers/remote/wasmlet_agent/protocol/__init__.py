@@ -25,15 +25,15 @@ MOST_BODY = 32 * 1024 * 1024
 MOST_BATCH = 64
 """Pods that one request may create."""
 BATCHES = "batches"
-"""What an agent that takes several pods in one request names among what it supports."""
+"""An agent has this among `SessionAnswer.supports` if it takes several pods in one request."""
 BLOB_PIECE = 256 * 1024
 """Bytes of a blob that are sent at once: even a slow link passes them within the time that a request has."""
 MOST_LINE = 4 * 1024 * 1024
 """Bytes of one line of the stream of changes: the status of one pod, or of the node."""
 LARGE = 256 * 1024
-"""Bytes of a body or a line from which on reading it takes longer than going to a thread."""
+"""A body or line with at least this many bytes is decoded in a thread: decoding takes longer than the switch to it."""
 
 BEAT_SECONDS = 5.0
 """How often an agent says on the stream that it is there."""
 SILENCE_SECONDS = 13.0
-"""After so long without a line, a node loop takes the agent as away; the Node says so within 15 seconds."""
+"""After so long without a line, the node loop counts the agent as away. Its Node then shows that within 15 seconds."""

@@ -1,4 +1,4 @@
-"""Addresses in settings of either side."""
+"""Checks of addresses and host names in the settings of an agent or a node loop."""
 
 from __future__ import annotations
 

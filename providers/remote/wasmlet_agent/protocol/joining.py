@@ -16,7 +16,7 @@ from wasmlet_agent.protocol import PREFIX
 
 JOIN = PREFIX + "/join"
 AUTHORITIES = PREFIX + "/authorities"
-"""PEM certificates that vouch for the host, for whoever knows the hash of one."""
+"""Where the host shows its certificate authorities (PEM), to agents that know the hash of one of them."""
 LINK = PREFIX + "/link/{name}"
 
 PING_SECONDS = 30.0

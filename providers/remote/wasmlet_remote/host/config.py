@@ -1,4 +1,4 @@
-"""The settings of a host: its own, and those of a node that are the same for all of its nodes."""
+"""The settings of a host: its own ones, and those that all of its nodes share."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The host's side of links: connections that agents have dialled and that wait until somebody asks something.
+"""The host's side of links: connections that agents have opened, and on which the host sends requests.
 
-An agent's links are its `Line`s. `LineBackend` takes one whenever httpcore wants to connect, so that the same
-`RemoteProvider` drives an agent that has joined.
+A `Line` is one link, and `Lines` are those of one agent. Whenever httpcore wants to connect to an agent, `LineBackend`
+gives it a link that is free. So `RemoteProvider` drives agents that have joined in the same way as others.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ BUFFER_BYTES = 256 * 1024
 
 
 class Line(httpcore.AsyncNetworkStream):
-    """One link, as httpcore reads and writes it. `pump` runs for as long as it lasts."""
+    """One link, as a network stream of httpcore. `pump` reads it, and runs until it ends."""
 
     def __init__(self, socket: web.WebSocketResponse) -> None:
         self._socket = socket
@@ -42,7 +42,7 @@ class Line(httpcore.AsyncNetworkStream):
         self.over = False
 
     def take(self) -> None:
-        """Somebody uses it from now on."""
+        """The link is in use from now on."""
         self._taken = True
 
     def close(self) -> None:
@@ -127,12 +127,12 @@ class Lines:
 
     @property
     def full(self) -> bool:
-        """Whether no more are taken."""
+        """Whether a further link is refused."""
         return len(self._spare) + self._opening >= MOST_SPARE or len(self._all) + self._opening >= MOST_LINES
 
     @contextmanager
     def opening(self) -> Iterator[None]:
-        """A link is being opened, and has its place already."""
+        """Reserve a place for a link that is being opened."""
         self._opening += 1
         try:
             yield
@@ -143,7 +143,7 @@ class Lines:
         return len(self._all)
 
     async def keep(self, line: Line) -> None:
-        """Have the link used, until its end."""
+        """Offer the link for use, until it ends."""
         self._all.add(line)
         self._spare.append(line)
         self._new.set()

@@ -1,4 +1,4 @@
-"""One node for each agent that has joined, for as long as its key is there."""
+"""Runs one node for each agent that has joined, for as long as the Secret with the agent's key exists."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ class _Kept:
 
 
 class Nodes:
-    """Handler of the reflector of agents' keys.
+    """The nodes of a host. Also the handler of the reflector that watches the Secrets with agents' keys.
 
     Args:
-        identity: the host's credentials, with which each node makes its requests as itself.
+        identity: the host's credentials; each node makes its requests with them, in its own name (impersonation).
         common: settings that hold for each node.
-        push: whether agents are brought their images.
-        group: what runs the nodes.
+        push: whether the host brings images to its agents.
+        group: the task group that runs the nodes.
     """
 
     def __init__(

@@ -29,12 +29,12 @@ POOL_LABEL = "wasmlet.dev/pool"
 AGENT_LABEL = "wasmlet.dev/agent"
 """Of the Secrets with keys, so that they can be listed without all others."""
 TRIES = 10
-"""How often a use of a token is counted where others use it at the same time."""
+"""How often to try to count a use of a token, when other agents use it at the same time."""
 _HASH = 64
 
 
 class Refusal(WasmletError):
-    """The token is right, and the agent cannot join with it as it wants to."""
+    """The token is valid, but the agent cannot join with it under this name or at this time."""
 
 
 @attrs.frozen
@@ -66,7 +66,7 @@ class _Token:
     last: str
 
     def used_by(self, request: JoinRequest) -> bool:
-        """Whether it was used for this very request, whose key could not be kept then."""
+        """Whether its last use was for this very request. That is so when the key could not be stored afterwards."""
         return hmac.compare_digest(self.last.encode(), _user(request).encode())
 
     def check(self, name: str, now: datetime) -> None:
@@ -161,7 +161,7 @@ class Tokens:
             raise Refusal(f"Secret {name} has an `expires` or `uses` that cannot be read; mend it") from None
 
     async def _use(self, request: JoinRequest, token: _Token) -> _Token:
-        """Count one use, against others who count at the same time; the token as it is then."""
+        """Count one use of the token, also when others do so at the same time. Returns the token after that."""
         for _ in range(TRIES):
             if token.uses is None or token.used_by(request):
                 return token
@@ -177,7 +177,10 @@ class Tokens:
         raise errors.TooManyRequests(429, "Conflict", "many agents join with this token at once; try again")
 
     async def _settle(self, request: JoinRequest, token: _Token) -> None:
-        """The key is kept: from now on the use is over, and whoever takes the key back need not look at the token."""
+        """Remove from the token who has used it last, now that the key is stored.
+
+        Otherwise the same agent could join again, without another use of the token, after somebody has deleted its key.
+        """
         if token.used_by(request):
             await self._patch(request, {"data": {"last": None}})
 

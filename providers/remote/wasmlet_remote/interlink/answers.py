@@ -1,4 +1,7 @@
-"""What a plugin says of a pod, read with care: either spelling of a key, and nothing that is not about that pod."""
+"""Reads the answers of an interLink plugin about a pod.
+
+Plugins spell keys in two ways, and both are accepted. What is about another pod is ignored.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +49,7 @@ def status_in(answer: Any, pod: Pod, created: datetime) -> PodStatus | None:
 
 
 def ended(status: PodStatus) -> bool:
-    """Whether the pod will not change any more: a plugin starts nothing again."""
+    """Whether the pod has ended for good. A plugin never restarts a container, so that no restart policy counts."""
     return status.phase is not None
 
 

@@ -44,13 +44,14 @@ from wasmlet_remote.interlink.records import Record, Records
 
 MISSES = 3
 MISSED_SECONDS = 60.0
-"""A pod is lost when a plugin has not known it so often, and for so long: some do not know one that they have just
-taken, and some answer what they were asked before."""
+"""A pod counts as lost when the plugin has not known it this often in a row, and for this long.
+
+Some plugins do not know a pod yet that they have just taken, and some answer the request before."""
 TROUBLE_SECONDS = 600.0
 """The same where it answers with an error of its own (5xx): some do so for a pod that they do not know, and others
 while their batch system is down."""
 KILLED_CODE = 137
-"""A plugin does not say how a pod ended that it was told to end."""
+"""The exit code of a container that was ended, since a plugin does not say how it ended."""
 
 
 class PluginProvider(Provider[InterlinkConfig]):
@@ -67,9 +68,9 @@ class PluginProvider(Provider[InterlinkConfig]):
         self._records: Records
         self._creating: dict[str, asyncio.Task[None]] = {}
         self._missed: dict[str, tuple[int, float]] = {}
+        """By UID: how often in a row, and since when, the plugin has not known a pod."""
         self._troubled: set[str] = set()
-        """Pods for which the plugin's last answer was an error of its own."""
-        """How often in a row, and since when, the plugin has not known a pod."""
+        """UIDs of pods for which the plugin's last answer was an error of its own (5xx)."""
 
     async def check(self) -> None:
         await self.config.client().aclose()

@@ -1,1 +1,1 @@
-"""What runs in the processes of actors: loaded by path, under the engine's interpreter (see `guest`)."""
+"""The code in an actor's own process. The worker loads `guest` by its path, under the interpreter of the engine."""

@@ -1,11 +1,14 @@
-"""One actor: an instance of its module, and waPC, by which host and guest call each other.
+"""One actor: an instance of its module, and waPC, the protocol by which host and guest call each other.
 
-The host hands over an operation and a message, and the guest takes both with `__guest_request`, answers with
-`__guest_response` or `__guest_error`, and calls the host in between with `__host_call`, whose answer it then takes.
-Source: waPC's specification; of `__host_call` there are two forms, with and without the name of a binding.
+For a request, the host calls `__guest_call`. The guest then fetches the operation and the message with
+`__guest_request`, and answers with `__guest_response` or `__guest_error`. Meanwhile it may call the host with
+`__host_call`, and fetch the answer with `__host_response` or `__host_error`.
 
-The engine's C API is called directly, as `wasmlet_wasmtime` does it: a call of the host through its Python API takes
-three times as long.
+Source: waPC's specification. There are two forms of `__host_call`, with and without the name of a binding (which of
+several stores or servers of one capability is meant).
+
+The engine's C API is called directly, as `wasmlet_wasmtime` does it: a call of the host through the engine's Python API
+takes three times as long.
 """
 
 from __future__ import annotations
@@ -28,12 +31,12 @@ from .messages import MOST_BYTES
 MODULE, WASI = "wapc", "wasi_snapshot_preview1"
 GUEST_CALL = b"__guest_call"
 _STARTS = (b"_start", b"_initialize", b"wapc_init")
-"""The exports that are called at first, where they are there; in this order, as waPC's hosts do it."""
+"""The exports that are called once at the start, if the module has them, in this order, as other hosts of waPC do."""
 _MOST_NAME = 1024
 _LONGEST_LINE = 4096
 _POINTER, _SIZE, _TEXT = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_char_p
 _VALUE = 4
-"""A value of wasm takes as much room as so many numbers of 32 bits."""
+"""The engine passes each value in the room of so many numbers of 32 bits."""
 _MOST_SLEEPS = 64
 _SUBSCRIPTION, _EVENT = struct.Struct("<QB7xI4xQQH6x"), struct.Struct("<QHB21x")
 _CLOCK, _ABSOLUTE, _REALTIME, _INVALID, _NOT_SUPPORTED = 0, 1, 0, 28, 58
@@ -84,7 +87,7 @@ class Actor:
 
     Attributes:
         until: when what it does has to be over.
-        cause: why it goes no further, where that was the host's doing (`instances`).
+        cause: the host's error that has ended the instance; None if there was none (`instances`).
 
     Raises:
         wasmtime.WasmtimeError, wasmtime.Trap: it cannot be instantiated.
@@ -133,14 +136,14 @@ class Actor:
             raise
 
     def call(self, operation: str, message: bytes, until: float) -> bytes:
-        """Have it do something; what it answers.
+        """Call the actor, and return what it answers.
 
         Args:
             until: when it has to be done, by the monotonic clock in seconds.
 
         Raises:
-            GuestError: it answers that it cannot; it may be called again.
-            wasmtime.Trap, wasmtime.WasmtimeError, instances.Trapped: it goes no further.
+            GuestError: the actor answers with an error; it may be called again.
+            wasmtime.Trap, wasmtime.WasmtimeError, instances.Trapped: this instance has failed; do not call it again.
         """
         self.until = until
         self._operation, self._message = operation.encode(), message
@@ -157,7 +160,7 @@ class Actor:
         return response or b""
 
     def close(self) -> None:
-        """Let go of it."""
+        """Free the instance."""
         if self._store:
             store, self._store = self._store, None
             _store_delete(store)
@@ -168,7 +171,7 @@ class Actor:
             raise instances.TimedOut("the actor has taken longer than it may")
 
     def _enter(self, call: Any, *arguments: Any) -> None:
-        """Have the guest run."""
+        """Run the guest: call a function of the engine, and raise what goes wrong."""
         me = get_ident()
         before, instances.running[me] = instances.running.get(me), self  # type: ignore[assignment]
         self.cause, self._trap.value = None, None
@@ -224,7 +227,7 @@ class Actor:
         ctypes.memmove(start + address, data, len(data))
 
     def _whole(self) -> tuple[int, int]:
-        """Where its memory is, and how large; it may be elsewhere as soon as the guest has gone on."""
+        """The address and the size of its memory. Ask each time: the memory may have moved when the guest has run."""
         if not self._has_memory:
             raise _outside()
         memory = self._memory_at
@@ -252,7 +255,11 @@ class Actor:
         self._error = self.read(address, min(length, _LONGEST_LINE), _LONGEST_LINE)
 
     def host_call(self, *where: int) -> int:
-        """The guest asks for something: four texts by address and length, the binding first; 1 where it gets it."""
+        """The guest asks the host for something. Returns 1 if it gets an answer, 0 if it gets an error.
+
+        Args:
+            where: four addresses and lengths: of the binding, the capability, the operation and the message.
+        """
         start, size = self._whole()
         texts = []
         for place in (0, 2, 4):
@@ -271,7 +278,7 @@ class Actor:
         return 1
 
     def host_call_without_binding(self, *where: int) -> int:
-        """The same of older actors."""
+        """The `__host_call` of older actors, which name no binding."""
         return self.host_call(0, 0, *where)
 
     def host_response_len(self) -> int:
@@ -291,7 +298,10 @@ class Actor:
         self.write(address, self._host_error)
 
     def poll_oneoff(self, subscriptions: int, events: int, count: int, done: int) -> int:
-        """WASI's: sleeps, for a time, and no longer than the call may take. An actor has nothing else to wait for."""
+        """WASI's `poll_oneoff`, for sleeping only: an actor has nothing else to wait for.
+
+        It sleeps no longer than the present call may take.
+        """
         if not 0 < count <= _MOST_SLEEPS:
             return _INVALID
         shortest, sleeper = math.inf, 0
@@ -335,10 +345,10 @@ OLD_HOST_CALL = (6, 1, Actor.host_call_without_binding)
 
 
 def linker_of(engine: wasmtime.Engine, *, bindings: bool) -> wasmtime.Linker:
-    """All that an actor may import; of WASI output, clocks and random numbers, and no files.
+    """A linker with all that an actor may import. Of WASI, output, clocks and random numbers work; there are no files.
 
     Args:
-        bindings: it names bindings when it calls the host.
+        bindings: whether the actor names bindings when it calls the host.
     """
     linker = wasmtime.Linker(engine)
     linker.define_wasi()
@@ -390,10 +400,10 @@ def _callback(takes: int, function: Callable[..., int | None]) -> Any:
 
 
 def _released(config: wasmtime.WasiConfig) -> int:
-    """A pointer to it, which the engine now owns."""
+    """A pointer to the configuration. The engine owns, and frees, what it points to."""
     return ctypes.cast(config._consume(), _POINTER).value or 0
 
 
 def trap_words(error: BaseException) -> str:
-    """What to tell of an actor that goes no further."""
+    """The text about an actor that has failed."""
     return errors.trap_text(error) if isinstance(error, Exception) else str(error)

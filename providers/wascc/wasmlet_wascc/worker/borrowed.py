@@ -1,7 +1,7 @@
-"""What an actor's process has of wasmtime's: its in-worker modules, without what that package is on the node.
+"""The modules of `wasmlet_wasmtime` that an actor's process uses.
 
-They are loaded as a package of a name of their own, since importing `wasmlet_wasmtime` itself would load what a node
-needs into a process that runs guests.
+Importing `wasmlet_wasmtime` itself would load all that a node needs. So its modules are loaded below another package
+name, without its `__init__`.
 """
 
 from __future__ import annotations

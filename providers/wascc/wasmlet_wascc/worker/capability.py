@@ -1,9 +1,10 @@
-"""What a capability is, for those of this package and for those of others.
+"""What a capability is, both for those of this package and for those of other distributions.
 
-A capability is a class that is made once for each container that is granted it, and called for each thing that its
-actor asks. Other distributions announce theirs in the entry-point group `wasmlet.wascc.capabilities`, by the name that
-actors claim (`acme:clock`). They are imported before there is any guest, and run in the guest's own process: confined
-as that is, with neither files nor sockets but by their `Context`.
+A capability is a class. An instance of it is made for each container that was granted the capability; its `call` is
+called for each thing that the actor asks. Other distributions register theirs in the entry-point group
+`wasmlet.wascc.capabilities`, under the name that actors claim (`acme:clock`). They are imported before any guest is
+there. They run in the guest's own process and are confined as it is: without files and sockets, except through their
+`Context`.
 """
 
 from __future__ import annotations
@@ -32,8 +33,11 @@ class Mount(NamedTuple):
 
 
 class Link(Protocol):
-    """A connection that the pod was granted. What waits does so until the present call has to be over at the latest,
-    and not longer than ten seconds for the other side to send or take something (`Silent`, a `HostError`)."""
+    """A connection that the pod was granted.
+
+    A method that waits does so at most until the present call has to be over, and at most ten seconds for the other
+    side to send or take something. After that it raises `Silent`, which is a `HostError`.
+    """
 
     def secure(self, host: str) -> None:
         """Go on by TLS, before anything else goes over it, or where a protocol says so.
@@ -66,11 +70,11 @@ class Link(Protocol):
         ...
 
     def cut(self) -> None:
-        """End it, also for a thread that waits for it."""
+        """End the connection now, also for a thread that is waiting for it."""
         ...
 
     def close(self) -> None:
-        """Let go of it."""
+        """Close the connection."""
         ...
 
 
@@ -78,13 +82,13 @@ class Context(NamedTuple):
     """What a capability has of its container.
 
     Attributes:
-        settings: what the pod says of the capability, by annotations.
+        settings: what the pod sets for the capability, in its annotations.
         env: the container's variables, in which there may be secrets.
         mounts: by the name of a binding.
         log: takes a line of the container's log.
         dial: opens a connection to a host and a port, where the pod's egress grant lets it. Raises `HostError`.
-        tell: has the actor do something, later: an operation, and a value for its message. Raises `HostError` where too
-            much waits already; `patient=True`, in a thread of one's own, waits for room.
+        tell: calls the actor later, with an operation and a value for its message. Raises `HostError` if too many such
+            calls wait already. With `patient=True` it waits for room instead; only threads from `begin` may do that.
         begin: runs something in a thread of its own.
         deadline: when the present call has to be over, by the monotonic clock in seconds.
     """

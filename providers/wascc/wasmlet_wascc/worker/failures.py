@@ -1,14 +1,14 @@
-"""What is answered in place of what was asked."""
+"""Errors that host and actor answer to each other."""
 
 from __future__ import annotations
 
 
 class HostError(ValueError):
-    """What the host answers an actor in place of what it asked for: words that its code sees."""
+    """The host cannot do what the actor has asked for. The actor's code gets the text."""
 
 
 class Silent(HostError):
-    """Nothing has come from a connection for a while, or nothing was taken by its other side."""
+    """The other side of a connection has sent nothing, or taken nothing, for too long."""
 
 
 class Ended(HostError):
@@ -16,4 +16,4 @@ class Ended(HostError):
 
 
 class GuestError(Exception):
-    """What an actor answers in place of a response: its words."""
+    """The actor answers with an error instead of a response; this is its text."""

@@ -22,14 +22,14 @@ _THREADS = 16
 _SECONDS = 60.0
 HTTP = "wascc:http_server"
 _OLD = 6
-"""How many numbers `__host_call` takes of an actor that names no bindings."""
+"""How many numbers `__host_call` takes if the actor names no bindings."""
 
 
 class Prepared(NamedTuple):
     """What every child starts from.
 
     Attributes:
-        linkers: without and with the names of bindings.
+        linkers: for actors that name no bindings, and for those that do.
     """
 
     engine: wasmtime.Engine

@@ -1,8 +1,8 @@
-"""The host of one actor: what it is granted, its one instance at a time, and what it is told beside requests.
+"""The host of one actor: its capabilities, its one instance, and the calls that it gets beside requests.
 
-There is one instance, which serves one call after the other, as in waSCC: what it keeps in its memory stays. One that
-traps, or takes too long, is let go of, and the next call has a new one; capabilities and what they keep are the
-container's.
+There is one instance, which serves one call after the other, as in waSCC. So what the actor keeps in its memory stays
+there. An instance that traps or takes too long is dropped, and the next call makes a new one. Capabilities belong to
+the container: they, and what they keep, stay when the instance is dropped.
 """
 
 from __future__ import annotations
@@ -29,23 +29,23 @@ START_SECONDS = 10.0
 _MOST_HELD, _EACH = 2 * MOST_BYTES, 1024
 """Bytes of messages that wait for the actor, and what each of them counts beside its own."""
 _MOST_COMPLAINTS = 32
-"""Of capabilities that it may not use, lines of the log."""
+"""The most lines of the log about capabilities that the actor asks for and may not use."""
 _TOLD_SECONDS = 60.0
 _TICK_SECONDS = 0.1
-"""How often is looked whether a call takes too long, while there is one."""
+"""How often to check whether a call takes too long, while there is one."""
 
 
 class Busy(Exception):
-    """Another call has not come to its end in time."""
+    """The actor was busy with other calls for too long."""
 
 
 class Host:
-    """See above.
+    """The host of one actor; the module's description says how it works.
 
     Args:
         spec: of the container; in its `engine` is what the node has decided (`granted`, `refused`, `settings`).
         others: capabilities of other distributions, by name.
-        interrupt: has an actor that runs look whether its time is over.
+        interrupt: makes a running actor check whether its time is over.
         log: takes a line of the container's log.
 
     Raises:
@@ -92,10 +92,10 @@ class Host:
                 raise ValueError(f"capability {name} cannot be made: {error}") from error
 
     def start(self) -> None:
-        """Have an instance, which shows whether there can be one.
+        """Make the first instance, to see whether that works.
 
         Raises:
-            ValueError: there can be none.
+            ValueError: it does not; the message says why.
         """
         threading.Thread(target=self._keep_time, daemon=True).start()
         try:
@@ -106,7 +106,7 @@ class Host:
             raise ValueError(f"the actor cannot be started: {trap_words(error)}") from error
 
     def begin(self) -> None:
-        """Start what capabilities do on their own; from here on there are threads."""
+        """Start the threads: those of capabilities, and the one for calls that wait for the actor."""
         waiting, self._threads = self._threads or [], None
         for work in (*waiting, self._tell_all):
             self._begin(work)
@@ -131,7 +131,7 @@ class Host:
                 self._interrupt()
 
     def _hurry(self, until: float) -> None:
-        """Whoever runs now has to be done by then; `math.inf` for nobody."""
+        """Set the time at which the present call has to be done; `math.inf` if there is no call."""
         self._late = until
         if until != math.inf and not self._busy.is_set():
             self._busy.set()
@@ -199,7 +199,7 @@ class Host:
             self._until, self._owner = before
 
     def _deadline(self) -> float:
-        """When the call has to be over that this thread is in; another thread has a while."""
+        """When the call that this thread serves has to be over. A thread that serves none has `_TOLD_SECONDS`."""
         return self._until if self._owner == threading.get_ident() else time.monotonic() + _TOLD_SECONDS
 
     def _ask(self, binding: str, capability: str, operation: str, message: bytes) -> bytes:

@@ -1,5 +1,7 @@
-"""Connections that capabilities ask for: opened by the node's broker where the pod was granted them; in the clear, or
-by TLS with those whom the system's authorities vouch for."""
+"""The connections of capabilities. The node's broker opens them, if the pod was granted that address.
+
+They are unencrypted, or use TLS and verify the other side with the authorities that the system trusts.
+"""
 
 from __future__ import annotations
 
@@ -21,9 +23,9 @@ from .failures import Ended
 _READ = 64 * 1024
 _ENDS = (errno.EPIPE, errno.ECONNRESET)
 _SILENT_SECONDS = 10.0
-"""After so long without a byte, or with none taken, nobody waits any more, though the call might take longer."""
+"""If for so long no byte comes, or none is taken, the connection counts as silent, even if the call may take longer."""
 _PATIENT_SECONDS = 120.0
-"""The same for those who are patient."""
+"""The same for `receive(patient=True)`."""
 
 
 class Dialler:
@@ -62,7 +64,7 @@ class Dialler:
 
 
 class SocketLink:
-    """See `capability.Link`. Takes over the descriptor, which does not block."""
+    """A connection (`capability.Link`) on a descriptor that does not block. It takes the descriptor over."""
 
     def __init__(self, descriptor: int, name: str, until: Callable[[], float]) -> None:
         self._descriptor, self._name, self._until = descriptor, name, until
@@ -102,7 +104,7 @@ class SocketLink:
         while True:
             with self._broken():
                 found = tls.read(_READ)
-            # TLS may have something to say of its own; who sends at this moment says that, too.
+            # TLS may have bytes of its own to send. If another thread is sending now, that one sends them, too.
             if self._writing.acquire(blocking=False):
                 try:
                     self._write(tls.written(), self._until())
@@ -157,7 +159,7 @@ class SocketLink:
                 raise HostError(f"{self._name}: {error.strerror}") from None
 
     def _wait(self, events: int, until: float) -> None:
-        """Wait for the other side: not past `until`, and not longer than anybody should."""
+        """Wait for the other side, at most until `until`, and at most `_SILENT_SECONDS` or `_PATIENT_SECONDS`."""
         poll = select.poll()
         poll.register(self._descriptor, events)
         most = _PATIENT_SECONDS if until == math.inf else _SILENT_SECONDS
@@ -175,7 +177,7 @@ class _Tls:
         self._lock = threading.Lock()
 
     def shake(self) -> bool:
-        """Agree on how to go on, as far as that goes; whether it is done. Raises `ssl.SSLError`."""
+        """Go on with the handshake. Returns whether it is done; if not, read first. Raises `ssl.SSLError`."""
         try:
             self._tls.do_handshake()
         except ssl.SSLWantReadError:
@@ -183,7 +185,7 @@ class _Tls:
         return True
 
     def came(self, data: bytes) -> None:
-        """Take what has come from the network; empty at its end."""
+        """Take bytes that have come from the network; empty if the other side has closed the connection."""
         with self._lock:
             if data:
                 self._in.write(data)
@@ -191,7 +193,7 @@ class _Tls:
                 self._in.write_eof()
 
     def written(self) -> bytes:
-        """What is to go over the network."""
+        """The bytes to send over the network."""
         with self._lock:
             return self._out.read()
 

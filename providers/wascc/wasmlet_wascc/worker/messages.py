@@ -1,7 +1,7 @@
-"""What goes between host and actor: maps in MessagePack, as actors of two generations spell them.
+"""The messages between host and actor: maps in MessagePack, in the spelling of both generations of actors.
 
-The older ones have names in snake_case, the newer ones in camelCase; each reads the names that it knows and passes
-over others, so the host sends both. Some read a body as bytes, some as a list of numbers.
+Older actors use names in snake_case, newer ones names in camelCase. Each ignores names that it does not know, so the
+host sends both. Some actors expect a body as bytes, others as a list of numbers.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ def decoded(data: bytes) -> Any:
 
 
 def named(message: Any, names: tuple[str, ...]) -> Any:
-    """A message as a map. Actors of the older generation may send values alone, in the order of these names.
+    """The message as a map. Older actors may send only the values, in the order of these names.
 
     Raises:
         BadMessage: there are more values than names.
@@ -109,7 +109,7 @@ def named(message: Any, names: tuple[str, ...]) -> Any:
 
 
 def field(message: Any, name: str, default: Any = None) -> Any:
-    """What a map has under a name in camelCase, in either spelling."""
+    """The value of a field, which is given in camelCase; snake_case is looked for, too."""
     if not isinstance(message, dict):
         raise BadMessage(f"expected a map with {name}, found {type(message).__name__}")
     found = message.get(name)
@@ -117,10 +117,10 @@ def field(message: Any, name: str, default: Any = None) -> Any:
 
 
 def text(message: Any, name: str) -> str:
-    """The same, of a text.
+    """As `field`, for a text.
 
     Raises:
-        BadMessage: it is none.
+        BadMessage: it is no text.
     """
     found = field(message, name)
     if isinstance(found, bytes):
@@ -131,10 +131,10 @@ def text(message: Any, name: str) -> str:
 
 
 def number(message: Any, name: str, default: int | None = None) -> int:
-    """The same, of a whole number.
+    """As `field`, for a whole number.
 
     Raises:
-        BadMessage: it is none.
+        BadMessage: it is no whole number.
     """
     found = field(message, name, default)
     if isinstance(found, bool) or not isinstance(found, int):
@@ -143,10 +143,10 @@ def number(message: Any, name: str, default: int | None = None) -> int:
 
 
 def octets(value: Any) -> bytes:
-    """Bytes, however an actor sends them.
+    """A value as bytes: actors send bytes, a text, or a list of numbers.
 
     Raises:
-        BadMessage: they are none.
+        BadMessage: it is none of these.
     """
     if value is None:
         return b""

@@ -1,4 +1,4 @@
-"""Lines and bytes of a connection, as many protocols have them; bounded, whatever the other side sends."""
+"""Reads lines, and pieces of known length, from a connection: the form of many text protocols. Sizes are limited."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Reader:
     """What comes over a connection.
 
     Args:
-        name: of who is at the other side, for errors.
+        name: what the other side is called in errors.
         patient: wait without an end (`Link.receive`).
 
     Attributes:
@@ -28,7 +28,7 @@ class Reader:
         self._link, self._name, self.patient = link, name, patient
         self._have = bytearray()
         self._at = 0
-        """Where what has not been taken begins."""
+        """Where the bytes begin that nobody has taken yet."""
 
     @property
     def empty(self) -> bool:

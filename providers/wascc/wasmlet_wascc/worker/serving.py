@@ -1,6 +1,6 @@
-"""`wascc:http_server`: requests of HTTP, each a call of the actor's.
+"""`wascc:http_server`: each HTTP request becomes a call of the actor.
 
-A probe that names no path (`/`) asks the actor for its health; everything else is the actor's own.
+A kubelet's probe of the path `/` asks for the actor's health (`HealthRequest`). Everything else goes to the actor.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ LIMITS = connections.Limits(body=MOST_BODY)
 _PROBE = b"kube-probe/"
 _READ = 64 * 1024
 _WANTS_LIST = ("expected a sequence", "byte array")
-"""In the words of an actor that has got bytes for a body, and takes them as numbers in a list."""
+"""Words in the error of an actor that got a body as bytes, and expects a list of numbers."""
 _NO_HEALTH = ("bad dispatch", "Could not find function")
-"""In the words of actors, of Rust and of AssemblyScript, that know no `HealthRequest`."""
+"""Words in the error of an actor that does not know `HealthRequest`: one in Rust, and one in AssemblyScript."""
 _NAME, _VALUE = re.compile(r"[-!#$%&'*+.^_`|~0-9A-Za-z]+"), re.compile(rb"[\t\x20-\x7e\x80-\xff]*")
 """Of a field. Source: RFC 9110, section 5."""
 _MOST_FIELDS = 64 * 1024
@@ -36,7 +36,7 @@ _MOST_FIELDS = 64 * 1024
 _STATUS_OF = {"HTTP-request-body-size": (413, "the request's body is too large"),
               "connection-timeout": (408, "the request has not come in time")}  # fmt: skip
 _OWN = frozenset(("content-length", "transfer-encoding", "date"))
-"""Fields of an answer that are the server's to say."""
+"""Header fields that the server sets by itself; an actor's are dropped."""
 
 
 Parts = tuple[int, list[tuple[str, bytes]], bytes]
@@ -64,7 +64,7 @@ class Server:
         """The actor reads bodies as lists of numbers: an older one."""
 
     def handle(self, exchange: exchanges.Exchange, turn: turns.Turn) -> tuple[int, str] | None:
-        """Serve a request; the status and the words for the client where that has failed."""
+        """Serve a request. Returns None, or the status and the text for the client if it has failed."""
         try:
             body = _body(exchange, turn)
             turn.begin({})  # the actor may be at something else
@@ -200,7 +200,7 @@ def _field(name: str, value: str) -> tuple[str, bytes]:
 def _answer(
     exchange: exchanges.Exchange, turn: turns.Turn, status: int, pairs: list[tuple[str, bytes]], body: bytes
 ) -> None:
-    """Send an answer, and wait until the client has taken all of it: only so many may be in memory at a time."""
+    """Send an answer, and wait until the client has taken all of it, so that few answers are in memory at once."""
     exchange.response = Answer(status, pairs)  # type: ignore[assignment]
     if body:
         exchange.send(body)

@@ -1,6 +1,7 @@
-"""Bodies of HTTP messages: what a guest reads of one that comes, and writes of one that goes.
+"""Bodies of HTTP messages: those that a guest reads, and those that it writes.
 
-Where a body comes from or goes to is a `Feed` or a `Sink`, which never wait: a connection (`exchanges`, `outgoing`).
+A body that is read comes from a `Feed`, and one that is written goes to a `Sink`. Both belong to a connection
+(`exchanges`, `outgoing`), and never wait.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ ErrorCode = tuple[str, Any]
 
 
 class Broken(Exception):
-    """A message does not come, or go, to its end."""
+    """A message cannot be received, or sent, to its end."""
 
     def __init__(self, code: ErrorCode) -> None:
         super().__init__(code[0])
@@ -27,7 +28,7 @@ class Broken(Exception):
 
 
 class Feed(Protocol):
-    """Where a body comes from."""
+    """A source of a body."""
 
     def reads(self) -> Sequence[tuple[int, int]]:
         """What to poll until more has come."""
@@ -35,7 +36,7 @@ class Feed(Protocol):
 
     @property
     def read_until(self) -> float | None:
-        """When it is broken if nothing has come, by the monotonic clock in seconds."""
+        """When it counts as broken if nothing comes until then, by the monotonic clock in seconds; None for never."""
         ...
 
     def close(self) -> None:
@@ -43,7 +44,10 @@ class Feed(Protocol):
         ...
 
     def take(self, limit: int) -> bytes | None:
-        """What has come of the body, at most so much; None at its end, nothing where more is to come.
+        """The next bytes of the body. `limit` says how many are wanted; there may be more.
+
+        Returns:
+            Bytes; empty if more is still to come; None at the end of the body.
 
         Raises:
             Broken: the rest does not come.
@@ -52,12 +56,12 @@ class Feed(Protocol):
 
     @property
     def trailers(self) -> Pairs:
-        """What came behind the body."""
+        """The trailer fields, which come behind the body."""
         ...
 
 
 class Sink(Protocol):
-    """Where a body goes."""
+    """A destination of a body."""
 
     def writes(self) -> Sequence[tuple[int, int]]:
         """What to poll until there is more room."""
@@ -80,7 +84,7 @@ class Sink(Protocol):
         ...
 
     def push(self) -> None:
-        """Write what was taken, as far as it goes.
+        """Write what was taken, as far as that works without waiting.
 
         Raises:
             Broken: it takes no more.
@@ -106,7 +110,7 @@ class Sink(Protocol):
 
 @resource("incoming-body")
 class IncomingBody(Resource):
-    """What comes behind the head of a message."""
+    """A body that comes, as the guest has it."""
 
     def __init__(self, feed: Feed) -> None:
         self.feed = feed
@@ -159,7 +163,7 @@ class BodyInput(InputStream):
 
 @resource("future-trailers")
 class FutureTrailers(Waitable):
-    """What comes behind an incoming body, whose rest is dropped."""
+    """The trailer fields of an incoming body. The rest of the body is read and dropped before they come."""
 
     def __init__(self, feed: Feed) -> None:
         self._feed = feed
@@ -195,11 +199,13 @@ class FutureTrailers(Waitable):
 
 @resource("outgoing-body")
 class OutgoingBody(Resource):
-    """What goes behind the head of a message.
+    """A body that the guest writes.
+
+    Bytes are kept here until there is a sink (`attach`).
 
     Args:
-        length: what the head says of it; None for nothing.
-        size_code: the error code for another length.
+        length: the length that the head declares; None if it declares none.
+        size_code: the error code for a body of another length.
     """
 
     def __init__(self, length: int | None, size_code: str) -> None:
@@ -212,7 +218,7 @@ class OutgoingBody(Resource):
         self.stream: BodyOutput | None = None
 
     def attach(self, sink: Sink) -> None:
-        """From now on there is somewhere to go."""
+        """Set the sink, and send it what was written so far."""
         self.sink = sink
         held, self.held = bytes(self.held), bytearray()
         if held:

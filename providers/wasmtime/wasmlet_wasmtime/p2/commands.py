@@ -14,7 +14,7 @@ from . import interfaces, system, world
 from .instances import Code, Exited, Instance, Trapped
 
 _IS_OK = 8
-"""Where a result says whether it is one (`values`)."""
+"""At which byte a value of type result says whether it is good (`values`)."""
 _ERRORS = (wasmtime.WasmtimeError, wasmtime.Trap, Trapped)
 
 
@@ -33,7 +33,7 @@ def run(engine: wasmtime.Engine, component: Any, spec: dict[str, Any], started: 
         linker = world.linker_of(engine, component)
     except wasmtime.WasmtimeError as error:
         raise ValueError(f"the component cannot be linked: {causes(error)}") from error
-    gc.enable()  # what a guest waits for refers to what has it wait; a zygote's children do not look for that
+    gc.enable()  # a wait leaves a cycle of references; the collector is off in a zygote's children
     code = Code(direct.pointer(engine), linker, direct.pointer(component))
     try:
         instance = Instance(system.Process(spec), code, spec.get("memory"))

@@ -1,6 +1,6 @@
-"""A client's connection to a component that serves: HTTP/1.1 by h11, at a socket that does not block.
+"""A client's connection to a component that serves: HTTP/1.1, parsed by h11, on a non-blocking socket.
 
-A connection belongs to one thread at a time (`front`). One request of it is an exchange (`exchanges`).
+One thread at a time uses a connection (see `front`). Each request on it, with its answer, is an exchange (`exchanges`).
 """
 
 from __future__ import annotations
@@ -58,18 +58,18 @@ class Connection:
     """One client. Takes over the socket.
 
     Args:
-        peer: whose turn its requests are (`turns.client_of`).
+        peer: the client that its requests count for when clients take turns (`turns.client_of`).
 
     Attributes:
-        until: when it is closed if nothing happens.
+        until: when it is closed if nothing happens, by the monotonic clock in seconds.
         idle: it waits for the first byte of a request that is not the first one.
         serving: a guest is at work for it.
-        ending: what waits to be written is the last.
-        heard: something has come over it.
-        moved: bytes that have come, and that this system has taken to send them.
-        sent: the latter alone.
-        last: no request comes after the one that is served.
-        closing: it is read until the client closes it, and nothing is answered any more.
+        ending: it is closed once everything that waits is written.
+        heard: bytes have come over it.
+        moved: number of bytes that have come, and of those that were given to the kernel to be sent.
+        sent: number of bytes that were given to the kernel to be sent.
+        last: the present request is the last one on this connection.
+        closing: nothing more is answered; it is only read until the client closes it.
     """
 
     def __init__(self, sock: socket.socket, limits: Limits, peer: str = "") -> None:
@@ -126,7 +126,10 @@ class Connection:
             raise Gone from None
 
     def carried(self) -> int:
-        """Bytes that have come, and that the client's system has got."""
+        """Number of bytes that have come, and of those that the client's kernel has confirmed.
+
+        Bytes that this machine's kernel still keeps for the client do not count.
+        """
         try:
             (kept,) = struct.unpack("i", fcntl.ioctl(self.descriptor, termios.TIOCOUTQ, bytes(4)))
         except OSError:
@@ -155,7 +158,7 @@ class Connection:
                 return None
 
     def is_quiet(self) -> bool:
-        """Whether it waits for a request of which nothing has come."""
+        """Whether it waits for a request, and no byte of that has come."""
         poll = select.poll()
         poll.register(self.descriptor, select.POLLIN)
         return (self.idle or not self.heard) and not self.serving and not poll.poll(0)
@@ -171,7 +174,7 @@ class Connection:
         return True
 
     def answer(self, status: int, text: str) -> None:
-        """Answer in a few words, where nothing of an answer has gone yet."""
+        """Answer with a short text, if no part of an answer was sent yet."""
         if self.protocol.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
             return
         body = f"{text}\n".encode()
@@ -185,16 +188,17 @@ class Connection:
         self.out += self.protocol.send(h11.EndOfMessage()) or b""
 
     def cut(self, *, answered: bool) -> None:
-        """Have whoever waits for the client go on: no more comes from it, and where it is answered, no more goes.
+        """Shut the connection, so that a guest that waits for this client goes on. It serves no further request.
 
-        It has had its last request: what it has asked for behind that would go the same way.
+        Args:
+            answered: whether part of the answer was sent. If not, only reading is shut, and an error can still be sent.
         """
         self.last = True
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR if answered else socket.SHUT_RD)
 
     def shut(self) -> None:
-        """Say that nothing more will be written. What the client still sends is dropped, for a while."""
+        """Tell the client that nothing more will be written. For two seconds, what it still sends is dropped."""
         self.closing = True
         self.until = time.monotonic() + 2.0
         try:
@@ -203,7 +207,7 @@ class Connection:
             self.until = 0.0
 
     def close(self) -> None:
-        """Let go of it."""
+        """Close the socket."""
         self._socket.close()
 
 
@@ -211,7 +215,7 @@ _dated: tuple[int, str] = (0, "")
 
 
 def date() -> str:
-    """This second, as HTTP has it."""
+    """The present time, in the form of HTTP's field Date."""
     global _dated
     now = int(time.time())
     if _dated[0] != now:

@@ -1,8 +1,9 @@
-"""Files and directories that are open, for wasi:filesystem (`files`).
+"""Open files and directories, for wasi:filesystem (`files`).
 
-A guest, or another container of its pod, may put a link or a moved directory wherever a path is about to be walked. So
-no path is checked and used afterwards: the kernel refuses to leave the directory while it walks (openat2 with
-RESOLVE_BENEATH), and what is made, moved or removed is so by its name in a directory that is open.
+A guest, or another container of its pod, may put a symbolic link or a moved directory anywhere in a path, at the very
+moment when the path is used. A check before the use would be too early. So the kernel itself refuses to leave the
+directory while it follows a path (openat2 with RESOLVE_BENEATH). And things are made, moved or removed only by their
+name in a directory that is open already.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ _BENEATH = 0x08 | 0x02
 """RESOLVE_BENEATH and RESOLVE_NO_MAGICLINKS."""
 _TRIES = 100
 _LONGEST = 4096
-"""Bytes of a path with the one that ends it (PATH_MAX)."""
+"""The most bytes of a path, together with the zero byte at its end (PATH_MAX)."""
 _ABOVE = os.O_PATH | os.O_DIRECTORY
 _syscall = ctypes.CDLL(None, use_errno=True).syscall
 
@@ -49,7 +50,7 @@ READ, WRITE, MUTATE = "read", "write", "mutate-directory"
 
 
 def name_of(error: OSError) -> str:
-    """The error code of an error of the system's."""
+    """The error code of wasi:filesystem for an error of the system."""
     return _NAMES.get(error.errno or 0, "io")
 
 
@@ -73,9 +74,16 @@ class Descriptor(Resource):
             os.close(number)
 
     def file(self, *, write: bool = False, directory: str = "bad-descriptor") -> int:
-        """The descriptor of a file; `write`: which is to be changed.
+        """The number of the descriptor, which has to be that of a file.
 
-        What it was not opened for the system refuses itself. `directory`: the code where it is one.
+        If it was not opened for an operation, the system refuses that by itself.
+
+        Args:
+            write: whether the file is to be changed.
+            directory: the error code if it is a directory.
+
+        Raises:
+            Failed: it is a directory, or may not be changed.
         """
         if self.directory:
             raise Failed(directory)
@@ -84,7 +92,14 @@ class Descriptor(Resource):
         return self.number_of_file
 
     def folder(self, *, change: bool = False) -> int:
-        """The descriptor of a directory; `change`: in which something is to be changed."""
+        """The number of the descriptor, which has to be that of a directory.
+
+        Args:
+            change: whether something in it is to be changed.
+
+        Raises:
+            Failed: it is no directory, or may not be changed.
+        """
         if not self.directory:
             raise Failed("not-directory")
         if change and not (self.changes and MUTATE in self.flags):
@@ -93,11 +108,11 @@ class Descriptor(Resource):
 
 
 def open_beneath(directory: int, path: str, flags: int, mode: int = 0) -> int:
-    """Open a path below a directory, which it does not leave; a descriptor.
+    """Open a path below a directory. Returns a descriptor.
 
     Raises:
-        Failed: it would leave it.
-        OSError: the usual.
+        Failed: the path leads out of the directory.
+        OSError: it cannot be opened.
     """
     _check(path)
     how = _HOW.pack(flags | os.O_CLOEXEC, mode, _BENEATH)
@@ -126,12 +141,12 @@ def _check(path: str) -> None:
 
 
 class Parent:
-    """The directory that holds what a path names, open, and the name in it.
+    """For a path: its last name, and the directory with that name, opened.
 
     Args:
         directory: where the path begins.
-        dots: the code where the name is . or .., by which nothing is made, moved or removed.
-        slash: the code where the path ends in a slash and names a directory; None where it may.
+        dots: the error code if the name is . or .., which cannot be made, moved or removed.
+        slash: the error code if the path ends in a slash, so that it names a directory; None if it may.
     """
 
     def __init__(self, directory: int, path: str, *, dots: str, slash: str | None = None) -> None:
@@ -142,7 +157,7 @@ class Parent:
         if not self.name:
             raise Failed("no-entry")
         if self.name in (".", "..") or (self.slash and slash):
-            # Where it would lead counts first.
+            # An error on the way there counts more than these codes.
             os.close(open_beneath(directory, path, os.O_PATH))
             raise Failed(slash if slash and self.name not in (".", "..") else dots)
         self.number = open_beneath(directory, above or ".", _ABOVE)
@@ -155,7 +170,7 @@ class Parent:
 
 
 class FileInput(InputStream):
-    """A file from some place on."""
+    """Reads a file from an offset on."""
 
     def __init__(self, descriptor: Descriptor, offset: int) -> None:
         self._file = os.dup(descriptor.number_of_file)
@@ -180,7 +195,7 @@ class FileInput(InputStream):
 
 
 class FileOutput(OutputStream):
-    """A file from some place on, or at its end (None)."""
+    """Writes a file from an offset on, or at its end (None)."""
 
     def __init__(self, descriptor: Descriptor, offset: int | None) -> None:
         self._file = os.dup(descriptor.number_of_file)
@@ -209,7 +224,7 @@ class FileOutput(OutputStream):
 
 
 def _broken(error: OSError | OverflowError) -> Failed:
-    """What a stream says once, before it is closed."""
+    """The error that a stream reports once; after that it is closed."""
     if isinstance(error, OSError):
         return failed(str(error.strerror), file=name_of(error))
     return failed("no file has such a place", file="invalid")
@@ -217,7 +232,7 @@ def _broken(error: OSError | OverflowError) -> Failed:
 
 @resource("directory-entry-stream")
 class Entries(Resource):
-    """What is in a directory, whose descriptor it takes over."""
+    """The entries of a directory. It takes the descriptor over."""
 
     def __init__(self, directory: int) -> None:
         self._directory = directory
@@ -243,5 +258,5 @@ class Entries(Resource):
 
 
 def kind_of(mode: int) -> str:
-    """The interface's name for what a mode says that it is."""
+    """The interface's name for the kind of a file, from its mode."""
     return next((name for is_it, name in _KINDS if is_it(mode)), "unknown")

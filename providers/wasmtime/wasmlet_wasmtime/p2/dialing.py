@@ -1,7 +1,7 @@
-"""What guests ask of the broker, which opens sockets, from several threads.
+"""Requests of a guest's threads to the broker, the process of the node that opens sockets for guests.
 
-The broker has one connection for the whole process. Whoever waits looks at what has come, takes what is for others,
-too, and wakes them.
+All threads share the one connection of the process to the broker. A thread that waits reads all answers that have come.
+It keeps those for other threads, and wakes these.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ def code_of(number: int) -> ErrorCode:
 
 
 class Broker:
-    """The broker, for all threads.
+    """The client of the broker, for all threads.
 
     Args:
-        sockets: `spec["sockets"]`; None where there is no network.
+        sockets: `spec["sockets"]` (`Broker` in `seam`); None if there is no network.
     """
 
     def __init__(self, sockets: Any) -> None:
@@ -44,7 +44,7 @@ class Broker:
         self._asked: dict[int, Asked] = {}
 
     def begin(self, asked: Asked, operation: str, fields: dict[str, Any]) -> None:
-        """Ask."""
+        """Send a request."""
         if self._sockets is None:
             asked.found = _Refused()
             return
@@ -53,7 +53,7 @@ class Broker:
             self._asked[asked.number] = asked
 
     def look(self, asked: Asked) -> None:
-        """Take what has come."""
+        """Read the answers that have come; `asked` is whose thread looks."""
         with self._lock:
             if asked.found is not None or asked.number not in self._asked:
                 return
@@ -67,7 +67,7 @@ class Broker:
                         one.wake()
 
     def drop(self, asked: Asked) -> None:
-        """Nobody wants this answer any more."""
+        """Forget a request: nobody wants its answer any more."""
         with self._lock:  # within which others wake it, too
             if self._asked.pop(asked.number, None) is not None:
                 self._sockets.drop(asked.number)
@@ -77,18 +77,18 @@ class Broker:
 
 
 class _Refused:
-    """The answer where there is nobody to ask."""
+    """The answer when there is no broker."""
 
     error, fds, why = errno.EACCES, (), "there is no network"
     fields: Mapping[str, Any] = {}
 
 
 class Asked:
-    """A question that is under way.
+    """A request to the broker, and its answer when that has come.
 
     Attributes:
-        found: the answer (`Answer` of `wasmlet.worker.guest.sockets`).
-        taken: its descriptors are somebody else's to close.
+        found: the answer (`Answer` of `wasmlet.worker.guest.sockets`); None before it has come.
+        taken: somebody else closes the descriptors of the answer.
     """
 
     def __init__(self, broker: Broker, operation: str, **fields: Any) -> None:
@@ -113,17 +113,17 @@ class Asked:
         return ((self._pipe[0], select.POLLIN), *(((broker, select.POLLIN),) if broker >= 0 else ()))
 
     def wake(self) -> None:
-        """Have its thread look."""
+        """Wake the thread that waits for this request."""
         if self._pipe is not None:
             os.write(self._pipe[1], b"\0")
 
     def take(self) -> tuple[int, ...]:
-        """The descriptors that have come, the caller's to close."""
+        """The descriptors of the answer, which the caller has to close."""
         self.taken = True
         return tuple(self.found.fds)
 
     def take_sockets(self, family: int, kind: int) -> list[socket.socket]:
-        """The sockets of this family that have come; there may be others."""
+        """The sockets of this address family in the answer. Others are closed."""
         found = []
         for descriptor in self.take():
             if family_of(descriptor) == family:
@@ -143,14 +143,17 @@ class Asked:
 
 
 class Dial(Asked):
-    """A connection that is asked for. What comes is the asker's."""
+    """A request for a TCP connection. Whoever asks owns the descriptor that comes."""
 
     def __init__(self, broker: Broker, host: str, port: int) -> None:
         super().__init__(broker, "connect", host=host, port=port, protocol="TCP")
 
 
 def family_of(descriptor: int) -> int:
-    """Whether a socket is of IPv4 or IPv6, found without getsockopt, which a confined process does not have for it."""
+    """The address family of a socket, AF_INET or AF_INET6.
+
+    It is found by getsockname, because a confined process may not ask getsockopt for it.
+    """
     probe = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 0, fileno=descriptor)
     try:
         found = probe.getsockname()

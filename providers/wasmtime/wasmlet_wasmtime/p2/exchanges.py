@@ -1,7 +1,7 @@
-"""One request to a component that serves, and the answer to it: heads, bodies and trailers at a connection.
+"""One request to a component that serves, and its answer: heads, bodies and trailers on a connection.
 
-h11 refuses what is no HTTP; what it lets pass and two servers might read in two ways (a length beside chunks, chunks
-before HTTP/1.1) is refused here.
+h11 refuses what is not HTTP. It accepts some requests whose length two servers could understand in different ways (a
+length as well as chunks, or chunks before HTTP/1.1); they are refused here.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from .http import IncomingRequest, OutgoingResponse
 from .streams import ROOM
 
 _CORK_SECONDS = 0.005
-"""So long after a request came, what the guest writes may wait for more, to go out as one."""
+"""For so long after a request has come, what the guest writes may wait, so that more of it goes out together."""
 _CORK = 16 * 1024
-"""Bytes that wait so, at most."""
+"""The most bytes that wait in this way."""
 _DRAINED = 256 * 1024
-"""Bytes of a body that nobody has read, and that are read so that the connection can go on."""
+"""The most bytes of an unread body that are read and dropped, so that the connection can have another request."""
 _LONGEST_TITLE = 200
 _GONE: ErrorCode = ("connection-terminated", None)
 
@@ -45,7 +45,7 @@ class Exchange:
         self.began = time.monotonic()
         self._begun = False
         self.status = 0
-        """Of the answer, as far as there is one."""
+        """The status of the answer; 0 before there is one."""
         self.response: OutgoingResponse | None = None
         self.refusal: tuple[str, Any] | None = None
         self._held: list[bytes] = []
@@ -56,11 +56,11 @@ class Exchange:
         self._body_size = 0
         self._trailers: Pairs = []
         self._unread: ErrorCode | None = None
-        """Why no more of the request comes."""
+        """Why no more of the request comes; None if it may."""
         self._unsent: ErrorCode | None = None
-        """Why no more of the answer goes."""
+        """Why no more of the answer can be sent; None if it can."""
         self.whole = False
-        """Whether all of the request had come by now."""
+        """Whether all of the request had come when this was made."""
         self.incoming = self._incoming(request)
 
     def _incoming(self, request: h11.Request) -> IncomingRequest:
@@ -94,7 +94,7 @@ class Exchange:
 
     @property
     def title(self) -> str:
-        """What was asked for, for the log: without the query, in which there may be secrets."""
+        """The request in the log: method and path. The query is left out, as there may be secrets in it."""
         path = (self.incoming.path or "*").partition("?")[0][:_LONGEST_TITLE]
         return f"{self.method} {''.join(c if c.isprintable() else '?' for c in path)}"
 
@@ -146,7 +146,7 @@ class Exchange:
                 raise Broken(_GONE)
 
     def _want(self) -> None:
-        """Tell a client that waits for it to go on."""
+        """Send "100 Continue" to a client that waits for it before it sends the body."""
         if self._protocol.they_are_waiting_for_100_continue:
             self._connection.out += (
                 self._protocol.send(h11.InformationalResponse(status_code=100, headers=[], reason="Continue")) or b""
@@ -160,7 +160,7 @@ class Exchange:
 
     @property
     def begun(self) -> bool:
-        """Whether something of the answer may have gone."""
+        """Whether part of the answer may have been sent."""
         return self._begun
 
     # What goes.
@@ -206,7 +206,7 @@ class Exchange:
             self.push(now=True)
 
     def push(self, *, now: bool = False) -> None:
-        """See `bodies.Sink`. What has not waited long waits on for what comes with it."""
+        """See `bodies.Sink`. Unless `now` is true, bytes wait for more until `_CORK_SECONDS` are over."""
         if (
             self._over
             or self._unsent is not None
@@ -237,7 +237,7 @@ class Exchange:
         self._abandoned = True
 
     def _encode(self) -> None:
-        """Make bytes for the connection of what is held."""
+        """Turn what the guest has written into bytes for the connection."""
         response, protocol, out = self.response, self._protocol, self._connection.out
         assert response is not None
         without = self.method == "HEAD" or response.status in (204, 304)
@@ -276,10 +276,10 @@ class Exchange:
             self._unsent = self._unsent or _GONE
 
     def finish(self, failure: tuple[int, str] | None) -> str:
-        """The guest has done what it does.
+        """The guest has ended: check its answer, and send an error instead where that is still possible.
 
         Args:
-            failure: the status and the words for the client, where it has not come to its end.
+            failure: the status and the text for the client, if the guest has failed.
 
         Returns:
             What is wrong with its answer; "" for nothing.
@@ -297,7 +297,7 @@ class Exchange:
         return said
 
     def _complaint(self) -> str:
-        """Why the answer is none."""
+        """Why the guest's answer is not complete; "" if that is not its fault."""
         if self._unsent is not None:
             return "" if self._unsent is _GONE else f"its response cannot be sent: {self._unsent[1] or self._unsent[0]}"
         if self.refusal is not None:
@@ -307,10 +307,10 @@ class Exchange:
         return "it has not finished the body of its response"
 
     def settle(self) -> bool:
-        """Read what is left of the request, and have nothing to do with the connection any more.
+        """Read and drop the rest of the request. After that the guest's streams can no longer use the connection.
 
         Returns:
-            False where the connection has had its last request.
+            Whether the connection can have another request.
         """
         left = _DRAINED
         try:
@@ -326,7 +326,7 @@ class Exchange:
 
 
 def _elsewhere(target: str, method: str, host: str) -> tuple[str | None, str]:
-    """Path and authority of a request that does not begin with a path."""
+    """Path and authority of a request whose target is not a path: a whole URL, or *."""
     if target == "*" and method == "OPTIONS":
         return None, host
     try:

@@ -19,14 +19,14 @@ _FORBIDDEN = frozenset(
         "transfer-encoding", "upgrade", "host", "http2-settings",
     )
 )  # fmt: skip
-"""What has to do with the connection, which is not the guest's, and what is said elsewhere (`authority`)."""
+"""Fields about the connection, which is not the guest's, and fields with a function of their own (`authority`)."""
 MOST = 64 * 1024
-"""Bytes of all fields of one message, 32 more counted for each field: what a guest may make the host hold."""
+"""The most bytes of all fields of one message, with 32 more for each field. It limits the host's memory for a guest."""
 _EACH = 32
 
 
 def is_forbidden(name: str) -> bool:
-    """Whether a guest neither sets nor sees this field."""
+    """Whether the field is hidden from guests: they neither set nor see it."""
     return name.lower() in _FORBIDDEN
 
 
@@ -36,7 +36,7 @@ def encoded(pairs: Iterable[tuple[str, bytes]]) -> list[tuple[bytes, bytes]]:
 
 
 def size_of(pairs: Iterable[tuple[str, bytes]]) -> int:
-    """How large fields count."""
+    """The size of fields, as it counts for `MOST`."""
     return sum(len(name) + len(value) + _EACH for name, value in pairs)
 
 
@@ -46,7 +46,7 @@ class Fields(Resource):
 
     Args:
         pairs: names, as they were written, and values.
-        fixed: they belong to a message already.
+        fixed: they belong to a message already, and cannot be changed.
     """
 
     def __init__(self, pairs: Pairs | None = None, *, fixed: bool = False) -> None:
@@ -54,10 +54,13 @@ class Fields(Resource):
         self.fixed = fixed
 
     def change(self, name: str, values: Sequence[bytes], *, keep: bool) -> None:
-        """Have these values for a name, beside those that are there or in their place.
+        """Set the values of a name.
+
+        Args:
+            keep: whether the values that are there stay.
 
         Raises:
-            Failed: they cannot be had; a header-error.
+            Failed: with a header-error: the values are not allowed, or the fields cannot be changed.
         """
         if self.fixed:
             raise Failed(("immutable", None))
@@ -76,7 +79,11 @@ class Fields(Resource):
 
 
 def check(name: str, values: Iterable[bytes]) -> None:
-    """Raise a header-error where a guest may not have this field."""
+    """Check that a guest may set this field.
+
+    Raises:
+        Failed: with a header-error.
+    """
     if not _NAME.fullmatch(name) or not all(map(_VALUE.fullmatch, values)):
         raise Failed(("invalid-syntax", None))
     if is_forbidden(name):

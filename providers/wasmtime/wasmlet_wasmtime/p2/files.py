@@ -33,7 +33,7 @@ _D = f"{_TYPES}.[method]descriptor."
 _MOST_READ = 64 * 1024
 _SECOND = 1_000_000_000
 _LAST_SECOND = 2**63 // _SECOND - 1
-"""Nanoseconds since 1970 are numbers of 64 bits."""
+"""The greatest second of a time: nanoseconds since 1970 have to fit into 64 bits."""
 _ADVICE = {
     "normal": os.POSIX_FADV_NORMAL, "sequential": os.POSIX_FADV_SEQUENTIAL, "random": os.POSIX_FADV_RANDOM,
     "will-need": os.POSIX_FADV_WILLNEED, "dont-need": os.POSIX_FADV_DONTNEED, "no-reuse": os.POSIX_FADV_NOREUSE,
@@ -43,7 +43,7 @@ _Function = Callable[..., Any]
 
 
 def _answers(found: _Function) -> _Function:
-    """Makes errors of the system's the ones of the interface."""
+    """Turn the system's errors into those of the interface."""
 
     def call(*arguments: Any) -> Any:
         try:

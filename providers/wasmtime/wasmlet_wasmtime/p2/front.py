@@ -1,17 +1,19 @@
-"""Who serves which connection when: the threads of a component that serves.
+"""Which thread serves which connection of a component that serves.
 
-One thread at a time is in front: it waits for all connections, and reads until it has a request. It then serves that
-request itself, and goes on where it was, which costs no switch between threads. It leaves the front to another one when
-the guest has to wait for something, or has run for some milliseconds (`_watch`); there are as many threads as there may
-be instances at a time. A connection belongs to whoever is in front while it waits for a request or for room to write,
-and to the thread that serves it in between.
+One thread at a time is in front. It waits for events on all connections (epoll), and reads until it has a request. Then
+it serves that request itself, still in front, and goes back to waiting. So no switch between threads is needed.
 
-Where all threads serve, the one that watches them (`_watch`) looks who else waits, and gives up a client that is too
-slow (`turns`).
+If the guest has to wait (`Turn.begin`), or runs for some milliseconds (`_watch`), another thread takes the front. There
+are as many threads as there may be instances at a time. While a connection waits for a request, or for room to write,
+the thread in front uses it. While its request is served, the thread that serves it does.
 
-Who is told to end (SIGTERM) takes no more connections, brings the requests that it has to their ends, and leaves.
+When all threads serve, the watching thread (`_watch`) looks who else waits, and gives up a client that is too slow
+(see `turns`).
 
-No asyncio: a confined process can make none of what its loop wants. epoll is told of each connection for one event.
+After SIGTERM it accepts no more connections, finishes the requests that it has, and ends.
+
+asyncio is not used, because a confined process may not make what its event loop needs. epoll reports one event for a
+connection, and is then armed again (EPOLLONESHOT).
 """
 
 from __future__ import annotations
@@ -35,25 +37,25 @@ from .turns import Queue, Turn, client_of, give_up_slowest
 MOST_CONNECTIONS = 2048
 _BACKLOG = 1024
 _LOOK_SECONDS = 1.0
-"""How often connections are looked at that nothing happens to."""
+"""How often to look for connections on which nothing happens for too long."""
 _TURN_SECONDS = 0.005
-"""How long a guest may keep the others from being served, where there is another thread."""
+"""After so long, a guest that runs loses the front to another thread, so that others are served, too."""
 _SILENT_SECONDS = 1.0
-"""How long a client that has not said anything yet has for it, once no more connections are taken."""
+"""Once no more connections are accepted: how long a client may take to send its first byte."""
 _ONCE = select.EPOLLONESHOT
 _ACCEPTED = 64
-"""Connections at once, before others have their turn."""
+"""How many connections are accepted at once, before other events are handled."""
 _MAKE_ROOM_SECONDS = 0.05
-"""How often it is looked who waits, while all threads serve."""
+"""How often to look who waits, while all threads serve."""
 _UNSENT = 64 * 1024
-"""Bytes of an answer that the system keeps beyond those that are on their way: one slow client has no more of it."""
+"""The most bytes of an answer that wait in the kernel and are not on their way. It limits memory for slow clients."""
 
 Handle = Callable[[Exchange, "Turn"], "tuple[int, str] | None"]
-"""Serves a request; the status and the words for the client where that has failed."""
+"""Serves a request. Returns None, or the status and the text for the client if that has failed."""
 
 
 class Front:
-    """See above. Takes over the sockets, which are bound.
+    """Serves connections with threads; see the module. It takes over the sockets, which are bound already.
 
     Args:
         listeners: descriptors of sockets.
@@ -87,10 +89,11 @@ class Front:
         self._looked = self._made_room = time.monotonic()
         self._front = threading.Lock()
         self._in_front: dict[Turn, None] = {}
-        """The turn whose thread is in front, if it serves: who takes it out gives the front away, or keeps it."""
+        """The turn of the thread in front, while it serves. Only one caller can remove it: `leave` then gives the front
+        to another thread, or `_work` keeps it."""
         self._turns: dict[Turn, None] = {}
         self._asleep = False
-        """Whether the watcher waits to be told something: by a byte, the number of a signal or 0 for a turn."""
+        """Whether the watching thread waits for a byte in `told`: the number of a signal, or 0 when a turn begins."""
         self._told_read, self.told = os.pipe()
         self._ending = self._refusing = False
         self._ended = _nothing
@@ -116,7 +119,7 @@ class Front:
             self._epoll.register(fd, select.EPOLLIN)
 
     def serve(self, threads: int, ended: Callable[[], None]) -> None:
-        """Serve, with so many threads. Does not return; `ended` is called when it has come to its end."""
+        """Serve with this number of threads. Does not return; `ended` is called after SIGTERM, when all is done."""
         self._ended, self._threads = ended, threads
         threading.Thread(target=self._watch, daemon=True).start()
         for _ in range(threads - 1):
@@ -124,12 +127,12 @@ class Front:
         self._work()
 
     def leave(self, turn: Turn) -> None:
-        """The thread of this turn is no longer in front, if it was."""
+        """Let another thread be in front, if the thread of this turn is."""
         if self._in_front.pop(turn, self) is None:
             self._front.release()
 
     def _work(self) -> None:
-        """Be in front, serve, and begin again."""
+        """What each thread does: be in front, serve a request, and begin again."""
         in_front = False
         while True:
             if not in_front:
@@ -156,7 +159,7 @@ class Front:
     def _answered(
         self, connection: Connection, exchange: Exchange, failure: tuple[int, str] | None, *, in_front: bool
     ) -> None:
-        """Bring a request to its end, and give its connection back."""
+        """Finish a request after the guest has ended, and let the connection wait for its next one."""
         connection.until = time.monotonic() + self._limits.write_seconds  # what was before has passed by now
         self._untidy = True
         said = exchange.finish(failure)
@@ -182,7 +185,7 @@ class Front:
         self._arm(connection)
 
     def _next(self) -> tuple[Connection, Exchange]:
-        """The next request."""
+        """Wait for the next request to serve."""
         while True:
             if self._ending:
                 self._refuse_others()
@@ -193,7 +196,7 @@ class Front:
             self._look(_LOOK_SECONDS if self._connections or self._untidy else -1)
 
     def _look(self, seconds: float) -> None:
-        """See what happens to connections, for so long at most; -1 for ever."""
+        """Handle events of connections. Waits at most so many seconds for the first one; -1 for ever."""
         for descriptor, event in self._epoll.poll(seconds):
             self._happened(descriptor, event)
         now = time.monotonic()
@@ -232,7 +235,7 @@ class Front:
             self._ready.append(connection)
 
     def _hear(self, connection: Connection) -> None:
-        """Take the request of a connection, if all of its head has come."""
+        """Queue the request of a connection, if all of its head has come."""
         try:
             request = connection.request()
             if request is not None:
@@ -281,19 +284,19 @@ class Front:
             self._epoll.register(descriptor, select.EPOLLIN | _ONCE)
 
     def _listen(self, *, accepting: bool) -> None:
-        """Take new connections, or leave them where they are until others are closed."""
+        """Accept new connections, or leave them to the kernel until others are closed."""
         if self._accepting != accepting:
             self._accepting = accepting
             for descriptor in self._listeners:
                 self._epoll.modify(descriptor, select.EPOLLIN if accepting else 0)
 
     def _arm(self, connection: Connection) -> None:
-        """Have whoever is in front look at a connection when something happens to it."""
+        """Have epoll report the next event of this connection."""
         events = select.EPOLLOUT if connection.out else select.EPOLLIN
         self._epoll.modify(connection.descriptor, events | _ONCE)
 
     def _refuse_others(self) -> None:
-        """Take no more connections, and close those on which nothing goes on; whoever is in front does it."""
+        """Accept no more connections, and close idle ones. Only the thread in front may call it."""
         if not self._refusing:
             self._refusing = True
             for descriptor, listener in self._listeners.items():
@@ -320,7 +323,7 @@ class Front:
             self._listen(accepting=True)
 
     def _close_late(self, now: float) -> None:
-        """Close connections that nothing has happened to for too long."""
+        """Close connections on which nothing has happened for too long."""
         for connection in list(self._connections.values()):
             if connection.until < now and not connection.serving:
                 self._close(connection)
@@ -330,7 +333,10 @@ class Front:
             os.write(self._wake_write, b"\0")
 
     def _watch(self) -> None:
-        """Have another thread be in front when a guest takes its time, and end the guest when that is too much."""
+        """The watching thread: gives the front to another thread when a guest takes its time, and ends late guests.
+
+        It also takes SIGTERM, and has slow clients given up when all threads serve.
+        """
         told = select.poll()
         told.register(self._told_read, select.POLLIN)
         while True:
@@ -356,7 +362,7 @@ class Front:
                 self._front.release()
 
     def _make_room(self, now: float) -> None:
-        """All threads serve: where somebody waits, have a client that is too slow wait no longer."""
+        """All threads serve: if requests wait, give up clients that are too slow."""
         if self._front.acquire(blocking=False):
             try:
                 self._look(0)

@@ -1,4 +1,4 @@
-"""wasi:http/types: requests and responses, as a guest has them."""
+"""wasi:http/types: requests and responses, as a guest sees them."""
 
 from __future__ import annotations
 
@@ -15,35 +15,35 @@ _TYPES = "wasi:http/types"
 _METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"))
 _TOKEN = re.compile(r"[-!#$%&'*+.^_`|~0-9A-Za-z]+")
 PATH = re.compile(r"[\x21-\x22\x24-\x7e]*")
-"""Visible characters but `#`, which begins what is not sent."""
+"""Visible characters without `#`: a URL's fragment, which begins with it, is not sent."""
 _AUTHORITY = re.compile(r"[-A-Za-z0-9._~!$&'()*+,;=%\[\]:@]+")
 Method: TypeAlias = tuple[str, Any]
 Scheme: TypeAlias = tuple[str, Any]
 
 
 def method_of(text: str) -> Method:
-    """A method as a variant."""
+    """A method as the variant of the interface."""
     return (text.lower(), None) if text in _METHODS else ("other", text)
 
 
 def method_text(method: Method) -> str:
-    """A method as HTTP has it."""
+    """A method as text, as HTTP spells it."""
     return str(method[1]) if method[0] == "other" else method[0].upper()
 
 
 class Exchange(Protocol):
-    """A request that is being answered."""
+    """A request that the guest answers (implemented in `exchanges`)."""
 
     def respond(self, response: OutgoingResponse) -> None:
-        """This is the response."""
+        """Set the response."""
         ...
 
     def refuse(self, code: tuple[str, Any]) -> None:
-        """There is none, for this reason."""
+        """The guest gives no response, for this reason."""
         ...
 
     def inform(self, status: int, fields: Pairs) -> None:
-        """Send a response before the response."""
+        """Send an informational response (1xx) before the response itself."""
         ...
 
 
@@ -59,7 +59,7 @@ class IncomingRequest(Resource):
 
 @resource("response-outparam")
 class ResponseOutparam(Resource):
-    """Where the response goes, once."""
+    """Where the guest puts its response, once."""
 
     def __init__(self, exchange: Exchange) -> None:
         self.exchange = exchange
@@ -67,7 +67,7 @@ class ResponseOutparam(Resource):
 
 @resource("outgoing-response")
 class OutgoingResponse(Resource):
-    """A response that is to go."""
+    """A response that the guest sends."""
 
     def __init__(self, fields: Pairs) -> None:
         self.fields = fields
@@ -77,7 +77,7 @@ class OutgoingResponse(Resource):
 
 @resource("outgoing-request")
 class OutgoingRequest(Resource):
-    """A request that is to go."""
+    """A request that the guest sends."""
 
     def __init__(self, fields: Pairs) -> None:
         self.fields = fields
@@ -111,10 +111,10 @@ class IncomingResponse(Resource):
 
 
 def _length(fields: Pairs) -> int | None:
-    """What the fields say of the body's length.
+    """The length of the body that the fields declare; None if they declare none.
 
     Raises:
-        Failed: nothing that is a length.
+        Failed: they declare no valid length.
     """
     found = {value.strip() for name, value in fields if name.lower() == "content-length"}
     if not found:
@@ -126,7 +126,11 @@ def _length(fields: Pairs) -> int | None:
 
 
 def _body(message: OutgoingRequest | OutgoingResponse, size_code: str) -> OutgoingBody:
-    """The body of a message, once."""
+    """Make the body of a message, once.
+
+    Raises:
+        Failed: it was made already.
+    """
     if message.body is not None:
         raise Failed
     message.body = OutgoingBody(_length(message.fields), size_code)

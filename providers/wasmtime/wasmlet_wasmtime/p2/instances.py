@@ -1,4 +1,7 @@
-"""One instance of a component: its store, the resources that it has, and how it waits."""
+"""One instance of a component: its store, its resources, and how it waits.
+
+A resource is an object of the host of which the guest has a handle: a stream, a request and the like.
+"""
 
 from __future__ import annotations
 
@@ -30,16 +33,16 @@ _call = direct.function(
 )
 
 MOST_RESOURCES = 16384
-"""Handles of one instance. Each is memory of the host's."""
+"""The most handles of one instance. Each of them takes memory of the host."""
 MOST_POLLABLES = 4096
 _LONGEST = 3_600_000.0
-"""Milliseconds of one wait: a time may lie further ahead than the system can wait."""
+"""The longest single wait, in milliseconds. A longer one is made of several."""
 _HANDLE = ctypes.c_uint8 * 64
 """Room for an instance and for a function, which the engine describes in fewer bytes."""
 
 
 class Failed(Exception):
-    """What a function answers in place of its result: the payload of `err`."""
+    """A function of the host fails: it answers the guest with `err` and this payload."""
 
     def __init__(self, payload: Any = None) -> None:
         super().__init__(payload)
@@ -47,7 +50,7 @@ class Failed(Exception):
 
 
 class Trapped(Exception):
-    """The guest has done what the interface forbids: it goes no further. The text says what."""
+    """The guest has done what the interface forbids, and is ended. The text says what it was."""
 
 
 class TimedOut(Trapped):
@@ -55,7 +58,7 @@ class TimedOut(Trapped):
 
 
 class GivenUp(Trapped):
-    """Who asks is too slow, and others wait."""
+    """The client of this request is too slow, and other requests wait. See `turns`."""
 
 
 class Exited(Trapped):
@@ -67,19 +70,19 @@ class Exited(Trapped):
 
 
 class Resource:
-    """What a guest may have a handle of. Class attribute `number`: its type, see `resource`."""
+    """The base of what a guest may have a handle of. `number` is the number of its type, see `resource`."""
 
     number = 0
 
     def close(self) -> None:
-        """The guest has no handle of it any more."""
+        """Called when the guest no longer has a handle of it."""
 
 
 def once(found: Any, flag: str) -> None:
-    """Set a flag of a resource, for what is done with it once.
+    """Set a flag of a resource, for something that may be done with it only once.
 
     Raises:
-        Failed: it is set.
+        Failed: the flag is set already.
     """
     if getattr(found, flag):
         raise Failed
@@ -87,11 +90,11 @@ def once(found: Any, flag: str) -> None:
 
 
 class Source(Protocol):
-    """What can be waited for."""
+    """Something that an instance can wait for."""
 
     @property
     def until(self) -> float | None:
-        """When it is ready at the latest, by the monotonic clock in seconds; None for no time."""
+        """When it is ready even if nothing happens, by the monotonic clock in seconds; None for never."""
         ...
 
     def polls(self) -> Sequence[tuple[int, int]]:
@@ -99,30 +102,30 @@ class Source(Protocol):
         ...
 
     def ready(self) -> bool:
-        """Whether it is; does whatever can be done without waiting."""
+        """Whether it is ready. Does whatever can be done for it without waiting."""
         ...
 
 
 class Waits:
-    """Is told when an instance waits; this one does nothing with it.
+    """Is told when an instance waits. This one does nothing; `turns.Turn` does.
 
     Attributes:
-        over: why it is to go no further; "" as long as it may.
+        over: why the instance has to end; "" while it may go on.
     """
 
     over = ""
 
     def begin(self, polled: Mapping[int, int]) -> None:
-        """It waits for one of these descriptors, or for a time."""
+        """The instance begins to wait for these descriptors and events; if there are none, for a time."""
 
     def end(self) -> None:
-        """It goes on."""
+        """The wait is over."""
 
 
 NOBODY = Waits()
 
 numbers: dict[str, int] = {}
-"""Of the types of resources, by the name that they have in their interface: no two of WASI have the same one."""
+"""The number of each type of resources, by its name. No two interfaces of WASI have types of the same name."""
 _ALIASES = {"headers": "fields", "trailers": "fields", "io-error": "error"}
 
 
@@ -133,7 +136,7 @@ def number_of(name: str) -> int:
 
 
 def resource(name: str) -> Callable[[Any], Any]:
-    """Makes a class the one of this type of resources."""
+    """A class decorator: the class is the one for resources of this type."""
 
     def mark(cls: Any) -> Any:
         cls.number = number_of(name)
@@ -154,7 +157,7 @@ class Instance:
     """An instance of a component, in a store of its own.
 
     Args:
-        host: what its functions ask about this process (`system.Process`).
+        host: what the instances of this process share (`system.Process`).
         code: what it is an instance of.
         memory: the most that it may have, in bytes; None for no limit.
         until: when it has to be done, by the monotonic clock in seconds.
@@ -162,7 +165,7 @@ class Instance:
 
     Attributes:
         resources: what it has handles of.
-        cause: why it goes no further, where that was the host's doing.
+        cause: the host's error that has ended the instance; None if there was none.
 
     Raises:
         wasmtime.WasmtimeError: it cannot be instantiated.
@@ -196,7 +199,7 @@ class Instance:
             raise
 
     def _enter(self, call: Callable[..., Any], *arguments: Any) -> None:
-        """Have the guest run."""
+        """Run the guest: call a function of the engine, and raise what goes wrong."""
         me = get_ident()
         before, running[me] = running.get(me), self
         _set_deadline(self.context, 1)
@@ -232,10 +235,10 @@ class Instance:
         return found
 
     def call(self, function: Any, *resources: Any, results: int = 0) -> bytes:
-        """Call a function that takes resources, which are the guest's from then on.
+        """Call a function of the guest whose parameters are resources. The guest owns these from then on.
 
         Returns:
-            The results, as they are in memory.
+            The results, in the engine's form (32 bytes each, see `values`).
         """
         arguments = b"".join([lower_resource(self, one) for one in resources])
         room = ctypes.create_string_buffer(SIZE * results) if results else None
@@ -246,7 +249,7 @@ class Instance:
         return room.raw if room is not None else b""
 
     def add(self, value: Any) -> int:
-        """Its number among the resources of this instance."""
+        """Add a resource, and return its number in this instance."""
         if len(self.resources) >= MOST_RESOURCES:
             raise Trapped(f"the guest has {MOST_RESOURCES} resources open, which is the most; it has to drop them")
         self._next += 1
@@ -256,7 +259,7 @@ class Instance:
         return self._next
 
     def take(self, number: int) -> Any:
-        """What the guest gives back for good."""
+        """Remove a resource that the guest passes on for good, and return it."""
         return self.resources.pop(number)
 
     def drop(self, number: int) -> None:
@@ -266,10 +269,10 @@ class Instance:
             found.close()
 
     def wait(self, sources: Sequence[Source]) -> list[int]:
-        """Which of these are ready, when one is.
+        """Wait until at least one source is ready. Returns the places of those that are.
 
         Raises:
-            TimedOut: none is until the guest's time is over.
+            TimedOut: the guest's time is over before that.
             GivenUp: see `Waits`.
         """
         while not (found := [place for place, source in enumerate(sources) if source.ready()]):
@@ -294,13 +297,13 @@ class Instance:
             raise TimedOut("the guest has taken longer than it may")
 
     def release(self) -> None:
-        """Let go of all resources: what the guest has left behind."""
+        """Close all resources that the guest has left."""
         while self.resources:
             _, found = self.resources.popitem()
             found.close()
 
     def close(self) -> None:
-        """Let go of the guest."""
+        """Close all resources, and free the instance."""
         self.release()
         if self._store:
             store, self._store = self._store, None
@@ -320,7 +323,7 @@ def _merged(sources: Iterable[Source]) -> dict[int, int]:
 
 
 def trap(instance: Instance, error: BaseException) -> int:
-    """An error of the engine's that ends the guest, because of this one."""
+    """An error of the engine that ends the guest, because of this error of the host."""
     if instance.cause is None:
         instance.cause = error
     return int(_error_new(str(error).encode(errors="replace").replace(b"\0", b"?")))
@@ -330,7 +333,7 @@ def trap(instance: Instance, error: BaseException) -> int:
     ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p, ctypes.POINTER(ctypes.c_uint64), ctypes.POINTER(ctypes.c_uint8)
 )
 def _on_epoch(context: Any, data: Any, ticks: Any, kind: Any) -> int:
-    """Somebody's time is over: is it that of the guest of this thread?"""
+    """The engine calls this when some guest's time is over. End the guest of this thread if it is that one."""
     instance = running[get_ident()]
     try:
         instance.check_time()

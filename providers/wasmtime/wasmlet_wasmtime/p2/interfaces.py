@@ -1,6 +1,6 @@
-"""Which components need this world, and what is asked of all that it runs.
+"""Which components need our own world, and the checks of all components that run in it.
 
-A component that imports or exports nothing of sockets or HTTP runs in wasmtime's own world, which starts faster.
+Other components, without sockets or HTTP, run in wasmtime's own world, which starts faster.
 """
 
 from __future__ import annotations
@@ -15,17 +15,18 @@ from . import fields, files, outgoing, streams, system, world
 from .sockets import datagrams, tcp
 
 COMMAND = "wasi:cli/run@0.2."
-"""What a component exports that is a command, in whichever version of 0.2."""
+"""The beginning of the interface that a command exports; any version of 0.2 follows."""
 _NEEDED = ("wasi:http/", "wasi:sockets/", "wasi:clocks/timezone@")
-"""How the names of interfaces begin that wasmtime's own world has not, or cannot grant."""
+"""How the names of those interfaces begin that wasmtime's own world does not have, or cannot grant."""
 _MODULES = (datagrams, fields, files, outgoing, tcp, streams, system)
-"""Whose functions guests import; named here so that they are there."""
+"""The modules with the functions that guests import. Importing them here registers these functions."""
 
 
 def needs_world(wasm: bytes) -> bool:
-    """Whether a component needs this world, and an engine with which it can run here, by the names of what it imports.
+    """Whether a component needs this world, and an engine with the settings for it.
 
-    Names are plain in the file. One that is there and is no import's costs nothing but the faster start.
+    It is decided by names of interfaces, which can be read in the file. A name that is there for another reason does no
+    harm: the component only starts more slowly.
     """
     return any(name.encode() in wasm for name in _NEEDED)
 
@@ -36,7 +37,7 @@ def exported(engine: wasmtime.Engine, component: Any, begins: str) -> str | None
 
 
 def check_imports(engine: wasmtime.Engine, component: Any) -> None:
-    """Find out whether a component can be linked; nothing of it runs, because there is no room for it.
+    """Check that a component can be linked. Nothing of it runs, because the store has no room for an instance.
 
     Raises:
         ValueError: it cannot; the message says why.

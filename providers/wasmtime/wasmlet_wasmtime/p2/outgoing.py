@@ -1,7 +1,8 @@
-"""wasi:http/outgoing-handler: requests of a guest, to where its pod may dial.
+"""wasi:http/outgoing-handler: HTTP requests that a guest sends.
 
-The broker dials (`dialing`), so a guest reaches what its pod was granted. A connection (`wire`) waits for another
-request to the same place (`pool`): for one that may be sent again, since its server may close it at that moment.
+The broker opens the connections (`dialing`), and only to what the pod was granted. After a response, the connection
+(`wire`) waits in the `pool` for the next request to the same place. Only a request that may be sent twice uses such a
+connection, because the server may close it at that very moment.
 """
 
 from __future__ import annotations
@@ -49,10 +50,12 @@ class Host(Protocol):
 
 
 class Call(Waitable):
-    """A request on its way, and the response to it (`bodies.Sink`, `bodies.Feed`). It never waits.
+    """One request and its response; it is the `bodies.Sink` of the one and the `bodies.Feed` of the other.
+
+    It never waits by itself.
 
     Raises:
-        Failed: it cannot be sent as it is; an error-code.
+        Failed: with an error-code: the request cannot be sent.
     """
 
     def __init__(self, process: Host, request: OutgoingRequest, options: RequestOptions | None) -> None:
@@ -85,7 +88,7 @@ class Call(Waitable):
         self._time("connection-timeout", self._connect)
 
     def _time(self, code: str, seconds: float) -> None:
-        """From now on it may take so long until something happens."""
+        """From now on, it fails with this error code if nothing happens for so many seconds."""
         self._late: ErrorCode = (code, None)
         self.until = time.monotonic() + seconds
 
@@ -104,7 +107,7 @@ class Call(Waitable):
     reads = writes = polls
 
     def ready(self) -> bool:
-        """Whether there is an answer: a response or why there is none."""
+        """Whether there is an answer: a response, or the reason why there is none."""
         if self._answer is None:
             try:
                 self._advance()
@@ -134,7 +137,7 @@ class Call(Waitable):
         self._close()
 
     def _advance(self) -> None:
-        """Go as far as it goes."""
+        """Do what can be done now without waiting: connect, agree on TLS, and write."""
         if self._broken is not None:
             raise Broken(self._broken)
         if self.until is not None and time.monotonic() >= self.until:
@@ -156,7 +159,7 @@ class Call(Waitable):
         self._wire.write()
 
     def _begin_connecting(self, *, reuse: bool) -> None:
-        """Have a connection that waits, or else ask for one."""
+        """Take a connection from the pool, or else ask the broker for one."""
         self._connecting = True
         empty = self._request.body is None or (self._ended and not self._size and not self._end_trailers)
         link = None
@@ -177,7 +180,7 @@ class Call(Waitable):
             raise Broken(code_of(error.errno or 0)) from None
 
     def _again(self) -> None:
-        """Send it over another connection: the server has closed the one that waited, without an answer."""
+        """Send the request once more, on a new connection: the server has closed the pooled one without an answer."""
         self._wire.close()
         self._protocol = _fresh()
         self._reused = self._begun = self._over = False
@@ -204,7 +207,7 @@ class Call(Waitable):
         self._pump()
 
     def sent(self) -> bool:
-        """See `bodies.Sink`. As long as there is no connection, it waits for nothing."""
+        """See `bodies.Sink`. Also true while there is no connection yet."""
         self._pump()
         return not self._wire.connected or not (self._wire.out or self._held)
 

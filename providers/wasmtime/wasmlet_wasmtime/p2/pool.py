@@ -1,6 +1,6 @@
-"""Connections of a guest's own requests that wait for the next one to the same place.
+"""Connections of a guest's own requests, which wait for the next request to the same place.
 
-They are those of one process, which is one container: what it dialled, it was granted, until it ends.
+They belong to one process, which is one container. The pod was granted what it has dialled, until it ends.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from .bodies import Broken
 from .wire import Wire
 
 MOST, MOST_EACH = 32, 8
-"""Connections that wait, and of these to one place."""
+"""The most connections that wait: in all, and to one place."""
 IDLE_SECONDS = 15.0
 """How long one waits."""
 
@@ -41,7 +41,7 @@ class Pool:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._waiting: list[tuple[float, Place, Link]] = []
-        """And since when, the longest first."""
+        """The connections, each with the time when it was put here; the oldest first."""
 
     def put(self, place: Place, wire: Wire, protocol: h11.Connection) -> None:
         """Take over a connection whose request and response are over; it is closed if it cannot be used again."""
@@ -60,7 +60,7 @@ class Pool:
             link.wire.close()
 
     def take(self, place: Place) -> Link | None:
-        """A connection to that place, as far as is known one that is still open; now the caller's. None without any."""
+        """A connection to that place which seems to be open; it is the caller's then. None if there is none."""
         self.tidy()
         while True:
             with self._lock:
@@ -81,7 +81,7 @@ class Pool:
             link.wire.close()
 
     def tidy(self) -> bool:
-        """Close what has waited for too long; whether there is any left."""
+        """Close connections that have waited for too long. Returns whether any are left."""
         late = time.monotonic() - IDLE_SECONDS
         with self._lock:
             closed = [entry for entry in self._waiting if entry[0] < late]
@@ -92,7 +92,7 @@ class Pool:
 
 
 def _is_quiet(wire: Wire) -> bool:
-    """Whether nothing has come over a connection: no end, and nothing that nobody has asked for."""
+    """Whether nothing has come over a connection: neither its end, nor bytes that nobody has asked for."""
     try:
         return wire.receive() is None
     except Broken:

@@ -22,7 +22,7 @@ from .instances import NOBODY, Code, Exited, GivenUp, Instance, TimedOut, Trappe
 from .turns import Turn
 
 HANDLER = "wasi:http/incoming-handler@0.2."
-"""What a component exports that serves, in whichever version of 0.2."""
+"""The beginning of the interface that a component for HTTP exports; any version of 0.2 follows."""
 _LINES = 40
 _START_SECONDS = 60.0
 """How long the first instance may take to be ready."""
@@ -32,8 +32,8 @@ class Settings(NamedTuple):
     """How it is served, from `spec["network"]["http"]`.
 
     Attributes:
-        reuse: an instance serves one request after the other; else each request has an instance of its own.
-        concurrency: how many instances there are at a time.
+        reuse: an instance serves many requests, one after the other; if false, each request has a new instance.
+        concurrency: the most instances at a time.
         seconds: how long a request may be served.
         log: each request is a line of the container's log.
     """
@@ -69,7 +69,7 @@ def check(engine: wasmtime.Engine, component: Any) -> None:
 
 
 class Server:
-    """A component and what its instances have in common.
+    """A component that serves, and what its instances share.
 
     Raises:
         ValueError: it cannot be served.
@@ -107,10 +107,10 @@ class Server:
             raise
 
     def start(self) -> None:
-        """Have a first instance, which shows whether there can be any.
+        """Make a first instance, to see whether that works.
 
         Raises:
-            ValueError: there can be none.
+            ValueError: it does not; the message says why.
         """
         try:
             self._waiting.append(self._instance(time.monotonic() + _START_SECONDS))
@@ -118,7 +118,7 @@ class Server:
             raise ValueError(f"the component cannot be instantiated: {causes(error)}") from error
 
     def handle(self, exchange: Exchange, turn: Turn) -> tuple[int, str] | None:
-        """Serve a request; the status and the words for the client where that has failed."""
+        """Serve a request. Returns None, or the status and the text for the client if it has failed."""
         instance, good = None, False
         try:
             instance, handler = self._instance(turn.until, turn)
@@ -145,11 +145,11 @@ class Server:
         return None
 
     def tidy(self) -> bool:
-        """See `Front`."""
+        """Close old connections of the pool; see `Front`."""
         return self._host.pool.tidy()
 
     def interrupt(self) -> None:
-        """Have guests look whether their time is over."""
+        """Make all running guests check whether their time is over."""
         self._engine.increment_epoch()
 
 
@@ -175,7 +175,7 @@ def serve(
     listeners = listeners_of(broker)
     front = Front(listeners, server.handle, server.interrupt, server.settings.seconds, log)
     front.tidy, front.logs_access = server.tidy, server.settings.log
-    # Requests leave cycles behind, and a zygote's children do not look for them. What it had itself is frozen.
+    # Requests leave cycles of references. The collector is off in a zygote's children; the zygote's objects are frozen.
     gc.enable()
     try:
         front.listen()
@@ -189,15 +189,15 @@ def serve(
 
 
 def _leave() -> None:
-    """End as a guest that is interrupted does."""
+    """End the process, with the exit code of a guest that was interrupted."""
     os._exit(128 + signal.SIGTERM)
 
 
 def listeners_of(broker: Any) -> tuple[int, ...]:
-    """The sockets that are listened at: those of the first port of the container.
+    """The sockets for the first port of the container. Those of other ports are closed.
 
     Raises:
-        ValueError: they cannot be had.
+        ValueError: there are none.
     """
     opened = broker.open_listeners()
     if not opened:  # nobody knew, before it was compiled, that it serves

@@ -1,7 +1,7 @@
-"""wasi:io: streams, what can be waited for, and errors.
+"""wasi:io: streams, pollables (what a guest can wait for), and errors.
 
-A stream never waits by itself: `read` gives what there is, `write` takes what there is room for. The functions at the
-end of this file wait for the guest, with whatever else it waits for (`Instance.wait`).
+A stream never waits by itself: `read` returns what there is, and `write` takes what there is room for. The functions at
+the end of this file, which guests call, wait where the interface says so (`Instance.wait`).
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from .instances import MOST_POLLABLES, Failed, Instance, Resource, Source, Trapp
 from .world import function
 
 CHUNK = 64 * 1024
-"""Bytes that are read at once, at most; a byte takes 32 on its way to the guest."""
+"""The most bytes that are read at once. On its way to the guest, a byte takes 32 (`values`)."""
 ROOM = 64 * 1024
-"""Bytes that wait to be written, at most."""
+"""The most bytes that wait to be written."""
 _BLOCKING = 4096
-"""The most that a guest may write and wait for in one call, as the interface has it."""
+"""The most bytes of one call that writes and waits, as the interface demands."""
 _PIPE = 4096
-"""What a pipe that is ready takes without waiting (PIPE_BUF)."""
+"""How many bytes a pipe that is ready takes without waiting (PIPE_BUF)."""
 CLOSED = ("closed", None)
 
 
@@ -40,20 +40,20 @@ class IoError(Resource):
 
 
 def failed(text: str, http: Any = None, file: str | None = None, network: str | None = None) -> Failed:
-    """What a function of a stream raises when the last operation has failed."""
+    """The error that a function of a stream raises when its operation has failed."""
     return Failed(("last-operation-failed", IoError(text, http, file, network)))
 
 
 @resource("pollable")
 class Pollable(Resource):
-    """What the guest waits for."""
+    """What a guest passes to `poll`: it refers to something to wait for."""
 
     def __init__(self, source: Source) -> None:
         self.source = source
 
 
 class Waitable(Resource):
-    """Something that can be waited for, by default without having to."""
+    """The base of what can be waited for. By default it is ready at once."""
 
     until: float | None = None
 
@@ -66,7 +66,7 @@ class Waitable(Resource):
 
 @resource("input-stream")
 class InputStream(Waitable):
-    """What a guest reads."""
+    """The base of streams that a guest reads."""
 
     def read(self, limit: int) -> bytes:
         """At most so many bytes; none where there are none yet.
@@ -79,7 +79,7 @@ class InputStream(Waitable):
 
 @resource("output-stream")
 class OutputStream(Waitable):
-    """What a guest writes."""
+    """The base of streams that a guest writes."""
 
     def room(self) -> int:
         """How many bytes it takes now.
@@ -93,10 +93,10 @@ class OutputStream(Waitable):
         """Take these bytes, for which there is room."""
 
     def flush(self) -> None:
-        """Begin to bring what was written where it belongs."""
+        """Begin to send what was written to its destination."""
 
     def drained(self) -> bool:
-        """Whether it is there."""
+        """Whether all that was written has reached its destination."""
         return True
 
     def ready(self) -> bool:
@@ -107,7 +107,7 @@ class OutputStream(Waitable):
 
 
 class Drained:
-    """Waits until what was written to a stream is where it belongs."""
+    """Is ready when all that was written to a stream has reached its destination."""
 
     def __init__(self, stream: OutputStream) -> None:
         self._stream = stream
@@ -121,7 +121,7 @@ class Drained:
 
 
 class DescriptorInput(InputStream):
-    """A stream of this process: stdin."""
+    """A standard stream of this process that is read: stdin."""
 
     def __init__(self, descriptor: int) -> None:
         self.descriptor = descriptor
@@ -145,7 +145,7 @@ class DescriptorInput(InputStream):
 
 
 class DescriptorOutput(OutputStream):
-    """A stream of this process: stdout or stderr, a pipe that waits."""
+    """A standard stream of this process that is written: stdout or stderr, a blocking pipe."""
 
     def __init__(self, descriptor: int) -> None:
         self.descriptor = descriptor

@@ -1,4 +1,4 @@
-"""wasi:clocks, wasi:random and wasi:cli: what there is of this process for a guest."""
+"""wasi:clocks, wasi:random and wasi:cli: the parts of this process that a guest can use."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _SECOND = 1_000_000_000
 
 
 class Process:
-    """What the instances of a process have in common.
+    """What the instances in a process share.
 
     Args:
         spec: see `wasmlet.worker.wire`.
@@ -34,7 +34,7 @@ class Process:
 
 
 class At:
-    """Waits until a time of the monotonic clock, in seconds."""
+    """Is ready at a time of the monotonic clock, in seconds."""
 
     def __init__(self, until: float) -> None:
         self.until = until
@@ -48,12 +48,12 @@ class At:
 
 @resource("terminal-input")
 class TerminalInput(Resource):
-    """stdin is a terminal."""
+    """Says that stdin is a terminal."""
 
 
 @resource("terminal-output")
 class TerminalOutput(Resource):
-    """stdout or stderr is one."""
+    """Says that stdout or stderr is a terminal."""
 
 
 @function("wasi:clocks/monotonic-clock.now")
@@ -88,7 +88,7 @@ def _wall_resolution(instance: Instance) -> tuple[int, int]:
 
 @function("wasi:clocks/timezone.display")
 def _display(instance: Instance, when: tuple[int, int]) -> tuple[int, str, bool]:
-    """A container has no time zone of its own, as its variable `TZ` is for the guest itself to read."""
+    """Always UTC: a container has no time zone. The guest itself may read its variable `TZ`."""
     return 0, "UTC", False
 
 

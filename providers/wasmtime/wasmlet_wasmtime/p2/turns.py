@@ -1,15 +1,19 @@
-"""Requests that wait to be served, one that is being served, and how long its client keeps the guest waiting.
+"""Which request is served next, and when a slow client is given up.
 
-There are few instances, and a client that sends or reads slowly keeps one for as long as a request may take. That is
-its right while there are others; where all are taken and somebody waits for one, the slowest client is given up.
+There are few instances. A client that sends or reads slowly keeps one for as long as a request may take. That is no
+problem while other instances are free. If all are taken and somebody waits for one, the slowest client is given up.
 
-What counts is what really comes and goes, also in the middle of one wait: bytes that this system still keeps for a
-client do not (`Connection.carried`). So whoever sends or takes `BYTES_PER_SECOND` is never too slow, and a pause of
-`PATIENCE_SECONDS`, which may be a round trip or a lost packet, harms nobody. The system of a client that reads steadily
-says for many seconds that its buffer is full, and then takes much at once: `STEP_SECONDS` bridge that.
+To find it, each request has a debt in seconds. Time in which the guest waits for its client makes the debt grow. Bytes
+that come from the client, or that its system has confirmed, pay it off (`Connection.carried`), also during a wait;
+bytes that this machine's kernel still keeps do not. So:
 
-Of those that wait, requests that have come as a whole and others are served by turns, and of each kind the addresses
-that they come from (`client_of`): slow clients, however many, keep nobody else waiting for long.
+- A client that sends or takes `BYTES_PER_SECOND` is never too slow.
+- A pause of `PATIENCE_SECONDS`, such as for a lost packet, does no harm.
+- The system of a client that reads steadily may report a full buffer for many seconds, and then take much at once.
+  `STEP_SECONDS` of credit bridge that.
+
+Requests wait in two queues: those that have come as a whole, and others. The queues take turns, and in each of them the
+clients' addresses do (`client_of`). So slow clients, however many, do not keep others waiting for long.
 """
 
 from __future__ import annotations
@@ -25,13 +29,13 @@ from .exchanges import Exchange
 from .instances import Waits
 
 PATIENCE_SECONDS = 1.0
-"""How long a guest may have waited for its client, while others wait for an instance."""
+"""The greatest debt: a client that owes more is too slow, while others wait for an instance."""
 CREDIT_SECONDS = 2.0
-"""So much longer at most, at the begin and for bytes ahead of their time: less where more wait than are served."""
+"""The credit at the beginning, and the most that more bytes can gain; less if more requests wait than are served."""
 STEP_SECONDS = 24.0
-"""So much longer at most, for bytes that a client's system has got: 384 KiB, a 16th of a buffer of Linux."""
+"""The most further credit, for bytes that were sent to the client: 384 KiB, a 16th of the largest buffer of Linux."""
 BYTES_PER_SECOND = 16 * 1024
-"""So many that come or go make up for a second of waiting."""
+"""So many bytes, that come or go, pay for a second of waiting."""
 
 
 class Turn(Waits):
@@ -58,9 +62,9 @@ class Turn(Waits):
         self.until = until
         self._carried, self._sent = connection.carried(), connection.sent
         self._owed = -CREDIT_SECONDS
-        """Seconds for which the guest has waited for its client, and for which no bytes had made up by then."""
+        """The debt after the last wait: seconds of waiting that bytes have not paid for; below 0 for a credit."""
         self._since: float | None = None
-        """Since when the guest has been waiting for its client, and for nobody else."""
+        """Since when the guest has been waiting for its client and nothing else; None if it is not."""
         self._done = False
         self._giving_up = threading.Lock()
 
@@ -78,30 +82,31 @@ class Turn(Waits):
                 self._since = None
 
     def _account(self, since: float, now: float) -> tuple[float, int]:
-        """What is owed by now, and what the connection has carried."""
+        """The debt at this time, and what the connection has carried."""
         carried = self._connection.carried()
         paid = (carried - self._carried) / BYTES_PER_SECOND
         steps = min(STEP_SECONDS, (self._connection.sent - self._sent) / BYTES_PER_SECOND)
         return max(-CREDIT_SECONDS - steps, self._owed + now - since - paid), carried
 
     def done(self) -> None:
-        """It is served: from now on nobody gives it up, since its connection may have the next request."""
+        """The request is served: it is not given up any more, as its connection may have the next one already."""
         with self._giving_up:
             self._done = True
 
     def waited(self, now: float) -> float:
-        """For how many seconds the guest has waited for its client, beyond what bytes have made up for.
+        """The debt in seconds: how long the guest has waited for its client, less what bytes have paid for.
 
-        It is below 0 for a client that is ahead, and minus infinity where nobody waits for it now.
+        It is below 0 for a credit, and minus infinity if the guest does not wait for its client now.
         """
         with self._giving_up:
             since = self._since
             return float("-inf") if since is None or self._done else self._account(since, now)[0]
 
     def give_up(self, now: float, most: float) -> None:
-        """End it, because of its client, where `waited` is still more than so many seconds.
+        """End the request because of its client, if it still owes more than `most` seconds.
 
-        Another thread than the one that serves it does so, and that one has gone on since `waited` was asked.
+        The watching thread calls this. The thread that serves the request may have gone on since `waited` was called,
+        so the debt is checked again.
         """
         with self._giving_up:
             since = self._since
@@ -111,7 +116,7 @@ class Turn(Waits):
 
 
 def give_up_slowest(turns: Sequence[Turn], waiting: int, now: float) -> None:
-    """Give up requests whose clients are too slow, the slowest first, but no more than there are who wait."""
+    """Give up requests whose clients are too slow, the slowest first, but no more than requests wait."""
     most = PATIENCE_SECONDS - CREDIT_SECONDS * max(0.0, 1.0 - len(turns) / waiting)
     late = [(turn.waited(now), turn) for turn in turns if not turn.over]
     for waited, turn in sorted(late, key=lambda one: one[0], reverse=True)[:waiting]:
@@ -120,7 +125,10 @@ def give_up_slowest(turns: Sequence[Turn], waiting: int, now: float) -> None:
 
 
 def client_of(address: str) -> str:
-    """Whose turn requests from this address are: of IPv6, a network of 64 bits is one client's, which has all of it."""
+    """The client that requests from this address count for.
+
+    For IPv6 that is the network of 64 bits, since one client can have all addresses of it.
+    """
     if ":" not in address:
         return address
     found = ipaddress.IPv6Address(address)
@@ -128,11 +136,11 @@ def client_of(address: str) -> str:
 
 
 class Queue:
-    """Requests that nobody serves yet. Whoever is in front uses it."""
+    """The requests that wait to be served. Only the thread in front uses it."""
 
     def __init__(self) -> None:
         self._kinds: tuple[_ByAddress, _ByAddress] = ({}, {})
-        """Those that have not come as a whole, and those that have; whose turn it is comes first."""
+        """Requests that have not come as a whole, and those that have, by address; the next address comes first."""
         self._whole_next = True
         self._size = 0
 
@@ -140,12 +148,12 @@ class Queue:
         return self._size
 
     def add(self, connection: Connection, exchange: Exchange) -> None:
-        """It is the last one of its address and kind."""
+        """Add a request, behind others of its address and kind."""
         self._kinds[exchange.whole].setdefault(connection.peer, collections.deque()).append((connection, exchange))
         self._size += 1
 
     def next(self) -> tuple[Connection, Exchange]:
-        """One of them, of which there is one at least; it does not wait any more."""
+        """Remove the next request, and return it. There has to be one."""
         whole = self._whole_next
         if all(self._kinds):
             self._whole_next = not whole

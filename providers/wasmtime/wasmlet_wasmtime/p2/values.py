@@ -1,20 +1,21 @@
-"""Values of the component model and values of Python: converters that are made once, from a type.
+"""Converts values between the component model and Python, by converters that are made once for each type.
 
 wasmtime's own converters look at the type again for each value, which takes ten times as long. Here a type becomes a
-function (`lift` from the engine, `lower` to it) that knows where things lie:
+function (`lift` makes one from the engine to Python, `lower` one to the engine) that knows where the parts of a value
+are. In Python the values are:
 
     numbers, bool, char, string, list    as in Python; list<u8> is bytes
     record, tuple                        a tuple, in the order of the type
-    variant                              a tuple of the case's name and its payload, or None
+    variant                              a tuple of the name of its case, and the payload or None
     enum                                 its name
     flags                                a frozenset of names
     option                               the value, or None
-    result                               a tuple of whether it is one, and the value (`world` makes it an exception)
+    result                               a tuple: whether it is ok, and the value or the error (see `world`)
     own, borrow                          the object itself, from the resources of an instance (`instances`)
 
-A value is 32 bytes: its kind, and at offset 8 what it is. What is lowered is such bytes, with pointers to memory that
-is the engine's to free. Arguments are the engine's, but for resources, of which another is made
-(`wasmtime_component_resource_any_to_host`).
+In the engine's form a value has 32 bytes: its kind, and from byte 8 on its content, which may be a pointer. Memory that
+a lowered value points to is freed by the engine. Arguments of a call belong to the engine; but of a resource in them
+another handle is made, which has to be freed (`wasmtime_component_resource_any_to_host`).
 """
 
 from __future__ import annotations
@@ -35,18 +36,18 @@ SIZE = 32
 """Bytes of a value."""
 _AT = 8
 _ENTRY, _NAME = 48, 16
-"""Bytes of a field of a record, whose name comes first; and of a name."""
+"""The number of bytes of a record's field, and of the name with which it begins."""
 _VALUE = bindings.wasmtime_component_val_t
 assert (ctypes.sizeof(_VALUE), _VALUE.of.offset) == (SIZE, _AT)
 assert ctypes.sizeof(bindings.wasmtime_component_valrecord_entry_t) == _ENTRY
 
 _POINTER, _LENGTH, _TEXT = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_char_p
 _held = ctypes.PyDLL(ffi.dll._name)
-"""Functions that are called without letting other threads run: each is shorter than that would be."""
+"""The C library, for calls that hold Python's lock (GIL): each is so short that releasing it would take longer."""
 
 
 def held(name: str, result: Any, *arguments: Any) -> Any:
-    """A function of the C API that takes next to no time."""
+    """A function of the C API that is very short, so it is called with Python's lock held."""
     found = _held[name]
     found.restype, found.argtypes = result, arguments
     return found
@@ -65,7 +66,7 @@ _flags_new = held("wasmtime_component_valflags_new", None, _POINTER, _LENGTH, _T
 _bytes_new = held("wasm_byte_vec_new", None, _POINTER, _LENGTH, _TEXT)
 
 _Scratch = ctypes.c_char * 16
-"""For a pointer, or a length and a pointer. Each use has its own: Python may let another thread run after any call."""
+"""Room for a pointer, or a length and a pointer. Each use has its own, since threads may switch after any call."""
 
 _two = struct.Struct("<QQ").unpack_from
 _one = struct.Struct("<Q").unpack_from
@@ -75,9 +76,9 @@ _pack_variant = struct.Struct("<Q16sQ").pack
 _pack_result = struct.Struct("<QB7xQ8x").pack
 
 Lift = Callable[[Any, bytes, int], Any]
-"""Of an instance, and the bytes in which the value lies, and where."""
+"""Takes an instance, bytes, and the place of the value in them. Returns the value in Python."""
 Lower = Callable[[Any, Any], bytes]
-"""Of an instance and what is to be lowered: the 32 bytes."""
+"""Takes an instance and a value of Python. Returns the 32 bytes of the engine's form."""
 
 _NUMBERS = {
     types.S8: (1, "b"), types.U8: (2, "B"), types.S16: (3, "h"), types.U16: (4, "H"), types.S32: (5, "i"),
@@ -88,13 +89,13 @@ _ENUM, _OPTION, _RESULT, _FLAGS, _RESOURCE = 17, 18, 19, 20, 21
 
 
 def check(error: int | None) -> None:
-    """Raise the error that the engine has returned, if it has."""
+    """Raise the error that a call of the engine has returned; 0 or None is no error."""
     if error:
         direct.check(error)
 
 
 def lift(kind: Any) -> Lift:
-    """What makes a value of this type one of Python's.
+    """Make the converter from the engine to Python for values of this type.
 
     Raises:
         TypeError: there is no such type in WASI 0.2.
@@ -209,7 +210,7 @@ def _lift_flags(kind: Any) -> Lift:
 
 
 def _number_of(instance: Any, data: bytes, at: int) -> int:
-    """Which of the instance's resources it is."""
+    """The number of a resource in the instance, from a handle of it."""
     scratch = _Scratch()
     check(_any_to_host(instance.context, _one(data, at + _AT)[0], scratch))
     (host,) = _one(scratch, 0)
@@ -235,7 +236,7 @@ _LIFTS: dict[Any, Callable[[Any], Lift]] = {
 
 
 def lower(kind: Any) -> Lower:
-    """What makes a value of Python's one of this type.
+    """Make the converter from Python to the engine for values of this type.
 
     Raises:
         TypeError: there is no such type in WASI 0.2.
@@ -371,7 +372,7 @@ def _lower_own(kind: Any) -> Lower:
 
 
 def lower_resource(instance: Any, value: Any) -> bytes:
-    """A new handle of the instance, which owns this object from now on."""
+    """A new handle for the guest, which owns this object from now on."""
     host = _host_new(True, instance.add(value), value.number)
     scratch = _Scratch()
     error = _host_to_any(instance.context, host, scratch)

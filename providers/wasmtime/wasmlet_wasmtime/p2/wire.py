@@ -1,7 +1,7 @@
-"""The bytes of a connection that a guest asked for, in the clear or by TLS.
+"""The bytes of a connection that the broker has opened for a guest, unencrypted or with TLS.
 
-TLS is verified against the authorities that the system trusts; they are loaded in the zygote, because a confined
-process reads no file.
+The other side is verified with the authorities that the system trusts. They are loaded in the zygote, because a
+confined process can read no file.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ def prepare() -> None:
 
 
 def trusted(protocols: tuple[str, ...] = ()) -> ssl.SSLContext:
-    """How TLS is spoken with those whom the system trusts; first called in the zygote.
+    """The settings for TLS with servers that the system trusts. Call it in the zygote first, which can read files.
 
     Args:
-        protocols: what is spoken by it, as ALPN names it.
+        protocols: names of protocols for ALPN.
     """
     if protocols not in _trusted:
         context = ssl.create_default_context()
         if protocols:
             context.set_alpn_protocols(list(protocols))
-        # What Python loads only when a name is given, it could not load in a child.
+        # Python loads some modules only when a host name is given. A child could not load them.
         context.wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO(), server_hostname="example.com")
         _trusted[protocols] = context
     return _trusted[protocols]
@@ -45,13 +45,13 @@ class Wire:
     """A connection, which never waits.
 
     Args:
-        host: whom the other side has to prove to be, by TLS; None for a connection without it.
+        host: the name that the certificate of the other side has to have; None for a connection without TLS.
 
     Attributes:
         descriptor: of the connection, which it closes; below 0 where there is none (yet, or any more).
-        plain: what is to be sent.
-        out: what of it, as it goes over the network, waits to be written.
-        shaken: it is ready for what is to be sent.
+        plain: bytes to send, before encryption.
+        out: bytes as they go over the network, which wait to be written.
+        shaken: the TLS handshake is done, or there is no TLS.
         ended: the other side has closed it.
     """
 
@@ -71,14 +71,14 @@ class Wire:
         return self.descriptor >= 0
 
     def polls(self) -> Sequence[tuple[int, int]]:
-        """What is waited for, of a connection that is there."""
+        """What to poll, of a connection that is there."""
         return ((self.descriptor, select.POLLIN | (select.POLLOUT if self.out else 0)),)
 
     def shake(self) -> bool:
-        """Agree with the other side on TLS, as far as it goes; whether that is done.
+        """Go on with the TLS handshake, as far as possible without waiting. Returns whether it is done.
 
         Raises:
-            Broken: they do not agree, or the connection is broken.
+            Broken: the handshake has failed, or the connection is broken.
         """
         while not self.shaken:
             assert self._tls is not None
@@ -98,7 +98,7 @@ class Wire:
         return True
 
     def receive(self) -> bytes | None:
-        """What has come; None where that is nothing, and empty at the end.
+        """The bytes that have come; None if there are none now, empty at the end.
 
         Raises:
             Broken: the connection is broken.
@@ -128,7 +128,7 @@ class Wire:
         return data
 
     def _fill(self) -> bool:
-        """Give TLS what has come from the network; False where that is nothing."""
+        """Pass bytes from the network to TLS. Returns False if there are none now."""
         data = self._read()
         if data is None:
             return False
@@ -139,7 +139,7 @@ class Wire:
         return True
 
     def write(self) -> None:
-        """Write what is to be sent, as far as it goes."""
+        """Write as much as possible without waiting."""
         if self._tls is not None:
             if self.plain and self.shaken:
                 self._tls.write(self.plain)
@@ -158,7 +158,7 @@ class Wire:
             self.out.clear()
 
     def close(self) -> None:
-        """Let go of it."""
+        """Close the connection."""
         descriptor, self.descriptor = self.descriptor, -1
         if descriptor >= 0:
             os.close(descriptor)

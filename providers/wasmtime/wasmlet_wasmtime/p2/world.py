@@ -1,8 +1,8 @@
-"""The imports of a component, defined from the component's own types.
+"""Defines the imports of a component, from the component's own types.
 
-A function of an interface is one of Python's, made known with `function`: it takes the instance and what the type says,
-and returns what the type says. Where that is a result, it returns what is good, and raises `Failed` with what is not.
-Whatever else it raises ends the guest, as a trap does.
+A function of an interface is a Python function that is registered with `function`. It takes the instance and then the
+parameters of the type, and returns the result of the type. If that type is a `result`, it returns the value for `ok`,
+and raises `Failed` with the payload for `err`. Any other exception ends the guest, as a trap does.
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ _resource_type_delete = held("wasmtime_component_resource_type_delete", None, _P
 
 _Function = Callable[..., Any]
 functions: dict[str, _Function] = {}
-"""By their interface without its version, and their name: `wasi:io/poll.poll`."""
+"""All registered functions, by interface (without its version) and name, such as `wasi:io/poll.poll`."""
 _kept: list[Any] = []
-"""What the engine calls as long as the process lives."""
+"""Callbacks of the engine, kept as long as the process lives so that Python does not free them."""
 
 
 def function(*names: str) -> Callable[[_Function], _Function]:
-    """Makes a function of Python's the one of these names."""
+    """A decorator: registers a Python function under these names."""
 
     def mark(found: _Function) -> _Function:
         functions.update(dict.fromkeys(names, found))
@@ -73,7 +73,7 @@ def imports_of(engine: Any, component: Any) -> Iterator[tuple[str, str, Any]]:
 
 
 def missing(engine: Any, component: Any) -> list[str]:
-    """What a component imports that is not here."""
+    """What a component imports and this world does not have."""
     found = []
     for interface, name, kind in imports_of(engine, component):
         if isinstance(kind, components.FuncType):
@@ -88,10 +88,10 @@ def linker_of(engine: Any, component: Any, *, checked: bool = True) -> int:
     """A linker with all that a component imports.
 
     Args:
-        checked: it has been found that all is here, and of types that are; else it is found out now.
+        checked: whether all imports, and their types, were checked before. If not, they are checked now.
 
     Raises:
-        ValueError: something is not here.
+        ValueError: something is missing.
         wasmtime.WasmtimeError: the engine refuses.
     """
     if not checked and (absent := missing(engine, component)):
@@ -112,10 +112,10 @@ def linker_of(engine: Any, component: Any, *, checked: bool = True) -> int:
 
 
 def instantiate(linker: int, store: Any, component: Any) -> None:
-    """Make an instance that nobody uses.
+    """Make an instance only to see whether that works.
 
     Raises:
-        wasmtime.WasmtimeError: it cannot be made.
+        wasmtime.WasmtimeError: it does not.
     """
     found = (ctypes.c_uint8 * 64)()
     context = ctypes.cast(store._context(), _POINTER)
@@ -147,7 +147,7 @@ def _drop(data: Any, context: Any, number: int) -> int:
 
 
 def _called(found: _Function, kind: Any) -> Callable[..., int]:
-    """What the engine calls. Its converters are made at the first call: most of what is imported is never called."""
+    """The callback for the engine. Its converters are made at the first call, as most imports are never called."""
     made: Callable[..., int] | None = None
 
     def call(*arguments: Any) -> int:
@@ -163,7 +163,7 @@ def _called(found: _Function, kind: Any) -> Callable[..., int]:
 
 
 def _caller(found: _Function, kind: Any) -> Callable[..., int]:
-    """The function, between converters."""
+    """The callback: it lifts the parameters, calls the function, and lowers the result."""
     lifts = [(lift(param), index * SIZE) for index, (_, param) in enumerate(kind.params)]
     size = len(lifts) * SIZE
     result = kind.result
@@ -199,5 +199,5 @@ def _caller(found: _Function, kind: Any) -> Callable[..., int]:
 
 
 def _told(error: BaseException) -> BaseException:
-    """An error in words: one that is no trap is a fault of ours, or something that the system refuses."""
+    """The error that ends the guest. Anything but a trap is a fault of ours, or something that the system refuses."""
     return error if isinstance(error, Trapped) else Trapped(f"{type(error).__name__}: {error}")

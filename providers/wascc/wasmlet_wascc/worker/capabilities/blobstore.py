@@ -1,7 +1,7 @@
-"""`wascc:blobstore`: files in directories, one mount of the container for each binding.
+"""`wascc:blobstore`: files in directories. Each mount of the pod's container is a store; a binding names the mount.
 
-A container of the store is a directory of the mount, a blob is a file in it. Names are one part of a path, and links
-are not followed, so nothing outside a mount is reached; the kernel holds the process to its mounts besides.
+Inside a store, a container of blobs is a directory, and a blob is a file in it. A name is one part of a path, and
+symbolic links are not followed. So nothing outside a mount can be reached; the kernel confines the process as well.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _BLOB, _CONTAINER = ("id", "container", "byteSize"), ("id",)
 _CHUNK = ("sequenceNo", "container", "id", "totalBytes", "chunkSize", "chunkBytes")
 _NAMES = {"CreateContainer": _CONTAINER, "RemoveContainer": _CONTAINER, "ListObjects": _CONTAINER,
           "RemoveObject": _BLOB, "GetObjectInfo": _BLOB, "StartDownload": ("id", "container", "chunkSize")}  # fmt: skip
-"""Of what operations take, in the order in which older actors send it; of all others it is a chunk."""
+"""The fields of each operation's message, in the order in which older actors send them; others take a `_CHUNK`."""
 
 
 class BlobStore:
@@ -163,7 +163,7 @@ class BlobStore:
 
 
 def _regular(name: str, flags: int, directory: int) -> int:
-    """A file, opened; nothing else that has a name there."""
+    """Open a regular file. Anything else of that name, such as a pipe, is refused."""
     file = os.open(name, flags | _FLAGS, 0o644, dir_fd=directory)
     if not stat.S_ISREG(os.fstat(file).st_mode):
         os.close(file)

@@ -1,4 +1,7 @@
-"""`wascc:keyvalue`: values, lists and sets by their keys; in this process, or in redis servers that were granted."""
+"""`wascc:keyvalue`: values, lists and sets, each stored under a key.
+
+They are stored in the memory of this process, or in redis servers that the pod may reach.
+"""
 
 from __future__ import annotations
 
@@ -11,20 +14,20 @@ from ..messages import BadMessage, both, field, named, number, octets, text
 from .redis import Redis
 
 MOST_BYTES = 64 * 2**20
-"""Of all that is kept in this process, keys too."""
+"""The most bytes that are stored in this process, together with the keys."""
 _MOST_KEYS = 1000
 _EACH = 64
-"""Bytes that an entry counts beside its own."""
+"""Bytes that each entry counts in addition to its own."""
 
 
 _KEY_VALUE = ("key", "value")
 _NAMES = {"Set": ("key", "value", "expires"), "Range": ("key", "start", "stop"), "SetUnion": ("keys",),
           "SetIntersection": ("keys",)}  # fmt: skip
-"""Of what operations take, in the order in which older actors send it; of all others it is that above."""
+"""The fields of each operation's message, in the order in which older actors send them; others take `_KEY_VALUE`."""
 
 
 class Store(Protocol):
-    """Where it is kept. Each raises `HostError` where it cannot be done."""
+    """A place that stores values, lists and sets. Each method raises `HostError` if it fails."""
 
     def get(self, key: str) -> bytes | None: ...
     def set(self, key: str, value: bytes, seconds: int) -> None: ...
@@ -139,7 +142,7 @@ class Budget:
 
 
 class Memory:
-    """Keeps it in this process, for as long as the container runs. See `Store`."""
+    """Stores everything in this process, until the container ends. See `Store`."""
 
     def __init__(self, budget: Budget, clock: Callable[[], float] = time.monotonic) -> None:
         self._budget, self._clock = budget, clock
@@ -236,10 +239,10 @@ class Memory:
         return [one for one in (sets[0] if sets else ()) if all(one in found for found in sets[1:])]
 
     def _take(self, size: int) -> None:
-        """Count these bytes, of which keys that have expired may have some.
+        """Count these bytes. If there are too few left, drop the keys that have expired first.
 
         Raises:
-            HostError: there are not so many.
+            HostError: there are not so many left.
         """
         try:
             self._budget.take(size)
@@ -277,7 +280,7 @@ def _values(found: Sequence[bytes]) -> dict[str, Any]:
 
 
 def _shown(value: bytes) -> str:
-    """Actors take texts."""
+    """A value as text, which is what actors expect."""
     return value.decode(errors="replace")
 
 

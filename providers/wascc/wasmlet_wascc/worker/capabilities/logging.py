@@ -11,7 +11,7 @@ _LEVELS = ("off", "error", "warn", "info", "debug", "trace")
 """By the numbers that actors use."""
 _LONGEST = 16 * 1024
 _NAMES, _SHORT = ("level", "target", "body"), ("level", "body")
-"""Of what is sent, in the order in which older actors send it."""
+"""The fields of a message, in the order in which older actors send them; some send no target."""
 
 
 class Logging:

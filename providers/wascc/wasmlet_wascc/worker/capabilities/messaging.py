@@ -1,7 +1,7 @@
-"""`wascc:messaging`: messages by a NATS server that the pod was granted.
+"""`wascc:messaging`: messages through a NATS server that the pod may reach.
 
-Source: NATS's protocol for clients. By TLS, it begins behind the server's first line, which everybody may have written:
-nothing of that line is believed.
+Source: NATS's protocol for clients. With TLS, the server's first line still comes unencrypted, and TLS begins after it.
+Anybody on the way may have written that line, so nothing in it is used.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ _TLS = "tls"
 _SUBJECT = re.compile(r"[^\s\x00-\x1f.*>]+(\.[^\s\x00-\x1f.*>]+)*")
 _MOST_BODY = 2**20
 _MOST_SKIPPED = 2**30
-"""Bytes of a message that is too large to be handed over, and is passed over."""
+"""A message that is too large for the actor is skipped if it has at most so many bytes; else the connection ends."""
 _HELLO_SECONDS = 10.0
 _QUIET_SECONDS = 10.0
-"""So long is nothing said of messages that are lost, after it was said of one."""
+"""A lost message is logged. For so many seconds after that, other lost messages are only counted."""
 _NO_NATS = "what answers is no NATS server"
 _PAUSES = (1.0, 2.0, 5.0, 10.0, 30.0)
 """Seconds between tries to connect again."""
@@ -34,7 +34,7 @@ _MOST_MILLISECONDS = 60_000
 _INBOXES = 64
 _MOST_COMPLAINTS = 20
 _CREDENTIALS = {"auth_token": "NATS_TOKEN", "user": "NATS_USER", "pass": "NATS_PASSWORD"}
-"""By what the protocol calls them: the variables of the container that they are in."""
+"""From the name of a credential in the protocol to the container's variable that holds it."""
 
 
 class Messaging:
@@ -53,12 +53,12 @@ class Messaging:
         self._sending = threading.Lock()
         self._link: Link | None = None
         self._tries = 0
-        """How often it was tried to connect since anything has come."""
+        """How often connecting was tried since the last message came."""
         self._up = threading.Condition()
         self._inbox = f"_INBOX.{secrets.token_hex(12)}"
         self._waiting: dict[str, list[bytes]] = {}
         self._lost, self._said = 0, -_QUIET_SECONDS
-        """Messages that are lost and have not been spoken of, and when that was done."""
+        """How many messages were lost since that was logged last, and when that was."""
         context.begin(self._run)
 
     def call(self, binding: str, operation: str, message: Any) -> Any:
@@ -115,7 +115,7 @@ class Messaging:
             self._sending.release()
 
     def _run(self) -> None:
-        """Be connected; in a thread of its own, for as long as the container lives."""
+        """Keep a connection to the server, for as long as the container lives. Runs in a thread of its own."""
         while True:
             try:
                 link = self._context.dial(self._host, self._port)
@@ -181,7 +181,11 @@ class Messaging:
             link.send(line)
 
     def _take(self, reader: Reader, words: list[str]) -> None:
-        """Take a message, which these words announce."""
+        """Read one message.
+
+        Args:
+            words: what follows MSG on the line that announces it.
+        """
         size = words[-1] if len(words) in (3, 4) else ""
         if not (size.isascii() and size.isdigit() and len(size) < 12 and int(size) <= _MOST_SKIPPED):
             raise HostError(_NO_NATS)
@@ -205,7 +209,7 @@ class Messaging:
             self._is_lost(subject, str(error))
 
     def _is_lost(self, subject: str, why: str) -> None:
-        """Say so, though not of each of very many."""
+        """Log that a message is lost; if very many are, log only some of them, with their number."""
         self._lost += 1
         if (now := time.monotonic()) - self._said >= _QUIET_SECONDS:
             others = f", and {self._lost - 1} others before it" if self._lost > 1 else ""

@@ -19,11 +19,12 @@ from ..reading import Reader
 _PORT = 6379
 _TLS = "rediss"
 _IDLE_SECONDS = 5.0
-"""After so long it is asked whether it is still there: it may close what is idle."""
+"""A connection that was idle for so long is tested with PING first: redis may have closed it."""
 _PASSWORD = "REDIS_PASSWORD"
-"""The variable of the container that the password is in, where there is one: an annotation is no place for it. That of
-one binding has the binding's name behind it: REDIS_PASSWORD_CACHE. Without it counts only where there is one binding:
-no server gets the password of another."""
+"""The container's variable with the password, which does not belong into an annotation.
+
+The variable for one binding has the binding's name at its end, such as REDIS_PASSWORD_CACHE. The name without it is
+used only if there is a single binding, so that no server gets the password of another."""
 _NO_VARIABLE = re.compile(r"[^A-Z0-9]")
 _MOST_ENTRIES, _DEEPEST = 100_000, 4
 _LONGEST_NUMBER = 20
@@ -93,7 +94,7 @@ class Redis:
         """What it answers.
 
         Args:
-            reads: it changes nothing, so that it may be asked twice.
+            reads: the command changes nothing, so that it may be sent a second time.
 
         Raises:
             HostError: it answers with an error, or cannot be reached.
@@ -178,7 +179,7 @@ class _Answers:
     def __init__(self, link: Link) -> None:
         self._reader = Reader(link, "redis")
         self._bytes = self._entries = 0
-        """What is left of them for the present answer."""
+        """How many bytes and entries the present answer may still have."""
 
     def next(self) -> Any:
         """The next one: a number, bytes, a list, None, or an `_Error`.

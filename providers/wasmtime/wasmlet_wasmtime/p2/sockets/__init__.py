@@ -1,1 +1,1 @@
-"""wasi:sockets: `tcp` and `datagrams`, of `addresses` and `options`."""
+"""wasi:sockets: `tcp` and `datagrams` (UDP), on top of `addresses` and `options`."""

@@ -1,4 +1,4 @@
-"""wasi:sockets: addresses and errors as the interface has them, and the addresses of a name."""
+"""wasi:sockets: addresses and error codes of the interface, and the lookup of names."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Address = tuple[str, tuple[Any, ...]]
 
 
 def code_of(number: int | None) -> str:
-    """The error code of a number of errno."""
+    """The error code of the interface for an errno."""
     return _NAMES.get(number or 0, "unknown")
 
 
@@ -40,12 +40,12 @@ def text_of(address: Address) -> tuple[str, int]:
 
 
 def family_number(family: str) -> int:
-    """The system's number of `ipv4` or `ipv6`."""
+    """The system's address family for `ipv4` or `ipv6`."""
     return socket.AF_INET if family == "ipv4" else socket.AF_INET6
 
 
 def remote_of(address: Address, family: str) -> tuple[str, int]:
-    """As `text_of`, of one that can be sent to by a socket of this family.
+    """As `text_of`, for an address to which a socket of this family can send.
 
     Raises:
         Failed: it cannot.
@@ -65,16 +65,16 @@ def _parts(text: str) -> tuple[str, tuple[int, ...]]:
 
 
 def address_of(name: Sequence[Any]) -> Address:
-    """What getsockname says."""
+    """An address as getsockname returns it, in the form of the interface."""
     kind, parts = _parts(str(name[0]))
     return (kind, (name[1], parts)) if kind == "ipv4" else (kind, (name[1], 0, parts, 0))
 
 
 def ask(instance: Instance, operation: str, **fields: Any) -> Asked:
-    """A question to the broker.
+    """Send a request to the broker.
 
     Raises:
-        Failed: it cannot be asked; the process has no descriptor left.
+        Failed: the process has no descriptor left for it.
     """
     try:
         return Asked(instance.host.broker, operation, **fields)
@@ -84,7 +84,7 @@ def ask(instance: Instance, operation: str, **fields: Any) -> Asked:
 
 @resource("network")
 class Network(Resource):
-    """What a guest opens sockets with; what it may reach is said elsewhere."""
+    """The `network` that the interface demands for opening sockets. It decides nothing: the pod's grant does."""
 
 
 @resource("resolve-address-stream")

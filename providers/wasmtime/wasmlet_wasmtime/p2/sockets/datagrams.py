@@ -1,9 +1,11 @@
-"""wasi:sockets: UDP, under what the pod was granted; the broker makes the sockets (`p2.dialing`).
+"""wasi:sockets: UDP, to what the pod was granted; the broker makes the sockets (`p2.dialing`).
 
-A socket that is bound to a port of its container is one of the system's that is not connected, and may send to whomever
-its pod's network reaches. (Such a port needs a namespace of the pod's own.) Any other one has a connected socket of the
-system's for each address that it sends to, which its pod may dial; `write` is all that is done with those, so that they
-reach nobody else.
+A guest's socket is one of two kinds:
+
+- It is bound to a port of its container. Then it is one socket of the system that is not connected, and may send to
+  whatever its pod's network reaches. (For such a port, the pod needs a network namespace of its own.)
+- Otherwise it has a connected socket of the system for each address to which it sends, if the pod may dial that. These
+  are only written to, without an address, so they reach nobody else.
 """
 
 from __future__ import annotations
@@ -26,9 +28,9 @@ _LARGEST = 65535
 _AT_ONCE = 64
 """Datagrams that one call takes or gives, at most."""
 _BYTES_AT_ONCE = 64 * 1024
-"""No more are received by one call once there are so many bytes; each takes 32 on its way to the guest."""
+"""One call receives no further datagram after so many bytes: on its way to the guest, a byte takes 32."""
 _MOST_PEERS = 32
-"""Addresses that a socket sends to and hears from; the one that was used the longest time ago makes way."""
+"""The most addresses of a socket without a port. A further one replaces the one that was not used for longest."""
 
 
 @resource("udp-socket")
@@ -39,8 +41,8 @@ class UdpSocket(Waitable):
         family: `ipv4` or `ipv6`.
 
     Attributes:
-        sock: the one that is bound to a port, or connected to where `stream` has it go.
-        stream: counts the pairs of streams; those of another number than the last are of no use.
+        sock: the system's socket that is bound to a port, or connected to the address that was given to `stream`.
+        stream: the number of the newest pair of streams; older pairs no longer work.
     """
 
     def __init__(self, family: str) -> None:
@@ -62,14 +64,14 @@ class UdpSocket(Waitable):
         return self.asked is None or self.asked.answer() is not None
 
     def sockets(self) -> list[socket.socket]:
-        """All of the system's that it has."""
+        """All sockets of the system that it has."""
         return [self.sock] if self.has_port and self.sock is not None else [*self.peers.values()]
 
     def settle(self, asked: Asked) -> socket.socket:
-        """The socket that has come.
+        """The socket in the broker's answer.
 
         Raises:
-            Failed: none has.
+            Failed: there is none.
         """
         answer = asked.answer()
         found = [] if answer.error else asked.take_sockets(family_number(self.family), socket.SOCK_DGRAM)
@@ -82,7 +84,7 @@ class UdpSocket(Waitable):
         return found[0]
 
     def peer(self, instance: Instance, address: Address) -> socket.socket:
-        """The socket that is connected to this address; asks for it, and waits, where there is none.
+        """The socket that is connected to this address. If there is none, asks the broker for one, and waits for it.
 
         Raises:
             Failed: there can be none.
@@ -103,7 +105,7 @@ class UdpSocket(Waitable):
         return made
 
     def begin(self, remote: Address | None) -> int:
-        """The number of a pair of streams that is new."""
+        """Begin a new pair of streams, and return its number."""
         for one in self.peers.values():
             one.close()
         self.peers.clear()
@@ -145,10 +147,10 @@ class _Stream(Waitable):
         self._socket, self._number = sock, number
 
     def sockets(self) -> list[socket.socket]:
-        """Those of the system's.
+        """The sockets of the system that it uses.
 
         Raises:
-            Failed: it is of no use any more.
+            Failed: there is a newer pair of streams.
         """
         if self._socket.stream != self._number:
             raise Failed("invalid-state")
@@ -167,15 +169,15 @@ class _Stream(Waitable):
 
 @resource("incoming-datagram-stream")
 class Incoming(_Stream):
-    """What comes to a socket."""
+    """The datagrams that come to a socket."""
 
     events = select.POLLIN
 
     def receive(self, most: int) -> list[tuple[bytes, Address]]:
-        """What has come, at most so many.
+        """The datagrams that have come, at most so many.
 
         Raises:
-            Failed: none has, because of an error.
+            Failed: there was an error, and no datagram before it.
         """
         found: list[tuple[bytes, Address]] = []
         size = 0
@@ -200,7 +202,7 @@ class Incoming(_Stream):
 
 @resource("outgoing-datagram-stream")
 class Outgoing(_Stream):
-    """What goes from a socket."""
+    """The datagrams that go out from a socket."""
 
     events = select.POLLOUT
 
@@ -219,10 +221,10 @@ class Outgoing(_Stream):
         return self._permitted
 
     def send(self, instance: Instance, datagrams: Sequence[tuple[bytes, Address | None]]) -> int:
-        """Send these, until one cannot be sent; how many were.
+        """Send datagrams until one cannot be sent. Returns how many were.
 
         Raises:
-            Failed: the first cannot.
+            Failed: the first one cannot be sent.
         """
         self.sockets()
         if len(datagrams) > self._permitted:

@@ -1,7 +1,7 @@
-"""Options of sockets: what a guest sets and reads of them, in the units of the interface.
+"""Options of sockets, which a guest reads and sets in the units of the interface.
 
-A socket is made later than its options are set: until then they are kept, and then they are set. A confined process may
-set those that are here, and no other (`wasmlet.worker.guest.seccomp`).
+A guest may set options before the broker has made the socket. They are stored until then, and set afterwards. A
+confined process may set these options only (`wasmlet.worker.guest.seccomp`).
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ class Option(NamedTuple):
 
     Attributes:
         default: what it is before there is a socket, in the interface's units.
-        numbers: its level and its name for IPv4 and for IPv6.
-        to_host: the number that the kernel is given.
-        of_host: what the kernel's number is in the interface.
+        numbers: level and name (as for setsockopt), for IPv4 and for IPv6.
+        to_host: from a value of the interface to the kernel's number.
+        of_host: from the kernel's number to a value of the interface.
     """
 
     default: int
@@ -89,7 +89,7 @@ class Options:
         self._wanted: dict[str, int] = {}
 
     def get(self, name: str, sock: socket.socket | None) -> Any:
-        """What it is; `sock` where there is one."""
+        """The value of an option, from `sock` if there is one."""
         option = self._known[name]
         value = self._wanted.get(name, option.default)
         if sock is not None:
@@ -98,10 +98,10 @@ class Options:
         return bool(value) if name in _FLAGS else value
 
     def put(self, name: str, value: int, sock: socket.socket | None) -> None:
-        """Have this value.
+        """Set the value of an option.
 
         Raises:
-            Failed: it cannot be had.
+            Failed: the value is not valid.
         """
         if not value and name not in _FLAGS:
             raise Failed("invalid-argument")
@@ -110,7 +110,7 @@ class Options:
             self._set(name, sock)
 
     def apply(self, sock: socket.socket) -> None:
-        """Give a socket that is new what was set before."""
+        """Set on a new socket all options that were stored."""
         for name in self._wanted:
             self._set(name, sock)
 
@@ -122,7 +122,10 @@ class Options:
 
 
 def functions(prefix: str, known: Iterable[str]) -> None:
-    """Have functions that get and set the options of these names, for resources that have `options` and `sock`."""
+    """Register the guest's functions that get and set these options.
+
+    They are for resources that have the attributes `options` and `sock`.
+    """
     for name in known:
         _functions(prefix, name)
 

@@ -1,6 +1,6 @@
-"""wasi:sockets: TCP, under what the pod was granted; the broker makes the sockets (`p2.dialing`).
+"""wasi:sockets: TCP, to what the pod was granted; the broker makes the sockets (`p2.dialing`).
 
-A guest listens at the ports of its container, and dials what its pod may dial. UDP is in `datagrams`.
+A guest listens on the ports of its container, and connects to what its pod may dial. UDP is in `datagrams`.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def _failed(error: OSError) -> Failed:
 
 
 def is_ready(sockets: Sequence[socket.socket], events: int) -> bool:
-    """Whether one of these is."""
+    """Whether at least one of these sockets is ready for these events of `poll`."""
     poll = select.poll()
     for sock in sockets:
         poll.register(sock.fileno(), events)
@@ -117,7 +117,7 @@ class TcpSocket(Waitable):
         self.asked: Asked | None = None
         self.sock = sock
         self.more: list[socket.socket] = []
-        """A listener's others: the same port of the node."""
+        """Further sockets of a listener, for the same port."""
         self.backlog = _BACKLOG
         self.options = options.Options(options.TCP, six=family == "ipv6")
 
@@ -134,20 +134,20 @@ class TcpSocket(Waitable):
         return self.state != "listening" or is_ready(self.listeners(), select.POLLIN)
 
     def listeners(self) -> list[socket.socket]:
-        """All that it listens at."""
+        """All sockets of the system on which it listens."""
         assert self.sock is not None
         return [self.sock, *self.more]
 
     def require(self, *states: str) -> None:
-        """Raise `invalid-state` in another one."""
+        """Raise `Failed` (`invalid-state`) unless it is in one of these states."""
         if self.state not in states:
             raise Failed("invalid-state")
 
     def answer(self, state: str) -> None:
-        """Take what has come of an operation that was begun.
+        """Take the broker's answer to an operation that was begun, which has put the socket in this state.
 
         Raises:
-            Failed: nothing yet, or an error.
+            Failed: there is no answer yet, or it is an error.
         """
         if self.state != state or self.asked is None:
             raise Failed("not-in-progress")
