@@ -20,10 +20,10 @@ class Guard:
 
     Attributes:
         token: what a request may show as `Authorization: Bearer`; None where there is none.
-        certificates: whether client certificates are verified; one that is shown suffices then.
+        certificates: whether TLS verifies client certificates; if so, a request with one needs nothing else.
         open: whether a request needs to show nothing: plain HTTP on loopback, or a connection that the agent dialled.
-        loopback: whether a request has to name this machine as its host. A web page whose own name was made to lead
-            here (DNS rebinding) names another.
+        loopback: whether the Host of a request has to be a loopback address. That stops web pages whose host name was
+            made to lead to this machine (DNS rebinding): they send their own name.
     """
 
     token: str | None = attrs.field(default=None, repr=False)

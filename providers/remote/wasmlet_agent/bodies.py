@@ -1,4 +1,4 @@
-"""Bodies of requests: their size is bounded, before they are unpacked and after."""
+"""Reads the bodies of requests. Their size is limited, both compressed and decompressed."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Bodies:
 
         Raises:
             TooLarge: it is larger.
-            InvalidInput: it is packed in another way than gzip, broken off, or too long on its way.
+            InvalidInput: it is compressed with something else than gzip, breaks off, or does not arrive in time.
         """
         packing = request.headers.get("Content-Encoding", "identity").lower()
         if packing not in ("gzip", "identity"):

@@ -61,13 +61,13 @@ _POD: Schema = {
 
 @attrs.frozen
 class _Operation:
-    """One request: what it asks with, and what it is answered with.
+    """One operation of the API: its parameters, its body, and its answers.
 
     Attributes:
-        errors: the HTTP statuses of errors beside those that every request of its kind may have.
         answer, body: a class of `messages`, or a media type for bytes.
+        errors: HTTP statuses of errors, in addition to those that every operation of its kind may have.
         session: whether it belongs to a session.
-        changes: whether it has a sequence number.
+        changes: whether it changes something, and so has a sequence number.
     """
 
     summary: str

@@ -1,4 +1,4 @@
-"""Values of queries and headers; each error says what was expected and what was found."""
+"""Reads values of queries and headers. Each error says what was expected and what was found."""
 
 from __future__ import annotations
 

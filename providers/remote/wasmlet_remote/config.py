@@ -13,12 +13,12 @@ from wasmlet.artifacts.hosts import RegistryConfig
 from wasmlet.options import option
 
 CONNECTIONS = 4
-"""Requests to an agent that are under way at once. More of them make it slower: httpcore walks over all that wait."""
+"""How many requests to an agent run at once. More would be slower: httpcore walks over all that wait."""
 
 
 @attrs.frozen
 class PushConfig(RegistryConfig):
-    """Whether images are brought to agents, and how they are had."""
+    """Whether the node loop brings images to the agent, and how it pulls them."""
 
     push_images: bool = option(False, help="Pull images here and bring them to the agent, which needs no registry.")
     registry_auth_file: Path | None = option(None, help="Docker's config.json with the node's own credentials.")

@@ -39,12 +39,13 @@ _OTHER = re.compile(r"([A-Za-z0-9][A-Za-z0-9_-]*)\.([A-Za-z0-9][A-Za-z0-9_-]*)")
 
 @attrs.frozen
 class Asked:
-    """What a pod asks for its actors.
+    """What a pod asks for, for one of its containers.
 
     Attributes:
         names: of capabilities.
         settings: by the name of a capability.
-        bindings: of the blob store: the path of a mount by the name of its volume, and `default` for the only one.
+        bindings: for the blob store: from the name of a volume to the path of its mount. If there is only one, the name
+            `default` is for it, too.
     """
 
     names: tuple[str, ...]
@@ -56,7 +57,7 @@ class Asked:
         """What the pod asks for this container.
 
         Raises:
-            Refused: an annotation says nothing that can be; names it.
+            Refused: an annotation is not valid; the error names it.
         """
         names: dict[str, None] = {}
         settings: dict[str, dict[str, str]] = {}
@@ -138,7 +139,7 @@ def _annotation(key: str, value: str) -> Iterator[tuple[str, dict[str, str]]]:
     """The capabilities that an annotation asks for, with their settings.
 
     Raises:
-        Refused: it says nothing that can be.
+        Refused: it is not valid.
     """
     if key == "capabilities":
         for word in re.split(r"[\s,]+", value.strip()):
@@ -173,7 +174,9 @@ def _urls(value: str) -> dict[str, str]:
 
 
 def _without_secrets(key: str, value: str) -> None:
-    """See that the annotation holds no password. What may be one is not repeated: events go to others than pods do.
+    """Check that the annotation holds no password.
+
+    The error does not show the value: people who may not read the pod may read its events.
 
     Raises:
         Refused: it may.

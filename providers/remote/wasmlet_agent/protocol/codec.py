@@ -1,7 +1,7 @@
-"""Values to JSON and back: the attrs classes of `wasmlet.provider` and `wasmlet.model`, and the messages beside this.
+"""Converts values to JSON and back: attrs classes of `wasmlet.provider` and `wasmlet.model`, and the `messages`.
 
-Reading is strict about types and lenient about keys: a string where a number is meant is refused, a key that is not
-known is passed over. What comes from the network is never trusted to be of the right form.
+Reading is strict about types and tolerant about keys: text in place of a number is refused, and an unknown key is
+ignored. What comes from the network is never trusted to have the right form.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def structure(kind: type[T], raw: Any) -> T:
 
 
 def _explained(kind: type[T], raw: Any) -> T:
-    """What `structure` does, three times as slow: it finds out what is wrong, and where."""
+    """As `structure`, but three times as slow: it finds out what is wrong, and where."""
     try:
         return _explaining.structure(raw, kind)
     except RecursionError:
@@ -150,7 +150,7 @@ class _TokenEntry:
 
 
 def _tokens_out(tokens: Mapping[TokenKey, str]) -> list[dict[str, Any]]:
-    """A mapping whose keys are objects is no JSON object: a list of entries."""
+    """Tokens as a list of entries: their keys are objects, which JSON does not allow as keys."""
     return [
         {"audience": key.audience, "expiration_seconds": key.expiration_seconds, "token": token}
         for key, token in tokens.items()
@@ -213,7 +213,7 @@ def _is_mapping(kind: Any) -> bool:
 
 
 def _is_json(kind: Any) -> bool:
-    """Whether values of this kind are what JSON has, and need not be gone through."""
+    """Whether values of this type are plain JSON already, so that they are passed on as they are."""
     return _is_mapping(kind) and get_args(kind)[1:] in ((Any,), (str,))
 
 

@@ -1,4 +1,7 @@
-"""Errors to HTTP answers and back: what a provider raises at an agent is raised again by `RemoteProvider`."""
+"""Converts errors to HTTP answers and back.
+
+So an error that a provider raises at an agent is raised again by `RemoteProvider` on the other side.
+"""
 
 from __future__ import annotations
 

@@ -1,8 +1,9 @@
 """The bodies of requests and answers, and the lines of the stream of changes.
 
-Numbers of changes are of one agent process (`instance`): each change of a pod, each event and each change of the node
-gets the next one. The stream says what holds now, with the number of its last change; it is no log. A reader that was
-away asks for what is newer than the number that it has, and misses nothing but what was overtaken meanwhile.
+Each change of a pod, each event and each change of the node gets the next number. Numbers count within one process of
+the agent (`instance`). The stream tells the present state of each thing, with the number of its last change; it is no
+log of all changes. A reader that was away asks for what is newer than the number that it has. It misses only states
+that newer ones have replaced meanwhile.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from wasmlet_agent.protocol.failures import Failure
 
 @attrs.frozen
 class NodeDescription:
-    """What an agent is told of the Node that it makes, `NodeContext` without what is of one machine."""
+    """What an agent is told of the Node that it runs pods for: `NodeContext` without what belongs to one machine."""
 
     name: str
     ip: str
@@ -56,8 +57,8 @@ class SessionAnswer:
 
     Attributes:
         session: its number; the agent keeps the newest on disk, so that no number is ever used again.
-        instance: of this process of the agent.
-        provider: its name.
+        instance: the random name of this process of the agent.
+        provider: the name of the agent's provider.
         version: of wasmlet, at the agent.
         supports: the optional calls that the provider has (`Provider.supports`).
         n: the number of the newest change.
@@ -145,7 +146,7 @@ class ImageAnswer:
 
 @attrs.frozen
 class Accepted:
-    """A request was taken; there is nothing to tell of it."""
+    """A request was accepted, and there is nothing else to answer."""
 
 
 @attrs.frozen
@@ -201,7 +202,7 @@ class EndedLine:
 
 @attrs.frozen
 class ProbeResult:
-    """How often a kind of result was seen."""
+    """How often probes had this kind of result."""
 
     of: ProbeCount
     times: int

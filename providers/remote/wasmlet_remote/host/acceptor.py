@@ -1,4 +1,4 @@
-"""Where agents dial in: they join here, and their links arrive here."""
+"""The host's HTTP server for agents: they join here, and open their links here."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ JOINS = 8
 """Requests to join that are looked at at once: each asks the API server."""
 JOIN_SECONDS = 20.0
 LIMITS = Limits(strangers=512, seconds=HEAD_SECONDS + JOIN_SECONDS)
-"""Of whoever is no agent yet: it has the time that joining takes."""
+"""The limits for connections of callers that are not known as agents yet. They have as long as joining takes."""
 _MOST_PATH = 200
 """Characters of a path that are logged."""
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
