@@ -1,7 +1,8 @@
 """The errors that wasmlet raises and understands.
 
-One family with one meaning each, so that a provider author, the node loop and the command line agree on what a failure
-calls for. `wasmlet.kube.errors` adds one class per kind of API answer; everything else raises what is here.
+Each class has one meaning, so that a provider author, the node loop and the command line agree on what to do about a
+failure. `wasmlet.kube.errors` adds one class for each kind of error that the API server answers. All other modules
+raise the classes below.
 
 | error | raised by | what the node loop does |
 |---|---|---|
@@ -46,7 +47,7 @@ class Refused(WasmletError):
 
     Args:
         field: path of the field, as `spec.containers[0].ports`.
-        message: what cannot be had, and what to do instead.
+        message: what this node cannot give, and what to do instead.
         container: name of the container concerned; None means every container of the pod.
         reason: the container's `waiting.reason`.
     """
@@ -76,7 +77,7 @@ class MissingReference(Refused):
 
 
 class NotYet(WasmletError):
-    """The pod cannot be taken now for a reason that is not in it, and which passes: its image cannot be had, for one.
+    """The pod cannot be taken now. The reason is not in the pod and may pass: for example, its image cannot be pulled.
 
     Args:
         message: what is missing, and why.

@@ -97,9 +97,10 @@ class NodeStatus:
         runtime_handlers: handlers of RuntimeClasses that pods may ask for; "" (none) is always allowed. For each, the
             Node has a label `handler.wasmlet.dev/<name>: "true"`, for the selector of its RuntimeClass.
         handler_features: what each of them can do, by the names of the API (`recursiveReadOnlyMounts`).
-        operating_system: what the pods' programs are made for, in the words of Kubernetes: a label and a field of the
-            Node. Without it, this machine's (`linux`); a provider that runs WebAssembly says `wasi`.
-        architecture: likewise: this machine's (`amd64`), or `wasm`.
+        operating_system: the system that the pods' programs are made for, for a label and a field of the Node. The
+            default is this machine's (`linux`); a provider that runs WebAssembly says `wasi`.
+        architecture: the architecture that they are made for. The default is this machine's, in the words of Kubernetes
+            (`amd64`); a provider that runs WebAssembly says `wasm`.
         images: the images on the node, the largest first. The Node shows 50 of them, and 5 names of each.
     """
 

@@ -1,4 +1,4 @@
-"""What the program says of itself: text on a terminal, a JSON object a line elsewhere; always on stderr.
+"""Sets up the log: text on a terminal, one JSON object per line elsewhere; always on standard error.
 
 Tracebacks, also those that a provider logs itself, are of a bounded size and show no variables (`wasmlet.failures`).
 """

@@ -1,4 +1,4 @@
-"""`wasmlet operator` on the command line."""
+"""The command `wasmlet operator`: reads its options and runs `wasmlet.operator`."""
 
 from __future__ import annotations
 

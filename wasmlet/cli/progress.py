@@ -1,4 +1,4 @@
-"""How far something is, on a terminal: a bar with bytes, a rate, and the time that is left. Elsewhere nothing."""
+"""Shows progress on a terminal: a bar with bytes, rate and time left, or a line with what is being done."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Bar:
             self._bar.stop()
 
     def show(self, there: int, whole: int) -> None:
-        """So many bytes of so many."""
+        """Show that `there` of `whole` bytes are done."""
         if not self._shown:
             return
         if self._bar is None:
@@ -53,7 +53,7 @@ class Bar:
 class Working:
     """A line on standard error with what is worked at and for how long, below all that is said on standard output.
 
-    Used as a context; without a terminal there is no such line.
+    Use it as a context manager. Without a terminal there is no such line.
     """
 
     def __init__(self) -> None:

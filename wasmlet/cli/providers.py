@@ -47,10 +47,10 @@ def which() -> ConfigError:
 
 
 def named(args: Sequence[str], without: str = "") -> str | None:
-    """The provider that the arguments or the environment name, before they are parsed; or the only one there is.
+    """The provider that the arguments or the environment name, before they are parsed; or the only one installed.
 
     Args:
-        without: the name of one that counts only where it is named.
+        without: a provider that does not count as the only one; it has to be named.
     """
     for i, arg in enumerate(args):
         if arg == "--provider" and i + 1 < len(args):

@@ -28,7 +28,7 @@ async def identity(config: NodeConfig, clock: Clock) -> tuple[Identity, bool]:
     """The credentials that a start would use first, and whether they are those of `--bootstrap-kubeconfig`.
 
     Raises:
-        ConfigError: there are none that can be used.
+        ConfigError: there are no credentials that can be used.
     """
     if config.bootstrap_kubeconfig is None:
         found = await load_identity(config.kubeconfig)

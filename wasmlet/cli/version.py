@@ -1,4 +1,4 @@
-"""`--version`: of wasmlet, of Python, and of the engines and providers that are installed."""
+"""The option `--version`: prints the versions of wasmlet, of Python, and of the installed engines and providers."""
 
 from __future__ import annotations
 

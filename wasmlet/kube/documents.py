@@ -147,7 +147,7 @@ class Fields:
         value: the object; None is one without fields.
 
     Raises:
-        ConfigError: it is no object; by the methods: a field has another type.
+        ConfigError: the value is not an object. The methods raise it, too, if a field has another type than expected.
     """
 
     where: str

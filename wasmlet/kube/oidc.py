@@ -46,7 +46,7 @@ async def ask(
         refused: what the API server does not accept any more.
 
     Raises:
-        ConfigError: there is none that is valid, and none can be had.
+        ConfigError: there is no valid ID token, and the issuer gives no new one.
     """
     config = provider.config
     for name in ("idp-issuer-url", "client-id"):

@@ -51,10 +51,10 @@ class Handler(Protocol):
 class History:
     """What the reflectors of one node share: whether the API server's versions still go on from those that they saw.
 
-    An API server that was restored from a backup, and written to since, may have passed the version that one reflector
-    knows and not yet that of another. So the newest version that the node has heard of, from a watch or in the answer
-    to a write of its own, is what a server has to have reached; the first reflector to see that it has not tells all,
-    and all list again. Versions are numbers that grow, counted for all kinds together (KEP-5504, and etcd's revisions).
+    Versions are numbers that grow, and all kinds of objects share one counter (KEP-5504, and etcd's revisions). When an
+    API server was restored from a backup and written to since, it may have passed the version that one reflector knows,
+    and not yet that of another. So the server has to have reached the newest version that the node has seen, in a watch
+    or in the answer to its own write. The first reflector that finds that it has not tells all, and all list again.
     """
 
     def __init__(self) -> None:

@@ -1,7 +1,7 @@
 """One connection to the node's API: how long its caller may take for the head of each request, and what is logged.
 
-aiohttp bounds how long a connection may be idle, and not how long a head may take. It also logs a traceback for each
-request that is no HTTP; such requests are anybody's, so they are answered and not logged.
+aiohttp limits how long a connection may be idle, but not how long the head of a request may take. It also logs a
+traceback for each request that is not HTTP. Anybody can send those, so here they are answered and not logged.
 """
 
 from __future__ import annotations

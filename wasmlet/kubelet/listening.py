@@ -152,7 +152,7 @@ async def listening(
     rng: random.Random | None = None,
     **options: Any,
 ) -> AsyncIterator[str]:
-    """Serve at an address while the context lasts; the URL.
+    """Serve at an address while the context lasts. Gives the URL.
 
     Args:
         runner: is set up, and serves nowhere else.
@@ -177,7 +177,7 @@ async def listening(
                 ssl=context,
                 ssl_handshake_timeout=None if context is None else limits.head_seconds,
             )
-        except OSError:  # it has gone, or its handshake came to nothing: that is anybody's
+        except OSError:  # it has gone, or its handshake failed; anybody can cause that, so it is not logged
             strangers.no_more(stranger)
         except Exception as error:
             strangers.no_more(stranger)

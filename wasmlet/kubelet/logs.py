@@ -1,4 +1,4 @@
-"""`/containerLogs`: what the query asks for, and whether the container has a log to show.
+"""`/containerLogs`: reads the query of a request, and checks that the container has a log to show.
 
 The rules and the wording are a kubelet's, because kubectl and people know them.
 """

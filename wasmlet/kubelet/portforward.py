@@ -33,7 +33,7 @@ def ports_of(texts: Sequence[str]) -> list[int]:
     """The ports that a websocket's query asks for (`port=80,443&port=8080`).
 
     Raises:
-        InvalidInput: there are none, too many, or they are no ports.
+        InvalidInput: there are no ports, too many, or one is not a port number.
     """
     if not texts:
         raise InvalidInput('query parameter "port" is required')
@@ -154,7 +154,7 @@ class Forwarder:
 
 
 def _request_of(stream: SpdyStream, kind: str) -> str:
-    """What stands for the request id of a client that sends none: it opens the error stream, then the data stream."""
+    """The request id for a client that sends none: the number of its error stream; the data stream comes next."""
     return str(stream.number if kind == "error" else stream.number - 2)
 
 

@@ -1,8 +1,8 @@
 """What the node's API asks the API server: whose is this token (TokenReview), may they do that (SubjectAccessReview).
 
-An answer is kept for as long as a kubelet keeps it, so many answers at most; the same question by several requests at
-once is asked once. A token is never kept: the cache is keyed by a hash of it under a key that this process alone has.
-What cannot be answered raises `Unanswered`, and is not kept.
+An answer is cached for as long as a kubelet caches it, and at most `KEPT` answers are. Requests that ask the same
+question at the same time share one review. A token itself is never cached: the cache has a hash of it, made with a
+secret of this process. A question that is not answered raises `Unanswered`, and nothing is cached.
 """
 
 from __future__ import annotations

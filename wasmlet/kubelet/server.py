@@ -1,4 +1,4 @@
-"""The node's HTTPS API, as a kubelet serves it: which path is answered by what, and for whom.
+"""The node's HTTPS API, as a kubelet serves it: its paths and their handlers, and its limits.
 
 `wasmlet.kubelet.auth` decides who may ask; `logs`, `views` and `stats` make the answers. A request is bounded: in its
 size, in the time that its head and the TLS handshake may take, and in the time that the provider has to measure.
@@ -118,7 +118,7 @@ class KubeletServer:
         self.port = await self._listen(app, host, port, "--port", context)
 
     async def start_health(self, port: int) -> int:
-        """Serve `/healthz` alone, without TLS, to this machine alone, as a kubelet does at 10248; the port.
+        """Serve `/healthz` alone, without TLS and to this machine only, as a kubelet does at 10248. Returns the port.
 
         Raises:
             ConfigError: the port cannot be had.

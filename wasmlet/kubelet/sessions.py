@@ -1,4 +1,4 @@
-"""What exec, attach and port-forward are made of, whatever the transport is: streams, and a session that carries them.
+"""The common base of exec, attach and port-forward: streams, and a session that carries them over some transport.
 
 `wasmlet.kubelet.spdy_session` carries streams over SPDY/3.1 and `wasmlet.kubelet.channels` over a websocket's messages.
 What they share is here: bytes that wait for their reader, how long a session may be silent, and how it ends.
@@ -135,7 +135,7 @@ class Held:
 
 
 async def within(clock: Clock, seconds: float, waited: Coroutine[Any, Any, Any]) -> bool:
-    """Whether that is done in time; it is cancelled if not."""
+    """Whether the coroutine ends within so many seconds. If not, it is cancelled."""
     tasks = asyncio.create_task(waited), asyncio.create_task(clock.sleep(seconds))
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -208,7 +208,7 @@ class Carrier:
 
 
 async def ended(*tasks: asyncio.Task[Any]) -> None:
-    """Cancel each once and wait until they have ended, however often this is cancelled itself."""
+    """Cancel each task once, and wait until all have ended, however often the caller is cancelled meanwhile."""
     for task in tasks:
         task.cancel()
     cancelled = False

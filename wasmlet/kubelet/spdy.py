@@ -276,7 +276,7 @@ class Connection:
             events.append(StreamEnded(number))
 
     def _check_known(self, number: int) -> None:
-        """Refuse what is about a stream that has never been; one that is closed may still be spoken of."""
+        """Refuse a frame about a stream that was never opened. A frame about a closed stream is allowed."""
         own = number % 2 == self._own
         if number == 0 or number > (self._next_stream - 2 if own else self._newest):
             raise ProtocolError(f"expected frames of streams that were opened, found one of stream {number}")
@@ -299,7 +299,7 @@ class Connection:
         return data
 
     def open_stream(self, headers: Mapping[str, str], *, end: bool = False) -> int:
-        """Open a stream, which the peer replies to or resets; its number. With `end`, nothing will be sent on it."""
+        """Open a stream, which the peer accepts or resets. Returns its number. With `end`, nothing is sent on it."""
         if self.gone or self.failed is not None:
             raise StreamClosed("the peer takes no more streams")
         number = self._next_stream
@@ -335,14 +335,14 @@ class Connection:
             self._reset(stream, status)
 
     def ping(self) -> int:
-        """Ask whether the peer is there; the number that `PongReceived` will have."""
+        """Ask whether the peer is there. Returns the number that `PongReceived` will have."""
         number = self._next_ping
         self._next_ping = (number + 2) & 0x7FFF_FFFF
         self._out += frames.control(Type.PING, frames.WORD.pack(number))
         return number
 
     def beat(self) -> None:
-        """Send something that a peer passes over (SETTINGS, with none in it): it shows whether the peer is gone."""
+        """Send something that a peer ignores (SETTINGS without any setting), to find out whether the peer is gone."""
         self._out += frames.control(Type.SETTINGS, frames.WORD.pack(0))
 
     def go_away(self, status: int = Away.OK) -> None:

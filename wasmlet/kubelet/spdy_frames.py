@@ -1,4 +1,4 @@
-"""SPDY/3.1 on the wire: what a frame is made of, and header blocks with the one compressed stream per direction.
+"""SPDY/3.1 on the wire: the parts of a frame, and header blocks, which one zlib stream per direction compresses.
 
 SPDY/3.1 (https://www.chromium.org/spdy/spdy-protocol/spdy-protocol-draft3-1/) is what `kubectl exec`, `attach` and
 `port-forward` speak to a kubelet since the beginning, and what an API server speaks to it for them.
@@ -143,7 +143,7 @@ class HeaderReader:
         """Name, in lower case, to value; of several values, which NUL separates, the first.
 
         Raises:
-            ProtocolError: it is no header block, or larger than the limits allow.
+            ProtocolError: this is not a header block, or it is larger than the limits allow.
         """
         most = self._limits.header_bytes
         try:

@@ -1,4 +1,4 @@
-"""What the node says of itself over its API: its pods, its settings, its health; the shapes are a kubelet's."""
+"""Makes the answers of the node's API about pods, settings and health, in the form that a kubelet gives them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The downward API: what a pod can learn of itself, as text.
+"""The downward API: the fields and resources of a pod that its own containers can read, as text.
 
 `field_value` answers a `fieldRef`, `resource_value` a `resourceFieldRef`. Which fields there are depends on where one
 asks: the API documents one list for variables and another for volumes. `wasmlet.model.environment` and
@@ -55,12 +55,12 @@ class Asked:
 
 
 def field_value(pod: Pod, selector: Raw, inputs: Inputs, pod_ips: Sequence[str], asked: Asked) -> str:
-    """What an `ObjectFieldSelector` names; "" for a label or annotation that the pod has not.
+    """The value that an `ObjectFieldSelector` names; "" for a label or annotation that the pod does not have.
 
     `status.podIP` and `status.podIPs` of a pod without an address of its own are the node's.
 
     Raises:
-        Refused: the field is none that the API documents for this place.
+        Refused: the API does not document this field for this place.
     """
     path = str(selector.get("fieldPath", ""))
     simple = {
@@ -94,7 +94,7 @@ def field_value(pod: Pod, selector: Raw, inputs: Inputs, pod_ips: Sequence[str],
 
 
 def resource_value(pod: Pod, selector: Raw, inputs: Inputs, *, field: str, container: Container | None) -> str:
-    """What a `ResourceFieldSelector` names: a whole number of divisors, rounded up.
+    """The amount that a `ResourceFieldSelector` names, divided by its divisor and rounded up to a whole number.
 
     A limit of cpu, memory or ephemeral-storage that is not set is the pod's own (KEP-2837), else what the node can
     allocate; a request that is not set is 0.

@@ -1,8 +1,8 @@
 """The variables that a container starts with, worked out from the manifest and a pod's inputs.
 
-The order is the kubelet's: service variables (`wasmlet.model.services`) lowest, then `envFrom` in the order of the
-manifest, then `env` likewise, where a later one wins and may refer to earlier ones. What starts the container expands
-its command and arguments with the result (`wasmlet.model.expansion`).
+The order is the kubelet's: first service variables (`wasmlet.model.services`), then `envFrom` and then `env`, both in
+the order of the manifest. A later variable replaces an earlier one of the same name, and may refer to earlier ones. The
+code that starts the container expands its command and arguments with the result (`wasmlet.model.expansion`).
 """
 
 from __future__ import annotations

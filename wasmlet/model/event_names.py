@@ -1,4 +1,4 @@
-"""Names of events: the object's name and the time, so that in the order of names they are in the order of time.
+"""Names of events: the object's name and the time, so that events sorted by name are sorted by time, too.
 
 client-go names them the same way (`GenerateEventName`: NAME.<nanoseconds since 1970, in hexadecimal>). `kubectl get
 events` keeps the API server's order, which is that of names; `kubectl describe` sorts by `lastTimestamp`, which has

@@ -2,8 +2,8 @@
 
 A provider is handed `Inputs` with each pod: raw config maps, secrets, services, claims and tokens, by name, each
 with the revision that the API server gave it. What becomes of them (variables, files) is worked out by pure functions
-when a container starts, so a restart sees new values. Everything here is of the pod's own namespace, but for
-persistent volumes, which have none.
+when a container starts, so a restart sees new values. Everything here is from the pod's own namespace, except
+persistent volumes, which have no namespace, and the service `default/kubernetes`.
 """
 
 from __future__ import annotations

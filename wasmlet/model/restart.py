@@ -1,7 +1,8 @@
 """Whether a container that has ended is to run again: the kubelet's rules, as a pure function.
 
-A container's own `restartPolicy` and `restartPolicyRules` (KEP-753 for sidecars, KEP-5307 for the rest) go before the
-pod's policy. An init container that has ended well has done its work, whatever any policy says.
+A container's own `restartPolicy` and `restartPolicyRules` (KEP-753 for sidecars, KEP-5307 for the rest) override the
+pod's policy. An init container that has ended with exit code 0 does not run again, whatever a policy says, unless it is
+a sidecar.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 For every service of the pod's namespace that has a cluster IP, the kubelet sets `{SVC}_SERVICE_HOST`,
 `{SVC}_SERVICE_PORT` (also one per named port) and the older `{SVC}_PORT_...` family that Docker links had. With
-`enableServiceLinks: false` only the API server's own service is left. `wasmlet.model.environment` puts what a manifest
-says itself above them.
+`enableServiceLinks: false` only the API server's own service is left. Variables that the manifest itself sets replace
+these (`wasmlet.model.environment`).
 """
 
 from __future__ import annotations

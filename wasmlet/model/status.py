@@ -1,4 +1,4 @@
-"""What a provider says of a pod: container states, and what follows from them.
+"""The status of a pod as a provider reports it: the states of its containers, and the phase that follows from them.
 
 A provider fills in `PodStatus` with one `ContainerStatus` per container; the phase is computed from them (see
 `phase_of`) unless it sets one itself. `wasmlet.node.pods.status` turns it into the API's form with conditions.

@@ -1,4 +1,4 @@
-"""The node loop: registration, lease, one task per pod, statuses, the end."""
+"""The node loop: it registers a node, renews its lease, runs one task for each pod, and writes their statuses."""
 
 from wasmlet.node.config import NodeConfig
 from wasmlet.node.node import Node, run

@@ -26,7 +26,8 @@ CALL_SECONDS = 60.0
 
 
 STEPS = Backoff(initial=0.5, cap=60)
-"""Between the tries of a step for one pod, and of the provider's list and its stream of changes."""
+"""The pauses between the tries of a step for one pod, and between those of the provider's list and stream of changes.
+"""
 
 
 class InputSource(Protocol):

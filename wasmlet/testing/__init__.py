@@ -11,7 +11,7 @@
 
 With pytest, the fixture `control_plane` is a `ControlPlane` that runs. `ProviderContract` holds a provider to what the
 node loop relies on (see `wasmlet.testing.contract`), and `ReferenceProvider` is one that passes it and runs nothing.
-`FakeClock` stands still until a test moves it, and `FaultProxy` makes trouble between a client and an HTTP server.
+`FakeClock` stands still until a test moves it, and `FaultProxy` delays, drops or repeats requests to an HTTP server.
 Importing this package costs nothing until a name is used.
 """
 

@@ -1,4 +1,4 @@
-"""A proxy before an HTTP server that makes trouble when a test says so.
+"""A proxy in front of an HTTP server that delays, drops, holds or repeats requests when a test says so.
 
     async with FaultProxy("127.0.0.1", port) as proxy:
         client = Client(proxy.url)

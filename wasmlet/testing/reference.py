@@ -205,7 +205,7 @@ class ReferenceProvider(Provider):
                 await self._touched.wait()
         return found
 
-    # --- the guest's part
+    # --- what the program in a container does
 
     def finish(self, key: PodKey, exit_code: int = 0, container: str | None = None) -> None:
         """The pod's containers, or the one of that name, end by themselves."""

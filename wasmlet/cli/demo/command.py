@@ -1,4 +1,4 @@
-"""`wasmlet demo` on the command line."""
+"""The command `wasmlet demo`: reads its options and runs `wasmlet.cli.demo.demo`."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """`wasmlet demo`: a control plane, a node and pods in one command, to see it work before there is a cluster.
 
-Everything is real but the cluster: the pods are applied through an API server on loopback, a wasmtime node (or an agent
-that a node drives) runs their modules in worker processes, and the logs come back through the node's HTTPS API (but for
-those that the API has no way to, see `follow`). What is started here is ended here.
+Everything is real except the cluster: the pods are applied through an API server on loopback, and a wasmtime node runs
+their modules in worker processes (or an agent does, which a node with provider `remote` controls). Logs come back
+through the node's HTTPS API, except those that the API cannot give (see `follow`). What is started here is ended here.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ class Settings:
         port: the API server's; None is 6443, or a free one where that is taken.
         grace: for how many seconds a node may be silent before it counts as gone.
         registries: where and how images are pulled.
-        serve: the module is a server, and this is the TCP port of its pod; None where it is none.
+        serve: the TCP port of the pod of a module that is a server; None if it is not a server.
         egress: whom the module may dial; None for nobody.
-        provider: `wasmtime`, or `remote` with that behind an agent.
+        provider: `wasmtime`, `wascc`, or `remote` (wasmtime in an agent, a process of its own).
     """
 
     keep: bool = False
@@ -64,10 +64,10 @@ async def demo(file: Path | None, arguments: Sequence[str], settings: Settings, 
     Args:
         file: a manifest, or a module, which is run with these arguments; None is `examples/hello.yaml` and then
             `examples/web.yaml`, or `examples/wascc.yaml` of that provider.
-        busy: takes what is worked at, as the compiling of a module; "" for nothing.
+        busy: called with what the node is working at, such as compiling a module; "" for nothing.
 
     Raises:
-        DemoFailed: a guest failed, or nothing ran within 30 seconds.
+        DemoFailed: a pod failed, or nothing ran within 30 seconds.
         ConfigError: the file cannot be read, or this machine cannot run the provider.
     """
     acts = [await _objects(path, arguments, settings) for path in _files(file, settings.provider)]
@@ -153,7 +153,7 @@ async def _control_plane(
     """A control plane on that port; without one on 6443, or on another where that is taken.
 
     Raises:
-        ConfigError: the port that was asked for cannot be had.
+        ConfigError: the port that was asked for cannot be used.
     """
     settings: dict[str, Any] = {"directory": directory, "node_monitor_grace": node_monitor_grace}
     plane = ControlPlane(port=PORT if port is None else port, **settings)

@@ -20,8 +20,9 @@ async def wanted_engines(provider: str, acts: Sequence[Sequence[dict[str, Any]]]
 
     Args:
         provider: of the node, which has an engine of its own.
-        acts: the objects that are applied, whose pods may ask for an engine by their RuntimeClass.
-        keep: the demo stays up, so that pods may come which ask for any.
+        acts: the parts of the demo, shown one after the other: for each the objects that are applied. Their pods may
+            ask for an engine by their RuntimeClass.
+        keep: the demo stays up, so pods may come later that ask for any engine.
 
     Raises:
         ConfigError: a pod asks for an engine that cannot run here; the message says what to do.

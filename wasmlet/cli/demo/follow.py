@@ -1,4 +1,4 @@
-"""What `wasmlet demo` shows of a pod: its phases, what it waits for, and what its containers write, as it comes.
+"""Follows a pod for `wasmlet demo`: prints its phases, what it waits for, and what its containers write, as it comes.
 
 Logs come through the API server, as with `kubectl logs -f`. A container that fails is started again at once. Two of its
 instances may have ended before the API server hears of the first. Then the API gives the second one's log only, also as

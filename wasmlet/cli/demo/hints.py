@@ -1,4 +1,4 @@
-"""What `wasmlet demo` says to type: while it stays up, and what to try next."""
+"""The commands that `wasmlet demo` suggests: those to type while it stays up, and what to try next."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ TRY = {
 
 
 def to_type(kubeconfig: Path, objects: Sequence[dict[str, Any]], say: Say) -> None:
-    """The first lines for kubectl, while the demo stays up."""
+    """Print the first commands to try with kubectl, while the demo stays up."""
     first = next(body for body in objects if body["kind"] in RUNS)
     kind, name = first["kind"].lower(), first["metadata"].get("name") or first["kind"].upper()
     logs = f"logs {name}" if kind == "pod" else f"logs {kind}/{name}"
@@ -36,7 +36,7 @@ def to_type(kubeconfig: Path, objects: Sequence[dict[str, Any]], say: Say) -> No
 
 
 def next_examples(examples: Path, say: Say) -> None:
-    """More to apply, while the demo stays up.
+    """Print the examples to apply next, while the demo stays up.
 
     Args:
         examples: the directory with the manifests.
@@ -51,7 +51,7 @@ def next_examples(examples: Path, say: Say) -> None:
 
 
 def next_commands(examples: Path, say: Say) -> None:
-    """What to try once the demo has ended."""
+    """Print what to try once the demo has ended."""
     program = "wasmlet" if _on_path() else _shown(Path(sys.argv[0]).absolute())
     lines = [
         ("demo --keep", "the same, and it stays up for kubectl and curl"),

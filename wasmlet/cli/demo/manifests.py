@@ -1,7 +1,7 @@
-"""What `wasmlet demo FILE` is to apply: the objects of a manifest, or a pod made around a module.
+"""Gives the objects that `wasmlet demo FILE` applies: those of a manifest, or a pod that runs a module.
 
-A manifest has one or more documents of kinds that the embedded API server knows, also as a `List`, in the order in
-which they are applied. There is a pod among them or what makes pods, since the demo shows what pods do.
+A manifest has one or more documents, each an object or a `List` of objects, of kinds that the embedded API server
+knows. They are applied in their order. At least one must be a pod or make pods, since the demo shows what pods do.
 """
 
 from __future__ import annotations
@@ -50,9 +50,9 @@ def of_module(
     """A pod that runs a module of this machine once, with these arguments.
 
     Args:
-        port: the module is a server, and its pod has this TCP port and is behind a Service; None where it is none. A
-            component that serves HTTP has one anyway.
-        egress: whom it may dial, as the annotation of that name says it; None for nobody.
+        port: the TCP port of a module that is a server; the pod then gets a Service, too. None if it is not a server. A
+            component that serves HTTP gets a port in any case.
+        egress: the addresses that it may connect to, in the form of the annotation `wasmlet.dev/egress`; None for none.
 
     Raises:
         ConfigError: there is no such file, or a manifest cannot hold its name or an argument.
@@ -105,7 +105,7 @@ def of_module(
 
 
 def _port_of(file: Path) -> int | None:
-    """The port of a component that serves HTTP; None of all else."""
+    """The port of a component that serves HTTP; None for any other file."""
     try:
         return PORT if serves(wasm.read_file(file)) else None
     except NotWasm:  # which is for the engine to say
@@ -127,7 +127,7 @@ def objects_of(manifest: Path) -> list[dict[str, Any]]:
 
 
 def checked_objects(manifest: Path) -> list[dict[str, Any]]:
-    """The same of a manifest that makes no pods."""
+    """As `objects_of`, for a manifest that need not make pods."""
     try:
         documents = list(read_all(manifest.read_bytes()))
     except OSError as error:

@@ -1,7 +1,7 @@
-"""What `wasmlet demo` shows of pods that serve: how many of a Deployment are available, and what a Service answers.
+"""Follows workloads and Services for `wasmlet demo`: prints how many pods are available, and what a Service answers.
 
-Nothing routes the addresses of Services in the demo. Its requests go to a pod, by the EndpointSlices of the Service; so
-do those of `kubectl port-forward`, which chooses a pod by itself.
+In the demo nothing routes the addresses of Services. So requests go straight to a pod, which is found in the
+EndpointSlices of the Service. `kubectl port-forward` does the same: it chooses a pod by itself.
 """
 
 from __future__ import annotations
@@ -191,7 +191,7 @@ def _ask(serving: Serving) -> list[str]:
 
 
 async def _until(client: Client, path: str, params: dict[str, str], hold: Callable[[Object], bool]) -> Object | None:
-    """Follow the objects of a list until something holds of one; None where that takes too long."""
+    """Follow the objects of a list until `hold` is true for one, and return it; None if that takes too long."""
     try:
         async with asyncio.timeout(_PATIENCE_SECONDS), aclosing(_versions(client, path, params)) as versions:
             async for found in versions:

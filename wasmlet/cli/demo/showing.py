@@ -1,4 +1,4 @@
-"""What `wasmlet demo` does with the objects of a manifest: it applies them and tells what becomes of their pods."""
+"""Applies the objects of a manifest for `wasmlet demo`, and prints what becomes of their pods."""
 
 from __future__ import annotations
 
@@ -26,9 +26,10 @@ class Show:
     """Applies objects, and shows what becomes of them.
 
     Attributes:
-        earlier: reads what the node still has of a container's earlier instances.
-        hint: takes the lines to type.
-        busy: takes what is worked at; "" for nothing.
+        earlier: reads the logs that the node still has of a container's earlier instances.
+        say: called with each line to print.
+        hint: called with each line that a user may type.
+        busy: called with what the node is working at; "" for nothing.
     """
 
     client: Client

@@ -1,1 +1,1 @@
-"""`wasmlet new`: writes a package with a provider or an engine of one's own, whose tests pass at once."""
+"""`wasmlet new`: writes a new package with a provider or an engine, to begin with. Its tests pass at once."""

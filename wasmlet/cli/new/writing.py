@@ -1,4 +1,4 @@
-"""Writes a package from its templates: files below `templates`, in which names stand between @ signs."""
+"""Writes a package from templates: the files below `templates`, in which @NAME@ and the like stand for names."""
 
 from __future__ import annotations
 

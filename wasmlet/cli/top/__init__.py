@@ -1,4 +1,4 @@
-"""`wasmlet top`: the nodes of wasmlet in a cluster and their pods, and what both take, live.
+"""`wasmlet top`: shows the nodes of wasmlet in a cluster, their pods, and the CPU and memory of both, live.
 
 - `command`, `options`: what is asked for; nothing else of this package is imported before it runs;
 - `cluster`: what is known of nodes and pods, kept by watches;

@@ -1,6 +1,6 @@
-"""What is known of the nodes of wasmlet and of their pods: handlers for the reflectors of both.
+"""Keeps what `wasmlet top` shows of the nodes of wasmlet and of their pods, with the help of two reflectors.
 
-Of each object only what is shown is kept, since a cluster may have many more pods than ours.
+Only what is shown of an object is kept, since a cluster may have many more pods than those of wasmlet.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class NodeRow:
 
     Attributes:
         status: as kubectl shows it: `Ready`, `NotReady,SchedulingDisabled`.
-        pods, cpu, memory: what pods may have of it: a number, cores, bytes.
+        pods, cpu, memory: what the node can give to pods: a number of pods, cores, bytes.
     """
 
     name: str

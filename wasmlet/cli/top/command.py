@@ -1,4 +1,4 @@
-"""`wasmlet top` on the command line."""
+"""The command `wasmlet top`: reads its options and runs `wasmlet.cli.top.live`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is typed while `wasmlet top` is on a terminal."""
+"""Reads the keys that are typed while `wasmlet top` runs on a terminal."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""What `wasmlet top` does: it asks, waits and draws.
+"""The main loop of `wasmlet top`: it gets the data, waits, and draws.
 
-Nodes and pods come by one watch each; CPU and memory are read once in an interval. That reading says, too, whether the
-API server is there: while it is away what was known last stays on the screen, with a line that says so, and its return
-ends the pauses of the watches. The screen is drawn when something has changed, and once in an interval; never more
-than a few times in a second.
+Nodes and pods come from one watch each; CPU and memory are read once in each interval. If that read fails, the API
+server counts as away. What was known last then stays on the screen, with a line that says so. When a read succeeds
+again, the watches are tried again at once. The screen is drawn when something has changed, and once in each interval,
+but never more than a few times in a second.
 """
 
 from __future__ import annotations

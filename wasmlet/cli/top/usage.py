@@ -49,7 +49,7 @@ class Usage:
 
     Attributes:
         pods: by namespace and name.
-        remark: why there is none, or not of all; "" where nothing is missed.
+        remark: why figures of all or some nodes are missing; "" if none are missing.
     """
 
     nodes: Mapping[str, Amount] = attrs.field(factory=dict)

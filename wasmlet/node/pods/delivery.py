@@ -19,7 +19,7 @@ async def admitted_inputs(services: NodeServices, pod: Pod, *, has_run: bool) ->
 
     Raises:
         Rejected: the pod cannot run on this node.
-        WasmletError: something that the pod refers to is not to be had yet.
+        WasmletError: something that the pod refers to could not be read from the API yet.
     """
     if has_run:
         services.admission.count(pod)

@@ -1,7 +1,7 @@
-"""From what a provider says to what the API stores: `status` of a pod.
+"""Makes a pod's `status` in the API from what the provider reports.
 
-Pure functions. `api_status` gives the part of `pod.status` that a node owns; `patch_of` the strategic-merge patch that
-brings the API's copy to it, or None when the API has it already. Conditions follow the kubelet: Initialized,
+Pure functions. `api_status` gives the part of `pod.status` that a node owns. `patch_of` gives the strategic-merge patch
+that changes the API's status to that, or None if nothing has to change. Conditions follow the kubelet: Initialized,
 PodReadyToStartContainers (KEP-3085), ContainersReady, Ready with the readiness gates (KEP-580), each with a transition
 time that moves only when its status does; conditions that somebody else set are not touched.
 """
@@ -33,7 +33,7 @@ from wasmlet.node.pods import losses
 
 _OWNED_TEXTS = ("reason", "message")
 _MERGED_LISTS = ("hostIPs", "podIPs")
-"""These merge by address: an old one would stay, and the API refuses two of one family."""
+"""The API merges these lists by address, so an old address would stay, and the API refuses two of one IP family."""
 MOST_MESSAGES = 12 * 1024
 """Bytes that the termination messages of a pod may have together; each container has the same part of it."""
 _PASSING_CONDITIONS = frozenset(("PodResizePending", "PodResizeInProgress"))
@@ -315,7 +315,7 @@ def _same(key: str, current: Any, wanted: Any) -> bool:
 
 
 def _covers(current: Any, wanted: Any) -> bool:
-    """Whether `current` is `wanted`, but for what the API server leaves out because it is empty."""
+    """Whether `current` equals `wanted`, apart from empty values, which the API server leaves out."""
     if current == wanted:  # mostly so, and then one call says it
         return True
     if isinstance(wanted, dict) and isinstance(current, dict):

@@ -129,7 +129,8 @@ class StepLoop:
     async def _pause(self, pauses: Pauses, work: Work) -> None:
         """Wait before the next try.
 
-        A change of the pod and the end of an outage of the API server cut it short, a question for its status does not.
+        A change of the pod ends the pause early, and so does the end of an outage of the API server. A question for the
+        pod's status is asked meanwhile, and does not end it.
         """
         over = asyncio.ensure_future(pauses.wait())
         try:

@@ -9,7 +9,7 @@ import traceback
 from types import FrameType, TracebackType
 from typing import Self
 
-__tracebackhide__ = True  # pytest leaves calls in this module out of tracebacks, which so show the provider's
+__tracebackhide__ = True  # pytest hides this module's calls in tracebacks, so that those of the provider are seen
 
 TICK = 0.02
 

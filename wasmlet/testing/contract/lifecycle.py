@@ -27,7 +27,7 @@ from wasmlet.testing.contract.verdict import (
     shown,
 )
 
-__tracebackhide__ = True  # pytest leaves calls in this module out of tracebacks, which so show the provider's
+__tracebackhide__ = True  # pytest hides this module's calls in tracebacks, so that those of the provider are seen
 
 LONG_GRACE = 600.0
 CLOCK_SKEW = timedelta(seconds=2)

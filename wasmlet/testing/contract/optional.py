@@ -22,7 +22,7 @@ from wasmlet.testing.contract.suite import Suite
 from wasmlet.testing.contract.trial import Trial
 from wasmlet.testing.contract.verdict import broken, demand, ended, runs
 
-__tracebackhide__ = True  # pytest leaves calls in this module out of tracebacks, which so show the provider's
+__tracebackhide__ = True  # pytest hides this module's calls in tracebacks, so that those of the provider are seen
 
 LINES = ("one", "two", "three")
 TEXT = b"one\ntwo\nthree\n"

@@ -17,7 +17,7 @@ from wasmlet.provider import Provider
 from wasmlet.testing.contract.trial import Trial
 from wasmlet.testing.contract.verdict import broken
 
-__tracebackhide__ = True  # pytest leaves calls in this module out of tracebacks, which so show the provider's
+__tracebackhide__ = True  # pytest hides this module's calls in tracebacks, so that those of the provider are seen
 
 
 class Suite:

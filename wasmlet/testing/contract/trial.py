@@ -32,7 +32,7 @@ from wasmlet.testing.contract.verdict import (
     shown,
 )
 
-__tracebackhide__ = True  # pytest leaves calls in this module out of tracebacks, which so show the provider's
+__tracebackhide__ = True  # pytest hides this module's calls in tracebacks, so that those of the provider are seen
 
 LOOK_SECONDS = 0.02
 """How often a provider is asked for what it does in its own time."""

@@ -16,7 +16,7 @@ from wasmlet.model.status import PodStatus
 from wasmlet.provider import Provider
 from wasmlet.testing.contract.verdict import broken, let_go
 
-__tracebackhide__ = True  # pytest leaves calls in this module out of tracebacks, which so show the provider's
+__tracebackhide__ = True  # pytest hides this module's calls in tracebacks, so that those of the provider are seen
 
 T = TypeVar("T")
 

@@ -11,7 +11,7 @@ import attrs
 from wasmlet.model.status import ContainerStatus, PodStatus, Running, Terminated, Waiting
 from wasmlet.provider import PodRecord
 
-__tracebackhide__ = True  # pytest leaves calls in this module out of tracebacks, which so show the provider's
+__tracebackhide__ = True  # pytest hides this module's calls in tracebacks, so that those of the provider are seen
 
 ALL_CONTAINERS = "put a ContainerStatus of every container of the pod into PodStatus.containers"
 ADVICE = (
