@@ -1,7 +1,10 @@
-"""Modules in OCI registries, and the store on disk that keeps what was pulled.
+"""Client for OCI registries, and the store on disk that keeps the WebAssembly modules that were pulled from them.
 
-`references` reads what `image` says in a manifest; `credentials` and `helpers` find who may pull it. `http`, `tokens`
-and `session` speak to a registry; `manifests`, `trees` and `wasm` understand what it has. `store` keeps modules by
-digest, `collection` removes what nobody uses, `access` knows whose each is. `pull` and `push` put it all together; the
-runtime (`wasmlet.runtime.images.registries`) and the command line (`wasmlet.cli.artifacts`) use them.
+- `references` parses the `image` of a manifest; `credentials` and `helpers` find the credentials for it.
+- `http`, `tokens` and `session` speak the registry protocol; `manifests`, `trees` and `wasm` parse what it sends.
+- `store` keeps modules by digest; `collection` removes those that nobody uses; `access` records who pulled what.
+- `pull` and `push` combine these.
+
+Two places use this package: the runtime (`wasmlet.runtime.images.registries`) and the command line
+(`wasmlet.cli.artifacts`).
 """

@@ -1,8 +1,10 @@
-"""Whose image: a pod without the credential does not run what another's credential has pulled.
+"""Access to pulled images: which pods may run an image that is already on the node without asking the registry.
 
-The kubelet's rule (KEP-2535, `KubeletEnsureSecretPulledImages`) and its policies. With each image it is kept who pulled
-it: anybody on the node, where the registry wanted nothing or the node's own credentials served, or the pull secrets
-that did. A pod that is not among these has to pull it itself, which downloads nothing again but asks the registry.
+Without this rule, a pod could run a private image that another pod's credentials had pulled. The rule and its policies
+are the kubelet's (KEP-2535, `KubeletEnsureSecretPulledImages`). For each image the node records who pulled it:
+- everybody, where the registry asked for no credentials or the node's own credentials were enough;
+- otherwise the pull secrets that were used.
+A pod that is not recorded must pull the image itself. That asks the registry, but downloads nothing a second time.
 """
 
 from __future__ import annotations
@@ -21,17 +23,18 @@ from wasmlet.errors import ConfigError
 
 Policy = Literal["NeverVerify", "NeverVerifyPreloadedImages", "NeverVerifyAllowlistedImages", "AlwaysVerify"]
 _MAX_SECRETS = 100
-"""Of one image; the kubelet keeps no more either."""
+"""The most pull secrets that are recorded for one image; the kubelet has the same limit."""
 
 
 @attrs.frozen
 class Rule:
-    """Which images are verified.
+    """Which images are verified. For these a pod must show that it may have the image (see the module).
 
     Attributes:
-        policy: the kubelet's `imagePullCredentialsVerificationPolicy`. Every image of a store was pulled, so none is
-            preloaded, and that policy verifies all.
-        allowlist: names without tag and digest, or beginnings that end in `/*`.
+        policy: the kubelet's `imagePullCredentialsVerificationPolicy`. Every image in a store was pulled, so none is
+            preloaded: `NeverVerifyPreloadedImages` verifies all images here.
+        allowlist: image names without tag and digest, or prefixes that end in `/*`. `NeverVerifyAllowlistedImages`
+            does not verify these.
     """
 
     policy: str = "NeverVerifyPreloadedImages"
@@ -68,9 +71,9 @@ class Access:
         """Whether a pod with these secrets may run the image without asking the registry.
 
         Args:
-            name: of the image, registry and repository.
-            digest: of its manifest.
-            secrets: those of the pod's that are for that name.
+            name: registry and repository of the image.
+            digest: digest of the image's manifest.
+            secrets: the pod's pull secrets that match this name.
         """
         if not self._rule.verifies(name):
             return True
@@ -82,7 +85,7 @@ class Access:
         )
 
     async def pulled(self, name: str, digest: str, credential: Credential | None) -> None:
-        """Record that the image was pulled with that credential."""
+        """Record that the image was pulled with that credential; None: the registry asked for none."""
         path = self._store.access_path(digest)
         async with self._store.locked(f"access-{path.name}"):
             everything = read_object(path) or {}
@@ -105,7 +108,11 @@ def _with(known: dict[str, Any], secret: Secret | None) -> dict[str, Any]:
 
 
 def _same(known: Any, secret: Secret) -> bool:
-    """Whether both are the same credential, wherever it is kept, or the same object, whose content may have changed."""
+    """Whether a recorded secret counts as the same as this one.
+
+    It does if the credential is the same, even in another Secret object, or if the Secret object is the same, even
+    with another credential in it by now.
+    """
     if not isinstance(known, dict):
         return False
     there = (known.get("namespace"), known.get("name"), known.get("uid"))

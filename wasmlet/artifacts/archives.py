@@ -1,8 +1,8 @@
-"""Tar archives as registries have them: read in order, a piece at a time, and within bounds.
+"""Reads the tar archives of images in order, a piece at a time, with limits on their size.
 
-Names are cleaned and taken below the root, as containerd does it, so none leads out of the archive. The first bytes
-say how an archive is compressed: media types are often wrong. What grows beyond bounds is refused, also by the holes of
-sparse files (`sparse`). Nothing is unpacked here; `trees` does that.
+File names are normalized as containerd does it, so that none leads out of the archive's root. The compression is
+detected from the first bytes, because the media types that registries state are often wrong. An archive that is larger
+than its limit is refused; the holes of sparse files (`sparse`) count as well. This module only reads; `trees` unpacks.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ class Entry:
     """A member of an archive: its path below the root ("" for the root itself), its kind, and its size in bytes.
 
     Attributes:
-        target: what a link refers to, as it is written there.
-        mode: its permissions.
+        target: the target of a link, as the archive has it.
+        mode: the permission bits.
     """
 
     path: str
@@ -59,9 +59,9 @@ class Archive:
     """Reads a tar archive in order (ustar, GNU and pax names), never more than a piece of it at a time.
 
     Args:
-        file: the archive, compressed with gzip or zstd, or not at all; it is read from where it stands.
-        limit: bytes that it may have, uncompressed.
-        digest: what they have to have; None where that is not known.
+        file: the archive, compressed with gzip or zstd, or not at all; reading begins at its current position.
+        limit: the most bytes that the archive may have, uncompressed.
+        digest: the digest that the uncompressed bytes must have; None if it is not known.
     """
 
     def __init__(self, file: BinaryIO, limit: int, digest: str | None = None) -> None:
@@ -75,20 +75,20 @@ class Archive:
         self._left = 0
         """Bytes until the next header."""
         self._unread = 0
-        """Bytes of the present member's content that were not read: what is left without the padding."""
+        """Bytes of the current member's content that were not read yet, without the padding."""
         self._sparse: Sparse | None = None
-        """The parts of the member that `entries` gave last, where it is sparse."""
+        """The parts of the current member (the last one from `entries`) if it is sparse."""
 
     @property
     def taken(self) -> int:
-        """Bytes so far, uncompressed, with the holes of sparse files."""
+        """How many bytes were read so far: uncompressed, and including the holes of sparse files."""
         return self._taken
 
     def entries(self) -> Iterator[Entry]:
         """Each member. Content that was not read is skipped when the next member is asked for.
 
         Raises:
-            BadContent: the archive is not in order; or, at its end, its digest is another one than expected.
+            BadContent: the archive is damaged or breaks a limit; or, at its end, its digest is not the expected one.
         """
         names: dict[str, str] = {}
         for count in range(MAX_ENTRIES + 1):
@@ -112,7 +112,7 @@ class Archive:
                 raise BadContent(f"a layer has more than {MAX_ENTRIES} entries")
 
     def _entry(self, header: tarfile.TarInfo, block: bytes, names: dict[str, str]) -> Entry:
-        """A member with this header, which the pax records, or the headers of GNU tar, before it may overrule."""
+        """Make the entry of a header. Pax records or GNU headers that came before it override its fields (`names`)."""
         kind, size = header.type, _size(names["size"]) if "size" in names else header.size
         self._sparse, self._unread = None, size
         if kind in REGULAR:
@@ -127,7 +127,7 @@ class Archive:
         return Entry(cleaned(path), kind, size, names.get("linkpath", header.linkname), header.mode & 0o777)
 
     def content(self, entry: Entry) -> Iterator[bytes]:
-        """The bytes of the member that `entries` gave last."""
+        """The content of the current member, which is the last one from `entries`; holes are zeros."""
         if self._sparse is None:
             yield from self._contents(entry.size)
             return
@@ -139,7 +139,7 @@ class Archive:
             position = offset + length
 
     def _contents(self, left: int) -> Iterator[bytes]:
-        """This many bytes of the present member, as the archive has them."""
+        """This many bytes of the current member, as they are in the archive (without holes)."""
         while left:
             chunk = self._read_content(min(left, _CHUNK))
             left -= len(chunk)
@@ -175,7 +175,7 @@ class Archive:
             size -= len(self._read(min(size, _CHUNK)))
 
     def _drain(self) -> None:
-        """Read what follows the end, within bounds, so that checksums at the end are checked."""
+        """Read what follows the end of the archive, within the limit, so that the checksums at the end are checked."""
         while self._more():
             self._position = len(self._waiting)
         if self._digest is not None and self._hash.hexdigest() != self._digest.partition(":")[2]:
@@ -187,7 +187,7 @@ class Archive:
     def _read(self, size: int, *, end: bool = False) -> bytes:
         while len(self._waiting) - self._position < size:
             if not self._more():
-                if end and self._position == len(self._waiting):  # also of no bytes at all, as some tools push them
+                if end and self._position == len(self._waiting):  # an empty archive is valid, too: some tools push one
                     return b""
                 raise BadContent("a layer ends in the middle of its archive")
         self._position += size
@@ -207,9 +207,9 @@ class Archive:
 
 
 def cleaned(name: str) -> str:
-    """A name as a path below the root: without `.`, `..`, empty parts and a slash in front; "" for the root itself.
+    """Normalize a name to a path below the root: no `.`, no `..`, no empty parts, no leading slash; "" for the root.
 
-    What would lead above the root stays at the root, as containerd has it.
+    A `..` that would lead above the root is dropped, as in containerd.
 
     Raises:
         BadContent: it cannot be a path.
@@ -229,7 +229,7 @@ def _size(text: str) -> int:
 
 
 def _pax(data: bytes) -> dict[str, str]:
-    """The records `LENGTH name=value` of a pax header; those of a sparse file that are repeated become one."""
+    """Parse the records `LENGTH name=value` of a pax header. Repeated records of a sparse file are joined into one."""
     found: dict[str, str] = {}
     parts: list[str] = []
     position = 0

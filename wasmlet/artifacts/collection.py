@@ -1,11 +1,15 @@
 """Garbage collection of the store, by the kubelet's rules for images.
 
-What was not used for longer than `max_age` goes. Where the file system is fuller than the high mark, what was used
-least recently goes until it is below the low one. Nothing goes that is in use, nor anything younger than `min_age`.
-Compiled modules are collected like this together with images; since they can be made again, none stays that was not
-used for a week, which is how those of earlier engines and of files that have changed come to an end; so do the reasons
-why modules cannot be compiled, a week after they were found. Blobs that no
-image names are what interrupted pulls left; they go as soon as they are older than a minute.
+- An image that was not used for longer than `max_age` is removed.
+- If the file system is fuller than the high mark, the least recently used images are removed until the usage is below
+  the low mark.
+- Nothing is removed that is in use or was used within `min_age`.
+
+Compiled modules follow the same rules. They can be made again, so a compiled module that was not used for a week is
+removed in any case; those of earlier engine versions go away in this way. The files that say why a module cannot be
+compiled (`compiled`) are removed after a week, too.
+
+Blobs that no image names are left over from interrupted pulls. They are removed once they are older than a minute.
 """
 
 from __future__ import annotations
@@ -25,7 +29,7 @@ from wasmlet.artifacts.store import STALE, Store, read_image, read_reference
 from wasmlet.clock import Clock
 
 Usage = Callable[[Path], float]
-"""How full the file system of a directory is, in percent."""
+"""Measures how full the file system of a directory is, in percent."""
 
 COMPILED_AGE = 7 * 86400.0
 """Seconds after its last use at which a compiled module goes."""
@@ -53,9 +57,9 @@ class Collected:
     """What a collection did.
 
     Attributes:
-        images: digests of those that went.
-        compiled: names of the compiled modules that went.
-        full: whether it is fuller than the high mark still, because all that is left is in use or young.
+        images: digests of the images that were removed.
+        compiled: names of the compiled modules that were removed.
+        full: whether the file system is still above the high mark, because everything left is in use or too young.
     """
 
     images: tuple[str, ...]
@@ -68,9 +72,9 @@ class _Idle:
     """An image or a compiled module that may be removed.
 
     Attributes:
-        used: when it was used last.
-        most: seconds after which it goes; 0 means never.
-        remove: removes it unless it is in use, or was used meanwhile; whether it did.
+        used: when it was used last, in seconds since the epoch.
+        most: seconds without use after which it is removed in any case; 0 means never.
+        remove: removes it unless it is in use or was used since; returns whether it was removed.
     """
 
     path: Path
@@ -86,7 +90,7 @@ def percent_used(directory: Path) -> float:
 
 
 def collect(store: Store, limits: Limits, clock: Clock, usage: Usage = percent_used) -> Collected:
-    """Remove what may be removed; blocks.
+    """Run one collection of the store; blocks.
 
     Raises:
         OSError: the disk fails.
@@ -125,7 +129,7 @@ def _idle(store: Store, limits: Limits) -> Iterable[_Idle]:
 
 @contextlib.contextmanager
 def _unused(path: Path, same: Callable[[os.stat_result], bool]) -> Iterator[bool]:
-    """Whether the file is not in use, nor was meanwhile; nobody begins to use it in the context."""
+    """Yield whether the file is unused: not locked, and unchanged (`same`). Nobody can lock it in the context."""
     descriptor = lock(path, create=False)
     try:
         yield descriptor is not None and same(os.fstat(descriptor))
@@ -135,7 +139,7 @@ def _unused(path: Path, same: Callable[[os.stat_result], bool]) -> Iterator[bool
 
 
 def _remove(store: Store, path: Path, used: float) -> bool:
-    """Remove an image and, before it, its references; not one that is in use or was used meanwhile."""
+    """Remove an image, its references first; return False if it is in use, or was used since `used`."""
     with _unused(path, lambda found: found.st_mtime == used) as unused:
         if unused:
             _forget(store, path, (store.trees / path.name).exists())
@@ -144,18 +148,18 @@ def _remove(store: Store, path: Path, used: float) -> bool:
 
 
 def _remove_tree(store: Store, path: Path, used: float) -> bool:
-    """The same for an image that is a directory."""
+    """As `_remove`, for an image that is unpacked as a directory (`trees`)."""
     with _unused(path, lambda found: found.st_mtime == used) as unused:
         if unused:
             _forget(store, path, (store.images / path.name).exists())
-            gone = store.ingest / f"{secrets.token_hex(16)}.part"  # where it is cleared away, if this process dies now
+            gone = store.ingest / f"{secrets.token_hex(16)}.part"  # `clear_up` removes it from there if we die now
             path.rename(gone)
             shutil.rmtree(gone)
         return unused
 
 
 def _forget(store: Store, path: Path, otherwise: bool) -> None:
-    """Remove the references to an image, unless the store has it in its other form."""
+    """Remove the references to an image, unless the store still has it in its other form (a module, or a directory)."""
     digest = path.name.replace("-", ":", 1)
     if otherwise:
         return
@@ -166,7 +170,7 @@ def _forget(store: Store, path: Path, otherwise: bool) -> None:
 
 
 def _remove_compiled(path: Path, used: float) -> bool:
-    """The same for a compiled module."""
+    """As `_remove`, for a compiled module."""
     with _unused(path, lambda found: found.st_atime == used) as unused:
         if unused:
             path.unlink(missing_ok=True)
@@ -179,7 +183,7 @@ def _remove_refusal(path: Path) -> bool:
 
 
 def discard(store: Store, digests: Iterable[str]) -> None:
-    """Remove those of the blobs that no image names; blocks."""
+    """Remove those blobs of `digests` that no image names; blocks."""
     named = _named(store)
     for digest in digests:
         if (path := store.blob(digest)) not in named:

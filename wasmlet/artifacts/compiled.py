@@ -1,18 +1,21 @@
-"""Compiled modules beside the content store: each is a file that says what it is and what it has to be.
+"""The cache of compiled modules, in the directory of the content store. Each compiled module is one file:
 
     compiled/<module>-<how>-<checksum>
 
-`module` is the module's digest; `how` is a digest of all that makes compiled forms of one module differ: the engine,
-its version and settings, the machine. The checksum is that of the file, so a file that was cut short or altered is
-found out before it is used, and removed; it is then compiled anew. What is here is native code, so what others
-could have written is not trusted either. A file gets its name when it is whole and on the disk, and is never changed.
+- `module` is the digest of the WebAssembly module.
+- `how` is a digest of everything that the compiled code depends on: the engine, its version and settings, the machine.
+- `checksum` is that of the file. A file that was cut short or altered is noticed before it is used. It is removed, and
+  the module is compiled again.
 
-Whoever uses one holds a shared lock on it, on a descriptor that may be handed on, and `collection` removes nothing that
-is locked. A file's time of access says when it was used last; it is set here, whatever the file system does with it.
+The files are native code that this node runs, so a file that other users could have written is not used. A file gets
+its name only when it is complete and on the disk, and is never changed after that.
+
+Whoever uses a file holds a shared lock on its descriptor, and `collection` removes no locked file. The access time of a
+file says when it was used last. This module sets it, because file systems do not always do so.
+
+If a module cannot be compiled, the reason is kept in a file, so that nobody tries again:
 
     refused/<module>-<how>
-
-says why a module has no compiled form and never will have one, so that nobody tries again.
 """
 
 from __future__ import annotations
@@ -36,7 +39,7 @@ from wasmlet.concurrency import in_thread, opened_in_thread
 log = structlog.get_logger(__name__)
 
 FORMAT = 1
-"""Part of every name; grows when what is stored means something else."""
+"""Version of the file format. It is part of every file name; raise it when the content changes its meaning."""
 
 _HOW = 32
 _LONGEST_REASON = 16 * 1024
@@ -49,7 +52,7 @@ class Form:
 
     Attributes:
         module: SHA-256 of the module, hexadecimal.
-        how: whatever makes compiled forms of one module differ.
+        how: everything that the compiled code depends on, see the module.
     """
 
     module: str
@@ -57,20 +60,20 @@ class Form:
 
     @property
     def name(self) -> str:
-        """What its file's name begins with."""
+        """The beginning of its file name: `<module>-<how>`."""
         key = json.dumps([FORMAT, os.uname().machine, *self.how])
         return f"{self.module}-{hashlib.sha256(key.encode()).hexdigest()[:_HOW]}"
 
 
 class CompiledModules:
-    """The compiled modules of a store. `find` and `discard` block; `open` does as `find`, without blocking."""
+    """The compiled modules of a store. `find` and `discard` block; `open` is `find` without blocking."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self._verified: dict[Path, tuple[int, ...]] = {}
 
     def find(self, form: Form) -> int | None:
-        """The compiled module, open and locked, the caller's to close; None where there is none that is as it was.
+        """Open and lock a compiled module. The caller closes the descriptor. None if there is no intact one.
 
         Raises:
             OSError: the disk fails.
@@ -78,7 +81,7 @@ class CompiledModules:
         for path in self._files(form):
             try:
                 descriptor = lock(path, create=False, shared=True)
-            except OSError as error:  # no file of ours
+            except OSError as error:  # not a file that this module wrote
                 self._remove(path, error.strerror or str(error))
                 continue
             if descriptor is None:  # just being removed
@@ -100,10 +103,10 @@ class CompiledModules:
 
     @asynccontextmanager
     async def making(self, form: Form) -> AsyncIterator[Part | None]:
-        """Hold the right to compile it, which one process at a time has among those that share the store.
+        """Hold the exclusive right to compile a module, among all processes that share the store.
 
-        What is written to the descriptor of the file that is given is kept if the block succeeds; None means that
-        another has compiled it meanwhile.
+        Yields a file for the compiled module, which is kept if the block succeeds. Yields None if another process has
+        compiled the module in the meantime.
         """
         async with self._store.locked(f"compiled-{form.name}"):
             if (descriptor := await self.open(form)) is not None:
@@ -115,12 +118,12 @@ class CompiledModules:
                 await in_thread(self._keep, form, part)
 
     def discard(self, form: Form) -> None:
-        """Remove one that an engine could not load."""
+        """Remove a compiled module that an engine could not load."""
         for path in self._files(form):
             self._remove(path, "the engine cannot load it")
 
     def refuse(self, form: Form, why: str) -> None:
-        """Record why there is no such form; blocks.
+        """Record why a module cannot be compiled; blocks.
 
         Raises:
             OSError: the disk fails.
@@ -128,7 +131,7 @@ class CompiledModules:
         write_whole(self._store.ingest, self._store.refused / form.name, why.encode()[:_LONGEST_REASON])
 
     def refused(self, form: Form) -> str:
-        """Why there is no such form; "" where nothing is known. Blocks."""
+        """Why a module cannot be compiled, if that was recorded; else "". Blocks."""
         with contextlib.suppress(OSError), open(self._store.refused / form.name, "rb") as file:
             return file.read(_LONGEST_REASON).decode("utf-8", "replace")
         return ""
@@ -139,16 +142,16 @@ class CompiledModules:
 
     def _keep(self, form: Form, part: Part) -> None:
         part.rehash()
-        # Guests may be other users, and open it by a descriptor; nobody else reaches the directory.
+        # Guest processes may run as other users and open the file by a descriptor. Nobody else reaches the directory.
         os.fchmod(part.descriptor, 0o644)
         part.keep(self._store.compiled / f"{form.name}-{part.found.partition(':')[2]}")
 
     def _wrong(self, path: Path, descriptor: int) -> str:
-        """What is wrong with a file; "" for nothing."""
+        """What is wrong with a file, for the log; "" if it is fine."""
         found = os.fstat(descriptor)
         if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o022:
             return "expected a file of ours that nobody else may write"
-        # Read once in a process's life: this is about disks and accidents; nobody else can write it.
+        # Each file is verified once in a process's life: that finds disk errors, and nobody else can write the file.
         seen = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
         if self._verified.get(path) != seen:
             digest = hashlib.sha256()
@@ -162,7 +165,7 @@ class CompiledModules:
         return ""
 
     def used(self, descriptor: int) -> None:
-        """Record that one from `find` is used now, so that it is not removed as one of the oldest."""
+        """Record that a file from `find` is used now: `collection` removes the least recently used ones."""
         now = int(self._store.clock.now().timestamp() * 1e9)
         with contextlib.suppress(OSError):
             os.utime(descriptor, ns=(now, os.fstat(descriptor).st_mtime_ns))

@@ -1,9 +1,9 @@
-"""Credentials: where a user and a password for a registry come from, and which of them are for an image.
+"""Registry credentials: where a user and a password come from, and which of them apply to an image.
 
-Docker's `config.json` and the two forms of pull secrets hold the same entries, and both are matched as the kubelet does
-it: an entry is for every image whose name it begins, most specific first, `*` stands for one part of a host name, and
-a port has to be the same. Where several match, all are tried in turn. What Docker keeps with a credential helper is
-asked for in `helpers`.
+Docker's `config.json` and both types of pull secrets hold the same kind of entries. An entry applies to every image
+whose name begins with the entry's key. `*` in a key matches one part of a host name; a port must be equal. If several
+entries apply, they are tried in turn, the most specific first. All this is as in the kubelet. `helpers` handles the
+credentials that Docker keeps with a credential helper.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from wasmlet.artifacts.errors import ArtifactError
 from wasmlet.artifacts.references import DEFAULT_REGISTRY
 
 DOCKER_HUB = "https://index.docker.io/v1/"
-"""What Docker calls its hub in `config.json`, and to credential helpers."""
+"""The name of Docker Hub in `config.json`, and in requests to credential helpers."""
 
 _HUB_HOST = "index.docker.io"
 _BASE64 = re.compile(r"[A-Za-z0-9+/]*={0,2}")
@@ -35,11 +35,11 @@ DOCKERCFG, DOCKERCONFIGJSON = "kubernetes.io/dockercfg", "kubernetes.io/dockerco
 
 @attrs.frozen
 class Secret:
-    """The object that a credential came from: a pod's pull secret.
+    """The Secret object that a credential came from: a pod's pull secret.
 
     Attributes:
-        credential: SHA-256 of the user and the password, hexadecimal; the kubelet compares these, too, so that the
-            same credential in another secret will do.
+        credential: SHA-256 of the user and the password, hexadecimal. It shows whether two secrets hold the same
+            credential (`access`); the kubelet compares these, too.
     """
 
     namespace: str
@@ -55,7 +55,7 @@ class Credential:
     Attributes:
         identity_token: trade it for access at the registry's token server (`identitytoken`), instead of a password.
         registry_token: send it as it is (`registrytoken`).
-        secret: which of a pod's secrets it is from, None for the node's own.
+        secret: the pod's pull secret that it comes from; None for the node's own credentials.
     """
 
     username: str = ""
@@ -69,13 +69,16 @@ class Keychain(Protocol):
     """Finds credentials."""
 
     async def credentials(self, name: str) -> Sequence[Credential]:
-        """Those for an image, best first; `name` is its registry and repository. None: ask without."""
+        """The credentials to try for an image, best first; `name` is its registry and repository.
+
+        An empty result means: ask the registry without credentials.
+        """
         ...
 
 
 @attrs.frozen
 class Keyring:
-    """Credentials by the beginning of the names that they are for: host, perhaps with port and path, no scheme."""
+    """Credentials, each with the key that image names must begin with: host, optional port and path, no scheme."""
 
     entries: tuple[tuple[str, Credential], ...] = ()
 
@@ -83,7 +86,7 @@ class Keyring:
         return self.lookup(name)
 
     def lookup(self, name: str) -> list[Credential]:
-        """Those for an image, most specific first, as `credentialprovider.BasicDockerKeyring` of the kubelet."""
+        """The credentials for an image, most specific first, as the kubelet's `BasicDockerKeyring` finds them."""
         keyed = sorted(self.entries, key=lambda entry: entry[0], reverse=True)
         found = [credential for key, credential in keyed if _matches(key, name)]
         if not found and name.partition("/")[0] == DEFAULT_REGISTRY:
@@ -93,7 +96,7 @@ class Keyring:
 
 @attrs.frozen
 class Keychains:
-    """Several, in this order."""
+    """Several keychains, asked in this order."""
 
     parts: tuple[Keychain, ...]
 
@@ -102,7 +105,7 @@ class Keychains:
 
 
 def auths_of(config: Mapping[str, Any]) -> Keyring:
-    """The entries of a mapping from places to `{"username", "password", "auth", "identitytoken", ...}`.
+    """Read the `auths` of a configuration: a mapping from registry to `{"username", "password", "auth", ...}`.
 
     Raises:
         ArtifactError: an entry is not of that form; the message does not show what it holds.
@@ -117,15 +120,15 @@ def auths_of(config: Mapping[str, Any]) -> Keyring:
             username, password = _decoded(place, auth)
         credential = Credential(username, password, texts.get("identitytoken", ""), texts.get("registrytoken", ""))
         if username or credential.identity_token or credential.registry_token:
-            with contextlib.suppress(ValueError):  # a place that is no address is for nothing, as in the kubelet
+            with contextlib.suppress(ValueError):  # a key that is no address matches no image, as in the kubelet
                 entries.append((_key(place), credential))
     return Keyring(tuple(entries))
 
 
 def fields(raw: Mapping[str, Any]) -> dict[str, Any]:
-    """An object of a configuration as Go's encoding/json reads it: the names of fields in any case, in small letters.
+    """Read a JSON object as Go's encoding/json does: field names match in any case; the result has them in lower case.
 
-    Of several with one name the last counts; an object adds to an earlier one, and null says nothing.
+    If a name comes several times, the last value counts. Objects are merged, and null is ignored.
     """
     found: dict[str, Any] = {}
     for name, value in raw.items():
@@ -139,11 +142,12 @@ def fields(raw: Mapping[str, Any]) -> dict[str, Any]:
 
 @attrs.frozen
 class PullSecrets:
-    """What a pod's pull secrets come to.
+    """The result of reading a pod's pull secrets.
 
     Attributes:
-        missing: names of those that do not exist, which a pull survives.
-        warnings: one for each of the others that could not be used: of another type, or not to be read.
+        keyring: the credentials of all secrets that could be read.
+        missing: names of the secrets that do not exist; the pull goes on without them.
+        warnings: one message for each secret that exists and cannot be used: wrong type, or not readable.
     """
 
     keyring: Keyring
@@ -155,8 +159,8 @@ def pull_secrets(namespace: str, names: Iterable[str], secrets: Mapping[str, Map
     """The keyring of a pod's `imagePullSecrets`.
 
     Args:
-        names: as the manifest has them.
-        secrets: raw objects by name; one that is absent does not exist, which a pull survives, as in the kubelet.
+        names: the names of the secrets, from the manifest.
+        secrets: the Secret objects by name. One that is not in it does not exist; the kubelet ignores that, too.
     """
     entries: list[tuple[str, Credential]] = []
     missing, warnings = [], []
@@ -202,7 +206,7 @@ def _from(secret: Secret, credential: Credential) -> Credential:
 def _decoded(place: str, auth: str) -> tuple[str, str]:
     """The user and the password of an `auth`, as the kubelet's `decodeDockerConfigFieldAuth` reads it.
 
-    Bytes that are not UTF-8 are kept (surrogateescape), for a password may have any.
+    Bytes that are not UTF-8 are kept (surrogateescape), because a password may contain any bytes.
     """
     content = _from_base64(auth) or b""
     username, colon, password = content.decode("utf-8", "surrogateescape").partition(":")
@@ -214,8 +218,8 @@ def _decoded(place: str, auth: str) -> tuple[str, str]:
 def _from_base64(text: str) -> bytes | None:
     """Decode as Go does, None where Go fails.
 
-    Go's decoders skip newlines and know one alphabet each. The kubelet takes the decoder that wants padding where the
-    text ends with "=", and the one that allows none elsewhere.
+    Go's decoders skip newlines, and each accepts one alphabet. If the text ends with "=", the kubelet uses the decoder
+    that requires padding, otherwise the one that forbids it.
     """
     plain = text.replace("\r", "").replace("\n", "")
     if not _BASE64.fullmatch(plain) or (plain.endswith("=") and len(plain) % 4) or len(plain.rstrip("=")) % 4 == 1:
@@ -224,7 +228,7 @@ def _from_base64(text: str) -> bytes | None:
 
 
 def _key(place: str) -> str:
-    """An entry's place without scheme, and without the version that Docker's old addresses end in."""
+    """The key of an entry: without the scheme, and without the API version at the end of Docker's old addresses."""
     parts = urlsplit(place if "://" in place else f"https://{place}")
     path = parts.path
     if path.startswith(("/v1/", "/v2/")) or path in ("/v1", "/v2"):
@@ -233,7 +237,7 @@ def _key(place: str) -> str:
 
 
 def _matches(key: str, name: str) -> bool:
-    """The kubelet's `URLsMatch`: part by part of the host, the same port, and a path that the name begins with."""
+    """Whether a key applies to an image name, as the kubelet's `URLsMatch`: host part by part, port, path prefix."""
     (host, port, path), (its_host, its_port, its_path) = _split(key), _split(name)
     parts, its_parts = host.split("."), its_host.split(".")
     return (

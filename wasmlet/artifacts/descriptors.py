@@ -1,4 +1,7 @@
-"""Descriptors: what a manifest says of each thing that it refers to, by digest; and how a digest is checked."""
+"""OCI descriptors, and how digests are computed.
+
+A manifest refers to each piece of content by a descriptor, which has its media type, digest and size.
+"""
 
 from __future__ import annotations
 
@@ -20,8 +23,8 @@ class Descriptor:
     """A reference to content.
 
     Attributes:
-        size: bytes.
-        platform: `os/architecture` where an index says it.
+        size: size of the content in bytes.
+        platform: `os/architecture`, if an index states it; else None.
     """
 
     media_type: str
@@ -31,19 +34,20 @@ class Descriptor:
     platform: str | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """As a manifest has it."""
+        """The descriptor as JSON, in the form that manifests use."""
         content: dict[str, Any] = {"mediaType": self.media_type, "digest": self.digest, "size": self.size}
         return content | ({"annotations": dict(self.annotations)} if self.annotations else {})
 
 
 def read_descriptor(raw: Any, what: str) -> Descriptor:
-    """Check a descriptor.
+    """Parse and check a descriptor.
 
     Args:
-        what: it is of, for the message.
+        raw: the JSON value.
+        what: what the descriptor stands for, for the error message.
 
     Raises:
-        BadContent: it is none.
+        BadContent: `raw` is not a descriptor.
     """
     if not isinstance(raw, Mapping):
         raise BadContent(f"{what} is no descriptor")
@@ -58,7 +62,7 @@ def read_descriptor(raw: Any, what: str) -> Descriptor:
 
 
 def texts(raw: Any) -> dict[str, str]:
-    """Those entries of a mapping whose values are text."""
+    """The entries of a mapping whose values are strings; the others are left out."""
     return {k: v for k, v in raw.items() if isinstance(v, str)} if isinstance(raw, Mapping) else {}
 
 
@@ -69,10 +73,10 @@ def _platform(raw: Any) -> str | None:
 
 
 def hasher(digest: str) -> _Hash:
-    """A fresh hash of the kind that this digest is of."""
+    """A new hash object for the algorithm of this digest (`sha256:...`, `sha512:...`)."""
     return hashlib.new(digest.partition(":")[0])
 
 
 def digest_of(data: bytes) -> str:
-    """SHA-256, as a descriptor has it."""
+    """The SHA-256 digest of some bytes, in the form `sha256:...`."""
     return f"sha256:{hashlib.sha256(data).hexdigest()}"

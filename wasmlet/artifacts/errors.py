@@ -1,8 +1,8 @@
-"""What can go wrong between a reference and a module on disk.
+"""The errors of pulling, pushing and reading modules.
 
-Each error says the cause. `errors_name` puts the reference in front of it once, where a pull or a push begins. `reason`
-is what a kubelet shows as the container's `waiting.reason`. No message holds a credential, a token or the query of an
-address, because a registry that redirects puts signatures there.
+Each message states the cause. `errors_name` adds the image reference in front of it, once per pull or push. `reason` is
+what a kubelet shows as `waiting.reason` of the container. No message contains a credential, a token or the query part
+of a URL, because registries put signatures there when they redirect.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ class InvalidReference(ArtifactError):
 
 
 class Denied(ArtifactError):
-    """The registry wants other credentials, or any (401), or does not let this user do it (403).
+    """The registry refuses the credentials, or asks for some (401), or forbids this user to do it (403).
 
     Args:
-        forbidden: it knows who asks, and says no.
+        forbidden: the credentials are valid, but the user has no permission (403).
     """
 
     def __init__(self, message: str, *, forbidden: bool = False) -> None:
@@ -54,16 +54,16 @@ class Unavailable(ArtifactError):
 
 
 class BadContent(ArtifactError):
-    """What the registry sent is not what it should be: wrong digest or size, no manifest, no module."""
+    """The content is wrong: another digest or size than stated, not a manifest, or not a module."""
 
 
 class StoreError(ArtifactError):
-    """The node's own disk failed, or holds what it should not."""
+    """The store on this node's disk failed, or has unexpected content."""
 
 
 @contextlib.contextmanager
 def errors_name(reference: object) -> Iterator[None]:
-    """Put this reference in front of the message of each error."""
+    """Put the image reference in front of the message of every `ArtifactError` that the block raises."""
     try:
         yield
     except ArtifactError as error:

@@ -1,7 +1,7 @@
-"""Files of the store: written whole or not at all, and locked by those who use them.
+"""Files of the store: each is written completely or not at all, and is locked while somebody uses it.
 
-A lock (`flock`) is the kernel's: it ends with the process that holds it, whatever ends that. A file that may be removed
-by whoever holds its lock is locked only when it still has its name afterwards.
+A lock (`flock`) belongs to the kernel, which releases it when the process ends, however it ends. The holder of a lock
+may remove the file. So whoever has just locked a file checks that the file still has its name.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _CHUNK = 1024 * 1024
 
 
 def lock(path: Path, *, create: bool, shared: bool = False) -> int | None:
-    """The locked descriptor of the file of this name; None where somebody else has it locked, or there is no file.
+    """Open and lock a file. Returns its descriptor, or None if somebody else has locked it or there is no such file.
 
     Raises:
         OSError: the file cannot be opened.
@@ -43,7 +43,7 @@ def lock(path: Path, *, create: bool, shared: bool = False) -> int | None:
         except BaseException:
             os.close(descriptor)
             raise
-        os.close(descriptor)  # removed meanwhile by who had the lock
+        os.close(descriptor)  # the holder of the lock has removed the file
 
 
 def _is(descriptor: int, path: Path) -> bool:
@@ -54,7 +54,10 @@ def _is(descriptor: int, path: Path) -> bool:
 
 
 def locked_directory(path: Path) -> int:
-    """Make a directory for this user alone; its descriptor, locked. Who clears up may be quicker to lock it."""
+    """Make a directory for this user alone, and return its locked descriptor.
+
+    `Store.clear_up` of another process may lock and remove the new directory first; then it is made again.
+    """
     while True:
         path.mkdir(0o700)
         descriptor = lock(path, create=False)
@@ -63,13 +66,14 @@ def locked_directory(path: Path) -> int:
 
 
 class Part:
-    """A file on its way into the store, hashed while it is written; it is removed unless `keep` was called.
+    """A temporary file that is going to be part of the store. It is hashed while it is written.
 
-    Use as a context manager. It stays locked until it is closed, so that whoever clears up knows it is in use.
+    A context manager: at its end the file is removed, unless `keep` was called. The file is locked until then, so that
+    `Store.clear_up` knows that it is in use.
 
     Args:
-        directory: where it is until then, on the file system of where it goes.
-        digest: what it has to have in the end; None where that is not known before.
+        directory: where the temporary file is made; on the same file system as its final place.
+        digest: the digest that the content must have in the end; None if it is not known before.
     """
 
     def __init__(self, directory: Path, digest: str | None) -> None:
@@ -90,12 +94,12 @@ class Part:
 
     @property
     def size(self) -> int:
-        """Bytes so far."""
+        """How many bytes were written so far."""
         return self._size
 
     @property
     def found(self) -> str:
-        """The digest of the bytes so far."""
+        """The digest of the bytes that were written so far."""
         return f"{self._hash.name}:{self._hash.hexdigest()}"
 
     def put(self, data: bytes) -> None:
@@ -112,29 +116,29 @@ class Part:
             view = view[written:]
 
     async def write(self, data: bytes) -> None:
-        """Do as `put`, in a thread."""
+        """As `put`, in a thread, so that the event loop is not blocked."""
         if data:
             await in_thread(self.put, data)
 
     async def restart(self) -> None:
-        """Do as `empty`, in a thread."""
+        """As `empty`, in a thread, so that the event loop is not blocked."""
         await in_thread(self.empty)
 
     def empty(self) -> None:
-        """Remove all bytes so far; blocks."""
+        """Remove all bytes that were written so far; blocks."""
         os.ftruncate(self.descriptor, 0)
         os.lseek(self.descriptor, 0, os.SEEK_SET)
         self._hash, self._size = hasher(self._digest or "sha256:"), 0
 
     def rehash(self) -> None:
-        """Read what another process has written to the descriptor; blocks."""
+        """Compute the hash again from the file, after another process has written to the descriptor; blocks."""
         self._hash, self._size = hasher(self._digest or "sha256:"), 0
         while chunk := os.pread(self.descriptor, _CHUNK, self._size):
             self._hash.update(chunk)
             self._size += len(chunk)
 
     def check(self) -> None:
-        """See that it has its digest.
+        """Check that the content has the expected digest.
 
         Raises:
             BadContent: it has another one.
@@ -143,7 +147,7 @@ class Part:
             raise BadContent(f"blob has another digest: expected {self._digest}, found {self.found}")
 
     def keep(self, path: Path) -> None:
-        """Give it its name, in one step and for good; blocks.
+        """Move the file to its final name in one step; blocks.
 
         Raises:
             BadContent: it has another digest than it should.
@@ -156,14 +160,14 @@ class Part:
 
 
 def write_whole(directory: Path, path: Path, data: bytes) -> None:
-    """Write a small file by way of `directory`: a reader sees the old one or the new one; blocks."""
+    """Replace a small file atomically, through a temporary file in `directory`; blocks."""
     with Part(directory, None) as part:
         part.put(data)
         part.keep(path)
 
 
 def entries(directory: Path) -> Iterator[tuple[Path, os.stat_result]]:
-    """The files of a directory; what goes away meanwhile is left out."""
+    """The files of a directory with their status. Files that are removed while this reads are left out."""
     for entry in os.scandir(directory):
         with contextlib.suppress(FileNotFoundError):
             yield Path(entry.path), entry.stat(follow_symlinks=False)

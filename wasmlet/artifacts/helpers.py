@@ -1,7 +1,7 @@
-"""Docker's own configuration, `config.json`: credentials in the file, or with a credential helper that it names.
+"""Docker's own configuration, `config.json`: credentials are in the file itself, or with a credential helper.
 
-A helper is a program `docker-credential-NAME` that is told a registry on standard input and answers with a user and a
-password. Nothing of it appears in arguments, logs or errors.
+A helper is a program `docker-credential-NAME`. It reads the name of a registry from its standard input and prints a
+user and a password. This module never puts any of that into arguments, logs or errors.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ _NOTHING = ("credentials not found", "no credentials server url", "no credential
 
 @attrs.frozen
 class DockerConfig:
-    """Credentials as `docker login` leaves them.
+    """The credentials that `docker login` has stored.
 
     Attributes:
-        auths: those in the file.
-        helpers: `credHelpers`, by registry.
-        store: `credsStore`, the helper of every other registry; "" for none.
+        auths: the credentials in the file itself.
+        helpers: `credHelpers`: the name of a helper, by registry.
+        store: `credsStore`: the name of the helper for every other registry; "" for none.
         seconds: how long a helper may take.
     """
 
@@ -116,13 +116,13 @@ def _credential(program: str, answer: bytes) -> Credential | None:
 
 
 def docker_config(path: Path | None = None) -> DockerConfig:
-    """Docker's configuration, empty where there is none; blocks.
+    """Read Docker's configuration; an empty one if there is no file. Blocks.
 
     Args:
-        path: of the file; else that in $DOCKER_CONFIG, or in ~/.docker.
+        path: the file; None: the one in $DOCKER_CONFIG, or else in ~/.docker.
 
     Raises:
-        ArtifactError: it cannot be read, or is not what it should be.
+        ArtifactError: the file cannot be read, or has the wrong form.
     """
     if path is None:
         directory = os.environ.get("DOCKER_CONFIG")

@@ -1,4 +1,4 @@
-"""Where a registry is: its own address, the mirrors that are asked before it, and what may be said without TLS."""
+"""Where a registry is reached: its own address, its mirrors (tried first), and which may be used without TLS."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _HUB = "registry-1.docker.io"
 
 @attrs.frozen
 class RegistryConfig:
-    """How registries are reached, as options of a node."""
+    """The options of a node that say how registries are reached."""
 
     insecure_registries: tuple[str, ...] = option(
         (), help="Registry (HOST[:PORT]) that may have no valid certificate, or speak plain HTTP."
@@ -37,14 +37,14 @@ class RegistryConfig:
 
 @attrs.frozen
 class Endpoint:
-    """One place that answers for a registry.
+    """One server that is asked for the images of a registry: the registry itself, or a mirror.
 
     Attributes:
-        name: the host, perhaps with a port; credentials are looked for by it.
-        scheme: `http` or `https`; None where either is allowed, and the first contact shows which.
-        host: where to connect to.
-        path: what goes before `/v2/`, "" or `/something`.
-        mirror: whether it stands in for another.
+        name: the host, with its port if there is one; credentials are looked up by it.
+        scheme: `http` or `https`; None if both are allowed: then the first contact shows which one works.
+        host: the host to connect to.
+        path: what comes before `/v2/` in URLs: "" or `/something`.
+        mirror: whether this is a mirror.
     """
 
     name: str
@@ -55,7 +55,7 @@ class Endpoint:
 
 
 def endpoints(config: RegistryConfig, reference: Reference) -> Iterator[Endpoint]:
-    """Where to look for an image: mirrors in the order they were given, and the registry itself last."""
+    """The endpoints to ask for an image: the mirrors in their configured order, and the registry itself last."""
     for text in config.registry_mirrors:
         registry, endpoint = _mirror(text)
         if registry == reference.registry:
@@ -64,7 +64,7 @@ def endpoints(config: RegistryConfig, reference: Reference) -> Iterator[Endpoint
 
 
 def own_endpoint(config: RegistryConfig, registry: str) -> Endpoint:
-    """The registry itself."""
+    """The endpoint of the registry itself, not of a mirror."""
     host = _HUB if registry == DEFAULT_REGISTRY else registry
     return Endpoint(registry, None if registry in config.insecure_registries else "https", host)
 

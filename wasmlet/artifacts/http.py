@@ -1,8 +1,8 @@
-"""HTTP to registries: one exchange at a time, with its redirects, and errors that say what is wrong.
+"""HTTP requests to registries: one request at a time, with its redirects, and errors that state the cause.
 
-A redirect to another place carries no credentials, none leads from TLS to plain HTTP, and there is an end to them.
-Cookies are never kept: one pod's session must not serve another's. Proxies are those of the environment, by
-the rules of `wasmlet.proxies`. `session` adds who asks, and tries again.
+A redirect to another origin carries no credentials. No redirect goes from TLS to plain HTTP, and their number is
+limited. Cookies are never kept, because one pod's session must not serve another pod. Proxies come from the
+environment, by the rules of `wasmlet.proxies`. `session` adds authentication and retries.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from wasmlet.tls import client_context, unverified_context
 CONNECT_SECONDS, IDLE_SECONDS = 10.0, 30.0
 MAX_REDIRECTS = 5
 MAX_WAIT = 60.0
-"""Seconds of a Retry-After that are waited at most."""
+"""The most seconds that are waited because of a Retry-After header."""
 
 _MAX_ERROR = 16 * 1024
 _REDIRECTS = (301, 302, 303, 307, 308)
@@ -62,7 +62,7 @@ class Http:
             await client.aclose()
 
     async def base(self, endpoint: Endpoint) -> httpx.URL:
-        """The address of an endpoint, up to `/v2/`; where HTTP and HTTPS are possible, the registry is asked."""
+        """The base URL of an endpoint, up to `/v2/`. If its scheme is not known, this tries which one works."""
         scheme = endpoint.scheme or self._schemes.get(endpoint.host)
         if scheme is None:
             scheme = self._schemes[endpoint.host] = await self._found(endpoint)
@@ -91,7 +91,7 @@ class Http:
         """Send a request, and follow redirects; the response's body is still to be read (`body`, `chunks`).
 
         Raises:
-            ArtifactError: there is none to be had, or it leads nowhere.
+            ArtifactError: there was no response, or a redirect cannot be followed.
         """
         start, hops = url, 0
         while True:
@@ -130,7 +130,7 @@ class Http:
         return target
 
     async def error_of(self, response: httpx.Response, url: httpx.URL, what: str) -> ArtifactError:
-        """The error for an answer that is no success."""
+        """The error to raise for a response that does not have a good status."""
         status, host = response.status_code, _host(response.url)
         said = await self._registry_message(response) if _origin(response.url) == _origin(url) else ""
         text = f"{host} answered {status} {response.reason_phrase} for {what}{said}".replace("  ", " ")
@@ -143,7 +143,7 @@ class Http:
         return BadContent(text)
 
     async def _registry_message(self, response: httpx.Response) -> str:
-        """The registry's own message about a failure; "" where it has none in the usual form."""
+        """The registry's own error message in a response; "" if there is none in the usual form."""
         try:
             found = httpx.Response(200, content=await body(response, _MAX_ERROR)).json()["errors"][0]
             text = str(found.get("message") or found.get("code") or "")
@@ -154,7 +154,7 @@ class Http:
 
 
 async def chunks(response: httpx.Response) -> AsyncGenerator[bytes]:
-    """The body as it comes.
+    """The body of a response, in pieces as they arrive.
 
     Raises:
         Unavailable: it broke off.
@@ -165,7 +165,7 @@ async def chunks(response: httpx.Response) -> AsyncGenerator[bytes]:
 
 
 async def body(response: httpx.Response, limit: int) -> bytes:
-    """The whole body.
+    """The whole body of a response.
 
     Raises:
         BadContent: it is larger than `limit` bytes.
@@ -185,7 +185,7 @@ async def body(response: httpx.Response, limit: int) -> bytes:
 
 @contextlib.contextmanager
 def transport_errors(url: httpx.URL) -> Iterator[None]:
-    """Turn the connection's errors into ours, which show the host and never the whole address."""
+    """Turn connection errors into `ArtifactError`s, which show the host and never the whole URL."""
     host = _host(url)
     try:
         yield
@@ -220,11 +220,11 @@ def _of_transport(host: str, error: Exception) -> ArtifactError:
 
 
 def _system_error(error: BaseException) -> str:
-    """What the system says is wrong with a connection, as `Connection refused`; "" where it says nothing."""
+    """The operating system's message for a failed connection (`Connection refused`); "" if there is none."""
     seen: BaseException | None = error
     while seen is not None:
         if isinstance(seen, BaseExceptionGroup):
-            seen = seen.exceptions[0]  # one of several addresses
+            seen = seen.exceptions[0]  # one error for each address that was tried
         elif isinstance(seen, OSError) and seen.errno is not None and seen.strerror:
             return (
                 os.strerror(seen.errno) if seen.errno > 0 and not isinstance(seen, socket.gaierror) else seen.strerror
@@ -235,7 +235,7 @@ def _system_error(error: BaseException) -> str:
 
 
 class _Routes(httpx.AsyncBaseTransport):
-    """Each request by way of the proxy that stands before its server, or directly where there is none."""
+    """Sends each request through the proxy that is configured for its server, or directly if there is none."""
 
     def __init__(self, context: ssl.SSLContext, proxies: Proxies) -> None:
         self._context = context
@@ -282,7 +282,7 @@ def _tls(config: RegistryConfig) -> ssl.SSLContext:
 
 
 def _after(text: str | None, clock: Clock) -> float | None:
-    """The seconds of a Retry-After, which may be a date."""
+    """How many seconds a Retry-After header asks to wait. The header may have a number of seconds or a date."""
     if text is None:
         return None
     try:
@@ -293,7 +293,7 @@ def _after(text: str | None, clock: Clock) -> float | None:
 
 
 def _origin(url: httpx.URL) -> tuple[str, str]:
-    """Scheme, and host with port: a credential is sent to this origin alone."""
+    """The origin of a URL: its scheme, and its host with the port. Credentials are sent to their own origin only."""
     return url.scheme, url.netloc.decode("ascii", "replace")
 
 

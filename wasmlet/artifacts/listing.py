@@ -1,4 +1,4 @@
-"""What a store has, as a node tells it (`status.images`): images, their names and sizes, for people and schedulers."""
+"""The images of a store with their names and sizes, in the form that a node reports them (`status.images`)."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from wasmlet.artifacts.store import Store, read_image, read_object, read_tree
 
 @attrs.frozen
 class Listed:
-    """An image.
+    """One image of the list.
 
     Attributes:
-        names: those with a digest first, then those with a tag.
-        size: bytes, of its module, and of its files where a pod mounted it.
+        names: its references: those with a digest first, then those with a tag.
+        size: bytes of its module, and of its files if it was unpacked.
     """
 
     names: tuple[str, ...]
@@ -41,7 +41,7 @@ def listed(store: Store) -> list[Listed]:
         raw = read_object(path) or {}
         name, digest = str(raw.get("reference") or ""), str(raw.get("image") or "")
         both = "@" in name and ":" in name.partition("@")[0].rpartition("/")[2]
-        if name and not both:  # which has another entry for its digest
+        if name and not both:  # a name with tag and digest: its digest has an entry of its own
             names[digest].add(name)
     found = [Listed(tuple(sorted(names[digest], key=_digests_first)), size) for digest, size in sizes.items()]
     return sorted((one for one in found if one.names), key=lambda one: (-one.size, one.names))

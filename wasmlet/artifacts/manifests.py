@@ -1,8 +1,11 @@
-"""Manifests and indexes: which of what they list is the module.
+"""Parses manifests and indexes, and finds which of the listed contents is the WebAssembly module.
 
-Every format that is in use is taken, told apart by the layer's media type: artifacts whose one layer is the module (the
-CNCF's, wasm-to-oci's, Solo.io's, the Bytecode Alliance's), and container images for wasi/wasm, where the entry point is
-a file in a tar layer (`trees`). Whether it is WebAssembly is seen from its first bytes, later.
+Two kinds of images are accepted:
+- artifacts, whose one layer is the module. The layer's media type tells the formats apart: those of the CNCF,
+  wasm-to-oci, Solo.io and the Bytecode Alliance.
+- container images for the platform wasi/wasm. The entry point is a file in their layers, which are tar archives
+  (`trees`).
+Whether the content really is WebAssembly is checked later, by its first bytes.
 """
 
 from __future__ import annotations
@@ -28,9 +31,9 @@ WASM_TO_OCI_CONFIG = "application/vnd.wasm.config.v1+json"
 
 EMPTY = "application/vnd.oci.empty.v1+json"
 TITLE = "org.opencontainers.image.title"
-"""The annotation of a layer that says which file it is."""
+"""The annotation with the file name of a layer."""
 UNPACK = "io.deis.oras.content.unpack"
-"""The annotation of a layer that is a directory, packed; oras sets it."""
+"""The annotation that marks a layer as a packed directory; oras sets it."""
 
 _INDEXES = (
     "application/vnd.oci.image.index.v1+json",
@@ -51,11 +54,11 @@ _TARS = (
     "application/vnd.docker.image.rootfs.diff.tar.gzip",
     "application/vnd.docker.image.rootfs.diff.tar.zstd",
 )
-"""Media types of layers that are tar archives. How one is compressed is seen from its first bytes."""
+"""Media types of layers that are tar archives. `archives` detects the compression from the first bytes."""
 _SYSTEMS = ("wasip1", "wasi", "linux", "wasip2", "js")
-"""Operating systems that images for WebAssembly name, the most welcome first."""
+"""Operating systems that images for WebAssembly state, the preferred one first."""
 _WASM = ("wasm", "wasm32")
-"""What such images name as their architecture; a few have the two the other way round, as wasm/wasi."""
+"""The architectures that such images state. A few images have both values swapped, as wasm/wasi."""
 _MACHINES = {"x86_64": "amd64", "aarch64": "arm64"}
 _COMPAT = "module.wasm.image/variant"
 _ADVICE = f"Build the image for that platform, or annotate its manifest with {_COMPAT}=compat"
@@ -66,10 +69,10 @@ MAX_ENTRIES = 1000
 
 
 def for_wasm(platform: str | None) -> int | None:
-    """How welcome a platform for WebAssembly is, 0 the most; None where it is for something else.
+    """The preference of a platform for WebAssembly, 0 is the best; None if the platform is not for WebAssembly.
 
     Args:
-        platform: `os/architecture`, as a descriptor has it.
+        platform: `os/architecture`, from a descriptor; None if it states none.
     """
     system, _, machine = (platform or "").lower().partition("/")
     if machine not in _WASM and system in _WASM:
@@ -80,34 +83,35 @@ def for_wasm(platform: str | None) -> int | None:
 
 
 def is_compat(annotations: Mapping[str, str]) -> bool:
-    """Whether annotations say that an image is WebAssembly, whatever platform it was built for (crun's)."""
+    """Whether an annotation marks an image as WebAssembly, whatever its platform is. The annotation comes from crun."""
     return annotations.get(_COMPAT) in ("compat", "compat-smart")
 
 
 @attrs.frozen
 class Index:
-    """Manifests to choose from, and what is said of all of them."""
+    """An index: manifests to choose from, and annotations that apply to all of them."""
 
     manifests: tuple[Descriptor, ...]
     annotations: Mapping[str, str] = attrs.field(factory=dict)
 
     def choose(self, *, files: bool = False) -> Descriptor:
-        """The one for WebAssembly: WASI preview 1 before others, one that an annotation calls compatible after these.
+        """Choose the manifest for WebAssembly.
 
-        Where none is said to be for WebAssembly it is the one for this machine, or the only one: its own manifest may
-        say so, and tools that make an index do not repeat annotations in it.
+        The order is: WASI preview 1, then other WebAssembly platforms, then one that an annotation marks as
+        compatible. If no entry is marked as WebAssembly, this takes the one for this machine, or the only one: its
+        own manifest may have the annotation, which tools do not repeat in the index.
 
         Args:
-            files: that one wants its files, not to run it; then any platform will do.
+            files: the image's files are wanted, and it is not run. Then any platform will do.
 
         Raises:
-            BadContent: there is none.
+            BadContent: there is no such manifest.
         """
         ranked = [(rank, one) for one in self.manifests if (rank := for_wasm(one.platform)) is not None]
         if ranked:
             best: Descriptor = min(ranked, key=lambda pair: pair[0])[1]
             return best
-        real = [one for one in self.manifests if one.platform != "unknown/unknown"]  # the others attest something
+        real = [one for one in self.manifests if one.platform != "unknown/unknown"]  # the others are attestations
         plain = [one for one in real if one.platform is None]
         ours = [one for one in real if one.platform == f"linux/{_MACHINES.get(os.uname().machine, '?')}"]
         compat = [one for one in (*ours, *real) if is_compat(one.annotations)]
@@ -118,14 +122,14 @@ class Index:
         raise self.none()
 
     def none(self) -> BadContent:
-        """The error that none of them is for WebAssembly."""
+        """The error which says that no manifest of this index is for WebAssembly."""
         there = ", ".join(dict.fromkeys(one.platform or "none" for one in self.manifests)) or "nothing"
         return BadContent(f"expected a manifest for wasi/wasm in the index; found {there[:200]}. {_ADVICE}")
 
 
 @attrs.frozen
 class Manifest:
-    """What an image is made of."""
+    """A manifest: the configuration and the layers that an image consists of."""
 
     config: Descriptor
     layers: tuple[Descriptor, ...]
@@ -133,17 +137,17 @@ class Manifest:
 
     @property
     def is_container(self) -> bool:
-        """Whether it is a container image: a configuration of one, and layers that are archives."""
+        """Whether it is a container image: by the media types of its configuration and its layers."""
         return self.config.media_type in _CONFIGS and all(one.media_type in _TARS for one in self.layers)
 
     def module(self) -> Descriptor | None:
         """The layer that is the module; None in a container image.
 
-        A client that was told no media type gives the layer another one (oras that of a tar archive). Then the only
-        layer is taken for the module, or the only one whose file is called `*.wasm`; its first bytes say whether it is.
+        Some clients set another media type than that of WebAssembly (oras sets that of a tar archive). Then this takes
+        the only layer, or the only one whose file name ends in `.wasm`; its first bytes are checked later.
 
         Raises:
-            BadContent: there is none, or more than one.
+            BadContent: no layer, or more than one, may be the module.
         """
         modules = [layer for layer in self.layers if layer.media_type in MODULES]
         if not modules and self.is_container:
@@ -157,7 +161,7 @@ class Manifest:
         return modules[0]
 
     def no_module(self) -> BadContent:
-        """The error that no layer, or more than one, is the module."""
+        """The error which says that no layer, or more than one, may be the module."""
         kinds = ", ".join(layer.media_type for layer in self.layers) or "none"
         return BadContent(f"expected one WebAssembly layer ({WASM}), found: {kinds[:300]}")
 
@@ -167,10 +171,10 @@ class Start:
     """How a container image is started.
 
     Attributes:
-        path: of the module within the image, without a slash in front.
+        path: path of the module within the image, without a leading slash.
         folder: the working directory, an absolute path.
-        command: the entry point, or the first word of the command where there is none.
-        arguments: the rest.
+        command: the image's entry point; if it has none, the first word of its command.
+        arguments: the words that follow.
         environment: `NAME=value`.
     """
 
@@ -187,10 +191,10 @@ def is_tar(layer: Descriptor) -> bool:
 
 
 def diff_ids(config: bytes, layers: int) -> list[str]:
-    """What each of a container image's layers has to have as its digest, uncompressed, from its configuration.
+    """The digests of a container image's uncompressed layers (`diff_ids`), from its configuration.
 
     Raises:
-        BadContent: it does not say so for each of them.
+        BadContent: the configuration does not have one for each layer.
     """
     try:
         found = list((orjson.loads(config).get("rootfs") or {}).get("diff_ids") or ())
@@ -205,10 +209,10 @@ def diff_ids(config: bytes, layers: int) -> list[str]:
 
 
 def read(document: Document) -> Manifest | Index:
-    """Read what a registry sent for a tag or a digest.
+    """Parse the document that a registry sent for a tag or a digest.
 
     Raises:
-        BadContent: it is neither.
+        BadContent: it is neither a manifest nor an index.
     """
     kind = document.media_type
     try:
@@ -247,10 +251,10 @@ def start(data: bytes, *, trusted: bool) -> Start:
     """How a container image is started, from its configuration.
 
     Args:
-        trusted: that something else has said already that it is WebAssembly: an annotation, or the index.
+        trusted: an annotation or the index has already marked the image as WebAssembly.
 
     Raises:
-        BadContent: it is for another platform, or has no entry point that could be a module.
+        BadContent: the image is for another platform, or has no entry point that could be a module.
     """
     try:
         raw = orjson.loads(data)

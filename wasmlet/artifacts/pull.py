@@ -1,9 +1,9 @@
-"""Pull: from a reference to a module in the store, or to a directory of what an image has.
+"""Pull: downloads the module that a reference names into the store, or unpacks the files of an image into a directory.
 
-The manifest is always asked for with the asker's own credentials, which is what shows that they may have the image;
-what it names is downloaded once per digest, whoever asks. Mirrors are tried before the registry, and each credential
-that matches in turn. Small documents stay in memory until everything is there and checked, so that a pull that fails
-leaves nothing behind.
+The manifest is always requested with the credentials of the pod that asks. The registry's answer shows whether this pod
+may have the image. The content that the manifest names is downloaded once per digest, for all pods. Mirrors are tried
+before the registry itself, and all matching credentials in turn. Small documents stay in memory until everything is
+downloaded and checked, so that a pull that fails leaves nothing behind.
 """
 
 from __future__ import annotations
@@ -40,18 +40,19 @@ _MAX_NESTING = 3
 _CHUNK = 1024 * 1024
 
 Watch = Callable[[int, int], None]
-"""Is told how many bytes of the module's blob are there, and how many there will be."""
+"""Called with how many bytes of the module's blob have arrived, and how many it has in all."""
 
 
 @attrs.frozen
 class PullLimits:
-    """What a pull may take.
+    """The limits of a pull.
 
     Attributes:
         module_bytes: the largest module.
-        tree_bytes: the most that a container image, or an image which is mounted, may have unpacked; and packed.
-        seconds: for the whole of it.
-        parallel: how many pulls download at a time.
+        tree_bytes: the largest container image, or image that a pod mounts. Holds for its packed size, and for its
+            unpacked size.
+        seconds: how long a pull may take in all.
+        parallel: how many pulls may download at a time.
     """
 
     module_bytes: int = 256 * 1024 * 1024
@@ -62,11 +63,11 @@ class PullLimits:
 
 @attrs.frozen
 class Pulled(Generic[Kind]):
-    """An image that was pulled, in use until the lease is closed.
+    """An image that was pulled. It is in use, and is not removed, until its lease is closed.
 
     Attributes:
-        credential: what it was pulled with; None without any.
-        waited: seconds that it waited for other pulls.
+        credential: the credential that it was pulled with; None without any.
+        waited: how many seconds this pull waited for other pulls.
     """
 
     lease: Lease[Kind]
@@ -76,10 +77,10 @@ class Pulled(Generic[Kind]):
 
 @attrs.frozen
 class Resolved:
-    """A manifest, and where its blobs are: the session that could read it.
+    """A manifest that was found, and the session that found it, which also has its blobs.
 
     Attributes:
-        trusted: that an annotation or an index says that it is WebAssembly.
+        trusted: an annotation or an index marks the image as WebAssembly.
     """
 
     session: Blobs
@@ -92,7 +93,7 @@ class Puller:
     """Pulls into a store; an async context manager.
 
     Args:
-        store: prepared.
+        store: where images go; `Store.prepare` was called.
     """
 
     def __init__(
@@ -124,14 +125,14 @@ class Puller:
         """Pull an image's module, as the registry has it now.
 
         Raises:
-            ArtifactError: it cannot be had; the message names the reference and the cause.
+            ArtifactError: it cannot be pulled; the message names the reference and the cause.
         """
         return await self._pull(
             reference, keychain, lambda found: self.ensure_image(reference, found, watch or _no_progress)
         )
 
     async def pull_tree(self, reference: Reference, keychain: Keychain) -> Pulled[Tree]:
-        """The same for an image's files, as a directory. Artifacts and container images of any kind will do."""
+        """Pull an image's files, as a directory. This works for every artifact and container image, on any platform."""
         return await self._pull(reference, keychain, lambda found: self.ensure_tree(reference, found), files=True)
 
     async def _pull(
@@ -157,7 +158,7 @@ class Puller:
         return Pulled(lease, found.session.credential, waited)
 
     async def resolve(self, reference: Reference, keychain: Keychain, files: bool) -> Resolved:
-        """The manifest, from the first endpoint and with the first credential that has it; raises what `pull` does."""
+        """Get the manifest, from the first endpoint and credential with which that works; raises what `pull` raises."""
         failed: list[str] = []
         for endpoint in endpoints(self._config, reference):
             try:
@@ -199,7 +200,7 @@ class Puller:
         raise BadContent(f"indexes lead to indexes, more than {_MAX_NESTING} deep")
 
     async def ensure_image(self, reference: Reference, found: Resolved, watch: Watch) -> Lease[Image]:
-        """Have the module of a manifest in the store; raises what `pull` does."""
+        """Put the module of a manifest into the store, unless it is there; raises what `pull` raises."""
         digest = found.document.digest
         async with self._store.locked(f"image-{digest.replace(':', '-')}"):
             for _ in range(3):  # again where it was removed before it could be leased
@@ -255,11 +256,14 @@ class Puller:
     async def _module_and_files(
         self, found: Resolved, expected: Sequence[str], watch: Watch, path: str, module: Part
     ) -> bool:
-        """Copy the module out of a container image; whether there are other files, which are in the store then."""
+        """Copy the module out of a container image. If the image has other files, put them into the store.
+
+        Returns whether it has other files.
+        """
         digest = found.document.digest
         async with self._tree_locked(digest):
             lease = await opened_in_thread(lambda: self._store.lease_tree(digest), close_lease)
-            if lease is not None:  # a pod mounts it
+            if lease is not None:  # it is unpacked already
                 with lease:
                     return await in_thread(self._take, lease.path, path, module)
             async with self._unpacked(found, expected, watch) as making:
@@ -269,7 +273,7 @@ class Puller:
                 return others
 
     def _take(self, tree: Path, path: str, module: Part) -> bool:
-        """Copy a module out of a tree; whether the tree has other files, too."""
+        """Copy the module out of an unpacked image. Returns whether the image has other files, too."""
         root = os.open(tree, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             descriptor = open_file(root, path)
@@ -285,7 +289,7 @@ class Puller:
         return has_other_files(tree, path)
 
     async def ensure_tree(self, reference: Reference, found: Resolved) -> Lease[Tree]:
-        """The same for its files."""
+        """Put the files of an image into the store, unless they are there; raises what `pull` raises."""
         digest = found.document.digest
         async with self._tree_locked(digest):
             for _ in range(3):  # again where it was removed before it could be leased
@@ -303,14 +307,14 @@ class Puller:
         raise StoreError("the store removes the image as often as it is pulled")
 
     def _tree_locked(self, digest: str) -> AbstractAsyncContextManager[None]:
-        """Nobody else makes this image's tree meanwhile. Who holds its image's lock as well took that one first."""
+        """Hold the lock for unpacking this image. Whoever needs the image's own lock, too, takes that one first."""
         return self._store.locked(f"tree-{digest.replace(':', '-')}")
 
     @asynccontextmanager
     async def _unpacked(
         self, found: Resolved, diff_ids: Sequence[str | None], watch: Watch
     ) -> AsyncIterator[TreeMaker]:
-        """Unpack what the manifest names; it is removed afterwards unless it was kept."""
+        """Download and unpack the layers. The result is removed at the end of the context unless it was kept."""
         manifest, limit = found.manifest, self._limits.tree_bytes
         if sum(layer.size for layer in manifest.layers) > limit:
             raise BadContent(f"the image has more than the {limit} bytes that the files of an image may have")
@@ -326,7 +330,7 @@ class Puller:
             await in_thread(making.__exit__)
 
     async def _diff_ids(self, found: Resolved) -> Sequence[str | None]:
-        """What each layer has to have as its digest, unpacked; None where nothing says it."""
+        """The digest of each uncompressed layer; None for a layer without a known one."""
         layers = len(found.manifest.layers)
         if not found.manifest.is_container:
             return [None] * layers
@@ -346,14 +350,14 @@ class Puller:
 
     @asynccontextmanager
     async def _layer(self, session: Blobs, layer: Descriptor, watch: Watch) -> AsyncIterator[Part]:
-        """A layer, as long as something is taken out of it."""
+        """Download a layer into a temporary file, which is removed at the end of the context."""
         async with _part(self._store, layer.digest) as part:
             await session.blob(layer, part, lambda size: watch(size, layer.size))
             part.check()
             yield part
 
     async def _small(self, session: Blobs, wanted: Descriptor) -> bytes:
-        """A configuration, which is small."""
+        """Download a configuration into memory; it is small."""
         if wanted.size > MAX_MANIFEST:
             raise BadContent(f"the configuration has {wanted.size} bytes, more than the {MAX_MANIFEST} allowed")
         async with _part(self._store, wanted.digest) as part:
@@ -362,7 +366,7 @@ class Puller:
             return await in_thread(os.pread, part.descriptor, wanted.size, 0)
 
     async def _keep(self, digest: str, data: bytes) -> None:
-        """Keep a document, now that all else is there."""
+        """Put a small document into the store, now that everything else is there."""
         await self._store.add(digest, lambda part: part.write(data))
 
     def _check_size(self, blob: Descriptor) -> None:
@@ -373,7 +377,7 @@ class Puller:
 
 
 def _is_module(part: Part) -> bool:
-    """Whether it begins as WebAssembly does."""
+    """Whether the file begins with the first bytes of a WebAssembly binary."""
     part.check()
     return os.pread(part.descriptor, len(wasm.MAGIC), 0) == wasm.MAGIC
 
@@ -383,7 +387,7 @@ def _no_module() -> BadContent:
 
 
 def _record(found: Resolved, making: TreeMaker) -> dict[str, object]:
-    """What is kept of a tree, for `store.read_tree`."""
+    """The record of an unpacked image, which `store.read_tree` reads."""
     return {"digest": found.document.digest, "size": making.size}
 
 

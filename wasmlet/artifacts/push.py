@@ -1,8 +1,8 @@
-"""Push: a module from a file to a registry, as an artifact that others can pull.
+"""Push: uploads a module from a file to a registry, as an artifact that others can pull.
 
-What the registry has already is not sent again. The layer is titled with the file's name, which is what makes tools
-like oras write a file of that name. Nothing in it depends on when or where it was pushed, so that the same file under
-the same name has the same digest.
+Content that the registry already has is not sent again. The layer has the file's name as its title, because tools like
+oras write the layer to a file of that name. Nothing in the artifact depends on when or where it was pushed, so the same
+file under the same name always has the same digest.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ Format = Literal["v0", "wasm-to-oci"]
 _CHUNK = 256 * 1024
 
 Watch = Callable[[int, int], None]
-"""Is told how many bytes were sent, and how many there are."""
+"""Called with how many bytes were sent, and how many there are in all."""
 
 
 @attrs.frozen
 class Module:
-    """A file that is to be pushed."""
+    """A WebAssembly file to push, with its digest and what `wasm` has read of it."""
 
     path: Path
     digest: str
@@ -45,28 +45,28 @@ class Module:
 
     @property
     def size(self) -> int:
-        """Bytes."""
+        """Size of the module in bytes."""
         return self.binary.size
 
 
 @attrs.frozen
 class Artifact:
-    """The documents around a module."""
+    """The two documents that are pushed with a module."""
 
     manifest: bytes
     config: bytes
 
     @property
     def digest(self) -> str:
-        """Of the manifest."""
+        """Digest of the manifest."""
         return digest_of(self.manifest)
 
 
 def load(path: Path) -> Module:
-    """Read a file that is to be pushed; blocks.
+    """Read a file to push; blocks.
 
     Raises:
-        ArtifactError: it cannot be read, or is no WebAssembly.
+        ArtifactError: the file cannot be read, or is not WebAssembly.
     """
     with errors_name(path):
         if not path.is_file():
@@ -80,7 +80,7 @@ def load(path: Path) -> Module:
 
 
 def artifact(module: Module, annotations: Mapping[str, str], kind: Format) -> Artifact:
-    """Manifest and configuration, in the CNCF's format or wasm-to-oci's."""
+    """Make the manifest and the configuration, in the format of the CNCF (`v0`) or of wasm-to-oci."""
     title = {manifests.TITLE: module.path.name}
     if kind == "v0":
         config_type, layer_type, config = manifests.WASM_CONFIG, manifests.WASM, orjson.dumps(_config(module))
@@ -96,7 +96,7 @@ def artifact(module: Module, annotations: Mapping[str, str], kind: Format) -> Ar
 
 
 def _config(module: Module) -> dict[str, object]:
-    """`application/vnd.wasm.config.v0+json`, as the CNCF's TAG Runtime has it."""
+    """The configuration `application/vnd.wasm.config.v0+json`, as the CNCF's TAG Runtime specifies it."""
     binary = module.binary
     config: dict[str, object] = {
         "architecture": "wasm",
@@ -117,9 +117,9 @@ class Pusher:
     """Pushes modules to registries.
 
     Attributes:
-        keychain: the credentials of registries; each is tried until one may push.
-        watch: is told of the progress of the module that is pushed.
-        rng: of pauses between tries.
+        keychain: the credentials; they are tried in turn until one may push.
+        watch: called with the progress of the module's upload.
+        rng: random numbers for the pauses between tries.
     """
 
     keychain: Keychain

@@ -1,8 +1,8 @@
 """References: `registry:port/repository:tag@digest`, read as Docker and every Kubernetes runtime read them.
 
-The first part is a registry where it has a dot, a colon or a capital letter, or is `localhost`; otherwise the registry
-is Docker Hub, whose repositories of one part are in `library/`. Without tag and digest the tag is `latest`; with both
-the digest alone counts. The grammar is that of the distribution project's `reference` package.
+The first part is the registry if it contains a dot, a colon or a capital letter, or is `localhost`. Otherwise the
+registry is Docker Hub, where a repository name of one part means `library/NAME`. Without a tag and a digest the tag is
+`latest`; with both, only the digest counts. The grammar is that of the distribution project's `reference` package.
 """
 
 from __future__ import annotations
@@ -49,11 +49,11 @@ class Reference:
 
     @property
     def wanted(self) -> str:
-        """What the registry is asked for: the digest, or else the tag."""
+        """What the registry is asked for: the digest if there is one, otherwise the tag."""
         return self.digest or self.tag or DEFAULT_TAG
 
     def at(self, digest: str) -> Reference:
-        """The same repository's manifest of this digest, whatever its tags."""
+        """A reference to the manifest with this digest in the same repository."""
         return attrs.evolve(self, tag=None, digest=digest)
 
     def __str__(self) -> str:
@@ -65,7 +65,7 @@ def parse(text: str) -> Reference:
     """Read a reference.
 
     Raises:
-        InvalidReference: it is none; the message says where it fails.
+        InvalidReference: the text is no reference; the message says which part is wrong.
     """
 
     def wrong(why: str) -> InvalidReference:
@@ -103,12 +103,12 @@ def parse(text: str) -> Reference:
 
 
 def is_file(image: str) -> bool:
-    """Whether an image is something with a scheme, as `file:///x.wasm`, and no reference."""
+    """Whether an image has a URL scheme, as `file:///x.wasm`; then it is not a reference."""
     return re.match(r"[a-z]+://", image) is not None
 
 
 def is_digest(text: object) -> bool:
-    """Whether that is a digest of a kind that is checked here."""
+    """Whether this is a digest of a supported algorithm (SHA-256 or SHA-512)."""
     return isinstance(text, str) and _DIGEST.fullmatch(text) is not None
 
 

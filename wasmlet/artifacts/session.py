@@ -1,7 +1,8 @@
-"""One repository at one endpoint, as one credential sees it: manifests, and blobs as far as they have come.
+"""A session: requests about one repository, at one endpoint, with one credential. It gets manifests and blobs.
 
-What may pass (429, 5xx, a connection that broke) is tried again, after the pause that the registry asks for; a blob
-goes on where it stopped. Everything that arrives is checked against its digest here or in the store's `Part`.
+Temporary failures (status 429 or 5xx, a broken connection) are retried, after the pause that the registry asks for. The
+download of a blob then continues where it stopped. Everything that arrives is checked against its digest, here or in
+the store's `Part`.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ Progress = Callable[[int], None]
 
 
 class Sink(Protocol):
-    """Takes a blob's bytes, in order (`store.Part`)."""
+    """Where the bytes of a blob are written to, in order (`files.Part`)."""
 
     @property
     def size(self) -> int: ...
@@ -55,7 +56,7 @@ class Sink(Protocol):
 
 
 class Blobs(Protocol):
-    """Where blobs come from, a `Session` for one."""
+    """A source of blobs: a `Session`, for example."""
 
     @property
     def credential(self) -> Credential | None: ...
@@ -68,7 +69,7 @@ class Document:
     """A manifest or an index, checked against its digest.
 
     Attributes:
-        media_type: what the registry calls it; "" where it does not say.
+        media_type: the media type that the registry states; "" if it states none.
     """
 
     data: bytes
@@ -78,7 +79,7 @@ class Document:
 
 @attrs.frozen
 class SessionServices:
-    """What all sessions share."""
+    """The services that all sessions share."""
 
     http: Http
     tokens: Tokens
@@ -91,7 +92,7 @@ class Session:
     """Requests about one repository, with one credential.
 
     Attributes:
-        actions: what is asked for, `pull` or `pull,push`.
+        actions: the permissions to ask the token server for: `pull` or `pull,push`.
     """
 
     services: SessionServices
@@ -101,10 +102,10 @@ class Session:
     actions: str = "pull"
 
     async def manifest(self, wanted: str, accept: str = _ACCEPT) -> Document:
-        """The manifest or index of a tag or a digest.
+        """Get the manifest or index for a tag or a digest.
 
         Raises:
-            ArtifactError: it cannot be had, or is not what its digest says.
+            ArtifactError: the registry does not give it, or its content does not match its digest.
         """
 
         async def once() -> Document:
@@ -123,10 +124,10 @@ class Session:
         """Download a blob into the sink; the caller checks its digest.
 
         Args:
-            progress: is told how many bytes are there.
+            progress: called with how many bytes have arrived.
 
         Raises:
-            ArtifactError: it cannot be had, or is longer than its descriptor says.
+            ArtifactError: the registry does not give it, or it is longer than its descriptor says.
         """
         await self.with_retries(lambda: self._rest_of(wanted, sink, progress))
 
@@ -166,7 +167,7 @@ class Session:
                     if len(waiting) >= _BUFFER:
                         await flush()
         except Unavailable:
-            await flush()  # the next try goes on from there
+            await flush()  # so that the next try continues from there
             raise
         await flush()
 
@@ -181,14 +182,14 @@ class Session:
         content: Content | None = None,
         raw: bytes | None = None,
     ) -> AsyncIterator[httpx.Response]:
-        """An exchange that succeeded, authenticated where the registry wants that.
+        """Send a request, with authentication if the registry asks for it, and yield the successful response.
 
         Args:
-            path: below the repository, or an address that the registry gave.
-            also: statuses that are good, besides 200.
+            path: a path below the repository, or a URL that the registry gave.
+            also: statuses that count as success, in addition to 200.
 
         Raises:
-            ArtifactError: it did not succeed.
+            ArtifactError: the request failed.
         """
         base = await self.services.http.base(self.endpoint)
         url = path if isinstance(path, httpx.URL) else base.join(f"{self.repository}/{path}")
@@ -211,7 +212,7 @@ class Session:
             authorization = await self.services.tokens.obtain(token_request, wanted)
 
     async def with_retries(self, work: Callable[[], Awaitable[T]]) -> T:
-        """Do the work, again with pauses where it is `Unavailable`, `TRIES` times at most."""
+        """Do the work. If it raises `Unavailable`, try again after a pause, `TRIES` times in all."""
         pauses = PAUSES.pauses(self.services.rng)
         for _ in range(TRIES - 1):
             try:
@@ -227,7 +228,7 @@ def _what(path: str | httpx.URL, repository: str) -> str:
 
 
 def _continues(response: httpx.Response, offset: int, size: int) -> bool:
-    """Whether the body begins where it should."""
+    """Whether the response's body begins at this offset of the blob (`Content-Range`)."""
     if response.status_code == 200:
         return offset == 0
     found = re.fullmatch(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19}|\*)", response.headers.get("Content-Range", ""))

@@ -1,7 +1,7 @@
-"""Sparse members of tar archives: files of which an archive has only the parts that are not zeros.
+"""Sparse files in tar archives: files with holes, of which the archive stores only the parts between the holes.
 
-GNU tar writes them in four forms, which Go's archive/tar reads, and so does every container engine: a header of its own
-kind (old GNU), and pax headers of the versions 0.0, 0.1 and 1.0.
+GNU tar writes them in four formats: an old one, with a header type of its own, and three versions (0.0, 0.1, 1.0) with
+pax headers. Go's archive/tar reads all four, and so does every container engine.
 """
 
 from __future__ import annotations
@@ -15,30 +15,30 @@ from wasmlet.artifacts.errors import BadContent
 
 BLOCK = 512
 OFFSET, BYTES, MAP = "GNU.sparse.offset", "GNU.sparse.numbytes", "GNU.sparse.map"
-"""The pax records of a part: the first two of 0.0, where they are repeated; the third has all of them, as of 0.1."""
+"""The pax records for parts. Version 0.0 repeats the first two for each part; 0.1 has all parts in the third."""
 
 _MAX_PARTS = 50_000
 _MAX_NUMBER = 20
 _FIELD, _PART = 12, 24
-"""Bytes of a number, and of an offset with a length, in an old GNU header."""
+"""Size in bytes of one number, and of one part (offset and length), in an old GNU header."""
 
 
 @attrs.frozen
 class Sparse:
-    """Where the bytes go that the archive has: offsets and lengths, in order; and how large the file is."""
+    """The layout of a sparse file: offset and length of each stored part, in order, and the size of the whole file."""
 
     parts: tuple[tuple[int, int], ...]
     size: int
 
 
 def of_pax(records: Mapping[str, str], read: Callable[[int], bytes]) -> Sparse | None:
-    """What a member's pax records say; None for a member that is not sparse.
+    """Read the layout from a member's pax records; None for a member that is not sparse.
 
     Args:
-        read: gives so many bytes of the member's content: version 1.0 has the parts there.
+        read: reads this many bytes of the member's content: in version 1.0 the parts are listed there.
 
     Raises:
-        BadContent: the parts are not in order.
+        BadContent: the parts are not valid.
     """
     version = (records.get("GNU.sparse.major", ""), records.get("GNU.sparse.minor", ""))
     size = records.get("GNU.sparse.realsize") or records.get("GNU.sparse.size") or ""
@@ -51,13 +51,13 @@ def of_pax(records: Mapping[str, str], read: Callable[[int], bytes]) -> Sparse |
 
 
 def of_gnu(header: bytes, read: Callable[[int], bytes]) -> Sparse:
-    """What an old GNU header (type S) says.
+    """Read the layout from an old GNU header (type S).
 
     Args:
-        read: gives so many bytes that follow the header: it may go on there.
+        read: reads this many bytes after the header: the list of parts may continue there.
 
     Raises:
-        BadContent: the parts are not in order.
+        BadContent: the parts are not valid.
     """
     numbers, more = _fields(header[386:482]), header[482]
     while more:
@@ -69,7 +69,7 @@ def of_gnu(header: bytes, read: Callable[[int], bytes]) -> Sparse:
 
 
 def _fields(data: bytes) -> list[int]:
-    """The numbers of an old GNU header up to the first that is empty."""
+    """The numbers of an old GNU header, up to the first empty field."""
     found = []
     for at in range(0, len(data), _PART):
         if not data[at] or not data[at + _FIELD]:
@@ -79,7 +79,7 @@ def _fields(data: bytes) -> list[int]:
 
 
 def _field(data: bytes) -> int:
-    """A number: text in base 8 or, where the first byte is 0x80, bytes in base 256."""
+    """Parse a number: octal digits, or, if the first byte is 0x80, a binary number (big-endian)."""
     if data[0] == 0x80:
         return int.from_bytes(data[1:], "big")
     text = data.split(b"\0")[0].strip()
@@ -95,7 +95,7 @@ def _number(text: str) -> int:
 
 
 def _listed(read: Callable[[int], bytes]) -> list[int]:
-    """The numbers of version 1.0, one a line, in whole blocks before the content: how many parts, then the parts."""
+    """The numbers of version 1.0: in blocks before the content, one per line; the number of parts, then the parts."""
     lines: list[int] = []
     rest, wanted = b"", 1
     while len(lines) < wanted:
@@ -109,7 +109,7 @@ def _listed(read: Callable[[int], bytes]) -> list[int]:
 
 
 def _checked(numbers: Iterable[int], size: int) -> Sparse:
-    """The parts in order, one after the other and within the file."""
+    """Make the layout, after checking that the parts ascend, do not overlap and lie within the file."""
     numbers = list(numbers)
     if len(numbers) % 2:
         raise BadContent("a layer has a sparse file with an offset that has no length")

@@ -1,19 +1,20 @@
-"""The content-addressed store: modules by digest, and which reference had which.
+"""The store of pulled images: content by its digest, and which reference stands for which image.
 
     format               the number of this layout
     blobs/sha256/<hex>   modules, manifests and configurations; never changed once they are there
-    images/<hex>         an image by its manifest's digest: which of the blobs is the module, how it is started
-    references/<hash>    a reference, and the digest of the manifest that it had when it was pulled last
-    access/<hex>         who has pulled that image (`access`)
-    compiled/            compiled forms of modules (`compiled`)
-    trees/<hex>/         an image that pods mount, or whose files its module sees, unpacked (`trees`), by its manifest's
-                         digest
-    ingest/, locks/      what is being written, and by whom
+    images/<hex>         an image, by its manifest's digest: which blob is the module, and how it is started
+    references/<hash>    a reference, and the digest of the manifest that it stood for at the last pull
+    access/<hex>         who has pulled this image (`access`)
+    compiled/            compiled modules (`compiled`)
+    trees/<hex>/         the unpacked files of an image (`trees`), by its manifest's digest: for images that pods mount,
+                         and for images with files beside their module
+    ingest/, locks/      unfinished files, and lock files
 
-Several node loops may share it, and any of them may die at any instruction: a file gets its name when it is whole and
-on the disk, blobs before the image that names them, the image before its references. Whoever uses an image holds a
-shared lock on it (`Lease`), and `collection` removes nothing that is locked. Blobs are shared by digest: who can name
-the digest of a module and pull a manifest that names it shares the copy.
+Several node loops may share a store, and any of them may die at any moment. So a file gets its final name only when it
+is complete and on the disk. Blobs come before the image that names them, and the image before its references.
+
+Whoever uses an image holds a shared lock on it (`Lease`); `collection` removes no locked image. Blobs are shared: two
+images whose manifests name the same digest use the same file.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ from wasmlet.concurrency import in_thread
 FORMAT = 1
 _POLL = 0.1
 STALE = 60.0
-"""Seconds after which what is being written, and is not locked, was left by a process that died."""
+"""An unfinished file that is not locked and is older than this (seconds) was left by a process that died."""
 
 
 @attrs.frozen
@@ -50,15 +51,15 @@ class Image:
     """A module and how it is started.
 
     Attributes:
-        digest: of the manifest.
+        digest: digest of the manifest.
         module: digest of the module.
-        size: of the module, bytes.
-        blobs: every blob that it is made of.
-        command: a container image's entry point, the module's path first; empty for an artifact.
-        arguments: what follows it where a pod gives no arguments.
-        environment: `NAME=value`, of a container image.
+        size: size of the module in bytes.
+        blobs: digests of all blobs of the image.
+        command: the entry point of a container image, which begins with the module's path; empty for an artifact.
+        arguments: the arguments after it, if the pod gives none.
+        environment: `NAME=value`, from a container image.
         folder: the working directory of a container image; "" for an artifact.
-        files: whether it has files beside its module, which are in `trees` then.
+        files: whether the image has files beside its module; these are in `trees` then.
     """
 
     digest: str
@@ -74,11 +75,11 @@ class Image:
 
 @attrs.frozen
 class Tree:
-    """An image as a directory.
+    """An image that is unpacked as a directory.
 
     Attributes:
-        digest: of the manifest.
-        size: bytes, unpacked.
+        digest: digest of the manifest.
+        size: size of the unpacked files in bytes.
     """
 
     digest: str
@@ -89,11 +90,12 @@ Kind = TypeVar("Kind", bound=Image | Tree)
 
 
 class Lease(Generic[Kind]):
-    """An image that is in use: nobody removes it before this is closed, or this process ends.
+    """A shared lock on an image that is in use. Nobody removes the image before this is closed or this process ends.
 
     Attributes:
-        path: of the module, or of the directory.
-        files: of an image that is a module with files: these, which are in use as long as the module is.
+        image: the image.
+        path: path of the module, or of the directory.
+        files: for a module with files beside it: the lease of these files. It is closed together with this one.
     """
 
     def __init__(self, image: Kind, path: Path, descriptor: int, files: Lease[Tree] | None = None) -> None:
@@ -103,7 +105,7 @@ class Lease(Generic[Kind]):
         self._descriptor = descriptor
 
     def close(self) -> None:
-        """End the use; may be called twice."""
+        """Release the lock; may be called twice."""
         if self._descriptor >= 0:
             with contextlib.suppress(OSError):
                 os.utime(self._descriptor)  # when it was used last
@@ -122,7 +124,7 @@ class Store:
     """The images and modules in a directory. All methods but `add`, `part` and `locked` are quick, and block.
 
     Args:
-        directory: made by `prepare`; it has to be this user's own.
+        directory: where the store is; `prepare` makes it. It must belong to this user.
     """
 
     def __init__(self, directory: Path, clock: Clock) -> None:
@@ -143,7 +145,7 @@ class Store:
         """Make the directories, and remove the unfinished files of processes that died.
 
         Raises:
-            StoreError: others may write it, another version made it, or it cannot be made.
+            StoreError: other users may write to it, another version made it, or it cannot be made.
         """
         try:
             for part in (
@@ -177,7 +179,7 @@ class Store:
             raise StoreError(f"store {self.directory} has format {found[:20]!r}, expected {FORMAT}; choose another one")
 
     def clear_up(self) -> None:
-        """Remove what was being written by processes that died, and locks that nobody holds."""
+        """Remove unfinished files of processes that died, and lock files that nobody holds."""
         now = self.clock.now().timestamp()
         for directory in (self.ingest, self._locks):
             for path, found in entries(directory):
@@ -208,15 +210,18 @@ class Store:
         return self._access / _hex(digest)
 
     def part(self, digest: str | None) -> Part:
-        """A file for content that is being downloaded."""
+        """A temporary file for content that is being downloaded, see `files.Part`."""
         return Part(self.ingest, digest)
 
     async def add(self, digest: str, fill: Callable[[Part], Awaitable[None]]) -> Path:
-        """Have a blob, brought by `fill` unless it is there. Callers wait while another one brings it.
+        """Add a blob, unless it is there: `fill` writes its content. Other callers for the same blob wait.
+
+        Returns:
+            The path of the blob.
 
         Raises:
-            BadContent: what came has another digest; nothing of it is left.
-            OSError: the disk is full, or fails; likewise.
+            BadContent: the content has another digest; it is removed.
+            OSError: the disk is full, or fails; the content is removed.
         """
         path = self.blob(digest)
         async with self.locked(digest.replace(":", "-")):
@@ -227,7 +232,7 @@ class Store:
         return path
 
     def _touched(self, path: Path) -> bool:
-        """Whether it is there. If so it counts as new, so that it is not removed before an image names it."""
+        """Whether a blob is there. If so, set its time to now, so that it is not removed before an image names it."""
         try:
             os.utime(path)
         except FileNotFoundError:
@@ -236,7 +241,7 @@ class Store:
 
     @contextlib.asynccontextmanager
     async def locked(self, name: str) -> AsyncIterator[None]:
-        """Hold the lock of this name, which one process at a time has among those that share the store."""
+        """Hold the lock of this name. It is exclusive among all processes that share the store."""
         here, users = self._here.get(name, (asyncio.Lock(), 0))
         self._here[name] = here, users + 1
         try:
@@ -255,25 +260,25 @@ class Store:
                 self._here[name] = here, users - 1
 
     def record(self, reference: Reference, image: Image) -> None:
-        """Record which image a reference has; the image can be found by its digest, too."""
+        """Record an image, and that a reference stands for it. The image can be found by its digest, too."""
         path = self.images / _hex(image.digest)
         if read_object(path) != (content := _image_json(image)):  # an image that is in use keeps its file
             write_whole(self.ingest, path, orjson.dumps(content))
         self.refer(reference, image)
 
     def refer(self, reference: Reference, image: Image | Tree) -> None:
-        """Record that a reference, and its digest, has an image that is here."""
+        """Record that a reference stands for an image which is in the store; the same with the image's digest."""
         for name in {str(reference), str(reference.at(image.digest))}:
             raw = {"reference": name, "image": image.digest, "pulled": self.clock.now().isoformat()}
             write_whole(self.ingest, self._reference(name), orjson.dumps(raw))
 
     def find(self, reference: Reference) -> Lease[Image] | None:
-        """The image that a reference had when it was pulled last, in use from now on; None where there is none."""
+        """Find and lease the image that a reference stood for at its last pull; None if there is none."""
         digest = self._referred(reference)
         return self.lease(digest) if digest is not None else None
 
     def find_tree(self, reference: Reference) -> Lease[Tree] | None:
-        """The same as a directory."""
+        """As `find`, for the unpacked image."""
         digest = self._referred(reference)
         return self.lease_tree(digest) if digest is not None else None
 
@@ -285,7 +290,7 @@ class Store:
         return None
 
     def lease(self, digest: str) -> Lease[Image] | None:
-        """The image of a manifest, in use from now on; None where it is not here, or not whole."""
+        """Lease the image with this manifest digest; None if it is not here, or not complete."""
         path = self.images / _hex(digest)
         descriptor = lock(path, create=False, shared=True)
         if descriptor is None:
@@ -305,7 +310,7 @@ class Store:
         return self.trees / _hex(digest)
 
     def lease_tree(self, digest: str) -> Lease[Tree] | None:
-        """The directory of a manifest's image, in use from now on; None where it is not here."""
+        """Lease the unpacked image with this manifest digest; None if it is not here."""
         path = self.tree(digest)
         descriptor = lock(path, create=False, shared=True)
         if descriptor is None:
@@ -319,7 +324,7 @@ class Store:
         return Lease(tree, path / FILES, descriptor)
 
     def leases_of(self, modules: Collection[str]) -> list[Lease[Image]]:
-        """The images whose modules have these digests, in use from now on."""
+        """Lease all images whose modules have these digests."""
         found = ((path, read_image(path)) for path, _ in entries(self.images))
         digests = [image.digest for _, image in found if image is not None and image.module in modules]
         return [lease for lease in map(self.lease, digests) if lease is not None]
@@ -333,7 +338,7 @@ def _hex(digest: str) -> str:
 
 
 def read_object(path: Path) -> dict[str, Any] | None:
-    """An object in JSON; None where there is none, or something else."""
+    """Read a JSON object from a file; None if there is no such file, or something else in it."""
     try:
         found = orjson.loads(path.read_bytes())
     except (FileNotFoundError, ValueError):
@@ -358,19 +363,19 @@ def _image_of(raw: Mapping[str, Any] | None) -> Image | None:
 
 
 def read_image(path: Path) -> Image | None:
-    """The image in a file of `images/`; None where it is none."""
+    """Read the image from a file of `images/`; None if the file is not valid."""
     return _image_of(read_object(path))
 
 
 def read_tree(path: Path) -> Tree | None:
-    """The image in a directory of `trees/`; None where it is none."""
+    """Read the record of a directory of `trees/`; None if it is not valid."""
     found = read_object(path / RECORD) or {}
     digest, size = found.get("digest"), found.get("size")
     return Tree(str(digest), size) if is_digest(digest) and isinstance(size, int) else None
 
 
 def read_reference(path: Path) -> tuple[str, datetime | None]:
-    """The digest that a file of `references/` names, "" for none, and when it was pulled."""
+    """Read a file of `references/`: the digest that it names ("" for none), and when that was pulled."""
     raw = read_object(path) or {}
     try:
         pulled = datetime.fromisoformat(str(raw.get("pulled")))
@@ -380,6 +385,6 @@ def read_reference(path: Path) -> tuple[str, datetime | None]:
 
 
 def close_lease(lease: Lease[Image] | Lease[Tree] | None) -> None:
-    """Close it, if there is one."""
+    """Close a lease; None is ignored."""
     if lease is not None:
         lease.close()

@@ -1,7 +1,8 @@
 """Authentication at a registry: the challenges of RFC 7235, and the token servers that Bearer challenges name.
 
-A token is for one repository and one credential. It is kept until shortly before it expires, so that a thousand pods of
-one image ask for it once. Credentials are sent over TLS only, unless the registry itself may be used without TLS.
+A token is valid for one repository and one credential. It is kept until shortly before it expires, so that a thousand
+pods with the same image need one token request. Credentials are sent over TLS only, unless the registry itself may be
+used without TLS.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ _TOKEN = re.compile(r"[\x21-\x7e]+")
 
 @attrs.frozen
 class Challenge:
-    """What a registry wants: `scheme` in small letters, and its parameters."""
+    """One challenge of a `WWW-Authenticate` header: the authentication scheme in lower case, and its parameters."""
 
     scheme: str
     parameters: dict[str, str]
@@ -51,7 +52,7 @@ def challenges(headers: Iterable[str]) -> list[Challenge]:
             elif found:
                 value = re.sub(r"\\(.)", r"\1", quoted, flags=re.DOTALL) if quoted is not None else plain
                 name, parameters = name.lower(), found[-1].parameters
-                if name == "scope" and name in parameters:  # one parameter for each scope, instead of a list
+                if name == "scope" and name in parameters:  # several scopes, each in a parameter of its own
                     value = f"{parameters[name]} {value}"
                 parameters[name] = value
     return found
@@ -62,8 +63,8 @@ class TokenRequest:
     """What a token is for, and with whose credential it is asked for.
 
     Attributes:
-        registry: its address.
-        scope: as `repository:a/b:pull`.
+        registry: the URL of the registry.
+        scope: the permission that is wanted, as `repository:a/b:pull`.
     """
 
     registry: httpx.URL
@@ -72,7 +73,7 @@ class TokenRequest:
 
 
 class Tokens:
-    """What to send as `Authorization`."""
+    """Finds the value of the `Authorization` header for requests to registries, and remembers it."""
 
     def __init__(self, http: Http, clock: Clock) -> None:
         self._http = http
@@ -80,17 +81,17 @@ class Tokens:
         self._kept: dict[TokenRequest, tuple[str, float]] = {}
 
     def known(self, token_request: TokenRequest) -> str | None:
-        """The `Authorization` that was accepted last time and has not expired; None where there is none."""
+        """The `Authorization` that was accepted last time, if it has not expired; else None."""
         if token_request.credential is not None and token_request.credential.registry_token:
             return _bearer(token_request.credential.registry_token)
         value, until = self._kept.get(token_request, ("", 0.0))
         return value if value and self._clock.monotonic() < until else None
 
     async def obtain(self, token_request: TokenRequest, wanted: Iterable[Challenge]) -> str:
-        """The `Authorization` that one of these challenges asks for.
+        """Get the `Authorization` that one of these challenges asks for; may ask a token server.
 
         Raises:
-            Denied: the credential will not do, or there is none.
+            Denied: the credential is not accepted, or there is none.
             ArtifactError: the token server cannot be asked.
         """
         self._kept.pop(token_request, None)
@@ -117,7 +118,7 @@ class Tokens:
         what = f"a token for {' '.join(scopes)}"
         if credential is not None and credential.identity_token:
             form = service | {
-                "scope": " ".join(scopes),  # OAuth2 wants one list; the GET below a parameter for each scope
+                "scope": " ".join(scopes),  # OAuth2 wants one list, the GET below one parameter per scope
                 "grant_type": "refresh_token",
                 "refresh_token": credential.identity_token,
                 "client_id": CLIENT,

@@ -1,13 +1,15 @@
-"""Images as directories, for pods that mount them: the layers of a container image, or the files of an artifact.
+"""Unpacks images into directories ("trees"): the layers of a container image, or the files of an artifact.
+
+Pods can mount such a directory, and a module sees the files of its own image there.
 
     trees/<manifest>/files/     what was unpacked
-    trees/<manifest>/tree.json  what it is; a tree has its name only once it is whole
+    trees/<manifest>/tree.json  its record; a tree gets this name only when it is complete
 
-Archives are checked as they are read (`archives`). Links are followed as containerd does it, with the tree as the root:
-each step opens a directory as what it is, never a link, so no link leads out of the tree, whatever a layer has put
-where. Links stay links in the tree, for a guest whose engine confines it. Devices, pipes and entries of unknown kinds
-are left out. Owners, special bits and times are dropped: whoever mounts it may read it, and nobody writes. Everything
-blocks.
+`archives` checks the archives while they are read. Links in paths are resolved as in containerd, with the tree as the
+root. Each step opens a real directory and never follows a link in the kernel, so no link can lead out of the tree.
+Links are kept as links in the tree; the engine keeps the guest inside. Devices, pipes and entries of unknown types are
+left out. Owners, special mode bits and times are dropped: everybody who mounts the tree may read it, and nobody may
+write. All functions block.
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ from wasmlet.artifacts.files import locked_directory
 from wasmlet.files import sync_directory
 
 HIDE, HIDE_ALL = ".wh.", ".wh..wh..opq"
-"""What names begin with that remove a file of the layers below, and the name that removes all of its directory."""
+"""Whiteouts: the prefix of a name that removes one file of the layers below, and the name that removes all of them."""
 _KINDS = (*REGULAR, tarfile.DIRTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE)
 _MAX_LINKS = 40
 FILES, RECORD = "files", "tree.json"
@@ -41,11 +43,11 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 class TreeMaker:
-    """A tree that is being made; it is removed unless `keep` was called. A context manager.
+    """Makes a tree. A context manager: at its end the tree is removed, unless `keep` was called.
 
     Args:
-        directory: where it is until then, on the file system of where it goes.
-        limit: bytes that it may have, unpacked.
+        directory: where the unfinished tree is; on the same file system as its final place.
+        limit: the most bytes that the tree may have.
     """
 
     def __init__(self, directory: Path, limit: int) -> None:
@@ -69,17 +71,17 @@ class TreeMaker:
 
     @property
     def size(self) -> int:
-        """Bytes so far."""
+        """How many bytes were unpacked so far."""
         return self._limit - self._left
 
     def unpack(self, layer: BinaryIO, digest: str | None) -> None:
         """Unpack a layer over the layers before it.
 
         Args:
-            digest: of the layer, uncompressed.
+            digest: the digest of the uncompressed layer; None if it is not known.
 
         Raises:
-            BadContent: it is not to be trusted, or too large.
+            BadContent: the layer is damaged, has another digest, or is too large.
             OSError: the disk fails.
         """
         archive = Archive(layer, self._left, digest)
@@ -101,7 +103,7 @@ class TreeMaker:
         """Add a file of an artifact, under the name that it was pushed with.
 
         Raises:
-            BadContent: the name leads elsewhere or is taken, or it is too large.
+            BadContent: the name leads out of the tree or is taken, or the file is too large.
         """
         path = cleaned(title)
         if not path:
@@ -123,7 +125,7 @@ class TreeMaker:
             shutil.copyfileobj(source, target, 1024 * 1024)
 
     def _made(self, path: str) -> int:
-        """The descriptor of a new file, and whatever directories it needs."""
+        """Make a new file and the directories above it. Returns the file's descriptor."""
         parent, name = self._parent(path)
         try:
             return _create(name, parent, 0o644)
@@ -132,11 +134,11 @@ class TreeMaker:
 
     @property
     def files(self) -> Path:
-        """The directory of what there is so far."""
+        """The directory with the files so far."""
         return self.path / FILES
 
     def keep(self, path: Path, record: dict[str, object]) -> None:
-        """Give it its name, for good.
+        """Write the record, and move the tree to its final name.
 
         Raises:
             OSError: the disk fails.
@@ -144,7 +146,7 @@ class TreeMaker:
         with open(self.path / RECORD, "xb") as file:
             file.write(orjson.dumps(record))
         _sync_file_system(self._lock)
-        if path.exists():  # and is not whole, or it would not be made again
+        if path.exists():  # an incomplete one: a complete one would not be made again
             shutil.rmtree(path)
         self.path.rename(path)
         sync_directory(path.parent)
@@ -187,7 +189,7 @@ class TreeMaker:
                     file.write(chunk)
 
     def _link(self, entry: Entry, parent: int, name: str) -> None:
-        """Make a hard link. One to what was left out, which is a device or a pipe, is left out as well."""
+        """Make a hard link. If its target was left out (a device, a pipe), the link is left out as well."""
         path = cleaned(entry.target)
         if not path:
             raise BadContent(f"a layer has a hard link to nothing, {entry.path[:200]!r}")
@@ -206,19 +208,19 @@ class TreeMaker:
             os.close(source)
 
     def _parent(self, path: str, *, make: bool = True) -> tuple[int, str]:
-        """The descriptor of the directory that a path is in, the caller's, and the path's last part."""
+        """Open the directory of a path. Returns its descriptor (the caller closes it) and the last part of the path."""
         folder, _, name = path.rpartition("/")
         return _walk(self._root, folder, make=make)[0], name
 
 
 @attrs.define
 class _Layer:
-    """What a layer has done so far. Paths have no links: a directory may have several names.
+    """What the current layer has done so far. Links in paths are resolved, because a directory may have several names.
 
     Attributes:
-        added: what it has, and the directories that this is in.
-        opaque: directories of which nothing is left that is from the layers below. Each is looked through once,
-            however often the layer says it.
+        added: the paths that the layer has added, and all directories above them.
+        opaque: directories from which the layer has removed everything that came from the layers below. Each is
+            emptied once, even if the layer asks for it several times.
     """
 
     added: set[str] = attrs.field(factory=set)
@@ -226,7 +228,7 @@ class _Layer:
 
 
 def _hide(name: str, parent: int, where: str, seen: _Layer) -> None:
-    """Remove what a whiteout of this name, in the directory with that path, is for; what its own layer has stays."""
+    """Apply the whiteout `name` in the directory `where`. Files of the same layer (`seen`) are kept."""
     if name == HIDE_ALL:
         hidden = [] if where in seen.opaque else os.listdir(parent)
         seen.opaque.add(where)
@@ -238,15 +240,15 @@ def _hide(name: str, parent: int, where: str, seen: _Layer) -> None:
 
 
 def _walk(root: int, path: str, *, make: bool) -> tuple[int, str]:
-    """Open a directory of a tree, and make each one that is not there if so wanted.
+    """Open a directory of a tree; with `make`, make the directories on the way that do not exist.
 
     A link on the way is followed with the tree as its root.
 
     Returns:
-        A descriptor, the caller's, and the path to it that has no links.
+        A descriptor, which the caller closes, and the path to it with all links resolved.
 
     Raises:
-        BadContent: the path leads to or through what is no directory, or is nested too deep.
+        BadContent: a part of the path is no directory, or the path is nested too deep.
     """
     current, links = os.dup(root), 0
     done: list[str] = []
@@ -281,7 +283,7 @@ def _walk(root: int, path: str, *, make: bool) -> tuple[int, str]:
 
 
 def _targeted(folder: str, target: str) -> str:
-    """Where a link leads that is in this directory of a tree, whose path has no links: `..` is what it looks like."""
+    """The path that a link in `folder` leads to. `folder` has its links resolved, so `..` can be resolved as text."""
     return cleaned(target if target.startswith("/") else f"{folder}/{target}")
 
 
@@ -292,7 +294,7 @@ def open_file(root: int, path: str) -> int | None:
         root: descriptor of the tree's directory.
 
     Returns:
-        A descriptor, the caller's; None where there is no such file.
+        A descriptor, which the caller closes; None if there is no such file.
 
     Raises:
         BadContent: links lead to links without end.
@@ -317,7 +319,7 @@ def open_file(root: int, path: str) -> int | None:
 
 
 def has_other_files(root: Path, path: str) -> bool:
-    """Whether a tree has anything but directories, beside the file of this path."""
+    """Whether a tree has any file besides the one with this path; directories do not count."""
     for folder, folders, files in os.walk(root):
         links = [name for name in folders if Path(folder, name).is_symlink()]
         if any(Path(folder, name).relative_to(root).as_posix() != path for name in (*files, *links)):
@@ -326,7 +328,7 @@ def has_other_files(root: Path, path: str) -> bool:
 
 
 def _kind(name: str, parent: int) -> int | None:
-    """The mode of what has that name; None where nothing has it, or could have it."""
+    """The file type and mode of a name in a directory; None if it does not exist, or cannot exist."""
     try:
         return os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode
     except FileNotFoundError:
@@ -338,7 +340,7 @@ def _kind(name: str, parent: int) -> int | None:
 
 
 def _same(one: tuple[int, str], other: tuple[int, str]) -> bool:
-    """Whether these are the same file already."""
+    """Whether two names (directory descriptor, name) are the same file."""
     try:
         first, second = (os.stat(name, dir_fd=parent, follow_symlinks=False) for parent, name in (one, other))
     except FileNotFoundError:

@@ -1,7 +1,7 @@
-"""The WebAssembly binary format, as far as one wants to know what a file is: kind, imports, exports, sections.
+"""Reads WebAssembly binaries, as far as needed to know what a file is: its kind, imports, exports and sections.
 
-Core modules and components are read. It is an own reader because it must take any bytes, in bounded time and memory,
-before an engine is let near them; it checks what it reads and nothing else.
+It reads core modules and components. wasmlet has its own reader because any bytes may come in, before an engine sees
+them: time and memory must be bounded. It does not validate the parts of the file that it does not read.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from wasmlet.artifacts.wasm_types import Interface, Signature
 MAGIC = b"\0asm"
 _MODULE, _COMPONENT = b"\x01\0\0\0", b"\x0d\0\x01\0"
 _MOST = 100_000
-"""Imports or exports of one section; what has more is read by nobody here."""
+"""The most imports or exports of one section; a file with more is refused."""
 _MOST_SECTIONS = 10_000
 _MOST_OF_TYPES = 2 * 2**20
-"""Bytes of sections about types that are read; those of real programs take a tenth of it."""
+"""The most bytes of type sections that are read, in all; real programs have about a tenth of that."""
 _SECTIONS = (
     "custom", "type", "import", "function", "table", "memory", "global", "export", "start", "element", "code", "data",
     "data count", "tag",
@@ -38,12 +38,12 @@ _CORE_SORTS = {0x00: "core function", 0x01: "core table", 0x02: "core memory", 0
 
 @attrs.frozen
 class Extern:
-    """An import or an export, which is told from others by its name and kind.
+    """An import or an export. Two are equal if their module, name and kind are.
 
     Attributes:
-        module: "" for exports, and for imports of components.
-        signature: of a core function, where its type is known here.
-        interface: of an instance that a component imports, likewise.
+        module: the module that is imported from; "" for exports, and for imports of components.
+        signature: for a core function: its type, if this reader knows it.
+        interface: for an instance that a component imports: its exports, if this reader knows its type.
     """
 
     module: str
@@ -58,7 +58,7 @@ class Binary:
     """What a file is.
 
     Attributes:
-        component: or else a core module.
+        component: True for a component, False for a core module.
         sections: name and bytes of each section, in order; custom ones as `custom NAME`.
     """
 
@@ -70,7 +70,7 @@ class Binary:
 
     @property
     def preview(self) -> int | None:
-        """Which preview of WASI it is for: 0, 1 or 2; None where it imports nothing of any."""
+        """The preview of WASI that the file uses: 0, 1 or 2; None if it uses none."""
         modules = {extern.module for extern in self.imports}
         if "wasi_snapshot_preview1" in modules:
             return 1
@@ -80,7 +80,7 @@ class Binary:
 
     @property
     def kind(self) -> str:
-        """As `preview 1 command`, `preview 1 reactor`, `component`, `waPC actor` or `library`."""
+        """The kind of program, for people: `preview 1 command`, `preview 1 reactor`, `component`, `library`, ..."""
         names = {extern.name for extern in self.exports}
         if self.component:
             worlds = {"wasi:cli/run": "command", "wasi:http/incoming-handler": "HTTP handler"}
@@ -100,7 +100,7 @@ def read(data: bytes | memoryview) -> Binary:
     """Read what a file is from its bytes.
 
     Raises:
-        NotWasm: it is no WebAssembly, of a version that is not known, or damaged.
+        NotWasm: it is not WebAssembly, has an unknown version, or is damaged.
     """
     head = bytes(data[:8])
     if head[:4] != MAGIC:
@@ -161,8 +161,9 @@ class _Module:
     """The imports and exports of a module, section by section.
 
     Attributes:
-        types, functions: those that were read, by index; of a function, the index of its type.
-        left: bytes about types that may yet be read.
+        types: the types that were read so far, by index; None for a type that is not a function's.
+        functions: for each function, by index, the index of its type.
+        left: how many more bytes of type sections may be read.
     """
 
     imports: list[Extern] = attrs.field(factory=list)
@@ -218,7 +219,11 @@ class _Module:
 
 @attrs.define
 class _Component:
-    """The same of a component; its types are not known any more after one that cannot be read."""
+    """The imports and exports of a component, section by section.
+
+    Attributes:
+        known: whether all types so far could be read. After one that could not, the indices of types are not known.
+    """
 
     imports: list[Extern] = attrs.field(factory=list)
     exports: list[Extern] = attrs.field(factory=list)

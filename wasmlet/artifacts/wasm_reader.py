@@ -1,4 +1,4 @@
-"""Bytes of a WebAssembly binary, read from the front: numbers, names, and what is wrong with them."""
+"""Reads the basic values of a WebAssembly binary: numbers, names and so on. Errors say where the bytes are wrong."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from wasmlet.artifacts.errors import BadContent
 
 _MAX_NAME = 100_000
 SORTS = {0x00: "core", 0x01: "function", 0x02: "value", 0x03: "type", 0x04: "component", 0x05: "instance"}
-"""What a component's import or export may be."""
+"""What a component's import or export may be, by its number in the binary format."""
 
 
 class NotWasm(BadContent):
@@ -14,7 +14,7 @@ class NotWasm(BadContent):
 
 
 class Reader:
-    """Bytes from `position` up to `end`. What is not there, or makes no sense, raises `NotWasm`."""
+    """Reads bytes from `position` up to `end`. All methods raise `NotWasm` if bytes are missing or invalid."""
 
     def __init__(self, data: bytes | memoryview, position: int, end: int) -> None:
         self._data = data
@@ -60,7 +60,7 @@ class Reader:
         raise self.wrong("a number is too large")
 
     def count(self) -> int:
-        """How many of something follow; each takes a byte at least."""
+        """Read the number of items in a vector; each item takes at least one byte."""
         value = self.u32()
         if value > self.end - self.position:
             raise self.wrong(f"{value} items cannot fit")
@@ -99,7 +99,7 @@ class Reader:
         return name
 
     def description(self) -> tuple[str, int]:
-        """What a component's import or export is, and the index of its type; -1 where it has none."""
+        """Read the kind of a component's import or export, and the index of its type; -1 if it has none."""
         sort = self.byte()
         if sort == 0x00:
             if self.byte() != 0x11:

@@ -1,7 +1,7 @@
-"""Types in WebAssembly's binary format: what functions take and return, and what the interfaces of components hold.
+"""Reads types in WebAssembly's binary format: those of functions, and those of the interfaces that components import.
 
-`wasm` reads files with these functions. A type of a proposal that is not known here ends the reading of types, and the
-types that follow are not known.
+`wasm` uses these functions. This module does not know the types of all proposals (extensions of WebAssembly). After a
+type that it does not know, it cannot read the types that follow.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from wasmlet.artifacts.wasm_reader import Reader
 
 _VALUES = {0x7F: "i32", 0x7E: "i64", 0x7D: "f32", 0x7C: "f64", 0x7B: "v128", 0x70: "funcref", 0x6F: "externref"}
 _LONG = (0x63, 0x64)
-"""References whose type follows."""
+"""The codes of reference types after which the referenced type follows."""
 _FUNCTION, _STRUCT, _ARRAY, _SUB, _SUB_FINAL, _GROUP = 0x60, 0x5F, 0x5E, 0x50, 0x4F, 0x4E
 
 Interface = Mapping[str, str]
-"""The exports of a component's instance: kind (`function`, `type`, `resource`, ...) by name."""
+"""The exports of an instance: the kind (`function`, `type`, `resource`, ...) of each, by its name."""
 
 
 class UnknownType(Exception):
@@ -28,7 +28,7 @@ class UnknownType(Exception):
 
 @attrs.frozen
 class Signature:
-    """What a core function takes and returns, each as the text format writes it (`i32`)."""
+    """The parameter and result types of a core function, as in the text format (`i32`)."""
 
     params: tuple[str, ...]
     results: tuple[str, ...]
@@ -38,7 +38,7 @@ class Signature:
 
 
 def core_types(part: Reader) -> list[Signature | None]:
-    """A module's type section by index, up to the first type that is not known; None for what is no function."""
+    """Read a module's type section, up to the first unknown type: by index, None for a type that is no function's."""
     found: list[Signature | None] = []
     try:
         for _ in range(part.count()):
@@ -51,7 +51,7 @@ def core_types(part: Reader) -> list[Signature | None]:
 
 
 def indices(content: bytes) -> list[int]:
-    """The numbers of a vector that holds nothing else: the types of a module's own functions."""
+    """Read a vector of plain numbers: a module's function section, which has the type index of each function."""
     found, value, shift = [], 0, 0
     for byte in content:
         value |= (byte & 0x7F) << shift
@@ -94,7 +94,7 @@ def _values(part: Reader) -> tuple[str, ...]:
 
 
 def component_types(part: Reader) -> list[Interface | None]:
-    """A component's type section; None for what is no type of an instance.
+    """Read a component's type section; None for each type that is not an instance's.
 
     Raises:
         UnknownType: see there.
@@ -103,7 +103,7 @@ def component_types(part: Reader) -> list[Interface | None]:
 
 
 def aliases(part: Reader) -> list[Interface | None]:
-    """What a section of aliases adds to a component's types.
+    """Read a component's alias section: None for each alias that adds a type to the index of types.
 
     Raises:
         UnknownType: see there.
@@ -112,7 +112,7 @@ def aliases(part: Reader) -> list[Interface | None]:
 
 
 def _is_type(part: Reader) -> bool:
-    """Read an alias."""
+    """Read one alias; returns whether it is an alias of a type."""
     sort = part.byte()
     core = part.byte() if sort == 0x00 else None
     target = part.byte()
@@ -194,7 +194,7 @@ def _optional(part: Reader) -> None:
 
 
 def _declarations(part: Reader, depth: int) -> Interface:
-    """What the type of an instance or a component declares, of which the exports are kept."""
+    """Read the declarations in the type of an instance or a component; returns its exports."""
     if depth > _DEEPEST:
         raise UnknownType("types within types")
     exports: dict[str, str] = {}

@@ -1,7 +1,7 @@
-"""The entry of every worker process: `python -I <this directory> shim|zygote|broker|...`.
+"""The entry point of every worker process: `python -I <this directory> shim|zygote|broker|...`.
 
-The directory makes itself a package of its own name first, so that its modules import each other relatively here just
-as they do as `wasmlet.worker`, without importing `wasmlet`.
+It first registers this directory as a package of its own. So the modules here can use relative imports, as they do as
+`wasmlet.worker`, and `wasmlet` itself is not imported.
 """
 
 import importlib
@@ -21,7 +21,7 @@ COMMANDS = {
 
 
 def main(arguments: list[str]) -> int:
-    """Run one command; its exit status is returned."""
+    """Run one command, and return its exit status."""
     here = os.path.dirname(os.path.abspath(__file__))
     # Python puts the directory of its script on the path, where our modules would hide others of the same name.
     sys.path[:] = [entry for entry in sys.path if os.path.abspath(entry) != here]

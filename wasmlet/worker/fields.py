@@ -1,6 +1,6 @@
-"""What the fields of messages are: values that several messages have, and how each is checked.
+"""Values that several messages have in common (`messages`, `wire`), and the checks of message fields.
 
-Each check returns what it was given, in the form that is used. It raises `wire.WireError` for all else.
+Each check returns its argument in the form that is used here, and raises `wire.WireError` if it is not valid.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ MAX_WITHIN = 8
 
 
 class ZygoteKey(NamedTuple):
-    """What tells one zygote from another: paths of the interpreter and of the engine's in-worker module, its version.
+    """Identifies a zygote: the paths of the interpreter and of the engine's in-worker module, and the engine's version.
 
-    The version is that of the engine's code when it was asked for: an upgrade in place changes what is at these paths,
-    and what the new version has compiled is nothing for a zygote that has the old one loaded.
+    The version is part of the key because an upgrade replaces the files at these paths. A zygote that has loaded the
+    old version cannot run what the new version has compiled.
     """
 
     python: str
@@ -41,7 +41,7 @@ class ZygoteKey(NamedTuple):
 
 
 class Resources(NamedTuple):
-    """What a container may take: bytes, and thousandths of a CPU. None is no limit."""
+    """The resources of a container: `memory` in bytes, the others in thousandths of a CPU. None means no limit."""
 
     memory: int | None = None
     cpu: int | None = None
@@ -80,17 +80,17 @@ def check_log(value: Any) -> str:
 
 
 def name_of(message: wire.Message, field: str = "id") -> str:
-    """The id of a container that may be known; whatever is no text is unknown."""
+    """The container id in a message; "" if the field is no text, which is the id of no container."""
     return str(message.get(field))
 
 
 def at_least(value: Any, least: int) -> bool:
-    """Whether it is a number of at least this, or left out."""
+    """Whether a value is a number of at least `least`, or None."""
     return value is None or (type(value) is int and value >= least)
 
 
 def group_of(group: Any) -> str:
-    """With whom a container shares a worker; "" for nobody."""
+    """Check `dense`: containers with the same text share a dense worker; "" for a process of its own."""
     if group is None:
         return ""
     if isinstance(group, str) and 0 < len(group) <= MAX_GROUP:
@@ -99,7 +99,7 @@ def group_of(group: Any) -> str:
 
 
 def within_of(paths: Any) -> tuple[str, ...]:
-    """The directories that a worker's containers have their files in."""
+    """Check `within`: the directories in which the containers of a dense worker have their files."""
     if paths is None:
         return ()
     if (

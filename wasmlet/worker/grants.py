@@ -1,7 +1,7 @@
-"""What a container may ask of a network: its addresses, the ports that it may listen at, and whom it may dial.
+"""The grant of a container: its addresses, the ports at which it may listen, and whom it may dial.
 
-The node loop works it out from the manifest and its own settings, `run` carries it to the shim, and the broker holds
-the container to it. What is not here is refused. See `wire` for its form as a message.
+The node loop makes the grant from the manifest and its own settings. The operation `run` carries it to the shim, and
+the broker enforces it. Everything that is not in the grant is refused. `wire` describes its form as a message.
 """
 
 from __future__ import annotations
@@ -17,25 +17,24 @@ from . import wire
 TCP, UDP = "TCP", "UDP"
 
 MAX_PORTS = 64
-"""Of one container. Each is a descriptor that it holds from its start on."""
+"""The most ports of one container. It holds a descriptor for each from its start on."""
 MAX_RULES = 256
 MAX_NAME = 253
 """Characters of a DNS name (RFC 1035)."""
 MAX_SERVERS, MAX_SEARCHES = 3, 32
 MAX_HOSTS = 256
 _MOST_KEPT = 1024
-"""Addresses and networks whose usual form is remembered: finding it takes longer than all else of a grant."""
+"""How many normalized addresses and networks are cached: normalizing is the slowest part of reading a grant."""
 
 
 class Port(NamedTuple):
-    """One that the container may listen at.
+    """A port at which the container may listen.
 
     Attributes:
         number: 1 to 65535.
-        name: of the manifest; "" for none.
+        name: its name in the manifest; "" for none.
         protocol: `TCP` or `UDP`.
-        hosts: where else it is to be reached: addresses and ports of the node (`hostPort`) that the broker binds, too;
-            of TCP only.
+        hosts: addresses and ports of the node (`hostPort`) that the broker binds for this port, too; for TCP only.
     """
 
     number: int
@@ -45,13 +44,13 @@ class Port(NamedTuple):
 
 
 class Rule(NamedTuple):
-    """Whom it may dial. Of `name` and `cidr` one is not "".
+    """A destination that the container may dial. Exactly one of `name` and `cidr` is not "".
 
     Attributes:
         name: a DNS name in lower case, without a dot at its end; `*.example.org` for all names below that, `*` for all
             names and all addresses.
-        cidr: a network, for addresses that the guest gives as such.
-        first, last: the ports, both among them.
+        cidr: a network, for addresses that the guest gives directly, not by a name.
+        first, last: the range of ports, both included.
     """
 
     name: str = ""
@@ -68,9 +67,9 @@ class Resolver(NamedTuple):
         searches: domains that are appended to a name with fewer dots than `ndots`.
         timeout: seconds that one server is waited for.
         attempts: how often all servers are asked.
-        hosts: addresses of names that no server is asked for, by the name in lower case.
-        chosen: whether the pod's author has a part in where names lead (servers, search domains, hosts). The names of a
-            ceiling then do not count, for they would lead where the author likes.
+        hosts: the addresses from the hosts file, by the name in lower case; no server is asked for these names.
+        chosen: whether the pod's author influences what names resolve to (servers, search domains, hosts). Rules with
+            names in a ceiling then do not count: the author could make such a name lead anywhere.
     """
 
     servers: tuple[str, ...] = ()
@@ -83,19 +82,19 @@ class Resolver(NamedTuple):
 
 
 class Grant(NamedTuple):
-    """All that one container may ask.
+    """Everything that one container may do on the network.
 
     Attributes:
         namespace: path of the pod's network namespace; "" where it has none, and is known by its addresses alone.
         addresses: of the pod, at least one. Without a namespace its sockets are bound to them.
         ports: in the order of the manifest.
-        egress: what the pod was granted; nothing may be dialled without a rule, but for the pod itself where it has a
-            namespace (its addresses, its loopback, and names of these in its hosts file). Without one, 127.0.0.1 and
-            ::1 mean the pod's address, for which it takes a rule.
-        ceiling: what the node's owner grants at most; None for no ceiling. A dial has to fit both.
-        never: networks that are never dialled, whatever the rules say.
-        never_at: the same for a port of an address (the node's kubelet), at every address that the node has.
-        resolver: how it resolves names.
+        egress: the rules for what the pod may dial. Every destination needs a rule, with one exception: a pod with a
+            namespace may always dial itself (its addresses, its loopback, and names of these in its hosts file). In
+            a pod without one, 127.0.0.1 and ::1 mean the pod's address, and dialling it needs a rule.
+        ceiling: the most that the node's owner allows; None for no ceiling. A destination must match both.
+        never: networks that nobody may dial, whatever the rules say.
+        never_at: addresses and ports that nobody may dial (the node's own API), at every address of the node.
+        resolver: how the pod resolves names.
     """
 
     namespace: str = ""
@@ -108,7 +107,7 @@ class Grant(NamedTuple):
     resolver: Resolver = Resolver()
 
     def as_message(self) -> wire.Message:
-        """As an object of JSON."""
+        """The grant as a JSON object."""
         return {
             **self._asdict(),
             "ports": [port._asdict() for port in self.ports],

@@ -1,6 +1,6 @@
-"""The few calls to Linux that Python's standard library has no name for.
+"""The few Linux system calls that Python's standard library does not have.
 
-Most are plain functions over prctl(2); an error is an `OSError`.
+Most are small functions around prctl(2). They raise `OSError` if a call fails.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ _close_range = getattr(_libc, "close_range", None)
 """None where the C library is older than the call."""
 
 KEPT_VARIABLES = ("LD_LIBRARY_PATH", "SSL_CERT_FILE", "SSL_CERT_DIR")
-"""Of the shim's environment, which itself has next to nothing, what its processes get: what an interpreter may need,
-and whom TLS trusts."""
+"""The environment variables that the shim passes on to its processes: what an interpreter may need, and the
+certificates that TLS trusts. The shim itself has few variables more."""
 
 
 def kept_environment() -> dict[str, str]:
@@ -45,10 +45,10 @@ def prctl(option: int, argument: int | bytes, third: int = 0) -> None:
 
 
 def syscall(number: int, *arguments: Any, check: bool = True) -> int:
-    """A system call that libc may have no function for; its result, -1 included unless `check`.
+    """Make a system call by number, for calls without a libc function. Returns its result; -1 only without `check`.
 
     Raises:
-        OSError: it fails.
+        OSError: the call failed, with `check`.
     """
     result = int(_libc.syscall(ctypes.c_long(number), *arguments))
     if result < 0 and check:
@@ -63,21 +63,21 @@ def die_with_parent(signal_number: int) -> None:
 
 
 def become(user: int, group: int, groups: list[int]) -> None:
-    """Be another user, for good, with none of what root may do. Only for a process of one thread."""
+    """Become another user permanently, without root's privileges. Only for a process with one thread."""
     os.setgroups(groups)
     os.setresgid(group, group, group)
     os.setresuid(user, user, user)
 
 
 def has_threads() -> bool:
-    """Whether this process has more threads than the one that asks."""
+    """Whether this process has more than one thread."""
     if _libc.unshare(_CLONE_THREAD) == 0:  # this changes nothing, and fails where there are more threads
         return False
     return len(os.listdir("/proc/self/task")) > 1
 
 
 def close_from(first: int) -> None:
-    """Close every descriptor of this process from that number on, also those that were passed on by mistake."""
+    """Close all descriptors of this process from this number on, also those that were inherited by mistake."""
     if _close_range is not None and _close_range(first, _LAST, 0) == 0:
         return
     for number in map(int, os.listdir("/proc/self/fd")):
@@ -87,7 +87,7 @@ def close_from(first: int) -> None:
 
 
 def set_name(name: str) -> None:
-    """The name that ps shows for this process; 15 bytes of it."""
+    """Set the name that ps shows for this process; at most 15 bytes are used."""
     prctl(_PR_SET_NAME, name.encode()[:15])
 
 
@@ -102,10 +102,10 @@ def no_new_privileges() -> None:
 
 
 def enter_network(namespace: int) -> None:
-    """Have the calling thread make its sockets in this network namespace, a descriptor, from now on.
+    """Move the calling thread into a network namespace, given by a descriptor: its new sockets belong to that.
 
     Raises:
-        OSError: it is none (EINVAL), or this process may not (EPERM).
+        OSError: it is no network namespace (EINVAL), or this process has no permission (EPERM).
     """
     if _libc.setns(ctypes.c_int(namespace), ctypes.c_int(_CLONE_NEWNET)) != 0:
         number = ctypes.get_errno()
@@ -113,13 +113,13 @@ def enter_network(namespace: int) -> None:
 
 
 def join_group(cgroup_fds: Iterable[int]) -> None:
-    """Move this process, which has one thread, into the control group of these descriptors; children are born there."""
+    """Move this process (of one thread) into the control groups of these descriptors. Its children start there, too."""
     for cgroup_fd in cgroup_fds:
         os.write(cgroup_fd, b"0")
 
 
 def boot_id() -> str:
-    """What tells this boot of the machine from every other."""
+    """An id of this boot of the machine, which is different after each reboot."""
     try:
         with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
             return file.read().strip()

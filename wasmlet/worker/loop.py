@@ -1,7 +1,7 @@
-"""The event loop of the shim and of the broker: descriptors, timers and one owner of time, in one thread.
+"""The event loop of the shim and of the broker: it watches descriptors and runs timers, in one thread.
 
-Nothing that a callback raises ends the loop, because everything that its process holds would end with it: it is
-reported in the log.
+An exception in a callback does not end the loop, because everything that the process holds would end with it. It is
+written to the log.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from .log import log_problem
 READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 
 _FEW = 256
-"""So many timers are never looked through for those that were cancelled."""
+"""With fewer timers than this, cancelled ones are not searched for and removed early."""
 
 
 class Timer:
@@ -34,7 +34,7 @@ class Timer:
 
 
 class Loop:
-    """Calls the callbacks of what is ready, in turns: each callback is called once in a turn, so nobody is left out."""
+    """Calls the callbacks of ready descriptors in turns. Each is called once per turn, so that none is starved."""
 
     def __init__(self) -> None:
         self._selector = selectors.DefaultSelector()
@@ -58,7 +58,7 @@ class Loop:
     def later(self, seconds: float, callback: Callable[[], None]) -> Timer:
         """Call `callback()` after that many seconds."""
         if len(self._timers) >= self._sweep_at:
-            # Those that were cancelled long before their time would only go when it comes.
+            # Without this, cancelled timers would stay in the list until their time comes.
             self._timers = [entry for entry in self._timers if entry[2].callback is not None]
             heapq.heapify(self._timers)
             self._sweep_at = max(_FEW, 2 * len(self._timers))

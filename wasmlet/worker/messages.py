@@ -1,8 +1,8 @@
-"""What a node loop asks the shim, and what is answered: a class for each operation, for both sides.
+"""The requests from a node loop to the shim, and the answers: one class per operation, used by both sides.
 
-`wire` says what the operations do. Each class has the fields of its message; `as_message` gives the message, and `of`
-checks one. Fields that are not known are passed over, and those that are not there have the values of before there were
-such fields: the other side may be of an older or newer wasmlet.
+`wire` describes the operations. Each class has the fields of its message. `as_message` makes the message, and `of`
+parses and checks one. The other side may be an older or newer wasmlet. So unknown fields are ignored, and a missing
+field gets the value that means the same as before the field existed.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from .fields import (
 from .grants import Grant, places_of
 
 EXEC_COMMAND = "exec-command"
-"""Of `Greeting.extensions`: the shim takes `Exec.command`."""
+"""An entry of `Greeting.extensions`: the shim supports `Exec.command`."""
 NETWORK = "network"
-"""The same: the shim takes `Run.network`, and containers may have sockets."""
+"""An entry of `Greeting.extensions`: the shim supports `Run.network`, so containers may have sockets."""
 
 T = TypeVar("T", bound="Request")
 
@@ -56,7 +56,7 @@ class Request:
 
 @dataclasses.dataclass(frozen=True)
 class Hello(Request):
-    """Answered with a `Greeting`. `never_at`: where the node's own API is now (`Grant.never_at`); () says nothing."""
+    """The first request, answered with a `Greeting`. `never_at`: where the node's API is now; () changes nothing."""
 
     OPERATION = "hello"
     never_at: tuple[tuple[str, int], ...] = ()
@@ -71,7 +71,7 @@ class Hello(Request):
 
 @dataclasses.dataclass(frozen=True)
 class List(Request):
-    """`watch`: go on with an event for each change."""
+    """List all containers. `watch`: then send an event for each change."""
 
     OPERATION = "list"
     watch: bool = False
@@ -83,7 +83,7 @@ class List(Request):
 
 @dataclasses.dataclass(frozen=True)
 class Warm(Request):
-    """Have this zygote ready, and with `network` the broker."""
+    """Start this zygote before it is needed; with `network`, also the broker."""
 
     OPERATION = "warm"
     zygote: ZygoteKey
@@ -104,9 +104,9 @@ class Run(Request):
         log: path of the log file, below `logs/`.
         message: where the termination message is; see `termination`.
         log_size, log_files: see `crilog.LogFile`; None for its defaults.
-        dense: with whom it shares a worker; "" for a process of its own.
-        within: directories that the files of such a worker's containers are in.
-        network: what it may ask of the broker; None where it has no sockets. Execs in it have none in any case.
+        dense: containers with the same text share a dense worker; "" for a process of its own.
+        within: for a dense worker: the directories that contain the files of all its containers.
+        network: the grant; None if the container has no sockets. Execs in it never have any.
     """
 
     OPERATION = "run"
@@ -126,7 +126,7 @@ class Run(Request):
     network: Grant | None = None
 
     def as_message(self) -> wire.Message:
-        """See `Request`. What is at its default is left out."""
+        """As in `Request`, without the fields that have their default values."""
         message = super().as_message()
         for field in dataclasses.fields(self):
             if field.default is not dataclasses.MISSING and getattr(self, field.name) == field.default:
@@ -161,7 +161,7 @@ class Run(Request):
 
 @dataclasses.dataclass(frozen=True)
 class Stop(Request):
-    """`id` of a container or exec; `grace` in seconds."""
+    """Interrupt a container or exec, and kill it after `grace` seconds."""
 
     OPERATION = "stop"
     id: str
@@ -177,7 +177,7 @@ class Stop(Request):
 
 @dataclasses.dataclass(frozen=True)
 class Resize(Request):
-    """`id` of a container that runs."""
+    """Change the limits of a running container."""
 
     OPERATION = "resize"
     id: str
@@ -190,7 +190,7 @@ class Resize(Request):
 
 @dataclasses.dataclass(frozen=True)
 class Given(Request):
-    """`id` of a container that runs, whose descriptors are wanted."""
+    """Ask for the descriptors that a running container was given."""
 
     OPERATION = "given"
     id: str
@@ -205,11 +205,12 @@ class Exec(Request):
     """Run a second instance in a container that runs.
 
     Attributes:
-        id: of the exec, as that of a container.
-        zygote: whose child it is; None for the container's own.
-        own: it is the container's own, whatever `zygote` says, which is for shims that do not know this field.
-        command: the descriptors are the three streams and the arguments (a JSON list in a memory file); all else is
-            what the container was given. The zygote is the container's own.
+        id: id of the exec, of the same form as a container's.
+        container: id of the container.
+        zygote: the zygote that makes its process; None for the container's zygote.
+        own: use the container's zygote, whatever `zygote` says. (Shims that do not know this field use `zygote`.)
+        command: the descriptors are the three streams and a memory file with the arguments (a JSON list). Everything
+            else is the same as for the container, and its zygote is used.
     """
 
     OPERATION = "exec"
@@ -230,7 +231,7 @@ class Exec(Request):
 
 @dataclasses.dataclass(frozen=True)
 class Attach(Request):
-    """`id` of a container that runs; to its stdin, or to its output. Answered with an `Attached`."""
+    """Attach to a running container: to its stdin, or to its output. Answered with an `Attached`."""
 
     OPERATION = "attach"
     id: str
@@ -243,7 +244,7 @@ class Attach(Request):
 
 @dataclasses.dataclass(frozen=True)
 class Detach(Request):
-    """`token` of an `Attached`."""
+    """Undo an `Attach`; `token` is from its answer."""
 
     OPERATION = "detach"
     token: int
@@ -258,7 +259,7 @@ class Detach(Request):
 
 @dataclasses.dataclass(frozen=True)
 class Forget(Request):
-    """`ids` of containers that have ended."""
+    """Drop the records of containers that have ended."""
 
     OPERATION = "forget"
     ids: tuple[str, ...]
@@ -273,7 +274,7 @@ class Forget(Request):
 
 @dataclasses.dataclass(frozen=True)
 class Shutdown(Request):
-    """`force`: also where containers run."""
+    """End the shim. `force`: even if containers run."""
 
     OPERATION = "shutdown"
     force: bool = False
@@ -294,10 +295,10 @@ def _plain(value: Any) -> Any:
 
 
 def request_of(message: wire.Message) -> Request:
-    """The request that a message is.
+    """Parse a message into the request that it is.
 
     Raises:
-        wire.WireError: it is no operation, or not of its form.
+        wire.WireError: the operation is not known, or the message does not have its form.
     """
     operation = message.get("op")
     known = _BY_NAME.get(operation) if isinstance(operation, str) else None
@@ -310,11 +311,11 @@ class Greeting(NamedTuple):
     """The answer to `Hello`.
 
     Attributes:
-        pid: of the shim.
-        confinement: what keeps guests in, part by part: "on" and what there is to say, or "off: " and why. An older
-            shim does not say it: empty.
-        groups: for each controller of control groups that is there its `version` and `directory`.
-        extensions: what the shim can do that older ones with this protocol cannot.
+        pid: pid of the shim.
+        confinement: the state of each part of the confinement of guests (`guest.confine`): "on" with details, or
+            "off: " and the reason. Empty from an older shim, which does not report it.
+        groups: for each available controller of control groups, its `version` and `directory`.
+        extensions: abilities of the shim that older ones with the same protocol version do not have.
     """
 
     protocol: int
@@ -341,7 +342,7 @@ class Attached(NamedTuple):
 
     Attributes:
         token: for `Detach`.
-        position: of output, the file and offset in the log at which to begin.
+        position: for output: the number of the log file, and the offset in it, at which to begin to read.
     """
 
     token: int

@@ -1,25 +1,28 @@
-"""What a guest's process and the broker say to each other: packets of JSON over a container's control socket.
+"""The protocol between a guest's process and the broker: JSON packets over the container's control socket.
 
-The socket is SOCK_SEQPACKET, so a packet arrives whole. A request has a number `n` of the guest's choice and `ask`, its
-operation; the answer has that number as `re`. Several requests may be under way, and answers come in any order.
+The socket is SOCK_SEQPACKET, so a packet arrives complete. A request has a number `n`, which the guest chooses, and an
+operation `ask`. The answer has the same number as `re`. Several requests may be under way at a time, and their answers
+come in any order.
+
 
 | ask | fields | answer |
 |---|---|---|
 | `listen` | `port`, `protocol` (`TCP` where there is none) | descriptors: bound sockets that do not listen yet |
 | `connect` | `host` (a name or an address), `port`, `protocol` | a connected socket; `local`, `peer`: [address, port] |
 | `resolve` | `name` | `addresses`, the best first; maybe none that may be dialled |
-| `use` | `name` of a capability that its host has refused | EACCES, always; the pod's owner is told |
+| `use` | `name` of a capability that the engine has refused to the guest | always EACCES; the pod's owner is told |
 
-A refusal is `error`, the name of an errno, and `why`, in words. These are:
+A refusal has `error`, the name of an errno, and `why`, the reason in words:
 
-- EACCES: it was not granted. EAGAIN: `MAX_UNDER_WAY` requests are under way. EPROTO: the packet is none of these.
+- EACCES: not granted. EAGAIN: `MAX_UNDER_WAY` requests are under way. EPROTO: the packet is not a valid request.
 - ENOENT: there is no such name, or it has no address. EHOSTDOWN: no DNS server has answered. EIO: those that answered
   have failed.
 - EADDRINUSE and all others: what the kernel says.
 
-Without a request come `{"restarted": true}` (the broker is a new one: what has no answer is to be asked again, and the
-names that are in use; `repeated` comes after that and has no answer) and `{"gone": why}` (there is none, and there will
-be none for this container).
+Two packets come without a request:
+- `{"restarted": true}`: there is a new broker. The guest repeats its unanswered requests, and the lookups of the names
+  that it uses. Then it sends `repeated`, which has no answer.
+- `{"gone": why}`: there is no broker, and there will be none for this container.
 """
 
 from __future__ import annotations
@@ -36,4 +39,4 @@ MAX_SOCKETS = 16
 LISTEN, CONNECT, RESOLVE, USE, REPEATED = "listen", "connect", "resolve", "use", "repeated"
 
 CAPABILITY = "capability "
-"""How what is refused begins where it is no dial; no name of a host has a space."""
+"""The prefix of a reported refusal that is a capability, not a destination. Host names contain no space."""

@@ -1,7 +1,7 @@
-"""What follows from what: one step in a table of transitions, for whatever keeps its state in an enum.
+"""A table of transitions for a state machine: from a state and an event to the next state.
 
-An event that a state does not have is a bug of ours, so it raises. The module is in `worker`, because the shim has such
-a table too, and the worker's code has to run without the rest of wasmlet.
+An event that is not possible in a state is a bug of ours, so it raises. This module is in `worker` because the shim
+uses it, too, and the worker's code must run without the rest of wasmlet.
 """
 
 from __future__ import annotations

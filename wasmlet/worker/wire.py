@@ -1,8 +1,8 @@
-"""What the processes of a node say to each other: JSON messages over unix sockets, with descriptors beside them.
+"""The messages between the processes of a node: JSON over unix sockets, with file descriptors attached.
 
-All sockets are SOCK_SEQPACKET, so a message is a packet: it arrives whole or not at all, and its descriptors arrive
-with it. A message is one JSON object of at most `MAX_MESSAGE` bytes; anything that may be larger (a container's
-environment, a module) travels as a descriptor.
+All sockets are SOCK_SEQPACKET: a message is one packet, which arrives completely or not at all, together with its
+descriptors. A message is one JSON object of at most `MAX_MESSAGE` bytes. Anything that may be larger (a container's
+environment, a module) is passed as a descriptor.
 
 Node loop to shim, each with a number `n` that the reply repeats as `re`:
 
@@ -28,7 +28,7 @@ With `own` true, `exec` runs the module that its container runs, in the version 
 With `command` true, its descriptors are stdin, stdout, stderr and its arguments (a JSON list in a memory file): all
 else is what its container was given. An older shim does not know that; `extensions` of `hello` has `exec-command` where
 it is known. `messages` has a class for each operation, for both sides.
-Execs end with their connection, and so does what is attached. Fields that are not known are passed over, by both.
+Execs and attaches end with their connection. Both sides ignore fields that they do not know.
 
 `run` has more fields, which may be left out: `log_size` and `log_files` (see `crilog.LogFile`), `dense` (a text: the
 container runs on a thread of a worker that it shares with others of the same text and zygote, and has neither stdin nor

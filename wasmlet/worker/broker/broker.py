@@ -1,10 +1,15 @@
-"""The broker's process: it is told by the shim which container has which control socket, and what that may ask.
+"""The main part of the broker's process: it takes messages from the shim about containers, and serves their requests.
 
-That is all it knows; when it dies, the shim starts another one and tells it the same. The other end is
-`supervisor.brokers`. What the shim says: `add` (a container's name; `grant`, `datagrams`, `again` where another broker
-had it before; descriptors: its control socket, the pod's network namespace if it has one), `remove` (a name), `never`
-(addresses and ports of the node's own API, in place of those that were said before). What it is told: `ready`;
-`refused` (a name, and `what` the container was not granted to dial).
+The broker keeps no other state. If it dies, the shim starts another one and tells it the same. The shim's side is
+`supervisor.brokers`.
+
+Messages from the shim:
+- `add`: the name of a container, with its `grant`, `datagrams` (see `Client`), and `again` if another broker had this
+  container before. Descriptors: its control socket, and the pod's network namespace if it has one.
+- `remove`: the name of a container.
+- `never`: the addresses and ports of the node's own API. They replace earlier ones.
+
+Messages to the shim: `ready`; and `refused` with a name, and in `what` the destination that was not granted.
 """
 
 from __future__ import annotations
@@ -28,9 +33,9 @@ from .egress import NodeApi
 from .places import GONE, NODE, Places
 
 _SOCKETS_OF_REQUEST = 3
-"""The most that a request usually has open at once."""
+"""How many sockets one request has open at most, usually."""
 _LEAST = 4
-"""Requests that each container may have under way, however many containers there are."""
+"""How many requests each container may always have under way, even if there are very many containers."""
 _MAX_UNSAID = 4096
 _MESSAGES_PER_TURN = 16
 
@@ -39,8 +44,8 @@ class Broker:
     """All containers of a node that may ask for sockets.
 
     Args:
-        channel: to the shim.
-        descriptors: how many this process may have open.
+        channel: the socket to the shim.
+        descriptors: how many descriptors this process may have open.
     """
 
     def __init__(self, loop: Loop, channel: socket.socket, descriptors: int, dns_port: int = 53) -> None:
@@ -58,8 +63,8 @@ class Broker:
         self._loop.run()
 
     def say(self, message: wire.Message) -> None:
-        """Tell the shim."""
-        if len(self._unsaid) < _MAX_UNSAID:  # else it is told less of what was refused
+        """Send a message to the shim."""
+        if len(self._unsaid) < _MAX_UNSAID:  # if too many wait, the shim does not hear of all refusals
             self._unsaid.append(wire.pack(message))
         self._flush()
 
@@ -79,7 +84,7 @@ class Broker:
         self.say({"refused": name, "what": what})
 
     def _most(self) -> int:
-        """Requests that each container may have under way: a share of the descriptors that there can be."""
+        """How many requests each container may have under way now: its share of this process's descriptors."""
         share = self._descriptors // (2 * _SOCKETS_OF_REQUEST * max(1, len(self._clients)))
         return max(_LEAST, min(packets.MAX_UNDER_WAY, share))
 
@@ -140,7 +145,7 @@ class Broker:
 def main(arguments: list[str]) -> int:
     """Serve the channel, which is descriptor 0, until the shim closes it. `arguments`: the shim's pid, the DNS port."""
     linux.die_with_parent(signal.SIGKILL)
-    if os.getppid() != int(arguments[0]):  # it was quicker to end
+    if os.getppid() != int(arguments[0]):  # the shim has already ended
         return 1
     dns_port = int(arguments[1]) if len(arguments) > 1 else 53
     linux.set_name("wasmlet-broker")
@@ -167,7 +172,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _rehearse() -> None:
-    """Have Python load what it loads when it is first needed: later it can open no file."""
+    """Make Python load the modules that it loads on first use: later this process can open no file."""
     try:
         raise OSError(errno.EIO, os.strerror(errno.EIO))
     except OSError:

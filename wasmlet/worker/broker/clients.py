@@ -1,7 +1,7 @@
-"""One container, as the broker has it: its control socket, what it may ask, and what it has asked.
+"""One container, from the broker's view: its control socket, its grant, and its requests.
 
-What it sends is bounded in every way: a packet by its size, requests by their number, answers that it does not read by
-not reading what it asks, and its share of the broker by one packet in a turn.
+Everything that a guest sends is limited: the size of a packet, the number of requests under way, and one packet per
+turn of the event loop. While a guest does not read its answers, the broker reads no more of its requests.
 """
 
 from __future__ import annotations
@@ -28,23 +28,23 @@ from .places import NODE, Places, family_of
 from .requests import Refused
 
 MAX_REFUSED = 32
-"""What is told as refused of one container, dials and capabilities, each once."""
+"""How many refusals (destinations and capabilities) of one container the shim is told, each once."""
 _KINDS = {TCP: socket.SOCK_STREAM, UDP: socket.SOCK_DGRAM}
 _WILDCARDS: Mapping[int, str] = {socket.AF_INET: "0.0.0.0", socket.AF_INET6: "::"}
 _SEND_BUFFER = 65536
 _REPEAT_SECONDS = 5.0
-"""How long a guest may take to ask again for what another broker had told it."""
+"""How long a guest may take to repeat its requests after the broker was restarted."""
 
 
 class Services(NamedTuple):
-    """What all containers share.
+    """What the clients of all containers share.
 
     Attributes:
-        refused: told of each dial that was not granted: the container's name, and what it wanted to dial; and of
-            capabilities that its host has refused it (`packets.CAPABILITY`).
-        most: how many requests each may have under way now.
+        refused: called for each refusal, with the container's name and what was refused: a destination, or a
+            capability that the engine has refused to the guest (`packets.CAPABILITY`).
+        most: how many requests each container may have under way now.
         node_api: where the node's own API is.
-        dns_port: of every DNS server.
+        dns_port: the port of all DNS servers.
     """
 
     loop: Loop
@@ -56,7 +56,7 @@ class Services(NamedTuple):
 
 
 class _Work(Protocol):
-    """What a request waits for."""
+    """The work that a request waits for: a dial or a lookup."""
 
     def start(self) -> None: ...
 
@@ -64,7 +64,7 @@ class _Work(Protocol):
 
 
 class _Nothing:
-    """What a request that is parked waits for: others."""
+    """The work of a parked request: none of its own, it waits for other requests."""
 
     def start(self) -> None:
         pass
@@ -74,10 +74,13 @@ class _Nothing:
 
 
 class Client:
-    """Takes over the control socket and the descriptor of the namespace (`NODE` for none).
+    """Serves the requests of one container.
+
+    It owns the control socket and the descriptor of the namespace from now on, and closes them.
 
     Args:
-        datagrams: whether it may have a socket of UDP that is bound and not connected.
+        namespace: descriptor of the pod's network namespace; `NODE` if it has none.
+        datagrams: whether the container may have UDP sockets that are bound and not connected.
     """
 
     def __init__(
@@ -93,9 +96,9 @@ class Client:
         self._under_way: dict[int, _Work] = {}
         self._resolving: set[int] = set()
         self._repeating = False
-        """The guest has not said yet that it has asked again for what another broker had told it."""
+        """Another broker had this container before, and the guest has not repeated all its requests yet."""
         self._parked: dict[int, tuple[Address, int, str]] = {}
-        """Connects to addresses that a `resolve` under way may be told."""
+        """Requests to connect to addresses that may be the result of a `resolve` which is still under way."""
         self._backlog: deque[tuple[bytes, list[socket.socket]]] = deque()
         self._told: set[str] = set()
         self._complained = False
@@ -104,7 +107,7 @@ class Client:
         services.loop.add(control, READ, self._ready)
 
     def close(self) -> None:
-        """Drop all that is under way. The guest is told by the end of its socket, if it is still there."""
+        """Cancel everything under way, and close the control socket, which tells the guest."""
         if self._control is None:
             return
         for work in self._under_way.values():
@@ -121,7 +124,7 @@ class Client:
             os.close(self._namespace)
 
     def restarted(self) -> None:
-        """Tell the guest that another broker had its requests."""
+        """Tell the guest that this is a new broker, so that it repeats its requests."""
         self._repeating = True
         self._services.loop.later(_REPEAT_SECONDS, self._repeated)
         self._send(wire.pack({"restarted": True}), [])
@@ -157,7 +160,7 @@ class Client:
                 log_problem(f"an error of wasmlet's own, for container {self._name}:\n{traceback.format_exc()}")
 
     def _hang_up(self) -> None:
-        """The guest is gone, or says what nobody can tell from that: serve it no more, and let it know."""
+        """Stop serving the guest, which is gone or breaks the protocol, and close our side."""
         if self._control is not None:
             with contextlib.suppress(OSError):
                 self._control.shutdown(socket.SHUT_RDWR)
@@ -190,9 +193,9 @@ class Client:
                 self._hang_up()
                 return
             self._backlog.popleft()
-            _close(sockets)  # the guest's alone from here on: a copy would keep its port when it is gone
+            _close(sockets)  # a copy here would keep the port in use after the guest has ended
         if self._control is not None:
-            # What it asks waits as long as it does not read what it is told.
+            # While the guest does not read its answers, no further requests are read.
             self._services.loop.change(self._control, WRITE if self._backlog else READ)
 
     def _answer(self, number: int, fields: wire.Message, sockets: list[socket.socket]) -> None:
@@ -207,7 +210,7 @@ class Client:
 
     def _serve(self, number: int, request: wire.Message) -> None:
         if number in self._under_way:
-            return  # it was there before the guest asked again
+            return  # a repeated request that was already read
         if request.get("ask") == packets.REPEATED:
             self._repeated()
             return
@@ -254,7 +257,7 @@ class Client:
         self._answer(number, {}, made)
 
     def _own_addresses(self) -> Sequence[str]:
-        """What a port of the pod is bound to; in a namespace of its own that is all that there is."""
+        """The addresses to bind a port to: the pod's; in a network namespace of the pod's own, all addresses there."""
         if self._namespace == NODE:
             return self._grant.addresses
         return list(dict.fromkeys(_WILDCARDS[family_of(address)] for address in self._grant.addresses))
@@ -286,7 +289,7 @@ class Client:
         elif never or not (self._resolving or self._repeating):
             raise self._denied(f"[{address}]:{port}" if address.version == 6 else f"{address}:{port}")
         else:
-            # What a container was told, a broker before this one may have told it: it has asked this one, too.
+            # The guest may know this address from a lookup that is not finished here, or that an earlier broker did.
             self._parked[number] = address, port, protocol
             self._begin(number, _Nothing())
 
@@ -323,7 +326,7 @@ class Client:
         self._look_up(number, names, found)
 
     def _names(self, host: str, port: int | None) -> list[Name]:
-        """The granted names that a host may stand for.
+        """The full names that a host may mean (with search domains), as far as they are granted.
 
         Raises:
             Refused: there are none.
@@ -344,12 +347,12 @@ class Client:
         return [address for address in map(address_of, texts) if address is not None]
 
     def _leads_home(self, name: Name) -> bool:
-        """Whether it is a name of the pod itself, by its hosts file."""
+        """Whether the pod's hosts file gives this name an address of the pod itself."""
         addresses = self._in_hosts(name)
         return bool(addresses) and all(map(self._egress.leads_home, addresses))
 
     def _dialable(self, found: Found, port: int | None) -> list[Address]:
-        """Those of the addresses of a name that may be dialled."""
+        """The addresses of a name, without those that may not be dialled."""
         assert found.name is not None
         meant = dict.fromkeys(map(self._egress.meant, found.addresses))
         return [
@@ -363,7 +366,7 @@ class Client:
         grant = self._grant
         for name in names:
             if addresses := self._in_hosts(name):
-                # It was found as it was asked for, without a domain behind it.
+                # The hosts file has the name as it was asked for, without a search domain.
                 known = Name(name.asked, name.asked) if name.asked in grant.resolver.hosts else name
                 found(Found(known, tuple(addresses)))
                 return
@@ -396,12 +399,12 @@ class Client:
         self._begin(number, Dial(self._services.loop, make, map(str, addresses), port, done))
 
     def _denied(self, what: str) -> Refused:
-        """A dial that was not granted."""
+        """Report a destination that was not granted; returns the error to raise."""
         self._tell(what)
         return Refused(errno.EACCES, f"{what} is not among what the pod may dial")
 
     def _tell(self, what: str) -> None:
-        """Tell of what was refused, once."""
+        """Report a refusal to the shim, each only once."""
         if what not in self._told and len(self._told) < MAX_REFUSED:
             self._told.add(what)
             self._services.refused(self._name, what)

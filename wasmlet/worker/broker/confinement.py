@@ -1,6 +1,7 @@
-"""What the broker may still do: make sockets, and enter pods' network namespaces. It reads what guests send.
+"""Restricts the broker's process to what it needs: making sockets and entering network namespaces.
 
-It opens no file (landlock), is left two capabilities where it is root, and has a list of system calls of its own.
+The broker reads what guests send, so an attack on it must not lead further. It
+opens no file (landlock), keeps two capabilities if it runs as root, and has its own list of allowed system calls.
 """
 
 from __future__ import annotations
@@ -12,14 +13,14 @@ from .. import linux
 from ..guest import confine, landlock, seccomp
 
 _CAPABILITIES = 1 << 10 | 1 << 21
-"""CAP_NET_BIND_SERVICE, and CAP_SYS_ADMIN: that is what setns(2) asks for."""
+"""CAP_NET_BIND_SERVICE for low ports, and CAP_SYS_ADMIN, which setns(2) requires."""
 
 
 def enter() -> None:
-    """Bind this process, which has one thread, for good.
+    """Restrict this process, for the rest of its life. It must have one thread.
 
     Raises:
-        OSError: the kernel refuses a part that this machine has.
+        OSError: the kernel refuses a restriction that this machine supports.
     """
     linux.no_new_privileges()
     missing = confine.missing()

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from ..loop import WRITE, Loop, Timer
 
 SECONDS = 30.0
-"""How long all of it may take."""
+"""How long the whole attempt may take."""
 NEXT_SECONDS = 0.25
 """After how long without an answer the next address is tried, too."""
 MAX_ADDRESSES = 8
@@ -22,7 +22,7 @@ Done = Callable[["socket.socket | None", int], None]
 
 
 class Dial:
-    """One connect. Begin it with `start`.
+    """One attempt to connect to a host with one or more addresses. Begin it with `start`.
 
     Args:
         make: makes a socket to be connected to an address; may raise `OSError`.
@@ -48,7 +48,7 @@ class Dial:
         self._try_next()
 
     def cancel(self) -> None:
-        """Let go of everything; `done` is not called any more."""
+        """Stop, and close all sockets; `done` is not called any more."""
         self._done = None
         for timer in (self._next, self._deadline):
             if timer is not None:
@@ -73,7 +73,7 @@ class Dial:
             self._finish(None, self._error)
 
     def _begin(self, address: str) -> bool:
-        """Whether this one may still answer, or has."""
+        """Begin to connect to an address; returns False if that failed at once."""
         try:
             sock = self._make(address)
         except OSError as error:

@@ -1,4 +1,6 @@
-"""Messages of the DNS (RFC 1035) as a stub resolver asks and reads them. An answer may be anything: it is bounded."""
+"""DNS messages (RFC 1035): makes queries and parses answers, as a stub resolver. An answer may contain anything, so
+everything that is read from it is limited.
+"""
 
 from __future__ import annotations
 
@@ -16,25 +18,25 @@ NO_ERROR, NO_NAME = 0, 3
 MAX_NAME = 253
 _MAX_LABEL = 63
 _MAX_RECORDS = 256
-"""Of one answer that are looked at."""
+"""How many records of one answer are read."""
 _MAX_ALIASES = 16
-"""CNAMEs that follow each other."""
+"""The longest chain of CNAME records that is followed."""
 MAX_ADDRESSES = 16
-"""Of one answer that are taken."""
+"""How many addresses of one answer are used."""
 
 _LETTERS = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-_")
 
 
 class Bad(Exception):
-    """It is no answer to what was asked, or none that can be read."""
+    """The message is not an answer to the query, or cannot be parsed."""
 
 
 class Answer(NamedTuple):
-    """What a server says.
+    """The answer of a server.
 
     Attributes:
-        code: `NO_ERROR`, `NO_NAME`, or another one of RFC 1035.
-        truncated: there is more of it, which is to be asked for over TCP.
+        code: the response code: `NO_ERROR`, `NO_NAME`, or another one of RFC 1035.
+        truncated: the answer did not fit; ask again over TCP.
     """
 
     code: int
@@ -43,9 +45,9 @@ class Answer(NamedTuple):
 
 
 def normal(text: str) -> str | None:
-    """A host name in lower case and without a dot at its end; None where it is none.
+    """Normalize a host name: lower case, no dot at the end. None if the text is no host name.
 
-    Its last label is no number: some take such a name for an address (127.1, 0x7f000001).
+    A name whose last label is a number is not accepted: some programs read it as an address (127.1, 0x7f000001).
     """
     name = text.lower()
     name = name[:-1] if name.endswith(".") else name
@@ -61,7 +63,7 @@ def normal(text: str) -> str | None:
 
 
 def candidates(text: str, searches: tuple[str, ...], ndots: int) -> list[Name]:
-    """The names to look up for one that was asked for, in their order (resolv.conf(5)); none where it is no name."""
+    """The full names to look up for a host, in order, by the rules of resolv.conf(5); empty if it is no host name."""
     asked = normal(text)
     if asked is None:
         return []
@@ -81,10 +83,10 @@ def question(number: int, name: str, kind: int) -> bytes:
 
 
 def read(data: bytes, number: int, name: str, kind: int) -> Answer:
-    """The answer to `question` with the same arguments, which is to be compared in no other way.
+    """Parse the answer to a `question` with the same arguments. No other check of the answer is needed.
 
     Raises:
-        Bad: it is not that.
+        Bad: it is no valid answer to this question.
     """
     try:
         return _read(data, number, name, kind)
@@ -133,7 +135,7 @@ def _at_end_of(aliases: dict[str, str], addresses: dict[str, list[Address]], nam
 
 
 def _name(data: bytes, at: int) -> tuple[str, int]:
-    """The name at a place, in lower case, and where what follows it begins."""
+    """Parse the name at an offset. Returns it in lower case, and the offset after it."""
     labels: list[str] = []
     end, length = -1, 0
     first = at
@@ -142,7 +144,7 @@ def _name(data: bytes, at: int) -> tuple[str, int]:
         if size >= 0xC0:
             target = struct.unpack_from(">H", data, at)[0] & 0x3FFF
             end = at + 2 if end < 0 else end
-            if target >= first:  # only back, and each time further: it has an end
+            if target >= first:  # each pointer must lead further back, so that this ends
                 raise Bad("a name in it points at what follows")
             at = first = target
             continue

@@ -1,13 +1,17 @@
-"""Whom a container may dial: its rules, the ceiling of the node's owner, and what nobody dials.
+"""Decides whom a container may dial: by its grant, the ceiling of the node's owner, and what nobody may dial.
 
-A dial has to fit a rule of the grant and, where there is a ceiling, a rule of that. Names fit rules with names; so an
-address fits that such a name has just had. An address that a guest gives as such fits networks and `*`, and it fits as
-the address of a name that it was told for that (`remember`). Names of a ceiling count only where the pod's author has
-no part in where names lead (`Resolver.chosen`), and then for what is really looked up: with a domain of the cluster's
-services behind it, a name leads to a Service, which may be that author's.
+A destination must match a rule of the grant and, if there is a ceiling (`--egress-max`), a rule of the ceiling.
+- A rule with a name matches the addresses that a lookup of this name has just returned.
+- A rule with a network, or `*`, matches addresses that the guest gives directly.
+- An address that the guest gives directly also counts as an address of a name, if the guest was told so in an earlier
+  lookup (`remember`).
 
-What is never dialled is looked at last, for the address that is really dialled. A name server that gives another
-answer each time, or an address of the node itself, gains nothing.
+Rules with names in a ceiling count only if the pod's author cannot influence what the names resolve to
+(`Resolver.chosen`). They are compared with the name that is really looked up: a name with one of the cluster's service
+domains appended leads to a Service, and that may belong to the pod's author.
+
+What nobody may dial is checked last, on the address that is really dialled. So it does not help a guest if a DNS server
+gives changing answers, or an address of the node itself.
 """
 
 from __future__ import annotations
@@ -24,17 +28,17 @@ _Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 ALL = "*"
 REMEMBERED = 256
-"""Addresses that a container was told and may dial as such: the last ones."""
+"""How many addresses are remembered that a container was told in lookups, and may dial directly: the last ones."""
 _NAMES_OF_ADDRESS = 8
 
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 _SERVICES = "svc"
-"""The label below which the cluster's DNS has the names of Services."""
+"""The DNS label for Services: their names end in `.svc.<cluster domain>`."""
 _BROADCAST = ipaddress.IPv4Address("255.255.255.255")
 
 
 class Name(NamedTuple):
-    """A name that is looked up: as it was asked for, and with the domain that was appended, if any."""
+    """A name to look up: as the guest asked for it, and in full, with the search domain that was appended, if any."""
 
     asked: str
     full: str
@@ -64,13 +68,13 @@ class NodeApi:
         self.moved_to(at)
 
     def moved_to(self, at: Iterable[tuple[str, int]]) -> None:
-        """It is there from now on."""
+        """Set where the node's API is from now on."""
         self._at = {(address_of(text), port) for text, port in at}
-        # A node has more addresses than it tells, and what listens there listens at all of them.
+        # The API listens at all of the node's addresses, and these are more than the node reports.
         self._ports = {port for _, port in self._at}
 
     def has(self, address: Address, port: int | None, is_nodes: Callable[[str], bool]) -> bool:
-        """Whether it is there. `is_nodes`: whether an address is one of the node's own."""
+        """Whether the node's API is at this address and port. `is_nodes`: whether an address is the node's own."""
         return (address, port) in self._at or (port in self._ports and is_nodes(str(address)))
 
 
@@ -95,7 +99,7 @@ class Egress:
         self._remembered: OrderedDict[Address, tuple[Name, ...]] = OrderedDict()
 
     def meant(self, address: Address) -> Address:
-        """What a container means by an address: without a namespace its 127.0.0.1 and ::1 are the pod's address."""
+        """The address that is really meant: in a pod without a namespace, 127.0.0.1 and ::1 mean the pod's address."""
         if not self._has_namespace and str(address) in ("127.0.0.1", "::1"):
             for own in self._own:
                 if own.version == address.version:
@@ -103,19 +107,19 @@ class Egress:
         return address
 
     def leads_home(self, address: Address) -> bool:
-        """Whether it leads into the pod itself and nowhere else: in its own namespace. Nobody has to grant that."""
+        """Whether the address is the pod itself, in its own namespace. Dialling it needs no grant."""
         return self._has_namespace and (address.is_loopback or address in self._own)
 
     def grants_name(self, name: Name, port: int | None = None) -> bool:
-        """Whether this name may be looked up, for a dial to this port or (None) to any."""
+        """Whether this name may be looked up, to dial this port; None: any port."""
         if not self._rules.has_name(name, port):
             return False
         ceiling = self._ceiling
-        # Networks of a ceiling are looked at when the addresses are known.
+        # Networks in the ceiling are compared later, when the addresses are known.
         return ceiling is None or self._ceiling_has_name(name, port) or ceiling.has_networks(port)
 
     def grants_address_of(self, name: Name, address: Address, port: int | None = None) -> bool:
-        """Whether this address may be dialled because it is that of this name."""
+        """Whether this address may be dialled as an address of this name."""
         if not self._rules.has_name(name, port):
             return False
         ceiling = self._ceiling
@@ -127,7 +131,7 @@ class Egress:
         return self._ceiling.has_name(name, port)
 
     def grants_address(self, address: Address, port: int) -> bool:
-        """Whether this address may be dialled as such."""
+        """Whether this address may be dialled when the guest gives it directly."""
         if self.leads_home(address):
             return True
         if any(self.grants_address_of(name, address, port) for name in self._remembered.get(address, ())):
@@ -136,7 +140,7 @@ class Egress:
         return self._rules.has_address(address, port) and (ceiling is None or ceiling.has_address(address, port))
 
     def remember(self, name: Name, addresses: Iterable[Address]) -> None:
-        """The container was told that the name has these."""
+        """Remember that the container was told these addresses for the name."""
         for address in addresses:
             names = self._remembered.pop(address, ())
             self._remembered[address] = (name, *(known for known in names if known != name))[:_NAMES_OF_ADDRESS]
@@ -160,11 +164,12 @@ class Egress:
 
 
 class _Rules:
-    """The rules of a grant, or of a ceiling; by their names, since a guest may ask for many that are not granted.
+    """The rules of a grant or a ceiling, indexed by name, so that many lookups of names that are not granted are cheap.
 
     Args:
-        as_looked_up: names count for what is looked up, and not for what was asked for; a domain of the cluster's
-            services behind the name of a rule makes it another name.
+        searches: the search domains of the resolver. A rule also matches with one of these after its name.
+        as_looked_up: for a ceiling: compare the full name that is looked up, not the one that was asked for. Search
+            domains of the cluster's services are then not appended to the names of rules.
     """
 
     def __init__(self, rules: Sequence[Rule], searches: Sequence[str], *, as_looked_up: bool = False) -> None:
@@ -172,7 +177,7 @@ class _Rules:
         self._everything: list[Rule] = []
         self._names: dict[str, list[Rule]] = {}
         self._below: dict[str, list[Rule]] = {}
-        """By the end of the names that fit: `.example.org`."""
+        """Rules like `*.example.org`, by the end of the names that match: `.example.org`."""
         for rule in rules:
             if rule.name == ALL:
                 self._everything.append(rule)
@@ -190,7 +195,7 @@ class _Rules:
         return any(_at(rule, port) for rule in self._of(name))
 
     def _of(self, name: Name) -> Iterator[Rule]:
-        """The rules whose name is this one: as it was asked for, or looked up, or as the rule's own is looked up."""
+        """The rules that match a name."""
         yield from self._everything
         for one in (name.full,) if self._as_looked_up else name:
             yield from self._names.get(one, ())
@@ -202,7 +207,7 @@ class _Rules:
                 yield from self._names.get(name.full[: -len(search)], ())
 
     def has_networks(self, port: int | None) -> bool:
-        """Whether there is anything that fits addresses as such."""
+        """Whether any rule for this port matches addresses that are given directly."""
         return any(_at(rule, port) for rule in self._everything) or any(_at(rule, port) for _, rule in self._networks)
 
     def has_address(self, address: Address, port: int | None) -> bool:
@@ -216,7 +221,7 @@ def _at(rule: Rule, port: int | None) -> bool:
 
 
 def _inside(address: Address) -> tuple[Address, ...]:
-    """Addresses that this one may lead to: those of IPv4 in one of IPv6."""
+    """This address, and the IPv4 addresses that are embedded in it if it is an IPv6 address."""
     if isinstance(address, ipaddress.IPv4Address):
         return ()
     found = [address.ipv4_mapped, address.sixtofour]

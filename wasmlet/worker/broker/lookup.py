@@ -1,4 +1,4 @@
-"""Looking up a name as a pod does: its resolver's servers, one after the other, for each name that it may stand for."""
+"""Looks up a host name as a pod does: asks the pod's DNS servers in turn, for each full name that it may stand for."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from . import dns
 from .egress import Address, Name
 
 SECONDS = 30.0
-"""How long all of it may take."""
+"""How long the whole lookup may take."""
 LAG_SECONDS = 0.5
-"""How long the addresses of one family wait for those of the other one."""
+"""After the answer for one address family, how long to wait for that of the other family."""
 _MAX_STRAYS = 32
-"""Packets that are no answer, until a server is taken for one that gives none."""
+"""After how many invalid packets a server counts as one that does not answer."""
 _MAX_TIMEOUT, _MAX_ATTEMPTS = 30.0, 5
 _PORT = 53
 _LONGEST = 65535
 
 
 class Found(NamedTuple):
-    """What came of it: the addresses of a name; or none, and why."""
+    """The result: the addresses of a name; or no name, and an errno with the reason."""
 
     name: Name | None
     addresses: tuple[Address, ...]
@@ -33,12 +33,12 @@ class Found(NamedTuple):
 
 
 class Servers(NamedTuple):
-    """Who is asked, and how.
+    """The DNS servers to ask, and how to ask them.
 
     Attributes:
-        make: makes a socket of this kind to be connected to this address; may raise `OSError`.
-        kinds: of records that are of use to the pod.
-        port: of every server.
+        make: makes a socket for connecting to this address, of this socket type; may raise `OSError`.
+        kinds: the record types that the pod can use (A, AAAA).
+        port: the port of all servers.
     """
 
     make: Callable[[str, int], socket.socket]
@@ -50,7 +50,7 @@ class Servers(NamedTuple):
 
 
 class Lookup:
-    """One of them. Begin it with `start`; `done` is called once."""
+    """One lookup. Begin it with `start`; `done` is called once, with the result."""
 
     def __init__(self, loop: Loop, servers: Servers, names: Sequence[Name], done: Callable[[Found], None]) -> None:
         self._loop = loop
@@ -105,7 +105,7 @@ class Lookup:
             query.start()
 
     def _answered(self, query: _Query, answer: dns.Answer | None) -> None:
-        """What a server says; None where it has not answered, or failed."""
+        """Handle the answer to one query; None if the server did not answer, or failed."""
         if query not in self._queries:
             return
         self._queries.remove(query)
@@ -120,7 +120,7 @@ class Lookup:
             self._lag = self._loop.later(LAG_SECONDS, self._conclude)
 
     def _conclude(self) -> None:
-        """All that this server will say has been said."""
+        """Decide what comes next, now that all queries to this server are finished."""
         if self._lag is not None:
             self._lag.cancel()
             self._lag = None
@@ -146,7 +146,7 @@ class Lookup:
 
 
 class _Query:
-    """One question to one server, over UDP, and over TCP where the answer does not fit."""
+    """One query to one server, over UDP, and then over TCP if the answer does not fit."""
 
     def __init__(
         self,
@@ -172,7 +172,7 @@ class _Query:
         self._begin(socket.SOCK_DGRAM)
 
     def close(self) -> None:
-        """Let go of everything."""
+        """Close the socket and cancel the timer."""
         if self._timer is not None:
             self._timer.cancel()
         if self._socket is not None:
@@ -185,7 +185,7 @@ class _Query:
         self._done(self, answer)
 
     def _begin(self, kind: int) -> None:
-        """Connect, so that the kernel drops what others send; from a port that it chooses at random."""
+        """Connect a socket: the kernel then drops packets from others, and chooses a random local port."""
         try:
             sock = self._socket = self._servers.make(self._server, kind)
             number = sock.connect_ex((self._server, self._servers.port))
@@ -199,7 +199,7 @@ class _Query:
             self._later_end()
 
     def _later_end(self) -> None:
-        """Not at once: whoever began it does not expect that."""
+        """End in the next turn of the loop: the caller of `start` does not expect `done` to be called at once."""
         if self._timer is not None:
             self._timer.cancel()
         self._timer = self._loop.later(0, lambda: self._end(None))

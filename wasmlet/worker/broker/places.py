@@ -1,6 +1,6 @@
-"""Sockets in the network namespaces of pods: the broker enters one to make a socket, and leaves it at once.
+"""Makes sockets in the network namespaces of pods: the broker enters one, makes a socket, and leaves it at once.
 
-A socket stays in the namespace in which it was made; all else that is done with it is done from anywhere.
+A socket stays in the namespace in which it was made, so everything else can be done from outside.
 """
 
 from __future__ import annotations
@@ -12,20 +12,20 @@ import socket
 from .. import linux
 
 NODE, GONE = -1, -2
-"""Stand for the node's own namespace, and for a pod's that is not there any more."""
+"""Used in place of a descriptor: the node's own namespace, and a pod's namespace that no longer exists."""
 
 _IP_BIND_ADDRESS_NO_PORT = 24
 _FLAGS = int(socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
 
 
 class Places:
-    """Makes sockets. One for a process, which has one thread."""
+    """Makes sockets. There is one object per process, which must have one thread."""
 
     def __init__(self) -> None:
         self._own = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
 
     def make(self, namespace: int, family: int, kind: int) -> socket.socket:
-        """A socket that does not block, in the namespace of this descriptor or `NODE`.
+        """Make a non-blocking socket in the namespace of this descriptor, or of the node (`NODE`).
 
         Raises:
             OSError: that is not possible.
@@ -42,10 +42,10 @@ class Places:
             try:
                 linux.enter_network(self._own)
             except BaseException:
-                os._exit(1)  # nothing may be made in the wrong one
+                os._exit(1)  # we cannot go back: no other socket may be made in this namespace
 
     def bound(self, namespace: int, address: str, port: int, kind: int) -> socket.socket:
-        """A socket for a port, bound; one of TCP does not listen yet.
+        """Make a socket that is bound to a port; a TCP socket does not listen yet.
 
         Raises:
             OSError: that is not possible.
@@ -73,7 +73,7 @@ class Places:
         return True
 
     def towards(self, namespace: int, address: str, kind: int, sources: tuple[str, ...]) -> socket.socket:
-        """A socket to be connected to this address, from one of `sources` where the pod has no namespace.
+        """Make a socket for connecting to this address. In a pod without a namespace it is bound to one of `sources`.
 
         Raises:
             OSError: that is not possible.
@@ -83,7 +83,7 @@ class Places:
             if kind == socket.SOCK_STREAM:
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             source = next((one for one in sources if family_of(one) == sock.family), "")
-            # From an address of the loopback interface nothing but that can be reached.
+            # From a loopback address only loopback addresses can be reached.
             if namespace == NODE and source and _is_loopback(source) <= _is_loopback(address):
                 sock.setsockopt(socket.IPPROTO_IP, _IP_BIND_ADDRESS_NO_PORT, 1)
                 sock.bind((source, 0))
@@ -94,7 +94,7 @@ class Places:
 
 
 def family_of(address: str) -> int:
-    """The family of an address."""
+    """The address family, by the form of the address."""
     return socket.AF_INET6 if ":" in address else socket.AF_INET
 
 

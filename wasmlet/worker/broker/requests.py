@@ -1,4 +1,4 @@
-"""What a guest's packet asks, and how it is refused: the fields of requests, and how each is checked."""
+"""Parses the requests of guests (`packets`), checks their fields, and makes the packets that refuse a request."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _MAX_WHY = 500
 
 
 class Refused(Exception):
-    """A request that is answered with an errno, and why."""
+    """A request is refused: it is answered with this errno and this reason."""
 
     def __init__(self, number: int, why: str) -> None:
         super().__init__(why)
@@ -22,7 +22,7 @@ class Refused(Exception):
 
 
 def parsed(data: bytes, flags: int) -> tuple[int, wire.Message]:
-    """The number of a request, and the request."""
+    """Parse a packet. Returns the number of the request, and the request."""
     if flags & socket.MSG_TRUNC:
         raise Refused(errno.EPROTO, f"a packet is longer than {packets.MAX_PACKET} bytes")
     try:

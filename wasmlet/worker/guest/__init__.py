@@ -1,1 +1,1 @@
-"""What becomes a guest: the zygote, its children, dense workers, the compiler, and what confines them."""
+"""The processes that become guests (zygote, children, dense workers), the compiler process, and what restricts them."""

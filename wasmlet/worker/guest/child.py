@@ -1,9 +1,9 @@
-"""The child: what a container is. It becomes the guest and ends with the guest's exit code.
+"""The child: the process of one container. It runs the guest, and ends with the guest's exit code.
 
-It was a spare child until now (`spare`), which knew nothing of any container. It says over its control descriptor when
-the guest begins (`started`), or why it cannot (`failed`), and after a trap the trap's text (`ended`); the shim
-(`processes`) listens. It keeps its three streams, that descriptor, its mounts, where it has a network the control
-socket by which it asks for sockets (`sockets`), and nothing else.
+It begins as a spare child (`spare`) that knows nothing of any container. Over its control descriptor it tells the shim
+(`processes`) that the guest begins (`started`), or why it cannot (`failed`), or the text of a trap (`ended`). It keeps
+its three streams, the control descriptor, its mounts and, if it has a network, the control socket to the broker
+(`sockets`). It closes everything else.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ from .engines import Engine
 from .sockets import Sockets
 
 LISTENER_VARIABLES = ("LISTEN_FDS", "LISTEN_FDNAMES")
-"""Of a guest: how many listeners it has, and how they are called (sd_listen_fds(3))."""
+"""Environment variables that tell a guest how many listeners it has, and their names (sd_listen_fds(3))."""
 
 
 class Inherited(NamedTuple):
-    """The descriptors that a container is made of.
+    """The descriptors that a child gets from the shim.
 
     Attributes:
-        arguments: a file with its arguments, which come in place of those of the spec; or none.
-        cgroup_fds: those by which an exec joins its container's group.
-        asking: its control socket for the broker; None where it has no network.
-        namespace: its pod's network namespace; None where that has none.
+        arguments: at most one: a file with arguments, which replace those of the spec (for an exec).
+        cgroup_fds: descriptors with which an exec joins the control group of its container.
+        asking: the control socket to the broker; None if the container has no network.
+        namespace: the pod's network namespace; None if it has none.
     """
 
     spec: int
@@ -47,7 +47,7 @@ class Inherited(NamedTuple):
 
     @classmethod
     def of(cls, descriptors: Sequence[int], instructions: wire.Message) -> Inherited:
-        """In the order in which the shim gives them; see `main` for the instructions."""
+        """Split the list of descriptors, which is in the shim's order; `main` describes the instructions."""
         rest = list(descriptors)
         namespace = rest.pop() if instructions.get("namespace") else None
         asking = rest.pop() if instructions.get("sockets") else None
@@ -65,17 +65,20 @@ def main(
     instructions: wire.Message,
     inherited: Sequence[int],
 ) -> int:
-    """Run one container in this process, made of `inherited`: spec, compiled module, mounts, and the three streams.
+    """Run one container in this process.
 
     Args:
-        instructions: what it becomes: `limited` where its control group holds the limit of memory, so that the engine
-            need not; for an exec `cgroup_fds`: how many of `inherited`, at its end, are those by which it joins its
-            container's group, and `arguments`: whether there is a file behind its mounts with its arguments; and where
-            the pod has a network `sockets`: whether there is a control socket behind all that, `namespace`: whether
-            there is the pod's network namespace behind that, and `datagrams` (see `Confinement.confine_guest`).
+        inherited: the descriptors: spec, compiled module, mounts, the three streams, and what `instructions` names.
+        instructions: what the child has to know before it reads the spec.
+            `limited`: the control group enforces the memory limit, so the engine need not.
+            `arguments` (exec): whether a file with arguments follows the mounts.
+            `cgroup_fds` (exec): how many descriptors follow with which it joins its container's control group.
+            `sockets`: whether the control socket to the broker follows.
+            `namespace`: whether the pod's network namespace follows.
+            `datagrams`: see `Confinement.confine_guest`.
 
     Returns:
-        Its exit code.
+        The exit code of the guest.
     """
     own = Inherited.of(inherited, instructions)
 
@@ -95,7 +98,7 @@ def main(
         take_network(spec, own.asking)
         mounts = _take_mounts(spec, own.mounts)
         if own.namespace is not None:
-            # Its sockets are in there anyway. Whatever else might come to make one is in there as well.
+            # The broker makes its sockets in this namespace anyway. This holds for any socket that might be made here.
             linux.enter_network(own.namespace)
             os.close(own.namespace)
         needs, datagrams = getattr(engine, "REQUIRES", ()), bool(instructions.get("datagrams"))
@@ -110,7 +113,7 @@ def main(
 
 
 def _take_mounts(spec: dict[str, Any], mounts: Sequence[int]) -> list[tuple[int, bool]]:
-    """Tell the spec's mounts where their directories are; each descriptor, and whether it is to be read only."""
+    """Put the directory's path into each mount of the spec. Returns descriptors, each with whether it is read-only."""
     known = list(zip(spec.get("mounts") or (), mounts, strict=True))
     for mount, directory in known:
         mount["directory"] = f"/proc/self/fd/{directory}"
@@ -118,7 +121,7 @@ def _take_mounts(spec: dict[str, Any], mounts: Sequence[int]) -> list[tuple[int,
 
 
 def _take_spec(spec_file: int, arguments: Sequence[int]) -> dict[str, Any]:
-    """The spec, with the arguments of another file where there is one; closes these files."""
+    """Read the spec; if there is a file with other arguments, use these. Closes the files."""
     spec = read_spec(spec_file)
     for file in arguments:
         spec["args"] = json.loads(read_file(file))
@@ -127,9 +130,9 @@ def _take_spec(spec_file: int, arguments: Sequence[int]) -> dict[str, Any]:
 
 
 def take_network(spec: dict[str, Any], control: int | None) -> None:
-    """Put `sockets` into the spec of a container with this control socket; without one it has no network.
+    """Put `sockets` (the client of the broker) into the spec; without a control socket the guest has no network.
 
-    An exec in a container has none, and so no listeners, though it gets the container's variables.
+    An exec has no control socket. So the variables for listeners, which it gets from its container, are removed.
     """
     network = spec.pop("network", None)
     if control is not None:
@@ -155,7 +158,7 @@ def _take_terminal() -> None:
 
 
 def failure(error: BaseException) -> dict[str, Any]:
-    """The message about a guest that cannot begin."""
+    """The `failed` message for the shim: why the guest cannot begin."""
     fault = wire.BAD_ARTIFACT if getattr(error, "bad_artifact", False) else ""
     text = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
     return {"failed": shorten(text), "fault": fault}
@@ -186,7 +189,7 @@ def iter_pread(descriptor: int, size: int) -> list[bytes]:
 
 
 def shorten(text: str) -> str:
-    """At most 4 KiB of a text: its beginning and its end, since a trap's cause comes after its backtrace."""
+    """Shorten a text to 4 KiB: keep its beginning and its end, because a trap's cause comes after the backtrace."""
     if len(text) <= 4000:
         return text
     return f"{text[:2400]}\n...\n{text[-1500:]}"

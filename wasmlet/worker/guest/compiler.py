@@ -1,9 +1,11 @@
-"""Compile one module in a process of its own: what a module does to a compiler stays here, and limits can end it.
+"""Compiles one module in a process of its own: a module that crashes or exhausts the compiler harms nothing else.
 
-`compile <engine module> <source descriptor> <artifact descriptor> <bytes of memory> <process>` reads WebAssembly from
-the one and writes the compiled module to the other, for that process, its parent. Standard output gets one JSON object:
-`{}`, or `{"error": text}` where the module is at fault, or `{"broken": text}` where the engine is, or where memory or
-the disk ran out. An engine may also end the process there and then. `wasmlet.runtime.images.compile_process` runs it.
+    compile <engine module> <source descriptor> <artifact descriptor> <bytes of memory> <parent's pid>
+
+The process reads WebAssembly from the source descriptor and writes the compiled module to the artifact descriptor. It
+prints one JSON object: `{}` for success, `{"error": text}` if the module is at fault, `{"broken": text}` if the engine
+is at fault, or if memory or disk space ran out. The engine may also end the process without an answer.
+`wasmlet.runtime.images.compile_process` starts this process.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ _NICE = 5
 
 
 def main(arguments: list[str]) -> int:
-    """Compile; 0 where the answer was given, whatever it is."""
+    """Compile, and print the answer. Returns 0 if there was any answer."""
     linux.die_with_parent(signal.SIGKILL)
     if os.getppid() != int(arguments[4]):  # the parent has ended already
         return 1
@@ -37,7 +39,7 @@ def main(arguments: list[str]) -> int:
         confinement = Confinement()
         engine = load(arguments[0])
         _limit(resource.RLIMIT_DATA, memory)  # not RLIMIT_AS: threads reserve much more than they use
-        _limit(resource.RLIMIT_FSIZE, memory)  # what is written was in memory before
+        _limit(resource.RLIMIT_FSIZE, memory)  # the compiled module was in memory before it was written
         confinement.confine_compiler(_readable(arguments[0]))
         wasm = b"".join(child.iter_pread(source, os.fstat(source).st_size))
         compiled = memoryview(engine.compile(wasm))
@@ -52,13 +54,13 @@ def main(arguments: list[str]) -> int:
 
 
 def _readable(module: str) -> list[str]:
-    """Where an engine may load parts of itself from only when it compiles."""
+    """The directories from which an engine may have to load parts of itself while it compiles."""
     system = ["/lib", "/lib64", "/usr/lib", "/usr/lib64", "/etc/ld.so.cache"]
     return [os.path.dirname(module), sys.base_prefix, *(path for path in sys.path if path), *system]
 
 
 def _lower_priority() -> None:
-    """Let pods that run go first: at the processor, and where memory is short."""
+    """Give running pods priority over this process: for the CPU, and when memory is short."""
     os.nice(_NICE)
     for file, text in (("autogroup", _NICE), ("oom_score_adj", 1000)):
         with contextlib.suppress(OSError), open(f"/proc/self/{file}", "w", encoding="ascii") as opened:

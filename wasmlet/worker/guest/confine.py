@@ -1,20 +1,23 @@
-"""What a process that runs guests may still do, in the order that works: this is for when an engine is led astray.
+"""Restricts the processes that run guests, in case a guest takes control of its engine.
 
-Made in the zygote (`Confinement`), which has no_new_privs and limits that all its children inherit. A child then
+A `Confinement` is made in the zygote, which has no_new_privs and resource limits; all children inherit these. A child
+then takes these steps:
 
-1. has a ruleset of landlock ready before it knows what it becomes (`prepare`), and in `confine_guest`, just before its
-   guest,
-2. is bound to it (`landlock`): its container's mounts and its compiled module, and nothing else by any path,
-3. becomes the pod's own user, where the node has given it one, and the kernel will count that user's processes,
-4. gives up root's powers but for those over its mounts' files, and is bound to a list of system calls (`seccomp`).
+1. It prepares a landlock ruleset before it knows what it becomes (`prepare`). The other steps follow just before the
+   guest begins (`confine_guest`).
+2. It restricts itself to the ruleset (`landlock`): it can open its mounts and its compiled module, and nothing else.
+3. It becomes the pod's own user, if the node has given it one. The kernel also limits that user's processes.
+4. It gives up the privileges of root, except those for the files in its mounts, and restricts itself to a list of
+   system calls (`seccomp`).
 
-Each part is on where a process that tries it succeeds (`missing`); `report` says which are, and why one is not. One
-that is on and fails in a child is an error: nothing runs with less than was reported.
+`missing` tries each part in a process of its own; a part is "on" if that works. `report` says which parts are on, and
+why the others are not. If a part that is on fails in a child, that is an error: no guest runs with less than reported.
 
-A dense worker (`confine_worker`) does 2 and 4. Landlock binds a thread and what it starts, an engine's own threads work
-for the guests of all, and a worker's mounts come one after another, while a ruleset is never widened: so a worker is
-left the directories in which the mounts of all its containers will lie. For a process with directories that are known,
-and a user, and no spec, `confine_guest` is all there is to call.
+A dense worker (`confine_worker`) does steps 2 and 4. Its landlock ruleset must hold for all its containers: landlock
+restricts the whole process, containers with new mounts come later, and a ruleset can never be extended. So a worker may
+open the directories in which the mounts of all its containers will lie.
+
+For a process with known directories and a user, and without a spec, calling `confine_guest` alone is enough.
 """
 
 from __future__ import annotations
@@ -38,7 +41,7 @@ from . import landlock, seccomp
 PARTS = ("no_new_privs", "landlock", "seccomp")
 
 OPEN_FILES = 8192
-"""The most descriptors of a container's process; each open file of a guest is one."""
+"""The most open descriptors of a container's process; each file that a guest has open takes one."""
 
 TASKS = 512
 """The most threads and processes of a pod's own user."""
@@ -47,12 +50,12 @@ _CAPABILITIES = {"x86_64": (125, 126), "aarch64": (90, 91)}
 """Numbers of capget and capset."""
 _CAPABILITIES_VERSION = 0x20080522
 _KEPT_CAPABILITIES = 1 << 1 | 1 << 3
-"""CAP_DAC_OVERRIDE and CAP_FOWNER: files of a mount may be anybody's. Landlock says which files those can be."""
+"""CAP_DAC_OVERRIDE and CAP_FOWNER: files in a mount may belong to anybody. Landlock still limits which files."""
 _SOME_BYTES = 4096
 
 
 class Confinement:
-    """Made once in the zygote, and for the process that compiles; what it sets for itself its children inherit."""
+    """Restricts processes. Made once in the zygote, and in the compiler process; children inherit what this sets."""
 
     def __init__(self) -> None:
         linux.no_new_privileges()
@@ -66,7 +69,7 @@ class Confinement:
         self._ruleset = -1
 
     def prepare(self) -> None:
-        """In a child: get ready what needs no spec."""
+        """In a child: prepare everything that does not depend on the container."""
         if self._landlock:
             self._ruleset = landlock.create(self._landlock)
 
@@ -79,14 +82,14 @@ class Confinement:
         *,
         datagrams: bool = False,
     ) -> None:
-        """Leave this process, which has one thread, what one container needs. For good.
+        """Restrict this process for the rest of its life to what one container needs. It must have one thread.
 
         Args:
-            module: descriptor of the compiled module, to be read.
-            mounts: descriptors of directories, and whether they are to be read only.
-            user: who it becomes (`uid`, `gid`, `groups`).
-            needs: what the engine is not safe without (`REQUIRES` of its in-worker module).
-            datagrams: it may have sockets that are bound and not connected, and send from them to any address.
+            module: descriptor of the compiled module, which may be read.
+            mounts: descriptors of the mounts' directories, each with whether it is read-only.
+            user: the user that the process becomes (`uid`, `gid`, `groups`); None: it stays the same.
+            needs: the parts without which the engine is not safe (`REQUIRES` of its in-worker module).
+            datagrams: allow UDP sockets that are bound and not connected, which can send to any address.
 
         Raises:
             ValueError: the engine needs a part that this machine does not have.
@@ -104,15 +107,15 @@ class Confinement:
         if user is not None:
             self._limit(resource.RLIMIT_NPROC, TASKS)
             linux.become(user["uid"], user["gid"], user["groups"])
-            # The kernel drops this when a process becomes another user.
+            # The kernel forgets this setting when a process becomes another user.
             linux.die_with_parent(signal.SIGKILL)
         self._drop_and_filter(datagrams)
 
     def confine_worker(self, directories: Iterable[tuple[int, bool]]) -> None:
-        """Leave this process, which has one thread, what a dense worker needs.
+        """Restrict this process to what a dense worker needs. It must have one thread.
 
         Args:
-            directories: descriptors, and whether they are to be read only.
+            directories: descriptors, each with whether it is read-only.
         """
         if self._landlock:
             for directory, read_only in directories:
@@ -121,7 +124,7 @@ class Confinement:
         self._drop_and_filter()
 
     def confine_compiler(self, readable: Iterable[str]) -> None:
-        """Leave this process what compiling takes: what it has open already, and to read these paths."""
+        """Restrict this process to what compiling needs: the files that it has open, and reading these paths."""
         self._limit(resource.RLIMIT_NOFILE, OPEN_FILES)
         self.prepare()
         if self._landlock:
@@ -134,7 +137,7 @@ class Confinement:
         self._drop_and_filter()
 
     def warm_up(self) -> None:
-        """In the zygote: do what children do, as far as it binds nobody (see `spare.warm_up`)."""
+        """In the zygote: run the same code as children, without restricting this process (see `spare.warm_up`)."""
         self.prepare()
         if self._landlock:
             self._allow(0, landlock.READ)
@@ -167,7 +170,7 @@ class Confinement:
 
 
 def missing() -> dict[str, str]:
-    """Why this machine does not have a part, "" where it does: tried by a process that ends at once.
+    """For each part, why this machine does not support it; "" if it does. A process that ends at once tries them.
 
     This process must have one thread.
     """
@@ -214,7 +217,7 @@ def _reason(part: str, error: OSError) -> str:
 
 
 def report() -> dict[str, str]:
-    """Part by part `on`, with what there is to say of it, or `off: ` and why. This process must have one thread."""
+    """The state of each part: `on`, perhaps with details, or `off: ` and the reason. For a process of one thread."""
     found = {part: f"off: {why}" if why else "on" for part, why in missing().items()}
     if found["landlock"] == "on":
         found["landlock"] = f"on (ABI {landlock.abi()})"
@@ -222,7 +225,7 @@ def report() -> dict[str, str]:
 
 
 def keep_capabilities(kept: int) -> None:
-    """Give up all capabilities of this process but these, of which it keeps those that it has.
+    """Give up all capabilities of this process except those in `kept` that it has.
 
     Raises:
         OSError: the kernel refuses.

@@ -1,15 +1,21 @@
-"""The dense worker: one process in which many containers of one namespace run, each on a thread of its own.
+"""The dense worker: one process that runs many containers of one namespace, each on a thread of its own.
 
-Made of a spare child (`spare`), it takes one container after another over its control descriptor, each with its
-descriptors, and is told by the same way which are to end. It never looks at what one container was given on behalf of
-another, but they share its memory: a bug of the engine's in one guest is in all of them. It ends when the shim closes
-the control descriptor, or dies. The other end is `workers`.
+It begins as a spare child (`spare`). Over its control descriptor, the shim sends it one container after another, each
+with its descriptors, and says which containers are to end. The worker never uses what belongs to one container for
+another. But all share its memory, so a bug of the engine that one guest exploits affects all of them. The worker ends
+when the shim closes the control descriptor, or dies. The shim's side is `workers`.
 
-What the shim says: `run` (an id; descriptors: stdout, stderr, spec, compiled module, mounts, and with `sockets` a
-control socket), `stop` (an id). What is said of a container, by its `id`: `started` with the thread and the address of
-its memory, `failed` as a child says it, and `over` with `code`, `message`, and whether it was `interrupted`.
+Messages from the shim:
+- `run`: an id, and whether there is a control socket (`sockets`). Descriptors: stdout, stderr, spec, compiled module,
+  mounts, control socket.
+- `stop`: an id.
 
-What it asks of an engine beyond what all have is `engines.DenseEngine`.
+Messages to the shim, each with the container's `id`:
+- `started`: with the thread, and the address of the guest's memory.
+- `failed`: as a child sends it.
+- `over`: with `code`, `message`, and whether the guest was `interrupted`.
+
+`engines.DenseEngine` lists what an engine needs for this in addition.
 """
 
 from __future__ import annotations
@@ -30,11 +36,11 @@ from .confine import Confinement
 from .engines import DenseEngine, DenseGuest
 
 _ARENA_MAX = -8
-"""mallopt(3): without it each thread takes memory from a heap of its own."""
+"""An option of mallopt(3), set to limit the heaps: by default threads get heaps of their own, which takes memory."""
 _STREAMS, _FIXED = 2, 4
-"""Descriptors of a container: stdout and stderr, and these with spec and compiled module; after them its mounts."""
+"""Numbers of descriptors of a container: 2 streams, and 4 with spec and compiled module; the mounts follow them."""
 _KEPT_CODES = 64
-"""Compiled modules that are kept while no container runs them."""
+"""How many loaded modules are kept, even while no container runs them."""
 
 
 def main(
@@ -45,13 +51,14 @@ def main(
     instructions: wire.Message,
     inherited: Sequence[int],
 ) -> int:
-    """Run as a worker, made of `inherited`: the three streams, and the directories with all files of its containers.
+    """Run as a dense worker, until the shim closes the control descriptor.
 
     Args:
-        instructions: what it becomes: `readable`, how many of these directories, at the end, are to be read only.
+        inherited: descriptors: the three streams, and the directories that its containers may open.
+        instructions: `readable`: how many of these directories, at the end of the list, are read-only.
 
     Returns:
-        Its exit code, when the shim closes the control descriptor.
+        The exit code of this process.
     """
     linux.set_name("wasmlet-dense")
     child.take_streams(inherited[:3])
@@ -77,12 +84,12 @@ class _Worker:
         self._prepared = prepared
         self._guests: dict[str, DenseGuest | None] = {}
         self._stopped: set[str] = set()
-        """Asked to end before there is a guest."""
+        """Containers that were asked to end before they had a guest."""
         self._lock = _thread.allocate_lock()
         self._codes: dict[tuple[int, ...], Any] = {}
 
     def serve(self) -> None:
-        """Do what the shim says, until it closes the control descriptor."""
+        """Handle the shim's messages until it closes the control descriptor."""
         while (received := wire.receive(self._control)) is not None:
             message, descriptors = received
             if "run" in message and len(descriptors) >= _FIXED:
@@ -111,7 +118,7 @@ class _Worker:
             guest.interrupt()
 
     def _run(self, name: str, descriptors: list[int], asking: int | None) -> None:
-        """A container, on its own thread."""
+        """Run one container; called on the container's own thread."""
         spec: dict[str, Any] = {}
         try:
             guest = self._make_guest(name, descriptors, asking, spec)
@@ -133,11 +140,11 @@ class _Worker:
             self._tell_shim(name, **said)
 
     def _make_guest(self, name: str, descriptors: list[int], asking: int | None, spec: dict[str, Any]) -> DenseGuest:
-        """The guest. What it needs of the descriptors is open anew by its engine before they are closed.
+        """Make the guest. Its engine opens the files again, so the descriptors can be closed after that.
 
         Args:
-            asking: its control socket; it goes into the spec.
-            spec: empty; gets what is read.
+            asking: the control socket to the broker, which is put into the spec.
+            spec: an empty dict; it is filled with the spec.
         """
         try:
             stdout, stderr, spec_file, module, *mounts = descriptors
@@ -157,7 +164,7 @@ class _Worker:
         return guest
 
     def _code(self, module: int) -> Any:
-        """The compiled module in this file, which is never written again once it is there."""
+        """Load the compiled module of a file, or find it among the loaded ones. Such files never change."""
         found = os.fstat(module)
         key = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
         with self._lock:
@@ -165,7 +172,7 @@ class _Worker:
                 code = self._codes.pop(key)
             else:
                 code = self._engine.load(self._prepared, f"/proc/self/fd/{module}")
-            self._codes[key] = code  # the one that was used last is dropped last; guests keep theirs
+            self._codes[key] = code  # the least recently used one is dropped first; guests keep theirs
             if len(self._codes) > _KEPT_CODES:
                 del self._codes[next(iter(self._codes))]
         return code

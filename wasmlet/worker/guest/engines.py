@@ -1,13 +1,13 @@
-"""What an engine's in-worker module has: the functions that a zygote, a child, a dense worker and a compiler call.
+"""The interface of an engine's in-worker module: the functions that zygote, child, dense worker and compiler call.
 
-An engine's module knows nothing of wasmlet, so it does not import these; each provider has a module for mypy that
-assigns its in-worker modules to them. `zygote.load` loads one from its file.
+An in-worker module does not import wasmlet, so it does not import these protocols. Instead, each provider has a module
+in which mypy checks that its in-worker modules have these functions. `zygote.load` loads one from its file.
 
-Each function raises `ValueError` where the module that it is given is at fault, with a message for its owner.
+Each function raises `ValueError` if the WebAssembly module is at fault, with a message for the pod's owner.
 
-Two things are optional, so they are not here: `warm(prepared)`, called in a child that waits, for what of a start can
-be done without a guest; and `REQUIRES`, names of the parts of `confine` that the engine is not safe without (its guests
-run only where these are on).
+Two more names are optional, so they are not part of the protocols:
+- `warm(prepared)`: called in a spare child that waits, to do work that a start needs and that needs no guest.
+- `REQUIRES`: names of the parts of `confine` without which the engine is not safe. Its guests run only if these are on.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 
 class Engine(Protocol):
-    """A module for guests with processes of their own."""
+    """An in-worker module for guests that have a process of their own."""
 
     def prepare(self) -> Any:
         """Called once in the zygote; must start no threads. What it returns is handed to the other functions."""
@@ -29,7 +29,7 @@ class Engine(Protocol):
         Args:
             spec: see `wire`; each of its `mounts` has the path of its `directory` here.
             module: path of the compiled module.
-            started: to be called when all is ready and the guest begins.
+            started: call this when everything is ready and the guest begins.
 
         Returns:
             Its exit code, and the text of a trap.
@@ -37,7 +37,7 @@ class Engine(Protocol):
         ...
 
     def compile(self, wasm: bytes) -> bytes:
-        """The compiled module; called in a process of its own (`compiler`)."""
+        """Compile a module; returns the compiled module. Called in a process of its own (`compiler`)."""
         ...
 
 
@@ -48,7 +48,7 @@ class DenseGuest(Protocol):
         """Run it to its end, once, and let go of everything.
 
         Args:
-            started: to be called with the address of its memory when it begins.
+            started: call this when the guest begins, with the address of its memory.
 
         Returns:
             Its exit code, the text of a trap, and whether it ended because it was interrupted.
@@ -56,12 +56,12 @@ class DenseGuest(Protocol):
         ...
 
     def interrupt(self) -> None:
-        """Have it end. Any thread may call it at any time."""
+        """Make the guest end. Any thread may call this at any time."""
         ...
 
 
 class DenseEngine(Engine, Protocol):
-    """A module for guests that share a process (`dense`)."""
+    """An in-worker module for guests that share a process (`dense`)."""
 
     @property
     def STACK(self) -> int:  # noqa: N802 - a constant of the module
@@ -69,7 +69,7 @@ class DenseEngine(Engine, Protocol):
         ...
 
     def load(self, prepared: Any, module: str) -> Any:
-        """The compiled module in the file of this path, for all containers that run it."""
+        """Load the compiled module in this file; all containers that run it share the result."""
         ...
 
     @property

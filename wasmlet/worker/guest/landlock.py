@@ -1,8 +1,8 @@
-"""landlock: a process, or one thread of it, opens nothing but what lies below the directories that it was given.
+"""landlock: restricts a process, or one thread, to opening files below the directories that it was given.
 
-It needs no rights (landlock(7), Linux 5.13), holds whatever path or descriptor a file is reached by, /proc/self/fd
-among them, and is how a read-only mount stays one. Newer kernels add TCP (ABI 4), and signals and abstract sockets to
-processes outside (ABI 6); what a kernel does not know is left out.
+It needs no privileges (landlock(7), Linux 5.13). It holds however a file is reached: by a path, by a descriptor, or
+through /proc/self/fd. It also keeps read-only mounts read-only. Newer kernels can restrict TCP (ABI 4), and signals and
+abstract unix sockets to other processes (ABI 6), too. What a kernel does not support is left out.
 """
 
 from __future__ import annotations
@@ -23,30 +23,32 @@ _EXECUTE, _WRITE_FILE, _READ_FILE, _READ_DIR = 1, 1 << 1, 1 << 2, 1 << 3
 _REMOVE_DIR, _REMOVE_FILE, _MAKE_DIR, _MAKE_REG, _MAKE_SYM = 1 << 4, 1 << 5, 1 << 7, 1 << 8, 1 << 12
 _REFER, _TRUNCATE = 1 << 13, 1 << 14
 _FILE = _EXECUTE | _WRITE_FILE | _READ_FILE | _TRUNCATE
-"""What a rule for a file, not a directory, may say."""
+"""The rights that a rule for a file (not a directory) may have."""
 _HANDLED = {1: (1 << 13) - 1, 2: (1 << 14) - 1, 3: (1 << 15) - 1, 4: (1 << 15) - 1, 5: (1 << 16) - 1}
-"""By ABI, every right to files that is known; all of them are taken away first."""
+"""All file rights that each ABI version knows. A ruleset first takes away all of them."""
 _NET = 3
 _SCOPES = 3
 READ = _READ_FILE | _READ_DIR
 WRITE = READ | _WRITE_FILE | _REMOVE_DIR | _REMOVE_FILE | _MAKE_DIR | _MAKE_REG | _MAKE_SYM | _REFER | _TRUNCATE
-"""No devices, no pipes, no sockets: a guest makes none."""
+"""Without the rights to make devices, pipes and sockets: a guest makes none."""
 
 
 def abi() -> int:
-    """The version that this kernel has.
+    """The landlock ABI version of this kernel.
 
     Raises:
-        OSError: it has none (ENOSYS), or is told not to use it (EOPNOTSUPP).
+        OSError: the kernel has no landlock (ENOSYS), or it is switched off (EOPNOTSUPP).
     """
     return linux.syscall(_CREATE_RULESET, None, ctypes.c_size_t(0), ctypes.c_uint32(_VERSION))
 
 
 def create(version: int, *, files: bool = True, tcp: bool = True) -> int:
-    """A ruleset that leaves nothing yet, as a descriptor: no file and no TCP, unless one is false; nobody to signal.
+    """Make a ruleset that allows nothing yet; returns its descriptor. It also forbids signals to other processes.
 
     Args:
-        version: what `abi` said.
+        version: the result of `abi`.
+        files: whether to restrict files.
+        tcp: whether to restrict TCP.
 
     Raises:
         OSError: the kernel refuses.
@@ -58,7 +60,7 @@ def create(version: int, *, files: bool = True, tcp: bool = True) -> int:
 
 
 def allow(ruleset: int, descriptor: int, rights: int, version: int) -> None:
-    """Leave what lies below this directory, or this file, with `READ` or `WRITE`.
+    """Add a rule: allow what lies below this directory, or this file, with the rights `READ` or `WRITE`.
 
     Raises:
         OSError: the kernel refuses.
@@ -74,7 +76,7 @@ def allow(ruleset: int, descriptor: int, rights: int, version: int) -> None:
 
 
 def restrict_self(ruleset: int) -> None:
-    """Restrict the calling thread, and all that it starts, to the ruleset, for good. no_new_privs has to be set.
+    """Restrict the calling thread, and everything it starts, to the ruleset, forever. no_new_privs must be set.
 
     Raises:
         OSError: the kernel refuses.

@@ -1,17 +1,18 @@
-"""seccomp: which system calls a process that runs guests may still make, however its engine is led astray.
+"""seccomp: limits the system calls of a process that runs guests, even if a guest takes control of its engine.
 
-An allow-list, as a classic BPF program (seccomp(2)): reading and writing what is open, opening below what landlock
-leaves (`landlock`), memory, time, randomness, threads, and what there is to do with a socket that was handed over. Of
-the rest some fails with EPERM, so that a library that tries something new goes on without it; what nothing here would
-ever do (`NEVER`: another program, another process's memory, namespaces, mounts, the kernel itself) ends the process
-with SIGSYS, and the record of the container says so.
+The filter is a list of allowed calls, as a classic BPF program (seccomp(2)). Allowed are: reading and writing open
+files, opening files that landlock allows (`landlock`), memory, time, random numbers, threads, and using a socket that
+was handed over. Most other calls fail with EPERM, so that a library that tries something new can go on without it. The
+calls in `NEVER` (another program, another process's memory, namespaces, mounts, the kernel itself) have no legitimate
+use here: they end the process with SIGSYS, and the container's record says so.
 
-Nothing on the list says an address: a guest's sockets are made, bound and connected by the broker. `sendmsg` would say
-one, which the kernel takes also for a connected socket of UDP, and for one of TCP that is only bound (MSG_FASTOPEN,
-which landlock does not see). So what a guest sends is written (`write`, `writev`); see `guest_calls` for who has it.
+No allowed call takes a network address, because the broker makes, binds and connects the sockets of guests. That is why
+`sendmsg` is not allowed: it takes an address, and the kernel accepts one also for a connected UDP socket, and for a TCP
+socket that is only bound (MSG_FASTOPEN, which landlock does not check). Guests send with `write` and `writev` instead.
+`guest_calls` has one exception.
 
-A program is made once, in the zygote; a child puts its pid into it and installs it (some 90 us). The broker has another
-one (`broker_calls`).
+A program is made once, in the zygote. A child puts its pid into it and installs it (about 90 us). The broker has a
+program of its own (`broker_calls`).
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from collections.abc import Iterable, Mapping
 from .. import linux
 
 _ARCHITECTURES: Mapping[str, tuple[int, int]] = {"x86_64": (0xC000003E, 0), "aarch64": (0xC00000B7, 1)}
-"""Of `os.uname().machine`: what seccomp calls it, and the column of `_NUMBERS`."""
+"""By `os.uname().machine`: seccomp's number of the architecture, and its column in `_NUMBERS`."""
 
 # Numbers of x86_64 and of aarch64; -1 where there is no such call.
 _NUMBERS: Mapping[str, tuple[int, int]] = {
@@ -77,7 +78,7 @@ NEVER = (
     "init_module", "finit_module", "delete_module", "kexec_load", "kexec_file_load", "reboot", "process_madvise",
     "pidfd_send_signal",
 )  # fmt: skip
-"""What ends a process that tries it."""
+"""Calls that end the process."""
 
 _CLONE_THREAD, _CLONE_NEW = 0x00010000, 0x7E020080
 """A thread is allowed, a process is not; nor is any new namespace."""
@@ -85,15 +86,15 @@ _PR_SET_NAME = 15
 _IOCTLS = (0x5401, 0x5411, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451)
 """TCGETS, TIOCOUTQ, TIOCGWINSZ, FIONREAD, FIONBIO, FIONCLEX, FIOCLEX."""
 _FCNTLS = (0, 1, 2, 3, 4, 5, 6, 7, 1030, 1033, 1034)
-"""Duplicates, flags, locks, seals: nothing that has signals sent."""
+"""Duplicates, flags, locks, seals: no command that makes the kernel send signals."""
 _SOCKOPTS = {1: (7, 8, 9), 6: (4, 5, 6, 25), 0: (2,), 41: (16,)}
-"""By their level: sizes of buffers, keep-alive; its times and count, how much waits unsent; the hop limits of IPv4 and
-IPv6. None says an address, an interface or another process, and the kernel bounds each."""
+"""Allowed socket options by level: buffer sizes and keep-alive (socket); keep-alive times and count, and the low-water
+mark of unsent data (TCP); hop limits (IPv4, IPv6). None names an address, an interface or another process."""
 _MSG_FASTOPEN = 0x20000000
 _CLONE_NEWNET = 0x40000000
 
 _NOT_GUESTS = ("socket", "connect", "bind", "sendto", "recvfrom", "setsockopt", "getsockopt", "sendmsg")
-"""Of the calls above those that guests do not have."""
+"""The calls in `_NUMBERS` that guests may not make."""
 _BROKERS = (
     "read", "write", "close", "poll", "ppoll", "mmap", "mprotect", "munmap", "brk", "rt_sigaction", "rt_sigprocmask",
     "rt_sigreturn", "mremap", "madvise", "getpid", "socket", "connect", "bind", "sendmsg", "recvmsg", "recvfrom",
@@ -102,29 +103,32 @@ _BROKERS = (
     "epoll_ctl", "epoll_pwait", "epoll_pwait2", "epoll_create1", "getrandom", "rseq", "membarrier", "sched_yield",
     "fstat", "newfstatat", "lseek", "getrusage", "sysinfo", "set_robust_list", "uname",
 )  # fmt: skip
-"""What the broker may do, beside what `broker_calls` says."""
+"""The calls that the broker may make without conditions; `broker_calls` has the others."""
 
 _LD, _JA, _JEQ, _JSET, _JGE, _RET = 0x20, 0x05, 0x15, 0x45, 0x35, 0x06
 _NUMBER, _ARCHITECTURE, _ARGUMENTS = 0, 4, 16
 _ALLOW, _KILL, _ERRNO = 0x7FFF0000, 0x80000000, 0x00050000
 _REFUSE = _ERRNO | errno.EPERM
 _X32 = 0x40000000
-"""Numbers from here on are those of x32 on x86_64; elsewhere there are none."""
+"""On x86_64, numbers from here on belong to the x32 ABI; other architectures have no such numbers."""
 _OWN = 0xFFFFFFF0
 """Stands for the pid of the process that installs the program."""
 
 _PR_SET_SECCOMP, _SECCOMP_MODE_FILTER = 22, 2
 _INSTRUCTION = struct.Struct("=HBBI")
 _Instruction = tuple[int, int, int, int]
-"""Code, where to go if it is so and if it is not, value."""
+"""One BPF instruction: code, jump if true, jump if false, value."""
 _Code = list[_Instruction]
 
 
 class Program:
-    """The filter of this machine's architecture, for a process that may do these calls.
+    """A filter program for this machine's architecture.
+
+    Args:
+        calls: the program part for each call by name: it allows or refuses. Other calls fail with EPERM.
 
     Raises:
-        OSError: there is none for this architecture.
+        OSError: this architecture is not supported.
     """
 
     def __init__(self, calls: Mapping[str, _Code]) -> None:
@@ -132,14 +136,14 @@ class Program:
         if machine not in _ARCHITECTURES:
             raise OSError(errno.ENOTSUP, f"there is no list of system calls for {machine}")
         architecture, self._column = _ARCHITECTURES[machine]
-        # Another architecture's numbers mean other calls.
+        # Call numbers of another architecture (32-bit, for example) mean other calls.
         start = [(_LD, 0, 0, _ARCHITECTURE), (_JEQ, 1, 0, architecture), _ends(_KILL), (_LD, 0, 0, _NUMBER)]
         code = start + _tree(self._segments(calls))
         self._own = [place for place, (_, _, _, value) in enumerate(code) if value == _OWN]
         self._code = b"".join(_INSTRUCTION.pack(*instruction) for instruction in code)
 
     def install(self) -> None:
-        """Bind this process, all its threads, to the program. no_new_privs has to be set.
+        """Restrict this process, with all its threads, to the program. no_new_privs must be set.
 
         Raises:
             OSError: the kernel does not take it.
@@ -158,7 +162,7 @@ class Program:
         return program
 
     def _segments(self, calls: Mapping[str, _Code]) -> list[tuple[int, _Code]]:
-        """What is done from which number on, in their order."""
+        """The program as segments, ascending: from which call number on, which code decides."""
         numbered = {_NUMBERS[name][self._column]: code for name, code in calls.items()}
         numbered.pop(-1, None)
         segments: list[tuple[int, _Code]] = [(0, [_ends(_REFUSE)])]
@@ -172,11 +176,11 @@ class Program:
 
 
 def guest_calls(*, datagrams: bool = False) -> Mapping[str, _Code]:
-    """By name: what is done with a call of a process that runs guests. What is not there is refused.
+    """The allowed calls of a process that runs guests, by name; every other call is refused.
 
     Args:
-        datagrams: it may have sockets that are bound and not connected, and has to say where it sends: it has
-            `sendmsg`, but for MSG_FASTOPEN. Only for a process in a pod's own network namespace.
+        datagrams: allow `sendmsg` (without MSG_FASTOPEN), for UDP sockets that are bound and not connected: they need
+            a destination address. Only for a process in a pod's own network namespace.
     """
     answers = {name: [_ends(_ALLOW)] for name in _NUMBERS if name not in _NOT_GUESTS}
     if datagrams:
@@ -184,7 +188,7 @@ def guest_calls(*, datagrams: bool = False) -> Mapping[str, _Code]:
     answers |= {name: [_ends(_KILL)] for name in NEVER}
     # abort() and raise() send a signal to this process; to no other one.
     answers |= {name: _one_of(0, (_OWN,)) for name in ("kill", "tgkill")}
-    answers["clone3"] = [_ends(_ERRNO | errno.ENOSYS)]  # glibc uses clone then, whose flags the filter can read
+    answers["clone3"] = [_ends(_ERRNO | errno.ENOSYS)]  # glibc then uses clone, whose flags are checked
     answers["clone"] = [
         (_LD, 0, 0, _ARGUMENTS),
         (_JSET, 2, 0, _CLONE_NEW),
@@ -201,7 +205,7 @@ def guest_calls(*, datagrams: bool = False) -> Mapping[str, _Code]:
 
 
 def broker_calls() -> Mapping[str, _Code]:
-    """The same of the broker, which makes sockets, enters network namespaces, and opens no file."""
+    """The allowed calls of the broker: it makes sockets, enters network namespaces, and opens no file."""
     answers = {name: [_ends(_KILL)] for name in NEVER}
     answers |= {name: [_ends(_ALLOW)] for name in _BROKERS}
     answers["setns"] = _one_of(1, (_CLONE_NEWNET,))
@@ -213,7 +217,7 @@ def broker_calls() -> Mapping[str, _Code]:
 
 
 def _tree(segments: list[tuple[int, _Code]]) -> _Code:
-    """A search by halves: short, because the kernel tries every number there is when a program is installed."""
+    """A binary search for the call number. Short paths matter: on install the kernel tests all numbers."""
     if len(segments) == 1:
         return segments[0][1]
     half = len(segments) // 2
@@ -234,7 +238,7 @@ def _ends(answer: int) -> _Instruction:
 
 
 def _one_of(argument: int, values: Iterable[int]) -> _Code:
-    """Allowed if the low half of an argument is one of these; that is all of it for an int."""
+    """Allow if the low 32 bits of an argument are one of these values; for an int, that is the whole argument."""
     code = [(_LD, 0, 0, _ARGUMENTS + 8 * argument)]
     for value in values:
         code += [(_JEQ, 0, 1, value), _ends(_ALLOW)]
@@ -242,7 +246,7 @@ def _one_of(argument: int, values: Iterable[int]) -> _Code:
 
 
 def _pairs(pairs: Mapping[int, Iterable[int]]) -> _Code:
-    """Allowed if the low halves of the second and third argument are one of these pairs; all of them for ints."""
+    """Allow if the low 32 bits of the second and third argument are one of these pairs."""
     code = [(_LD, 0, 0, _ARGUMENTS + 8)]
     for first, others in pairs.items():
         found = _one_of(2, others)
@@ -251,12 +255,12 @@ def _pairs(pairs: Mapping[int, Iterable[int]]) -> _Code:
 
 
 def _without(argument: int, flags: int) -> _Code:
-    """Allowed if the low half of an argument has none of these flags; that is all of it for an int."""
+    """Allow if the low 32 bits of an argument have none of these flags."""
     return [(_LD, 0, 0, _ARGUMENTS + 8 * argument), (_JSET, 0, 1, flags), _ends(_REFUSE), _ends(_ALLOW)]
 
 
 def _zero(argument: int) -> _Code:
-    """Allowed if both halves of an argument are zero."""
+    """Allow if an argument (64 bits) is zero."""
     low, high = _ARGUMENTS + 8 * argument, _ARGUMENTS + 8 * argument + 4
     halves = [(_LD, 0, 0, low), (_JEQ, 0, 3, 0), (_LD, 0, 0, high), (_JEQ, 0, 1, 0)]
     return [*halves, _ends(_ALLOW), _ends(_REFUSE)]

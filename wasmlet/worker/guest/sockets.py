@@ -1,15 +1,14 @@
-"""A guest's sockets: how its process asks the broker for them, which it cannot open itself.
+"""A guest's sockets: its process cannot open any, so it asks the broker for them.
 
-For engines: `spec["sockets"]` is a `Sockets` where the container has a network. It is for one thread. What it hands out
-are descriptors of sockets that do not block (`O_NONBLOCK`) and are the caller's to close:
+For engines: `spec["sockets"]` is a `Sockets` if the container has a network. Only one thread may use it. It returns
+descriptors of non-blocking sockets (`O_NONBLOCK`), which the caller closes:
+- A listener is bound, but does not listen yet. Call `socket.socket(family, type, 0, fileno=fd).listen()` when the guest
+  first accepts or polls. Then a probe succeeds only when the guest is really ready.
+- Send with `os.write` or `os.writev`, and receive with `os.read` or `recvmsg`. The process may not call `send` or
+  `sendto`, nor `sendmsg` (except for unconnected UDP sockets), because these take an address. Only a few options of
+  `getsockopt` and `setsockopt` are allowed (`seccomp`), so pass family and type to `socket.socket`.
 
-- a listener is bound, and does not listen: `socket.socket(family, type, 0, fileno=fd).listen()` is for when the guest
-  first accepts or polls, so that a probe sees what is so;
-- whatever a guest sends is written with `os.write` or `os.writev`, and read with `os.read` or `recvmsg`. The process
-  has neither `send` and `sendto` nor (but for unconnected sockets of UDP) `sendmsg`, because these take an address; and
-  of `getsockopt` and `setsockopt` a few options only (`seccomp`), so `socket.socket` has to be told family and type.
-
-An exec in a container has none of this: neither `sockets` nor `network` is in its spec.
+An exec in a container has no network: neither `sockets` nor `network` is in its spec.
 """
 
 from __future__ import annotations
@@ -29,22 +28,22 @@ from .. import packets, wire
 from ..grants import TCP, Port
 
 _RESOLVED = 16
-"""The last names that the broker was asked for; another broker is asked for them again, so that it knows them, too."""
+"""How many of the last resolved names are asked for again after the broker was restarted, so that it knows them."""
 ANSWER_SECONDS = 120.0
-"""After how long a request counts as not answered: longer than the broker takes for any."""
+"""After this time a request counts as failed. The broker takes less for every request."""
 _LOOK_SECONDS = 5.0
 _SPACE = socket.CMSG_SPACE(packets.MAX_SOCKETS * array.array("i").itemsize)
 _FLAGS = int(socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC)
 
 
 class Answer(NamedTuple):
-    """What came of a request.
+    """The answer to a request.
 
     Attributes:
-        fds: descriptors, the caller's to close.
-        fields: see `packets`.
-        error: 0 or an errno.
-        why: what there is to say of the error.
+        fds: descriptors, which the caller closes.
+        fields: the fields of the answer, see `packets`.
+        error: 0 for success, otherwise an errno.
+        why: the reason for the error, in words.
     """
 
     fds: tuple[int, ...] = ()
@@ -60,7 +59,7 @@ class _Asked(NamedTuple):
 
 
 def wait_readable(descriptor: int) -> bool:
-    """Wait until there is something to read, or a while; True, because nothing interrupts it."""
+    """Wait until there is something to read, or a few seconds. Always True: nothing interrupts this wait."""
     poll = select.poll()
     poll.register(descriptor, select.POLLIN)
     poll.poll(_LOOK_SECONDS * 1000)
@@ -68,16 +67,16 @@ def wait_readable(descriptor: int) -> bool:
 
 
 class Sockets:
-    """The control socket of one container. Takes over the descriptor.
+    """The client for the broker, over the control socket of one container. It owns the descriptor from now on.
 
     Args:
         network: `spec["network"]`: `addresses`, and `listeners` with `number`, `name` and `protocol`.
-        wait: waits until this descriptor is readable or a few seconds are over; False where the guest is to end.
+        wait: waits until a descriptor is readable or a few seconds are over; returns False if the guest is to end.
 
     Attributes:
-        addresses: of the pod.
-        listeners: the ports that the guest finds open at its start, in the order of its descriptors.
-        wait: the same as above; an engine may put its own one here.
+        addresses: the pod's addresses.
+        listeners: the ports that are open for the guest at its start, in the order of its descriptors.
+        wait: as the argument; an engine may set its own function here.
     """
 
     def __init__(self, control: int, network: Mapping[str, Any], wait: Callable[[int], bool] = wait_readable) -> None:
@@ -96,11 +95,11 @@ class Sockets:
         self._gone = "the node's broker, which opens sockets, has left"
 
     def fileno(self) -> int:
-        """What is readable when an answer may have come; -1 when none will come any more."""
+        """The descriptor that is readable when an answer may have come; -1 if no more answers will come."""
         return self._socket.fileno() if self._socket is not None else -1
 
     def begin(self, operation: str, **fields: Any) -> int:
-        """Ask, and do not wait: the number of the request, for `take`.
+        """Send a request without waiting for the answer. Returns the number of the request, for `take`.
 
         Args:
             operation, fields: see `packets`.
@@ -122,7 +121,7 @@ class Sockets:
         return number
 
     def take(self, number: int) -> Answer | None:
-        """The answer to this request, once; None where it has not come yet."""
+        """Take the answer to a request, which is possible once; None if it has not come yet."""
         self._hear()
         asked = self._asked.get(number)
         if asked is not None and time.monotonic() > asked.until:
@@ -131,14 +130,14 @@ class Sockets:
         return self._answers.pop(number, None)
 
     def drop(self, number: int) -> None:
-        """Nobody waits for this answer any more: what comes with it is closed."""
+        """Forget a request: descriptors that come with its answer are closed."""
         self._asked.pop(number, None)
         answer = self._answers.pop(number, None)
         if answer is not None:
             _close(answer.fds)
 
     def ask(self, operation: str, **fields: Any) -> Answer:
-        """Ask, and wait for the answer. Where `wait` says that the guest is to end, it is EINTR."""
+        """Send a request and wait for its answer. If `wait` says that the guest is to end, the error is EINTR."""
         number = self.begin(operation, **fields)
         while (answer := self.take(number)) is None:
             if not self.wait(self.fileno()):
@@ -147,10 +146,10 @@ class Sockets:
         return answer
 
     def open_listeners(self) -> tuple[tuple[int, ...], ...]:
-        """The sockets of each of `listeners`: the first is bound to the pod's address, others to more of them.
+        """Get the sockets of each of `listeners`: the first is bound to the pod's address, others to further ones.
 
         Raises:
-            ValueError: one cannot be had; names the port, and says what to do.
+            ValueError: a port is not available; the message names it and says what to do.
         """
         opened: list[tuple[int, ...]] = []
         try:
@@ -166,7 +165,7 @@ class Sockets:
         return tuple(opened)
 
     def close(self) -> None:
-        """Ask no more. What was handed out stays the caller's."""
+        """Close the control socket. Sockets that were handed out are not affected."""
         if self._socket is not None:
             self._socket.close()
             self._socket = None
@@ -192,7 +191,7 @@ class Sockets:
         self._answers[number] = Answer(error=error, why=why)
 
     def _lose(self) -> None:
-        """Nobody answers any more."""
+        """Close the control socket, and fail all requests that have no answer."""
         if self._socket is not None:
             self._socket.close()
             self._socket = None
@@ -200,7 +199,7 @@ class Sockets:
             self._fail(number, errno.EPIPE, self._gone)
 
     def _hear(self) -> None:
-        """Take in all that has come."""
+        """Read all packets that have arrived."""
         while self._socket is not None:
             descriptors = array.array("i")
             try:
@@ -241,7 +240,7 @@ class Sockets:
             self._ask_again()
 
     def _ask_again(self) -> None:
-        """Another broker has none of what the one before it had."""
+        """Repeat all open requests, because a new broker does not know them."""
         for name in list(self._resolved)[: packets.MAX_UNDER_WAY - len(self._asked)]:
             number = self.begin(packets.RESOLVE, name=name)
             self._asked.pop(number, None)  # the answer is for the broker itself
@@ -256,7 +255,7 @@ class Sockets:
 
 
 def _words(port: Port, answer: Answer) -> str:
-    """Why a port cannot be had, for the pod's owner."""
+    """Why a port is not available, in words for the pod's owner."""
     what = f"port {port.number}" + (f' ("{port.name}")' if port.name else "")
     advice = {
         errno.EADDRINUSE: "something else listens there; take another containerPort, or another hostPort",

@@ -1,9 +1,9 @@
-"""A spare child: forked by the zygote ahead of need, it waits until the shim says what it becomes.
+"""A spare child: the zygote forks it before it is needed, and it waits until the shim says what it becomes.
 
-Its life has two halves. Before it is given anything it does all that needs no spec (`_get_ready`), which costs no start
-any time. Then the shim gives it, once, what a container is made of (`child`), over its control descriptor and past the
-zygote; or lets it become a dense worker (`dense`). One that nobody needs ends when that descriptor does, having known
-nothing of any container. The first that it says there is its pid. The other end is `zygotes`.
+First it does all the preparation that does not depend on a container (`_get_ready`), so that a start need not wait for
+that. Then the shim sends it, over its control descriptor, everything that a container consists of (`child`), or tells
+it to become a dense worker (`dense`). The zygote never sees this. A spare child that nobody needs ends when the control
+descriptor is closed; it has then never known any container. Its first message is its pid. The shim's side is `zygotes`.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from .engines import DenseEngine, Engine
 _CONTROL = 3
 _WARM_UPS = 16
 _WARM_SECONDS = 0.005
-"""A child that is needed sooner does not warm up first."""
+"""A child that is needed within this time (seconds) does not warm up first."""
 
 
 def main(shim: int, between: int, engine: Engine, prepared: object, confinement: Confinement, descriptor: int) -> None:
     """Wait for what this process is to become, then become that. Never returns.
 
     Args:
-        shim: its pid.
-        between: pid of the parent, which ends.
+        shim: pid of the shim.
+        between: pid of this process's parent, which ends soon.
         descriptor: the control descriptor.
     """
     code = wire.START_ERROR_CODE
@@ -67,9 +67,10 @@ def _nothing(prepared: object) -> None:
 
 
 def _wait_for_adoption(shim: int, between: int) -> None:
-    """Wait until this orphan has gone to the shim, and end when the shim ends: nobody else could tell its end.
+    """Wait until the shim is this process's parent, and from then on end when the shim ends.
 
-    Until here nothing else than its control descriptor had to tell it of the shim's end.
+    Without the shim nobody could record how this process ends. Before this call, only the control descriptor shows
+    that the shim has ended.
     """
     while os.getppid() == between:
         try:
@@ -85,10 +86,10 @@ def _wait_for_adoption(shim: int, between: int) -> None:
 
 
 def warm_up(confinement: Confinement) -> None:
-    """In the zygote: do what every child does, a few times.
+    """In the zygote: run the code that every child runs, a few times.
 
-    Python specialises code as it runs, and writes that to memory. Done in the zygote, that memory is shared by all
-    children; else each child would have a copy of its own.
+    Python specialises code while it runs, and writes the result to memory. If that happens in the zygote, all children
+    share this memory; otherwise each child would have its own copy.
     """
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     spec = os.memfd_create("warm-up")
@@ -107,7 +108,7 @@ def warm_up(confinement: Confinement) -> None:
 
 
 def _warm_up_sockets() -> None:
-    """Be a child that is given its listener by the broker."""
+    """Run the code with which a child gets a listener from the broker."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with ours:
         wire.send(ours, wire.pack({"re": 1}), (ours.fileno(),))

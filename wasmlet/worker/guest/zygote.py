@@ -1,15 +1,15 @@
-"""The zygote: a process that has an engine loaded and forks children, each of which becomes one container.
+"""The zygote: a process that has loaded an engine, and forks children. Each child becomes one container.
 
-It imports the engine's in-worker module, prepares it once, freezes what there is so far (`gc.freeze`, so that children
-share it), and from then on only forks: it stays single-threaded, which makes forking safe, and it never sees a spec
-(the shim gives it to the child), so nothing of one container is in the memory that the next one is made from.
+It imports the engine's in-worker module, prepares it once, and calls `gc.freeze`, so that children share its memory.
+After that it only forks. It stays single-threaded, which makes forking safe. It never sees a spec, because the shim
+sends that directly to the child; so nothing of one container is in the memory from which the next one is made.
 
-A child has to belong to the shim, which reaps it and tells its end. The zygote forks twice: the one in between makes as
-many children as were asked for at once, and ends; its orphans go to the nearest subreaper, the shim. (clone(2) with
-CLONE_PARENT would save a fork, but glibc does not know of a process made behind its back, and the call differs between
-machines.) `spare` goes on in the orphan.
+A child must be a child process of the shim, which collects its exit status. So the zygote forks twice: the process in
+between makes as many children as were asked for at once, and ends. Its orphans go to the nearest subreaper, which is
+the shim. (clone(2) with CLONE_PARENT would save a fork. But glibc would not know of that process, and the arguments of
+the call differ between architectures.) The orphan continues in `spare`.
 
-`engines` says what an engine's in-worker module has.
+`engines` describes an engine's in-worker module.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from .engines import Engine
 
 
 def load(path: str) -> Engine:
-    """The engine's in-worker module, from its file. It may import its neighbours there relatively."""
+    """Load the engine's in-worker module from its file. It may use relative imports for modules beside it."""
     beside = [os.path.dirname(path)]
     spec = importlib.util.spec_from_file_location("wasmlet_engine", path, submodule_search_locations=beside)
     if spec is None or spec.loader is None:
@@ -42,7 +42,7 @@ def load(path: str) -> Engine:
 
 
 def main(arguments: list[str]) -> int:
-    """Serve the channel, which is descriptor 0, until the shim closes it."""
+    """Serve the shim's requests on descriptor 0 until the shim closes it."""
     shim = os.getppid()
     linux.die_with_parent(signal.SIGKILL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -76,13 +76,13 @@ def main(arguments: list[str]) -> int:
 
 
 def _sorted(message: wire.Message, descriptors: list[int]) -> list[list[int]]:
-    """For each child its control descriptor, and behind it those by which it joins its group (`cgroups.Place`)."""
+    """For each child: its control descriptor, then the descriptors to join its control group (`cgroups.Place`)."""
     rest = iter(descriptors)
     return [[next(rest) for _ in range(1 + count)] for count in message["cgroup_fds"]]
 
 
 def _fork(shim: int, engine: Engine, prepared: object, confinement: Confinement, wanted: list[list[int]]) -> None:
-    """Make children of the shim's, each in its group; the child's control says so where that is not possible."""
+    """Make child processes of the shim, each in its control group. Failures are reported on the control descriptors."""
     try:
         between = os.fork()
     except OSError as error:

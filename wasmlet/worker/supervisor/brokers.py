@@ -1,9 +1,9 @@
-"""The broker as the shim holds it: started when a container first needs it, or ahead, and again whenever it dies.
+"""The shim's side of the broker: starts its process when a container needs it (or earlier), and again whenever it dies.
 
-The shim keeps of each container that has a network its grant and the broker's end of its control socket, so that
-another broker is told the same; what the guest asked meanwhile is still in there. What was handed out lives on. One
-that dies at once is not started again at once; where none can be started at all, the containers are told so. The other
-end is `broker.broker`.
+For each container with a network, the shim keeps the grant and the broker's end of the control socket. So it can tell a
+new broker the same, and requests of the guest that arrive in the meantime wait in the socket. Sockets that were handed
+out stay usable. If a broker dies soon after its start, the next one is started after a pause. If none can be started,
+the containers are told. The process itself is `broker.broker`.
 """
 
 from __future__ import annotations
@@ -25,24 +25,24 @@ from ..log import log_problem
 from ..loop import READ, WRITE, Loop, Timer
 
 TRIES = 6
-"""Brokers in a row that end before they are ready, until the containers are told."""
+"""After how many brokers in a row that ended before they were ready the containers are told."""
 START_SECONDS = 30.0
 """How long one may take to be ready."""
 STEADY_SECONDS = 10.0
-"""One that lived so long after it was ready does not count among those that die at once."""
+"""A broker that lived this long after it was ready does not count as a failed one."""
 IDLE_SECONDS = 600.0
-"""After how long a broker that no container needs ends: longer than containers that end wait to be started again."""
+"""After how long a broker that no container needs ends. It is longer than the pause before a container's restart."""
 PAUSE, LONGEST_PAUSE = 0.1, 10.0
 """Seconds before another one is started: these, then twice as many each time, up to the most."""
 _MESSAGES_PER_TURN = 16
 
 
 class Network:
-    """What the shim has to do with the network of one container.
+    """The network of one container, for the shim: its grant and its connection to the broker.
 
     Args:
-        datagrams: whether the container may be given sockets that are bound and not connected: not where it shares its
-            process (`guest.seccomp`).
+        shared: the container shares its process with others. Then it gets no UDP sockets that are bound and not
+            connected (`guest.seccomp`).
     """
 
     def __init__(self, broker: Broker, name: str, grant: Grant, *, shared: bool) -> None:
@@ -53,11 +53,11 @@ class Network:
         self.datagrams = unconnected and not shared
 
     def connect(self) -> int:
-        """A control socket for it: the guest's end, the caller's to close. Raises `OSError`."""
+        """Make its control socket. Returns the guest's end, which the caller closes. Raises `OSError`."""
         return self._broker.connect(self._name, self._grant, datagrams=self.datagrams)
 
     def open_namespace(self) -> tuple[int, ...]:
-        """The pod's network namespace, where it has one; the caller's to close.
+        """Open the pod's network namespace, if it has one. The caller closes the descriptor.
 
         Raises:
             wire.WireError: it is gone.
@@ -74,12 +74,12 @@ class Network:
 
 
 class _Link(NamedTuple):
-    """One container's.
+    """What the shim keeps of one container, to tell each new broker.
 
     Attributes:
-        control: the broker's end of its control socket.
-        message: what the broker is told.
-        namespace: path of its network namespace, or "".
+        control: the broker's end of the control socket.
+        message: the `add` message for the broker.
+        namespace: path of the pod's network namespace, or "".
     """
 
     control: socket.socket
@@ -100,10 +100,10 @@ class Broker:
         self._refused = refused
         self._links: dict[str, _Link] = {}
         self._given: set[str] = set()
-        """Containers that a broker was told of."""
+        """Containers that some broker has been told of."""
         self._channel: socket.socket | None = None
         self._queue: deque[tuple[str, bool]] = deque()
-        """Names to add (true) or to remove."""
+        """Containers that the broker has yet to be told of: to add (true) or to remove."""
         self._never_at: tuple[tuple[str, int], ...] = ()
         self._never_told = True
         self._ready_at = 0.0
@@ -113,11 +113,11 @@ class Broker:
         self._patience: Timer | None = None
         self._idle: Timer | None = None
         self._let_go = False
-        """It was told to end, because nobody needed it."""
+        """The process was told to end, because no container needed it."""
         self._stopped = False
 
     def connect(self, name: str, grant: Grant, *, datagrams: bool) -> int:
-        """A control socket for this container, in place of one that it had: the guest's end, the caller's to close.
+        """Make a container's control socket, in place of an earlier one. Returns the guest's end; the caller closes it.
 
         Raises:
             OSError: no descriptors are left.
@@ -138,7 +138,7 @@ class Broker:
         return theirs.detach()
 
     def never_dial(self, places: tuple[tuple[str, int], ...]) -> None:
-        """The node's own API is there now: containers that run already do not dial it either."""
+        """Set where the node's own API is now. No container may dial it, not even those that already run."""
         if places != self._never_at:
             self._never_at, self._never_told = places, False
             self._flush()
@@ -209,7 +209,7 @@ class Broker:
         self._again = self._loop.later(pause, self._start)
 
     def _give_up(self, how: str) -> None:
-        """Tell all that wait: the first thing that a container asks for decides whether it begins."""
+        """Tell all waiting containers that there is no broker. A container that begins waits for its listeners."""
         why = f"the broker, which opens the sockets of containers, cannot start ({how}; see the node's shim.log)"
         log_problem(f"{why}; {len(self._links)} containers have been told")
         links, self._links = self._links, {}
@@ -298,7 +298,7 @@ class Broker:
                 self._refused(str(message["refused"]), str(message.get("what")))
 
     def _lose_channel(self) -> None:
-        """It ends, or is of no use; the rest follows when it is reaped."""
+        """The channel failed: end the process. The rest follows when it is reaped."""
         self._close_channel()
         if self.pid:
             os.kill(self.pid, signal.SIGKILL)

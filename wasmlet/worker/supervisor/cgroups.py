@@ -1,18 +1,18 @@
-"""Where the shim may make control groups: found out once, when it starts, for each controller.
+"""Finds out, once when the shim starts, where it may make control groups, for each controller.
 
-Version 1 has a tree for each controller (or for a few of them), version 2 has one for all; a machine may have both.
-Below the group that the shim was started in, it makes one for all containers, named after its state directory so that
-several nodes on one machine do not meet, in which each container's group is made (`groups`); and beside that another
-one for itself. (Within it, its own weight would take CPU from containers, by how the kernel spreads a group's weight
-over CPUs.) Whatever else is in these trees is somebody else's and is left alone.
+Version 1 has a hierarchy ("tree") per controller or per few controllers; version 2 has one for all. A machine may have
+both. Below the group in which the shim was started, it makes one group for all containers; each container's group is
+made in that (`groups`). Its name comes from the state directory, so that several nodes on one machine do not conflict.
 
-- Version 1: as root. Processes may be in any group, so the place is the shim's own group.
-- Version 2: no group that has processes may hand controllers on to groups below it, the root of the machine excepted.
-  So the place is the nearest group at or above the shim's own that was delegated to it, as systemd marks it (a unit
-  with `Delegate=yes`, and `DelegateSubgroup=` so that the unit's processes are below it).
+Beside it, the shim makes a group for itself. (Inside the containers' group, the shim's own weight would take CPU from
+containers, because of how the kernel spreads a group's weight over CPUs.) Nothing else in these trees is touched.
 
-A controller that cannot be had is left out, and `description` says why. `/proc` is read as it is mounted for this
-process.
+- Version 1: this needs root. Processes may be in any group, so the place is the shim's own group.
+- Version 2: a group that contains processes cannot enable controllers for groups below it, except the root group. So
+  the place is the nearest group, at or above the shim's own, that systemd has delegated to it (a unit with
+  `Delegate=yes`, and `DelegateSubgroup=`, so that the unit's processes are in a group below).
+
+A controller that is not available is left out, and `description` says why. `/proc` is read as this process sees it.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ import re
 from typing import NamedTuple
 
 CONTROLLERS = ("memory", "pids", "cpu", "cpuacct")
-"""What is wanted. `cpuacct` only measures; in version 2 that is part of `cpu`."""
+"""The controllers that are wanted. `cpuacct` only measures; in version 2 it is part of `cpu`."""
 
 LEAF = ".shim"
-"""Behind the name of our group it is that of the shim itself and its zygotes."""
+"""The suffix: with it, the name of our group is the name of the group for the shim itself and its zygotes."""
 
 _MARKS = ("user.delegate", "trusted.delegate")
 """Extended attributes by which systemd says that a group is handed over to the processes in it."""
@@ -68,14 +68,14 @@ class Place(NamedTuple):
     def join_file(self) -> str:
         """The file of a group to which a process of one thread writes "0" to join.
 
-        In version 1 `tasks` rather than `cgroup.procs`: to move one thread the kernel need not keep every process of
-        the machine from forking meanwhile, which takes 14 ms; so it takes 0.02 ms.
+        In version 1 this is `tasks` and not `cgroup.procs`. To move a whole process, the kernel stops all forks on the
+        machine, which takes 14 ms; to move one thread takes 0.02 ms.
         """
         return "tasks" if self.version == 1 else "cgroup.procs"
 
 
 class Unavailable(Exception):
-    """There can be no groups in a tree; the message says why."""
+    """No groups can be made in a tree; the message says why."""
 
 
 def name_of(state_dir: str) -> str:
@@ -111,12 +111,12 @@ def trees(proc: str = "/proc") -> list[Tree]:
 
 
 def _plain(text: str) -> str:
-    """A path as mountinfo has it, without its escapes."""
+    """Decode the escapes in a path from mountinfo."""
     return re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), text)
 
 
 def _below(root: str, path: str | None) -> str | None:
-    """The group relative to what is mounted; None where it is not within that."""
+    """The path of a group relative to the mounted part of the tree; None if it is outside of that."""
     if path is None or path.startswith("/.."):
         return None
     relative = os.path.relpath(path, root)
@@ -124,13 +124,13 @@ def _below(root: str, path: str | None) -> str | None:
 
 
 def open_places(name: str, proc: str = "/proc") -> tuple[list[Place], dict[str, str]]:
-    """Make our own group wherever that is possible, and move this process into it. It must have one thread.
+    """Make our groups wherever possible, and move this process into its own. The process must have one thread.
 
     Args:
         name: see `name_of`.
 
     Returns:
-        The places, no controller in two of them; and for each other controller why it cannot be had.
+        The places (each controller is in at most one), and the reason for each controller that is not available.
     """
     places: list[Place] = []
     missing = dict.fromkeys(CONTROLLERS, "not mounted")

@@ -1,7 +1,7 @@
-"""One child of a zygote, as the shim holds it: what it is given to, and what it says.
+"""One child of a zygote, for the shim: whom it was given to, and the messages to and from it.
 
-A child runs one guest or none. What makes it a guest goes to it over its control descriptor, and what it says comes
-back the same way. The other end is `spare`, then `child`.
+A child runs one guest or none. Over its control descriptor it gets everything it needs to become the guest, and sends
+its messages. The process itself is `spare`, then `child` (or `dense`).
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from .groups import Group, Groups
 
 
 class Occupant(Protocol):
-    """What is given a child to run in: a container, an exec or a dense worker (`processes`)."""
+    """Something that runs in a child: a container, an exec or a dense worker (`processes`)."""
 
     messages_per_turn: int
     """How many messages of its child are read before others have their turn."""
 
     @property
     def waits(self) -> bool:
-        """Whether it has no child yet, and is to have one."""
+        """Whether it still waits for a child."""
         ...
 
     def run_in(self, child: Child) -> bool:
-        """Give this child all that makes it the guest; False where it was gone before it had that."""
+        """Send a child everything it needs to become the guest; False if the child was gone before that was done."""
         ...
 
     def zygote_died(self) -> None:
@@ -35,7 +35,7 @@ class Occupant(Protocol):
         ...
 
     def fail(self, why: str) -> None:
-        """It gets no process; `why` is for its record."""
+        """There will be no process for it; `why` goes into its record."""
         ...
 
     def heard(self, message: dict[str, Any]) -> None:

@@ -1,7 +1,7 @@
-"""Full log files are compressed in a process of their own, one at a time, so that no guest's output waits for it.
+"""Compresses full log files, one at a time, in a separate process, so that no guest's output has to wait for it.
 
-`compress <path>` is that process: it leaves `path`.gz in place of `path`, or nothing where `path` was removed
-meanwhile. A kubelet compresses its logs with the same names.
+The process is `compress <path>`: it replaces `path` by `path`.gz. If `path` is removed in the meantime, it leaves
+neither. A kubelet names its compressed logs in the same way.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""The shim's side of its socket: node loops that ask and that watch.
+"""The shim's socket, and the connections of node loops: they send requests, and may watch for changes.
 
-A node loop that does not read what it is told is cut off when `MAX_BACKLOG` bytes wait for it; it connects again and
-lists. The operations are in `wire`; `shim` does them. What a connection has asked for and has to be there for ends with
-it: its execs, and whom it has attached.
+A node loop that does not read is disconnected when `MAX_BACKLOG` bytes wait for it; it then connects again and lists
+all containers. `wire` describes the operations, and `shim` carries them out. When a connection ends, its execs end,
+and its attaches are undone.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ MESSAGES_PER_TURN = 16
 
 
 class Operations(Protocol):
-    """What the shim does for those who are connected; `wire` says what each operation is."""
+    """The operations that the shim offers to connections; `wire` describes them."""
 
     loop: Loop
     groups: Groups

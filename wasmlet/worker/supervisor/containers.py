@@ -1,8 +1,8 @@
-"""One container as the shim holds it: its record, its streams, its log, and who is attached to it.
+"""One container, for the shim: its record, its streams, its log, and who is attached to it.
 
-Its process is a `processes.Process`. It has ended when in addition its output has reached its end, so that its log is
-whole by then, and when no exec is left in it. What it was given (spec, module, mounts) is kept until then, unread: an
-exec gets the same.
+`processes.Process` handles its process. A container has ended when its process has ended, all its output was read (so
+that the log is complete), and no exec is left in it. Until then the shim keeps what the container was given (spec,
+module, mounts), without reading it, because an exec gets the same.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from .records import Record, fitting
 from .termination import TerminationMessage
 
 CHUNK = 64 * 1024
-"""Bytes taken from one pipe in one turn; what bounds the shim's memory and keeps a flood from starving the others."""
+"""The most bytes read from one pipe per turn. Limits the shim's memory, and gives all containers their turn."""
 
 END_OF_FILE = b"\x04\x04"
-"""What ends input at a terminal: the first may only hand on an unfinished line."""
+"""Ends the input at a terminal (Ctrl-D). After an unfinished line, the first one only submits that line."""
 
 
 class Settings(NamedTuple):
-    """What `run` asks for beside the guest itself; see `wire`."""
+    """The settings of a container in the operation `run`; see `wire`."""
 
     message: Any
     stdin: bool
@@ -51,11 +51,11 @@ class Settings(NamedTuple):
 
 
 class Container(Process):
-    """Runs once. Takes over the descriptors: spec, compiled module, mounts.
+    """A container, which runs once. It owns the descriptors from now on: spec, compiled module, mounts.
 
     Attributes:
-        zygote: whose child it is, and for which its module was compiled.
-        network: None where it has no sockets.
+        zygote: the zygote that makes its process; the module was compiled for its engine version.
+        network: None if it has no sockets.
     """
 
     zygote: ZygoteKey
@@ -147,7 +147,7 @@ class Container(Process):
 
     @property
     def stdin(self) -> int:
-        """The end to write to of the guest's stdin, which does not block; -1 where it has none, or it is closed."""
+        """The writable, non-blocking end of the guest's stdin; -1 if it has no stdin, or it is closed."""
         return self._stdin
 
     def leave_stdin(self) -> None:

@@ -1,11 +1,12 @@
-"""A container's log, in the format that kubelets and log collectors read (CRI, `pkg/kubelet/kuberuntime/logs`).
+"""Writes a container's log, in the format that kubelets and log collectors read (CRI, `pkg/kubelet/kuberuntime/logs`).
 
-One entry per line: `2006-01-02T15:04:05.000000000Z stdout F text`. `F` ends a line of the guest; `P` is a part of a
-line that goes on in the next entry of that stream: of one longer than `MAX_LINE` bytes, and of the last one when the
-guest wrote no newline at its end. So what the guest wrote can be had back byte for byte, whatever it is.
+Each line of the file is an entry: `2006-01-02T15:04:05.000000000Z stdout F text`. `F` means that the text ends a line
+of the guest. `P` means that the line continues in the next entry of the same stream: because it is longer than `MAX_LINE`
+bytes, or because the guest's last output had no newline at its end. So the exact bytes that the guest wrote can be
+recovered.
 
-`Splitter` turns chunks into entries and holds at most one unfinished line; `LogFile` is where they go, and keeps what
-they take of the disk within bounds. `wasmlet.runtime.logs.reader` reads the result.
+`Splitter` turns chunks of output into entries, and holds at most one unfinished line. `LogFile` writes the entries and
+limits how much disk space they take. `wasmlet.runtime.logs.reader` reads the files.
 """
 
 from __future__ import annotations
@@ -64,13 +65,15 @@ class Splitter:
 
 
 class LogFile:
-    """The files that one instance of a container logs to: `path`, and those that were full, `path`.1 and so on, rising.
+    """The log files of one instance of a container: `path`, and the full files `path`.1, `path`.2 and so on.
 
-    As on a kubelet, of the full ones the newest stays as it is for those who read it, and older ones are compressed
-    (`compression`) to `path`.N.gz. A file is full before an entry would take it above `max_size`, so a log never takes
-    more of the disk than `max_files` times that. A disk that is full loses the guest's output and stops nothing: `lost`
-    counts the bytes. What is in a file stays there, since a reader may have it already: of an entry that the disk took
-    in part, the rest is written before anything else is.
+    As with a kubelet, the newest full file stays uncompressed for its readers, and older ones are compressed
+    (`compression`) to `path`.N.gz. A file counts as full before an entry would make it larger than `max_size`. So a
+    log takes at most `max_files` times `max_size` bytes.
+
+    If the disk is full, output of the guest is lost (`lost` counts the bytes), but nothing stops. What is in a file is
+    never changed, because a reader may have read it. If only a part of an entry could be written, the rest of it is
+    written before anything else.
 
     Args:
         compress: called with the name of each file that is to be compressed; it may be removed before or meanwhile.
@@ -91,11 +94,11 @@ class LogFile:
         self._file = self._open()
         self._size = os.fstat(self._file).st_size
         self._cut = b""
-        """The rest of the file's last entry, of which the disk took a part; `_size` counts it in."""
+        """The rest of the last entry, if only a part of it could be written; `_size` includes it."""
         self._cut_at = 0
         """Where that entry begins."""
         self.rotated = 0
-        """How many files have been full; the number of the last one."""
+        """How many files were full so far; this is also the number of the last full file."""
         self.lost = 0
 
     @property

@@ -1,4 +1,4 @@
-"""How a shim starts: in the background, alone in its state directory, with nothing of whoever started it."""
+"""Starts a shim: in the background, with its state directory locked, and with nothing inherited from its starter."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""An exec: a second instance in a running container, with streams that belong to whoever asked for it.
+"""An exec: a second instance in a running container, with streams that belong to the caller who asked for it.
 
-It is no container of its own: nothing of it is recorded, its output is in no log, it ends at the latest with its
-container or with the connection that asked for it, and how it ended is told to that connection only. It is in the pod's
-network namespace, but has no control socket: it cannot ask for sockets.
+It is not a container of its own. It has no record and no log. It ends at the latest with its container, or with the
+connection that asked for it, and only that connection is told how it ended. It is in the pod's network namespace, but
+it has no control socket, so it cannot ask the broker for sockets.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def check_descriptors(request: messages.Exec, count: int) -> None:
 
 
 class Exec(Process):
-    """Takes over the descriptors: its three streams; and spec, compiled module, mounts, or its arguments.
+    """An exec. It owns the descriptors: its three streams; and spec, compiled module and mounts, or its arguments.
 
     Args:
         container: what it runs in.

@@ -1,12 +1,12 @@
-"""Control groups of containers: each process that a zygote makes is born in one, which is given limits when it is used.
+"""Control groups of containers. Each process that a zygote makes starts in a group; limits are set when it is used.
 
-A container's processes are one group: its guest and what is executed beside it. The groups of all containers lie side
-by side (`cgroups` has the place); there is none for a pod, since each container is limited by itself, and a group that
-is made before it is known for whom cannot be moved below another.
+One group contains all processes of a container: its guest and its execs. The groups of all containers are beside each
+other (`cgroups` says where). There is no group per pod: each container has limits of its own, and a group that is made
+before its container is known could not be moved into a pod's group.
 
-Limits are the kubelet's: `cpu_quota`, `cpu_shares` and `cpu_weight` have its formulas. The limit of memory has
-`ALLOWANCE` on top, for what the engine and the kernel take for a process that holds a guest. Where a group holds the
-limit, the engine does not, so a guest that takes more is OOM killed as in any container; `oom_killed` says so.
+The limits are the kubelet's: `cpu_quota`, `cpu_shares` and `cpu_weight` use its formulas. The memory limit is raised by
+`ALLOWANCE`, for what the engine and the kernel need for a process with a guest. If a group enforces the memory limit,
+the engine does not. A guest that takes more is then OOM-killed as in any container; `oom_killed` tells that.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ _LIMITS = {1: ("memory.limit_in_bytes", "memory.memsw.limit_in_bytes"), 2: ("mem
 _EVENTS = {1: "memory.oom_control", 2: "memory.events"}
 
 _AGAIN = (0.02, 5.0)
-"""Seconds until a group that is still in use is tried again, and the most that they grow to by doubling."""
+"""The first pause (seconds) before removing a group that is in use is tried again, and the longest; pauses double."""
 
 
 def shares_of(resources: Resources) -> int:
@@ -85,7 +85,7 @@ class Group:
         self._seen = 0
         self._resources = Resources()
         self.cgroup_fds: tuple[int, ...] = ()
-        """What its first process is born through (see `open_cgroup_fds`), until `close_cgroup_fds`."""
+        """Descriptors with which its first process joins (see `open_cgroup_fds`), until `close_cgroup_fds`."""
         for place in places:
             path = f"{place.directory}/{name}"
             os.mkdir(path, 0o755)
@@ -103,7 +103,7 @@ class Group:
         return any("memory" in place.controllers for place in self._places)
 
     def open_cgroup_fds(self) -> tuple[int, ...]:
-        """Descriptors, the caller's to close: a process of one thread that writes "0" to each is in the group."""
+        """Open descriptors to join the group: a process of one thread writes "0" to each. The caller closes them."""
         opened: list[int] = []
         try:
             for place in self._places:
@@ -208,7 +208,8 @@ class Group:
 class Groups:
     """All groups of a shim, whose state directory is the current one.
 
-    What another shim of this state directory has left is removed: it has died, or this one could not be here.
+    Groups that an earlier shim of this state directory has left are removed. That shim is dead, because only one can
+    hold the directory.
 
     Args:
         wanted: False for none at all.

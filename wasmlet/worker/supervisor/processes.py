@@ -1,8 +1,8 @@
-"""What runs in a child of a zygote, from the moment it is wanted until its process has been reaped and has left.
+"""A process for a guest, from the moment it is wanted until it was reaped (its exit status was collected).
 
-`containers` and `execs` say what its streams are and what becomes of its end. It has ended when its process has been
-reaped and all that it may have said has been read; a descriptor that leaked is waited for no longer than
-`DRAIN_SECONDS`. The shim (`shim`) tells it what happens to it, `zygotes` has its child.
+`containers` and `execs` add the streams, and what happens at the end. The process has ended when it was reaped and all
+that it may have sent or written was read. If some other process still has one of the streams open, that is waited for
+`DRAIN_SECONDS` at most. The shim (`shim`) reports events to this class; `zygotes` provides the child.
 """
 
 from __future__ import annotations
@@ -30,8 +30,9 @@ class Hooks(NamedTuple):
     """What a process tells the shim.
 
     Attributes:
-        changed: after each change of the record.
-        again: when the zygote died before there was a child; returns None where another one is tried, else why not.
+        changed: called after each change of the record.
+        again: called when the zygote died before there was a child. Returns None if another one is tried, otherwise
+            why not.
     """
 
     changed: Callable[[Any], None]
@@ -39,12 +40,12 @@ class Hooks(NamedTuple):
 
 
 class Process:
-    """Runs once. Takes over the descriptors: spec, compiled module, mounts.
+    """A process for a guest; it runs once. It owns the descriptors from now on: spec, compiled module, mounts.
 
     Subclasses make the streams (`_make_streams`, `_close_streams`), say whether they have ended (`_drained`), and may
     add to the record of the end (`_conclude`).
 
-    `stage` says where it stands (`stages`). What is kept beside it:
+    `stage` is its state (`stages`). These invariants hold:
 
     - `record.state` is `stage.shown`. `_advance` alone writes both.
     - `_child_streams` is not empty if and only if the stage is `WAITING`.
@@ -198,9 +199,9 @@ class Process:
     def stop(self, grace: float) -> None:
         """Interrupt the guest at once, and kill it `grace` seconds from now; 0 kills it at once.
 
-        WASI has no signals. SIGTERM keeps its default disposition in a child, so the kernel ends it in the midst of
-        whatever it does, asleep or in compiled code; a component that serves ends what it has begun. Called again with
-        a shorter grace it hurries, never the opposite.
+        WASI has no signals. A child does not handle SIGTERM, so the kernel ends it at once, even while it sleeps or
+        runs compiled code. Only a component that serves HTTP first finishes the requests that it has begun. A later call
+        can shorten the grace period, but not extend it.
         """
         if self._stage.over:
             return
@@ -310,13 +311,13 @@ class Process:
 
 
 def text_of(value: Any) -> str:
-    """A text of bounded length that a guest's process has sent, which may send anything: "" for what is none."""
+    """Check a text from a guest's process, which may send anything: shortened; "" if it is no text."""
     text = value if isinstance(value, str) else ""
     return text.encode(errors="replace")[:MAX_TEXT].decode(errors="ignore")
 
 
 def number_of(value: Any) -> int:
-    """The same for a number from 0 on, of 64 bits: 0 for what is none."""
+    """Check a number from a guest's process: 0 if it is no number from 0 to 64 bits."""
     return value if type(value) is int and 0 <= value < 1 << 64 else 0
 
 

@@ -1,8 +1,8 @@
-"""What the shim knows of each container, in memory and as a file, so that its successor can tell what ended before.
+"""Records: what the shim knows of each container, in memory and in files, so that the next shim knows it, too.
 
-A record file has a line for each time that the record changed; the last one that is whole counts, so what is known is
-never half there. Only the shim writes these files, and no guest can reach them: what they say is what happened. The
-state directory itself (owner, format, boot) is checked here too.
+A record file gets one more line whenever the record changes, and the last complete line counts. So a record is never
+half written. Only the shim writes these files, and no guest can reach them, so they can be trusted. This module also
+checks the state directory itself (owner, format, boot).
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ FORMAT = 1
 CONTAINERS = "containers"
 
 MAX_ENCODED = 24 * 1024
-"""Bytes of a record's message as JSON, which has six for one of some characters: a record has to fit into a message of
-`wire`, whatever its guest writes."""
+"""The most bytes of a record's `message` as JSON (where one character may take six bytes). A record must fit into a
+message of `wire`, whatever its guest writes."""
 MAX_REFUSED, MAX_WHAT = 32, 300
-"""Dials and capabilities that were refused that a record keeps, and characters of each."""
+"""How many refused destinations and capabilities a record keeps, and how many characters of each."""
 
 
 def fitting(text: str) -> str:
-    """As much of the beginning of a text as a record's message may be."""
+    """Cut a text to the length that a record's `message` may have."""
     while (size := len(json.dumps(text))) > MAX_ENCODED:
         text = text[: len(text) * MAX_ENCODED // size]
     return text
@@ -64,9 +64,9 @@ class Record:
         message: what the child said of its end (a trap and the guest's backtrace).
         fault: "" or `wire.BAD_ARTIFACT`.
         requested: "" or "interrupt" or "kill", what the node loop has asked for.
-        refused: whom it wanted to dial and was not granted to, as `name:port` or a name, and capabilities
-            (`packets.CAPABILITY`); the first `MAX_REFUSED`.
-        unheard: those of `refused` that no node loop was there to hear of.
+        refused: destinations that it wanted to dial and was not granted (`name:port`, or a name), and refused
+            capabilities (`packets.CAPABILITY`); the first `MAX_REFUSED`.
+        unheard: the entries of `refused` that no node loop has been told of, because none was connected.
     """
 
     id: str

@@ -1,12 +1,12 @@
-"""The shim: one small process per node that owns every guest, so that the node loop can come and go.
+"""The shim: one small process per node, the parent of all guests. They keep running while the node loop restarts.
 
-It is the parent of the zygotes and, as a subreaper, of every child they fork; it records how each container ended,
-pumps their output into log files, and serves node loops over a socket in the state directory (`connections`). One
-thread, and nothing in it waits for anybody: pipes and sockets do not block, queues are bounded.
+It is the parent of the zygotes and, as a subreaper, of every child that they fork. It records how each container ended,
+writes their output to log files, and serves node loops over a socket in the state directory (`connections`). It has one
+thread that never waits for anybody: pipes and sockets do not block, and queues are bounded.
 
-It ends when it is told to, on SIGTERM (its containers are interrupted first), or when it has had neither a connection
-nor a running container for `--idle-exit` seconds: its records are on file, and the next shim reads them. When it dies,
-the kernel kills its children, and the next shim reports them as lost.
+It ends when it is told to, or on SIGTERM (then its containers are interrupted first). It also ends when it has had
+neither a connection nor a running container for `--idle-exit` seconds; the next shim reads its record files. If it
+dies, the kernel kills its children, and the next shim reports them as lost.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Shim:
         self.loop = loop
         self.groups = Groups(loop, cgroups)
         self.confinement = {"cgroup": self.groups.description, **confine.report()}
-        """What keeps guests in, beside their engine: part by part `on` and what there is to say, or `off: ` and why."""
+        """The state of each part of the guests' confinement (`guest.confine`): `on` with details, or `off: ` and why."""
         self._store = Store()
         self.records: dict[str, Record] = {record.id: record for record in self._store.load(rebooted)}
         self._running: dict[str, Container] = {}
@@ -58,7 +58,7 @@ class Shim:
         self._workers: dict[tuple[ZygoteKey, str], list[Worker]] = {}
         self._newest: dict[tuple[str, ...], ZygoteKey] = {}
         self._worker_count = 0
-        # Ends of processes that are not known yet: a child may be reaped before its first message has been read.
+        # Exit statuses of unknown processes: a child may be reaped before its first message (its pid) has been read.
         self._unregistered: dict[int, int] = {}
         self._retried: set[str] = set()
         self._compressor = Compressor()
@@ -246,7 +246,7 @@ class Shim:
         return zygote
 
     def _retire_zygotes(self) -> None:
-        """End those whose engine was replaced by another version, once no container is left that was theirs."""
+        """End zygotes whose engine was replaced by another version, once they have no containers left."""
         used = {container.zygote for container in self._running.values()}
         for key in [key for key in self._zygotes if self._newest.get(key[:2], key) != key and key not in used]:
             self._zygotes.pop(key).kill()

@@ -1,6 +1,6 @@
-"""Where a process for a guest stands, from when it is wanted to when its end is on record: stages, events, transitions.
+"""The state machine of a process for a guest, from when it is wanted until its end is on record.
 
-`processes` keeps the stage of each process. An event that a stage does not have is a bug of ours, so it raises.
+`processes` keeps the stage of each process. An event that is not possible in a stage is a bug of ours, so it raises.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""A container's termination message: the end of a file that the guest may write or, where it asks for that, of its log.
+"""A container's termination message: the end of a file that the guest may write, or the end of its log.
 
-The rules are the kubelet's: at most the last 4096 bytes of the file at `terminationMessagePath`; where that is empty,
-the policy is FallbackToLogsOnError and the exit code is not 0, the last 80 lines of the log and of those at most 2048
-bytes. Whatever the guest did to the file (a link, a directory, a terabyte), reading it neither leaves its mount nor
-takes long. The shim reads it, so it is in the record of the end even while there is no node loop.
+The rules are the kubelet's. The message is the last 4096 bytes of the file at `terminationMessagePath`. If the file is
+empty, the policy is FallbackToLogsOnError and the exit code is not 0, it is the last 80 lines of the log, and at most
+2048 bytes. The guest may have replaced the file by a link, a directory or a terabyte of data: reading it never leaves
+its mount and never takes long. The shim reads it, so it is on record even if no node loop runs.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
-"""Dense workers as the shim holds them, and the containers in them.
+"""The shim's side of dense workers, and of the containers in them.
 
-A worker is a process that a zygote forks, with the containers of one group (a namespace's) on its threads; its other
-end is `dense`. A container there has the record, log and streams of any other (`containers`); what is different is how
-it is begun and ended. It cannot be killed by itself: one that is still there some time after it should have been ends
-with its worker, and so do all others in that.
+A worker is a process that a zygote forks. It runs the containers of one group (a namespace), each on a thread
+(`dense`). Such a container has a record, a log and streams like any other (`containers`), but begins and ends in another way. A
+single thread cannot be killed. So if a container is still there some time after it was killed, the whole worker is
+killed, with all other containers in it.
 
-What a worker may open is settled before it has a container (`confine`): the directories that pods' files lie in, and
-those of its first container that are elsewhere. A container with others gets another worker (`may_open`).
+The directories that a worker may open are fixed before it has a container (`confine`): those that contain pods' files,
+and others that its first container needs. A container that needs more gets another worker (`may_open`).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from .records import Record
 from .stages import Event, Stage
 
 MOST_CONTAINERS = 1000
-"""In one worker. More would come near the limits that a system has for a process's threads and mappings."""
+"""The most containers of one worker. More would get close to the system's limits for threads and mappings."""
 
 IDLE_SECONDS = 30.0
 """After how long a worker that has no container ends."""
@@ -45,7 +45,7 @@ _IN_MEMORY = "/memfd:"
 _NOWHERE = (-1, -1)
 
 SHARES_SECONDS = 0.05
-"""After how long a worker weighs what the containers do that have come and gone: many come at once."""
+"""How long a worker waits before it adapts its CPU weight to its containers: many come at once."""
 
 
 class Directory(NamedTuple):
@@ -111,7 +111,7 @@ class DenseContainer(Container):
 
     @property
     def cpu_shares(self) -> int:
-        """What it weighs."""
+        """Its CPU weight, which is added to that of its worker."""
         return shares_of(self._resources)
 
     def resize(self, resources: Resources) -> None:
@@ -187,7 +187,7 @@ class DenseContainer(Container):
 
 
 class Worker(Process):
-    """A process for many containers. Its control group weighs as much as all of them, and has no other limit of theirs.
+    """A process for many containers. Its control group has the sum of their CPU weights, and none of their limits.
 
     Args:
         directories: all that its containers may open, by absolute path, with what is below.
@@ -216,7 +216,7 @@ class Worker(Process):
         return not ends and len(self._containers) < MOST_CONTAINERS
 
     def may_open(self, directories: Mapping[str, Directory]) -> bool:
-        """Whether it may open these; what was replaced by another of its name it may open no more."""
+        """Whether it may open these directories. If one was replaced by another of the same name, it may not."""
         left = {
             path: known for path, known in self._directories.items() if _identity(path) == known.identity != _NOWHERE
         }

@@ -1,12 +1,12 @@
-"""The zygotes as the shim holds them, and the children that they make ahead of need.
+"""The shim's side of zygotes, and of the spare children that they make before these are needed.
 
-A container or exec, or a dense worker, gets a child that is ready (`children`), or waits for the next one. A zygote's
-channel takes one message per few children to fork, with a control descriptor for each; what it says back is only that
-it is ready, or why it cannot be. Everything else comes from the child over its own control descriptor, and what makes
-it a guest goes to it the same way, from here: the zygote never has it. The other ends are `zygote` and `spare`.
+A container, an exec or a dense worker gets a spare child that is ready (`children`), or waits for the next one. The
+shim asks the zygote for a few children with one message, which has a control descriptor for each. The zygote only says that
+it is ready, or why it cannot be. All other messages go directly between shim and child, over the child's control
+descriptor: the zygote never sees what makes a child a guest. The processes themselves are `zygote` and `spare`.
 
-A few spare children are kept while they are used: made `REFILL_SECONDS` after one was taken, when its guest is on its
-way, and let go `IDLE_SECONDS` after the last start. A child runs one guest or none.
+A few spare children are kept while they are used. New ones are made `REFILL_SECONDS` after one was taken, so that its
+guest starts first. They are ended `IDLE_SECONDS` after the last start. A child runs one guest or none.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ from .children import Child, Occupant
 from .groups import Groups
 
 ENVIRONMENT = {"LD_BIND_NOW": "1", "MALLOC_ARENA_MAX": "1"}
-"""So that children need not look up functions of libraries, nor set up heaps for an engine's threads."""
+"""Makes children faster: library functions are resolved in the zygote, and threads do not get heaps of their own."""
 SPARE = 3
 """Children kept ready; each has about 1 MiB of its own, kernel memory included."""
 REFILL_SECONDS = 0.01
 IDLE_SECONDS = 10.0
 BATCH = 4
-"""Children forked at once: none of them begins before all of them are there."""
+"""How many children are forked at once. None of them begins before all are forked."""
 MAKING = 4 * BATCH
-"""Most children asked for and not there yet."""
+"""The most children that are asked for and not ready yet."""
 TRIES = 4
-"""Children lost in a row, each before it was ready, until a container that waits for one is told so."""
+"""After how many children in a row that ended before they were ready a waiting container fails."""
 
 
 class Zygote:
