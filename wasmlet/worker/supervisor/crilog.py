@@ -1,9 +1,9 @@
 """Writes a container's log, in the format that kubelets and log collectors read (CRI, `pkg/kubelet/kuberuntime/logs`).
 
 Each line of the file is an entry: `2006-01-02T15:04:05.000000000Z stdout F text`. `F` means that the text ends a line
-of the guest. `P` means that the line continues in the next entry of the same stream: because it is longer than `MAX_LINE`
-bytes, or because the guest's last output had no newline at its end. So the exact bytes that the guest wrote can be
-recovered.
+of the guest. `P` means that the line continues in the next entry of the same stream: because it is longer than
+`MAX_LINE` bytes, or because the guest's last output had no newline at its end. So the exact bytes that the guest wrote
+can be recovered.
 
 `Splitter` turns chunks of output into entries, and holds at most one unfinished line. `LogFile` writes the entries and
 limits how much disk space they take. `wasmlet.runtime.logs.reader` reads the files.

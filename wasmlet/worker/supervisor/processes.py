@@ -200,8 +200,8 @@ class Process:
         """Interrupt the guest at once, and kill it `grace` seconds from now; 0 kills it at once.
 
         WASI has no signals. A child does not handle SIGTERM, so the kernel ends it at once, even while it sleeps or
-        runs compiled code. Only a component that serves HTTP first finishes the requests that it has begun. A later call
-        can shorten the grace period, but not extend it.
+        runs compiled code. Only a component that serves HTTP first finishes the requests that it has begun. A later
+        call can shorten the grace period, but not extend it.
         """
         if self._stage.over:
             return

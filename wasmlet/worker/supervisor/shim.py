@@ -48,7 +48,7 @@ class Shim:
         self.loop = loop
         self.groups = Groups(loop, cgroups)
         self.confinement = {"cgroup": self.groups.description, **confine.report()}
-        """The state of each part of the guests' confinement (`guest.confine`): `on` with details, or `off: ` and why."""
+        """State of each part of the guests' confinement (`guest.confine`): `on` with details, or `off: ` and why."""
         self._store = Store()
         self.records: dict[str, Record] = {record.id: record for record in self._store.load(rebooted)}
         self._running: dict[str, Container] = {}

@@ -1,9 +1,9 @@
 """The shim's side of dense workers, and of the containers in them.
 
 A worker is a process that a zygote forks. It runs the containers of one group (a namespace), each on a thread
-(`dense`). Such a container has a record, a log and streams like any other (`containers`), but begins and ends in another way. A
-single thread cannot be killed. So if a container is still there some time after it was killed, the whole worker is
-killed, with all other containers in it.
+(`dense`). Such a container has a record, a log and streams like any other (`containers`), but begins and ends in
+another way. A single thread cannot be killed. So if a container is still there some time after it was killed, the
+whole worker is killed, with all other containers in it.
 
 The directories that a worker may open are fixed before it has a container (`confine`): those that contain pods' files,
 and others that its first container needs. A container that needs more gets another worker (`may_open`).

@@ -1,9 +1,9 @@
 """The shim's side of zygotes, and of the spare children that they make before these are needed.
 
 A container, an exec or a dense worker gets a spare child that is ready (`children`), or waits for the next one. The
-shim asks the zygote for a few children with one message, which has a control descriptor for each. The zygote only says that
-it is ready, or why it cannot be. All other messages go directly between shim and child, over the child's control
-descriptor: the zygote never sees what makes a child a guest. The processes themselves are `zygote` and `spare`.
+shim asks the zygote for a few children with one message, which has a control descriptor for each. The zygote only
+says that it is ready, or why it cannot be. All other messages go directly between shim and child, over the child's
+control descriptor: the zygote never sees what makes a child a guest. The processes themselves are `zygote` and `spare`.
 
 A few spare children are kept while they are used. New ones are made `REFILL_SECONDS` after one was taken, so that its
 guest starts first. They are ended `IDLE_SECONDS` after the last start. A child runs one guest or none.
