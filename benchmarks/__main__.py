@@ -1,7 +1,7 @@
 """`python -m benchmarks`: measure a node beside the least that any node has to do, and print tables or JSON.
 
-Nothing is asserted, and figures are compared within one run only. `burst`, `first_byte` and `memory` measure; what they
-start is ended here, on Ctrl-C as well.
+Nothing is asserted, and figures are compared within one run only. `burst`, `first_byte`, `memory` and others measure;
+the processes that they start end with this one, on Ctrl-C as well.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ WHAT = (
 REFERENCE = "reference"
 ENGINE = "wasmtime"
 MOST_ASLEEP, MOST_SERVING = 200, 50
-"""Pods of a class that sleep side by side where the memory of one is taken, and of such that serve."""
+"""How many pods of a class sleep side by side to measure the memory of one, and how many where they serve."""
 LEAST_ROUNDS = 9
-"""Of requests to guests that serve."""
+"""The least number of rounds of requests to guests that serve."""
 
 Found = dict[str, Any]
 
@@ -65,7 +65,7 @@ class Options:
 
 
 async def measure(options: Options, progress: Progress) -> Found:
-    """All that was asked for, one after the other, each on a cluster that nothing has touched.
+    """Measure what was asked for, one after the other, each on a new embedded control plane, or on the cluster given.
 
     Raises:
         BenchmarkFailed: something could not be measured.
@@ -101,7 +101,7 @@ async def measure(options: Options, progress: Progress) -> Found:
 
 
 async def _engines(options: Options, progress: Progress) -> Found:
-    """The classes of engines side by side; no API server has a part in it."""
+    """The RuntimeClasses of the engines side by side; without an API server."""
     try:
         providers.load(ENGINE)
     except ConfigError as error:
@@ -115,7 +115,7 @@ async def _engines(options: Options, progress: Progress) -> Found:
 
 
 async def _serving(options: Options, progress: Progress) -> Found:
-    """Guests that serve, beside a process of the system's; no API server has a part in it."""
+    """Guests that serve, beside a native process; without an API server."""
     try:
         providers.load(ENGINE)
     except ConfigError as error:
@@ -129,7 +129,7 @@ async def _serving(options: Options, progress: Progress) -> Found:
 
 
 async def _components(options: Options, progress: Progress) -> Found:
-    """Components that serve, beside what else serves them; no API server has a part in it."""
+    """Components that serve, beside other ways to serve them; without an API server."""
     try:
         providers.load(ENGINE)
     except ConfigError as error:
@@ -142,7 +142,7 @@ async def _components(options: Options, progress: Progress) -> Found:
 
 
 async def _actors(options: Options, progress: Progress) -> Found:
-    """An actor beside a component that does the same; no API server has a part in it."""
+    """An actor beside a component that does the same; without an API server."""
     try:
         providers.load("wascc")
     except ConfigError as error:
@@ -210,7 +210,7 @@ async def _account(cluster: Cluster, load: Load, options: Options, progress: Pro
 
 
 async def _engine(cluster: Cluster, load: Load, options: Options, progress: Progress) -> Found:
-    """The same with an engine, and one pod at a time."""
+    """A burst with an engine, and then one pod at a time."""
     try:
         kind = providers.load(ENGINE)
     except ConfigError as error:

@@ -1,8 +1,9 @@
-"""What one pod costs: CPU by process, system calls, switches between threads, requests; from its creation to its end.
+"""What one pod costs, from its creation to its end: CPU, thread switches and page faults by process, system calls.
 
-A node runs bursts of sleeping pods, and what its processes have used is read from /proc before, when all run and when
-all are gone, and divided by the number of pods. The first burst warms up and is not counted. System calls are counted
-by strace in a burst of their own, since it makes everything slow; without strace there is no such table.
+A node runs bursts of sleeping pods. What its processes have used is read from /proc before a burst, when all pods run,
+and when all are gone; the differences are divided by the number of pods. The first burst warms up and is not counted.
+System calls are counted by strace in a burst of their own, since strace makes everything slow; without strace there is
+no such table.
 """
 
 from __future__ import annotations
@@ -27,18 +28,18 @@ from benchmarks.report import Progress
 PHASES = ("to Running", "to gone")
 TRACED_PODS = 100
 MOST_CALLS = 24
-"""How many kinds of system calls are told, the most frequent first."""
+"""How many system calls the table shows, the most frequent ones."""
 NODE = "node"
 TICKS = os.sysconf("SC_CLK_TCK")
-"""In how many parts of a second /proc tells CPU."""
+"""The clock ticks in a second, in which /proc gives CPU times."""
 
 Table = dict[str, dict[str, float]]
-"""Row by row, what each column has."""
+"""The figures of each row, by column."""
 
 
 @attrs.frozen
 class _Used:
-    """What a process has used since its start, its threads and the children that it waited for included.
+    """What a process and its threads have used since its start, and its ended children for which it waited.
 
     Attributes:
         cpu: of itself, seconds.
@@ -81,7 +82,8 @@ def _snapshot(node: Process, state: Path) -> dict[int, _Used]:
 def _between(before: Mapping[int, _Used], after: Mapping[int, _Used], pods: int) -> Table:
     """By role, what a pod took between two snapshots.
 
-    What a child that has ended used meanwhile is its parent's, who waited for it; what it had used before is taken off.
+    The CPU of a child that ended between the two counts for its parent, which waited for it. What the child had used
+    before the first snapshot is subtracted.
     """
     cpu, switches, faults = defaultdict[str, float](float), Counter[str](), Counter[str]()
     nothing = _Used("", 0.0, 0.0, 0, 0)
@@ -163,7 +165,7 @@ async def _traced(cluster: Cluster, load: Load, node: Process, state: Path, prog
 
 @asynccontextmanager
 async def _counting(strace: str, pid: int, output: Path) -> AsyncIterator[None]:
-    """Have the system calls of a process and those that it starts counted while the context is open."""
+    """Count the system calls of a process and of those that it starts, while the context is open."""
     command = (strace, "--follow-forks", "--summary-only", "--output", str(output), "--attach", str(pid))
     process = await asyncio.create_subprocess_exec(*command, stderr=asyncio.subprocess.PIPE)
     assert process.stderr is not None

@@ -1,7 +1,8 @@
 """A waSCC actor that counts beside a component of wasi:http that does the same and is reused: requests, starts, memory.
 
-Both run on one node. While requests are counted its processes are on one core, and the client, with one connection, is
-on another where there is one. They are asked by turns, so that whatever else the machine is doing meets both alike.
+Both run at one provider. While requests are counted, its processes are on one core, and the client, with one
+connection, is on another core if there is one. They are asked by turns, so that other load on the machine affects both
+alike.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ HERE = Path(__file__).parent
 EXAMPLES = HERE.parent / "examples"
 ACTOR, COMPONENT = "actor", "component, reused"
 END = "}\n"
-"""How an answer of both ends."""
+"""The last bytes of an answer, of both kinds."""
 PATIENCE_SECONDS = 300.0
 
 
@@ -59,7 +60,7 @@ class _Kind:
 
 
 async def actors(directory: Path, size: Size, progress: Progress) -> Found:
-    """Figure by figure, what both have.
+    """Each figure, for both kinds.
 
     Raises:
         BenchmarkFailed: there is no compiler, or one of them did not answer.

@@ -1,4 +1,4 @@
-"""The API server, to measure with: bare requests and a watch, so that the floor has none of the cost that is measured.
+"""A bare client of the API server for benchmarks: requests and a watch, with none of the cost that is measured.
 
 `wasmlet.kube` is used for credentials only. `cluster` says which API server, `burst` does the asking.
 """
@@ -31,10 +31,10 @@ class Api:
         self._server = server
 
     async def call(self, method: str, path: str, body: Any = None, kind: str = JSON, *, accept: int = 0) -> Raw:
-        """One request and its answer; what the server puts off or fails at (429, 5xx) is repeated.
+        """Send a request and return the answer; one that the server delays or fails at (429, 5xx) is repeated.
 
         Args:
-            accept: a status of 400 or more that is no failure; {} is returned for it.
+            accept: an error status (400 or more) that is accepted; {} is returned for it.
 
         Raises:
             BenchmarkFailed: the server refuses, or fails again and again.
@@ -55,7 +55,7 @@ class Api:
         raise BenchmarkFailed(f"{method} {path} was answered {answer.status}: {text[:300].decode(errors='replace')}")
 
     async def watch(self, path: str, version: str) -> AsyncGenerator[tuple[str, Raw], None]:
-        """Changes since that version, without an end: a watch that the server ends is resumed."""
+        """The changes since that version, without end: a watch that the server ends is resumed."""
         while True:
             parameters = f"watch=1&allowWatchBookmarks=true&resourceVersion={version}"
             async with self._session.get(f"{self._server}{path}?{parameters}") as answer:

@@ -1,8 +1,8 @@
 """A burst: N pods created 50 at a time, until all are Running; a pause; all deleted, until all are gone.
 
-`burst` does one, against a node or with the floor in its place; `rounds` does both by turns, so that whatever else the
-machine is doing meets both alike. What is measured runs from the POST of a pod to its phase Running in a watch, and
-from the first DELETE to the last DELETED. Times are seconds.
+`burst` runs one burst, against a node or against the floor (`floor`: the least work that any node has to do). `rounds`
+runs both by turns, so that other load on the machine affects both alike. A pod's time runs from its POST to its phase
+Running in a watch. The time to gone runs from the first DELETE to the last DELETED event. Times are in seconds.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ CREATORS = 50
 """How many pods are created, or deleted, at a time."""
 PATIENCE_SECONDS = 300.0
 SETTLE_SECONDS = 1.0
-"""What a node does in the first second after all run is still their start; only then is it idle."""
+"""For a second after all pods run, the node is still busy with their start; it counts as idle only then."""
 
 Figures = dict[str, float]
 Meanwhile = Callable[[], Figures]
@@ -34,7 +34,7 @@ Meanwhile = Callable[[], Figures]
 
 @attrs.frozen
 class Load:
-    """What is created.
+    """The pods of a burst.
 
     Attributes:
         pods: how many.
@@ -86,7 +86,7 @@ class _Seen:
                 self.all_running.set()
 
     def missing(self, what: str, done: int) -> BenchmarkFailed:
-        """Not all of them are, with the status of one that is not."""
+        """The error that not all pods are `what`, with the status of one that is not."""
         status = next((s for name, s in self.phases.items() if what == "gone" or name not in self.running), None)
         text = f"{done} of {self.wanted} pods were {what} after {PATIENCE_SECONDS:g} s; one that was not: {status}"
         return BenchmarkFailed(text)
@@ -99,11 +99,11 @@ async def burst(
     node: Process | None = None,
     while_running: Meanwhile = dict,
 ) -> Figures:
-    """One burst, and what it took.
+    """Run one burst. Returns its figures.
 
     Args:
         node: the process of the node under test; None for the floor.
-        while_running: more figures, taken when all pods have been running for the pause.
+        while_running: takes more figures; called when all pods have been running for the pause.
 
     Raises:
         BenchmarkFailed: the API server refuses something, or not all pods ran or were gone in time.
@@ -119,7 +119,7 @@ async def burst(
 
 
 def _cause(error: BaseException) -> BaseException:
-    """What ended a group of tasks: our own error, if there is one."""
+    """The error that ended a group of tasks: ours, if there is one."""
     while isinstance(error, BaseExceptionGroup):
         error = (error.subgroup(BenchmarkFailed) or error).exceptions[0]
     return error
@@ -180,7 +180,7 @@ async def _burst(
 
 
 async def _idle(load: Load, node: Process, before: float) -> Figures:
-    """What the start has cost the node's process, and what it costs when nothing happens."""
+    """The CPU of the node's process for the start of the pods, its CPU when nothing happens, and its memory."""
     if load.hold:
         await asyncio.sleep(SETTLE_SECONDS)
     cpu, begin = node.cpu(), time.monotonic()
@@ -195,7 +195,7 @@ async def _idle(load: Load, node: Process, before: float) -> Figures:
 async def _watched(
     api: Api, group: asyncio.TaskGroup, pods: str, seen: _Seen, stand_in: floor.Floor | None
 ) -> AsyncIterator[None]:
-    """Follow the pods while the context is open; the floor sees what a node would see."""
+    """Watch the pods while the context is open, and pass the changes on to the floor, if it plays the node."""
     version = (await api.call("GET", pods))["metadata"]["resourceVersion"]
 
     async def follow() -> None:
@@ -213,7 +213,7 @@ async def _watched(
 
 
 async def _each(work: Callable[[str], Any], names: Sequence[str]) -> None:
-    """The work for each name, so many at a time."""
+    """Do the work for each name, `CREATORS` of them at a time."""
     left = iter(names)
 
     async def some() -> None:
@@ -246,7 +246,7 @@ async def rounds(
     node: Process,
     while_running: Meanwhile = dict,
 ) -> list[dict[str, Figures]]:
-    """Node and floor by turns, each round beginning with the other one: `[{"node": ..., "floor": ...}, ...]`."""
+    """Bursts of node and floor by turns; who begins alternates: `[{"node": ..., "floor": ...}, ...]`."""
     results = []
     for number in range(count):
         figures: dict[str, Figures] = {}

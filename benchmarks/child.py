@@ -9,9 +9,9 @@
     operator KUBECONFIG NAMESPACE                            an operator, as `wasmlet operator` would run it
     alone MODULE                                             a module under wasmtime and nothing else, once
 
-Each says JSON objects on stdout, a line each, the last of them with the key `ready`, and ends on SIGTERM or when its
-standard input ends. A node also says how its memory has grown with what it imported, so here only the function that
-needs something imports it.
+Each process prints JSON objects to stdout, one per line, the last of them with the key `ready`. It ends on SIGTERM, or
+when its standard input ends. A node also reports how its memory has grown with each group of imports. So here each
+function imports what it needs itself.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ IMPORTS = (
     ("aiohttp, uvloop, orjson", ("aiohttp", "uvloop", "orjson")),
     ("wasmlet and the rest", ("wasmlet.node", "wasmlet.cli.run")),
 )
-"""What a node imports, in steps whose memory is told."""
+"""The groups of modules that a node imports; the memory is reported after each group."""
 
 
 def _say(**values: Any) -> None:
@@ -38,7 +38,7 @@ def _say(**values: Any) -> None:
 
 
 def _when_orphaned(stop: Callable[[], None]) -> None:
-    """Call `stop` when standard input ends: nobody is there any more to end us."""
+    """Call `stop` when standard input ends: then the process that started this one is gone."""
     import asyncio
 
     def look() -> None:
@@ -168,7 +168,7 @@ async def _node(
     from wasmlet.testing import ReferenceProvider
 
     class Told(wasmlet.Node):
-        """A node that says when it is up."""
+        """A node that reports that it is ready."""
 
         async def __aenter__(self) -> Told:
             await super().__aenter__()
@@ -201,7 +201,7 @@ async def _node(
 
 
 def _alone(module: str) -> None:
-    """Run a module that writes how many nanoseconds it has computed for, and say that."""
+    """Run a module that prints for how many nanoseconds it has computed, and report that number."""
     import wasmtime
 
     engine = wasmtime.Engine()
@@ -217,7 +217,7 @@ def _alone(module: str) -> None:
 
 
 def _import() -> None:
-    """Import what a node needs, and say what each step of it made of the memory."""
+    """Import what a node needs, and report the memory after each group."""
     stages = {"Python": rss()}
     for name, modules in IMPORTS:
         for module in modules:
@@ -243,7 +243,7 @@ _WHAT: dict[str, Callable[..., Coroutine[Any, Any, None]]] = {
 
 
 def main() -> None:
-    """Be what the arguments say."""
+    """Run the process that the arguments name."""
     what, *arguments = sys.argv[1:]
     if what == "alone":
         _alone(*arguments)

@@ -1,8 +1,8 @@
-"""The classes of engines side by side in one run: the time to a first byte, memory asleep, and speed at computing.
+"""The engines' RuntimeClasses side by side in one run: time to a first byte, memory asleep, speed of computing.
 
-Measured at the provider, below the node loop, with all hardening on that the machine has. Every figure is taken from
-all of them by turns, so that whatever else the machine is doing meets all alike. Beside them: `native`, fork and exec
-of `echo`; the module under wasmtime alone, in a process of its own; and runc, where it is installed.
+It is measured at the provider, without the node loop, with all hardening that the machine allows. For each figure the
+classes take turns, so that other load on the machine affects all alike. They are compared with `native` (fork and exec
+of `echo`), with the module under wasmtime alone in a process of its own, and with runc, where it is installed.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Size:
 
 
 async def classes(directory: Path, size: Size, progress: Progress) -> Found:
-    """Figure by figure, what each class has: `{"first byte, p50, ms": {"native": 1.3, ...}, ...}`.
+    """Each figure, by class: `{"first byte, p50, ms": {"native": 1.3, ...}, ...}`.
 
     Raises:
         BenchmarkFailed: a pod did not run.
@@ -61,7 +61,7 @@ async def classes(directory: Path, size: Size, progress: Progress) -> Found:
 
 @asynccontextmanager
 async def _provider(directory: Path, size: Size, progress: Progress) -> AsyncIterator[Provider]:
-    """wasmtime, with the other engines that can run here."""
+    """The provider for wasmtime, with the other engines that can run here."""
     kind = providers.load("wasmtime")
     settings: Any = kind.Config
     for number, others in enumerate((OTHER_ENGINES, ())):
@@ -91,7 +91,7 @@ async def _first_bytes(
         starts[RUNC] = []
     number = 0
     with progress.step("one at a time"):
-        for handler in handlers:  # modules are compiled now, zygotes and workers are there
+        for handler in handlers:  # to compile the modules, and to start zygotes and workers
             await one_pod(provider, image, number := number + 1, handler)
         async with progress.counting("rounds", count, lambda: len(starts[NATIVE])):
             for _ in range(count):
@@ -119,7 +119,7 @@ async def _runc(directory: Path, progress: Progress) -> Runc | None:
 
 
 async def _memory(provider: Provider, handlers: list[str], directory: Path, count: int, progress: Progress) -> Found:
-    """By the control groups of the workers, with kernel memory; {} where there are none."""
+    """The memory of one sleeping pod, by the workers' control groups, with kernel memory; {} without such groups."""
     image, figures = sleeper(directory), {}
     for handler in handlers:
         with progress.step(f"{count} asleep, {handler}"):
@@ -166,7 +166,7 @@ async def _all_run(provider: Provider, wanted: set[PodKey]) -> bool:
 
 
 async def _computing(provider: Provider, handlers: list[str], directory: Path, progress: Progress) -> Found:
-    """Milliseconds that the same module takes, by its own clock."""
+    """The milliseconds that the same module computes in each class, by its own clock."""
     image = image_of("spinner", SPINNER, directory)
     took = {name: list[float]() for name in (ALONE, *handlers)}
     with progress.step("computing"):

@@ -1,6 +1,6 @@
-"""Where it is measured: an embedded control plane in a process of its own, or a cluster that is there, and a node.
+"""Where a benchmark runs: on an embedded control plane in a process of its own, or on an existing cluster.
 
-`Cluster` has a node's credentials and an administrator's client; what is created is removed again.
+`Cluster` has credentials for a node, and an administrator's client. What it creates it also removes.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ LOOKS = 50
 
 @attrs.frozen
 class RealCluster:
-    """A cluster that is there already.
+    """An existing cluster.
 
     Attributes:
         kubeconfig: administrator's credentials.
@@ -43,7 +43,7 @@ class Cluster:
     """An API server, and what a node needs to join.
 
     Attributes:
-        name: what it is, for people.
+        name: a description for people.
         node: the name that a node under test has.
         directory: for files; removed at the end.
     """
@@ -72,10 +72,10 @@ class Cluster:
 
     @asynccontextmanager
     async def namespace(self, name: str) -> AsyncIterator[str]:
-        """A namespace in which pods can be created; gives the path of its pods."""
+        """A namespace in which pods can be created, while the context is open; gives the path of its pods."""
         path = f"/api/v1/namespaces/{name}"
         await self.api.call("POST", "/api/v1/namespaces", _object("Namespace", name))
-        # A controller would make it in a moment; where there is none, nobody does.
+        # A cluster's controller makes the account a moment later, so it is made here, if it is not there yet.
         await self.api.call("POST", f"{path}/serviceaccounts", _object("ServiceAccount", "default"), accept=409)
         try:
             yield f"{path}/pods"
@@ -87,14 +87,14 @@ class Cluster:
             await self._until_gone(path)
 
     async def _remove(self, *names: str) -> None:
-        """Delete what may be there; that it cannot be deleted is not what somebody wants to hear at the end."""
+        """Delete these paths. Errors are ignored, as they would hide the result of the benchmark."""
         for name in names:
             with suppress(BenchmarkFailed, aiohttp.ClientError, TimeoutError):
                 async with asyncio.timeout(CLEANING_SECONDS):
                     await self.api.call("DELETE", name, accept=404)
 
     async def _until_gone(self, path: str) -> None:
-        """Wait for the cluster's controllers, whose work would fall into the next burst; without any, only a while."""
+        """Wait until the path is gone, at most `CLEANING_SECONDS`: controllers at work would disturb the next burst."""
         with suppress(BenchmarkFailed, aiohttp.ClientError):
             for _ in range(LOOKS):
                 if not await self.api.call("GET", path, accept=404):

@@ -1,7 +1,7 @@
-"""Components that serve HTTP, beside `wasmtime serve` where there is one: requests, first answers, memory.
+"""Components that serve HTTP, compared with `wasmtime serve` if it is installed: requests, first answers, memory.
 
-Two components are asked: the one of examples/http in C, and the one in Python where it was built as its README says.
-Servers are on one core, and the client, with one connection, on another where there is one; all by turns.
+There are two components: the one of examples/http in C, and the one in Python if it was built as its README says.
+Servers run on one core, and the client, with one connection, on another core if there is one. They take turns.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ FRESH, REUSED = "an instance per request", "reused"
 HANDLER = "wasmlet"
 PORT = 8080
 END = ": /\n"
-"""How an answer of both ends."""
+"""The last bytes of an answer, of both components."""
 PATIENCE_SECONDS = 300.0
 
 
 async def components(directory: Path, rounds: int, starts: int, progress: Progress) -> Found:
-    """Figure by figure, what each way to serve has.
+    """Each figure, by way to serve.
 
     Raises:
         BenchmarkFailed: there is no compiler, or a server did not answer.
@@ -82,7 +82,7 @@ class _Asked:
 
 
 async def _component(what: _Asked, precompiled: Path | None, size: tuple[int, int], progress: Progress) -> Found:
-    """`precompiled`: for the engine, where it is; `size`: how many rounds and starts there are."""
+    """`precompiled`: the component for `wasmtime serve`, or None; `size`: how many rounds and starts to do."""
     rounds, starts = size
     rates: dict[str, list[float]] = {}
     times: dict[str, list[float]] = {}
@@ -125,7 +125,7 @@ async def _first_answers(what: _Asked, count: int, progress: Progress) -> dict[s
 
 @contextlib.asynccontextmanager
 async def _served(what: _Asked, name: str) -> AsyncIterator[tuple[str, int]]:
-    """A pod that serves, and has answered."""
+    """The address of a pod that serves and has answered once."""
     made = pod_of(f"{what.language}-{name}".lower().replace(" ", "-"), f"file://{what.file}")
     if name == REUSED:
         annotations = {"wasmlet.dev/http-instances": "reuse"}
@@ -160,7 +160,7 @@ def from_another_core(client: Path, place: tuple[str, int], end: str) -> tuple[f
 
 
 def listener(place: tuple[str, int], pids: list[int]) -> int:
-    """Which of these processes listens at an address of IPv4."""
+    """The process, of these, that listens at an IPv4 address and port."""
     wanted = f"{socket.inet_aton(place[0])[::-1].hex().upper()}:{place[1]:04X}"
     rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
     links = {f"socket:[{row[9]}]" for row in rows if row[1] == wanted and row[3] == "0A"}
@@ -173,7 +173,7 @@ def listener(place: tuple[str, int], pids: list[int]) -> int:
 
 
 def _wasmtime() -> str | None:
-    """The program, where there is one."""
+    """The path of the program `wasmtime`, or None."""
     packaged = Path(sysconfig.get_path("purelib")) / "wasmtime_cli" / "wasmtime"
     return shutil.which("wasmtime") or (str(packaged) if os.access(packaged, os.X_OK) else None)
 

@@ -1,9 +1,8 @@
-"""One pod at a time: how long from its start to the first byte of its log, with an engine, in a process of its own.
+"""One pod at a time: the time from its start to the first byte of its log, with an engine in a process of its own.
 
-Measured at the provider, below the node loop: from `create_pod` to the time that the guest's first line has in its log,
-which is when the shim has read it from the guest's pipe; by way of the shim, the zygote and a child of it. The floor is
-what the system itself needs for a process of its own: fork and exec of `echo`, to the first byte in a pipe. Both by
-turns, in one run.
+It is measured at the provider, without the node loop: from `create_pod` to the timestamp of the guest's first log line.
+The shim sets that timestamp when it reads the line from the guest's pipe. The floor is the time that the system needs
+for a process: from fork and exec of `echo` to the first byte in a pipe. Both are measured by turns, in one run.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ async def first_byte(
     """The p50 and p99 of so many starts in milliseconds: one round, of `node` (the provider) and `floor`.
 
     Args:
-        provider: one that has not been started; it is stopped again.
+        provider: not started yet; it is started and stopped here.
         state_dir: exists, for the provider alone.
 
     Raises:
@@ -43,7 +42,7 @@ async def first_byte(
     await provider.start(NodeContext("bench", "127.0.0.1", count, state_dir))
     try:
         with progress.step("one at a time"):
-            await one_pod(provider, image, 0)  # the module is compiled now, and the zygote is there
+            await one_pod(provider, image, 0)  # to compile the module and to start the zygote
             starts: dict[str, list[float]] = {"node": [], "floor": []}
             async with progress.counting("started", count, lambda: len(starts["node"])):
                 for number in range(1, count + 1):
@@ -55,7 +54,7 @@ async def first_byte(
 
 
 def pod_of(name: str, image: str) -> Pod:
-    """A pod of one container, without more."""
+    """A minimal pod, with one container."""
     return Pod(
         {
             "metadata": {"name": name, "namespace": "bench", "uid": f"uid-of-{name}"},
@@ -65,7 +64,7 @@ def pod_of(name: str, image: str) -> Pod:
 
 
 async def one_pod(provider: Provider, image: str, number: int, handler: str = "") -> tuple[float, bytes]:
-    """Start a pod and end it; the milliseconds to the first line that it writes, and what that is.
+    """Start a pod and end it. Returns the milliseconds to its first log line, and that line.
 
     Raises:
         BenchmarkFailed: it did not run.
@@ -103,7 +102,7 @@ async def _started(provider: Provider, pod: Pod) -> None:
 
 
 def native(*command: str) -> float:
-    """The same for a program of the system's: milliseconds to its first byte."""
+    """Run a native program. Returns the milliseconds to its first byte."""
     begin = time.perf_counter()
     with subprocess.Popen(
         command or ("/bin/echo", "ready"), stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, bufsize=0

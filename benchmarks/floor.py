@@ -1,8 +1,8 @@
 """The floor: a bare client that makes, for each pod, the writes that a correct node has to make, and nothing else.
 
-One status patch when the pod runs; when it is deleted, one terminal status patch and one delete with grace 0. No
-admission, no inputs, no retries of its own, no provider. `burst` runs it beside the node under test, on pods bound to a
-Node of its own.
+That is one status patch when the pod runs, and, when it is deleted, one terminal status patch and one delete with grace
+0. It has no admission, no inputs, no retries of its own and no provider. `burst` runs it beside the node under test, on
+pods bound to a Node of its own.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from wasmlet.kube import paths
 from wasmlet.model.times import rfc3339
 
 IN_FLIGHT = 16
-"""Requests at a time: what the node has, too. More only makes each of them take longer."""
+"""The most requests at a time, as many as the node has. More would only make each of them slower."""
 CONDITIONS = ("Initialized", "ContainersReady", "Ready")
 
 
 class Floor:
-    """Plays the node for pods that `saw` is told of; `owned` makes its Node and removes it.
+    """Plays the node for the pods that are passed to `saw`; `owned` makes its Node and removes it.
 
     Args:
-        group: owns a task for each pod that something is to be written of.
+        group: owns the tasks that write statuses and deletes.
     """
 
     def __init__(self, api: Api, group: asyncio.TaskGroup) -> None:

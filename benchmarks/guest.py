@@ -1,7 +1,7 @@
-"""What pods run where something has to run: WASI commands, one that writes a line and sleeps, and one that computes.
+"""The guests that pods run: WASI commands, one that writes a line and sleeps, and one that computes.
 
-They are here as text, of which the engine makes modules, so that nothing has to be installed to compile them. `workers`
-finds the processes that run them, `group_memory` what these take with all that the kernel keeps for them.
+They are WebAssembly text, which wasmtime converts to modules, so that no compiler is needed. `workers` finds the
+processes that run them; `group_memory` and `pss` tell their memory.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ SPINNER = r"""
 
 
 def image_of(name: str, text: str, directory: Path) -> str:
-    """The image of a guest: its module is written to that directory."""
+    """Write the module of a guest to that directory. Returns its image reference."""
     module = directory / f"{name}.wasm"
     module.write_bytes(wasmtime.wat2wasm(text))
     return f"file://{module}"
@@ -95,9 +95,9 @@ def workers(state_dir: Path) -> list[int]:
 
 
 def group_memory(state_dir: Path) -> float | None:
-    """What the control groups of this node's workers take, in KiB, kernel memory included; None where there are none.
+    """The memory of this node's workers in KiB, by their control groups, with kernel memory; None without groups.
 
-    One group has the shim and its zygotes, the one beside it all containers.
+    The shim and its zygotes are in one group, and all containers in the group beside it.
     """
     for pid in workers(state_dir):
         for tree in trees():

@@ -1,6 +1,6 @@
-"""A host and the agents that have joined it, which run nothing: what each agent costs the host while nothing happens.
+"""A host of agents that run nothing: what each agent costs the host while nothing happens.
 
-The host has its administrator's credentials.
+The host uses an administrator's credentials.
 """
 
 from __future__ import annotations

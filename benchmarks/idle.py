@@ -1,4 +1,4 @@
-"""One process and the many that it keeps, while nothing happens: what it takes, and what each of them adds.
+"""A process that keeps many things (pools, agents) while nothing happens: its memory and CPU, and the cost of each.
 
 The API server is an embedded one in a process of its own.
 """
@@ -23,12 +23,12 @@ NAMESPACE = "wasmlet"
 PATIENCE_SECONDS = 180.0
 LOOK_SECONDS = 0.2
 REST_SECONDS = 3.0
-"""What has just been done is over by then."""
+"""The pause before measuring, after which the work that was just started is done."""
 
 
 @attrs.frozen
 class Size:
-    """How many there are, and for how many seconds nothing happens."""
+    """How many things the process keeps, and for how many seconds nothing happens."""
 
     count: int
     hold: float
@@ -36,7 +36,7 @@ class Size:
 
 @asynccontextmanager
 async def plane(directory: Path, name: str) -> AsyncIterator[tuple[Mapping[str, Any], Api]]:
-    """An API server with the namespace; what it says of itself, and its administrator's requests."""
+    """An embedded API server with `NAMESPACE`: what its process reported, and an administrator's client."""
     async with (
         started("plane", str(directory / "plane"), name) as process,
         opened(await load_identity(Path(process.said["kubeconfig"]))) as api,
@@ -46,13 +46,13 @@ async def plane(directory: Path, name: str) -> AsyncIterator[tuple[Mapping[str, 
 
 
 async def reached(count: int, look: Callable[[], Awaitable[int]], what: str) -> None:
-    """Wait until there are so many; looked at now and then, which costs the process nothing.
+    """Wait until `look` finds so many; it asks the API server only, so the measured process is not disturbed.
 
     Args:
-        what: they are, for the error.
+        what: what is counted, for the error message.
 
     Raises:
-        BenchmarkFailed: there are not within `PATIENCE_SECONDS`.
+        BenchmarkFailed: there are not so many within `PATIENCE_SECONDS`.
     """
     found = -1
     try:
@@ -65,11 +65,11 @@ async def reached(count: int, look: Callable[[], Awaitable[int]], what: str) -> 
 
 
 async def resting(process: Process, size: Size, empty: float, reached_after: float) -> Figures:
-    """The figures of a process that has `size.count` to keep, all of which are there.
+    """The figures of a process that keeps `size.count` things, all of which exist now.
 
     Args:
-        empty: its memory before they were, MiB.
-        reached_after: seconds until they were.
+        empty: its memory before they existed, in MiB.
+        reached_after: seconds until all existed.
     """
     await asyncio.sleep(REST_SECONDS)
     full, cpu, rested = process.rss(), process.cpu(), time.monotonic()
@@ -89,8 +89,8 @@ def columns(found: Figures, who: str, each: str) -> dict[str, dict[str, float]]:
     """The figures for a table.
 
     Args:
-        who: keeps them.
-        each: one of them, as "an agent".
+        who: the name of the process that keeps them.
+        each: the words for one of them, such as "an agent".
     """
     return {
         "RSS without, MiB": {who: found["rss_mib_empty"]},

@@ -1,7 +1,7 @@
-"""Where a node's memory goes: what it imports, what it needs to be there, what a thousand pods add and leave behind.
+"""Where a node's memory goes: imports, the start, and what a thousand pods add and leave behind.
 
-Resident memory (RSS) of a node's process that runs nothing itself, one figure for each step; a page that the system
-would take back if it were short of memory counts too.
+It is the resident memory (RSS) of a node's process that runs no guests itself, after each step. RSS also counts pages
+that the system would take back if it were short of memory.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from benchmarks.report import Progress
 
 SETTLE_SECONDS = 1.0
 BURSTS = 2
-"""The second one shows what is used again of what the first one left."""
+"""The second burst shows how much of the memory that the first one left is used again."""
 
 
 async def memory(cluster: Cluster, load: Load, provider: str, progress: Progress) -> dict[str, float]:

@@ -1,6 +1,6 @@
-"""An operator and the pools that it keeps, while nothing happens: what it takes, and what each pool adds.
+"""An operator of many pools, while nothing happens: its memory and CPU, and what each pool adds.
 
-The controllers of the API server make the pods of the nodes, and nothing runs them.
+The control plane's controllers create the pods of the nodes, and nothing runs these pods.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ CRD = Path(__file__).parents[1] / "charts/wasmlet-operator/crds/wasmnodepools.ya
 
 
 async def pools(directory: Path, size: Size, progress: Progress) -> Figures:
-    """MiB with and without pools, CPU while nothing happens, seconds until all have a node's pod."""
+    """The operator's memory with and without pools, its idle CPU, and the seconds until all pools have a pod."""
     async with plane(directory, "operator") as (said, api):
         definition = yaml.safe_load(await asyncio.to_thread(CRD.read_text))
         await api.call("POST", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", definition)
@@ -32,7 +32,7 @@ async def pools(directory: Path, size: Size, progress: Progress) -> Figures:
             return sum((item.get("status") or {}).get("replicas") == 1 for item in items)
 
         async with started("operator", said["kubeconfig"], NAMESPACE) as operator:
-            await api.call("POST", POOLS, _pool("first"))  # an operator that has kept one is up, and has read its code
+            await api.call("POST", POOLS, _pool("first"))  # with one pool kept, it is up and has loaded its code
             await reached(1, look, "pool with a node")
             await asyncio.sleep(REST_SECONDS)
             empty = operator.rss()

@@ -1,7 +1,7 @@
 """The processes that a benchmark starts (`child` is what they run): started, measured, ended. Linux only.
 
-Each is in a session of its own, so that a Ctrl-C reaches this program alone, which then ends them in order; and each
-ends by itself when this program is gone, because its standard input ends then.
+Each process has a session of its own, so that Ctrl-C reaches only this program, which then ends them in order. If this
+program is killed, each ends by itself, because its standard input ends.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from benchmarks import child
 from wasmlet.errors import WasmletError
 
 READY = "ready"
-"""The key of the last line that a child says; `child` says it when it is up."""
+"""The key in the last line that a child prints at its start, when it is ready."""
 START_SECONDS = 60.0
 STOP_SECONDS = 90.0
 """Longer than a node takes to drain."""
 
 
 class BenchmarkFailed(WasmletError):
-    """What was to be measured did not happen; the message says what was expected and what came instead."""
+    """Something could not be measured; the message says what was expected and what came instead."""
 
 
 @attrs.frozen
@@ -37,7 +37,7 @@ class Process:
     """A child that is up.
 
     Attributes:
-        said: what it said of itself, by key.
+        said: the values that it printed at its start, by key.
     """
 
     pid: int
@@ -77,7 +77,7 @@ async def started(*arguments: str) -> AsyncGenerator[Process, None]:
 
 
 async def _heard(process: asyncio.subprocess.Process, what: str) -> dict[str, Any]:
-    """All that the child says up to the line that it is ready."""
+    """Read what the child prints, until it is ready."""
     assert process.stdout is not None
     said: dict[str, Any] = {}
     try:

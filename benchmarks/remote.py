@@ -1,7 +1,8 @@
-"""A node whose pods run behind an agent, beside one whose pods run in its own process: neither runs anything.
+"""A node whose pods run behind an agent, compared with a node that runs them itself; the pods are only simulated.
 
-Both sides speak TLS on loopback and show each other certificates, as anywhere else. `creates` is one pod at a time and
-without a node; `bursts` goes through whole nodes, by turns; `idle` is what both sides cost when nothing happens.
+Node and agent speak TLS on loopback, with certificates on both sides, as in real use. `creates` measures one pod at a
+time, without a node loop; the bursts in `remote` use whole nodes, by turns; `_idle` measures node and agent when
+nothing happens.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ _NODE = "bench-remote"
 
 @asynccontextmanager
 async def running_agent(directory: Path) -> AsyncIterator[tuple[Process, dict[str, Path | str]]]:
-    """An agent that runs nothing, in a process of its own; and the settings of what drives it."""
+    """An agent that runs nothing, in a process of its own; and the settings for the provider that uses it."""
     keys = directory / "keys"
     until = datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=1)
     await asyncio.to_thread(make_keys, keys, ["127.0.0.1"], until)
@@ -85,7 +86,7 @@ class Size:
 
 
 async def remote(directory: Path, load: Load, size: Size, progress: Progress) -> dict[str, Any]:
-    """All of it: figures by who, and the rounds of the bursts."""
+    """Measure everything. Returns the figures by who has them, and the rounds of the bursts."""
     (alone := directory / "alone").mkdir()
     async with running_agent(alone) as (agent, settings):
         with progress.step(f"{size.starts} pods, one at a time"):
@@ -129,7 +130,7 @@ async def _idle(processes: Mapping[str, Process], seconds: float) -> dict[str, F
 
 
 def columns(found: Mapping[str, Any]) -> dict[str, dict[str, float]]:
-    """What is compared, for a table: figures by who."""
+    """The compared figures, for a table: each figure, by who has it."""
     one, idle = found["one_at_a_time"], found["idle"]
     table: dict[str, dict[str, float]] = {
         f"create_pod, one at a time, {key}, ms": {who: one[who][key] for who in (LOCAL, REMOTE)}
@@ -147,7 +148,7 @@ def columns(found: Mapping[str, Any]) -> dict[str, dict[str, float]]:
 
 
 def _pod(number: int) -> wasmlet.Pod:
-    """A pod as large as usual ones are."""
+    """A pod whose object is about as large as usual ones are."""
     name = f"bench-{number}-{time.monotonic_ns()}"
     environment = [{"name": f"VARIABLE_{n}", "value": "x" * 40} for n in range(50)]
     metadata = {"namespace": "default", "name": name, "uid": name}

@@ -1,4 +1,4 @@
-"""What a person sees: progress while it is measured, and tables at the end. `median` and `ratios` make the figures.
+"""The output for people: progress during the run, and tables at the end. `summary` works out medians and ratios.
 
 Progress goes to stderr: one line that is overwritten on a terminal, a plain line for each step elsewhere.
 """
@@ -29,16 +29,16 @@ NAMES = {
     "p50": "started to first byte, p50, ms",
     "p99": "started to first byte, p99, ms",
 }
-"""What is said of each figure."""
+"""The label of each figure in a table."""
 
 Rounds = Sequence[Mapping[str, Mapping[str, float]]]
 
 
 class Progress:
-    """Tells how far it is.
+    """Shows how far the benchmark is.
 
     Args:
-        stream: where to; what it says depends on whether that is a terminal.
+        stream: where to write; on a terminal, one line is overwritten again and again.
     """
 
     def __init__(self, stream: TextIO | None = None) -> None:
@@ -48,7 +48,7 @@ class Progress:
 
     @contextmanager
     def step(self, name: str) -> Iterator[None]:
-        """What is being done now."""
+        """Show the name of the step while the context is open."""
         self._step = name
         self._show("")
         try:
@@ -58,7 +58,7 @@ class Progress:
 
     @asynccontextmanager
     async def counting(self, what: str, total: int, count: Callable[[], int]) -> AsyncIterator[None]:
-        """Show how many of them are done, while the context is open; where nobody sees that, say when they all are."""
+        """Show how many of `total` are done while the context is open; without a terminal, only at the end."""
 
         async def follow() -> None:
             while True:
@@ -76,11 +76,11 @@ class Progress:
             self.line(f"{self._step}: {count()} of {total} {what}")
 
     def result(self, figures: Mapping[str, float]) -> None:
-        """What a step has found."""
+        """Print the figures of a step."""
         self.line(f"{self._step}: " + ", ".join(f"{key} {_number(value)}" for key, value in figures.items()))
 
     def line(self, text: str) -> None:
-        """Something that stays."""
+        """Print a line that stays."""
         print(text, file=self._stream, flush=True)
 
     def _show(self, detail: str) -> None:
@@ -94,7 +94,7 @@ class Progress:
 
 
 def summary(rounds: Rounds) -> dict[str, Any]:
-    """The rounds themselves, the medians of node and floor, and the ratio of both in each round and in the middle."""
+    """The rounds; the medians of node and floor; and the ratio of both in each round, and its median."""
     ratios = {
         key: [figures["node"][key] / figures["floor"][key] for figures in rounds]
         for key in rounds[0]["floor"]
@@ -128,7 +128,7 @@ def table(title: str, found: Mapping[str, Any], floor: str = "floor") -> str:
 
 
 def columns(title: str, found: Mapping[str, Mapping[str, float]]) -> str:
-    """Figures of several that are compared: a line for each figure, a column for each of them."""
+    """A table of things that are compared: a line for each figure, a column for each thing."""
     names = list(dict.fromkeys(name for figures in found.values() for name in figures))
     rows = [("", *names)]
     for key, figures in found.items():

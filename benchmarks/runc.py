@@ -1,4 +1,4 @@
-"""runc beside the classes of engines, where it is installed and this process may use it: the same echo in a container.
+"""runc, for comparison with the engines: `echo` in a container, where runc is installed and may be used.
 
 The container's root is the machine's own programs and libraries, read only, so that nothing has to be fetched.
 """
@@ -17,7 +17,7 @@ _PARTS = ("/usr", "/bin", "/lib", "/lib64")
 
 
 class Runc:
-    """Containers of one bundle. Raises `BenchmarkFailed` where there is no runc, or it cannot be used here."""
+    """Runs containers of one bundle. Raises `BenchmarkFailed` where runc is missing or cannot be used here."""
 
     def __init__(self, directory: Path) -> None:
         found = shutil.which("runc")

@@ -1,8 +1,8 @@
-"""Guests that serve, beside the same program as a process of the system's: requests, first answers, memory asleep.
+"""Guests that serve, compared with the same program as a native process: requests, first answers, memory asleep.
 
-One source in C is compiled for WASI and for this machine. Each server has one connection at a time, from a client in C
-on this machine; servers are measured by turns, so that whatever else the machine is doing meets all alike. Pods have
-addresses of loopback (`--network address`), all hardening is on that the machine has.
+One C source is compiled for WASI and for this machine. The client, in C too, runs on this machine and has one
+connection to a server at a time. Servers take turns, so that other load on the machine affects all alike. Pods have
+loopback addresses (`--network address`), and all hardening that the machine allows is on.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ PORT = 8080
 HERE = Path(__file__).parent
 PATIENCE_SECONDS = 60.0
 SECONDS = 1.0
-"""Of requests, in each round."""
+"""How long requests are made in each round."""
 
 Found = dict[str, dict[str, float]]
 
@@ -51,7 +51,7 @@ class Size:
 
 
 async def serving(directory: Path, size: Size, progress: Progress) -> Found:
-    """Figure by figure, what each class has.
+    """Each figure, by class.
 
     Raises:
         BenchmarkFailed: there is no compiler, or a server did not answer.
@@ -120,7 +120,7 @@ async def _requests(
 
 
 async def _first_answers(provider: Provider, image: str, count: int, progress: Progress) -> Found:
-    """From `create_pod` to the first byte of an answer."""
+    """The milliseconds from `create_pod` to the first byte of an answer."""
     took: dict[str, list[float]] = {handler: [] for handler in HANDLERS}
     with progress.step("first answers"):
         for number in range(count):
@@ -141,7 +141,7 @@ async def _first_answers(provider: Provider, image: str, count: int, progress: P
 
 
 async def _memory(provider: Provider, image: str, state: Path, count: int, progress: Progress) -> Found:
-    """By the control groups of the workers, with kernel memory; {} where there are none."""
+    """The memory of one sleeping server, by the workers' control groups, with kernel memory; {} without such groups."""
     figures = {}
     for handler in HANDLERS:
         with progress.step(f"{count} asleep, {handler}"):
@@ -197,10 +197,10 @@ async def answering(provider: Provider, pod: Pod, handler: str, seconds: float =
 
 @contextlib.contextmanager
 def _native(server: Path) -> Iterator[int]:
-    """The server as a process of the system's; its port."""
+    """Run the server as a native process; gives its port."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        # As descriptor 3 in the child, as a guest has it.
+        # The listening socket is descriptor 3 in the child, as it is for a guest.
         process = os.posix_spawn(
             server, [str(server)], {}, file_actions=[(os.POSIX_SPAWN_DUP2, listener.fileno(), 3)], setsigmask=()
         )
@@ -212,7 +212,7 @@ def _native(server: Path) -> Iterator[int]:
 
 
 def asked(client: Path, place: tuple[str, int], end: str = "hello\n") -> tuple[float, float]:
-    """Requests a second and the median of one, in microseconds; `end`: of each answer."""
+    """Run the client. Returns requests a second, and a request's median in microseconds; `end`: how answers end."""
     answer = subprocess.run(
         [client, place[0], str(place[1]), str(SECONDS), end], capture_output=True, text=True, timeout=PATIENCE_SECONDS
     )

@@ -6,9 +6,11 @@
 - `patches`: JSON patch, merge patch, strategic merge patch and server-side apply;
 - `access`: who asks, and what they may do;
 - `objects`: the rules of each kind, from a write to the store;
-- `certificates`: the authority, and the signer of CertificateSigningRequests;
-- `kubelets`: logs, exec, attach and port-forward, passed on to the nodes;
-- `controllers`: silent nodes, taints and evictions;
+- `extensions`: custom resources, by what their definitions say;
+- `certificates`: the certificate authority, and the signer of CertificateSigningRequests;
+- `kubelets`: logs, exec, attach, port-forward and metrics, passed on to the nodes;
+- `controllers`: what kube-controller-manager does, from silent nodes and taints to Deployments and Jobs;
 - `http`: the API that clients see;
-- `scheduler`, and `faults`, which tests put between clients and the API.
+- `scheduler`, which gives pods a node;
+- `faults` and `lag`: errors that tests put between clients and the API.
 """

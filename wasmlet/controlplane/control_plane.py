@@ -115,13 +115,13 @@ class ControlPlane:
         node_monitor_grace: for how many seconds a node may be silent before its conditions become Unknown, it is
             tainted and its pods are no longer ready (`--node-monitor-grace-period`); pods that do not tolerate a
             NoExecute taint are deleted. None: no controller watches nodes and taints.
-        approve: the signers whose CertificateSigningRequests are approved without being looked at, where a node asks
-            for itself; by default only nodes' client certificates. A serving certificate waits for `kubectl
-            certificate approve`, as in a cluster, unless "kubernetes.io/kubelet-serving" is among them.
+        approve: the signers whose CertificateSigningRequests are approved automatically, where a node asks for itself;
+            by default only nodes' client certificates. A serving certificate waits for `kubectl certificate approve`,
+            as in a cluster, unless "kubernetes.io/kubelet-serving" is among them.
         certificate_seconds: how long a signed certificate lives at most, whatever was asked for
             (`--cluster-signing-duration`). A request's `expirationSeconds`, at least 600, can only shorten that.
         clock: tells the time in objects; timeouts run on the event loop's own.
-        seed: makes generated names repeatable, and faults that happen with a probability.
+        seed: makes generated names, and faults with a probability, the same in each run.
 
     Attributes:
         faults: what may go wrong between clients and the API server; see `wasmlet.controlplane.faults`.
@@ -302,7 +302,7 @@ class ControlPlane:
             stack.push_async_callback(_cancel, asyncio.create_task(run(), name=name))
 
     def _services(self, prepared: _Prepared) -> ServerServices:
-        """Make all that requests are answered with."""
+        """Make the parts that the server needs to answer requests."""
         authority = prepared.authority.pem.decode()
         registry = Registry(self._store, self._clock, self._rng, root_ca=authority, rights=self._rights)
         deletion = Deletion(registry)
@@ -328,7 +328,7 @@ class ControlPlane:
         )
 
     def _controllers(self, services: ServerServices, authority: Authority) -> dict[str, Callable[[], _Run]]:
-        """Make what follows the store, from its first object on; what is to run, by the name of its task."""
+        """Make the controllers, by task name; before the first object is stored, as they follow the store."""
         registry, approve = services.registry, self._approve
         signer = Signer(registry, services.authorizer, authority, approve=approve, seconds=self._certificate_seconds)
         runs: dict[str, Callable[[], _Run]] = {"wasmlet-signer": signer.run}
@@ -353,7 +353,7 @@ class ControlPlane:
         return runs
 
     async def _listen(self, stack: contextlib.AsyncExitStack, server: Server, tls: ssl.SSLContext) -> int:
-        """Listen for requests, which pass the faults on their way to the server; the port."""
+        """Listen for requests, which go through `faults` to the server. Returns the port."""
         runner = web.ServerRunner(
             web.Server(
                 self.faults.handle,

@@ -9,7 +9,7 @@
     state = faults.snapshot()
     await faults.restart(state)             # an API server that was restored from a backup
 
-Without rules a request costs one comparison more. `http.server` answers the requests that meet no fault.
+Without rules, a request costs one comparison more. A request that meets no fault goes on to `http.server`.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ Proceed = Callable[[], Awaitable[web.StreamResponse]]
 
 
 class Effect(Protocol):
-    """What happens to a request instead of, before or after being answered by `proceed`."""
+    """A fault: it acts instead of, before or after `proceed`, which answers the request."""
 
     async def apply(self, rule: Rule, request: web.BaseRequest, proceed: Proceed) -> web.StreamResponse: ...
 
@@ -78,7 +78,7 @@ class Fail:
 
 @attrs.frozen
 class Drop:
-    """Break the connection: before anything is done or, with `after`, when it is done and before the answer."""
+    """Break the connection before the request is carried out or, with `after`, after it and before the answer."""
 
     after: bool = False
 
@@ -90,7 +90,7 @@ class Drop:
 
 @attrs.frozen
 class Delay:
-    """Let the request wait for some seconds, or until the rule is removed, and then go its way."""
+    """Delay the request for some seconds, or until the rule is removed, and then answer it as usual."""
 
     seconds: float | None = None
 
@@ -105,7 +105,7 @@ class Delay:
 
 @attrs.frozen
 class Cut:
-    """Break the connection of a watch in the middle of a line, after so many whole ones."""
+    """Break the connection of a watch in the middle of a line, after `lines` whole lines."""
 
     lines: int = 0
 
@@ -136,10 +136,10 @@ class ErrorEvent:
 
 @attrs.frozen
 class End:
-    """End a watch in good order as soon as it has begun, after so many seconds, with nothing in it or one bookmark.
+    """End a watch properly, after some seconds in which it sends nothing, or one bookmark.
 
     Args:
-        bookmark: the version that the bookmark tells; None for an empty answer.
+        bookmark: the resourceVersion in the bookmark; None for an empty answer.
     """
 
     seconds: float = 0.0
@@ -169,7 +169,7 @@ class _Silence:
 
 @attrs.define(eq=False)
 class Rule:
-    """A fault and the requests that it meets; `Faults.add` makes one. As a context manager it is removed at the end."""
+    """A fault and the requests that it affects; `Faults.add` makes one. As a context manager it ends with it."""
 
     faults: Faults
     effect: Effect
@@ -184,13 +184,13 @@ class Rule:
     _news: asyncio.Event = attrs.field(factory=asyncio.Event)
 
     async def until(self, met: int = 1) -> None:
-        """Wait until so many requests have met it, counted from its beginning."""
+        """Wait until the rule has affected so many requests in all."""
         while self.met < met:
             self._news.clear()
             await self._news.wait()
 
     def remove(self) -> None:
-        """Meet no more requests, and let those that wait go on."""
+        """Remove the rule: it affects no more requests, and those that it delays go on."""
         self.faults.remove(self)
 
     def __enter__(self) -> Self:
@@ -200,7 +200,7 @@ class Rule:
         self.remove()
 
     def meets(self, request: web.BaseRequest, user: Callable[[web.BaseRequest], str], rng: random.Random) -> bool:
-        """Whether this request is one for this rule; counts it if so."""
+        """Whether the rule affects this request; if so, it is counted."""
         if self.removed.is_set() or not fnmatchcase(request.path, self.path):
             return False
         if not fnmatchcase(self.faults.verb(request), self.verb):
@@ -263,15 +263,15 @@ class Faults:
         count: int | None = None,
         probability: float = 1.0,
     ) -> Rule:
-        """Let requests meet a fault; the rule that was added first is the first to be met.
+        """Add a fault for requests; where several rules match, the oldest comes first.
 
         Args:
             effect: `Fail`, `Drop`, `Delay`, `Cut`, `ErrorEvent`, `End`, or `lag.Lag`.
             verb: get, list, watch, create, update, patch or delete.
-            path: as in the URL. In this, `verb` and `user`, "*" stands for any characters.
+            path: the path of the URL. In `path`, `verb` and `user`, "*" stands for any characters.
             user: the name, as `system:node:n1`.
-            count: how many requests meet it before it removes itself; None means all.
-            probability: how likely each of them is to meet it.
+            count: how many requests it affects before it is removed; None for no limit.
+            probability: the probability with which it affects each of them.
         """
         rule = Rule(self, effect, verb, path, user, count, probability)
         self._rules.append(rule)
@@ -333,7 +333,7 @@ class Faults:
     # -- on the way of each request
 
     def handle(self, request: web.BaseRequest) -> Awaitable[web.StreamResponse]:
-        """Answer a request, or let it meet its fault."""
+        """Answer a request, with the faults of the rules that match it."""
         assert self._server is not None
         if not self._rules or self._server.closing:
             return self._server.handle(request)
@@ -351,7 +351,7 @@ class Faults:
         return await self._server.handle(request)
 
     async def cutting(self, request: web.BaseRequest, lines: int, proceed: Proceed) -> web.StreamResponse:
-        """Go on with a request; if it is a watch, it breaks in the line after so many."""
+        """Answer a request; if it is a watch, its connection breaks after so many lines."""
         self._cuts[id(request)] = lines
         try:
             return await proceed()
@@ -359,7 +359,7 @@ class Faults:
             del self._cuts[id(request)]
 
     def _sender(self, request: web.BaseRequest, answer: web.StreamResponse) -> Callable[[bytes], Awaitable[None]]:
-        """What sends the bytes of a watch."""
+        """The function that sends the bytes of a watch; it breaks the connection where `cutting` asks for that."""
         left = self._cuts.get(id(request))
         if left is None:
             return answer.write

@@ -1,7 +1,7 @@
-"""An API server whose own caches are behind: it does not know yet that a pod is on the node.
+"""A fault: an API server whose own caches are behind, so that it does not know yet that a pod is on a node.
 
-The Node authorizer and the admission plugin NodeRestriction learn of pods from watches of their own. So a node that has
-been told of a pod may be refused what that pod gives it a right to, for a moment:
+The Node authorizer and the admission plugin NodeRestriction learn of pods from watches of their own. So for a moment
+they may refuse a node what a new pod gives it a right to, although the node already knows the pod:
 
     faults.add(Lag(2), user="system:node:*")                  # twice for each Secret, ConfigMap and token
     faults.add(Lag(2, admission=True), user="system:node:*")  # twice for each token and each delete of a pod
@@ -25,7 +25,7 @@ _NAMED = ("configmaps", "secrets", "persistentvolumeclaims")
 
 @attrs.frozen
 class Lag:
-    """Refuse the first requests for each object, as an API server does that lags; let all other requests go their way.
+    """Refuse the first requests for each object, as a lagging API server does; answer all others as usual.
 
     Args:
         requests: how many, for each object.
@@ -46,7 +46,7 @@ class Lag:
         return await fault.apply(rule, request, proceed)
 
     def _fault(self, request: web.BaseRequest) -> Fail | None:
-        """What the request is answered with; None where no pod is needed for it."""
+        """The error for a request; None where no pod is needed for it."""
         try:
             api = request.path.startswith("/api")
             target = parse(_BUILT_IN, request.method, request.path, request.query) if api else None

@@ -1,8 +1,10 @@
-"""Puts pods on nodes: applies the filters of the default scheduler that matter here, and takes the emptiest node.
+"""The scheduler: binds pods to nodes, by those filters of the default scheduler that matter here.
 
-Honoured are nodeSelector and required node affinity, taints and tolerations, unschedulable and NotReady nodes, and the
-requests for every resource that a node allots and for the node's ports. A pod that fits nowhere gets
-PodScheduled=False and an event, and is tried again when a node, a pod or a class changes; nothing polls.
+Of the nodes that fit, it takes the one that uses the smallest share of its room for pods.
+
+The filters are nodeSelector and required node affinity, taints and tolerations, unschedulable and NotReady nodes, the
+requests for each resource that a node has, and host ports. A pod for which no node fits gets PodScheduled=False and an
+Event. It is tried again when a node changes or a pod ends; nothing polls.
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ BATCH = 50
 
 
 def _taints(node: Object) -> Iterable[Object]:
-    """The taints of a node, with the one that `controllers.lifecycle` gives a node that is not Ready, perhaps later."""
+    """The taints of a node, and the one that `controllers.lifecycle` will give a node that is not Ready."""
     yield from (node.get("spec") or {}).get("taints") or ()
     conditions = (node.get("status") or {}).get("conditions") or ()
     ready = next((item.get("status") for item in conditions if item.get("type") == "Ready"), None)
@@ -41,7 +43,7 @@ def _taints(node: Object) -> Iterable[Object]:
 
 
 class _Room:
-    """What the pods on each node ask for, kept up to date from changes."""
+    """The resources and ports that the pods on each node have, kept up to date from the store's changes."""
 
     def __init__(self) -> None:
         self._of: dict[str, tuple[str, Amounts]] = {}
@@ -49,7 +51,7 @@ class _Room:
         self._ports: dict[str, TakenPorts] = {}
 
     def ports(self, node: str) -> TakenPorts:
-        """The ports of a node that pods have."""
+        """The host ports of a node that its pods have."""
         return self._ports.setdefault(node, TakenPorts())
 
     def note(self, record: Record, gone: bool) -> None:
@@ -190,7 +192,7 @@ class Scheduler:
         ]
 
     def _report(self, record: Record, reason: str, message: str, event: bool) -> None:
-        """Write into the pod's status and an event why it has no node yet, unless that is written already."""
+        """Write to the pod's status, and to an Event, why it has no node yet, unless that is written already."""
         status = dict(record.raw.get("status") or {})
         old: dict[str, Any] = next(
             (item for item in status.get("conditions") or () if item.get("type") == "PodScheduled"), {}

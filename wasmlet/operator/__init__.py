@@ -1,6 +1,8 @@
-"""The operator: one object makes a fleet of nodes, and none of them ends before its pods have left it.
+"""The operator: each `WasmNodePool` object describes a group of nodes, and the operator creates and removes them.
 
-A `WasmNodePool` (charts/wasmlet-operator/crds) says what nodes there are to be. kopf starts a task for each pool, which
-looks at what the API server has, decides (`plan`), and does the next step; nothing is remembered that the API server
-does not have, so the operator can end at any step, and two of them do the same. docs/operator.md is for users.
+It ends a node only after the pods have left it, or after the pool's drain timeout. The schema of a `WasmNodePool` is in
+charts/wasmlet-operator/crds. kopf, a framework for operators, starts one task for each pool. The task (`keeper`) reads
+the state from the API server, decides (`plan`), and does the next step. The operator keeps no state of its own that the
+API server does not have. So it can stop at any step and be started again, and two operators that run at once reach the
+same result. docs/operator.md is for users.
 """

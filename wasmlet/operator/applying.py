@@ -1,4 +1,4 @@
-"""Objects are made what they are to be, by server-side apply, and again where somebody has changed them."""
+"""Writes the objects of a pool with server-side apply, and writes them again where somebody has changed them."""
 
 from __future__ import annotations
 
@@ -16,14 +16,15 @@ from wasmlet.operator.pool import LABEL, Unusable
 
 MANAGER = "wasmlet-operator"
 MEND_SECONDS = 10.0
-"""The least time between two times that somebody else's change is undone: who always writes gets no more than that."""
+"""The least time between two corrections of the same object, so that a client that always writes causes few writes
+here."""
 
 
 class Applier:
-    """The objects of one pool.
+    """Applies the objects of one pool.
 
-    What was applied is remembered with the edition that the API server made of it, so that nothing is applied twice
-    while nobody changes it. After a restart everything is applied once.
+    It remembers a hash of each object that it applied, and the edition (see `fleet.edition`) that the API server made
+    of it. While both are the same, it does not apply the object again. After a restart it applies everything once.
     """
 
     def __init__(self, client: Client, fleet: Fleet, pool: str, clock: Clock) -> None:
@@ -35,10 +36,10 @@ class Applier:
         self._mended: dict[str, float] = {}
 
     async def apply(self, objects: Iterable[Object]) -> float | None:
-        """Apply what is not as it is to be.
+        """Apply the objects that are new, that are to be different, or that somebody has changed.
 
         Returns:
-            In how many seconds there is something to mend; None where nothing is.
+            In how many seconds to call this again, to correct a change of somebody else; None where there is none.
 
         Raises:
             Unusable: an object of that name belongs to somebody else.
@@ -70,7 +71,7 @@ class Applier:
         self._applied[one.path] = digest, edition
 
     async def _check_owner(self, one: Object) -> None:
-        """An object that somebody else made is not taken over."""
+        """Refuse to take over an object that somebody else made."""
         try:
             found = await self._client.get(one.path)
         except errors.ObjectNotFound:

@@ -1,4 +1,4 @@
-"""Removing all pools, as before the operator itself is removed: nothing is left that would wait for it for ever."""
+"""Removes all pools. This is done before the operator itself is removed, because a pool's finalizer waits for it."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ PAGE = "500"
 
 
 async def remove_all(shared: Shared) -> None:
-    """Delete every pool; its nodes are emptied and end, as budgets allow and within each pool's drainTimeout.
+    """Delete every pool. Its nodes are drained first, as disruption budgets and each pool's drainTimeout allow.
 
-    It makes no difference whether an operator runs beside it.
+    An operator may run at the same time.
 
     Raises:
         ConfigError: a pool's nodes are in another namespace; nothing is removed then.
@@ -67,7 +67,7 @@ async def _remove(shared: Shared, metadata: dict[str, Any]) -> None:
 
 
 async def _release(shared: Shared, path: str, uid: str) -> None:
-    """Take off the finalizer, unless an operator has done so."""
+    """Remove the finalizer of the pool, unless an operator has already done so."""
     while True:
         found = (await shared.client.get(path))["metadata"]
         if found["uid"] != uid or FINALIZER not in (found.get("finalizers") or ()):

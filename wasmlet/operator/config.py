@@ -12,7 +12,7 @@ from wasmlet.options import option
 
 
 def _namespace() -> str:
-    """The namespace of the pod that this runs in."""
+    """The namespace of the pod in which the operator runs; "wasmlet" outside of a cluster."""
     try:
         return (SERVICE_ACCOUNT / "namespace").read_text("utf-8").strip() or "wasmlet"
     except OSError:

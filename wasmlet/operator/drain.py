@@ -1,4 +1,4 @@
-"""Emptying a node: every pod is asked to leave by the Eviction API, which says no while a budget would be broken."""
+"""Drains a node: asks the Eviction API to evict every pod, which refuses while a disruption budget forbids it."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from wasmlet.kube import Client, Reflector, Selection, errors, paths
 log = structlog.get_logger(__name__)
 
 PAUSES = Backoff(initial=0.5, cap=5, jitter=0.3)
-"""Between two tries of what a budget forbids; kubectl waits 5 s each time."""
+"""The pauses between two tries to evict what a budget protects; kubectl waits 5 s each time."""
 
 
 class Drain:
-    """The emptying of one node. `run` keeps it empty until cancelled: a pod that comes back has to go, too.
+    """Drains one node. `run` keeps the node empty until cancelled: it evicts also pods that come back.
 
     Args:
-        client: one that does not repeat by itself what the API server puts off (429).
-        tell: called when `left` or `held` is another.
+        client: a client that does not itself repeat a request that the API server answers with 429.
+        tell: called when `left` or `held` changes.
 
     Attributes:
         node: the name of the Node.
-        left: how many pods are still there; None until they have been counted.
-        held: what the API server says against an eviction, with the name of the pod; "" where nothing is held.
+        left: how many pods are still on the node; None until they have been counted.
+        held: why the API server refuses an eviction, with the name of the pod; "" where it refuses none.
     """
 
     def __init__(self, client: Client, node: str, clock: Clock, rng: random.Random, tell: Callable[[], None]) -> None:
@@ -44,11 +44,11 @@ class Drain:
 
     @property
     def empty(self) -> bool:
-        """Whether no pod is left that has to go."""
+        """Whether no pod is left that has to leave."""
         return self.left == 0
 
     async def run(self) -> None:
-        """Empty the node, and keep it so until cancelled."""
+        """Drain the node, and keep it empty until cancelled."""
         selection = Selection(paths.PODS, {"fieldSelector": f"spec.nodeName={self.node}"})
         reflector = Reflector(self._client, selection, self, pacing=Pacing(self._clock, self._rng))
         async with asyncio.TaskGroup() as group:
@@ -72,7 +72,7 @@ class Drain:
                 pauses = PAUSES.pauses(self._rng)
 
     async def _round(self, pods: Sequence[dict[str, Any]]) -> str:
-        """Ask each pod to leave; of those that one owner has, no more after the first that may not."""
+        """Request the eviction of each pod. After one refusal, the other pods of the same owner are not tried."""
         held, refused = "", set()
         for pod in pods:
             metadata = pod["metadata"]
@@ -84,9 +84,10 @@ class Drain:
             except errors.ObjectNotFound:
                 continue
             except errors.Conflict:
-                continue  # another pod has that name by now; the watch tells of it
+                continue  # another pod has that name by now; the watch will report it
             except errors.ApiError as error:
-                # 429 of a budget, 500 where several budgets have the pod, or no answer: it is tried again.
+                # 429 from a disruption budget, 500 where several budgets match the pod, or no answer: the next round
+                # tries again.
                 refused.add(group)
                 held = held or f"{metadata['namespace']}/{metadata['name']}: {error}"
         return held
@@ -121,7 +122,7 @@ class Drain:
 
 
 def _leaves(pod: dict[str, Any]) -> bool:
-    """Whether the pod has to go: a DaemonSet's would come back, as it tolerates nodes that take no pods."""
+    """Whether the pod has to leave. One of a DaemonSet stays: it tolerates a cordoned node and would come back."""
     owners = pod["metadata"].get("ownerReferences") or ()
     return not any(owner.get("kind") == "DaemonSet" and owner.get("controller") for owner in owners)
 

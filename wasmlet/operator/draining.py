@@ -1,4 +1,4 @@
-"""The nodes of a pool that are being emptied: cordoned, with a task each, and released where they are wanted again."""
+"""The drains of one pool: cordons a node, starts a task that drains it, and uncordons one that is wanted again."""
 
 from __future__ import annotations
 
@@ -21,13 +21,14 @@ from wasmlet.operator.status import Emptying, some
 log = structlog.get_logger(__name__)
 
 CORDON_SECONDS = 5.0
-"""The least time between two times that a node is cordoned: somebody else may always undo it."""
+"""The least time between two cordons of the same node: somebody else may undo each of them."""
 
 
 class Drains:
-    """Use as an async context manager; what is under way ends with it, and goes on where another begins.
+    """All drains of one pool. Use it as an async context manager; its exit cancels the drains.
 
-    Since when a node is emptied stands in an annotation of its Node, so a restart of the operator gives no more time.
+    An annotation of the Node says since when it is drained. So after a restart the operator continues the drain, and
+    the timeout does not begin again.
     """
 
     def __init__(self, shared: Shared, pool: str, tell: Tell) -> None:
@@ -40,7 +41,7 @@ class Drains:
         self._cordoned: dict[str, float] = {}
         self._overdue: set[str] = set()
         self._begun: list[str] = []
-        """Names of the nodes that nobody has been told of yet."""
+        """Names of the nodes whose drain has begun, and for which no event has been recorded yet."""
 
     async def __aenter__(self) -> Self:
         await self._group.__aenter__()
@@ -54,7 +55,7 @@ class Drains:
         await self._group.__aexit__(kind, error, trace)
 
     def emptied(self, seen: Seen, timeout: float) -> set[str]:
-        """UIDs of the Nodes that are empty, or have had the time for it."""
+        """UIDs of the Nodes that are empty, or whose drain has taken `timeout` seconds or more."""
         found = {uid for uid, (drain, _) in self._tasks.items() if drain.empty}
         now = self._shared.clock.now()
         for node in _nodes(seen):
@@ -68,20 +69,21 @@ class Drains:
         return found
 
     def progress(self) -> list[Emptying]:
-        """How far each of those is that are under way."""
+        """The state of each drain that is not done."""
         return [Emptying(drain.node, drain.left, drain.held) for drain, _ in self._tasks.values() if not drain.empty]
 
     async def follow(self, nodes: Sequence[NodeSeen], seen: Seen, seconds: float) -> float | None:
-        """Empty these nodes and no others; those that are empty are kept so.
+        """Drain these nodes and no others; a node that is empty is kept so.
 
         Args:
-            seconds: how long emptying one may take.
+            seconds: how long the drain of one node may take.
 
         Returns:
-            In how many seconds there is more to do, as one is overdue; None where nothing will be.
+            In how many seconds to call this again, as a drain times out then or a node must be cordoned again; None
+            where no node needs that.
         """
         wanted = {node.uid for node in nodes}
-        # A Node outlives its emptying: that it was empty once says nothing from when it has taken pods again.
+        # A Node object can outlive its drain. After a release it takes pods again, so the old result is dropped.
         drained = {node.uid for node in _nodes(seen) if node.draining is not None}
         for uid in list(self._tasks):
             if uid not in drained or uid not in wanted:
@@ -99,11 +101,14 @@ class Drains:
         return max(0.05, min(due)) if due else None
 
     async def release(self, node: NodeSeen) -> None:
-        """The node is wanted again."""
+        """Stop the drain of a node that is wanted again.
+
+        The node is uncordoned, unless somebody else had cordoned it before the drain.
+        """
         patch = _patch(node, {DRAINING: None, CORDONED_BEFORE: None})
         if CORDONED_BEFORE not in node.annotations:
             patch["spec"] = {"unschedulable": None}
-        self._forget(node.uid)  # first: the answer may be lost
+        self._forget(node.uid)  # before the write, whose answer may be lost
         if await self._write(node, patch):
             log.info("a node takes pods again", pool=self._pool, node=node.name)
 
@@ -112,10 +117,10 @@ class Drains:
             self._tasks.pop(uid)[1].cancel()
 
     async def _begin(self, node: NodeSeen) -> float | None:
-        """Cordon the node, and have it emptied.
+        """Cordon the node, and start its drain.
 
         Returns:
-            In how many seconds to do that, where it was cordoned just now; None where it is done.
+            In how many seconds to try again, where this cordoned it a moment ago; None where there is nothing to try.
         """
         shared = self._shared
         if node.draining is None or not node.cordoned:
@@ -144,7 +149,7 @@ class Drains:
         return None
 
     async def _write(self, node: NodeSeen, patch: dict[str, Any]) -> bool:
-        """Whether the Node is still there and was changed."""
+        """Patch the Node. Returns whether it still exists and was changed."""
         with contextlib.suppress(errors.ObjectNotFound, errors.Conflict):
             answer = await self._shared.client.patch(f"{paths.NODES}/{node.name}", patch, MERGE_PATCH)
             self._shared.fleet.nodes.applied(answer)

@@ -1,7 +1,8 @@
-"""What a Node has from its pool's template: labels, annotations and taints. Pure.
+"""The labels, annotations and taints that a pool's template gives to its Nodes. Pure.
 
-NodeRestriction lets a node set few labels and none of its taints later, so the operator does. A Node remembers in an
-annotation what it has from the template, so that what leaves the template leaves the Node, and nothing else does.
+The admission plugin NodeRestriction lets a node set only few labels, and does not let it change its taints later. So
+the operator sets them. An annotation of the Node lists what came from the template. What is removed from the template
+is then removed from the Node, and what others have set stays.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from wasmlet.operator.seen import DRESS, MEMBER, NodeSeen
 
 
 def dressed(pool: Pool, node: NodeSeen) -> dict[str, Any] | None:
-    """A merge patch that gives the Node what the template says; None where it has that."""
+    """A merge patch that makes the Node match the pool's template; None where it already does."""
     before = _before(node)
     labels = _changes(node.labels, pool.labels, before["labels"])
     wanted = {(taint["key"], taint["effect"]): taint for taint in pool.taints}
@@ -51,12 +52,12 @@ def dressed(pool: Pool, node: NodeSeen) -> dict[str, Any] | None:
 
 
 def _before(node: NodeSeen) -> dict[str, list[Any]]:
-    """What the Node has had from the template."""
+    """What the Node has from the template so far, as its annotation says."""
     try:
         found = json.loads(node.annotations.get(DRESS, "{}"))
         return {key: list(found.get(key) or ()) for key in ("labels", "annotations", "taints")}
     except (ValueError, TypeError, AttributeError):
-        return {"labels": [], "annotations": [], "taints": []}  # somebody wrote it by hand
+        return {"labels": [], "annotations": [], "taints": []}  # somebody edited the annotation by hand
 
 
 def _changes(have: Mapping[str, str], wanted: Mapping[str, str], before: list[Any]) -> dict[str, str | None]:

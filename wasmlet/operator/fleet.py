@@ -1,4 +1,4 @@
-"""What the API server has of all pools, kept up to date by watches, and who is told when it changes."""
+"""A cache of the objects of all pools: watches keep it up to date, and a change wakes the task of its pool."""
 
 from __future__ import annotations
 
@@ -16,30 +16,31 @@ from wasmlet.operator.seen import MEMBER, Member, NodeSeen, PodSeen, Seen, SetSe
 
 T = TypeVar("T")
 REMEMBERED = 1024
-"""How many of the objects that are gone are remembered."""
+"""How many deleted objects are remembered, the newest ones."""
 Wake = Callable[[str], None]
-"""Called with the name of a pool, of which something has changed."""
+"""Called with the name of a pool when an object of the pool has changed."""
 
 
 class Kept(Generic[T]):
-    """One kind of objects, by pool and name: of each what `read` makes of it. A reflector's handler."""
+    """The objects of one kind, by pool and name. It keeps of each object what `read` returns. A reflector's handler."""
 
     def __init__(self, read: Callable[[Raw], T], wake: Wake) -> None:
         self._read = read
         self._wake = wake
         self._found: defaultdict[str, dict[str, tuple[str, T]]] = defaultdict(dict)
         self._pools: dict[str, str] = {}
-        """Of each object, by name, the pool that has it."""
+        """The pool of each object, by the object's name."""
         self._gone: OrderedDict[str, str] = OrderedDict()
-        """UID and version of what went last: the answer to an earlier write may come after the news of that."""
+        """The resourceVersion of each object that was deleted lately, by its UID. The answer to an earlier write may
+        come after the watch has reported the deletion; that answer is ignored."""
         self.in_sync = asyncio.Event()
 
     def pools(self) -> Collection[str]:
-        """The pools that have something."""
+        """The names of the pools that have objects of this kind."""
         return self._found.keys()
 
     def of(self, pool: str) -> Mapping[str, T]:
-        """What the pool has, by name."""
+        """The pool's objects of this kind, by name."""
         return {name: value for name, (_, value) in self._found.get(pool, {}).items()}
 
     def synced(self, items: Sequence[dict[str, Any]]) -> None:
@@ -52,14 +53,14 @@ class Kept(Generic[T]):
         self.in_sync.set()
 
     def applied(self, item: dict[str, Any]) -> None:
-        """Something is new; also what was answered to a write, which a watch may tell of later."""
+        """Take over an object, from a watch or from the answer to a write, unless a newer version is known."""
         metadata = item["metadata"]
         version = metadata["resourceVersion"]
         if (gone := self._gone.get(metadata["uid"])) is not None and not later(version, gone):
             return
         before = self._pools.get(metadata["name"])
         if before not in (None, _pool(item)):
-            self._forget(str(before), metadata["name"])  # it has another label now
+            self._forget(str(before), metadata["name"])  # its label names another pool now
         known = self._found.get(_pool(item), {}).get(metadata["name"])
         if known is not None and not later(version, known[0]):
             return
@@ -93,7 +94,10 @@ def _pool(item: Raw) -> str:
 
 
 def edition(item: Raw) -> str:
-    """What changes when somebody changes what an object says: its generation, where it has one."""
+    """A text that changes when somebody changes the object.
+
+    It has the UID, and the generation, or the resourceVersion of an object without a generation.
+    """
     metadata = item["metadata"]
     return f"{metadata['uid']}/{metadata.get('generation') or metadata['resourceVersion']}"
 
@@ -102,8 +106,8 @@ class Fleet:
     """The objects of all pools.
 
     Args:
-        namespace: of the nodes' pods.
-        wake: told of each pool of which something has changed.
+        namespace: the namespace of the nodes' pods.
+        wake: called for each pool one of whose objects has changed.
     """
 
     def __init__(self, client: Client, namespace: str, pacing: Pacing, wake: Wake) -> None:
@@ -133,7 +137,7 @@ class Fleet:
         self._pacing = pacing
 
     async def run(self) -> None:
-        """Follow all of them until cancelled."""
+        """Watch all kinds until cancelled."""
         history, params = History(), {"labelSelector": LABEL}
         async with asyncio.TaskGroup() as group:
             for path, handler in self._handlers:
@@ -143,12 +147,12 @@ class Fleet:
                 )
 
     async def in_sync(self) -> None:
-        """Return when everything has been listed."""
+        """Wait until all kinds have been listed once."""
         for listed in self._listed():
             await listed.wait()
 
     def known(self) -> bool:
-        """Whether everything has been listed."""
+        """Whether all kinds have been listed once."""
         return all(listed.is_set() for listed in self._listed())
 
     def _listed(self) -> list[asyncio.Event]:
@@ -156,13 +160,13 @@ class Fleet:
         return own + [kept.in_sync for kept in self._editions.values()]
 
     def of(self, pool: str) -> Seen:
-        """What there is of the pool's nodes."""
+        """The StatefulSet of a pool and its nodes, each with its pod and its Node."""
         return Seen(self.sets.of(pool).get(pool), list(self._members(pool)))
 
     def of_agents(self, pool: str, uid: str, agents: Sequence[str]) -> Seen:
-        """What there is of a pool whose nodes are these agents, in their order, and of those that are to go.
+        """The nodes of a pool of agents: first `agents` in their order, then former agents whose Nodes still exist.
 
-        A Node that was never one of them stays out of it: others use that label, too.
+        A Node that was never an agent of the pool is left out, although it may have the pool's label.
         """
         nodes = self.nodes.of(pool)
         own = {name for name, node in nodes.items() if node.annotations.get(MEMBER) == uid}
@@ -170,17 +174,17 @@ class Fleet:
         return Seen(None, [Member(at, name, None, nodes.get(name), remote=True) for at, name in enumerate(names)])
 
     def pools(self) -> set[str]:
-        """The names of pools that have something other than Nodes, which may have that label from somebody else."""
+        """The names of pools that have objects other than Nodes; anybody may give a Node the label of a pool."""
         kept: list[Kept[Any]] = [self.sets, self.pods, *self._editions.values()]
         return {name for one in kept for name in one.pools() if name}
 
     def edition(self, path: str, pool: str) -> str | None:
-        """The edition of the object at that path, as it was seen last; None where it is not there."""
+        """The last known `edition` of the object at that path; None where there is no such object."""
         collection, _, name = path.rpartition("/")
         return self._editions[collection].of(pool).get(name)
 
     def written(self, path: str, answer: Raw) -> None:
-        """The API server has answered a write with this object."""
+        """Take over the object that the API server returned for a write."""
         collection = path.rpartition("/")[0]
         self._editions[collection].applied(dict(answer))
         if collection.endswith("/statefulsets"):
@@ -195,7 +199,7 @@ class Fleet:
 
 
 class _Both:
-    """One watch for two handlers."""
+    """Passes the changes of one watch to two handlers."""
 
     def __init__(self, *handlers: Kept[Any]) -> None:
         self._handlers = handlers

@@ -1,4 +1,4 @@
-"""kopf's part: it follows the pools, starts a task for each, and lets none go before its nodes have ended."""
+"""Runs kopf: it watches the pools, runs a `Keeper` for each, and keeps a deleted pool until its nodes have ended."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ log = structlog.get_logger(__name__)
 
 @contextlib.contextmanager
 def _absent(module: str) -> Iterator[None]:
-    """While open, importing the module fails where it has not been imported yet."""
+    """Make imports of the module fail while the context is open, unless it has already been imported."""
     if module in sys.modules:
         yield
         return
@@ -40,17 +40,18 @@ def _absent(module: str) -> Iterator[None]:
         del sys.modules[module]
 
 
-# Where kopf finds this client it imports all of its models, 60 MiB, to recognize them; there are none here.
+# Where kopf finds this library, it imports all of its models (60 MiB) to recognize them. None are used here.
 with _absent("kubernetes_asyncio"):
     import kopf
 
 CANCEL_SECONDS = 10.0
 WATCH_SECONDS = 1.0
-"""The least time between two watches of the same objects: a server may end each of them at once."""
+"""The least time between two watches of the same objects; without it a server that ends each at once causes a busy
+loop."""
 
 
 class _Endless:
-    """Pauses of kopf's requests: an API server that is away is no reason to end."""
+    """The pauses in seconds between kopf's tries of a request; they never end, so that kopf never gives up."""
 
     def __iter__(self) -> Iterator[float]:
         yield from (1, 1, 2, 3, 5)
@@ -59,7 +60,7 @@ class _Endless:
 
 
 class _NothingStored(kopf.DiffBaseStorage):
-    """kopf remembers in each object what it has handled. Here nothing depends on what was: an object is as it is."""
+    """Makes kopf store nothing in the objects. kopf would store what it has handled; `Keeper` does not need that."""
 
     def fetch(self, *, body: kopf.Body) -> Any:
         return self.build(body=body)
@@ -91,7 +92,7 @@ def registry(shared: Shared, identity: Identity) -> kopf.OperatorRegistry:
     @kopf.on.login(registry=found)
     async def login(**_: Any) -> Any:
         nonlocal identity, asked
-        if asked:  # kopf asks again at once whenever credentials are refused, and never waits by itself
+        if asked:  # kopf asks again at once when credentials are refused, and does not wait
             await shared.pacing.clock.sleep(next(pauses))
         asked = True
         identity = shared.client.identity
@@ -137,7 +138,7 @@ def _session(identity: Identity, clock: Clock) -> aiohttp.ClientSession:
 
 
 async def serve(shared: Shared, stop: asyncio.Event) -> None:
-    """Run kopf until stopped. It ends by itself at an error in a watch, and begins again then."""
+    """Run kopf until `stop` is set. kopf ends at an error in a watch; then it is started again after a pause."""
     pauses = RETRIES.pauses(shared.rng)
     with _logged():
         while not stop.is_set():
@@ -152,13 +153,13 @@ async def serve(shared: Shared, stop: asyncio.Event) -> None:
             except Exception as error:
                 log.warning("pools are no longer followed, beginning again", error=text_of(error))
             else:
-                return  # at a signal, which kopf takes for itself
+                return  # after a signal: kopf has its own signal handlers
             await either(shared.clock, next(pauses), stop)
 
 
 @contextlib.contextmanager
 def _logged() -> Iterator[None]:
-    """While open, what kopf logs is logged as everything else here is; of its news only what is wrong."""
+    """Pass kopf's warnings and errors to structlog while the context is open; its other messages are dropped."""
     logger, handler = logging.getLogger("kopf"), _Forward()
     before = logger.level, logger.propagate
     logger.addHandler(handler)
@@ -174,14 +175,14 @@ def _logged() -> Iterator[None]:
 class _Forward(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         if record.getMessage().startswith("Request attempt"):
-            return  # it is tried again, for ever; our own watches of the same API server say what is wrong
+            return  # kopf repeats the request without end; our own watches of the API server report the error
         error = record.exc_info[1] if record.exc_info else None
         more = {"exception": traceback_of(error)} if error is not None and _is_ours(error) else {}
         structlog.get_logger(record.name).log(record.levelno, record.getMessage()[:1000], **more)
 
 
 def _is_ours(error: BaseException) -> bool:
-    """Whether the error was raised in a handler; where kopf's own watches and requests ended is of use to nobody."""
+    """Whether the error passed through `Keeper`. A traceback of kopf's own watches and requests would help nobody."""
     if isinstance(error, OSError | aiohttp.ClientError):
         return False
     return any(frame.f_code.co_filename == _keeper_file() for frame, _ in traceback.walk_tb(error.__traceback__))

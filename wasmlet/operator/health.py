@@ -1,4 +1,4 @@
-"""What the operator counts of itself, for Prometheus, and whether it lives: `/metrics`, `/healthz`, `/readyz`."""
+"""The operator's own HTTP endpoints: Prometheus metrics and health, at `/metrics`, `/healthz` and `/readyz`."""
 
 from __future__ import annotations
 
@@ -20,12 +20,13 @@ from wasmlet.clock import Clock
 from wasmlet.errors import ConfigError
 
 STUCK_SECONDS = 1800.0
-"""More than the requests of a look take where the API server puts off each of them as often as it may."""
+"""After so long, a look at a pool counts as stuck. Its requests take less even where the API server delays each (429).
+"""
 STATES = ("wanted", "ready", "updated", "draining")
 
 
 class Metrics:
-    """The figures of one operator."""
+    """The Prometheus metrics of one operator."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -41,21 +42,21 @@ class Metrics:
         )
 
     def looked(self, pool: str, **nodes: int) -> None:
-        """A pool was looked at.
+        """Count a look at a pool, and set how many nodes it has.
 
         Args:
-            nodes: how many there are, by `STATES`.
+            nodes: the number of nodes for each of `STATES`; 0 where it is left out.
         """
         self._looks.labels(pool).inc()
         for state in STATES:
             self._nodes.labels(pool, state).set(nodes.get(state, 0))
 
     def failed(self, pool: str) -> None:
-        """A step failed."""
+        """Count a step that failed."""
         self._failures.labels(pool).inc()
 
     def forget(self, pool: str) -> None:
-        """The pool is gone, and so are its series."""
+        """Remove the series of a pool that is gone."""
         for one in (self._looks, self._failures):
             with contextlib.suppress(KeyError):
                 one.remove(pool)
@@ -65,9 +66,9 @@ class Metrics:
 
 
 class Pulse:
-    """Whether the operator lives: a look at a pool is a few requests, each of which ends in time.
+    """Detects an operator that hangs: a look at a pool is a few requests, each with a timeout, so it has to end.
 
-    Waiting is not part of a look, neither for the next one nor for an API server that is away.
+    A look does not include waiting for the next look, nor for an API server that does not answer.
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -76,7 +77,7 @@ class Pulse:
 
     @contextmanager
     def looking(self, pool: str) -> Iterator[None]:
-        """While open, a pool is looked at."""
+        """Mark that a look at the pool is under way while the context is open."""
         key = object()
         self._begun[key] = pool, self._clock.monotonic()
         try:
@@ -94,11 +95,11 @@ class Pulse:
 async def served(
     address: str, port: int, metrics: Metrics, pulse: Pulse, ready: Callable[[], bool]
 ) -> AsyncIterator[None]:
-    """Serve them while open.
+    """Serve the endpoints while the context is open.
 
     Args:
         port: 0 serves nothing.
-        ready: whether what the cluster has is known.
+        ready: whether the operator knows the objects of the cluster; `/readyz` answers with that.
 
     Raises:
         ConfigError: the port cannot be had.
@@ -110,7 +111,7 @@ async def served(
     async def healthz(_: web.Request) -> web.Response:
         if pool := pulse.stuck():
             return web.Response(status=503, text=f"a look at pool {pool} does not end")
-        return web.Response(text="ok")  # an API server that is away is not mended by a restart
+        return web.Response(text="ok")  # a restart would not help where the API server does not answer
 
     async def readyz(_: web.Request) -> web.Response:
         return web.Response(text="ok") if ready() else web.Response(status=503, text="not in sync yet")

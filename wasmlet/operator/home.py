@@ -1,4 +1,4 @@
-"""Where a pool's nodes are: Nodes and pools are the whole cluster's, but an operator sees the pods of one namespace."""
+"""Finds the namespace of a pool's nodes. Pools belong to the whole cluster, but an operator works in one namespace."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ BINDINGS = "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings"
 
 
 async def home_of(client: Client, pool: str, own: str) -> str | None:
-    """The namespace of the pool's nodes, which their rights name; None where there are none yet, or it is gone.
+    """The namespace of the pool's nodes; None where the pool has no nodes yet, or where that namespace is gone.
 
-    To an operator of another namespace all Nodes of the pool would look as if they had no pod.
+    It is read from the pool's ClusterRoleBinding, whose subject is a service account of that namespace. An operator of
+    another namespace must not act: it does not see the pods, so all Nodes of the pool would look as if they had none.
 
     Args:
         own: the namespace of the operator that asks.
@@ -37,10 +38,10 @@ async def home_of(client: Client, pool: str, own: str) -> str | None:
 
 
 async def claim(client: Client, pool: Pool, own: str) -> str | None:
-    """Have the nodes of a pool that has none in the operator's namespace; of two operators one is the first.
+    """Claim a new pool for this operator's namespace, by its ClusterRoleBinding. Where two operators try, one succeeds.
 
     Returns:
-        The namespace of its nodes then; None where that of another is gone.
+        The namespace that has the pool now; None where another one has it, and that one is gone.
 
     Raises:
         ApiError: the API server does not take it.

@@ -1,7 +1,7 @@
-"""Certificates of a pool's nodes: a request is approved where it is for the node whose pod asks, and for nothing else.
+"""Approves the certificate requests of a pool's nodes: only a node, or its pod, may ask, and only for that node.
 
-A node asks for its first certificate with the token of its pod, and the API server writes into the request which pod
-that is (name and UID). Later ones, and those that its API shows, it asks for as itself.
+A node requests its first certificate with the service account token of its pod. The API server writes the pod's name
+and UID into the request. Later client certificates, and the serving certificates of its API, it requests as itself.
 """
 
 from __future__ import annotations
@@ -33,18 +33,19 @@ _USAGES = {CLIENT_SIGNER: {"client auth"}, SERVING_SIGNER: {"server auth"}}
 _COMMON_USAGES = {"digital signature", "key encipherment"}
 _NO_POD: Raw = {"metadata": {}}
 _NAME = re.compile(r"[a-z0-9]([-.a-z0-9]{0,251}[a-z0-9])?")
-"""Of a Node; other names must not become part of a path."""
+"""What a Node name looks like. Other names are refused, because the name becomes part of a URL path."""
 AGAIN_SECONDS = 30.0
-"""What is against a request may pass, as the address of a pod comes later: it is looked at again so often."""
+"""The pause in seconds before refused requests are checked again: a reason may pass, as a pod gets its address later.
+"""
 MOST_LATER = 1000
-"""So many requests are looked at again; any pod of a pool can make more."""
+"""At most so many refused requests are kept and checked again, as any pod of a pool can make more."""
 
 
 class Approvals:
-    """Approves what may be; a reflector's handler. Requests are followed once a pool's nodes have certificates.
+    """Approves the requests that are allowed; a reflector's handler. It starts to watch when a pool needs certificates.
 
     Args:
-        namespace: of the nodes' pods.
+        namespace: the namespace of the nodes' pods.
     """
 
     def __init__(self, client: Client, namespace: str, pacing: Pacing) -> None:
@@ -54,17 +55,17 @@ class Approvals:
         self._asked = asyncio.Event()
         self._open: dict[str, Raw] = {}
         self._later: dict[str, Raw] = {}
-        """Those that may not be approved now, and are looked at again."""
+        """The requests that are refused for now, and are checked again."""
         self._said: dict[str, str] = {}
-        """Why, as it was said last."""
+        """The reason that was logged last for each request."""
         self._news = asyncio.Event()
 
     def ask(self) -> None:
-        """There is a pool whose nodes have certificates."""
+        """Start the watch, as there is a pool whose nodes have certificates."""
         self._asked.set()
 
     async def run(self) -> None:
-        """Follow requests until cancelled."""
+        """Watch requests and decide them until cancelled."""
         await self._asked.wait()
         async with asyncio.TaskGroup() as group:
             group.create_task(Reflector(self._client, Selection(REQUESTS), self, pacing=self._pacing).run())
@@ -84,10 +85,10 @@ class Approvals:
                 except errors.ApiError as error:
                     log.warning("a request for a certificate is not decided, trying again", error=str(error))
                     if (newest := self._open.pop(name, None)) is not None:
-                        self._open[name] = newest  # the others are not to wait for it
+                        self._open[name] = newest  # to the end, so that the others do not wait for it
                     await pauses.wait()
                     continue
-                if self._open.get(name) is raw:  # else a newer one has come meanwhile
+                if self._open.get(name) is raw:  # otherwise a newer version has come meanwhile
                     del self._open[name]
                     if why and len(self._later) < MOST_LATER:
                         self._later[name] = raw
@@ -96,7 +97,11 @@ class Approvals:
                     log.warning("a request for a certificate is not approved", request=name, why=why)
 
     async def _settle(self, name: str, raw: Raw) -> str:
-        """Approve a request that may be. Returns why not, where that may pass; "" where it is decided."""
+        """Approve a request if that is allowed.
+
+        Returns:
+            Why it is refused, where that may change later; "" where it is decided.
+        """
         pod = await self._get(f"/api/v1/namespaces/{self._namespace}/pods/{asking(raw)}")
         pool = (pod["metadata"].get("labels") or {}).get(LABEL, "")
         why = objection(raw, pod, await self._get(f"{POOLS}/{pool}") if pool else _NO_POD, self._namespace)
@@ -104,7 +109,7 @@ class Approvals:
             log.warning("a request for a certificate is not approved", request=name, why=why)
             return ""
         if why:
-            return why  # as long as there is a pod: it may have no address yet
+            return why  # checked again as long as there is a pod: it may have no address yet
         said = {
             "type": "Approved",
             "status": "True",
@@ -115,7 +120,7 @@ class Approvals:
         try:
             await self._client.replace(f"{REQUESTS}/{name}/approval", {**raw, **kind, "status": {"conditions": [said]}})
         except (errors.ObjectNotFound, errors.Conflict):
-            return ""  # it is another one by now; the watch tells of it
+            return ""  # the request has changed; the watch will report it
         except (errors.BadRequest, errors.Forbidden, errors.Invalid) as error:
             return str(error)
         log.info("a node gets a certificate", node=asking(raw), pool=pool)
@@ -151,7 +156,7 @@ class Approvals:
 
 
 def asking(raw: Raw) -> str:
-    """The name of the node, and of its pod, that asks; "" where none does."""
+    """The name of the node that asks, which is also its pod's name; "" where neither a node nor a pod asks."""
     spec = raw["spec"]
     username = str(spec.get("username") or "")
     name = username.removeprefix(NODE) if username.startswith(NODE) else _extra(spec, "name")
@@ -159,12 +164,12 @@ def asking(raw: Raw) -> str:
 
 
 def objection(raw: Raw, pod: Raw, pool: Raw, namespace: str) -> str:
-    """Why a request is not to be approved; "" where it is.
+    """Why a request must not be approved; "" where it may be approved.
 
     Args:
         raw: the CertificateSigningRequest.
-        pod: the one that asks, as the API server has it now.
-        pool: the one whose label the pod has.
+        pod: the pod that asks, as the API server has it now.
+        pool: the pool that the pod's label names.
     """
     spec, metadata = raw["spec"], pod["metadata"]
     name, found = str(metadata.get("name") or ""), pool["metadata"].get("name", "")
@@ -188,7 +193,7 @@ def objection(raw: Raw, pod: Raw, pool: Raw, namespace: str) -> str:
 
 
 def _content(spec: Raw, name: str, address: str) -> str:
-    """What is wrong with what is asked for."""
+    """Why the certificate must not be issued, by its usages, subject and hosts; "" where nothing is wrong."""
     wanted = _USAGES[spec["signerName"]]
     usages = set(spec.get("usages") or ())
     if not wanted <= usages or not usages <= wanted | _COMMON_USAGES:

@@ -1,4 +1,4 @@
-"""One pool is kept as its object says: look, decide, do the next steps, wait until something changes."""
+"""The control loop of one pool: look at its state, decide, do the next steps, and wait until something changes."""
 
 from __future__ import annotations
 
@@ -33,17 +33,18 @@ from wasmlet.operator.status import in_words_only, some, stamped, status_of
 log = structlog.get_logger(__name__)
 
 LOOK_SECONDS = 600.0
-"""A pool is looked at that often where nothing is heard of it."""
+"""The longest time between two looks at a pool, where no change is reported."""
 SETTLE_SECONDS = 0.1
-"""Changes come in flocks; a look waits so long for the rest of one."""
+"""Changes come in groups, so a look waits so long for the rest of a group."""
 REMOVING_SECONDS = 5.0
-"""The same for a pool that is deleted: kopf tells of no change of an object while it handles its deletion."""
+"""The longest time between two looks at a pool that is being deleted: then kopf does not report its changes."""
 AGAIN_SECONDS = 30.0
-"""What an administrator has to put right, and no watch tells of, is tried again so often."""
+"""The pause before another try where an administrator has to correct something that no watch reports."""
 HOST_SECONDS = 2.0
-"""What a host takes to end the node of an agent whose key is gone."""
+"""How long a host may need to end the node of an agent whose key was deleted."""
 WORDS_SECONDS = 5.0
-"""The least time between two times that the same state is put into other words: another operator may do so, too."""
+"""The least time between two status writes that differ only in words. Another operator may write it in other words,
+too."""
 Ask = Callable[[], Awaitable[Raw]]
 
 
@@ -51,9 +52,9 @@ class Keeper:
     """Keeps one pool.
 
     Args:
-        uid: of the pool.
-        ask: gives the pool's object as it is now.
-        removing: the pool is deleted: its nodes end, and `run` with them.
+        uid: the pool's UID. A pool of the same name with another UID counts as gone.
+        ask: returns the pool's object as it is now.
+        removing: the pool is being deleted. Then its nodes are ended, and `run` returns when they are gone.
     """
 
     def __init__(self, name: str, uid: str, shared: Shared, ask: Ask, *, removing: bool) -> None:
@@ -65,18 +66,18 @@ class Keeper:
         self._wake = shared.wakes.of(name)
         self._applier = Applier(shared.client, shared.fleet, name, shared.clock)
         self._answered: Raw = {}
-        """The pool, as the API server answered when its status was written last."""
+        """The pool's object from the API server's answer to the last status write."""
         self._reported = float("-inf")
         self._core = f"/api/v1/namespaces/{shared.config.namespace}"
         self._locked_out: dict[str, float] = {}
         """When the keys of agents were taken back, by UID of their Nodes."""
         self._let_in: Sequence[str] | None = None
-        """The agents that alone have keys."""
+        """The agents that may have keys; the keys of all others were deleted. None before that was done."""
         self._scaler = Scaler(shared.client, shared.waiting, shared.clock)
         self._classes: Collection[str] = ()
-        """The engines whose RuntimeClasses are there."""
+        """The engines for which the RuntimeClasses have been created."""
         self._free: set[str] = set()
-        """Names that are no Node's of somebody else."""
+        """Names of nodes that were checked: no Node of somebody else has them."""
         self._home: str | None = None
         """The namespace of the pool's nodes, where that is known."""
 
@@ -103,7 +104,7 @@ class Keeper:
                 await shared.clock.sleep(SETTLE_SECONDS)
 
     async def _look(self, drains: Drains) -> float | None:
-        """One look and the steps that follow.
+        """Look at the pool once, and do the steps that follow.
 
         Returns:
             In how many seconds to look again at the latest; None when the pool is gone.
@@ -153,7 +154,7 @@ class Keeper:
             self._shared.metrics.failed(self._name)
             trouble = Unusable("Refused", f"the API server refuses what the pool needs: {error}")
             again.append(AGAIN_SECONDS)
-        seen = self._seen(pool)  # what was applied its controller has not seen
+        seen = self._seen(pool)  # again: the controller may not have seen what was applied
         status = status_of(pool, seen, plan, drains.progress(), trouble=trouble, removing=self._removing)
         if (later_on := await self._report(raw, status)) is not None:
             again.append(later_on)
@@ -176,9 +177,9 @@ class Keeper:
         return self._shared.fleet.of(self._name)
 
     async def _at_home(self, raw: Raw) -> bool:
-        """Whether the pool's nodes are in this operator's namespace, or nowhere yet.
+        """Whether the pool's nodes are in this operator's namespace, or in none yet.
 
-        Where they are not, nothing is touched, the status neither: another operator may be there, and write it.
+        Where they are elsewhere, this operator changes nothing, not even the status: another operator may write that.
         """
         own = self._shared.config.namespace
         if self._home != own:
@@ -194,10 +195,11 @@ class Keeper:
         return True
 
     async def _completed(self, plan: Plan, seen: Seen) -> tuple[Seen, list[str]]:
-        """What is seen, with the Nodes of which the watch has not told yet, of pods that are to end.
+        """Add the Nodes that the watch has not reported yet, for pods that are about to end.
 
         Returns:
-            That, and the names of Nodes with pods that have lost the label by which they are seen.
+            The completed state, and the names of Nodes that have pods but have lost the label by which the watch finds
+            them.
         """
         have = 0 if seen.set is None else seen.set.replicas
         ending = {pod.name for pod in plan.restart}
@@ -220,7 +222,10 @@ class Keeper:
             return None
 
     async def _with_replicas(self, pool: Pool) -> Pool:
-        """The pool with a number of nodes: where nobody says one, an autoscaler of pods would leave it alone."""
+        """The pool with `replicas` set; where it is not, a default is written into the object first.
+
+        A HorizontalPodAutoscaler does not scale an object that has no number.
+        """
         if pool.replicas is not None or pool.remote is not None or self._removing:
             return pool
         raw = await self._shared.client.get(f"{POOLS}/{pool.name}")
@@ -231,7 +236,7 @@ class Keeper:
         return Pool.of(await self._shared.client.patch(f"{POOLS}/{pool.name}", patch, MERGE_PATCH))
 
     async def _check(self, pool: Pool, plan: Plan, seen: Seen, strays: Sequence[str]) -> None:
-        """See that the pool can be as it says.
+        """Check that the pool's spec can be carried out.
 
         Raises:
             Unusable: it cannot.
@@ -254,13 +259,17 @@ class Keeper:
                 self._free.add(name)
 
     async def _check_free(self, name: str) -> None:
-        """The nodes of a pool may act as the Nodes of their names, so none may be another machine's."""
+        """Refuse a name that another owner's Node has: the pool's nodes would get the right to act as that Node."""
         found = await self._node(name)
         if found is not None and (found["metadata"].get("labels") or {}).get(LABEL) != self._name:
             raise Unusable("NameTaken", f"there is a Node {name} that is not of this pool; rename the pool")
 
     async def _scale(self, pool: Pool, rules: Autoscaling, seen: Seen) -> float:
-        """Change how many nodes the pool wants; the next look sees it. Returns in how many seconds to look again."""
+        """Change the pool's `replicas` where it scales itself. The next look acts on that.
+
+        Returns:
+            In how many seconds to look again.
+        """
         wish, again = await self._scaler.wish(pool, rules, seen)
         if wish != pool.replicas:
             test = {"op": "test", "path": "/spec/replicas", "value": pool.replicas}
@@ -276,7 +285,7 @@ class Keeper:
     # --- steps
 
     async def _apply(self, pool: Pool, plan: Plan, seen: Seen) -> float | None:
-        """Make all objects what they are to be. Of a pool that goes only the number of its nodes is changed."""
+        """Apply the pool's objects; of a pool that is being deleted, only where the number of its nodes changes."""
         if self._removing and pool.remote is not None and not plan.forget:
             return None
         if self._removing and pool.remote is None and plan.replicas == (0 if seen.set is None else seen.set.replicas):
@@ -284,12 +293,12 @@ class Keeper:
         config = self._shared.config
         names = [pool.node(ordinal) for ordinal in range(plan.replicas)]
         names += [member.name for member in seen.members if member.ordinal >= plan.replicas]
-        if pool.certificates:  # until a pod is made anew it has the rights that it was made for
+        if pool.certificates:  # an older pod keeps its right to act as its Node until it is replaced
             names = [m.name for m in seen.members if m.pod is not None and not m.pod.certificates]
         place = objects.Place(config.namespace, config.node_image, self._shared.client.identity.server)
         made = objects.of_nodes(pool, place, plan.replicas, names)
         if pool.remote is not None:
-            # One that goes must not come back with its token when its key is taken.
+            # Its name leaves the role first: else the agent could join again with its token once its key is deleted.
             names = [member.name for member in seen.members if member.node not in plan.forget]
             made = of_agents(pool, pool.remote, place, names)
             if self._removing:
@@ -312,7 +321,11 @@ class Keeper:
             self._classes = engines
 
     async def _step(self, pool: Pool, plan: Plan) -> list[float]:
-        """What ends. Returns in how many seconds to look again, if something is about to."""
+        """Delete the pods and Nodes that the plan names.
+
+        Returns:
+            The seconds to wait where Nodes may not be deleted yet; empty where there is nothing to wait for.
+        """
         client = self._shared.client
         restarted, gone = [], []
         for pod in plan.restart:
@@ -326,7 +339,7 @@ class Keeper:
             if waits:
                 break
             if await self._has_pod(node.name):
-                continue  # the watch of pods is behind
+                continue  # the watch has not reported this pod yet
             with contextlib.suppress(errors.ObjectNotFound, errors.Conflict):
                 await client.delete(f"{paths.NODES}/{node.name}", {"preconditions": {"uid": node.uid}})
                 log.info("a node is gone", pool=self._name, node=node.name)
@@ -338,7 +351,7 @@ class Keeper:
         return waits
 
     def _locked(self, node: NodeSeen) -> float:
-        """In how many seconds the host of an agent whose key was taken back no longer makes its Node again."""
+        """In how many seconds the Node of an agent may be deleted; earlier, its host might create it again."""
         now = self._shared.clock.monotonic()
         return self._locked_out.setdefault(node.uid, now) + HOST_SECONDS - now
 
@@ -349,7 +362,7 @@ class Keeper:
                     await self._shared.client.patch(f"{paths.NODES}/{member.name}", patch, MERGE_PATCH)
 
     async def _has_pod(self, name: str) -> bool:
-        """Whether the node has a pod, which would make its Node again."""
+        """Whether the node still has a pod, which would create its Node again."""
         try:
             await self._shared.client.get(f"{self._core}/pods/{name}")
         except errors.ObjectNotFound:
@@ -357,10 +370,10 @@ class Keeper:
         return True
 
     async def _report(self, raw: Raw, status: dict[str, Any]) -> float | None:
-        """Write the status where it says something new.
+        """Write the pool's status if it has changed.
 
         Returns:
-            In how many seconds to do that, where it says the same in other words and was written just now.
+            In how many seconds to write it, where it differs only in words and was written a moment ago; else None.
         """
         if self._answered and not later(version_of(raw), version_of(self._answered)):
             raw = self._answered
@@ -382,7 +395,7 @@ class Keeper:
 
 
 def _hides_guests(member: Member) -> bool:
-    """Whether pods may run on it although its Node is not seen."""
+    """Whether pods may run on this node although the watch has not shown its Node."""
     return member.node is None and member.pod is not None and member.pod.running and not member.pod.ending
 
 

@@ -1,4 +1,4 @@
-"""What a pool's objects become when its nodes have ended: they are deleted, also where the pool went before them."""
+"""Deletes a pool's objects after its nodes have ended, also where the pool itself is already gone."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ log = structlog.get_logger(__name__)
 LOOK_SECONDS = 60.0
 KEY_TYPE = "wasmlet.dev/agent-key"
 _AGENT = "wasmlet.dev/agent"
-"""Label of the Secrets with agents' keys."""
+"""The label of the Secrets that hold agents' keys."""
 
 
 async def remove_objects(client: Client, namespace: str, pool: str) -> None:
-    """Delete the objects of a pool that has no nodes any more; one of that name that is somebody else's stays.
+    """Delete the objects of a pool that has no nodes any more. Objects of the same names that are not the pool's stay.
 
     Raises:
         ApiError: one cannot be read or deleted, or the StatefulSet has pods again.
@@ -35,7 +35,7 @@ async def remove_objects(client: Client, namespace: str, pool: str) -> None:
             if (metadata.get("labels") or {}).get(LABEL) != pool:
                 continue
             before = {"uid": metadata["uid"]}
-            if path == set_path(namespace, pool):  # what a watch has told may be old, and its pods would end with it
+            if path == set_path(namespace, pool):  # the cache may be old, and the set's pods would end with it
                 if not SetSeen.of(raw).empty:
                     raise errors.Conflict(409, "Conflict", f"StatefulSet {pool} has pods again")
                 before["resourceVersion"] = metadata["resourceVersion"]
@@ -44,7 +44,7 @@ async def remove_objects(client: Client, namespace: str, pool: str) -> None:
 
 
 async def take_back_keys(client: Client, namespace: str, pool: str, kept: Collection[str]) -> None:
-    """Delete the keys of a pool's agents, but for those of these names; what else is in that namespace stays.
+    """Delete the keys of a pool's agents, except those of the agents in `kept`. Other Secrets of that namespace stay.
 
     Raises:
         ApiError: they cannot be listed, or one cannot be deleted.
@@ -60,14 +60,14 @@ async def take_back_keys(client: Client, namespace: str, pool: str, kept: Collec
 
 
 def nothing_runs(seen: Seen) -> bool:
-    """Whether a pool has no node, and nobody who is about to make one."""
+    """Whether a pool has no node, and no StatefulSet that could still make one."""
     return not seen.members and (seen.set is None or seen.set.empty)
 
 
 async def follow(shared: Shared) -> None:
-    """Until cancelled, delete the objects of pools that are gone and have no nodes.
+    """Delete the objects of pools that are gone and have no nodes, again and again until cancelled.
 
-    A second operator, which has yet to hear that the first one is done, may make some again.
+    Such objects appear where a second operator, which does not yet know that the pool is gone, applies them again.
     """
     await shared.fleet.in_sync()
     while True:
@@ -83,7 +83,7 @@ async def _remove(shared: Shared, pool: str) -> None:
     client, namespace = shared.client, shared.config.namespace
     fleet = shared.fleet
     if shared.wakes.knows(pool) or fleet.nodes.of(pool) or not nothing_runs(fleet.of(pool)):
-        return  # its Nodes may be agents, whose host is the last that this would delete
+        return  # its Nodes may be agents, whose host must stay until they are gone
     with contextlib.suppress(errors.ObjectNotFound):
         await client.get(f"{POOLS}/{pool}")
         return

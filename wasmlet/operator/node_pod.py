@@ -1,4 +1,4 @@
-"""The pod of a node, from what its pool says. Pure; a change here rolls every pool's nodes."""
+"""Builds the pod template of a pool's nodes. Pure. A change of this code replaces the pods of all pools."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ from wasmlet.runtime.config import RuntimeConfig
 
 DRAIN_SECONDS = 25
 GRACE_SECONDS = 40
-"""More than the node takes to end what is left on it."""
+"""The pod's grace period in seconds; longer than the node needs to drain (`DRAIN_SECONDS`) and to stop."""
 STATE = "/var/lib/wasmlet"
 UNPREPARED = "wasmlet.dev/unprepared"
-"""Taint of a Node until it has what the pool's template says."""
+"""The taint of a new Node, until it has the labels, annotations and taints of the pool's template."""
 BOOTSTRAP = "wasmlet.dev/bootstrap-kubeconfig"
-"""Annotation of a pod: the kubeconfig with which its node asks for a certificate; it names a file with the token."""
+"""Annotation of a pod: a kubeconfig with which its node requests a certificate. It refers to the file with the token.
+"""
 _BOOTSTRAP = "/etc/wasmlet/bootstrap"
 _USER = 65532
 _OWN = (
@@ -28,12 +29,12 @@ _OWN = (
     "kubeconfig", "max_pods", "node_ip", "node_labels", "node_name", "port", "register_with_taints", "state_dir",
     "system_reserved",
 )  # fmt: skip
-"""Options of a node that the operator sets itself."""
+"""Options of a node that the operator sets itself, so `spec.config` may not have them."""
 _OWN_OF_HOST = (
     "kubeconfig", "listen", "max_pods", "namespace", "node_ip", "pool", "register_with_taints", "state_dir",
     "tls_ca_file", "tls_cert_file", "tls_key_file",
 )  # fmt: skip
-"""The same of a host."""
+"""The same for a host of agents."""
 _RESOURCES = {"requests": {"cpu": "100m", "memory": "256Mi"}, "limits": {"memory": "1Gi"}}
 _RESTRICTED = {
     "allowPrivilegeEscalation": False,
@@ -44,7 +45,7 @@ _PLACEMENT = ("affinity", "imagePullSecrets", "priorityClassName", "tolerations"
 
 
 def check_config(pool: Pool) -> None:
-    """See that each setting in `spec.config` is an option, and not one that the operator sets.
+    """Check that each setting in `spec.config` is a known option, and not one that the operator sets itself.
 
     Raises:
         Unusable: one is not; the message names it.
@@ -65,8 +66,8 @@ def template(pool: Pool, image: str, account: str, server: str) -> dict[str, Any
     """The pod template of the pool's StatefulSet.
 
     Args:
-        image: of pools that name none.
-        account: the service account.
+        image: the image for a pool that names none.
+        account: the name of the pod's service account.
         server: URL of the API server, for nodes that ask for certificates.
     """
     node = container(pool, image, options(pool))
@@ -107,7 +108,7 @@ def container(pool: Pool, image: str, arguments: list[str]) -> dict[str, Any]:
 
 
 def spec_of(pool: Pool, container: dict[str, Any], account: str) -> dict[str, Any]:
-    """What the pod of this container is besides."""
+    """The pod spec around this container: volumes, placement, service account and security settings."""
     given = pool.node_pod
     spec: dict[str, Any] = {
         "serviceAccountName": account,
@@ -127,10 +128,11 @@ def spec_of(pool: Pool, container: dict[str, Any], account: str) -> dict[str, An
 
 
 def options(pool: Pool) -> list[str]:
-    """The command line of each node."""
+    """The command-line options of each node."""
     settings = [f"--{name}={value}" for name, value in _settings(pool)]
     provider = [] if pool.provider == "custom" else [f"--provider={pool.provider}"]
-    # Nobody but a person would approve the certificates of the nodes' APIs; one that does sets serving-csr.
+    # Without certificates of its own, only a person could approve a node's serving request. A pool that has such an
+    # approver sets serving-csr.
     serving = [] if {"serving-csr", "serving_csr"} & set(pool.config) else ["--no-serving-csr"]
     identity = ["--impersonate-node", *serving]
     if pool.certificates:  # the operator approves those of the nodes' APIs, too
@@ -139,7 +141,7 @@ def options(pool: Pool) -> list[str]:
 
 
 def _bootstrap(server: str) -> str:
-    """A kubeconfig with the token of the pod, with which a node asks for its certificate."""
+    """A kubeconfig that uses the token of the pod, with which a node requests its certificate (JSON)."""
     user = {"tokenFile": f"{SERVICE_ACCOUNT}/token"}
     config = {
         "apiVersion": "v1",
@@ -178,7 +180,7 @@ def _settings(pool: Pool) -> Iterable[tuple[str, str]]:
 
 
 def _secure(spec: dict[str, Any], container: dict[str, Any], *, privileged: bool) -> None:
-    """What Pod Security "restricted" asks for, or the opposite."""
+    """Set the security context: what Pod Security "restricted" demands, or, where `privileged`, all rights."""
     if privileged:
         container["securityContext"] = {"privileged": True, "runAsUser": 0}
         return

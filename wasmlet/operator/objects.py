@@ -1,7 +1,7 @@
-"""The objects of a pool, as they are to be. Pure.
+"""Builds the Kubernetes objects of a pool whose nodes are pods. Pure.
 
-They have no owner reference: `kubectl delete wnp --cascade=foreground` would end what a pool owns before its nodes are
-empty. The operator deletes them when they are.
+The objects have no owner reference. With one, `kubectl delete wnp --cascade=foreground` would delete them before the
+nodes have been drained. The operator deletes them afterwards.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ APPS = "apps/v1"
 
 @attrs.frozen
 class Object:
-    """An object that is to be.
+    """An object to apply.
 
     Attributes:
-        path: of the object itself, for a request.
-        body: what is applied.
+        path: the URL path of the object.
+        body: the fields to apply.
     """
 
     path: str
@@ -32,7 +32,7 @@ class Object:
 
 
 def prefixed(pool: str) -> str:
-    """The name of a pool's objects that are not its nodes'."""
+    """The name of those objects of a pool that do not have the pool's own name: account, roles and bindings."""
     return f"wasmlet-pool-{pool}"
 
 
@@ -41,16 +41,16 @@ def set_path(namespace: str, pool: str) -> str:
 
 
 def keys_namespace(namespace: str) -> str:
-    """The namespace of join tokens and agents' keys, where the nodes' pods are in this one.
+    """The namespace of the Secrets with join tokens and agents' keys, for the namespace of the nodes' pods.
 
-    A host may make Secrets there, and by a Secret of the kind that asks for a token it is every service account of the
-    namespace. So it is another than the operator's.
+    A host may create Secrets there. By a Secret of type service-account-token it can get the token of any service
+    account of that namespace. So it must not be the namespace of the operator.
     """
     return f"{namespace}-keys"
 
 
 def paths_of(namespace: str, pool: str) -> Sequence[str]:
-    """Where the objects of a pool are, in the order in which they are removed."""
+    """The paths of all objects that a pool can have, in the order in which they are deleted."""
     core, rbac = f"/api/v1/namespaces/{namespace}", f"/apis/{RBAC}/v1"
     return (
         set_path(namespace, pool),
@@ -59,17 +59,17 @@ def paths_of(namespace: str, pool: str) -> Sequence[str]:
         f"{rbac}/namespaces/{keys_namespace(namespace)}/rolebindings/{prefixed(pool)}",
         f"{rbac}/clusterroles/{prefixed(pool)}",
         f"{core}/serviceaccounts/{prefixed(pool)}",
-        f"{rbac}/clusterrolebindings/{prefixed(pool)}",  # last: it says where the pool's nodes are
+        f"{rbac}/clusterrolebindings/{prefixed(pool)}",  # last, as `home_of` reads the pool's namespace from it
     )
 
 
 @attrs.frozen
 class Place:
-    """Where the nodes' pods are, and what of.
+    """Where a pool's pods run, and with which image.
 
     Attributes:
         image: of pools that name none.
-        server: URL of the API server.
+        server: the URL of the API server.
     """
 
     namespace: str
@@ -78,11 +78,11 @@ class Place:
 
 
 def of_nodes(pool: Pool, place: Place, replicas: int, names: Sequence[str]) -> Iterator[Object]:
-    """Everything of a pool whose nodes are pods, in the order in which it is needed.
+    """All objects of a pool whose nodes are pods, in the order in which they are needed.
 
     Args:
-        replicas: how many pods there are to be now, which may be more than the pool wants.
-        names: of the nodes that act as the Nodes of their names, those included that are still to end.
+        replicas: how many pods there are to be now; while nodes are drained, more than the pool wants.
+        names: the nodes that may act as the Nodes of their names, including nodes that have not ended yet.
     """
     account, namespace = prefixed(pool.name), place.namespace
     rules = [*(requests() if pool.certificates else ()), *impersonation(names)]
@@ -95,7 +95,7 @@ def of_nodes(pool: Pool, place: Place, replicas: int, names: Sequence[str]) -> I
         "publishNotReadyAddresses": True,
     }
     yield made(f"/api/v1/namespaces/{namespace}/services", "v1", "Service", pool, namespace, spec=service)
-    # Guests run in the pod of their node, and end with it: nothing but the operator replaces a pod (OnDelete).
+    # Guests run in the pod of their node and end with it. So nothing but the operator may replace a pod (OnDelete).
     stateful = {
         "replicas": replicas,
         "serviceName": pool.name,
@@ -110,7 +110,10 @@ def of_nodes(pool: Pool, place: Place, replicas: int, names: Sequence[str]) -> I
 
 
 def impersonation(nodes: Sequence[str]) -> list[dict[str, Any]]:
-    """The right to act as each of these nodes. Without names a rule would be about all users, so there is none then."""
+    """The rules that allow to act as each of these nodes; none without nodes.
+
+    A rule without names would allow to act as any user.
+    """
     if not nodes:
         return []
     return [
@@ -120,7 +123,7 @@ def impersonation(nodes: Sequence[str]) -> list[dict[str, Any]]:
 
 
 def requests() -> list[dict[str, Any]]:
-    """The right to ask for certificates; the operator approves what may be (`wasmlet.operator.identity`)."""
+    """The rules that allow to request certificates; `wasmlet.operator.identity` decides which requests to approve."""
     return [_rule("certificates.k8s.io", ["certificatesigningrequests"], ["create", "get", "list", "watch"])]
 
 
@@ -137,11 +140,11 @@ def bound(pool: Pool, namespace: str, account: str, rules: list[dict[str, Any]])
 def made(
     collection: str, version: str, kind: str, pool: Pool, namespace: str = "", *, name: str = "", **content: Any
 ) -> Object:
-    """An object of a pool.
+    """Build one object of a pool.
 
     Args:
-        collection: its path.
-        name: that of the pool without it.
+        collection: the URL path of its collection.
+        name: the object's name; by default the pool's.
     """
     metadata: dict[str, Any] = {"name": name or pool.name, "labels": node_pod.labels(pool.name)}
     if namespace:

@@ -1,4 +1,4 @@
-"""The operator as a whole: its clients, its watches, and kopf."""
+"""Puts the operator together: its clients, its watches, and kopf. `run` and `cleanup` are its two commands."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ log = structlog.get_logger(__name__)
 
 
 async def run(config: OperatorConfig) -> None:
-    """Keep all pools until a signal comes. Nodes and pods stay as they are then.
+    """Run the operator until a stop signal comes. Nodes and pods stay as they are then.
 
     Raises:
         ConfigError: the API server is away at the start, or does not accept the credentials.
@@ -57,7 +57,7 @@ async def cleanup(config: OperatorConfig) -> None:
 
 @asynccontextmanager
 async def _shared(config: OperatorConfig) -> AsyncIterator[Shared]:
-    """What the tasks of all pools share; watches and events run while it is open."""
+    """Make what the tasks of all pools share; the watches and the event recorder run while the context is open."""
     clock: Clock = SystemClock()
     identity, rng = await load_identity(config.kubeconfig), random.Random()
     async with (

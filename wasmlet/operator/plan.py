@@ -1,8 +1,9 @@
-"""What is to be done with the nodes of a pool next. Pure: what the API server has goes in, steps come out.
+"""Decides what to do next with the nodes of a pool. Pure: the observed state goes in, the next steps come out.
 
-Guests run in the pod of their node and end with it. So a node that is to go, or to be made anew, is emptied first; its
-pod goes when that is done or has taken too long; its Node goes last, when no node loop is there to make it again. A
-StatefulSet ends the pods with the highest ordinals, so the number of replicas is lowered past those that are empty.
+Guests run in the pod of their node and end with it. So a node that is to be removed or replaced is drained first. Its
+pod is deleted when the drain is done or has timed out. Its Node object is deleted last, when no pod is left that would
+create it again. A StatefulSet removes the pods with the highest ordinals first. So `replicas` is lowered only past
+nodes that are empty.
 """
 
 from __future__ import annotations
@@ -19,13 +20,13 @@ class Plan:
     """The next steps.
 
     Attributes:
-        replicas: of the StatefulSet; more than wanted while nodes are emptied.
-        drain: nodes to be emptied, and kept so until they end.
-        restart: pods whose node is empty, to be deleted so that the StatefulSet makes new ones.
-        release: Nodes that were to be emptied and are not any more.
-        forget: Nodes without a pod that nobody wants.
-        outdated: names of nodes whose pod is not what the StatefulSet says.
-        surplus: names of nodes that are to go.
+        replicas: of the StatefulSet; more than wanted while surplus nodes are drained.
+        drain: Nodes to drain, and to keep empty until they end.
+        restart: outdated pods whose node is empty; deleted, so that the StatefulSet makes new ones.
+        release: Nodes whose drain is to stop, as they are kept.
+        forget: surplus Nodes to delete: those that have no pod any more; of agents, those whose drain is done.
+        outdated: names of nodes whose pod has not the StatefulSet's current revision.
+        surplus: names of nodes that are to be removed.
     """
 
     replicas: int
@@ -38,22 +39,22 @@ class Plan:
 
     @property
     def done(self) -> bool:
-        """Whether all nodes are as they are to be, as far as the plan sees."""
+        """Whether there is nothing to do."""
         return not (self.drain or self.restart or self.release or self.forget or self.outdated or self.surplus)
 
 
 def planned(wanted: int, seen: Seen, emptied: Collection[str], max_unavailable: int) -> Plan:
-    """The next steps towards so many nodes, all of them what the StatefulSet says.
+    """The next steps towards `wanted` nodes, all with the StatefulSet's current revision.
 
     Args:
-        wanted: how many; 0 for a pool that is deleted.
+        wanted: how many nodes there are to be; 0 for a pool that is being deleted.
         emptied: UIDs of Nodes that are empty, or have had the time for it.
-        max_unavailable: how many nodes may be away for a change at a time.
+        max_unavailable: how many nodes may be unavailable at a time because of an update.
     """
     surplus = [member for member in seen.members if member.ordinal >= wanted]
     kept = [member for member in seen.members if member.ordinal < wanted]
     waiting = [member for member in surplus if _holds_guests(member) and not _emptied(member, emptied)]
-    # A StatefulSet that is made anew, as somebody has deleted it, takes the pods that it finds.
+    # Where somebody has deleted the StatefulSet, the new one adopts the pods that exist. So they count.
     found = max((member.ordinal + 1 for member in seen.members if member.pod is not None), default=0)
     current = seen.set.replicas if seen.set is not None else found
     replicas = wanted if wanted >= current else min(current, max([wanted, *(m.ordinal + 1 for m in waiting)]))
@@ -63,7 +64,7 @@ def planned(wanted: int, seen: Seen, emptied: Collection[str], max_unavailable: 
         idle = [member for member in outdated if not _holds_guests(member)]
         turn = [*idle, *_turn(wanted, kept, outdated, emptied, max_unavailable)]
         release = [member for member in kept if member not in turn and _released(member, outdated)]
-    else:  # what is emptied may be about to be outdated
+    else:  # the revision is not known: keep each drain going, as its node may turn out to be outdated
         turn, release = [member for member in kept if member.node is not None and member.node.draining is not None], []
     busy = [member for member in (*surplus, *turn) if _holds_guests(member)]
     pending = [member for member in busy if not _emptied(member, emptied)]
@@ -79,7 +80,7 @@ def planned(wanted: int, seen: Seen, emptied: Collection[str], max_unavailable: 
 
 
 def _holds_guests(member: Member) -> bool:
-    """Whether pods may run on it: there is a Node, and a pod whose container runs. One that is not ready may, too."""
+    """Whether pods may run on the node: it has a Node, and its pod's container runs, even if it is not ready."""
     if member.node is None or member.pod is None or member.pod.ending:
         return False
     return member.pod.running or member.pod.ready
@@ -98,9 +99,10 @@ def _outdated(member: Member, target: SetSeen | None) -> bool:
 def _turn(
     wanted: int, kept: Sequence[Member], outdated: Sequence[Member], emptied: Collection[str], most: int
 ) -> list[Member]:
-    """Which of the outdated nodes with guests are emptied, or made anew, now.
+    """Which of the outdated nodes with guests are drained or replaced now.
 
-    Those that are being emptied go on, but no more than may be away. Then come those that are not ready.
+    Nodes whose drain has begun come first, then nodes that are not available. In all, at most `most` nodes may be
+    unavailable.
     """
     busy = [member for member in outdated if _holds_guests(member)]
     begun = [member for member in busy if member.node is not None and member.node.draining is not None]
@@ -120,10 +122,10 @@ def _released(member: Member, outdated: Sequence[Member]) -> bool:
 
 
 def planned_of_agents(wanted: int, seen: Seen, emptied: Collection[str]) -> Plan:
-    """The next steps where nodes are agents: those that are to go are emptied, and then their Nodes go.
+    """The next steps of a pool of agents: surplus nodes are drained, and then their Nodes are deleted.
 
     Args:
-        wanted: how many of the first members stay; 0 for a pool that is deleted.
+        wanted: how many members stay, counted from the first; 0 for a pool that is being deleted.
         emptied: UIDs of Nodes that are empty, or have had the time for it.
     """
     surplus = [member for member in seen.members[wanted:] if member.node is not None]

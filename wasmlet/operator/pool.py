@@ -1,4 +1,4 @@
-"""A pool as its object says it, read. Pure."""
+"""Reads a `WasmNodePool` object into a `Pool`. Pure."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ PLURAL = "wasmnodepools"
 KIND = "WasmNodePool"
 POOLS = f"/apis/{GROUP}/{VERSION}/{PLURAL}"
 FINALIZER = f"{GROUP}/nodes"
-"""A pool has it until its nodes have ended."""
+"""The finalizer that keeps a deleted pool until its nodes have ended."""
 LABEL = f"{GROUP}/pool"
-"""Of everything that belongs to a pool; its value is the pool's name."""
+"""The label of all objects of a pool; its value is the pool's name."""
 MOST_SECONDS = 1e9
-"""A longer time is as good as for ever, and no date would be that far away."""
+"""Durations are cut to this; longer ones would lead to dates that cannot be represented."""
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h)")
 RESERVED = {"cpu": "100m", "memory": "256Mi"}
 
 
 class Unusable(WasmletError):
-    """The pool cannot be made as it stands; `reason` is that of the condition Degraded."""
+    """The pool's spec cannot be carried out. `reason` becomes the reason of the condition Degraded."""
 
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)
@@ -37,7 +37,12 @@ class Unusable(WasmletError):
 
 @attrs.frozen
 class Autoscaling:
-    """Between how many nodes the operator chooses, and how long it waits (seconds)."""
+    """The limits within which the operator chooses `replicas`, and how many seconds it waits before a change.
+
+    Attributes:
+        pending_seconds: how long pods must have waited for a node before one is added.
+        empty_seconds: how long the last node must have been empty before it is removed.
+    """
 
     least: int
     most: int
@@ -50,7 +55,7 @@ class Remote:
     """The agents of a pool whose nodes are elsewhere, and how they reach their host.
 
     Attributes:
-        agents: names, of the agents and of their Nodes.
+        agents: the names of the agents, which are also the names of their Nodes.
         tls_secret: name of the Secret with the host's certificate.
     """
 
@@ -65,8 +70,8 @@ class Pool:
 
     Attributes:
         replicas: None where nobody has said yet, and where the nodes are agents.
-        drain_timeout: seconds.
-        certificates: whether each node has a certificate of its own; they act as their nodes by name without it.
+        drain_timeout: how long the drain of a node may take, in seconds.
+        certificates: whether each node has a client certificate of its own; otherwise it impersonates its Node's user.
     """
 
     name: str
@@ -90,7 +95,7 @@ class Pool:
 
     @classmethod
     def of(cls, raw: Raw) -> Pool:
-        """Read a pool that the API server has taken, so that its schema and rules hold."""
+        """Read a pool from the API server, which has already checked it against its schema and rules."""
         metadata, spec = raw["metadata"], raw["spec"]
         template = spec.get("template") or {}
         dress, disruption = template.get("metadata") or {}, spec.get("disruption") or {}
@@ -127,13 +132,13 @@ class Pool:
 
 
 def ordinal_of(name: str, pool: str) -> int | None:
-    """Which of the pool's nodes or pods has this name; None where none has."""
+    """The ordinal in the name of a node or pod of this pool; None where the name is not of that form."""
     stem, _, last = name.rpartition("-")
     return int(last) if stem == pool and last.isdecimal() and last == str(int(last)) else None
 
 
 def seconds(text: str) -> float:
-    """A duration as Go writes it, such as 1h30m, in seconds: 30 years at most.
+    """Convert a duration in Go's form, such as 1h30m, to seconds; at most `MOST_SECONDS`.
 
     Raises:
         Unusable: it is none.

@@ -1,4 +1,4 @@
-"""The objects of a pool whose nodes are agents elsewhere: one host process is the node loop of all of them. Pure."""
+"""Builds the objects of a pool whose nodes are agents elsewhere; one host process runs the node loops of all. Pure."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ from wasmlet.operator.objects import APPS, RBAC, Object, Place, bound, impersona
 from wasmlet.operator.pool import LABEL, Pool, Remote
 
 KEYS_ROLE = "wasmlet-pool-keys"
-"""A Role of the operator's deployment in `keys_namespace`: to keep join tokens and agents' keys, which are Secrets."""
+"""A Role that the operator's deployment puts into `keys_namespace`; it allows a host to keep join tokens and agents'
+keys."""
 _TLS = "/etc/wasmlet/tls"
 _RESOURCES = {"requests": {"cpu": "100m", "memory": "128Mi"}, "limits": {"memory": "1Gi"}}
 
 
 def of_agents(pool: Pool, remote: Remote, place: Place, names: Sequence[str]) -> Iterator[Object]:
-    """Everything of a pool whose nodes are agents, in the order in which it is needed.
+    """All objects of a pool whose nodes are agents, in the order in which they are needed.
 
     Args:
-        names: of the nodes, those included that are still to end.
+        names: the names of the nodes, including nodes that have not ended yet.
     """
     namespace, account = place.namespace, prefixed(pool.name)
     core = f"/api/v1/namespaces/{namespace}"
@@ -40,7 +41,8 @@ def of_agents(pool: Pool, remote: Remote, place: Place, names: Sequence[str]) ->
     yield made(f"{core}/services", "v1", "Service", pool, namespace, spec=service)
     deployment = {
         "replicas": 1,
-        # An agent has one host: a second one would take its nodes away. Guests run on, whoever the host is.
+        # An agent has one host, and a second host would take over its nodes. Guests keep running while the host
+        # changes.
         "strategy": {"type": "Recreate"},
         "revisionHistoryLimit": 2,
         "selector": {"matchLabels": {LABEL: pool.name}},

@@ -1,4 +1,4 @@
-"""How many nodes a pool has that scales itself: one more while pods find no node, one less while the last is empty."""
+"""Autoscaling of a pool: one node more while pods find no node, one node less when the last one has long been empty."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Pending:
     """A pod for which the scheduler has found no node.
 
     Attributes:
-        since: when it said so.
+        since: since when the scheduler finds none.
     """
 
     selector: Mapping[str, str]
@@ -35,7 +35,7 @@ class Pending:
 
     @classmethod
     def of(cls, raw: Raw) -> Pending | None:
-        """The pod, if it is one; its RuntimeClass has added to its node selector when it was made."""
+        """The pod if it is pending, else None. Its node selector includes that of its RuntimeClass."""
         spec, status = raw.get("spec") or {}, raw.get("status") or {}
         for condition in status.get("conditions") or ():
             if condition.get("type") == "PodScheduled" and condition.get("reason") == "Unschedulable":
@@ -45,19 +45,19 @@ class Pending:
 
 
 class Waiting:
-    """The pods of the cluster that have no node; a reflector's handler. They are followed once a pool scales itself."""
+    """The pending pods of the cluster; a reflector's handler. The watch starts when a pool first asks for them."""
 
     def __init__(self) -> None:
         self._asked = asyncio.Event()
         self._found: dict[str, Pending] = {}
 
     def pods(self) -> Sequence[Pending]:
-        """Those for which there is none, as far as they are known yet."""
+        """The pods for which there is no node, as far as known. The first call starts the watch."""
         self._asked.set()
         return list(self._found.values())
 
     async def run(self, client: Client, pacing: Pacing) -> None:
-        """Follow them until cancelled, from when somebody has asked for them."""
+        """Wait for the first call of `pods`, then watch until cancelled."""
         await self._asked.wait()
         await Reflector(client, Selection(paths.PODS, {"fieldSelector": "spec.nodeName="}), self, pacing=pacing).run()
 
@@ -76,13 +76,13 @@ class Waiting:
 
 
 def selects(selector: Mapping[str, str], labels: Mapping[str, str]) -> bool:
-    """Whether pods with this node selector go to nodes with these labels, and are for wasmlet's nodes at all."""
+    """Whether this node selector matches these labels, and selects wasmlet's nodes in particular."""
     ours = any(key.startswith(_OURS) for key in selector) or selector.get("kubernetes.io/arch") == "wasm"
     return ours and all(labels.get(key) == value for key, value in selector.items())
 
 
 def labels_of(pool: Pool, members: Iterable[Member]) -> Mapping[str, str]:
-    """The labels of the pool's next node: those of one that there is, or what is known of them before."""
+    """The labels that the pool's next node would have: those of an existing node, or those known beforehand."""
     for member in members:
         if member.node is not None:
             return {**member.node.labels, **pool.labels}
@@ -98,17 +98,17 @@ def labels_of(pool: Pool, members: Iterable[Member]) -> Mapping[str, str]:
 
 
 class Scaler:
-    """Says how many nodes one pool is to have."""
+    """Decides how many nodes one pool is to have."""
 
     def __init__(self, client: Client, waiting: Waiting, clock: Clock) -> None:
         self._client = client
         self._waiting = waiting
         self._clock = clock
         self._empty: tuple[str, datetime] | None = None
-        """The UID of the last node, and since when it is known to be empty."""
+        """The UID of the node with the highest ordinal, and since when it is known to be empty."""
 
     async def wish(self, pool: Pool, rules: Autoscaling, seen: Seen) -> tuple[int, float]:
-        """How many nodes there are to be, and in how many seconds to ask again.
+        """How many nodes the pool is to have, and in how many seconds to ask again.
 
         Raises:
             ApiError: the pods of the last node cannot be listed.
@@ -124,7 +124,8 @@ class Scaler:
         waiting = [pod for pod in self._waiting.pods() if selects(pod.selector, labels)]
         if waiting:
             self._empty = None
-            # A pod that has waited for the last node, too, may be about to be given to it.
+            # Pods that waited for the newest node may be about to be scheduled there. So the time counts from when it
+            # got ready.
             since = [min(pod.since for pod in waiting), *(m.node.since for m in kept if m.node and m.node.since)]
             due = max(since) + timedelta(seconds=rules.pending_seconds)
             return (have + 1 if due <= now and have < rules.most else have), again
@@ -144,7 +145,7 @@ class Scaler:
 
 
 def _counts(pod: Raw) -> bool:
-    """Whether a node with this pod is in use: a DaemonSet's does not count, nor one that has finished."""
+    """Whether a node with this pod is in use: pods of DaemonSets and finished pods do not count."""
     owners = pod["metadata"].get("ownerReferences") or ()
     of_set = any(owner.get("kind") == "DaemonSet" for owner in owners)
     return not of_set and (pod.get("status") or {}).get("phase") not in _FINISHED

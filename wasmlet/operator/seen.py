@@ -1,4 +1,4 @@
-"""What the API server has of a pool's nodes: of each object only what decisions need. Pure."""
+"""The observed state of a pool's nodes: of each object only the fields that decisions need. Pure."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from wasmlet.model.times import parse
 from wasmlet.operator.node_pod import BOOTSTRAP
 
 DRAINING = "wasmlet.dev/draining"
-"""Annotation of a Node that the operator empties: since when."""
+"""Annotation of a Node that the operator drains: the time when the drain began."""
 CORDONED_BEFORE = "wasmlet.dev/cordoned-before-draining"
-"""Annotation of such a Node that somebody else had cordoned: the operator leaves it so."""
+"""Annotation of a Node that was already cordoned when its drain began; then the operator does not uncordon it."""
 DRESS = "wasmlet.dev/pool-template"
-"""Annotation of a Node: which labels, annotations and taints it has from its pool (JSON)."""
+"""Annotation of a Node: which labels, annotations and taints come from its pool's template (JSON)."""
 MEMBER = "wasmlet.dev/pool-uid"
-"""Annotation of a Node that was an agent of a pool: the UID of that pool, by which the operator knows its own."""
+"""Annotation of a Node that is or was an agent of a pool: the pool's UID, by which the operator recognizes it."""
 _REVISION = "controller-revision-hash"
 
 
@@ -28,7 +28,10 @@ class NodeSeen:
     """A Node.
 
     Attributes:
-        since: when it became ready or not; None where it does not say.
+        since: when its Ready condition changed last; None where that is not said.
+        draining: when its drain began; None where it is not drained.
+        program: the version of the node's program (`kubeletVersion`).
+        pods: how many pods it can take, as a quantity.
     """
 
     name: str
@@ -69,9 +72,9 @@ class PodSeen:
     """The pod of a node.
 
     Attributes:
-        running: whether its container runs, as its kubelet said last; guests may run in it also while it is not ready.
-        certificates: whether its node asks for a certificate, and so does not act as the Node of its name.
-        trouble: why it does not run, in the words of the scheduler or of its kubelet; "" where nothing is said.
+        running: whether its container runs, as its kubelet reported last; guests may run in it even if it is not ready.
+        certificates: whether its node requests a certificate; otherwise the node impersonates its Node's user.
+        trouble: why it does not run, as the scheduler or its kubelet said; "" where nothing is said.
     """
 
     name: str
@@ -103,8 +106,8 @@ class SetSeen:
     """The StatefulSet of a pool.
 
     Attributes:
-        revision: what its pods are to be; "" while its controller has yet to see what the StatefulSet says.
-        empty: no pod is wanted, and its controller has seen that and has none.
+        revision: the revision that its pods are to have; "" until its controller has seen the last change.
+        empty: whether no pod is wanted, and its controller has confirmed that there is none.
     """
 
     uid: str
@@ -127,10 +130,10 @@ class SetSeen:
 
 @attrs.frozen
 class Member:
-    """A node of the pool: its pod and its Node, as far as they are there.
+    """A node of the pool, with its pod and its Node, as far as they exist.
 
     Attributes:
-        remote: it is an agent, which has no pod.
+        remote: whether it is an agent, which has no pod.
     """
 
     ordinal: int
@@ -141,23 +144,23 @@ class Member:
 
     @property
     def there(self) -> bool:
-        """Whether there is what runs pods."""
+        """Whether its pod exists, or, of an agent, its Node."""
         return self.node is not None if self.remote else self.pod is not None
 
     @property
     def available(self) -> bool:
-        """Whether it runs pods and takes more."""
+        """Whether it is ready and takes new pods."""
         runs = self.remote or (self.pod is not None and self.pod.ready and not self.pod.ending)
         return runs and self.node is not None and self.node.ready and self.node.draining is None
 
 
 @attrs.frozen
 class Seen:
-    """All of a pool."""
+    """The observed state of one pool."""
 
     set: SetSeen | None
     members: Sequence[Member]
-    """By ordinal; those that have neither a pod nor a Node are left out."""
+    """In the order of ordinals; nodes that have neither a pod nor a Node are left out, except for agents."""
 
 
 def _condition(status: Mapping[str, Any], kind: str, key: str = "status") -> str:
@@ -180,4 +183,4 @@ def _time(text: str | None) -> datetime | None:
     try:
         return None if text is None else parse(text)
     except ValueError:
-        return datetime.fromisoformat("1970-01-01T00:00:00+00:00")  # somebody wrote it by hand: since for ever
+        return datetime.fromisoformat("1970-01-01T00:00:00+00:00")  # edited by hand and unreadable: counts as long ago

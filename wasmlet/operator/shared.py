@@ -19,17 +19,17 @@ from wasmlet.operator.identity import Approvals
 from wasmlet.operator.scaling import Waiting
 
 RETRIES = Backoff(initial=0.5, cap=10, jitter=0.5)
-"""Pauses while the API server does not answer, or takes something badly."""
+"""The pauses between tries while the API server does not answer, or refuses a request."""
 
 
 class Tell(Protocol):
-    """Tells of what happens to a pool, for `kubectl describe`."""
+    """Records an Event about a pool, which `kubectl describe` shows."""
 
     def __call__(self, reason: str, message: str, *, warning: bool = False) -> None: ...
 
 
 class Wakes:
-    """An event for each pool: something about it has changed."""
+    """An `asyncio.Event` for each pool, which is set when something of the pool has changed."""
 
     def __init__(self) -> None:
         self._events: defaultdict[str, asyncio.Event] = defaultdict(asyncio.Event)
@@ -38,12 +38,12 @@ class Wakes:
         return self._events[pool]
 
     def wake(self, pool: str) -> None:
-        """Told of each change; of pools that nobody keeps nothing is noted."""
+        """Set the pool's event. For a pool that no task keeps, nothing happens."""
         if (event := self._events.get(pool)) is not None:
             event.set()
 
     def knows(self, pool: str) -> bool:
-        """Whether somebody keeps the pool."""
+        """Whether a task keeps the pool."""
         return pool in self._events
 
     def forget(self, pool: str) -> None:
@@ -55,7 +55,7 @@ class Shared:
     """What the tasks of all pools share.
 
     Attributes:
-        evicting: a client that does not repeat by itself what the API server puts off.
+        evicting: a client that does not itself repeat a request that the API server answers with 429.
     """
 
     config: OperatorConfig

@@ -1,4 +1,4 @@
-"""The status of a pool, in words for a person. Pure."""
+"""Builds the status of a pool: its numbers, its nodes, and conditions with messages for people. Pure."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _MOST_NAMED = 3
 
 @attrs.frozen
 class Emptying:
-    """How far the emptying of a node is; see `wasmlet.operator.drain.Drain`."""
+    """How far the drain of a node is; see `wasmlet.operator.drain.Drain` for the fields."""
 
     node: str
     left: int | None
@@ -39,11 +39,11 @@ class _Condition:
 def status_of(
     pool: Pool, seen: Seen, plan: Plan, emptying: Sequence[Emptying], *, trouble: Unusable | None, removing: bool
 ) -> dict[str, Any]:
-    """The status, without the times of its conditions.
+    """The status, without the times of its conditions, which `stamped` adds.
 
     Args:
-        trouble: why the pool cannot be as it stands.
-        removing: whether the pool is deleted.
+        trouble: why the pool's spec cannot be carried out; None where it can.
+        removing: whether the pool is being deleted.
     """
     wanted = 0 if removing else pool.wanted
     ready = [member for member in seen.members if member.ordinal < wanted and member.available]
@@ -68,7 +68,7 @@ def status_of(
 
 
 def stamped(status: dict[str, Any], before: Raw, now: datetime) -> dict[str, Any] | None:
-    """The status with the time since when each condition is what it is; None where `before` says the same."""
+    """Add `lastTransitionTime` to each condition; None where the result equals the status `before`."""
     known = {condition["type"]: condition for condition in before.get("conditions") or ()}
     conditions = []
     for condition in status["conditions"]:
@@ -80,9 +80,9 @@ def stamped(status: dict[str, Any], before: Raw, now: datetime) -> dict[str, Any
 
 
 def in_words_only(status: Raw, before: Raw) -> bool:
-    """Whether the two differ only in what they say of the same state, and of what holds a node.
+    """Whether two statuses differ only in messages (and in the reason of Draining), but not in facts.
 
-    Two operators ask for the eviction of the same pods, and each hears something else.
+    Two operators that evict the same pods get different answers, and would otherwise overwrite each other's text.
     """
 
     def facts(raw: Raw) -> Any:
@@ -174,7 +174,7 @@ def _raw(condition: _Condition, generation: int) -> dict[str, Any]:
 
 
 def some(names: Sequence[str]) -> str:
-    """The first of these names, and how many more there are."""
+    """The first few of these names, and how many more there are, as text."""
     more = [f"and {len(names) - _MOST_NAMED} more"] if len(names) > _MOST_NAMED else []
     return ", ".join([*names[:_MOST_NAMED], *more])
 

@@ -1,4 +1,6 @@
-"""Who may do what: masters everything, nodes what the Node authorizer allows, everyone else only what `rights` has.
+"""Authorization: decides whether a user may make a request.
+
+Group system:masters may do everything, a node what the Node authorizer allows, and every user what `rights` grants.
 
 The rules for nodes are those of the Node authorizer with AuthorizeNodeWithSelectors; what a node may write into the
 objects that it may write is checked by `restriction`.
@@ -90,14 +92,14 @@ def _volume(source: Object) -> Iterator[tuple[str, str]]:
 
 
 class Authorizer:
-    """Decides on requests, with the store at hand for what a node's pods refer to."""
+    """Decides on requests. It reads the store to see which objects the pods of a node refer to."""
 
     def __init__(self, store: Store, rights: Rights) -> None:
         self._store = store
         self._rights = rights
 
     def check(self, user: User, what: Attributes) -> None:
-        """Let a request pass.
+        """Check that a user may make a request.
 
         Raises:
             ApiError: 403 with the reason.
@@ -107,7 +109,7 @@ class Authorizer:
             raise _refused(user, what, why)
 
     def denial(self, user: User, what: Attributes) -> str | None:
-        """Why a request is refused; None if it is allowed."""
+        """Why a request is refused, "" where there is no more to say; None if it is allowed."""
         if user.master or self._rights.allow(user, what):
             return None
         if what.path:
@@ -173,7 +175,7 @@ class Authorizer:
         return f"no relationship found between node '{node}' and this object"
 
     def _binds(self, node: str, what: Attributes) -> str | None:
-        """A volume is its claim's, and so that of the pods that refer to the claim."""
+        """Allow a node to read a volume if one of its pods refers to the claim that the volume is bound to."""
         volume = self._store["persistentvolumes"].get("", what.name)
         claim = (volume.raw["spec"].get("claimRef") or {}) if volume is not None else {}
         wanted = ("persistentvolumeclaims", str(claim.get("name")))

@@ -1,8 +1,9 @@
-"""CertificateSigningRequests as the API server keeps them: what may be asked for, and who may change what later.
+"""The API server's rules for CertificateSigningRequests: what may be requested, and what may change later.
 
-The spec is fixed once written and says who asked; `/approval` changes the conditions and `/status` the certificate, and
-neither takes a decision back. `objects.registry` calls this for each write; `certificates.signer` approves and signs.
-The rules are those of `pkg/apis/certificates/validation` and of the strategies beside it.
+The spec says who asks, and never changes once it is written. A write to `/approval` changes the conditions, and one to
+`/status` the certificate; neither can take a decision back. `objects.registry` calls this module for each write;
+`certificates.signer` approves and signs. The rules are those of `pkg/apis/certificates/validation` and of the
+strategies beside it.
 """
 
 from __future__ import annotations
@@ -22,11 +23,11 @@ from wasmlet.kube.keys import read_request
 
 PLURAL = "certificatesigningrequests"
 KUBELET_CLIENT = "kubernetes.io/kube-apiserver-client-kubelet"
-"""Signs what a node identifies itself with to the API server."""
+"""The signer of a node's client certificate, with which it identifies itself to the API server."""
 KUBELET_SERVING = "kubernetes.io/kubelet-serving"
-"""Signs what a node's HTTPS API shows."""
+"""The signer of the serving certificate of a node's HTTPS API."""
 CLIENT = "kubernetes.io/kube-apiserver-client"
-"""Signs clients of the API server that are no nodes."""
+"""The signer of client certificates of users that are not nodes."""
 LEAST_SECONDS = 600
 USAGES = (
     "any",
@@ -84,7 +85,7 @@ def common_name(found: x509.CertificateSigningRequest) -> str:
 
 
 def prepare(obj: Object, who: User) -> None:
-    """Complete a new request: it says who asks, and nothing is decided yet.
+    """Complete a new request: write into its spec who asks, and empty its status.
 
     Raises:
         ApiError: 403, a client certificate for system:masters (admission plugin CertificateSubjectRestriction).
@@ -159,7 +160,11 @@ def conditions_of(obj: Object) -> list[Object]:
 
 
 def update(sub: str, new: Object, old: Object, now: str) -> list[Cause]:
-    """Settle the status of a request whose `/approval` or `/status` is written, in place; what is wrong with that."""
+    """Work out the new status of a request after a write to `/approval` or `/status`, and put it into `new`.
+
+    Returns:
+        What is wrong with the write.
+    """
     before, conditions = conditions_of(old), conditions_of(new)
     had, given = (old.get("status") or {}).get("certificate"), (new.get("status") or {}).get("certificate")
     out = []
@@ -212,7 +217,7 @@ def _conditions(conditions: list[Object]) -> list[Cause]:
 
 
 def _stamped(condition: Object, before: list[Object], now: str) -> Object:
-    """A condition with its times: a transition is as old as the state that it led to."""
+    """A condition with its times; the transition time is kept where the condition's status has not changed."""
     same = [item for item in _of(str(condition.get("type")), before) if item.get("status") == condition.get("status")]
     since = same[0].get("lastTransitionTime") if same else None
     return {

@@ -1,4 +1,6 @@
-"""Nobody gives away what they do not have: who writes a role needs its rules, who binds one needs them or `bind`.
+"""Prevents privilege escalation by RBAC: nobody can grant rights that they do not have.
+
+Who writes a role must hold all of its rules. Who binds a role must hold its rules, or have the verb `bind` on it.
 
 The rules are those of kubernetes/pkg/registry/rbac. The verb `escalate` on roles allows to write any rule.
 """
@@ -17,7 +19,7 @@ from wasmlet.controlplane.storage.status import Object
 
 @attrs.frozen
 class _Atom:
-    """A request for one thing, by which a right is looked for (`Request`)."""
+    """One single right, in the form of a request that would need it (`rules.Request`)."""
 
     verb: str
     group: str = ""
@@ -40,7 +42,7 @@ def _atoms(rule: Rule) -> list[_Atom]:
 
 
 def check(rights: Rights, user: User, kind: Kind, new: Object, old: Object | None) -> None:
-    """Let a write of a role or of a binding pass.
+    """Check a write of a role or of a binding.
 
     Raises:
         ApiError: 403, it gives rights that the user does not have.

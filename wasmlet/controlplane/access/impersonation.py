@@ -1,4 +1,4 @@
-"""As whom a request is made, where its headers name somebody else; the rules are those of the API server.
+"""Impersonation: a request whose headers name another user is made as that user, with the API server's rules.
 
 The right to do so is the verb `impersonate` on `users` (or `serviceaccounts`) by name, on `groups` for each group, and
 on `uids` and `userextras/KEY` of the group authentication.k8s.io.
@@ -20,7 +20,7 @@ _EXTENDED = "authentication.k8s.io"
 
 
 def impersonated(authorizer: Authorizer, who: User, headers: CIMultiDictProxy[str]) -> User:
-    """The user as whom a request of `who` is made, most often `who`.
+    """The user as whom a request is made: the one that its `Impersonate-` headers name, or else `who`.
 
     Raises:
         ApiError: 403, `who` may not impersonate one of those named; 500, a group is named and no user.

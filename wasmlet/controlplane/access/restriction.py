@@ -60,7 +60,7 @@ def _changed(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
 
 
 def _audiences(spec: Object) -> set[str]:
-    """For whom the volumes of a pod want tokens; "" is the API server (ServiceAccountNodeAudienceRestriction)."""
+    """The audiences of tokens in a pod's volumes; "" is the API server (ServiceAccountNodeAudienceRestriction)."""
     sources = (
         source.get("serviceAccountToken")
         for volume in spec.get("volumes") or ()
@@ -76,7 +76,7 @@ class NodeRestriction:
         self._store = store
 
     def write(self, user: User, kind: Kind, sub: str, new: Object, old: Object | None) -> None:
-        """Judge a create or an update.
+        """Check a create or an update.
 
         Raises:
             ApiError: 403 with the reason.
@@ -104,7 +104,7 @@ class NodeRestriction:
                 self._request(node, kind, name, new)
 
     def delete(self, user: User, kind: Kind, old: Object) -> None:
-        """Judge a delete or an eviction of a pod by a node."""
+        """Check a delete or an eviction of a pod by a node."""
         node = user.node
         if node is None or kind.key != "pods":
             return
@@ -178,7 +178,7 @@ class NodeRestriction:
             raise forbidden(kind, name, f"can only create a node CSR with CN=system:node:{node}")
 
     def token(self, user: User, account: str, namespace: str, spec: Object) -> None:
-        """Judge a request for a service account's token: bound to a pod of that node, at most one audience.
+        """Check a node's request for a service account's token: bound to a pod of that node, at most one audience.
 
         Raises:
             ApiError: 403 with the reason.

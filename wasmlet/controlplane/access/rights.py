@@ -1,7 +1,7 @@
-"""Who was given what: the objects of RBAC, and a table beside them.
+"""The rights of users and groups: those of the RBAC objects in the store, and a table of further grants.
 
-The table holds what a cluster binds from the start (bootstrappers may ask for a node's certificate, a node for its own)
-and what a test adds with `ControlPlane.grant`. `authorizer` consults both after the rules for masters.
+The table holds what a cluster grants from the start (bootstrappers may request a node's certificate, and a node its
+own) and what a test adds with `ControlPlane.grant`. `authorizer` asks both after it has let group system:masters pass.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _BOOTSTRAPPERS = "system:bootstrappers"
 
 
 class Rights:
-    """Subjects, which are names of users and of groups, and their rules; follows the store from its construction."""
+    """The rules of each subject (the name of a user or of a group). It follows the store from its construction."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -28,7 +28,7 @@ class Rights:
             NODES: list(SELF_NODE_CLIENT),
         }
         self._bound: dict[str, list[Rule]] | None = None
-        """What the bindings say; None where it has to be read again."""
+        """The rules of each subject by the bindings in the store; None where they have to be read again."""
         store.listeners.append(self._on_change)
 
     def _on_change(self, kind: Kind, event: Event) -> None:
@@ -36,7 +36,7 @@ class Rights:
             self._bound = None
 
     def grant(self, subject: str, *rules: Rule) -> None:
-        """Let a user or a group do what these rules say, too."""
+        """Add these rules to those of a user or of a group."""
         self._granted.setdefault(subject, []).extend(rules)
 
     def revoke(self, subject: str) -> None:
@@ -44,7 +44,7 @@ class Rights:
         self._granted.pop(subject, None)
 
     def allow(self, user: User, what: Request) -> bool:
-        """Whether a rule of the user or of a group of theirs lets the request pass."""
+        """Whether a rule of the user, or of one of the user's groups, allows the request."""
         if self._bound is None:
             self._bound = self._read()
         return any(
@@ -55,7 +55,7 @@ class Rights:
         )
 
     def role(self, reference: Object, namespace: str) -> list[Rule]:
-        """The rules that a binding in a namespace, or in none, gives by its `roleRef`; none where there is no role."""
+        """The rules of the role that a binding's `roleRef` names; none where there is no such role."""
         found = (
             self._store["clusterroles"].get("", str(reference.get("name")))
             if reference.get("kind") == "ClusterRole"

@@ -1,4 +1,4 @@
-"""Rules of RBAC: what one allows, those of a role, and the roles that every cluster has from the start."""
+"""RBAC rules: what a rule allows, how a role is read, and the ClusterRoles that every cluster has from the start."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _REQUESTS = "certificatesigningrequests"
 
 
 class Request(Protocol):
-    """What of a request a rule looks at (`authorizer.Attributes`)."""
+    """The parts of a request that a rule looks at (`authorizer.Attributes` has them)."""
 
     @property
     def verb(self) -> str: ...
@@ -93,11 +93,11 @@ ROLES: dict[str, tuple[Rule, ...]] = {
         Rule(("create",), ("subjectaccessreviews",), "authorization.k8s.io"),
     ),
 }
-"""ClusterRoles of every cluster, by name, as far as they mean something here."""
+"""The ClusterRoles that every cluster has, by name; only those that have an effect here."""
 
 
 def as_policy(rule: Rule) -> Object:
-    """A rule as an object of kind Role has it."""
+    """Convert a rule to its form in a Role object."""
     if rule.paths:
         return {"verbs": list(rule.verbs), "nonResourceURLs": list(rule.paths)}
     out: Object = {"verbs": list(rule.verbs), "apiGroups": [rule.group], "resources": list(rule.resources)}
@@ -105,9 +105,9 @@ def as_policy(rule: Rule) -> Object:
 
 
 def of_policies(policies: Iterable[Object], namespace: str) -> Iterator[Rule]:
-    """The rules of a role, in a namespace or, where that is empty, everywhere.
+    """Read the rules of a role; they hold in `namespace`, or everywhere where that is empty.
 
-    A role that is bound in a namespace says nothing of paths, which are in none.
+    In a namespace, rules about URL paths have no effect, because a path belongs to no namespace.
     """
     for policy in policies:
         verbs = tuple(policy.get("verbs") or ())

@@ -1,4 +1,4 @@
-"""Who is asking: client certificates and bearer tokens, as users with groups.
+"""Authentication: finds the user, with groups, of a client certificate or of a bearer token.
 
 `http.server` asks once for each request; `authorizer` decides what the user may do.
 """

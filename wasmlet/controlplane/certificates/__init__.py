@@ -1,1 +1,1 @@
-"""The authority of the control plane, the signer of requests, and kubeconfigs."""
+"""The certificate authority of the control plane, the signer of certificate requests, and kubeconfigs."""

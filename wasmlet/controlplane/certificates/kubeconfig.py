@@ -16,18 +16,18 @@ CLUSTER = "wasmlet"
 
 
 def write_private(path: Path, data: bytes) -> Path:
-    """Write a file for its owner alone, in one piece."""
+    """Write a file atomically; only its owner may read it."""
     files.replace(path, data)
     return path
 
 
 def file_name(user: str) -> str:
-    """A user's name as part of a file name."""
+    """A user's name, made safe for use in a file name."""
     return re.sub(r"[^A-Za-z0-9._-]", "_", user)
 
 
 def kubeconfig(server: str, authority: bytes, user: str, credentials: Pair | str) -> bytes:
-    """A kubeconfig with one context, current, and everything embedded. Credentials are a pair or a token."""
+    """A kubeconfig with one context and all certificates embedded. `credentials` are a certificate pair or a token."""
 
     def text(data: bytes) -> str:
         return base64.b64encode(data).decode()

@@ -1,8 +1,8 @@
 """Keys and certificates: an authority, server and client certificates, all ECDSA P-256 and all in memory.
 
-One authority vouches for the API server and for its clients, itself among them where it calls a kubelet, as in a
-cluster made by kubeadm, so a kubelet trusts it without further settings. `ControlPlane` writes to disk what others
-must read.
+One authority signs the certificates of the API server and of its clients, and the client certificate with which the API
+server calls kubelets. It is so in a cluster made by kubeadm, too, so a kubelet needs only this one authority.
+`ControlPlane` writes to disk the files that others must read.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def _usage(*, authority: bool, encipherment: bool = False) -> x509.KeyUsage:
 
 
 class Authority:
-    """A certificate authority of its own."""
+    """A certificate authority, with a new key."""
 
     def __init__(self, name: str, now: datetime) -> None:
         self._key = ec.generate_private_key(ec.SECP256R1())

@@ -1,8 +1,8 @@
-"""The controllers of certificates: one approves what a node may ask for itself, the other signs what is approved.
+"""The controllers of CertificateSigningRequests: one approves what needs no person, the other signs what is approved.
 
-As in kube-controller-manager, a bootstrapper gets a client certificate for a node and a node one for itself without
-being asked twice; a serving certificate waits for `kubectl certificate approve`, unless the control plane was told
-otherwise. A request that a signer does not sign gets the condition Failed, which says why.
+As in kube-controller-manager, the client certificate of a node is approved automatically, where a bootstrapper or the
+node itself asks. A serving certificate waits for `kubectl certificate approve`, unless the control plane was told
+otherwise. A request that a signer refuses to sign gets the condition Failed, which says why.
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ from wasmlet.controlplane.storage.store import Event, Record
 YEAR = 365 * 24 * 3600.0
 """How long a certificate lives at most, in seconds, unless the control plane says otherwise."""
 BACKDATE = 300.0
-"""How long before it is signed a certificate begins, for clocks that are behind; a tenth of a life under 10 minutes."""
+"""How many seconds before its signing a certificate becomes valid, for clients whose clocks are behind. For a
+certificate that lives less than 10 minutes it is a tenth of its life."""
 _SHORT = 8 * 3600.0
 _LEAST = 600.0
 _NODE = "system:node:"
@@ -74,10 +75,10 @@ def _alternatives(found: x509.CertificateSigningRequest) -> list[x509.GeneralNam
 
 
 class Signer:
-    """Approves and signs; run it with `run`, it listens to the store from the start.
+    """Approves and signs requests while `run` runs; it follows the store from its construction.
 
     Args:
-        approve: the signers whose requests are approved by themselves.
+        approve: the signers whose requests are approved automatically, where a node asks for itself.
         seconds: how long a certificate lives at most.
     """
 

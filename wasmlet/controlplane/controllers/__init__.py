@@ -1,1 +1,1 @@
-"""Controllers of nodes: nodes that fall silent are tainted, and their pods evicted."""
+"""The controllers, as in kube-controller-manager: of nodes, workloads, volumes, budgets and custom resources."""

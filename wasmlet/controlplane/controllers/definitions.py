@@ -1,7 +1,8 @@
-"""What becomes of custom resources whose definition is deleted, and of definitions whose names become free.
+"""The controller of CustomResourceDefinitions: deletes the objects of a deleted definition, and accepts freed names.
 
-The definition waits, by a finalizer, until its last object is gone (`controller/finalizer` of apiextensions-apiserver);
-then others of its group may have its names (`controller/status`).
+A finalizer keeps a deleted definition until its last object is gone (`controller/finalizer` of
+apiextensions-apiserver). Then another definition of the group that wants the same names can have them
+(`controller/status`).
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ class CustomResourceCleanup:
             self._look_at_all(event.record)
 
     def _look_at_all(self, changed: Record) -> None:
-        """Look at the definitions of a group, one of which has changed."""
+        """Queue all definitions of the group of a definition that has changed, as names may have become free."""
         group = changed.raw["spec"]["group"]
         for record in self._store.of(DEFINITION):
             if record.raw["spec"]["group"] == group:
@@ -56,7 +57,7 @@ class CustomResourceCleanup:
             self._store.write(DEFINITION, {**definition.raw, "status": status})
 
     def _empty(self, definition: Record) -> None:
-        """Delete the objects of a definition that is being deleted; let it go once there are none."""
+        """Delete the objects of a definition that is being deleted; remove its finalizer once there are none."""
         collection = self._store.collections.get(definition.name)
         left = list(collection) if collection is not None else []
         if not left and FINALIZER in (definition.raw["metadata"].get("finalizers") or ()):

@@ -1,7 +1,7 @@
-"""The controller of PodDisruptionBudgets: how many pods are healthy, how many ought to be, how many may be evicted.
+"""The controller of PodDisruptionBudgets: counts healthy pods, and works out how many may be evicted.
 
-The rules are those of kubernetes/pkg/controller/disruption. A budget by percent, or by `maxUnavailable`, counts from
-the size of what controls the pods; pods that nobody controls are told of in an event.
+The rules are those of kubernetes/pkg/controller/disruption. A budget in percent, or with `maxUnavailable`, needs the
+number of pods that there should be. It gets that from the controllers of the pods; an Event tells of pods without one.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ class Disruptions:
         return again
 
     def _wanted(self, spec: Object, pods: Sequence[Record]) -> tuple[int, int, bool]:
-        """How many pods there ought to be, how many of them healthy, and whether some are controlled by nobody.
+        """How many pods there should be, how many of them healthy, and whether some have no controller.
 
         Raises:
             LookupError: something controls a pod that has no size.
@@ -109,7 +109,7 @@ class Disruptions:
         return expected, desired, unmanaged
 
     def _sizes(self, pods: Sequence[Record]) -> tuple[int, bool]:
-        """The sizes of all that controls these pods, added up; whether nobody controls some of them."""
+        """The sizes of the controllers of these pods, added up; and whether some pods have no controller."""
         sizes: dict[str, int] = {}
         unmanaged = False
         for pod in pods:
@@ -122,7 +122,7 @@ class Disruptions:
         return sum(sizes.values()), unmanaged
 
     def _size(self, reference: Object, pod: Record) -> tuple[str, int]:
-        """Who sets the number of a pod's like, by its UID, and that number: the Deployment of a ReplicaSet's pod."""
+        """UID and size of what controls the number of pods like this one: for a ReplicaSet's pod, its Deployment."""
         found = self._ownership.find(str(reference.get("uid")))
         while found is not None and SCALE in self._store.catalog.of_key(found[0]).subresources:
             raw = found[1].raw
@@ -136,7 +136,7 @@ class Disruptions:
     def _disrupted(
         self, record: Record, known: dict[str, str], pods: Sequence[Record]
     ) -> tuple[dict[str, str], float | None]:
-        """The pods that are still there though their eviction was allowed, and in how many seconds one counts again."""
+        """The pods whose eviction was allowed and that are still there; in how many seconds the first counts again."""
         now: datetime = self._registry.clock.now()
         out, waits = {}, []
         for pod in pods:
@@ -178,6 +178,6 @@ def _part(value: Any, total: int) -> int:
 
 
 def _projection(pod: Object) -> tuple[object, ...]:
-    """What of a pod a budget looks at."""
+    """The parts of a pod that a budget depends on."""
     owner = (controller_of(pod) or {}).get("uid")
     return pod["metadata"].get("labels"), owner, podlist.leaving(pod), podlist.ready_since(pod) is not None

@@ -1,4 +1,4 @@
-"""What a NoExecute taint means for the pods of a node: those that do not tolerate it are deleted, now or after a time.
+"""Evicts pods from nodes with a NoExecute taint: those that do not tolerate it are deleted, at once or after a time.
 
 The rules are those of kubernetes/pkg/controller/tainteviction. A toleration with `tolerationSeconds` counts from when
 the pod met the taint; without one, the pod stays. A taint that goes away cancels what is still to come.

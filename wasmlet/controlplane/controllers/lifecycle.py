@@ -1,13 +1,13 @@
 """What the controller manager does about nodes: it notices silent ones, taints them, and says so in their pods.
 
-A node is heard of when it writes its Ready condition or renews its lease. One that was not heard of for the grace
-period gets status Unknown in the conditions that a kubelet owns; taints follow the conditions (`not-ready` or
-`unreachable`, each with NoSchedule and NoExecute, and those of pressure and of a cordon with NoSchedule); the Ready
-condition of its pods becomes False. What a node writes when it is back takes all of it away again, but for its pods'
-conditions, which are the node's to write. `eviction` does what a NoExecute taint means.
+A node shows that it lives when it writes its Ready condition or renews its lease. After a silence longer than the grace
+period, the conditions that a kubelet owns become Unknown. Taints follow the conditions: `not-ready` or `unreachable`,
+each with NoSchedule and NoExecute, and those of pressure and of a cordon with NoSchedule. The Ready condition of the
+node's pods becomes False. What a node writes when it is back removes all of this, except for its pods' conditions,
+which the node itself has to write. `eviction` acts on NoExecute taints.
 
-The rules are those of kubernetes/pkg/controller/nodelifecycle, but for zones: taints come at once however many nodes
-are silent, so that it can be tried with one node.
+The rules are those of kubernetes/pkg/controller/nodelifecycle, without zones: taints come at once, however many nodes
+are silent. So a test can do with one node.
 """
 
 from __future__ import annotations
@@ -130,7 +130,7 @@ class NodeLifecycle:
             group.create_task(self._watch_for_silence())
 
     async def _follow(self) -> None:
-        """Set the taints of each node that changed by what it says of itself."""
+        """Set the taints of each node that changed, by its conditions."""
         while True:
             await self._wake.wait()
             self._wake.clear()
@@ -228,5 +228,5 @@ def _managed(taint: Object) -> bool:
 
 
 def _cleared(taints: Iterable[Object]) -> bool:
-    """Whether one of the taints says that the node is not Ready, to pods that run there."""
+    """Whether one of the taints is `not-ready` or `unreachable` with NoExecute."""
     return any(_identity(taint) in ((NOT_READY, "NoExecute"), (UNREACHABLE, "NoExecute")) for taint in taints)

@@ -1,4 +1,4 @@
-"""Events of the control plane's own parts: the scheduler, and the controllers of nodes."""
+"""Records Events for the control plane's own parts: the scheduler and the controllers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from wasmlet.model.times import rfc3339_micro
 
 
 class Recorder:
-    """Makes events that one part of the control plane tells of.
+    """Records the Events of one part of the control plane.
 
     Args:
         component: the part's name, as in `reportingComponent`.

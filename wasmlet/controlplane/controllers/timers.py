@@ -1,4 +1,4 @@
-"""Deadlines of many keys, and one wait for the earliest of them: a controller that has nothing due does nothing."""
+"""Deadlines of many keys, and one wait for the earliest of them, so that an idle controller costs nothing."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ class Timers(Generic[K]):
         self._due[key] = at
         if known is None or at < known:
             self._push(key, at)
-        # Otherwise its entry in the heap comes up too early, and is put back then: a deadline that is moved on with
-        # each heartbeat costs nothing.
+        # Otherwise the entry in the heap comes up too early and is put back then. So a deadline that moves on with each
+        # heartbeat costs nothing here.
 
     def _push(self, key: K, at: float) -> None:
         self._count += 1

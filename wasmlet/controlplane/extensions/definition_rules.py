@@ -125,7 +125,7 @@ def _spec(spec: Object) -> Iterator[Cause]:
             shared = next((name for name in same if cause.field.startswith(f"spec.versions[{place}].{name}")), None)
             if shared is None:
                 yield cause
-            elif place == 0:  # an API server names what all versions have as if the definition had it once
+            elif place == 0:  # an API server reports what all versions share under the definition's own fields
                 yield attrs.evolve(cause, field=cause.field.replace(f"versions[0].{shared}", _SHARED[shared], 1))
 
 

@@ -1,6 +1,6 @@
-"""The custom resources of one control plane: what its CustomResourceDefinitions say, as the store has them.
+"""The custom resources of one control plane, as the CustomResourceDefinitions in the store define them.
 
-A definition is served from the write on that makes it Established, which is the first where its names are free.
+A definition is served as soon as it is Established. It is that from its first write on, if its names are free.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _VERSION = re.compile(r"v([1-9]\d*)(?:(alpha|beta)([1-9]\d*))?")
 
 
 def priority(version: str) -> tuple[int, int, int, str]:
-    """What versions are ordered by, the preferred one first: v2, v1, v1beta1, v1alpha1, then any other by its name."""
+    """The sort key of versions, the preferred one first: v2, v1, v1beta1, v1alpha1, then any other by its name."""
     match = _VERSION.fullmatch(version)
     if match is None:
         return (3, 0, 0, version)
@@ -26,7 +26,7 @@ def priority(version: str) -> tuple[int, int, int, str]:
 
 
 class Definitions:
-    """What is known of custom resources. It follows the store from its construction on, before anybody else."""
+    """The versions of all custom resources. It follows the store from its construction, as the first listener."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -36,7 +36,7 @@ class Definitions:
         store.listeners.append(self._on_change)
 
     def of(self, kind: Kind) -> Version | None:
-        """What is known of a kind; None where it is a built-in one."""
+        """The version of a custom resource that this kind is; None for a built-in kind."""
         return self._versions[kind.key, kind.version] if kind.custom else None
 
     def stored(self, kind: Kind) -> Version:
@@ -52,7 +52,7 @@ class Definitions:
         return [version for kind in self._store.catalog if (version := self.of(kind)) is not None]
 
     def accept(self, definition: Object, now: str) -> Object:
-        """The status that a definition has by its spec and by what others have. `now` is a metav1.Time."""
+        """The status of a definition, by its spec and by the names that others have. `now` is a metav1.Time."""
         others = [record.raw for record in self._store[PLURAL] if record.name != definition["metadata"]["name"]]
         group = definition["spec"]["group"]
         status = names.accept(definition, [*others, *_built_in(group)], now)
@@ -97,7 +97,7 @@ class Definitions:
 
 
 def _served(definition: Object) -> tuple[Object, Object]:
-    """What of a definition decides on how objects are served."""
+    """The parts of a definition that decide how its objects are served."""
     return definition["spec"], (definition.get("status") or {}).get("acceptedNames") or {}
 
 
@@ -120,11 +120,11 @@ def _built_in(group: str) -> list[Object]:
 DEFINITION = core(PLURAL)
 """The kind of the definitions themselves."""
 FINALIZER = "customresourcecleanup.apiextensions.k8s.io"
-"""Holds a definition up until the last of its objects is gone."""
+"""The finalizer that keeps a definition until the last of its objects is gone."""
 
 
 def doomed(definition: Object, now: str) -> Object:
-    """A definition as it is deleted: with the finalizer, and the condition that says so."""
+    """A definition that is being deleted: with the finalizer, and with the condition that says so."""
     metadata, status = definition["metadata"], definition.get("status") or {}
     conditions = list(status.get("conditions") or ())
     message = "CustomResourceDefinition marked for deletion; CustomResource deletion will begin soon"

@@ -100,5 +100,5 @@ _FORMATS: dict[str, Callable[[str], bool]] = {
 
 
 def check(name: str) -> Callable[[str], bool] | None:
-    """What tells whether a text is of a format; None where that format is not checked."""
+    """The function that tells whether a text is of a format; None where that format is not checked."""
     return _FORMATS.get(name.replace("-", ""))

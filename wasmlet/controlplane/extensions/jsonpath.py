@@ -81,7 +81,7 @@ def _number(text: str) -> Any:
 
 
 def find(obj: Any, text: str) -> list[Any]:
-    """What a path finds in an object; nothing where something on the way is missing."""
+    """The values that a path finds in an object; none where something on the way is missing."""
     found = [obj]
     for step in parse(text):
         following: list[Any] = []

@@ -1,4 +1,4 @@
-"""That the elements of sets differ, and those of list-maps by their keys (`schema/listtype`)."""
+"""Checks that the elements of a set, and the keys of a list-map's elements, are unique (`schema/listtype`)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from wasmlet.controlplane.storage.status import Cause, Object
 
 
 def check(value: Any, schema: Object | None, at: str = "") -> Iterator[Cause]:
-    """The elements that are there twice."""
+    """The duplicate elements of the lists in a value."""
     if not schema:
         return
     if isinstance(value, list):

@@ -1,4 +1,4 @@
-"""Regular expressions of schemas. Go's RE2 reads them in a cluster; here Python's `re` does, whose time is bounded."""
+"""The regular expressions of schemas. A cluster uses Go's RE2; here it is Python's `re`, on texts of limited length."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Pruning and defaults: what a structural schema takes out of an object, and what it puts in.
+"""Pruning and defaulting: what a structural schema removes from an object, and what it adds.
 
-The rules are those of apiextensions-apiserver (`schema/pruning`, `schema/defaulting`): a field that the schema does not
-name goes, a null goes unless it is allowed or has a default, and a default takes the place of what is missing.
+The rules are those of apiextensions-apiserver (`schema/pruning`, `schema/defaulting`). A field that the schema does not
+name is removed. A null is removed unless it is allowed or has a default. A default takes the place of a missing value.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ METADATA_FIELDS = frozenset(
 
 
 def additional(schema: Object) -> Object | None:
-    """The schema of the values of a map; None where the schema is of no map. An empty one allows everything."""
+    """The schema of a map's values; None where the schema is not of a map. An empty one allows everything."""
     found = schema.get("additionalProperties")
     if found is True:
         return {PRESERVE: True}
@@ -54,7 +54,7 @@ class Pruner:
         self.unknown: list[str] = []
 
     def root(self, obj: Object, schema: Object) -> Object:
-        """A copy of a whole object without what the schema does not know."""
+        """A copy of a whole object without the fields that the schema does not name."""
         pruned: Object = self.value(obj, {**schema, EMBEDDED: True}, "")
         metadata = pruned.get("metadata")
         if isinstance(metadata, dict):

@@ -1,6 +1,6 @@
-"""Whether the rules of a schema can be: that each reads, asks for what the schema has, and gives true or false.
+"""Checks the rules of a schema: each must parse, use only fields of the schema, and give true or false.
 
-The messages are those of `ValidateCustomResourceDefinitionOpenAPISchema`, as far as they do not quote the compiler.
+The messages are those of `ValidateCustomResourceDefinitionOpenAPISchema`, except where they quote the CEL compiler.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def _count(schema: Any) -> int:
 
 
 def _check(schema: Object, at: str, uncorrelated: str, *, root: bool = False) -> Iterator[Cause]:
-    """`uncorrelated` is the path of the list or map above whose elements are not known by a key, if there is one."""
+    """`uncorrelated`: path of the list or map above whose elements have no key to find an old value by; "" for none."""
     for place, rule in enumerate(schema.get(KEY) or ()):
         yield from _check_rule(rule, schema, f"{at}.{KEY}[{place}]", uncorrelated, root=root)
     atomic = uncorrelated or (at if schema.get("x-kubernetes-map-type") == "atomic" else "")

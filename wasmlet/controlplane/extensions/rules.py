@@ -1,7 +1,7 @@
-"""The rules of a schema (`x-kubernetes-validations`), worked out for each object.
+"""The rules of a schema (`x-kubernetes-validations`): prepared once, and evaluated for each object.
 
 `cel.engine` is imported when the first definition with rules comes, since that takes a quarter of a second and 18 MiB;
-`load` does it in good time. `rule_checks` refuses definitions whose rules cannot be.
+`available` imports it ahead of its use. `rule_checks` refuses definitions whose rules are wrong.
 """
 
 from __future__ import annotations
@@ -63,15 +63,14 @@ def parsed(text: str) -> lark.Tree[Any]:
     """The syntax tree of an expression.
 
     Raises:
-        cel.engine.RuleError: it is none.
-        ImportError: cel-python is not installed.
+        cel.engine.RuleError: the text is no expression.
     """
     tree: lark.Tree[Any] = module("engine").parse(text)
     return tree
 
 
 def available() -> bool:
-    """Whether rules can be read here; imports what reads them, which takes a while, once."""
+    """Whether rules can be read here. The first call imports cel-python, which takes a while."""
     try:
         parsed("true")
     except ImportError:
@@ -111,7 +110,7 @@ class _Rule:
         )
 
     def detail(self, variables: Mapping[str, Any], budget: Budget) -> str:
-        """What is said where the rule is broken: what its expression gives, if that is of use; else its message."""
+        """The message for a broken rule: the value of its message expression if that is usable, else its message."""
         engine = module("engine")
         text = ""
         if self.expression is not None:
@@ -126,7 +125,7 @@ class _Rule:
 
 @attrs.frozen
 class Rules:
-    """The rules of a schema, and of what is below it; only where there are any."""
+    """The rules of a schema and, in the same form, of its parts; parts without rules are left out."""
 
     schema: Object
     own: tuple[_Rule, ...]
@@ -136,7 +135,7 @@ class Rules:
 
     @classmethod
     def of(cls, schema: Any) -> Rules | None:
-        """The rules of a schema that was checked; None where it has none."""
+        """Prepare the rules of a schema that `rule_checks` has accepted; None where it has none."""
         if not isinstance(schema, dict) or not used(schema):
             return None
         below = {name: found for name, item in (schema.get("properties") or {}).items() if (found := cls.of(item))}
@@ -144,7 +143,7 @@ class Rules:
         return cls(schema, own, below, cls.of(additional(schema)), cls.of(schema.get("items")))
 
     def check(self, obj: Object, old: Object | None) -> list[Cause]:
-        """What an object breaks; `old` is what it replaces."""
+        """The rules that an object breaks; `old` is the object that it replaces."""
         engine = module("engine")
         found: list[Cause] = []
         try:
@@ -179,7 +178,7 @@ class Rules:
             variables["oldSelf"] = values.convert(old, self.schema, budget)
         for rule in self.own:
             if (rule.uses_old and old is NEW) or (not rule.uses_old and old is not NEW and value == old):
-                continue  # a rule of changes where nothing was; any other where nothing changed
+                continue  # a rule about a change needs an old value; any other is skipped where nothing changed
             try:
                 if engine.run(rule.tree, variables, budget):
                     continue

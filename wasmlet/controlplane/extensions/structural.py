@@ -1,4 +1,4 @@
-"""What a schema has to be so that objects can be pruned by it and given defaults (structural schemas).
+"""Checks that a schema is structural, that is, that objects can be pruned and given defaults by it.
 
 The rules and messages are those of apiextensions-apiserver: `schema/validation.go` and
 `ValidateCustomResourceDefinitionOpenAPISchema`.
@@ -224,7 +224,7 @@ def _list_map(schema: Object, at: str) -> Iterator[Cause]:
 
 
 def _junctors(schema: Object, at: str, depth: int) -> Iterator[Cause]:
-    """`anyOf` and its like, below which only values are checked; the one of int-or-string may name types."""
+    """`anyOf`, `allOf`, `oneOf` and `not`: they may check values only; the one of int-or-string may name types."""
     for name in ("anyOf", "allOf", "oneOf"):
         if name == "anyOf" and schema.get(name) == _ANY_OF and schema.get(INT_OR_STRING):
             continue

@@ -65,13 +65,14 @@ def _type(at: str, wanted: str, value: Any) -> Cause:
 
 
 NEW: Any = object()
-"""Stands for what a value replaces where it replaces nothing."""
+"""The old value of a value that replaces nothing."""
 
 
 def check(value: Any, schema: Object, at: str = "", old: Any = NEW) -> Iterator[Cause]:
-    """What does not fit. `at` is the path of the value, empty for the whole object.
+    """What does not fit the schema. `at` is the path of the value, empty for the whole object.
 
-    What is as it was in `old` is not looked at, so that an object from before a schema became stricter can be changed.
+    Parts that are the same in `old` are not checked. So an object from before the schema became stricter can be
+    changed.
     """
     if old is not NEW and value == old:
         return
@@ -163,7 +164,7 @@ def _list(value: list[Any], schema: Object, at: str, old: Any) -> Iterator[Cause
 
 
 def correlated(schema: Object, value: list[Any], old: Any) -> list[Any]:
-    """What each element of a list replaces: in a list-map the one with its keys, in any other list nothing."""
+    """The old value of each element of a list: in a list-map the element with the same keys, else none (`NEW`)."""
     keys = schema.get("x-kubernetes-list-map-keys")
     if not isinstance(old, list) or schema.get("x-kubernetes-list-type") != "map" or not keys:
         return [NEW] * len(value)

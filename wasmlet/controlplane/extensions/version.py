@@ -24,7 +24,7 @@ _BLOCKING = (
     "FieldValueTooMany",
     values.TYPE_INVALID,
 )
-"""Reasons that keep the rules of a schema from being looked at."""
+"""Causes of these reasons keep the schema's rules from being evaluated."""
 
 
 @attrs.frozen
@@ -65,7 +65,7 @@ class SchemaFields:
 
 
 def _element(schema: Object) -> Object:
-    """The schema of the elements of a list; that of anything else is its own."""
+    """The schema of a list's elements; for a schema that is not of a list, the schema itself."""
     items = schema.get("items")
     return items if isinstance(items, dict) else schema
 
@@ -76,11 +76,11 @@ class Version:
     Args:
         spec: the `spec` of the definition.
         version: the element of `spec.versions`.
-        since: the store's version when this became so; objects from before may lack what the schema demands now.
+        since: the store's version when this definition took effect; objects from before may lack what it demands now.
 
     Attributes:
         columns: what `kubectl get` shows beside the name, as `additionalPrinterColumns` have it.
-        warning: what its use is answered with where it is deprecated, else None.
+        warning: the warning in answers where the version is deprecated, else None.
     """
 
     def __init__(self, spec: Object, version: Object, since: int = 0) -> None:
@@ -118,18 +118,18 @@ class Version:
             self.warning = version.get("deprecationWarning") or default
 
     def read(self, obj: Object) -> tuple[Object, list[str]]:
-        """An object as this version has it, pruned and with defaults, in a copy; the paths of what was taken out."""
+        """A copy of an object, pruned and with this version's defaults; and the paths of the removed fields."""
         pruner = Pruner()
         out = pruner.root(obj, self.schema)
         fill(out, self.schema)
         return out, pruner.unknown
 
     def fits(self, record: Record) -> bool:
-        """Whether a stored object is as this version has it, so that its JSON can go out as it is."""
+        """Whether a stored object is already in the form of this version, so that its JSON can be sent unchanged."""
         return record.version > self._since and record.json.startswith(self.kind.head)
 
     def shown(self, record: Record) -> Object:
-        """A stored object as this version has it."""
+        """A stored object in the form of this version."""
         if self.fits(record):
             return record.raw
         return {**self.read(record.raw)[0], "apiVersion": self.kind.api_version}
@@ -166,7 +166,7 @@ def _replicas(obj: Object, path: str) -> list[Cause]:
 
 
 def _shown(obj: Object) -> Any:
-    """An object without what a schema says nothing of."""
+    """An object with only those metadata fields that a schema may describe."""
     return {key: value for key, value in obj.items() if key != "metadata"} | {
         "metadata": {key: obj["metadata"][key] for key in ("name", "generateName") if key in obj["metadata"]}
     }

@@ -1,4 +1,4 @@
-"""What the cells of `kubectl get` have in common: ages, spans of time, and the line of a simple kind."""
+"""Helpers for the cells of `kubectl get`: ages, durations, and the row of a simple kind."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def age(stamp: object, now: datetime) -> str:
 
 
 def duration(seconds: int) -> str:
-    """A span of time with no more precision than its length deserves."""
+    """A duration in kubectl's short form: the longer it is, the less precisely it is given."""
     if seconds < -1:
         return "<invalid>"
     if seconds <= 0:
@@ -53,7 +53,7 @@ def _two(big: int, big_unit: str, small: int, small_unit: str) -> str:
 
 
 def aged(*fields: Callable[[Object], Any]) -> Callable[[Object, datetime], Cells]:
-    """Cells of a simple kind: its name, some fields, its age."""
+    """Makes the function that gives the cells of a simple kind: its name, some fields, its age."""
 
     def line(obj: Object, now: datetime) -> Cells:
         meta = obj["metadata"]

@@ -40,7 +40,7 @@ def cells(version: Version, obj: Object, now: datetime) -> Cells:
 
 
 def _cell(kind: str, value: Any, now: datetime) -> Any:
-    """A value in a column of a type; None where there is none, or one of another type."""
+    """A value for a column of a type; None where there is no value, or one of another type."""
     number = isinstance(value, int | float) and not isinstance(value, bool)
     match kind:
         case "string" if value is not None:

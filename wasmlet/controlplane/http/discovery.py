@@ -10,7 +10,7 @@ from wasmlet.controlplane.storage.kinds import Catalog, Kind, Subresource
 from wasmlet.controlplane.storage.status import Object
 
 VERSION = "v1.34.0"
-"""The release whose API this is like; both the eldest kubectl that is supported and the newest get along with it."""
+"""The release that this API server claims to be; the oldest supported kubectl and the newest one both work with it."""
 
 AGGREGATED = ("v2", "v2beta1")
 

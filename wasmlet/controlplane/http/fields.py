@@ -1,7 +1,7 @@
 """Field validation: unknown fields and wrong types in what a client sends, by the schemas of `openapi`.
 
-Done where a request asks for it with `fieldValidation=Strict` or `Warn`, as kubectl does. A request that does not ask
-is not validated: the API server's default would be Warn, at the price of half a second for the first write.
+It is done where a request asks for it with `fieldValidation=Strict` or `Warn`, as kubectl does. Unlike in a cluster,
+where the default is Warn, other requests are not validated: the first validation takes half a second.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ _SUPPORTED = ("application/json", "application/*", "*/*", "")
 
 
 class Form(Protocol):
-    """How records become bytes. `meta` is the metadata of a list: resourceVersion, continue, remainingItemCount."""
+    """Turns records into bytes. `meta` is the metadata of a list: resourceVersion, continue, remainingItemCount."""
 
     def one(self, record: Record) -> bytes: ...
 
@@ -169,7 +169,7 @@ class Table:
 
 
 def choose(kind: Kind, version: Version | None, accept: str, include: str, now: Callable[[], datetime]) -> Form:
-    """The form that an Accept header asks for, the first that is known here. `version` is that of a custom resource.
+    """The first form in an Accept header that is known here. `version` is that of a custom resource.
 
     Raises:
         ApiError: 406, nothing that is asked for can be had (protobuf alone, for one).

@@ -1,4 +1,4 @@
-"""The sockets that the API server listens on: opened, closed as in an outage, opened again on the same port.
+"""The sockets that the API server listens on; for an outage they are closed, and opened again on the same port.
 
 `wasmlet.controlplane.faults` closes and reopens them; while they are closed, connections are refused, and the port
 stays reserved.
@@ -30,7 +30,7 @@ class Listener:
         self._held: list[socket.socket] = []
 
     async def open(self, host: str, port: int) -> int:
-        """Listen; the port, which is a free one for 0.
+        """Listen. Returns the port; 0 as the port asks for a free one.
 
         Raises:
             OSError: the port is taken.
@@ -40,7 +40,7 @@ class Listener:
         return int(self._runner.addresses[0][1])
 
     def disconnect(self) -> None:
-        """Break every connection, as it is."""
+        """Break every connection at once."""
         assert self._runner.server is not None
         for connection in list(self._runner.server.connections):
             cut(connection.transport)
@@ -60,7 +60,7 @@ class Listener:
             await web.SockSite(self._runner, address, ssl_context=self._context, backlog=BACKLOG).start()
 
     def close(self) -> None:
-        """Let go of ports that are held and not listened on."""
+        """Free the ports that are reserved but not listened on."""
         for held in self._held:
             held.close()
         self._held.clear()

@@ -1,4 +1,4 @@
-"""Lists: by namespace and selectors, whole or in pages, at a version.
+"""Answers lists: filtered by namespace and selectors, whole or in pages, at a version.
 
 A list in pages is a snapshot: later pages show what the first one saw (`store.Store.keep`).
 """
@@ -31,7 +31,7 @@ class Lists:
         self._store = store
 
     def all(self, target: Target, params: Mapping[str, str]) -> list[Record]:
-        """Everything that the selectors pick, in order."""
+        """All objects that the selectors match, in order."""
         chosen = selector(
             target.kind, target.namespace, params.get("labelSelector", ""), params.get("fieldSelector", "")
         )

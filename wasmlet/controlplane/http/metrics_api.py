@@ -1,6 +1,6 @@
-"""The Metrics API, metrics.k8s.io: what nodes and pods use, for `kubectl top` and for autoscalers.
+"""The Metrics API, metrics.k8s.io: the CPU and memory that nodes and pods use, for `kubectl top` and autoscalers.
 
-Figures are the kubelets' own (`kubelets.usage`), in the form that the metrics server of a cluster gives them.
+The figures come from the kubelets (`kubelets.usage`), in the form in which a cluster's metrics server gives them.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class MetricsApi:
 
     @staticmethod
     def answers(kind: Kind) -> bool:
-        """Whether objects of a kind are made here."""
+        """Whether this class answers for objects of a kind."""
         return kind.group == METRICS
 
     async def answer(self, target: Target, params: Mapping[str, str]) -> Object:

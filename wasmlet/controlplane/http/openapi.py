@@ -66,7 +66,7 @@ class _Strict:
 
 
 def _description(getter: Any) -> str:
-    """What a model says of a field, out of the docstring of its getter."""
+    """A model's description of a field, from the docstring of its getter."""
     lines = [line.replace("# noqa: E501", "").strip() for line in (getter.__doc__ or "").splitlines()[1:]]
     body = []
     for line in lines:
@@ -105,7 +105,7 @@ class _Builder:
         return {"allOf": [{"$ref": _REF + self.add(text)}], "default": {}}
 
     def add(self, model: str) -> str:
-        """Make sure that a model's schema is there; returns its name."""
+        """Add a model's schema if it is missing. Returns the schema's name."""
         name = schema_name(model)
         if name in self.schemas:
             return name
@@ -209,8 +209,8 @@ def _field(number: int, data: bytes) -> bytes:
 def _version_2(accept: str) -> web.Response:
     """An OpenAPI v2 document without definitions, in protobuf if asked for.
 
-    kubectl looks at it for a manifest of kind List, and leaves the validation of what is in it to the server where the
-    document has no schema.
+    kubectl reads it for a manifest of kind List. Where the document has no schema, it leaves the validation of the
+    list's items to the server.
     """
     title, version = "wasmlet.testing", discovery.VERSION
     if _PROTOBUF in accept:  # the @ of that name is not allowed in a media type, so answers have a dot instead
@@ -306,7 +306,7 @@ class OpenApi:
         self._custom: tuple[int, dict[str, bytes]] = (0, {})
 
     async def _documents(self) -> dict[str, bytes]:
-        """All documents; those of custom resources are made anew where these have changed."""
+        """All documents; those of custom resources are built again where definitions have changed."""
         schemas, documents = await asyncio.to_thread(_locked)
         if self._custom[0] != self._catalog.revision:
             self._custom = (self._catalog.revision, _custom(self._definitions.versions(), schemas))

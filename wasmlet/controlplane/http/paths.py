@@ -1,4 +1,4 @@
-"""From a method and a path to what is asked for: the verb, the kind, the namespace, the name, the subresource."""
+"""Parses the method and path of a request: verb, kind, namespace, name and subresource."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Target:
     rest: str = ""
 
     def attributes(self, params: Mapping[str, str]) -> Attributes:
-        """The request as an authorizer sees it; a name in the field selector counts as a name."""
+        """The request in the form that an authorizer needs; a name in the field selector counts as a name."""
         name, node = self.name, None
         fields = params.get("fieldSelector")
         if fields and not name:

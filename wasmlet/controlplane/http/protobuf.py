@@ -1,7 +1,8 @@
-"""The few bodies that kubectl sends as protobuf and nothing else, read into what they would be as JSON.
+"""Reads the few bodies that kubectl sends only as protobuf, and converts them to JSON objects.
 
-`kubectl certificate approve`, `auth can-i`, `create token`, `create deployment` and their like do not fall back to JSON
-when refused. A message is read by a table of its fields (`protobuf_kinds`); one that the table lacks is passed over.
+`kubectl certificate approve`, `auth can-i`, `create token`, `create deployment` and similar commands do not fall back
+to JSON when protobuf is refused. A message is read by a table of its fields (`protobuf_kinds`); a field that is not in
+the table is skipped.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ def _parts(data: memoryview) -> Iterator[tuple[int, int | memoryview]]:
 
 
 def _message(data: memoryview, fields: Fields) -> Object:
-    """A message as JSON has it; what is empty is left out, as Go leaves it out."""
+    """Convert a message to a JSON object; empty values are left out, as Go leaves them out."""
     out: Object = {}
     for number, raw in _parts(data):
         name, kind = fields.get(number, ("", None))

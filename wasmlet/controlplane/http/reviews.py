@@ -1,7 +1,8 @@
-"""Requests that store nothing: whose a token is, what a user may do, and a new token for a service account.
+"""Requests that store nothing: TokenReview, the access reviews, and TokenRequest for a service account's token.
 
-A kubelet that delegates authentication and authorization asks TokenReview and SubjectAccessReview; TokenRequest gives
-out signed tokens bound to a pod, as the node needs them for its pods.
+A kubelet that delegates authentication and authorization sends a TokenReview (whose is a token?) and a
+SubjectAccessReview (may this user do this?). With a TokenRequest a node gets a signed token for a pod, bound to that
+pod.
 """
 
 from __future__ import annotations
@@ -85,7 +86,7 @@ def _attributes(spec: Object) -> Attributes:
 
 @attrs.frozen
 class _Bound:
-    """An object that a token is bound to, which ends with it."""
+    """An object that a token is bound to: the token is valid only while the object exists."""
 
     plural: str
     namespace: str
@@ -98,7 +99,7 @@ class _Bound:
 
     @property
     def claim(self) -> dict[str, str]:
-        """How the token names it."""
+        """The form in which the token names the object."""
         return {"name": self.name, "uid": self.uid}
 
 

@@ -1,4 +1,4 @@
-"""The HTTP side: one handler for every request, from authentication to the bytes of the answer.
+"""The HTTP server: one handler for every request, from authentication to the bytes of the answer.
 
 `paths` says what a request is about, `access.users` who makes it and `access.authorizer` whether they may;
 `objects.registry` and `objects.deletion` carry it out, and `forms` shapes the answer. Every error of a client is
@@ -51,7 +51,7 @@ _JSON = "application/json"
 
 @attrs.frozen(kw_only=True)
 class ServerServices:
-    """What the server answers requests with: its parts of the control plane."""
+    """The parts of the control plane that the server needs to answer requests."""
 
     registry: Registry
     deletion: Deletion
@@ -85,7 +85,7 @@ class Server:
         """Makes the function that sends the bytes of a watch; `Faults` replaces it to break connections."""
 
     def close(self) -> None:
-        """End all watches; what is asked from now on gets 503."""
+        """End all watches; requests from now on are answered with 503."""
         self.closing = True
         self.end_watches()
         self._services.log_proxy.end()
@@ -266,7 +266,7 @@ class Server:
             patched = target.verb == "patch"
             return _json(self._scaling.patch(call, media, body) if patched else self._scaling.update(call, body))
         if target.kind == DEFINITION and rules.used(body):
-            await asyncio.to_thread(rules.available)  # what reads them is imported once, which takes a while
+            await asyncio.to_thread(rules.available)  # imports cel-python once, which takes a while
         mode = params.get("fieldValidation", "")
         if mode in ("Strict", "Warn") and not target.kind.custom:
             call.warnings.extend(await self._fields.check(target, media, body, strict=mode == "Strict"))

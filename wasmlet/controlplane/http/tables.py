@@ -14,7 +14,7 @@ from wasmlet.controlplane.storage.status import Object
 
 
 def _initial(pod: Object, spec: Object, status: Object) -> tuple[str | None, int, int]:
-    """What the init containers make of the status column; restarts of sidecars and how many of those are ready."""
+    """The status column by the init containers, or None; the restarts; and how many sidecars are ready."""
     declared = {item["name"]: item for item in spec.get("initContainers") or ()}
     sidecars = {name for name, item in declared.items() if item.get("restartPolicy") == "Always"}
     found = status.get("initContainerStatuses") or []

@@ -1,8 +1,8 @@
-"""A watch: what happened since a version, what is there now, and what happens next, a JSON line each.
+"""One watch: sends the changes since a version or the present objects, and then each new change, a JSON line each.
 
-`server` opens one for each request. Changes arrive through `offer`, which does not wait; a writer sends together what
-has gathered. A reader that falls too far behind is disconnected without an error, as an API server does: it resumes
-from the version that it saw last.
+`server` opens one for each watch request. The store passes changes to `offer`, which does not wait; `run` sends
+together what has gathered. A reader that falls too far behind is disconnected without an error, as an API server does.
+It then resumes from the version that it saw last.
 """
 
 from __future__ import annotations
@@ -30,11 +30,12 @@ _TAIL = b"}\n"
 
 
 class Watcher:
-    """One watch of one collection.
+    """One watch of one collection: call `open`, and then `run`.
 
     Args:
-        since: only changes after this version are sent; None means the present state first.
-        send: writes bytes to the reader and waits while it is slow.
+        selector: picks the objects that the reader wants.
+        form: makes bytes of an object.
+        pending: how many changes may wait for the reader before it is cut off.
     """
 
     def __init__(
@@ -51,7 +52,8 @@ class Watcher:
         self._limit = 3 * pending
         self._pending: list[bytes] = []
         self._pending_bytes = 0
-        """Bytes of the changes that wait. What a reader gets at first is not counted: it had no time to read it."""
+        """Bytes of the changes that wait. The objects sent at first do not count, as the reader had no time to read
+        them."""
         self._wake = asyncio.Event()
         self._ended = False
         self._after = 0
@@ -93,7 +95,7 @@ class Watcher:
         self._wake.set()
 
     def open(self, *, since: int | None, replay: bool, mark_initial: bool, version: int) -> None:
-        """Gather what the reader has to be told before anything new, and follow the collection.
+        """Gather what the reader gets first, and follow the collection from then on.
 
         Args:
             since: a version to resume after; None for "from now".
@@ -118,7 +120,7 @@ class Watcher:
         self._collection.followers.add(self)
 
     def bookmark(self, version: int, annotations: Object | None = None) -> None:
-        """Send a bookmark: the version that the reader has seen everything of."""
+        """Send a bookmark: it says that the reader has got all changes up to this version."""
         meta: Object = {"resourceVersion": str(version), "creationTimestamp": None}
         if annotations:
             meta["annotations"] = annotations
@@ -137,7 +139,13 @@ class Watcher:
         bookmarks: float | None,
         version: Callable[[], int],
     ) -> None:
-        """Send what gathers until `seconds` have passed, `end` was called or the reader fell behind."""
+        """Send what gathers until `seconds` have passed, `end` was called or the reader fell behind.
+
+        Args:
+            send: writes bytes to the reader, and waits while it is slow.
+            bookmarks: the pause between bookmarks, in seconds; None for no bookmarks.
+            version: gives the store's version.
+        """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + seconds
         mark = loop.time() + bookmarks if bookmarks else None

@@ -1,1 +1,1 @@
-"""From the API server to the nodes: their addresses, and logs, exec, attach and port-forward, passed on to them."""
+"""From the API server to kubelets: their addresses; logs, exec, attach, port-forward and metrics are passed on."""

@@ -1,4 +1,4 @@
-"""`pods/log` and `nodes/proxy`: what is passed on to a kubelet, and streamed back.
+"""`pods/log` and GETs of `nodes/proxy`: passes the request on to a kubelet, and streams the answer back.
 
 The kubelet is called at https://<address>:<port>/containerLogs/..., or at the path that follows `proxy`, with the API
 server's own client certificate.
@@ -60,7 +60,7 @@ def _check(request: web.BaseRequest) -> None:
 
 
 class LogProxy:
-    """Streams logs, and what else can be read there, from kubelets."""
+    """Streams logs, and other answers to a GET, from kubelets."""
 
     def __init__(self, kubelets: Kubelets) -> None:
         self._kubelets = kubelets

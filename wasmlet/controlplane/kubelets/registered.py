@@ -1,4 +1,4 @@
-"""How the API server reaches a node's kubelet: its address, the TLS of the connection, what it says when it refuses.
+"""How the API server reaches a node's kubelet: its address, the TLS of the connection, and the kubelet's errors.
 
 `proxy` asks for logs this way, `streams` for exec, attach and port-forward. A kubelet's serving certificate is verified
 only where the control plane is told to, as in an API server with `--kubelet-certificate-authority`.
@@ -22,7 +22,7 @@ from wasmlet.controlplane.storage.kinds import core
 from wasmlet.controlplane.storage.status import ApiError, Object, bad_request, not_found
 
 ADDRESSES = ("InternalIP", "ExternalIP", "Hostname")
-"""Which of a node's addresses is dialled, the best first."""
+"""The types of a node's addresses, in the order in which they are tried."""
 CONNECT_SECONDS = 10.0
 HEAD_SECONDS = 60.0
 ANSWER = 64 * 1024
@@ -32,7 +32,7 @@ _REASONS = {400: "BadRequest", 401: "Unauthorized", 403: "Forbidden", 404: "NotF
 
 
 def container_of(pod: Object, wanted: str) -> str:
-    """Which container of a pod is meant.
+    """The container of a pod that a request means; `wanted` is the name in the request, or "".
 
     Raises:
         ApiError: 400, none of that name, or several to choose from.
@@ -57,7 +57,7 @@ def container_of(pod: Object, wanted: str) -> str:
 
 
 def refused(status: int, body: bytes) -> ApiError:
-    """What a kubelet says instead of doing as it was asked, as the API server passes it on."""
+    """Convert a kubelet's error answer to the error that the API server passes on."""
     text = body.decode(errors="replace").strip()
     try:
         said = orjson.loads(body)
@@ -81,14 +81,14 @@ class Head:
 
 @attrs.frozen
 class Connection:
-    """A connection to a kubelet that was asked something, as far as the head of its answer."""
+    """A connection to a kubelet after a request was sent and the head of the answer was read."""
 
     head: Head
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
 
     async def body(self) -> bytes:
-        """The rest of an answer that is no upgrade; what is more than `ANSWER` bytes is cut off."""
+        """The body of an answer that is not an upgrade, at most `ANSWER` bytes of it."""
         async with asyncio.timeout(CONNECT_SECONDS):
             try:
                 if self.head.headers.get("Transfer-Encoding", "").lower() == "chunked":

@@ -1,4 +1,4 @@
-"""What a kubelet says at `/metrics/resource`, and what two of these answers say of use between them."""
+"""Reads a kubelet's answer at `/metrics/resource`, and works out the use between two of these answers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _START = "container_start_time_seconds"
 
 @attrs.frozen
 class Sample:
-    """What one of a node's parts has used.
+    """What one part of a node (the node itself or a container) has used so far.
 
     Attributes:
         cpu: core-seconds since it started.
@@ -34,7 +34,7 @@ class Sample:
 
 @attrs.frozen
 class Use:
-    """What one of a node's parts uses: cores over a window of seconds that ends `at`, and bytes then."""
+    """What one part of a node uses: cores over a window of seconds that ends at `at`, and bytes at that time."""
 
     cores: float
     memory: int
@@ -70,7 +70,7 @@ def read(text: str, now: float) -> Samples:
 
 
 def use(before: Sample | None, after: Sample) -> Use | None:
-    """What was used between two samples, since the start where that came later; None where nothing can be said."""
+    """The use between two samples, or since a start that came later; None where it cannot be known."""
     if before is not None and before.start == after.start and before.at < after.at and before.cpu <= after.cpu:
         window, cpu = after.at - before.at, after.cpu - before.cpu
     elif after.start and after.start < after.at and (before is None or before.start != after.start):

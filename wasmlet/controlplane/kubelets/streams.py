@@ -1,6 +1,6 @@
-"""`pods/exec`, `pods/attach` and `pods/portforward`: upgrades, handed on to the kubelet of the pod's node.
+"""`pods/exec`, `pods/attach` and `pods/portforward`: passes upgrade requests on to the kubelet of the pod's node.
 
-An API server has three ways, and `mode` says how far this one goes:
+API servers do this in three ways, by their version; `mode` chooses one:
 
 - "pass", as up to 1.29: whatever the client upgrades to, SPDY or a websocket, goes to the kubelet byte for byte.
 - "translate", as from 1.30 (port-forward: 1.31): a websocket of protocol v5 ends here and becomes SPDY to the kubelet,
@@ -98,7 +98,7 @@ class PodStreams:
             cut(transport)
 
     async def answer(self, request: web.BaseRequest, pod: Object, sub: str) -> web.StreamResponse:
-        """Hand on a request; returns at the end of the streams.
+        """Pass a request on to the kubelet; returns at the end of the streams.
 
         Raises:
             ApiError: 400 for what the request lacks, 404 for the node, 500 if the kubelet cannot be reached.
@@ -125,7 +125,7 @@ class PodStreams:
             self._open.discard(transport)
 
     async def _pass(self, request: web.BaseRequest, node: str, target: str) -> web.StreamResponse:
-        """The client's upgrade as it is."""
+        """Pass the client's upgrade on unchanged."""
         kubelet = await self._kubelets.ask(node, request.method, target, _forwarded(request))
         try:
             if kubelet.head.status != 101:
@@ -138,7 +138,7 @@ class PodStreams:
             kubelet.close()
 
     async def _tunnel(self, request: web.BaseRequest, node: str, target: str, offered: list[str]) -> web.StreamResponse:
-        """SPDY, taken out of the websocket it comes through."""
+        """Take SPDY out of the client's websocket, and pass it on."""
         protocols = [name.removeprefix(TUNNEL) for name in offered if name.startswith(TUNNEL)]
         kubelet = await self._kubelets.ask(node, "POST", target, spdy_headers(protocols))
         try:
@@ -161,7 +161,7 @@ def _chosen(head: Head) -> str:
 
 
 async def _echo(kubelet: Connection) -> web.Response:
-    """What a kubelet says instead of upgrading: passed on as it is, as the API server does.
+    """A kubelet's answer that is not an upgrade, passed on unchanged, as the API server does.
 
     Raises:
         ApiError: 500, it says neither yes nor no.

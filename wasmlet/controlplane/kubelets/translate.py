@@ -1,8 +1,9 @@
 """A client's websocket of protocol v5, translated to SPDY/3.1 for the kubelet: exec and attach as from API server 1.30.
 
-A websocket message begins with the number of its channel: 0 stdin, 1 stdout, 2 stderr, 3 how it ended (a Status),
-4 the size of the terminal, 255 that a channel is closed. To the kubelet each is a SPDY stream, except that the end of
-stdin is the end of its stream. What goes wrong once the websocket is open is told on channel 3.
+A websocket message begins with the number of its channel: 0 stdin, 1 stdout, 2 stderr, 3 the result (a Status), 4 the
+size of the terminal, 255 the message that a channel is closed. To the kubelet, each channel is a SPDY stream of its
+own, except 255: there, stdin is closed by the end of its stream. Errors after the websocket was opened are sent on
+channel 3.
 """
 
 from __future__ import annotations
@@ -73,7 +74,7 @@ async def translate(
 
 
 async def _run(socket: web.WebSocketResponse, kubelets: Kubelets, node: str, target: str, wanted: Streams) -> bytes:
-    """Open the streams and serve them to their end; the Status that says how it went."""
+    """Open the streams and serve them to their end. Returns the Status with the result."""
     kubelet = await kubelets.ask(node, "POST", target, spdy_headers(_PROTOCOLS))
     try:
         if kubelet.head.status != 101:
@@ -110,7 +111,7 @@ class _Translation:
         self._writer.write(self._spdy.data_to_send())
 
     async def upward(self) -> None:
-        """What the client sends, for the kubelet; ends when the client goes."""
+        """Pass on what the client sends to the kubelet; ends when the client goes."""
         self._flush()
         try:
             async with asyncio.timeout(CREATE_SECONDS):
@@ -138,7 +139,7 @@ class _Translation:
                 self._spdy.send_data(self._number[channel], data)
 
     async def downward(self) -> None:
-        """What the kubelet sends, for the client; ends with the last stream. Never waits for the kubelet to read."""
+        """Pass on what the kubelet sends to the client, up to the last stream; never waits for the kubelet to read."""
         with suppress(ConnectionError):
             while self._receiving:
                 data = await self._reader.read(CHUNK)

@@ -1,4 +1,4 @@
-"""Bytes both ways between a client whose connection is taken from HTTP and a kubelet, until one of them ends it.
+"""Copies bytes both ways between a kubelet and a client whose connection is no longer HTTP, until one of them ends it.
 
 `streams` decides what goes through: the bytes as they are, or the contents of a client's websocket messages. A reader
 that is slow slows its sender down: at most one chunk is buffered here.
@@ -39,7 +39,7 @@ class _Taken(asyncio.StreamReaderProtocol):
 
 
 class _Rest:
-    """Takes over what came after the head of the request, if anything did."""
+    """Passes on bytes that came after the head of the request, in place of aiohttp's parser."""
 
     def __init__(self, reader: asyncio.StreamReader) -> None:
         self._reader = reader

@@ -1,7 +1,7 @@
-"""What nodes and containers use, asked of the kubelets when somebody asks, and not before.
+"""The CPU and memory that nodes and containers use. Kubelets are asked only when somebody asks here.
 
-The first question costs two scrapes of a node, `SETTLE` seconds apart, since use is a difference; later ones cost one,
-and questions within `FRESH` seconds none. Nothing runs while nobody asks.
+The first question asks a kubelet twice, `SETTLE` seconds apart, since use is a difference of two samples. A later
+question asks once, and one within `FRESH` seconds not at all.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ AT_ONCE = 20
 
 @attrs.define
 class _Node:
-    """What a node's kubelet said last, and before that; `tried` is when it was asked, by the monotonic clock."""
+    """The last two answers of a node's kubelet; `tried` is when it was asked last, by the monotonic clock."""
 
     lock: asyncio.Lock = attrs.field(factory=asyncio.Lock)
     before: Samples = attrs.field(factory=dict)
@@ -62,14 +62,14 @@ class Usage:
         self._nodes.pop(node, None)
 
     async def of(self, nodes: Iterable[str]) -> Mapping[str, Mapping[Who, Use]]:
-        """What each node and what runs there uses; a node whose kubelet cannot be asked is left out."""
+        """The use of each node and its containers; a node whose kubelet cannot be asked is left out."""
         async with asyncio.TaskGroup() as group:
             asked = {name: group.create_task(self._ask(name)) for name in dict.fromkeys(nodes)}
         return {name: found for name, task in asked.items() if (found := task.result())}
 
     async def _ask(self, name: str) -> Mapping[Who, Use]:
         node = self._nodes.setdefault(name, _Node())
-        async with node.lock:  # who asks meanwhile gets the same answer
+        async with node.lock:  # somebody who asks meanwhile gets the same answer
             now = self._clock.monotonic()
             if node.tried is None or now - node.tried >= FRESH:
                 if node.answered is None or now - node.answered > STALE:
@@ -85,7 +85,7 @@ class Usage:
         return {who: value for who, value in found.items() if value is not None}
 
     async def _scrape(self, name: str, node: _Node) -> bool:
-        """Ask a kubelet; whether it answered."""
+        """Ask a kubelet. Returns whether it answered."""
         node.tried = self._clock.monotonic()
         try:
             async with self._room:

@@ -1,4 +1,4 @@
-"""What the API server demands of roles and of their bindings (kubernetes/pkg/apis/rbac/validation)."""
+"""Validation of roles and of their bindings (kubernetes/pkg/apis/rbac/validation)."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """What the API server's admission adds to a new pod, or refuses: service account, priority, RuntimeClass, tolerations.
 
-Runs after `defaults` and before `pod_rules`, and changes the copy that it is given. The token volume of the service
-account is the one that the ServiceAccount admission plugin mounts into every container, so a node gets the same pods as
-from a cluster.
+It runs after `defaults` and before `pod_rules`, and changes the copy that it is given. Like the ServiceAccount
+admission plugin, it mounts the account's token volume into every container. So a node gets the same pods as from a
+cluster.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def suffix(rng: random.Random) -> str:
 
 
 class PodAdmission:
-    """Admission of pods against what the store has."""
+    """Admission of pods; it looks up accounts and classes in the store."""
 
     def __init__(self, store: Store, rng: random.Random) -> None:
         self._store = store

@@ -1,4 +1,4 @@
-"""Bootstrap tokens: the credentials of a machine that is not a node yet, with which it asks for a certificate.
+"""Bootstrap tokens: the credentials with which a machine that is not a node yet requests a certificate.
 
 A token is `id.secret`, and the API server knows it by the Secret `bootstrap-token-<id>` in kube-system, as `kubeadm
 token create` makes it. A token whose Secret is deleted or has expired is not accepted.
@@ -37,7 +37,7 @@ def _data(secret: Object, key: str) -> str:
 
 
 class BootstrapTokens:
-    """Makes bootstrap tokens and knows them again."""
+    """Makes bootstrap tokens, and finds the user of one."""
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
@@ -73,7 +73,7 @@ class BootstrapTokens:
         return token
 
     def user(self, token: str) -> User | None:
-        """Whose token it is: system:bootstrap:<id> of group system:bootstrappers; None if it is no such token."""
+        """The user of a token: system:bootstrap:<id> in group system:bootstrappers; None if the token is not valid."""
         found = _TOKEN.fullmatch(token)
         if found is None:
             return None

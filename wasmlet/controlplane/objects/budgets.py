@@ -1,6 +1,6 @@
-"""PodDisruptionBudgets: what is one, which pods it is about, and what its status says of evictions.
+"""PodDisruptionBudgets: their validation, which pods they cover, and what their status says of evictions.
 
-`evictions` asks and counts down, `controllers.disruption` counts what there is.
+`evictions` asks a budget and counts down its allowance; `controllers.disruption` works the allowance out.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def check(obj: Object, old: Object | None) -> list[Cause]:
 
 
 def covers(budget: Object, labels: Mapping[str, str]) -> bool:
-    """Whether a budget is about a pod of its namespace with these labels; without a selector it is about none."""
+    """Whether a budget covers a pod of its namespace with these labels; one without a selector covers none."""
     selector = (budget.get("spec") or {}).get("selector")
     if selector is None:
         return False
@@ -59,7 +59,7 @@ def covers(budget: Object, labels: Mapping[str, str]) -> bool:
 
 
 def of_pod(store: Store, pod: Record) -> list[Record]:
-    """The budgets that are about a pod."""
+    """The budgets that cover a pod."""
     labels = pod.raw["metadata"].get("labels") or {}
     found = store[PLURAL].spaces.get(pod.namespace, {}).values()
     return [record for record in found if covers(record.raw, labels)]
@@ -72,7 +72,7 @@ def condition(status: Object) -> Object:
 
 
 def with_condition(status: Object, now: str, failure: str = "") -> Object:
-    """A status whose condition says what `disruptionsAllowed` says, or that it could not be worked out, and why."""
+    """The status with its condition brought up to date: whether evictions are allowed, or why that is not known."""
     allowed = status.get("disruptionsAllowed", 0) > 0 and not failure
     known = condition(status)
     told = {

@@ -6,7 +6,7 @@ from wasmlet.controlplane.storage.status import Object
 
 
 def with_condition(conditions: object, condition: Object) -> list[Object]:
-    """Conditions with one of them set; its transition time only moves when its status does."""
+    """Set one condition in a list of conditions; its transition time changes only with its status."""
     out = []
     for item in conditions if isinstance(conditions, list) else ():
         if item.get("type") == condition["type"]:

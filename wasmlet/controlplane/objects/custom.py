@@ -1,6 +1,6 @@
-"""What is special about custom resources where objects are written: their forms, and the rules of their definitions.
+"""How writes of custom resources differ from those of built-in kinds: their versions, and their definitions' rules.
 
-For built-in kinds each of these functions does what is done with any object.
+For a built-in kind, each function gives what holds for any object, so that callers need not tell them apart.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from wasmlet.controlplane.storage.store import Record
 
 
 class CustomResources:
-    """Objects between a request and the store, by what is known of custom resources."""
+    """Converts and checks objects between a request and the store, by the definitions of custom resources."""
 
     def __init__(self, definitions: Definitions) -> None:
         self._definitions = definitions
 
     def read(self, kind: Kind, obj: Object, *, strict: bool) -> tuple[Object, list[str]]:
-        """A custom resource as its version has it, pruned and with defaults; any other object as it is.
+        """A custom resource, pruned and with defaults by its version; any other object unchanged.
 
-        Returns warnings of the fields that were taken out, too.
+        The second result has a warning for each field that was removed.
 
         Raises:
             ApiError: 400, it has unknown fields, and `strict` was asked for.
@@ -40,7 +40,7 @@ class CustomResources:
         return read, fields
 
     def declared(self, kind: Kind, config: Object, namespace: str) -> None:
-        """Refuse what is applied where a field of it is not in the schema; `namespace` is the one that it names.
+        """Refuse a server-side apply with fields that the schema lacks; `namespace` is the applied object's.
 
         Raises:
             ApiError: 500, as server-side apply answers.
@@ -58,7 +58,7 @@ class CustomResources:
         return [] if version is None else version.check(obj, old)
 
     def final(self, kind: Kind, obj: Object, now: str) -> Object:
-        """An object that may be stored, in the form in which it is; `now` is a metav1.Time."""
+        """The form in which an accepted object is stored; `now` is a metav1.Time."""
         if kind.custom and (stored := self._definitions.stored(kind)).kind != kind:
             return {**stored.read(obj)[0], "apiVersion": stored.kind.api_version}
         if kind == DEFINITION:
@@ -78,7 +78,7 @@ class CustomResources:
         return server_side.BuiltIn(kind.shares or kind.key) if version is None else version.fields
 
     def counted(self, kind: Kind, obj: Object) -> Object | None:
-        """What of an object `metadata.generation` counts the changes of."""
+        """The part of an object whose changes `metadata.generation` counts."""
         if not kind.custom:
             return obj.get("spec")
         return {key: value for key, value in obj.items() if key not in ("metadata", "apiVersion")}

@@ -1,7 +1,7 @@
-"""What the API server fills in: the defaults of each kind, applied to a new object before it is validated.
+"""The defaults of each kind, which the API server fills into a new object before it is validated.
 
-The values are those of `pkg/apis/core/v1/defaults.go` and its like. Each function gets a copy that is its own to
-change. `admission` comes next, then `validation`.
+The values are those of `pkg/apis/core/v1/defaults.go` and similar files. Each function changes the copy that it is
+given. `admission` comes next, then `validation`.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def container(spec: Object) -> None:
 
 
 def _requests(container: Object) -> None:
-    """What a container of a pod asks for where it says only what it may have; a template is left as it is."""
+    """Set a container's missing requests to its limits; only for pods, not for templates."""
     resources = container["resources"]
     if isinstance(resources, dict) and isinstance(limits := resources.get("limits"), dict):
         requests = resources.setdefault("requests", {})
@@ -121,7 +121,7 @@ def qos_class(spec: Object) -> str:
 
 
 def _host_network_ports(spec: Object) -> None:
-    """The ports of a pod that has the node's own network are the node's."""
+    """Copy container ports to host ports, for a pod on the host network."""
     for item in [*_dicts(spec.get("initContainers")), *_dicts(spec.get("containers"))]:
         for port in _dicts(item.get("ports")):
             if not port.get("hostPort") and "containerPort" in port:
@@ -322,7 +322,7 @@ def _slice(obj: Object) -> None:
 
 
 def encode_string_data(obj: Object) -> None:
-    """Move what a Secret has as text to its data."""
+    """Move the texts in a Secret's `stringData` to its `data`, in base64."""
     given = obj.pop("stringData", None)
     if isinstance(given, dict):
         encoded = {key: base64.b64encode(str(value).encode()).decode() for key, value in given.items()}
@@ -352,8 +352,8 @@ _DEFAULTS: dict[str, Callable[[Object], None]] = {
 
 
 ON_UPDATE = _DEFAULTS.keys() - {"pods", "namespaces", "secrets", "persistentvolumeclaims", "endpointslices"}
-"""Kinds whose defaults an update fills in, too. Those left out set the status that a new object has, or have rules of
-their own for updates."""
+"""The kinds whose defaults are filled in on updates, too. The defaults of the others also set the status of a new
+object, or these kinds have their own rules for updates."""
 
 
 def fill(plural: str, obj: Object) -> None:

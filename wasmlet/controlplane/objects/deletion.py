@@ -1,9 +1,9 @@
 """Deleting objects: graceful deletion of pods, finalizers, preconditions, collections, and what a namespace contains.
 
-The rules are those of `rest.BeforeDelete` and the pod strategy: a pod that runs nowhere or is finished goes at once,
-another one gets a deletionTimestamp and goes when its node deletes it with grace 0. What becomes of the objects that an
-object owns is told by a finalizer, which `controllers.workloads.garbage` acts on; without one they are deleted once it
-is gone. Namespaces are emptied here, as there is no controller.
+The rules are those of `rest.BeforeDelete` and the pod strategy. A pod that is on no node or is finished is removed at
+once. Any other pod gets a deletionTimestamp, and is removed when its node deletes it with grace 0. Dependents of a
+deleted object are the work of `controllers.workloads.garbage`: a finalizer tells it the propagation policy, and without
+one it deletes them once their owner is gone. A namespace's contents are deleted here, as no controller does that.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ _PERMANENT = ("default", "kube-system", "kube-public")
 
 
 FINALIZERS = {"Background": "", "Foreground": "foregroundDeletion", "Orphan": "orphan"}
-"""Propagation policies, with the finalizer that tells of each."""
+"""The propagation policies, each with its finalizer."""
 
 
 @attrs.frozen
 class Options:
-    """DeleteOptions, as far as they count here. `grace` is in seconds; None means the object's own."""
+    """The DeleteOptions that have an effect here. `grace` is in seconds; None means the object's own."""
 
     grace: int | None = None
     uid: str | None = None
@@ -41,10 +41,10 @@ class Options:
 
     @classmethod
     def parse(cls, body: Any, grace: str | None, propagation: str | None = None) -> Options:
-        """From the body of a DELETE and its parameters gracePeriodSeconds and propagationPolicy.
+        """Read the body of a DELETE, and its parameters gracePeriodSeconds and propagationPolicy.
 
         Raises:
-            ApiError: 400, this is not what DeleteOptions look like.
+            ApiError: 400, these are no valid DeleteOptions.
         """
         body = body or {}
         if not isinstance(body, dict):
@@ -67,7 +67,7 @@ class Options:
 
 
 def _held(raw: Object, propagation: str) -> Object:
-    """The object with the finalizer of a propagation policy, which holds it up until that is carried out."""
+    """The object with the finalizer of a propagation policy, which keeps it until the policy is carried out."""
     finalizer, finalizers = FINALIZERS[propagation], list(raw["metadata"].get("finalizers") or ())
     if not finalizer or finalizer in finalizers:
         return raw
@@ -75,7 +75,7 @@ def _held(raw: Object, propagation: str) -> Object:
 
 
 class Deletion:
-    """All deletes."""
+    """Carries out all deletes."""
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
@@ -84,7 +84,7 @@ class Deletion:
         self._store.listeners.append(self._on_change)
 
     def delete(self, call: Call, old: Record, options: Options) -> tuple[Record, bool]:
-        """Delete an object, or begin to. Returns what is left of it and whether it is gone.
+        """Delete an object, or begin to. Returns the object as it is then, and whether it is gone.
 
         Raises:
             ApiError: 403, a node deletes what is not its own; 409, a precondition does not hold.
@@ -110,7 +110,7 @@ class Deletion:
         return marked, False
 
     def check(self, call: Call, old: Record, options: Options) -> None:
-        """Refuse a delete that may not be, before anything is done.
+        """Check that a delete is allowed, before anything is changed.
 
         Raises:
             ApiError: 403, a node deletes what is not its own; 409, a precondition does not hold; 422, an option is
@@ -132,7 +132,7 @@ class Deletion:
             raise status.invalid(kind, old.name, causes)
 
     def _grace(self, kind: Kind, raw: Object, asked: int | None) -> int | None:
-        """The seconds until the object goes; None if it is being deleted and this changes nothing."""
+        """The grace period in seconds; None if the object is already being deleted and this changes nothing."""
         meta = raw["metadata"]
         if "deletionTimestamp" in meta:
             current = meta.get("deletionGracePeriodSeconds")
@@ -160,7 +160,7 @@ class Deletion:
         return {**raw, "metadata": meta}
 
     def finish(self, kind: Kind, record: Record) -> Record | None:
-        """Remove an object that is being deleted once nothing holds it up; None if something does."""
+        """Remove an object that is being deleted if no finalizer or grace period keeps it; else return None."""
         meta = record.raw["metadata"]
         if meta.get("finalizers") or meta.get("deletionGracePeriodSeconds"):
             return None
@@ -169,7 +169,7 @@ class Deletion:
         return self._store.remove(kind, record)
 
     def release(self, kind: Kind, record: Record, finalizer: str) -> None:
-        """Take a finalizer off an object, which goes then if nothing else holds it up."""
+        """Remove a finalizer from an object; if nothing else keeps an object that is being deleted, remove it, too."""
         meta = record.raw["metadata"]
         rest = [name for name in meta.get("finalizers") or () if name != finalizer]
         kept = {key: value for key, value in meta.items() if key != "finalizers"}
@@ -181,7 +181,7 @@ class Deletion:
     # -- collections
 
     def collection(self, call: Call, records: Iterable[Record], options: Options) -> list[Record]:
-        """Delete what a selector picked; what is gone meanwhile does not matter."""
+        """Delete the objects of a collection that a selector matched; objects that are gone meanwhile are skipped."""
         out = []
         for record in records:
             found = self._store.of(call.kind).get(record.namespace, record.name)

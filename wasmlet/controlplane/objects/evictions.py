@@ -19,10 +19,10 @@ from wasmlet.controlplane.storage.status import ApiError, Object, bad_request, f
 from wasmlet.controlplane.storage.store import Record
 
 MOST_DISRUPTED = 2000
-"""How many pods of a budget may have been evicted that its controller has not seen go yet."""
+"""How many evictions a budget may have allowed whose pods its controller has not seen go yet."""
 _REFUSED = "Cannot evict pod as it would violate the pod's disruption budget."
 _SOON = 10
-"""In how many seconds to ask again where the controller has not caught up."""
+"""The seconds in Retry-After where the controller has not seen the budget's last change."""
 
 
 class Evictions:
@@ -34,10 +34,10 @@ class Evictions:
         self._deletion = deletion
 
     def evict(self, call: Call, pod: Record, body: Object) -> None:
-        """Delete a pod as its budget allows.
+        """Delete a pod if its budget allows it.
 
         Args:
-            call: whose request it is; its name is the pod's.
+            call: the request; its name is the pod's.
             body: an Eviction.
 
         Raises:
@@ -60,7 +60,7 @@ class Evictions:
         self._deletion.delete(call, pod, options)
 
     def _marked(self, pod: Record, options: Options) -> tuple[Record, Options]:
-        """The pod with the condition that says why it goes, and the options, which ask for that version then."""
+        """Write to the pod why it is deleted. Returns the pod, and options that accept its new version."""
         told = {
             "type": "DisruptionTarget",
             "status": "True",
@@ -76,7 +76,7 @@ class Evictions:
         return marked, attrs.evolve(options, version=None)
 
     def _ask(self, pod: Record, *, dry_run: bool) -> None:
-        """Have the budget of a pod, if it has one, allow its eviction, and count it.
+        """Ask the budget of a pod, if it has one, to allow the eviction, and count it there.
 
         Raises:
             ApiError: 429, 403 or 500.
@@ -93,7 +93,7 @@ class Evictions:
 
 
 def _spared(budget: Object, pod: Object) -> bool:
-    """Whether a pod is not ready, and may go for that without being counted."""
+    """Whether a pod is not ready, and may therefore be evicted without being counted."""
     conditions = (pod.get("status") or {}).get("conditions") or ()
     if any(item.get("type") == "Ready" and item.get("status") == "True" for item in conditions):
         return False
@@ -108,7 +108,7 @@ def _counted_down(budget: Record, pod: str, now: str) -> Object:
     """The status of a budget after one more eviction.
 
     Raises:
-        ApiError: 429, it allows none; 403, there are too many that nobody has seen go.
+        ApiError: 429, the budget allows no eviction; 403, too many evicted pods have not been seen to go.
     """
     status: dict[str, Any] = budget.raw.get("status") or {}
     if status.get("observedGeneration", 0) < budget.raw["metadata"]["generation"]:

@@ -1,4 +1,4 @@
-"""What the API server makes of a Job (`generateSelector`), and what it demands of one (`ValidateJob`)."""
+"""The selector and labels that the API server gives a new Job (`generateSelector`), and validation (`ValidateJob`)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _MISSING = ("podFailurePolicy", "successPolicy", "backoffLimitPerIndex", "maxFai
 
 
 def select(obj: Object) -> None:
-    """Give a new Job the selector that chooses its own pods alone, and their template the labels for it.
+    """Give a new Job a selector that matches only its own pods, and give its pod template the labels for it.
 
     A Job without labels gets those of its template.
     """

@@ -1,4 +1,4 @@
-"""PATCH: the four kinds of patch, each turned into a new version of the object for `registry` to judge.
+"""PATCH: turns each of the four kinds of patch into a new version of the object, which `registry` checks and stores.
 
 `wasmlet.controlplane.patches` works out the new object.
 """
@@ -24,7 +24,7 @@ PATCHES = (JSON_PATCH, MERGE_PATCH, STRATEGIC_PATCH, APPLY_PATCH)
 
 
 class UnsupportedMedia(status.ApiError):
-    """415: a body of a kind that is not read here."""
+    """415: the body has a media type that is not read here."""
 
     def __init__(self, media: str) -> None:
         known = ", ".join(PATCHES)
@@ -42,13 +42,13 @@ class UnsupportedMedia(status.ApiError):
 
 
 class Patching:
-    """All patches."""
+    """Carries out all patches."""
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
 
     def patch(self, call: Call, media: str, body: Any) -> tuple[Record, bool]:
-        """PATCH: the object and whether it was made by this (server-side apply makes what is missing).
+        """Patch an object. Returns it, and whether it was created (server-side apply creates a missing one).
 
         Raises:
             ApiError: as for updates; 415 for a media type that is no patch.

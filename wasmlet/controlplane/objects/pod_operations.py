@@ -1,4 +1,4 @@
-"""What is posted to a pod: bindings and evictions."""
+"""The POSTs to a pod's subresources: bindings and evictions."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class PodOperations:
         self._evictions = Evictions(registry, deletion)
 
     def post(self, call: Call, body: Object) -> Object:
-        """Carry out what was posted to `pods/binding`, `pods/eviction` or `bindings`.
+        """Carry out a POST to `pods/binding`, `pods/eviction` or `bindings`.
 
         Raises:
             ApiError: 400, 403, 404, 409; 429 and 500, see `Evictions`.
@@ -50,10 +50,10 @@ class PodOperations:
         return dict(_DONE)
 
     def bind(self, record: Record, node: str, annotations: Object | None = None) -> Record:
-        """Put a pod on a node.
+        """Bind a pod to a node.
 
         Raises:
-            ApiError: 409, it is on a node already, or on its way out.
+            ApiError: 409, it is on a node already, is being deleted, or has scheduling gates.
         """
         raw = record.raw
         if raw["spec"].get("nodeName"):

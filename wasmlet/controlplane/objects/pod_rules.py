@@ -1,7 +1,7 @@
-"""What the API server demands of a pod: when it is made, when it is changed, and when its status is written.
+"""Validation of pods: when one is created, when it is changed, and when its status is written.
 
-The update rules are those of `ValidatePodUpdate`, the status rules those of `ValidateContainerStateTransition`, which
-apply to what a node writes. `registry` asks for each write of a pod.
+The update rules are those of `ValidatePodUpdate`. The status rules are those of `ValidateContainerStateTransition`, for
+what a node writes. `registry` calls them for each write of a pod.
 """
 
 from __future__ import annotations
@@ -219,7 +219,7 @@ _RULE = (
 
 
 def _without(spec: Object) -> Object:
-    """A spec without what an update may change."""
+    """A spec without the fields that an update may change."""
     out = {
         key: value
         for key, value in spec.items()
@@ -269,7 +269,7 @@ def check_update(new: Object, old: Object) -> list[Cause]:
 
 
 def _may_restart(policy: str, item: Object | None, code: int) -> bool:
-    """Whether a container that ended may run again: its own policy counts before the pod's."""
+    """Whether a container that ended may run again; its own restart policy goes before the pod's."""
     own = (item or {}).get("restartPolicy") or policy
     if own == "Always" or (item or {}).get("restartPolicyRules"):
         return True
@@ -279,7 +279,7 @@ def _may_restart(policy: str, item: Object | None, code: int) -> bool:
 def check_status(new: Object, old: Object) -> list[Cause]:
     """What is wrong with a change of a pod's status: containers that come back although the policy forbids it.
 
-    That a phase never leaves Succeeded or Failed is what every kubelet keeps to; here it is enforced.
+    Every kubelet leaves a phase of Succeeded or Failed unchanged; here that is enforced.
     """
     out: list[Cause] = []
     spec = old["spec"]
@@ -325,7 +325,7 @@ def _transitions(
 
 
 def keep_observed(new: Object, old: Object) -> None:
-    """A writer that says nothing of observedGeneration keeps what was said; `new` is a status of the caller's own."""
+    """Keep the old observedGeneration where the writer gives none; changes `new`, a status."""
     if not new.get("observedGeneration") and old.get("observedGeneration"):
         new["observedGeneration"] = old["observedGeneration"]
     known = {
@@ -359,7 +359,7 @@ def check_write(sub: str, new: Object, old: Object) -> list[Cause]:
 
 
 def _with_resources_of(new: Object, old: Object) -> Object:
-    """The new pod with the resources of the old one: what else a resize changed shows then."""
+    """The new pod with the old pod's resources, so that a comparison shows what else a resize changed."""
     spec = dict(new["spec"])
     for which in ("containers", "initContainers"):
         before = {item["name"]: item for item in old["spec"].get(which) or ()}

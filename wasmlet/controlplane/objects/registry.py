@@ -1,8 +1,8 @@
 """Creating and replacing objects: what happens to a write between the request and the store.
 
-The steps are default, admit, restrict, validate, write. `patching` makes a new object of a patch and comes here;
-`deletion` removes objects. What the control plane itself writes (the contents of a new namespace, an event of the
-scheduler) goes through the same steps, as user `system:apiserver`.
+The steps are default, admit, restrict, validate, write. `patching` turns a patch into a new object and passes it to
+`replace` here; `deletion` removes objects. What the control plane itself writes (the contents of a new namespace, an
+event of the scheduler) takes the same steps, as user `system:apiserver`.
 """
 
 from __future__ import annotations
@@ -36,17 +36,17 @@ INTERNAL = user("system:apiserver", [MASTERS])
 _TRIES = 8
 _CREATE_BY_PUT = ("leases", "events")
 _CONDITIONAL = ("leases", "runtimeclasses", "csidrivers", definition_rules.PLURAL)
-"""Built-in kinds whose PUT must name the resourceVersion that it replaces. That of custom ones must, too."""
+"""The built-in kinds whose PUT must name the resourceVersion that it replaces. Custom resources must do so, too."""
 
 
 def rfc3339(moment: datetime) -> str:
-    """A time as metav1.Time has it: UTC, whole seconds."""
+    """A time in the format of metav1.Time: UTC, whole seconds."""
     return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 @attrs.frozen
 class Call:
-    """What a write is about and who makes it. `manager` names the writer for managedFields."""
+    """A write: what it is about, who makes it, and its options. `manager` names the writer for managedFields."""
 
     kind: Kind
     namespace: str = ""
@@ -61,11 +61,11 @@ class Call:
     strict: bool = False
     """Whether a custom resource with unknown fields is refused. Otherwise they are taken out, with a warning."""
     warnings: list[str] = attrs.field(factory=list, eq=False)
-    """What the answer warns of."""
+    """The warnings for the answer."""
 
 
 class Registry:
-    """All writes but deletes."""
+    """Carries out all writes except deletes."""
 
     def __init__(self, store: Store, clock: Clock, rng: random.Random, *, root_ca: str, rights: Rights) -> None:
         self.store = store
@@ -85,7 +85,7 @@ class Registry:
         return rfc3339(self.clock.now())
 
     def find(self, kind: Kind, namespace: str, name: str) -> Record:
-        """An object that must be there.
+        """Find an object.
 
         Raises:
             ApiError: 404.
@@ -96,7 +96,7 @@ class Registry:
         return record
 
     def incoming(self, call: Call, obj: Any) -> Object:
-        """An object as sent, checked for being one of that kind, in a shallow copy."""
+        """Check that a body is an object of the call's kind, namespace and name. Returns a shallow copy."""
         kind = call.kind
         if not isinstance(obj, dict):
             raise bad_request(f"the body is not an object of kind {kind.kind}")
@@ -142,7 +142,7 @@ class Registry:
     # -- create
 
     def create(self, call: Call, body: Any) -> Record:
-        """Make an object.
+        """Create an object.
 
         Raises:
             ApiError: what the API server would answer: 400, 403, 404, 409, 422.
@@ -224,7 +224,7 @@ class Registry:
                 defaults.encode_string_data(obj)
 
     def furnish(self, namespace: str) -> None:
-        """Put into a new namespace what every namespace has: its service account and the root certificate."""
+        """Create in a new namespace what every namespace has: its service account and the root certificate."""
         self.create(Call(core("serviceaccounts"), namespace), {"metadata": {"name": "default"}})
         self.create(
             Call(core("configmaps"), namespace),
@@ -234,7 +234,7 @@ class Registry:
     # -- update
 
     def update(self, call: Call, body: Any) -> tuple[Record, bool]:
-        """PUT: the object and whether it was made by this."""
+        """Carry out a PUT. Returns the object, and whether it was created."""
         obj = self.incoming(call, body)
         old = self.store.of(call.kind).get(call.namespace, call.name)
         if old is None:
@@ -250,9 +250,9 @@ class Registry:
         return self.replace(call, old, obj), False
 
     def replace(self, call: Call, old: Record, new: Object) -> Record:
-        """Put a new version of an object in place of the old one, if it may be; a change of nothing writes nothing.
+        """Replace an object by a new version, if that is allowed; where nothing changes, nothing is written.
 
-        `new` is a copy down to its metadata; deeper parts may be shared with the old object.
+        `new` and its metadata must be copies; deeper parts may be shared with the old object.
         """
         kind = call.kind
         before = old.raw["metadata"]
@@ -302,7 +302,7 @@ class Registry:
         return record
 
     def _status(self, call: Call, old: Object, new: Object) -> Object:
-        """A write to the status subresource: spec and owners stay as they are."""
+        """The new object for a write to the status subresource: spec and owners are kept."""
         kind = call.kind
         out = {**old, "metadata": new["metadata"]}
         for key in ("ownerReferences", "managedFields"):
@@ -337,7 +337,7 @@ class Registry:
         return out
 
     def _main(self, call: Call, old: Object, new: Object) -> Object:
-        """A write to the object itself: its status stays as it is."""
+        """The new object for a write to the object itself: its status is kept."""
         kind = call.kind
         if kind.has_status:
             if "status" in old:
@@ -380,7 +380,7 @@ class Registry:
 
 
 def _tidy(meta: Object) -> None:
-    """Take empty maps and lists out of metadata: the API does not keep them."""
+    """Remove empty maps and lists from metadata, as the API does not keep them."""
     for key in ("labels", "annotations", "finalizers", "ownerReferences", "managedFields"):
         if key in meta and not meta[key]:
             del meta[key]

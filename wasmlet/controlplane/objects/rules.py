@@ -1,4 +1,4 @@
-"""Whether an object may be stored, by the rules of its kind; those of pods are in `pod_rules`."""
+"""Validation of an object by the rules of its kind; those of pods are in `pod_rules`."""
 
 from __future__ import annotations
 

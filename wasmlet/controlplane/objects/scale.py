@@ -1,7 +1,7 @@
 """The scale subresource: how many replicas an object is to have, as an object of kind Scale.
 
-`kubectl scale` and autoscalers know no more of a kind than this. A write of a Scale is a write of `spec.replicas`,
-or of what the definition of a custom resource names.
+`kubectl scale` and autoscalers need to know only this of a kind. A write of a Scale sets `spec.replicas`, or the field
+that the definition of a custom resource names.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def _scale_of(raw: Object, paths: Scale) -> Object:
 
 
 def _set(raw: Object, path: str, value: int) -> Object:
-    """A copy of an object with a field set, which a path of names leads to."""
+    """A copy of an object with one field set; `path` is dots and names, such as `.spec.replicas`."""
     name, _, rest = path[1:].partition(".")
     below = raw.get(name)
     below = below if isinstance(below, dict) else {}
@@ -55,13 +55,13 @@ def _set(raw: Object, path: str, value: int) -> Object:
 
 
 class Scaling:
-    """Writes of Scales."""
+    """Reads and writes Scales."""
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
 
     def _paths(self, kind: Kind) -> Scale:
-        """Where a kind keeps what its Scale shows."""
+        """The paths of the fields that a kind's Scale shows."""
         version = self._registry.definitions.of(kind)
         return version.scale if version is not None and version.scale is not None else _BUILT_IN
 
@@ -75,7 +75,7 @@ class Scaling:
         return _scale_of(self._registry.custom.view(kind, record), self._paths(kind))
 
     def update(self, call: Call, body: Any) -> Object:
-        """PUT: the Scale as it is then.
+        """Carry out a PUT of a Scale. Returns the Scale as it is then.
 
         Raises:
             ApiError: 400, 404, 409, 422, as for any update.
@@ -83,7 +83,7 @@ class Scaling:
         return self._write(call, self._registry.find(call.kind, call.namespace, call.name), body)
 
     def patch(self, call: Call, media: str, body: Any) -> Object:
-        """PATCH by a JSON patch or a merge patch: the Scale as it is then.
+        """Carry out a JSON patch or a merge patch of a Scale. Returns the Scale as it is then.
 
         Raises:
             ApiError: as for an update; 415, a media type that is no such patch.

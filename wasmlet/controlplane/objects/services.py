@@ -1,7 +1,7 @@
-"""What the API server gives a Service: an address of the cluster and, where its type has them, ports on every node.
+"""What the API server adds to a Service: a cluster IP and, if its type has them, node ports. And its validation.
 
-Nobody routes these addresses here: they are what objects and variables of pods show. What answers are the pods
-themselves, as the EndpointSlices of the Service list them.
+Nothing routes these addresses here; they only appear in objects and in pods' environment variables. Clients reach the
+pods themselves, at the addresses in the Service's EndpointSlices.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from wasmlet.controlplane.storage.status import Cause, Object, invalid
 from wasmlet.controlplane.storage.store import Store
 
 ADDRESSES = ipaddress.IPv4Network("10.96.0.0/20")
-"""Where cluster addresses come from; the first one is that of the Service `kubernetes`."""
+"""The range of cluster IPs; the first one is that of the Service `kubernetes`."""
 NODE_PORTS = range(30000, 32768)
 _TYPES = ("ClusterIP", "ExternalName", "LoadBalancer", "NodePort")
 _PROTOCOLS = ("SCTP", "TCP", "UDP")
 _GIVEN = ("clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy", "healthCheckNodePort")
-"""What an update that leaves it out keeps."""
+"""The fields that an update keeps if it leaves them out."""
 
 
 class Services:
-    """Admission of Services against those that there are."""
+    """Admission of Services; addresses and ports must not be used by other Services in the store."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -34,7 +34,7 @@ class Services:
         """Complete a new Service, after defaults.
 
         Raises:
-            ApiError: 422, the address or the node port that it asks for is taken or none of the range, or none is left.
+            ApiError: 422, the address or the node port that it asks for is taken or out of range, or none is left.
         """
         self._complete(obj, None)
 
@@ -80,7 +80,7 @@ class Services:
         return {str((record.raw.get("spec") or {}).get("clusterIP")) for record in self._store["services"]}
 
     def _address(self, name: str) -> str:
-        """An address that no Service has; not the one that was freed last, which clients may still know."""
+        """An address that no Service has; in turn, as clients may still know one that was freed lately."""
         taken, size = self._taken(), ADDRESSES.num_addresses
         for _ in range(size):
             self._last = self._last + 1 if self._last < size - 2 else 2
@@ -138,7 +138,7 @@ def _node_port(port: Object) -> int:
 
 
 def check(obj: Object, old: Object | None) -> Iterator[Cause]:
-    """What is wrong with a Service (`ValidateService`, as far as a user of the demo meets it)."""
+    """What is wrong with a Service (a part of `ValidateService`); `old` is what it replaces."""
     spec = obj.get("spec")
     if not isinstance(spec, dict):
         yield Cause.required("spec")

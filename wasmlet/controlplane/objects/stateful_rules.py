@@ -1,4 +1,4 @@
-"""What the API server demands of a StatefulSet (`ValidateStatefulSet`, `ValidateStatefulSetUpdate`)."""
+"""Validation of StatefulSets (`ValidateStatefulSet`, `ValidateStatefulSetUpdate`)."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def _claims(claims: Any) -> list[Cause]:
 
 
 def _as_made(spec: Object) -> Any:
-    """The template with what the controller puts in place of hostname, subdomain and volumes."""
+    """The pod template as the controller will use it: without hostname and subdomain, with the claims as volumes."""
     given = spec.get("template")
     pod = given.get("spec") if isinstance(given, dict) else None
     if not isinstance(given, dict) or not isinstance(pod, dict):

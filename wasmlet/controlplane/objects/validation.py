@@ -1,7 +1,7 @@
-"""Whether an object may be stored: metadata of every kind, and what the API server checks of the kinds used here.
+"""Validation of objects: the metadata of every kind, and what the API server checks of the kinds used here.
 
-Only what a node or its user can run into is checked; a field that nobody here knows passes. Pods have a module of
-their own, `pod_rules`. Every finding is a `Cause`, and all of them are reported together.
+Only rules that a node or a user can run into are checked; unknown fields are accepted. Pods have a module of their own,
+`pod_rules`. Every finding is a `Cause`, and all findings are reported together.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def _name(kind: Kind, name: str) -> str | None:
 
 
 def segment(name: str) -> str | None:
-    """What is wrong with a name that need only be a segment of a path (`IsValidPathSegmentName`)."""
+    """What is wrong with a name that only has to be a segment of a URL path (`IsValidPathSegmentName`)."""
     if name in (".", ".."):
         return f"may not be '{name}'"
     return next((f"may not contain '{letter}'" for letter in "/%" if letter in name), None)

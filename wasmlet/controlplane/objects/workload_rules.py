@@ -1,6 +1,6 @@
-"""What the API server demands of a Deployment and of a ReplicaSet (`ValidateDeployment`, `ValidateReplicaSet`).
+"""Validation of Deployments and ReplicaSets (`ValidateDeployment`, `ValidateReplicaSet`).
 
-A template is held to the rules of a pod, and its selector has to choose the pods that are made of it.
+A pod template must follow the rules of a pod, and the selector must match the template's labels.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from wasmlet.controlplane.storage import selectors
 from wasmlet.controlplane.storage.status import Cause, Object
 
 PLURALS = ("deployments", "replicasets")
-_PERCENT = re.compile(r"[0-9]{1,9}%")  # Python reads no number of thousands of digits
+_PERCENT = re.compile(r"[0-9]{1,9}%")  # Python refuses to convert numbers of thousands of digits
 _STRATEGIES = ("Recreate", "RollingUpdate")
 
 
@@ -41,7 +41,7 @@ def check(plural: str, obj: Object, old: Object | None) -> list[Cause]:
 
 
 def count(value: object, field: str) -> list[Cause]:
-    """What is wrong with a number of things, as of replicas."""
+    """What is wrong with a count, such as the number of replicas."""
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**31:
         return [Cause.invalid(field, value, "must be greater than or equal to 0")]
     return []
@@ -71,7 +71,7 @@ def selector(spec: Object, old: Object | None) -> list[Cause]:
 
 
 def template(spec: Object, kind: str) -> list[Cause]:
-    """What is wrong with a template of pods that run for ever; `kind` is whose it is, as messages name it."""
+    """What is wrong with a template of pods that run for ever; `kind` names its owner in messages."""
     out = pod_template(spec)
     given = spec.get("template")
     pod = given.get("spec") if isinstance(given, dict) else None

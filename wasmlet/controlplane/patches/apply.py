@@ -1,8 +1,9 @@
-"""Server-side apply: who owns which field, what an applier takes away, and when two appliers disagree.
+"""Server-side apply: which manager owns which field, what an apply removes, and when two managers conflict.
 
-Ownership is kept in `metadata.managedFields` (FieldsV1) from the first apply on; an object that nobody ever applied
-has none and its writes cost nothing. What exists at the first apply belongs to `before-first-apply`, as the API has
-it for objects whose managed fields were cleared. Fields of `status` have no owners here, since status is never applied.
+Ownership is kept in `metadata.managedFields` (FieldsV1) from the first apply on. An object that was never applied has
+none, and its writes need no extra work. At the first apply, the existing fields get the owner `before-first-apply`, as
+in the API for objects whose managed fields were cleared. Fields of `status` have no owners here, since status is never
+applied.
 """
 
 from __future__ import annotations
@@ -18,14 +19,14 @@ from wasmlet.controlplane.patches.strategic import ListRule, rules
 from wasmlet.controlplane.storage.status import ApiError, Object, bad_request
 
 Path = tuple[str, ...]
-"""The way to a field: "f:name" for a key, 'k:{...}' for an element of a list, 'v:...' for a member of a set."""
+"""The path of a field: "f:name" for a key, 'k:{...}' for an element of a list, 'v:...' for a member of a set."""
 
 Place = tuple[str, ...]
-"""The names on the way to a field; elements of lists add none."""
+"""The names in the path of a field; elements of lists add none."""
 
 
 class Fields(Protocol):
-    """What is known of the fields of a kind."""
+    """How lists and objects of a kind are merged and owned."""
 
     def rule(self, at: Place) -> ListRule | None:
         """How the list at a place is merged."""
@@ -210,7 +211,7 @@ def _readable(path: Path) -> str:
 
 
 def _merge(fields: Fields, live: Any, config: Any, at: Place = ()) -> Any:
-    """What is applied laid over what is there."""
+    """Merge the applied configuration into the present object."""
     if isinstance(config, dict) and isinstance(live, dict) and not fields.atomic(at):
         out = dict(live)
         for key, value in config.items():
@@ -231,7 +232,7 @@ def _merge(fields: Fields, live: Any, config: Any, at: Place = ()) -> Any:
 
 
 def _remove(fields: Fields, obj: Any, path: Path, at: Place = ()) -> Any:
-    """The object without a field; containers that become empty go too."""
+    """The object without a field; containers that become empty are removed, too."""
     part, rest = path[0], path[1:]
     if part.startswith("f:") and isinstance(obj, dict):
         key = part[2:]
@@ -248,7 +249,7 @@ def _remove(fields: Fields, obj: Any, path: Path, at: Place = ()) -> Any:
             if _key(rule, item, at) == part:
                 if not rest or rest == (".",):
                     continue
-                if rest[0][2:] in rule.map_keys:  # an element that stays keeps what it is known by
+                if rest[0][2:] in rule.map_keys:  # an element that stays keeps its key fields
                     return obj
                 item = _remove(fields, item, rest, at)
             out.append(item)
@@ -309,7 +310,7 @@ def _conflict(conflicts: list[tuple[Owner, Path]]) -> ApiError:
 
 
 def note_update(fields: Fields, old: Object, new: Object, writer: Writer) -> Object:
-    """The new object, in which `writer` owns the fields that its update changed; unchanged before the first apply."""
+    """The new object; `writer` becomes the owner of the fields that it changed, if the object has managedFields."""
     if not old["metadata"].get("managedFields"):
         return new
     if new["metadata"].get("managedFields") == [{}]:  # how a client clears them; leaving them out keeps them

@@ -1,7 +1,7 @@
 """JSON patch (RFC 6902) and merge patch (RFC 7386) on raw objects.
 
-Both return a new object and share what they did not touch; what they are given is never changed. `strategic` and
-`apply` are the two kinds of patch that only Kubernetes has.
+Both return a new object, which shares the unchanged parts; their arguments are never changed. `strategic` and `apply`
+are the two kinds of patch that only Kubernetes has.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def _get(document: Any, parts: list[str], operation: Object) -> Any:
 
 
 def _change(document: Any, parts: list[str], operation: Object, verb: str, value: Any) -> Any:
-    """A copy of the document along the path, with the value added, put in place or removed at its end."""
+    """A copy of the document in which the value at the path is added, replaced or removed."""
     if not parts:
         if verb == "remove":
             raise _failed(operation, "the whole document cannot be removed")
@@ -113,7 +113,7 @@ def same(one: Any, other: Any) -> bool:
 
 
 def json_patch(document: Any, operations: Any) -> Any:
-    """RFC 6902.
+    """Apply a JSON patch (RFC 6902).
 
     Raises:
         ApiError: 400, this is no JSON patch; 422, an operation cannot be carried out or a test failed.

@@ -1,9 +1,9 @@
 """Strategic merge patch: merge patch that knows which lists are merged by a key.
 
-`LISTS` says for the kinds served here, by the path of a list, how it is merged by a patch and by server-side apply
-(`apply` reads it too, and `http.openapi` publishes it). It restates the tags `patchMergeKey`, `patchStrategy`,
-`listType` and `listMapKey` of the API types. The directives `$patch`, `$setElementOrder`, `$deleteFromPrimitiveList`
-and `$retainKeys` are understood.
+`LISTS` says, by kind and by the path of a list, how a patch and server-side apply merge the list. (`apply` reads it
+too, and `http.openapi` publishes it.) It repeats the tags `patchMergeKey`, `patchStrategy`, `listType` and `listMapKey`
+of the API types. The directives `$patch`, `$setElementOrder`, `$deleteFromPrimitiveList` and `$retainKeys` are
+understood.
 """
 
 from __future__ import annotations
@@ -174,7 +174,7 @@ def _path(at: str, key: str) -> str:
 
 
 def _list(table: dict[str, ListRule], path: str, target: list[Any], patch: list[Any], order: Any) -> list[Any]:
-    """The list at a path of the table, merged by its rule; `order` is what `$setElementOrder` says of it, or None."""
+    """Merge a list by the rule for its path; `order` is the value of `$setElementOrder` for it, or None."""
     rule = table[path]
     if rule.merge_key == "":
         if any(isinstance(item, dict | list) for item in patch):
@@ -209,7 +209,7 @@ def _list(table: dict[str, ListRule], path: str, target: list[Any], patch: list[
 
 
 def _ordered(rule: ListRule | None, items: list[Any], server: list[Any], order: Any) -> list[Any]:
-    """The items in the order that the patch sets; those it does not name keep their place among the others."""
+    """The items in the order that the patch sets; items that it does not name keep their place among the others."""
     if rule is None or rule.merge_key is None or not isinstance(order, list):
         return items
     key = rule.merge_key
@@ -234,7 +234,7 @@ def _ordered(rule: ListRule | None, items: list[Any], server: list[Any], order: 
 
 
 def _clean(value: Any) -> Any:
-    """A new value of a patch without directives and nulls."""
+    """A value from a patch, without directives and nulls."""
     if isinstance(value, dict):
         return {key: _clean(item) for key, item in value.items() if item is not None and not key.startswith("$")}
     if isinstance(value, list):

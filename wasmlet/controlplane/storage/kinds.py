@@ -15,12 +15,12 @@ CRUD = ("create", "delete", "deletecollection", "get", "list", "patch", "update"
 CREATE_ONLY = ("create",)
 READ_ONLY = ("get", "list")
 METRICS = "metrics.k8s.io"
-"""The group whose objects are made as somebody asks for them."""
+"""The group whose objects are not stored, but made when somebody asks for them."""
 
 
 @attrs.frozen
 class Subresource:
-    """A path below an object. `kind` and `group_version` name the kind of its bodies, where that is another one."""
+    """A path below an object. `kind` and `group_version` name the kind of its bodies, if it is another one."""
 
     name: str
     verbs: tuple[str, ...]
@@ -62,7 +62,7 @@ class Kind:
 
     @property
     def key(self) -> str:
-        """What the kind is told apart by in this control plane: all versions of one have the same."""
+        """The key of the kind in the store; all versions of a custom resource have the same."""
         return self.qualified if self.custom else self.plural
 
     @property
@@ -71,7 +71,7 @@ class Kind:
 
     @property
     def head(self) -> bytes:
-        """How an object of the kind begins as JSON."""
+        """The first bytes of an object of the kind as JSON."""
         return f'{{"apiVersion":"{self.api_version}","kind":"{self.kind}",'.encode()
 
     @property
@@ -92,7 +92,7 @@ class Kind:
 
     @property
     def stored(self) -> bool:
-        """Whether objects of it are stored; a review is only answered, a metric only made."""
+        """Whether its objects are stored; reviews are only answered, and metrics are made on request."""
         return self.verbs not in (CREATE_ONLY, READ_ONLY)
 
 
@@ -286,7 +286,7 @@ KINDS: tuple[Kind, ...] = (
 
 
 def core(plural: str) -> Kind:
-    """A built-in kind by its plural name, the first of that name: the core one where there are two."""
+    """The built-in kind of a plural name; where there are two, the first in the table, which is the core one."""
     return _BY_PLURAL[plural]
 
 
@@ -318,21 +318,21 @@ class Catalog:
             yield from served
 
     def define(self, stored: Kind, served: Sequence[Kind]) -> None:
-        """Serve a custom resource in these versions, the preferred one first; `stored` is the one that is kept."""
+        """Serve a custom resource in these versions, the preferred one first; objects are stored as `stored`."""
         self._custom[stored.key] = (stored, tuple(served))
         self._index()
 
     def drop(self, key: str) -> None:
-        """Serve a custom resource no longer."""
+        """Stop serving a custom resource."""
         if self._custom.pop(key, None) is not None:
             self._index()
 
     def find(self, group: str, version: str, plural: str) -> Kind | None:
-        """The kind behind a path, or None."""
+        """The kind in a URL path, or None."""
         return self._by_path.get((group, version, plural))
 
     def called(self, api_version: str, kind: str) -> Kind | None:
-        """The kind of an object that says this of itself, or None; one that is stored."""
+        """The stored kind with this apiVersion and kind, or None."""
         return self._by_kind.get((api_version, kind))
 
     def of_key(self, key: str) -> Kind:
@@ -340,7 +340,7 @@ class Catalog:
         return self._custom[key][0] if key in self._custom else core(key)
 
     def stored(self) -> Iterator[Kind]:
-        """Every kind that has objects of its own, each in one version."""
+        """Every kind whose objects are stored, each once, in the version in which they are stored."""
         yield from (kind for kind in KINDS if kind.stored and not kind.shares)
         yield from (stored for stored, _ in self._custom.values())
 

@@ -1,6 +1,6 @@
-"""Keeps events from piling up: beyond a number, or beyond so many bytes, the oldest is deleted.
+"""Limits the number and the bytes of stored events: beyond a limit, the oldest is deleted.
 
-An API server deletes an event after an hour; this one has to bound the memory that events take.
+A cluster's API server deletes an event after an hour; here the memory that events take has to be limited.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from wasmlet.controlplane.storage.store import Event, Store
 
 EVENTS = 5000
 EVENTS_BYTES = 16 * 2**20
-"""How many bytes they have together, as JSON."""
+"""The most bytes that all events may have together, as JSON."""
 
 
 class Retention:
-    """Listens to the store and removes the eldest events."""
+    """Follows the store and removes the oldest events."""
 
     def __init__(self, store: Store, limit: int = EVENTS) -> None:
         self._store = store

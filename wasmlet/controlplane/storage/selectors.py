@@ -1,8 +1,8 @@
-"""Label and field selectors, from the query strings of list and watch requests to predicates on objects.
+"""Label and field selectors: parsed from the query of a list or watch request, and matched against objects.
 
-The grammar of labels is that of `labels.Parse`: `a=b`, `a==b`, `a!=b`, `a in (x,y)`, `a notin (x,y)`, `a`, `!a`, `a>1`,
-`a<1`, joined by commas. Fields know `=`, `==` and `!=`, and each kind has its own list (`kinds.Kind.fields`).
-`store` asks the predicates.
+The grammar of label selectors is that of `labels.Parse`: `a=b`, `a==b`, `a!=b`, `a in (x,y)`, `a notin (x,y)`, `a`,
+`!a`, `a>1`, `a<1`, joined by commas. Field selectors have `=`, `==` and `!=`; which fields may be used is said for each
+kind (`kinds.Kind.fields`). `store` applies the selectors.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ class _LabelParser:
         return Requirement(name, "Exists")
 
     def _next_word(self) -> str:
-        """The word that comes next; "" where an operator does, or nothing."""
+        """The next word; "" where an operator comes next, or nothing."""
         return self._tokens[self._at][1] if self._at < len(self._tokens) else ""
 
     def _word(self, what: str) -> str:
@@ -108,7 +108,7 @@ class _LabelParser:
         return found
 
     def _take(self, operator: str) -> bool:
-        """Go past this operator if it comes next; whether it did."""
+        """Skip this operator if it comes next. Returns whether it did."""
         taken = self._at < len(self._tokens) and self._tokens[self._at][0] == operator
         self._at += taken
         return taken
@@ -148,7 +148,7 @@ class _LabelParser:
 
 
 def text_of(selector: object) -> str:
-    """A LabelSelector as the text that a list takes; "" where it is none."""
+    """A LabelSelector in the text form of a list request; "" where it is not valid."""
     try:
         requirements = of_object(selector)
     except ValueError:
@@ -202,7 +202,7 @@ def _expression(key: object, operator: object, values: object) -> Requirement:
 
 
 def field_value(obj: Object, path: tuple[str, ...]) -> str:
-    """The value of a field as field selectors see it: text, empty where there is none."""
+    """The value of a field as text, for a field selector; empty where there is none."""
     value: Any = obj
     for step in path:
         if not isinstance(value, dict):
@@ -261,7 +261,7 @@ def parse_fields(kind: Kind, text: str) -> tuple[FieldRequirement, ...]:
 
 @attrs.frozen
 class Selector:
-    """Which objects a list or watch is about."""
+    """Selects the objects of a list or watch."""
 
     namespace: str = ""
     labels: tuple[Requirement, ...] = ()
@@ -272,7 +272,7 @@ class Selector:
         return not (self.labels or self.fields)
 
     def exact(self, field: str) -> str | None:
-        """The value that a field must have, where the selector says so."""
+        """The value that the selector demands of a field, or None."""
         for requirement in self.fields:
             if requirement.field == field and requirement.equal:
                 return requirement.value

@@ -1,4 +1,4 @@
-"""What an API server says when it does not do as it was asked: `Status` objects and the exception that carries one.
+"""The errors of the API: `Status` objects, and `ApiError`, the exception that carries one.
 
 Every module of the control plane raises `ApiError`, made by a function below, and `http.server` answers with it. Codes,
 reasons and the shape of `details` are those of `metav1.Status`.
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from wasmlet.controlplane.storage.kinds import Kind
 
 Object = dict[str, Any]
-"""A Kubernetes object as JSON has it. One that is in the store is never changed: copy what you change."""
+"""A Kubernetes object as JSON. An object in the store must never be changed: copy what you change."""
 
 
 class ApiError(Exception):
-    """A request that is refused; `status` is the body of the answer and `code` its HTTP status."""
+    """The request is refused; `status` is the body of the answer and `code` its HTTP status."""
 
     def __init__(
         self,
@@ -60,7 +60,7 @@ class ApiError(Exception):
 
 @attrs.frozen
 class Cause:
-    """One thing that is wrong with an object; `reason` is a `metav1.CauseType`, `field` the path of the field."""
+    """One error in an object; `reason` is a `metav1.CauseType`, `field` the path of the field."""
 
     field: str
     message: str
@@ -101,7 +101,7 @@ def _details(kind: Kind, name: str) -> Object:
 
 
 def success(kind: Kind, name: str, uid: str) -> Object:
-    """The answer to a delete that is done and returns no object."""
+    """The answer to a finished delete that returns no object."""
     return {
         "kind": "Status",
         "apiVersion": "v1",
@@ -139,7 +139,7 @@ def modified(kind: Kind, name: str) -> ApiError:
 
 
 def invalid(kind: Kind, name: str, causes: list[Cause]) -> ApiError:
-    """422 with every cause listed; messages read as the API server's do."""
+    """422 with every cause; the messages are those of the API server."""
     lines = [f"{cause.field}: {cause.message}" for cause in causes]
     text = lines[0] if len(lines) == 1 else f"[{', '.join(lines)}]"
     dotted = f"{kind.kind}.{kind.group}" if kind.group else kind.kind

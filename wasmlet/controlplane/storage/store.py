@@ -1,8 +1,8 @@
-"""The objects, their one version counter, and the ring of recent changes of each resource.
+"""The store: all objects, the version counter that they share, and the recent changes of each resource (the ring).
 
-An object in the store is never changed; a write puts another in its place, so lists, watches and snapshots share it
-and share its serialised form. `objects.registry` decides what may be written; `http.watch` sends changes to clients.
-All of it happens on the event loop between two awaits, so a write is atomic without a lock.
+An object in the store is never changed; a write replaces it. So lists, watches and snapshots share the object and its
+JSON. `objects.registry` decides what may be written; `http.watch` sends changes to clients. A write has no await in it,
+so on the event loop it is atomic without a lock.
 """
 
 from __future__ import annotations
@@ -21,17 +21,18 @@ from wasmlet.controlplane.storage.status import Object, expired
 RING = 4096
 """How many changes of a resource are kept for watches that resume."""
 RING_BYTES = 16 * 2**20
-"""How many bytes these changes have together, as JSON. The latest change is kept whatever its size."""
+"""The most bytes of these changes together, as JSON. The latest change is kept whatever its size."""
 SNAPSHOTS = 64
-"""How many lists read in pages may be open at a time; the eldest is forgotten and answers 410."""
+"""How many lists in pages may be open at a time; the oldest is forgotten, and its next page answers 410."""
 
 Change = Literal["ADDED", "MODIFIED", "DELETED"]
 
 
 class Record:
-    """An object as stored, with what is asked of it again and again.
+    """An object as stored, with values that are needed often.
 
-    One that was replaced or deleted is kept as JSON alone (`pack`): parsed objects take several times as much memory.
+    A record that was replaced or deleted keeps only its JSON (`pack`): a parsed object takes several times as much
+    memory.
     """
 
     __slots__ = ("_json", "_raw", "name", "namespace", "node", "prefix", "version")
@@ -49,7 +50,7 @@ class Record:
 
     @property
     def raw(self) -> Object:
-        """The object; parsed again each time where it is packed."""
+        """The object; where the record is packed, it is parsed at each access."""
         if self._raw is not None:
             return self._raw
         parsed: Object = orjson.loads(self.json)
@@ -57,18 +58,18 @@ class Record:
 
     @property
     def json(self) -> bytes:
-        """The object as it goes out; made once, shared by everyone."""
+        """The object as JSON for clients; made once, and shared."""
         if self._json is None:
             self._json = orjson.dumps(self._raw)
         return self._json
 
     def pack(self) -> None:
-        """Keep the object as JSON alone, since it is history."""
-        # A copy, since orjson hands out the whole buffer that it wrote to, which is up to five times as large.
+        """Keep only the JSON, as the object is history now."""
+        # A copy, since orjson returns its whole buffer, which is up to five times as large.
         self._json, self._raw = bytes(memoryview(self.json)), None
 
     def unpack(self) -> None:
-        """Keep the object parsed, since it is in the store again."""
+        """Keep the object parsed, as it is in the store again."""
         self._raw = self.raw
 
     @property
@@ -82,7 +83,7 @@ class Record:
 
 
 class Event:
-    """One change. `old` is what was there before."""
+    """One change. `old` is the record before it, or None."""
 
     __slots__ = ("change", "old", "record", "version")
 
@@ -94,12 +95,12 @@ class Event:
 
 
 class Follower(Protocol):
-    """Whoever is told of each change of a resource at once; must not block or raise."""
+    """Somebody who gets each change of a resource at once; must not block or raise."""
 
     def offer(self, event: Event) -> None: ...
 
     def end(self) -> None:
-        """There will be no more changes."""
+        """Called when there will be no more changes."""
         ...
 
 
@@ -139,7 +140,7 @@ class Collection:
             yield from list(space.values())
 
     def select(self, selector: Selector) -> list[Record]:
-        """What a selector picks, in the order of namespace and name."""
+        """The objects that a selector matches, in the order of namespace and name."""
         candidates: Iterable[Record]
         name = selector.exact("metadata.name")
         node = selector.exact("spec.nodeName") if self.kind.key == "pods" else None
@@ -206,7 +207,7 @@ class Collection:
         self.start = eldest.version
 
     def put_back(self, records: Iterable[Record], version: int) -> list[Event]:
-        """Hold these objects instead, and no changes from before that version; what that changes, untold."""
+        """Replace all objects by these, and empty the ring. Returns the changes; nobody has been told of them."""
         before = {record.key: record for record in self}
         after = {record.key: record for record in records}
         self.spaces, self.nodes, self.start = {}, {}, version
@@ -224,7 +225,7 @@ class Collection:
         return gone + there
 
     def forget(self, version: int) -> None:
-        """Drop the changes up to a version from the ring: a watch that resumes from before it gets 410."""
+        """Remove the changes up to a version from the ring: a watch that resumes from before it gets 410."""
         while self.ring and self.ring[0].version <= version:
             self._drop_eldest()
         self.start = max(self.start, version)
@@ -232,14 +233,14 @@ class Collection:
 
 @attrs.frozen
 class State:
-    """Everything that a store held at one time, for `Store.restore`."""
+    """All objects of a store at one time, for `Store.restore`."""
 
     version: int
     records: Mapping[str, tuple[Kind, Sequence[Record]]] = attrs.field(repr=False)
 
 
 class Store:
-    """Every collection, and the version that counts all writes."""
+    """All collections, and the version, which each write increases."""
 
     def __init__(self, *, ring: int = RING) -> None:
         self.version = 1
@@ -256,7 +257,7 @@ class Store:
         return self.collections[key]
 
     def define(self, stored: Kind, served: Sequence[Kind]) -> None:
-        """Serve a custom resource from now on, or serve it otherwise: watches end, and begin anew as it is now."""
+        """Serve a custom resource, or serve it by another definition: then its watches end, and clients begin anew."""
         self.catalog.define(stored, served)
         collection = self.collections.get(stored.key)
         if collection is None:
@@ -266,7 +267,7 @@ class Store:
             collection.end()
 
     def undefine(self, key: str) -> None:
-        """Serve a custom resource no longer; what there is of it is forgotten."""
+        """Stop serving a custom resource, and drop its objects."""
         self.catalog.drop(key)
         collection = self.collections.pop(key, None)
         if collection is not None:
@@ -283,7 +284,7 @@ class Store:
         return Record(stored, self.version, len(collection.head))
 
     def write(self, kind: Kind, raw: Object) -> Record:
-        """Put an object in its place and tell everyone."""
+        """Store an object, in place of an old one if there is one, and tell followers and listeners."""
         collection = self.of(kind)
         metadata = raw["metadata"]
         old = collection.get(metadata.get("namespace", ""), metadata["name"])
@@ -293,7 +294,7 @@ class Store:
         return record
 
     def remove(self, kind: Kind, old: Record, final: Object | None = None) -> Record:
-        """Take an object away; `final` is the state in which it is last seen."""
+        """Remove an object; `final` is its last state, as watches show it."""
         collection = self.of(kind)
         collection._drop(old)
         record = self._record(collection, final if final is not None else old.raw)
@@ -310,13 +311,13 @@ class Store:
             event.record.pack()
 
     def keep(self, token: str, rest: list[Record], version: int) -> None:
-        """Keep what is left of a list that is read in pages."""
+        """Keep the rest of a list that is read in pages."""
         self._snapshots[token] = (rest, version)
         while len(self._snapshots) > SNAPSHOTS:
             self._snapshots.popitem(last=False)
 
     def resume(self, token: str) -> tuple[list[Record], int]:
-        """What `keep` kept.
+        """The rest of a list that `keep` was given, and its version.
 
         Raises:
             ApiError: 410, the list is no longer kept.
@@ -330,11 +331,11 @@ class Store:
             ) from None
 
     def snapshot(self) -> State:
-        """What there is now."""
+        """All objects and the version, as they are now."""
         return State(self.version, {key: (found.kind, tuple(found)) for key, found in self.collections.items()})
 
     def restore(self, state: State) -> None:
-        """Go back to a state: the version too. Listeners hear of what that changes, followers have to be gone."""
+        """Restore a state, with its version. Listeners get the changes; there must be no followers."""
         self.version = state.version
         self._snapshots.clear()
         for key, (kind, _) in state.records.items():

@@ -1,1 +1,1 @@
-"""Jobs: pods that run to their end, as often as it takes."""
+"""Jobs: pods that run to completion, until enough of them have succeeded."""

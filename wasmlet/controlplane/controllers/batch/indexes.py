@@ -1,4 +1,4 @@
-"""The numbers of an Indexed Job's pods: who has which, which are done, and how a pod learns of its own.
+"""The completion indexes of an Indexed Job's pods: reading them, finding free ones, and giving a pod its own.
 
 The rules are those of kubernetes/pkg/controller/job/indexed_job_utils.go.
 """
@@ -14,13 +14,13 @@ _VARIABLE = "JOB_COMPLETION_INDEX"
 
 
 def index_of(pod: Object) -> int | None:
-    """The number of a pod; None where it has none."""
+    """The index of a pod; None where it has none."""
     text = (pod["metadata"].get("annotations") or {}).get(INDEX, "")
     return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else None
 
 
 def missing(completions: int, taken: Iterable[int], count: int) -> list[int]:
-    """The lowest numbers that nobody has, at most `count` of them."""
+    """The lowest indexes that are not taken, at most `count` of them."""
     out: list[int] = []
     have = set(taken)
     for index in range(completions):
@@ -32,7 +32,7 @@ def missing(completions: int, taken: Iterable[int], count: int) -> list[int]:
 
 
 def text_of(indexes: Iterable[int]) -> str:
-    """Numbers as a status has them: 0-2,5."""
+    """Indexes as text in the form of `status.completedIndexes`: 0-2,5."""
     spans: list[list[int]] = []
     for index in sorted(indexes):
         if spans and index == spans[-1][1] + 1:
@@ -47,7 +47,7 @@ def _span(first: int, last: int) -> str:
 
 
 def numbered(pod: Object, job: str, index: int) -> Object:
-    """A new pod with its number in its name, its host name, its metadata and a variable."""
+    """A new pod with its index in its name, host name, labels, annotations and an environment variable."""
     metadata, spec = pod["metadata"], pod["spec"]
     known = {INDEX: str(index)}
     field = {"name": _VARIABLE, "valueFrom": {"fieldRef": {"fieldPath": f"metadata.labels['{INDEX}']"}}}

@@ -1,7 +1,7 @@
 """The controller of Jobs: pods that run to their end, until enough have succeeded or too many failed.
 
-The rules are those of kubernetes/pkg/controller/job, but for policies by exit code or index, which `objects.job_rules`
-refuses. Ended pods are counted from the changes of the store (`tally`), so they need no finalizer.
+The rules are those of kubernetes/pkg/controller/job, without policies by exit code or index, which `objects.job_rules`
+refuses. Ended pods are counted from the store's changes (`tally`), so pods need no finalizer to be counted.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _MANAGER = "kube-controller-manager"
 BURST = 50
 """How many pods are made before others get their turn on the event loop."""
 _END = {"SuccessCriteriaMet": "Complete", "FailureTarget": "Failed"}
-"""What a Job is once its last pod has gone, by what was decided before."""
+"""The final condition of a Job, by the condition that announces it. It is set when the last pod has gone."""
 
 
 def _true(status: Object, kind: str) -> Object | None:
@@ -41,7 +41,7 @@ def _true(status: Object, kind: str) -> Object | None:
 
 @attrs.frozen
 class _Work:
-    """A Job with its pods at one time: those that are under way, and those on their way out."""
+    """A Job and its pods at one moment: the active ones, and how many are being deleted."""
 
     owner: Record
     ended: Ended
@@ -69,7 +69,7 @@ class _Work:
 
     @property
     def wanted(self) -> int:
-        """How many pods ought to be under way."""
+        """How many pods should be active."""
         if self.spec.get("suspend"):
             return 0
         most, completions = int(self.spec["parallelism"]), self.spec.get("completions")
@@ -164,7 +164,11 @@ class Jobs:
         return enough and not work.active and not work.spec.get("suspend")
 
     def _failed(self, work: _Work, status: Object) -> tuple[Object | None, float | None]:
-        """The condition that says that a Job has failed, if it has; else in how many seconds it may have."""
+        """Whether a Job has failed.
+
+        Returns:
+            The condition that says so, or None; and in how many seconds its deadline ends, or None.
+        """
         limit = int(work.spec["backoffLimit"])
         if len(work.ended.failed) > limit or _restarted(work, limit):
             told = "True", "BackoffLimitExceeded", "Job has reached the specified backoff limit"
@@ -183,7 +187,7 @@ class Jobs:
         return (now - parse(stamp)).total_seconds()
 
     def _expire(self, record: Record, status: Object) -> float | None:
-        """Delete a Job that has ended when its time has come; in how many seconds that is."""
+        """Delete a finished Job whose `ttlSecondsAfterFinished` has passed; else in how many seconds it will have."""
         seconds = record.raw["spec"].get("ttlSecondsAfterFinished")
         if seconds is None or podlist.leaving(record.raw):
             return None
@@ -203,7 +207,7 @@ class Jobs:
             self._delete(work.owner, pod)
 
     def _manage(self, work: _Work) -> float | None:
-        """Make the pods that are missing, or delete those that are too many; in how many seconds there is more to do.
+        """Create missing pods, or delete surplus ones. Returns in how many seconds there is more to do, if at all.
 
         Raises:
             ApiError: a pod is refused.
@@ -243,7 +247,7 @@ class Jobs:
         self._events.tell(owner, "Normal", "SuccessfulDelete", f"Deleted pod: {pod.name}")
 
     def _suspended(self, record: Record, status: Object) -> Object:
-        """The status with what it says of being suspended, where that has changed."""
+        """The status with the condition Suspended brought up to date."""
         suspend = bool(record.raw["spec"].get("suspend"))
         known = next((item for item in status.get("conditions") or () if item.get("type") == "Suspended"), None)
         if (known is None and not suspend) or (known is not None and known.get("status") == str(suspend)):
@@ -294,7 +298,7 @@ class Jobs:
 
 
 def _restarted(work: _Work, limit: int) -> bool:
-    """Whether the containers of pods that are under way were restarted too often, where they are restarted."""
+    """Whether containers were restarted too often, where pods restart them themselves (restartPolicy OnFailure)."""
     if work.spec["template"]["spec"].get("restartPolicy") != "OnFailure":
         return False
     count = sum(

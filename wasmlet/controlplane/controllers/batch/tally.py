@@ -1,4 +1,4 @@
-"""Which pods of Jobs have ended, and how; kept from changes, as pods may be deleted once they have ended."""
+"""Counts the ended pods of Jobs. It learns of them from the store's changes, as ended pods may be deleted."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ FIRST_PAUSE, LAST_PAUSE = 10.0, 600.0
 
 @attrs.define
 class Ended:
-    """The pods of one Job that have ended, by their UIDs; `spared` are those that the controller took away itself."""
+    """The ended pods of one Job, by UID. `spared` are surplus pods that were deleted: they have not failed."""
 
     succeeded: dict[str, int | None] = attrs.field(factory=dict)
     failed: set[str] = attrs.field(factory=set)
@@ -40,7 +40,7 @@ class Ended:
 
 
 class Tally:
-    """What has ended, by the UID of the Job."""
+    """The ended pods of all Jobs, by the UID of the Job."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -53,7 +53,7 @@ class Tally:
             self.of(str(reference.get("uid"))).note(pod, self._clock.monotonic(), gone=gone)
 
     def of(self, job: str) -> Ended:
-        """What has ended of a Job."""
+        """The ended pods of a Job."""
         return self._jobs.setdefault(job, Ended())
 
     def forget(self, job: str) -> None:

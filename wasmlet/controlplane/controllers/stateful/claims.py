@@ -1,7 +1,8 @@
-"""The claims of a StatefulSet's pods: made with the pod, kept or given to the garbage collector as the policy says.
+"""The volume claims of a StatefulSet's pods: created with the pod, and owned as the retention policy says.
 
-The rules are those of kubernetes/pkg/controller/statefulset. A claim that is to go with the StatefulSet is owned by it,
-one that is to go when the StatefulSet shrinks is owned by the pod that is going.
+The rules are those of kubernetes/pkg/controller/statefulset. The garbage collector deletes a claim with its owner. So a
+claim that is to be deleted with the StatefulSet is owned by the StatefulSet. One that is to be deleted when the
+StatefulSet shrinks is owned by the pod that is removed. A claim that is kept has no owner.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ PLURAL = "persistentvolumeclaims"
 
 
 def _policy(owner: Object) -> tuple[bool, bool]:
-    """Whether claims go when the StatefulSet is deleted, and when it shrinks."""
+    """Whether claims are deleted with the StatefulSet, and whether they are when it shrinks."""
     given = owner["spec"].get("persistentVolumeClaimRetentionPolicy") or {}
     return given.get("whenDeleted") == "Delete", given.get("whenScaled") == "Delete"
 
@@ -32,10 +33,10 @@ class Claims:
         self._events = events
 
     def make(self, owner: Record, number: int) -> None:
-        """Make the claims of an ordinal that are not there.
+        """Create the claims of an ordinal that do not exist.
 
         Raises:
-            ApiError: one is refused, or on its way out.
+            ApiError: a claim is refused, or one is being deleted.
         """
         for body in identity.claims(owner, number):
             name, pod = body["metadata"]["name"], f"{owner.name}-{number}"
@@ -54,7 +55,7 @@ class Claims:
             self._events.tell(owner, "Normal", "SuccessfulCreate", message)
 
     def stale(self, owner: Record, number: int) -> bool:
-        """Whether a claim is still owned by a pod of that name which is gone, so that it will go, too."""
+        """Whether a claim is still owned by an old pod of that name which is gone, so that it will be deleted, too."""
         if not _policy(owner.raw)[1]:
             return False
         name = f"{owner.name}-{number}"
@@ -65,7 +66,7 @@ class Claims:
         )
 
     def own(self, owner: Record, pod: Record, number: int) -> None:
-        """Have the claims of a pod owned by whoever they are to go with."""
+        """Set the owner of a pod's claims by the retention policy: the StatefulSet, the pod, or nobody."""
         with_set, with_pod = _policy(owner.raw)
         condemned = number not in identity.ordinals(owner.raw)
         wanted: Record | None = owner if with_set else None

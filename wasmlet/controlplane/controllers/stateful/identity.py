@@ -1,4 +1,4 @@
-"""Who the pods of a StatefulSet are: their names, labels and volumes, which follow from a number, the ordinal.
+"""The identity of a StatefulSet's pods: names, labels and volumes, which all follow from a number, the ordinal.
 
 The rules are those of kubernetes/pkg/controller/statefulset. Nothing here reads or writes objects of the store.
 """

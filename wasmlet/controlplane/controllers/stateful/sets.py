@@ -1,8 +1,8 @@
 """The controller of StatefulSets: pods with names that stay, made, replaced and ended in order or all at once.
 
 The rules are those of kubernetes/pkg/controller/statefulset. `identity` says what a pod is like, `history` keeps the
-revisions of the template, `claims` makes the volumes' claims; here is what happens, and in which order. Unlike there,
-pods that fail soon are made again after a pause that doubles.
+revisions of the template, and `claims` makes the volume claims. This module decides what is done, and in which order.
+Unlike in a cluster, pods that fail soon are made again after a pause that doubles each time.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ _MANAGER = "kube-controller-manager"
 
 @attrs.frozen
 class _Plan:
-    """A StatefulSet with what it is made of at one time.
+    """A StatefulSet with its revisions and pods at one moment.
 
     Attributes:
-        pods: those that it is to have, by ordinal; None where there is none yet.
-        condemned: those that it is not to have, the highest ordinal first.
+        pods: the pods that it should have, by ordinal; None where there is none yet.
+        condemned: the pods that it should not have any more, the highest ordinal first.
     """
 
     owner: Record
@@ -105,7 +105,7 @@ class StatefulSets:
                 self._wake(raw, record)
 
     def _wake(self, pod: Object, record: Record) -> None:
-        """Have the StatefulSet of a pod looked at; of one that nobody controls, the one that it is named after."""
+        """Queue the StatefulSet that controls a pod; for a pod without a controller, the one in the pod's name."""
         reference = controller_of(pod)
         if reference is None:
             name = record.name.rpartition("-")[0]
@@ -171,7 +171,7 @@ class StatefulSets:
     # -- what is to do
 
     def _manage(self, plan: _Plan) -> float | None:
-        """A step towards what was asked for; in how many seconds there is more to do."""
+        """Take a step towards what the spec asks for. Returns in how many seconds there is more to do, if at all."""
         pause: float | None = None
         for number in plan.pods:
             done, wait = self._tend(plan, number)
@@ -185,10 +185,13 @@ class StatefulSets:
         return pause
 
     def _tend(self, plan: _Plan, number: int) -> tuple[bool, float | None]:
-        """Have the pod of an ordinal there; whether the next one may follow, and how long there is to wait.
+        """Make sure that the pod of an ordinal is there and as it should be.
+
+        Returns:
+            Whether to go on with the next ordinal, and how many seconds to wait, if any.
 
         Raises:
-            ApiError: what it takes is refused.
+            ApiError: a pod or a claim is refused.
         """
         pod = plan.pods[number]
         if pod is not None and podlist.finished(pod.raw):
@@ -216,7 +219,7 @@ class StatefulSets:
         return True, None
 
     def _condemn(self, plan: _Plan) -> None:
-        """Delete the pods beyond the last; in order, the highest first and one after the other."""
+        """Delete the surplus pods. Where the order matters: one at a time, the highest ordinal first."""
         present: list[Record] = [pod for pod in plan.pods.values() if pod is not None]
         everyone = [*present, *(pod for _, pod in reversed(plan.condemned))]
         ill = next((pod for pod in everyone if not self._available(plan, pod)), None)
@@ -234,7 +237,7 @@ class StatefulSets:
                 return
 
     def _roll(self, plan: _Plan) -> None:
-        """Delete the last pod of another revision than the present one, once those behind it are available."""
+        """Delete the outdated pod with the highest ordinal, once all pods with higher ordinals are available."""
         pods = list(plan.pods.values())
         for at in range(len(pods) - 1, (plan.partition or 0) - 1, -1):
             pod = pods[at]

@@ -1,8 +1,8 @@
-"""Binds claims to volumes that somebody made, and says of both how they stand. There is no provisioner.
+"""Binds claims to existing volumes, and keeps the status of both. Nothing here creates volumes (no provisioner).
 
-A claim of a class with volumeBindingMode WaitForFirstConsumer is bound when a pod that uses it has a node. What a claim
-leaves behind is kept, or, with the reclaim policy Delete, Failed, as nothing here can delete a volume's data. The rules
-and words are those of kubernetes/pkg/controller/volume/persistentvolume.
+A claim of a class with volumeBindingMode WaitForFirstConsumer is bound when a pod that uses it has a node. When a claim
+is deleted, its volume becomes Released. With the reclaim policy Delete it becomes Failed, as nothing here can delete a
+volume's data. The rules and words are those of kubernetes/pkg/controller/volume/persistentvolume.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Binder:
         self._events = Recorder(registry, COMPONENT)
         self._queue = Queue(clock, self._settle)
         self._told: dict[str, str] = {}
-        """What the owner of a claim was told last, by the claim's UID: why it is not bound."""
+        """The reason why a claim is not bound that the last Event gave, by the claim's UID."""
         self._store.listeners.append(self._on_change)
 
     def _on_change(self, kind: Kind, event: Event) -> None:
@@ -60,7 +60,7 @@ class Binder:
                 self._queue.add((record.namespace, name))
 
     def _look_at_claims(self, name: str) -> None:
-        """Have claims looked at again: those that are not bound, and those of that name."""
+        """Queue the claims that are not bound, and those of that name."""
         for claim in self._store[CLAIMS]:
             if claim.name == name or (claim.raw.get("status") or {}).get("phase") == "Pending":
                 self._queue.add(claim.key)
@@ -138,7 +138,7 @@ class Binder:
         return None
 
     def _bind(self, claim: Record, volume: Record) -> None:
-        """Make each of the two name the other, the volume first, and say so."""
+        """Bind the two: each gets the other's name, the volume first; then the status of both becomes Bound."""
         meta = claim.raw["metadata"]
         reference = volume.raw["spec"].get("claimRef") or {}
         if reference.get("uid") != meta["uid"]:
@@ -190,7 +190,7 @@ class Binder:
         return self._registry.replace(Call(core(plural), record.namespace, record.name), record, new)
 
     def _phase(self, record: Record, plural: str, status: dict[str, Any]) -> None:
-        """Write the status, where it is another one."""
+        """Write the status if it has changed."""
         before = record.raw.get("status") or {}
         if plural == VOLUMES and status["phase"] != before.get("phase"):
             status = {**status, "lastPhaseTransitionTime": self._registry.now()}
@@ -200,7 +200,7 @@ class Binder:
         self._registry.replace(Call(core(plural), record.namespace, record.name, sub="status"), record, new)
 
     def _tell(self, claim: Record, kind: Any, reason: str, message: str) -> None:
-        """Say once why a claim is not bound."""
+        """Record an Event that says why a claim is not bound, unless the last one said the same."""
         uid = claim.raw["metadata"]["uid"]
         if self._told.get(uid) != message:
             self._told[uid] = message

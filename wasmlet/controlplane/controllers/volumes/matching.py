@@ -1,4 +1,4 @@
-"""Which PersistentVolume a claim gets: the smallest that has all that the claim asks for. Pure.
+"""Chooses the PersistentVolume for a claim: the smallest one that has all that the claim asks for. Pure.
 
 The rules are those of kubernetes/pkg/controller/volume/persistentvolume (`FindMatchingVolume`).
 """
@@ -34,8 +34,8 @@ def best(claim: Object, volumes: Iterable[Record], node: Object | None = None, *
     """The volume for a claim: one that is kept for it, whatever its class and labels, else the smallest that fits.
 
     Args:
-        node: where the claim is used, if that counts.
-        free: whether it may be one that is not kept for it.
+        node: the node where the claim is used; None where the node does not matter.
+        free: whether a volume that is not reserved for the claim may be chosen.
     """
     fitting = [
         volume for volume in volumes if reaches(volume.raw, node) and not mismatch(claim, volume.raw, any_class=True)
@@ -50,7 +50,7 @@ def mismatch(claim: Object, volume: Object, *, any_class: bool = False) -> str:
     """Why the volume is not what the claim asks for, in the words of the events that say so; "" where it is.
 
     Args:
-        any_class: the volume's class does not count.
+        any_class: whether to ignore the volume's class.
     """
     wanted, offered = claim["spec"], volume.get("spec") or {}
     if "deletionTimestamp" in volume["metadata"]:
@@ -71,7 +71,7 @@ def _is_free(volume: Object) -> bool:
 
 
 def _chosen(claim: Object, volume: Object) -> bool:
-    """Whether the volume is among those that the claim chooses from: by its class, and by labels."""
+    """Whether the volume matches the claim's class and label selector."""
     selector, labels = claim["spec"].get("selector"), volume["metadata"].get("labels") or {}
     return class_of(claim) == class_of(volume) and (
         not selector or all(one.matches(labels) for one in of_object(selector))

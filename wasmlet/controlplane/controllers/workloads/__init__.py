@@ -1,1 +1,1 @@
-"""The controllers of what users deploy: Deployments, ReplicaSets, EndpointSlices, and what goes with its owner."""
+"""The controllers of Deployments, ReplicaSets and EndpointSlices, the garbage collector, and what they share."""

@@ -1,4 +1,6 @@
-"""Adoption: a controller takes what its selector chooses and nobody controls, and lets go of what it no longer chooses.
+"""Adoption: a controller becomes the owner of the objects that its selector matches and that have no controller.
+
+It gives up objects that the selector no longer matches.
 
 The rules are those of kubernetes/pkg/controller/controller_ref_manager.go.
 """
@@ -23,11 +25,11 @@ def adopt(
     wanted: Sequence[Requirement],
     fit: Callable[[Object], bool],
 ) -> None:
-    """Take the orphans of a kind that `wanted` chooses, and let go of what is controlled and not chosen.
+    """Adopt the orphans of a kind that match `wanted`, and give up the controlled objects that do not match.
 
     Args:
-        owner: must not be on its way out.
-        fit: whether an orphan is worth taking.
+        owner: the controller; it must not be one that is being deleted.
+        fit: whether to adopt an orphan that matches.
     """
 
     def chosen(record: Record) -> bool:

@@ -1,7 +1,7 @@
-"""The controller of Deployments: a ReplicaSet for each template, and the way from the old ones to the new one.
+"""The controller of Deployments: makes a ReplicaSet for each template, and moves pods from the old ones to the new one.
 
-The rules are those of kubernetes/pkg/controller/deployment. `rollout` counts, `revisions` knows the ReplicaSets,
-`progress` works out the status; here is what is written, and in which order.
+The rules are those of kubernetes/pkg/controller/deployment. `rollout` has the arithmetic, `revisions` knows the
+ReplicaSets, and `progress` works out the status. This module decides what is written, and in which order.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class Deployments:
             self._wake_for_pod(record)
 
     def _wake(self, replica_set: Object, namespace: str) -> None:
-        """Have the Deployment of a ReplicaSet looked at; of one that nobody controls, all that would have it."""
+        """Queue the Deployment that controls a ReplicaSet; for one without a controller, all whose selector matches."""
         reference = controller_of(replica_set)
         if reference is not None:
             if reference.get("kind") == "Deployment":
@@ -95,7 +95,7 @@ class Deployments:
                 self._queue.add(record.key)
 
     def _wake_for_pod(self, pod: Record) -> None:
-        """A Deployment that is recreated waits until the pods of the old ReplicaSets have gone."""
+        """Queue the Deployment of an ended pod, if its strategy is Recreate: it waits for the end of the old pods."""
         owner = self._ownership.find(str((controller_of(pod.raw) or {}).get("uid")))
         above = controller_of(owner[1].raw) if owner else None
         if above is not None and above.get("kind") == "Deployment":
@@ -140,7 +140,7 @@ class Deployments:
         return _Sets(new, [item for item in found if item is not new])
 
     def _write(self, record: Record, status: Object) -> Record:
-        """Put the status in place of what is there; nothing is written where it is the same."""
+        """Replace the status; nothing is written where it has not changed."""
         if status == (record.raw.get("status") or {}):
             return record
         return self._store.write(core("deployments"), {**record.raw, "status": status})
@@ -152,7 +152,11 @@ class Deployments:
     # -- revisions
 
     def _numbered(self, record: Record) -> tuple[Record, _Sets]:
-        """The Deployment and its ReplicaSets, the new one with its number and with what it has from the Deployment."""
+        """Give the new ReplicaSet its revision number, and the Deployment's annotations and minReadySeconds.
+
+        Returns:
+            The Deployment and its ReplicaSets, as they are then.
+        """
         sets = self._sets(record)
         if sets.new is None:
             return record, sets
@@ -168,7 +172,11 @@ class Deployments:
         return self._told(record, revisions.revision(new), None if known else found), sets
 
     def _told(self, record: Record, number: int, said: tuple[str, str] | None) -> Record:
-        """The Deployment with the number of its revision, and with a condition that says where it comes from."""
+        """Write the revision number to the Deployment, and `said` (reason and message) to its condition Progressing.
+
+        Returns:
+            The Deployment as it is then.
+        """
         known = record.raw["metadata"].get("annotations") or {}
         if known.get(revisions.REVISION) != str(number):
             metadata = {**record.raw["metadata"], "annotations": {**known, revisions.REVISION: str(number)}}
@@ -180,7 +188,7 @@ class Deployments:
         return self._write(record, now.with_condition(status, progress.PROGRESSING, "True", *said))
 
     def _create(self, record: Record, old: Sequence[Record]) -> Record:
-        """Make the ReplicaSet of the present template; the Deployment, as it is then.
+        """Create the ReplicaSet of the present template. Returns the Deployment as it is then.
 
         Raises:
             ApiError: it is refused, or another one has its name; the status says so.
@@ -198,7 +206,10 @@ class Deployments:
         return self._told(record, number, ("NewReplicaSetCreated", f'Created new replica set "{made.name}"'))
 
     def _refused(self, record: Record, name: str, error: ApiError) -> None:
-        """Write down why a ReplicaSet could not be made; where its name is taken, so that the next has another."""
+        """Record why a ReplicaSet could not be created.
+
+        Where its name is taken, this counts the collision, so that the next name is another one.
+        """
         status = record.raw.get("status") or {}
         if error.reason == "AlreadyExists":
             self._write(record, {**status, "collisionCount": status.get("collisionCount", 0) + 1})
@@ -210,7 +221,7 @@ class Deployments:
         self._events.tell(record, "Warning", "ReplicaSetCreateError", message)
 
     def _clean_up(self, record: Record, old: Sequence[Record]) -> None:
-        """Delete the eldest revisions beyond those that are kept."""
+        """Delete the oldest ReplicaSets beyond `revisionHistoryLimit` that have no pods."""
         kept = int(record.raw["spec"].get("revisionHistoryLimit", 10))
         alive = [item for item in old if not podlist.leaving(item.raw)]
         alive.sort(key=lambda item: revisions.revision(item.raw))
@@ -224,7 +235,7 @@ class Deployments:
     # -- sizes
 
     def _resize(self, record: Record, replica_set: Record, size: int) -> bool:
-        """Set how many pods a ReplicaSet is to have; whether that is another number."""
+        """Set how many pods a ReplicaSet is to have. Returns whether that number has changed."""
         before = rollout.replicas(replica_set.raw)
         metadata = replica_set.raw["metadata"]
         noted = {**(metadata.get("annotations") or {}), **rollout.noted_sizes(record.raw)}
@@ -245,7 +256,7 @@ class Deployments:
         self._events.tell(record, "Normal", "ScalingReplicaSet", message)
 
     def _was_scaled(self, record: Record, sets: _Sets) -> bool:
-        """Whether the Deployment has another size than when its ReplicaSets got theirs."""
+        """Whether the Deployment's size has changed since its ReplicaSets were sized."""
         sizes = (rollout.desired(item.raw) for item in sets.active)
         return any(size not in (None, rollout.replicas(record.raw)) for size in sizes)
 
@@ -285,7 +296,7 @@ class Deployments:
         return record
 
     def _shrink(self, record: Record, sets: _Sets, new: Record) -> None:
-        """Make the old ReplicaSets smaller, first by their pods that are not available, as far as enough others are."""
+        """Make the old ReplicaSets smaller, unavailable pods first, as long as enough pods are available."""
         least = rollout.replicas(record.raw) - rollout.limits(record.raw)[1]
         total = sum(rollout.replicas(item.raw) for item in sets.all)
         room = total - least - (rollout.replicas(new.raw) - _available(new))
@@ -306,7 +317,7 @@ class Deployments:
                 self._resize(record, item, sizes[item.name])
 
     def _recreate(self, record: Record, sets: _Sets) -> Record:
-        """A step of Recreate: end all old pods, and only then make new ones."""
+        """A step of Recreate: end all old pods, and create new ones only after that."""
         resized = [self._resize(record, item, 0) for item in sets.old if rollout.replicas(item.raw)]
         if any(resized):
             return record

@@ -1,4 +1,4 @@
-"""The controller of EndpointSlices: where the pods of each Service that has a selector answer, and which are ready.
+"""The controller of EndpointSlices: lists the addresses of each Service's pods, and which of them are ready.
 
 The rules are those of kubernetes/pkg/controller/endpointslice; `slices` works out what has to change.
 """
@@ -50,7 +50,7 @@ class EndpointSlices:
                 self._queue.add((record.namespace, str(labels.get(slices.SERVICE))))
 
     def _wake(self, pod: Record, *before: Object) -> None:
-        """Have the Services looked at that choose a pod, or chose it before."""
+        """Queue the Services whose selector matches a pod now, or matched it before."""
         labels = [raw["metadata"].get("labels") or {} for raw in (pod.raw, *before)]
         for service in list(self._store["services"].spaces.get(pod.namespace, {}).values()):
             wanted = _selector(service)
@@ -112,7 +112,7 @@ def _selector(service: Record) -> dict[str, str]:
 
 
 def _projection(pod: Object) -> tuple[Any, ...]:
-    """What of a pod an endpoint shows."""
+    """The parts of a pod that an endpoint depends on."""
     spec, status, metadata = pod["spec"], pod.get("status") or {}, pod["metadata"]
     return (
         metadata.get("labels"),

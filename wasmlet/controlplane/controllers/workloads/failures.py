@@ -1,6 +1,6 @@
-"""Pods that fail one after the other, and for how long their controller waits before it makes the next one.
+"""Counts pods that fail one after the other, and says how long their controller waits before it makes the next one.
 
-Without a pause, pods that no node takes would be made as fast as they fail.
+Without a pause, pods that every node rejects would be created as fast as they fail.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ FIRST_PAUSE, LAST_PAUSE = 1.0, 60.0
 
 @attrs.define
 class _Row:
-    """The pods of a controller that failed, since one was ready last."""
+    """How many pods of a controller have failed since one of them was ready."""
 
     count: int = 0
     until: float = 0.0

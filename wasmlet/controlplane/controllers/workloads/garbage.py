@@ -1,9 +1,9 @@
-"""What becomes of objects whose owner goes: they are deleted after it, before it, or stay, as the delete asked for.
+"""The garbage collector: deletes objects whose owners are deleted, or keeps them, as the delete of the owner asked.
 
-The rules are those of kubernetes/pkg/controller/garbagecollector. An object all of whose owners are gone is deleted;
-one that has another owner loses the references to those that are gone. The finalizer `foregroundDeletion` has an owner
-wait for dependents that block it, and `orphan` has dependents stay. An owner of a kind that is not served here is taken
-to be there.
+The rules are those of kubernetes/pkg/controller/garbagecollector. An object all of whose owners are gone is deleted. An
+object that has another owner loses only the references to owners that are gone. With the finalizer
+`foregroundDeletion`, an owner is kept until the dependents that block it are deleted. With the finalizer `orphan`,
+dependents stay. An owner of a kind that this API server does not serve is taken to exist.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def _waits(raw: Object) -> bool:
 
 
 class GarbageCollector:
-    """Deletes what its owners leave behind. `run` does so; it follows the store from its construction."""
+    """Deletes what deleted owners leave behind. `run` does so; it follows the store from its construction."""
 
     def __init__(self, registry: Registry, deletion: Deletion, ownership: Ownership, clock: Clock) -> None:
         self._registry = registry
@@ -56,7 +56,7 @@ class GarbageCollector:
             self._queue.add((kind.key, uid))
 
     def _is_there(self, reference: Object, dependent: Record) -> bool:
-        """Whether the owner that a reference names is there: with that UID, kind and name, where it may be named from.
+        """Whether the owner that a reference names exists, with that UID, kind and name, in the same namespace or none.
 
         An object of no namespace cannot name an owner in one; such a reference is left alone.
         """
@@ -83,7 +83,7 @@ class GarbageCollector:
             self._check_owners(kind, record)
 
     def _finish(self, kind: Kind, owner: Record) -> None:
-        """Do with the dependents of an object that is being deleted what its finalizers say."""
+        """Handle the dependents of an object that is being deleted, as its finalizers say."""
         uid, finalizers = uid_of(owner.raw), _finalizers(owner.raw)
         if FINALIZERS["Orphan"] in finalizers:
             for plural, dependent in self._ownership.dependents(uid):
@@ -98,7 +98,7 @@ class GarbageCollector:
                 self._deletion.release(kind, owner, FINALIZERS["Foreground"])
 
     def _check_owners(self, kind: Kind, record: Record) -> None:
-        """Delete an object whose owners are all gone or wait for it; else take away the references to those."""
+        """Delete an object whose owners are all gone or wait for its deletion; else remove only such references."""
         gone, solid, waiting = set(), False, False
         for reference in owners(record.raw):
             uid = str(reference.get("uid"))

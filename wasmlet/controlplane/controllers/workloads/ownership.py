@@ -1,4 +1,4 @@
-"""Who owns what: `ownerReferences` of all objects, kept up to date from changes, so that nobody has to search."""
+"""An index of the `ownerReferences` of all objects. It follows the store's changes, so nobody has to search."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from wasmlet.controlplane.storage.status import Object
 from wasmlet.controlplane.storage.store import Event, Record, Store
 
 _CONTROLLED = ("pods", "replicasets", "controllerrevisions")
-"""Kinds whose orphans are looked for."""
+"""The kinds whose orphans (objects without a controller) are indexed."""
 Place = tuple[str, str, str]
 """Where an object is: the key of its kind, its namespace, its name."""
 

@@ -1,4 +1,4 @@
-"""The keys of objects that a controller has to look at: each once, however often it changed meanwhile."""
+"""A queue of the keys of objects that a controller has to look at: each key once, however often its object changed."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from wasmlet.controlplane.storage.status import ApiError
 Key = tuple[str, str]
 """Namespace and name, or a kind's plural and a UID."""
 Settle = Callable[[Key], float | None]
-"""Looks at an object and does what is to do; returns in how many seconds it has to be looked at again, if so.
+"""Looks at an object and does what has to be done. Returns in how many seconds to look again; None for not at all.
 
 Zero seconds mean that there was too much to do at once."""
 FIRST_RETRY, LAST_RETRY = 1.0, 300.0
 """The pause in seconds after the first write that was refused, which doubles each time, and the longest one."""
 LONG = 0.005
-"""From how many seconds on it counts as long to look at an object, as at a ReplicaSet of hundreds of pods."""
+"""A look that takes more than so many seconds counts as long, as at a ReplicaSet with hundreds of pods."""
 REST = 10
-"""How many times as long as it took such an object is left alone, so that its many changes are looked at together."""
+"""After a long look, the object rests for so many times its duration. So its next changes are handled together."""
 
 
 class Queue:
-    """Hands keys to `settle`, one after the other. A refused write is tried again after a pause; nothing polls."""
+    """Calls `settle` for each key, one after the other. A refused write is tried again after a pause; nothing polls."""
 
     def __init__(self, clock: Clock, settle: Settle) -> None:
         self._settle = settle
@@ -76,7 +76,7 @@ class Queue:
             await self._wake.wait()
 
     def _look(self, key: Key) -> bool:
-        """Look at an object; whether there is more to do at once."""
+        """Look at an object. Returns whether there is more to do at once."""
         try:
             seconds = self._settle(key)
         except ApiError:  # the controller has said so in an event or a condition

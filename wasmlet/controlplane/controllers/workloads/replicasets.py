@@ -1,8 +1,8 @@
-"""The controller of ReplicaSets: as many pods of a template as were asked for, and what the status says of them.
+"""The controller of ReplicaSets: keeps as many pods of a template as the spec asks for, and writes the status.
 
-The rules are those of kubernetes/pkg/controller/replicaset. Writes take effect at once here, so there is nothing to
-expect and to wait for. Unlike there, pods that fail soon are replaced after a pause that doubles, so that pods which no
-node takes do not pile up.
+The rules are those of kubernetes/pkg/controller/replicaset. A write is visible at once here, so the controller does not
+have to wait for its own writes. Unlike in a cluster, pods that fail soon are replaced after a pause that doubles each
+time. So pods that every node rejects do not pile up.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class ReplicaSets:
                     self._wake(raw, record.namespace)
 
     def _wake(self, pod: Object, namespace: str) -> None:
-        """Have the ReplicaSet of a pod looked at; of one that nobody controls, all that would have it."""
+        """Queue the ReplicaSet that controls a pod; for a pod without a controller, all whose selector matches."""
         reference = controller_of(pod)
         if reference is not None:
             if reference.get("kind") == "ReplicaSet":
@@ -108,7 +108,7 @@ class ReplicaSets:
         return self._ownership.controlled(record, "pods")
 
     def _manage(self, record: Record, pods: Iterable[Record]) -> float | None:
-        """Make what is missing, or delete what is too much; in how many seconds there is more to do."""
+        """Create missing pods, or delete surplus ones. Returns in how many seconds there is more to do, if at all."""
         counted = [pod for pod in pods if podlist.active(pod.raw)]
         missing = int(record.raw["spec"]["replicas"]) - len(counted)
         if missing < 0:
@@ -180,13 +180,13 @@ class ReplicaSets:
 
 
 def _asked(replica_set: Object) -> tuple[Any, Any]:
-    """What a ReplicaSet asks for, without its status, which is written here."""
+    """The parts of a ReplicaSet whose change matters here: all but the status, which this controller writes."""
     metadata = {key: value for key, value in replica_set["metadata"].items() if key != "resourceVersion"}
     return replica_set["spec"], metadata
 
 
 def _projection(pod: Object) -> tuple[Any, ...]:
-    """What of a pod a ReplicaSet looks at."""
+    """The parts of a pod that a ReplicaSet depends on."""
     metadata = pod["metadata"]
     return (
         metadata.get("labels"),

@@ -1,4 +1,4 @@
-"""The ReplicaSets of a Deployment as its revisions: which one is of the present template, and what a new one is like.
+"""A Deployment's ReplicaSets as its revisions: finds the one of the present template, and builds a new one.
 
 `kubectl rollout history` and `undo` read the annotations that are kept here.
 """
@@ -33,14 +33,14 @@ _NOT_COPIED = {
 
 
 def _plain(value: Any) -> Any:
-    """A value without what is empty, so that a template that was left out and one that is empty are one."""
+    """A value without empty parts, so that a field that is missing equals one that is empty."""
     if isinstance(value, dict):
         return {key: plain for key, item in value.items() if (plain := _plain(item)) not in (None, {}, [])}
     return [_plain(item) for item in value] if isinstance(value, list) else value
 
 
 def _template(obj: Object) -> Object:
-    """The template of a Deployment or ReplicaSet without the label that tells templates apart."""
+    """The pod template of a Deployment or ReplicaSet, without the `pod-template-hash` label."""
     template: Object = _plain(obj["spec"]["template"])
     metadata = template.get("metadata") or {}
     labels = {key: value for key, value in (metadata.get("labels") or {}).items() if key != HASH}
@@ -69,7 +69,7 @@ def revision(obj: Object) -> int:
 
 
 def template_hash(deployment: Object) -> str:
-    """A short text that differs between templates, and between those that once had the same one."""
+    """A short hash of a Deployment's template. After a collision of names, the next hash is another one."""
     collisions = (deployment.get("status") or {}).get("collisionCount") or 0
     return short_hash([_template(deployment), collisions])
 
@@ -102,7 +102,7 @@ def annotated(replica_set: Object, deployment: Object, number: int) -> Object:
 
 
 def make(record: Record, others: Sequence[Record], number: int) -> Object:
-    """A ReplicaSet for the present template of a Deployment, as large as it may be at once."""
+    """Build a ReplicaSet for the present template of a Deployment, as large as it may be at once."""
     deployment = record.raw
     spec, hashed = deployment["spec"], template_hash(deployment)
     template = spec["template"]

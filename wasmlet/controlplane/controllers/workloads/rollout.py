@@ -1,4 +1,4 @@
-"""The arithmetic of a rollout: how many pods there may be too many and too few, and who gets which share of them.
+"""The arithmetic of a rollout: how many surplus or missing pods are allowed, and the sizes of the ReplicaSets.
 
 The rules are those of kubernetes/pkg/controller/deployment/util. Nothing here reads or writes objects of the store.
 """
@@ -34,7 +34,7 @@ def _part(value: Any, total: int, *, up: bool) -> int:
 
 
 def limits(deployment: Object) -> tuple[int, int]:
-    """How many pods there may be too many, and how many too few (`ResolveFenceposts`)."""
+    """How many surplus pods, and how many unavailable pods, are allowed (`ResolveFenceposts`)."""
     if not rolling(deployment):
         return 0, 0
     strategy, total = deployment["spec"]["strategy"].get("rollingUpdate") or {}, replicas(deployment)
@@ -46,12 +46,12 @@ def limits(deployment: Object) -> tuple[int, int]:
 
 
 def most(deployment: Object) -> int:
-    """How many pods there may be at all."""
+    """How many pods there may be in total."""
     return replicas(deployment) + limits(deployment)[0]
 
 
 def noted_sizes(deployment: Object) -> dict[str, str]:
-    """What a ReplicaSet notes of its Deployment's size, to tell later whether that has changed."""
+    """Annotations with the Deployment's size, by which a later look tells whether the size has changed."""
     return {DESIRED: str(replicas(deployment)), MOST: str(most(deployment))}
 
 
@@ -88,7 +88,8 @@ def proportions(deployment: Object, active: Sequence[Object]) -> list[int]:
     """The new sizes of ReplicaSets while a rollout is under way, in the order given.
 
     Args:
-        active: those that have pods; where pods are added the largest and newest first, else the largest and eldest.
+        active: the ReplicaSets that have pods, the largest first; among equals the newest first where pods are added,
+            else the oldest.
     """
     sizes = [replicas(item) for item in active]
     allowed = most(deployment) if replicas(deployment) else 0

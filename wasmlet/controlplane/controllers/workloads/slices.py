@@ -1,4 +1,4 @@
-"""The EndpointSlices that a Service ought to have, worked out from its pods and from those that it has.
+"""Works out the EndpointSlices that a Service should have, from its pods and from the slices that it has.
 
 The rules are those of k8s.io/endpointslice: at most 100 endpoints in a slice, slices of one Service differ in their
 ports where a named port has another number in some pods, and as few slices as possible change. Nothing here reads or
@@ -31,7 +31,7 @@ _PREFIX = 58
 
 @attrs.frozen
 class Changes:
-    """What has to be written so that a Service has the slices that it ought to have."""
+    """The writes after which a Service has the slices that it should have."""
 
     create: list[Object] = attrs.field(factory=list)
     update: list[tuple[Record, Object]] = attrs.field(factory=list)
@@ -103,7 +103,7 @@ def _endpoint(service: Object, pod: Record, addresses: list[str], zones: dict[st
 
 
 def reconcile(service: Record, pods: Iterable[Record], present: Iterable[Record], zones: dict[str, str]) -> Changes:
-    """What has to change for a Service.
+    """The changes that a Service's slices need.
 
     Args:
         pods: those that its selector chooses.
@@ -124,7 +124,7 @@ def reconcile(service: Record, pods: Iterable[Record], present: Iterable[Record]
 def _groups(
     service: Object, pods: Iterable[Record], family: str, zones: dict[str, str]
 ) -> dict[bytes, tuple[list[Object], list[Object]]]:
-    """The endpoints of a family with their ports, by these ports."""
+    """The endpoints of an address family, grouped by their ports: ports as JSON, to the ports and their endpoints."""
     out: dict[bytes, tuple[list[Object], list[Object]]] = {}
     for pod in pods:
         if addresses := _addresses(pod.raw, family):
@@ -154,7 +154,7 @@ def _reconcile_family(
         unused += by_ports[key]
     for key, (ports, endpoints) in groups.items():
         fresh += _spread(service, family, ports, endpoints, by_ports.get(key, []), changes)
-    if not groups:  # one that is empty, so that it can be seen that there are no endpoints
+    if not groups:  # an empty slice shows that there are no endpoints
         fresh.append(_slice(service, family, [], []))
     for body in fresh:  # a slice that has other ports now is better than a new one
         if unused:
@@ -172,7 +172,13 @@ def _spread(
     present: Sequence[Record],
     changes: Changes,
 ) -> list[Object]:
-    """Put endpoints of the same ports into the slices that have them, and others where there is room; what is left."""
+    """Distribute endpoints with the same ports over the slices with these ports.
+
+    An endpoint stays in its slice; new ones go where there is room.
+
+    Returns:
+        New slices for the endpoints that are left.
+    """
     rest = {_target(item): item for item in endpoints}
     filled: list[tuple[Record, list[Object]]] = []
     for item in present:
@@ -219,7 +225,7 @@ def _slice(service: Record, family: str, ports: list[Object], endpoints: list[Ob
 
 
 def _change(present: Record, body: Object, changes: Changes) -> None:
-    """Note the change of a slice to what it ought to be, if it is not that already."""
+    """Note the update of a slice, if it differs from what it should be."""
     raw: dict[str, Any] = present.raw
     same = all((raw.get(key) or []) == (body[key] or []) for key in ("addressType", "endpoints", "ports"))
     metadata = raw["metadata"]

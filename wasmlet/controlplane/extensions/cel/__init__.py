@@ -1,4 +1,5 @@
-"""Rules of schemas in the Common Expression Language: read, checked against the schema, and worked out within bounds.
+"""The Common Expression Language (CEL) in schemas: expressions are parsed, checked against the schema, and evaluated.
 
-The language is cel-python's (`celpy`); `engine` imports it, and nothing imports `engine` before the first rule is read.
+Evaluation is bounded in steps. The package cel-python (`celpy`) implements the language; `engine` imports it, and
+nothing imports `engine` before the first rule is read.
 """

@@ -1,6 +1,6 @@
 """Checks an expression against a schema: that fields are declared, names are known, and functions exist.
 
-Types beyond that are not followed: what a function returns may be anything.
+Types are followed no further: a function's result may be of any type.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _TYPES = (
 _FUNCTIONS = NAMES | {*_TYPES, "dyn", "has"}
 _TEXT: Object = {"type": "string"}
 Scope = Mapping[str, Object | None]
-"""The variables that there are, with their schemas; None is anything."""
+"""The variables that are declared, with their schemas; None stands for any type."""
 
 
 def check(tree: lark.Tree[Any], schema: Object, result: str) -> bool:
@@ -53,7 +53,7 @@ def check(tree: lark.Tree[Any], schema: Object, result: str) -> bool:
 
 
 def _type(node: Any, scope: Scope) -> Object | None:
-    """The schema of what an expression gives; None where it may be anything."""
+    """The schema of an expression's value; None where it may be of any type."""
     if not isinstance(node, lark.Tree):
         return None
     match node.data:

@@ -1,6 +1,7 @@
-"""Reads and works out expressions with celpy, within bounds: of length, of depth, and of steps.
+"""Parses and evaluates expressions with celpy, with limits on length, depth and steps.
 
-celpy has no bounds of its own. Its evaluator visits a node of the syntax tree for each step; here each is counted.
+celpy has no limits of its own. Its evaluator visits one node of the syntax tree in each step; this module counts these
+visits.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from wasmlet.controlplane.extensions.cel.functions import FUNCTIONS
 LONGEST = 8192
 """The most characters of an expression."""
 DEEPEST = 40
-"""How deep the syntax tree of an expression may be, nodes that only pass on left out."""
+"""The greatest depth of an expression's syntax tree; nodes that only pass on a value do not count."""
 _PASSED_ON = (
     "expr",
     "conditionalor",
@@ -32,10 +33,10 @@ _PASSED_ON = (
     "member",
 )
 NAMES = frozenset((*base_functions, *FUNCTIONS, "min"))
-"""The functions that there are."""
+"""The names of all functions."""
 _FUNCTIONS = {**FUNCTIONS}
 
-logging.getLogger("celpy").setLevel(logging.WARNING)  # it would tell whole objects
+logging.getLogger("celpy").setLevel(logging.WARNING)  # it would log whole objects
 
 
 def uses(tree: lark.Tree[Any], name: str) -> bool:
@@ -44,11 +45,11 @@ def uses(tree: lark.Tree[Any], name: str) -> bool:
 
 
 class RuleError(Exception):
-    """An expression cannot be read, or not be worked out; the text says why."""
+    """An expression cannot be parsed or evaluated; the text says why."""
 
 
 class TooExpensive(Exception):
-    """An expression takes more steps than there are."""
+    """An expression needs more steps than its budget has left."""
 
 
 @attrs.define
@@ -64,7 +65,7 @@ class Budget:
 
 
 class _Counting(Evaluator):
-    """An evaluator that counts its steps, and whose `has` asks for a field and for nothing on the way to it."""
+    """An evaluator that counts its steps. Its `has` tests only the last field: what is before it must exist."""
 
     def __init__(self, ast: lark.Tree[Any], activation: Activation, budget: Budget) -> None:
         super().__init__(ast, activation)
@@ -94,7 +95,7 @@ def parse(text: str) -> lark.Tree[Any]:
     """The syntax tree of an expression.
 
     Raises:
-        RuleError: it is none, or a long or deep one.
+        RuleError: the text is no expression, or is too long or nested too deeply.
     """
     if len(text) > LONGEST:
         raise RuleError(f"an expression has at most {LONGEST} characters, found {len(text)}")
@@ -109,7 +110,7 @@ def parse(text: str) -> lark.Tree[Any]:
 
 
 def _slim(tree: Any, depth: int) -> Any:
-    """The tree without the nodes that only pass on what is below them."""
+    """The tree without nodes that only pass on the value below them."""
     while isinstance(tree, lark.Tree) and tree.data in _PASSED_ON and len(tree.children) == 1:
         tree = tree.children[0]
     if not isinstance(tree, lark.Tree):
@@ -121,7 +122,7 @@ def _slim(tree: Any, depth: int) -> Any:
 
 
 def run(tree: lark.Tree[Any], variables: Mapping[str, Any], budget: Budget) -> Any:
-    """The value of an expression, as Python has it: bool, str and so on are subclasses of Python's.
+    """Evaluate an expression; the result is a celpy type, which is a subclass of Python's bool, str and so on.
 
     Raises:
         RuleError: it has no value, as where a key is missing.

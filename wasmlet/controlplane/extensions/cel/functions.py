@@ -1,4 +1,4 @@
-"""The functions that Kubernetes adds to the language, as far as they are here: text, lists, patterns, quantities."""
+"""The functions that Kubernetes adds to CEL, those that are supported here: text, lists, patterns, quantities."""
 
 from __future__ import annotations
 

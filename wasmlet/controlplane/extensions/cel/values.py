@@ -1,4 +1,4 @@
-"""JSON values as the language has them, by their schema: times and spans of time are none of text's types there."""
+"""Converts JSON values to CEL's types by their schema: a string with a format may be a time or a duration in CEL."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def escaped(name: str) -> str:
 
 
 def unescaped(name: str) -> str:
-    """The name of a field that a rule writes so."""
+    """The inverse of `escaped`: the name of a field in JSON."""
     if name.startswith("__") and name.endswith("__") and _RESERVED.fullmatch(name[2:-2]):
         return name[2:-2]
     return re.sub("|".join(_UNESCAPES), lambda match: _UNESCAPES[match[0]], name)
@@ -47,13 +47,13 @@ _FORMATS: dict[str, Callable[[str], Any]] = {
 
 
 class Spender(Protocol):
-    """Counts what is made (`engine.Budget`)."""
+    """Counts the values that are made (`engine.Budget`)."""
 
     def spend(self, count: int) -> None: ...
 
 
 def convert(value: Any, schema: Object | None, budget: Spender) -> Any:
-    """A JSON value in the language's types; ten of them cost a step.
+    """Convert a JSON value to CEL's types. Each list or map costs one step, and one more for every ten elements.
 
     Raises:
         cel.engine.TooExpensive: there are too many.
@@ -88,5 +88,5 @@ def _text(value: str, schema: Object) -> Any:
         try:
             return made(value)
         except (ValueError, TypeError, OverflowError):
-            pass  # a form that the schema allows and celpy does not read; rules see the text
+            pass  # the schema allows this form, but celpy cannot read it: rules see a text
     return celtypes.StringType(value)
