@@ -30,7 +30,7 @@ TRIES = 50
 async def first_byte(
     provider: Provider, image: str, state_dir: Path, count: int, progress: Progress
 ) -> list[dict[str, Figures]]:
-    """The p50 and p99 of so many starts in milliseconds: one round, of `node` (the provider) and `floor`.
+    """The p50 and p99 of `count` starts in milliseconds: one round, of `node` (the provider) and `floor`.
 
     Args:
         provider: not started yet; it is started and stopped here.

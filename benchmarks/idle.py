@@ -46,13 +46,13 @@ async def plane(directory: Path, name: str) -> AsyncIterator[tuple[Mapping[str, 
 
 
 async def reached(count: int, look: Callable[[], Awaitable[int]], what: str) -> None:
-    """Wait until `look` finds so many; it asks the API server only, so the measured process is not disturbed.
+    """Wait until `look` finds `count`; it asks the API server only, so the measured process is not disturbed.
 
     Args:
         what: what is counted, for the error message.
 
     Raises:
-        BenchmarkFailed: there are not so many within `PATIENCE_SECONDS`.
+        BenchmarkFailed: it did not find as many within `PATIENCE_SECONDS`.
     """
     found = -1
     try:

@@ -174,7 +174,7 @@ def pod_of(name: str, image: str) -> Pod:
 
 
 async def answering(provider: Provider, pod: Pod, handler: str, seconds: float = PATIENCE_SECONDS) -> str:
-    """Make the pod, and return its address when it has answered a request, within so many seconds."""
+    """Make the pod, and wait until it has answered a request, at most `seconds`. Returns its address."""
     await provider.create_pod(pod, Inputs(runtime_handler=handler))
     try:
         async with asyncio.timeout(seconds):

@@ -1,4 +1,4 @@
-"""The embedded control plane: an API server in memory that real kubectl can use, with a scheduler and node controllers.
+"""The embedded control plane: an API server in memory that real kubectl can use, with a scheduler and controllers.
 
 `ControlPlane` (exported by `wasmlet.testing`) puts the packages together, from the bottom to the top:
 

@@ -94,9 +94,11 @@ class _Prepared:
 
 
 class ControlPlane:
-    """A small Kubernetes control plane in memory: API server, scheduler, the signer of certificates, the
-    controllers of nodes that fell silent, of taints, of Deployments, ReplicaSets, StatefulSets, Jobs, EndpointSlices,
-    PodDisruptionBudgets and claims, and the collector of what has lost its owner; nothing else.
+    """A small Kubernetes control plane in memory.
+
+    It has an API server, a scheduler, a signer of certificates and a garbage collector. It has controllers for nodes
+    that fell silent and for taints, for Deployments, ReplicaSets, StatefulSets, Jobs and EndpointSlices, for
+    PodDisruptionBudgets, for claims, and for custom resources. It has nothing else.
 
     Args:
         host: the address to listen on; also what kubeconfigs point at.
@@ -222,7 +224,7 @@ class ControlPlane:
         return write_private(self.directory / file, config)
 
     def grant(self, subject: str, *rules: Rule) -> None:
-        """Allow a user or a group what these rules say; rules have the form of RBAC, see `access.rules`."""
+        """Add rules to those of a user or of a group; they have the form of RBAC rules, see `access.rules`."""
         self._rights.grant(subject, *rules)
 
     def revoke(self, subject: str) -> None:

@@ -184,7 +184,7 @@ class Rule:
     _news: asyncio.Event = attrs.field(factory=asyncio.Event)
 
     async def until(self, met: int = 1) -> None:
-        """Wait until the rule has affected so many requests in all."""
+        """Wait until the rule has affected this many requests in all."""
         while self.met < met:
             self._news.clear()
             await self._news.wait()
@@ -351,7 +351,7 @@ class Faults:
         return await self._server.handle(request)
 
     async def cutting(self, request: web.BaseRequest, lines: int, proceed: Proceed) -> web.StreamResponse:
-        """Answer a request; if it is a watch, its connection breaks after so many lines."""
+        """Answer a request; if it is a watch, its connection breaks after this many lines."""
         self._cuts[id(request)] = lines
         try:
             return await proceed()

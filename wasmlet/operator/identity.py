@@ -38,7 +38,7 @@ AGAIN_SECONDS = 30.0
 """The pause in seconds before refused requests are checked again: a reason may pass, as a pod gets its address later.
 """
 MOST_LATER = 1000
-"""At most so many refused requests are kept and checked again, as any pod of a pool can make more."""
+"""The most refused requests that are kept and checked again, as any pod of a pool can make more."""
 
 
 class Approvals:

@@ -23,7 +23,7 @@ class Timers(Generic[K]):
         self._wake = asyncio.Event()
 
     def set(self, key: K, seconds: float) -> None:
-        """Have the key due in so many seconds."""
+        """Set the deadline of a key to this many seconds from now."""
         at = self._clock.monotonic() + seconds
         known = self._due.get(key)
         self._due[key] = at
@@ -64,7 +64,7 @@ class Timers(Generic[K]):
             await self._sleep(seconds)
 
     async def _sleep(self, seconds: float) -> None:
-        """Wait so long, or until an earlier deadline was set."""
+        """Wait for this time, or until an earlier deadline was set."""
         waits = [asyncio.ensure_future(self._clock.sleep(seconds)), asyncio.ensure_future(self._wake.wait())]
         try:
             await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)

@@ -1,4 +1,4 @@
-"""The names of custom resources: whether others have them already, and what the status of a definition says of it."""
+"""The names of custom resources: whether others already use them, and what a definition's status says of that."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ class BootstrapTokens:
         return "".join(self._rng.choices(_LETTERS, k=length))
 
     def issue(self, token_id: str = "", seconds: float = SECONDS) -> str:
-        """A new token that lives so many seconds; `token_id` is six of a-z and 0-9, random by default.
+        """Make a token that is valid for this many seconds; `token_id` is six of a-z and 0-9, random by default.
 
         Raises:
             ValueError: that is no id of a token.

@@ -87,7 +87,7 @@ class History:
         raise AssertionError("the last try returns or raises")
 
     def truncate(self, owner: Record, live: Iterable[str]) -> None:
-        """Delete the eldest revisions beyond those that are kept and those in use, `live`."""
+        """Delete the oldest revisions beyond `revisionHistoryLimit`, except those in use, `live`."""
         limit, used = int(owner.raw["spec"].get("revisionHistoryLimit", 10)), set(live)
         past = [item for item in self._all(owner) if item.name not in used]
         for item in past[: len(past) - limit if limit >= 0 and len(past) > limit else 0]:

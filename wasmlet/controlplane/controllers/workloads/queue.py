@@ -18,9 +18,9 @@ Zero seconds mean that there was too much to do at once."""
 FIRST_RETRY, LAST_RETRY = 1.0, 300.0
 """The pause in seconds after the first write that was refused, which doubles each time, and the longest one."""
 LONG = 0.005
-"""A look that takes more than so many seconds counts as long, as at a ReplicaSet with hundreds of pods."""
+"""A look that takes more seconds than this counts as long, as at a ReplicaSet with hundreds of pods."""
 REST = 10
-"""After a long look, the object rests for so many times its duration. So its next changes are handled together."""
+"""After a long look, the object rests for this many times its duration. So its next changes are handled together."""
 
 
 class Queue:
@@ -37,7 +37,7 @@ class Queue:
         self._wake = asyncio.Event()
 
     def add(self, key: Key) -> None:
-        """Have an object looked at soon."""
+        """Queue an object, to be looked at soon."""
         self._keys[key] = None
         self._wake.set()
 

@@ -58,7 +58,7 @@ def eldest_first(replica_sets: Iterable[Record]) -> list[Record]:
 
 
 def newest(deployment: Object, replica_sets: Iterable[Record]) -> Record | None:
-    """The ReplicaSet that makes the pods which the Deployment asks for now; the eldest where there are several."""
+    """The ReplicaSet of the Deployment's present template; the oldest where there are several."""
     return next((item for item in eldest_first(replica_sets) if same_template(item.raw, deployment)), None)
 
 
