@@ -1,15 +1,18 @@
-"""`RuntimeProvider`: a provider that does around containers what a kubelet does, over an engine that can run one.
+"""`RuntimeProvider`: does for pods what a kubelet does, and runs each container as a WebAssembly guest of an engine.
 
-An engine says how a module is compiled and run (`engine`); everything else is shared:
+An `Engine` says how a module is compiled and run (`engine`); all engines share the rest:
 
-- `provider`: the calls of a provider; `services`: what all pods share; `config`: the settings;
-- `pods`: what a manifest may ask, and the life of a pod and of each of its containers;
+- `provider`: the methods of a provider; `services`: what all pods share; `config`: the settings;
+- `pods`: which fields of a manifest are supported, and the life cycle of a pod and of its containers;
 - `streams`: exec, attach, and the commands of probes and hooks;
-- `handlers`: which engine runs a RuntimeClass; `isolation`: what isolates guests on this machine;
+- `handlers`: which engine runs the pods of a RuntimeClass; `isolation`: what isolates guests on this machine;
 - `images`: pulling and compiling; `collecting`: removing what no pod uses; `linking`: what a module may import;
 - `files`: volumes, mounts, and the other files that a guest sees;
-- `logs`, `stats`: reading logs, and measuring what containers take;
-- `shim`: the connection to the shim, the parent of all guests; its code is in `wasmlet.worker`.
+- `network`: addresses of pods, and what a pod may do on the network;
+- `logs`, `stats`: reading logs, and measuring CPU, memory and disk usage;
+- `shim`: the connection to the shim, the process that is the parent of all guests; its code is in `wasmlet.worker`.
+
+A provider is the part of a node that runs pods. The node loop talks to Kubernetes and calls the provider.
 """
 
 from wasmlet.artifacts.wasm_types import Signature

@@ -1,4 +1,4 @@
-"""What all pods of a provider share, put together from its settings; the provider keeps the pods."""
+"""Makes the services that all pods of a provider share, from its settings. The provider itself keeps the pods."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ from wasmlet.runtime.streams.execs import Execs
 
 @attrs.frozen(kw_only=True)
 class PodsOwner:
-    """What the shared parts ask of whoever keeps the pods.
+    """Callbacks into the owner of the pods (the provider), for the shared services.
 
     Attributes:
-        saw: told what the shim says of a container.
-        claim_directory: the directory of a claim, of a provider that knows it by itself.
+        saw: called with each new record of a container from the shim.
+        claim_directory: finds the directory of a claim, if the provider knows that itself; else None.
         background: runs a task that its caller does not wait for.
-        used: what is set aside for all pods but one.
-        instance: the instance of a container that runs.
+        used: the resources that are reserved for all pods except this one.
+        instance: the running instance of a container.
     """
 
     saw: Callable[[ContainerRecord], None]
@@ -57,12 +57,12 @@ class PodsOwner:
 
 @attrs.frozen(kw_only=True)
 class Setting:
-    """What a provider is started with.
+    """The settings and services with which a provider is started.
 
     Attributes:
-        engines: those that the node offers, the provider's own first.
-        state_dir: of the provider.
-        commands: runs commands of probes and hooks in place of execs; None for execs.
+        engines: the engines that the node offers, the provider's own first.
+        state_dir: the provider's state directory.
+        commands: runs the commands of probes and hooks; None: they are run as execs.
     """
 
     config: RuntimeConfig
@@ -76,10 +76,10 @@ class Setting:
 
 
 async def assembled(setting: Setting, owner: PodsOwner) -> tuple[RuntimeServices, Execs, str]:
-    """The shared parts; the shim is not connected yet, and the registries are open.
+    """Make the shared services. The shim is not connected yet; the registries are open.
 
     Returns:
-        The parts, the execs, and what there is to say of pods' own users.
+        The services, the execs, and in words whether pods have users of their own.
 
     Raises:
         ConfigError: a setting is wrong.

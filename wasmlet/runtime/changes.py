@@ -1,7 +1,7 @@
-"""The stream of changes of a provider: events in order, and of statuses only the newest of each pod.
+"""The stream of changes of a provider: all events in order, and for each pod only its newest status.
 
-However slowly the node loop reads, what waits for it is bounded: one status per pod, and `MAX_EVENTS` events, the
-oldest of which are dropped.
+However slowly the node loop reads, the amount that waits for it is limited: one status per pod, and `MAX_EVENTS`
+events; the oldest events are dropped.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ MAX_EVENTS = 10_000
 
 
 class Changes:
-    """What has happened and has not been read. `status` and `event` may be called before anybody reads."""
+    """Holds the changes that were not read yet. `status` and `event` may be called before there is a reader."""
 
     def __init__(self) -> None:
         self._statuses: dict[str, StatusChanged] = {}
@@ -34,7 +34,7 @@ class Changes:
         self._wake.set()
 
     async def stream(self) -> AsyncGenerator[Change, None]:
-        """Every event and status, without end. One reader at a time; a later one goes on where the first left off."""
+        """All events and statuses, without end. One reader at a time; the next one continues where the last stopped."""
         while True:
             if self._events:
                 yield self._events.popleft()

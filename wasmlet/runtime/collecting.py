@@ -1,4 +1,4 @@
-"""Keeping the images and compiled modules that pods use, and removing others, every five minutes as a kubelet does."""
+"""Garbage collection of images and compiled modules: every five minutes, as in a kubelet; what pods need is kept."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ GC_SECONDS = 300.0
 
 @attrs.frozen
 class Used:
-    """What pods need of the images that are here.
+    """The images on this node that pods need.
 
     Attributes:
         modules: digests of the modules of all containers, as `sha256:...`.
-        brought: digests of the images that were brought for pods.
+        brought: digests of images that were handed to the node for its pods (`images.handed`).
     """
 
     modules: Collection[str]
@@ -36,10 +36,10 @@ class Used:
 async def collect(
     registries: Registries, compilers: Collection[Compiler], used: Callable[[], Used], storage: Storage
 ) -> NoReturn:
-    """Keep and collect for as long as the node runs. Pauses are of real time, as no pod's behaviour depends on them.
+    """Run collections for as long as the node runs. The pauses use real time, not the clock that tests can replace.
 
     Args:
-        used: what pods need, now.
+        used: returns what pods need now.
     """
     while True:
         try:
@@ -53,7 +53,7 @@ async def collect(
 
 
 async def keep(registries: Registries, compilers: Collection[Compiler], used: Used, storage: Storage) -> None:
-    """Keep these modules, their images and compiled forms, and what pods mount, also from other nodes' collections."""
+    """Lock what pods need: modules, images, compiled modules, mounted images; also against other nodes' collections."""
     await registries.keep(used.modules, await in_thread(storage.images), used.brought)
     for compiler in compilers:
         await compiler.keep({digest.removeprefix("sha256:") for digest in used.modules})

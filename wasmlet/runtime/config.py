@@ -1,4 +1,4 @@
-"""The settings of every provider that runs WebAssembly, and what they come to."""
+"""The settings of all providers that run WebAssembly, and the values that are computed from them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MIN_LOG_SIZE = 16 * 1024
 """Bytes: room for one log entry. With less, each entry would be in a file of its own."""
 
 _LEAST_COMPILE_MEMORY = 64 * 1024 * 1024
-"""Bytes: about what an engine itself takes."""
+"""Bytes: about what a compiling engine takes for itself."""
 
 
 @attrs.frozen
@@ -61,7 +61,7 @@ class RuntimeConfig(ImageConfig, NetworkConfig):
     shim_idle_exit: float = option(60.0, least=1, help="After how long a worker that nobody needs ends.")
 
     def host_paths(self) -> HostPaths:
-        """What of the node's disk pods may mount.
+        """Which directories of the node pods may mount.
 
         Raises:
             ConfigError: a path is not absolute, or has `..` in it.
@@ -72,7 +72,7 @@ class RuntimeConfig(ImageConfig, NetworkConfig):
         return HostPaths([Path(path) for path in self.allow_host_path])
 
     def users(self) -> Range | None:
-        """The range that pods' own users are taken from; None where pods have none of their own.
+        """The range of user ids for pods (`files.pod_users`); None if pods get no users of their own.
 
         Raises:
             ConfigError: `pod_users` is neither FIRST-LAST nor none.
@@ -89,7 +89,7 @@ class RuntimeConfig(ImageConfig, NetworkConfig):
         return CompileLimits(self.compile_timeout, memory, self.max_module_bytes)
 
     def log_limits(self) -> dict[str, int]:
-        """The limits of each container's log, as `wasmlet.worker.wire` has them for `run`.
+        """The limits of each container's log, in the form that the shim's `run` takes (`wasmlet.worker.wire`).
 
         Raises:
             ConfigError: `container_log_max_size` is no quantity, or too small.

@@ -1,7 +1,7 @@
-"""`Engine`: what is different between one WebAssembly engine and another, on the node's side.
+"""`Engine`: the base class for WebAssembly engines, with everything that differs between engines on the node's side.
 
-The other half of an engine is its in-worker module, a file with three functions: `wasmlet.worker.guest.engines` says
-which. `RuntimeProvider(engine)` does the rest.
+The other half of an engine is its in-worker module: a file that the worker processes load, which compiles modules and
+runs guests. `wasmlet.worker.guest.engines` describes its functions. `RuntimeProvider(engine)` does the rest.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ DENSE: Isolation = "dense"
 
 
 class EngineSettings(Protocol):
-    """What of a node's settings (`RuntimeConfig`) is an engine's to use."""
+    """The part of a node's settings (`RuntimeConfig`) that engines may use."""
 
     @property
     def engine_python(self) -> Path | None:
@@ -36,18 +36,18 @@ class EngineSettings(Protocol):
 
     @property
     def wascc_issuers(self) -> tuple[str, ...]:
-        """Whose actors an engine of waSCC's runs; none: those of everybody who has signed one."""
+        """For a waSCC engine: the issuers whose signed actors it runs; empty: those of any issuer."""
         ...
 
 
 @attrs.frozen
 class GuestSettings:
-    """What an engine wants for one instance of a container.
+    """An engine's settings for one instance of a container.
 
     Attributes:
-        spec: values for its in-worker module, which finds them in the spec as `engine`. They may be secret.
-        remarks: reasons and messages of events that warn the pod's owner before the start.
-        serves: whether it serves HTTP. Then it has a TCP port, declared or not.
+        spec: values for the in-worker module, which finds them in the spec as `engine`. They may be secret.
+        remarks: (reason, message) of warning events for the pod's owner, sent before the start.
+        serves: whether the container serves HTTP. Then it gets a TCP port, even if it declares none.
     """
 
     spec: Mapping[str, Any] = attrs.field(factory=dict, repr=False)
@@ -57,12 +57,12 @@ class GuestSettings:
 
 @attrs.frozen
 class Needs:
-    """What a pod has to have for a module, beside its image.
+    """What a pod must have in its manifest so that a module can run, besides the image; for `wasmlet inspect`.
 
     Attributes:
-        annotations: annotations of the pod; the pod's author fills in words in capital letters.
-        serves: whether it serves HTTP.
-        volumes: names of the volumes that it works on.
+        annotations: annotations of the pod; words in capital letters are for the pod's author to replace.
+        serves: whether the module serves HTTP.
+        volumes: names of the volumes that the module uses.
     """
 
     annotations: Mapping[str, str] = attrs.field(factory=dict)
@@ -77,11 +77,11 @@ class Engine(abc.ABC):
         name: the engine's name: lower case, no spaces (`wasmtime`).
         handlers: the RuntimeClass handlers whose pods it runs, and how each keeps guests apart. Pods without a
             RuntimeClass get the first one, if this is the node's first engine.
-        components: the ways of keeping guests apart in which it runs components, too. It runs modules in all ways.
+        components: the kinds of isolation with which it can run components, too. It runs core modules with all kinds.
         links: what guests may import. A guest that imports something else is refused before it is compiled. With None,
             `compile` of the in-worker module finds out, which is later.
-        sockets: whether guests have the listeners and connections that their pod was granted.
-        examines: whether `examine` is called for each module before anything is done with it.
+        sockets: whether guests can use the network, as far as their pod was granted it.
+        examines: whether `examine` is to be called for each module, before anything else is done with it.
     """
 
     name: ClassVar[str]
@@ -118,7 +118,7 @@ class Engine(abc.ABC):
 
     @property
     def settings(self) -> str:
-        """What else of the engine's settings makes compiled modules differ. It is part of their key in the cache."""
+        """The settings of the engine that compiled modules depend on. They are part of the key in the cache."""
         return ""
 
     async def check(self) -> None:  # noqa: B027 - an engine may have nothing to check
@@ -129,50 +129,50 @@ class Engine(abc.ABC):
         """
 
     def check_pod(self, pod: Pod) -> None:  # noqa: B027 - most engines take what a node takes
-        """See whether the engine's guests can have what the manifest asks, beside what every node checks.
+        """Check whether the engine supports what the manifest asks for. The checks for all engines are done elsewhere.
 
         Raises:
-            Refused: they cannot; names the field.
+            Refused: it does not; names the field.
         """
 
     def examine(self, wasm: bytes | memoryview) -> Any:
-        """Find out what the node has to know of a module: who has signed it, for example. May block.
+        """Find out facts about a module that the node needs: who has signed it, for example. May block.
 
         Called if `examines`, once for each module before it is compiled, and again by another node loop.
 
         Returns:
-            What `guest_settings` is given.
+            The facts, in any form; `guest_settings` gets them.
 
         Raises:
-            ValueError: the module is not to be run, now or later; the message says why.
+            ValueError: the module must never be run; the message says why.
         """
         raise NotImplementedError(f"engine {self.name} examines modules and has no way to do it")
 
     @classmethod
     def shown(cls, facts: Any) -> Mapping[str, str]:
-        """What `wasmlet inspect` shows of what `examine` has found: names, of at most ten letters, and values."""
+        """The facts that `wasmlet inspect` shows: values by name; a name has at most ten letters."""
         return {}
 
     @classmethod
     def needs(cls, facts: Any) -> Needs:
-        """What `wasmlet inspect` says that a pod needs, from what `examine` has found."""
+        """What a pod needs to run a module with these facts; `wasmlet inspect` shows it."""
         return Needs()
 
     def guest_settings(self, pod: Pod, container: Container, facts: Any, now: float) -> GuestSettings:
-        """What the engine wants of the next instance of a container.
+        """The engine's settings for the next instance of a container.
 
         Args:
-            facts: what `examine` has found; None where the engine examines nothing.
-            now: seconds since 1970.
+            facts: the result of `examine`; None if the engine does not examine modules.
+            now: the time, in seconds since 1970.
 
         Raises:
-            Refused: it is not to be started, at this time or with this manifest; names the field.
+            Refused: the container must not be started, now or with this manifest; names the field.
         """
         return GuestSettings()
 
 
 def worker_version(engine: Engine, module: Path) -> str:
-    """A text that is another one for each version of the engine and of its in-worker module's directory."""
+    """A version text that changes with the engine's version and with the files beside its in-worker module."""
     return f"{engine.version}-{_digest(module.parent)}"
 
 

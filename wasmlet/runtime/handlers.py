@@ -1,7 +1,7 @@
-"""Which engine runs a pod, and how its guests are kept apart: the RuntimeClass handlers that a node offers.
+"""The RuntimeClass handlers that a node offers: each says which engine runs a pod, and how its guests are isolated.
 
 A node may offer several engines; each names its handlers (`Engine.handlers`). A pod without a RuntimeClass gets the
-first handler of the first engine. A pod stays with the handler that it began with, whatever the node offers later.
+first handler of the first engine. A pod keeps the handler with which it was started, whatever the node offers later.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""What isolates guests on this node beside their engine, in words: for its log, its Node, and `wasmlet providers`.
+"""Describes in words how guests are isolated on this node, besides by their engine. For the log, the Node and the CLI.
 
-The shim says what is on among its processes (`wasmlet.worker.guest.confine`, and control groups), and
-`files.pod_users` whether pods have users of their own. Each part is "on", with what there is to say of it, or "off: "
-and why.
+The shim reports what is on among its processes (`wasmlet.worker.guest.confine`, and control groups), and
+`files.pod_users` whether pods have users of their own. Each part is "on", perhaps with details, or "off: " and the
+reason.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""What a guest may import from an engine, and whether a module or component fits, before anything is compiled.
+"""Checks whether an engine provides what a module or component imports, before anything is compiled.
 
-Compiling may take minutes, and most of what cannot run shows in a file's imports and exports, which take milliseconds
-to read. Only what is certain is refused here: a file, or a type in it, that `wasmlet.artifacts.wasm` cannot read is
-left to the engine.
+Compiling may take minutes, but most problems show in the imports and exports of a file, which take milliseconds to
+read. This module refuses a file only if it certainly cannot run. If `wasmlet.artifacts.wasm` cannot read a file, or a
+type in it, the decision is left to the engine.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from wasmlet.artifacts.wasm_types import Signature
 from wasmlet.runtime.wasi import PREVIEW0, PREVIEW1
 
 RULES = 5
-"""Part of the key that refusals are kept under; raise it when this module refuses something else than before."""
+"""Version of the rules, part of the key of recorded refusals. Raise it when this module refuses other things."""
 
 COMMAND = "wasi:cli/run@0.2"
-"""What a component exports that is a command, in whichever version of 0.2."""
+"""The export of a component that is a command; stands for all versions 0.2.x."""
 
 HANDLER = "wasi:http/incoming-handler@0.2"
-"""What a component exports that serves HTTP, likewise."""
+"""The export of a component that serves HTTP; stands for all versions 0.2.x."""
 
 _SOCKETS = "sock_"
 """How the names of WASI's functions for sockets begin."""
@@ -52,16 +52,16 @@ _ADVICE = {
 
 @attrs.frozen
 class Links:
-    """What an engine has for its guests to import, and what it asks of them beside.
+    """The imports that an engine provides for guests, and what else it requires of them.
 
     Attributes:
-        functions: for modules: by the name of the module that is imported from, and their own.
-        interfaces: for components: as `wasi:io/poll@0.2`, which stands for every version that is compatible with it.
-        serves: whether it serves components that export `HANDLER` and are no commands.
-        memory: whether a module that imports functions has to export a memory of the name `memory`.
-        others: of `functions`, another type under which they can be imported, too.
-        entry: a function that modules have to export; "": a WASI command is expected.
-        explained: what to say of a function's import, as `module.name`, that has this other type.
+        functions: for core modules: the type of each function, by the module that is imported from and its name.
+        interfaces: for components: names like `wasi:io/poll@0.2`, which stand for all compatible versions.
+        serves: whether the engine runs components that export `HANDLER` and are not commands.
+        memory: whether a module that imports functions must export a memory named `memory`.
+        others: second types that some of `functions` may be imported with.
+        entry: a function that modules must export; "": modules must be WASI commands.
+        explained: messages for imports (as `module.name`) with this wrong type.
     """
 
     functions: Mapping[str, Mapping[str, Signature]]
@@ -104,7 +104,7 @@ class Uses:
 
 
 def uses_of(path: Path) -> Uses:
-    """What is in the file does with a network; where nobody knows, it may use sockets. Blocks.
+    """How the module or component in a file uses the network; if that is not known, it may use sockets. Blocks.
 
     Raises:
         OSError: the file cannot be read.

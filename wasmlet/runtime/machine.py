@@ -1,4 +1,4 @@
-"""What this machine has to give: processors and memory, within what its control group allows, and disk."""
+"""The resources of this machine: CPU and memory, within the limits of this process's control group, and disk space."""
 
 from __future__ import annotations
 

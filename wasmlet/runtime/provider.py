@@ -1,4 +1,4 @@
-"""`RuntimeProvider`: pods as processes around a WebAssembly engine.
+"""`RuntimeProvider`: runs pods as processes of a WebAssembly engine.
 
     class MyEngine(Engine):
         ...
@@ -9,7 +9,8 @@
         def __init__(self, config=None):
             super().__init__(MyEngine(), config)
 
-It holds the pods by UID, finds again what ran before, and passes on what the shim reports; the rest is in `pods`.
+The provider keeps the pods by UID, finds pods again that ran before it was started, and passes on the shim's records.
+`pods` does the rest.
 """
 
 from __future__ import annotations

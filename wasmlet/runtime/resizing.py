@@ -1,9 +1,9 @@
-"""In-place resize (KEP-1287): what a changed `resources` of a running pod comes to.
+"""In-place resize (KEP-1287): decides whether changed `resources` of a running pod can be applied.
 
-A pod is resized as a whole or not at all. Requests and cpu are taken over while a guest runs, and so is a limit of
-memory that its control group holds (`pods.resizer`). Where only the engine does, it is fixed when the guest begins: its
-change needs `resizePolicy: RestartContainer` for memory, and is infeasible without. These functions are pure;
-`pods.pod` calls them at each change and keeps the results.
+A pod is resized as a whole or not at all. Requests and cpu limits can be changed while a guest runs. So can a memory
+limit that the control group enforces (`pods.resizer`). A memory limit that only the engine enforces is fixed when the
+guest begins: changing it requires `resizePolicy: RestartContainer` for memory; without that, the resize is infeasible.
+These functions are pure; `pods.pod` calls them at each change and keeps the results.
 """
 
 from __future__ import annotations

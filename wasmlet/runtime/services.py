@@ -1,4 +1,4 @@
-"""What all pods of a runtime provider share: the shim, modules, files, and what bounds what they do at once."""
+"""The services that all pods of a provider share: the shim, images, files, networks, and limits on concurrent work."""
 
 from __future__ import annotations
 

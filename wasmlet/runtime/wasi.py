@@ -1,4 +1,4 @@
-"""WASI preview 1 and preview 0: which functions there are, as the witx files of the WASI repository define them."""
+"""The functions of WASI preview 1 and preview 0 with their types, from the witx files of the WASI repository."""
 
 from __future__ import annotations
 

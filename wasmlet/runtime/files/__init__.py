@@ -1,1 +1,1 @@
-"""The files that guests see: volumes, mounts, what is staged for a container, and whose they are."""
+"""The files that guests see: volumes, mounts, single files that are staged for a container, and their owners."""

@@ -1,8 +1,9 @@
-"""Write the files of a volume so that a guest sees all of the old ones or all of the new ones.
+"""Updates the files of a volume atomically: a guest sees either all old files or all new ones.
 
-As the kubelet does it: the files are in a directory with a name of its own, `..data` is a link to that directory, and
-each name that the guest knows is a link through `..data`. An update writes another directory and turns `..data` with
-one rename. Only the node writes here (such volumes are read-only for guests), and everything blocks.
+This works as in the kubelet. The files are in a directory with a unique name, `..data` is a symbolic link to that
+directory, and each name that the guest sees is a link through `..data`. An update writes a new directory and replaces
+the link `..data` with one rename. Only the node writes here, because guests mount such volumes read-only. All functions
+block.
 """
 
 from __future__ import annotations
@@ -23,13 +24,13 @@ _NEW = "..data_tmp"
 def write(
     directory: Path, files: Sequence[VolumeFile], now: datetime, group: int | None, user: int | None = None
 ) -> bool:
-    """Make the directory hold these files; whether anything had to change.
+    """Make the directory contain exactly these files. Returns whether anything had to change.
 
     Args:
-        directory: exists.
-        now: the time that the name of the new directory has.
-        group: the pod's fsGroup: the files are its, and it may read them.
-        user: the pod's own user: the files are its, as root's are in a container.
+        directory: the volume; it must exist.
+        now: the time for the name of the new directory.
+        group: the pod's fsGroup, which gets the files and may read them; None for none.
+        user: the pod's own user (`pod_users`), which owns the files, as root does in a container; None for none.
     """
     wanted = {file.path: (file.data, _mode(file.mode, group)) for file in files}
     link = directory / DATA
@@ -89,7 +90,7 @@ def _owned(directory: Path, user: int | None) -> bool:
 
 
 def give(file: int | Path, group: int | None, user: int | None) -> None:
-    """Give a file to a user and a group, the user's own without one, where this process may.
+    """Change the owner and group of a file, if this process may do that. Without a group, the user's own is set.
 
     Without root, guests run as the user who owns the file.
     """

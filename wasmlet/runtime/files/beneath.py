@@ -1,8 +1,8 @@
-"""Files in directories that a guest may change at any moment: opened, made, measured and removed without leaving them.
+"""Safe file operations in directories that a guest may change at any moment: open, make, measure and remove.
 
-A guest can put a symbolic link, or a directory moved from elsewhere, wherever a path is about to be walked. So nothing
-here checks a path and uses it afterwards: the kernel refuses to leave the directory while it resolves the path
-(openat2 with RESOLVE_BENEATH, Linux 5.6), and what comes back is a descriptor. Everything blocks.
+A guest can replace any part of a path by a symbolic link, or by a directory moved from elsewhere, between a check of
+the path and its use. So nothing here checks a path first. The kernel itself refuses to leave the directory while it
+resolves the path (openat2 with RESOLVE_BENEATH, Linux 5.6), and the result is a descriptor. All functions block.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 class TooDeep(OSError):
-    """A tree in which directories are nested so deep that they are not measured."""
+    """Directories are nested too deep to be measured."""
 
 
 def open_beneath(root: int, path: str, flags: int = os.O_PATH, *, links: bool = True) -> int:
-    """Open a path relative to the directory `root`; links are followed as long as they stay below it.
+    """Open a path relative to the directory `root`. Links are followed only if they stay below `root`.
 
     Args:
         links: False refuses every symbolic link on the way.
@@ -76,13 +76,13 @@ def _openat2(root: int, path: str, flags: int, resolve: int) -> int:
         number = ctypes.get_errno()
         if number == errno.ENOSYS:
             raise OSError(number, "opening a path below a volume needs Linux 5.6 or newer")
-        if number != errno.EAGAIN:  # which says that something was renamed meanwhile
+        if number != errno.EAGAIN:  # EAGAIN: something was renamed while the path was resolved
             break
     raise OSError(number, os.strerror(number), path)
 
 
 def make_beneath(root: int, path: str, mode: int) -> int:
-    """Open a directory below `root` as `open_beneath` does, making each one that is not there with this mode."""
+    """Open a directory below `root`, as `open_beneath`; make the missing directories on the way with this mode."""
     current = os.dup(root)
     done: list[str] = []
     try:
@@ -105,7 +105,7 @@ def make_beneath(root: int, path: str, mode: int) -> int:
 
 
 def usage(path: Path) -> int:
-    """How many bytes of a disk everything below a directory takes, a file with two names once.
+    """The disk space, in bytes, of everything below a directory. A file with several names counts once.
 
     Raises:
         TooDeep: see there.
@@ -153,7 +153,7 @@ def usage(path: Path) -> int:
 def remove(path: Path) -> None:
     """Remove a directory and everything in it, however deep it is nested; nothing where there is no such directory.
 
-    What is nested deep is moved to the top first, so it takes neither long paths nor many descriptors.
+    Deeply nested directories are first moved to the top, so that no long paths and few descriptors are needed.
     """
     try:
         top = os.open(path, DIRECTORY)
@@ -193,5 +193,5 @@ def _empty(directory: int, top: int, depth: int) -> None:
 
 
 def file_name(text: str) -> str:
-    """A UID or a name as the name of a file: itself where it is one, else its digest."""
+    """A file name for a UID or another name: the text itself if it is safe as a file name, otherwise its digest."""
     return text if _SAFE.fullmatch(text) else hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()

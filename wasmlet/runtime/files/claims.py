@@ -1,8 +1,9 @@
-"""Where the volume of a claim is: a directory of the node that its PersistentVolume names, or that a provider knows.
+"""Finds the volume of a PersistentVolumeClaim: a directory of the node.
 
-Of PersistentVolumes, those of the types hostPath and local are directories of the node, and one of the type nfs is one
-where somebody has mounted it. All lie below what the node's owner allows (`--allow-host-path`), unless the claim's
-class is allowed by name (`--allow-storage-class`). Everything else needs a driver, of which there are none here.
+A provider may know the directory itself. Otherwise the claim's PersistentVolume names it: types hostPath and local are
+directories of the node, and type nfs is the place where somebody has mounted the export. The directory must be below
+what the node's owner allows (`--allow-host-path`), unless the StorageClass of the claim is allowed by name
+(`--allow-storage-class`). All other types need a storage driver, and this node has none.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from wasmlet.runtime.files.hostpath import HostPaths
 
 MOUNTS = Path("/proc/self/mountinfo")
 _CLASS = "volume.beta.kubernetes.io/storage-class"
-"""The annotation that named a claim's class before `spec.storageClassName` did, which API servers still honour."""
+"""The old annotation for a claim's class, before `spec.storageClassName`; API servers still honour it."""
 
 Directory = Callable[[Pod, str], Awaitable[Path]]
 """The directory of a pod's claim, by the claim's name; it is `RuntimeProvider.claim_directory`."""
@@ -33,11 +34,11 @@ class ClaimedVolume:
     """The volume of a claim.
 
     Attributes:
-        path: of the node.
-        read_only: whether no container may write to it, whatever its mounts say.
-        gives_group: whether what is in it becomes the pod's fsGroup's. As with a kubelet, not of type hostPath.
-        allowed: what it has to lie below whenever it is opened; None where the provider says where it is.
-        kind: as the type of a hostPath.
+        path: the directory on the node.
+        read_only: no container may write to it, whatever its mounts say.
+        gives_group: whether the files are given to the pod's fsGroup. As in a kubelet, not for type hostPath.
+        allowed: the directories that it must be below, checked whenever it is opened; None if the provider named it.
+        kind: the expected type, as for a hostPath.
     """
 
     path: Path
@@ -73,7 +74,7 @@ class Claims:
 
     @property
     def any(self) -> bool:
-        """Whether a claim can be had at all."""
+        """Whether this node can provide any claims at all."""
         return bool(self.directory is not None or self.classes or self.host_paths.prefixes)
 
     async def find(self, pod: Pod, volume: Raw, inputs: Inputs) -> ClaimedVolume:
@@ -92,7 +93,7 @@ class Claims:
         """The volume that the API has for a claim; blocks.
 
         Args:
-            ephemeral: it is of an ephemeral volume, so that it has to be the pod's own.
+            ephemeral: the claim is made for an ephemeral volume, so the pod must own it.
 
         Raises:
             WasmletError: as `find`.
@@ -112,7 +113,7 @@ class Claims:
         volume = bound.get("spec") or {}
         modes = (list(one.get("accessModes") or ()) for one in (spec, volume))
         read_only = found.read_only or ["ReadOnlyMany"] in modes
-        # A claim may name any free volume, and its class is its author's word; the volume's is an administrator's.
+        # A claim's author chooses its volume and class freely; only the class of the volume is set by an administrator.
         by_class = _class(claim) in self.classes and _class(bound) == _class(claim)
         allowed = HostPaths([found.path.parent]) if by_class else self.host_paths
         found = attrs.evolve(found, allowed=allowed, read_only=read_only)
@@ -157,7 +158,7 @@ def _class(claim: Raw) -> str:
 
 
 def _mounted(nfs: Raw) -> str:
-    """Where the machine has mounted an export of NFS, or what it lies below; blocks."""
+    """The directory where the machine has mounted an NFS export, or a directory above it; blocks."""
     server, wanted = str(nfs.get("server")), posixpath.normpath(str(nfs.get("path")))
     for line in MOUNTS.read_text().splitlines():
         mount, _, filesystem = line.partition(" - ")

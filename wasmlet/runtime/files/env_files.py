@@ -1,6 +1,8 @@
-"""Reading the files that a container's variables come from (`fileKeyRef`), which earlier containers of its pod wrote.
+"""Reads the files that a container's environment variables come from (`fileKeyRef`).
 
-`wasmlet.model.env_files` says what they look like.
+Earlier containers of the same pod have written these files.
+
+`wasmlet.model.env_files` describes their format.
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ def read(pod: Pod, container: Container, volumes: PodVolumes) -> Files:
     """Read every file that the container's variables refer to, as far as it is there; blocks.
 
     Raises:
-        Refused: one is too large, or none that could be read.
+        Refused: a file is too large, or cannot be read.
     """
     sources = {volume.get("name"): volume for volume in pod.spec.get("volumes") or ()}
     texts: dict[tuple[str, str], str] = {}

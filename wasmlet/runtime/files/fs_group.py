@@ -1,7 +1,8 @@
-"""fsGroup on a volume that has files already: they become the group's, as the kubelet does it (KEP-695).
+"""Applies a pod's fsGroup to a volume that already has files, as the kubelet does it (KEP-695).
 
-Every file gets the group, which may read and write it; directories hand the group on to what is made in them. A guest
-of another pod may change the tree meanwhile, so nothing here follows a link. Everything blocks.
+Every file is given to the group, which may read and write it. Directories get the set-group-ID bit, so that new files
+in them belong to the group, too. A guest of another pod may change the files at the same time, so nothing here follows
+a link. All functions block.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ def apply(directory: Path, group: int, *, only_where_top_differs: bool) -> None:
     """Give a directory and everything in it to a group.
 
     Args:
-        only_where_top_differs: `fsGroupChangePolicy: OnRootMismatch`: not if the directory itself is as it should be.
+        only_where_top_differs: for `fsGroupChangePolicy: OnRootMismatch`: do nothing if the directory itself already
+            has the right group and mode.
 
     Raises:
         WasmletError: it is nested too deep.
@@ -32,7 +34,7 @@ def apply(directory: Path, group: int, *, only_where_top_differs: bool) -> None:
         for _, directories, files, descriptor in os.fwalk(directory, follow_symlinks=False):
             for name in files:
                 _give(name, descriptor, group)
-            # A directory comes after what is in it, and the top last, so an interrupted change is begun again.
+            # The top directory comes last: after an interruption it does not match, and the next call starts again.
             for name in directories:
                 _give(name, descriptor, group)
     except RecursionError:

@@ -1,7 +1,7 @@
-"""hostPath volumes: directories and files of the node, only below the prefixes that its owner allows.
+"""hostPath volumes: directories and files of the node, only below the prefixes that the node's owner allows.
 
-What counts is where a path leads once all its links are followed, not what it looks like: the descriptor that is
-opened is asked where it is, so that a link turned in between gains nothing. Everything blocks.
+The check is on the place where a path leads after all links are followed. The path is opened first, and then the kernel
+says where the open file is, so nobody can change a link in between. All functions block.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _MADE = {"": 0o755, "DirectoryOrCreate": 0o755, "FileOrCreate": 0o644}
 
 
 class HostPaths:
-    """What of the node's files pods may have.
+    """The files and directories of the node that pods may mount.
 
     Args:
         prefixes: directories; what lies below them may be mounted. None allows nothing.
@@ -70,7 +70,7 @@ class HostPaths:
         return next((prefix for prefix in self.prefixes if path.is_relative_to(os.path.realpath(prefix))), None)
 
     def _make(self, path: str, kind: str) -> int:
-        """Make what is not there, below the prefix that the path as written names, and nowhere else."""
+        """Make the missing directories and the file of a path, only below the prefix that the path begins with."""
         normal = Path(os.path.normpath(path))
         prefix = next((prefix for prefix in self.prefixes if normal.is_relative_to(prefix)), None)
         if prefix is None or ".." in path.split("/"):

@@ -1,10 +1,12 @@
-"""Directories that come from outside (hostPath volumes, claims), as a pod's own user is to see them.
+"""Makes directories from outside the pod (hostPath volumes, claims) look as if they belonged to the pod's own user.
 
-A pod runs as a user of its own (`pod_users`), and what lies on a disk belongs to root or to whom `runAsUser` names. An
-idmapped mount (Linux 5.12; ext4, xfs, btrfs, since 6.3 tmpfs) maps one to the other: the pod's process owns the files
-of that user, and what it makes there belongs to that user on the disk. That is what a pod in a user namespace
-gets (KEP-127). The mount is attached nowhere: it is a descriptor, and is gone when the last one is closed. Everything
-blocks.
+A pod's processes run as a user of their own (`pod_users`), but the files on the disk belong to root, or to the user in
+`runAsUser`. An idmapped mount (Linux 5.12; for ext4, xfs and btrfs; since 6.3 for tmpfs) translates between the two:
+the pod's process owns the files of that user, and what it makes there belongs to that user on the disk. A pod in a
+user namespace gets the same (KEP-127).
+
+The mount is not attached to any path. It exists only as a descriptor, and is gone when the last copy of that is
+closed. All functions block.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ _ATTRIBUTES = struct.Struct("QQQQ")
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
-# A user namespace needs a process to be made in; it ends when its stdin does.
+# To make a user namespace, a process must be started in it. That process ends when its stdin is closed.
 _HOLDER = """
 import ctypes, os, sys
 libc = ctypes.CDLL(None, use_errno=True)
@@ -37,11 +39,11 @@ sys.stdin.read()
 """
 
 _ALL = 2**32 - 1
-"""How many ids there are; the number 2^32 - 1 is not one."""
+"""How many user ids there are; 2^32 - 1 itself is not a valid id."""
 
 
 def owners(pod: Pod, container: Container) -> tuple[int, int]:
-    """The user and the group that own on disk what the container makes: its runAsUser and runAsGroup, else root."""
+    """The owner and group on disk for files that the container makes: its runAsUser and runAsGroup, or root."""
 
     def asked(field: str) -> int:
         contexts = (container.raw.get("securityContext") or {}, pod.spec.get("securityContext") or {})
@@ -51,10 +53,10 @@ def owners(pod: Pod, container: Container) -> tuple[int, int]:
 
 
 def namespace(disk: tuple[int, int], user: User) -> int:
-    """A user namespace in which these owners on disk are the pod's user; a descriptor, the caller's to close.
+    """Make a user namespace that maps these owners on disk to the pod's user. The caller closes its descriptor.
 
     Raises:
-        OSError: there can be none.
+        OSError: the kernel refuses.
     """
     command, pipe = [sys.executable, "-I", "-S", "-c", _HOLDER], subprocess.PIPE
     holder = subprocess.Popen(command, stdin=pipe, stdout=pipe, env=worker_environment())
@@ -73,9 +75,9 @@ def namespace(disk: tuple[int, int], user: User) -> int:
 
 
 def exchanged(one: int, other: int) -> str:
-    """A map of ids (user_namespaces(7)) in which two are exchanged and each other one is itself.
+    """An id map (user_namespaces(7)) that exchanges two ids and maps every other id to itself.
 
-    No process could write files of an id that is in no map, not even through their group.
+    All ids must be in the map: no process can write files whose owner is not mapped, not even as a group member.
     """
     low, high = sorted((one, other))
     pieces = [(0, 0, low), (low, high, 1), (low + 1, low + 1, high - low - 1), (high, low, 1)]
@@ -86,7 +88,7 @@ def exchanged(one: int, other: int) -> str:
 
 
 def mapped(directory: int, namespace: int) -> int:
-    """The directory through a mount of its own in which owners are mapped so; a descriptor, the caller's to close.
+    """Make an idmapped mount of a directory, with the map of a user namespace. The caller closes its descriptor.
 
     Raises:
         OSError: the kernel or the file system cannot do that.

@@ -1,9 +1,9 @@
-"""The files of a container's own image, which a guest sees read-only and at their own paths.
+"""The files of a container's own image: the guest sees them read-only, at their own paths.
 
-The image is one mount more, at `/`: the path of every other mount is longer, so each covers what the image has there. A
-staging directory (`staging`) has single files, as /etc has /etc/hosts, and would cover the image's whole directory. So
-the image's files of that directory are put beside them, and each directory in it is a mount of its own. Everything
-blocks.
+The image is one more mount, at `/`. Every other mount has a longer path, so it hides what the image has there. A
+staging directory (`staging`) contains single files, such as /etc/hosts in /etc, and would hide the whole directory of
+the image. So the image's files of that directory are put into the staging directory, too, and each of its
+subdirectories gets a mount of its own. All functions block.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ MAX_LEFT_OUT = 5
 
 @attrs.define(eq=False)
 class ImageFiles:
-    """An image's files, open meanwhile.
+    """The files of an image, with their directory open until `close`.
 
     Attributes:
-        root: descriptor of their directory.
-        left_out: the first few paths that a guest cannot see.
+        root: descriptor of the directory.
+        left_out: the first few paths that the guest cannot see.
     """
 
     root: int

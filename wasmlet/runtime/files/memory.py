@@ -1,12 +1,12 @@
-"""Directories in memory.
+"""Directories in memory (tmpfs).
 
-They are for secrets and tokens, which should reach no disk, for emptyDir volumes that ask for memory, and for what is
-made for each pod and each start of a container (`network.address`, `staging`), because that is quicker.
+They are used for secrets and tokens, which must not reach a disk; for emptyDir volumes that ask for memory; and for
+what is made at each start of a pod or container (`network.address`, `staging`), because memory is faster.
 
-Files of secret, projected and downwardAPI volumes lie below one directory of the node's own in /dev/shm, mode 0700,
-which the link `memory` in the state directory names. An emptyDir of medium Memory is a tmpfs of its own where this
-process may mount one (root), so its size is held by the kernel; elsewhere it lies in /dev/shm too, and its size is
-measured. Without /dev/shm all of it lies in the state directory. Everything blocks.
+The files of secret, projected and downwardAPI volumes are in one directory of the node in /dev/shm, with mode 0700;
+the link `memory` in the state directory leads to it. An emptyDir of medium Memory is a tmpfs of its own if this
+process may mount one (root), so that the kernel limits its size. Otherwise it is in /dev/shm, too, and its size is
+measured. Without /dev/shm, all of this is in the state directory. All functions block.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pathlib import Path
 SHARED = Path("/dev/shm")
 
 _making = threading.Lock()
-"""Threads of several pods come at once, by a `Memory` of their own or by the same."""
+"""Held while the directory is made: threads of several pods may ask for it at the same time."""
 
 _MS_NOSUID, _MS_NODEV, _MS_NOEXEC = 2, 4, 8
 _MNT_DETACH, _UMOUNT_NOFOLLOW = 2, 8
@@ -41,7 +41,7 @@ class Memory:
         self._fallback = state_dir
 
     def find(self) -> Path:
-        """The directory, made when first needed; the state directory itself where there is no memory to be had."""
+        """The directory; it is made at the first call. Without /dev/shm it is the state directory itself."""
         with _making:
             return self.existing() or self._make()
 
@@ -63,7 +63,7 @@ class Memory:
         return made
 
     def existing(self) -> Path | None:
-        """The directory if there is one: it does not outlive the machine, the link does."""
+        """The directory, if it exists: after a reboot it is gone, and only the link is left."""
         try:
             target = Path(os.readlink(self._link))
             found = target.lstat()

@@ -1,19 +1,19 @@
-"""What a container sees of files: its mounts as directories that are open already, each with the path a guest knows.
+"""The mounts of a container: open directories, each with the path at which the guest sees it.
 
-A guest is handed directories only (WASI calls them preopens), and finds a file by the longest path that its own path
-begins with. So:
+WASI gives a guest directories only ("preopens"). A guest finds a file in the preopen whose path is the longest prefix
+of the file's path. So:
 
-- a mount of a directory, whole or by `subPath`, is that directory; mounts may lie in each other;
-- a single file (a `subPath` that is one, /etc/hosts, /etc/resolv.conf, /etc/hostname, the termination log) is in a
-  staging directory of this instance of the container, which is mounted where the file's directory would be. A file
-  that may be written, and one that may not but whose volume can change, is there by a hard link, so it is the same
-  file; a file of a configMap and the like is a copy of what it was when the container started, as with a kubelet.
+- A mounted directory, whole or with `subPath`, is one preopen. Mounts may be nested.
+- A single file (a `subPath` that is a file, /etc/hosts, /etc/resolv.conf, /etc/hostname, the termination log) is put
+  into a staging directory of this instance, which is mounted in place of the file's directory. If the file can change,
+  it is a hard link, so the guest sees the same file. A file of a configMap (and the like) is a copy from when the
+  container started, as with a kubelet.
+- The files of the container's own image are one more preopen, at `/`; all other mounts hide its files (`image_files`).
 
-- the files of the container's own image are one directory more, at `/`, which all others cover (`image_files`).
-
-What such a directory cannot give is refused by name: a file within another mount (it would hide the rest of it), files
-with and without readOnly side by side, and a hard link from one file system to another. The kubelet's own files are
-left out where a mount of the pod's covers their place. Nothing here is resolved again later: a guest gets descriptors.
+What cannot be done in this way is refused, and the message names the field: a single file inside another mount (its
+staging directory would hide the rest of that mount), files with and without readOnly in one directory, and a hard link
+between two file systems. The kubelet's own files (/etc/hosts and so on) are left out where a mount of the pod covers
+their directory. Paths are resolved once, here; the guest gets descriptors.
 """
 
 from __future__ import annotations
@@ -59,8 +59,8 @@ class Mounts:
     """All directories of a container.
 
     Attributes:
-        message: where it leaves its termination message, as `wasmlet.worker.wire` has it.
-        left_out: paths of the image's files that the guest does not see, though nothing of the pod covers them.
+        message: where the container leaves its termination message, in the form of `wasmlet.worker.wire`.
+        left_out: paths of the image's files that the guest cannot see, although no mount of the pod hides them.
     """
 
     entries: tuple[Mount, ...]
@@ -98,11 +98,11 @@ class MountRequest:
 
 @contextlib.asynccontextmanager
 async def mounted(request: MountRequest, volumes: PodVolumes) -> AsyncIterator[Mounts]:
-    """Everything that a container mounts, open meanwhile.
+    """Open everything that a container mounts, for the time of the context.
 
     Raises:
-        Refused: a mount that cannot be had; names the field.
-        OSError: the node's files are in trouble.
+        Refused: a mount is not possible; names the field.
+        OSError: the node's disk fails.
     """
     opened: list[Mounts] = []
 

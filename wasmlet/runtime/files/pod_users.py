@@ -1,14 +1,14 @@
-"""A user of its own for each pod, where this process may become others (root): what a guest's process is to the kernel.
+"""Gives each pod a Linux user of its own, if this process may change users (root).
 
-A guest knows nothing of users; this counts when one has broken out of its engine. Its process then runs as a user who
-owns its own pod's files and no others, and who cannot reach the processes of other pods. The user is the pod's own,
-whatever `runAsUser` says, because two manifests may name the same number and would not be kept apart. As with a pod in
-a user namespace, files of hostPath volumes and claims still belong to the user that the manifest names (`idmapped`).
+A guest itself knows nothing of users. They matter if a guest has broken out of its engine: its process then owns only
+the files of its own pod, and cannot reach the processes of other pods. The user id does not come from `runAsUser`,
+because two pods may name the same number, and would not be separated. As for a pod in a user namespace, the files of
+hostPath volumes and claims still belong to the user that the manifest names (`idmapped`).
 
-User ids come from a range, by default one that no distribution gives away. A node takes blocks out of it and writes
-down which, in its state directory and in a directory of the machine's (`CLAIMS`), so several nodes share nothing. A
-pod's user is in the labels of its containers (`shim.instances`), so it stays the same for as long as the pod exists.
-Everything but `at_hand` and `free` may block.
+User ids come from a range; by default one that no Linux distribution uses. A node takes blocks of ids from it, and
+records them in its state directory and in a directory of the machine (`CLAIMS`), so that no two nodes use the same. A
+pod's user is stored in the labels of its containers (`shim.instances`), so it stays the same while the pod exists.
+All methods except `at_hand` and `free` may block.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from wasmlet.errors import ConfigError, WasmletError
 from wasmlet.model.pod import Pod
 
 CLAIMS = Path("/var/lib/wasmlet/pod-users")
-"""Which state directory has which block: one file for each block that is taken."""
+"""The directory with one file per block that is taken; the file names the state directory that has it."""
 
 BLOCK = 4096
 _MOST_ID = 2**32 - 2
@@ -43,7 +43,7 @@ _CAPABILITIES = {
 
 @attrs.frozen
 class User:
-    """Who a guest's process is. `groups` are those beside its own, which has the number of the user."""
+    """The user of a guest's process. Its group has the same number as the user; `groups` are additional ones."""
 
     id: int
     groups: tuple[int, ...] = ()
@@ -90,7 +90,7 @@ class Range:
         return self.first <= other.last and other.first <= self.last
 
     def blocks(self) -> Iterator[Range]:
-        """What is taken out of it at a time."""
+        """The blocks of ids that the range consists of; a node takes whole blocks."""
         for first in range(self.first, self.last + 1, BLOCK):
             yield Range(first, min(first + BLOCK - 1, self.last))
 
@@ -114,7 +114,7 @@ def impossible(wanted: Range) -> str:
 
 
 def started(state_dir: Path, wanted: Range | None) -> tuple[PodUsers | None, str]:
-    """Users for pods, where that is wanted and possible; and in words whether it is, and why not."""
+    """Make the users for pods, if wanted and possible. Also returns, in words, whether that is on, or why not."""
     if wanted is None:
         return None, "off: this node does not want it"
     why = impossible(wanted)
@@ -181,7 +181,7 @@ class PodUsers:
             return self._given[pod]
 
     def at_hand(self, pod: str) -> int:
-        """The same as `of` where that needs no disk, so that it does not block; else 0."""
+        """As `of`, but without using the disk, so that it does not block; 0 if that is not possible."""
         if not self._busy.acquire(blocking=False):
             return 0
         try:
@@ -196,7 +196,7 @@ class PodUsers:
         self._used.discard(self._given.pop(pod, 0))
 
     def close(self) -> None:
-        """The node stops. If it has no pod left, other nodes may take its blocks."""
+        """Called when the node stops. If no pod is left, other nodes may take its blocks."""
         if self._given:
             return
         with self._locked():
@@ -252,7 +252,7 @@ class PodUsers:
         (self._claims / str(block)).write_text(f"{self._file}\n")
 
     def _save(self, *more: Range) -> None:
-        """Write down the blocks of this node, before they are claimed: a claim counts while both files say so."""
+        """Record this node's blocks in the state directory. A claim is valid only while this file lists it, too."""
         self._file.write_text("".join(f"{block}\n" for block in (*self._blocks, *more)))
 
     def _locked(self) -> _Lock:

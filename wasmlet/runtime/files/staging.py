@@ -1,8 +1,8 @@
-"""Single files, which a guest finds in a staging directory: a directory of one instance of a container, made for them.
+"""Staging directories: each belongs to one instance of a container, and holds single files that the guest sees.
 
-`mounts` says when; the files are links or copies. Where a pod has a user of its own, what is made is that user's, and
-files from outside the pod are what `idmapped` makes of them. A directory that guests cannot write to lies in memory,
-where making it costs a twentieth of what it does on a disk. Everything blocks.
+`mounts` says when they are needed. The files in them are hard links or copies. If a pod has a user of its own, it owns
+what is made here, and files from outside the pod go through `idmapped`. A directory that guests cannot write to is in
+memory, where making it takes a twentieth of the time. All functions block.
 """
 
 from __future__ import annotations
@@ -33,9 +33,12 @@ MAX_COPY = 16 * 1024 * 1024
 
 @attrs.frozen
 class Opened:
-    """A mount of the manifest: a directory, or a file that has to be staged. `field` is its path there.
+    """An opened mount of the manifest: a directory, or a file that has to be staged.
 
-    `outside` is of a volume whose files are not the pod's own.
+    Attributes:
+        field: the path of the mount in the manifest, for messages.
+        copied: whether a file is copied, and not linked.
+        outside: its volume has files that do not belong to the pod (hostPath, claim).
     """
 
     path: str
@@ -62,7 +65,7 @@ class Stage:
     linked: set[str] = attrs.field(factory=set)
     """Names that are other files' names too."""
     image: ImageFiles | None = None
-    """The container's image, where it has this directory, too: its files are seen beside these."""
+    """The container's image, if it has this directory, too; its files are added."""
 
     @property
     def may_be_in_memory(self) -> bool:
@@ -122,7 +125,7 @@ def _start(container: str) -> str:
 
 
 class Owners:
-    """Makes what a container is handed its pod's user's, where the pod has one; see `pod_users` and `idmapped`."""
+    """Gives the files of a container to the pod's user, if the pod has one; see `pod_users` and `idmapped`."""
 
     def __init__(self, pod: Pod, container: Container, volumes: PodVolumes) -> None:
         self._user = volumes.user
@@ -130,7 +133,7 @@ class Owners:
         self._namespace: int | None = None
 
     def mapped(self, directory: int) -> int | None:
-        """A descriptor of a directory from outside as the pod's user is to see it; None: as it is."""
+        """Make an idmapped mount of a directory from outside, for the pod's user; None: use the directory as it is."""
         if self._user is None:
             return None
         try:

@@ -1,6 +1,6 @@
-"""What a manifest may ask in `volumes` and `volumeMounts`; anything else is refused by name, never left out.
+"""Checks `volumes` and `volumeMounts` of a manifest. What is not supported is refused with its field name, not ignored.
 
-`KNOWN` has the types that a guest can have; the message about any other one says why it cannot.
+`KNOWN` has the supported types of volumes; the message about another type says why it is not supported.
 """
 
 from __future__ import annotations

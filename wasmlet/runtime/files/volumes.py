@@ -1,8 +1,8 @@
-"""The volumes of one pod: made before its first container starts, kept up to date, removed with the pod.
+"""The volumes of one pod: made before its first container starts, kept up to date, and removed with the pod.
 
-They lie as a kubelet's do, `pods/<uid>/volumes/<plugin>/<name>` in the state directory (mode 0700), those with secrets
-below a directory in memory (`memory`). A volume that cannot be made leaves the pod Pending and says FailedMount, again
-with a growing pause, until it can. `mounts` opens them for a container.
+They have the same paths as with a kubelet, `pods/<uid>/volumes/<plugin>/<name>`, in the state directory (mode 0700).
+Those with secrets are in a directory in memory (`memory`). If a volume cannot be made, the pod stays Pending with a
+FailedMount event, and it is tried again with growing pauses. `mounts` opens the volumes for a container.
 """
 
 from __future__ import annotations
@@ -144,9 +144,9 @@ class PodVolumes:
         self._lock = asyncio.Lock()
         self.directory = storage.directory(uid)
         self.user: User | None = None
-        """Who the pod's processes are; to be set before anything is made."""
+        """The user of the pod's processes; must be set before any volume is made."""
         self.changed = asyncio.Event()
-        """To be set when the pod or its inputs have changed."""
+        """The owner sets this when the pod or its inputs have changed."""
 
     async def set_up(self, now: Callable[[], tuple[Pod, Inputs]]) -> None:
         """Make every volume that a container mounts, however often that has to be tried.
@@ -162,7 +162,7 @@ class PodVolumes:
 
     @contextlib.asynccontextmanager
     async def kept(self, now: Callable[[], tuple[Pod, Inputs]]) -> AsyncIterator[None]:
-        """Follow every change of the pod and its inputs meanwhile."""
+        """Keep the volumes up to date with the pod and its inputs, for the time of the context."""
         keeper = asyncio.create_task(self._keep(now))
         try:
             yield
@@ -184,7 +184,7 @@ class PodVolumes:
                 well = True
 
     async def refresh(self, pod: Pod, inputs: Inputs) -> list[str]:
-        """Make what is not there, and bring what is there up to date; names of volumes that have never been made."""
+        """Make missing volumes and update the others. Returns the names of those that could never be made so far."""
         async with self._lock:
             if self._applied is not None and self._applied[0] is pod and self._applied[1] is inputs:
                 return []
@@ -243,7 +243,7 @@ class PodVolumes:
         return os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
 
     def use_image(self, volume: Raw, digest: str, directory: Path) -> None:
-        """Mount this for a volume from now on, and note that the pod does, which lasts until it is gone; blocks."""
+        """Use this image directory for a volume, and record that the pod uses the image until it is gone; blocks."""
         noted = self._directory(volume) / digest.replace(":", "-")
         private(noted.parent)
         noted.touch()

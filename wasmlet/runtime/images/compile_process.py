@@ -1,7 +1,7 @@
-"""Compile one module in a process of its own, within limits: the node loop's half of `wasmlet.worker.guest.compiler`.
+"""Compiles one module in a process of its own, with limits: the node loop's side of `wasmlet.worker.guest.compiler`.
 
-What a module does to a compiler ends there: whether it takes too long, wants too much memory, or crashes it, it is the
-one container that cannot start, and the message says which limit to raise. The process makes way for what runs.
+If a module takes too long, needs too much memory or crashes the compiler, only its own container cannot start, and the
+message says which limit to raise. The process has a lower priority than running guests.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from wasmlet.runtime.shim.records import WORKER, worker_environment
 _MOST_SAID = 64 * 1024
 _MOST_SHOWN = 500
 _NO_MEMORY = ("memory allocation of", "cannot allocate memory", "os error 12", "memoryerror", "out of memory")
-"""What engines and their allocators say, in small letters, where there is no more memory."""
+"""Texts (in lower case) that engines and allocators print when memory runs out."""
 
 
 class CompileError(WasmletError):
@@ -30,7 +30,7 @@ class CompileError(WasmletError):
 
 
 class Unfit(CompileError):
-    """The module is at fault, so that it can never be run by this version of the engine.
+    """The module is at fault: this version of the engine can never run it.
 
     Attributes:
         why: the message without the module's name.
@@ -46,9 +46,9 @@ class CompileLimits:
     """What compiling one module may take.
 
     Attributes:
-        seconds: of time.
-        memory: bytes, of the process (RLIMIT_DATA: what is its own and can be written), and of the compiled module.
-        module_bytes: of the module.
+        seconds: how long it may take.
+        memory: the most bytes of the process's writable private memory (RLIMIT_DATA), and of the compiled module.
+        module_bytes: the largest module.
     """
 
     seconds: float
@@ -57,11 +57,11 @@ class CompileLimits:
 
 
 async def run(engine: Engine, guest_module: Path, module: str, source: int, target: int, limits: CompileLimits) -> None:
-    """Compile what `source` has into `target`, both descriptors of files.
+    """Compile the module in `source` and write the result to `target`; both are file descriptors.
 
     Args:
         guest_module: the engine's in-worker module that compiles for the class of the container.
-        module: what errors call it.
+        module: the name of the module for error messages.
 
     Raises:
         Unfit: the engine says that the module is at fault.

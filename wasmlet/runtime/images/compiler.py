@@ -1,8 +1,8 @@
-"""Compiled modules for containers: each compiled once, kept, and handed out as a descriptor.
+"""Compiled modules for containers: each module is compiled once, kept in the cache, and handed out as a descriptor.
 
-They are kept beside the images (`wasmlet.artifacts.compiled`), so node loops that share those share these, and a node
-that starts again compiles nothing. Compiling itself is a process of its own (`compile_process`). What a container may
-start again with stays locked, which keeps it from being collected.
+The cache is beside the images (`wasmlet.artifacts.compiled`). So node loops that share images share compiled modules,
+too, and a node that restarts compiles nothing again. Compiling is done by a separate process (`compile_process`).
+Compiled modules that containers may need for a restart stay locked, so that the collection does not remove them.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ __all__ = ["CompileError", "CompileLimits", "Compiler"]
 log = structlog.get_logger(__name__)
 
 Announcement = Callable[[], AbstractAsyncContextManager[None]]
-"""Is entered while a container waits for its module to be compiled."""
+"""Makes a context manager that is entered while a container waits for its module to be compiled."""
 
 
 @attrs.define(eq=False)
 class _Compilation:
-    """One that is under way, and how many containers wait for it."""
+    """A compilation that is under way, and how many containers wait for it."""
 
     task: asyncio.Task[None]
     waiting: int = 0
@@ -68,9 +68,9 @@ class Compiler:
     """Compiled modules of one engine.
 
     Args:
-        store: prepared; several compilers, and several processes, may share it.
-        dense: compile for the engine's dense class.
-        turns: those of all compilers of a node; None for its own.
+        store: the image store, after `prepare`; several compilers and several processes may share it.
+        dense: compile for dense workers (many containers in one process).
+        turns: limits how many modules are compiled at once; shared by all compilers of a node. None for its own.
     """
 
     def __init__(
@@ -110,7 +110,7 @@ class Compiler:
         if not unchanged:
             if (kept := self._kept.pop(form, None)) is not None:
                 os.close(kept.descriptor)
-            self._kept[form] = _Kept.of(os.dup(descriptor))  # which has the lock of the other
+            self._kept[form] = _Kept.of(os.dup(descriptor))  # a duplicate shares the lock
         try:
             yield descriptor
         finally:
@@ -157,7 +157,7 @@ class Compiler:
         return Form(digest, self._how)
 
     def _refusal(self, digest: str) -> Form:
-        """What a refusal is kept as: what refuses is the code in the worker and the rules here as well."""
+        """The key for a recorded refusal. It also depends on the in-worker module and on the rules of `linking`."""
         rules = (worker_version(self._engine, self._guest_module), str(linking.RULES))
         return Form(digest, (*self._how, *rules))
 
@@ -183,7 +183,7 @@ class Compiler:
                 await asyncio.wait([underway.task])
 
     async def _compile(self, module: Module, form: Form) -> None:
-        # A copy, so that what is compiled is what was hashed, whatever becomes of the file meanwhile.
+        # A copy: what is compiled must be what was hashed, even if somebody changes the file in the meantime.
         source = os.memfd_create("module", os.MFD_CLOEXEC)
         try:
             if await in_thread(read, module.path, self._limits.module_bytes, source) != module.digest:
@@ -211,7 +211,7 @@ class Compiler:
             os.close(source)
 
     async def _check(self, module: Module, source: int) -> None:
-        """See whether the engine has what the module wants, before it waits for its turn and is compiled."""
+        """Check that the engine provides what the module imports, before the module is compiled."""
         engine = self._engine
         if engine.links is not None:
             name, path = f"{engine.name} {engine.version}", Path(f"/proc/self/fd/{source}")

@@ -1,4 +1,4 @@
-"""What engines find out about modules on the node, before these are compiled: each module is looked at once."""
+"""Facts about modules that engines find out on the node before compiling (`Engine.examine`)."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Facts:
         self._turn = asyncio.Lock()
 
     async def of(self, engine: Engine, module: Module) -> Any:
-        """What the engine has found out; None where it wants to know nothing.
+        """The facts about a module; None if the engine does not examine modules.
 
         Raises:
             Unfit: the engine does not run the module.

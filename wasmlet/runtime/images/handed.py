@@ -1,8 +1,8 @@
-"""Images whose blobs somebody brings: for a machine that reaches no registry.
+"""Images that a client hands to the node, for a machine that reaches no registry.
 
-Whoever brings an image says which manifest it is, and is told which blobs are missing: first the manifest, then what
-that names. Blobs come in pieces. Everything is held to its digest, so that who brings them decides which image it is
-and nothing else of it. What an image is then made of is the same as when it is pulled (`pull`).
+The client names the manifest, and is told which blobs are missing: first the manifest itself, then what it names. It
+sends blobs in pieces. Everything is checked against its digest. So the client chooses which image it hands over, but
+cannot change its content. The image is then made in the same way as when it is pulled (`pull`).
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ from wasmlet.errors import InvalidInput
 from wasmlet.model.inputs import HandedImage
 
 MOST_PARTS = 8
-"""Blobs that are on their way at once; of more, the one that nobody has added to for the longest time is dropped."""
+"""The most unfinished blobs. If there are more, the one that has not grown for the longest time is dropped."""
 _CHUNK = 1024 * 1024
 
 
 @attrs.define(eq=False)
 class _Coming:
-    """A blob that is on its way; `over` once nothing is added to it any more."""
+    """An unfinished blob. `over` is set when nothing may be added to it any more."""
 
     part: Part
     size: int
@@ -45,7 +45,7 @@ class _Coming:
     closed: bool = False
 
     def end(self) -> None:
-        """Close it, unless somebody adds to it just now, who does so then."""
+        """Close it; if somebody is adding to it at the moment, they close it afterwards."""
         self.over = True
         if not self.turn.locked() and not self.closed:
             self.closed = True
@@ -75,14 +75,14 @@ class Handed:
         self._coming.clear()
 
     async def take(self, digest: str, size: int, offset: int, data: bytes) -> int:
-        """Take a piece of a blob; one that begins elsewhere than where the last one ended is passed over.
+        """Add a piece to a blob. A piece that does not begin where the last one ended is ignored.
 
         Args:
             size: of the whole blob.
             offset: where the piece begins.
 
         Returns:
-            How many bytes are here: where the next piece begins; all, once the blob is in the store.
+            How many bytes are here; the next piece must begin there. The full size once the blob is stored.
 
         Raises:
             InvalidInput: the blob is larger than allowed, or not as large as was said.
@@ -112,14 +112,14 @@ class Handed:
                 coming.end()
 
     async def have(self, name: str, image: HandedImage, *, files: bool) -> Sequence[str]:
-        """Make an image of its manifest, if all of its blobs are here.
+        """Make an image from its manifest, if all its blobs are here.
 
         Args:
-            name: the reference that it has with whoever wants it.
-            files: that its files are wanted, not its module.
+            name: the reference by which the client calls the image.
+            files: the files of the image are wanted, not its module.
 
         Returns:
-            The digests of blobs that are missing; none once the image is here, in use by nobody.
+            The digests of missing blobs; empty when the image is here. It is not locked.
 
         Raises:
             InvalidInput: that is no digest.

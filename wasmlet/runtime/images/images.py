@@ -1,11 +1,11 @@
-"""Images: how the module that a container names is found and looked at before anything is made of it.
+"""Finds the module that a container's image names, and reads it, before anything else is done with it.
 
-An image is a file on the node, `file:///path/to/module.wasm`, where the node allows that, or comes from a registry
-(`registries`). What fails shows as ErrImagePull, and `pods.starting` tries it again with a growing pause. `compiler`
-compiles the module.
+An image is a file on the node (`file:///path/to/module.wasm`), if the node allows that, or comes from a registry
+(`registries`). Failures show as ErrImagePull, and `pods.starting` tries again with growing pauses. `compiler` compiles
+the module.
 
-An image may name any path of the node, and everybody who sees the pod reads the error. So everything that is not a
-module which pods may run gets the same answer; only the node's log says what is there, or that nothing is.
+An image may name any path of the node, and everybody who can see the pod can read the error. So for everything that is
+not a runnable module the error is the same. Only the node's log says what is there, or that nothing is.
 """
 
 from __future__ import annotations
@@ -34,14 +34,16 @@ _MOST_KNOWN = 1000
 _READ = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
 _SETTLED_NS = 2_000_000_000
 _Identity = tuple[int, int, int, int, int]
-"""Device, inode, size, and times of the last change of the content and of anything."""
+"""Identifies the state of a file: device, inode, size, mtime and ctime."""
 
 
 class ImageError(WasmletError):
-    """The module cannot be had; `reason` is the container's `waiting.reason`, `absent` that there is nothing there.
+    """A module or image is not available.
 
     Attributes:
-        image: which it is, where that is not the container's own.
+        reason: the container's `waiting.reason`.
+        absent: there is nothing at all under this name.
+        image: the image, if it is not the container's own (an image volume).
     """
 
     def __init__(self, message: str, reason: str = "ErrImagePull", *, absent: bool = False) -> None:
@@ -56,12 +58,12 @@ class Module:
     """A WebAssembly module that was read.
 
     Attributes:
-        image: as the manifest has it.
+        image: the image's name in the manifest.
         digest: SHA-256 of the file, hexadecimal.
-        path: where it was found.
-        command: what its argv begins with, unless a pod says; without it the file's name.
-        arguments: what follows, unless a pod says.
-        environment: `NAME=value`; a pod's variables go before these.
+        path: where the file is.
+        command: the beginning of argv, unless the pod sets one; if empty, the file's name.
+        arguments: the arguments after that, unless the pod sets some.
+        environment: `NAME=value`; the pod's variables take precedence.
         folder: the working directory that its image names; "" where it names none.
         files: the directory of its image's files; None where it has none beside the module.
     """
@@ -161,7 +163,7 @@ class Images:
         if known is not None and known[0] == before:
             return known[1]
         digest = _read(descriptor, path, self.max_bytes, None)
-        # What was changed a moment ago may be changed again without its times showing it.
+        # A file that was changed just now may be changed again without a difference in its times.
         if time.time_ns() - before[-1] > _SETTLED_NS and before == _identity(descriptor):
             if len(self._known) >= _MOST_KNOWN:
                 self._known.clear()

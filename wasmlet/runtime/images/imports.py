@@ -1,4 +1,4 @@
-"""What modules do with a network, by what they import and export: most do nothing, and are spared all of it."""
+"""Finds out whether modules use the network, by their imports and exports. For most, which do not, it is not set up."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Images from registries: which are here and may be run, pulling the others, and removing what nobody uses.
+"""Images from registries: which are on the node and may be run, pulling the others, and removing unused ones.
 
-`wasmlet.artifacts` has the client and the store; this is how a node uses them. `pods.pulling` makes the pod's events.
+`wasmlet.artifacts` has the client and the store; this module is how a node uses them. `pods.pulling` sends the events.
 """
 
 from __future__ import annotations
@@ -139,10 +139,10 @@ class Registries:
         self._trees.clear()
 
     async def present(self, reference: Reference, keyring: Keyring) -> Module | None:
-        """The image as it is here; None where it is not, or is not whole.
+        """The image, if it is on this node; None if it is not, or not complete.
 
         Raises:
-            NotYours: it is here, and the pod has to show the registry that it may have it.
+            NotYours: it is here, but the pod has to ask the registry whether it may use it (`artifacts.access`).
             ImageError: it is nothing that could be run.
         """
         lease = await opened_in_thread(lambda: self.store.find(reference), close_lease)
@@ -154,7 +154,7 @@ class Registries:
         return self._directory(self._allowed(reference, keyring, lease)) if lease is not None else None
 
     async def brought(self, image: str, digest: str) -> Module:
-        """The image that a manifest calls `image` and that was brought with this digest.
+        """The image with this digest, which was handed to the node (`handed`); the pod's manifest calls it `image`.
 
         Raises:
             ImageError: it is not here any more, or is nothing that could be run.

@@ -1,8 +1,9 @@
-"""Whose turn it is to be compiled: small modules do not wait for big ones, and big ones do not starve.
+"""Decides which module is compiled next: small modules do not wait for big ones, and big ones are not delayed forever.
 
-How long compiling takes goes with a module's size, from milliseconds to minutes. So modules of one order of size have
-places of their own, which no others take. Where those are taken, the module goes first that would have been ready first
-if it had begun when it came, so no module is overtaken without end.
+Compile time grows with a module's size, from milliseconds to minutes. So there are three size classes, and each has
+places of its own. If all places of a class are taken, modules wait in a queue. Its order is by the time at which each
+module would have been finished if it had been started when it came. So a small module goes before a bigger one, but
+nobody can be overtaken without end.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from collections.abc import AsyncIterator, Callable
 import attrs
 
 ORDERS = (2**20, 8 * 2**20, 2**63)
-"""The largest module of each order of size, in bytes: compiled in well below a second, in some seconds, and others."""
+"""The largest module of each size class, in bytes: compiled in less than a second, in some seconds, and the rest."""
 
 SECONDS_PER_BYTE = 1e-6
 """How long compiling takes, about (measured: 1 s for each MB of what Go makes)."""

@@ -1,8 +1,8 @@
-"""The files that one container's log is in, as the shim leaves them (`wasmlet.worker.supervisor.crilog`), read as one.
+"""The log files of one container, as the shim writes them (`wasmlet.worker.supervisor.crilog`), read as one log.
 
-A file has the number that it gets, or will get, when it is full; the one that is written to has the highest. Between
-two calls here a file may be renamed, compressed or removed, so each is looked for anew where it was and where it may be
-by now. Everything blocks.
+Each file has a number: its number among the full files, or the number that it will get when it is full. The file that
+is being written has the highest. Between two calls a file may be renamed, compressed or removed. So each file is
+searched for under its old name and under the names that it may have by now. All functions block.
 """
 
 from __future__ import annotations

@@ -1,9 +1,11 @@
-"""Tells when files grow, are put aside and have a successor, and reads what was added once for all that wait for it.
+"""Tells readers when log files grow or are rotated, and shares what was read between all readers of a file.
 
-One inotify instance per process; readers of one file share a watch, and those at its end share what is read there, so
-two hundred followers of one log cost little more than one.
-The directory of a log is watched too. A full file is renamed some time before the next one is made, or long before
-where the disk is full. Only the directory tells of the next one: nothing happens to the full file any more.
+There is one inotify instance per process. Readers of one file share a watch, and those at its end share the data that
+is read there. So two hundred followers of one log cost little more than one.
+
+The directory of a log is watched, too. A full file is renamed some time before the next file is made (long before, if
+the disk is full). Only the directory shows that the next file is there, because the full file does not change any
+more.
 """
 
 from __future__ import annotations

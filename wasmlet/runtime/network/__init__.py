@@ -1,1 +1,1 @@
-"""The network of pods: addresses, namespaces, and what a pod may ask of them."""
+"""The network of pods: addresses, network namespaces, and what a pod may do on the network."""

@@ -1,8 +1,9 @@
-"""`address`: an address for each pod, and nothing else: no namespace, no device.
+"""The network `address`: gives each pod an IP address, without a network namespace and without a network device.
 
-Without root and without a network for pods it is of 127.0.0.0/8, all of which is this machine's: pods reach each other,
-the machine reaches them, and nobody else does. With `--pod-cidr`, or as root with a `podCIDR` of the Node, it is of
-that network; `Reach` then makes its addresses ones of this machine. NetworkPolicy is not enforced.
+Without root and without a configured network, addresses come from 127.0.0.0/8, which always belongs to this machine.
+Then pods reach each other and the machine reaches them, but nobody else does. With `--pod-cidr`, or as root with a
+`podCIDR` of the Node, addresses come from that network, and `Reach` makes them addresses of this machine. NetworkPolicy
+is not enforced.
 
 What a pod has is in a file that has the pod's UID as its name, so that a node loop that comes back finds it again, and
 removes those of pods that are gone. These files are in memory, like what is made for each start of a container: making

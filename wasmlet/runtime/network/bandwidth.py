@@ -1,7 +1,7 @@
-"""How much a pod may receive and send: the annotations that a kubelet's runtime hands to CNI plugins.
+"""Bandwidth limits of pods: reads the annotations, which a kubelet's container runtime passes on to CNI plugins.
 
-Source of the rules: `k8s.io/kubernetes/pkg/util/bandwidth` (`ExtractPodBandwidthResources`), and containerd for what
-the plugins are told (the capability `bandwidth` of the CNI conventions).
+The rules come from `k8s.io/kubernetes/pkg/util/bandwidth` (`ExtractPodBandwidthResources`); what the plugins are told
+comes from containerd (the capability `bandwidth` of the CNI conventions).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ CAPABILITY = "bandwidth"
 _WAYS = ("ingress", "egress")
 _LEAST, _MOST = Quantity.parse("1k"), Quantity.parse("1P")
 _BURST = 2**32 - 1
-"""Bits that may go at once: no bound but the rate."""
+"""The burst size in bits: so large that only the rate limits."""
 
 
 def annotation(way: str) -> str:

@@ -1,7 +1,7 @@
-"""Pods' addresses from the cluster's own CNI plugins: each pod has a network namespace, which they furnish.
+"""The network `cni`: each pod has a network namespace, and the cluster's CNI plugins set up its addresses there.
 
-What a pod was given, by which configuration, is kept in a file beside its namespace, so that it is taken back in the
-same way even where the configuration has changed meanwhile or this process has been another one.
+What a pod got, and with which configuration, is stored in a file beside its namespace. So it can be undone in the same
+way, even if the configuration has changed or this process was restarted.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The settings of pods' networks, and what they come to."""
+"""The settings of pods' networks, and the values that are computed from them."""
 
 from __future__ import annotations
 

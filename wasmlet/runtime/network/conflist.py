@@ -1,7 +1,7 @@
-"""A CNI network configuration list: found, read, and turned into what each plugin of the chain is given.
+"""CNI network configuration lists: finds one, parses it, and makes the configuration for each plugin.
 
-Source of the rules: the CNI specification 1.0.0 and its library: of a directory the first file by name counts; a
-single plugin's file is a list of one; a plugin's `capabilities` say what of `runtimeConfig` it gets.
+The rules come from the CNI specification 1.0.0 and its library: the first file of a directory, by name, counts; the
+file of a single plugin is a list with one entry; a plugin's `capabilities` select what it gets of `runtimeConfig`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Connections from the node to a pod: for probes and hooks, and for `kubectl port-forward`."""
+"""Makes TCP connections from the node to a pod, for probes, hooks and `kubectl port-forward`."""
 
 from __future__ import annotations
 

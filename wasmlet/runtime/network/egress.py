@@ -1,4 +1,4 @@
-"""Whom a pod may dial: the annotations that say it, and their grammar, which `--egress-max` has, too.
+"""The rules for which destinations a pod may connect to ("dial"): parses the annotations, and `--egress-max`.
 
     wasmlet.dev/egress: "api.example.com:443, *.example.org:443, db.default.svc:5432, 10.0.0.0/8:*, [fd00::/8]:443"
 

@@ -1,4 +1,7 @@
-"""What one container may ask of its pod's network: its ports, whom it may dial, and how it resolves names."""
+"""Makes the grant of a container: its ports, the destinations that it may dial, and how it resolves names.
+
+The broker enforces the grant (`wasmlet.worker.grants`).
+"""
 
 from __future__ import annotations
 

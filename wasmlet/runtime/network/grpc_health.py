@@ -1,6 +1,6 @@
-"""The health check of gRPC (`grpc.health.v1.Health/Check`): one call over HTTP/2 without TLS, as a kubelet makes it.
+"""gRPC health checks (`grpc.health.v1.Health/Check`): one call over HTTP/2 without TLS, as a kubelet makes it.
 
-A message of this service has one field, so no library for gRPC or protobuf is needed beside one for HTTP/2.
+The messages of this service have one field each, so no gRPC or protobuf library is needed, only one for HTTP/2.
 """
 
 from __future__ import annotations

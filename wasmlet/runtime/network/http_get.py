@@ -1,7 +1,7 @@
-"""The HTTP requests of probes and hooks: from the node to a pod's address, as a kubelet makes them.
+"""The HTTP requests of probes and hooks, from the node to a pod's address, as a kubelet makes them.
 
-No proxy, no kept connection, no verification of a certificate, redirects on the same host only. What comes back is
-bounded. The rules are those of the kubelet's `pkg/probe/http` and `pkg/kubelet/lifecycle`.
+There is no proxy, no connection reuse and no check of certificates; redirects are followed on the same host only. The
+size of answers is limited. The rules are those of the kubelet's `pkg/probe/http` and `pkg/kubelet/lifecycle`.
 """
 
 from __future__ import annotations

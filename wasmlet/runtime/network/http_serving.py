@@ -1,4 +1,4 @@
-"""How components that serve HTTP are served: at the first port of their container, and as annotations of the pod say.
+"""Settings for components that serve HTTP: at the container's first TCP port, and with the pod's annotations.
 
 wasmlet.dev/http-instances: reuse        one instance serves one request after the other; else each has its own
 wasmlet.dev/http-concurrency: "4"        so many instances at a time

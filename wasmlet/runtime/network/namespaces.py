@@ -1,7 +1,8 @@
-"""Network namespaces of pods: made, kept by a mount in the state directory, entered for a socket, and removed.
+"""Network namespaces of pods: makes them, makes sockets in them, and removes them. A mount keeps each one alive.
 
-A namespace belongs to a thread, so each of these is done by a thread that is made for it and ends: one that could not
-go back to the node's own namespace must do nothing else. Everything blocks, for less than a millisecond.
+Each thread of a process can be in a different namespace. So every operation here starts a thread, which ends
+afterwards: a thread that could not return to the node's namespace must not do anything else. All functions block, for
+less than 1 ms.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""`Network`: where a pod's address comes from. It belongs to the pod, not to its containers.
+"""`Network`: the interface of the three ways to give pods addresses: `none`, `address` and `cni` (`--network`).
 
-A pod has one from before its first init container until its final status, over restarts of containers, of the node loop
-and of the shim. The implementations are `none`, `address` and `cni`; `--network` chooses.
+A network belongs to a pod, not to its containers. The pod has it from before its first init container until its final
+status. It stays the same when containers, the node loop or the shim restart.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`NodeNetwork`: what the network of a node means for all of its pods, and `NO_NETWORK` for a node without one."""
+"""`NodeNetwork`: properties of a node's network that concern all its pods. `NO_NETWORK` is for a node without one."""
 
 from __future__ import annotations
 

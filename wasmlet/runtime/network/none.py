@@ -1,4 +1,4 @@
-"""`none`: pods have no network. They have no address, nobody reaches them, and they dial nobody."""
+"""The network `none`: pods have no address, nobody can connect to them, and they cannot connect to anybody."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Calling CNI plugins: programs that are given a network's configuration and say, as JSON, what they did.
+"""Runs CNI plugins: programs that read a network configuration, set up a pod's network, and print the result as JSON.
 
-Source of the rules: the CNI specification, sections 2 to 5. A plugin is somebody else's program, so what it says and
-how long it takes is bounded, and what it leaves running is ended with it.
+The rules come from the CNI specification, sections 2 to 5. A plugin is a third-party program. So its output and its
+run time are limited, and processes that it leaves behind are ended.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
-"""The networks of all pods of a node: of the kind that the node has now, and of kinds that it had before.
+"""The networks of all pods of a node: those of the current kind (`--network`), and those of kinds that the node had
+before.
 
-A pod keeps what it was given for as long as it exists, whatever `--network` says later.
+A pod keeps its network as long as it exists, even if `--network` has changed since.
 """
 
 from __future__ import annotations

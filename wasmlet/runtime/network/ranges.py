@@ -1,4 +1,4 @@
-"""Giving out addresses of a network, each to one pod at a time."""
+"""Assigns addresses of a network, each to one pod at a time."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Makes the addresses of a network this machine's own, for pods of `address` where the node is root.
+"""Makes the addresses of a network local to this machine, for the network `address` on a node that runs as root.
 
-All addresses of the network are local by one route (AnyIP), so that a pod's costs nothing. What listens at all of the
-node's addresses would answer at a pod's, too, so nftables rejects what goes to a port where no pod listens. Tables are
-kept over restarts of the node; each node has one of its own.
+One route makes all addresses of the network local (AnyIP), so a pod's address costs nothing. But a service that
+listens at all addresses of the node would answer at a pod's address, too. So nftables rejects connections to ports at
+which no pod may listen. Each node has an nftables table of its own, which stays when the node restarts.
 """
 
 from __future__ import annotations

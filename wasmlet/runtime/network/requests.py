@@ -1,4 +1,4 @@
-"""What a manifest asks of the network, and what of that a node refuses."""
+"""What a manifest asks of the network (ports, host ports, host network), and which of that the node refuses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which network a node has, and why: `--network`, and what `auto` makes of this machine."""
+"""Chooses the kind of network of a node, by `--network`; for `auto` by what this machine supports."""
 
 from __future__ import annotations
 

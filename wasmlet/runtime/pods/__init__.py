@@ -1,6 +1,6 @@
-"""The lives of pods and of their containers.
+"""The life cycle of pods and of their containers.
 
-`pod` drives one pod, `order` says which container is next, `container` has what is known of one, and `container_runner`
-keeps it running: `plan` and `launch` are a start, `starting` a failed one, `probes`, `hooks`, `resizer` and `ending`
-what comes after it.
+`pod` runs one pod, and `order` decides which container is next. `container` holds the state of one container, and
+`container_runner` keeps it running. A start is done by `plan` and `launch`; `starting` handles failed starts. `probes`,
+`hooks`, `resizer` and `ending` work on a container that runs.
 """

@@ -1,6 +1,7 @@
-"""What probes and hooks do: a command in the container, or a request to the pod's address.
+"""The actions of probes and hooks: a command in the container, or a request to the pod's address.
 
-`probes` and `hooks` say when. The texts are the kubelet's (`pkg/probe`), which people search for.
+`probes` and `hooks` decide when an action is done. The texts are the kubelet's (`pkg/probe`), because people search
+for them.
 """
 
 from __future__ import annotations
@@ -54,11 +55,11 @@ Action = Command | HttpRequest | TcpConnect | GrpcCheck
 
 @attrs.frozen
 class Outcome:
-    """What an action of a probe has come to.
+    """The result of a probe's action.
 
     Attributes:
-        result: a warning is a success that its owner is told of.
-        output: what there is to say.
+        result: `warning` counts as success, but the pod's owner is told.
+        output: details in words, for the pod's owner.
     """
 
     result: Literal["success", "warning", "failure"]
@@ -67,7 +68,7 @@ class Outcome:
 
 @attrs.frozen
 class Asked:
-    """The instance that is asked, and the way to it.
+    """The container instance that an action is done on, and how to reach it.
 
     Attributes:
         pod_ips: the pod's addresses, the main one first; empty where it has none.

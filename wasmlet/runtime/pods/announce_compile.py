@@ -1,8 +1,8 @@
-"""What a pod is told while a container of it waits for its module to be compiled, if that takes more than a second.
+"""Tells a pod's owner that a container waits for its module to be compiled, if that takes more than a second.
 
-A kubelet has no such step, so it is told in the manner of a pull: events, and a message beside the reason of a
-container that is on its way (ContainerCreating, PodInitializing). So a container whose last try failed does not show
-that failure meanwhile. The message names the engine, and the last event how long it took.
+A kubelet has no such step, so this is shown like an image pull: as events, and as a message beside the waiting reason
+(ContainerCreating, PodInitializing). A failure of an earlier start is not shown in that time. The message names the
+engine, and the last event says how long compiling took.
 """
 
 from __future__ import annotations

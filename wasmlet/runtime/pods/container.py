@@ -1,7 +1,8 @@
-"""One container of a pod across all its instances: what is known of it, what its status shows, and how it is ended.
+"""One container of a pod, over all its instances: its state, what its status shows, and how an instance is ended.
 
-The shim knows the instances (`wasmlet.runtime.shim`), `phases` has where the container stands, and `container_runner`
-keeps it running under its policy. `order` decides which container is to run.
+An instance is one run of the container; a restart makes a new one. The present instance is the newest one. The shim
+knows the instances (`wasmlet.runtime.shim`), `phases` has the states of a container, and `container_runner` keeps it
+running by its restart policy. `order` decides which containers are to run.
 """
 
 from __future__ import annotations
@@ -35,15 +36,15 @@ class ContainerLife:
     """One container of one pod. Its state changes through `saw` (the shim) and `run` (its owner, the pod).
 
     Attributes:
-        state: what its status shows.
-        phase: where it stands, see `phases`.
-        instances: what the shim has had of it. There is a present instance if and only if the phase is not WAITING,
-            nor STARTING for the first time.
+        state: the container state that its status shows.
+        phase: its phase, see `phases`.
+        instances: its instances that the shim knows. There is a present instance if and only if the phase is not
+            WAITING, nor STARTING for the first time.
         backoff: seconds to wait after the present instance, or after the one that is being started.
         hook_error: why the postStart hook of the present instance failed, which ends it; "" where it has not.
-        applied_resources: what the present instance has been given; empty before there is one.
-        allocated: what is set aside for the container; None until it was started once.
-        tried: set once the first start was tried, well or not.
+        applied_resources: the resources of the present instance; empty before there is one.
+        allocated: the resources that are reserved for the container; None until it was started once.
+        tried: set once the first start was tried, whether it succeeded or not.
         updated: set when the manifest has changed, or the resources that are set aside.
         up: set once it has started, so that what comes after a sidecar may begin.
     """
@@ -200,7 +201,7 @@ class ContainerLife:
         self.phase = after(self.phase, event)
 
     def adopt(self, statuses: Sequence[Raw]) -> None:
-        """What the API has heard of an instance goes on: a node loop that comes back unreadies nobody."""
+        """Take over what the API server was told of an instance: a restarted node loop makes nothing unready."""
         if self.lives:
             self.applied_resources = self.allocated = self.spec.resources
         for status in statuses:

@@ -1,7 +1,7 @@
-"""Keeping one container of a pod running under its policy: start, watch, restart, as the kubelet does it.
+"""Keeps one container of a pod running by its restart policy: starts, watches and restarts it, as the kubelet does.
 
-`container` has what is known of it, and ends it. A start is `plan` and `launch`, tried again by `starting`; `probes`
-watch what runs, and `restarts` says how long to wait between one end and the next start.
+`container` holds its state and ends its instances. A start is `plan` and `launch`; `starting` repeats it if it fails.
+`probes` watch a running instance, and `restarts` says how long to wait between an end and the next start.
 """
 
 from __future__ import annotations
@@ -32,11 +32,13 @@ from wasmlet.worker import wire
 
 @attrs.frozen
 class Kill:
-    """Why an instance is ended before its time: what is told, and how long it has.
+    """The reason why an instance is killed.
 
     Attributes:
-        restart: that the container runs again, whatever code the instance ends with.
-        anew: its manifest has changed: what failed before says nothing of what comes.
+        message: the message of the event.
+        grace: its grace period in seconds.
+        restart: run the container again, whatever exit code the instance ends with.
+        anew: the manifest has changed, so earlier failures do not count for the back-off.
     """
 
     message: str

@@ -1,4 +1,4 @@
-"""Whom a container wanted to dial and was not granted, and capabilities likewise: an event for each, once."""
+"""Sends an event for each destination, or capability, that a container wanted and was not granted; each only once."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ MOST_TOLD = 256
 
 
 class Denials:
-    """Tells of what instances of one container were refused.
+    """Tells of the refusals of one container's instances.
 
-    What stands in the record of an instance when it is first seen here was told by the node loop before this one, but
-    for what came while there was none; a record of our own begins without any.
+    When a record is first seen here, its refusals were already told by an earlier node loop. The exceptions are those
+    in `unheard`, which came while no node loop ran. A record of an instance that we started has none at first.
     """
 
     def __init__(self, say: Say) -> None:

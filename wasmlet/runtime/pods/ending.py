@@ -1,7 +1,8 @@
-"""Bringing an instance of a container to its end: preStop, its turn, the interrupt, all within one grace period.
+"""Ends an instance of a container within one grace period: the preStop hook, its turn, and the interrupt.
 
-WASI has no signals, so a guest is interrupted where a container gets SIGTERM; what is left of the grace period then
-goes by before it is killed. A grace period may be shortened while it passes, and never gets longer again.
+WASI has no signals, so a guest is interrupted where a container would get SIGTERM. It is killed when the rest of the
+grace period has passed. A running grace period can be shortened, but never extended. Its turn: some containers may
+only end after others (`after`).
 """
 
 from __future__ import annotations
@@ -18,11 +19,11 @@ from wasmlet.runtime.shim.client import ShimClient
 from wasmlet.worker import wire
 
 MINIMUM_SECONDS = 2.0
-"""What a guest has after the interrupt even where preStop has used up its grace period, as with a kubelet."""
+"""The least time after the interrupt, even if preStop has used up the grace period, as with a kubelet."""
 
 
 class GracePeriod:
-    """Seconds from now that may become fewer."""
+    """A grace period that has begun; it can be shortened."""
 
     def __init__(self, clock: Clock, seconds: float) -> None:
         self._clock = clock

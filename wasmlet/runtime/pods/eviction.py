@@ -1,9 +1,13 @@
-"""Pods that take more of the node's disk than they may: measured every so often, and evicted as the kubelet does it.
+"""Measures how much of the node's disk pods use, and evicts those that exceed a limit, as the kubelet does.
 
-What counts: each emptyDir with a `sizeLimit`; for a container with a limit of ephemeral-storage its logs and the files
-it made beside its volumes; for all of a pod's limits together those, its emptyDir volumes on disk and its configMaps.
-The pod's containers are ended at once, and it is Failed with the reason Evicted. A pod without such limits is not
-measured.
+What is measured:
+
+- each emptyDir with a `sizeLimit`;
+- for a container with a limit of ephemeral-storage: its logs, and the files that it made outside of its volumes;
+- for the sum of a pod's limits: all of that, its emptyDir volumes on disk and its configMaps.
+
+The containers of an evicted pod are ended at once, and the pod is Failed with the reason Evicted. A pod without such
+limits is not measured.
 """
 
 from __future__ import annotations

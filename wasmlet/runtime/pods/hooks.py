@@ -1,7 +1,7 @@
-"""Lifecycle hooks: what a container's manifest has done right after its start and right before its end.
+"""Lifecycle hooks: actions right after the start of a container (postStart) and right before its end (preStop).
 
-A hook is a command in the container, a request to the pod, or a pause (KEP-3960). `starting` runs postStart,
-`ending` runs preStop.
+A hook is a command in the container, a request to the pod, or a pause (KEP-3960). `container_runner` runs postStart,
+and `ending` runs preStop.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Volumes that are images (KEP-4639): each container that mounts one waits for it as for its own image.
+"""Volumes that are images (KEP-4639). A container that mounts one waits for it as for its own image.
 
-So it goes in the kubelet: pulling is told in the same words, and what fails shows as the container's ErrImagePull and
-ImagePullBackOff. Every start of a container looks again, as its policy says; containers that run keep what they have.
-All pods of a node share one copy of an image's files, and none can write to it.
+This is as in the kubelet: the events of pulls are the same, and failures show as ErrImagePull and ImagePullBackOff of
+the container. Each start of a container checks again, by the pull policy; running containers keep the files that they
+have. All pods of a node share one copy of an image's files, and none can write to it.
 """
 
 from __future__ import annotations

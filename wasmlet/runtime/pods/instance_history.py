@@ -1,6 +1,6 @@
-"""The instances of one container: the present one, and those before it that the shim still has.
+"""The instances of one container: the present one, and the earlier ones that the shim still knows.
 
-`container` takes in what the shim says of each; what follows from it for the container's state is said there.
+`container` decides what the container's state is after each record from the shim.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
-"""Carrying out a plan for a container's start: the compiled module, the mounts, and the shim that runs the guest.
+"""Carries out the plan of a container's start: gets the compiled module, opens the mounts, and has the shim run the
+guest.
 
-`plan` says what an instance is given; `starting` tries again where a start fails.
+`plan` decides what an instance gets; `starting` tries again if a start fails.
 """
 
 from __future__ import annotations

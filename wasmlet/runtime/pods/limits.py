@@ -1,4 +1,4 @@
-"""What a container's `resources` come to in bytes and thousandths of a CPU, for the shim and the engine."""
+"""Converts a container's `resources` to bytes and thousandths of a CPU, for the shim and the engine."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""What a manifest may ask of this node, field by field; anything else is refused by name, never ignored.
+"""Checks which fields of a manifest this node supports. An unsupported field is refused with its name, never ignored.
 
-What Pod Security "restricted" requires and what the API server fills in is accepted. A guest has no users, no kernel
-interface, no network but what it is granted (`network.requests`), and no files but its mounts (`files.volume_rules`),
-so a field that only takes such things away needs no work here.
+Everything that Pod Security "restricted" requires, and everything that the API server fills in, is accepted. A guest
+has no users, no access to the kernel, no network except what it is granted (`network.requests`), and no files except
+its mounts (`files.volume_rules`). So a field that only takes away such abilities needs nothing here.
 """
 
 from __future__ import annotations

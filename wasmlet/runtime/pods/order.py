@@ -1,8 +1,8 @@
-"""The order in which a pod's containers run: init containers one by one, sidecars among them, then the rest.
+"""The order in which a pod's containers run: init containers and sidecars one by one, then the main containers.
 
-A sidecar (KEP-753) holds up what comes after it until it has started, runs beside it, and ends after it. Main
-containers are started in the manifest's order, each once the first try at the one before is over; ephemeral containers
-whenever they are added. When no main container is to run again, what still runs is ended.
+A sidecar (KEP-753) delays what comes after it until it has started, then runs beside it, and ends after it. Main
+containers are started in the manifest's order, each after the first try to start the one before. Ephemeral containers
+are started when they are added. When no main container is to run again, what still runs is ended.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Where a container of a pod stands, from its first start to its last end: phases, events, and what follows from what.
+"""The state machine of a container, from its first start to its last end: phases, events and transitions.
 
-`container` keeps the phase of each container. An event that a phase does not have is a bug of ours, so it raises.
+`container` keeps the phase of each container. An event that is not possible in a phase is a bug of ours, so it raises.
 """
 
 from __future__ import annotations

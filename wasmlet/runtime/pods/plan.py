@@ -1,7 +1,7 @@
-"""What a start of a container comes to: its arguments, variables, streams, limits and mounts, or why it is refused.
+"""Plans a start of a container: its arguments, variables, streams, limits and mounts; or raises why it is refused.
 
-Pure: the manifest, its inputs, the image and the node's classes go in, values come out. `launch` carries a plan out.
-A plan is made anew for each instance, so that a restart sees what has changed of the pod's inputs.
+These are pure functions of the manifest, its inputs (other API objects that it refers to), the image and the node's
+settings. `launch` carries a plan out. A new plan is made for each instance, so that a restart uses the current inputs.
 """
 
 from __future__ import annotations

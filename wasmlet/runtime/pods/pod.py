@@ -1,7 +1,7 @@
-"""A pod's life, from the first time that it is accepted until it is deleted, or has to fail.
+"""The life of a pod, from the first time that it is accepted until it is deleted or fails.
 
-One task per pod drives it; what the shim reports arrives through `saw`. `order` has the order of its containers, and
-`container` keeps each of them running.
+One task per pod runs it; records from the shim arrive through `saw`. `order` decides in which order its containers
+run, and `container` holds the state of each.
 """
 
 from __future__ import annotations

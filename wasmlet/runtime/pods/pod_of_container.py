@@ -1,4 +1,4 @@
-"""A container's pod, as the container needs it. `pod` has what fits this protocol; a container knows no more of it."""
+"""`PodOfContainer`: the interface through which a container uses its pod. `pod` implements it."""
 
 from __future__ import annotations
 

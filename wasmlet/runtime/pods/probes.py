@@ -1,8 +1,9 @@
-"""Probes: whether a container has started, is alive and is ready, asked of it again and again as its manifest says.
+"""Probes: regular checks whether a container has started, is alive and is ready, as its manifest says.
 
-The rules are the kubelet's prober's: a startup probe holds up the other two until it has succeeded; a result counts
-once it has come as often in a row as its threshold says; a probe that could not be made at all counts for nothing. A
-failed startup or liveness probe ends the container, a failed readiness probe takes it out of service.
+The rules are those of the kubelet's prober. The other probes begin when the startup probe has succeeded. A result
+counts when it has come as many times in a row as its threshold says. A probe that could not be run at all does not
+count. If the startup or liveness probe fails, the container is ended; if the readiness probe fails, the container is
+not ready.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Having a container's image: `imagePullPolicy`, and what is told of it in the kubelet's words.
+"""Gets the image of a container, by its `imagePullPolicy`, and sends the kubelet's events about that.
 
-An image that is a file of the node is present where the file is, and "pulling" it is to read it anew. One of a
-registry is present once it was pulled, for the pods that may have it.
+An image that is a file of the node counts as present if the file exists, and "pulling" it means reading it again. An
+image from a registry is present after it was pulled, for those pods that may use it.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Carrying out a resize of a container that goes on: its control group gets the new limits, and then it has them.
+"""Resizes a running container: sets the new limits in its control group, and then records them.
 
-`wasmlet.runtime.resizing` decides what is possible. What the kernel refuses for now (a limit of memory below what is in
-use) is tried again for as long as it is wanted; meanwhile the pod says that its resize is in progress, and why, as with
-a kubelet.
+`wasmlet.runtime.resizing` decides what is possible. If the kernel refuses for now (a memory limit below the current
+usage), this tries again as long as the resize is wanted. Meanwhile the pod's status says that the resize is in
+progress, and why it is not done, as with a kubelet.
 """
 
 from __future__ import annotations

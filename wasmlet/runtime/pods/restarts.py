@@ -1,4 +1,4 @@
-"""When a container that has ended is run again, and how that is worded; whether it is: `wasmlet.model.restart`."""
+"""How long to wait before an ended container is restarted. `wasmlet.model.restart` decides whether it is restarted."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""What a pod has beside its containers, as a kubelet's sandbox has it: a user of its own, and a network.
+"""What a pod has besides its containers, like the sandbox of a kubelet: a Linux user of its own, and a network.
 
-Both are there before the first container starts. What cannot be had is told as FailedCreatePodSandBox, and is tried
-again with a growing pause, for as long as the pod exists.
+Both are there before the first container starts. A failure is reported as FailedCreatePodSandBox, and tried again with
+growing pauses as long as the pod exists.
 """
 
 from __future__ import annotations
@@ -49,15 +49,15 @@ class Sandbox:
         self._key = key
         self._failed = failed
         self._left: tuple[str, ...] = ()
-        """The addresses that the pod had: its status goes on to show them."""
+        """The addresses that the pod had before `leave`: its status still shows them."""
         self._ports: dict[str, tuple[int, ...] | None] = {}
-        """The ports of TCP of each container, also while it waits to be run again; None: those that it declares."""
+        """The TCP ports of each container, also while it waits for a restart; None: the declared ones."""
         self._open: set[str] = set()
-        """The containers that may listen at theirs now."""
+        """The containers that may listen at their ports now."""
         self._stale = False
-        """Others may be open at the pod's address."""
+        """Whether other ports may be open at the pod's address than should be."""
         self._changed = asyncio.Event()
-        """Others are to be open than at the last try."""
+        """Set when other ports should be open than at the last try."""
         self._syncing: asyncio.Task[None] | None = None
         self._turn = asyncio.Lock()
 

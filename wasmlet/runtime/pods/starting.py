@@ -1,6 +1,6 @@
-"""A start of a container that failed: what is shown and told of it, and the pause until the next try.
+"""Failed starts of a container: what is shown and reported, and the pause until the next try.
 
-A change of the pod ends the pause. `container` tries, `plan` and `launch` are one try.
+A change of the pod ends the pause. `container_runner` starts the tries; `plan` and `launch` are one try.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""The node loop's side of the shim: the connection, what is asked over it, and the records that it keeps."""
+"""The node loop's side of the shim: the connection, the requests, and the records that the shim sends."""

@@ -1,7 +1,7 @@
-"""What the node loop asks of the shim, over a connection that is kept up (`connection`).
+"""The requests of the node loop to the shim. `connection` keeps the connection up.
 
-Requests wait for the connection; `run` may be repeated, because the shim starts an id only once. What belongs to one
-connection, execs and those who are attached, ends with it.
+Requests wait until there is a connection. `run` may be sent again, because the shim starts an id only once. Execs and
+attaches belong to one connection, and end with it.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
-"""The node loop's connection to the shim: kept up, with a mirror of what the shim knows; starts one if there is none.
+"""The node loop's connection to the shim: keeps it up, mirrors the shim's records, and starts a shim if there is none.
 
-`records` holds every container that the shim knows. When the connection breaks, it is made again, to a new shim if the
-old one died, and lists: containers that ended meanwhile show how they ended, and those that died with their shim show
-that they are lost. What is asked over it is in `client`; the other side is `wasmlet.worker.supervisor.connections`.
+`records` has every container that the shim knows. When the connection breaks, it is made again (to a new shim if the
+old one died), and all containers are listed. So the records show how containers ended in the meantime, and that others
+were lost together with their shim. `client` has the requests; the other side is
+`wasmlet.worker.supervisor.connections`.
 """
 
 from __future__ import annotations

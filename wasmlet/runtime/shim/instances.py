@@ -1,7 +1,7 @@
-"""Instances of a container: what the shim keeps of each for us, and the container state that its record shows.
+"""Instances of a container: the labels that the shim stores for us, and the container state that a record shows.
 
-The labels are what has to survive this process: a node loop that comes back finds `restartCount`, the state before and
-the back-off in them again.
+Labels hold what must survive a restart of this process: the node loop reads `restartCount`, the earlier state and the
+back-off from them.
 """
 
 from __future__ import annotations

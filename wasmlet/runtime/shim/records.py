@@ -1,6 +1,6 @@
-"""Worker processes as the node loop sees them: how they are started, what it gives them, what it hears of containers.
+"""Worker processes, as the node loop sees them: how they are started, what they get, and the records of containers.
 
-`client` and `connection` talk to the shim; its code and that of its processes is in `wasmlet.worker`.
+`client` and `connection` talk to the shim; the code of the worker processes is in `wasmlet.worker`.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""What the node, its pods and their containers take: CPU, memory, disk."""
+"""Measures the CPU, memory and disk usage of the node, its pods and their containers."""

@@ -1,8 +1,8 @@
-"""CPU and memory of a container from its control group, where `wasmlet.worker.supervisor.groups` has one for it.
+"""CPU and memory usage of a container from its control group, if it has one (`wasmlet.worker.supervisor.groups`).
 
-A group counts all that a container is: its guest, what is executed in it, and what the kernel takes for both. Memory is
-charged to the group that used it first, so that those of a node add up. The working set is a kubelet's: all that is
-charged but file pages that have not been used for a while.
+A group counts everything of a container: its guest, its execs, and the kernel's memory for both. Memory is charged to
+the group that used it first, so the values of all containers add up. As in a kubelet, the working set is everything
+that is charged, without file pages that have not been used for a while.
 """
 
 from __future__ import annotations

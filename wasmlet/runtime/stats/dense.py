@@ -1,8 +1,8 @@
-"""What each container of a dense worker takes: guests on threads of one process, whose memory the kernel counts as one.
+"""CPU and memory usage of each container in a dense worker. There the guests are threads of one process.
 
-CPU is that of the guest's thread. Memory is what the guest has touched of its linear memory, and an equal share of all
-else that its worker has: threads' stacks, the engine, compiled modules. So the containers of a worker add up to it.
-Everything blocks.
+The CPU time is that of the guest's thread. The kernel only counts the memory of the whole process. So a container's
+memory is what its guest has touched of its own linear memory, plus an equal share of the rest (stacks, the engine,
+compiled modules). The values of all containers add up to that of the worker. All functions block.
 """
 
 from __future__ import annotations

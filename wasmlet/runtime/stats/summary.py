@@ -1,9 +1,9 @@
-"""CPU and memory of the node, its pods and their containers, in the form of a kubelet's `/stats/summary`.
+"""CPU and memory usage of the node, its pods and their containers, in the form of a kubelet's `/stats/summary`.
 
-A container's figures are those of its control group (`cgroups`). Where it has none they are read by process, with two
-calls: its CPU clock, and `smaps_rollup`. A guest's process shares most of what it has in memory with the zygote and
-with other guests; what is counted is its proportional share of that (PSS), so that the pods of a node add up to what
-they take. Figures that cannot be read are left out. `dense` has those of containers that share a process.
+The values of a container come from its control group (`cgroups`). Without one, they are read from its process: its CPU
+clock, and `smaps_rollup`. A guest's process shares most of its memory with the zygote and other guests. So its
+proportional share (PSS) is counted, and the values of all pods add up. Values that cannot be read are left out.
+`dense` measures containers that share a process.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""Commands in containers, and their streams: exec, attach, and what probes and hooks run."""
+"""Streams of containers and commands in them: exec, attach, port-forward, and the commands of probes and hooks."""

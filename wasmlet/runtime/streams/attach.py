@@ -1,11 +1,11 @@
-"""attach: a caller's streams and those of a container that runs, until one of them ends.
+"""attach: connects a caller's streams to a running container, until one of the two ends.
 
-Output comes from the log, from its end at the time of the call, byte for byte: while a caller is attached, the shim
-writes unfinished lines too. So a slow caller does not hold up the guest, and what waits for it is on disk, within the
-log's bounds. A caller that falls behind further than that gets an error.
+Output is read from the log, beginning at its end at the time of the call. While a caller is attached, the shim also
+logs unfinished lines, so the caller gets every byte. A slow caller does not slow down the guest, because its output
+waits on disk, within the limits of the log. A caller that falls behind further gets an error.
 
-The shim holds the other end of the guest's stdin, so that it survives this process, and hands it to each caller that
-attaches; with `stdinOnce` it closes it when the first of them leaves.
+The shim keeps the writable end of the guest's stdin, so that it survives this process, and passes it to each caller.
+With `stdinOnce`, the shim closes it when the first caller leaves.
 """
 
 from __future__ import annotations

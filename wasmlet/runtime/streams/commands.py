@@ -1,4 +1,4 @@
-"""What probes and hooks ask of exec: one command in a running container, to its end."""
+"""Runs one command in a running container to its end, for probes and hooks."""
 
 from __future__ import annotations
 

@@ -1,12 +1,13 @@
-"""exec: a second instance of a running container's module, or of one in a file that it mounts.
+"""exec: runs a second instance of a running container's module, or a module from a file in one of its mounts.
 
-A WebAssembly container has one program. A command is started with what the container was given when it started
-(environment, mounts, memory limit), which the shim has kept, and its own words as arguments, all of them, as with
-`command` in a manifest. Where the first word names a `.wasm` file in a mount, it is that file that is run. The instance
-ends with its container, with the call that asked for it, and with this process.
+A WebAssembly container has one program. A command gets what the container got at its start (environment, mounts,
+memory limit), which the shim has kept, and its own words as arguments. If the first word names a `.wasm` file in a
+mount, that file is run instead. The instance ends with its container, with the call that asked for it, and with this
+process.
 
-WASI knows no terminals. With a tty the instance has one all the same, so that typing works (echo, line editing,
-Ctrl-C, Ctrl-D) and `isatty` says yes; stdout and stderr are one stream then, and a guest cannot ask for its size.
+WASI has no terminals. With a tty, the instance gets one all the same, so that typing works (echo, line editing,
+Ctrl-C, Ctrl-D) and `isatty` is true. Then stdout and stderr are one stream, and the guest cannot find out the
+terminal's size.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Port-forward: a connection to a port of a pod, from inside it where it has an inside."""
+"""Port-forward: connects a caller to a port of a pod; from inside the pod's network namespace, if it has one."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Pipes and terminals to a guest's streams, read and written on the event loop.
+"""Our ends of the pipes and terminals that are a guest's streams, for reading and writing on the event loop.
 
-A guest's side of them is passed on to its process; this side does not block, and has one reader and one writer at most.
+The other ends are passed to the guest's process. Our ends do not block, and have at most one reader and one writer.
 """
 
 from __future__ import annotations
