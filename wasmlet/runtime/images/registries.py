@@ -221,7 +221,7 @@ class Registries:
         return PullResult(found, image.size, pulled.waited)
 
     def _directory(self, lease: Lease[Tree]) -> Directory:
-        """Keep it in use."""
+        """Make the result, and keep the image locked."""
         digest = lease.image.digest
         if (before := self._trees.pop(digest, None)) is not None:
             before.close()
@@ -229,7 +229,7 @@ class Registries:
         return Directory(digest, lease.path)
 
     async def _module(self, reference: Reference, lease: Lease[Image]) -> Module:
-        """See that the module is what it was, and keep it in use."""
+        """Check that the module was not changed, and keep the image locked."""
         image = lease.image
         before = self._leases.pop(image.digest, None)
         if before is not None:

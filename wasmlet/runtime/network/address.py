@@ -43,22 +43,22 @@ _WRITE = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
 
 
 class Reach(Protocol):
-    """What makes the addresses of a network that is not loopback's ones of this machine, and keeps them to pods."""
+    """Makes addresses outside of 127.0.0.0/8 local to this machine; rejects connections to ports that no pod has."""
 
     async def check(self) -> None:
         """Raises ConfigError where this machine cannot do that."""
 
     async def open(self, cidr: Cidr) -> None:
-        """Addresses of this network are about to be given; called before each. Raises NetworkError: not now."""
+        """Prepare a network; called before each address of it is assigned. Raises NetworkError: not possible now."""
 
     async def add(self, found: PodNetwork, ports: Collection[int]) -> None:
-        """A pod has these addresses, and may listen at these ports of TCP alone. Raises NetworkError: not now."""
+        """Add a pod's addresses with the TCP ports at which it may listen. Raises NetworkError: not possible now."""
 
     async def remove(self, found: PodNetwork) -> None:
-        """It has them no more; also for pods of the time before this process. Raises NetworkError: not now."""
+        """Remove a pod's addresses, also those from before this process. Raises NetworkError: not possible now."""
 
     async def close(self) -> None:
-        """The node ends, and no pod has an address any more. Raises NetworkError: something is left."""
+        """Undo everything; called when the node ends and no pod is left. Raises NetworkError: something is left."""
 
 
 class AddressNetwork(Network):
@@ -191,7 +191,7 @@ class AddressNetwork(Network):
         return self._given
 
     def _read(self) -> dict[str, PodNetwork]:
-        """What the files say; one that is none of ours, or was not written to its end, goes."""
+        """Read the files. A file that is not ours, or is incomplete, is removed."""
         found: dict[str, PodNetwork] = {}
         for file in (file for directory in directories(self._state_dir) for file in directory.iterdir()):
             try:
@@ -206,7 +206,7 @@ class AddressNetwork(Network):
         return found
 
     def _write_at_hand(self, uid: str, found: PodNetwork) -> bool:
-        """Do as `_write` where that takes no disk, so that it does not block; False where it does."""
+        """As `_write`, but only in memory, so that it does not block; False if that is not possible."""
         if self._at_hand is None:
             return False
         try:
@@ -243,7 +243,7 @@ class AddressNetwork(Network):
 
 
 def directories(state_dir: Path) -> list[Path]:
-    """Where the files of pods' addresses are: in memory, and on the disk, as far as there are such; blocks."""
+    """The existing directories with the files of pods' addresses: in memory and on the disk; blocks."""
     memory = Memory(state_dir).existing()
     places = [*([memory / DIRECTORY] if memory is not None else []), _on_disk(state_dir)]
     return [place for place in places if place.is_dir()]

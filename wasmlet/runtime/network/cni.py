@@ -38,7 +38,7 @@ DEFAULT_CIDRS = ("10.86.0.0/16",)
 
 @attrs.frozen
 class _Kept:
-    """What is kept of one pod. `result` is None from before `ADD` until it has succeeded."""
+    """The content of one pod's file. `result` is the result of `ADD`; None until that has succeeded."""
 
     network: Conflist
     attachment: Attachment
@@ -64,7 +64,7 @@ class _Kept:
 
 
 class CniNetwork(Network):
-    """See the module.
+    """The network `cni`, see the module.
 
     Args:
         directory: where this keeps its files; nobody else's.
@@ -128,7 +128,7 @@ class CniNetwork(Network):
         return _network_of(kept)
 
     async def _again(self, kept: _Kept) -> PodNetwork | None:
-        """What a pod has that was added before; None where that is not whole."""
+        """The network of a pod that was added before; None if it is not intact any more."""
         attachment = kept.attachment
         if kept.result is None or not await in_thread(namespaces.exists, Path(attachment.namespace)):
             return None
@@ -155,7 +155,7 @@ class CniNetwork(Network):
         await in_thread(self._forget, attachment.pod.uid)
 
     async def _take_back_unread(self, uid: str) -> None:
-        """Take back what a pod has of which nothing is known any more but its UID, by which plugins know it, too."""
+        """Remove the network of a pod whose file cannot be read: only the UID is known, which the plugins know, too."""
         namespace = self._namespace(uid)
         there = str(namespace) if await in_thread(namespaces.exists, namespace) else ""
         try:
@@ -210,7 +210,7 @@ class CniNetwork(Network):
         kept = _Kept(self._network(), Attachment(request.pod, str(namespace), _runtime(request)), None)
         for name in ("pods", "namespaces"):
             (self._directory / name).mkdir(mode=0o700, parents=True, exist_ok=True)
-        # Written down first: whatever ends this process now, the next one takes it back.
+        # The file is written first: if this process dies now, the next one can undo this.
         self._write(kept)
         namespaces.make(namespace)
         return kept

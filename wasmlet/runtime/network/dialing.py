@@ -25,12 +25,12 @@ class NotThePods(ConnectionRefusedError):
 
 @attrs.frozen
 class Place:
-    """Where a pod is reached.
+    """Where a pod can be reached.
 
     Attributes:
-        address: of the pod.
-        ports: of TCP, at which its containers may listen; None for all, where it has a network namespace. Without one,
-            what listens at another port is the node's own, and listens at all addresses.
+        address: the pod's address.
+        ports: the TCP ports at which its containers may listen; None for all, if it has a network namespace. Without
+            a namespace, a service at another port would be one of the node, which listens at all addresses.
     """
 
     address: str
@@ -43,7 +43,7 @@ class Place:
 
 
 def words(error: OSError) -> str:
-    """Why there is no connection, in the words that people search for."""
+    """The reason why a connection failed, in the usual words, because people search for them."""
     if error.errno and not isinstance(error, (NotThePods, ssl.SSLError)):
         return os.strerror(error.errno).lower()
     return error.strerror or str(error)

@@ -4,7 +4,7 @@
 
 An entry is a DNS name, `*.` and a DNS name for all names below it, an address or a network (of IPv6 in brackets), then
 a colon and a port, a range of ports (`8000-8999`) or `*`; `*` alone is everything. What is none of that is refused as a
-whole, because a grant that is read half is another one than its author meant.
+whole, because a grant that is only partly understood is not what its author meant.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ _PORTS = re.compile(r"(?P<first>[0-9]{1,5})(?:-(?P<last>[0-9]{1,5}))?")
 _FORM = "expected HOST:PORT with a DNS name, an address or a network (of IPv6 in brackets), and a port, a range or *"
 _NUMERIC = re.compile(r"[0-9]+|0[xX][0-9a-fA-F]*")
 _MAPPED = ipaddress.IPv6Network("::ffff:0:0/96")
-"""Addresses of IPv4 in another form: rules have them as such."""
+"""IPv4 addresses in IPv6 form. Rules use the IPv4 form instead."""
 _SCHEME_PORTS = {"http": 80, "https": 443}
 _SHOWN = 80
-"""Characters of what was found that are told."""
+"""How many characters of a wrong text an error message shows."""
 
 
 class EgressError(WasmletError):
@@ -136,10 +136,10 @@ def _ports(text: str, entry: str) -> tuple[int, int]:
 
 
 def _host(host: str, entry: str, *, bracketed: bool) -> tuple[str, str]:
-    """The name or the network that is meant; the other one is ""."""
+    """Parse the host of an entry: (name, network), of which one is ""."""
     if host == "*" and not bracketed:
         return "*", ""
-    # What looks like an address is none of a name, whichever form some resolver may read in it.
+    # A text that looks like an address is never a name, because some resolvers would read it as an address.
     if bracketed or "/" in host or _NUMERIC.fullmatch(host.removesuffix(".").rpartition(".")[2]):
         return "", _network(host, entry, bracketed=bracketed)
     return _name(host, entry), ""

@@ -20,7 +20,7 @@ POLICY_ANNOTATION = "wasmlet.dev/network-policy"
 
 
 class NetworkError(WasmletError):
-    """A pod cannot have a network (now): the message is for the pod's owner; it is tried again."""
+    """A pod cannot get its network now. The message is for the pod's owner; it is tried again."""
 
 
 @attrs.frozen
@@ -41,7 +41,7 @@ class HostPort:
 
 @attrs.frozen
 class NetworkRequest:
-    """What a pod wants.
+    """What a pod asks of its network.
 
     Attributes:
         host: it wants the node's own network (`hostNetwork`).
@@ -59,13 +59,13 @@ class NetworkRequest:
 
 @attrs.frozen
 class PodNetwork:
-    """What a pod has.
+    """The network that a pod has.
 
     Attributes:
         ips: its addresses, the first one its main one. Empty in `Network.list` alone, for a pod whose network was being
             made when the process ended.
         namespace: path of its network namespace; "" where it has none.
-        mapped: whether the network itself sees to host ports, so that no broker needs to.
+        mapped: whether the network itself forwards host ports; otherwise the broker binds them.
     """
 
     ips: tuple[str, ...]
@@ -92,7 +92,7 @@ class Network(abc.ABC):
 
     @abc.abstractmethod
     async def add(self, request: NetworkRequest) -> PodNetwork | None:
-        """Give the pod its network; one that has it already keeps it, with the ports of this request. None: no network.
+        """Give a pod its network. If it has one already, only its ports change. Returns None for no network.
 
         Raises:
             NetworkError: not now.
@@ -100,7 +100,7 @@ class Network(abc.ABC):
 
     @abc.abstractmethod
     async def remove(self, uid: str) -> None:
-        """Take back all that the pod of this UID had, also one that nobody knows any more. Nothing to do is no error.
+        """Remove everything that the pod with this UID has, even if nobody knows the pod. Nothing to do is no error.
 
         Raises:
             NetworkError: not now; something is left.
@@ -108,7 +108,7 @@ class Network(abc.ABC):
 
     @abc.abstractmethod
     async def list(self) -> Mapping[str, PodNetwork]:
-        """What pods have, by UID, from the time before this process, too."""
+        """The networks of all pods by UID, including those from before this process."""
 
     @abc.abstractmethod
     def remarks(self) -> Mapping[str, str]:

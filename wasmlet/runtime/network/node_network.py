@@ -16,9 +16,9 @@ from wasmlet.runtime.network.network import PodNetwork
 from wasmlet.worker.grants import Rule
 
 _MAPPED = "::ffff:0:0/96"
-"""Addresses of IPv4 in another form, which would go round the rules."""
+"""IPv4 addresses in IPv6 form. They would bypass rules for IPv4."""
 _METADATA = "fd00:ec2::254/128"
-"""Where a machine of AWS asks by IPv6 for its credentials, as by IPv4 at a link-local address."""
+"""The IPv6 address of the AWS metadata service, which gives out credentials. (Its IPv4 address is link-local.)"""
 _NEVER = tuple(
     str(ipaddress.ip_network(text))
     for text in ("0.0.0.0/8", "::/128", "169.254.0.0/16", "fe80::/10", _METADATA, _MAPPED)
@@ -63,7 +63,7 @@ class NodeNetwork:
         return any(found.version == one.version and found in one for one in self.ranges())
 
     def never(self, found: PodNetwork) -> tuple[str, ...]:
-        """What a pod with this network never dials, whatever it was granted: what is the node's own alone."""
+        """The networks that a pod may never dial, whatever it was granted: those that belong to the node alone."""
         if found.namespace:
             return _NEVER  # loopback is the pod's own
         has_loopback = bool(self.loopback) and _is_in(found.ips[0], self.loopback)

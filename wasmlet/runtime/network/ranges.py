@@ -11,7 +11,7 @@ from wasmlet.runtime.network.config import Cidr
 from wasmlet.runtime.network.network import NetworkError
 
 _BLOCKS = 254
-"""Networks 127.1.0.0/16 to 127.254.0.0/16. Of 127.0 are the loopback of the machine itself, and its resolver."""
+"""The networks 127.1.0.0/16 to 127.254.0.0/16. The machine itself and its resolver use 127.0.0.0/16."""
 
 
 def loopback_range(state_dir: Path) -> ipaddress.IPv4Network:
@@ -27,8 +27,8 @@ def loopback_range(state_dir: Path) -> ipaddress.IPv4Network:
 class Pool:
     """The addresses of one network.
 
-    Never given: its first address, which names the network, the next, which is its gateway by custom, and the last.
-    They are given in turn, from a random one on, so that one is given again late.
+    The first address (of the network), the second (usually the gateway) and the last are never assigned. The others
+    are assigned in turn, beginning at a random one, so that it takes long until an address is used again.
     """
 
     def __init__(self, network: Cidr, rng: random.Random) -> None:

@@ -71,7 +71,7 @@ class AnyIp:
         async with self._turn:
             if cidr in self._open:
                 return
-            # First the rule: from the first moment on no port is open that is not a pod's.
+            # The rule comes first, so that at no time a port is open that belongs to no pod.
             await self._nft(self._rules({*self._open, cidr}))
             await self._run("ip", f"-{cidr.version}", "route", "replace", "local", str(cidr), "dev", "lo")
             self._open.add(cidr)
@@ -92,7 +92,7 @@ class AnyIp:
             stale |= {(ip, port) for ip in wanted for port in self._ports.get(ip, ()) if port not in numbers}
             fresh = {(ip, port) for ip in wanted for port in numbers}
             others = {ip: known for ip, known in self._ports.items() if ip not in wanted}
-            self._ports = dict(others)  # until it is done: whoever is cancelled meanwhile leaves what nobody knows
+            self._ports = dict(others)  # unknown until this is done: a cancelled call may leave anything
             if stale or fresh:
                 try:
                     await self._nft([*self._changes("delete", stale), *self._changes("add", fresh)])

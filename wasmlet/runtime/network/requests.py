@@ -120,7 +120,7 @@ def listened(container: Container, variables: Mapping[str, str], *, host: bool, 
 
 
 def beside(pod: Pod, container: Container) -> Mapping[int, str]:
-    """The ports of TCP that other containers declare which run beside this one, and their names."""
+    """The TCP ports that are declared by other containers which run at the same time, with these containers' names."""
     others = [one for one in (*filter(is_sidecar, pod.init_containers), *pod.containers) if one.name != container.name]
     return {port: one.name for one in others for port in declared(one)}
 
@@ -197,7 +197,7 @@ def kept_to_root(number: int, network: NodeNetwork) -> str:
 
 
 def unserved(container: Container, *, namespace: bool, no_sockets: str = "", mapped: bool = False) -> Iterator[str]:
-    """Which of its ports nobody listens at though they are declared, in words for the pod's owner.
+    """The declared ports of a container that cannot be reached, in words for the pod's owner.
 
     Args:
         namespace: whether the pod has a network namespace of its own.

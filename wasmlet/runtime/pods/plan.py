@@ -46,7 +46,7 @@ class Networking:
         dns: how the cluster resolves names.
         sockets: whether the engine gives its guests sockets.
         uses: what the container's module does with a network.
-        taken: ports of TCP that other containers of the pod have, and their names.
+        taken: TCP ports that other containers of the pod have, with the names of these containers.
     """
 
     found: PodNetwork | None = None
@@ -58,7 +58,7 @@ class Networking:
 
     @property
     def on(self) -> bool:
-        """Whether pods have one: those of the node now, or this one from before the node had another network."""
+        """Whether there is a network: for this node's pods in general, or for this pod from an earlier kind."""
         return self.node.on or self.found is not None
 
     @property
@@ -206,7 +206,7 @@ def _grant(request: StartRequest, variables: Mapping[str, str], *, serves: bool)
         return None
     if not network.uses.sockets:
         egress.of_pod(pod)
-        # It asks for nothing. Where its pod has a namespace it enters that all the same.
+        # It does not use the network, but enters its pod's namespace, if there is one.
         return Grant(network.found.namespace, network.ips) if network.found.namespace else None
     names = granting.NameFiles(resolv_conf(pod, network.dns), hosts_file(pod, request.inputs, network.dns, network.ips))
     return granting.grant_of(

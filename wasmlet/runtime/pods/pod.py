@@ -195,13 +195,13 @@ class PodLife:
         return not life.lives or (life.record is not None and self.services.client.holds_memory(life.record))
 
     def room_made(self) -> None:
-        """Another pod has gone."""
+        """Called when another pod has gone, which may make room for a resize."""
         if self._resizing is not None and self._resizing.reason == "Deferred":
             self.resize()
             self.publish()
 
     def requests(self) -> resizing.Amounts:
-        """What is set aside for the pod; nothing once it is done."""
+        """The resources that are reserved for the pod; empty once it has ended."""
         done = self._task is None or self._task.done()
         return {} if done else self._with_overhead(life.resources for life, _ in self._reserved())
 
@@ -316,7 +316,7 @@ class PodLife:
 
     @contextlib.asynccontextmanager
     async def _read_on(self) -> AsyncGenerator[None, None]:
-        """Go on asking containers whether they are ready while they end, as a kubelet does."""
+        """Continue the readiness probes while containers end, as a kubelet does."""
         living = [life for life in self.containers.values() if life.lives and self.accepted]
         readers = [asyncio.ensure_future(life.prober().read()) for life in living if Probe.of(life.spec, "Readiness")]
         try:
@@ -332,12 +332,12 @@ class PodLife:
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
-        # A container whose start was cancelled under way is known by the time this is answered.
+        # When the shim has answered, it has also handled a start that was cancelled after it was sent.
         await self.services.client.ping()
         async with self._read_on():
             await self.stop_containers(grace)
         final = self.status()
-        # First: secrets do not wait for a network that hangs.
+        # The files go first, so that secrets are removed even if removing the network hangs.
         await in_thread(self.services.storage.remove, self.key.uid)
         await self.sandbox.leave()
         self.stopped = True

@@ -77,7 +77,7 @@ class Probe:
 
 
 class Thresholds:
-    """Counts results in a row. `state` is what they say so far, None until enough of one kind have come."""
+    """Counts equal results in a row. `state` is the last result that reached its threshold; None at first."""
 
     def __init__(self, probe: Probe) -> None:
         self._probe = probe

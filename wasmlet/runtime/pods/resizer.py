@@ -32,7 +32,7 @@ class Resize:
 
 
 class Resizer:
-    """Of one container.
+    """Carries out the resizes of one container.
 
     Args:
         wanted: the resize that is due; None where the instance has what is set aside for it, or cannot be resized.

@@ -109,7 +109,7 @@ class ShimClient(ShimConnection):
 
         Args:
             descriptors: its stdin, stdout, stderr, compiled module and mounts, which stay the caller's.
-            own: the module is the container's own.
+            own: it runs the container's own module, not one from a file.
 
         Raises:
             ShimError: the container does not run, or the connection is lost, with which the instance ends.

@@ -88,7 +88,7 @@ class ShimConnection:
             try:
                 await self._connect()
                 break
-            except ConnectionError:  # it was about to leave: the next one is a new one
+            except ConnectionError:  # the shim was about to end: the next try starts a new one
                 if attempt == 3:
                     raise ConfigError(f"the shim in {self._state_dir} ends whenever it is asked something") from None
         self._keeper = asyncio.create_task(self._keep())

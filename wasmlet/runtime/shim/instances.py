@@ -31,7 +31,7 @@ WHERE: Mapping[Kind, str] = {
 
 @attrs.frozen
 class Labels:
-    """What the shim keeps of a container for us.
+    """The labels of a container, which the shim stores for us.
 
     Attributes:
         attempt: counts instances from 0; the present one's is `restartCount`.
