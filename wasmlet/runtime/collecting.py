@@ -53,7 +53,7 @@ async def collect(
 
 
 async def keep(registries: Registries, compilers: Collection[Compiler], used: Used, storage: Storage) -> None:
-    """Lock what pods need: modules, images, compiled modules, mounted images; also against other nodes' collections."""
+    """Lock what pods need, also against other nodes' collections: images, compiled modules, mounted images."""
     await registries.keep(used.modules, await in_thread(storage.images), used.brought)
     for compiler in compilers:
         await compiler.keep({digest.removeprefix("sha256:") for digest in used.modules})

@@ -80,12 +80,12 @@ def check_log(value: Any) -> str:
 
 
 def name_of(message: wire.Message, field: str = "id") -> str:
-    """The container id in a message; "" if the field is no text, which is the id of no container."""
+    """The container id in a message, as text. If the field is missing or not text, the result is the id of no container."""
     return str(message.get(field))
 
 
 def at_least(value: Any, least: int) -> bool:
-    """Whether a value is a number of at least `least`, or None."""
+    """Whether a value is an integer of at least `least`, or None."""
     return value is None or (type(value) is int and value >= least)
 
 

@@ -120,7 +120,7 @@ class Lookup:
             self._lag = self._loop.later(LAG_SECONDS, self._conclude)
 
     def _conclude(self) -> None:
-        """Decide what comes next, now that all queries to this server are finished."""
+        """End the queries to this server, and decide what comes next: finish, the next name, or the next server."""
         if self._lag is not None:
             self._lag.cancel()
             self._lag = None

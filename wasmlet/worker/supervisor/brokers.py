@@ -209,7 +209,7 @@ class Broker:
         self._again = self._loop.later(pause, self._start)
 
     def _give_up(self, how: str) -> None:
-        """Tell all waiting containers that there is no broker. A container that begins waits for its listeners."""
+        """Tell all containers that there is no broker. One that is just starting then fails if it needs a socket for that."""
         why = f"the broker, which opens the sockets of containers, cannot start ({how}; see the node's shim.log)"
         log_problem(f"{why}; {len(self._links)} containers have been told")
         links, self._links = self._links, {}

@@ -317,7 +317,7 @@ def text_of(value: Any) -> str:
 
 
 def number_of(value: Any) -> int:
-    """Check a number from a guest's process: 0 if it is no number from 0 to 64 bits."""
+    """Check a number from a guest's process: 0 unless it is an unsigned integer of at most 64 bits."""
     return value if type(value) is int and 0 <= value < 1 << 64 else 0
 
 
