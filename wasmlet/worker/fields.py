@@ -80,7 +80,7 @@ def check_log(value: Any) -> str:
 
 
 def name_of(message: wire.Message, field: str = "id") -> str:
-    """The container id in a message, as text. If the field is missing or not text, the result is the id of no container."""
+    """The container id in a message, as text. If it is missing or no text, the result is the id of no container."""
     return str(message.get(field))
 
 

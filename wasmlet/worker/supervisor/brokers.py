@@ -209,7 +209,7 @@ class Broker:
         self._again = self._loop.later(pause, self._start)
 
     def _give_up(self, how: str) -> None:
-        """Tell all containers that there is no broker. One that is just starting then fails if it needs a socket for that."""
+        """Tell all containers that there is no broker. One that is just starting, and needs a socket for it, fails."""
         why = f"the broker, which opens the sockets of containers, cannot start ({how}; see the node's shim.log)"
         log_problem(f"{why}; {len(self._links)} containers have been told")
         links, self._links = self._links, {}
