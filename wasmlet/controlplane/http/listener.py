@@ -48,26 +48,10 @@ class Listener:
     async def shut(self) -> None:
         """Refuse connections, and break those that are open."""
         addresses = self._runner.addresses
-        await self._accept_no_more()
         for site in list(self._runner.sites):
             await site.stop()
         self.disconnect()
         self._held += [await _hold(address) for address in addresses]
-
-    async def _accept_no_more(self) -> None:
-        """Stop accepting, and let what was accepted begin.
-
-        asyncio's own loop fails on a connection that was accepted when its server is closed in the same turn, and
-        leaves its socket open.
-        """
-        loop = asyncio.get_running_loop()
-        if isinstance(loop, asyncio.SelectorEventLoop):
-            for site in self._runner.sites:
-                server = getattr(site, "_server", None)
-                for listening in server.sockets if server is not None else ():
-                    loop.remove_reader(listening.fileno())
-            await asyncio.sleep(0)
-            await asyncio.sleep(0)
 
     async def reopen(self) -> None:
         """Listen again where `shut` left off."""
