@@ -270,6 +270,8 @@ async def test_it_follows_the_cluster(cluster: Cluster) -> None:
         assert b"\x1b[3" not in screen.written, "there are no colours"
 
 
+# asyncio leaves the socket of a connection open that it accepts in the moment in which its server is closed.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 async def test_an_api_server_that_is_away_is_said_and_comes_back_by_itself(cluster: Cluster) -> None:
     async with terminal("--kubeconfig", cluster.plane.kubeconfig, "--interval", 1) as screen:
         await screen.until("1 pod: 1 Running")
