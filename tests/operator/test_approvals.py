@@ -91,6 +91,26 @@ async def test_what_may_not_be_approved_yet_is_looked_at_again(
         await approved(fleet, "early")
 
 
+async def test_of_requests_for_one_certificate_the_newest_is_looked_at_again(
+    tmp_path: Path, kubectl: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(identity, "AGAIN_SECONDS", 0.2)
+    async with (
+        lone(tmp_path, kubectl) as fleet,
+        Client(await load_identity(fleet.plane.kubeconfig)) as client,
+        approving(fleet, client) as approvals,
+    ):
+        for number in range(10):
+            await ask(fleet, f"r{number}", "edge-0", "10.0.0.1")
+        async with asyncio.timeout(60):
+            while list(approvals._later) != ["r9"]:  # noqa: ASYNC110 - nothing is written meanwhile
+                await asyncio.sleep(0.01)
+        await address(fleet)
+        await approved(fleet, "r9")
+        requests = (await fleet.admin.get(REQUESTS))["items"]
+        assert [raw["metadata"]["name"] for raw in requests if "NodeOfPool" in str(raw.get("status"))] == ["r9"]
+
+
 async def test_a_request_that_changes_while_it_is_decided_is_decided_as_it_is_then(
     tmp_path: Path, kubectl: Path
 ) -> None:

@@ -38,7 +38,7 @@ AGAIN_SECONDS = 30.0
 """The pause in seconds before refused requests are checked again: a reason may pass, as a pod gets its address later.
 """
 MOST_LATER = 1000
-"""The most refused requests that are kept and checked again, as any pod of a pool can make more."""
+"""The most refused requests that are kept and checked again: two for each node, of its client and its server."""
 
 
 class Approvals:
@@ -90,11 +90,24 @@ class Approvals:
                     continue
                 if self._open.get(name) is raw:  # otherwise a newer version has come meanwhile
                     del self._open[name]
-                    if why and len(self._later) < MOST_LATER:
-                        self._later[name] = raw
+                    if why:
+                        self._check_later(name, raw)
                 if why and self._said.get(name) != why:
                     self._said[name] = why
                     log.warning("a request for a certificate is not approved", request=name, why=why)
+
+    def _check_later(self, name: str, raw: Raw) -> None:
+        """Keep a refused request, and of several for the same certificate the newest: nobody waits for the others.
+
+        So a node that asks again and again costs no more than one that has asked once.
+        """
+        wanted, asked = _certificate(raw), raw["metadata"]["creationTimestamp"]
+        for kept in [kept for kept, other in self._later.items() if _certificate(other) == wanted]:
+            if self._later[kept]["metadata"]["creationTimestamp"] > asked:
+                return
+            del self._later[kept]
+        if len(self._later) < MOST_LATER:
+            self._later[name] = raw
 
     async def _settle(self, name: str, raw: Raw) -> str:
         """Approve a request if that is allowed.
@@ -153,6 +166,11 @@ class Approvals:
     def deleted(self, item: dict[str, Any]) -> None:
         for kept in (self._open, self._later, self._said):
             kept.pop(item["metadata"]["name"], None)
+
+
+def _certificate(raw: Raw) -> tuple[str, str]:
+    """Which certificate is asked for: the node's name, and the signer."""
+    return asking(raw), str(raw["spec"].get("signerName"))
 
 
 def asking(raw: Raw) -> str:
