@@ -159,7 +159,10 @@ def body(answer: bytes) -> bytes:
         (b"POST /count HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked, identity\r\n\r\n0\r\n\r\n", (400, 501)),
         (b"POST /count HTTP/1.1\r\nHost: x\r\nTransfer-Encoding : chunked\r\n\r\n0\r\n\r\n", (400,)),
         (b"POST /count HTTP/1.0\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", (400,)),
-        (b"GET /hello HTTP/1.1\r\nHost: x\r\n folded: y\r\n\r\n", (400, 200)),
+        (b"POST /count HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n", (501,)),
+        (b"GET /hello HTTP/1.1\r\nHost: x\r\n folded: y\r\n\r\n", (400,)),
+        (b"GET /hello HTTP/1.1\nHost: x\n\n", (400,)),
+        (b"GET /hello\r\n\r\n", (505,)),
         (b"GET /hello\x00 HTTP/1.1\r\nHost: x\r\n\r\n", (400,)),
         (HEAD + b"X: a\x00b\r\n\r\n", (400,)),
         (HEAD + b"X\x01: a\r\n\r\n", (400,)),
@@ -226,6 +229,15 @@ def test_upgrades_are_not_taken(served: Served) -> None:
         HEAD + b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n\r\n"
     )
     assert status(answer) == 200
+
+
+def test_older_clients_are_answered_up_to_the_end_of_the_connection(served: Served) -> None:
+    for path in ("/hello", "/pieces?3"):
+        answer = served.say(f"GET {path} HTTP/1.0\r\nConnection: keep-alive\r\n\r\n".encode() * 2)
+        assert status(answer) == 200
+        assert answer.count(b"HTTP/1.1 ") == 1
+        assert b"\r\nconnection: close\r\n" in answer
+        assert b"chunked" not in answer
 
 
 def test_who_waits_to_be_told_to_go_on_is_told(served: Served) -> None:

@@ -13,13 +13,13 @@ The imports of a component are defined from the component's own types (`world`),
 - `files`: wasi:filesystem, on top of `descriptors`; the package `sockets`: wasi:sockets;
 - `dialing`: requests to the broker; `wire`: the bytes of a connection that it has opened; `pool`: connections that wait
   for their next request; `outgoing`: a guest's own HTTP requests;
-- `http`: wasi:http/types, on top of `fields` and `bodies`; `connections`: HTTP/1.1 on a socket; `exchanges`: one
-  request and its answer; `front`: which thread serves which connection; `turns`: which request is served next, and
-  when a slow client is given up;
+- `http`: wasi:http/types, on top of `fields` and `bodies`; `connections`: a client's socket; `requests`: what comes
+  over it; `exchanges`: one request and its answer; `answers`: the bytes of an answer; `front`: which thread serves
+  which connection; `turns`: which request is served next, and when a slow client is given up;
 - `interfaces`: which components need this world, and how they are checked and loaded;
 - `commands`: runs a component that exports wasi:cli/run;
 - `serving`: serves a component that exports wasi:http/incoming-handler.
 
-It uses the standard library, wasmtime and h11, under Python 3.10. The zygote imports all modules, because a child can
-read none of Python's files.
+It uses the standard library, wasmtime, h11 and httptools, under Python 3.10. The zygote imports all modules, because a
+child can read none of Python's files.
 """

@@ -1,4 +1,4 @@
-"""A client's connection to a component that serves: HTTP/1.1, parsed by h11, on a non-blocking socket.
+"""A client's connection to a component that serves: HTTP/1.1 on a non-blocking socket.
 
 One thread at a time uses a connection (see `front`). Each request on it, with its answer, is an exchange (`exchanges`).
 """
@@ -6,9 +6,7 @@ One thread at a time uses a connection (see `front`). Each request on it, with i
 from __future__ import annotations
 
 import contextlib
-import email.utils
 import fcntl
-import http
 import os
 import select
 import socket
@@ -17,11 +15,10 @@ import termios
 import time
 from typing import NamedTuple
 
-import h11
+from . import answers
+from .requests import Head, Reader
 
 READ = 64 * 1024
-REASONS = {status.value: status.phrase.encode() for status in http.HTTPStatus}
-_TEXT = [("content-type", "text/plain; charset=utf-8")]
 
 
 class Limits(NamedTuple):
@@ -46,14 +43,6 @@ class Gone(Exception):
     """The client is no longer there."""
 
 
-class Refused(Exception):
-    """A request that is not taken: its status and why."""
-
-    def __init__(self, status: int, why: str) -> None:
-        super().__init__(why)
-        self.status = status
-
-
 class Connection:
     """One client. Takes over the socket.
 
@@ -61,6 +50,8 @@ class Connection:
         peer: the client that its requests count for when clients take turns (`turns.client_of`).
 
     Attributes:
+        reader: what has come.
+        out: what waits to be written.
         until: when it is closed if nothing happens, by the monotonic clock in seconds.
         idle: it waits for the first byte of a request that is not the first one.
         serving: a guest is at work for it.
@@ -68,6 +59,7 @@ class Connection:
         heard: bytes have come over it.
         moved: number of bytes that have come, and of those that were given to the kernel to be sent.
         sent: number of bytes that were given to the kernel to be sent.
+        carried_before: what it had carried (`carried`) when its present request began.
         last: the present request is the last one on this connection.
         closing: nothing more is answered; it is only read until the client closes it.
     """
@@ -76,11 +68,11 @@ class Connection:
         self._socket, self.peer = sock, peer
         self.descriptor = sock.fileno()
         self.limits = limits
-        self.protocol = h11.Connection(h11.SERVER, max_incomplete_event_size=limits.head)
+        self.reader = Reader(limits.head)
         self.out = bytearray()
         self.until = time.monotonic() + limits.head_seconds
         self.idle = False
-        self.moved = self.sent = 0
+        self.moved = self.sent = self.carried_before = 0
         self.heard = self.serving = self.last = self.ending = self.closing = False
 
     def fill(self) -> bool:
@@ -104,7 +96,7 @@ class Connection:
         if self.idle and data:
             self.idle = False
             self.until = time.monotonic() + self.limits.head_seconds
-        self.protocol.receive_data(data)
+        self.reader.feed(data)
         return True
 
     def write(self) -> None:
@@ -136,7 +128,7 @@ class Connection:
             kept = 0
         return self.moved - int(kept)
 
-    def request(self) -> h11.Request | None:
+    def request(self) -> Head | None:
         """The next request, when all of its head is there.
 
         Raises:
@@ -144,15 +136,10 @@ class Connection:
             Gone: the client has closed the connection.
         """
         while True:
-            try:
-                event = self.protocol.next_event()
-            except h11.RemoteProtocolError as error:
-                raise Refused(error.error_status_hint, str(error)) from None
-            if isinstance(event, h11.Request):
+            event = self.reader.next()
+            if isinstance(event, Head):
                 return event
-            if isinstance(event, h11.ConnectionClosed):
-                raise Gone
-            if event is h11.PAUSED:
+            if self.reader.closed:
                 raise Gone
             if not self.fill():
                 return None
@@ -163,29 +150,16 @@ class Connection:
         poll.register(self.descriptor, select.POLLIN)
         return (self.idle or not self.heard) and not self.serving and not poll.poll(0)
 
-    def next_cycle(self) -> bool:
-        """Get ready for the next request; False where this connection has had its last one."""
-        protocol = self.protocol
-        if protocol.our_state is not h11.DONE or protocol.their_state is not h11.DONE:
-            return False
-        protocol.start_next_cycle()
-        self.idle = not protocol.trailing_data[0]
+    def next_cycle(self) -> None:
+        """Get ready for the next request."""
+        self.idle = self.reader.is_empty
+        # Who asks again after an answer has it. Who has asked before may still lack much of it.
+        self.carried_before = self.moved if self.idle else self.carried()
         self.until = time.monotonic() + (self.limits.idle_seconds if self.idle else self.limits.head_seconds)
-        return True
 
-    def answer(self, status: int, text: str) -> None:
-        """Answer with a short text, if no part of an answer was sent yet."""
-        if self.protocol.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
-            return
-        body = f"{text}\n".encode()
-        fields = [*_TEXT, ("content-length", str(len(body))), ("connection", "close"), ("date", date())]
-        self.out += (
-            self.protocol.send(h11.Response(status_code=status, headers=fields, reason=REASONS.get(status, b""))) or b""
-        )
-        without = self.protocol.their_state is not h11.ERROR and self.protocol._request_method == b"HEAD"
-        if not without:
-            self.out += self.protocol.send(h11.Data(data=body)) or b""
-        self.out += self.protocol.send(h11.EndOfMessage()) or b""
+    def answer(self, status: int, text: str, *, bodiless: bool = False) -> None:
+        """Answer with a short text. No part of an answer may have been sent."""
+        self.out += answers.text(status, text, bodiless=bodiless)
 
     def cut(self, *, answered: bool) -> None:
         """Shut the connection, so that a guest that waits for this client goes on. It serves no further request.
@@ -208,16 +182,5 @@ class Connection:
 
     def close(self) -> None:
         """Close the socket."""
+        self.reader.close()
         self._socket.close()
-
-
-_dated: tuple[int, str] = (0, "")
-
-
-def date() -> str:
-    """The present time, in the form of HTTP's field Date."""
-    global _dated
-    now = int(time.time())
-    if _dated[0] != now:
-        _dated = (now, email.utils.formatdate(now, usegmt=True))
-    return _dated[1]

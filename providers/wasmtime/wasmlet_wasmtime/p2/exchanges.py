@@ -1,8 +1,4 @@
-"""One request to a component that serves, and its answer: heads, bodies and trailers on a connection.
-
-h11 refuses what is not HTTP. It accepts some requests whose length two servers could understand in different ways (a
-length as well as chunks, or chunks before HTTP/1.1); they are refused here.
-"""
+"""One request to a component that serves, and its answer: heads, bodies and trailers on a connection."""
 
 from __future__ import annotations
 
@@ -12,12 +8,12 @@ from collections.abc import Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
-import h11
-
+from .answers import Answer, Unsendable, informational
 from .bodies import Broken, ErrorCode
-from .connections import READ, REASONS, Connection, Gone, Refused, date
-from .fields import Pairs, encoded, is_forbidden
+from .connections import READ, Connection, Gone
+from .fields import Pairs, is_forbidden
 from .http import IncomingRequest, OutgoingResponse
+from .requests import End, Head, Refused
 from .streams import ROOM
 
 _CORK_SECONDS = 0.005
@@ -39,14 +35,15 @@ class Exchange:
 
     read_until: float | None = None
 
-    def __init__(self, connection: Connection, request: h11.Request) -> None:
-        self._connection, self._protocol = connection, connection.protocol
-        self.method = request.method.decode("ascii")
+    def __init__(self, connection: Connection, request: Head) -> None:
+        self._connection, self._reader = connection, connection.reader
+        self.method, self._version = request.method, request.version
         self.began = time.monotonic()
         self._begun = False
         self.status = 0
         """The status of the answer; 0 before there is one."""
         self.response: OutgoingResponse | None = None
+        self._answer = Answer(request.method, request.version, keeps=request.keeps)
         self.refusal: tuple[str, Any] | None = None
         self._held: list[bytes] = []
         self._size = 0
@@ -59,31 +56,34 @@ class Exchange:
         """Why no more of the request comes; None if it may."""
         self._unsent: ErrorCode | None = None
         """Why no more of the answer can be sent; None if it can."""
-        self.whole = False
+        self.whole = self._reader.ends > 0
         """Whether all of the request had come when this was made."""
+        self._asks_to_go_on = False
+        """Whether the client waits to be told to go on, with its body."""
         self.incoming = self._incoming(request)
 
-    def _incoming(self, request: h11.Request) -> IncomingRequest:
-        fields, host, length, chunks, left = [], "", False, False, 0
+    def _incoming(self, request: Head) -> IncomingRequest:
+        fields, host = [], ""
         size = len(request.target)
-        for name, value in request.headers:
+        for name, value in request.fields:
             size += len(name) + len(value) + 4
             if name == b"host":
                 host = value.decode("latin-1")
             elif name == b"transfer-encoding":
-                chunks = True
+                if request.version == "1.0":
+                    raise Refused(400, "the request says in two ways how long it is")
+                if value.lower() != b"chunked":
+                    raise Refused(501, "the request's transfer-encoding is not chunked")
             elif name == b"content-length":
-                length = True
-                if len(value) > 18 or (left := int(value)) > self._connection.limits.body:
+                if len(value) > 18 or int(value) > self._connection.limits.body:
                     raise Refused(413, "the request's body is too large")
+            elif name == b"expect" and value.lower() == b"100-continue":
+                self._asks_to_go_on = request.version == "1.1" and not self.whole
             text = name.decode("ascii")
             if not is_forbidden(text):
-                fields.append((text, bytes(value)))
+                fields.append((text, value))
         if size > self._connection.limits.head:
             raise Refused(431, "the request's head is too large")
-        if chunks and (length or request.http_version < b"1.1"):
-            raise Refused(400, "the request says in two ways how long it is")
-        self.whole = not chunks and len(self._protocol.trailing_data[0]) >= left
         if self.method == "CONNECT":
             raise Refused(501, "this is no proxy")
         target = request.target.decode("latin-1")
@@ -122,36 +122,31 @@ class Exchange:
     def _take(self) -> bytes | None:
         while True:
             try:
-                event = self._protocol.next_event()
-            except h11.RemoteProtocolError:
+                event = self._reader.next()
+            except Refused:
                 raise Broken(("HTTP-protocol-error", None)) from None
-            if isinstance(event, h11.Data):
-                self._body_size += len(event.data)
+            if isinstance(event, bytes):
+                self._body_size += len(event)
                 if self._body_size > self._connection.limits.body:
                     raise Broken(("HTTP-request-body-size", self._body_size))
-                if event.data:
-                    return bytes(event.data)
-            elif isinstance(event, h11.EndOfMessage):
+                return event
+            if isinstance(event, End):
                 self._body_ended = True
-                self._trailers = [(name.decode("ascii"), bytes(value)) for name, value in event.headers]
+                self._trailers = [(name.decode("ascii"), value) for name, value in event.trailers]
                 return None
-            elif event is h11.NEED_DATA:
-                self._want()
-                try:
-                    if not self._connection.fill():
-                        return b""
-                except Gone:
-                    raise Broken(_GONE) from None
-            else:
-                raise Broken(_GONE)
+            self._want()
+            try:
+                if not self._connection.fill():
+                    return b""
+            except Gone:
+                raise Broken(_GONE) from None
 
     def _want(self) -> None:
         """Send "100 Continue" to a client that waits for it before it sends the body."""
-        if self._protocol.they_are_waiting_for_100_continue:
-            self._connection.out += (
-                self._protocol.send(h11.InformationalResponse(status_code=100, headers=[], reason="Continue")) or b""
-            )
+        if self._asks_to_go_on and not self._begun:
+            self._connection.out += informational(100, [])
             self._write()
+        self._asks_to_go_on = False
 
     @property
     def trailers(self) -> Pairs:
@@ -183,10 +178,9 @@ class Exchange:
 
     def inform(self, status: int, fields: Pairs) -> None:
         """See `http.Exchange`."""
-        self._connection.out += (
-            self._protocol.send(h11.InformationalResponse(status_code=status, headers=encoded(fields))) or b""
-        )
-        self._write()
+        if self._version == "1.1" and not self._begun:  # an older client does not know these
+            self._connection.out += informational(status, fields)
+            self._write()
 
     def room(self) -> int:
         """See `bodies.Sink`."""
@@ -216,7 +210,7 @@ class Exchange:
             return
         try:
             self._encode()
-        except h11.LocalProtocolError as error:
+        except Unsendable as error:
             self._unsent = ("internal-error", str(error))
             return
         self._write()
@@ -238,35 +232,19 @@ class Exchange:
 
     def _encode(self) -> None:
         """Turn what the guest has written into bytes for the connection."""
-        response, protocol, out = self.response, self._protocol, self._connection.out
+        response, answer, made = self.response, self._answer, b""
         assert response is not None
-        without = self.method == "HEAD" or response.status in (204, 304)
         if not self._begun:
-            fields: list[tuple[str, Any]] = list(response.fields)
-            names = {name.lower() for name, _ in fields}
-            if self._ended and not self._end_trailers and not without and "content-length" not in names:
-                fields.append(("content-length", str(self._size)))
-            if "date" not in names:
-                fields.append(("date", date()))
-            if self._connection.last:
-                fields.append(("connection", "close"))
-            self._begun = True
-            self.status = response.status
-            out += (
-                protocol.send(
-                    h11.Response(status_code=response.status, headers=fields, reason=REASONS.get(response.status, b""))
-                )
-                or b""
-            )
-        held, self._held, self._size = self._held, [], 0
-        if held and not without:
-            out += protocol.send(h11.Data(data=b"".join(held))) or b""
+            answer.keeps = answer.keeps and not self._connection.last
+            length = self._size if self._ended and not self._end_trailers else None
+            made = answer.head(response.status, response.fields, length)
+        made += answer.data(self._held)
         if self._ended and not self._over:
+            made += answer.end(self._end_trailers)
             self._over = True
-            chunked = (
-                not without and protocol._writer is not None and type(protocol._writer).__name__ == "ChunkedWriter"
-            )
-            out += protocol.send(h11.EndOfMessage(headers=encoded(self._end_trailers) if chunked else [])) or b""
+        self._begun, self.status = True, response.status
+        self._held, self._size = [], 0
+        self._connection.out += made
 
     def _write(self) -> None:
         try:
@@ -293,7 +271,7 @@ class Exchange:
         if failure is not None and not self._begun and self._unsent is not _GONE:
             self._held.clear()
             self.status = failure[0]
-            self._connection.answer(*failure)
+            self._connection.answer(*failure, bodiless=self.method == "HEAD")
         return said
 
     def _complaint(self) -> str:
@@ -322,7 +300,10 @@ class Exchange:
             return False
         finally:
             self._unread = self._unsent = _GONE  # the guest may still have a stream of it
-        return self._over and self._connection.next_cycle()
+        if not self._over or not self._answer.keeps:
+            return False
+        self._connection.next_cycle()
+        return True
 
 
 def _elsewhere(target: str, method: str, host: str) -> tuple[str | None, str]:

@@ -29,9 +29,10 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
-from .connections import Connection, Gone, Limits, Refused
+from .connections import Connection, Gone, Limits
 from .dialing import family_of
 from .exchanges import Exchange
+from .requests import Refused
 from .turns import Queue, Turn, client_of, give_up_slowest
 
 MOST_CONNECTIONS = 2048

@@ -36,6 +36,9 @@ STEP_SECONDS = 24.0
 """The most further credit, for bytes that were sent to the client: 384 KiB, a 16th of the largest buffer of Linux."""
 BYTES_PER_SECOND = 16 * 1024
 """So many bytes, that come or go, pay for a second of waiting."""
+_SHORT_SECONDS, _FEW_BYTES = 0.005, BYTES_PER_SECOND // 4
+"""After a shorter wait, with fewer bytes since the last account, the system is not asked what it has carried. The wait
+is added to the debt, and the next account pays for it."""
 
 
 class Turn(Waits):
@@ -60,7 +63,7 @@ class Turn(Waits):
         self._leave, self._connection, self._exchange, self._clock = leave, connection, exchange, clock
         self.began = clock()
         self.until = until
-        self._carried, self._sent = connection.carried(), connection.sent
+        self._sent, self._carried = connection.sent, connection.carried_before
         self._owed = -CREDIT_SECONDS
         """The debt after the last wait: seconds of waiting that bytes have not paid for; below 0 for a credit."""
         self._since: float | None = None
@@ -71,14 +74,18 @@ class Turn(Waits):
     def begin(self, polled: Mapping[int, int]) -> None:
         self._exchange.push(now=True)
         self._leave(self)
-        if polled.keys() == {self._connection.descriptor}:
+        if len(polled) == 1 and self._connection.descriptor in polled:
             self._since = self._clock()
 
     def end(self) -> None:
         since = self._since
         if since is not None:
+            now = self._clock()
             with self._giving_up:
-                self._owed, self._carried = self._account(since, self._clock())
+                if now - since < _SHORT_SECONDS and self._connection.moved - self._carried < _FEW_BYTES:
+                    self._owed += now - since
+                else:
+                    self._owed, self._carried = self._account(since, now)
                 self._since = None
 
     def _account(self, since: float, now: float) -> tuple[float, int]:

@@ -16,7 +16,7 @@ from typing import Any
 from wasmtime import component as components
 
 from .instances import Failed, Trapped, number_of, running, trap
-from .values import SIZE, check, held, lift, lower
+from .values import SIZE, Lift, Lower, check, held, lift, lower
 
 _POINTER, _SIZE = ctypes.c_void_p, ctypes.c_size_t
 _CALLBACK = ctypes.CFUNCTYPE(_POINTER, _POINTER, _POINTER, _POINTER, _POINTER, _SIZE, _POINTER, _SIZE)
@@ -105,7 +105,7 @@ def linker_of(engine: Any, component: Any, *, checked: bool = True) -> int:
         for item, kind in found.ty.exports(engine).items():
             _define(made, interface, item, kind.ty)
             if not checked and isinstance(kind.ty, components.FuncType):
-                _caller(functions[f"{interface_of(interface)}.{item}"], kind.ty)
+                _converters(kind.ty)
         _instance_delete(made)
     _instance_delete(root)
     return int(linker)
@@ -146,36 +146,41 @@ def _drop(data: Any, context: Any, number: int) -> int:
     return 0
 
 
-def _called(found: _Function, kind: Any) -> Callable[..., int]:
-    """The callback for the engine. Its converters are made at the first call, as most imports are never called."""
-    made: Callable[..., int] | None = None
+def _converters(kind: Any) -> tuple[list[tuple[Lift, int]], Lower]:
+    """Those for the parameters of a function, each with its place, and for the result.
 
-    def call(*arguments: Any) -> int:
-        nonlocal made
-        if made is None:
-            try:
-                made = _caller(found, kind)
-            except BaseException as error:
-                return trap(running[get_ident()], _told(error))
-        return made(*arguments)
-
-    return call
-
-
-def _caller(found: _Function, kind: Any) -> Callable[..., int]:
-    """The callback: it lifts the parameters, calls the function, and lowers the result."""
+    Raises:
+        TypeError: a type is not of WASI 0.2.
+    """
     lifts = [(lift(param), index * SIZE) for index, (_, param) in enumerate(kind.params)]
-    size = len(lifts) * SIZE
-    result = kind.result
-    fails = isinstance(result, components.ResultType)
-    lowers = lower(result) if result is not None else None
+    return lifts, lower(kind.result) if kind.result is not None else _nothing
+
+
+def _nothing(instance: Any, value: Any) -> bytes:
+    return b""
+
+
+def _called(found: _Function, kind: Any) -> Callable[..., int]:
+    """The callback for the engine: it lifts the parameters, calls the function, and lowers the result.
+
+    The converters are made at the first call, as most imports are never called.
+    """
+    lifts: list[tuple[Lift, int]] | None = None
+    lowers: Lower = _nothing
+    size, result = len(kind.params) * SIZE, SIZE if kind.result is not None else 0
+
+    def prepare() -> list[tuple[Lift, int]]:
+        nonlocal lifts, lowers
+        made, lowers = _converters(kind)
+        lifts = made
+        return made
 
     def plain(data: Any, context: Any, type_: Any, arguments: int, count: int, results: int, wanted: int) -> int:
         instance = running[get_ident()]
         try:
             raw = string_at(arguments, size) if size else b""
-            answer = found(instance, *[one(instance, raw, at) for one, at in lifts])
-            if lowers is not None:
+            answer = found(instance, *[one(instance, raw, at) for one, at in (prepare() if lifts is None else lifts)])
+            if result:
                 memmove(results, lowers(instance, answer), SIZE)
         except BaseException as error:
             return trap(instance, _told(error))
@@ -186,16 +191,18 @@ def _caller(found: _Function, kind: Any) -> Callable[..., int]:
         try:
             raw = string_at(arguments, size) if size else b""
             try:
-                answer = (True, found(instance, *[one(instance, raw, at) for one, at in lifts]))
+                answer = (
+                    True,
+                    found(instance, *[one(instance, raw, at) for one, at in (prepare() if lifts is None else lifts)]),
+                )
             except Failed as failed:
                 answer = (False, failed.payload)
-            assert lowers is not None
             memmove(results, lowers(instance, answer), SIZE)
         except BaseException as error:
             return trap(instance, _told(error))
         return 0
 
-    return failing if fails else plain
+    return failing if isinstance(kind.result, components.ResultType) else plain
 
 
 def _told(error: BaseException) -> BaseException:
