@@ -303,7 +303,9 @@
         ;; exit
         (call $end-with-code (call $number (local.get $next))))
         ;; part
-        (call $check-write (global.get $stdout) (i32.const 16))
+        (loop $room ;; until the reader has taken some of what is in the pipe
+          (call $check-write (global.get $stdout) (i32.const 16))
+          (br_if $room (i64.eqz (i64.load (i32.const 24)))))
         (call $write-only (global.get $stdout) (i32.load (local.get $next)) (i32.load offset=4 (local.get $next))
           (i32.const 16))
         (return (i32.const 2)))

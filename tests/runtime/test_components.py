@@ -58,7 +58,7 @@ async def test_output_that_is_not_flushed_and_much_of_it(runtime: Runtime, image
     for number, last in enumerate((["exit", "3"], ["return"], ["trap"], [])):
         pod = pod_of("flood", "500", "part", "the end", *last, image=image, name=f"p{number}")
         key = await runtime.create(pod)
-        await runtime.ended(key)
+        assert (await runtime.ended(key)).exit_code == {"exit": 3, "return": 1, "trap": 134}.get("".join(last[:1]), 0)
         text = await runtime.log(key)
         assert len(text) == 500 * 4096 + len("the end")
         assert text.endswith(b"the end")
