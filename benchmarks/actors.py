@@ -24,7 +24,7 @@ from benchmarks.components import from_another_core, listener, provider_of
 from benchmarks.guest import group_memory, pss, workers
 from benchmarks.processes import BenchmarkFailed
 from benchmarks.report import Progress
-from benchmarks.serving import PORT, Found, answering, compiled, pod_of
+from benchmarks.serving import PORT, REST_SECONDS, Found, answering, compiled, pod_of
 from wasmlet.model.pod import Pod
 from wasmlet.provider import Provider
 
@@ -137,6 +137,7 @@ async def _first_answers(provider: Provider, kinds: tuple[_Kind, ...], count: in
     with progress.step("first answers"):
         for _ in range(count):
             for kind in kinds:
+                await asyncio.sleep(REST_SECONDS)
                 begin = time.perf_counter()
                 async with _served(provider, kind):
                     took[kind.name].append(1000 * (time.perf_counter() - begin))

@@ -25,7 +25,7 @@ from benchmarks.burst import quantile
 from benchmarks.guest import pss, workers
 from benchmarks.processes import BenchmarkFailed
 from benchmarks.report import Progress
-from benchmarks.serving import Found, answering, asked, compiled, pod_of
+from benchmarks.serving import REST_SECONDS, Found, answering, asked, compiled, pod_of
 from wasmlet.cli import providers
 from wasmlet.model.pod import Pod
 from wasmlet.provider import NodeContext, Provider
@@ -117,6 +117,7 @@ async def _first_answers(what: _Asked, count: int, progress: Progress) -> dict[s
     with progress.step(f"{what.language}: first answers"):
         for _ in range(count):
             for name, found in took.items():
+                await asyncio.sleep(REST_SECONDS)
                 begin = time.perf_counter()
                 async with _served(what, name):
                     found.append(1000 * (time.perf_counter() - begin))
