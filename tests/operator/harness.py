@@ -7,7 +7,7 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,8 @@ DEFINITION = f"{CRDS}/wasmnodepools.wasmlet.dev"
 NODES = "/api/v1/nodes"
 LEASES = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases"
 SECONDS = 300.0
+SLEEPING = ("sleep", "100000")
+"""The arguments of a guest that sleeps."""
 Raw = dict[str, Any]
 
 
@@ -157,10 +159,12 @@ class Fleet:
         """The collection of pods, of nodes and of tests."""
         return f"/api/v1/namespaces/{self.namespace}/pods"
 
-    async def deployment(self, name: str, replicas: int, image: str) -> None:
-        """Make a Deployment of wasm pods that sleep, and wait until they are ready."""
-        container = {"name": "c", "image": image, "args": ["sleep", "100000"]}
-        spec = {"runtimeClassName": "wasmlet", "containers": [container], "terminationGracePeriodSeconds": 5}
+    async def deployment(
+        self, name: str, replicas: int, image: str, args: Sequence[str] = SLEEPING, handler: str = "wasmlet"
+    ) -> None:
+        """Make a Deployment of wasm pods, which sleep by default, and wait until they are ready."""
+        container = {"name": "c", "image": image, "args": list(args)}
+        spec = {"runtimeClassName": handler, "containers": [container], "terminationGracePeriodSeconds": 5}
         labels = {"app": name}
         template = {"metadata": {"labels": labels}, "spec": spec}
         content = {"replicas": replicas, "selector": {"matchLabels": labels}, "template": template}

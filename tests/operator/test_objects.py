@@ -126,7 +126,9 @@ def test_settings_become_variables() -> None:
 def test_a_pool_of_actors_names_whom_it_trusts() -> None:
     found = pool(provider="wascc", config={"wascc-issuers": "A"})
     check_config(found)
-    assert "--provider=wascc" in options(found)
+    assert {"--provider=wascc", "--network=address"} <= set(options(found))
+    assert "--network=address" not in options(pool(provider="wascc", config={"network": "none"}))
+    assert "--network=address" not in options(pool())
     (container,) = template(found, "wasmlet:1", "account", "https://api")["spec"]["containers"]
     assert {"name": "WASMLET_WASCC_ISSUERS", "value": "A"} in container["env"]
 

@@ -8,6 +8,7 @@ runs these on a real cluster made for tests, one after the other.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
 import pytest
 
@@ -17,6 +18,8 @@ from tests.operator.harness import NODES, POOLS, Fleet, Raw, condition
 from wasmlet.operator.seen import DRAINING
 
 pytestmark = [pytest.mark.needs_root("the pods of nodes are put into namespaces"), pytest.mark.timeout(600)]
+
+COUNTER = Path(__file__).parents[2] / "examples" / "wascc" / "counter.wasm"
 
 
 @pytest.fixture
@@ -54,6 +57,17 @@ async def test_a_pool_that_says_nothing_is_one_node_and_says_what_it_does(fleet:
     shown = await fleet.run("get", "wnp")
     assert shown.split()[:5] == ["NAME", "PROVIDER", "DESIRED", "READY", "PODS"]
     assert shown.splitlines()[1].split()[:5] == ["edge", "wasmtime", "1", "1", "250"]
+
+
+async def test_a_pool_of_actors(fleet: Fleet) -> None:
+    await fleet.operator()
+    await fleet.pool(provider="wascc")
+    await fleet.ready(1)
+    await fleet.deployment("counter", 2, f"file://{COUNTER}", args=(), handler="wasmlet-wascc")
+    for pod in (await fleet.admin.get(fleet.pods, labelSelector="app=counter"))["items"]:
+        assert pod["spec"]["nodeName"] == "edge-0"
+    await fleet.remove()
+    await fleet.gone()
 
 
 async def test_pods_leave_a_node_before_it_goes(fleet: Fleet, guest: str) -> None:

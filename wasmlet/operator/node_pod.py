@@ -177,6 +177,8 @@ def _settings(pool: Pool) -> Iterable[tuple[str, str]]:
     yield "register-with-taints", f"{UNPREPARED}:NoSchedule"
     for engine in sorted(pool.engines):
         yield "engine", engine
+    if pool.provider == "wascc" and "network" not in pool.config:
+        yield "network", "address"  # actors do nothing but answer; a node chooses none in a pod without rights
 
 
 def _secure(spec: dict[str, Any], container: dict[str, Any], *, privileged: bool) -> None:

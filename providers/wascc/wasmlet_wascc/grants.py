@@ -201,7 +201,7 @@ def _url(key: str, value: str) -> str:
         good = False
     path = parts.path.strip("/") if good else ""
     if not good or parts.fragment or (path and not (key == "keyvalue" and path.isdigit())):
-        raise _refused(key, expected, value)
+        raise _hidden(key, expected)
     return value
 
 
@@ -221,7 +221,7 @@ def _settings(key: str, value: str) -> dict[str, str]:
         found = None
     texts = isinstance(found, dict) and all(isinstance(one, str) for one in found.values())
     if not texts or len(found) > _MOST_SETTINGS:
-        raise _refused(key, f"a JSON object of at most {_MOST_SETTINGS} texts", value)
+        raise _hidden(key, f"a JSON object of at most {_MOST_SETTINGS} texts")
     settings: dict[str, str] = found
     return settings
 
@@ -237,3 +237,11 @@ def _bindings(container: Container) -> dict[str, str]:
 
 def _refused(key: str, expected: str, found: str) -> Refused:
     return Refused(f"metadata.annotations[{PREFIX}{key}]", f"expected {expected}, found {found[:80]!r}")
+
+
+def _hidden(key: str, expected: str) -> Refused:
+    """The error for a value in which a password may be. People who may not read the pod may read its events."""
+    return Refused(
+        f"metadata.annotations[{PREFIX}{key}]",
+        f"expected {expected}; the value is not shown here, since a password may be in it",
+    )
