@@ -41,10 +41,10 @@ from wasmlet import (
 from wasmlet.clock import Retries, either
 from wasmlet.concurrency import in_thread
 from wasmlet.model.inputs import HandedImage
+from wasmlet_remote.batches import Creates
 from wasmlet_remote.bodies import Body, body_of
 from wasmlet_remote.changes import Follower
 from wasmlet_remote.config import Config as Settings
-from wasmlet_remote.creates import Creates
 from wasmlet_remote.link import Away, Link, Params, Transports, Untrusted, direct, understood
 from wasmlet_remote.mailbox import Mailbox
 from wasmlet_remote.session import RETRIES, Sessions

@@ -9,8 +9,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from wasmlet_remote.batches import NEW_SECONDS, Creates
 from wasmlet_remote.bodies import Body
-from wasmlet_remote.creates import NEW_SECONDS, Creates
 from wasmlet_remote.link import Away
 
 import wasmlet
