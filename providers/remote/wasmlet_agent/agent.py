@@ -26,7 +26,7 @@ from wasmlet_agent.changes import Changes
 from wasmlet_agent.outcomes import Outcome, outcome_of
 from wasmlet_agent.pods.pods import Pods
 from wasmlet_agent.pods.store import Store
-from wasmlet_agent.protocol import BATCHES, BEAT_SECONDS
+from wasmlet_agent.protocol import BATCHED_DELETES, BATCHES, BEAT_SECONDS
 from wasmlet_agent.protocol.messages import Beat, NodeDescription, ProbeResult, SessionAnswer, SessionRequest
 from wasmlet_agent.sessions import Sessions
 
@@ -149,7 +149,7 @@ class Agent:
                 version=importlib.metadata.version("wasmlet"),
                 n=self.changes.n,
                 now=self._clock.now(),
-                supports=(BATCHES, *(call for call in SUPPORTED if provider.supports(call))),
+                supports=(BATCHES, BATCHED_DELETES, *(call for call in SUPPORTED if provider.supports(call))),
             )
 
     async def _serve_again(self, node: NodeDescription) -> None:

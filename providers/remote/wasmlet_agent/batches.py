@@ -1,12 +1,15 @@
-"""`POST /v1/pods`: many pods in one request, each answered in a line of its own as soon as it is taken on.
+"""Requests for many pods, each of which has an answer in a line of its own.
 
-A pod is two lines of the body: a `BatchedPod`, and the `PodRequest` that a `PUT` would have as its body.
+`POST /v1/pods` creates pods, and answers for each as soon as it is taken on. A pod is two lines of the body: a
+`BatchedPod`, and the `PodRequest` that a `PUT` would have as its body. `POST /v1/deletes` has pods end, and answers at
+once. A pod is one line, a `BatchedDelete`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
+from collections.abc import Sequence
 
 import structlog
 from aiohttp import web
@@ -14,6 +17,7 @@ from aiohttp import web
 from wasmlet.concurrency import in_thread
 from wasmlet.errors import InvalidInput, WasmletError
 from wasmlet.failures import described
+from wasmlet.model.pod import PodKey
 from wasmlet_agent.agent import Agent
 from wasmlet_agent.breaking import breaking_off
 from wasmlet_agent.pods.fences import Fence
@@ -21,7 +25,8 @@ from wasmlet_agent.pods.store import check_uid
 from wasmlet_agent.protocol import LARGE, MOST_BATCH
 from wasmlet_agent.protocol.codec import decode, encode
 from wasmlet_agent.protocol.failures import failure_of
-from wasmlet_agent.protocol.messages import BatchedAnswer, BatchedPod, PodRequest
+from wasmlet_agent.protocol.messages import BatchedAnswer, BatchedDelete, BatchedPod, PodRequest
+from wasmlet_agent.queries import span
 
 log = structlog.get_logger(__name__)
 
@@ -43,13 +48,35 @@ def read_batch(body: bytes) -> list[_Pod]:
     if not lines or len(lines) % 2:
         raise InvalidInput(f"expected two lines for each of 1 to {MOST_BATCH} pods, found another number")
     found = [(decode(BatchedPod, head), pod) for head, pod in zip(lines[::2], lines[1::2], strict=True)]
-    for head, _ in found:
+    _check_heads([head for head, _ in found])
+    return found
+
+
+def read_deletes(body: bytes) -> list[BatchedDelete]:
+    """The pods of a body that are to end.
+
+    Raises:
+        InvalidInput: it is of another form, or has too many pods or one twice.
+    """
+    lines = body.split(b"\n", MOST_BATCH)
+    if not lines[-1]:
+        lines.pop()
+    if not 1 <= len(lines) <= MOST_BATCH:
+        raise InvalidInput(f"expected a line for each of 1 to {MOST_BATCH} pods, found another number")
+    found = [decode(BatchedDelete, line) for line in lines]
+    _check_heads(found)
+    for one in found:
+        span(one.grace, "grace")
+    return found
+
+
+def _check_heads(heads: Sequence[BatchedPod | BatchedDelete]) -> None:
+    for head in heads:
         check_uid(head.uid)
         if head.sequence < 1:
             raise InvalidInput(f"sequence: expected a number from 1 on, found {head.sequence}")
-    if len({head.uid for head, _ in found}) < len(found):
+    if len({head.uid for head in heads}) < len(heads):
         raise InvalidInput("uid: expected each pod once, found one twice")
-    return found
 
 
 async def create_batch(request: web.Request, agent: Agent, session: int, body: bytes) -> web.StreamResponse:
@@ -73,6 +100,20 @@ async def create_batch(request: web.Request, agent: Agent, session: int, body: b
     return answer
 
 
+async def delete_batch(agent: Agent, session: int, body: bytes) -> bytes:
+    """Have the pods end in their own time. Returns the lines of the answer."""
+    answers = bytearray()
+    for one in read_deletes(body):
+        key = PodKey(one.namespace, one.name, one.uid)
+        try:
+            await agent.pods.delete(key, Fence(session, one.sequence), one.grace, keeps=one.keep)
+        except Exception as error:
+            answers += encode(_refused(one.uid, error, "a pod cannot be ended")) + b"\n"
+        else:
+            answers += encode(BatchedAnswer(one.uid)) + b"\n"
+    return bytes(answers)
+
+
 async def _create(agent: Agent, session: int, pod: _Pod) -> BatchedAnswer:
     head, body = pod
     try:
@@ -80,10 +121,14 @@ async def _create(agent: Agent, session: int, pod: _Pod) -> BatchedAnswer:
         agent.sessions.check(session)  # it may have ended meanwhile
         await agent.pods.create(head.uid, Fence(session, head.sequence), digest, request)
     except Exception as error:
-        if not isinstance(error, WasmletError):
-            log.error("a pod cannot be created", uid=head.uid, **described(error))
-        return BatchedAnswer(head.uid, failure_of(error)[1])
+        return _refused(head.uid, error, "a pod cannot be created")
     return BatchedAnswer(head.uid)
+
+
+def _refused(uid: str, error: Exception, event: str) -> BatchedAnswer:
+    if not isinstance(error, WasmletError):
+        log.error(event, uid=uid, **described(error))
+    return BatchedAnswer(uid, failure_of(error)[1])
 
 
 def _read(body: bytes) -> tuple[str, PodRequest]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 
 from wasmlet.errors import InvalidInput
@@ -55,9 +54,17 @@ def seconds(query: Mapping[str, str], name: str) -> float:
     """
     text = query.get(name, "")
     try:
-        found = float(text)
+        return span(float(text), name)
     except ValueError:
-        found = math.nan
+        raise InvalidInput(f"{name}: expected seconds, at least 0, found {text[:40]!r}") from None
+
+
+def span(found: float, name: str) -> float:
+    """A span of time, in seconds.
+
+    Raises:
+        InvalidInput: it is negative or endless.
+    """
     if not 0 <= found <= _MOST:
-        raise InvalidInput(f"{name}: expected seconds, at least 0, found {text[:40]!r}")
+        raise InvalidInput(f"{name}: expected seconds, at least 0, found {found:g}")
     return found

@@ -20,7 +20,7 @@ from wasmlet.model.pod import PodKey
 from wasmlet.provider import Provider
 from wasmlet_agent.agent import Agent
 from wasmlet_agent.auth import Guard
-from wasmlet_agent.batches import create_batch
+from wasmlet_agent.batches import create_batch, delete_batch
 from wasmlet_agent.bodies import Bodies
 from wasmlet_agent.breaking import breaking_off
 from wasmlet_agent.following import send_changes
@@ -28,7 +28,7 @@ from wasmlet_agent.logs import log_options, send_log
 from wasmlet_agent.openapi import document
 from wasmlet_agent.pods.fences import Fence
 from wasmlet_agent.pods.store import check_uid
-from wasmlet_agent.protocol import BLOB_PIECE, LARGE, PREFIX, SEQUENCE_HEADER, SESSION_HEADER
+from wasmlet_agent.protocol import BLOB_PIECE, LARGE, MOST_BODY, PREFIX, SEQUENCE_HEADER, SESSION_HEADER
 from wasmlet_agent.protocol.codec import decode, encode
 from wasmlet_agent.protocol.failures import Failure, SessionOver, failure_of
 from wasmlet_agent.protocol.messages import (
@@ -76,6 +76,7 @@ class Server:
         app.router.add_put(PREFIX + "/blobs/{digest}", self._blob)
         app.router.add_get(PODS, self._list)
         app.router.add_post(PODS, self._batch)
+        app.router.add_post(PREFIX + "/deletes", self._deletes)
         app.router.add_put(POD, self._create)
         app.router.add_patch(POD, self._update)
         app.router.add_get(POD, self._get)
@@ -172,11 +173,22 @@ class Server:
         return _json(Accepted())
 
     async def _batch(self, request: web.Request) -> web.StreamResponse:
-        session = wanted(request.headers, SESSION_HEADER, least=0)
-        body = await self._bodies.read(request)
-        self._agent.sessions.check(session)  # it may have ended while the body was on its way
+        session, body = await self._for_many(request)
         _ = self._agent.pods.provider
         return await create_batch(request, self._agent, session, body)
+
+    async def _deletes(self, request: web.Request) -> web.Response:
+        session, body = await self._for_many(request, most=LARGE)
+        return web.Response(
+            body=await delete_batch(self._agent, session, body), status=202, content_type="application/x-ndjson"
+        )
+
+    async def _for_many(self, request: web.Request, most: int = MOST_BODY) -> tuple[int, bytes]:
+        """The session and the body of a request for many pods."""
+        session = wanted(request.headers, SESSION_HEADER, least=0)
+        body = await self._bodies.read(request, most)
+        self._agent.sessions.check(session)  # it may have ended while the body was on its way
+        return session, body
 
     async def _update(self, request: web.Request) -> web.Response:
         uid, fence = _uid(request), _fence(request)
@@ -255,7 +267,8 @@ class Server:
         return _pod_request(body) if len(body) < LARGE else await in_thread(_pod_request, body)
 
     async def _body(self, request: web.Request, kind: type[T]) -> T:
-        return decode(kind, await self._bodies.read(request))
+        body = await self._bodies.read(request)
+        return decode(kind, body) if len(body) < LARGE else await in_thread(decode, kind, body)
 
 
 @contextlib.contextmanager

@@ -1,25 +1,26 @@
-"""Creates many pods with few requests: pods that arrive while other requests are on their way go out together."""
+"""Creates and ends many pods with few requests: what is asked while others are on their way goes out together."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from contextlib import aclosing, suppress
+from functools import partial
 from typing import Protocol
 
 import attrs
-from wasmlet_agent.protocol import MOST_BATCH, SEQUENCE_HEADER
+from wasmlet_agent.protocol import MOST_BATCH
 from wasmlet_agent.protocol.codec import decode, encode
 from wasmlet_agent.protocol.failures import Stale, error_of
-from wasmlet_agent.protocol.messages import BatchedAnswer, BatchedPod
+from wasmlet_agent.protocol.messages import BatchedAnswer, BatchedDelete, BatchedPod
 
-from wasmlet import InvalidInput, WasmletError
+from wasmlet import InvalidInput, PodKey, WasmletError
 from wasmlet_remote.bodies import Body
 from wasmlet_remote.link import Away
 
 AT_ONCE = 2
-"""How many new requests may be on their way. Pods that arrive meanwhile are collected for the next one."""
+"""How many new requests of a kind may be on their way. What is asked meanwhile is collected for the next one."""
 NEW_SECONDS = 1.0
 """A request counts as new for so long. After that the next one is sent, so that a slow pod does not delay others."""
 WHOLE_SECONDS = 75.0
@@ -28,17 +29,54 @@ _BYTES = 1024 * 1024
 """Of the bodies in one request, about."""
 
 
+@attrs.frozen
+class Order:
+    """What an agent is asked for one pod: in a request to `/v1/pods/{uid}`, or in one with others.
+
+    Attributes:
+        method, params, body: of a request for this pod alone. The body is not compressed.
+        head: gives the first line for this pod in a request for many, with its sequence number; the body is the second.
+    """
+
+    uid: str
+    method: str
+    head: Callable[[int], BatchedPod | BatchedDelete]
+    params: Mapping[str, str] = attrs.field(factory=dict)
+    body: Body | None = None
+
+    @property
+    def content(self) -> bytes:
+        return self.body.content if self.body is not None else b""
+
+    def lines(self, sequence: int) -> bytes:
+        """The lines for this pod in a request for many."""
+        head = encode(self.head(sequence)) + b"\n"
+        return head if self.body is None else head + self.body.content + b"\n"
+
+
+def create(uid: str, body: Body) -> Order:
+    """Asks an agent to take a pod on."""
+    return Order(uid, "PUT", partial(BatchedPod, uid), body=body)
+
+
+def delete(key: PodKey, grace_seconds: float, *, keep: bool) -> Order:
+    """Asks an agent to end a pod; with `keep` its logs stay."""
+    params = {"namespace": key.namespace, "name": key.name, "grace": f"{grace_seconds:g}"}
+    params |= {"keep": "true"} if keep else {}
+    head = partial(BatchedDelete, key.uid, grace=grace_seconds, namespace=key.namespace, name=key.name, keep=keep)
+    return Order(key.uid, "DELETE", head, params)
+
+
 class Agent(Protocol):
     """Requests to an agent, as `RemoteProvider` makes them; they fail where it is away."""
 
-    async def ask(self, method: str, path: str, body: bytes, headers: dict[str, str]) -> bytes: ...
+    async def alone(self, order: Order) -> None: ...
     def lines(self, path: str, body: bytes) -> AsyncGenerator[bytes, None]: ...
 
 
 @attrs.frozen(eq=False)
-class _Pod:
-    uid: str
-    body: Body
+class _Waiting:
+    order: Order
     done: asyncio.Future[None]
 
     def fail(self, error: Exception) -> None:
@@ -46,35 +84,37 @@ class _Pod:
             self.done.set_exception(error)
 
 
-class Creates:
-    """Gives pods to the agent, several in one request. `put` adds a pod, and `run` sends them.
+class Batches:
+    """Sends orders of one kind, several in one request. `put` adds an order, and `run` sends them.
 
     Args:
+        path: of requests for many pods.
         sequence: the numbers of requests.
     """
 
-    def __init__(self, agent: Agent, sequence: Iterator[int]) -> None:
+    def __init__(self, agent: Agent, path: str, sequence: Iterator[int]) -> None:
         self._agent = agent
+        self._path = path
         self._sequence = sequence
-        self._waiting: deque[_Pod] = deque()
+        self._waiting: deque[_Waiting] = deque()
         self._some = asyncio.Event()
         self._stopped = False
 
-    async def put(self, uid: str, body: Body) -> None:
-        """Have the agent create a pod, and wait until it has done so. The body is not compressed.
+    async def put(self, order: Order) -> None:
+        """Ask the agent for something, and wait until it has done it.
 
         Raises:
-            WasmletError: as a `PUT` of the pod.
+            WasmletError: as the same request for this pod alone.
         """
         if self._stopped:
             raise WasmletError("the provider has stopped")
-        pod = _Pod(uid, body, asyncio.get_running_loop().create_future())
-        self._waiting.append(pod)
+        waiting = _Waiting(order, asyncio.get_running_loop().create_future())
+        self._waiting.append(waiting)
         self._some.set()
-        await pod.done
+        await waiting.done
 
     async def run(self) -> None:
-        """Hand over what there is, until cancelled."""
+        """Send what there is, until cancelled."""
         places = asyncio.Semaphore(AT_ONCE)
         try:
             async with asyncio.TaskGroup() as group:
@@ -87,26 +127,26 @@ class Creates:
                         places.release()
         finally:
             self._stopped = True
-            for pod in self._waiting:
-                pod.fail(WasmletError("the provider has stopped"))
+            for waiting in self._waiting:
+                waiting.fail(WasmletError("the provider has stopped"))
 
-    def _taken(self) -> dict[str, _Pod]:
+    def _taken(self) -> dict[str, _Waiting]:
         """What goes in one request, by UID."""
-        wanted: dict[str, _Pod] = {}
+        wanted: dict[str, _Waiting] = {}
         size = 0
-        while self._waiting and len(wanted) < MOST_BATCH and size < _BYTES and self._waiting[0].uid not in wanted:
-            pod = self._waiting.popleft()
-            if not pod.done.done():  # whoever waited may have left
-                wanted[pod.uid] = pod
-                size += len(pod.body.content)
+        while self._waiting and len(wanted) < MOST_BATCH and size < _BYTES and self._waiting[0].order.uid not in wanted:
+            first = self._waiting.popleft()
+            if not first.done.done():  # whoever waited may have left
+                wanted[first.order.uid] = first
+                size += len(first.order.content)
         if not self._waiting:
             self._some.clear()
         return wanted
 
-    async def _send(self, wanted: dict[str, _Pod], places: asyncio.Semaphore) -> None:
-        """Send pods, as long as somebody waits for at least one of them. Raises nothing."""
-        work = asyncio.ensure_future(self._hand_over(wanted))
-        told = asyncio.ensure_future(asyncio.wait([pod.done for pod in wanted.values()]))
+    async def _send(self, wanted: dict[str, _Waiting], places: asyncio.Semaphore) -> None:
+        """Send orders, as long as somebody waits for at least one of them. Raises nothing."""
+        work = asyncio.ensure_future(self._ask(wanted))
+        told = asyncio.ensure_future(asyncio.wait([waiting.done for waiting in wanted.values()]))
         try:
             await asyncio.wait([work, told], timeout=NEW_SECONDS, return_when=asyncio.FIRST_COMPLETED)
             places.release()
@@ -115,38 +155,35 @@ class Creates:
             for task in (work, told):
                 task.cancel()
             await asyncio.gather(work, told, return_exceptions=True)
-            for pod in wanted.values():
-                pod.fail(WasmletError("the provider has stopped"))
+            for waiting in wanted.values():
+                waiting.fail(WasmletError("the provider has stopped"))
 
-    async def _hand_over(self, wanted: dict[str, _Pod]) -> None:
+    async def _ask(self, wanted: dict[str, _Waiting]) -> None:
         if len(wanted) > 1:
             try:
                 async with asyncio.timeout(WHOLE_SECONDS):
                     await self._many(wanted)
                 return
             except (Away, Stale, TimeoutError) as error:
-                for pod in wanted.values():
-                    pod.fail(Away(str(error) or "the agent has not answered for each pod in time"))
+                for waiting in wanted.values():
+                    waiting.fail(Away(str(error) or "the agent has not answered for each pod in time"))
                 return
             except WasmletError:  # the request as a whole is refused, as by an agent that knows none of its kind
                 pass
-        for pod in wanted.values():
-            if pod.done.done():
+        for waiting in wanted.values():
+            if waiting.done.done():
                 continue
             try:
-                headers = pod.body.headers | {SEQUENCE_HEADER: str(next(self._sequence))}
-                await self._agent.ask("PUT", f"/pods/{pod.uid}", pod.body.content, headers)
+                await self._agent.alone(waiting.order)
             except Exception as error:
-                pod.fail(error)
+                waiting.fail(error)
             else:
-                if not pod.done.done():
-                    pod.done.set_result(None)
+                if not waiting.done.done():
+                    waiting.done.set_result(None)
 
-    async def _many(self, wanted: dict[str, _Pod]) -> None:
-        body = bytearray()
-        for pod in wanted.values():
-            body += encode(BatchedPod(pod.uid, next(self._sequence))) + b"\n" + pod.body.content + b"\n"
-        async with aclosing(self._agent.lines("/pods", bytes(body))) as lines:
+    async def _many(self, wanted: dict[str, _Waiting]) -> None:
+        body = b"".join(waiting.order.lines(next(self._sequence)) for waiting in wanted.values())
+        async with aclosing(self._agent.lines(self._path, body)) as lines:
             del body
             async for line in lines:
                 with suppress(InvalidInput):  # what makes no sense answers for no pod
@@ -158,5 +195,5 @@ class Creates:
                         named.done.set_result(None)
                     else:
                         named.fail(error_of(answer.failure))
-        if not all(pod.done.done() for pod in wanted.values()):
+        if not all(waiting.done.done() for waiting in wanted.values()):
             raise Away("the agent has ended its answer before it had answered for each pod")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import attrs
 import orjson
-from wasmlet_agent.protocol import BATCHES, LARGE, SEQUENCE_HEADER
+from wasmlet_agent.protocol import BATCHED_DELETES, BATCHES, LARGE, SEQUENCE_HEADER
 from wasmlet_agent.protocol.failures import SessionOver, Stale, Starting, Unclaimed
 from wasmlet_agent.protocol.messages import ListedPod, PodList
 
@@ -41,7 +41,7 @@ from wasmlet import (
 from wasmlet.clock import Retries, either
 from wasmlet.concurrency import in_thread
 from wasmlet.model.inputs import HandedImage
-from wasmlet_remote.batches import Creates
+from wasmlet_remote.batches import Batches, Order, create, delete
 from wasmlet_remote.bodies import Body, body_of
 from wasmlet_remote.changes import Follower
 from wasmlet_remote.config import Config as Settings
@@ -96,7 +96,8 @@ class RemoteProvider(Provider[Settings]):
         self._images: Images | None = None
         self._handed: dict[str, Mapping[str, HandedImage]] = {}
         """The images that were brought for each pod, by UID."""
-        self._creates = Creates(self, self._sequence)
+        self._creates = Batches(self, "/pods", self._sequence)
+        self._deletes = Batches(self, "/deletes", self._sequence)
         self._following: asyncio.Task[None] | None = None
         self._link: Link | None = None
 
@@ -142,6 +143,7 @@ class RemoteProvider(Provider[Settings]):
             group.create_task(self._follower.run())
             group.create_task(self._forget())
             group.create_task(self._creates.run())
+            group.create_task(self._deletes.run())
 
     # --- pods
 
@@ -169,7 +171,7 @@ class RemoteProvider(Provider[Settings]):
         body = body_of(pod, inputs)
         try:
             if method == "PUT" and BATCHES in self._supported and not body.packed:
-                await self._again(lambda: self._creates.put(pod.uid, body))
+                await self._again(lambda: self._creates.put(create(pod.uid, body)))
             else:
                 await self._write(method, f"/pods/{pod.uid}", body=body)
         except NotYet:
@@ -192,15 +194,17 @@ class RemoteProvider(Provider[Settings]):
         if key.uid in self._told:
             raise NotFound(f"pod {key} has been ended")
         until = self._clock.monotonic() + grace_seconds
+
+        def once() -> Coroutine[Any, Any, None]:
+            order = delete(key, max(0.0, until - self._clock.monotonic()), keep=keep)
+            return self._deletes.put(order) if BATCHED_DELETES in self._supported else self.alone(order)
+
         end = self._follower.ending(key.uid)
         done = asyncio.Event()
         end.add_done_callback(lambda _: done.set())
         try:
             while not end.done():
-                left = max(0.0, until - self._clock.monotonic())
-                params = {"namespace": key.namespace, "name": key.name, "grace": f"{left:g}"}
-                params |= {"keep": "true"} if keep else {}
-                await self._write("DELETE", f"/pods/{key.uid}", params=params)
+                await self._again(once)
                 await either(self._clock, REPEAT_SECONDS, done)
         finally:
             self._follower.no_ending(key.uid)
@@ -318,12 +322,14 @@ class RemoteProvider(Provider[Settings]):
             except (Away, Starting, Stale):  # stale: overtaken by a copy of itself
                 await retries.wait()
 
-    async def ask(self, method: str, path: str, body: bytes, headers: dict[str, str]) -> bytes:
-        """Send a request, for `Creates`."""
-        return await self._now(method, path, body=body, headers=headers)
+    async def alone(self, order: Order) -> None:
+        """Make the request for one pod, once."""
+        headers = {SEQUENCE_HEADER: str(next(self._sequence))} | (order.body.headers if order.body is not None else {})
+        path = f"/pods/{order.uid}"
+        await self._now(order.method, path, body=order.content, params=order.params or None, headers=headers)
 
     def lines(self, path: str, body: bytes) -> AsyncGenerator[bytes, None]:
-        """Send a request, and give the lines of its answer, for `Creates`."""
+        """Send a request for many pods, and give the lines of its answer."""
         return self._opened.lines(path, body)
 
     async def _read(self, path: str) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import AsyncIterator
 
 import orjson
@@ -9,14 +10,14 @@ import pytest
 import pytest_asyncio
 from hypothesis import given
 from hypothesis import strategies as st
-from wasmlet_agent.batches import read_batch
+from wasmlet_agent.batches import read_batch, read_deletes
 from wasmlet_agent.protocol import MOST_BATCH
 from wasmlet_agent.protocol.codec import decode, encode
 from wasmlet_agent.protocol.failures import Failure, Stale, error_of
-from wasmlet_agent.protocol.messages import BatchedAnswer, BatchedPod
+from wasmlet_agent.protocol.messages import BatchedAnswer, BatchedDelete, BatchedPod, EndedLine
 
 from tests.remote.agents import AgentProcess, Caller, calling, pod
-from wasmlet.errors import InvalidInput
+from wasmlet.errors import InvalidInput, NotFound
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -36,8 +37,12 @@ def batch(*pods: tuple[str, int, bytes]) -> bytes:
     return b"".join(encode(BatchedPod(uid, sequence)) + b"\n" + body + b"\n" for uid, sequence, body in pods)
 
 
-async def answers(caller: Caller, body: bytes) -> dict[str, Failure | None]:
-    lines = (await caller.ask("POST", "/v1/pods", content=body)).content.splitlines()
+def deletes(*pods: tuple[str, int, float]) -> bytes:
+    return b"".join(encode(BatchedDelete(uid, sequence, grace)) + b"\n" for uid, sequence, grace in pods)
+
+
+async def answers(caller: Caller, body: bytes, path: str = "/v1/pods", expect: int = 200) -> dict[str, Failure | None]:
+    lines = (await caller.ask("POST", path, content=body, expect=expect)).content.splitlines()
     found = [decode(BatchedAnswer, line) for line in lines]
     assert len({answer.uid for answer in found}) == len(found)
     return {answer.uid: answer.failure for answer in found}
@@ -73,6 +78,23 @@ async def test_what_is_taken_on_in_a_batch_is_the_same_as_what_is_put(caller: Ca
     assert (await caller.pods())["same"].digest == before != ""
 
 
+async def test_pods_end_together_and_each_has_its_own_answer(caller: Caller) -> None:
+    for uid in ("a", "b", "old"):
+        await caller.put(pod(uid))
+    first = caller.sequence + 1
+    body = deletes(("a", first, 0), ("b", first + 1, 30), ("old", 1, 0), ("unknown", first + 2, 0))
+    found = await answers(caller, body, "/v1/deletes", expect=202)
+    caller.sequence += 3
+    errors = {uid: type(error_of(failure)) for uid, failure in found.items() if failure is not None}
+    assert errors == {"old": Stale, "unknown": NotFound}
+    for uid in ("a", "b"):
+        assert found[uid] is None
+        ended = await caller.until(lambda line, uid=uid: isinstance(line, EndedLine) and line.uid == uid)
+        assert isinstance(ended, EndedLine)
+        assert ended.status is not None
+    assert (await caller.pods()).keys() == {"old"}
+
+
 POD = handed("a")
 
 
@@ -94,16 +116,39 @@ async def test_what_is_no_batch_is_refused(caller: Caller, body: bytes) -> None:
     assert isinstance(await caller.error("POST", "/v1/pods", 400, content=body), InvalidInput)
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"\n",
+        b"{}\n",
+        POD + b"\n",
+        deletes(("a", 0, 0)),
+        deletes(("a", 1, -1)),
+        deletes(("../a", 1, 0)),
+        deletes(("a", 1, 0), ("a", 2, 0)),
+        deletes(*((f"p{number}", 1, 0) for number in range(MOST_BATCH + 1))),
+        b"ab\n" * 2**16,
+    ],
+)
+async def test_what_says_of_no_pods_to_end_is_refused(caller: Caller, body: bytes) -> None:
+    assert isinstance(await caller.error("POST", "/v1/deletes", 400, content=body), InvalidInput)
+
+
+async def test_a_request_to_end_pods_is_short(caller: Caller) -> None:
+    assert isinstance(await caller.error("POST", "/v1/deletes", 413, content=b"x" * 2**20), InvalidInput)
+
+
 @given(
     st.binary(max_size=200) | st.lists(st.sampled_from([b"\n", b'{"uid":"a","sequence":1}', POD, b"{"])).map(b"".join)
 )
 async def test_anything_else_is_no_batch_either(body: bytes) -> None:
-    try:
+    with contextlib.suppress(InvalidInput):
         found = read_batch(body)
-    except InvalidInput:
-        return
-    assert 1 <= len(found) <= MOST_BATCH
-    assert all(head.sequence >= 1 for head, _ in found)
+        assert 1 <= len(found) <= MOST_BATCH
+        assert all(head.sequence >= 1 for head, _ in found)
+    with contextlib.suppress(InvalidInput):
+        assert 1 <= len(read_deletes(body)) <= MOST_BATCH
 
 
 async def test_a_pod_that_cannot_be_written_down_costs_nobody_else_anything(caller: Caller) -> None:

@@ -1,15 +1,19 @@
-"""Pods that are handed over at once go in few requests; each is told its own outcome, whatever the way there does."""
+"""What is asked for many pods at once goes in few requests; each is told its own outcome, whatever is on the way."""
 
 from __future__ import annotations
 
 import asyncio
 import itertools
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
-from wasmlet_remote.batches import NEW_SECONDS, Creates
+from wasmlet_agent.protocol.codec import decode
+from wasmlet_agent.protocol.failures import Stale
+from wasmlet_agent.protocol.messages import BatchedDelete
+from wasmlet_remote.batches import NEW_SECONDS, Batches, Order, create, delete
 from wasmlet_remote.bodies import Body
 from wasmlet_remote.link import Away
 
@@ -41,21 +45,66 @@ async def create_all(provider: wasmlet.Provider) -> list[BaseException | None]:
         return await asyncio.gather(*made, return_exceptions=True)
 
 
+async def delete_all(provider: wasmlet.Provider) -> list[int]:
+    """End them; their exit codes."""
+    async with asyncio.timeout(PATIENCE):
+        ended = await asyncio.gather(*(provider.delete_pod(pod(name).key, 0) for name in names()))
+    states = [status.containers[0].state for status in ended if status is not None]
+    return [state.exit_code for state in states if isinstance(state, wasmlet.Terminated)]
+
+
 async def test_a_hundred_pods_at_once_take_a_few_requests(beside: Beside, tmp_path: Path) -> None:
     async with beside.started(tmp_path) as provider:
         before = len(beside.proxy.requests)
         assert await create_all(provider) == [None] * MANY
         assert len(beside.proxy.requests) - before <= 8
-    assert sorted(key.name for key in beside.there.created) == sorted(names())
+        assert await delete_all(provider) == [143] * MANY
+        assert len(beside.proxy.requests) - before <= 16
+    for seen in (beside.there.created, beside.there.deleted):
+        assert sorted(key.name for key in seen) == sorted(names())
 
 
+@pytest.mark.parametrize("path", ["/v1/pods", "/v1/deletes"])
 @pytest.mark.parametrize("fault", ["delay", "drop", "lose", "truncate", "duplicate"])
-async def test_what_is_lost_on_the_way_is_handed_over_again(beside: Beside, tmp_path: Path, fault: Fault) -> None:
-    trap = beside.proxy.trap(fault, "POST", "/v1/pods", seconds=0.1, size=200)
+async def test_what_is_lost_on_the_way_is_asked_again(beside: Beside, tmp_path: Path, fault: Fault, path: str) -> None:
+    trap = beside.proxy.trap(fault, "POST", path, seconds=0.1, size=200)
     async with beside.started(tmp_path) as provider:
         assert await create_all(provider) == [None] * MANY
+        assert await delete_all(provider) == [143] * MANY
     assert trap.hits == 1
-    assert sorted(key.name for key in beside.there.created) == sorted(names()), "each is created once"
+    for seen in (beside.there.created, beside.there.deleted):
+        assert sorted(key.name for key in seen) == sorted(names()), "each once"
+
+
+async def test_deletes_that_are_held_back_end_no_pod_that_came_after_them(
+    beside: Beside, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where the API was restored from a backup, and pods come again."""
+    end, refused = beside.agent.pods.delete, asyncio.Event()
+
+    async def ended(*args: Any, **options: Any) -> None:
+        try:
+            await end(*args, **options)
+        except Stale:
+            refused.set()
+            raise
+
+    async with asyncio.timeout(PATIENCE), beside.started(tmp_path) as provider:
+        await create_all(provider)
+        held = beside.proxy.trap("hold", "POST", "/v1/deletes")
+        ends = [asyncio.create_task(provider.delete_pod(pod(name).key, 0)) for name in names()]
+        await held.sprung()
+        for task in ends:
+            task.cancel()
+        await asyncio.gather(*ends, return_exceptions=True)
+        for name in names():
+            with suppress(wasmlet.NotFound):
+                await provider.delete_pod(pod(name).key, 0)
+        assert await create_all(provider) == [None] * MANY
+        monkeypatch.setattr(beside.agent.pods, "delete", ended)
+        held.release()
+        await refused.wait()
+        assert sorted(beside.there.pods) == sorted(names())
 
 
 class Choosy(ReferenceProvider):
@@ -101,11 +150,10 @@ class Answers:
         self.one_by_one: list[str] = []
         self.left = asyncio.Event()
 
-    async def ask(self, method: str, path: str, body: bytes, headers: dict[str, str]) -> bytes:
-        self.one_by_one.append(path)
-        if path.endswith("/refused"):
+    async def alone(self, order: Order) -> None:
+        self.one_by_one.append(order.uid)
+        if order.uid == "refused":
             raise wasmlet.Rejected("Full", "no room")
-        return b"{}"
 
     async def lines(self, path: str, body: bytes) -> AsyncGenerator[bytes, None]:
         self.begun.set()
@@ -125,8 +173,8 @@ BODY = Body(b"{}", {}, "digest")
 
 
 @asynccontextmanager
-async def creating(agent: Answers) -> AsyncIterator[Creates]:
-    creates = Creates(agent, itertools.count(1))
+async def creating(agent: Answers) -> AsyncIterator[Batches]:
+    creates = Batches(agent, "/pods", itertools.count(1))
     task = asyncio.create_task(creates.run())
     try:
         async with asyncio.timeout(PATIENCE):
@@ -136,8 +184,8 @@ async def creating(agent: Answers) -> AsyncIterator[Creates]:
         await asyncio.gather(task, return_exceptions=True)
 
 
-async def put(creates: Creates, *uids: str) -> list[BaseException | None]:
-    return await asyncio.gather(*(creates.put(uid, BODY) for uid in uids), return_exceptions=True)
+async def put(creates: Batches, *uids: str) -> list[BaseException | None]:
+    return await asyncio.gather(*(creates.put(create(uid, BODY)) for uid in uids), return_exceptions=True)
 
 
 async def test_a_request_that_is_refused_as_a_whole_is_made_for_each_pod() -> None:
@@ -147,7 +195,7 @@ async def test_a_request_that_is_refused_as_a_whole_is_made_for_each_pod() -> No
         first, refused, last = await put(creates, "a", "refused", "b")
     assert (first, last) == (None, None)
     assert isinstance(refused, wasmlet.Rejected)
-    assert agent.one_by_one == ["/pods/a", "/pods/refused", "/pods/b"]
+    assert agent.one_by_one == ["a", "refused", "b"]
 
 
 async def test_lines_that_make_no_sense_answer_for_no_pod() -> None:
@@ -164,7 +212,7 @@ async def test_an_answer_without_an_end_holds_nobody_up() -> None:
     async with creating(agent) as creates:
         assert await put(creates, "a", "b") == [None, None]
         await agent.left.wait()
-        waits = [asyncio.create_task(creates.put(uid, BODY)) for uid in ("c", "d", "e", "f", "g", "h")]
+        waits = [asyncio.create_task(creates.put(create(uid, BODY))) for uid in ("c", "d", "e", "f", "g", "h")]
         more = [asyncio.create_task(put(creates, f"{turn}", f"{turn}x")) for turn in range(3)]
         await asyncio.sleep(NEW_SECONDS)  # the requests that came to nothing are not new any more
         assert await put(creates, "alone") == [None]
@@ -184,7 +232,7 @@ async def test_nobody_waits_for_ever_when_it_stops_nor_after() -> None:
     assert (type(one), type(other)) == (wasmlet.WasmletError, wasmlet.WasmletError)
     assert again is None, "the same pod is in another request"
     with pytest.raises(wasmlet.WasmletError):
-        await creates.put("late", BODY)
+        await creates.put(create("late", BODY))
 
 
 async def test_an_agent_that_takes_one_at_a_time_gets_one_at_a_time(
@@ -192,6 +240,16 @@ async def test_an_agent_that_takes_one_at_a_time_gets_one_at_a_time(
 ) -> None:
     """As agents of earlier versions do."""
     monkeypatch.setattr("wasmlet_agent.agent.BATCHES", "something-else")
+    monkeypatch.setattr("wasmlet_agent.agent.BATCHED_DELETES", "something-else")
     async with beside.started(tmp_path) as provider:
         assert await create_all(provider) == [None] * MANY
-    assert {seen.method for seen in beside.proxy.requests if seen.path.startswith("/v1/pods")} == {"PUT"}
+        assert await delete_all(provider) == [143] * MANY
+    methods = {seen.method for seen in beside.proxy.requests if seen.path.startswith(("/v1/pods", "/v1/deletes"))}
+    assert methods == {"PUT", "DELETE"}
+
+
+def test_an_order_says_the_same_alone_and_with_others() -> None:
+    order = delete(wasmlet.PodKey("default", "p", "u"), 2.5, keep=True)
+    assert order.params == {"namespace": "default", "name": "p", "grace": "2.5", "keep": "true"}
+    line = decode(BatchedDelete, order.lines(7))
+    assert line == BatchedDelete("u", 7, 2.5, "default", "p", keep=True)

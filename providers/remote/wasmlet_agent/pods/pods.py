@@ -23,9 +23,10 @@ from wasmlet.provider import Provider
 from wasmlet_agent.changes import Changes
 from wasmlet_agent.outcomes import outcome_of
 from wasmlet_agent.pods import unseen
+from wasmlet_agent.pods.ends import Ends
 from wasmlet_agent.pods.fences import Fence, Fences
 from wasmlet_agent.pods.held import Ending, Held, pod_of
-from wasmlet_agent.pods.store import END_LIFE, MOST_ENDS, KeptEnd, KeptPod, KeptStatus, Store
+from wasmlet_agent.pods.store import KeptEnd, KeptPod, KeptStatus, Store
 from wasmlet_agent.protocol.failures import Stale, Starting
 from wasmlet_agent.protocol.messages import ListedPod, PodRequest
 
@@ -54,7 +55,7 @@ class Pods:
         self._provider: Provider | None = None
         self._fences = Fences()
         self._held: dict[str, Held] = {}
-        self._ends: dict[str, KeptEnd] = {}
+        self._ends = Ends(store, changes, clock)
         self._unsaved: dict[str, KeptStatus] = {}
         self._touched = asyncio.Event()
 
@@ -118,7 +119,7 @@ class Pods:
     async def forget(self, uid: str, fence: Fence) -> None:
         """The API has the last status of a pod that has ended."""
         self._fences.take(uid, fence)
-        await self._forget(uid)
+        await self._ends.forget(uid)
 
     async def get(self, uid: str) -> ListedPod:
         """The pod, with its status now.
@@ -169,11 +170,9 @@ class Pods:
             self._fences.known(uid, pod.fence)
         for uid in statuses.keys() - kept.keys():
             await in_thread(self._store.drop, uid)
-        for uid, end in sorted(ends.items(), key=lambda entry: entry[1].at):
-            self._ends[uid] = end
+        for uid, end in ends.items():
             self._fences.known(uid, end.fence)
-            self._changes.ended(uid, end.status)
-        await self._expire()
+        await self._ends.load(ends)
 
     async def attach(self, provider: Provider) -> None:
         """Take on what the provider has, and start again what it lacks."""
@@ -295,7 +294,7 @@ class Pods:
         if held.stopped:  # it is started anew
             held.stopped = False
             self._changes.forget(held.key.uid)
-        await self._forget(held.key.uid)  # where the API was restored from a backup, a pod comes again
+        await self._ends.forget(held.key.uid)  # where the API was restored from a backup, a pod comes again
         held.kept = kept
         await self._keep(held)
         if held.instead is not None and unseen.over(pod, held.instead):
@@ -329,7 +328,8 @@ class Pods:
             if (kept := held.kept) is not None:  # so that the agent's next process goes on with it
                 left = timedelta(seconds=max(0.0, ending.deadline - self._clock.monotonic()))
                 held.kept = attrs.evolve(kept, ends_at=self._clock.now() + left, keeps=ending.keeps)
-                await self._keep(held)
+                # What is only to be ended anew after a loss of power need not wait for the disk.
+                await self._keep(held, durable=ending.keeps)
             final = await self._ended(held, ending)
             ending.done = True
             if final is None and held.last is not None and unseen.begun(held.last):
@@ -338,12 +338,8 @@ class Pods:
                 held.stopped, held.last, held.ending = True, final or held.last, None
                 self._changes.ended(uid, final)
                 return
-            end = self._ends[uid] = KeptEnd(final, ending.fence, self._clock.now())
             try:
-                await in_thread(self._store.end, uid, end)
-                await self._expire()
-            except OSError as error:
-                log.error("the end of a pod cannot be kept", pod=str(held.key), **described(error))
+                await self._ends.keep(held.key, KeptEnd(final, ending.fence, self._clock.now()))
             finally:  # also where the agent lets its provider go meanwhile: the pod ends once
                 held.here, held.kept, held.instead, held.last, held.ending = False, None, None, None, None
                 self._unsaved.pop(uid, None)
@@ -378,28 +374,15 @@ class Pods:
 
     # --- keeping
 
-    async def _keep(self, held: Held) -> None:
+    async def _keep(self, held: Held, *, durable: bool = True) -> None:
         uid, kept = held.key.uid, held.kept
         try:
             if kept is None:
                 await in_thread(self._store.drop, uid)
             else:
-                await in_thread(self._store.keep, uid, kept)
+                await in_thread(self._store.keep, uid, kept, durable=durable)
         except OSError as error:
             log.error("a pod cannot be kept: it does not outlive this agent", pod=str(held.key), **described(error))
-
-    async def _forget(self, uid: str) -> None:
-        if self._ends.pop(uid, None) is not None:
-            self._changes.forget(uid)
-            await in_thread(self._store.forget, uid)
-
-    async def _expire(self) -> None:
-        """Let go of ends that nobody has asked for in a long time."""
-        since = self._clock.now() - END_LIFE
-        for uid, end in list(self._ends.items()):
-            if end.at >= since and len(self._ends) <= MOST_ENDS:
-                break
-            await self._forget(uid)
 
     def _here(self, uid: str) -> Held:
         held = self._held.get(uid)

@@ -10,7 +10,8 @@ In the state directory, 0700:
 Secrets and tokens are in a directory in memory (`wasmlet.runtime.files.memory`), which a reboot clears. With
 `keep_secrets` they are on disk, too. Where there is no such directory they are kept nowhere.
 
-Pods and ends are on the disk when a call returns, so that a loss of power takes back nothing that a node loop was told.
+Pods and ends are on the disk when a call returns, so that a loss of power takes back nothing that a node loop was told;
+that a pod is to end need not be, for a node loop asks for it until it is told the end.
 Everything blocks.
 """
 
@@ -121,17 +122,18 @@ class Store:
         if self._hidden is not None:
             self._hidden.mkdir(mode=0o700, exist_ok=True)
 
-    def keep(self, uid: str, kept: KeptPod) -> None:
-        """Keep a pod."""
+    def keep(self, uid: str, kept: KeptPod, *, durable: bool = True) -> None:
+        """Keep a pod; waits for the disk if it is to be `durable`."""
         hidden = bool(kept.inputs.secrets or kept.inputs.tokens)
         if self._hidden is not None:
             if hidden:
                 secret = Inputs(secrets=kept.inputs.secrets, tokens=kept.inputs.tokens)
-                files.replace(_file(self._hidden, uid), encode(secret))
+                files.replace(_file(self._hidden, uid), encode(secret), durable=durable)
             else:
                 _file(self._hidden, uid).unlink(missing_ok=True)
         plain = attrs.evolve(kept.inputs, secrets={}, tokens={})
-        files.replace(_file(self._pods, uid), encode(attrs.evolve(kept, inputs=plain, hidden=hidden, complete=True)))
+        content = encode(attrs.evolve(kept, inputs=plain, hidden=hidden, complete=True))
+        files.replace(_file(self._pods, uid), content, durable=durable)
 
     def drop(self, uid: str) -> None:
         """Keep a pod and its status no longer."""

@@ -88,8 +88,26 @@ class BatchedPod:
 
 
 @attrs.frozen
+class BatchedDelete:
+    """A line of `POST /v1/deletes`: what `DELETE /v1/pods/{uid}` has in its path, its query and its headers.
+
+    Attributes:
+        sequence: the number of the request for this pod, as `SEQUENCE_HEADER` has it elsewhere.
+        grace: seconds that the pod has to end by itself.
+        keep: its logs stay until it is deleted without.
+    """
+
+    uid: str
+    sequence: int
+    grace: float
+    namespace: str = ""
+    name: str = ""
+    keep: bool = False
+
+
+@attrs.frozen
 class BatchedAnswer:
-    """A line of the answer to `POST /v1/pods`, as soon as that pod is taken on or refused."""
+    """A line of the answer to `POST /v1/pods` or `/v1/deletes`: what is asked for that pod is taken on, or refused."""
 
     uid: str
     failure: Failure | None = None
@@ -177,7 +195,7 @@ class StatusLine:
 
 @attrs.frozen
 class EventLine:
-    """Something to tell the pod's owner. The agent keeps the newest 1000."""
+    """Something to tell the pod's owner. The agent keeps the newest 1000, and sends none again in a later session."""
 
     n: int
     event: PodEvent
