@@ -136,6 +136,7 @@ class Agent:
             try:
                 await self._serve(request.node)
                 number = await self.sessions.begin(request)
+                self.changes.new_session()
             except Exception:
                 if before is not None and self._served != before:  # the session that goes on has its provider back
                     await self._leave()

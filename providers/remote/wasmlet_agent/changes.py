@@ -38,6 +38,7 @@ class Changes:
         self.told = asyncio.Event()
         self._lines: dict[tuple[str, object], Numbered] = {}
         self._events: deque[tuple[str, object]] = deque()
+        self._sent = 0
 
     def status(self, key: PodKey, status: PodStatus) -> bool:
         """A pod has this status now. Returns False if that was its status already."""
@@ -65,6 +66,18 @@ class Changes:
         """A pod was ended and removed. `status` is its last one."""
         self._lines.pop(("status", uid), None)
         self._put(("ended", uid), lambda n: EndedLine(n, uid, status))
+
+    def sent(self, n: int) -> None:
+        """A node loop was sent the changes up to this number."""
+        self._sent = max(self._sent, n)
+
+    def new_session(self) -> None:
+        """Drop the events that the node loop before this one was sent: the next one tells none a second time.
+
+        What was on its way to a node loop that has died is lost. States are not: each node loop is told all of them.
+        """
+        while self._events and self._lines[self._events[0]].n <= self._sent:
+            del self._lines[self._events.popleft()]
 
     def forget(self, uid: str) -> None:
         """Drop what is kept about a pod."""

@@ -13,6 +13,8 @@ from wasmlet_agent.protocol.messages import Hello, line_out
 
 _WRITE_SECONDS = 60.0
 """How long a reader may leave unread what was sent."""
+_TOGETHER = 32
+"""Lines that are written at once at most: each write costs both sides more than a line."""
 
 
 async def send_changes(request: web.Request, agent: Agent, after: int) -> web.StreamResponse:
@@ -29,9 +31,12 @@ async def send_changes(request: web.Request, agent: Agent, after: int) -> web.St
             while not over.is_set():
                 told = asyncio.ensure_future(changes.told.wait())
                 try:
-                    for line in changes.newer(after):
-                        after = line.n
-                        await _write(answer, line_out(line))
+                    lines = list(changes.newer(after))
+                    for begin in range(0, len(lines), _TOGETHER):
+                        some = lines[begin : begin + _TOGETHER]
+                        await _write(answer, b"".join(map(line_out, some)))
+                        after = some[-1].n
+                        changes.sent(after)
                     left = max(0.0, beat_at - loop.time())
                     await asyncio.wait([told, ended], timeout=left, return_when=asyncio.FIRST_COMPLETED)
                 finally:

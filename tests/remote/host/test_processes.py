@@ -14,8 +14,8 @@ from wasmlet_agent.authorities import ca_hash
 from wasmlet_agent.keys import make_keys
 
 from tests.node.cluster import running
+from tests.remote.host_killings import killed
 from tests.remote.hosts import NODES, SECRETS, Stand, ready, stand
-from wasmlet import Pod
 from wasmlet.kube import Client, errors, load_identity
 
 CONTAINER = {"name": "c", "image": "x", "command": ["script"], "args": ["print", "hello"]}
@@ -25,12 +25,6 @@ CONTAINER = {"name": "c", "image": "x", "command": ["script"], "args": ["print",
 async def there(tmp_path: Path) -> AsyncIterator[Stand]:
     async with stand(tmp_path) as found:
         yield found
-
-
-def reported(pod: Pod) -> bool:
-    """Whether its container has ended with 3."""
-    states = [status["state"] for status in pod.status.get("containerStatuses", ())]
-    return bool(states) and states[0].get("terminated", {}).get("exitCode") == 3
 
 
 async def test_an_agent_joins_by_tls_and_its_pods_run(there: Stand, kubectl: Path, tmp_path: Path) -> None:
@@ -58,28 +52,8 @@ async def test_an_agent_joins_by_tls_and_its_pods_run(there: Stand, kubectl: Pat
 
 
 async def test_a_host_that_is_killed_finds_its_agents_again_and_pods_go_on(there: Stand) -> None:
-    names = [f"edge-{number}" for number in range(3)]
-    there.grant(*names)
-    host = await there.start_host()
-    agents = await there.agent("edge", await there.token(uses=3), agents=3)
-    for name in names:
-        await there.node(name, ready("True"))
-        # Ends while no host is there.
-        args = ["sleep", "4", "exit", "3"] if name == "edge-0" else ["print", "hello"]
-        container = {"name": "c", "image": "x", "command": ["script"], "args": args}
-        await there.cluster.create(f"p-{name}", containers=[container], nodeName=name, restartPolicy="Never")
-        await there.cluster.until(running, f"p-{name}")
-    before = {name: (await there.cluster.get(f"p-{name}")).status["containerStatuses"] for name in names}
-    await host.end(signal.SIGKILL)
-    await there.start_host()
-    await there.cluster.until(reported, "p-edge-0")
-    await there.cluster.create("new", containers=[CONTAINER], nodeName="edge-2")
-    await there.cluster.until(running, "new")
-    for name in names[1:]:
-        assert (await there.cluster.get(f"p-{name}")).status["containerStatuses"] == before[name]
-    assert agents.process is not None
-    assert agents.process.returncode is None
-    assert len([line for line in agents.log if "the agent has joined" in line]) == 3
+    """`tests.remote.host_killings` has it with more agents, and more often."""
+    await killed(there, agents=3, kills=2, seconds=4.0)
 
 
 async def test_an_agent_that_is_killed_comes_back_with_its_key(there: Stand) -> None:

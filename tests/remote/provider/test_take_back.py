@@ -1,9 +1,10 @@
-"""An agent that has lost its disk, and node loops that had it before: who gets it back, and who does not."""
+"""An agent whose node loop is another one: who gets it back that had it before, and what the next one is told."""
 
 from __future__ import annotations
 
 import asyncio
 import random
+from contextlib import aclosing
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from wasmlet_remote.session import Sessions
 
 from tests.remote.agents import PATIENCE
 from tests.remote.beside import Beside
-from wasmlet import NodeContext, SystemClock
+from wasmlet import NodeContext, PodEvent, PodKey, Provider, SystemClock
 
 
 def lost(beside: Beside) -> None:
@@ -56,3 +57,24 @@ async def test_a_session_whose_beginning_was_not_heard_of_is_our_own(beside: Bes
         ours._newest = 0  # as where the answer is lost
         assert (await ours.begin(again=True)).session == 2
         await link.close()
+
+
+async def test_an_event_is_told_to_one_node_loop(beside: Beside, tmp_path: Path) -> None:
+    """The next one would tell it again, with another time."""
+    key = PodKey("default", "p", "p")
+    async with asyncio.timeout(PATIENCE):
+        for reason in ("Pulled", "Started"):
+            async with beside.started(tmp_path) as provider:
+                beside.agent.changes.event(PodEvent(key, reason, "again"))
+                assert (await event(provider)).reason == reason
+
+
+async def event(provider: Provider) -> PodEvent:
+    """The next event that a provider tells of."""
+    stream = provider.changes()
+    assert stream is not None
+    async with aclosing(stream) as changes:
+        async for change in changes:
+            if isinstance(change, PodEvent):
+                return change
+    raise AssertionError("the stream has ended")
