@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import socket
+import ssl
 import sys
 from collections.abc import AsyncGenerator
 from pathlib import Path
@@ -14,6 +15,7 @@ import attrs
 import pytest
 from aiohttp import ClientError, ClientSession, ClientTimeout, web
 
+from tests.authority import Authority
 from tests.guests import components
 from tests.runtime.harness import Runtime, pod_of
 from tests.runtime.network.servers import certificate, http_server
@@ -167,6 +169,35 @@ async def test_it_calls_what_its_pod_may_dial(networked: Runtime, image: str, th
                     assert (got.status, await got.text()) == (502, says), await networked.log(key)
     assert len(seen) == 1
     await networked.event(key, "EgressDenied")
+
+
+@pytest.fixture
+def authority(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Authority:
+    """One that the system trusts, for nodes that start after this."""
+    made = Authority(tmp_path)
+    monkeypatch.setenv("SSL_CERT_FILE", str(made.file))
+    return made
+
+
+async def test_it_calls_a_server_whose_authority_the_system_trusts(
+    authority: Authority, networked: Runtime, image: str, there: str
+) -> None:
+    """And not one whose certificate of it is for another name."""
+
+    async def answer(request: web.Request) -> web.Response:
+        return web.Response(text="x" * 200_000)
+
+    contexts = [ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER) for _ in range(2)]
+    for context, address in zip(contexts, (there, "192.0.2.1"), strict=True):
+        context.load_cert_chain(*authority.certificate(address))
+    async with http_server(answer, contexts[0], there) as good, http_server(answer, contexts[1], there) as elsewhere:
+        annotations = {"wasmlet.dev/egress": f"{there}:{good}, {there}:{elsewhere}"}
+        key, url = await started(networked, serving(image, annotations))
+        async with ClientSession(timeout=LATE) as client:
+            async with client.get(f"{url}/fetch/https/{there}:{good}/") as got:
+                assert (got.status, len(await got.read())) == (200, 200_000), await networked.log(key)
+            async with client.get(f"{url}/fetch/https/{there}:{elsewhere}/") as got:
+                assert (got.status, await got.text()) == (502, "error 13")
 
 
 @pytest.mark.parametrize(
