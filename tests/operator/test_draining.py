@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -14,7 +15,8 @@ from tests.operator.pools import pod
 from wasmlet.clock import Pacing
 from wasmlet.kube import Client, errors, load_identity
 from wasmlet.operator.config import OperatorConfig
-from wasmlet.operator.draining import CORDON_SECONDS, Drains
+from wasmlet.operator.drain import LAST_GRACE
+from wasmlet.operator.draining import CORDON_SECONDS, END_SECONDS, Drains
 from wasmlet.operator.fleet import Fleet
 from wasmlet.operator.health import Metrics, Pulse
 from wasmlet.operator.identity import Approvals
@@ -86,7 +88,7 @@ class Rig:
 async def opened() -> AsyncIterator[tuple[Rig, Callable[[], Drains]]]:
     async with (
         ControlPlane(node_monitor_grace=None, schedule=False) as plane,
-        Unheard(await load_identity(plane.kubeconfig)) as client,
+        Unheard(await load_identity(plane.kubeconfig), throttled_tries=0) as client,
     ):
         metadata = {"name": "edge-0", "labels": {LABEL: "edge"}}
         await client.create("/api/v1/nodes", {"apiVersion": "v1", "kind": "Node", "metadata": metadata})
@@ -154,6 +156,73 @@ async def test_a_node_that_takes_pods_after_it_was_empty_is_not_empty() -> None:
         assert drains.emptied(await rig.seen(), 3600) == set()
         await rig.client.delete(f"{path}/p", {"gracePeriodSeconds": 0})
         await rig.emptied(drains)
+
+
+async def test_pods_that_may_not_leave_an_agent_are_deleted_when_the_time_is_over() -> None:
+    """They would outlive the Node, and run twice: here, and where the cluster makes them again."""
+    async with asyncio.timeout(60), opened() as (rig, drains_of), drains_of() as drains:
+        pods = "/api/v1/namespaces/default/pods"
+        for name, grace in (("patient", 3600), ("brief", 5)):
+            spec = {"nodeName": "edge-0", "terminationGracePeriodSeconds": grace}
+            spec["containers"] = [{"name": "c", "image": "i"}]
+            metadata = {"name": name, "labels": {"app": "web"}}
+            await rig.client.create(pods, {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec})
+            status = {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}
+            await rig.client.patch(f"{pods}/{name}/status", {"status": status})
+        budget = {"selector": {"matchLabels": {"app": "web"}}, "minAvailable": 2}
+        body = {"apiVersion": "policy/v1", "kind": "PodDisruptionBudget", "metadata": {"name": "web"}, "spec": budget}
+        budgets = "/apis/policy/v1/namespaces/default/poddisruptionbudgets"
+        await rig.client.create(budgets, body)
+        while not ((await rig.client.get(f"{budgets}/web")).get("status") or {}).get("expectedPods"):  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+
+        async def of_agent() -> Seen:
+            return Seen(None, [Member(0, "edge-0", None, await rig.node(), remote=True)])
+
+        async def look(*, until: Callable[[], Awaitable[bool]]) -> None:
+            while not await until():
+                rig.wake.clear()
+                await drains.follow([await rig.node()], await of_agent(), 600)
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(0.2):
+                        await rig.wake.wait()
+
+        async def held() -> bool:
+            return any(one.held for one in drains.progress())
+
+        async def graces() -> list[int | None]:
+            items = (await rig.client.get(pods))["items"]
+            return [one["metadata"].get("deletionGracePeriodSeconds") for one in items]
+
+        async def deleted() -> bool:
+            return None not in await graces()
+
+        async def empty() -> bool:
+            return bool(drains.emptied(await of_agent(), 600))
+
+        await look(until=held)
+        rig.clock.advance(601)
+        assert drains.emptied(await of_agent(), 600) == set()
+        await look(until=deleted)
+        assert await graces() == [5, LAST_GRACE]
+        assert drains.emptied(await of_agent(), 600) == set()
+        for name in ("patient", "brief"):
+            await rig.client.delete(f"{pods}/{name}", {"gracePeriodSeconds": 0})
+        await look(until=empty)
+
+
+async def test_an_agent_that_ends_nothing_goes_all_the_same() -> None:
+    async with asyncio.timeout(30), opened() as (rig, drains_of), drains_of() as drains:
+        spec = {"nodeName": "edge-0", "containers": [{"name": "c", "image": "i"}]}
+        body = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"}, "spec": spec}
+        await rig.client.create("/api/v1/namespaces/default/pods", body)
+        await drains.follow([await rig.node()], await rig.seen(), 600)
+        node = await rig.node()
+        agent = Seen(None, [Member(0, "edge-0", None, node, remote=True)])
+        rig.clock.advance(600 + END_SECONDS - 2)
+        assert drains.emptied(agent, 600) == set()
+        rig.clock.advance(3)
+        assert drains.emptied(agent, 600) == {node.uid}
 
 
 async def test_a_time_that_never_ends_is_no_error() -> None:

@@ -16,6 +16,8 @@ log = structlog.get_logger(__name__)
 
 PAUSES = Backoff(initial=0.5, cap=5, jitter=0.3)
 """The pauses between two tries to evict what a budget protects; kubectl waits 5 s each time."""
+LAST_GRACE = 30
+"""The longest grace period in seconds of a pod that is deleted, not evicted."""
 
 
 class Drain:
@@ -41,11 +43,18 @@ class Drain:
         self._tell = tell
         self._pods: dict[str, dict[str, Any]] = {}
         self._changed = asyncio.Event()
+        self._insists = False
 
     @property
     def empty(self) -> bool:
         """Whether no pod is left that has to leave."""
         return self.left == 0
+
+    def insist(self) -> None:
+        """From now on delete the pods, whatever a disruption budget says."""
+        if not self._insists:
+            self._insists = True
+            self._changed.set()
 
     async def run(self) -> None:
         """Drain the node, and keep it empty until cancelled."""
@@ -63,7 +72,8 @@ class Drain:
                 await self._changed.wait()
             self._changed.clear()
             before = len(self._pods)
-            held = await self._round([pod for pod in self._pods.values() if not _ending(pod)])
+            pods = list(self._pods.values())
+            held = await (self._delete(pods) if self._insists else self._round([p for p in pods if not _ending(p)]))
             self._say(held)
             if not self._pods:
                 continue
@@ -89,6 +99,23 @@ class Drain:
                 # 429 from a disruption budget, 500 where several budgets match the pod, or no answer: the next round
                 # tries again.
                 refused.add(group)
+                held = held or f"{metadata['namespace']}/{metadata['name']}: {error}"
+        return held
+
+    async def _delete(self, pods: Sequence[dict[str, Any]]) -> str:
+        """Delete each pod. One that ends already gets less time, if it has more than `LAST_GRACE`."""
+        held = ""
+        for pod in pods:
+            metadata = pod["metadata"]
+            grace = min(pod["spec"].get("terminationGracePeriodSeconds", LAST_GRACE), LAST_GRACE)
+            if _ending(pod) and metadata.get("deletionGracePeriodSeconds", 0) <= grace:
+                continue
+            options = {"gracePeriodSeconds": grace, "preconditions": {"uid": metadata["uid"]}}
+            try:
+                await self._client.delete(_path(metadata), options)
+            except (errors.ObjectNotFound, errors.Conflict):
+                continue
+            except errors.ApiError as error:
                 held = held or f"{metadata['namespace']}/{metadata['name']}: {error}"
         return held
 

@@ -22,6 +22,9 @@ log = structlog.get_logger(__name__)
 
 CORDON_SECONDS = 5.0
 """The least time between two cordons of the same node: somebody else may undo each of them."""
+END_SECONDS = 60.0
+"""How long an agent has, after the drain of its node has timed out, to end the pods that are deleted then. Guests of
+other nodes end with the pod of their node, so those need no such time."""
 
 
 class Drains:
@@ -55,18 +58,25 @@ class Drains:
         await self._group.__aexit__(kind, error, trace)
 
     def emptied(self, seen: Seen, timeout: float) -> set[str]:
-        """UIDs of the Nodes that are empty, or whose drain has taken `timeout` seconds or more."""
+        """UIDs of the Nodes that are empty, or whose drain has taken `timeout` seconds or more; of agents, longer."""
         found = {uid for uid, (drain, _) in self._tasks.items() if drain.empty}
-        now = self._shared.clock.now()
+        agents = _agents(seen)
         for node in _nodes(seen):
-            if node.draining is None or (now - node.draining).total_seconds() < timeout:
+            if (over := self._over(node, timeout)) < 0:
                 self._overdue.discard(node.uid)
                 continue
             if node.uid not in found and node.uid not in self._overdue:
                 self._overdue.add(node.uid)
                 self._tell("DrainTimedOut", f"node {node.name} is not empty after {timeout:g} s and ends", warning=True)
-            found.add(node.uid)
+            if node.uid not in agents or over >= END_SECONDS:
+                found.add(node.uid)
         return found
+
+    def _over(self, node: NodeSeen, timeout: float) -> float:
+        """For how many seconds the drain of a node has been overdue; negative while it is not."""
+        if node.draining is None:
+            return float("-inf")
+        return (self._shared.clock.now() - node.draining).total_seconds() - timeout
 
     def progress(self) -> list[Emptying]:
         """The state of each drain that is not done."""
@@ -74,6 +84,8 @@ class Drains:
 
     async def follow(self, nodes: Sequence[NodeSeen], seen: Seen, seconds: float) -> float | None:
         """Drain these nodes and no others; a node that is empty is kept so.
+
+        Once the drain of an agent's node has timed out, its pods are deleted: they would outlive their Node.
 
         Args:
             seconds: how long the drain of one node may take.
@@ -88,12 +100,17 @@ class Drains:
         for uid in list(self._tasks):
             if uid not in drained or uid not in wanted:
                 self._forget(uid)
-        due = []
+        due, agents = [], _agents(seen)
         for node in nodes:
             if (wait := await self._begin(node)) is not None:
                 due.append(wait)
             now = self._shared.clock.now()
-            if (left := ((node.draining or now) - now).total_seconds() + seconds) > 0:
+            left = ((node.draining or now) - now).total_seconds() + seconds
+            if left <= 0 and node.uid in agents:
+                left += END_SECONDS
+                if node.uid in self._tasks:
+                    self._tasks[node.uid][0].insist()
+            if left > 0:
                 due.append(left)
         if self._begun:
             said, self._begun = some(self._begun), []
@@ -159,6 +176,11 @@ class Drains:
 
 def _patch(node: NodeSeen, annotations: dict[str, Any]) -> dict[str, Any]:
     return {"metadata": {"uid": node.uid, "annotations": annotations}}
+
+
+def _agents(seen: Seen) -> set[str]:
+    """The UIDs of the Nodes of agents."""
+    return {member.node.uid for member in seen.members if member.remote and member.node is not None}
 
 
 def _nodes(seen: Seen) -> Iterator[NodeSeen]:
