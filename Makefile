@@ -111,7 +111,7 @@ imports: ; $(HEADING) 'lint-imports'
 tests: ; $(HEADING) 'guests for the tests'
 	@$(BIN)/python -m tests.guests
 	$(HEADING) 'pytest'
-	@$(BIN)/pytest -n auto --dist worksteal $(ARGS)
+	@$(if $(CI),$(BIN)/python .ci/second_chance.py) $(BIN)/pytest -n auto --dist worksteal $(ARGS)
 
 $(BIN)/uv:
 	@sh .ci/venv.sh $(VENV)
