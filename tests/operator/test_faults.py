@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 
 from tests.operator.forged import lone
-from tests.operator.harness import Fleet, Operator
+from tests.operator.harness import Fleet, Operator, Raw
 from wasmlet.clock import Pacing, SystemClock
 from wasmlet.controlplane.faults import Effect, End, ErrorEvent, Fail
-from wasmlet.kube import Client, load_identity
+from wasmlet.kube import Client, Identity, load_identity
 from wasmlet.kube.client import MERGE_PATCH
 from wasmlet.kube.events import EventRecorder
 from wasmlet.operator.config import OperatorConfig
 from wasmlet.operator.fleet import Fleet as Objects
 from wasmlet.operator.health import Metrics, Pulse
 from wasmlet.operator.identity import Approvals
-from wasmlet.operator.keeper import Keeper
+from wasmlet.operator.keeper import MOST_CONFLICTS, Keeper
 from wasmlet.operator.pool import POOLS
 from wasmlet.operator.scaling import Waiting
 from wasmlet.operator.shared import Shared, Wakes
@@ -66,44 +69,76 @@ async def test_what_is_answered_badly_is_asked_again_after_a_pause(
 
 
 class Raced(Client):
-    """A client before whose first change of a pool's spec somebody else scales the pool to 3."""
+    """A client before whose changes of a pool's `replicas` somebody else changes the pool.
 
-    raced = False
+    Args:
+        change: what somebody else changes; a label where it is empty.
+        times: before how many of them.
+    """
+
+    def __init__(self, identity: Identity, change: dict[str, Any], times: int = 1) -> None:
+        super().__init__(identity)
+        self._change = change
+        self.times = times
 
     async def patch(self, path: str, body: Any, *more: Any) -> dict[str, Any]:
-        if not self.raced and "replicas" in (body.get("spec") or {}):
-            self.raced = True
-            await super().patch(path, {"spec": {"replicas": 3}}, MERGE_PATCH)
+        if self.times and "replicas" in (body.get("spec") or {}):
+            self.times -= 1
+            await super().patch(path, self._change or {"metadata": {"labels": {"n": f"{self.times}"}}}, MERGE_PATCH)
         return await super().patch(path, body, *more)
 
 
+@asynccontextmanager
+async def keeping(client: Client, raw: Raw) -> AsyncIterator[None]:
+    """Keep a pool with that client while the context is open."""
+    clock, rng, wakes = SystemClock(), random.Random(0), Wakes()
+    found = Objects(client, "default", Pacing(clock, rng), wakes.wake)
+    config, events = OperatorConfig(namespace="default"), EventRecorder(client, "operator")
+    approvals = Approvals(client, "default", Pacing(clock, rng))
+    shared = Shared(
+        config,
+        client,
+        client,
+        found,
+        events,
+        wakes,
+        clock,
+        rng,
+        Metrics(),
+        Pulse(clock),
+        Waiting(),
+        approvals,
+    )
+    keeper = Keeper("edge", raw["metadata"]["uid"], shared, lambda: client.get(f"{POOLS}/edge"), removing=False)
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(found.run()), group.create_task(keeper.run())]
+        yield
+        for task in tasks:
+            task.cancel()
+
+
+async def scaled(fleet: Fleet, replicas: int) -> None:
+    """Return when the pool has a StatefulSet of that size."""
+    sets = "/apis/apps/v1/namespaces/default/statefulsets"
+    await fleet.until(sets, lambda made: "edge" in made and made["edge"]["spec"]["replicas"] == replicas, seconds=60)
+
+
 async def test_the_default_does_not_overwrite_what_somebody_says_meanwhile(tmp_path: Path, kubectl: Path) -> None:
-    async with lone(tmp_path, kubectl) as fleet, Raced(await load_identity(fleet.plane.kubeconfig)) as client:
-        raw = await fleet.pool()
-        clock, rng, wakes = SystemClock(), random.Random(0), Wakes()
-        found = Objects(client, "default", Pacing(clock, rng), wakes.wake)
-        config, events = OperatorConfig(namespace="default"), EventRecorder(client, "operator")
-        approvals = Approvals(client, "default", Pacing(clock, rng))
-        shared = Shared(
-            config,
-            client,
-            client,
-            found,
-            events,
-            wakes,
-            clock,
-            rng,
-            Metrics(),
-            Pulse(clock),
-            Waiting(),
-            approvals,
-        )
-        keeper = Keeper("edge", raw["metadata"]["uid"], shared, lambda: client.get(f"{POOLS}/edge"), removing=False)
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(found.run()), group.create_task(keeper.run())]
-            sets = "/apis/apps/v1/namespaces/default/statefulsets"
-            await fleet.until(sets, lambda made: "edge" in made and made["edge"]["spec"]["replicas"] == 3, seconds=60)
-            for task in tasks:
-                task.cancel()
-        assert client.raced
-        assert (await client.get(f"{POOLS}/edge"))["spec"]["replicas"] == 3
+    async with lone(tmp_path, kubectl) as fleet:
+        pool, identity = await fleet.pool(), await load_identity(fleet.plane.kubeconfig)
+        async with Raced(identity, {"spec": {"replicas": 3}}) as client, keeping(client, pool):
+            await scaled(fleet, 3)
+        assert client.times == 0
+        assert (await fleet.admin.get(f"{POOLS}/edge"))["spec"]["replicas"] == 3
+
+
+@pytest.mark.parametrize(("times", "warnings"), [(MOST_CONFLICTS - 1, 0), (MOST_CONFLICTS, 1)])
+async def test_conflicts_are_told_where_they_go_on(times: int, warnings: int, tmp_path: Path, kubectl: Path) -> None:
+    async with lone(tmp_path, kubectl) as fleet:
+        pool, identity = await fleet.pool(), await load_identity(fleet.plane.kubeconfig)
+        with structlog.testing.capture_logs() as lines:
+            async with Raced(identity, {}, times) as client, keeping(client, pool):
+                await scaled(fleet, 1)
+        assert client.times == 0
+        told = [line for line in lines if line["log_level"] == "warning"]
+        assert len(told) == warnings, told

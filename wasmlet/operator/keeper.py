@@ -45,6 +45,8 @@ HOST_SECONDS = 2.0
 WORDS_SECONDS = 5.0
 """The least time between two status writes that differ only in words. Another operator may write it in other words,
 too."""
+MOST_CONFLICTS = 5
+"""After so many conflicts in a row there are warnings and pauses; before that, the next look follows at once."""
 Ask = Callable[[], Awaitable[Raw]]
 
 
@@ -86,6 +88,7 @@ class Keeper:
         shared = self._shared
         await shared.fleet.in_sync()
         pauses = shared.client.recovery.pauses(shared.pacing.backoff, shared.clock, shared.rng)
+        conflicts = 0
         async with Drains(shared, self._name, self._tell) as drains:
             while True:
                 self._wake.clear()
@@ -94,10 +97,15 @@ class Keeper:
                     with shared.pulse.looking(self._name):
                         again = await self._look(drains)
                 except errors.ApiError as error:
+                    conflicts = conflicts + 1 if isinstance(error, errors.Conflict) else 0
+                    if 0 < conflicts < MOST_CONFLICTS:
+                        log.debug("somebody else has written meanwhile", pool=self._name, error=str(error))
+                        continue
                     log.warning("a pool is not as it is to be, trying again", pool=self._name, **described(error))
                     shared.metrics.failed(self._name)
                     await pauses.wait()
                     continue
+                conflicts = 0
                 if again is None:
                     return
                 await either(shared.clock, again, self._wake)
@@ -206,7 +214,8 @@ class Keeper:
         members, strays = [], []
         for member in seen.members:
             ends = member.name in ending or plan.replicas <= member.ordinal < have
-            if ends and _hides_guests(member) and (raw := await self._node(member.name)) is not None:
+            path = f"{paths.NODES}/{member.name}"
+            if ends and _hides_guests(member) and (raw := await self._found(path)) is not None:
                 if (raw["metadata"].get("labels") or {}).get(LABEL) == self._name:
                     members.append(attrs.evolve(member, node=NodeSeen.of(raw)))
                     continue
@@ -215,9 +224,10 @@ class Keeper:
             members.append(member)
         return attrs.evolve(seen, members=members), strays
 
-    async def _node(self, name: str) -> Raw | None:
+    async def _found(self, path: str) -> Raw | None:
+        """The object as the API server has it now; None where there is none."""
         try:
-            return await self._shared.client.get(f"{paths.NODES}/{name}")
+            return await self._shared.client.get(path)
         except errors.ObjectNotFound:
             return None
 
@@ -260,7 +270,7 @@ class Keeper:
 
     async def _check_free(self, name: str) -> None:
         """Refuse a name that another owner's Node has: the pool's nodes would get the right to act as that Node."""
-        found = await self._node(name)
+        found = await self._found(f"{paths.NODES}/{name}")
         if found is not None and (found["metadata"].get("labels") or {}).get(LABEL) != self._name:
             raise Unusable("NameTaken", f"there is a Node {name} that is not of this pool; rename the pool")
 
@@ -338,8 +348,8 @@ class Keeper:
         for node in plan.forget:
             if waits:
                 break
-            if await self._has_pod(node.name):
-                continue  # the watch has not reported this pod yet
+            if await self._found(f"{self._core}/pods/{node.name}") is not None:
+                continue  # the watch has not reported this pod yet, which would create its Node again
             with contextlib.suppress(errors.ObjectNotFound, errors.Conflict):
                 await client.delete(f"{paths.NODES}/{node.name}", {"preconditions": {"uid": node.uid}})
                 log.info("a node is gone", pool=self._name, node=node.name)
@@ -360,14 +370,6 @@ class Keeper:
             if member.node is not None and (patch := dressed(pool, member.node)) is not None:
                 with contextlib.suppress(errors.ObjectNotFound, errors.Conflict):
                     await self._shared.client.patch(f"{paths.NODES}/{member.name}", patch, MERGE_PATCH)
-
-    async def _has_pod(self, name: str) -> bool:
-        """Whether the node still has a pod, which would create its Node again."""
-        try:
-            await self._shared.client.get(f"{self._core}/pods/{name}")
-        except errors.ObjectNotFound:
-            return False
-        return True
 
     async def _report(self, raw: Raw, status: dict[str, Any]) -> float | None:
         """Write the pool's status if it has changed.
