@@ -10,6 +10,7 @@ import re
 import struct
 import sys
 import termios
+import time
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -270,8 +271,6 @@ async def test_it_follows_the_cluster(cluster: Cluster) -> None:
         assert b"\x1b[3" not in screen.written, "there are no colours"
 
 
-# asyncio leaves the socket of a connection open that it accepts in the moment in which its server is closed.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 async def test_an_api_server_that_is_away_is_said_and_comes_back_by_itself(cluster: Cluster) -> None:
     async with terminal("--kubeconfig", cluster.plane.kubeconfig, "--interval", 1) as screen:
         await screen.until("1 pod: 1 Running")
@@ -291,7 +290,7 @@ async def test_what_it_asks_for_in_an_interval(cluster: Cluster, metrics: bool) 
     async with terminal("--kubeconfig", cluster.plane.kubeconfig, "--interval", 1) as screen:
         await screen.until("1 pod: 1 Running")
         await screen.until(r"CPU \d+m")
-        counting = Counting()
+        counting, began = Counting(), time.monotonic()
         with cluster.plane.faults.add(counting, path="*"):
             for _ in range(4):
                 await screen.until("wasmlet top   https://")
@@ -299,7 +298,7 @@ async def test_what_it_asks_for_in_an_interval(cluster: Cluster, metrics: bool) 
         asked = {path: n for path, n in counting.asked.items() if "leases" not in path and "authorization" not in path}
     lists = {f"/apis/metrics.k8s.io/v1beta1/{kind}" for kind in ("nodes", "pods")}
     assert set(asked) == (lists if metrics else {f"/api/v1/nodes/{NODE}/proxy/stats/summary"})
-    assert max(asked.values()) <= 6
+    assert max(asked.values()) <= time.monotonic() - began + 2  # one a second
 
 
 async def test_lines_elsewhere(cluster: Cluster) -> None:

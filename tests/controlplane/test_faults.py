@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gc
+import socket
+import ssl
 import time
 from typing import Any
 
@@ -165,6 +169,28 @@ async def test_an_outage_breaks_all_and_ends(api: Api, faults: Faults, silent: b
             await asking
     await api.ok("POST", MAPS, config("x"))
     assert await names(api) == ["x"]
+
+
+@pytest.mark.parametrize("turns", range(5))
+async def test_a_connection_that_begins_with_an_outage_gets_no_answer(
+    control_plane: ControlPlane, faults: Faults, turns: int
+) -> None:
+    """Whether it was accepted or not, or is in its handshake; and no socket is left open, which is a warning here."""
+    port = int(control_plane.url.rpartition(":")[2])
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    with socket.create_connection(("127.0.0.1", port)) as begun:
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        async with faults.outage():
+            with contextlib.suppress(ConnectionError):
+                reader, writer = await asyncio.open_connection(sock=begun, ssl=context, server_hostname="")
+                writer.write(b"GET /version HTTP/1.1\r\nHost: x\r\n\r\n")
+                assert await reader.read(1) == b""
+                writer.close()
+        gc.collect()
+    async with open_api(control_plane, control_plane.kubeconfig) as api:
+        assert await names(api) == []
 
 
 async def test_a_restart_keeps_the_objects_and_forgets_old_versions(api: Api, faults: Faults) -> None:

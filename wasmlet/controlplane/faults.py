@@ -300,17 +300,19 @@ class Faults:
     async def outage(self, *, silent: bool = False) -> AsyncIterator[None]:
         """Break every connection, and refuse new ones or, with `silent`, accept them and never answer."""
         assert self._listener is not None, "the control plane is not running"
-        if silent:
-            with self.add(_Silence()):
-                self._rules.insert(0, self._rules.pop())  # the first to be met
-                self._listener.disconnect()
-                yield
-            return
-        await self._listener.shut()
+        # A connection whose TLS handshake has begun cannot be broken: its requests are.
+        rule = self.add(_Silence() if silent else Drop())
+        self._rules.insert(0, self._rules.pop())  # the first to be met
         try:
+            if silent:
+                self._listener.disconnect()
+            else:
+                await self._listener.shut()
             yield
         finally:
-            await self._listener.reopen()
+            rule.remove()
+            if not silent:
+                await self._listener.reopen()
 
     def snapshot(self) -> State:
         """All objects and the version, as they are now; for `restart`."""

@@ -48,10 +48,25 @@ class Listener:
     async def shut(self) -> None:
         """Refuse connections, and break those that are open."""
         addresses = self._runner.addresses
+        self._accept_no_more()
+        self.disconnect()
+        await asyncio.sleep(0)  # what was accepted a moment ago becomes a connection, which can be broken
         for site in list(self._runner.sites):
             await site.stop()
         self.disconnect()
         self._held += [await _hold(address) for address in addresses]
+
+    def _accept_no_more(self) -> None:
+        """Have asyncio's own loop accept nothing more.
+
+        It would leave the socket open of a connection that it has accepted in the turn in which its server is closed.
+        """
+        loop = asyncio.get_running_loop()
+        if isinstance(loop, asyncio.SelectorEventLoop):
+            for site in self._runner.sites:
+                server = getattr(site, "_server", None)
+                for listening in server.sockets if server is not None else ():
+                    loop.remove_reader(listening.fileno())
 
     async def reopen(self) -> None:
         """Listen again where `shut` left off."""
