@@ -17,6 +17,8 @@ NETWORK: dict[str, dict[str, Any]] = {
     "tcpSocket": {"port": 8081},
     "grpc": {"port": 8081},
 }
+LISTENS = {"httpGet": {"path": "/up", "port": "web"}, "periodSeconds": 1, "failureThreshold": 100}
+"""A startup probe: until the server listens, a connection is refused, whatever is asked."""
 SAID = {
     "httpGet": "HTTP probe failed with statuscode: 500",
     "tcpSocket": "connection refused",
@@ -54,7 +56,7 @@ async def test_successes_leave_it_alone(kube: Kube) -> None:
 @pytest.mark.parametrize("kind", NETWORK)
 async def test_failures_over_the_network_restart_it(net: Kube, kind: str) -> None:
     probe = {kind: NETWORK[kind], "periodSeconds": 1, "failureThreshold": 1}
-    await net.serve(livenessProbe=probe, spec={"restartPolicy": "Always"})
+    await net.serve(startupProbe=LISTENS, livenessProbe=probe, spec={"restartPolicy": "Always"})
     await net.until(lambda pod: status(pod).get("restartCount", 0) >= 1)
     await net.event("Unhealthy", part=SAID[kind])
     await net.event("Killing", part="Container c failed liveness probe, will be restarted")

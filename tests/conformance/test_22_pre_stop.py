@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.conformance.harness import SECONDS, Kube, Machine, state, status, terminated
+from tests.conformance.test_18_liveness_probes import LISTENS
 
 LOOK = {"finalizers": ["example.com/look"]}
 
@@ -64,7 +65,7 @@ async def test_over_http(net: Kube) -> None:
     """The server is asked before it is interrupted."""
     probe = {"httpGet": {"path": "/500", "port": "web"}, "periodSeconds": 1, "failureThreshold": 1}
     hook = {"preStop": {"httpGet": {"path": "/bye", "port": 8080}}}
-    await net.serve(livenessProbe=probe, lifecycle=hook, spec={"restartPolicy": "Always"})
+    await net.serve(startupProbe=LISTENS, livenessProbe=probe, lifecycle=hook, spec={"restartPolicy": "Always"})
     await net.until(lambda pod: status(pod).get("restartCount", 0) >= 1)
     assert "GET /bye HTTP/1.1" in (await net.log(previous="true")).splitlines()[-1]
 
