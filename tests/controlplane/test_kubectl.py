@@ -194,8 +194,8 @@ async def test_server_side_apply(kube: Kubectl) -> None:
 
 
 async def test_wait(kube: Kubectl, api: Api, running: str) -> None:
-    assert "condition met" in await kube("wait", "--for=condition=Ready", "pod/p", "--timeout=10s")
-    assert "condition met" in await kube("wait", "--for=jsonpath={.status.phase}=Running", "pod/p", "--timeout=10s")
+    assert "condition met" in await kube("wait", "--for=condition=Ready", "pod/p", "--timeout=60s")
+    assert "condition met" in await kube("wait", "--for=jsonpath={.status.phase}=Running", "pod/p", "--timeout=60s")
     process = await kube.start("wait", "--for=delete", "pod/p", "--timeout=60s")
     await api.ok("DELETE", f"{PODS}/p", {"gracePeriodSeconds": 0})
     out, err = await process.communicate()
@@ -204,7 +204,7 @@ async def test_wait(kube: Kubectl, api: Api, running: str) -> None:
 
 async def test_delete_of_a_pod_that_has_no_node_is_done_at_once(kube: Kubectl) -> None:
     await kube("apply", "-f", "-", stdin=pod())
-    assert 'pod "p" deleted' in await kube("delete", "pod", "p", "--timeout=10s")
+    assert 'pod "p" deleted' in await kube("delete", "pod", "p", "--timeout=60s")
 
 
 async def test_delete_waits_for_the_node(kube: Kubectl, api: Api, running: str) -> None:
@@ -238,7 +238,7 @@ async def test_a_namespace_comes_furnished_and_goes_with_its_contents(kube: Kube
     assert "default" in await kube("get", "serviceaccounts", "-n", "team", "-o", "name")
     assert "kube-root-ca.crt" in await kube("get", "cm", "-n", "team", "-o", "name")
     await kube("apply", "-n", "team", "-f", "-", stdin=pod())
-    await kube("delete", "namespace", "team", "--timeout=10s")
+    await kube("delete", "namespace", "team", "--timeout=60s")
     assert "team" not in await kube("get", "ns")
     assert "No resources" in (await kube.run("get", "pods", "-A"))[2]
 

@@ -16,6 +16,7 @@ from tests.node.cluster import NODE, Cluster, condition
 from tests.node.trouble import KUBELET, fast_node, troubled_cluster
 from wasmlet.controlplane.faults import Delay, Drop
 from wasmlet.kube.client import MERGE_PATCH, STRATEGIC_PATCH
+from wasmlet.node import registration
 from wasmlet.provider import NodeImage
 from wasmlet.testing import FakeClock
 from wasmlet.testing.reference import ReferenceProvider
@@ -30,6 +31,12 @@ UNKNOWN = {"type": "Ready", "status": "Unknown", "reason": "NodeStatusUnknown", 
 async def cluster(tmp_path: Path) -> AsyncIterator[Cluster]:
     async with troubled_cluster(tmp_path) as cluster:
         yield cluster
+
+
+@pytest.fixture
+def reported_seldom(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is put right is not so because it is reported anyway."""
+    monkeypatch.setattr(registration, "REPORT_SECONDS", 1e6)
 
 
 class Rich(ReferenceProvider):
@@ -65,10 +72,10 @@ def owned(node: Any) -> Any:
 
 
 async def until(cluster: Cluster, wanted: Any) -> Any:
-    """The Node as soon as its status is as wanted. Well before it would be reported anyway."""
+    """The Node as soon as its status is as wanted."""
     last = None
     try:
-        async with asyncio.timeout(8), aclosing(versions(cluster)) as nodes:
+        async with asyncio.timeout(60), aclosing(versions(cluster)) as nodes:
             async for node in nodes:
                 last = node
                 if wanted(node):
@@ -99,6 +106,7 @@ async def until(cluster: Cluster, wanted: Any) -> Any:
     ],
     ids=lambda value: orjson.dumps(value).decode() if isinstance(value, dict) else "",
 )
+@pytest.mark.usefixtures("reported_seldom")
 async def test_what_somebody_else_wrote_over_is_put_right(cluster: Cluster, kind: str, status: Any) -> None:
     async with fast_node(cluster, Rich()):
         before = await cluster.admin.get(PATH)
@@ -129,6 +137,7 @@ async def test_what_is_others_stays_and_costs_no_writes(cluster: Cluster) -> Non
     assert node["status"]["volumesAttached"] == others["volumesAttached"]
 
 
+@pytest.mark.usefixtures("reported_seldom")
 async def test_what_the_provider_says_no_more_is_taken_away(cluster: Cluster) -> None:
     provider = Rich()
     async with fast_node(cluster, provider):
@@ -162,6 +171,7 @@ async def test_somebody_who_always_writes_the_same_is_not_answered_each_time(clu
 
 
 @pytest.mark.parametrize("silent", [False, True], ids=["refused", "silent"])
+@pytest.mark.usefixtures("reported_seldom")
 async def test_the_node_is_reported_with_the_first_renewal_after_an_outage(cluster: Cluster, silent: bool) -> None:
     """The node lifecycle controller has written meanwhile, and the node's watch has not told of it yet."""
     faults = cluster.plane.faults
@@ -190,6 +200,7 @@ async def test_the_node_is_reported_with_the_first_renewal_after_an_outage(clust
         assert node.config.node_name == NODE
 
 
+@pytest.mark.usefixtures("reported_seldom")
 async def test_a_node_that_was_deleted_during_an_outage_is_made_again_at_once(cluster: Cluster) -> None:
     faults = cluster.plane.faults
     async with fast_node(cluster, Rich()):

@@ -86,7 +86,7 @@ async def test_a_budget_refuses_and_a_drain_waits(kube: Kubectl, api: Api) -> No
             await runner.say(name, ready_status(f"10.1.1.{at + 1}"))
         await counted(api, disruptionsAllowed=1)
         await api.ok("PATCH", f"{BUDGETS}/web", {"spec": {"minAvailable": 0}}, media=MERGE)
-        assert "drained" in await kube("drain", "n1", "--timeout=40s")
+        assert "drained" in await kube("drain", "n1", "--timeout=120s")
         assert not [item for item in (await api.ok("GET", PODS))["items"] if item["spec"].get("nodeName")]
 
 

@@ -49,7 +49,7 @@ def reasons(status: Object) -> list[tuple[str, str]]:
 async def test_a_job_runs_to_its_end(kube: Kubectl, api: Api) -> None:
     async with running(api, lambda pod: ended("Succeeded")):
         await kube("create", "job", "sum", "--image=img:1", "--", "add", "1")
-        assert "condition met" in await kube("wait", "--for=condition=complete", "job/sum", "--timeout=50s")
+        assert "condition met" in await kube("wait", "--for=condition=complete", "job/sum", "--timeout=120s")
         status = await finished(api, "Complete")
         assert (status["succeeded"], status["ready"], status["terminating"]) == (1, 0, 0)
         assert status["uncountedTerminatedPods"] == {}

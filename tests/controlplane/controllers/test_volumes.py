@@ -45,7 +45,7 @@ def claim(
 
 
 async def until(admin: Client, path: str, wanted: Callable[[dict[str, Any]], Any]) -> dict[str, Any]:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not wanted(found := await admin.get(path)):  # noqa: ASYNC110 - of any kind, by any path
             await asyncio.sleep(0.02)
     return found
