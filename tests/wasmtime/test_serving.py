@@ -276,7 +276,7 @@ def test_a_slow_body_takes_no_longer_than_a_handler_may(served: Served) -> None:
             with contextlib.suppress(TimeoutError):
                 answer = sock.recv(4096)
     assert status(answer) == 504
-    assert 1.5 < time.monotonic() - began < 10
+    assert 1.5 < time.monotonic() - began < 60  # with a byte each time, the body would take 200 seconds
 
 
 def test_clients_that_take_their_time_are_sent_away(impatient: Served) -> None:

@@ -26,6 +26,8 @@ REQUEST = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n"
 MANY = 1000
 """So many wait that nobody has credit."""
 PART = b"x" * BYTES_PER_SECOND
+KERNEL_SECONDS = 10.0
+"""How long a busy machine may take to tell one end of a connection what the other has taken."""
 
 
 class Served:
@@ -58,6 +60,13 @@ class Served:
         give_up_slowest([self.turn], waiting, self.now)
         self.turn.end()
         return bool(self.turn.over)
+
+    def give_up_if_late(self) -> None:
+        """What the watching thread does where many wait; the clock stands still until the kernel has told all."""
+        until = time.monotonic() + KERNEL_SECONDS
+        while self.turn.waited(self.now) > PATIENCE_SECONDS - CREDIT_SECONDS and time.monotonic() < until:
+            time.sleep(0.001)
+        give_up_slowest([self.turn], MANY, self.now)
 
     def write(self, size: int) -> None:
         """Write so much to the client, as far as the system takes it."""
@@ -116,7 +125,7 @@ def test_what_the_system_keeps_for_a_client_has_not_gone(served: Served) -> None
     assert served.connection.carried() < served.connection.moved
     served.now += 1.0
     assert not served.wait(0.0)
-    assert served.wait(PATIENCE_SECONDS + 2.0 * CREDIT_SECONDS + 0.1)
+    assert served.wait(PATIENCE_SECONDS + CREDIT_SECONDS + STEP_SECONDS / 2)  # with what is kept, it had more credit
 
 
 def test_what_a_client_reads_in_the_middle_of_a_wait_counts(served: Served) -> None:
@@ -131,7 +140,7 @@ def test_what_a_client_reads_in_the_middle_of_a_wait_counts(served: Served) -> N
         served.now += 1.0
         give_up_slowest([served.turn], MANY, served.now)
         assert not served.turn.over
-    served.now += PATIENCE_SECONDS + 4 * CREDIT_SECONDS
+    served.now += PATIENCE_SECONDS + CREDIT_SECONDS + 2 * STEP_SECONDS
     give_up_slowest([served.turn], MANY, served.now)
     assert served.turn.over
 
@@ -164,7 +173,7 @@ def test_who_reads_steadily_is_never_given_up(rate: int, buffer: int, quick: int
                     served.now += part / (rate * 1024)
                     gap = gap + part / (rate * 1024) if served.connection.carried() == carried else 0.0
                 most, carried = max(most, gap), served.connection.carried()
-                give_up_slowest([served.turn], MANY, served.now)
+                served.give_up_if_late()
                 assert not served.turn.over, f"after {served.now:.1f} s, of which {gap:.1f} s without a byte"
                 served.turn.end()
     assert most > PATIENCE_SECONDS  # else this test shows nothing
