@@ -159,7 +159,7 @@ async def test_kept_up_it_serves_kubectl_until_a_signal(kubectl: Path, tmp_path:
         assert "pod/hello configured" in await kube("apply", "-f", str(examples / "hello.yaml"))
         await kube("delete", "pod", "hello")
         assert "created" in await kube("apply", "-f", str(examples / "hello.yaml"))
-        succeeded = ("--for=jsonpath={.status.phase}=Succeeded", "--timeout=60s")
+        succeeded = ("--for=jsonpath={.status.phase}=Succeeded", f"--timeout={PATIENCE:g}s")
         await kube("wait", "pod/hello", *succeeded)
         assert (await kube("logs", "hello")).endswith("Bye\n")
         # A pod that says no more of where it runs than its class.
@@ -171,13 +171,16 @@ async def test_kept_up_it_serves_kubectl_until_a_signal(kubectl: Path, tmp_path:
         await kube("apply", "-f", str(manifest))
         await kube("wait", "pod/classy", *succeeded)
         assert (await kube("logs", "classy")).endswith("Bye\n")
+        told = ["Scheduled", "Pulling", "Pulled", "Created", "Started"]
         for pod_name in ("hello", "classy"):
-            listed = await kube("get", "events", "--field-selector", f"involvedObject.name={pod_name}")
-            reasons = [line.split()[2] for line in listed.splitlines()[1:]]
-            assert reasons[-5:] == ["Scheduled", "Pulling", "Pulled", "Created", "Started"], listed
+            reasons: list[str] = []
+            async with asyncio.timeout(PATIENCE):
+                while reasons[-5:] != told:  # an event may come after the status of what it tells
+                    listed = await kube("get", "events", "--field-selector", f"involvedObject.name={pod_name}")
+                    reasons = [line.split()[2] for line in listed.splitlines()[1:]]
             described = (await kube("describe", "pod", pod_name)).partition("\nEvents:")[2]
             reasons = [line.split()[1] for line in described.splitlines()[3:]]
-            assert reasons[-5:] == ["Scheduled", "Pulling", "Pulled", "Created", "Started"], described
+            assert reasons[-5:] == told, described
         asked = "jsonpath={.spec.overhead.memory} {.spec.nodeSelector}"
         assert await kube("get", "pod", "classy", "-o", asked) == '3Mi {"handler.wasmlet.dev/wasmlet":"true"}'
         await _shout(plane)
@@ -349,7 +352,7 @@ async def test_instances_that_ended_before_the_api_heard_of_them_are_shown(tmp_p
         demo_module._control_plane(0, tmp_path) as plane,
         demo_module._node(plane, tmp_path, examples, demo_module.Settings(), (), print) as running,
         Client(await load_identity(plane.kubeconfig)) as client,
-        asyncio.timeout(60),
+        asyncio.timeout(PATIENCE),
         asyncio.TaskGroup() as group,
     ):
         await demo_module._create_classes(client)

@@ -29,7 +29,8 @@ NEVER = (NOT_RUN, "pip install", "node.kubeconfig", "registry.example", "# stays
 OWN_TERMINAL = "# in a terminal of its own"
 INSTALLED = ("make setup", "make kubectl")
 """What was done before the tests began."""
-PATIENCE = 240.0
+PATIENCE = 600.0
+"""Seconds, for all commands of a document: one runs a whole suite of tests, which others may hold up."""
 
 
 @attrs.frozen
@@ -164,8 +165,9 @@ class Reader:
         return one.bare
 
     def _here(self, command: str) -> str:
-        """The command with the programs of these tests; make installs nothing, since all of it is installed."""
+        """The command with the programs and the patience of these tests; make installs nothing: it is all installed."""
         command = re.sub(r"^make ", "make -o .venv/.base -o .venv/.dev ", command)
+        command = re.sub(r"--timeout=\d+[sm]", f"--timeout={PATIENCE:g}s", command)
         return command.replace(".venv/bin/", f"{Path(sys.executable).parent}/")
 
     async def _start(self, script: str, **pipes: int) -> asyncio.subprocess.Process:

@@ -11,10 +11,12 @@ import pytest
 
 from tests.artifacts import registries
 from tests.artifacts.conftest import docker_registry
-from tests.docs.console import NOT_RUN, ROOT, Reader, commands, missing
+from tests.docs.console import NOT_RUN, PATIENCE, ROOT, Reader, commands, missing
 from wasmlet.testing import ControlPlane
 
 __all__ = ["docker_registry"]
+
+pytestmark = pytest.mark.timeout(PATIENCE + 60)
 
 ELSEWHERE = (
     "docs/clusters.md",  # tests/deployment/test_quickstarts.py
