@@ -27,6 +27,7 @@ from benchmarks.report import Progress
 from wasmlet.cli import log, providers
 from wasmlet.cli.execution import run_loop
 from wasmlet.errors import ConfigError, WasmletError
+from wasmlet.runtime.network.config import BIN_DIRS
 
 WHAT = (
     "node",
@@ -37,6 +38,7 @@ WHAT = (
     "serving",
     "components",
     "actors",
+    "addresses",
     "remote",
     "host",
     "operator",
@@ -45,6 +47,8 @@ REFERENCE = "reference"
 ENGINE = "wasmtime"
 MOST_ASLEEP, MOST_SERVING = 200, 50
 """How many pods of a class sleep side by side to measure the memory of one, and how many where they serve."""
+MOST_ADDRESSES = 100
+"""How many pods get addresses by CNI at once."""
 LEAST_ROUNDS = 9
 """The least number of rounds of requests to guests that serve."""
 
@@ -77,6 +81,7 @@ async def measure(options: Options, progress: Progress) -> Found:
             "serving": _serving,
             "components": _components,
             "actors": _actors,
+            "addresses": _addresses,
             "remote": _remote,
             "host": _host,
             "operator": _operator,
@@ -153,6 +158,18 @@ async def _actors(options: Options, progress: Progress) -> Found:
     with tempfile.TemporaryDirectory(prefix="wasmlet-bench-") as directory:
         size = Size(max(options.rounds, LEAST_ROUNDS), options.starts, min(options.pods, MOST_SERVING))
         return {"actors": await actors(Path(directory), size, progress)}
+
+
+async def _addresses(options: Options, progress: Progress) -> Found:
+    """Addresses by CNI, beside the plugins alone; without an API server."""
+    if os.geteuid() != 0 or not any((path / "ptp").exists() for path in BIN_DIRS):
+        progress.line("addresses are left out: they need root and CNI plugins")
+        return {}
+    from benchmarks.addresses import Size, addresses
+
+    with tempfile.TemporaryDirectory(prefix="wasmlet-bench-") as directory:
+        size = Size(min(options.pods, MOST_ADDRESSES), options.rounds)
+        return {"addresses": await addresses(Path(directory), size, progress)}
 
 
 async def _remote(options: Options, progress: Progress) -> Found:
@@ -253,6 +270,8 @@ def tables(found: Found) -> str:
         texts.append(report.columns("components that serve, by turns", found["components"]))
     if "actors" in found:
         texts.append(report.columns("an actor and a component that count, by turns", found["actors"]))
+    if "addresses" in found:
+        texts.append(report.columns("addresses by CNI (ptp, host-local), by turns", found["addresses"]))
     if "remote" in found:
         remote = found["remote"]
         texts.append(report.table(f"{remote['pods']} pods at once, behind an agent", remote["bursts"], "local"))
@@ -304,9 +323,9 @@ def command(
     WHAT is node (the node loop alone), memory (where that goes), account (what a pod costs each process), wasmtime
     (with an engine), engines (their classes side by side, without an API server), serving (guests that answer
     requests), components (of wasi:http, beside `wasmtime serve`), actors (of waSCC, beside a component that does the
-    same), remote (pods behind an agent, beside pods of the node's own), host (many agents that joined one process) or
-    operator (which keeps pools of nodes); all of it without any. The API server is an embedded one, or that of
-    --kubeconfig. --handler is for wasmtime and account.
+    same), addresses (by CNI, beside the plugins alone), remote (pods behind an agent, beside pods of the node's own),
+    host (many agents that joined one process) or operator (which keeps pools of nodes); all of it without any. The API
+    server is an embedded one, or that of --kubeconfig. --handler is for wasmtime and account.
     """
     real = None
     if kubeconfig is not None:

@@ -24,7 +24,7 @@ from wasmlet.runtime.files.beneath import file_name
 from wasmlet.runtime.network import bandwidth, conflist, namespaces
 from wasmlet.runtime.network.conflist import PORT_MAPPINGS, Conflist
 from wasmlet.runtime.network.network import POLICY_ANNOTATION, Network, NetworkError, NetworkRequest, PodNetwork
-from wasmlet.runtime.network.plugins import Attachment, Plugins, addresses
+from wasmlet.runtime.network.plugins import Attachment, Plugins, addresses, end_orphans
 
 log = structlog.get_logger(__name__)
 
@@ -69,7 +69,7 @@ class CniNetwork(Network):
     Args:
         directory: where this keeps its files; nobody else's.
         conf_dir: where the cluster's network configuration is. It is read again for each pod.
-        cidrs: what the built-in network takes addresses from; it is used where `conf_dir` has none.
+        cidrs: what the built-in network takes addresses from; it is used while `conf_dir` has never had a network.
     """
 
     name: ClassVar[str] = "cni"
@@ -81,27 +81,36 @@ class CniNetwork(Network):
         self._cidrs = cidrs
         self._turns = asyncio.Semaphore(AT_ONCE)
         self._source = ""
+        """The last file of `conf_dir` that was a network."""
 
     async def check(self) -> None:
         if os.geteuid() != 0:
             raise ConfigError("--network cni: expected to run as root, which namespaces and CNI plugins need")
-        network = await in_thread(self._network)
-        for plugin in network.plugins:
-            if not await in_thread(self._plugins.has, str(plugin["type"])):
-                where = network.source or "the built-in network"
-                raise ConfigError(
-                    f"--network cni: {where} wants CNI plugin {plugin['type']}, which is not there; install it "
-                    "(Debian: containernetworking-plugins), or set --cni-bin-dir"
-                )
-        self._source = network.source
+        try:
+            await in_thread(self._network)
+        except ConfigError as error:
+            raise ConfigError(f"--network cni: {error}") from error
 
     def _network(self) -> Conflist:
+        """The network of new pods. Blocks.
+
+        Raises:
+            ConfigError: there is none that can be used; the message says why.
+        """
         found = conflist.find(self._conf_dir)
         if found is not None:
-            return found
-        return conflist.built_in(
-            self._cidrs() or DEFAULT_CIDRS, self._directory / "addresses", maps_ports=self._plugins.has("portmap")
-        )
+            self._source = found.source
+        elif self._source:  # an address of the built-in network would be of use on this node alone
+            raise ConfigError(f"CNI network {self._source}: it is gone, and there is no other one in {self._conf_dir}")
+        else:
+            ports = self._plugins.has("portmap")
+            found = conflist.built_in(self._cidrs() or DEFAULT_CIDRS, self._directory / "addresses", maps_ports=ports)
+        if plugin := self._plugins.missing(found):
+            raise ConfigError(
+                f"{found.source or 'the built-in network'} wants CNI plugin {plugin}, which is not there; install it "
+                "(Debian: containernetworking-plugins), or set --cni-bin-dir"
+            )
+        return found
 
     async def add(self, request: NetworkRequest) -> PodNetwork | None:
         kept = await in_thread(self._read, request.pod.uid)
@@ -119,7 +128,7 @@ class CniNetwork(Network):
             async with self._turns:
                 result = await self._plugins.add(kept.network, kept.attachment)
             kept = attrs.evolve(kept, result=result)
-            await in_thread(self._write, kept)
+            await in_thread(self._finish, kept)
         except (NetworkError, OSError) as error:
             with contextlib.suppress(NetworkError):
                 async with self._turns:
@@ -166,6 +175,7 @@ class CniNetwork(Network):
         await in_thread(self._forget, uid)
 
     async def list(self) -> Mapping[str, PodNetwork]:
+        await in_thread(end_orphans, self._directory / "namespaces")
         found: dict[str, PodNetwork] = {}
         for kept in await in_thread(self._all):
             known = _network_of(kept) if kept.result is not None else PodNetwork(())
@@ -214,6 +224,11 @@ class CniNetwork(Network):
         self._write(kept)
         namespaces.make(namespace)
         return kept
+
+    def _finish(self, kept: _Kept) -> None:
+        if not namespaces.exists(Path(kept.attachment.namespace)):
+            raise NetworkError("the CNI plugins have removed the pod's network namespace")
+        self._write(kept)
 
     def _write(self, kept: _Kept) -> None:
         file = self._file(kept.attachment.pod.uid)
