@@ -94,6 +94,13 @@ class RuntimeProvider(Provider[RuntimeConfig]):
     async def check(self) -> None:
         for engine in self.engines:
             await engine.check()
+        from wasmlet.worker import linux  # which other systems cannot load
+
+        if not linux.has_subreapers():
+            raise ConfigError(
+                "this system hands no orphans on to a subreaper (prctl), so ends of containers would not be seen: "
+                "pods need a kernel of this machine, and not qemu-user"
+            )
 
     async def remarks(self) -> Sequence[str]:
         """What would isolate guests and cannot be had here, and why."""

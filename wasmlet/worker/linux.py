@@ -14,6 +14,7 @@ from typing import Any
 _PR_SET_PDEATHSIG = 1
 _PR_SET_NAME = 15
 _PR_SET_CHILD_SUBREAPER = 36
+_PR_GET_CHILD_SUBREAPER = 37
 _PR_SET_NO_NEW_PRIVS = 38
 _CLONE_THREAD = 0x00010000
 _CLONE_NEWNET = 0x40000000
@@ -94,6 +95,16 @@ def set_name(name: str) -> None:
 def become_subreaper() -> None:
     """Have orphans among this process's descendants become its children."""
     prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def has_subreapers() -> bool:
+    """Whether `become_subreaper` can work here: under qemu-user it cannot."""
+    found = ctypes.c_int()
+    try:
+        prctl(_PR_GET_CHILD_SUBREAPER, ctypes.addressof(found))
+    except OSError:
+        return False
+    return True
 
 
 def no_new_privileges() -> None:

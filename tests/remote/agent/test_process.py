@@ -7,6 +7,7 @@ import signal
 import sys
 from pathlib import Path
 
+import pytest
 from wasmlet_agent.protocol.messages import EndedLine
 
 from tests.remote.agents import AgentProcess, calling, running
@@ -66,12 +67,28 @@ async def test_guests_outlive_their_agent(tmp_path: Path, image: str) -> None:
         await caller.until(lambda line: isinstance(line, EndedLine))
 
 
-async def test_a_machine_without_an_engine_is_told_in_a_sentence(tmp_path: Path) -> None:
-    program = "import platform; platform.machine = lambda: 'armv7l'; from wasmlet_agent import main; main()"
+@pytest.mark.parametrize(
+    ("lacks", "said"),
+    [
+        (
+            "import platform; platform.machine = lambda: 'armv7l'",
+            "there is no wasmtime for this machine (armv7l): it is made for x86_64 and aarch64, 64 bits",
+        ),
+        (
+            "from wasmlet.worker import linux; linux._PR_GET_CHILD_SUBREAPER = 9999",  # which no kernel knows
+            "this system hands no orphans on to a subreaper (prctl), so ends of containers would not be seen: pods "
+            "need a kernel of this machine, and not qemu-user",
+        ),
+    ],
+    ids=["engine", "subreapers"],
+)
+async def test_what_a_machine_lacks_is_told_in_a_sentence(tmp_path: Path, lacks: str, said: str) -> None:
+    program = f"{lacks}; from wasmlet_agent import main; main()"
     pipe = asyncio.subprocess.PIPE
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", program, "--provider=wasmtime", f"--state-dir={tmp_path}", stdout=pipe, stderr=pipe
-    )
+        sys.executable, "-c", program, "--provider=wasmtime", f"--state-dir={tmp_path}", "--listen=127.0.0.1:0",
+        stdout=pipe, stderr=pipe,
+    )  # fmt: skip
     out, err = await process.communicate()
     assert (process.returncode, out) == (1, b"")
-    assert err == b"Error: there is no wasmtime for this machine (armv7l): it is made for x86_64 and aarch64, 64 bits\n"
+    assert err.decode() == f"Error: {said}\n"
