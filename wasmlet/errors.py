@@ -12,7 +12,7 @@ raise the classes below.
 | `NotYet` | provider | shows its reason, then tries again with a growing pause, for ever |
 | `Rejected` | node, provider | sets phase Failed with this reason, as a kubelet's admission does |
 | `InvalidInput` | provider | answers 400 to an API caller |
-| `Unsupported` | provider | answers 501 to an API caller |
+| `Unsupported` | provider | answers 501 to an API caller, and 400 to one that asks for logs |
 | anything else | provider | reports it, then tries again with a growing pause, for ever |
 """
 
@@ -36,7 +36,18 @@ class InvalidInput(WasmletError):
 
 
 class Unsupported(WasmletError):
-    """This provider cannot do this at all (HTTP 501)."""
+    """This provider cannot do this at all (HTTP 501; for logs 400, whose text alone kubectl shows as it is)."""
+
+    @classmethod
+    def by(cls, provider: str, call: str) -> Unsupported:
+        """The error for an optional call that a provider does not have, in words for those who use kubectl.
+
+        Args:
+            provider: the provider's name.
+            call: the name of a method, as `Provider.supports` takes it.
+        """
+        lacks = {"logs": "keeps no logs", "stats": "does not measure its pods"}.get(call)
+        return cls(f"this node's provider, {provider}, {lacks or 'does not support ' + call.replace('_', '-')}")
 
 
 class Refused(WasmletError):

@@ -275,7 +275,7 @@ class Provider(abc.ABC, Generic[ConfigT]):
             InvalidInput: the container has not been started yet.
             Unsupported: this provider keeps no logs (the default).
         """
-        raise Unsupported(f"provider {self.name} keeps no logs")
+        raise Unsupported.by(self.name, "logs")
 
     async def node_status(self) -> NodeStatus:
         """The node's capacity and what else its Node object says.
@@ -307,7 +307,7 @@ class Provider(abc.ABC, Generic[ConfigT]):
             InvalidInput: the command cannot be started, for example because there is no such program.
             Unsupported: this provider has no exec (the default).
         """
-        raise Unsupported(f"provider {self.name} does not support exec")
+        raise Unsupported.by(self.name, "exec")
 
     async def attach(self, key: PodKey, container: str, streams: Streams) -> None:
         """Connect `streams` to the container's main process until that ends.
@@ -319,7 +319,7 @@ class Provider(abc.ABC, Generic[ConfigT]):
             NotFound: the pod or the container is not known, or does not run.
             Unsupported: this provider has no attach (the default).
         """
-        raise Unsupported(f"provider {self.name} does not support attach")
+        raise Unsupported.by(self.name, "attach")
 
     async def port_forward(self, key: PodKey, port: int, channel: Channel) -> None:
         """Connect the channel to a TCP port of the pod. Return when the pod's side closes.
@@ -331,7 +331,7 @@ class Provider(abc.ABC, Generic[ConfigT]):
             InvalidInput: nothing listens at that port.
             Unsupported: this provider has no port-forward (the default).
         """
-        raise Unsupported(f"provider {self.name} does not support port-forward")
+        raise Unsupported.by(self.name, "port_forward")
 
     async def stats(self) -> Raw:
         """CPU and memory, in the form of the kubelet's `/stats/summary` (`stats/v1alpha1` Summary).
@@ -339,7 +339,7 @@ class Provider(abc.ABC, Generic[ConfigT]):
         Raises:
             Unsupported: this provider does not measure its pods (the default).
         """
-        raise Unsupported(f"provider {self.name} does not measure its pods")
+        raise Unsupported.by(self.name, "stats")
 
     def figures(self) -> Sequence[Figure]:
         """Figures of the provider's own for `/metrics`, looked up at each scrape. The default has none."""

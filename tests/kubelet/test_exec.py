@@ -278,7 +278,9 @@ async def test_what_a_provider_does_not_do_is_501_before_an_upgrade(tmp_path: Pa
         await a_pod(node)
         name = {"portForward": "port-forward"}.get(what, what)
         answer = await node(path(what, "true", output=1), method="POST")
-        assert answer == (501, f"provider reference does not support {name}")
+        status, body = answer
+        assert (status, json.loads(body)["kind"]) == (501, "Status")
+        assert json.loads(body)["message"] == f"this node's provider, reference, does not support {name}"
 
 
 async def test_what_a_provider_finds_out_late_is_501_on_the_error_stream(tmp_path: Path) -> None:
@@ -292,7 +294,7 @@ async def test_what_a_provider_finds_out_late_is_501_on_the_error_stream(tmp_pat
             await caller.to_its_end()
             assert (caller.status["code"], caller.status["message"]) == (
                 501,
-                "provider reference does not support exec",
+                "this node's provider, reference, does not support exec",
             )
 
 

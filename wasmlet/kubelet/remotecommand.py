@@ -156,7 +156,7 @@ async def _outcome(call: Call, caller: Caller, doing: str) -> Any:
     except CallerLeft as left:
         return left
     except Unsupported as error:
-        return _failure(501, "MethodNotAllowed", str(error))
+        return unsupported_status(str(error))
     except WasmletError as error:
         return _failure(500, "InternalError", f"Internal error occurred: error {doing}: {error}")
     except Exception as error:
@@ -171,6 +171,11 @@ async def _outcome(call: Call, caller: Caller, doing: str) -> Any:
         "reason": "NonZeroExitCode",
         "details": {"causes": [{"reason": "ExitCode", "message": str(code)}]},
     }
+
+
+def unsupported_status(message: str) -> dict[str, Any]:
+    """The Status that says that a provider cannot do this."""
+    return _failure(501, "MethodNotAllowed", message)
 
 
 def _failure(code: int, reason: str, message: str) -> dict[str, Any]:

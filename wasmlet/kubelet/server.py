@@ -281,7 +281,14 @@ class KubeletServer:
         if view is None:
             raise BadQuery(404, f'pod "{name}" does not exist')
         check_container(view.pod, view.status, container, options.previous)
-        return await self._stream(request, self._provider.logs(view.pod.key, container, options), options)
+        try:
+            if not self._provider.supports("logs"):
+                raise Unsupported.by(self._provider.name, "logs")
+            return await self._stream(request, self._provider.logs(view.pod.key, container, options), options)
+        except Unsupported as error:
+            # Of what a kubelet answers to this path, the API server passes on the text of a 400 alone as it is. It
+            # makes a 501 an internal error of the server.
+            raise BadQuery(400, str(error)) from None
 
     async def _stream(
         self, request: web.Request, source: AsyncGenerator[bytes, None], options: LogOptions

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Coroutine
 from typing import Any
 
+import orjson
 import structlog
 from aiohttp import hdrs, web
 
@@ -158,9 +159,15 @@ class Streaming:
         return view
 
     def _require(self, name: str) -> None:
-        """Refuse what the provider cannot do, before a connection is upgraded for it."""
+        """Refuse what the provider cannot do, before a connection is upgraded for it.
+
+        The body is a Status, which kubectl shows as it is; in front of a plain text it says that a connection cannot be
+        upgraded.
+        """
         if not self._provider.supports(name):
-            raise Unsupported(f"provider {self._provider.name} does not support {name.replace('_', '-')}")
+            status = remotecommand.unsupported_status(str(Unsupported.by(self._provider.name, name)))
+            body = orjson.dumps({"kind": "Status", "apiVersion": "v1", "metadata": {}, **status})
+            raise web.HTTPNotImplemented(text=body.decode(), content_type="application/json")
 
 
 def _running_container(request: web.Request, status: PodStatus | None) -> str:

@@ -258,7 +258,7 @@ class Server:
     def _supported(self, call: str) -> Provider:
         provider = self._agent.pods.provider
         if not provider.supports(call):
-            raise Unsupported(f"provider {provider.name} does not support {call.replace('_', '-')}")
+            raise Unsupported.by(provider.name, call)
         return provider
 
     async def _handed_over(self, request: web.Request) -> tuple[str, PodRequest]:

@@ -28,6 +28,7 @@ import wasmlet
 from tests.controlplane.client import Api, Kubectl, open_api, pod
 from wasmlet.controlplane.faults import Proceed, Rule
 from wasmlet.controlplane.kubelets.streams import Mode
+from wasmlet.provider import Provider
 from wasmlet.testing import ControlPlane, ReferenceProvider
 
 SECONDS = 60
@@ -162,8 +163,13 @@ class Session:
 
 @pytest.fixture(params=WAYS)
 async def session(request: pytest.FixtureRequest, kubectl: Path, tmp_path: Path) -> AsyncIterator[Session]:
-    mode, websockets = WAYS[request.param]
-    provider = ReferenceProvider()
+    async with open_session(request.param, ReferenceProvider(), kubectl, tmp_path) as opened:
+        yield opened
+
+
+@asynccontextmanager
+async def open_session(way: str, provider: ReferenceProvider, kubectl: Path, tmp_path: Path) -> AsyncIterator[Session]:
+    mode, websockets = WAYS[way]
     async with ControlPlane(streams=mode) as plane, open_api(plane, plane.kubeconfig) as api:
         config = wasmlet.NodeConfig(
             kubeconfig=plane.node_kubeconfig("n1"),
@@ -303,3 +309,31 @@ async def test_logs(session: Session) -> None:
 async def test_the_node_declares_what_it_takes(session: Session) -> None:
     node = await session.api.ok("GET", "/api/v1/nodes/n1")
     assert node["status"]["declaredFeatures"] == ["ExtendWebSocketsToKubelet"]
+
+
+class Bare(ReferenceProvider):
+    """It runs pods, and has nothing that kubectl could ask for."""
+
+    name = "bare"
+    logs = Provider.logs
+    exec = Provider.exec
+    attach = Provider.attach
+    port_forward = Provider.port_forward
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_what_a_provider_does_not_have_is_said_as_such(way: str, kubectl: Path, tmp_path: Path) -> None:
+    """In one line, which is not about errors of a server or upgrades of a connection."""
+    async with open_session(way, Bare(), kubectl, tmp_path) as session:
+        for command in (("logs", "p"), ("logs", "-f", "p"), ("logs", "p", "--tail=1")):
+            code, out, err = await session.run(*command)
+            assert (code, out) == (1, b"")
+            assert err == b"Error from server (BadRequest): this node's provider, bare, keeps no logs\n"
+        for what, command in {"exec": ("exec", "p", "--", "true"), "attach": ("attach", "p")}.items():
+            code, out, err = await session.run(*command)
+            assert (code, out) == (1, b"")
+            said = f"this node's provider, bare, does not support {what}"
+            assert err.decode().splitlines()[-1] in (f"error: {said}", f"Error from server (MethodNotAllowed): {said}")
+        code, out, err = await session.run("port-forward", "p", ":8080")
+        assert (code, out) == (1, b"")
+        assert b"this node's provider, bare, does not support port-forward" in err

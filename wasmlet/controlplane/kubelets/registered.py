@@ -56,15 +56,21 @@ def container_of(pod: Object, wanted: str) -> str:
     raise bad_request(f"a container name must be specified for pod {name}, {choices}")
 
 
+def said(body: bytes) -> ApiError | None:
+    """The error in a kubelet's answer that is a Status; None where it is something else."""
+    try:
+        status = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return None
+    if not isinstance(status, dict) or status.get("kind") != "Status" or not isinstance(status.get("code"), int):
+        return None
+    return ApiError(status["code"], str(status.get("reason", "")), str(status.get("message", "")))
+
+
 def refused(status: int, body: bytes) -> ApiError:
     """Convert a kubelet's error answer to the error that the API server passes on."""
-    text = body.decode(errors="replace").strip()
-    try:
-        said = orjson.loads(body)
-        if isinstance(said, dict) and said.get("kind") == "Status":
-            text = str(said.get("message", text))
-    except orjson.JSONDecodeError:
-        pass
+    known = said(body)
+    text = known.message if known is not None else body.decode(errors="replace").strip()
     if status >= 500:
         return ApiError(500, "InternalError", f"Internal error occurred: {text}")
     return ApiError(status, _REASONS.get(status, "Unknown"), text or f"the kubelet said {status}")

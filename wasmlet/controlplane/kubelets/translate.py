@@ -16,7 +16,7 @@ import attrs
 import orjson
 from aiohttp import WSMsgType, hdrs, web
 
-from wasmlet.controlplane.kubelets.registered import ANSWER, Connection, Kubelets, refused
+from wasmlet.controlplane.kubelets.registered import ANSWER, Connection, Kubelets, refused, said
 from wasmlet.controlplane.kubelets.tunnel import CHUNK, MESSAGE, either
 from wasmlet.controlplane.storage.status import ApiError, Object
 from wasmlet.kubelet import spdy
@@ -78,8 +78,10 @@ async def _run(socket: web.WebSocketResponse, kubelets: Kubelets, node: str, tar
     kubelet = await kubelets.ask(node, "POST", target, spdy_headers(_PROTOCOLS))
     try:
         if kubelet.head.status != 101:
-            why = refused(kubelet.head.status, await kubelet.body())
-            text = why.message.removeprefix("Internal error occurred: ")
+            body = await kubelet.body()
+            if (status := said(body)) is not None:
+                raise status
+            text = refused(kubelet.head.status, body).message.removeprefix("Internal error occurred: ")
             raise _internal(f"unable to upgrade connection: {text}")
         streams = _Translation(socket, kubelet, wanted)
         await either(streams.upward(), streams.downward(), streams.pings())
@@ -195,9 +197,9 @@ class _Translation:
             raise _internal(self._broken)
         if not self._said:
             return orjson.dumps({"metadata": {}, "status": "Success"})
-        said: Object | None = None
+        status: Object | None = None
         with suppress(orjson.JSONDecodeError):
-            said = orjson.loads(self._said)
-        if not isinstance(said, dict) or said.get("status") not in ("Success", "Failure"):
+            status = orjson.loads(self._said)
+        if not isinstance(status, dict) or status.get("status") not in ("Success", "Failure"):
             raise _internal(f"error stream protocol error: {self._said[:200]!r} is no Status")
         return self._said

@@ -164,7 +164,7 @@ class OptionalMethods(Suite):
 
     @pytest.mark.parametrize("method", ["logs", "exec", "attach", "port_forward", "stats"])
     async def test_what_is_left_out_is_unsupported(self, trial: Trial, method: str) -> None:
-        """A method that is not there raises Unsupported, which the API answers with 501."""
+        """A method that is not there raises Unsupported, which the API answers with 501 (for logs 400)."""
         pod = await trial.running()
         await self._try(trial, method, pod.key)
 
@@ -209,5 +209,6 @@ class OptionalMethods(Suite):
 
 def _mend(method: str) -> str:
     return (
-        f"delete your {method}, or raise wasmlet.Unsupported in it: both are answered with 501, anything else with 500"
+        f"delete your {method}, or raise wasmlet.Unsupported in it: both tell the caller so; anything else is answered "
+        "with 500"
     )
