@@ -417,8 +417,9 @@ async def test_a_job_ends_and_a_stateful_set_is_there(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["/nowhere.wasm"], "/nowhere.wasm: expected a WebAssembly module, found none"),
-        (["/nowhere.yaml"], "/nowhere.yaml: No such file"),
+        (["/nowhere.wasm"], "/nowhere.wasm: there is no such file"),
+        (["/nowhere.yaml"], "/nowhere.yaml: there is no such file"),
+        (["examples"], "examples: expected a manifest or a module, found a directory"),
         (["examples/hello/hello.wasm", "\udcff"], "expected a name and arguments in UTF-8"),
         (["README.md", "a", "b"], "is a manifest, which takes no arguments; found 'a b'"),
     ],
@@ -478,7 +479,7 @@ async def test_what_no_waiting_mends_is_said_sooner(tmp_path: Path, change: tupl
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        (None, "No such file"),
+        (None, "there is no such file"),
         ("{", "expected YAML or JSON"),
         ("kind: Deployment", "document 1: expected an object with apiVersion, kind and metadata"),
         ("apiVersion: apps/v1\nkind: DaemonSet\nmetadata: {name: x}", "has no DaemonSet of apps/v1"),

@@ -46,6 +46,9 @@ def command_line() -> str:
         "",
         _prose(EXIT_CODES),
         "",
+        "Sizes are in bytes, KiB, MiB and GiB, each 1024 times the one before; 1 MiB is the `1Mi` of a manifest.",
+        "`wasmlet top` writes `Mi`, as `kubectl top` does.",
+        "",
     ]
     for name, command in _commands("wasmlet", cli):
         parts += _section(name, command)

@@ -126,6 +126,7 @@ def test_progress_has_a_rate_on_a_terminal(address: str, tmp_path: Path) -> None
     assert "pushing big.wasm" in pushed
     pulled = on_a_terminal(tmp_path, "pull", "--insecure", image, "-o", "copy.wasm")
     assert re.search(r"\d+(\.\d+)?/\d+\.\d (MiB|KiB)", re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", pulled)), pulled
+    assert not re.search(r"[kM]B/s", pushed + pulled), "rates have the units of sizes"
     assert re.search(r"\x1b\[3[0-9]", pulled)
     assert not re.search(r"\x1b\[[0-9;]*3[0-9]m", pushed)  # no colours
     plain = on_a_terminal(tmp_path, "pull", "--insecure", image, "-o", "again.wasm", TERM="dumb")
@@ -183,6 +184,10 @@ def test_both_formats(address: str, tmp_path: Path) -> None:
         (("pull", "localhost:1/x:v1", "-o", "none/here"), "cannot write to"),
         (("inspect", "UPPER"), "neither a file that is there nor a reference"),
         (("inspect", "./none"), "there is no such file"),
+        (
+            ("inspect", "127.0.0.1:1/none"),
+            "(there is no file '127.0.0.1:1/none' here, so it was looked for in a registry)",
+        ),
         (("inspect", "none.wasm"), "none.wasm: there is no such file"),
         (("pull", "https://localhost:1/x:v1"), "leave out https://"),
         (("push", "--insecure", "m.wasm", "127.0.0.1:1/x:v1"), "127.0.0.1:1 cannot be reached: Connection refused"),

@@ -100,7 +100,7 @@ async def test_a_bootstrap_token_that_has_ended_is_told(plane: ControlPlane, tmp
     assert "kubeadm token create makes another" in found.output
 
 
-@pytest.mark.parametrize(("signer", "level"), [(CLIENT_SIGNER, "FAILS"), (SERVING_SIGNER, "lacks")])
+@pytest.mark.parametrize(("signer", "level"), [(CLIENT_SIGNER, "FAILS"), (SERVING_SIGNER, "warn ")])
 async def test_a_request_that_is_undecided_or_denied_is_told(tmp_path: Path, signer: str, level: str) -> None:
     async with ControlPlane(approve=()) as plane, Client(await load_identity(plane.kubeconfig)) as admin:
         if signer == CLIENT_SIGNER:
@@ -146,7 +146,7 @@ async def test_credentials_of_another_node_are_told(plane: ControlPlane, tmp_pat
 async def test_credentials_that_may_do_nothing_are_told(plane: ControlPlane, tmp_path: Path) -> None:
     found = await doctor(tmp_path, "--kubeconfig", plane.user_kubeconfig("somebody"), "--node-name", "box")
     assert isinstance(found.exception, Unwell)
-    assert "FAILS  rights: it may not create nodes, patch nodes/status, list pods" in found.output
+    assert "FAILS  rights: these credentials may not create nodes, patch nodes/status, list pods" in found.output
 
 
 @pytest.mark.parametrize(

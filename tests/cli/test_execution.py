@@ -73,7 +73,7 @@ def test_a_name_that_no_file_can_have(words: str, tmp_path: Path) -> None:
     ("words", "why"),
     [
         ("inspect ./one.wasm", "the directory that this is run in is no longer there; go to another one"),
-        ("demo ./one.wasm", "one.wasm: expected a WebAssembly module, found none"),
+        ("demo ./one.wasm", "one.wasm: there is no such file"),
         ("pull registry.example/one:1", "the directory that this is run in is no longer there; go to another one"),
     ],
 )

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import re
+import select
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
@@ -145,6 +147,52 @@ def test_bash_completes() -> None:
     assert bash("wasmlet run --provider wasmt") == ["wasmtime"]
     assert bash("wasmlet-agent jo") == ["join"]
     assert bash("wasmlet run --provider none --max-p") == []  # and says nothing in the midst of a line
+
+
+def test_a_tab_completes_files(tmp_path: Path) -> None:
+    """At the prompt of a real bash: where a command takes a file, or something that may be one."""
+    for name in ("hello.wasm", "pods.yaml", "node.toml"):
+        (tmp_path / name).touch()
+    with prompt(tmp_path) as (terminal, until):
+        for typed, completed in {
+            "wasmlet inspect hel": "hello.wasm",
+            "wasmlet push hel": "hello.wasm",
+            "wasmlet pull r.example/a:1 -o hel": "hello.wasm",
+            "wasmlet demo pod": "pods.yaml",
+            "wasmlet run --config nod": "node.toml",
+        }.items():
+            os.write(terminal, f"{typed}\t".encode())
+            until(completed)
+            os.write(terminal, b"\x15")  # Ctrl-U: away with the line
+
+
+@contextmanager
+def prompt(directory: Path) -> Iterator[tuple[int, Callable[[str], None]]]:
+    """A bash with our completion: its terminal, and a function that waits until a text has appeared there."""
+    ours, theirs = os.openpty()
+    environment = os.environ | {"PATH": f"{BIN}:{os.environ['PATH']}", "PS1": "$ ", "TERM": "dumb"}
+    process = subprocess.Popen(
+        ["bash", "--norc", "--noprofile", "-i"],
+        stdin=theirs, stdout=theirs, stderr=theirs, cwd=directory, env=environment, start_new_session=True,
+    )  # fmt: skip
+    os.close(theirs)
+    shown = ""
+
+    def until(text: str) -> None:
+        nonlocal shown
+        while text not in shown:
+            assert select.select([ours], [], [], 100)[0], f"never shown: {text}; shown: {shown}"
+            shown += os.read(ours, 4096).decode()
+        shown = shown.partition(text)[2]
+
+    try:
+        os.write(ours, b'eval "$(wasmlet completion bash)"; echo rea""dy\n')
+        until("ready")
+        yield ours, until
+    finally:
+        process.kill()
+        process.wait()
+        os.close(ours)
 
 
 @pytest.mark.parametrize("shell", completion.SHELLS)

@@ -24,6 +24,7 @@ from wasmlet.cli.options import instance_of, options_of
 from wasmlet.cli.progress import Bar
 from wasmlet.clock import SystemClock
 from wasmlet.errors import ConfigError
+from wasmlet.sizes import size
 
 if TYPE_CHECKING:
     from wasmlet.artifacts.credentials import Keychain
@@ -109,7 +110,7 @@ async def _push(
         pusher = push.Pusher(keychain=keychain, config=config, clock=SystemClock(), watch=bar.show)
         async with _logins(keychain, target):
             digest = await pusher.push(module, what, target)
-    _say(f"pushed {file} ({module.binary.kind}, {in_bytes(module.size)}) as {target}")
+    _say(f"pushed {file} ({module.binary.kind}, {size(module.size)}) as {target}")
     click.echo(digest)
 
 
@@ -139,7 +140,7 @@ async def _pull(reference: str, output: Path | None, config: RegistryConfig) -> 
             pulled.lease.path.replace(target)
         except OSError as error:
             raise ConfigError(f"cannot write {target}: {error.strerror}") from None
-    _say(f"pulled {wanted} ({in_bytes(image.size)}) into {target}")
+    _say(f"pulled {wanted} ({size(image.size)}) into {target}")
     click.echo(image.digest)
 
 
@@ -179,15 +180,6 @@ async def _logins(keychain: Keychain, reference: Reference) -> AsyncGenerator[No
         else:
             said = f"{registry} wants a user and a password for {reference.repository}, or has no such repository"
         raise ConfigError(f"{said}; try: {login}\n  ({error})") from None
-
-
-def in_bytes(count: int) -> str:
-    """A size in bytes, for people."""
-    for unit in ("bytes", "KiB", "MiB"):
-        if count < 1024:
-            return f"{count:.4g} {unit}"
-        count /= 1024  # type: ignore[assignment]
-    return f"{count:.4g} GiB"
 
 
 def _say(text: str) -> None:

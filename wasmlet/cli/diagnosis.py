@@ -23,6 +23,7 @@ from wasmlet.model.pod import Raw
 from wasmlet.model.times import parse
 from wasmlet.node.config import NodeConfig
 from wasmlet.node.description import KUBELET_VERSION
+from wasmlet.sizes import size
 
 _SHARED_MEMORY = 128 * 2**20
 _DESCRIPTORS = 4096
@@ -36,13 +37,13 @@ class Finding:
     """What a check has found.
 
     Attributes:
-        level: `fails` if no pod would run, or nobody could read its log; `lacks` if something less vital is missing.
+        level: `fails` if no pod would run, or nobody could read its log; `warns` of what is less than that.
         what: what was looked at, in a few words.
         said: what was found.
         cure: what to do; "" where there is nothing to do.
     """
 
-    level: Literal["ok", "lacks", "fails"]
+    level: Literal["ok", "warns", "fails"]
     what: str
     said: str
     cure: str = ""
@@ -56,7 +57,7 @@ async def machine(provider: wasmlet.Provider, config: NodeConfig) -> list[Findin
         found.append(Finding("ok", f"provider {provider.name}", "can run here"))
         remarks = await provider.remarks()
         found += [
-            Finding("lacks", "isolation", remark, "docs/threat-model.md says what that means") for remark in remarks
+            Finding("warns", "isolation", remark, "docs/threat-model.md says what guests reach") for remark in remarks
         ]
     except ConfigError as error:
         found.append(Finding("fails", f"provider {provider.name}", str(error)))
@@ -71,15 +72,15 @@ async def machine(provider: wasmlet.Provider, config: NodeConfig) -> list[Findin
     if hard != resource.RLIM_INFINITY and hard < _DESCRIPTORS:
         said = f"at most {hard} open files, of which a node of many pods needs some for each"
         found.append(
-            Finding("lacks", "open files", said, f"raise the limit (ulimit -Hn, LimitNOFILE) to {_DESCRIPTORS}")
+            Finding("warns", "open files", said, f"raise the limit (ulimit -Hn, LimitNOFILE) to {_DESCRIPTORS}")
         )
     try:
         memory = os.statvfs("/dev/shm")
         if (free := memory.f_bavail * memory.f_frsize) < _SHARED_MEMORY:
-            said = f"/dev/shm has {free // 2**20} MiB free, where secrets of pods and what is staged for guests lie"
-            found.append(Finding("lacks", "memory for secrets", said, "mount more there, as the chart does"))
+            said = f"/dev/shm has {size(free)} free, where secrets of pods and what is staged for guests lie"
+            found.append(Finding("warns", "memory for secrets", said, "mount more there, as the chart does"))
     except OSError:
-        found.append(Finding("lacks", "memory for secrets", "there is no /dev/shm: secrets of pods are on disk"))
+        found.append(Finding("warns", "memory for secrets", "there is no /dev/shm: secrets of pods are on disk"))
     return found
 
 
@@ -100,14 +101,15 @@ async def met(client: Client, config: NodeConfig, clock: Clock) -> tuple[list[Fi
     except (errors.ApiError, WasmletError) as error:
         cure = "see whether kubectl reaches it with these credentials"
         if config.impersonate_node and isinstance(error, errors.Forbidden):
-            cure = f"give them the right to impersonate {_NODE}{config.node_name} and system:nodes (docs/clusters.md)"
+            them = f"{_NODE}{config.node_name} and system:nodes"
+            cure = f"give them the right to impersonate {them} (docs/how-to/credentials.md)"
         elif isinstance(error, errors.Unauthorized):
             cure = "other credentials; a bootstrap token ends after a day or so: kubeadm token create makes another"
         return [Finding("fails", "API server", f"{server}: {error}", cure)], None
     found = [Finding("ok", "API server", f"{server} is Kubernetes {version}")]
     if 0 < _minor(version) < _minor(KUBELET_VERSION):
         said = f"the node calls itself {KUBELET_VERSION}, which is newer than the API server"
-        found.append(Finding("lacks", "versions", said, "a cluster may refuse kubelets that are newer than it is"))
+        found.append(Finding("warns", "versions", said, "a cluster may refuse kubelets that are newer than it is"))
     body = {"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"}
     try:
         review = await client.create("/apis/authentication.k8s.io/v1/selfsubjectreviews", body)
@@ -126,7 +128,7 @@ def _clock(review: Raw, clock: Clock) -> list[Finding]:
     told = review["metadata"].get("creationTimestamp")
     skew = abs(clock.now() - parse(told)) if told else timedelta()
     if skew <= _SKEW:
-        return [Finding("ok", "clock", "is that of the API server")]
+        return [Finding("ok", "clock", "agrees with the API server's")]
     said = f"differs from the API server's by {skew.total_seconds():.0f} s"
     return [Finding("fails", "clock", said, "have it set by NTP: tokens and certificates are refused otherwise")]
 
@@ -138,8 +140,9 @@ def _identity(user: Raw, config: NodeConfig) -> Finding:
         return Finding("ok", "identity", name)
     if name.startswith(_NODE):
         return Finding("fails", "identity", f"{name}, expected {node}", "give that name with --node-name")
-    said = f"{name} is no node: the Node authorizer does not hold it to what its own pods refer to"
-    return Finding("lacks", "identity", said, "credentials of a node, or --impersonate-node")
+    said = f"{name} is not a node, so the API server does not keep it to the secrets of its own pods"
+    cure = "give it the credentials of a node, or --impersonate-node (docs/how-to/credentials.md)"
+    return Finding("warns", "identity", said, cure)
 
 
 async def classes(client: Client, config: NodeConfig) -> list[Finding]:
@@ -147,12 +150,12 @@ async def classes(client: Client, config: NodeConfig) -> list[Finding]:
     try:
         items = (await client.get(_CLASSES))["items"]
     except errors.ApiError as error:
-        return [Finding("lacks", "RuntimeClasses", f"cannot be listed: {error}")]
+        return [Finding("warns", "RuntimeClasses", f"cannot be listed: {error}")]
     ours = sorted(item["metadata"]["name"] for item in items if str(item.get("handler")).startswith("wasmlet"))
     if ours:
         return [Finding("ok", "RuntimeClasses", ", ".join(ours))]
-    said = "there is none of wasmlet's, so that pods have to bring selector and toleration themselves"
-    return [Finding("lacks", "RuntimeClasses", said, "kubectl apply -f examples/runtimeclasses.yaml")]
+    said = "there is none of wasmlet's; without one, each pod needs a nodeSelector and a toleration of its own"
+    return [Finding("warns", "RuntimeClasses", said, "kubectl apply -f examples/runtimeclasses.yaml")]
 
 
 async def reach(client: Client, config: NodeConfig) -> list[Finding]:
@@ -163,7 +166,7 @@ async def reach(client: Client, config: NodeConfig) -> list[Finding]:
         said = f"there is no node {config.node_name} yet; run this again when it is there"
         return [Finding("ok", "reach", said)]
     except errors.ApiError as error:
-        return [Finding("lacks", "reach", f"node {config.node_name} cannot be read: {error}")]
+        return [Finding("warns", "reach", f"node {config.node_name} cannot be read: {error}")]
     try:
         async with client.stream(f"{paths.NODES}/{config.node_name}/proxy/healthz", {}, silence=20) as content:
             await content.read(100)
@@ -175,7 +178,7 @@ async def reach(client: Client, config: NodeConfig) -> list[Finding]:
     except errors.ApiError as error:
         if "address not allowed" in str(error):
             said = "the node's address is a loopback one, which only an API server on this machine reaches"
-            return [Finding("lacks", "reach", said, "give it another one with --node-ip")]
+            return [Finding("warns", "reach", said, "give it another one with --node-ip")]
         return [Finding("fails", "reach", f"the API server does not reach the node: {error}", _cure(str(error)))]
     return [Finding("ok", "reach", f"the API server reaches node {config.node_name}")]
 
@@ -231,7 +234,7 @@ async def _node_rights(client: Client, config: NodeConfig, *, node: bool) -> Fin
         "leases": {"namespace": "kube-node-lease", "name": config.node_name},
         "nodes": {"name": config.node_name},
     }
-    cure = "a node's credentials, or --impersonate-node (docs/clusters.md)"
+    cure = "give it the credentials of a node, or --impersonate-node (docs/how-to/credentials.md)"
     return await rights(client, needed, "what every node does", cure, names)
 
 
@@ -262,7 +265,7 @@ async def rights(
     try:
         found = [one for one in await asyncio.gather(*(missing(*one) for one in needed)) if one]
     except errors.ApiError as error:
-        return Finding("lacks", "rights", f"the API server does not say what these credentials may do: {error}")
+        return Finding("warns", "rights", f"the API server does not say what these credentials may do: {error}")
     if not found:
         return Finding("ok", "rights", f"{what} is allowed")
-    return Finding("fails", "rights", f"it may not {', '.join(found)}", cure)
+    return Finding("fails", "rights", f"these credentials may not {', '.join(found)}", cure)

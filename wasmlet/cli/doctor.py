@@ -17,11 +17,11 @@ from wasmlet.errors import ConfigError, WasmletError
 from wasmlet.kube import Client
 from wasmlet.node import NodeConfig
 
-_SIGNS = {"ok": "ok   ", "lacks": "lacks", "fails": "FAILS"}
+_SIGNS = {"ok": "ok   ", "warns": "warn ", "fails": "FAILS"}
 
 
 class Unwell(WasmletError):
-    """Something would keep a pod from running."""
+    """Something would keep a pod from running, or its log from being read."""
 
 
 class DoctorCommand(click.Command):
@@ -62,10 +62,10 @@ async def _examine(provider: wasmlet.Provider, config: NodeConfig) -> None:
             cluster = await (_of_bootstrap if first else _of_cluster)(client, config, clock)
     bad = [finding.what for finding in (*found, *cluster) if finding.level == "fails"]
     if bad:
-        raise Unwell(f"pods would not run here, or could not be seen; what fails: {', '.join(bad)}")
-    lacking = sum(finding.level == "lacks" for finding in (*found, *cluster))
-    missed = f"; {lacking} {'thing is' if lacking == 1 else 'things are'} missing, see above" if lacking else ""
-    click.echo(f"a node would run here{missed}")
+        raise Unwell(f"a node would not work here; mend first what fails: {', '.join(bad)}")
+    warnings = sum(finding.level == "warns" for finding in (*found, *cluster))
+    with_some = f", with {warnings} warning{'' if warnings == 1 else 's'}: see above" if warnings else ""
+    click.echo(f"a node would work here{with_some}")
 
 
 async def _of_bootstrap(client: Client, config: NodeConfig, clock: Clock) -> list[Finding]:

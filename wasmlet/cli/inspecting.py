@@ -16,11 +16,12 @@ import click
 
 from wasmlet.artifacts.hosts import RegistryConfig
 from wasmlet.artifacts.references import parse
-from wasmlet.cli.artifacts import in_bytes, pulled_image, registry_options, with_config
+from wasmlet.cli.artifacts import pulled_image, registry_options, with_config
 from wasmlet.cli.execution import run_loop
 from wasmlet.cli.needs import manifest_of, needs_of
 from wasmlet.cli.output import format_option
 from wasmlet.errors import ConfigError, WasmletError
+from wasmlet.sizes import size
 
 if TYPE_CHECKING:
     from wasmlet.artifacts.push import Module
@@ -55,7 +56,7 @@ class _Found:
             "needs": [{"what": need, "how": how} for need, how in needs_of(binary, self.facts)],
             "imports": [{"kind": e.kind, "module": e.module, "name": e.name} for e in binary.imports],
             "exports": [{"kind": e.kind, "name": e.name} for e in binary.exports],
-            "sections": [{"name": name, "size": size} for name, size in binary.sections],
+            "sections": [{"name": name, "size": count} for name, count in binary.sections],
         }
 
 
@@ -82,7 +83,7 @@ def inspect_command() -> click.Command:
         "WHAT is a file, a reference in a registry, or a directory. Of a directory there is a line for each .wasm "
         "file in it.",
         params=[
-            click.Argument(["what"]),
+            click.Argument(["what"], type=click.Path()),  # may be a reference, too; shells complete files
             click.Option(["--manifest"], is_flag=True, help="Write a pod that runs it instead, as YAML."),
             format_option(),
             *registry_options(),
@@ -125,7 +126,12 @@ async def _of_reference(what: str, config: RegistryConfig) -> _Found:
         raise ConfigError(f"{what!r} is neither a file that is there nor a reference: {error}") from None
     with ExitStack() as stack:
         directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="wasmlet-inspect-"))
-        pulled = await pulled_image(stack, Path(directory), wanted, config)
+        try:
+            pulled = await pulled_image(stack, Path(directory), wanted, config)
+        except WasmletError as error:
+            raise ConfigError(
+                f"{error}\n  (there is no file {what!r} here, so it was looked for in a registry)"
+            ) from None
         image = pulled.lease.image
         module = await asyncio.to_thread(load, pulled.lease.path)
         source = {"reference": str(wanted), "manifest": image.digest, "digest": image.module}
@@ -151,7 +157,7 @@ async def _inspect_directory(directory: Path, output: str) -> None:
         else:
             told.append(found.as_json())
             needs = "".join(f", needs {need}" for need, _ in needs_of(found.binary, found.facts))
-            line = f"{in_bytes(found.binary.size):>11}  {found.binary.kind}{needs}"
+            line = f"{size(found.binary.size):>11}  {found.binary.kind}{needs}"
         if output == "text":
             click.echo(f"{_printable(name):<{width}}  {line}")
     if output == "json":
@@ -189,7 +195,7 @@ async def _facts(module: Module) -> Facts:
 
 def _show(found: _Found) -> None:
     binary = found.binary
-    lines = {**found.source, "kind": binary.kind, "size": f"{binary.size} bytes", **found.facts.shown}
+    lines = {**found.source, "kind": binary.kind, "size": size(binary.size), **found.facts.shown}
     for name, text in lines.items():
         click.echo(f"{name:<10} {_printable(text)}")
     for need, how in needs_of(binary, found.facts):
@@ -199,8 +205,8 @@ def _show(found: _Found) -> None:
         for extern in externs:
             click.echo(f"  {extern.kind:<13} {_printable(f'{extern.module} {extern.name}'.strip())}")
     click.echo(f"{'sections':<10} {len(binary.sections)}")
-    for name, size in binary.sections:
-        click.echo(f"  {size:>9} {_printable(name)}")
+    for name, count in binary.sections:
+        click.echo(f"  {size(count):>13} {_printable(name)}")
 
 
 def _printable(text: str) -> str:

@@ -32,9 +32,11 @@ class _Found:
     remarks: Sequence[str] = ()
     problem: str = ""
 
-    def __str__(self) -> str:
+    def line(self, width: int) -> str:
+        """What the list says of it; `width` is that of the longest name."""
         remarks = f"ready, but {'; '.join(self.remarks)}" if self.remarks else "ready"
-        return f"{self.name}  {self.version}  {remarks if self.ready else self.problem}"
+        said = remarks if self.ready else f"not ready: {self.problem}"
+        return f"{self.name:<{width}}  {self.version}  {said}"
 
 
 @click.command("providers", params=[format_option()])
@@ -49,8 +51,9 @@ def command(output: str) -> None:
         return
     if not providers.installed():
         click.echo("no provider is installed; try: pip install wasmlet-wasmtime")
+    width = max(map(len, providers.installed()), default=0)
     for found in _all():
-        click.echo(str(found))
+        click.echo(found.line(width))
 
 
 def _all() -> Iterator[_Found]:

@@ -53,18 +53,18 @@ async def bootstrap(client: Client, config: NodeConfig, clock: Clock) -> list[Fi
     found.append(await rights(client, _ASKS, "asking for a certificate", cure))
     if found[-1].level == "ok":
         found += await _request(client, config, CLIENT_SIGNER, Finding("fails", _CLIENT, "the node waits for it"))
-    said = "what the node itself may do is known when it has its certificate: run this again then"
-    return [*found, Finding("lacks", "the node's rights", said)]
+    said = "not known yet: the node has no certificate of its own"
+    return [*found, Finding("warns", "the node's rights", said, "start the node, and run this again once it has one")]
 
 
 async def of_node(client: Client, config: NodeConfig) -> list[Finding]:
     """How the newest requests of a node that has credentials stand: for its API's certificate, and to renew its own."""
     found = []
     if config.serving_csr:
-        serving = Finding("lacks", "serving certificate", "kubectl logs fails where kubelets are verified")
+        serving = Finding("warns", "serving certificate", "kubectl logs fails where kubelets are verified")
         found += await _request(client, config, config.serving_signer, serving)
     if config.bootstrap_kubeconfig is not None:
-        renewed = Finding("lacks", _CLIENT, "the node's own is not renewed")
+        renewed = Finding("warns", _CLIENT, "the node's own is not renewed")
         found += await _request(client, config, CLIENT_SIGNER, renewed)
     return found
 
@@ -78,7 +78,7 @@ async def _request(client: Client, config: NodeConfig, signer: str, follows: Fin
     try:
         items = (await client.get(REQUESTS, fieldSelector=f"spec.signerName={signer}"))["items"]
     except errors.ApiError as error:
-        return [Finding("lacks", follows.what, f"its requests cannot be listed: {error}")]
+        return [Finding("warns", follows.what, f"its requests cannot be listed: {error}")]
     own = [item for item in items if item["spec"].get("signerName") == signer and _is_of(item, config.node_name)]
     if not own:
         return []

@@ -30,6 +30,12 @@ def to_type(kubeconfig: Path, objects: Sequence[dict[str, Any]], say: Say) -> No
     logs = f"logs {name}" if kind == "pod" else f"logs {kind}/{name}"
     say(f"kubeconfig     {kubeconfig}")
     say("try            (in another terminal)")
+    if shutil.which("kubectl") is None:
+        beside = Path(sys.executable).with_name("kubectl")
+        if beside.is_file():
+            say(f"  export PATH={beside.parent}:$PATH")
+        else:
+            say("  # kubectl is not on PATH: https://kubernetes.io/docs/tasks/tools/ (in a checkout: make kubectl)")
     say(f"  export KUBECONFIG={kubeconfig}")
     for command in ("get pods -o wide", f"describe {kind} {name}", logs, "top pods"):
         say(f"  kubectl {command}")

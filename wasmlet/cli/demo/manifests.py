@@ -58,7 +58,8 @@ def of_module(
         ConfigError: there is no such file, or a manifest cannot hold its name or an argument.
     """
     if not file.is_file():
-        raise ConfigError(f"{file}: expected a WebAssembly module, found {'a directory' if file.is_dir() else 'none'}")
+        wrong = "expected a WebAssembly module, found a directory" if file.is_dir() else "there is no such file"
+        raise ConfigError(f"{file}: {wrong}")
     try:
         start = _start_of(file)
     except OSError as error:
@@ -130,6 +131,10 @@ def checked_objects(manifest: Path) -> list[dict[str, Any]]:
     """As `objects_of`, for a manifest that need not make pods."""
     try:
         documents = list(read_all(manifest.read_bytes()))
+    except FileNotFoundError:
+        raise ConfigError(f"{manifest}: there is no such file") from None
+    except IsADirectoryError:
+        raise ConfigError(f"{manifest}: expected a manifest or a module, found a directory") from None
     except OSError as error:
         raise ConfigError(f"{manifest}: {error.strerror}") from None
     except ValueError as error:

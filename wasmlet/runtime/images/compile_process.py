@@ -18,6 +18,7 @@ import attrs
 from wasmlet.errors import WasmletError
 from wasmlet.runtime.engine import Engine
 from wasmlet.runtime.shim.records import WORKER, worker_environment
+from wasmlet.sizes import size
 
 _MOST_SAID = 64 * 1024
 _MOST_SHOWN = 500
@@ -99,7 +100,7 @@ def _judge(
     found = result if result is not None else {"said": said}
     if any(sign in text.lower() for text in found.values() for sign in _NO_MEMORY):
         raise CompileError(
-            f"compiling module {module} takes more memory than the {_bytes(limits.memory)} allowed; "
+            f"compiling module {module} takes more memory than the {size(limits.memory)} allowed; "
             "--compile-memory sets it"
         )
     if "error" in found:
@@ -131,10 +132,3 @@ async def _end_of(stream: asyncio.StreamReader) -> bytes:
 def _short(text: str) -> str:
     text = "".join(c if c.isprintable() else " " for c in text)
     return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}..."
-
-
-def _bytes(count: int) -> str:
-    for unit, size in (("Gi", 2**30), ("Mi", 2**20), ("Ki", 2**10)):
-        if count % size == 0:
-            return f"{count // size}{unit}"
-    return f"{count} bytes"

@@ -54,13 +54,13 @@ class ImageConfig(RegistryConfig):
     image_gc_low_threshold: float = option(
         80.0, least=0, most=100, unit="PERCENT", help="Stop removing images when the disk is less full than this."
     )
-    minimum_image_ttl: float = option(120.0, least=0, help="How long an image stays after its last use at least.")
+    minimum_image_ttl: float = option(120.0, least=0, help="How long an image stays at least after its last use.")
     max_image_volume_bytes: int = option(
         2**32,
         least=1,
         help="The most bytes that a container image, or an image which a pod mounts, may have, unpacked.",
     )
-    maximum_image_ttl: float = option(0.0, least=0, help="How long it stays at most; 0 means for ever.")
+    maximum_image_ttl: float = option(0.0, least=0, help="How long an unused image stays at most; 0 means for ever.")
     image_pull_credentials_verification_policy: str = option(
         "NeverVerifyPreloadedImages",
         help="Whether a pod may run what another's credential pulled: NeverVerify, NeverVerifyPreloadedImages, "

@@ -20,7 +20,7 @@ ORDERS = (2**20, 8 * 2**20, 2**63)
 """The largest module of each size class, in bytes: compiled in less than a second, in some seconds, and the rest."""
 
 SECONDS_PER_BYTE = 1e-6
-"""How long compiling takes, about (measured: 1 s for each MB of what Go makes)."""
+"""How long compiling takes, about (measured: 1 s for each MiB of what Go makes)."""
 
 
 @attrs.define(eq=False)
