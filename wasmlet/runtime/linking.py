@@ -1,8 +1,10 @@
-"""Checks whether an engine provides what a module or component imports, before anything is compiled.
+"""Says before a module is compiled whether an engine can run it, and if not, why and what to do (`unfit`).
 
-Compiling may take minutes, but most problems show in the imports and exports of a file, which take milliseconds to
-read. This module refuses a file only if it certainly cannot run. If `wasmlet.artifacts.wasm` cannot read a file, or a
-type in it, the decision is left to the engine.
+An engine says in a `Links` what it offers: functions for modules, interfaces for components. A file says what it
+imports and exports. To compare the two takes milliseconds; to compile may take minutes. Only files that certainly
+cannot run are refused here; where `wasmlet.artifacts.wasm` cannot read a file or a type in it, the engine decides.
+
+`uses_of` reads from the same imports and exports whether a file needs sockets, and whether it serves HTTP.
 """
 
 from __future__ import annotations
@@ -52,7 +54,7 @@ _ADVICE = {
 
 @attrs.frozen
 class Links:
-    """The imports that an engine provides for guests, and what else it requires of them.
+    """What an engine offers to be imported, and what else it wants of a module.
 
     Attributes:
         functions: for core modules: the type of each function, by the module that is imported from and its name.

@@ -1,16 +1,22 @@
-"""Two small WebAssembly modules between a guest with sockets and WASI: `shim` and `fixup`.
+"""Writes the WebAssembly that sends each WASI call of a guest either to the engine (files) or to us (sockets).
 
-A call for a socket has to go to the host's one function, `net.call`; a call for a file has to go to the engine's own
-WASI. That one looks for the guest's memory among the exports of the module that calls it.
+A function such as `fd_read` may be called for a file or for a socket; the number of the descriptor tells which. Files
+are served by the engine's own WASI, in native code. Sockets are served by one Python function, `net.call`. If Python
+were asked at each call of `fd_read`, files would be slow. So the decision itself is made in WebAssembly.
 
-- `shim` is made before the guest, which imports its functions. Each of them calls what is at its place in a table.
-- `fixup` is made after the guest. It imports the guest's memory, exports it again for the engine, and fills the table
-  with its functions. These decide by the descriptor where a call goes.
+It takes two modules, `shim` and `fixup`, because the guest and the decision need each other: the guest can only be made
+when the functions that it imports are there, and the functions that decide need the guest's memory, since the engine's
+WASI looks for it among the exports of the module that calls it. So they are made in this order:
 
-`fixup` asks the host once which of the low descriptors are sockets. Sockets that come later have numbers from `FIRST`
-on. So the two modules are the same for all guests, and are compiled once.
+1. `shim`, which has a table of functions that is still empty. Each function that it exports calls its entry there.
+2. The guest, which imports the functions of `shim`.
+3. `fixup`, which imports the guest's memory, exports it again for the engine, and fills the table with the functions
+   that decide.
 
-`net.call` gets the number of an operation, the size of the memory in pages of 64 KiB, and the arguments.
+When `fixup` starts, it asks Python which of the descriptors below `LOW` are sockets (`WHICH`). Sockets that the guest
+opens later get numbers from `FIRST` on. Nothing in the two modules depends on the guest, so they are compiled once.
+
+`net.call` is given the number of an operation, the size of the guest's memory in pages of 64 KiB, and the arguments.
 """
 
 from __future__ import annotations
@@ -57,7 +63,7 @@ def _params(name: str) -> str:
 
 
 def shim() -> str:
-    """The text of `shim`, whose functions the guest imports."""
+    """The text of `shim`, in WebAssembly's text format: a table, and a function for each one that the guest imports."""
     functions = [
         f'(func (export "{name}") {_type(params)} '
         f"(call_indirect {_type(params)} {_locals(params)} (i32.const {place})))"
@@ -67,13 +73,13 @@ def shim() -> str:
 
 
 def fixup_imports() -> list[tuple[str, str]]:
-    """What `fixup` imports: modules and names, in their order."""
+    """What `fixup` imports: pairs of module and name, in the order in which it wants them."""
     others = [("guest", "memory"), ("shim", "table"), ("net", "call"), (WASI, "poll_oneoff"), (WASI, "clock_time_get")]
     return [*others, *((WASI, name) for name in _NATIVE)]
 
 
 def fixup() -> str:
-    """The text of `fixup`, which fills the table."""
+    """The text of `fixup`, in WebAssembly's text format: the functions that decide, which go into `shim`'s table."""
     imports = [f'(import "{WASI}" "{name}" (func $native_{name} {_type(params)}))' for name, params in _NATIVE.items()]
     functions = [_split(name) for name in SPLIT]
     functions += [
@@ -128,7 +134,7 @@ _HELPERS = f"""
         (i64.extend_i32_u {_FD})))))
       (else (i32.ge_u {_FD} (i32.const {FIRST})))))
 
-  ;; From now on a low descriptor is a socket, or is not.
+  ;; Note that a low descriptor is a socket (1) or is none (0) from now on.
   (func $mark (param i32) (param i64) (local i64)
     (local.set 2 (i64.shl (i64.const 1) (i64.extend_i32_u {_FD})))
     (if (i32.lt_u {_FD} (i32.const 64))
@@ -139,6 +145,7 @@ _HELPERS = f"""
           (i64.and (global.get $high) (i64.xor (local.get 2) (i64.const -1)))
           (i64.mul (local.get 2) (local.get 1)))))))))
 
+  ;; 64 descriptors from 32 times the parameter on: a bit for each that is a socket.
   (func $word (param i32) (result i64)
     (i64.or
       (i64.extend_i32_u {_call(WHICH, _FD)})
@@ -147,7 +154,8 @@ _HELPERS = f"""
     (global.set $low (call $word (i32.const 0)))
     (global.set $high (call $word (i32.const 2))))
 
-  ;; What the engine has under a low number of a socket only keeps the number taken.
+  ;; A low descriptor is a socket no longer. The engine has something under its number, too, so that it does not give
+  ;; the number to a file; that is closed now.
   (func $let_go (param i32)
     (if (i32.lt_u {_FD} (i32.const {LOW}))
       (then
@@ -173,7 +181,7 @@ _HELPERS = f"""
     (if (i32.eqz (call $is_ours {_TO}))
       (then
         (if (i32.ge_u {_TO} (i32.const {LOW})) (then (return (i32.const {_NOTSUP}))))
-        ;; It has to be open, and stays so, that the engine gives its number to nobody else.
+        ;; The socket takes a number that the engine has open. The engine keeps it open, so that no file gets it.
         (local.set 2 (call $native_fd_renumber {_TO} {_TO}))
         (if (local.get 2) (then (return (local.get 2))))))
     (local.set 2 {_call(RENUMBER, _FD, _TO)})

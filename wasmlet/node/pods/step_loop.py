@@ -1,7 +1,9 @@
-"""Does what is due for one pod, one thing at a time, and repeats what fails.
+"""Decides when the next step for a pod is taken; `pod_task` decides which step that is, and takes it.
 
-`pod_task` says what is due and does it; here is when: at once where something has changed, after a growing pause where
-a step has failed, and not at all while nothing is due. A task exists only while there is something to do.
+A step is taken at once when something has changed (`wake`). If it fails, it is taken again after a pause that grows; a
+change ends the pause. Between steps the pod's status may be asked for (`ask`). Only one of these happens at a time.
+
+While nothing is to be done for a pod, there is no asyncio task for it: a node may have 1000 pods that only run.
 """
 
 from __future__ import annotations
@@ -14,10 +16,10 @@ from wasmlet.kube.recovery import Pauses
 
 
 class Work(Protocol):
-    """What a loop calls, one method at a time."""
+    """What the loop calls, one method at a time: a `PodTask`."""
 
     async def step(self) -> bool:
-        """Do the next thing that is due; True when nothing will ever be due again."""
+        """Take the next step; True when there will never be another one."""
         ...
 
     async def look(self) -> bool:
@@ -29,7 +31,7 @@ class Work(Protocol):
         ...
 
     def over(self) -> None:
-        """Nothing will ever be due again."""
+        """There will never be another step."""
         ...
 
 

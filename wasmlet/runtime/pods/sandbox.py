@@ -1,7 +1,10 @@
-"""What a pod has besides its containers, like the sandbox of a kubelet: a Linux user of its own, and a network.
+"""Gives a pod what its containers share: a Linux user of its own and a network. A kubelet calls that a pod's sandbox.
 
-Both are there before the first container starts. A failure is reported as FailedCreatePodSandBox, and tried again with
-growing pauses as long as the pod exists.
+A pod gets both before its first container starts, where the node has them to give. If that fails, an event
+FailedCreatePodSandBox says why, and it is tried again with growing pauses as long as the pod exists.
+
+Where pods share one network namespace, the sandbox also opens and closes ports: a port of a pod's address is open only
+while a container runs that may listen there (`listens`, `closes`, `sync_ports`).
 """
 
 from __future__ import annotations
@@ -38,10 +41,10 @@ Now = Callable[[], tuple[Pod, Inputs]]
 
 
 class Sandbox:
-    """A pod's user and network.
+    """The user, the network and the open ports of one pod.
 
     Args:
-        failed: tells a FailedCreatePodSandBox event's message.
+        failed: is called with the message of a FailedCreatePodSandBox event.
     """
 
     def __init__(self, services: RuntimeServices, key: PodKey, failed: Callable[[str], None]) -> None:

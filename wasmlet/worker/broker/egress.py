@@ -1,17 +1,23 @@
-"""Decides whom a container may dial: by its grant, the ceiling of the node's owner, and what nobody may dial.
+"""Decides whether a container may connect to an address and a port. The broker asks before it connects for a guest.
 
-A destination must match a rule of the grant and, if there is a ceiling (`--egress-max`), a rule of the ceiling.
-- A rule with a name matches the addresses that a lookup of this name has just returned.
-- A rule with a network, or `*`, matches addresses that the guest gives directly.
-- An address that the guest gives directly also counts as an address of a name, if the guest was told so in an earlier
-  lookup (`remember`).
+Three parties have a say, and all three have to agree:
 
-Rules with names in a ceiling count only if the pod's author cannot influence what the names resolve to
-(`Resolver.chosen`). They are compared with the name that is really looked up: a name with one of the cluster's service
-domains appended leads to a Service, and that may belong to the pod's author.
+1. The pod's author, by the grant: the annotation `wasmlet.dev/egress`.
+2. The node's owner, by the ceiling: the option `--egress-max`. Without it the ceiling allows everything.
+3. wasmlet itself: nobody connects to link-local addresses, the node's loopback or the node's own API (`never`).
 
-What nobody may dial is checked last, on the address that is really dialled. So it does not help a guest if a DNS server
-gives changing answers, or an address of the node itself.
+Grant and ceiling are lists of rules (`_Rules`). A rule is for a name, such as `*.example.org`, or for a network, such
+as `10.0.0.0/8`. A guest that gives a name has it looked up, and a rule for the name allows the addresses in the answer.
+A guest that gives an address needs a rule for a network that has it, or must have been told the address for an allowed
+name before (`remember`): many programs look a name up first and connect to the address later.
+
+A name in the ceiling would be of no use if the pod's author could decide where the name leads. So names in the ceiling
+do not count for pods that bring name servers, search domains or hosts of their own (`Resolver.chosen`). And they are
+compared with the full name that is looked up, search domain included: `db` with the search domain
+`default.svc.cluster.local` is a Service, which may be the author's.
+
+`never` is asked last, for the address that is connected to. So a DNS server that gives other answers the second time,
+or an address of the node, gets a guest nowhere.
 """
 
 from __future__ import annotations
@@ -79,7 +85,10 @@ class NodeApi:
 
 
 class Egress:
-    """What one container may dial.
+    """What one container may dial: the answers to the broker's questions.
+
+    For a name, the broker asks `grants_name` before the lookup and `grants_address_of` for each address in the answer.
+    For an address that the guest gives, it asks `grants_address`. In the end it asks `never`.
 
     Args:
         is_nodes: whether an address is one of the node's own.

@@ -1,12 +1,16 @@
-"""Control groups of containers. Each process that a zygote makes starts in a group; limits are set when it is used.
+"""Makes a Linux control group for each container, sets its limits there, and removes it when the container has ended.
 
-One group contains all processes of a container: its guest and its execs. The groups of all containers are beside each
-other (`cgroups` says where). There is no group per pod: each container has limits of its own, and a group that is made
-before its container is known could not be moved into a pod's group.
+The zygote makes processes in advance, before it is known which container they are for. Each of them starts in a new
+group (`Groups.make`). When a container gets the process, the container's limits are written into the group
+(`Group.limit`). Execs in the container join the same group (`Group.open_cgroup_fds`). A worker with many dense
+containers has one group for all of them.
 
-The limits are the kubelet's: `cpu_quota`, `cpu_shares` and `cpu_weight` use its formulas. The memory limit is raised by
-`ALLOWANCE`, for what the engine and the kernel need for a process with a guest. If a group enforces the memory limit,
-the engine does not. A guest that takes more is then OOM-killed as in any container; `oom_killed` tells that.
+The groups lie side by side in one directory (`cgroups` finds it). There is no group for each pod: a group cannot be
+moved below another one, so the pod would have to be known when the process is made.
+
+The limits are the kubelet's: `cpu_quota`, `cpu_shares` and `cpu_weight` are its formulas. The memory limit is raised by
+`ALLOWANCE`, for what the engine and the kernel need for a process with a guest. Where a group limits the memory, the
+engine does not: the kernel kills a guest that takes more, as it does in any container, and `Group.oom_killed` says so.
 """
 
 from __future__ import annotations
@@ -38,12 +42,15 @@ PERIOD = 100_000
 """Microseconds over which a quota of CPU counts, the kubelet's."""
 
 _LEAST_QUOTA, _LEAST_SHARES, _MOST_SHARES = 1000, 2, 262144
+"""Bounds of the kernel: microseconds for each `PERIOD`, and weights of version 1."""
 
 _CLOSE_SECONDS = 1.0
+"""How long the end of the shim waits until its groups are empty."""
 
 PLACES = "cgroups.json"
-"""In the state directory: where our groups are, for the shim after this one."""
+"""A file in the state directory: the directories of our groups. The next shim removes what this one has left there."""
 
+# Names of the kernel's files, by the version of control groups.
 _USAGE = {1: "memory.usage_in_bytes", 2: "memory.current"}
 _LIMITS = {1: ("memory.limit_in_bytes", "memory.memsw.limit_in_bytes"), 2: ("memory.max", "memory.swap.max")}
 _EVENTS = {1: "memory.oom_control", 2: "memory.events"}
@@ -53,7 +60,7 @@ _AGAIN = (0.02, 5.0)
 
 
 def shares_of(resources: Resources) -> int:
-    """The weight of version 1. Without a request it is the limit's; without either it is the least."""
+    """The CPU weight of a container, for version 1. Without a request it is the limit's; without either, the least."""
     return cpu_shares(resources.cpu or 0 if resources.cpu_request is None else resources.cpu_request)
 
 
@@ -63,17 +70,19 @@ def cpu_quota(thousandths: int | None) -> int:
 
 
 def cpu_shares(thousandths: int) -> int:
-    """The weight of version 1."""
+    """The CPU weight for so many thousandths of a core, for version 1."""
     return min(_MOST_SHARES, max(_LEAST_SHARES, thousandths * 1024 // 1000))
 
 
 def cpu_weight(shares: int) -> int:
-    """The weight of version 2, from that of version 1."""
+    """The CPU weight for version 2, from that for version 1."""
     return 1 + (shares - _LEAST_SHARES) * 9999 // (_MOST_SHARES - _LEAST_SHARES)
 
 
 class Group:
-    """The group of one process that a zygote makes, and then of a container.
+    """A control group: of one process that a zygote has made, and then of the container that gets the process.
+
+    On a machine with version 1 it is a directory for each controller, and all of them are meant.
 
     Raises:
         OSError: it cannot be made.
@@ -114,12 +123,12 @@ class Group:
         return tuple(opened)
 
     def close_cgroup_fds(self) -> None:
-        """Close them: the first process has its own copies."""
+        """Close the descriptors of the first process, which has copies of its own."""
         wire.close(self.cgroup_fds)
         self.cgroup_fds = ()
 
     def set_task_limit(self, containers: int) -> None:
-        """Allow the tasks of so many containers, which are threads of one process.
+        """Let the group of a dense worker have the threads of so many containers.
 
         Raises:
             OSError: the kernel refuses.
@@ -129,7 +138,7 @@ class Group:
                 write(f"{place.directory}/{self.name}/pids.max", str(ENGINE_TASKS + containers))
 
     def set_cpu_shares(self, shares: int) -> None:
-        """Set its weight beside its neighbours, in shares of CPU. For a worker; `limit` is for a single container.
+        """Set the CPU weight of a dense worker's group, in shares. For a single container `limit` does it.
 
         Raises:
             OSError: the kernel refuses.
@@ -206,13 +215,14 @@ class Group:
 
 
 class Groups:
-    """All groups of a shim, whose state directory is the current one.
+    """Makes and removes the groups of a shim, whose state directory is the current directory.
 
     Groups that an earlier shim of this state directory has left are removed. That shim is dead, because only one can
     hold the directory.
 
     Args:
-        wanted: False for none at all.
+        wanted: False if this node wants no groups: `make` returns None then.
+        proc: where the kernel's /proc is.
     """
 
     def __init__(self, loop: Loop, wanted: bool = True, proc: str = "/proc") -> None:
@@ -238,7 +248,7 @@ class Groups:
             self._clear(directory, keep=directory in now)
 
     def as_message(self) -> dict[str, Any]:
-        """As `hello` says it: see `wire`."""
+        """Each controller and where its groups are, as the shim's greeting `hello` has it."""
         return {
             controller: {"version": place.version, "directory": place.directory}
             for place in self.places

@@ -1,8 +1,11 @@
-"""A process for a guest, from the moment it is wanted until it was reaped (its exit status was collected).
+"""The life of one process that a guest runs in: the shim's half of it, from the wish for a process to its recorded end.
 
-`containers` and `execs` add the streams, and what happens at the end. The process has ended when it was reaped and all
-that it may have sent or written was read. If some other process still has one of the streams open, that is waited for
-`DRAIN_SECONDS` at most. The shim (`shim`) reports events to this class; `zygotes` provides the child.
+`Process` is the base class of containers and execs (`containers`, `execs`, `workers`), which add the streams and what
+else differs. It gets its child process from a zygote (`zygotes`), is told by the shim what happens to the child
+(`shim`), and writes state, exit code and reason into its `Record`.
+
+A process has ended when the kernel has told its exit status (it was reaped), and when all that it has sent and written
+was read. A child may leave its output open to others; that is waited for `DRAIN_SECONDS` at most.
 """
 
 from __future__ import annotations
@@ -40,7 +43,7 @@ class Hooks(NamedTuple):
 
 
 class Process:
-    """A process for a guest; it runs once. It owns the descriptors from now on: spec, compiled module, mounts.
+    """A process for a guest, which is started once. It owns the descriptors that it is given: spec, module, mounts.
 
     Subclasses make the streams (`_make_streams`, `_close_streams`), say whether they have ended (`_drained`), and may
     add to the record of the end (`_conclude`).

@@ -1,8 +1,9 @@
-"""Converts values between the component model and Python, by converters that are made once for each type.
+"""Converts arguments and results of a component's calls: from the engine's form to Python (`lift`), and back (`lower`).
 
-wasmtime's own converters look at the type again for each value, which takes ten times as long. Here a type becomes a
-function (`lift` makes one from the engine to Python, `lower` one to the engine) that knows where the parts of a value
-are. In Python the values are:
+`lift` and `lower` (both words are the component model's) take a type, once, and return a function that converts values
+of this type. wasmtime's own converters look at the type again for each value, which takes ten times as long.
+
+In Python the values are:
 
     numbers, bool, char, string, list    as in Python; list<u8> is bytes
     record, tuple                        a tuple, in the order of the type
@@ -13,9 +14,11 @@ are. In Python the values are:
     result                               a tuple: whether it is ok, and the value or the error (see `world`)
     own, borrow                          the object itself, from the resources of an instance (`instances`)
 
-In the engine's form a value has 32 bytes: its kind, and from byte 8 on its content, which may be a pointer. Memory that
-a lowered value points to is freed by the engine. Arguments of a call belong to the engine; but of a resource in them
-another handle is made, which has to be freed (`wasmtime_component_resource_any_to_host`).
+In the engine's form (`wasmtime_component_val_t` of its C API) a value has 32 bytes: its kind, and from byte 8 on its
+content, which may be a pointer.
+
+Who frees what: the engine frees the memory that a lowered value points to, and the arguments of a call that it makes.
+We free the handle that we make of a resource to find out its number (`_number_of`).
 """
 
 from __future__ import annotations
@@ -33,10 +36,11 @@ from wasmtime.component import _types as types
 from .. import direct
 
 SIZE = 32
-"""Bytes of a value."""
+"""Bytes of a value in the engine's form."""
 _AT = 8
+"""Where its content begins; before that is its kind."""
 _ENTRY, _NAME = 48, 16
-"""The number of bytes of a record's field, and of the name with which it begins."""
+"""Bytes of a record's field in the engine's form, and of the name with which the field begins."""
 _VALUE = bindings.wasmtime_component_val_t
 assert (ctypes.sizeof(_VALUE), _VALUE.of.offset) == (SIZE, _AT)
 assert ctypes.sizeof(bindings.wasmtime_component_valrecord_entry_t) == _ENTRY
@@ -84,6 +88,7 @@ _NUMBERS = {
     types.S8: (1, "b"), types.U8: (2, "B"), types.S16: (3, "h"), types.U16: (4, "H"), types.S32: (5, "i"),
     types.U32: (6, "I"), types.S64: (7, "q"), types.U64: (8, "Q"), types.F32: (9, "f"), types.F64: (10, "d"),
 }  # fmt: skip
+# The engine's numbers of the other kinds.
 _BOOL, _U8, _CHAR, _STRING, _LIST, _RECORD, _TUPLE, _VARIANT = 0, 2, 11, 12, 13, 14, 15, 16
 _ENUM, _OPTION, _RESULT, _FLAGS, _RESOURCE = 17, 18, 19, 20, 21
 
