@@ -12,6 +12,8 @@ import platform
 import signal
 import sys
 import tempfile
+from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,20 +31,6 @@ from wasmlet.cli.execution import run_loop
 from wasmlet.errors import ConfigError, WasmletError
 from wasmlet.runtime.network.config import BIN_DIRS
 
-WHAT = (
-    "node",
-    "memory",
-    "account",
-    "wasmtime",
-    "engines",
-    "serving",
-    "components",
-    "actors",
-    "addresses",
-    "remote",
-    "host",
-    "operator",
-)
 REFERENCE = "reference"
 ENGINE = "wasmtime"
 MOST_ASLEEP, MOST_SERVING = 200, 50
@@ -68,6 +56,19 @@ class Options:
     handler: str = ""
 
 
+@attrs.frozen
+class Alone:
+    """A measurement that needs no API server, or makes its own.
+
+    Attributes:
+        check: raises ConfigError where it cannot be measured here; then it is left out.
+        measure: is given an empty directory. It imports what it needs when it is called, since that needs the provider.
+    """
+
+    check: Callable[[], object]
+    measure: Callable[[Path, Options, Progress], Awaitable[Found]]
+
+
 async def measure(options: Options, progress: Progress) -> Found:
     """Measure what was asked for, one after the other, each on a new embedded control plane, or on the cluster given.
 
@@ -76,18 +77,10 @@ async def measure(options: Options, progress: Progress) -> Found:
     """
     found: Found = {}
     for what in options.what:
-        alone = {
-            "engines": _engines,
-            "serving": _serving,
-            "components": _components,
-            "actors": _actors,
-            "addresses": _addresses,
-            "remote": _remote,
-            "host": _host,
-            "operator": _operator,
-        }
-        if what in alone:
-            found |= await alone[what](options, progress)
+        if (alone := ALONE.get(what)) is not None:
+            if _possible(alone.check, what, progress):
+                with tempfile.TemporaryDirectory(prefix="wasmlet-bench-") as directory:
+                    found[what] = await alone.measure(Path(directory), options, progress)
             continue
         async with open_cluster(options.real) as cluster:
             found["api_server"] = cluster.name
@@ -95,147 +88,128 @@ async def measure(options: Options, progress: Progress) -> Found:
             load = Load(options.pods, hold=options.hold)
             if what == "memory":
                 found[what] = await memory(cluster, load, REFERENCE, progress)
-            elif what == "account":
-                found[what] = await _account(cluster, load, options, progress)
             elif what == "node":
                 async with cluster.running_node(REFERENCE, options.pods) as node:
                     found[what] = report.summary(await rounds(cluster, load, options.rounds, progress, node))
-            else:
-                found |= await _engine(cluster, load, options, progress)
+            elif _possible(partial(providers.load, ENGINE), what, progress):
+                measured = _account if what == "account" else _engine
+                found |= await measured(cluster, load, options, progress)
     return found
 
 
-async def _engines(options: Options, progress: Progress) -> Found:
-    """The RuntimeClasses of the engines side by side; without an API server."""
+def _possible(check: Callable[[], object], what: str, progress: Progress) -> bool:
+    """Whether this can be measured here; where it cannot, say that it is left out."""
     try:
-        providers.load(ENGINE)
+        check()
     except ConfigError as error:
-        progress.line(f"engines are left out: {error}")
-        return {}
+        progress.line(f"{what} is left out: {error}")
+        return False
+    return True
+
+
+async def _engines(directory: Path, options: Options, progress: Progress) -> Found:
+    """The RuntimeClasses of the engines side by side."""
     from benchmarks.classes import Size, classes
 
-    with tempfile.TemporaryDirectory(prefix="wasmlet-bench-") as directory:
-        size = Size(options.starts, min(options.pods, MOST_ASLEEP))
-        return {"engines": await classes(Path(directory), size, progress)}
+    return await classes(directory, Size(options.starts, min(options.pods, MOST_ASLEEP)), progress)
 
 
-async def _serving(options: Options, progress: Progress) -> Found:
-    """Guests that serve, beside a native process; without an API server."""
-    try:
-        providers.load(ENGINE)
-    except ConfigError as error:
-        progress.line(f"serving is left out: {error}")
-        return {}
+async def _serving(directory: Path, options: Options, progress: Progress) -> Found:
+    """Guests that serve, beside a native process."""
     from benchmarks.serving import Size, serving
 
-    with tempfile.TemporaryDirectory(prefix="wasmlet-bench-") as directory:
-        size = Size(max(options.rounds, LEAST_ROUNDS), options.starts, min(options.pods, MOST_SERVING))
-        return {"serving": await serving(Path(directory), size, progress)}
+    size = Size(max(options.rounds, LEAST_ROUNDS), options.starts, min(options.pods, MOST_SERVING))
+    return await serving(directory, size, progress)
 
 
-async def _components(options: Options, progress: Progress) -> Found:
-    """Components that serve, beside other ways to serve them; without an API server."""
-    try:
-        providers.load(ENGINE)
-    except ConfigError as error:
-        progress.line(f"components are left out: {error}")
-        return {}
+async def _components(directory: Path, options: Options, progress: Progress) -> Found:
+    """Components that serve, beside other ways to serve them."""
     from benchmarks.components import components
 
-    with tempfile.TemporaryDirectory(prefix="wasmlet-bench-") as directory:
-        return {"components": await components(Path(directory), options.rounds, options.starts, progress)}
+    return await components(directory, options.rounds, options.starts, progress)
 
 
-async def _actors(options: Options, progress: Progress) -> Found:
-    """An actor beside a component that does the same; without an API server."""
-    try:
-        providers.load("wascc")
-    except ConfigError as error:
-        progress.line(f"actors are left out: {error}")
-        return {}
+async def _actors(directory: Path, options: Options, progress: Progress) -> Found:
+    """An actor beside a component that does the same."""
     from benchmarks.actors import Size, actors
 
-    with tempfile.TemporaryDirectory(prefix="wasmlet-bench-") as directory:
-        size = Size(max(options.rounds, LEAST_ROUNDS), options.starts, min(options.pods, MOST_SERVING))
-        return {"actors": await actors(Path(directory), size, progress)}
+    size = Size(max(options.rounds, LEAST_ROUNDS), options.starts, min(options.pods, MOST_SERVING))
+    return await actors(directory, size, progress)
 
 
-async def _addresses(options: Options, progress: Progress) -> Found:
-    """Addresses by CNI, beside the plugins alone; without an API server."""
+def _can_add_addresses() -> None:
     if os.geteuid() != 0 or not any((path / "ptp").exists() for path in BIN_DIRS):
-        progress.line("addresses are left out: they need root and CNI plugins")
-        return {}
+        raise ConfigError("it needs root and CNI plugins")
+
+
+async def _addresses(directory: Path, options: Options, progress: Progress) -> Found:
+    """Addresses by CNI, beside the plugins alone."""
     from benchmarks.addresses import Size, addresses
 
-    with tempfile.TemporaryDirectory(prefix="wasmlet-bench-") as directory:
-        size = Size(min(options.pods, MOST_ADDRESSES), options.rounds)
-        return {"addresses": await addresses(Path(directory), size, progress)}
+    return await addresses(directory, Size(min(options.pods, MOST_ADDRESSES), options.rounds), progress)
 
 
-async def _remote(options: Options, progress: Progress) -> Found:
-    """A node with an agent beside one without, each on an embedded control plane of its own."""
-    try:
-        providers.load("remote")
-    except ConfigError as error:
-        progress.line(f"remote is left out: {error}")
-        return {}
+async def _remote(directory: Path, options: Options, progress: Progress) -> Found:
+    """A node with an agent beside one without."""
     from benchmarks.remote import MOST, Size, columns, remote
 
-    with tempfile.TemporaryDirectory(prefix="wasmlet-bench-") as directory:
-        load, size = Load(min(options.pods, MOST), hold=0), Size(options.rounds, options.starts, options.hold)
-        found = await remote(Path(directory), load, size, progress)
-    of_bursts = report.summary(found["rounds"])
-    return {"remote": {**found, "bursts": of_bursts, "columns": columns(found), "pods": load.pods}}
+    load, size = Load(min(options.pods, MOST), hold=0), Size(options.rounds, options.starts, options.hold)
+    found = await remote(directory, load, size, progress)
+    return {**found, "bursts": report.summary(found["rounds"]), "columns": columns(found), "pods": load.pods}
 
 
-async def _host(options: Options, progress: Progress) -> Found:
-    """A host and agents that have joined it, on an embedded control plane of its own."""
-    try:
-        providers.load("remote")
-    except ConfigError as error:
-        progress.line(f"host is left out: {error}")
-        return {}
+async def _host(directory: Path, options: Options, progress: Progress) -> Found:
+    """A host and agents that have joined it."""
     from benchmarks.hosted import AGENTS, hosted
     from benchmarks.idle import Size
 
-    with tempfile.TemporaryDirectory(prefix="wasmlet-bench-") as directory:
-        return {"host": await hosted(Path(directory), Size(min(options.pods, AGENTS), options.hold), progress)}
+    return await hosted(directory, Size(min(options.pods, AGENTS), options.hold), progress)
 
 
-async def _operator(options: Options, progress: Progress) -> Found:
-    """An operator and its pools, on an embedded control plane of its own."""
+async def _operator(directory: Path, options: Options, progress: Progress) -> Found:
+    """An operator and its pools."""
     from benchmarks.idle import Size
     from benchmarks.pools import MOST, pools
 
-    with tempfile.TemporaryDirectory(prefix="wasmlet-bench-") as directory:
-        size = Size(min(options.pods, MOST), options.hold)
-        return {"operator": await pools(Path(directory), size, progress)}
+    return await pools(directory, Size(min(options.pods, MOST), options.hold), progress)
+
+
+ALONE = {
+    "engines": Alone(partial(providers.load, ENGINE), _engines),
+    "serving": Alone(partial(providers.load, ENGINE), _serving),
+    "components": Alone(partial(providers.load, ENGINE), _components),
+    "actors": Alone(partial(providers.load, "wascc"), _actors),
+    "addresses": Alone(_can_add_addresses, _addresses),
+    "remote": Alone(partial(providers.load, "remote"), _remote),
+    "host": Alone(partial(providers.load, "remote"), _host),
+    "operator": Alone(dict, _operator),
+}
+TITLES = {
+    "engines": "the classes of engines, by turns",
+    "serving": "guests that serve, by turns",
+    "components": "components that serve, by turns",
+    "actors": "an actor and a component that count, by turns",
+    "addresses": "addresses by CNI (ptp, host-local), by turns",
+}
+"""Of those that found columns and nothing else."""
+WHAT = ("node", "memory", "account", ENGINE, *ALONE)
 
 
 async def _account(cluster: Cluster, load: Load, options: Options, progress: Progress) -> Found:
     """What a pod of a class of the engine costs, step by step."""
-    try:
-        providers.load(ENGINE)
-    except ConfigError as error:
-        progress.line(f"account is left out: {error}")
-        return {}
     from benchmarks.account import account
     from benchmarks.guest import sleeper
 
     load = attrs.evolve(load, image=sleeper(cluster.directory), handler=options.handler)
-    return await account(cluster, load, ENGINE, progress)
+    return {"account": await account(cluster, load, ENGINE, progress)}
 
 
 async def _engine(cluster: Cluster, load: Load, options: Options, progress: Progress) -> Found:
     """A burst with an engine, and then one pod at a time."""
-    try:
-        kind = providers.load(ENGINE)
-    except ConfigError as error:
-        progress.line(f"{ENGINE} is left out: {error}")
-        return {}
     from benchmarks.first_byte import first_byte
     from benchmarks.guest import pss, sleeper, workers
 
+    kind = providers.load(ENGINE)
     image = sleeper(cluster.directory)
     load = attrs.evolve(load, image=image, handler=options.handler)
     async with cluster.running_node(ENGINE, options.pods) as node:
@@ -262,16 +236,7 @@ def tables(found: Found) -> str:
         texts.append(report.table(f"{pods} pods at once, {where}; each a process of {ENGINE}", found[ENGINE]))
     if "first_byte" in found:
         texts.append(report.table(f"one pod at a time, a process of {ENGINE}", found["first_byte"], "fork, exec"))
-    if "engines" in found:
-        texts.append(report.columns("the classes of engines, by turns", found["engines"]))
-    if "serving" in found:
-        texts.append(report.columns("guests that serve, by turns", found["serving"]))
-    if "components" in found:
-        texts.append(report.columns("components that serve, by turns", found["components"]))
-    if "actors" in found:
-        texts.append(report.columns("an actor and a component that count, by turns", found["actors"]))
-    if "addresses" in found:
-        texts.append(report.columns("addresses by CNI (ptp, host-local), by turns", found["addresses"]))
+    texts += [report.columns(title, found[what]) for what, title in TITLES.items() if what in found]
     if "remote" in found:
         remote = found["remote"]
         texts.append(report.table(f"{remote['pods']} pods at once, behind an agent", remote["bursts"], "local"))
