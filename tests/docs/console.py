@@ -6,7 +6,8 @@ is anything. A comment at its end says what a test cannot do as it is written:
 - `# not run here`: it needs a cluster, a registry or a machine that is not here. Where that is so of a whole block, a
   comment of HTML before it says it, which readers do not see;
 - `# in a terminal of its own`: it stays up beside the commands that follow, until its document ends;
-- `# the path that the demo prints`, `# the address that the demo prints`: taken from that terminal.
+- `# the path that the demo prints`, `# the address that the demo prints`, `# the name that the node's log says`: taken
+  from that terminal.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ import attrs
 
 ROOT = Path(__file__).parents[2]
 NOT_RUN = "not run here"
-NEVER = (NOT_RUN, "pip install", "node.kubeconfig", "registry.example", "# stays up")
+NEVER = (NOT_RUN, "pip install", "node.kubeconfig", "registry.example/", "# stays up")
 """In what no test runs: also what installs something, needs a node's credentials or a registry, or does not end."""
 OWN_TERMINAL = "# in a terminal of its own"
 INSTALLED = ("make setup", "make kubectl")
@@ -111,10 +112,14 @@ class Reader:
     Attributes:
         directory: a copy of the checkout as far as commands need it.
         environment: variables beside those of this process.
+        stands_for: what the reader puts in the place of words of the document, such as NAME.
+        seconds: how long all commands together may take.
     """
 
     directory: Path
     environment: dict[str, str]
+    stands_for: dict[str, str] = attrs.field(factory=dict)
+    seconds: float = PATIENCE
 
     async def follow(self, markdown: str) -> str:
         """Run the document's commands, and return all that they print.
@@ -145,7 +150,7 @@ class Reader:
                 port = free.getsockname()[1]
             script = script.replace(" 8080:", f" {port}:").replace("127.0.0.1:8080", f"127.0.0.1:{port}")
         process = await self._start(script, stderr=asyncio.subprocess.STDOUT)
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(self.seconds):
             out, _ = await process.communicate()
         output = out.decode()
         assert process.returncode == 0, output
@@ -162,10 +167,14 @@ class Reader:
             return one.bare.partition("=")[0] + "=" + await terminal.find(r"kubeconfig +(\S+)")
         if "address that the demo prints" in one.text:
             return one.bare.replace("http://127.0.0.1:8080", await terminal.find(r"answers at (http://\S+?)/?\s"))
+        if "the name that the node's log says" in one.text:
+            return one.bare.replace("node-csr-NAME", await terminal.find(r"certificate approve (node-csr-\w+)"))
         return one.bare
 
     def _here(self, command: str) -> str:
         """The command with the programs and the patience of these tests; make installs nothing: it is all installed."""
+        for word, meant in self.stands_for.items():
+            command = command.replace(word, meant)
         command = re.sub(r"^make ", "make -o .venv/.base -o .venv/.dev ", command)
         command = re.sub(r"--timeout=\d+[sm]", f"--timeout={PATIENCE:g}s", command)
         return command.replace(".venv/bin/", f"{Path(sys.executable).parent}/")
