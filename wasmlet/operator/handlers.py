@@ -143,7 +143,9 @@ async def serve(shared: Shared, stop: asyncio.Event) -> None:
     with _logged():
         while not stop.is_set():
             try:
+                name: Any = "wasmlet-operator"  # else kopf makes one of the user's, who has no name in a container
                 await kopf.operator(
+                    identity=name,
                     registry=registry(shared, shared.client.identity),
                     settings=settings(),
                     clusterwide=True,
