@@ -11,6 +11,7 @@ import signal
 import socket
 import ssl
 import sys
+import tempfile
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -115,6 +116,64 @@ async def test_it_shows_the_pod_from_pending_to_succeeded(provider: str) -> None
         ["demo", "examples/retries.yaml"],
     ]
     assert {str(shutil.which(line.split()[0])) for line in after} <= {WASMLET, RELATIVE}
+
+
+async def test_a_pool_of_nodes_that_are_processes() -> None:
+    async with wasmlet("demo", "--port", "0", "--pool") as demo:
+        code, output = await demo.end()
+    assert code == 0, output
+    assert re.search(r"^wnp/edge +2 of 2 nodes ready$", output, re.MULTILINE)
+    assert "  | Hello, from WebAssembly in namespace default\n" in output
+    assert re.search(r"^service/web +answers at http://127", output, re.MULTILINE)
+    assert "Traceback" not in output
+
+
+async def test_a_pool_is_scaled_changed_and_removed(kubectl: Path) -> None:
+    async with wasmlet("demo", "--port", "0", "--pool", "--keep") as demo:
+        kubeconfig = (await demo.line(r"^  export KUBECONFIG=(\S+)$"))[1]
+
+        async def kube(*arguments: str) -> str:
+            command = ["--kubeconfig", kubeconfig, *arguments]
+            process = await asyncio.create_subprocess_exec(kubectl, *command, stdout=asyncio.subprocess.PIPE)
+            out, _ = await process.communicate()
+            assert process.returncode == 0, arguments
+            return out.decode()
+
+        await demo.line("up until Ctrl-C")
+        await kube("scale", "wnp", "edge", "--replicas=3")
+        await kube("wait", "wnp/edge", "--for=jsonpath={.status.readyReplicas}=3", "--timeout=200s")
+        assert "edge-2" in await kube("get", "nodes")
+        await kube("delete", "wnp", "edge")
+        assert "edge-" not in await kube("get", "nodes")
+        await kube("apply", "-f", str(Path(__file__).parents[1] / "examples/pool.yaml"))
+        await kube("wait", "wnp/edge", "--for=condition=Ready", "--timeout=200s")
+        await kube("rollout", "status", "deployment/web", "--timeout=200s")
+        demo.process.send_signal(signal.SIGINT)
+        code, output = await demo.end()
+    assert code == 0, output
+    assert "Traceback" not in output
+    assert await _processes_with(kubeconfig.rpartition("/")[0]) == []
+
+
+@pytest.mark.parametrize("at", [r"^operator ", r"^  export KUBECONFIG=", "^up until Ctrl-C"])
+async def test_a_pool_leaves_nothing_whenever_it_is_stopped(at: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        monkeypatch.setitem(OWN, "TMPDIR", directory)
+        async with wasmlet("demo", "--port", "0", "--pool", "--keep") as demo:
+            await demo.line(at)
+            demo.process.send_signal(signal.SIGINT)
+            code, output = await demo.end()
+        assert code == 0, output
+        assert "Traceback" not in output
+        assert await _processes_with(directory) == []
+        assert os.listdir(directory) == []
+
+
+async def test_a_pool_is_of_the_usual_provider() -> None:
+    async with wasmlet("demo", "--pool", "--provider", "remote") as demo:
+        code, output = await demo.end()
+    assert code == 2
+    assert "--pool is of nodes with provider wasmtime, found --provider remote" in output
 
 
 async def test_it_shows_actors() -> None:

@@ -31,7 +31,7 @@ BUILD = CACHE / f"image-{hashlib.sha256(str(ROOT).encode()).hexdigest()[:8]}"
 PACKAGES = "ca-certificates,python3,python3-venv"
 LEFT_OUT = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*", "/usr/share/info/*")
 COUNTED = ("Containerfile", "pyproject.toml", "requirements.lock", ".ci/venv.sh", ".ci/uv.py")
-TREES = ("wasmlet", "providers", "examples/hello", "examples/web")
+TREES = ("wasmlet", "providers", "examples/hello", "examples/web", "charts/wasmlet-operator/crds")
 """What in these changes changes the image; what is only read by people does not count."""
 INDEX_OPTIONS = ("index-url", "extra-index-url", "find-links", "proxy", "trusted-host", "default-timeout")
 SECONDS = 800

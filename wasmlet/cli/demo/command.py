@@ -35,6 +35,11 @@ class _DemoCommand(click.Command):
     show_default=True,
     help="What the node is made of: wascc runs signed actors; remote runs wasmtime in an agent, a process of its own.",
 )
+@click.option(
+    "--pool",
+    is_flag=True,
+    help="Have a pool of nodes that the operator makes, as processes of this machine, instead of one node.",
+)
 @click.option("--keep", is_flag=True, help="Stay up until Ctrl-C, so that kubectl can be used.")
 @click.option(
     "--port",
@@ -66,6 +71,7 @@ def command(
     file: Path | None,
     args: tuple[str, ...],
     provider: str,
+    pool: bool,
     keep: bool,
     port: int | None,
     serve: int | None,
@@ -85,9 +91,11 @@ def command(
     """
     from wasmlet.cli.demo.demo import Settings, demo
 
+    if pool and provider != "wasmtime":
+        raise click.UsageError(f"--pool is of nodes with provider wasmtime, found --provider {provider}")
     log.configure(log_level)
     pulling = instance_of(RegistryConfig, registries)
-    settings = Settings(keep, port, node_monitor_grace_period, pulling, serve, egress, provider)
+    settings = Settings(keep, port, node_monitor_grace_period, pulling, serve, egress, provider, pool)
     with Working() as working:
         run_loop(demo(file, args[1:] if args[:1] == ("--",) else args, settings, working.say, working.show))
 

@@ -11,17 +11,17 @@ import asyncio
 import tempfile
 import time
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import attrs
 
 from wasmlet.artifacts.hosts import RegistryConfig
-from wasmlet.cli.demo import hints
+from wasmlet.cli.demo import fleet, hints
 from wasmlet.cli.demo.engines import wanted_engines
-from wasmlet.cli.demo.follow import Say
-from wasmlet.cli.demo.halves import LOCAL, Half, Place, half, tolerating
+from wasmlet.cli.demo.follow import Earlier, Say
+from wasmlet.cli.demo.halves import LOCAL, Half, Place, half, no_earlier, tolerating
 from wasmlet.cli.demo.manifests import checked_objects, is_module, objects_of, of_module
 from wasmlet.cli.demo.showing import DemoFailed, Show
 from wasmlet.controlplane.controllers.lifecycle import GRACE_SECONDS
@@ -47,6 +47,7 @@ class Settings:
         serve: the TCP port of the pod of a module that is a server; None if it is not a server.
         egress: whom the module may dial; None for nobody.
         provider: `wasmtime`, `wascc`, or `remote` (wasmtime in an agent, a process of its own).
+        pool: have a pool of nodes, made by the operator, instead of one node.
     """
 
     keep: bool = False
@@ -56,6 +57,7 @@ class Settings:
     serve: int | None = None
     egress: str | None = None
     provider: str = LOCAL
+    pool: bool = False
 
 
 async def demo(file: Path | None, arguments: Sequence[str], settings: Settings, say: Say, busy: Say) -> None:
@@ -68,8 +70,10 @@ async def demo(file: Path | None, arguments: Sequence[str], settings: Settings, 
 
     Raises:
         DemoFailed: a pod failed, or nothing ran within 30 seconds.
-        ConfigError: the file cannot be read, or this machine cannot run the provider.
+        ConfigError: the file cannot be read, or this machine cannot run the provider or the operator.
     """
+    if settings.pool:
+        await asyncio.to_thread(fleet.check)
     acts = [await _objects(path, arguments, settings) for path in _files(file, settings.provider)]
     for objects in acts:
         tolerating(objects, settings.provider)
@@ -80,16 +84,24 @@ async def demo(file: Path | None, arguments: Sequence[str], settings: Settings, 
     with on_stop_signals(stop.set), tempfile.TemporaryDirectory(prefix="wasmlet-demo-") as directory:
         async with _control_plane(settings.port, Path(directory), settings.grace) as plane:
             say(f"control plane  {plane.url}")
-            engines = await wanted_engines(settings.provider, acts, keep=keep)
-            async with _node(plane, Path(directory), modules, settings, engines, say) as running:
-                took = f"{time.monotonic() - began:.1f} s"
-                say(f"node           {NODE_NAME} is Ready, provider {settings.provider} ({took})")
-                if keep:  # before the pods, which may run for as long as they like
-                    hints.to_type(plane.kubeconfig, acts[0], say)
-                async with Client(await load_identity(plane.kubeconfig)) as client:
+            async with AsyncExitStack() as stack:
+                client = await stack.enter_async_context(Client(await load_identity(plane.kubeconfig)))
+                earlier: Earlier = no_earlier
+                if settings.pool:
+                    place = Place(Path(directory), modules, settings.registries)
+                    pool = fleet.fleet(plane, client, place, example("pool.yaml").parent, stop, say)
+                    await stack.enter_async_context(pool)
+                else:
+                    engines = await wanted_engines(settings.provider, acts, keep=keep)
+                    node = _node(plane, Path(directory), modules, settings, engines, say)
+                    earlier = (await stack.enter_async_context(node)).earlier
+                    took = f"{time.monotonic() - began:.1f} s"
+                    say(f"node           {NODE_NAME} is Ready, provider {settings.provider} ({took})")
                     await _create_classes(client)
-                    show = Show(client, running.earlier, say, say if keep else _nothing, busy)
-                    await _until(stop, _show(show, acts))
+                if keep:  # before the pods, which may run for as long as they like
+                    hints.to_type(plane.kubeconfig, acts[0], say, pool=settings.pool)
+                show = Show(client, earlier, say, say if keep else _nothing, busy)
+                await _until(stop, _show(show, acts))
                 if keep and not stop.is_set():
                     if file is None:
                         hints.next_examples(modules, say)

@@ -20,6 +20,7 @@ from wasmlet.artifacts.hosts import RegistryConfig
 from wasmlet.cli import providers
 from wasmlet.cli.demo.follow import Earlier, Say
 from wasmlet.errors import ConfigError
+from wasmlet.model.pod import PodKey
 from wasmlet.provider import Provider
 from wasmlet.runtime import RuntimeProvider
 from wasmlet.runtime.network.config import ADDRESS
@@ -56,6 +57,11 @@ class Half:
     earlier: Earlier
 
 
+def no_earlier(pod: PodKey, container: str) -> Sequence[AsyncGenerator[bytes, None]]:
+    """No logs of earlier instances: the node is in another process."""
+    return ()
+
+
 @asynccontextmanager
 async def half(name: str, place: Place, say: Say) -> AsyncGenerator[Half, None]:
     """The node's provider; with `remote`, the agent that it drives runs while the context is open.
@@ -83,7 +89,7 @@ async def half(name: str, place: Place, say: Say) -> AsyncGenerator[Half, None]:
     token.write_text(secrets.token_urlsafe(32))
     async with _agent(place, token) as url:
         say(f"agent          {url}, a process of its own, provider {LOCAL}")
-        yield Half(kind(config(endpoint=url, token_file=token)), lambda pod, container: ())
+        yield Half(kind(config(endpoint=url, token_file=token)), no_earlier)
 
 
 def tolerating(objects: Sequence[dict[str, Any]], name: str) -> None:
@@ -103,7 +109,7 @@ async def _agent(place: Place, token: Path) -> AsyncGenerator[str, None]:
     options = [
         f"--provider={LOCAL}", "--listen=127.0.0.1:0", f"--token-file={token}", f"--state-dir={state}",
         "--allow-local-modules", f"--module-dir={place.modules}", f"--network={ADDRESS}",
-        f"--allow-storage-class={STORAGE_CLASS}", *_flags(place.registries),
+        f"--allow-storage-class={STORAGE_CLASS}", *flags(place.registries),
         *(f"--engine={name}" for name in place.engines),
     ]  # fmt: skip
     process = await asyncio.create_subprocess_exec(
@@ -121,7 +127,7 @@ async def _agent(place: Place, token: Path) -> AsyncGenerator[str, None]:
     except TimeoutError:
         raise ConfigError("the agent did not start in time") from None
     finally:
-        await _end(process)
+        await end(process)
         if reading is not None:
             await reading
 
@@ -142,7 +148,8 @@ async def _drain(log: asyncio.StreamReader) -> None:
         pass
 
 
-async def _end(process: asyncio.subprocess.Process) -> None:
+async def end(process: asyncio.subprocess.Process) -> None:
+    """SIGTERM, and SIGKILL after `STOP_SECONDS`; return when the process has ended."""
     with suppress(ProcessLookupError):
         process.terminate()
     try:
@@ -153,7 +160,7 @@ async def _end(process: asyncio.subprocess.Process) -> None:
         await process.wait()
 
 
-def _flags(registries: RegistryConfig) -> list[str]:
+def flags(registries: RegistryConfig) -> list[str]:
     """The settings as options of a command line."""
     found = []
     for field in attrs.fields(type(registries)):

@@ -23,8 +23,12 @@ TRY = {
 """Manifests of `examples/` that run in the demo as they are, and what each shows."""
 
 
-def to_type(kubeconfig: Path, objects: Sequence[dict[str, Any]], say: Say) -> None:
-    """Print the first commands to try with kubectl, while the demo stays up."""
+def to_type(kubeconfig: Path, objects: Sequence[dict[str, Any]], say: Say, *, pool: bool) -> None:
+    """Print the first commands to try with kubectl, while the demo stays up.
+
+    Args:
+        pool: whether there is a pool of nodes.
+    """
     first = next(body for body in objects if body["kind"] in RUNS)
     kind, name = first["kind"].lower(), first["metadata"].get("name") or first["kind"].upper()
     logs = f"logs {name}" if kind == "pod" else f"logs {kind}/{name}"
@@ -37,7 +41,8 @@ def to_type(kubeconfig: Path, objects: Sequence[dict[str, Any]], say: Say) -> No
         else:
             say("  # kubectl is not on PATH: https://kubernetes.io/docs/tasks/tools/ (in a checkout: make kubectl)")
     say(f"  export KUBECONFIG={kubeconfig}")
-    for command in ("get pods -o wide", f"describe {kind} {name}", logs, "top pods"):
+    of_pool = ("get wnp,nodes", "scale wnp edge --replicas 3", "describe wnp edge") if pool else ()
+    for command in (*of_pool, "get pods -o wide", f"describe {kind} {name}", logs, "top pods"):
         say(f"  kubectl {command}")
 
 
