@@ -1,19 +1,24 @@
-"""Which request is served next, and when a slow client is given up.
+"""Decides which request a component serves next, and which slow client loses its turn.
 
-There are few instances. A client that sends or reads slowly keeps one for as long as a request may take. That is no
-problem while other instances are free. If all are taken and somebody waits for one, the slowest client is given up.
+A component that serves HTTP has few instances, each of which serves one request at a time. A client that sends its
+request slowly, or reads its answer slowly, keeps an instance that does nothing but wait. While another instance is
+free, that does no harm. If all are taken and a request waits for one, the requests of the slowest clients are ended
+(`give_up_slowest`).
 
-To find it, each request has a debt in seconds. Time in which the guest waits for its client makes the debt grow. Bytes
-that come from the client, or that its system has confirmed, pay it off (`Connection.carried`), also during a wait;
-bytes that this machine's kernel still keeps do not. So:
+How slow a client is, is a debt in seconds (`Turn`):
 
-- A client that sends or takes `BYTES_PER_SECOND` is never too slow.
-- A pause of `PATIENCE_SECONDS`, such as for a lost packet, does no harm.
-- The system of a client that reads steadily may report a full buffer for many seconds, and then take much at once.
-  `STEP_SECONDS` of credit bridge that.
+- The debt grows with the time in which the guest waits for its client and for nothing else.
+- `BYTES_PER_SECOND` bytes that come from the client, or that its system has confirmed, pay for a second, also during a
+  wait. Bytes that this machine's kernel still keeps pay for nothing.
+- A request begins with a credit (`CREDIT_SECONDS`), and bytes that are sent to the client give it more
+  (`STEP_SECONDS`).
+- A client that owes more than `PATIENCE_SECONDS` is too slow.
 
-Requests wait in two queues: those that have come as a whole, and others. The queues take turns, and in each of them the
-clients' addresses do (`client_of`). So slow clients, however many, do not keep others waiting for long.
+So a client that sends or takes `BYTES_PER_SECOND` is never too slow, and a pause of a second, such as for a lost
+packet, does no harm.
+
+Requests wait in two queues (`Queue`): those that have come as a whole, and others. The queues take turns, and in each
+of them the clients' addresses do (`client_of`). So slow clients, however many, do not keep others waiting for long.
 """
 
 from __future__ import annotations
@@ -29,13 +34,15 @@ from .exchanges import Exchange
 from .instances import Waits
 
 PATIENCE_SECONDS = 1.0
-"""The greatest debt: a client that owes more is too slow, while others wait for an instance."""
+"""The greatest debt that is borne while others wait for an instance."""
 CREDIT_SECONDS = 2.0
-"""The credit at the beginning, and the most that more bytes can gain; less if more requests wait than are served."""
+"""The credit with which a request begins. Bytes can win it back, and no more. If more requests wait than are served,
+only a part of it counts: clients are given up sooner then."""
 STEP_SECONDS = 24.0
-"""The most further credit, for bytes that were sent to the client: 384 KiB, a 16th of the largest buffer of Linux."""
+"""The most credit on top of that, for bytes that were sent to the client. Its system may confirm nothing for many
+seconds and then much at once, though its program reads steadily: 384 KiB, a 16th of the largest buffer of Linux."""
 BYTES_PER_SECOND = 16 * 1024
-"""So many bytes, that come or go, pay for a second of waiting."""
+"""Bytes that pay for a second of waiting, whether they come or go."""
 _SHORT_SECONDS, _FEW_BYTES = 0.005, BYTES_PER_SECOND // 4
 """After a shorter wait, with fewer bytes since the last account, the system is not asked what it has carried. The wait
 is added to the debt, and the next account pays for it."""
