@@ -291,7 +291,7 @@ async def test_a_taken_port_is_the_end_for_who_asked_for_it(tmp_path: Path, monk
         async with wasmlet("demo", "--port", str(port)) as demo:
             code, output = await demo.end()
         assert code == 1
-        assert f"port {port} cannot be used: " in output
+        assert f"Error: port {port} cannot be used: address already in use; " in output
         assert output.endswith("choose another with --port\n")
         # Nobody has asked for the usual one.
         monkeypatch.setattr(demo_module, "PORT", port)

@@ -94,6 +94,8 @@ def state_directory(path: Path, *, closed: int) -> Path:
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         found = path.stat()
+    except FileExistsError:
+        raise ConfigError(f"state directory {path}: it is a file; choose another with --state-dir") from None
     except OSError as error:
         raise ConfigError(f"state directory {path}: {error.strerror}; choose another with --state-dir") from None
     if found.st_uid != os.geteuid() or found.st_mode & closed:

@@ -94,6 +94,8 @@ def test_an_unknown_one_is_told_without_advice_to_install_anything(capfd: pytest
     error = capfd.readouterr().err
     assert "No such command 'hots'" in error
     assert "pip install" not in error
+    assert run(["inspct", "x"]) == 2
+    assert "No such command 'inspct'; did you mean 'inspect'?" in capfd.readouterr().err
 
 
 def test_what_is_said_to_be_elsewhere_is_a_distribution_of_ours() -> None:

@@ -173,6 +173,8 @@ def test_the_state_directory_is_its_owners_alone(tmp_path: Path) -> None:
     file.write_text("")
     with pytest.raises(ConfigError, match="--state-dir"):
         NodeConfig(state_dir=file / "below").directory()
+    with pytest.raises(ConfigError, match="it is a file; choose another with --state-dir"):
+        NodeConfig(state_dir=file).directory()
 
 
 def test_an_interrupt_while_it_loads_is_no_traceback(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,6 +16,7 @@ from click.shell_completion import CompletionItem
 
 from wasmlet.cli.execution import need_linux
 from wasmlet.errors import ConfigError
+from wasmlet.names import did_you_mean
 
 GROUP = "wasmlet.commands"
 ELSEWHERE = {
@@ -64,6 +65,15 @@ class Commands(click.Group):
                     f"`wasmlet {cmd_name}` is a command of {distribution}; try: pip install {distribution}"
                 )
         return self.commands.get(cmd_name)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """As click does; of a word that is no command, say which command may be meant."""
+        word = args[0]
+        if not ctx.resilient_parsing and word[:1].isalnum() and self.get_command(ctx, word) is None:
+            ctx.fail(f"No such command {word!r}{did_you_mean(word, self.list_commands(ctx)) or '.'}")
+        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the commands, each with a whole sentence. A command whose sentence is known is not imported for it."""

@@ -7,6 +7,7 @@ size, in the time that its head and the TLS handshake may take, and in the time 
 from __future__ import annotations
 
 import asyncio
+import os
 import ssl
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
@@ -165,9 +166,8 @@ class KubeletServer:
                 reuse_address=True,
             )
         except OSError as error:
-            raise ConfigError(
-                f"port {port} on {host} cannot be used: {error.strerror or error}; choose another with {flag}"
-            ) from None
+            why = os.strerror(error.errno).lower() if error.errno is not None and error.errno > 0 else error
+            raise ConfigError(f"port {port} on {host} cannot be used: {why}; choose another with {flag}") from None
         self._listeners.append(listener)
         return int(listener.sockets[0].getsockname()[1])
 

@@ -8,6 +8,7 @@ through the node's HTTPS API, except those that the API cannot give (see `follow
 from __future__ import annotations
 
 import asyncio
+import os
 import tempfile
 import time
 from collections.abc import AsyncGenerator, Sequence
@@ -173,7 +174,8 @@ async def _control_plane(
         await plane.__aenter__()
     except OSError as error:
         if port is not None:
-            raise ConfigError(f"port {port} cannot be used: {error.strerror}; choose another with --port") from None
+            why = os.strerror(error.errno or 0).lower()  # asyncio's own words name the system call
+            raise ConfigError(f"port {port} cannot be used: {why}; choose another with --port") from None
         plane = ControlPlane(port=0, **settings)
         await plane.__aenter__()
     try:
