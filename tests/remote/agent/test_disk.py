@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from wasmlet_agent.pods.store import KeptEnd, KeptPod, Store
 from wasmlet_agent.protocol.messages import EndedLine, PodRequest
 
 from tests.node.trouble import FastClock
-from tests.remote.agents import pod
+from tests.remote.agents import PATIENCE, pod
 from tests.remote.beside import claimed
 from wasmlet import ContainerStatus, Inputs, PodKey, PodStatus, Running, SystemClock, Terminated
 from wasmlet.testing import ReferenceProvider
@@ -45,11 +46,32 @@ async def test_what_a_node_loop_was_told_is_on_the_disk(tmp_path: Path, monkeypa
     async with claimed(tmp_path / "state", ReferenceProvider) as agent:
         monkeypatch.setattr("os.fsync", fsync)
         await agent.pods.create("a", Fence(1, 1), "", PodRequest(pod("a"), Inputs()))
-        assert synced == [".a", "pods"]
-        await agent.pods.delete(PodKey("default", "a", "a"), Fence(1, 2), 0)
+        assert synced == ["a", "pods"]
+        await agent.pods.create("a", Fence(1, 2), "", PodRequest(pod("a"), Inputs()))
+        assert synced == ["a", "pods", ".a", "pods"], "what was there is replaced by what is on the disk"
+        await agent.pods.delete(PodKey("default", "a", "a"), Fence(1, 3), 0)
         while not any(isinstance(line, EndedLine) for line in agent.changes.newer(0)):
             await agent.changes.told.wait()
         assert synced[-2:] == [".a", "ends"]
+
+
+async def test_a_pod_starts_while_its_file_waits_for_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And is answered for when it is there."""
+    waits, go_on = asyncio.Event(), threading.Event()
+    loop, provider = asyncio.get_running_loop(), ReferenceProvider()
+
+    def fsync(descriptor: int) -> None:
+        loop.call_soon_threadsafe(waits.set)
+        assert go_on.wait(PATIENCE)
+
+    async with claimed(tmp_path / "state", lambda: provider) as agent:
+        monkeypatch.setattr("os.fsync", fsync)
+        creating = asyncio.create_task(agent.pods.create("a", Fence(1, 1), "", PodRequest(pod("a"), Inputs())))
+        await waits.wait()
+        await provider.until(lambda: provider.created, PATIENCE)
+        assert not creating.done()
+        go_on.set()
+        await creating
 
 
 async def test_an_end_outweighs_the_pod_that_a_loss_of_power_brought_back(tmp_path: Path) -> None:

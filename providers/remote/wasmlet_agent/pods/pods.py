@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import attrs
@@ -295,17 +296,22 @@ class Pods:
             held.stopped = False
             self._changes.forget(held.key.uid)
         await self._ends.forget(held.key.uid)  # where the API was restored from a backup, a pod comes again
-        held.kept = kept
-        await self._keep(held)
+        first, held.kept = held.kept is None, kept
+        await self._keep(held, durable=not first)
         if held.instead is not None and unseen.over(pod, held.instead):
             return
         held.here, held.instead = True, None
+        # The pod starts while what was written waits for the disk; its caller is answered when both are done.
+        synced = self._spawn(self._stored(held, partial(self._store.sync, held.key.uid))) if first else None
         try:
             await self.provider.create_pod(pod, kept.inputs)
         except (Refused, Rejected, InvalidInput):
             held.here, held.kept, held.instead = before
             await self._keep(held)
             raise
+        finally:
+            if synced is not None:
+                await asyncio.wait([synced])
 
     async def _update(self, held: Held, pod: Pod, kept: KeptPod) -> None:
         if held.instead is not None:
@@ -376,11 +382,15 @@ class Pods:
 
     async def _keep(self, held: Held, *, durable: bool = True) -> None:
         uid, kept = held.key.uid, held.kept
+        if kept is None:
+            await self._stored(held, partial(self._store.drop, uid))
+        else:
+            await self._stored(held, partial(self._store.keep, uid, kept, durable=durable))
+
+    async def _stored(self, held: Held, change: Callable[[], None]) -> None:
+        """Change what is on the disk. Raises nothing."""
         try:
-            if kept is None:
-                await in_thread(self._store.drop, uid)
-            else:
-                await in_thread(self._store.keep, uid, kept, durable=durable)
+            await in_thread(change)
         except OSError as error:
             log.error("a pod cannot be kept: it does not outlive this agent", pod=str(held.key), **described(error))
 

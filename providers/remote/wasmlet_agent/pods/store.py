@@ -17,6 +17,8 @@ Everything blocks.
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
 from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
@@ -134,6 +136,12 @@ class Store:
         plain = attrs.evolve(kept.inputs, secrets={}, tokens={})
         content = encode(attrs.evolve(kept, inputs=plain, hidden=hidden, complete=True))
         files.replace(_file(self._pods, uid), content, durable=durable)
+
+    def sync(self, uid: str) -> None:
+        """Wait until what was kept of a pod is on the disk; does nothing where it was dropped meanwhile."""
+        with contextlib.suppress(FileNotFoundError), _file(self._pods, uid).open("rb") as file:
+            os.fsync(file.fileno())
+            files.sync_directory(self._pods)
 
     def drop(self, uid: str) -> None:
         """Keep a pod and its status no longer."""
