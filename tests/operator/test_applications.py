@@ -26,8 +26,14 @@ pytestmark = [pytest.mark.needs_root("the pods of nodes are put into namespaces"
 
 
 @pytest.fixture
-async def measured(fleet: Fleet) -> Fleet:
-    """A cluster with the controller and with the Metrics API."""
+def guest(compile_guest: CompileGuest) -> str:
+    """An image that works or sleeps, as its arguments say."""
+    return f"file://{build('driver', compile_guest)}"
+
+
+@pytest.fixture
+async def measured(guest: str, fleet: Fleet) -> Fleet:
+    """A cluster with the controller and with the Metrics API; the guest is built before, which blocks."""
     if not isinstance(fleet.plane, RealPlane):
         pytest.skip("needs a cluster with the controller of HorizontalPodAutoscalers: --kubeconfig")
     try:
@@ -37,8 +43,8 @@ async def measured(fleet: Fleet) -> Fleet:
     return fleet
 
 
-async def test_an_application_is_scaled_by_what_its_pods_use(measured: Fleet, compile_guest: CompileGuest) -> None:
-    fleet, image = measured, f"file://{build('driver', compile_guest)}"
+async def test_an_application_is_scaled_by_what_its_pods_use(measured: Fleet, guest: str) -> None:
+    fleet = measured
     await fleet.operator()
     await fleet.pool(replicas=2)
     await fleet.ready(2)
@@ -46,7 +52,7 @@ async def test_an_application_is_scaled_by_what_its_pods_use(measured: Fleet, co
 
     async def runs(*words: str) -> None:
         """Have the pods run these words."""
-        container = {"name": "c", "image": image, "args": list(words), "resources": {"requests": {"cpu": "20m"}}}
+        container = {"name": "c", "image": guest, "args": list(words), "resources": {"requests": {"cpu": "20m"}}}
         patch = {"spec": {"template": {"spec": {"containers": [container]}}}}
         await fleet.admin.patch(f"{deployments}/web", patch, MERGE_PATCH)
 
@@ -57,7 +63,7 @@ async def test_an_application_is_scaled_by_what_its_pods_use(measured: Fleet, co
 
         return check
 
-    await fleet.deployment("web", 1, image)
+    await fleet.deployment("web", 1, guest)
     await runs("spin")
     target = {"type": "Utilization", "averageUtilization": 50}
     body = {
