@@ -13,11 +13,11 @@ import pytest
 OLDEST = "3.10"
 
 
-def _oldest_python() -> str | None:
-    """A Python 3.10 of this machine: on PATH, or among those of pyenv."""
-    candidates = [shutil.which(f"python{OLDEST}")]
+def interpreter(version: str) -> str | None:
+    """A Python of this version ("3.10") on this machine: on PATH, or among those of pyenv."""
+    candidates = [shutil.which(f"python{version}")]
     root = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
-    candidates += sorted(map(str, root.glob(f"versions/{OLDEST}.*/bin/python{OLDEST}")))
+    candidates += sorted(map(str, root.glob(f"versions/{version}.*/bin/python{version}")))
     for candidate in filter(None, candidates):
         answer = subprocess.run(
             [candidate, "-c", "import sys; print(sys.executable)"], capture_output=True, text=True, timeout=60
@@ -32,7 +32,7 @@ def python(request: pytest.FixtureRequest) -> str:
     """The interpreter of a worker process: this one, and the oldest that an engine may need."""
     if request.param == "own":
         return sys.executable
-    found = _oldest_python()
+    found = interpreter(OLDEST)
     if found is None:
         message = f"python{OLDEST} is needed: the worker must run under it"
         if os.environ.get("CI"):

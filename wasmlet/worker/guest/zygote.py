@@ -1,6 +1,7 @@
 """The zygote: a process that has loaded an engine, and forks children. Each child becomes one container.
 
-It imports the engine's in-worker module, prepares it once, and calls `gc.freeze`, so that children share its memory.
+It imports the engine's in-worker module, prepares it once, and arranges its memory so that children share most of it
+(`holes`, `immortal`, `gc.freeze`).
 After that it only forks. It stays single-threaded, which makes forking safe. It never sees a spec, because the shim
 sends that directly to the child; so nothing of one container is in the memory from which the next one is made.
 
@@ -24,7 +25,7 @@ import sys
 from typing import cast
 
 from .. import linux, wire
-from . import spare
+from . import holes, immortal, spare
 from .confine import Confinement
 from .engines import Engine
 
@@ -63,6 +64,8 @@ def main(arguments: list[str]) -> int:
     sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - nothing buffered may be written by a child
     spare.warm_up(confinement)
     gc.collect()
+    holes.fill()
+    immortal.make_all_immortal()
     gc.freeze()
     gc.disable()
     while True:

@@ -1,0 +1,47 @@
+"""What is allocated after the holes are filled lies side by side, in Python's pools and in the heap of glibc."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+
+import pytest
+
+from tests.worker.conftest import interpreter
+from tests.worker.harness import WORKER
+
+PROGRAM = f"""
+import ctypes, json, sys
+sys.path.insert(0, {str(WORKER.parent)!r})
+from worker.guest import holes
+
+libc = ctypes.CDLL(None)
+libc.malloc.restype, libc.malloc.argtypes, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_size_t], [ctypes.c_void_p]
+
+def spread(blocks):
+    return max(blocks) - min(blocks)
+
+small = [bytes(60) for _ in range(20000)]
+large = [libc.malloc(3000) for _ in range(400)]
+del small[::50]
+for block in large[::20]:
+    libc.free(block)
+holes.fill()
+new = [bytes(60) for _ in range(50)]
+print(json.dumps({{
+    "small": spread(list(map(id, new))), "large": spread([libc.malloc(3000) for _ in range(10)]),
+    "counted": hasattr(libc, "mallinfo2")
+}}))
+"""
+
+
+@pytest.mark.parametrize("version", ["3.10", "3.11", "3.12", "3.13", "3.14"])
+def test_what_is_new_is_side_by_side(version: str) -> None:
+    python = interpreter(version)
+    if python is None:
+        pytest.skip(f"there is no python{version}")
+    done = subprocess.run([python, "-I", "-c", PROGRAM], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stderr) == (0, "")
+    said = json.loads(done.stdout)
+    assert said["small"] <= 2 * 16384  # two pools
+    assert said["large"] < 10 * 3100 or not said["counted"]
