@@ -113,6 +113,20 @@ static void dial(const char *host, int port, int nonblocking) {
   close(fd);
 }
 
+/* Connects as often as it can to the first port, and after it has closed one of these, to the second one. */
+static void exhaust(const char *host, int port, int last) {
+  uint32_t fd, first = 0, error = 0;
+  int count = 0;
+  while (count < 10000 && (error = sock_open(INET4, STREAM, &fd)) == 0) {
+    check("connect", sock_connect(fd, of(host), port));
+    if (first == 0) first = fd;
+    count++;
+  }
+  printf("%d, then %u\n", count, error);
+  close(first);
+  dial(host, last, 0);
+}
+
 static void datagram(const char *host, int port) {
   uint32_t fd = opened(DATAGRAM), size, told, from = 0;
   struct vector vector = {(uint8_t *)"ping", 4};
@@ -162,6 +176,7 @@ int main(int argc, char **argv) {
   if (!strcmp(argv[1], "serve")) serve(atoi(argv[2]));
   if (!strcmp(argv[1], "dial")) dial(argv[2], atoi(argv[3]), 0);
   if (!strcmp(argv[1], "begin")) dial(argv[2], atoi(argv[3]), 1);
+  if (!strcmp(argv[1], "exhaust")) exhaust(argv[2], atoi(argv[3]), atoi(argv[4]));
   if (!strcmp(argv[1], "datagram")) datagram(argv[2], atoi(argv[3]));
   if (!strcmp(argv[1], "answer")) answer(atoi(argv[2]));
   if (!strcmp(argv[1], "resolve")) resolve(argv[2]);

@@ -35,10 +35,10 @@ async def run(runtime: Runtime, inputs: Inputs, image: str, *args: object, egres
     return await runtime.create(annotated(pod, **({"wasmlet_dev__egress": egress} if egress else {})), inputs)
 
 
-async def answered(echo: socket.socket) -> tuple[str, int]:
+async def answered(echo: socket.socket, seconds: float = 30) -> tuple[str, int]:
     """Answer to one connection; who it was."""
     loop = asyncio.get_running_loop()
-    connection, who = await asyncio.wait_for(loop.sock_accept(echo), 30)
+    connection, who = await asyncio.wait_for(loop.sock_accept(echo), seconds)
     with connection:
         assert await loop.sock_recv(connection, 100) == b"ping"
         await loop.sock_sendall(connection, b"pong")
@@ -100,6 +100,34 @@ async def test_nobody_is_there(networked: Runtime, edge: str, inputs: Inputs, ec
     key = await run(networked, inputs, edge, "dial", there, port, egress="*")
     assert (await networked.ended(key)).exit_code == 1
     assert await networked.output(key) == b"connect: 14\n"
+
+
+@CLASSES
+async def test_ten_thousand_connections(networked: Runtime, edge: str, inputs: Inputs, there: str) -> None:
+    """A guest has 8000 sockets at most: it is told so, and can go on with others when it has closed some."""
+    loop, accepted = asyncio.get_running_loop(), list[socket.socket]()
+
+    async def accept(listener: socket.socket) -> None:
+        while True:
+            accepted.append((await loop.sock_accept(listener))[0])
+
+    with socket.create_server((there, 0), backlog=4096) as many, socket.create_server((there, 0)) as last:
+        many.setblocking(False)
+        last.setblocking(False)
+        ports = [listener.getsockname()[1] for listener in (many, last)]
+        accepting = asyncio.create_task(accept(many))
+        key = await run(networked, inputs, edge, "exhaust", there, *ports, egress=f"{there}/32:*")
+        try:
+            await answered(last, 300)
+        finally:
+            accepting.cancel()
+            for connection in accepted:
+                connection.close()
+        assert (await networked.ended(key)).exit_code == 0
+    said = (await networked.output(key)).decode().splitlines()
+    count, _, error = said[0].partition(", then ")
+    assert 7990 < int(count) <= 8000
+    assert (error, said[-1]) == ("33", "got pong")  # WASI's EMFILE
 
 
 @CLASSES
