@@ -166,6 +166,15 @@ def test_a_tab_completes_files(tmp_path: Path) -> None:
             os.write(terminal, b"\x15")  # Ctrl-U: away with the line
 
 
+@pytest.mark.parametrize(("shell", "at", "answer"), [("zsh", "2", "file\nhel\n_\n"), ("fish", "hel", "file,hel\n")])
+def test_other_shells_are_told_to_complete_files(shell: str, at: str, answer: str) -> None:
+    """Their scripts do so at the word `file`. Neither shell is on every machine that runs these tests."""
+    asked = {"_WASMLET_COMPLETE": f"{shell}_complete", "COMP_WORDS": "wasmlet inspect hel", "COMP_CWORD": at}
+    assert run("wasmlet", **asked).stdout == answer
+    script = run("wasmlet", "completion", shell).stdout
+    assert {"zsh": "_path_files -f", "fish": "__fish_complete_path"}[shell] in script
+
+
 @contextmanager
 def prompt(directory: Path) -> Iterator[tuple[int, Callable[[str], None]]]:
     """A bash with our completion: its terminal, and a function that waits until a text has appeared there."""
