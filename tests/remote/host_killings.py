@@ -23,6 +23,8 @@ from tests.remote.hosts import Stand, ready, stand
 from wasmlet import Pod
 from wasmlet.model.times import parse
 
+_SECONDS = 5 * PATIENCE
+"""Fifty nodes of one process begin at once."""
 LEASES = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases"
 
 
@@ -86,7 +88,7 @@ async def _create(there: Stand, nodes: Sequence[str], prefix: str, *script: str,
 async def _renewed(there: Stand, name: str, since: float) -> None:
     """Return when the node's lease was renewed after a time of this machine's clock."""
     params = {"watch": "1", "fieldSelector": f"metadata.name={name}", "resourceVersion": ""}
-    async with asyncio.timeout(PATIENCE), there.admin.stream(LEASES, params) as content:
+    async with asyncio.timeout(_SECONDS), there.admin.stream(LEASES, params) as content:
         async for line in content:
             if parse(json.loads(line)["object"]["spec"]["renewTime"]).timestamp() > since:
                 return
@@ -98,7 +100,7 @@ async def _until_told(there: Stand, since: str, names: Sequence[str]) -> dict[st
     told: dict[str, list[int | None]] = {}
     left = set(names)
     params = {"watch": "1", "resourceVersion": since}
-    async with asyncio.timeout(PATIENCE), there.admin.stream(there.cluster.pods, params) as content:
+    async with asyncio.timeout(_SECONDS), there.admin.stream(there.cluster.pods, params) as content:
         async for line in content:
             pod = Pod(json.loads(line)["object"])
             for status in pod.status.get("containerStatuses", ()):
@@ -115,7 +117,7 @@ async def _begun(there: Stand, last: Sequence[str]) -> dict[str, int]:
     times: dict[str, int] = {}
     left = set(last)
     params = {"watch": "1", "resourceVersion": ""}
-    async with asyncio.timeout(PATIENCE), there.admin.stream("/api/v1/events", params) as content:
+    async with asyncio.timeout(_SECONDS), there.admin.stream("/api/v1/events", params) as content:
         async for line in content:
             event = json.loads(line)["object"]
             if event.get("reason") == "Started":
@@ -131,6 +133,7 @@ async def main(agents: int, kills: int) -> None:
     """The long form."""
     with tempfile.TemporaryDirectory(prefix="wasmlet-host-killings-") as directory:
         async with stand(Path(directory)) as there:
+            there.cluster.seconds = _SECONDS
             await killed(there, agents, kills, seconds=10.0, say=print)
 
 
