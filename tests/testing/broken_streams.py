@@ -6,12 +6,10 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
-from tests.testing.broken_providers import FOUND_BY, found_by
+from tests.testing.found_by import found_by
 from wasmlet.model.pod import PodKey
 from wasmlet.provider import Channel, Streams
 from wasmlet.testing import ReferenceProvider
-
-__all__ = ["FOUND_BY"]
 
 
 @found_by(test_exec_passes_output_and_the_exit_code="exec")

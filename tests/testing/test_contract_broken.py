@@ -1,7 +1,7 @@
 """The contract suite finds what is wrong with a provider, by the right check, with a message that names the method.
 
-Every provider of `broken_providers` and `broken_streams` is put through the suite as an author does it: in a project of
-their own, whose pytest-asyncio is in strict mode.
+Every provider of the modules `broken_...` is put through the suite as an author does it: in a project of their own,
+whose pytest-asyncio is in strict mode.
 """
 
 from __future__ import annotations
@@ -10,10 +10,14 @@ from collections import defaultdict
 
 import pytest
 
-from tests.testing.broken_streams import FOUND_BY
+from tests.testing import broken_deletes, broken_optional, broken_providers, broken_streams
+from tests.testing.found_by import FOUND_BY
 from wasmlet.testing import ReferenceProvider
 
 pytest_plugins = ["pytester"]
+
+MODULES = (broken_deletes, broken_optional, broken_providers, broken_streams)
+"""Where broken providers are; each puts its own into `FOUND_BY`."""
 
 AUTHOR = """
 import functools
