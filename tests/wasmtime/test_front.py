@@ -103,6 +103,54 @@ def test_a_connection_is_not_closed_while_it_is_answered() -> None:
         assert first_line(client).split()[1] == b"404"
 
 
+@contextlib.contextmanager
+def accepted(front: Front, listener: socket.socket) -> Iterator[tuple[Connection, socket.socket]]:
+    """A connection of the front, and its client, which has asked for something."""
+    with socket.create_connection(listener.getsockname(), 30) as client:
+        client.sendall(REQUEST % b"/")
+        sock, _ = listener.accept()
+        sock.setblocking(False)
+        connection = Connection(sock, Limits())
+        front._connections[connection.descriptor] = connection
+        front._epoll.register(connection.descriptor, 0)
+        yield connection, client
+
+
+def test_a_connection_that_was_closed_before_it_was_heard_is_left_alone() -> None:
+    """Its descriptor may be somebody else's by then."""
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listener,
+        front_of(listener, print) as front,
+        accepted(front, listener) as (connection, client),
+    ):
+        front._ready.append(connection)
+        connection.until = 0.0
+        front._close_late(1.0)
+        ours, theirs = socket.socketpair()
+        if ours.fileno() != connection.descriptor:
+            os.dup2(ours.fileno(), connection.descriptor)
+            ours.close()
+            ours = socket.socket(fileno=connection.descriptor)
+        with ours, theirs:
+            theirs.sendall(b"not for the front")
+            front._hear(front._ready.popleft())
+            assert ours.recv(100) == b"not for the front"
+        with contextlib.suppress(ConnectionResetError):
+            assert client.recv(100) == b""
+        assert len(front._waiting) == 0
+
+
+def test_who_could_not_be_accepted_is_accepted_later() -> None:
+    """Even where no connection is left whose end would make room."""
+    with socket.create_server(("127.0.0.1", 0)) as listener, front_of(listener, print) as front:
+        front.listen()
+        front._listen(accepting=False)
+        with socket.create_connection(listener.getsockname(), 30):
+            front._close_late(0.0)
+            front._look(30.0)
+        assert len(front._connections) == 1
+
+
 def test_a_server_without_a_port_is_told_to_declare_one() -> None:
     class NoPorts:
         def open_listeners(self) -> tuple[tuple[int, ...], ...]:

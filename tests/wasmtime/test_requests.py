@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import tracemalloc
 from typing import Any
 
 import h11
@@ -110,7 +111,8 @@ def test_any_bytes_are_events_or_are_refused(garbage: bytes, before: list[bytes]
         (b"GET /a\r\n\r\n", 505),
         (b"GET /a HTTP/1.1\r\n\r\n", 400),
         (b"GET /a HTTP/1.0\r\nHost: x\r\nHost: x\r\n\r\n", 400),
-        (HEAD + b"Connection: upgrade\r\nUpgrade: h2c\r\nContent-Length: 3\r\n\r\nabc", 501),
+        (HEAD + b"a:\r\n" * 100 + b"\r\n", 431),
+        (b"CONNECT x:1 HTTP/1.1\r\nHost: x\r\n\r\nmore", 400),
         (b"GET /" + b"a" * LIMIT, 431),
     ],
 )
@@ -120,7 +122,7 @@ def test_what_is_refused(data: bytes, status: int) -> None:
     assert found.value.status == status
 
 
-@pytest.mark.parametrize("rest", [b"5;" + b"a" * LIMIT, b"0\r\n" + b"A: b\r\n" * LIMIT])
+@pytest.mark.parametrize("rest", [b"5;" + b"a" * 40_000, b"0\r\n" + b"A: b\r\n" * 100])
 def test_what_comes_with_a_body_has_a_limit(rest: bytes) -> None:
     reader = Reader(LIMIT)
     for part in (CHUNKS, *(rest[at : at + 100] for at in range(0, len(rest), 100))):
@@ -130,10 +132,34 @@ def test_what_comes_with_a_body_has_a_limit(rest: bytes) -> None:
         reader.next()
 
 
-def test_what_follows_a_request_that_asks_for_another_protocol_is_dropped() -> None:
-    head, *rest = read(HEAD + b"Connection: upgrade\r\nUpgrade: websocket\r\n\r\n", HEAD + b"\r\n")
-    assert not head.keeps
-    assert rest == [End([])]
+UPGRADE = HEAD + b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\n"
+
+
+@given(st.lists(st.sampled_from([
+    UPGRADE + b"\r\n", UPGRADE + b"Content-Length: 0\r\n\r\n", UPGRADE + b"Content-Length: 5\r\n\r\nGET /",
+    UPGRADE + b"Transfer-Encoding: chunked\r\n\r\n5\r\nGET /\r\n0\r\nX-A: b\r\n\r\n", HEAD + b"\r\n",
+]), min_size=1, max_size=5), st.integers(1, 300))  # fmt: skip
+def test_a_request_that_asks_for_another_protocol_is_read_as_one_that_does_not(wanted: list[bytes], size: int) -> None:
+    whole = b"".join(wanted)
+    found = read(*(whole[at : at + size] for at in range(0, len(whole), size)))
+    assert [event._replace(keeps=True) if isinstance(event, Head) else event for event in found] == by_h11(whole)
+
+
+def test_many_requests_that_ask_for_another_protocol() -> None:
+    request = b"GET / HTTP/1.1\r\nHost:\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n"
+    assert len(read(request * 5000)) == 10_000
+
+
+def test_requests_that_wait_take_no_more_than_their_bytes() -> None:
+    reader = Reader(LIMIT)
+    tracemalloc.start()
+    try:
+        reader.feed(b"GET / HTTP/1.1\r\nHost:\r\n\r\n" * 2500)
+        assert isinstance(reader.next(), Head)
+        assert reader.has_end()
+        assert tracemalloc.get_traced_memory()[0] < 200_000
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize(("version", "field"), [("1.1", b"Connection: close"), ("1.0", b"Connection: keep-alive")])
@@ -176,7 +202,7 @@ def parsed(data: bytes, method: str = "GET") -> list[Any]:
 
 def test_the_length_is_told_if_it_is_known() -> None:
     answer = Answer("GET", "1.1", keeps=True)
-    (head, body) = parsed(answer.head(200, [("X", b"y")], 5) + answer.data([b"he", b"llo"]) + answer.end([]))
+    head, body = parsed(answer.head(200, [("X", b"y")], 5) + answer.data([b"he", b"llo"]) + answer.end([]))
     assert head[0] == 200
     assert {b"x": b"y", b"content-length": b"5"}.items() <= head[1].items()
     assert b"connection" not in head[1]
@@ -214,6 +240,12 @@ def test_another_length_than_the_guest_has_told(body: bytes) -> None:
     assert answer.head(200, [("content-length", b"5"), ("Content-Length", b"5")], None).lower().count(b"-length") == 1
     with pytest.raises(Unsendable, match="longer" if len(body) > 5 else "shorter"):
         answer.end([]) if answer.data([body]) == b"hell" else None
+
+
+@pytest.mark.parametrize("value", [b"-5", b"+5", b"1_0", b"abc", b"9" * 30])
+def test_a_length_that_is_none(value: bytes) -> None:
+    with pytest.raises(Unsendable, match="content-length"):
+        Answer("HEAD", "1.1", keeps=True).head(200, [("content-length", value)], None)
 
 
 def test_heads_before_the_answer_and_short_answers() -> None:

@@ -222,6 +222,20 @@ def test_a_body_that_nobody_reads_does_not_become_a_request(served: Served) -> N
     assert answer.count(b"HTTP/1.1 200") == 2
 
 
+@pytest.mark.parametrize("chunk", [b"1\r\na\r\n" * 200, b"1;" + b"x" * 1000 + b"\r\na\r\n"])
+def test_a_long_body_that_nobody_reads_ends_its_connection(served: Served, chunk: bytes) -> None:
+    with served.connect() as sock:
+        sock.sendall(b"POST /sleep?300 HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n" + chunk * 600)
+        assert status(everything(sock)) == 200
+    assert status(served.get("/hello")) == 200
+
+
+def test_a_refused_head_is_answered_by_a_head(served: Served) -> None:
+    answer = served.say(b"HEAD /hello HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999\r\n\r\n")
+    assert status(answer) == 413
+    assert answer.endswith(b"\r\n\r\n")
+
+
 def test_upgrades_are_not_taken(served: Served) -> None:
     answer = served.say(HEAD + b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\r\n")
     assert status(answer) == 200
@@ -229,6 +243,10 @@ def test_upgrades_are_not_taken(served: Served) -> None:
         HEAD + b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n\r\n"
     )
     assert status(answer) == 200
+    head = b"POST /count HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: h2c\r\nContent-Length: 5\r\n\r\n"
+    answers = served.say((head + b"hello") * 2)
+    assert answers.count(b"HTTP/1.1 200") == 2
+    assert body(answers[answers.rindex(b"HTTP/1.1") :]) == b"5"
 
 
 def test_older_clients_are_answered_up_to_the_end_of_the_connection(served: Served) -> None:

@@ -39,6 +39,9 @@ class Answer:
 
         Args:
             length: bytes of the body; None if that is not known yet. The guest's own field goes before it.
+
+        Raises:
+            Unsendable: the guest's own field is no length.
         """
         self._bodiless = self._bodiless or status in _BODILESS
         lines, names = [_first_line(status)], set()
@@ -47,6 +50,8 @@ class Answer:
             if lower == "content-length":
                 if lower in names or status == 204:  # which has none; source: RFC 9110, section 8.6
                     continue
+                if not value.isdigit() or len(value) > 18:
+                    raise Unsendable("its content-length is no number of bytes")
                 self._left = int(value)
             names.add(lower)
             lines.append(b"%b: %b\r\n" % (name.encode("ascii"), value))

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import os
 import select
 import socket
 import struct
@@ -82,7 +81,7 @@ class Connection:
             Gone: the connection is broken.
         """
         try:
-            data = os.read(self.descriptor, READ)
+            data = self._socket.recv(READ)
         except BlockingIOError:
             return False
         except OSError:
@@ -107,7 +106,7 @@ class Connection:
         """
         try:
             while self.out:
-                written = os.write(self.descriptor, self.out)
+                written = self._socket.send(self.out)
                 self.moved += written
                 self.sent += written
                 del self.out[:written]
@@ -139,7 +138,7 @@ class Connection:
             event = self.reader.next()
             if isinstance(event, Head):
                 return event
-            if self.reader.closed:
+            if event is not None or self.reader.closed:  # an event of a request before would be a fault of ours
                 raise Gone
             if not self.fill():
                 return None
@@ -172,13 +171,17 @@ class Connection:
             self._socket.shutdown(socket.SHUT_RDWR if answered else socket.SHUT_RD)
 
     def shut(self) -> None:
-        """Tell the client that nothing more will be written. For two seconds, what it still sends is dropped."""
+        """Tell the client that nothing more will be written. For two seconds, what it still sends is dropped.
+
+        Raises:
+            Gone: the connection is broken.
+        """
         self.closing = True
         self.until = time.monotonic() + 2.0
         try:
             self._socket.shutdown(socket.SHUT_WR)
         except OSError:
-            self.until = 0.0
+            raise Gone from None
 
     def close(self) -> None:
         """Close the socket."""

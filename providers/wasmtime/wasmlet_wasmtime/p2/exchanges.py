@@ -56,7 +56,7 @@ class Exchange:
         """Why no more of the request comes; None if it may."""
         self._unsent: ErrorCode | None = None
         """Why no more of the answer can be sent; None if it can."""
-        self.whole = self._reader.ends > 0
+        self.whole = self._reader.has_end()
         """Whether all of the request had come when this was made."""
         self._asks_to_go_on = False
         """Whether the client waits to be told to go on, with its body."""
@@ -178,6 +178,10 @@ class Exchange:
 
     def inform(self, status: int, fields: Pairs) -> None:
         """See `http.Exchange`."""
+        if self._unsent is not None:
+            raise Broken(self._unsent)
+        if len(self._connection.out) > ROOM:
+            raise Broken(("internal-error", "the client does not take what was sent before"))
         if self._version == "1.1" and not self._begun:  # an older client does not know these
             self._connection.out += informational(status, fields)
             self._write()
@@ -285,22 +289,21 @@ class Exchange:
         return "it has not finished the body of its response"
 
     def settle(self) -> bool:
-        """Read and drop the rest of the request. After that the guest's streams can no longer use the connection.
+        """Read and drop the rest of the request, if it is short. The guest's streams can no longer use the connection.
 
         Returns:
             Whether the connection can have another request.
         """
-        left = _DRAINED
+        most = self._connection.moved + _DRAINED
         try:
-            while left > 0 and self._over and (found := self.take(READ)) is not None:
+            while self._over and self._connection.moved < most and (found := self.take(READ)) is not None:
                 if not found:
                     return False
-                left -= len(found)
         except Broken:
             return False
         finally:
             self._unread = self._unsent = _GONE  # the guest may still have a stream of it
-        if not self._over or not self._answer.keeps:
+        if not self._over or not self._body_ended or not self._answer.keeps:
             return False
         self._connection.next_cycle()
         return True

@@ -48,6 +48,7 @@ _ACCEPTED = 64
 """How many connections are accepted at once, before other events are handled."""
 _MAKE_ROOM_SECONDS = 0.05
 """How often to look who waits, while all threads serve."""
+_AFTER_FAULT_SECONDS = 0.1
 _UNSENT = 64 * 1024
 """The most bytes of an answer that wait in the kernel and are not on their way. It limits memory for slow clients."""
 
@@ -138,7 +139,13 @@ class Front:
         while True:
             if not in_front:
                 self._front.acquire()
-            connection, exchange = self._next()
+            try:
+                connection, exchange = self._next()
+            except Exception as error:  # a fault of ours: with this thread, the front would end for all
+                self._log(f"wasmlet failed: {type(error).__name__}: {error}")
+                time.sleep(_AFTER_FAULT_SECONDS)
+                in_front = True
+                continue
             turn = Turn(self.leave, time.monotonic() + self._seconds, connection, exchange)
             self._turns[turn] = None
             self._in_front[turn] = None
@@ -155,7 +162,11 @@ class Front:
                 turn.done()
                 del self._turns[turn]
                 in_front = self._in_front.pop(turn, self) is None
-            self._answered(connection, exchange, failure, in_front=in_front)
+            try:
+                self._answered(connection, exchange, failure, in_front=in_front)
+            except Exception as error:
+                self._log(f"{exchange.title}: wasmlet failed: {type(error).__name__}: {error}")
+                self._close(connection)
 
     def _answered(
         self, connection: Connection, exchange: Exchange, failure: tuple[int, str] | None, *, in_front: bool
@@ -194,7 +205,7 @@ class Front:
                 self._hear(self._ready.popleft())
             if self._waiting:
                 return self._waiting.next()
-            self._look(_LOOK_SECONDS if self._connections or self._untidy else -1)
+            self._look(_LOOK_SECONDS if self._connections or self._untidy or not self._accepting else -1)
 
     def _look(self, seconds: float) -> None:
         """Handle events of connections. Waits at most so many seconds for the first one; -1 for ever."""
@@ -237,6 +248,9 @@ class Front:
 
     def _hear(self, connection: Connection) -> None:
         """Queue the request of a connection, if all of its head has come."""
+        if self._connections.get(connection.descriptor) is not connection:
+            return  # it was closed while it waited to be heard, and its descriptor may be somebody else's
+        request = None
         try:
             request = connection.request()
             if request is not None:
@@ -247,13 +261,13 @@ class Front:
             self._close(connection)
             return
         except Refused as error:
-            self._refuse(connection, error)
+            self._refuse(connection, error, bodiless=request is not None and request.method == "HEAD")
             return
         self._arm(connection)
 
-    def _refuse(self, connection: Connection, error: Refused) -> None:
+    def _refuse(self, connection: Connection, error: Refused, *, bodiless: bool) -> None:
         try:
-            connection.answer(error.status, str(error))
+            connection.answer(error.status, str(error), bodiless=bodiless)
             connection.ending = True
             connection.write()
             if not connection.out:
@@ -328,6 +342,8 @@ class Front:
         for connection in list(self._connections.values()):
             if connection.until < now and not connection.serving:
                 self._close(connection)
+        if not self._accepting and len(self._connections) < MOST_CONNECTIONS:  # the system may have room again
+            self._listen(accepting=True)
 
     def _wake(self) -> None:
         with contextlib.suppress(BlockingIOError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any, Protocol, TypeAlias
 
-from .bodies import Feed, IncomingBody, OutgoingBody
+from .bodies import Broken, Feed, IncomingBody, OutgoingBody
 from .fields import Fields, Pairs
 from .instances import Failed, Instance, Resource, once, resource
 from .streams import IoError
@@ -43,7 +43,11 @@ class Exchange(Protocol):
         ...
 
     def inform(self, status: int, fields: Pairs) -> None:
-        """Send an informational response (1xx) before the response itself."""
+        """Send an informational response (1xx) before the response itself.
+
+        Raises:
+            Broken: it cannot be sent.
+        """
         ...
 
 
@@ -211,7 +215,10 @@ def _set(instance: Instance, outparam: ResponseOutparam, response: tuple[bool, A
 def _inform(instance: Instance, outparam: ResponseOutparam, status: int, fields: Fields) -> None:
     if not 102 <= status < 200:
         raise Failed(("internal-error", "expected a status from 102 to 199"))
-    outparam.exchange.inform(status, fields.pairs)
+    try:
+        outparam.exchange.inform(status, fields.pairs)
+    except Broken as error:
+        raise Failed(error.code) from None
 
 
 @function(f"{_TYPES}.[method]incoming-response.status")

@@ -15,7 +15,12 @@ import httptools
 Field = tuple[bytes, bytes]
 _VERSIONS = ("1.0", "1.1")
 _FRAMING = (b"content-length", b"transfer-encoding")
-"""Fields of requests that have a body."""
+"""Fields that say where the body of a request ends."""
+_EACH = 32
+"""Bytes by which a field counts for more than its name and value."""
+_HEAD_PIECE, _BODY_PIECE = 4096, 16 * 1024
+"""So many bytes are parsed at once."""
+_TOO_LARGE = "the request's head is too large"
 
 
 class Refused(Exception):
@@ -54,84 +59,108 @@ Event = Head | bytes | End
 class Reader:
     """What has come over a connection and was not taken yet.
 
+    Bytes are parsed when somebody wants what is in them: parsed requests take ten times the memory.
+
     Args:
-        limit: the most bytes of a head, of trailers, or between two pieces of a body.
+        limit: the most bytes of a head or of trailers, with 32 more for each field, and between two pieces of a body.
 
     Attributes:
-        ends: number of ends of requests that wait to be taken.
         closed: the client sends no more.
     """
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._parser: httptools.HttpRequestParser | None = httptools.HttpRequestParser(self)
+        self._raw = bytearray()
         self._events: collections.deque[Event] = collections.deque()
+        self._ends = 0
+        """Number of ends of requests among the events."""
         self._target = b""
         self._fields: list[Field] = []
-        self._in_head = self._in_body = self._over = False
-        self._size = 0
-        """Bytes that have come since those that made the last event."""
+        self._in_head = self._in_body = False
+        self._again: bytes | None = None
+        """A head for the next parser, with which it finds the end of a request whose head is told already."""
+        self._size = self._fields_size = 0
+        """Bytes since those that made the last event; and size of the fields that have come since."""
         self._refusal: Refused | None = None
-        self.ends = 0
         self.closed = False
 
     # llhttp calls these.
 
     def on_message_begin(self) -> None:
-        self._target, self._fields, self._in_head = b"", [], True
+        self._target, self._fields, self._fields_size, self._in_head = b"", [], 0, True
 
     def on_url(self, part: bytes) -> None:
         self._target += part
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._fields.append((name.lower(), value.rstrip(b" \t")))
+        self._fields_size += len(name) + len(value) + _EACH
+        if self._fields_size > self._limit:
+            self._refuse(431, _TOO_LARGE)
+        else:
+            self._fields.append((name.lower(), value.rstrip(b" \t")))
 
     def on_headers_complete(self) -> None:
         parser = self._parser
         assert parser is not None
-        method, version, keeps = parser.get_method().decode("ascii"), parser.get_http_version(), True
-        self._in_head = False
-        if parser.should_upgrade():  # no other protocol is spoken here, and what follows is for llhttp of that protocol
-            if any(name in _FRAMING for name, _ in self._fields):
-                self._refuse(501, "a request with a body cannot ask for another protocol")
-                return
-            self._over, keeps = True, False
-        keeps = keeps and version == "1.1" and parser.should_keep_alive()
-        self._events.append(Head(method, self._target, self._fields, version, keeps))
-        self._fields, self._in_body = [], True
+        fields, self._fields, self._fields_size = self._fields, [], 0
+        self._in_head, self._in_body = False, True
+        if self._again is not None:
+            self._again = None
+            return
+        if self._refusal is not None:
+            return
+        method, version = parser.get_method().decode("ascii"), parser.get_http_version()
+        if parser.should_upgrade() and method != "CONNECT":
+            self._again = b"POST / HTTP/1.1\r\n%b\r\n" % b"".join(
+                [b"%b: %b\r\n" % field for field in fields if field[0] in _FRAMING]
+            )
+        keeps = version == "1.1" and parser.should_keep_alive()
+        self._events.append(Head(method, self._target, fields, version, keeps))
 
     def on_body(self, part: bytes) -> None:
         self._events.append(part)
 
     def on_message_complete(self) -> None:
-        if self._refusal is not None:
-            return
-        self._events.append(End(self._fields))
-        self.ends += 1
-        self._in_body = False
+        if self._again is None and self._refusal is None:
+            self._events.append(End(self._fields))
+            self._ends += 1
+            self._in_body = False
 
     def feed(self, data: bytes) -> None:
         """Take bytes that have come; none for the end of all."""
-        if not data:
+        if data:
+            self._raw += data
+        else:
             self.closed = True
-            return
-        if self._over or self._parser is None:
-            return
+
+    def _parse(self) -> None:
+        """Parse some of the bytes. There have to be some."""
+        size = _BODY_PIECE if self._in_body else _HEAD_PIECE
+        data = bytes(self._raw[:size])
+        del self._raw[:size]
         before = len(self._events)
-        try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            pass
-        except httptools.HttpParserInvalidMethodError:
-            self._refuse(400, "the method is not one of HTTP")
-        except httptools.HttpParserError as error:
-            self._refuse(400, str(error))
+        while data and self._parser is not None and self._refusal is None:
+            try:
+                self._parser.feed_data(data)
+                break
+            except httptools.HttpParserUpgrade as upgrade:
+                # No other protocol is spoken here. But llhttp takes all that follows the head for that protocol.
+                if self._again is None:
+                    self._refuse(400, "what follows a CONNECT is no request")
+                    break
+                self._parser = httptools.HttpRequestParser(self)
+                data = self._again + data[upgrade.args[0] :]
+            except httptools.HttpParserInvalidMethodError:
+                self._refuse(400, "the method is not one that is known here")
+            except httptools.HttpParserError as error:
+                self._refuse(400, str(error))
         self._size = self._size + len(data) if len(self._events) == before else 0
         if self._size > self._limit:
-            self._refuse(431, "the request's head is too large")
+            self._refuse(431, _TOO_LARGE)
 
     def _refuse(self, status: int, why: str) -> None:
-        self._over, self._refusal = True, self._refusal or Refused(status, why)
+        self._refusal = self._refusal or Refused(status, why)
 
     def next(self) -> Event | None:
         """The next event; None if more has to come first, or nothing more will.
@@ -139,10 +168,12 @@ class Reader:
         Raises:
             Refused: what comes is no request, or ends in the middle of one.
         """
+        while not self._events and self._raw and self._refusal is None:
+            self._parse()
         if self._events:
             event = self._events.popleft()
             if type(event) is End:
-                self.ends -= 1
+                self._ends -= 1
             elif type(event) is Head:
                 _check(event)
             return event
@@ -152,14 +183,21 @@ class Reader:
             raise Refused(400, "the request has not come to its end")
         return None
 
+    def has_end(self) -> bool:
+        """Whether all of the present request has come."""
+        while not self._ends and self._raw and self._refusal is None:
+            self._parse()
+        return self._ends > 0
+
     @property
     def is_empty(self) -> bool:
         """Whether no part of a request waits."""
-        return not self._events and not self._in_head and self._refusal is None
+        return not self._events and not self._raw and not self._in_head and self._refusal is None
 
     def close(self) -> None:
         """Nothing more is taken."""
         self._parser = None  # which refers to this object
+        self._raw.clear()
 
 
 def _check(head: Head) -> None:
