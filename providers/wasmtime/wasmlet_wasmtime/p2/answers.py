@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import email.utils
 import http
 import time
 from collections.abc import Iterable, Sequence
@@ -130,5 +129,5 @@ def date() -> bytes:
     global _dated
     now = int(time.time())
     if _dated[0] != now:
-        _dated = (now, email.utils.formatdate(now, usegmt=True).encode("ascii"))
+        _dated = (now, time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime(now)).encode("ascii"))
     return _dated[1]

@@ -6,11 +6,11 @@ It keeps those for other threads, and wakes these.
 
 from __future__ import annotations
 
+import _thread
 import errno
 import os
 import select
 import socket
-import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -40,7 +40,7 @@ class Broker:
 
     def __init__(self, sockets: Any) -> None:
         self._sockets = sockets
-        self._lock = threading.Lock()
+        self._lock = _thread.allocate_lock()
         self._asked: dict[int, Asked] = {}
 
     def begin(self, asked: Asked, operation: str, fields: dict[str, Any]) -> None:

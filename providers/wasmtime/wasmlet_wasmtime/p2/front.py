@@ -18,6 +18,7 @@ connection, and is then armed again (EPOLLONESHOT).
 
 from __future__ import annotations
 
+import _thread
 import collections
 import contextlib
 import errno
@@ -25,7 +26,6 @@ import os
 import select
 import signal
 import socket
-import threading
 import time
 from collections.abc import Callable, Sequence
 
@@ -89,7 +89,7 @@ class Front:
         self._waiting = Queue()
         self._threads = 1
         self._looked = self._made_room = time.monotonic()
-        self._front = threading.Lock()
+        self._front = _thread.allocate_lock()
         self._in_front: dict[Turn, None] = {}
         """The turn of the thread in front, while it serves. Only one caller can remove it: `leave` then gives the front
         to another thread, or `_work` keeps it."""
@@ -123,9 +123,9 @@ class Front:
     def serve(self, threads: int, ended: Callable[[], None]) -> None:
         """Serve with this number of threads. Does not return; `ended` is called after SIGTERM, when all is done."""
         self._ended, self._threads = ended, threads
-        threading.Thread(target=self._watch, daemon=True).start()
+        _thread.start_new_thread(self._watch, ())
         for _ in range(threads - 1):
-            threading.Thread(target=self._work, daemon=True).start()
+            _thread.start_new_thread(self._work, ())
         self._work()
 
     def leave(self, turn: Turn) -> None:

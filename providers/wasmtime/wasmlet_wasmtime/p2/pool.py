@@ -5,7 +5,7 @@ They belong to one process, which is one container. The pod was granted what it 
 
 from __future__ import annotations
 
-import threading
+import _thread
 import time
 from typing import NamedTuple
 
@@ -39,7 +39,7 @@ class Pool:
     """The connections that wait, for all threads."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = _thread.allocate_lock()
         self._waiting: list[tuple[float, Place, Link]] = []
         """The connections, each with the time when it was put here; the oldest first."""
 

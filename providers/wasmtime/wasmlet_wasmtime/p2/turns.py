@@ -23,9 +23,9 @@ of them the clients' addresses do (`client_of`). So slow clients, however many, 
 
 from __future__ import annotations
 
+import _thread
 import collections
 import ipaddress
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 
@@ -76,7 +76,7 @@ class Turn(Waits):
         self._since: float | None = None
         """Since when the guest has been waiting for its client and nothing else; None if it is not."""
         self._done = False
-        self._giving_up = threading.Lock()
+        self._giving_up = _thread.allocate_lock()
 
     def begin(self, polled: Mapping[int, int]) -> None:
         self._exchange.push(now=True)
