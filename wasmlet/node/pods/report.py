@@ -29,6 +29,10 @@ EACH_CONTAINER_SECONDS, MOST_SECONDS = 0.005, 1.0
 status has all containers. Without a pause, containers that start or end together would cause a write each. A kubelet
 looks at a pod each second, too."""
 
+ENDING_SECONDS = 1.0
+"""After this time a pod that is being deleted is reported as seen (`observedGeneration`), unless it has ended by then:
+its last status says that, too."""
+
 
 class PodReport:
     """The status of one pod. All on the event loop, none of it waits.
@@ -87,7 +91,8 @@ class PodReport:
 
     def applied(self, pod: Pod, *, rewound: bool) -> None:
         """The API has this version of the pod now; `rewound`, although it is not a later one."""
-        self._pod = pod
+        before, self._pod = self._pod, pod
+        ends = pod.deleting and not before.deleting
         # Our own write comes back as an event; anything else may have changed what we had written.
         if pod.resource_version == self._version and not rewound:
             self.current = pod.status
@@ -96,7 +101,7 @@ class PodReport:
             if rewound:
                 self._earlier = losses.most(self._earlier, losses.reported_before(pod.status, self.by_provider))
             if self.status is not None and self._starting is None:
-                self.send()
+                self.send(after=ENDING_SECONDS if ends else 0.0)
 
     def count_reported(self) -> None:
         """Count in what the API has heard of the pod's containers and the provider does not know."""
@@ -138,15 +143,25 @@ class PodReport:
         elif self._starting is None:
             self.send()
 
-    def send(self) -> None:
-        """Have the status written to the API: at once, or when the pause after the last write is over."""
+    def send(self, after: float = 0.0) -> None:
+        """Have the status written to the API: at once, or when the pause after the last write is over.
+
+        Args:
+            after: in so many seconds, unless there is a reason to write it sooner.
+        """
         self._cancel_starting()
-        if self._pacing is None and not self._closed:
-            loop = asyncio.get_running_loop()
-            if (wait := self._sent_at + self._pace - loop.time()) > 0:
-                self._pacing = loop.call_later(wait, self._send_now)
-            else:
-                self._send_now()
+        if self._closed:
+            return
+        loop = asyncio.get_running_loop()
+        at = max(loop.time() + after, self._sent_at + self._pace)
+        if self._pacing is not None:
+            if self._pacing.when() <= at:
+                return
+            self._pacing.cancel()
+        if at > loop.time():
+            self._pacing = loop.call_at(at, self._send_now)
+        else:
+            self._send_now()
 
     def _send_now(self) -> None:
         self._cancel()

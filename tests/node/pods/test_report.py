@@ -1,0 +1,57 @@
+"""When the status of a pod is written."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime
+from types import SimpleNamespace
+from typing import Any, cast
+
+from wasmlet.clock import SystemClock
+from wasmlet.model.pod import Pod
+from wasmlet.model.status import ContainerStatus, PodStatus, Running, Terminated
+from wasmlet.node.pods.report import PodReport
+from wasmlet.node.services import NodeServices
+
+NOW = datetime(2026, 5, 1, 12, tzinfo=UTC)
+
+
+def pod(version: int, **metadata: Any) -> Pod:
+    names = {"namespace": "default", "name": "p", "uid": "1", "resourceVersion": str(version)}
+    return Pod({"metadata": names | metadata, "spec": {"containers": [{"name": "c"}]}, "status": {}})
+
+
+def status(state: Running | Terminated) -> PodStatus:
+    return PodStatus((ContainerStatus("c", state),))
+
+
+def running(puts: asyncio.Queue[None]) -> PodReport:
+    """The report of a pod that runs; each write is put into the queue, and the first one has been."""
+    services = SimpleNamespace(
+        writer=SimpleNamespace(put=lambda *_: puts.put_nowait(None)), clock=SystemClock(), starting=set()
+    )
+    report = PodReport(cast(NodeServices, services), pod(1), None)
+    report.told(status(Running(NOW)))
+    assert puts.qsize() == 1
+    puts.get_nowait()
+    return report
+
+
+async def test_a_pod_that_ends_as_soon_as_it_is_deleted_is_written_once() -> None:
+    puts = asyncio.Queue[None]()
+    report = running(puts)
+    report.applied(pod(2, deletionTimestamp="2026-05-01T12:00:30Z"), rewound=False)
+    assert puts.qsize() == 0
+    report.told(status(Terminated(143)))
+    assert puts.qsize() == 1
+    report.close(drop=False)
+
+
+async def test_a_pod_that_takes_its_time_is_written_soon_after_it_was_deleted() -> None:
+    puts = asyncio.Queue[None]()
+    report = running(puts)
+    report.applied(pod(2, deletionTimestamp="2026-05-01T12:00:30Z"), rewound=False)
+    await asyncio.wait_for(puts.get(), 60)
+    report.applied(pod(3, deletionTimestamp="2026-05-01T12:00:30Z"), rewound=False)
+    assert puts.qsize() == 1  # another change of it is written at once
+    report.close(drop=False)
