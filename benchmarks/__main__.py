@@ -87,7 +87,7 @@ async def measure(options: Options, progress: Progress) -> Found:
             progress.line(f"{what}: {options.pods} pods at a time, {cluster.name}")
             load = Load(options.pods, hold=options.hold)
             if what == "memory":
-                found[what] = await memory(cluster, load, REFERENCE, progress)
+                found[what] = await _memory(cluster, load, options, progress)
             elif what == "node":
                 async with cluster.running_node(REFERENCE, options.pods) as node:
                     found[what] = report.summary(await rounds(cluster, load, options.rounds, progress, node))
@@ -195,6 +195,17 @@ TITLES = {
 WHAT = ("node", "memory", "account", ENGINE, *ALONE)
 
 
+async def _memory(cluster: Cluster, load: Load, options: Options, progress: Progress) -> Found:
+    """The memory of a node that runs nothing or, where a handler is given, pods of the engine."""
+    if not options.handler:
+        return await memory(cluster, load, REFERENCE, progress)
+    providers.load(ENGINE)
+    from benchmarks.guest import sleeper
+
+    load = attrs.evolve(load, image=sleeper(cluster.directory), handler=options.handler)
+    return await memory(cluster, load, ENGINE, progress)
+
+
 async def _account(cluster: Cluster, load: Load, options: Options, progress: Progress) -> Found:
     """What a pod of a class of the engine costs, step by step."""
     from benchmarks.account import account
@@ -254,7 +265,7 @@ def tables(found: Found) -> str:
     for title, rows in found.get("account", {}).items():
         texts.append(report.columns(f"a pod, {title}; {pods} at once", rows))
     if "memory" in found:
-        texts.append(report.stages("RSS of a node that runs nothing, MiB", found["memory"]))
+        texts.append(report.stages("RSS of a node's process, MiB", found["memory"]))
     machine = found["machine"]
     texts.append(f"\n{machine['cores']} cores, load {machine['load']:.1f} before, Python {machine['python']}")
     return "\n".join(texts)
@@ -290,7 +301,8 @@ def command(
     requests), components (of wasi:http, beside `wasmtime serve`), actors (of waSCC, beside a component that does the
     same), addresses (by CNI, beside the plugins alone), remote (pods behind an agent, beside pods of the node's own),
     host (many agents that joined one process) or operator (which keeps pools of nodes); all of it without any. The API
-    server is an embedded one, or that of --kubeconfig. --handler is for wasmtime and account.
+    server is an embedded one, or that of --kubeconfig. --handler is for wasmtime, account and memory, which without it is
+    that of a node that runs nothing.
     """
     real = None
     if kubeconfig is not None:

@@ -65,7 +65,7 @@ async def test_node_beside_the_floor(tmp_path: Path) -> None:
     assert node["rounds"][0]["node"]["running_p50"] <= node["rounds"][0]["node"]["running_p99"]
     steps = list(answer["memory"].items())
     assert steps[0][0] == "Python"
-    assert [name for name, _ in steps][-5:-3] == ["20 pods Running", "all of them gone"]
+    assert [name for name, _ in steps][-4:-2] == ["20 pods Running, burst 5", "all of them gone, burst 5"]
     assert steps[0][1] < answer["memory"]["started, no pods"] < 500
     assert left_over(tmp_path) == []
 

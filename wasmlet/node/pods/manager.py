@@ -17,6 +17,7 @@ import structlog
 
 from wasmlet.errors import ConfigError
 from wasmlet.failures import described, text_of
+from wasmlet.memory import Leftovers
 from wasmlet.model.pod import Pod, PodKey, Raw
 from wasmlet.model.status import PodStatus, Running, Terminated, Waiting
 from wasmlet.node.pods import losses
@@ -47,6 +48,7 @@ class PodManager:
         """By UID, pods that a restored API server has again while the task that ended them is not over yet."""
         self._unlisted = ""
         """Why the provider did not list its pods when it was asked last."""
+        self._leftovers = Leftovers()
         self._heard: set[str] | None = None
         """While the provider is asked for its list: the UIDs of the pods that it has reported meanwhile; else None."""
 
@@ -224,6 +226,7 @@ class PodManager:
 
     def _ended(self, task: PodTask) -> None:
         del self._tasks[task.key.uid]
+        self._leftovers.add()
         if (item := self._revived.pop(task.key.uid, None)) is not None:
             self.applied(item)
 
@@ -255,6 +258,7 @@ class PodManager:
 
     def leave(self) -> None:
         """The node ends: nothing new is begun for any pod."""
+        self._leftovers.close()
         for task in self._tasks.values():
             task.leave()
 
