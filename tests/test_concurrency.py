@@ -1,11 +1,14 @@
-"""What everybody uses to break a connection."""
+"""What everybody uses to break a connection, and to have work of several callers done once."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import threading
 
-from wasmlet.concurrency import cut
+import pytest
+
+from wasmlet.concurrency import Shared, cut
 
 
 class Transport(asyncio.WriteTransport):
@@ -33,3 +36,43 @@ async def test_a_connection_is_broken_at_once() -> None:
             with contextlib.suppress(ConnectionResetError):
                 assert await reader.read() == b""
         writer.close()
+
+
+async def test_work_that_has_begun_is_done_once_more_for_all_who_ask_meanwhile() -> None:
+    begun, go_on = threading.Semaphore(0), threading.Semaphore(0)
+    found: list[str] = []
+
+    def work(key: str) -> int:
+        begun.release()
+        assert go_on.acquire(timeout=60)
+        found.append(key)
+        return len(found)
+
+    shared = Shared(work)
+    first = asyncio.create_task(shared.of("a"))
+    assert await asyncio.to_thread(begun.acquire, timeout=60)
+    later = [asyncio.create_task(shared.of("a")) for _ in range(5)]
+    await asyncio.sleep(0)
+    later[0].cancel()
+    go_on.release(2)
+    assert await first == 1
+    assert await asyncio.gather(*later[1:]) == [2, 2, 2, 2]
+    go_on.release()
+    assert await shared.of("b") == 3
+    assert found == ["a", "a", "b"]
+
+
+async def test_work_that_fails_fails_for_all_who_have_asked_and_for_nobody_else() -> None:
+    answers = iter([ValueError("first"), None])
+
+    def work(key: str) -> str:
+        if (error := next(answers)) is not None:
+            raise error
+        return key
+
+    shared = Shared(work)
+    asked = await asyncio.gather(shared.of("a"), shared.of("a"), return_exceptions=True)
+    assert [str(error) for error in asked] == ["first", "first"]
+    assert await shared.of("a") == "a"
+    with pytest.raises(StopIteration):
+        next(answers)

@@ -1,4 +1,4 @@
-"""Helpers for asyncio: wait for the first of several things, for a thread or a descriptor, and break a connection."""
+"""Helpers for asyncio: wait for the first of several things, for threads or a descriptor, and break a connection."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ import contextlib
 import contextvars
 import functools
 from collections.abc import Awaitable, Callable
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, Generic, ParamSpec, TypeVar
 
 P = ParamSpec("P")
+K = TypeVar("K")
 T = TypeVar("T")
 
 
@@ -58,6 +59,33 @@ async def opened_in_thread(work: Callable[[], T], close: Callable[[T], object]) 
             close(one)
         raise
     return opened[0]
+
+
+class Shared(Generic[K, T]):
+    """Runs `work`, which finds something out, in a thread: once for all callers that ask for the same meanwhile.
+
+    What a caller gets was found out after it has asked.
+    """
+
+    def __init__(self, work: Callable[[K], T]) -> None:
+        self._work = work
+        self._begun: dict[K, asyncio.Task[T]] = {}
+        self._next: dict[K, asyncio.Task[T]] = {}
+
+    async def of(self, key: K) -> T:
+        """What `work(key)` returns; raises what it raises."""
+        if (task := self._next.get(key)) is None:
+            task = self._next[key] = asyncio.create_task(self._run(key, self._begun.get(key)))
+        return await asyncio.shield(task)
+
+    async def _run(self, key: K, before: asyncio.Task[T] | None) -> T:
+        if before is not None:
+            await asyncio.wait([before])
+        self._begun[key] = self._next.pop(key)
+        try:
+            return await in_thread(self._work, key)
+        finally:
+            del self._begun[key]
 
 
 async def ready(

@@ -6,6 +6,7 @@ first handler of the first engine. A pod keeps the handler with which it was sta
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -36,7 +37,7 @@ class Handler:
     compiler: Compiler
     dense: bool
 
-    @property
+    @functools.cached_property
     def zygote(self) -> Mapping[str, str]:
         """The zygote that containers of this handler come from, as `wasmlet.worker.wire` has it."""
         module = self.engine.dense_module if self.dense else self.engine.guest_module

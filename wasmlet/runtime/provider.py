@@ -331,8 +331,9 @@ class RuntimeProvider(Provider[RuntimeConfig]):
     # --- within
 
     def _room_made(self) -> None:
-        for life in self._pods.values():
-            life.room_made()
+        for uid in tuple(self.services.deferred):
+            if (life := self._pods.get(uid)) is not None:
+                life.room_made()
 
     def _images(self) -> collecting.Used:
         """The images that the pods here need."""

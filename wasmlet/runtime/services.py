@@ -44,6 +44,7 @@ class RuntimeServices:
         networks: gives each pod its network.
         starts: bounds how many containers are started at once. Of a thousand pods the first ones run soon, instead of
             all of them late.
+        deferred: UIDs of the pods whose resizes wait for room.
     """
 
     client: ShimClient
@@ -65,6 +66,7 @@ class RuntimeServices:
     users: PodUsers | None
     networks: PodNetworks
     probe_counts: ProbeCounts = attrs.field(factory=ProbeCounts)
+    deferred: set[str] = attrs.field(factory=set)
     starts: asyncio.Semaphore = attrs.field(factory=lambda: asyncio.Semaphore(STARTS_PER_CPU * (os.cpu_count() or 1)))
 
     def remove_logs(self, paths: Sequence[str]) -> None:

@@ -8,11 +8,14 @@ from wasmlet.runtime.shim.records import ContainerRecord
 
 def test_each_is_told_once_and_the_last_ones_are_remembered() -> None:
     told: list[str] = []
-    denials = Denials(lambda type, reason, message: told.append(message.split()[5].rstrip(":")))  # noqa: A006
+    denials = Denials()
+
+    def say(_type: str, _reason: str, message: str) -> None:
+        told.append(message.split()[5].rstrip(":"))
 
     def instance(number: int, *refused: str) -> None:
         for known in ((), refused[:1], refused):  # as the shim says it, one after the other
-            denials.saw(ContainerRecord(f"id-{number}", {}, "", "running", refused=known))
+            denials.saw(ContainerRecord(f"id-{number}", {}, "", "running", refused=known), say)
 
     instance(0, "a.example", "b.example")
     instance(1, "b.example", "c.example")
@@ -26,9 +29,13 @@ def test_each_is_told_once_and_the_last_ones_are_remembered() -> None:
 
 def test_a_capability_has_an_event_of_its_own() -> None:
     told: list[tuple[str, str, str]] = []
-    denials = Denials(lambda *words: told.append(words))
-    denials.saw(ContainerRecord("id", {}, "", "running"))
-    denials.saw(ContainerRecord("id", {}, "", "running", refused=("capability acme:none",)))
+    denials = Denials()
+
+    def say(type: str, reason: str, message: str) -> None:  # noqa: A002 - as `Say` has it
+        told.append((type, reason, message))
+
+    denials.saw(ContainerRecord("id", {}, "", "running"), say)
+    denials.saw(ContainerRecord("id", {}, "", "running", refused=("capability acme:none",)), say)
     assert told == [
         ("Warning", "CapabilityDenied", "The container has asked its host for acme:none, which it is not granted")
     ]

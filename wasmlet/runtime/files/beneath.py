@@ -165,31 +165,42 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
         return
     try:
-        while os.listdir(top):
+        while True:
             _empty(top, top, 0)
+            try:
+                os.rmdir(path)
+                return
+            except OSError as error:
+                if error.errno != errno.ENOTEMPTY:
+                    raise
     finally:
         os.close(top)
-    path.rmdir()
 
 
 def _empty(directory: int, top: int, depth: int) -> None:
-    """Remove what is in a directory; directories that are too deep are moved to the top instead."""
-    for name in os.listdir(directory):
+    """Remove what is in a directory; directories that are too deep are moved to the top instead.
+
+    Where a guest replaces something meanwhile, a part of it is left.
+    """
+    with os.scandir(directory) as entries:
+        found = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
+    for name, is_directory in found:
         try:
-            below = os.open(name, DIRECTORY, dir_fd=directory)
-        except OSError as error:
-            if error.errno not in (errno.ELOOP, errno.ENOTDIR, errno.ENXIO):
-                raise
-            os.unlink(name, dir_fd=directory)
-            continue
-        try:
-            if depth == _MOST_OPEN:
-                os.rename(name, secrets.token_hex(16), src_dir_fd=directory, dst_dir_fd=top)
+            if not is_directory:
+                os.unlink(name, dir_fd=directory)
                 continue
-            _empty(below, top, depth + 1)
-        finally:
-            os.close(below)
-        os.rmdir(name, dir_fd=directory)
+            below = os.open(name, DIRECTORY, dir_fd=directory)
+            try:
+                if depth == _MOST_OPEN:
+                    os.rename(name, secrets.token_hex(16), src_dir_fd=directory, dst_dir_fd=top)
+                    continue
+                _empty(below, top, depth + 1)
+            finally:
+                os.close(below)
+            os.rmdir(name, dir_fd=directory)
+        except OSError as error:
+            if error.errno not in (errno.EISDIR, errno.ELOOP, errno.ENOTDIR, errno.ENOTEMPTY):
+                raise
 
 
 def file_name(text: str) -> str:

@@ -72,6 +72,11 @@ class Stage:
         """Whether it may lie in memory: no guest can fill it, and nothing is linked into it."""
         return not self.writable and self.image is None and all(mount.copied for mount in self.files.values())
 
+    @property
+    def is_for_all(self) -> bool:
+        """Whether everybody may read all that is in it, and nobody may write."""
+        return not (self.writable or self.files or self.image or self.message)
+
 
 class Places:
     """Where the staging directories of one instance of a container are; those of earlier instances are removed."""
@@ -148,7 +153,7 @@ class Owners:
     def staged(self, directory: str, stage: Stage) -> int:
         """Open a staging directory; what was made in it is the user's, and so are linked files from outside."""
         descriptor = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        if self._user is None:
+        if self._user is None or stage.is_for_all:
             return descriptor
         linked = [mount for name, mount in stage.files.items() if name in stage.linked]
         through = self.mapped(descriptor) if linked and all(mount.outside for mount in linked) else None

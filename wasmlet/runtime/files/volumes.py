@@ -163,6 +163,9 @@ class PodVolumes:
     @contextlib.asynccontextmanager
     async def kept(self, now: Callable[[], tuple[Pod, Inputs]]) -> AsyncIterator[None]:
         """Keep the volumes up to date with the pod and its inputs, for the time of the context."""
+        if not now()[0].spec.get("volumes"):  # a pod gets none later
+            yield
+            return
         keeper = asyncio.create_task(self._keep(now))
         try:
             yield

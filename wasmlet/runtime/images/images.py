@@ -21,7 +21,7 @@ from urllib.parse import unquote, urlsplit
 import attrs
 import structlog
 
-from wasmlet.concurrency import in_thread
+from wasmlet.concurrency import Shared
 from wasmlet.errors import WasmletError
 from wasmlet.runtime.files.beneath import open_beneath
 
@@ -99,6 +99,11 @@ class Images:
     max_bytes: int
     _known: dict[Path, tuple[_Identity, str]] = attrs.field(factory=dict, init=False)
     """Digests of files that have been read, for as long as they stay the same."""
+    _looks: Shared[Path, tuple[str, Path]] = attrs.field(init=False)
+
+    @_looks.default
+    def _shared(self) -> Shared[Path, tuple[str, Path]]:
+        return Shared(self._look)
 
     async def find(self, image: str) -> Module:
         """The module of an image, as it is now.
@@ -108,7 +113,7 @@ class Images:
         """
         path = self._path(image)
         try:
-            digest, real = await in_thread(self._look, path)
+            digest, real = await self._looks.of(path)
         except _NoModule as error:
             log.info("no module", image=image, why=str(error))
             where = "" if path.is_absolute() else " in the node's module directory"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from pathlib import Path
 
@@ -22,13 +23,15 @@ class Imports:
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
         self._known: dict[str, linking.Uses] = {}
+        self._turn = asyncio.Lock()
 
     async def uses_of(self, module: Module) -> linking.Uses:
         """What it does with a network."""
-        known = self._known.get(module.digest)
-        if known is None:
-            known = await in_thread(self._find, module)
-        return known
+        if module.digest not in self._known:
+            async with self._turn:  # of many pods that start with a new module, one reads it
+                if module.digest not in self._known:
+                    return await in_thread(self._find, module)
+        return self._known[module.digest]
 
     def _find(self, module: Module) -> linking.Uses:
         # A copy, so that what is looked at is what has this digest, whatever becomes of the file meanwhile.

@@ -45,7 +45,7 @@ class ContainerLife:
         applied_resources: the resources of the present instance; empty before there is one.
         allocated: the resources that are reserved for the container; None until it was started once.
         tried: set once the first start was tried, whether it succeeded or not.
-        updated: set when the manifest has changed, or the resources that are set aside.
+        updated: set when the manifest has changed, or the resources that are set aside, or an instance has ended.
         up: set once it has started, so that what comes after a sidecar may begin.
     """
 
@@ -69,16 +69,11 @@ class ContainerLife:
         """The postStart hook of the instance that is being started; empty where it has none, and once it is over."""
         self._probed = ProbeResults()
         self.updated = asyncio.Event()
-        self._resizer = Resizer(
-            services.client,
-            services.clock,
-            wanted=self._resize_wanted,
-            resized=self._resized,
-            published=pod_life.publish,
-        )
+        self._resizer: Resizer | None = None
+        """There from the first resize on: few containers have one."""
         self._resizing: asyncio.Task[None] | None = None
         self._endings = Endings(services.client, services.clock, services.background)
-        self._denials = Denials(self.say)
+        self._denials = Denials()
 
     # What is known
 
@@ -100,7 +95,7 @@ class ContainerLife:
     @property
     def resize_error(self) -> str:
         """Why the present instance cannot have the resources that are set aside for it; "" where it can."""
-        return self._resizer.error
+        return self._resizer.error if self._resizer is not None else ""
 
     @property
     def _manifest(self) -> Pod:
@@ -179,7 +174,7 @@ class ContainerLife:
 
     def saw(self, record: ContainerRecord, labels: Labels) -> None:
         """The shim says this of an instance."""
-        self._denials.saw(record)
+        self._denials.saw(record, self.say)
         seen = self.instances.saw(record, labels)
         if seen is Seen.NEW_INSTANCE:
             self.backoff = labels.backoff
@@ -192,6 +187,7 @@ class ContainerLife:
         """The present instance is in another state than before."""
         if record.ended:
             self._happened(PhaseEvent.END)
+            self.updated.set()
         elif record.state == wire.RUNNING:
             self._happened(PhaseEvent.HOOK if self._post_start else PhaseEvent.RUN)
         if self.phase not in (Phase.REPLACING, Phase.POST_START):
@@ -334,6 +330,14 @@ class ContainerLife:
 
     def _resize(self) -> None:
         """Have the present instance's limits become those that are set aside for the container."""
+        if self._resizer is None:
+            self._resizer = Resizer(
+                self.pod_life.services.client,
+                self.pod_life.services.clock,
+                wanted=self._resize_wanted,
+                resized=self._resized,
+                published=self.pod_life.publish,
+            )
         self._resizer.try_again()
         if self._resizing is None or self._resizing.done():
             self._resizing = self.pod_life.services.background(self._resizer.run())

@@ -196,14 +196,8 @@ class ContainerRunner:
         """Wait for the end of the present instance, and bring it about where there is a reason to."""
         client, record = self._life.pod_life.services.client, self._life.record
         assert record is not None
-        kill: Kill | None = None
-
-        async def watch() -> None:
-            nonlocal kill
-            kill = await self._reason_to_end()
-
         while True:
-            await first_of(client.wait(record.id, wire.ENDED), watch())
+            kill = await self._reason_to_end()
             record = client.records.get(record.id, record)
             if record.ended:
                 kill = None  # it was quicker
@@ -220,8 +214,8 @@ class ContainerRunner:
                     self._life.pod_life.handler.compiler.discard(labels.image_id.removeprefix("sha256:"))
                 return state, kill
 
-    async def _reason_to_end(self) -> Kill:
-        """Watch the present instance until there is a reason to end it."""
+    async def _reason_to_end(self) -> Kill | None:
+        """Watch the present instance until there is a reason to end it; None where it has ended by itself."""
         failed: Probe | None = None
 
         async def probe() -> None:
@@ -234,6 +228,8 @@ class ContainerRunner:
             await self._changed()
         elif not self._life.hook_error:
             await first_of(probe(), self._changed())
+        if not self._life.lives:
+            return None
         grace = float(self._life.pod_life.manifest.termination_grace_seconds)
         if self._life.hook_error:
             return Kill("FailedPostStartHook", grace, restart=False)
@@ -248,9 +244,13 @@ class ContainerRunner:
         return Kill(message, grace if failed.grace is None else failed.grace, restart=again)
 
     async def _changed(self) -> None:
-        """Return when the manifest asks for another instance than the present one."""
+        """Return when the manifest asks for another instance than the present one, or that has ended."""
         life = self._life
-        while not life.image_changed() and not needs_restart(life.spec, life.applied_resources, life.resources):
+        while (
+            life.lives
+            and not life.image_changed()
+            and not needs_restart(life.spec, life.applied_resources, life.resources)
+        ):
             self._life.updated.clear()
             await self._life.updated.wait()
 

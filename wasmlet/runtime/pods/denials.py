@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
-
 from wasmlet.runtime.network.egress import ANNOTATION
 from wasmlet.runtime.shim.instances import Say
 from wasmlet.runtime.shim.records import ContainerRecord
@@ -22,22 +20,21 @@ class Denials:
     in `unheard`, which came while no node loop ran. A record of an instance that we started has none at first.
     """
 
-    def __init__(self, say: Say) -> None:
-        self._say = say
-        self._instances: deque[str] = deque(maxlen=_INSTANCES)
+    def __init__(self) -> None:
+        self._instances: tuple[str, ...] = ()
         self._told: dict[str, None] = {}
 
-    def saw(self, record: ContainerRecord) -> None:
-        """The shim says this of an instance."""
+    def saw(self, record: ContainerRecord, say: Say) -> None:
+        """The shim says this of an instance; `say` tells the events."""
         new = set(record.refused) - self._told.keys()
         self._told |= dict.fromkeys(new)
         for target in list(self._told)[:-MOST_TOLD]:
             del self._told[target]
         if record.id not in self._instances:
-            self._instances.append(record.id)
+            self._instances = (*self._instances, record.id)[-_INSTANCES:]
             new &= set(record.unheard)
         for target in sorted(new):
-            self._say("Warning", *_told(target))
+            say("Warning", *_told(target))
 
 
 def _told(target: str) -> tuple[str, str]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import shutil
 from collections.abc import AsyncGenerator, Collection, Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Literal
@@ -25,7 +24,7 @@ from wasmlet.model.status import Condition, ContainerStatus, PodStatus, Terminat
 from wasmlet.model.times import parse
 from wasmlet.provider import PodEvent
 from wasmlet.runtime import resizing
-from wasmlet.runtime.files.beneath import file_name
+from wasmlet.runtime.files import beneath
 from wasmlet.runtime.files.volumes import PodVolumes
 from wasmlet.runtime.handlers import Handler
 from wasmlet.runtime.network.network import NetworkError
@@ -74,7 +73,7 @@ class PodLife:
         self.stopped = False
         """Whether `stop` has ended it for good."""
         self._published: PodStatus | None = None
-        self.log_directory = f"logs/{file_name(key.uid)}"
+        self.log_directory = f"logs/{beneath.file_name(key.uid)}"
         self.volumes = PodVolumes(services.storage, services.clock, key.uid, self._failed_mount)
         self.sandbox = Sandbox(services, key, self._failed_sandbox)
 
@@ -184,6 +183,10 @@ class PodLife:
             changes = [(container, before[container.name]) for container in resized]
             live = [name for name, life in lives.items() if self._resizes_memory(life)]
             self._resizing = resizing.verdict(changes, asked, used, self.services.capacity, live)
+        if self._resizing is not None and self._resizing.reason == "Deferred":
+            self.services.deferred.add(self.key.uid)
+        else:
+            self.services.deferred.discard(self.key.uid)
         for container in lasting if self._resizing is None else ():
             life = lives.get(container.name)
             if life is None:
@@ -195,10 +198,9 @@ class PodLife:
         return not life.lives or (life.record is not None and self.services.client.holds_memory(life.record))
 
     def room_made(self) -> None:
-        """Called when another pod has gone, which may make room for a resize."""
-        if self._resizing is not None and self._resizing.reason == "Deferred":
-            self.resize()
-            self.publish()
+        """Called when another pod has gone, which may make room for the resize that waits for it."""
+        self.resize()
+        self.publish()
 
     def requests(self) -> resizing.Amounts:
         """The resources that are reserved for the pod; empty once it has ended."""
@@ -326,31 +328,39 @@ class PodLife:
                 reader.cancel()
             await asyncio.gather(*readers, return_exceptions=True)
 
-    async def stop(self, grace: float) -> PodStatus:
-        """End whatever runs, free all but the logs, and return the last status; a cancelled call is gone on with."""
+    async def stop(self, grace: float, *, logs: bool = False) -> PodStatus:
+        """End whatever runs, free all but the logs, and return the last status; a cancelled call is gone on with.
+
+        Args:
+            logs: free these, too.
+        """
         self._ending = True
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
-        # When the shim has answered, it has also handled a start that was cancelled after it was sent.
-        await self.services.client.ping()
+        await self.services.client.settled()
         async with self._read_on():
             await self.stop_containers(grace)
         final = self.status()
         # The files go first, so that secrets are removed even if removing the network hangs.
-        await in_thread(self.services.storage.remove, self.key.uid)
+        await in_thread(self._remove_files, logs)
         await self.sandbox.leave()
         self.stopped = True
         return final
 
+    def _remove_files(self, logs: bool) -> None:
+        self.services.storage.remove(self.key.uid)
+        if logs:
+            with contextlib.suppress(OSError):
+                beneath.remove(self.services.state_dir / self.log_directory)
+
     async def end(self, grace: float) -> PodStatus:
         """End whatever runs, free everything, and return the last status; a cancelled call is gone on with."""
-        final = await self.stop(grace)
+        final = await self.stop(grace, logs=True)
         await self.services.client.forget(list(self._records))
         self._records.clear()
+        self.services.deferred.discard(self.key.uid)
         self.services.probe_counts.forget(self.key)
-        logs = self.services.state_dir / self.log_directory
-        await in_thread(lambda: shutil.rmtree(logs, ignore_errors=True))
         if self.services.users is not None:
             self.services.users.free(self.key.uid)
         return final

@@ -10,12 +10,15 @@ import asyncio
 import contextlib
 import dataclasses
 import fcntl
+import itertools
 import json
 import os
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+from wasmlet.clock import Clock
 from wasmlet.runtime.shim.connection import ShimConnection, ShimError
 from wasmlet.runtime.shim.records import ContainerRecord
 from wasmlet.worker import messages, wire
@@ -26,9 +29,28 @@ __all__ = ["ShimClient", "ShimError"]
 KILL_SECONDS = 10.0
 """How long the end of a command that was killed is waited for."""
 
+MOST_FORGOTTEN = 500
+"""How many containers' records one message drops."""
+
 
 class ShimClient(ShimConnection):
-    """The shim of one state directory."""
+    """The shim of one state directory; see `ShimConnection`."""
+
+    def __init__(
+        self,
+        state_dir: Path,
+        clock: Clock,
+        idle_exit: float,
+        changed: Callable[[ContainerRecord], None],
+        *,
+        cgroups: bool = True,
+    ) -> None:
+        super().__init__(state_dir, clock, idle_exit, changed, cgroups=cgroups)
+        self._cancelled = self._settled = 0
+        """Counts the starts that were cancelled after they were sent, and those of them that the shim has handled."""
+        self._ended: dict[str, None] = {}
+        """The containers whose records are to be dropped, in the order in which that was asked for."""
+        self._forgetting = asyncio.Lock()
 
     async def run(self, request: messages.Run, spec: bytes, module: int, mounts: Sequence[int] = ()) -> ContainerRecord:
         """Start a container; return once the shim has it, which is before the guest begins.
@@ -53,6 +75,9 @@ class ShimClient(ShimConnection):
         with _sealed(spec) as file:
             try:
                 reply = await self._ask(request, (file, module, *mounts))
+            except asyncio.CancelledError:
+                self._cancelled += 1
+                raise
             except wire.WireError as error:
                 raise ShimError(
                     f"what the shim has to know of the container does not fit into one message ({error}): the names in "
@@ -61,6 +86,12 @@ class ShimClient(ShimConnection):
         record = ContainerRecord.of(reply["container"])
         self.records.setdefault(record.id, record)
         return self.records[record.id]
+
+    async def settled(self) -> None:
+        """Return when the shim has handled all starts that were cancelled after they were sent: `records` has them."""
+        if (cancelled := self._cancelled) > self._settled:
+            await self.ping()
+            self._settled = max(self._settled, cancelled)
 
     async def stop(self, container_id: str, grace: float) -> None:
         """Have the container interrupted at once, and killed after `grace` seconds; return before it has ended."""
@@ -153,11 +184,15 @@ class ShimClient(ShimConnection):
         self._post(messages.Detach(token))
 
     async def forget(self, container_ids: Sequence[str]) -> None:
-        """Drop the records of containers that have ended."""
-        for begin in range(0, len(container_ids), 500):
-            await self._ask(messages.Forget(tuple(container_ids[begin : begin + 500])))
-        for container_id in container_ids:
-            self.records.pop(container_id, None)
+        """Drop the records of containers that have ended. What several callers want meanwhile goes in one message."""
+        self._ended.update(dict.fromkeys(container_ids))
+        async with self._forgetting:
+            while not self._ended.keys().isdisjoint(container_ids):
+                some = tuple(itertools.islice(self._ended, MOST_FORGOTTEN))
+                await self._ask(messages.Forget(some))
+                for container_id in some:
+                    self.records.pop(container_id, None)
+                    self._ended.pop(container_id, None)
 
     async def warm(self, zygote: Mapping[str, str], *, network: bool = False) -> None:
         """Have a zygote ready before it is needed, and with `network` what opens guests' sockets."""

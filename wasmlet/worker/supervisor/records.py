@@ -100,7 +100,7 @@ class Record:
         return True
 
     def as_message(self) -> dict[str, Any]:
-        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return dict(vars(self))
 
 
 class Store:
