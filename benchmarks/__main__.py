@@ -301,8 +301,8 @@ def command(
     requests), components (of wasi:http, beside `wasmtime serve`), actors (of waSCC, beside a component that does the
     same), addresses (by CNI, beside the plugins alone), remote (pods behind an agent, beside pods of the node's own),
     host (many agents that joined one process) or operator (which keeps pools of nodes); all of it without any. The API
-    server is an embedded one, or that of --kubeconfig. --handler is for wasmtime, account and memory, which without it is
-    that of a node that runs nothing.
+    server is an embedded one, or that of --kubeconfig. --handler is for wasmtime, account and memory, which
+    without it is that of a node that runs nothing.
     """
     real = None
     if kubeconfig is not None:
