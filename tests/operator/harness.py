@@ -333,6 +333,7 @@ async def open_fleet(plane: Any, admin: Client, directory: Path, kubectl: Path) 
                 await fleet.end()
                 await _without_pools(fleet)
     finally:
+        await _without_nodes(fleet)  # now, since a node that still runs would make its Node again
         await admin.delete(f"{namespaces}/{namespace}")
         await admin.delete(f"{namespaces}/{keys}")
 
@@ -347,6 +348,10 @@ async def _without_pools(fleet: Fleet) -> None:
         with contextlib.suppress(errors.ObjectNotFound):
             await fleet.admin.patch(f"{POOLS}/{name}", {"metadata": {"finalizers": []}}, MERGE_PATCH)
             await fleet.admin.delete(f"{POOLS}/{name}")
+
+
+async def _without_nodes(fleet: Fleet) -> None:
+    """Remove the Nodes of pools that are left, and what the nodes were allowed."""
     rbac = "/apis/rbac.authorization.k8s.io/v1"
     for path in (NODES, f"{rbac}/clusterroles", f"{rbac}/clusterrolebindings"):
         for item in (await fleet.admin.get(path, labelSelector=LABEL))["items"]:
