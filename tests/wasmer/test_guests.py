@@ -13,6 +13,7 @@ from wasmlet_wasmtime import WasmtimeProvider
 
 from tests.machine import may_limit
 from tests.runtime.harness import Runtime, pod_of
+from tests.runtime.test_randomness import PODS, drawn
 from wasmlet.model.status import Running
 from wasmlet.runtime import RuntimeConfig
 
@@ -36,6 +37,10 @@ async def test_exit_codes(runtime: Runtime, image: str, code: int, seen: int) ->
     ended = await runtime.ended(key)
     assert (ended.exit_code, ended.message) == (seen, "")
     assert (await runtime.log(key)).rstrip(b"\n") == b"no newline"
+
+
+async def test_no_two_guests_get_the_same_random_bytes(runtime: Runtime, tmp_path: Path) -> None:
+    assert len(set(await drawn(runtime, tmp_path, "wasmlet-wasmer"))) == PODS
 
 
 async def test_a_trap_says_where(runtime: Runtime, image: str) -> None:

@@ -81,6 +81,9 @@ def loaded(engine: int, compiled: bytes) -> int:
 def wasi_config(spec: dict[str, Any], listeners: int = 0) -> int:
     """The WASI configuration of a guest, with the streams of this process.
 
+    Never in a zygote: the engine draws the guest's random numbers from a generator of the thread, which is seeded at
+    the first use. Seeded in the zygote, it would give all its children the same numbers.
+
     Args:
         listeners: as in `guest.wasi_config`.
     """
@@ -99,16 +102,18 @@ def wasi_config(spec: dict[str, Any], listeners: int = 0) -> int:
     return int(config)
 
 
-def store(engine: int, config: int, memory: int | None, tables: int = 0) -> tuple[int, int]:
+def store(engine: int, config: int | None, memory: int | None, tables: int = 0) -> tuple[int, int]:
     """A store for one guest, and its context.
 
     Args:
+        config: of WASI; None for a guest that calls none of its functions.
         memory: the most that it may have, in bytes; None for no limit.
         tables: how many tables the store has in addition to the guest's own.
     """
     made = _store_new(engine, None, None)
     context = _context_of(made)
-    check(_set_wasi(context, config))
+    if config is not None:
+        check(_set_wasi(context, config))
     _set_deadline(context, NEVER)
     if memory:
         _limit(made, *limits.of_module(memory, tables))

@@ -91,7 +91,7 @@ def prepare() -> Prepared:
     wire.prepare()
     prepared = Prepared(engine, linker, links_between(engine, linker, between), ours)
     for _ in range(_REHEARSALS):
-        warm(prepared)
+        _idle_once(prepared, None)
         rehearsal.serve(prepared.sockets, direct.pointer(engine), server)
     return prepared
 
@@ -106,16 +106,21 @@ def links_between(engine: wasmtime.Engine, linker: wasmtime.Linker, compiled: Se
 
 
 def warm(prepared: Prepared) -> None:
-    """Run a guest that does nothing, to prepare memory for the next start.
+    """Run a guest that does nothing, in a child that waits for a container, to prepare memory for its start.
 
-    In the zygote: Python adapts its bytecode when it runs, and all children then share the result. In a child that
-    waits for a container: the memory that a start writes to is its own already. No function of WASI is called,
-    because that would start threads.
+    The memory that a start writes to is the child's own then.
+    """
+    _idle_once(prepared, direct.wasi_config({"args": ["idle"], "env": [["NAME", "value"]]}))
+
+
+def _idle_once(prepared: Prepared, config: int | None) -> None:
+    """Run a guest that does nothing. No function of WASI is called, because that would start threads.
+
+    Python adapts its bytecode when it runs. In the zygote, all children then share the result.
     """
     engine, linker = map(direct.pointer, prepared[:2])
     code = direct.loaded(engine, _idle)
-    spec = {"args": ["idle"], "env": [["NAME", "value"]]}
-    store, context = direct.store(engine, direct.wasi_config(spec), 2**20)
+    store, context = direct.store(engine, config, 2**20)
     direct.instantiate(linker, context, code)
     direct.call(context, START)
     direct.free(store, code)

@@ -1,7 +1,7 @@
 """Runs a guest that serves once in the zygote, before any real one.
 
 Python adapts its bytecode when it runs. If that happens in the zygote, all children share the result. Otherwise each
-child would spend time on it, and write it to memory of its own. See `guest.warm` for a guest without sockets.
+child would spend time on it, and write it to memory of its own. See `guest.prepare` for a guest without sockets.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def serve(links: socketed.Links, engine: int, compiled: bytes) -> None:
         wants = socketed.wanted(code)
         network = socketed.network(_Broker(os.dup(listener.fileno())), wants)
         hostcalls.networks[get_ident()] = network
-        store, context = direct.store(engine, direct.wasi_config({"args": [], "env": []}), None, socketed.TABLES)
+        store, context = direct.store(engine, None, None, socketed.TABLES)
         socketed.instantiate(links, context, code, wants, network, direct.at_instance)
         direct.call(context, b"_start")
         if client.recv(1) != _REQUEST[1:]:

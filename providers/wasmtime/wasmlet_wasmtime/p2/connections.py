@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import os
 import select
 import socket
 import struct
@@ -81,7 +82,7 @@ class Connection:
             Gone: the connection is broken.
         """
         try:
-            data = self._socket.recv(READ)
+            data = os.read(self.descriptor, READ)
         except BlockingIOError:
             return False
         except OSError:
@@ -106,7 +107,7 @@ class Connection:
         """
         try:
             while self.out:
-                written = self._socket.send(self.out)
+                written = os.write(self.descriptor, self.out)
                 self.moved += written
                 self.sent += written
                 del self.out[:written]
