@@ -7,6 +7,8 @@ from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any, cast
 
+import uvloop
+
 from wasmlet.clock import SystemClock
 from wasmlet.model.pod import Pod
 from wasmlet.model.status import ContainerStatus, PodStatus, Running, Terminated
@@ -28,7 +30,11 @@ def status(state: Running | Terminated) -> PodStatus:
 def running(puts: asyncio.Queue[None]) -> PodReport:
     """The report of a pod that runs; each write is put into the queue, and the first one has been."""
     services = SimpleNamespace(
-        writer=SimpleNamespace(put=lambda *_: puts.put_nowait(None)), clock=SystemClock(), starting=set()
+        writer=SimpleNamespace(put=lambda *_: puts.put_nowait(None)),
+        clock=SystemClock(),
+        starting=set(),
+        history=SimpleNamespace(seen=lambda _: None),
+        metrics=SimpleNamespace(running_after=lambda _: None),
     )
     report = PodReport(cast(NodeServices, services), pod(1), None)
     report.told(status(Running(NOW)))
@@ -55,3 +61,29 @@ async def test_a_pod_that_takes_its_time_is_written_soon_after_it_was_deleted() 
     report.applied(pod(3, deletionTimestamp="2026-05-01T12:00:30Z"), rewound=False)
     assert puts.qsize() == 1  # another change of it is written at once
     report.close(drop=False)
+
+
+async def test_a_deletion_is_reported_though_the_answer_to_a_write_came_before_it() -> None:
+    puts = asyncio.Queue[None]()
+    report = running(puts)
+    report._written({"metadata": {"resourceVersion": "3"}, "status": {"phase": "Running"}})
+    report.applied(pod(2, generation=2, deletionTimestamp="2026-05-01T12:00:30Z"), rewound=False)
+    await asyncio.wait_for(puts.get(), 60)
+    report.applied(pod(3, generation=2, deletionTimestamp="2026-05-01T12:00:30Z"), rewound=False)
+    assert puts.qsize() == 0  # nothing new
+    report.close(drop=False)
+
+
+def test_a_write_that_is_due_at_once_may_be_asked_for_twice_under_uvloop() -> None:
+    async def ask_twice() -> None:
+        puts = asyncio.Queue[None]()
+        report = running(puts)
+        report._pace = 0.1
+        report._sent_at = asyncio.get_running_loop().time() - report._pace + 1e-4
+        report.send()
+        report.send()
+        await asyncio.wait_for(puts.get(), 60)
+        assert puts.qsize() == 0
+        report.close(drop=False)
+
+    uvloop.run(ask_twice())

@@ -57,7 +57,9 @@ class PodReport:
         self._start_time = ""
         self._seen = services.clock.monotonic()
         self._starting: asyncio.TimerHandle | None = None
-        self._pacing: asyncio.TimerHandle | None = None
+        self._pacing: asyncio.Handle | None = None
+        self._paced_until = 0.0
+        """When `_pacing` is due, in the loop's time: a handle of uvloop does not say it if that is within 1 ms."""
         self._sent_at = float("-inf")
         containers = (*pod.containers, *pod.init_containers)
         self._pace = min(MOST_SECONDS, EACH_CONTAINER_SECONDS * len(containers)) if len(containers) > 1 else 0.0
@@ -93,15 +95,17 @@ class PodReport:
         """The API has this version of the pod now; `rewound`, although it is not a later one."""
         before, self._pod = self._pod, pod
         ends = pod.deleting and not before.deleting
-        # Our own write comes back as an event; anything else may have changed what we had written.
-        if pod.resource_version == self._version and not rewound:
-            self.current = pod.status
-        elif rewound or later(pod.resource_version, self._version):
+        # Our own write comes back as an event; anything else may have changed what we had written. The answer to a
+        # write may come before an event that is older, so that this one is the first to tell of a new generation.
+        news = rewound or later(pod.resource_version, self._version)
+        if news:
             self._heard_of(pod.status, pod.resource_version)
-            if rewound:
-                self._earlier = losses.most(self._earlier, losses.reported_before(pod.status, self.by_provider))
-            if self.status is not None and self._starting is None:
-                self.send(after=ENDING_SECONDS if ends else 0.0)
+        elif pod.resource_version == self._version:
+            self.current = pod.status
+        if rewound:
+            self._earlier = losses.most(self._earlier, losses.reported_before(pod.status, self.by_provider))
+        if (news or pod.generation != before.generation) and self.status is not None and self._starting is None:
+            self.send(after=ENDING_SECONDS if ends else 0.0)
 
     def count_reported(self) -> None:
         """Count in what the API has heard of the pod's containers and the provider does not know."""
@@ -155,11 +159,11 @@ class PodReport:
         loop = asyncio.get_running_loop()
         at = max(loop.time() + after, self._sent_at + self._pace)
         if self._pacing is not None:
-            if self._pacing.when() <= at:
+            if self._paced_until <= at:
                 return
             self._pacing.cancel()
         if at > loop.time():
-            self._pacing = loop.call_at(at, self._send_now)
+            self._pacing, self._paced_until = loop.call_at(at, self._send_now), at
         else:
             self._send_now()
 
