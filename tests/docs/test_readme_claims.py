@@ -23,7 +23,7 @@ def rows(title: str) -> list[list[str]]:
 
 def test_its_top_says_for_whom_where_and_how_far() -> None:
     top = README.partition("\n## ")[0]
-    for part in ("**For whom.**", "**Not for you**", "**How far.**", "**Where.**", "docs/pictures/node.svg"):
+    for part in ("**For whom.**", "**Not for you**", "**Status.**", "**Runs on.**", "docs/pictures/node.svg"):
         assert part in top, part
     oldest = PROJECT["requires-python"].removeprefix(">=")
     assert f"Python {oldest} to " in top

@@ -16,8 +16,8 @@ do not count for pods that bring name servers, search domains or hosts of their 
 compared with the full name that is looked up, search domain included: `db` with the search domain
 `default.svc.cluster.local` is a Service, which may be the author's.
 
-`never` is asked last, for the address that is connected to. So a DNS server that gives other answers the second time,
-or an address of the node, gets a guest nowhere.
+`never` is asked last, for the address that is connected to. So a DNS server that gives other answers the second time
+does not help a guest, and neither does an address of the node.
 """
 
 from __future__ import annotations

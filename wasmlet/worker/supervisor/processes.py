@@ -1,4 +1,4 @@
-"""The life of one process that a guest runs in: the shim's half of it, from the wish for a process to its recorded end.
+"""The shim's half of the life of one process that a guest runs in, from the request for it to its recorded end.
 
 `Process` is the base class of containers and execs (`containers`, `execs`, `workers`), which add the streams and what
 else differs. It gets its child process from a zygote (`zygotes`), is told by the shim what happens to the child

@@ -1,4 +1,8 @@
-"""The bytes of an answer: HTTP/1.1, in chunks if its length is not known before."""
+"""Writes the bytes of an answer in HTTP/1.1, in chunks if its length is not known before.
+
+`exchanges` calls it with what a guest answers, and `connections` with the node's own short answers, such as 408.
+Nothing here writes to a socket.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +22,7 @@ class Unsendable(Exception):
 
 
 class Answer:
-    """An answer to one request.
+    """Writes an answer to one request: call `head`, then `data` any number of times, then `end`.
 
     Args:
         method: of the request.
@@ -34,7 +38,7 @@ class Answer:
         """Bytes that are missing for the length that the head tells; None if it tells none."""
 
     def head(self, status: int, fields: Pairs, length: int | None) -> bytes:
-        """Its head.
+        """Return its head.
 
         Args:
             length: bytes of the body; None if that is not known yet. The guest's own field goes before it.
@@ -71,7 +75,7 @@ class Answer:
         return b"".join(lines)
 
     def data(self, parts: Sequence[bytes]) -> bytes:
-        """More of its body.
+        """Return more of its body.
 
         Raises:
             Unsendable: the head has told a shorter one.
@@ -86,7 +90,7 @@ class Answer:
         return b"%x\r\n%b\r\n" % (len(data), data) if self._chunks else data
 
     def end(self, trailers: Pairs) -> bytes:
-        """Its end.
+        """Return its end.
 
         Raises:
             Unsendable: the head has told a longer body.
@@ -97,12 +101,12 @@ class Answer:
 
 
 def informational(status: int, fields: Pairs) -> bytes:
-    """A head that goes before that of the answer."""
+    """Return a head that goes before that of the answer."""
     return _first_line(status) + _lines(fields) + b"\r\n"
 
 
 def text(status: int, words: str, *, bodiless: bool) -> bytes:
-    """A short answer, which is the last one on its connection.
+    """Return a short answer, which is the last one on its connection.
 
     Args:
         bodiless: only the head is sent.
@@ -125,7 +129,7 @@ _dated: tuple[int, bytes] = (0, b"")
 
 
 def date() -> bytes:
-    """The present time, in the form of HTTP's field Date."""
+    """Return the present time, in the form of HTTP's field Date."""
     global _dated
     now = int(time.time())
     if _dated[0] != now:

@@ -1,8 +1,8 @@
-"""Requests that come over a connection: HTTP/1.1, parsed by llhttp, which httptools brings.
+"""Parses the requests of a connection (HTTP/1.1) with llhttp, which httptools brings.
 
-llhttp is strict about what two servers could understand in different ways: it refuses a length beside chunks, two
-lengths, other line ends than CRLF and lines that are folded. What it leaves to its user is refused here or in
-`exchanges`.
+What two servers read in different ways allows request smuggling. So llhttp is strict: it refuses Content-Length with
+chunked, two Content-Lengths, other line ends than CRLF and lines that are folded. What it leaves to its user is refused
+here or in `exchanges`.
 """
 
 from __future__ import annotations

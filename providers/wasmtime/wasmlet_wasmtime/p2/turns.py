@@ -5,7 +5,7 @@ request slowly, or reads its answer slowly, keeps an instance that does nothing 
 free, that does no harm. If all are taken and a request waits for one, the requests of the slowest clients are ended
 (`give_up_slowest`).
 
-How slow a client is, is a debt in seconds (`Turn`):
+Slowness is counted as a debt in seconds (`Turn`):
 
 - The debt grows with the time in which the guest waits for its client and for nothing else.
 - `BYTES_PER_SECOND` bytes that come from the client, or that its system has confirmed, pay for a second, also during a

@@ -18,7 +18,7 @@ In the engine's form (`wasmtime_component_val_t` of its C API) a value has 32 by
 content, which may be a pointer.
 
 Who frees what: the engine frees the memory that a lowered value points to, and the arguments of a call that it makes.
-We free the handle that we make of a resource to find out its number (`_number_of`).
+`_number_of` makes a handle of a resource to find out the resource's number, and frees that handle itself.
 """
 
 from __future__ import annotations
