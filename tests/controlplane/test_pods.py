@@ -9,6 +9,7 @@ import pytest
 
 from tests.controlplane.client import MERGE, PODS, STRATEGIC, Api, pod
 from wasmlet.controlplane.objects.defaults import qos_class
+from wasmlet.model.pod import MOST_GRACE_SECONDS
 
 
 async def test_defaults(api: Api) -> None:
@@ -144,6 +145,16 @@ async def test_graceful_deletion(api: Api) -> None:
     right = {"gracePeriodSeconds": 0, "preconditions": {"uid": first["uid"]}}
     last = await api.ok("DELETE", f"{PODS}/p", right)
     assert (last["kind"], last["metadata"]["uid"]) == ("Pod", first["uid"])
+    assert (await api("GET", f"{PODS}/p"))[0] == 404
+
+
+async def test_a_grace_period_beyond_the_year_9999_is_cut(api: Api) -> None:
+    await api.ok("POST", PODS, pod(nodeName="n1", terminationGracePeriodSeconds=2**60))
+    first = (await api.ok("DELETE", f"{PODS}/p"))["metadata"]
+    longer = (await api.ok("DELETE", f"{PODS}/p", {"gracePeriodSeconds": 2**60}))["metadata"]
+    assert first == longer
+    assert first["deletionGracePeriodSeconds"] == MOST_GRACE_SECONDS
+    await api.ok("DELETE", f"{PODS}/p?gracePeriodSeconds=0")
     assert (await api("GET", f"{PODS}/p"))[0] == 404
 
 

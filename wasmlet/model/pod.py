@@ -17,6 +17,9 @@ Raw = Mapping[str, Any]
 
 RestartPolicy = Literal["Always", "OnFailure", "Never"]
 
+MOST_GRACE_SECONDS = 10 * 365 * 24 * 3600
+"""The longest grace period: the API takes any, and a time beyond the year 9999 cannot be computed with."""
+
 
 @attrs.frozen(order=True)
 class PodKey:
@@ -170,15 +173,18 @@ class Pod:
 
     @property
     def deletion_grace_seconds(self) -> int:
-        """Seconds that the containers have to end, once the pod is being deleted."""
+        """Seconds that the containers have to end, once the pod is being deleted; at most `MOST_GRACE_SECONDS`."""
         grace = self.metadata.get("deletionGracePeriodSeconds")
-        return int(grace if grace is not None else self.termination_grace_seconds)
+        return self.termination_grace_seconds if grace is None else min(int(grace), MOST_GRACE_SECONDS)
 
     @property
     def termination_grace_seconds(self) -> int:
-        """Seconds that its containers have to end, as the manifest says; 30 without it."""
+        """Seconds that its containers have to end, as the manifest says; 30 without it.
+
+        At most `MOST_GRACE_SECONDS`.
+        """
         grace = self.spec.get("terminationGracePeriodSeconds")
-        return 30 if grace is None else int(grace)
+        return 30 if grace is None else min(int(grace), MOST_GRACE_SECONDS)
 
     @property
     def restart_policy(self) -> RestartPolicy:

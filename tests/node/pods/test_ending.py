@@ -7,11 +7,13 @@ from typing import Any
 
 import pytest
 
-from wasmlet.model.pod import Pod
+from wasmlet.model.pod import MOST_GRACE_SECONDS, Pod
 from wasmlet.model.status import ContainerStatus, PodStatus, Running, Terminated
 from wasmlet.node.pods.ending import LEAST_GRACE_SECONDS, grace_seconds, shut_down_status
 
 NOW = datetime(2026, 5, 1, 12, tzinfo=UTC)
+FAR = "31709-12-31T00:00:00Z"
+"""What an API server makes of a grace period that is very long."""
 
 
 def pod(**metadata: Any) -> Pod:
@@ -39,6 +41,8 @@ def deleted(grace: int, left: float) -> Pod:
         (deleted(10, 60), True, None, 10),
         (deleted(1, -60), True, None, 1),
         (deleted(0, -60), True, None, 0),
+        (pod(deletionTimestamp=FAR, deletionGracePeriodSeconds=2**53), True, None, MOST_GRACE_SECONDS),
+        (pod(deletionTimestamp=FAR, deletionGracePeriodSeconds=2**53), False, 12.0, 12),
     ],
 )
 def test_how_long_a_pod_has_to_end(

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
+import structlog
 from wasmlet_agent.changes import Changes
 from wasmlet_agent.pods.fences import Fence
 from wasmlet_agent.pods.pods import Pods
@@ -14,8 +16,17 @@ from wasmlet_agent.pods.store import KeptEnd, Store
 from wasmlet_agent.protocol.messages import EndedLine, PodRequest
 
 from tests.remote.agents import PATIENCE, pod
+from tests.remote.beside import claimed
 from wasmlet import Inputs, NodeContext, PodKey, SystemClock, Terminated
 from wasmlet.testing import ReferenceProvider
+
+
+async def ended(changes: Changes, uid: str) -> EndedLine:
+    """The end of a pod, once it is told; it is told once."""
+    while not (lines := [line for line in changes.newer(0) if isinstance(line, EndedLine) and line.uid == uid]):
+        await changes.told.wait()
+    (line,) = lines
+    return line
 
 
 async def test_an_end_that_is_being_kept_when_the_provider_goes(
@@ -47,11 +58,38 @@ async def test_an_end_that_is_being_kept_when_the_provider_goes(
         go_on.set()
         await leaving
         await pods.attach(provider)
-        while not any(isinstance(line, EndedLine) for line in changes.newer(0)):
-            await changes.told.wait()
-    (line,) = (line for line in changes.newer(0) if isinstance(line, EndedLine))
+        line = await ended(changes, "a")
     assert line.status is not None
     state = line.status.containers[0].state
     assert isinstance(state, Terminated)
     assert state.exit_code == 3
     await provider.stop()
+
+
+@pytest.mark.parametrize("grace", [3e11, 2.0**53])
+async def test_a_grace_beyond_the_end_of_time_is_cut(tmp_path: Path, grace: float) -> None:
+    async with claimed(tmp_path / "state", ReferenceProvider) as agent:
+        await agent.pods.create("a", Fence(1, 1), "", PodRequest(pod("a", restart="Never"), Inputs()))
+        await agent.pods.delete(PodKey("default", "a", "a"), Fence(1, 2), grace)
+        await ended(agent.changes, "a")
+
+
+async def test_an_end_that_fails_ends_neither_the_agent_nor_the_hope(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever nobody expects of it is in the log, and the next request begins anew."""
+
+    def broken(*_: Any) -> None:
+        raise ZeroDivisionError("no such thing")
+
+    key, failed = PodKey("default", "a", "a"), "the end of a pod has failed"
+    with structlog.testing.capture_logs() as log:
+        async with claimed(tmp_path / "state", ReferenceProvider) as agent:
+            await agent.pods.create("a", Fence(1, 1), "", PodRequest(pod("a"), Inputs()))
+            with monkeypatch.context() as patch:
+                patch.setattr(Store, "keep", broken)
+                await agent.pods.delete(key, Fence(1, 2), 5)
+                while not any(line["event"] == failed for line in log):  # noqa: ASYNC110 - a log tells nobody
+                    await asyncio.sleep(0.01)
+            await agent.pods.delete(key, Fence(1, 3), 5)
+            await ended(agent.changes, "a")

@@ -21,6 +21,7 @@ from wasmlet.controlplane.storage import status
 from wasmlet.controlplane.storage.kinds import Kind, core
 from wasmlet.controlplane.storage.status import Cause, Object, bad_request
 from wasmlet.controlplane.storage.store import Event, Record
+from wasmlet.model.pod import MOST_GRACE_SECONDS
 
 _PERMANENT = ("default", "kube-system", "kube-public")
 """Namespaces that the API server never deletes."""
@@ -145,7 +146,7 @@ class Deletion:
         seconds = asked if asked is not None else int(spec.get("terminationGracePeriodSeconds", 30))
         if not spec.get("nodeName") or (raw.get("status") or {}).get("phase") in TERMINAL:
             seconds = 0
-        return 1 if seconds < 0 else seconds
+        return 1 if seconds < 0 else min(seconds, MOST_GRACE_SECONDS)
 
     def _mark(self, raw: Object, grace: int) -> Object:
         meta = dict(raw["metadata"])

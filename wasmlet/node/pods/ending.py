@@ -35,8 +35,9 @@ def grace_seconds(pod: Pod, now: datetime, *, began_before: bool, drain_seconds:
     """
     grace: float = pod.deletion_grace_seconds if pod.deleting else pod.termination_grace_seconds
     if began_before and grace > LEAST_GRACE_SECONDS:
-        left = (parse(pod.metadata["deletionTimestamp"]) - now).total_seconds()
-        grace = max(LEAST_GRACE_SECONDS, min(grace, left))
+        with contextlib.suppress(ValueError):  # a time beyond the year 9999
+            left = (parse(pod.metadata["deletionTimestamp"]) - now).total_seconds()
+            grace = max(LEAST_GRACE_SECONDS, min(grace, left))
     return grace if drain_seconds is None else min(grace, max(0.0, drain_seconds))
 
 

@@ -14,11 +14,11 @@ from typing import Any
 import attrs
 import structlog
 
-from wasmlet.clock import Backoff, Clock, Retries, either
+from wasmlet.clock import Backoff, Clock, either
 from wasmlet.concurrency import in_thread
 from wasmlet.errors import InvalidInput, NotFound, Refused, Rejected
 from wasmlet.failures import described, text_of
-from wasmlet.model.pod import Pod, PodKey
+from wasmlet.model.pod import MOST_GRACE_SECONDS, Pod, PodKey
 from wasmlet.model.status import PodStatus
 from wasmlet.provider import Provider
 from wasmlet_agent.changes import Changes
@@ -27,7 +27,8 @@ from wasmlet_agent.pods import unseen
 from wasmlet_agent.pods.ends import Ends
 from wasmlet_agent.pods.fences import Fence, Fences
 from wasmlet_agent.pods.held import Ending, Held, pod_of
-from wasmlet_agent.pods.store import KeptEnd, KeptPod, KeptStatus, Store
+from wasmlet_agent.pods.statuses import Statuses
+from wasmlet_agent.pods.store import KeptEnd, KeptPod, Store
 from wasmlet_agent.protocol.failures import Stale, Starting
 from wasmlet_agent.protocol.messages import ListedPod, PodRequest
 
@@ -38,7 +39,7 @@ Spawn = Callable[[Coroutine[Any, Any, Any]], asyncio.Task[Any]]
 CALL_SECONDS = 60.0
 """How long a call for a pod may take; `delete_pod` has its grace period in addition."""
 _AGAIN = Backoff(initial=1.0, cap=30.0)
-"""Pauses between tries to end a pod, or to keep its status."""
+"""Pauses between tries to end a pod."""
 
 
 class Pods:
@@ -57,8 +58,7 @@ class Pods:
         self._fences = Fences()
         self._held: dict[str, Held] = {}
         self._ends = Ends(store, changes, clock)
-        self._unsaved: dict[str, KeptStatus] = {}
-        self._touched = asyncio.Event()
+        self._statuses = Statuses(store, changes, clock)
 
     # --- what node loops ask
 
@@ -92,6 +92,8 @@ class Pods:
     async def delete(self, key: PodKey, fence: Fence, grace_seconds: float, *, keeps: bool = False) -> None:
         """End the pod in its own time; the end is told among the changes. With `keeps` its logs stay.
 
+        A grace of more than `MOST_GRACE_SECONDS` is cut to that.
+
         Said again with less grace it hurries. Said again after an error it tells of the error, and tries again at once.
 
         Raises:
@@ -108,7 +110,7 @@ class Pods:
         if held.stopped and keeps:
             self._changes.ended(key.uid, held.last)
             return
-        deadline = self._clock.monotonic() + grace_seconds
+        deadline = self._clock.monotonic() + min(grace_seconds, MOST_GRACE_SECONDS)
         if (ending := held.ending) is not None and (keeps or not ending.keeps):
             if (failure := ending.failure) is not None:
                 ending.again.set()
@@ -200,36 +202,11 @@ class Pods:
         """A pod's status is now this; what is told of pods that have ended is passed over."""
         held = self._held.get(key.uid)
         if held is not None and held.here and held.instead is None:
-            self._say(held, status)
+            self._statuses.say(held, status)
 
     async def save(self) -> None:
-        """Keep statuses on disk as they change, until cancelled; what cannot be written is written later."""
-        retries, first = Retries(_AGAIN, self._clock), True
-        while True:
-            await self._touched.wait()
-            self._touched.clear()
-            unsaved, self._unsaved = self._unsaved, {}
-            if not (failed := await in_thread(self._store.keep_statuses, unsaved)):
-                retries.start_over()
-                first = True
-                continue
-            error = next(iter(failed.values()))
-            if first:
-                log.warning("statuses of pods cannot be kept, trying again", pods=len(failed), **described(error))
-            first = False
-            await retries.wait()
-            for uid in failed:
-                held = self._held.get(uid)
-                if held is not None and held.last == unsaved[uid].status:  # neither overtaken nor ended meanwhile
-                    self._unsaved.setdefault(uid, unsaved[uid])
-            if self._unsaved:
-                self._touched.set()
-
-    def _say(self, held: Held, status: PodStatus) -> None:
-        held.last = status
-        if self._changes.status(held.key, status):
-            self._unsaved[held.key.uid] = KeptStatus(held.key, status)
-            self._touched.set()
+        """Keep statuses on disk as they change, until cancelled."""
+        await self._statuses.save(self._held)
 
     async def _revive(self, held: Held, status: PodStatus | None) -> None:
         """Hand a pod to a provider that has just started.
@@ -238,7 +215,7 @@ class Pods:
             status: what the provider says of it; None where it does not have it.
         """
         if status is not None:
-            self._say(held, status)
+            self._statuses.say(held, status)
         if (ending := held.ending) is not None:
             self._begin_end(held, ending.deadline, ending.fence, keeps=ending.keeps)
             return
@@ -252,7 +229,7 @@ class Pods:
         if status is None:
             held.instead = unseen.verdict(pod, held.last, kept.complete, self._clock.now())
             if held.instead is not None:
-                self._say(held, held.instead)
+                self._statuses.say(held, held.instead)
                 return
         if kept.complete:
             await self._call(held, kept.fence, lambda: self._start_again(held, pod, kept))
@@ -269,7 +246,7 @@ class Pods:
             held.kept = attrs.evolve(kept, digest="")
             held.instead = unseen.waiting(pod, "CreateContainerError", text_of(error))
         if held.instead is not None:
-            self._say(held, held.instead)
+            self._statuses.say(held, held.instead)
 
     # --- calls
 
@@ -329,6 +306,15 @@ class Pods:
         ending.task = self._spawn(self._end(held, ending))
 
     async def _end(self, held: Held, ending: Ending) -> None:
+        """End the pod. Raises nothing: one pod ends no agent. Where it fails, the next request begins it anew."""
+        try:
+            await self._end_and_keep(held, ending)
+        except Exception as error:
+            log.error("the end of a pod has failed", pod=str(held.key), **described(error))
+            if held.ending is ending:
+                held.ending = None
+
+    async def _end_and_keep(self, held: Held, ending: Ending) -> None:
         uid = held.key.uid
         async with held.lock:
             if (kept := held.kept) is not None:  # so that the agent's next process goes on with it
@@ -348,7 +334,7 @@ class Pods:
                 await self._ends.keep(held.key, KeptEnd(final, ending.fence, self._clock.now()))
             finally:  # also where the agent lets its provider go meanwhile: the pod ends once
                 held.here, held.kept, held.instead, held.last, held.ending = False, None, None, None, None
-                self._unsaved.pop(uid, None)
+                self._statuses.drop(uid)
                 self._changes.ended(uid, final)
                 self._tidy(held, None)
 
