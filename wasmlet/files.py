@@ -7,12 +7,15 @@ import secrets
 from pathlib import Path
 
 
-def replace(path: Path, data: bytes, like: os.stat_result | None = None, *, durable: bool = True) -> None:
+def replace(
+    path: Path, data: bytes, like: os.stat_result | None = None, *, durable: bool = True, whole: bool = False
+) -> None:
     """Write a file atomically, in place of the one at `path`. Blocks.
 
     Args:
         like: gives the file's owner, group and mode; if None, only the owner may read and write it (0600).
         durable: wait until the content and the name are on the disk.
+        whole: wait until the content is, and not for the name: a loss of power leaves the old file or the new one.
 
     Raises:
         OSError: the file cannot be written, or cannot be given to that owner. The old file is still there.
@@ -25,7 +28,7 @@ def replace(path: Path, data: bytes, like: os.stat_result | None = None, *, dura
                 os.fchown(descriptor, like.st_uid, like.st_gid)
                 os.fchmod(descriptor, like.st_mode & 0o7777)
             file.write(data)
-            if durable:
+            if durable or whole:
                 file.flush()
                 os.fsync(descriptor)
         part.replace(path)

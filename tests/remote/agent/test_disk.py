@@ -36,15 +36,21 @@ async def test_statuses_that_cannot_be_written_are_written_later(tmp_path: Path)
     assert [line["event"] for line in log].count(told) == 1
 
 
-async def test_what_a_node_loop_was_told_is_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A pod that was taken on, and the end of one: the file, and then its name."""
+def syncs(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of what is waited for until it is on the disk, from now on."""
     synced: list[str] = []
 
     def fsync(descriptor: int) -> None:
         synced.append(Path(f"/proc/self/fd/{descriptor}").readlink().name.partition(".json")[0])
 
+    monkeypatch.setattr("os.fsync", fsync)
+    return synced
+
+
+async def test_what_a_node_loop_was_told_is_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pod that was taken on, and the end of one: the file, and then its name."""
     async with claimed(tmp_path / "state", ReferenceProvider) as agent:
-        monkeypatch.setattr("os.fsync", fsync)
+        synced = syncs(monkeypatch)
         await agent.pods.create("a", Fence(1, 1), "", PodRequest(pod("a"), Inputs()))
         assert synced == ["a", "pods"]
         await agent.pods.create("a", Fence(1, 2), "", PodRequest(pod("a"), Inputs()))
@@ -52,7 +58,17 @@ async def test_what_a_node_loop_was_told_is_on_the_disk(tmp_path: Path, monkeypa
         await agent.pods.delete(PodKey("default", "a", "a"), Fence(1, 3), 0)
         while not any(isinstance(line, EndedLine) for line in agent.changes.newer(0)):
             await agent.changes.told.wait()
-        assert synced[-2:] == [".a", "ends"]
+        assert synced[4:] == [".a", ".a", "ends"], "that it is to end, whole, and how it has ended"
+
+
+def test_secrets_that_are_kept_are_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced = syncs(monkeypatch)
+    disk, secret = Store(tmp_path, keep_secrets=True), {"s": {"metadata": {"name": "s"}, "data": {"key": "dg=="}}}
+    kept = KeptPod(pod("a"), Inputs(secrets=secret), "digest", Fence(1, 1))
+    disk.keep("a", kept, durable=False)
+    assert synced == []
+    disk.sync("a")
+    assert synced == ["a", "secrets", "a", "pods"]
 
 
 async def test_a_pod_starts_while_its_file_waits_for_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -125,23 +125,25 @@ class Store:
             self._hidden.mkdir(mode=0o700, exist_ok=True)
 
     def keep(self, uid: str, kept: KeptPod, *, durable: bool = True) -> None:
-        """Keep a pod; waits for the disk if it is to be `durable`."""
+        """Keep a pod; waits for the disk if it is to be `durable`. What is on the disk already is never lost."""
         hidden = bool(kept.inputs.secrets or kept.inputs.tokens)
         if self._hidden is not None:
             if hidden:
                 secret = Inputs(secrets=kept.inputs.secrets, tokens=kept.inputs.tokens)
-                files.replace(_file(self._hidden, uid), encode(secret), durable=durable)
+                _replace(_file(self._hidden, uid), encode(secret), durable=durable)
             else:
                 _file(self._hidden, uid).unlink(missing_ok=True)
         plain = attrs.evolve(kept.inputs, secrets={}, tokens={})
         content = encode(attrs.evolve(kept, inputs=plain, hidden=hidden, complete=True))
-        files.replace(_file(self._pods, uid), content, durable=durable)
+        _replace(_file(self._pods, uid), content, durable=durable)
 
     def sync(self, uid: str) -> None:
         """Wait until what was kept of a pod is on the disk; does nothing where it was dropped meanwhile."""
-        with contextlib.suppress(FileNotFoundError), _file(self._pods, uid).open("rb") as file:
-            os.fsync(file.fileno())
-            files.sync_directory(self._pods)
+        for directory in (self._hidden, self._pods):
+            if directory is not None:
+                with contextlib.suppress(FileNotFoundError), _file(directory, uid).open("rb") as file:
+                    os.fsync(file.fileno())
+                    files.sync_directory(directory)
 
     def drop(self, uid: str) -> None:
         """Keep a pod and its status no longer."""
@@ -201,6 +203,10 @@ class Store:
 
 def _file(directory: Path, uid: str) -> Path:
     return directory / f"{uid}.json"
+
+
+def _replace(file: Path, content: bytes, *, durable: bool) -> None:
+    files.replace(file, content, durable=durable, whole=file.exists())
 
 
 def _read(directory: Path, kind: type[T]) -> Iterator[tuple[str, T]]:
