@@ -114,6 +114,22 @@ async def test_what_a_guest_is_given_is_its_own(users: Runtime, image: str, tmp_
 
 
 @root
+async def test_files_that_are_made_for_all_can_be_read_whatever_the_umask_of_the_node_is(
+    users: Runtime, image: str
+) -> None:
+    before = os.umask(0o077)
+    try:
+        volumes = [{"name": "config", "configMap": {"name": "settings"}}]
+        at, words = mounts("/etc/below", "config"), ("cat", "/etc/hostname", "cat", "/etc/below/a")
+        pod = pod_of(*words, image=image, spec={"volumes": volumes}, volumeMounts=at)
+        key = await users.create(pod, settings(a="[a]"))
+        assert await users.output(key) == b"web\n[a]"
+        assert (await users.ended(key)).exit_code == 0
+    finally:
+        os.umask(before)
+
+
+@root
 async def test_what_belongs_to_run_as_user_is_the_pods(users: Runtime, image: str, tmp_path: Path) -> None:
     """A container's own runAsUser goes before the pod's; what is somebody else's stays so."""
     for name, owner in (("mine", 1000), ("roots", 0), ("others", 1001)):

@@ -7,6 +7,7 @@ memory, where making it takes a twentieth of the time. All functions block.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import posixpath
@@ -107,7 +108,7 @@ class Places:
 def _make(place: Path, container: Container, path: str, stage: Stage, names: Sequence[str]) -> str:
     private(place.parent)
     directory = str(place)
-    os.mkdir(directory, 0o755)
+    _make_directory(directory)
     fill(container, directory, stage, names)
     if stage.image is not None:
         stage.linked |= stage.image.add_to(directory, path, link=not stage.writable)
@@ -221,7 +222,8 @@ def kubelet_files(pod: Pod, inputs: Inputs, dns: Dns, pod_ips: Sequence[str]) ->
 def fill(container: Container, directory: str, stage: Stage, names: Sequence[str]) -> None:
     """Put the files into a staging directory, and names of the mounts that begin there, so that they are listed."""
     for name in filter(None, names):
-        Path(directory, name).mkdir(exist_ok=True)
+        with contextlib.suppress(FileExistsError):
+            _make_directory(f"{directory}/{name}")
     for name, mount in stage.files.items():
         if _put(container, mount, f"{directory}/{name}"):
             stage.linked.add(name)
@@ -258,6 +260,12 @@ def _put(container: Container, mount: Opened, path: str) -> bool:
     with open(f"/proc/self/fd/{mount.descriptor}", "rb") as source:
         create(path, source.read(MAX_COPY), stat.S_IMODE(found.st_mode))
     return False
+
+
+def _make_directory(path: str) -> None:
+    """Make a directory that everybody may read, whatever the umask is."""
+    os.mkdir(path)
+    os.chmod(path, 0o755)
 
 
 def create(path: str, data: bytes, mode: int) -> None:

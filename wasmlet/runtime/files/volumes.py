@@ -355,7 +355,8 @@ def private(directory: Path) -> None:
 
 def _write(directory: Path, files: Sequence[VolumeFile], now: datetime, group: int | None, user: int | None) -> None:
     private(directory.parent)
-    directory.mkdir(mode=0o755, exist_ok=True)
+    directory.mkdir(exist_ok=True)
+    directory.chmod(0o755)  # whatever this process's umask is
     atomic.write(directory, files, now, group, user)
 
 
