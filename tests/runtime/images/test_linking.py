@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 import time
 import tracemalloc
 from pathlib import Path
@@ -24,6 +25,7 @@ from wasmlet.artifacts.store import Store
 from wasmlet.clock import SystemClock
 from wasmlet.model.inputs import Inputs
 from wasmlet.runtime import DENSE, Engine, Links, linking
+from wasmlet.runtime.images import imports as imports_module
 from wasmlet.runtime.images.compile_process import CompileError, Unfit
 from wasmlet.runtime.images.compiler import CompileLimits, Compiler
 from wasmlet.runtime.images.images import Images, Module
@@ -420,3 +422,31 @@ async def test_what_imports_no_functions_for_sockets_is_known_not_to_use_them(
     path.write_bytes(text_module(f"(module {START})"))
     assert (await imports.uses_of(found)).sockets is may
     assert (await Imports(2**20).uses_of(attrs.evolve(found, digest="0" * 64))).sockets
+
+
+async def test_a_module_that_cannot_be_read_now_keeps_no_other_one_waiting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hung, reads, read = threading.Event(), [], imports_module.read
+
+    def slow(path: Path, max_bytes: int, copy: int) -> str:
+        reads.append(path.name)
+        if path.name == "hung.wasm":
+            assert hung.wait(60)
+            raise OSError
+        return read(path, max_bytes, copy)
+
+    monkeypatch.setattr(imports_module, "read", slow)
+    images, imports, found = Images(True, None, 2**20), Imports(2**20), []
+    for name_, text in (("hung", f"(module {START})"), ("other", f"(module (memory 1) {START})")):
+        path = tmp_path / f"{name_}.wasm"
+        path.write_bytes(text_module(text))
+        found.append(await images.find(f"file://{path}"))
+    waiting = [asyncio.create_task(imports.uses_of(found[0])) for _ in range(20)]
+    try:
+        others = await asyncio.wait_for(asyncio.gather(*(imports.uses_of(found[1]) for _ in range(20))), 50)
+    finally:
+        hung.set()
+    assert [uses.sockets for uses in others] == [False] * 20
+    await asyncio.gather(*waiting)
+    assert sorted(reads) == ["hung.wasm", "other.wasm"]

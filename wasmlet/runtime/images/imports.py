@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from pathlib import Path
 
-from wasmlet.concurrency import in_thread
+from wasmlet.concurrency import Shared
 from wasmlet.runtime import linking
 from wasmlet.runtime.images.images import ImageError, Module, read
 
@@ -14,7 +13,7 @@ _MOST_KNOWN = 1000
 
 
 class Imports:
-    """Reads each module once.
+    """Reads each module once, and one that cannot be read once for all who ask meanwhile.
 
     Args:
         max_bytes: the largest module.
@@ -23,17 +22,16 @@ class Imports:
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
         self._known: dict[str, linking.Uses] = {}
-        self._turn = asyncio.Lock()
+        self._shared = Shared(self._find)
 
     async def uses_of(self, module: Module) -> linking.Uses:
         """What it does with a network."""
-        if module.digest not in self._known:
-            async with self._turn:  # of many pods that start with a new module, one reads it
-                if module.digest not in self._known:
-                    return await in_thread(self._find, module)
-        return self._known[module.digest]
+        known = self._known.get(module.digest)
+        return await self._shared.of(module) if known is None else known
 
     def _find(self, module: Module) -> linking.Uses:
+        if (known := self._known.get(module.digest)) is not None:  # whoever asked before has read it
+            return known
         # A copy, so that what is looked at is what has this digest, whatever becomes of the file meanwhile.
         copy = os.memfd_create("module", os.MFD_CLOEXEC)
         try:
