@@ -323,6 +323,25 @@ def test_usage_and_removal_do_not_leave_the_tree(tmp_path: Path) -> None:
     beneath.remove(tree)
 
 
+def test_a_directory_is_removed_though_files_in_it_are_renamed_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the shim does with a log when it has compressed it."""
+    unlink, files = os.unlink, [tmp_path / "logs" / name for name in ("a", "b", "c")]
+    files[0].parent.mkdir()
+    for file in files:
+        file.touch()
+
+    def renamed_first(name: str, *, dir_fd: int) -> None:
+        if not name.endswith(".gz"):
+            os.rename(name, f"{name}.gz", src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
+        unlink(name, dir_fd=dir_fd)
+
+    monkeypatch.setattr(beneath.os, "unlink", renamed_first)
+    beneath.remove(files[0].parent)
+    assert not files[0].parent.exists()
+
+
 async def test_no_descriptor_is_left(runtime: Runtime, image: str) -> None:
     key = await runtime.create(pod_of("put", "/dev/termination-log", "so far", "sleep", "1000", image=image))
     await runtime.logged(key, b": ok\n")

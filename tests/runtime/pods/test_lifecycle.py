@@ -7,6 +7,7 @@ import contextlib
 import os
 import select
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -330,6 +331,24 @@ async def test_a_uid_that_is_no_file_name(runtime: Runtime, image: str) -> None:
     assert not (runtime.state_dir.parent / "escape").exists()
     await runtime.provider.delete_pod(key, 0)
     assert list((runtime.state_dir / "runtime" / "logs").iterdir()) == []
+
+
+async def test_logs_are_removed_when_the_shim_has_let_go_of_them(
+    runtime: Runtime, image: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = await runtime.create(pod_of("sleep", "1000", image=image))
+    await runtime.running(key)
+    logs, there, client = runtime.state_dir / "runtime" / "logs" / key.uid, [], runtime.provider.services.client
+    forget = client.forget
+
+    async def seen_first(container_ids: Sequence[str]) -> None:
+        there.append(logs.exists())
+        await forget(container_ids)
+
+    monkeypatch.setattr(client, "forget", seen_first)
+    await runtime.provider.delete_pod(key, 0)
+    assert there == [True]
+    assert not logs.exists()
 
 
 async def test_ended_but_kept(runtime: Runtime, image: str) -> None:

@@ -180,7 +180,7 @@ def remove(path: Path) -> None:
 def _empty(directory: int, top: int, depth: int) -> None:
     """Remove what is in a directory; directories that are too deep are moved to the top instead.
 
-    Where a guest replaces something meanwhile, a part of it is left.
+    Where a guest replaces something meanwhile, a part of it is left. What somebody else has removed is no error.
     """
     with os.scandir(directory) as entries:
         found = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
@@ -199,7 +199,7 @@ def _empty(directory: int, top: int, depth: int) -> None:
                 os.close(below)
             os.rmdir(name, dir_fd=directory)
         except OSError as error:
-            if error.errno not in (errno.EISDIR, errno.ELOOP, errno.ENOTDIR, errno.ENOTEMPTY):
+            if error.errno not in (errno.EISDIR, errno.ELOOP, errno.ENOENT, errno.ENOTDIR, errno.ENOTEMPTY):
                 raise
 
 

@@ -328,12 +328,8 @@ class PodLife:
                 reader.cancel()
             await asyncio.gather(*readers, return_exceptions=True)
 
-    async def stop(self, grace: float, *, logs: bool = False) -> PodStatus:
-        """End whatever runs, free all but the logs, and return the last status; a cancelled call is gone on with.
-
-        Args:
-            logs: free these, too.
-        """
+    async def stop(self, grace: float) -> PodStatus:
+        """End whatever runs, free all but the logs, and return the last status; a cancelled call is gone on with."""
         self._ending = True
         if self._task is not None:
             self._task.cancel()
@@ -343,22 +339,19 @@ class PodLife:
             await self.stop_containers(grace)
         final = self.status()
         # The files go first, so that secrets are removed even if removing the network hangs.
-        await in_thread(self._remove_files, logs)
+        await in_thread(self.services.storage.remove, self.key.uid)
         await self.sandbox.leave()
         self.stopped = True
         return final
 
-    def _remove_files(self, logs: bool) -> None:
-        self.services.storage.remove(self.key.uid)
-        if logs:
-            with contextlib.suppress(OSError):
-                beneath.remove(self.services.state_dir / self.log_directory)
-
     async def end(self, grace: float) -> PodStatus:
         """End whatever runs, free everything, and return the last status; a cancelled call is gone on with."""
-        final = await self.stop(grace, logs=True)
+        final = await self.stop(grace)
         await self.services.client.forget(list(self._records))
         self._records.clear()
+        # Not before the shim has let go of them: it may still rename and compress some.
+        with contextlib.suppress(OSError):
+            await in_thread(beneath.remove, self.services.state_dir / self.log_directory)
         self.services.deferred.discard(self.key.uid)
         self.services.probe_counts.forget(self.key)
         if self.services.users is not None:
