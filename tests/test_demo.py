@@ -169,6 +169,40 @@ async def test_a_pool_leaves_nothing_whenever_it_is_stopped(at: str, monkeypatch
         assert os.listdir(directory) == []
 
 
+async def test_a_pool_ends_with_a_demo_that_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        monkeypatch.setitem(OWN, "TMPDIR", directory)
+        async with wasmlet("demo", "--port", "0", "--pool", "--keep") as demo:
+            await demo.line("^up until Ctrl-C")
+            before = await _processes_with(directory)
+            demo.process.kill()
+            await demo.process.wait()
+        assert len(before) > 5, before  # the operator, two nodes, and what runs their pods
+        async with asyncio.timeout(PATIENCE):
+            while await _processes_with(directory):  # noqa: ASYNC110 - looked at
+                await asyncio.sleep(0.1)
+
+
+async def test_a_pool_has_the_volumes_of_the_examples() -> None:
+    async with wasmlet("demo", "--port", "0", "--pool", "examples/claim.yaml") as demo:
+        code, output = await demo.end()
+    assert code == 0, output
+    assert "  reader | written by another pod\n" in output
+
+
+async def test_a_pool_that_fails_shows_the_last_lines_of_the_logs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = "import os, sys\nif 'operator' in sys.orig_argv: os.write(2, b'broken here\\n'), os._exit(1)\n"
+    (tmp_path / "sitecustomize.py").write_text(broken)
+    monkeypatch.setitem(OWN, "PYTHONPATH", str(tmp_path))
+    async with wasmlet("demo", "--port", "0", "--pool") as demo:
+        code, output = await demo.end()
+    assert code == 1
+    assert "Error: the operator ended with exit code 1\nthe last lines of the operator:\n  broken here\n" in output
+    assert "Traceback" not in output
+
+
 async def test_a_pool_is_of_the_usual_provider() -> None:
     async with wasmlet("demo", "--pool", "--provider", "remote") as demo:
         code, output = await demo.end()

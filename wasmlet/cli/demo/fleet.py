@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import sys
-from asyncio.subprocess import DEVNULL, Process
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from asyncio.subprocess import Process
+from collections.abc import AsyncGenerator, Iterable
+from contextlib import asynccontextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from wasmlet.cli.demo import child
 from wasmlet.cli.demo.follow import Say
-from wasmlet.cli.demo.halves import Place, end, flags
-from wasmlet.cli.demo.machine import Machine, Settings
+from wasmlet.cli.demo.halves import STORAGE_CLASS, Place, end, flags
+from wasmlet.cli.demo.machine import LOG, Machine, Settings
 from wasmlet.cli.demo.showing import DemoFailed
 from wasmlet.clock import SystemClock, either
 from wasmlet.controlplane.control_plane import ControlPlane
@@ -31,6 +31,8 @@ MACHINE = "machine"
 NAMESPACE = "wasmlet"
 READY_SECONDS = 120.0
 LOOK_SECONDS = 0.2
+LAST_LINES = 5
+"""How many lines of a log an error shows."""
 
 
 def check() -> None:
@@ -77,17 +79,23 @@ async def fleet(
         "WASMLET_ALLOW_LOCAL_MODULES": "true",
         "WASMLET_MODULE_DIR": str(place.modules),
         "WASMLET_NETWORK": ADDRESS,
+        "WASMLET_ALLOW_STORAGE_CLASS": STORAGE_CLASS,
     }
+    operator_log = place.directory / "operator.log"
     machine = Machine(Settings(plane.url, flags(place.registries), variables))
     async with Node(machine, config):
         # The node registers with its provider's taint. Here it stands for a machine of a cluster, which has none.
         await client.patch(f"{paths.NODES}/{MACHINE}", {"spec": {"taints": None}}, MERGE_PATCH)
         say(f"node           {MACHINE} is Ready, and runs the nodes of pools, each as a process")
-        async with _operator(plane, place.directory / "operator.log") as operator:
+        async with _operator(plane, operator_log) as operator:
             say(f"operator       a process of its own, for pools with nodes in namespace {NAMESPACE}")
             for pool in await _read(examples / "pool.yaml"):
                 await client.create(POOLS, pool)
-                await _ready(client, pool["metadata"]["name"], operator, stop, say)
+                try:
+                    await _ready(client, pool["metadata"]["name"], operator, stop, say)
+                except DemoFailed as error:  # the logs go with the directory
+                    logs = [operator_log, *(place.directory / MACHINE).glob(f"*/{LOG}")]
+                    raise DemoFailed("\n".join([str(error), *await asyncio.to_thread(_ends, logs)])) from None
             yield
 
 
@@ -104,11 +112,8 @@ async def _read(manifest: Path) -> list[dict[str, Any]]:
 @asynccontextmanager
 async def _operator(plane: ControlPlane, file: Path) -> AsyncGenerator[Process, None]:
     with await asyncio.to_thread(file.open, "ab") as log:
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "wasmlet", "operator", f"--kubeconfig={plane.kubeconfig}",
-            f"--namespace={NAMESPACE}", stdin=DEVNULL, stdout=log, stderr=log,
-            start_new_session=True,  # Ctrl-C is for the demo, which ends the pods first
-        )  # fmt: skip
+        arguments = ["operator", f"--kubeconfig={plane.kubeconfig}", f"--namespace={NAMESPACE}"]
+        process = await child.start(arguments, log)
     try:
         yield process
     finally:
@@ -132,3 +137,14 @@ async def _ready(client: Client, name: str, operator: Process, stop: asyncio.Eve
         if clock.monotonic() > end:
             raise DemoFailed(f"the nodes of pool {name} are not ready after {READY_SECONDS:g} s: {said}")
         await either(clock, LOOK_SECONDS, stop)
+
+
+def _ends(logs: Iterable[Path]) -> list[str]:
+    """The last lines of logs, each log with its name; of those that are empty or cannot be read, nothing."""
+    found = []
+    for file in logs:
+        with suppress(OSError):
+            lines = file.read_text(errors="replace").splitlines()[-LAST_LINES:]
+            name = "the operator" if file.name != LOG else f"a node ({file.parent.name})"
+            found += [f"the last lines of {name}:", *(f"  {line}" for line in lines)] if lines else []
+    return found

@@ -14,16 +14,15 @@ import os
 import random
 import shutil
 import socket
-import sys
-from asyncio.subprocess import DEVNULL
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 import attrs
 
+from wasmlet.cli.demo import child
 from wasmlet.clock import Backoff, Clock, SystemClock, either
-from wasmlet.errors import NotFound, Refused
+from wasmlet.errors import NotFound, NotYet, Refused
 from wasmlet.kube.config import SERVICE_ACCOUNT
 from wasmlet.model.environment import environment
 from wasmlet.model.expansion import command_and_args
@@ -41,6 +40,9 @@ PAUSES = Backoff(initial=1.0, cap=30.0, jitter=0.0)
 PROBE_SECONDS = 0.2
 PROBE_AGAIN_SECONDS = 5.0
 """The pause between two probes of a node that is ready."""
+ADDRESS_TRIES = 100
+LOG = "log"
+"""The name of a node's log, in the node's directory."""
 
 
 @attrs.frozen
@@ -168,6 +170,8 @@ class _NodePod:
         self._since = clock.now()
         self._ending = asyncio.Event()
         self._process: asyncio.subprocess.Process | None = None
+        self._writing = asyncio.Lock()
+        """Held while a thread writes the node's files."""
         self._status = ContainerStatus(self._container.name, image=self._container.image)
         self._task = asyncio.create_task(self._run(), name=f"pod {self.key}")
 
@@ -181,8 +185,9 @@ class _NodePod:
     async def update(self, pod: Pod, inputs: Inputs) -> None:
         """Take over a newer token."""
         self._pod, self._inputs = pod, inputs
-        with contextlib.suppress(Refused):
-            await asyncio.to_thread(self._write_token)
+        async with self._writing:
+            with contextlib.suppress(Refused):
+                await asyncio.to_thread(self._write_token)
 
     async def end(self, grace_seconds: float) -> None:
         """SIGTERM, and SIGKILL when the grace period is over; return when the process has ended."""
@@ -203,23 +208,27 @@ class _NodePod:
         pauses = PAUSES.pauses()
         while not self._ending.is_set():
             try:
-                words, variables = await asyncio.to_thread(self._prepare)
+                async with self._writing:
+                    words, variables = await asyncio.to_thread(self._prepare)
+                process = await self._started(words, variables)
             except Refused as error:
                 self._set(Waiting(error.reason, str(error)))
+            except OSError as error:
+                self._set(Waiting("CreateContainerError", f"the node cannot be started: {error}"))
             else:
-                ended = await self._run_once(words, variables)
+                ended = await self._end_of(process)
                 if self._ending.is_set():
                     return
                 restarts = self._status.restart_count + 1
                 self._set(Waiting("CrashLoopBackOff"), last_state=ended, restart_count=restarts)
             await either(self._clock, next(pauses), self._ending)
 
-    async def _run_once(self, words: Sequence[str], variables: Mapping[str, str]) -> Terminated:
-        with await asyncio.to_thread((self.directory / "log").open, "ab") as log:
-            process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "wasmlet", "run", *words, env=variables, stdin=DEVNULL, stdout=log, stderr=log,
-                start_new_session=True,  # Ctrl-C is for the demo, which ends the pods first
-            )  # fmt: skip
+    async def _started(self, words: Sequence[str], variables: Mapping[str, str]) -> asyncio.subprocess.Process:
+        with await asyncio.to_thread((self.directory / LOG).open, "ab") as log:
+            return await child.start(["run", *words], log, variables)
+
+    async def _end_of(self, process: asyncio.subprocess.Process) -> Terminated:
+        """Tell of the process that runs, wait for its end, and tell of that."""
         self._process, started = process, self._clock.now()
         if self._ending.is_set():
             self._signal(force=False)
@@ -296,8 +305,18 @@ def _kubeconfig(server: str, token: Path) -> dict[str, Any]:
 
 
 def _free_address(port: int) -> str:
-    """An address of loopback at which nobody has the port."""
-    while True:
+    """An address of loopback at which nobody has the port.
+
+    Raises:
+        NotYet: none of those that were tried can be had.
+    """
+    why = ""
+    for _ in range(ADDRESS_TRIES):
         address = f"127.{random.randrange(128, 192)}.{random.randrange(256)}.{random.randrange(1, 255)}"
-        with contextlib.suppress(OSError), socket.create_server((address, port)):
+        try:
+            socket.create_server((address, port)).close()
+        except OSError as error:
+            why = error.strerror or str(error)
+        else:
             return address
+    raise NotYet(f"no address of loopback can be had for port {port}: {why}", "CreateContainerError")
