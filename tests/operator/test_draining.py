@@ -14,8 +14,9 @@ import pytest
 from tests.operator.pools import pod
 from wasmlet.clock import Pacing
 from wasmlet.kube import Client, errors, load_identity
+from wasmlet.kube.client import MERGE_PATCH
 from wasmlet.operator.config import OperatorConfig
-from wasmlet.operator.drain import LAST_GRACE
+from wasmlet.operator.drain import LAST_GRACE, PAUSES, Drain
 from wasmlet.operator.draining import CORDON_SECONDS, END_SECONDS, Drains
 from wasmlet.operator.fleet import Fleet
 from wasmlet.operator.health import Metrics, Pulse
@@ -248,3 +249,65 @@ async def test_nodes_that_are_emptied_together_are_one_event() -> None:
             await drains.follow(nodes, found, 3600)
         (message,) = told
         assert message.startswith("edge-0, edge-1, edge-2, and 2 more: ")
+
+
+class Refusing(Unheard):
+    """A client whose evictions and deletes of pods are all refused; it counts them."""
+
+    asked = 0
+
+    async def create(self, path: str, *arguments: Any) -> dict[str, Any]:
+        if path.endswith("/eviction"):
+            self.asked += 1
+            raise errors.TooManyRequests(429, "TooManyRequests", "a budget")
+        return await super().create(path, *arguments)
+
+    async def delete(self, path: str, *arguments: Any) -> dict[str, Any]:
+        self.asked += 1
+        raise errors.Forbidden(403, "Forbidden", "an old role")
+
+
+class Following(Drain):
+    """A drain that says which pods have changed."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.changes: asyncio.Queue[str] = asyncio.Queue()
+
+    def applied(self, item: dict[str, Any]) -> None:
+        super().applied(item)
+        self.changes.put_nowait(item["metadata"]["name"])
+
+
+@pytest.mark.parametrize("insists", [False, True])
+async def test_pods_that_change_are_not_asked_more_often(insists: bool) -> None:
+    """Each change of a pod on the node wakes the drain."""
+    clock, told = FakeClock(), asyncio.Event()
+    async with (
+        asyncio.timeout(60),
+        ControlPlane(node_monitor_grace=None, schedule=False) as plane,
+        Refusing(await load_identity(plane.kubeconfig), throttled_tries=0) as client,
+    ):
+        drain = Following(client, "edge-0", clock, random.Random(0), told.set)
+        if insists:
+            drain.insist()
+        pods = "/api/v1/namespaces/default/pods"
+        for name in ("a", "b"):
+            spec = {"nodeName": "edge-0", "containers": [{"name": "c", "image": "i"}]}
+            await client.create(pods, {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": spec})
+        draining = asyncio.create_task(drain.run())
+        while drain.left != 2 or not drain.held:
+            await told.wait()
+            told.clear()
+        await clock.next_sleep(at_most=PAUSES.initial * 2)
+        for number in range(20):
+            await client.patch(f"{pods}/a", {"metadata": {"labels": {"n": str(number)}}}, MERGE_PATCH)
+            await drain.changes.get()
+            for _ in range(50):
+                await asyncio.sleep(0)
+        assert client.asked == 2
+        clock.advance(PAUSES.initial * 2)
+        while client.asked < 4:  # noqa: ASYNC110 - looked at
+            await asyncio.sleep(0.01)
+        draining.cancel()
+        await asyncio.wait([draining])

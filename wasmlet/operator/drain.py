@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import Any
 
+import attrs
 import structlog
 
 from wasmlet.clock import Backoff, Clock, Pacing, either
@@ -18,6 +19,15 @@ PAUSES = Backoff(initial=0.5, cap=5, jitter=0.3)
 """The pauses between two tries to evict what a budget protects; kubectl waits 5 s each time."""
 LAST_GRACE = 30
 """The longest grace period in seconds of a pod that is deleted, not evicted."""
+
+
+@attrs.frozen
+class _Refusal:
+    """Why pods may not leave, when to ask again in seconds of the clock, and the pauses after that."""
+
+    why: str
+    due: float
+    pauses: Iterator[float]
 
 
 class Drain:
@@ -44,6 +54,8 @@ class Drain:
         self._pods: dict[str, dict[str, Any]] = {}
         self._changed = asyncio.Event()
         self._insists = False
+        self._refused: dict[Hashable, _Refusal] = {}
+        """By group of pods."""
 
     @property
     def empty(self) -> bool:
@@ -65,59 +77,59 @@ class Drain:
             await self._evict()
 
     async def _evict(self) -> None:
-        pauses = PAUSES.pauses(self._rng)
         while True:
             if not self._pods:
                 self._say("")
                 await self._changed.wait()
             self._changed.clear()
-            before = len(self._pods)
-            pods = list(self._pods.values())
-            held = await (self._delete(pods) if self._insists else self._round([p for p in pods if not _ending(p)]))
-            self._say(held)
-            if not self._pods:
-                continue
-            await either(self._clock, next(pauses), self._changed)
-            if len(self._pods) < before:
-                pauses = PAUSES.pauses(self._rng)
+            await self._round()
+            self._say(next((refusal.why for refusal in self._refused.values()), ""))
+            if self._pods:
+                now = self._clock.monotonic()
+                due = min((refusal.due for refusal in self._refused.values()), default=now + PAUSES.cap)
+                await either(self._clock, due - now, self._changed)
 
-    async def _round(self, pods: Sequence[dict[str, Any]]) -> str:
-        """Request the eviction of each pod. After one refusal, the other pods of the same owner are not tried."""
-        held, refused = "", set()
-        for pod in pods:
-            metadata = pod["metadata"]
-            group = (metadata["namespace"], _owner(pod))
-            if group in refused:
+    async def _round(self) -> None:
+        """Ask each pod to leave. After a refusal, the pods of the same group are not asked until that is due again."""
+        refused: dict[Hashable, _Refusal] = {}
+        for pod in list(self._pods.values()):
+            group = self._group(pod)
+            if group in refused or self._leaves_already(pod):
+                continue
+            before = self._refused.get(group)
+            if before is not None and before.due > self._clock.monotonic():
+                refused[group] = before
                 continue
             try:
-                await self._client.create(f"{_path(metadata)}/eviction", _eviction(metadata))
-            except errors.ObjectNotFound:
-                continue
-            except errors.Conflict:
+                await (self._delete(pod) if self._insists else self._request(pod))
+                self._refused.pop(group, None)
+            except (errors.ObjectNotFound, errors.Conflict):
                 continue  # another pod has that name by now; the watch will report it
             except errors.ApiError as error:
-                # 429 from a disruption budget, 500 where several budgets match the pod, or no answer: the next round
-                # tries again.
-                refused.add(group)
-                held = held or f"{metadata['namespace']}/{metadata['name']}: {error}"
-        return held
+                # 429 from a disruption budget, 500 where several budgets match the pod, 403, or no answer.
+                pauses = PAUSES.pauses(self._rng) if before is None else before.pauses
+                why = f"{pod['metadata']['namespace']}/{pod['metadata']['name']}: {error}"
+                refused[group] = _Refusal(why, self._clock.monotonic() + next(pauses), pauses)
+        self._refused = refused
 
-    async def _delete(self, pods: Sequence[dict[str, Any]]) -> str:
-        """Delete each pod. One that ends already gets less time, if it has more than `LAST_GRACE`."""
-        held = ""
-        for pod in pods:
-            metadata = pod["metadata"]
-            grace = min(pod["spec"].get("terminationGracePeriodSeconds", LAST_GRACE), LAST_GRACE)
-            if _ending(pod) and metadata.get("deletionGracePeriodSeconds", 0) <= grace:
-                continue
-            options = {"gracePeriodSeconds": grace, "preconditions": {"uid": metadata["uid"]}}
-            try:
-                await self._client.delete(_path(metadata), options)
-            except (errors.ObjectNotFound, errors.Conflict):
-                continue
-            except errors.ApiError as error:
-                held = held or f"{metadata['namespace']}/{metadata['name']}: {error}"
-        return held
+    def _group(self, pod: dict[str, Any]) -> Hashable:
+        """What the pod has in common with those that are refused with it. A pod that is deleted is by itself."""
+        return self._insists, pod["metadata"]["uid"] if self._insists else _owner(pod)
+
+    def _leaves_already(self, pod: dict[str, Any]) -> bool:
+        """Whether the pod ends. One that is to be deleted gets less time, if it has more than `LAST_GRACE`."""
+        return _ending(pod) and (
+            not self._insists or pod["metadata"].get("deletionGracePeriodSeconds", 0) <= _grace(pod)
+        )
+
+    async def _request(self, pod: dict[str, Any]) -> None:
+        metadata = pod["metadata"]
+        await self._client.create(f"{_path(metadata)}/eviction", _eviction(metadata))
+
+    async def _delete(self, pod: dict[str, Any]) -> None:
+        metadata = pod["metadata"]
+        options = {"gracePeriodSeconds": _grace(pod), "preconditions": {"uid": metadata["uid"]}}
+        await self._client.delete(_path(metadata), options)
 
     def _say(self, held: str) -> None:
         if held != self.held:
@@ -156,6 +168,11 @@ def _leaves(pod: dict[str, Any]) -> bool:
 
 def _ending(pod: dict[str, Any]) -> bool:
     return "deletionTimestamp" in pod["metadata"]
+
+
+def _grace(pod: dict[str, Any]) -> int:
+    """The grace period in seconds of the pod where it is deleted."""
+    return min(int(pod["spec"].get("terminationGracePeriodSeconds", LAST_GRACE)), LAST_GRACE)
 
 
 def _owner(pod: dict[str, Any]) -> str:
