@@ -10,7 +10,7 @@ import pytest
 import structlog
 from wasmlet_agent.pods.fences import Fence
 from wasmlet_agent.pods.store import KeptEnd, KeptPod, Store
-from wasmlet_agent.protocol.messages import EndedLine, PodRequest
+from wasmlet_agent.protocol.messages import EndedLine, PodRequest, StatusLine
 
 from tests.node.trouble import FastClock
 from tests.remote.agents import PATIENCE, pod
@@ -72,22 +72,38 @@ def test_secrets_that_are_kept_are_on_the_disk(tmp_path: Path, monkeypatch: pyte
 
 
 async def test_a_pod_starts_while_its_file_waits_for_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And is answered for when it is there."""
-    waits, go_on = asyncio.Event(), threading.Event()
+    """And is answered for, and told to run, when it is there: else it might run twice after a loss of power."""
+    waits, ended, go_on = asyncio.Event(), asyncio.Event(), threading.Event()
     loop, provider = asyncio.get_running_loop(), ReferenceProvider()
+    request = PodRequest(pod("a", "exit", "3", restart="Never"), Inputs())
 
     def fsync(descriptor: int) -> None:
         loop.call_soon_threadsafe(waits.set)
         assert go_on.wait(PATIENCE)
 
+    def saw(key: PodKey, status: PodStatus) -> None:
+        pass_on(key, status)
+        if isinstance(status.containers[0].state, Terminated):
+            ended.set()
+
     async with claimed(tmp_path / "state", lambda: provider) as agent:
+        pass_on = agent.pods.saw
+        monkeypatch.setattr(agent.pods, "saw", saw)
         monkeypatch.setattr("os.fsync", fsync)
-        creating = asyncio.create_task(agent.pods.create("a", Fence(1, 1), "", PodRequest(pod("a"), Inputs())))
+        creating = asyncio.create_task(agent.pods.create("a", Fence(1, 1), "", request))
         await waits.wait()
-        await provider.until(lambda: provider.created, PATIENCE)
+        await ended.wait()
+        listing = asyncio.create_task(agent.pods.listed())
+        await asyncio.sleep(0)
         assert not creating.done()
+        assert not listing.done()
+        assert not [line for line in agent.changes.newer(0) if isinstance(line, StatusLine)]
         go_on.set()
         await creating
+        (listed,) = await listing
+        (line,) = (line for line in agent.changes.newer(0) if isinstance(line, StatusLine))
+        assert line.status == listed.status
+        assert isinstance(line.status.containers[0].state, Terminated)
 
 
 async def test_an_end_outweighs_the_pod_that_a_loss_of_power_brought_back(tmp_path: Path) -> None:

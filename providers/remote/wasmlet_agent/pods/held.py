@@ -46,6 +46,7 @@ class Held:
         last: its newest status.
         calls: the tasks that create or update it, or wait for their turn to do so.
         stopped: it was ended, and its logs stay until it is deleted.
+        syncs: the tasks that wait until it is on the disk; nobody is told a status before.
     """
 
     key: PodKey
@@ -57,6 +58,7 @@ class Held:
     calls: set[asyncio.Task[Any]] = attrs.field(factory=set)
     ending: Ending | None = None
     stopped: bool = False
+    syncs: set[asyncio.Task[Any]] = attrs.field(factory=set)
 
     def tasks(self) -> list[asyncio.Task[Any]]:
         """All tasks that work on this pod now."""
@@ -93,3 +95,9 @@ def pod_of(uid: str, request: PodRequest) -> Pod:
     if metadata["uid"] != uid:
         raise InvalidInput(f"pod.metadata.uid: expected {uid!r} as in the path, found {metadata['uid'][:40]!r}")
     return Pod(request.pod)
+
+
+async def on_disk(*pods: Held) -> None:
+    """Wait until what is being written of them is on the disk."""
+    if syncs := [sync for held in pods for sync in held.syncs]:
+        await asyncio.wait(syncs)

@@ -26,7 +26,7 @@ from wasmlet_agent.outcomes import outcome_of
 from wasmlet_agent.pods import unseen
 from wasmlet_agent.pods.ends import Ends
 from wasmlet_agent.pods.fences import Fence, Fences
-from wasmlet_agent.pods.held import Ending, Held, pod_of
+from wasmlet_agent.pods.held import Ending, Held, on_disk, pod_of
 from wasmlet_agent.pods.statuses import Statuses
 from wasmlet_agent.pods.store import KeptEnd, KeptPod, Store
 from wasmlet_agent.protocol.failures import Stale, Starting
@@ -131,14 +131,17 @@ class Pods:
             NotFound: it is not here.
         """
         held = self._here(uid)
-        return held.listed(held.instead or await self.provider.pod_status(held.key))
+        status = held.instead or await self.provider.pod_status(held.key)
+        await on_disk(held)
+        return held.listed(status)
 
     async def listed(self) -> tuple[ListedPod, ...]:
         """Every pod."""
         found = {record.key.uid: record.status for record in await self.provider.list_pods()}
         found |= {uid: held.instead for uid, held in self._held.items() if held.instead is not None}
-        here = ((self._held.get(uid), status) for uid, status in found.items())
-        return tuple(held.listed(status) for held, status in here if held is not None)
+        here = [(held, status) for uid, status in found.items() if (held := self._held.get(uid)) is not None]
+        await on_disk(*(held for held, _ in here))
+        return tuple(held.listed(status) for held, status in here)
 
     def key(self, uid: str) -> PodKey:
         """Which pod this is.
@@ -278,8 +281,9 @@ class Pods:
         if held.instead is not None and unseen.over(pod, held.instead):
             return
         held.here, held.instead = True, None
+        if first:
+            self._begin_sync(held)
         # The pod starts while what was written waits for the disk; its caller is answered when both are done.
-        synced = self._spawn(self._stored(held, partial(self._store.sync, held.key.uid))) if first else None
         try:
             await self.provider.create_pod(pod, kept.inputs)
         except (Refused, Rejected, InvalidInput):
@@ -287,8 +291,7 @@ class Pods:
             await self._keep(held)
             raise
         finally:
-            if synced is not None:
-                await asyncio.wait([synced])
+            await on_disk(held)
 
     async def _update(self, held: Held, pod: Pod, kept: KeptPod) -> None:
         if held.instead is not None:
@@ -372,6 +375,16 @@ class Pods:
             await self._stored(held, partial(self._store.drop, uid))
         else:
             await self._stored(held, partial(self._store.keep, uid, kept, durable=durable))
+
+    def _begin_sync(self, held: Held) -> None:
+        def done(task: asyncio.Task[None]) -> None:
+            held.syncs.discard(task)
+            if not held.syncs:
+                self._statuses.synced(held)
+
+        task = self._spawn(self._stored(held, partial(self._store.sync, held.key.uid)))
+        held.syncs.add(task)
+        task.add_done_callback(done)
 
     async def _stored(self, held: Held, change: Callable[[], None]) -> None:
         """Change what is on the disk. Raises nothing."""

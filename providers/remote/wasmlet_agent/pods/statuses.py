@@ -32,11 +32,16 @@ class Statuses:
         self._touched = asyncio.Event()
 
     def say(self, held: Held, status: PodStatus) -> None:
-        """A pod's status is now this."""
+        """A pod's status is now this. Nobody is told before the pod is on the disk: see `synced`."""
         held.last = status
-        if self._changes.status(held.key, status):
+        if not held.syncs and self._changes.status(held.key, status):
             self._unsaved[held.key.uid] = KeptStatus(held.key, status)
             self._touched.set()
+
+    def synced(self, held: Held) -> None:
+        """The pod is on the disk: say the newest of what was held back."""
+        if held.here and not held.stopped and held.last is not None:
+            self.say(held, held.last)
 
     def drop(self, uid: str) -> None:
         """The pod has ended: its status need not be kept any more."""
