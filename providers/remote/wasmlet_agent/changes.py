@@ -68,13 +68,14 @@ class Changes:
         self._put(("ended", uid), lambda n: EndedLine(n, uid, status))
 
     def sent(self, n: int) -> None:
-        """A node loop was sent the changes up to this number."""
+        """The changes up to this number were written to the connection of the session's node loop."""
         self._sent = max(self._sent, n)
 
     def new_session(self) -> None:
-        """Drop the events that the node loop before this one was sent: the next one tells none a second time.
+        """Drop the events that were written to the node loop before this one: the next one tells none a second time.
 
-        What was on its way to a node loop that has died is lost. States are not: each node loop is told all of them.
+        Whether it has read them is not known: those that were on their way when it died, or when its link broke, are
+        lost. States are not: each node loop is told all of them.
         """
         while self._events and self._lines[self._events[0]].n <= self._sent:
             del self._lines[self._events.popleft()]

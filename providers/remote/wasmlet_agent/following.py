@@ -35,6 +35,8 @@ async def send_changes(request: web.Request, agent: Agent, after: int) -> web.St
                     for begin in range(0, len(lines), _TOGETHER):
                         some = lines[begin : begin + _TOGETHER]
                         await _write(answer, b"".join(map(line_out, some)))
+                        if over.is_set():  # from now on it counts what the next node loop is sent
+                            break
                         after = some[-1].n
                         changes.sent(after)
                     left = max(0.0, beat_at - loop.time())

@@ -12,7 +12,7 @@ from typing import Protocol
 import attrs
 from wasmlet_agent.protocol import MOST_BATCH
 from wasmlet_agent.protocol.codec import decode, encode
-from wasmlet_agent.protocol.failures import Stale, error_of
+from wasmlet_agent.protocol.failures import Stale, Starting, error_of
 from wasmlet_agent.protocol.messages import BatchedAnswer, BatchedDelete, BatchedPod
 
 from wasmlet import InvalidInput, PodKey, WasmletError
@@ -164,7 +164,7 @@ class Batches:
                 async with asyncio.timeout(WHOLE_SECONDS):
                     await self._many(wanted)
                 return
-            except (Away, Stale, TimeoutError) as error:
+            except (Away, Stale, Starting, TimeoutError) as error:  # each asks again, with others
                 for waiting in wanted.values():
                     waiting.fail(Away(str(error) or "the agent has not answered for each pod in time"))
                 return

@@ -39,7 +39,7 @@ from wasmlet import (
     WasmletError,
 )
 from wasmlet.clock import Retries, either
-from wasmlet.concurrency import in_thread
+from wasmlet.concurrency import first_of, in_thread
 from wasmlet.model.inputs import HandedImage
 from wasmlet_remote.batches import Batches, Order, create, delete
 from wasmlet_remote.bodies import Body, body_of
@@ -204,7 +204,7 @@ class RemoteProvider(Provider[Settings]):
         end.add_done_callback(lambda _: done.set())
         try:
             while not end.done():
-                await self._again(once)
+                await first_of(self._again(once), done.wait())
                 await either(self._clock, REPEAT_SECONDS, done)
         finally:
             self._follower.no_ending(key.uid)

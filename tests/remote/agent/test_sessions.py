@@ -9,10 +9,16 @@ from pathlib import Path
 
 import attrs
 import httpx
+import pytest
+from aiohttp.test_utils import make_mocked_request
+from wasmlet_agent import following
 from wasmlet_agent.protocol.failures import LateDuplicate, OtherNode, SessionOver, Unclaimed
-from wasmlet_agent.protocol.messages import Beat
+from wasmlet_agent.protocol.messages import Beat, EventLine
 
 from tests.remote.agents import NODE, PATIENCE, calling, pod, running
+from tests.remote.beside import claimed
+from wasmlet import PodEvent, PodKey
+from wasmlet.testing import ReferenceProvider
 
 
 async def test_an_agent_without_a_node_waits_for_its_first_session(tmp_path: Path) -> None:
@@ -125,3 +131,22 @@ async def test_a_session_file_that_cannot_be_read_is_no_session_zero(tmp_path: P
         assert said.decode().startswith("Error: ")
         assert "expected the newest session" in said.decode()
         assert len(said.splitlines()) == 1
+
+
+async def test_what_an_old_stream_sends_last_does_not_count_as_sent_to_the_next_node_loop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with claimed(tmp_path / "state", ReferenceProvider) as agent:
+        written: list[bytes] = []
+
+        async def write(_: object, data: bytes) -> None:
+            written.append(data)
+            if b"Told" in data:  # the next session begins while this is on its way
+                agent.sessions.end_streams()
+
+        monkeypatch.setattr(following, "_write", write)
+        agent.changes.event(PodEvent(PodKey("default", "a", "a"), "Told", "text"))
+        await following.send_changes(make_mocked_request("GET", "/v1/changes"), agent, 0)
+        assert b"Told" in b"".join(written)
+        agent.changes.new_session()
+        assert [line.event.reason for line in agent.changes.newer(0) if isinstance(line, EventLine)] == ["Told"]

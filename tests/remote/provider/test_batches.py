@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from wasmlet_agent.protocol.codec import decode
-from wasmlet_agent.protocol.failures import Stale
+from wasmlet_agent.protocol.failures import Stale, Starting
 from wasmlet_agent.protocol.messages import BatchedDelete
 from wasmlet_remote.batches import NEW_SECONDS, Batches, Order, create, delete
 from wasmlet_remote.bodies import Body
@@ -196,6 +196,31 @@ async def test_a_request_that_is_refused_as_a_whole_is_made_for_each_pod() -> No
     assert (first, last) == (None, None)
     assert isinstance(refused, wasmlet.Rejected)
     assert agent.one_by_one == ["a", "refused", "b"]
+
+
+async def test_a_request_to_an_agent_that_starts_is_made_for_none_alone() -> None:
+    """Each asks again at its own pace, with others."""
+    agent = Answers(error=Starting("the agent's provider is starting"))
+    async with creating(agent) as creates:
+        outcomes = await put(creates, "a", "b")
+    assert [type(outcome) for outcome in outcomes] == [Away, Away]
+    assert agent.one_by_one == []
+
+
+async def test_an_end_is_told_though_the_request_for_it_has_no_answer(
+    beside: Beside, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    end = beside.agent.pods.delete
+
+    async def endless(*args: Any, **options: Any) -> None:
+        await end(*args, **options)
+        await asyncio.Event().wait()
+
+    async with asyncio.timeout(PATIENCE), beside.started(tmp_path) as provider:
+        await provider.create_pod(pod("a"), wasmlet.Inputs())
+        monkeypatch.setattr(beside.agent.pods, "delete", endless)
+        last = await provider.delete_pod(pod("a").key, 0)
+    assert last is not None
 
 
 async def test_lines_that_make_no_sense_answer_for_no_pod() -> None:
