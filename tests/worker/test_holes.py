@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
+import sys
 
 import pytest
 
@@ -45,3 +47,18 @@ def test_what_is_new_is_side_by_side(version: str) -> None:
     said = json.loads(done.stdout)
     assert said["small"] <= 2 * 16384  # two pools
     assert said["large"] < 10 * 3100 or not said["counted"]
+
+
+@pytest.mark.parametrize("allocator", ["malloc", "pymalloc_debug"])
+def test_little_is_taken_where_there_are_no_pools(allocator: str) -> None:
+    program = f"""
+import sys
+sys.path.append({str(WORKER.parent)!r})
+from worker.guest import holes
+holes.fill()
+print(sum(map(sys.getsizeof, holes._taken)))
+"""
+    variables = os.environ | {"PYTHONMALLOC": allocator}
+    done = subprocess.run([sys.executable, "-c", program], env=variables, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert int(done.stdout) < 3_000_000

@@ -23,6 +23,9 @@ _RUNNING = (types.FrameType, types.GeneratorType)
 
 def make_all_immortal() -> None:
     """Make all objects immortal that the garbage collector knows, and all to which these refer."""
+    # Elsewhere, what lies at an object's address may be no object.
+    if sys.implementation.name != "cpython" or sys.byteorder != "little" or struct.calcsize("P") != 8:
+        return
     immortal = _count(None).value
     if not _is_never_changed(immortal):
         return
@@ -42,8 +45,6 @@ def make_all_immortal() -> None:
 
 def _is_never_changed(immortal: int) -> bool:
     """Whether an object with this count is not counted: tried with one of our own."""
-    if sys.implementation.name != "cpython" or sys.byteorder != "little" or struct.calcsize("P") != 8:
-        return False
     tried = object()
     count = _count(tried)
     before, references = count.value, [tried, tried]
