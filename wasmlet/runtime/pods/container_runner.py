@@ -194,18 +194,15 @@ class ContainerRunner:
 
     async def _to_its_end(self) -> tuple[Terminated, Kill | None]:
         """Wait for the end of the present instance, and bring it about where there is a reason to."""
-        client, record = self._life.pod_life.services.client, self._life.record
-        assert record is not None
         while True:
             kill = await self._reason_to_end()
-            record = client.records.get(record.id, record)
-            if record.ended:
-                kill = None  # it was quicker
             if kill is not None:
                 if kill.anew:
                     self._life.is_replaced()
                 await self._life.stop(kill.grace, kill.message)
-                record = client.records.get(record.id, record)
+            # As `_reason_to_end` sees it: one that the shim has no record of any more has ended, too.
+            record = self._life.record
+            assert record is not None
             if record.ended:
                 state = state_of(record)
                 assert isinstance(state, Terminated)
