@@ -47,6 +47,21 @@ def test_a_connection_that_was_ended_while_it_was_read_is_no_news() -> None:
     assert found.stderr.startswith("news")
 
 
+def test_ends_of_children_are_seen_where_whoever_started_the_command_ignored_those_of_its_own() -> None:
+    program = """
+import os, signal
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+from wasmlet.cli.execution import run_loop
+
+async def work():
+    print(os.waitpid(os.posix_spawn("/bin/sh", ["sh", "-c", "exit 3"], {}), 0)[1] >> 8)
+
+run_loop(work())
+"""
+    found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    assert (found.stdout, found.stderr) == ("3\n", "")
+
+
 def said(script: str, directory: Path) -> str:
     """What a shell script says on standard error that runs `wasmlet`, which fails."""
     done = subprocess.run(

@@ -50,7 +50,10 @@ def run_loop(work: Coroutine[Any, Any, None]) -> None:
     """Run the coroutine on the loop of uvloop, or on that of asyncio if uvloop is not installed."""
     import asyncio
     import logging
+    import signal
 
+    if signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN:  # as whoever started us had it: no child's end could be seen
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     logging.getLogger("asyncio").addFilter(_of_interest)
     try:
         import uvloop

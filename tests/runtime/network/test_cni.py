@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
 import select
 import socket
 import stat
+import subprocess
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -24,7 +27,7 @@ from wasmlet.runtime.network.cni import CniNetwork
 from wasmlet.runtime.network.conflist import find, parse
 from wasmlet.runtime.network.network import HostPort, NetworkError, NetworkRequest, PodNetwork
 from wasmlet.runtime.network.node_network import NodeNetwork
-from wasmlet.runtime.network.plugins import MAX_OUTPUT, SECONDS, Plugins, addresses
+from wasmlet.runtime.network.plugins import MAX_OUTPUT, SECONDS, Plugins, addresses, end_orphans
 from wasmlet.runtime.network.pod_networks import PodNetworks
 from wasmlet.runtime.network.requests import request_of
 from wasmlet.testing.clock import FakeClock
@@ -256,6 +259,42 @@ async def test_a_start_that_is_cut_off_is_taken_back_later(tmp_path: Path) -> No
     await cni.remove("uid-p")
     assert await cni.list() == {}
     assert not list((tmp_path / "cni" / "namespaces").iterdir())
+
+
+@needs_root
+async def test_a_configuration_that_is_gone_is_missed_after_a_restart_too(tmp_path: Path) -> None:
+    cni = chain(tmp_path, f"echo '{SAYS}'")
+    await cni.add(request())
+    (source,) = (tmp_path / "conf").iterdir()
+    source.unlink()
+    cni = network(tmp_path / "cni", tmp_path / "conf", tmp_path / "plugins")
+    assert list(await cni.list()) == ["uid-p"]
+    try:
+        with pytest.raises(NetworkError, match=r"1\.conflist: it is gone"):
+            await cni.add(request("q"))
+    finally:
+        await cni.remove("uid-p")
+        await cni.remove("uid-q")
+    assert await cni.list() == {}
+
+
+@pytest.mark.parametrize("old", [False, True], ids=["this kernel", "before 5.3"])
+def test_plugins_whose_node_is_gone_are_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, old: bool) -> None:
+    script = "setsid sleep 1000 > /dev/null 2>&1 & echo $!"
+    variables = {**os.environ, "CNI_NETNS": f"{tmp_path}/x"}
+    pid = int(subprocess.run(["sh", "-c", script], env=variables, stdout=subprocess.PIPE, check=True).stdout)
+    left = os.pidfd_open(pid)
+    while os.getsid(pid) != pid:
+        time.sleep(0.01)
+
+    def none_such(pid: int) -> int:
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    if old:
+        monkeypatch.setattr(os, "pidfd_open", none_such)
+    end_orphans(tmp_path)
+    assert select.select([left], [], [], 20)[0]
+    os.close(left)
 
 
 async def test_what_is_missing_is_named(tmp_path: Path) -> None:

@@ -48,6 +48,7 @@ class _Kept:
         pod = self.attachment.pod
         kept = {
             "network": self.network.as_raw(),
+            "source": self.network.source,
             "pod": [pod.namespace, pod.name, pod.uid],
             "namespace": self.attachment.namespace,
             "runtime": self.attachment.runtime,
@@ -60,7 +61,7 @@ class _Kept:
         """Raises `ValueError`, `KeyError`, `TypeError` or `ConfigError` where it is none."""
         raw = json.loads(data)
         attachment = Attachment(PodKey(*raw["pod"]), raw["namespace"], raw["runtime"])
-        return cls(conflist.parse(raw["network"]), attachment, raw["result"])
+        return cls(conflist.parse(raw["network"], raw.get("source", "")), attachment, raw["result"])
 
 
 class CniNetwork(Network):
@@ -69,7 +70,8 @@ class CniNetwork(Network):
     Args:
         directory: where this keeps its files; nobody else's.
         conf_dir: where the cluster's network configuration is. It is read again for each pod.
-        cidrs: what the built-in network takes addresses from; it is used while `conf_dir` has never had a network.
+        cidrs: what the built-in network takes addresses from; it is used while `conf_dir` has had no network, as far
+            as this process and the pods that are there know.
     """
 
     name: ClassVar[str] = "cni"
@@ -81,7 +83,7 @@ class CniNetwork(Network):
         self._cidrs = cidrs
         self._turns = asyncio.Semaphore(AT_ONCE)
         self._source = ""
-        """The last file of `conf_dir` that was a network."""
+        """The last file of `conf_dir` that was a network; of the time before this process, one that a pod still has."""
 
     async def check(self) -> None:
         if os.geteuid() != 0:
@@ -180,6 +182,7 @@ class CniNetwork(Network):
         for kept in await in_thread(self._all):
             known = _network_of(kept) if kept.result is not None else PodNetwork(())
             found[kept.attachment.pod.uid] = known
+            self._source = self._source or kept.network.source
         for name in await in_thread(self._names):
             found.setdefault(name, PodNetwork(()))  # nothing is known of it any more
         return found

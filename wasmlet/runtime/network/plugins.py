@@ -7,6 +7,7 @@ run time are limited, and processes that it leaves behind are ended.
 from __future__ import annotations
 
 import asyncio
+import errno
 import ipaddress
 import json
 import os
@@ -192,7 +193,7 @@ class Plugins:
 
 
 def _started(program: Path, variables: Mapping[str, str], asked: int, writer: int) -> int:
-    """Start a plugin, in a session of its own. Returns its process id.
+    """Start a plugin, in a session of its own and in this process's working directory. Returns its process id.
 
     uvloop's and asyncio's ways fork this process, which costs more than some plugins take. This one does not; it takes
     less than a millisecond, in which Python holds its lock in any case.
@@ -272,15 +273,27 @@ def end_orphans(namespaces: Path) -> None:
                 continue
             pid = int(entry.name)
             if os.getsid(pid) == pid and _parent(entry) != os.getpid():
-                watch, poll = os.pidfd_open(pid), select.poll()
-                try:
-                    poll.register(watch, select.POLLIN)
-                    os.killpg(pid, signal.SIGKILL)
-                    poll.poll(SECONDS * 1000)
-                finally:
-                    os.close(watch)
+                _end_group(pid)
         except OSError:  # it has ended meanwhile
             continue
+
+
+def _end_group(pid: int) -> None:
+    """End a process and its group; return when it has ended. Blocks."""
+    try:
+        watch = os.pidfd_open(pid)
+    except OSError as error:
+        if error.errno != errno.ENOSYS:
+            raise
+        os.killpg(pid, signal.SIGKILL)  # a kernel before 5.3: that takes no more than a moment
+        return
+    try:
+        poll = select.poll()
+        poll.register(watch, select.POLLIN)
+        os.killpg(pid, signal.SIGKILL)
+        poll.poll(SECONDS * 1000)
+    finally:
+        os.close(watch)
 
 
 def _variables(process: Path) -> list[bytes]:
