@@ -77,6 +77,15 @@ def test_the_right_to_give_away_rights_can_be_narrowed() -> None:
         assert about(verb, rendered(pools=["a", "b"]))["resourceNames"] == ["wasmlet-pool-a", "wasmlet-pool-b"]
 
 
+def test_without_agents_pods_of_others_are_not_deleted() -> None:
+    def verbs(name: str, objects: Objects) -> set[str]:
+        return {verb for rule in objects[name]["rules"] if "pods" in rule["resources"] for verb in rule["verbs"]}
+
+    assert verbs("ClusterRole/wasmlet-operator", rendered()) == {"get", "list", "watch", "delete"}
+    assert verbs("ClusterRole/wasmlet-operator", rendered(agents=False)) == {"get", "list", "watch"}
+    assert verbs("Role/wasmlet-operator", rendered(agents=False)) == {"delete"}
+
+
 def test_no_right_is_for_everything() -> None:
     for name in ("ClusterRole/wasmlet-operator", "Role/wasmlet-operator", "Role/wasmlet-operator-keys"):
         objects = rendered()[name]

@@ -226,6 +226,19 @@ async def test_an_agent_that_ends_nothing_goes_all_the_same() -> None:
         assert drains.emptied(agent, 600) == {node.uid}
 
 
+@pytest.mark.parametrize(("remote", "then"), [(False, "it ends"), (True, "its pods are deleted")])
+async def test_what_follows_a_timeout_is_said(remote: bool, then: str) -> None:
+    told: list[str] = []
+    async with (
+        asyncio.timeout(30),
+        opened() as (rig, _),
+        Drains(rig.shared, "edge", lambda reason, message, **_: told.append(message)) as drains,
+    ):
+        await rig.client.patch(NODE, {"metadata": {"annotations": {DRAINING: "2020-01-01T00:00:00Z"}}})
+        drains.emptied(Seen(None, [Member(0, "edge-0", None, await rig.node(), remote=remote)]), 0)
+    assert told == [f"node edge-0 is not empty after 0 s: {then}"]
+
+
 async def test_a_time_that_never_ends_is_no_error() -> None:
     async with asyncio.timeout(30), opened() as (rig, drains_of), drains_of() as drains:
         await rig.client.patch(NODE, {"metadata": {"annotations": {DRAINING: "9999-12-31T23:59:59Z"}}})

@@ -67,7 +67,8 @@ class Drains:
                 continue
             if node.uid not in found and node.uid not in self._overdue:
                 self._overdue.add(node.uid)
-                self._tell("DrainTimedOut", f"node {node.name} is not empty after {timeout:g} s and ends", warning=True)
+                then = "its pods are deleted" if node.uid in agents else "it ends"
+                self._tell("DrainTimedOut", f"node {node.name} is not empty after {timeout:g} s: {then}", warning=True)
             if node.uid not in agents or over >= END_SECONDS:
                 found.add(node.uid)
         return found

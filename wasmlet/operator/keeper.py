@@ -46,7 +46,7 @@ WORDS_SECONDS = 5.0
 """The least time between two status writes that differ only in words. Another operator may write it in other words,
 too."""
 MOST_CONFLICTS = 5
-"""After so many conflicts in a row there are warnings and pauses; before that, the next look follows at once."""
+"""After so many conflicts in a row there are warnings and long pauses; before that, the next look follows soon."""
 Ask = Callable[[], Awaitable[Raw]]
 
 
@@ -100,6 +100,7 @@ class Keeper:
                     conflicts = conflicts + 1 if isinstance(error, errors.Conflict) else 0
                     if 0 < conflicts < MOST_CONFLICTS:
                         log.debug("somebody else has written meanwhile", pool=self._name, error=str(error))
+                        await shared.clock.sleep(SETTLE_SECONDS)
                         continue
                     log.warning("a pool is not as it is to be, trying again", pool=self._name, **described(error))
                     shared.metrics.failed(self._name)
