@@ -83,7 +83,7 @@ def inspect_command() -> click.Command:
         "WHAT is a file, a reference in a registry, or a directory. Of a directory there is a line for each .wasm "
         "file in it.",
         params=[
-            click.Argument(["what"], type=click.Path()),  # may be a reference, too; shells complete files
+            click.Argument(["what"], type=click.Path(readable=False)),  # may be a reference, too; shells complete files
             click.Option(["--manifest"], is_flag=True, help="Write a pod that runs it instead, as YAML."),
             format_option(),
             *registry_options(),
