@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+import attrs
 import pytest
 from aiohttp import ClientSession, ClientTimeout, web
 
@@ -27,9 +28,9 @@ def serving(language: str, grant: str = "") -> Pod:
     return Pod({**pod.raw, "metadata": {**pod.raw["metadata"], "annotations": annotations}})
 
 
-async def started(runtime: Runtime, pod: Pod) -> str:
+async def started(runtime: Runtime, pod: Pod, inputs: Inputs = NODE) -> str:
     """Where it serves, once it does."""
-    await runtime.provider.create_pod(pod, NODE)
+    await runtime.provider.create_pod(pod, inputs)
     async with asyncio.timeout(COMPILING):
         while True:
             status = await runtime.provider.pod_status(pod.key)
@@ -61,3 +62,23 @@ async def test_it_serves(networked: Runtime, there: str, language: str) -> None:
                 assert (answer.status, await answer.text()) == (203, "you asked for /a?b")
             async with client.get(f"{url}/fetch/{there}:1/") as answer:
                 assert answer.status == 502
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize(("language", "handler"), [("go", "wasmlet"), ("rust", "wasmlet"), ("rust", "wasmlet-dense")])
+async def test_a_module_serves_at_the_listener_that_it_is_given(
+    networked: Runtime, language: str, handler: str
+) -> None:
+    """By `net.FileListener` of Go and `TcpListener::from_raw_fd` of Rust, as programs have them for any system."""
+    asks = {"httpGet": {"path": "/ready", "port": 8080}, "periodSeconds": 1, "timeoutSeconds": 10}
+    image = f"file://{languages.listener(language)}"
+    pod = pod_of(image=image, ports=[{"containerPort": 8080}], readinessProbe=asks)
+    url = await started(networked, pod, attrs.evolve(NODE, runtime_handler=handler))
+    async with ClientSession(timeout=LATE) as client:
+        for turn in range(20):
+            async with client.get(f"{url}/x?y={turn}") as answer:
+                assert answer.status == 200
+                assert (await answer.text()).lower() == f"hello from {language}: /x?y={turn} 0\n"
+        if language == "go":
+            async with client.post(f"{url}/much", data=bytes(10**6)) as answer:
+                assert await answer.text() == "Hello from Go: /much 1000000\n"
