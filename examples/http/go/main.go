@@ -53,36 +53,37 @@ const (
 	largestWrite = 4096
 )
 
-// What the host has been given room for, so that the garbage collector leaves it.
-var given [][]byte
+// Room for what the host returns. It is not allocated when the host asks for it: nothing may be imported at that time,
+// and Go's allocator may begin to collect garbage, for which it asks for the time.
+var room [1 << 17]byte
+
+// How much of it is in use.
+var used uintptr
 
 // Its name says that it is for results of imports alone: the adapter, which needs room before Go runs, has its own.
 //
 //go:wasmexport cabi_import_realloc
 func reallocate(old, oldSize, align, size int32) int32 {
-	if size == 0 {
-		return align
+	begin := uintptr(unsafe.Pointer(&room[0]))
+	at := (begin + used + uintptr(align) - 1) &^ (uintptr(align) - 1)
+	used = at + uintptr(size) - begin
+	if used > uintptr(len(room)) {
+		panic("the host returns more than there is room for")
 	}
-	room := make([]byte, size+align)
-	given = append(given, room)
-	at := uintptr(unsafe.Pointer(&room[0]))
-	return int32((at + uintptr(align) - 1) &^ (uintptr(align) - 1))
+	return int32(at)
 }
 
-// The bytes that the host has put at the place that two words say.
+// The bytes that the host has put at the place that two words say. After that, the room is free again.
 func bytes(data, size int32) []byte {
-	if size == 0 {
-		return nil
-	}
-	found := append([]byte(nil), unsafe.Slice((*byte)(unsafe.Pointer(uintptr(data))), size)...)
-	given = nil
-	return found
+	used = 0
+	return append([]byte(nil), unsafe.Slice((*byte)(unsafe.Pointer(uintptr(data))), size)...)
 }
 
 //go:wasmexport wasi:http/incoming-handler@0.2.0#handle
 func handle(request, out int32) {
-	var room [8]int64
-	found := unsafe.Pointer(&room)
+	var result [8]int64
+	found := unsafe.Pointer(&result)
+	used = 0
 	words := (*[16]int32)(found)
 	response := newResponse(newFields())
 	responseBody(response, found)

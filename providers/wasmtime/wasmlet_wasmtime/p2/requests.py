@@ -18,8 +18,8 @@ _FRAMING = (b"content-length", b"transfer-encoding")
 """Fields that say where the body of a request ends."""
 _EACH = 32
 """Bytes by which a field counts for more than its name and value."""
-_HEAD_PIECE, _BODY_PIECE = 4096, 16 * 1024
-"""So many bytes are parsed at once."""
+_HEAD_PIECE, _CHUNKS_PIECE = 4096, 16 * 1024
+"""So many bytes are parsed at once, of heads and of bodies in chunks. Of others, all that have come."""
 _TOO_LARGE = "the request's head is too large"
 
 
@@ -78,6 +78,8 @@ class Reader:
         self._target = b""
         self._fields: list[Field] = []
         self._in_head = self._in_body = False
+        self._left = 0
+        """Bytes of the present body that are still to be parsed, if its length is known."""
         self._again: bytes | None = None
         """A head for the next parser, with which it finds the end of a request whose head is told already."""
         self._size = self._fields_size = 0
@@ -105,6 +107,7 @@ class Reader:
         assert parser is not None
         fields, self._fields, self._fields_size = self._fields, [], 0
         self._in_head, self._in_body = False, True
+        self._left = next((int(value) for name, value in fields if name == b"content-length"), 0)
         if self._again is not None:
             self._again = None
             return
@@ -119,6 +122,7 @@ class Reader:
         self._events.append(Head(method, self._target, fields, version, keeps))
 
     def on_body(self, part: bytes) -> None:
+        self._left -= len(part)
         self._events.append(part)
 
     def on_message_complete(self) -> None:
@@ -136,7 +140,7 @@ class Reader:
 
     def _parse(self) -> None:
         """Parse some of the bytes. There have to be some."""
-        size = _BODY_PIECE if self._in_body else _HEAD_PIECE
+        size = (self._left if self._left > 0 else _CHUNKS_PIECE) if self._in_body else _HEAD_PIECE
         data = bytes(self._raw[:size])
         del self._raw[:size]
         before = len(self._events)
