@@ -209,3 +209,9 @@ def test_each_shell_has_all_programs(shell: str) -> None:
     script = run("wasmlet", "completion", shell).stdout
     for program in PROGRAMS:
         assert f"{completing(program)}={shell}_complete" in script
+
+
+def test_how_full_a_disk_may_be_is_a_percentage() -> None:
+    said = run("wasmlet-wasmtime", "--help").stdout
+    assert "--image-gc-high-threshold PERCENT" in said
+    assert "--image-gc-low-threshold PERCENT" in said
