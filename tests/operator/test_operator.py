@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import sys
 from pathlib import Path
@@ -10,6 +11,8 @@ from pathlib import Path
 import aiohttp
 import pytest
 
+from tests.operator.forged import lone
+from tests.operator.harness import CRDS, DEFINITION
 from wasmlet.operator.health import STUCK_SECONDS, Metrics, Pulse, served
 from wasmlet.testing import ControlPlane, FakeClock
 
@@ -21,11 +24,11 @@ def free_port() -> int:
 
 
 async def test_what_is_served() -> None:
-    port, metrics, clock, known = free_port(), Metrics(), FakeClock(), False
+    port, metrics, clock, missing = free_port(), Metrics(), FakeClock(), "not yet"
     pulse = Pulse(clock)
     metrics.looked("edge", wanted=3, ready=2)
     metrics.failed("edge")
-    async with served("127.0.0.1", port, metrics, pulse, lambda: known), aiohttp.ClientSession() as session:
+    async with served("127.0.0.1", port, metrics, pulse, lambda: missing), aiohttp.ClientSession() as session:
 
         async def get(path: str) -> tuple[int, str]:
             async with session.get(f"http://127.0.0.1:{port}{path}") as answer:
@@ -36,8 +39,8 @@ async def test_what_is_served() -> None:
             clock.advance(STUCK_SECONDS + 1)
             assert await get("/healthz") == (503, "a look at pool edge does not end")
         assert await get("/healthz") == (200, "ok")
-        assert (await get("/readyz"))[0] == 503
-        known = True
+        assert await get("/readyz") == (503, "not yet")
+        missing = ""
         assert await get("/readyz") == (200, "ok")
         lines = (await get("/metrics"))[1].splitlines()
         assert 'wasmlet_pool_nodes{pool="edge",state="wanted"} 3.0' in lines
@@ -45,6 +48,27 @@ async def test_what_is_served() -> None:
         assert 'wasmlet_pool_failures_total{pool="edge"} 1.0' in lines
         metrics.forget("edge")
         assert "edge" not in (await get("/metrics"))[1]
+
+
+async def test_it_is_ready_once_the_pools_are_listed(tmp_path: Path, kubectl: Path) -> None:
+    port = free_port()
+    async with asyncio.timeout(100), lone(tmp_path, kubectl) as fleet, aiohttp.ClientSession() as session:
+
+        async def until(text: str) -> None:
+            found = ""
+            while found != text:
+                with contextlib.suppress(aiohttp.ClientConnectionError):
+                    async with session.get(f"http://127.0.0.1:{port}/readyz") as answer:
+                        found = await answer.text()
+                await asyncio.sleep(0.05)
+
+        body = await fleet.admin.get(DEFINITION)
+        await fleet.admin.delete(DEFINITION)
+        await fleet.operator(f"--health-port={port}")
+        await until("pools are not listed yet")
+        del body["metadata"]["resourceVersion"], body["metadata"]["uid"], body["status"]
+        await fleet.admin.create(CRDS, body)
+        await until("ok")
 
 
 async def said(*arguments: str) -> tuple[int | None, str]:

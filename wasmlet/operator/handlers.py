@@ -14,7 +14,7 @@ import aiohttp
 import structlog
 from multidict import CIMultiDict
 
-from wasmlet.clock import Clock, either
+from wasmlet.clock import either
 from wasmlet.concurrency import first_of
 from wasmlet.failures import text_of, traceback_of
 from wasmlet.kube import Identity
@@ -96,7 +96,7 @@ def registry(shared: Shared, identity: Identity) -> kopf.OperatorRegistry:
             await shared.pacing.clock.sleep(next(pauses))
         asked = True
         identity = shared.client.identity
-        return kopf.AiohttpSession(server=identity.server, aiohttp_session=_session(identity, shared.clock))
+        return kopf.AiohttpSession(server=identity.server, aiohttp_session=_session(identity, shared))
 
     @kopf.on.event(*pools, registry=found)
     async def changed(name: str, type: str, **_: Any) -> None:  # noqa: A002 - kopf's name
@@ -120,8 +120,9 @@ def registry(shared: Shared, identity: Identity) -> kopf.OperatorRegistry:
     return found
 
 
-def _session(identity: Identity, clock: Clock) -> aiohttp.ClientSession:
-    """A session for kopf, with the same credentials as all others."""
+def _session(identity: Identity, shared: Shared) -> aiohttp.ClientSession:
+    """A session for kopf, with the same credentials as all others. It notes when kopf has listed the pools."""
+    clock = shared.clock
     watched: dict[str, float] = {}
 
     async def as_us(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
@@ -131,7 +132,10 @@ def _session(identity: Identity, clock: Clock) -> aiohttp.ClientSession:
             await clock.sleep(max(0.0, left))
         for name, value in (await identity.headers()).items():
             request.headers.add(name, value)
-        return await handler(request)
+        answer = await handler(request)
+        if answer.ok and request.url.path.endswith(POOLS):  # behind a proxy the server's URL may have a path
+            shared.pulse.listed = True
+        return answer
 
     headers = CIMultiDict({"User-Agent": "wasmlet-operator", "Accept": "application/json"})
     return opened_session(identity.proxy, identity.ssl_context, limit=0, headers=headers, middlewares=(as_us,))

@@ -74,6 +74,8 @@ class Pulse:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._begun: dict[object, tuple[str, float]] = {}
+        self.listed = False
+        """Whether kopf has listed the pools once."""
 
     @contextmanager
     def looking(self, pool: str) -> Iterator[None]:
@@ -93,13 +95,13 @@ class Pulse:
 
 @asynccontextmanager
 async def served(
-    address: str, port: int, metrics: Metrics, pulse: Pulse, ready: Callable[[], bool]
+    address: str, port: int, metrics: Metrics, pulse: Pulse, missing: Callable[[], str]
 ) -> AsyncIterator[None]:
     """Serve the endpoints while the context is open.
 
     Args:
         port: 0 serves nothing.
-        ready: whether the operator knows the objects of the cluster; `/readyz` answers with that.
+        missing: what the operator does not know yet of the cluster, "" for nothing; `/readyz` answers with that.
 
     Raises:
         ConfigError: the port cannot be had.
@@ -114,7 +116,7 @@ async def served(
         return web.Response(text="ok")  # a restart would not help where the API server does not answer
 
     async def readyz(_: web.Request) -> web.Response:
-        return web.Response(text="ok") if ready() else web.Response(status=503, text="not in sync yet")
+        return web.Response(status=503, text=text) if (text := missing()) else web.Response(text="ok")
 
     async def figures(_: web.Request) -> web.Response:
         headers = {"Content-Type": CONTENT_TYPE_LATEST}

@@ -72,12 +72,16 @@ async def _shared(config: OperatorConfig) -> AsyncIterator[Shared]:
         metrics, pulse, waiting = Metrics(), Pulse(clock), Waiting()
         pacing = Pacing(clock, rng, RETRIES)
         approvals = Approvals(client, config.namespace, pacing)
+
+        def missing() -> str:
+            return "not in sync yet" if not fleet.known() else "" if pulse.listed else "pools are not listed yet"
+
         tasks = [
             group.create_task(work)
             for work in (fleet.run(), events.run(), waiting.run(client, pacing), approvals.run())
         ]
         try:
-            async with served(config.health_address, config.health_port, metrics, pulse, fleet.known):
+            async with served(config.health_address, config.health_port, metrics, pulse, missing):
                 yield Shared(
                     config, client, evicting, fleet, events, wakes, clock, rng, metrics, pulse, waiting, approvals
                 )
