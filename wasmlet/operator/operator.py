@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 
 import structlog
 
-from wasmlet.clock import Clock, Pacing, SystemClock
+from wasmlet.clock import Backoff, Clock, Pacing, SystemClock
 from wasmlet.concurrency import first_of
 from wasmlet.kube import Client, errors, load_identity
 from wasmlet.kube.events import EventRecorder
@@ -26,6 +26,8 @@ from wasmlet.operator.shared import RETRIES, Shared, Wakes
 from wasmlet.signals import on_stop_signals
 
 log = structlog.get_logger(__name__)
+DEFINITION = Backoff(initial=0.5, cap=5, jitter=0.5)
+"""How often to look whether the cluster has the definition of pools by now."""
 
 
 async def run(config: OperatorConfig) -> None:
@@ -37,9 +39,10 @@ async def run(config: OperatorConfig) -> None:
     stop = asyncio.Event()
     with on_stop_signals(stop.set):
         async with _shared(config) as shared:
-            await _look_for_pools(shared.client)
             log.info("operator started", namespace=config.namespace)
-            await first_of(handlers.serve(shared, stop), leftovers.follow(shared))
+            await first_of(_definition(shared), stop.wait())
+            if not stop.is_set():
+                await first_of(handlers.serve(shared, stop), leftovers.follow(shared))
             await shared.events.flush(1.0)
 
 
@@ -90,12 +93,23 @@ async def _shared(config: OperatorConfig) -> AsyncIterator[Shared]:
                 task.cancel()
 
 
-async def _look_for_pools(client: Client) -> None:
-    try:
-        await client.get(POOLS, limit="1")
-    except errors.ObjectNotFound:
-        log.warning(
-            "the cluster has no WasmNodePools yet; apply charts/wasmlet-operator/crds, and the operator goes on"
-        )
-    except errors.ApiError as error:
-        log.warning("pools cannot be listed", error=str(error))
+async def _definition(shared: Shared) -> None:
+    """Return when the API server serves pools, or gives another reason for not listing them.
+
+    kopf looks what there is to follow, and then follows the definitions. One that comes in between would be lost to it.
+    """
+    told = False
+    for pause in DEFINITION.pauses(shared.rng):
+        try:
+            await shared.client.get(POOLS, limit="1")
+            return
+        except errors.ObjectNotFound:
+            if not told:
+                log.warning(
+                    "the cluster has no WasmNodePools yet; apply charts/wasmlet-operator/crds, and the operator goes on"
+                )
+                told = True
+        except errors.ApiError as error:
+            log.warning("pools cannot be listed", error=str(error))
+            return
+        await shared.clock.sleep(pause)
