@@ -14,7 +14,7 @@ POD = {"kind": "Pod", "metadata": {"name": "p"}}
 
 def hints(kubeconfig: Path) -> list[str]:
     lines: list[str] = []
-    to_type(kubeconfig, [POD], lines.append)
+    to_type(kubeconfig, [POD], lines.append, pool=False)
     return lines
 
 

@@ -102,8 +102,9 @@ async def test_an_agent_that_lost_its_disk_is_taken_anew(cluster: Cluster, tmp_p
     async with AsyncExitStack() as stack:
         agent = await stack.enter_async_context(agent_running(tmp_path / "agent", program=REFERENCE))
         await stack.enter_async_context(wasmlet.Node(provider_of(agent), cluster.config()))
-        await cluster.create()
-        await cluster.until(running)
+        for name in ("p", "later"):  # when the later one runs, the answer to the creation of the other has come
+            await cluster.create(name)
+            await cluster.until(running, name)
         await agent.end(signal.SIGKILL)
         agent.state = tmp_path / "another"
         await agent.start()

@@ -97,7 +97,7 @@ async def test_what_makes_compiled_modules_differ(tmp_path: Path) -> None:
         (b"bad", r"module file:///.*/x.wasm: the module is bad"),
         (b"broken", r"fake failed to compile module file:///.*/x.wasm: RuntimeError: the engine is broken"),
         (b"crash", r"compiling module file:///.*/x.wasm: the compiler ended with SIGKILL: no message"),
-        (b"greedy", r"compiling module .*x.wasm takes more memory than the 512Mi allowed; --compile-memory sets it"),
+        (b"greedy", r"compiling module .*x.wasm takes more memory than the 512 MiB allowed; --compile-memory sets it"),
         (b"wordy", r"the engine is x{470,490}\.\.\.$"),
     ],
 )

@@ -88,7 +88,7 @@ async def test_a_module_that_takes_more_memory_than_allowed(tmp_path: Path) -> N
     store = Store(tmp_path / "store", SystemClock())
     store.prepare()
     compiler = Compiler(WasmtimeEngine(), store, limits(2**26))
-    with pytest.raises(CompileError, match=r"takes more memory than the 64Mi allowed; --compile-memory sets it"):
+    with pytest.raises(CompileError, match=r"takes more memory than the 64 MiB allowed; --compile-memory sets it"):
         await compile_it(compiler, tmp_path, LARGE)
     more = Compiler(WasmtimeEngine(), store, limits(2**31))
     assert await compile_it(more, tmp_path, LARGE) == b"\x7fELF"
