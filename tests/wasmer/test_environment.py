@@ -186,7 +186,7 @@ def test_what_wasmlet_providers_says(wasmer: Path) -> None:
         )
         lines = {name: rest for name, _, rest in (line.split(None, 2) for line in answer.stdout.splitlines())}
         assert lines["wasmer"].startswith(verdict)
-        assert lines["wasmtime"].split("  ", 1)[1].startswith("ready")
+        assert lines["wasmtime"] == "ready"
         assert answer.returncode == 0
 
 
