@@ -53,37 +53,36 @@ const (
 	largestWrite = 4096
 )
 
-// Room for what the host returns. It is not allocated when the host asks for it: nothing may be imported at that time,
-// and Go's allocator may begin to collect garbage, for which it asks for the time.
-var room [1 << 17]byte
-
-// How much of it is in use.
-var used uintptr
+// What the host has been given room for, so that the garbage collector leaves it.
+var given [][]byte
 
 // Its name says that it is for results of imports alone: the adapter, which needs room before Go runs, has its own.
 //
 //go:wasmexport cabi_import_realloc
 func reallocate(old, oldSize, align, size int32) int32 {
-	begin := uintptr(unsafe.Pointer(&room[0]))
-	at := (begin + used + uintptr(align) - 1) &^ (uintptr(align) - 1)
-	used = at + uintptr(size) - begin
-	if used > uintptr(len(room)) {
-		panic("the host returns more than there is room for")
+	if size == 0 {
+		return align
 	}
-	return int32(at)
+	room := make([]byte, size+align)
+	given = append(given, room)
+	at := uintptr(unsafe.Pointer(&room[0]))
+	return int32((at + uintptr(align) - 1) &^ (uintptr(align) - 1))
 }
 
-// The bytes that the host has put at the place that two words say. After that, the room is free again.
+// The bytes that the host has put at the place that two words say.
 func bytes(data, size int32) []byte {
-	used = 0
-	return append([]byte(nil), unsafe.Slice((*byte)(unsafe.Pointer(uintptr(data))), size)...)
+	if size == 0 {
+		return nil
+	}
+	found := append([]byte(nil), unsafe.Slice((*byte)(unsafe.Pointer(uintptr(data))), size)...)
+	given = nil
+	return found
 }
 
 //go:wasmexport wasi:http/incoming-handler@0.2.0#handle
 func handle(request, out int32) {
-	var result [8]int64
-	found := unsafe.Pointer(&result)
-	used = 0
+	var room [8]int64
+	found := unsafe.Pointer(&room)
 	words := (*[16]int32)(found)
 	response := newResponse(newFields())
 	responseBody(response, found)
