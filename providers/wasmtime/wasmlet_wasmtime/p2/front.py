@@ -330,7 +330,8 @@ class Front:
             self._ended()
 
     def _close(self, connection: Connection) -> None:
-        self._connections.pop(connection.descriptor, None)
+        if self._connections.get(connection.descriptor) is connection:  # it may be closed, and its number another's
+            del self._connections[connection.descriptor]
         connection.close()
         if self._ending:
             self._wake()
