@@ -85,14 +85,14 @@ async def measure(options: Options, progress: Progress) -> Found:
         async with open_cluster(options.real) as cluster:
             found["api_server"] = cluster.name
             progress.line(f"{what}: {options.pods} pods at a time, {cluster.name}")
-            load = Load(options.pods, hold=options.hold)
+            load = Load(options.pods)
             if what == "memory":
                 found[what] = await _memory(cluster, load, options, progress)
             elif what == "node":
                 async with cluster.running_node(REFERENCE, options.pods) as node:
                     found[what] = report.summary(await rounds(cluster, load, options.rounds, progress, node))
             elif _possible(partial(providers.load, ENGINE), what, progress):
-                measured = _account if what == "account" else _engine
+                measured = {"account": _account, "asleep": _asleep}.get(what, _engine)
                 found |= await measured(cluster, load, options, progress)
     return found
 
@@ -153,7 +153,7 @@ async def _remote(directory: Path, options: Options, progress: Progress) -> Foun
     """A node with an agent beside one without."""
     from benchmarks.remote import MOST, Size, columns, remote
 
-    load, size = Load(min(options.pods, MOST), hold=0), Size(options.rounds, options.starts, options.hold)
+    load, size = Load(min(options.pods, MOST)), Size(options.rounds, options.starts, options.hold)
     found = await remote(directory, load, size, progress)
     return {**found, "bursts": report.summary(found["rounds"]), "columns": columns(found), "pods": load.pods}
 
@@ -192,7 +192,7 @@ TITLES = {
     "addresses": "addresses by CNI (ptp, host-local), by turns",
 }
 """Of those that found columns and nothing else."""
-WHAT = ("node", "memory", "account", ENGINE, *ALONE)
+WHAT = ("node", "memory", "account", "asleep", ENGINE, *ALONE)
 
 
 async def _memory(cluster: Cluster, load: Load, options: Options, progress: Progress) -> Found:
@@ -215,6 +215,15 @@ async def _account(cluster: Cluster, load: Load, options: Options, progress: Pro
     return {"account": await account(cluster, load, ENGINE, progress)}
 
 
+async def _asleep(cluster: Cluster, load: Load, options: Options, progress: Progress) -> Found:
+    """Pods of a class of the engine while nothing happens."""
+    from benchmarks.asleep import asleep
+    from benchmarks.guest import sleeper
+
+    load = attrs.evolve(load, image=sleeper(cluster.directory), handler=options.handler)
+    return {"asleep": await asleep(cluster, load, ENGINE, options.hold, progress)}
+
+
 async def _engine(cluster: Cluster, load: Load, options: Options, progress: Progress) -> Found:
     """A burst with an engine, and then one pod at a time."""
     from benchmarks.first_byte import first_byte
@@ -225,7 +234,7 @@ async def _engine(cluster: Cluster, load: Load, options: Options, progress: Prog
     load = attrs.evolve(load, image=image, handler=options.handler)
     async with cluster.running_node(ENGINE, options.pods) as node:
 
-        def of_workers() -> dict[str, float]:
+        async def of_workers(_: str) -> dict[str, float]:
             return {"guests_pss_mib_per_pod": pss(workers(cluster.directory)) / load.pods}
 
         bursts = await rounds(cluster, load, options.rounds, progress, node, of_workers)
@@ -264,6 +273,8 @@ def tables(found: Found) -> str:
         texts.append(report.columns(text, columns(found["operator"], "operator", "a pool")))
     for title, rows in found.get("account", {}).items():
         texts.append(report.columns(f"a pod, {title}; {pods} at once", rows))
+    if "asleep" in found:
+        texts.append(report.columns(f"{pods} pods asleep", found["asleep"]))
     if "memory" in found:
         texts.append(report.stages("RSS of a node's process, MiB", found["memory"]))
     machine = found["machine"]
@@ -296,13 +307,13 @@ def command(
 ) -> None:
     """Measure how fast and how small a node is, beside a bare client that makes the same writes and nothing else.
 
-    WHAT is node (the node loop alone), memory (where that goes), account (what a pod costs each process), wasmtime
-    (with an engine), engines (their classes side by side, without an API server), serving (guests that answer
+    WHAT is node (the node loop alone), memory (where that goes), account (what a pod costs each process), asleep (what
+    pods cost while nothing happens), wasmtime (with an engine), engines (their classes side by side, without an API server), serving (guests that answer
     requests), components (of wasi:http, beside `wasmtime serve`), actors (of waSCC, beside a component that does the
     same), addresses (by CNI, beside the plugins alone), remote (pods behind an agent, beside pods of the node's own),
     host (many agents that joined one process) or operator (which keeps pools of nodes); all of it without any. The API
-    server is an embedded one, or that of --kubeconfig. --handler is for wasmtime, account and memory, which
-    without it is that of a node that runs nothing.
+    server is an embedded one, or that of --kubeconfig. --handler is for wasmtime, account, asleep and memory,
+    which without it is that of a node that runs nothing.
     """
     real = None
     if kubeconfig is not None:

@@ -119,14 +119,13 @@ async def account(cluster: Cluster, load: Load, provider: str, progress: Progres
         BenchmarkFailed: a pod did not run.
     """
     state = cluster.directory / "state"
-    load = attrs.evolve(load, hold=1.0)
     async with cluster.running_node(provider, load.pods) as node:
         with progress.step("warming up"):
             await burst(cluster, load, progress, node)
         found: dict[str, Table] = {}
         marks = [_snapshot(node, state)]
 
-        def mark() -> Figures:
+        async def mark(_: str) -> Figures:
             marks.append(_snapshot(node, state))
             return {}
 

@@ -1,4 +1,4 @@
-"""A burst: N pods created 50 at a time, until all are Running; a pause; all deleted, until all are gone.
+"""A burst: N pods created 50 at a time, until all are Running; then all deleted, until all are gone.
 
 `burst` runs one burst, against a node or against the floor (`floor`: the least work that any node has to do). `rounds`
 runs both by turns, so that other load on the machine affects both alike. A pod's time runs from its POST to its phase
@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
@@ -26,10 +26,11 @@ CREATORS = 50
 """How many pods are created, or deleted, at a time."""
 PATIENCE_SECONDS = 300.0
 SETTLE_SECONDS = 1.0
-"""For a second after all pods run, the node is still busy with their start; it counts as idle only then."""
+"""For a second after all pods run, the node is still busy with their start, which its CPU includes."""
 
 Figures = dict[str, float]
-Meanwhile = Callable[[], Figures]
+Meanwhile = Callable[[str], Awaitable[Figures]]
+"""Takes more figures while all pods run; it is given the path of the pods' namespace in the API."""
 
 
 @attrs.frozen
@@ -40,14 +41,12 @@ class Load:
         pods: how many.
         image, args: of each pod's one container.
         handler: of the RuntimeClass that the pods have; "" for none.
-        hold: how long all of them are left running before they are deleted, in seconds.
     """
 
     pods: int = 1000
     image: str = "file:///guest.wasm"
     args: Sequence[str] = ()
     handler: str = ""
-    hold: float = 10.0
 
     def spec(self, node: str) -> Mapping[str, Any]:
         return {
@@ -97,13 +96,13 @@ async def burst(
     load: Load,
     progress: Progress,
     node: Process | None = None,
-    while_running: Meanwhile = dict,
+    while_running: Meanwhile | None = None,
 ) -> Figures:
     """Run one burst. Returns its figures.
 
     Args:
         node: the process of the node under test; None for the floor.
-        while_running: takes more figures; called when all pods have been running for the pause.
+        while_running: called when all pods run.
 
     Raises:
         BenchmarkFailed: the API server refuses something, or not all pods ran or were gone in time.
@@ -112,7 +111,7 @@ async def burst(
         if node is None:
             name = f"{cluster.node}-floor"
             async with floor.owned(cluster.api, name):
-                return await _burst(cluster, load, progress, name, None, while_running)
+                return await _burst(cluster, load, progress, name, None, None)
         return await _burst(cluster, load, progress, cluster.node, node, while_running)
     except BaseExceptionGroup as group:
         raise _cause(group) from None
@@ -136,7 +135,12 @@ async def _have_class(api: Api, handler: str) -> None:
 
 
 async def _burst(
-    cluster: Cluster, load: Load, progress: Progress, name: str, node: Process | None, while_running: Meanwhile
+    cluster: Cluster,
+    load: Load,
+    progress: Progress,
+    name: str,
+    node: Process | None,
+    while_running: Meanwhile | None,
 ) -> Figures:
     if load.handler:
         await _have_class(cluster.api, load.handler)
@@ -166,9 +170,12 @@ async def _burst(
             took = sorted(seen.running[pod] - at for pod, at in sent.items())
             figures |= {"running_p50": quantile(took, 0.5), "running_p99": quantile(took, 0.99)}
             if node is not None:
-                figures |= await _idle(load, node, cpu)
-                cpu = node.cpu()
-            figures |= while_running()
+                await asyncio.sleep(SETTLE_SECONDS)
+                figures["cpu_ms_per_pod_to_running"] = 1000 * (node.cpu() - cpu) / load.pods
+                figures["rss_mib"] = node.rss()
+            if while_running is not None:
+                figures |= await while_running(pods.rpartition("/")[0])
+            cpu = node.cpu() if node else 0.0
             async with progress.counting("gone", load.pods, lambda: len(seen.gone)):
                 begin = time.monotonic()
                 await _each(delete, list(sent))
@@ -177,18 +184,6 @@ async def _burst(
             if node is not None:
                 figures["cpu_ms_per_pod_to_gone"] = 1000 * (node.cpu() - cpu) / load.pods
     return figures
-
-
-async def _idle(load: Load, node: Process, before: float) -> Figures:
-    """The CPU of the node's process for the start of the pods, its CPU when nothing happens, and its memory."""
-    if load.hold:
-        await asyncio.sleep(SETTLE_SECONDS)
-    cpu, begin = node.cpu(), time.monotonic()
-    figures = {"cpu_ms_per_pod_to_running": 1000 * (cpu - before) / load.pods}
-    if load.hold:
-        await asyncio.sleep(load.hold)
-        figures["idle_cpu_percent"] = 100 * (node.cpu() - cpu) / (time.monotonic() - begin)
-    return figures | {"rss_mib": node.rss()}
 
 
 @asynccontextmanager
@@ -244,7 +239,7 @@ async def rounds(
     count: int,
     progress: Progress,
     node: Process,
-    while_running: Meanwhile = dict,
+    while_running: Meanwhile | None = None,
 ) -> list[dict[str, Figures]]:
     """Bursts of node and floor by turns; who begins alternates: `[{"node": ..., "floor": ...}, ...]`."""
     results = []

@@ -22,7 +22,6 @@ NAMES = {
     "all_gone": "all gone, s",
     "cpu_ms_per_pod_to_running": "CPU of the node to Running, ms a pod",
     "cpu_ms_per_pod_to_gone": "CPU of the node to gone, ms a pod",
-    "idle_cpu_percent": "idle, all Running, % of a core",
     "rss_mib": "RSS of the node, all Running, MiB",
     "guests_pss_mib_per_pod": "memory of its workers (PSS), MiB a pod",
     "cpu_ms_per_pod_agent": "CPU of the agent to gone, ms a pod",

@@ -56,7 +56,7 @@ def left_over(directory: Path) -> list[str]:
 
 
 async def test_node_beside_the_floor(tmp_path: Path) -> None:
-    answer = await found(tmp_path, "node", "memory", "--pods", "20", "--rounds", "1", "--hold", "0")
+    answer = await found(tmp_path, "node", "memory", "--pods", "20", "--rounds", "1")
     node = answer["node"]
     assert set(node["node"]) == TIMES | OF_THE_NODE
     assert set(node["floor"]) == set(node["ratio"]) == TIMES
@@ -71,12 +71,22 @@ async def test_node_beside_the_floor(tmp_path: Path) -> None:
 
 
 async def test_engine_and_one_at_a_time(tmp_path: Path) -> None:
-    answer = await found(tmp_path, "wasmtime", "--pods", "5", "--rounds", "1", "--hold", "0", "--starts", "3")
+    answer = await found(tmp_path, "wasmtime", "--pods", "5", "--rounds", "1", "--starts", "3")
     assert set(answer["wasmtime"]["node"]) == TIMES | OF_THE_NODE | {"guests_pss_mib_per_pod"}
     assert all(value > 0 for value in answer["wasmtime"]["node"].values())
     starts = answer["first_byte"]
     assert 0 < starts["node"]["p50"] <= starts["node"]["p99"]
     assert 0 < starts["floor"]["p50"] <= starts["floor"]["p99"]
+    assert left_over(tmp_path) == []
+
+
+async def test_pods_asleep(tmp_path: Path) -> None:
+    figures = (await found(tmp_path, "asleep", "--pods", "5", "--hold", "2", "--handler", "wasmlet-dense"))["asleep"]
+    cpu = figures["CPU, % of a core"]
+    assert cpu["all"] == pytest.approx(sum(share for role, share in cpu.items() if role != "all"))
+    assert {"node", "wasmlet-shim", "wasmlet-dense"} < set(cpu)
+    assert 0 < cpu["all"] < 100
+    assert figures["RSS, MiB"]["node"] > 20
     assert left_over(tmp_path) == []
 
 
@@ -93,10 +103,10 @@ async def test_pods_behind_an_agent(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 async def test_nothing_is_left_when_it_is_interrupted(tmp_path: Path, number: signal.Signals, code: int) -> None:
-    process = await started(tmp_path, "wasmtime", "--pods", "5", "--rounds", "1", "--hold", "100")
+    process = await started(tmp_path, "asleep", "--pods", "5", "--hold", "100")
     assert process.stderr is not None
     async with asyncio.timeout(60):
-        while b"node: 5 of 5 Running" not in (line := await process.stderr.readline()):
+        while b"asleep: 5 of 5 Running" not in (line := await process.stderr.readline()):
             assert line, "it ended before it was interrupted"
     process.send_signal(number)
     _, said = await process.communicate()
