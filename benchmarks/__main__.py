@@ -308,12 +308,12 @@ def command(
     """Measure how fast and how small a node is, beside a bare client that makes the same writes and nothing else.
 
     WHAT is node (the node loop alone), memory (where that goes), account (what a pod costs each process), asleep (what
-    pods cost while nothing happens), wasmtime (with an engine), engines (their classes side by side, without an API server), serving (guests that answer
-    requests), components (of wasi:http, beside `wasmtime serve`), actors (of waSCC, beside a component that does the
-    same), addresses (by CNI, beside the plugins alone), remote (pods behind an agent, beside pods of the node's own),
-    host (many agents that joined one process) or operator (which keeps pools of nodes); all of it without any. The API
-    server is an embedded one, or that of --kubeconfig. --handler is for wasmtime, account, asleep and memory,
-    which without it is that of a node that runs nothing.
+    pods cost while nothing happens), wasmtime (with an engine), engines (their classes side by side, without an API
+    server), serving (guests that answer requests), components (of wasi:http, beside `wasmtime serve`), actors (of
+    waSCC, beside a component that does the same), addresses (by CNI, beside the plugins alone), remote (pods behind an
+    agent, beside pods of the node's own), host (many agents that joined one process) or operator (which keeps pools of
+    nodes); all of it without any. The API server is an embedded one, or that of --kubeconfig. --handler is for
+    wasmtime, account, asleep and memory, which without it is that of a node that runs nothing.
     """
     real = None
     if kubeconfig is not None:
