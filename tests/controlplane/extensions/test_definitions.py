@@ -90,8 +90,9 @@ async def test_a_definition_goes_after_its_objects(api: Api) -> None:
         assert conditions(left)["Terminating"] == ("True", "InstanceDeletionPending")
         assert sorted(await objects.take(2)) == [("DELETED", "free"), ("MODIFIED", "held")]
         code, refused = await api("POST", path(), shelf("late"))
-        assert code in (403, 405)  # 403 from 1.36.2 on
-        assert refused["message"].endswith("create not allowed while custom resource definition is terminating")
+        assert (code, refused["reason"], refused["details"]["name"]) == (403, "Forbidden", "late")
+        why = "create not allowed while custom resource definition is terminating"
+        assert refused["message"] == f'shelves.{GROUP} "late" is forbidden: {why}'
         await api.ok("PATCH", path("held"), {"metadata": {"finalizers": None}}, media=MERGE)
         assert await objects.take(2) == [("MODIFIED", "held"), ("DELETED", "held")]
         assert await objects.ended()

@@ -9,8 +9,8 @@ import orjson
 from wasmlet.controlplane.storage.kinds import Catalog, Kind, Subresource
 from wasmlet.controlplane.storage.status import Object
 
-VERSION = "v1.34.0"
-"""The release that this API server claims to be; the oldest supported kubectl and the newest one both work with it."""
+VERSION = "v1.36.0"
+"""The release whose answers this API server gives; kubectl from 1.30 on works with it."""
 
 AGGREGATED = ("v2", "v2beta1")
 

@@ -159,7 +159,7 @@ class Registry:
         _tidy(meta)
         if call.name:
             meta["name"] = call.name
-        self._check_namespace(call)
+        self._check_place(call, meta.get("name", ""))
         generated = not meta.get("name") and bool(meta.get("generateName"))
         if generated:
             meta["name"] = str(meta["generateName"])[:58] + suffix(self.rng)
@@ -198,9 +198,11 @@ class Registry:
             self.furnish(record.name)
         return record
 
-    def _check_namespace(self, call: Call) -> None:
+    def _check_place(self, call: Call, name: str) -> None:
+        """Refuse what is created where all is about to go: with its definition, or with its namespace."""
         if self.definitions.leaving(call.kind):
-            raise status.leaving(call.kind)
+            why = "create not allowed while custom resource definition is terminating"
+            raise status.forbidden(call.kind, name, why)
         if not call.kind.namespaced:
             return
         space = self.store["namespaces"].get("", call.namespace)
@@ -208,7 +210,7 @@ class Registry:
             raise status.not_found(core("namespaces"), call.namespace)
         if "deletionTimestamp" in space.raw["metadata"]:
             why = f"unable to create new content in namespace {call.namespace} because it is being terminated"
-            raise status.forbidden(call.kind, call.name, why)
+            raise status.forbidden(call.kind, name, why)
 
     def _admit(self, call: Call, obj: Object) -> None:
         match call.kind.key:

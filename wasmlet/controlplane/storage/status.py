@@ -167,12 +167,6 @@ def expired(message: str) -> ApiError:
     return ApiError(410, "Expired", message)
 
 
-def leaving(kind: Kind) -> ApiError:
-    """405: the definition of a custom resource is being deleted."""
-    message = "create not allowed while custom resource definition is terminating"
-    return ApiError(405, "MethodNotAllowed", message, details={**_details(kind, ""), "kind": kind.plural})
-
-
 def method_not_allowed() -> ApiError:
     return ApiError(
         405, "MethodNotAllowed", "the server does not allow this method on the requested resource", details={}
