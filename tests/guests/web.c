@@ -2,6 +2,7 @@
 
    The path /NNN is answered with that status, and every other one with 200; the body is what was asked. Each request is
    a line of output: its first line and its headers, with " | " between them. /quit ends the program with exit code 3.
+   /health is answered with 200 until somebody asks for /health/NNN; from then on with that status.
    With the argument "after FILE" it listens once that file exists. */
 #include <fcntl.h>
 #include <poll.h>
@@ -13,6 +14,7 @@
 #include <unistd.h>
 
 static char head[65536], line[131072], answer[131072];
+static int health = 200;
 
 static int read_head(int fd) {
   size_t got = 0;
@@ -48,6 +50,8 @@ static void serve(int listener) {
     say_request();
     int status = atoi(strchr(head, '/') ? strchr(head, '/') + 1 : "");
     if (status < 100 || status > 599) status = 200;
+    if (!strncmp(head, "GET /health/", 12)) health = atoi(head + 12);
+    else if (!strncmp(head, "GET /health ", 12)) status = health;
     size_t size = strlen(head);
     int length = sprintf(answer, "HTTP/1.1 %d X\r\nContent-Length: %zu\r\nConnection: close\r\n\r\n%s", status, size, head);
     for (int sent = 0; sent < length;) {
