@@ -4,7 +4,7 @@ An engine says in a `Links` what it offers: functions for modules, interfaces fo
 imports and exports. To compare the two takes milliseconds; to compile may take minutes. Only files that certainly
 cannot run are refused here; where `wasmlet.artifacts.wasm` cannot read a file or a type in it, the engine decides.
 
-`uses_of` reads from the same imports and exports whether a file needs sockets, and whether it serves HTTP.
+`uses_of` reads from the same imports and exports whether a file needs sockets or files, and whether it serves HTTP.
 """
 
 from __future__ import annotations
@@ -31,6 +31,10 @@ HANDLER = "wasi:http/incoming-handler@0.2"
 
 _SOCKETS = "sock_"
 """How the names of WASI's functions for sockets begin."""
+_FILES = ("path_", "fd_readdir", "fd_prestat_")
+"""How the names of those functions begin without which a module cannot find or open any file."""
+_FILESYSTEM = "wasi:filesystem/"
+"""How the names of the interfaces begin without which a component cannot."""
 _LISTED = 5
 _LONGEST_NAME = 80
 _NEWER = "@0.3"
@@ -94,19 +98,21 @@ def unfit(path: Path, links: Links, engine: str) -> str:
 
 @attrs.frozen
 class Uses:
-    """What a module or component does with a network.
+    """What a module or component does with a network and with files.
 
     Attributes:
         sockets: whether it may ask for sockets; False where it is known that it cannot.
         serves: whether it is a component that serves HTTP, and no command.
+        files: whether it may look for files; False where it is known that it cannot.
     """
 
     sockets: bool = True
     serves: bool = False
+    files: bool = True
 
 
 def uses_of(path: Path) -> Uses:
-    """How the module or component in a file uses the network; if that is not known, it may use sockets. Blocks.
+    """How the module or component in a file uses network and files; if that is not known, it may use both. Blocks.
 
     Raises:
         OSError: the file cannot be read.
@@ -116,8 +122,13 @@ def uses_of(path: Path) -> Uses:
     except NotWasm:
         return Uses()
     if found.component:
-        return Uses(serves=_serves({compatible(export.name) for export in found.exports}))
-    return Uses(any(wanted.module != PREVIEW1 or wanted.name.startswith(_SOCKETS) for wanted in found.imports))
+        files = any(not w.name.startswith("wasi:") or w.name.startswith(_FILESYSTEM) for w in found.imports)
+        return Uses(serves=_serves({compatible(export.name) for export in found.exports}), files=files)
+    others = any(wanted.module != PREVIEW1 for wanted in found.imports)
+    return Uses(
+        sockets=others or any(wanted.name.startswith(_SOCKETS) for wanted in found.imports),
+        files=others or any(wanted.name.startswith(_FILES) for wanted in found.imports),
+    )
 
 
 def _serves(exports: Collection[str]) -> bool:

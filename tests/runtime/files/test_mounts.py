@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from benchmarks.guest import SLEEPER, image_of
 from tests.descriptors import open_descriptors
 from tests.runtime.files.test_volumes import CONFIG, mounts, pod_directory, settings, with_volume
 from tests.runtime.harness import Runtime, pod_of
@@ -360,6 +361,21 @@ async def test_staged_files_of_earlier_instances_go(runtime: Runtime, image: str
     key = await runtime.create(pod_of("exit", "1", image=image, restart="OnFailure"))
     await runtime.main(key, lambda status: status.restart_count == 1 and status.last_state is not None)
     assert os.listdir(pod_directory(runtime)) == ["main.1-1"]
+
+
+async def test_what_can_find_no_file_gets_none_unless_it_mounts_a_volume(runtime: Runtime, tmp_path: Path) -> None:
+    asleep = image_of("asleep", SLEEPER, tmp_path)
+    volume = {"volumes": [{"name": "v", "emptyDir": {}}]}
+    mounting = pod_of(image=asleep, name="mounts", spec=volume, volumeMounts=[{"name": "v", "mountPath": "/v"}])
+    pods = [pod_of(image=asleep, name="bare"), mounting]
+    for pod in pods:
+        assert await runtime.logged(await runtime.create(pod), b"ready\n")
+    assert [pod_directory(runtime, pod.uid).exists() for pod in pods] == [False, True]
+    await runtime.restart()  # a later node loop removes what an earlier one has made
+    for pod in pods:
+        await runtime.create(pod)
+        await runtime.provider.delete_pod(pod.key, 0)
+        assert not pod_directory(runtime, pod.uid).exists()
 
 
 REFUSED: list[tuple[str, dict[str, Any], dict[str, Any]]] = [

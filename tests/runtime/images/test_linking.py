@@ -30,7 +30,7 @@ from wasmlet.runtime.images.compile_process import CompileError, Unfit
 from wasmlet.runtime.images.compiler import CompileLimits, Compiler
 from wasmlet.runtime.images.images import Images, Module
 from wasmlet.runtime.images.imports import Imports
-from wasmlet.runtime.wasi import PREVIEW1, PREVIEW1_FUNCTIONS
+from wasmlet.runtime.wasi import PREVIEW0, PREVIEW1, PREVIEW1_FUNCTIONS
 
 NOWHERE = Path("/nonexistent/python")
 START = '(func (export "_start"))'
@@ -422,6 +422,30 @@ async def test_what_imports_no_functions_for_sockets_is_known_not_to_use_them(
     path.write_bytes(text_module(f"(module {START})"))
     assert (await imports.uses_of(found)).sockets is may
     assert (await Imports(2**20).uses_of(attrs.evolve(found, digest="0" * 64))).sockets
+
+
+COMPONENT = '(component (import "{}" (instance)))'
+
+
+@pytest.mark.parametrize(
+    ("wasm", "may"),
+    [
+        (text_module(f"(module {imports_of((PREVIEW1, 'fd_write'), (PREVIEW1, 'sock_send'))} {START})"), False),
+        (text_module(f"(module {imports_of((PREVIEW1, 'fd_write'), (PREVIEW1, 'path_open'))} {START})"), True),
+        (text_module(f"(module {imports_of((PREVIEW1, 'fd_readdir'))} {START})"), True),
+        (text_module(f"(module {imports_of((PREVIEW1, 'fd_prestat_get'))} {START})"), True),
+        (text_module(f"(module {imports_of((PREVIEW0, 'fd_write'))} {START})"), True),
+        (text_module(COMPONENT.format("wasi:cli/stdout@0.2.0")), False),
+        (text_module(COMPONENT.format("wasi:filesystem/preopens@0.2.0")), True),
+        (text_module(COMPONENT.format("some:thing/files@0.1.0")), True),
+        (HEAD + b"\x01\xff", True),
+    ],
+    ids=["none", "path_open", "readdir", "prestat", "preview 0", "component", "filesystem", "unknown", "damaged"],
+)
+def test_what_can_find_no_file_is_known_not_to_use_files(tmp_path: Path, wasm: bytes, may: bool) -> None:
+    path = tmp_path / "x.wasm"
+    path.write_bytes(wasm)
+    assert linking.uses_of(path).files is may
 
 
 async def test_a_module_that_cannot_be_read_now_keeps_no_other_one_waiting(

@@ -10,6 +10,8 @@ of the file's path. So:
   container started, as with a kubelet.
 - The files of the container's own image are one more preopen, at `/`; all other mounts hide its files (`image_files`).
 
+A module that imports nothing with which it could find a file, in a container that mounts nothing, gets no directories.
+
 What cannot be done in this way is refused, and the message names the field: a single file inside another mount (its
 staging directory would hide the rest of that mount), files with and without readOnly in one directory, and a hard link
 between two file systems. The kubelet's own files (/etc/hosts and so on) are left out where a mount of the pod covers
@@ -85,6 +87,7 @@ class MountRequest:
         attempt: the number of the instance; what was staged for earlier ones is removed.
         image_files: the directory with the files of its image; None where there are none.
         pod_ips: the pod's own addresses, for its hosts file.
+        seen: whether the module may look for files.
     """
 
     pod: Pod
@@ -94,6 +97,12 @@ class MountRequest:
     attempt: int
     image_files: Path | None = None
     pod_ips: Sequence[str] = ()
+    seen: bool = True
+
+    @property
+    def empty(self) -> bool:
+        """Whether the container needs no directory at all: whatever it runs, nothing can be found there."""
+        return not (self.seen or self.image_files or self.container.raw.get("volumeMounts"))
 
 
 @contextlib.asynccontextmanager
@@ -104,7 +113,11 @@ async def mounted(request: MountRequest, volumes: PodVolumes) -> AsyncIterator[M
         Refused: a mount is not possible; names the field.
         OSError: the node's disk fails.
     """
+    if request.empty and volumes.empty:
+        yield Mounts((), _message(request.container, (), _message_path(request.container)))
+        return
     opened: list[Mounts] = []
+    volumes.empty = False
 
     def open_them() -> None:
         opened.append(_open_all(request, volumes))
@@ -135,7 +148,8 @@ def _open_all(request: MountRequest, volumes: PodVolumes) -> Mounts:
         covered = [mount.path for mount in entries]
         message = _message_path(container)
         stages = staged_files(container, opened, covered)
-        _stage_the_pods_own(stages, covered, request, volumes)
+        if not request.empty:
+            _stage_the_pods_own(stages, covered, request, volumes)
         if image is not None:
             entries[:0] = _image_mounts(image, covered, stages)  # some programs start in their first mount
             covered = [mount.path for mount in entries]

@@ -147,6 +147,8 @@ class PodVolumes:
         """The user of the pod's processes; must be set before any volume is made."""
         self.changed = asyncio.Event()
         """The owner sets this when the pod or its inputs have changed."""
+        self.empty = True
+        """Whether there is no file of the pod. The owner clears it for a pod that an earlier process began."""
 
     async def set_up(self, now: Callable[[], tuple[Pod, Inputs]]) -> None:
         """Make every volume that a container mounts, however often that has to be tried.
@@ -194,6 +196,7 @@ class PodVolumes:
             mounted = mounted_volumes(pod)
             wanted = [volume for volume in pod.spec.get("volumes") or () if volume["name"] in mounted]
             failed = []
+            self.empty = self.empty and not wanted
             for volume in wanted:
                 try:
                     await self._make(pod, volume, inputs)
@@ -244,6 +247,16 @@ class PodVolumes:
             return self._claimed[volume["name"]].open()
         path = self._images[volume["name"]] if kind == "image" else self._directory(volume)
         return os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+
+    async def remove(self) -> None:
+        """Remove all files of the pod.
+
+        Raises:
+            OSError: some are left.
+        """
+        if not self.empty:
+            await in_thread(self.storage.remove, self._uid)
+            self.empty = True
 
     def use_image(self, volume: Raw, digest: str, directory: Path) -> None:
         """Use this image directory for a volume, and record that the pod uses the image until it is gone; blocks."""

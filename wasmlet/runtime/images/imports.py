@@ -1,4 +1,4 @@
-"""Finds out whether modules use the network, by their imports and exports. For most, which do not, it is not set up."""
+"""Finds out whether modules use the network and files, by their imports and exports. Who does not gets neither."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Imports:
         self._shared = Shared(self._find)
 
     async def uses_of(self, module: Module) -> linking.Uses:
-        """What it does with a network."""
+        """What it does with a network and with files."""
         known = self._known.get(module.digest)
         return await self._shared.of(module) if known is None else known
 

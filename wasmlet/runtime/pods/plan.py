@@ -45,7 +45,7 @@ class Networking:
         node: what the node's network means for pods.
         dns: how the cluster resolves names.
         sockets: whether the engine gives its guests sockets.
-        uses: what the container's module does with a network.
+        uses: what the container's module does with a network and with files.
         taken: TCP ports that other containers of the pod have, with the names of these containers.
     """
 
@@ -179,7 +179,14 @@ def plan(request: StartRequest, module: Module, files: Files, settings: GuestSet
         limits=Limits.of(request.resources),
         streams=_streams(request),
         mounts=MountRequest(
-            pod, container, request.inputs, found.variables, request.attempt, module.files, request.network.ips
+            pod,
+            container,
+            request.inputs,
+            found.variables,
+            request.attempt,
+            module.files,
+            request.network.ips,
+            request.network.uses.files,
         ),
         labels=_labels(request, module, grant),
         user=request.user,

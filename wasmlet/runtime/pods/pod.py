@@ -145,6 +145,8 @@ class PodLife:
         """The shim says this of one of the pod's containers."""
         before = self._records.get(record.id)
         self._records[record.id] = record
+        if not self.accepted:
+            self.volumes.empty = False
         if labels.user and self.services.users is not None:
             self.services.users.take(self.key.uid, labels.user)
         life = self.containers.get(labels.container)
@@ -249,7 +251,7 @@ class PodLife:
             self.publish()
         # As at a kubelet, a pod that is done keeps its logs, and none of its volumes: no secret, no memory, no disk.
         try:
-            await in_thread(self.services.storage.remove, self.key.uid)
+            await self.volumes.remove()
             await self.sandbox.leave()
         except (NetworkError, OSError) as error:  # the pod's deletion is another try
             log.warning("what a pod had that is done cannot be removed", pod=str(self.key), error=str(error))
@@ -339,7 +341,7 @@ class PodLife:
             await self.stop_containers(grace)
         final = self.status()
         # The files go first, so that secrets are removed even if removing the network hangs.
-        await in_thread(self.services.storage.remove, self.key.uid)
+        await self.volumes.remove()
         await self.sandbox.leave()
         self.stopped = True
         return final
