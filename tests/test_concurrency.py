@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from wasmlet.concurrency import Shared, cut
+from wasmlet.concurrency import Event, Shared, cut
 
 
 class Transport(asyncio.WriteTransport):
@@ -76,3 +76,49 @@ async def test_work_that_fails_fails_for_all_who_have_asked_and_for_nobody_else(
     assert await shared.of("a") == "a"
     with pytest.raises(StopIteration):
         next(answers)
+
+
+@pytest.mark.parametrize("kind", [Event, asyncio.Event])
+class TestEvent:
+    """Ours behaves as that of asyncio does."""
+
+    async def test_all_that_wait_go_on_when_it_is_set(self, kind: type[asyncio.Event]) -> None:
+        event = kind()
+        waiting = [asyncio.create_task(event.wait()) for _ in range(3)]
+        await asyncio.sleep(0)
+        assert not event.is_set()
+        event.set()
+        event.clear()  # those that waited go on all the same
+        assert await asyncio.gather(*waiting) == [True, True, True]
+        assert not event.is_set()
+
+    async def test_what_comes_after_a_clear_waits_for_the_next(self, kind: type[asyncio.Event]) -> None:
+        event = kind()
+        event.set()
+        assert await event.wait() is True
+        event.clear()
+        late = asyncio.create_task(event.wait())
+        await asyncio.sleep(0)
+        assert not late.done()
+        event.set()
+        assert await late is True
+
+    async def test_one_that_is_cancelled_leaves_the_others(self, kind: type[asyncio.Event]) -> None:
+        event = kind()
+        first, second = (asyncio.create_task(event.wait()) for _ in range(2))
+        await asyncio.sleep(0)
+        first.cancel()
+        await asyncio.wait([first])
+        assert first.cancelled()
+        event.set()
+        assert await second is True
+
+    async def test_one_that_is_cancelled_when_it_is_set_is_cancelled(self, kind: type[asyncio.Event]) -> None:
+        event = kind()
+        waiting = asyncio.create_task(event.wait())
+        await asyncio.sleep(0)
+        waiting.cancel()
+        event.set()
+        await asyncio.wait([waiting])
+        assert waiting.cancelled()
+        assert event.is_set()

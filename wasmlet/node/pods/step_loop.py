@@ -12,6 +12,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Protocol
 
+from wasmlet.concurrency import Event
 from wasmlet.kube.recovery import Pauses
 
 
@@ -71,7 +72,7 @@ class StepLoop:
         self._changed = False
         self._asked = False
         self._stopped = False
-        self._stirred = asyncio.Event()
+        self._stirred = Event()
         self._idle: asyncio.Event | None = None
         self.looking = False
 
@@ -97,7 +98,7 @@ class StepLoop:
 
     async def until_idle(self) -> None:
         """Return when nothing is due any more. Only one caller waits at a time."""
-        self._idle = asyncio.Event()
+        self._idle = Event()
         await self._idle.wait()
 
     def _begin(self, work: Work) -> None:

@@ -20,7 +20,7 @@ import attrs
 import structlog
 
 from wasmlet.clock import Backoff, Clock
-from wasmlet.concurrency import first_of, in_thread
+from wasmlet.concurrency import Event, first_of, in_thread
 from wasmlet.errors import MissingReference, WasmletError
 from wasmlet.failures import described
 from wasmlet.model.hosts import Dns
@@ -145,7 +145,7 @@ class PodVolumes:
         self.directory = storage.directory(uid)
         self.user: User | None = None
         """The user of the pod's processes; must be set before any volume is made."""
-        self.changed = asyncio.Event()
+        self.changed = Event()
         """The owner sets this when the pod or its inputs have changed."""
         self.empty = True
         """Whether there is no file of the pod. The owner clears it for a pod that an earlier process began."""

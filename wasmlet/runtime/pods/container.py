@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Literal
 
-from wasmlet.concurrency import in_thread
+from wasmlet.concurrency import Event, in_thread
 from wasmlet.errors import WasmletError
 from wasmlet.model.pod import Container, Pod, Raw
 from wasmlet.model.status import ContainerState, ContainerStatus, Running, Terminated, Waiting
@@ -63,12 +63,12 @@ class ContainerLife:
         self.hook_error = ""
         self.applied_resources: Raw = {}
         self.allocated: Raw | None = None
-        self.tried = asyncio.Event()
-        self.up = asyncio.Event()
+        self.tried = Event()
+        self.up = Event()
         self._post_start: Raw = {}
         """The postStart hook of the instance that is being started; empty where it has none, and once it is over."""
         self._probed = ProbeResults()
-        self.updated = asyncio.Event()
+        self.updated = Event()
         self._resizer: Resizer | None = None
         """There from the first resize on: few containers have one."""
         self._resizing: asyncio.Task[None] | None = None

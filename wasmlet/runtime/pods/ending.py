@@ -14,7 +14,7 @@ from typing import Any
 import attrs
 
 from wasmlet.clock import Clock
-from wasmlet.concurrency import first_of
+from wasmlet.concurrency import Event, first_of
 from wasmlet.runtime.shim.client import ShimClient
 from wasmlet.worker import wire
 
@@ -29,7 +29,7 @@ class GracePeriod:
         self._clock = clock
         self._end = clock.monotonic() + seconds
         self.at_once = seconds <= 0
-        self.shortened = asyncio.Event()
+        self.shortened = Event()
 
     @property
     def left(self) -> float:

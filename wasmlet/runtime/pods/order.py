@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Protocol
 
+from wasmlet.concurrency import Event
 from wasmlet.model.pod import Pod
 from wasmlet.model.status import Terminated
 from wasmlet.runtime.shim.instances import Kind
@@ -25,8 +26,8 @@ class Ordered(Protocol):
     """
 
     kind: Kind
-    tried: asyncio.Event
-    up: asyncio.Event
+    tried: Event
+    up: Event
 
     @property
     def begun(self) -> bool:
@@ -55,7 +56,7 @@ class Order:
         manifest: Callable[[], Pod],
         containers: Mapping[str, Ordered],
         keep: Callable[[str], Awaitable[Terminated]],
-        grown: asyncio.Event,
+        grown: Event,
     ) -> None:
         self._manifest = manifest
         self._containers = containers

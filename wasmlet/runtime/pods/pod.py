@@ -15,7 +15,7 @@ from typing import Literal
 import attrs
 import structlog
 
-from wasmlet.concurrency import first_of, in_thread
+from wasmlet.concurrency import Event, first_of, in_thread
 from wasmlet.errors import Refused
 from wasmlet.failures import described, text_of
 from wasmlet.model.inputs import Inputs
@@ -60,10 +60,10 @@ class PodLife:
         self._manifest: Pod | None = None
         self.inputs = Inputs()
         self.containers: dict[str, ContainerLife] = {}
-        self._grown = asyncio.Event()
+        self._grown = Event()
         """Ephemeral containers may have been added."""
         self.start_time: datetime | None = None
-        self._updated = asyncio.Event()
+        self._updated = Event()
         self._failure: PodFailure | None = None
         self._failed = False
         self._resizing: Condition | None = None

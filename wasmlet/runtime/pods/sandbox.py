@@ -17,7 +17,7 @@ from typing import TypeVar
 import structlog
 
 from wasmlet.clock import Backoff
-from wasmlet.concurrency import first_of, in_thread
+from wasmlet.concurrency import Event, first_of, in_thread
 from wasmlet.errors import WasmletError
 from wasmlet.failures import described
 from wasmlet.model.inputs import Inputs
@@ -59,7 +59,7 @@ class Sandbox:
         """The containers that may listen at their ports now."""
         self._stale = False
         """Whether other ports may be open at the pod's address than should be."""
-        self._changed = asyncio.Event()
+        self._changed = Event()
         """Set when other ports should be open than at the last try."""
         self._syncing: asyncio.Task[None] | None = None
         self._turn = asyncio.Lock()
