@@ -12,6 +12,7 @@ from wasmlet_wasmtime import WasmtimeProvider
 from tests.runtime.harness import Runtime
 from wasmlet.runtime import RuntimeConfig
 from wasmlet.runtime.files.memory import Memory
+from wasmlet.runtime.network import namespaces
 from wasmlet.runtime.network.ranges import loopback_range
 
 ADDRESS = RuntimeConfig(allow_local_modules=True, network="address")
@@ -25,6 +26,16 @@ def _nothing_stays_in_memory(tmp_path: Path) -> Iterator[None]:
     for link in tmp_path.rglob("memory"):
         if left := Memory(link.parent).existing():
             shutil.rmtree(left)
+
+
+@pytest.fixture(autouse=True)
+def _no_namespace_stays(tmp_path: Path) -> Iterator[None]:
+    """A test that fails has not taken back what its pods have, and pytest cannot remove a directory with mounts."""
+    yield
+    for line in Path("/proc/self/mounts").read_text().splitlines():
+        mounted = Path(line.split()[1].encode().decode("unicode_escape"))
+        if mounted.is_relative_to(tmp_path) and namespaces.exists(mounted):
+            namespaces.remove(mounted)
 
 
 @pytest.fixture

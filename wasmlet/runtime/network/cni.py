@@ -38,13 +38,18 @@ DEFAULT_CIDRS = ("10.86.0.0/16",)
 
 @attrs.frozen
 class _Kept:
-    """The content of one pod's file. `result` is the result of `ADD`; None until that has succeeded."""
+    """The content of one pod's file: a line when its network is begun, and another one when that is done.
+
+    Attributes:
+        result: of `ADD`; None until that has succeeded.
+    """
 
     network: Conflist
     attachment: Attachment
     result: Mapping[str, Any] | None
 
-    def as_json(self) -> bytes:
+    def begun(self) -> bytes:
+        """The first line of the file."""
         pod = self.attachment.pod
         kept = {
             "network": self.network.as_raw(),
@@ -52,16 +57,22 @@ class _Kept:
             "pod": [pod.namespace, pod.name, pod.uid],
             "namespace": self.attachment.namespace,
             "runtime": self.attachment.runtime,
-            "result": self.result,
         }
-        return json.dumps(kept).encode()
+        return json.dumps(kept).encode() + b"\n"
+
+    def finished(self) -> bytes:
+        """The second line, once there is a result."""
+        return json.dumps(self.result).encode() + b"\n"
 
     @classmethod
     def of(cls, data: bytes) -> _Kept:
         """Raises `ValueError`, `KeyError`, `TypeError` or `ConfigError` where it is none."""
-        raw = json.loads(data)
+        begun, _, finished = data.partition(b"\n")
+        raw = json.loads(begun)
         attachment = Attachment(PodKey(*raw["pod"]), raw["namespace"], raw["runtime"])
-        return cls(conflist.parse(raw["network"], raw.get("source", "")), attachment, raw["result"])
+        # A line without its end was being written when the process ended. Once the result was in the first line.
+        result = json.loads(finished) if finished.endswith(b"\n") else raw.get("result")
+        return cls(conflist.parse(raw["network"], raw.get("source", "")), attachment, result)
 
 
 class CniNetwork(Network):
@@ -82,6 +93,8 @@ class CniNetwork(Network):
         self._plugins = plugins
         self._cidrs = cidrs
         self._turns = asyncio.Semaphore(AT_ONCE)
+        self._ahead = asyncio.Semaphore(2 * AT_ONCE)
+        """Pods that have their turn, and those whose namespaces are made before it."""
         self._source = ""
         """The last file of `conf_dir` that was a network; of the time before this process, one that a pod still has."""
 
@@ -115,28 +128,37 @@ class CniNetwork(Network):
         return found
 
     async def add(self, request: NetworkRequest) -> PodNetwork | None:
-        kept = await in_thread(self._read, request.pod.uid)
-        if kept is not None:
-            async with self._turns:
-                if (known := await self._again(kept)) is not None:
-                    return known
-                await self._take_back(kept)
-        try:
+        async with self._ahead:
             # Before its turn: while plugins work for others, its namespace is made.
-            kept = await in_thread(self._begin, request)
+            kept, known = await self._begun(request)
+            if known:
+                async with self._turns:
+                    if (intact := await self._again(kept)) is not None:
+                        return intact
+                    await self._take_back(kept)
+                kept, _ = await self._begun(request)
+            try:
+                async with self._turns:
+                    result = await self._plugins.add(kept.network, kept.attachment)
+                kept = attrs.evolve(kept, result=result)
+                await in_thread(self._finish, kept)
+            except (NetworkError, OSError) as error:
+                with contextlib.suppress(NetworkError):
+                    async with self._turns:
+                        await self._take_back(kept)
+                raise NetworkError(str(error)) from error
+        return _network_of(kept)
+
+    async def _begun(self, request: NetworkRequest) -> tuple[_Kept, bool]:
+        """What is to be done for a pod, with a namespace for it; or what was begun before, and True.
+
+        Raises:
+            NetworkError: there is no network for it.
+        """
+        try:
+            return await in_thread(self._begin, request)
         except (ConfigError, OSError) as error:
             raise NetworkError(str(error)) from error
-        try:
-            async with self._turns:
-                result = await self._plugins.add(kept.network, kept.attachment)
-            kept = attrs.evolve(kept, result=result)
-            await in_thread(self._finish, kept)
-        except (NetworkError, OSError) as error:
-            with contextlib.suppress(NetworkError):
-                async with self._turns:
-                    await self._take_back(kept)
-            raise NetworkError(str(error)) from error
-        return _network_of(kept)
 
     async def _again(self, kept: _Kept) -> PodNetwork | None:
         """The network of a pod that was added before; None if it is not intact any more."""
@@ -191,6 +213,9 @@ class CniNetwork(Network):
         source = self._source or "a bridge of this node alone"
         return {POLICY_ANNOTATION: f"as the CNI plugins of {source} have it"}
 
+    async def close(self) -> None:
+        self._plugins.close()
+
     # Files; all of these block
 
     def _file(self, uid: str) -> Path:
@@ -217,27 +242,27 @@ class CniNetwork(Network):
     def _is_left(self, uid: str) -> bool:
         return self._file(uid).exists() or self._namespace(uid).exists()
 
-    def _begin(self, request: NetworkRequest) -> _Kept:
-        """A namespace for the pod, and what is to be done in it."""
+    def _begin(self, request: NetworkRequest) -> tuple[_Kept, bool]:
+        if (known := self._read(request.pod.uid)) is not None:
+            return known, True
         namespace = self._namespace(request.pod.uid)
         kept = _Kept(self._network(), Attachment(request.pod, str(namespace), _runtime(request)), None)
-        for name in ("pods", "namespaces"):
-            (self._directory / name).mkdir(mode=0o700, parents=True, exist_ok=True)
+        file = self._file(request.pod.uid)
         # The file is written first: if this process dies now, the next one can undo this.
-        self._write(kept)
+        try:
+            file.write_bytes(kept.begun())
+        except FileNotFoundError:
+            for directory in (namespace.parent, file.parent):
+                directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            file.write_bytes(kept.begun())
         namespaces.make(namespace)
-        return kept
+        return kept, False
 
     def _finish(self, kept: _Kept) -> None:
         if not namespaces.exists(Path(kept.attachment.namespace)):
             raise NetworkError("the CNI plugins have removed the pod's network namespace")
-        self._write(kept)
-
-    def _write(self, kept: _Kept) -> None:
-        file = self._file(kept.attachment.pod.uid)
-        new = file.with_suffix(".new")
-        new.write_bytes(kept.as_json())
-        new.rename(file)
+        with self._file(kept.attachment.pod.uid).open("ab", buffering=0) as file:
+            file.write(kept.finished())
 
     def _forget(self, uid: str) -> None:
         namespaces.remove(self._namespace(uid))

@@ -80,7 +80,7 @@ class Conflist:
 def files(directory: Path) -> Sequence[Path]:
     """The files of a directory that are networks by their names, the first one first. Blocks."""
     try:
-        return sorted(file for file in directory.iterdir() if file.suffix in SUFFIXES)
+        return [directory / name for name in sorted(os.listdir(directory)) if os.path.splitext(name)[1] in SUFFIXES]
     except OSError:
         return ()
 

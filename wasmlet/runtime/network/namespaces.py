@@ -7,12 +7,12 @@ less than 1 ms.
 
 from __future__ import annotations
 
+import _thread
 import ctypes
 import fcntl
 import os
 import socket
 import struct
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
@@ -45,7 +45,7 @@ def make(path: Path) -> None:
     def work() -> None:
         _check(_libc.unshare(_CLONE_NEWNET), "unshare")
         _set_up("lo")
-        own = f"/proc/self/task/{threading.get_native_id()}/ns/net"
+        own = f"/proc/self/task/{_thread.get_native_id()}/ns/net"
         _check(_libc.mount(own.encode(), str(path).encode(), None, _MS_BIND, None), f"mount {path}")
 
     try:
@@ -105,16 +105,20 @@ def socket_in(namespace: str, family: int, kind: int = socket.SOCK_STREAM) -> so
 def _by_own_thread(work: Callable[[], T]) -> T:
     done: list[T] = []
     failed: list[BaseException] = []
+    over = _thread.allocate_lock()
+    over.acquire()
 
     def run() -> None:
         try:
             done.append(work())
         except BaseException as error:
             failed.append(error)
+        finally:
+            over.release()
 
-    thread = threading.Thread(target=run, name="wasmlet-namespace")
-    thread.start()
-    thread.join()
+    # `threading.Thread` would be waited for twice: for its start, and for its end.
+    _thread.start_new_thread(run, ())
+    over.acquire()
     if failed:
         raise failed[0]
     return done[0]

@@ -20,7 +20,7 @@ from typing import Any, Literal
 import attrs
 
 from wasmlet.clock import Clock
-from wasmlet.concurrency import first_of, in_thread, ready
+from wasmlet.concurrency import in_thread
 from wasmlet.model.pod import PodKey
 from wasmlet.runtime.network.conflist import Conflist
 from wasmlet.runtime.network.network import NetworkError
@@ -31,6 +31,9 @@ MAX_OUTPUT = 1024 * 1024
 """Bytes that a plugin may say."""
 SECONDS = 60.0
 """How long one plugin may take."""
+REAPED_AFTER_SECONDS = 0.02
+"""How long a plugin that has ended stays unreaped. The kernel says that it has ended while it still takes away what
+`/proc` had of its threads, and whoever reaps it before that is done spins: for two milliseconds on two busy cores."""
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -78,6 +81,8 @@ class Plugins:
     def __init__(self, directories: Sequence[Path], clock: Clock) -> None:
         self._directories = tuple(directories)
         self._clock = clock
+        self._ended: dict[int, asyncio.TimerHandle] = {}
+        """Plugins that are to be reaped."""
 
     def missing(self, network: Conflist) -> str:
         """The first plugin of a network that is not there; "" where all are. Blocks."""
@@ -132,7 +137,7 @@ class Plugins:
 
     async def _call(self, verb: Verb, config: Mapping[str, Any], attachment: Attachment) -> Mapping[str, Any]:
         kind = str(config["type"])
-        program = await in_thread(self._find, kind)
+        program = self._find(kind)  # on the loop, as its start is, which looks the file up, too
         if program is None:
             places = ", ".join(map(str, self._directories)) or "no directory"
             raise NetworkError(f"CNI plugin {kind}: not found in {places}; set --cni-bin-dir")
@@ -168,28 +173,41 @@ class Plugins:
         finally:
             os.close(writer)
             os.close(asked)
-        ended = asyncio.ensure_future(_ended(pid))
-        output: bytes | None = None
-
-        async def listen() -> None:
-            nonlocal output
-            output = await _said(reader)
-            if len(output) <= MAX_OUTPUT:
-                await asyncio.wait([ended])
-
+        ended, said = _end_of(pid), _Said(reader)
+        patience = asyncio.ensure_future(self._clock.sleep(SECONDS))
         try:
-            await first_of(listen(), self._clock.sleep(SECONDS))
-            late = output is None or (not ended.done() and len(output) <= MAX_OUTPUT)
+            await asyncio.wait([said.all, patience], return_when=asyncio.FIRST_COMPLETED)
+            if said.all.done() and not said.too_much:
+                await asyncio.wait([ended, patience], return_when=asyncio.FIRST_COMPLETED)
+            late = not said.too_much and not (said.all.done() and ended.done())
         finally:
-            os.close(reader)
+            said.close()
+            patience.cancel()
             # It is not reaped yet, so its number is no other process's. What it has started ends with it.
             os.killpg(pid, signal.SIGKILL)
-            status = await _reaped(pid, ended)
-        if late or output is None:
+            await _whoever_cancels(ended, patience)
+            status = self._status_of(pid)
+        if late:
             raise NetworkError(f"CNI plugin {program.name}: {verb} took longer than {SECONDS:g} seconds")
-        if len(output) > MAX_OUTPUT:
+        if said.too_much:
             raise NetworkError(f"CNI plugin {program.name}: said more than {MAX_OUTPUT} bytes")
-        return status, output
+        return status, bytes(said.output)
+
+    def _status_of(self, pid: int) -> int:
+        """The exit status of a child that has ended. It is reaped later."""
+        found = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+        assert found is not None
+        self._ended[pid] = asyncio.get_running_loop().call_later(REAPED_AFTER_SECONDS, self._reap, pid)
+        return found.si_status if found.si_code == os.CLD_EXITED else -found.si_status
+
+    def _reap(self, pid: int) -> None:
+        self._ended.pop(pid).cancel()
+        os.waitpid(pid, 0)
+
+    def close(self) -> None:
+        """Reap those that have ended; no other one is running."""
+        for pid in list(self._ended):
+            self._reap(pid)
 
 
 def _started(program: Path, variables: Mapping[str, str], asked: int, writer: int) -> int:
@@ -212,53 +230,68 @@ def _started(program: Path, variables: Mapping[str, str], asked: int, writer: in
     )
 
 
-async def _said(reader: int) -> bytes:
-    """What comes out of a pipe until its end, or more than `MAX_OUTPUT` bytes."""
-    os.set_blocking(reader, False)
-    loop, output = asyncio.get_running_loop(), b""
-    while len(output) <= MAX_OUTPUT:
+class _Said:
+    """What comes out of a pipe until its end, or more than `MAX_OUTPUT` bytes.
+
+    Attributes:
+        all: done when nothing more is to come.
+    """
+
+    def __init__(self, reader: int) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._reader = reader
+        self.output = bytearray()
+        self.all: asyncio.Future[None] = self._loop.create_future()
+        os.set_blocking(reader, False)
+        self._loop.add_reader(reader, self._more)
+
+    @property
+    def too_much(self) -> bool:
+        return len(self.output) > MAX_OUTPUT
+
+    def _more(self) -> None:
         try:
-            piece = os.read(reader, 65536)
+            piece = os.read(self._reader, 65536)
         except BlockingIOError:
-            await ready(reader, loop.add_reader, loop.remove_reader)
-            continue
-        if not piece:
-            break
-        output += piece
-    return output
+            return
+        self.output += piece
+        if not piece or self.too_much:
+            self._loop.remove_reader(self._reader)
+            self.all.set_result(None)
+
+    def close(self) -> None:
+        self._loop.remove_reader(self._reader)
+        os.close(self._reader)
 
 
-async def _ended(pid: int) -> None:
-    """Wait until a child of this process has ended; it is to be reaped then."""
+def _end_of(pid: int) -> asyncio.Future[Any]:
+    """Done when a child of this process has ended; it is to be reaped then. To be waited for in any case."""
+    loop = asyncio.get_running_loop()
     try:
         watch = os.pidfd_open(pid)
     except OSError:  # a kernel before 5.3
-        await in_thread(os.waitid, os.P_PID, pid, os.WEXITED | os.WNOWAIT)
-        return
-    loop = asyncio.get_running_loop()
-    try:
-        await ready(watch, loop.add_reader, loop.remove_reader)
-    finally:
+        return asyncio.ensure_future(in_thread(os.waitid, os.P_PID, pid, os.WEXITED | os.WNOWAIT))
+    ended = loop.create_future()
+
+    def tell() -> None:
+        loop.remove_reader(watch)
         os.close(watch)
+        ended.set_result(None)
+
+    loop.add_reader(watch, tell)
+    return ended
 
 
-async def _reaped(pid: int, ended: asyncio.Future[None]) -> int:
-    """Wait for the end of a process that has ended or was killed, whoever cancels. Returns its exit status."""
+async def _whoever_cancels(*futures: asyncio.Future[Any]) -> None:
+    """Wait until all are done; where this is cancelled meanwhile, that is raised then."""
     cancelled = False
-    while not ended.done():
+    while not all(future.done() for future in futures):
         try:
-            await asyncio.wait([ended])
+            await asyncio.wait(futures)
         except asyncio.CancelledError:
             cancelled = True
-    status = _status_of(pid)
     if cancelled:
         raise asyncio.CancelledError
-    return status
-
-
-def _status_of(pid: int) -> int:
-    """The exit status of a child that has ended, which this reaps."""
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
 def end_orphans(namespaces: Path) -> None:
