@@ -12,8 +12,8 @@ from pathlib import Path
 import aiohttp
 import pytest
 
+from tests.cli.demo.test_demo import wasmlet
 from tests.guests import components
-from tests.test_demo import wasmlet
 from tests.test_examples import Kubectl, kube
 from tests.test_examples import insecure as insecure
 from wasmlet.cli.demo.manifests import of_module

@@ -27,7 +27,7 @@ from wasmlet.kube import Client, load_identity
 
 WASMLET = str(Path(sys.executable).parent / "wasmlet")
 RELATIVE = os.path.relpath(WASMLET)
-EXAMPLES = {os.path.relpath(path) for path in (Path(__file__).parents[1] / "examples").glob("*.yaml")}
+EXAMPLES = {os.path.relpath(path) for path in (Path(__file__).parents[3] / "examples").glob("*.yaml")}
 PATIENCE = 100.0
 """Seconds; what bounds a whole test is a little more."""
 POD = """
@@ -145,7 +145,7 @@ async def test_a_pool_is_scaled_changed_and_removed(kubectl: Path) -> None:
         assert "edge-2" in await kube("get", "nodes")
         await kube("delete", "wnp", "edge")
         assert "edge-" not in await kube("get", "nodes")
-        await kube("apply", "-f", str(Path(__file__).parents[1] / "examples/pool.yaml"))
+        await kube("apply", "-f", str(Path(__file__).parents[3] / "examples/pool.yaml"))
         await kube("wait", "wnp/edge", "--for=condition=Ready", "--timeout=200s")
         await kube("rollout", "status", "deployment/web", "--timeout=200s")
         demo.process.send_signal(signal.SIGINT)
@@ -244,7 +244,7 @@ async def test_kept_up_it_serves_kubectl_until_a_signal(kubectl: Path, tmp_path:
 
         assert "Completed" in await kube("get", "pods")
         assert "I am pod hello on node wasmlet-demo" in await kube("logs", "hello")
-        examples = Path(__file__).parents[1] / "examples"
+        examples = Path(__file__).parents[3] / "examples"
         applied = await kube("apply", "-f", str(examples / "runtimeclasses.yaml"))
         assert "runtimeclass.node.k8s.io/wasmlet configured" in applied
         assert "Warning" not in applied
@@ -285,7 +285,7 @@ async def test_kept_up_it_serves_kubectl_until_a_signal(kubectl: Path, tmp_path:
 
 
 async def test_a_pod_of_an_engine_that_is_not_there_is_told_what_to_install(tmp_path: Path) -> None:
-    examples = Path(__file__).parents[1] / "examples"
+    examples = Path(__file__).parents[3] / "examples"
     (tmp_path / "actor.yaml").write_text(
         (examples / "wascc.yaml").read_text().replace("file://./", f"file://{examples}/")
     )
@@ -430,7 +430,7 @@ async def test_a_module_is_run_with_its_arguments(printing: Path) -> None:
 
 
 async def test_each_instance_of_a_container_is_shown_once() -> None:
-    retries = str(Path(__file__).parents[1] / "examples" / "retries.yaml")
+    retries = str(Path(__file__).parents[3] / "examples" / "retries.yaml")
     async with wasmlet("demo", "--port", "0", retries) as demo:
         code, output = await demo.end()
     assert code == 0, output
@@ -439,7 +439,7 @@ async def test_each_instance_of_a_container_is_shown_once() -> None:
 
 
 async def test_instances_that_ended_before_the_api_heard_of_them_are_shown(tmp_path: Path) -> None:
-    examples = Path(__file__).parents[1] / "examples"
+    examples = Path(__file__).parents[3] / "examples"
     said: asyncio.Queue[str] = asyncio.Queue()
     async with (
         demo_module._control_plane(0, tmp_path) as plane,
@@ -497,7 +497,7 @@ spec:
 
 
 async def test_a_job_ends_and_a_stateful_set_is_there(tmp_path: Path) -> None:
-    examples = Path(__file__).parents[1] / "examples"
+    examples = Path(__file__).parents[3] / "examples"
     files = {"hello": examples / "hello" / "hello.wasm", "web": examples / "web" / "web.wasm"}
     (tmp_path / "workloads.yaml").write_text(WORKLOADS.format(**files))
     async with wasmlet("demo", "--port", "0", str(tmp_path / "workloads.yaml")) as demo:
