@@ -12,7 +12,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from tests.cli.demo.test_demo import wasmlet
+from tests.cli.demo.harness import wasmlet
 from tests.guests import components
 from tests.test_examples import Kubectl, kube
 from tests.test_examples import insecure as insecure

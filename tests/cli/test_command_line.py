@@ -1,0 +1,54 @@
+"""The help of every command, and what is said of options that cannot be, as a user meets it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.cli.demo.harness import OWN, wasmlet
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected", "status"),
+    [
+        (
+            ["run", "--provider", "wasmtime", "--kubeconfig", "/nowhere"],
+            "kubeconfig /nowhere: there is no such file",
+            1,
+        ),
+        (["run", "--provider", "nothing"], "there is no provider 'nothing'", 1),
+        (
+            ["run", "--provider", "wasmtime", "--kubeconfig", "/etc/hostname"],
+            "kubeconfig /etc/hostname cannot be used",
+            1,
+        ),
+        (["run", "--max-pod", "3"], "--max-pods", 2),
+        (["run", "--provider", "wasmtime", "--node-name", "A_B"], "--node-name", 1),
+        (["runn"], "runn", 2),
+        (["run", "--config", "/nowhere.toml"], "--config /nowhere.toml", 1),
+    ],
+)
+async def test_what_is_wrong_on_the_command_line_is_said(
+    arguments: list[str], expected: str, status: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setitem(OWN, "WASMLET_STATE_DIR", str(tmp_path / "state"))  # the usual one is another test's, maybe
+    async with wasmlet(*arguments) as process:
+        code, output = await process.end()
+    assert code == status, output
+    assert expected in output
+    assert "Traceback" not in output
+
+
+async def test_help_of_every_command() -> None:
+    for arguments in ([], ["run"], ["demo"], ["providers"]):
+        async with wasmlet(*arguments, "--help") as process:
+            code, output = await process.end()
+        assert code == 0
+        assert output.startswith("Usage: wasmlet")
+    assert "--allow-local-modules" in await _help_of_run()
+
+
+async def _help_of_run() -> str:
+    async with wasmlet("run", "--provider", "wasmtime", "--help") as process:
+        return (await process.end())[1]
