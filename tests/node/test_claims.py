@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.node.cluster import NODE, Cluster, running
-from tests.node.test_request_rates import Counting
+from tests.node.faults.test_request_rates import Counting
 from tests.node.trouble import KUBELET, FastClock
 from wasmlet import Node
 from wasmlet.kube import Client, errors, load_identity
