@@ -1,6 +1,6 @@
 """Trouble for the node loop: a clock that runs fast, so that pauses are short, and a provider that fails when told to.
 
-`test_faults` and `test_provider_faults` use it in small scenes, `churn` all of it at random.
+The tests in `faults` use it in small scenes, `churn` all of it at random.
 """
 
 from __future__ import annotations

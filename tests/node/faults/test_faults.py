@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
 from contextlib import aclosing
-from pathlib import Path
 from typing import Any
 
 import orjson
@@ -15,18 +13,12 @@ import pytest
 
 import wasmlet
 from tests.node.cluster import NODE, Cluster, condition, running
-from tests.node.trouble import KUBELET, Troubled, fast_node, troubled_cluster
+from tests.node.trouble import KUBELET, Troubled, fast_node
 from wasmlet.controlplane.faults import Cut, Delay, Drop, Effect, Fail
 from wasmlet.kube.client import MERGE_PATCH
 from wasmlet.testing.reference import ReferenceProvider
 
 LEASE = f"/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/{NODE}"
-
-
-@pytest.fixture
-async def cluster(tmp_path: Path) -> AsyncIterator[Cluster]:
-    async with troubled_cluster(tmp_path) as cluster:
-        yield cluster
 
 
 @pytest.fixture

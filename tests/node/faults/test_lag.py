@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from pathlib import Path
-
 import pytest
 
 import wasmlet
 from tests.node.cluster import Cluster, running
-from tests.node.trouble import KUBELET, Troubled, fast_node, troubled_cluster
+from tests.node.trouble import KUBELET, Troubled, fast_node
 from wasmlet.controlplane.faults import Fail
 from wasmlet.controlplane.lag import Lag
 from wasmlet.model.inputs import TokenKey
@@ -21,12 +18,6 @@ ROOT_CA = "kube-root-ca.crt"
 """Mounted beside each token."""
 CONTAINER = {"name": "main", "image": "x", "envFrom": [{"configMapRef": {"name": "m"}}, {"secretRef": {"name": "s"}}]}
 WARNINGS = {"FailedCreatePodSandBox", "Failed", "FailedMount"}
-
-
-@pytest.fixture
-async def cluster(tmp_path: Path) -> AsyncIterator[Cluster]:
-    async with troubled_cluster(tmp_path) as cluster:
-        yield cluster
 
 
 async def runs_without_a_warning(cluster: Cluster, lag: Lag) -> wasmlet.Inputs:

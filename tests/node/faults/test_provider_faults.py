@@ -5,10 +5,8 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,18 +14,12 @@ import pytest
 import wasmlet
 from tests.node.cluster import Cluster, running
 from tests.node.faults.test_faults import restarts
-from tests.node.trouble import Troubled, fast_node, troubled_cluster
+from tests.node.trouble import Troubled, fast_node
 from wasmlet.kube.client import MERGE_PATCH
 from wasmlet.node import assembly
 from wasmlet.node.pods.report import STARTING_SECONDS
 from wasmlet.node.services import NodeServices
 from wasmlet.provider import Change, StatusChanged
-
-
-@pytest.fixture
-async def cluster(tmp_path: Path) -> AsyncIterator[Cluster]:
-    async with troubled_cluster(tmp_path) as cluster:
-        yield cluster
 
 
 @pytest.fixture

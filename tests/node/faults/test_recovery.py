@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 
 import wasmlet
 from tests.node.cluster import NODE, Cluster, running
-from tests.node.trouble import KUBELET, Troubled, troubled_cluster
+from tests.node.trouble import KUBELET, Troubled
 from wasmlet.controlplane.faults import Delay, Drop, Effect, Fail, Rule
 from wasmlet.provider import PodEvent
 from wasmlet.testing import FakeClock
@@ -20,12 +18,6 @@ LONG = 150
 """Seconds after which every pause has grown to its cap."""
 TOKEN_SECONDS = 2900
 """After these a token of an hour is to be refreshed."""
-
-
-@pytest.fixture
-async def cluster(tmp_path: Path) -> AsyncIterator[Cluster]:
-    async with troubled_cluster(tmp_path) as cluster:
-        yield cluster
 
 
 async def pass_time(clock: FakeClock, rule: Rule, seconds: float) -> None:

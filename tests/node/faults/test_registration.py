@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from pathlib import Path
 from typing import Any
 
 import orjson
@@ -13,7 +12,7 @@ import pytest
 
 import wasmlet
 from tests.node.cluster import NODE, Cluster, condition
-from tests.node.trouble import KUBELET, fast_node, troubled_cluster
+from tests.node.trouble import KUBELET, fast_node
 from wasmlet.controlplane.faults import Delay, Drop
 from wasmlet.kube.client import MERGE_PATCH, STRATEGIC_PATCH
 from wasmlet.node import registration
@@ -25,12 +24,6 @@ PATH = f"/api/v1/nodes/{NODE}"
 LEASE = f"/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/{NODE}"
 UNKNOWN = {"type": "Ready", "status": "Unknown", "reason": "NodeStatusUnknown", "message": "it stopped posting"}
 """What the node lifecycle controller writes."""
-
-
-@pytest.fixture
-async def cluster(tmp_path: Path) -> AsyncIterator[Cluster]:
-    async with troubled_cluster(tmp_path) as cluster:
-        yield cluster
 
 
 @pytest.fixture

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import attrs
@@ -13,7 +11,7 @@ import pytest
 
 import wasmlet
 from tests.node.cluster import Cluster, running
-from tests.node.trouble import KUBELET, FastClock, troubled_cluster
+from tests.node.trouble import KUBELET, FastClock
 from wasmlet.controlplane.faults import Drop, Effect, End, ErrorEvent, Fail, Proceed, Rule
 from wasmlet.testing.reference import ReferenceProvider
 
@@ -34,12 +32,6 @@ class Counting:
     async def apply(self, rule: Rule, request: Any, proceed: Proceed) -> Any:
         self.asked[f"{request.method} {request.path} {request.query.get('watch', '')}"] += 1
         return await proceed()
-
-
-@pytest.fixture
-async def cluster(tmp_path: Path) -> AsyncIterator[Cluster]:
-    async with troubled_cluster(tmp_path) as cluster:
-        yield cluster
 
 
 @pytest.mark.parametrize(
