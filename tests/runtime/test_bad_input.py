@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 import structlog
-import wasmtime
 from wasmlet_wasmtime import WasmtimeProvider
 
 from tests.runtime.harness import Runtime, pod_of
+from tests.runtime.text import text_module
 from wasmlet.errors import Refused
 from wasmlet.model.inputs import Inputs
 from wasmlet.model.status import Waiting
@@ -27,10 +27,6 @@ COMPONENT = b"\0asm\x0d\0\x01\0"
 
 def content_of(path: Path) -> bytes:
     return path.read_bytes()
-
-
-def text_module(text: str) -> bytes:
-    return bytes(wasmtime.wat2wasm(text))
 
 
 UNKNOWN_IMPORT = '(module (import "env" "conjure" (func)) (func (export "_start")))'

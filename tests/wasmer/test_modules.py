@@ -8,20 +8,14 @@ import subprocess
 from pathlib import Path
 
 import pytest
-import wasmtime
 from wasmlet_wasmer import WasmerEngine
 
 from tests.runtime.harness import Runtime, pod_of
-from tests.runtime.images.test_linking import ENTRIES, all_functions, entry
+from tests.runtime.text import ENTRIES, START, all_functions, entry, text_module
 from wasmlet.runtime.wasi import PREVIEW0, PREVIEW1
 
 GUEST = WasmerEngine().guest_module
-START = '(func (export "_start"))'
 CANNOT = "wasmer cannot run this module: it needs"
-
-
-def text_module(text: str) -> bytes:
-    return bytes(wasmtime.wat2wasm(text))
 
 
 @pytest.mark.parametrize(
