@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.wasmtime.test_serving import Served, body, everything, serving, status
+from tests.wasmtime.serving import Served, body, everything, serving, status
 
 SLOW_BODY = b"POST /count HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n"
 SLOW_READER = b"GET /much?50000 HTTP/1.1\r\nHost: x\r\n\r\n"
