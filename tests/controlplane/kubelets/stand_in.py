@@ -5,22 +5,31 @@ from __future__ import annotations
 import asyncio
 import base64
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
+import aiohttp
 import attrs
 import orjson
 import yaml
+from aiohttp import web
 
-from tests.controlplane.client import PODS, Api, node, pod
+from tests.controlplane.client import PODS, Api, Object, node, pod
 from wasmlet.controlplane.certificates.pki import Authority
 from wasmlet.kubelet import spdy
 from wasmlet.testing import ControlPlane
 
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 SECONDS = 30
+V4, V5 = "v4.channel.k8s.io", "v5.channel.k8s.io"
+TUNNEL = "SPDY/3.1+portforward.k8s.io"
+SPDY = ("Connection: Upgrade", "Upgrade: SPDY/3.1", "Content-Length: 0")
+CHOSEN = "X-Stream-Protocol-Version: "
+EXEC = f"{PODS}/p/exec"
 
 
 def upgraded(protocol: str, *headers: str) -> bytes:
@@ -71,20 +80,47 @@ class Stand:
         return [value for key, _, value in lines if key.lower() == name.lower()]
 
 
+def kubelet_tls(plane: ControlPlane, directory: Path) -> ssl.SSLContext:
+    """TLS as a kubelet on loopback has it: with a certificate of its own, for whom the client CA vouches for."""
+    pair = Authority("kubelet", datetime.now(UTC)).server(["127.0.0.1"])
+    file = directory / "kubelet.pem"
+    file.write_bytes(pair.certificate + pair.key)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(plane.client_ca_file))
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.load_cert_chain(file)
+    return context
+
+
+def node_at(port: int) -> Object:
+    """The node n1, whose kubelet is at that port of loopback."""
+    made = node("n1")
+    made["status"]["daemonEndpoints"] = {"kubeletEndpoint": {"Port": port}}
+    return made
+
+
+@asynccontextmanager
+async def web_kubelet(plane: ControlPlane, directory: Path, answers: Mapping[str, Handler]) -> AsyncIterator[Object]:
+    """A kubelet that answers requests at these paths; the node that is to be made for it."""
+    app = web.Application()
+    for path, handler in answers.items():
+        app.router.add_get(path, handler)
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
+    await runner.setup()
+    try:
+        context = await asyncio.to_thread(kubelet_tls, plane, directory)
+        await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context).start()
+        yield node_at(runner.addresses[0][1])
+    finally:
+        await runner.cleanup()
+
+
 @asynccontextmanager
 async def stand_in(plane: ControlPlane, api: Api, tmp_path: Path) -> AsyncIterator[Stand]:
     """Take the place of the kubelet of node n1, which has a pod p with a container c."""
     stand = Stand()
-    pair = Authority("kubelet", datetime.now(UTC)).server(["127.0.0.1"])
-    file = tmp_path / "kubelet.pem"
-    await asyncio.to_thread(file.write_bytes, pair.certificate + pair.key)
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(plane.client_ca_file))
-    context.verify_mode = ssl.CERT_REQUIRED
-    context.load_cert_chain(file)
+    context = await asyncio.to_thread(kubelet_tls, plane, tmp_path)
     server = await asyncio.start_server(stand.handle, "127.0.0.1", 0, ssl=context)
-    made = node("n1")
-    made["status"]["daemonEndpoints"] = {"kubeletEndpoint": {"Port": server.sockets[0].getsockname()[1]}}
-    await api.ok("POST", "/api/v1/nodes", made)
+    await api.ok("POST", "/api/v1/nodes", node_at(server.sockets[0].getsockname()[1]))
     await api.ok("POST", PODS, pod(nodeName="n1"))
     try:
         yield stand
@@ -184,3 +220,14 @@ class Command:
             if kind in self.streams:
                 self.link.end(self.streams[kind])
         await self.flush()
+
+
+def socket(api: Api, path: str, *protocols: str) -> Any:
+    """A websocket to the API server."""
+    return api.session.ws_connect(api.server + path, protocols=protocols, max_msg_size=0)
+
+
+async def receive(ws: aiohttp.ClientWebSocketResponse) -> bytes:
+    async with asyncio.timeout(SECONDS):
+        data: bytes = await ws.receive_bytes()
+    return data

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import ssl
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime
 from pathlib import Path
 
 import attrs
@@ -13,7 +11,7 @@ import pytest
 from aiohttp import web
 
 from tests.controlplane.client import PODS, STRATEGIC, Api, Kubectl, node, pod
-from wasmlet.controlplane.certificates.pki import Authority
+from tests.controlplane.kubelets.stand_in import web_kubelet
 from wasmlet.testing import ControlPlane
 
 
@@ -21,7 +19,6 @@ from wasmlet.testing import ControlPlane
 class Kubelet:
     """What was asked, and what is to be said."""
 
-    port: int = 0
     asked: list[str] = attrs.field(factory=list)
     callers: list[str] = attrs.field(factory=list)
     status: int = 200
@@ -52,27 +49,13 @@ class Kubelet:
 async def kubelet(control_plane: ControlPlane, api: Api, tmp_path: Path) -> AsyncIterator[Kubelet]:
     """A kubelet for node n1 that lets in whom the client CA vouches for, and a pod there."""
     found = Kubelet()
-    pair = Authority("kubelet", datetime.now(UTC)).server(["127.0.0.1"])
-    file = tmp_path / "kubelet.pem"
-    await asyncio.to_thread(file.write_bytes, pair.certificate + pair.key)
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(control_plane.client_ca_file))
-    context.verify_mode = ssl.CERT_REQUIRED
-    context.load_cert_chain(file)
-    app = web.Application()
-    app.router.add_get("/containerLogs/{namespace}/{pod}/{container}", found.answer)
-    app.router.add_get("/stats/summary", found.answer)
-    runner = web.AppRunner(app, shutdown_timeout=0.1)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context).start()
-    found.port = runner.addresses[0][1]
-    made = node("n1")
-    made["status"]["addresses"].insert(0, {"type": "Hostname", "address": "does-not-resolve.invalid"})
-    made["status"]["daemonEndpoints"] = {"kubeletEndpoint": {"Port": found.port}}
-    await api.ok("POST", "/api/v1/nodes", made)
-    await api.ok("POST", PODS, pod(nodeName="n1"))
-    yield found
-    found.more.set()
-    await runner.cleanup()
+    answers = {"/containerLogs/{namespace}/{pod}/{container}": found.answer, "/stats/summary": found.answer}
+    async with web_kubelet(control_plane, tmp_path, answers) as made:
+        made["status"]["addresses"].insert(0, {"type": "Hostname", "address": "does-not-resolve.invalid"})
+        await api.ok("POST", "/api/v1/nodes", made)
+        await api.ok("POST", PODS, pod(nodeName="n1"))
+        yield found
+        found.more.set()
 
 
 async def test_the_query_is_passed_on_and_the_caller_is_known(kubelet: Kubelet, api: Api) -> None:

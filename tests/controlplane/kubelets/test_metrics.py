@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import ssl
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime
 from pathlib import Path
 
 import attrs
 import pytest
 from aiohttp import web
 
-from tests.controlplane.client import PODS, Api, Kubectl, Object, node, open_api, pod
-from wasmlet.controlplane.certificates.pki import Authority
+from tests.controlplane.client import PODS, Api, Kubectl, Object, open_api, pod
+from tests.controlplane.kubelets.stand_in import web_kubelet
 from wasmlet.controlplane.kubelets.samples import NODE, Sample, read, use
 from wasmlet.controlplane.kubelets.usage import FRESH, SETTLE, STALE
 from wasmlet.testing import ControlPlane, FakeClock
@@ -26,7 +24,6 @@ class Kubelet:
     """What it counts, and how often it was asked."""
 
     clock: FakeClock
-    port: int = 0
     asked: int = 0
     status: int = 200
     cores: float = 0.25
@@ -71,25 +68,11 @@ async def api(plane: ControlPlane) -> AsyncIterator[Api]:
 async def kubelet(plane: ControlPlane, clock: FakeClock, api: Api, tmp_path: Path) -> AsyncIterator[Kubelet]:
     """A kubelet of node n1 that lets in whom the client CA vouches for, and a pod there."""
     found = Kubelet(clock, started=clock.now().timestamp() - 1000)
-    pair = Authority("kubelet", datetime.now(UTC)).server(["127.0.0.1"])
-    file = tmp_path / "kubelet.pem"
-    await asyncio.to_thread(file.write_bytes, pair.certificate + pair.key)
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(plane.client_ca_file))
-    context.verify_mode = ssl.CERT_REQUIRED
-    context.load_cert_chain(file)
-    app = web.Application()
-    app.router.add_get("/metrics/resource", found.answer)
-    runner = web.AppRunner(app, shutdown_timeout=0.1)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context).start()
-    found.port = runner.addresses[0][1]
-    made = node("n1")
-    made["status"]["daemonEndpoints"] = {"kubeletEndpoint": {"Port": found.port}}
-    await api.ok("POST", "/api/v1/nodes", made)
-    labelled: Object = {"metadata": {"name": "p", "labels": {"app": "web"}}}
-    await api.ok("POST", PODS, pod(nodeName="n1") | labelled)
-    yield found
-    await runner.cleanup()
+    async with web_kubelet(plane, tmp_path, {"/metrics/resource": found.answer}) as made:
+        await api.ok("POST", "/api/v1/nodes", made)
+        labelled: Object = {"metadata": {"name": "p", "labels": {"app": "web"}}}
+        await api.ok("POST", PODS, pod(nodeName="n1") | labelled)
+        yield found
 
 
 async def settled(clock: FakeClock, api: Api, path: str) -> Object:
