@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -25,6 +27,22 @@ def interpreter(version: str) -> str | None:
         if answer.returncode == 0:
             return answer.stdout.strip()
     return None
+
+
+def printed(python: str, program: str) -> Any:
+    """What a program prints as JSON under that interpreter, whatever is set for it in the environment."""
+    done = subprocess.run([python, "-I", "-c", program], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stderr) == (0, "")
+    return json.loads(done.stdout)
+
+
+@pytest.fixture(params=[OLDEST, "3.11", "3.12", "3.13", "3.14"])
+def each_python(request: pytest.FixtureRequest) -> str:
+    """Every interpreter that a worker may run under, of those that are here."""
+    found = interpreter(request.param)
+    if found is None:
+        pytest.skip(f"there is no python{request.param}")
+    return found
 
 
 @pytest.fixture(params=["own", OLDEST])

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
 
 import pytest
 
-from tests.worker.conftest import interpreter
+from tests.worker.conftest import printed
 from tests.worker.harness import WORKER
 
 PROGRAM = f"""
@@ -37,14 +36,8 @@ print(json.dumps({{
 """
 
 
-@pytest.mark.parametrize("version", ["3.10", "3.11", "3.12", "3.13", "3.14"])
-def test_what_is_new_is_side_by_side(version: str) -> None:
-    python = interpreter(version)
-    if python is None:
-        pytest.skip(f"there is no python{version}")
-    done = subprocess.run([python, "-I", "-c", PROGRAM], capture_output=True, text=True, timeout=120)
-    assert (done.returncode, done.stderr) == (0, "")
-    said = json.loads(done.stdout)
+def test_what_is_new_is_side_by_side(each_python: str) -> None:
+    said = printed(each_python, PROGRAM)
     assert said["small"] <= 2 * 16384  # two pools
     assert said["large"] < 10 * 3100 or not said["counted"]
 
