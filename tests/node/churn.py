@@ -13,13 +13,10 @@ import asyncio
 import gc
 import logging
 import random
-import resource
-import statistics
 import sys
 import tempfile
 import time
 import traceback
-from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from functools import partial
@@ -31,6 +28,7 @@ import structlog
 
 import wasmlet
 from tests.node.churn_checks import Witness, Worker, disagreements
+from tests.node.churn_report import Report, described, pod_tasks, resident
 from tests.node.cluster import NODE, Cluster
 from tests.node.trouble import KUBELET, FastClock, troubled_cluster
 from wasmlet.clock import Clock
@@ -49,7 +47,6 @@ USERS = 4
 SPEED = 20.0
 CALL_SECONDS = 0.5
 SETTLE_SECONDS = 40.0
-LOG_LINES = 400
 GROWTH_SHARE = 0.1
 """By how much memory may grow from a third of the time to its end, in a churn of at least `LONG` seconds."""
 LONG = 300.0
@@ -71,27 +68,6 @@ EFFECTS: list[tuple[Effect, str]] = [
 
 
 @attrs.define
-class Report:
-    """What a churn did, and what was wrong."""
-
-    seed: int
-    wrong: list[str] = attrs.field(factory=list)
-    counts: dict[str, int] = attrs.field(factory=dict)
-    memory: list[tuple[float, float]] = attrs.field(factory=list)
-    """Seconds since the start and resident MiB, from after the warm-up."""
-    log: deque[str] = attrs.field(factory=lambda: deque(maxlen=LOG_LINES), repr=False)
-
-    def count(self, what: str) -> None:
-        self.counts[what] = self.counts.get(what, 0) + 1
-
-    @property
-    def growth(self) -> float:
-        """By how many MiB memory has grown since the warm-up; medians, since a store being restored is there twice."""
-        sizes = [size for _, size in self.memory]
-        return statistics.median(sizes[-3:]) - statistics.median(sizes[:3])
-
-
-@attrs.define
 class Churn:
     """One churn under way."""
 
@@ -106,7 +82,7 @@ class Churn:
     over: asyncio.Event = attrs.field(factory=asyncio.Event)
     calm: asyncio.Event = attrs.field(factory=asyncio.Event)
     """Users do nothing while the API server goes back to an older state: they would not know what of it was done."""
-    others: frozenset[PodTask] = attrs.field(factory=lambda: frozenset(_pod_tasks()))
+    others: frozenset[PodTask] = attrs.field(factory=lambda: frozenset(pod_tasks()))
     """What other tests of this process have left."""
 
     @property
@@ -351,14 +327,14 @@ class Churn:
     def _left(self, pods: int, maps: set[str]) -> list[str]:
         """What the node keeps beyond what it needs for so many pods that refer to these config maps."""
         gc.collect()
-        tasks = [task for task in _pod_tasks() if task not in self.others]
+        tasks = [task for task in pod_tasks() if task not in self.others]
         watches = self.faults._server.watches if self.faults._server else 0
         # Pods, the Node, services; and each config map that a pod refers to, kube-root-ca.crt by their tokens.
         allowed = 3 + len(maps) + (1 if pods else 0)
         running = len(asyncio.all_tasks())
         wrong = []
         if len(tasks) != pods:
-            wrong.append(f"{len(tasks)} pod tasks for {pods} pods: {', '.join(map(_described, tasks))}")
+            wrong.append(f"{len(tasks)} pod tasks for {pods} pods: {', '.join(map(described, tasks))}")
         if watches > allowed:
             wrong.append(f"{watches} watches where {allowed} do")
         if running > 80 + 8 * pods:  # the control plane has some 50 of its own
@@ -379,20 +355,6 @@ class Churn:
             self.say(f"{at:6.0f} s  {size:.1f} MiB  {acts} acts  {pods} pods")
 
 
-def _pod_tasks() -> list[PodTask]:
-    """All that there are in this process."""
-    gc.collect()
-    return [found for found in gc.get_objects() if isinstance(found, PodTask)]
-
-
-def _described(task: PodTask) -> str:
-    """Which pod a task is for, and what it is at."""
-    known = {name.lstrip("_"): value for name, value in vars(task).items() if isinstance(value, bool) and value}
-    stack = [work.get_coro() for work in asyncio.all_tasks() if getattr(work.get_coro(), "cr_frame", None)]
-    waits = [coro.cr_await for coro in stack if coro.cr_frame.f_locals.get("self") is task]
-    return f"{task.key.name} ({task.key.uid}) is {vars(task)['_stage'].value} {' '.join(known)}, waits for {waits}"
-
-
 async def _peace(call: str, after: bool) -> None:
     """A provider that is well."""
 
@@ -400,15 +362,6 @@ async def _peace(call: str, after: bool) -> None:
 def _maps_of(pods: list[dict[str, Any]]) -> list[str]:
     containers = [container for pod in pods for container in pod["spec"]["containers"]]
     return [entry["configMapRef"]["name"] for c in containers for entry in c.get("envFrom") or ()]
-
-
-def resident() -> float:
-    """Resident memory of this process in MiB."""
-    try:
-        pages = int(Path("/proc/self/statm").read_text().split()[1])
-    except FileNotFoundError:
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # macOS: the most there ever was, in bytes
-    return pages * resource.getpagesize() / 2**20
 
 
 @asynccontextmanager
