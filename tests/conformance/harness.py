@@ -22,6 +22,7 @@ import yaml
 
 import wasmlet
 from tests.conformance import runtimes
+from tests.conformance.reading import Raw, begun, condition, state
 from tests.machine import may_limit
 from tests.node.real import RealPlane
 from wasmlet.clock import Clock
@@ -32,8 +33,6 @@ from wasmlet.testing import ControlPlane
 
 SECONDS = 60.0
 """Patience with what should take no time."""
-
-Raw = dict[str, Any]
 
 
 @attrs.define
@@ -428,33 +427,3 @@ def administrator(kubeconfig: Path, directory: Path) -> ssl.SSLContext:
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     context.load_cert_chain(pem)
     return context
-
-
-def status(pod: Raw, container: str = "c") -> Raw:
-    """What the API has of that container, whichever kind it is; {} for nothing."""
-    kinds = ("containerStatuses", "initContainerStatuses", "ephemeralContainerStatuses")
-    found = [one for kind in kinds for one in pod.get("status", {}).get(kind) or () if one["name"] == container]
-    return found[0] if found else {}
-
-
-def state(pod: Raw, container: str = "c") -> Raw:
-    """Its state: one of waiting, running, terminated, with what belongs to it."""
-    found: Raw = status(pod, container).get("state") or {}
-    return found
-
-
-def begun(pod: Raw, container: str = "c") -> bool:
-    """Whether it runs or has run, so that it has a log."""
-    now = state(pod, container)
-    return bool(now and "waiting" not in now) or bool(status(pod, container).get("lastState"))
-
-
-def terminated(pod: Raw, container: str = "c") -> Raw:
-    """How it ended; {} while it has not."""
-    found: Raw = state(pod, container).get("terminated") or {}
-    return found
-
-
-def condition(of: Raw, kind: str) -> Raw:
-    """The condition of that type; {} where there is none."""
-    return next((c for c in of.get("status", {}).get("conditions") or () if c["type"] == kind), {})

@@ -7,7 +7,8 @@ from contextlib import aclosing
 
 import pytest
 
-from tests.conformance.harness import Kube, state
+from tests.conformance.harness import Kube
+from tests.conformance.reading import state
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from tests.conformance.harness import Kube, state
+from tests.conformance.harness import Kube
+from tests.conformance.reading import state
 
 
 async def test_container_creating(kube: Kube) -> None:

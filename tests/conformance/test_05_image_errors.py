@@ -8,7 +8,8 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from tests.conformance.harness import Kube, state
+from tests.conformance.harness import Kube
+from tests.conformance.reading import state
 
 
 async def test_pull_errors_and_back_off_alternate(timed: Kube, driver_copy: Path) -> None:

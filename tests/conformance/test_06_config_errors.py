@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from tests.conformance.harness import Kube, state
+from tests.conformance.harness import Kube
+from tests.conformance.reading import state
 
 
 def from_key(source: str, key: str = "key") -> dict[str, Any]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from tests.conformance.conftest import Own
-from tests.conformance.harness import Kube, state, terminated
+from tests.conformance.harness import Kube
+from tests.conformance.reading import state, terminated
 
 
 async def test_a_module_that_cannot_be_compiled(kube: Kube, tmp_path: Path) -> None:

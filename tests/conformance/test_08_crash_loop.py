@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from tests.conformance.harness import Kube, state, status
+from tests.conformance.harness import Kube
+from tests.conformance.reading import state, status
 
 
 async def test_crash_loop_back_off(timed: Kube) -> None:

@@ -9,7 +9,8 @@ from datetime import datetime
 
 import pytest
 
-from tests.conformance.harness import Kube, status, terminated
+from tests.conformance.harness import Kube
+from tests.conformance.reading import status, terminated
 
 
 @pytest.mark.parametrize(("args", "code", "reason"), [(["print", "x"], 0, "Completed"), (["exit", "7"], 7, "Error")])

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 import wasmtime
 
-from tests.conformance.harness import Kube, terminated
+from tests.conformance.harness import Kube
+from tests.conformance.reading import terminated
 
 START = '(module (func $f unreachable) (func (export "_start")) (memory (export "memory") 1) (start $f))'
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from tests.conformance.harness import Kube, Machine, status
+from tests.conformance.harness import Kube, Machine
+from tests.conformance.reading import status
 
 
 async def test_it_grows_one_by_one(kube: Kube) -> None:

@@ -8,7 +8,8 @@ from __future__ import annotations
 import asyncio
 
 from tests.conformance.conftest import Own
-from tests.conformance.harness import SECONDS, Kube, state, status
+from tests.conformance.harness import SECONDS, Kube
+from tests.conformance.reading import state, status
 from wasmlet.testing.clock import FakeClock
 
 WORDS = {10: "10s", 20: "20s", 40: "40s", 80: "1m20s", 160: "2m40s", 300: "5m0s"}

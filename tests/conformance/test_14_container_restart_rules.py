@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.conformance.harness import Kube, state, status
+from tests.conformance.harness import Kube
+from tests.conformance.reading import state, status
 
 
 def rules(*codes: int, operator: str = "In") -> dict[str, Any]:

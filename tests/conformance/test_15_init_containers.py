@@ -5,7 +5,8 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from tests.conformance.harness import Kube, condition, state, status, terminated
+from tests.conformance.harness import Kube
+from tests.conformance.reading import condition, state, status, terminated
 
 
 def initial(kube: Kube, *scripts: list[str], **spec: Any) -> dict[str, Any]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from tests.conformance.harness import Kube, begun, condition, state, status, terminated
+from tests.conformance.harness import Kube
+from tests.conformance.reading import begun, condition, state, status, terminated
 
 
 def sidecar(kube: Kube, name: str, *script: str, **fields: Any) -> dict[str, Any]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.conformance.harness import Kube, condition, status
+from tests.conformance.harness import Kube
+from tests.conformance.reading import condition, status
 
 OPEN = {"exec": {"command": ["x", "has", "/go/on"]}, "periodSeconds": 1}
 FAILS = {"exec": {"command": ["x", "exit", "1"]}, "periodSeconds": 1}

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.conformance.harness import Kube, status
+from tests.conformance.harness import Kube
+from tests.conformance.reading import status
 from wasmlet.model.pod import Raw
 
 NETWORK: dict[str, dict[str, Any]] = {

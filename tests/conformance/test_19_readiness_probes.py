@@ -10,7 +10,8 @@ from datetime import datetime
 
 import pytest
 
-from tests.conformance.harness import SECONDS, Kube, condition, state, status
+from tests.conformance.harness import SECONDS, Kube
+from tests.conformance.reading import condition, state, status
 from tests.conformance.test_18_liveness_probes import NETWORK, SAID
 
 

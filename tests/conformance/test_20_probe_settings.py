@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 
-from tests.conformance.harness import SECONDS, Kube, condition, status
+from tests.conformance.harness import SECONDS, Kube
+from tests.conformance.reading import condition, status
 
 
 async def test_timeout(timed: Kube) -> None:

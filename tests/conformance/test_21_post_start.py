@@ -8,7 +8,8 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from tests.conformance.harness import SECONDS, Kube, begun, state, status
+from tests.conformance.harness import SECONDS, Kube
+from tests.conformance.reading import begun, state, status
 
 
 async def test_it_runs_in_the_container(kube: Kube) -> None:

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from tests.conformance.harness import SECONDS, Kube, Machine, state, status, terminated
+from tests.conformance.harness import SECONDS, Kube, Machine
+from tests.conformance.reading import state, status, terminated
 from tests.conformance.test_18_liveness_probes import LISTENS
 
 LOOK = {"finalizers": ["example.com/look"]}

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 
-from tests.conformance.harness import SECONDS, Kube, terminated
+from tests.conformance.harness import SECONDS, Kube
+from tests.conformance.reading import terminated
 
 LOOK = {"finalizers": ["example.com/look"]}
 

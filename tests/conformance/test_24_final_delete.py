@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 from contextlib import aclosing
 
-from tests.conformance.harness import SECONDS, Kube, terminated
+from tests.conformance.harness import SECONDS, Kube
+from tests.conformance.reading import terminated
 from wasmlet.model.pod import Raw
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
-from tests.conformance.harness import SECONDS, Kube, status
+from tests.conformance.harness import SECONDS, Kube
+from tests.conformance.reading import status
 
 
 async def test_a_new_pod_of_the_same_name(timed: Kube) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from tests.conformance.harness import Kube, condition, terminated
+from tests.conformance.harness import Kube
+from tests.conformance.reading import condition, terminated
 
 
 async def test_the_object_stays_and_the_workload_ends(kube: Kube) -> None:

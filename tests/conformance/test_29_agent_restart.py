@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from tests.conformance.harness import Machine, status
+from tests.conformance.harness import Machine
+from tests.conformance.reading import status
 
 
 async def test_pods_are_adopted(machine: Machine) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from tests.conformance.harness import Machine, begun, status
+from tests.conformance.harness import Machine
+from tests.conformance.reading import begun, status
 from tests.conformance.test_25_force_delete import running
 
 

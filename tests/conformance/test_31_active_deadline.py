@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
-from tests.conformance.harness import SECONDS, Kube, terminated
+from tests.conformance.harness import SECONDS, Kube
+from tests.conformance.reading import terminated
 
 MESSAGE = "Pod was active on the node longer than the specified deadline"
 

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from tests.conformance.harness import Kube, terminated
+from tests.conformance.harness import Kube
+from tests.conformance.reading import terminated
 
 PATH = "/dev/termination-log"
 FALL_BACK = {"terminationMessagePolicy": "FallbackToLogsOnError"}

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from tests.conformance.harness import SECONDS, Kube, status
+from tests.conformance.harness import SECONDS, Kube
+from tests.conformance.reading import status
 
 MOUNTS = [{"name": "v", "mountPath": "/v"}]
 

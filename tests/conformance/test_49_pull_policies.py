@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.conformance.harness import Kube, status
+from tests.conformance.harness import Kube
+from tests.conformance.reading import status
 
 
 async def test_what_is_told_of_each(kube: Kube, driver_copy: Path) -> None:

@@ -6,8 +6,9 @@ import json
 from typing import Any
 
 from tests.conformance.conftest import Own
-from tests.conformance.harness import Kube, state
+from tests.conformance.harness import Kube
 from tests.conformance.images import docker_registry, login, private
+from tests.conformance.reading import state
 
 __all__ = ["docker_registry", "private"]
 

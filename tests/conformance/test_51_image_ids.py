@@ -11,8 +11,9 @@ from pathlib import Path
 import aiohttp
 
 from tests.conformance.conftest import Own
-from tests.conformance.harness import Kube, status
+from tests.conformance.harness import Kube
 from tests.conformance.images import docker_registry, login, private
+from tests.conformance.reading import status
 
 __all__ = ["docker_registry", "private"]
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 
 from tests.conformance.conftest import Own
-from tests.conformance.harness import SECONDS, Kube, condition, status
+from tests.conformance.harness import SECONDS, Kube
+from tests.conformance.reading import condition, status
 from wasmlet.kube import errors
 
 

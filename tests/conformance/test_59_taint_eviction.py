@@ -10,7 +10,8 @@ import asyncio
 from contextlib import aclosing
 
 from tests.conformance.conftest import Own
-from tests.conformance.harness import SECONDS, Kube, condition, terminated
+from tests.conformance.harness import SECONDS, Kube
+from tests.conformance.reading import condition, terminated
 from wasmlet.kube.client import STRATEGIC_PATCH
 
 KEY = "example.com/out"

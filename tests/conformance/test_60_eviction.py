@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 
-from tests.conformance.harness import SECONDS, Kube, condition, terminated
+from tests.conformance.harness import SECONDS, Kube
+from tests.conformance.reading import condition, terminated
 
 
 async def test_ephemeral_storage(timed: Kube) -> None:

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from tests.conformance.harness import Kube, status, terminated
+from tests.conformance.harness import Kube
+from tests.conformance.reading import status, terminated
 
 
 @pytest.mark.parametrize(

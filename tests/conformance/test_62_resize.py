@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.conformance.harness import Kube, begun, condition, state, status
+from tests.conformance.harness import Kube
+from tests.conformance.reading import begun, condition, state, status
 from wasmlet.kube import errors
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from tests.conformance.harness import Kube, status, terminated
+from tests.conformance.harness import Kube
+from tests.conformance.reading import status, terminated
 from wasmlet.kube.client import STRATEGIC_PATCH
 
 

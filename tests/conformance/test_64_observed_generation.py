@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from tests.conformance.harness import Kube, condition
+from tests.conformance.harness import Kube
+from tests.conformance.reading import condition
 
 
 async def test_it_follows_the_spec(kube: Kube) -> None:

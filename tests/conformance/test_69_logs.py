@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
-from tests.conformance.harness import Kube, status
+from tests.conformance.harness import Kube
+from tests.conformance.reading import status
 
 LINES = [word for n in range(1, 6) for word in ("print", f"line {n}")]
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from tests.conformance.conftest import Own
-from tests.conformance.harness import Kube, begun
+from tests.conformance.harness import Kube
+from tests.conformance.reading import begun
 
 LINES = 4000
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.conformance.harness import Kube, terminated
+from tests.conformance.harness import Kube
+from tests.conformance.reading import terminated
 from tests.conformance.test_63_ephemeral_containers import add
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from tests.conformance.harness import Machine, condition, terminated
+from tests.conformance.harness import Machine
+from tests.conformance.reading import condition, terminated
 
 MESSAGE = "Pod was terminated in response to imminent node shutdown."
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.conformance.harness import Kube, condition
+from tests.conformance.harness import Kube
+from tests.conformance.reading import condition
 from wasmlet.kube.client import STRATEGIC_PATCH
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.conformance.harness import Kube, state, status
+from tests.conformance.harness import Kube
+from tests.conformance.reading import state, status
 
 
 async def test_an_image(kube: Kube, driver_copy: Path) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.conformance.harness import Kube, status
+from tests.conformance.harness import Kube
+from tests.conformance.reading import status
 
 
 async def test_an_outage(kube: Kube) -> None:

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from tests.conformance.harness import Kube, begun
+from tests.conformance.harness import Kube
+from tests.conformance.reading import begun
 
 pytestmark = pytest.mark.refused
 
