@@ -37,6 +37,14 @@ async def test_logging_and_extras(node: Runtime, tmp_path: Path, client: ClientS
     assert number == 5
     assert "expected 0 <= min <= max" in await ask("wascc:extras", "RequestRandom", random=True, min=9, max=1)
     assert "has no operation 'Nonsense'" in await ask("wascc:extras", "Nonsense")
+    # As older actors ask: with an enum, which is answered with one, whose number has no sign.
+    found = []
+    for asked in (b"\x91\x81\0\xc0", b"\x91\x81\1\xc0", b"\x91\x81\2\x92\5\5", b"\x91\x81\3\xc0"):
+        async with client.post(f"{url}/default/wascc:extras/RequestGuid", data=asked) as answer:
+            found.append(await answer.read())
+    assert (found[0][:5], len(found[0])) == (b"\x91\x81\0\xd9\x24", 5 + 36)
+    assert found[1:3] == [b"\x91\x81\1\3", b"\x91\x81\2\5"]
+    assert b"expected one of the variants 0, 1 and 2" in found[3]
     assert "may not use wascc:keyvalue: its pod does not ask for it" in await ask("wascc:keyvalue", "Get", key="a")
     assert "may not use acme:none: the actor's signature does not claim it" in await ask("acme:none", "x")
     await node.event(key, "CapabilityDenied", "asked its host for acme:none, which it is not granted")

@@ -58,6 +58,16 @@ def test_what_follows_a_message_is_passed_over() -> None:
     assert decoded(b"") is None
 
 
+def test_a_number_is_a_key_of_a_map_of_one_alone() -> None:
+    """So older actors say which variant of an enum a value is; many numbers could make a map that takes very long."""
+    assert decoded(msgpack.packb([{2: [5, 10]}, {"a": {0: None}}])) == [{2: [5, 10]}, {"a": {0: None}}]
+    for refused in ({1: 0, 2: 0}, {"a": 0, 1: 0}, {1.5: 0}, {None: 0}):
+        with pytest.raises(BadMessage):
+            decoded(msgpack.packb(refused))
+    with pytest.raises(BadMessage):
+        decoded(b"\x81\x90\x00")  # a list as a key
+
+
 def test_names_have_two_spellings() -> None:
     assert both({"queryString": 1, "body": 2}) == {"queryString": 1, "query_string": 1, "body": 2}
     assert field({"query_string": 1}, "queryString") == 1

@@ -67,6 +67,9 @@ def of_texts(fields: Mapping[str, Any]) -> bytes:
 def decoded(data: bytes) -> Any:
     """The first value of a message; None of an empty one. What follows is passed over: some actors send more.
 
+    The keys of a map are texts or bytes. A map of one may have a number: older actors say with it which variant of an
+    enum the value is. (Many numbers could be chosen so that a map of them takes very long.)
+
     Raises:
         BadMessage: it is none.
     """
@@ -74,6 +77,17 @@ def decoded(data: bytes) -> Any:
         return None
     if len(data) > MOST_BYTES:
         raise BadMessage(f"a message of {len(data)} bytes is more than {MOST_BYTES}")
+    try:
+        try:
+            return _unpacked(data)
+        except ValueError:  # rarely, and that takes longer
+            return _unpacked(data, variants=True)
+    except (ValueError, TypeError, msgpack.exceptions.UnpackException, RecursionError) as error:
+        raise BadMessage(f"this is no MessagePack: {type(error).__name__}") from None
+
+
+def _unpacked(data: bytes, *, variants: bool = False) -> Any:
+    """See `decoded`; with numbers for keys where `variants` is so."""
     left = _MOST_ITEMS
 
     def counted(found: Any) -> Any:
@@ -83,16 +97,19 @@ def decoded(data: bytes) -> Any:
             raise ValueError
         return found
 
+    def keyed(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
+        keys = (str, bytes, int) if len(pairs) == 1 else (str, bytes)
+        if not all(isinstance(key, keys) for key, _ in counted(pairs)):
+            raise ValueError
+        return dict(pairs)
+
     unpacker = msgpack.Unpacker(
-        list_hook=counted, object_hook=counted,
+        list_hook=counted, object_hook=None if variants else counted, object_pairs_hook=keyed if variants else None,
         max_buffer_size=MOST_BYTES, max_array_len=MOST_BYTES, max_map_len=_MOST_ITEMS, max_ext_len=0,
-        strict_map_key=True, unicode_errors="replace",
+        strict_map_key=not variants, unicode_errors="replace",
     )  # fmt: skip
     unpacker.feed(data)
-    try:
-        return unpacker.unpack()
-    except (ValueError, msgpack.exceptions.UnpackException, RecursionError) as error:
-        raise BadMessage(f"this is no MessagePack: {type(error).__name__}") from None
+    return unpacker.unpack()
 
 
 def named(message: Any, names: tuple[str, ...]) -> Any:
