@@ -24,6 +24,9 @@ _libc = ctypes.CDLL(None, use_errno=True)
 _number, _text = _libc["prctl"], _libc["prctl"]
 _number.argtypes = (ctypes.c_int, *[ctypes.c_ulong] * 4)
 _text.argtypes = (ctypes.c_int, ctypes.c_char_p, *[ctypes.c_ulong] * 3)
+_syscall, _unshare = _libc["syscall"], _libc["unshare"]
+_syscall.restype, _syscall.argtypes = ctypes.c_long, (ctypes.c_long,)
+_unshare.argtypes = (ctypes.c_int,)
 _close_range = getattr(_libc, "close_range", None)
 """None where the C library is older than the call."""
 
@@ -51,7 +54,7 @@ def syscall(number: int, *arguments: Any, check: bool = True) -> int:
     Raises:
         OSError: the call failed, with `check`.
     """
-    result = int(_libc.syscall(ctypes.c_long(number), *arguments))
+    result = int(_syscall(number, *arguments))
     if result < 0 and check:
         failed = ctypes.get_errno()
         raise OSError(failed, f"system call {number}: {os.strerror(failed)}")
@@ -72,7 +75,7 @@ def become(user: int, group: int, groups: list[int]) -> None:
 
 def has_threads() -> bool:
     """Whether this process has more than one thread."""
-    if _libc.unshare(_CLONE_THREAD) == 0:  # this changes nothing, and fails where there are more threads
+    if _unshare(_CLONE_THREAD) == 0:  # this changes nothing, and fails where there are more threads
         return False
     return len(os.listdir("/proc/self/task")) > 1
 

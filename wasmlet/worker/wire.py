@@ -49,7 +49,6 @@ it has `network`, too: `addresses` of the pod, and `listeners`, each with `numbe
 from __future__ import annotations
 
 import array
-import contextlib
 import json
 import os
 import socket
@@ -91,6 +90,14 @@ BAD_ARTIFACT = "BadArtifact"
 Message = dict[str, Any]
 
 _encode = json.JSONEncoder(separators=(",", ":")).encode
+_decode = json.JSONDecoder().raw_decode
+
+# Python's own constants are members of enums, and slow: each use in a child takes memory of the child's own, too.
+_NOSIGNAL, _CLOEXEC = int(socket.MSG_NOSIGNAL), int(socket.MSG_CMSG_CLOEXEC)
+_CUT = int(socket.MSG_TRUNC | socket.MSG_CTRUNC)
+_LEVEL, _RIGHTS = int(socket.SOL_SOCKET), int(socket.SCM_RIGHTS)
+_ITEM = array.array("i").itemsize
+_SPACE = socket.CMSG_SPACE(MAX_DESCRIPTORS * _ITEM)
 
 
 class WireError(Exception):
@@ -116,10 +123,11 @@ def unpack(data: bytes) -> Message:
         WireError: they are not one JSON object.
     """
     try:
-        message = json.loads(data)
+        text = data.decode()
+        message, end = _decode(text)
     except (ValueError, RecursionError) as error:  # the latter: what a guest sends may be nested without end
         raise WireError(f"expected a JSON object, found {data[:40]!r}") from error
-    if not isinstance(message, dict):
+    if not isinstance(message, dict) or end != len(text):
         raise WireError(f"expected a JSON object, found {data[:40]!r}")
     return message
 
@@ -133,8 +141,8 @@ def send(sock: socket.socket, data: bytes, descriptors: tuple[int, ...] = ()) ->
     """
     ancillary = []
     if descriptors:
-        ancillary.append((socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors)))
-    sock.sendmsg([data], ancillary, socket.MSG_NOSIGNAL)
+        ancillary.append((_LEVEL, _RIGHTS, array.array("i", descriptors)))
+    sock.sendmsg([data], ancillary, _NOSIGNAL)
 
 
 def write(sock: socket.socket, data: bytes) -> None:
@@ -149,20 +157,19 @@ def receive(sock: socket.socket) -> tuple[Message, list[int]] | None:
         BlockingIOError: the socket does not block and there is none.
         WireError: the message breaks the rules; its descriptors have been closed.
     """
-    space = socket.CMSG_SPACE(MAX_DESCRIPTORS * array.array("i").itemsize)
-    data, ancillary, flags, _ = sock.recvmsg(MAX_MESSAGE, space, socket.MSG_CMSG_CLOEXEC)
+    data, ancillary, flags, _ = sock.recvmsg(MAX_MESSAGE, _SPACE, _CLOEXEC)
     descriptors = array.array("i")
     for level, kind, payload in ancillary:
-        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-            descriptors.frombytes(payload[: len(payload) - len(payload) % descriptors.itemsize])
+        if level == _LEVEL and kind == _RIGHTS:
+            descriptors.frombytes(payload[: len(payload) - len(payload) % _ITEM])
     try:
-        if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
+        if flags & _CUT:
             raise WireError("a message is too long or carries too many descriptors")
         if not data:
             if descriptors:
                 raise WireError("descriptors came without a message")
             return None
-        return unpack(data), list(descriptors)
+        return unpack(data), descriptors.tolist()
     except WireError:
         close(descriptors)
         raise
@@ -171,8 +178,10 @@ def receive(sock: socket.socket) -> tuple[Message, list[int]] | None:
 def close(descriptors: Any) -> None:
     """Close every descriptor of an iterable; one that is closed already is passed over."""
     for descriptor in descriptors:
-        with contextlib.suppress(OSError):
+        try:  # noqa: SIM105 - each object of `suppress` takes memory of a child's own
             os.close(descriptor)
+        except OSError:
+            pass
 
 
 def peer(sock: socket.socket) -> tuple[int, int]:

@@ -22,6 +22,8 @@ from .confine import Confinement
 from .engines import Engine
 from .sockets import Sockets
 
+_STARTED = wire.pack({"started": True})
+
 LISTENER_VARIABLES = ("LISTEN_FDS", "LISTEN_FDNAMES")
 """Environment variables that tell a guest how many listeners it has, and their names (sd_listen_fds(3))."""
 
@@ -83,7 +85,7 @@ def main(
     own = Inherited.of(inherited, instructions)
 
     def started() -> None:
-        wire.write(control, wire.pack({"started": True}))
+        wire.write(control, _STARTED)
 
     try:
         linux.join_group(own.cgroup_fds)
@@ -92,11 +94,11 @@ def main(
         take_streams(own.streams)
         if os.isatty(1):
             _take_terminal()
-        spec = _take_spec(own.spec, own.arguments)
+        spec = take_spec(own.spec, own.arguments)
         if instructions.get("limited"):
             spec["memory"] = None
         take_network(spec, own.asking)
-        mounts = _take_mounts(spec, own.mounts)
+        mounts = take_mounts(spec, own.mounts)
         if own.namespace is not None:
             # The broker makes its sockets in this namespace anyway. This holds for any socket that might be made here.
             linux.enter_network(own.namespace)
@@ -112,7 +114,7 @@ def main(
     return int(code)
 
 
-def _take_mounts(spec: dict[str, Any], mounts: Sequence[int]) -> list[tuple[int, bool]]:
+def take_mounts(spec: dict[str, Any], mounts: Sequence[int]) -> list[tuple[int, bool]]:
     """Put the directory's path into each mount of the spec. Returns descriptors, each with whether it is read-only."""
     known = list(zip(spec.get("mounts") or (), mounts, strict=True))
     for mount, directory in known:
@@ -120,7 +122,7 @@ def _take_mounts(spec: dict[str, Any], mounts: Sequence[int]) -> list[tuple[int,
     return [(directory, mount["read_only"]) for mount, directory in known]
 
 
-def _take_spec(spec_file: int, arguments: Sequence[int]) -> dict[str, Any]:
+def take_spec(spec_file: int, arguments: Sequence[int]) -> dict[str, Any]:
     """Read the spec; if there is a file with other arguments, use these. Closes the files."""
     spec = read_spec(spec_file)
     for file in arguments:
@@ -166,9 +168,7 @@ def failure(error: BaseException) -> dict[str, Any]:
 
 def read_spec(descriptor: int) -> dict[str, Any]:
     """The spec in a memory file (see `wire`)."""
-    spec = json.loads(read_file(descriptor))
-    assert isinstance(spec, dict)
-    return spec
+    return wire.unpack(read_file(descriptor))
 
 
 def read_file(descriptor: int) -> bytes:

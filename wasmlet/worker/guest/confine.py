@@ -53,6 +53,12 @@ _KEPT_CAPABILITIES = 1 << 1 | 1 << 3
 """CAP_DAC_OVERRIDE and CAP_FOWNER: files in a mount may belong to anybody. Landlock still limits which files."""
 _SOME_BYTES = 4096
 
+# Made once, since a type of array that is made for one call is gone after it.
+_machine = os.uname().machine
+_sets = (ctypes.c_uint32 * 6)()
+"""Capabilities: the effective, permitted and inheritable ones, numbers 0 to 31, then those from 32 on."""
+_header = struct.pack("=Ii", _CAPABILITIES_VERSION, 0)
+
 
 class Confinement:
     """Restricts processes. Made once in the zygote, and in the compiler process; children inherit what this sets."""
@@ -136,11 +142,17 @@ class Confinement:
             self._bind()
         self._drop_and_filter()
 
-    def warm_up(self) -> None:
-        """In the zygote: run the same code as children, without restricting this process (see `spare.warm_up`)."""
+    def warm_up(self, module: int) -> None:
+        """In the zygote: run the same code as children, without restricting this process (see `spare.warm_up`).
+
+        Args:
+            module: descriptor of any file.
+        """
         self.prepare()
+        resource.getrlimit(resource.RLIMIT_NOFILE)
         if self._landlock:
-            self._allow(0, landlock.READ)
+            self._allow(module, landlock.READ)
+            linux.has_threads()
             os.close(self._ruleset)
             self._ruleset = -1
         if self._seccomp is not None:
@@ -230,13 +242,13 @@ def keep_capabilities(kept: int) -> None:
     Raises:
         OSError: the kernel refuses.
     """
-    numbers = _CAPABILITIES.get(os.uname().machine)
+    numbers = _CAPABILITIES.get(_machine)
     if numbers is not None:
         get, put = numbers
-        header, found = struct.pack("=Ii", _CAPABILITIES_VERSION, 0), ctypes.create_string_buffer(24)
-        linux.syscall(get, header, found)
-        kept &= int(struct.unpack("=IIIIII", found)[1])
-        linux.syscall(put, header, struct.pack("=IIIIII", kept, kept, 0, 0, 0, 0))
+        linux.syscall(get, _header, _sets)
+        kept &= int(_sets[1])
+        _sets[:] = [kept, kept, 0, 0, 0, 0]
+        linux.syscall(put, _header, _sets)
 
 
 def main(arguments: list[str]) -> int:

@@ -7,7 +7,6 @@ abstract unix sockets to other processes (ABI 6), too. What a kernel does not su
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
 import stat
@@ -39,7 +38,7 @@ def abi() -> int:
     Raises:
         OSError: the kernel has no landlock (ENOSYS), or it is switched off (EOPNOTSUPP).
     """
-    return linux.syscall(_CREATE_RULESET, None, ctypes.c_size_t(0), ctypes.c_uint32(_VERSION))
+    return linux.syscall(_CREATE_RULESET, None, 0, _VERSION)
 
 
 def create(version: int, *, files: bool = True, tcp: bool = True) -> int:
@@ -56,7 +55,7 @@ def create(version: int, *, files: bool = True, tcp: bool = True) -> int:
     handled = _handled(version) if files else 0
     attributes = struct.pack("=QQQ", handled, _NET if version >= 4 and tcp else 0, _SCOPES if version >= 6 else 0)
     size = 24 if version >= 6 else 16 if version >= 4 else 8
-    return linux.syscall(_CREATE_RULESET, attributes, ctypes.c_size_t(size), ctypes.c_uint32(0))
+    return linux.syscall(_CREATE_RULESET, attributes, size, 0)
 
 
 def allow(ruleset: int, descriptor: int, rights: int, version: int) -> None:
@@ -69,7 +68,7 @@ def allow(ruleset: int, descriptor: int, rights: int, version: int) -> None:
         rights &= _FILE
     rule = struct.pack("=Qi", rights & _handled(version), descriptor)
     try:
-        linux.syscall(_ADD_RULE, ctypes.c_int(ruleset), ctypes.c_int(_PATH_BENEATH), rule, ctypes.c_uint32(0))
+        linux.syscall(_ADD_RULE, ruleset, _PATH_BENEATH, rule, 0)
     except OSError as error:
         if error.errno != errno.EBADFD:  # EBADFD: the file is in memory only, has no path, and is not restricted
             raise
@@ -81,7 +80,7 @@ def restrict_self(ruleset: int) -> None:
     Raises:
         OSError: the kernel refuses.
     """
-    linux.syscall(_RESTRICT_SELF, ctypes.c_int(ruleset), ctypes.c_uint32(0))
+    linux.syscall(_RESTRICT_SELF, ruleset, 0)
 
 
 def _handled(version: int) -> int:

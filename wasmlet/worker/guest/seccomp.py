@@ -139,8 +139,14 @@ class Program:
         # Call numbers of another architecture (32-bit, for example) mean other calls.
         start = [(_LD, 0, 0, _ARCHITECTURE), (_JEQ, 1, 0, architecture), _ends(_KILL), (_LD, 0, 0, _NUMBER)]
         code = start + _tree(self._segments(calls))
-        self._own = [place for place, (_, _, _, value) in enumerate(code) if value == _OWN]
+        own = [place for place, (_, _, _, value) in enumerate(code) if value == _OWN]
         self._code = b"".join(_INSTRUCTION.pack(*instruction) for instruction in code)
+        # As the kernel takes it, made once: a child shares it with the zygote but for the page that has its pid.
+        self._buffer = ctypes.create_string_buffer(self._code, len(self._code))
+        base = ctypes.addressof(self._buffer)
+        self._own = [ctypes.c_uint32.from_address(base + place * _INSTRUCTION.size + 4) for place in own]
+        self._filter = _Filter(len(code), base)
+        self._address = ctypes.addressof(self._filter)
 
     def install(self) -> None:
         """Restrict this process, with all its threads, to the program. no_new_privs must be set.
@@ -148,18 +154,14 @@ class Program:
         Raises:
             OSError: the kernel does not take it.
         """
-        program = self.program()
-        linux.prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, ctypes.addressof(program))
+        linux.prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, self.program())
 
-    def program(self) -> _Filter:
-        """The program for this process, as the kernel takes it."""
-        size = len(self._code)
-        buffer = ctypes.create_string_buffer(self._code, size)
+    def program(self) -> int:
+        """The address of the program for this process, as the kernel takes it."""
+        pid = os.getpid()
         for place in self._own:
-            struct.pack_into("=I", buffer, place * _INSTRUCTION.size + 4, os.getpid())
-        program = _Filter(size // _INSTRUCTION.size, ctypes.addressof(buffer))
-        program.buffer = buffer  # the buffer has to live as long as the program
-        return program
+            place.value = pid
+        return self._address
 
     def _segments(self, calls: Mapping[str, _Code]) -> list[tuple[int, _Code]]:
         """The program as segments, ascending: from which call number on, which code decides."""
@@ -230,7 +232,6 @@ def _tree(segments: list[tuple[int, _Code]]) -> _Code:
 
 class _Filter(ctypes.Structure):
     _fields_ = (("length", ctypes.c_ushort), ("instructions", ctypes.c_void_p))
-    buffer: ctypes.Array[ctypes.c_char]
 
 
 def _ends(answer: int) -> _Instruction:

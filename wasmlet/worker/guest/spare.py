@@ -20,6 +20,8 @@ from .confine import Confinement
 from .engines import DenseEngine, Engine
 
 _CONTROL = 3
+_READY = b'{"pid":%d}'
+"""A child's first message."""
 _WARM_UPS = 16
 _WARM_SECONDS = 0.005
 """A child that is needed within this time (seconds) does not warm up first."""
@@ -58,7 +60,7 @@ def _get_ready(confinement: Confinement, descriptor: int) -> socket.socket:
     confinement.prepare()
     control = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, _CONTROL)
     linux.set_name("wasmlet-spare")
-    wire.send(control, wire.pack({"pid": os.getpid()}))
+    wire.send(control, _READY % os.getpid())
     return control
 
 
@@ -92,19 +94,33 @@ def warm_up(confinement: Confinement) -> None:
     share this memory; otherwise each child would have its own copy.
     """
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    spec = os.memfd_create("warm-up")
-    os.write(spec, b'{"args":["a"],"env":[["NAME","value"]],"memory":null,"mounts":[],"user":null}')
+    file = os.memfd_create("warm-up")
+    os.write(file, b'{"args":["a"],"env":[["NAME","value"]],"memory":null,"mounts":[],"user":null}')
     with ours, theirs:
         for _ in range(_WARM_UPS):
-            wire.send(ours, wire.pack({"pid": os.getpid()}), (spec,))
+            _warm_up_messages(ours, theirs)
+            wire.send(ours, wire.pack({"limited": True}), (file, file, 0, 1, 2))
             received = wire.receive(theirs)
             assert received is not None
-            wire.close(received[1])
-            child.read_spec(spec)
+            own = child.Inherited.of(received[1], received[0])
+            linux.join_group(own.cgroup_fds)
+            child.take_streams(own.streams)  # each is this process's own already
+            spec = child.take_spec(own.spec, own.arguments)
+            child.take_network(spec, own.asking)
+            child.take_mounts(spec, own.mounts)
+            confinement.warm_up(own.module)
+            os.close(own.module)
             _warm_up_sockets()
-            confinement.warm_up()
             linux.set_name("wasmlet-zygote")
-    os.close(spec)
+    os.close(file)
+
+
+def _warm_up_messages(ours: socket.socket, theirs: socket.socket) -> None:
+    """Run the code with which a child says that it is ready, and that its guest begins."""
+    wire.send(ours, _READY % os.getpid())
+    wire.write(ours, wire.pack({"limited": True}))
+    for _ in range(2):
+        wire.receive(theirs)
 
 
 def _warm_up_sockets() -> None:
