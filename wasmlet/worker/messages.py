@@ -107,6 +107,7 @@ class Run(Request):
         dense: containers with the same text share a dense worker; "" for a process of its own.
         within: for a dense worker: the directories that contain the files of all its containers.
         network: the grant; None if the container has no sockets. Execs in it never have any.
+        wait: answer with the event that the guest has begun or ended, not before (an older shim answers at once).
     """
 
     OPERATION = "run"
@@ -124,6 +125,7 @@ class Run(Request):
     dense: str = ""
     within: tuple[str, ...] = ()
     network: Grant | None = None
+    wait: bool = False
 
     def as_message(self) -> wire.Message:
         """As in `Request`, without the fields that have their default values."""
@@ -156,6 +158,7 @@ class Run(Request):
             dense=group_of(message.get("dense")),
             within=within_of(message.get("within")),
             network=None if message.get("network") is None else Grant.of(message["network"]),
+            wait=message.get("wait") is True,
         )
 
 

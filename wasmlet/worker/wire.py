@@ -39,6 +39,10 @@ one terminal's). `message` says where the container leaves its termination messa
 and `path` in it, and `logs` (whether its output will do). `network` is a `grants.Grant`: the container gets a control
 socket, by which its process asks the broker for sockets (`packets`); without it, it has none. An exec in a container
 has no control socket. An older shim does not know that; `extensions` of `hello` has `network` where it is known.
+With `wait` true, the reply is the event that tells that the guest has begun or ended: `event`, `container` and `re`.
+
+That a container is starting is told only where that takes long (`connections.SLOW_SECONDS`), and before the reply to a
+`hello`. So most starts take one message in each direction.
 
 The spec is a JSON object in a memory file, which the shim and the zygote pass on unread: `args`, `env` as pairs,
 `memory` in bytes or null, `user` or null (who the guest's process is: `uid`, `gid` and `groups`), and `mounts`, for

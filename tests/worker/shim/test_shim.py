@@ -19,6 +19,7 @@ from tests.worker.harness import (
     FAKE_ENGINE,
     WORKER,
     Connection,
+    Shim,
     alive,
     kill,
     running,
@@ -48,6 +49,52 @@ def test_goes_on_without_a_node_loop(tmp_path: Path) -> None:
         record = item if item["state"] == wire.ENDED else shim.ended(name)
         assert record["exit_code"] == 3
         assert shim.output(name) == b"before\nafter\n"
+
+
+def test_a_start_that_is_waited_for_takes_one_message(tmp_path: Path) -> None:
+    with running(tmp_path / "state") as shim:
+        for number in range(100, 200):
+            ask_to_run(shim, number, f"{number:016}", "start", "sleep", "1000")
+            told = shim.connection.next()
+            assert (told["re"], told["event"]) == (number, "container")
+            if told["container"]["state"] == wire.RUNNING:
+                break
+            assert shim.connection.next()["container"]["state"] == wire.RUNNING  # the zygote was not there yet
+        else:
+            raise AssertionError("every start was slow")
+        ask_to_run(shim, 71, f"{number:016}", "start")  # once more, as after a lost connection
+        assert shim.connection.next() == {"re": 71, "ok": {"container": told["container"]}}
+        ask_to_run(shim, 72, "b" * 16, "refuse", "no such thing")
+        while (told := shim.connection.next())["container"]["state"] == wire.STARTING:
+            assert told["re"] == 72
+        assert (told["event"], told["container"]["reason"]) == ("container", wire.START_ERROR)
+
+
+def test_a_slow_start_is_told_before_it_has_begun(tmp_path: Path) -> None:
+    with running(tmp_path / "state") as shim:
+        ask_to_run(shim, 71, "a" * 16, "sleep", "1000", "start")
+        told = shim.connection.next()
+        assert (told["re"], told["container"]["state"]) == (71, wire.STARTING)
+
+
+def test_who_greets_is_told_all_first(tmp_path: Path) -> None:
+    with running(tmp_path / "state") as shim:
+        ask_to_run(shim, 71, "a" * 16, "sleep", "1000", "start")
+        wire.send(shim.connection.socket, wire.pack({"op": "hello", "n": 72}))
+        told, greeting = shim.connection.next(), shim.connection.next()
+        assert (told["re"], told["container"]["state"]) == (71, wire.STARTING)
+        assert greeting["re"] == 72
+        shim.connection.ask("stop", id="a" * 16)
+        assert shim.ended("a" * 16)["exit_code"] == wire.KILLED_CODE
+
+
+def ask_to_run(shim: Shim, number: int, name: str, *args: str) -> None:
+    """Ask for a container, and for an answer when it has begun."""
+    spec, module = os.memfd_create("spec"), os.memfd_create("module")
+    os.write(spec, json.dumps({"args": args, "env": [], "memory": None}).encode())
+    fields = {"id": name, "labels": {}, "log": f"logs/{name}/0.log", "zygote": shim.zygote, "wait": True}
+    wire.send(shim.connection.socket, wire.pack({"op": "run", "n": number, **fields}), (spec, module))
+    wire.close((spec, module))
 
 
 def test_every_watcher_is_told(tmp_path: Path) -> None:

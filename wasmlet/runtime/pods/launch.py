@@ -107,7 +107,7 @@ async def prepared(
 
 
 async def carry_out(launch: Launch, limits: Limits, log_path: str, services: RuntimeServices) -> ContainerRecord:
-    """Have the shim start the instance; return once it has it, which is before the guest begins.
+    """Have the shim start the instance; return once its guest has begun or has ended, or earlier where that takes long.
 
     Args:
         limits: those of the plan, or newer ones.
@@ -138,6 +138,7 @@ def _run_request(launch: Launch, limits: Limits, log_path: str, services: Runtim
         "zygote": handler.zygote,
         "message": launch.mounts.message,
         "resources": limits.message,
+        "wait": True,
         **services.log_limits,
         **plan.streams,
         **handler.sharing(plan.labels.pod.namespace, services.storage.state_dir),

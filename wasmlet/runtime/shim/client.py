@@ -53,7 +53,7 @@ class ShimClient(ShimConnection):
         self._forgetting = asyncio.Lock()
 
     async def run(self, request: messages.Run, spec: bytes, module: int, mounts: Sequence[int] = ()) -> ContainerRecord:
-        """Start a container; return once the shim has it, which is before the guest begins.
+        """Start a container; return once the shim has it or, if the request says `wait`, when the guest has begun.
 
         Args:
             spec: the JSON that only the child reads.

@@ -272,6 +272,13 @@ class ShimConnection:
             self._heard(message, descriptors)
 
     def _heard(self, message: Mapping[str, Any], descriptors: list[int]) -> None:
+        if message.get("event") == "container":
+            record = ContainerRecord.of(message["container"])
+            if self._listed is not None:
+                self._listed[record.id] = record
+            else:
+                self._update(record)
+            message = {"ok": {"container": message["container"]}, **message}  # it may be the reply to `run`, too
         reply = self._replies.get(message.get("re", 0))
         if "re" in message and "item" not in message and reply is not None and not reply.done():
             reply.set_result({**message, "descriptors": descriptors})
@@ -285,12 +292,6 @@ class ShimConnection:
             reply = self._replies.get(message["re"])
             if reply is not None and not reply.done():
                 reply.set_result(dict(message))
-        elif message.get("event") == "container":
-            record = ContainerRecord.of(message["container"])
-            if self._listed is not None:
-                self._listed[record.id] = record
-            else:
-                self._update(record)
 
     def _take_in(self, listed: dict[str, ContainerRecord]) -> None:
         self._listed = None

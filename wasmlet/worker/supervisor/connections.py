@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 from .. import messages, wire
 from ..log import log_problem
-from ..loop import READ, WRITE, Loop
+from ..loop import READ, WRITE, Loop, Timer
 from .containers import Container
 from .execs import Exec
 from .groups import Groups
@@ -24,6 +24,9 @@ from .records import Record
 
 MAX_BACKLOG = 32 * 1024 * 1024
 MESSAGES_PER_TURN = 16
+
+SLOW_SECONDS = 0.2
+"""How long nobody is told of a container that is starting: most have begun or ended by then."""
 
 
 class Operations(Protocol):
@@ -69,13 +72,16 @@ class Listener:
     def __init__(self, shim: Operations) -> None:
         self._shim = shim
         self.connections: set[Connection] = set()
+        self._untold: dict[str, Record] = {}
+        """Containers that are starting, of which nobody was told so far."""
+        self._slow: Timer | None = None
         with contextlib.suppress(FileNotFoundError):
             os.unlink(wire.SOCKET)  # it was left by a shim that died: we have the lock, so no other shim lives
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
         self._socket.bind(wire.SOCKET)
         self._socket.listen(64)
         shim.loop.add(self._socket, READ, self._accept)
-        shim.on_change = self._tell
+        shim.on_change = self._changed
 
     def _accept(self, _: int) -> None:
         try:
@@ -96,11 +102,34 @@ class Listener:
         """Whether a node loop hears of changes."""
         return any(connection.watches for connection in self.connections)
 
+    def _changed(self, record: Record) -> None:
+        if record.state == wire.STARTING:
+            self._untold[record.id] = record
+            if self._slow is None:
+                self._slow = self._shim.loop.later(SLOW_SECONDS, self._tell_of_slow_ones)
+        else:
+            self._untold.pop(record.id, None)
+            self._tell(record)
+
+    def _tell_of_slow_ones(self) -> None:
+        self._slow = None
+        self.tell_all()
+
+    def tell_all(self) -> None:
+        """Tell of all that is starting, too: who is told knows all that the shim knows."""
+        untold, self._untold = self._untold, {}
+        for record in untold.values():
+            self._tell(record)
+
     def _tell(self, record: Record) -> None:
-        watching = [connection for connection in self.connections if connection.watches]
-        if watching:
-            data = wire.pack({"event": "container", "container": record.as_message()})
-            for connection in watching:
+        event: wire.Message = {"event": "container", "container": record.as_message()}
+        data = b""
+        for connection in list(self.connections):
+            number = connection.asked.pop(record.id, None)
+            if number is not None:
+                connection.send(wire.pack({**event, "re": number}))
+            elif connection.watches:
+                data = data or wire.pack(event)
                 connection.send(data)
 
     def gone(self, connection: Connection) -> None:
@@ -127,6 +156,8 @@ class Connection:
         self._waiting = 0
         self._open = True
         self.watches = False
+        self.asked: dict[str, Any] = {}
+        """The containers whose next event answers a request, and the numbers of these requests."""
         self._execs: dict[str, Exec] = {}
         self._attached: dict[int, tuple[Container, bool]] = {}
         shim.loop.add(sock, READ, self._ready)
@@ -201,7 +232,7 @@ class Connection:
                 wire.close(descriptors)
                 raise
             if isinstance(request, messages.Run):
-                self._reply(number, {"container": self._shim.run(request, descriptors).as_message()})
+                self._run(number, request, descriptors)
             elif isinstance(request, messages.Exec):
                 self._exec(number, request, descriptors)
             else:
@@ -212,6 +243,13 @@ class Connection:
 
     def _reply(self, number: Any, result: dict[str, Any], descriptors: Sequence[int] = ()) -> None:
         self.send(wire.pack({"re": number, "ok": result}), descriptors)
+
+    def _run(self, number: Any, request: messages.Run, descriptors: list[int]) -> None:
+        record = self._shim.run(request, descriptors)
+        if request.wait and record.state == wire.STARTING and record.id not in self.asked:
+            self.asked[record.id] = number
+        else:
+            self._reply(number, {"container": record.as_message()})
 
     def _exec(self, number: Any, request: messages.Exec, descriptors: list[int]) -> None:
         """The reply comes when it has ended."""
@@ -230,6 +268,7 @@ class Connection:
         match request:
             case messages.Hello():
                 shim.hello(request)
+                self._listener.tell_all()
                 self._greet(number)
             case messages.List():
                 self._list(number, request)
