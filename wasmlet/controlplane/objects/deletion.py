@@ -160,14 +160,17 @@ class Deletion:
         meta["deletionGracePeriodSeconds"] = grace
         return {**raw, "metadata": meta}
 
-    def finish(self, kind: Kind, record: Record) -> Record | None:
-        """Remove an object that is being deleted if no finalizer or grace period keeps it; else return None."""
-        meta = record.raw["metadata"]
-        if meta.get("finalizers") or meta.get("deletionGracePeriodSeconds"):
-            return None
-        if kind.key == "namespaces":
-            return None
-        return self._store.remove(kind, record)
+    def finish(self, kind: Kind, old: Record, new: Object) -> bool:
+        """Remove an object that is being deleted if nothing of what it is to be keeps it: finalizers, a grace period.
+
+        Then that is not written: watches show the object as it was, and that it is gone, as those of a cluster do.
+        """
+        meta = new["metadata"]
+        kept = meta.get("finalizers") or meta.get("deletionGracePeriodSeconds") or kind.key == "namespaces"
+        if "deletionTimestamp" not in meta or kept:
+            return False
+        self._store.remove(kind, old)
+        return True
 
     def release(self, kind: Kind, record: Record, finalizer: str) -> None:
         """Remove a finalizer from an object; if nothing else keeps an object that is being deleted, remove it, too."""
@@ -175,9 +178,8 @@ class Deletion:
         rest = [name for name in meta.get("finalizers") or () if name != finalizer]
         kept = {key: value for key, value in meta.items() if key != "finalizers"}
         changed = {**record.raw, "metadata": {**kept, "finalizers": rest} if rest else kept}
-        record = self._store.write(kind, changed)
-        if "deletionTimestamp" in meta:
-            self.finish(kind, record)
+        if not self.finish(kind, record, changed):
+            self._store.write(kind, changed)
 
     # -- collections
 

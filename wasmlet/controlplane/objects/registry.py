@@ -78,7 +78,7 @@ class Registry:
         self._root_ca = root_ca
         self._rights = rights
         self._services = Services(store)
-        self.finish: Callable[[Kind, Record], Record | None] = lambda kind, record: None
+        self.finish: Callable[[Kind, Record, Object], bool] = lambda kind, old, new: False
         """Removes an object that is being deleted and has no finalizer left; `deletion` sets it."""
 
     def now(self) -> str:
@@ -133,11 +133,15 @@ class Registry:
 
     def _commit(self, call: Call, obj: Object) -> Record:
         if call.dry_run:
-            collection = self.store.of(call.kind)
-            ordered = {"apiVersion": collection.kind.api_version, "kind": call.kind.kind}
-            ordered |= {key: value for key, value in obj.items() if key not in ordered}
-            return Record(ordered, self.store.version + 1, len(collection.head))
+            return self._unwritten(call.kind, obj, self.store.version + 1)
         return self.store.write(call.kind, obj)
+
+    def _unwritten(self, kind: Kind, obj: Object, version: int) -> Record:
+        """The answer to a write after which no such object is stored."""
+        collection = self.store.of(kind)
+        ordered = {"apiVersion": collection.kind.api_version, "kind": kind.kind}
+        ordered |= {key: value for key, value in obj.items() if key not in ordered}
+        return Record(ordered, version, len(collection.head))
 
     # -- create
 
@@ -298,10 +302,9 @@ class Registry:
             return old
         self.restriction.write(call.user, kind, call.sub, new, old.raw)
         escalation.check(self._rights, call.user, kind, new, old.raw)
-        record = self._commit(call, new)
-        if "deletionTimestamp" in before and not call.dry_run:
-            return self.finish(kind, record) or record
-        return record
+        if not call.dry_run and self.finish(kind, old, new):
+            return self._unwritten(kind, new, old.version)
+        return self._commit(call, new)
 
     def _status(self, call: Call, old: Object, new: Object) -> Object:
         """The new object for a write to the status subresource: spec and owners are kept."""
