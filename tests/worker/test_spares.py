@@ -7,7 +7,9 @@ import os
 import signal
 from pathlib import Path
 
-from tests.worker.harness import Shim, alive, kill, running, spares, wait_gone
+import pytest
+
+from tests.worker.harness import FAKE_ENGINE, Shim, alive, kill, running, spares, wait_gone
 from wasmlet.worker import wire
 from wasmlet.worker.supervisor.zygotes import SPARE
 
@@ -15,17 +17,57 @@ FATAL = """
 import os
 
 def prepare():
-    os.register_at_fork(after_in_child=end_in_the_second)
+    global zygote
+    zygote = os.getpid()
+    os.register_at_fork(after_in_child=end_in_a_child)
 
-forks = 0
-
-def end_in_the_second():
-    global forks
-    forks += 1
-    if forks == 2:
+def end_in_a_child():
+    if os.getppid() != zygote:  # that of a process that the zygote has for itself, or of one in between
         os._exit(1)
 """
 """An engine of which no child survives its fork."""
+
+WAYS = {
+    "siblings": "",
+    "orphans, as on a machine that is not known": "siblings._CLONE.clear()",
+    "orphans, as the kernel refuses siblings": f"siblings._FLAGS |= {0x10000}",  # a thread with memory of its own
+}
+"""How the shim comes to its children, and what an engine does to its zygote for that."""
+BELONGING = """
+import sys
+
+siblings = sys.modules["wasmlet_worker.guest.siblings"]
+{way}
+sys.path.insert(0, {directory!r})
+from fake_engine import *
+"""
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_children_are_the_shims_however_they_are_made(tmp_path: Path, python: str, way: str) -> None:
+    engine = tmp_path / "engine.py"
+    engine.write_text(BELONGING.format(way=WAYS[way], directory=str(FAKE_ENGINE.parent)))
+    with running(tmp_path / "state", python) as shim:
+        shim.engine = engine
+        shim.ended(shim.run("start"))
+        shim.filled()
+        before = _faults_of_children(shim.zygote_pid())
+        names = [shim.run("start", "sleep", "1000") for _ in range(6)]
+        pids = {shim.running(name)["pid"] for name in names}
+        assert len(pids) == len(names)
+        assert pids | shim.filled() | {shim.zygote_pid()} == set(shim.children())
+        assert (_faults_of_children(shim.zygote_pid()) == before) == (way == "siblings")
+        assert shim.ended(shim.run("start", "exit", "3"))["exit_code"] == 3
+        left = set(shim.children())
+        kill(shim.pid)
+        for pid in left:
+            wait_gone(pid)
+        shim.restart()
+
+
+def _faults_of_children(pid: int) -> int:
+    """The page faults of the children for which a process has waited: more than before where there was one more."""
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[8])
 
 
 def test_a_start_takes_a_child_that_is_ready(tmp_path: Path, python: str) -> None:

@@ -12,38 +12,60 @@ import os
 import select
 import signal
 import socket
-from typing import Any, cast
+from collections.abc import Sequence
+from typing import Any, NamedTuple, cast
 
 from .. import linux, wire
 from . import child, dense
 from .confine import Confinement
 from .engines import DenseEngine, Engine
 
-_CONTROL = 3
+CONTROL = 3
+"""The number of the control descriptor."""
 _READY = b'{"pid":%d}'
 """A child's first message."""
+_KILL = int(signal.SIGKILL)
 _WARM_UPS = 16
-_WARM_SECONDS = 0.005
-"""A child that is needed within this time (seconds) does not warm up first."""
+_WARM_MILLISECONDS = 5
+"""A child that is needed within this time does not warm up first."""
+
+_arriving = select.poll()
+_arriving.register(CONTROL, select.POLLIN)
 
 
-def main(shim: int, between: int, engine: Engine, prepared: object, confinement: Confinement, descriptor: int) -> None:
+class Birth(NamedTuple):
+    """What each child of a zygote begins with.
+
+    Attributes:
+        shim: its pid.
+        channel: the zygote's connection to the shim, whose number is `CONTROL`. In a child, the number is that of the
+            control descriptor, and so this object is the child's connection.
+    """
+
+    shim: int
+    channel: socket.socket
+    engine: Engine
+    prepared: object
+    confinement: Confinement
+
+
+def main(birth: Birth, between: int, descriptors: Sequence[int]) -> None:
     """Wait for what this process is to become, then become that. Never returns.
 
     Args:
-        shim: pid of the shim.
-        between: pid of this process's parent, which ends soon.
-        descriptor: the control descriptor.
+        between: pid of this process's parent, which ends soon; 0 where the shim is the parent.
+        descriptors: the control descriptor, and those with which it joins its control group.
     """
     code = wire.START_ERROR_CODE
     try:
-        control = _get_ready(confinement, descriptor)
-        if not select.select([control], [], [], _WARM_SECONDS)[0]:
+        shim, control, engine, prepared, confinement = birth
+        _get_ready(control, confinement, descriptors)
+        if not _arriving.poll(_WARM_MILLISECONDS):
             getattr(engine, "warm", _nothing)(prepared)
         received = wire.receive(control)
         if received is not None:
             message, descriptors = received
-            _wait_for_adoption(shim, between)
+            _belong_to(shim, between)
             if "dense" in message:
                 code = dense.main(control, cast(DenseEngine, engine), prepared, confinement, message, descriptors)
             else:
@@ -54,21 +76,25 @@ def main(shim: int, between: int, engine: Engine, prepared: object, confinement:
         os._exit(code & 0xFF)
 
 
-def _get_ready(confinement: Confinement, descriptor: int) -> socket.socket:
-    os.dup2(descriptor, _CONTROL)
-    linux.close_from(_CONTROL + 1)  # descriptors of the zygote and of its other children
+def _get_ready(control: socket.socket, confinement: Confinement, descriptors: Sequence[int]) -> None:
+    number, *cgroup_fds = descriptors
+    try:
+        linux.join_group(cgroup_fds)
+    except OSError as error:
+        report_failure(number, f"cannot join its control group: {error.strerror}")
+        raise
+    os.dup2(number, CONTROL)
+    linux.close_from(CONTROL + 1)  # descriptors of the zygote and of its other children
     confinement.prepare()
-    control = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, _CONTROL)
     linux.set_name("wasmlet-spare")
     wire.send(control, _READY % os.getpid())
-    return control
 
 
 def _nothing(prepared: object) -> None:
     pass
 
 
-def _wait_for_adoption(shim: int, between: int) -> None:
+def _belong_to(shim: int, between: int) -> None:
     """Wait until the shim is this process's parent, and from then on end when the shim ends.
 
     Without the shim nobody could record how this process ends. Before this call, only the control descriptor shows
@@ -82,7 +108,7 @@ def _wait_for_adoption(shim: int, between: int) -> None:
             continue
         select.select([watch], [], [])
         os.close(watch)
-    linux.die_with_parent(signal.SIGKILL)
+    linux.die_with_parent(_KILL)
     if os.getppid() != shim:
         os._exit(wire.START_ERROR_CODE)
 

@@ -5,10 +5,9 @@ It imports the engine's in-worker module, prepares it once, and arranges its mem
 After that it only forks. It stays single-threaded, which makes forking safe. It never sees a spec, because the shim
 sends that directly to the child; so nothing of one container is in the memory from which the next one is made.
 
-A child must be a child process of the shim, which collects its exit status. So the zygote forks twice: the process in
-between makes as many children as were asked for at once, and ends. Its orphans go to the nearest subreaper, which is
-the shim. (clone(2) with CLONE_PARENT would save a fork. But glibc would not know of that process, and the arguments of
-the call differ between architectures.) The orphan continues in `spare`.
+A child must be a child process of the shim, which collects its exit status. So it is forked as a sibling of the zygote
+(`siblings`). Where that is refused, the zygote forks twice: the process in between makes as many children as were asked
+for at once, and ends. Its orphans go to the nearest subreaper, which is the shim. The child continues in `spare`.
 
 `engines` describes an engine's in-worker module.
 """
@@ -16,6 +15,7 @@ the call differ between architectures.) The orphan continues in `spare`.
 from __future__ import annotations
 
 import contextlib
+import errno
 import gc
 import importlib.util
 import os
@@ -28,6 +28,10 @@ from .. import linux, wire
 from . import holes, immortal, spare
 from .confine import Confinement
 from .engines import Engine
+from .siblings import Siblings
+
+_SHORT = (errno.EAGAIN, errno.ENOMEM)
+"""What fork(2) says where there are too many processes, or too little memory."""
 
 
 def load(path: str) -> Engine:
@@ -48,7 +52,8 @@ def main(arguments: list[str]) -> int:
     linux.die_with_parent(signal.SIGKILL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     linux.set_name("wasmlet-zygote")
-    channel = socket.socket(fileno=os.dup(0))
+    os.dup2(0, spare.CONTROL, inheritable=False)
+    channel = socket.socket(fileno=spare.CONTROL)
     null = os.open(os.devnull, os.O_RDWR)
     for standard in (0, 1):
         os.dup2(null, standard)
@@ -68,13 +73,14 @@ def main(arguments: list[str]) -> int:
     immortal.make_all_immortal()
     gc.freeze()
     gc.disable()
+    children = _Children(spare.Birth(shim, channel, engine, prepared, confinement))
     while True:
         received = wire.receive(channel)
         if received is None:
             return 0
         message, descriptors = received
         if descriptors:
-            _fork(shim, engine, prepared, confinement, _sorted(message, descriptors))
+            children.make(_sorted(message, descriptors))
         wire.close(descriptors)
 
 
@@ -84,30 +90,52 @@ def _sorted(message: wire.Message, descriptors: list[int]) -> list[list[int]]:
     return [[next(rest) for _ in range(1 + count)] for count in message["cgroup_fds"]]
 
 
-def _fork(shim: int, engine: Engine, prepared: object, confinement: Confinement, wanted: list[list[int]]) -> None:
-    """Make child processes of the shim, each in its control group. Failures are reported on the control descriptors."""
-    try:
+class _Children:
+    """Makes child processes of the shim. Failures are reported on the control descriptors."""
+
+    def __init__(self, birth: spare.Birth) -> None:
+        self._birth = birth
+        self._siblings: Siblings | None = None
+        with contextlib.suppress(OSError):
+            self._siblings = Siblings()
+
+    def make(self, wanted: list[list[int]]) -> None:
+        """Make a child of each list of descriptors; see `_sorted`."""
+        try:
+            while wanted and self._siblings is not None:
+                self._make_sibling(self._siblings, wanted[0])
+                del wanted[0]
+            if wanted:
+                self._make_orphans(wanted)
+        except OSError as error:
+            _report(wanted, f"cannot fork: {error.strerror}")
+
+    def _make_sibling(self, siblings: Siblings, descriptors: list[int]) -> None:
+        try:
+            if siblings.fork() == 0:
+                spare.main(self._birth, 0, descriptors)
+        except OSError as error:
+            if error.errno in _SHORT:
+                raise
+            self._siblings = None  # a filter of system calls refuses it, or something that stands in for the kernel
+            self._make_orphans([descriptors])
+
+    def _make_orphans(self, wanted: list[list[int]]) -> None:
         between = os.fork()
-    except OSError as error:
-        _report(wanted, f"cannot fork: {error.strerror}")
-        return
-    if between:
-        with contextlib.suppress(ChildProcessError):
-            os.waitpid(between, 0)
-        return
-    try:
-        parent = os.getpid()
-        while wanted:
-            control, *cgroup_fds = wanted[0]
-            linux.join_group(cgroup_fds)
-            if os.fork() == 0:
-                spare.main(shim, parent, engine, prepared, confinement, control)
-            os.close(control)
-            del wanted[0]
-    except OSError as error:
-        _report(wanted, f"cannot make a process in its control group: {error.strerror}")
-    finally:
-        os._exit(0)
+        if between:
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(between, 0)
+            return
+        try:
+            parent = os.getpid()
+            while wanted:
+                if os.fork() == 0:
+                    spare.main(self._birth, parent, wanted[0])
+                del wanted[0]
+        except OSError as error:
+            _report(wanted, f"cannot fork: {error.strerror}")
+        finally:
+            os._exit(0)
 
 
 def _report(wanted: list[list[int]], text: str) -> None:
