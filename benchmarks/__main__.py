@@ -153,9 +153,19 @@ async def _remote(directory: Path, options: Options, progress: Progress) -> Foun
     """A node with an agent beside one without."""
     from benchmarks.remote import MOST, Size, columns, remote
 
+    engine = None
+    if _possible(partial(providers.load, ENGINE), f"remote with {ENGINE}", progress):
+        from benchmarks.guest import sleeper
+
+        engine = ENGINE, sleeper(directory)
     load, size = Load(min(options.pods, MOST)), Size(options.rounds, options.starts, options.hold)
-    found = await remote(directory, load, size, progress)
-    return {**found, "bursts": report.summary(found["rounds"]), "columns": columns(found), "pods": load.pods}
+    found = await remote(directory, load, size, progress, engine)
+    bursts = {
+        name: report.summary(found[rounds])
+        for name, rounds in (("bursts", "rounds"), ("engine_bursts", "engine_rounds"))
+        if rounds in found
+    }
+    return {**found, **bursts, "columns": columns(found), "pods": load.pods}
 
 
 async def _host(directory: Path, options: Options, progress: Progress) -> Found:
@@ -259,7 +269,10 @@ def tables(found: Found) -> str:
     texts += [report.columns(title, found[what]) for what, title in TITLES.items() if what in found]
     if "remote" in found:
         remote = found["remote"]
-        texts.append(report.table(f"{remote['pods']} pods at once, behind an agent", remote["bursts"], "local"))
+        text = f"{remote['pods']} pods at once, behind an agent"
+        texts.append(report.table(f"{text} that runs nothing", remote["bursts"], "local"))
+        if "engine_bursts" in remote:
+            texts.append(report.table(f"{text}; each a process of {ENGINE}", remote["engine_bursts"], "local"))
         texts.append(report.columns("pods behind an agent, over TLS on loopback", remote["columns"]))
     if "host" in found:
         from benchmarks.idle import columns

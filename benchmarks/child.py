@@ -3,7 +3,7 @@
     plane DIRECTORY NODE                                     an embedded control plane, with credentials for that node
     node PROVIDER NAME KUBECONFIG CLIENT_CA STATE_DIR PODS [SETTING=VALUE ...]
                                                              a node, as `wasmlet run` would run it
-    agent STATE_DIR KEYS                                     an agent that runs nothing, with keys of `wasmlet-agent`
+    agent PROVIDER STATE_DIR KEYS                            an agent, with keys of `wasmlet-agent`
     host KUBECONFIG CLIENT_CA STATE_DIR NAMESPACE            a host of agents, as `wasmlet host` would run it
     joined URL TOKEN STATE_DIR COUNT                         so many agents that run nothing and join a host
     operator KUBECONFIG NAMESPACE                            an operator, as `wasmlet operator` would run it
@@ -23,7 +23,10 @@ import signal
 import sys
 from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import wasmlet
 
 IMPORTS = (
     ("asyncio, TLS", ("asyncio", "ssl")),
@@ -67,15 +70,13 @@ async def _plane(directory: str, node: str) -> None:
         await stop.wait()
 
 
-async def _agent(state_dir: str, keys: str) -> None:
+async def _agent(provider: str, state_dir: str, keys: str) -> None:
     import asyncio
 
     from aiohttp import web
     from wasmlet_agent.config import AgentConfig
     from wasmlet_agent.server import Server
     from wasmlet_agent.serving import started
-
-    from wasmlet.testing import ReferenceProvider
 
     of = Path(keys)
     config = AgentConfig(
@@ -87,7 +88,7 @@ async def _agent(state_dir: str, keys: str) -> None:
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     _when_orphaned(stop.set)
-    async with started(config, ReferenceProvider) as agent:
+    async with started(config, lambda: _provider(provider)) as agent:
         runner = Server(agent, config.guard()).runner()
         await runner.setup()
         await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=config.context(config.client_ca_file)).start()
@@ -159,13 +160,24 @@ async def _operator(kubeconfig: str, namespace: str) -> None:
     await run(OperatorConfig(kubeconfig=Path(kubeconfig), namespace=namespace))
 
 
+def _provider(name: str, *settings: str) -> wasmlet.Provider:
+    from wasmlet.cli import providers
+    from wasmlet.testing import ReferenceProvider
+
+    if name == ReferenceProvider.name:
+        return ReferenceProvider()
+    kind = providers.load(name)
+    config_of: Any = kind.Config
+    words = dict(setting.split("=", 1) for setting in settings)
+    given = {name: Path(value) if name.endswith(("_file", "_dir")) else value for name, value in words.items()}
+    return kind(config_of(**given) if given else config_of(allow_local_modules=True))
+
+
 async def _node(
     provider: str, name: str, kubeconfig: str, client_ca: str, state_dir: str, pods: str, *settings: str
 ) -> None:
     import wasmlet
-    from wasmlet.cli import providers
     from wasmlet.node import run
-    from wasmlet.testing import ReferenceProvider
 
     class Told(wasmlet.Node):
         """A node that reports that it is ready."""
@@ -175,15 +187,6 @@ async def _node(
             _say(ready=True)
             return self
 
-    runs: wasmlet.Provider
-    if provider == ReferenceProvider.name:
-        runs = ReferenceProvider()
-    else:
-        kind = providers.load(provider)
-        config_of: Any = kind.Config
-        words = dict(setting.split("=", 1) for setting in settings)
-        given = {name: Path(value) if name.endswith(("_file", "_dir")) else value for name, value in words.items()}
-        runs = kind(config_of(**given) if given else config_of(allow_local_modules=True))
     config = wasmlet.NodeConfig(
         kubeconfig=Path(kubeconfig),
         node_name=name,
@@ -195,7 +198,7 @@ async def _node(
         serving_csr=False,
         drain_on_exit=True,
     )
-    node = Told(runs, config)
+    node = Told(_provider(provider, *settings), config)
     _when_orphaned(node.request_stop)
     await run(node)
 

@@ -1,7 +1,8 @@
-"""A node whose pods run behind an agent, compared with a node that runs them itself; the pods are only simulated.
+"""A node whose pods run behind an agent, compared with a node that runs them itself.
 
 Node and agent speak TLS on loopback, with certificates on both sides, as in real use. `creates` measures one pod at a
-time, without a node loop; the bursts in `remote` use whole nodes, by turns; `_idle` measures node and agent when
+time, without a node loop; `bursts` uses whole nodes, by turns: once with pods that are only simulated, so that the ways
+to them are compared and nothing else, and once with an engine, as users have it; `_idle` measures node and agent when
 nothing happens.
 """
 
@@ -34,12 +35,14 @@ _NODE = "bench-remote"
 
 
 @asynccontextmanager
-async def running_agent(directory: Path) -> AsyncIterator[tuple[Process, dict[str, Path | str]]]:
-    """An agent that runs nothing, in a process of its own; and the settings for the provider that uses it."""
+async def running_agent(
+    directory: Path, provider: str = ReferenceProvider.name
+) -> AsyncIterator[tuple[Process, dict[str, Path | str]]]:
+    """An agent in a process of its own, and the settings for the provider that uses it."""
     keys = directory / "keys"
     until = datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=1)
     await asyncio.to_thread(make_keys, keys, ["127.0.0.1"], until)
-    async with started("agent", str(directory / "agent"), str(keys)) as agent:
+    async with started("agent", provider, str(directory / "agent"), str(keys)) as agent:
         yield (
             agent,
             {
@@ -85,18 +88,48 @@ class Size:
     hold: float
 
 
-async def remote(directory: Path, load: Load, size: Size, progress: Progress) -> dict[str, Any]:
-    """Measure everything. Returns the figures by who has them, and the rounds of the bursts."""
+@attrs.frozen
+class Compared:
+    """The rounds of bursts, and what node and agent cost when nothing happens after them."""
+
+    rounds: list[dict[str, Figures]]
+    idle: dict[str, Figures]
+
+
+async def remote(
+    directory: Path, load: Load, size: Size, progress: Progress, engine: tuple[str, str] | None
+) -> dict[str, Any]:
+    """Measure everything. Returns the figures by who has them, and the rounds of the bursts.
+
+    Args:
+        engine: a provider and the image of its pods; None leaves them out.
+    """
     (alone := directory / "alone").mkdir()
-    async with running_agent(alone) as (agent, settings):
+    async with running_agent(alone) as (_, settings):
         with progress.step(f"{size.starts} pods, one at a time"):
             one = await creates(directory, settings, size.starts)
     (whole := directory / "whole").mkdir()
+    simulated = await bursts(whole, ReferenceProvider.name, load, size, progress)
+    found: dict[str, Any] = {
+        "one_at_a_time": one,
+        "added_p50_ms": one[REMOTE]["p50"] - one[LOCAL]["p50"],
+        "rounds": simulated.rounds,
+        "idle": simulated.idle,
+    }
+    if engine is not None:
+        (real := directory / "real").mkdir()
+        provider, image = engine
+        found["engine_rounds"] = (await bursts(real, provider, attrs.evolve(load, image=image), size, progress)).rounds
+    return found
+
+
+async def bursts(directory: Path, provider: str, load: Load, size: Size, progress: Progress) -> Compared:
+    """Bursts of a node that runs the provider itself, and of one with an agent that does, by turns."""
     async with (
         open_cluster(None) as here,
         open_cluster(None) as there,
-        running_agent(whole) as (agent, settings),
-        here.running_node(ReferenceProvider.name, load.pods) as local_node,
+        running_agent(directory, provider) as (agent, settings),
+        here.running_node(provider, load.pods) as local_node,
         there.running_node(REMOTE, load.pods, *(f"{name}={value}" for name, value in settings.items())) as remote_node,
     ):
         both = {LOCAL: (here, local_node), REMOTE: (there, remote_node)}
@@ -104,7 +137,7 @@ async def remote(directory: Path, load: Load, size: Size, progress: Progress) ->
         for number in range(size.rounds):
             found: dict[str, Figures] = {}
             for who in (LOCAL, REMOTE) if number % 2 == 0 else (REMOTE, LOCAL):
-                with progress.step(f"round {number + 1} of {size.rounds}, {who}"):
+                with progress.step(f"{provider}, round {number + 1} of {size.rounds}, {who}"):
                     cluster, node = both[who]
                     before = agent.cpu()
                     found[who] = await burst(cluster, load, progress, node)
@@ -113,8 +146,7 @@ async def remote(directory: Path, load: Load, size: Size, progress: Progress) ->
                     progress.result(found[who])
             rounds.append({"node": found[REMOTE], "floor": found[LOCAL]})
         resting = await _idle({"node, local": local_node, "node, remote": remote_node, "agent": agent}, size.hold)
-    added = one[REMOTE]["p50"] - one[LOCAL]["p50"]
-    return {"one_at_a_time": one, "added_p50_ms": added, "rounds": rounds, "idle": resting}
+    return Compared(rounds, resting)
 
 
 async def _idle(processes: Mapping[str, Process], seconds: float) -> dict[str, Figures]:

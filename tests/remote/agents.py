@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from wasmlet_agent.pods.journal import Journal
 from wasmlet_agent.protocol.codec import decode
 from wasmlet_agent.protocol.failures import error_in
 from wasmlet_agent.protocol.messages import (
@@ -106,6 +107,15 @@ class AgentProcess:
                 if told.get("event") == "the agent serves":
                     self.url = told["at"]
                     self._serves.set()
+
+
+def kept(state: Path) -> set[str]:
+    """The names of the records that an agent has in its state directory."""
+    journal = Journal(state / "journal")
+    try:
+        return {name for name, _ in journal.records()}
+    finally:
+        journal.close()
 
 
 @contextlib.asynccontextmanager

@@ -78,10 +78,14 @@ async def agent_beside(
 
 @asynccontextmanager
 async def claimed(
-    directory: Path, make: Callable[[], ReferenceProvider], clock: Clock | None = None
+    directory: Path,
+    make: Callable[[], ReferenceProvider],
+    clock: Clock | None = None,
+    *,
+    keep_secrets: bool = False,
 ) -> AsyncIterator[Agent]:
     """An agent that nobody can reach, in a session that has begun."""
     os.makedirs(directory, 0o700, exist_ok=True)
-    async with asyncio.timeout(PATIENCE), Agent(make, Places(directory), clock) as agent:
+    async with asyncio.timeout(PATIENCE), Agent(make, Places(directory, keep_secrets), clock) as agent:
         await agent.claim(SessionRequest(NODE, "loop", agent.sessions.newest.number))
         yield agent

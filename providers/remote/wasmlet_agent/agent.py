@@ -26,7 +26,7 @@ from wasmlet_agent.changes import Changes
 from wasmlet_agent.outcomes import Outcome, outcome_of
 from wasmlet_agent.pods.pods import Pods
 from wasmlet_agent.pods.store import Store
-from wasmlet_agent.protocol import BATCHED_DELETES, BATCHES, BEAT_SECONDS
+from wasmlet_agent.protocol import BATCHED_DELETES, BATCHED_FORGETS, BATCHES, BEAT_SECONDS
 from wasmlet_agent.protocol.messages import Beat, NodeDescription, ProbeResult, SessionAnswer, SessionRequest
 from wasmlet_agent.sessions import Sessions
 
@@ -66,7 +66,7 @@ class Agent:
         self._make = make
         self._clock = clock or SystemClock()
         self._state_dir = places.state_dir
-        self._store = Store(places.state_dir, keep_secrets=places.keep_secrets)
+        self._store = Store(places.state_dir, keep_secrets=places.keep_secrets, clock=self._clock)
         self.sessions = Sessions(places.state_dir / "session.json", handover=places.handover)
         self.changes = Changes()
         self.pods = Pods(self._store, self.changes, self._clock, self._spawn)
@@ -82,7 +82,7 @@ class Agent:
     async def __aenter__(self) -> Agent:
         await self.pods.load()
         await self._group.__aenter__()
-        self._spawn(self.pods.save())
+        self._spawn(self._store.run())
         if (node := self.sessions.newest.node) is not None:
             self._spawn(self._serve_again(node))
         return self
@@ -94,7 +94,7 @@ class Agent:
             for task in self._tasks:
                 task.cancel()
             await self._group.__aexit__(*error)
-        self._store.close()
+            await self._store.close()
 
     @property
     def trouble(self) -> str:
@@ -150,7 +150,12 @@ class Agent:
                 version=importlib.metadata.version("wasmlet"),
                 n=self.changes.n,
                 now=self._clock.now(),
-                supports=(BATCHES, BATCHED_DELETES, *(call for call in SUPPORTED if provider.supports(call))),
+                supports=(
+                    BATCHES,
+                    BATCHED_DELETES,
+                    BATCHED_FORGETS,
+                    *(call for call in SUPPORTED if provider.supports(call)),
+                ),
             )
 
     async def _serve_again(self, node: NodeDescription) -> None:

@@ -1,15 +1,17 @@
 """Requests for many pods, each of which has an answer in a line of its own.
 
 `POST /v1/pods` creates pods, and answers for each as soon as it is taken on. A pod is two lines of the body: a
-`BatchedPod`, and the `PodRequest` that a `PUT` would have as its body. `POST /v1/deletes` has pods end, and answers at
-once. A pod is one line, a `BatchedDelete`.
+`BatchedPod`, and the `PodRequest` that a `PUT` would have as its body. `POST /v1/deletes` has pods end, and
+`POST /v1/forgets` tells of ends that need not be kept any more; both answer at once. A pod is one line there, a
+`BatchedDelete` or a `BatchedForget`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
+from typing import TypeVar
 
 import structlog
 from aiohttp import web
@@ -25,8 +27,10 @@ from wasmlet_agent.pods.store import check_uid
 from wasmlet_agent.protocol import LARGE, MOST_BATCH
 from wasmlet_agent.protocol.codec import decode, encode
 from wasmlet_agent.protocol.failures import failure_of
-from wasmlet_agent.protocol.messages import BatchedAnswer, BatchedDelete, BatchedPod, PodRequest
+from wasmlet_agent.protocol.messages import BatchedAnswer, BatchedDelete, BatchedForget, BatchedPod, PodRequest
 from wasmlet_agent.queries import span
+
+L = TypeVar("L", BatchedDelete, BatchedForget)
 
 log = structlog.get_logger(__name__)
 
@@ -52,8 +56,8 @@ def read_batch(body: bytes) -> list[_Pod]:
     return found
 
 
-def read_deletes(body: bytes) -> list[BatchedDelete]:
-    """The pods of a body that are to end.
+def read_lines(kind: type[L], body: bytes) -> list[L]:
+    """The pods of a body that has a line for each.
 
     Raises:
         InvalidInput: it is of another form, or has too many pods or one twice.
@@ -63,14 +67,12 @@ def read_deletes(body: bytes) -> list[BatchedDelete]:
         lines.pop()
     if not 1 <= len(lines) <= MOST_BATCH:
         raise InvalidInput(f"expected a line for each of 1 to {MOST_BATCH} pods, found another number")
-    found = [decode(BatchedDelete, line) for line in lines]
+    found = [decode(kind, line) for line in lines]
     _check_heads(found)
-    for one in found:
-        span(one.grace, "grace")
     return found
 
 
-def _check_heads(heads: Sequence[BatchedPod | BatchedDelete]) -> None:
+def _check_heads(heads: Sequence[BatchedPod | BatchedDelete | BatchedForget]) -> None:
     for head in heads:
         check_uid(head.uid)
         if head.sequence < 1:
@@ -102,16 +104,32 @@ async def create_batch(request: web.Request, agent: Agent, session: int, body: b
 
 async def delete_batch(agent: Agent, session: int, body: bytes) -> bytes:
     """Have the pods end in their own time. Returns the lines of the answer."""
-    answers = bytearray()
-    for one in read_deletes(body):
+    pods = read_lines(BatchedDelete, body)
+    for one in pods:
+        span(one.grace, "grace")
+
+    async def delete(one: BatchedDelete) -> None:
         key = PodKey(one.namespace, one.name, one.uid)
-        try:
-            await agent.pods.delete(key, Fence(session, one.sequence), one.grace, keeps=one.keep)
-        except Exception as error:
-            answers += encode(_refused(one.uid, error, "a pod cannot be ended")) + b"\n"
-        else:
-            answers += encode(BatchedAnswer(one.uid)) + b"\n"
-    return bytes(answers)
+        await agent.pods.delete(key, Fence(session, one.sequence), one.grace, keeps=one.keep)
+
+    return b"".join([await _answered(one.uid, delete(one), "a pod cannot be ended") for one in pods])
+
+
+async def forget_batch(agent: Agent, session: int, body: bytes) -> bytes:
+    """Keep the ends of the pods no longer. Returns the lines of the answer."""
+    forgets = (
+        _answered(one.uid, agent.pods.forget(one.uid, Fence(session, one.sequence)), "an end is kept on")
+        for one in read_lines(BatchedForget, body)
+    )
+    return b"".join(await asyncio.gather(*forgets))
+
+
+async def _answered(uid: str, work: Awaitable[None], event: str) -> bytes:
+    try:
+        await work
+    except Exception as error:
+        return encode(_refused(uid, error, event)) + b"\n"
+    return encode(BatchedAnswer(uid)) + b"\n"
 
 
 async def _create(agent: Agent, session: int, pod: _Pod) -> BatchedAnswer:

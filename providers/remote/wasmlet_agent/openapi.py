@@ -16,6 +16,7 @@ from wasmlet_agent.protocol.messages import (
     Accepted,
     BatchedAnswer,
     BatchedDelete,
+    BatchedForget,
     BatchedPod,
     Beat,
     BlobAnswer,
@@ -116,6 +117,10 @@ _OPERATIONS: Mapping[tuple[str, str], _Operation] = {
         "End several pods: a line for each, a `BatchedDelete`; a `BatchedAnswer` for each. See `delete` of one.",
         "application/x-ndjson", [413, 500], body="application/x-ndjson", status=202,
     ),
+    ("post", PREFIX + "/forgets"): _Operation(
+        "The API has the last status of several pods: a line for each, a `BatchedForget`; a `BatchedAnswer` for each.",
+        "application/x-ndjson", [413, 500], body="application/x-ndjson",
+    ),
     ("get", _POD_PATH): _Operation("One pod.", ListedPod, [404]),
     ("put", _POD_PATH): _Operation(
         "Create the pod; one that is here goes on as it is.", Accepted, [413, 422, 500], body=PodRequest, changes=True
@@ -161,7 +166,7 @@ def document() -> Schema:
         paths.setdefault(path, {})[method] = _described(path, operation, schemas)
     lines = [schemas.of(line) for line in (Hello, StatusLine, EventLine, NodeLine, EndedLine, Beat)]
     schemas.found["Line"] = {"oneOf": lines, "description": "A line of the changes; it has its `type`, too."}
-    for line in (BatchedPod, BatchedDelete, BatchedAnswer):
+    for line in (BatchedPod, BatchedDelete, BatchedForget, BatchedAnswer):
         schemas.of(line)
     schemas.found["PodRequest"]["properties"]["pod"] = _POD
     return {

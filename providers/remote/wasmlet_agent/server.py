@@ -20,7 +20,7 @@ from wasmlet.model.pod import PodKey
 from wasmlet.provider import Provider
 from wasmlet_agent.agent import Agent
 from wasmlet_agent.auth import Guard
-from wasmlet_agent.batches import create_batch, delete_batch
+from wasmlet_agent.batches import create_batch, delete_batch, forget_batch
 from wasmlet_agent.bodies import Bodies
 from wasmlet_agent.breaking import breaking_off
 from wasmlet_agent.following import send_changes
@@ -77,6 +77,7 @@ class Server:
         app.router.add_get(PODS, self._list)
         app.router.add_post(PODS, self._batch)
         app.router.add_post(PREFIX + "/deletes", self._deletes)
+        app.router.add_post(PREFIX + "/forgets", self._forgets)
         app.router.add_put(POD, self._create)
         app.router.add_patch(POD, self._update)
         app.router.add_get(POD, self._get)
@@ -179,9 +180,11 @@ class Server:
 
     async def _deletes(self, request: web.Request) -> web.Response:
         session, body = await self._for_many(request, most=LARGE)
-        return web.Response(
-            body=await delete_batch(self._agent, session, body), status=202, content_type="application/x-ndjson"
-        )
+        return _lines(await delete_batch(self._agent, session, body), 202)
+
+    async def _forgets(self, request: web.Request) -> web.Response:
+        session, body = await self._for_many(request, most=LARGE)
+        return _lines(await forget_batch(self._agent, session, body), 200)
 
     async def _for_many(self, request: web.Request, most: int = MOST_BODY) -> tuple[int, bytes]:
         """The session and the body of a request for many pods."""
@@ -291,6 +294,10 @@ def _fence(request: web.Request) -> Fence:
 def _pod_request(body: bytes) -> tuple[str, PodRequest]:
     """The digest of a body, and what it says."""
     return hashlib.sha256(body).hexdigest(), decode(PodRequest, body)
+
+
+def _lines(body: bytes, status: int) -> web.Response:
+    return web.Response(body=body, status=status, content_type="application/x-ndjson")
 
 
 def _json(value: object, status: int = 200, allow: str | None = None) -> web.Response:

@@ -1,4 +1,4 @@
-"""Creates and ends many pods with few requests: what is asked while others are on their way goes out together."""
+"""Creates, ends and forgets many pods with few requests: what is asked meanwhile goes out together."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import attrs
 from wasmlet_agent.protocol import MOST_BATCH
 from wasmlet_agent.protocol.codec import decode, encode
 from wasmlet_agent.protocol.failures import Stale, Starting, error_of
-from wasmlet_agent.protocol.messages import BatchedAnswer, BatchedDelete, BatchedPod
+from wasmlet_agent.protocol.messages import BatchedAnswer, BatchedDelete, BatchedForget, BatchedPod
 
 from wasmlet import InvalidInput, PodKey, WasmletError
 from wasmlet_remote.bodies import Body
@@ -34,13 +34,15 @@ class Order:
     """What an agent is asked for one pod: in a request to `/v1/pods/{uid}`, or in one with others.
 
     Attributes:
-        method, params, body: of a request for this pod alone. The body is not compressed.
+        method, action, params, body: of a request for this pod alone: the end of its path, for one. The body is not
+            compressed.
         head: gives the first line for this pod in a request for many, with its sequence number; the body is the second.
     """
 
     uid: str
     method: str
-    head: Callable[[int], BatchedPod | BatchedDelete]
+    head: Callable[[int], BatchedPod | BatchedDelete | BatchedForget]
+    action: str = ""
     params: Mapping[str, str] = attrs.field(factory=dict)
     body: Body | None = None
 
@@ -64,7 +66,12 @@ def delete(key: PodKey, grace_seconds: float, *, keep: bool) -> Order:
     params = {"namespace": key.namespace, "name": key.name, "grace": f"{grace_seconds:g}"}
     params |= {"keep": "true"} if keep else {}
     head = partial(BatchedDelete, key.uid, grace=grace_seconds, namespace=key.namespace, name=key.name, keep=keep)
-    return Order(key.uid, "DELETE", head, params)
+    return Order(key.uid, "DELETE", head, params=params)
+
+
+def forget(uid: str) -> Order:
+    """Tells an agent that the API has the last status of a pod."""
+    return Order(uid, "POST", partial(BatchedForget, uid), "/forget")
 
 
 class Agent(Protocol):

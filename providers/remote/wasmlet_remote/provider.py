@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import attrs
 import orjson
-from wasmlet_agent.protocol import BATCHED_DELETES, BATCHES, LARGE, SEQUENCE_HEADER
+from wasmlet_agent.protocol import BATCHED_DELETES, BATCHED_FORGETS, BATCHES, LARGE, SEQUENCE_HEADER
 from wasmlet_agent.protocol.failures import SessionOver, Stale, Starting, Unclaimed
 from wasmlet_agent.protocol.messages import ListedPod, PodList
 
@@ -41,7 +41,7 @@ from wasmlet import (
 from wasmlet.clock import Retries, either
 from wasmlet.concurrency import first_of, in_thread
 from wasmlet.model.inputs import HandedImage
-from wasmlet_remote.batches import Batches, Order, create, delete
+from wasmlet_remote.batches import Batches, Order, create, delete, forget
 from wasmlet_remote.bodies import Body, body_of
 from wasmlet_remote.changes import Follower
 from wasmlet_remote.config import Config as Settings
@@ -98,6 +98,7 @@ class RemoteProvider(Provider[Settings]):
         """The images that were brought for each pod, by UID."""
         self._creates = Batches(self, "/pods", self._sequence)
         self._deletes = Batches(self, "/deletes", self._sequence)
+        self._forgets = Batches(self, "/forgets", self._sequence)
         self._following: asyncio.Task[None] | None = None
         self._link: Link | None = None
 
@@ -144,6 +145,7 @@ class RemoteProvider(Provider[Settings]):
             group.create_task(self._forget())
             group.create_task(self._creates.run())
             group.create_task(self._deletes.run())
+            group.create_task(self._forgets.run())
 
     # --- pods
 
@@ -325,7 +327,7 @@ class RemoteProvider(Provider[Settings]):
     async def alone(self, order: Order) -> None:
         """Make the request for one pod, once."""
         headers = {SEQUENCE_HEADER: str(next(self._sequence))} | (order.body.headers if order.body is not None else {})
-        path = f"/pods/{order.uid}"
+        path = f"/pods/{order.uid}{order.action}"
         await self._now(order.method, path, body=order.content, params=order.params or None, headers=headers)
 
     def lines(self, path: str, body: bytes) -> AsyncGenerator[bytes, None]:
@@ -356,14 +358,16 @@ class RemoteProvider(Provider[Settings]):
         """Tell the agent which ends need not be kept any more."""
         while True:
             await self._clock.sleep(FORGET_SECONDS / 4)
+            if not self._follower.connected.is_set():
+                continue
             due = self._clock.monotonic() - FORGET_SECONDS
-            for uid in [uid for uid, told in self._told.items() if told <= due]:
-                if not self._follower.connected.is_set():
-                    break
-                headers = {SEQUENCE_HEADER: str(next(self._sequence))}
-                with suppress(NotFound, Stale):
-                    try:
-                        await self._now("POST", f"/pods/{uid}/forget", headers=headers)
-                    except WasmletError:
-                        break
-                self._told.pop(uid, None)
+            over = [uid for uid, told in self._told.items() if told <= due]
+            await asyncio.gather(*map(self._forget_one, over))
+
+    async def _forget_one(self, uid: str) -> None:
+        """Try once; it is tried again with others, where it fails."""
+        order = forget(uid)
+        with suppress(WasmletError):
+            with suppress(NotFound, Stale):
+                await (self._forgets.put(order) if BATCHED_FORGETS in self._supported else self.alone(order))
+            self._told.pop(uid, None)

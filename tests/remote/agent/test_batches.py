@@ -10,11 +10,11 @@ import pytest
 import pytest_asyncio
 from hypothesis import given
 from hypothesis import strategies as st
-from wasmlet_agent.batches import read_batch, read_deletes
+from wasmlet_agent.batches import read_batch, read_lines
 from wasmlet_agent.protocol import MOST_BATCH
 from wasmlet_agent.protocol.codec import decode, encode
 from wasmlet_agent.protocol.failures import Failure, Stale, error_of
-from wasmlet_agent.protocol.messages import BatchedAnswer, BatchedDelete, BatchedPod, EndedLine
+from wasmlet_agent.protocol.messages import BatchedAnswer, BatchedDelete, BatchedForget, BatchedPod, EndedLine
 
 from tests.remote.agents import AgentProcess, Caller, calling, pod
 from wasmlet.errors import InvalidInput, NotFound
@@ -95,6 +95,23 @@ async def test_pods_end_together_and_each_has_its_own_answer(caller: Caller) -> 
     assert (await caller.pods()).keys() == {"old"}
 
 
+async def test_ends_are_forgotten_together_and_each_has_its_own_answer(caller: Caller) -> None:
+    for uid in ("a", "b", "c"):
+        await caller.put(pod(uid))
+        await caller.delete(uid, sequence=caller.sequence + 1)
+        await caller.until(lambda line, uid=uid: isinstance(line, EndedLine) and line.uid == uid)
+    caller.sequence += 1
+    first = caller.sequence + 1
+    forgets = (BatchedForget("a", first), BatchedForget("b", 1), BatchedForget("unknown", first + 1))
+    found = await answers(caller, b"".join(encode(one) + b"\n" for one in forgets), "/v1/forgets")
+    caller.sequence += 2
+    errors = {uid: type(error_of(failure)) for uid, failure in found.items() if failure is not None}
+    assert errors == {"b": Stale}
+    await caller.delete("a", sequence=caller.sequence + 1, expect=404)
+    await caller.delete("b", sequence=caller.sequence + 2)
+    caller.sequence += 2
+
+
 POD = handed("a")
 
 
@@ -135,6 +152,11 @@ async def test_what_says_of_no_pods_to_end_is_refused(caller: Caller, body: byte
     assert isinstance(await caller.error("POST", "/v1/deletes", 400, content=body), InvalidInput)
 
 
+@pytest.mark.parametrize("body", [b"", b"{}\n", b'{"uid":"a","sequence":0}', b'{"uid":"a","sequence":1}\n' * 2])
+async def test_what_says_of_no_ends_to_forget_is_refused(caller: Caller, body: bytes) -> None:
+    assert isinstance(await caller.error("POST", "/v1/forgets", 400, content=body), InvalidInput)
+
+
 async def test_a_request_to_end_pods_is_short(caller: Caller) -> None:
     assert isinstance(await caller.error("POST", "/v1/deletes", 413, content=b"x" * 2**20), InvalidInput)
 
@@ -147,8 +169,9 @@ async def test_anything_else_is_no_batch_either(body: bytes) -> None:
         found = read_batch(body)
         assert 1 <= len(found) <= MOST_BATCH
         assert all(head.sequence >= 1 for head, _ in found)
-    with contextlib.suppress(InvalidInput):
-        assert 1 <= len(read_deletes(body)) <= MOST_BATCH
+    for kind in (BatchedDelete, BatchedForget):
+        with contextlib.suppress(InvalidInput):
+            assert 1 <= len(read_lines(kind, body)) <= MOST_BATCH
 
 
 async def test_a_pod_that_cannot_be_written_down_costs_nobody_else_anything(caller: Caller) -> None:

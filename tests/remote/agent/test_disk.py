@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import resource
 import threading
 from pathlib import Path
 
 import pytest
 import structlog
 from wasmlet_agent.pods.fences import Fence
-from wasmlet_agent.pods.store import KeptEnd, KeptPod, Store
+from wasmlet_agent.pods.journal import Journal
+from wasmlet_agent.pods.store import KeptEnd, KeptPod
+from wasmlet_agent.protocol.codec import encode
 from wasmlet_agent.protocol.messages import EndedLine, PodRequest, StatusLine
 
 from tests.node.trouble import FastClock
@@ -19,56 +22,88 @@ from wasmlet import ContainerStatus, Inputs, PodKey, PodStatus, Running, SystemC
 from wasmlet.testing import ReferenceProvider
 
 
-async def test_statuses_that_cannot_be_written_are_written_later(tmp_path: Path) -> None:
-    directory, away = tmp_path / "state" / "statuses", tmp_path / "away"
-    told = "statuses of pods cannot be kept, trying again"
+async def test_what_cannot_be_written_is_written_later(tmp_path: Path) -> None:
+    """A file that may not grow is as a disk that is full: some of a line may still go there."""
+    journal, told = tmp_path / "state" / "journal", "the state directory cannot be written, trying again"
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     with structlog.testing.capture_logs() as log:
         async with claimed(tmp_path / "state", ReferenceProvider, FastClock(20)) as agent:
-            directory.rename(away)
-            for uid in ("a", "b"):
-                await agent.pods.create(uid, Fence(1, 1), "", PodRequest(pod(uid), Inputs()))
-            while not any(line["event"] == told for line in log):  # noqa: ASYNC110 - nobody else is told
-                await asyncio.sleep(0.01)
-            await agent.pods.create("c", Fence(1, 1), "", PodRequest(pod("c"), Inputs()))
-            away.rename(directory)
-            while len(list(directory.glob("*.json"))) < 3:  # noqa: ASYNC110 - a disk tells nobody
-                await asyncio.sleep(0.01)
-    assert [line["event"] for line in log].count(told) == 1
+            await agent.pods.create("a", Fence(1, 1), "", PodRequest(pod("a"), Inputs()))
+            await kept(journal, "status/a")
+            resource.setrlimit(resource.RLIMIT_FSIZE, (journal.stat().st_size + 10, hard))
+            try:
+                for uid in ("b", "c"):
+                    await agent.pods.create(uid, Fence(1, 1), "", PodRequest(pod(uid), Inputs()))
+            finally:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+            await kept(journal, *(f"{kind}/{uid}" for kind in ("pod", "status") for uid in ("b", "c")))
+            assert {uid for uid in "abc" if agent.pods.key(uid)} == set("abc"), "they run nevertheless"
+    events = [line["event"] for line in log]
+    assert events.count(told) >= 1
+    assert events.count("a pod cannot be kept: it does not outlive this agent") == 2
 
 
-def syncs(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The names of what is waited for until it is on the disk, from now on."""
+async def kept(journal: Path, *names: str) -> None:
+    """Wait until these records are in the file."""
+
+    def there() -> bool:
+        content = journal.read_bytes()
+        return all(name.encode() + b" {" in content for name in names)
+
+    while not await asyncio.to_thread(there):  # noqa: ASYNC110 - a disk tells nobody
+        await asyncio.sleep(0.01)
+
+
+def syncs(journal: Path, monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """What was in the journal whenever it was on the disk, from now on."""
+    synced: list[bytes] = []
+    monkeypatch.setattr("os.fdatasync", lambda _: synced.append(journal.read_bytes()))
+    return synced
+
+
+async def test_what_a_node_loop_was_told_is_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pod that was taken on, one that was handed over again, and the end of one."""
+    journal = tmp_path / "state" / "journal"
+    async with claimed(tmp_path / "state", ReferenceProvider) as agent:
+        synced = syncs(journal, monkeypatch)
+        await agent.pods.create("a", Fence(1, 1), "first", PodRequest(pod("a"), Inputs()))
+        assert b'"first"' in synced[-1]
+        await agent.pods.create("a", Fence(1, 2), "second", PodRequest(pod("a"), Inputs()))
+        assert b'"second"' in synced[-1]
+        await agent.pods.delete(PodKey("default", "a", "a"), Fence(1, 3), 0)
+        while not any(isinstance(line, EndedLine) for line in agent.changes.newer(0)):
+            await agent.changes.told.wait()
+        assert b"end/a {" in synced[-1]
+
+
+async def test_many_pods_wait_for_the_disk_a_few_times(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    uids = [f"u{number}" for number in range(50)]
+    async with claimed(tmp_path / "state", ReferenceProvider) as agent:
+        synced = syncs(tmp_path / "state" / "journal", monkeypatch)
+        async with asyncio.TaskGroup() as group:
+            for uid in uids:
+                group.create_task(agent.pods.create(uid, Fence(1, 1), "", PodRequest(pod(uid), Inputs())))
+        assert len(synced) <= 3
+        for uid in uids:
+            await agent.pods.delete(PodKey("default", uid, uid), Fence(1, 2), 0)
+        while sum(isinstance(line, EndedLine) for line in agent.changes.newer(0)) < len(uids):
+            await agent.changes.told.wait()
+        assert len(synced) <= 8
+
+
+async def test_secrets_that_are_kept_are_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file, and then its name."""
     synced: list[str] = []
 
     def fsync(descriptor: int) -> None:
         synced.append(Path(f"/proc/self/fd/{descriptor}").readlink().name.partition(".json")[0])
 
-    monkeypatch.setattr("os.fsync", fsync)
-    return synced
-
-
-async def test_what_a_node_loop_was_told_is_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A pod that was taken on, and the end of one: the file, and then its name."""
-    async with claimed(tmp_path / "state", ReferenceProvider) as agent:
-        synced = syncs(monkeypatch)
-        await agent.pods.create("a", Fence(1, 1), "", PodRequest(pod("a"), Inputs()))
-        assert synced == ["a", "pods"]
-        await agent.pods.create("a", Fence(1, 2), "", PodRequest(pod("a"), Inputs()))
-        assert synced == ["a", "pods", ".a", "pods"], "what was there is replaced by what is on the disk"
-        await agent.pods.delete(PodKey("default", "a", "a"), Fence(1, 3), 0)
-        while not any(isinstance(line, EndedLine) for line in agent.changes.newer(0)):
-            await agent.changes.told.wait()
-        assert synced[4:] == [".a", ".a", "ends"], "that it is to end, whole, and how it has ended"
-
-
-def test_secrets_that_are_kept_are_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    synced = syncs(monkeypatch)
-    disk, secret = Store(tmp_path, keep_secrets=True), {"s": {"metadata": {"name": "s"}, "data": {"key": "dg=="}}}
-    kept = KeptPod(pod("a"), Inputs(secrets=secret), "digest", Fence(1, 1))
-    disk.keep("a", kept, durable=False)
-    assert synced == []
-    disk.sync("a")
-    assert synced == ["a", "secrets", "a", "pods"]
+    secret = {"s": {"metadata": {"name": "s"}, "data": {"key": "dg=="}}}
+    async with claimed(tmp_path / "state", ReferenceProvider, keep_secrets=True) as agent:
+        monkeypatch.setattr("os.fsync", fsync)
+        await agent.pods.create("a", Fence(1, 1), "", PodRequest(pod("a"), Inputs(secrets=secret)))
+        assert synced == [".a", "secrets"]
+        monkeypatch.undo()
 
 
 async def test_a_pod_starts_while_its_file_waits_for_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -89,7 +124,7 @@ async def test_a_pod_starts_while_its_file_waits_for_the_disk(tmp_path: Path, mo
     async with claimed(tmp_path / "state", lambda: provider) as agent:
         pass_on = agent.pods.saw
         monkeypatch.setattr(agent.pods, "saw", saw)
-        monkeypatch.setattr("os.fsync", fsync)
+        monkeypatch.setattr("os.fdatasync", fsync)
         creating = asyncio.create_task(agent.pods.create("a", Fence(1, 1), "", request))
         await waits.wait()
         await ended.wait()
@@ -107,19 +142,22 @@ async def test_a_pod_starts_while_its_file_waits_for_the_disk(tmp_path: Path, mo
 
 
 async def test_an_end_outweighs_the_pod_that_a_loss_of_power_brought_back(tmp_path: Path) -> None:
-    """The end was on the disk; that the pod's own file was removed was not. A pod that came after its end stays."""
+    """The end was on the disk; that the pod is gone was not. A pod that came after its end stays."""
     directory = tmp_path / "state"
     directory.mkdir(mode=0o700)
     now = SystemClock().now()
     end = PodStatus((ContainerStatus("main", Terminated(3, started_at=now, finished_at=now)),))
-    disk = Store(directory, keep_secrets=True)
+    disk = Journal(directory / "journal")
     for uid, sequence in (("old", 1), ("again", 5)):
-        disk.end(uid, KeptEnd(end, Fence(1, 2), now))
-        disk.keep(uid, KeptPod(pod(uid), Inputs(), "digest", Fence(1, sequence)))
+        pods = KeptPod(pod(uid), Inputs(), "digest", Fence(1, sequence))
+        disk.append({f"end/{uid}": encode(KeptEnd(end, Fence(1, 2), now)), f"pod/{uid}": encode(pods)})
+    disk.close()
     async with claimed(directory, ReferenceProvider) as agent:
         (listed,) = await agent.pods.listed()
         assert listed.key.uid == "again"
         assert isinstance(listed.status.containers[0].state, Running)
-        assert not (directory / "pods" / "old.json").exists()
         told = {line.uid: line.status for line in agent.changes.newer(0) if isinstance(line, EndedLine)}
         assert told["old"] == end
+    disk = Journal(directory / "journal")
+    assert "pod/old" not in dict(disk.records())
+    disk.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,9 @@ import pytest
 import structlog
 from wasmlet_agent.changes import Changes
 from wasmlet_agent.pods.fences import Fence
+from wasmlet_agent.pods.journal import Journal
 from wasmlet_agent.pods.pods import Pods
-from wasmlet_agent.pods.store import KeptEnd, Store
+from wasmlet_agent.pods.store import Store
 from wasmlet_agent.protocol.messages import EndedLine, PodRequest
 
 from tests.remote.agents import PATIENCE, pod
@@ -33,18 +35,21 @@ async def test_an_end_that_is_being_kept_when_the_provider_goes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     keeping, go_on = asyncio.Event(), threading.Event()
-    loop, end = asyncio.get_running_loop(), Store.end
+    loop, append = asyncio.get_running_loop(), Journal.append
 
-    def slowly(store: Store, uid: str, kept: KeptEnd) -> None:
-        loop.call_soon_threadsafe(keeping.set)
-        assert go_on.wait(PATIENCE)
-        end(store, uid, kept)
+    def slowly(journal: Journal, records: Mapping[str, bytes | None]) -> None:
+        if "end/a" in records:
+            loop.call_soon_threadsafe(keeping.set)
+            assert go_on.wait(PATIENCE)
+        append(journal, records)
 
-    monkeypatch.setattr(Store, "end", slowly)
-    changes, provider = Changes(), ReferenceProvider()
+    monkeypatch.setattr(Journal, "append", slowly)
+    changes, provider, clock = Changes(), ReferenceProvider(), SystemClock()
     await provider.start(NodeContext("n1", "10.0.0.1", 110, tmp_path))
+    store = Store(tmp_path, keep_secrets=True, clock=clock)
     async with asyncio.timeout(PATIENCE), asyncio.TaskGroup() as group:
-        pods = Pods(Store(tmp_path, keep_secrets=True), changes, SystemClock(), group.create_task)
+        writing = group.create_task(store.run())
+        pods = Pods(store, changes, clock, group.create_task)
         await pods.attach(provider)
         await pods.create("a", Fence(1, 1), "", PodRequest(pod("a", "exit", "3", restart="Never"), Inputs()))
         stream = provider.changes()
@@ -55,10 +60,13 @@ async def test_an_end_that_is_being_kept_when_the_provider_goes(
         await keeping.wait()
         leaving = asyncio.create_task(pods.detach())
         await asyncio.sleep(0)
+        assert not [line for line in changes.newer(0) if isinstance(line, EndedLine)], "it is not on the disk yet"
         go_on.set()
         await leaving
         await pods.attach(provider)
         line = await ended(changes, "a")
+        writing.cancel()
+    await store.close()
     assert line.status is not None
     state = line.status.containers[0].state
     assert isinstance(state, Terminated)
@@ -87,7 +95,7 @@ async def test_an_end_that_fails_ends_neither_the_agent_nor_the_hope(
         async with claimed(tmp_path / "state", ReferenceProvider) as agent:
             await agent.pods.create("a", Fence(1, 1), "", PodRequest(pod("a"), Inputs()))
             with monkeypatch.context() as patch:
-                patch.setattr(Store, "keep", broken)
+                patch.setattr(Store, "keep_ending", broken)
                 await agent.pods.delete(key, Fence(1, 2), 5)
                 while not any(line["event"] == failed for line in log):  # noqa: ASYNC110 - a log tells nobody
                     await asyncio.sleep(0.01)

@@ -20,7 +20,7 @@ from wasmlet.testing import ReferenceProvider
 
 EXAMPLES = 8
 ENDLESS = "/v1/changes"
-BATCHES = (("post", "/v1/pods"), ("post", "/v1/deletes"))
+BATCHES = (("post", "/v1/pods"), ("post", "/v1/deletes"), ("post", "/v1/forgets"))
 """Lines, of which schemathesis makes none; see test_batches."""
 OF_IMAGES = ("/v1/images", "/v1/blobs/{digest}")
 CHECKS = ("not_a_server_error", "status_code_conformance", "content_type_conformance", "response_schema_conformance")

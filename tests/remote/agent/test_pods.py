@@ -13,7 +13,7 @@ import pytest_asyncio
 from wasmlet_agent.protocol.failures import Stale
 from wasmlet_agent.protocol.messages import EndedLine, Hello, NodeLine, StatusLine
 
-from tests.remote.agents import PATIENCE, AgentProcess, Caller, calling, pod
+from tests.remote.agents import PATIENCE, AgentProcess, Caller, calling, kept, pod
 from wasmlet.errors import InvalidInput, NotFound, Refused
 from wasmlet.model.status import Running, Terminated
 
@@ -104,7 +104,7 @@ async def test_a_pod_that_is_refused_is_not_held(caller: Caller) -> None:
     assert isinstance(error, Refused)
     assert error.field == "spec.hostPID"
     assert await caller.pods() == {}
-    assert not list((caller.agent.state / "pods").iterdir())
+    assert "pod/a" not in kept(caller.agent.state)
     await caller.delete("a", expect=404)
 
 
@@ -121,9 +121,10 @@ async def test_nothing_is_kept_of_pods_that_have_ended(caller: Caller) -> None:
             ended |= {line.uid} if isinstance(line, EndedLine) else set()
             if ended >= uids:
                 break
-    assert not list((caller.agent.state / "pods").iterdir())
+    assert not {name for name in kept(caller.agent.state) if name.startswith(("pod/", "ending/", "status/"))}
     for uid in uids:
         await caller.ask("POST", f"/v1/pods/{uid}/forget", sequence=3)
+    assert kept(caller.agent.state) == set()
 
 
 async def test_updates_are_for_pods_that_are_here(caller: Caller) -> None:

@@ -35,7 +35,8 @@ def found_in(directory: Path) -> list[str]:
 
 def modes_in(directory: Path) -> set[int]:
     """The modes of the files that are kept of pods."""
-    return {stat.S_IMODE(file.stat().st_mode) for file in directory.glob("*/*.json")}
+    files = [*directory.glob("journal"), *directory.glob("*/*.json")]
+    return {stat.S_IMODE(file.stat().st_mode) for file in files}
 
 
 def reboot(agent: AgentProcess) -> None:
@@ -116,7 +117,7 @@ async def test_what_has_ended_does_not_run_again(tmp_path: Path) -> None:
         await caller.put(pod("lost", "sleep", "600", restart="Never"))
         await caller.put(pod("always", "exit", "7"))
         # Statuses are kept as they change: that of a pod that comes later is, once it is there.
-        while len(list((agent.state / "statuses").glob("*.json"))) < 3:
+        while (agent.state / "journal").read_bytes().count(b"status/") < 3:
             await caller.pods()
         await agent.restart(signal.SIGKILL)
         pods = {uid: found.status.containers[0].state for uid, found in (await caller.pods()).items()}
@@ -155,7 +156,7 @@ async def test_an_end_that_has_begun_goes_on(tmp_path: Path) -> None:
     async with running(tmp_path / "state") as agent, calling(agent) as caller:
         await caller.put(pod("a", "ignore"))
         await caller.delete("a", 3)
-        while b"ends_at" not in (agent.state / "pods/a.json").read_bytes():
+        while b"ends_at" not in (agent.state / "journal").read_bytes():
             await caller.pods()
         await agent.restart(signal.SIGKILL)
         line = await caller.until(lambda line: isinstance(line, EndedLine))
@@ -163,16 +164,25 @@ async def test_an_end_that_has_begun_goes_on(tmp_path: Path) -> None:
         assert await caller.pods() == {}
 
 
-async def test_files_that_were_half_written_are_passed_over(tmp_path: Path) -> None:
+async def test_what_was_half_written_is_passed_over(tmp_path: Path) -> None:
+    """Also where it was a second record of a pod: then the first one counts."""
     async with running(tmp_path / "state") as agent, calling(agent) as caller:
         for uid in ("a", "b"):
             await caller.put(pod(uid))
         await agent.end(signal.SIGKILL)
-        (agent.state / "pods/a.json").write_bytes(b'{"pod":')
-        (agent.state / "pods/.x.new").write_bytes(b"{}")
+        journal = agent.state / "journal"
+        lines = journal.read_bytes().splitlines(keepends=True)
+        (of_a,) = (line for line in lines if line.startswith(b"pod/a "))
+        journal.write_bytes(b"".join(line for line in lines if b"/a " not in line) + of_a[:40])
+        (agent.state / ".journal.new").write_bytes(b"{}")
         await agent.start()
         assert set(await caller.pods()) == {"b"}
         await caller.put(pod("a"), sequence=100)
+        assert set(await caller.pods()) == {"a", "b"}
+        await agent.end(signal.SIGKILL)
+        with journal.open("ab") as file:
+            file.write(of_a[:40])
+        await agent.start()
         assert set(await caller.pods()) == {"a", "b"}
 
 

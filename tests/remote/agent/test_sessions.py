@@ -28,7 +28,8 @@ async def test_an_agent_without_a_node_waits_for_its_first_session(tmp_path: Pat
         assert isinstance(await caller.error("GET", "/v1/pods", 409), Unclaimed)
         answer = await caller.claim(previous=0)
         assert (answer.session, answer.provider) == (1, "reference")
-        assert set(answer.supports) == {"batches", "batched_deletes", "logs", "exec", "attach", "port_forward", "stats"}
+        batches = {"batches", "batched_deletes", "batched_forgets"}
+        assert set(answer.supports) == batches | {"logs", "exec", "attach", "port_forward", "stats"}
 
 
 async def test_a_session_follows_the_one_that_it_names(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from wasmlet_agent.protocol.codec import decode
 from wasmlet_agent.protocol.failures import Stale, Starting
-from wasmlet_agent.protocol.messages import BatchedDelete
+from wasmlet_agent.protocol.messages import BatchedDelete, EndedLine
 from wasmlet_remote.batches import NEW_SECONDS, Batches, Order, create, delete
 from wasmlet_remote.bodies import Body
 from wasmlet_remote.link import Away
@@ -62,6 +62,25 @@ async def test_a_hundred_pods_at_once_take_a_few_requests(beside: Beside, tmp_pa
         assert len(beside.proxy.requests) - before <= 16
     for seen in (beside.there.created, beside.there.deleted):
         assert sorted(key.name for key in seen) == sorted(names())
+
+
+@pytest.mark.parametrize("batched", [True, False])
+async def test_ends_that_the_api_has_are_forgotten(
+    beside: Beside, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, batched: bool
+) -> None:
+    """With few requests, and again where one was lost; for each pod by agents of earlier versions."""
+    if not batched:
+        monkeypatch.setattr("wasmlet_agent.agent.BATCHED_FORGETS", "something-else")
+    monkeypatch.setattr("wasmlet_remote.provider.FORGET_SECONDS", 0.8)
+    beside.proxy.trap("lose", "POST", "/v1/forgets")
+    async with asyncio.timeout(PATIENCE), beside.started(tmp_path) as provider:
+        await create_all(provider)
+        assert await delete_all(provider) == [143] * MANY
+        while any(isinstance(line, EndedLine) for line in beside.agent.changes.newer(0)):  # noqa: ASYNC110 - it tells nobody
+            await asyncio.sleep(0.05)
+    asked = [seen.path for seen in beside.proxy.requests if "forget" in seen.path]
+    assert ("/v1/forgets" in asked) is batched
+    assert len(asked) <= 8 if batched else len(asked) == MANY
 
 
 @pytest.mark.parametrize("path", ["/v1/pods", "/v1/deletes"])

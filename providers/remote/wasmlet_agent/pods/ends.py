@@ -7,11 +7,11 @@ from collections.abc import Mapping
 import structlog
 
 from wasmlet.clock import Clock
-from wasmlet.concurrency import in_thread
 from wasmlet.failures import described
 from wasmlet.model.pod import PodKey
 from wasmlet_agent.changes import Changes
 from wasmlet_agent.pods.store import END_LIFE, MOST_ENDS, KeptEnd, Store
+from wasmlet_agent.pods.writing import Commit
 
 log = structlog.get_logger(__name__)
 
@@ -29,37 +29,34 @@ class Ends:
         """How the pod has ended; None where that is not known."""
         return self._ends.get(uid)
 
-    async def load(self, ends: Mapping[str, KeptEnd]) -> None:
+    def load(self, ends: Mapping[str, KeptEnd]) -> None:
         """Take on what was on the disk when the agent started, and tell it."""
         for uid, end in sorted(ends.items(), key=lambda entry: entry[1].at):
             self._ends[uid] = end
             self._changes.ended(uid, end.status)
-        await self._expire()
+        self._expire()
 
     async def keep(self, key: PodKey, end: KeptEnd) -> None:
         """Keep how a pod has ended, and the pod no longer; it is on the disk then, if that can be written."""
         self._ends[key.uid] = end
         try:
-            await in_thread(self._store.end, key.uid, end)
-            await self._expire()
+            await self._store.end(key.uid, end)
         except OSError as error:
             log.error("the end of a pod cannot be kept", pod=str(key), **described(error))
+        self._expire()
 
-    async def forget(self, uid: str) -> None:
-        """Keep it no longer.
+    def forget(self, uid: str) -> Commit | None:
+        """Keep it no longer. Returns None where it is not kept."""
+        if self._ends.pop(uid, None) is None:
+            return None
+        self._changes.forget(uid)
+        return self._store.forget(uid)
 
-        Raises:
-            OSError: its file cannot be removed.
-        """
-        if self._ends.pop(uid, None) is not None:
-            self._changes.forget(uid)
-            await in_thread(self._store.forget, uid)
-
-    async def _expire(self) -> None:
+    def _expire(self) -> None:
         """Let go of ends that nobody has asked for in a long time."""
         since = self._clock.now() - END_LIFE
         while self._ends:
             uid, end = next(iter(self._ends.items()))
             if end.at >= since and len(self._ends) <= MOST_ENDS:
                 break
-            await self.forget(uid)
+            self.forget(uid)

@@ -46,7 +46,7 @@ class Held:
         last: its newest status.
         calls: the tasks that create or update it, or wait for their turn to do so.
         stopped: it was ended, and its logs stay until it is deleted.
-        syncs: the tasks that wait until it is on the disk; nobody is told a status before.
+        syncs: done when it is on the disk, or cannot be; nobody is told a status before.
     """
 
     key: PodKey
@@ -58,7 +58,7 @@ class Held:
     calls: set[asyncio.Task[Any]] = attrs.field(factory=set)
     ending: Ending | None = None
     stopped: bool = False
-    syncs: set[asyncio.Task[Any]] = attrs.field(factory=set)
+    syncs: set[asyncio.Future[None]] = attrs.field(factory=set)
 
     def tasks(self) -> list[asyncio.Task[Any]]:
         """All tasks that work on this pod now."""

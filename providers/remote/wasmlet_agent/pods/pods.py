@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
 from datetime import timedelta
-from functools import partial
 from typing import Any
 
 import attrs
@@ -27,7 +26,7 @@ from wasmlet_agent.pods import unseen
 from wasmlet_agent.pods.ends import Ends
 from wasmlet_agent.pods.fences import Fence, Fences
 from wasmlet_agent.pods.held import Ending, Held, on_disk, pod_of
-from wasmlet_agent.pods.statuses import Statuses
+from wasmlet_agent.pods.keeping import Keeping
 from wasmlet_agent.pods.store import KeptEnd, KeptPod, Store
 from wasmlet_agent.protocol.failures import Stale, Starting
 from wasmlet_agent.protocol.messages import ListedPod, PodRequest
@@ -58,7 +57,7 @@ class Pods:
         self._fences = Fences()
         self._held: dict[str, Held] = {}
         self._ends = Ends(store, changes, clock)
-        self._statuses = Statuses(store, changes, clock)
+        self._keeping = Keeping(store, changes)
 
     # --- what node loops ask
 
@@ -120,9 +119,15 @@ class Pods:
         self._begin_end(held, deadline, fence, keeps=keeps)
 
     async def forget(self, uid: str, fence: Fence) -> None:
-        """The API has the last status of a pod that has ended."""
+        """The API has the last status of a pod that has ended.
+
+        Raises:
+            Stale: a newer request for this pod was taken.
+            OSError: that cannot be written down.
+        """
         self._fences.take(uid, fence)
-        await self._ends.forget(uid)
+        if (commit := self._ends.forget(uid)) is not None:
+            await asyncio.shield(commit.written)
 
     async def get(self, uid: str) -> ListedPod:
         """The pod, with its status now.
@@ -166,19 +171,19 @@ class Pods:
 
     async def load(self) -> None:
         """Read what was kept on disk, before there is a provider."""
-        kept, statuses, ends = await in_thread(lambda: (self._store.pods(), self._store.statuses(), self._store.ends()))
-        for uid, pod in kept.items():
-            if uid in ends and ends[uid].fence > pod.fence:  # the machine went off before the pod was removed
-                await in_thread(self._store.drop, uid)
+        kept = await in_thread(self._store.load)
+        for uid, pod in kept.pods.items():
+            if uid in kept.ends and kept.ends[uid].fence > pod.fence:  # the machine went off while its end was written
+                await self._store.drop(uid)
                 continue
-            last = statuses[uid].status if uid in statuses else None
+            last = kept.statuses[uid].status if uid in kept.statuses else None
             self._held[uid] = Held(Pod(pod.pod).key, here=True, kept=pod, last=last)
             self._fences.known(uid, pod.fence)
-        for uid in statuses.keys() - kept.keys():
-            await in_thread(self._store.drop, uid)
-        for uid, end in ends.items():
+        for uid in kept.statuses.keys() - kept.pods.keys():
+            await self._store.drop(uid)
+        for uid, end in kept.ends.items():
             self._fences.known(uid, end.fence)
-        await self._ends.load(ends)
+        self._ends.load(kept.ends)
 
     async def attach(self, provider: Provider) -> None:
         """Take on what the provider has, and start again what it lacks."""
@@ -205,11 +210,7 @@ class Pods:
         """A pod's status is now this; what is told of pods that have ended is passed over."""
         held = self._held.get(key.uid)
         if held is not None and held.here and held.instead is None:
-            self._statuses.say(held, status)
-
-    async def save(self) -> None:
-        """Keep statuses on disk as they change, until cancelled."""
-        await self._statuses.save(self._held)
+            self._keeping.say(held, status)
 
     async def _revive(self, held: Held, status: PodStatus | None) -> None:
         """Hand a pod to a provider that has just started.
@@ -218,7 +219,7 @@ class Pods:
             status: what the provider says of it; None where it does not have it.
         """
         if status is not None:
-            self._statuses.say(held, status)
+            self._keeping.say(held, status)
         if (ending := held.ending) is not None:
             self._begin_end(held, ending.deadline, ending.fence, keeps=ending.keeps)
             return
@@ -232,7 +233,7 @@ class Pods:
         if status is None:
             held.instead = unseen.verdict(pod, held.last, kept.complete, self._clock.now())
             if held.instead is not None:
-                self._statuses.say(held, held.instead)
+                self._keeping.say(held, held.instead)
                 return
         if kept.complete:
             await self._call(held, kept.fence, lambda: self._start_again(held, pod, kept))
@@ -249,7 +250,7 @@ class Pods:
             held.kept = attrs.evolve(kept, digest="")
             held.instead = unseen.waiting(pod, "CreateContainerError", text_of(error))
         if held.instead is not None:
-            self._statuses.say(held, held.instead)
+            self._keeping.say(held, held.instead)
 
     # --- calls
 
@@ -275,20 +276,18 @@ class Pods:
         if held.stopped:  # it is started anew
             held.stopped = False
             self._changes.forget(held.key.uid)
-        await self._ends.forget(held.key.uid)  # where the API was restored from a backup, a pod comes again
+        self._ends.forget(held.key.uid)  # where the API was restored from a backup, a pod comes again
         first, held.kept = held.kept is None, kept
-        await self._keep(held, durable=not first)
+        await self._keeping.keep(held, ahead=first)
         if held.instead is not None and unseen.over(pod, held.instead):
             return
         held.here, held.instead = True, None
-        if first:
-            self._begin_sync(held)
         # The pod starts while what was written waits for the disk; its caller is answered when both are done.
         try:
             await self.provider.create_pod(pod, kept.inputs)
         except (Refused, Rejected, InvalidInput):
             held.here, held.kept, held.instead = before
-            await self._keep(held)
+            await self._keeping.keep(held)
             raise
         finally:
             await on_disk(held)
@@ -300,7 +299,7 @@ class Pods:
             return
         await self.provider.update_pod(pod, kept.inputs)
         held.kept = kept
-        await self._keep(held)
+        await self._keeping.keep(held)
 
     def _begin_end(self, held: Held, deadline: float, fence: Fence, *, keeps: bool) -> None:
         for task in held.tasks():
@@ -322,9 +321,9 @@ class Pods:
         async with held.lock:
             if (kept := held.kept) is not None:  # so that the agent's next process goes on with it
                 left = timedelta(seconds=max(0.0, ending.deadline - self._clock.monotonic()))
-                held.kept = attrs.evolve(kept, ends_at=self._clock.now() + left, keeps=ending.keeps)
-                # What is only to be ended anew after a loss of power need not wait for the disk.
-                await self._keep(held, durable=ending.keeps)
+                ends_at = self._clock.now() + left
+                held.kept = attrs.evolve(kept, ends_at=ends_at, keeps=ending.keeps)
+                await self._keeping.keep_ending(held, ends_at, keeps=ending.keeps)
             final = await self._ended(held, ending)
             ending.done = True
             if final is None and held.last is not None and unseen.begun(held.last):
@@ -337,7 +336,6 @@ class Pods:
                 await self._ends.keep(held.key, KeptEnd(final, ending.fence, self._clock.now()))
             finally:  # also where the agent lets its provider go meanwhile: the pod ends once
                 held.here, held.kept, held.instead, held.last, held.ending = False, None, None, None, None
-                self._statuses.drop(uid)
                 self._changes.ended(uid, final)
                 self._tidy(held, None)
 
@@ -366,32 +364,6 @@ class Pods:
             held.calls.discard(done)
         if not held.here and not held.calls and held.ending is None and self._held.get(held.key.uid) is held:
             del self._held[held.key.uid]
-
-    # --- keeping
-
-    async def _keep(self, held: Held, *, durable: bool = True) -> None:
-        uid, kept = held.key.uid, held.kept
-        if kept is None:
-            await self._stored(held, partial(self._store.drop, uid))
-        else:
-            await self._stored(held, partial(self._store.keep, uid, kept, durable=durable))
-
-    def _begin_sync(self, held: Held) -> None:
-        def done(task: asyncio.Task[None]) -> None:
-            held.syncs.discard(task)
-            if not held.syncs:
-                self._statuses.synced(held)
-
-        task = self._spawn(self._stored(held, partial(self._store.sync, held.key.uid)))
-        held.syncs.add(task)
-        task.add_done_callback(done)
-
-    async def _stored(self, held: Held, change: Callable[[], None]) -> None:
-        """Change what is on the disk. Raises nothing."""
-        try:
-            await in_thread(change)
-        except OSError as error:
-            log.error("a pod cannot be kept: it does not outlive this agent", pod=str(held.key), **described(error))
 
     def _here(self, uid: str) -> Held:
         held = self._held.get(uid)

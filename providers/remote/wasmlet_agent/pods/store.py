@@ -1,45 +1,46 @@
 """What the agent keeps on disk, so that pods go on without a node loop across its own restart.
 
-In the state directory, 0700:
+In the state directory, 0700, is one file, `journal` (see `journal`), with records of these names:
 
-- `pods/UID.json`: the pod and its inputs, as they were handed over last, without secrets and tokens;
-- `statuses/UID.json`: its newest status;
-- `ends/UID.json`: the last status of a pod that was deleted, until the node loop says that the API has it; at most 24
-  hours and 10 000 of them.
+- `pod/UID`: the pod and its inputs, as they were handed over last, without secrets and tokens;
+- `ending/UID`: that it is to end, and when its grace is over;
+- `status/UID`: its newest status;
+- `end/UID`: the last status of a pod that was deleted, until the node loop says that the API has it; at most 24 hours
+  and 10 000 of them.
 
-Secrets and tokens are in a directory in memory (`wasmlet.runtime.files.memory`), which a reboot clears. With
-`keep_secrets` they are on disk, too. Where there is no such directory they are kept nowhere.
+Secrets and tokens are in a directory in memory (`wasmlet.runtime.files.memory`), which a reboot clears; each pod's are
+a file, which is removed with the pod. With `keep_secrets` the directory is on disk. Where there is no such directory
+they are kept nowhere.
 
-Pods and ends are on the disk when a call returns, so that a loss of power takes back nothing that a node loop was told;
-that a pod is to end need not be, for a node loop asks for it until it is told the end.
-Everything blocks.
+Pods and ends are on the disk when their commit is durable, so that a loss of power takes back nothing that a node loop
+was told; that a pod is to end need not be, for a node loop asks for it until it is told the end.
 """
 
 from __future__ import annotations
 
-import contextlib
-import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import TypeVar
 
 import attrs
 import structlog
 
 from wasmlet import files
+from wasmlet.clock import Clock
+from wasmlet.concurrency import in_thread
 from wasmlet.errors import InvalidInput
+from wasmlet.failures import described
 from wasmlet.model.inputs import Inputs
 from wasmlet.model.pod import PodKey, Raw
 from wasmlet.model.status import PodStatus
 from wasmlet.runtime.files.memory import Memory
 from wasmlet_agent.pods.fences import Fence
+from wasmlet_agent.pods.journal import Journal
+from wasmlet_agent.pods.writing import Commit, Writing, settled
 from wasmlet_agent.protocol.codec import decode, encode
 
 log = structlog.get_logger(__name__)
-
-T = TypeVar("T")
 
 MOST_ENDS = 10_000
 END_LIFE = timedelta(hours=24)
@@ -82,6 +83,14 @@ class KeptPod:
 
 
 @attrs.frozen
+class _KeptEnding:
+    """That a pod is to end; what `KeptPod` has of that."""
+
+    ends_at: datetime
+    keeps: bool = False
+
+
+@attrs.frozen
 class KeptStatus:
     """The newest status of a pod."""
 
@@ -98,21 +107,30 @@ class KeptEnd:
     at: datetime
 
 
+@attrs.frozen
+class Kept:
+    """All that was kept, by UID."""
+
+    pods: Mapping[str, KeptPod]
+    statuses: Mapping[str, KeptStatus]
+    ends: Mapping[str, KeptEnd]
+
+
 class Store:
-    """The files below one directory.
+    """The records of one directory. Use within the event loop, while `run` runs; making it blocks.
 
     Args:
         directory: exists, mode 0700.
         keep_secrets: whether secrets and tokens go to the disk.
+
+    Raises:
+        OSError: the directory cannot be read or written.
     """
 
-    def __init__(self, directory: Path, *, keep_secrets: bool) -> None:
-        self._pods, self._statuses, self._ends, on_disk = (
-            directory / name for name in ("pods", "statuses", "ends", "secrets")
-        )
-        for made in (self._pods, self._statuses, self._ends):
-            made.mkdir(mode=0o700, exist_ok=True)
+    def __init__(self, directory: Path, *, keep_secrets: bool, clock: Clock) -> None:
+        on_disk = directory / "secrets"
         self._memory = Memory(directory)
+        self._durable = keep_secrets
         self._hidden: Path | None
         if keep_secrets:
             self._hidden = on_disk
@@ -121,73 +139,119 @@ class Store:
                 left.unlink()
             found = self._memory.find()
             self._hidden = found / "pods" if found != directory else None
+        self._secret: set[str] = set()
+        """UIDs of pods whose secrets are there."""
         if self._hidden is not None:
             self._hidden.mkdir(mode=0o700, exist_ok=True)
+            self._secret = {file.name.removesuffix(".json") for file in self._hidden.glob("*.json")}
+        self._journal = Journal(directory / "journal")
+        self._writing = Writing(self._journal, clock)
 
-    def keep(self, uid: str, kept: KeptPod, *, durable: bool = True) -> None:
-        """Keep a pod; waits for the disk if it is to be `durable`. What is on the disk already is never lost."""
-        hidden = bool(kept.inputs.secrets or kept.inputs.tokens)
+    async def run(self) -> None:
+        """Write what is to be kept, until cancelled."""
+        await self._writing.run()
+
+    async def close(self) -> None:
+        """Write what is left, once `run` has ended; and remove the directory in memory if nothing is in it."""
+        await in_thread(self._close)
+
+    def load(self) -> Kept:
+        """All that was kept. Blocks."""
+        pods: dict[str, KeptPod] = {}
+        endings: dict[str, _KeptEnding] = {}
+        statuses: dict[str, KeptStatus] = {}
+        ends: dict[str, KeptEnd] = {}
+        for name, content in self._journal.records():
+            kind, _, uid = name.partition("/")
+            try:
+                match kind:
+                    case "pod":
+                        pods[uid] = self._revealed(uid, decode(KeptPod, content))
+                    case "ending":
+                        endings[uid] = decode(_KeptEnding, content)
+                    case "status":
+                        statuses[uid] = decode(KeptStatus, content)
+                    case "end":
+                        ends[uid] = decode(KeptEnd, content)
+            except InvalidInput as error:
+                log.warning("a record of the state directory cannot be read", record=name, error=str(error))
+        for uid, ending in endings.items():
+            if uid in pods:
+                pods[uid] = attrs.evolve(pods[uid], ends_at=ending.ends_at, keeps=ending.keeps)
         if self._hidden is not None:
-            if hidden:
-                secret = Inputs(secrets=kept.inputs.secrets, tokens=kept.inputs.tokens)
-                _replace(_file(self._hidden, uid), encode(secret), durable=durable)
-            else:
-                _file(self._hidden, uid).unlink(missing_ok=True)
+            for left in {file.name for file in self._hidden.iterdir()} - {f"{uid}.json" for uid in pods}:
+                (self._hidden / left).unlink()
+        self._secret &= pods.keys()
+        return Kept(pods, statuses, ends)
+
+    async def keep(self, uid: str, kept: KeptPod) -> Commit:
+        """Keep a pod, and wait until the commit is written or durable. What is kept of it already is never lost.
+
+        Raises:
+            OSError: its secrets and tokens cannot be written.
+        """
+        secret = Inputs(secrets=kept.inputs.secrets, tokens=kept.inputs.tokens)
+        hidden = bool(secret.secrets or secret.tokens)
+        if hidden:
+            await self._hide(uid, secret)
+        else:
+            await self._unhide(uid)
         plain = attrs.evolve(kept.inputs, secrets={}, tokens={})
-        content = encode(attrs.evolve(kept, inputs=plain, hidden=hidden, complete=True))
-        _replace(_file(self._pods, uid), content, durable=durable)
+        lean = attrs.evolve(kept, inputs=plain, hidden=hidden, complete=True)
+        # Config maps may be large.
+        content = await in_thread(encode, lean) if plain.config_maps else encode(lean)
+        return self._writing.put({f"pod/{uid}": content, f"ending/{uid}": None}, durable=True)
 
-    def sync(self, uid: str) -> None:
-        """Wait until what was kept of a pod is on the disk; does nothing where it was dropped meanwhile."""
-        for directory in (self._hidden, self._pods):
-            if directory is not None:
-                with contextlib.suppress(FileNotFoundError), _file(directory, uid).open("rb") as file:
-                    os.fsync(file.fileno())
-                    files.sync_directory(directory)
+    def keep_ending(self, uid: str, ends_at: datetime, *, keeps: bool) -> Commit:
+        """Keep that a pod is to end. With `keeps`, somebody waits for the disk."""
+        return self._writing.put({f"ending/{uid}": encode(_KeptEnding(ends_at, keeps))}, durable=keeps)
 
-    def drop(self, uid: str) -> None:
+    async def drop(self, uid: str) -> Commit:
         """Keep a pod and its status no longer."""
-        for directory in (self._pods, self._statuses, self._hidden):
-            if directory is not None:
-                _file(directory, uid).unlink(missing_ok=True)
+        commit = self._writing.put(_nothing_of(uid))
+        await self._unhide(uid)
+        return commit
 
-    def pods(self) -> Mapping[str, KeptPod]:
-        """Every pod, by UID."""
-        return {uid: self._revealed(uid, kept) for uid, kept in _read(self._pods, KeptPod)}
-
-    def keep_statuses(self, statuses: Mapping[str, KeptStatus]) -> Mapping[str, OSError]:
-        """Keep the newest status of some pods, by UID; returns which could not be kept, and why.
+    def keep_status(self, uid: str, status: KeptStatus) -> None:
+        """Keep the newest status of a pod.
 
         Nothing waits for the disk: after a loss of power the provider says what has become of a pod.
         """
-        failed: dict[str, OSError] = {}
-        for uid, status in statuses.items():
-            try:
-                files.replace(_file(self._statuses, uid), encode(status), durable=False)
-            except OSError as error:
-                failed[uid] = error
-        return failed
+        self._writing.put({f"status/{uid}": encode(status)})
 
-    def statuses(self) -> Mapping[str, KeptStatus]:
-        """The newest status of every pod, by UID."""
-        return dict(_read(self._statuses, KeptStatus))
+    async def end(self, uid: str, end: KeptEnd) -> None:
+        """Keep how a pod has ended, and the pod no longer; it is on the disk then.
 
-    def end(self, uid: str, end: KeptEnd) -> None:
-        """Keep how a pod has ended, and the pod no longer."""
-        files.replace(_file(self._ends, uid), encode(end))
-        self.drop(uid)
+        Raises:
+            OSError: it cannot be written now. It is as soon as it can.
+        """
+        commit = self._writing.put({f"end/{uid}": encode(end), **_nothing_of(uid)}, durable=True)
+        try:
+            await settled(commit.durable)
+        finally:
+            await self._unhide(uid)
 
-    def forget(self, uid: str) -> None:
+    def forget(self, uid: str) -> Commit:
         """Keep no longer how a pod has ended."""
-        _file(self._ends, uid).unlink(missing_ok=True)
+        return self._writing.put({f"end/{uid}": None})
 
-    def ends(self) -> Mapping[str, KeptEnd]:
-        """How the pods have ended that nobody has forgotten, by UID."""
-        return dict(_read(self._ends, KeptEnd))
-
-    def close(self) -> None:
-        """Remove the directory in memory if nothing is in it."""
+    def _close(self) -> None:
+        try:
+            self._writing.finish()
+        except OSError as error:
+            log.warning("the state directory cannot be written", **described(error))
+        self._journal.close()
         self._memory.close()
+
+    async def _hide(self, uid: str, secret: Inputs) -> None:
+        if self._hidden is not None:
+            self._secret.add(uid)
+            await in_thread(files.replace, _file(self._hidden, uid), encode(secret), durable=self._durable)
+
+    async def _unhide(self, uid: str) -> None:
+        if self._hidden is not None and uid in self._secret:
+            await in_thread(_file(self._hidden, uid).unlink, missing_ok=True)
+            self._secret.discard(uid)
 
     def _revealed(self, uid: str, kept: KeptPod) -> KeptPod:
         if not kept.hidden:
@@ -205,20 +269,5 @@ def _file(directory: Path, uid: str) -> Path:
     return directory / f"{uid}.json"
 
 
-def _replace(file: Path, content: bytes, *, durable: bool) -> None:
-    files.replace(file, content, durable=durable, whole=file.exists())
-
-
-def _read(directory: Path, kind: type[T]) -> Iterator[tuple[str, T]]:
-    """What is in the files, by UID; one that cannot be read (the machine went off while it was written) is removed."""
-    for file in sorted(directory.iterdir()):
-        if file.suffix != ".json":  # half-written
-            file.unlink(missing_ok=True)
-            continue
-        try:
-            yield file.name.removesuffix(".json"), decode(kind, file.read_bytes())
-        except (OSError, InvalidInput) as error:
-            log.warning(
-                "a file of the state directory cannot be read, and is removed", file=file.name, error=str(error)
-            )
-            file.unlink(missing_ok=True)
+def _nothing_of(uid: str) -> Mapping[str, bytes | None]:
+    return dict.fromkeys((f"pod/{uid}", f"ending/{uid}", f"status/{uid}"))

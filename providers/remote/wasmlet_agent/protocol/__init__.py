@@ -23,9 +23,10 @@ not newer than the newest that it has seen; so a request that was held back on i
 MOST_BODY = 32 * 1024 * 1024
 """Bytes of a request's body, after it is unpacked: a pod may refer to many config maps and secrets of 1 MiB."""
 MOST_BATCH = 64
-"""Pods that one request may create, or end."""
-BATCHES, BATCHED_DELETES = "batches", "batched_deletes"
-"""An agent has these among `SessionAnswer.supports` if it creates, and if it ends, several pods in one request."""
+"""Pods that one request may create, end or forget."""
+BATCHES, BATCHED_DELETES, BATCHED_FORGETS = "batches", "batched_deletes", "batched_forgets"
+"""An agent has these among `SessionAnswer.supports` if it creates, if it ends, and if it forgets several pods in one
+request. One that has not is asked for each pod."""
 BLOB_PIECE = 256 * 1024
 """Bytes of a blob that are sent at once: even a slow link passes them within the time that a request has."""
 MOST_LINE = 4 * 1024 * 1024

@@ -106,8 +106,22 @@ class BatchedDelete:
 
 
 @attrs.frozen
+class BatchedForget:
+    """A line of `POST /v1/forgets`: what `POST /v1/pods/{uid}/forget` has in its path and its headers.
+
+    Attributes:
+        sequence: the number of the request for this pod, as `SEQUENCE_HEADER` has it elsewhere.
+    """
+
+    uid: str
+    sequence: int
+
+
+@attrs.frozen
 class BatchedAnswer:
-    """A line of the answer to `POST /v1/pods` or `/v1/deletes`: what is asked for that pod is taken on, or refused."""
+    """A line of the answer to `POST /v1/pods`, `/v1/deletes` or `/v1/forgets`: what is asked for
+    that pod is taken on, or refused.
+    """
 
     uid: str
     failure: Failure | None = None
