@@ -16,6 +16,9 @@ from typing import Protocol
 
 import attrs
 
+_RNG = random.Random()
+"""For all who bring none of their own: to make one asks the system, and each pod would have several."""
+
 
 class Clock(Protocol):
     """Wall time, monotonic time and waiting."""
@@ -75,7 +78,7 @@ class Backoff:
 
     def pauses(self, rng: random.Random | None = None) -> Iterator[float]:
         """Yield the pauses in seconds, without end."""
-        spread = rng or random.Random()
+        spread = rng or _RNG
         pause = self.initial
         while True:
             yield pause * (1 + self.jitter * spread.random())
@@ -115,7 +118,7 @@ class Retries:
     ) -> None:
         self._backoff = backoff
         self._clock = clock
-        self._rng = rng or random.Random()
+        self._rng = rng or _RNG
         self._steady = steady
         self._pauses = backoff.pauses(self._rng)
         self._began = math.inf

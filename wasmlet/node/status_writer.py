@@ -36,6 +36,7 @@ class _Entry:
     compose: Compose
     written: Callable[[Raw], None]
     dirty: bool = True
+    sending: bool = False
     idle: asyncio.Event = attrs.field(factory=asyncio.Event)
     gone: bool = False
 
@@ -86,6 +87,10 @@ class StatusWriter:
         else:
             entry.compose, entry.written, entry.dirty = compose, written, True
 
+    def sending(self, uid: str) -> bool:
+        """Whether a write of the pod has been sent whose answer is not here yet."""
+        return (entry := self._entries.get(uid)) is not None and entry.sending
+
     async def flushed(self, uid: str) -> None:
         """Return when nothing of the pod is left to be written."""
         if (entry := self._entries.get(uid)) is not None:
@@ -120,6 +125,7 @@ class StatusWriter:
                 if patch is None:
                     continue
                 try:
+                    entry.sending = True
                     with self._metrics.status_write():
                         answer = await self._client.patch(f"{paths.pod(entry.key)}/status", patch)
                 except errors.ObjectNotFound:
@@ -135,6 +141,8 @@ class StatusWriter:
                 else:
                     self._nonsense.discard(entry.key.uid)
                     entry.written(answer)
+                finally:
+                    entry.sending = False
         return True
 
     def _no_status(self, entry: _Entry, error: Exception) -> None:

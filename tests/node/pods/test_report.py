@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any, cast
 
+import pytest
 import uvloop
 
 from wasmlet.clock import SystemClock
@@ -27,10 +28,14 @@ def status(state: Running | Terminated) -> PodStatus:
     return PodStatus((ContainerStatus("c", state),))
 
 
-def running(puts: asyncio.Queue[None]) -> PodReport:
-    """The report of a pod that runs; each write is put into the queue, and the first one has been."""
+def running(puts: asyncio.Queue[None], *, sending: bool = False) -> PodReport:
+    """The report of a pod that runs; each write is put into the queue, and the first one has been.
+
+    Args:
+        sending: the API has not answered that one.
+    """
     services = SimpleNamespace(
-        writer=SimpleNamespace(put=lambda *_: puts.put_nowait(None)),
+        writer=SimpleNamespace(put=lambda *_: puts.put_nowait(None), sending=lambda _: sending),
         clock=SystemClock(),
         starting=set(),
         history=SimpleNamespace(seen=lambda _: None),
@@ -49,7 +54,42 @@ async def test_a_pod_that_ends_as_soon_as_it_is_deleted_is_written_once() -> Non
     report.applied(pod(2, deletionTimestamp="2026-05-01T12:00:30Z"), rewound=False)
     assert puts.qsize() == 0
     report.told(status(Terminated(143)))
+    assert puts.qsize() == 0
+    report.say(status(Terminated(143)))
     assert puts.qsize() == 1
+    report.close(drop=False)
+
+
+async def test_containers_that_have_ended_are_written_soon_though_the_pod_takes_its_time_to_go() -> None:
+    puts = asyncio.Queue[None]()
+    report = running(puts)
+    report.applied(pod(2, deletionTimestamp="2026-05-01T12:00:30Z"), rewound=False)
+    report.told(status(Terminated(143)))
+    await asyncio.wait_for(puts.get(), 60)
+    report.close(drop=False)
+
+
+def answer(version: int) -> dict[str, Any]:
+    return {"metadata": {"resourceVersion": str(version)}, "status": {"phase": "Running"}}
+
+
+@pytest.mark.parametrize(
+    ("heard", "answered", "writes"),
+    [((2,), 2, 0), ((2, 3), 2, 1), ((2, 3), 3, 1), ((2,), 3, 1), ((), 2, 0)],
+    ids=["ours", "ours, then another's", "another's, then ours", "another's", "the answer first"],
+)
+async def test_only_a_change_of_somebody_elses_is_answered_while_a_write_is_under_way(
+    heard: tuple[int, ...], answered: int, writes: int
+) -> None:
+    puts = asyncio.Queue[None]()
+    report = running(puts, sending=True)
+    for version in heard:
+        report.applied(pod(version), rewound=False)
+    assert puts.qsize() == 0
+    report._written(answer(answered))
+    assert puts.qsize() == writes
+    report.applied(pod(answered), rewound=False)
+    assert puts.qsize() == writes
     report.close(drop=False)
 
 

@@ -30,8 +30,11 @@ status has all containers. Without a pause, containers that start or end togethe
 looks at a pod each second, too."""
 
 ENDING_SECONDS = 1.0
-"""After this time a pod that is being deleted is reported as seen (`observedGeneration`), unless it has ended by then:
-its last status says that, too."""
+"""After this time a pod that is being deleted is reported as seen (`observedGeneration`), and so is the end of its
+containers, unless the pod has ended by then: its last status says that, too."""
+
+_SEVERAL = "several"
+"""Stands for more than one version."""
 
 
 class PodReport:
@@ -64,6 +67,8 @@ class PodReport:
         containers = (*pod.containers, *pod.init_containers)
         self._pace = min(MOST_SECONDS, EACH_CONTAINER_SECONDS * len(containers)) if len(containers) > 1 else 0.0
         self._closed = False
+        self._unsure = ""
+        """The version that was heard of while a write was under way, if it is one: its answer says whose it was."""
 
     @property
     def phase(self) -> str:
@@ -104,8 +109,15 @@ class PodReport:
             self.current = pod.status
         if rewound:
             self._earlier = losses.most(self._earlier, losses.reported_before(pod.status, self.by_provider))
-        if (news or pod.generation != before.generation) and self.status is not None and self._starting is None:
+        if self.status is None or self._starting is not None:
+            return
+        if pod.generation != before.generation or ends or rewound:
             self.send(after=ENDING_SECONDS if ends else 0.0)
+        elif news and self._services.writer.sending(pod.uid):
+            # Most likely this is what we have just written. Of two changes one is somebody else's.
+            self._unsure = _SEVERAL if self._unsure else pod.resource_version
+        elif news:
+            self.send()
 
     def count_reported(self) -> None:
         """Count in what the API has heard of the pod's containers and the provider does not know."""
@@ -131,6 +143,8 @@ class PodReport:
         self.status = self.by_provider = status
         if statuses.only_starting(status) and not self.current.get("containerStatuses"):
             self.send_soon()
+        elif self._pod.deleting and not status.running:
+            self.send(after=ENDING_SECONDS)  # the last status comes as soon as the provider has removed the pod
         else:
             self.send()
 
@@ -238,6 +252,9 @@ class PodReport:
         self._services.history.seen(version)
         if later(version, self._version):
             self._heard_of(answer.get("status") or {}, version)
+        unsure, self._unsure = self._unsure, ""
+        if unsure and unsure != version:
+            self.send()
 
     def _heard_of(self, status: Raw, version: str) -> None:
         """This is what the API has: the watch may say so before the answer to the write does."""

@@ -52,7 +52,7 @@ def api_status(
         now: the transition time of what has changed.
         final: nothing will be started again, so the phase has to be a terminal one.
     """
-    phase = phase_of(pod, status, final=final)
+    phase, generation = phase_of(pod, status, final=final), pod.generation
     incomplete = _uninitialized(pod, status, phase)
     initialized = not incomplete
     most = MOST_MESSAGES // max(1, len((*pod.init_containers, *pod.containers, *pod.ephemeral_containers)))
@@ -83,8 +83,8 @@ def api_status(
     if status.pod_ips:
         result["podIP"] = status.pod_ips[0]
         result["podIPs"] = [{"ip": ip} for ip in status.pod_ips]
-    if pod.generation:
-        result["observedGeneration"] = pod.generation
+    if generation:
+        result["observedGeneration"] = generation
     for key, value in (("reason", status.reason), ("message", status.message)):
         if value:
             result[key] = value
@@ -175,7 +175,8 @@ def _conditions(
     wanted.append(ready)
     wanted.append(_ready(pod, found, status, ready))
     wanted += status.conditions
-    return [_condition(pod, condition, found.get(condition.type), now) for condition in wanted]
+    generation = pod.generation
+    return [_condition(generation, condition, found.get(condition.type), now) for condition in wanted]
 
 
 def _ready(pod: Pod, current: Mapping[str, Raw], status: PodStatus, containers_ready: Condition) -> Condition:
@@ -193,7 +194,7 @@ def _ready(pod: Pod, current: Mapping[str, Raw], status: PodStatus, containers_r
     return Condition("Ready", "True")
 
 
-def _condition(pod: Pod, condition: Condition, current: Raw | None, now: str) -> dict[str, Any]:
+def _condition(generation: int, condition: Condition, current: Raw | None, now: str) -> dict[str, Any]:
     result: dict[str, Any] = {"type": condition.type, "status": condition.status}
     if current is not None and current.get("status") == condition.status and current.get("lastTransitionTime"):
         result["lastTransitionTime"] = current["lastTransitionTime"]
@@ -204,8 +205,8 @@ def _condition(pod: Pod, condition: Condition, current: Raw | None, now: str) ->
             result[key] = value
         elif current is not None and current.get(key):
             result[key] = None  # conditions merge by type: what is not sent would stay
-    if pod.generation:
-        result["observedGeneration"] = pod.generation
+    if generation:
+        result["observedGeneration"] = generation
     return result
 
 

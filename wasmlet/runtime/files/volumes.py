@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import random
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from datetime import datetime
@@ -156,7 +155,7 @@ class PodVolumes:
         Args:
             now: the pod and its inputs as they are.
         """
-        for pause in RETRIES.pauses(random.Random()):
+        for pause in RETRIES.pauses():
             self.changed.clear()
             if not await self.refresh(*now()):
                 return

@@ -10,7 +10,6 @@ while a container runs that may listen there (`listens`, `closes`, `sync_ports`)
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import TypeVar
 
@@ -165,7 +164,7 @@ class Sandbox:
             self._syncing = self._services.background(self._sync(now))
 
     async def _sync(self, now: Now) -> None:
-        pauses, first = PORTS_BACKOFF.pauses(random.Random()), True
+        pauses, first = PORTS_BACKOFF.pauses(), True
         while self._stale:
             self._changed.clear()
             try:
@@ -199,7 +198,7 @@ class Sandbox:
             await self._services.networks.remove(self._key.uid)
 
     async def _until_had(self, find: Callable[[], Awaitable[T]]) -> T:
-        pauses = POD_BACKOFF.pauses(random.Random())
+        pauses = POD_BACKOFF.pauses()
         while True:
             try:
                 return await find()

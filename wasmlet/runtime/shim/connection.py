@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import random
 import socket
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -197,7 +196,7 @@ class ShimConnection:
             await self._lost.wait()
             self._disconnect()
             log.warning("the connection to the shim is lost, connecting again")
-            for pause in RECONNECT.pauses(random.Random()):
+            for pause in RECONNECT.pauses():
                 try:
                     await self._connect()
                     break
