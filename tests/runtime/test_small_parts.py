@@ -23,10 +23,10 @@ ONE, TWO = PodKey("default", "one", "1"), PodKey("default", "two", "2")
 
 async def test_only_the_newest_status_of_a_pod_is_told() -> None:
     changes = Changes()
-    changes.status(ONE, PodStatus(message="old"))
-    changes.status(TWO, PodStatus(message="two"))
+    changes.status(ONE, lambda: PodStatus(message="old"))
+    changes.status(TWO, lambda: PodStatus(message="two"))
     changes.event(PodEvent(ONE, "Started", "started"))
-    changes.status(ONE, PodStatus(message="new"))
+    changes.status(ONE, lambda: PodStatus(message="new"))
     stream = changes.stream()
     told = [await anext(stream) for _ in range(3)]
     assert told == [
@@ -36,8 +36,18 @@ async def test_only_the_newest_status_of_a_pod_is_told() -> None:
     ]
     following = asyncio.ensure_future(anext(stream))
     await asyncio.sleep(0)
-    changes.status(ONE, PodStatus(message="newest"))
+    changes.status(ONE, lambda: PodStatus(message="newest"))
     assert await following == StatusChanged(ONE, PodStatus(message="newest"))
+
+
+async def test_a_status_is_worked_out_when_it_is_read_and_told_only_where_it_is_another() -> None:
+    changes, news = Changes(), [None, PodStatus(message="two")]
+    changes.status(ONE, lambda: news[0])
+    changes.status(TWO, lambda: news[1])
+    assert await anext(changes.stream()) == StatusChanged(TWO, PodStatus(message="two"))
+    changes.status(ONE, lambda: news[0])
+    news[0] = PodStatus(message="one")
+    assert await anext(changes.stream()) == StatusChanged(ONE, PodStatus(message="one"))
 
 
 async def test_what_waits_is_bounded() -> None:

@@ -1,14 +1,14 @@
 """The stream of changes of a provider: all events in order, and for each pod only its newest status.
 
-However slowly the node loop reads, the amount that waits for it is limited: one status per pod, and `MAX_EVENTS`
-events; the oldest events are dropped.
+However slowly the node loop reads, what waits for it is limited: one status per pod, worked out when it is read, and
+`MAX_EVENTS` events; the oldest events are dropped.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 
 from wasmlet.model.pod import PodKey
 from wasmlet.model.status import PodStatus
@@ -21,12 +21,13 @@ class Changes:
     """Holds the changes that were not read yet. `status` and `event` may be called before there is a reader."""
 
     def __init__(self) -> None:
-        self._statuses: dict[str, StatusChanged] = {}
+        self._statuses: dict[PodKey, Callable[[], PodStatus | None]] = {}
         self._events: deque[PodEvent] = deque(maxlen=MAX_EVENTS)
         self._wake = asyncio.Event()
 
-    def status(self, key: PodKey, status: PodStatus) -> None:
-        self._statuses[key.uid] = StatusChanged(key, status)
+    def status(self, key: PodKey, newest: Callable[[], PodStatus | None]) -> None:
+        """The pod's status may be another one; `newest` says which, or None where it has not changed."""
+        self._statuses[key] = newest
         self._wake.set()
 
     def event(self, event: PodEvent) -> None:
@@ -39,7 +40,9 @@ class Changes:
             if self._events:
                 yield self._events.popleft()
             elif self._statuses:
-                yield self._statuses.pop(next(iter(self._statuses)))
+                key = next(iter(self._statuses))
+                if (status := self._statuses.pop(key)()) is not None:
+                    yield StatusChanged(key, status)
             else:
                 self._wake.clear()
                 await self._wake.wait()

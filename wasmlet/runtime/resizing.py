@@ -27,6 +27,8 @@ def amounts(resources: Raw, kind: str) -> Amounts:
 
 def changed(before: Raw, after: Raw) -> frozenset[str]:
     """The resources of which the request or the limit is another one."""
+    if before == after:  # mostly so
+        return frozenset()
     return frozenset(
         name
         for name in RESOURCES

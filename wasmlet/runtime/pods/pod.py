@@ -12,10 +12,9 @@ from collections.abc import AsyncGenerator, Collection, Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Literal
 
-import attrs
 import structlog
 
-from wasmlet.concurrency import Event, first_of, in_thread
+from wasmlet.concurrency import Event, in_thread
 from wasmlet.errors import Refused
 from wasmlet.failures import described, text_of
 from wasmlet.model.inputs import Inputs
@@ -24,6 +23,7 @@ from wasmlet.model.status import Condition, ContainerStatus, PodStatus, Terminat
 from wasmlet.model.times import parse
 from wasmlet.provider import PodEvent
 from wasmlet.runtime import resizing
+from wasmlet.runtime.failing import Failing, PodFailure
 from wasmlet.runtime.files import beneath
 from wasmlet.runtime.files.volumes import PodVolumes
 from wasmlet.runtime.handlers import Handler
@@ -42,15 +42,6 @@ from wasmlet.runtime.shim.records import ContainerRecord
 log = structlog.get_logger(__name__)
 
 
-@attrs.frozen
-class PodFailure:
-    """Why a pod has to fail, and how long its containers have, in seconds."""
-
-    reason: str
-    message: str
-    grace: float
-
-
 class PodLife:
     """One pod UID, from the first `accept` (or what the shim had of it before) to the end of `end`."""
 
@@ -63,8 +54,9 @@ class PodLife:
         self._grown = Event()
         """Ephemeral containers may have been added."""
         self.start_time: datetime | None = None
-        self._updated = Event()
-        self._failure: PodFailure | None = None
+        self._failing = Failing(
+            services.clock, services.background, lambda: (self.manifest, self.start_time), self._deadline_passed
+        )
         self._failed = False
         self._resizing: Condition | None = None
         self._records: dict[str, ContainerRecord] = {}
@@ -135,7 +127,7 @@ class PodLife:
         for life in self.containers.values():
             life.manifest_changed()
         self._grown.set()
-        self._updated.set()
+        self._failing.pod_changed()
         self.volumes.changed.set()
         if self._task is None and not self._ending and not pod.deleting:
             self._task = self.services.background(self._drive())
@@ -223,9 +215,7 @@ class PodLife:
         Args:
             grace: how long its containers have, in seconds.
         """
-        if self._failure is None:
-            self._failure = PodFailure(reason, message, grace)
-            self._updated.set()
+        self._failing.fail(PodFailure(reason, message, grace))
 
     async def _drive(self) -> None:
         """Run the pod; an error of our own is reported and tried again, since nobody else would."""
@@ -243,10 +233,11 @@ class PodLife:
 
     async def _run(self) -> None:
         """Run every container as the manifest says, to the end. Cancelled when the pod is deleted."""
-        if self._failure is None:
-            await first_of(self._run_containers(), self._has_to_fail())
-        if self._failure is not None and not self._failed:
-            await self.stop_containers(self._failure.grace)
+        failing = self._failing
+        if failing.failure is None:
+            await failing.unless(self._run_containers())
+        if failing.failure is not None and not self._failed:
+            await self.stop_containers(failing.failure.grace)
             self._failed = True
             self.publish()
         # As at a kubelet, a pod that is done keeps its logs, and none of its volumes: no secret, no memory, no disk.
@@ -256,22 +247,8 @@ class PodLife:
         except (NetworkError, OSError) as error:  # the pod's deletion is another try
             log.warning("what a pod had that is done cannot be removed", pod=str(self.key), error=str(error))
 
-    async def _has_to_fail(self) -> None:
-        """Return when the pod has to fail: `fail` was called, or its active deadline has passed."""
-        clock = self.services.clock
-        while self._failure is None:
-            self._updated.clear()
-            seconds = self.manifest.spec.get("activeDeadlineSeconds")
-            if seconds is None or self.start_time is None:
-                await self._updated.wait()
-                continue
-            left = seconds - (clock.now() - self.start_time).total_seconds()
-            if left <= 0:
-                message = "Pod was active on the node longer than the specified deadline"
-                self.event("Normal", "DeadlineExceeded", message, "")
-                self.fail("DeadlineExceeded", message, self.manifest.termination_grace_seconds)
-                return
-            await first_of(clock.sleep(left), self._updated.wait())
+    def _deadline_passed(self, message: str) -> None:
+        self.event("Normal", "DeadlineExceeded", message, "")
 
     async def _run_containers(self) -> None:
         dense = self._dense()
@@ -314,6 +291,9 @@ class PodLife:
             ends.append(life.stop(grace, f"Stopping container {life.name}", after))
             if life.kind == "sidecar" and life.record:
                 later = [*later, life.record.id]
+        if len(ends) == 1:
+            await ends[0]
+            return
         for result in await asyncio.gather(*ends, return_exceptions=True):
             if isinstance(result, BaseException):
                 raise result
@@ -328,7 +308,8 @@ class PodLife:
         finally:
             for reader in readers:
                 reader.cancel()
-            await asyncio.gather(*readers, return_exceptions=True)
+            if readers:
+                await asyncio.wait(readers)
 
     async def stop(self, grace: float) -> PodStatus:
         """End whatever runs, free all but the logs, and return the last status; a cancelled call is gone on with."""
@@ -374,7 +355,7 @@ class PodLife:
             )
         # Not before its containers have ended, and not after: the phase that they give is final, and has no reason.
         lives = any(life.lives for life in self.containers.values())
-        failure = self._failure if self._failed or not lives else None
+        failure = self._failing.failure if self._failed or not lives else None
         return PodStatus(
             tuple(self.containers[c.name].status() for c in self.manifest.containers),
             tuple(self.containers[c.name].status() for c in self.manifest.init_containers),
@@ -387,8 +368,9 @@ class PodLife:
         )
 
     def _conditions(self) -> tuple[Condition, ...]:
-        if self._failure is not None and self._failure.reason == "Evicted":
-            return (Condition("DisruptionTarget", "True", "TerminationByKubelet", self._failure.message),)
+        failure = self._failing.failure
+        if failure is not None and failure.reason == "Evicted":
+            return (Condition("DisruptionTarget", "True", "TerminationByKubelet", failure.message),)
         if self._resizing is not None:
             return (self._resizing,)
         lives = [life for life in self.containers.values() if life.lives and life.allocated is not None]
@@ -401,11 +383,15 @@ class PodLife:
         return self.containers.get(container)
 
     def publish(self) -> None:
-        """Hand the status on, if it is another one now."""
+        """Hand the status on, if it is another one now. What changes together is handed on once."""
+        self.services.changes.status(self.key, self._news)
+
+    def _news(self) -> PodStatus | None:
         status = self.status()
-        if status != self._published:
-            self._published = status
-            self.services.changes.status(self.key, status)
+        if status == self._published:
+            return None
+        self._published = status
+        return status
 
     def _failed_sandbox(self, message: str) -> None:
         self.event("Warning", "FailedCreatePodSandBox", message, "")

@@ -1,0 +1,103 @@
+"""Lets a pod fail as a whole: what is run for it is ended when there is a reason, or its active deadline has passed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine
+from datetime import datetime
+from typing import Any
+
+import attrs
+
+from wasmlet.clock import Clock
+from wasmlet.concurrency import Event, first_of
+from wasmlet.model.pod import Pod
+
+
+@attrs.frozen
+class PodFailure:
+    """Why a pod has to fail, and how long its containers have, in seconds."""
+
+    reason: str
+    message: str
+    grace: float
+
+
+class Failing:
+    """The failure of one pod.
+
+    Args:
+        background: runs a task that its caller does not wait for.
+        now: the pod as it is, and when it was started.
+        passed: told the message of its event when the pod's deadline has passed.
+
+    Attributes:
+        failure: None while there is no reason to fail.
+    """
+
+    def __init__(
+        self,
+        clock: Clock,
+        background: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]],
+        now: Callable[[], tuple[Pod, datetime | None]],
+        passed: Callable[[str], None],
+    ) -> None:
+        self.failure: PodFailure | None = None
+        self._clock = clock
+        self._background = background
+        self._now = now
+        self._passed = passed
+        self._limit: asyncio.Timeout | None = None
+        """There while work is done that a failure ends."""
+        self._changed = Event()
+        self._deadline: asyncio.Task[None] | None = None
+        """There while work is done for a pod that has a deadline: few have one."""
+
+    def fail(self, failure: PodFailure) -> None:
+        """Let the pod fail, unless it is on its way already."""
+        if self.failure is None:
+            self.failure = failure
+            if self._limit is not None:
+                self._limit.reschedule(asyncio.get_running_loop().time())
+
+    def pod_changed(self) -> None:
+        """The pod may have another deadline."""
+        self._changed.set()
+        if self._limit is not None and self._deadline is None and self._seconds() is not None:
+            self._deadline = self._background(self._fail_at_deadline())
+
+    async def unless(self, work: Awaitable[None]) -> None:
+        """Wait for the work; it is cancelled when the pod has to fail."""
+        self._limit = asyncio.timeout(None)
+        try:
+            async with self._limit:
+                self.pod_changed()
+                await work
+        except TimeoutError:
+            if not self._limit.expired():
+                raise
+        finally:
+            self._limit = None
+            if self._deadline is not None:
+                self._deadline.cancel()
+                self._deadline = None
+
+    def _seconds(self) -> float | None:
+        """How many seconds the pod may be active; None for no limit."""
+        pod, start = self._now()
+        seconds = pod.spec.get("activeDeadlineSeconds")
+        return None if seconds is None or start is None else float(seconds)
+
+    async def _fail_at_deadline(self) -> None:
+        while (seconds := self._seconds()) is not None:
+            self._changed.clear()
+            pod, start = self._now()
+            assert start is not None
+            left = seconds - (self._clock.now() - start).total_seconds()
+            if left <= 0:
+                message = "Pod was active on the node longer than the specified deadline"
+                self._passed(message)
+                self.fail(PodFailure("DeadlineExceeded", message, pod.termination_grace_seconds))
+                return
+            await first_of(self._clock.sleep(left), self._changed.wait())
+        self._deadline = None
