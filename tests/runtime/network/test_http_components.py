@@ -73,6 +73,23 @@ async def test_it_serves_at_the_first_port_and_sees_the_request(networked: Runti
     assert await networked.logged(key, b"a line of the guest\n")
 
 
+async def test_what_serving_takes_beside_the_guest_is_not_taken_from_its_limit(networked: Runtime) -> None:
+    """The guest of this component has 384 KiB; its engine, its front and their connections take some MiB."""
+    small = Path(__file__).parents[3] / "examples" / "http" / "http.wasm"
+    key, url = await started(networked, serving(f"file://{small}", resources={"limits": {"memory": "1Mi"}}))
+    async with ClientSession(timeout=LATE) as client:
+
+        async def several() -> None:
+            for _ in range(20):
+                async with client.get(f"{url}/hello") as answer:
+                    assert answer.status == 200, await networked.log(key)
+
+        async with asyncio.TaskGroup() as group:
+            for _ in range(16):
+                group.create_task(several())
+    assert (await networked.running(key)).restart_count == 0
+
+
 async def test_bodies_stream_both_ways(networked: Runtime, image: str) -> None:
     _, url = await started(networked, serving(image))
     parts: asyncio.Queue[bytes | None] = asyncio.Queue()

@@ -183,7 +183,7 @@ async def test_what_is_executed_counts_as_its_container_s(runtime: Runtime, imag
     assert (await working() - small > 23 * MEBIBYTE) == MEMORY
     # A second such is more than the container may have; in place of it the kernel may choose the first.
     if MEMORY:
-        code = await runtime.provider.exec(key, "main", ["driver", "alloc", "60"], Caller())
+        code = await runtime.provider.exec(key, "main", ["driver", "alloc", "70"], Caller())
         assert 137 in (code, await running if running.done() else 0)
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)

@@ -149,8 +149,8 @@ def test_version_2_below_a_delegated_unit(tmp_path: Path, monkeypatch: pytest.Mo
     assert not one.oom_killed()
     (directory / "memory.events").write_text("max 9\noom 2\noom_kill 1\noom_group_kill 0\n")
     assert [one.oom_killed(), one.oom_killed()] == [True, False]
-    (directory / "memory.current").write_text(str(6 * MEBIBYTE))
-    with pytest.raises(wire.WireError, match="6291456 are in use"):
+    (directory / "memory.current").write_text(str(ALLOWANCE + MEBIBYTE))
+    with pytest.raises(wire.WireError, match=f"{ALLOWANCE + MEBIBYTE} are in use"):
         one.limit(Resources(memory=MEBIBYTE // 2))
     one.set_cpu_shares(2 * 1024)
     one.set_task_limit(10)
