@@ -11,7 +11,7 @@ import h11
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from wasmlet_wasmtime.p2.answers import Answer, Unsendable, informational, text
+from wasmlet_wasmtime.p2.answers import Answer, Unsendable, text
 from wasmlet_wasmtime.p2.requests import End, Event, Head, Reader, Refused
 
 LIMIT = 2000
@@ -249,8 +249,10 @@ def test_a_length_that_is_none(value: bytes) -> None:
 
 
 def test_heads_before_the_answer_and_short_answers() -> None:
-    data = informational(103, [("link", b"</a>")]) + text(413, "the body is too large", bodiless=False)
-    early, late, body = parsed(data)
-    assert (early[0], early[1][b"link"]) == (103, b"</a>")
+    early = Answer("GET", "1.1", keeps=True).informational(103, [("link", b"</a>")])
+    data = early + text(413, "the body is too large", bodiless=False)
+    first, late, body = parsed(data)
+    assert (first[0], first[1][b"link"]) == (103, b"</a>")
     assert (late[0], late[1][b"connection"], body) == (413, b"close", b"the body is too large\n")
     assert text(413, "no", bodiless=True).endswith(b"\r\n\r\n")
+    assert Answer("GET", "1.0", keeps=False).informational(103, []) == b""

@@ -31,11 +31,15 @@ class Answer:
     """
 
     def __init__(self, method: str, version: str, *, keeps: bool) -> None:
-        self._method, self._version, self.keeps = method, version, keeps
+        self._version, self.keeps = version, keeps
         self._bodiless = method == "HEAD"
         self._chunks = False
         self._left: int | None = None
         """Bytes that are missing for the length that the head tells; None if it tells none."""
+
+    def informational(self, status: int, fields: Pairs) -> bytes:
+        """Return a head that goes before `head`; nothing for an older client, which does not know these."""
+        return _first_line(status) + _lines(fields) + b"\r\n" if self._version == "1.1" else b""
 
     def head(self, status: int, fields: Pairs, length: int | None) -> bytes:
         """Return its head.
@@ -98,11 +102,6 @@ class Answer:
         if self._left and not self._bodiless:
             raise Unsendable("its body is shorter than its content-length")
         return b"0\r\n%b\r\n" % _lines(trailers) if self._chunks else b""
-
-
-def informational(status: int, fields: Pairs) -> bytes:
-    """Return a head that goes before that of the answer."""
-    return _first_line(status) + _lines(fields) + b"\r\n"
 
 
 def text(status: int, words: str, *, bodiless: bool) -> bytes:

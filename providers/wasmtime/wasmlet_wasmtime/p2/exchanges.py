@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
-from .answers import Answer, Unsendable, informational
+from .answers import Answer, Unsendable
 from .bodies import Broken, ErrorCode
 from .connections import READ, Connection, Gone
 from .fields import Pairs, is_forbidden
@@ -37,7 +37,7 @@ class Exchange:
 
     def __init__(self, connection: Connection, request: Head) -> None:
         self._connection, self._reader = connection, connection.reader
-        self.method, self._version = request.method, request.version
+        self.method = request.method
         self.began = time.monotonic()
         self._begun = False
         self.status = 0
@@ -144,7 +144,7 @@ class Exchange:
     def _want(self) -> None:
         """Send "100 Continue" to a client that waits for it before it sends the body."""
         if self._asks_to_go_on and not self._begun:
-            self._connection.out += informational(100, [])
+            self._connection.out += self._answer.informational(100, [])
             self._write()
         self._asks_to_go_on = False
 
@@ -182,8 +182,8 @@ class Exchange:
             raise Broken(self._unsent)
         if len(self._connection.out) > ROOM:
             raise Broken(("internal-error", "the client does not take what was sent before"))
-        if self._version == "1.1" and not self._begun:  # an older client does not know these
-            self._connection.out += informational(status, fields)
+        if not self._begun:
+            self._connection.out += self._answer.informational(status, fields)
             self._write()
 
     def room(self) -> int:
